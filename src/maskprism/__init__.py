@@ -1,0 +1,44 @@
+"""maskprism takes instance masks of YOLO-seg networks apart and shows how they are made."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from maskprism.decompose import Decomposition, Edit
+    from maskprism.errors import MaskprismError
+    from maskprism.geometry import Letterbox
+    from maskprism.images import read_image
+    from maskprism.masks import RULES, MaskRule
+    from maskprism.models import Model, ModelSpec, load
+    from maskprism.prediction import Instance, Prediction
+
+_HOMES = {
+    "Decomposition": "decompose",
+    "Edit": "decompose",
+    "Instance": "prediction",
+    "Letterbox": "geometry",
+    "MaskRule": "masks",
+    "MaskprismError": "errors",
+    "Model": "models",
+    "ModelSpec": "models",
+    "Prediction": "prediction",
+    "RULES": "masks",
+    "load": "models",
+    "read_image": "images",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `import maskprism` stays quick."""
+    if name in _HOMES:
+        return getattr(import_module(f"maskprism.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'maskprism' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

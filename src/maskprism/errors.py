@@ -1,0 +1,33 @@
+"""Errors a user can act on: what was wrong, what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+
+class MaskprismError(Exception):
+    """Base of every error that the command line turns into one line and a non-zero exit code."""
+
+
+class InputError(MaskprismError, ValueError):
+    """An argument is out of range, of the wrong shape or of the wrong kind."""
+
+
+class ImageError(MaskprismError):
+    """A photograph or video cannot be read."""
+
+
+class ModelError(MaskprismError):
+    """A model file cannot be read, or what it computes is not a prototype-based mask."""
+
+
+class TableError(MaskprismError):
+    """A coefficient table cannot be read, written, or continued."""
+
+
+class MissingExtraError(MaskprismError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, what: str, *, package: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the package {package}, which is not installed; "
+            f"install it with: pip install 'maskprism[{extra}]'"
+        )

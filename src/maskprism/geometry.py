@@ -1,0 +1,178 @@
+"""Frames: photograph pixels, canvas pixels (network input) and prototype-grid pixels.
+
+This is the only module in which coordinates change frame. Coordinates are continuous: pixel `i`
+covers the interval from `i` to `i + 1`, and boxes are `x1, y1, x2, y2`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import cv2
+import numpy as np
+
+from maskprism.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+    Floats = Float32[np.ndarray, "..."]
+    Size = Literal["grid", "canvas", "image"]
+    Unpad = Literal["floor", "round", "whole"]
+
+_ALL = slice(None)
+SIZES: tuple[Size, ...] = ("grid", "canvas", "image")
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How a photograph lies on the canvas that the network sees, and on the prototype grid.
+
+    Sizes are (height, width) in pixels, `offset_yx` is the (top, left) padding on the canvas.
+    A plain stretch is a letterbox without padding whose content fills the canvas.
+    """
+
+    image_hw: tuple[int, int]
+    canvas_hw: tuple[int, int]
+    content_hw: tuple[int, int]
+    offset_yx: tuple[int, int]
+    grid_hw: tuple[int, int]
+
+    @classmethod
+    def fit(
+        cls, image_hw: tuple[int, int], canvas_hw: tuple[int, int], *, rectangle_stride: int | None = None
+    ) -> Letterbox:
+        """Keep the aspect ratio, centre the photograph, pad the rest.
+
+        With `rectangle_stride` the canvas shrinks to the smallest rectangle whose sides are
+        multiples of it plus the fitted content (what Ultralytics does for `.pt` and dynamic
+        exports). The grid is that of stride 4 until `with_grid` says otherwise.
+        """
+        (image_h, image_w), (canvas_h, canvas_w) = image_hw, canvas_hw
+        gain = min(canvas_h / image_h, canvas_w / image_w)
+        content_h, content_w = max(round(image_h * gain), 1), max(round(image_w * gain), 1)
+        pad_h, pad_w = canvas_h - content_h, canvas_w - content_w
+        if rectangle_stride:
+            pad_h, pad_w = pad_h % rectangle_stride, pad_w % rectangle_stride
+        canvas = (content_h + pad_h, content_w + pad_w)
+        return cls(
+            image_hw=(image_h, image_w),
+            canvas_hw=canvas,
+            content_hw=(content_h, content_w),
+            offset_yx=(pad_h // 2, pad_w // 2),
+            grid_hw=(max(canvas[0] // 4, 1), max(canvas[1] // 4, 1)),
+        )
+
+    @classmethod
+    def stretch(cls, image_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> Letterbox:
+        """Fill the whole canvas, whatever that does to the aspect ratio (YOLACT)."""
+        grid_hw = (max(canvas_hw[0] // 4, 1), max(canvas_hw[1] // 4, 1))
+        return cls(image_hw, canvas_hw, canvas_hw, (0, 0), grid_hw)
+
+    def with_grid(self, grid_hw: tuple[int, int]) -> Letterbox:
+        """The same letterbox over a prototype grid of (height, width)."""
+        return replace(self, grid_hw=grid_hw)
+
+    def size_hw(self, size: Size) -> tuple[int, int]:
+        """(height, width) of the named frame: "grid", "canvas" or "image"."""
+        if size not in SIZES:
+            raise InputError(f"size is {size!r}; expected one of {', '.join(map(repr, SIZES))}")
+        return {"grid": self.grid_hw, "canvas": self.canvas_hw, "image": self.image_hw}[size]
+
+    @property
+    def gain_yx(self) -> tuple[float, float]:
+        """Canvas pixels per photograph pixel, along y and x."""
+        return self.content_hw[0] / self.image_hw[0], self.content_hw[1] / self.image_hw[1]
+
+    def to_image(self, xy: Floats, *, clip: bool = False) -> Floats:
+        """Canvas to photograph coordinates; `xy` holds alternating x and y on its last axis."""
+        result = (xy - self._tile(xy, self.offset_yx)) / self._tile(xy, self.gain_yx)
+        return np.clip(result, 0, self._tile(xy, self.image_hw)) if clip else result
+
+    def to_canvas(self, xy: Floats) -> Floats:
+        """Photograph to canvas coordinates."""
+        return xy * self._tile(xy, self.gain_yx) + self._tile(xy, self.offset_yx)
+
+    def to_grid(self, xy: Floats) -> Floats:
+        """Canvas to prototype-grid coordinates."""
+        return xy * self._tile(
+            xy, (self.grid_hw[0] / self.canvas_hw[0], self.grid_hw[1] / self.canvas_hw[1])
+        )
+
+    def from_canvas(self, xy: Floats, size: Size) -> Floats:
+        """Canvas coordinates to the frame named `size`, clipped to the photograph for "image"."""
+        if size == "image":
+            return self.to_image(xy, clip=True)
+        return self.to_grid(xy) if size == "grid" else xy
+
+    def resample(
+        self,
+        values: Float32[np.ndarray, "h w"],
+        size: Size,
+        unpad: Unpad = "whole",
+        rows: slice = _ALL,
+        columns: slice = _ALL,
+    ) -> Float32[np.ndarray, "rows columns"]:
+        """A grid image in the frame named `size`, bilinearly; only the window asked for.
+
+        Pixel centres are aligned and edges repeated, as in `torch.nn.functional.interpolate` with
+        `mode="bilinear"`. `unpad` says how the letterbox padding is cut away for "image".
+        """
+        if size == "grid":
+            return values[rows, columns]
+        if size == "image":
+            zoom = self._whole_pixel_zoom() if unpad == "whole" else 1
+            if zoom > 1:
+                grid_h, grid_w = self.grid_hw
+                values = cv2.resize(values, (grid_w * zoom, grid_h * zoom), interpolation=cv2.INTER_LINEAR)
+            values = values[self._content_span(0, zoom, unpad), self._content_span(1, zoom, unpad)]
+        height, width = self.size_hw(size)
+        # One axis after the other, so that only the columns and rows of the window are computed.
+        wide = cv2.resize(values, (width, values.shape[0]), interpolation=cv2.INTER_LINEAR)[:, columns]
+        return cv2.resize(wide, (wide.shape[1], height), interpolation=cv2.INTER_LINEAR)[rows]
+
+    def _whole_pixel_zoom(self) -> int:
+        """The smallest enlargement (1, 2, 4, ... stride) of the grid that puts the padding on whole pixels."""
+        stride = max(round(c / g) for c, g in zip(self.canvas_hw, self.grid_hw, strict=True))
+        zoom = 1
+        while zoom < stride and any(
+            edge * zoom % stride for edge in (*self.offset_yx, *self.content_hw)
+        ):
+            zoom *= 2
+        return zoom
+
+    def _content_span(self, axis: int, zoom: int, unpad: Unpad) -> slice:
+        """Where the photograph lies on one axis of the (enlarged) grid; at least one cell."""
+        grid = self.grid_hw[axis] * zoom
+        if unpad == "whole":
+            scale = grid / self.canvas_hw[axis]
+            start = round(self.offset_yx[axis] * scale)
+            stop = start + round(self.content_hw[axis] * scale)
+        else:
+            gain = min(g / i for g, i in zip(self.grid_hw, self.image_hw, strict=True))
+            if unpad == "floor":
+                pad = (grid - self.image_hw[axis] * gain) / 2
+                start, stop = int(pad), int(grid - pad)
+            else:
+                pad = (grid - round(self.image_hw[axis] * gain)) / 2
+                start, stop = round(pad - 0.1), grid - round(pad + 0.1)
+        start = min(start, grid - 1)
+        return slice(start, min(max(stop, start + 1), grid))
+
+    @staticmethod
+    def _tile(xy: Floats, yx: tuple[float, float]) -> Floats:
+        return np.tile(np.asarray(yx[::-1], dtype=np.float32), xy.shape[-1] // 2)
+
+
+def box_iou(
+    a: Float32[np.ndarray, "A 4"], b: Float32[np.ndarray, "B 4"]
+) -> Float32[np.ndarray, "A B"]:
+    """Intersection over union of every box of `a` with every box of `b` (xyxy); 0 for empty boxes."""
+    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
+    area_a = np.prod(np.clip(a[:, 2:] - a[:, :2], 0, None), axis=1)
+    area_b = np.prod(np.clip(b[:, 2:] - b[:, :2], 0, None), axis=1)
+    union = area_a[:, None] + area_b[None, :] - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)

@@ -1,0 +1,141 @@
+"""Photographs in: path, PIL image or array in, HWC uint8 in BGR out, with errors that say why not."""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from maskprism.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+    from PIL.Image import Image as PILImage
+
+    ImageLike = str | os.PathLike[str] | np.ndarray[Any, Any] | PILImage
+
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .dib .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
+)
+VIDEO_SUFFIXES = frozenset(
+    ".asf .avi .gif .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm .wmv".split()
+)
+MAX_PIXELS = 170_000_000
+"""Images that unpack to more pixels than this are refused before they are decoded."""
+
+
+def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
+    """A photograph as HWC uint8 in BGR.
+
+    Paths are decoded as OpenCV does: EXIF orientation applied, alpha dropped, 16 bits cut to 8.
+    Arrays are taken as BGR, BGRA or grey, as OpenCV and Ultralytics have them; PIL images keep
+    their own meaning. Raises ImageError for a file that is missing, empty, truncated, too large
+    or no image, and InputError for an array of another shape or type.
+    """
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    if isinstance(image, str | os.PathLike):
+        return _from_file(Path(image))
+    if type(image).__module__.startswith("PIL.") or hasattr(image, "getexif"):
+        return _from_pil(image)
+    raise InputError(
+        f"cannot read an image from {type(image).__name__}; expected a path, a PIL image or a uint8 array"
+    )
+
+
+def source_name(image: ImageLike) -> str | None:
+    """The path an image is read from, if it is read from one."""
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    return getattr(image, "filename", None) or None
+
+
+def _from_file(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if not data:
+        raise ImageError(f"{path}: the file is empty (0 bytes)")
+    _refuse_bombs(path, data)
+    if _is_truncated(data):
+        raise ImageError(f"{path}: the image is truncated; its end is missing")
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise ImageError(f"{path}: cannot be decoded as an image ({error.err})") from None
+    if decoded is None:
+        raise ImageError(f"{path}: not an image that OpenCV can decode ({len(data)} bytes)")
+    return np.asarray(decoded, dtype=np.uint8)
+
+
+def _refuse_bombs(path: Path, data: bytes) -> None:
+    """Look at the size in the header before a decoder allocates for it."""
+    import warnings
+
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(data)) as header:
+                width, height = header.size
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"{path}: unpacks to more than {MAX_PIXELS // 10**6} million pixels; resize it first"
+        ) from None
+    except Exception:
+        return  # a header that Pillow does not know; OpenCV will say whether it is an image
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{path}: unpacks to {width} x {height} = {width * height / 1e6:.0f} million pixels, over the limit of "
+            f"{MAX_PIXELS // 10**6}; resize it first"
+        )
+
+
+def _is_truncated(data: bytes) -> bool:
+    """Whether a JPEG or PNG stops before its end marker (OpenCV would fill the rest with grey)."""
+    if data.startswith(b"\xff\xd8\xff"):
+        # Inside scan data 0xff is always followed by 0x00 or a restart marker, so these are markers;
+        # an embedded thumbnail ends before the last scan of the photograph starts.
+        return data.rfind(b"\xff\xda") > data.rfind(b"\xff\xd9")
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in data
+    return False
+
+
+def _from_pil(image: PILImage) -> UInt8[np.ndarray, "H W 3"]:
+    from PIL import ImageOps
+
+    try:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I;16") or upright.mode == "I":
+            return _from_array(np.asarray(upright).astype(np.uint16))
+        return cv2.cvtColor(np.asarray(upright.convert("RGB")), cv2.COLOR_RGB2BGR)
+    except OSError as error:
+        name = getattr(image, "filename", "") or "the PIL image"
+        raise ImageError(f"{name}: cannot be decoded ({error})") from None
+
+
+def _from_array(image: np.ndarray[Any, Any]) -> UInt8[np.ndarray, "H W 3"]:
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise InputError(
+            f"image array has dtype {image.dtype}; expected uint8 (0..255) or uint16, in BGR order"
+        )
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.size == 0 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
+        raise InputError(
+            f"image array has shape {image.shape}; expected (H, W), (H, W, 3) or (H, W, 4), not empty"
+        )
+    if image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(image[:, :, :3])

@@ -1,0 +1,304 @@
+"""Models: a runtime (how tensors are computed) plus a layout (how tensors are read).
+
+`load` opens one; `Model.predict` turns photographs into `Prediction`s.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import cv2
+import numpy as np
+
+from maskprism.errors import InputError, ModelError
+from maskprism.geometry import Letterbox
+from maskprism.images import read_image, source_name
+from maskprism.masks import MaskRule, rule_named, rule_of_version
+from maskprism.models.layouts import Family, Layout, Thresholds, detect_layout
+from maskprism.models.metadata import Metadata
+from maskprism.models.runtimes import Precision, Runtime, RuntimeName, open_runtime
+from maskprism.prediction import Prediction
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, UInt8
+
+    from maskprism.images import ImageLike
+
+PADDING_GREY = 114
+_ACCELERATOR_BATCH = 16
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model is, as far as masks are concerned.
+
+    input_hw: (height, width) of the canvas; with `rectangular` the largest one, which is cut to
+        the smallest rectangle around each photograph.
+    grid_hw: (height, width) of the prototypes for the full canvas.
+    stride: canvas pixels per prototype cell.
+    """
+
+    name: str
+    layout: Family
+    runtime: str
+    input_hw: tuple[int, int]
+    rectangular: bool
+    prototypes: int
+    grid_hw: tuple[int, int]
+    stride: int
+    names: Mapping[int, str]
+    rule: MaskRule
+    version: str | None
+    sha256: str
+
+
+class Model:
+    """A network that can be asked about photographs."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        name: str,
+        layout: Family | None = None,
+        rule: MaskRule | str | None = None,
+        imgsz: int | tuple[int, int] | None = None,
+        keep: Thresholds | None = None,
+        batch: int = 1,
+    ) -> None:
+        self.runtime = runtime
+        self.keep = keep or Thresholds()
+        metadata = Metadata.parse(runtime.metadata, name)
+        if runtime.input.channels not in (1, 3):
+            raise ModelError(
+                f"{name}: takes images of {runtime.input.channels} channels; expected 3 (colour) or 1 (grey)"
+            )
+        canvas_hw = _canvas(runtime, imgsz, metadata, name)
+        self.batch = runtime.input.batch or batch
+        self._rectangle_stride = (
+            (metadata.stride or 32) if runtime.input.height is None or runtime.input.width is None else None
+        )
+        shapes = self._probe(canvas_hw, name)
+        self.layout: Layout = detect_layout(shapes, canvas_hw, metadata, name, layout)
+        proto = shapes[self.layout.prototypes_output]
+        grid_hw = (proto[1], proto[2]) if self.layout.prototypes_last else (proto[2], proto[3])
+        self.spec = ModelSpec(
+            name=name,
+            layout=self.layout.family,
+            runtime=runtime.name,
+            input_hw=canvas_hw,
+            rectangular=self._rectangle_stride is not None,
+            prototypes=self.layout.prototypes,
+            grid_hw=grid_hw,
+            stride=canvas_hw[0] // grid_hw[0],
+            names=_names(metadata, self.layout, name),
+            rule=_rule(rule, self.layout, metadata),
+            version=metadata.version,
+            sha256=runtime.sha256,
+        )
+        _check_classes(self.keep, self.spec)
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        return (
+            f"Model({spec.name!r}, layout {spec.layout!r}, {spec.runtime}, "
+            f"{spec.prototypes} prototypes of {spec.grid_hw[0]}x{spec.grid_hw[1]})"
+        )
+
+    @overload
+    def predict(self, images: ImageLike) -> Prediction: ...
+    @overload
+    def predict(self, images: Sequence[ImageLike]) -> list[Prediction]: ...
+    def predict(self, images: Any) -> Prediction | list[Prediction]:
+        """What the network says about one photograph, or about each of a list.
+
+        A photograph is a path, a PIL image or an HWC uint8 array in BGR. Results do not depend on
+        how photographs are grouped. Raises ImageError for one that cannot be read.
+        """
+        if not isinstance(images, list | tuple):
+            return self._predict_batch([images])[0]
+        chunks = (images[i : i + self.batch] for i in range(0, len(images), self.batch))
+        return [prediction for chunk in chunks for prediction in self._predict_batch(chunk)]
+
+    def _predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
+        photographs = [read_image(image) for image in images]
+        letterboxes = [
+            Letterbox.fit(
+                photograph.shape[:2], self.spec.input_hw, rectangle_stride=self._rectangle_stride
+            )
+            for photograph in photographs
+        ]
+        results: dict[int, Prediction] = {}
+        for canvas_hw in dict.fromkeys(box.canvas_hw for box in letterboxes):
+            members = [i for i, box in enumerate(letterboxes) if box.canvas_hw == canvas_hw]
+            tensor = self._stack(
+                [to_canvas(photographs[i], letterboxes[i]) for i in members], canvas_hw
+            )
+            outputs = self.runtime(tensor)
+            for position, i in enumerate(members):
+                results[i] = self._read(outputs, position, letterboxes[i], source_name(images[i]))
+        return [results[i] for i in range(len(images))]
+
+    def _stack(
+        self, canvases: list[UInt8[np.ndarray, "H W 3"]], canvas_hw: tuple[int, int]
+    ) -> Float32[np.ndarray, "B ..."]:
+        """Canvases as one float32 RGB tensor in 0..1, filled up where the batch size is fixed."""
+        missing = (self.runtime.input.batch or len(canvases)) - len(canvases)
+        canvases = canvases + canvases[:1] * missing
+        if self.runtime.input.channels == 1:
+            canvases = [cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY)[:, :, None] for canvas in canvases]
+        blob = cv2.dnn.blobFromImages(
+            canvases, 1 / 255, swapRB=self.runtime.input.channels == 3, ddepth=cv2.CV_32F
+        )
+        if self.runtime.input.channels_last:
+            blob = np.ascontiguousarray(blob.transpose(0, 2, 3, 1))
+        return np.asarray(blob, dtype=np.float32)
+
+    def _read(
+        self,
+        outputs: list[Float32[np.ndarray, "..."]],
+        index: int,
+        letterbox: Letterbox,
+        source: str | None,
+    ) -> Prediction:
+        prototypes = self.layout.read_prototypes(outputs, index)
+        rows = self.layout.read_rows(outputs, index, letterbox.canvas_hw, self.keep)
+        return Prediction(
+            canvas_boxes=rows.boxes,
+            scores=rows.scores,
+            classes=rows.classes,
+            coefficients=rows.coefficients,
+            prototypes=prototypes,
+            letterbox=letterbox.with_grid((prototypes.shape[1], prototypes.shape[2])),
+            rule=self.spec.rule,
+            names=self.spec.names,
+            objectness=rows.objectness,
+            source=source,
+        )
+
+    def _probe(self, canvas_hw: tuple[int, int], name: str) -> list[tuple[int, ...]]:
+        """The shapes of the outputs, from one run on a grey canvas: files need not tell them."""
+        grey = np.full((*canvas_hw, 3), PADDING_GREY, dtype=np.uint8)
+        try:
+            return [output.shape for output in self.runtime(self._stack([grey], canvas_hw))]
+        except Exception as error:  # whatever the runtime raises when a network cannot run
+            raise ModelError(
+                f"{name}: the network does not run on a canvas of {canvas_hw[1]} x {canvas_hw[0]} pixels ({error})"
+            ) from error
+
+
+def load(
+    model: Any,
+    *,
+    runtime: RuntimeName | None = None,
+    layout: Family | None = None,
+    rule: MaskRule | str | None = None,
+    imgsz: int | tuple[int, int] | None = None,
+    conf: float = 0.25,
+    iou: float = 0.7,
+    max_det: int = 300,
+    classes: Iterable[int] | None = None,
+    device: str | None = None,
+    precision: Precision = "f32",
+    threads: int | None = None,
+) -> Model:
+    """Open a YOLO-seg model.
+
+    Parameters
+    ----------
+    model: `.onnx`, `.xml` (or the folder around it), `.tflite` or `.pt` file, a live
+        `ultralytics.YOLO`, or any `maskprism.models.runtimes.Runtime`.
+    runtime: by the file's suffix unless given; `.onnx` also runs with "openvino".
+    layout: "yolov5", "yolov8" or "end2end"; found from shapes and metadata unless given.
+    rule: a `MaskRule` or the name of a preset; by the version in the metadata unless given.
+    imgsz: canvas side or (height, width), for networks that take more than one.
+    conf, iou, max_det, classes: which detections are kept; the defaults are those of Ultralytics.
+    device: "cpu" unless given; "cuda", "cuda:1", or a device of the runtime.
+    precision: "f32", or with OpenVINO "bf16" or "f16".
+    threads: threads of one network call, where the runtime can be told.
+
+    Raises
+    ------
+    ModelError: the file cannot be read, or is no prototype-based segmentation model.
+    InputError: an argument is out of range.
+    MissingExtraError: the runtime's package is not installed.
+    """
+    name = Path(model).name if isinstance(model, str | Path) else type(model).__name__
+    return Model(
+        open_runtime(model, runtime, device=device, precision=precision, threads=threads),
+        name=name,
+        layout=layout,
+        rule=rule,
+        imgsz=imgsz,
+        keep=Thresholds(conf, iou, max_det, None if classes is None else tuple(classes)),
+        batch=1 if (device or "cpu").lower() == "cpu" else _ACCELERATOR_BATCH,
+    )
+
+
+def to_canvas(
+    photograph: UInt8[np.ndarray, "H W 3"], letterbox: Letterbox
+) -> UInt8[np.ndarray, "Hc Wc 3"]:
+    """Resize bilinearly and pad with grey, as YOLO tools do."""
+    height, width = letterbox.content_hw
+    if photograph.shape[:2] != letterbox.content_hw:
+        photograph = cv2.resize(photograph, (width, height), interpolation=cv2.INTER_LINEAR)
+    top, left = letterbox.offset_yx
+    return cv2.copyMakeBorder(
+        photograph,
+        top,
+        letterbox.canvas_hw[0] - height - top,
+        left,
+        letterbox.canvas_hw[1] - width - left,
+        cv2.BORDER_CONSTANT,
+        value=(PADDING_GREY, PADDING_GREY, PADDING_GREY),
+    )
+
+
+def _canvas(
+    runtime: Runtime, imgsz: int | tuple[int, int] | None, metadata: Metadata, name: str
+) -> tuple[int, int]:
+    fixed = (runtime.input.height, runtime.input.width)
+    wanted = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+    if fixed[0] is not None and fixed[1] is not None:
+        if wanted is not None and tuple(wanted) != fixed:
+            raise InputError(
+                f"imgsz is {wanted[0]} x {wanted[1]}; {name} takes exactly {fixed[0]} x {fixed[1]} (height x width)"
+            )
+        return fixed[0], fixed[1]
+    height, width = wanted or metadata.imgsz or (640, 640)
+    stride = metadata.stride or 32
+    if height < stride or width < stride:
+        raise InputError(f"imgsz is {height} x {width}; expected at least the stride, {stride}")
+    return -(-height // stride) * stride, -(-width // stride) * stride
+
+
+def _names(metadata: Metadata, layout: Layout, name: str) -> dict[int, str]:
+    names = metadata.names
+    if names is None:
+        return {} if layout.classes is None else {i: f"class{i}" for i in range(layout.classes)}
+    if layout.classes is not None and len(names) != layout.classes:
+        raise ModelError(
+            f"{name}: the metadata names {len(names)} classes, the outputs hold {layout.classes}; "
+            "say how they are packed with layout=, or export the model again"
+        )
+    return names
+
+
+def _rule(rule: MaskRule | str | None, layout: Layout, metadata: Metadata) -> MaskRule:
+    if rule is not None:
+        return rule_named(rule)
+    if layout.family == "yolov5":
+        return rule_named("yolov5")
+    return rule_of_version(metadata.version)
+
+
+def _check_classes(keep: Thresholds, spec: ModelSpec) -> None:
+    unknown = [c for c in keep.classes or () if spec.names and c not in spec.names]
+    if unknown:
+        raise InputError(
+            f"classes {unknown} are not in the model; it has {len(spec.names)} classes (0..{max(spec.names)})"
+        )

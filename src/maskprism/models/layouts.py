@@ -1,0 +1,336 @@
+"""Layouts: how the output tensors of YOLO-seg networks are read.
+
+A layout is found from the shapes of the outputs and the metadata; whatever stays ambiguous is
+refused with the options named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+
+import cv2
+import numpy as np
+
+from maskprism.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, Int64
+
+    from maskprism.models.metadata import Metadata
+
+    Floats = Float32[np.ndarray, "..."]
+
+Family = Literal["yolov5", "yolov8", "end2end"]
+FAMILIES: dict[Family, str] = {
+    "yolov5": "rows of cx, cy, w, h, objectness, classes, coefficients (YOLOv5, YOLOv7), then NMS",
+    "yolov8": "columns of cx, cy, w, h, classes, coefficients (YOLOv8, 9, 11, 12, 26), then NMS",
+    "end2end": "finished rows of x1, y1, x2, y2, score, class, coefficients (YOLO26, exports with NMS)",
+}
+
+_STRIDE_SETS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
+_CLASS_OFFSET = np.float32(7680)
+_MAX_CANDIDATES = 30_000
+_NORMALISED_LIMIT = 2.0
+
+
+class Rows(NamedTuple):
+    """The detections of one image. Boxes are xyxy in canvas pixels."""
+
+    boxes: Float32[np.ndarray, "N 4"]
+    scores: Float32[np.ndarray, " N"]
+    classes: Int64[np.ndarray, " N"]
+    coefficients: Float32[np.ndarray, "N K"]
+    objectness: Float32[np.ndarray, " N"] | None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Which detections are kept.
+
+    conf: scores must be above it. iou: a box that overlaps a better one of its class more than
+    this is dropped. max_det: at most so many per image. classes: only these class ids.
+    """
+
+    conf: float = 0.25
+    iou: float = 0.7
+    max_det: int = 300
+    classes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("conf", self.conf), ("iou", self.iou)):
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} is {value}; expected 0 to 1")
+        if self.max_det < 1:
+            raise InputError(f"max_det is {self.max_det}; expected at least 1")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are in the outputs.
+
+    rows_output, prototypes_output: index of the tensor. channels_last: a detection is a row
+    rather than a column. prototypes_last: prototypes are (h, w, K) rather than (K, h, w).
+    """
+
+    family: Family
+    rows_output: int
+    prototypes_output: int
+    channels_last: bool
+    prototypes_last: bool
+    classes: int | None
+    prototypes: int
+
+    def read_prototypes(self, outputs: Sequence[Floats], index: int) -> Float32[np.ndarray, "K h w"]:
+        """The prototypes of image `index` of the batch."""
+        found = outputs[self.prototypes_output][index]
+        return np.ascontiguousarray(np.moveaxis(found, -1, 0) if self.prototypes_last else found)
+
+    def read_rows(
+        self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds
+    ) -> Rows:
+        """The detections of image `index` of the batch that pass `keep`, best first."""
+        found = outputs[self.rows_output][index]
+        columns = found.T if self.channels_last else found
+        if self.family == "end2end":
+            return self._read_finished(columns, canvas_hw, keep)
+        return self._read_candidates(columns, canvas_hw, keep)
+
+    def _read_finished(
+        self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds
+    ) -> Rows:
+        chosen = columns[4] > keep.conf
+        if keep.classes is not None:
+            chosen &= np.isin(columns[5], keep.classes)
+        rows = columns[:, np.flatnonzero(chosen)[: keep.max_det]].T
+        boxes = _canvas_units(rows[:, :4], canvas_hw)
+        return Rows(boxes, rows[:, 4].copy(), rows[:, 5].astype(np.int64), rows[:, 6:].copy(), None)
+
+    def _read_candidates(
+        self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds
+    ) -> Rows:
+        first_class = 5 if self.family == "yolov5" else 4
+        first_coefficient = columns.shape[0] - self.prototypes
+        if self.family == "yolov5":
+            chosen = np.flatnonzero(columns[4] > keep.conf)
+        else:
+            chosen = np.flatnonzero(
+                columns[first_class:first_coefficient].max(axis=0) > keep.conf
+            )
+        rows = columns[:, chosen].T
+        by_class = rows[:, first_class:first_coefficient]
+        objectness = None
+        if self.family == "yolov5":
+            objectness = rows[:, 4].copy()
+            by_class = by_class * objectness[:, None]
+        classes = by_class.argmax(axis=1) if len(rows) else np.zeros(0, dtype=np.int64)
+        scores = by_class.max(axis=1) if len(rows) else np.zeros(0, dtype=np.float32)
+        wanted = scores > keep.conf
+        if keep.classes is not None:
+            wanted &= np.isin(classes, keep.classes)
+        rows, classes, scores = rows[wanted], classes[wanted], scores[wanted]
+        normalised = float(columns[:4].max(initial=0)) <= _NORMALISED_LIMIT
+        boxes = _corners(rows[:, :4])
+        if normalised:
+            boxes = boxes * _scale(canvas_hw)
+        best = non_maximum_suppression(boxes, scores, classes, keep.iou)[: keep.max_det]
+        return Rows(
+            boxes[best],
+            scores[best],
+            classes[best].astype(np.int64),
+            rows[best, first_coefficient:],
+            None if objectness is None else objectness[wanted][best],
+        )
+
+
+def non_maximum_suppression(
+    boxes_xyxy: Float32[np.ndarray, "N 4"],
+    scores: Float32[np.ndarray, " N"],
+    classes: Int64[np.ndarray, " N"],
+    iou: float,
+) -> Int64[np.ndarray, " M"]:
+    """Indices of the boxes that no better box of the same class overlaps by more than `iou`, best first."""
+    order = np.argsort(-scores, kind="stable")[:_MAX_CANDIDATES]
+    if not len(order):
+        return order
+    # One shift per class keeps classes apart; in float32, because that is what YOLO predictors do.
+    shifted = (boxes_xyxy + (classes[:, None] * _CLASS_OFFSET).astype(np.float32))[order].astype(
+        np.float64
+    )
+    shifted[:, 2:] -= shifted[:, :2]
+    kept = cv2.dnn.NMSBoxes(
+        shifted.tolist(), scores[order].astype(float).tolist(), 0.0, iou
+    )
+    return order[np.asarray(kept, dtype=np.int64).reshape(-1)]
+
+
+def detect_layout(
+    shapes: Sequence[tuple[int, ...]],
+    canvas_hw: tuple[int, int],
+    metadata: Metadata,
+    label: str,
+    forced: Family | None = None,
+) -> Layout:
+    """The layout of outputs of these shapes for a canvas of (height, width).
+
+    Raises ModelError where the outputs hold no prototypes, or where several layouts fit and
+    neither the metadata nor `forced` decides.
+    """
+    if forced is not None and forced not in FAMILIES:
+        raise InputError(f"there is no layout {forced!r}; expected one of {', '.join(FAMILIES)}")
+    if metadata.task and metadata.task != "segment":
+        raise ModelError(
+            f"{label}: is a {metadata.task} model; masks come from a segmentation model "
+            "(for example yolo11n-seg instead of yolo11n)"
+        )
+    prototypes_output, prototypes_last, k = _find_prototypes(shapes, canvas_hw, label)
+    found = [
+        layout
+        for index, shape in enumerate(shapes)
+        if len(shape) == 3
+        for layout in _readings(index, shape, prototypes_output, prototypes_last, k, canvas_hw)
+    ]
+    if forced:
+        found = [layout for layout in found if layout.family == forced] or _force(
+            shapes, prototypes_output, prototypes_last, k, forced, canvas_hw
+        )
+    found = _decide_by_metadata(found, metadata)
+    families = {layout.family for layout in found}
+    if len(families) == 1 and len(found) == 1:
+        return found[0]
+    described = ", ".join(str(tuple(shape)) for shape in shapes)
+    if not found:
+        raise ModelError(
+            f"{label}: outputs of shape {described} hold {k} prototypes and no detections that fit them; expected "
+            f"one of: {'; '.join(f'{name}: {text}' for name, text in FAMILIES.items())}"
+        )
+    raise ModelError(
+        f"{label}: outputs of shape {described} can be read in several ways: "
+        f"{'; '.join(f'{name}: {FAMILIES[name]}' for name in sorted(families))}. Say which with layout="
+    )
+
+
+def _find_prototypes(
+    shapes: Sequence[tuple[int, ...]], canvas_hw: tuple[int, int], label: str
+) -> tuple[int, bool, int]:
+    """(output index, whether prototypes are on the last axis, their number)."""
+    found = []
+    for index, shape in enumerate(shapes):
+        if len(shape) != 4:
+            continue
+        for axis in (1, 3):
+            h, w = (shape[2], shape[3]) if axis == 1 else (shape[1], shape[2])
+            if 0 < h <= canvas_hw[0] and canvas_hw[0] * w == canvas_hw[1] * h and canvas_hw[0] % h == 0:
+                found.append((index, axis == 3, shape[axis]))
+    if len(found) == 1:
+        return found[0]
+    described = ", ".join(str(tuple(shape)) for shape in shapes)
+    if not found:
+        kind = "classification" if all(len(shape) == 2 for shape in shapes) else "detection"
+        raise ModelError(
+            f"{label}: no output holds prototypes (4 axes, two of them the input size over a stride); outputs of "
+            f"shape {described} look like a {kind} model. Masks come from a segmentation model"
+        )
+    raise ModelError(
+        f"{label}: several outputs or axes could be the prototypes among shapes {described}; "
+        "export with an input size that is not a multiple of their number, or with only two outputs"
+    )
+
+
+def _anchor_counts(canvas_hw: tuple[int, int]) -> set[int]:
+    return {
+        sum((canvas_hw[0] // stride) * (canvas_hw[1] // stride) for stride in strides)
+        for strides in _STRIDE_SETS
+    }
+
+
+def _readings(
+    index: int,
+    shape: tuple[int, ...],
+    prototypes_output: int,
+    prototypes_last: bool,
+    k: int,
+    canvas_hw: tuple[int, int],
+) -> list[Layout]:
+    """Every way to read one tensor of 3 axes (batch first) as detections."""
+    anchors = _anchor_counts(canvas_hw)
+    found = []
+    for channels_last in (False, True):
+        channels, count = (shape[2], shape[1]) if channels_last else (shape[1], shape[2])
+
+        def layout(family: Family, classes: int | None, last: bool = channels_last) -> Layout:
+            return Layout(family, index, prototypes_output, last, prototypes_last, classes, k)
+
+        if count in anchors and channels - 4 - k > 0:
+            found.append(layout("yolov8", channels - 4 - k))
+        if count in {3 * anchor for anchor in anchors} and channels - 5 - k > 0:
+            found.append(layout("yolov5", channels - 5 - k))
+        if channels_last and channels == 6 + k:
+            found.append(layout("end2end", None))
+    if found:
+        return found
+    # No known number of anchors (heads that leave some out): the longer side is theirs.
+    channels_last = shape[1] > shape[2]
+    channels = min(shape[1:])
+    for family, classes in (("yolov8", channels - 4 - k), ("yolov5", channels - 5 - k)):
+        if classes > 0:
+            found.append(
+                Layout(
+                    cast(Family, family), index, prototypes_output, channels_last, prototypes_last, classes, k
+                )
+            )
+    return found
+
+
+def _force(
+    shapes: Sequence[tuple[int, ...]],
+    prototypes_output: int,
+    prototypes_last: bool,
+    k: int,
+    family: Family,
+    canvas_hw: tuple[int, int],
+) -> list[Layout]:
+    """The forced family on the one tensor of 3 axes, with the longer side (or known count) as detections."""
+    candidates = [index for index, shape in enumerate(shapes) if len(shape) == 3]
+    overhead = {"yolov8": 4, "yolov5": 5, "end2end": 6}[family] + k
+    found = []
+    for index in candidates:
+        shape = shapes[index]
+        channels_last = family == "end2end" or shape[1] > shape[2]
+        channels = shape[2] if channels_last else shape[1]
+        if channels < overhead + (family != "end2end") or (family == "end2end" and channels != overhead):
+            continue
+        classes = None if family == "end2end" else channels - overhead
+        found.append(Layout(family, index, prototypes_output, channels_last, prototypes_last, classes, k))
+    return found
+
+
+def _decide_by_metadata(found: list[Layout], metadata: Metadata) -> list[Layout]:
+    if len(found) > 1 and metadata.names:
+        found = [
+            layout for layout in found if layout.classes in (None, len(metadata.names))
+        ] or found
+    if len(found) > 1 and metadata.end2end is not None:
+        finished = metadata.end2end or bool(metadata.nms)
+        found = [layout for layout in found if (layout.family == "end2end") == finished] or found
+    if len(found) > 1 and metadata.version:  # Ultralytics writes it, and never rows with objectness
+        found = [layout for layout in found if layout.family != "yolov5"] or found
+    return found
+
+
+def _corners(boxes_cxcywh: Floats) -> Floats:
+    centre, half = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:4] / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def _scale(canvas_hw: tuple[int, int]) -> Floats:
+    height, width = canvas_hw
+    return np.array([width, height, width, height], dtype=np.float32)
+
+
+def _canvas_units(boxes_xyxy: Floats, canvas_hw: tuple[int, int]) -> Floats:
+    """Boxes that all lie within the first pixels of the canvas are normalised to 0..1."""
+    if len(boxes_xyxy) and float(boxes_xyxy.max()) <= _NORMALISED_LIMIT:
+        return boxes_xyxy * _scale(canvas_hw)
+    return boxes_xyxy.copy()

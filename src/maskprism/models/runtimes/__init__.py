@@ -1,0 +1,192 @@
+"""Runtimes: how tensors are computed. Every one is the same narrow seam, `Runtime`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from maskprism.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float32
+
+RuntimeName = Literal["onnxruntime", "openvino", "litert", "ultralytics"]
+RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino", "litert", "ultralytics")
+Precision = Literal["f32", "bf16", "f16"]
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """What a network takes. None stands for a side that may vary."""
+
+    batch: int | None
+    height: int | None
+    width: int | None
+    channels: int = 3
+    channels_last: bool = False
+
+
+class Runtime(Protocol):
+    """A network as a function of arrays.
+
+    Calling it takes float32 RGB in 0..1, `[B, 3, H, W]` (or `[B, H, W, 3]` where the input is
+    channels_last), and gives every output tensor as a float32 array.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name and version of the library that computes."""
+        ...
+
+    @property
+    def input(self) -> NetworkInput:
+        """What the network takes."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the file says about itself: task, names, stride, version, ... as far as it does."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the weights."""
+        ...
+
+    @property
+    def threadsafe(self) -> bool:
+        """Whether several threads may call it at once."""
+        ...
+
+    def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
+        """Compute every output of one batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class FunctionRuntime:
+    """A runtime around a plain function of arrays: for tests, teaching and home-made networks."""
+
+    function: Any
+    input: NetworkInput = NetworkInput(None, 640, 640)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "function"
+    sha256: str = "0" * 64
+    threadsafe: bool = True
+
+    def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
+        """Call the function."""
+        return list(self.function(batch))
+
+
+def open_runtime(
+    model: Any,
+    runtime: RuntimeName | None,
+    *,
+    device: str | None,
+    precision: Precision,
+    threads: int | None,
+) -> Runtime:
+    """The runtime for a file (by its suffix), a folder with an OpenVINO model, or a live object.
+
+    Raises ModelError for a file that is missing, of an unknown kind or damaged, and
+    MissingExtraError where the runtime's package is not installed.
+    """
+    if runtime is not None and runtime not in RUNTIMES:
+        raise InputError(f"there is no runtime {runtime!r}; expected one of {', '.join(RUNTIMES)}")
+    if not isinstance(model, str | Path) and not hasattr(model, "__fspath__"):
+        if not callable(model) or not hasattr(model, "input"):
+            from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
+
+            return UltralyticsRuntime.of_object(model, device=device, precision=precision)
+        return model  # type: ignore[no-any-return]  # anything that is a Runtime already
+    path = _file_of(Path(model))
+    chosen = runtime or _runtime_of(path)
+    if chosen == "onnxruntime":
+        from maskprism.models.runtimes.onnx import OnnxRuntime
+
+        return OnnxRuntime(path, device=device, precision=precision, threads=threads)
+    if chosen == "openvino":
+        from maskprism.models.runtimes.openvino import OpenVinoRuntime
+
+        return OpenVinoRuntime(path, device=device, precision=precision, threads=threads)
+    if chosen == "litert":
+        from maskprism.models.runtimes.litert import LiteRtRuntime
+
+        return LiteRtRuntime(path, device=device, precision=precision, threads=threads)
+    from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
+
+    return UltralyticsRuntime.of_file(path, device=device, precision=precision)
+
+
+def refuse_precision(name: str, precision: Precision, *supported: Precision) -> None:
+    """Raise InputError unless this runtime computes in that precision."""
+    if precision not in supported:
+        raise InputError(
+            f"precision {precision!r} is not available with {name}; expected {' or '.join(supported)}"
+        )
+
+
+def read_metadata_yaml(folder: Path) -> dict[str, Any]:
+    """The metadata.yaml that Ultralytics writes beside some exports; empty where there is none."""
+    path = folder / "metadata.yaml"
+    if not path.is_file():
+        return {}
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
+    return found if isinstance(found, dict) else {}
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, for ours."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    """sha256 over the bytes of the files, in order."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _file_of(path: Path) -> Path:
+    if path.is_dir():
+        found = sorted(path.glob("*.xml"))
+        if len(found) != 1:
+            raise ModelError(
+                f"{path}: is a folder with {len(found)} .xml files; expected a model file, or an OpenVINO "
+                "export folder with one .xml"
+            )
+        return found[0]
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such model file")
+    return path
+
+
+def _runtime_of(path: Path) -> RuntimeName:
+    known: dict[str, RuntimeName] = {
+        ".onnx": "onnxruntime",
+        ".xml": "openvino",
+        ".tflite": "litert",
+        ".pt": "ultralytics",
+    }
+    suffix = path.suffix.lower()
+    if suffix not in known:
+        raise ModelError(
+            f"{path}: no runtime reads {suffix or 'files without a suffix'}; "
+            f"expected {', '.join(known)} (export the model to ONNX)"
+        )
+    return known[suffix]

@@ -1,0 +1,109 @@
+"""TensorFlow Lite files through LiteRT (extra `litert`)."""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskprism.errors import InputError, MissingExtraError, ModelError
+from maskprism.models.runtimes import (
+    Precision,
+    first_line,
+    hash_files,
+    read_metadata_yaml,
+    refuse_precision,
+)
+from maskprism.models.runtimes.onnx import network_input
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+
+class LiteRtRuntime:
+    """One .tflite file; quantised inputs and outputs are converted with the file's own scales."""
+
+    threadsafe = False
+
+    def __init__(
+        self, path: Path, *, device: str | None, precision: Precision, threads: int | None
+    ) -> None:
+        try:
+            import ai_edge_litert
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            raise MissingExtraError(
+                f"reading {path.name}", package="ai-edge-litert", extra="litert"
+            ) from None
+        refuse_precision("LiteRT (the file decides)", precision, "f32")
+        if (device or "cpu").lower() != "cpu":
+            raise InputError(f"device {device!r} is not available with LiteRT; expected cpu")
+        self.name = f"litert {getattr(ai_edge_litert, '__version__', '')}".strip()
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads or 0 or None)
+            self._interpreter.allocate_tensors()
+        except Exception as error:  # LiteRT raises ValueError and RuntimeError alike
+            raise ModelError(
+                f"{path}: LiteRT cannot read this file; is it a complete .tflite? ({first_line(error)})"
+            ) from None
+        inputs = self._interpreter.get_input_details()
+        if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
+            raise ModelError(
+                f"{path}: takes inputs of shape {[tuple(i['shape']) for i in inputs]}; "
+                "expected one image tensor of 4 axes"
+            )
+        self._in = inputs[0]
+        self._outs = self._interpreter.get_output_details()
+        self.input = network_input([int(side) for side in self._in["shape"]], path)
+        self.metadata = _metadata(path)
+        self.sha256 = hash_files([path])
+        self._lock = threading.Lock()
+
+    def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
+        """Compute every output of one batch."""
+        with self._lock:
+            self._interpreter.set_tensor(self._in["index"], quantise(batch, self._in))
+            self._interpreter.invoke()
+            return [
+                dequantise(self._interpreter.get_tensor(out["index"]), out) for out in self._outs
+            ]
+
+
+def quantise(values: Float32[np.ndarray, "..."], tensor: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """Real values to the integers of a tensor: `q = round(value / scale) + zero_point`."""
+    dtype = np.dtype(tensor["dtype"])
+    if not np.issubdtype(dtype, np.integer):
+        return values.astype(dtype, copy=False)
+    scale, zero_point = tensor["quantization"]
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def dequantise(stored: np.ndarray[Any, Any], tensor: dict[str, Any]) -> Float32[np.ndarray, "..."]:
+    """The integers of a tensor to real values: `value = (q - zero_point) * scale`."""
+    if not np.issubdtype(stored.dtype, np.integer):
+        return stored.astype(np.float32, copy=False)
+    scale, zero_point = tensor["quantization"]
+    return (stored.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """What Ultralytics appends to the file as a zip archive, or writes beside it."""
+    if zipfile.is_zipfile(path):
+        import ast
+        import json
+
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                text = archive.read(name).decode("utf-8", errors="replace")
+                for parse in (json.loads, ast.literal_eval):
+                    try:
+                        found = parse(text)
+                    except (ValueError, SyntaxError):
+                        continue
+                    if isinstance(found, dict):
+                        return found
+    return read_metadata_yaml(path.parent)

@@ -1,0 +1,121 @@
+"""ONNX files through ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from maskprism.errors import InputError, ModelError
+from maskprism.models.runtimes import (
+    NetworkInput,
+    Precision,
+    first_line,
+    hash_files,
+    refuse_precision,
+)
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+}
+
+
+class OnnxRuntime:
+    """One ONNX file. Half-precision inputs and outputs are converted from and to float32."""
+
+    threadsafe = True
+
+    def __init__(
+        self, path: Path, *, device: str | None, precision: Precision, threads: int | None
+    ) -> None:
+        self.name = f"onnxruntime {onnxruntime.__version__}"
+        refuse_precision("ONNX Runtime (the file decides)", precision, "f32")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        # Spinning threads would hold the cores that decoding and masks need between two runs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if threads:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=_providers(device)
+            )
+        except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+            raise ModelError(_explain(path, error)) from None
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _DTYPES:
+            raise ModelError(
+                f"{path}: takes {', '.join(f'{i.name} {i.shape} {i.type}' for i in inputs)}; "
+                "expected one image tensor of 4 axes in float or half precision"
+            )
+        self._input_name = inputs[0].name
+        self._dtype = _DTYPES[inputs[0].type]
+        self.input = network_input(inputs[0].shape, path)
+        self.metadata: dict[str, Any] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.sha256 = hash_files([path, *_external_data(path)])
+
+    def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
+        """Compute every output of one batch."""
+        outputs = self._session.run(
+            None, {self._input_name: batch.astype(self._dtype, copy=False)}
+        )
+        return [np.asarray(output, dtype=np.float32) for output in outputs]
+
+
+def network_input(shape: list[Any] | tuple[Any, ...], path: Path) -> NetworkInput:
+    """Read batch, channels, height and width off a 4-axis shape in NCHW or NHWC order."""
+    sides = [side if isinstance(side, int) and side > 0 else None for side in shape]
+    channel_counts = (1, 3)
+    if sides[1] in channel_counts:
+        return NetworkInput(sides[0], sides[2], sides[3], channels=sides[1] or 3)
+    if sides[3] in channel_counts:
+        return NetworkInput(sides[0], sides[1], sides[2], channels=sides[3] or 3, channels_last=True)
+    if sides[1] is None and sides[3] is None:
+        return NetworkInput(sides[0], sides[2], sides[3])
+    raise ModelError(
+        f"{path}: the input has shape {tuple(shape)}; expected 3 (or 1) channels on axis 1 or 3"
+    )
+
+
+def _providers(device: str | None) -> list[Any]:
+    kind, _, index = (device or "cpu").lower().partition(":")
+    if kind.isdigit():
+        kind, index = "cuda", kind
+    if kind not in _PROVIDERS:
+        raise InputError(
+            f"device {device!r} is unknown to ONNX Runtime; expected {', '.join(_PROVIDERS)}, or cuda:INDEX"
+        )
+    provider = _PROVIDERS[kind]
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise InputError(
+            f"device {device!r} needs {provider}, and this ONNX Runtime has only {', '.join(available)}; "
+            "install the build for your hardware (for NVIDIA: pip install onnxruntime-gpu)"
+        )
+    return [(provider, {"device_id": index})] if index else [provider]
+
+
+def _external_data(path: Path) -> list[Path]:
+    """The file that exporters put large weights into, by their naming habits."""
+    return [p for p in (path.with_name(path.name + ".data"), path.with_name(path.name + "_data")) if p.is_file()]
+
+
+def _explain(path: Path, error: Exception) -> str:
+    message = first_line(error)
+    if "external" in str(error).lower() and ("data" in str(error).lower()):
+        return (
+            f"{path}: the weights lie in a second file that is missing or damaged; keep it beside the .onnx "
+            f"under its old name, or export again without external data ({message})"
+        )
+    return f"{path}: ONNX Runtime cannot read this file; is it a complete .onnx? ({message})"

@@ -1,0 +1,143 @@
+"""PyTorch checkpoints and live `ultralytics.YOLO` objects (extra `ultralytics`).
+
+Ultralytics is AGPL-3.0. It is only called here, when the user has installed it, to turn an image
+tensor into the raw output tensors; reading them is ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskprism.errors import InputError, MissingExtraError, ModelError
+from maskprism.models.runtimes import (
+    NetworkInput,
+    Precision,
+    first_line,
+    hash_files,
+    refuse_precision,
+)
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+
+class UltralyticsRuntime:
+    """A segmentation network of Ultralytics in PyTorch, fused and in evaluation mode."""
+
+    threadsafe = False
+
+    def __init__(self, yolo: Any, sha256: str | None, *, device: str | None, label: str) -> None:
+        import torch
+        import ultralytics
+
+        self.name = f"ultralytics {ultralytics.__version__}"
+        network = getattr(yolo, "model", None)
+        if not isinstance(network, torch.nn.Module):
+            raise ModelError(
+                f"{label}: expected a YOLO object around a PyTorch network, got {type(network).__name__}; "
+                "pass the exported file itself to maskprism.load"
+            )
+        self.metadata: dict[str, Any] = {
+            "task": getattr(yolo, "task", None),
+            "names": dict(getattr(network, "names", {}) or {}),
+            "stride": max(int(max(getattr(network, "stride", [32]))), 32),
+            "version": ultralytics.__version__,
+            "description": Path(str(getattr(yolo, "ckpt_path", None) or "")).name,
+        }
+        args = getattr(network, "args", None)
+        imgsz = args.get("imgsz") if isinstance(args, dict) else getattr(args, "imgsz", None)
+        if isinstance(imgsz, int | list | tuple):
+            self.metadata["imgsz"] = imgsz
+        self.sha256 = sha256 or _hash_weights(network)
+        network = copy.deepcopy(network).float().eval()  # fusing would change the caller's network
+        if getattr(network, "end2end", False):
+            # Predict of Ultralytics takes the one-to-many head with NMS since 8.4.142.
+            network.end2end = _release(ultralytics.__version__) < (8, 4, 142)
+            self.metadata["end2end"] = network.end2end
+        self._device = torch.device(_torch_device(device))
+        if hasattr(network, "fuse"):
+            network = network.fuse(verbose=False)
+        self._network = network.to(self._device)
+        channels = getattr(network, "yaml", {}).get("channels", 3)
+        self.input = NetworkInput(None, None, None, channels=channels)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of_file(cls, path: Path, *, device: str | None, precision: Precision) -> UltralyticsRuntime:
+        """Load a `.pt` checkpoint. Ultralytics unpickles it: load only files that you trust."""
+        refuse_precision("Ultralytics", precision, "f32")
+        yolo_class = _import_yolo(f"reading {path.name}")
+        try:
+            yolo = yolo_class(str(path), verbose=False)
+        except Exception as error:  # unpickling raises whatever the file makes it raise
+            raise ModelError(
+                f"{path}: Ultralytics cannot read this file; is it a YOLO checkpoint? ({first_line(error)})"
+            ) from None
+        return cls(yolo, hash_files([path]), device=device, label=str(path))
+
+    @classmethod
+    def of_object(
+        cls, model: Any, *, device: str | None, precision: Precision
+    ) -> UltralyticsRuntime:
+        """Take a live `ultralytics.YOLO`; the object itself is left as it is."""
+        refuse_precision("Ultralytics", precision, "f32")
+        if type(model).__module__.split(".")[0] != "ultralytics":
+            raise InputError(
+                f"cannot load a model from {type(model).__name__}; expected a path, an ultralytics.YOLO object "
+                "or a maskprism.models.runtimes.Runtime"
+            )
+        return cls(model, None, device=device, label="YOLO object")
+
+    def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
+        """Compute the detections and the prototypes of one batch."""
+        import torch
+
+        with self._lock, torch.inference_mode():
+            out = self._network(torch.from_numpy(np.ascontiguousarray(batch)).to(self._device))
+            # ((rows, prototypes), raw) in evaluation mode; (rows, (raw, coefficients, prototypes)) up to 8.3
+            pair = out[0] if isinstance(out[0], tuple | list) else out
+            prototypes = pair[1] if len(pair) > 1 else None
+            while isinstance(prototypes, tuple | list):
+                prototypes = prototypes[-1]
+            tensors = [t for t in (pair[0], prototypes) if isinstance(t, torch.Tensor)]
+            return [tensor.float().cpu().numpy() for tensor in tensors]
+
+
+def _import_yolo(what: str) -> Any:
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # reading a model must not install packages
+    try:
+        from ultralytics import YOLO
+    except ImportError as error:
+        if (error.name or "").split(".")[0] not in ("ultralytics", "torch", "torchvision"):
+            raise
+        raise MissingExtraError(what, package="ultralytics", extra="ultralytics") from None
+    return YOLO
+
+
+def _torch_device(device: str | None) -> str:
+    import torch
+
+    name = (device or "cpu").lower()
+    name = f"cuda:{name}" if name.isdigit() else name
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device {device!r} needs CUDA, and this PyTorch sees none; use cpu")
+    return name
+
+
+def _hash_weights(network: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())

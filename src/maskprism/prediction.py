@@ -1,0 +1,306 @@
+"""Everything a network said about one photograph, and one instance of it.
+
+A `Prediction` keeps coefficients and prototypes, not masks: masks are decoded when asked for, at
+the size asked for, so a prediction stays small and every explanation of it is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+
+import numpy as np
+
+from maskprism.masks import Patch, decode, rule_named, sigmoid
+from maskprism.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float32, Int64
+
+    from maskprism.geometry import Letterbox, Size
+    from maskprism.masks import Crop, MaskRule
+
+_CHUNK = 32
+MAX_STACK_BYTES = 4 << 30
+"""Stacks of full-size masks larger than this are refused: iterate over the instances instead."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network said about one photograph: N instances over K shared prototypes.
+
+    canvas_boxes: x1, y1, x2, y2 in canvas pixels, as the network gave them (`boxes` has them in
+        photograph pixels).
+    scores: confidence, 0 to 1.
+    classes: class ids, keys of `names`.
+    coefficients: as the network gave them, any sign, unbounded.
+    prototypes: shared by all instances; may be negative themselves.
+    objectness: the factor that YOLOv5 and YOLOv7 apply to coefficients; None elsewhere.
+    source: where the photograph came from, for titles and messages.
+    """
+
+    canvas_boxes: Float32[np.ndarray, "N 4"]
+    scores: Float32[np.ndarray, " N"]
+    classes: Int64[np.ndarray, " N"]
+    coefficients: Float32[np.ndarray, "N K"]
+    prototypes: Float32[np.ndarray, "K h w"]
+    letterbox: Letterbox
+    rule: MaskRule
+    names: Mapping[int, str] = field(default_factory=dict)
+    objectness: Float32[np.ndarray, " N"] | None = None
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        k, *grid = _shape(self.prototypes, "prototypes", ("K", "h", "w"))
+        expected: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "canvas_boxes": (self.canvas_boxes, (n, 4)),
+            "scores": (self.scores, (n,)),
+            "classes": (self.classes, (n,)),
+            "coefficients": (self.coefficients, (n, k)),
+        }
+        if self.objectness is not None:
+            expected["objectness"] = (self.objectness, (n,))
+        for name, (array, shape) in expected.items():
+            if np.shape(array) != shape:
+                raise InputError(
+                    f"{name} has shape {np.shape(array)}; expected {shape} "
+                    f"for {n} instances and {k} prototypes"
+                )
+        if tuple(grid) != self.letterbox.grid_hw:
+            raise InputError(
+                f"prototypes are {grid[0]} x {grid[1]}; the letterbox says the grid is "
+                f"{self.letterbox.grid_hw[0]} x {self.letterbox.grid_hw[1]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Instance]:
+        return (Instance(self, index) for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> Instance: ...
+    @overload
+    def __getitem__(self, key: slice | Sequence[int] | np.ndarray[Any, Any]) -> Prediction: ...
+    def __getitem__(self, key: Any) -> Instance | Prediction:
+        """An int gives an `Instance`; a slice, index list or boolean array a `Prediction`."""
+        if isinstance(key, SupportsIndex) and not isinstance(key, np.ndarray):
+            index = key.__index__()
+            if not -len(self) <= index < len(self):
+                raise IndexError(
+                    f"instance {index} is out of range: the prediction has {len(self)} instances"
+                    + (f" (0..{len(self) - 1})" if len(self) else "")
+                )
+            return Instance(self, index % len(self))
+        rows = key if isinstance(key, slice) else np.asarray(key)
+        if isinstance(rows, np.ndarray) and rows.size == 0 and rows.dtype != bool:
+            rows = rows.astype(np.int64)
+        return replace(
+            self,
+            canvas_boxes=self.canvas_boxes[rows],
+            scores=self.scores[rows],
+            classes=self.classes[rows],
+            coefficients=self.coefficients[rows],
+            objectness=None if self.objectness is None else self.objectness[rows],
+        )
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        k, h, w = self.prototypes.shape
+        return (
+            f"Prediction({len(self)} instances, {k} prototypes of {h}x{w}, "
+            f"photograph {width}x{height}, rule {self.rule.name!r})"
+        )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the photograph in pixels."""
+        return self.letterbox.image_hw
+
+    @cached_property
+    def boxes(self) -> Float32[np.ndarray, "N 4"]:
+        """x1, y1, x2, y2 in photograph pixels, clipped to the photograph."""
+        return self.letterbox.to_image(self.canvas_boxes, clip=True)
+
+    @cached_property
+    def weights(self) -> Float32[np.ndarray, "N K"]:
+        """What multiplies the prototypes in the masks: the coefficients, times objectness if the rule says so."""
+        if not self.rule.objectness:
+            return self.coefficients
+        if self.objectness is None:
+            raise InputError(
+                f"rule {self.rule.name!r} multiplies coefficients by objectness, and this prediction "
+                "has none; use a rule without it, such as 'ultralytics-8.2'"
+            )
+        return self.coefficients * self.objectness[:, None]
+
+    @cached_property
+    def empty(self) -> Bool[np.ndarray, " N"]:
+        """Which instances have a mask without a single pixel at the rule's own size.
+
+        YOLO predictors leave such detections out of their results without a word.
+        """
+        return self.areas(self.rule.size) == 0
+
+    def name_of(self, class_id: int) -> str:
+        """The name of a class, or "class7" where the model has none."""
+        return self.names.get(int(class_id), f"class{int(class_id)}")
+
+    def with_rule(self, rule: MaskRule | str) -> Prediction:
+        """The same prediction, decoded under another mask rule (or the preset of that name)."""
+        return replace(self, rule=rule_named(rule))
+
+    def logits(self, size: Size = "grid", *, crop: bool = False) -> Float32[np.ndarray, "N H W"]:
+        """The weighted sums of prototypes, resized bilinearly.
+
+        With `crop` everything outside the box as the rule crops it is 0, the value at the threshold.
+        Logits outside boxes were never trained: uncropped maps may look wild there.
+        """
+        patches = self.patches(size, crop=None if crop else "none", squash=False)
+        return self._stack(patches, size, np.float32, "logits")
+
+    def probabilities(
+        self, size: Size = "grid", *, crop: bool = True
+    ) -> Float32[np.ndarray, "N H W"]:
+        """Soft masks, 0 to 1: what the mask would be before the threshold.
+
+        With `crop` everything outside the box as the rule crops it is 0.
+        """
+        patches = self.patches(size, crop=None if crop else "none")
+        if not self.rule.squash:
+            patches = (Patch(p.rows, p.columns, sigmoid(p.values)) for p in patches)
+        return self._stack(patches, size, np.float32, "probability maps")
+
+    def masks(self, size: Size | None = None) -> Bool[np.ndarray, "N H W"]:
+        """The binary masks under the rule, at the rule's own size unless one is given.
+
+        Raises InputError for a stack over MAX_STACK_BYTES: iterate over the instances instead.
+        """
+        size = size or self.rule.size
+        above = (
+            Patch(p.rows, p.columns, p.values > self.rule.threshold) for p in self.patches(size)
+        )
+        return self._stack(above, size, np.bool_, "masks")
+
+    def areas(self, size: Size = "image") -> Int64[np.ndarray, " N"]:
+        """Mask areas in pixels of the frame named `size`; never holds more than one mask."""
+        return np.array(
+            [np.count_nonzero(patch.values > self.rule.threshold) for patch in self.patches(size)],
+            dtype=np.int64,
+        )
+
+    def patches(
+        self, size: Size, *, crop: Crop | None = None, squash: bool | None = None
+    ) -> Iterator[Patch]:
+        """Per instance the window of the frame named `size` that it can touch; see `masks.decode`.
+
+        Memory stays that of one mask, however many instances there are.
+        """
+        flat = self.prototypes.reshape(len(self.prototypes), -1)
+        for start in range(0, len(self), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            logits = (self.weights[chunk] @ flat).reshape(-1, *self.letterbox.grid_hw)
+            for grid_logits, box in zip(logits, self.canvas_boxes[chunk], strict=True):
+                yield decode(
+                    grid_logits, box, self.letterbox, self.rule, size, crop=crop, squash=squash
+                )
+
+    def _stack(
+        self, patches: Iterator[Patch], size: Size, dtype: type[np.generic], kind: str
+    ) -> np.ndarray[Any, Any]:
+        height, width = self.letterbox.size_hw(size)
+        needed = len(self) * height * width * np.dtype(dtype).itemsize
+        if needed > MAX_STACK_BYTES:
+            raise InputError(
+                f"{len(self)} {kind} of {width} x {height} would take {needed / 2**30:.1f} GiB, over the limit "
+                f"of {MAX_STACK_BYTES / 2**30:.0f} GiB; iterate over the instances, take a slice, "
+                'or ask for size="canvas" or "grid"'
+            )
+        stack = np.zeros((len(self), height, width), dtype=dtype)
+        for target, patch in zip(stack, patches, strict=True):
+            target[patch.rows, patch.columns] = patch.values
+        return stack
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One row of a `Prediction`; nothing is copied."""
+
+    prediction: Prediction
+    index: int
+
+    @property
+    def box(self) -> Float32[np.ndarray, " 4"]:
+        """x1, y1, x2, y2 in photograph pixels."""
+        return self.prediction.boxes[self.index]
+
+    @property
+    def canvas_box(self) -> Float32[np.ndarray, " 4"]:
+        """x1, y1, x2, y2 in canvas pixels, as the network gave it."""
+        return self.prediction.canvas_boxes[self.index]
+
+    @property
+    def score(self) -> float:
+        """Confidence, 0 to 1."""
+        return float(self.prediction.scores[self.index])
+
+    @property
+    def class_id(self) -> int:
+        """Class id, a key of the prediction's `names`."""
+        return int(self.prediction.classes[self.index])
+
+    @property
+    def name(self) -> str:
+        """Class name."""
+        return self.prediction.name_of(self.class_id)
+
+    @property
+    def coefficients(self) -> Float32[np.ndarray, " K"]:
+        """As the network gave them."""
+        return self.prediction.coefficients[self.index]
+
+    @property
+    def weights(self) -> Float32[np.ndarray, " K"]:
+        """What multiplies the prototypes in the mask."""
+        return self.prediction.weights[self.index]
+
+    @property
+    def prototypes(self) -> Float32[np.ndarray, "K h w"]:
+        """The prototypes that all instances of the photograph share."""
+        return self.prediction.prototypes
+
+    @property
+    def letterbox(self) -> Letterbox:
+        """The frames of the photograph."""
+        return self.prediction.letterbox
+
+    @property
+    def rule(self) -> MaskRule:
+        """How the mask is made of the logits."""
+        return self.prediction.rule
+
+    @property
+    def alone(self) -> Prediction:
+        """The prediction reduced to this instance."""
+        return self.prediction[[self.index]]
+
+    def logits(self, size: Size = "grid", *, crop: bool = False) -> Float32[np.ndarray, "H W"]:
+        """See `Prediction.logits`."""
+        return self.alone.logits(size, crop=crop)[0]
+
+    def probabilities(self, size: Size = "grid", *, crop: bool = True) -> Float32[np.ndarray, "H W"]:
+        """See `Prediction.probabilities`."""
+        return self.alone.probabilities(size, crop=crop)[0]
+
+    def mask(self, size: Size | None = None) -> Bool[np.ndarray, "H W"]:
+        """See `Prediction.masks`."""
+        return self.alone.masks(size)[0]
+
+
+def _shape(array: np.ndarray[Any, Any], name: str, axes: tuple[str, ...]) -> tuple[int, ...]:
+    if np.ndim(array) != len(axes):
+        raise InputError(f"{name} has shape {np.shape(array)}; expected ({', '.join(axes)})")
+    return tuple(array.shape)
