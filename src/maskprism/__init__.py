@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from maskprism.decompose import Decomposition, Edit
-    from maskprism.errors import MaskprismError
-    from maskprism.geometry import Letterbox
-    from maskprism.images import read_image
-    from maskprism.masks import RULES, MaskRule
-    from maskprism.models import Model, ModelSpec, load
-    from maskprism.prediction import Instance, Prediction
+if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ imports on first use
+    from maskprism.decompose import Decomposition as Decomposition
+    from maskprism.decompose import Edit as Edit
+    from maskprism.errors import MaskprismError as MaskprismError
+    from maskprism.geometry import Letterbox as Letterbox
+    from maskprism.images import read_image as read_image
+    from maskprism.masks import RULES as RULES
+    from maskprism.masks import MaskRule as MaskRule
+    from maskprism.models import Model as Model
+    from maskprism.models import ModelSpec as ModelSpec
+    from maskprism.models import load as load
+    from maskprism.prediction import Instance as Instance
+    from maskprism.prediction import Prediction as Prediction
 
 _HOMES = {
     "Decomposition": "decompose",

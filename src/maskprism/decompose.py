@@ -76,19 +76,19 @@ class Decomposition:
         "index": 0 to K - 1; "weight": most positive weight first; "magnitude": largest |weight|
         first; "effect": largest mean |term| inside the box first. Ties keep index order.
         """
-        keys = {
-            "index": lambda: np.zeros_like(self.instance.weights),
-            "weight": lambda: self.instance.weights,
-            "magnitude": lambda: np.abs(self.instance.weights),
-            "effect": lambda: self.effects,
-        }
-        if by not in keys:
+        if by == "index":
+            return np.arange(len(self.instance.weights))
+        if by == "weight":
+            key = self.instance.weights
+        elif by == "magnitude":
+            key = np.abs(self.instance.weights)
+        elif by == "effect":
+            key = self.effects
+        else:
             raise InputError(f"order is {by!r}; expected one of {', '.join(map(repr, ORDERS))}")
-        return np.argsort(-keys[by](), kind="stable")
+        return np.argsort(-key, kind="stable")
 
-    def partial(
-        self, order: Sequence[int] | Int64[np.ndarray, " M"] | None = None
-    ) -> Float32[np.ndarray, "M h w"]:
+    def partial(self, order: Sequence[int] | Int64[np.ndarray, " M"] | None = None) -> Float32[np.ndarray, "M h w"]:
         """Running sums of the terms, in the order of their effect unless another one is given.
 
         With all K prototypes in the order, the last sum is the logits.
@@ -124,12 +124,8 @@ class Edit:
             others = np.setdiff1d(np.arange(k), check_indices(self.keep, k))
             edited[:, others] = 0
         edited[:, check_indices(self.drop, k)] = 0
-        edited[:, check_indices(self.scale, k)] *= np.fromiter(
-            self.scale.values(), np.float32, len(self.scale)
-        )
-        edited[:, check_indices(self.set, k)] = np.fromiter(
-            self.set.values(), np.float32, len(self.set)
-        )
+        edited[:, check_indices(self.scale, k)] *= np.fromiter(self.scale.values(), np.float32, len(self.scale))
+        edited[:, check_indices(self.set, k)] = np.fromiter(self.set.values(), np.float32, len(self.set))
         coefficients = prediction.coefficients.copy()
         coefficients[rows] = edited
         return replace(prediction, coefficients=coefficients)

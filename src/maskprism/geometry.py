@@ -96,9 +96,7 @@ class Letterbox:
 
     def to_grid(self, xy: Floats) -> Floats:
         """Canvas to prototype-grid coordinates."""
-        return xy * self._tile(
-            xy, (self.grid_hw[0] / self.canvas_hw[0], self.grid_hw[1] / self.canvas_hw[1])
-        )
+        return xy * self._tile(xy, (self.grid_hw[0] / self.canvas_hw[0], self.grid_hw[1] / self.canvas_hw[1]))
 
     def from_canvas(self, xy: Floats, size: Size) -> Floats:
         """Canvas coordinates to the frame named `size`, clipped to the photograph for "image"."""
@@ -136,9 +134,7 @@ class Letterbox:
         """The smallest enlargement (1, 2, 4, ... stride) of the grid that puts the padding on whole pixels."""
         stride = max(round(c / g) for c, g in zip(self.canvas_hw, self.grid_hw, strict=True))
         zoom = 1
-        while zoom < stride and any(
-            edge * zoom % stride for edge in (*self.offset_yx, *self.content_hw)
-        ):
+        while zoom < stride and any(edge * zoom % stride for edge in (*self.offset_yx, *self.content_hw)):
             zoom *= 2
         return zoom
 
@@ -165,9 +161,7 @@ class Letterbox:
         return np.tile(np.asarray(yx[::-1], dtype=np.float32), xy.shape[-1] // 2)
 
 
-def box_iou(
-    a: Float32[np.ndarray, "A 4"], b: Float32[np.ndarray, "B 4"]
-) -> Float32[np.ndarray, "A B"]:
+def box_iou(a: Float32[np.ndarray, "A 4"], b: Float32[np.ndarray, "B 4"]) -> Float32[np.ndarray, "A B"]:
     """Intersection over union of every box of `a` with every box of `b` (xyxy); 0 for empty boxes."""
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])

@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 
     ImageLike = str | os.PathLike[str] | np.ndarray[Any, Any] | PILImage
 
-IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .dib .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
-)
-VIDEO_SUFFIXES = frozenset(
-    ".asf .avi .gif .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm .wmv".split()
-)
+IMAGE_SUFFIXES = frozenset(".avif .bmp .dib .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
+VIDEO_SUFFIXES = frozenset(".asf .avi .gif .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm .wmv".split())
 MAX_PIXELS = 170_000_000
 """Images that unpack to more pixels than this are refused before they are decoded."""
 
@@ -42,9 +38,7 @@ def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
         return _from_file(Path(image))
     if type(image).__module__.startswith("PIL.") or hasattr(image, "getexif"):
         return _from_pil(image)
-    raise InputError(
-        f"cannot read an image from {type(image).__name__}; expected a path, a PIL image or a uint8 array"
-    )
+    raise InputError(f"cannot read an image from {type(image).__name__}; expected a path, a PIL image or a uint8 array")
 
 
 def source_name(image: ImageLike) -> str | None:
@@ -127,15 +121,11 @@ def _from_array(image: np.ndarray[Any, Any]) -> UInt8[np.ndarray, "H W 3"]:
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if image.dtype != np.uint8:
-        raise InputError(
-            f"image array has dtype {image.dtype}; expected uint8 (0..255) or uint16, in BGR order"
-        )
+        raise InputError(f"image array has dtype {image.dtype}; expected uint8 (0..255) or uint16, in BGR order")
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     if image.size == 0 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
-        raise InputError(
-            f"image array has shape {image.shape}; expected (H, W), (H, W, 3) or (H, W, 4), not empty"
-        )
+        raise InputError(f"image array has shape {image.shape}; expected (H, W), (H, W, 3) or (H, W, 4), not empty")
     if image.ndim == 2:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     return np.ascontiguousarray(image[:, :, :3])

@@ -72,9 +72,7 @@ ULTRALYTICS_8_3_189 = replace(ULTRALYTICS_8_4_83, name="ultralytics-8.3.189")
 ULTRALYTICS_8_3 = replace(ULTRALYTICS_8_4_83, name="ultralytics-8.3", unpad="floor")
 ULTRALYTICS_8_2 = replace(ULTRALYTICS_8_3, name="ultralytics-8.2", squash=True)
 YOLOV5 = replace(ULTRALYTICS_8_2, name="yolov5", objectness=True)
-YOLACT = MaskRule(
-    "yolact", squash=True, crop="before", crop_image="before", crop_padding=1, size="image"
-)
+YOLACT = MaskRule("yolact", squash=True, crop="before", crop_image="before", crop_padding=1, size="image")
 
 RULES: dict[str, MaskRule] = {
     rule.name: rule
@@ -172,9 +170,7 @@ def decode(
     return Patch(rows, columns, letterbox.resample(values, size, rule.unpad, rows, columns))
 
 
-def _touched(
-    letterbox: Letterbox, rule: MaskRule, size: Size, rows: slice, columns: slice
-) -> tuple[slice, slice]:
+def _touched(letterbox: Letterbox, rule: MaskRule, size: Size, rows: slice, columns: slice) -> tuple[slice, slice]:
     """The window of the frame named `size` that reads at least one cell of a window of the grid."""
     window = np.zeros(letterbox.grid_hw, dtype=np.float32)
     window[rows] = 1
@@ -189,9 +185,7 @@ def _span(indices: Int64[np.ndarray, " M"]) -> slice:
     return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(0, 0)
 
 
-def pixels_between(
-    start: float, stop: float, length: int, padding: int = 0, rounded: bool = False
-) -> slice:
+def pixels_between(start: float, stop: float, length: int, padding: int = 0, rounded: bool = False) -> slice:
     """The pixels `i` of an axis of `length` with `start - padding <= i < stop + padding`."""
     if not (np.isfinite(start) and np.isfinite(stop)):
         return slice(0, 0)

@@ -6,15 +6,15 @@ the size asked for, so a prediction stays small and every explanation of it is e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 
-from maskprism.masks import Patch, decode, rule_named, sigmoid
 from maskprism.errors import InputError
+from maskprism.masks import Patch, decode, rule_named, sigmoid
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Int64
@@ -66,8 +66,7 @@ class Prediction:
         for name, (array, shape) in expected.items():
             if np.shape(array) != shape:
                 raise InputError(
-                    f"{name} has shape {np.shape(array)}; expected {shape} "
-                    f"for {n} instances and {k} prototypes"
+                    f"{name} has shape {np.shape(array)}; expected {shape} for {n} instances and {k} prototypes"
                 )
         if tuple(grid) != self.letterbox.grid_hw:
             raise InputError(
@@ -84,7 +83,7 @@ class Prediction:
     @overload
     def __getitem__(self, key: SupportsIndex) -> Instance: ...
     @overload
-    def __getitem__(self, key: slice | Sequence[int] | np.ndarray[Any, Any]) -> Prediction: ...
+    def __getitem__(self, key: slice | list[int] | list[bool] | np.ndarray[Any, Any]) -> Prediction: ...
     def __getitem__(self, key: Any) -> Instance | Prediction:
         """An int gives an `Instance`; a slice, index list or boolean array a `Prediction`."""
         if isinstance(key, SupportsIndex) and not isinstance(key, np.ndarray):
@@ -162,9 +161,7 @@ class Prediction:
         patches = self.patches(size, crop=None if crop else "none", squash=False)
         return self._stack(patches, size, np.float32, "logits")
 
-    def probabilities(
-        self, size: Size = "grid", *, crop: bool = True
-    ) -> Float32[np.ndarray, "N H W"]:
+    def probabilities(self, size: Size = "grid", *, crop: bool = True) -> Float32[np.ndarray, "N H W"]:
         """Soft masks, 0 to 1: what the mask would be before the threshold.
 
         With `crop` everything outside the box as the rule crops it is 0.
@@ -180,9 +177,7 @@ class Prediction:
         Raises InputError for a stack over MAX_STACK_BYTES: iterate over the instances instead.
         """
         size = size or self.rule.size
-        above = (
-            Patch(p.rows, p.columns, p.values > self.rule.threshold) for p in self.patches(size)
-        )
+        above = (Patch(p.rows, p.columns, p.values > self.rule.threshold) for p in self.patches(size))
         return self._stack(above, size, np.bool_, "masks")
 
     def areas(self, size: Size = "image") -> Int64[np.ndarray, " N"]:
@@ -192,9 +187,7 @@ class Prediction:
             dtype=np.int64,
         )
 
-    def patches(
-        self, size: Size, *, crop: Crop | None = None, squash: bool | None = None
-    ) -> Iterator[Patch]:
+    def patches(self, size: Size, *, crop: Crop | None = None, squash: bool | None = None) -> Iterator[Patch]:
         """Per instance the window of the frame named `size` that it can touch; see `masks.decode`.
 
         Memory stays that of one mask, however many instances there are.
@@ -204,13 +197,9 @@ class Prediction:
             chunk = slice(start, start + _CHUNK)
             logits = (self.weights[chunk] @ flat).reshape(-1, *self.letterbox.grid_hw)
             for grid_logits, box in zip(logits, self.canvas_boxes[chunk], strict=True):
-                yield decode(
-                    grid_logits, box, self.letterbox, self.rule, size, crop=crop, squash=squash
-                )
+                yield decode(grid_logits, box, self.letterbox, self.rule, size, crop=crop, squash=squash)
 
-    def _stack(
-        self, patches: Iterator[Patch], size: Size, dtype: type[np.generic], kind: str
-    ) -> np.ndarray[Any, Any]:
+    def _stack(self, patches: Iterator[Patch], size: Size, dtype: type[np.generic], kind: str) -> np.ndarray[Any, Any]:
         height, width = self.letterbox.size_hw(size)
         needed = len(self) * height * width * np.dtype(dtype).itemsize
         if needed > MAX_STACK_BYTES:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,9 +109,9 @@ class Model:
         )
 
     @overload
-    def predict(self, images: ImageLike) -> Prediction: ...
+    def predict(self, images: list[ImageLike] | tuple[ImageLike, ...]) -> list[Prediction]: ...
     @overload
-    def predict(self, images: Sequence[ImageLike]) -> list[Prediction]: ...
+    def predict(self, images: ImageLike) -> Prediction: ...
     def predict(self, images: Any) -> Prediction | list[Prediction]:
         """What the network says about one photograph, or about each of a list.
 
@@ -127,17 +126,13 @@ class Model:
     def _predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
         photographs = [read_image(image) for image in images]
         letterboxes = [
-            Letterbox.fit(
-                photograph.shape[:2], self.spec.input_hw, rectangle_stride=self._rectangle_stride
-            )
+            Letterbox.fit(photograph.shape[:2], self.spec.input_hw, rectangle_stride=self._rectangle_stride)
             for photograph in photographs
         ]
         results: dict[int, Prediction] = {}
         for canvas_hw in dict.fromkeys(box.canvas_hw for box in letterboxes):
             members = [i for i, box in enumerate(letterboxes) if box.canvas_hw == canvas_hw]
-            tensor = self._stack(
-                [to_canvas(photographs[i], letterboxes[i]) for i in members], canvas_hw
-            )
+            tensor = self._stack([to_canvas(photographs[i], letterboxes[i]) for i in members], canvas_hw)
             outputs = self.runtime(tensor)
             for position, i in enumerate(members):
                 results[i] = self._read(outputs, position, letterboxes[i], source_name(images[i]))
@@ -151,9 +146,7 @@ class Model:
         canvases = canvases + canvases[:1] * missing
         if self.runtime.input.channels == 1:
             canvases = [cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY)[:, :, None] for canvas in canvases]
-        blob = cv2.dnn.blobFromImages(
-            canvases, 1 / 255, swapRB=self.runtime.input.channels == 3, ddepth=cv2.CV_32F
-        )
+        blob = cv2.dnn.blobFromImages(canvases, 1 / 255, swapRB=self.runtime.input.channels == 3, ddepth=cv2.CV_32F)
         if self.runtime.input.channels_last:
             blob = np.ascontiguousarray(blob.transpose(0, 2, 3, 1))
         return np.asarray(blob, dtype=np.float32)
@@ -239,9 +232,7 @@ def load(
     )
 
 
-def to_canvas(
-    photograph: UInt8[np.ndarray, "H W 3"], letterbox: Letterbox
-) -> UInt8[np.ndarray, "Hc Wc 3"]:
+def to_canvas(photograph: UInt8[np.ndarray, "H W 3"], letterbox: Letterbox) -> UInt8[np.ndarray, "Hc Wc 3"]:
     """Resize bilinearly and pad with grey, as YOLO tools do."""
     height, width = letterbox.content_hw
     if photograph.shape[:2] != letterbox.content_hw:
@@ -258,9 +249,7 @@ def to_canvas(
     )
 
 
-def _canvas(
-    runtime: Runtime, imgsz: int | tuple[int, int] | None, metadata: Metadata, name: str
-) -> tuple[int, int]:
+def _canvas(runtime: Runtime, imgsz: int | tuple[int, int] | None, metadata: Metadata, name: str) -> tuple[int, int]:
     fixed = (runtime.input.height, runtime.input.width)
     wanted = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     if fixed[0] is not None and fixed[1] is not None:

@@ -87,9 +87,7 @@ class Layout:
         found = outputs[self.prototypes_output][index]
         return np.ascontiguousarray(np.moveaxis(found, -1, 0) if self.prototypes_last else found)
 
-    def read_rows(
-        self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds
-    ) -> Rows:
+    def read_rows(self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
         """The detections of image `index` of the batch that pass `keep`, best first."""
         found = outputs[self.rows_output][index]
         columns = found.T if self.channels_last else found
@@ -97,9 +95,7 @@ class Layout:
             return self._read_finished(columns, canvas_hw, keep)
         return self._read_candidates(columns, canvas_hw, keep)
 
-    def _read_finished(
-        self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds
-    ) -> Rows:
+    def _read_finished(self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
         chosen = columns[4] > keep.conf
         if keep.classes is not None:
             chosen &= np.isin(columns[5], keep.classes)
@@ -107,17 +103,13 @@ class Layout:
         boxes = _canvas_units(rows[:, :4], canvas_hw)
         return Rows(boxes, rows[:, 4].copy(), rows[:, 5].astype(np.int64), rows[:, 6:].copy(), None)
 
-    def _read_candidates(
-        self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds
-    ) -> Rows:
+    def _read_candidates(self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
         first_class = 5 if self.family == "yolov5" else 4
         first_coefficient = columns.shape[0] - self.prototypes
         if self.family == "yolov5":
             chosen = np.flatnonzero(columns[4] > keep.conf)
         else:
-            chosen = np.flatnonzero(
-                columns[first_class:first_coefficient].max(axis=0) > keep.conf
-            )
+            chosen = np.flatnonzero(columns[first_class:first_coefficient].max(axis=0) > keep.conf)
         rows = columns[:, chosen].T
         by_class = rows[:, first_class:first_coefficient]
         objectness = None
@@ -155,13 +147,9 @@ def non_maximum_suppression(
     if not len(order):
         return order
     # One shift per class keeps classes apart; in float32, because that is what YOLO predictors do.
-    shifted = (boxes_xyxy + (classes[:, None] * _CLASS_OFFSET).astype(np.float32))[order].astype(
-        np.float64
-    )
+    shifted = (boxes_xyxy + (classes[:, None] * _CLASS_OFFSET).astype(np.float32))[order].astype(np.float64)
     shifted[:, 2:] -= shifted[:, :2]
-    kept = cv2.dnn.NMSBoxes(
-        shifted.tolist(), scores[order].astype(float).tolist(), 0.0, iou
-    )
+    kept = cv2.dnn.NMSBoxes(shifted.tolist(), scores[order].astype(float).tolist(), 0.0, iou)
     return order[np.asarray(kept, dtype=np.int64).reshape(-1)]
 
 
@@ -239,10 +227,7 @@ def _find_prototypes(
 
 
 def _anchor_counts(canvas_hw: tuple[int, int]) -> set[int]:
-    return {
-        sum((canvas_hw[0] // stride) * (canvas_hw[1] // stride) for stride in strides)
-        for strides in _STRIDE_SETS
-    }
+    return {sum((canvas_hw[0] // stride) * (canvas_hw[1] // stride) for stride in strides) for strides in _STRIDE_SETS}
 
 
 def _readings(
@@ -276,9 +261,7 @@ def _readings(
     for family, classes in (("yolov8", channels - 4 - k), ("yolov5", channels - 5 - k)):
         if classes > 0:
             found.append(
-                Layout(
-                    cast(Family, family), index, prototypes_output, channels_last, prototypes_last, classes, k
-                )
+                Layout(cast(Family, family), index, prototypes_output, channels_last, prototypes_last, classes, k)
             )
     return found
 
@@ -308,9 +291,7 @@ def _force(
 
 def _decide_by_metadata(found: list[Layout], metadata: Metadata) -> list[Layout]:
     if len(found) > 1 and metadata.names:
-        found = [
-            layout for layout in found if layout.classes in (None, len(metadata.names))
-        ] or found
+        found = [layout for layout in found if layout.classes in (None, len(metadata.names))] or found
     if len(found) > 1 and metadata.end2end is not None:
         finished = metadata.end2end or bool(metadata.nms)
         found = [layout for layout in found if (layout.family == "end2end") == finished] or found

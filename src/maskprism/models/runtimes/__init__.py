@@ -125,9 +125,7 @@ def open_runtime(
 def refuse_precision(name: str, precision: Precision, *supported: Precision) -> None:
     """Raise InputError unless this runtime computes in that precision."""
     if precision not in supported:
-        raise InputError(
-            f"precision {precision!r} is not available with {name}; expected {' or '.join(supported)}"
-        )
+        raise InputError(f"precision {precision!r} is not available with {name}; expected {' or '.join(supported)}")
 
 
 def read_metadata_yaml(folder: Path) -> dict[str, Any]:

@@ -28,16 +28,12 @@ class LiteRtRuntime:
 
     threadsafe = False
 
-    def __init__(
-        self, path: Path, *, device: str | None, precision: Precision, threads: int | None
-    ) -> None:
+    def __init__(self, path: Path, *, device: str | None, precision: Precision, threads: int | None) -> None:
         try:
             import ai_edge_litert
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
-            raise MissingExtraError(
-                f"reading {path.name}", package="ai-edge-litert", extra="litert"
-            ) from None
+            raise MissingExtraError(f"reading {path.name}", package="ai-edge-litert", extra="litert") from None
         refuse_precision("LiteRT (the file decides)", precision, "f32")
         if (device or "cpu").lower() != "cpu":
             raise InputError(f"device {device!r} is not available with LiteRT; expected cpu")
@@ -67,9 +63,7 @@ class LiteRtRuntime:
         with self._lock:
             self._interpreter.set_tensor(self._in["index"], quantise(batch, self._in))
             self._interpreter.invoke()
-            return [
-                dequantise(self._interpreter.get_tensor(out["index"]), out) for out in self._outs
-            ]
+            return [dequantise(self._interpreter.get_tensor(out["index"]), out) for out in self._outs]
 
 
 def quantise(values: Float32[np.ndarray, "..."], tensor: dict[str, Any]) -> np.ndarray[Any, Any]:

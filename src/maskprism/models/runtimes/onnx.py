@@ -36,9 +36,7 @@ class OnnxRuntime:
 
     threadsafe = True
 
-    def __init__(
-        self, path: Path, *, device: str | None, precision: Precision, threads: int | None
-    ) -> None:
+    def __init__(self, path: Path, *, device: str | None, precision: Precision, threads: int | None) -> None:
         self.name = f"onnxruntime {onnxruntime.__version__}"
         refuse_precision("ONNX Runtime (the file decides)", precision, "f32")
         options = onnxruntime.SessionOptions()
@@ -48,9 +46,7 @@ class OnnxRuntime:
         if threads:
             options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=_providers(device)
-            )
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=_providers(device))
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             raise ModelError(_explain(path, error)) from None
         inputs = self._session.get_inputs()
@@ -67,9 +63,7 @@ class OnnxRuntime:
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
         """Compute every output of one batch."""
-        outputs = self._session.run(
-            None, {self._input_name: batch.astype(self._dtype, copy=False)}
-        )
+        outputs = self._session.run(None, {self._input_name: batch.astype(self._dtype, copy=False)})
         return [np.asarray(output, dtype=np.float32) for output in outputs]
 
 
@@ -83,9 +77,7 @@ def network_input(shape: list[Any] | tuple[Any, ...], path: Path) -> NetworkInpu
         return NetworkInput(sides[0], sides[1], sides[2], channels=sides[3] or 3, channels_last=True)
     if sides[1] is None and sides[3] is None:
         return NetworkInput(sides[0], sides[2], sides[3])
-    raise ModelError(
-        f"{path}: the input has shape {tuple(shape)}; expected 3 (or 1) channels on axis 1 or 3"
-    )
+    raise ModelError(f"{path}: the input has shape {tuple(shape)}; expected 3 (or 1) channels on axis 1 or 3")
 
 
 def _providers(device: str | None) -> list[Any]:

@@ -25,9 +25,7 @@ class OpenVinoRuntime:
 
     threadsafe = True
 
-    def __init__(
-        self, path: Path, *, device: str | None, precision: Precision, threads: int | None
-    ) -> None:
+    def __init__(self, path: Path, *, device: str | None, precision: Precision, threads: int | None) -> None:
         try:
             import openvino
         except ImportError:
@@ -56,10 +54,7 @@ class OpenVinoRuntime:
             ) from None
         if len(self._compiled.inputs) != 1 or self._compiled.inputs[0].partial_shape.rank.get_length() != 4:
             raise ModelError(f"{path}: expected one image input of 4 axes, got {self._compiled.inputs}")
-        shape = [
-            None if side.is_dynamic else side.get_length()
-            for side in self._compiled.inputs[0].partial_shape
-        ]
+        shape = [None if side.is_dynamic else side.get_length() for side in self._compiled.inputs[0].partial_shape]
         self._dtype = np.dtype(self._compiled.inputs[0].element_type.to_dtype())
         self.input = network_input(shape, path)
         self.metadata = _metadata(network, path)
@@ -73,8 +68,7 @@ class OpenVinoRuntime:
             request = self._requests.own = self._compiled.create_infer_request()
         request.infer([np.ascontiguousarray(batch, dtype=self._dtype)], share_inputs=True)
         return [
-            np.array(request.get_output_tensor(i).data, dtype=np.float32)
-            for i in range(len(self._compiled.outputs))
+            np.array(request.get_output_tensor(i).data, dtype=np.float32) for i in range(len(self._compiled.outputs))
         ]
 
 

@@ -83,9 +83,7 @@ class UltralyticsRuntime:
         return cls(yolo, hash_files([path]), device=device, label=str(path))
 
     @classmethod
-    def of_object(
-        cls, model: Any, *, device: str | None, precision: Precision
-    ) -> UltralyticsRuntime:
+    def of_object(cls, model: Any, *, device: str | None, precision: Precision) -> UltralyticsRuntime:
         """Take a live `ultralytics.YOLO`; the object itself is left as it is."""
         refuse_precision("Ultralytics", precision, "f32")
         if type(model).__module__.split(".")[0] != "ultralytics":
