@@ -1,0 +1,143 @@
+"""Draw a sheet as a matplotlib figure: for notebooks, papers, and other formats than PNG.
+
+>>> from maskprism.views import figures                          # doctest: +SKIP
+>>> figures.prototype_grid(prediction[0]).savefig("grid.svg")    # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.patches import Rectangle
+
+from maskprism.views import palette, sheets
+from maskprism.views.raster import best_columns
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from maskprism.decompose import Order
+    from maskprism.images import ImageLike
+    from maskprism.prediction import Instance, Prediction
+    from maskprism.views.sheets import Panel, Scale, Sheet, View
+
+_INCHES_PER_PIXEL = 1 / 150
+
+
+def overview(image: ImageLike, prediction: Prediction) -> Figure:
+    """The photograph with every instance; see `sheets.overview`."""
+    return draw(sheets.overview(image, prediction))
+
+
+def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale = "shared") -> Figure:
+    """All K prototypes with the weights of one instance; see `sheets.prototype_grid`."""
+    return draw(sheets.prototype_grid(instance, order=order, scale=scale))
+
+
+def contribution_grid(instance: Instance, *, order: Order = "effect", view: View = "box") -> Figure:
+    """Weight times prototype for every prototype; see `sheets.contribution_grid`."""
+    return draw(sheets.contribution_grid(instance, order=order, view=view))
+
+
+def assembly_strip(image: ImageLike, instance: Instance) -> Figure:
+    """How the mask comes about; see `sheets.assembly_strip`."""
+    return draw(sheets.assembly_strip(image, instance))
+
+
+def crop_view(image: ImageLike, instance: Instance) -> Figure:
+    """What the crop to the box cuts away; see `sheets.crop_view`."""
+    return draw(sheets.crop_view(image, instance))
+
+
+def draw(sheet: Sheet) -> Figure:
+    """The sheet as a matplotlib figure of its own, not the current one of pyplot."""
+    columns = sheet.columns or best_columns(sheet)
+    rows = math.ceil(len(sheet.panels) / columns)
+    height, width = sheet.panels[0].size_hw
+    panel_w = min(sheet.size_wh[0] * _INCHES_PER_PIXEL, 16) / columns
+    panel_h = panel_w * height / width + (0.3 if sheet.panels[0].title else 0)
+    below = 0.25 * len(sheet.notes) + (0.6 if sheet.scale else 0)
+    figure = plt.figure(
+        figsize=(max(panel_w * columns, 5), panel_h * rows + 0.8 + below), layout="constrained", facecolor="white"
+    )
+    plt.close(figure)  # the caller owns it: a notebook shows it once, and loops do not pile figures up
+    axes = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
+    for ax, panel in zip(axes, sheet.panels, strict=False):
+        _draw_panel(ax, panel)
+    for ax in axes:
+        ax.set_axis_off()
+    figure.suptitle(sheet.title + (f"\n{sheet.subtitle}" if sheet.subtitle else ""), fontsize=12)
+    if sheet.scale:
+        limit, name, label = sheet.scale
+        figure.colorbar(
+            ScalarMappable(Normalize(-limit, limit), _colour_map(name)),
+            ax=list(axes),
+            location="bottom",
+            label=label,
+            shrink=0.3,
+            aspect=40,
+            pad=0.02,
+        )
+    if sheet.notes:
+        figure.supxlabel("\n".join(sheet.notes), fontsize=9, color=_share(palette.MUTED))
+    return figure
+
+
+def _draw_panel(ax: Axes, panel: Panel) -> None:
+    height, width = panel.size_hw
+    edges = (0.0, float(width), float(height), 0.0)
+    if panel.values is not None:
+        ax.imshow(
+            panel.values,
+            cmap=_colour_map(panel.map),
+            vmin=-panel.limit,
+            vmax=panel.limit,
+            extent=edges,
+            interpolation="bilinear",
+        )
+    else:
+        assert panel.picture is not None
+        ax.imshow(panel.picture, extent=edges)
+    if panel.title:
+        ink = {1: palette.POSITIVE, -1: palette.NEGATIVE, 0: palette.INK}[panel.sign]
+        weight = "bold" if panel.sign else "normal"
+        title = f"{panel.joint}  {panel.title}" if panel.joint else panel.title
+        ax.set_title(title, fontsize=9, color=_share(ink), fontweight=weight)
+    clip = Rectangle((0, 0), width, height, transform=ax.transData)
+    if panel.box is not None:
+        x1, y1, x2, y2 = panel.box
+        clip = Rectangle((x1, y1), x2 - x1, y2 - y1, transform=ax.transData)
+        if not panel.fills:
+            ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="white", linewidth=2.2))
+            ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="black", linewidth=0.8))
+    if panel.outline is not None and panel.outline.min() < 0 < panel.outline.max():
+        lines = ax.contour(
+            np.arange(width) + 0.5, np.arange(height) + 0.5, panel.outline, levels=[0], colors="black", linewidths=0.8
+        )
+        lines.set_clip_path(clip)
+    ax.set_xlim(0, width)
+    ax.set_ylim(height, 0)
+    for label in panel.labels:
+        dark = palette.is_dark(label.colour)
+        ax.text(
+            *label.xy,
+            label.text,
+            fontsize=8,
+            color="white" if dark else "black",
+            va="bottom",
+            bbox={"facecolor": _share(label.colour), "edgecolor": "none", "pad": 1.5},
+        )
+
+
+def _colour_map(name: palette.MapName) -> ListedColormap:
+    return ListedColormap(palette.lookup_table(name) / 255.0, name=f"maskprism-{name}")
+
+
+def _share(colour: palette.RGB) -> Any:
+    return tuple(channel / 255 for channel in colour)
