@@ -103,7 +103,8 @@ class Edit:
 
     Applied in this order: `keep` zeroes every other coefficient, `drop` zeroes these, `scale`
     multiplies, `set` replaces (in the units of `Prediction.coefficients`). Keys are prototype
-    indices, 0 to K - 1. `instances` limits the edit to some instances.
+    indices, 0 to K - 1. `instances` limits the edit to some instances. Raises InputError for
+    indices that are not a collection.
     """
 
     keep: Iterable[int] | None = None
@@ -111,6 +112,14 @@ class Edit:
     scale: Mapping[int, float] = field(default_factory=dict)
     set: Mapping[int, float] = field(default_factory=dict)
     instances: Iterable[int] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "drop", "instances"):
+            indices = getattr(self, name)
+            if indices is not None and not isinstance(indices, Iterable):
+                raise InputError(f"{name} is {indices!r}; expected a collection of indices, such as [{indices!r}]")
+            # A generator could be applied only once.
+            object.__setattr__(self, name, None if indices is None else tuple(indices))
 
     def apply(self, prediction: Prediction) -> Prediction:
         """The prediction with edited coefficients. Raises InputError for an index out of range."""

@@ -128,13 +128,20 @@ class Letterbox:
         height, width = self.size_hw(size)
         # One axis after the other, so that only the columns and rows of the window are computed.
         wide = cv2.resize(values, (width, values.shape[0]), interpolation=cv2.INTER_LINEAR)[:, columns]
+        if not wide.shape[1]:  # a box that lies in the padding touches no column
+            return np.zeros((len(range(height)[rows]), 0), dtype=np.float32)
         return cv2.resize(wide, (wide.shape[1], height), interpolation=cv2.INTER_LINEAR)[rows]
 
     def _whole_pixel_zoom(self) -> int:
         """The smallest enlargement (1, 2, 4, ... stride) of the grid that puts the padding on whole pixels."""
         stride = max(round(c / g) for c, g in zip(self.canvas_hw, self.grid_hw, strict=True))
+        edges = [
+            (edge * grid, canvas)
+            for edges_yx in (self.offset_yx, self.content_hw)
+            for edge, grid, canvas in zip(edges_yx, self.grid_hw, self.canvas_hw, strict=True)
+        ]
         zoom = 1
-        while zoom < stride and any(edge * zoom % stride for edge in (*self.offset_yx, *self.content_hw)):
+        while zoom < stride and any(edge * zoom % canvas for edge, canvas in edges):
             zoom *= 2
         return zoom
 

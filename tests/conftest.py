@@ -1,0 +1,30 @@
+"""Fixtures and settings that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "maskprism",
+    derandomize=True,  # the same examples on every run
+    deadline=None,  # shared machines stall now and then
+    database=None,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("maskprism")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real models and photographs; skips the test where there is none."""
+    folder = ROOT / (os.environ.get("MASKPRISM_REAL_DATA") or "../shared")
+    if not (folder / "models").is_dir() or not (folder / "images").is_dir():
+        pytest.skip(f"no real models and photographs in {folder}; name their folder in MASKPRISM_REAL_DATA")
+    return folder
