@@ -203,26 +203,46 @@ def load(
 
     Parameters
     ----------
-    model: `.onnx`, `.xml` (or the folder around it), `.tflite` or `.pt` file, a live
+    model
+        `.onnx`, `.xml` (or the folder around it), `.tflite` or `.pt` file, a live
         `ultralytics.YOLO`, or any `maskprism.models.runtimes.Runtime`.
-    runtime: by the file's suffix unless given; `.onnx` also runs with "openvino".
-    layout: "yolov5", "yolov8" or "end2end"; found from shapes and metadata unless given.
-    rule: a `MaskRule` or the name of a preset; by the version in the metadata unless given.
-    imgsz: canvas side or (height, width), for networks that take more than one.
+    runtime
+        by the file's suffix unless given; `.onnx` also runs with "openvino".
+    layout
+        "yolov5", "yolov8" or "end2end"; found from shapes and metadata unless given. Of a
+        YOLO26 checkpoint with both heads, "end2end" runs the one-to-one head.
+    rule
+        a `MaskRule` or the name of a preset; by the version in the metadata unless given.
+    imgsz
+        canvas side or (height, width), for networks that take more than one.
     conf, iou, max_det, classes: which detections are kept; the defaults are those of Ultralytics.
-    device: "cpu" unless given; "cuda", "cuda:1", or a device of the runtime.
-    precision: "f32", or with OpenVINO "bf16" or "f16".
-    threads: threads of one network call, where the runtime can be told.
+    device
+        "cpu" unless given; "cuda", "cuda:1", or a device of the runtime.
+    precision
+        "f32", or with OpenVINO "bf16" or "f16".
+    threads
+        threads of one network call, where the runtime can be told.
+
 
     Raises
     ------
-    ModelError: the file cannot be read, or is no prototype-based segmentation model.
-    InputError: an argument is out of range.
-    MissingExtraError: the runtime's package is not installed.
+    ModelError
+        the file cannot be read, or is no prototype-based segmentation model.
+    InputError
+        an argument is out of range.
+    MissingExtraError
+        the runtime's package is not installed.
     """
     name = Path(model).name if isinstance(model, str | Path) else type(model).__name__
     return Model(
-        open_runtime(model, runtime, device=device, precision=precision, threads=threads),
+        open_runtime(
+            model,
+            runtime,
+            device=device,
+            precision=precision,
+            threads=threads,
+            end2end=None if layout is None else layout == "end2end",
+        ),
         name=name,
         layout=layout,
         rule=rule,

@@ -116,33 +116,33 @@ class Window:
 def overview(image: ImageLike, prediction: Prediction) -> Sheet:
     """The photograph with every instance: coloured mask, box, and number, class and score."""
     photograph, shown = _at_display_size(read_image(image), prediction)
-    picture = photograph.astype(np.float32)
+    picture = photograph.copy()
     thickness = max(1, round(max(picture.shape[:2]) / 500))
-    order = np.argsort(-shown.areas("image"), kind="stable")  # small masks stay visible on top of large ones
-    masks = list(shown.patches("image"))
+    masks = [(patch.rows, patch.columns, patch.values > shown.rule.threshold) for patch in shown.patches("image")]
+    # Small masks stay visible on top of large ones.
+    order = sorted(range(len(shown)), key=lambda number: -int(np.count_nonzero(masks[number][2])))
     for number in order:
-        patch, colour = masks[number], np.array(colour_of(number), dtype=np.float32)
-        mask = patch.values > shown.rule.threshold
-        region = picture[patch.rows, patch.columns]
-        region[mask] = region[mask] * np.float32(0.5) + colour * np.float32(0.5)
-    drawn = np.ascontiguousarray(picture.round().astype(np.uint8))
+        rows, columns, mask = masks[number]
+        picture[rows, columns] = _tinted(picture[rows, columns], mask, colour_of(number), 0.5)
     labels = []
     for number in order:
-        patch, colour = masks[number], colour_of(number)
-        if patch.values.size:
-            offset = (int(patch.columns.start or 0), int(patch.rows.start or 0))
-            mask = (patch.values > shown.rule.threshold).astype(np.uint8)
-            contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=offset)
-            cv2.drawContours(drawn, contours, -1, colour, thickness)
+        rows, columns, mask = masks[number]
+        if mask.size:
+            offset = (int(columns.start or 0), int(rows.start or 0))
+            contours, _ = cv2.findContours(
+                mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=offset
+            )
+            cv2.drawContours(picture, contours, -1, colour_of(number), thickness)
         x1, y1, x2, y2 = (round(float(v)) for v in shown.boxes[number])
-        cv2.rectangle(drawn, (x1, y1), (x2, y2), colour, thickness)
+        cv2.rectangle(picture, (x1, y1), (x2, y2), colour_of(number), thickness)
         instance = shown[number]
-        flag = " (empty mask)" if shown.empty[number] else ""
-        labels.append(Label(f"{number} {instance.name} {instance.score:.2f}{flag}", (x1, y1), colour))
+        flag = " (empty mask)" if prediction.empty[number] else ""
+        text = f"{number} {instance.name} {instance.score:.2f}{flag}"
+        labels.append(Label(text, (x1, y1), colour_of(number)))
     return Sheet(
         title=_photograph_title(prediction),
         subtitle=f"{len(prediction)} instances, mask rule {prediction.rule.name}",
-        panels=(Panel("", picture=drawn, labels=tuple(labels)),),
+        panels=(Panel("", picture=picture, labels=tuple(labels)),),
         columns=1,
         size_wh=(picture.shape[1], picture.shape[0]),
     )
@@ -269,7 +269,7 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
     cut, box = _cut(photograph, display, span)
     colour = colour_of(instance.index)
     lost = whole & ~kept
-    share = np.count_nonzero(lost) / max(np.count_nonzero(whole), 1)
+    share = int(np.count_nonzero(lost)) / max(int(np.count_nonzero(whole)), 1)
     before = _striped(_tinted(cut, (whole & kept)[span], colour), lost[span])
     return Sheet(
         title=f"What the crop cuts away: {_instance_title(instance)}",
@@ -368,10 +368,13 @@ def _cut(
     return photograph[span], (x1 - columns.start, y1 - rows.start, x2 - columns.start, y2 - rows.start)
 
 
-def _tinted(picture: Photograph, mask: Bool[np.ndarray, "H W"], colour: tuple[int, int, int]) -> Photograph:
-    """The picture, half covered by a colour where the mask is."""
+def _tinted(
+    picture: Photograph, mask: Bool[np.ndarray, "H W"], colour: tuple[int, int, int], opacity: float = 0.55
+) -> Photograph:
+    """The picture, covered by a colour where the mask is."""
     tinted = picture.copy()
-    tinted[mask] = (picture[mask] * np.float32(0.45) + np.array(colour) * np.float32(0.55)).astype(np.uint8)
+    layer = np.array(colour, dtype=np.float32) * np.float32(opacity)
+    tinted[mask] = (picture[mask] * np.float32(1 - opacity) + layer).astype(np.uint8)
     return tinted
 
 
