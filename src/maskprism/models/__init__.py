@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PADDING_GREY = 114
 _ACCELERATOR_BATCH = 16
+_UNIT = np.float32(1 / 255)
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,14 @@ class Model:
         missing = (self.runtime.input.batch or len(canvases)) - len(canvases)
         canvases = canvases + canvases[:1] * missing
         if self.runtime.input.channels == 1:
-            canvases = [cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY)[:, :, None] for canvas in canvases]
-        blob = cv2.dnn.blobFromImages(canvases, 1 / 255, swapRB=self.runtime.input.channels == 3, ddepth=cv2.CV_32F)
+            canvases = [cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY) for canvas in canvases]
+        blob = np.empty((len(canvases), self.runtime.input.channels, *canvas_hw), dtype=np.float32)
+        for image, canvas in zip(blob, canvases, strict=True):
+            for plane, values in zip(image, reversed(cv2.split(canvas)), strict=True):  # BGR to RGB
+                np.multiply(values, _UNIT, out=plane)
         if self.runtime.input.channels_last:
             blob = np.ascontiguousarray(blob.transpose(0, 2, 3, 1))
-        return np.asarray(blob, dtype=np.float32)
+        return blob
 
     def _read(
         self,
@@ -215,14 +219,14 @@ def load(
         a `MaskRule` or the name of a preset; by the version in the metadata unless given.
     imgsz
         canvas side or (height, width), for networks that take more than one.
-    conf, iou, max_det, classes: which detections are kept; the defaults are those of Ultralytics.
+    conf, iou, max_det, classes
+        which detections are kept; the defaults are those of Ultralytics.
     device
         "cpu" unless given; "cuda", "cuda:1", or a device of the runtime.
     precision
         "f32", or with OpenVINO "bf16" or "f16".
     threads
         threads of one network call, where the runtime can be told.
-
 
     Raises
     ------

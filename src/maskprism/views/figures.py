@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -76,7 +76,7 @@ def draw(sheet: Sheet) -> Figure:
     if sheet.scale:
         limit, name, label = sheet.scale
         figure.colorbar(
-            ScalarMappable(Normalize(-limit, limit), _colour_map(name)),
+            ScalarMappable(Normalize(-limit, limit), colour_map(name)),
             ax=list(axes),
             location="bottom",
             label=label,
@@ -85,7 +85,7 @@ def draw(sheet: Sheet) -> Figure:
             pad=0.02,
         )
     if sheet.notes:
-        figure.supxlabel("\n".join(sheet.notes), fontsize=9, color=_share(palette.MUTED))
+        figure.supxlabel("\n".join(sheet.notes), fontsize=9, color=share(palette.MUTED))
     return figure
 
 
@@ -95,7 +95,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
     if panel.values is not None:
         ax.imshow(
             panel.values,
-            cmap=_colour_map(panel.map),
+            cmap=colour_map(panel.map),
             vmin=-panel.limit,
             vmax=panel.limit,
             extent=edges,
@@ -108,7 +108,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
         ink = {1: palette.POSITIVE, -1: palette.NEGATIVE, 0: palette.INK}[panel.sign]
         weight = "bold" if panel.sign else "normal"
         title = f"{panel.joint}  {panel.title}" if panel.joint else panel.title
-        ax.set_title(title, fontsize=9, color=_share(ink), fontweight=weight)
+        ax.set_title(title, fontsize=9, color=share(ink), fontweight=weight)
     clip = Rectangle((0, 0), width, height, transform=ax.transData)
     if panel.box is not None:
         x1, y1, x2, y2 = panel.box
@@ -131,13 +131,16 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
             fontsize=8,
             color="white" if dark else "black",
             va="bottom",
-            bbox={"facecolor": _share(label.colour), "edgecolor": "none", "pad": 1.5},
+            bbox={"facecolor": share(label.colour), "edgecolor": "none", "pad": 1.5},
         )
 
 
-def _colour_map(name: palette.MapName) -> ListedColormap:
+def colour_map(name: palette.MapName) -> ListedColormap:
+    """The diverging map of that name for matplotlib."""
     return ListedColormap(palette.lookup_table(name) / 255.0, name=f"maskprism-{name}")
 
 
-def _share(colour: palette.RGB) -> Any:
-    return tuple(channel / 255 for channel in colour)
+def share(colour: palette.RGB) -> tuple[float, float, float]:
+    """A colour as matplotlib has it: shares of 0 to 1."""
+    red, green, blue = (channel / 255 for channel in colour)
+    return red, green, blue

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import cv2
 import numpy as np
 
-from maskprism.decompose import Decomposition
+from maskprism.decompose import Decomposition, Edit, check_indices
 from maskprism.errors import InputError
 from maskprism.images import read_image
 from maskprism.views.palette import MapName, colour_of
@@ -252,6 +252,50 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
         columns=5,
         scale=(limit, "contribution", "contribution to the logit"),
         size_wh=(2400, 640),
+    )
+
+
+def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
+    """One coefficient: its prototype, what it contributes, and the mask with and without it.
+
+    Raises InputError for an index out of range.
+    """
+    check_indices([k], len(instance.weights))
+    parts = Decomposition(instance)
+    window = _content_window(instance)
+    photograph, shown = _at_display_size(read_image(image), instance.prediction)
+    display = shown[instance.index]
+    without = Edit(drop=[k], instances=[instance.index]).apply(shown)[instance.index].mask("image")
+    span = _photograph_span(window, display)
+    cut, box = _cut(photograph, display, span)
+    colour = colour_of(instance.index)
+    weight, mean = float(instance.weights[k]), float(parts.mean_contributions[k])
+    limit = _limits(parts.terms[:, *parts.box_window], "shared")[0]
+    return Sheet(
+        title=f"Coefficient {k} is {_signed(weight)}: {_instance_title(instance)}",
+        subtitle=f"prototype {k} of 0..{len(instance.weights) - 1}; the contribution is on the scale of all prototypes",
+        panels=(
+            Panel("the mask", picture=_tinted(cut, display.mask("image")[span], colour), box=box),
+            Panel(
+                f"prototype {k}",
+                values=window.of(instance.prototypes[k]),
+                limit=_limits(instance.prototypes, "shared")[0],
+                map="prototype",
+                box=window.box,
+            ),
+            Panel(
+                f"contribution, mean {_signed(mean)}",
+                values=window.of(parts.terms[k]),
+                limit=limit,
+                sign=int(np.sign(mean)),
+                box=window.box,
+                outline=window.of(parts.logits),
+            ),
+            Panel(f"the mask without {k}", picture=_tinted(cut, without[span], colour), box=box),
+        ),
+        columns=4,
+        scale=(limit, "contribution", "contribution to the logit"),
+        size_wh=(2000, 560),
     )
 
 

@@ -1,0 +1,290 @@
+"""The three commands the project began with, kept under their names.
+
+They write one CSV row per image (its most confident instance) with columns `image_name, type,
+mask_1 .. mask_K`, and figures beside it; whatever is done is skipped when they run again.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from cyclopts import App, Parameter
+
+from maskprism.errors import InputError, MaskprismError, TableError
+from maskprism.images import read_image
+from maskprism.sources import open_source
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+    from maskprism.models import Model
+    from maskprism.prediction import Instance
+    from maskprism.views.sheets import Sheet
+
+TYPE = "All"
+
+
+def extract_features(
+    *,
+    model: Path | None = None,
+    images_folder: Path = Path("data"),
+    save_folder: Path = Path("visualizations"),
+    csv_filename: Path = Path("mask_coefficients.csv"),
+    conf: float = 0.25,
+) -> int:
+    """Draw the prototypes of every image of a folder and write the coefficients into a CSV file.
+
+    Parameters
+    ----------
+    model
+        Model file: .pt, .onnx, .tflite or OpenVINO .xml.
+    images_folder
+        Folder with the images, subfolders included.
+    save_folder
+        Folder for the figures, IMAGE_prototypes.png each.
+    csv_filename
+        CSV file: image_name, type, mask_1 to mask_K, then score, box, class and model. It is continued if it exists.
+    conf
+        Least score of an instance.
+    """
+    from maskprism.views.sheets import prototype_grid
+
+    def row(instance: Instance) -> list[Any]:
+        return [
+            *map(_number, instance.coefficients),
+            instance.name,
+            _number(instance.score),
+            *map(_number, instance.box),
+        ]
+
+    network = _open(model, conf)
+    masks = [f"mask_{number}" for number in range(1, network.spec.prototypes + 1)]
+    columns = ["image_name", "type", *masks, "score", "x1", "y1", "x2", "y2", "class_name"]
+    return _over_images(
+        network, images_folder, csv_filename, columns, row, save_folder, "prototypes", lambda _, i: prototype_grid(i)
+    )
+
+
+def extract_specific_feature(
+    *,
+    model: Path | None = None,
+    images_folder: Path = Path("data"),
+    save_folder: Path = Path("visualizations"),
+    csv_filename: Path | None = None,
+    coefficient_index: int = 0,
+    conf: float = 0.25,
+) -> int:
+    """Write one coefficient of every image of a folder into a CSV file, and draw what it does.
+
+    Parameters
+    ----------
+    model
+        Model file: .pt, .onnx, .tflite or OpenVINO .xml.
+    images_folder
+        Folder with the images, subfolders included.
+    save_folder
+        Folder for the figures and the CSV file.
+    csv_filename
+        CSV file inside the save folder; mask_coefficient_INDEX.csv unless given.
+    coefficient_index
+        Which coefficient, from 0 to K - 1 (31 is the last of 32).
+    conf
+        Least score of an instance.
+    """
+    from maskprism.decompose import check_indices
+    from maskprism.views.sheets import coefficient_view
+
+    network = _open(model, conf)
+    check_indices([coefficient_index], network.spec.prototypes)
+    name = f"mask_coefficient_{coefficient_index}"
+    return _over_images(
+        network,
+        images_folder,
+        save_folder / (csv_filename or f"{name}.csv"),
+        ["image_name", "type", name, "score", "class_name"],
+        lambda i: [_number(i.coefficients[coefficient_index]), _number(i.score), i.name],
+        save_folder,
+        f"coefficient_{coefficient_index}",
+        lambda photograph, i: coefficient_view(photograph, i, coefficient_index),
+    )
+
+
+def generate_visualizations(
+    *, csv_filename: Path = Path("mask_coefficients.csv"), save_folder: Path = Path("visualizations")
+) -> int:
+    """Draw histograms of the coefficients in a CSV file and the heat map of their correlation.
+
+    Parameters
+    ----------
+    csv_filename
+        CSV file with columns mask_1 to mask_K, as extract_features writes it.
+    save_folder
+        Folder for histograms.png and correlation_heatmap.png.
+    """
+    from maskprism.views import charts
+
+    coefficients, labels = _read_masks(csv_filename)
+    figures = {"histograms": charts.histograms(coefficients, labels)}
+    if len(coefficients) > 1:
+        figures["correlation_heatmap"] = charts.correlation(coefficients, labels)
+    else:
+        print(f"{csv_filename}: one row only; a correlation needs at least two")
+    try:
+        save_folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            path = save_folder / f"{name}.png"
+            figure.savefig(path, dpi=130)
+            print(f"{path}: {len(coefficients)} instances")
+    except OSError as error:
+        raise MaskprismError(f"{save_folder}: cannot be written ({error.strerror or error})") from None
+    return 0
+
+
+def run(command: Callable[..., int]) -> None:
+    """Run one of the commands on the command line; mistakes end in one line and exit code 1."""
+    keep_underscores = Parameter(name_transform=str)
+    app = App(help_format="markdown", default_parameter=keep_underscores, result_action="return_value")
+    app.default(command)
+    try:
+        sys.exit(app())
+    except MaskprismError as error:
+        print(f"{command.__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"{command.__name__}: interrupted; run it again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _open(model: Path | None, conf: float) -> Model:
+    from maskprism.models import load
+
+    if model is None:
+        raise InputError("no model is given; say --model PATH with a YOLO-seg .pt, .onnx, .tflite or OpenVINO .xml")
+    return load(model, conf=conf)
+
+
+def _over_images(
+    network: Model,
+    images_folder: Path,
+    csv_path: Path,
+    columns: list[str],
+    row: Callable[[Instance], list[Any]],
+    save_folder: Path,
+    figure_suffix: str,
+    sheet: Callable[[np.ndarray[Any, Any], Instance], Sheet],
+) -> int:
+    """One CSV row and one figure for the most confident instance of every image not done yet."""
+    from dataclasses import replace
+
+    from maskprism.views import raster
+
+    source = open_source(images_folder)
+    model = f"{network.spec.name} {network.spec.sha256[:12]}"
+    columns = [*columns, "model"]
+    done = _rows_done(csv_path, columns, model)
+    written = skipped = 0
+    failed: list[str] = []
+    with _appending(csv_path, columns) as append:
+        for item in source.pending(done):
+            try:
+                if isinstance(item.image, MaskprismError):
+                    raise item.image
+                photograph = read_image(item.image)
+                prediction = replace(network.predict(photograph), source=item.name)
+                if not len(prediction):
+                    print(f"{item.name}: no instance above {network.keep.conf}; skipped")
+                    skipped += 1
+                    continue
+                instance = prediction[int(np.argmax(prediction.scores))]
+                figure = save_folder / f"{Path(item.name).with_suffix('')}_{figure_suffix}.png"
+                raster.save(sheet(photograph, instance), figure)
+            except InputError:
+                raise
+            except MaskprismError as error:
+                print(f"{item.name}: failed ({error})")
+                failed.append(item.name)
+                continue
+            append([item.name, TYPE, *row(instance), model])
+            written += 1
+    print(
+        f"{written} images written to {csv_path} and {save_folder}, {len(done)} were done before, "
+        f"{skipped} without an instance, {len(failed)} failed"
+    )
+    return 1 if failed and not (written or skipped or done) else 0
+
+
+def _rows_done(path: Path, columns: Sequence[str], model: str) -> set[str]:
+    """The images that a CSV file has; a last line that an interruption cut short is removed."""
+    if not path.exists():
+        return set()
+    try:
+        text = path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if len(whole) < len(text):
+            path.write_bytes(whole)
+        rows = list(csv.reader(whole.decode("utf-8").splitlines()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TableError(f"{path}: cannot be read as CSV ({error})") from None
+    if not rows:
+        return set()
+    if rows[0] != list(columns):
+        raise TableError(
+            f"{path}: has other columns ({', '.join(rows[0][:4])}, ... {len(rows[0])} in all) than this run would "
+            f"write ({', '.join(columns[:4])}, ... {len(columns)} in all); choose another --csv_filename"
+        )
+    if others := {row[-1] for row in rows[1:]} - {model}:
+        raise TableError(
+            f"{path}: has rows of another model ({', '.join(sorted(others))}; this one is {model}); "
+            "choose another --csv_filename"
+        )
+    return {row[0] for row in rows[1:] if row}
+
+
+@contextmanager
+def _appending(path: Path, columns: Sequence[str]) -> Iterator[Callable[[list[Any]], None]]:
+    """Append rows to a CSV file, each on disk before the next image starts."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = not path.exists() or path.stat().st_size == 0
+        with path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+
+            def append(row: list[Any]) -> None:
+                writer.writerow(row)
+                file.flush()
+
+            if fresh:
+                append(list(columns))
+            yield append
+    except OSError as error:
+        raise TableError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _read_masks(path: Path) -> tuple[Float32[np.ndarray, "N K"], list[str]]:
+    """The mask_1 .. mask_K columns of a CSV file, and their names."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise TableError(f"{path}: there is no such file; run extract_features first") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TableError(f"{path}: cannot be read as CSV ({error})") from None
+    names = [name for name in (rows[0] if rows else {}) if name and name.startswith("mask_")]
+    if not names:
+        raise TableError(f"{path}: has no rows with columns mask_1, mask_2, ...; run extract_features first")
+    try:
+        values = np.array([[float(row[name]) for name in names] for row in rows], dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise TableError(f"{path}: a mask column holds something else than a number ({error})") from None
+    return values, names
+
+
+def _number(value: float) -> str:
+    """The shortest text that reads back as the same float32."""
+    return str(np.float32(value))
