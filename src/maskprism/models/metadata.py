@@ -44,6 +44,15 @@ class Metadata:
         )
 
 
+def refuse_other_tasks(task: str | None, label: str) -> None:
+    """Raise ModelError for a model that says it does something other than segmentation."""
+    if task and task != "segment":
+        raise ModelError(
+            f"{label}: is a {task} model; masks come from a segmentation model "
+            "(for example yolo11n-seg instead of yolo11n)"
+        )
+
+
 def _literal(raw: Mapping[str, Any], key: str, label: str) -> Any:
     text = raw.get(key)
     if not isinstance(text, str):

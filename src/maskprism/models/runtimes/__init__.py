@@ -89,8 +89,12 @@ def open_runtime(
     device: str | None,
     precision: Precision,
     threads: int | None,
+    end2end: bool | None = None,
 ) -> Runtime:
     """The runtime for a file (by its suffix), a folder with an OpenVINO model, or a live object.
+
+    `end2end` chooses between the two heads of a PyTorch network that has them; files that were
+    exported hold only one.
 
     Raises ModelError for a file that is missing, of an unknown kind or damaged, and
     MissingExtraError where the runtime's package is not installed.
@@ -101,8 +105,8 @@ def open_runtime(
         if not callable(model) or not hasattr(model, "input"):
             from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
-            return UltralyticsRuntime.of_object(model, device=device, precision=precision)
-        return model  # type: ignore[no-any-return]  # anything that is a Runtime already
+            return UltralyticsRuntime.of_object(model, device=device, precision=precision, end2end=end2end)
+        return model  # anything that is a Runtime already
     path = _file_of(Path(model))
     chosen = runtime or _runtime_of(path)
     if chosen == "onnxruntime":
@@ -119,7 +123,7 @@ def open_runtime(
         return LiteRtRuntime(path, device=device, precision=precision, threads=threads)
     from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
-    return UltralyticsRuntime.of_file(path, device=device, precision=precision)
+    return UltralyticsRuntime.of_file(path, device=device, precision=precision, end2end=end2end)
 
 
 def refuse_precision(name: str, precision: Precision, *supported: Precision) -> None:

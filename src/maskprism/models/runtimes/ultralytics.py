@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskprism.errors import InputError, MissingExtraError, ModelError
+from maskprism.models.metadata import refuse_other_tasks
 from maskprism.models.runtimes import (
     NetworkInput,
     Precision,
@@ -29,11 +33,17 @@ if TYPE_CHECKING:
 
 
 class UltralyticsRuntime:
-    """A segmentation network of Ultralytics in PyTorch, fused and in evaluation mode."""
+    """A segmentation network of Ultralytics in PyTorch, fused and in evaluation mode.
+
+    end2end: of a network with two heads (YOLO26), whether to run the one-to-one head, which needs
+        no NMS, or the one-to-many head; None for the one that its own predict takes.
+    """
 
     threadsafe = False
 
-    def __init__(self, yolo: Any, sha256: str | None, *, device: str | None, label: str) -> None:
+    def __init__(
+        self, yolo: Any, sha256: str | None, *, device: str | None, label: str, end2end: bool | None = None
+    ) -> None:
         import torch
         import ultralytics
 
@@ -44,8 +54,10 @@ class UltralyticsRuntime:
                 f"{label}: expected a YOLO object around a PyTorch network, got {type(network).__name__}; "
                 "pass the exported file itself to maskprism.load"
             )
+        task = getattr(yolo, "task", None)
+        refuse_other_tasks(task, label)
         self.metadata: dict[str, Any] = {
-            "task": getattr(yolo, "task", None),
+            "task": task,
             "names": dict(getattr(network, "names", {}) or {}),
             "stride": max(int(max(getattr(network, "stride", [32]))), 32),
             "version": ultralytics.__version__,
@@ -57,10 +69,7 @@ class UltralyticsRuntime:
             self.metadata["imgsz"] = imgsz
         self.sha256 = sha256 or _hash_weights(network)
         network = copy.deepcopy(network).float().eval()  # fusing would change the caller's network
-        if getattr(network, "end2end", False):
-            # Predict of Ultralytics takes the one-to-many head with NMS since 8.4.142.
-            network.end2end = _release(ultralytics.__version__) < (8, 4, 142)
-            self.metadata["end2end"] = network.end2end
+        self.metadata["end2end"] = _choose_head(network, end2end, ultralytics.__version__, label)
         self._device = torch.device(_torch_device(device))
         if hasattr(network, "fuse"):
             network = network.fuse(verbose=False)
@@ -70,20 +79,26 @@ class UltralyticsRuntime:
         self._lock = threading.Lock()
 
     @classmethod
-    def of_file(cls, path: Path, *, device: str | None, precision: Precision) -> UltralyticsRuntime:
+    def of_file(
+        cls, path: Path, *, device: str | None, precision: Precision, end2end: bool | None = None
+    ) -> UltralyticsRuntime:
         """Load a `.pt` checkpoint. Ultralytics unpickles it: load only files that you trust."""
         refuse_precision("Ultralytics", precision, "f32")
         yolo_class = _import_yolo(f"reading {path.name}")
         try:
-            yolo = yolo_class(str(path), verbose=False)
+            with _nothing_installed():
+                # By its bare name Ultralytics would delete and download again a damaged yolo11n-seg.pt.
+                yolo = yolo_class(str(path.resolve()), verbose=False)
         except Exception as error:  # unpickling raises whatever the file makes it raise
             raise ModelError(
                 f"{path}: Ultralytics cannot read this file; is it a YOLO checkpoint? ({first_line(error)})"
             ) from None
-        return cls(yolo, hash_files([path]), device=device, label=str(path))
+        return cls(yolo, hash_files([path]), device=device, label=str(path), end2end=end2end)
 
     @classmethod
-    def of_object(cls, model: Any, *, device: str | None, precision: Precision) -> UltralyticsRuntime:
+    def of_object(
+        cls, model: Any, *, device: str | None, precision: Precision, end2end: bool | None = None
+    ) -> UltralyticsRuntime:
         """Take a live `ultralytics.YOLO`; the object itself is left as it is."""
         refuse_precision("Ultralytics", precision, "f32")
         if type(model).__module__.split(".")[0] != "ultralytics":
@@ -91,7 +106,7 @@ class UltralyticsRuntime:
                 f"cannot load a model from {type(model).__name__}; expected a path, an ultralytics.YOLO object "
                 "or a maskprism.models.runtimes.Runtime"
             )
-        return cls(model, None, device=device, label="YOLO object")
+        return cls(model, None, device=device, label="YOLO object", end2end=end2end)
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
         """Compute the detections and the prototypes of one batch."""
@@ -108,8 +123,46 @@ class UltralyticsRuntime:
             return [tensor.float().cpu().numpy() for tensor in tensors]
 
 
+def _choose_head(network: Any, end2end: bool | None, version: str, label: str) -> bool:
+    """Select the head of a network that has two (before fusing drops the other); whether it is the one-to-one head."""
+    head = network.model[-1]
+    one_to_one = getattr(head, "one2one_cv2", None) is not None
+    one_to_many = getattr(head, "cv2", None) is not None
+    # Predict of Ultralytics takes the one-to-many head, followed by NMS, since 8.4.142.
+    default = one_to_one and (not one_to_many or _release(version) < (8, 4, 142))
+    wanted = default if end2end is None else end2end
+    if wanted and not one_to_one:
+        raise ModelError(
+            f"{label}: has no one-to-one head (or lost it when it was fused for predict), so there is no layout "
+            "'end2end'; leave layout= out, or load the checkpoint of a YOLO26 model"
+        )
+    if not wanted and not one_to_many:
+        raise ModelError(
+            f"{label}: lost its one-to-many head when it was fused for predict; use layout='end2end', or load the "
+            "checkpoint again"
+        )
+    if bool(getattr(network, "end2end", False)) != wanted:
+        network.end2end = wanted
+    return wanted
+
+
+@contextmanager
+def _nothing_installed() -> Iterator[None]:
+    """Ultralytics installs packages that a checkpoint names and the environment lacks; reading a file must not."""
+    from ultralytics.utils import LOGGER, checks
+
+    install, level = getattr(checks, "AUTOINSTALL", False), LOGGER.level
+    checks.AUTOINSTALL = False
+    LOGGER.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        checks.AUTOINSTALL = install
+        LOGGER.setLevel(level)
+
+
 def _import_yolo(what: str) -> Any:
-    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # reading a model must not install packages
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # nor may importing it
     try:
         from ultralytics import YOLO
     except ImportError as error:
