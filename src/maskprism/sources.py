@@ -166,7 +166,7 @@ def _matching(pattern: Path) -> ImageFiles:
     # A folder whose own name looks like a wildcard is a folder.
     while len(rest) > 1 and (root / rest[0]).is_dir():
         root /= rest.pop(0)
-    found = [root / match for match in glob.glob(str(Path(*rest)), root_dir=root, recursive=True)]
+    found = [root / match for match in glob.glob(str(Path(*rest)), root_dir=root, recursive=True)]  # noqa: PTH207
     images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not images:
         raise ImageError(

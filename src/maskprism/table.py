@@ -342,7 +342,7 @@ def _from_csv(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _open_csv(path: Path, schema: pa.Schema) -> Any:
     expected = _to_csv(schema.empty_table()).schema
-    reader = pa_csv.open_csv(
+    return pa_csv.open_csv(
         path,
         read_options=pa_csv.ReadOptions(block_size=_CSV_BLOCK),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True),
@@ -350,7 +350,6 @@ def _open_csv(path: Path, schema: pa.Schema) -> Any:
             column_types=expected, include_columns=expected.names, null_values=[""], strings_can_be_null=False
         ),
     )
-    return reader
 
 
 def _there(path: Path) -> bool:

@@ -83,7 +83,9 @@ class Model:
             (metadata.stride or 32) if runtime.input.height is None or runtime.input.width is None else None
         )
         shapes = self._probe(canvas_hw, name)
-        self.layout: Layout = detect_layout(shapes, canvas_hw, metadata, name, layout)
+        self.layout: Layout = detect_layout(
+            shapes, canvas_hw, metadata, name, layout, images_last=runtime.input.channels_last
+        )
         proto = shapes[self.layout.prototypes_output]
         grid_hw = (proto[1], proto[2]) if self.layout.prototypes_last else (proto[2], proto[3])
         self.spec = ModelSpec(
