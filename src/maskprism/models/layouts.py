@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from maskprism.errors import InputError, ModelError
+from maskprism.models.metadata import refuse_other_tasks
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -88,7 +89,10 @@ class Layout:
         return np.ascontiguousarray(np.moveaxis(found, -1, 0) if self.prototypes_last else found)
 
     def read_rows(self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
-        """The detections of image `index` of the batch that pass `keep`, best first."""
+        """The detections of image `index` of the batch that pass `keep`, best first.
+
+        Rows with a value that is no finite number are left out.
+        """
         found = outputs[self.rows_output][index]
         columns = found.T if self.channels_last else found
         if self.family == "end2end":
@@ -96,11 +100,12 @@ class Layout:
         return self._read_candidates(columns, canvas_hw, keep)
 
     def _read_finished(self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
-        chosen = columns[4] > keep.conf
+        chosen = (columns[4] > keep.conf) & np.isfinite(columns).all(axis=0)
         if keep.classes is not None:
             chosen &= np.isin(columns[5], keep.classes)
-        rows = columns[:, np.flatnonzero(chosen)[: keep.max_det]].T
-        boxes = _canvas_units(rows[:, :4], canvas_hw)
+        best = np.argsort(-columns[4, chosen], kind="stable")[: keep.max_det]
+        rows = columns[:, chosen].T[best]
+        boxes = rows[:, :4] * _scale(canvas_hw) if _are_normalised(columns[:4]) else rows[:, :4].copy()
         return Rows(boxes, rows[:, 4].copy(), rows[:, 5].astype(np.int64), rows[:, 6:].copy(), None)
 
     def _read_candidates(self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
@@ -111,6 +116,7 @@ class Layout:
         else:
             chosen = np.flatnonzero(columns[first_class:first_coefficient].max(axis=0) > keep.conf)
         rows = columns[:, chosen].T
+        rows = rows[np.isfinite(rows).all(axis=1)]
         by_class = rows[:, first_class:first_coefficient]
         objectness = None
         if self.family == "yolov5":
@@ -122,9 +128,8 @@ class Layout:
         if keep.classes is not None:
             wanted &= np.isin(classes, keep.classes)
         rows, classes, scores = rows[wanted], classes[wanted], scores[wanted]
-        normalised = float(columns[:4].max(initial=0)) <= _NORMALISED_LIMIT
         boxes = _corners(rows[:, :4])
-        if normalised:
+        if _are_normalised(columns[:4]):
             boxes = boxes * _scale(canvas_hw)
         best = non_maximum_suppression(boxes, scores, classes, keep.iou)[: keep.max_det]
         return Rows(
@@ -144,13 +149,18 @@ def non_maximum_suppression(
 ) -> Int64[np.ndarray, " M"]:
     """Indices of the boxes that no better box of the same class overlaps by more than `iou`, best first."""
     order = np.argsort(-scores, kind="stable")[:_MAX_CANDIDATES]
-    if not len(order):
-        return order
     # One shift per class keeps classes apart; in float32, because that is what YOLO predictors do.
     shifted = (boxes_xyxy + (classes[:, None] * _CLASS_OFFSET).astype(np.float32))[order].astype(np.float64)
     shifted[:, 2:] -= shifted[:, :2]
-    kept = cv2.dnn.NMSBoxes(shifted.tolist(), scores[order].astype(float).tolist(), 0.0, iou)
-    return order[np.asarray(kept, dtype=np.int64).reshape(-1)]
+    kept = np.ones(len(order), dtype=bool)
+    # Boxes without area overlap nothing; OpenCV would say that two of them are the same.
+    sized = np.flatnonzero((shifted[:, 2:] > 0).all(axis=1))
+    if len(sized):
+        # OpenCV takes 1 - (1 - IoU) in float32; without the margin it would drop some boxes at exactly the threshold.
+        found = cv2.dnn.NMSBoxes(shifted[sized].tolist(), scores[order[sized]].astype(float).tolist(), 0.0, iou + 1e-7)
+        kept[sized] = False
+        kept[sized[np.asarray(found, dtype=np.int64).reshape(-1)]] = True
+    return order[kept]
 
 
 def detect_layout(
@@ -159,39 +169,48 @@ def detect_layout(
     metadata: Metadata,
     label: str,
     forced: Family | None = None,
+    *,
+    images_last: bool = False,
 ) -> Layout:
     """The layout of outputs of these shapes for a canvas of (height, width).
+
+    `images_last`: the network takes images as (H, W, 3), and so likely gives its prototypes.
 
     Raises ModelError where the outputs hold no prototypes, or where several layouts fit and
     neither the metadata nor `forced` decides.
     """
     if forced is not None and forced not in FAMILIES:
         raise InputError(f"there is no layout {forced!r}; expected one of {', '.join(FAMILIES)}")
-    if metadata.task and metadata.task != "segment":
-        raise ModelError(
-            f"{label}: is a {metadata.task} model; masks come from a segmentation model "
-            "(for example yolo11n-seg instead of yolo11n)"
-        )
-    prototypes_output, prototypes_last, k = _find_prototypes(shapes, canvas_hw, label)
+    refuse_other_tasks(metadata.task, label)
+    candidates = _find_prototypes(shapes, canvas_hw, label)
     found = [
         layout
+        for candidate in candidates
         for index, shape in enumerate(shapes)
         if len(shape) == 3
-        for layout in _readings(index, shape, prototypes_output, prototypes_last, k, canvas_hw)
+        for layout in _readings(index, shape, *candidate, canvas_hw)
     ]
     if forced:
-        found = [layout for layout in found if layout.family == forced] or _force(
-            shapes, prototypes_output, prototypes_last, k, forced, canvas_hw
-        )
+        found = [layout for layout in found if layout.family == forced] or [
+            layout for candidate in candidates for layout in _force(shapes, *candidate, forced)
+        ]
     found = _decide_by_metadata(found, metadata)
-    families = {layout.family for layout in found}
-    if len(families) == 1 and len(found) == 1:
+    if len(found) > 1:
+        found = [layout for layout in found if layout.prototypes_last == images_last] or found
+    if len(found) == 1:
         return found[0]
+    families = {layout.family for layout in found}
     described = ", ".join(str(tuple(shape)) for shape in shapes)
     if not found:
+        counts = " or ".join(str(k) for _, _, k in candidates)
         raise ModelError(
-            f"{label}: outputs of shape {described} hold {k} prototypes and no detections that fit them; expected "
+            f"{label}: outputs of shape {described} hold {counts} prototypes and no detections that fit them; expected "
             f"one of: {'; '.join(f'{name}: {text}' for name, text in FAMILIES.items())}"
+        )
+    if len(families) == 1:
+        raise ModelError(
+            f"{label}: several outputs or axes could be the prototypes among shapes {described}; export with the "
+            "class names in the metadata, another input size, or with only two outputs"
         )
     raise ModelError(
         f"{label}: outputs of shape {described} can be read in several ways: "
@@ -201,8 +220,8 @@ def detect_layout(
 
 def _find_prototypes(
     shapes: Sequence[tuple[int, ...]], canvas_hw: tuple[int, int], label: str
-) -> tuple[int, bool, int]:
-    """(output index, whether prototypes are on the last axis, their number)."""
+) -> list[tuple[int, bool, int]]:
+    """Every (output index, whether prototypes are on the last axis, their number) that fits the canvas."""
     found = []
     for index, shape in enumerate(shapes):
         if len(shape) != 4:
@@ -211,19 +230,14 @@ def _find_prototypes(
             h, w = (shape[2], shape[3]) if axis == 1 else (shape[1], shape[2])
             if 0 < h <= canvas_hw[0] and canvas_hw[0] * w == canvas_hw[1] * h and canvas_hw[0] % h == 0:
                 found.append((index, axis == 3, shape[axis]))
-    if len(found) == 1:
-        return found[0]
-    described = ", ".join(str(tuple(shape)) for shape in shapes)
     if not found:
+        described = ", ".join(str(tuple(shape)) for shape in shapes)
         kind = "classification" if all(len(shape) == 2 for shape in shapes) else "detection"
         raise ModelError(
             f"{label}: no output holds prototypes (4 axes, two of them the input size over a stride); outputs of "
             f"shape {described} look like a {kind} model. Masks come from a segmentation model"
         )
-    raise ModelError(
-        f"{label}: several outputs or axes could be the prototypes among shapes {described}; "
-        "export with an input size that is not a multiple of their number, or with only two outputs"
-    )
+    return found
 
 
 def _anchor_counts(canvas_hw: tuple[int, int]) -> set[int]:
@@ -272,7 +286,6 @@ def _force(
     prototypes_last: bool,
     k: int,
     family: Family,
-    canvas_hw: tuple[int, int],
 ) -> list[Layout]:
     """The forced family on the one tensor of 3 axes, with the longer side (or known count) as detections."""
     candidates = [index for index, shape in enumerate(shapes) if len(shape) == 3]
@@ -310,8 +323,6 @@ def _scale(canvas_hw: tuple[int, int]) -> Floats:
     return np.array([width, height, width, height], dtype=np.float32)
 
 
-def _canvas_units(boxes_xyxy: Floats, canvas_hw: tuple[int, int]) -> Floats:
-    """Boxes that all lie within the first pixels of the canvas are normalised to 0..1."""
-    if len(boxes_xyxy) and float(boxes_xyxy.max()) <= _NORMALISED_LIMIT:
-        return boxes_xyxy * _scale(canvas_hw)
-    return boxes_xyxy.copy()
+def _are_normalised(coordinates: Floats) -> bool:
+    """Whether all boxes of an image lie within the first pixels of the canvas: then they are in 0..1."""
+    return float(coordinates[np.isfinite(coordinates)].max(initial=0)) <= _NORMALISED_LIMIT
