@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 PADDING_GREY = 114
 _ACCELERATOR_BATCH = 16
-_UNIT = np.float32(1 / 255)
+_FULL = np.float32(255)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Model:
         blob = np.empty((len(canvases), self.runtime.input.channels, *canvas_hw), dtype=np.float32)
         for image, canvas in zip(blob, canvases, strict=True):
             for plane, values in zip(image, reversed(cv2.split(canvas)), strict=True):  # BGR to RGB
-                np.multiply(values, _UNIT, out=plane)
+                np.divide(values, _FULL, out=plane)  # a product with 1/255 would differ in the last bit
         if self.runtime.input.channels_last:
             blob = np.ascontiguousarray(blob.transpose(0, 2, 3, 1))
         return blob
@@ -253,7 +254,7 @@ def load(
         layout=layout,
         rule=rule,
         imgsz=imgsz,
-        keep=Thresholds(conf, iou, max_det, None if classes is None else tuple(classes)),
+        keep=Thresholds(conf, iou, max_det, None if classes is None else _class_ids(classes)),
         batch=1 if (device or "cpu").lower() == "cpu" else _ACCELERATOR_BATCH,
     )
 
@@ -277,9 +278,9 @@ def to_canvas(photograph: UInt8[np.ndarray, "H W 3"], letterbox: Letterbox) -> U
 
 def _canvas(runtime: Runtime, imgsz: int | tuple[int, int] | None, metadata: Metadata, name: str) -> tuple[int, int]:
     fixed = (runtime.input.height, runtime.input.width)
-    wanted = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+    wanted = None if imgsz is None else _height_width(imgsz)
     if fixed[0] is not None and fixed[1] is not None:
-        if wanted is not None and tuple(wanted) != fixed:
+        if wanted is not None and wanted != fixed:
             raise InputError(
                 f"imgsz is {wanted[0]} x {wanted[1]}; {name} takes exactly {fixed[0]} x {fixed[1]} (height x width)"
             )
@@ -289,6 +290,22 @@ def _canvas(runtime: Runtime, imgsz: int | tuple[int, int] | None, metadata: Met
     if height < stride or width < stride:
         raise InputError(f"imgsz is {height} x {width}; expected at least the stride, {stride}")
     return -(-height // stride) * stride, -(-width // stride) * stride
+
+
+def _height_width(imgsz: int | Sequence[int]) -> tuple[int, int]:
+    sides = (imgsz, imgsz) if isinstance(imgsz, SupportsIndex) else imgsz
+    try:
+        height, width = (operator.index(side) for side in sides)
+    except (TypeError, ValueError):
+        raise InputError(f"imgsz is {imgsz!r}; expected a side or (height, width) in pixels") from None
+    return height, width
+
+
+def _class_ids(classes: Iterable[int]) -> tuple[int, ...]:
+    try:
+        return tuple(operator.index(class_id) for class_id in classes)
+    except TypeError:
+        raise InputError(f"classes is {classes!r}; expected a collection of class ids, such as [0, 2]") from None
 
 
 def _names(metadata: Metadata, layout: Layout, name: str) -> dict[int, str]:
