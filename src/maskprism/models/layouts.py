@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import cv2
@@ -61,10 +62,10 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for name, value in (("conf", self.conf), ("iou", self.iou)):
-            if not 0 <= value <= 1:
-                raise InputError(f"{name} is {value}; expected 0 to 1")
-        if self.max_det < 1:
-            raise InputError(f"max_det is {self.max_det}; expected at least 1")
+            if not isinstance(value, Real) or not 0 <= value <= 1:
+                raise InputError(f"{name} is {value!r}; expected 0 to 1")
+        if not isinstance(self.max_det, Integral) or self.max_det < 1:
+            raise InputError(f"max_det is {self.max_det!r}; expected at least 1")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,8 @@ def dequantise(stored: np.ndarray[Any, Any], tensor: dict[str, Any]) -> Float32[
     if not np.issubdtype(stored.dtype, np.integer):
         return stored.astype(np.float32, copy=False)
     scale, zero_point = tensor["quantization"]
+    if not scale:  # integers that are not quantised: class ids, counts
+        return stored.astype(np.float32)
     return (stored.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
@@ -90,14 +93,17 @@ def _metadata(path: Path) -> dict[str, Any]:
         import ast
         import json
 
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                text = archive.read(name).decode("utf-8", errors="replace")
-                for parse in (json.loads, ast.literal_eval):
-                    try:
-                        found = parse(text)
-                    except (ValueError, SyntaxError):
-                        continue
-                    if isinstance(found, dict):
-                        return found
+        try:
+            with zipfile.ZipFile(path) as archive:
+                texts = [archive.read(name).decode("utf-8", errors="replace") for name in archive.namelist()]
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
+            raise ModelError(f"{path}: the metadata archive at its end is damaged ({error})") from None
+        for text in texts:
+            for parse in (json.loads, ast.literal_eval):
+                try:
+                    found = parse(text)
+                except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+                    continue
+                if isinstance(found, dict):
+                    return found
     return read_metadata_yaml(path.parent)

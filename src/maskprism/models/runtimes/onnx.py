@@ -45,8 +45,9 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads:
             options.intra_op_num_threads = threads
+        providers = _providers(device)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=_providers(device))
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             raise ModelError(_explain(path, error)) from None
         inputs = self._session.get_inputs()
@@ -84,7 +85,7 @@ def _providers(device: str | None) -> list[Any]:
     kind, _, index = (device or "cpu").lower().partition(":")
     if kind.isdigit():
         kind, index = "cuda", kind
-    if kind not in _PROVIDERS:
+    if kind not in _PROVIDERS or (index and not index.isdigit()):
         raise InputError(
             f"device {device!r} is unknown to ONNX Runtime; expected {', '.join(_PROVIDERS)}, or cuda:INDEX"
         )

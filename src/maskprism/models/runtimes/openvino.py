@@ -74,11 +74,9 @@ class OpenVinoRuntime:
 
 def _metadata(network: Any, path: Path) -> dict[str, Any]:
     beside = read_metadata_yaml(path.parent)
-    if beside or path.suffix.lower() != ".onnx":
+    # OpenVINO keeps the metadata of an ONNX file under "framework", also in an IR that it was converted to.
+    if beside or not network.has_rt_info(["framework"]):
         return beside
-    # OpenVINO keeps the metadata of an ONNX file under "framework".
-    if not network.has_rt_info(["framework"]):
-        return {}
     found = network.get_rt_info(["framework"])
     found = found.value if hasattr(found, "value") else found
     return {str(key): getattr(value, "value", value) for key, value in dict(found).items()}
