@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import cv2
 from threadpoolctl import threadpool_limits
 
+from maskprism.columns import image_records, instance_columns, instance_schema, instance_table, settings_of
 from maskprism.errors import InputError, MaskprismError, ModelError
 from maskprism.images import read_image
 from maskprism.parts import UnfinishedTable
 from maskprism.sources import SourceImage, open_source
-from maskprism.table import TablePaths, image_records, instance_columns, instance_schema, instance_table, settings_of
+from maskprism.table import TablePaths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +64,20 @@ class ExtractSummary:
     table: Path
     images_table: Path
     settings: Path | None
+
+    def __str__(self) -> str:
+        before = f"{self.skipped} were in the table before" if self.skipped else ""
+        if not self.images:
+            return f"nothing new for {self.table}: {before}"
+        rate = f"{self.images / self.seconds:.1f} images/s" if self.seconds else ""
+        done = (
+            f"{self.images} images in {self.seconds:.1f} s ({rate}): {self.with_instances} with {self.instances} "
+            f"instances, {self.empty} without, {self.failed} failed{'; ' if before else ''}{before}"
+        )
+        failed = [f"  failed: {message}" for message in self.failures]
+        if self.failed > len(self.failures):
+            failed.append(f"  ... and {self.failed - len(self.failures)} more, all in {self.images_table}")
+        return "\n".join([done, *failed, f"{self.table}", f"{self.images_table}"])
 
 
 @dataclass(frozen=True)
@@ -185,12 +200,14 @@ class _Run:
         """Extract every pending image; what is finished is committed even if this is interrupted."""
         self._report()
         try:
-            for finished in in_order(_Extractor(model), _batches(pending, model.batch), workers):
-                for image in finished:
-                    self._add(image)
-                if len(self._waiting) >= MAX_IMAGES_PER_PART or time.monotonic() - self._flushed_at >= self._flush_s:
-                    self._flush()
-                self._report()
+            with closing(in_order(_Extractor(model), _batches(pending, model.batch), workers)) as batches:
+                for batch in batches:
+                    for image in batch:
+                        self._add(image)
+                    elapsed_s = time.monotonic() - self._flushed_at
+                    if len(self._waiting) >= MAX_IMAGES_PER_PART or elapsed_s >= self._flush_s:
+                        self._flush()
+                    self._report()
             self._settle()
         except (KeyboardInterrupt, ModelError):
             self._flush()
@@ -292,7 +309,7 @@ class _Extractor:
             return {name: _Extracted(name, image.shape[:2], None, _one_line(error), network_failed=True)}
 
 
-def in_order(function: Callable[[Task], Done], tasks: Iterator[Task], workers: int) -> Iterator[Done]:
+def in_order(function: Callable[[Task], Done], tasks: Iterator[Task], workers: int) -> Generator[Done, None, None]:
     """What `function` makes of each task, in the order of tasks; a bounded number are in flight."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="extract")
     flying: deque[Future[Done]] = deque()

@@ -18,17 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from maskprism.columns import differences, image_schema, instance_schema
 from maskprism.errors import TableError
-from maskprism.table import (
-    TablePaths,
-    TableWriter,
-    differences,
-    image_schema,
-    instance_schema,
-    read_batches,
-    read_parquet_settings,
-    read_settings,
-)
+from maskprism.table import TablePaths, TableWriter, read_batches, read_parquet_settings, read_settings
 
 try:
     import fcntl
@@ -277,11 +269,10 @@ class UnfinishedTable:
             self._close()
 
     def _close(self) -> None:
-        """Let others in. A folder that holds nothing is removed."""
-        empty = self._lock.held and all(path.name == "lock" for path in self.paths.parts.iterdir())
-        self._lock.release(remove=empty)
-        if empty:
-            with suppress(OSError):  # somebody else has started to use it
+        """Let others in; a folder without parts is removed."""
+        if self._lock.held:
+            self._lock.release()
+            with suppress(OSError):  # it holds parts, or somebody else has started to use it
                 self.paths.parts.rmdir()
 
 
@@ -319,10 +310,9 @@ class _Lock:
                 return
             file.close()
 
-    def release(self, *, remove: bool = False) -> None:
-        """Let others in; removed while still held, so that nobody locks a file that is gone."""
-        if remove:
-            self._path.unlink(missing_ok=True)
+    def release(self) -> None:
+        """Let others in; the file is removed while still held, so that nobody locks one that is gone."""
+        self._path.unlink(missing_ok=True)
         if self._file is not None:
             self._file.close()
         self._file, self.held = None, False
