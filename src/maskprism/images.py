@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = frozenset(".avif .bmp .dib .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 VIDEO_SUFFIXES = frozenset(".asf .avi .gif .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm .wmv".split())
+_JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff]", re.DOTALL)
 MAX_PIXELS = 170_000_000
 """Images that unpack to more pixels than this are refused before they are decoded."""
 
@@ -53,8 +55,8 @@ def _from_file(path: Path) -> UInt8[np.ndarray, "H W 3"]:
         data = path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not data:
         raise ImageError(f"{path}: the file is empty (0 bytes)")
     _refuse_bombs(path, data)
@@ -77,7 +79,7 @@ def _refuse_bombs(path: Path, data: bytes) -> None:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # also those of damaged EXIF data
             with Image.open(BytesIO(data)) as header:
                 width, height = header.size
     except Image.DecompressionBombError:
@@ -96,12 +98,25 @@ def _refuse_bombs(path: Path, data: bytes) -> None:
 def _is_truncated(data: bytes) -> bool:
     """Whether a JPEG or PNG stops before its end marker (OpenCV would fill the rest with grey)."""
     if data.startswith(b"\xff\xd8\xff"):
-        # Inside scan data 0xff is always followed by 0x00 or a restart marker, so these are markers;
-        # an embedded thumbnail ends before the last scan of the photograph starts.
-        return data.rfind(b"\xff\xda") > data.rfind(b"\xff\xd9")
+        return _is_truncated_jpeg(data)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return b"IEND" not in data
     return False
+
+
+def _is_truncated_jpeg(data: bytes) -> bool:
+    """Walk from segment to segment: thumbnails inside and whatever follows the end have markers of their own."""
+    if data.endswith(b"\xff\xd9"):  # scan data cannot end like this
+        return False
+    position = 2
+    while marker := _JPEG_MARKER.search(data, position):
+        kind = marker[0][-1]
+        if kind == 0xD9:  # end of image
+            return False
+        position = marker.end()
+        if kind != 0x01 and not 0xD0 <= kind <= 0xD8:  # all others carry their length
+            position += max(int.from_bytes(data[position : position + 2], "big"), 2)
+    return True
 
 
 def _from_pil(image: PILImage) -> UInt8[np.ndarray, "H W 3"]:
@@ -109,12 +124,15 @@ def _from_pil(image: PILImage) -> UInt8[np.ndarray, "H W 3"]:
 
     try:
         upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16") or upright.mode == "I":
-            return _from_array(np.asarray(upright).astype(np.uint16))
-        return cv2.cvtColor(np.asarray(upright.convert("RGB")), cv2.COLOR_RGB2BGR)
-    except OSError as error:
+        pixels = np.asarray(upright)
+        # 16-bit files are "I;16" or "I", by the version of Pillow; "I" may also hold 8 bits.
+        deep = upright.mode.startswith("I;16") or (upright.mode == "I" and pixels.max(initial=0) > 255)
+        if not deep:
+            pixels = np.asarray(upright.convert("RGB"))[:, :, ::-1]
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all of them for damaged files
         name = getattr(image, "filename", "") or "the PIL image"
         raise ImageError(f"{name}: cannot be decoded ({error})") from None
+    return _from_array(np.clip(pixels, 0, 65535).astype(np.uint16) if deep else pixels)
 
 
 def _from_array(image: np.ndarray[Any, Any]) -> UInt8[np.ndarray, "H W 3"]:

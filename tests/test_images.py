@@ -1,0 +1,426 @@
+"""Photographs of every kind in; damaged, empty, huge and other files refused with the reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import maskprism
+from maskprism import read_image
+from maskprism.errors import ImageError, InputError
+from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_name
+from tiny_models import Tiny
+
+RNG = np.random.default_rng(11)
+PHOTOGRAPH = cv2.resize(RNG.integers(0, 256, (8, 10, 3), dtype=np.uint8), (100, 80), interpolation=cv2.INTER_CUBIC)
+"""BGR, 80 x 100, smooth enough for JPEG."""
+RGB = Image.fromarray(np.ascontiguousarray(PHOTOGRAPH[:, :, ::-1]))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> maskprism.Model:
+    return maskprism.load(Tiny().save(tmp_path_factory.mktemp("models") / "tiny.onnx"))
+
+
+def written(path: Path, image: np.ndarray) -> Path:
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def saved(path: Path, image: Image.Image, **options) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def jpeg(**options) -> bytes:
+    stream = io.BytesIO()
+    RGB.save(stream, "JPEG", quality=90, **options)
+    return stream.getvalue()
+
+
+def with_thumbnail(data: bytes) -> bytes:
+    """The JPEG with a smaller JPEG inside an application segment, as cameras write it."""
+    stream = io.BytesIO()
+    RGB.resize((32, 24)).save(stream, "JPEG")
+    payload = b"Exif\x00\x00" + stream.getvalue()
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload + data[2:]
+
+
+def predicts(tiny: maskprism.Model, image, hw: tuple[int, int]) -> None:
+    prediction = tiny.predict(image)
+    assert prediction.image_size == hw
+    assert len(prediction) == 3
+    assert prediction.masks("image").shape == (3, *hw)
+    assert prediction.source == source_name(image)
+
+
+# --- good files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "webp", "jpg", "jp2"])
+def test_files_are_read_as_opencv_reads_them(suffix, tmp_path, tiny):
+    path = written(tmp_path / f"photograph.{suffix}", PHOTOGRAPH)
+    found = read_image(path)
+    assert (found.dtype, found.shape) == (np.uint8, (80, 100, 3))
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, cv2.imread(str(path)))
+    if suffix in ("png", "bmp", "tif", "ppm"):
+        np.testing.assert_array_equal(found, PHOTOGRAPH)
+    np.testing.assert_array_equal(read_image(str(path)), found)
+    predicts(tiny, path, (80, 100))
+
+
+def kinds_of_files(folder: Path) -> dict[str, Path]:
+    grey, alpha = PHOTOGRAPH[:, :, 0], PHOTOGRAPH[:, :, 1]
+    deep = PHOTOGRAPH.astype(np.uint16) * 257
+    return {
+        "grey png": written(folder / "grey.png", grey),
+        "grey jpeg": written(folder / "grey.jpg", grey),
+        "grey and alpha": saved(folder / "la.png", Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])),
+        "colour and alpha": written(folder / "rgba.png", np.dstack([PHOTOGRAPH, alpha])),
+        "palette": saved(folder / "palette.png", RGB.quantize(64)),
+        "palette with transparency": saved(folder / "gap.png", RGB.quantize(64), transparency=3),
+        "black and white": saved(folder / "bits.png", RGB.convert("1")),
+        "16-bit grey png": written(folder / "deep_grey.png", deep[:, :, 0]),
+        "16-bit colour png": written(folder / "deep.png", deep),
+        "16-bit grey tiff": written(folder / "deep_grey.tif", deep[:, :, 0]),
+        "16-bit colour tiff": written(folder / "deep.tif", deep),
+        "CMYK jpeg": saved(folder / "cmyk.jpg", RGB.convert("CMYK"), quality=95),
+        "progressive jpeg": saved(folder / "progressive.jpg", RGB, progressive=True),
+        "interlaced by restart markers": saved(folder / "restart.jpg", RGB, restart_marker_blocks=2),
+        "unicode and spaces": written(folder / "größte Katze 猫.png", PHOTOGRAPH),
+        "another suffix": Path(written(folder / "other.png", PHOTOGRAPH).rename(folder / "other.jpg")),
+    }
+
+
+KINDS = (
+    "grey png",
+    "grey jpeg",
+    "grey and alpha",
+    "colour and alpha",
+    "palette",
+    "palette with transparency",
+    "black and white",
+    "16-bit grey png",
+    "16-bit colour png",
+    "16-bit grey tiff",
+    "16-bit colour tiff",
+    "CMYK jpeg",
+    "progressive jpeg",
+    "interlaced by restart markers",
+    "unicode and spaces",
+    "another suffix",
+)
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory) -> dict[str, Path]:
+    found = kinds_of_files(tmp_path_factory.mktemp("kinds of files"))
+    assert set(found) == set(KINDS)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_is_read_and_predicted(kind, kinds, tiny):
+    path = kinds[kind]
+    found = read_image(path)
+    assert (found.dtype, found.shape) == (np.uint8, (80, 100, 3))
+    expected = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(found, expected)
+    if kind.startswith(("grey", "16-bit grey")):
+        assert np.abs(found.astype(int) - PHOTOGRAPH[:, :, :1]).max() <= (10 if "jpeg" in kind else 0)
+    else:
+        fewer = {"black and white": RGB.convert("1"), "palette": RGB.quantize(64)}
+        drawn = fewer.get(kind.removesuffix(" with transparency"), RGB).convert("RGB")
+        lossy = path.read_bytes().startswith(b"\xff\xd8")
+        assert np.abs(found[:, :, ::-1].astype(int) - np.asarray(drawn)).mean() <= (6 if lossy else 0)
+    predicts(tiny, path, (80, 100))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pil_and_path_give_the_same_pixels(kind, kinds, tiny):
+    image = Image.open(kinds[kind])
+    found = read_image(image)
+    np.testing.assert_allclose(found.astype(int), read_image(kinds[kind]), atol=1)  # rounding of CMYK and 16 bits
+    predicts(tiny, image, (80, 100))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation, tmp_path, tiny):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / "turned.jpg", RGB, quality=95, exif=exif)
+    found = read_image(path)
+    assert found.shape == ((80, 100, 3) if orientation < 5 else (100, 80, 3))
+    np.testing.assert_array_equal(found, cv2.imread(str(path)))
+    upright = {
+        1: PHOTOGRAPH,
+        2: PHOTOGRAPH[:, ::-1],
+        3: PHOTOGRAPH[::-1, ::-1],
+        4: PHOTOGRAPH[::-1],
+        5: PHOTOGRAPH.transpose(1, 0, 2),
+        6: np.rot90(PHOTOGRAPH, -1),
+        7: PHOTOGRAPH[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(PHOTOGRAPH),
+    }[orientation]
+    assert np.abs(found.astype(int) - upright).mean() < 3
+    np.testing.assert_allclose(read_image(Image.open(path)).astype(int), found, atol=2)
+    predicts(tiny, path, found.shape[:2])
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (10, 30000), (3000, 2), (1, 640)])
+def test_extreme_shapes(hw, tmp_path, tiny):
+    image = np.full((*hw, 3), 200, dtype=np.uint8)
+    path = written(tmp_path / "extreme.png", image)
+    np.testing.assert_array_equal(read_image(path), image)
+    predicts(tiny, path, hw)
+    for rule in maskprism.RULES.values():
+        if not rule.objectness:
+            assert tiny.predict(path).with_rule(rule).masks("image").shape == (3, *hw)
+
+
+# --- JPEG: truncated or not -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("thumbnail", [False, True])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}], ids=str)
+def test_a_truncated_jpeg_is_refused_wherever_it_is_cut(options, thumbnail, tmp_path):
+    data = jpeg(**options)
+    if thumbnail:
+        data = with_thumbnail(data)
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(data)
+    assert read_image(path).shape == (80, 100, 3)
+    cuts = {3, 4, 20, 100, len(data) - 1, len(data) - 2, len(data) - 3}
+    cuts |= {int(len(data) * part) for part in np.linspace(0.05, 0.99, 40)}
+    for cut in sorted(cuts):
+        path.write_bytes(data[:cut])
+        with pytest.raises(ImageError, match=r"cut\.jpg: (the image is truncated; its end is missing|not an image)"):
+            read_image(path)
+
+
+@pytest.mark.parametrize(
+    "trailing",
+    [
+        b"garbage",
+        b"\x00" * 1000,
+        b"\xff\xda\x00\x08 a scan without an end",
+        b"\xff\xd8\xff\xda half of another photograph",
+        bytes(range(256)) * 20,
+    ],
+)
+def test_what_follows_the_end_of_a_jpeg_does_not_matter(trailing, tmp_path, tiny):
+    path = tmp_path / "motion.jpg"
+    path.write_bytes(with_thumbnail(jpeg()) + trailing)
+    np.testing.assert_array_equal(read_image(path), cv2.imdecode(np.frombuffer(jpeg(), np.uint8), cv2.IMREAD_COLOR))
+    predicts(tiny, path, (80, 100))
+
+
+def test_markers_may_be_padded(tmp_path):
+    data = jpeg()
+    scan = data.index(b"\xff\xda")
+    path = tmp_path / "padded.jpg"
+    path.write_bytes(data[:scan] + b"\xff\xff\xff" + data[scan:-2] + b"\xff\xff\xff" + data[-2:])
+    assert read_image(path).shape == (80, 100, 3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "bmp", "jp2", "ppm"])
+def test_other_truncated_files_are_refused(suffix, tmp_path):
+    path = written(tmp_path / f"cut.{suffix}", PHOTOGRAPH)
+    data = path.read_bytes()
+    for part in (0.1, 0.5, 0.9):
+        path.write_bytes(data[: int(len(data) * part)])
+        with pytest.raises(ImageError, match=rf"cut\.{suffix}: "):
+            read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_a_truncated_pil_image_is_refused(suffix, tmp_path):
+    path = saved(tmp_path / f"cut.{suffix}", RGB)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match=rf"cut\.{suffix}: cannot be decoded"):
+        read_image(Image.open(path))
+
+
+def test_a_png_with_a_damaged_chunk_is_refused_by_pil_and_path_alike(tmp_path):
+    path = saved(tmp_path / "damaged.png", RGB)
+    data = path.read_bytes()
+    place = data.index(b"IDAT") + 200
+    path.write_bytes(data[:place] + bytes(byte ^ 0x5A for byte in data[place : place + 60]) + data[place + 60 :])
+    with pytest.raises(ImageError, match=r"damaged\.png: cannot be decoded"):
+        read_image(Image.open(path))
+
+
+# --- other bad files ------------------------------------------------------------------------------
+
+
+def test_a_file_of_zero_bytes(tmp_path):
+    path = tmp_path / "empty.jpg"
+    path.touch()
+    with pytest.raises(ImageError, match=r"empty\.jpg: the file is empty \(0 bytes\)"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_a_text_by_the_name_of_an_image(suffix, tmp_path):
+    path = tmp_path / f"notes.{suffix}"
+    path.write_text("dear diary")
+    with pytest.raises(ImageError, match=rf"notes\.{suffix}: not an image that OpenCV can decode \(10 bytes\)"):
+        read_image(path)
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(ImageError, match=r"gone\.jpg: there is no such file"):
+        read_image(tmp_path / "gone.jpg")
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_image(tmp_path)
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_image("a\x00b.jpg")
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims to be so large and holds next to nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(60000, 60000), (14000, 12500), (2**31 - 1, 1)])
+def test_a_decompression_bomb_is_refused_by_its_header(width, height, tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(width, height))
+    with pytest.raises(ImageError, match=r"bomb\.png: unpacks to .* million pixels.*; resize it first"):
+        read_image(path)
+
+
+def test_large_photographs_below_the_limit_are_read_without_a_warning(tmp_path, monkeypatch):
+    path = saved(tmp_path / "large.png", RGB)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 80 * 100 - 1)  # from here on Pillow warns
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(path).shape == (80, 100, 3)
+
+
+# --- PIL ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "F", "LA", "PA", "RGBX", "RGBa"]
+)
+def test_pil_images_of_every_mode_keep_their_meaning(mode, tiny):
+    image = {
+        "PA": lambda: RGB.convert("P").convert("PA"),
+        "RGBa": lambda: RGB.convert("RGBA").convert("RGBa"),
+        "LAB": lambda: Image.merge("LAB", [RGB.convert("L"), *[Image.new("L", RGB.size, 128)] * 2]),
+    }.get(mode, lambda: RGB.convert(mode))()
+    assert image.mode == mode
+    found = read_image(image)
+    np.testing.assert_array_equal(found[:, :, ::-1], np.asarray(image.convert("RGB")))
+    assert found.flags.c_contiguous
+    predicts(tiny, image, (80, 100))
+
+
+def test_pil_images_of_whole_numbers_hold_8_or_16_bits():
+    grey = PHOTOGRAPH[:, :, 0]
+    expected = np.dstack([grey] * 3)
+    for deep in (
+        Image.fromarray(grey.astype(np.uint16) * 257),
+        Image.fromarray(grey.astype(np.int32) * 257),
+        Image.fromarray(grey.astype(np.int32)),
+    ):
+        assert deep.mode in ("I", "I;16")
+        np.testing.assert_array_equal(read_image(deep), expected)
+    beyond = Image.fromarray(np.array([[-5, 70000, 32768]], dtype=np.int32))
+    assert read_image(beyond)[0, :, 0].tolist() == [0, 255, 128]
+
+
+def test_a_pil_image_without_pixels_is_refused():
+    with pytest.raises(InputError, match=r"image array has shape \(0, 0, 3\)"):
+        read_image(Image.new("RGB", (0, 0)))
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (PHOTOGRAPH, PHOTOGRAPH),
+        (PHOTOGRAPH[:, :, 0], np.dstack([PHOTOGRAPH[:, :, 0]] * 3)),
+        (PHOTOGRAPH[:, :, :1], np.dstack([PHOTOGRAPH[:, :, 0]] * 3)),
+        (np.dstack([PHOTOGRAPH, PHOTOGRAPH[:, :, :1]]), PHOTOGRAPH),
+        (PHOTOGRAPH.astype(np.uint16) * 257, PHOTOGRAPH),
+        (PHOTOGRAPH[:, :, 0].astype(np.uint16) * 257, np.dstack([PHOTOGRAPH[:, :, 0]] * 3)),
+        (PHOTOGRAPH[::2, ::-3], PHOTOGRAPH[::2, ::-3]),
+        (PHOTOGRAPH.transpose(1, 0, 2), PHOTOGRAPH.transpose(1, 0, 2)),
+        (PHOTOGRAPH[:, :, ::-1], PHOTOGRAPH[:, :, ::-1]),
+        (PHOTOGRAPH[::2, ::2, 0], np.dstack([PHOTOGRAPH[::2, ::2, 0]] * 3)),
+        (np.asfortranarray(PHOTOGRAPH), PHOTOGRAPH),
+    ],
+    ids=[
+        *("colour", "grey", "grey of 3 axes", "alpha", "16 bits", "16-bit grey", "strided", "transposed", "channels"),
+        *("strided grey", "Fortran order"),
+    ],
+)
+def test_arrays_are_bgr(array, expected, tiny):
+    before = array.copy()
+    found = read_image(array)
+    np.testing.assert_array_equal(found, expected)
+    assert (found.dtype, found.flags.c_contiguous) == (np.uint8, True)
+    predicts(tiny, array, expected.shape[:2])
+    np.testing.assert_array_equal(array, before)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (PHOTOGRAPH.astype(np.float32) / 255, r"image array has dtype float32; expected uint8 \(0..255\) or uint16"),
+        (PHOTOGRAPH.astype(np.int64), "image array has dtype int64"),
+        (PHOTOGRAPH > 100, "image array has dtype bool"),
+        (np.zeros((0, 10, 3), np.uint8), r"image array has shape \(0, 10, 3\); expected \(H, W\), .*, not empty"),
+        (np.zeros((0,), np.uint8), r"image array has shape \(0,\)"),
+        (np.zeros((10, 0), np.uint8), r"image array has shape \(10, 0\)"),
+        (np.zeros((10, 10, 2), np.uint8), r"image array has shape \(10, 10, 2\)"),
+        (np.zeros((3, 10, 10), np.uint8), r"image array has shape \(3, 10, 10\)"),
+        (np.zeros((1, 10, 10, 3), np.uint8), r"image array has shape \(1, 10, 10, 3\)"),
+        (np.array(7, np.uint8), r"image array has shape \(\)"),
+    ],
+)
+def test_other_arrays_are_refused(array, message, tiny):
+    with pytest.raises(InputError, match=message):
+        read_image(array)
+    with pytest.raises(InputError, match=message):
+        tiny.predict([array])
+
+
+@pytest.mark.parametrize("thing", [None, 17, b"photograph.jpg", [1, 2], {"path": "a.jpg"}])
+def test_other_things_are_refused(thing):
+    with pytest.raises(InputError, match=f"cannot read an image from {type(thing).__name__}; expected a path, a PIL"):
+        read_image(thing)
+
+
+def test_the_source_of_an_image(tmp_path):
+    path = saved(tmp_path / "a.png", RGB)
+    assert source_name(path) == source_name(str(path)) == source_name(Image.open(path)) == str(path)
+    assert source_name(RGB) is None
+    assert source_name(PHOTOGRAPH) is None
+
+
+def test_suffixes_are_either_of_images_or_of_videos():
+    assert not IMAGE_SUFFIXES & VIDEO_SUFFIXES
+    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"} <= IMAGE_SUFFIXES
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES)
