@@ -68,4 +68,4 @@ if __name__ == "__main__":
         """Tell whoever waits for it how far this is."""
         print(done, flush=True)
 
-    extract(sys.argv[1], fake_model(slow), sys.argv[2], workers=2, flush_s=0.05, on_progress=report)
+    extract(sys.argv[1], fake_model(slow), sys.argv[2], workers=2, flush_s=0.02, on_progress=report)

@@ -309,15 +309,18 @@ def test_killed_and_started_again_gives_the_rows_of_an_uninterrupted_run(tmp_pat
     for attempt in range(4):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
-            already.append(int(process.stdout.readline()))  # it has started to work
+            already.append(int(process.stdout.readline()))
             if attempt < 3:
-                time.sleep(rng.uniform(0, 0.2))
+                moment = already[-1] + rng.randint(4, 10)
+                while int(process.stdout.readline()) < moment:
+                    pass
+                time.sleep(rng.uniform(0, 0.03))
                 process.kill()
             process.stdout.read()  # until it ends
         kills += process.returncode == -signal.SIGKILL
         assert process.returncode in (0, -signal.SIGKILL)
-    assert kills > 0
-    assert max(already) > 0  # what was done before a kill was not done again
+    assert kills == 3
+    assert already[-1] > 0  # what was done before a kill was not done again
     assert_same(out, reference)
     assert files_in(out.parent) == {path.name.replace("reference", "t") for path in tmp_path.glob("reference*")}
 
