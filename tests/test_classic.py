@@ -1,0 +1,196 @@
+"""The original commands, run as scripts from the root of the repository or elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import maskprism
+from maskprism import synthetic
+from tiny_models import Tiny
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Tiny(prototypes=32).save(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with data/ as the original had it."""
+    (tmp_path / "data" / "more").mkdir(parents=True)
+    for number, name in enumerate(["a.png", "b.png", "more/a.png"]):
+        cv2.imwrite(str(tmp_path / "data" / name), cv2.resize(synthetic.scene(number).photograph, (160, 120)))
+    return tmp_path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_extract_features(project: Path, model: Path) -> None:
+    (project / "data" / "bad.jpg").write_text("no image")
+    result = run("src/extract_features.py", "--model", model, cwd=project)
+    assert result.returncode == 0, result.stderr
+    assert "bad.jpg: failed" in result.stdout
+    assert "3 images written" in result.stdout
+    rows = rows_of(project / "mask_coefficients.csv")
+    assert list(rows[0])[:34] == ["image_name", "type", *(f"mask_{n}" for n in range(1, 33))]
+    assert [row["image_name"] for row in rows] == ["a.png", "b.png", "more/a.png"]
+    assert {row["type"] for row in rows} == {"All"}
+    network = maskprism.load(model)
+    for row in rows:
+        prediction = network.predict(project / "data" / row["image_name"])
+        best = prediction[int(np.argmax(prediction.scores))]
+        written = np.array([row[f"mask_{n}"] for n in range(1, 33)], dtype=np.float32)
+        np.testing.assert_array_equal(written, best.coefficients)
+    figures = {str(p.relative_to(project / "visualizations")) for p in (project / "visualizations").rglob("*.png")}
+    assert figures == {"a_prototypes.png", "b_prototypes.png", "more/a_prototypes.png"}
+
+
+def test_running_twice_skips_what_is_done(project: Path, model: Path) -> None:
+    run("src/extract_features.py", "--model", model, cwd=project)
+    table = project / "mask_coefficients.csv"
+    before = table.read_bytes()
+    figure = project / "visualizations" / "a_prototypes.png"
+    stamp = figure.stat().st_mtime_ns
+    result = run("src/extract_features.py", "--model", model, cwd=project)
+    assert "0 images written" in result.stdout
+    assert "3 were done before" in result.stdout
+    assert table.read_bytes() == before
+    assert figure.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("cut", [1, 40, 400])
+def test_a_row_that_was_cut_short_is_done_again(project: Path, model: Path, cut: int) -> None:
+    run("src/extract_features.py", "--model", model, cwd=project)
+    table = project / "mask_coefficients.csv"
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-cut])
+    assert run("src/extract_features.py", "--model", model, cwd=project).returncode == 0
+    assert table.read_bytes() == whole
+
+
+def test_another_model_is_not_mixed_in(project: Path, model: Path) -> None:
+    run("src/extract_features.py", "--model", model, cwd=project)
+    before = (project / "mask_coefficients.csv").read_bytes()
+    other = Tiny(prototypes=32, classes=4).save(project / "other.onnx")
+    result = run("src/extract_features.py", "--model", other, cwd=project)
+    assert result.returncode == 1
+    assert "rows of another model" in result.stderr
+    fewer = Tiny(prototypes=8).save(project / "fewer.onnx")
+    result = run("src/extract_features.py", "--model", fewer, cwd=project)
+    assert result.returncode == 1
+    assert "has other columns" in result.stderr
+    assert (project / "mask_coefficients.csv").read_bytes() == before
+
+
+def test_folders_and_names_are_options(project: Path, model: Path) -> None:
+    (project / "data").rename(project / "photos here")
+    result = run(
+        "src/extract_features.py",
+        *("--model", model, "--images_folder", "photos here", "--save_folder", "out", "--csv_filename", "x/y.csv"),
+        cwd=project,
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(rows_of(project / "x" / "y.csv")) == 3
+    result = run("src/generate_visualizations.py", "--csv_filename", "x/y.csv", "--save_folder", "v", cwd=project)
+    assert result.returncode == 0, result.stderr
+    assert {p.name for p in (project / "v").iterdir()} == {"histograms.png", "correlation_heatmap.png"}
+
+
+def test_generate_visualizations(project: Path, model: Path) -> None:
+    result = run("src/generate_visualizations.py", cwd=project)
+    assert result.returncode == 1
+    assert "run extract_features first" in result.stderr
+    run("src/extract_features.py", "--model", model, cwd=project)
+    result = run("src/generate_visualizations.py", cwd=project)
+    assert result.returncode == 0, result.stderr
+    for name in ("histograms.png", "correlation_heatmap.png"):
+        assert cv2.imread(str(project / "visualizations" / name)).std() > 5
+
+
+def test_generate_visualizations_of_a_file_of_the_original(tmp_path: Path) -> None:
+    """Only the columns that the original wrote, and one row."""
+    header = ",".join(["image_name", "type", *(f"mask_{n}" for n in range(1, 33))])
+    row = ",".join(["a.jpg", "All", *(f"{n / 10}" for n in range(32))])
+    (tmp_path / "mask_coefficients.csv").write_text(f"{header}\n{row}\n")
+    result = run("src/generate_visualizations.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "a correlation needs at least two" in result.stdout
+    assert (tmp_path / "visualizations" / "histograms.png").exists()
+    (tmp_path / "mask_coefficients.csv").write_text(f"{header}\n{row.replace('0.5', 'half')}\n")
+    result = run("src/generate_visualizations.py", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "something else than a number" in result.stderr
+
+
+@pytest.mark.parametrize("script", ["extract_specific_feature.py", "src/extract_specific_feature.py"])
+def test_extract_specific_feature(project: Path, model: Path, script: str) -> None:
+    result = run(
+        script,
+        *("--model", model, "--images_folder", "data", "--save_folder", "visualizations"),
+        *("--csv_filename", "mask_coefficient_31.csv", "--coefficient_index", "31"),
+        cwd=project,
+    )
+    assert result.returncode == 0, result.stderr
+    rows = rows_of(project / "visualizations" / "mask_coefficient_31.csv")
+    assert [row["image_name"] for row in rows] == ["a.png", "b.png", "more/a.png"]
+    prediction = maskprism.load(model).predict(project / "data" / "b.png")
+    expected = prediction.coefficients[int(np.argmax(prediction.scores)), 31]
+    assert np.float32(rows[1]["mask_coefficient_31"]) == expected
+    assert (project / "visualizations" / "more" / "a_coefficient_31.png").exists()
+
+
+def test_index_out_of_range(project: Path, model: Path) -> None:
+    for index in (32, -1):
+        result = run("extract_specific_feature.py", "--model", model, f"--coefficient_index={index}", cwd=project)
+        assert result.returncode == 1
+        message = f"coefficient index {index} is out of range: the model has 32 prototypes (0..31)"
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_no_detection_is_told(project: Path, model: Path) -> None:
+    result = run("src/extract_features.py", "--model", model, "--conf", "0.99", cwd=project)
+    assert result.returncode == 0
+    assert "a.png: no instance above 0.99; skipped" in result.stdout
+    assert "3 without an instance" in result.stdout
+
+
+def test_mistakes_are_told(project: Path, model: Path) -> None:
+    for arguments, text in (
+        ((), "no model is given"),
+        (("--model", project / "missing.pt"), "there is no such model file"),
+        (("--model", model, "--images_folder", "nowhere"), "there is no such file or folder"),
+    ):
+        result = run("src/extract_features.py", *arguments, cwd=project)
+        assert result.returncode == 1
+        assert text in result.stderr
+        assert "Traceback" not in result.stderr
+    for picture in (project / "data").rglob("*.png"):
+        picture.write_bytes(b"")
+    result = run("src/extract_features.py", "--model", model, cwd=project)
+    assert result.returncode == 1
+    assert "3 failed" in result.stdout

@@ -1,0 +1,97 @@
+"""Everything the documentation shows runs: Python blocks, console lines, links and pictures."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from maskprism import synthetic
+from tiny_models import Tiny, ultralytics_metadata
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Lines that set things up from the network, or that other tests run.
+ELSEWHERE = ("pip install", "git clone", "make ", "cd ", "python utils/")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for name, text in FENCE.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+@pytest.fixture
+def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the documentation speaks of, the model being a tiny one."""
+    Tiny(prototypes=32, metadata=ultralytics_metadata()).save(tmp_path / "yolov8n-seg.onnx")
+    photograph = cv2.resize(synthetic.scene(0).photograph, (320, 240))
+    for name in ("photo.jpg", "photos/one.jpg", "photos/more/two.jpg", "data/one.jpg", "data/two.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        cv2.imwrite(str(tmp_path / name), photograph)
+    for name in ("src", "extract_specific_feature.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page: Path, playground: Path) -> None:
+    """In one process per page, so that later blocks may use the names of earlier ones."""
+    if page.name == "tables.md":
+        test_console_lines_run(page, playground)  # the blocks read what the lines have written
+    code = "\n".join(block for block in blocks(page, "python") if "import ray" not in block)
+    result = subprocess.run(
+        [sys.executable, "-"], input=code, cwd=playground, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, f"{page.name}:\n{result.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_console_lines_run(page: Path, playground: Path) -> None:
+    for line in "\n".join(blocks(page, "console")).replace("\\\n", " ").splitlines():
+        if not line.startswith("$ ") or line[2:].startswith(ELSEWHERE):
+            continue
+        command = shlex.split(line[2:], comments=True)
+        if command[0] == "maskprism":
+            command[:1] = [sys.executable, "-m", "maskprism.cli"]
+        elif command[0] == "python":
+            command[0] = sys.executable
+        else:
+            continue
+        environment = {**os.environ, "COLUMNS": "200"}
+        result = subprocess.run(command, cwd=playground, capture_output=True, text=True, env=environment, timeout=120)
+        assert result.returncode == 0, f"{page.name}: {line}\n{result.stdout}{result.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_exist(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not target.startswith(("http", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
+
+
+def test_every_page_is_reachable_from_the_readme() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for page in PAGES[2:]:
+        assert f"{page.name})" in text, f"no page links to {page.name}"
+
+
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = readme.split("<!-- set up and test -->")[1].split("```")[1]
+    assert block.split()[-4:] == ["make", "setup", "make", "test"]
+    assert "set up and test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_changelog_has_the_version() -> None:
+    import maskprism
+
+    assert f'version = "{maskprism.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

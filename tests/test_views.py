@@ -1,0 +1,269 @@
+"""What the pictures show, and that they look as they did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from maskprism import Decomposition, Prediction
+from maskprism.errors import InputError, MaskprismError
+from maskprism.synthetic import Scene, scene
+from maskprism.views import charts, figures, palette, raster, sheets
+from maskprism.views.explain import write_explanation
+from maskprism.views.sheets import Sheet
+
+GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_WIDTH = 900
+
+SHEETS: dict[str, Callable[[Scene], Sheet]] = {
+    "overview": lambda s: sheets.overview(s.photograph, s.prediction),
+    "prototype_grid": lambda s: sheets.prototype_grid(s.prediction[3]),
+    "contribution_grid": lambda s: sheets.contribution_grid(s.prediction[3]),
+    "contribution_grid_full": lambda s: sheets.contribution_grid(s.prediction[3], view="full"),
+    "assembly_strip": lambda s: sheets.assembly_strip(s.photograph, s.prediction[3]),
+    "crop_view": lambda s: sheets.crop_view(s.photograph, s.prediction[3]),
+    "coefficient_view": lambda s: sheets.coefficient_view(s.photograph, s.prediction[3], 21),
+}
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Scene:
+    return scene(0)
+
+
+def small(picture: np.ndarray) -> np.ndarray:
+    height = round(picture.shape[0] * GOLDEN_WIDTH / picture.shape[1])
+    return cv2.resize(picture, (GOLDEN_WIDTH, height), interpolation=cv2.INTER_AREA)
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_pictures_look_as_they_did(name: str, drawn: Scene, tmp_path: Path) -> None:
+    """After a wanted change: delete the file in tests/golden, run again, look at the new one, commit it."""
+    picture = cv2.cvtColor(small(raster.draw(SHEETS[name](drawn))), cv2.COLOR_RGB2BGR)
+    golden = GOLDEN / f"{name}.png"
+    if not golden.exists():
+        cv2.imwrite(str(golden), picture)
+        pytest.fail(f"there was no {golden.name}; it is written now: look at it and commit it")
+    expected = cv2.imread(str(golden))
+    assert picture.shape == expected.shape
+    difference = np.abs(picture.astype(int) - expected.astype(int))
+    assert difference.mean() < 1.0, f"{name} differs by {difference.mean():.2f} of 255 on average"
+    assert (difference.max(axis=2) > 60).mean() < 0.005
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_matplotlib_figures_show_the_same_panels(name: str, drawn: Scene) -> None:
+    sheet = SHEETS[name](drawn)
+    figure = figures.draw(sheet)
+    assert isinstance(figure, Figure)
+    figure.canvas.draw()
+    with_pictures = [ax for ax in figure.axes if ax.images]
+    assert len(with_pictures) == len(sheet.panels)
+    for ax, panel in zip(with_pictures, sheet.panels, strict=True):
+        shown = ax.images[0]
+        assert panel.title in ax.get_title()
+        if panel.values is not None:
+            np.testing.assert_array_equal(shown.get_array(), panel.values)
+            assert shown.get_clim() == (-panel.limit, panel.limit)
+
+
+def test_figures_stay_out_of_pyplot(drawn: Scene) -> None:
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    figures.prototype_grid(drawn.prediction[0])
+    assert plt.get_fignums() == before
+
+
+@given(limit=st.floats(0.01, 1000), share=st.floats(-1, 1), name=st.sampled_from(["contribution", "prototype"]))
+def test_colours_are_centred_at_zero(limit: float, share: float, name: palette.MapName) -> None:
+    values = np.full((2, 2), share * limit, dtype=np.float32)
+    red, _, blue = palette.paint(values, limit, name, (2, 2))[0, 0].astype(int)
+    if abs(share) < 0.003:
+        assert abs(red - blue) < 12
+    elif share > 0.05:
+        assert red > blue
+    elif share < -0.05:
+        assert blue > red
+
+
+def test_maps_are_symmetric_and_readable_without_hue() -> None:
+    """The two sides of a map are equally dark, and darker the further from zero."""
+    for name in ("contribution", "prototype"):
+        light = palette.lookup_table(name) @ np.array([0.299, 0.587, 0.114])
+        assert (np.diff(light[:128]) > -0.5).all()
+        assert (np.diff(light[128:]) < 0.5).all()
+        assert light[127:129].min() > 240
+
+
+def test_prototype_grid_titles_orders_and_signs(drawn: Scene) -> None:
+    instance = drawn.prediction[1]
+    sheet = sheets.prototype_grid(instance)
+    assert len(sheet.panels) == 32
+    for k, panel in enumerate(sheet.panels):
+        weight = instance.weights[k]
+        assert panel.title.split() == [str(k), f"{weight:+.2f}".replace("-", "−")]
+        assert panel.sign == np.sign(weight)
+    by_effect = sheets.prototype_grid(instance, order="effect")
+    first = int(by_effect.panels[0].title.split()[0])
+    assert first == Decomposition(instance).order("effect")[0]
+
+
+def test_scales_are_shared_unless_asked_otherwise(drawn: Scene) -> None:
+    instance = drawn.prediction[0]
+    assert len({p.limit for p in sheets.prototype_grid(instance).panels}) == 1
+    assert len({p.limit for p in sheets.contribution_grid(instance).panels}) == 1
+    strip = sheets.assembly_strip(drawn.photograph, instance)
+    assert len({p.limit for p in strip.panels if p.values is not None}) == 1
+    assert len({p.limit for p in sheets.prototype_grid(instance, scale="each").panels}) > 8
+
+
+def test_contributions_sum_to_the_logits_panel(drawn: Scene) -> None:
+    instance = drawn.prediction[2]
+    grid = sheets.contribution_grid(instance, view="full")
+    total = np.sum([panel.values for panel in grid.panels], axis=0)
+    logits = sheets.crop_view(drawn.photograph, instance).panels[0].values
+    np.testing.assert_allclose(total, logits, atol=1e-4)
+
+
+def test_assembly_strip_is_an_equation(drawn: Scene) -> None:
+    strip = sheets.assembly_strip(drawn.photograph, drawn.prediction[2])
+    _, positive, negative, logits, _ = strip.panels
+    assert [p.joint for p in strip.panels] == ["", "", "+", "=", "→"]
+    assert positive.values is not None
+    assert negative.values is not None
+    assert positive.values.min() >= 0 >= negative.values.max()
+    np.testing.assert_allclose(positive.values + negative.values, logits.values, atol=1e-4)
+
+
+def test_crop_view_tells_how_much_is_cut(drawn: Scene) -> None:
+    instance = drawn.prediction[3]
+    whole = instance.alone.with_rule("no-crop").masks("image")[0]
+    cut = 1 - instance.mask("image").sum() / whole.sum()
+    assert f"{cut:.1%}" in sheets.crop_view(drawn.photograph, instance).subtitle
+
+
+def test_large_photographs_are_shrunk(drawn: Scene) -> None:
+    photograph = cv2.resize(drawn.photograph, (6400, 4800), interpolation=cv2.INTER_NEAREST)
+    letterbox = replace(drawn.prediction.letterbox, image_hw=(4800, 6400))
+    prediction = replace(drawn.prediction, letterbox=letterbox)
+    shown = sheets.overview(photograph, prediction).panels[0].picture
+    assert shown is not None
+    assert max(shown.shape) == sheets.PHOTOGRAPH_SIDE
+
+
+def test_no_instances_and_empty_masks_are_drawn(drawn: Scene) -> None:
+    none = drawn.prediction[:0]
+    assert "0 instances" in sheets.overview(drawn.photograph, none).subtitle
+    raster.draw(sheets.overview(drawn.photograph, none))
+    nothing = replace(drawn.prediction, coefficients=-np.abs(drawn.prediction.coefficients) * 0)
+    sheet = sheets.overview(drawn.photograph, nothing)
+    assert all("(empty mask)" in label.text for label in sheet.panels[0].labels)
+    for build in SHEETS.values():
+        raster.draw(build(Scene(drawn.photograph, nothing, drawn.masks)))
+        figures.draw(build(Scene(drawn.photograph, nothing, drawn.masks)))
+
+
+@pytest.mark.parametrize("size_hw", [(32, 960), (960, 32), (64, 64)])
+@pytest.mark.parametrize("prototypes", [8, 64])
+def test_any_shape_and_number_of_prototypes(size_hw: tuple[int, int], prototypes: int) -> None:
+    photograph, prediction, _ = scene(1, size_hw=size_hw, prototypes=prototypes)
+    for index in range(len(prediction)):
+        instance = prediction[index]
+        for sheet in (sheets.prototype_grid(instance), sheets.contribution_grid(instance)):
+            assert len(sheet.panels) == prototypes
+            picture = raster.draw(sheet)
+            assert max(picture.shape) < 6000
+        raster.draw(sheets.assembly_strip(photograph, instance))
+        raster.draw(sheets.crop_view(photograph, instance))
+
+
+def test_boxes_outside_the_photograph_are_drawn(drawn: Scene) -> None:
+    boxes = np.array([[-50, -50, -10, -10], [700, 500, 800, 600], [10, 10, 10, 10], [0, 0, 640, 480], [639, 0, 640, 1]])
+    odd = replace(drawn.prediction, canvas_boxes=boxes.astype(np.float32))
+    for instance in odd:
+        raster.draw(sheets.overview(drawn.photograph, odd))
+        raster.draw(sheets.contribution_grid(instance))
+        raster.draw(sheets.assembly_strip(drawn.photograph, instance))
+        raster.draw(sheets.crop_view(drawn.photograph, instance))
+
+
+def test_wrong_photograph_is_refused(drawn: Scene) -> None:
+    with pytest.raises(InputError, match="100 x 50 pixels; the prediction is about one of 640 x 480"):
+        sheets.overview(np.zeros((50, 100, 3), np.uint8), drawn.prediction)
+
+
+def test_wrong_options_are_refused(drawn: Scene) -> None:
+    instance = drawn.prediction[0]
+    with pytest.raises(InputError, match="scale is 'same'"):
+        sheets.prototype_grid(instance, scale="same")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="view is 'all'"):
+        sheets.contribution_grid(instance, view="all")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="order is 'size'"):
+        sheets.prototype_grid(instance, order="size")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"coefficient index 32 is out of range: the model has 32 prototypes"):
+        sheets.coefficient_view(drawn.photograph, instance, 32)
+
+
+def test_best_instances(drawn: Scene) -> None:
+    scores = np.array([0.3, 0.9, 0.5, 0.1, 0.2], dtype=np.float32)
+    prediction: Prediction = replace(drawn.prediction, scores=scores)
+    assert list(sheets.best_instances(prediction, None)) == [1]
+    assert list(sheets.best_instances(prediction, "all")) == [0, 1, 2, 3, 4]
+    assert list(sheets.best_instances(prediction, 4)) == [4]
+    assert list(sheets.best_instances(prediction[:0], None)) == []
+    with pytest.raises(InputError, match=r"instance 5 is out of range: scene 0 has 5 instances \(0\.\.4\)"):
+        sheets.best_instances(prediction, 5)
+
+
+def test_png_is_lossless_and_rgb(drawn: Scene, tmp_path: Path) -> None:
+    sheet = sheets.prototype_grid(drawn.prediction[0])
+    path = raster.save(sheet, tmp_path / "a" / "b ü.png")
+    decoded = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), raster.draw(sheet))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_unwritable_folder_is_reported(drawn: Scene, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MaskprismError, match="cannot be written"):
+        raster.save(sheets.prototype_grid(drawn.prediction[0]), tmp_path / "file" / "x.png")
+
+
+def test_explanation_files(drawn: Scene, tmp_path: Path) -> None:
+    written = write_explanation(drawn.photograph, drawn.prediction, tmp_path, [0, 4])
+    names = {path.name for path in written}
+    kinds = ("prototypes", "contributions", "contributions-full", "assembly", "crop")
+    assert names == {"overview.png", *(f"{i:02d}-{kind}.png" for i in (0, 4) for kind in kinds)}
+    assert names == {path.name for path in tmp_path.iterdir()}
+
+
+def test_histograms_count_every_instance() -> None:
+    coefficients = np.random.default_rng(0).normal(0, 1, (200, 10)).astype(np.float32)
+    figure = charts.histograms(coefficients)
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    assert len(shown) == 10
+    for ax in shown:
+        assert sum(bar.get_height() for bar in ax.patches) == 200
+    with pytest.raises(InputError, match="at least 1 row"):
+        charts.histograms(coefficients[:0])
+
+
+def test_correlation_equals_numpy_and_leaves_constants_out() -> None:
+    coefficients = np.random.default_rng(0).normal(0, 1, (50, 6)).astype(np.float32)
+    coefficients[:, 1] = 2 * coefficients[:, 0] + 0.1 * coefficients[:, 1]
+    coefficients[:, 5] = 3.0
+    shown = charts.correlation(coefficients).axes[0].images[0].get_array()
+    assert shown.mask[5].all()
+    expected = np.corrcoef(coefficients[:, :5].astype(float), rowvar=False)
+    np.testing.assert_allclose(np.asarray(shown[:5, :5]), expected, atol=1e-6)
+    with pytest.raises(InputError, match="at least 2 rows"):
+        charts.correlation(coefficients[:1])

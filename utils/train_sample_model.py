@@ -1,0 +1,390 @@
+"""Train, export and judge the network that the package brings along, on drawn scenes alone.
+
+    pip install -e ".[train]"
+    python utils/train_sample_model.py --output src/maskprism/data/sample.onnx
+
+A compact one-stage network after published methods: prototypes and coefficients as in YOLACT
+(Bolya et al. 2019), an anchor-free head as in FCOS (Tian et al. 2019), task-aligned assignment as
+in TOOD (Feng et al. 2021), CIoU (Zheng et al. 2020), mask loss of cross-entropy and Dice
+(Milletari et al. 2016) within boxes. Its outputs are packed like those of YOLOv8-seg exports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskprism.scenes import NAMES, draw_scene
+
+SIDE = 320
+STRIDES = (8, 16, 32)
+PROTOTYPES = 32
+MOST_OBJECTS = 12
+TRAINING_SEED = 1_000_000
+"""Seeds of scenes from here on are for training; those below are for judging."""
+JUDGING_SEED = 500_000
+
+# --- network --------------------------------------------------------------------------------------
+
+
+class Conv(nn.Module):
+    """Convolution, batch normalisation, SiLU."""
+
+    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1, padding: int | None = None) -> None:
+        super().__init__()
+        padding = size // 2 if padding is None else padding
+        self.conv = nn.Conv2d(inputs, outputs, size, stride, padding, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Also after `fold`, when the normalisation is part of the convolution."""
+        return F.silu(self.norm(self.conv(x)))
+
+    def fold(self) -> None:
+        """Put the normalisation into the convolution, for export."""
+        self.conv = nn.utils.fusion.fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
+        self.norm = nn.Identity()
+
+
+class Split(nn.Module):
+    """Half of the channels go through residual blocks, the other half past them."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        half = width // 2
+        self.enter, self.leave = Conv(width, width, 1), Conv(half * (2 + depth), width, 1)
+        self.blocks = nn.ModuleList(nn.Sequential(Conv(half, half), Conv(half, half)) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as `x`."""
+        parts = list(self.enter(x).chunk(2, 1))
+        for block in self.blocks:
+            parts.append(parts[-1] + block(parts[-1]))
+        return self.leave(torch.cat(parts, 1))
+
+
+class Raw(NamedTuple):
+    """What the network gives before it is packed: A locations over all strides."""
+
+    distances: Tensor  # [B, A, 4] to left, top, right, bottom, in strides
+    logits: Tensor  # [B, A, classes]
+    coefficients: Tensor  # [B, A, K]
+    prototypes: Tensor  # [B, K, h, w]
+
+
+class Network(nn.Module):
+    """Backbone to stride 32, a feature pyramid there and back, heads, and the prototype branch."""
+
+    def __init__(self, classes: int, widths: tuple[int, int, int, int] = (32, 64, 96, 128), neck: int = 64) -> None:
+        super().__init__()
+        w4, w8, w16, w32 = widths
+        self.stem = nn.Sequential(Conv(3, w4, 8, 4, 2), Split(w4, 1))
+        self.to8 = nn.Sequential(Conv(w4, w8, 3, 2), Split(w8, 2))
+        self.to16 = nn.Sequential(Conv(w8, w16, 3, 2), Split(w16, 2))
+        self.to32 = nn.Sequential(Conv(w16, w32, 3, 2), Split(w32, 2))
+        self.side16, self.side32 = Conv(w16, neck, 1), Conv(w32, neck, 1)
+        self.side8 = Conv(w8, neck, 1)
+        self.down16, self.down8 = Split(neck, 1), Split(neck, 1)
+        self.up16, self.up32 = Conv(neck, neck, 3, 2), Conv(neck, neck, 3, 2)
+        self.out16, self.out32 = Split(neck, 1), Split(neck, 1)
+        self.place = nn.ModuleList(Conv(neck, neck) for _ in STRIDES)
+        self.name = nn.ModuleList(Conv(neck, neck) for _ in STRIDES)
+        self.box = nn.ModuleList(nn.Conv2d(neck, 4, 1) for _ in STRIDES)
+        self.mix = nn.ModuleList(nn.Conv2d(neck, PROTOTYPES, 1) for _ in STRIDES)
+        self.score = nn.ModuleList(nn.Conv2d(neck, classes, 1) for _ in STRIDES)
+        self.wide, self.fine = Conv(neck, 48), Conv(w4, 48, 1)
+        self.merge, self.basis = Conv(48, 48), Conv(48, PROTOTYPES, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        for box, mix, score in zip(self.box, self.mix, self.score, strict=True):
+            nn.init.normal_(box.weight, std=0.01)
+            nn.init.constant_(box.bias, 2.5)
+            nn.init.normal_(mix.weight, std=0.05)
+            nn.init.normal_(score.weight, std=0.01)
+            nn.init.constant_(score.bias, math.log(0.01 / 0.99))
+
+    def forward(self, images: Tensor) -> Raw:
+        """`images` are RGB in 0..1, [B, 3, H, W]."""
+        c4 = self.stem(images)
+        c8 = self.to8(c4)
+        c16 = self.to16(c8)
+        c32 = self.to32(c16)
+        p32 = self.side32(c32)
+        p16 = self.down16(self.side16(c16) + _double(p32))
+        p8 = self.down8(self.side8(c8) + _double(p16))
+        n16 = self.out16(p16 + self.up16(p8))
+        n32 = self.out32(p32 + self.up32(n16))
+        prototypes = self.basis(self.merge(self.fine(c4) + _double(self.wide(p8))))
+        distances, logits, coefficients = [], [], []
+        for i, level in enumerate((p8, n16, n32)):
+            placed, named = self.place[i](level), self.name[i](level)
+            distances.append(F.softplus(self.box[i](placed)).flatten(2))
+            coefficients.append(self.mix[i](placed).flatten(2))
+            logits.append(self.score[i](named).flatten(2))
+        return Raw(
+            torch.cat(distances, 2).transpose(1, 2),
+            torch.cat(logits, 2).transpose(1, 2),
+            torch.cat(coefficients, 2).transpose(1, 2),
+            prototypes,
+        )
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def locations(side: int = SIDE) -> tuple[Tensor, Tensor]:
+    """Centres [A, 2] in canvas pixels and strides [A, 1] of all locations."""
+    centres, strides = [], []
+    for stride in STRIDES:
+        axis = (torch.arange(side // stride) + 0.5) * stride
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        centres.append(torch.stack([x, y], -1).reshape(-1, 2))
+        strides.append(torch.full((len(centres[-1]), 1), float(stride)))
+    return torch.cat(centres), torch.cat(strides)
+
+
+class Packed(nn.Module):
+    """The network with its outputs packed as YOLOv8-seg exports do."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        centres, strides = locations()
+        self.register_buffer("centres", centres)
+        self.register_buffer("strides", strides)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows [B, 4 + classes + K, A] of box (centre, size), scores, coefficients; prototypes."""
+        raw = self.network(images)
+        near, far = raw.distances[..., :2] * self.strides, raw.distances[..., 2:] * self.strides
+        boxes = torch.cat([self.centres + (far - near) / 2, near + far], -1)
+        return torch.cat([boxes, raw.logits.sigmoid(), raw.coefficients], -1).transpose(1, 2), raw.prototypes
+
+
+# --- scenes ---------------------------------------------------------------------------------------
+
+
+class Truth(NamedTuple):
+    """What is true about a batch: M objects at most, `present` where there is one."""
+
+    classes: Tensor  # [B, M]
+    boxes: Tensor  # [B, M, 4] xyxy in canvas pixels
+    present: Tensor  # [B, M]
+    masks: Tensor  # [B, M, h, w] share of every grid cell that is the object
+
+
+def _draw_range(folder: str, start: int, stop: int, count: int) -> None:
+    cv2.setNumThreads(1)
+    pictures, owners, classes = _open(Path(folder), count, "r+")
+    for i in range(start, stop):
+        scene = draw_scene(TRAINING_SEED + i)
+        pictures[i], owners[i] = scene.photograph, scene.owners
+        classes[i, : len(scene)] = scene.classes
+
+
+def _open(folder: Path, count: int, mode: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    pictures = np.memmap(folder / "pictures", np.uint8, mode, shape=(count, SIDE, SIDE, 3))
+    owners = np.memmap(folder / "owners", np.uint8, mode, shape=(count, SIDE, SIDE))
+    classes = np.memmap(folder / "classes", np.int8, mode, shape=(count, MOST_OBJECTS))
+    return pictures, owners, classes
+
+
+def draw_all(folder: Path, count: int, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw the training scenes into files once, so that no epoch waits for them."""
+    if not (folder / "classes").exists() or (folder / "classes").stat().st_size != count * MOST_OBJECTS:
+        _open(folder, count, "w+")[2][:] = -1
+        bounds = np.linspace(0, count, workers * 8 + 1).astype(int)
+        with ProcessPoolExecutor(workers) as pool:
+            for job in [pool.submit(_draw_range, str(folder), a, b, count) for a, b in zip(bounds, bounds[1:])]:
+                job.result()
+    return _open(folder, count, "r")
+
+
+def batches(
+    scenes: tuple[np.ndarray, np.ndarray, np.ndarray], size: int, steps: int, seed: int
+) -> Iterator[tuple[Tensor, Truth]]:
+    """Batches in random order, every scene turned, mirrored and recoloured at random."""
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(len(scenes[0])) for _ in range(steps * size // len(scenes[0]) + 1)])
+    for step in range(steps):
+        pictures, owners = [], []
+        chosen = order[step * size : (step + 1) * size]
+        for i in chosen:
+            picture, owner = scenes[0][i], scenes[1][i]
+            turns, mirror = int(rng.integers(4)), rng.random() < 0.5
+            picture, owner = np.rot90(picture, turns), np.rot90(owner, turns)
+            if mirror:
+                picture, owner = picture[:, ::-1], owner[:, ::-1]
+            pictures.append(torch.from_numpy(np.ascontiguousarray(picture[..., rng.permutation(3)])))
+            owners.append(torch.from_numpy(np.ascontiguousarray(owner)))
+        images = torch.stack(pictures).permute(0, 3, 1, 2).float().div_(255)
+        yield images, _truth(torch.stack(owners), torch.from_numpy(scenes[2][chosen].astype(np.int64)))
+
+
+def _truth(owners: Tensor, classes: Tensor) -> Truth:
+    masks = owners[:, None] == torch.arange(1, MOST_OBJECTS + 1, dtype=torch.uint8)[None, :, None, None]
+    rows, columns = masks.any(3), masks.any(2)
+    present = rows.any(2)
+    first = [axis.to(torch.uint8).argmax(2) for axis in (columns, rows)]
+    last = [SIDE - axis.flip(2).to(torch.uint8).argmax(2) for axis in (columns, rows)]
+    boxes = torch.stack([*first, *last], -1).float() * present[..., None]
+    return Truth(classes, boxes, present, F.avg_pool2d(masks.float(), 4))
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def iou(a: Tensor, b: Tensor, *, complete: bool = False) -> Tensor:
+    """IoU of xyxy boxes along the last axis; with `complete` CIoU."""
+    inner = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    (aw, ah), (bw, bh) = (a[..., 2:] - a[..., :2]).unbind(-1), (b[..., 2:] - b[..., :2]).unbind(-1)
+    found = inner / (aw * ah + bw * bh - inner + 1e-7)
+    if not complete:
+        return found
+    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    apart = ((a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2).square().sum(-1)
+    shape = 4 / math.pi**2 * (torch.atan(bw / (bh + 1e-7)) - torch.atan(aw / (ah + 1e-7))).square()
+    with torch.no_grad():
+        weight = shape / (1 - found + shape + 1e-7)
+    return found - apart / (hull.square().sum(-1) + 1e-7) - weight * shape
+
+
+@torch.no_grad()
+def assign(scores: Tensor, boxes: Tensor, centres: Tensor, truth: Truth, most: int = 10) -> tuple[Tensor, Tensor]:
+    """Task-aligned assignment: the object of every location (-1 for none) and its soft score [B, A]."""
+    overlaps = iou(boxes[:, None], truth.boxes[:, :, None])
+    index = truth.classes.clamp(min=0)[..., None].expand(-1, -1, scores.shape[1])
+    aligned = scores.transpose(1, 2).gather(1, index).sqrt() * overlaps.pow(6)
+    x, y = centres.unbind(-1)
+    x1, y1, x2, y2 = (edge[..., None] for edge in truth.boxes.unbind(-1))
+    inside = (x > x1) & (x < x2) & (y > y1) & (y < y2) & truth.present[..., None]
+    aligned = torch.where(inside, aligned + 1e-9, 0)  # so that there is an order before anything overlaps
+    best = aligned.topk(most, dim=2)
+    chosen = torch.zeros_like(inside).scatter_(2, best.indices, best.values > 0)
+    owner = torch.where(chosen, overlaps + 1e-6, 0).max(1)
+    owners = torch.where(owner.values > 0, owner.indices, -1)
+    mine = chosen & (owners[:, None] == torch.arange(chosen.shape[1])[:, None])
+    aligned, overlaps = aligned * mine, overlaps * mine
+    soft = aligned / (aligned.amax(2, keepdim=True) + 1e-9) * overlaps.amax(2, keepdim=True)
+    return owners, soft.amax(1)
+
+
+def losses(raw: Raw, truth: Truth, centres: Tensor, strides: Tensor, masks_per_image: int = 20) -> dict[str, Tensor]:
+    """Class, box and mask losses of a batch."""
+    raw = Raw(*(part.float() for part in raw))
+    boxes = torch.cat([centres - raw.distances[..., :2] * strides, centres + raw.distances[..., 2:] * strides], -1)
+    owners, soft = assign(raw.logits.detach().sigmoid(), boxes.detach(), centres, truth)
+    image, place = torch.nonzero(owners >= 0, as_tuple=True)
+    mine = owners[image, place]
+    weight = soft[image, place]
+    total = weight.sum().clamp(min=1)
+    target = torch.zeros_like(raw.logits)
+    target[image, place, truth.classes[image, mine]] = weight
+    found = {"class": F.binary_cross_entropy_with_logits(raw.logits, target, reduction="sum") / total}
+    fit = iou(boxes[image, place], truth.boxes[image, mine], complete=True)
+    found["box"] = ((1 - fit) * weight).sum() / total
+
+    keep = torch.randperm(len(image))[: masks_per_image * len(owners)]
+    keep = keep[image[keep].argsort(stable=True)]
+    image, place, mine = image[keep], place[keep], mine[keep]
+    h, w = raw.prototypes.shape[2:]
+    per_image = torch.bincount(image, minlength=len(owners)).tolist()
+    mixed = [c @ p.flatten(1) for c, p in zip(raw.coefficients[image, place].split(per_image), raw.prototypes)]
+    logits = torch.cat(mixed).reshape(-1, h, w)
+    truths = truth.masks[image, mine]
+    x1, y1, x2, y2 = ((edge / 4)[:, None, None] for edge in truth.boxes[image, mine].unbind(-1))
+    x, y = torch.arange(w) + 0.5, torch.arange(h)[:, None] + 0.5
+    inside = ((x > x1 - 0.5) & (x < x2 + 0.5) & (y > y1 - 0.5) & (y < y2 + 0.5)).float()
+    area = inside.sum((1, 2)).clamp(min=1)
+    cross = F.binary_cross_entropy_with_logits(logits, truths, reduction="none") * inside
+    found["mask"] = (cross.sum((1, 2)) / area).mean()
+    shown = logits.sigmoid() * inside
+    overlap = 2 * (shown * truths).sum((1, 2)) + 1
+    found["dice"] = (1 - overlap / (shown.square().sum((1, 2)) + truths.square().sum((1, 2)) + 1)).mean()
+    return found
+
+
+GAINS = {"class": 1.0, "box": 5.0, "mask": 4.0, "dice": 2.0}
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def train(options: argparse.Namespace, folder: Path) -> Network:
+    """Train for a fixed number of steps; returns the running average of the weights."""
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    started = time.monotonic()
+    scenes = draw_all(folder, options.scenes, options.threads)
+    print(f"{options.scenes} scenes drawn in {time.monotonic() - started:.0f} s", flush=True)
+    network = Network(len(NAMES))
+    if options.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    print(f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters", flush=True)
+    average = copy.deepcopy(network).eval()
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=options.rate
+    )
+    centres, strides = locations()
+    started, step, sums = time.monotonic(), 0, dict.fromkeys(GAINS, 0.0)
+    forward = torch.compile(network) if options.compile else network
+    for images, truth in batches(scenes, options.batch, options.steps, options.seed):
+        # The rate rises, then falls as a cosine; with --minutes the fall follows the clock instead of steps.
+        share = step / options.steps
+        if options.minutes:
+            share = max(share, (time.monotonic() - started) / (60 * options.minutes))
+        if share >= 1:
+            break
+        rate = options.rate * min((step + 1) / 300, 0.5 * (1 + math.cos(math.pi * share)) + 0.005)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        if options.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+            raw = forward(images)
+        parts = losses(raw, truth, centres, strides)
+        loss = sum(GAINS[name] * part for name, part in parts.items())
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        optimiser.step()
+        step += 1
+        decay = 0.998 * (1 - math.exp(-step / 400))
+        with torch.no_grad():
+            for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(value, 1 - decay)
+                else:
+                    mean.copy_(value)
+        for name, part in parts.items():
+            sums[name] += float(part)
+        if step % 50 == 0:
+            text = "  ".join(f"{name} {value / 50:.3f}" for name, value in sums.items())
+            minutes = (time.monotonic() - started) / 60
+            print(f"step {step:6d}  {minutes:6.1f} min  rate {rate:.5f}  {text}", flush=True)
+            sums = dict.fromkeys(GAINS, 0.0)
+        if step % 500 == 0 and options.checkpoint:
+            torch.save(average.state_dict(), options.checkpoint)
+    print(f"{step} steps of {options.batch} in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+    if options.checkpoint:
+        torch.save(average.state_dict(), options.checkpoint)
+    return average
