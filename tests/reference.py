@@ -155,6 +155,24 @@ def decoded(
     return mask, margin
 
 
+def cropped_softly(
+    logits: np.ndarray, boxes: dict[str, list[float]], letterbox: Letterbox, rule: MaskRule, size: str, squash: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the rule would threshold (squashed on the grid or not), and which pixels the box leaves."""
+    values = np.asarray(logits, dtype=float)
+    if squash:
+        values = 1 / (1 + np.exp(-values))
+    crop = rule.crop_image if size == "image" else rule.crop
+    if crop == "before":
+        cells = inside(values.shape, boxes["grid"], rule.crop_padding, rule.round_box)
+        left = resampled(cells.astype(float), letterbox, size, rule.unpad) > 1e-12
+        return resampled(np.where(cells, values, 0), letterbox, size, rule.unpad), left
+    values = resampled(values, letterbox, size, rule.unpad)
+    if crop == "none":
+        return values, np.ones(values.shape, dtype=bool)
+    return values, inside(values.shape, boxes[size], 0, rule.round_box)
+
+
 def summed_terms(weights: np.ndarray, prototypes: np.ndarray, indices: list[int] | None = None) -> np.ndarray:
     """The weighted prototypes, added one after the other."""
     total = np.zeros(prototypes.shape[1:])

@@ -138,7 +138,7 @@ def test_an_unknown_rule_is_refused_with_the_presets():
 
 @pytest.mark.parametrize("rule", list(RULES))
 @pytest.mark.parametrize("size", SIZES)
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_every_rule_matches_its_twin(rule, size, data):
     prediction = data.draw(predictions(rule=RULES[rule], max_count=2))
@@ -150,6 +150,24 @@ def test_every_rule_matches_its_twin(rule, size, data):
         expected, margin = reference.decoded(logits, in_frames, letterbox, RULES[rule], size)
         sure = (margin > 1e-3) | (margin == 0)  # what a crop before resizing leaves is exactly at the threshold
         np.testing.assert_array_equal(mask[sure], expected[sure])
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+@pytest.mark.parametrize("size", SIZES)
+@settings(max_examples=15)
+@given(data=st.data())
+def test_soft_masks_and_cropped_logits_match_their_twin(rule, size, data):
+    prediction = data.draw(predictions(rule=RULES[rule], max_count=2))
+    letterbox = prediction.letterbox
+    soft, cropped = prediction.probabilities(size), prediction.logits(size, crop=True)
+    for index, (weights, box) in enumerate(zip(prediction.weights, prediction.canvas_boxes, strict=True)):
+        in_frames = {frame: letterbox.from_canvas(box, frame).tolist() for frame in SIZES}
+        logits = reference.summed_terms(weights, prediction.prototypes)
+        values, left = reference.cropped_softly(logits, in_frames, letterbox, RULES[rule], size, RULES[rule].squash)
+        expected = values if RULES[rule].squash else 1 / (1 + np.exp(-values))
+        np.testing.assert_allclose(soft[index], np.where(left, expected, 0), atol=1e-3)
+        values, left = reference.cropped_softly(logits, in_frames, letterbox, RULES[rule], size, squash=False)
+        np.testing.assert_allclose(cropped[index], np.where(left, values, 0), atol=1e-3)
 
 
 @given(letterboxes(), st.sampled_from(["before", "after"]), st.data())

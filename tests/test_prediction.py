@@ -82,7 +82,7 @@ def test_an_invertible_change_of_basis_changes_no_mask(prediction, seed):
 
 @pytest.mark.parametrize("rule", list(RULES))
 @pytest.mark.parametrize("size", SIZES)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_a_mask_is_where_the_probability_is_over_a_half(rule, size, data):
     prediction = data.draw(predictions(rule=RULES[rule]))

@@ -267,6 +267,24 @@ def test_five_channels_are_refused(runtime, tmp_path):
         maskprism.load(path, runtime=runtime)
 
 
+def test_other_inputs_than_one_image_are_refused(tmp_path):
+    model = Tiny().model()
+    model.graph.input.append(onnx.helper.make_tensor_value_info("prompt", onnx.TensorProto.FLOAT, [1, 4]))
+    onnx.save(model, tmp_path / "prompted.onnx")
+    with pytest.raises(ModelError, match=r"takes images \[1, 3, 64, 64\] .*, prompt \[1, 4\] .*; expected one image"):
+        maskprism.load(tmp_path / "prompted.onnx")
+    flat = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1, 12])
+    same = onnx.helper.make_tensor_value_info("same", onnx.TensorProto.FLOAT, [1, 12])
+    identity = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["images"], ["same"])], "flat", [flat], [same])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(identity, opset_imports=opset, ir_version=9), tmp_path / "flat.onnx")
+    with pytest.raises(ModelError, match=r"takes images \[1, 12\] .*; expected one image tensor of 4 axes"):
+        maskprism.load(tmp_path / "flat.onnx")
+    pytest.importorskip("openvino")
+    with pytest.raises(ModelError, match="expected one image input of 4 axes"):
+        maskprism.load(tmp_path / "flat.onnx", runtime="openvino")
+
+
 def test_a_runtime_of_five_channels_is_refused():
     runtime = FunctionRuntime(lambda batch: [], NetworkInput(1, 64, 64, channels=5))
     with pytest.raises(ModelError, match=r"takes images of 5 channels; expected 3 \(colour\) or 1 \(grey\)"):
