@@ -45,7 +45,8 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
     header = 84 if sheet.subtitle else 52
     footer = (26 * len(sheet.notes) + 8 if sheet.notes else 0) + (48 if sheet.scale else 0)
     height = header + rows * (cell_h + band) + _GAP * (rows - 1) + footer + _MARGIN
-    page = np.full((height, width, 3), 255, dtype=np.uint8)
+    page = np.empty((height, width, 3), dtype=np.uint8)
+    page.fill(255)
     left = (width - (columns * cell_w + joint * (columns - 1))) // 2
 
     places = [
@@ -60,27 +61,25 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
         dy, dx = (cell_h - picture.shape[0]) // 2, (cell_w - picture.shape[1]) // 2
         page[y + band + dy : y + band + dy + picture.shape[0], x + dx : x + dx + picture.shape[1]] = picture
 
-    image = Image.fromarray(page)
-    pen = ImageDraw.Draw(image)
-    pen.text((_MARGIN, 14), _fit(sheet.title, _TITLE_SIZE, width), palette.INK, font(_TITLE_SIZE, bold=True))
+    _write(page, (_MARGIN, 14), _fit(sheet.title, _TITLE_SIZE, width), palette.INK, font(_TITLE_SIZE, bold=True))
     if sheet.subtitle:
-        pen.text((_MARGIN, 52), _fit(sheet.subtitle, _TEXT_SIZE, width), palette.MUTED, font(_TEXT_SIZE))
+        _write(page, (_MARGIN, 52), _fit(sheet.subtitle, _TEXT_SIZE, width), palette.MUTED, font(_TEXT_SIZE))
     for panel, (x, y) in zip(sheet.panels, places, strict=True):
         if panel.title:
             ink = {1: palette.POSITIVE, -1: palette.NEGATIVE, 0: palette.INK}[panel.sign]
-            pen.text((x + 8, y + 14), panel.title, ink, font(_BAND_SIZE, bold=panel.sign != 0), anchor="lm")
+            _write(page, (x + 8, y + 14), panel.title, ink, font(_BAND_SIZE, bold=panel.sign != 0), anchor="lm")
         if panel.joint:
             middle = y + band + cell_h // 2
-            pen.text((x - joint // 2, middle), panel.joint, palette.INK, font(40, bold=True), anchor="mm")
-        _draw_labels(pen, panel, x, y + band, cell_w, cell_h)
+            _write(page, (x - joint // 2, middle), panel.joint, palette.INK, font(40, bold=True), anchor="mm")
+        _draw_labels(page, panel, x, y + band, cell_w, cell_h)
     bottom = height - _MARGIN - footer + 14
     if sheet.scale:
-        _draw_scale(image, pen, sheet.scale, _MARGIN, bottom)
+        _draw_scale(page, sheet.scale, _MARGIN, bottom)
         bottom += 44
     for note in sheet.notes:
-        pen.text((_MARGIN, bottom), _fit(note, _TEXT_SIZE, width), palette.MUTED, font(_TEXT_SIZE))
+        _write(page, (_MARGIN, bottom), _fit(note, _TEXT_SIZE, width), palette.MUTED, font(_TEXT_SIZE))
         bottom += 26
-    return np.asarray(image)
+    return page
 
 
 def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
@@ -192,39 +191,56 @@ def _contours(logits: np.ndarray, size: tuple[int, int], box: tuple[int, int, in
     yield from cv2.findContours(above, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
 
 
-def _draw_labels(pen: ImageDraw.ImageDraw, panel: Panel, x: int, y: int, cell_w: int, cell_h: int) -> None:
+def _draw_labels(page: Picture, panel: Panel, x: int, y: int, cell_w: int, cell_h: int) -> None:
     """Chips at box corners, moved down where they would cover one another."""
     height, width = panel.size_hw
     zoom = min(cell_w / width, cell_h / height)
     left, top = x + (cell_w - round(width * zoom)) // 2, y + (cell_h - round(height * zoom)) // 2
     letters = font(max(14, round(max(cell_w, cell_h) / 64)))
-    taken: list[tuple[float, float, float, float]] = []
+    line = round(letters.size) + 8
+    taken: list[tuple[int, int, int, int]] = []
     for label in panel.labels:
-        length, line = letters.getlength(label.text) + 10, letters.size + 8
-        lx = min(max(left + label.xy[0] * zoom, left), max(left + width * zoom - length, left))
-        ly = max(top + label.xy[1] * zoom - line, top)
+        length = round(letters.getlength(label.text)) + 10
+        lx = round(min(max(left + label.xy[0] * zoom, left), max(left + width * zoom - length, left)))
+        ly = round(max(top + label.xy[1] * zoom - line, top))
         while any(lx < t[2] and t[0] < lx + length and ly < t[3] and t[1] < ly + line for t in taken):
             ly += line
-        ly = min(ly, top + height * zoom - line)
+        ly = min(ly, round(top + height * zoom) - line)
         taken.append((lx, ly, lx + length, ly + line))
-        pen.rectangle((lx, ly, lx + length, ly + line), fill=label.colour)
+        page[max(ly, 0) : ly + line, lx : lx + length] = label.colour
         ink = palette.PAPER if palette.is_dark(label.colour) else palette.INK
-        pen.text((lx + 5, ly + line / 2), label.text, ink, letters, anchor="lm")
+        _write(page, (lx + 5, ly + line // 2), label.text, ink, letters, anchor="lm")
 
 
-def _draw_scale(
-    image: Image.Image,
-    pen: ImageDraw.ImageDraw,
-    scale: tuple[float, palette.MapName, str],
-    x: int,
-    y: int,
-) -> None:
+def _draw_scale(page: Picture, scale: tuple[float, palette.MapName, str], x: int, y: int) -> None:
     limit, name, label = scale
-    ramp = palette.lookup_table(name)[np.linspace(0, 255, 320).astype(int)]
-    image.paste(Image.fromarray(np.repeat(ramp[None], 16, axis=0)), (x, y))
-    pen.rectangle((x, y, x + 320, y + 16), outline=palette.FRAME)
+    page[y : y + 16, x : x + 320] = palette.lookup_table(name)[np.linspace(0, 255, 320).astype(int)]
     letters = font(_TEXT_SIZE)
-    pen.text((x, y + 18), f"{-limit:.2f}".replace("-", "−"), palette.MUTED, letters)
-    pen.text((x + 160, y + 18), "0", palette.MUTED, letters, anchor="ma")
-    pen.text((x + 320, y + 18), f"{limit:+.2f}", palette.MUTED, letters, anchor="ra")
-    pen.text((x + 336, y + 8), label, palette.INK, letters, anchor="lm")
+    _write(page, (x, y + 18), f"{-limit:.2f}".replace("-", "−"), palette.MUTED, letters)
+    _write(page, (x + 160, y + 18), "0", palette.MUTED, letters, anchor="ma")
+    _write(page, (x + 320, y + 18), f"{limit:+.2f}", palette.MUTED, letters, anchor="ra")
+    _write(page, (x + 336, y + 8), label, palette.INK, letters, anchor="lm")
+
+
+def _write(
+    page: Picture,
+    xy: tuple[int, int],
+    text: str,
+    colour: palette.RGB,
+    letters: ImageFont.FreeTypeFont,
+    anchor: str = "la",
+) -> None:
+    """Blend a line of text into the page; what leaves the page is cut off. Anchors are those of Pillow."""
+    left, top, right, bottom = (math.floor(v) for v in letters.getbbox(text, anchor=anchor))
+    width, height = right - left + 1, bottom - top + 1
+    if not text or width <= 0 or height <= 0:
+        return
+    ink = Image.new("L", (width, height))
+    ImageDraw.Draw(ink).text((-left, -top), text, 255, letters, anchor=anchor)
+    x, y = xy[0] + left, xy[1] + top
+    cut_x, cut_y = max(-x, 0), max(-y, 0)
+    region = page[y + cut_y : y + height, x + cut_x : x + width]
+    if not region.size:
+        return
+    share = np.asarray(ink, dtype=np.float32)[cut_y:, cut_x:][: region.shape[0], : region.shape[1], None] / 255
+    region[:] = (region + share * (np.array(colour, dtype=np.float32) - region) + 0.5).astype(np.uint8)
