@@ -121,6 +121,11 @@ def test_ties_keep_index_order():
     assert parts.order("weight").tolist() == [0, 2, 1, 3]
     assert parts.order("magnitude").tolist() == [0, 1, 2, 3]
     assert Decomposition(prediction[1]).order("effect").tolist() == [0, 1, 2, 3]
+    rng = np.random.default_rng(0)
+    weights = rng.integers(-2, 3, 64).astype(np.float32)
+    many = replace(pair()[[0]], coefficients=weights[None], prototypes=np.ones((64, 8, 8), dtype=np.float32))
+    for by, key in (("weight", -weights), ("magnitude", -np.abs(weights)), ("effect", -np.abs(weights))):
+        assert Decomposition(many[0]).order(by).tolist() == sorted(range(64), key=lambda k, key=key: key[k])
 
 
 def test_unknown_orders_and_indices_are_refused():

@@ -68,6 +68,7 @@ def test_other_outputs_are_passed_over():
         ({"end2end": False, "nms": True}, "end2end"),
         ({"end2end": False, "nms": False}, "yolov8"),
         ({"end2end": False}, "yolov8"),
+        ({"names": {0: "cat", 1: "dog"}}, "yolov8"),
     ],
 )
 def test_two_classes_in_rows_need_metadata(metadata, family):
@@ -77,6 +78,15 @@ def test_two_classes_in_rows_need_metadata(metadata, family):
         found(shapes)
     assert found(shapes, forced="yolov8").classes == 2
     assert found(shapes, forced="end2end").family == "end2end"
+
+
+def test_one_class_in_rows_of_yolov5_needs_its_name():
+    shapes = [(1, 25200, 38), PROTO]  # 5 + 1 + 32, or 25200 finished rows
+    layout = found(shapes, names={0: "cat"})  # YOLOv5 writes no more than names and stride
+    assert (layout.family, layout.classes) == ("yolov5", 1)
+    assert found(shapes, forced="yolov5").classes == 1
+    with pytest.raises(ModelError, match=r"several ways: end2end: .*yolov5: rows.*layout="):
+        found(shapes)
 
 
 @pytest.mark.parametrize("shape", [(1, 116, 1234), (1, 1234, 116)])
@@ -170,12 +180,12 @@ def test_yolov8_columns():
 
 def test_yolov5_rows_multiply_scores_by_objectness_and_leave_coefficients_raw():
     rows = np.array(
-        [[20, 30, 10, 20, 0.5, 0.1, 0.8, -1, 2], [50, 60, 4, 4, 0.5, 0.4, 0.2, 3, 4], [9, 9, 2, 2, 0.2, 1, 1, 5, 6]],
+        [[50, 60, 4, 4, 0.6, 0.4, 0.2, 3, 4], [9, 9, 2, 2, 0.2, 1, 1, 5, 6], [20, 30, 10, 20, 0.5, 0.1, 0.8, -1, 2]],
         dtype=np.float32,
     )
     layout = Layout("yolov5", 0, 1, True, False, 2, 2)
     found = layout.read_rows([rows[None], np.zeros((1, 2, 2, 2))], 0, (64, 64), GOOD)
-    np.testing.assert_allclose(found.scores, [0.4])  # 0.5 * 0.8; 0.5 * 0.4 and 0.2 * 1 are too low
+    np.testing.assert_allclose(found.scores, [0.4])  # 0.5 * 0.8; 0.6 * 0.4 and 0.2 * 1 are too low
     assert found.classes.tolist() == [1]
     assert found.objectness.tolist() == [0.5]
     assert found.coefficients.tolist() == [[-1, 2]]

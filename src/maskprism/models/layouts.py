@@ -306,7 +306,8 @@ def _force(
 def _decide_by_metadata(found: list[Layout], metadata: Metadata) -> list[Layout]:
     if len(found) > 1 and metadata.names:
         found = [layout for layout in found if layout.classes in (None, len(metadata.names))] or found
-    if len(found) > 1 and metadata.end2end is not None:
+    # A file that names its classes and has finished rows says so.
+    if len(found) > 1 and (metadata.end2end is not None or metadata.names):
         finished = metadata.end2end or bool(metadata.nms)
         found = [layout for layout in found if (layout.family == "end2end") == finished] or found
     if len(found) > 1 and metadata.version:  # Ultralytics writes it, and never rows with objectness
