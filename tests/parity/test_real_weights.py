@@ -1,0 +1,25 @@
+"""Real weights over all photographs of coco128-seg, against Ultralytics with the same file and settings."""
+
+from __future__ import annotations
+
+import pytest
+
+import maskprism
+from parity.comparison import Tally, ask
+
+
+@pytest.mark.parametrize("file", ["yolov8n-seg.pt", "yolov8n-seg.onnx"])
+def test_every_photograph_of_coco128(real_data, photographs, file):
+    from ultralytics import YOLO
+
+    path = real_data / "models" / file
+    yolo, model = YOLO(str(path), task="segment"), maskprism.load(path)
+    assert model.spec.rectangular == (path.suffix == ".pt")
+    canvas, native = Tally(), Tally()
+    for photograph in photographs:
+        prediction = model.predict(photograph)
+        canvas.add(prediction, *ask(yolo, str(photograph), retina=False))
+        native.add(prediction.with_rule("retina"), *ask(yolo, str(photograph), retina=True))
+    for tally in (canvas, native):
+        tally.check(at_least=600)
+        assert tally.worst_iou >= 0.999, tally
