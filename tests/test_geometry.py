@@ -94,6 +94,28 @@ def test_a_window_is_a_part_of_the_whole(letterbox, size, unpad, seed):
     np.testing.assert_allclose(window, whole[top:bottom, left:right], atol=1e-5)
 
 
+def interpolated(values: np.ndarray, places_y: np.ndarray, places_x: np.ndarray) -> np.ndarray:
+    """Values between cells, one line after the other; beyond the ends the ends."""
+    rows = np.array([np.interp(places_x, np.arange(values.shape[1]), row) for row in values])
+    return np.array([np.interp(places_y, np.arange(values.shape[0]), column) for column in rows.T]).T
+
+
+@pytest.mark.parametrize(("image_hw", "left", "right"), [((1080, 810), 20, 140), ((4000, 3000), 20, 140)])
+def test_resampling_at_real_sizes(image_hw, left, right):
+    letterbox = Letterbox.fit(image_hw, (640, 640))
+    values = np.random.default_rng(2).normal(0, 5, (160, 160)).astype(np.float32)
+    on_canvas = (np.arange(640) + 0.5) / 4 - 0.5
+    np.testing.assert_allclose(
+        letterbox.resample(values, "canvas"), interpolated(values, on_canvas, on_canvas), atol=1e-3
+    )
+    height, width = image_hw
+    rows, columns = slice(height // 2, height // 2 + 200), slice(width - 150, width)
+    found = letterbox.resample(values, "image", "whole", rows, columns)
+    places_y = (np.arange(height)[rows] + 0.5) * 160 / height - 0.5
+    places_x = (np.arange(width)[columns] + 0.5) * (right - left) / width - 0.5
+    np.testing.assert_allclose(found, interpolated(values[:, left:right], places_y, places_x), atol=2e-3)
+
+
 def test_a_stretch_has_no_padding_to_cut_and_is_resized_at_once():
     letterbox = Letterbox.stretch((97, 41), (550, 550)).with_grid((138, 138))
     values = np.random.default_rng(0).normal(0, 5, (138, 138)).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -447,6 +448,20 @@ def test_dynamic_axes_cut_the_canvas_to_a_rectangle(family, tmp_path):
         assert len(alone) == 1
     assert maskprism.load(tmp_path / "tiny.onnx", imgsz=160).spec.input_hw == (160, 160)
     assert maskprism.load(tmp_path / "tiny.onnx", imgsz=(100, 160)).spec.input_hw == (128, 160)
+
+
+def test_one_dynamic_side_keeps_the_other(tmp_path):
+    model = Tiny(dynamic=True, metadata=ultralytics_metadata(canvas_hw=(96, 96))).model()
+    height = model.graph.input[0].type.tensor_type.shape.dim[2]
+    height.dim_value = 64
+    onnx.save(model, tmp_path / "band.onnx")
+    band = maskprism.load(tmp_path / "band.onnx")
+    assert (band.spec.input_hw, band.spec.rectangular) == ((64, 96), False)
+    for hw in ((100, 20), (20, 100)):
+        assert band.predict(np.zeros((*hw, 3), dtype=np.uint8)).letterbox.canvas_hw == (64, 96)
+    assert maskprism.load(tmp_path / "band.onnx", imgsz=(64, 120)).spec.input_hw == (64, 128)
+    with pytest.raises(InputError, match=r"imgsz is 96 x 96; band\.onnx takes exactly 64 x any \(height x width\)"):
+        maskprism.load(tmp_path / "band.onnx", imgsz=96)
 
 
 def test_the_version_in_the_metadata_chooses_the_rule_and_the_user_overrides_it(tmp_path):

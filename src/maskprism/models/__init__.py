@@ -81,7 +81,7 @@ class Model:
         canvas_hw = _canvas(runtime, imgsz, metadata, name)
         self.batch = runtime.input.batch or batch
         self._rectangle_stride = (
-            (metadata.stride or 32) if runtime.input.height is None or runtime.input.width is None else None
+            (metadata.stride or 32) if runtime.input.height is None and runtime.input.width is None else None
         )
         shapes = self._probe(canvas_hw, name)
         self.layout: Layout = detect_layout(
@@ -187,7 +187,8 @@ class Model:
             return [output.shape for output in self.runtime(self._stack([grey], canvas_hw))]
         except Exception as error:  # whatever the runtime raises when a network cannot run
             raise ModelError(
-                f"{name}: the network does not run on a canvas of {canvas_hw[1]} x {canvas_hw[0]} pixels ({error})"
+                f"{name}: the network does not run on a canvas of {canvas_hw[1]} x {canvas_hw[0]} pixels "
+                f"({' '.join(str(error).split())})"
             ) from error
 
 
@@ -279,17 +280,16 @@ def to_canvas(photograph: UInt8[np.ndarray, "H W 3"], letterbox: Letterbox) -> U
 def _canvas(runtime: Runtime, imgsz: int | tuple[int, int] | None, metadata: Metadata, name: str) -> tuple[int, int]:
     fixed = (runtime.input.height, runtime.input.width)
     wanted = None if imgsz is None else _height_width(imgsz)
-    if fixed[0] is not None and fixed[1] is not None:
-        if wanted is not None and wanted != fixed:
-            raise InputError(
-                f"imgsz is {wanted[0]} x {wanted[1]}; {name} takes exactly {fixed[0]} x {fixed[1]} (height x width)"
-            )
-        return fixed[0], fixed[1]
+    if wanted is not None and any(side not in (None, asked) for side, asked in zip(fixed, wanted, strict=True)):
+        raise InputError(
+            f"imgsz is {wanted[0]} x {wanted[1]}; {name} takes exactly {fixed[0] or 'any'} x {fixed[1] or 'any'} "
+            "(height x width)"
+        )
     height, width = wanted or metadata.imgsz or (640, 640)
     stride = metadata.stride or 32
-    if height < stride or width < stride:
+    if (fixed[0] is None and height < stride) or (fixed[1] is None and width < stride):
         raise InputError(f"imgsz is {height} x {width}; expected at least the stride, {stride}")
-    return -(-height // stride) * stride, -(-width // stride) * stride
+    return fixed[0] or -(-height // stride) * stride, fixed[1] or -(-width // stride) * stride
 
 
 def _height_width(imgsz: int | Sequence[int]) -> tuple[int, int]:
