@@ -28,6 +28,8 @@ def network(batch: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarr
             row[:4, j] = 14 + 18 * j, 32, 16 + 4 * j, 20 + 10 * brightness
             row[4 + j % CLASSES, j] = 0.4 + 0.2 * j
             row[4 + CLASSES :, j] = np.sin(np.arange(PROTOTYPES) + 9 * brightness + j)
+            if j == 2:  # nowhere positive: a mask without a pixel
+                row[4 + CLASSES :, j] = 0, 0, 0, -1 - brightness
     return rows, prototypes
 
 
@@ -42,6 +44,18 @@ def fake_model(
         sha256=sha256,
     )
     return Model(runtime, name="fake", keep=Thresholds(conf=conf), **options)
+
+
+def v5_model() -> Model:
+    """The layout of YOLOv5: rows with objectness, three per cell of the grid."""
+
+    def function(batch: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        rows = np.zeros((len(batch), 252, 5 + 2 + PROTOTYPES), dtype=np.float32)
+        rows[:, 7] = [32, 32, 30, 30, 0.8, 0.1, 0.9, *range(1, PROTOTYPES + 1)]
+        return rows, np.ones((len(batch), PROTOTYPES, 16, 16), dtype=np.float32)
+
+    runtime = FunctionRuntime(function, NetworkInput(1, 64, 64), {"task": "segment", "names": {0: "cat", 1: "dog"}})
+    return Model(runtime, name="v5", keep=Thresholds())
 
 
 def write_images(folder: Path, count: int, *, start: int = 0, suffix: str = ".png") -> list[Path]:

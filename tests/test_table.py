@@ -14,28 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import maskprism
-from fake_network import PROTOTYPES, fake_model, write_images
+from fake_network import PROTOTYPES, fake_model, v5_model, write_images
 from maskprism.columns import differences, image_records, image_schema, instance_schema, settings_of
 from maskprism.errors import TableError
 from maskprism.extract import extract
-from maskprism.models import Model
-from maskprism.models.layouts import Thresholds
-from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.table import CoefficientTable, TablePaths, TableWriter, read_batches
 
 COLUMNS = "image image_width image_height instance class_id class_name score x1 y1 x2 y2 mask_area mask_empty".split()
-
-
-def v5_model() -> Model:
-    """The layout of YOLOv5: rows with objectness, three per cell of the grid."""
-
-    def network(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.zeros((len(batch), 252, 5 + 2 + PROTOTYPES), dtype=np.float32)
-        rows[:, 7] = [32, 32, 30, 30, 0.8, 0.1, 0.9, *range(1, PROTOTYPES + 1)]
-        return rows, np.ones((len(batch), PROTOTYPES, 16, 16), dtype=np.float32)
-
-    runtime = FunctionRuntime(network, NetworkInput(1, 64, 64), {"task": "segment", "names": {0: "cat", 1: "dog"}})
-    return Model(runtime, name="v5", keep=Thresholds())
 
 
 @pytest.fixture(scope="module")
