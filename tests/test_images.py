@@ -203,7 +203,7 @@ def test_a_truncated_jpeg_is_refused_wherever_it_is_cut(options, thumbnail, tmp_
     cuts |= {int(len(data) * part) for part in np.linspace(0.05, 0.99, 40)}
     for cut in sorted(cuts):
         path.write_bytes(data[:cut])
-        with pytest.raises(ImageError, match=r"cut\.jpg: (the image is truncated; its end is missing|not an image)"):
+        with pytest.raises(ImageError, match=r"cut\.jpg: the image is truncated; its end is missing"):
             read_image(path)
 
 
@@ -217,10 +217,16 @@ def test_a_truncated_jpeg_is_refused_wherever_it_is_cut(options, thumbnail, tmp_
         bytes(range(256)) * 20,
     ],
 )
-def test_what_follows_the_end_of_a_jpeg_does_not_matter(trailing, tmp_path, tiny):
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}], ids=str)
+def test_what_follows_the_end_of_a_jpeg_does_not_matter(options, trailing, tmp_path, tiny):
+    data = jpeg(**options)
     path = tmp_path / "motion.jpg"
-    path.write_bytes(with_thumbnail(jpeg()) + trailing)
-    np.testing.assert_array_equal(read_image(path), cv2.imdecode(np.frombuffer(jpeg(), np.uint8), cv2.IMREAD_COLOR))
+    path.write_bytes(with_thumbnail(data) + trailing)
+    np.testing.assert_array_equal(read_image(path), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+    path.write_bytes(with_thumbnail(data)[:-2] + b"\x00\x00")  # as long, but without its end
+    with pytest.raises(ImageError, match="the image is truncated"):
+        read_image(path)
+    path.write_bytes(with_thumbnail(data) + trailing)
     predicts(tiny, path, (80, 100))
 
 

@@ -146,7 +146,9 @@ def test_an_instance_below_the_threshold_everywhere_is_empty():
     coefficients[1] = 0
     prediction = replace(prediction, coefficients=coefficients)
     assert prediction.empty.tolist() == [False, True, False, False]
-    assert prediction.areas("image")[1] == 0
+    for rule in ("ultralytics", "ultralytics-8.2", "ultralytics-8.4.83", "no-crop"):  # at the threshold is not above it
+        assert prediction.with_rule(rule).areas("image")[1] == 0
+        assert not prediction.with_rule(rule).masks("image")[1].any()
 
 
 # --- objectness (YOLOv5) --------------------------------------------------------------------------
