@@ -130,35 +130,14 @@ def inside(shape: tuple[int, int], box: list[float], padding: int = 0, rounded: 
     ).reshape(shape)
 
 
-def decoded(
-    logits: np.ndarray, boxes: dict[str, list[float]], letterbox: Letterbox, rule: MaskRule, size: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """The mask of one instance and, at each pixel, how far its value is from the threshold.
-
-    `boxes` has the box in each frame. Squash (or not), crop on the grid (or not), resize, threshold,
-    crop at the final size (or not).
-    """
-    values = np.asarray(logits, dtype=float)
-    if rule.squash:
-        values = np.array([[1 / (1 + math.exp(-v)) for v in row] for row in values.tolist()])
-    crop = rule.crop_image if size == "image" else rule.crop
-    if crop == "before":
-        values = np.where(inside(values.shape, boxes["grid"], rule.crop_padding, rule.round_box), values, 0)
-    values = resampled(values, letterbox, size, rule.unpad)
-    threshold = 0.5 if rule.squash else 0.0
-    mask = values > threshold
-    margin = np.abs(values - threshold)
-    if crop == "after":
-        kept = inside(values.shape, boxes[size], 0, rule.round_box)
-        mask &= kept
-        margin = np.where(kept, margin, np.inf)
-    return mask, margin
-
-
 def cropped_softly(
     logits: np.ndarray, boxes: dict[str, list[float]], letterbox: Letterbox, rule: MaskRule, size: str, squash: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the rule would threshold (squashed on the grid or not), and which pixels the box leaves."""
+    """What the rule thresholds, and which pixels its crop leaves.
+
+    Squash (or not), crop on the grid (or not), resize, crop at the final size (or not). `boxes` has
+    the box in each frame.
+    """
     values = np.asarray(logits, dtype=float)
     if squash:
         values = 1 / (1 + np.exp(-values))
@@ -171,6 +150,15 @@ def cropped_softly(
     if crop == "none":
         return values, np.ones(values.shape, dtype=bool)
     return values, inside(values.shape, boxes[size], 0, rule.round_box)
+
+
+def decoded(
+    logits: np.ndarray, boxes: dict[str, list[float]], letterbox: Letterbox, rule: MaskRule, size: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mask of one instance and, at each pixel, how far its value is from the threshold."""
+    values, left = cropped_softly(logits, boxes, letterbox, rule, size, rule.squash)
+    threshold = 0.5 if rule.squash else 0.0
+    return (values > threshold) & left, np.where(left, np.abs(values - threshold), np.inf)
 
 
 def summed_terms(weights: np.ndarray, prototypes: np.ndarray, indices: list[int] | None = None) -> np.ndarray:

@@ -295,6 +295,7 @@ def test_a_stack_over_the_limit_is_refused_with_what_to_do(monkeypatch):
 
 def test_300_instances_on_24_megapixels_stay_within_memory():
     """In a process of its own, whose peak is that of this prediction alone."""
+    pytest.importorskip("resource")
     code = textwrap.dedent(
         """
         import resource
