@@ -99,10 +99,7 @@ def read_batches(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
                 yield _from_csv(pa.Table.from_batches([batch]), schema)
             return
         with pq.ParquetFile(path) as file:
-            if not file.schema_arrow.equals(schema):
-                raise TableError(
-                    f"{path}: has the columns {', '.join(file.schema_arrow.names)}; expected {', '.join(schema.names)}"
-                )
+            _refuse_other_columns(path, file.schema_arrow, schema)
             for batch in file.iter_batches(_ROW_GROUP):
                 yield pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata)
     except (OSError, pa.ArrowException) as error:
@@ -215,14 +212,22 @@ def _from_csv(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _open_csv(path: Path, schema: pa.Schema) -> Any:
     expected = _to_csv(schema.empty_table()).schema
-    return pa_csv.open_csv(
+    reader = pa_csv.open_csv(
         path,
         read_options=pa_csv.ReadOptions(block_size=_CSV_BLOCK),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True),
-        convert_options=pa_csv.ConvertOptions(
-            column_types=expected, include_columns=expected.names, null_values=[""], strings_can_be_null=False
-        ),
+        convert_options=pa_csv.ConvertOptions(column_types=expected, null_values=[""], strings_can_be_null=False),
     )
+    _refuse_other_columns(path, reader.schema, expected)
+    return reader
+
+
+def _refuse_other_columns(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
+    if not found.equals(expected):
+        raise TableError(
+            f"{path}: has the columns {', '.join(found.names)}; expected {', '.join(expected.names)}. "
+            "Put the file back as it was written, or choose another name"
+        )
 
 
 def _there(path: Path) -> bool:
