@@ -12,7 +12,9 @@ in TOOD (Feng et al. 2021), CIoU (Zheng et al. 2020), mask loss of cross-entropy
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import io
 import json
 import math
 import os
@@ -21,16 +23,20 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from maskprism.scenes import NAMES, draw_scene
+
+if TYPE_CHECKING:
+    import onnx
 
 SIDE = 320
 STRIDES = (8, 16, 32)
@@ -213,7 +219,7 @@ def draw_all(folder: Path, count: int, workers: int) -> tuple[np.ndarray, np.nda
         _open(folder, count, "w+")[2][:] = -1
         bounds = np.linspace(0, count, workers * 8 + 1).astype(int)
         with ProcessPoolExecutor(workers) as pool:
-            for job in [pool.submit(_draw_range, str(folder), a, b, count) for a, b in zip(bounds, bounds[1:])]:
+            for job in [pool.submit(_draw_range, str(folder), a, b, count) for a, b in pairwise(bounds)]:
                 job.result()
     return _open(folder, count, "r")
 
@@ -233,8 +239,8 @@ def batches(
             picture, owner = np.rot90(picture, turns), np.rot90(owner, turns)
             if mirror:
                 picture, owner = picture[:, ::-1], owner[:, ::-1]
-            pictures.append(torch.from_numpy(np.ascontiguousarray(picture[..., rng.permutation(3)])))
-            owners.append(torch.from_numpy(np.ascontiguousarray(owner)))
+            pictures.append(torch.from_numpy(np.array(picture[..., rng.permutation(3)])))
+            owners.append(torch.from_numpy(np.array(owner)))
         images = torch.stack(pictures).permute(0, 3, 1, 2).float().div_(255)
         yield images, _truth(torch.stack(owners), torch.from_numpy(scenes[2][chosen].astype(np.int64)))
 
@@ -307,7 +313,9 @@ def losses(raw: Raw, truth: Truth, centres: Tensor, strides: Tensor, masks_per_i
     image, place, mine = image[keep], place[keep], mine[keep]
     h, w = raw.prototypes.shape[2:]
     per_image = torch.bincount(image, minlength=len(owners)).tolist()
-    mixed = [c @ p.flatten(1) for c, p in zip(raw.coefficients[image, place].split(per_image), raw.prototypes)]
+    mixed = [
+        c @ p.flatten(1) for c, p in zip(raw.coefficients[image, place].split(per_image), raw.prototypes, strict=True)
+    ]
     logits = torch.cat(mixed).reshape(-1, h, w)
     truths = truth.masks[image, mine]
     x1, y1, x2, y2 = ((edge / 4)[:, None, None] for edge in truth.boxes[image, mine].unbind(-1))
@@ -334,9 +342,7 @@ def train(options: argparse.Namespace, folder: Path) -> Network:
     started = time.monotonic()
     scenes = draw_all(folder, options.scenes, options.threads)
     print(f"{options.scenes} scenes drawn in {time.monotonic() - started:.0f} s", flush=True)
-    network = Network(len(NAMES))
-    if options.channels_last:
-        network = network.to(memory_format=torch.channels_last)
+    network = Network(len(NAMES)).to(memory_format=torch.channels_last)
     print(f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters", flush=True)
     average = copy.deepcopy(network).eval()
     decayed = [p for p in network.parameters() if p.ndim > 1]
@@ -346,7 +352,6 @@ def train(options: argparse.Namespace, folder: Path) -> Network:
     )
     centres, strides = locations()
     started, step, sums = time.monotonic(), 0, dict.fromkeys(GAINS, 0.0)
-    forward = torch.compile(network) if options.compile else network
     for images, truth in batches(scenes, options.batch, options.steps, options.seed):
         # The rate rises, then falls as a cosine; with --minutes the fall follows the clock instead of steps.
         share = step / options.steps
@@ -357,10 +362,8 @@ def train(options: argparse.Namespace, folder: Path) -> Network:
         rate = options.rate * min((step + 1) / 300, 0.5 * (1 + math.cos(math.pi * share)) + 0.005)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        if options.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
-            raw = forward(images)
+        with torch.autocast("cpu", torch.bfloat16, enabled=not options.full_precision):
+            raw = network(images.contiguous(memory_format=torch.channels_last))
         parts = losses(raw, truth, centres, strides)
         loss = sum(GAINS[name] * part for name, part in parts.items())
         optimiser.zero_grad(set_to_none=True)
@@ -376,7 +379,7 @@ def train(options: argparse.Namespace, folder: Path) -> Network:
                 else:
                     mean.copy_(value)
         for name, part in parts.items():
-            sums[name] += float(part)
+            sums[name] += part.item()
         if step % 50 == 0:
             text = "  ".join(f"{name} {value / 50:.3f}" for name, value in sums.items())
             minutes = (time.monotonic() - started) / 60
@@ -388,3 +391,152 @@ def train(options: argparse.Namespace, folder: Path) -> Network:
     if options.checkpoint:
         torch.save(average.state_dict(), options.checkpoint)
     return average
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+
+def export(network: Network, path: Path, *, opset: int = 17) -> None:
+    """Write ONNX with weights of 16 bits (computation and interface stay at 32) and YOLO metadata."""
+    import onnx
+
+    network = copy.deepcopy(network).eval().to(memory_format=torch.contiguous_format)
+    for module in network.modules():
+        if isinstance(module, Conv):
+            module.fold()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.onnx.export(
+        Packed(network).eval(),
+        (torch.zeros(1, 3, SIDE, SIDE),),
+        str(path),
+        input_names=["images"],
+        output_names=["output0", "output1"],
+        opset_version=opset,
+        dynamo=False,
+    )
+    model = onnx.load(str(path))
+    _halve(model)
+    described = {
+        "description": "Sample network of maskprism: instance segmentation of drawn scenes",
+        "author": "The maskprism authors",
+        "date": date.today().isoformat(),
+        "license": "MIT",
+        "task": "segment",
+        "stride": str(max(STRIDES)),
+        "imgsz": str([SIDE, SIDE]),
+        "names": str(NAMES),
+    }
+    onnx.helper.set_model_props(model, described)
+    model.producer_name, model.producer_version, model.doc_string = "maskprism", "", ""
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+
+
+def _halve(model: onnx.ModelProto) -> None:
+    """Keep the kernels of convolutions as float16, with a cast to float32 in front of their use."""
+    import onnx
+
+    kernels = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.name in kernels:
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+            name = tensor.name
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, f"{name}.half"))
+            casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+# --- judgement ------------------------------------------------------------------------------------
+
+
+def judge(path: Path, count: int = 500) -> dict[str, dict[str, float]]:
+    """COCO metrics of boxes and of masks at photograph size on scenes of unseen seeds."""
+    from pycocotools import mask as rle
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    from maskprism import load
+
+    model = load(path, conf=0.001, iou=0.7, max_det=100)
+    images, truths, found = [], [], []
+    for number in range(count):
+        scene = draw_scene(JUDGING_SEED + number)
+        images.append({"id": number, "height": SIDE, "width": SIDE})
+        for class_id, box, mask in zip(scene.classes, scene.boxes, scene.masks, strict=True):
+            truth = {"id": len(truths) + 1, "image_id": number, "category_id": int(class_id), "iscrowd": 0}
+            code = rle.encode(np.asfortranarray(mask))
+            truths.append(truth | {"bbox": _xywh(box), "area": int(mask.sum()), "segmentation": code})
+        prediction = model.predict(scene.photograph)
+        for instance, mask in zip(prediction, prediction.masks("image"), strict=True):
+            row = {"image_id": number, "category_id": instance.class_id, "score": instance.score}
+            code = rle.encode(np.asfortranarray(mask))
+            found.append(row | {"bbox": _xywh(instance.box), "segmentation": code})
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth_set = COCO()
+        truth_set.dataset = {
+            "images": images,
+            "annotations": truths,
+            "categories": [{"id": k, "name": v} for k, v in NAMES.items()],
+        }
+        truth_set.createIndex()
+        results: dict[str, dict[str, float]] = {}
+        for kind, title in (("bbox", "box"), ("segm", "mask")):
+            rows = [row if kind == "segm" else {k: v for k, v in row.items() if k != "segmentation"} for row in found]
+            scored = COCOeval(truth_set, truth_set.loadRes(rows), kind)
+            scored.evaluate()
+            scored.accumulate()
+            scored.summarize()
+            precision = scored.eval["precision"]  # IoU thresholds, recalls, classes, areas, limits
+            results[title] = {"AP": scored.stats[0], "AP50": scored.stats[1], "AP75": scored.stats[2]}
+            for i, name in NAMES.items():
+                values = precision[:, :, i, 0, -1]
+                results[title][f"AP {name}"] = values[values >= 0].mean()
+                results[title][f"AP50 {name}"] = values[0][values[0] >= 0].mean()
+    return {title: {name: round(float(value), 4) for name, value in rows.items()} for title, rows in results.items()}
+
+
+def _xywh(box: np.ndarray) -> list[float]:
+    x1, y1, x2, y2 = (float(v) for v in box)
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+# --- command --------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Train, export, judge; parts of it with --export or --judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("sample.onnx"), help="ONNX file to write, or to judge")
+    parser.add_argument(
+        "--export", type=Path, metavar="CHECKPOINT", help="only write this checkpoint as ONNX, judge it"
+    )
+    parser.add_argument("--judge", action="store_true", help="only judge the file named by --output")
+    parser.add_argument("--scenes", type=int, default=6000, help="training scenes to draw")
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--minutes", type=float, help="end after so much training time, with the rate falling to match")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--full-precision", action="store_true", help="train without bfloat16")
+    parser.add_argument("--checkpoint", type=Path, help="keep averaged weights here every 500 steps")
+    parser.add_argument("--folder", type=Path, help="keep drawn scenes here (2.5 GB); a temporary folder unless given")
+    options = parser.parse_args()
+    if options.export:
+        network = Network(len(NAMES))
+        network.load_state_dict(torch.load(options.export, weights_only=True))
+        export(network, options.output)
+    elif not options.judge:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = options.folder or Path(temporary)
+            folder.mkdir(parents=True, exist_ok=True)
+            export(train(options, folder), options.output)
+    print(f"{options.output}: {options.output.stat().st_size / 2**20:.2f} MiB")
+    print(json.dumps(judge(options.output), indent=2))
+
+
+if __name__ == "__main__":
+    main()
