@@ -108,6 +108,8 @@ def test_differences_name_what_determines_rows() -> None:
     assert "conf: 0.25 in the table, 0.5 now" in found
     assert any(line.startswith("rule.name: ") and line.endswith('"yolact" now') for line in found)
     assert all(line.startswith(("conf", "rule.")) for line in found)
+    other = settings_of(v5_model(), Path("/photos"))
+    assert [line.split(":")[0] for line in differences(old, other)] == ["model", "model_sha256"]
     many = {str(i): f"class number {i}" for i in range(80)}
     assert len(differences(old, dict(old, names=many))[0]) < 250
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 METADATA_KEY = b"maskprism"
 _NOT_COMPARED = ("maskprism", "model")
+_OF_MODEL = ("layout", "prototypes", "objectness", "names")
 
 IMAGE_SCHEMA = pa.schema(
     [
@@ -60,6 +61,8 @@ def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[
     """Every setting that determines rows and differs, as "conf: 0.25 in the table, 0.5 now"."""
     old, new = _flat(recorded), _flat(wanted)
     names = [name for name in {**old, **new} if name not in _NOT_COMPARED]
+    if old.get("model_sha256") != new.get("model_sha256"):  # the rest of a model follows from which one it is
+        names = ["model", *(name for name in names if name not in _OF_MODEL and not name.startswith("rule."))]
     return [
         f"{name}: {_short(old.get(name))} in the table, {_short(new.get(name))} now"
         for name in names

@@ -285,7 +285,7 @@ class _Extractor:
                     raise image
                 decoded[name] = read_image(image)
             except (MaskprismError, MemoryError, cv2.error) as error:
-                finished[name] = _Extracted(name, None, None, _one_line(error))
+                finished[name] = _Extracted(name, None, None, _one_line(error).removeprefix(f"{image}: "))
         if sum(image.size // 3 for image in decoded.values()) > LARGE_PIXELS:
             with self._one_large:
                 finished |= self._ask(decoded)

@@ -6,6 +6,7 @@ import os
 import re
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset(".avif .bmp .dib .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 VIDEO_SUFFIXES = frozenset(".asf .avi .gif .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm .wmv".split())
 _JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff]", re.DOTALL)
+_ONE_CATCHES = Lock()  # the filters of warnings are those of the whole process
 MAX_PIXELS = 170_000_000
 """Images that unpack to more pixels than this are refused before they are decoded."""
 
@@ -78,7 +80,7 @@ def _refuse_bombs(path: Path, data: bytes) -> None:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
+        with _ONE_CATCHES, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # also those of damaged EXIF data
             with Image.open(BytesIO(data)) as header:
                 width, height = header.size
