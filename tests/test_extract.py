@@ -21,6 +21,7 @@ import maskprism
 from fake_network import fake_model, network, v5_model, write_images
 from maskprism.errors import ImageError, InputError, ModelError, TableError
 from maskprism.extract import extract, in_order
+from maskprism.parts import UnfinishedTable
 from maskprism.table import CoefficientTable
 
 SUFFIXES = (".parquet", ".csv")
@@ -371,6 +372,32 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     assert extract(tmp_path / "photos", fake_model(), tmp_path / "t.csv").skipped == 4
     extract(tmp_path / "photos", fake_model(), tmp_path / "reference.csv")
     assert_same(tmp_path / "t.csv", tmp_path / "reference.csv")
+
+
+@pytest.mark.parametrize(("owner", "name"), [(os, "replace"), (UnfinishedTable, "commit")])
+def test_ctrl_c_around_a_commit_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    write_images(tmp_path / "photos", 3)
+    extract(tmp_path / "photos", fake_model(), tmp_path / "reference.parquet")
+    function = getattr(owner, name)
+    for moment in range(1, 4 if name == "commit" else 11):
+        out = tmp_path / f"{moment}" / "t.parquet"
+        calls = 0
+
+        def interrupted(*args: object, moment: int = moment) -> None:
+            nonlocal calls
+            calls += 1
+            function(*args)
+            if calls == moment:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                extract(tmp_path / "photos", fake_model(), out, workers=1, flush_s=0)
+        extract(tmp_path / "photos", fake_model(), out)
+        assert_same(out, tmp_path / "reference.parquet")
 
 
 @pytest.mark.parametrize("moment", [1, 4, 9])

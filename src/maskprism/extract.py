@@ -253,15 +253,16 @@ class _Run:
 
     def _flush(self) -> None:
         self._flushed_at = time.monotonic()
-        if not self._waiting:
+        # Taken off the list first: an interruption from here on must not commit them a second time.
+        images, self._waiting = self._waiting, []
+        if not images:
             return
-        rows = instance_table([image.columns for image in self._waiting if image.columns is not None], self._schema)
+        rows = instance_table([image.columns for image in images if image.columns is not None], self._schema)
         records: list[tuple[Any, ...]] = []
-        for image in self._waiting:
+        for image in images:
             height, width = image.size_hw or (None, None)
             records.append((image.name, width, height, image.status, image.instances, image.message))
         self._unfinished.commit(rows, image_records(records, self._settings))
-        self._waiting.clear()
 
     def _report(self) -> None:
         if self._on_progress is not None:
