@@ -117,24 +117,34 @@ def extract(
 
     Parameters
     ----------
-    source: a folder (with its subfolders), a glob pattern, an image, a video, or a `.txt` file
-        with one path per line.
-    model: see `maskprism.load`. On a CPU `load(..., threads=1)` is fastest here, because every
-        worker runs the network on an image of its own.
-    out: a `.parquet` or `.csv` file.
-    on_progress: called with the number of images done (those of earlier runs included), their
-        total or None (an estimate for videos), and the number that failed in this call.
-    workers: threads; one per processor unless given.
-    overwrite: start over instead of continuing; replaces only tables of maskprism.
-    flush_s: at most this many seconds of work are lost when killed.
+    source
+        a folder (with its subfolders), a glob pattern, an image, a video, or a `.txt` file with one path per line.
+    model
+        see `maskprism.load`. On a CPU `load(..., threads=1)` is fastest here, because every worker
+        runs the network on an image of its own.
+    out
+        a `.parquet` or `.csv` file.
+    on_progress
+        called with the number of images done (those of earlier runs included), their total or
+        None (an estimate for videos), and the number that failed in this call.
+    workers
+        threads; one per processor unless given.
+    overwrite
+        start over instead of continuing; replaces only tables of maskprism.
+    flush_s
+        about this many seconds of work are lost when killed.
 
     Raises
     ------
-    ImageError: the source is missing, unreadable or holds no images.
-    TableError: `out` was made with another model or settings, is not ours, is being written by
-        another process, or cannot be written.
-    ModelError: the network fails on one image after the other.
-    InputError: an argument is out of range.
+    ImageError
+        the source is missing, unreadable or holds no images.
+    TableError
+        `out` was made with another model or settings, is not ours, is being written by another
+        process, or cannot be written.
+    ModelError
+        the network fails on one image after the other.
+    InputError
+        an argument is out of range.
     """
     started = time.perf_counter()
     if workers is not None and workers < 1:
