@@ -1,6 +1,6 @@
 """Make the generated parts of the documentation: docs/cli.md and docs/images.
 
-    python utils/make_docs.py
+python utils/make_docs.py
 """
 
 from __future__ import annotations

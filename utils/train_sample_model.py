@@ -17,7 +17,6 @@ import copy
 import io
 import json
 import math
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from maskprism.scenes import NAMES, draw_scene
 
@@ -336,29 +335,43 @@ GAINS = {"class": 1.0, "box": 5.0, "mask": 4.0, "dice": 2.0}
 
 
 def train(options: argparse.Namespace, folder: Path) -> Network:
-    """Train for a fixed number of steps; returns the running average of the weights."""
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
+    """Train for a fixed number of steps; returns the running average of the weights.
+
+    Every worker is a process of one thread with its own batches; gradients are averaged at every step.
+    """
     started = time.monotonic()
-    scenes = draw_all(folder, options.scenes, options.threads)
+    draw_all(folder, options.scenes, options.workers)
     print(f"{options.scenes} scenes drawn in {time.monotonic() - started:.0f} s", flush=True)
-    network = Network(len(NAMES)).to(memory_format=torch.channels_last)
-    print(f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters", flush=True)
-    average = copy.deepcopy(network).eval()
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=options.rate
+    checkpoint = options.checkpoint or folder / "average.pt"
+    (folder / "meeting").unlink(missing_ok=True)
+    torch.multiprocessing.spawn(_work, (options, folder, checkpoint), options.workers)
+    network = Network(len(NAMES))
+    network.load_state_dict(torch.load(checkpoint, weights_only=True))
+    return network
+
+
+def _work(rank: int, options: argparse.Namespace, folder: Path, checkpoint: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder.resolve()}/meeting", rank=rank, world_size=options.workers
     )
+    torch.manual_seed(options.seed)  # the same weights everywhere
+    network = Network(len(NAMES)).to(memory_format=torch.channels_last)
+    torch.manual_seed(options.seed + rank)
+    average = copy.deepcopy(network).eval()
+    parameters = list(network.parameters())
+    if rank == 0:
+        print(f"{sum(p.numel() for p in parameters) / 1e6:.2f} M parameters", flush=True)
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.02},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=options.rate)
     centres, strides = locations()
-    started, step, sums = time.monotonic(), 0, dict.fromkeys(GAINS, 0.0)
-    for images, truth in batches(scenes, options.batch, options.steps, options.seed):
-        # The rate rises, then falls as a cosine; with --minutes the fall follows the clock instead of steps.
-        share = step / options.steps
-        if options.minutes:
-            share = max(share, (time.monotonic() - started) / (60 * options.minutes))
-        if share >= 1:
-            break
+    scenes = _open(folder, options.scenes, "r")
+    started, step, share, sums = time.monotonic(), 0, 0.0, dict.fromkeys(GAINS, 0.0)
+    for images, truth in batches(scenes, options.batch // options.workers, options.steps, options.seed + rank):
+        # The rate rises, then falls as a cosine over the steps, or over the clock with --minutes.
         rate = options.rate * min((step + 1) / 300, 0.5 * (1 + math.cos(math.pi * share)) + 0.005)
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -368,29 +381,46 @@ def train(options: argparse.Namespace, folder: Path) -> Network:
         loss = sum(GAINS[name] * part for name, part in parts.items())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-        optimiser.step()
         step += 1
-        decay = 0.998 * (1 - math.exp(-step / 400))
-        with torch.no_grad():
-            for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(value, 1 - decay)
-                else:
-                    mean.copy_(value)
+        clock = (time.monotonic() - started) / (60 * options.minutes) if options.minutes else 0.0
+        share = _average_gradients(parameters, max(step / options.steps, clock))
+        nn.utils.clip_grad_norm_(parameters, 10.0)
+        optimiser.step()
+        _follow(average, network, 0.998 * (1 - math.exp(-step / 400)))
         for name, part in parts.items():
             sums[name] += part.item()
-        if step % 50 == 0:
+        if rank == 0 and step % 50 == 0:
             text = "  ".join(f"{name} {value / 50:.3f}" for name, value in sums.items())
             minutes = (time.monotonic() - started) / 60
             print(f"step {step:6d}  {minutes:6.1f} min  rate {rate:.5f}  {text}", flush=True)
             sums = dict.fromkeys(GAINS, 0.0)
-        if step % 500 == 0 and options.checkpoint:
-            torch.save(average.state_dict(), options.checkpoint)
-    print(f"{step} steps of {options.batch} in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
-    if options.checkpoint:
-        torch.save(average.state_dict(), options.checkpoint)
-    return average
+        if rank == 0 and (step % 250 == 0 or share >= 1):
+            torch.save(average.state_dict(), checkpoint)
+        if share >= 1:
+            break
+    if rank == 0:
+        print(f"{step} steps of {options.batch} in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+    distributed.destroy_process_group()
+
+
+def _average_gradients(parameters: list[nn.Parameter], share: float) -> float:
+    """Average gradients over all workers in place; also the share of training done, which they must agree on."""
+    flat = torch.cat([*(p.grad.flatten() for p in parameters), torch.tensor([share])])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    *parts, agreed = flat.split([*(p.numel() for p in parameters), 1])
+    for p, part in zip(parameters, parts, strict=True):
+        p.grad.copy_(part.view_as(p))
+    return agreed.item()
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
 
 
 # --- export ---------------------------------------------------------------------------------------
@@ -517,10 +547,10 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=6000, help="training scenes to draw")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--minutes", type=float, help="end after so much training time, with the rate falling to match")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=8, help="scenes a step, over all workers")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=2, help="processes that share every batch")
     parser.add_argument("--full-precision", action="store_true", help="train without bfloat16")
     parser.add_argument("--checkpoint", type=Path, help="keep averaged weights here every 500 steps")
     parser.add_argument("--folder", type=Path, help="keep drawn scenes here (2.5 GB); a temporary folder unless given")

@@ -20,8 +20,10 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ impo
     from maskprism.models import load as load
     from maskprism.prediction import Instance as Instance
     from maskprism.prediction import Prediction as Prediction
+    from maskprism.table import CoefficientTable as CoefficientTable
 
 _HOMES = {
+    "CoefficientTable": "table",
     "Decomposition": "decompose",
     "Edit": "decompose",
     "Instance": "prediction",

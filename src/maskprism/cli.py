@@ -226,8 +226,13 @@ def extract(
 
     network = _load(model, reading, detections, threads=1)
     with _progress("extracting", None) as (progress, task):
+        started = False
 
         def show(done: int, total: int | None, failed: int) -> None:
+            nonlocal started
+            if not started:  # what earlier runs did is no part of the rate
+                progress.reset(task, completed=done, total=total)
+                started = True
             progress.update(task, completed=done, total=total, failed=_failed(failed))
 
         summary = run(source, network, out, on_progress=show, overwrite=overwrite)

@@ -121,7 +121,7 @@ def _features(
     """Grid images in the units of a last layer before SiLU: positions, colours, edges, object groups."""
     height, width = grid_hw
     small = cv2.resize(photograph, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j].astype(np.float32)
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j].astype(np.float32)
     grey = small.mean(axis=2)
     edges = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     shapes = [
