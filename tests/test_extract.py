@@ -558,12 +558,15 @@ def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path / "photos" / "b" / "deep", 1)
     write_images(tmp_path / "photos [x]", 1)
     (tmp_path / "photos" / "a" / "000.txt").write_text("label")
+    (tmp_path / "link").symlink_to(tmp_path / "photos", target_is_directory=True)
     monkeypatch.chdir(tmp_path)
     for pattern, expected in (
         ("photos/**/*.png", ["a/000.png", "a/001.png", "b/deep/000.png"]),
         (str(tmp_path / "photos" / "a" / "*"), ["000.png", "001.png"]),
         ("photos/a/00[1-9].png", ["001.png"]),
         ("photos [x]/*.png", ["000.png"]),
+        ("link/a/*.png", ["000.png", "001.png"]),
+        (str(tmp_path / "link" / "**" / "000.png"), ["a/000.png", "b/deep/000.png"]),
         ("photos/a/../b/*/000.png", ["deep/000.png"]),
     ):
         extract(pattern, fake_model(), "t.csv", overwrite=True)

@@ -166,14 +166,14 @@ def _matching(pattern: Path) -> ImageFiles:
     # A folder whose own name looks like a wildcard is a folder.
     while len(rest) > 1 and (root / rest[0]).is_dir():
         root /= rest.pop(0)
+    root = root.resolve()
     found = [root / match for match in glob.glob(str(Path(*rest)), root_dir=root, recursive=True)]  # noqa: PTH207
     images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not images:
         raise ImageError(
             f"{pattern}: the pattern matches {len(found)} files and no image; expected files ending in {_suffixes()}"
         )
-    root = root.resolve()
-    return ImageFiles(root, _sorted([Path(os.path.abspath(path)) for path in images], root))  # noqa: PTH100
+    return ImageFiles(root, _sorted([Path(os.path.normpath(path)) for path in images], root))
 
 
 def _listed(text_file: Path) -> ImageFiles:
