@@ -42,7 +42,7 @@ REFERENCE_SIDE = 320
 """Sizes in this module are pixels of a scene whose shorter side is this; other scenes scale them."""
 SMALLEST_AREA = 120
 """Visible pixels that every object keeps."""
-SMALLEST_SHARE = 0.35
+SMALLEST_SHARE = 0.5
 """Share of its whole shape that every object shows: the rest may be hidden or beyond the border."""
 _FEWEST, _MOST = 3, 12
 _TRIES = 12
@@ -242,7 +242,7 @@ _OUTLINES: tuple[Callable[[Generator], Outline], ...] = (
 )
 _RADII = {7: (38.0, 78.0)}
 """Range of half the longest side, where it differs from the usual one."""
-_USUAL_RADII = (18.0, 66.0)
+_USUAL_RADII = (20.0, 66.0)
 
 
 def _place(
