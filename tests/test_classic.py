@@ -106,6 +106,28 @@ def test_another_model_is_not_mixed_in(project: Path, model: Path) -> None:
     assert (project / "mask_coefficients.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize("text", ["name,value\na,1\nb,2", "name,value", "image_name,type,mask_1\n"])
+def test_a_file_of_something_else_is_left_alone(project: Path, model: Path, text: str) -> None:
+    (project / "other.csv").write_text(text)
+    result = run("src/extract_features.py", "--model", model, "--csv_filename", "other.csv", cwd=project)
+    assert result.returncode == 1
+    assert "has other columns" in result.stderr
+    assert (project / "other.csv").read_text() == text
+
+
+def test_images_that_differ_only_in_the_suffix_keep_figures_apart(project: Path, model: Path) -> None:
+    cv2.imwrite(str(project / "data" / "a.jpg"), cv2.imread(str(project / "data" / "b.png")))
+    assert run("src/extract_features.py", "--model", model, cwd=project).returncode == 0
+    figures = {p.name for p in (project / "visualizations").glob("*.png")}
+    assert figures == {"a.jpg_prototypes.png", "a.png_prototypes.png", "b_prototypes.png"}
+
+
+def test_figures_are_no_input_of_the_next_run(project: Path, model: Path) -> None:
+    for _ in range(2):
+        assert run("src/extract_features.py", "--model", model, "--images_folder", ".", cwd=project).returncode == 0
+    assert len(rows_of(project / "mask_coefficients.csv")) == 3
+
+
 def test_folders_and_names_are_options(project: Path, model: Path) -> None:
     (project / "data").rename(project / "photos here")
     result = run(

@@ -6,8 +6,10 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -76,6 +78,9 @@ def test_info(model: Path) -> None:
 def test_info_takes_the_rule_and_layout(model: Path) -> None:
     spec = json.loads(run("info", model, "--rule", "retina", "--layout", "yolov8", "--json").stdout)
     assert spec["rule"]["size"] == "image"
+    says(run("info", model, "--rule", "yolov5"), "multiplies coefficients by objectness", "'ultralytics-8.2'")
+    says(run("info", model, "--runtime", "ultralytics"), "leave runtime out")
+    says(run("info", model, "--device", "cuda:7"), "cuda:7")
     says(run("info", model, "--rule", "sharp"), "there is no mask rule 'sharp'", "retina")
     says(run("info", model, "--layout", "end2end"), "no detections that fit")
 
@@ -95,10 +100,16 @@ def test_explain_takes_several_images_and_instances(model: Path, photographs: Pa
     assert result.returncode == 0, result.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"a", "a.png"}  # same names stay apart
     assert (tmp_path / "a" / "02-crop.png").exists()
-    says(
-        run("explain", images[0], "--model", model, "--out", tmp_path, "--instance", "9"),
-        "instance 9 is out of range: a.png has 3 instances (0..2)",
-    )
+    result = run("explain", *images, "--model", model, "--out", tmp_path / "9", "--instance", "9")
+    says(result, "instance 9 is out of range: a.png has 3 instances (0..2)", "2 failed")
+    assert (tmp_path / "9" / "a" / "overview.png").exists()
+
+
+def test_results_are_no_input_of_the_next_run(model: Path, photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes((photographs / "a.png").read_bytes())
+    for _ in range(2):
+        result = run("explain", ".", "--model", model, "--out", "pictures", cwd=tmp_path)
+        assert "6 pictures of 1 images" in result.stdout, result.stdout + result.stderr
 
 
 def test_explain_without_instances_draws_the_overview(model: Path, photographs: Path, tmp_path: Path) -> None:
@@ -139,6 +150,40 @@ def test_extract_writes_a_table(model: Path, photographs: Path, tmp_path: Path) 
     assert "3 were in the table before" in again.stdout
     mixed = run("extract", photographs, "--model", model, "--out", table, "--conf", "0.5")
     says(mixed, "conf: 0.25 in the table, 0.5 now", "overwrite")
+
+
+def test_frames_of_a_video_get_folders_alike(model: Path, photographs: Path, tmp_path: Path) -> None:
+    frame = cv2.imread(str(photographs / "a.png"))
+    video = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, frame.shape[1::-1])
+    for _ in range(3):
+        video.write(frame)
+    video.release()
+    result = run("explain", tmp_path / "clip.avi", "--model", model, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {f"clip.avi#00000{n}" for n in range(3)}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent differently")
+def test_ctrl_c_says_how_to_go_on(model: Path, photographs: Path, tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(600):
+        (many / f"{number}.png").symlink_to(photographs / "a.png")
+    process = subprocess.Popen(
+        [*COMMAND, "extract", many, "--model", model, "--out", tmp_path / "t.csv"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "t.csv.parts").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output = "".join(process.communicate(timeout=60))
+    if process.returncode != 0:  # it may have finished first on a very fast machine
+        assert process.returncode == 130, output
+        assert "interrupted; the same command goes on where it stopped" in output
+        assert "Traceback" not in output
 
 
 def test_extract_fails_when_every_image_fails(model: Path, tmp_path: Path) -> None:

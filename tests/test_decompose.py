@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -247,3 +248,18 @@ def test_a_bare_index_is_refused_with_what_to_write(name):
 def test_an_edit_of_nothing_found():
     nothing = pair()[[]]
     assert len(Edit(drop=[1]).apply(nothing)) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": [3]}, "scale is \\[3\\]; expected numbers by prototype index"),
+        ({"scale": {3: "x"}}, "scale\\[3\\] is 'x'; expected a finite number"),
+        ({"set": {1: float("nan")}}, "set\\[1\\] is nan; expected a finite number"),
+        ({"scale": {1: float("inf")}}, "expected a finite number"),
+        ({"drop": None}, "drop is None"),
+    ],
+)
+def test_edits_of_something_else_than_numbers_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Edit(**change)

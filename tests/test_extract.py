@@ -571,6 +571,9 @@ def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         extract(pattern, fake_model(), "t.csv", overwrite=True)
         assert list(images_of(tmp_path / "t.csv")) == expected
+    (tmp_path / "photos" / "b" / "loop").symlink_to(tmp_path / "photos", target_is_directory=True)
+    extract("photos/**/*.png", fake_model(), "t.csv", overwrite=True)
+    assert list(images_of(tmp_path / "t.csv")) == ["a/000.png", "a/001.png", "b/deep/000.png"]
     # A pattern and its folder name the images alike, so one can continue the other.
     extract("photos/**/00[1-9].png", fake_model(), "u.csv")
     assert extract("photos", fake_model(), "u.csv").skipped == 1

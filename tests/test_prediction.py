@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -336,3 +337,23 @@ def test_300_instances_on_24_megapixels_stay_within_memory():
     count, all_there, megabytes = summary.split()
     assert (count, all_there) == ("300", "True")
     assert int(megabytes) < 600
+
+
+def three() -> Prediction:
+    return four()[:3]
+
+
+@pytest.mark.parametrize(
+    "key", [True, (0, 1), np.array([0.5]), [5], [-4], np.array([True, False]), np.zeros((2, 2), int)]
+)
+def test_indices_that_mean_nothing_are_refused(key: Any) -> None:
+    prediction = three()
+    with pytest.raises(IndexError):
+        prediction[key]
+
+
+def test_arrays_without_axes_index_like_numbers() -> None:
+    prediction = three()
+    assert prediction[np.array(1)].index == 1
+    assert prediction[np.int64(-1)].index == 2
+    assert prediction[[-1, 0]].scores.tolist() == prediction.scores[[-1, 0]].tolist()

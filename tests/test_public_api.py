@@ -80,7 +80,7 @@ def test_every_error_is_one_that_the_command_line_catches(name):
 
 def test_errors_are_also_those_of_python():
     assert issubclass(errors.InputError, ValueError)
-    error = errors.MissingExtraError("drawing", package="plotter", extra="plots")
+    error = errors.MissingExtraError.of("drawing", package="plotter", extra="plots")
     assert isinstance(error, ImportError)
     assert str(error) == (
         "drawing needs the package plotter, which is not installed; install it with: pip install 'maskprism[plots]'"

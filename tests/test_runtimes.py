@@ -170,8 +170,8 @@ def test_code_in_metadata_is_refused_and_not_run(key, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("{0: 'cat', 1: 'dog'}", "the metadata names 2 classes, the outputs hold 3"),
-        ("{}", "the metadata names 0 classes, the outputs hold 3"),
+        ("{0: 'cat', 1: 'dog'}", "the metadata names 2 classes, and the outputs read as 'yolov8' hold 3"),
+        ("{}", "the metadata names 0 classes, and the outputs read as 'yolov8' hold 3"),
         ("'cat'", "the metadata entry 'names' is 'cat'; expected class names by class id"),
         ("{'cat': 0}", "expected class names by class id"),
         ("17", "expected class names by class id"),

@@ -7,18 +7,19 @@ mask_1 .. mask_K`, and figures beside it; whatever is done is skipped when they 
 from __future__ import annotations
 
 import csv
+import io
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cyclopts import App, Parameter
 
 from maskprism.errors import InputError, MaskprismError, TableError
-from maskprism.images import read_image
-from maskprism.sources import open_source
+from maskprism.sources import ImageFiles, VideoFile, open_source
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -149,7 +150,12 @@ def generate_visualizations(
 def run(command: Callable[..., int]) -> None:
     """Run one of the commands on the command line; mistakes end in one line and exit code 1."""
     keep_underscores = Parameter(name_transform=str)
-    app = App(help_format="markdown", default_parameter=keep_underscores, result_action="return_value")
+    app = App(
+        help_format="markdown",
+        default_parameter=keep_underscores,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
     app.default(command)
     try:
         sys.exit(app())
@@ -184,25 +190,24 @@ def _over_images(
 
     from maskprism.views import raster
 
-    source = open_source(images_folder)
+    source = open_source(images_folder, without=save_folder)
     model = f"{network.spec.name} {network.spec.sha256[:12]}"
     columns = [*columns, "model"]
     done = _rows_done(csv_path, columns, model)
+    figure_names = _figure_names(source)
     written = skipped = 0
     failed: list[str] = []
     with _appending(csv_path, columns) as append:
         for item in source.pending(done):
             try:
-                if isinstance(item.image, MaskprismError):
-                    raise item.image
-                photograph = read_image(item.image)
+                photograph = item.read()
                 prediction = replace(network.predict(photograph), source=item.name)
                 if not len(prediction):
                     print(f"{item.name}: no instance above {network.keep.conf}; skipped")
                     skipped += 1
                     continue
                 instance = prediction[int(np.argmax(prediction.scores))]
-                figure = save_folder / f"{Path(item.name).with_suffix('')}_{figure_suffix}.png"
+                figure = save_folder / f"{figure_names.get(item.name, item.name)}_{figure_suffix}.png"
                 raster.save(sheet(photograph, instance), figure)
             except InputError:
                 raise
@@ -219,23 +224,33 @@ def _over_images(
     return 1 if failed and not (written or skipped or done) else 0
 
 
+def _figure_names(source: ImageFiles | VideoFile) -> dict[str, str]:
+    """Names without suffix, but for images of a folder that differ in nothing else."""
+    if isinstance(source, VideoFile):
+        return {}
+    names = [item.name for item in source.pending(frozenset())]
+    stems = Counter(str(PurePosixPath(name).with_suffix("")) for name in names)
+    return {
+        name: stem if stems[stem] == 1 else name
+        for name in names
+        for stem in [str(PurePosixPath(name).with_suffix(""))]
+    }
+
+
 def _rows_done(path: Path, columns: Sequence[str], model: str) -> set[str]:
     """The images that a CSV file has; a last line that an interruption cut short is removed."""
-    if not path.exists():
+    if not path.exists() or path.stat().st_size == 0:
         return set()
     try:
-        text = path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):
-            path.write_bytes(whole)
-        rows = list(csv.reader(whole.decode("utf-8").splitlines()))
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        rows = list(csv.reader(io.StringIO(whole.decode("utf-8"), newline="")))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path}: cannot be read as CSV ({error})") from None
-    if not rows:
-        return set()
-    if rows[0] != list(columns):
+    found = rows[0] if rows else data.decode("utf-8", errors="replace").split(",")
+    if found != list(columns)[: len(found)] or (rows and len(found) < len(columns)):
         raise TableError(
-            f"{path}: has other columns ({', '.join(rows[0][:4])}, ... {len(rows[0])} in all) than this run would "
+            f"{path}: has other columns ({', '.join(found[:4])}, ... {len(found)} in all) than this run would "
             f"write ({', '.join(columns[:4])}, ... {len(columns)} in all); choose another --csv_filename"
         )
     if others := {row[-1] for row in rows[1:]} - {model}:
@@ -243,7 +258,9 @@ def _rows_done(path: Path, columns: Sequence[str], model: str) -> set[str]:
             f"{path}: has rows of another model ({', '.join(sorted(others))}; this one is {model}); "
             "choose another --csv_filename"
         )
-    return {row[0] for row in rows[1:] if row}
+    if len(whole) < len(data):  # it is ours, and an interruption cut its last line short
+        path.write_bytes(whole)
+    return {row[0] for row in rows[1:]}
 
 
 @contextmanager

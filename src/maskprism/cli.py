@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from maskprism import __version__
-from maskprism.errors import InputError, MaskprismError
+from maskprism.errors import MaskprismError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from maskprism.models import Model
-    from maskprism.sources import ImageFiles, SourceImage, VideoFile
 
 app = App(
     name="maskprism",
     help="Take YOLO-seg instance masks apart: prototypes, coefficients, and how they add up.",
     version=__version__,
     help_format="markdown",
+    suppress_keyboard_interrupt=False,
 )
 
 _READING = Group("Reading the model", sort_key=10)
@@ -101,8 +101,8 @@ def info(
         + (" at most, cut to a rectangle around each photograph" if spec.rectangular else ""),
         "prototypes": f"{spec.prototypes} of {spec.grid_hw[0]} x {spec.grid_hw[1]} (stride {spec.stride})",
         "mask rule": spec.rule.name,
-        "written by": f"Ultralytics {spec.version}" if spec.version else "unknown",
-        "classes": f"{len(spec.names)}: " + ", ".join(f"{i} {name}" for i, name in spec.names.items()),
+        "version": f"Ultralytics {spec.version}" if spec.version else "unknown",
+        "classes": _classes(spec.names),
         "sha256": spec.sha256,
     }
     if json:
@@ -155,43 +155,28 @@ def explain(
     scale
         Colour scale of the prototype grid: one for all prototypes, or one for each.
     """
-    from dataclasses import replace
-
-    from maskprism.images import read_image
     from maskprism.sources import open_source
-    from maskprism.views.explain import write_explanation
-    from maskprism.views.sheets import best_instances
+    from maskprism.views.explain import explain_photographs
 
-    sources = [open_source(source) for source in images]
+    sources = [open_source(source, without=out) for source in images]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
     network = _load(model, reading, detections)
-    done = failures = pictures = 0
-    with _progress("explaining", sum(source.count() or 0 for source in sources) or None) as (progress, task):
-        for item, folder in _with_folders(sources):
+    total = sum(source.count() or 0 for source in sources) or None
+    with _progress("explaining", total) as (progress, task):
+        items = (item for source in sources for item in source.pending(frozenset()))
+        done = failed = pictures = 0
+        for explained in explain_photographs(items, network, out, instance, order=order, scale=scale):
             done += 1
-            try:
-                if isinstance(item.image, MaskprismError):
-                    raise item.image
-                photograph = read_image(item.image)
-                prediction = replace(network.predict(photograph), source=item.name)
-                chosen = best_instances(prediction, instance)
-                written = write_explanation(photograph, prediction, out / folder, chosen, order=order, scale=scale)
-            except InputError:
-                raise
-            except MaskprismError as error:
-                failures += 1
-                progress.console.print(f"failed: {error}", markup=False, highlight=False)
-            else:
-                pictures += len(written)
-                if not len(prediction):
-                    progress.console.print(
-                        f"{item.name}: no instance with a score above {detections.conf}; only the overview is drawn "
-                        "(lower --conf)",
-                        markup=False,
-                        highlight=False,
-                    )
-            progress.advance(task)
-    print(f"{pictures} pictures of {done - failures} images in {out}" + _failed(failures))
-    return 1 if failures == done else 0
+            failed += explained.failed
+            pictures += len(explained.pictures)
+            if explained.message:
+                progress.console.print(explained.message, markup=False, highlight=False, soft_wrap=True)
+            progress.update(task, completed=done, failed=_failed(failed))
+    print(f"{pictures} pictures of {done - failed} images in {out}" + _failed(failed))
+    return 1 if failed == done else 0
 
 
 @app.command
@@ -225,14 +210,11 @@ def extract(
     from maskprism.extract import extract as run
 
     network = _load(model, reading, detections, threads=1)
-    with _progress("extracting", None) as (progress, task):
-        started = False
+    with _progress("extracting", None, visible=False) as (progress, task):
 
         def show(done: int, total: int | None, failed: int) -> None:
-            nonlocal started
-            if not started:  # what earlier runs did is no part of the rate
-                progress.reset(task, completed=done, total=total)
-                started = True
+            if not progress.tasks[task].visible:  # what earlier runs did is no part of the rate
+                progress.reset(task, completed=done, total=total, visible=True)
             progress.update(task, completed=done, total=total, failed=_failed(failed))
 
         summary = run(source, network, out, on_progress=show, overwrite=overwrite)
@@ -248,9 +230,19 @@ def main() -> None:
         print(f"maskprism: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("maskprism: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        resumes = "extract" in sys.argv[1:2]
+        print(
+            "maskprism: interrupted" + ("; the same command goes on where it stopped" if resumes else ""),
+            file=sys.stderr,
+        )
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _classes(names: Mapping[int, str]) -> str:
+    if all(name == f"class{i}" for i, name in names.items()):
+        return f"{len(names)}, without names"
+    return f"{len(names)}: " + ", ".join(f"{i} {name}" for i, name in names.items())
 
 
 def _load(path: Path, reading: Reading, detections: Detections, *, threads: int | None = None) -> Model:
@@ -272,19 +264,8 @@ def _load(path: Path, reading: Reading, detections: Detections, *, threads: int 
     )
 
 
-def _with_folders(sources: list[ImageFiles | VideoFile]) -> Iterator[tuple[SourceImage, str]]:
-    """Every image with a folder name of its own: its name without the suffix, or with it if that is taken."""
-    taken: set[str] = set()
-    for item in (item for source in sources for item in source.pending(frozenset())):
-        candidates = [str(Path(item.name).with_suffix("")), item.name]
-        candidates += [f"{item.name} ({number})" for number in range(2, len(taken) + 3)]
-        folder = next(name for name in candidates if name not in taken)
-        taken.add(folder)
-        yield item, folder.lstrip("/")
-
-
 @contextmanager
-def _progress(verb: str, total: int | None) -> Iterator[tuple[Progress, TaskID]]:
+def _progress(verb: str, total: int | None, *, visible: bool = True) -> Iterator[tuple[Progress, TaskID]]:
     """A progress bar on stderr with rate and remaining time."""
     from rich.console import Console
     from rich.progress import (
@@ -311,7 +292,7 @@ def _progress(verb: str, total: int | None) -> Iterator[tuple[Progress, TaskID]]
         TextColumn("[red]{task.fields[failed]}"),
         console=Console(stderr=True),
     ) as progress:
-        yield progress, progress.add_task(verb, total=total, failed="")
+        yield progress, progress.add_task(verb, total=total, failed="", visible=visible)
 
 
 def _failed(count: int) -> str:

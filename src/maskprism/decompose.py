@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -31,9 +33,13 @@ class Decomposition:
 
     instance: Instance
 
+    def __post_init__(self) -> None:
+        if np.ndim(self.instance.weights) != 1:
+            raise InputError("a decomposition is of one instance, not of a prediction; take prediction[0] or another")
+
     @cached_property
     def terms(self) -> Float32[np.ndarray, "K h w"]:
-        """Weight times prototype; they sum to the logits."""
+        """Weight times prototype; they sum to the logits, up to float32 rounding."""
         return self.instance.weights[:, None, None] * self.instance.prototypes
 
     @cached_property
@@ -97,7 +103,7 @@ class Decomposition:
         return np.cumsum(self.terms[chosen], axis=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edit:
     """A change of coefficients: from a `Prediction` to the `Prediction` it would have been.
 
@@ -118,8 +124,12 @@ class Edit:
             indices = getattr(self, name)
             if indices is not None and not isinstance(indices, Iterable):
                 raise InputError(f"{name} is {indices!r}; expected a collection of indices, such as [{indices!r}]")
+            if indices is None and name == "drop":
+                raise InputError("drop is None; expected a collection of indices, () for none")
             # A generator could be applied only once.
             object.__setattr__(self, name, None if indices is None else tuple(indices))
+        for name in ("scale", "set"):
+            _check_numbers(name, getattr(self, name))
 
     def apply(self, prediction: Prediction) -> Prediction:
         """The prediction with edited coefficients. Raises InputError for an index out of range."""
@@ -138,6 +148,14 @@ class Edit:
         coefficients = prediction.coefficients.copy()
         coefficients[rows] = edited
         return replace(prediction, coefficients=coefficients)
+
+
+def _check_numbers(name: str, values: Any) -> None:
+    if not isinstance(values, Mapping):
+        raise InputError(f"{name} is {values!r}; expected numbers by prototype index, such as {{3: 0.5}}")
+    for index, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise InputError(f"{name}[{index!r}] is {value!r}; expected a finite number")
 
 
 def check_indices(

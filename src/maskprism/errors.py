@@ -26,8 +26,10 @@ class TableError(MaskprismError):
 class MissingExtraError(MaskprismError, ImportError):
     """An optional dependency is needed and not installed."""
 
-    def __init__(self, what: str, *, package: str, extra: str) -> None:
-        super().__init__(
+    @classmethod
+    def of(cls, what: str, *, package: str, extra: str) -> MissingExtraError:
+        """The message that names the install command."""
+        return cls(
             f"{what} needs the package {package}, which is not installed; "
             f"install it with: pip install 'maskprism[{extra}]'"
         )

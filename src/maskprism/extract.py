@@ -19,7 +19,6 @@ from threadpoolctl import threadpool_limits
 
 from maskprism.columns import image_records, instance_columns, instance_schema, instance_table, settings_of
 from maskprism.errors import InputError, MaskprismError, ModelError
-from maskprism.images import read_image
 from maskprism.parts import UnfinishedTable
 from maskprism.sources import SourceImage, open_source
 from maskprism.table import TablePaths
@@ -292,9 +291,7 @@ class _Extractor:
         decoded: dict[str, np.ndarray[Any, Any]] = {}
         for name, image in batch:
             try:
-                if isinstance(image, MaskprismError):
-                    raise image
-                decoded[name] = read_image(image)
+                decoded[name] = SourceImage(name, image).read()
             except (MaskprismError, MemoryError, cv2.error) as error:
                 finished[name] = _Extracted(name, None, None, _one_line(error).removeprefix(f"{image}: "))
         if sum(image.size // 3 for image in decoded.values()) > LARGE_PIXELS:
@@ -311,6 +308,8 @@ class _Extractor:
                 name: _Extracted(name, prediction.image_size, instance_columns(name, prediction))
                 for name, prediction in zip(decoded, predictions, strict=True)
             }
+        except InputError:  # an argument of the caller, not the image
+            raise
         except Exception as error:  # runtimes raise what they like
             if len(decoded) > 1:
                 return {

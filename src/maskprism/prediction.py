@@ -86,17 +86,11 @@ class Prediction:
     def __getitem__(self, key: slice | list[int] | list[bool] | np.ndarray[Any, Any]) -> Prediction: ...
     def __getitem__(self, key: Any) -> Instance | Prediction:
         """An int gives an `Instance`; a slice, index list or boolean array a `Prediction`."""
-        if isinstance(key, SupportsIndex) and not isinstance(key, np.ndarray):
-            index = key.__index__()
-            if not -len(self) <= index < len(self):
-                raise IndexError(
-                    f"instance {index} is out of range: the prediction has {len(self)} instances"
-                    + (f" (0..{len(self) - 1})" if len(self) else "")
-                )
-            return Instance(self, index % len(self))
-        rows = key if isinstance(key, slice) else np.asarray(key)
-        if isinstance(rows, np.ndarray) and rows.size == 0 and rows.dtype != bool:
-            rows = rows.astype(np.int64)
+        if isinstance(key, bool | tuple):
+            raise IndexError(f"cannot index a prediction with {key!r}; expected an int, a slice, a list or an array")
+        if isinstance(key, SupportsIndex) and getattr(key, "ndim", 0) == 0:
+            return Instance(self, int(self._rows(np.array([key.__index__()]))[0]))
+        rows = key if isinstance(key, slice) else self._rows(np.asarray(key))
         return replace(
             self,
             canvas_boxes=self.canvas_boxes[rows],
@@ -105,6 +99,22 @@ class Prediction:
             coefficients=self.coefficients[rows],
             objectness=None if self.objectness is None else self.objectness[rows],
         )
+
+    def _rows(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Checked indices, counted from the front, or a boolean per instance."""
+        if rows.dtype == bool:
+            if rows.shape != (len(self),):
+                raise IndexError(f"a boolean index has shape {rows.shape}; expected ({len(self)},), one per instance")
+            return rows
+        rows = rows.astype(np.int64) if rows.size == 0 else rows
+        if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+            raise IndexError(f"an index of {rows.dtype} with shape {rows.shape} is not a list of instance numbers")
+        for index in rows[(rows < -len(self)) | (rows >= len(self))][:1]:
+            raise IndexError(
+                f"instance {index} is out of range: the prediction has {len(self)} instances"
+                + (f" (0..{len(self) - 1})" if len(self) else "")
+            )
+        return np.where(rows < 0, rows + len(self), rows)
 
     def __repr__(self) -> str:
         height, width = self.image_size

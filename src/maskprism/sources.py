@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 
 from maskprism.errors import ImageError
-from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 
 if TYPE_CHECKING:
     import numpy as np
+    from jaxtyping import UInt8
 
 _MAGIC = frozenset("*?[")
 _SHORTFALL = 0.9
@@ -30,6 +31,12 @@ class SourceImage(NamedTuple):
 
     name: str
     image: Path | np.ndarray[Any, Any] | ImageError
+
+    def read(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The photograph, HWC uint8 in BGR. Raises ImageError if there is none."""
+        if isinstance(self.image, ImageError):
+            raise self.image
+        return read_image(self.image)
 
 
 @dataclass(frozen=True)
@@ -108,12 +115,25 @@ class VideoFile:
             )
 
 
-def open_source(source: str | os.PathLike[str]) -> ImageFiles | VideoFile:
+def open_source(
+    source: str | os.PathLike[str], *, without: str | os.PathLike[str] | None = None
+) -> ImageFiles | VideoFile:
     """The images of a folder (with its subfolders), pattern, image, video, or `.txt` list of paths.
 
+    `without` is a folder whose images are left out: results must not become input of the next run.
     Raises ImageError for a source that is missing, unreadable or without images.
     """
-    path = Path(source)
+    found = _open(Path(source), source)
+    if without is None or isinstance(found, VideoFile):
+        return found
+    results = Path(without).resolve()
+    kept = tuple(path for path in found.paths if not path.resolve().is_relative_to(results))
+    if not kept:
+        raise ImageError(f"{source}: holds no images but those in {without}, where the results go")
+    return ImageFiles(found.root, kept)
+
+
+def _open(path: Path, source: str | os.PathLike[str]) -> ImageFiles | VideoFile:
     if path.is_dir():
         return _folder(path)
     if path.is_file():
@@ -168,12 +188,20 @@ def _matching(pattern: Path) -> ImageFiles:
         root /= rest.pop(0)
     root = root.resolve()
     found = [root / match for match in glob.glob(str(Path(*rest)), root_dir=root, recursive=True)]  # noqa: PTH207
-    images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    images = _each_once(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not images:
         raise ImageError(
             f"{pattern}: the pattern matches {len(found)} files and no image; expected files ending in {_suffixes()}"
         )
     return ImageFiles(root, _sorted([Path(os.path.normpath(path)) for path in images], root))
+
+
+def _each_once(paths: Iterable[Path]) -> list[Path]:
+    """Without the detours that links to folders add: of every file the path with the fewest folders."""
+    shortest: dict[tuple[str, str], Path] = {}
+    for path in sorted(paths, key=lambda path: (len(path.parts), path)):
+        shortest.setdefault((os.path.realpath(path.parent), path.name), path)
+    return list(shortest.values())
 
 
 def _listed(text_file: Path) -> ImageFiles:

@@ -42,14 +42,14 @@ class TablePaths:
     def of(cls, out: str | os.PathLike[str]) -> TablePaths:
         """The files of the table at `out`. Raises TableError for a suffix other than .csv or .parquet."""
         path = Path(out)
-        if path.suffix not in (".csv", ".parquet"):
+        if path.suffix.lower() not in (".csv", ".parquet"):
             raise TableError(
                 f"{path}: the suffix is {path.suffix or 'missing'}; expected a table ending in .csv or .parquet"
             )
         return cls(
             table=path,
             images=path.with_name(f"{path.stem}.images{path.suffix}"),
-            settings=path.with_name(f"{path.stem}.meta.json") if path.suffix == ".csv" else None,
+            settings=path.with_name(f"{path.stem}.meta.json") if path.suffix.lower() == ".csv" else None,
             parts=path.with_name(f"{path.name}.parts"),
         )
 
@@ -94,7 +94,7 @@ def read_batches(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     Raises TableError for a file that is damaged or has other columns.
     """
     try:
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             for batch in _open_csv(path, schema):
                 yield _from_csv(pa.Table.from_batches([batch]), schema)
             return

@@ -203,7 +203,7 @@ def load(
     iou: float = 0.7,
     max_det: int = 300,
     classes: Iterable[int] | None = None,
-    device: str | None = None,
+    device: str | int | None = None,
     precision: Precision = "f32",
     threads: int | None = None,
 ) -> Model:
@@ -226,7 +226,7 @@ def load(
     conf, iou, max_det, classes
         which detections are kept; the defaults are those of Ultralytics.
     device
-        "cpu" unless given; "cuda", "cuda:1", or a device of the runtime.
+        "cpu" unless given; "cuda", "cuda:1" or 1, or a device of the runtime.
     precision
         "f32", or with OpenVINO "bf16" or "f16".
     threads
@@ -241,6 +241,9 @@ def load(
     MissingExtraError
         the runtime's package is not installed.
     """
+    device = "cpu" if device is None else str(device).lower()
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads is {threads!r}; expected a whole number of at least 1")
     name = Path(model).name if isinstance(model, str | Path) else type(model).__name__
     return Model(
         open_runtime(
@@ -256,7 +259,7 @@ def load(
         rule=rule,
         imgsz=imgsz,
         keep=Thresholds(conf, iou, max_det, None if classes is None else _class_ids(classes)),
-        batch=1 if (device or "cpu").lower() == "cpu" else _ACCELERATOR_BATCH,
+        batch=1 if device == "cpu" else _ACCELERATOR_BATCH,
     )
 
 
@@ -314,15 +317,21 @@ def _names(metadata: Metadata, layout: Layout, name: str) -> dict[int, str]:
         return {} if layout.classes is None else {i: f"class{i}" for i in range(layout.classes)}
     if layout.classes is not None and len(names) != layout.classes:
         raise ModelError(
-            f"{name}: the metadata names {len(names)} classes, the outputs hold {layout.classes}; "
-            "say how they are packed with layout=, or export the model again"
+            f"{name}: the metadata names {len(names)} classes, and the outputs read as {layout.family!r} hold "
+            f"{layout.classes}; try another layout=, or export the model again"
         )
     return names
 
 
 def _rule(rule: MaskRule | str | None, layout: Layout, metadata: Metadata) -> MaskRule:
     if rule is not None:
-        return rule_named(rule)
+        chosen = rule_named(rule)
+        if chosen.objectness and layout.family != "yolov5":
+            raise InputError(
+                f"rule {chosen.name!r} multiplies coefficients by objectness, and layout {layout.family!r} has none; "
+                "use 'ultralytics-8.2', which is the same without it"
+            )
+        return chosen
     if layout.family == "yolov5":
         return rule_named("yolov5")
     return rule_of_version(metadata.version)

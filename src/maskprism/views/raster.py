@@ -61,13 +61,22 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
         dy, dx = (cell_h - picture.shape[0]) // 2, (cell_w - picture.shape[1]) // 2
         page[y + band + dy : y + band + dy + picture.shape[0], x + dx : x + dx + picture.shape[1]] = picture
 
-    _write(page, (_MARGIN, 14), _fit(sheet.title, _TITLE_SIZE, width), palette.INK, font(_TITLE_SIZE, bold=True))
+    room = width - 2 * _MARGIN
+    _write(
+        page,
+        (_MARGIN, 14),
+        _fit(sheet.title, font(_TITLE_SIZE, bold=True), room),
+        palette.INK,
+        font(_TITLE_SIZE, bold=True),
+    )
     if sheet.subtitle:
-        _write(page, (_MARGIN, 52), _fit(sheet.subtitle, _TEXT_SIZE, width), palette.MUTED, font(_TEXT_SIZE))
+        _write(page, (_MARGIN, 52), _fit(sheet.subtitle, font(_TEXT_SIZE), room), palette.MUTED, font(_TEXT_SIZE))
     for panel, (x, y) in zip(sheet.panels, places, strict=True):
         if panel.title:
             ink = {1: palette.POSITIVE, -1: palette.NEGATIVE, 0: palette.INK}[panel.sign]
-            _write(page, (x + 8, y + 14), panel.title, ink, font(_BAND_SIZE, bold=panel.sign != 0), anchor="lm")
+            bold = panel.sign != 0
+            title = _fit(panel.title, font(_BAND_SIZE, bold=bold), cell_w - 12)
+            _write(page, (x + 8, y + 14), title, ink, font(_BAND_SIZE, bold=bold), anchor="lm")
         if panel.joint:
             middle = y + band + cell_h // 2
             _write(page, (x - joint // 2, middle), panel.joint, palette.INK, font(40, bold=True), anchor="mm")
@@ -77,7 +86,7 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
         _draw_scale(page, sheet.scale, _MARGIN, bottom)
         bottom += 44
     for note in sheet.notes:
-        _write(page, (_MARGIN, bottom), _fit(note, _TEXT_SIZE, width), palette.MUTED, font(_TEXT_SIZE))
+        _write(page, (_MARGIN, bottom), _fit(note, font(_TEXT_SIZE), room), palette.MUTED, font(_TEXT_SIZE))
         bottom += 26
     return page
 
@@ -130,10 +139,9 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), size)
 
 
-def _fit(text: str, size: int, width: int) -> str:
-    """The text, shortened with an ellipsis if it would leave the page."""
-    room = width - 2 * _MARGIN
-    while len(text) > 4 and font(size, bold=size == _TITLE_SIZE).getlength(text) > room:
+def _fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
+    """The text, shortened with an ellipsis to so many pixels."""
+    while len(text) > 4 and letters.getlength(text) > room:
         text = text[:-2].rstrip() + "…"
     return text
 

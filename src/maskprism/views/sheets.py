@@ -144,7 +144,7 @@ def overview(image: ImageLike, prediction: Prediction) -> Sheet:
         subtitle=f"{len(prediction)} instances, mask rule {prediction.rule.name}",
         panels=(Panel("", picture=picture, labels=tuple(labels)),),
         columns=1,
-        size_wh=(picture.shape[1], picture.shape[0]),
+        size_wh=_at_least(picture.shape[1], picture.shape[0]),
     )
 
 
@@ -172,7 +172,10 @@ def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale =
         for k in parts.order(order)
     )
     lowest = float(instance.prototypes.min())
-    notes = ["Title: prototype index and weight, red where the weight is positive and blue where it is negative."]
+    notes = [
+        "Title: prototype index and weight, red where the weight is positive and blue where it is negative. "
+        "Colours end at the 99.5th percentile."
+    ]
     if lowest < 0:
         notes.append(
             f"Prototypes go down to {_signed(lowest)} themselves, so a negative weight does not simply subtract: "
@@ -332,6 +335,12 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
     )
 
 
+def _at_least(width: int, height: int, side: int = 720) -> tuple[int, int]:
+    """(width, height), enlarged so that labels do not hide a small photograph."""
+    zoom = max(1.0, side / max(width, height))
+    return round(width * zoom), round(height * zoom)
+
+
 def _at_display_size(photograph: Photograph, prediction: Prediction) -> tuple[Photograph, Prediction]:
     """The photograph (RGB) shrunk to a size for pictures, and the prediction about that."""
     height, width = photograph.shape[:2]
@@ -451,7 +460,7 @@ def _order_words(order: Order) -> str:
     return {
         "index": "in index order",
         "weight": "most positive weight first",
-        "magnitude": "largest weight first",
+        "magnitude": "largest |weight| first",
         "effect": "largest effect inside the box first",
     }[order]
 

@@ -86,7 +86,7 @@ def open_runtime(
     model: Any,
     runtime: RuntimeName | None,
     *,
-    device: str | None,
+    device: str,
     precision: Precision,
     threads: int | None,
     end2end: bool | None = None,
@@ -102,6 +102,8 @@ def open_runtime(
     if runtime is not None and runtime not in RUNTIMES:
         raise InputError(f"there is no runtime {runtime!r}; expected one of {', '.join(RUNTIMES)}")
     if not isinstance(model, str | Path) and not hasattr(model, "__fspath__"):
+        if runtime not in (None, "ultralytics"):
+            raise InputError(f"runtime is {runtime!r}; only files can be opened with a runtime of your choice")
         if not callable(model) or not hasattr(model, "input"):
             from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
@@ -109,6 +111,8 @@ def open_runtime(
         return model  # anything that is a Runtime already
     path = _file_of(Path(model))
     chosen = runtime or _runtime_of(path)
+    if chosen == "ultralytics" and path.suffix.lower() != ".pt":
+        raise InputError(f"{path}: runtime 'ultralytics' reads .pt files; leave runtime out for {path.suffix} files")
     if chosen == "onnxruntime":
         from maskprism.models.runtimes.onnx import OnnxRuntime
 
@@ -147,9 +151,10 @@ def read_metadata_yaml(folder: Path) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, for ours."""
+    """The first line of another library's message that says something, for ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    telling = [line for line in lines if not line.startswith(("Exception from ", "Check '"))] or lines
+    return telling[0][:300] if telling else type(error).__name__
 
 
 def hash_files(paths: Sequence[Path]) -> str:

@@ -29,14 +29,14 @@ class LiteRtRuntime:
 
     threadsafe = False
 
-    def __init__(self, path: Path, *, device: str | None, precision: Precision, threads: int | None) -> None:
+    def __init__(self, path: Path, *, device: str, precision: Precision, threads: int | None) -> None:
         try:
             import ai_edge_litert
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
-            raise MissingExtraError(f"reading {path.name}", package="ai-edge-litert", extra="litert") from None
+            raise MissingExtraError.of(f"reading {path.name}", package="ai-edge-litert", extra="litert") from None
         refuse_precision("LiteRT (the file decides)", precision, "f32")
-        if (device or "cpu").lower() != "cpu":
+        if device != "cpu":
             raise InputError(f"device {device!r} is not available with LiteRT; expected cpu")
         self.name = f"litert {getattr(ai_edge_litert, '__version__', '')}".strip()
         try:

@@ -36,9 +36,10 @@ class OnnxRuntime:
 
     threadsafe = True
 
-    def __init__(self, path: Path, *, device: str | None, precision: Precision, threads: int | None) -> None:
+    def __init__(self, path: Path, *, device: str, precision: Precision, threads: int | None) -> None:
         self.name = f"onnxruntime {onnxruntime.__version__}"
         refuse_precision("ONNX Runtime (the file decides)", precision, "f32")
+        onnxruntime.set_default_logger_severity(4)  # reading a graph logs before the session's own level holds
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         # Spinning threads would hold the cores that decoding and masks need between two runs.
@@ -81,8 +82,8 @@ def network_input(shape: list[Any] | tuple[Any, ...], path: Path) -> NetworkInpu
     raise ModelError(f"{path}: the input has shape {tuple(shape)}; expected 3 (or 1) channels on axis 1 or 3")
 
 
-def _providers(device: str | None) -> list[Any]:
-    kind, _, index = (device or "cpu").lower().partition(":")
+def _providers(device: str) -> list[Any]:
+    kind, _, index = device.partition(":")
     if kind.isdigit():
         kind, index = "cuda", kind
     if kind not in _PROVIDERS or (index and not index.isdigit()):

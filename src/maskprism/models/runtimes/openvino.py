@@ -25,16 +25,16 @@ class OpenVinoRuntime:
 
     threadsafe = True
 
-    def __init__(self, path: Path, *, device: str | None, precision: Precision, threads: int | None) -> None:
+    def __init__(self, path: Path, *, device: str, precision: Precision, threads: int | None) -> None:
         try:
             import openvino
         except ImportError:
-            raise MissingExtraError(
+            raise MissingExtraError.of(
                 f"reading {path.name} with OpenVINO", package="openvino", extra="openvino"
             ) from None
         self.name = f"openvino {openvino.__version__.split('-')[0]} ({precision})"
         core = openvino.Core()
-        target = (device or "cpu").upper()
+        target = device.upper()
         if target.split(".")[0] not in core.available_devices and target not in core.available_devices:
             raise InputError(
                 f"device {device!r} is not one that OpenVINO sees here: {', '.join(core.available_devices)}"

@@ -42,9 +42,7 @@ class UltralyticsRuntime:
 
     threadsafe = False
 
-    def __init__(
-        self, yolo: Any, sha256: str | None, *, device: str | None, label: str, end2end: bool | None = None
-    ) -> None:
+    def __init__(self, yolo: Any, sha256: str | None, *, device: str, label: str, end2end: bool | None = None) -> None:
         import torch
         import ultralytics
 
@@ -84,7 +82,7 @@ class UltralyticsRuntime:
 
     @classmethod
     def of_file(
-        cls, path: Path, *, device: str | None, precision: Precision, end2end: bool | None = None
+        cls, path: Path, *, device: str, precision: Precision, end2end: bool | None = None
     ) -> UltralyticsRuntime:
         """Load a `.pt` checkpoint. Ultralytics unpickles it: load only files that you trust."""
         refuse_precision("Ultralytics", precision, "f32")
@@ -101,7 +99,7 @@ class UltralyticsRuntime:
 
     @classmethod
     def of_object(
-        cls, model: Any, *, device: str | None, precision: Precision, end2end: bool | None = None
+        cls, model: Any, *, device: str, precision: Precision, end2end: bool | None = None
     ) -> UltralyticsRuntime:
         """Take a live `ultralytics.YOLO`; the object itself is left as it is."""
         refuse_precision("Ultralytics", precision, "f32")
@@ -172,17 +170,18 @@ def _import_yolo(what: str) -> Any:
     except ImportError as error:
         if (error.name or "").split(".")[0] not in ("ultralytics", "torch", "torchvision"):
             raise
-        raise MissingExtraError(what, package="ultralytics", extra="ultralytics") from None
+        raise MissingExtraError.of(what, package="ultralytics", extra="ultralytics") from None
     return YOLO
 
 
-def _torch_device(device: str | None) -> str:
+def _torch_device(device: str) -> str:
     import torch
 
-    name = (device or "cpu").lower()
-    name = f"cuda:{name}" if name.isdigit() else name
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} needs CUDA, and this PyTorch sees none; use cpu")
+    name = f"cuda:{device}" if device.isdigit() else device
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {device!r} is not available to PyTorch here; use cpu ({first_line(error)})") from None
     return name
 
 
