@@ -357,6 +357,8 @@ def _work(rank: int, options: argparse.Namespace, folder: Path, checkpoint: Path
     )
     torch.manual_seed(options.seed)  # the same weights everywhere
     network = Network(len(NAMES)).to(memory_format=torch.channels_last)
+    if options.resume:
+        network.load_state_dict(torch.load(options.resume, weights_only=True))
     torch.manual_seed(options.seed + rank)
     average = copy.deepcopy(network).eval()
     parameters = list(network.parameters())
@@ -550,6 +552,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="scenes a step, over all workers")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="start from these weights")
     parser.add_argument("--workers", type=int, default=2, help="processes that share every batch")
     parser.add_argument("--full-precision", action="store_true", help="train without bfloat16")
     parser.add_argument("--checkpoint", type=Path, help="keep averaged weights here every 500 steps")

@@ -42,7 +42,7 @@ REFERENCE_SIDE = 320
 """Sizes in this module are pixels of a scene whose shorter side is this; other scenes scale them."""
 SMALLEST_AREA = 120
 """Visible pixels that every object keeps."""
-SMALLEST_SHARE = 0.5
+SMALLEST_SHARE = 0.6
 """Share of its whole shape that every object shows: the rest may be hidden or beyond the border."""
 _FEWEST, _MOST = 3, 12
 _TRIES = 12
