@@ -549,7 +549,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=6000, help="training scenes to draw")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--minutes", type=float, help="end after so much training time, with the rate falling to match")
-    parser.add_argument("--batch", type=int, default=8, help="scenes a step, over all workers")
+    parser.add_argument("--batch", type=int, default=12, help="scenes a step, over all workers")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="start from these weights")
