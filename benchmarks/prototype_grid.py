@@ -22,8 +22,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+import maskprism
 from maskprism import Instance
-from maskprism.synthetic import scene
+from maskprism.scenes import draw_scene
 from maskprism.views import raster, sheets
 
 RUNS = 5
@@ -60,8 +61,7 @@ def ms(draw: Callable[..., int], instance: Instance, *, png: bool) -> float:
 
 
 def main() -> None:
-    _, prediction, _ = scene(0)
-    instance = prediction[3]
+    instance = maskprism.load().predict(draw_scene(0).photograph)[0]
     height, width, _ = raster.draw(sheets.prototype_grid(instance)).shape
     table = Table(title=f"prototype grid, ours {width} x {height} px, median of {RUNS} interleaved runs")
     for column in ("", "32 matplotlib subplots, ms", "array renderer, ms", "times faster"):

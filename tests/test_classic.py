@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import maskprism
-from maskprism import synthetic
+from maskprism.scenes import draw_scene
 from tiny_models import Tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +40,7 @@ def project(tmp_path: Path) -> Path:
     """A folder with data/ as the original had it."""
     (tmp_path / "data" / "more").mkdir(parents=True)
     for number, name in enumerate(["a.png", "b.png", "more/a.png"]):
-        cv2.imwrite(str(tmp_path / "data" / name), cv2.resize(synthetic.scene(number).photograph, (160, 120)))
+        cv2.imwrite(str(tmp_path / "data" / name), cv2.resize(draw_scene(number).photograph, (160, 120)))
     return tmp_path
 
 
@@ -201,9 +201,23 @@ def test_no_detection_is_told(project: Path, model: Path) -> None:
     assert "3 without an instance" in result.stdout
 
 
+def test_defaults_are_the_bundled_model_and_sample_scenes(tmp_path: Path) -> None:
+    """The commands of the original README, word for word, in an empty folder."""
+    result = run("src/extract_features.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "data: held no images; 8 sample scenes are drawn there" in result.stdout
+    assert [row["image_name"] for row in rows_of(tmp_path / "mask_coefficients.csv")] == [
+        f"scene_{number}.png" for number in range(8)
+    ]
+    assert run("src/generate_visualizations.py", cwd=tmp_path).returncode == 0
+    result = run("extract_specific_feature.py", "--coefficient_index", "31", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "held no images" not in result.stdout
+    assert len(rows_of(tmp_path / "visualizations" / "mask_coefficient_31.csv")) == 8
+
+
 def test_mistakes_are_told(project: Path, model: Path) -> None:
     for arguments, text in (
-        ((), "no model is given"),
         (("--model", project / "missing.pt"), "there is no such model file"),
         (("--model", model, "--images_folder", "nowhere"), "there is no such file or folder"),
     ):

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from maskprism import cli, synthetic
+from maskprism import cli
+from maskprism.scenes import draw_scene
 from tiny_models import Tiny
 
 COMMAND = [sys.executable, "-m", "maskprism.cli"]
@@ -53,7 +54,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photographs")
     (folder / "sub dir").mkdir()
     for number, name in enumerate(["a.png", "b ü.png", "sub dir/a.png"]):
-        picture = cv2.resize(synthetic.scene(number).photograph, (160, 120))
+        picture = cv2.resize(draw_scene(number).photograph, (160, 120))
         (folder / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
     return folder
 
@@ -61,7 +62,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_lists_the_commands_and_version() -> None:
     result = run("--help")
     assert result.returncode == 0
-    assert all(name in result.stdout for name in ("info", "explain", "extract"))
+    assert all(name in result.stdout for name in ("info", "explain", "extract", "demo"))
     assert run("--version").stdout.strip() == __import__("maskprism").__version__
 
 
@@ -193,6 +194,31 @@ def test_extract_fails_when_every_image_fails(model: Path, tmp_path: Path) -> No
     assert (tmp_path / "t.images.parquet").exists()
 
 
+def test_demo_tells_the_whole_story(tmp_path: Path) -> None:
+    result = run("demo", "--out", tmp_path / "demo")
+    assert result.returncode == 0, result.stderr
+    shown = result.stdout.split("Where to look first:")[1]
+    named = [Path(word.strip(",")) for word in shown.split() if str(tmp_path) in word]
+    assert len(named) == 7
+    assert all(path.exists() for path in named)
+    assert len(list((tmp_path / "demo" / "pictures").glob("*/00-assembly.png"))) == 8
+    assert len(list((tmp_path / "demo" / "scenes" / "labels").rglob("*.txt"))) == 8
+    again = run("demo", "--out", tmp_path / "demo")
+    assert again.returncode == 0
+    assert again.stdout == result.stdout
+    (tmp_path / "file").write_text("in the way")
+    says(run("demo", "--out", tmp_path / "file"), "cannot be written")
+
+
+def test_the_bundled_model_is_the_default(photographs: Path, tmp_path: Path) -> None:
+    spec = json.loads(run("info", "--json").stdout)
+    assert (spec["name"], spec["layout"], spec["prototypes"]) == ("sample.onnx", "yolov8", 32)
+    result = run("explain", photographs / "a.png", "--out", tmp_path / "p")
+    assert result.returncode == 0, result.stderr
+    result = run("extract", photographs, "--out", tmp_path / "t.csv")
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("command", ["explain", "extract"])
 def test_bad_sources(command: str, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
@@ -251,7 +277,7 @@ def test_odd_photographs(model: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_in_options_are_told() -> None:
-    says(run("explain", "a.jpg"), "--model", code=2)
+    says(run("explain", "a.jpg"), "--out", code=2)
     says(run("extract", "a", "--model", "m.onnx", "--out", "t.csv", "--precision", "int4"), "precision", code=2)
     says(run("extrakt"), "extrakt", code=2)
 

@@ -38,9 +38,9 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
-def test_notebook_explains_the_drawn_scene(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_notebook_explains_a_scene_with_the_bundled_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     notebook = execute(monkeypatch, tmp_path)
-    assert "(32, 120, 160) (32,)" in printed(notebook)
+    assert "(32, 80, 80) (32,)" in printed(notebook)
     assert "pixels that differ from the model's mask: 0 of" in printed(notebook)
     assert "32 prototypes: IoU with the full mask 1.000" in printed(notebook)
     assert pictures(notebook) == 7

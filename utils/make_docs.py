@@ -5,15 +5,18 @@ python utils/make_docs.py
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
 from maskprism.cli import app
-from maskprism.synthetic import scene
+from maskprism.models import load
+from maskprism.scenes import draw_scene
 from maskprism.views import raster, sheets
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+SCENE = 3
 HEADER = "<!-- made by utils/make_docs.py; do not edit -->\n\n"
 
 
@@ -23,9 +26,10 @@ def cli_reference() -> str:
 
 
 def write_images(folder: Path) -> None:
-    """The pictures of the documentation, of a drawn scene."""
-    photograph, prediction, _ = scene(0)
-    instance = prediction[3]
+    """The pictures of the documentation: the bundled model on a scene it has never seen."""
+    photograph = draw_scene(SCENE).photograph
+    prediction = replace(load().predict(photograph), source=f"scene {SCENE}")
+    instance = next(one for one in prediction if one.name == "star")
     pictures = {
         "assembly": sheets.assembly_strip(photograph, instance),
         "contributions": sheets.contribution_grid(instance),

@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from cyclopts import App, Parameter
 
+from maskprism.demo import FIRST_SEED as FIRST_SAMPLE_SEED
+from maskprism.demo import SCENES as SAMPLE_SCENES
 from maskprism.errors import InputError, MaskprismError, TableError
 from maskprism.sources import ImageFiles, VideoFile, open_source
 
@@ -29,12 +32,13 @@ if TYPE_CHECKING:
     from maskprism.views.sheets import Sheet
 
 TYPE = "All"
+DEFAULT_FOLDER = Path("data")
 
 
 def extract_features(
     *,
     model: Path | None = None,
-    images_folder: Path = Path("data"),
+    images_folder: Path = DEFAULT_FOLDER,
     save_folder: Path = Path("visualizations"),
     csv_filename: Path = Path("mask_coefficients.csv"),
     conf: float = 0.25,
@@ -44,7 +48,7 @@ def extract_features(
     Parameters
     ----------
     model
-        Model file: .pt, .onnx, .tflite or OpenVINO .xml.
+        Model file: .pt, .onnx, .tflite or OpenVINO .xml; the bundled sample model unless given.
     images_folder
         Folder with the images, subfolders included.
     save_folder
@@ -75,7 +79,7 @@ def extract_features(
 def extract_specific_feature(
     *,
     model: Path | None = None,
-    images_folder: Path = Path("data"),
+    images_folder: Path = DEFAULT_FOLDER,
     save_folder: Path = Path("visualizations"),
     csv_filename: Path | None = None,
     coefficient_index: int = 0,
@@ -86,7 +90,7 @@ def extract_specific_feature(
     Parameters
     ----------
     model
-        Model file: .pt, .onnx, .tflite or OpenVINO .xml.
+        Model file: .pt, .onnx, .tflite or OpenVINO .xml; the bundled sample model unless given.
     images_folder
         Folder with the images, subfolders included.
     save_folder
@@ -167,11 +171,25 @@ def run(command: Callable[..., int]) -> None:
         sys.exit(130)
 
 
+def _with_images(folder: Path) -> Path:
+    """The folder; if it is the default one and holds nothing yet, with sample scenes drawn into it."""
+    from maskprism.scenes import draw_scene
+
+    if folder == DEFAULT_FOLDER and not any(path.name != ".gitkeep" for path in folder.glob("*")):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in range(SAMPLE_SCENES):
+                photograph = draw_scene(FIRST_SAMPLE_SEED + number).photograph
+                (folder / f"scene_{number}.png").write_bytes(cv2.imencode(".png", photograph)[1].tobytes())
+        except OSError as error:
+            raise MaskprismError(f"{folder}: cannot be written ({error.strerror or error})") from None
+        print(f"{folder}: held no images; {SAMPLE_SCENES} sample scenes are drawn there")
+    return folder
+
+
 def _open(model: Path | None, conf: float) -> Model:
     from maskprism.models import load
 
-    if model is None:
-        raise InputError("no model is given; say --model PATH with a YOLO-seg .pt, .onnx, .tflite or OpenVINO .xml")
     return load(model, conf=conf)
 
 
@@ -190,7 +208,7 @@ def _over_images(
 
     from maskprism.views import raster
 
-    source = open_source(images_folder, without=save_folder)
+    source = open_source(_with_images(images_folder), without=save_folder)
     model = f"{network.spec.name} {network.spec.sha256[:12]}"
     columns = [*columns, "model"]
     done = _rows_done(csv_path, columns, model)

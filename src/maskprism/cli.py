@@ -77,7 +77,7 @@ class Detections:
 
 @app.command
 def info(
-    model: Path,
+    model: Path | None = None,
     /,
     *,
     json: Annotated[bool, Parameter(negative=())] = False,
@@ -88,7 +88,7 @@ def info(
     Parameters
     ----------
     model
-        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder).
+        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
     json
         Print JSON instead of a table.
     """
@@ -126,7 +126,7 @@ def explain(
     images: list[str],
     /,
     *,
-    model: Path,
+    model: Path | None = None,
     out: Path,
     instance: int | Literal["all"] | None = None,
     order: Literal["index", "weight", "magnitude", "effect"] = "effect",
@@ -144,7 +144,7 @@ def explain(
     images
         Images, folders, patterns, videos, or .txt lists of paths.
     model
-        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder).
+        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
     out
         Folder for the pictures.
     instance
@@ -184,7 +184,7 @@ def extract(
     source: str,
     /,
     *,
-    model: Path,
+    model: Path | None = None,
     out: Path,
     overwrite: Annotated[bool, Parameter(negative=())] = False,
     reading: Reading = Reading(),
@@ -201,7 +201,7 @@ def extract(
     source
         A folder (with its subfolders), a pattern in quotes, an image, a video, or a .txt list of paths.
     model
-        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder).
+        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
     out
         The table: TABLE.csv or TABLE.parquet.
     overwrite
@@ -220,6 +220,38 @@ def extract(
         summary = run(source, network, out, on_progress=show, overwrite=overwrite)
     print(summary)
     return 1 if summary.all_failed else 0
+
+
+@app.command
+def demo(*, out: Path = Path("maskprism-demo")) -> None:
+    """Show everything on sample scenes, with the bundled model: nothing else is needed.
+
+    Draws scenes with exact ground truth, explains the most confident object of each, writes the
+    coefficient table of all objects, and draws its histograms and correlation.
+
+    Parameters
+    ----------
+    out
+        Folder for the results.
+    """
+    from maskprism.demo import run_demo
+
+    result = run_demo(out, on_step=lambda step: print(f"... {step}", file=sys.stderr))
+    first = min(path for path in result.pictures.iterdir() if path.is_dir())
+    found = {
+        first / "00-assembly.png": "how one mask adds up",
+        first / "00-prototypes.png": "the 32 prototypes, and what this object makes of them",
+        first / "00-contributions.png": "what each of them adds",
+        result.table: "the coefficients of all objects",
+        result.histograms: "how they are distributed",
+        result.correlation: "which of them go together",
+        result.scenes / "data.yaml": "the scenes with their ground truth",
+    }
+    width = max(len(str(path)) for path in found)
+    print(f"{result.instances} objects in {len(list(result.pictures.iterdir()))} scenes. Where to look first:")
+    for path, what in found.items():
+        print(f"  {path!s:<{width}}  {what}")
+    print("With your own model: maskprism explain photo.jpg --model yours.pt --out pictures")
 
 
 def main() -> None:
@@ -245,7 +277,7 @@ def _classes(names: Mapping[int, str]) -> str:
     return f"{len(names)}: " + ", ".join(f"{i} {name}" for i, name in names.items())
 
 
-def _load(path: Path, reading: Reading, detections: Detections, *, threads: int | None = None) -> Model:
+def _load(path: Path | None, reading: Reading, detections: Detections, *, threads: int | None = None) -> Model:
     from maskprism.models import load
 
     return load(

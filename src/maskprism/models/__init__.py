@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from maskprism.images import ImageLike
 
 PADDING_GREY = 114
+SAMPLE_MODEL = Path(__file__).parents[1] / "data" / "sample.onnx"
+"""The bundled network: it knows the shapes of `maskprism.scenes`."""
 _ACCELERATOR_BATCH = 16
 _FULL = np.float32(255)
 
@@ -193,7 +195,7 @@ class Model:
 
 
 def load(
-    model: Any,
+    model: Any = None,
     *,
     runtime: RuntimeName | None = None,
     layout: Family | None = None,
@@ -213,7 +215,8 @@ def load(
     ----------
     model
         `.onnx`, `.xml` (or the folder around it), `.tflite` or `.pt` file, a live
-        `ultralytics.YOLO`, or any `maskprism.models.runtimes.Runtime`.
+        `ultralytics.YOLO`, or any `maskprism.models.runtimes.Runtime`; the small network that
+        comes with the package unless given (see docs/model_card.md).
     runtime
         by the file's suffix unless given; `.onnx` also runs with "openvino".
     layout
@@ -241,6 +244,7 @@ def load(
     MissingExtraError
         the runtime's package is not installed.
     """
+    model = SAMPLE_MODEL if model is None else model
     device = "cpu" if device is None else str(device).lower()
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads is {threads!r}; expected a whole number of at least 1")

@@ -1,0 +1,70 @@
+"""The whole story on drawn sample scenes, with the bundled model: from photographs to pictures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskprism.errors import MaskprismError
+
+SCENES = 8
+FIRST_SEED = 0
+"""The training never saw scenes of these seeds."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Where everything is: a data set of scenes, a folder of pictures, a table and two charts."""
+
+    scenes: Path
+    pictures: Path
+    table: Path
+    histograms: Path
+    correlation: Path
+    instances: int
+
+
+def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -> DemoResult:
+    """Draw the sample scenes, explain them, and write the coefficient table and its charts into `out`.
+
+    `on_step` is called with a line before each step. Raises MaskprismError if `out` cannot be written.
+    """
+    from dataclasses import replace
+
+    from maskprism.extract import extract
+    from maskprism.images import read_image
+    from maskprism.models import load
+    from maskprism.scenes import write_dataset
+    from maskprism.sources import open_source
+    from maskprism.table import CoefficientTable
+    from maskprism.views import charts
+    from maskprism.views.explain import write_explanation
+    from maskprism.views.sheets import best_instances
+
+    try:
+        on_step(f"drawing {SCENES} scenes that the bundled model has never seen")
+        scenes, pictures = out / "scenes", out / "pictures"
+        write_dataset(scenes, SCENES, seed=FIRST_SEED, validation_share=1.0)
+        model = load(threads=1)
+
+        on_step("explaining the most confident object of each")
+        for item in open_source(scenes).pending(frozenset()):
+            photograph = read_image(scenes / item.name)
+            prediction = replace(model.predict(photograph), source=item.name)
+            folder = pictures / Path(item.name).stem
+            write_explanation(photograph, prediction, folder, best_instances(prediction, None))
+
+        on_step("writing the coefficients of every object")
+        summary = extract(scenes, model, out / "coefficients.csv", overwrite=True)
+        coefficients = CoefficientTable.read(summary.table).coefficients
+
+        on_step("drawing histograms and correlation")
+        result = DemoResult(
+            scenes, pictures, summary.table, out / "histograms.png", out / "correlation.png", len(coefficients)
+        )
+        charts.histograms(coefficients).savefig(result.histograms, dpi=130)
+        charts.correlation(coefficients).savefig(result.correlation, dpi=130)
+    except OSError as error:
+        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
+    return result
