@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ULTRA := .venv-ultralytics
+REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
 .PHONY: setup check test test-ultralytics bench docs clean
 
@@ -35,7 +36,8 @@ bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/prototype_grid.py
 	$(BIN)/python benchmarks/original_commands.py
-	$(ULTRA)/bin/python benchmarks/extract_throughput.py
+	$(ULTRA)/bin/python benchmarks/extract_throughput.py --bf16 \
+		--model $(REAL)/models/yolov8n-seg.onnx --images $(REAL)/datasets/coco128-seg/images
 	$(ULTRA)/bin/python benchmarks/runtime_disagreement.py
 
 docs: setup
