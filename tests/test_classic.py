@@ -65,6 +65,10 @@ def test_extract_features(project: Path, model: Path) -> None:
         best = prediction[int(np.argmax(prediction.scores))]
         written = np.array([row[f"mask_{n}"] for n in range(1, 33)], dtype=np.float32)
         np.testing.assert_array_equal(written, best.coefficients)
+        assert np.float32(row["score"]) == np.float32(best.score)
+        np.testing.assert_array_equal(np.array([row[side] for side in ("x1", "y1", "x2", "y2")], np.float32), best.box)
+        assert row["class_name"] == best.name
+        assert row["model"].startswith("tiny.onnx ")
     figures = {str(p.relative_to(project / "visualizations")) for p in (project / "visualizations").rglob("*.png")}
     assert figures == {"a_prototypes.png", "b_prototypes.png", "more/a_prototypes.png"}
 
@@ -80,6 +84,16 @@ def test_running_twice_skips_what_is_done(project: Path, model: Path) -> None:
     assert "3 were done before" in result.stdout
     assert table.read_bytes() == before
     assert figure.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("kept", [1, 14, 100])
+def test_a_header_that_was_cut_short_is_written_again(project: Path, model: Path, kept: int) -> None:
+    run("src/extract_features.py", "--model", model, cwd=project)
+    table = project / "mask_coefficients.csv"
+    whole = table.read_bytes()
+    table.write_bytes(whole[:kept])
+    assert run("src/extract_features.py", "--model", model, cwd=project).returncode == 0
+    assert table.read_bytes() == whole
 
 
 @pytest.mark.parametrize("cut", [1, 40, 400])

@@ -61,12 +61,7 @@ def extract_features(
     from maskprism.views.sheets import prototype_grid
 
     def row(instance: Instance) -> list[Any]:
-        return [
-            *map(_number, instance.coefficients),
-            instance.name,
-            _number(instance.score),
-            *map(_number, instance.box),
-        ]
+        return [*map(_number, [*instance.coefficients, instance.score, *instance.box]), instance.name]
 
     network = _open(model, conf)
     masks = [f"mask_{number}" for number in range(1, network.spec.prototypes + 1)]
@@ -247,12 +242,9 @@ def _figure_names(source: ImageFiles | VideoFile) -> dict[str, str]:
     if isinstance(source, VideoFile):
         return {}
     names = [item.name for item in source.pending(frozenset())]
-    stems = Counter(str(PurePosixPath(name).with_suffix("")) for name in names)
-    return {
-        name: stem if stems[stem] == 1 else name
-        for name in names
-        for stem in [str(PurePosixPath(name).with_suffix(""))]
-    }
+    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
+    counts = Counter(stems.values())
+    return {name: stem if counts[stem] == 1 else name for name, stem in stems.items()}
 
 
 def _rows_done(path: Path, columns: Sequence[str], model: str) -> set[str]:
@@ -265,8 +257,9 @@ def _rows_done(path: Path, columns: Sequence[str], model: str) -> set[str]:
         rows = list(csv.reader(io.StringIO(whole.decode("utf-8"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path}: cannot be read as CSV ({error})") from None
-    found = rows[0] if rows else data.decode("utf-8", errors="replace").split(",")
-    if found != list(columns)[: len(found)] or (rows and len(found) < len(columns)):
+    begun = not rows and ",".join(columns).encode().startswith(data)  # a header that was cut short is ours too
+    if not begun and (not rows or rows[0] != list(columns)):
+        found = rows[0] if rows else data.decode("utf-8", errors="replace").split(",")
         raise TableError(
             f"{path}: has other columns ({', '.join(found[:4])}, ... {len(found)} in all) than this run would "
             f"write ({', '.join(columns[:4])}, ... {len(columns)} in all); choose another --csv_filename"
