@@ -223,6 +223,19 @@ def test_any_shape_and_number_of_prototypes(size_hw: tuple[int, int], prototypes
         raster.draw(sheets.crop_view(photograph, instance))
 
 
+def test_titles_of_narrow_panels_are_whole(drawn: Explained, monkeypatch: pytest.MonkeyPatch) -> None:
+    tall = replace(drawn.prediction, canvas_boxes=np.tile(np.float32([100, 0, 120, 320]), (5, 1)))
+    written: list[str] = []
+    monkeypatch.setattr(raster, "_write", lambda page, xy, text, *rest, **options: written.append(text))
+    for sheet in (
+        sheets.contribution_grid(tall[0]),
+        sheets.prototype_grid(tall[0]),
+        sheets.assembly_strip(drawn.photograph, tall[0]),
+    ):
+        raster.draw(sheet)
+        assert {panel.title for panel in sheet.panels} <= set(written)
+
+
 def test_boxes_outside_the_photograph_are_drawn(drawn: Explained) -> None:
     boxes = np.array([[-50, -50, -10, -10], [350, 400, 800, 600], [10, 10, 10, 10], [0, 0, 320, 320], [319, 0, 320, 1]])
     odd = replace(drawn.prediction, canvas_boxes=boxes.astype(np.float32))

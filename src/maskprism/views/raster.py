@@ -40,7 +40,8 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
     aspect = sheet.panels[0].size_hw[0] / sheet.panels[0].size_hw[1]
     cell_w = (sheet.size_wh[0] - joint * (columns - 1)) // columns
     cell_h = min((sheet.size_wh[1] - _GAP * (rows - 1)) // rows - band, max(math.ceil(cell_w * aspect), 40))
-    cell_w = max(min(cell_w, math.ceil(cell_h / aspect)), min(cell_w, 150))
+    titles = max(font(_BAND_SIZE, bold=panel.sign != 0).getlength(panel.title) for panel in sheet.panels) + 20
+    cell_w = max(min(cell_w, math.ceil(cell_h / aspect)), min(cell_w, math.ceil(titles)))  # narrow panels need room too
     width = max(columns * cell_w + joint * (columns - 1), 760) + 2 * _MARGIN
     header = 84 if sheet.subtitle else 52
     footer = (26 * len(sheet.notes) + 8 if sheet.notes else 0) + (48 if sheet.scale else 0)

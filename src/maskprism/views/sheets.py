@@ -207,7 +207,7 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
     outline = window.of(parts.logits)
     panels = tuple(
         Panel(
-            title=f"{k}   mean {_signed(means[k])}",
+            title=f"{k}   {_signed(means[k])}",
             values=window.of(parts.terms[k]),
             limit=limit,
             sign=int(np.sign(means[k])),
