@@ -1,0 +1,5 @@
+"""python -m maskprism.cli."""
+
+from maskprism.cli import main
+
+main()

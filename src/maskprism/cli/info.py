@@ -1,0 +1,62 @@
+"""maskprism info."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from maskprism.cli.options import Detections, Reading, load_model
+
+
+def info(
+    model: Path | None = None,
+    /,
+    *,
+    json: Annotated[bool, Parameter(negative=())] = False,
+    reading: Reading = Reading(),
+) -> None:
+    """Print what a model is: family, runtime, input size, prototypes, classes, mask rule, fingerprint.
+
+    Parameters
+    ----------
+    model
+        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
+    json
+        Print JSON instead of a table.
+    """
+    spec = load_model(model, reading, Detections()).spec
+    entries = {
+        "model": spec.name,
+        "layout": spec.layout,
+        "runtime": spec.runtime,
+        "input": f"{spec.input_hw[0]} x {spec.input_hw[1]}"
+        + (" at most, cut to a rectangle around each photograph" if spec.rectangular else ""),
+        "prototypes": f"{spec.prototypes} of {spec.grid_hw[0]} x {spec.grid_hw[1]} (stride {spec.stride})",
+        "mask rule": spec.rule.name,
+        "version": f"Ultralytics {spec.version}" if spec.version else "unknown",
+        "classes": _classes(spec.names),
+        "sha256": spec.sha256,
+    }
+    if json:
+        import dataclasses
+        import json as json_module
+
+        print(json_module.dumps(dataclasses.asdict(spec), indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for key, value in entries.items():
+        table.add_row(Text(key, style="bold"), Text(value))
+    Console().print(table)
+
+
+def _classes(names: Mapping[int, str]) -> str:
+    if all(name == f"class{i}" for i, name in names.items()):
+        return f"{len(names)}, without names"
+    return f"{len(names)}: " + ", ".join(f"{i} {name}" for i, name in names.items())
