@@ -15,7 +15,7 @@ $(VENV)/done: pyproject.toml
 	touch $@
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 check: setup
 	$(BIN)/ruff check .
