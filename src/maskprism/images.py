@@ -52,6 +52,29 @@ def source_name(image: ImageLike) -> str | None:
     return getattr(image, "filename", None) or None
 
 
+def decode_image(
+    data: bytes, name: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, known_size: bool = False
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The bytes of an image file as HWC uint8 in BGR, decoded as `read_image` decodes a path.
+
+    name: what the file is called in messages. An image of more than `max_pixels` is refused by its
+    header, before it is decoded; with `known_size` so is one whose header does not tell its size.
+    Raises ImageError.
+    """
+    if not data:
+        raise ImageError(f"{name}: the file is empty (0 bytes)")
+    _refuse_bombs(name, data, max_pixels, known_size)
+    if _is_truncated(data):
+        raise ImageError(f"{name}: the image is truncated; its end is missing")
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise ImageError(f"{name}: cannot be decoded as an image ({error.err})") from None
+    if decoded is None:
+        raise ImageError(f"{name}: not an image that OpenCV can decode ({len(data)} bytes)")
+    return np.asarray(decoded, dtype=np.uint8)
+
+
 def _from_file(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     try:
         data = path.read_bytes()
@@ -59,21 +82,10 @@ def _from_file(path: Path) -> UInt8[np.ndarray, "H W 3"]:
         raise ImageError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    if not data:
-        raise ImageError(f"{path}: the file is empty (0 bytes)")
-    _refuse_bombs(path, data)
-    if _is_truncated(data):
-        raise ImageError(f"{path}: the image is truncated; its end is missing")
-    try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise ImageError(f"{path}: cannot be decoded as an image ({error.err})") from None
-    if decoded is None:
-        raise ImageError(f"{path}: not an image that OpenCV can decode ({len(data)} bytes)")
-    return np.asarray(decoded, dtype=np.uint8)
+    return decode_image(data, path)
 
 
-def _refuse_bombs(path: Path, data: bytes) -> None:
+def _refuse_bombs(name: str | os.PathLike[str], data: bytes, max_pixels: int, known_size: bool) -> None:
     """Look at the size in the header before a decoder allocates for it."""
     import warnings
 
@@ -86,14 +98,16 @@ def _refuse_bombs(path: Path, data: bytes) -> None:
                 width, height = header.size
     except Image.DecompressionBombError:
         raise ImageError(
-            f"{path}: unpacks to more than {MAX_PIXELS // 10**6} million pixels; resize it first"
+            f"{name}: unpacks to more than {max_pixels / 1e6:.0f} million pixels; resize it first"
         ) from None
-    except Exception:
-        return  # a header that Pillow does not know; OpenCV will say whether it is an image
-    if width * height > MAX_PIXELS:
+    except Exception:  # a header that Pillow does not know; OpenCV will say whether it is an image
+        if known_size:
+            raise ImageError(f"{name}: not an image whose header tells its size ({len(data)} bytes)") from None
+        return
+    if width * height > max_pixels:
         raise ImageError(
-            f"{path}: unpacks to {width} x {height} = {width * height / 1e6:.0f} million pixels, over the limit of "
-            f"{MAX_PIXELS // 10**6}; resize it first"
+            f"{name}: unpacks to {width} x {height} = {width * height / 1e6:.0f} million pixels, over the limit of "
+            f"{max_pixels / 1e6:.0f}; resize it first"
         )
 
 
