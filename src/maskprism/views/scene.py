@@ -1,0 +1,189 @@
+"""What the interactive viewer is given: a header of plain values and one buffer of bytes.
+
+All hosts of the viewer (one-file page, notebook widget, server) send the same two things. The header is JSON: frames,
+rule, instances, and where the sections of the buffer lie. The buffer holds the photograph as an encoded image, the
+prototypes as numbers of 8, 16 or 32 bits, and ground-truth masks as run lengths.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from maskprism.errors import InputError
+from maskprism.images import read_image
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float32, Float64, UInt8, UInt16, UInt32
+
+    from maskprism.images import ImageLike
+    from maskprism.prediction import Prediction
+
+Bits = Literal[8, 16, 32]
+VERSION = 1
+MAGIC = b"MPRISM\x00\x01"
+PHOTOGRAPH_SIDE = 1280
+"""Photographs are shown with at most this many pixels a side; masks keep the photograph's own size."""
+_QUALITY = 85
+
+
+class ViewerScene(NamedTuple):
+    """One photograph and its prediction as the viewer takes them."""
+
+    header: dict[str, Any]
+    buffer: bytes
+
+    def pack(self) -> bytes:
+        """Header and buffer as one binary message; see `pack`."""
+        return pack(self.header, self.buffer)
+
+
+class Quantised(NamedTuple):
+    """Prototypes as whole numbers: `low + step * levels`, each prototype with its own range.
+
+    No value is further than half a step from what it was.
+    """
+
+    levels: UInt8[np.ndarray, "K h w"] | UInt16[np.ndarray, "K h w"]
+    low: Float64[np.ndarray, " K"]
+    step: Float64[np.ndarray, " K"]
+
+    def values(self) -> Float32[np.ndarray, "K h w"]:
+        """The numbers that the viewer reckons with."""
+        return (self.low[:, None, None] + self.step[:, None, None] * self.levels).astype(np.float32)
+
+
+def viewer_scene(
+    photograph: ImageLike,
+    prediction: Prediction,
+    *,
+    bits: Bits = 8,
+    truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
+    photograph_side: int = PHOTOGRAPH_SIDE,
+) -> ViewerScene:
+    """Everything the viewer needs of one photograph.
+
+    `bits` is how exact prototypes are kept: 32 keeps them as they are; 8 and 16 quantise each over its own range, and
+    `logit_error` of every instance in the header bounds what that can change. `truth` holds a ground-truth mask of
+    photograph size per instance, or None where an instance has none. Raises InputError for other shapes or bits, and
+    for predictions with values that are not finite.
+    """
+    picture = read_image(photograph)
+    _check(picture, prediction, bits, truth)
+    sections: list[bytes] = []
+
+    def section(data: bytes) -> dict[str, int]:
+        sections.append(data)
+        return {"offset": sum(map(len, sections[:-1])), "length": len(data)}
+
+    encoded, size_hw = _encode(picture, photograph_side)
+    prototypes, error = _prototypes(prediction, bits)
+    header: dict[str, Any] = {
+        "version": VERSION,
+        "source": prediction.source or "",
+        "letterbox": asdict(prediction.letterbox),
+        "rule": {**asdict(prediction.rule), "threshold": prediction.rule.threshold},
+        "photograph": {**section(encoded), "type": "image/webp", "size_hw": size_hw},
+        "prototypes": {**section(prototypes.pop("data")), **prototypes},
+    }
+    header["instances"] = [
+        {
+            "class": instance.class_id,
+            "name": instance.name,
+            "score": instance.score,
+            "box": instance.box.tolist(),
+            "canvas_box": instance.canvas_box.tolist(),
+            "coefficients": instance.coefficients.tolist(),
+            "objectness": None if prediction.objectness is None else float(prediction.objectness[instance.index]),
+            "logit_error": float(np.abs(instance.weights, dtype=np.float64) @ error),
+            "truth": None if mask is None else {**section(_runs(mask).tobytes()), "area": int(np.count_nonzero(mask))},
+        }
+        for instance, mask in zip(prediction, truth or [None] * len(prediction), strict=True)
+    ]
+    return ViewerScene(header, b"".join(sections))
+
+
+def as_shown(prediction: Prediction, bits: Bits = 8) -> Prediction:
+    """The prediction with the prototypes that a viewer scene of so many bits holds."""
+    return prediction if bits == 32 else replace(prediction, prototypes=quantise(prediction.prototypes, bits).values())
+
+
+def quantise(prototypes: Float32[np.ndarray, "K h w"], bits: Literal[8, 16]) -> Quantised:
+    """Every prototype over its own range in 256 or 65,536 even steps; see `Quantised`."""
+    flat = prototypes.reshape(len(prototypes), -1).astype(np.float64)
+    low, high = flat.min(axis=1), flat.max(axis=1)
+    step = (high - low) / (2**bits - 1)
+    scale = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
+    levels = np.rint((flat - low[:, None]) * scale[:, None]).astype(np.uint8 if bits == 8 else np.uint16)
+    return Quantised(levels.reshape(prototypes.shape), low, step)
+
+
+def pack(header: dict[str, Any], buffer: bytes) -> bytes:
+    """One binary message: magic, length of the header (uint32, little endian), header as JSON, buffer."""
+    text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return MAGIC + struct.pack("<I", len(text)) + text + buffer
+
+
+def _prototypes(prediction: Prediction, bits: Bits) -> tuple[dict[str, Any], Float64[np.ndarray, " K"]]:
+    """The prototypes' part of the header with their bytes as "data"; and how far each may be off."""
+    k, h, w = prediction.prototypes.shape
+    fields: dict[str, Any] = {"k": k, "h": h, "w": w, "bits": bits}
+    if bits == 32:
+        data = np.ascontiguousarray(prediction.prototypes, dtype="<f4").tobytes()
+        return {**fields, "low": [0.0] * k, "step": [0.0] * k, "encoding": "raw", "data": data}, np.zeros(k)
+    found = quantise(prediction.prototypes, bits)
+    fields |= {"low": found.low.tolist(), "step": found.step.tolist(), "encoding": "deflate"}
+    return {**fields, "data": zlib.compress(_differences(found.levels), 6)}, found.step / 2
+
+
+def _differences(levels: UInt8[np.ndarray, "K h w"] | UInt16[np.ndarray, "K h w"]) -> bytes:
+    """Each level less its left neighbour, low bytes before high bytes: smooth images pack well that way."""
+    step = np.diff(levels, axis=2, prepend=levels.dtype.type(0))  # wraps around, and back again in the viewer
+    planes = [step.astype(np.uint8)] if levels.dtype == np.uint8 else [step.astype(np.uint8), (step >> 8)]
+    return b"".join(plane.astype(np.uint8).tobytes() for plane in planes)
+
+
+def _runs(mask: Bool[np.ndarray, "H W"]) -> UInt32[np.ndarray, " R"]:
+    """Lengths of runs row by row: first of pixels outside (maybe 0), then inside, and so on."""
+    flat = np.concatenate([[False], np.asarray(mask, dtype=bool).reshape(-1)])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    return np.diff(np.concatenate([[0], edges, [mask.size]])).astype("<u4")
+
+
+def _encode(picture: UInt8[np.ndarray, "H W 3"], side: int) -> tuple[bytes, list[int]]:
+    zoom = min(1.0, side / max(picture.shape[:2]))
+    height, width = (max(round(length * zoom), 1) for length in picture.shape[:2])
+    if zoom < 1:
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])[1].tobytes(), [height, width]
+
+
+def _check(
+    picture: UInt8[np.ndarray, "H W 3"],
+    prediction: Prediction,
+    bits: int,
+    truth: Sequence[Bool[np.ndarray, "H W"] | None] | None,
+) -> None:
+    height, width = prediction.image_size
+    if bits not in (8, 16, 32):
+        raise InputError(f"bits is {bits!r}; expected 8, 16 or 32")
+    if picture.shape[:2] != (height, width):
+        raise InputError(
+            f"the photograph is {picture.shape[1]} x {picture.shape[0]} pixels, and the prediction is of one of "
+            f"{width} x {height}; give the photograph that was predicted"
+        )
+    for name in ("prototypes", "coefficients", "canvas_boxes", "scores"):
+        if not np.isfinite(getattr(prediction, name)).all():
+            raise InputError(f"the prediction's {name} hold values that are not finite; the viewer cannot show them")
+    if truth is not None and len(truth) != len(prediction):
+        raise InputError(f"truth has {len(truth)} masks for {len(prediction)} instances; give None where there is none")
+    for mask in truth or ():
+        if mask is not None and mask.shape != (height, width):
+            raise InputError(f"a ground-truth mask has shape {mask.shape}; expected ({height}, {width})")
