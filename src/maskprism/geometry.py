@@ -85,6 +85,17 @@ class Letterbox:
         """Canvas pixels per photograph pixel, along y and x."""
         return self.content_hw[0] / self.image_hw[0], self.content_hw[1] / self.image_hw[1]
 
+    @property
+    def content_cells(self) -> tuple[slice, slice]:
+        """The (rows, columns) of the prototype grid that show the photograph, wholly or in part, without the padding."""
+        spans = []
+        for offset, content, grid, canvas in zip(
+            self.offset_yx, self.content_hw, self.grid_hw, self.canvas_hw, strict=True
+        ):
+            start = min(offset * grid // canvas, grid - 1)
+            spans.append(slice(start, max(-(-(offset + content) * grid // canvas), start + 1)))
+        return spans[0], spans[1]
+
     def to_image(self, xy: Floats, *, clip: bool = False) -> Floats:
         """Canvas to photograph coordinates; `xy` holds alternating x and y on its last axis."""
         result = (xy - self._tile(xy, self.offset_yx)) / self._tile(xy, self.gain_yx)

@@ -1,0 +1,294 @@
+"""The basis that prototypes form: how much of it is used, and a canonical one.
+
+Prototypes are only defined up to an invertible change of basis: A on the prototypes and its inverse
+on the coefficients change no mask. So what matters is not a prototype alone but the space of
+logits that coefficients and prototypes span together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from maskprism.analysis.moments import Moments, effective_rank
+from maskprism.decompose import Decomposition
+from maskprism.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Float32, Float64
+
+    from maskprism.prediction import Prediction
+
+Region = Literal["boxes", "photograph"]
+REGIONS: tuple[Region, ...] = ("boxes", "photograph")
+
+REDUNDANT = 0.9
+"""Two prototypes are redundant if they, or their coefficients, correlate at least this much (absolute value)."""
+DEAD = 0.01
+"""A prototype is dead if its rms contribution is below this share of that of all prototypes together."""
+_LARGEST_CONDITION = 1 / float(np.finfo(np.float32).eps)
+_FLOOR = 1e-12
+
+
+class Usage:
+    """How prototypes and coefficients are used over many photographs, added one prediction after the other.
+
+    photograph: moments of the K prototypes over the grid cells that show the photographs.
+    boxes: the same over the cells inside boxes, each cell once per box: where coefficients were trained.
+    coefficients: moments of the weights (coefficients, times objectness if the rule says so) over instances.
+    image_ranks: (effective rank, the same of centred prototypes) of every photograph.
+
+    Memory does not grow with the photographs but for two numbers each.
+    """
+
+    def __init__(self, prototypes: int) -> None:
+        self.photograph = Moments(prototypes)
+        self.boxes = Moments(prototypes)
+        self.coefficients = Moments(prototypes)
+        self.image_ranks: list[tuple[float, float]] = []
+
+    @classmethod
+    def of(cls, predictions: Iterable[Prediction]) -> Usage:
+        """The usage over predictions of one model. Raises InputError if there is none."""
+        found: Usage | None = None
+        for prediction in predictions:
+            found = found or cls(len(prediction.prototypes))
+            found.add(prediction)
+        if found is None:
+            raise InputError("there are no predictions; expected at least one")
+        return found
+
+    def __len__(self) -> int:
+        return len(self.coefficients)
+
+    @property
+    def images(self) -> int:
+        """How many predictions were added."""
+        return len(self.image_ranks)
+
+    @property
+    def instances(self) -> int:
+        """How many instances they had."""
+        return round(self.coefficients.weight)
+
+    def add(self, prediction: Prediction) -> None:
+        """Add one prediction. Raises InputError if it has another number of prototypes."""
+        if len(prediction.prototypes) != len(self):
+            raise InputError(
+                f"{prediction.source or 'the prediction'} has {len(prediction.prototypes)} prototypes; "
+                f"the ones before had {len(self)}: they must come from one model"
+            )
+        content = prediction.letterbox.content_cells
+        samples = content_samples(prediction)
+        moments = Moments.of(samples)
+        self.photograph.merge(moments)
+        covers = np.zeros(prediction.letterbox.grid_hw)
+        for instance in prediction:
+            covers[Decomposition(instance).box_window] += 1
+        weights = covers[content].reshape(-1)
+        inside = weights > 0
+        self.boxes.add(samples[inside], weights[inside])
+        self.coefficients.add(prediction.weights)
+        self.image_ranks.append((moments.effective_rank(), moments.effective_rank(centred=True)))
+
+    def prototypes(self, region: Region = "boxes") -> Moments:
+        """Moments of the prototypes over a region. Raises InputError if it has not a single cell."""
+        if region not in REGIONS:
+            raise InputError(f"region is {region!r}; expected one of {', '.join(map(repr, REGIONS))}")
+        found = self.boxes if region == "boxes" else self.photograph
+        if not found.weight or not self.instances:
+            raise InputError(
+                f"there is no instance in {self.images} photographs, so nothing says how coefficients use the "
+                "prototypes; keep more detections with a lower conf, or take other photographs"
+            )
+        return found
+
+    def rms_contributions(self, region: Region = "boxes") -> Float64[np.ndarray, " K"]:
+        """Root mean square of weight times prototype, over instances and cells: sqrt(E[c_k^2] E[P_k^2]).
+
+        Rescaling a prototype by s and its coefficients by 1/s changes none.
+        """
+        gram = self.prototypes(region).gram
+        return np.sqrt(np.diag(gram) * np.diag(self.coefficients.gram))
+
+    def pattern_shares(self, region: Region = "boxes") -> Float64[np.ndarray, " K"]:
+        """Share of a prototype's mean square that is its pattern, 0 to 1; the rest is its level, which acts as a bias.
+
+        NaN for a prototype of zeros.
+        """
+        moments = self.prototypes(region)
+        square, found = np.diag(moments.gram), np.full(len(self), np.nan)
+        np.divide(np.diag(moments.covariance), square, out=found, where=square > 0)
+        return found
+
+    def dead(self, below: float = DEAD, region: Region = "boxes") -> Bool[np.ndarray, " K"]:
+        """Which prototypes contribute next to nothing.
+
+        Those whose rms contribution is below the share `below` of sqrt(sum of squares) of all K.
+        """
+        rms = self.rms_contributions(region)
+        return rms < below * np.linalg.norm(rms)
+
+    def redundant_pairs(self, threshold: float = REDUNDANT) -> list[RedundantPair]:
+        """Pairs that draw the same (over the photographs) or are always used together (over instances).
+
+        Those with an absolute correlation of at least `threshold` in either; strongest first.
+        """
+        if not 0 < threshold <= 1:
+            raise InputError(f"threshold is {threshold}; expected a correlation above 0 and up to 1")
+        drawn, used = np.nan_to_num(self.photograph.correlation), np.zeros((len(self), len(self)))
+        if self.instances:
+            used = np.nan_to_num(self.coefficients.correlation)
+        strength = np.triu(np.maximum(np.abs(drawn), np.abs(used)), 1)
+        found = np.argwhere(strength >= threshold)
+        order = np.argsort(-strength[tuple(found.T)], kind="stable")
+        return [RedundantPair(int(a), int(b), float(drawn[a, b]), float(used[a, b])) for a, b in found[order]]
+
+
+class RedundantPair(NamedTuple):
+    """Two prototypes, the correlation of what they draw, and that of their coefficients (0 where undefined)."""
+
+    first: int
+    second: int
+    prototypes: float
+    coefficients: float
+
+
+@dataclass(frozen=True, eq=False)
+class CanonicalBasis:
+    """The principal components of what the coefficients really use.
+
+    Among all bases of the same space the one in which prototypes are orthonormal (over the cells of
+    `region`: mean square 1, mean product 0) and coefficients uncorrelated about zero (mean product 0
+    over instances), ordered by the mean square logit that each component adds. It is the same
+    whatever basis the network was given in. The first M components are the best approximation of
+    the logits with M prototypes in the mean square, if instances and cells are taken as
+    independent of each other.
+
+    matrix: `[K, K]`, components = matrix @ prototypes. inverse: coefficients @ inverse are the new
+    ones. energies: mean square logit of each component, largest first; they sum to that of the
+    logits. Signs: the mean coefficient of a component is positive, so that it is drawn as it speaks
+    for the average instance.
+    """
+
+    matrix: Float64[np.ndarray, "K K"]
+    inverse: Float64[np.ndarray, "K K"]
+    energies: Float64[np.ndarray, " K"]
+    region: Region
+
+    @classmethod
+    def of(cls, usage: Usage, region: Region = "boxes") -> CanonicalBasis:
+        """The canonical basis of a usage. Raises InputError if there was no instance.
+
+        With G the Gram matrix of the prototypes and S that of the coefficients: a factor F F^T = G,
+        then the eigenvectors U of F^T S F; matrix = U^T F^-1.
+        """
+        gram, second = usage.prototypes(region).gram, usage.coefficients.gram
+        # Every prototype is brought to a mean square of 1 first, so that its scale decides nothing.
+        scale = np.sqrt(np.diag(gram))
+        scale = np.where(scale > 0, scale, 1.0)
+        values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
+        roots = np.sqrt(np.maximum(values, _FLOOR * values.max()))
+        factor = scale[:, None] * vectors * roots
+        unfactor = (vectors / roots).T / scale
+        energies, turn = np.linalg.eigh(factor.T @ second @ factor)
+        turn = turn[:, ::-1]
+        inverse = factor @ turn
+        means = usage.coefficients.mean @ inverse
+        signs = np.where(means < 0, -1.0, 1.0)
+        return cls(
+            matrix=(turn * signs).T @ unfactor,
+            inverse=inverse * signs,
+            energies=np.clip(energies[::-1], 0, None),
+            region=region,
+        )
+
+    def __len__(self) -> int:
+        return len(self.energies)
+
+    @property
+    def shares(self) -> Float64[np.ndarray, " K"]:
+        """Share of the mean square logit that each component explains; they sum to 1."""
+        total = self.energies.sum()
+        return self.energies / total if total > 0 else np.zeros(len(self))
+
+    @property
+    def effective_rank(self) -> float:
+        """Effective rank of the contributions: the same whatever the scale or basis of the prototypes."""
+        return effective_rank(np.sqrt(self.energies))
+
+    def components_for(self, share: float) -> int:
+        """How many components explain at least this share of the mean square logit."""
+        if not 0 < share <= 1:
+            raise InputError(f"share is {share}; expected a number above 0 and up to 1")
+        return min(int(np.searchsorted(np.cumsum(self.shares), share - 1e-12)) + 1, len(self))
+
+    def apply(self, prediction: Prediction, components: int | None = None) -> Prediction:
+        """The prediction in the canonical basis; with `components`, only the first so many (masks then change)."""
+        if components is not None and not 1 <= components <= len(self):
+            raise InputError(f"components is {components}; expected 1 to {len(self)}")
+        return _in_basis(prediction, self.matrix[:components], self.inverse[:, :components])
+
+
+def change_basis(prediction: Prediction, matrix: Float[np.ndarray, "K K"]) -> Prediction:
+    """The same masks from other prototypes: `matrix` @ prototypes, coefficients @ its inverse.
+
+    Raises InputError for a matrix of another shape, or one that float32 cannot invert (its condition
+    number, rows scaled to length 1, is told).
+    """
+    exact = np.asarray(matrix, dtype=np.float64)
+    k = len(prediction.prototypes)
+    if exact.shape != (k, k):
+        raise InputError(f"the matrix has shape {exact.shape}; expected ({k}, {k}) for {k} prototypes")
+    if not np.all(np.isfinite(exact)):
+        raise InputError("the matrix holds numbers that are not finite; expected an invertible matrix")
+    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+    condition = float(np.linalg.cond(exact / lengths)) if np.all(lengths > 0) else np.inf
+    if condition > _LARGEST_CONDITION:
+        raise InputError(
+            f"the matrix cannot be inverted: its condition number is {condition:.3g}, "
+            f"the limit {_LARGEST_CONDITION:.3g}; expected one whose rows are independent"
+        )
+    return _in_basis(prediction, exact, np.linalg.inv(exact))
+
+
+def content_samples(prediction: Prediction) -> Float32[np.ndarray, "M K"]:
+    """The prototypes as samples: one row per grid cell that shows the photograph, padding left out."""
+    return prediction.prototypes[:, *prediction.letterbox.content_cells].reshape(len(prediction.prototypes), -1).T
+
+
+def _in_basis(
+    prediction: Prediction, matrix: Float64[np.ndarray, "M K"], inverse: Float64[np.ndarray, "K M"]
+) -> Prediction:
+    prototypes = np.tensordot(matrix, prediction.prototypes.astype(np.float64), axes=1)
+    return replace(
+        prediction,
+        prototypes=prototypes.astype(np.float32),
+        coefficients=(prediction.coefficients.astype(np.float64) @ inverse).astype(np.float32),
+    )
+
+
+def summary(usage: Usage, basis: CanonicalBasis) -> dict[str, Any]:
+    """The numbers of a basis as plain values, for JSON."""
+    ranks = np.array(usage.image_ranks)
+    return {
+        "images": usage.images,
+        "instances": usage.instances,
+        "prototypes": len(usage),
+        "effective_rank": {
+            "prototypes_per_image_median": float(np.median(ranks[:, 0])),
+            "prototypes_per_image_centred_median": float(np.median(ranks[:, 1])),
+            "prototypes_pooled": usage.photograph.effective_rank(),
+            "prototypes_pooled_centred": usage.photograph.effective_rank(centred=True),
+            "coefficients": usage.coefficients.effective_rank(),
+            "coefficients_centred": usage.coefficients.effective_rank(centred=True),
+            "contributions": basis.effective_rank,
+        },
+        "components_for": {f"{share:.0%}": basis.components_for(share) for share in (0.9, 0.95, 0.99)},
+        "dead": np.flatnonzero(usage.dead(region=basis.region)).tolist(),
+        "redundant_pairs": [pair._asdict() for pair in usage.redundant_pairs()],
+        "region": basis.region,
+    }

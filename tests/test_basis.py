@@ -1,0 +1,248 @@
+"""Effective ranks, redundant and dead prototypes, the canonical basis, and changes of basis."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import reference_basis as slow
+from maskprism import Letterbox, Prediction
+from maskprism.analysis.basis import CanonicalBasis, Usage, change_basis, content_samples
+from maskprism.analysis.moments import Moments, effective_rank
+from maskprism.errors import InputError
+from maskprism.masks import RULES
+from strategies import letterboxes, predictions, seeds
+
+
+def made(seed: int, k: int = 5, n: int = 6, grid: tuple[int, int] = (12, 16), objectness: bool = False) -> Prediction:
+    """A prediction whose boxes are inside the photograph."""
+    rng = np.random.default_rng(seed)
+    letterbox = Letterbox.fit((48, 64), (48, 64)).with_grid(grid)
+    corners = rng.integers(0, 20, (n, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(9, 25, (n, 2))], axis=1).astype(np.float32)
+    return Prediction(
+        canvas_boxes=boxes,
+        scores=np.linspace(0.9, 0.3, n).astype(np.float32),
+        classes=rng.integers(0, 3, n),
+        coefficients=rng.normal(0, 1, (n, k)).astype(np.float32),
+        prototypes=(rng.normal(0, 1, (k, *grid)) + rng.normal(0, 0.5, (k, 1, 1))).astype(np.float32),
+        letterbox=letterbox,
+        rule=RULES["yolov5"] if objectness else RULES["ultralytics"],
+        objectness=rng.uniform(0.3, 1, n).astype(np.float32) if objectness else None,
+    )
+
+
+def orthogonal(k: int, seed: int) -> np.ndarray:
+    return np.linalg.qr(np.random.default_rng(seed).normal(size=(k, k)))[0]
+
+
+def well_conditioned(k: int, seed: int) -> np.ndarray:
+    stretch = np.random.default_rng(seed).uniform(0.3, 3, k)
+    return orthogonal(k, seed) @ np.diag(stretch) @ orthogonal(k, seed + 1)
+
+
+@given(seeds, st.integers(1, 12), st.integers(1, 6), st.booleans())
+def test_effective_rank_equals_its_definition(seed: int, rows: int, columns: int, centred: bool) -> None:
+    samples = np.random.default_rng(seed).normal(0.5, 1, (rows, columns))
+    shifted = samples - samples.mean(axis=0) if centred else samples
+    assume(np.linalg.norm(shifted) > 1e-6)
+    assert Moments.of(samples).effective_rank(centred=centred) == pytest.approx(slow.effective_rank(shifted), rel=1e-5)
+
+
+def test_effective_rank_of_known_spectra() -> None:
+    assert effective_rank(np.ones(7)) == pytest.approx(7)
+    assert effective_rank(np.array([3.0, 0, 0])) == pytest.approx(1)
+    assert effective_rank(np.zeros(3)) == 0
+    with pytest.raises(InputError, match="at least 0"):
+        effective_rank(np.array([1.0, -1.0]))
+
+
+@given(seeds, st.integers(2, 5))
+def test_moments_add_up_batch_by_batch(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    samples, weights = rng.normal(1, 2, (30, k)), rng.integers(1, 4, 30).astype(float)
+    repeated = np.repeat(samples, weights.astype(int), axis=0)
+    parts = Moments(k)
+    for chunk in range(0, 30, 7):
+        parts.add(samples[chunk : chunk + 7], weights[chunk : chunk + 7])
+    np.testing.assert_allclose(parts.mean, repeated.mean(axis=0))
+    np.testing.assert_allclose(parts.covariance, np.cov(repeated.T, bias=True), atol=1e-12)
+    np.testing.assert_allclose(parts.correlation, np.corrcoef(repeated.T), atol=1e-12)
+    for a in range(k):
+        for b in range(k):
+            twin = slow.correlation(repeated[:, a].tolist(), repeated[:, b].tolist())
+            assert parts.correlation[a, b] == pytest.approx(twin)
+
+
+def test_moments_know_what_is_constant() -> None:
+    moments = Moments.of(np.array([[0.1, 1.0], [0.1, 2.0], [0.1, 4.0]]))
+    assert np.isnan(moments.correlation[0]).all()
+    assert moments.covariance[0, 0] == 0
+    assert np.isnan(moments.explained([0], [1])).all()
+    assert moments.explained([1], [0]) == 0
+    with pytest.raises(InputError, match="no samples"):
+        _ = Moments(2).mean
+
+
+@given(seeds, st.integers(1, 3))
+def test_explained_variance_equals_least_squares(seed: int, regressors: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(2, 3, (40, regressors))
+    y = x @ rng.normal(size=(regressors, 2)) + rng.normal(0, 2, (40, 2))
+    found = Moments.of(np.concatenate([y, x], axis=1)).explained([0, 1], range(2, 2 + regressors))
+    for target, share in zip(y.T, found, strict=True):
+        design = np.concatenate([np.ones((40, 1)), x], axis=1)
+        residual = target - design @ np.linalg.lstsq(design, target, rcond=None)[0]
+        assert share == pytest.approx(1 - residual.var() / target.var(), abs=1e-9)
+
+
+@given(letterboxes())
+def test_content_cells_are_those_that_the_photograph_touches(letterbox: Letterbox) -> None:
+    height, width = letterbox.grid_hw
+    prototypes = np.arange(height * width, dtype=np.float32).reshape(1, height, width)
+    empty = np.zeros((0, 4), dtype=np.float32)
+    prediction = Prediction(
+        empty, empty[:, 0], np.zeros(0, np.int64), empty[:, :1], prototypes, letterbox, RULES["ultralytics"]
+    )
+    cells = slow.cells_of_photograph(prediction)
+    np.testing.assert_array_equal(content_samples(prediction)[:, 0], [prototypes[0, y, x] for y, x in cells])
+
+
+@settings(max_examples=40)
+@given(predictions(), seeds)
+def test_a_change_of_basis_changes_no_mask(prediction: Prediction, seed: int) -> None:
+    changed = change_basis(prediction, well_conditioned(len(prediction.prototypes), seed))
+    np.testing.assert_allclose(changed.logits(), prediction.logits(), atol=2e-4)
+    values, others = prediction.probabilities("canvas"), changed.probabilities("canvas")
+    np.testing.assert_allclose(others, values, atol=2e-4)
+    tie = np.abs(values - 0.5) < 2e-4
+    assert np.array_equal(changed.masks("canvas") | tie, prediction.masks("canvas") | tie)
+
+
+def test_matrices_that_cannot_be_inverted_are_refused() -> None:
+    prediction = made(0, k=3)
+    with pytest.raises(InputError, match=r"condition number is .*, the limit 8.39e\+06"):
+        change_basis(prediction, np.ones((3, 3)))
+    with pytest.raises(InputError, match="condition number is inf"):
+        change_basis(prediction, np.diag([1.0, 0, 1]))
+    with pytest.raises(InputError, match=r"shape \(2, 2\); expected \(3, 3\)"):
+        change_basis(prediction, np.eye(2))
+    with pytest.raises(InputError, match="not finite"):
+        change_basis(prediction, np.full((3, 3), np.nan))
+    # Scale alone is no defect.
+    scaled = change_basis(prediction, np.diag([1e-6, 1, 1e6]))
+    np.testing.assert_allclose(scaled.logits(), prediction.logits(), atol=1e-4)
+
+
+@settings(max_examples=25)
+@given(seeds, st.sampled_from(["boxes", "photograph"]), st.booleans())
+def test_the_canonical_basis_keeps_its_promises(seed: int, region: str, objectness: bool) -> None:
+    batch = [made(seed + i, n=4, objectness=objectness) for i in range(3)]
+    basis = CanonicalBasis.of(Usage.of(batch), region)
+    np.testing.assert_allclose(basis.matrix @ basis.inverse, np.eye(5), atol=1e-9)
+    assert np.all(np.diff(basis.energies) <= 1e-9)
+    assert basis.energies.sum() == pytest.approx(slow.mean_square_logit(batch, region), rel=1e-5)
+    changed = Usage.of([basis.apply(one) for one in batch])
+    np.testing.assert_allclose(changed.prototypes(region).gram, np.eye(5), atol=1e-5)
+    np.testing.assert_allclose(changed.coefficients.gram, np.diag(basis.energies), atol=1e-4)
+    assert np.all(changed.coefficients.mean >= -1e-6)
+    for one in batch:
+        np.testing.assert_allclose(basis.apply(one).logits(), one.logits(), atol=1e-4)
+
+
+@settings(max_examples=25)
+@given(seeds)
+def test_the_canonical_basis_is_the_same_from_any_basis(seed: int) -> None:
+    batch = [made(seed + i) for i in range(2)]
+    basis = CanonicalBasis.of(Usage.of(batch))
+    turned = [change_basis(one, well_conditioned(5, seed)) for one in batch]
+    other = CanonicalBasis.of(Usage.of(turned))
+    np.testing.assert_allclose(other.energies, basis.energies, rtol=1e-3, atol=1e-5)
+    assert other.effective_rank == pytest.approx(basis.effective_rank, rel=1e-3)
+    distinct = np.min(np.abs(np.diff(np.log(basis.energies)))) > 0.05
+    steady = np.all(np.abs(Usage.of(batch).coefficients.mean @ basis.inverse) > 0.01)
+    if distinct and steady:
+        for one, twin in zip(batch, turned, strict=True):
+            ours, theirs = basis.apply(one).prototypes, other.apply(twin).prototypes
+            np.testing.assert_allclose(theirs, ours, atol=0.02)
+
+
+def test_the_first_components_are_the_best_approximation() -> None:
+    """No other two prototypes come closer to the logits: random ones of the same span do not."""
+    batch = [made(7, k=4, n=30)]
+    usage = Usage.of(batch)
+    basis = CanonicalBasis.of(usage, "photograph")
+    exact = batch[0].logits()
+
+    def loss(matrix: np.ndarray) -> float:
+        gram, second = usage.photograph.gram, usage.coefficients.gram
+        rest = np.eye(4) - matrix
+        return float(np.trace(second @ rest @ gram @ rest.T))
+
+    kept = basis.inverse[:, :2] @ basis.matrix[:2]
+    assert loss(kept) == pytest.approx(basis.energies[2:].sum())
+    logits = basis.apply(batch[0], 2).logits()
+    assert np.mean((logits - exact) ** 2) == pytest.approx(basis.energies[2:].sum(), rel=1e-3)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        nudged = (basis.inverse[:, :2] + rng.normal(0, 0.1, (4, 2))) @ (basis.matrix[:2] + rng.normal(0, 0.1, (2, 4)))
+        assert loss(nudged) >= loss(kept)
+    assert basis.components_for(1.0) == 4
+    assert basis.components_for(basis.shares[0]) == 1
+    with pytest.raises(InputError, match="expected 1 to 4"):
+        basis.apply(batch[0], 5)
+
+
+@settings(max_examples=25)
+@given(seeds)
+def test_rescaling_changes_nothing_that_matters(seed: int) -> None:
+    batch = [made(seed + i) for i in range(2)]
+    scale = np.random.default_rng(seed).uniform(0.2, 5, 5) * np.array([1, -1, 1, -1, 1])
+    rescaled = [change_basis(one, np.diag(scale)) for one in batch]
+    usage, other = Usage.of(batch), Usage.of(rescaled)
+    for region in ("boxes", "photograph"):
+        np.testing.assert_allclose(other.rms_contributions(region), usage.rms_contributions(region), rtol=1e-4)
+        np.testing.assert_allclose(other.pattern_shares(region), usage.pattern_shares(region), atol=1e-5)
+    assert [pair[:2] for pair in other.redundant_pairs(0.2)] == [pair[:2] for pair in usage.redundant_pairs(0.2)]
+    assert np.array_equal(other.dead(0.4), usage.dead(0.4))
+
+
+def test_dead_and_redundant_prototypes_are_found() -> None:
+    prediction = made(1, k=6, n=40)
+    prototypes, coefficients = prediction.prototypes.copy(), prediction.coefficients.copy()
+    prototypes[1] = 0
+    coefficients[:, 2] *= 1e-4
+    prototypes[4] = 1 - 3 * prototypes[0]  # the same picture, turned over
+    coefficients[:, 5] = 2 * coefficients[:, 3]  # always used together
+    usage = Usage.of([replace(prediction, prototypes=prototypes, coefficients=coefficients)])
+    assert np.flatnonzero(usage.dead()).tolist() == [1, 2]
+    pairs = {pair[:2]: pair for pair in usage.redundant_pairs()}
+    assert set(pairs) == {(0, 4), (3, 5)}
+    assert pairs[0, 4].prototypes == pytest.approx(-1, abs=1e-5)
+    assert pairs[3, 5].coefficients == pytest.approx(1, abs=1e-5)
+    basis = CanonicalBasis.of(usage)
+    assert np.all(np.isfinite(basis.matrix))
+    np.testing.assert_allclose(basis.matrix @ basis.inverse, np.eye(6), atol=1e-6)
+    assert basis.components_for(0.9999) <= 3  # 6 minus the dead ones and one of the twins
+    with pytest.raises(InputError, match="threshold"):
+        usage.redundant_pairs(0)
+
+
+def test_usage_refuses_what_does_not_fit() -> None:
+    usage = Usage.of([made(0, k=5)])
+    with pytest.raises(InputError, match="one model"):
+        usage.add(made(0, k=4))
+    with pytest.raises(InputError, match="no predictions"):
+        Usage.of([])
+    empty = Usage.of([made(0)[[]]])
+    assert empty.images == 1
+    assert empty.photograph.effective_rank() > 1
+    assert empty.redundant_pairs(0.9) == []
+    with pytest.raises(InputError, match="no instance in 1 photographs"):
+        CanonicalBasis.of(empty)
+    with pytest.raises(InputError, match="region"):
+        usage.prototypes("moon")
