@@ -87,7 +87,7 @@ class Letterbox:
 
     @property
     def content_cells(self) -> tuple[slice, slice]:
-        """The (rows, columns) of the prototype grid that show the photograph, wholly or in part, without the padding."""
+        """The (rows, columns) of the prototype grid that show the photograph, wholly or in part."""
         spans = []
         for offset, content, grid, canvas in zip(
             self.offset_yx, self.content_hw, self.grid_hw, self.canvas_hw, strict=True
