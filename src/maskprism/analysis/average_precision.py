@@ -1,0 +1,161 @@
+"""COCO's average precision, from what was found, what is there, and how much each pair overlaps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from maskprism.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
+
+    from maskprism.analysis.overlaps import Overlaps
+
+MAX_PER_CLASS = 100
+"""Detections of one class in one photograph that COCO looks at."""
+SIZES: dict[str, tuple[float, float]] = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
+"""COCO's sizes of objects, in pixels of the photograph."""
+
+
+class ClassPrecision(NamedTuple):
+    """AP of one class and the number of its true objects, crowds not counted."""
+
+    ap: float
+    ap50: float
+    objects: int
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """COCO's metrics, 0 to 1; nan where there is no true object to find.
+
+    ap: mean over IoU thresholds .50, .55 ... .95 and over classes; ap50, ap75: at one threshold.
+    recall: mean over thresholds and classes. by_size: AP of small, medium and large objects.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    recall: float
+    by_size: dict[str, float]
+    by_class: dict[int, ClassPrecision]
+
+
+def average_precision(photographs: Iterable[Overlaps], *, max_per_class: int = MAX_PER_CLASS) -> AveragePrecision:
+    """COCO's average precision, by `faster-coco-eval`, from overlaps that are known already.
+
+    Takes overlaps of masks at any size, or of boxes. Classes without a true object do not count, as
+    in COCO's own evaluation. `by_size` is nan unless all photographs tell areas.
+
+    Raises MissingExtraError without the package (`pip install 'maskprism[diagnose]'`).
+    Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
+    """
+    photographs = list(photographs)
+    sized = all(photo.areas is not None and photo.true_areas is not None for photo in photographs)
+    objects, precision, recall = _evaluate(photographs, max_per_class)
+    by_size = {size: _mean(precision[..., i]) if sized else math.nan for i, size in enumerate(SIZES, 1)}
+    by_class = {
+        class_id: ClassPrecision(_mean(precision[:, :, i, 0]), _mean(precision[0, :, i, 0]), count)
+        for i, (class_id, count) in enumerate(objects.items())
+        if count
+    }
+    return AveragePrecision(
+        ap=_mean(precision[..., 0]),
+        ap50=_mean(precision[0, ..., 0]),
+        ap75=_mean(precision[5, ..., 0]),
+        recall=_mean(recall[..., 0]),
+        by_size=by_size,
+        by_class=by_class,
+    )
+
+
+def average_precision_at(
+    photographs: Iterable[Overlaps], threshold: float, *, max_per_class: int = MAX_PER_CLASS
+) -> float:
+    """Mean over classes of COCO's average precision at one IoU threshold; nan without a true object."""
+    return _mean(_evaluate(list(photographs), max_per_class, (threshold,))[1][..., 0])
+
+
+def _mean(values: Float64[np.ndarray, "..."]) -> float:
+    """Without the entries (-1) for which there was nothing to find."""
+    told = values[values > -1]
+    return float(told.mean()) if told.size else math.nan
+
+
+def _evaluate(
+    photographs: Sequence[Overlaps],
+    max_per_class: int,
+    thresholds: Sequence[float] | None = None,
+) -> tuple[dict[int, int], Float64[np.ndarray, "T R K S"], Float64[np.ndarray, "T K S"]]:
+    """Objects per class, and precision and recall as COCO accumulates them (-1 where there is nothing to find).
+
+    Sizes are "all" and then those of SIZES.
+    """
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError:
+        raise MissingExtraError.of("average precision", package="faster-coco-eval", extra="diagnose") from None
+
+    class OfKnownOverlaps(COCOeval_faster):  # type: ignore[misc, unused-ignore]
+        """Instead of comparing masks it looks up what is known, best detections first."""
+
+        def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802, N803
+            photo = photographs[imgId]
+            rows = np.flatnonzero(photo.classes == catId)
+            rows = rows[np.argsort(-photo.scores[rows], kind="mergesort")][:max_per_class]
+            columns = np.flatnonzero(photo.true_classes == catId)
+            return photo.iou[np.ix_(rows, columns)] if len(rows) and len(columns) else []
+
+    objects = dict.fromkeys(sorted({int(c) for photo in photographs for c in photo.true_classes}), 0)
+    for photo in photographs:
+        for class_id in photo.true_classes[~photo.crowd]:
+            objects[int(class_id)] += 1
+    if not objects:
+        return {}, np.full((10, 1, 1, 4), -1.0), np.full((10, 1, 4), -1.0)
+    described = {"images": [{"id": i} for i in range(len(photographs))], "categories": [{"id": c} for c in objects]}
+    truth = COCO(described | {"annotations": list(_truths(photographs))})
+    found = COCO(described | {"annotations": list(_findings(photographs, objects))})
+    evaluation = OfKnownOverlaps(truth, found, "bbox", ranges={name: list(limits) for name, limits in SIZES.items()})
+    evaluation.params.maxDets = [max_per_class]
+    if thresholds is not None:
+        evaluation.params.iouThrs = np.array(thresholds)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return objects, evaluation.eval["precision"][..., -1], evaluation.eval["recall"][..., -1]
+
+
+def _truths(photographs: Sequence[Overlaps]) -> Iterator[dict[str, Any]]:
+    """True objects as COCO writes them; ids count from 1."""
+    number = itertools.count(1)
+    for image_id, photo in enumerate(photographs):
+        areas = photo.true_areas if photo.true_areas is not None else np.ones(len(photo.true_classes))
+        for class_id, area, crowd in zip(photo.true_classes, areas, photo.crowd, strict=True):
+            yield {
+                "id": next(number),
+                "image_id": image_id,
+                "category_id": int(class_id),
+                "area": float(area),
+                "iscrowd": int(crowd),
+            }
+
+
+def _findings(photographs: Sequence[Overlaps], classes: Collection[int]) -> Iterator[dict[str, Any]]:
+    """Detections as COCO writes them, of classes that have true objects somewhere."""
+    number = itertools.count(1)
+    for image_id, photo in enumerate(photographs):
+        areas = photo.areas if photo.areas is not None else np.ones(len(photo.scores))
+        for class_id, area, score in zip(photo.classes, areas, photo.scores, strict=True):
+            if class_id in classes:
+                yield {
+                    "id": next(number),
+                    "image_id": image_id,
+                    "category_id": int(class_id),
+                    "area": float(area),
+                    "score": float(score),
+                }

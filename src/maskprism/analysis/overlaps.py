@@ -1,0 +1,211 @@
+"""What was found in a photograph against what is there: the IoU of every detection with every true object.
+
+Masks are compared while photographs stream by, and forgotten. What stays of a photograph is one
+small matrix, so that any number of decodes and counterfactuals of a run fit in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from maskprism.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Float64, Int64
+
+    from maskprism.geometry import Size
+    from maskprism.masks import Patch
+    from maskprism.prediction import Prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Overlaps:
+    """One photograph: N detections, G true objects, and the IoU of each with each.
+
+    classes, true_classes: ids of the same set of classes. scores: any order.
+    iou: 0 to 1; against a crowd, the share of the detection that lies in it (as COCO has it).
+    areas, true_areas: pixels of the photograph, for AP by size.
+    crowd: true objects that stand for many; what matches them counts neither for nor against.
+    """
+
+    scores: Float[np.ndarray, " N"]
+    classes: Int64[np.ndarray, " N"]
+    true_classes: Int64[np.ndarray, " G"]
+    iou: Float64[np.ndarray, "N G"]
+    areas: Float[np.ndarray, " N"] | None = None
+    true_areas: Float[np.ndarray, " G"] | None = None
+    crowd: Bool[np.ndarray, " G"] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+    def __post_init__(self) -> None:
+        n, g = len(self.scores), len(self.true_classes)
+        if not len(self.crowd):
+            object.__setattr__(self, "crowd", np.zeros(g, dtype=bool))
+        expected: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "classes": (self.classes, (n,)),
+            "iou": (self.iou, (n, g)),
+            "areas": (self.areas, (n,)),
+            "true_areas": (self.true_areas, (g,)),
+            "crowd": (self.crowd, (g,)),
+        }
+        for name, (array, shape) in expected.items():
+            if array is not None and np.shape(array) != shape:
+                raise InputError(
+                    f"{name} has shape {np.shape(array)}; expected {shape} for {n} detections and {g} objects"
+                )
+
+    @cached_property
+    def same_class(self) -> Bool[np.ndarray, "N G"]:
+        """Which detections name the class of which objects."""
+        return self.classes[:, None] == self.true_classes[None, :]
+
+    def with_iou(self, iou: Float64[np.ndarray, "N G"]) -> Overlaps:
+        """The same detections with other masks."""
+        return replace(self, iou=iou)
+
+
+class Region(NamedTuple):
+    """A mask as the window that holds it: `mask[rows, columns] = inside`, and nothing elsewhere."""
+
+    rows: slice
+    columns: slice
+    inside: Bool[np.ndarray, "rows columns"]
+
+    @classmethod
+    def of(cls, mask: Bool[np.ndarray, "H W"]) -> Region:
+        """The smallest window around a mask; an empty one for an empty mask."""
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
+            return cls(slice(0, 0), slice(0, 0), np.zeros((0, 0), dtype=bool))
+        rows_of, columns_of = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        return cls(rows_of, columns_of, mask[rows_of, columns_of])
+
+    @classmethod
+    def of_patch(cls, patch: Patch, threshold: float, size_hw: tuple[int, int]) -> Region:
+        """Where a patch of an image of that size is above the threshold."""
+        rows, columns = (
+            slice(*span.indices(length)[:2]) for span, length in zip((patch.rows, patch.columns), size_hw, strict=True)
+        )
+        return cls(rows, columns, patch.values > threshold)
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return int(np.count_nonzero(self.inside))
+
+    def shared_with(self, other: Region) -> int:
+        """Pixels of both masks."""
+        top, bottom = max(self.rows.start, other.rows.start), min(self.rows.stop, other.rows.stop)
+        left, right = max(self.columns.start, other.columns.start), min(self.columns.stop, other.columns.stop)
+        if top >= bottom or left >= right:
+            return 0
+        mine, its = (
+            one.inside[
+                top - one.rows.start : bottom - one.rows.start, left - one.columns.start : right - one.columns.start
+            ]
+            for one in (self, other)
+        )
+        return int(np.count_nonzero(mine & its))
+
+
+def mask_iou(
+    found: Iterable[Region], true: Sequence[Region], crowd: Bool[np.ndarray, " G"] | None = None
+) -> Float64[np.ndarray, "N G"]:
+    """IoU of every found mask with every true one; 0 for two empty masks.
+
+    Against a crowd it is the share of the found mask that lies in it.
+    """
+    true_areas = np.array([region.area for region in true], dtype=np.float64)
+    crowd = np.zeros(len(true), dtype=bool) if crowd is None else crowd
+    rows = []
+    for region in found:
+        shared = np.array([region.shared_with(other) for other in true], dtype=np.float64)
+        whole = region.area + np.where(crowd, 0, true_areas - shared)
+        rows.append(np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0))
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(true))
+
+
+def box_overlap(
+    boxes: Float[np.ndarray, "N 4"], true_boxes: Float[np.ndarray, "G 4"], crowd: Bool[np.ndarray, " G"] | None = None
+) -> Float64[np.ndarray, "N G"]:
+    """IoU of every found box with every true one (xyxy); against a crowd the share of the found box in it."""
+    a, b = np.asarray(boxes, dtype=np.float64), np.asarray(true_boxes, dtype=np.float64)
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    shared = np.prod(np.clip(sides, 0, None), axis=2)
+    area_a = np.prod(np.clip(a[:, 2:] - a[:, :2], 0, None), axis=1)[:, None]
+    area_b = np.prod(np.clip(b[:, 2:] - b[:, :2], 0, None), axis=1)[None, :]
+    whole = area_a + np.where(np.zeros(len(b), dtype=bool) if crowd is None else crowd, 0, area_b - shared)
+    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+
+
+def regions(prediction: Prediction, size: Size) -> Iterator[Region]:
+    """The masks of a prediction under its rule, in the frame named `size`, one after the other."""
+    for patch in prediction.patches(size):
+        yield Region.of_patch(patch, prediction.rule.threshold, prediction.letterbox.size_hw(size))
+
+
+def mask_overlaps(
+    prediction: Prediction,
+    true: Sequence[Region],
+    true_classes: Int64[np.ndarray, " G"],
+    size: Size,
+    *,
+    crowd: Bool[np.ndarray, " G"] | None = None,
+    least: float = 0.0,
+    same_class: bool = False,
+) -> Overlaps:
+    """The masks of a prediction, under its rule at the frame named `size`, against true ones in that frame.
+
+    Only masks that may count are decoded: an IoU that cannot reach `least` is given as 0, and with
+    `same_class` that of a detection whose class no true object has.
+    """
+    crowd = np.zeros(len(true), dtype=bool) if crowd is None else crowd
+    true_areas = np.array([region.area for region in true], dtype=np.float64)
+    wanted = _reach(prediction, true, true_areas, crowd, size) >= least
+    if same_class:
+        wanted &= prediction.classes[:, None] == true_classes[None, :]
+    chosen = np.flatnonzero(wanted.any(axis=1))
+    iou = np.zeros((len(prediction), len(true)))
+    iou[chosen] = mask_iou(regions(prediction[chosen], size), true, crowd)
+    return Overlaps(
+        scores=prediction.scores,
+        classes=prediction.classes,
+        true_classes=true_classes,
+        iou=iou,
+        areas=prediction.areas("grid") * _photograph_pixels(prediction, "grid"),
+        true_areas=true_areas * _photograph_pixels(prediction, size),
+        crowd=crowd,
+    )
+
+
+def _photograph_pixels(prediction: Prediction, size: Size) -> float:
+    """Pixels of the photograph per pixel of the frame."""
+    if size == "image":
+        return 1.0
+    letterbox = prediction.letterbox
+    frame_h, frame_w = letterbox.size_hw(size)
+    per_canvas = 1 / (letterbox.gain_yx[0] * letterbox.gain_yx[1])
+    return per_canvas * (letterbox.canvas_hw[0] / frame_h) * (letterbox.canvas_hw[1] / frame_w)
+
+
+def _reach(
+    prediction: Prediction,
+    true: Sequence[Region],
+    true_areas: Float64[np.ndarray, " G"],
+    crowd: Bool[np.ndarray, " G"],
+    size: Size,
+) -> Float64[np.ndarray, "N G"]:
+    """The largest IoU that a mask inside its box can have: the box's share of the true mask, at most."""
+    if prediction.rule.crop_at(size) != "after":  # masks may leave their boxes
+        return np.ones((len(prediction), len(true)))
+    boxes = prediction.letterbox.from_canvas(prediction.canvas_boxes, size).astype(np.float64)
+    windows = np.array([(t.columns.start, t.rows.start, t.columns.stop, t.rows.stop) for t in true]).reshape(-1, 4)
+    first = np.maximum(np.floor(boxes[:, None, :2]) - 1, windows[None, :, :2])
+    last = np.minimum(np.ceil(boxes[:, None, 2:]) + 1, windows[None, :, 2:])
+    shared = np.prod(np.clip(last - first, 0, None), axis=2)
+    reach = np.divide(shared, true_areas, out=np.zeros_like(shared), where=true_areas > 0)
+    return np.where(crowd, shared > 0, np.minimum(reach, 1))
