@@ -15,6 +15,10 @@ class ImageError(MaskprismError):
     """A photograph or video cannot be read."""
 
 
+class LabelError(MaskprismError):
+    """The ground truth of a photograph cannot be read."""
+
+
 class ModelError(MaskprismError):
     """A model file cannot be read, or what it computes is not a prototype-based mask."""
 

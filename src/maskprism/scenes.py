@@ -391,7 +391,9 @@ def _bounds(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int, int, int]:
 
 def _polygon(mask: Bool[np.ndarray, "H W"]) -> Points:
     """One closed path around a mask: further parts and holes are joined to it by lines there and back."""
-    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    # At twice the size the path runs around pixel centres, so that drawing it gives every pixel back.
+    twice = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    found, _ = cv2.findContours(twice, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     contours = sorted((contour.reshape(-1, 2) for contour in found if len(contour) > 2), key=len, reverse=True)
     path = contours[0]
     for contour in contours[1:]:
@@ -399,4 +401,4 @@ def _polygon(mask: Bool[np.ndarray, "H W"]) -> Points:
         here, there = np.unravel_index(int(apart.argmin()), apart.shape)
         detour = np.concatenate([np.roll(contour, -there, axis=0), contour[there : there + 1]])
         path = np.concatenate([path[: here + 1], detour, path[here:]])
-    return path.astype(np.float64) + 0.5
+    return (path.astype(np.float64) + 0.5) / 2

@@ -1,0 +1,50 @@
+"""Photographs with ground truth: Ultralytics data sets (`data.yaml`) and COCO json, read one photograph at a time.
+
+>>> dataset = open_dataset("data.yaml", split="val")              # doctest: +SKIP
+>>> for sample in dataset:                                        # doctest: +SKIP
+...     photograph, truth = sample.read()
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from maskprism.datasets.coco import open_coco
+from maskprism.datasets.samples import Dataset, Sample
+from maskprism.datasets.truth import GroundTruth
+from maskprism.datasets.yolo import open_yaml
+from maskprism.errors import InputError
+
+__all__ = ["Dataset", "GroundTruth", "Sample", "open_dataset"]
+
+
+def open_dataset(
+    path: str | os.PathLike[str], split: str | None = None, images: str | os.PathLike[str] | None = None
+) -> Dataset:
+    """The data set that a `data.yaml` of Ultralytics or a COCO json describes, or the only such file of a folder.
+
+    split: "train", "val" or "test" of a data.yaml; the first of val, test, train that it has unless given.
+    images: the folder that file names of a COCO json are relative to; the json's own folder or the usual places
+    beside it unless given.
+    Raises InputError for a description that cannot be read or leads to no photographs or labels.
+    """
+    file = Path(path)
+    if file.is_dir():
+        found = sorted(one for one in file.iterdir() if one.suffix.lower() in (".yaml", ".yml", ".json"))
+        if len(found) != 1:
+            raise InputError(
+                f"{file}: the folder holds {len(found)} .yaml and .json files; name the one that describes the data set"
+            )
+        file = found[0]
+    if not file.is_file():
+        raise InputError(f"{file}: there is no such file; expected a data.yaml of Ultralytics or a COCO json")
+    if file.suffix.lower() == ".json":
+        if split is not None:
+            raise InputError(f"{file}: a COCO json is one split by itself; leave split {split!r} out")
+        return open_coco(file, None if images is None else Path(images))
+    if file.suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(f"{file}: expected a data.yaml of Ultralytics or a COCO json, not {file.suffix or 'this'}")
+    if images is not None:
+        raise InputError(f"{file}: a data.yaml says itself where its images are; leave images out")
+    return open_yaml(file, split)

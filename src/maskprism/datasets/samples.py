@@ -1,0 +1,160 @@
+"""The photographs of a data set one by one: rows of annotation in, ground truth out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from maskprism.datasets.truth import GroundTruth
+from maskprism.errors import InputError
+from maskprism.sources import ImageFiles, SourceImage
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+    from maskprism.datasets.truth import Segment
+
+
+class Row(NamedTuple):
+    """One annotated instance, before classes are renumbered and coordinates are clipped."""
+
+    class_id: int
+    segment: Segment
+    box: Sequence[float] | None = None
+    crowd: bool = False
+
+
+class Rows(NamedTuple):
+    """The annotated instances of a photograph, and what was mended while reading them."""
+
+    rows: list[Row]
+    remarks: tuple[str, ...]
+
+
+class Annotations(Protocol):
+    """Where rows of ground truth come from."""
+
+    def of(self, image: SourceImage, image_hw: tuple[int, int]) -> Rows:
+        """The rows about one photograph. Raises LabelError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photograph of a data set, and where its ground truth stands; nothing is read before it is asked for."""
+
+    image: SourceImage
+    annotations: Annotations
+    class_ids: Mapping[int, int]
+    names: Mapping[int, str]
+
+    @property
+    def name(self) -> str:
+        """The photograph's path, relative to the data set where it lies in it."""
+        return self.image.name
+
+    def read(self) -> tuple[UInt8[np.ndarray, "H W 3"], GroundTruth]:
+        """The photograph, HWC uint8 in BGR, and its ground truth.
+
+        Raises ImageError or LabelError, which say what is wrong with which file: take the next sample then. A
+        photograph with a mistake in one of its labels is left out as a whole, as in Ultralytics: half a truth would
+        make false alarms of good detections.
+        """
+        photograph = self.image.read()
+        return photograph, self.truth((photograph.shape[0], photograph.shape[1]))
+
+    def truth(self, image_hw: tuple[int, int]) -> GroundTruth:
+        """The ground truth alone, for a photograph of this (height, width). Raises LabelError."""
+        rows, remarks = self.annotations.of(self.image, image_hw)
+        segments = tuple(_clipped(row.segment, image_hw) for row in rows)
+        boxes = [_box(segment, row.box, image_hw) for segment, row in zip(segments, rows, strict=True)]
+        return GroundTruth(
+            classes=np.array([self.class_ids[row.class_id] for row in rows], dtype=np.int64),
+            segments=segments,
+            boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+            crowd=np.array([row.crowd for row in rows], dtype=bool),
+            image_hw=image_hw,
+            names=self.names,
+            remarks=remarks,
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The photographs of one split with their ground truth; iterating gives a `Sample` each.
+
+    names: class names by class id. split: "val", "test", "train", or None where the file is one split.
+    """
+
+    path: Path
+    split: str | None
+    names: Mapping[int, str]
+    images: ImageFiles
+    annotations: Annotations
+    class_ids: Mapping[int, int]
+
+    def __len__(self) -> int:
+        return len(self.images.paths)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for image in self.images.pending(frozenset()):
+            yield Sample(image, self.annotations, self.class_ids, self.names)
+
+    def __repr__(self) -> str:
+        split = f", split {self.split!r}" if self.split else ""
+        return f"Dataset({str(self.path)!r}{split}, {len(self)} photographs, {len(self.names)} classes)"
+
+    def for_model(self, names: Mapping[int, str]) -> Dataset:
+        """The same data set with the class ids of a model, matched by name (case and spaces do not matter).
+
+        Classes that the model does not know get ids behind its own. A model without names keeps the ids as they are.
+        Raises InputError where no name at all is common to both.
+        """
+        if not names:
+            return self
+        known = {_plain(name): class_id for class_id, name in sorted(names.items(), reverse=True)}
+        if self.names and not any(_plain(name) in known for name in self.names.values()):
+            raise InputError(
+                f"{self.path}: none of its classes ({_some(self.names)}) is a class of the model ({_some(names)}); "
+                "use the model that was trained for this data set"
+            )
+        new, spare = {}, max(names) + 1
+        merged = dict(names)
+        for class_id, name in self.names.items():
+            new[class_id] = known.get(_plain(name), spare)
+            if new[class_id] == spare:
+                merged[spare] = name
+                spare += 1
+        return replace(self, names=merged, class_ids={row: new[old] for row, old in self.class_ids.items()})
+
+
+def _clipped(segment: Segment, image_hw: tuple[int, int]) -> Segment:
+    if segment is None or isinstance(segment, np.ndarray):
+        return segment
+    limit = np.array(image_hw[::-1], dtype=np.float32)
+    return tuple(np.clip(polygon, 0, limit) for polygon in segment)
+
+
+def _box(segment: Segment, stated: Sequence[float] | None, image_hw: tuple[int, int]) -> Sequence[float]:
+    """x1, y1, x2, y2 around a segment, or the stated box, within the photograph."""
+    if segment is None:
+        height, width = image_hw
+        return [float(v) for v in np.clip(stated or (0, 0, 0, 0), 0, (width, height, width, height))]
+    if isinstance(segment, np.ndarray):
+        rows, columns = np.flatnonzero(segment.any(axis=1)), np.flatnonzero(segment.any(axis=0))
+        return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
+    points = np.concatenate(segment)
+    return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").split())
+
+
+def _some(names: Mapping[int, str]) -> str:
+    listed = list(names.values())
+    return ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")

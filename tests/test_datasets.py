@@ -1,0 +1,383 @@
+"""Data sets: what the readers make of right and wrong files, and masks in every frame."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reference_datasets as reference
+from maskprism import Letterbox
+from maskprism.datasets import Dataset, GroundTruth, open_dataset
+from maskprism.datasets.yolo import label_path
+from maskprism.errors import ImageError, InputError, LabelError
+from maskprism.scenes import NAMES, draw_scene, write_dataset
+from strategies import letterboxes, seeds
+
+HEIGHT, WIDTH = 40, 60
+TRIANGLE = "0 0.1 0.1 0.9 0.1 0.1 0.9"
+
+
+def data_set(folder: Path, labels: Mapping[str, str | bytes | None], **described: object) -> Path:
+    """A data set with a split "val" of grey photographs, and these label files."""
+    (folder / "images" / "val").mkdir(parents=True)
+    (folder / "labels" / "val").mkdir(parents=True)
+    for stem, text in labels.items():
+        cv2.imwrite(str(folder / "images" / "val" / f"{stem}.png"), np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+        if text is not None:
+            data = text.encode() if isinstance(text, str) else text
+            (folder / "labels" / "val" / f"{stem}.txt").write_bytes(data)
+    (folder / "data.yaml").write_text(yaml.safe_dump({"val": "images/val", "names": ["cat", "dog"], **described}))
+    return folder / "data.yaml"
+
+
+def truths(dataset: Dataset) -> list[GroundTruth]:
+    return [sample.read()[1] for sample in dataset]
+
+
+def of_polygons(polygons: list[np.ndarray], image_hw: tuple[int, int]) -> GroundTruth:
+    return GroundTruth(
+        classes=np.zeros(len(polygons), dtype=np.int64),
+        segments=tuple((polygon.astype(np.float32),) for polygon in polygons),
+        boxes=np.zeros((len(polygons), 4), dtype=np.float32),
+        crowd=np.zeros(len(polygons), dtype=bool),
+        image_hw=image_hw,
+    )
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("scenes ü"), 6, seed=300, validation_share=0.5)
+
+
+def test_written_scenes_are_read_back_pixel_for_pixel(scenes):
+    dataset = open_dataset(scenes)
+    assert dataset.split == "val"
+    assert len(dataset) == 3
+    assert dataset.names == NAMES
+    for sample in dataset:
+        photograph, truth = sample.read()
+        scene = draw_scene(int(sample.name[-10:-4]))
+        assert np.array_equal(photograph, scene.photograph)
+        assert np.array_equal(truth.classes, scene.classes)
+        assert np.array_equal(truth.masks(), scene.masks)
+        assert truth.areas.tolist() == scene.masks.sum(axis=(1, 2)).tolist()
+        np.testing.assert_allclose(truth.boxes, scene.boxes, atol=0.26)
+        assert not truth.remarks
+
+
+@given(st.data(), seeds)
+@settings(max_examples=60)
+def test_polygons_are_drawn_as_the_slow_twin_does(data, seed):
+    rng = np.random.default_rng(seed)
+    height, width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
+    corners = data.draw(st.integers(3, 8))
+    polygon = rng.uniform(-3, 15, (corners, 2))
+    if data.draw(st.booleans()):  # corners on pixel centres and edges, where ties are
+        polygon = np.round(polygon * 2) / 2
+    truth = of_polygons([polygon], (height, width))
+    assert np.array_equal(truth.masks()[0], reference.drawn(polygon.astype(np.float32), height, width))
+
+
+@given(letterboxes(), seeds, st.sampled_from(["grid", "canvas", "image"]))
+@settings(max_examples=60)
+def test_bitmaps_and_polygons_agree_in_every_frame(letterbox, seed, size):
+    """A bitmap of whole pixels, and the rectangle that is the same."""
+    rng = np.random.default_rng(seed)
+    height, width = letterbox.image_hw
+    (x1, x2), (y1, y2) = np.sort(rng.integers(0, width + 1, 2)), np.sort(rng.integers(0, height + 1, 2))
+    bitmap = np.zeros((height, width), dtype=bool)
+    bitmap[y1:y2, x1:x2] = True
+    corners = of_polygons([np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])], (height, width))
+    assert np.array_equal(corners.masks(size, letterbox), replace(corners, segments=(bitmap,)).masks(size, letterbox))
+
+
+@given(letterboxes(), seeds)
+@settings(max_examples=30)
+def test_patches_are_windows_of_the_masks_and_stay_off_the_padding(letterbox, seed):
+    height, width = letterbox.image_hw
+    truth = of_polygons(list(np.random.default_rng(seed).uniform(0, (width, height), (3, 5, 2))), (height, width))
+    masks = truth.masks("canvas", letterbox)
+    top, left = letterbox.offset_yx
+    content = np.zeros(letterbox.canvas_hw, dtype=bool)
+    content[top : top + letterbox.content_hw[0], left : left + letterbox.content_hw[1]] = True
+    assert not (masks & ~content).any()
+    for mask, patch in zip(masks, truth.patches("canvas", letterbox), strict=True):
+        assert np.array_equal(mask[patch.rows, patch.columns], patch.values)
+        assert mask.sum() == patch.values.sum()
+
+
+def test_masks_need_the_right_letterbox():
+    truth = of_polygons([np.zeros((3, 2))], (40, 60))
+    with pytest.raises(InputError, match="need the letterbox"):
+        truth.masks("canvas")
+    with pytest.raises(InputError, match="60 x 40"):
+        truth.masks("canvas", Letterbox.fit((41, 60), (64, 64)))
+
+
+def test_rows_of_every_kind(tmp_path):
+    rows = ["", "  ", "1 0 0 1 0 1 1", TRIANGLE, f" {TRIANGLE} ", "1 0.5 0.5 0.2 0.4", "0 -0.005 0 0.5 0 0.5 1.01"]
+    dataset = open_dataset(data_set(tmp_path, {"a": "﻿" + "\r\n".join(rows), "b": "", "c": None}))
+    first, empty, missing = truths(dataset)
+    assert first.classes.tolist() == [1, 0, 1, 0]
+    assert first.box_only.tolist() == [False, False, True, False]
+    np.testing.assert_allclose(first.boxes[0], [0, 0, WIDTH, HEIGHT])
+    np.testing.assert_allclose(first.boxes[2], [24, 12, 36, 28], atol=1e-4)
+    np.testing.assert_allclose(first.boxes[3], [0, 0, 30, 40], atol=1e-4)
+    assert first.areas[2] == 0
+    assert first.name_of(1) == "dog"
+    remarks = "\n".join(first.remarks)
+    assert "line 5: repeats line 4" in remarks
+    assert "line 6: a box without a polygon" in remarks
+    assert "line 7: coordinates a little outside 0..1; clipped" in remarks
+    assert len(empty) == len(missing) == 0
+    assert empty.masks().shape == (0, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("0 0.1 0.1 0.9 0.1 0.1", "line 2: has 5 numbers behind the class"),
+        ("0 0.1 0.1", "has 2 numbers"),
+        ("0 0.1 nan 0.9 0.1 0.1 0.9", "coordinate nan is outside 0..1"),
+        ("0 0.1 inf 0.9 0.1 0.1 0.9", "coordinate inf is outside"),
+        ("0 0.1 0.1 0.9 0.1 0.1 320", "coordinate 320 is outside 0..1"),
+        ("2 0.1 0.1 0.9 0.1 0.1 0.9", "class 2 is out of range: the data set has 2 classes (0..1)"),
+        ("-1 0.1 0.1 0.9 0.1 0.1 0.9", "class -1 is out of range"),
+        ("0.5 0.1 0.1 0.9 0.1 0.1 0.9", "class 0.5"),
+        ("cat 0.1 0.1 0.9 0.1 0.1 0.9", "could not convert"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+    ],
+)
+def test_a_broken_label_file_stops_itself_alone(tmp_path, row, message):
+    text = TRIANGLE.encode() + b"\n" + (row if isinstance(row, bytes) else row.encode())
+    dataset = open_dataset(data_set(tmp_path, {"a": text, "b": TRIANGLE}))
+    bad, good = dataset
+    with pytest.raises(LabelError) as raised:
+        bad.read()
+    assert message in str(raised.value)
+    assert "a.txt" in str(raised.value)
+    assert len(good.read()[1]) == 1
+
+
+def test_a_broken_photograph_is_told(tmp_path):
+    described = data_set(tmp_path, {"a": TRIANGLE, "b": TRIANGLE})
+    (tmp_path / "images" / "val" / "a.png").write_bytes(b"")
+    bad, good = open_dataset(described)
+    with pytest.raises(ImageError, match="empty"):
+        bad.read()
+    assert good.read()[0].shape == (HEIGHT, WIDTH, 3)
+
+
+def test_splits_are_folders_lists_and_text_files(tmp_path):
+    described = data_set(tmp_path, {"a": TRIANGLE, "b": TRIANGLE})
+    (tmp_path / "images" / "more").mkdir()
+    (tmp_path / "labels" / "more").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "more" / "c.jpg"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "labels" / "more" / "c.txt").write_text(TRIANGLE)
+    (tmp_path / "list.txt").write_text("./images/val/b.png\nimages/more/c.jpg\n")
+    contents = yaml.safe_load(described.read_text())
+    contents |= {"train": ["images/val", "images/more"], "test": "list.txt", "path": str(tmp_path)}
+    described.write_text(yaml.safe_dump(contents))
+    assert [sample.name for sample in open_dataset(described, "train")] == [
+        "images/val/a.png", "images/val/b.png", "images/more/c.jpg",
+    ]  # fmt: skip
+    assert [sample.name for sample in open_dataset(tmp_path, "test")] == ["images/val/b.png", "images/more/c.jpg"]
+    assert all(len(truth) == 1 for truth in truths(open_dataset(described, "test")))
+    with pytest.raises(InputError, match="has no split 'dev'; it has val, test, train"):
+        open_dataset(described, "dev")
+
+
+@pytest.mark.parametrize("path", [None, ".", "../{name}", "/moved/from/elsewhere", "absolute"])
+def test_the_key_path_may_be_meant_in_many_ways(tmp_path, monkeypatch, path):
+    folder = tmp_path / "set"
+    root = {"path": str(folder) if path == "absolute" else path.format(name=folder.name)} if path else {}
+    dataset = open_dataset(data_set(folder, {"a": TRIANGLE}, **root))
+    assert [sample.name for sample in dataset] == ["images/val/a.png"]
+    monkeypatch.chdir(folder)
+    assert len(truths(open_dataset("data.yaml"))) == 1
+
+
+def test_a_parent_folder_too_many_is_forgiven(tmp_path):
+    """As exports of annotation services have it, and as Ultralytics reads it."""
+    described = data_set(tmp_path / "set", {"a": TRIANGLE}, val="../images/val")
+    assert len(open_dataset(described)) == 1
+
+
+def test_label_paths():
+    assert label_path(Path("/images/set/images/val/a.b.jpg")) == Path("/images/set/labels/val/a.b.txt")
+    assert label_path(Path("/photos/a.jpg")) == Path("/photos/a.txt")
+    assert label_path(Path("/photos/images.jpg")) == Path("/photos/images.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("val: [", "cannot be read as YAML"),
+        ("- 1", "expected keys such as"),
+        ("names: [a]", "names no split"),
+        ("val: nowhere\nnames: [a]", "nowhere"),
+        ("val: images/val", "names is None"),
+        ("val: images/val\nnames: {1: a, 2: b}", "expected a list of class names"),
+        ("val: images/val\nnames: 3", "names is 3"),
+        ("train: images/val\nval:\nnames: [a]\nsplit: x", None),
+        ("val: images/val\nnc: 2", None),
+    ],
+)
+def test_descriptions(tmp_path, text, message):
+    described = data_set(tmp_path, {"a": TRIANGLE})
+    described.write_text(text)
+    if message is None:
+        assert len(truths(open_dataset(described))) == 1
+    else:
+        with pytest.raises(InputError, match=message):
+            open_dataset(described)
+
+
+def test_what_is_no_data_set_is_told(tmp_path):
+    with pytest.raises(InputError, match="there is no such file"):
+        open_dataset(tmp_path / "data.yaml")
+    with pytest.raises(InputError, match=r"holds 0 \.yaml and \.json files"):
+        open_dataset(tmp_path)
+    (tmp_path / "data.txt").write_text("")
+    with pytest.raises(InputError, match=r"not \.txt"):
+        open_dataset(tmp_path / "data.txt")
+    described = data_set(tmp_path, {"a": None})
+    with pytest.raises(InputError, match=r"none of its 1 photographs has labels; expected, for one, .*a\.txt"):
+        open_dataset(described)
+    with pytest.raises(InputError, match="leave images out"):
+        open_dataset(described, images=tmp_path)
+
+
+def test_classes_are_matched_to_the_model_by_name(tmp_path):
+    dataset = open_dataset(data_set(tmp_path, {"a": f"{TRIANGLE}\n1 0 0 1 0 1 1"}))
+    fitted = dataset.for_model({0: "Dog ", 1: "fish"})
+    assert fitted.names == {0: "Dog ", 1: "fish", 2: "cat"}
+    assert truths(fitted)[0].classes.tolist() == [2, 0]
+    assert truths(fitted.for_model({5: "cat", 3: "bird"}))[0].classes.tolist() == [5, 6]
+    assert dataset.for_model({}) is dataset
+    with pytest.raises(InputError, match="none of its classes"):
+        dataset.for_model({0: "zebra"})
+
+
+# COCO
+
+
+def coco(folder: Path, annotations: list[dict], *, where: str = "annotations/instances_val.json") -> Path:
+    file = folder / where
+    file.parent.mkdir(parents=True, exist_ok=True)
+    (folder / "val").mkdir(exist_ok=True)
+    names = ("a ü.png", "b.png")
+    for name in names:
+        (folder / "val" / name).write_bytes(cv2.imencode(".png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes())
+    described = {
+        "images": [
+            {"id": 10 * (n + 1), "file_name": name, "height": HEIGHT, "width": WIDTH} for n, name in enumerate(names)
+        ],
+        "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
+        "annotations": [{"id": n, "image_id": 10, "iscrowd": 0, **row} for n, row in enumerate(annotations)],
+    }
+    file.write_text(json.dumps(described))
+    return file
+
+
+def test_coco_polygons_run_lengths_crowds_and_boxes(tmp_path):
+    rng = np.random.default_rng(0)
+    mask = rng.random((HEIGHT, WIDTH)) > 0.5
+    rows = [
+        {"category_id": 7, "segmentation": [[0, 0, 10, 0, 10, 20, 0, 20], [30, 5, 40, 5, 40, 10, 30, 10]]},
+        {
+            "category_id": 3,
+            "iscrowd": 1,
+            "segmentation": {"counts": reference.run_lengths(mask), "size": [HEIGHT, WIDTH]},
+        },
+        {"category_id": 3, "segmentation": [], "bbox": [1, 2, 3, 4]},
+    ]
+    dataset = open_dataset(coco(tmp_path, rows))
+    assert dataset.split is None
+    assert dataset.names == {0: "cat", 1: "dog"}
+    truth, empty = truths(dataset)
+    assert truth.classes.tolist() == [1, 0, 0]
+    assert truth.crowd.tolist() == [False, True, False]
+    assert truth.box_only.tolist() == [False, False, True]
+    assert truth.areas.tolist() == [250, mask.sum(), 0]
+    assert truth.boxes[0].tolist() == [0, 0, 40, 20]
+    assert truth.boxes[2].tolist() == [1, 2, 4, 6]
+    assert np.array_equal(truth.masks()[1], mask)
+    assert "annotation 2: a box without a mask" in truth.remarks[0]
+    assert len(empty) == 0
+
+
+def test_coco_compressed_run_lengths(tmp_path):
+    mask_api = pytest.importorskip("faster_coco_eval.core.mask")
+    mask = np.random.default_rng(1).random((HEIGHT, WIDTH)) > 0.7
+    encoded = mask_api.encode(np.asfortranarray(mask.astype(np.uint8)))
+    row = {"category_id": 3, "segmentation": {"counts": encoded["counts"].decode(), "size": [HEIGHT, WIDTH]}}
+    assert np.array_equal(truths(open_dataset(coco(tmp_path, [row])))[0].masks()[0], mask)
+
+
+@pytest.mark.parametrize(
+    "where", ["instances.json", "val/_annotations.coco.json", "annotations/val.json", "annotations/instances_val.json"]
+)
+def test_coco_images_are_found_in_the_usual_places(tmp_path, where):
+    file = coco(tmp_path, [], where=where)
+    if where == "instances.json":
+        with pytest.raises(InputError, match="is in none of"):
+            open_dataset(file)
+    else:
+        assert len(open_dataset(file)) == 2
+    assert [sample.name for sample in open_dataset(file, images=tmp_path / "val")] == ["a ü.png", "b.png"]
+    with pytest.raises(InputError, match="none of its 2 images"):
+        open_dataset(file, images=tmp_path / "annotations")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"category_id": 9, "segmentation": []}, "category 9"),
+        ({"category_id": 3, "segmentation": [[0, 0, 1, 1]]}, "a polygon has 4 numbers"),
+        ({"category_id": 3, "segmentation": [[0, 0, 1, 1, 2, float("nan")]]}, "finite"),
+        ({"category_id": 3}, "has no 'bbox'"),
+        ({"segmentation": []}, "has no 'category_id'"),
+        ({"category_id": 3, "segmentation": {"counts": [1, 2], "size": [HEIGHT, WIDTH]}}, "add up to 3"),
+        ({"category_id": 3, "segmentation": {"counts": [4], "size": [2, 2]}}, "its mask is 2 x 2"),
+    ],
+)
+def test_coco_mistakes_stop_one_photograph(tmp_path, row, message):
+    bad, good = open_dataset(coco(tmp_path, [row]))
+    with pytest.raises(LabelError, match="annotation 0") as raised:
+        bad.read()
+    assert message in str(raised.value)
+    assert len(good.read()[1]) == 0
+
+
+def test_coco_files_that_are_none(tmp_path):
+    file = coco(tmp_path, [])
+    with pytest.raises(InputError, match="one split by itself"):
+        open_dataset(file, split="val")
+    described = json.loads(file.read_text())
+    described["images"][0]["height"] = 7
+    file.write_text(json.dumps(described))
+    with pytest.raises(LabelError, match=r"says that a ü\.png is 60 x 7 pixels; it is 60 x 40"):
+        next(iter(open_dataset(file))).read()
+    for text, message in (("{", "cannot be read as json"), ("[]", "no COCO"), ("{}", "no COCO")):
+        file.write_text(text)
+        with pytest.raises(InputError, match=message):
+            open_dataset(file)
+
+
+def test_real_labels(real_data):
+    dataset = open_dataset(real_data / "datasets" / "coco128-seg")
+    found = truths(dataset)
+    assert len(found) == 128
+    assert sum(map(len, found)) == 929
+    assert not any(truth.remarks for truth in found)
+    assert not any(truth.box_only.any() for truth in found)
