@@ -1,0 +1,220 @@
+"""Which prototypes a mask needs, and which suffice: knock-outs, growing sets, insertion and deletion curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from maskprism.analysis.coalitions import Coalitions
+from maskprism.decompose import Decomposition, check_indices
+from maskprism.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float64, Int64
+
+    from maskprism.analysis.coalitions import Metric
+    from maskprism.geometry import Size
+    from maskprism.prediction import Instance
+
+Path = Literal["effect", "greedy", "elimination"]
+PATHS: tuple[Path, ...] = ("effect", "greedy", "elimination")
+
+
+def knock_out(
+    instance: Instance,
+    *,
+    target: Bool[np.ndarray, "H W"] | None = None,
+    metric: Metric = "iou",
+    size: Size | None = None,
+    coalitions: Coalitions | None = None,
+) -> Float64[np.ndarray, " K"]:
+    """IoU of the mask without each prototype with the full mask, or with a target such as ground truth.
+
+    Against the full mask, 1 says that the prototype is not needed. Against ground truth, a value above the
+    IoU of the full mask says that the mask would be better without it. Metric, target and frame are those
+    of `Coalitions`.
+    """
+    return (coalitions or Coalitions(instance, target=target, metric=metric, size=size)).without_each()
+
+
+@dataclass(frozen=True, eq=False)
+class Sufficiency:
+    """How few prototypes make the mask.
+
+    order: prototype indices as they join. curve: the score of none, of the first, the first two, up to all K.
+    threshold: the score that counts as enough.
+    """
+
+    order: Int64[np.ndarray, " K"]
+    curve: Float64[np.ndarray, " K+1"]
+    threshold: float
+
+    @property
+    def smallest(self) -> int:
+        """How many it takes until the score is at the threshold and stays there; K + 1 if it never is."""
+        below = np.flatnonzero(self.curve < self.threshold)
+        return int(below[-1]) + 1 if len(below) else 0
+
+    @property
+    def first(self) -> int:
+        """How many it takes until the score is at the threshold for the first time; K + 1 if it never is."""
+        enough = np.flatnonzero(self.curve >= self.threshold)
+        return int(enough[0]) if len(enough) else len(self.curve)
+
+    @property
+    def chosen(self) -> Int64[np.ndarray, " M"]:
+        """The first `smallest` prototypes of the order."""
+        return self.order[: self.smallest]
+
+
+def sufficiency(
+    instance: Instance,
+    by: Path | Sequence[int] = "elimination",
+    *,
+    threshold: float = 0.95,
+    target: Bool[np.ndarray, "H W"] | None = None,
+    metric: Metric = "iou",
+    size: Size | None = None,
+    coalitions: Coalitions | None = None,
+) -> Sufficiency:
+    """The score of growing sets of prototypes, and the smallest set of them that suffices.
+
+    `by` "effect": largest mean |contribution| in the box first. "greedy": always the prototype that raises the
+    score most. "elimination": greedily from the other end, from all K always the prototype that is missed least;
+    sets found so are the smallest and stay sufficient when more join. Or prototype indices, all K of them.
+    Equal scores are decided by effect. Raises InputError for other orders, or a threshold outside 0 to 1.
+    """
+    if not 0 < threshold <= 1:
+        raise InputError(f"threshold is {threshold}; expected a score above 0, at most 1")
+    game = coalitions or Coalitions(instance, target=target, metric=metric, size=size)
+    if by == "greedy":
+        order, curve = _greedy(game, Decomposition(instance).order())
+    elif by == "elimination":
+        order, curve = _eliminated(game, Decomposition(instance).order())
+    else:
+        order = ordered(instance, by)
+        curve = game.growing(order)
+    return Sufficiency(order, curve, threshold)
+
+
+@dataclass(frozen=True, eq=False)
+class Faithfulness:
+    """Whether an order says which prototypes matter: insertion and deletion curves against random orders.
+
+    insertion, deletion: the score while prototypes join, or leave, in the order. random_insertion,
+    random_deletion: means over `permutations` random orders, and their standard errors.
+    """
+
+    order: Int64[np.ndarray, " K"]
+    insertion: Float64[np.ndarray, " K+1"]
+    deletion: Float64[np.ndarray, " K+1"]
+    random_insertion: Float64[np.ndarray, " K+1"]
+    random_deletion: Float64[np.ndarray, " K+1"]
+    insertion_error: Float64[np.ndarray, " K+1"]
+    deletion_error: Float64[np.ndarray, " K+1"]
+    insertion_gain: float
+    """Area by which the insertion curve is above that of random orders; above 0 is better than chance."""
+    insertion_gain_error: float
+    """Standard error of `insertion_gain`."""
+    deletion_gain: float
+    """Area by which the deletion curve is below that of random orders; above 0 is better than chance."""
+    deletion_gain_error: float
+    """Standard error of `deletion_gain`."""
+    permutations: int
+    seed: int
+
+
+def faithfulness(
+    instance: Instance,
+    by: Literal["effect"] | Sequence[int] = "effect",
+    *,
+    permutations: int = 32,
+    seed: int = 0,
+    target: Bool[np.ndarray, "H W"] | None = None,
+    metric: Metric = "iou",
+    size: Size | None = None,
+    coalitions: Coalitions | None = None,
+) -> Faithfulness:
+    """Insertion and deletion curves of an order of prototypes, beside those of random orders.
+
+    Areas are over the share of prototypes, 0 to 1 (trapezoids). Source: Petsiuk, Das, Saenko, "RISE", BMVC 2018;
+    Samek et al., "Evaluating the visualization of what a deep neural network has learned", TNNLS 2017.
+    Raises InputError with fewer than two permutations.
+    """
+    if permutations < 2:
+        raise InputError(f"permutations is {permutations}; expected at least 2, for a standard error")
+    game = coalitions or Coalitions(instance, target=target, metric=metric, size=size)
+    order = ordered(instance, by)
+    insertion, deletion = game.growing(order), game.shrinking(order)
+    rng = np.random.default_rng(seed)
+    random = np.array([game.growing(rng.permutation(len(game))) for _ in range(permutations)])
+    # Leaving in an order is joining in the reverse one, read backwards, and reversed random orders are random orders.
+    mean, error = random.mean(axis=0), random.std(axis=0, ddof=1) / np.sqrt(permutations)
+    areas = np.array([area(curve) for curve in random])
+    area_error = float(areas.std(ddof=1) / np.sqrt(permutations))
+    return Faithfulness(
+        order=order,
+        insertion=insertion,
+        deletion=deletion,
+        random_insertion=mean,
+        random_deletion=mean[::-1],
+        insertion_error=error,
+        deletion_error=error[::-1],
+        insertion_gain=area(insertion) - float(areas.mean()),
+        insertion_gain_error=area_error,
+        deletion_gain=float(areas.mean()) - area(deletion),
+        deletion_gain_error=area_error,
+        permutations=permutations,
+        seed=seed,
+    )
+
+
+def area(curve: Float64[np.ndarray, " K+1"]) -> float:
+    """The area under a curve over the share of prototypes, 0 to 1."""
+    return float((curve[:-1] + curve[1:]).mean() / 2)
+
+
+def ordered(instance: Instance, by: str | Sequence[int]) -> Int64[np.ndarray, " K"]:
+    """An order of all K prototypes. Raises InputError if it is not one."""
+    if isinstance(by, str):
+        if by != "effect":
+            raise InputError(f"order is {by!r}; expected one of {', '.join(map(repr, PATHS))}, or prototype indices")
+        return Decomposition(instance).order()
+    k = len(instance.prototypes)
+    order = check_indices(by, k)
+    if len(order) != k or len(set(order.tolist())) != k:
+        raise InputError(f"the order has {len(set(order.tolist()))} of {k} prototypes; expected each of them once")
+    return order
+
+
+def _greedy(
+    game: Coalitions, candidates: Int64[np.ndarray, " K"]
+) -> tuple[Int64[np.ndarray, " K"], Float64[np.ndarray, " K+1"]]:
+    """Always add the prototype that makes the best mask; the earlier candidate where several do."""
+    left, order, curve = candidates.tolist(), [], [game.none]
+    logits = np.zeros_like(game.total)
+    while len(left) > 1:
+        scores = [game.value(logits + game.terms[k]) for k in left]
+        best = int(np.argmax(scores))
+        curve.append(scores[best])
+        order.append(left.pop(best))
+        logits = logits + game.terms[order[-1]]
+    return np.array([*order, *left]), np.array([*curve, game.full])
+
+
+def _eliminated(
+    game: Coalitions, candidates: Int64[np.ndarray, " K"]
+) -> tuple[Int64[np.ndarray, " K"], Float64[np.ndarray, " K+1"]]:
+    """Always remove the prototype that is missed least; the later candidate where several are not missed."""
+    left, order, curve = candidates[::-1].tolist(), [], [game.full]
+    logits = game.total
+    while len(left) > 1:
+        scores = [game.value(logits - game.terms[k]) for k in left]
+        best = int(np.argmax(scores))
+        curve.append(scores[best])
+        order.append(left.pop(best))
+        logits = logits - game.terms[order[-1]]
+    return np.array([*order, *left])[::-1], np.array([*curve, game.none])[::-1]

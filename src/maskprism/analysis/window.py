@@ -1,0 +1,121 @@
+"""The prototypes of one instance where its mask is decided: resized as its rule resizes, in the window it can touch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from maskprism.errors import InputError
+from maskprism.masks import decode, pixels_between
+from maskprism.prediction import MAX_STACK_BYTES
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float32
+
+    from maskprism.geometry import Letterbox, Size
+    from maskprism.prediction import Instance
+
+
+@dataclass(frozen=True, eq=False)
+class MaskWindow:
+    """K prototypes in one frame, within the rows and columns that the mask of the instance can touch.
+
+    prototypes: resized and cropped as the rule does with logits; times `instance.weights` they are the
+        terms, which sum to the logits that decide the mask. A rule that squashes first resizes
+        probabilities instead: there, the terms are those of the logits that it would resize.
+    mask: the instance's mask, bit for bit that of `Instance.mask`.
+    """
+
+    instance: Instance
+    size: Size
+    rows: slice
+    columns: slice
+    prototypes: Float32[np.ndarray, "K H W"]
+    mask: Bool[np.ndarray, "H W"]
+
+    @classmethod
+    def of(cls, instance: Instance, size: Size | None = None) -> MaskWindow:
+        """The window of an instance in the frame named `size`, by default that of its rule.
+
+        Raises InputError where K prototypes would not fit into memory: ask for a smaller frame.
+        """
+        if np.ndim(instance.weights) != 1:
+            raise InputError("this is about one instance, not about a prediction; take prediction[0] or another")
+        size = size or instance.rule.size
+        rule, letterbox, box = instance.rule, instance.letterbox, instance.canvas_box
+        (own,) = instance.alone.patches(size)
+        needed = len(instance.prototypes) * own.values.nbytes
+        if needed > MAX_STACK_BYTES:
+            raise InputError(
+                f"{len(instance.prototypes)} prototypes of {own.values.shape[1]} x {own.values.shape[0]} would take "
+                f'{needed / 2**30:.1f} GiB; ask for size="canvas" or "grid"'
+            )
+        resized = np.empty((len(instance.prototypes), *own.values.shape), dtype=np.float32)
+        for target, prototype in zip(resized, instance.prototypes, strict=True):
+            target[:] = decode(prototype, box, letterbox, rule, size, squash=False).values
+        return cls(instance, size, own.rows, own.columns, resized, own.values > rule.threshold)
+
+    @cached_property
+    def in_box(self) -> Bool[np.ndarray, "H W"]:
+        """See `box_pixels`."""
+        return box_pixels(self.instance, self.size, self.mask.shape)
+
+    @property
+    def ring(self) -> Bool[np.ndarray, "H W"]:
+        """The pixels of the box outside the mask."""
+        return self.in_box & ~self.mask
+
+    @property
+    def cell(self) -> int:
+        """How many pixels of the frame one prototype cell covers along a side, at least 1."""
+        letterbox = self.instance.letterbox
+        pixels = max(c / g for c, g in zip(letterbox.canvas_hw, letterbox.grid_hw, strict=True))
+        if self.size == "image":
+            pixels /= max(letterbox.gain_yx)
+        return 1 if self.size == "grid" else max(1, round(pixels))
+
+
+def box_pixels(instance: Instance, size: Size, shape: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
+    """Which pixels of a window count as the box: all that the crop leaves; the box itself where nothing crops."""
+    if instance.rule.crop_at(size) != "none":
+        return np.ones(shape, dtype=bool)
+    x1, y1, x2, y2 = instance.letterbox.from_canvas(instance.canvas_box, size)
+    inside = np.zeros(shape, dtype=bool)
+    inside[pixels_between(y1, y2, shape[0]), pixels_between(x1, x2, shape[1])] = True
+    return inside
+
+
+def mask_in_frame(
+    mask: Bool[np.ndarray, "H W"], letterbox: Letterbox, size: Size, name: str = "mask"
+) -> Bool[np.ndarray, "h w"]:
+    """A mask of the photograph's size, or of the frame's own, in the frame named `size`: pixels at least half covered.
+
+    Raises InputError for another size or for something else than booleans.
+    """
+    given = np.asarray(mask)
+    if given.dtype != bool:
+        raise InputError(f"{name} holds {given.dtype}; expected booleans, such as mask > 0")
+    height, width = letterbox.size_hw(size)
+    if given.shape == (height, width) and (size == "image" or letterbox.image_hw != given.shape):
+        return given
+    if given.shape != letterbox.image_hw:
+        photograph = f"{letterbox.image_hw[1]} x {letterbox.image_hw[0]}"
+        raise InputError(
+            f"{name} has shape {given.shape}; expected that of the photograph, {letterbox.image_hw} "
+            f"({photograph} pixels), or of the {size}, {(height, width)}"
+        )
+    content_h, content_w = letterbox.content_hw
+    top, left = letterbox.offset_yx
+    shrinks = content_h <= given.shape[0] and content_w <= given.shape[1]
+    content = cv2.resize(
+        given.astype(np.float32), (content_w, content_h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    canvas = np.zeros(letterbox.canvas_hw, dtype=np.float32)
+    canvas[top : top + content_h, left : left + content_w] = content
+    if size == "grid":
+        return np.asarray(cv2.resize(canvas, letterbox.grid_hw[::-1], interpolation=cv2.INTER_AREA) >= 0.5)
+    return canvas >= 0.5
