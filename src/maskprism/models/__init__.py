@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
@@ -82,9 +83,7 @@ class Model:
             )
         canvas_hw = _canvas(runtime, imgsz, metadata, name)
         self.batch = runtime.input.batch or batch
-        self._rectangle_stride = (
-            (metadata.stride or 32) if runtime.input.height is None and runtime.input.width is None else None
-        )
+        self._metadata = metadata
         shapes = self._probe(canvas_hw, name)
         self.layout: Layout = detect_layout(
             shapes, canvas_hw, metadata, name, layout, images_last=runtime.input.channels_last
@@ -96,7 +95,7 @@ class Model:
             layout=self.layout.family,
             runtime=runtime.name,
             input_hw=canvas_hw,
-            rectangular=self._rectangle_stride is not None,
+            rectangular=runtime.input.height is None and runtime.input.width is None,
             prototypes=self.layout.prototypes,
             grid_hw=grid_hw,
             stride=canvas_hw[0] // grid_hw[0],
@@ -129,10 +128,27 @@ class Model:
         chunks = (images[i : i + self.batch] for i in range(0, len(images), self.batch))
         return [prediction for chunk in chunks for prediction in self._predict_batch(chunk)]
 
+    def on_canvas(self, canvas_hw: tuple[int, int], *, rectangular: bool = False) -> Model:
+        """The same network on a canvas of (height, width), nothing loaded again.
+
+        The whole canvas is used for every photograph, as an export of a fixed size does, or with
+        `rectangular` the smallest rectangle of it. Raises InputError where the network takes
+        another size only.
+        """
+        spec, takes = self.spec, self.runtime.input
+        canvas_hw = _canvas(self.runtime, canvas_hw, self._metadata, spec.name)
+        if rectangular and (takes.height or takes.width):
+            raise InputError(f"{spec.name} takes one canvas only; it cannot be cut to a rectangle around photographs")
+        changed = copy.copy(self)
+        grid_hw = (canvas_hw[0] // spec.stride, canvas_hw[1] // spec.stride)
+        changed.spec = replace(spec, input_hw=canvas_hw, grid_hw=grid_hw, rectangular=rectangular)
+        return changed
+
     def _predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
         photographs = [read_image(image) for image in images]
+        stride = (self._metadata.stride or 32) if self.spec.rectangular else None
         letterboxes = [
-            Letterbox.fit(photograph.shape[:2], self.spec.input_hw, rectangle_stride=self._rectangle_stride)
+            Letterbox.fit(photograph.shape[:2], self.spec.input_hw, rectangle_stride=stride)
             for photograph in photographs
         ]
         results: dict[int, Prediction] = {}

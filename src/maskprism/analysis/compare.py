@@ -1,0 +1,307 @@
+"""Two networks on the same photographs: two files of one network, or two checkpoints.
+
+On the way from A to B everything that can differ is told apart: the canvas (a `.pt` sees the
+smallest rectangle, an export its whole square), which instances are found, their scores and
+classes, and of their masks the coefficients, the prototypes and the boxes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from maskprism.analysis.comparison import INSTANCES, Case, Comparison
+from maskprism.analysis.logit_drift import LogitDrift
+from maskprism.analysis.moments import Moments
+from maskprism.analysis.similarity import PrototypeSimilarity, paired_pixels
+from maskprism.analysis.swap import loss, swap
+from maskprism.errors import ImageError, InputError, MaskprismError
+from maskprism.geometry import box_iou
+from maskprism.images import source_name
+from maskprism.models import Model, load
+from maskprism.sources import ImageFiles, SourceImage, VideoFile, open_source
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64, Int64, UInt8
+
+    from maskprism.analysis.comparison import Status
+    from maskprism.analysis.similarity import Translation
+    from maskprism.images import ImageLike
+    from maskprism.prediction import Prediction
+
+PAIR_IOU = 0.5
+"""Boxes of a pair of instances overlap at least this much."""
+
+
+def compare(
+    a: Any,
+    b: Any,
+    images: str | os.PathLike[str] | ImageFiles | VideoFile | Sequence[ImageLike],
+    *,
+    worst: int = 6,
+    on_progress: Callable[[int, int | None, int], None] | None = None,
+) -> Comparison:
+    """Compare network B with network A over photographs, one after the other; memory stays bounded.
+
+    Parameters
+    ----------
+    a, b
+        `Model`s, or anything that `maskprism.load` opens.
+    images
+        A folder, pattern, image, video, .txt list, or a list of photographs. Gone through twice if
+        the prototypes of the networks turn out to be no common basis: then coefficients of one are
+        translated for the other by least squares before they are exchanged.
+    worst
+        How many of the pairs that differ most are kept with their photographs.
+    on_progress
+        Called with (done, total, failed) photographs; a second round adds to the total.
+
+    Networks that take any size are run on the canvas of the other, and on their own beside it. All
+    masks are drawn under the rule of A, as large as A sees the photograph. Classes are the same if
+    their names are; if the networks share no name, by id.
+
+    Raises ImageError if not a single photograph can be compared, and what `load` raises.
+    """
+    networks = _Networks.of(a if isinstance(a, Model) else load(a), b if isinstance(b, Model) else load(b))
+    answers = _Answers(networks, images, on_progress)
+    count = networks.a.spec.prototypes
+    same_count = count == networks.b.spec.prototypes
+    moments, drift, found = Moments(count + networks.b.spec.prototypes), LogitDrift(count), _Round(worst)
+    for answer in answers.round():
+        moments.add(paired_pixels(answer.a, answer.b))
+        if same_count:
+            found.add(answer, drift)
+    if not moments.weight:
+        reason = next(iter(answers.failed.values()), "there is none")
+        raise ImageError(f"not a single photograph could be compared: {reason}")
+    similarity = PrototypeSimilarity(count, moments)
+    if not similarity.shared:
+        found = _Round(worst, similarity.translation)
+        for answer in answers.round():
+            found.add(answer)
+    return Comparison(
+        a=networks.own_a.spec,
+        b=networks.own_b.spec,
+        images=found.images,
+        failed=answers.failed,
+        forced=networks.forced,
+        same_canvas=found.same_canvas,
+        similarity=similarity,
+        instances=pa.Table.from_pylist(found.rows, schema=INSTANCES),
+        drift=drift if similarity.shared else None,
+        own_unmatched=found.own_unmatched if networks.forced else None,
+        worst=found.worst(),
+    )
+
+
+def pair_instances(
+    a: Prediction, b: Prediction, *, min_iou: float = PAIR_IOU, classes: bool = True
+) -> Int64[np.ndarray, "M 2"]:
+    """Pairs (instance of A, instance of B), one to one, of boxes that overlap and of one class.
+
+    Greedy: the instances of A, most confident first, each take the free one with the largest box
+    IoU. Without `classes` any class goes with any.
+    """
+    overlap = box_iou(a.boxes, b.boxes)
+    if classes:
+        overlap = np.where(a.classes[:, None] == _classes_of(b, a)[None], overlap, 0)
+    pairs = []
+    for i in np.argsort(-a.scores, kind="stable"):
+        if overlap.shape[1] and overlap[i].max() >= min_iou:
+            j = int(overlap[i].argmax())
+            overlap[:, j] = -1
+            pairs.append((int(i), j))
+    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+
+
+def same_canvas(a: Model, b: Model) -> tuple[Model, Model]:
+    """Both networks on the same canvas, where one of them takes any size: it follows the other, B if both do."""
+    if a.spec.rectangular and not b.spec.rectangular:
+        return a.on_canvas(b.spec.input_hw), b
+    if b.spec.rectangular and (a.spec.input_hw, a.spec.rectangular) != (b.spec.input_hw, b.spec.rectangular):
+        return a, b.on_canvas(a.spec.input_hw, rectangular=a.spec.rectangular)
+    return a, b
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What both networks say about one photograph, on the same canvas and on their own, all in one frame."""
+
+    name: str
+    photograph: UInt8[np.ndarray, "H W 3"]
+    a: Prediction
+    b: Prediction
+    own_a: Prediction
+    own_b: Prediction
+
+    @property
+    def forced(self) -> bool:
+        """Whether one of the networks has been given another canvas than its own."""
+        return self.a is not self.own_a or self.b is not self.own_b
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """Both networks on the same canvas, and as they are by themselves."""
+
+    a: Model
+    b: Model
+    own_a: Model
+    own_b: Model
+
+    @classmethod
+    def of(cls, a: Model, b: Model) -> _Networks:
+        return cls(*same_canvas(a, b), a, b)
+
+    @property
+    def forced(self) -> Literal["A", "B"] | None:
+        if self.a is not self.own_a:
+            return "A"
+        return "B" if self.b is not self.own_b else None
+
+    def predict(self, name: str, photograph: UInt8[np.ndarray, "H W 3"]) -> _Answer:
+        said = {model: model.predict(photograph) for model in (self.a, self.b, self.own_a, self.own_b)}
+        frame_hw = said[self.a].letterbox.content_hw
+        framed = {
+            model: replace(one, letterbox=replace(one.letterbox, image_hw=frame_hw)) for model, one in said.items()
+        }
+        return _Answer(name, photograph, framed[self.a], framed[self.b], framed[self.own_a], framed[self.own_b])
+
+
+class _Answers:
+    """What the networks say about the photographs, one after the other, in one or more rounds."""
+
+    def __init__(
+        self,
+        networks: _Networks,
+        images: str | os.PathLike[str] | ImageFiles | VideoFile | Sequence[ImageLike],
+        on_progress: Callable[[int, int | None, int], None] | None,
+    ) -> None:
+        self.failed: dict[str, str] = {}
+        self._networks = networks
+        self._source = open_source(images) if isinstance(images, str | os.PathLike) else images
+        if not isinstance(self._source, ImageFiles | VideoFile | Sequence):
+            raise InputError(
+                f"images is {type(images).__name__}; expected a folder, pattern, video, or a list of photographs"
+            )
+        self._on_progress = on_progress
+        self._rounds = self._done = 0
+
+    def round(self) -> Iterator[_Answer]:
+        """Every photograph; one that fails is noted, and the rest goes on."""
+        self._rounds += 1
+        for item in self._items():
+            try:
+                yield self._networks.predict(item.name, item.read())
+            except MaskprismError as error:
+                self.failed[item.name] = str(error)
+            self._done += 1
+            if self._on_progress:
+                total = len(self._source) if isinstance(self._source, Sequence) else self._source.count()
+                self._on_progress(self._done, None if total is None else total * self._rounds, len(self.failed))
+
+    def _items(self) -> Iterator[SourceImage]:
+        if not isinstance(self._source, Sequence):
+            return self._source.pending(frozenset())
+        return (
+            SourceImage(source_name(image) or f"image {number}", cast("Any", image))
+            for number, image in enumerate(self._source)
+        )
+
+
+@dataclass
+class _Round:
+    """The rows of the table, and the pairs that differ most."""
+
+    keep: int
+    translation: Translation | None = None
+    images: int = 0
+    same_canvas: bool = True
+    own_unmatched: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    _heap: list[tuple[float, int, Case]] = field(default_factory=list)
+
+    def add(self, answer: _Answer, drift: LogitDrift | None = None) -> None:
+        """Take up one photograph."""
+        a, b = answer.a, answer.b
+        self.images += 1
+        self.same_canvas &= a.letterbox == b.letterbox
+        pairs = pair_instances(a, b)
+        left, right = a[pairs[:, 0]], b[pairs[:, 1]]
+        if drift is not None:
+            drift.add(left, right)
+        changes = swap(left, right, self.translation)
+        columns: dict[str, Any] = {"mask_iou": 1 - changes.total}
+        columns |= changes.shares | {f"path_{part}": step for part, step in changes.path().items()}
+        if answer.forced:
+            columns["own_canvas_iou"] = self._own_ious(answer, pairs)
+        for row, (i, j) in enumerate(pairs):
+            values = {column: float(value[row]) for column, value in columns.items()}
+            self._add_row(answer, "matched", i, j, **values)
+            self._remember(answer, i, j, values["mask_iou"])
+        self._add_unmatched(answer, pairs)
+
+    def worst(self) -> tuple[Case, ...]:
+        """The pairs with the lowest mask IoU, lowest first."""
+        return tuple(case for *_, case in sorted(self._heap, key=lambda entry: (-entry[0], -entry[1])))
+
+    def _own_ious(self, answer: _Answer, pairs: Int64[np.ndarray, "M 2"]) -> Float64[np.ndarray, " M"]:
+        """Mask IoU of the pairs when each network chooses its own canvas; NaN where one is not found there."""
+        own = pair_instances(answer.own_a, answer.own_b)
+        self.own_unmatched += len(answer.own_a) + len(answer.own_b) - 2 * len(own)
+        side = 0 if answer.own_a is answer.a else 1  # the network that is the same in both
+        partner = {pair[side]: pair for pair in own.tolist()}
+        found = np.full(len(pairs), np.nan)
+        for row, pair in enumerate(pairs.tolist()):
+            if pair[side] in partner:
+                i, j = partner[pair[side]]
+                found[row] = 1 - loss(answer.own_a[[i]], answer.own_b[[j]])[0]
+        return found
+
+    def _add_unmatched(self, answer: _Answer, pairs: Int64[np.ndarray, "M 2"]) -> None:
+        alone_a = np.setdiff1d(np.arange(len(answer.a)), pairs[:, 0])
+        alone_b = np.setdiff1d(np.arange(len(answer.b)), pairs[:, 1])
+        changed = pair_instances(answer.a[alone_a], answer.b[alone_b], classes=False)
+        for i, j in changed:
+            self._add_row(answer, "class changed", alone_a[i], alone_b[j])
+        for i in np.delete(alone_a, changed[:, 0]):
+            self._add_row(answer, "only in A", i, None)
+        for j in np.delete(alone_b, changed[:, 1]):
+            self._add_row(answer, "only in B", None, j)
+
+    def _add_row(self, answer: _Answer, status: Status, i: int | None, j: int | None, **values: float) -> None:
+        entry: dict[str, Any] = {"image": answer.name, "status": status}
+        for letter, prediction, index in (("a", answer.a, i), ("b", answer.b, j)):
+            if index is not None:
+                instance = prediction[index]
+                entry[f"instance_{letter}"] = instance.index
+                entry[f"class_{letter}"] = instance.name
+                entry[f"score_{letter}"] = instance.score
+        if i is not None and j is not None:
+            entry["box_iou"] = float(box_iou(answer.a[i].box[None], answer.b[j].box[None])[0, 0])
+        self.rows.append(entry | {column: value for column, value in values.items() if np.isfinite(value)})
+
+    def _remember(self, answer: _Answer, i: int, j: int, iou: float) -> None:
+        if iou == 1 or (len(self._heap) >= self.keep and (not self.keep or -iou <= self._heap[0][0])):
+            return
+        height, width = answer.a.image_size
+        small = cv2.resize(answer.photograph, (width, height), interpolation=cv2.INTER_AREA)
+        case = Case(answer.name, small, answer.a[i], answer.b[j], iou)
+        heapq.heappush(self._heap, (-iou, -len(self.rows), case))
+        if len(self._heap) > self.keep:
+            heapq.heappop(self._heap)
+
+
+def _classes_of(b: Prediction, a: Prediction) -> Int64[np.ndarray, " N"]:
+    """The classes of B as A numbers them: by name, or unchanged if the networks share no name."""
+    ids = {name: class_id for class_id, name in a.names.items()}
+    if not set(ids) & set(b.names.values()):
+        return b.classes
+    return np.array([ids.get(b.name_of(class_id), -1) for class_id in b.classes], dtype=np.int64)

@@ -1,0 +1,283 @@
+"""What comparing two networks found: numbers, a verdict, and the same in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from maskprism.analysis.swap import PARTS
+from maskprism.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64, UInt8
+
+    from maskprism.analysis.logit_drift import LogitDrift
+    from maskprism.analysis.similarity import PrototypeSimilarity
+    from maskprism.analysis.swap import Part
+    from maskprism.models import ModelSpec
+    from maskprism.prediction import Instance
+
+Status = Literal["matched", "class changed", "only in A", "only in B"]
+_FIELDS = {
+    "image": pa.string(),
+    "status": pa.string(),
+    "instance_a": pa.int32(),
+    "instance_b": pa.int32(),
+    "class_a": pa.string(),
+    "class_b": pa.string(),
+    "score_a": pa.float32(),
+    "score_b": pa.float32(),
+    "box_iou": pa.float32(),
+    "mask_iou": pa.float64(),
+    **{part: pa.float64() for part in PARTS},
+    **{f"path_{part}": pa.float64() for part in PARTS},
+    "own_canvas_iou": pa.float64(),
+}
+INSTANCES = pa.schema(_FIELDS)
+"""One row per instance: matched pairs, pairs of one place and two classes, and instances without a partner.
+
+mask_iou: on the same canvas, if the networks could be brought onto one. coefficients, prototypes,
+boxes: the parts of 1 - mask_iou, mean over all orders; path_...: in that one order. own_canvas_iou:
+mask IoU of the pair when each network chooses its own canvas.
+"""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far B may be from A on the same canvas.
+
+    min_iou: the mean mask IoU of matched instances, at least. max_unmatched: the share of instances
+    without a partner of their class, at most. max_score_drift: the mean |difference| of scores of
+    matched instances, at most. The defaults are for exports in float; int8 needs more room.
+    """
+
+    min_iou: float = 0.99
+    max_unmatched: float = 0.01
+    max_score_drift: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} is {value}; expected 0 to 1")
+
+
+class Case(NamedTuple):
+    """One pair of instances to look at; the photograph is BGR, as large as the network saw it."""
+
+    image: str
+    photograph: UInt8[np.ndarray, "H W 3"]
+    a: Instance
+    b: Instance
+    mask_iou: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two networks on the same photographs, A being what B should be.
+
+    images: how many photographs were compared. failed: why others were not, by name.
+    forced: which network was given another canvas than its own so that both have the same.
+    same_canvas: whether they had the same on all photographs.
+    similarity: of their prototypes. instances: a table with the columns of INSTANCES.
+    drift: which prototypes changed; None if the networks have no common basis.
+    own_unmatched: instances without a partner when each network chooses its own canvas; None if
+    that is the same. worst: the pairs with the lowest mask IoU, lowest first; equal ones left out.
+    """
+
+    a: ModelSpec
+    b: ModelSpec
+    images: int
+    failed: Mapping[str, str]
+    forced: Literal["A", "B"] | None
+    same_canvas: bool
+    similarity: PrototypeSimilarity
+    instances: pa.Table
+    drift: LogitDrift | None
+    own_unmatched: int | None
+    worst: tuple[Case, ...]
+
+    def count(self, status: Status) -> int:
+        """How many rows of `instances` have that status."""
+        return int(pc.sum(pc.equal(self.instances["status"], status)).as_py() or 0)
+
+    @cached_property
+    def matched(self) -> pa.Table:
+        """The rows of `instances` that are pairs of one class."""
+        return self.instances.filter(pc.equal(self.instances["status"], "matched"))
+
+    @property
+    def ious(self) -> Float64[np.ndarray, " M"]:
+        """Mask IoU of every matched pair on the same canvas."""
+        return np.asarray(self.matched["mask_iou"])
+
+    @property
+    def mean_iou(self) -> float:
+        """The mean of `ious`; NaN without a pair."""
+        return _mean(self.matched["mask_iou"])
+
+    @property
+    def score_drifts(self) -> Float64[np.ndarray, " M"]:
+        """Score in B minus score in A of every matched pair."""
+        return np.asarray(self.matched["score_b"], np.float64) - np.asarray(self.matched["score_a"], np.float64)
+
+    @property
+    def unmatched_share(self) -> float:
+        """The share of all instances of A and B without a partner of their class; NaN without any."""
+        apart = self.count("only in A") + self.count("only in B") + 2 * self.count("class changed")
+        total = apart + 2 * self.count("matched")
+        return apart / total if total else float("nan")
+
+    @property
+    def shares(self) -> dict[Part, float]:
+        """Mean over matched pairs of the part of 1 - IoU that each exchange causes, over all orders; sums to it."""
+        return {part: _mean(self.matched[part]) for part in PARTS}
+
+    @property
+    def path(self) -> dict[Part, float]:
+        """The same along one path: first the coefficients of B, then its prototypes, then its boxes."""
+        return {part: _mean(self.matched[f"path_{part}"]) for part in PARTS}
+
+    @property
+    def guilty(self) -> Part:
+        """The part that causes most of the difference of masks."""
+        return max(PARTS, key=lambda part: self.shares[part])
+
+    @property
+    def on_both(self) -> pa.Table:
+        """The matched pairs that are found on the same canvas and on the own ones as well."""
+        return self.matched.filter(pc.is_valid(self.matched["own_canvas_iou"]))
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """The mean loss of IoU from A to B as each runs by itself, split: letterbox, then the three parts.
+
+        Where no canvas was forced there is no letterbox, and this is `shares`; otherwise the mean is
+        over `on_both`. Sums to the loss.
+        """
+        if self.forced is None:
+            return {str(part): share for part, share in self.shares.items()}
+        rows = self.on_both
+        letterbox = _mean(rows["mask_iou"]) - _mean(rows["own_canvas_iou"])
+        return {"letterbox": letterbox, **{part: _mean(rows[part]) for part in PARTS}}
+
+    @property
+    def letterbox_share(self) -> float | None:
+        """The share of the mask difference on the own canvases that is gone on the same canvas.
+
+        None where no canvas was forced, no pair exists on both, or masks do not differ.
+        """
+        total = sum(self.budget.values())
+        return self.budget["letterbox"] / total if self.forced and total > 0 else None
+
+    @property
+    def own_iou(self) -> float | None:
+        """The mean mask IoU of `on_both` when each network chooses its own canvas."""
+        return _mean(self.on_both["own_canvas_iou"]) if len(self.on_both) else None
+
+    def violations(self, tolerance: Tolerance) -> list[str]:
+        """What is out of tolerance, a line each; where nothing is matched, that is."""
+        if not len(self.matched):
+            return ["no instance of A has a partner in B, so nothing can be judged; more photographs or a lower --conf"]
+        drift = float(np.abs(self.score_drifts).mean())
+        found = []
+        if self.mean_iou < tolerance.min_iou:
+            found.append(f"mean mask IoU is {self.mean_iou:.4f}; expected at least {tolerance.min_iou:g}")
+        if self.unmatched_share > tolerance.max_unmatched:
+            found.append(
+                f"{self.unmatched_share:.4f} of the instances have no partner; expected at most "
+                f"{tolerance.max_unmatched:g}"
+            )
+        if drift > tolerance.max_score_drift:
+            found.append(f"scores differ by {drift:.4f} on average; expected at most {tolerance.max_score_drift:g}")
+        return found
+
+    def summary(self, tolerance: Tolerance | None = None) -> str:
+        """The findings in plain words, a paragraph each; with the verdict if a tolerance is given."""
+        from maskprism.analysis.comparison_text import sentences
+
+        return "\n".join(sentences(self, tolerance))
+
+    def as_dict(self, tolerance: Tolerance | None = None) -> dict[str, Any]:
+        """Everything but the rows, for JSON; with the verdict if a tolerance is given."""
+        similarity, drift = self.similarity, self.drift
+        found: dict[str, Any] = {
+            "a": _spec(self.a),
+            "b": _spec(self.b),
+            "images": self.images,
+            "failed": dict(self.failed),
+            "same_canvas": self.same_canvas,
+            "forced": self.forced,
+            "instances": {
+                status: self.count(status) for status in ("matched", "class changed", "only in A", "only in B")
+            },
+            "unmatched_share": self.unmatched_share,
+            "score_drift": {"mean": _mean_size(self.score_drifts), "largest": _largest(self.score_drifts)},
+            "mask_iou": {
+                "mean": self.mean_iou,
+                "median": float(np.median(self.ious)) if len(self.ious) else float("nan"),
+                "worst": float(self.ious.min()) if len(self.ious) else float("nan"),
+            },
+            "parts": self.shares,
+            "path": self.path,
+            "own_canvas": None
+            if self.forced is None
+            else {
+                "mask_iou": self.own_iou,
+                "letterbox_share": self.letterbox_share,
+                "unmatched": self.own_unmatched,
+            },
+            "prototypes": {
+                "shared_basis": similarity.shared,
+                "cka": similarity.cka,
+                "principal_angles_deg": similarity.angles_deg.tolist(),
+                "explained": {"a_by_b": similarity.explained[0], "b_by_a": similarity.explained[1]},
+                "pairs": [
+                    {"a": int(a), "b": int(b), "correlation": float(similarity.correlation[a, b])}
+                    for a, b in similarity.pairs
+                ],
+                "errors": similarity.errors.tolist() if similarity.shared else None,
+            },
+            "drift": None
+            if drift is None
+            else {
+                "flipped_cells": drift.flipped_cells,
+                "worst": drift.worst().tolist(),
+                **{name: list(map(float, column)) for name, column in drift.as_columns().items()},
+            },
+        }
+        if tolerance is not None:
+            violations = self.violations(tolerance)
+            found["tolerance"] = {**asdict(tolerance), "within": not violations, "violations": violations}
+        return _finite(found)
+
+
+def _mean(column: pa.ChunkedArray) -> float:
+    return float(np.mean(np.asarray(column))) if len(column) else float("nan")
+
+
+def _spec(spec: ModelSpec) -> dict[str, Any]:
+    kept = ("name", "runtime", "layout", "input_hw", "rectangular", "prototypes", "version", "sha256")
+    return {**{name: getattr(spec, name) for name in kept}, "rule": spec.rule.name}
+
+
+def _mean_size(values: Float64[np.ndarray, " M"]) -> float:
+    return float(np.abs(values).mean()) if len(values) else float("nan")
+
+
+def _largest(values: Float64[np.ndarray, " M"]) -> float:
+    return float(np.abs(values).max()) if len(values) else float("nan")
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity as None: JSON has neither."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,147 @@
+"""A comparison of two networks in plain words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskprism.analysis.swap import PARTS
+
+if TYPE_CHECKING:
+    from maskprism.analysis.comparison import Comparison, Tolerance
+    from maskprism.models import ModelSpec
+
+_NAMED = 3
+
+
+def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> list[str]:
+    """What was compared, what differs, and what is to blame; with the verdict if a tolerance is given."""
+    found = [
+        f"A is {_model(comparison.a)}; B is {_model(comparison.b)}.",
+        _canvas(comparison),
+        _instances(comparison),
+    ]
+    if len(comparison.matched):
+        found += [_masks(comparison), _parts(comparison)]
+    found += [_prototypes(comparison), _letterbox(comparison), _rules(comparison)]
+    if comparison.failed:
+        found.append(f"Left out: {_count(len(comparison.failed), 'photograph')} that cannot be read.")
+    if tolerance is not None:
+        violations = comparison.violations(tolerance)
+        verdict = f"Out of tolerance: {'; '.join(violations)}." if violations else "Within tolerance."
+        found.append(verdict)
+    return [sentence for sentence in found if sentence]
+
+
+def percent(share: float) -> str:
+    """A share as percent with two digits that mean something; the minus is a true minus."""
+    size = abs(share) * 100
+    digits = 0 if size >= 10 or size == 0 else 1 if size >= 1 else 2
+    if 0 < size < 0.005:
+        return "less than 0.01 %" if share > 0 else "−0.00 %"
+    return f"{share * 100:.{digits}f} %".replace("-", "−")
+
+
+def _model(spec: ModelSpec) -> str:
+    return f"{spec.name} ({spec.runtime})"
+
+
+def _canvas(comparison: Comparison) -> str:
+    photographs = _count(comparison.images, "photograph")
+    if not comparison.same_canvas:
+        sides = " and ".join(f"{spec.input_hw[1]} x {spec.input_hw[0]}" for spec in (comparison.a, comparison.b))
+        return (
+            f"{photographs}, on different canvases ({sides}; neither network takes the other's): "
+            "what follows is the canvas and the network together."
+        )
+    if comparison.forced is None:
+        return f"{photographs}, both networks on the same canvas."
+    free = comparison.a if comparison.forced == "A" else comparison.b
+    other = comparison.b if comparison.forced == "A" else comparison.a
+    habit = "which by itself cuts a rectangle around each photograph, " if free.rectangular else ""
+    side = f"{other.input_hw[1]} x {other.input_hw[0]}"
+    return f"{photographs}, both on the same canvas: {comparison.forced}, {habit}was given the {side} of the other."
+
+
+def _instances(comparison: Comparison) -> str:
+    matched, changed = comparison.count("matched"), comparison.count("class changed")
+    text = (
+        f"{_count(matched, 'instance')} found by both, {comparison.count('only in A')} only by A, "
+        f"{comparison.count('only in B')} only by B, {changed} with another class."
+    )
+    if matched:
+        drifts = np.abs(comparison.score_drifts)
+        text += f" Scores differ by {_small(drifts.mean())} on average, {_small(drifts.max())} at most."
+    return text
+
+
+def _masks(comparison: Comparison) -> str:
+    ious = comparison.ious
+    if ious.min() == 1:
+        return "All masks are equal to the last pixel."
+    equal = f", {percent(float(np.mean(ious == 1)))} of them equal to the last pixel" if (ious == 1).any() else ""
+    return (
+        f"Masks differ by {percent(1 - comparison.mean_iou)} on average (IoU: mean {ious.mean():.4f}, median "
+        f"{np.median(ious):.4f}, worst {ious.min():.4f}){equal}."
+    )
+
+
+def _parts(comparison: Comparison) -> str:
+    total = 1 - comparison.mean_iou
+    if total <= 0:
+        return ""
+    shares = comparison.shares
+    order = sorted(PARTS, key=lambda part: -shares[part])
+    text = "Of that, " + ", ".join(f"{percent(shares[part] / total)} is in the {part}" for part in order) + "."
+    if comparison.drift is not None and comparison.drift.flipped_cells:
+        blame = comparison.drift.blame
+        worst = [k for k in comparison.drift.worst()[:_NAMED] if blame[k] > 0]
+        named = ", ".join(f"{k} ({percent(float(blame[k]))})" for k in worst)
+        text += f" Worst terms (coefficient times prototype), by their share of the change where pixels flip: {named}."
+    return text
+
+
+def _prototypes(comparison: Comparison) -> str:
+    similarity = comparison.similarity
+    if similarity.shared:
+        errors = similarity.errors
+        worst = int(np.argmax(errors))
+        return (
+            f"The prototypes mean the same in both: they differ by {percent(float(np.median(errors)))} of their spread "
+            f"(median), prototype {worst} by most ({percent(float(errors[worst]))}). CKA {similarity.cka:.4f}, "
+            f"largest principal angle {similarity.angles_deg.max(initial=0):.1f}°."
+        )
+    correlation = [abs(similarity.correlation[a, b]) for a, b in similarity.pairs]
+    median = f"{np.median(correlation):.2f}" if correlation else "undefined"
+    a_by_b, b_by_a = similarity.explained
+    return (
+        f"The networks have prototypes of their own: matched one to one, |correlation| is {median} (median); A's can "
+        f"draw {percent(b_by_a)} of what B's show, B's {percent(a_by_b)} of what A's show; CKA {similarity.cka:.2f}. "
+        "Coefficients were translated by least squares before they were exchanged."
+    )
+
+
+def _letterbox(comparison: Comparison) -> str:
+    share, own = comparison.letterbox_share, comparison.own_iou
+    if share is None or own is None:
+        return ""
+    text = (
+        f"Each on its own canvas, masks differ by {percent(1 - own)}: {percent(share)} of that is the letterbox, "
+        f"not the network"
+    )
+    return f"{text}. There, {_count(comparison.own_unmatched or 0, 'instance')} of A and B have no partner."
+
+
+def _rules(comparison: Comparison) -> str:
+    a, b = comparison.a.rule, comparison.b.rule
+    return "" if a == b else f"Masks of both are drawn under the rule of A ({a.name}); that of B is {b.name}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _small(value: float) -> str:
+    """Four decimals, or the size of what is smaller."""
+    return f"{value:.4f}" if value == 0 or value >= 0.0001 else f"{value:.0e}"

@@ -1,0 +1,324 @@
+"""What comparing two networks found, as figures and files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from maskprism.analysis.comparison_text import percent
+from maskprism.errors import MaskprismError
+from maskprism.views import raster
+from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
+from maskprism.views.sheets import Panel, Sheet
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, UInt8
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from maskprism.analysis.comparison import Case, Comparison, Tolerance
+
+_PART_COLOURS = {
+    "letterbox": FRAME,
+    "coefficients": INSTANCE_COLOURS[0],
+    "prototypes": INSTANCE_COLOURS[1],
+    "boxes": INSTANCE_COLOURS[2],
+}
+
+
+def write_comparison(
+    comparison: Comparison, out: str | os.PathLike[str], tolerance: Tolerance | None = None
+) -> dict[Path, str]:
+    """Write tables, numbers and figures into a folder; gives each file with what it shows.
+
+    Raises MaskprismError if that fails.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    folder = Path(out)
+    figures = {
+        "parts.png": (parts_figure(comparison), "what the difference of masks is made of"),
+        "agreement.png": (agreement_figure(comparison), "mask IoU and scores of all instances"),
+        "correlation.png": (correlation_figure(comparison), "which prototype of B is which of A"),
+        "angles.png": (angles_figure(comparison), "how much of what A's prototypes can draw B's can"),
+    }
+    if comparison.drift is not None:
+        figures["drift.png"] = (drift_figure(comparison), "which prototypes changed the logits, and flipped pixels")
+    written: dict[Path, str] = {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(comparison.as_dict(tolerance), indent=2, allow_nan=False) + "\n"
+        (folder / "comparison.json").write_text(text, encoding="utf-8")
+        written[folder / "comparison.json"] = "all numbers, and the verdict"
+        pa_csv.write_csv(comparison.instances, folder / "instances.csv")
+        written[folder / "instances.csv"] = "one row per instance"
+        pa_csv.write_csv(pa.table(_prototype_columns(comparison)), folder / "prototypes.csv")
+        written[folder / "prototypes.csv"] = "one row per prototype of A"
+        for name, (figure, what) in figures.items():
+            figure.savefig(folder / name, dpi=130)
+            written[folder / name] = what
+    except OSError as error:
+        raise MaskprismError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    if comparison.worst:
+        written[raster.save(worst_sheet(comparison), folder / "worst.png")] = "the pairs that differ most, side by side"
+    return written
+
+
+def parts_figure(comparison: Comparison) -> Figure:
+    """A waterfall of the mean loss of IoU from A to B: letterbox if canvases differ, then the three parts."""
+    figure, ax = _axes(7.5, 3.6)
+    budget = comparison.budget
+    position = 0.0
+    for row, (part, loss) in enumerate(budget.items()):
+        ax.barh(row, loss * 100, left=position * 100, color=_share(_PART_COLOURS[part]), edgecolor="0.3", linewidth=0.6)
+        end = max(position, position + loss) * 100
+        ax.annotate(f" {percent(loss)}", (end, row), va="center", fontsize=10)
+        position += loss
+        ax.plot([position * 100] * 2, [row, row + 1], color="0.3", linewidth=0.8, linestyle=":")
+    ax.barh(len(budget), position * 100, color=_share(MUTED))
+    ax.annotate(f" {percent(position)}", (position * 100, len(budget)), va="center", fontsize=10, fontweight="bold")
+    ax.set_yticks(range(len(budget) + 1), [*budget, "1 − IoU of the masks"])
+    ax.invert_yaxis()
+    ax.margins(x=0.14)
+    ax.axvline(0, color="0.3", linewidth=0.8)
+    ax.set_xlabel("mean loss of mask IoU from A to B, in percent")
+    pairs = len(comparison.on_both if comparison.forced else comparison.matched)
+    figure.suptitle(f"What the difference of {pairs} masks is made of\n{_versus(comparison)}", fontsize=10)
+    return figure
+
+
+def agreement_figure(comparison: Comparison) -> Figure:
+    """How many instances are worse than which mask IoU, and the scores of every instance in A and B."""
+    figure, (left, right) = _axes(10, 4.4, columns=2)
+    ious = np.sort(comparison.ious)
+    if len(ious):
+        left.step(
+            [ious[0], *ious, 1.0], [0, *np.linspace(100 / len(ious), 100, len(ious)), 100], where="post", color="k"
+        )
+        left.set_xlim(min(float(ious[0]) - 0.02, 0.98), 1.002)
+    left.set_ylim(0, 102)
+    left.set_xlabel("mask IoU of A and B")
+    left.set_ylabel("instances at most this good, in percent")
+    left.set_title(f"{len(ious)} matched instances, mean IoU {comparison.mean_iou:.4f}", fontsize=11)
+    table = comparison.instances
+    status = np.asarray(table["status"].to_pylist(), dtype=object)
+    kinds = {
+        "matched": (".", INK),
+        "class changed": ("D", INSTANCE_COLOURS[6]),
+        "only in A": ("_", NEGATIVE),
+        "only in B": ("|", POSITIVE),
+    }
+    scores = {side: np.nan_to_num(table[f"score_{side}"].to_numpy()) for side in "ab"}
+    for kind, (marker, colour) in kinds.items():
+        chosen = status == kind
+        right.scatter(
+            scores["a"][chosen],
+            scores["b"][chosen],
+            marker=marker,
+            s=34 if marker != "." else 26,
+            color=_share(colour),
+            alpha=0.6 if kind == "matched" else 1,
+            label=f"{kind}: {np.count_nonzero(chosen)}",
+            clip_on=False,
+        )
+    right.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
+    right.set(xlim=(0, 1), ylim=(0, 1), xlabel="score in A", ylabel="score in B (0: not found)", aspect="equal")
+    right.legend(fontsize=8, loc="lower right", framealpha=1)
+    right.set_title("scores", fontsize=11)
+    figure.suptitle(_versus(comparison), fontsize=12)
+    return figure
+
+
+def correlation_figure(comparison: Comparison) -> Figure:
+    """Correlation of every prototype of A with every one of B; B in the order of its partners, so that they align."""
+    from maskprism.views.figures import colour_map
+
+    similarity = comparison.similarity
+    pairs = similarity.pairs
+    rows = [*pairs[:, 0], *np.setdiff1d(np.arange(similarity.count_a), pairs[:, 0])]
+    columns = [*pairs[:, 1], *np.setdiff1d(np.arange(similarity.count_b), pairs[:, 1])]
+    matrix = np.ma.masked_invalid(similarity.correlation[np.ix_(rows, columns)])
+    figure, ax = _axes(9.2, 8.2)
+    ax.set_facecolor("0.85")
+    shown = ax.imshow(matrix, cmap=colour_map("contribution"), vmin=-1, vmax=1)
+    ax.set_xticks(range(len(columns)), [str(k) for k in columns], fontsize=7, rotation=90)
+    ax.set_yticks(range(len(rows)), [str(k) for k in rows], fontsize=7)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(True)
+    ax.set_xlabel(f"prototype of B, {comparison.b.name}, each below its partner")
+    ax.set_ylabel(f"prototype of A, {comparison.a.name}")
+    figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation over the pixels of all photographs")
+    strengths = np.abs([similarity.correlation[a, b] for a, b in pairs])
+    median = f"median |correlation| of partners {np.median(strengths):.3f}" if len(strengths) else "no partners"
+    ax.set_title(f"Which prototype is which: {median}", fontsize=12)
+    return figure
+
+
+def angles_figure(comparison: Comparison) -> Figure:
+    """Principal angles between the spaces that the prototypes span, smallest first."""
+    figure, ax = _axes(8, 3.8)
+    similarity = comparison.similarity
+    angles = similarity.angles_deg
+    ax.bar(range(len(angles)), angles, color=_share(INSTANCE_COLOURS[1]), edgecolor="0.3", linewidth=0.4)
+    ax.set_ylim(0, max(90.0 if angles.max(initial=0) > 30 else float(angles.max(initial=0)) * 1.15, 1.0))
+    ax.set_xlabel("direction, best shared first")
+    ax.set_ylabel("angle in degrees")
+    a_by_b, b_by_a = similarity.explained
+    ax.set_title(
+        f"Angles between what the prototypes of A and B can draw (0°: both can, 90°: only one can)\n"
+        f"CKA {similarity.cka:.4f}; A's draw {percent(b_by_a)} of B's, B's draw {percent(a_by_b)} of A's",
+        fontsize=11,
+    )
+    return figure
+
+
+def drift_figure(comparison: Comparison) -> Figure:
+    """Per prototype how much its term changed, through coefficient or prototype, and its share in flipped pixels.
+
+    Raises MaskprismError for networks without a common basis.
+    """
+    drift = comparison.drift
+    if drift is None:
+        raise MaskprismError("the networks have no common basis, so their terms cannot be compared one by one")
+    figure, (top, bottom) = _axes(10, 5.6, rows=2, sharex=True)
+    k = np.arange(len(drift.changes))
+    top.bar(k, drift.by_coefficients, color=_share(_PART_COLOURS["coefficients"]), label="through its coefficient")
+    top.bar(
+        k,
+        drift.by_prototypes,
+        bottom=drift.by_coefficients,
+        color=_share(_PART_COLOURS["prototypes"]),
+        label="through the prototype itself",
+    )
+    top.set_ylabel("mean |change| in boxes, logits")
+    top.legend(fontsize=8, framealpha=1, ncols=2)
+    top.margins(y=0.2)
+    top.set_title(f"How much each term, coefficient times prototype, changed\n{_versus(comparison)}", fontsize=11)
+    blame = drift.blame * 100
+    bottom.bar(k, blame, color=[_share(POSITIVE if share > 0 else NEGATIVE) for share in blame])
+    bottom.axhline(0, color="0.3", linewidth=0.8)
+    bottom.set_ylabel("share in percent")
+    bottom.set_xlabel("prototype")
+    bottom.set_xticks(k, [str(one) for one in k], fontsize=7, rotation=90 if len(k) > 40 else 0)
+    bottom.set_title(
+        f"Share in the change of the logit where it flips a pixel ({drift.flipped_cells} cells); blue held against it",
+        fontsize=11,
+    )
+    return figure
+
+
+def worst_sheet(comparison: Comparison) -> Sheet:
+    """The pairs with the lowest mask IoU: both masks, what B gains and loses, and the change of the logits.
+
+    Raises MaskprismError where no pair differs.
+    """
+    if not comparison.worst:
+        raise MaskprismError("no pair of masks differs, so there is none to show")
+    panels = [panel for case in comparison.worst for panel in _case_panels(case)]
+    return Sheet(
+        title="The pairs of masks that differ most",
+        subtitle=_versus(comparison),
+        panels=tuple(panels),
+        columns=4,
+        notes=("Change of the logit, B minus A: red where B speaks more for the mask; each on a scale of its own.",),
+        size_wh=(1680, 400 * len(comparison.worst)),
+    )
+
+
+def _case_panels(case: Case) -> list[Panel]:
+    """Four panels of one pair, cut to a square around both boxes."""
+    rows, columns = _square(case)
+    photograph = _greyed(case.photograph[rows, columns])
+    mask_a, mask_b = (one.mask("image")[rows, columns] for one in (case.a, case.b))
+    change = (case.b.logits("image") - case.a.logits("image"))[rows, columns]
+    limit = float(np.percentile(np.abs(change), 99.5)) or 1.0
+    both = _covered(photograph, mask_a & mask_b, MUTED)
+    gained = _covered(_covered(both, mask_b & ~mask_a, POSITIVE, 0.85), mask_a & ~mask_b, NEGATIVE, 0.85)
+    boxes = [
+        (box[0] - columns.start, box[1] - rows.start, box[2] - columns.start, box[3] - rows.start)
+        for box in (tuple(float(edge) for edge in one.box) for one in (case.a, case.b))
+    ]
+    colour = INSTANCE_COLOURS[0]
+    return [
+        Panel(f"A: {case.a.name} {case.a.score:.2f}", picture=_covered(photograph, mask_a, colour), box=boxes[0]),
+        Panel(
+            f"B: {case.b.score:.2f}, IoU {case.mask_iou:.3f}",
+            picture=_covered(photograph, mask_b, colour),
+            box=boxes[1],
+        ),
+        Panel("B adds red, loses blue", picture=gained),
+        Panel(f"change of the logit, ±{limit:.1f}", values=change, limit=limit, box=boxes[1]),
+    ]
+
+
+def _square(case: Case, margin: float = 0.15) -> tuple[slice, slice]:
+    """The pixels around both boxes, as square as the photograph allows."""
+    boxes = np.stack([case.a.box, case.b.box])
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    side = max(float((high - low).max()) * (1 + 2 * margin), 16.0)
+    spans = []
+    for axis, length in zip((1, 0), case.photograph.shape[:2], strict=True):
+        start = float(low[axis] + high[axis] - side) / 2
+        start = int(np.clip(start, 0, max(length - side, 0)))
+        spans.append(slice(start, min(start + round(side), length)))
+    return spans[0], spans[1]
+
+
+def _greyed(photograph: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """A BGR photograph in light greys, so that colours on it are those of masks alone."""
+    grey = cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY)
+    return np.repeat((90 + grey * (165 / 255))[:, :, None], 3, axis=2).astype(np.uint8)
+
+
+def _covered(
+    picture: UInt8[np.ndarray, "H W 3"],
+    mask: Bool[np.ndarray, "H W"],
+    colour: tuple[int, int, int],
+    opacity: float = 0.55,
+) -> UInt8[np.ndarray, "H W 3"]:
+    covered = picture.copy()
+    covered[mask] = (picture[mask] * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
+    return covered
+
+
+def _prototype_columns(comparison: Comparison) -> dict[str, Any]:
+    """One row per prototype of A: its partner in B, their correlation, and how its term changed."""
+    similarity = comparison.similarity
+    partner = dict(similarity.pairs.tolist())
+    k = range(similarity.count_a)
+    columns: dict[str, Any] = {
+        "prototype_a": list(k),
+        "prototype_b": [partner.get(one) for one in k],
+        "correlation": [float(similarity.correlation[one, partner[one]]) if one in partner else None for one in k],
+    }
+    if comparison.drift is not None:
+        columns["error"] = similarity.errors
+        columns |= comparison.drift.as_columns()
+    return columns
+
+
+def _axes(width: float, height: float, *, rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
+    """A figure that the caller owns, and its axes without frames on the right and above."""
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    plt.close(figure)
+    axes = figure.subplots(rows, columns, **settings)
+    every: list[Axes] = list(np.atleast_1d(axes).reshape(-1))
+    for ax in every:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _share(colour: tuple[int, int, int]) -> tuple[float, ...]:
+    return tuple(channel / 255 for channel in colour)
+
+
+def _versus(comparison: Comparison) -> str:
+    return f"A: {comparison.a.name} ({comparison.a.runtime}), B: {comparison.b.name} ({comparison.b.runtime})"
