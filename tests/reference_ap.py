@@ -66,3 +66,73 @@ def iou(a: np.ndarray, b: np.ndarray, crowd: bool = False) -> float:
     one, other = set(zip(*np.nonzero(a), strict=True)), set(zip(*np.nonzero(b), strict=True))
     whole = len(one) if crowd else len(one | other)
     return len(one & other) / whole if whole else 0.0
+
+
+def kind_of(photo: Overlaps, i: int, taken: dict[int, int], excused: set[int]) -> tuple[str | None, int | None]:
+    """What is wrong with a detection, and which object it means; the questions of TIDE in their order."""
+    if i in taken or i in excused:
+        return None, None
+    real = [j for j in range(len(photo.true_classes)) if not photo.crowd[j]]
+    own = [j for j in real if photo.true_classes[j] == photo.classes[i]]
+    other = [j for j in real if photo.true_classes[j] != photo.classes[i]]
+
+    def nearest(candidates: list[int]) -> tuple[float, int | None]:
+        return max(((float(photo.iou[i, j]), -j) for j in candidates), default=(0.0, None))
+
+    overlap, minus_j = nearest(own)
+    if 0.1 <= overlap < 0.5:
+        return "localisation", -minus_j
+    overlap, minus_j = nearest(other)
+    if overlap >= 0.5:
+        return "class", -minus_j
+    if nearest([j for j in own if j in taken.values()])[0] >= 0.5:
+        return "duplicate", None
+    if nearest(real)[0] <= 0.1:
+        return "background", None
+    return "both", None
+
+
+def mended(photo: Overlaps, kind: str) -> tuple[list[tuple[float, int, bool]], dict[int, int]]:
+    """The detections (score, class, right) and the objects per class when one kind of error is mended."""
+    taken, excused = matched(photo, 0.5)
+    kinds = {i: kind_of(photo, i, taken, excused) for i in best_first(photo)}
+    winner: dict[int, int] = {}
+    for i, (_, j) in kinds.items():
+        if j is not None and j not in taken.values():
+            winner.setdefault(j, i)
+    points = []
+    for i, (what, j) in kinds.items():
+        score, class_id = float(photo.scores[i]), int(photo.classes[i])
+        if i in excused:
+            continue
+        if what != kind:
+            points.append((score, class_id, i in taken))
+        elif j is not None and winner.get(j) == i:
+            points.append((score, int(photo.true_classes[j]), True))
+    objects: dict[int, int] = {}
+    for j, true_class in enumerate(photo.true_classes):
+        lost = kind == "missed" and j not in taken.values() and j not in winner
+        if not photo.crowd[j] and not lost:
+            objects[int(true_class)] = objects.get(int(true_class), 0) + 1
+    return points, objects
+
+
+def gain(photographs: list[Overlaps], kind: str) -> float:
+    """What mending one kind of error gives."""
+
+    def mean(everything: list[tuple[list[tuple[float, int, bool]], dict[int, int]]], asked_for: set[int]) -> float:
+        points = [point for some, _ in everything for point in some]
+        values = []
+        for c in asked_for:
+            objects = sum(found.get(c, 0) for _, found in everything)
+            mine = [(score, right) for score, class_id, right in points if class_id == c]
+            if objects:
+                values.append(precision_of_class(mine, objects))
+            elif mine:
+                values.append(0.0)
+        return sum(values) / len(values) if values else math.nan
+
+    now = [mended(photo, "nothing") for photo in photographs]
+    asked_for = {c for _, objects in now for c in objects}
+    after = mean([mended(photo, kind) for photo in photographs], asked_for)
+    return 0.0 if math.isnan(after) else max(after - mean(now, asked_for), 0.0)

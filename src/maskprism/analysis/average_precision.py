@@ -79,7 +79,16 @@ def average_precision_at(
     photographs: Iterable[Overlaps], threshold: float, *, max_per_class: int = MAX_PER_CLASS
 ) -> float:
     """Mean over classes of COCO's average precision at one IoU threshold; nan without a true object."""
-    return _mean(_evaluate(list(photographs), max_per_class, (threshold,))[1][..., 0])
+    found = class_precision_at(photographs, threshold, max_per_class=max_per_class).values()
+    return math.fsum(found) / len(found) if found else math.nan
+
+
+def class_precision_at(
+    photographs: Iterable[Overlaps], threshold: float, *, max_per_class: int = MAX_PER_CLASS
+) -> dict[int, float]:
+    """COCO's average precision at one IoU threshold of every class that has true objects."""
+    objects, precision, _ = _evaluate(list(photographs), max_per_class, (threshold,))
+    return {class_id: _mean(precision[0, :, i, 0]) for i, (class_id, count) in enumerate(objects.items()) if count}
 
 
 def _mean(values: Float64[np.ndarray, "..."]) -> float:

@@ -1,0 +1,194 @@
+"""TIDE: what kinds of errors cost average precision, and how much mending each kind would give back.
+
+Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors",
+ECCV 2020. The order of the tests and the mending are those of the authors' own code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from maskprism.analysis.average_precision import class_precision_at
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int64
+
+    from maskprism.analysis.overlaps import Overlaps
+
+ErrorType = Literal["class", "localisation", "both", "duplicate", "background", "missed"]
+ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
+MEANING: dict[ErrorType, str] = {
+    "class": "the mask is right, the class is wrong",
+    "localisation": "the class is right, the mask is off",
+    "both": "the class is wrong and the mask is off",
+    "duplicate": "the object was found already, with a higher score",
+    "background": "there is no such object",
+    "missed": "no detection comes near the object",
+}
+FOREGROUND, BACKGROUND = 0.5, 0.1
+"""From this IoU on a detection is right; below this one it touches nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """The errors of one photograph.
+
+    matched: the true object that a detection found, or -1.
+    kinds: index into ERROR_TYPES per detection, or -1 for one that is right, or lies in a crowd.
+    target: the true object that a class or localisation error means, or -1.
+    mends: whether correcting that error would find an object that is found by no other detection.
+    missed: true objects that no detection finds and no mended one would.
+    """
+
+    matched: Int64[np.ndarray, " N"]
+    kinds: Int64[np.ndarray, " N"]
+    target: Int64[np.ndarray, " N"]
+    mends: Bool[np.ndarray, " N"]
+    missed: Bool[np.ndarray, " G"]
+
+    def of(self, kind: ErrorType) -> Bool[np.ndarray, " N"]:
+        """Which detections have this error."""
+        return self.kinds == ERROR_TYPES.index(kind)
+
+
+@dataclass(frozen=True)
+class ErrorCost:
+    """What the kinds of errors cost.
+
+    ap50: average precision at an IoU of 0.5.
+    gain: what ap50 would grow by if all errors of one kind were mended, and no others; they do not add up.
+    counts: how many there are, detections or (missed) objects.
+    false_positives, false_negatives: the gain if none of these were left.
+    """
+
+    ap50: float
+    gain: dict[ErrorType, float]
+    counts: dict[ErrorType, int]
+    false_positives: float
+    false_negatives: float
+
+
+def find_errors(photo: Overlaps, *, foreground: float = FOREGROUND, background: float = BACKGROUND) -> Errors:
+    """What is wrong with every detection of a photograph.
+
+    Detections that lie in a crowd of their class are no error, as in AP (the authors' code counts them).
+    """
+    real = ~photo.crowd
+    same, iou = photo.same_class & real, photo.iou * real
+    matched = _match(photo, same, foreground)
+    found = np.isin(np.arange(len(real)), matched)
+    own, other = _best(iou * same), _best(iou * ~same)
+    twin, any_class = _best(iou * (same & found)), _best(iou)
+    nowhere = np.full(len(matched), -1)
+    tests: Sequence[tuple[ErrorType, Bool[np.ndarray, " N"], Int64[np.ndarray, " N"]]] = (
+        ("localisation", (own[1] >= background) & (own[1] < foreground), own[0]),
+        ("class", other[1] >= foreground, other[0]),
+        ("duplicate", twin[1] >= foreground, nowhere),
+        ("background", any_class[1] <= background, nowhere),
+        ("both", np.ones(len(matched), dtype=bool), nowhere),
+    )
+    excused = (photo.iou * (photo.same_class & photo.crowd) >= foreground).any(axis=1)
+    wrong = (matched < 0) & ~excused
+    kinds = np.select([~wrong, *(test for _, test, _ in tests)], [-1, *(ERROR_TYPES.index(k) for k, _, _ in tests)], -1)
+    target = np.select([~wrong, *(test for _, test, _ in tests)], [nowhere, *(t for _, _, t in tests)], -1)
+    mends = np.zeros(len(matched), dtype=bool)
+    taken = found.copy()
+    for i in np.argsort(-photo.scores, kind="stable"):  # of several claims on one object the best counts
+        if target[i] >= 0 and not taken[target[i]]:
+            mends[i] = taken[target[i]] = True
+    return Errors(matched, kinds, target, mends, missed=real & ~taken)
+
+
+def error_cost(photographs: Iterable[Overlaps]) -> ErrorCost:
+    """What mending each kind of error would give.
+
+    Mending means, for class and localisation errors, that the detection finds its object, unless
+    another one does already; for duplicates, background and both, that it is gone; and for missed
+    objects, that they are not asked for. Raises MissingExtraError without `faster-coco-eval`.
+    """
+    photographs = list(photographs)
+    errors = [find_errors(photo) for photo in photographs]
+    together = list(zip(photographs, errors, strict=True))
+    asked_for = class_precision_at(photographs, FOREGROUND)
+    ap50 = float(np.mean(list(asked_for.values()))) if asked_for else math.nan
+
+    def gain(mended: Iterable[Overlaps]) -> float:
+        """A class that has no true object left is worth 0 as long as it is detected, as in the authors' code."""
+        mended = list(mended)
+        detected = {int(class_id) for photo in mended for class_id in photo.classes}
+        found = dict.fromkeys(detected & set(asked_for), 0.0) | class_precision_at(mended, FOREGROUND)
+        return max(float(np.mean(list(found.values()))) - ap50, 0.0) if found else 0.0
+
+    counts = {kind: sum(int(one.of(kind).sum()) for one in errors) for kind in ERROR_TYPES}
+    counts["missed"] = sum(int(one.missed.sum()) for one in errors)
+    return ErrorCost(
+        ap50=ap50,
+        gain={kind: gain(mend(photo, one, kind) for photo, one in together) for kind in ERROR_TYPES},
+        counts=counts,
+        false_positives=gain(_keep(photo, one.kinds < 0) for photo, one in together),
+        false_negatives=gain(_without(photo, ~photo.crowd & ~_found(one)) for photo, one in together),
+    )
+
+
+def mend(photo: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
+    """The photograph with all errors of one kind mended."""
+    if kind == "missed":
+        return _without(photo, errors.missed)
+    right = errors.of(kind) & errors.mends
+    classes, iou = photo.classes.copy(), photo.iou.copy()
+    classes[right] = photo.true_classes[errors.target[right]]
+    iou[right] = 0
+    iou[right, errors.target[right]] = 1
+    return _keep(replace(photo, classes=classes, iou=iou), ~errors.of(kind) | right)
+
+
+def _match(photo: Overlaps, same: Bool[np.ndarray, "N G"], foreground: float) -> Int64[np.ndarray, " N"]:
+    """Best score first, each detection takes the true object of its class that it overlaps most."""
+    left = photo.iou * same
+    matched = np.full(len(photo.scores), -1)
+    candidates = np.flatnonzero((left >= foreground).any(axis=1))
+    for i in candidates[np.argsort(-photo.scores[candidates], kind="stable")]:
+        j = left[i].argmax()
+        if left[i, j] >= foreground:
+            matched[i] = j
+            left[:, j] = 0
+    return matched
+
+
+def _best(iou: np.ndarray) -> tuple[Int64[np.ndarray, " N"], np.ndarray]:
+    """Per detection the true object of the largest IoU, and that IoU; -1 and 0 without any."""
+    if not iou.shape[1]:
+        return np.full(len(iou), -1), np.zeros(len(iou))
+    return iou.argmax(axis=1), iou.max(axis=1)
+
+
+def _found(errors: Errors) -> Bool[np.ndarray, " G"]:
+    return np.isin(np.arange(len(errors.missed)), errors.matched)
+
+
+def _keep(photo: Overlaps, rows: Bool[np.ndarray, " N"]) -> Overlaps:
+    """Only these detections."""
+    return replace(
+        photo,
+        scores=photo.scores[rows],
+        classes=photo.classes[rows],
+        iou=photo.iou[rows],
+        areas=None if photo.areas is None else photo.areas[rows],
+    )
+
+
+def _without(photo: Overlaps, columns: Bool[np.ndarray, " G"]) -> Overlaps:
+    """Without these true objects."""
+    left = ~columns
+    return replace(
+        photo,
+        true_classes=photo.true_classes[left],
+        iou=photo.iou[:, left],
+        true_areas=None if photo.true_areas is None else photo.true_areas[left],
+        crowd=photo.crowd[left],
+    )

@@ -1,0 +1,136 @@
+"""TIDE's error types: against the authors' own code, a slow twin, and what must always hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reference_ap
+from maskprism.analysis.average_precision import average_precision_at
+from maskprism.analysis.overlaps import Overlaps, Region, mask_iou
+from maskprism.analysis.tide import ERROR_TYPES, error_cost, find_errors, mend
+from test_average_precision import overlaps, photographs_of_masks
+
+# tidecv 1.0.1 in mask mode says this of the masks below: AP50, then the gain in points and the count of each type.
+BY_THE_AUTHORS = {
+    0: (
+        25.877079378,
+        {
+            "class": (0.045570532, 1),
+            "localisation": (50.328580116, 40),
+            "both": (0.681775098, 10),
+            "duplicate": (3.780108192, 27),
+            "background": (0.0, 8),
+            "missed": (2.201249547, 2),
+        },
+        (40.129521283, 12.534913186),
+    ),
+    4: (
+        31.018816167,
+        {
+            "class": (0.0, 1),
+            "localisation": (45.961982753, 55),
+            "both": (0.084008401, 3),
+            "duplicate": (1.370575654, 19),
+            "background": (0.69935565, 13),
+            "missed": (4.956567085, 4),
+        },
+        (18.816167331, 33.197962653),
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", BY_THE_AUTHORS)
+def test_equals_the_code_of_the_authors(seed: int) -> None:
+    photographs = []
+    for number, ((true, true_classes, _), (found, classes, scores)) in enumerate(
+        photographs_of_masks(np.random.default_rng(seed), count=10)
+    ):
+        scores = scores + np.random.default_rng(number).random(len(scores)) * 1e-3  # no ties
+        iou = mask_iou([Region.of(mask) for mask in found], [Region.of(mask) for mask in true])
+        photographs.append(Overlaps(scores, classes, true_classes, iou))
+    ap50, kinds, (false_positives, false_negatives) = BY_THE_AUTHORS[seed]
+    cost = error_cost(photographs)
+    assert 100 * cost.ap50 == pytest.approx(ap50, abs=1e-6)
+    assert cost.counts == {kind: count for kind, (_, count) in kinds.items()}
+    gains = {kind: 100 * gain for kind, gain in cost.gain.items()}
+    assert gains == pytest.approx({kind: gain for kind, (gain, _) in kinds.items()}, abs=1e-6)
+    assert 100 * cost.false_positives == pytest.approx(false_positives, abs=1e-6)
+    # Recalls are sampled at i / 100 there and at COCO's own 101 places here; some fall on another side of a step.
+    assert 100 * cost.false_negatives == pytest.approx(false_negatives, abs=0.05)
+
+
+def untied(photographs: list[Overlaps]) -> list[Overlaps]:
+    return [
+        Overlaps(p.scores + 0.01 * i, p.classes, p.true_classes, p.iou, crowd=p.crowd)
+        for i, p in enumerate(photographs)
+    ]
+
+
+@settings(max_examples=40)
+@given(st.lists(overlaps(), min_size=1, max_size=3).map(untied))
+def test_equals_the_slow_twin(photographs: list[Overlaps]) -> None:
+    for photo in photographs:
+        errors = find_errors(photo)
+        taken, excused = reference_ap.matched(photo, 0.5)
+        assert {i: j for i, j in enumerate(errors.matched.tolist()) if j >= 0} == taken
+        for i, kind in enumerate(errors.kinds.tolist()):
+            expected, target = reference_ap.kind_of(photo, i, taken, excused)
+            assert (ERROR_TYPES[kind] if kind >= 0 else None) == expected
+            assert errors.target[i] == (-1 if target is None else target)
+    cost = error_cost(photographs)
+    for kind in ERROR_TYPES:
+        assert cost.gain[kind] == pytest.approx(reference_ap.gain(photographs, kind), abs=1e-9), kind
+
+
+@settings(max_examples=60)
+@given(overlaps())
+def test_every_detection_and_every_object_has_one_fate(photo: Overlaps) -> None:
+    errors = find_errors(photo)
+    found = np.isin(np.arange(len(photo.true_classes)), errors.matched)
+    wanted = np.isin(np.arange(len(photo.true_classes)), errors.target[errors.mends])
+    np.testing.assert_array_equal(found.astype(int) + wanted + errors.missed, ~photo.crowd)
+    assert (errors.kinds[errors.matched >= 0] == -1).all()
+    assert ((errors.target >= 0) == (errors.of("class") | errors.of("localisation"))).all()
+    assert not errors.of("missed").any()
+
+
+@settings(max_examples=30)
+@given(st.lists(overlaps(), min_size=1, max_size=3).map(untied))
+def test_with_all_errors_mended_nothing_is_left_to_gain(photographs: list[Overlaps]) -> None:
+    for kind in ("both", "duplicate", "background", "localisation", "class", "missed"):
+        photographs = [mend(photo, find_errors(photo), kind) for photo in photographs]
+    if any((~photo.crowd).any() for photo in photographs):
+        assert average_precision_at(photographs, 0.5) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("iou", "classes", "scores", "kinds"),
+    [
+        ([[0.8]], [0], [0.9], [None]),
+        ([[0.3]], [0], [0.9], ["localisation"]),
+        ([[0.8]], [1], [0.9], ["class"]),
+        ([[0.3]], [1], [0.9], ["both"]),
+        ([[0.05]], [0], [0.9], ["background"]),
+        ([[0.8], [0.7]], [0, 0], [0.6, 0.9], ["duplicate", None]),
+        ([[0.5]], [0], [0.9], [None]),
+        ([[0.1]], [0], [0.9], ["localisation"]),
+    ],
+)
+def test_types_by_hand(iou: list, classes: list[int], scores: list[float], kinds: list[str | None]) -> None:
+    photo = Overlaps(np.array(scores), np.array(classes), np.array([0]), np.array(iou))
+    found = [ERROR_TYPES[kind] if kind >= 0 else None for kind in find_errors(photo).kinds]
+    assert found == kinds
+
+
+def test_no_detections_and_no_objects() -> None:
+    empty = Overlaps(np.zeros(0), np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros((0, 0)))
+    assert error_cost([empty]).counts == dict.fromkeys(ERROR_TYPES, 0)
+    assert np.isnan(error_cost([empty]).ap50)
+    alone = Overlaps(np.zeros(0), np.zeros(0, dtype=int), np.array([0, 1]), np.zeros((0, 2)))
+    cost = error_cost([alone, empty])
+    assert (cost.ap50, cost.counts["missed"]) == (0, 2)
+    stray = Overlaps(np.ones(1), np.array([3]), np.zeros(0, dtype=int), np.zeros((1, 0)))
+    assert error_cost([stray]).counts["background"] == 1
