@@ -21,6 +21,7 @@ for command in (
     "info",
     "explain",
     "extract",
+    "serve",
     "demo",
 ):
     app.command(getattr(import_module(f"maskprism.cli.{command}"), command))

@@ -1,0 +1,103 @@
+"""maskprism serve."""
+
+from __future__ import annotations
+
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from maskprism.cli.options import Detections, Reading, load_model
+
+MAX_WORKERS = 4
+
+
+def serve(
+    folder: Path,
+    /,
+    *,
+    model: Path | None = None,
+    data: Path | None = None,
+    split: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allow_host: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    cache_mb: int = 256,
+    max_upload_mb: int = 32,
+    max_upload_megapixels: int = 40,
+    open_browser: Annotated[bool, Parameter(name="--open", negative=())] = False,
+    reading: Reading = Reading(),
+    detections: Detections = Detections(),
+) -> None:
+    """Show a folder of photographs in the browser: a gallery with filters, and the interactive viewer.
+
+    The network looks at every photograph in the background, and at once at one that is opened.
+    Photographs can be uploaded for a look; they are kept in memory and gone with the server.
+    Ctrl-C stops it.
+
+    Parameters
+    ----------
+    folder
+        Folder with photographs; those in its subfolders are shown too, and nothing outside of it.
+    model
+        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
+    data
+        Data set description (data.yaml) with labels of these photographs, for filters by IoU.
+    split
+        Split of the data set, such as val; all that list these photographs unless given.
+    host
+        Address to listen on. Everybody who can reach it sees the photographs: 0.0.0.0 is the whole network.
+    port
+        Port to listen on; 0 takes a free one.
+    allow_host
+        Further names by which browsers may call the server, such as the name of this machine.
+    cache_mb
+        Memory for scenes and thumbnails, in MB; what was not used for longest goes first.
+    max_upload_mb
+        Refuse uploads of more MB.
+    max_upload_megapixels
+        Refuse uploads of more million pixels.
+    open_browser
+        Open the page in the browser.
+    """
+    import os
+
+    from maskprism.errors import InputError
+    from maskprism.views import server
+    from maskprism.views.server.labels import open_labels
+
+    for name, value in (
+        ("cache-mb", cache_mb),
+        ("max-upload-mb", max_upload_mb),
+        ("max-upload-megapixels", max_upload_megapixels),
+    ):
+        if value < 1:
+            raise InputError(f"--{name} is {value}; expected at least 1")
+    workers = min(os.cpu_count() or 1, MAX_WORKERS)
+    limits = server.Limits(cache_mb << 20, max_upload_mb << 20, max_upload_megapixels * 10**6, workers)
+    network = load_model(model, reading, detections, threads=max((os.cpu_count() or 1) // workers, 1))
+    labels = None if data is None else open_labels(data, folder, network.spec.names, split)
+
+    def ready(url: str, gallery: server.Gallery) -> None:
+        photographs = gallery.photographs
+        print(f"{len(photographs)} photographs of {folder} at {url} (Ctrl-C stops)", flush=True)
+        if photographs.left_out:
+            print(f"left out: {photographs.left_out} links that lead out of the folder", file=sys.stderr)
+        if not server.is_loopback(host):
+            print(f"everybody who can reach {host} can see these photographs", file=sys.stderr)
+        if open_browser:
+            webbrowser.open(url)
+
+    server.serve(
+        folder,
+        network,
+        host=host,
+        port=port,
+        allowed_hosts=allow_host or (),
+        labels=labels,
+        limits=limits,
+        on_ready=ready,
+    )
+    print("stopped")

@@ -1,0 +1,89 @@
+"""A local server: a gallery of a folder with what a network says about it, and the interactive viewer.
+
+`serve` runs it; `create_app` gives the ASGI application for another server. Needs the extra `serve`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from maskprism.errors import InputError, MaskprismError, MissingExtraError
+
+try:
+    import starlette as _starlette  # noqa: F401
+    import uvicorn
+except ModuleNotFoundError as error:
+    raise MissingExtraError.of("the server", package=error.name or "starlette", extra="serve") from None
+
+from maskprism.views.server.app import create_app as create_app
+from maskprism.views.server.gallery import Gallery as Gallery
+from maskprism.views.server.gallery import Labels as Labels
+from maskprism.views.server.gallery import Limits as Limits
+from maskprism.views.server.security import is_loopback as is_loopback
+
+if TYPE_CHECKING:
+    from maskprism.models import Model
+
+_SHUTDOWN_S = 2
+
+
+def serve(
+    folder: str | os.PathLike[str],
+    model: Model,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allowed_hosts: Iterable[str] = (),
+    labels: Labels | None = None,
+    limits: Limits | None = None,
+    on_ready: Callable[[str, Gallery], None] = lambda url, gallery: None,
+) -> None:
+    """Serve the photographs of a folder until interrupted.
+
+    Parameters
+    ----------
+    folder
+        its images and those of its subfolders are shown; nothing outside of it can be reached.
+    host, port
+        where to listen; port 0 takes a free one. Everybody who can reach the address sees the photographs.
+    allowed_hosts
+        further names that the server goes by, as in a Host header.
+    labels
+        gives the labelled objects of a photograph, for IoU.
+    on_ready
+        called with the URL and the gallery once the address is taken.
+
+    Raises
+    ------
+    InputError
+        the folder is none, or cannot be read.
+    MaskprismError
+        the address cannot be used.
+    """
+    gallery = Gallery(folder, model, labels=labels, limits=limits)
+    with _listen(host, port) as listening:
+        app = create_app(gallery, host=host, allowed_hosts=allowed_hosts)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_SHUTDOWN_S, server_header=False
+        )
+        name = f"[{host}]" if ":" in host else host
+        on_ready(f"http://{name}:{listening.getsockname()[1]}/", gallery)
+        with suppress(KeyboardInterrupt):  # uvicorn has shut down by then
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise InputError(f"port is {port}; expected 0 to 65535 (0 for a free one)")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=256)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MaskprismError(
+            f"cannot listen on {host}, port {port} ({reason}); choose another --port (0 takes a free one) or --host"
+        ) from None

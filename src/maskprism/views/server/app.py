@@ -1,0 +1,209 @@
+"""The routes of the server: its pages, and a JSON API over the gallery (docs/server.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from maskprism.errors import ImageError, InputError
+from maskprism.views.server.gallery import Gallery
+from maskprism.views.server.photographs import Photograph
+from maskprism.views.server.records import Query
+from maskprism.views.server.security import Guard
+
+STATIC = Path(__file__).parents[1] / "static"
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_UPLOADS_AT_ONCE = 4
+
+
+def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iterable[str] = ()) -> Starlette:
+    """The application over a gallery, for any ASGI server.
+
+    `host` is what it is bound to and `allowed_hosts` further names it goes by: requests for other
+    names are refused, see `security.Guard`.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await gallery.start()
+        try:
+            yield
+        finally:
+            await gallery.stop()
+
+    api = Api(gallery)
+    routes = [
+        Route("/", _page(STATIC / "gallery" / "index.html")),
+        *(
+            Route(f"/static/{path.relative_to(STATIC).as_posix()}", _page(path))
+            for path in sorted(STATIC.rglob("*"))
+            if path.suffix in _TYPES
+        ),
+        Route("/api/photographs", api.photographs),
+        Route("/api/progress", api.progress),
+        Route("/api/photographs/{name:path}", api.photograph),
+        Route("/api/scenes/{name:path}", api.scene),
+        Route("/api/thumbnails/{name:path}", api.thumbnail),
+        Route("/api/uploads", api.upload, methods=["POST"]),
+    ]
+    return Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[Middleware(Guard, host=host, allowed=tuple(allowed_hosts))],
+        exception_handlers={
+            HTTPException: lambda _, error: _error(error.status_code, error.detail, error.headers),
+            InputError: lambda _, error: _error(400, str(error)),
+            ImageError: lambda _, error: _error(422, str(error)),
+            Exception: lambda _, error: _error(500, f"the server failed ({type(error).__name__})"),
+        },
+    )
+
+
+class Api:
+    """What the gallery page asks for."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self.gallery = gallery
+        self._run = secrets.token_hex(4)  # another run may have another model
+        self._uploading = asyncio.Semaphore(_UPLOADS_AT_ONCE)
+
+    async def photographs(self, request: Request) -> Response:
+        """One page of photographs under a filter."""
+        query = parse_query(request)
+        if query.offset == 0:
+            await self.gallery.refresh()
+        answer = await self.gallery.answer(query)
+        spec = self.gallery.model.spec
+        return _json({"model": spec.name, "folder": self.gallery.photographs.root.name, **answer})
+
+    async def progress(self, request: Request) -> Response:
+        """How many photographs the network has seen."""
+        return _json(await asyncio.to_thread(self.gallery.progress))
+
+    async def photograph(self, request: Request) -> Response:
+        """All objects of one photograph."""
+        photograph = self._named(request)
+        return _json(self.gallery.details(photograph, await self.gallery.examined(photograph)))
+
+    async def scene(self, request: Request) -> Response:
+        """One photograph as the viewer takes it (see `views.scene.pack`)."""
+        photograph = self._named(request)
+        return await _tagged(
+            request,
+            f"{self._run}-{photograph.stamp}",
+            "application/octet-stream",
+            lambda: self.gallery.scene(photograph),
+        )
+
+    async def thumbnail(self, request: Request) -> Response:
+        """A small JPEG, with ?masks=1 with the masks in it."""
+        photograph = self._named(request)
+        masks = request.query_params.get("masks") == "1"
+        return await _tagged(
+            request,
+            f"{self._run}-{photograph.stamp}-{masks:d}",
+            "image/jpeg",
+            lambda: self.gallery.thumbnail(photograph, masks=masks),
+        )
+
+    async def upload(self, request: Request) -> Response:
+        """Take a photograph as the body of the request."""
+        limit = self.gallery.limits.upload_bytes
+        too_large = HTTPException(413, f"the photograph is larger than the limit of {limit / 2**20:.0f} MB")
+        claimed = request.headers.get("content-length", "")
+        if claimed.isdecimal() and int(claimed) > limit:
+            raise too_large
+        async with self._uploading:
+            data = bytearray()
+            try:
+                async for chunk in request.stream():
+                    data += chunk
+                    if len(data) > limit:
+                        raise too_large
+            except ClientDisconnect:
+                return Response(status_code=400)
+            name = request.query_params.get("name", "")
+            photograph, record = await self.gallery.upload(name, bytes(data))
+        return _json(self.gallery.details(photograph, record), 201)
+
+    def _named(self, request: Request) -> Photograph:
+        name = request.path_params["name"]
+        photograph = self.gallery.photographs.find(name)
+        if photograph is None:
+            raise HTTPException(404, "there is no such photograph in the folder")
+        return photograph
+
+
+def parse_query(request: Request) -> Query:
+    """The filter that the query of a URL spells. Raises InputError for what it cannot mean."""
+    given = request.query_params
+    known = {"class", "score", "iou", "show", "text", "sort", "offset", "limit"}
+    for name in given.keys() - known:
+        raise InputError(f"there is no parameter {name[:50]!r}; expected some of {', '.join(sorted(known))}")
+    try:
+        return Query(
+            classes=frozenset(int(value) for value in given.getlist("class")),
+            score=_bounds(given.get("score", "")),
+            iou=_bounds(given.get("iou", "")),
+            show=given.get("show", "all"),  # type: ignore[arg-type]  # checked by Query
+            text=given.get("text", ""),
+            sort=given.get("sort", "name"),  # type: ignore[arg-type]
+            offset=int(given.get("offset", 0)),
+            limit=int(given.get("limit", 60)),
+        )
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"a parameter is no number ({error}); expected such as class=3, score=0.5-1") from None
+
+
+def _bounds(text: str) -> tuple[float, float]:
+    """ "0.25-0.5" as two numbers; nothing is all."""
+    if not text:
+        return 0.0, 1.0
+    low, _, high = text.partition("-")
+    return float(low), float(high)
+
+
+def _page(path: Path) -> Callable[[Request], Any]:
+    """A file of the package; small, so held in memory."""
+    data = path.read_bytes()
+    tag = hashlib.sha256(data).hexdigest()[:16]
+    media_type = _TYPES[path.suffix]
+
+    async def page(request: Request) -> Response:
+        return await _tagged(request, tag, media_type, lambda: _at_once(data))
+
+    return page
+
+
+async def _at_once(data: bytes) -> bytes:
+    return data
+
+
+async def _tagged(request: Request, tag: str, media_type: str, make: Callable[[], Any]) -> Response:
+    """Bytes that browsers keep and ask again about: 304 where theirs are still the right ones."""
+    headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache"}
+    if f'"{tag}"' in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(await make(), headers=headers, media_type=media_type)
+
+
+def _json(content: Any, status_code: int = 200) -> Response:
+    return JSONResponse(content, status_code, headers={"Cache-Control": "no-store"})
+
+
+def _error(status: int, message: str, headers: Any = None) -> Response:
+    return JSONResponse({"error": message}, status, headers={**(headers or {}), "Cache-Control": "no-store"})

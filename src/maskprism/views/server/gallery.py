@@ -1,0 +1,357 @@
+"""Photographs and what a network says about them: on demand, once each, within a memory bound, never in the way.
+
+Everything slow runs on two small pools of threads: one for the network, one for the disk. The
+event loop only hands work out and results over. A background task examines photograph after
+photograph, so that filters know more and more of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import cv2
+import numpy as np
+
+from maskprism.errors import ImageError, MaskprismError
+from maskprism.images import MAX_PIXELS, decode_image
+from maskprism.views.palette import colour_of
+from maskprism.views.scene import viewer_scene
+from maskprism.views.server.cache import ByteCache, SingleFlight
+from maskprism.views.server.photographs import Photographs
+from maskprism.views.server.records import WAITING, Match, Query, Record, Tally, Truth, match
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+    from maskprism.models import Model
+    from maskprism.prediction import Prediction
+    from maskprism.views.server.photographs import Photograph
+
+Done = TypeVar("Done")
+Labels = Callable[[Path, tuple[int, int]], "Truth | None"]
+"""The labelled objects of the photograph at a path, of (height, width); None where it has no labels."""
+
+_log = logging.getLogger(__name__)
+
+THUMBNAIL_SIDE = 400
+_THUMBNAIL_SHARE = 8
+_REFRESH_S = 2.0
+_UPLOADS_KEPT = 4
+_MASK_OPACITY = 0.5
+_JPEG_QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much memory and work a server allows.
+
+    cache_bytes: for viewer scenes and thumbnails together.
+    upload_bytes, upload_pixels: of one uploaded photograph.
+    workers: threads that run the network.
+    """
+
+    cache_bytes: int = 256 << 20
+    upload_bytes: int = 32 << 20
+    upload_pixels: int = 40_000_000
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What one look at a photograph gave; no pictures of one that failed, and a scene only if asked for."""
+
+    record: Record
+    thumbnail: bytes | None = None
+    scene: bytes | None = None
+
+
+class Gallery:
+    """The photographs of a server with their records, scenes and thumbnails.
+
+    All methods belong to the event loop, except `page` and `progress`, which may run in any thread.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        model: Model,
+        *,
+        labels: Labels | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits = limits or Limits()
+        self.photographs = Photographs(folder, upload_bytes=_UPLOADS_KEPT * limits.upload_bytes)
+        self.model = model
+        self.labels = labels
+        self.scenes: ByteCache[tuple[str, str]] = ByteCache(limits.cache_bytes - limits.cache_bytes // _THUMBNAIL_SHARE)
+        self.thumbnails: ByteCache[tuple[str, str, bool]] = ByteCache(limits.cache_bytes // _THUMBNAIL_SHARE)
+        self.predictions = 0
+        """How often the network was asked."""
+        self._records: dict[str, tuple[str, Record]] = {}
+        self._looks: SingleFlight[tuple[str, str], Examined] = SingleFlight()
+        self._plain: SingleFlight[tuple[str, str], bytes] = SingleFlight()
+        self._listings: SingleFlight[str, None] = SingleFlight()
+        self._listed_at = -_REFRESH_S
+        self._news = asyncio.Event()
+        self._scan: asyncio.Task[None] | None = None
+        workers = limits.workers if model.runtime.threadsafe else 1
+        self._scanners = max(workers - 1, 1)  # one thread is left for those who wait
+        self._network = ThreadPoolExecutor(workers, "network")
+        self._disk = ThreadPoolExecutor(2, "disk")
+
+    async def start(self) -> None:
+        """Begin to examine the photographs in the background."""
+        self._news.set()
+        self._scan = asyncio.create_task(self._scan_forever())
+
+    async def stop(self) -> None:
+        """Stop the background work; threads finish what they are at."""
+        if self._scan:
+            self._scan.cancel()
+        for pool in (self._network, self._disk):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def refresh(self) -> None:
+        """List the folder anew, unless that was done a moment ago."""
+        began = time.monotonic()
+        if began - self._listed_at < _REFRESH_S:
+            return
+        await self._listings.run("", lambda: self._in(self._disk, self.photographs.refresh))
+        # Large folders take long to list: then they are listed less often.
+        self._listed_at = time.monotonic() + 10 * (time.monotonic() - began)
+        names = {photograph.name for photograph in self.photographs}
+        for gone in self._records.keys() - names:
+            del self._records[gone]
+        self._news.set()
+
+    def record(self, photograph: Photograph) -> Record:
+        """What is known of a photograph by now."""
+        stamp, record = self._records.get(photograph.name, ("", WAITING))
+        return record if stamp == photograph.stamp else WAITING
+
+    async def examined(self, photograph: Photograph) -> Record:
+        """The record of a photograph, which is examined for it if need be."""
+        record = self.record(photograph)
+        return record if record.state != "waiting" else (await self._look(photograph, with_scene=True)).record
+
+    async def scene(self, photograph: Photograph) -> bytes:
+        """The packed scene for the viewer. Raises ImageError for a photograph that failed."""
+        while (held := self.scenes.get((photograph.name, photograph.stamp))) is None:
+            record = self.record(photograph)
+            if record.state == "failed":
+                raise ImageError(record.message)
+            # The look under way may be one without a scene; the next one is not.
+            found = await self._look(photograph, with_scene=True)
+            if found.scene is not None:
+                return found.scene
+        return held
+
+    async def thumbnail(self, photograph: Photograph, *, masks: bool) -> bytes:
+        """A small JPEG, with the masks painted in if asked for. Raises ImageError for a photograph that failed."""
+        key = (photograph.name, photograph.stamp)
+        held = self.thumbnails.get((*key, masks))
+        if held is not None:
+            return held
+        if not masks:
+            found = await self._plain.run(key, lambda: self._in(self._disk, lambda: self._plain_thumbnail(photograph)))
+            self.thumbnails.put((*key, False), found)
+            return found
+        look = await self._look(photograph, with_scene=False)
+        if look.thumbnail is None:
+            raise ImageError(look.record.message)
+        return look.thumbnail
+
+    async def upload(self, filename: str, data: bytes) -> tuple[Photograph, Record]:
+        """Examine an uploaded photograph and keep it. Raises ImageError if it is none, or too large."""
+        photograph = self.photographs.add(filename, data)
+        record = await self.examined(photograph)
+        if record.state == "failed":
+            self.photographs.remove(photograph)
+            raise ImageError(record.message)
+        self.photographs.trim()
+        return photograph, record
+
+    async def answer(self, query: Query) -> dict[str, Any]:
+        """See `page`; on another thread."""
+        return await asyncio.to_thread(self.page, query)
+
+    def page(self, query: Query) -> dict[str, Any]:
+        """One page of the photographs that a query asks for, with counts over all of them."""
+        tally = Tally()
+        matches: list[tuple[float, Photograph, Record, list[int]]] = []
+        for photograph in self.photographs:
+            record = self.record(photograph)
+            tally.add(record)
+            fitting = query.fitting(record)
+            if query.takes(photograph.title, record, fitting):
+                matches.append((query.rank(record, fitting), photograph, record, fitting))
+        matches.sort(key=lambda found: found[0])
+        shown = matches[query.offset : query.offset + query.limit]
+        return {
+            "total": len(self.photographs),
+            "states": {state: tally.states[state] for state in ("waiting", "ok", "empty", "failed")},
+            "missed": tally.missed,
+            "classes": tally.classes(self.name_of),
+            "labels": self.labels is not None,
+            "matches": len(matches),
+            "offset": query.offset,
+            "photographs": [self._entry(*found[1:]) for found in shown],
+        }
+
+    def progress(self) -> dict[str, Any]:
+        """How far the background work is."""
+        states = [self.record(photograph).state for photograph in self.photographs]
+        waiting = states.count("waiting")
+        return {"total": len(states), "examined": len(states) - waiting, "failed": states.count("failed")}
+
+    def details(self, photograph: Photograph, record: Record) -> dict[str, Any]:
+        """All that is known of one photograph, for JSON."""
+        ious = record.ious or (None,) * len(record.classes)
+        objects = zip(record.classes, record.scores, record.boxes, ious, strict=True)
+        return {
+            "name": photograph.name,
+            "title": photograph.title,
+            "state": record.state,
+            "message": record.message,
+            "size_hw": record.size_hw,
+            "objects": [
+                {"class": class_id, "name": self.name_of(class_id), "score": score, "box": box, "iou": iou}
+                for class_id, score, box, iou in objects
+            ],
+            "missed": [{"class": class_id, "name": self.name_of(class_id)} for class_id in record.missed],
+        }
+
+    def name_of(self, class_id: int) -> str:
+        """The name of a class, or "class7" where the model has none."""
+        return self.model.spec.names.get(class_id, f"class{class_id}")
+
+    def _entry(self, photograph: Photograph, record: Record, fitting: list[int]) -> dict[str, Any]:
+        """One photograph as the gallery lists it."""
+        counts = [(class_id, record.classes.count(class_id)) for class_id in dict.fromkeys(record.classes)]
+        return {
+            "name": photograph.name,
+            "title": photograph.title,
+            "stamp": photograph.stamp,
+            "uploaded": photograph.uploaded,
+            "state": record.state,
+            "message": record.message,
+            "objects": len(record.classes),
+            "classes": [{"id": class_id, "name": self.name_of(class_id), "objects": n} for class_id, n in counts],
+            "fitting": fitting,
+            "scores": [min(record.scores), max(record.scores)] if record.scores else None,
+            "ious": [min(record.ious), max(record.ious)] if record.ious else None,
+            "missed": len(record.missed),
+        }
+
+    async def _scan_forever(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            waiting = iter([one for one in self.photographs if self.record(one).state == "waiting"])
+
+            async def work(left: Any = waiting) -> None:
+                for photograph in left:
+                    if self.record(photograph).state == "waiting":
+                        await self._look(photograph, with_scene=self._room_for_scenes())
+
+            await asyncio.gather(*(work() for _ in range(self._scanners)))
+
+    def _room_for_scenes(self) -> bool:
+        """Whether the background may add a scene: it never pushes out what somebody asked for."""
+        average = self.scenes.held // max(len(self.scenes), 1)
+        return self.scenes.held + average < self.scenes.limit
+
+    async def _look(self, photograph: Photograph, *, with_scene: bool) -> Examined:
+        """Ask the network about a photograph; whoever asks meanwhile gets the same answer."""
+
+        async def look() -> Examined:
+            self.predictions += 1
+            found = await self._in(self._network, lambda: self._examine(photograph, with_scene))
+            key = (photograph.name, photograph.stamp)
+            self._records[photograph.name] = photograph.stamp, found.record
+            if found.thumbnail is not None:
+                self.thumbnails.put((*key, True), found.thumbnail)
+            if found.scene is not None:
+                self.scenes.put(key, found.scene)
+            return found
+
+        return await self._looks.run((photograph.name, photograph.stamp), look)
+
+    def _examine(self, photograph: Photograph, with_scene: bool) -> Examined:
+        """Decode, predict, compare and draw; whatever goes wrong is the photograph's record."""
+        try:
+            picture = self._picture(photograph)
+            prediction = replace(self.model.predict(picture), source=photograph.title)
+            found, remark = self._match(photograph, prediction)
+            scene = None
+            if with_scene:
+                masks = None if found is None else found.masks
+                scene = viewer_scene(picture, prediction, bits=32, truth=masks).pack()
+            return Examined(Record.of(prediction, found, remark), _thumbnail(picture, prediction), scene)
+        except MaskprismError as error:
+            return Examined(Record("failed", str(error)))
+        except Exception as error:  # of the network or a decoder: one photograph, not the server
+            message = f"{photograph.title}: cannot be examined ({type(error).__name__}: {error})"
+            _log.warning(message)
+            return Examined(Record("failed", message))
+
+    def _match(self, photograph: Photograph, prediction: Prediction) -> tuple[Match | None, str]:
+        """The prediction against the photograph's labels if it has any; or what is wrong with them."""
+        path = self.photographs.path(photograph)
+        if self.labels is None or path is None:
+            return None, ""
+        try:
+            truth = self.labels(path, prediction.image_size)
+        except MaskprismError as error:
+            return None, f"its labels cannot be used: {error}"
+        return (None if truth is None else match(prediction, truth)), ""
+
+    def _picture(self, photograph: Photograph) -> UInt8[np.ndarray, "H W 3"]:
+        data = self.photographs.read(photograph)
+        if photograph.uploaded:
+            return decode_image(data, photograph.title, max_pixels=self.limits.upload_pixels, known_size=True)
+        return decode_image(data, photograph.title, max_pixels=MAX_PIXELS)
+
+    def _plain_thumbnail(self, photograph: Photograph) -> bytes:
+        return _jpeg(_small(self._picture(photograph)))
+
+    @staticmethod
+    async def _in(pool: ThreadPoolExecutor, call: Callable[[], Done]) -> Done:
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+def _thumbnail(picture: UInt8[np.ndarray, "H W 3"], prediction: Prediction) -> bytes:
+    """The photograph small, with every mask in its instance's colour; confident ones on top."""
+    small = _small(picture)
+    # Masks are decoded at the size of the thumbnail: to them, the thumbnail is the photograph.
+    letterbox = replace(prediction.letterbox, image_hw=small.shape[:2])
+    for index, patch in reversed(list(enumerate(replace(prediction, letterbox=letterbox).patches("image")))):
+        inside = patch.values > prediction.rule.threshold
+        window = small[patch.rows, patch.columns]
+        colour = np.array(colour_of(index)[::-1], dtype=np.float32)
+        window[inside] = (window[inside] * (1 - _MASK_OPACITY) + colour * _MASK_OPACITY).astype(np.uint8)
+        contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        for contour in contours:
+            rows, columns = contour[:, 0, 1], contour[:, 0, 0]
+            window[rows, columns] = colour
+    return _jpeg(small)
+
+
+def _small(picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """A copy with no side over THUMBNAIL_SIDE."""
+    height, width = picture.shape[:2]
+    zoom = min(1.0, THUMBNAIL_SIDE / max(height, width))
+    size_wh = max(round(width * zoom), 1), max(round(height * zoom), 1)
+    return cv2.resize(picture, size_wh, interpolation=cv2.INTER_AREA) if zoom < 1 else picture.copy()
+
+
+def _jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()

@@ -1,0 +1,191 @@
+"""What the gallery knows of every photograph once the network has seen it, and the questions it answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from maskprism.analysis.overlaps import Region, mask_overlaps
+from maskprism.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool
+
+    from maskprism.prediction import Prediction
+
+State = Literal["waiting", "ok", "empty", "failed"]
+Show = Literal["all", "ok", "empty", "failed", "missed"]
+Sort = Literal["name", "score", "iou", "objects"]
+SHOWS: tuple[Show, ...] = ("all", "ok", "empty", "failed", "missed")
+SORTS: tuple[Sort, ...] = ("name", "score", "iou", "objects")
+_ANY = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One photograph: its objects as columns, or why there are none.
+
+    message: why it failed, or what is wrong with its labels.
+    boxes: x1, y1, x2, y2 in photograph pixels.
+    ious: with labels, the IoU of each mask with the labelled object it found, 0 where it found none.
+    missed: with labels, the classes of labelled objects that no prediction found.
+    """
+
+    state: State
+    message: str = ""
+    size_hw: tuple[int, int] | None = None
+    classes: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
+    boxes: tuple[tuple[float, ...], ...] = ()
+    ious: tuple[float, ...] | None = None
+    missed: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, prediction: Prediction, match: Match | None = None, remark: str = "") -> Record:
+        """The record of a prediction, and of its comparison with labels if there are any."""
+        return cls(
+            state="ok" if len(prediction) else "empty",
+            message=remark,
+            size_hw=prediction.image_size,
+            classes=tuple(int(class_id) for class_id in prediction.classes),
+            scores=tuple(float(score) for score in prediction.scores),
+            boxes=tuple(tuple(float(edge) for edge in box) for box in prediction.boxes),
+            ious=None if match is None else tuple(match.ious),
+            missed=() if match is None else tuple(match.missed),
+        )
+
+
+WAITING = Record("waiting")
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The labelled objects of one photograph: class ids, and masks of the photograph's size."""
+
+    classes: Sequence[int]
+    masks: Sequence[Bool[np.ndarray, "H W"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """Per instance the mask of its labelled object or None, and their IoU (0 for None); the classes left over."""
+
+    masks: list[Bool[np.ndarray, "H W"] | None]
+    ious: list[float]
+    missed: list[int]
+
+
+def match(prediction: Prediction, truth: Truth) -> Match:
+    """Which labelled object each instance found: the most confident one chooses first, among those of its class.
+
+    It takes the one that its mask overlaps most (in IoU, at the photograph's size), if it overlaps any.
+    """
+    iou = mask_overlaps(
+        prediction, [Region.of(mask) for mask in truth.masks], np.asarray(truth.classes, dtype=np.int64), "image"
+    ).iou
+    iou[prediction.classes[:, None] != np.asarray(truth.classes, dtype=np.int64)] = 0
+    masks: list[Bool[np.ndarray, "H W"] | None] = [None] * len(prediction)
+    ious = [0.0] * len(prediction)
+    left = set(range(len(truth.masks)))
+    for index in np.argsort(-prediction.scores, kind="stable"):
+        best = max(sorted(left), key=lambda candidate: iou[index, candidate], default=None)
+        if best is not None and iou[index, best] > 0:
+            masks[index], ious[index] = truth.masks[best], float(iou[index, best])
+            left.remove(best)
+    return Match(masks, ious, [truth.classes[missed] for missed in sorted(left)])
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which photographs are wanted, in which order.
+
+    An object fits if its class is among `classes` (all for none) and its score and IoU lie within
+    the bounds, which are part of the range. A photograph fits if one of its objects does; with
+    `show="missed"` if one of the labelled objects that were missed is of these classes.
+    Raises InputError for values that mean nothing.
+    """
+
+    classes: frozenset[int] = frozenset()
+    score: tuple[float, float] = _ANY
+    iou: tuple[float, float] = _ANY
+    show: Show = "all"
+    text: str = ""
+    sort: Sort = "name"
+    offset: int = 0
+    limit: int = 60
+
+    def __post_init__(self) -> None:
+        for name in ("score", "iou"):
+            low, high = getattr(self, name)
+            if not 0 <= low <= high <= 1:
+                raise InputError(
+                    f"{name} is {low:g} to {high:g}; expected two numbers from 0 to 1, the lower one first"
+                )
+        for name, known in (("show", SHOWS), ("sort", SORTS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
+        if self.offset < 0 or not 1 <= self.limit <= 500:
+            raise InputError(f"offset {self.offset}, limit {self.limit}: expected 0 or more, and 1 to 500")
+
+    @property
+    def about_objects(self) -> bool:
+        """Whether it asks for objects, which only photographs that were examined can answer."""
+        return bool(self.classes) or self.score != _ANY or self.iou != _ANY
+
+    def fitting(self, record: Record) -> list[int]:
+        """The objects of a photograph that fit."""
+        ious: Iterable[float | None] = record.ious if record.ious is not None else (None,) * len(record.classes)
+        return [
+            index
+            for index, (class_id, score, iou) in enumerate(zip(record.classes, record.scores, ious, strict=True))
+            if (not self.classes or class_id in self.classes)
+            and self.score[0] <= score <= self.score[1]
+            and (self.iou == _ANY or (iou is not None and self.iou[0] <= iou <= self.iou[1]))
+        ]
+
+    def takes(self, title: str, record: Record, fitting: list[int]) -> bool:
+        """Whether a photograph of this title and record is wanted, of which these objects fit."""
+        if self.text.casefold() not in title.casefold():
+            return False
+        if self.show == "missed":
+            return any(not self.classes or class_id in self.classes for class_id in record.missed)
+        if self.show != "all" and record.state != self.show:
+            return False
+        return bool(fitting) or not self.about_objects
+
+    def rank(self, record: Record, fitting: list[int]) -> float:
+        """Lower comes first; equal ones stay in the order of their names."""
+        if self.sort == "objects":
+            return -len(fitting)
+        values = {"score": record.scores, "iou": record.ious or ()}.get(self.sort)
+        if values is None:
+            return 0
+        return min((values[index] for index in fitting if index < len(values)), default=2)
+
+
+@dataclass
+class Tally:
+    """Counts over all records."""
+
+    states: Counter[State] = field(default_factory=Counter)
+    objects: Counter[int] = field(default_factory=Counter)
+    images: Counter[int] = field(default_factory=Counter)
+    missed: int = 0
+
+    def add(self, record: Record) -> None:
+        """Count one more photograph."""
+        self.states[record.state] += 1
+        self.objects.update(record.classes)
+        self.images.update(set(record.classes))
+        self.missed += len(record.missed)
+
+    def classes(self, name_of: Any) -> list[dict[str, Any]]:
+        """Per class that was seen: id, name, and how many objects in how many photographs; most objects first."""
+        return [
+            {"id": class_id, "name": name_of(class_id), "objects": count, "images": self.images[class_id]}
+            for class_id, count in sorted(self.objects.items(), key=lambda item: (-item[1], item[0]))
+        ]
