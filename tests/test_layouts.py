@@ -193,6 +193,21 @@ def test_yolov5_rows_multiply_scores_by_objectness_and_leave_coefficients_raw():
     assert found.boxes.tolist() == [[15, 20, 25, 40]]
 
 
+def test_with_many_labels_a_candidate_counts_once_per_class_above_the_threshold():
+    many = Thresholds(conf=0.25, multi_label=True)
+    layout, outputs = v8([[20, 30, 10, 20, 0.4, 0.6, -1, 2], [50, 60, 4, 4, 0.9, 0.2, 3, 4]])
+    rows = layout.read_rows(outputs, 0, (64, 64), many)
+    np.testing.assert_allclose(rows.scores, [0.9, 0.6, 0.4])
+    assert rows.classes.tolist() == [0, 1, 0]
+    assert rows.coefficients.tolist() == [[3, 4], [-1, 2], [-1, 2]]
+    assert len(layout.read_rows(outputs, 0, (64, 64), Thresholds(conf=0.95, multi_label=True)).scores) == 0
+    v5 = np.array([[20, 30, 10, 20, 0.5, 0.6, 0.8, -1, 2]], dtype=np.float32)
+    found = Layout("yolov5", 0, 1, True, False, 2, 2).read_rows([v5[None], outputs[1]], 0, (64, 64), many)
+    np.testing.assert_allclose(found.scores, [0.4, 0.3])
+    assert found.objectness.tolist() == [0.5, 0.5]
+    assert found.boxes.tolist() == [[15, 20, 25, 40]] * 2
+
+
 def test_finished_rows_are_kept_in_order_and_padding_is_dropped():
     layout, outputs = end2end([[1, 2, 30, 40, 0.9, 5, 7, 8], [3, 4, 50, 60, 0.3, 1, 9, 10], [0] * 8, [0] * 8])
     rows = layout.read_rows(outputs, 0, (64, 64), Thresholds(conf=0))

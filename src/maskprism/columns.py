@@ -50,6 +50,7 @@ def settings_of(model: Model, source: Path) -> dict[str, Any]:
         "iou": keep.iou,
         "max_det": keep.max_det,
         "classes": None if keep.classes is None else sorted(keep.classes),
+        **({"multi_label": True} if keep.multi_label else {}),
         "prototypes": spec.prototypes,
         "objectness": spec.layout == "yolov5",
         "names": {str(class_id): name for class_id, name in spec.names.items()},

@@ -221,6 +221,7 @@ def load(
     iou: float = 0.7,
     max_det: int = 300,
     classes: Iterable[int] | None = None,
+    multi_label: bool = False,
     device: str | int | None = None,
     precision: Precision = "f32",
     threads: int | None = None,
@@ -244,6 +245,8 @@ def load(
         canvas side or (height, width), for networks that take more than one.
     conf, iou, max_det, classes
         which detections are kept; the defaults are those of Ultralytics.
+    multi_label
+        a box counts for every class above `conf`, as in Ultralytics' validation, not only for its best.
     device
         "cpu" unless given; "cuda", "cuda:1" or 1, or a device of the runtime.
     precision
@@ -278,7 +281,7 @@ def load(
         layout=layout,
         rule=rule,
         imgsz=imgsz,
-        keep=Thresholds(conf, iou, max_det, None if classes is None else _class_ids(classes)),
+        keep=Thresholds(conf, iou, max_det, None if classes is None else _class_ids(classes), multi_label),
         batch=1 if device == "cpu" else _ACCELERATOR_BATCH,
     )
 

@@ -35,6 +35,7 @@ _STRIDE_SETS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
 _CLASS_OFFSET = np.float32(7680)
 _MAX_CANDIDATES = 30_000
 _NORMALISED_LIMIT = 2.0
+_NO_CLASSES = np.zeros(0, dtype=np.int64)
 
 
 class Rows(NamedTuple):
@@ -53,12 +54,15 @@ class Thresholds:
 
     conf: scores must be above it. iou: a box that overlaps a better one of its class more than
     this is dropped. max_det: at most so many per image. classes: only these class ids.
+    multi_label: a candidate counts for every class whose score is above `conf`, as when Ultralytics
+    validates, and not only for its best class, as when it predicts.
     """
 
     conf: float = 0.25
     iou: float = 0.7
     max_det: int = 300
     classes: tuple[int, ...] | None = None
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("conf", self.conf), ("iou", self.iou)):
@@ -123,8 +127,12 @@ class Layout:
         if self.family == "yolov5":
             objectness = rows[:, 4].copy()
             by_class = by_class * objectness[:, None]
-        classes = by_class.argmax(axis=1) if len(rows) else np.zeros(0, dtype=np.int64)
-        scores = by_class.max(axis=1) if len(rows) else np.zeros(0, dtype=np.float32)
+        if keep.multi_label:
+            candidates, classes = np.nonzero(by_class > keep.conf)
+        else:
+            candidates, classes = np.arange(len(rows)), by_class.argmax(axis=1) if len(rows) else _NO_CLASSES
+        rows, scores = rows[candidates], by_class[candidates, classes]
+        objectness = None if objectness is None else objectness[candidates]
         wanted = scores > keep.conf
         if keep.classes is not None:
             wanted &= np.isin(classes, keep.classes)
