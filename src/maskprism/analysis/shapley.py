@@ -85,9 +85,9 @@ def shapley(
 ) -> ShapleyValues:
     """Shapley values of the IoU (or Dice) of the thresholded, cropped mask with a target, by sampled permutations.
 
-    Every permutation is followed by its reverse (antithetic sampling, which lowers the error: Mitchell et al.,
-    "Sampling permutations for Shapley value estimation", JMLR 2022); standard errors are those of the mean
-    over such pairs. The target is the full mask unless one is given. Raises InputError for a number of
+    Every permutation is followed by its reverse (antithetic sampling, Mitchell et al., "Sampling permutations for
+    Shapley value estimation", JMLR 2022: on masks it usually lowers the error); standard errors are those of the
+    mean over such pairs. The target is the full mask unless one is given. Raises InputError for a number of
     permutations that is not even, or below 4.
     """
     if permutations < 4 or permutations % 2:

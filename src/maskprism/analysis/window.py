@@ -47,13 +47,8 @@ class MaskWindow:
             raise InputError("this is about one instance, not about a prediction; take prediction[0] or another")
         size = size or instance.rule.size
         rule, letterbox, box = instance.rule, instance.letterbox, instance.canvas_box
+        _check_memory(instance, size)
         (own,) = instance.alone.patches(size)
-        needed = len(instance.prototypes) * own.values.nbytes
-        if needed > MAX_STACK_BYTES:
-            raise InputError(
-                f"{len(instance.prototypes)} prototypes of {own.values.shape[1]} x {own.values.shape[0]} would take "
-                f'{needed / 2**30:.1f} GiB; ask for size="canvas" or "grid"'
-            )
         resized = np.empty((len(instance.prototypes), *own.values.shape), dtype=np.float32)
         for target, prototype in zip(resized, instance.prototypes, strict=True):
             target[:] = decode(prototype, box, letterbox, rule, size, squash=False).values
@@ -77,6 +72,19 @@ class MaskWindow:
         if self.size == "image":
             pixels /= max(letterbox.gain_yx)
         return 1 if self.size == "grid" else max(1, round(pixels))
+
+
+def _check_memory(instance: Instance, size: Size) -> None:
+    height, width = instance.letterbox.size_hw(size)
+    if instance.rule.crop_at(size) != "none":
+        x1, y1, x2, y2 = instance.letterbox.from_canvas(instance.canvas_box, size)
+        height, width = int(np.clip(np.nan_to_num(y2 - y1), 0, height)), int(np.clip(np.nan_to_num(x2 - x1), 0, width))
+    needed = len(instance.prototypes) * height * width * np.dtype(np.float32).itemsize
+    if needed > MAX_STACK_BYTES:
+        raise InputError(
+            f"{len(instance.prototypes)} prototypes of {width} x {height} pixels would take {needed / 2**30:.1f} GiB, "
+            f'over the limit of {MAX_STACK_BYTES / 2**30:.0f} GiB; ask for size="canvas" or "grid"'
+        )
 
 
 def box_pixels(instance: Instance, size: Size, shape: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
