@@ -10,7 +10,6 @@ import numpy as np
 
 from maskprism.analysis.window import MaskWindow
 from maskprism.errors import InputError
-from maskprism.masks import pixels_between
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Int64
@@ -148,13 +147,5 @@ def _within(window: MaskWindow) -> tuple[Float32[np.ndarray, " K"], Float32[np.n
 
 
 def photograph_means(instance: Instance) -> Float32[np.ndarray, " K"]:
-    """The mean of each prototype over the cells whose centre shows the photograph."""
-    letterbox = instance.letterbox
-    height, width = letterbox.image_hw
-    x1, y1, x2, y2 = letterbox.to_grid(letterbox.to_canvas(np.array([0, 0, width, height], dtype=np.float32)))
-    rows, columns = (
-        pixels_between(start - 0.5, stop - 0.5, length)
-        for start, stop, length in ((y1, y2, letterbox.grid_hw[0]), (x1, x2, letterbox.grid_hw[1]))
-    )
-    shown = instance.prototypes[:, rows, columns]
-    return shown.mean(axis=(1, 2)) if shown.size else instance.prototypes.mean(axis=(1, 2))
+    """The mean of each prototype over the cells that show the photograph."""
+    return instance.prototypes[:, *instance.letterbox.content_cells].mean(axis=(1, 2))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
+from maskprism.datasets.truth import sampled
 from maskprism.errors import InputError
 from maskprism.masks import decode, pixels_between
 from maskprism.prediction import MAX_STACK_BYTES
@@ -100,7 +100,7 @@ def box_pixels(instance: Instance, size: Size, shape: tuple[int, ...]) -> Bool[n
 def mask_in_frame(
     mask: Bool[np.ndarray, "H W"], letterbox: Letterbox, size: Size, name: str = "mask"
 ) -> Bool[np.ndarray, "h w"]:
-    """A mask of the photograph's size, or of the frame's own, in the frame named `size`: pixels at least half covered.
+    """A mask of the photograph's size, or of the frame's own, in the frame named `size`: pixels whose centre it covers.
 
     Raises InputError for another size or for something else than booleans.
     """
@@ -116,14 +116,7 @@ def mask_in_frame(
             f"{name} has shape {given.shape}; expected that of the photograph, {letterbox.image_hw} "
             f"({photograph} pixels), or of the {size}, {(height, width)}"
         )
-    content_h, content_w = letterbox.content_hw
-    top, left = letterbox.offset_yx
-    shrinks = content_h <= given.shape[0] and content_w <= given.shape[1]
-    content = cv2.resize(
-        given.astype(np.float32), (content_w, content_h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    canvas = np.zeros(letterbox.canvas_hw, dtype=np.float32)
-    canvas[top : top + content_h, left : left + content_w] = content
-    if size == "grid":
-        return np.asarray(cv2.resize(canvas, letterbox.grid_hw[::-1], interpolation=cv2.INTER_AREA) >= 0.5)
-    return canvas >= 0.5
+    found = np.zeros((height, width), dtype=bool)
+    patch = sampled(given, letterbox, size)
+    found[patch.rows, patch.columns] = patch.values
+    return found

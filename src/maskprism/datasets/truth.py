@@ -86,7 +86,7 @@ class GroundTruth:
         height, width = self.image_hw if letterbox is None else letterbox.size_hw(size)
         for index, segment in enumerate(self.segments):
             if isinstance(segment, np.ndarray):
-                yield _sampled(segment, letterbox, size)
+                yield sampled(segment, letterbox, size)
             else:
                 yield _united([_filled(one, height, width) for one in self.polygons(index, size, letterbox)])
 
@@ -143,7 +143,7 @@ def _united(parts: Sequence[Patch]) -> Patch:
     return Patch(rows, columns, values)
 
 
-def _sampled(bitmap: Bitmap, letterbox: Letterbox | None, size: Size) -> Patch:
+def sampled(bitmap: Bitmap, letterbox: Letterbox | None, size: Size) -> Patch:
     """A mask of the photograph's size at the pixel centres of another frame."""
     height, width = bitmap.shape
     if letterbox is None or size == "image":
