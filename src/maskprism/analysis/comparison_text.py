@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from maskprism.models import ModelSpec
 
 _NAMED = 3
+_ROUNDING = 1e-4
 
 
 def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> list[str]:
@@ -107,6 +108,8 @@ def _prototypes(comparison: Comparison) -> str:
     if similarity.shared:
         errors = similarity.errors
         worst = int(np.argmax(errors))
+        if errors[worst] < _ROUNDING:
+            return "The prototypes are the same up to rounding."
         return (
             f"The prototypes mean the same in both: they differ by {percent(float(np.median(errors)))} of their spread "
             f"(median), prototype {worst} by most ({percent(float(errors[worst]))}). CKA {similarity.cka:.4f}, "

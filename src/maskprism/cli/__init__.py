@@ -21,6 +21,8 @@ for command in (
     "info",
     "explain",
     "extract",
+    "prototypes",
+    "compare",
     "serve",
     "demo",
 ):

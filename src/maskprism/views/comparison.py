@@ -203,6 +203,9 @@ def drift_figure(comparison: Comparison) -> Figure:
     blame = drift.blame * 100
     bottom.bar(k, blame, color=[_share(POSITIVE if share > 0 else NEGATIVE) for share in blame])
     bottom.axhline(0, color="0.3", linewidth=0.8)
+    if not drift.flipped_cells:
+        bottom.text(0.5, 0.6, "no pixel flips", transform=bottom.transAxes, ha="center", fontsize=11)
+        bottom.set_yticks([])
     bottom.set_ylabel("share in percent")
     bottom.set_xlabel("prototype")
     bottom.set_xticks(k, [str(one) for one in k], fontsize=7, rotation=90 if len(k) > 40 else 0)

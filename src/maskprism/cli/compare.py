@@ -1,0 +1,110 @@
+"""maskprism compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+
+OUT_OF_TOLERANCE = 3
+_SECOND = Group("Reading B, where it is read in another way than A", sort_key=12)
+_TOLERANCE = Group("Tolerance, on the same canvas", sort_key=9)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Second:
+    """How B is read."""
+
+    runtime_b: Annotated[
+        Literal["onnxruntime", "openvino", "litert", "ultralytics"] | None, Parameter(group=_SECOND)
+    ] = None
+    """What computes B; by the file's suffix unless given."""
+
+    layout_b: Annotated[Literal["yolov5", "yolov8", "end2end"] | None, Parameter(group=_SECOND)] = None
+    """How the outputs of B are packed; found from shapes and metadata unless given."""
+
+    device_b: Annotated[str | None, Parameter(group=_SECOND)] = None
+    """Where to compute B; as for A unless given."""
+
+    precision_b: Annotated[Literal["f32", "bf16", "f16"], Parameter(group=_SECOND)] = "f32"
+    """Number format of the computation of B."""
+
+    def reading(self, first: Reading) -> Reading:
+        """The options for B, given those for A."""
+        return replace(
+            first,
+            runtime=self.runtime_b,
+            layout=self.layout_b,
+            device=self.device_b or first.device,
+            precision=self.precision_b,
+        )
+
+
+def compare(
+    a: Path,
+    b: Path,
+    /,
+    *,
+    images: str,
+    out: Path | None = None,
+    min_iou: Annotated[float, Parameter(group=_TOLERANCE)] = 0.99,
+    max_unmatched: Annotated[float, Parameter(group=_TOLERANCE)] = 0.01,
+    max_score_drift: Annotated[float, Parameter(group=_TOLERANCE)] = 0.01,
+    worst: int = 6,
+    reading: Reading = Reading(),
+    second: Second = Second(),
+    detections: Detections = Detections(),
+) -> int:
+    """Check an export, or compare two networks: what differs, and which part is to blame.
+
+    Both run on the same canvas where one of them takes any size, so that differences of the
+    letterbox (a .pt sees a rectangle, an export a square) are told from those of the network. Ends
+    with exit code 0 within the tolerance, 3 out of it, 1 for errors.
+
+    Parameters
+    ----------
+    a
+        What B should be: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder).
+    b
+        The export, other runtime or other checkpoint.
+    images
+        A folder (with its subfolders), a pattern in quotes, an image, a video, or a .txt list of paths.
+    out
+        Folder for comparison.json, tables and figures; only a summary is printed unless given.
+    min_iou
+        Mean mask IoU of matched instances, at least.
+    max_unmatched
+        Share of instances without a partner of their class, at most.
+    max_score_drift
+        Mean difference of the scores of matched instances, at most.
+    worst
+        How many of the pairs of masks that differ most are drawn.
+    """
+    from maskprism.analysis.compare import compare as run
+    from maskprism.analysis.comparison import Tolerance
+
+    tolerance = Tolerance(min_iou, max_unmatched, max_score_drift)
+    network_a = load_model(a, reading, detections)
+    network_b = load_model(b, second.reading(reading), detections)
+    with progress_bar("comparing", None) as (progress, task):
+
+        def show(done: int, total: int | None, failed: int) -> None:
+            progress.update(task, completed=done, total=total, failed=failures(failed))
+
+        found = run(network_a, network_b, images, worst=worst, on_progress=show)
+        for reason in found.failed.values():
+            progress.console.print(f"failed: {reason}", markup=False, highlight=False, soft_wrap=True)
+    print(found.summary(tolerance))
+    if out is not None:
+        from maskprism.views.comparison import write_comparison
+
+        files = write_comparison(found, out, tolerance)
+        width = max(len(str(path)) for path in files)
+        for path, what in files.items():
+            print(f"  {path!s:<{width}}  {what}")
+    return OUT_OF_TOLERANCE if found.violations(tolerance) else 0
