@@ -1,0 +1,368 @@
+"""Positional or semantic: what the values of every prototype depend on, over many photographs.
+
+Everything here is a share of variance, so that neither the scale nor the sign of a prototype
+matters. Prototypes are looked at on the grid cells that show the photograph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from maskprism.analysis.moments import Moments
+from maskprism.analysis.places import PLACES, HalfPlane, best_half_plane, place_means, ramp_variance
+from maskprism.analysis.translation import CHANGES, Movement, MovementTest, move
+from maskprism.errors import InputError, MaskprismError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float32, Float64, Int64, UInt8
+
+    from maskprism.models import Model
+    from maskprism.prediction import Prediction
+    from maskprism.sources import SourceImage
+
+_THUMBNAIL = 240
+
+TAG_RULES: dict[str, str] = {
+    "positional": "position explains ≥ 25 % of the variance",
+    "half-plane": "the best half-plane alone explains ≥ 25 %",
+    "semantic": "foreground explains ≥ 25 %, or class ≥ 25 % of the variance between instances",
+    "luminance": "luminance explains ≥ 25 %",
+    "edges": "edges explain ≥ 10 %",
+    "fixed": "stays in place by 0.1 more than it follows, when the photograph is shifted or padded",
+    "handed": "follows a mirrored photograph by 0.3 less than a shifted one: it tells left from right",
+}
+"""What every tag means; shown wherever tags are."""
+THRESHOLDS: dict[str, float] = {
+    "positional": 0.25,
+    "half-plane": 0.25,
+    "semantic": 0.25,
+    "luminance": 0.25,
+    "edges": 0.1,
+}
+"""Shares of variance at which the tags of shares are earned."""
+_HANDED = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """One photograph that activates a prototype strongly.
+
+    score: value of its strongest place, in standard deviations above (or below) the mean.
+    values: the prototype where it shows the photograph. picture: the photograph, small, BGR.
+    """
+
+    name: str
+    score: float
+    values: Float32[np.ndarray, "h w"]
+    picture: UInt8[np.ndarray, "H W 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dependence:
+    """What the values of K prototypes depend on; every share is of variance, 0 to 1, NaN where undefined.
+
+    images, instances: how many were seen; instances are those whose mask has a cell on the grid.
+    mean, spread: mean and standard deviation over all grid cells.
+    place_means: mean at every place of the photograph; rows from top to bottom.
+    position: share that two photographs have in common at the same place.
+    ramp: share explained by a linear ramp over the photograph; half_planes: by the best half-plane.
+    luminance, edges: by the photograph's luminance, and by the size of its Sobel gradient, alone.
+    appearance: by both together. foreground: by whether a cell is inside any mask of the network.
+    class_share: share of the variance between instances (of the mean inside the mask) that class
+        explains: epsilon squared of Kelley (1935), corrected for the number of classes; 0 where it
+        would be negative.
+    class_means: mean inside instances of each class of `class_ids`, and class_counts instances.
+    strongest: photographs with the strongest places, on the side (`side`, +1 or -1) that goes
+        further from the mean.
+    """
+
+    images: int
+    instances: int
+    mean: Float64[np.ndarray, " K"]
+    spread: Float64[np.ndarray, " K"]
+    place_means: Float64[np.ndarray, "K P P"]
+    position: Float64[np.ndarray, " K"]
+    ramp: Float64[np.ndarray, " K"]
+    half_planes: tuple[HalfPlane, ...]
+    luminance: Float64[np.ndarray, " K"]
+    edges: Float64[np.ndarray, " K"]
+    appearance: Float64[np.ndarray, " K"]
+    foreground: Float64[np.ndarray, " K"]
+    class_share: Float64[np.ndarray, " K"]
+    class_ids: Int64[np.ndarray, " C"]
+    class_counts: Int64[np.ndarray, " C"]
+    class_means: Float64[np.ndarray, "K C"]
+    names: Mapping[int, str]
+    side: Int64[np.ndarray, " K"]
+    strongest: tuple[tuple[Activation, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def tags(self, k: int, movement: MovementTest | None = None) -> tuple[str, ...]:
+        """The tags of `TAG_RULES` that prototype k has earned, without `movement` those of movement left out.
+
+        None for a prototype that nothing here explains.
+        """
+        shares = {
+            "positional": self.position[k],
+            "half-plane": self.half_planes[k].explained,
+            "semantic": np.fmax(self.foreground[k], self.class_share[k]),
+            "luminance": self.luminance[k],
+            "edges": self.edges[k],
+        }
+        earned = {tag: share >= THRESHOLDS[tag] for tag, share in shares.items()}
+        earned["fixed"] = movement is not None and movement.verdict(k) == "stays"
+        earned["handed"] = movement is not None and movement.handedness(k) >= _HANDED
+        return tuple(tag for tag in TAG_RULES if earned[tag])
+
+    def record(self, k: int, movement: MovementTest | None = None) -> dict[str, Any]:
+        """The numbers and tags of prototype k as one row of a table; missing numbers are None."""
+        plane = self.half_planes[k]
+        numbers = {
+            "mean": self.mean[k],
+            "standard_deviation": self.spread[k],
+            "position": self.position[k],
+            "ramp": self.ramp[k],
+            "half_plane": plane.explained,
+            "half_plane_angle": plane.angle,
+            "half_plane_offset": plane.offset,
+            "foreground": self.foreground[k],
+            "class": self.class_share[k],
+            "luminance": self.luminance[k],
+            "edges": self.edges[k],
+            "luminance_and_edges": self.appearance[k],
+        }
+        for row, change in enumerate(CHANGES):
+            numbers[f"{change}_follows"] = np.nan if movement is None else movement.follows[row, k]
+            numbers[f"{change}_stays"] = np.nan if movement is None else movement.stays[row, k]
+        known = {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
+        return {
+            "prototype": k,
+            "tags": " ".join(self.tags(k, movement)),
+            **known,
+            "strongest": self.strongest[k][0].name,
+        }
+
+
+class DependenceStudy:
+    """Accumulates photographs and their predictions, one after the other, into a `Dependence`.
+
+    Memory does not grow with the number of photographs: sums, and the `top` strongest photographs
+    of every prototype as thumbnails.
+    """
+
+    def __init__(self, prototypes: int, names: Mapping[int, str], *, top: int = 4) -> None:
+        self._names = names
+        self._pixels = Moments(prototypes + 3)
+        self._places = np.zeros((prototypes, PLACES, PLACES))
+        self._place_squares = np.zeros((prototypes, PLACES, PLACES))
+        self._means = Moments(prototypes)
+        self._classes: dict[int, _ClassSums] = {}
+        self._strongest = _Strongest(prototypes, top)
+
+    def add(self, photograph: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> None:
+        """Add one photograph (BGR) and what the network said about it.
+
+        Raises InputError if they do not belong together, or come from another model.
+        """
+        k = len(self._places)
+        if len(prediction.prototypes) != k:
+            raise InputError(f"{name}: has {len(prediction.prototypes)} prototypes; the ones before had {k}")
+        if photograph.shape[:2] != prediction.image_size:
+            raise InputError(
+                f"{name}: the photograph is {photograph.shape[1]} x {photograph.shape[0]} pixels; the prediction is "
+                f"about one of {prediction.image_size[1]} x {prediction.image_size[0]}"
+            )
+        content = prediction.letterbox.content_cells
+        shown = np.ascontiguousarray(prediction.prototypes[:, *content])
+        luminance, edges = appearance(photograph, shown.shape[1:])
+        masks = prediction.masks("grid")[:, *content]
+        covariates = np.stack([luminance, edges, masks.any(axis=0)])
+        self._pixels.add(np.concatenate([shown, covariates]).reshape(k + 3, -1).T)
+        places = place_means(shown)
+        self._places += places
+        self._place_squares += places**2
+        self._means.add(places.mean(axis=(1, 2))[None])
+        for class_id, mask in zip(prediction.classes, masks, strict=True):
+            if mask.any():
+                self._classes.setdefault(int(class_id), _ClassSums.zero(k)).add(shown[:, mask].mean(axis=1))
+        self._strongest.offer(name, places.reshape(k, -1), shown, photograph)
+
+    def finish(self) -> Dependence:
+        """What the prototypes depend on. Raises InputError for fewer than two photographs: places need a comparison."""
+        images, k = round(self._means.weight), len(self._places)
+        if images < 2:
+            raise InputError(
+                f"there are {images} photographs; expected at least 2: position is what photographs have in common"
+            )
+        total = np.diag(self._pixels.covariance)[:k]
+        mean, means = self._pixels.mean[:k], self._places / images
+        # Only products of two different photographs count, so that few photographs do not look alike by chance.
+        pairs = ((self._places**2 - self._place_squares) / (images * (images - 1))).mean(axis=(1, 2))
+        pairs -= (self._means.sums**2 - np.diag(self._means.products)) / (images * (images - 1))
+        variables = range(k)
+        share = {
+            name: self._pixels.explained(variables, by)
+            for name, by in {"l": [k], "e": [k + 1], "le": [k, k + 1], "f": [k + 2]}.items()
+        }
+        side, strongest = self._strongest.finish(mean, np.sqrt(total))
+        class_ids = np.array(sorted(self._classes), dtype=np.int64)
+        groups = [self._classes[class_id] for class_id in class_ids.tolist()]
+        return Dependence(
+            images=images,
+            instances=sum(group.count for group in groups),
+            mean=mean,
+            spread=np.sqrt(total),
+            place_means=means,
+            position=_clipped(pairs, total),
+            ramp=_clipped(ramp_variance(means), total),
+            half_planes=tuple(
+                best_half_plane(one, float(variance)) for one, variance in zip(means, total, strict=True)
+            ),
+            luminance=share["l"],
+            edges=share["e"],
+            appearance=share["le"],
+            foreground=share["f"],
+            class_share=_class_share(groups, k),
+            class_ids=class_ids,
+            class_counts=np.array([group.count for group in groups], dtype=np.int64),
+            class_means=np.array([group.sums / group.count for group in groups]).reshape(-1, k).T,
+            names=self._names,
+            side=side,
+            strongest=strongest,
+        )
+
+
+def study_prototypes(
+    items: Iterable[SourceImage],
+    model: Model,
+    *,
+    moved: int = 16,
+    total: int | None = None,
+    on_image: Callable[[str, MaskprismError | None], None] = lambda name, error: None,
+) -> tuple[Dependence, MovementTest | None]:
+    """Run a model over photographs, and tell what its prototypes depend on.
+
+    So many as `moved` are also shifted, flipped and padded: spread evenly over `total`
+    photographs, or the first ones where the number is not known. `on_image` is called after every
+    photograph, with the error if it could not be read; the rest goes on. Raises InputError if
+    fewer than two could be.
+    """
+    if moved < 0:
+        raise InputError(f"moved is {moved}; expected 0 or more photographs")
+    study = DependenceStudy(model.spec.prototypes, model.spec.names)
+    movements: list[Movement] = []
+    for number, item in enumerate(items):
+        try:
+            photograph = item.read()
+            study.add(photograph, model.predict(photograph), item.name)
+            if len(movements) < moved and (total is None or number * moved >= len(movements) * total):
+                movements.append(move(model, photograph))
+        except MaskprismError as error:
+            on_image(item.name, error)
+        else:
+            on_image(item.name, None)
+    return study.finish(), MovementTest.of(movements) if movements else None
+
+
+def appearance(
+    photograph: UInt8[np.ndarray, "H W 3"], size_hw: tuple[int, ...]
+) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    """Luminance (0 to 1) and size of its Sobel gradient (per cell), both on a grid of (height, width)."""
+    height, width = size_hw
+    grey = cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY).astype(np.float32) / 255
+    luminance = np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), dtype=np.float32)
+    dx, dy = (cv2.Sobel(luminance, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
+    return luminance, np.hypot(dx, dy)
+
+
+@dataclass
+class _ClassSums:
+    """Means inside the masks of one class: how many, their sums, and the sums of their squares."""
+
+    sums: Float64[np.ndarray, " K"]
+    squares: Float64[np.ndarray, " K"]
+    count: int = 0
+
+    @classmethod
+    def zero(cls, k: int) -> _ClassSums:
+        return cls(np.zeros(k), np.zeros(k))
+
+    def add(self, means: Float[np.ndarray, " K"]) -> None:
+        exact = means.astype(np.float64)
+        self.count += 1
+        self.sums += exact
+        self.squares += exact**2
+
+
+def _class_share(groups: list[_ClassSums], k: int) -> Float64[np.ndarray, " K"]:
+    count = sum(group.count for group in groups)
+    if len(groups) < 2 or count <= len(groups):
+        return np.full(k, np.nan)
+    grand = np.sum([group.sums for group in groups], axis=0) / count
+    between = np.sum([group.count * (group.sums / group.count - grand) ** 2 for group in groups], axis=0)
+    total = np.sum([group.squares for group in groups], axis=0) - count * grand**2
+    within = (total - between) / (count - len(groups))
+    return _clipped(between - (len(groups) - 1) * within, total)
+
+
+def _clipped(part: Float64[np.ndarray, " K"], whole: Float64[np.ndarray, " K"]) -> Float64[np.ndarray, " K"]:
+    found = np.full(len(whole), np.nan)
+    np.divide(part, whole, out=found, where=whole > 0)
+    return np.clip(found, 0, 1)
+
+
+@dataclass
+class _Strongest:
+    """The photographs whose strongest place is highest, and lowest, per prototype."""
+
+    prototypes: int
+    top: int
+    kept: dict[tuple[int, int], list[Activation]] = field(default_factory=dict)
+
+    def offer(
+        self,
+        name: str,
+        places: Float64[np.ndarray, "K cells"],
+        shown: Float32[np.ndarray, "K h w"],
+        photograph: UInt8[np.ndarray, "H W 3"],
+    ) -> None:
+        thumbnail = None
+        for sign, extremes in ((1, places.max(axis=1)), (-1, places.min(axis=1))):
+            for k, value in enumerate(extremes.tolist()):
+                best = self.kept.setdefault((k, sign), [])
+                if len(best) == self.top and sign * value <= sign * best[-1].score:
+                    continue
+                if thumbnail is None:
+                    thumbnail = _thumbnail(photograph)
+                best.append(Activation(name, value, shown[k].copy(), thumbnail))
+                best.sort(key=lambda one: -sign * one.score)
+                del best[self.top :]
+
+    def finish(
+        self, mean: Float64[np.ndarray, " K"], spread: Float64[np.ndarray, " K"]
+    ) -> tuple[Int64[np.ndarray, " K"], tuple[tuple[Activation, ...], ...]]:
+        sides, chosen = np.ones(self.prototypes, dtype=np.int64), []
+        for k in range(self.prototypes):
+            reach = {sign: sum(sign * (one.score - mean[k]) for one in self.kept[k, sign]) for sign in (1, -1)}
+            sides[k] = 1 if reach[1] >= reach[-1] else -1
+            unit = spread[k] if spread[k] > 0 else np.inf
+            chosen.append(
+                tuple(
+                    Activation(one.name, float((one.score - mean[k]) / unit), one.values, one.picture)
+                    for one in self.kept[k, int(sides[k])]
+                )
+            )
+        return sides, tuple(chosen)
+
+
+def _thumbnail(photograph: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    zoom = _THUMBNAIL / max(photograph.shape[:2])
+    size = (max(round(photograph.shape[1] * zoom), 1), max(round(photograph.shape[0] * zoom), 1))
+    return np.asarray(cv2.resize(photograph, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR))

@@ -1,0 +1,68 @@
+"""maskprism prototypes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.errors import MaskprismError
+
+
+def prototypes(
+    images: list[str],
+    /,
+    *,
+    model: Path | None = None,
+    out: Path,
+    moved: int = 16,
+    reading: Reading = Reading(),
+    detections: Detections = Detections(),
+) -> int:
+    """Tell positional prototypes from semantic ones, over many photographs.
+
+    Writes one card per prototype (`prototype-07.png`): its mean by place, the photographs that
+    activate it most, what explains its variance, whether it follows a moved photograph, and its
+    mean inside each class; `prototypes.png`, all of them with their tags; and `prototypes.csv`,
+    every number.
+
+    Parameters
+    ----------
+    images
+        Images, folders, patterns, videos, or .txt lists of paths; at least two photographs.
+    model
+        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
+    out
+        Folder for the results.
+    moved
+        How many photographs are also shifted, flipped and padded; 0 for none.
+    """
+    from maskprism.analysis.positional import TAG_RULES, study_prototypes
+    from maskprism.sources import open_source
+    from maskprism.views.cards import write_cards
+
+    sources = [open_source(source, without=out) for source in images]
+    counts = [source.count() for source in sources]
+    total = None if None in counts else sum(count or 0 for count in counts)
+    network = load_model(model, reading, detections)
+    done = failed = 0
+    with progress_bar("studying", total) as (progress, task):
+
+        def show(name: str, error: MaskprismError | None) -> None:
+            nonlocal done, failed
+            done += 1
+            if error is not None:
+                failed += 1
+                progress.console.print(f"{name}: failed: {error}", markup=False, highlight=False, soft_wrap=True)
+            progress.update(task, completed=done, failed=failures(failed))
+
+        items = (item for source in sources for item in source.pending(frozenset()))
+        study, movement = study_prototypes(items, network, moved=moved, total=total, on_image=show)
+    with progress_bar("drawing", len(study) + 2) as (progress, task):
+        for _ in write_cards(study, movement, out, model=network.spec.name):
+            progress.advance(task)
+    tagged = {tag: [k for k in range(len(study)) if tag in study.tags(k, movement)] for tag in TAG_RULES}
+    print(f"{len(study)} prototypes over {study.images} photographs with {study.instances} masks{failures(failed)}")
+    for tag, which in tagged.items():
+        print(f"  {tag:<11}{len(which):>3}   {' '.join(map(str, which)):<40}  ({TAG_RULES[tag]})")
+    print(f"cards, prototypes.png and prototypes.csv in {out}")
+    return 0
