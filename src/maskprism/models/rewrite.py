@@ -1,0 +1,135 @@
+"""Write a segmentation network with fewer prototypes and coefficients into an ONNX file (extra `reduce`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from maskprism.errors import MaskprismError, MissingExtraError, ModelError
+from maskprism.models.runtimes import first_line
+from maskprism.models.runtimes.onnx import OnnxRuntime
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float32
+    from onnx import ModelProto
+
+    from maskprism.models import Model
+
+    Map = Float[np.ndarray, "M K"]
+
+_OLDEST_OPSET = 10
+_TOLERANCE, _HALF_TOLERANCE = 1e-3, 3e-2
+"""Largest deviation from what the new file should compute, as a share of the largest value."""
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """Where the two maps went: folded into convolutions that were there, or appended as nodes."""
+
+    prototypes: Literal["folded", "appended"]
+    coefficients: Literal["folded", "appended"]
+
+
+def write_reduced(
+    model: Model,
+    source: Path,
+    target: Path,
+    prototype_map: Map,
+    coefficient_map: Map,
+    notes: Mapping[str, str] | None = None,
+) -> Rewritten:
+    """Write the network of the file `source`, opened as `model`, with M prototypes in the place of K.
+
+    New prototypes are prototype_map @ prototypes, new coefficients coefficient_map @ coefficients, both maps
+    `[M, K]`. Metadata (with `notes` added), names, input, number formats and free axes stay as they are. The new
+    file is run against the old one before it gets its name.
+
+    Raises MissingExtraError without the package onnx, ModelError for a file that is no ONNX or cannot be rewritten,
+    MaskprismError if `target` cannot be written.
+    """
+    original = _read(source)
+    from maskprism.models.onnx_graph import ChannelSurgery, is_half
+
+    layout = model.layout
+    tolerance = _HALF_TOLERANCE if is_half(original) else _TOLERANCE
+    partial = target.with_name(target.name + ".partial")
+    wrong: str | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for fold in (True, False):
+            graph = ChannelSurgery(original, fold=fold)
+            rows, prototypes = graph.outputs[layout.rows_output], graph.outputs[layout.prototypes_output]
+            rewritten = Rewritten(
+                prototypes=graph.map_output(prototypes, 3 if layout.prototypes_last else 1, prototype_map),
+                coefficients=graph.map_last_channels(rows, 2 if layout.channels_last else 1, coefficient_map),
+            )
+            _save(graph.finish(notes or {}), partial)
+            wrong = _disagreement(model, partial, tolerance, prototype_map, coefficient_map)
+            if wrong is None:
+                partial.replace(target)
+                return rewritten
+    except OSError as error:
+        raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    raise ModelError(f"{source}: cannot be rewritten: {wrong}")
+
+
+def _read(source: Path) -> ModelProto:
+    if source.suffix.lower() != ".onnx":
+        raise ModelError(
+            f"{source}: only ONNX files can be rewritten; export the model first, for example with: "
+            "yolo export model=best.pt format=onnx"
+        )
+    try:
+        import onnx
+    except ImportError:
+        raise MissingExtraError.of("rewriting an ONNX file", package="onnx", extra="reduce") from None
+    try:
+        model = onnx.load(str(source))
+    except Exception as error:  # onnx and protobuf raise several unrelated types
+        raise ModelError(f"{source}: cannot be read as ONNX ({first_line(error)})") from None
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if opset < _OLDEST_OPSET:
+        raise ModelError(f"{source}: has opset {opset}; expected at least {_OLDEST_OPSET}: export the model again")
+    return model
+
+
+def _save(model: ModelProto, path: Path) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+        path.write_bytes(model.SerializeToString())
+    except (onnx.checker.ValidationError, ValueError) as error:  # ValueError: over the 2 GB of protobuf
+        raise ModelError(f"{path.stem}: the rewritten network is not valid ({first_line(error)})") from None
+
+
+def _disagreement(model: Model, path: Path, tolerance: float, prototype_map: Map, coefficient_map: Map) -> str | None:
+    """What the new file computes other than it should, on a canvas of noise; None where it agrees."""
+    layout, takes, k = model.layout, model.runtime.input, model.layout.prototypes
+    sides = (*model.spec.input_hw, takes.channels) if takes.channels_last else (takes.channels, *model.spec.input_hw)
+    noise = np.random.default_rng(0).random((takes.batch or 1, *sides), dtype=np.float32)
+    full = model.runtime(noise)
+    reduced = OnnxRuntime(path, device="cpu", precision="f32", threads=None)(noise)
+
+    def parts(outputs: list[Float32[np.ndarray, "..."]], channels: int) -> dict[str, Float32[np.ndarray, "..."]]:
+        rows = np.moveaxis(outputs[layout.rows_output], 2 if layout.channels_last else 1, -1)
+        prototypes = np.moveaxis(outputs[layout.prototypes_output], 3 if layout.prototypes_last else 1, -1)
+        return {"boxes": rows[..., :-channels], "coefficients": rows[..., -channels:], "prototypes": prototypes}
+
+    expected, found = parts(full, k), parts(reduced, len(prototype_map))
+    expected["coefficients"] = expected["coefficients"] @ coefficient_map.T.astype(np.float32)
+    expected["prototypes"] = expected["prototypes"] @ prototype_map.T.astype(np.float32)
+    for name, want in expected.items():
+        got = found[name]
+        if want.shape != got.shape:
+            return f"{name} of the new network have shape {got.shape} instead of {want.shape}"
+        off, size = float(np.abs(want - got).max(initial=0)), float(np.abs(want).max(initial=0))
+        if not off <= tolerance * max(size, 1e-3):
+            return f"{name} of the new network are off by up to {off:.3g} where the largest is {size:.3g}"
+    return None
