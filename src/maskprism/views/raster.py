@@ -63,31 +63,31 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
         page[y + band + dy : y + band + dy + picture.shape[0], x + dx : x + dx + picture.shape[1]] = picture
 
     room = width - 2 * _MARGIN
-    _write(
+    write(
         page,
         (_MARGIN, 14),
-        _fit(sheet.title, font(_TITLE_SIZE, bold=True), room),
+        fit(sheet.title, font(_TITLE_SIZE, bold=True), room),
         palette.INK,
         font(_TITLE_SIZE, bold=True),
     )
     if sheet.subtitle:
-        _write(page, (_MARGIN, 52), _fit(sheet.subtitle, font(_TEXT_SIZE), room), palette.MUTED, font(_TEXT_SIZE))
+        write(page, (_MARGIN, 52), fit(sheet.subtitle, font(_TEXT_SIZE), room), palette.MUTED, font(_TEXT_SIZE))
     for panel, (x, y) in zip(sheet.panels, places, strict=True):
         if panel.title:
             ink = {1: palette.POSITIVE, -1: palette.NEGATIVE, 0: palette.INK}[panel.sign]
             bold = panel.sign != 0
-            title = _fit(panel.title, font(_BAND_SIZE, bold=bold), cell_w - 12)
-            _write(page, (x + 8, y + 14), title, ink, font(_BAND_SIZE, bold=bold), anchor="lm")
+            title = fit(panel.title, font(_BAND_SIZE, bold=bold), cell_w - 12)
+            write(page, (x + 8, y + 14), title, ink, font(_BAND_SIZE, bold=bold), anchor="lm")
         if panel.joint:
             middle = y + band + cell_h // 2
-            _write(page, (x - joint // 2, middle), panel.joint, palette.INK, font(40, bold=True), anchor="mm")
+            write(page, (x - joint // 2, middle), panel.joint, palette.INK, font(40, bold=True), anchor="mm")
         _draw_labels(page, panel, x, y + band, cell_w, cell_h)
     bottom = height - _MARGIN - footer + 14
     if sheet.scale:
         _draw_scale(page, sheet.scale, _MARGIN, bottom)
         bottom += 44
     for note in sheet.notes:
-        _write(page, (_MARGIN, bottom), _fit(note, font(_TEXT_SIZE), room), palette.MUTED, font(_TEXT_SIZE))
+        write(page, (_MARGIN, bottom), fit(note, font(_TEXT_SIZE), room), palette.MUTED, font(_TEXT_SIZE))
         bottom += 26
     return page
 
@@ -140,7 +140,7 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), size)
 
 
-def _fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
+def fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
     """The text, shortened with an ellipsis to so many pixels."""
     while len(text) > 4 and letters.getlength(text) > room:
         text = text[:-2].rstrip() + "…"
@@ -218,20 +218,20 @@ def _draw_labels(page: Picture, panel: Panel, x: int, y: int, cell_w: int, cell_
         taken.append((lx, ly, lx + length, ly + line))
         page[max(ly, 0) : ly + line, lx : lx + length] = label.colour
         ink = palette.PAPER if palette.is_dark(label.colour) else palette.INK
-        _write(page, (lx + 5, ly + line // 2), label.text, ink, letters, anchor="lm")
+        write(page, (lx + 5, ly + line // 2), label.text, ink, letters, anchor="lm")
 
 
 def _draw_scale(page: Picture, scale: tuple[float, palette.MapName, str], x: int, y: int) -> None:
     limit, name, label = scale
     page[y : y + 16, x : x + 320] = palette.lookup_table(name)[np.linspace(0, 255, 320).astype(int)]
     letters = font(_TEXT_SIZE)
-    _write(page, (x, y + 18), f"{-limit:.2f}".replace("-", "−"), palette.MUTED, letters)
-    _write(page, (x + 160, y + 18), "0", palette.MUTED, letters, anchor="ma")
-    _write(page, (x + 320, y + 18), f"{limit:+.2f}", palette.MUTED, letters, anchor="ra")
-    _write(page, (x + 336, y + 8), label, palette.INK, letters, anchor="lm")
+    write(page, (x, y + 18), f"{-limit:.2f}".replace("-", "−"), palette.MUTED, letters)
+    write(page, (x + 160, y + 18), "0", palette.MUTED, letters, anchor="ma")
+    write(page, (x + 320, y + 18), f"{limit:+.2f}", palette.MUTED, letters, anchor="ra")
+    write(page, (x + 336, y + 8), label, palette.INK, letters, anchor="lm")
 
 
-def _write(
+def write(
     page: Picture,
     xy: tuple[int, int],
     text: str,

@@ -161,7 +161,7 @@ def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale =
     largest = float(np.abs(instance.weights).max()) or 1.0
     panels = tuple(
         Panel(
-            title=f"{k}   {_signed(instance.weights[k])}",
+            title=f"{k}   {signed(instance.weights[k])}",
             values=shown[k],
             limit=limits[k],
             map="prototype",
@@ -178,11 +178,11 @@ def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale =
     ]
     if lowest < 0:
         notes.append(
-            f"Prototypes go down to {_signed(lowest)} themselves, so a negative weight does not simply subtract: "
+            f"Prototypes go down to {signed(lowest)} themselves, so a negative weight does not simply subtract: "
             "see the contributions."
         )
     return Sheet(
-        title=f"Prototypes and weights: {_instance_title(instance)}",
+        title=f"Prototypes and weights: {instance_title(instance)}",
         subtitle=f"{len(shown)} prototypes, {_order_words(order)}"
         + ("" if scale == "shared" else "; every panel on its own colour scale"),
         panels=panels,
@@ -207,7 +207,7 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
     outline = window.of(parts.logits)
     panels = tuple(
         Panel(
-            title=f"{k}   {_signed(means[k])}",
+            title=f"{k}   {signed(means[k])}",
             values=window.of(parts.terms[k]),
             limit=limit,
             sign=int(np.sign(means[k])),
@@ -222,7 +222,7 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
     if view == "full":
         notes.append("Logits outside boxes were never trained: what happens there means nothing.")
     return Sheet(
-        title=f"Contributions {where}: {_instance_title(instance)}",
+        title=f"Contributions {where}: {instance_title(instance)}",
         subtitle=f"weight x prototype, {_order_words(order)}; together they sum to the logits",
         panels=panels,
         notes=tuple(notes),
@@ -243,7 +243,7 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
     cut, box = _cut(photograph, display, span)
     masked = _tinted(cut, display.mask("image")[span], colour_of(instance.index))
     return Sheet(
-        title=f"How the mask is assembled: {_instance_title(instance)}",
+        title=f"How the mask is assembled: {instance_title(instance)}",
         subtitle="red speaks for the mask, blue against it; the mask is where the sum is above zero, inside the box",
         panels=(
             Panel("photograph", picture=cut, box=box),
@@ -275,7 +275,7 @@ def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
     weight, mean = float(instance.weights[k]), float(parts.mean_contributions[k])
     limit = _limits(parts.terms[:, *parts.box_window], "shared")[0]
     return Sheet(
-        title=f"Coefficient {k} is {_signed(weight)}: {_instance_title(instance)}",
+        title=f"Coefficient {k} is {signed(weight)}: {instance_title(instance)}",
         subtitle=f"prototype {k} of 0..{len(instance.weights) - 1}; the contribution is on the scale of all prototypes",
         panels=(
             Panel("the mask", picture=_tinted(cut, display.mask("image")[span], colour), box=box),
@@ -287,7 +287,7 @@ def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
                 box=window.box,
             ),
             Panel(
-                f"contribution, mean {_signed(mean)}",
+                f"contribution, mean {signed(mean)}",
                 values=window.of(parts.terms[k]),
                 limit=limit,
                 sign=int(np.sign(mean)),
@@ -319,7 +319,7 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
     share = int(np.count_nonzero(lost)) / max(int(np.count_nonzero(whole)), 1)
     before = _striped(_tinted(cut, (whole & kept)[span], colour), lost[span])
     return Sheet(
-        title=f"What the crop cuts away: {_instance_title(instance)}",
+        title=f"What the crop cuts away: {instance_title(instance)}",
         subtitle=f"the crop removes {share:.1%} of what is above zero",
         panels=(
             Panel("logits everywhere, and the box", values=logits, limit=limit, box=window.box, outline=logits),
@@ -451,7 +451,7 @@ def _limits(values: Float32[np.ndarray, "K h w"], scale: Scale) -> list[float]:
     return [float(np.percentile(one, 99.5)) or 1.0 for one in sizes]
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
     """Two decimals and always a sign; the minus is a true minus."""
     return f"{float(value):+.2f}".replace("-", "−")
 
@@ -465,7 +465,8 @@ def _order_words(order: Order) -> str:
     }[order]
 
 
-def _instance_title(instance: Instance) -> str:
+def instance_title(instance: Instance) -> str:
+    """Number, class, score and photograph of an instance."""
     where = instance.prediction.source
     name = f" in {where.replace(chr(92), '/').rsplit('/', 1)[-1]}" if where else ""
     return f"instance {instance.index}, {instance.name} {instance.score:.2f}{name}"

@@ -1,0 +1,174 @@
+"""The same findings as rows of text, for the terminal and for CSV files: decided here and printed elsewhere."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskprism.analysis.roles import ROLES
+from maskprism.errors import MaskprismError
+from maskprism.views.sheets import instance_title, signed
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
+
+    from maskprism.analysis.regions import Blame, PixelQuery
+    from maskprism.analysis.roles import RoleOrder, Roles
+    from maskprism.prediction import Instance
+    from maskprism.views.attribution import Attribution
+
+    Rows = Sequence[dict[str, int | float | str]]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of at most 100 columns of text: a title, headers, rows, and what to know about it."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def roles_table(
+    instance: Instance, found: Roles, without: Float64[np.ndarray, " K"], *, order: RoleOrder = "effect"
+) -> TextTable:
+    """What each prototype does, in order of effect unless another is given; the IoU of the mask without it."""
+    counts = Counter(found.role)
+    rows = tuple(
+        (
+            str(k),
+            found.role[k],
+            *(_number(values[k]) for values in (found.weights, found.inside, found.ring, found.edge)),
+            _percent(found.share[k]),
+            *(_number(values[k]) for values in (found.bias, found.spread)),
+            f"{without[k]:.3f}",
+        )
+        for k in found.order(order)
+    )
+    return TextTable(
+        title=f"Roles: {instance_title(instance)}",
+        headers=("k", "role", "weight", "inside", "ring", "edge", "share", "bias", "spread", "IoU without"),
+        rows=rows,
+        note=", ".join(f"{counts[role]} {role}" for role in ROLES if counts[role]),
+    )
+
+
+def role_rows(found: Roles, without: Float64[np.ndarray, " K"]) -> Rows:
+    """The roles with all digits, for a CSV file."""
+    return [row | {"iou_without": float(without[int(row["prototype"])])} for row in found.rows()]
+
+
+def pixel_table(instance: Instance, query: PixelQuery) -> TextTable:
+    """What each prototype contributes to one pixel, and the change of its coefficient that would flip it."""
+    rows = [(str(k), _number(query.contributions[k]), _number(query.margins[k])) for k in query.order]
+    if query.crop:
+        rows.append(("crop", _number(query.crop), "–"))
+    rows.append(("logit", _number(query.logit), ""))
+    where = "in the mask" if query.in_mask else "not in the mask"
+    verdict = "" if query.in_crop else "; it lies outside the crop, so no coefficient can change that"
+    if query.easiest is not None:
+        verdict = f"; coefficient {query.easiest} changed by {_number(query.margins[query.easiest])} would flip it"
+    return TextTable(
+        title=f"Pixel {query.x},{query.y}: {instance_title(instance)}",
+        headers=("k", "contribution", "change that flips it"),
+        rows=tuple(rows),
+        note=where + verdict,
+    )
+
+
+def blame_table(instance: Instance, blame: Blame) -> TextTable:
+    """Which prototypes are to blame for a region, and how that differs from what they do elsewhere."""
+    shares = blame.shares
+    rows = tuple(
+        (
+            str(k),
+            _number(blame.contributions[k]),
+            _percent(shares[k]),
+            _number(blame.inside[k]),
+            _number(blame.outside[k]),
+        )
+        for k in blame.order
+    )
+    cropped = f", {blame.cropped} more outside the crop" if blame.cropped else ""
+    return TextTable(
+        title=f"{blame.kind.capitalize()}: {instance_title(instance)}",
+        headers=("k", "in the region", "share of blame", "inside the mask", "rest of the box"),
+        rows=rows if blame.pixels else (),
+        note=f"{blame.pixels} pixels{cropped}" + (f", mean logit {_number(blame.logit)}" if blame.pixels else ""),
+    )
+
+
+def attribution_table(instance: Instance, found: Attribution) -> TextTable:
+    """What the mask owes to each prototype: Shapley values with standard errors, knock-outs, sensitivity."""
+    shapley, pull = found.shapley, found.sensitivity
+    chosen = set(found.paths["elimination"].chosen.tolist())
+    rows = tuple(
+        (
+            str(k),
+            signed(shapley.values[k]),
+            f"{2 * shapley.standard_errors[k]:.2f}",
+            f"{found.knock_out[k]:.3f}",
+            f"{pull.elasticity[k]:+.4f}".replace("-", "−"),
+            "yes" if k in chosen else "",
+        )
+        for k in shapley.order()
+    )
+    smallest = found.paths["elimination"]
+    enough = (
+        f"{smallest.smallest} of {len(rows)} prototypes suffice for an IoU of {smallest.threshold:g}"
+        if smallest.smallest <= len(rows)
+        else f"no set reaches an IoU of {smallest.threshold:g}"
+    )
+    return TextTable(
+        title=f"Which prototypes the mask needs: {instance_title(instance)}, against {found.against}",
+        headers=("k", "Shapley", "± 2 SE", "IoU without", "sensitivity", "in the smallest set"),
+        rows=rows,
+        note=f"{enough}; IoU of all {shapley.full:.3f}; {shapley.permutations} orders, seed {shapley.seed}",
+    )
+
+
+def attribution_rows(found: Attribution) -> Rows:
+    """The attribution with all digits, for a CSV file."""
+    ranks = {by: np.argsort(path.order) for by, path in found.paths.items()}
+    return [
+        {
+            "prototype": int(k),
+            "shapley": float(found.shapley.values[k]),
+            "shapley_standard_error": float(found.shapley.standard_errors[k]),
+            "iou_without": float(found.knock_out[k]),
+            "gradient": float(found.sensitivity.gradient[k]),
+            "elasticity": float(found.sensitivity.elasticity[k]),
+        }
+        | {f"place_by_{by}": int(rank[k]) for by, rank in ranks.items()}
+        for k in found.shapley.order()
+    ]
+
+
+def write_rows(rows: Rows, path: Path) -> Path:
+    """Write rows as CSV; values that do not exist are left empty. Raises MaskprismError if that fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
+    except OSError as error:
+        raise MaskprismError(f"{path}: cannot be written ({error.strerror or error})") from None
+    return path
+
+
+def _number(value: float) -> str:
+    if np.isnan(value):
+        return "–"
+    return "∞" if np.isinf(value) else signed(round(float(value), 2) + 0.0)  # no minus zero
+
+
+def _percent(value: float) -> str:
+    return f"{round(100 * float(value)) + 0} %".replace("-", "−") if np.isfinite(value) else "–"
