@@ -39,10 +39,9 @@ def best_matching(strength: np.ndarray) -> float:
 def pairs(a: Prediction, b: Prediction, min_iou: float) -> list[tuple[int, int]]:
     """Most confident of A first, each takes the free one of its class whose box overlaps it most."""
     free, found = list(range(len(b))), []
+    boxes_a, boxes_b = (one.letterbox.to_image(one.canvas_boxes).tolist() for one in (a, b))
     for i in sorted(range(len(a)), key=lambda i: (-a.scores[i], i)):
-        options = [
-            (reference.iou(a.boxes[i].tolist(), b.boxes[j].tolist()), -j) for j in free if a[i].name == b[j].name
-        ]
+        options = [(reference.iou(boxes_a[i], boxes_b[j]), -j) for j in free if a[i].name == b[j].name]
         if options and max(options)[0] >= min_iou:
             j = -max(options)[1]
             free.remove(j)

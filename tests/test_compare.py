@@ -257,10 +257,12 @@ class Network:
         self.classes, self.scores = [0, 1], [0.9, 0.6]
         self.coefficients = np.array([[1.0, -1.0, 0.5], [-1.0, 1.0, 0.4]])[:, :prototypes]
         self.mixing = np.array([[1.2, 0.3, -0.4], [-0.5, 0.9, 0.3], [0.3, -0.2, 1.0]])[:prototypes]
+        self.calls = 0
         self.places = np.array([[0.5, 0.45, 0.5, 0.4], [0.45, 0.55, 0.6, 0.5]])
 
     def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         count, _, height, width = batch.shape
+        self.calls += count
         cells = (
             batch.reshape(count, 3, height // 4, 4, width // 4, 4).mean(axis=(3, 5))
             - batch.mean(axis=(2, 3), keepdims=True)[:, :, :, :]
@@ -380,6 +382,14 @@ def test_the_letterbox_is_told_from_the_network(photographs: list[np.ndarray]) -
     assert both.mean_iou < 1
     assert both.budget["prototypes"] == pytest.approx(1 - both.mean_iou)
     assert sum(both.budget.values()) == pytest.approx(1 - (both.own_iou or 0))
+
+
+def test_no_network_is_asked_more_often_than_needed(photographs: list[np.ndarray]) -> None:
+    free, fixed = Network(side=None), Network()
+    models = free.model(), fixed.model()
+    free.calls = fixed.calls = 0
+    compare(*models, photographs)
+    assert (free.calls, fixed.calls) == (2 * len(photographs), len(photographs))
 
 
 def test_canvases_that_cannot_be_made_the_same(photographs: list[np.ndarray]) -> None:

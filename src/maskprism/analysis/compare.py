@@ -109,7 +109,7 @@ def pair_instances(
     Greedy: the instances of A, most confident first, each take the free one with the largest box
     IoU. Without `classes` any class goes with any.
     """
-    overlap = box_iou(a.boxes, b.boxes)
+    overlap = box_iou(*(one.letterbox.to_image(one.canvas_boxes) for one in (a, b)))  # also those in the padding
     if classes:
         overlap = np.where(a.classes[:, None] == _classes_of(b, a)[None], overlap, 0)
     pairs = []
@@ -167,7 +167,8 @@ class _Networks:
         return "B" if self.b is not self.own_b else None
 
     def predict(self, name: str, photograph: UInt8[np.ndarray, "H W 3"]) -> _Answer:
-        said = {model: model.predict(photograph) for model in (self.a, self.b, self.own_a, self.own_b)}
+        every = {self.a, self.b, self.own_a, self.own_b}
+        said = {model: model.predict(photograph) for model in every}
         frame_hw = said[self.a].letterbox.content_hw
         framed = {
             model: replace(one, letterbox=replace(one.letterbox, image_hw=frame_hw)) for model, one in said.items()
