@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import reference_basis as slow
-from maskprism import Letterbox, Prediction
+from maskprism import CoefficientTable, Letterbox, Prediction, load
 from maskprism.analysis.basis import CanonicalBasis, Usage, change_basis, content_samples
 from maskprism.analysis.moments import Moments, effective_rank
 from maskprism.errors import InputError
 from maskprism.masks import RULES
+from maskprism.scenes import draw_scene
+from maskprism.views import basis as views
 from strategies import letterboxes, predictions, seeds
+from tiny_models import Tiny
 
 
 def made(seed: int, k: int = 5, n: int = 6, grid: tuple[int, int] = (12, 16), objectness: bool = False) -> Prediction:
@@ -246,3 +255,96 @@ def test_usage_refuses_what_does_not_fit() -> None:
         CanonicalBasis.of(empty)
     with pytest.raises(InputError, match="region"):
         usage.prototypes("moon")
+
+
+def test_a_basis_is_kept_in_a_file(tmp_path: Path) -> None:
+    basis = CanonicalBasis.of(Usage.of([made(0)]), "photograph")
+    basis.save(tmp_path / "basis.npz")
+    found = CanonicalBasis.load(tmp_path / "basis.npz")
+    assert found.region == "photograph"
+    np.testing.assert_array_equal(found.apply(made(1)).prototypes, basis.apply(made(1)).prototypes)
+    (tmp_path / "text.npz").write_text("nothing")
+    for name in ("text.npz", "missing.npz"):
+        with pytest.raises(InputError, match="is not a canonical basis"):
+            CanonicalBasis.load(tmp_path / name)
+
+
+def test_pictures_show_contributions_on_one_scale() -> None:
+    prediction = made(3, k=5, n=20)
+    usage = Usage.of([prediction])
+    basis = CanonicalBasis.of(usage)
+    photograph = np.full((48, 64, 3), 90, np.uint8)
+    raw, canonical = views.sheets(photograph, prediction, usage, basis)
+    assert len(raw.panels) == 5
+    assert len(canonical.panels) == 6
+    assert len({panel.limit for panel in (*raw.panels, *canonical.panels[1:])}) == 1
+    sizes = usage.rms_contributions()
+    assert [int(panel.title.split()[0]) for panel in raw.panels] == np.argsort(-sizes).tolist()
+    rms = np.sqrt(np.mean(prediction.coefficients.astype(float) ** 2, axis=0))
+    first = int(raw.panels[0].title.split()[0])
+    shown = raw.panels[0].values
+    np.testing.assert_allclose(shown, prediction.prototypes[first] * rms[first], rtol=1e-5)
+    each, _ = views.sheets(photograph, prediction, usage, basis, scale="each")
+    assert len({panel.limit for panel in each.panels}) > 1
+    assert views.raw_and_canonical(photograph, prediction, usage, basis).shape[2] == 3
+    with pytest.raises(InputError, match="scale is 'none'"):
+        views.sheets(photograph, prediction, usage, basis, scale="none")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Tiny(prototypes=4).save(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    for number in range(3):
+        picture = cv2.resize(draw_scene(number).photograph, (96, 72))
+        (folder / f"{number} ü.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    (folder / "bad.png").write_text("no image")
+    return folder
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "maskprism.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_the_command_measures_and_draws(model: Path, photographs: Path, tmp_path: Path) -> None:
+    result = run("basis", photographs, "--model", model, "--out", tmp_path, "--pictures", "2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "4 prototypes, 9 instances in 3 photographs, 1 failed" in result.stdout
+    assert "bad.png: failed:" in result.stderr
+    names = {"basis.json", "basis.npz", "spectrum.png", "redundancy.png", "prototypes-00.png", "prototypes-01.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    numbers = json.loads((tmp_path / "basis.json").read_text(encoding="utf-8"))
+    network = load(model)
+    usage = Usage.of(network.predict(str(path)) for path in sorted(photographs.glob("?*ü.png")))
+    assert numbers["effective_rank"]["coefficients"] == pytest.approx(usage.coefficients.effective_rank())
+    assert numbers["component_shares"] == pytest.approx(CanonicalBasis.of(usage).shares.tolist(), abs=1e-9)
+    basis = CanonicalBasis.load(tmp_path / "basis.npz")
+    np.testing.assert_allclose(basis.energies, CanonicalBasis.of(usage).energies, rtol=1e-6, atol=1e-9)
+
+
+def test_the_command_takes_a_table(model: Path, photographs: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    assert run("extract", photographs, "--model", model, "--out", table).returncode == 0
+    result = run("basis", "--table", table, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stdout + result.stderr
+    numbers = json.loads((tmp_path / "out" / "basis.json").read_text(encoding="utf-8"))
+    matrix = CoefficientTable.read(table).coefficients.astype(float)
+    assert numbers["effective_rank"]["coefficients"] == pytest.approx(slow.effective_rank(matrix), rel=1e-5)
+    assert (tmp_path / "out" / "coefficients.png").exists()
+
+
+def test_the_command_says_what_is_wrong(model: Path, photographs: Path, tmp_path: Path) -> None:
+    for arguments, text in (
+        (["--out", tmp_path], "give either images"),
+        ([photographs / "bad.png", "--model", model, "--out", tmp_path], "no instance in 0 photographs"),
+    ):
+        result = run("basis", *arguments)
+        assert result.returncode == 1
+        assert text in result.stderr, result.stderr
+        assert "Traceback" not in result.stderr

@@ -7,6 +7,8 @@ logits that coefficients and prototypes span together.
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -226,6 +228,20 @@ class CanonicalBasis:
             raise InputError(f"share is {share}; expected a number above 0 and up to 1")
         return min(int(np.searchsorted(np.cumsum(self.shares), share - 1e-12)) + 1, len(self))
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the basis into an .npz file."""
+        np.savez(path, matrix=self.matrix, inverse=self.inverse, energies=self.energies, region=self.region)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> CanonicalBasis:
+        """Read a basis that `save` wrote. Raises InputError for a file that is none."""
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                region = next(one for one in REGIONS if one == str(found["region"]))
+                return cls(found["matrix"], found["inverse"], found["energies"], region)
+        except (OSError, ValueError, KeyError, StopIteration, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: is not a canonical basis as `maskprism basis` writes it ({error})") from None
+
     def apply(self, prediction: Prediction, components: int | None = None) -> Prediction:
         """The prediction in the canonical basis; with `components`, only the first so many (masks then change)."""
         if components is not None and not 1 <= components <= len(self):
@@ -273,22 +289,26 @@ def _in_basis(
 
 def summary(usage: Usage, basis: CanonicalBasis) -> dict[str, Any]:
     """The numbers of a basis as plain values, for JSON."""
-    ranks = np.array(usage.image_ranks)
+    ranks = np.median(usage.image_ranks, axis=0)
+    contributions = usage.rms_contributions(basis.region)
     return {
         "images": usage.images,
         "instances": usage.instances,
         "prototypes": len(usage),
+        "region": basis.region,
         "effective_rank": {
-            "prototypes_per_image_median": float(np.median(ranks[:, 0])),
-            "prototypes_per_image_centred_median": float(np.median(ranks[:, 1])),
-            "prototypes_pooled": usage.photograph.effective_rank(),
-            "prototypes_pooled_centred": usage.photograph.effective_rank(centred=True),
+            "prototypes_of_one_image": float(ranks[0]),
+            "prototypes_of_one_image_centred": float(ranks[1]),
+            "prototypes_of_all_images": usage.photograph.effective_rank(),
+            "prototypes_of_all_images_centred": usage.photograph.effective_rank(centred=True),
             "coefficients": usage.coefficients.effective_rank(),
             "coefficients_centred": usage.coefficients.effective_rank(centred=True),
             "contributions": basis.effective_rank,
         },
         "components_for": {f"{share:.0%}": basis.components_for(share) for share in (0.9, 0.95, 0.99)},
+        "component_shares": basis.shares.tolist(),
+        "rms_contributions": contributions.tolist(),
+        "pattern_shares": [share if np.isfinite(share) else None for share in usage.pattern_shares(basis.region)],
         "dead": np.flatnonzero(usage.dead(region=basis.region)).tolist(),
         "redundant_pairs": [pair._asdict() for pair in usage.redundant_pairs()],
-        "region": basis.region,
     }

@@ -21,6 +21,7 @@ for command in (
     "info",
     "explain",
     "extract",
+    "basis",
     "prototypes",
     "compare",
     "serve",

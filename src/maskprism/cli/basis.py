@@ -1,0 +1,166 @@
+"""maskprism basis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.errors import InputError, MaskprismError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from maskprism.analysis.basis import Usage
+    from maskprism.models import Model
+    from maskprism.prediction import Prediction
+
+    Shown = tuple[np.ndarray[Any, Any], Prediction]
+
+
+def basis(
+    images: list[str] | None = None,
+    /,
+    *,
+    table: Path | None = None,
+    model: Path | None = None,
+    out: Path,
+    region: Literal["boxes", "photograph"] = "boxes",
+    pictures: int = 3,
+    scale: Literal["shared", "each"] = "shared",
+    reading: Reading = Reading(),
+    detections: Detections = Detections(),
+) -> int:
+    """Tell how much of the prototypes is really used, and draw them in a basis that is easier to read.
+
+    Writes `basis.json` (effective ranks, redundant pairs, dead prototypes, shares), `basis.npz` (the
+    canonical basis), `spectrum.png`, `redundancy.png`, and for some photographs the prototypes
+    beside the canonical ones. From a table, only what coefficients alone tell.
+
+    Parameters
+    ----------
+    images
+        Images, folders, patterns, videos, or .txt lists of paths.
+    table
+        A coefficient table of `maskprism extract`, in place of images.
+    model
+        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
+    out
+        Folder for the results.
+    region
+        Where contributions count: inside boxes (logits elsewhere were never trained), or on whole photographs.
+    pictures
+        How many photographs to draw prototypes of: the first ones with instances.
+    scale
+        Colour scale of the prototypes: one for all, or one for each.
+    """
+    from maskprism.analysis.basis import CanonicalBasis, Usage, summary
+    from maskprism.views import basis as views
+    from maskprism.views.raster import encode_png
+
+    if bool(images) == (table is not None):
+        raise InputError("give either images to run the model on, or --table with coefficients of earlier images")
+    if table is not None:
+        return _coefficients_alone(table, out)
+    network = load_model(model, reading, detections)
+    usage = Usage(network.spec.prototypes)
+    shown, failed = _use(images or [], network, usage, out, pictures)
+    canonical = CanonicalBasis.of(usage, region)
+    numbers = {"model": network.spec.name, "model_sha256": network.spec.sha256, **summary(usage, canonical)}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _write_json(out, numbers)
+        canonical.save(out / "basis.npz")
+        views.spectrum(usage, canonical, model=network.spec.name).savefig(out / "spectrum.png", dpi=120)
+        views.redundancy(usage, model=network.spec.name).savefig(out / "redundancy.png", dpi=120)
+        for number, (photograph, prediction) in enumerate(shown):
+            page = views.raw_and_canonical(photograph, prediction, usage, canonical, scale=scale)
+            (out / f"prototypes-{number:02d}.png").write_bytes(encode_png(page))
+    except OSError as error:
+        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
+    _tell(numbers, failed)
+    print(f"basis.json, basis.npz, spectrum.png, redundancy.png and {len(shown)} pictures of prototypes in {out}")
+    return 0
+
+
+def _use(images: list[str], network: Model, usage: Usage, out: Path, pictures: int) -> tuple[list[Shown], int]:
+    """Run the model over all images; give the first ones with instances, and how many failed."""
+    from dataclasses import replace
+
+    from maskprism.sources import open_source
+
+    sources = [open_source(source, without=out) for source in images]
+    shown: list[Shown] = []
+    failed = 0
+    with progress_bar("measuring", sum(source.count() or 0 for source in sources) or None) as (progress, task):
+        for item in (item for source in sources for item in source.pending(frozenset())):
+            try:
+                photograph = item.read()
+                prediction = replace(network.predict(photograph), source=item.name)
+                usage.add(prediction)
+                if len(prediction) and len(shown) < pictures:
+                    shown.append((photograph, prediction))
+            except MaskprismError as error:
+                failed += 1
+                progress.console.print(f"{item.name}: failed: {error}", markup=False, highlight=False, soft_wrap=True)
+            progress.update(task, advance=1, failed=failures(failed))
+    return shown, failed
+
+
+def _coefficients_alone(table: Path, out: Path) -> int:
+    import numpy as np
+
+    from maskprism.analysis.moments import Moments
+    from maskprism.table import CoefficientTable
+    from maskprism.views import basis as views
+
+    found = CoefficientTable.read(table)
+    coefficients = found.coefficients
+    if len(coefficients) < 2:
+        raise InputError(f"{table}: has {len(coefficients)} instances; expected at least 2")
+    if found.metadata["rule"]["objectness"]:
+        coefficients = coefficients * np.asarray(found.arrow["objectness"])[:, None]
+    moments = Moments.of(coefficients)
+    ranks = {
+        "coefficients": moments.effective_rank(),
+        "coefficients_centred": moments.effective_rank(centred=True),
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _write_json(out, {"instances": len(coefficients), "prototypes": len(moments), "effective_rank": ranks})
+        title = f"{len(coefficients)} instances of {table.name}: coefficients alone"
+        views.coefficient_spectrum(moments, title=title).savefig(out / "coefficients.png", dpi=120)
+    except OSError as error:
+        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
+    print(f"{len(coefficients)} instances, {len(moments)} coefficients")
+    print(f"  effective rank {ranks['coefficients']:.1f}; centred {ranks['coefficients_centred']:.1f}")
+    print(f"basis.json and coefficients.png in {out}; images instead of a table also tell about prototypes")
+    return 0
+
+
+def _write_json(out: Path, numbers: Mapping[str, Any]) -> None:
+    import json
+
+    (out / "basis.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _tell(numbers: Mapping[str, Any], failed: int) -> None:
+    ranks = numbers["effective_rank"]
+    print(
+        f"{numbers['prototypes']} prototypes, {numbers['instances']} instances in {numbers['images']} photographs"
+        + failures(failed)
+    )
+    print("  effective rank          not centred   centred")
+    for name, key in (
+        ("prototypes of one image", "prototypes_of_one_image"),
+        ("prototypes of all", "prototypes_of_all_images"),
+        ("coefficients", "coefficients"),
+    ):
+        print(f"  {name:<24}{ranks[key]:>10.1f}{ranks[f'{key}_centred']:>10.1f}")
+    print(f"  {'contributions':<24}{ranks['contributions']:>10.1f}")
+    told = ", ".join(f"{count} explain {share}" for share, count in numbers["components_for"].items())
+    print(f"  canonical components: {told} of the mean square logit")
+    print(f"  dead: {' '.join(map(str, numbers['dead'])) or 'none'}")
+    pairs = [f"{pair['first']}-{pair['second']}" for pair in numbers["redundant_pairs"]]
+    print(f"  redundant pairs: {' '.join(pairs) or 'none'}")
