@@ -21,6 +21,7 @@ for command in (
     "info",
     "explain",
     "extract",
+    "page",
     "basis",
     "prototypes",
     "compare",

@@ -83,7 +83,7 @@ def viewer_scene(
         sections.append(data)
         return {"offset": sum(map(len, sections[:-1])), "length": len(data)}
 
-    encoded, size_hw = _encode(picture, photograph_side)
+    encoded, size_hw = encode_webp(picture, photograph_side)
     prototypes, error = _prototypes(prediction, bits)
     header: dict[str, Any] = {
         "version": VERSION,
@@ -157,7 +157,8 @@ def _runs(mask: Bool[np.ndarray, "H W"]) -> UInt32[np.ndarray, " R"]:
     return np.diff(np.concatenate([[0], edges, [mask.size]])).astype("<u4")
 
 
-def _encode(picture: UInt8[np.ndarray, "H W 3"], side: int) -> tuple[bytes, list[int]]:
+def encode_webp(picture: UInt8[np.ndarray, "H W 3"], side: int) -> tuple[bytes, list[int]]:
+    """A BGR picture as WebP, shrunk to at most `side` pixels a side; and its (height, width)."""
     zoom = min(1.0, side / max(picture.shape[:2]))
     height, width = (max(round(length * zoom), 1) for length in picture.shape[:2])
     if zoom < 1:

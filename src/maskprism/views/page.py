@@ -1,0 +1,184 @@
+"""The interactive page: photographs and their predictions in one HTML file that needs no network and no server.
+
+>>> write_page("page.html", [("photo.jpg", model.predict("photo.jpg"))])      # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from maskprism.errors import InputError, MaskprismError
+from maskprism.images import read_image
+from maskprism.views.scene import as_shown, encode_webp, viewer_scene
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool
+
+    from maskprism.images import ImageLike
+    from maskprism.prediction import Prediction
+
+    Truth = Sequence[Bool[np.ndarray, "H W"] | None]
+
+_THUMBNAIL_SIDE = 220
+_STYLE = """
+body { margin: 0; background: #fbfaf8; }
+@media (prefers-color-scheme: dark) { body { background: #15171a; } }
+body:has([data-theme="light"]) { background: #fbfaf8; }
+body:has([data-theme="dark"]) { background: #15171a; }
+#maskprism { max-width: 1800px; margin: 0 auto; }
+"""
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """What keeping prototypes in few bits did: to logits, and to the pixels of masks at the rule's own size.
+
+    logit_error: no logit of any instance is further from the network's than this.
+    changed, area: pixels in which the masks differ from the network's, and pixels of the masks.
+    """
+
+    logit_error: float = 0.0
+    changed: int = 0
+    area: int = 0
+
+    def __str__(self) -> str:
+        if not self.logit_error:
+            return "prototypes as the network gave them"
+        return (
+            f"logits within {self.logit_error:.2g} of the network's, {self.changed:,} of {self.area:,} mask pixels "
+            "differ from its masks"
+        )
+
+
+class Page:
+    """A page that photographs are added to, one after the other."""
+
+    def __init__(self, *, bits: Literal[8, 16] = 8) -> None:
+        if bits not in (8, 16):
+            raise InputError(f"bits is {bits!r}; expected 8 or 16")
+        self.bits = bits
+        self.exactness = Exactness()
+        self._index: list[dict[str, str]] = []
+        self._scenes: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def add(self, photograph: ImageLike, prediction: Prediction, truth: Truth | None = None) -> None:
+        """Add a photograph; see `viewer_scene` for what is expected, and raised."""
+        picture = read_image(photograph)
+        scene = viewer_scene(picture, prediction, bits=self.bits, truth=truth)
+        self.exactness = _combined(self.exactness, exactness(prediction, self.bits))
+        thumbnail, _ = encode_webp(picture, _THUMBNAIL_SIDE)
+        count = len(prediction)
+        self._index.append(
+            {
+                "title": prediction.source or f"photograph {len(self) + 1}",
+                "detail": f"{count} {'instance' if count == 1 else 'instances'}",
+                "thumbnail": "data:image/webp;base64," + _base64(thumbnail),
+            }
+        )
+        self._scenes.append(_base64(scene.pack()))
+
+    def html(self) -> str:
+        """The whole file. Raises InputError for a page without photographs."""
+        if not self._scenes:
+            raise InputError("the page has no photograph; add at least one")
+        static = files("maskprism.views") / "static"
+        script = (static / "viewer.js").read_text(encoding="utf-8")
+        style = (static / "viewer.css").read_text(encoding="utf-8") + _STYLE
+        title = Path(self._index[0]["title"].replace("\\", "/")).name
+        title += f" and {len(self) - 1} more" if len(self) > 1 else ""
+        policy = (
+            f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; img-src data: blob:; "
+            "base-uri 'none'; form-action 'none'"
+        )
+        index = {"scenes": self._index, "note": f"All photographs of this page, in {self.bits} bits: {self.exactness}."}
+        scenes = "\n".join(
+            f'<script type="application/octet-stream" id="maskprism-scene-{i}">{scene}</script>'
+            for i, scene in enumerate(self._scenes)
+        )
+        return (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            '<meta name="generator" content="maskprism">\n'
+            f"<title>{html.escape(title)} · maskprism</title>\n<style>{style}</style>\n</head>\n<body>\n"
+            '<div id="maskprism"></div>\n<noscript>This page needs JavaScript.</noscript>\n'
+            f'<script type="application/json" id="maskprism-scenes">{_script_json(index)}</script>\n{scenes}\n'
+            f'<script type="module">{script}</script>\n</body>\n</html>\n'
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Write the file; parent folders are made. Raises MaskprismError if that fails."""
+        text, target = self.html(), Path(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(target.name + ".partial")
+            partial.write_text(text, encoding="utf-8", newline="\n")
+            partial.replace(target)
+        except OSError as error:
+            raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
+        return target
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    photographs: Iterable[tuple[ImageLike, Prediction]],
+    *,
+    truth: Iterable[Truth | None] | None = None,
+    bits: Literal[8, 16] = 8,
+) -> Path:
+    """Write photographs and their predictions as one interactive HTML file.
+
+    truth: per photograph the ground-truth masks of its instances (booleans of the photograph's size, or None).
+    bits: how exact prototypes are kept; the page says what that changes.
+    Raises InputError for no photographs or what does not fit together, MaskprismError if `path` cannot be written.
+    """
+    page = Page(bits=bits)
+    pairs = list(photographs)
+    for (photograph, prediction), masks in zip(pairs, truth or [None] * len(pairs), strict=True):
+        page.add(photograph, prediction, masks)
+    return page.write(path)
+
+
+def exactness(prediction: Prediction, bits: Literal[8, 16]) -> Exactness:
+    """What prototypes of so many bits do to the masks of a prediction."""
+    shown, size, threshold = as_shown(prediction, bits), prediction.rule.size, prediction.rule.threshold
+    changed = area = 0
+    for exact, kept in zip(prediction.patches(size), shown.patches(size), strict=True):
+        changed += int(np.count_nonzero((exact.values > threshold) != (kept.values > threshold)))
+        area += int(np.count_nonzero(exact.values > threshold))
+    spread = np.ptp(prediction.prototypes.reshape(len(prediction.prototypes), -1).astype(np.float64), axis=1)
+    errors = np.abs(prediction.weights) @ (spread / (2**bits - 1) / 2)
+    return Exactness(float(errors.max(initial=0.0)), changed, area)
+
+
+def _combined(a: Exactness, b: Exactness) -> Exactness:
+    return Exactness(max(a.logit_error, b.logit_error), a.changed + b.changed, a.area + b.area)
+
+
+def _script_json(value: Any) -> str:
+    """JSON that can stand in a script element: nothing in it ends the element or opens a comment."""
+    text = json.dumps(value)  # ASCII, so that line separators and lone surrogates are escapes too
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _source(text: str) -> str:
+    """The element with this text, as a Content-Security-Policy names it."""
+    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,120 @@
+"""The table of cases that the Python and the JavaScript tests of the viewer share: tests/viewer_cases.json.
+
+    python tests/viewer_cases.py    # writes it anew, after a change that is meant
+
+Every case is a scene as the viewer gets it, and what maskprism says about it: decoded values and masks in every frame,
+effects, terms at a pixel, the smallest change that flips it, and all of it again after an edit.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskprism import Decomposition, Edit, Letterbox, Prediction
+from maskprism.geometry import SIZES
+from maskprism.masks import RULES
+from maskprism.views.scene import as_shown, viewer_scene
+
+if TYPE_CHECKING:
+    from maskprism.geometry import Size
+
+PATH = Path(__file__).with_name("viewer_cases.json")
+LETTERBOXES = {
+    "fit": Letterbox.fit((22, 30), (32, 32)).with_grid((8, 8)),
+    "tall, odd padding": Letterbox.fit((29, 11), (32, 32)).with_grid((16, 16)),
+    "rectangle": Letterbox.fit((19, 30), (32, 32), rectangle_stride=8).with_grid((6, 8)),
+    "stretch": Letterbox.stretch((13, 26), (24, 24)).with_grid((8, 8)),
+    "shrunk": Letterbox.fit((40, 33), (16, 16)).with_grid((8, 8)),
+}
+
+
+def prediction_of(rule: str, letterbox: Letterbox, seed: int) -> Prediction:
+    """Two instances over five prototypes of both signs: one inside, one cut by the border."""
+    rng = np.random.default_rng(seed)
+    height, width = letterbox.canvas_hw
+    boxes = rng.uniform([-3, -3, 9, 9], [6, 6, width + 3, height + 3], (2, 4))
+    raw = rng.normal(0, 2, (5, *letterbox.grid_hw))
+    return Prediction(
+        canvas_boxes=boxes.astype(np.float32),
+        scores=np.array([0.9, 0.4], np.float32),
+        classes=np.array([0, 7]),
+        coefficients=rng.normal(0, 1, (2, 5)).astype(np.float32),
+        prototypes=(raw / (1 + np.exp(-raw))).astype(np.float32),
+        letterbox=letterbox,
+        rule=RULES[rule],
+        names={0: "cat"},
+        objectness=np.array([0.8, 0.35], np.float32),
+        source=f"{rule}.png",
+    )
+
+
+def case(rule: str, name: str, bits: Any, seed: int) -> dict[str, Any]:
+    """One scene, and what maskprism says about it."""
+    prediction = prediction_of(rule, LETTERBOXES[name], seed)
+    rng = np.random.default_rng(seed)
+    photograph = rng.integers(0, 256, (*prediction.image_size, 3), dtype=np.uint8)
+    truth = rng.random(prediction.image_size) < 0.5
+    shown = as_shown(prediction, bits)
+    edits = {1: 0.0, 3: float(np.float32(rng.normal()))}
+    edited = Edit(set=edits).apply(shown)
+    return {
+        "name": f"{rule}, {name}, {bits} bits",
+        "scene": _base64(viewer_scene(photograph, prediction, bits=bits, truth=[truth, None]).pack()),
+        "truth": _base64(np.packbits(truth)),
+        "edits": edits,
+        "original": _said(shown, SIZES),
+        "edited": _said(edited, (prediction.rule.size,)),
+    }
+
+
+def _said(prediction: Prediction, sizes: tuple[Size, ...]) -> list[dict[str, Any]]:
+    patches = {size: list(prediction.patches(size)) for size in sizes}
+    uncropped = list(prediction.patches("canvas", crop="none", squash=False))
+    said = []
+    for i, instance in enumerate(prediction):
+        parts = Decomposition(instance)
+        y, x = 9, 11  # a pixel of the canvas
+        at = np.array([prediction.letterbox.resample(p, "canvas")[y, x] for p in prediction.prototypes])
+        changes = -(instance.weights @ at) / at
+        nearest = int(np.argmin(np.abs(changes)))
+        said.append(
+            {
+                "patches": {size: _patch(patches[size][i]) for size in sizes},
+                "uncropped": _patch(uncropped[i]),
+                "positive": _base64(parts.positive),
+                "negative": _base64(parts.negative),
+                "weights": instance.weights.tolist(),
+                "effects": parts.effects.tolist(),
+                "order": parts.order().tolist(),
+                "pixel": {"y": y, "x": x, "terms": (instance.weights * at).tolist()},
+                "flip": None if prediction.rule.squash else {"k": nearest, "change": float(changes[nearest])},
+            }
+        )
+    return said
+
+
+def _patch(patch: Any) -> dict[str, Any]:
+    height, width = patch.values.shape
+    rows, columns = patch.rows.start or 0, patch.columns.start or 0
+    return {"rows": [rows, rows + height], "columns": [columns, columns + width], "values": _base64(patch.values)}
+
+
+def _base64(data: bytes | np.ndarray) -> str:
+    return base64.b64encode(data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()).decode()
+
+
+def cases() -> list[dict[str, Any]]:
+    """Every rule over every kind of letterbox in turn, in 8, 16 and 32 bits."""
+    names = list(LETTERBOXES)
+    chosen = [(rule, names[i % len(names)], (8, 16, 32)[i % 3]) for i, rule in enumerate(RULES)]
+    chosen += [(rule, name, 32) for rule in ("retina", "ultralytics-8.2") for name in names]
+    return [case(rule, name, bits, seed) for seed, (rule, name, bits) in enumerate(chosen)]
+
+
+if __name__ == "__main__":
+    PATH.write_text(json.dumps({"cases": cases()}, indent=0) + "\n", encoding="utf-8")

@@ -1,0 +1,66 @@
+// The few lines that other projects use a framework for. Text always becomes text nodes: nothing is parsed as HTML.
+
+/** @typedef {Node | string | null | undefined | false} Child */
+
+/**
+ * An element with properties, attributes (names with "-", "role", "for") and listeners ("onclick"), and its children.
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag @param {Record<string, unknown>} [properties] @param {Child[]} children @returns {HTMLElementTagNameMap[T]}
+ */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined) continue;
+    if (name.includes("-") || name === "role" || name === "for") element.setAttribute(name, String(value));
+    else if (name.startsWith("on")) element.addEventListener(name.slice(2), /** @type {EventListener} */ (value));
+    else Object.assign(element, { [name]: value });
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** @param {string} tag @param {Record<string, string | number>} attributes @param {Node[]} children @returns {SVGElement} */
+export function svg(tag, attributes, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
+  element.append(...children);
+  return element;
+}
+
+/** @type {Record<string, string>} */
+const ICONS = {
+  undo: "M6.5 3 3 6.5 6.5 10 M3 6.5 H9.5 a3.5 3.5 0 0 1 0 7 H7",
+  redo: "M9.5 3 13 6.5 9.5 10 M13 6.5 H6.5 a3.5 3.5 0 0 0 0 7 H9",
+  theme: "M8 2 a6 6 0 1 0 0 12 a6 6 0 1 0 0 -12 M8 2 v12 M8 5 l4 -1.5 M8 8 h6 M8 11 l4 1.5",
+};
+
+/** @param {string} name */
+export const icon = (name) => svg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true", class: `icon ${name}` }, svg("path", { d: ICONS[name] }));
+
+/** A number with sign and a true minus. @param {number} value @param {number} digits */
+export const signed = (value, digits = 2) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+
+/** @param {number} value */
+export const grouped = (value) => value.toString().replace(/\B(?=(\d{3})+$)/g, " ");
+
+/** @param {HTMLElement} element @param {Record<string, string>} variables */
+export function style(element, variables) {
+  for (const [name, value] of Object.entries(variables)) element.style.setProperty(name, value);
+}
+
+/** Calls `draw` once in the next frame, however often it is asked. @param {() => void} draw */
+export function oncePerFrame(draw) {
+  let asked = 0;
+  const request = () => {
+    if (!asked) asked = requestAnimationFrame(() => ((asked = 0), draw()));
+  };
+  return Object.assign(request, { cancel: () => (cancelAnimationFrame(asked), (asked = 0)) });
+}
+
+/** @param {Blob} blob @param {string} name */
+export function download(blob, name) {
+  const url = URL.createObjectURL(blob);
+  const link = h("a", { href: url, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}

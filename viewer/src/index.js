@@ -1,0 +1,91 @@
+// What hosts use: `default.render` (anywidget), `mount` (any page), `unpack`. A page with #maskprism-scenes starts by itself.
+
+import { App } from "./app.js";
+import { oncePerFrame } from "./dom.js";
+import { unpack } from "./scene.js";
+
+export { unpack };
+
+/** @typedef {{ title: string, detail?: string, thumbnail?: string, open: () => Promise<ArrayBuffer> }} PackedSource */
+/** @typedef {Omit<import("./app.js").Options, "onOpen">} MountOptions */
+/** @typedef {import("./scene.js").Header} Header */
+/**
+ * The part of anywidget's model that is used here.
+ * @typedef {{ get(key: string): any, set(key: string, value: unknown): void, save_changes(): void,
+ *   on(event: string, act: () => void): void, off(event: string, act: () => void): void }} WidgetModel
+ */
+
+/**
+ * Shows one packed scene, or several of which one is open at a time.
+ * @param {HTMLElement} el @param {ArrayBuffer | PackedSource[]} scenes @param {MountOptions} options
+ * @returns {{ destroy: () => void, ready: Promise<void>, app: App }}
+ */
+export function mount(el, scenes, options = {}) {
+  const packed = scenes instanceof ArrayBuffer ? [{ title: "", open: async () => scenes }] : scenes;
+  const sources = packed.map((source) => ({ ...source, open: async () => unpack(await source.open()) }));
+  const app = new App(el, sources, { hash: true, ...options });
+  return { destroy: () => app.destroy(), ready: app.ready, app };
+}
+
+/** @param {{ model: WidgetModel, el: HTMLElement }} context */
+function render({ model, el }) {
+  /** @type {App | undefined} */
+  let app;
+  const state = () => app?.viewer?.state;
+
+  const send = oncePerFrame(() => {
+    const now = state();
+    if (!now) return;
+    model.set("selected", now.selected);
+    model.set("edits", Object.fromEntries([...now.edits].map(([i, row]) => [String(i), Array.from(row)])));
+    model.save_changes();
+  });
+  const takeSelected = () => state()?.select(model.get("selected"));
+  const takeEdits = () => {
+    const [now, given] = [state(), model.get("edits") ?? {}];
+    if (now && !sameEdits(now.edits, given)) now.replace(given);
+  };
+  const open = () => {
+    app?.destroy();
+    const source = { title: model.get("header").source, open: async () => ({ header: model.get("header"), buffer: model.get("buffer") }) };
+    app = new App(el, [source], {
+      hash: false,
+      onOpen: (viewer) => {
+        takeEdits();
+        takeSelected();
+        viewer.state.listen((change) => change.kind !== "pixel" && change.kind !== "look" && send());
+      },
+    });
+  };
+  const listeners = /** @type {const} */ ([["change:header", open], ["change:selected", takeSelected], ["change:edits", takeEdits]]);
+  for (const [event, act] of listeners) model.on(event, act);
+  open();
+  return () => {
+    for (const [event, act] of listeners) model.off(event, act);
+    send.cancel();
+    app?.destroy();
+  };
+}
+
+/** @param {Map<number, Float32Array>} edits @param {Record<string, ArrayLike<number>>} given */
+function sameEdits(edits, given) {
+  const keys = Object.keys(given);
+  return keys.length === edits.size && keys.every((key) => Array.from(edits.get(Number(key)) ?? []).join() === Array.from(given[key], Math.fround).join());
+}
+
+export default { render };
+
+/** The one-file page: an index as JSON, and every scene as base64 text in an element of its own. */
+function start() {
+  const index = document.getElementById("maskprism-scenes");
+  if (!index) return;
+  const { scenes, note } = JSON.parse(index.textContent ?? "");
+  const sources = scenes.map((/** @type {object} */ scene, /** @type {number} */ i) => ({
+    ...scene,
+    open: async () => Uint8Array.from(atob(document.getElementById(`maskprism-scene-${i}`)?.textContent ?? ""), (c) => c.charCodeAt(0)).buffer,
+  }));
+  const host = document.getElementById("maskprism");
+  if (host) mount(host, sources, { note });
+}
+
+if (typeof document !== "undefined") start();

@@ -1,0 +1,478 @@
+// The photograph with its masks: painting, and pointing at things.
+
+import { h, oncePerFrame, signed, style, svg } from "./dom.js";
+import { sizeOf } from "./geometry.js";
+import { Frame, mix, shift, side } from "./masks.js";
+import { abgr, ANCHORS, colourOf, limitOf, paint, rgb } from "./palette.js";
+
+/** @typedef {import("./scene.js").Scene} Scene */
+/** @typedef {import("./state.js").State} State */
+/** What there is to say about the mask as it is now. @typedef {{ area: number, gained: number, lost: number, iou: number, truthIou: number | null }} Measures */
+
+const HEAT = { logits: "logits", positive: "for the mask", negative: "against the mask" };
+const MOST_PIXELS = 3_000_000;
+const INK = abgr([34, 34, 34], 255);
+const OTHERS_FILL = 46;
+const OTHERS_EDGE = 190;
+
+/** Intersection over union from three counts; two empty masks agree. @param {number} both @param {number} a @param {number} b */
+export const iou = (both, a, b) => (a + b - both ? both / (a + b - both) : 1);
+
+export class Stage {
+  /** @param {Scene} scene @param {State} state @param {(measures: Measures) => void} report */
+  constructor(scene, state, report) {
+    this.scene = scene;
+    this.state = state;
+    this.report = report;
+    const [height, width] = scene.letterbox.image_hw;
+    const { rule } = scene;
+    // A mask of a very large photograph is shown as it is on the canvas, so that it can follow a slider.
+    this.frame = new Frame(scene.letterbox, rule, rule.size === "image" && height * width > MOST_PIXELS ? "canvas" : rule.size);
+    this.image = this.frame.size === "image" ? this.frame : new Frame(scene.letterbox, rule, "image");
+    this.logits = new Float32Array(scene.prototypes.cells);
+    this.sideSum = new Float32Array(scene.prototypes.cells);
+    this.inside = new Uint8Array(this.frame.width * this.frame.height);
+    this.original = new Uint8Array(this.inside.length);
+    this.originalArea = 0;
+    this.owners = new Int16Array(this.inside.length).fill(-1);
+    this.limit = 1;
+    /** @type {import("./masks.js").Window | null} */
+    this.painted = null;
+    this.truth = /** @type {Uint8Array | null} */ (null);
+    this.truthIou = /** @type {number | null} */ (null);
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.truthTimer = undefined;
+    /** @type {Omit<Measures, "truthIou">} */
+    this.measures = { area: 0, gained: 0, lost: 0, iou: 1 };
+    /** Whether `logits` are those of the weights, and what `original` was made for. */
+    this.fresh = false;
+    this.remembered = "";
+    this.ownersFresh = false;
+
+    const [photographHeight, photographWidth] = scene.header.photograph.size_hw;
+    this.photograph = h("canvas", { className: "photograph", width: photographWidth, height: photographHeight });
+    this.others = h("canvas", { className: "layer others", width: this.frame.width, height: this.frame.height });
+    this.mask = h("canvas", { className: "layer mask", width: this.frame.width, height: this.frame.height });
+    const [gridHeight, gridWidth] = scene.letterbox.grid_hw;
+    this.prototype = h("canvas", { className: "layer prototype", width: gridWidth, height: gridHeight, hidden: true });
+    for (const layer of [this.others, this.mask]) place(layer, scene, this.frame.size);
+    place(this.prototype, scene, "grid");
+    this.pixels = new ImageData(this.frame.width, this.frame.height);
+    this.colours = new Uint32Array(this.pixels.data.buffer);
+    const context = this.mask.getContext("2d");
+    if (!context) throw new Error("this browser cannot draw on a canvas");
+    this.context = context;
+    this.box = svg("rect", { class: "box" });
+    this.boxShadow = svg("rect", { class: "box shadow" });
+    this.cross = svg("g", { class: "cross" }, ...["shadow", ""].map((name) => svg("path", { class: name })));
+    this.captionText = h("span", {});
+    this.scale = h("i", { className: "scale" });
+    this.caption = h("div", { className: "caption", hidden: true }, this.captionText, this.scale);
+    this.element = h(
+      "div",
+      {
+        className: "stage",
+        tabIndex: 0,
+        role: "application",
+        "aria-roledescription": "photograph with masks",
+        "aria-label": `${scene.header.source || "Photograph"}, ${scene.instances.length} instances. Left and right arrow choose an instance; with Shift, arrow keys move the examined pixel.`,
+        onpointermove: (/** @type {PointerEvent} */ event) => event.pointerType === "mouse" && this.hover(event),
+        onpointerleave: () => this.hover(null),
+        onclick: (/** @type {MouseEvent} */ event) => this.click(event),
+        onkeydown: (/** @type {KeyboardEvent} */ event) => this.key(event),
+      },
+      this.photograph,
+      this.others,
+      this.mask,
+      this.prototype,
+      svg("svg", { class: "marks", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.boxShadow, this.box, this.cross),
+      this.caption,
+    );
+    style(this.element, { "--aspect": String(width / height) });
+    this.draw = oncePerFrame(() => this.repaint());
+    /** The pixel under the pointer, which is looked at instead of the chosen one. @type {import("./state.js").Pixel | null} */
+    this.hovered = null;
+    state.listen((change) => this.changed(change));
+  }
+
+  /** Draws the photograph and all masks. */
+  async open() {
+    const { header } = this.scene;
+    const bitmap = await createImageBitmap(new Blob([this.scene.bytes(header.photograph)], { type: header.photograph.type }));
+    this.photograph.getContext("2d")?.drawImage(bitmap, 0, 0);
+    this.choose();
+  }
+
+  /** @param {import("./state.js").Change} change */
+  changed(change) {
+    if (change.kind === "coefficient") {
+      if (this.fresh && !this.state.before) shift(this.logits, change.delta * this.scene.factor(this.state.selected), change.k, this.scene.prototypes);
+    } else if (change.kind !== "pixel") this.fresh = false;
+    if (change.kind === "coefficient" || change.kind === "coefficients") this.ownersFresh = false;
+    if (change.kind === "selected") this.choose();
+    else if (change.kind === "pixel") this.mark();
+    else this.draw();
+  }
+
+  /** Prepares for the chosen instance: what it was, where it is, what the truth is. */
+  choose() {
+    const { selected } = this.state;
+    this.paintOthers();
+    this.hide(this.boxShadow, selected < 0);
+    this.hide(this.box, selected < 0);
+    this.truth = selected < 0 ? null : this.scene.truth(selected);
+    this.truthIou = null;
+    this.fresh = false;
+    if (selected >= 0) {
+      const [x1, y1, x2, y2] = this.scene.instances[selected].box;
+      for (const mark of [this.box, this.boxShadow]) {
+        for (const [name, value] of Object.entries({ x: x1, y: y1, width: Math.max(x2 - x1, 0), height: Math.max(y2 - y1, 0) })) mark.setAttribute(name, String(value));
+      }
+      style(this.element, { "--chosen": `#${colourOf(selected)}` });
+    }
+    this.colours.fill(0);
+    this.inside.fill(0);
+    this.context.clearRect(0, 0, this.frame.width, this.frame.height);
+    this.painted = null;
+    this.mark();
+    this.draw();
+  }
+
+  /** @param {Element} element @param {boolean} hidden */
+  hide(element, hidden) {
+    element.classList.toggle("hidden", hidden);
+  }
+
+  /** The crop that is on, or none. @param {Frame} frame */
+  cropOf(frame = this.frame) {
+    return this.state.crop ? frame.crop : "none";
+  }
+
+  /** Everything anew: product, decode, colours. Nothing is kept from the frame before but what is incremental. */
+  repaint() {
+    const { state, scene, frame } = this;
+    const { selected } = state;
+    if (selected < 0) return;
+    const weights = scene.weights(selected, state.before ? state.original[selected] : state.coefficients());
+    const box = scene.instances[selected].canvas_box;
+    this.remember(box);
+    if (!this.fresh) {
+      mix(weights, scene.prototypes, this.logits);
+      this.fresh = true;
+    }
+    const patch = frame.decode(this.logits, box, this.cropOf());
+    this.measures = this.measure(patch);
+    if (state.view === "mask") {
+      this.fill(patch);
+    } else {
+      const shown = state.view === "logits" ? this.logits : this.sideSum;
+      if (state.view !== "logits") side(weights, scene.prototypes, state.view === "positive" ? 1 : -1, this.sideSum);
+      const heat = frame.decode(shown, box, this.cropOf(), false);
+      this.heat(heat);
+    }
+    if (this.prototype.hidden) this.describe(state.view === "mask" ? null : HEAT[state.view], this.limit, "contribution");
+    style(this.mask, { opacity: state.view === "mask" ? "1" : String(Math.min(1, 0.3 + state.opacity)) });
+    this.put(patch);
+    this.measureTruth();
+    this.report({ ...this.measures, truthIou: this.truthIou });
+    this.mark();
+  }
+
+  /** The mask before all edits, under the crop that is on. @param {number[]} box */
+  remember(box) {
+    const { scene, state, frame } = this;
+    const key = `${state.selected} ${state.crop}`;
+    if (key === this.remembered) return;
+    this.remembered = key;
+    this.fresh = false;
+    mix(scene.weights(state.selected, state.original[state.selected]), scene.prototypes, this.logits);
+    const patch = frame.decode(this.logits, box, this.cropOf());
+    this.original.fill(0);
+    this.originalArea = 0;
+    eachInside(patch, scene.rule.threshold, frame.width, (i) => {
+      this.original[i] = 1;
+      this.originalArea += 1;
+    });
+    this.limit = limitOf(frame.decode(this.logits, box, frame.crop, false).values);
+  }
+
+  /** Which pixels are inside, and how that compares with the original. @param {import("./masks.js").Patch} patch */
+  measure({ rows, columns, values }) {
+    const { inside, original, frame } = this;
+    const { threshold } = this.scene.rule;
+    if (this.painted && !equalWindows(this.painted, { rows, columns })) inside.fill(0);
+    const width = columns[1] - columns[0];
+    let [area, both] = [0, 0];
+    for (let r = rows[0]; r < rows[1]; r++) {
+      const from = (r - rows[0]) * width;
+      const at = r * frame.width + columns[0];
+      for (let j = 0; j < width; j++) {
+        const is = values[from + j] > threshold ? 1 : 0;
+        inside[at + j] = is;
+        area += is;
+        both += is & original[at + j];
+      }
+    }
+    return { area, gained: area - both, lost: this.originalArea - both, iou: iou(both, area, this.originalArea) };
+  }
+
+  /** The mask in the colour of its instance; pixels that an edit took away stay as a pale shadow. @param {import("./masks.js").Window} window */
+  fill({ rows, columns }) {
+    const { inside, original, colours, frame } = this;
+    const colour = rgb(colourOf(this.state.selected));
+    const full = abgr(colour, Math.round(this.state.opacity * 255));
+    const edge = abgr(colour, 255);
+    const lost = abgr([255, 255, 255], 80);
+    const lostEdge = abgr([255, 255, 255], 230);
+    const { width } = frame;
+    for (let r = rows[0]; r < rows[1]; r++) {
+      for (let i = r * width + columns[0], stop = r * width + columns[1]; i < stop; i++) {
+        if (inside[i]) colours[i] = this.isEdge(inside, i, r) ? edge : full;
+        else colours[i] = original[i] ? (this.isEdge(original, i, r) ? lostEdge : lost) : 0;
+      }
+    }
+  }
+
+  /** @param {import("./masks.js").Patch} patch */
+  heat({ rows, columns, values }) {
+    const { colours, frame, inside } = this;
+    const width = columns[1] - columns[0];
+    const line = new Uint32Array(width);
+    for (let r = rows[0]; r < rows[1]; r++) {
+      const at = r * frame.width + columns[0];
+      paint(values.subarray((r - rows[0]) * width, (r - rows[0] + 1) * width), this.limit, "contribution", line);
+      for (let j = 0; j < width; j++) colours[at + j] = inside[at + j] && this.isEdge(inside, at + j, r) ? INK : line[j];
+    }
+  }
+
+  /** Whether a pixel of a mask has a neighbour outside of it. @param {Uint8Array} mask @param {number} i @param {number} r */
+  isEdge(mask, i, r) {
+    const { width, height } = this.frame;
+    const c = i - r * width;
+    return !(c > 0 && mask[i - 1] && c < width - 1 && mask[i + 1] && r > 0 && mask[i - width] && r < height - 1 && mask[i + width]);
+  }
+
+  /** @param {import("./masks.js").Window} window */
+  put({ rows, columns }) {
+    if (this.painted && !equalWindows(this.painted, { rows, columns })) {
+      this.context.clearRect(0, 0, this.frame.width, this.frame.height);
+    }
+    this.painted = { rows, columns };
+    this.context.putImageData(this.pixels, 0, 0, columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0]);
+  }
+
+  /** IoU with the ground truth, at the photograph's size: at once where that is small, else when there is time. */
+  measureTruth() {
+    clearTimeout(this.truthTimer);
+    if (!this.truth) return;
+    const [height, width] = this.scene.letterbox.image_hw;
+    if (height * width <= 500_000) this.compareTruth();
+    else {
+      this.truthTimer = setTimeout(() => {
+        this.compareTruth();
+        this.report({ ...this.measures, truthIou: this.truthIou });
+      }, 120);
+    }
+  }
+
+  compareTruth() {
+    const { truth, image, scene } = this;
+    const { selected } = this.state;
+    if (!truth || selected < 0) return;
+    const patch = image.decode(this.logits, scene.instances[selected].canvas_box, this.cropOf(image));
+    let [area, both] = [0, 0];
+    eachInside(patch, scene.rule.threshold, image.width, (i) => {
+      area += 1;
+      both += truth[i];
+    });
+    this.truthIou = iou(both, area, scene.instances[selected].truth?.area ?? 0);
+  }
+
+  /** The masks of all other instances, smaller ones above larger ones. */
+  paintOthers() {
+    if (!this.ownersFresh) this.findOwners();
+    const pixels = new ImageData(this.frame.width, this.frame.height);
+    const colours = new Uint32Array(pixels.data.buffer);
+    const { owners } = this;
+    const { width } = this.frame;
+    for (let i = 0; i < owners.length; i++) {
+      const owner = owners[i];
+      if (owner < 0 || owner === this.state.selected) continue;
+      const edge = owners[i - 1] !== owner || owners[i + 1] !== owner || owners[i - width] !== owner || owners[i + width] !== owner;
+      colours[i] = abgr(rgb(colourOf(owner)), edge ? OTHERS_EDGE : OTHERS_FILL);
+    }
+    this.others.getContext("2d")?.putImageData(pixels, 0, 0);
+  }
+
+  /** Per pixel the instance that a click on it means: the smallest whose mask holds it. */
+  findOwners() {
+    const { scene, frame, owners, state } = this;
+    owners.fill(-1);
+    const masks = scene.instances.map((instance, i) => {
+      mix(scene.weights(i, state.coefficients(i)), scene.prototypes, this.logits);
+      /** @type {number[]} */
+      const held = [];
+      eachInside(frame.decode(this.logits, instance.canvas_box), scene.rule.threshold, frame.width, (at) => held.push(at));
+      return { i, held };
+    });
+    masks.sort((a, b) => b.held.length - a.held.length);
+    for (const { i, held } of masks) for (const at of held) owners[at] = i;
+    this.ownersFresh = true;
+    this.fresh = false;
+  }
+
+  /** A pixel of the photograph in the frame of the masks. @param {import("./state.js").Pixel} pixel @returns {{ x: number, y: number }} */
+  toFrame({ x, y }) {
+    const { letterbox } = this.scene;
+    if (this.frame.size === "image") return { x, y };
+    const [h2, w2] = sizeOf(letterbox, this.frame.size);
+    const at = (/** @type {number} */ v, /** @type {number} */ axis) => {
+      const canvas = ((v + 0.5) * letterbox.content_hw[axis]) / letterbox.image_hw[axis] + letterbox.offset_yx[axis];
+      return Math.floor((canvas * [h2, w2][axis]) / letterbox.canvas_hw[axis]);
+    };
+    return { x: Math.min(at(x, 1), w2 - 1), y: Math.min(at(y, 0), h2 - 1) };
+  }
+
+  /** @param {MouseEvent} event @returns {import("./state.js").Pixel} */
+  pixelAt(event) {
+    const area = this.element.getBoundingClientRect();
+    const [height, width] = this.scene.letterbox.image_hw;
+    const at = (/** @type {number} */ share, /** @type {number} */ length) => Math.min(Math.max(Math.floor(share * length), 0), length - 1);
+    return { x: at((event.clientX - area.left) / area.width, width), y: at((event.clientY - area.top) / area.height, height) };
+  }
+
+  /** @param {PointerEvent | null} event */
+  hover(event) {
+    this.hovered = event ? this.pixelAt(event) : null;
+    this.state.tell({ kind: "pixel" });
+  }
+
+  /** A click on another instance chooses it; any other click keeps the pixel. @param {MouseEvent} event */
+  click(event) {
+    const pixel = this.pixelAt(event);
+    const { x, y } = this.toFrame(pixel);
+    const at = y * this.frame.width + x;
+    const owner = this.owners[at];
+    if (owner >= 0 && owner !== this.state.selected && !this.inside[at]) this.state.select(owner);
+    this.state.point(pixel);
+  }
+
+  /** @param {KeyboardEvent} event */
+  key(event) {
+    const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [0, 0];
+    if (!(dx || dy) || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    if (event.shiftKey) {
+      const [height, width] = this.scene.letterbox.image_hw;
+      const stride = Math.max(1, Math.round(Math.max(height, width) / 160));
+      const { x, y } = this.state.pixel ?? this.strongest();
+      this.state.point({ x: Math.min(Math.max(x + dx * stride, 0), width - 1), y: Math.min(Math.max(y + dy * stride, 0), height - 1) });
+    } else {
+      const count = this.scene.instances.length;
+      if (count) this.state.select((this.state.selected + dx + dy + count) % count);
+    }
+  }
+
+  /** The pixel that is looked at: under the pointer, chosen, or the most certain one of the mask. */
+  get looked() {
+    return this.hovered ?? this.state.pixel ?? this.strongest();
+  }
+
+  /** The middle of the cell of the grid with the largest logit inside the box, in photograph pixels. @returns {import("./state.js").Pixel} */
+  strongest() {
+    const { letterbox, instances, prototypes } = this.scene;
+    const [height, width] = letterbox.image_hw;
+    const { selected } = this.state;
+    if (selected < 0) return { x: width >> 1, y: height >> 1 };
+    const box = instances[selected].box;
+    const logits = new Float32Array(prototypes.cells);
+    mix(this.scene.weights(selected, this.state.original[selected]), prototypes, logits);
+    let best = { x: Math.floor((box[0] + box[2]) / 2), y: Math.floor((box[1] + box[3]) / 2), logit: -Infinity };
+    const [gridHeight, gridWidth] = letterbox.grid_hw;
+    const toImage = (/** @type {number} */ cell, /** @type {number} */ axis, /** @type {number} */ cells) =>
+      Math.floor(((((cell + 0.5) * letterbox.canvas_hw[axis]) / cells - letterbox.offset_yx[axis]) * letterbox.image_hw[axis]) / letterbox.content_hw[axis]);
+    for (let i = 0; i < logits.length; i++) {
+      if (logits[i] <= best.logit) continue;
+      const [x, y] = [toImage(i % gridWidth, 1, gridWidth), toImage(Math.floor(i / gridWidth), 0, gridHeight)];
+      if (x >= box[0] && x < box[2] && y >= box[1] && y < box[3]) best = { x, y, logit: logits[i] };
+    }
+    return { x: Math.min(Math.max(best.x, 0), width - 1), y: Math.min(Math.max(best.y, 0), height - 1) };
+  }
+
+  /** The cross at the pixel. */
+  mark() {
+    const { x, y } = this.looked;
+    const [height, width] = this.scene.letterbox.image_hw;
+    const arm = Math.max(height, width) / 60;
+    const [cx, cy] = [x + 0.5, y + 0.5];
+    const path = `M${cx - arm} ${cy}H${cx - arm / 3}M${cx + arm / 3} ${cy}H${cx + arm}M${cx} ${cy - arm}V${cy - arm / 3}M${cx} ${cy + arm / 3}V${cy + arm}`;
+    for (const one of this.cross.children) one.setAttribute("d", path);
+  }
+
+  /** Shows a prototype large over the photograph, or hides it. @param {number | null} k */
+  showPrototype(k) {
+    this.prototype.hidden = k === null;
+    if (k === null) return this.describe(this.state.view === "mask" ? null : HEAT[this.state.view], this.limit, "contribution");
+    const { cells, values } = this.scene.prototypes;
+    const shown = values.subarray(k * cells, (k + 1) * cells);
+    const pixels = new ImageData(this.prototype.width, this.prototype.height);
+    paint(shown, limitOf(shown), "prototype", new Uint32Array(pixels.data.buffer));
+    this.prototype.getContext("2d")?.putImageData(pixels, 0, 0);
+    return this.describe(`prototype ${k}`, limitOf(shown), "prototype");
+  }
+
+  /** Says what is shown over the photograph, with its scale; null for the mask. @param {string | null} text @param {number} limit @param {import("./palette.js").MapName} map */
+  describe(text, limit, map) {
+    this.caption.hidden = text === null;
+    if (text === null) return;
+    this.captionText.textContent = text;
+    this.scale.dataset.low = signed(-limit, 1);
+    this.scale.dataset.high = signed(limit, 1);
+    style(this.scale, { "--colours": ANCHORS[map].split(" ").map((colour) => `#${colour}`).join(", ") });
+  }
+
+  /** The photograph with its masks as a PNG of the shown size. @returns {Promise<Blob>} */
+  async png() {
+    this.repaint();
+    const { width, height } = this.photograph;
+    const canvas = h("canvas", { width, height });
+    const context = canvas.getContext("2d");
+    if (!context) throw new Error("this browser cannot draw on a canvas");
+    context.drawImage(this.photograph, 0, 0);
+    const { letterbox } = this.scene;
+    const whole = this.frame.size === "image";
+    const [sy, sx] = whole ? [1, 1] : [0, 1].map((i) => sizeOf(letterbox, this.frame.size)[i] / letterbox.canvas_hw[i]);
+    const [top, left] = whole ? [0, 0] : [letterbox.offset_yx[0] * sy, letterbox.offset_yx[1] * sx];
+    const [rows, columns] = whole ? [this.frame.height, this.frame.width] : [letterbox.content_hw[0] * sy, letterbox.content_hw[1] * sx];
+    for (const layer of [this.others, this.mask]) {
+      context.globalAlpha = Number(layer.style.opacity || 1);
+      context.drawImage(layer, left, top, columns, rows, 0, 0, width, height);
+    }
+    return new Promise((resolve, reject) => canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the picture could not be made"))), "image/png"));
+  }
+
+  /** Ends all that is still to come. */
+  close() {
+    this.draw.cancel();
+    clearTimeout(this.truthTimer);
+  }
+}
+
+/** @param {import("./masks.js").Patch} patch @param {number} threshold @param {number} width @param {(at: number) => void} visit */
+function eachInside({ rows, columns, values }, threshold, width, visit) {
+  const across = columns[1] - columns[0];
+  for (let i = 0; i < values.length; i++) {
+    if (values[i] > threshold) visit((rows[0] + Math.floor(i / across)) * width + columns[0] + (i % across));
+  }
+}
+
+/** @param {import("./masks.js").Window} a @param {import("./masks.js").Window} b */
+function equalWindows(a, b) {
+  return a.rows[0] === b.rows[0] && a.rows[1] === b.rows[1] && a.columns[0] === b.columns[0] && a.columns[1] === b.columns[1];
+}
+
+/** Lays a picture of a frame over the photograph; what is padding lies outside of it. @param {HTMLElement} layer @param {Scene} scene @param {import("./geometry.js").Size} size */
+function place(layer, { letterbox: { canvas_hw, content_hw, offset_yx } }, size) {
+  const [top, left, height, width] = size === "image" ? [0, 0, 1, 1] : [-offset_yx[0] / content_hw[0], -offset_yx[1] / content_hw[1], canvas_hw[0] / content_hw[0], canvas_hw[1] / content_hw[1]];
+  style(layer, { top: `${100 * top}%`, left: `${100 * left}%`, width: `${100 * width}%`, height: `${100 * height}%` });
+}

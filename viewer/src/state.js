@@ -1,0 +1,208 @@
+// What the reader has done: chosen, edited, undone. No pixels here, and nothing of the page.
+
+/** @typedef {"mask" | "logits" | "positive" | "negative"} View */
+/** @typedef {"effect" | "index"} Order */
+/** @typedef {{ x: number, y: number }} Pixel */
+/** @typedef {{ before: Float32Array, after: Float32Array, instance: number, key: string, at: number }} Step */
+/** What changed: one coefficient by a difference, all of them, the choice, the pixel, or how it is shown. */
+/** @typedef {{ kind: "coefficient", k: number, delta: number } | { kind: "coefficients" | "selected" | "pixel" | "look" }} Change */
+
+export const VIEWS = /** @type {const} */ (["mask", "logits", "positive", "negative"]);
+const MERGE_MS = 800;
+
+/** The state of one scene, given the original coefficients of its instances. */
+export class State {
+  /** @param {ArrayLike<number>[]} coefficients */
+  constructor(coefficients) {
+    this.original = coefficients.map((row) => Float32Array.from(row));
+    /** @type {Map<number, Float32Array>} */
+    this.edits = new Map();
+    this.selected = coefficients.length ? 0 : -1;
+    /** @type {Pixel | null} */
+    this.pixel = null;
+    /** @type {View} */
+    this.view = "mask";
+    this.crop = true;
+    this.before = false;
+    this.opacity = 0.5;
+    /** @type {Order} */
+    this.order = "effect";
+    /** @type {"prototype" | "term"} */
+    this.thumbnails = "prototype";
+    /** @type {Step[]} */
+    this.done = [];
+    /** @type {Step[]} */
+    this.undone = [];
+    /** @type {((change: Change) => void)[]} */
+    this.listeners = [];
+    /** @type {Float32Array | null} */
+    this.start = null;
+  }
+
+  /** @param {(change: Change) => void} listener */
+  listen(listener) {
+    this.listeners.push(listener);
+  }
+
+  /** @param {Change} change */
+  tell(change) {
+    for (const listener of this.listeners) listener(change);
+  }
+
+  /** The coefficients of an instance as they are now. */
+  coefficients(instance = this.selected) {
+    return this.edits.get(instance) ?? this.original[instance] ?? new Float32Array(0);
+  }
+
+  /** Moves a coefficient of the chosen instance; `commit` ends the move. @param {number} k @param {number} value */
+  move(k, value) {
+    const { selected } = this;
+    if (selected < 0) return;
+    const now = this.coefficients();
+    this.start ??= now.slice();
+    const moved = now.slice();
+    moved[k] = value;
+    this.keep(selected, moved);
+    this.tell({ kind: "coefficient", k, delta: moved[k] - now[k] });
+  }
+
+  /** Ends a change; changes of the same key in quick succession are undone together. @param {string} key */
+  commit(key = "") {
+    const before = this.start;
+    this.start = null;
+    if (!before || same(before, this.coefficients())) return;
+    const at = Date.now();
+    const last = this.done.at(-1);
+    if (key && last && last.key === key && last.instance === this.selected && at - last.at < MERGE_MS) {
+      Object.assign(last, { after: this.coefficients().slice(), at });
+    } else {
+      this.done.push({ before, after: this.coefficients().slice(), instance: this.selected, key, at });
+    }
+    this.undone = [];
+    this.tell({ kind: "coefficients" });
+  }
+
+  /** @param {number} k @param {number} value @param {string} key */
+  set(k, value, key = "") {
+    this.move(k, value);
+    this.commit(key);
+  }
+
+  /** @param {ArrayLike<number>} coefficients */
+  setAll(coefficients) {
+    if (this.selected < 0) return;
+    this.start ??= this.coefficients().slice();
+    this.keep(this.selected, Float32Array.from(coefficients));
+    this.commit();
+  }
+
+  /** Keeps these prototypes of the original and zeroes the others. @param {Iterable<number>} kept */
+  only(kept) {
+    const chosen = new Set(kept);
+    this.setAll(this.original[this.selected]?.map((value, k) => (chosen.has(k) ? value : 0)) ?? []);
+  }
+
+  /** @param {number} instance @param {Float32Array} coefficients */
+  keep(instance, coefficients) {
+    if (same(coefficients, this.original[instance])) this.edits.delete(instance);
+    else this.edits.set(instance, coefficients);
+  }
+
+  undo() {
+    this.step(this.done, this.undone, "before");
+  }
+
+  redo() {
+    this.step(this.undone, this.done, "after");
+  }
+
+  /** @param {Step[]} from @param {Step[]} to @param {"before" | "after"} which */
+  step(from, to, which) {
+    const step = from.pop();
+    if (!step) return;
+    to.push(step);
+    this.keep(step.instance, step[which].slice());
+    if (step.instance !== this.selected) this.select(step.instance);
+    this.tell({ kind: "coefficients" });
+  }
+
+  /** @param {number} instance */
+  select(instance) {
+    if (instance === this.selected || !this.original[instance]) return;
+    this.commit();
+    this.selected = instance;
+    this.tell({ kind: "selected" });
+  }
+
+  /** @param {Pixel | null} pixel */
+  point(pixel) {
+    this.pixel = pixel;
+    this.tell({ kind: "pixel" });
+  }
+
+  /** @param {Partial<Pick<State, "view" | "crop" | "before" | "opacity" | "order" | "thumbnails">>} settings */
+  look(settings) {
+    Object.assign(this, settings);
+    this.tell({ kind: "look" });
+  }
+
+  /** Takes edits from elsewhere: instance to all of its coefficients. @param {Record<string, ArrayLike<number>>} edits */
+  replace(edits) {
+    this.edits.clear();
+    for (const [key, row] of Object.entries(edits)) {
+      const instance = Number(key);
+      const values = Float32Array.from(row);
+      if (this.original[instance]?.length === values.length && values.every(Number.isFinite)) this.keep(instance, values);
+    }
+    this.tell({ kind: "coefficients" });
+  }
+
+  /** Everything that a link or file must hold, as short text: "i=2&view=logits&e2=7:0,9:-1.25". @returns {URLSearchParams} */
+  save() {
+    const saved = new URLSearchParams();
+    if (this.selected > 0) saved.set("i", String(this.selected));
+    if (this.view !== "mask") saved.set("view", this.view);
+    if (!this.crop) saved.set("crop", "off");
+    if (this.pixel) saved.set("pixel", `${this.pixel.x},${this.pixel.y}`);
+    for (const [instance, row] of this.edits) {
+      const changed = Array.from(row, (value, k) => (value === this.original[instance][k] ? "" : `${k}:${shortest(value)}`));
+      saved.set(`e${instance}`, changed.filter(Boolean).join(","));
+    }
+    return saved;
+  }
+
+  /** What `save` gave; whatever does not fit this scene is left out. @param {URLSearchParams} saved */
+  restore(saved) {
+    this.edits.clear();
+    for (const [name, text] of saved) {
+      const instance = /^e\d+$/.test(name) ? Number(name.slice(1)) : -1;
+      if (!this.original[instance]) continue;
+      const row = this.original[instance].slice();
+      for (const part of text.split(",")) {
+        const [k, value] = part.split(":").map(Number);
+        if (k in row && Number.isFinite(value)) row[k] = value;
+      }
+      this.keep(instance, row);
+    }
+    const selected = Number(saved.get("i") ?? 0);
+    if (this.original[selected]) this.selected = selected;
+    this.view = VIEWS.find((view) => view === saved.get("view")) ?? "mask";
+    this.crop = saved.get("crop") !== "off";
+    const [x, y] = (saved.get("pixel") ?? "").split(",").map(Number);
+    if (Number.isInteger(x) && Number.isInteger(y)) this.pixel = { x, y };
+  }
+}
+
+/** The shortest decimal that is the same 32-bit number. @param {number} value */
+export function shortest(value) {
+  for (let digits = 1; digits < 9; digits++) {
+    const text = Number(value.toPrecision(digits));
+    if (Math.fround(text) === value) return String(text);
+  }
+  return String(Number(value.toPrecision(9)));
+}
+
+/** @param {ArrayLike<number>} a @param {ArrayLike<number>} b */
+function same(a, b) {
+  return a.length === b.length && Array.prototype.every.call(a, (value, i) => value === b[i]);
+}

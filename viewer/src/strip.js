@@ -1,0 +1,177 @@
+// The prototypes: of each a thumbnail, the weight as a signed bar, and a slider.
+
+import { h, signed, style } from "./dom.js";
+import { descending, effects } from "./masks.js";
+import { limitOf, paint } from "./palette.js";
+
+/** @typedef {import("./scene.js").Scene} Scene */
+/** @typedef {import("./state.js").State} State */
+/** @typedef {{ element: HTMLLIElement, canvas: HTMLCanvasElement, thumb: HTMLButtonElement, slider: HTMLInputElement, value: HTMLOutputElement }} Card */
+
+const STEPS = 100;
+
+export class Strip {
+  /** @param {Scene} scene @param {State} state @param {(k: number | null) => void} showLarge */
+  constructor(scene, state, showLarge) {
+    this.scene = scene;
+    this.state = state;
+    this.showLarge = showLarge;
+    this.range = 1;
+    this.cards = Array.from({ length: scene.k }, (_, k) => this.card(k));
+    this.element = h("ul", { className: "strip", "aria-label": "Prototypes" }, ...this.cards.map((card) => card.element));
+    const { grid_hw, canvas_hw, content_hw, offset_yx } = scene.letterbox;
+    /** What of the grid is photograph and not padding, as [first, stop]. */
+    this.shown = [0, 1].map((axis) => {
+      const scale = grid_hw[axis] / canvas_hw[axis];
+      const first = Math.min(Math.floor(offset_yx[axis] * scale), grid_hw[axis] - 1);
+      return [first, Math.max(first + 1, Math.ceil((offset_yx[axis] + content_hw[axis]) * scale))];
+    });
+    this.limits = this.cards.map((_, k) => limitOf(this.prototype(k)));
+    state.listen((change) => this.changed(change));
+    this.update();
+    this.reorder();
+    this.paintAll();
+  }
+
+  /** @param {number} k @returns {Card} */
+  card(k) {
+    const { state } = this;
+    const drop = () => state.set(k, 0);
+    const reset = () => state.set(k, state.original[state.selected]?.[k] ?? 0);
+    const show = () => this.showLarge(k);
+    const hide = () => this.showLarge(null);
+    const canvas = h("canvas", { width: 1, height: 1 });
+    const thumb = h(
+      "button",
+      {
+        type: "button",
+        className: "thumb",
+        title: "Click drops this prototype, double click resets it",
+        "aria-label": `Drop prototype ${k}; double click or R resets it`,
+        onclick: drop,
+        ondblclick: reset,
+        onpointerenter: show,
+        onpointerleave: hide,
+        onfocus: () => thumb.matches(":focus-visible") && show(),
+        onblur: hide,
+      },
+      canvas,
+    );
+    const slider = h("input", {
+      type: "range",
+      className: "slider",
+      step: "any",
+      "aria-label": `Coefficient of prototype ${k}`,
+      oninput: () => state.move(k, slider.valueAsNumber),
+      onchange: () => state.commit(),
+    });
+    const value = h("output", { className: "value" });
+    const keys = (/** @type {KeyboardEvent} */ event) => {
+      if (event.altKey || event.ctrlKey || event.metaKey) return;
+      const now = state.coefficients()[k];
+      const step = (this.range / STEPS) * (event.shiftKey ? 10 : 1);
+      /** @type {Record<string, number>} */
+      const targets = { ArrowLeft: now - step, ArrowDown: now - step, ArrowRight: now + step, ArrowUp: now + step, PageDown: now - 10 * step, PageUp: now + 10 * step, Home: -this.range, End: this.range, Delete: 0, Backspace: 0 };
+      if (event.key.toLowerCase() === "r") reset();
+      else if (event.key in targets && (event.target === slider || targets[event.key] === 0)) state.set(k, Math.min(Math.max(targets[event.key], -this.range), this.range), `k${k}`);
+      else return;
+      event.preventDefault();
+    };
+    const element = h("li", { className: "card", onkeydown: keys }, thumb, h("div", { className: "label" }, h("span", { className: "index" }, String(k)), value), slider);
+    element.dataset.k = String(k);
+    return { element, canvas, thumb, slider, value };
+  }
+
+  /** @param {number} k */
+  prototype(k) {
+    const { cells, values } = this.scene.prototypes;
+    return values.subarray(k * cells, (k + 1) * cells);
+  }
+
+  /** @param {import("./state.js").Change} change */
+  changed(change) {
+    if (change.kind === "pixel") return;
+    if (change.kind === "coefficient") {
+      this.updateCard(change.k);
+      if (this.state.thumbnails === "term") this.paintThumbnail(change.k);
+      return;
+    }
+    this.update();
+    if (change.kind === "selected" || change.kind === "look") this.reorder();
+    if (change.kind === "look" || this.state.thumbnails === "term") this.paintAll();
+  }
+
+  /** All sliders, over a range that holds every coefficient of the scene. */
+  update() {
+    const { state } = this;
+    const all = [...state.original, ...state.edits.values()];
+    const largest = all.reduce((most, row) => row.reduce((m, value) => Math.max(m, Math.abs(value)), most), 0);
+    this.range = Math.max(0.1, Math.ceil(largest * 12) / 10);
+    for (let k = 0; k < this.cards.length; k++) this.updateCard(k);
+  }
+
+  /** @param {number} k */
+  updateCard(k) {
+    const { slider, value, element } = this.cards[k];
+    const { state, range } = this;
+    const now = state.coefficients()[k] ?? 0;
+    const original = state.original[state.selected]?.[k] ?? 0;
+    slider.min = String(-range);
+    slider.max = String(range);
+    if (slider.valueAsNumber !== now) slider.valueAsNumber = now;
+    slider.disabled = state.selected < 0;
+    const text = signed(now);
+    slider.setAttribute("aria-valuetext", now === original ? text : `${text}, originally ${signed(original)}`);
+    value.textContent = text;
+    element.classList.toggle("edited", now !== original);
+    element.classList.toggle("dropped", now === 0);
+    element.classList.toggle("negative", now < 0);
+    style(slider, { "--at": String((now + range) / (2 * range)), "--was": String((original + range) / (2 * range)) });
+  }
+
+  /** By effect of the original, so that cards stay where they are while a slider moves; or by index. */
+  ranking() {
+    const { scene, state } = this;
+    if (state.selected < 0) return this.cards.map((_, k) => k);
+    const weights = scene.weights(state.selected, state.original[state.selected]);
+    return descending(effects(weights, scene.prototypes, scene.letterbox, scene.instances[state.selected].canvas_box));
+  }
+
+  reorder() {
+    const order = this.state.order === "effect" ? this.ranking() : this.cards.map((_, k) => k);
+    const elements = order.map((k) => this.cards[k].element);
+    if (elements.some((element, i) => element !== this.element.children[i])) this.element.replaceChildren(...elements);
+  }
+
+  paintAll() {
+    for (let k = 0; k < this.cards.length; k++) this.paintThumbnail(k);
+  }
+
+  /** The prototype, each on its own scale; or weight times prototype, all on one. @param {number} k */
+  paintThumbnail(k) {
+    const { canvas } = this.cards[k];
+    const { state, scene } = this;
+    const [[top, bottom], [left, right]] = this.shown;
+    const gridWidth = scene.letterbox.grid_hw[1];
+    if (canvas.width !== right - left) canvas.width = right - left;
+    if (canvas.height !== bottom - top) canvas.height = bottom - top;
+    const terms = state.thumbnails === "term" && state.selected >= 0;
+    const factor = terms ? scene.factor(state.selected) * state.coefficients()[k] : 1;
+    const limit = terms ? this.termLimit() : this.limits[k];
+    const pixels = new ImageData(right - left, bottom - top);
+    const colours = new Uint32Array(pixels.data.buffer);
+    const values = this.prototype(k);
+    for (let r = top; r < bottom; r++) {
+      const line = Float32Array.from(values.subarray(r * gridWidth + left, r * gridWidth + right), (value) => value * factor);
+      paint(line, limit, terms ? "contribution" : "prototype", colours.subarray((r - top) * (right - left), (r - top + 1) * (right - left)));
+    }
+    canvas.getContext("2d")?.putImageData(pixels, 0, 0);
+  }
+
+  /** The end of the colour map that all terms of the original share. */
+  termLimit() {
+    const original = this.state.original[this.state.selected];
+    const factor = this.scene.factor(this.state.selected);
+    return this.limits.reduce((most, limit, k) => Math.max(most, Math.abs(limit * original[k] * factor)), 0) || 1;
+  }
+}

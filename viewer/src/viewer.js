@@ -1,0 +1,293 @@
+// The whole of one scene on the page: photograph, controls, prototypes, pixel.
+
+import { download, grouped, h, icon, style } from "./dom.js";
+import { descending, effects } from "./masks.js";
+import { colourOf } from "./palette.js";
+import { Stage } from "./stage.js";
+import { shortest } from "./state.js";
+import { Strip } from "./strip.js";
+import { Waterfall } from "./waterfall.js";
+
+/** @typedef {import("./scene.js").Scene} Scene */
+/** @typedef {import("./state.js").State} State */
+/** @typedef {import("./state.js").View} View */
+
+/** @type {[View, string, string][]} */
+const VIEWS = [
+  ["mask", "Mask", "Where the sum is above the threshold, inside the box"],
+  ["logits", "Logits", "The weighted sum itself: red speaks for the mask, blue against it"],
+  ["positive", "For", "All that speaks for the mask: the sum of the positive parts"],
+  ["negative", "Against", "All that speaks against it: the sum of the negative parts"],
+];
+
+let ids = 0;
+
+/** One scene with its controls. */
+export class Viewer {
+  /** @param {Scene} scene @param {State} state */
+  constructor(scene, state) {
+    this.scene = scene;
+    this.state = state;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.silence = undefined;
+    this.id = `maskprism-${(ids += 1)}`;
+    this.status = h("p", { className: "status", role: "status" });
+    /** @type {(() => void)[]} */
+    this.updates = [];
+    this.stage = new Stage(scene, this.state, (measures) => this.showMeasures(measures));
+    this.strip = new Strip(scene, this.state, (k) => this.stage.showPrototype(k));
+    this.waterfall = new Waterfall(this.stage);
+    this.measures = this.measureFields();
+    this.element = h(
+      "div",
+      { className: "body" },
+      h(
+        "div",
+        { className: "left" },
+        h("section", { className: "look", "aria-label": "Photograph" }, h("div", { className: "frame" }, this.stage.element), this.lookControls(), this.instancePicker()),
+        this.waterfall.element,
+      ),
+      h("section", { className: "mix", "aria-label": "Prototypes and coefficients" }, this.heading(), this.tools(), this.strip.element),
+    );
+    this.state.listen((change) => change.kind !== "pixel" && this.refresh());
+    this.refresh();
+  }
+
+  /** @param {() => void} update */
+  onRefresh(update) {
+    this.updates.push(update);
+  }
+
+  refresh() {
+    for (const update of this.updates) update();
+  }
+
+  /** @param {string} text */
+  say(text) {
+    this.status.textContent = text;
+    clearTimeout(this.silence);
+    this.silence = setTimeout(() => (this.status.textContent = ""), 4000);
+  }
+
+  lookControls() {
+    const { state, id } = this;
+    const views = VIEWS.map(([view, text, title]) => {
+      const input = h("input", { type: "radio", name: `${id}-view`, value: view, onchange: () => state.look({ view }) });
+      this.onRefresh(() => (input.checked = state.view === view));
+      return h("label", { title }, input, h("span", {}, text));
+    });
+    const crop = h("input", { type: "checkbox", onchange: () => state.look({ crop: crop.checked }) });
+    const opacity = h("input", { type: "range", className: "plain", min: "0", max: "1", step: "0.05", "aria-label": "Opacity", oninput: () => state.look({ opacity: opacity.valueAsNumber }) });
+    const before = h("button", { type: "button", className: "quiet-button", title: "Show the mask as it was before all edits (B)", onclick: () => state.look({ before: !state.before }) }, "Before");
+    this.onRefresh(() => {
+      crop.checked = state.crop;
+      opacity.valueAsNumber = state.opacity;
+      before.setAttribute("aria-pressed", String(state.before));
+      before.disabled = !state.edits.has(state.selected) && !state.before;
+    });
+    return h(
+      "div",
+      { className: "controls" },
+      h("fieldset", { className: "segments" }, h("legend", {}, "View"), ...views),
+      before,
+      h("label", { className: "check", title: "Cut the mask at the box, as the rule of the model does" }, crop, "Crop to box"),
+      h("label", { className: "check" }, "Opacity", opacity),
+    );
+  }
+
+  /** One button per instance; arrow keys move among them. */
+  instancePicker() {
+    const { state, scene } = this;
+    const buttons = scene.instances.map((instance, i) => {
+      const swatch = h("i", { className: "swatch" });
+      style(swatch, { "--colour": `#${colourOf(i)}` });
+      return h("button", { type: "button", role: "radio", onclick: () => state.select(i) }, swatch, h("span", { className: "name" }, instance.name), h("span", { className: "score" }, instance.score.toFixed(2)));
+    });
+    const move = (/** @type {KeyboardEvent} */ event) => {
+      const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+      if (!step || !buttons.length) return;
+      event.preventDefault();
+      state.select((state.selected + step + buttons.length) % buttons.length);
+      buttons[state.selected].focus();
+    };
+    this.onRefresh(() => {
+      buttons.forEach((button, i) => {
+        button.setAttribute("aria-checked", String(i === state.selected));
+        button.tabIndex = i === state.selected ? 0 : -1;
+        button.classList.toggle("edited", state.edits.has(i));
+      });
+    });
+    state.listen((change) => change.kind === "selected" && buttons[state.selected]?.scrollIntoView({ block: "nearest", inline: "nearest" }));
+    return h("div", { className: "instances", role: "radiogroup", "aria-label": "Instances", onkeydown: move }, ...(buttons.length ? buttons : [h("p", { className: "quiet" }, "The network found no instance here.")]));
+  }
+
+  heading() {
+    const { state, scene } = this;
+    const swatch = h("i", { className: "swatch" });
+    const name = h("span", { className: "name" });
+    const detail = h("span", { className: "quiet" });
+    this.onRefresh(() => {
+      const instance = scene.instances[state.selected];
+      style(swatch, { "--colour": instance ? `#${colourOf(state.selected)}` : "transparent" });
+      name.textContent = instance ? instance.name : "Prototypes";
+      detail.textContent = instance ? `instance ${state.selected}, score ${instance.score.toFixed(2)}` : "no instance";
+    });
+    const sum = "The mask is where the sum of all coefficients times prototypes is above 0, inside the box. Move a coefficient and watch; click a prototype to drop it.";
+    return h("div", { className: "heading" }, h("h2", {}, swatch, name, detail), this.measures.element, h("p", { className: "lead quiet" }, sum));
+  }
+
+  measureFields() {
+    const field = (/** @type {string} */ text, /** @type {string} */ title) => {
+      const value = h("dd", {}, "–");
+      return { value, element: h("div", { title }, h("dt", {}, text), value) };
+    };
+    const original = field("IoU with original", "Overlap of this mask with the mask before all edits");
+    const truth = field("IoU with truth", "Overlap of this mask with the ground truth, at the photograph's size");
+    const area = field(`Area, ${this.stage.frame.size} px`, "Pixels of the mask in the frame the rule decides them in");
+    const change = field("Gained, lost", "Pixels that the edit added and took away");
+    const shown = this.scene.instances.some((instance) => instance.truth) ? [original, truth, area, change] : [original, area, change];
+    return { original, truth, area, change, element: h("dl", { className: "measures" }, ...shown.map((one) => one.element)) };
+  }
+
+  /** @param {import("./stage.js").Measures} measures */
+  showMeasures({ area, gained, lost, iou, truthIou }) {
+    const { measures } = this;
+    measures.original.value.textContent = iou.toFixed(3);
+    measures.truth.value.textContent = truthIou === null ? "–" : truthIou.toFixed(3);
+    measures.area.value.textContent = grouped(area);
+    measures.change.value.textContent = `+${grouped(gained)} −${grouped(lost)}`;
+  }
+
+  tools() {
+    const { state, scene } = this;
+    const original = () => state.original[state.selected] ?? [];
+    const indices = () => Array.from(original(), (_, k) => k);
+    const count = h("input", { type: "number", className: "count", min: "0", max: String(scene.k), value: String(Math.min(5, scene.k)), "aria-label": "How many prototypes to keep", onchange: () => keepTop() });
+    const keepTop = () => {
+      const n = Math.min(Math.max(Math.round(count.valueAsNumber) || 0, 0), scene.k);
+      count.value = String(n);
+      state.only(this.byEffect().slice(0, n));
+    };
+    const button = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ act) => h("button", { type: "button", title, onclick: act }, text);
+    const swap = h("select", { "aria-label": "Take the coefficients of another instance", onchange: () => this.swap(swap) });
+    const reset = button("Reset", "Take back all edits of this instance", () => state.setAll(original()));
+    const order = this.choice("Order", { effect: "Sorted by effect", index: "Sorted by index" }, (value) => state.look({ order: value }), () => state.order);
+    const thumbnails = this.choice("Show", { prototype: "Prototypes", term: "Weight × prototype" }, (value) => state.look({ thumbnails: value }), () => state.thumbnails);
+    const buttons = [
+      button("Keep top", "Keep the prototypes with the largest effect inside the box; zero the others", keepTop),
+      button("Only positive", "Keep only positive coefficients", () => state.only(indices().filter((k) => original()[k] > 0))),
+      button("Only negative", "Keep only negative coefficients", () => state.only(indices().filter((k) => original()[k] < 0))),
+    ];
+    const donors = scene.instances.map((instance, i) => h("option", { value: String(i) }, `${i} ${instance.name}`));
+    swap.append(h("option", { value: "" }, "Swap in…"), ...donors);
+    this.onRefresh(() => {
+      swap.value = "";
+      donors.forEach((donor, i) => (donor.disabled = i === state.selected));
+      for (const one of [...buttons, count]) one.disabled = state.selected < 0;
+      swap.disabled = scene.instances.length < 2;
+      reset.disabled = !state.edits.has(state.selected);
+    });
+    return h(
+      "div",
+      { className: "tools" },
+      h("div", { className: "group" }, h("span", { className: "joined" }, buttons[0], count), buttons[1], buttons[2], swap, reset),
+      h("div", { className: "group" }, order, thumbnails),
+    );
+  }
+
+  /**
+   * @template {string} T
+   * @param {string} text @param {Record<T, string>} options @param {(value: T) => void} choose @param {() => T} now
+   */
+  choice(text, options, choose, now) {
+    const entries = /** @type {[T, string][]} */ (Object.entries(options));
+    const select = h("select", { "aria-label": text, onchange: () => choose(/** @type {T} */ (select.value)) }, ...entries.map(([value, label]) => h("option", { value }, label)));
+    this.onRefresh(() => (select.value = now()));
+    return select;
+  }
+
+  /** Prototype indices of the chosen instance, largest effect of the original first. */
+  byEffect() {
+    const { scene, state } = this;
+    const weights = scene.weights(state.selected, state.original[state.selected]);
+    return descending(effects(weights, scene.prototypes, scene.letterbox, scene.instances[state.selected].canvas_box));
+  }
+
+  /** @param {HTMLSelectElement} select */
+  swap(select) {
+    const from = Number(select.value);
+    if (select.value === "" || !this.state.original[from]) return;
+    this.state.setAll(this.state.original[from]);
+    this.say(`The coefficients are now those of instance ${from}, ${this.scene.instances[from].name}.`);
+  }
+
+  /** Undo and redo, for the bar above. */
+  historyButtons() {
+    const { state } = this;
+    const undo = h("button", { type: "button", className: "icon-button", title: "Undo (Ctrl+Z)", "aria-label": "Undo", onclick: () => state.undo() }, icon("undo"));
+    const redo = h("button", { type: "button", className: "icon-button", title: "Redo (Ctrl+Shift+Z)", "aria-label": "Redo", onclick: () => state.redo() }, icon("redo"));
+    this.onRefresh(() => {
+      undo.disabled = !state.done.length;
+      redo.disabled = !state.undone.length;
+    });
+    this.refresh();
+    return [undo, redo];
+  }
+
+  /** @param {KeyboardEvent} event */
+  key(event) {
+    const key = event.key.toLowerCase();
+    const typing = event.target instanceof HTMLInputElement && event.target.type === "number";
+    if ((event.ctrlKey || event.metaKey) && !event.altKey && (key === "z" || key === "y") && !typing) {
+      if (key === "y" || event.shiftKey) this.state.redo();
+      else this.state.undo();
+      event.preventDefault();
+    } else if (key === "b" && !event.ctrlKey && !event.metaKey && !event.altKey && !typing && this.state.edits.has(this.state.selected)) {
+      this.state.look({ before: !this.state.before });
+    }
+  }
+
+  /** The edited coefficients; `set` is what maskprism.Edit takes under that name. */
+  exported() {
+    const { scene, state } = this;
+    const plain = (/** @type {Float32Array} */ row) => Array.from(row, (value) => Number(shortest(value)));
+    const chosen = state.edits.size ? [...state.edits.keys()].sort((a, b) => a - b) : state.selected < 0 ? [] : [state.selected];
+    return {
+      source: scene.header.source,
+      rule: scene.rule.name,
+      instances: chosen.map((i) => {
+        const [now, original] = [plain(state.coefficients(i)), plain(state.original[i])];
+        const set = Object.fromEntries(now.map((value, k) => [k, value]).filter(([k, value]) => value !== original[k]));
+        return { instance: i, class: scene.instances[i].class, name: scene.instances[i].name, coefficients: now, original, set };
+      }),
+    };
+  }
+
+  exportCoefficients() {
+    download(new Blob([JSON.stringify(this.exported(), null, 1)], { type: "application/json" }), `${this.stem()}-coefficients.json`);
+  }
+
+  async exportPng() {
+    download(await this.stage.png(), `${this.stem()}-mask.png`);
+  }
+
+  /** A file name without folders and suffix. */
+  stem() {
+    return this.scene.header.source.replace(/^.*[\\/]/, "").replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N}._-]+/gu, "_") || "photograph";
+  }
+
+  /** How exact the shown numbers are. */
+  note() {
+    const { scene, state } = this;
+    const { bits } = scene.header.prototypes;
+    const error = scene.instances[state.selected]?.logit_error ?? 0;
+    const exact = error ? `Prototypes are kept in ${bits} bits: logits of this instance are within ±${error.toPrecision(2)} of the network's.` : `Prototypes are kept exactly as the network gave them.`;
+    return `${exact} Mask rule ${scene.rule.name}.`;
+  }
+
+  close() {
+    this.stage.close();
+    this.state.listeners = [];
+    clearTimeout(this.silence);
+  }
+}

@@ -1,0 +1,15 @@
+// The cases that Python and JavaScript share; see tests/viewer_cases.py.
+
+import { readFileSync } from "node:fs";
+
+/** @typedef {{ rows: [number, number], columns: [number, number], values: string }} Patch */
+/** @typedef {{ patches: Record<string, Patch>, uncropped: Patch, positive: string, negative: string, weights: number[], effects: number[], order: number[], pixel: { y: number, x: number, terms: number[] }, flip: { k: number, change: number } | null }} Said */
+/** @typedef {{ name: string, scene: string, truth: string, edits: Record<string, number>, original: Said[], edited: Said[] }} Case */
+
+/** @type {{ cases: Case[] }} */
+export const { cases } = JSON.parse(readFileSync(new URL("../../tests/viewer_cases.json", import.meta.url), "utf8"));
+
+/** @param {string} text @returns {Uint8Array<ArrayBuffer>} */
+export const bytes = (text) => Uint8Array.from(Buffer.from(text, "base64"));
+/** @param {string} text */
+export const floats = (text) => new Float32Array(bytes(text).buffer);
