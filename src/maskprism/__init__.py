@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ impo
     from maskprism.prediction import Instance as Instance
     from maskprism.prediction import Prediction as Prediction
     from maskprism.table import CoefficientTable as CoefficientTable
+    from maskprism.views.widget import PrismWidget as PrismWidget
+    from maskprism.views.widget import show as show
 
 _HOMES = {
     "CoefficientTable": "table",
@@ -33,9 +35,11 @@ _HOMES = {
     "Model": "models",
     "ModelSpec": "models",
     "Prediction": "prediction",
+    "PrismWidget": "views.widget",
     "RULES": "masks",
     "load": "models",
     "read_image": "images",
+    "show": "views.widget",
 }
 __all__ = ["__version__", *_HOMES]
 

@@ -66,7 +66,7 @@ def serve(
 
     from maskprism.errors import InputError
     from maskprism.views import server
-    from maskprism.views.server.labels import open_labels
+    from maskprism.views.labels import open_labels
 
     for name, value in (
         ("cache-mb", cache_mb),

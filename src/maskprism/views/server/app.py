@@ -45,12 +45,8 @@ def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iter
 
     api = Api(gallery)
     routes = [
-        Route("/", _page(STATIC / "gallery" / "index.html")),
-        *(
-            Route(f"/static/{path.relative_to(STATIC).as_posix()}", _page(path))
-            for path in sorted(STATIC.rglob("*"))
-            if path.suffix in _TYPES
-        ),
+        Route("/", _page(STATIC / "gallery.html")),
+        *(Route(f"/static/{path.name}", _page(path)) for path in sorted(STATIC.iterdir()) if path.suffix in _TYPES),
         Route("/api/photographs", api.photographs),
         Route("/api/progress", api.progress),
         Route("/api/photographs/{name:path}", api.photograph),

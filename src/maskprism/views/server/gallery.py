@@ -22,11 +22,12 @@ import numpy as np
 
 from maskprism.errors import ImageError, MaskprismError
 from maskprism.images import MAX_PIXELS, decode_image
+from maskprism.views.labels import Match, Truth, match
 from maskprism.views.palette import colour_of
 from maskprism.views.scene import viewer_scene
 from maskprism.views.server.cache import ByteCache, SingleFlight
 from maskprism.views.server.photographs import Photographs
-from maskprism.views.server.records import WAITING, Match, Query, Record, Tally, Truth, match
+from maskprism.views.server.records import WAITING, Query, Record, Tally
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -200,6 +201,8 @@ class Gallery:
             "states": {state: tally.states[state] for state in ("waiting", "ok", "empty", "failed")},
             "missed": tally.missed,
             "classes": tally.classes(self.name_of),
+            "scores": tally.scores,
+            "ious": tally.ious,
             "labels": self.labels is not None,
             "matches": len(matches),
             "offset": query.offset,

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from maskprism.analysis.overlaps import Region, mask_overlaps
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool
-
     from maskprism.prediction import Prediction
+    from maskprism.views.labels import Match
 
 State = Literal["waiting", "ok", "empty", "failed"]
 Show = Literal["all", "ok", "empty", "failed", "missed"]
 Sort = Literal["name", "score", "iou", "objects"]
 SHOWS: tuple[Show, ...] = ("all", "ok", "empty", "failed", "missed")
 SORTS: tuple[Sort, ...] = ("name", "score", "iou", "objects")
+BINS = 20
+"""Scores and IoUs are counted in this many even steps from 0 to 1."""
 _ANY = (0.0, 1.0)
 
 
@@ -60,43 +58,6 @@ class Record:
 
 
 WAITING = Record("waiting")
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """The labelled objects of one photograph: class ids, and masks of the photograph's size."""
-
-    classes: Sequence[int]
-    masks: Sequence[Bool[np.ndarray, "H W"]]
-
-
-@dataclass(frozen=True, eq=False)
-class Match:
-    """Per instance the mask of its labelled object or None, and their IoU (0 for None); the classes left over."""
-
-    masks: list[Bool[np.ndarray, "H W"] | None]
-    ious: list[float]
-    missed: list[int]
-
-
-def match(prediction: Prediction, truth: Truth) -> Match:
-    """Which labelled object each instance found: the most confident one chooses first, among those of its class.
-
-    It takes the one that its mask overlaps most (in IoU, at the photograph's size), if it overlaps any.
-    """
-    iou = mask_overlaps(
-        prediction, [Region.of(mask) for mask in truth.masks], np.asarray(truth.classes, dtype=np.int64), "image"
-    ).iou
-    iou[prediction.classes[:, None] != np.asarray(truth.classes, dtype=np.int64)] = 0
-    masks: list[Bool[np.ndarray, "H W"] | None] = [None] * len(prediction)
-    ious = [0.0] * len(prediction)
-    left = set(range(len(truth.masks)))
-    for index in np.argsort(-prediction.scores, kind="stable"):
-        best = max(sorted(left), key=lambda candidate: iou[index, candidate], default=None)
-        if best is not None and iou[index, best] > 0:
-            masks[index], ious[index] = truth.masks[best], float(iou[index, best])
-            left.remove(best)
-    return Match(masks, ious, [truth.classes[missed] for missed in sorted(left)])
 
 
 @dataclass(frozen=True)
@@ -175,6 +136,8 @@ class Tally:
     objects: Counter[int] = field(default_factory=Counter)
     images: Counter[int] = field(default_factory=Counter)
     missed: int = 0
+    scores: list[int] = field(default_factory=lambda: [0] * BINS)
+    ious: list[int] = field(default_factory=lambda: [0] * BINS)
 
     def add(self, record: Record) -> None:
         """Count one more photograph."""
@@ -182,6 +145,9 @@ class Tally:
         self.objects.update(record.classes)
         self.images.update(set(record.classes))
         self.missed += len(record.missed)
+        for bins, values in ((self.scores, record.scores), (self.ious, record.ious or ())):
+            for value in values:
+                bins[min(int(value * BINS), BINS - 1)] += 1
 
     def classes(self, name_of: Any) -> list[dict[str, Any]]:
         """Per class that was seen: id, name, and how many objects in how many photographs; most objects first."""

@@ -1,21 +1,62 @@
-"""Ground truth for the photographs of a gallery, from a data set that lists them."""
+"""Ground truth for the photographs of a view, from a data set that lists them; and which instance found what."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism.analysis.overlaps import Region, mask_overlaps
 from maskprism.errors import InputError
-from maskprism.views.server.records import Truth
 
 if TYPE_CHECKING:
+    from jaxtyping import Bool
+
     from maskprism.datasets import Sample
+    from maskprism.prediction import Prediction
 
 SPLITS = ("val", "test", "train")
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The labelled objects of one photograph: class ids, and masks of the photograph's size."""
+
+    classes: Sequence[int]
+    masks: Sequence[Bool[np.ndarray, "H W"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """Per instance the mask of its labelled object or None, and their IoU (0 for None); the classes left over."""
+
+    masks: list[Bool[np.ndarray, "H W"] | None]
+    ious: list[float]
+    missed: list[int]
+
+
+def match(prediction: Prediction, truth: Truth) -> Match:
+    """Which labelled object each instance found: the most confident one chooses first, among those of its class.
+
+    It takes the one that its mask overlaps most (in IoU, at the photograph's size), if it overlaps any.
+    """
+    iou = mask_overlaps(
+        prediction, [Region.of(mask) for mask in truth.masks], np.asarray(truth.classes, dtype=np.int64), "image"
+    ).iou
+    iou[prediction.classes[:, None] != np.asarray(truth.classes, dtype=np.int64)] = 0
+    masks: list[Bool[np.ndarray, "H W"] | None] = [None] * len(prediction)
+    ious = [0.0] * len(prediction)
+    left = set(range(len(truth.masks)))
+    for index in np.argsort(-prediction.scores, kind="stable"):
+        best = max(sorted(left), key=lambda candidate: iou[index, candidate], default=None)
+        if best is not None and iou[index, best] > 0:
+            masks[index], ious[index] = truth.masks[best], float(iou[index, best])
+            left.remove(best)
+    return Match(masks, ious, [truth.classes[missed] for missed in sorted(left)])
 
 
 class DatasetLabels:

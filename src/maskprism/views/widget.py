@@ -1,0 +1,207 @@
+"""The interactive viewer in notebooks: what is chosen and edited there is live in Python, and the other way round.
+
+Built on anywidget, so it works in Jupyter, VS Code, Colab and marimo. Needs the extra `notebook`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskprism.decompose import Edit
+from maskprism.errors import InputError, MissingExtraError
+from maskprism.images import read_image, source_name
+from maskprism.prediction import Prediction
+from maskprism.views.scene import viewer_scene
+
+try:
+    import anywidget
+    import traitlets
+except ModuleNotFoundError as error:
+    raise MissingExtraError.of("the notebook widget", package=error.name or "anywidget", extra="notebook") from None
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float32
+
+    from maskprism.images import ImageLike
+    from maskprism.models import Model
+    from maskprism.prediction import Instance
+
+_STATIC = Path(__file__).parent / "static"
+
+
+class PrismWidget(anywidget.AnyWidget):
+    """A photograph, its prediction, and the viewer that edits coefficients; see `show`.
+
+    `selected` is the number of the chosen instance (-1 where there is none), `edits` the edited
+    coefficients by instance number as text; both can be observed: `widget.observe(f, "edits")`.
+    Prototypes travel unquantised, so the viewer's masks are those of `edited_prediction`.
+    """
+
+    _esm = _STATIC / "viewer.js"
+    _css = _STATIC / "viewer.css"
+
+    header = traitlets.Dict().tag(sync=True)
+    buffer = traitlets.Bytes().tag(sync=True)
+    selected = traitlets.Int(-1).tag(sync=True)
+    edits = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self,
+        photograph: ImageLike,
+        prediction: Prediction,
+        *,
+        truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
+        selected: int = 0,
+    ) -> None:
+        scene = viewer_scene(photograph, prediction, bits=32, truth=truth)
+        self.prediction = prediction
+        super().__init__(
+            header=scene.header, buffer=scene.buffer, selected=selected if len(prediction) else -1, edits={}
+        )
+
+    @property
+    def instance(self) -> Instance | None:
+        """The chosen instance as the network gave it; None where there is none."""
+        return self.prediction[self.selected] if len(self.prediction) else None
+
+    @property
+    def coefficients(self) -> Float32[np.ndarray, " K"]:
+        """The coefficients of the chosen instance as they are now, in the units of `Prediction.coefficients`.
+
+        Assigning K numbers edits the instance. Raises InputError without instances.
+        """
+        return self.edited_prediction.coefficients[self._chosen()]
+
+    @coefficients.setter
+    def coefficients(self, values: Iterable[float]) -> None:
+        chosen = self._chosen()
+        self.edits = {**self.edits, str(chosen): [float(value) for value in values]}
+
+    @property
+    def edited_prediction(self) -> Prediction:
+        """The prediction with all edits of all instances; its masks are those that the viewer shows."""
+        if not self.edits:
+            return self.prediction
+        coefficients = self.prediction.coefficients.copy()
+        for instance, values in self.edits.items():
+            coefficients[int(instance)] = values
+        return replace(self.prediction, coefficients=coefficients)
+
+    @property
+    def edited_instance(self) -> Instance | None:
+        """The chosen instance with its edits; None where there is none."""
+        return self.edited_prediction[self.selected] if len(self.prediction) else None
+
+    def edit(
+        self,
+        edit: Edit | None = None,
+        *,
+        keep: Iterable[int] | None = None,
+        drop: Iterable[int] = (),
+        scale: Mapping[int, float] | None = None,
+        set: Mapping[int, float] | None = None,  # the name that Edit gives it
+    ) -> None:
+        """Change the coefficients of the chosen instance as they are now, or apply an `Edit` as it is.
+
+        The keywords are those of `maskprism.Edit`. Raises InputError for indices out of range.
+        """
+        if edit is None:
+            edit = Edit(keep=keep, drop=drop, scale=scale or {}, set=set or {}, instances=[self._chosen()])
+        edited = edit.apply(self.edited_prediction).coefficients
+        changed = np.flatnonzero((edited != self.prediction.coefficients).any(axis=1))
+        self.edits = {str(index): edited[index].tolist() for index in changed}
+
+    def reset(self, instance: int | None = None) -> None:
+        """Take back the edits of one instance, or all of them."""
+        self.edits = {} if instance is None else {k: row for k, row in self.edits.items() if k != str(instance)}
+
+    def _chosen(self) -> int:
+        if self.selected < 0:
+            raise InputError("the prediction has no instances, so none is chosen; a lower conf= may find some")
+        return int(self.selected)
+
+    @traitlets.validate("selected")
+    def _check_selected(self, proposal: Any) -> int:
+        count = len(self.prediction)
+        if not (0 <= proposal["value"] < count or (count == 0 and proposal["value"] == -1)):
+            raise InputError(
+                f"selected is {proposal['value']}; the prediction has {count} instances"
+                + (f" (0..{count - 1})" if count else ", so only -1 fits")
+            )
+        return int(proposal["value"])
+
+    @traitlets.validate("edits")
+    def _check_edits(self, proposal: Any) -> dict[str, list[float]]:
+        n, k = self.prediction.coefficients.shape
+        checked = {}
+        for instance, values in proposal["value"].items():
+            if not str(instance).isdecimal() or int(instance) >= n:
+                raise InputError(f"edits has the key {instance!r}; expected instance numbers, 0 to {n - 1}, as text")
+            row = np.asarray(values, dtype=np.float32)
+            if row.shape != (k,) or not np.isfinite(row).all():
+                raise InputError(f"the coefficients of instance {instance} are not {k} finite numbers")
+            if not np.array_equal(row, self.prediction.coefficients[int(instance)]):
+                checked[str(int(instance))] = row.tolist()
+        return checked
+
+
+def show(
+    image: ImageLike | Prediction,
+    prediction: Prediction | ImageLike | None = None,
+    *,
+    model: Model | str | os.PathLike[str] | None = None,
+    truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
+    selected: int = 0,
+) -> PrismWidget:
+    """The interactive viewer for a photograph: `show("photo.jpg")`, `show(prediction)` or `show(image, prediction)`.
+
+    Parameters
+    ----------
+    image
+        the photograph (a path, a PIL image or a BGR array), or its prediction alone if that was
+        made from a file that is still there. The two may come in either order.
+    prediction
+        what a network said about it; `model` is asked where there is none.
+    model
+        a `Model`, or what `maskprism.load` takes; the bundled network unless given.
+    truth
+        a ground-truth mask of the photograph's size per instance, or None where there is none.
+    selected
+        the instance that is chosen at first.
+
+    Raises InputError for a photograph and prediction that do not fit each other, and ImageError
+    for a photograph that cannot be read.
+    """
+    given = [one for one in (image, prediction) if one is not None]
+    predictions = [one for one in given if isinstance(one, Prediction)]
+    photographs = [one for one in given if not isinstance(one, Prediction)]
+    if not given or len(predictions) > 1 or len(photographs) > 1:
+        raise InputError("expected a photograph, a prediction, or one of each in either order")
+    photograph = read_image(photographs[0]) if photographs else _photograph_of(predictions[0])
+    if not predictions:
+        predictions = [replace(_loaded(model).predict(photograph), source=source_name(photographs[0]))]
+    elif model is not None:
+        raise InputError("a prediction is given, so model= has nothing to do; leave one of the two out")
+    return PrismWidget(photograph, predictions[0], truth=truth, selected=selected)
+
+
+def _photograph_of(prediction: Prediction) -> Any:
+    if prediction.source is None or not Path(prediction.source).is_file():
+        made_from = "an array" if prediction.source is None else repr(prediction.source)
+        raise InputError(
+            f"the prediction was made from {made_from}, which cannot be read again; give the photograph too: "
+            "maskprism.show(photograph, prediction)"
+        )
+    return read_image(prediction.source)
+
+
+def _loaded(model: Any) -> Model:
+    from maskprism.models import Model, load
+
+    return model if isinstance(model, Model) else load(model)

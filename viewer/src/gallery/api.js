@@ -1,0 +1,68 @@
+// What the server answers, and how it is asked (docs/server.md).
+
+/** @typedef {"waiting" | "ok" | "empty" | "failed"} PhotographState */
+/** @typedef {{ id: number, name: string, objects: number }} ClassCount */
+/**
+ * @typedef {object} Photograph One photograph as the list has it.
+ * @property {string} name
+ * @property {string} title
+ * @property {string} stamp
+ * @property {boolean} uploaded
+ * @property {PhotographState} state
+ * @property {string} message
+ * @property {number} objects
+ * @property {ClassCount[]} classes
+ * @property {number[]} fitting The objects that the filter asks for.
+ * @property {[number, number] | null} scores
+ * @property {[number, number] | null} ious
+ * @property {number} missed
+ */
+/**
+ * @typedef {object} Page
+ * @property {string} model
+ * @property {string} folder
+ * @property {number} total
+ * @property {Record<PhotographState, number>} states
+ * @property {number} missed
+ * @property {(ClassCount & { images: number })[]} classes
+ * @property {number[]} scores How many objects have scores in each twentieth of 0..1.
+ * @property {number[]} ious
+ * @property {boolean} labels
+ * @property {number} matches
+ * @property {number} offset
+ * @property {Photograph[]} photographs
+ */
+/** @typedef {{ total: number, examined: number, failed: number }} Progress */
+
+/** A name as a part of a URL: slashes stay. @param {string} name */
+export const inUrl = (name) => name.split("/").map(encodeURIComponent).join("/");
+
+/** @param {Photograph} photograph @param {boolean} masks */
+export const thumbnailUrl = ({ name, stamp }, masks) =>
+  `/api/thumbnails/${inUrl(name)}?v=${encodeURIComponent(stamp)}${masks ? "&masks=1" : ""}`;
+
+/** @param {URLSearchParams} query @returns {Promise<Page>} */
+export const listPhotographs = async (query) => (await ask(`/api/photographs?${query}`)).json();
+
+/** @returns {Promise<Progress>} */
+export const askProgress = async () => (await ask("/api/progress")).json();
+
+/** @param {string} name @returns {Promise<ArrayBuffer>} */
+export const fetchScene = async (name) => (await ask(`/api/scenes/${inUrl(name)}`)).arrayBuffer();
+
+/** @param {File} file @returns {Promise<{ name: string, title: string }>} */
+export const upload = async (file) =>
+  (await ask(`/api/uploads?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file })).json();
+
+/** Fetches, and turns what the server has to say about a failure into an error. @param {string} url @param {RequestInit} [options] */
+async function ask(url, options) {
+  let response;
+  try {
+    response = await fetch(url, options);
+  } catch {
+    throw new Error("The server does not answer. Is maskprism serve still running?");
+  }
+  if (response.ok) return response;
+  const { error } = await response.json().catch(() => ({ error: "" }));
+  throw new Error(error || `The server answers ${response.status} ${response.statusText}`);
+}

@@ -1,0 +1,223 @@
+// Which photographs are wanted, in which order: as the address says it, and as the controls show it.
+
+import { h, svg } from "../dom.js";
+
+/** @typedef {[number, number]} Bounds */
+/**
+ * @typedef {object} Filters
+ * @property {number[]} classes
+ * @property {Bounds} score
+ * @property {Bounds} iou
+ * @property {string} show
+ * @property {string} text
+ * @property {string} sort
+ */
+
+const SHOWN_CLASSES = 12;
+const SHOWS = ["all", "ok", "empty", "failed", "missed"];
+const SORTS = ["name", "score", "iou", "objects"];
+
+/** @param {string} search The query part of an address. @returns {Filters} */
+export function readFilters(search) {
+  const given = new URLSearchParams(search);
+  const classes = given.getAll("class").map(Number).filter(Number.isInteger);
+  return {
+    classes: [...new Set(classes)],
+    score: bounds(given.get("score")),
+    iou: bounds(given.get("iou")),
+    show: oneOf(given.get("show"), SHOWS),
+    text: given.get("text") ?? "",
+    sort: oneOf(given.get("sort"), SORTS),
+  };
+}
+
+/** The shortest query that says the same. @param {Filters} filters */
+export function writeFilters({ classes, score, iou, show, text, sort }) {
+  const query = new URLSearchParams();
+  for (const id of classes) query.append("class", String(id));
+  if (!isAll(score)) query.set("score", score.join("-"));
+  if (!isAll(iou)) query.set("iou", iou.join("-"));
+  if (show !== "all") query.set("show", show);
+  if (text) query.set("text", text);
+  if (sort !== "name") query.set("sort", sort);
+  return query;
+}
+
+/** Whether the list stays as it is while the network looks at more photographs. @param {Filters} filters */
+export const isSteady = ({ classes, score, iou, show, sort }) =>
+  !classes.length && isAll(score) && isAll(iou) && show === "all" && sort === "name";
+
+/** @param {Bounds} range */
+const isAll = ([low, high]) => low === 0 && high === 1;
+
+/** @param {string | null} text @returns {Bounds} */
+function bounds(text) {
+  const [low, high] = (text ?? "").split("-").map(Number);
+  return text && low >= 0 && low <= high && high <= 1 ? [low, high] : [0, 1];
+}
+
+/** @param {string | null} value @param {string[]} known */
+const oneOf = (value, known) => (value && known.includes(value) ? value : known[0]);
+
+/** The controls of the page for the filters; `change` is called with every new filter. */
+export class FilterControls {
+  /** @param {HTMLFormElement} form @param {Filters} filters @param {(filters: Filters) => void} change */
+  constructor(form, filters, change) {
+    this.form = form;
+    this.change = change;
+    this.filters = filters;
+    /** @type {import("./api.js").Page["classes"]} */
+    this.seen = [];
+    this.allClasses = false;
+    this.score = new RangeControl(element(form, ".score"), "score", (score) => this.set({ score }));
+    this.iou = new RangeControl(element(form, ".iou"), "IoU", (iou) => this.set({ iou }));
+    this.chips = element(form, ".classes");
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("reset", (event) => (event.preventDefault(), this.set(readFilters(""))));
+    this.text.addEventListener("input", () => this.set({ text: this.text.value }));
+    for (const select of [this.show, this.sort]) {
+      select.addEventListener("change", () => this.set({ show: this.show.value, sort: this.sort.value }));
+    }
+    this.render();
+  }
+
+  get text() {
+    return /** @type {HTMLInputElement} */ (element(this.form, "input[type=search]"));
+  }
+
+  get show() {
+    return /** @type {HTMLSelectElement} */ (element(this.form, "select[name=show]"));
+  }
+
+  get sort() {
+    return /** @type {HTMLSelectElement} */ (element(this.form, "select[name=sort]"));
+  }
+
+  /** @param {Partial<Filters>} changed */
+  set(changed) {
+    this.filters = { ...this.filters, ...changed };
+    this.render();
+    this.change(this.filters);
+  }
+
+  /** Shows what is known of the photographs by now. @param {import("./api.js").Page} page */
+  know(page) {
+    // Classes that were shown keep their places, so that nothing moves under the pointer.
+    const counts = new Map(page.classes.map((one) => [one.id, one]));
+    const kept = this.seen.flatMap(({ id }) => counts.get(id) ?? []);
+    this.seen = [...kept, ...page.classes.filter(({ id }) => !kept.some((one) => one.id === id))];
+    this.score.draw(page.scores);
+    this.iou.draw(page.ious);
+    this.form.classList.toggle("labelled", page.labels);
+    for (const option of this.form.querySelectorAll("option[value=missed], option[value=iou]")) {
+      /** @type {HTMLOptionElement} */ (option).hidden = !page.labels;
+    }
+    this.render();
+  }
+
+  render() {
+    const { classes, score, iou, show, text, sort } = this.filters;
+    if (this.text.value !== text) this.text.value = text;
+    this.show.value = show;
+    this.sort.value = sort;
+    this.score.show(score);
+    this.iou.show(iou);
+    element(this.form, "button[type=reset]").toggleAttribute("disabled", !writeFilters(this.filters).size);
+    this.renderClasses(new Set(classes));
+  }
+
+  /** @param {Set<number>} chosen */
+  renderClasses(chosen) {
+    const names = new Map(this.seen.map((one) => [one.id, one]));
+    const listed = this.allClasses ? this.seen : this.seen.slice(0, SHOWN_CLASSES);
+    const hidden = this.seen.filter((one) => !listed.includes(one) && chosen.has(one.id));
+    const unknown = [...chosen].filter((id) => !names.has(id)).map((id) => ({ id, name: `class ${id}`, objects: 0, images: 0 }));
+    const focused = this.chips.contains(document.activeElement) ? document.activeElement?.getAttribute("data-id") : null;
+    this.chips.replaceChildren(
+      ...[...listed, ...hidden, ...unknown].map(({ id, name, objects, images }) =>
+        h(
+          "button",
+          {
+            type: "button",
+            className: "chip",
+            "aria-pressed": chosen.has(id),
+            "data-id": id,
+            title: `${name}: ${objects} objects in ${images} photographs`,
+            onclick: () => this.set({ classes: chosen.has(id) ? [...chosen].filter((one) => one !== id) : [...chosen, id] }),
+          },
+          h("span", { className: "chip-name" }, name),
+          h("span", { className: "chip-count" }, String(objects)),
+        ),
+      ),
+      this.seen.length > SHOWN_CLASSES &&
+        h(
+          "button",
+          { type: "button", className: "chip more", "data-id": "more", "aria-expanded": this.allClasses, onclick: () => ((this.allClasses = !this.allClasses), this.render()) },
+          this.allClasses ? "fewer" : `${this.seen.length - SHOWN_CLASSES} more`,
+        ) || "",
+    );
+    if (focused) /** @type {HTMLElement | null} */ (this.chips.querySelector(`[data-id="${focused}"]`))?.focus();
+  }
+}
+
+/** Two thumbs on one track, over the histogram of what they choose from. */
+class RangeControl {
+  /** @param {HTMLElement} box @param {string} noun @param {(bounds: Bounds) => void} change */
+  constructor(box, noun, change) {
+    const input = (/** @type {string} */ label) =>
+      h("input", { type: "range", min: "0", max: "1", step: "0.05", "aria-label": label, oninput: () => this.move(), onchange: () => change(this.bounds) });
+    this.low = input(`Lowest ${noun}`);
+    this.high = input(`Highest ${noun}`);
+    this.bars = svg("svg", { class: "bars", viewBox: "0 0 20 10", preserveAspectRatio: "none", "aria-hidden": "true" });
+    this.text = h("output", {}, "");
+    this.bounds = /** @type {Bounds} */ ([0, 1]);
+    /** @type {number[]} */
+    this.counts = [];
+    box.append(
+      h("span", { className: "range-label" }, noun === "score" ? "Score" : noun, " ", this.text),
+      h("span", { className: "range" }, /** @type {any} */ (this.bars), h("span", { className: "track" }), this.low, this.high),
+    );
+  }
+
+  move() {
+    const [low, high] = [Number(this.low.value), Number(this.high.value)];
+    if (low > high) (document.activeElement === this.low ? this.high : this.low).value = String(document.activeElement === this.low ? low : high);
+    this.show([Number(this.low.value), Number(this.high.value)]);
+  }
+
+  /** @param {Bounds} bounds */
+  show(bounds) {
+    this.bounds = bounds;
+    const [low, high] = bounds;
+    this.low.value = String(low);
+    this.high.value = String(high);
+    this.low.classList.toggle("above", low > 0.5); // of two thumbs in one place, the one that can move is on top
+    this.text.textContent = low === 0 && high === 1 ? "any" : `${low.toFixed(2)} – ${high.toFixed(2)}`;
+    this.colour();
+  }
+
+  /** @param {number[]} counts */
+  draw(counts) {
+    this.counts = counts;
+    const most = Math.max(1, ...counts);
+    this.bars.replaceChildren(
+      ...counts.map((count, i) => {
+        const height = count ? Math.max((count / most) * 10, 0.6) : 0;
+        return svg("rect", { x: i + 0.1, y: 10 - height, width: 0.8, height });
+      }),
+    );
+    this.colour();
+  }
+
+  colour() {
+    const [low, high] = this.bounds;
+    [...this.bars.children].forEach((bar, i) => bar.classList.toggle("in", (i + 0.5) / 20 > low && (i + 0.5) / 20 < high));
+  }
+}
+
+/** @param {ParentNode} parent @param {string} selector */
+export function element(parent, selector) {
+  const found = parent.querySelector(selector);
+  if (!(found instanceof HTMLElement)) throw new Error(`the page has no ${selector}`);
+  return found;
+}

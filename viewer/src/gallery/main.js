@@ -1,0 +1,333 @@
+// The server's page: a gallery of photographs with filters, and the viewer for one of them. The address holds it all.
+
+import { h } from "../dom.js";
+import { askProgress, listPhotographs, upload } from "./api.js";
+import { FilterControls, element, isSteady, readFilters, writeFilters } from "./filters.js";
+import { PhotographView } from "./photograph.js";
+import { Tiles } from "./tiles.js";
+
+/** @typedef {import("./api.js").Photograph} Photograph */
+/** @typedef {import("./api.js").Page} Page */
+
+const PAGE = 60;
+const MOST_AT_ONCE = 480;
+const POLL_MS = 1200;
+const TYPING_MS = 250;
+
+class GalleryPage {
+  constructor() {
+    this.gallery = element(document, "#gallery");
+    this.count = element(document, "#count");
+    this.more = /** @type {HTMLButtonElement} */ (element(document, "#more"));
+    this.found = /** @type {HTMLButtonElement} */ (element(document, "#found"));
+    this.toast = element(document, "#toast");
+    this.filters = readFilters(location.search);
+    this.matches = 0;
+    this.request = 0;
+    this.scrolled = 0;
+    /** @type {string | null} */
+    this.shown = null;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.pending = undefined;
+    /** @type {import("./api.js").Progress | null} */
+    this.progress = null;
+    this.controls = new FilterControls(
+      /** @type {HTMLFormElement} */ (element(document, "#filters")),
+      this.filters,
+      (filters) => this.filter(filters),
+    );
+    this.tiles = new Tiles(element(document, "#tiles"), {
+      href: (photograph) => this.address(photograph.name) + instanceOf(photograph),
+      open: (photograph) => this.visit(this.address(photograph.name) + instanceOf(photograph)),
+    });
+    this.view = new PhotographView(element(document, "#photograph"), {
+      go: (step) => this.step(step),
+      close: () => this.visit(this.address()),
+    });
+    this.more.addEventListener("click", () => this.loadMore());
+    new IntersectionObserver(([entry]) => entry.isIntersecting && this.loadMore(), { rootMargin: "600px" }).observe(this.more);
+    this.found.addEventListener("click", () => this.load());
+    addEventListener("popstate", () => this.route());
+    this.wireMasks();
+    wireTheme();
+    wireUploads((file) => this.upload(file));
+    history.scrollRestoration = "manual";
+    this.route();
+    this.load();
+    this.poll();
+  }
+
+  /** The address of the gallery under the filters, or of a photograph in it. @param {string} [name] */
+  address(name) {
+    const query = writeFilters(this.filters);
+    if (name !== undefined) query.set("photo", name);
+    return `/${query.size ? `?${query}` : ""}`;
+  }
+
+  /** @param {string} address */
+  visit(address) {
+    if (this.shown === null) this.scrolled = scrollY;
+    history.pushState(null, "", address);
+    this.route();
+  }
+
+  /** Shows what the address says. */
+  route() {
+    const name = new URLSearchParams(location.search).get("photo");
+    const filters = readFilters(location.search);
+    if (String(writeFilters(filters)) !== String(writeFilters(this.filters))) {
+      this.filters = this.controls.filters = filters;
+      this.controls.render();
+      this.load();
+    }
+    if (name === this.shown && this.gallery.hidden === (name !== null)) return;
+    const left = this.shown;
+    this.shown = name;
+    this.gallery.hidden = name !== null;
+    this.view.root.hidden = name === null;
+    if (name === null) {
+      this.view.clear();
+      document.title = this.titled;
+      scrollTo(0, this.scrolled);
+      if (left !== null) this.tiles.focus(left);
+      return;
+    }
+    const title = this.tiles.tiles.get(name)?.photograph?.title ?? name.replace(/^upload:[0-9a-f]+\//, "");
+    document.title = `${title} · maskprism`;
+    scrollTo(0, 0);
+    this.place();
+    this.view.open(name, title);
+  }
+
+  get titled() {
+    return this.folder ? `${this.folder} · maskprism` : "maskprism";
+  }
+
+  place() {
+    if (this.shown !== null) this.view.placed(this.tiles.names.indexOf(this.shown) + 1, this.matches);
+  }
+
+  /** To a neighbour; Back still leads to the gallery. @param {number} step */
+  async step(step) {
+    const at = this.tiles.names.indexOf(this.shown ?? "") + step;
+    if (at >= this.tiles.names.length) await this.loadMore();
+    const photograph = [...this.tiles.tiles.values()][at]?.photograph;
+    if (!photograph) return;
+    history.replaceState(null, "", this.address(photograph.name) + instanceOf(photograph));
+    this.route();
+  }
+
+  /** @param {import("./filters.js").Filters} filters */
+  filter(filters) {
+    this.filters = filters;
+    history.replaceState(null, "", this.address());
+    clearTimeout(this.pending);
+    this.pending = setTimeout(() => this.load(), TYPING_MS);
+  }
+
+  /** The first page of the list, anew. */
+  async load() {
+    clearTimeout(this.pending);
+    const page = await this.ask(0, PAGE);
+    if (!page) return;
+    this.tiles.show(page.photographs);
+    this.know(page);
+  }
+
+  async loadMore() {
+    if (this.loading || this.tiles.names.length >= this.matches) return;
+    const page = await this.ask(this.tiles.names.length, PAGE);
+    if (!page) return;
+    this.tiles.append(page.photographs);
+    this.know(page);
+  }
+
+  /** Brings counts and tiles up to date, and moves nothing. */
+  async update() {
+    const page = await this.ask(0, Math.min(Math.max(this.tiles.names.length, PAGE), MOST_AT_ONCE));
+    if (!page) return;
+    const fresh = page.photographs.some(({ name }) => !this.tiles.tiles.has(name));
+    if (isSteady(this.filters) && this.matches === page.matches && !fresh) this.tiles.update(page.photographs);
+    else if (!this.tiles.names.length || (isSteady(this.filters) && !fresh)) this.tiles.show(page.photographs);
+    else this.tiles.update(page.photographs);
+    this.know(page, fresh);
+  }
+
+  /** @param {number} offset @param {number} limit @returns {Promise<Page | null>} */
+  async ask(offset, limit) {
+    const request = ++this.request;
+    const query = writeFilters(this.filters);
+    query.set("offset", String(offset));
+    query.set("limit", String(limit));
+    this.loading = true;
+    try {
+      const page = await listPhotographs(query);
+      return request === this.request ? page : null; // somebody asked something else meanwhile
+    } catch (error) {
+      if (request === this.request) this.say(messageOf(error), "failed");
+      return null;
+    } finally {
+      if (request === this.request) this.loading = false;
+    }
+  }
+
+  /** @param {Page} page @param {boolean} fresh Whether there are matches that are not shown. */
+  know(page, fresh = false) {
+    if (!fresh) this.matches = page.matches;
+    const news = fresh ? page.matches - this.tiles.names.length : 0;
+    this.found.hidden = !fresh;
+    this.found.textContent = news > 0 ? `Show ${news} more that fit by now` : "Show the new order";
+    this.folder = page.folder;
+    element(document, "#folder").textContent = page.folder;
+    element(document, "#model").textContent = page.model;
+    if (this.shown === null) document.title = this.titled;
+    this.controls.know(page);
+    this.more.hidden = fresh || this.tiles.names.length >= this.matches;
+    const filtered = writeFilters(this.filters);
+    filtered.delete("sort");
+    this.count.textContent = filtered.size ? `${page.matches} of ${photographs(page.total)}` : photographs(page.total);
+    const empty = element(document, "#empty");
+    empty.hidden = page.matches > 0;
+    empty.textContent = !page.total
+      ? "There are no photographs in this folder yet. Drop one here to look at it."
+      : page.states.waiting
+        ? "Nothing fits the filter among the photographs examined so far."
+        : "No photograph fits the filter.";
+    this.place();
+  }
+
+  /** Asks how far the network is, and shows it while it is not done. */
+  async poll() {
+    if (!document.hidden) {
+      try {
+        const progress = await askProgress();
+        const before = this.progress;
+        this.progress = progress;
+        this.showProgress(progress);
+        if (before && (before.examined !== progress.examined || before.total !== progress.total)) await this.update();
+      } catch {
+        this.showProgress(null);
+      }
+    }
+    setTimeout(() => this.poll(), POLL_MS);
+  }
+
+  /** @param {import("./api.js").Progress | null} progress */
+  showProgress(progress) {
+    const bar = /** @type {HTMLProgressElement} */ (element(document, "#progress"));
+    const text = element(document, "#progress-text");
+    const done = !progress || progress.examined >= progress.total;
+    bar.classList.toggle("done", done);
+    if (!progress) text.textContent = "the server does not answer";
+    else {
+      bar.max = Math.max(progress.total, 1);
+      bar.value = progress.examined;
+      const broken = progress.failed ? `${progress.failed} broken` : "";
+      text.textContent = done ? broken : [`examined ${progress.examined} of ${progress.total}`, broken].filter(Boolean).join(", ");
+    }
+  }
+
+  /** @param {File} file */
+  async upload(file) {
+    this.say(`Uploading ${file.name} …`);
+    try {
+      const { name } = await upload(file);
+      this.say("");
+      this.visit(this.address(name));
+      this.load();
+    } catch (error) {
+      this.say(messageOf(error), "failed");
+    }
+  }
+
+  /** @param {string} text @param {string} kind */
+  say(text, kind = "") {
+    clearTimeout(this.saying);
+    this.toast.className = kind;
+    this.toast.textContent = text;
+    this.toast.hidden = !text;
+    if (kind) this.saying = setTimeout(() => (this.toast.hidden = true), 12_000);
+  }
+
+  wireMasks() {
+    const box = /** @type {HTMLInputElement} */ (element(document, "#masks"));
+    box.checked = recall("maskprism-masks") !== "off";
+    this.tiles.paint(box.checked);
+    box.addEventListener("change", () => {
+      remember("maskprism-masks", box.checked ? "on" : "off");
+      this.tiles.paint(box.checked);
+    });
+  }
+}
+
+/** The part of an address that chooses the first object that fits the filter. @param {Photograph} photograph */
+const instanceOf = ({ fitting }) => (fitting[0] > 0 ? `#i=${fitting[0]}` : "");
+
+/** @param {number} count */
+const photographs = (count) => `${count} photograph${count === 1 ? "" : "s"}`;
+
+/** @param {unknown} error */
+const messageOf = (error) => (error instanceof Error ? error.message : String(error));
+
+function wireTheme() {
+  const button = element(document, "#theme");
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const now = () => document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light");
+  const show = () => button.setAttribute("aria-label", `Switch to ${now() === "dark" ? "light" : "dark"} colours`);
+  const kept = recall("maskprism-theme");
+  if (kept === "dark" || kept === "light") document.documentElement.dataset.theme = kept;
+  button.addEventListener("click", () => {
+    document.documentElement.dataset.theme = now() === "dark" ? "light" : "dark";
+    remember("maskprism-theme", now());
+    show();
+  });
+  dark.addEventListener("change", show);
+  show();
+}
+
+/** A button, and dropping a file anywhere. @param {(file: File) => void} take */
+function wireUploads(take) {
+  const chooser = h("input", { type: "file", accept: "image/*", hidden: true });
+  chooser.addEventListener("change", () => {
+    if (chooser.files?.[0]) take(chooser.files[0]);
+    chooser.value = "";
+  });
+  document.body.append(chooser);
+  element(document, "#upload").addEventListener("click", () => chooser.click());
+  const hasFile = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files");
+  const target = element(document, "#drop");
+  let depth = 0;
+  addEventListener("dragenter", (event) => {
+    if (hasFile(event)) target.hidden = !++depth;
+  });
+  addEventListener("dragleave", (event) => {
+    if (hasFile(event)) target.hidden = !(depth = Math.max(depth - 1, 0));
+  });
+  addEventListener("dragover", (event) => hasFile(event) && event.preventDefault());
+  addEventListener("drop", (event) => {
+    target.hidden = !(depth = 0);
+    if (!hasFile(event)) return;
+    event.preventDefault();
+    if (event.dataTransfer?.files[0]) take(event.dataTransfer.files[0]);
+  });
+}
+
+/** @param {string} key @param {string} value */
+function remember(key, value) {
+  try {
+    localStorage.setItem(key, value);
+  } catch {
+    // a browser without storage forgets
+  }
+}
+
+/** @param {string} key */
+function recall(key) {
+  try {
+    return localStorage.getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+new GalleryPage();

@@ -1,0 +1,162 @@
+// The photographs as a grid of links. A tile has its size before anything is known of its photograph.
+
+import { h } from "../dom.js";
+import { thumbnailUrl } from "./api.js";
+
+/** @typedef {import("./api.js").Photograph} Photograph */
+
+/** The grid: shows, appends and updates photographs; opens one. */
+export class Tiles {
+  /** @param {HTMLElement} list @param {{ href: (photograph: Photograph) => string, open: (photograph: Photograph) => void }} host */
+  constructor(list, host) {
+    this.list = list;
+    this.host = host;
+    this.masks = true;
+    /** @type {Map<string, Tile>} */
+    this.tiles = new Map();
+    list.addEventListener("keydown", (event) => this.walk(event));
+  }
+
+  get names() {
+    return [...this.tiles.keys()];
+  }
+
+  /** @param {Photograph[]} photographs */
+  show(photographs) {
+    const before = this.tiles;
+    this.tiles = new Map();
+    for (const photograph of photographs) {
+      const tile = before.get(photograph.name) ?? new Tile(this.host);
+      tile.show(photograph, this.masks);
+      this.tiles.set(photograph.name, tile);
+    }
+    this.list.replaceChildren(...[...this.tiles.values()].map((tile) => tile.element));
+  }
+
+  /** @param {Photograph[]} photographs */
+  append(photographs) {
+    for (const photograph of photographs) {
+      if (this.tiles.has(photograph.name)) continue;
+      const tile = new Tile(this.host);
+      tile.show(photograph, this.masks);
+      this.tiles.set(photograph.name, tile);
+      this.list.append(tile.element);
+    }
+  }
+
+  /** Brings tiles up to date where they are. @param {Photograph[]} photographs */
+  update(photographs) {
+    for (const photograph of photographs) this.tiles.get(photograph.name)?.show(photograph, this.masks);
+  }
+
+  /** @param {boolean} masks */
+  paint(masks) {
+    this.masks = masks;
+    for (const tile of this.tiles.values()) if (tile.photograph) tile.show(tile.photograph, masks);
+  }
+
+  /** @param {string} name */
+  focus(name) {
+    const link = this.tiles.get(name)?.link;
+    link?.focus({ preventScroll: true });
+    link?.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Arrow keys go from tile to tile, up and down by rows. @param {KeyboardEvent} event */
+  walk(event) {
+    const links = [...this.tiles.values()].map((tile) => tile.link);
+    const at = links.indexOf(/** @type {HTMLAnchorElement} */ (document.activeElement));
+    if (at < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
+    const columns = Math.max(1, links.findIndex((link) => link.offsetTop > links[0].offsetTop));
+    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -at, End: links.length - 1 - at }[event.key];
+    if (step === undefined) return;
+    event.preventDefault();
+    links[Math.min(Math.max(at + step, 0), links.length - 1)].focus();
+  }
+}
+
+class Tile {
+  /** @param {{ href: (photograph: Photograph) => string, open: (photograph: Photograph) => void }} host */
+  constructor(host) {
+    this.host = host;
+    /** @type {Photograph | null} */
+    this.photograph = null;
+    this.image = h("img", { alt: "", loading: "lazy", decoding: "async", draggable: false });
+    this.image.addEventListener("load", () => this.image.classList.add("loaded"));
+    this.note = h("span", { className: "note" });
+    this.name = h("span", { className: "name" });
+    this.facts = h("span", { className: "facts" });
+    this.badges = h("span", { className: "badges" });
+    this.link = h(
+      "a",
+      { className: "tile", href: "", onclick: (/** @type {MouseEvent} */ event) => this.click(event) },
+      h("span", { className: "picture" }, this.image, this.note, this.badges),
+      h("span", { className: "caption" }, this.name, this.facts),
+    );
+    this.element = h("li", {}, this.link);
+  }
+
+  /** @param {MouseEvent} event */
+  click(event) {
+    if (event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return; // a new tab, as ever
+    event.preventDefault();
+    if (this.photograph) this.host.open(this.photograph);
+  }
+
+  /** @param {Photograph} photograph @param {boolean} masks */
+  show(photograph, masks) {
+    this.photograph = photograph;
+    const { title, state, message, uploaded } = photograph;
+    this.link.href = this.host.href(photograph);
+    this.link.dataset.state = state;
+    this.link.title = message || title;
+    this.name.textContent = title;
+    this.facts.textContent = factsOf(photograph);
+    this.note.textContent = state === "failed" ? messageOf(photograph) : "";
+    this.badges.replaceChildren(...badgesOf(photograph));
+    if (state === "failed") this.image.removeAttribute("src");
+    else this.picture(thumbnailUrl(photograph, masks && state === "ok"));
+    this.link.setAttribute("aria-label", [uploaded ? "uploaded" : "", title, factsOf(photograph), ...badgesOf(photograph).map((badge) => badge.textContent), message].filter(Boolean).join(", "));
+  }
+
+  /** Swaps the picture only when the new one is there. @param {string} url */
+  picture(url) {
+    if (this.image.getAttribute("src") === url || this.image.dataset.next === url) return;
+    if (!this.image.classList.contains("loaded")) {
+      this.image.src = url;
+      return;
+    }
+    this.image.dataset.next = url;
+    const next = new Image();
+    next.onload = () => {
+      if (this.image.dataset.next === url) this.image.src = url;
+    };
+    next.src = url;
+  }
+}
+
+/** What is wrong with a photograph, without its name before it. @param {Photograph} photograph */
+const messageOf = ({ message, title }) => (message.startsWith(`${title}: `) ? message.slice(title.length + 2) : message);
+
+/** @param {Photograph} photograph */
+function factsOf({ state, classes, scores }) {
+  if (state === "waiting") return "not examined yet";
+  if (state === "failed") return "cannot be shown";
+  if (state === "empty") return "no objects found";
+  const named = classes.map(({ name, objects }) => (objects > 1 ? `${name} ×${objects}` : name)).join(", ");
+  return scores ? `${range(scores)} · ${named}` : named;
+}
+
+/** @param {Photograph} photograph */
+function badgesOf({ uploaded, ious, missed, message, state }) {
+  const badge = (/** @type {string} */ kind, /** @type {string} */ text, title = "") => h("span", { className: `badge ${kind}`, title }, text);
+  return [
+    ...(uploaded ? [badge("uploaded", "uploaded", "in memory only, gone with the server")] : []),
+    ...(ious ? [badge("iou", `IoU ${range(ious)}`, "masks against labels: lowest to highest IoU")] : []),
+    ...(missed ? [badge("missed", `${missed} missed`, "labelled objects that no prediction found")] : []),
+    ...(message && state !== "failed" ? [badge("missed", "labels unusable", message)] : []),
+  ];
+}
+
+/** @param {[number, number]} range */
+const range = ([low, high]) => (low.toFixed(2) === high.toFixed(2) ? low.toFixed(2) : `${low.toFixed(2)}–${high.toFixed(2)}`);
