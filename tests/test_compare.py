@@ -33,6 +33,7 @@ from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.scenes import draw_scene
 from maskprism.views import comparison as views
 from maskprism.views import raster
+from maskprism.views.worst_pairs import worst_pairs
 from strategies import boxes, predictions, seeds
 from test_cli import run, says
 from tiny_models import Tiny
@@ -511,7 +512,7 @@ def test_pictures_and_files(photographs: list[np.ndarray], tmp_path: Path) -> No
     assert [float(row["mask_iou"]) for row in rows] == pytest.approx(found.ious.tolist())
     with (tmp_path / "a b ü" / "prototypes.csv").open(encoding="utf-8") as file:
         assert [row["prototype_b"] for row in csv.DictReader(file)] == ["0", "1", "2"]
-    sheet = views.worst_sheet(found)
+    sheet = worst_pairs(found)
     assert len(sheet.panels) == 4 * len(found.worst)
     assert raster.draw(sheet).shape[2] == 3
     # The figure adds up: letterbox and parts end where the whole bar does.
@@ -531,7 +532,7 @@ def test_networks_that_see_nothing_still_give_files(photographs: list[np.ndarray
     assert "NaN" not in (tmp_path / "comparison.json").read_text(encoding="utf-8")
     assert tmp_path / "worst.png" not in files
     with pytest.raises(MaskprismError, match="no pair of masks differs"):
-        views.worst_sheet(found)
+        worst_pairs(found)
 
 
 @pytest.fixture(scope="module")

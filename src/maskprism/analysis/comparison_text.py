@@ -44,6 +44,11 @@ def percent(share: float) -> str:
     return f"{share * 100:.{digits}f} %".replace("-", "−")
 
 
+def versus(comparison: Comparison) -> str:
+    """Which networks were compared, for titles."""
+    return f"A: {_model(comparison.a)}, B: {_model(comparison.b)}"
+
+
 def _model(spec: ModelSpec) -> str:
     return f"{spec.name} ({spec.runtime})"
 

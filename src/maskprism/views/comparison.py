@@ -7,21 +7,19 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
-from maskprism.analysis.comparison_text import percent
+from maskprism.analysis.comparison_text import percent, versus
 from maskprism.errors import MaskprismError
 from maskprism.views import raster
 from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
-from maskprism.views.sheets import Panel, Sheet
+from maskprism.views.worst_pairs import worst_pairs
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, UInt8
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.comparison import Case, Comparison, Tolerance
+    from maskprism.analysis.comparison import Comparison, Tolerance
 
 _PART_COLOURS = {
     "letterbox": FRAME,
@@ -66,7 +64,7 @@ def write_comparison(
     except OSError as error:
         raise MaskprismError(f"{folder}: cannot be written ({error.strerror or error})") from None
     if comparison.worst:
-        written[raster.save(worst_sheet(comparison), folder / "worst.png")] = "the pairs that differ most, side by side"
+        written[raster.save(worst_pairs(comparison), folder / "worst.png")] = "the pairs that differ most, side by side"
     return written
 
 
@@ -89,7 +87,7 @@ def parts_figure(comparison: Comparison) -> Figure:
     ax.axvline(0, color="0.3", linewidth=0.8)
     ax.set_xlabel("mean loss of mask IoU from A to B, in percent")
     pairs = len(comparison.on_both if comparison.forced else comparison.matched)
-    figure.suptitle(f"What the difference of {pairs} masks is made of\n{_versus(comparison)}", fontsize=10)
+    figure.suptitle(f"What the difference of {pairs} masks is made of\n{versus(comparison)}", fontsize=10)
     return figure
 
 
@@ -131,7 +129,7 @@ def agreement_figure(comparison: Comparison) -> Figure:
     right.set(xlim=(0, 1), ylim=(0, 1), xlabel="score in A", ylabel="score in B (0: not found)", aspect="equal")
     right.legend(fontsize=8, loc="lower right", framealpha=1)
     right.set_title("scores", fontsize=11)
-    figure.suptitle(_versus(comparison), fontsize=12)
+    figure.suptitle(versus(comparison), fontsize=12)
     return figure
 
 
@@ -199,7 +197,7 @@ def drift_figure(comparison: Comparison) -> Figure:
     top.set_ylabel("mean |change| in boxes, logits")
     top.legend(fontsize=8, framealpha=1, ncols=2)
     top.margins(y=0.2)
-    top.set_title(f"How much each term, coefficient times prototype, changed\n{_versus(comparison)}", fontsize=11)
+    top.set_title(f"How much each term, coefficient times prototype, changed\n{versus(comparison)}", fontsize=11)
     blame = drift.blame * 100
     bottom.bar(k, blame, color=[_share(POSITIVE if share > 0 else NEGATIVE) for share in blame])
     bottom.axhline(0, color="0.3", linewidth=0.8)
@@ -214,80 +212,6 @@ def drift_figure(comparison: Comparison) -> Figure:
         fontsize=11,
     )
     return figure
-
-
-def worst_sheet(comparison: Comparison) -> Sheet:
-    """The pairs with the lowest mask IoU: both masks, what B gains and loses, and the change of the logits.
-
-    Raises MaskprismError where no pair differs.
-    """
-    if not comparison.worst:
-        raise MaskprismError("no pair of masks differs, so there is none to show")
-    panels = [panel for case in comparison.worst for panel in _case_panels(case)]
-    return Sheet(
-        title="The pairs of masks that differ most",
-        subtitle=_versus(comparison),
-        panels=tuple(panels),
-        columns=4,
-        notes=("Change of the logit, B minus A: red where B speaks more for the mask; each on a scale of its own.",),
-        size_wh=(1680, 400 * len(comparison.worst)),
-    )
-
-
-def _case_panels(case: Case) -> list[Panel]:
-    """Four panels of one pair, cut to a square around both boxes."""
-    rows, columns = _square(case)
-    photograph = _greyed(case.photograph[rows, columns])
-    mask_a, mask_b = (one.mask("image")[rows, columns] for one in (case.a, case.b))
-    change = (case.b.logits("image") - case.a.logits("image"))[rows, columns]
-    limit = float(np.percentile(np.abs(change), 99.5)) or 1.0
-    both = _covered(photograph, mask_a & mask_b, MUTED)
-    gained = _covered(_covered(both, mask_b & ~mask_a, POSITIVE, 0.85), mask_a & ~mask_b, NEGATIVE, 0.85)
-    boxes = [
-        (box[0] - columns.start, box[1] - rows.start, box[2] - columns.start, box[3] - rows.start)
-        for box in (tuple(float(edge) for edge in one.box) for one in (case.a, case.b))
-    ]
-    colour = INSTANCE_COLOURS[0]
-    return [
-        Panel(f"A: {case.a.name} {case.a.score:.2f}", picture=_covered(photograph, mask_a, colour), box=boxes[0]),
-        Panel(
-            f"B: {case.b.score:.2f}, IoU {case.mask_iou:.3f}",
-            picture=_covered(photograph, mask_b, colour),
-            box=boxes[1],
-        ),
-        Panel("B adds red, loses blue", picture=gained),
-        Panel(f"change of the logit, ±{limit:.1f}", values=change, limit=limit, box=boxes[1]),
-    ]
-
-
-def _square(case: Case, margin: float = 0.15) -> tuple[slice, slice]:
-    """The pixels around both boxes, as square as the photograph allows."""
-    boxes = np.stack([case.a.box, case.b.box])
-    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    side = max(float((high - low).max()) * (1 + 2 * margin), 16.0)
-    spans = []
-    for axis, length in zip((1, 0), case.photograph.shape[:2], strict=True):
-        start = float(low[axis] + high[axis] - side) / 2
-        start = int(np.clip(start, 0, max(length - side, 0)))
-        spans.append(slice(start, min(start + round(side), length)))
-    return spans[0], spans[1]
-
-
-def _greyed(photograph: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-    """A BGR photograph in light greys, so that colours on it are those of masks alone."""
-    grey = cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY)
-    return np.repeat((90 + grey * (165 / 255))[:, :, None], 3, axis=2).astype(np.uint8)
-
-
-def _covered(
-    picture: UInt8[np.ndarray, "H W 3"],
-    mask: Bool[np.ndarray, "H W"],
-    colour: tuple[int, int, int],
-    opacity: float = 0.55,
-) -> UInt8[np.ndarray, "H W 3"]:
-    covered = picture.copy()
-    covered[mask] = (picture[mask] * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
-    return covered
 
 
 def _prototype_columns(comparison: Comparison) -> dict[str, Any]:
@@ -321,7 +245,3 @@ def _axes(width: float, height: float, *, rows: int = 1, columns: int = 1, **set
 
 def _share(colour: tuple[int, int, int]) -> tuple[float, ...]:
     return tuple(channel / 255 for channel in colour)
-
-
-def _versus(comparison: Comparison) -> str:
-    return f"A: {comparison.a.name} ({comparison.a.runtime}), B: {comparison.b.name} ({comparison.b.runtime})"
