@@ -1,0 +1,164 @@
+"""The best mask that the prototypes of a photograph can make of an object, by logistic regression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from maskprism.masks import sigmoid
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, Float64
+
+    from maskprism.analysis.overlaps import Region
+    from maskprism.geometry import Letterbox
+
+PENALTY = 1e-4
+"""On half the mean square of the logits: it keeps weights finite where a mask can be had without an error."""
+TOLERANCE = 1e-6
+"""How long the gradient may be at the solution, over directions in which the logits have mean square 1."""
+MAX_STEPS = 100
+_RANK = 1e-6
+_SLACK = 1e-7  # objectives are told apart up to float32 rounding
+
+
+class Fit(NamedTuple):
+    """The best weights for an object, and how they were found.
+
+    weights: they take the place of `Instance.weights`. steps: of Newton's method.
+    gradient: its length at the end; above TOLERANCE only if MAX_STEPS or float32 stopped the search.
+    """
+
+    weights: Float32[np.ndarray, " K"]
+    steps: int
+    gradient: float
+
+
+class Cells(NamedTuple):
+    """What the regression sees of M grid cells: their prototypes, the share of their canvas pixels that the object
+    covers, 0 to 1, and the number of those pixels.
+    """
+
+    prototypes: Float32[np.ndarray, "M K"]
+    covered: Float32[np.ndarray, " M"]
+    counts: Float32[np.ndarray, " M"]
+
+
+def best_weights(
+    prototypes: Float32[np.ndarray, "K h w"],
+    letterbox: Letterbox,
+    truth: Region,
+    rows: slice,
+    columns: slice,
+    start: Float32[np.ndarray, " K"],
+) -> Fit:
+    """The weights whose logits agree best with `truth` in the window `rows`, `columns` of the canvas.
+
+    A logistic regression on the cells of the prototype grid under the window: the target of a cell is the share of its
+    pixels that the truth covers. Best is what minimises the mean cross entropy plus PENALTY times half the mean square
+    of the logits. That is convex, so `start` (the predicted weights) changes how soon the minimum is found and not
+    which it is; and it is said of logits alone, so no change of basis and no rescaling of prototypes changes the mask.
+
+    truth: a mask on the canvas. An empty window gives `start` back.
+    """
+    cells = cells_of(prototypes, letterbox, truth, rows, columns)
+    return fit(cells, start) if len(cells.covered) else Fit(start, 0, 0.0)
+
+
+def cells_of(
+    prototypes: Float32[np.ndarray, "K h w"], letterbox: Letterbox, truth: Region, rows: slice, columns: slice
+) -> Cells:
+    """The grid cells under a window of the canvas; of cells that it cuts, the pixels within count."""
+    inside = window_of(truth, rows, columns)
+    if not inside.size:
+        return Cells(*(np.zeros(shape, dtype=np.float32) for shape in ((0, len(prototypes)), 0, 0)))
+    (canvas_h, canvas_w), (grid_h, grid_w) = letterbox.canvas_hw, letterbox.grid_hw
+    y = ((np.arange(rows.start, rows.stop) + 0.5) * (grid_h / canvas_h)).astype(np.int64)
+    x = ((np.arange(columns.start, columns.stop) + 0.5) * (grid_w / canvas_w)).astype(np.int64)
+    cell_y, first_y, count_y = np.unique(y, return_index=True, return_counts=True)
+    cell_x, first_x, count_x = np.unique(x, return_index=True, return_counts=True)
+    filled = np.add.reduceat(np.add.reduceat(inside, first_y, axis=0, dtype=np.int32), first_x, axis=1)
+    counts = np.outer(count_y, count_x).ravel().astype(np.float32)
+    near = prototypes[:, cell_y[0] : cell_y[-1] + 1, cell_x[0] : cell_x[-1] + 1]
+    if near.shape[1:] != filled.shape:  # a grid finer than the canvas has cells without a pixel
+        near = prototypes[:, cell_y[:, None], cell_x]
+    flat = np.ascontiguousarray(near.reshape(len(near), -1).T)
+    return Cells(flat, filled.ravel() / counts, counts)
+
+
+def fit(cells: Cells, start: Float32[np.ndarray, " K"]) -> Fit:
+    """Minimise by Newton's method, damped: plain steps diverge where the logits are large."""
+    share = cells.counts / cells.counts.sum()
+    to_weights, from_weights = _whitened(cells.prototypes, share)
+    features = cells.prototypes @ to_weights.astype(np.float32)
+
+    def objective(at: Float64[np.ndarray, " R"]) -> tuple[float, Float32[np.ndarray, " M"]]:
+        logits = features @ at.astype(np.float32)
+        entropy = np.maximum(logits, 0) - cells.covered * logits + np.log1p(np.exp(-np.abs(logits)))
+        return float(np.dot(share, entropy)) + PENALTY / 2 * float(at @ at), logits
+
+    predicted, nothing = from_weights @ start, np.zeros(len(from_weights))
+    at = predicted if objective(predicted)[0] < objective(nothing)[0] else nothing
+    value, logits = objective(at)
+    gradient, steps = np.inf, 0
+    for steps in range(MAX_STEPS):  # noqa: B007
+        probability = sigmoid(logits)
+        slope = (features.T @ (share * (probability - cells.covered))).astype(np.float64) + PENALTY * at
+        gradient = float(np.linalg.norm(slope))
+        if gradient < TOLERANCE:
+            break
+        scaled = features * np.sqrt(share * probability * (1 - probability))[:, None]
+        curvature = (scaled.T @ scaled).astype(np.float64)
+        curvature[np.diag_indices(len(at))] += PENALTY
+        moved = _downhill(objective, at, value, slope, -np.linalg.solve(curvature, slope))
+        if moved is None:
+            break
+        at, value, logits = moved
+    return Fit((to_weights @ at).astype(np.float32), steps, gradient)
+
+
+def _downhill(
+    objective: Callable[[Float64[np.ndarray, " R"]], tuple[float, Float32[np.ndarray, " M"]]],
+    at: Float64[np.ndarray, " R"],
+    value: float,
+    slope: Float64[np.ndarray, " R"],
+    step: Float64[np.ndarray, " R"],
+) -> tuple[Float64[np.ndarray, " R"], float, Float32[np.ndarray, " M"]] | None:
+    """The first of the whole, half, quarter ... step that lowers the objective as it should; None for none."""
+    for halvings in range(20):
+        share = 1 / (1 << halvings)
+        there = at + share * step
+        reached, logits = objective(there)
+        if reached <= value + 1e-4 * share * float(slope @ step) + _SLACK * abs(value):
+            return there, reached, logits
+    return None
+
+
+def _whitened(
+    prototypes: Float32[np.ndarray, "M K"], share: Float32[np.ndarray, " M"]
+) -> tuple[Float64[np.ndarray, "K R"], Float64[np.ndarray, "R K"]]:
+    """A basis of what the prototypes can make of these cells, of mean square 1 and uncorrelated; there and back.
+
+    In it the penalty is the same in all directions, and directions that change no cell are gone.
+    """
+    gram = ((prototypes * share[:, None]).T @ prototypes).astype(np.float64)
+    size = np.sqrt(np.diag(gram))
+    size[size == 0] = 1
+    squares, directions = np.linalg.eigh(gram / np.outer(size, size))
+    kept = squares > _RANK * max(float(squares[-1]), np.finfo(np.float32).tiny)
+    root, directions = np.sqrt(squares[kept]), directions[:, kept]
+    return directions / root / size[:, None], (directions * root).T * size
+
+
+def window_of(mask: Region, rows: slice, columns: slice) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """What a mask is in another window of the same frame."""
+    found = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
+    top, bottom = max(rows.start, mask.rows.start), min(rows.stop, mask.rows.stop)
+    left, right = max(columns.start, mask.columns.start), min(columns.stop, mask.columns.stop)
+    if top < bottom and left < right:
+        found[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] = mask.inside[
+            top - mask.rows.start : bottom - mask.rows.start, left - mask.columns.start : right - mask.columns.start
+        ]
+    return found

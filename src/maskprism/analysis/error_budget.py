@@ -1,0 +1,289 @@
+"""What every part of the network costs a mask: resolution, box, prototypes, coefficients.
+
+Per matched instance the four losses add up to 1 - IoU exactly, since each is the difference of two IoUs of the same
+chain of masks (`stages.Stages`). They are measured at canvas size, under the rule of the prediction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from maskprism.analysis.average_precision import SIZES
+from maskprism.analysis.best_coefficients import window_of
+from maskprism.analysis.boundary import boundary_agreement, boundary_width
+from maskprism.analysis.score_ranking import Ranking, ranking
+from maskprism.analysis.stages import stages_of
+from maskprism.errors import InputError, TableError
+from maskprism.masks import pixels_between
+
+if TYPE_CHECKING:
+    import os
+
+    import pyarrow as pa
+    from jaxtyping import Bool
+
+    from maskprism.analysis.matching import Matches
+    from maskprism.analysis.overlaps import Region
+    from maskprism.analysis.stages import Pair, Stages
+    from maskprism.datasets import GroundTruth
+    from maskprism.prediction import Prediction
+
+Part = Literal["resolution", "box", "prototypes", "coefficients"]
+PARTS: tuple[Part, ...] = ("resolution", "box", "prototypes", "coefficients")
+RING = 0.25
+"""Width of the ring around a box in which a leak is looked for, as a share of the box's sides."""
+
+
+@dataclass(frozen=True)
+class InstanceBudget:
+    """The error budget of one matched instance; all numbers are IoUs or differences of IoUs, 0 to 1.
+
+    photograph, instance, object: which one. box_iou: of its box with the true one.
+    area: pixels of the true object in the photograph; size: "small", "medium" or "large" by it, as in COCO.
+    iou: of its mask with the truth, on the canvas.
+    resolution, box, prototypes, coefficients: the losses, which add up to 1 - iou. A loss may be negative where what
+        should do harm happens to help: a crop that cuts a rounded edge right, or prototypes that draw finer than
+        averages of cells.
+    dual_box, dual_coefficients, dual_prototypes, dual_resolution: the losses in another order, the box put right
+        first; they add up to 1 - iou, too. Parts that differ much between both orders cost by acting together.
+    true_box_iou, uncropped_iou: with the true box for the crop, and without a crop.
+    threshold, threshold_iou: the one threshold on the resized logits (probabilities, where the rule squashes) that
+        would be best for this instance, and what it would give.
+    boundary_iou, interior_iou: along the outline, and inside of it (nan for thin objects).
+    leak: the share of a ring around the box in which the logits, uncropped, say mask and the truth does not.
+    """
+
+    photograph: str
+    instance: int
+    object: int
+    class_id: int
+    class_name: str
+    score: float
+    box_iou: float
+    area: int
+    size: str
+    iou: float
+    resolution: float
+    box: float
+    prototypes: float
+    coefficients: float
+    dual_box: float
+    dual_coefficients: float
+    dual_prototypes: float
+    dual_resolution: float
+    true_box_iou: float
+    uncropped_iou: float
+    threshold: float
+    threshold_iou: float
+    boundary_iou: float
+    interior_iou: float
+    leak: float
+
+
+class Mean(NamedTuple):
+    """Means over the instances of one group; standard_error is that of `iou`."""
+
+    group: str
+    instances: int
+    iou: float
+    resolution: float
+    box: float
+    prototypes: float
+    coefficients: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class ErrorBudget:
+    """The budgets of many instances, with the questions that one asks of them."""
+
+    rows: Sequence[InstanceBudget]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray[Any, Any]]:
+        """One array per field of `InstanceBudget`."""
+        kinds = {"str": object, "int": np.int64, "float": np.float64}
+        return {
+            field.name: np.array([getattr(row, field.name) for row in self.rows], dtype=kinds[str(field.type)])
+            for field in fields(InstanceBudget)
+        }
+
+    def mean(self) -> Mean:
+        """Over all instances. Raises InputError if there are none."""
+        if not self.rows:
+            raise InputError("there is no matched instance: nothing that was found lies on a true object of its class")
+        return self._mean("all", np.ones(len(self), dtype=bool))
+
+    def means(self, by: Literal["class_name", "size"]) -> list[Mean]:
+        """Over each class, most instances first, or each size of object, small first; empty groups are left out."""
+        if by not in ("class_name", "size"):
+            raise InputError(f"by is {by!r}; expected 'class_name' or 'size'")
+        labels = self.columns[by]
+        found = [self._mean(str(group), labels == group) for group in dict.fromkeys(labels.tolist())]
+        if by == "size":
+            return sorted(found, key=lambda mean: list(SIZES).index(mean.group))
+        return sorted(found, key=lambda mean: (-mean.instances, mean.group))
+
+    def _mean(self, group: str, chosen: Bool[np.ndarray, " N"]) -> Mean:
+        iou = self.columns["iou"][chosen]
+        losses = {part: float(self.columns[part][chosen].mean()) for part in PARTS}
+        error = float(iou.std(ddof=1)) / math.sqrt(len(iou)) if len(iou) > 1 else math.nan
+        return Mean(group, len(iou), float(iou.mean()), **losses, standard_error=error)
+
+    def worst(self, count: int = 20, by: str = "iou") -> list[InstanceBudget]:
+        """The instances with the lowest IoU, or the largest loss, leak, or whatever column `by` names."""
+        if by not in self.columns or self.columns[by].dtype == object:
+            numbers = [name for name, values in self.columns.items() if values.dtype != object]
+            raise InputError(f"by is {by!r}; expected one of {', '.join(numbers)}")
+        values = self.columns[by].astype(np.float64)
+        rising = by.endswith("iou") or by in ("score", "area")
+        order = np.argsort(values if rising else -values, kind="stable")  # nan comes last
+        return [self.rows[index] for index in order[:count]]
+
+    def ranking(self, *, bins: int = 10) -> Ranking:
+        """Whether the score tells how good a mask is; see `score_ranking.ranking`."""
+        return ranking(self.columns["score"], self.columns["iou"], bins=bins)
+
+    def table(self) -> pa.Table:
+        """One row per instance, one column per field of `InstanceBudget`."""
+        import pyarrow as pa
+
+        kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+        schema = pa.schema([(field.name, kinds[str(field.type)]) for field in fields(InstanceBudget)])
+        return pa.table({name: values.tolist() for name, values in self.columns.items()}, schema=schema)
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Write the table as CSV or Parquet, by the suffix. Raises TableError where that fails."""
+        import pyarrow.csv
+        import pyarrow.parquet
+
+        file = Path(path)
+        writers = {".csv": pyarrow.csv.write_csv, ".parquet": pyarrow.parquet.write_table}
+        if file.suffix.lower() not in writers:
+            raise TableError(f"{file}: expected a table ending in .csv or .parquet")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            writers[file.suffix.lower()](self.table(), file)
+        except OSError as error:
+            raise TableError(f"{file}: cannot be written ({error.strerror or error})") from None
+        return file
+
+
+def budgets(
+    prediction: Prediction, truth: GroundTruth, photograph: str = "", matches: Matches | None = None
+) -> Iterator[InstanceBudget]:
+    """The budget of every matched instance of a photograph, the most confident first.
+
+    photograph: the name in the rows; the prediction's source unless given.
+    """
+    name = photograph or prediction.source or ""
+    for pair, masks in stages_of(prediction, truth, matches):
+        yield budget_of(pair, masks, truth, name)
+
+
+def budget_of(pair: Pair, stages: Stages, truth: GroundTruth, photograph: str = "") -> InstanceBudget:
+    """The budget of one instance, from its stages."""
+    instance, letterbox = stages.instance, stages.instance.letterbox
+    area = int(truth.areas[pair.truth])
+    chain = [
+        1.0, *(_iou(one, stages.truth) for one in (stages.on_grid, stages.in_box, stages.best, stages.real)),
+    ]  # fmt: skip
+    dual = [
+        chain[-1],
+        *(_iou(one, stages.truth) for one in (stages.true_box, stages.true_box_best, stages.true_box_on_grid)),
+        1.0,
+    ]
+    losses = dict(zip(PARTS, -np.diff(chain), strict=True))
+    dual_parts = ("dual_box", "dual_coefficients", "dual_prototypes", "dual_resolution")
+    threshold, threshold_iou = best_threshold(stages)
+    along = boundary_agreement(stages.real, stages.truth, boundary_width(*letterbox.content_hw))
+    return InstanceBudget(
+        photograph=photograph,
+        instance=pair.instance,
+        object=pair.truth,
+        class_id=instance.class_id,
+        class_name=instance.name,
+        score=instance.score,
+        box_iou=pair.box_iou,
+        area=area,
+        size=next(name for name, (_, end) in SIZES.items() if area < end),
+        iou=chain[-1],
+        **{part: float(loss) for part, loss in losses.items()},
+        **{part: float(loss) for part, loss in zip(dual_parts, np.diff(dual), strict=True)},
+        true_box_iou=dual[1],
+        uncropped_iou=_iou(stages.uncropped, stages.truth),
+        threshold=threshold,
+        threshold_iou=threshold_iou,
+        boundary_iou=along.boundary,
+        interior_iou=along.interior,
+        leak=leak(stages),
+    )
+
+
+def best_threshold(stages: Stages) -> tuple[float, float]:
+    """The one threshold on the values that the own mask is cut out of that gives the highest IoU, and that IoU.
+
+    Exact: every value inside the crop is tried. Pixels that the crop removed stay removed. Equal IoUs give the
+    threshold closest to the rule's; no pixel at all gives the rule's own and 0.
+    """
+    own = stages.instance.rule.threshold
+    values = stages.values.values.ravel()
+    if not len(values):
+        return own, 0.0
+    inside = window_of(stages.truth, stages.real.rows, stages.real.columns).ravel()
+    order = np.argsort(values)[::-1]
+    falling = values[order]
+    shared = np.cumsum(inside[order])
+    iou = shared / (stages.truth.area + np.arange(1, len(values) + 1) - shared)
+    steps = np.append(falling[1:] < falling[:-1], True)  # equal values are in or out together
+    iou[~steps] = -1
+    below = np.append(falling[1:], falling[-1] - 1)
+    best = np.flatnonzero(iou == iou.max())
+    # A threshold between a value and the next lower one gives the same mask: the rule's own, if it lies there.
+    between = np.clip(own, below[best], np.nextafter(falling[best], below[best]))
+    closest = int(np.abs(between - own).argmin())
+    return float(between[closest]), float(iou[best[closest]])
+
+
+def leak(stages: Stages) -> float:
+    """The share of the ring around the box where the uncropped mask is and the truth is not; 0 for an empty ring.
+
+    The ring is RING of the box's sides wide, on every side, and lies on the photograph.
+    """
+    letterbox = stages.instance.letterbox
+    x1, y1, x2, y2 = (float(v) for v in stages.instance.canvas_box)
+    dx, dy = RING * (x2 - x1), RING * (y2 - y1)
+    top, left = letterbox.offset_yx
+    height, width = letterbox.content_hw
+    rows = _clip(pixels_between(y1 - dy, y2 + dy, letterbox.canvas_hw[0]), top, top + height)
+    columns = _clip(pixels_between(x1 - dx, x2 + dx, letterbox.canvas_hw[1]), left, left + width)
+    ring = np.ones((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
+    inner_rows = _clip(pixels_between(y1, y2, letterbox.canvas_hw[0]), rows.start, rows.stop)
+    inner_columns = _clip(pixels_between(x1, x2, letterbox.canvas_hw[1]), columns.start, columns.stop)
+    ring[
+        inner_rows.start - rows.start : inner_rows.stop - rows.start,
+        inner_columns.start - columns.start : inner_columns.stop - columns.start,
+    ] = False
+    wrong = window_of(stages.uncropped, rows, columns) & ~window_of(stages.truth, rows, columns) & ring
+    return int(np.count_nonzero(wrong)) / max(int(np.count_nonzero(ring)), 1)
+
+
+def _clip(span: slice, low: int, high: int) -> slice:
+    start = min(max(span.start, low), high)
+    return slice(start, min(max(span.stop, start), high))
+
+
+def _iou(first: Region, second: Region) -> float:
+    shared = first.shared_with(second)
+    either = first.area + second.area - shared
+    return shared / either if either else 0.0

@@ -1,0 +1,70 @@
+"""Does the score know how good a mask is? Rank correlation, and calibration."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
+
+
+class Bin(NamedTuple):
+    """Instances with scores from `low` to `high`: how many, their mean score, and their mean mask IoU."""
+
+    low: float
+    high: float
+    instances: int
+    score: float
+    iou: float
+
+
+class Ranking(NamedTuple):
+    """spearman: rank correlation of score and mask IoU, -1 to 1; nan for fewer than two distinct scores or IoUs.
+
+    bins: the calibration curve, scores from low to high. calibration_error: mean distance of score and IoU over the
+    bins, weighted by their counts (ECE with IoU in the place of accuracy).
+    """
+
+    spearman: float
+    bins: tuple[Bin, ...]
+    calibration_error: float
+
+
+def ranking(scores: Float64[np.ndarray, " N"], ious: Float64[np.ndarray, " N"], *, bins: int = 10) -> Ranking:
+    """How mask IoU goes with the score, over matched instances.
+
+    The bins are tenths of 0..1 (or as many as asked for); empty ones are left out. Guo et al., "On Calibration of
+    Modern Neural Networks", ICML 2017.
+    """
+    edges = np.linspace(0, 1, bins + 1)
+    which = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, bins - 1)
+    found = tuple(
+        Bin(
+            float(edges[index]),
+            float(edges[index + 1]),
+            int(np.count_nonzero(which == index)),
+            float(scores[which == index].mean()),
+            float(ious[which == index].mean()),
+        )
+        for index in np.unique(which).tolist()
+    )
+    total = sum(one.instances for one in found)
+    error = sum(one.instances * abs(one.score - one.iou) for one in found) / total if total else math.nan
+    return Ranking(spearman(scores, ious), found, error)
+
+
+def spearman(first: Float64[np.ndarray, " N"], second: Float64[np.ndarray, " N"]) -> float:
+    """Correlation of ranks, ties sharing their mean rank; nan where there is nothing to rank."""
+    if len(first) < 2:
+        return math.nan
+    a, b = (ranks - ranks.mean() for ranks in (_ranks(first), _ranks(second)))
+    spread = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / spread if spread else math.nan
+
+
+def _ranks(values: Float64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[which]

@@ -1,0 +1,154 @@
+"""The mask of a matched instance, and what it would be if parts of the network were perfect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+
+from maskprism.analysis.best_coefficients import Fit, best_weights
+from maskprism.analysis.matching import match
+from maskprism.analysis.overlaps import Region
+from maskprism.masks import Patch, decode
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+    from maskprism.analysis.matching import Matches
+    from maskprism.datasets import GroundTruth
+    from maskprism.masks import Crop
+    from maskprism.prediction import Instance, Prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """Masks of one instance on the canvas, under the rule of its prediction, from the truth down to its own.
+
+    truth: g, the true object. on_grid: R, the truth averaged over the cells of the prototype grid, enlarged again and
+    cut at one half: the best that any coefficients of any prototypes could be asked for. in_box: R, cropped by the
+    predicted box. best: the mask of the coefficients that fit the truth best, cropped by that box. real: the
+    instance's own mask.
+
+    The same from the side of the box: true_box, true_box_best and true_box_on_grid are real, best and on_grid
+    cropped by the box around the truth instead. uncropped: the own mask without a crop.
+
+    fit, true_box_fit: the best weights in the predicted and in the true box.
+    values: what the own mask is cut out of, where it is above the rule's threshold.
+    """
+
+    instance: Instance
+    truth: Region
+    on_grid: Region
+    in_box: Region
+    best: Region
+    real: Region
+    true_box: Region
+    true_box_best: Region
+    true_box_on_grid: Region
+    uncropped: Region
+    fit: Fit
+    true_box_fit: Fit
+    values: Patch
+
+
+class Pair(NamedTuple):
+    """An instance and its true object by number, and the IoU of their boxes."""
+
+    instance: int
+    truth: int
+    box_iou: float
+
+
+def stages_of(
+    prediction: Prediction, truth: GroundTruth, matches: Matches | None = None
+) -> Iterator[tuple[Pair, Stages]]:
+    """The stages of every matched instance of a photograph; the matches are `matching.match` unless given."""
+    matches = match(prediction, truth) if matches is None else matches
+    letterbox = prediction.letterbox
+    true_boxes = letterbox.to_canvas(truth.boxes)
+    wanted = set(matches.objects.tolist())
+    masks = {index: Region(*patch) for index, patch in enumerate(truth.patches("canvas", letterbox)) if index in wanted}
+    for index, found, shared in zip(matches.instances, matches.objects, matches.box_iou, strict=True):
+        pair = Pair(int(index), int(found), float(shared))
+        yield pair, stages(prediction[index], masks[pair.truth], true_boxes[found])
+
+
+def stages(instance: Instance, truth: Region, true_box: Float32[np.ndarray, " 4"]) -> Stages:
+    """The stages of one instance. `truth` and `true_box` (xyxy) are on the canvas."""
+    draw = _Drawing(instance)
+    own_box = instance.canvas_box
+    ideal = draw.averaged(truth)
+    values = draw.patch(draw.logits(instance.weights), own_box, squash=None)
+    window, true_window = draw.window(own_box), draw.window(true_box)
+    start = instance.weights
+    found = best_weights(instance.prototypes, instance.letterbox, truth, *window, start)
+    if window == true_window:
+        true_found = found
+    else:
+        true_found = best_weights(instance.prototypes, instance.letterbox, truth, *true_window, found.weights)
+    best, true_best = draw.logits(found.weights), draw.logits(true_found.weights)
+    real = draw.logits(start)
+    return Stages(
+        instance=instance,
+        truth=truth,
+        on_grid=draw.mask(ideal, own_box, crop="none", squash=False),
+        in_box=draw.mask(ideal, own_box, squash=False),
+        best=draw.mask(best, own_box),
+        real=draw.above(values),
+        true_box=draw.mask(real, true_box),
+        true_box_best=draw.mask(true_best, true_box),
+        true_box_on_grid=draw.mask(ideal, true_box, squash=False),
+        uncropped=draw.mask(real, own_box, crop="none"),
+        fit=found,
+        true_box_fit=true_found,
+        values=values,
+    )
+
+
+class _Drawing:
+    """Draws grid values on the canvas as the rule of an instance does."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.rule, self.letterbox = instance.rule, instance.letterbox
+        self._flat = instance.prototypes.reshape(len(instance.prototypes), -1)
+
+    def logits(self, weights: Float32[np.ndarray, " K"]) -> Float32[np.ndarray, "h w"]:
+        return (weights @ self._flat).reshape(self.letterbox.grid_hw)
+
+    def averaged(self, truth: Region) -> Float32[np.ndarray, "h w"]:
+        """The share of each grid cell that the truth covers, shifted so that the rule's threshold is one half."""
+        whole = np.zeros(self.letterbox.canvas_hw, dtype=np.float32)
+        whole[truth.rows, truth.columns] = truth.inside
+        grid_h, grid_w = self.letterbox.grid_hw
+        share = cv2.resize(whole, (grid_w, grid_h), interpolation=cv2.INTER_AREA)
+        return share + np.float32(self.rule.threshold - 0.5)
+
+    def patch(
+        self,
+        values: Float32[np.ndarray, "h w"],
+        box: Float32[np.ndarray, " 4"],
+        crop: Crop | None = None,
+        squash: bool | None = None,
+    ) -> Patch:
+        return decode(values, box, self.letterbox, self.rule, "canvas", crop=crop, squash=squash)
+
+    def above(self, patch: Patch) -> Region:
+        return Region.of_patch(patch, self.rule.threshold, self.letterbox.canvas_hw)
+
+    def mask(
+        self,
+        values: Float32[np.ndarray, "h w"],
+        box: Float32[np.ndarray, " 4"],
+        crop: Crop | None = None,
+        squash: bool | None = None,
+    ) -> Region:
+        return self.above(self.patch(values, box, crop, squash))
+
+    def window(self, box: Float32[np.ndarray, " 4"]) -> tuple[slice, slice]:
+        """The rows and columns of the canvas that a mask with this box can touch."""
+        region = self.mask(np.zeros(self.letterbox.grid_hw, dtype=np.float32), box, squash=False)
+        return region.rows, region.columns
