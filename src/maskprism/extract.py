@@ -162,8 +162,8 @@ def extract(
             total=images.count(),
             skipped=images.count_done(unfinished.done),
         )
-        with _one_thread_per_call():
-            run.work_through(images.pending(unfinished.done), model, workers or _processors())
+        with one_thread_per_call():
+            run.work_through(images.pending(unfinished.done), model, workers or processors())
         unfinished.finish()
         return ExtractSummary(
             images=run.counts["ok"] + run.counts["empty"] + run.counts["failed"],
@@ -340,7 +340,7 @@ def _batches(images: Iterator[SourceImage], size: int) -> Iterator[tuple[SourceI
 
 
 @contextmanager
-def _one_thread_per_call() -> Iterator[None]:
+def one_thread_per_call() -> Iterator[None]:
     """Workers are the threads: a library that starts more for each call would only get in their way."""
     before = cv2.getNumThreads()
     with threadpool_limits(1):
@@ -351,7 +351,8 @@ def _one_thread_per_call() -> Iterator[None]:
             cv2.setNumThreads(before)
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many this process may use, up to MAX_WORKERS."""
     try:
         available = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
