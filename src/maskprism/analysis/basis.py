@@ -183,30 +183,10 @@ class CanonicalBasis:
 
     @classmethod
     def of(cls, usage: Usage, region: Region = "boxes") -> CanonicalBasis:
-        """The canonical basis of a usage. Raises InputError if there was no instance.
-
-        With G the Gram matrix of the prototypes and S that of the coefficients: a factor F F^T = G,
-        then the eigenvectors U of F^T S F; matrix = U^T F^-1.
-        """
-        gram, second = usage.prototypes(region).gram, usage.coefficients.gram
-        # Every prototype is brought to a mean square of 1 first, so that its scale decides nothing.
-        scale = np.sqrt(np.diag(gram))
-        scale = np.where(scale > 0, scale, 1.0)
-        values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
-        roots = np.sqrt(np.maximum(values, _FLOOR * values.max()))
-        factor = scale[:, None] * vectors * roots
-        unfactor = (vectors / roots).T / scale
-        energies, turn = np.linalg.eigh(factor.T @ second @ factor)
-        turn = turn[:, ::-1]
-        inverse = factor @ turn
-        means = usage.coefficients.mean @ inverse
-        signs = np.where(means < 0, -1.0, 1.0)
-        return cls(
-            matrix=(turn * signs).T @ unfactor,
-            inverse=inverse * signs,
-            energies=np.clip(energies[::-1], 0, None),
-            region=region,
-        )
+        """The canonical basis of a usage. Raises InputError if there was no instance."""
+        matrix, inverse, energies = canonical_maps(usage.prototypes(region).gram, usage.coefficients.gram)
+        signs = np.where(usage.coefficients.mean @ inverse < 0, -1.0, 1.0)
+        return cls(matrix * signs[:, None], inverse * signs, energies, region)
 
     def __len__(self) -> int:
         return len(self.energies)
@@ -247,6 +227,26 @@ class CanonicalBasis:
         if components is not None and not 1 <= components <= len(self):
             raise InputError(f"components is {components}; expected 1 to {len(self)}")
         return _in_basis(prediction, self.matrix[:components], self.inverse[:, :components])
+
+
+def canonical_maps(
+    gram: Float64[np.ndarray, "K K"], second: Float64[np.ndarray, "K K"]
+) -> tuple[Float64[np.ndarray, "K K"], Float64[np.ndarray, "K K"], Float64[np.ndarray, " K"]]:
+    """Matrix, inverse and energies of the canonical basis, up to signs.
+
+    With the Gram matrix G of the prototypes and S of the coefficients: a factor F F^T = G, then the
+    eigenvectors U of F^T S F; matrix = U^T F^-1, inverse = F U.
+    """
+    # Every prototype is brought to a mean square of 1 first, so that its scale decides nothing.
+    scale = np.sqrt(np.diag(gram))
+    scale = np.where(scale > 0, scale, 1.0)
+    values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
+    roots = np.sqrt(np.maximum(values, _FLOOR * values.max()))
+    factor = scale[:, None] * vectors * roots
+    unfactor = (vectors / roots).T / scale
+    energies, turn = np.linalg.eigh(factor.T @ second @ factor)
+    turn = turn[:, ::-1]
+    return turn.T @ unfactor, factor @ turn, np.clip(energies[::-1], 0, None)
 
 
 def change_basis(prediction: Prediction, matrix: Float[np.ndarray, "K K"]) -> Prediction:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from maskprism.analysis.basis import canonical_maps
 from maskprism.decompose import Decomposition
 from maskprism.errors import InputError
 from maskprism.masks import sigmoid
@@ -34,6 +35,7 @@ METHODS: tuple[Method, ...] = ("selection", "projection")
 MOST_PROTOTYPES = 64
 """Networks with more prototypes are refused: the cost of mixing K prototypes takes 8 K^4 bytes."""
 _RIDGE = 0.1
+_ROUNDS = 3
 _FLOOR = 1e-10
 
 
@@ -128,9 +130,10 @@ def reductions(cost: MixingCost, method: Method, keeps: Iterable[int] | None = N
 
     "selection" keeps some of the prototypes, the best one first, and of the rest the one that lowers
     the cost most; after every step the coefficients are fitted anew (block orthogonal matching
-    pursuit). "projection" mixes the principal components of what coefficients and prototypes make
-    together, and fits the coefficients; these new prototypes have a mean square of 1 over the
-    weighted cells and are uncorrelated there.
+    pursuit). "projection" mixes new prototypes from all: the first components of the canonical basis
+    (as in `CanonicalBasis`, with cells weighted as in this module) or, up to half of the prototypes,
+    what alternating least squares makes of them or of the selection, if that costs less. They have
+    a mean square of 1 over the weighted cells and are uncorrelated there, the most used first.
 
     Rescaling a prototype by s and its coefficients by 1/s changes nothing. Raises InputError for a
     number out of 1 to K - 1, and without an instance.
@@ -148,16 +151,19 @@ def reductions(cost: MixingCost, method: Method, keeps: Iterable[int] | None = N
             raise InputError(f"cannot keep {keep} prototypes of {len(cost)}; expected 1 to {len(cost) - 1}")
     scale, scaled = _equal_scales(cost)
     form = _form(scaled)
-    if method == "selection":
-        components = np.eye(len(cost))[_greedy_order(form, max(keeps))]
-        sizes = components @ scale  # the chosen prototypes stay as they are
-    else:
-        components = _principal(scaled)
-        sizes = np.ones(len(components))
+    chosen = np.eye(len(cost))[_greedy_order(form, max(keeps))]
+    principal, _, _ = canonical_maps(np.einsum("abii->ab", scaled), np.einsum("aaij->ij", scaled))
     found = []
     for keep in keeps:
-        basis, size = components[:keep], sizes[:keep, None]
-        found.append(Reduction(method, size * basis / scale, _fit(form, basis) * scale / size))
+        if method == "selection":
+            size = (chosen[:keep] @ scale)[:, None]  # the chosen prototypes stay as they are
+            found.append(Reduction(method, chosen[:keep], _fit(form, chosen[:keep]) * scale / size))
+            continue
+        pairs = [(principal[:keep], _fit(form, principal[:keep]))]
+        if keep <= len(cost) // 2:
+            pairs += [_alternated(form, basis[:keep]) for basis in (principal, chosen)]
+        candidates = [Reduction(method, new / scale, fitted * scale) for new, fitted in pairs]
+        found.append(_rotated(min(candidates, key=cost.of), cost))
     return found
 
 
@@ -311,19 +317,26 @@ def _greedy_order(form: Float64[np.ndarray, "K K K K"], count: int) -> list[int]
     return order
 
 
-def _principal(products: Float64[np.ndarray, "K K K K"]) -> Float64[np.ndarray, "K K"]:
-    """The principal components of the contributions as rows: orthonormal over the cells, most important first.
+def _alternated(
+    form: Float64[np.ndarray, "K K K K"], basis: Float64[np.ndarray, "M K"]
+) -> tuple[Float64[np.ndarray, "M K"], Float64[np.ndarray, "M K"]]:
+    """Maps on prototypes and coefficients by alternating least squares: each fitted to the other, in turns."""
+    for _ in range(_ROUNDS):
+        fitted = _fit(form, basis)
+        basis = _fit(form.transpose(1, 0, 3, 2), fitted)
+        basis /= np.linalg.norm(basis, axis=1, keepdims=True)
+    return basis, _fit(form, basis)
 
-    With the mean Gram matrix G of the prototypes and S of the coefficients: a factor F F^T = G, then
-    the eigenvectors U of F^T S F; the components are U^T F^-1.
-    """
-    gram, second = np.einsum("abii->ab", products), np.einsum("aaij->ij", products)
-    values, vectors = np.linalg.eigh(gram)
-    roots = np.sqrt(np.maximum(values, _FLOOR * values.max()))
-    factor = vectors * roots
-    turn = np.linalg.eigh(factor.T @ second @ factor)[1][:, ::-1]
-    components = turn.T @ (vectors / roots).T
-    return components * np.where(components.sum(axis=1) < 0, -1.0, 1.0)[:, None]
+
+def _rotated(reduction: Reduction, cost: MixingCost) -> Reduction:
+    """The same masks from new prototypes that are orthonormal over the weighted cells, the most used first."""
+    gram = np.einsum("abii->ab", cost.products) / cost.weight
+    second = np.einsum("aaij->ij", cost.products) / cost.weight
+    new, fitted = reduction.prototype_map, reduction.coefficient_map
+    basis, inverse, _ = canonical_maps(new @ gram @ new.T, fitted @ second @ fitted.T)
+    signs = np.where((basis @ new).sum(axis=1) < 0, -1.0, 1.0)
+    basis, inverse = basis * signs[:, None], inverse * signs
+    return Reduction(reduction.method, basis @ new, inverse.T @ fitted)
 
 
 def _fit(form: Float64[np.ndarray, "K K K K"], basis: Float64[np.ndarray, "M K"]) -> Float64[np.ndarray, "M K"]:

@@ -25,6 +25,7 @@ for command in (
     "basis",
     "prototypes",
     "compare",
+    "reduce",
     "serve",
     "demo",
 ):

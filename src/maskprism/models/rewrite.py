@@ -79,6 +79,13 @@ def write_reduced(
     raise ModelError(f"{source}: cannot be rewritten: {wrong}")
 
 
+def noise_batch(model: Model) -> Float32[np.ndarray, "B ..."]:
+    """A canvas of noise, always the same, as often as the network takes it at once."""
+    takes, (height, width) = model.runtime.input, model.spec.input_hw
+    sides = (height, width, takes.channels) if takes.channels_last else (takes.channels, height, width)
+    return np.random.default_rng(0).random((takes.batch or 1, *sides), dtype=np.float32)
+
+
 def _read(source: Path) -> ModelProto:
     if source.suffix.lower() != ".onnx":
         raise ModelError(
@@ -111,11 +118,9 @@ def _save(model: ModelProto, path: Path) -> None:
 
 def _disagreement(model: Model, path: Path, tolerance: float, prototype_map: Map, coefficient_map: Map) -> str | None:
     """What the new file computes other than it should, on a canvas of noise; None where it agrees."""
-    layout, takes, k = model.layout, model.runtime.input, model.layout.prototypes
-    sides = (*model.spec.input_hw, takes.channels) if takes.channels_last else (takes.channels, *model.spec.input_hw)
-    noise = np.random.default_rng(0).random((takes.batch or 1, *sides), dtype=np.float32)
-    full = model.runtime(noise)
-    reduced = OnnxRuntime(path, device="cpu", precision="f32", threads=None)(noise)
+    layout, k, batch = model.layout, model.layout.prototypes, noise_batch(model)
+    full = model.runtime(batch)
+    reduced = OnnxRuntime(path, device="cpu", precision="f32", threads=None)(batch)
 
     def parts(outputs: list[Float32[np.ndarray, "..."]], channels: int) -> dict[str, Float32[np.ndarray, "..."]]:
         rows = np.moveaxis(outputs[layout.rows_output], 2 if layout.channels_last else 1, -1)

@@ -1,0 +1,106 @@
+"""maskprism reduce."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.errors import InputError, MaskprismError
+
+if TYPE_CHECKING:
+    from maskprism.models import Model
+
+_DESCRIPTIONS = (".yaml", ".yml", ".json")
+
+
+def reduce(
+    model: Path | None = None,
+    /,
+    *,
+    images: Path,
+    out: Path,
+    keep: int | None = None,
+    mask_iou: float | None = None,
+    method: Literal["projection", "selection"] = "projection",
+    split: str | None = None,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    reading: Reading = Reading(),
+    detections: Detections = Detections(),
+) -> int:
+    """Write an ONNX model with fewer prototypes and coefficients, and say what that costs and saves.
+
+    The basis is fitted to the masks that the model draws on the photographs; no labels are needed. The new file takes
+    the same input and is used like the old one. Beside it go SMALL.json with all numbers, SMALL.curve.png with mask
+    IoU by the number of prototypes, and SMALL.masks.png with masks before and after.
+
+    Parameters
+    ----------
+    model
+        The .onnx file; the bundled sample model unless given.
+    images
+        A folder (with its subfolders), a pattern in quotes, an image, a video, or a .txt list of paths; or a data.yaml
+        or COCO json, and then the mask AP that is lost is told, too.
+    out
+        The new .onnx file.
+    keep
+        How many prototypes to keep.
+    mask_iou
+        Instead of --keep: as few as keep the mean mask IoU with the full model at least at this, such as 0.95.
+    method
+        "projection" mixes new prototypes from all; "selection" keeps some as they are and drops the others.
+    split
+        Split of a data.yaml: train, val or test.
+    overwrite
+        Replace an existing file.
+    """
+    from maskprism.analysis.reduced_file import PASSES, Photographs, reduce_file
+    from maskprism.datasets import open_dataset
+    from maskprism.models import SAMPLE_MODEL
+    from maskprism.sources import open_source
+    from maskprism.views.reduction import write_reduction
+
+    source = model or SAMPLE_MODEL
+    if out.suffix.lower() != ".onnx":
+        raise InputError(f"{out}: expected a file name ending in .onnx")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise InputError(f"{out}: is the model itself; choose another --out")
+    if out.exists() and not overwrite:
+        raise MaskprismError(f"{out}: there is such a file already; choose another --out, or add --overwrite")
+    described = images.suffix.lower() in _DESCRIPTIONS
+    if split is not None and not described:
+        raise InputError(f"--split {split} goes with a data.yaml; {images} is none")
+    photographs = Photographs(open_dataset(images, split) if described else open_source(images))
+    network = load_model(source, reading, detections)
+
+    def reopen(path: Path) -> Model:
+        return load_model(path, replace(reading, layout=network.layout.family), detections)
+
+    count = photographs.count()
+    with progress_bar("reducing", None if count is None else PASSES * count) as (progress, task):
+
+        def step() -> None:
+            progress.update(task, advance=1, failed=failures(len(photographs.failed)))
+
+        found = reduce_file(
+            network,
+            source,
+            photographs,
+            out,
+            keep=keep,
+            mask_iou=mask_iou,
+            method=method,
+            reopen=reopen,
+            on_photograph=step,
+        )
+        for reason in photographs.failed.values():
+            progress.console.print(f"failed: {reason}", markup=False, highlight=False, soft_wrap=True)
+    files = write_reduction(found, photographs, network, reopen(out))
+    print("\n".join(found.lines()))
+    width = max(len(str(path)) for path in files)
+    for path, what in files.items():
+        print(f"  {path!s:<{width}}  {what}")
+    return 0

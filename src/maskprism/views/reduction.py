@@ -1,0 +1,161 @@
+"""What fewer prototypes cost: the curve of mask IoU, and masks before and after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+
+from maskprism.errors import MaskprismError
+from maskprism.views import raster
+from maskprism.views.figures import share
+from maskprism.views.palette import INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, RGB
+from maskprism.views.sheets import PHOTOGRAPH_SIDE, Panel, Sheet
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, UInt8
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from maskprism.analysis.reduce import Method, TradeOff
+    from maskprism.analysis.reduced_file import Photographs, ReducedFile
+    from maskprism.models import Model
+    from maskprism.prediction import Prediction
+
+    Photograph = UInt8[np.ndarray, "H W 3"]
+
+_COLOURS: dict[Method, RGB] = {"projection": INSTANCE_COLOURS[4], "selection": INSTANCE_COLOURS[5]}
+_WORDS: dict[Method, str] = {"projection": "mixed anew (projection)", "selection": "some of them kept (selection)"}
+
+
+def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Method = "projection") -> Figure:
+    """Mask IoU with the full network against the number of prototypes: mean as a line, 5th percentile dotted.
+
+    keep: a number of prototypes to mark on the curve of `method`.
+    """
+    figure = plt.figure(figsize=(7.6, 4.4), layout="constrained")
+    plt.close(figure)
+    ax: Axes = figure.subplots()
+    for name in trade_off.ious:
+        colour = share(_COLOURS[name])
+        keeps = np.arange(1, len(trade_off.mean(name)) + 1)
+        ax.plot(keeps, trade_off.percentile(name, 50), color=colour, linewidth=1, linestyle="--")
+        ax.plot(keeps, trade_off.percentile(name, 5), color=colour, linewidth=1, linestyle=":")
+        ax.plot(keeps, trade_off.mean(name), color=colour, linewidth=2.2, label=_WORDS[name])
+    if keep is not None:
+        value = float(trade_off.mean(method)[keep - 1])
+        ax.plot([keep], [value], "o", color=share(INK), markersize=7, zorder=5)
+        ax.annotate(
+            f"{keep} kept: mean IoU {value:.3f}",
+            (keep, value),
+            xytext=(10, -26),
+            textcoords="offset points",
+            fontsize=10,
+            arrowprops={"arrowstyle": "-", "color": share(MUTED)},
+        )
+    count = len(next(iter(trade_off.ious.values()))[0])
+    ax.set_xlim(0, len(keeps) + 1)
+    ax.set_ylim(0, 1.01)
+    ax.set_xlabel(f"prototypes, of {len(keeps) + 1}")
+    ax.set_ylabel("mask IoU with the full network")
+    ax.plot([], [], color=share(MUTED), linewidth=1, linestyle="--", label="median")
+    ax.plot([], [], color=share(MUTED), linewidth=1, linestyle=":", label="5th percentile")
+    ax.legend(frameon=False, loc="lower right", fontsize=9)
+    ax.grid(color="0.92")
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    where = "photographs that the basis was not fitted to" if trade_off.held_out else "the photographs it was fitted to"
+    ax.set_title(f"How many prototypes do the masks need?\n{count} instances, measured on {where}", fontsize=11)
+    return figure
+
+
+def before_after(
+    photographs: Sequence[Photograph], full: Sequence[Prediction], reduced: Sequence[Prediction], ious: Sequence[float]
+) -> Sheet:
+    """Per photograph all masks of the full network, those of the reduced one, and the pixels that changed sides."""
+    panels: list[Panel] = []
+    for photograph, before, after, iou in zip(photographs, full, reduced, ious, strict=True):
+        rgb = cv2.cvtColor(photograph, cv2.COLOR_BGR2RGB)
+        had, has = _together(before), _together(after)
+        shown = [_covered(rgb, had, INSTANCE_COLOURS[4]), _covered(rgb, has, INSTANCE_COLOURS[4])]
+        grey = np.repeat(cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY)[..., None], 3, axis=2) // 2 + 110
+        changed = _covered(_covered(grey, had & ~has, NEGATIVE, 1.0), has & ~had, POSITIVE, 1.0)
+        titles = (
+            f"{len(before.prototypes)} prototypes",
+            f"{len(after.prototypes)} prototypes: mean IoU {iou:.3f}",
+            "changed",
+        )
+        panels += [
+            Panel(title, picture=_small(picture)) for title, picture in zip(titles, (*shown, changed), strict=True)
+        ]
+    return Sheet(
+        title="Masks before and after",
+        subtitle="the photograph whose masks changed most, and one in the middle" if len(photographs) > 1 else "",
+        panels=tuple(panels),
+        columns=3,
+        notes=("Last column: red pixels were gained, blue ones lost.",),
+        size_wh=(1800, 620 * len(photographs)),
+    )
+
+
+def write_reduction(found: ReducedFile, photographs: Photographs, full: Model, reduced: Model) -> dict[Path, str]:
+    """Write numbers and pictures beside the reduced file; gives each with what it shows.
+
+    Raises MaskprismError if that fails.
+    """
+    base = found.path.with_suffix("")
+    paths = {kind: base.with_name(f"{base.name}.{kind}") for kind in ("json", "curve.png", "masks.png")}
+    try:
+        text = json.dumps(found.summary(), indent=2, allow_nan=False) + "\n"
+        paths["json"].write_text(text, encoding="utf-8")
+        figure = trade_off_figure(found.trade_off, len(found.reduction), found.reduction.method)
+        figure.savefig(paths["curve.png"], dpi=130)
+    except OSError as error:
+        raise MaskprismError(f"{base}: cannot be written ({error.strerror or error})") from None
+    by_iou = sorted(found.comparison.by_photograph, key=lambda name: found.comparison.by_photograph[name])
+    wanted = list(dict.fromkeys((by_iou[0], by_iou[len(by_iou) // 2]))) if by_iou else []
+    shown = {name: photograph for name, photograph, _ in photographs if name in wanted} if wanted else {}
+    written = {
+        found.path: "the reduced network",
+        paths["json"]: "all numbers",
+        paths["curve.png"]: "mask IoU by the number of prototypes",
+    }
+    if shown:
+        pictures = [shown[name] for name in wanted]
+        sheet = before_after(
+            pictures,
+            [full.predict(picture) for picture in pictures],
+            [reduced.predict(picture) for picture in pictures],
+            [found.comparison.by_photograph[name] for name in wanted],
+        )
+        written[raster.save(sheet, paths["masks.png"])] = "masks before and after"
+    return written
+
+
+def _together(prediction: Prediction) -> Bool[np.ndarray, "H W"]:
+    """Where at least one mask is."""
+    found = np.zeros(prediction.image_size, dtype=bool)
+    for patch in prediction.patches("image"):
+        found[patch.rows, patch.columns] |= patch.values > prediction.rule.threshold
+    return found
+
+
+def _covered(picture: Photograph, mask: Bool[np.ndarray, "H W"], colour: RGB, opacity: float = 0.6) -> Photograph:
+    covered = picture.copy()
+    layer = np.array(colour, dtype=np.float32) * np.float32(opacity)
+    covered[mask] = (picture[mask] * np.float32(1 - opacity) + layer).astype(np.uint8)
+    return covered
+
+
+def _small(picture: Photograph) -> Photograph:
+    shrink = PHOTOGRAPH_SIDE / max(picture.shape[:2])
+    if shrink >= 1:
+        return picture
+    height, width = picture.shape[:2]
+    size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
