@@ -1,0 +1,326 @@
+"""A whole data set against its ground truth: mask AP, kinds of errors, and which part of the network loses what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from maskprism.analysis.average_precision import AveragePrecision, average_precision
+from maskprism.analysis.decodes import DECODES, excused, overlaps_of_boxes, overlaps_under, true_regions
+from maskprism.analysis.error_budget import PARTS, ErrorBudget, InstanceBudget, Part, budget_of
+from maskprism.analysis.matching import Matches, match
+from maskprism.analysis.overlaps import Overlaps, box_overlap, mask_iou
+from maskprism.analysis.stages import stages_of
+from maskprism.analysis.tide import BACKGROUND, ERROR_TYPES, ErrorCost, Errors, error_cost, find_errors
+from maskprism.errors import InputError, MaskprismError, ModelError
+from maskprism.extract import in_order, one_thread_per_call, processors
+
+if TYPE_CHECKING:
+    from maskprism.datasets import Dataset, GroundTruth, Sample
+    from maskprism.models import Model, ModelSpec
+    from maskprism.prediction import Prediction
+
+SHOWN_CONF = 0.25
+"""Detections above this score are what a user of `predict` sees; tables and budgets are of these."""
+Step = Literal["as it is", "coefficients", "prototypes", "box", "resolution", "box alone"]
+_CHAIN: dict[Step, str] = {"coefficients": "best", "prototypes": "in_box", "box": "on_grid", "resolution": "truth"}
+_ALONE: dict[Step, str] = {"box alone": "true_box"}
+_NETWORK_FAILURES = 8
+
+
+class FoundObject(NamedTuple):
+    """One true object: where it is, and the instance that found it (or -1), at scores above the one shown."""
+
+    photograph: str
+    object: int
+    class_id: int
+    class_name: str
+    area: int
+    box: tuple[float, float, float, float]
+    instance: int
+
+
+class Detection(NamedTuple):
+    """One detection above the score shown, and what TIDE says of it; `error` is "" for one that is right."""
+
+    photograph: str
+    instance: int
+    class_id: int
+    class_name: str
+    score: float
+    box: tuple[float, float, float, float]
+    error: str
+    object: int
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What became of a data set.
+
+    photographs: how many were worked on; failures: (name, why) of those that could not be.
+    precision: per decode (see `decodes.DECODES`) and of the boxes ("boxes").
+    perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
+        error budget, from "as it is" to "resolution", where all masks are true; "box alone": the same
+        logits, cropped by true boxes. What is missing to 1 after that is detection.
+    errors: TIDE under the "predict" decode. shown: its counts above `conf`.
+    localisation: mean losses of the localisation errors that hide an object, and their number.
+    budget: of matched instances above `conf`. objects, detections: rows for tables.
+    unknown_classes: classes of the data set that the model does not know; their objects are left out.
+    interrupted: the run was stopped, and this is about the photographs before.
+    """
+
+    dataset: Dataset
+    spec: ModelSpec
+    conf: float
+    photographs: int
+    failures: Sequence[tuple[str, str]]
+    remarks: Sequence[str]
+    precision: Mapping[str, AveragePrecision]
+    perfect: Mapping[Step, AveragePrecision]
+    errors: ErrorCost
+    shown: Mapping[str, int]
+    localisation: Mapping[Part, float]
+    localisation_count: int
+    budget: ErrorBudget
+    objects: Sequence[FoundObject]
+    detections: Sequence[Detection]
+    unknown_classes: Sequence[str] = ()
+    interrupted: bool = False
+
+    @property
+    def missed(self) -> int:
+        """Objects that no instance above `conf` found."""
+        return sum(one.instance < 0 for one in self.objects)
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """One photograph, finished: overlaps under each decode and after each step, and rows."""
+
+    name: str
+    overlaps: Mapping[str, Overlaps]
+    steps: Mapping[Step, Overlaps]
+    budgets: Sequence[InstanceBudget] = ()
+    localisation: Sequence[InstanceBudget] = ()
+    objects: Sequence[FoundObject] = ()
+    detections: Sequence[Detection] = ()
+    errors: Mapping[str, int] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+
+
+class Failed(NamedTuple):
+    """One photograph that could not be examined."""
+
+    name: str
+    message: str
+    network: bool = False
+
+
+def diagnose(
+    dataset: Dataset,
+    model: Model,
+    *,
+    conf: float = SHOWN_CONF,
+    limit: int | None = None,
+    workers: int | None = None,
+    on_progress: Callable[[int, int, Failed | None], None] = lambda done, total, failed: None,
+) -> Diagnosis:
+    """Examine every photograph of a data set, or `limit` of them, evenly spread.
+
+    AP and TIDE take all detections that the model gives, so load it as Ultralytics validates, with
+    `load(..., conf=0.001, multi_label=True)`; the error budget and the tables take those above `conf`.
+    Classes are matched by name. A photograph that cannot be read is left out and told in `failures`. A
+    KeyboardInterrupt ends the work early; what is finished by then is the result.
+
+    on_progress: called with the photographs done, their total, and a failure, if the last one was.
+    Raises InputError where data set and model share no class or nothing is left to examine, ModelError
+    where the network fails on one photograph after the other, and MissingExtraError without
+    `faster-coco-eval`.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; expected at least 1")
+    average_precision(())  # the package must be there before the work begins
+    dataset = dataset.for_model(model.spec.names)
+    samples = list(dataset)
+    if limit is not None and limit < len(samples):
+        samples = [samples[i] for i in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
+    examine = _Examiner(dataset, model, conf)
+    examined: list[Examined] = []
+    failures: list[Failed] = []
+    interrupted = False
+    with one_thread_per_call():
+        try:
+            with closing(in_order(examine, iter(samples), workers or processors())) as results:
+                for result in results:
+                    failed = result if isinstance(result, Failed) else None
+                    failures += [failed] if failed else []
+                    examined += [] if isinstance(result, Failed) else [result]
+                    on_progress(len(examined) + len(failures), len(samples), failed)
+                    _check_network(examined, failures)
+        except KeyboardInterrupt:
+            if not examined:
+                raise
+            interrupted = True
+    if not examined:
+        raise InputError(
+            f"{dataset.path}: not one of {len(failures)} photographs can be examined "
+            f"(the first: {failures[0].name}: {failures[0].message})"
+        )
+    return _concluded(dataset, model.spec, conf, examined, failures, examine.unknown, interrupted)
+
+
+def _check_network(examined: Sequence[Examined], failures: Sequence[Failed]) -> None:
+    if not examined and sum(failed.network for failed in failures) >= _NETWORK_FAILURES:
+        raise ModelError(f"the network failed on {len(failures)} photographs in a row ({failures[0].message})")
+
+
+class _Examiner:
+    """What a worker does with one photograph."""
+
+    def __init__(self, dataset: Dataset, model: Model, conf: float) -> None:
+        self._model, self._conf = model, conf
+        names = model.spec.names
+        labelled = set(dataset.class_ids.values())
+        self._classes = np.array(sorted(labelled & set(names) if names else labelled))
+        self.unknown = [dataset.names[class_id] for class_id in sorted(labelled - set(self._classes.tolist()))]
+
+    def __call__(self, sample: Sample) -> Examined | Failed:
+        try:
+            photograph, truth = sample.read()
+        except (MaskprismError, MemoryError, cv2.error) as error:
+            return Failed(sample.name, _one_line(error))
+        try:
+            prediction = self._model.predict(photograph)
+        except Exception as error:  # runtimes raise what they like
+            return Failed(sample.name, _one_line(error), network=True)
+        kept = prediction[np.isin(prediction.classes, self._classes)]
+        return examine(kept, _of_classes(truth, self._classes), sample.name, conf=self._conf)
+
+
+def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: float = SHOWN_CONF) -> Examined:
+    """One photograph: every detection against every true object, under every decode and after every step."""
+    overlaps = {
+        "validation": overlaps_under(prediction, truth, "validation"),
+        "predict": overlaps_under(prediction, truth, "predict", least=BACKGROUND, same_class=False),
+        "native": overlaps_under(prediction, truth, "native"),
+        "boxes": overlaps_of_boxes(prediction, truth),
+    }
+    canvas, matches = overlaps["predict"], match(prediction, truth)
+    errors = find_errors(canvas)
+    hidden = np.flatnonzero(errors.of("localisation") & errors.mends)
+    rows: list[InstanceBudget] = []
+    true = true_regions(truth, prediction.letterbox, "canvas")
+    steps = {step: canvas.iou.copy() for step in (*_CHAIN, *_ALONE)}
+    for pair, stages in stages_of(prediction, truth, matches):
+        rows.append(budget_of(pair, stages, truth, name))
+        for step, stage in (_CHAIN | _ALONE).items():
+            steps[step][pair.instance] = mask_iou([getattr(stages, stage)], true, canvas.crowd)[0]
+    budgets = {(row.instance, row.object): row for row in rows}
+    others = [i for i in hidden if (i, errors.target[i]) not in budgets]
+    for pair, stages in stages_of(prediction, truth, _pairs(prediction, truth, others, errors.target[others])):
+        budgets[pair.instance, pair.truth] = budget_of(pair, stages, truth, name)
+    shown = prediction.scores > conf
+    return Examined(
+        name=name,
+        overlaps=overlaps,
+        steps={step: canvas.with_iou(iou) for step, iou in steps.items()},
+        budgets=[row for row in rows if shown[row.instance]],
+        localisation=[budgets[i, j] for i, j in zip(hidden, errors.target[hidden], strict=True)],
+        objects=list(_objects(truth, {row.object: row.instance for row in rows if shown[row.instance]}, name)),
+        detections=list(_detections(prediction, errors, np.flatnonzero(shown), name)),
+        errors={kind: int((errors.of(kind) & shown).sum()) for kind in ERROR_TYPES},
+        remarks=truth.remarks,
+    )
+
+
+def _pairs(prediction: Prediction, truth: GroundTruth, instances: Sequence[int], objects: np.ndarray) -> Matches:
+    """Pairs that are given, in the form of matches."""
+    rows = np.array(instances, dtype=np.int64)
+    iou = box_overlap(prediction.boxes[rows], truth.boxes)[np.arange(len(rows)), objects]
+    nobody = np.zeros(0, dtype=np.int64)
+    return Matches(rows, objects.astype(np.int64), iou, nobody, nobody, nobody)
+
+
+def _of_classes(truth: GroundTruth, classes: np.ndarray) -> GroundTruth:
+    """The objects of these classes."""
+    kept = np.flatnonzero(np.isin(truth.classes, classes))
+    return replace(
+        truth,
+        classes=truth.classes[kept],
+        segments=tuple(truth.segments[i] for i in kept),
+        boxes=truth.boxes[kept],
+        crowd=truth.crowd[kept],
+    )
+
+
+def _objects(truth: GroundTruth, found_by: Mapping[int, int], name: str) -> Iterator[FoundObject]:
+    for i in np.flatnonzero(~excused(truth)).tolist():
+        class_id = int(truth.classes[i])
+        x1, y1, x2, y2 = truth.boxes[i].tolist()
+        yield FoundObject(
+            name, i, class_id, truth.name_of(class_id), int(truth.areas[i]), (x1, y1, x2, y2), found_by.get(i, -1)
+        )
+
+
+def _detections(prediction: Prediction, errors: Errors, shown: np.ndarray, name: str) -> Iterator[Detection]:
+    for i in shown.tolist():
+        kind = int(errors.kinds[i])
+        x1, y1, x2, y2 = prediction.boxes[i].tolist()
+        yield Detection(
+            photograph=name,
+            instance=i,
+            class_id=int(prediction.classes[i]),
+            class_name=prediction.name_of(prediction.classes[i]),
+            score=float(prediction.scores[i]),
+            box=(x1, y1, x2, y2),
+            error=ERROR_TYPES[kind] if kind >= 0 else "",
+            object=int(max(errors.matched[i], errors.target[i])),
+        )
+
+
+def _concluded(
+    dataset: Dataset,
+    spec: ModelSpec,
+    conf: float,
+    examined: Sequence[Examined],
+    failures: Sequence[Failed],
+    unknown: Sequence[str],
+    interrupted: bool,
+) -> Diagnosis:
+    precision = {name: average_precision([one.overlaps[name] for one in examined]) for name in (*DECODES, "boxes")}
+    steps: dict[Step, AveragePrecision] = {"as it is": precision["predict"]}
+    steps |= {step: average_precision([one.steps[step] for one in examined]) for step in (*_CHAIN, *_ALONE)}
+    hidden = [row for one in examined for row in one.localisation]
+    cost = error_cost([one.overlaps["predict"] for one in examined])
+    objects = [row for one in examined for row in one.objects]
+    shown = {kind: sum(one.errors[kind] for one in examined) for kind in ERROR_TYPES}
+    return Diagnosis(
+        dataset=dataset,
+        spec=spec,
+        conf=conf,
+        photographs=len(examined),
+        failures=[(failed.name, failed.message) for failed in failures],
+        remarks=[remark for one in examined for remark in one.remarks],
+        precision=precision,
+        perfect=steps,
+        errors=cost,
+        shown=shown | {"missed": sum(one.instance < 0 for one in objects)},
+        localisation={
+            part: float(np.mean([getattr(row, part) for row in hidden])) if hidden else 0.0 for part in PARTS
+        },
+        localisation_count=len(hidden),
+        budget=ErrorBudget([row for one in examined for row in one.budgets]),
+        objects=objects,
+        detections=[row for one in examined for row in one.detections],
+        unknown_classes=unknown,
+        interrupted=interrupted,
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
