@@ -36,6 +36,7 @@ bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/prototype_grid.py
 	$(BIN)/python benchmarks/original_commands.py
+	$(BIN)/python benchmarks/basis.py
 	$(ULTRA)/bin/python benchmarks/extract_throughput.py --bf16 \
 		--model $(REAL)/models/yolov8n-seg.onnx --images $(REAL)/datasets/coco128-seg/images
 	$(ULTRA)/bin/python benchmarks/runtime_disagreement.py

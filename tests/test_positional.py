@@ -350,13 +350,13 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_writes_cards_and_a_table(tiny: Path, photographs: Path, tmp_path: Path) -> None:
-    result = run(photographs, "--model", tiny, "--out", tmp_path / "out", "--moved", "2")
+    result = run(photographs, "--model", tiny, "--out", tmp_path / "out", "--moved", "2", "--cards", "0", "2")
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"3 prototypes over 5 photographs with \d+ masks, 1 failed", result.stdout)
     assert "bad.png: failed:" in result.stderr
     assert all(tag in result.stdout for tag in TAG_RULES)
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"prototypes.csv", "prototypes.png", *(f"prototype-{k:02d}.png" for k in range(3))}
+    assert written == {"prototypes.csv", "prototypes.png", "prototype-00.png", "prototype-02.png"}
     with (tmp_path / "out" / "prototypes.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["prototype"] for row in rows] == ["0", "1", "2"]
@@ -368,4 +368,7 @@ def test_the_command_needs_two_photographs(tiny: Path, photographs: Path, tmp_pa
     result = run(photographs / "0 ü.png", "--model", tiny, "--out", tmp_path / "out")
     assert result.returncode == 1
     assert "there are 1 photographs; expected at least 2" in result.stderr
+    wrong = run(photographs, "--model", tiny, "--out", tmp_path / "out", "--cards", "3")
+    assert wrong.returncode == 1
+    assert "coefficient index 3 is out of range: the model has 3 prototypes (0..2)" in wrong.stderr
     assert "Traceback" not in result.stderr

@@ -261,9 +261,10 @@ def study_prototypes(
     for number, item in enumerate(items):
         try:
             photograph = item.read()
-            study.add(photograph, model.predict(photograph), item.name)
+            prediction = model.predict(photograph)
+            study.add(photograph, prediction, item.name)
             if len(movements) < moved and (total is None or number * moved >= len(movements) * total):
-                movements.append(move(model, photograph))
+                movements.append(move(model, photograph, prediction))
         except MaskprismError as error:
             on_image(item.name, error)
         else:

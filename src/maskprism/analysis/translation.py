@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, UInt8
 
     from maskprism.models import Model
+    from maskprism.prediction import Prediction
 
     Canvas = UInt8[np.ndarray, "H W 3"]
     Maps = Float32[np.ndarray, "K h w"]
@@ -95,16 +96,18 @@ class MovementTest:
         return float(self.follows[_SHIFTED, k] - self.follows[_FLIPPED, k])
 
 
-def move(model: Model, photograph: Canvas) -> Movement:
+def move(model: Model, photograph: Canvas, prediction: Prediction | None = None) -> Movement:
     """Shift, flip and pad one photograph on the canvas, and compare the responses of all prototypes.
+
+    `prediction` is what the model said about the photograph, if that is known already.
 
     shift: a quarter of the canvas to the right and downwards, in whole grid cells. flip: left to
     right. pad: shrunk to three quarters in the middle of the canvas. Grey (114) fills the rest.
     Only cells that show the photograph before and after are compared.
     """
-    letterbox = model.predict(photograph).letterbox
+    prediction = prediction or model.predict(photograph)
+    letterbox, before = prediction.letterbox, prediction.prototypes
     canvas = to_canvas(photograph, letterbox)
-    before = model.predict(canvas).prototypes
     shown = np.zeros(letterbox.grid_hw, dtype=bool)
     shown[letterbox.content_cells] = True
     follows, stays = [], []

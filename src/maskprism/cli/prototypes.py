@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
 from maskprism.errors import MaskprismError
@@ -15,6 +18,7 @@ def prototypes(
     model: Path | None = None,
     out: Path,
     moved: int = 16,
+    cards: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
 ) -> int:
@@ -35,15 +39,20 @@ def prototypes(
         Folder for the results.
     moved
         How many photographs are also shifted, flipped and padded; 0 for none.
+    cards
+        Draw the cards of these prototypes only.
     """
     from maskprism.analysis.positional import TAG_RULES, study_prototypes
+    from maskprism.decompose import check_indices
     from maskprism.sources import open_source
     from maskprism.views.cards import write_cards
 
+    network = load_model(model, reading, detections)
+    if cards is not None:
+        check_indices(cards, network.spec.prototypes)
     sources = [open_source(source, without=out) for source in images]
     counts = [source.count() for source in sources]
     total = None if None in counts else sum(count or 0 for count in counts)
-    network = load_model(model, reading, detections)
     done = failed = 0
     with progress_bar("studying", total) as (progress, task):
 
@@ -57,12 +66,13 @@ def prototypes(
 
         items = (item for source in sources for item in source.pending(frozenset()))
         study, movement = study_prototypes(items, network, moved=moved, total=total, on_image=show)
-    with progress_bar("drawing", len(study) + 2) as (progress, task):
-        for _ in write_cards(study, movement, out, model=network.spec.name):
+    drawn = len(study) if cards is None else len(cards)
+    with progress_bar("drawing", drawn + 2) as (progress, task):
+        for _ in write_cards(study, movement, out, prototypes=cards, model=network.spec.name):
             progress.advance(task)
     tagged = {tag: [k for k in range(len(study)) if tag in study.tags(k, movement)] for tag in TAG_RULES}
     print(f"{len(study)} prototypes over {study.images} photographs with {study.instances} masks{failures(failed)}")
     for tag, which in tagged.items():
         print(f"  {tag:<11}{len(which):>3}   {' '.join(map(str, which)):<40}  ({TAG_RULES[tag]})")
-    print(f"cards, prototypes.png and prototypes.csv in {out}")
+    print(f"{drawn} cards, prototypes.png and prototypes.csv in {out}")
     return 0

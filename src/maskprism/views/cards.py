@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import cv2
 import matplotlib.pyplot as plt
@@ -21,7 +21,7 @@ from maskprism.views.sheets import Label, Panel, Sheet
 if TYPE_CHECKING:
     from jaxtyping import UInt8
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
     from maskprism.analysis.positional import Activation, Dependence
@@ -38,10 +38,17 @@ _WORTH_A_LINE = 0.05
 _HIGH, _LOW = (palette.lookup_table("prototype")[at] / 255 for at in (225, 30))
 
 
-def write_cards(study: Dependence, movement: MovementTest | None, folder: Path, *, model: str = "") -> Iterator[Path]:
+def write_cards(
+    study: Dependence,
+    movement: MovementTest | None,
+    folder: Path,
+    *,
+    prototypes: Sequence[int] | None = None,
+    model: str = "",
+) -> Iterator[Path]:
     """Write `prototypes.csv`, `prototypes.png` and one `prototype-07.png` per prototype; give each path when written.
 
-    Raises MaskprismError if the folder cannot be written.
+    With `prototypes`, only the cards of these. Raises MaskprismError if the folder cannot be written.
     """
     rows = [study.record(k, movement) for k in range(len(study))]
     try:
@@ -53,9 +60,9 @@ def write_cards(study: Dependence, movement: MovementTest | None, folder: Path, 
             writer.writerows(rows)
         yield table
         yield raster.save(sheet_of_all(study, movement, model=model), folder / "prototypes.png")
-        for k in range(len(study)):
+        for k in range(len(study)) if prototypes is None else prototypes:
             path = folder / f"prototype-{k:02d}.png"
-            card(study, k, movement, model=model).savefig(path, dpi=110)
+            card(study, k, movement, model=model).savefig(path, dpi=110, pil_kwargs={"compress_level": 1})
             yield path
     except OSError as error:
         raise MaskprismError(f"{folder}: cannot be written ({error.strerror or error})") from None
@@ -93,21 +100,19 @@ def card(study: Dependence, k: int, movement: MovementTest | None = None, *, mod
     Mean by place with the best half-plane, the photographs that activate it most, what explains
     its variance, whether it follows a moved photograph, and what it is inside each class.
     """
-    figure = plt.figure(figsize=(13.5, 7.6), layout="constrained", facecolor="white")
+    figure = plt.figure(figsize=(13.5, 7.6), facecolor="white")
     plt.close(figure)
-    rows = figure.subfigures(4, 1, height_ratios=(0.7, 3.5, 3.3, 0.7))
-    head, top, bottom, foot = cast("list[SubFigure]", rows)
+    # Places are given, not sought: the layout engine would take half of the time of a card.
     strongest = study.strongest[k]
-    places, *photographs = top.subplots(1, 1 + len(strongest), squeeze=False)[0]
-    _draw_places(places, study, k)
-    for ax, activation in zip(photographs, strongest, strict=True):
-        _draw_photograph(ax, activation, study, k)
-    shares, moves, classes = bottom.subplots(1, 3, width_ratios=(1.25, 1, 1.25))
-    _draw_shares(shares, study, k)
-    _draw_movement(moves, movement, k)
-    _draw_classes(classes, study, k)
-    _write_head(head.subplots(), study, k, study.tags(k, movement), model)
-    _write_rules(foot.subplots())
+    row = figure.add_gridspec(1, 1 + len(strongest), left=0.01, right=0.99, top=0.855, bottom=0.525, wspace=0.05)
+    _draw_places(figure.add_subplot(row[0]), study, k)
+    for column, activation in enumerate(strongest, start=1):
+        _draw_photograph(figure.add_subplot(row[column]), activation, study, k)
+    _draw_shares(figure.add_axes((0.125, 0.145, 0.245, 0.305)), study, k)
+    _draw_movement(figure.add_axes((0.425, 0.145, 0.235, 0.305)), movement, k)
+    _draw_classes(figure.add_axes((0.775, 0.145, 0.21, 0.305)), study, k)
+    _write_head(figure.add_axes((0.01, 0.915, 0.98, 0.075)), study, k, study.tags(k, movement), model)
+    _write_rules(figure.add_axes((0.01, 0.005, 0.98, 0.08)))
     return figure
 
 
@@ -220,6 +225,7 @@ def _draw_movement(ax: Axes, movement: MovementTest | None, k: int) -> None:
     ax.set_yticks(rows, CHANGES, fontsize=9)
     ax.set_ylim(len(CHANGES) - 0.2, -0.6)
     ax.set_xlim(-1.05, 1.05)
+    ax.set_xticks([-1, -0.5, 0, 0.5, 1])
     ax.set_xlabel(f"correlation, mean of {movement.images} photographs ± standard error", fontsize=8)
     ax.tick_params(axis="x", labelsize=8)
     ax.legend(loc="lower center", fontsize=8, frameon=False, ncols=2)
@@ -304,7 +310,7 @@ def _write_rules(ax: Axes) -> None:
 
 
 def _percent(value: float) -> str:
-    return f"{value:.0%}".replace("%", " %") if np.isfinite(value) else "undefined"
+    return f"{100 * value:.0f} %" if np.isfinite(value) else "undefined"
 
 
 def _signed(value: float) -> str:
