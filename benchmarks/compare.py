@@ -81,7 +81,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--limit", type=int, default=None, help="the first N photographs only")
     limit = arguments.parse_args().limit
-    console = Console()
+    console = Console(width=150)
     cost(console)
     data = Path(os.environ.get("MASKPRISM_REAL_DATA") or Path(__file__).parents[1] / "../shared")
     photographs = sorted((data / "datasets" / "coco128-seg" / "images").rglob("*.jpg"))[:limit]

@@ -25,7 +25,7 @@ from maskprism.analysis.logit_drift import LogitDrift
 from maskprism.analysis.moments import Moments
 from maskprism.analysis.similarity import PrototypeSimilarity, match_prototypes, on_grid, paired_pixels
 from maskprism.analysis.swap import ORDERS, PARTS, Swap, swap
-from maskprism.errors import ImageError, InputError, MissingExtraError
+from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError
 from maskprism.geometry import Letterbox
 from maskprism.models import Model
 from maskprism.models.layouts import Thresholds
@@ -450,6 +450,20 @@ def test_one_bad_photograph_does_not_stop_the_rest(photographs: list[np.ndarray]
         compare(Network().model(), Network().model(), [missing])
     with pytest.raises(InputError, match="list of photographs"):
         compare(Network().model(), Network().model(), photographs[0])  # type: ignore[arg-type]
+
+
+def test_prototypes_that_are_no_numbers_are_named(photographs: list[np.ndarray]) -> None:
+    mixing = Network().mixing.copy()
+    mixing[1] = np.inf
+    with (
+        np.errstate(invalid="ignore"),
+        pytest.raises(ModelError, match=r"network: prototypes 1 hold values .* image 0"),
+    ):
+        changed(photographs, mixing=mixing)
+    with pytest.raises(InputError, match="worst is -1"):
+        compare(Network().model(), Network().model(), photographs, worst=-1)
+    assert changed(photographs, mixing=Network().mixing * [[1], [1], [0.7]]).worst
+    assert compare(Network().model(), Network().model(), photographs, worst=0).worst == ()
 
 
 @given(a=predictions(max_count=6), seed=seeds)

@@ -22,7 +22,7 @@ from maskprism.analysis.logit_drift import LogitDrift
 from maskprism.analysis.moments import Moments
 from maskprism.analysis.similarity import PrototypeSimilarity, paired_pixels
 from maskprism.analysis.swap import loss, swap
-from maskprism.errors import ImageError, InputError, MaskprismError
+from maskprism.errors import ImageError, InputError, MaskprismError, ModelError
 from maskprism.geometry import box_iou
 from maskprism.images import source_name
 from maskprism.models import Model, load
@@ -67,8 +67,11 @@ def compare(
     masks are drawn under the rule of A, as large as A sees the photograph. Classes are the same if
     their names are; if the networks share no name, by id.
 
-    Raises ImageError if not a single photograph can be compared, and what `load` raises.
+    Raises ImageError if not a single photograph can be compared, ModelError for prototypes that are
+    no finite numbers, and what `load` raises.
     """
+    if worst < 0:
+        raise InputError(f"worst is {worst}; expected 0 or more")
     networks = _Networks.of(a if isinstance(a, Model) else load(a), b if isinstance(b, Model) else load(b))
     answers = _Answers(networks, images, on_progress)
     count = networks.a.spec.prototypes
@@ -169,6 +172,13 @@ class _Networks:
     def predict(self, name: str, photograph: UInt8[np.ndarray, "H W 3"]) -> _Answer:
         every = {self.a, self.b, self.own_a, self.own_b}
         said = {model: model.predict(photograph) for model in every}
+        for model, one in said.items():
+            broken = np.flatnonzero(~np.isfinite(one.prototypes).all(axis=(1, 2)))
+            if len(broken):
+                raise ModelError(
+                    f"{model.spec.name}: prototypes {', '.join(map(str, broken))} hold values that are no finite "
+                    f"numbers on {name}; export again, in single precision if this is half"
+                )
         frame_hw = said[self.a].letterbox.content_hw
         framed = {
             model: replace(one, letterbox=replace(one.letterbox, image_hw=frame_hw)) for model, one in said.items()
@@ -192,21 +202,24 @@ class _Answers:
             raise InputError(
                 f"images is {type(images).__name__}; expected a folder, pattern, video, or a list of photographs"
             )
+        self._total = len(self._source) if isinstance(self._source, Sequence) else self._source.count()
         self._on_progress = on_progress
         self._rounds = self._done = 0
 
     def round(self) -> Iterator[_Answer]:
-        """Every photograph; one that fails is noted, and the rest goes on."""
+        """Every photograph; one that cannot be read is noted, and the rest goes on."""
         self._rounds += 1
         for item in self._items():
             try:
-                yield self._networks.predict(item.name, item.read())
+                photograph = item.read()
             except MaskprismError as error:
                 self.failed[item.name] = str(error)
+            else:
+                yield self._networks.predict(item.name, photograph)
             self._done += 1
             if self._on_progress:
-                total = len(self._source) if isinstance(self._source, Sequence) else self._source.count()
-                self._on_progress(self._done, None if total is None else total * self._rounds, len(self.failed))
+                total = None if self._total is None else self._total * self._rounds
+                self._on_progress(self._done, total, len(self.failed))
 
     def _items(self) -> Iterator[SourceImage]:
         if not isinstance(self._source, Sequence):

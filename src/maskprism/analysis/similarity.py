@@ -6,7 +6,7 @@ one by one and memory stays that of one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,7 @@ class PrototypeSimilarity:
 
     @cached_property
     def cka(self) -> float:
-        """Linear centred kernel alignment of the two sets, 0 to 1; nan where one of them is constant.
+        """Linear centred kernel alignment of the two sets, 0 to 1; NaN where one of them is constant.
 
         Kornblith, Norouzi, Lee and Hinton, "Similarity of Neural Network Representations Revisited",
         ICML 2019. It does not change when one set is turned or scaled as a whole.
@@ -153,7 +153,7 @@ class Translation:
 def match_prototypes(correlation: Float64[np.ndarray, "K K'"]) -> Int64[np.ndarray, "M 2"]:
     """Pairs (k of A, k of B), one to one, with the largest sum of |correlation|, sorted by k of A.
 
-    Prototypes whose correlations are nan (constant ones) stay without a partner. Raises
+    Prototypes whose correlations are NaN (constant ones) stay without a partner. Raises
     MissingExtraError where prototypes compete for a partner and SciPy, which solves that
     (Hungarian method), is not installed; two versions of one network do not need it.
     """
@@ -189,12 +189,7 @@ def on_grid(
 
     On the same canvas and grid nothing is resampled. Beyond the own grid its edge is repeated.
     """
-    if (own.canvas_hw, own.content_hw, own.offset_yx, own.grid_hw) == (
-        target.canvas_hw,
-        target.content_hw,
-        target.offset_yx,
-        target.grid_hw,
-    ):
+    if replace(own, image_hw=target.image_hw) == target:
         return prototypes
     sampled = prototypes
     for axis in (0, 1):
