@@ -89,9 +89,10 @@ def test_info_takes_the_rule_and_layout(model: Path) -> None:
 def test_explain_writes_every_picture(model: Path, photographs: Path, tmp_path: Path) -> None:
     result = run("explain", photographs, "--model", model, "--out", tmp_path / "p q")
     assert result.returncode == 0, result.stderr
-    assert "18 pictures of 3 images" in result.stdout
+    assert "21 pictures of 3 images" in result.stdout
     written = {str(p.relative_to(tmp_path / "p q")) for p in (tmp_path / "p q").rglob("*.png")}
-    kinds = ("overview", "00-prototypes", "00-contributions", "00-contributions-full", "00-assembly", "00-crop")
+    kinds = ["overview", *(f"00-{kind}" for kind in ("prototypes", "contributions", "contributions-full"))]
+    kinds += ["00-assembly", "00-crop", "00-roles"]
     assert written == {f"{name}/{kind}.png" for name in ("a", "b ü", "sub dir/a") for kind in kinds}
 
 
@@ -110,7 +111,7 @@ def test_results_are_no_input_of_the_next_run(model: Path, photographs: Path, tm
     (tmp_path / "a.png").write_bytes((photographs / "a.png").read_bytes())
     for _ in range(2):
         result = run("explain", ".", "--model", model, "--out", "pictures", cwd=tmp_path)
-        assert "6 pictures of 1 images" in result.stdout, result.stdout + result.stderr
+        assert "7 pictures of 1 images" in result.stdout, result.stdout + result.stderr
 
 
 def test_explain_without_instances_draws_the_overview(model: Path, photographs: Path, tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_one_bad_image_does_not_stop_the_rest(model: Path, photographs: Path, tm
     (tmp_path / "in" / "cut.png").write_bytes((photographs / "a.png").read_bytes()[:2000])
     result = run("explain", tmp_path / "in", "--model", model, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert "6 pictures of 1 images" in result.stdout
+    assert "7 pictures of 1 images" in result.stdout
     assert "3 failed" in result.stdout
     for text in ("empty.jpg: the file is empty", "text.jpg: not an image", "cut.png: the image is truncated"):
         assert text in result.stderr
@@ -271,7 +272,7 @@ def test_odd_photographs(model: Path, tmp_path: Path) -> None:
         cv2.imwrite(str(folder / name), picture)
     result = run("explain", folder, "--model", model, "--out", tmp_path / "out", "--conf", "0.1")
     assert result.returncode == 0, result.stderr
-    assert "30 pictures of 5 images" in result.stdout
+    assert "35 pictures of 5 images" in result.stdout
     result = run("extract", folder, "--model", model, "--out", tmp_path / "t.csv", "--conf", "0.1")
     assert result.returncode == 0, result.stderr
 

@@ -226,7 +226,7 @@ def test_any_shape_and_number_of_prototypes(size_hw: tuple[int, int], prototypes
 def test_titles_of_narrow_panels_are_whole(drawn: Explained, monkeypatch: pytest.MonkeyPatch) -> None:
     tall = replace(drawn.prediction, canvas_boxes=np.tile(np.float32([100, 0, 120, 320]), (5, 1)))
     written: list[str] = []
-    monkeypatch.setattr(raster, "_write", lambda page, xy, text, *rest, **options: written.append(text))
+    monkeypatch.setattr(raster, "write", lambda page, xy, text, *rest, **options: written.append(text))
     for sheet in (
         sheets.contribution_grid(tall[0]),
         sheets.prototype_grid(tall[0]),
@@ -291,8 +291,8 @@ def test_unwritable_folder_is_reported(drawn: Explained, tmp_path: Path) -> None
 def test_explanation_files(drawn: Explained, tmp_path: Path) -> None:
     written = write_explanation(drawn.photograph, drawn.prediction, tmp_path, [0, 4])
     names = {path.name for path in written}
-    kinds = ("prototypes", "contributions", "contributions-full", "assembly", "crop")
-    assert names == {"overview.png", *(f"{i:02d}-{kind}.png" for i in (0, 4) for kind in kinds)}
+    kinds = ("prototypes.png", "contributions.png", "contributions-full.png", "assembly.png", "crop.png", "roles.png")
+    assert names == {"overview.png", *(f"{i:02d}-{kind}" for i in (0, 4) for kind in (*kinds, "roles.csv"))}
     assert names == {path.name for path in tmp_path.iterdir()}
 
 

@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ imports on first use
+    from maskprism.analysis.regions import pixel_query as pixel_query
+    from maskprism.analysis.roles import roles as roles
+    from maskprism.analysis.shapley import shapley as shapley
+    from maskprism.analysis.sufficiency import knock_out as knock_out
+    from maskprism.analysis.sufficiency import sufficiency as sufficiency
     from maskprism.decompose import Decomposition as Decomposition
     from maskprism.decompose import Edit as Edit
     from maskprism.errors import MaskprismError as MaskprismError
@@ -37,9 +42,14 @@ _HOMES = {
     "Prediction": "prediction",
     "PrismWidget": "views.widget",
     "RULES": "masks",
+    "knock_out": "analysis.sufficiency",
     "load": "models",
+    "pixel_query": "analysis.regions",
     "read_image": "images",
+    "roles": "analysis.roles",
+    "shapley": "analysis.shapley",
     "show": "views.widget",
+    "sufficiency": "analysis.sufficiency",
 }
 __all__ = ["__version__", *_HOMES]
 

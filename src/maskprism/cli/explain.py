@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
 
 from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
-from maskprism.errors import MaskprismError
+from maskprism.errors import InputError, MaskprismError
+
+if TYPE_CHECKING:
+    from maskprism.views.explain import Questions
+    from maskprism.views.tables import TextTable
+
+_QUESTIONS = Group("Questions about the mask", sort_key=9)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Asked:
+    """What to find out besides how the mask is made."""
+
+    at: Annotated[str | None, Parameter(group=_QUESTIONS)] = None
+    """A pixel X,Y of the photograph: which contributions decide it, and what would flip it. Without --instance, of the
+    most confident instance that has it in its mask, or else in its box."""
+
+    region: Annotated[Path | None, Parameter(group=_QUESTIONS)] = None
+    """An image of the photograph's size, bright where you ask: which prototypes act there."""
+
+    truth: Annotated[Path | None, Parameter(group=_QUESTIONS)] = None
+    """The true mask, an image of the photograph's size, bright on the object: which prototypes are to blame for what
+    the mask has too much or too little. Scores are then against it."""
+
+    attribution: Annotated[bool, Parameter(group=_QUESTIONS, negative=())] = False
+    """Which prototypes the mask needs: knock-outs, sufficient sets, Shapley values, sensitivity."""
+
+    seed: Annotated[int, Parameter(group=_QUESTIONS)] = 0
+    """Of the random orders behind --attribution."""
+
+    def questions(self) -> Questions:
+        """The options with their images read."""
+        from maskprism.views.explain import Questions
+
+        at = None if self.at is None else _pixel(self.at)
+        region, truth = (None if path is None else _bright(path) for path in (self.region, self.truth))
+        return Questions(at=at, region=region, truth=truth, attribution=self.attribution, seed=self.seed)
 
 
 def explain(
@@ -18,13 +59,16 @@ def explain(
     instance: int | Literal["all"] | None = None,
     order: Literal["index", "weight", "magnitude", "effect"] = "effect",
     scale: Literal["shared", "each"] = "shared",
+    top: int = 10,
+    asked: Asked = Asked(),
     reading: Reading = Reading(),
     detections: Detections = Detections(),
 ) -> int:
     """Draw how the masks of photographs are made of prototypes and coefficients.
 
     Writes one folder per photograph: `overview.png`, and per chosen instance the prototype grid,
-    the contribution grids, the assembly strip and what the crop cuts away.
+    the contribution grids, the assembly strip, what the crop cuts away, and what role each
+    prototype has. Prints the roles, and the answers to your questions.
 
     Parameters
     ----------
@@ -33,7 +77,7 @@ def explain(
     model
         Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
     out
-        Folder for the pictures.
+        Folder for the pictures and tables.
     instance
         Number of the instance to explain, as in the overview; "all" for every one. The most
         confident one unless given.
@@ -41,10 +85,13 @@ def explain(
         Order of the panels: by prototype index, weight, size of the weight, or effect in the box.
     scale
         Colour scale of the prototype grid: one for all prototypes, or one for each.
+    top
+        Print this many rows of each table, 0 for none; the CSV files have them all.
     """
     from maskprism.sources import open_source
     from maskprism.views.explain import explain_photographs
 
+    questions = asked.questions()
     sources = [open_source(source, without=out) for source in images]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -52,15 +99,58 @@ def explain(
         raise MaskprismError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
     network = load_model(model, reading, detections)
     total = sum(source.count() or 0 for source in sources) or None
+    tables: list[TextTable] = []
     with progress_bar("explaining", total) as (progress, task):
         items = (item for source in sources for item in source.pending(frozenset()))
         done = failed = pictures = 0
-        for explained in explain_photographs(items, network, out, instance, order=order, scale=scale):
+        for explained in explain_photographs(
+            items, network, out, instance, order=order, scale=scale, questions=questions
+        ):
             done += 1
             failed += explained.failed
             pictures += len(explained.pictures)
+            tables += explained.tables
             if explained.message:
                 progress.console.print(explained.message, markup=False, highlight=False, soft_wrap=True)
             progress.update(task, completed=done, failed=failures(failed))
+    if top > 0:
+        _print(tables, top)
     print(f"{pictures} pictures of {done - failed} images in {out}" + failures(failed))
     return 1 if failed == done else 0
+
+
+def _print(tables: Sequence[TextTable], top: int) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for one in tables:
+        shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+        for header in one.headers:
+            shown.add_column(header, justify="left" if header == "role" else "right")
+        for row in (*one.rows[:top], *one.totals):
+            shown.add_row(*row)
+        left = max(len(one.rows) - top, 0)
+        more = f"; {left} more rows in the CSV file" if left else ""
+        console.print(one.title, style="bold", markup=False, soft_wrap=True)
+        console.print(shown)
+        console.print(f"{one.note}{more}\n", markup=False, soft_wrap=True)
+
+
+def _pixel(text: str) -> tuple[int, int]:
+    try:
+        x, y = (int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--at is {text!r}; expected a pixel X,Y of the photograph, such as 120,80") from None
+    return x, y
+
+
+def _bright(path: Path) -> Any:
+    """Where an image is at least half as bright as it is anywhere, as booleans."""
+    from maskprism.images import read_image
+
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; expected an image of the photograph's size")
+    brightness = read_image(path).max(axis=2)
+    return (brightness > 0) & (brightness * 2.0 >= brightness.max())

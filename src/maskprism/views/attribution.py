@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from maskprism.analysis.regions import Blame, PixelQuery
+    from maskprism.geometry import Size
     from maskprism.images import ImageLike
     from maskprism.prediction import Instance
 
@@ -61,9 +62,10 @@ class Attribution:
         target: Bool[np.ndarray, "H W"] | None = None,
         permutations: int = 256,
         seed: int = 0,
+        size: Size | None = None,
     ) -> Attribution:
         """Computed against the full mask, or a target such as ground truth."""
-        game = Coalitions(instance, target=target)
+        game = Coalitions(instance, target=target, size=size)
         paths: tuple[Path, ...] = ("elimination", "greedy", "effect")
         return cls(
             knock_out=knock_out(instance, coalitions=game),

@@ -1,34 +1,83 @@
-"""The pictures that explain photographs, as files."""
+"""The pictures and tables that explain photographs, as files."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from maskprism.analysis.coalitions import Coalitions
+from maskprism.analysis.regions import pixel_query, region_blame, truth_blame
+from maskprism.analysis.roles import roles
 from maskprism.errors import InputError, MaskprismError
 from maskprism.images import IMAGE_SUFFIXES, read_image
-from maskprism.views import raster, sheets
+from maskprism.views import raster, sheets, tables
+from maskprism.views.roles import roles_sheet
 
 if TYPE_CHECKING:
+    from jaxtyping import Bool
+    from matplotlib.figure import Figure
+
     from maskprism.decompose import Order
+    from maskprism.geometry import Size
     from maskprism.images import ImageLike
     from maskprism.models import Model
-    from maskprism.prediction import Prediction
+    from maskprism.prediction import Instance, Prediction
     from maskprism.sources import SourceImage
-    from maskprism.views.sheets import Scale
+    from maskprism.views.sheets import Photograph, Scale
+    from maskprism.views.tables import TextTable
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """What else to find out about the chosen instances, besides how their masks are made.
+
+    at: a pixel (x, y) of the photograph: why it is, or is not, in the mask.
+    region: a boolean image of the photograph's size: which prototypes act there.
+    truth: the true mask, of the photograph's size: which prototypes are to blame for false positives and false
+        negatives; scores are then against it.
+    attribution: knock-outs, sufficient sets, Shapley values and sensitivities too.
+    permutations, seed: of the Shapley values.
+    """
+
+    at: tuple[int, int] | None = None
+    region: Bool[np.ndarray, "H W"] | None = None
+    truth: Bool[np.ndarray, "H W"] | None = None
+    attribution: bool = False
+    permutations: int = 256
+    seed: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether anything is asked."""
+        return self.attribution or any(one is not None for one in (self.at, self.region, self.truth))
 
 
 @dataclass(frozen=True)
 class Explained:
-    """What became of one photograph: its pictures, and a message where there is something to say."""
+    """What became of one photograph: its files, its tables, and a message where there is something to say."""
 
     name: str
-    pictures: tuple[Path, ...]
+    files: tuple[Path, ...] = ()
+    tables: tuple[TextTable, ...] = ()
     message: str = ""
     failed: bool = False
+
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """The files that are pictures."""
+        return tuple(path for path in self.files if path.suffix == ".png")
+
+
+@dataclass
+class _Findings:
+    """Files and tables, as they come."""
+
+    files: list[Path] = field(default_factory=list)
+    tables: list[TextTable] = field(default_factory=list)
 
 
 def explain_photographs(
@@ -39,32 +88,42 @@ def explain_photographs(
     *,
     order: Order = "effect",
     scale: Scale = "shared",
+    questions: Questions = Questions(),
 ) -> Iterator[Explained]:
     """Explain one photograph after the other, each in a folder of `out` of its own.
 
-    `instance` is a number, "all", or None for the most confident one. A photograph that cannot be
-    read, or has no such instance, is told in its message, and the rest goes on.
+    `instance` is a number, "all", or None for the most confident one (that has the pixel asked for, if one is). A
+    photograph that cannot be read, or has no such instance, is told in its message, and the rest goes on.
     """
     folders = _Folders()
     for item in items:
         folder = out / folders.next(item.name)
+        findings, message = _Findings(), ""
         try:
             photograph = item.read()
             prediction = replace(model.predict(photograph), source=item.name)
+            findings.files.append(raster.save(sheets.overview(photograph, prediction), folder / "overview.png"))
             try:
-                chosen, message = sheets.best_instances(prediction, instance), ""
+                for index in _chosen(prediction, instance, questions.at):
+                    _explain(photograph, prediction[index], folder, findings, order, scale)
+                    _answer(photograph, prediction[index], folder, findings, questions)
             except InputError as error:
-                chosen, message = [], str(error)
-            written = write_explanation(photograph, prediction, folder, chosen, order=order, scale=scale)
+                message = str(error) if item.name in str(error) else f"{item.name}: {error}"
         except MaskprismError as error:
-            yield Explained(item.name, (), f"failed: {error}", failed=True)
+            yield Explained(item.name, message=f"failed: {error}", failed=True)
             continue
         if not len(prediction):
             message = (
                 f"{item.name}: no instance with a score above {model.keep.conf}; only the overview is drawn "
                 "(a lower --conf keeps more)"
             )
-        yield Explained(item.name, tuple(written), message, failed=bool(message) and len(prediction) > 0)
+        yield Explained(
+            item.name,
+            tuple(findings.files),
+            tuple(findings.tables),
+            message,
+            failed=bool(message) and len(prediction) > 0,
+        )
 
 
 def write_explanation(
@@ -76,25 +135,104 @@ def write_explanation(
     order: Order = "effect",
     scale: Scale = "shared",
 ) -> list[Path]:
-    """Write the overview, and five pictures per instance, into the folder; give their paths.
+    """Write the overview, and six pictures and a table per instance, into the folder; give their paths.
 
     `00-prototypes.png`: all prototypes and the weights of instance 0. `00-contributions.png`: what
     each adds inside the box; `00-contributions-full.png`: everywhere. `00-assembly.png`: for +
-    against = logits -> mask. `00-crop.png`: what the crop to the box cuts away.
+    against = logits -> mask. `00-crop.png`: what the crop to the box cuts away. `00-roles.png` and
+    `00-roles.csv`: what each prototype does for the mask.
     """
     photograph = read_image(image)
-    written = [raster.save(sheets.overview(photograph, prediction), folder / "overview.png")]
+    findings = _Findings([raster.save(sheets.overview(photograph, prediction), folder / "overview.png")])
     for index in instances:
-        instance = prediction[index]
-        pictures = {
-            "prototypes": sheets.prototype_grid(instance, order=order, scale=scale),
-            "contributions": sheets.contribution_grid(instance, order=order),
-            "contributions-full": sheets.contribution_grid(instance, order=order, view="full"),
-            "assembly": sheets.assembly_strip(photograph, instance),
-            "crop": sheets.crop_view(photograph, instance),
-        }
-        written += [raster.save(sheet, folder / f"{index:02d}-{name}.png") for name, sheet in pictures.items()]
-    return written
+        _explain(photograph, prediction[index], folder, findings, order, scale)
+    return findings.files
+
+
+def _explain(
+    photograph: Photograph, instance: Instance, folder: Path, findings: _Findings, order: Order, scale: Scale
+) -> None:
+    game = Coalitions(instance, size=_frame(instance))
+    found, without = roles(instance, window=game.window), game.without_each()
+    pictures = {
+        "prototypes": sheets.prototype_grid(instance, order=order, scale=scale),
+        "contributions": sheets.contribution_grid(instance, order=order),
+        "contributions-full": sheets.contribution_grid(instance, order=order, view="full"),
+        "assembly": sheets.assembly_strip(photograph, instance),
+        "crop": sheets.crop_view(photograph, instance),
+        "roles": roles_sheet(photograph, instance, found, without),
+    }
+    findings.files += [raster.save(sheet, _file(folder, instance, f"{name}.png")) for name, sheet in pictures.items()]
+    rows = tables.role_rows(found, without)
+    findings.files.append(tables.write_rows(rows, _file(folder, instance, "roles.csv")))
+    findings.tables.append(tables.roles_table(instance, found, without))
+
+
+def _answer(
+    photograph: Photograph, instance: Instance, folder: Path, findings: _Findings, questions: Questions
+) -> None:
+    """Answer the questions about one instance, each with a figure, a table, and a CSV file."""
+    if not questions:
+        return
+    from maskprism.views import attribution  # matplotlib
+
+    def add(name: str, figure: Figure, shown: Sequence[TextTable], rows: tables.Rows) -> None:
+        path = _file(folder, instance, f"{name}.png")
+        figure.savefig(path, dpi=130)
+        findings.files += [path, tables.write_rows(rows, path.with_suffix(".csv"))]
+        findings.tables += shown
+
+    if questions.at is not None:
+        query = pixel_query(instance, *questions.at)
+        figure = attribution.waterfall(instance, query, image=photograph)
+        add(f"pixel-{query.x}-{query.y}", figure, [tables.pixel_table(instance, query)], query.rows())
+    for name, blames in (
+        ("region", () if questions.region is None else (region_blame(instance, questions.region),)),
+        ("truth", () if questions.truth is None else truth_blame(instance, questions.truth)),
+    ):
+        if blames:
+            rows = [{"kind": one.kind} | row for one in blames for row in one.rows()]
+            figure = attribution.blame(photograph, instance, blames)
+            add(name, figure, [tables.blame_table(instance, one) for one in blames], rows)
+    if questions.attribution:
+        owed = attribution.Attribution.of(
+            instance,
+            target=questions.truth,
+            permutations=questions.permutations,
+            seed=questions.seed,
+            size=_frame(instance),
+        )
+        figure = attribution.attribution(instance, owed)
+        add("attribution", figure, [tables.attribution_table(instance, owed)], tables.attribution_rows(owed))
+
+
+def _chosen(prediction: Prediction, instance: int | Literal["all"] | None, at: tuple[int, int] | None) -> Sequence[int]:
+    """The instances to explain; with a pixel and no number, the most confident one with the pixel in its mask or box.
+
+    Raises InputError for a number out of range, or a pixel that is in no box.
+    """
+    if at is None or instance is not None or not len(prediction):
+        return sheets.best_instances(prediction, instance)
+    x, y = at
+    queries = [(one.index, pixel_query(one, x, y)) for one in prediction]
+    having = [index for index, query in queries if query.in_mask] or [
+        index for index, query in queries if query.in_crop
+    ]
+    if not having:
+        raise InputError(
+            f"{prediction.source or 'photograph'}: pixel {x},{y} lies in the box of no instance; "
+            "choose one with --instance, as numbered in overview.png"
+        )
+    return [max(having, key=lambda index: float(prediction.scores[index]))]
+
+
+def _frame(instance: Instance) -> Size:
+    """Where masks are measured: in the frame of the rule, but never at the size of a large photograph."""
+    return "grid" if instance.rule.size == "grid" else "canvas"
+
+
+def _file(folder: Path, instance: Instance, name: str) -> Path:
+    return folder / f"{instance.index:02d}-{name}"
 
 
 class _Folders:

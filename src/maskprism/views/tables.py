@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
     from maskprism.prediction import Instance
     from maskprism.views.attribution import Attribution
 
-    Rows = Sequence[dict[str, int | float | str]]
+    Rows = Sequence[Mapping[str, int | float | str]]
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of at most 100 columns of text: a title, headers, rows, and what to know about it."""
+    """A table of at most 100 columns of text: a title, headers, rows, sums below them, and what to know about it."""
 
     title: str
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    totals: tuple[tuple[str, ...], ...] = ()
 
 
 def roles_table(
@@ -47,7 +48,8 @@ def roles_table(
             found.role[k],
             *(_number(values[k]) for values in (found.weights, found.inside, found.ring, found.edge)),
             _percent(found.share[k]),
-            *(_number(values[k]) for values in (found.bias, found.spread)),
+            _number(found.bias[k]),
+            f"{found.spread[k]:.2f}",
             f"{without[k]:.3f}",
         )
         for k in found.order(order)
@@ -67,10 +69,7 @@ def role_rows(found: Roles, without: Float64[np.ndarray, " K"]) -> Rows:
 
 def pixel_table(instance: Instance, query: PixelQuery) -> TextTable:
     """What each prototype contributes to one pixel, and the change of its coefficient that would flip it."""
-    rows = [(str(k), _number(query.contributions[k]), _number(query.margins[k])) for k in query.order]
-    if query.crop:
-        rows.append(("crop", _number(query.crop), "–"))
-    rows.append(("logit", _number(query.logit), ""))
+    crop = (("crop", _number(query.crop), ""),) if query.crop else ()
     where = "in the mask" if query.in_mask else "not in the mask"
     verdict = "" if query.in_crop else "; it lies outside the crop, so no coefficient can change that"
     if query.easiest is not None:
@@ -78,8 +77,9 @@ def pixel_table(instance: Instance, query: PixelQuery) -> TextTable:
     return TextTable(
         title=f"Pixel {query.x},{query.y}: {instance_title(instance)}",
         headers=("k", "contribution", "change that flips it"),
-        rows=tuple(rows),
+        rows=tuple((str(k), _number(query.contributions[k]), _number(query.margins[k])) for k in query.order),
         note=where + verdict,
+        totals=(*crop, ("logit", _number(query.logit), "")),
     )
 
 
@@ -136,9 +136,10 @@ def attribution_table(instance: Instance, found: Attribution) -> TextTable:
 
 def attribution_rows(found: Attribution) -> Rows:
     """The attribution with all digits, for a CSV file."""
-    ranks = {by: np.argsort(path.order) for by, path in found.paths.items()}
-    return [
-        {
+    places = {by: np.argsort(path.order) for by, path in found.paths.items()}
+    rows: list[dict[str, int | float | str]] = []
+    for k in found.shapley.order():
+        row: dict[str, int | float | str] = {
             "prototype": int(k),
             "shapley": float(found.shapley.values[k]),
             "shapley_standard_error": float(found.shapley.standard_errors[k]),
@@ -146,9 +147,8 @@ def attribution_rows(found: Attribution) -> Rows:
             "gradient": float(found.sensitivity.gradient[k]),
             "elasticity": float(found.sensitivity.elasticity[k]),
         }
-        | {f"place_by_{by}": int(rank[k]) for by, rank in ranks.items()}
-        for k in found.shapley.order()
-    ]
+        rows.append(row | {f"place_by_{by}": int(place[k]) for by, place in places.items()})
+    return rows
 
 
 def write_rows(rows: Rows, path: Path) -> Path:

@@ -1,0 +1,264 @@
+"""Questions about masks: the figures, tables and files that answer them, and the command that asks."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import maskprism
+from maskprism import Prediction
+from maskprism.analysis.regions import pixel_query, region_blame, truth_blame
+from maskprism.analysis.roles import ROLES, roles
+from maskprism.analysis.sufficiency import knock_out
+from maskprism.scenes import draw_scene
+from maskprism.views import attribution, raster, tables
+from maskprism.views.explain import Questions
+from maskprism.views.roles import ROLE_COLOURS, roles_sheet
+from test_roles import drawn as four_by_hand
+from test_roles import square
+from tiny_models import Tiny
+
+
+class Case:
+    """A scene and what the bundled network says about it."""
+
+    photograph = draw_scene(3).photograph
+    truth = draw_scene(3).masks
+
+    def __init__(self) -> None:
+        self.prediction: Prediction = replace(maskprism.load().predict(self.photograph), source="scene ü.png")
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return Case()
+
+
+# --- figures and tables ---------------------------------------------------------------------------
+
+
+def test_roles_are_drawn_in_their_colours(case: Case) -> None:
+    instance = case.prediction[0]
+    found = roles(instance)
+    picture = raster.draw(roles_sheet(case.photograph, instance))
+    assert picture.shape[0] > 32 * 34
+    for role in ROLES:
+        painted = (picture == np.array(ROLE_COLOURS[role], dtype=np.uint8)).all(axis=2).sum()
+        assert painted > 2000 * (1 + found.role.count(role))
+    given = raster.draw(roles_sheet(case.photograph, instance, found, knock_out(instance)))
+    np.testing.assert_array_equal(given, picture)
+
+
+def test_roles_of_empty_masks_and_boxes_elsewhere_are_drawn(case: Case) -> None:
+    empty = replace(case.prediction[[0]], coefficients=np.full((1, 32), -1e-9, dtype=np.float32))
+    away = replace(case.prediction[[0]], canvas_boxes=np.array([[-90, -90, -80, -80]], dtype=np.float32))
+    nothing = replace(case.prediction[[0]], coefficients=np.zeros((1, 32), dtype=np.float32))
+    for prediction in (empty, away, nothing):
+        raster.draw(roles_sheet(case.photograph, prediction[0]))
+        attribution.attribution(prediction[0], attribution.Attribution.of(prediction[0], permutations=4))
+        shown = tables.roles_table(prediction[0], roles(prediction[0]), knock_out(prediction[0]))
+        assert all("nan" not in cell for row in shown.rows for cell in row)
+
+
+def test_the_waterfall_ends_at_the_logit(case: Case) -> None:
+    instance = case.prediction[0]
+    x1, y1, x2, y2 = instance.box
+    query = pixel_query(instance, int((x1 + x2) / 2), int((y1 + y2) / 2))
+    figure = attribution.waterfall(instance, query, named=5)
+    (ax,) = figure.axes
+    bars = list(ax.patches)
+    assert len(bars) == 7  # five by name, the rest, the logit
+    level = 0.0
+    for bar in bars[:-1]:
+        assert bar.get_y() == pytest.approx(level, abs=1e-6)
+        level += bar.get_height()
+    assert level == pytest.approx(query.logit)
+    assert bars[-1].get_height() == query.logit
+    low, high = ax.get_ylim()
+    assert all(low <= bar.get_y() <= high and low <= bar.get_y() + bar.get_height() <= high for bar in bars)
+    assert "Why pixel" in figure.get_suptitle()
+    assert len(attribution.waterfall(instance, query, image=case.photograph).axes) == 2
+
+
+def test_the_blame_is_drawn_for_every_region(case: Case) -> None:
+    instance = case.prediction[0]
+    blames = truth_blame(instance, np.roll(instance.mask("image"), 4, axis=1))
+    figure = attribution.blame(case.photograph, instance, blames, named=6)
+    assert len(figure.axes) == 4
+    for ax, one in zip(figure.axes[1::2], blames, strict=True):
+        widths = [bar.get_width() for bar in ax.patches]
+        np.testing.assert_allclose(widths, one.contributions[one.order[:6]])
+        assert ax.get_title(loc="left").startswith("what pushes")
+    perfect = truth_blame(instance, instance.mask("image"))
+    attribution.blame(case.photograph, instance, perfect)
+    assert tables.blame_table(instance, perfect[0]).rows == ()
+    on_canvas = region_blame(instance, instance.mask("canvas"))
+    attribution.blame(case.photograph, instance, [on_canvas])
+
+
+def test_text_tables_say_what_the_numbers_say(case: Case) -> None:
+    instance = case.prediction[0]
+    found, without = roles(instance), knock_out(instance)
+    shown = tables.roles_table(instance, found, without)
+    assert [int(row[0]) for row in shown.rows] == found.order().tolist()
+    assert {row[1] for row in shown.rows} <= set(ROLES)
+    assert len(shown.rows[0]) == len(shown.headers)
+    assert "scene ü.png" in shown.title
+    rows = tables.role_rows(found, without)
+    assert rows[0]["iou_without"] == without[int(rows[0]["prototype"])]
+    owed = attribution.Attribution.of(instance, permutations=8)
+    table = tables.attribution_table(instance, owed)
+    assert sum(row[-1] == "yes" for row in table.rows) == owed.paths["elimination"].smallest
+    assert [row["prototype"] for row in tables.attribution_rows(owed)] == owed.shapley.order().tolist()
+    against = attribution.Attribution.of(instance, permutations=4, target=np.zeros(case.prediction.image_size, bool))
+    assert "no set reaches" in tables.attribution_table(instance, against).note
+    assert "ground truth" in attribution.attribution(instance, against).get_suptitle()
+
+
+def test_the_pixel_table_ends_in_the_sum() -> None:
+    prediction = replace(four_by_hand(square(2, -1), np.ones((16, 16)), weights=[1.5, -0.5]), source="s")
+    shown = tables.pixel_table(prediction[0], pixel_query(prediction[0], 32, 32))
+    assert shown.rows == (("0", "+3.00", "−1.25"), ("1", "−0.50", "−2.50"))
+    assert shown.totals == (("logit", "+2.50", ""),)
+    assert shown.note == "in the mask; coefficient 0 changed by −1.25 would flip it"
+    outside = replace(prediction, canvas_boxes=np.array([[0, 0, 8, 8]], dtype=np.float32))
+    shown = tables.pixel_table(outside[0], pixel_query(outside[0], 32, 32))
+    assert "outside the crop" in shown.note
+    assert shown.rows[0][2] == "∞"
+
+
+def test_questions_are_true_when_something_is_asked() -> None:
+    assert not Questions()
+    assert Questions(at=(0, 0))
+    assert Questions(attribution=True)
+    assert Questions(truth=np.zeros((2, 2), dtype=bool))
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "maskprism.cli", "explain", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photograph") / "a ü.png"
+    path.write_bytes(cv2.imencode(".png", cv2.resize(draw_scene(0).photograph, (160, 120)))[1].tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Tiny().save(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def test_roles_are_printed_and_written(model: Path, photograph: Path, tmp_path: Path) -> None:
+    result = run(photograph, "--model", model, "--out", tmp_path, "--top", 3)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("Roles: instance 0, class0")
+    assert "share" in result.stdout
+    assert "5 more rows in the CSV file" in result.stdout
+    assert max(map(len, lines[:10])) <= 100
+    rows = read(tmp_path / "a ü" / "00-roles.csv")
+    assert len(rows) == 8
+    assert {row["role"] for row in rows} <= set(ROLES)
+    prediction = maskprism.load(model).predict(photograph)
+    np.testing.assert_allclose([float(row["ring"]) for row in rows], roles(prediction[0]).ring[
+        [int(row["prototype"]) for row in rows]
+    ], rtol=1e-5)  # fmt: skip
+    assert "share" not in run(photograph, "--model", model, "--out", tmp_path, "--top", 0).stdout
+
+
+def test_every_question_is_answered(model: Path, photograph: Path, tmp_path: Path) -> None:
+    truth = np.zeros((120, 160), dtype=np.uint8)
+    truth[30:70, 30:70] = 1  # an index image: 1 is bright where nothing is brighter
+    cv2.imwrite(str(tmp_path / "truth.png"), truth)
+    result = run(
+        photograph, "--model", model, "--out", tmp_path / "out", "--instance", 0, "--at", "60,50",
+        "--truth", tmp_path / "truth.png", "--region", tmp_path / "truth.png", "--attribution",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "11 pictures of 1 images" in result.stdout
+    for title in ("Roles:", "Pixel 60,50:", "Region:", "False positives:", "False negatives:", "against the ground"):
+        assert title in result.stdout
+    folder = tmp_path / "out" / "a ü"
+    for name in ("pixel-60-50", "region", "truth", "attribution"):
+        assert (folder / f"00-{name}.png").exists()
+        assert (folder / f"00-{name}.csv").exists()
+    prediction = maskprism.load(model).predict(photograph)
+    rows = read(folder / "00-pixel-60-50.csv")
+    assert sum(float(row["contribution"]) for row in rows) == pytest.approx(pixel_query(prediction[0], 60, 50).logit)
+    kinds = {row["kind"] for row in read(folder / "00-truth.csv")}
+    assert kinds == {"false positives", "false negatives"}
+    blame = region_blame(prediction[0], truth > 0)
+    assert float(read(folder / "00-region.csv")[0]["contribution"]) == pytest.approx(
+        float(blame.contributions[blame.order[0]]), rel=1e-5
+    )
+
+
+def test_a_pixel_chooses_its_instance(model: Path, photograph: Path, tmp_path: Path) -> None:
+    prediction = maskprism.load(model).predict(photograph)
+    x1, y1, x2, y2 = prediction[1].box
+    x, y = int((x1 + x2) / 2), int((y1 + y2) / 2)
+    result = run(photograph, "--model", model, "--out", tmp_path, "--at", f"{x},{y}", "--top", 2)
+    assert result.returncode == 0, result.stderr
+    assert f"Pixel {x},{y}: instance 1, class1" in result.stdout
+    result = run(photograph, "--model", model, "--out", tmp_path, "--at", "159,0")
+    assert result.returncode == 1
+    assert "pixel 159,0 lies in the box of no instance; choose one with --instance" in result.stderr
+    asked = run(photograph, "--model", model, "--out", tmp_path, "--at", "159,0", "--instance", 0)
+    assert asked.returncode == 0
+    assert "not in the mask; it lies outside the crop" in asked.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--at", "160,5"], "pixel 160,5 is outside the photograph; expected x from 0 to 159 and y from 0 to 119"),
+        (["--at", "12"], "--at is '12'; expected a pixel X,Y of the photograph, such as 120,80"),
+        (["--at", "1.5,x"], "--at is '1.5,x'"),
+        (["--truth", "missing.png"], "missing.png: there is no such file"),
+        (["--region", "SMALL"], "region has shape (5, 5); expected that of the photograph, (120, 160)"),
+        (["--region", "BLACK"], "the region is empty"),
+    ],
+)
+def test_mistakes_in_questions_are_told(
+    arguments: list[str], message: str, model: Path, photograph: Path, tmp_path: Path
+) -> None:
+    for name, size in (("SMALL", (5, 5)), ("BLACK", (120, 160))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full(size, 255 if name == "SMALL" else 0, dtype=np.uint8))
+    arguments = [str(tmp_path / f"{one}.png") if one in ("SMALL", "BLACK") else one for one in arguments]
+    result = run(photograph, "--model", model, "--out", tmp_path / "out", *arguments)
+    assert result.returncode == 1
+    output = " ".join((result.stdout + result.stderr).split())
+    assert message in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("rule", ["retina", "validation", "ultralytics-8.2", "yolact", "no-crop"])
+def test_every_rule_is_explained(rule: str, case: Case, tmp_path: Path) -> None:
+    from maskprism.views.explain import write_explanation
+
+    written = write_explanation(case.photograph, case.prediction[:1].with_rule(rule), tmp_path, [0])
+    assert {"00-roles.png", "00-roles.csv"} <= {path.name for path in written}
