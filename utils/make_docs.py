@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from PIL import Image
 
@@ -43,6 +44,63 @@ def write_images(folder: Path) -> None:
         picture.save(folder / f"{name}.webp", quality=90, method=6)
 
 
+def write_comparison_images(folder: Path) -> None:
+    """The bundled network against a careless int8 version of itself, as docs/quantisation.md makes it."""
+    import tempfile
+
+    from onnxruntime.quantization import quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    from maskprism.analysis.compare import compare
+    from maskprism.models import SAMPLE_MODEL
+    from maskprism.views.comparison import drift_figure, parts_figure
+    from maskprism.views.worst_pairs import worst_pairs
+
+    with tempfile.TemporaryDirectory() as scratch:
+        plain, int8 = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
+        quant_pre_process(SAMPLE_MODEL, plain, skip_symbolic_shape=True)
+        photographs = (draw_scene(seed).photograph[None, ..., ::-1] for seed in range(1000, 1008))
+        batches = ({"images": one.transpose(0, 3, 1, 2).astype("f4") / 255} for one in photographs)
+        quantize_static(plain, int8, SimpleNamespace(get_next=lambda: next(batches, None)))
+        found = compare(plain, int8, [draw_scene(seed).photograph for seed in range(24)], worst=3)
+    for name, figure in (("parts", parts_figure(found)), ("drift", drift_figure(found))):
+        figure.savefig(folder / f"compare-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
+    Image.fromarray(raster.draw(worst_pairs(found))).save(folder / "compare-worst.webp", quality=85, method=6)
+
+
+def write_basis_images(folder: Path) -> None:
+    """What docs/basis.md and docs/prototypes.md show: the bundled network over 64 scenes it has never seen."""
+    import numpy as np
+
+    from maskprism.analysis.basis import CanonicalBasis, Usage
+    from maskprism.analysis.positional import study_prototypes
+    from maskprism.sources import SourceImage
+    from maskprism.views import basis, cards
+
+    model = load()
+    items = [SourceImage(f"scene {seed}", draw_scene(seed).photograph) for seed in range(64)]
+    usage = Usage(model.spec.prototypes)
+    for item in items:
+        usage.add(model.predict(item.read()))
+    canonical = CanonicalBasis.of(usage)
+    photograph = draw_scene(SCENE).photograph
+    beside = basis.raw_and_canonical(photograph, model.predict(photograph), usage, canonical)
+    study, movement = study_prototypes(items, model, total=len(items))
+    sheet = raster.draw(cards.sheet_of_all(study, movement, model="the bundled network"))
+    for name, pixels in (("basis", beside), ("prototypes", sheet)):
+        picture = Image.fromarray(pixels)
+        picture.thumbnail((1600, 1600))
+        picture.save(folder / f"{name}.webp", quality=85, method=6)
+    settings = {"quality": 88, "method": 6}
+    figure = basis.spectrum(usage, canonical, model="the bundled network")
+    figure.savefig(folder / "basis-spectrum.webp", dpi=100, pil_kwargs=settings)
+    for name, shares in (("positional", study.position), ("semantic", study.class_share)):
+        figure = cards.card(study, int(np.nanargmax(shares)), movement, model="the bundled network")
+        figure.savefig(folder / f"prototype-{name}.webp", dpi=105, pil_kwargs=settings)
+
+
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(cli_reference(), encoding="utf-8")
     write_images(DOCS / "images")
+    write_comparison_images(DOCS / "images")
+    write_basis_images(DOCS / "images")
