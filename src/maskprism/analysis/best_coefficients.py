@@ -147,7 +147,7 @@ def _whitened(
     size = np.sqrt(np.diag(gram))
     size[size == 0] = 1
     squares, directions = np.linalg.eigh(gram / np.outer(size, size))
-    kept = squares > _RANK * max(float(squares[-1]), np.finfo(np.float32).tiny)
+    kept = squares > _RANK * max(float(squares[-1]), 1e-30)
     root, directions = np.sqrt(squares[kept]), directions[:, kept]
     return directions / root / size[:, None], (directions * root).T * size
 

@@ -1,0 +1,493 @@
+"""The error budget: exact sums, the stages and the best coefficients against slow twins, and the tables."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import maskprism
+import reference
+import reference_budget as twin
+from maskprism import Letterbox, Prediction
+from maskprism.analysis import best_coefficients as solver
+from maskprism.analysis.boundary import boundary_agreement, boundary_width
+from maskprism.analysis.error_budget import (
+    PARTS,
+    RING,
+    ErrorBudget,
+    InstanceBudget,
+    best_threshold,
+    budget_of,
+    budgets,
+    leak,
+)
+from maskprism.analysis.matching import Matches, match
+from maskprism.analysis.overlaps import Region
+from maskprism.analysis.score_ranking import ranking, spearman
+from maskprism.analysis.stages import Stages, stages_of
+from maskprism.datasets import GroundTruth, open_dataset
+from maskprism.errors import InputError, TableError
+from maskprism.masks import RULES, ULTRALYTICS
+from maskprism.scenes import draw_scene
+from strategies import letterboxes, predictions, seeds
+
+DUAL = ("dual_box", "dual_coefficients", "dual_prototypes", "dual_resolution")
+
+
+def random_truth(prediction: Prediction, seed: int) -> tuple[GroundTruth, Matches]:
+    """A polygon per instance, somewhere around its box, matched with it whatever the overlap."""
+    rng = np.random.default_rng(seed)
+    count = len(prediction)
+    height, width = prediction.image_size
+    polygons, boxes = [], []
+    for box in prediction.boxes:
+        corners = rng.uniform(box[:2] - 3, np.maximum(box[2:], box[:2]) + 3, (5, 2))
+        polygons.append((np.clip(corners, 0, (width, height)).astype(np.float32),))
+        boxes.append([*polygons[-1][0].min(axis=0), *polygons[-1][0].max(axis=0)])
+    truth = GroundTruth(
+        prediction.classes,
+        tuple(polygons),
+        np.array(boxes, np.float32),
+        np.zeros(count, dtype=bool),
+        (height, width),
+        prediction.names,
+    )
+    return truth, in_pairs(count)
+
+
+def in_pairs(count: int) -> Matches:
+    """Every instance with the object of its number."""
+    every, none = np.arange(count), np.zeros(0, dtype=np.int64)
+    return Matches(every, every, np.ones(count), none, none, none)
+
+
+def on_canvas(region: Region, letterbox: Letterbox) -> np.ndarray:
+    return solver.window_of(region, slice(0, letterbox.canvas_hw[0]), slice(0, letterbox.canvas_hw[1]))
+
+
+cases = st.tuples(predictions(max_count=2, letterbox=None), seeds)
+
+
+@given(cases)
+@settings(max_examples=60)
+def test_the_losses_add_up_exactly_in_both_orders(case):
+    prediction, seed = case
+    truth, matches = random_truth(prediction, seed)
+    own = prediction.masks("canvas")
+    rows = list(budgets(prediction, truth, "photo", matches))
+    assert len(rows) == len(prediction)
+    for row in rows:
+        mask = truth.masks("canvas", prediction.letterbox)[row.object]
+        assert row.iou == pytest.approx(twin.iou(own[row.instance], mask), abs=1e-12)
+        assert sum(getattr(row, part) for part in PARTS) == pytest.approx(1 - row.iou, abs=1e-12)
+        assert sum(getattr(row, part) for part in DUAL) == pytest.approx(1 - row.iou, abs=1e-12)
+        assert 0 <= row.resolution <= 1
+        assert row.threshold_iou >= row.iou - 1e-12
+        assert 0 <= row.leak <= 1
+        if prediction.rule.crop == "none":
+            assert row.box == row.dual_box == 0
+            assert row.uncropped_iou == row.iou
+
+
+@given(predictions(letterbox=Letterbox.fit((21, 30), (32, 32)).with_grid((8, 8)), max_count=1), seeds)
+@settings(max_examples=25)
+def test_stages_are_drawn_as_the_slow_twin_does(prediction, seed):
+    truth, matches = random_truth(prediction, seed)
+    ((_, masks),) = stages_of(prediction, truth, matches)
+    instance, letterbox = prediction[0], prediction.letterbox
+    true_box = letterbox.to_canvas(truth.boxes[0])
+    assert np.array_equal(on_canvas(masks.truth, letterbox), truth.masks("canvas", letterbox)[0])
+    ideal = twin.cell_shares(truth.masks("canvas", letterbox)[0], letterbox.grid_hw) + prediction.rule.threshold - 0.5
+
+    def logits(weights: np.ndarray) -> np.ndarray:
+        return reference.summed_terms(weights, prediction.prototypes)
+
+    squash = prediction.rule.squash
+    own, best = logits(instance.weights), logits(masks.fit.weights)
+    expected = {
+        "on_grid": twin.drawn(instance, ideal, instance.canvas_box, squash=False, crop=False),
+        "in_box": twin.drawn(instance, ideal, instance.canvas_box, squash=False),
+        "best": twin.drawn(instance, best, instance.canvas_box, squash=squash),
+        "real": twin.drawn(instance, own, instance.canvas_box, squash=squash),
+        "true_box": twin.drawn(instance, own, true_box, squash=squash),
+        "true_box_best": twin.drawn(instance, logits(masks.true_box_fit.weights), true_box, squash=squash),
+        "true_box_on_grid": twin.drawn(instance, ideal, true_box, squash=False),
+        "uncropped": twin.drawn(instance, own, instance.canvas_box, squash=squash, crop=False),
+    }
+    for name, (mask, distance) in expected.items():
+        different = on_canvas(getattr(masks, name), letterbox) != mask
+        assert not (different & (distance > 1e-4)).any(), name
+
+
+# The best coefficients
+
+
+def crisp(seed: int, rule: str = "ultralytics", stride: int = 1) -> tuple[Prediction, np.ndarray, Region]:
+    """One instance over smooth prototypes, weights that draw an object, and that object within the box."""
+    rng = np.random.default_rng(seed)
+    side = 40
+    letterbox = Letterbox.fit((side, side), (side, side)).with_grid((side // stride, side // stride))
+    y, x = (np.indices(letterbox.grid_hw) + 0.5) * stride / side - 0.5
+    waves = rng.uniform(-5, 5, (5, 3))
+    prototypes = np.array([np.sin(a * x + b * y + c) for a, b, c in waves])
+    prototypes = np.concatenate([prototypes, np.ones((1, *x.shape))]).astype(np.float32)
+    weights = rng.normal(0, 1, 6).astype(np.float32)
+    weights[5] -= np.median(weights @ prototypes.reshape(6, -1))
+    prediction = Prediction(
+        canvas_boxes=np.array([[4, 6, 35, 37]], dtype=np.float32),
+        scores=np.ones(1, np.float32),
+        classes=np.zeros(1, np.int64),
+        coefficients=rng.normal(0, 1, (1, 6)).astype(np.float32),
+        prototypes=prototypes,
+        letterbox=letterbox,
+        rule=RULES[rule],
+    )
+    drawn = replace(prediction, coefficients=weights[None]).masks("canvas")[0]
+    return prediction, weights, Region.of(drawn)
+
+
+WINDOW = (slice(6, 37), slice(4, 35))
+
+
+@given(seeds)
+@settings(max_examples=20)
+def test_an_object_that_the_prototypes_can_draw_is_drawn(seed):
+    """At the size of the grid the share of a cell is 0 or 1, and nothing is lost by averaging."""
+    prediction, _, truth = crisp(seed)
+    found = solver.best_weights(prediction.prototypes, prediction.letterbox, truth, *WINDOW, prediction.weights[0])
+    best = replace(prediction, coefficients=found.weights[None]).masks("canvas")[0]
+    assert found.gradient <= solver.TOLERANCE
+    mask = on_canvas(truth, prediction.letterbox)
+    # Pixels through which the outline runs have logits of nearly 0, which the penalty may turn over.
+    assert np.count_nonzero(best != mask) <= 0.01 * mask.size
+    assert twin.iou(best, mask) > 0.97
+
+
+@pytest.mark.parametrize("rule", ["ultralytics", "ultralytics-8.2", "yolact", "validation", "no-crop"])
+def test_an_object_in_the_span_with_a_clear_outline_comes_out_at_iou_1(rule):
+    """A prototype that steps between pixels, among others: no mask could be better, and none is."""
+    prediction, _, _ = crisp(3, rule)
+    prototypes = prediction.prototypes.copy()
+    prototypes[2] = np.where(np.hypot(*(np.indices((40, 40)) - 19.5)) < 11, 1, -0.2)
+    prediction = replace(prediction, prototypes=prototypes, canvas_boxes=np.array([[2, 2, 38, 38]], np.float32))
+    mask = prototypes[2] > 0
+    truth = GroundTruth(
+        np.zeros(1, np.int64), (mask,), np.array([[8, 8, 31, 31]], np.float32), np.zeros(1, dtype=bool), (40, 40)
+    )
+    (row,) = budgets(prediction, truth, matches=in_pairs(1))
+    assert row.resolution == row.box == row.prototypes == 0
+    assert row.coefficients == pytest.approx(1 - row.iou)
+    assert row.coefficients > 0.2
+
+
+@given(predictions(max_count=1, min_count=1, letterbox=Letterbox.fit((20, 32), (32, 32)).with_grid((8, 8))), seeds)
+@settings(max_examples=25)
+def test_no_weights_are_better_than_the_best(prediction, seed):
+    rng = np.random.default_rng(seed)
+    instance = prediction[0]
+    rows, columns = (slice(*np.sort(rng.choice(33, 2, replace=False)).tolist()) for _ in range(2))
+    mask = rng.random((32, 32)) > rng.uniform(0.2, 0.8)
+    found = solver.best_weights(
+        prediction.prototypes, prediction.letterbox, Region.of(mask), rows, columns, instance.weights
+    )
+
+    def objective(weights: np.ndarray) -> float:
+        return twin.objective(instance, mask, rows, columns, weights, solver.PENALTY)
+
+    least = objective(found.weights)
+    assert found.gradient <= solver.TOLERANCE
+    assert found.steps < solver.MAX_STEPS
+    for size in (0.01, 0.1, 1, 10):
+        step = size * rng.normal(0, 1, len(found.weights))
+        assert objective(found.weights + step) >= least - 1e-6
+    assert objective(instance.weights) >= least - 1e-6
+
+
+@given(seeds, st.sampled_from([1e-3, 1.0, 1e3]))
+@settings(max_examples=20)
+def test_the_start_does_not_change_the_solution(seed, size):
+    """Predicted weights a thousand times too large are where plain Newton steps run away."""
+    prediction, _, truth = crisp(seed, stride=4)
+    first, second = (
+        solver.best_weights(prediction.prototypes, prediction.letterbox, truth, *WINDOW, start.astype(np.float32))
+        for start in (prediction.weights[0] * size, np.zeros(6))
+    )
+    np.testing.assert_allclose(
+        np.tensordot(first.weights, prediction.prototypes, 1),
+        np.tensordot(second.weights, prediction.prototypes, 1),
+        atol=0.05,
+    )
+
+
+@given(seeds)
+@settings(max_examples=20)
+def test_neither_a_change_of_basis_nor_of_scale_changes_the_best_logits(seed):
+    prediction, _, truth = crisp(seed, stride=4)
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0, 0.5, prediction.prototypes.shape).astype(np.float32)
+    prediction = replace(prediction, prototypes=prediction.prototypes + noise)  # none nearly a mixture of others
+    turn = np.linalg.qr(rng.normal(0, 1, (6, 6)))[0] * rng.uniform(0.3, 3, 6)
+    turned = np.tensordot(turn.astype(np.float32), prediction.prototypes, 1)
+    scaled = prediction.prototypes * (10.0 ** rng.uniform(-3, 3, (6, 1, 1))).astype(np.float32)
+    logits = [
+        np.tensordot(
+            solver.best_weights(prototypes, prediction.letterbox, truth, *WINDOW, prediction.weights[0]).weights,
+            prototypes,
+            1,
+        )
+        for prototypes in (prediction.prototypes, turned, scaled)
+    ]
+    for other in logits[1:]:
+        np.testing.assert_allclose(other, logits[0], atol=0.05)
+
+
+def test_windows_without_pixels_and_prototypes_without_values():
+    prediction, _, truth = crisp(0)
+    empty = (slice(5, 5), slice(0, 9))
+    start = prediction.weights[0]
+    assert solver.best_weights(prediction.prototypes, prediction.letterbox, truth, *empty, start).weights is start
+    silent = solver.best_weights(prediction.prototypes * 0, prediction.letterbox, truth, *WINDOW, start)
+    assert not silent.weights.any()
+
+
+# What stands beside the budget
+
+
+def beside(case: tuple[Prediction, int]) -> tuple[Prediction, GroundTruth, Stages]:
+    prediction, seed = case
+    truth, matches = random_truth(prediction, seed)
+    return prediction, truth, next(iter(stages_of(prediction, truth, matches)))[1]
+
+
+@given(cases)
+@settings(max_examples=30)
+def test_the_best_threshold(case):
+    prediction, _, masks = beside(case)
+    threshold, iou = best_threshold(masks)
+    values = masks.values.values
+    inside = solver.window_of(masks.truth, masks.real.rows, masks.real.columns)
+    if not values.size:
+        assert (threshold, iou) == (prediction.rule.threshold, 0)
+        return
+    assert iou == pytest.approx(twin.best_threshold(values, inside, masks.truth.area), abs=1e-12)
+    above = values > threshold
+    shared = np.count_nonzero(above & inside)
+    whole = masks.truth.area + np.count_nonzero(above) - shared
+    assert (shared / whole if whole else 0) == pytest.approx(iou, abs=1e-12)
+
+
+@given(cases)
+@settings(max_examples=20)
+def test_the_leak(case):
+    prediction, _, masks = beside(case)
+    uncropped, truth = (on_canvas(mask, prediction.letterbox) for mask in (masks.uncropped, masks.truth))
+    assert leak(masks) == pytest.approx(twin.leak(prediction[0], uncropped, truth, RING), abs=1e-12)
+
+
+@given(seeds, st.integers(1, 4))
+@settings(max_examples=25)
+def test_boundary_and_interior(seed, width):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 16, 2))
+    masks = [np.zeros(shape, dtype=bool) for _ in range(2)]
+    for mask in masks:
+        for _ in range(2):
+            (y1, y2), (x1, x2) = (np.sort(rng.integers(0, side + 1, 2)) for side in shape)
+            mask[y1:y2, x1:x2] = True
+    found = boundary_agreement(Region.of(masks[0]), Region.of(masks[1]), width)
+    bands = [twin.band(mask, width) for mask in masks]
+    cores = [mask & ~band for mask, band in zip(masks, bands, strict=True)]
+    assert found.boundary == pytest.approx(twin.iou(*bands))
+    if cores[0].any() or cores[1].any():
+        assert found.interior == pytest.approx(twin.iou(*cores))
+    else:
+        assert math.isnan(found.interior)
+        assert found.boundary == pytest.approx(twin.iou(*masks))
+
+
+def test_the_width_of_the_boundary_is_that_of_the_paper():
+    assert boundary_width(480, 640) == 16
+    assert boundary_width(3, 4) == 1
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.95, 1.0]), st.integers(0, 4)), max_size=8))
+@settings(max_examples=50)
+def test_rank_correlation_and_calibration(pairs):
+    scores, ious = (np.array([pair[axis] for pair in pairs], dtype=np.float64) for axis in (0, 1))
+    ious /= 4
+    expected = twin.spearman(scores.tolist(), ious.tolist()) if len(pairs) > 1 else math.nan
+    assert spearman(scores, ious) == pytest.approx(expected, nan_ok=True)
+    found = ranking(scores, ious, bins=5)
+    assert sum(one.instances for one in found.bins) == len(pairs)
+    for one in found.bins:
+        chosen = (scores >= one.low) & ((scores < one.high) | (one.high == 1))
+        assert one.score == pytest.approx(scores[chosen].mean())
+        assert one.iou == pytest.approx(ious[chosen].mean())
+    assert math.isnan(found.calibration_error) == (not pairs)
+    if pairs:
+        error = sum(abs(one.score - one.iou) * one.instances for one in found.bins) / len(pairs)
+        assert found.calibration_error == pytest.approx(error)
+
+
+# Whole data sets
+
+
+@pytest.fixture(scope="module")
+def measured() -> ErrorBudget:
+    """The bundled network on three scenes."""
+    model = maskprism.load()
+    rows: list[InstanceBudget] = []
+    for seed in (50, 51, 52):
+        scene = draw_scene(seed)
+        truth = GroundTruth(
+            scene.classes,
+            tuple(scene.masks),
+            scene.boxes,
+            np.zeros(len(scene), dtype=bool),
+            (scene.photograph.shape[0], scene.photograph.shape[1]),
+            model.spec.names,
+        )
+        rows += budgets(model.predict(scene.photograph), truth, f"scene {seed}")
+    return ErrorBudget(rows)
+
+
+def test_means_are_those_of_the_rows(measured):
+    mean = measured.mean()
+    assert mean.instances == len(measured) > 8
+    assert mean.iou == pytest.approx(sum(row.iou for row in measured.rows) / len(measured))
+    assert mean.iou > 0.5
+    assert 1 - mean.iou == pytest.approx(mean.resolution + mean.box + mean.prototypes + mean.coefficients)
+    for by in ("class_name", "size"):
+        groups = measured.means(by)
+        assert sum(one.instances for one in groups) == len(measured)
+        assert sum(one.instances * one.coefficients for one in groups) == pytest.approx(
+            sum(row.coefficients for row in measured.rows)
+        )
+        for one in groups:
+            chosen = [row for row in measured.rows if getattr(row, by) == one.group]
+            assert one.box == pytest.approx(sum(row.box for row in chosen) / len(chosen))
+    counts = [one.instances for one in measured.means("class_name")]
+    assert counts == sorted(counts, reverse=True)
+    with pytest.raises(InputError, match="expected 'class_name' or 'size'"):
+        measured.means("colour")
+
+
+def test_the_worst_come_first(measured):
+    ious = [row.iou for row in measured.worst(5)]
+    assert ious == sorted(row.iou for row in measured.rows)[:5]
+    losses = [row.coefficients for row in measured.worst(len(measured) + 3, by="coefficients")]
+    assert losses == sorted(losses, reverse=True)
+    assert len(losses) == len(measured)
+    assert not math.isnan(measured.worst(1, by="interior_iou")[0].interior_iou)
+    with pytest.raises(InputError, match="by is 'photograph'; expected one of instance, object"):
+        measured.worst(by="photograph")
+
+
+def test_the_table_is_written_and_read_back(measured, tmp_path):
+    names = [field.name for field in fields(InstanceBudget)]
+    parquet = pyarrow.parquet.read_table(measured.write(tmp_path / "a ü" / "budget.parquet"))
+    csv = pyarrow.csv.read_csv(measured.write(tmp_path / "budget.csv"))
+    assert parquet.column_names == csv.column_names == names
+    assert parquet["iou"].to_pylist() == [row.iou for row in measured.rows]
+    assert csv["class_name"].to_pylist() == [row.class_name for row in measured.rows]
+    with pytest.raises(TableError, match=r"\.csv or \.parquet"):
+        measured.write(tmp_path / "budget.xlsx")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TableError, match="cannot be written"):
+        measured.write(tmp_path / "file" / "budget.csv")
+
+
+def test_no_instance_at_all(tmp_path):
+    nothing = ErrorBudget(())
+    assert len(nothing) == 0
+    assert nothing.means("size") == nothing.worst() == []
+    assert nothing.table().num_rows == 0
+    assert pyarrow.parquet.read_table(nothing.write(tmp_path / "b.parquet")).num_rows == 0
+    assert math.isnan(nothing.ranking().spearman)
+    with pytest.raises(InputError, match="no matched instance"):
+        nothing.mean()
+
+
+def test_degenerate_objects_and_boxes():
+    """A truth without a pixel costs everything by resolution; a box without area everything by the box."""
+    prediction, _, _ = crisp(1, stride=4)
+    sliver = GroundTruth(
+        np.zeros(1, np.int64),
+        ((np.array([(5, 5), (20, 5), (20, 5)], np.float32),),),
+        np.array([[5, 5, 20, 5]], np.float32),
+        np.zeros(1, dtype=bool),
+        (40, 40),
+    )
+    matches = in_pairs(1)
+    (row,) = budgets(prediction, sliver, matches=matches)
+    assert (row.iou, row.resolution, row.box, row.prototypes, row.coefficients) == (0, 1, 0, 0, 0)
+    mask = np.zeros((40, 40), dtype=bool)
+    mask[10:30, 10:30] = True
+    square = replace(sliver, segments=(mask,), boxes=np.array([[10, 10, 30, 30]], np.float32))
+    flat = replace(prediction, canvas_boxes=np.array([[10, 10, 10, 30]], np.float32))
+    (row,) = budgets(flat, square, matches=matches)
+    assert row.iou == 0
+    assert row.box == pytest.approx(1 - row.resolution)
+    assert row.prototypes == row.coefficients == 0
+    assert row.true_box_iou > 0
+
+
+@given(letterboxes(), seeds)
+@settings(max_examples=15)
+def test_a_network_without_mistakes_loses_by_resolution_alone(letterbox, seed):
+    """Its one prototype is the truth on the grid, its box that of the canvas."""
+    height, width = letterbox.image_hw
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((height, width), dtype=bool)
+    (y1, y2), (x1, x2) = (np.sort(rng.integers(0, side + 1, 2)) for side in (height, width))
+    mask[y1:y2, x1:x2] = True
+    truth = GroundTruth(
+        np.zeros(1, np.int64),
+        (mask,),
+        np.array([[x1, y1, x2, y2]], np.float32),
+        np.zeros(1, dtype=bool),
+        (height, width),
+    )
+    shares = twin.cell_shares(truth.masks("canvas", letterbox)[0], letterbox.grid_hw)
+    prediction = Prediction(
+        canvas_boxes=np.array([[0, 0, *letterbox.canvas_hw[::-1]]], np.float32),
+        scores=np.ones(1, np.float32),
+        classes=np.zeros(1, np.int64),
+        coefficients=np.ones((1, 1), np.float32),
+        prototypes=(shares - 0.5)[None].astype(np.float32),
+        letterbox=letterbox,
+        rule=ULTRALYTICS,
+    )
+    (row,) = budgets(prediction, truth, matches=in_pairs(1))
+    assert row.box == 0
+    assert row.prototypes + row.coefficients == pytest.approx(0, abs=1e-12)
+    if row.iou:
+        assert row.prototypes == row.coefficients == pytest.approx(0, abs=1e-12)
+
+
+def test_real_weights(real_data: Path):
+    model = maskprism.load(real_data / "models" / "yolov8n-seg.onnx")
+    rows: list[InstanceBudget] = []
+    samples = open_dataset(real_data / "datasets" / "coco128-seg").for_model(model.spec.names)
+    for sample in itertools.islice(samples, 6):
+        photograph, truth = sample.read()
+        prediction = model.predict(photograph)
+        matches = match(prediction, truth)
+        for pair, masks in stages_of(prediction, truth, matches):
+            rows.append(budget_of(pair, masks, truth, sample.name))
+            assert masks.fit.gradient <= solver.TOLERANCE
+            assert masks.true_box_fit.gradient <= solver.TOLERANCE
+    mean = ErrorBudget(rows).mean()
+    assert mean.instances >= 8
+    assert 0.65 < mean.iou < 0.9
+    assert all(0 < getattr(mean, part) < 0.2 for part in PARTS)
+    assert mean.coefficients > mean.prototypes  # they can draw better than they are asked to
