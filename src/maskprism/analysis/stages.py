@@ -80,44 +80,44 @@ def stages(instance: Instance, truth: Region, true_box: Float32[np.ndarray, " 4"
     """The stages of one instance. `truth` and `true_box` (xyxy) are on the canvas."""
     draw = _Drawing(instance)
     own_box = instance.canvas_box
+    (logits,) = draw.logits(instance.weights)
+    values = draw.patch(logits, own_box)
+    real, in_true_box = draw.above(values), draw.mask(logits, true_box)
+    found = true_found = _fit(instance, truth, real, instance.weights)
+    if (real.rows, real.columns) != (in_true_box.rows, in_true_box.columns):
+        true_found = _fit(instance, truth, in_true_box, found.weights)
+    best, true_best = draw.logits(found.weights, true_found.weights)
     ideal = draw.averaged(truth)
-    values = draw.patch(draw.logits(instance.weights), own_box, squash=None)
-    window, true_window = draw.window(own_box), draw.window(true_box)
-    start = instance.weights
-    found = best_weights(instance.prototypes, instance.letterbox, truth, *window, start)
-    if window == true_window:
-        true_found = found
-    else:
-        true_found = best_weights(instance.prototypes, instance.letterbox, truth, *true_window, found.weights)
-    best, true_best = draw.logits(found.weights), draw.logits(true_found.weights)
-    real = draw.logits(start)
     return Stages(
         instance=instance,
         truth=truth,
         on_grid=draw.mask(ideal, own_box, crop="none", squash=False),
         in_box=draw.mask(ideal, own_box, squash=False),
         best=draw.mask(best, own_box),
-        real=draw.above(values),
-        true_box=draw.mask(real, true_box),
+        real=real,
+        true_box=in_true_box,
         true_box_best=draw.mask(true_best, true_box),
         true_box_on_grid=draw.mask(ideal, true_box, squash=False),
-        uncropped=draw.mask(real, own_box, crop="none"),
+        uncropped=draw.mask(logits, own_box, crop="none"),
         fit=found,
         true_box_fit=true_found,
         values=values,
     )
 
 
+def _fit(instance: Instance, truth: Region, within: Region, start: Float32[np.ndarray, " K"]) -> Fit:
+    return best_weights(instance.prototypes, instance.letterbox, truth, within.rows, within.columns, start)
+
+
 class _Drawing:
     """Draws grid values on the canvas as the rule of an instance does."""
 
     def __init__(self, instance: Instance) -> None:
-        self.instance = instance
+        self.prototypes = instance.prototypes
         self.rule, self.letterbox = instance.rule, instance.letterbox
-        self._flat = instance.prototypes.reshape(len(instance.prototypes), -1)
 
-    def logits(self, weights: Float32[np.ndarray, " K"]) -> Float32[np.ndarray, "h w"]:
-        return (weights @ self._flat).reshape(self.letterbox.grid_hw)
+    def logits(self, *weights: Float32[np.ndarray, " K"]) -> Float32[np.ndarray, "M h w"]:
+        return np.tensordot(np.stack(weights), self.prototypes, axes=1)
 
     def averaged(self, truth: Region) -> Float32[np.ndarray, "h w"]:
         """The share of each grid cell that the truth covers, shifted so that the rule's threshold is one half."""
@@ -147,8 +147,3 @@ class _Drawing:
         squash: bool | None = None,
     ) -> Region:
         return self.above(self.patch(values, box, crop, squash))
-
-    def window(self, box: Float32[np.ndarray, " 4"]) -> tuple[slice, slice]:
-        """The rows and columns of the canvas that a mask with this box can touch."""
-        region = self.mask(np.zeros(self.letterbox.grid_hw, dtype=np.float32), box, squash=False)
-        return region.rows, region.columns
