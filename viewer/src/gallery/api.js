@@ -28,6 +28,7 @@
  * @property {number[]} scores How many objects have scores in each twentieth of 0..1.
  * @property {number[]} ious
  * @property {boolean} labels
+ * @property {number} upload_bytes How large an uploaded file may be.
  * @property {number} matches
  * @property {number} offset
  * @property {Photograph[]} photographs

@@ -25,6 +25,7 @@ class GalleryPage {
     this.matches = 0;
     this.request = 0;
     this.scrolled = 0;
+    this.uploadBytes = Infinity;
     /** @type {string | null} */
     this.shown = null;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -178,6 +179,7 @@ class GalleryPage {
     this.found.hidden = !fresh;
     this.found.textContent = news > 0 ? `Show ${news} more that fit by now` : "Show the new order";
     this.folder = page.folder;
+    this.uploadBytes = page.upload_bytes;
     element(document, "#folder").textContent = page.folder;
     element(document, "#model").textContent = page.model;
     if (this.shown === null) document.title = this.titled;
@@ -229,6 +231,10 @@ class GalleryPage {
 
   /** @param {File} file */
   async upload(file) {
+    if (file.size > this.uploadBytes) {
+      this.say(`${file.name} has ${(file.size / 2 ** 20).toFixed(1)} MB; the limit is ${(this.uploadBytes / 2 ** 20).toFixed(0)} MB.`, "failed");
+      return;
+    }
     this.say(`Uploading ${file.name} …`);
     try {
       const { name } = await upload(file);

@@ -12,10 +12,10 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from maskprism.errors import ImageError, InputError
 from maskprism.views.server.gallery import Gallery
@@ -28,7 +28,7 @@ _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".
 _UPLOADS_AT_ONCE = 4
 
 
-def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iterable[str] = ()) -> Starlette:
+def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iterable[str] = ()) -> ASGIApp:
     """The application over a gallery, for any ASGI server.
 
     `host` is what it is bound to and `allowed_hosts` further names it goes by: requests for other
@@ -54,10 +54,9 @@ def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iter
         Route("/api/thumbnails/{name:path}", api.thumbnail),
         Route("/api/uploads", api.upload, methods=["POST"]),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(Guard, host=host, allowed=tuple(allowed_hosts))],
         exception_handlers={
             HTTPException: lambda _, error: _error(error.status_code, error.detail, error.headers),
             InputError: lambda _, error: _error(400, str(error)),
@@ -65,6 +64,7 @@ def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iter
             Exception: lambda _, error: _error(500, f"the server failed ({type(error).__name__})"),
         },
     )
+    return Guard(app, host=host, allowed=allowed_hosts)
 
 
 class Api:

@@ -70,8 +70,13 @@ class SingleFlight(Generic[Key, Value]):
         task = self._under_way.get(key)
         if task is None:
             task = self._under_way[key] = asyncio.ensure_future(_awaited(call()))
-            task.add_done_callback(lambda _: self._under_way.pop(key))
+            task.add_done_callback(lambda done: self._finished(key, done))
         return await asyncio.shield(task)
+
+    def _finished(self, key: Key, task: asyncio.Task[Value]) -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # has been looked at, even where everybody who asked has gone
 
 
 async def _awaited(value: Awaitable[Value]) -> Value:

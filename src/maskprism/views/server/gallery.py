@@ -17,17 +17,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import cv2
 import numpy as np
 
-from maskprism.errors import ImageError, MaskprismError
+from maskprism.errors import ImageError, MaskprismError, ModelError
 from maskprism.images import MAX_PIXELS, decode_image
 from maskprism.views.labels import Match, Truth, match
-from maskprism.views.palette import colour_of
 from maskprism.views.scene import viewer_scene
 from maskprism.views.server.cache import ByteCache, SingleFlight
 from maskprism.views.server.photographs import Photographs
 from maskprism.views.server.records import WAITING, Query, Record, Tally
+from maskprism.views.server.thumbnails import painted_thumbnail, plain_thumbnail
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -42,12 +41,9 @@ Labels = Callable[[Path, tuple[int, int]], "Truth | None"]
 
 _log = logging.getLogger(__name__)
 
-THUMBNAIL_SIDE = 400
 _THUMBNAIL_SHARE = 8
 _REFRESH_S = 2.0
 _UPLOADS_KEPT = 4
-_MASK_OPACITY = 0.5
-_JPEG_QUALITY = 82
 
 
 @dataclass(frozen=True)
@@ -204,6 +200,7 @@ class Gallery:
             "scores": tally.scores,
             "ious": tally.ious,
             "labels": self.labels is not None,
+            "upload_bytes": self.limits.upload_bytes,
             "matches": len(matches),
             "offset": query.offset,
             "photographs": [self._entry(*found[1:]) for found in shown],
@@ -263,7 +260,7 @@ class Gallery:
             async def work(left: Any = waiting) -> None:
                 for photograph in left:
                     if self.record(photograph).state == "waiting":
-                        await self._look(photograph, with_scene=self._room_for_scenes())
+                        await self._look(photograph, with_scene=self._room_for_scenes(), push_out=False)
 
             await asyncio.gather(*(work() for _ in range(self._scanners)))
 
@@ -272,7 +269,7 @@ class Gallery:
         average = self.scenes.held // max(len(self.scenes), 1)
         return self.scenes.held + average < self.scenes.limit
 
-    async def _look(self, photograph: Photograph, *, with_scene: bool) -> Examined:
+    async def _look(self, photograph: Photograph, *, with_scene: bool, push_out: bool = True) -> Examined:
         """Ask the network about a photograph; whoever asks meanwhile gets the same answer."""
 
         async def look() -> Examined:
@@ -283,7 +280,7 @@ class Gallery:
             if found.thumbnail is not None:
                 self.thumbnails.put((*key, True), found.thumbnail)
             if found.scene is not None:
-                self.scenes.put(key, found.scene)
+                self.scenes.put(key, found.scene, push_out=push_out)
             return found
 
         return await self._looks.run((photograph.name, photograph.stamp), look)
@@ -293,12 +290,13 @@ class Gallery:
         try:
             picture = self._picture(photograph)
             prediction = replace(self.model.predict(picture), source=photograph.title)
+            _refuse_nonsense(prediction)
             found, remark = self._match(photograph, prediction)
             scene = None
             if with_scene:
                 masks = None if found is None else found.masks
                 scene = viewer_scene(picture, prediction, bits=32, truth=masks).pack()
-            return Examined(Record.of(prediction, found, remark), _thumbnail(picture, prediction), scene)
+            return Examined(Record.of(prediction, found, remark), painted_thumbnail(picture, prediction), scene)
         except MaskprismError as error:
             return Examined(Record("failed", str(error)))
         except Exception as error:  # of the network or a decoder: one photograph, not the server
@@ -324,37 +322,15 @@ class Gallery:
         return decode_image(data, photograph.title, max_pixels=MAX_PIXELS)
 
     def _plain_thumbnail(self, photograph: Photograph) -> bytes:
-        return _jpeg(_small(self._picture(photograph)))
+        return plain_thumbnail(self._picture(photograph))
 
     @staticmethod
     async def _in(pool: ThreadPoolExecutor, call: Callable[[], Done]) -> Done:
         return await asyncio.get_running_loop().run_in_executor(pool, call)
 
 
-def _thumbnail(picture: UInt8[np.ndarray, "H W 3"], prediction: Prediction) -> bytes:
-    """The photograph small, with every mask in its instance's colour; confident ones on top."""
-    small = _small(picture)
-    # Masks are decoded at the size of the thumbnail: to them, the thumbnail is the photograph.
-    letterbox = replace(prediction.letterbox, image_hw=small.shape[:2])
-    for index, patch in reversed(list(enumerate(replace(prediction, letterbox=letterbox).patches("image")))):
-        inside = patch.values > prediction.rule.threshold
-        window = small[patch.rows, patch.columns]
-        colour = np.array(colour_of(index)[::-1], dtype=np.float32)
-        window[inside] = (window[inside] * (1 - _MASK_OPACITY) + colour * _MASK_OPACITY).astype(np.uint8)
-        contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        for contour in contours:
-            rows, columns = contour[:, 0, 1], contour[:, 0, 0]
-            window[rows, columns] = colour
-    return _jpeg(small)
-
-
-def _small(picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """A copy with no side over THUMBNAIL_SIDE."""
-    height, width = picture.shape[:2]
-    zoom = min(1.0, THUMBNAIL_SIDE / max(height, width))
-    size_wh = max(round(width * zoom), 1), max(round(height * zoom), 1)
-    return cv2.resize(picture, size_wh, interpolation=cv2.INTER_AREA) if zoom < 1 else picture.copy()
-
-
-def _jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+def _refuse_nonsense(prediction: Prediction) -> None:
+    """Numbers that are not finite can neither be drawn nor written as JSON."""
+    for name in ("canvas_boxes", "scores", "coefficients", "prototypes"):
+        if not np.isfinite(getattr(prediction, name)).all():
+            raise ModelError(f"{prediction.source}: the network gave {name} that are not finite")

@@ -1,0 +1,991 @@
+"""The server: what it may show, to whom, how often it asks the network, and what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from io import BytesIO
+from itertools import product
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import maskprism
+from maskprism.errors import InputError, MaskprismError
+from maskprism.models import Model
+from maskprism.models.runtimes import FunctionRuntime, NetworkInput
+from maskprism.scenes import draw_scene, write_dataset
+from maskprism.views.labels import Truth, match, open_labels
+from maskprism.views.server import Gallery, Limits, create_app, serve
+from maskprism.views.server.cache import ByteCache, SingleFlight
+from maskprism.views.server.photographs import Photographs
+from maskprism.views.server.records import Query, Record
+from strategies import predictions
+from tiny_models import Tiny, ultralytics_metadata
+
+COMMAND = [sys.executable, "-m", "maskprism.cli"]
+BASE = "http://127.0.0.1:8000"
+SECRET = b"the secret of the house"
+NAMES = ("a.png", "b ü #1?&.png", "sub dir/a.png", "<img src=x onerror=alert(1)>.png")
+
+
+@cache
+def png(seed: int, size_wh: tuple[int, int] = (96, 72)) -> bytes:
+    return cv2.imencode(".png", cv2.resize(draw_scene(seed).photograph, size_wh))[1].tobytes()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    tiny = Tiny(metadata=ultralytics_metadata())
+    return maskprism.load(tiny.save(tmp_path_factory.mktemp("model") / "tiny.onnx"), threads=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Photographs of every kind of name, a broken one, and beside the folder something that must stay private."""
+    folder = tmp_path / "photos"
+    (folder / "sub dir").mkdir(parents=True)
+    for seed, name in enumerate(NAMES):
+        (folder / name).write_bytes(png(seed))
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "notes.txt").write_bytes(SECRET)
+    (tmp_path / "secret.png").write_bytes(SECRET + png(9))
+    (tmp_path / "secret.txt").write_bytes(SECRET)
+    return folder
+
+
+@pytest.fixture
+def client(folder: Path, model: Model) -> Iterator[httpx.Client]:
+    with serving(Gallery(folder, model)) as client:
+        wait_for(client)
+        yield client
+
+
+@contextmanager
+def serving(gallery: Gallery) -> Iterator[httpx.Client]:
+    """The application behind a real socket, in a thread of this process."""
+    server = uvicorn.Server(uvicorn.Config(create_app(gallery), log_level="warning", timeout_graceful_shutdown=1))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=60) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def wait_for(client: Any) -> dict[str, Any]:
+    """Until the network has seen everything."""
+    while True:
+        progress = client.get("/api/progress").json()
+        if progress["examined"] == progress["total"]:
+            return progress
+
+
+def header_of(scene: bytes) -> dict[str, Any]:
+    assert scene[:8] == b"MPRISM\x00\x01"
+    (length,) = struct.unpack("<I", scene[8:12])
+    return json.loads(scene[12 : 12 + length])
+
+
+def in_loop(gallery: Gallery, act: Callable[[httpx.AsyncClient], Awaitable[Any]], *, scan: bool = False) -> Any:
+    """Run requests in one event loop, by default without the background work, so that all is counted."""
+
+    async def run() -> Any:
+        if scan:
+            await gallery.start()
+        transport = httpx.ASGITransport(app=create_app(gallery))
+        try:
+            async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
+                return await act(client)
+        finally:
+            await gallery.stop()
+
+    return asyncio.run(run())
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+@given(
+    limit=st.integers(0, 12),
+    steps=st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.integers(0, 14), st.booleans()), max_size=30),
+)
+def test_the_cache_is_a_bounded_lru(limit: int, steps: list[tuple[str, int | None, bool]]) -> None:
+    """Against the obvious twin: a list of pairs, the latest used last."""
+    cache: ByteCache[str] = ByteCache(limit)
+    twin: list[tuple[str, bytes]] = []
+    for key, size, push_out in steps:
+        if size is None:
+            found = dict(twin).get(key)
+            assert cache.get(key) == found
+            if found is not None:
+                twin = [pair for pair in twin if pair[0] != key] + [(key, found)]
+            continue
+        twin = [pair for pair in twin if pair[0] != key]
+        used = sum(len(value) for _, value in twin)
+        fits = size <= limit if push_out else used + size <= limit
+        assert cache.put(key, bytes(size), push_out=push_out) == fits
+        if fits:
+            while sum(len(value) for _, value in twin) + size > limit:
+                twin.pop(0)
+            twin.append((key, bytes(size)))
+        assert cache.held == sum(len(value) for _, value in twin) <= limit
+        assert len(cache) == len(twin)
+        assert all(key in cache for key, _ in twin)
+
+
+def test_one_call_at_a_time_for_each_key() -> None:
+    async def run() -> None:
+        flights: SingleFlight[str, int] = SingleFlight()
+        calls = 0
+        go = asyncio.Event()
+
+        async def call() -> int:
+            nonlocal calls
+            calls += 1
+            await go.wait()
+            if calls == 1:
+                raise ValueError("the first one fails")
+            return calls
+
+        first = [asyncio.create_task(flights.run("a", call)) for _ in range(5)]
+        await asyncio.sleep(0)
+        first[0].cancel()  # the one that began it goes away; the others still get their answer
+        await asyncio.sleep(0)
+        go.set()
+        found = await asyncio.gather(*first, return_exceptions=True)
+        assert isinstance(found[0], asyncio.CancelledError)
+        assert [str(error) for error in found[1:]] == ["the first one fails"] * 4
+        assert calls == 1
+        assert len(flights) == 0
+        assert await asyncio.gather(flights.run("a", call), flights.run("b", call), flights.run("a", call)) == [2, 3, 2]
+
+    asyncio.run(run())
+
+
+# --- what may be shown ----------------------------------------------------------------------------
+
+
+def test_only_images_inside_the_folder_are_listed(folder: Path, tmp_path: Path) -> None:
+    (folder / "link out.png").symlink_to(tmp_path / "secret.png")
+    (folder / "link in.png").symlink_to(folder / "a.png")
+    (folder / "dangling.png").symlink_to(folder / "nothing.png")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    (folder / "folder out").symlink_to(tmp_path)
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    photographs = Photographs(folder, upload_bytes=100)
+    assert [one.name for one in photographs] == sorted([*NAMES, "broken.jpg", "link in.png"])
+    assert photographs.left_out == 4
+    assert photographs.find("link out.png") is None
+
+
+def test_a_file_that_becomes_a_link_is_not_read(folder: Path, tmp_path: Path) -> None:
+    photographs = Photographs(folder, upload_bytes=100)
+    photograph = photographs.find("a.png")
+    (folder / "a.png").unlink()
+    with pytest.raises(MaskprismError, match=r"a\.png: is no regular file"):
+        photographs.read(photograph)
+    (folder / "a.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(MaskprismError, match=r"a\.png: is no regular file"):
+        photographs.read(photograph)
+    photographs.refresh()
+    assert photographs.find("a.png") is None
+    with pytest.raises(MaskprismError, match=r"a\.png: is gone"):
+        photographs.read(photograph)
+
+
+def test_the_folder_may_be_a_link_itself_and_must_be_a_folder(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    assert len(Photographs(tmp_path / "link", upload_bytes=1)) == len(NAMES) + 1
+    for wrong in (folder / "a.png", tmp_path / "nothing"):
+        with pytest.raises(InputError, match="is no folder"):
+            Photographs(wrong, upload_bytes=1)
+
+
+def test_uploads_are_named_safely_and_bounded(tmp_path: Path) -> None:
+    photographs = Photographs(tmp_path, upload_bytes=10)
+    titles = {
+        "../../etc/passwd.png": "passwd.png",
+        "C:\\Windows\\evil.png": "evil.png",
+        "a\x00\r\nb\u202egnp.exe": "a b gnp.exe",
+        "": "photograph",
+        "/": "photograph",
+    }
+    for filename, title in titles.items():
+        assert photographs.add(filename, filename.encode()).title == title
+    assert len(photographs.add("x" * 500, b"x").title) == 120
+    for number in range(3):
+        photographs.add(f"{number}.png", bytes([number]) * 4)
+        photographs.trim()
+    assert [one.title for one in photographs] == ["2.png", "1.png"]
+    huge = photographs.add("huge.png", bytes(99))
+    photographs.trim()
+    assert [one.title for one in photographs] == ["huge.png"]  # the latest one stays in any case
+    photographs.remove(huge)
+    assert len(photographs) == 0
+
+
+# --- security -------------------------------------------------------------------------------------
+
+ESCAPES = [
+    "../secret.png",
+    "..%2fsecret.png",
+    "%2e%2e/secret.png",
+    "%2e%2e%2fsecret.png",
+    "%252e%252e%252fsecret.png",
+    "..%5csecret.png",
+    "..\\secret.png",
+    "sub%20dir/../../secret.png",
+    "sub%20dir/..%2f..%2fsecret.png",
+    "....//secret.png",
+    "%c0%ae%c0%ae/secret.png",
+    "%u002e%u002e/secret.png",
+    "{outside}/secret.png",
+    "/{outside}/secret.png",
+    "%2f{outside}/secret.png",
+    "file://{outside}/secret.png",
+    "a.png%00../../secret.png",
+    "a.png/../../secret.png",
+    "./a.png/%2e%2e/%2e%2e/secret.png",
+    "C:%5Csecret.png",
+    "link out.png",
+    "link%20out.png",
+    "folder%20out/secret.png",
+    "notes.txt",
+    "~/secret.png",
+    "upload:0/../../secret.png",
+]
+
+
+def test_no_spelling_leads_out_of_the_folder(folder: Path, tmp_path: Path, model: Model) -> None:
+    """Over a real socket, since clients tidy paths up before they send them."""
+    (folder / "link out.png").symlink_to(tmp_path / "secret.png")
+    (folder / "folder out").symlink_to(tmp_path)
+    with running(folder, model) as (_, port):
+        routes = ("/api/photographs/", "/api/scenes/", "/api/thumbnails/", "/static/", "/")
+        for route, escape in product(routes, ESCAPES):
+            target = route + escape.replace("{outside}", str(tmp_path)).replace(" ", "%20")
+            status, body = raw_request(port, f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            assert status in (400, 404), f"{target}: {status}"
+            assert SECRET not in body, target
+        status, body = raw_request(port, "GET /api/thumbnails/sub%20dir/a.png HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+        assert status == 200
+        assert body.startswith(b"\xff\xd8\xff")
+
+
+def raw_request(port: int, request: str) -> tuple[int, bytes]:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(request.encode("latin-1"))
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+@pytest.mark.parametrize(
+    ("bound", "host", "fits"),
+    [
+        ("127.0.0.1", "127.0.0.1:8000", True),
+        ("127.0.0.1", "localhost:8000", True),
+        ("127.0.0.1", "LOCALHOST", True),
+        ("127.0.0.1", "[::1]:8000", True),
+        ("127.0.0.1", "friend.example", True),
+        ("127.0.0.1", "evil.example", False),
+        ("127.0.0.1", "127.0.0.1.evil.example", False),
+        ("127.0.0.1", "evil.example@localhost", False),
+        ("127.0.0.1", "localhost/evil", False),
+        ("127.0.0.1", "localhost.", False),
+        ("127.0.0.1", "192.168.0.7:8000", False),
+        ("127.0.0.1", "[::1", False),
+        ("127.0.0.1", "", False),
+        ("0.0.0.0", "192.168.0.7:8000", True),
+        ("0.0.0.0", "[fe80::1]:8000", True),
+        ("0.0.0.0", "localhost", True),
+        ("0.0.0.0", "evil.example", False),
+        ("workstation", "workstation:8000", True),
+    ],
+)
+def test_the_host_header_must_name_the_server(tmp_path: Path, model: Model, bound: str, host: str, fits: bool) -> None:
+    app = create_app(Gallery(tmp_path, model), host=bound, allowed_hosts=["Friend.example"])
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=BASE) as client:
+            return await client.get("/api/progress", headers={"Host": host})
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == (200 if fits else 421)
+    assert fits or "--allow-host" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "fits"),
+    [
+        ({}, True),  # no browser
+        ({"Origin": "http://{host}"}, True),
+        ({"Origin": "http://{host}", "Sec-Fetch-Site": "same-origin"}, True),
+        ({"Origin": "http://127.0.0.1:1"}, False),  # another server of this machine
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "http://{host}.evil.example"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+    ],
+)
+def test_other_sites_cannot_upload(client: httpx.Client, headers: dict[str, str], fits: bool) -> None:
+    headers = {name: value.replace("{host}", client.base_url.netloc.decode()) for name, value in headers.items()}
+    answer = client.post("/api/uploads?name=a.png", content=png(1), headers=headers)
+    assert answer.status_code == (201 if fits else 403)
+    assert client.get("/api/photographs").json()["total"] == len(NAMES) + 1 + fits
+
+
+def test_every_answer_has_the_security_headers(client: httpx.Client) -> None:
+    paths = ["/", "/static/gallery.js", "/static/viewer.js", "/api/photographs", "/api/scenes/a.png", "/nothing"]
+    answers = [client.get(path) for path in paths]
+    answers += [client.get("/", headers={"Host": "evil"}), client.post("/"), client.post("/api/uploads", content=b"")]
+    assert {answer.status_code for answer in answers} == {200, 404, 405, 421, 422}
+    for answer in answers:
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "access-control-allow-origin" not in answer.headers
+
+
+# --- what is answered -----------------------------------------------------------------------------
+
+
+def test_the_list_and_the_details_are_those_of_the_predictions(
+    client: httpx.Client, folder: Path, model: Model
+) -> None:
+    answer = client.get("/api/photographs").json()
+    assert answer["model"] == "tiny.onnx"
+    assert answer["folder"] == "photos"
+    assert answer["states"] == {"waiting": 0, "ok": len(NAMES), "empty": 0, "failed": 1}
+    assert answer["labels"] is False
+    listed = {one["name"]: one for one in answer["photographs"]}
+    assert list(listed) == sorted([*NAMES, "broken.jpg"])
+    assert listed["broken.jpg"]["message"] == "broken.jpg: not an image that OpenCV can decode (8 bytes)"
+    for name in NAMES:
+        prediction = model.predict(folder / name)
+        details = client.get(f"/api/photographs/{quote(name)}").json()
+        assert listed[name]["objects"] == len(prediction) == len(details["objects"]) > 0
+        assert listed[name]["scores"] == pytest.approx([prediction.scores.min(), prediction.scores.max()])
+        assert details["size_hw"] == list(prediction.image_size)
+        assert [one["class"] for one in details["objects"]] == prediction.classes.tolist()
+        np.testing.assert_allclose([one["box"] for one in details["objects"]], prediction.boxes)
+        assert [one["name"] for one in details["objects"]] == [instance.name for instance in prediction]
+        assert {one["iou"] for one in details["objects"]} == {None}
+    total = {one["id"]: one["objects"] for one in answer["classes"]}
+    counted = np.concatenate([model.predict(folder / name).classes for name in NAMES])
+    assert total == {int(c): int((counted == c).sum()) for c in np.unique(counted)}
+    assert sum(answer["scores"]) == len(counted)
+
+
+def test_a_scene_is_what_the_viewer_takes(client: httpx.Client, folder: Path, model: Model) -> None:
+    answer = client.get("/api/scenes/a.png")
+    assert answer.headers["content-type"] == "application/octet-stream"
+    header = header_of(answer.content)
+    prediction = model.predict(folder / "a.png")
+    assert header["source"] == "a.png"  # and no path of this machine
+    assert str(folder) not in json.dumps(header)
+    np.testing.assert_array_equal([one["coefficients"] for one in header["instances"]], prediction.coefficients)
+    assert header["prototypes"]["bits"] == 32
+
+
+def test_thumbnails_are_small_and_show_masks(folder: Path, model: Model, client: httpx.Client) -> None:
+    plain, painted = (
+        cv2.imdecode(np.frombuffer(client.get(f"/api/thumbnails/a.png{query}").content, np.uint8), cv2.IMREAD_COLOR)
+        for query in ("", "?masks=1")
+    )
+    assert plain.shape == painted.shape == (72, 96, 3)  # never enlarged
+    assert np.abs(plain - cv2.imread(str(folder / "a.png")).astype(int)).mean() < 15  # a noisy photograph as a JPEG
+    masks = model.predict(folder / "a.png").masks("image").any(axis=0).astype(np.uint8)
+    inside = cv2.erode(masks, np.ones((3, 3), np.uint8)) > 0
+    outside = cv2.dilate(masks, np.ones((33, 33), np.uint8)) == 0  # JPEG blocks reach beyond edges
+    moved = np.abs(painted.astype(int) - plain).max(axis=2)
+    assert inside.any()
+    assert outside.any()
+    assert np.median(moved[inside]) > 25
+    assert np.median(moved[outside]) < 12
+
+
+def test_large_photographs_have_small_thumbnails(folder: Path, model: Model) -> None:
+    (folder / "large.png").write_bytes(png(3, (900, 300)))
+    with serving(Gallery(folder, model)) as client:
+        for query in ("", "?masks=1"):
+            found = Image.open(BytesIO(client.get(f"/api/thumbnails/large.png{query}").content))
+            assert found.size == (400, 133)
+
+
+def test_a_broken_image_says_why_and_the_rest_goes_on(client: httpx.Client) -> None:
+    for path in ("scenes/broken.jpg", "thumbnails/broken.jpg", "thumbnails/broken.jpg?masks=1"):
+        answer = client.get(f"/api/{path}")
+        assert answer.status_code == 422
+        assert answer.json() == {"error": "broken.jpg: not an image that OpenCV can decode (8 bytes)"}
+    assert client.get("/api/photographs/broken.jpg").json()["state"] == "failed"
+    assert client.get("/api/scenes/a.png").status_code == 200
+
+
+def test_a_network_that_fails_on_one_photograph_costs_that_one(tmp_path: Path, model: Model) -> None:
+    """It raises for one photograph and gives nonsense for another."""
+
+    def function(batch: np.ndarray) -> list[np.ndarray]:
+        outputs = model.runtime(batch)
+        if batch.max() == 0 and armed:
+            raise RuntimeError("out of memory")
+        return [output * np.float32(np.nan) if batch.min() == 1 and output.ndim == 4 else output for output in outputs]
+
+    armed: list[int] = []
+    network = maskprism.load(FunctionRuntime(function, NetworkInput(1, 64, 64), metadata=model.runtime.metadata))
+    armed.append(1)
+    for name, colour in (("black.png", 0), ("grey.png", 100), ("white.png", 255)):
+        (tmp_path / name).write_bytes(cv2.imencode(".png", np.full((64, 64, 3), colour, np.uint8))[1].tobytes())
+    with serving(Gallery(tmp_path, network)) as client:
+        assert wait_for(client) == {"total": 3, "examined": 3, "failed": 2}
+        messages = [one["message"] for one in client.get("/api/photographs").json()["photographs"]]
+        assert messages[0] == "black.png: cannot be examined (RuntimeError: out of memory)"
+        assert messages[1] == ""
+        assert messages[2] == "white.png: the network gave prototypes that are not finite"
+        assert client.get("/api/scenes/grey.png").status_code == 200
+
+
+def test_browsers_keep_what_has_not_changed(client: httpx.Client, folder: Path) -> None:
+    for path in (
+        "/",
+        "/static/gallery.css",
+        "/api/scenes/a.png",
+        "/api/thumbnails/a.png",
+        "/api/thumbnails/a.png?masks=1",
+    ):
+        first = client.get(path)
+        assert first.headers["cache-control"] == "private, no-cache"
+        again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert client.get(path, headers={"If-None-Match": '"other"'}).content == first.content
+    assert client.get("/api/photographs").headers["cache-control"] == "no-store"
+
+
+def test_a_changed_file_is_seen_when_the_list_is_asked_for(folder: Path, model: Model) -> None:
+    gallery = Gallery(folder, model)
+
+    async def act(client: httpx.AsyncClient) -> None:
+        before = (await client.get("/api/thumbnails/a.png?masks=1")).content
+        (folder / "a.png").write_bytes(png(7, (64, 64)))
+        (folder / "new.png").write_bytes(png(8))
+        (folder / "broken.jpg").unlink()
+        answer = (await client.get("/api/photographs")).json()
+        assert [one["name"] for one in answer["photographs"]] == sorted([*NAMES, "new.png"])
+        assert answer["states"]["waiting"] == len(NAMES) + 1
+        assert (await client.get("/api/thumbnails/a.png?masks=1")).content != before
+        assert (await client.get("/api/photographs/a.png")).json()["size_hw"] == [64, 64]
+
+    in_loop(gallery, act)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("score=2-3", "score is 2 to 3; expected two numbers from 0 to 1"),
+        ("score=0.9-0.1", "the lower one first"),
+        ("score=nan-1", "score is nan to 1"),
+        ("score=high", "a parameter is no number"),
+        ("class=cat", "a parameter is no number"),
+        ("show=everything", "show is 'everything'; expected one of all, ok, empty, failed, missed"),
+        ("sort=beauty", "expected one of name, score, iou, objects"),
+        ("limit=0", "limit 0"),
+        ("offset=-1", "offset -1"),
+        ("colour=red", "there is no parameter 'colour'"),
+    ],
+)
+def test_questions_that_mean_nothing_are_refused(client: httpx.Client, query: str, message: str) -> None:
+    answer = client.get(f"/api/photographs?{query}")
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+# --- filters --------------------------------------------------------------------------------------
+
+records = st.builds(
+    lambda objects, missed, state: Record(
+        "ok" if objects else state,
+        classes=tuple(one[0] for one in objects),
+        scores=tuple(one[1] / 4 for one in objects),
+        ious=tuple(one[2] / 4 for one in objects),
+        missed=tuple(missed),
+    ),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 4)), max_size=4),
+    st.lists(st.integers(0, 2), max_size=2),
+    st.sampled_from(["empty", "failed", "waiting"]),
+)
+bounds = st.tuples(st.integers(0, 4), st.integers(0, 4)).map(lambda pair: (min(pair) / 4, max(pair) / 4))
+
+
+@given(
+    found=st.lists(records, max_size=6),
+    classes=st.frozensets(st.integers(0, 2)),
+    score=bounds,
+    iou=bounds,
+    show=st.sampled_from(["all", "ok", "empty", "failed", "missed"]),
+    sort=st.sampled_from(["name", "score", "iou", "objects"]),
+    text=st.sampled_from(["", "1", "X"]),
+)
+def test_filters_against_their_definition(found: list[Record], **asked: Any) -> None:
+    query = Query(**asked)
+    titles = [f"{number}.Jpg x" for number in range(len(found))]
+    answer = [
+        (query.rank(record, query.fitting(record)), title)
+        for title, record in zip(titles, found, strict=True)
+        if query.takes(title, record, query.fitting(record))
+    ]
+    expected = []
+    for title, record in zip(titles, found, strict=True):
+        fitting = []
+        for class_id, score, iou in zip(record.classes, record.scores, record.ious, strict=True):
+            right_class = not asked["classes"] or class_id in asked["classes"]
+            if (
+                right_class
+                and asked["score"][0] <= score <= asked["score"][1]
+                and asked["iou"][0] <= iou <= asked["iou"][1]
+            ):
+                fitting.append((score, iou))
+        everything = not asked["classes"] and asked["score"] == asked["iou"] == (0, 1)
+        wanted = bool(fitting) or everything
+        if asked["show"] == "missed":
+            wanted = bool([one for one in record.missed if not asked["classes"] or one in asked["classes"]])
+        elif asked["show"] != "all":
+            wanted = wanted and record.state == asked["show"]
+        if not wanted or asked["text"].lower() not in title.lower():
+            continue
+        rank = {
+            "name": 0,
+            "score": min([score for score, _ in fitting], default=2),
+            "iou": min([iou for _, iou in fitting], default=2),
+            "objects": -len(fitting),
+        }[asked["sort"]]
+        expected.append((rank, title))
+    assert answer == expected
+
+
+def test_pages_of_the_list_make_up_the_whole(client: httpx.Client) -> None:
+    whole = client.get("/api/photographs?sort=score").json()
+    pages = [client.get(f"/api/photographs?sort=score&offset={offset}&limit=2").json() for offset in range(0, 6, 2)]
+    assert [one["name"] for page in pages for one in page["photographs"]] == [
+        one["name"] for one in whole["photographs"]
+    ]
+    assert {page["matches"] for page in pages} == {len(NAMES) + 1}
+    fitting = client.get("/api/photographs?class=1&score=0.5-1").json()
+    assert 0 < fitting["matches"] <= len(NAMES)
+    for one in fitting["photographs"]:
+        details = client.get(f"/api/photographs/{quote(one['name'])}").json()["objects"]
+        right = [i for i, thing in enumerate(details) if thing["class"] == 1 and thing["score"] >= 0.5]
+        assert one["fitting"] == right != []
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+@given(prediction=predictions(), seed=st.integers(0, 99))
+@settings(max_examples=40)
+def test_labels_are_matched_by_their_definition(prediction: maskprism.Prediction, seed: int) -> None:
+    """The slow way: whole masks, and loops over everything."""
+    rng = np.random.default_rng(seed)
+    height, width = prediction.image_size
+    count = int(rng.integers(0, 4))
+    noise = rng.random((count, height, width)) < 0.5
+    own = prediction.masks("image")[rng.integers(0, len(prediction), count)]
+    truth = Truth(rng.integers(0, 3, count).tolist(), list(noise & (own | (rng.random((count, 1, 1)) < 0.5))))
+    found = match(prediction, truth)
+    masks, left = prediction.masks("image"), list(range(count))
+    expected: list[tuple[int | None, float]] = [(None, 0.0)] * len(prediction)
+    for index in sorted(range(len(prediction)), key=lambda i: -prediction.scores[i]):
+        best: tuple[float, int] | None = None
+        for candidate in left:
+            if truth.classes[candidate] == prediction.classes[index]:
+                either = (masks[index] | truth.masks[candidate]).sum()
+                iou = (masks[index] & truth.masks[candidate]).sum() / either if either else 0
+                if iou > 0 and (best is None or iou > best[0]):
+                    best = (iou, candidate)
+        if best:
+            expected[index] = (best[1], best[0])
+            left.remove(best[1])
+    assert [
+        None if one is None else truth.masks[one] is mask for (one, _), mask in zip(expected, found.masks, strict=True)
+    ] == [None if one is None else True for one, _ in expected]
+    assert [mask is None for mask in found.masks] == [one is None for one, _ in expected]
+    np.testing.assert_allclose(found.ious, [iou for _, iou in expected], atol=1e-12)
+    assert found.missed == [truth.classes[one] for one in left]
+
+
+def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
+    """With the bundled network on scenes, whose truth is known."""
+    data = write_dataset(tmp_path, 4, seed=0, validation_share=0.5)
+    broken = sorted((tmp_path / "labels" / "train").iterdir())[0]
+    broken.write_text("no label\n")
+    network = maskprism.load(threads=1)
+    labels = open_labels(data, tmp_path / "images", network.spec.names)
+    assert len(labels) == 4  # of both splits
+    assert len(open_labels(data, tmp_path / "images", network.spec.names, "val")) == 2
+    gallery = Gallery(tmp_path / "images", network, labels=labels)
+    with serving(gallery) as client:
+        wait_for(client)
+        answer = client.get("/api/photographs").json()
+        assert answer["labels"] is True
+        listed = {one["name"]: one for one in answer["photographs"]}
+        first = listed.pop(f"train/{broken.stem}.png")
+        assert "its labels cannot be used" in first["message"]
+        assert first["state"] == "ok"
+        assert first["ious"] is None
+        for name, one in listed.items():
+            scene = draw_scene(int(name[-10:-4]))
+            prediction = network.predict(scene.photograph)
+            expected = match(prediction, Truth(scene.classes.tolist(), list(scene.masks)))
+            details = client.get(f"/api/photographs/{name}").json()
+            np.testing.assert_allclose([thing["iou"] for thing in details["objects"]], expected.ious, atol=0.02)
+            assert [thing["class"] for thing in details["missed"]] == expected.missed
+            assert len(expected.missed) == one["missed"]
+            truths = [
+                thing["truth"] is not None
+                for thing in header_of(client.get(f"/api/scenes/{name}").content)["instances"]
+            ]
+            assert truths == [mask is not None for mask in expected.masks]
+        poor = client.get("/api/photographs?iou=0-0.7&sort=iou").json()["photographs"]
+        assert [one["name"] for one in poor] == sorted(
+            (name for name, one in listed.items() if one["ious"][0] <= 0.7), key=lambda name: listed[name]["ious"][0]
+        )
+
+
+def test_labels_of_other_photographs_are_refused(tmp_path: Path, folder: Path) -> None:
+    data = write_dataset(tmp_path / "other", 2, validation_share=1.0)
+    with pytest.raises(InputError, match=r"lists 2 photographs, and none of them is in"):
+        open_labels(data, folder, {})
+
+
+# --- work: once, bounded, never in the way --------------------------------------------------------
+
+
+def test_one_photograph_is_examined_once_however_many_ask(folder: Path, model: Model) -> None:
+    gallery = Gallery(folder, model)
+
+    async def act(client: httpx.AsyncClient) -> None:
+        paths = ["/api/scenes/a.png", "/api/photographs/a.png", "/api/scenes/a.png"] * 10
+        answers = await asyncio.gather(*(client.get(path) for path in paths))
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.content for answer in answers}) == 2
+        assert gallery.predictions == 1
+        await client.get("/api/thumbnails/a.png?masks=1")
+        assert gallery.predictions == 1
+        await asyncio.gather(*(client.get("/api/scenes/broken.jpg") for _ in range(5)))
+        await client.get("/api/scenes/broken.jpg")
+        assert gallery.predictions == 2
+
+    in_loop(gallery, act)
+
+
+def test_memory_stays_within_the_bound(folder: Path, model: Model) -> None:
+    """Room for two scenes: the others are computed again when asked for, and still come out right."""
+    size = len(in_loop(Gallery(folder, model), lambda client: client.get("/api/scenes/a.png")).content)
+    gallery = Gallery(folder, model, limits=Limits(cache_bytes=int(2.5 * size / 7 * 8)))
+
+    async def act(client: httpx.AsyncClient) -> None:
+        seen = [(await client.get(f"/api/scenes/{quote(name)}")).content for name in NAMES]
+        assert gallery.predictions == len(NAMES)
+        assert len(gallery.scenes) == 2
+        assert gallery.scenes.held <= gallery.scenes.limit
+        assert (await client.get(f"/api/scenes/{quote(NAMES[-1])}")).content == seen[-1]
+        assert gallery.predictions == len(NAMES)
+        assert (await client.get(f"/api/scenes/{quote(NAMES[0])}")).content == seen[0]
+        assert gallery.predictions == len(NAMES) + 1
+        assert gallery.thumbnails.held <= gallery.thumbnails.limit
+
+    in_loop(gallery, act)
+    tiny = Gallery(folder, model, limits=Limits(cache_bytes=100))
+    answers = in_loop(tiny, lambda client: asyncio.gather(*(client.get("/api/scenes/a.png") for _ in range(3))))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(tiny.scenes) == len(tiny.thumbnails) == 0
+
+
+def test_the_background_pushes_nothing_out(folder: Path, model: Model) -> None:
+    size = len(in_loop(Gallery(folder, model), lambda client: client.get("/api/scenes/a.png")).content)
+    gallery = Gallery(folder, model, limits=Limits(cache_bytes=int(1.5 * size / 7 * 8)))
+
+    async def act(client: httpx.AsyncClient) -> None:
+        await client.get("/api/scenes/sub%20dir/a.png")
+        await gallery.start()
+        while (await client.get("/api/progress")).json()["examined"] < len(NAMES) + 1:
+            await asyncio.sleep(0.01)
+        asked = gallery.predictions
+        await client.get("/api/scenes/sub%20dir/a.png")
+        assert gallery.predictions == asked == len(NAMES) + 1
+
+    in_loop(gallery, act)
+
+
+def test_a_slow_network_does_not_hold_up_other_answers(folder: Path, model: Model) -> None:
+    """While every thread of the network is stuck, lists, pictures and pages are answered."""
+    stuck, go = threading.Semaphore(0), threading.Event()
+
+    def function(batch: np.ndarray) -> list[np.ndarray]:
+        if armed:
+            stuck.release()
+            assert go.wait(60)
+        return model.runtime(batch)
+
+    armed: list[int] = []
+    network = maskprism.load(FunctionRuntime(function, NetworkInput(1, 64, 64), metadata=model.runtime.metadata))
+    armed.append(1)
+    gallery = Gallery(folder, network, limits=Limits(workers=2))
+
+    async def act(client: httpx.AsyncClient) -> None:
+        slow = [asyncio.create_task(client.get(f"/api/scenes/{quote(name)}")) for name in NAMES]
+        for _ in range(2):
+            await asyncio.to_thread(stuck.acquire)
+        for path in ("/api/photographs?class=1", "/api/thumbnails/a.png", "/api/progress", "/", "/static/viewer.js"):
+            assert (await client.get(path)).status_code == 200
+        assert not any(task.done() for task in slow)
+        go.set()
+        assert {answer.status_code for answer in await asyncio.gather(*slow)} == {200}
+
+    in_loop(gallery, act)
+
+
+# --- uploads --------------------------------------------------------------------------------------
+
+
+def test_an_upload_is_examined_and_never_written(client: httpx.Client, folder: Path, model: Model) -> None:
+    before = sorted(path.name for path in folder.rglob("*"))
+    data = png(5)
+    answer = client.post("/api/uploads?name=..%2F..%2Fholiday%20%C3%BC.png", content=data)
+    assert answer.status_code == 201
+    found = answer.json()
+    assert found["title"] == "holiday ü.png"
+    assert re.fullmatch(r"upload:[0-9a-f]{16}/holiday ü\.png", found["name"])
+    prediction = model.predict(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+    assert [one["score"] for one in found["objects"]] == pytest.approx(prediction.scores.tolist())
+    scene = client.get(f"/api/scenes/{quote(found['name'])}")
+    assert header_of(scene.content)["source"] == "holiday ü.png"
+    listed = client.get("/api/photographs").json()["photographs"]
+    assert (listed[0]["name"], listed[0]["uploaded"]) == (found["name"], True)
+    again = client.post("/api/uploads?name=holiday%20%C3%BC.png", content=data).json()
+    assert again == found  # the same photograph is the same entry
+    assert client.get("/api/photographs").json()["total"] == len(NAMES) + 2
+    assert sorted(path.name for path in folder.rglob("*")) == before
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size, and nothing behind it that would need to be unpacked."""
+    held = BytesIO()
+    Image.new("1", (width, height)).save(held, "PNG")
+    return held.getvalue()
+
+
+def test_uploads_have_limits(folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = Gallery(folder, model, limits=Limits(upload_bytes=50_000, upload_pixels=100_000))
+    with serving(gallery) as client:
+        wait_for(client)
+        assert client.get("/api/photographs").json()["upload_bytes"] == 50_000
+        assert client.post("/api/uploads?name=ok.png", content=png(2)).status_code == 201
+
+        def chunks() -> Iterator[bytes]:  # a body that does not say how long it is
+            for _ in range(10):
+                yield bytes(10_000)
+
+        decoded: list[int] = []
+        monkeypatch.setattr(cv2, "imdecode", lambda *_: decoded.append(1))
+        for content, status, message in (
+            (bytes(50_001), 413, "larger than the limit"),
+            (chunks(), 413, "larger than the limit"),
+            (bomb(400, 400), 422, "unpacks to 400 x 400"),
+            (b"GIF89a" + bytes(2000), 422, "bad.png: not an image whose header tells its size (2006 bytes)"),
+            (b"<script>alert(1)</script>", 422, "not an image"),
+            (b"", 422, "the file is empty"),
+        ):
+            answer = client.post("/api/uploads?name=bad.png", content=content)
+            assert answer.status_code == status
+            assert message in answer.json()["error"]
+        assert not decoded  # all of them were refused by size or header
+        assert client.get("/api/photographs").json()["total"] == len(NAMES) + 2
+
+
+def test_old_uploads_make_room(folder: Path, model: Model) -> None:
+    data = [png(seed) for seed in range(8)]
+    limit = max(map(len, data))
+    gallery = Gallery(folder, model, limits=Limits(upload_bytes=limit))
+    with serving(gallery) as client:
+        names = [client.post(f"/api/uploads?name={i}.png", content=one).json()["name"] for i, one in enumerate(data)]
+        kept = [one["name"] for one in client.get("/api/photographs").json()["photographs"] if one["uploaded"]]
+        assert kept == names[::-1][: len(kept)]
+        assert 4 <= len(kept) < 8
+        assert client.get(f"/api/scenes/{names[0]}").status_code == 404
+
+
+# --- the installed command ------------------------------------------------------------------------
+
+
+class running:  # noqa: N801  # a context manager
+    """`maskprism serve` as a user starts it, on a free port."""
+
+    def __init__(self, folder: Path, model: Model | Path | None, *options: object) -> None:
+        path = [] if model is None else ["--model", _path_of(model)]
+        self.arguments = [*COMMAND, "serve", str(folder), *map(str, path), "--port", "0", *map(str, options)]
+
+    def __enter__(self) -> tuple[subprocess.Popen[str], int]:
+        self.process = subprocess.Popen(self.arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"http://[^ ]+:(\d+)/", line)
+        assert found, line + self.process.communicate(timeout=20)[1]
+        self.line = line
+        return self.process, int(found[1])
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate(timeout=20)
+
+
+def _path_of(model: Model | Path) -> Path:
+    return model if isinstance(model, Path) else _files[id(model)]
+
+
+_files: dict[int, Path] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _remember(model: Model, tmp_path_factory: pytest.TempPathFactory) -> None:
+    _files[id(model)] = Tiny(metadata=ultralytics_metadata()).save(tmp_path_factory.mktemp("served") / "tiny ü.onnx")
+
+
+def test_fifty_at_once_and_a_clean_end(folder: Path, model: Model) -> None:
+    for number in range(12):
+        (folder / f"{number:02d}.png").write_bytes(png(number))
+    with running(folder, model) as (process, port):
+        together = threading.Barrier(50)
+
+        def ask(number: int) -> int:
+            name = ("00.png", f"{number % 12:02d}.png", "broken.jpg", "nothing.png")[number % 4]
+            path = (f"/api/scenes/{name}", f"/api/thumbnails/{name}?masks=1", "/api/photographs?class=1")[number % 3]
+            together.wait(60)
+            return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=60).status_code
+
+        with ThreadPoolExecutor(50) as pool:
+            answers = list(pool.map(ask, range(50)))
+        for number, status in enumerate(answers):
+            assert status == (200 if number % 3 == 2 else (200, 200, 422, 404)[number % 4])
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+        assert output == "stopped\n"
+        assert errors == ""
+
+
+def test_ctrl_c_while_the_network_works(folder: Path) -> None:
+    """The bundled network has hardly begun with the folder."""
+    for number in range(40):
+        (folder / f"{number:02d}.png").write_bytes(png(number, (320, 320)))
+    with running(folder, None) as (process, port):
+        httpx.get(f"http://127.0.0.1:{port}/api/scenes/00.png", timeout=60)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+        assert (process.returncode, output, errors) == (0, "stopped\n", "")
+
+
+def fails(*arguments: object, environment: dict[str, str] | None = None) -> str:
+    """The one line that a command which cannot work says."""
+    result = subprocess.run(
+        [*COMMAND, "serve", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **(environment or {})},
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+def test_mistakes_end_in_one_line(folder: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = fails(folder, "--port", port)
+        assert said.startswith(f"maskprism: cannot listen on 127.0.0.1, port {port} (Address already in use)")
+        assert "choose another --port" in said
+    assert "is no folder" in fails(tmp_path / "nothing")
+    assert "--cache-mb is 0" in fails(folder, "--cache-mb", 0)
+
+
+def test_addresses_that_cannot_be_used(folder: Path, model: Model) -> None:
+    with pytest.raises(InputError, match="port is 70000; expected 0 to 65535"):
+        serve(folder, model, port=70000)
+    with pytest.raises(MaskprismError, match=r"cannot listen on no\.such\.host\.invalid"):
+        serve(folder, model, host="no.such.host.invalid")
+
+
+def test_an_empty_folder_is_served(tmp_path: Path, model: Model) -> None:
+    with running(tmp_path, model) as (_, port):
+        answer = httpx.get(f"http://127.0.0.1:{port}/api/photographs").json()
+        assert (answer["total"], answer["photographs"]) == (0, [])
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+
+
+def test_what_the_command_says(folder: Path, tmp_path: Path, model: Model) -> None:
+    (folder / "out.png").symlink_to(tmp_path / "secret.png")
+    server = running(folder, model, "--host", "0.0.0.0")
+    with server as (process, port):
+        assert server.line == f"{len(NAMES) + 1} photographs of {folder} at http://0.0.0.0:{port}/ (Ctrl-C stops)\n"
+        assert httpx.get(f"http://127.0.0.1:{port}/api/progress").status_code == 200
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=30)[1]
+        assert "left out: 1 link" in errors
+        assert "everybody who can reach 0.0.0.0 can see these photographs" in errors
+
+
+def test_without_the_extra_it_names_the_install_command() -> None:
+    code = (
+        "import sys; sys.modules['uvicorn'] = None; sys.argv = ['maskprism', 'serve', '.']\n"
+        "from maskprism.cli import main; main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "maskprism: the server needs the package uvicorn, which is not installed; "
+        "install it with: pip install 'maskprism[serve]'\n"
+    )
+
+
+def test_serve_can_be_called_from_python(folder: Path, model: Model) -> None:
+    seen: list[str] = []
+
+    def ready(url: str, gallery: Gallery) -> None:
+        seen.append(url)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        serve(folder, model, port=0, on_ready=ready)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", seen[0])
