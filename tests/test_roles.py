@@ -118,6 +118,12 @@ def test_a_negative_coefficient_does_not_simply_subtract():
     assert found.inside[0] == 2
 
 
+def test_what_lowers_everything_carves_and_what_harms_far_more_opposes():
+    level = np.ones((16, 16))
+    found = roles(drawn(square(8, 1), level, square(), square(0.9, 0.5), weights=[1, -1, -1, -1])[0])
+    assert found.role[1:] == ("carves", "opposes", "carves")
+
+
 def test_a_constant_prototype_is_all_bias():
     found = roles(drawn(square(1, -1), np.ones((16, 16)), weights=[2, -0.5])[0])
     assert found.bias[1] == -0.5

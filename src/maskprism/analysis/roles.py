@@ -24,6 +24,8 @@ ROLE_ORDERS: tuple[RoleOrder, ...] = ("index", "effect", "spread", "share")
 
 NEGLIGIBLE = 0.5
 """A prototype is negligible if its largest part in any act is below this many even parts of 1 / K."""
+OPPOSING = 2.0
+"""A prototype opposes the mask if it harms in one act more than this many times what it helps in any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +81,10 @@ def roles(instance: Instance, *, size: Size | None = None, window: MaskWindow | 
 
     A prototype acts in three ways: it lifts the inside of the mask (builds), it lowers the ring around it
     (carves), it makes a step across the edge (sharpens). Its part in each act is its contribution over the sum of
-    the sizes of all K. The act in which its part is largest names its role; if it works the wrong way there (lowers
-    the inside, lifts the ring, or steps down into the mask), it opposes the mask; if even that part is below
-    NEGLIGIBLE, it is negligible. Signs of coefficients play no part: rescaling a prototype by any number and its
-    coefficient by the inverse changes no role.
+    the sizes of all K. The act in which it helps most names its role, unless it does more than OPPOSING times as much
+    harm in another (lowers the inside, lifts the ring, or steps down into the mask): then it opposes the mask. If no
+    part, good or bad, reaches NEGLIGIBLE even ones, it is negligible. Signs of coefficients play no part: rescaling a
+    prototype by any number and its coefficient by the inverse changes no role.
     """
     window = window or MaskWindow.of(instance, size)
     weights = instance.weights
@@ -112,11 +114,16 @@ def _named(
     acts = np.nan_to_num(np.stack([inside, -ring, edge]))  # each is above zero where it helps the mask
     totals = np.abs(acts).sum(axis=1, keepdims=True)
     parts = np.divide(acts, totals, out=np.zeros_like(acts), where=totals > 0)
-    main = np.abs(parts).argmax(axis=0)
-    part = np.take_along_axis(parts, main[None], axis=0)[0]
-    weak = np.abs(part) * len(part) < NEGLIGIBLE
+    helps, harms = parts.max(axis=0), -parts.min(axis=0)
     names: tuple[Role, ...] = ("builds", "carves", "sharpens")
-    return tuple("negligible" if weak[k] else names[main[k]] if part[k] > 0 else "opposes" for k in range(len(part)))
+    return tuple(
+        "negligible"
+        if max(helps[k], harms[k]) * len(helps) < NEGLIGIBLE
+        else "opposes"
+        if harms[k] > OPPOSING * helps[k]
+        else names[best]
+        for k, best in enumerate(parts.argmax(axis=0))
+    )
 
 
 def _grown(region: Bool[np.ndarray, "H W"], near: np.ndarray) -> Bool[np.ndarray, "H W"]:

@@ -37,11 +37,12 @@ ROLE_WORDS: dict[Role, str] = {
     "builds": "lifts the inside of the mask",
     "carves": "lowers the ring: the box around the mask",
     "sharpens": "makes the step across the edge",
-    "opposes": "works against the mask where it works most",
+    "opposes": "harms one of the three more than it helps another",
     "negligible": "moves none of the three",
 }
 _WIDTH, _ROW, _TOP, _HEAD = 1480, 34, 250, 58
 _BAR, _NUMBER = 124, 58
+_PICTURE = (430, _TOP - 20)
 _TEXT, _SMALL = 16, 14
 
 
@@ -162,9 +163,10 @@ def _draw_regions(page: Picture, image: ImageLike, instance: Instance) -> None:
     (own,) = instance.alone.patches("image")
     height, width = photograph.shape[:2]
     x1, y1, x2, y2 = (float(v) for v in instance.box)
-    margin = 0.12 * max(x2 - x1, y2 - y1)
-    top, bottom = max(int(y1 - margin), 0), min(int(y2 + margin) + 1, height)
-    left, right = max(int(x1 - margin), 0), min(int(x2 + margin) + 1, width)
+    tall = max(y2 - y1, (x2 - x1) * _PICTURE[1] / _PICTURE[0]) * 1.2
+    wide = tall * _PICTURE[0] / _PICTURE[1]
+    left, right = (int(np.clip((x1 + x2 + side * wide) / 2, 0, width)) for side in (-1, 1))
+    top, bottom = (int(np.clip((y1 + y2 + side * tall) / 2, 0, height)) for side in (-1, 1))
     if top >= bottom or left >= right:
         return
     mask = np.zeros((height, width), dtype=bool)
@@ -172,7 +174,7 @@ def _draw_regions(page: Picture, image: ImageLike, instance: Instance) -> None:
     box[round(y1) : round(y2), round(x1) : round(x2)] = True
     mask[own.rows, own.columns] = own.values > instance.rule.threshold
     part = (slice(top, bottom), slice(left, right))
-    zoom = min(430 / (right - left), (_TOP - 20) / (bottom - top))
+    zoom = min(_PICTURE[0] / (right - left), _PICTURE[1] / (bottom - top))
     size = max(round((right - left) * zoom), 1), max(round((bottom - top) * zoom), 1)
     picture = cv2.resize(photograph[part], size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
     inside, boxed = (_scaled(region[part], size) for region in (mask, box))
