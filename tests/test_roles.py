@@ -120,7 +120,7 @@ def test_a_negative_coefficient_does_not_simply_subtract():
 
 def test_what_lowers_everything_carves_and_what_harms_far_more_opposes():
     level = np.ones((16, 16))
-    found = roles(drawn(square(8, 1), level, square(), square(0.9, 0.5), weights=[1, -1, -1, -1])[0])
+    found = roles(drawn(square(3, 1), level, square(), square(0.9, 0.5), weights=[1, -1, -1, -1])[0])
     assert found.role[1:] == ("carves", "opposes", "carves")
 
 
