@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import reference_positional as slow
 from maskprism import Letterbox, Prediction, load
+from maskprism.analysis.basis import CanonicalBasis, CanonicalModel, Usage, content_samples
 from maskprism.analysis.places import PLACES, best_half_plane, place_means, ramp_variance
 from maskprism.analysis.positional import TAG_RULES, Dependence, DependenceStudy, appearance, study_prototypes
 from maskprism.analysis.translation import CHANGES, Movement, MovementTest, changed_canvas, changed_maps, move
@@ -362,6 +363,19 @@ def test_the_command_writes_cards_and_a_table(tiny: Path, photographs: Path, tmp
     assert [row["prototype"] for row in rows] == ["0", "1", "2"]
     assert float(rows[0]["shift_follows"]) > 0.99
     assert rows[0]["strongest"].endswith("ü.png")
+
+
+def test_the_components_of_a_basis_are_studied_in_place_of_prototypes(tiny: Path, photographs: Path) -> None:
+    network = load(tiny)
+    items = [item for item in open_source(photographs).pending(frozenset()) if item.name != "bad.png"]
+    predictions = [network.predict(item.read()) for item in items]
+    basis = CanonicalBasis.of(Usage.of(predictions))
+    found, movement = study_prototypes(items, CanonicalModel(network, basis), moved=1)
+    first = [content_samples(basis.apply(one))[:, 0] for one in predictions]
+    assert found.mean[0] == pytest.approx(np.concatenate(first).mean(), abs=1e-4)
+    assert movement is not None
+    with pytest.raises(InputError, match="the basis is of 3 prototypes; the prediction has 2"):
+        basis.apply(made(np.random.default_rng(0), np.zeros((2, *GRID))))
 
 
 def test_the_command_needs_two_photographs(tiny: Path, photographs: Path, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from maskprism.errors import InputError
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Float32, Float64
 
+    from maskprism.images import ImageLike
+    from maskprism.models import Model, ModelSpec
     from maskprism.prediction import Prediction
 
 Region = Literal["boxes", "photograph"]
@@ -224,6 +226,8 @@ class CanonicalBasis:
 
     def apply(self, prediction: Prediction, components: int | None = None) -> Prediction:
         """The prediction in the canonical basis; with `components`, only the first so many (masks then change)."""
+        if len(prediction.prototypes) != len(self):
+            raise InputError(f"the basis is of {len(self)} prototypes; the prediction has {len(prediction.prototypes)}")
         if components is not None and not 1 <= components <= len(self):
             raise InputError(f"components is {components}; expected 1 to {len(self)}")
         return _in_basis(prediction, self.matrix[:components], self.inverse[:, :components])
@@ -238,8 +242,8 @@ def canonical_maps(
     eigenvectors U of F^T S F; matrix = U^T F^-1, inverse = F U.
     """
     # Every prototype is brought to a mean square of 1 first, so that its scale decides nothing.
-    scale = np.sqrt(np.diag(gram))
-    scale = np.where(scale > 0, scale, 1.0)
+    square = np.diag(gram)
+    scale = np.sqrt(np.where(square > 0, square, 1.0))
     values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
     roots = np.sqrt(np.maximum(values, _FLOOR * values.max()))
     factor = scale[:, None] * vectors * roots
@@ -247,6 +251,23 @@ def canonical_maps(
     energies, turn = np.linalg.eigh(factor.T @ second @ factor)
     turn = turn[:, ::-1]
     return turn.T @ unfactor, factor @ turn, np.clip(energies[::-1], 0, None)
+
+
+@dataclass(frozen=True)
+class CanonicalModel:
+    """A model whose prototypes are those of a canonical basis; its masks are the same."""
+
+    model: Model
+    basis: CanonicalBasis
+
+    @property
+    def spec(self) -> ModelSpec:
+        """That of the model."""
+        return self.model.spec
+
+    def predict(self, image: ImageLike, /) -> Prediction:
+        """What the model says about one photograph, in the canonical basis."""
+        return self.basis.apply(self.model.predict(image))
 
 
 def change_basis(prediction: Prediction, matrix: Float[np.ndarray, "K K"]) -> Prediction:

@@ -21,7 +21,7 @@ from maskprism.errors import InputError, MaskprismError
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
-    from maskprism.models import Model
+    from maskprism.analysis.translation import Predictor
     from maskprism.prediction import Prediction
     from maskprism.sources import SourceImage
 
@@ -241,7 +241,7 @@ class DependenceStudy:
 
 def study_prototypes(
     items: Iterable[SourceImage],
-    model: Model,
+    model: Predictor,
     *,
     moved: int = 16,
     total: int | None = None,

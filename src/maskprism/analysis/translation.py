@@ -7,7 +7,7 @@ knows positions gives the response that it gave before.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -18,7 +18,8 @@ from maskprism.models import PADDING_GREY, to_canvas
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, UInt8
 
-    from maskprism.models import Model
+    from maskprism.images import ImageLike
+    from maskprism.models import ModelSpec
     from maskprism.prediction import Prediction
 
     Canvas = UInt8[np.ndarray, "H W 3"]
@@ -31,6 +32,17 @@ _SHIFT = 0.25
 _PAD = 0.75
 MARGIN = 0.1
 """A prototype follows (or stays) if one mean correlation is larger than the other by more than this."""
+
+
+class Predictor(Protocol):
+    """What photographs can be given to: a `Model`, or one in another basis."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is."""
+
+    def predict(self, images: ImageLike, /) -> Prediction:
+        """What it says about one photograph."""
 
 
 class Movement(NamedTuple):
@@ -96,7 +108,7 @@ class MovementTest:
         return float(self.follows[_SHIFTED, k] - self.follows[_FLIPPED, k])
 
 
-def move(model: Model, photograph: Canvas, prediction: Prediction | None = None) -> Movement:
+def move(model: Predictor, photograph: Canvas, prediction: Prediction | None = None) -> Movement:
     """Shift, flip and pad one photograph on the canvas, and compare the responses of all prototypes.
 
     `prediction` is what the model said about the photograph, if that is known already.

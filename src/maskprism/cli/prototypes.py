@@ -17,6 +17,7 @@ def prototypes(
     *,
     model: Path | None = None,
     out: Path,
+    basis: Path | None = None,
     moved: int = 16,
     cards: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
     reading: Reading = Reading(),
@@ -37,17 +38,22 @@ def prototypes(
         Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
     out
         Folder for the results.
+    basis
+        Study the components of this canonical basis, the `basis.npz` of `maskprism basis`, in place of the prototypes.
     moved
         How many photographs are also shifted, flipped and padded; 0 for none.
     cards
         Draw the cards of these prototypes only.
     """
+    from maskprism.analysis.basis import CanonicalBasis, CanonicalModel
     from maskprism.analysis.positional import TAG_RULES, study_prototypes
     from maskprism.decompose import check_indices
     from maskprism.sources import open_source
     from maskprism.views.cards import write_cards
 
     network = load_model(model, reading, detections)
+    studied = network if basis is None else CanonicalModel(network, CanonicalBasis.load(basis))
+    label = network.spec.name + (" in the canonical basis" if basis else "")
     if cards is not None:
         check_indices(cards, network.spec.prototypes)
     sources = [open_source(source, without=out) for source in images]
@@ -65,10 +71,10 @@ def prototypes(
             progress.update(task, completed=done, failed=failures(failed))
 
         items = (item for source in sources for item in source.pending(frozenset()))
-        study, movement = study_prototypes(items, network, moved=moved, total=total, on_image=show)
+        study, movement = study_prototypes(items, studied, moved=moved, total=total, on_image=show)
     drawn = len(study) if cards is None else len(cards)
     with progress_bar("drawing", drawn + 2) as (progress, task):
-        for _ in write_cards(study, movement, out, prototypes=cards, model=network.spec.name):
+        for _ in write_cards(study, movement, out, prototypes=cards, model=label):
             progress.advance(task)
     tagged = {tag: [k for k in range(len(study)) if tag in study.tags(k, movement)] for tag in TAG_RULES}
     print(f"{len(study)} prototypes over {study.images} photographs with {study.instances} masks{failures(failed)}")

@@ -114,8 +114,8 @@ def spectrum(usage: Usage, basis: CanonicalBasis, *, model: str = "") -> Figure:
         linestyle="--",
         label="raw prototypes: running total of their squares, largest first",
     )
-    for level in (0.9, 0.95, 0.99):
-        count = basis.components_for(level)
+    levels = {basis.components_for(level): level for level in (0.9, 0.95, 0.99)}  # the highest of equal counts
+    for count, level in levels.items():
         ax.annotate(
             f"{count} for {_percent(level)}",
             xy=(count - 1, np.cumsum(basis.shares)[count - 1]),

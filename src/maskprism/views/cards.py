@@ -186,6 +186,7 @@ def _draw_shares(ax: Axes, study: Dependence, k: int) -> None:
             va="center",
             fontsize=8.5,
             fontweight="bold" if known and value >= threshold else "normal",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
         )
         ax.plot([threshold] * 2, [row - 0.4, row + 0.4], color="black", linewidth=1.2)
     ax.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=8.5)
