@@ -36,7 +36,7 @@ MOST_PROTOTYPES = 64
 """Networks with more prototypes are refused: the cost of mixing K prototypes takes 8 K^4 bytes."""
 _RIDGE = 0.1
 _ROUNDS = 3
-_FLOOR = 1e-10
+_FLOOR = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class MixingCost:
 
     products: `[K, K, K, K]`, `products[a, b, i, j]` is the sum over instances of G[a, b] c_i c_j,
         where G is the Gram matrix of the prototypes in the box of the instance with the weights w.
-    weight: the sum over instances of |c|^2 and the sum of w. instances: how many there were.
+    gram: the sum of G over instances. weight: that of w. instances: how many there were.
     """
 
     def __init__(self, prototypes: int) -> None:
@@ -89,6 +89,7 @@ class MixingCost:
                 f"the model has {prototypes} prototypes; reducing a basis is possible for at most {MOST_PROTOTYPES}"
             )
         self.products: Float64[np.ndarray, "K K K K"] = np.zeros((prototypes,) * 4)
+        self.gram: Float64[np.ndarray, "K K"] = np.zeros((prototypes, prototypes))
         self.weight = 0.0
         self.instances = 0
 
@@ -108,12 +109,14 @@ class MixingCost:
         weights = prediction.weights.astype(np.float64)
         squares = np.einsum("ni,nj->nij", weights, weights).reshape(-1, len(self) ** 2)
         self.products += (grams.T @ squares).reshape(self.products.shape)
-        self.weight += float(density @ (weights**2).sum(axis=1))
+        self.gram += grams.sum(axis=0).reshape(self.gram.shape)
+        self.weight += float(density.sum())
         self.instances += len(prediction)
 
     def __add__(self, other: MixingCost) -> MixingCost:
         total = MixingCost(len(self))
         total.products = self.products + other.products
+        total.gram = self.gram + other.gram
         total.weight = self.weight + other.weight
         total.instances = self.instances + other.instances
         return total
@@ -131,9 +134,9 @@ def reductions(cost: MixingCost, method: Method, keeps: Iterable[int] | None = N
     "selection" keeps some of the prototypes, the best one first, and of the rest the one that lowers
     the cost most; after every step the coefficients are fitted anew (block orthogonal matching
     pursuit). "projection" mixes new prototypes from all: the first components of the canonical basis
-    (as in `CanonicalBasis`, with cells weighted as in this module) or, up to half of the prototypes,
-    what alternating least squares makes of them or of the selection, if that costs less. They have
-    a mean square of 1 over the weighted cells and are uncorrelated there, the most used first.
+    (as in `CanonicalBasis`, with cells weighted as in this module), the selection, or, up to half of
+    the prototypes, what alternating least squares makes of either: whatever costs least. They are
+    orthonormal over the weighted cells (mean square 1, mean product 0), the most used first.
 
     Rescaling a prototype by s and its coefficients by 1/s changes nothing. Raises InputError for a
     number out of 1 to K - 1, and without an instance.
@@ -149,21 +152,24 @@ def reductions(cost: MixingCost, method: Method, keeps: Iterable[int] | None = N
     for keep in keeps:
         if not 1 <= keep < len(cost):
             raise InputError(f"cannot keep {keep} prototypes of {len(cost)}; expected 1 to {len(cost) - 1}")
-    scale, scaled = _equal_scales(cost)
-    form = _form(scaled)
+    scale, gram, products = _equal_scales(cost)
+    form, second = _form(products), np.einsum("aaij->ij", products)
     chosen = np.eye(len(cost))[_greedy_order(form, max(keeps))]
-    principal, _, _ = canonical_maps(np.einsum("abii->ab", scaled), np.einsum("aaij->ij", scaled))
+    principal, _, _ = canonical_maps(gram, second)
     found = []
     for keep in keeps:
+        pairs = [(chosen[:keep], _fit(form, chosen[:keep]))]
         if method == "selection":
             size = (chosen[:keep] @ scale)[:, None]  # the chosen prototypes stay as they are
-            found.append(Reduction(method, chosen[:keep], _fit(form, chosen[:keep]) * scale / size))
+            found.append(Reduction(method, chosen[:keep], pairs[0][1] * scale / size))
             continue
-        pairs = [(principal[:keep], _fit(form, principal[:keep]))]
+        pairs.append((principal[:keep], _fit(form, principal[:keep])))
         if keep <= len(cost) // 2:
             pairs += [_alternated(form, basis[:keep]) for basis in (principal, chosen)]
         candidates = [Reduction(method, new / scale, fitted * scale) for new, fitted in pairs]
-        found.append(_rotated(min(candidates, key=cost.of), cost))
+        best = min(range(len(candidates)), key=lambda index: cost.of(candidates[index]))
+        new, fitted = _rotated(*pairs[best], gram, second)
+        found.append(Reduction(method, new / scale, fitted * scale))
     return found
 
 
@@ -183,12 +189,13 @@ def fit_halves(predictions: Iterable[Prediction]) -> tuple[MixingCost, MixingCos
 class TradeOff:
     """Mask IoU with the full network, by the number of prototypes kept.
 
-    ious: per method `[K - 1, N]`: row K' - 1 for K' prototypes, one column per instance; masks are compared at canvas
-        size under the rule. Two empty masks are the same.
+    keeps: numbers of prototypes. ious: per method `[S, N]`, one row per number kept, one column per instance; masks
+        are compared at canvas size under the rule. Two empty masks are the same.
     held_out: whether no mask was compared under a reduction that had been fitted to it: every
         photograph is measured with what was fitted to the other half of the photographs.
     """
 
+    keeps: tuple[int, ...]
     ious: Mapping[Method, Float32[np.ndarray, "S N"]]
     held_out: bool
 
@@ -200,6 +207,12 @@ class TradeOff:
         """Percentile over instances; 50 is the median."""
         return np.percentile(self.ious[method], q, axis=1)
 
+    def of(self, method: Method, keep: int) -> Float32[np.ndarray, " N"]:
+        """The IoU of every instance with so many prototypes kept. Raises InputError for a number not measured."""
+        if keep not in self.keeps:
+            raise InputError(f"{keep} prototypes were not measured; expected one of {', '.join(map(str, self.keeps))}")
+        return self.ious[method][self.keeps.index(keep)]
+
     def smallest(self, method: Method, mask_iou: float) -> int:
         """The smallest number of prototypes with a mean IoU of at least `mask_iou`; raises InputError if none has."""
         if not 0 < mask_iou <= 1:
@@ -207,11 +220,12 @@ class TradeOff:
         means = self.mean(method)
         enough = np.flatnonzero(means >= mask_iou)
         if not len(enough):
+            best = int(means.argmax())
             raise InputError(
-                f"no {method} of fewer than {len(means) + 1} prototypes keeps a mean mask IoU of {mask_iou}; the best "
-                f"is {int(means.argmax()) + 1} prototypes with {means.max():.4f}"
+                f"no {method} of up to {self.keeps[-1]} prototypes keeps a mean mask IoU of {mask_iou}; the best is "
+                f"{self.keeps[best]} prototypes with {means[best]:.4f}"
             )
-        return int(enough[0]) + 1
+        return self.keeps[int(enough[0])]
 
     def summary(self) -> dict[str, Any]:
         """The curves as plain values, for JSON."""
@@ -222,31 +236,36 @@ class TradeOff:
                 method: [
                     {"keep": keep, "mean": mean, "median": median, "p5": low}
                     for keep, mean, median, low in zip(
-                        range(1, len(ious) + 1),
+                        self.keeps,
                         self.mean(method).tolist(),
                         self.percentile(method, 50).tolist(),
                         self.percentile(method, 5).tolist(),
                         strict=True,
                     )
                 ]
-                for method, ious in self.ious.items()
+                for method in self.ious
             },
         }
 
 
-def measure(predictions: Iterable[Prediction], halves: tuple[MixingCost, MixingCost]) -> TradeOff:
+def measure(
+    predictions: Iterable[Prediction], halves: tuple[MixingCost, MixingCost], keeps: Iterable[int] | None = None
+) -> TradeOff:
     """The curves of both methods over the predictions that `halves` come from, in the same order.
 
-    Where a half has no instance, everything is fitted to all of them, and `held_out` is False.
+    keeps: the numbers of prototypes to measure; 1 to K - 1 unless given. Where a half has no instance,
+    everything is fitted to all of them, and `held_out` is False.
     """
+    keeps = sorted(set(range(1, len(halves[0])) if keeps is None else keeps))
     held_out = all(half.instances for half in halves)
     others = (halves[1], halves[0]) if held_out else (halves[0] + halves[1],) * 2
-    fitted = {method: [reductions(other, method) for other in others] for method in METHODS}
+    fitted = {method: [reductions(other, method, keeps) for other in others] for method in METHODS}
     columns: dict[Method, list[Float32[np.ndarray, "S N"]]] = {method: [] for method in METHODS}
     for number, prediction in enumerate(predictions):
         for method, found in columns.items():
             found.append(mask_ious(prediction, fitted[method][number % 2]))
-    return TradeOff({method: np.concatenate(found, axis=1) for method, found in columns.items()}, held_out)
+    ious = {method: np.concatenate(found, axis=1) for method, found in columns.items()}
+    return TradeOff(tuple(keeps), ious, held_out)
 
 
 def mask_ious(prediction: Prediction, candidates: list[Reduction]) -> Float32[np.ndarray, "M N"]:
@@ -277,11 +296,14 @@ def _gram(parts: Decomposition) -> tuple[Float64[np.ndarray, "K K"], float]:
     return (inside * weight) @ inside.T, float(weight.sum())
 
 
-def _equal_scales(cost: MixingCost) -> tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, "K K K K"]]:
-    """The root mean square of every prototype (1 for prototypes of zeros), and the products if they all were 1."""
-    mean_square = np.einsum("aaii->a", cost.products) / cost.weight
-    scale = np.sqrt(np.where(mean_square > _FLOOR * mean_square.max(), mean_square, 1.0))
-    return scale, cost.products / cost.weight * np.einsum("a,b,i,j->abij", 1 / scale, 1 / scale, scale, scale)
+def _equal_scales(
+    cost: MixingCost,
+) -> tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, "K K"], Float64[np.ndarray, "K K K K"]]:
+    """The root mean square of every prototype (1 for prototypes of zeros); Gram matrix and products if all were 1."""
+    mean_square = np.diag(cost.gram) / cost.weight
+    scale = np.sqrt(np.where(mean_square > _FLOOR**2 * mean_square.max(), mean_square, 1.0))
+    gram = cost.gram / cost.weight / np.outer(scale, scale) + _FLOOR * np.eye(len(scale))
+    return scale, gram, cost.products / cost.weight * np.einsum("a,b,i,j->abij", 1 / scale, 1 / scale, scale, scale)
 
 
 def _form(products: Float64[np.ndarray, "K K K K"]) -> Float64[np.ndarray, "K K K K"]:
@@ -328,15 +350,17 @@ def _alternated(
     return basis, _fit(form, basis)
 
 
-def _rotated(reduction: Reduction, cost: MixingCost) -> Reduction:
+def _rotated(
+    new: Float64[np.ndarray, "M K"],
+    fitted: Float64[np.ndarray, "M K"],
+    gram: Float64[np.ndarray, "K K"],
+    second: Float64[np.ndarray, "K K"],
+) -> tuple[Float64[np.ndarray, "M K"], Float64[np.ndarray, "M K"]]:
     """The same masks from new prototypes that are orthonormal over the weighted cells, the most used first."""
-    gram = np.einsum("abii->ab", cost.products) / cost.weight
-    second = np.einsum("aaij->ij", cost.products) / cost.weight
-    new, fitted = reduction.prototype_map, reduction.coefficient_map
     basis, inverse, _ = canonical_maps(new @ gram @ new.T, fitted @ second @ fitted.T)
-    signs = np.where((basis @ new).sum(axis=1) < 0, -1.0, 1.0)
-    basis, inverse = basis * signs[:, None], inverse * signs
-    return Reduction(reduction.method, basis @ new, inverse.T @ fitted)
+    new, fitted = basis @ new, inverse.T @ fitted
+    signs = np.where(new.sum(axis=1) < 0, -1.0, 1.0)[:, None]
+    return signs * new, signs * fitted
 
 
 def _fit(form: Float64[np.ndarray, "K K K K"], basis: Float64[np.ndarray, "M K"]) -> Float64[np.ndarray, "M K"]:

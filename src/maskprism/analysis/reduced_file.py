@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism.analysis.average_precision import average_precision
 from maskprism.analysis.overlaps import Region, mask_overlaps, regions
 from maskprism.analysis.reduce import Reduction, TradeOff, fit_halves, measure, reductions
 from maskprism.datasets import Dataset, Sample
-from maskprism.errors import ImageError, InputError, LabelError
+from maskprism.errors import ImageError, InputError, LabelError, MaskprismError
 from maskprism.geometry import box_iou
 from maskprism.models import load
-from maskprism.models.rewrite import noise_batch, write_reduced
+from maskprism.models.rewrite import noise_batch, read_onnx, write_reduced
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
@@ -40,6 +41,7 @@ AP_CONF = 0.001
 """Average precision takes all detections above this score, as in COCO's evaluation."""
 _SAME_BOX = 0.9
 _RUNS = 7
+_CURVE_POINTS = 16
 
 
 @dataclass
@@ -147,7 +149,7 @@ class ReducedFile:
     def lines(self) -> list[str]:
         """The findings in words, one line each."""
         compared, k = self.comparison, self.reduction.prototype_map.shape[1]
-        curve = self.trade_off.ious[self.reduction.method][len(self.reduction) - 1]
+        curve = self.trade_off.of(self.reduction.method, len(self.reduction))
         measured = "photographs it was not fitted to" if self.trade_off.held_out else "the photographs it was fitted to"
         found = [
             f"{len(self.reduction)} of {k} prototypes by {self.reduction.method}: mask IoU with the full network "
@@ -205,9 +207,18 @@ def reduce_file(
             yield model.predict(photograph)
             on_photograph()
 
+    read_onnx(source)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
+    if isinstance(photographs.source, Dataset):
+        photographs.source.for_model(model.spec.names)  # both say at once what is wrong
+        average_precision([])
     halves = fit_halves(predictions())
     total = halves[0] + halves[1]
-    trade_off = measure(predictions(), halves)
+    steps = None if keep is None else [keep, *range(1, k, math.ceil(k / _CURVE_POINTS))]
+    trade_off = measure(predictions(), halves, steps)
     chosen = keep if mask_iou is None else trade_off.smallest(method, mask_iou)
     assert chosen is not None
     (reduction,) = reductions(total, method, [chosen])
@@ -263,8 +274,6 @@ def compare_files(
         on_photograph()
     precision = None
     if photographs.labelled:
-        from maskprism.analysis.average_precision import average_precision
-
         precision = (average_precision(overlaps[0]), average_precision(overlaps[1]))
     network, sizes = _network_ms_and_bytes(models)
     return FileComparison(

@@ -60,6 +60,7 @@ def reduce(
     from maskprism.analysis.reduced_file import PASSES, Photographs, reduce_file
     from maskprism.datasets import open_dataset
     from maskprism.models import SAMPLE_MODEL
+    from maskprism.models.rewrite import read_onnx
     from maskprism.sources import open_source
     from maskprism.views.reduction import write_reduction
 
@@ -74,6 +75,7 @@ def reduce(
     if split is not None and not described:
         raise InputError(f"--split {split} goes with a data.yaml; {images} is none")
     photographs = Photographs(open_dataset(images, split) if described else open_source(images))
+    read_onnx(source)
     network = load_model(source, reading, detections)
 
     def reopen(path: Path) -> Model:

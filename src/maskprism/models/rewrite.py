@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -51,7 +52,7 @@ def write_reduced(
     Raises MissingExtraError without the package onnx, ModelError for a file that is no ONNX or cannot be rewritten,
     MaskprismError if `target` cannot be written.
     """
-    original = _read(source)
+    original = read_onnx(source)
     from maskprism.models.onnx_graph import ChannelSurgery, is_half
 
     layout = model.layout
@@ -75,7 +76,8 @@ def write_reduced(
     except OSError as error:
         raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it may lie below a file
+            partial.unlink()
     raise ModelError(f"{source}: cannot be rewritten: {wrong}")
 
 
@@ -86,7 +88,13 @@ def noise_batch(model: Model) -> Float32[np.ndarray, "B ..."]:
     return np.random.default_rng(0).random((takes.batch or 1, *sides), dtype=np.float32)
 
 
-def _read(source: Path) -> ModelProto:
+def read_onnx(source: Path) -> ModelProto:
+    """The network of an ONNX file.
+
+    Raises MissingExtraError without the package onnx, ModelError for a file that is no ONNX, damaged or too old.
+    """
+    if not source.is_file():
+        raise ModelError(f"{source}: there is no such model file")
     if source.suffix.lower() != ".onnx":
         raise ModelError(
             f"{source}: only ONNX files can be rewritten; export the model first, for example with: "

@@ -41,31 +41,31 @@ def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Metho
     figure = plt.figure(figsize=(7.6, 4.4), layout="constrained")
     plt.close(figure)
     ax: Axes = figure.subplots()
+    keeps = trade_off.keeps
     for name in trade_off.ious:
         colour = share(_COLOURS[name])
-        keeps = np.arange(1, len(trade_off.mean(name)) + 1)
         ax.plot(keeps, trade_off.percentile(name, 50), color=colour, linewidth=1, linestyle="--")
         ax.plot(keeps, trade_off.percentile(name, 5), color=colour, linewidth=1, linestyle=":")
         ax.plot(keeps, trade_off.mean(name), color=colour, linewidth=2.2, label=_WORDS[name])
     if keep is not None:
-        value = float(trade_off.mean(method)[keep - 1])
+        value = float(trade_off.of(method, keep).mean())
         ax.plot([keep], [value], "o", color=share(INK), markersize=7, zorder=5)
         ax.annotate(
             f"{keep} kept: mean IoU {value:.3f}",
             (keep, value),
-            xytext=(10, -26),
+            xytext=(14, -40),
             textcoords="offset points",
             fontsize=10,
             arrowprops={"arrowstyle": "-", "color": share(MUTED)},
         )
     count = len(next(iter(trade_off.ious.values()))[0])
-    ax.set_xlim(0, len(keeps) + 1)
+    ax.set_xlim(0, keeps[-1] + 1)
     ax.set_ylim(0, 1.01)
-    ax.set_xlabel(f"prototypes, of {len(keeps) + 1}")
+    ax.set_xlabel("prototypes kept")
     ax.set_ylabel("mask IoU with the full network")
     ax.plot([], [], color=share(MUTED), linewidth=1, linestyle="--", label="median")
     ax.plot([], [], color=share(MUTED), linewidth=1, linestyle=":", label="5th percentile")
-    ax.legend(frameon=False, loc="lower right", fontsize=9)
+    ax.legend(frameon=False, reverse=True, loc="lower right", fontsize=9)
     ax.grid(color="0.92")
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
