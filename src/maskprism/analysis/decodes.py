@@ -21,7 +21,7 @@ DecodeName = Literal["validation", "predict", "native"]
 
 
 class Decode(NamedTuple):
-    """Where masks are thresholded and compared, and which tool does it so."""
+    """Where masks are thresholded and compared, and which command of Ultralytics does it so."""
 
     size: Size
     tool: str
@@ -31,11 +31,11 @@ class Decode(NamedTuple):
 DECODES: dict[DecodeName, Decode] = {
     "validation": Decode(
         "grid",
-        "Ultralytics val",
+        "val",
         "threshold and crop on the prototype grid; true masks resized to it, the smallest one in front",
     ),
-    "predict": Decode("canvas", "Ultralytics predict", "logits enlarged to the network input, then threshold and crop"),
-    "native": Decode("image", "Ultralytics val save_json, COCO", "logits enlarged to the photograph itself"),
+    "predict": Decode("canvas", "predict", "logits enlarged to the network input, then threshold and crop"),
+    "native": Decode("image", "val save_json", "logits enlarged to the photograph itself"),
 }
 
 

@@ -149,13 +149,13 @@ def diagnose(
     samples = list(dataset)
     if limit is not None and limit < len(samples):
         samples = [samples[i] for i in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
-    examine = _Examiner(dataset, model, conf)
+    examine_one = _Examiner(dataset, model, conf)
     examined: list[Examined] = []
     failures: list[Failed] = []
     interrupted = False
     with one_thread_per_call():
         try:
-            with closing(in_order(examine, iter(samples), workers or processors())) as results:
+            with closing(in_order(examine_one, iter(samples), workers or processors())) as results:
                 for result in results:
                     failed = result if isinstance(result, Failed) else None
                     failures += [failed] if failed else []
@@ -171,7 +171,7 @@ def diagnose(
             f"{dataset.path}: not one of {len(failures)} photographs can be examined "
             f"(the first: {failures[0].name}: {failures[0].message})"
         )
-    return _concluded(dataset, model.spec, conf, examined, failures, examine.unknown, interrupted)
+    return _concluded(dataset, model.spec, conf, examined, failures, interrupted)
 
 
 def _check_network(examined: Sequence[Examined], failures: Sequence[Failed]) -> None:
@@ -184,10 +184,7 @@ class _Examiner:
 
     def __init__(self, dataset: Dataset, model: Model, conf: float) -> None:
         self._model, self._conf = model, conf
-        names = model.spec.names
-        labelled = set(dataset.class_ids.values())
-        self._classes = np.array(sorted(labelled & set(names) if names else labelled))
-        self.unknown = [dataset.names[class_id] for class_id in sorted(labelled - set(self._classes.tolist()))]
+        self._classes = known_classes(dataset, model.spec.names)
 
     def __call__(self, sample: Sample) -> Examined | Failed:
         try:
@@ -198,8 +195,25 @@ class _Examiner:
             prediction = self._model.predict(photograph)
         except Exception as error:  # runtimes raise what they like
             return Failed(sample.name, _one_line(error), network=True)
-        kept = prediction[np.isin(prediction.classes, self._classes)]
-        return examine(kept, _of_classes(truth, self._classes), sample.name, conf=self._conf)
+        return examine(*of_classes(prediction, truth, self._classes), sample.name, conf=self._conf)
+
+
+def known_classes(dataset: Dataset, names: Mapping[int, str]) -> list[int]:
+    """The classes that the data set labels and the model knows."""
+    return sorted(class_id for class_id in set(dataset.class_ids.values()) if class_id in names or not names)
+
+
+def of_classes(prediction: Prediction, truth: GroundTruth, classes: Sequence[int]) -> tuple[Prediction, GroundTruth]:
+    """The detections and the objects of these classes."""
+    kept = np.flatnonzero(np.isin(truth.classes, classes))
+    objects = replace(
+        truth,
+        classes=truth.classes[kept],
+        segments=tuple(truth.segments[i] for i in kept),
+        boxes=truth.boxes[kept],
+        crowd=truth.crowd[kept],
+    )
+    return prediction[np.isin(prediction.classes, classes)], objects
 
 
 def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: float = SHOWN_CONF) -> Examined:
@@ -212,7 +226,7 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
     }
     canvas, matches = overlaps["predict"], match(prediction, truth)
     errors = find_errors(canvas)
-    hidden = np.flatnonzero(errors.of("localisation") & errors.mends)
+    hidden = [(int(i), int(errors.target[i])) for i in np.flatnonzero(errors.of("localisation") & errors.mends)]
     rows: list[InstanceBudget] = []
     true = true_regions(truth, prediction.letterbox, "canvas")
     steps = {step: canvas.iou.copy() for step in (*_CHAIN, *_ALONE)}
@@ -221,8 +235,8 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
         for step, stage in (_CHAIN | _ALONE).items():
             steps[step][pair.instance] = mask_iou([getattr(stages, stage)], true, canvas.crowd)[0]
     budgets = {(row.instance, row.object): row for row in rows}
-    others = [i for i in hidden if (i, errors.target[i]) not in budgets]
-    for pair, stages in stages_of(prediction, truth, _pairs(prediction, truth, others, errors.target[others])):
+    others = _pairs(prediction, truth, [pair for pair in hidden if pair not in budgets])
+    for pair, stages in stages_of(prediction, truth, others):
         budgets[pair.instance, pair.truth] = budget_of(pair, stages, truth, name)
     shown = prediction.scores > conf
     return Examined(
@@ -230,7 +244,7 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
         overlaps=overlaps,
         steps={step: canvas.with_iou(iou) for step, iou in steps.items()},
         budgets=[row for row in rows if shown[row.instance]],
-        localisation=[budgets[i, j] for i, j in zip(hidden, errors.target[hidden], strict=True)],
+        localisation=[budgets[pair] for pair in hidden],
         objects=list(_objects(truth, {row.object: row.instance for row in rows if shown[row.instance]}, name)),
         detections=list(_detections(prediction, errors, np.flatnonzero(shown), name)),
         errors={kind: int((errors.of(kind) & shown).sum()) for kind in ERROR_TYPES},
@@ -238,24 +252,12 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
     )
 
 
-def _pairs(prediction: Prediction, truth: GroundTruth, instances: Sequence[int], objects: np.ndarray) -> Matches:
-    """Pairs that are given, in the form of matches."""
-    rows = np.array(instances, dtype=np.int64)
-    iou = box_overlap(prediction.boxes[rows], truth.boxes)[np.arange(len(rows)), objects]
+def _pairs(prediction: Prediction, truth: GroundTruth, pairs: Sequence[tuple[int, int]]) -> Matches:
+    """Pairs of instance and object that are given, in the form of matches."""
+    instances, objects = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    iou = np.diagonal(box_overlap(prediction.boxes[instances], truth.boxes[objects]))
     nobody = np.zeros(0, dtype=np.int64)
-    return Matches(rows, objects.astype(np.int64), iou, nobody, nobody, nobody)
-
-
-def _of_classes(truth: GroundTruth, classes: np.ndarray) -> GroundTruth:
-    """The objects of these classes."""
-    kept = np.flatnonzero(np.isin(truth.classes, classes))
-    return replace(
-        truth,
-        classes=truth.classes[kept],
-        segments=tuple(truth.segments[i] for i in kept),
-        boxes=truth.boxes[kept],
-        crowd=truth.crowd[kept],
-    )
+    return Matches(instances, objects, iou, missed=nobody, alone=nobody, excused=nobody)
 
 
 def _objects(truth: GroundTruth, found_by: Mapping[int, int], name: str) -> Iterator[FoundObject]:
@@ -289,7 +291,6 @@ def _concluded(
     conf: float,
     examined: Sequence[Examined],
     failures: Sequence[Failed],
-    unknown: Sequence[str],
     interrupted: bool,
 ) -> Diagnosis:
     precision = {name: average_precision([one.overlaps[name] for one in examined]) for name in (*DECODES, "boxes")}
@@ -298,7 +299,8 @@ def _concluded(
     hidden = [row for one in examined for row in one.localisation]
     cost = error_cost([one.overlaps["predict"] for one in examined])
     objects = [row for one in examined for row in one.objects]
-    shown = {kind: sum(one.errors[kind] for one in examined) for kind in ERROR_TYPES}
+    known = known_classes(dataset, spec.names)
+    shown: dict[str, int] = {kind: sum(one.errors[kind] for one in examined) for kind in ERROR_TYPES}
     return Diagnosis(
         dataset=dataset,
         spec=spec,
@@ -317,7 +319,7 @@ def _concluded(
         budget=ErrorBudget([row for one in examined for row in one.budgets]),
         objects=objects,
         detections=[row for one in examined for row in one.detections],
-        unknown_classes=unknown,
+        unknown_classes=[dataset.names[one] for one in sorted(set(dataset.class_ids.values()) - set(known))],
         interrupted=interrupted,
     )
 

@@ -1,0 +1,175 @@
+"""A diagnosis as figures: mask AP under three decodes, kinds of errors, and AP if parts were perfect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from maskprism.analysis.average_precision import SIZES
+from maskprism.analysis.decodes import DECODES
+from maskprism.analysis.error_budget import PARTS
+from maskprism.analysis.tide import ERROR_TYPES
+from maskprism.views.budget import PART_COLOURS
+from maskprism.views.figures import share
+from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from maskprism.analysis.diagnosis import Diagnosis
+
+_WIDTH = 7.4
+_BLUE = INSTANCE_COLOURS[4]
+STEP_TITLES = {
+    "as it is": "as it is",
+    "coefficients": "best coefficients",
+    "prototypes": "and any prototypes",
+    "box": "and no crop by a wrong box",
+    "resolution": "and true masks",
+    "box alone": "true boxes for the crop alone",
+}
+
+
+def perfect_figure(found: Diagnosis) -> Figure:
+    """Mask AP if one part of the network after the other were perfect; what is missing to 1 then is detection."""
+    figure, ax = _figure(3.5)
+    chain = [step for step in found.perfect if step != "box alone"]
+    colours = [MUTED, *(PART_COLOURS[part] for part in ("coefficients", "prototypes", "box", "resolution"))]
+    before = 0.0
+    for row, (step, colour) in enumerate(zip(chain, colours, strict=True)):
+        value = found.perfect[step].ap
+        ax.barh(row, before, color=share(FRAME), height=0.62)
+        ax.barh(row, value - before, left=before, color=share(colour), height=0.62)
+        gain = "" if row == 0 else f"  ({value - before:+.3f})".replace("-", "−")
+        _note(ax, max(value, before), row, f"{value:.3f}{gain}")
+        before = value
+    row = len(chain)
+    now, alone = found.perfect["as it is"].ap, found.perfect["box alone"].ap
+    ax.barh(row + 0.35, now, color=share(FRAME), height=0.62)
+    ax.barh(row + 0.35, alone - now, left=now, color=share(PART_COLOURS["box"]), height=0.62)
+    _note(ax, max(alone, now), row + 0.35, f"{alone:.3f}  ({alone - now:+.3f})".replace("-", "−"))
+    ax.axhline(row - 0.32, color=share(FRAME), linewidth=1)
+    titles = [STEP_TITLES[step] for step in (*chain, "box alone")]
+    ax.set_yticks([*range(row), row + 0.35], titles)
+    ax.set_xlim(0, 1)
+    ax.invert_yaxis()
+    ax.set_xlabel("mask AP (predict)")
+    return _titled(figure, "Mask AP if parts of the network were perfect")
+
+
+def errors_figure(found: Diagnosis) -> Figure:
+    """What mending each kind of error would add to AP50; localisation is split by the error budget."""
+    figure, ax = _figure(3.1)
+    kinds = sorted(ERROR_TYPES, key=lambda kind: -found.errors.gain[kind])
+    total = sum(max(loss, 0.0) for loss in found.localisation.values())
+    for row, kind in enumerate(kinds):
+        gain = found.errors.gain[kind]
+        if kind == "localisation" and total > 0:
+            left = 0.0
+            for part in PARTS:
+                width = gain * max(found.localisation[part], 0.0) / total
+                ax.barh(row, width, left=left, color=share(PART_COLOURS[part]), height=0.62, label=part)
+                left += width
+        else:
+            ax.barh(row, gain, color=share(_BLUE), height=0.62)
+        _note(ax, gain, row, f"{gain:+.3f}")
+    ax.set_yticks(range(len(kinds)), kinds)
+    ax.set_xlim(0, max(0.01, 1.18 * max(found.errors.gain.values())))
+    ax.invert_yaxis()
+    ax.set_xlabel("AP50 to be gained")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(title="localisation, lost in", fontsize=8.5, title_fontsize=8.5, frameon=False, loc="lower right")
+    return _titled(figure, f"What each kind of error costs (AP50 is {found.errors.ap50:.3f})")
+
+
+def decodes_figure(found: Diagnosis) -> Figure:
+    """AP and AP50 of masks under the three decodes, and of boxes."""
+    names: dict[str, str] = {name: f"{decode.tool}\n({decode.size})" for name, decode in DECODES.items()}
+    names["boxes"] = "boxes"
+    return _grouped(
+        "One network under three decodes",
+        list(names.values()),
+        {
+            "AP50": [found.precision[name].ap50 for name in names],
+            "AP": [found.precision[name].ap for name in names],
+        },
+        "average precision",
+    )
+
+
+def sizes_figure(found: Diagnosis) -> Figure:
+    """AP of masks and boxes by the size of objects."""
+    areas = np.array([one.area for one in found.objects])
+    counts = [int(np.count_nonzero((areas >= low) & (areas < high))) for low, high in SIZES.values()]
+    return _grouped(
+        "Small, medium and large objects",
+        [f"{size}\n({count} objects)" for size, count in zip(SIZES, counts, strict=True)],
+        {
+            "boxes": [found.precision["boxes"].by_size[size] for size in SIZES],
+            "masks (predict)": [found.precision["predict"].by_size[size] for size in SIZES],
+        },
+        "average precision",
+    )
+
+
+def score_figure(found: Diagnosis) -> Figure:
+    """Score against mask IoU of every matched instance, and the mean by tenths of the score."""
+    figure, ax = _figure(3.7)
+    rows = found.budget.columns
+    ranking = found.budget.ranking()
+    ax.plot([0, 1], [0, 1], color=share(FRAME), linewidth=1.2, zorder=0)
+    ax.scatter(rows["score"], rows["iou"], s=9, alpha=0.35, color=share(INSTANCE_COLOURS[1]), linewidths=0)
+    means = np.array([(one.score, one.iou) for one in ranking.bins]).reshape(-1, 2)
+    ax.plot(means[:, 0], means[:, 1], "o-", color=share(_BLUE), markersize=5, label="mean by tenths of the score")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("score")
+    ax.set_ylabel("mask IoU")
+    ax.grid(axis="y", color=share(FRAME), linewidth=0.7)
+    ax.legend(fontsize=8.5, frameon=False, loc="lower right")
+    correlation = "undefined" if np.isnan(ranking.spearman) else f"{ranking.spearman:.2f}".replace("-", "−")
+    return _titled(figure, f"Does the score know how good the mask is? (rank correlation {correlation})")
+
+
+def _grouped(title: str, groups: Sequence[str], series: dict[str, list[float]], label: str) -> Figure:
+    """Bars side by side, with their values above; what cannot be measured is left out."""
+    figure, ax = _figure(3.2)
+    width = 0.36
+    for number, (name, values) in enumerate(series.items()):
+        at = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * (width + 0.03)
+        colour = (INSTANCE_COLOURS[1], _BLUE)[number]
+        ax.bar(at, np.nan_to_num(values), width, color=share(colour), label=name)
+        for x, value in zip(at, values, strict=True):
+            text = "–" if np.isnan(value) else f"{value:.3f}"
+            ax.text(x, np.nan_to_num(value) + 0.012, text, ha="center", fontsize=8.5, color=share(INK))
+    ax.set_xticks(range(len(groups)), groups)
+    ax.set_ylim(0, min(1.08, 1.2 * max(np.nanmax(list(series.values()), initial=0.1), 0.1)))
+    ax.set_ylabel(label)
+    ax.legend(fontsize=8.5, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
+    return _titled(figure, title)
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = plt.figure(figsize=(_WIDTH, height), layout="constrained", facecolor="white")
+    plt.close(figure)
+    ax = figure.subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(share(FRAME))
+    ax.tick_params(length=0, labelsize=9, colors=share(INK))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_color(share(MUTED))
+        axis.label.set_fontsize(9)
+    return figure, ax
+
+
+def _note(ax: Axes, x: float, y: float, text: str) -> None:
+    ax.annotate(text, (x, y), (5, 0), textcoords="offset points", va="center", fontsize=8.5, color=share(INK))
+
+
+def _titled(figure: Figure, title: str) -> Figure:
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=share(INK))
+    return figure

@@ -1,0 +1,239 @@
+"""A diagnosis as files: tables of objects and detections, all numbers, figures, and the page that explains them."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from maskprism import __version__
+from maskprism.analysis.diagnosis import Detection, Diagnosis, known_classes, of_classes
+from maskprism.analysis.error_budget import InstanceBudget
+from maskprism.analysis.reading import FigureName, Finding, read
+from maskprism.errors import MaskprismError
+from maskprism.views import budget as budget_figures
+from maskprism.views import diagnosis as figures
+from maskprism.views.report import Illustration, report_page
+from maskprism.views.scene import encode_webp
+from maskprism.views.thumbnails import mask_against_truth
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
+    from maskprism.analysis.average_precision import AveragePrecision
+    from maskprism.models import Model
+
+Suffix = Literal[".parquet", ".csv"]
+_DPI = 150
+_OF_OBJECTS = ("photograph", "object", "class_id", "class_name", "area", "size", "instance")
+
+FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
+    "perfect": (
+        figures.perfect_figure,
+        "Mask AP if one part after the other were perfect. What is missing to 1 after the last is detection.",
+    ),
+    "budget": (
+        lambda found: budget_figures.waterfall(found.budget),
+        "From a true mask down to the mean IoU: what each part of the network costs.",
+    ),
+    "errors": (
+        figures.errors_figure,
+        "What AP50 would gain if all errors of one kind were mended; localisation by what its masks lose in.",
+    ),
+    "decodes": (figures.decodes_figure, "The same network under the three decodes that tools measure it with."),
+    "sizes": (figures.sizes_figure, "Average precision by the size of objects (COCO's: 32 and 96 pixels squared)."),
+    "classes": (
+        lambda found: budget_figures.groups(found.budget),
+        "The losses by size of object and by class, worst class first.",
+    ),
+    "score": (figures.score_figure, "Score and mask IoU of every object found."),
+}
+_OF_BUDGET: frozenset[FigureName] = frozenset(("budget", "classes", "score"))
+
+
+def write_diagnosis(
+    found: Diagnosis,
+    out: str | os.PathLike[str],
+    *,
+    model: Model | None = None,
+    worst: int = 48,
+    tables: Suffix = ".parquet",
+) -> dict[Path, str]:
+    """Write tables, summary.json, figures and report.html into a folder; gives each file with what it holds.
+
+    worst: instances in the page's table; with the model that was diagnosed they are shown in small pictures.
+    Raises MaskprismError if the folder cannot be written.
+    """
+    folder = Path(out)
+    findings = read(found)
+    written: dict[Path, str] = {folder / "report.html": "all of it on one page, with what it means"}
+    drawn: dict[FigureName, Illustration] = {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, rows, what in (
+            ("instances", object_table(found), "one row per true object: who found it, and what its mask loses where"),
+            ("detections", detection_table(found), f"one row per detection above {found.conf:g}: right, or what error"),
+        ):
+            written[_write_table(rows, folder / f"{name}{tables}")] = what
+        (folder / "summary.json").write_text(_json(summary(found, findings)), encoding="utf-8")
+        written[folder / "summary.json"] = "every number of the page"
+        for name, (draw, caption) in FIGURES.items():
+            if len(found.budget) or name not in _OF_BUDGET:
+                drawn[name] = Illustration(_png(draw(found)), caption)
+                (folder / f"{name}.png").write_bytes(drawn[name].png)
+                written[folder / f"{name}.png"] = caption
+        pictured = pictures(found, model, found.budget.worst(worst))
+        (folder / "report.html").write_text(report_page(found, findings, drawn, pictured), encoding="utf-8")
+    except OSError as error:
+        raise MaskprismError(
+            f"{folder}: cannot be written ({error.strerror or error}); choose another folder"
+        ) from None
+    return written
+
+
+def object_table(found: Diagnosis) -> pa.Table:
+    """One row per true object; of those that were found, the whole error budget, else nulls from `score` on."""
+    import pyarrow as pa
+
+    budgets = {(row.photograph, row.object): row for row in found.budget.rows}
+    rows: list[dict[str, Any]] = []
+    for one in found.objects:
+        row = budgets.get((one.photograph, one.object))
+        own = dict(zip(("x1", "y1", "x2", "y2"), one.box, strict=True)) | {"found": row is not None}
+        known = {name: getattr(one, name) for name in _OF_OBJECTS if name not in ("size", "instance")}
+        rows.append(known | own | ({} if row is None else asdict(row)))
+    kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+    of_budget = {field.name: kinds[str(field.type)] for field in fields(InstanceBudget)}
+    first = {name: of_budget[name] for name in _OF_OBJECTS[:5]}
+    own_kinds = {**dict.fromkeys(("x1", "y1", "x2", "y2"), pa.float64()), "found": pa.bool_()}
+    return pa.Table.from_pylist(rows, schema=pa.schema([*(first | own_kinds | of_budget).items()]))
+
+
+def detection_table(found: Diagnosis) -> pa.Table:
+    """One row per detection above the score shown; `error` is null for a right one, `object` where none is meant."""
+    import pyarrow as pa
+
+    kinds = {
+        "photograph": pa.string(),
+        "instance": pa.int64(),
+        "class_id": pa.int64(),
+        "class_name": pa.string(),
+        "score": pa.float64(),
+        **dict.fromkeys(("x1", "y1", "x2", "y2"), pa.float64()),
+        "error": pa.string(),
+        "object": pa.int64(),
+    }
+    rows = [_flat(one) for one in found.detections]
+    return pa.Table.from_pylist(rows, schema=pa.schema([*kinds.items()]))
+
+
+def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
+    """Everything but the rows of the tables; numbers that do not exist are None."""
+    spec = found.spec
+    return {
+        "maskprism": __version__,
+        "model": {"name": spec.name, "sha256": spec.sha256, "runtime": spec.runtime, "rule": spec.rule.name},
+        "data": {"path": str(found.dataset.path), "split": found.dataset.split, "photographs": found.photographs},
+        "interrupted": found.interrupted,
+        "conf": found.conf,
+        "objects": len(found.objects),
+        "found": len(found.budget),
+        "reading": [finding._asdict() for finding in findings],
+        "average_precision": {name: _precision(found, one) for name, one in found.precision.items()},
+        "if_perfect": {step: _precision(found, one) for step, one in found.perfect.items()},
+        "errors": asdict(found.errors) | {"shown": dict(found.shown)},
+        "localisation": {"instances": found.localisation_count, "mean_losses": dict(found.localisation)},
+        "error_budget": {
+            "mean": found.budget.mean()._asdict() if len(found.budget) else None,
+            **{
+                by: [mean._asdict() for mean in found.budget.means(by)] if len(found.budget) else []
+                for by in ("size", "class_name")
+            },
+            "score_ranking": _ranking(found),
+        },
+        "unknown_classes": list(found.unknown_classes),
+        "failures": [{"photograph": name, "why": why} for name, why in found.failures],
+        "remarks": list(found.remarks),
+    }
+
+
+def pictures(
+    found: Diagnosis, model: Model | None, rows: Sequence[InstanceBudget]
+) -> list[tuple[InstanceBudget, bytes | None]]:
+    """Instances with small pictures of them as WebP; None without a model, or where the photograph is gone."""
+    drawn: dict[tuple[str, int], bytes] = {}
+    wanted = {row.photograph for row in rows}
+    classes = known_classes(found.dataset, found.spec.names)
+    for sample in found.dataset:
+        if model is None or sample.name not in wanted:
+            continue
+        try:
+            photograph, labelled = sample.read()
+        except MaskprismError:
+            continue
+        prediction, truth = of_classes(model.predict(photograph), labelled, classes)
+        masks = truth.masks()
+        for row in rows:
+            if row.photograph == sample.name and row.instance < len(prediction):
+                instance = prediction[row.instance]
+                picture = mask_against_truth(photograph, instance.mask("image"), masks[row.object], instance.box)
+                drawn[row.photograph, row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
+    return [(row, drawn.get((row.photograph, row.instance))) for row in rows]
+
+
+def _precision(found: Diagnosis, one: AveragePrecision) -> dict[str, Any]:
+    names = found.dataset.names
+    by_class = [
+        {"class_id": class_id, "class_name": names.get(class_id, f"class{class_id}"), **own._asdict()}
+        for class_id, own in one.by_class.items()
+    ]
+    return asdict(one) | {"by_class": by_class}
+
+
+def _ranking(found: Diagnosis) -> dict[str, Any] | None:
+    if not len(found.budget):
+        return None
+    ranking = found.budget.ranking()
+    return ranking._asdict() | {"bins": [one._asdict() for one in ranking.bins]}
+
+
+def _flat(one: Detection) -> dict[str, Any]:
+    row = one._asdict() | dict(zip(("x1", "y1", "x2", "y2"), one.box, strict=True))
+    return row | {"error": one.error or None, "object": None if one.object < 0 else one.object}
+
+
+def _json(value: Any) -> str:
+    """JSON without nan, which is none."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(inner) for inner in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return json.dumps(clean(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _write_table(rows: pa.Table, path: Path) -> Path:
+    if path.suffix == ".csv":
+        import pyarrow.csv
+
+        pyarrow.csv.write_csv(rows, path)
+    else:
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(rows, path)
+    return path
+
+
+def _png(figure: Figure) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=_DPI, metadata={"Software": None})
+    return data.getvalue()

@@ -1,0 +1,275 @@
+"""A diagnosis as one HTML file that explains itself: no network, no server, nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from string import Template
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from maskprism import __version__
+from maskprism.analysis.decodes import DECODES
+from maskprism.analysis.diagnosis import Diagnosis
+from maskprism.analysis.error_budget import PARTS, InstanceBudget
+from maskprism.analysis.reading import RULES, Finding
+from maskprism.analysis.tide import ERROR_TYPES, MEANING
+
+if TYPE_CHECKING:
+    from maskprism.analysis.reading import FigureName
+
+_STATIC = files("maskprism.views") / "static"
+_LISTED = 50
+METHOD = {
+    "mask AP": (
+        "COCO's: mean over classes and over the IoU thresholds .50 to .95, at most 100 detections of a class in a "
+        "photograph. Classes without a labelled object do not count."
+    ),
+    "decodes": (
+        "The same coefficients and prototypes, made into masks in three places. "
+        + ". ".join(f"{decode.tool}: {decode.meaning}" for decode in DECODES.values())
+        + "."
+    ),
+    "error budget": (
+        "Per object that a detection of its class found (box IoU of .5 or more, best score first), at the size of the "
+        "network input: what rounding the true mask to the prototype grid costs (resolution), what the crop to the "
+        "predicted box costs beyond that (box), what the best possible coefficients still cannot draw (prototypes), "
+        "and the rest down to the mask that was predicted (coefficients). The four add up to 1 - IoU."
+    ),
+    "if parts were perfect": (
+        "The masks of matched detections are replaced by those of the stages of the error budget; scores, classes and "
+        "all other detections stay."
+    ),
+    "kinds of errors": (
+        "TIDE in mask mode (Bolya et al., ECCV 2020): what AP50 would gain if all errors of one kind were mended. The "
+        "gains do not add up."
+    ),
+}
+
+
+class Illustration(NamedTuple):
+    """A figure as PNG, and what it shows."""
+
+    png: bytes
+    caption: str
+
+
+def report_page(
+    found: Diagnosis,
+    findings: Sequence[Finding],
+    figures: Mapping[FigureName, Illustration],
+    worst: Sequence[tuple[InstanceBudget, bytes | None]],
+) -> str:
+    """The whole page. `worst` are instances with small pictures of them (WebP), where there are any."""
+    style, script = (_read(name) for name in ("report.css", "report.js"))
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
+    return Template(_read("report.html")).substitute(
+        policy=policy,
+        style=style,
+        script=script,
+        version=__version__,
+        title=html.escape(f"{found.spec.name} on {title_of(found)}"),
+        subtitle=html.escape(_subtitle(found)),
+        warnings="\n".join(f'<p class="warning">{html.escape(text)}</p>' for text in warnings_of(found)),
+        tiles="\n".join(f"<div><dt>{html.escape(n)}</dt><dd>{html.escape(v)}</dd></div>" for n, v in _tiles(found)),
+        findings="\n".join(_finding(one, figures) for one in findings),
+        figures="\n".join(_figure(name, one) for name, one in figures.items()),
+        worst=_worst_table(worst),
+        classes=_classes_table(found),
+        numbers=_numbers(found),
+        method=_method(),
+    )
+
+
+def title_of(found: Diagnosis) -> str:
+    """The data set by the name of its folder and split."""
+    path = found.dataset.path.resolve()
+    name = path.parent.name if path.suffix.lower() in (".yaml", ".yml") else path.stem
+    return name + (f" ({found.dataset.split})" if found.dataset.split else "")
+
+
+def warnings_of(found: Diagnosis) -> list[str]:
+    """What a reader must know before the numbers."""
+    said = []
+    if found.interrupted:
+        said.append(f"Interrupted: this is about {found.photographs} of {len(found.dataset)} photographs.")
+    if found.unknown_classes:
+        said.append(
+            f"The model does not know {len(found.unknown_classes)} of the data set's classes, and their objects are "
+            f"left out: {_some(found.unknown_classes)}."
+        )
+    if found.failures:
+        said.append(f"{len(found.failures)} photographs could not be examined; they are listed below.")
+    if not len(found.budget):
+        said.append(f"No detection with a score above {found.conf:g} lies on an object of its class.")
+    return said
+
+
+def _subtitle(found: Diagnosis) -> str:
+    return (
+        f"{found.photographs} photographs, {len(found.objects)} objects; "
+        f"{len(found.budget)} of them found with a score above {found.conf:g}"
+    )
+
+
+def _tiles(found: Diagnosis) -> list[tuple[str, str]]:
+    mean = found.budget.mean().iou if len(found.budget) else float("nan")
+    return [
+        ("mask AP, as predict draws", _number(found.precision["predict"].ap)),
+        ("mask AP50", _number(found.precision["predict"].ap50)),
+        ("mask AP, as val counts", _number(found.precision["validation"].ap)),
+        ("box AP", _number(found.precision["boxes"].ap)),
+        ("mask AP, if masks were perfect", _number(found.perfect["resolution"].ap)),
+        ("mean mask IoU of what is found", _number(mean)),
+    ]
+
+
+def _finding(finding: Finding, figures: Mapping[FigureName, Illustration]) -> str:
+    link = f' <a href="#figure-{finding.figure}">See the figure</a>' if finding.figure in figures else ""
+    return (
+        f'<li id="rule-{finding.rule}"><p>{html.escape(finding.says)}</p>'
+        f'<p class="advice">{html.escape(finding.advice)}{link}</p></li>'
+    )
+
+
+def _figure(name: str, shown: Illustration) -> str:
+    caption = html.escape(shown.caption)
+    return (
+        f'<figure id="figure-{name}"><img src="{_data("image/png", shown.png)}" alt="{caption}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _worst_table(worst: Sequence[tuple[InstanceBudget, bytes | None]]) -> str:
+    if not worst:
+        return "<p>No object was found, so there is none to show.</p>"
+    rows = []
+    for row, picture in worst:
+        alt = html.escape(f"{row.class_name} in {row.photograph}")
+        image = f'<img src="{_data("image/webp", picture)}" alt="{alt}" loading="lazy">' if picture else ""
+        most = max(PARTS, key=lambda part: getattr(row, part))
+        rows.append(
+            f'<td class="picture">{image}</td>{_cell(row.class_name, "text")}'
+            f"{_cell(row.photograph, 'text name', title=True)}{_cell(f'{row.score:.2f}')}{_cell(str(row.area))}"
+            f"{_cell(_number(row.iou))}"
+            + "".join(_cell(_number(getattr(row, part)), "most" if part == most else "") for part in PARTS)
+            + _cell(_number(row.true_box_iou))
+            + _cell(_number(row.threshold_iou))
+        )
+    headings = ["class", "photograph", "score", "area", "IoU", *PARTS, "IoU, true box", "IoU, best threshold"]
+    return _table(["", *headings], rows, sortable=True, text=3, tall=True)
+
+
+def _classes_table(found: Diagnosis) -> str:
+    means = {mean.group: mean for mean in found.budget.means("class_name")} if len(found.budget) else {}
+    rows = []
+    for class_id, precision in found.precision["predict"].by_class.items():
+        name = found.dataset.names.get(class_id, f"class{class_id}")
+        mean = means.get(name)
+        parts = [_number(getattr(mean, part) if mean else float("nan")) for part in PARTS]
+        counts = [str(precision.objects), str(mean.instances if mean else 0)]
+        ious = [_number(value) for value in (precision.ap, precision.ap50, mean.iou if mean else float("nan"))]
+        rows.append(_cell(name, "text") + "".join(_cell(text) for text in (*counts, *ious, *parts)))
+    headings = ["class", "objects", "found", "AP", "AP50", "mean IoU", *PARTS]
+    return _table(headings, rows, sortable=True, text=1, tall=True)
+
+
+def _numbers(found: Diagnosis) -> str:
+    decodes = [
+        _cell(name, "text") + "".join(_cell(_number(v)) for v in (p.ap, p.ap50, p.ap75, p.recall, *p.by_size.values()))
+        for name, p in (
+            *((f"masks, {DECODES[name].tool}", found.precision[name]) for name in DECODES),
+            ("boxes", found.precision["boxes"]),
+        )
+    ]
+    perfect = [
+        _cell(step, "text") + "".join(_cell(_number(v)) for v in (p.ap, p.ap50, p.ap75, p.recall, *p.by_size.values()))
+        for step, p in found.perfect.items()
+    ]
+    errors = [
+        _cell(kind, "text")
+        + _cell(MEANING[kind], "text wrap")
+        + _cell(f"{found.errors.gain[kind]:+.4f}")
+        + _cell(str(found.shown[kind]))
+        + _cell(str(found.errors.counts[kind]))
+        for kind in ERROR_TYPES
+    ]
+    headings = ["AP", "AP50", "AP75", "recall", "AP small", "AP medium", "AP large"]
+    return (
+        "<h3>Average precision</h3>"
+        + _table(["", *headings], decodes, text=1)
+        + "<h3>Mask AP (predict) if parts were perfect, one after the other</h3>"
+        + _table(["perfect up to", *headings], perfect, text=1)
+        + "<h3>Kinds of errors</h3>"
+        + _table(["kind", "meaning", "AP50 to gain", f"above {found.conf:g}", "all"], errors, text=2)
+        + _listing("photographs could not be examined", [f"{name}: {why}" for name, why in found.failures])
+        + _listing("remarks about labels", found.remarks)
+    )
+
+
+def _listing(what: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    more = [f"... and {len(lines) - _LISTED} more, in summary.json"] if len(lines) > _LISTED else []
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in [*lines[:_LISTED], *more])
+    return f"<details><summary>{len(lines)} {what}</summary><ul>{items}</ul></details>"
+
+
+def _method() -> str:
+    entries = [*METHOD.items(), *((f"what is said: {rule}", f"{when}.") for rule, when in RULES.items())]
+    return (
+        '<dl class="method">'
+        + "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in entries)
+        + "</dl>"
+    )
+
+
+def _table(
+    headings: Sequence[str], rows: Iterable[str], *, text: int = 0, sortable: bool = False, tall: bool = False
+) -> str:
+    """A table of finished cells; the first `text` columns are of text."""
+
+    def heading(number: int, name: str) -> str:
+        inner = html.escape(name)
+        if sortable and name:
+            inner = f'<button type="button">{inner}</button>'
+        return f'<th scope="col"{" class=text" if number < text else ""}>{inner}</th>'
+
+    head = "".join(heading(number, name) for number, name in enumerate(headings))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f'<div class="scroll{" tall" if tall else ""}" tabindex="0"><table{" class=sortable" if sortable else ""}>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(text: str, style: str = "", *, title: bool = False) -> str:
+    escaped = html.escape(text)
+    return (
+        "<td" + (f' class="{style}"' if style else "") + (f' title="{escaped}"' if title else "") + f">{escaped}</td>"
+    )
+
+
+def _number(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3f}".replace("-", "−")
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _read(name: str) -> str:
+    return (_STATIC / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """The element with this text, as a Content-Security-Policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _data(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,32 @@
+"use strict";
+// Press a heading to sort its table by that column; press again to turn the order round.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const headings = [...table.tHead.rows[0].cells];
+  headings.forEach((heading, column) => {
+    const button = heading.querySelector("button");
+    if (button) button.addEventListener("click", () => sort(table, headings, heading, column));
+  });
+}
+
+function sort(table, headings, heading, column) {
+  const order = heading.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
+  for (const other of headings) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", order);
+  const body = table.tBodies[0];
+  const rows = [...body.rows].map((row) => [row, keyOf(row.cells[column])]);
+  const sign = order === "ascending" ? 1 : -1;
+  rows.sort(([, a], [, b]) => compare(a, b, sign));
+  body.append(...rows.map(([row]) => row));
+}
+
+function keyOf(cell) {
+  const text = cell.textContent.trim();
+  const number = Number(text.replace("−", "-").replace("%", ""));
+  return text === "" || text === "–" ? null : Number.isNaN(number) ? text : number;
+}
+
+function compare(a, b, sign) {
+  if (a === null || b === null) return (a === null) - (b === null); // what is not known comes last
+  if (typeof a === "number" && typeof b === "number") return sign * (a - b);
+  return sign * String(a).localeCompare(String(b));
+}
