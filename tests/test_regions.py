@@ -181,10 +181,29 @@ def test_the_guilty_prototype_is_named():
     row = negatives.rows()[0]
     assert row["prototype"] == 2
     assert row["contribution"] < -1
-    assert row["above_inside"] < 0
+    assert row["departure"] == pytest.approx(row["contribution"] - row["inside"])
+    assert row["departure"] < 0
     perfect = truth_blame(prediction[0], prediction[0].mask("image"))
     assert [one.pixels for one in perfect] == [0, 0]
     assert np.isnan(perfect[0].logit)
+
+
+def test_the_prototype_that_failed_is_told_from_the_one_that_always_pushes_down():
+    """Prototype 0 lowers everything by 1; prototype 1 makes up for it, except in a corner of the object."""
+    builds = square(3)
+    builds[4:6, 4:6] = 0
+    prediction = drawn(np.full((16, 16), -1.0), builds, weights=[1, 1])
+    truth = np.kron(square(), np.ones((4, 4))) > 0
+    _, negatives = truth_blame(prediction[0], truth)
+    assert negatives.order[0] == 0
+    assert negatives.shares[0] == 1
+    assert negatives.unusual[0] == 1
+    assert negatives.departures[1] < -2
+    assert negatives.departures[0] == 0
+    positives, _ = truth_blame(prediction[0], np.zeros((64, 64), dtype=bool))
+    np.testing.assert_allclose(positives.departures, positives.contributions - positives.outside)
+    region = region_blame(prediction[0], truth)
+    np.testing.assert_array_equal(region.departures, region.contributions)
 
 
 def test_regions_on_the_canvas():

@@ -140,31 +140,48 @@ class Blame:
 
         False positives: what pushes up most. False negatives: what pushes down most. Else by size.
         """
-        key = {"false positives": self.contributions, "false negatives": -self.contributions}.get(
-            self.kind, np.abs(self.contributions)
-        )
-        return np.argsort(-np.nan_to_num(key), kind="stable")
+        return np.argsort(-np.nan_to_num(self._wrong(self.contributions)), kind="stable")
+
+    @property
+    def departures(self) -> Float32[np.ndarray, " K"]:
+        """How far each contribution is from what the prototype does where the mask is right.
+
+        False positives: from the rest of the box. False negatives: from the inside of the mask. Else: from 0.
+        """
+        usual = {"false positives": self.outside, "false negatives": self.inside}.get(self.kind)
+        return self.contributions if usual is None else self.contributions - usual
+
+    @property
+    def unusual(self) -> Int64[np.ndarray, " K"]:
+        """Prototype indices, those first that depart most to the wrong side.
+
+        A prototype that pushes down everywhere tops the `order` of false negatives, and others made up for it
+        elsewhere; this one names those that failed here.
+        """
+        return np.argsort(-np.nan_to_num(self._wrong(self.departures)), kind="stable")
 
     @property
     def shares(self) -> Float32[np.ndarray, " K"]:
         """The share of each prototype in all that pushes the wrong way (in all contributions, for a plain region)."""
-        wrong = {
-            "false positives": np.maximum(self.contributions, 0),
-            "false negatives": np.maximum(-self.contributions, 0),
-        }.get(self.kind, np.abs(self.contributions))
+        wrong = np.maximum(np.nan_to_num(self._wrong(self.contributions)), 0)
         total = wrong.sum()
-        return wrong / total if total > 0 else np.zeros_like(wrong)
+        return wrong / total if total > 0 else wrong
+
+    def _wrong(self, values: Float32[np.ndarray, " K"]) -> Float32[np.ndarray, " K"]:
+        """Above 0 where values make the error."""
+        return {"false positives": values, "false negatives": -values}.get(self.kind, np.abs(values))
 
     def rows(self) -> list[dict[str, int | float]]:
         """One dictionary per prototype, most to blame first."""
-        shares = self.shares
+        shares, departures = self.shares, self.departures
         return [
             {
                 "prototype": int(k),
                 "contribution": float(self.contributions[k]),
                 "share": float(shares[k]),
-                "above_inside": float(self.contributions[k] - self.inside[k]),
-                "above_outside": float(self.contributions[k] - self.outside[k]),
+                "inside": float(self.inside[k]),
+                "outside": float(self.outside[k]),
+                "departure": float(departures[k]),
             }
             for k in self.order
         ]

@@ -18,6 +18,7 @@ from maskprism.images import read_image
 from maskprism.views.figures import share
 from maskprism.views.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, colour_of
 from maskprism.views.sheets import instance_title, signed
+from maskprism.views.tables import most_unusual
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64
@@ -163,7 +164,10 @@ def blame(image: ImageLike, instance: Instance, blames: Sequence[Blame], *, name
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_xlabel("mean contribution to the logit in the region; marks: elsewhere")
         ax.set_ylabel("prototype, share of the blame")
-        ax.set_title(f"{_BLAME_WORDS[one.kind]}; mean logit {signed(one.logit)}", fontsize=10, loc="left", color=_GREY)
+        words = f"{_BLAME_WORDS[one.kind]}; mean logit {signed(one.logit)}"
+        if one.kind != "region":
+            words += f"\n{most_unusual(one)}"
+        ax.set_title(words, fontsize=10, loc="left", color=_GREY)
         ax.legend(fontsize=8, frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"Which prototypes are to blame: {instance_title(instance)}", fontsize=12)

@@ -93,16 +93,26 @@ def blame_table(instance: Instance, blame: Blame) -> TextTable:
             _percent(shares[k]),
             _number(blame.inside[k]),
             _number(blame.outside[k]),
+            _number(blame.departures[k]),
         )
         for k in blame.order
     )
-    cropped = f", {blame.cropped} more outside the crop" if blame.cropped else ""
+    note = f"{blame.pixels} pixels" + (f", {blame.cropped} more outside the crop" if blame.cropped else "")
+    if blame.pixels:
+        note += f", mean logit {_number(blame.logit)}"
+        note += "" if blame.kind == "region" else f"; {most_unusual(blame)}"
     return TextTable(
         title=f"{blame.kind.capitalize()}: {instance_title(instance)}",
-        headers=("k", "in the region", "share of blame", "inside the mask", "rest of the box"),
+        headers=("k", "in the region", "share of blame", "inside the mask", "rest of the box", "departure"),
         rows=rows if blame.pixels else (),
-        note=f"{blame.pixels} pixels{cropped}" + (f", mean logit {_number(blame.logit)}" if blame.pixels else ""),
+        note=note,
     )
+
+
+def most_unusual(blame: Blame, count: int = 3) -> str:
+    """The prototypes that depart most from what they do elsewhere, in words."""
+    named = ", ".join(f"{k} ({_number(blame.departures[k])})" for k in blame.unusual[:count])
+    return f"furthest from what they do elsewhere: {named}"
 
 
 def attribution_table(instance: Instance, found: Attribution) -> TextTable:
