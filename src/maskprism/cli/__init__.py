@@ -23,6 +23,7 @@ for command in (
     "extract",
     "page",
     "basis",
+    "diagnose",
     "prototypes",
     "compare",
     "reduce",

@@ -63,7 +63,14 @@ class Detections:
     """Keep only these class ids."""
 
 
-def load_model(path: Path | None, reading: Reading, detections: Detections, *, threads: int | None = None) -> Model:
+def load_model(
+    path: Path | None,
+    reading: Reading,
+    detections: Detections,
+    *,
+    threads: int | None = None,
+    multi_label: bool = False,
+) -> Model:
     """The model that the options name."""
     from maskprism.models import load
 
@@ -79,6 +86,7 @@ def load_model(path: Path | None, reading: Reading, detections: Detections, *, t
         iou=detections.iou,
         max_det=detections.max_det,
         classes=detections.classes,
+        multi_label=multi_label,
         threads=threads,
     )
 

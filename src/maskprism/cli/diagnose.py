@@ -1,0 +1,113 @@
+"""maskprism diagnose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+
+if TYPE_CHECKING:
+    from maskprism.analysis.diagnosis import Diagnosis, Failed
+
+VALIDATION_CONF = 0.001
+INTERRUPTED = 130
+
+
+def diagnose(
+    data: Path,
+    /,
+    *,
+    model: Path | None = None,
+    out: Path,
+    split: Literal["train", "val", "test"] | None = None,
+    images: Path | None = None,
+    limit: int | None = None,
+    worst: int = 48,
+    table: Literal["parquet", "csv"] = "parquet",
+    reading: Reading = Reading(),
+    detections: Detections = Detections(),
+) -> int:
+    """Compare the masks of a data set with its ground truth: mask AP, and which part of the network loses what.
+
+    Mask AP under the three decodes that tools use, AP if parts of the network were perfect, the kinds of errors (TIDE),
+    and the error budget of every object found: resolution, box, prototypes, coefficients. Writes
+    `report.html`, one page with figures, the worst masks and what to try; `instances` and
+    `detections`, tables of every object and detection; `summary.json`; and the figures.
+
+    AP takes detections as Ultralytics validates (scores above 0.001, every class of a box); `--conf`
+    is for the tables and the error budget. Interrupted, it reports on the photographs done.
+
+    Parameters
+    ----------
+    data
+        A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them.
+    model
+        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
+    out
+        Folder for the results.
+    split
+        Part of a data.yaml; the first of val, test, train that it has unless given.
+    images
+        Folder of the images of a COCO json; found beside the json unless given.
+    limit
+        Only so many photographs, evenly spread.
+    worst
+        How many of the worst masks the page shows.
+    table
+        Format of the tables.
+    """
+    from maskprism.analysis.diagnosis import diagnose as run
+    from maskprism.analysis.reading import read
+    from maskprism.datasets import open_dataset
+    from maskprism.views.diagnosis_files import write_diagnosis
+
+    dataset = open_dataset(data, split, images)
+    lowest = replace(detections, conf=min(VALIDATION_CONF, detections.conf))
+    network = load_model(model, reading, lowest, threads=1, multi_label=True)
+    with progress_bar("diagnosing", len(dataset)) as (progress, task):
+        failed = 0
+
+        def show(done: int, total: int, failure: Failed | None) -> None:
+            nonlocal failed
+            if failure is not None:
+                failed += 1
+                text = f"{failure.name}: failed: {failure.message}"
+                progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            progress.update(task, completed=done, total=total, failed=failures(failed))
+
+        found = run(dataset, network, conf=detections.conf, limit=limit, on_progress=show)
+    if found.interrupted:
+        print(f"interrupted after {found.photographs} of {len(dataset)} photographs; this is about those")
+    suffixes: dict[str, Literal[".parquet", ".csv"]] = {"parquet": ".parquet", "csv": ".csv"}
+    written = write_diagnosis(found, out, model=network, worst=worst, tables=suffixes[table])
+    _print(found)
+    for number, finding in enumerate(read(found), 1):
+        print(f"{number}. {finding.says}\n   {finding.advice}")
+    width = max(len(str(path)) for path in written)
+    print("Where to look first:")
+    for path, what in written.items():
+        print(f"  {path!s:<{width}}  {what}")
+    return INTERRUPTED if found.interrupted else 0
+
+
+def _print(found: Diagnosis) -> None:
+    """The numbers on one screen."""
+    from maskprism.analysis.decodes import DECODES
+    from maskprism.analysis.error_budget import PARTS
+    from maskprism.views.report import title_of, warnings_of
+
+    print(f"{found.spec.name} on {title_of(found)}: {found.photographs} photographs, {len(found.objects)} objects")
+    for warning in warnings_of(found):
+        print(f"  {warning}")
+    print("  average precision                AP    AP50")
+    for name, decode in DECODES.items():
+        one = found.precision[name]
+        print(f"    {f'masks, {decode.tool} ({decode.size})':<30} {one.ap:6.3f}  {one.ap50:6.3f}")
+    boxes = found.precision["boxes"]
+    print(f"    {'boxes':<30} {boxes.ap:6.3f}  {boxes.ap50:6.3f}")
+    if len(found.budget):
+        mean = found.budget.mean()
+        losses = "  ".join(f"{part} {getattr(mean, part):.3f}" for part in PARTS)
+        print(f"  mean mask IoU of {mean.instances} objects found: {mean.iou:.3f}; lost: {losses}")
