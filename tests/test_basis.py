@@ -239,6 +239,9 @@ def test_dead_and_redundant_prototypes_are_found() -> None:
     assert basis.components_for(0.9999) <= 3  # 6 minus the dead ones and one of the twins
     with pytest.raises(InputError, match="threshold"):
         usage.redundant_pairs(0)
+    black = CanonicalBasis.of(Usage.of([replace(prediction, prototypes=np.zeros_like(prototypes))]))
+    assert black.energies.sum() < 1e-9
+    np.testing.assert_allclose(black.matrix @ black.inverse, np.eye(6), atol=1e-9)
 
 
 def test_usage_refuses_what_does_not_fit() -> None:

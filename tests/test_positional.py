@@ -240,6 +240,13 @@ def test_studies_refuse_what_does_not_fit() -> None:
 
 
 def test_constant_prototypes_and_no_instances_are_undefined_not_wrong() -> None:
+    still = [
+        (photograph, _Painted.of(prediction, np.full_like(prediction.prototypes, 0.1)))
+        for photograph, prediction in batch(0, images=2)
+    ]
+    assert studied(still).instances > 5
+    assert np.isnan(studied(still).class_share).all()
+    assert studied(still).tags(0) == ()
     pairs = [
         (photograph, replace(prediction, prototypes=np.ones_like(prediction.prototypes))[[]])
         for photograph, prediction in batch(0, images=2)

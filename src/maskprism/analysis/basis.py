@@ -245,7 +245,7 @@ def canonical_maps(
     square = np.diag(gram)
     scale = np.sqrt(np.where(square > 0, square, 1.0))
     values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
-    roots = np.sqrt(np.maximum(values, _FLOOR * values.max()))
+    roots = np.sqrt(np.maximum(values, _FLOOR * values.max() or _FLOOR))
     factor = scale[:, None] * vectors * roots
     unfactor = (vectors / roots).T / scale
     energies, turn = np.linalg.eigh(factor.T @ second @ factor)

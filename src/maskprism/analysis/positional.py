@@ -46,6 +46,7 @@ THRESHOLDS: dict[str, float] = {
 }
 """Shares of variance at which the tags of shares are earned."""
 _HANDED = 0.3
+_CONSTANT = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,7 +309,9 @@ def _class_share(groups: list[_ClassSums], k: int) -> Float64[np.ndarray, " K"]:
         return np.full(k, np.nan)
     grand = np.sum([group.sums for group in groups], axis=0) / count
     between = np.sum([group.count * (group.sums / group.count - grand) ** 2 for group in groups], axis=0)
-    total = np.sum([group.squares for group in groups], axis=0) - count * grand**2
+    squares = np.sum([group.squares for group in groups], axis=0)
+    total = squares - count * grand**2
+    total[total <= _CONSTANT * squares] = 0  # what rounding leaves of a constant
     within = (total - between) / (count - len(groups))
     return _clipped(between - (len(groups) - 1) * within, total)
 

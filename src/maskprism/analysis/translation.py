@@ -59,7 +59,7 @@ class Movement(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MovementTest:
-    """The movements of several photographs. Raises InputError for none.
+    """The movements of several photographs.
 
     samples: follows and stays of every photograph.
     """
@@ -68,7 +68,7 @@ class MovementTest:
 
     @classmethod
     def of(cls, movements: list[Movement]) -> MovementTest:
-        """Gather the movements of photographs."""
+        """Gather the movements of photographs. Raises InputError for none."""
         if not movements:
             raise InputError("no photograph could be moved; expected at least one")
         return cls(np.array([[one.follows, one.stays] for one in movements]))
@@ -117,7 +117,8 @@ def move(model: Predictor, photograph: Canvas, prediction: Prediction | None = N
     right. pad: shrunk to three quarters in the middle of the canvas. Grey (114) fills the rest.
     Only cells that show the photograph before and after are compared.
     """
-    prediction = prediction or model.predict(photograph)
+    if prediction is None:
+        prediction = model.predict(photograph)
     letterbox, before = prediction.letterbox, prediction.prototypes
     canvas = to_canvas(photograph, letterbox)
     shown = np.zeros(letterbox.grid_hw, dtype=bool)
