@@ -3,7 +3,7 @@
     python tests/viewer_cases.py    # writes it anew, after a change that is meant
 
 Every case is a scene as the viewer gets it, and what maskprism says about it: decoded values and masks in every frame,
-effects, terms at a pixel, the smallest change that flips it, and all of it again after an edit.
+effects, terms at a pixel, the smallest change that flips it, and all of it again after an edit. And the colours.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from maskprism import Decomposition, Edit, Letterbox, Prediction
 from maskprism.geometry import SIZES
 from maskprism.masks import RULES
+from maskprism.views import palette
 from maskprism.views.scene import as_shown, viewer_scene
 
 if TYPE_CHECKING:
@@ -116,5 +117,11 @@ def cases() -> list[dict[str, Any]]:
     return [case(rule, name, bits, seed) for seed, (rule, name, bits) in enumerate(chosen)]
 
 
+def tables() -> dict[str, str]:
+    """The colours of the diverging maps, 256 of three bytes."""
+    return {name: _base64(palette.lookup_table(name)) for name in ("contribution", "prototype")}
+
+
 if __name__ == "__main__":
-    PATH.write_text(json.dumps({"cases": cases()}, indent=0) + "\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(one) for one in cases())
+    PATH.write_text(f'{{"palette": {json.dumps(tables())},\n"cases": [\n{lines}\n]}}\n', encoding="utf-8")

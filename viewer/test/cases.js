@@ -6,8 +6,8 @@ import { readFileSync } from "node:fs";
 /** @typedef {{ patches: Record<string, Patch>, uncropped: Patch, positive: string, negative: string, weights: number[], effects: number[], order: number[], pixel: { y: number, x: number, terms: number[] }, flip: { k: number, change: number } | null }} Said */
 /** @typedef {{ name: string, scene: string, truth: string, edits: Record<string, number>, original: Said[], edited: Said[] }} Case */
 
-/** @type {{ cases: Case[] }} */
-export const { cases } = JSON.parse(readFileSync(new URL("../../tests/viewer_cases.json", import.meta.url), "utf8"));
+/** @type {{ cases: Case[], palette: Record<string, string> }} */
+export const { cases, palette } = JSON.parse(readFileSync(new URL("../../tests/viewer_cases.json", import.meta.url), "utf8"));
 
 /** @param {string} text @returns {Uint8Array<ArrayBuffer>} */
 export const bytes = (text) => Uint8Array.from(Buffer.from(text, "base64"));

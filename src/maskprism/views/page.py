@@ -100,6 +100,7 @@ class Page:
         style = (static / "viewer.css").read_text(encoding="utf-8") + _STYLE
         title = Path(self._index[0]["title"].replace("\\", "/")).name
         title += f" and {len(self) - 1} more" if len(self) > 1 else ""
+        title = title.encode("utf-8", "backslashreplace").decode()  # file names need not be Unicode
         policy = (
             f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; img-src data: blob:; "
             "base-uri 'none'; form-action 'none'"

@@ -1,0 +1,488 @@
+"""The page as readers use it: what it shows must be what Python says."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import maskprism
+from maskprism import Decomposition, Edit, Prediction
+from maskprism.images import read_image
+from maskprism.scenes import draw_scene, write_dataset
+from maskprism.views import palette
+from maskprism.views.labels import match, open_labels
+from maskprism.views.page import write_page
+from maskprism.views.scene import as_shown
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Locator, Page
+
+Context = Callable[..., "BrowserContext"]
+NEAR = 1e-3  # logits this close to zero may fall to either side
+SCENES = 3, 5
+
+PIXELS = """canvas => {
+  const { width, height } = canvas;
+  const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(0, 0, width, height);
+  let text = "";
+  for (let i = 0; i < data.length; i += 8192) text += String.fromCharCode(...data.subarray(i, i + 8192));
+  return { width, height, data: btoa(text) };
+}"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn scenes with labels, and a page of them made by the installed command."""
+    folder = tmp_path_factory.mktemp("page")
+    for seed in SCENES:
+        write_dataset(folder, 1, seed=seed, validation_share=1.0)
+    command = [sys.executable, "-m", "maskprism.cli", "page", "images", "--data", "data.yaml", "--out", "page.html"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shown(folder: Path) -> list[Prediction]:
+    """What the page shows, in Python."""
+    model = maskprism.load()
+    return [as_shown(model.predict(path), 8) for path in sorted((folder / "images" / "val").iterdir())]
+
+
+@pytest.fixture
+def page(offline: Context, folder: Path) -> Page:
+    return open_page(offline(), folder / "page.html")
+
+
+def open_page(context: BrowserContext, path: Path, fragment: str = "") -> Page:
+    page = context.new_page()
+    page.goto(path.as_uri() + fragment)
+    page.locator(".stage").wait_for()
+    settle(page)
+    return page
+
+
+def settle(page: Page) -> None:
+    """Wait until what was asked for is drawn."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def until(page: Page, condition: str) -> None:
+    """Wait for a condition; Playwright's own way needs eval, which the page forbids."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(25)
+    pytest.fail(f"never came true: {condition}")
+
+
+def pixels(page: Page, layer: str = "mask") -> np.ndarray:
+    settle(page)
+    found = page.locator(f".layer.{layer}").evaluate(PIXELS)
+    return np.frombuffer(base64.b64decode(found["data"]), np.uint8).reshape(found["height"], found["width"], 4)
+
+
+def mask_of(page: Page, instance: int) -> np.ndarray:
+    """The pixels in the instance's colour; those that an edit took away are white."""
+    picture = pixels(page).astype(int)
+    return (picture[..., 3] > 0) & (np.abs(picture[..., :3] - palette.colour_of(instance)).max(axis=2) < 12)
+
+
+def coefficients(page: Page) -> np.ndarray:
+    pairs = page.locator(".card").evaluate_all(
+        "cards => cards.map(card => [Number(card.dataset.k), card.querySelector('.slider').valueAsNumber])"
+    )
+    return np.array([value for _, value in sorted(pairs)], np.float32)
+
+
+def slider(page: Page, k: int) -> Locator:
+    return page.get_by_label(f"Coefficient of prototype {k}", exact=True)
+
+
+def edited(prediction: Prediction, instance: int, values: np.ndarray) -> Prediction:
+    return Edit(set=dict(enumerate(values.tolist())), instances=[instance]).apply(prediction)
+
+
+def assert_mask(page: Page, prediction: Prediction, instance: int) -> None:
+    """The mask on the page is that of the coefficients on the page, as Python decodes it."""
+    after = edited(prediction, instance, coefficients(page))[instance]
+    decided = np.abs(after.logits("canvas")) > NEAR
+    found = mask_of(page, instance)
+    assert np.array_equal(found[decided], after.mask("canvas")[decided])
+
+
+def strongest(prediction: Prediction, instance: int = 0) -> int:
+    return int(Decomposition(prediction[instance]).order()[0])
+
+
+def export(page: Page, item: str) -> Path:
+    page.locator("summary").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name=item).click()
+    return download.value.path()
+
+
+def test_it_opens_from_disk_without_a_network(page: Page, shown: list[Prediction]) -> None:
+    assert page.locator("h1").inner_text() == "scene_000003.png"
+    assert page.locator(".card").count() == 32
+    assert page.get_by_role("radio", name=re.compile(r"\d\.\d\d$")).count() == len(shown[0])
+    assert np.array_equal(coefficients(page), shown[0][0].coefficients)
+    assert_mask(page, shown[0], 0)
+
+
+def test_dragging_a_slider_moves_the_mask_as_python_says(page: Page, shown: list[Prediction]) -> None:
+    k = strongest(shown[0])
+    before = mask_of(page, 0)
+    area = slider(page, k).bounding_box()
+    assert area
+    start = slider(page, k).evaluate("s => (s.valueAsNumber - s.min) / (s.max - s.min)")
+    y = area["y"] + area["height"] / 2
+    page.mouse.move(area["x"] + 6 + start * (area["width"] - 12), y)
+    page.mouse.down()
+    for share in (0.6, 0.4, 0.2, 0.05):
+        page.mouse.move(area["x"] + share * area["width"], y, steps=3)
+        assert_mask(page, shown[0], 0)  # also while it is dragged
+    page.mouse.up()
+    assert coefficients(page)[k] < shown[0][0].coefficients[k] - 0.5
+    assert not np.array_equal(mask_of(page, 0), before)
+    page.keyboard.press("Control+z")
+    assert np.array_equal(coefficients(page), shown[0][0].coefficients)
+    assert np.array_equal(mask_of(page, 0), before)
+    page.keyboard.press("Control+Shift+z")
+    assert_mask(page, shown[0], 0)
+
+
+def test_measures_are_those_of_python(page: Page, folder: Path, shown: list[Prediction]) -> None:
+    path = folder / "images" / "val" / "scene_000003.png"
+    labels = open_labels(folder / "data.yaml", folder, shown[0].names)
+    truth = labels(path, shown[0].image_size)
+    assert truth
+    exact = maskprism.load().predict(path)
+    instance = next(i for i, mask in enumerate(match(exact, truth).masks) if mask is not None)
+    true = match(exact, truth).masks[instance]
+    page.get_by_role("radio", name=re.compile(r"\d\.\d\d$")).nth(instance).click()
+    slider(page, strongest(shown[0], instance)).press("Delete")
+    settle(page)
+    after = edited(shown[0], instance, coefficients(page))
+    fields = dict(
+        zip(page.locator(".measures dt").all_inner_texts(), page.locator(".measures dd").all_inner_texts(), strict=True)
+    )
+    old, new = shown[0][instance].mask("canvas"), after[instance].mask("canvas")
+    assert float(fields["IoU with original"]) == pytest.approx(iou(old, new), abs=2e-3)
+    assert float(fields["IoU with truth"]) == pytest.approx(iou(true, after[instance].mask("image")), abs=2e-3)
+    assert int(re.sub(r"\D", "", fields["Area, canvas px"])) == pytest.approx(new.sum(), abs=3)
+    gained, lost = (int(re.sub(r"\D", "", part)) for part in fields["Gained, lost"].split("−"))
+    assert gained == pytest.approx((new & ~old).sum(), abs=3)
+    assert lost == pytest.approx((old & ~new).sum(), abs=3)
+
+
+def iou(a: Any, b: Any) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_clicking_a_prototype_drops_it_and_a_double_click_resets_it(page: Page, shown: list[Prediction]) -> None:
+    k = strongest(shown[0])
+    thumb = page.locator(f'.card[data-k="{k}"] .thumb')
+    thumb.click()
+    assert coefficients(page)[k] == 0
+    assert_mask(page, shown[0], 0)
+    dropped = Edit(drop=[k]).apply(shown[0])
+    assert np.array_equal(coefficients(page), dropped[0].coefficients)
+    thumb.dblclick()
+    assert np.array_equal(coefficients(page), shown[0][0].coefficients)
+    thumb.hover()
+    assert page.locator(".layer.prototype").is_visible()
+    assert f"prototype {k}" in page.locator(".caption").inner_text()
+    large = pixels(page, "prototype")
+    expected = palette.lookup_table("prototype")
+    assert {tuple(colour) for colour in large[..., :3].reshape(-1, 3)} <= {tuple(colour) for colour in expected}
+    page.mouse.move(5, 5)
+    assert not page.locator(".layer.prototype").is_visible()
+
+
+def test_buttons_keep_and_swap(page: Page, shown: list[Prediction]) -> None:
+    first, order = shown[0][0].coefficients, Decomposition(shown[0][0]).order()
+    page.get_by_label("How many prototypes to keep").fill("3")
+    page.get_by_role("button", name="Keep top").click()
+    assert np.array_equal(coefficients(page), Edit(keep=order[:3]).apply(shown[0])[0].coefficients)
+    assert_mask(page, shown[0], 0)
+    page.get_by_role("button", name="Only positive").click()
+    assert np.array_equal(coefficients(page), np.maximum(first, 0))
+    page.get_by_role("button", name="Only negative").click()
+    assert np.array_equal(coefficients(page), np.minimum(first, 0))
+    assert_mask(page, shown[0], 0)
+    page.get_by_label("Take the coefficients of another instance").select_option("1")
+    assert np.array_equal(coefficients(page), shown[0][1].coefficients)
+    assert_mask(page, shown[0], 0)
+    page.get_by_role("button", name="Before").click()
+    assert np.array_equal(mask_of(page, 0), mask_before(page, shown[0]))
+    page.get_by_role("button", name="Before").click()
+    page.get_by_role("button", name="Reset", exact=True).click()
+    assert np.array_equal(coefficients(page), first)
+
+
+def mask_before(page: Page, prediction: Prediction) -> np.ndarray:
+    """The unedited mask, with pixels that rounding decides as the page has them."""
+    undecided = np.abs(prediction[0].logits("canvas")) <= NEAR
+    return np.where(undecided, mask_of(page, 0), prediction[0].mask("canvas"))
+
+
+def test_without_the_crop_the_mask_goes_beyond_its_box(page: Page, shown: list[Prediction]) -> None:
+    page.get_by_label("Crop to box").uncheck()
+    whole = shown[0].with_rule("no-crop")
+    decided = np.abs(whole[0].logits("canvas")) > NEAR
+    assert np.array_equal(mask_of(page, 0)[decided], whole[0].mask("canvas")[decided])
+
+
+def test_views_are_painted_in_the_colours_of_their_sign(page: Page, shown: list[Prediction]) -> None:
+    parts, instance = Decomposition(shown[0][0]), shown[0][0]
+    for name, values in (("Logits", parts.logits), ("For", parts.positive), ("Against", parts.negative)):
+        page.get_by_text(name, exact=True).click()
+        picture = pixels(page)[..., :3].astype(int)
+        expected = instance.letterbox.resample(values, "canvas")
+        patch = next(instance.alone.patches("canvas"))
+        inside = np.zeros(expected.shape, bool)
+        inside[patch.rows, patch.columns] = True
+        strong = inside & (np.abs(expected) > 0.1 * np.abs(expected[inside]).max())
+        strong &= picture.max(axis=2) - picture.min(axis=2) > 12  # not on the outline
+        assert strong.any()
+        assert np.array_equal((picture[..., 0] > picture[..., 2])[strong], (expected > 0)[strong]), name
+        assert not pixels(page)[~inside].any()
+
+
+def test_clicking_a_pixel_shows_what_made_it(page: Page, shown: list[Prediction]) -> None:
+    instance = shown[0][0]
+    stage = page.locator(".stage").bounding_box()
+    assert stage
+    x1, y1, x2, y2 = instance.box
+    x, y = int((x1 + x2) / 2), int(y1 + (y2 - y1) * 0.4)
+    height, width = instance.letterbox.image_hw
+    page.mouse.click(stage["x"] + (x + 0.5) / width * stage["width"], stage["y"] + (y + 0.5) / height * stage["height"])
+    page.mouse.move(2, 2)
+    settle(page)
+    where = page.locator(".pixel .where").inner_text()
+    found = [int(part) for part in re.findall(r"\d+", where)]
+    assert found == pytest.approx([x, y], abs=1)  # a click lies on whole pixels of the screen
+    x, y = found
+    at = np.array([instance.letterbox.resample(p, "canvas")[y, x] for p in instance.prototypes])
+    terms = instance.weights * at
+    rows = page.locator(".waterfall li").all_inner_texts()
+    names, values = zip(*((row.split("\n")[0], number(row.split("\n")[-1])) for row in rows), strict=True)
+    order = np.argsort(-np.abs(terms), kind="stable")
+    assert names == (*map(str, order[:9]), "23 others", "logit")
+    expected = [*terms[order[:9]], terms[order[9:]].sum(), terms.sum()]
+    assert values == pytest.approx(expected, abs=0.0051)
+    verdict = page.locator(".verdict").inner_text()
+    assert verdict.startswith("In the mask" if terms.sum() > 0 else "Not in the mask")
+    changes = -terms.sum() / at
+    k = int(np.argmin(np.abs(changes)))
+    said = re.search(r"coefficient (\d+) goes from (\S+) to (\S+) \(margin (\S+),", verdict)
+    assert said
+    assert int(said[1]) == k
+    assert [number(said[i]) for i in (2, 3, 4)] == pytest.approx(
+        [instance.coefficients[k], instance.coefficients[k] + changes[k], changes[k]], abs=0.0051
+    )
+
+
+def number(text: str) -> float:
+    return float(text.replace("−", "-"))
+
+
+def test_everything_works_from_the_keyboard(page: Page, shown: list[Prediction]) -> None:
+    assert len(shown[0]) > 1
+    stage = page.locator(".stage")
+    stage.focus()
+    page.keyboard.press("ArrowRight")
+    assert np.array_equal(coefficients(page), shown[0][1].coefficients)
+    assert_mask(page, shown[0], 1)
+    page.keyboard.press("ArrowLeft")
+    assert np.array_equal(coefficients(page), shown[0][0].coefficients)
+    where = page.locator(".pixel .where").inner_text()
+    page.keyboard.press("Shift+ArrowDown")
+    assert page.locator(".pixel .where").inner_text() != where
+
+    k = strongest(shown[0])
+    slider(page, k).focus()
+    assert slider(page, k).evaluate("s => getComputedStyle(s).outlineStyle") == "solid"  # focus can be seen
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    step = slider(page, k).evaluate("s => s.max / 100")
+    assert coefficients(page)[k] == pytest.approx(shown[0][0].coefficients[k] + 13 * step, abs=1e-5)
+    assert_mask(page, shown[0], 0)
+    assert "originally" in (slider(page, k).get_attribute("aria-valuetext") or "")
+    page.keyboard.press("Delete")
+    assert coefficients(page)[k] == 0
+    page.keyboard.press("r")
+    assert coefficients(page)[k] == shown[0][0].coefficients[k]
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.className") == "thumb"
+    page.keyboard.press("Enter")
+    assert coefficients(page)[k] == 0
+    assert page.locator(".layer.prototype").is_visible()
+    page.keyboard.press("Control+z")
+    assert coefficients(page)[k] == shown[0][0].coefficients[k]
+
+
+def test_every_control_has_a_name(page: Page) -> None:
+    nameless = page.locator("button, input, select, summary, [tabindex]").evaluate_all(
+        """all => all.filter(e => !(e.getAttribute("aria-label") || e.textContent.trim() ||
+             e.closest("label")?.innerText.trim())).map(e => e.outerHTML.slice(0, 120))"""
+    )
+    assert nameless == []
+
+
+def test_a_click_on_another_instance_chooses_it(page: Page, shown: list[Prediction]) -> None:
+    masks = shown[0].masks("canvas")
+    alone = masks[1] & (masks.sum(axis=0) == 1)
+    assert alone.any()
+    y, x = np.argwhere(alone)[alone.sum() // 2]
+    stage = page.locator(".stage").bounding_box()
+    assert stage
+    height, width = alone.shape
+    page.mouse.click(stage["x"] + (x + 0.5) / width * stage["width"], stage["y"] + (y + 0.5) / height * stage["height"])
+    assert page.locator('.instances [aria-checked="true"]').inner_text().startswith(shown[0][1].name)
+    assert np.array_equal(coefficients(page), shown[0][1].coefficients)
+
+
+def test_a_link_restores_the_state(page: Page, offline: Context, folder: Path, shown: list[Prediction]) -> None:
+    k = strongest(shown[0])
+    slider(page, k).press("ArrowLeft")
+    page.get_by_role("radio", name=re.compile(r"\d\.\d\d$")).nth(1).click()
+    page.get_by_role("button", name="Only positive").click()
+    page.get_by_text("Against", exact=True).click()
+    until(page, "location.hash.includes('view=negative')")
+    fragment = page.evaluate("location.hash")
+    again = open_page(offline(), folder / "page.html", fragment)
+    assert np.array_equal(coefficients(again), coefficients(page))
+    assert np.array_equal(pixels(again), pixels(page))
+    again.get_by_role("radio", name=re.compile(r"\d\.\d\d$")).nth(0).click()
+    page.get_by_role("radio", name=re.compile(r"\d\.\d\d$")).nth(0).click()
+    assert np.array_equal(coefficients(again), coefficients(page))
+    assert coefficients(again)[k] != shown[0][0].coefficients[k]
+
+
+def test_the_state_goes_into_a_file_and_back(page: Page, shown: list[Prediction], tmp_path: Path) -> None:
+    page.get_by_role("button", name="Only negative").click()
+    saved = tmp_path / "state.json"
+    saved.write_bytes(export(page, "Save state to a file").read_bytes())
+    page.get_by_role("button", name="Reset", exact=True).click()
+    page.locator('input[type="file"]').set_input_files(saved)
+    page.get_by_text("State restored.").wait_for()
+    assert np.array_equal(coefficients(page), np.minimum(shown[0][0].coefficients, 0))
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    page.locator('input[type="file"]').set_input_files(tmp_path / "other.json")
+    page.get_by_text("other.json is no state file of this page.").wait_for()
+
+
+def test_exports_are_what_python_takes(page: Page, folder: Path, shown: list[Prediction]) -> None:
+    slider(page, 4).press("Delete")
+    slider(page, 6).press("ArrowRight")
+    said = json.loads(export(page, "Export coefficients").read_text())
+    assert said["source"] == "val/scene_000003.png"
+    (one,) = said["instances"]
+    assert set(one["set"]) == {"4", "6"}
+    changes = {int(k): value for k, value in one["set"].items()}
+    again = Edit(set=changes, instances=[one["instance"]]).apply(shown[0])
+    assert np.array_equal(again[0].coefficients, coefficients(page))
+    picture = read_image(export(page, "Export picture"))
+    photograph = read_image(folder / "images" / "val" / "scene_000003.png")
+    assert picture.shape == photograph.shape
+    inside = again[0].mask("canvas")
+    bgr = np.array(palette.colour_of(0)[::-1])
+    off = np.abs(picture[inside] - (photograph[inside] * 0.5 + bgr * 0.5)).mean()
+    assert off < 12  # half its colour; less at the edge
+
+
+def test_the_gallery_keeps_what_was_done(page: Page, shown: list[Prediction]) -> None:
+    slider(page, 0).press("Delete")
+    page.locator(".tile").nth(1).click()
+    page.get_by_role("heading", name="scene_000005.png").wait_for()
+    until(page, f"document.querySelectorAll('.instances button').length === {len(shown[1])}")
+    assert np.array_equal(coefficients(page), shown[1][0].coefficients)
+    assert_mask(page, shown[1], 0)
+    page.locator(".tile").nth(0).click()
+    until(page, "document.querySelector('[data-k=\"0\"]').classList.contains('dropped')")
+    assert coefficients(page)[0] == 0
+
+
+def test_nothing_jumps(page: Page, shown: list[Prediction]) -> None:
+    parts = [".stage", ".measures", ".strip", ".waterfall", ".card:last-child", ".instances"]
+    places = lambda: [page.locator(part).bounding_box() for part in parts]  # noqa: E731
+    before = places()
+    slider(page, strongest(shown[0])).press("Home")
+    page.locator(".stage").hover()
+    settle(page)
+    after = places()
+    assert [box["y"] for box in after[:5] if box] == [box["y"] for box in before[:5] if box]
+    assert [box["height"] for box in after[:5] if box] == [box["height"] for box in before[:5] if box]
+
+
+@pytest.mark.parametrize("width", [360, 768, 1920])
+def test_it_fits_screens(offline: Context, folder: Path, width: int) -> None:
+    page = open_page(offline(viewport={"width": width, "height": 800}), folder / "page.html")
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    stage = page.locator(".stage").bounding_box()
+    assert stage
+    assert 0 <= stage["x"] <= stage["x"] + stage["width"] <= width
+    if width == 360:  # the photograph stays in sight while the last slider moves
+        page.locator(".slider").last.scroll_into_view_if_needed()
+        stage = page.locator(".stage").bounding_box()
+        assert stage
+        assert 0 <= stage["y"] < 100
+
+
+def test_light_and_dark(offline: Context, folder: Path) -> None:
+    page = open_page(offline(color_scheme="dark"), folder / "page.html")
+    brightness = "getComputedStyle(document.querySelector('.maskprism')).backgroundColor"
+    assert sum(map(int, re.findall(r"\d+", page.evaluate(brightness))[:3])) < 150
+    page.get_by_label("Light or dark").click()
+    assert sum(map(int, re.findall(r"\d+", page.evaluate(brightness))[:3])) > 600
+
+
+def test_hostile_names_are_shown_as_they_are(offline: Context, tmp_path: Path) -> None:
+    hostile = '</script><img src=x onerror="window.hacked = 1">'
+    photograph = draw_scene(3, (320, 240)).photograph
+    prediction = maskprism.load().predict(photograph)
+    named = replace(prediction, names={int(c): hostile for c in prediction.classes}, source=f"{hostile} ü.png")
+    page = open_page(offline(), write_page(tmp_path / "p.html", [(photograph, named)], bits=16))
+    assert page.locator(".heading .name").inner_text() == hostile
+    assert page.locator("h1").inner_text() == 'script><img src=x onerror="window.hacked = 1"> ü.png'
+    assert page.evaluate("window.hacked") is None
+    assert page.locator(".maskprism img").count() == 0
+    assert_mask(page, as_shown(named, 16), 0)
+
+
+def test_a_photograph_without_instances(offline: Context, tmp_path: Path) -> None:
+    photograph = draw_scene(3).photograph
+    nothing = maskprism.load().predict(photograph)[:0]
+    page = open_page(offline(), write_page(tmp_path / "p.html", [(photograph, nothing)]))
+    assert page.get_by_text("The network found no instance here.").is_visible()
+    page.locator(".thumb").first.click()
+    page.locator(".stage").click()
+    assert page.locator(".slider").first.is_disabled()
+
+
+@pytest.mark.parametrize("rule", ["validation", "retina", "yolact", "ultralytics-8.2", "ultralytics-8.3"])
+def test_other_rules_and_odd_photographs(offline: Context, tmp_path: Path, rule: str) -> None:
+    photograph = draw_scene(3, (200, 333)).photograph
+    prediction = maskprism.load(rule=rule).predict(photograph)
+    page = open_page(offline(), write_page(tmp_path / "p.html", [(photograph, prediction)]))
+    slider(page, 1).press("Home")
+    slider(page, 9).press("PageUp")
+    after = edited(as_shown(prediction, 8), 0, coefficients(page))[0]
+    soft = next(after.alone.patches(after.rule.size))
+    decided = np.ones(after.mask().shape, bool)
+    decided[soft.rows, soft.columns] = np.abs(soft.values - after.rule.threshold) > NEAR
+    assert np.array_equal(mask_of(page, 0)[decided], after.mask()[decided])

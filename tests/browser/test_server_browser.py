@@ -1,0 +1,345 @@
+"""The server's page in a browser, started as a user starts it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+
+import maskprism
+from maskprism.scenes import draw_scene, write_dataset
+from maskprism.views.labels import Truth, match
+from tiny_models import Tiny, ultralytics_metadata
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+SCENES = 10
+HOSTILE = "<img src=x onerror=alert(1)>"
+SHIFTS = """window.moved = 0;
+new PerformanceObserver(list => { for (const shift of list.getEntries()) window.moved += shift.value; })
+  .observe({ type: "layout-shift", buffered: true });"""
+Open = Callable[..., "Page"]
+
+
+def start(*arguments: object) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "maskprism.cli", "serve", *map(str, arguments), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://[^ ]+/", line)
+    assert found, line + process.communicate(timeout=20)[1]
+    return process, found[0]
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    assert process.communicate(timeout=20)[1] == ""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    write_dataset(folder, SCENES, validation_share=1.0)
+    (folder / "images" / "val" / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    """The bundled network over scenes with labels; all of them examined."""
+    process, address = start(folder / "images", "--data", folder / "data.yaml")
+    while True:
+        progress = httpx.get(f"{address}api/progress").json()
+        if progress["examined"] == progress["total"]:
+            break
+    yield address
+    stop(process)
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Pages that may only talk to their own server; the test fails if one complained of anything."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(address: str, script: str = "", **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        contexts.append(context)
+        context.set_default_timeout(15_000)
+        context.add_init_script(script)
+        page = context.new_page()
+        page.on("request", lambda r: r.url.startswith((origin(address), "blob:", "data:")) or complaints.append(r.url))
+        page.on("pageerror", lambda e: complaints.append(str(e)))
+        page.on("dialog", lambda d: complaints.append(d.message))
+        page.on("console", lambda m: m.type in ("error", "warning") and complaints.append(m.text))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [one for one in complaints if "422" not in one and "413" not in one] == []
+
+
+def origin(address: str) -> str:
+    return "/".join(address.split("/")[:3]) + "/"
+
+
+def names(page: Page) -> list[str]:
+    return page.locator(".tile .name").all_inner_texts()
+
+
+def shows(page: Page, expected: list[str]) -> None:
+    """The list shows these photographs, in a moment."""
+    page.wait_for_function(
+        "expected => [...document.querySelectorAll('.tile .name')].map(e => e.textContent).join('\\n') === expected",
+        arg="\n".join(expected),
+    )
+
+
+@pytest.fixture(scope="module")
+def truth() -> dict[str, tuple[maskprism.Prediction, Any]]:
+    """What Python says of every scene: prediction and comparison with the labels."""
+    model = maskprism.load()
+    found = {}
+    for seed in range(SCENES):
+        scene = draw_scene(seed)
+        prediction = model.predict(scene.photograph)
+        found[f"val/scene_{seed:06d}.png"] = (
+            prediction,
+            match(prediction, Truth(scene.classes.tolist(), list(scene.masks))),
+        )
+    return found
+
+
+def test_filters_show_what_python_says(address: str, open_page: Open, truth: dict[str, Any]) -> None:
+    page = open_page(address)
+    shows(page, ["val/broken.png", *truth])
+    assert page.locator("#count").inner_text() == f"{SCENES + 1} photographs"
+    assert page.locator("#progress-text").inner_text() == "1 broken"
+
+    page.get_by_role("button", name="star").click()
+    stars = [name for name, (prediction, _) in truth.items() if 2 in prediction.classes]
+    shows(page, stars)
+    assert "class=2" in page.url
+    assert page.get_by_role("button", name="star").get_attribute("aria-pressed") == "true"
+    assert page.locator("#count").inner_text() == f"{len(stars)} of {SCENES + 1} photographs"
+
+    lowest = page.get_by_role("slider", name="Lowest score")
+    lowest.focus()
+    for _ in range(16):
+        page.keyboard.press("ArrowRight")
+    sure = [n for n, (p, _) in truth.items() if ((p.classes == 2) & (p.scores >= 0.8)).any()]
+    shows(page, sure)
+    assert "score=0.8-1" in page.url
+    page.reload()
+    shows(page, sure)  # the address holds the filter
+    page.get_by_role("button", name="Clear filters").click()
+    shows(page, ["val/broken.png", *truth])
+    assert page.url == address
+
+    page.get_by_role("slider", name="Highest IoU").focus()
+    for _ in range(6):
+        page.keyboard.press("ArrowLeft")
+    page.locator("select[name=sort]").select_option("iou")
+    worst = {name: min(found.ious) for name, (_, found) in truth.items() if min(found.ious) <= 0.7}
+    shows(page, sorted(worst, key=lambda name: (worst[name], name)))
+    page.get_by_role("button", name="Clear filters").click()
+    page.locator("select[name=show]").select_option("missed")
+    shows(page, [name for name, (_, found) in truth.items() if found.missed])
+    page.get_by_role("searchbox").fill("nothing like that")
+    shows(page, [])
+    assert page.get_by_text("No photograph fits the filter.").is_visible()
+
+
+def test_the_way_to_a_photograph_and_back(address: str, open_page: Open, truth: dict[str, Any]) -> None:
+    page = open_page(f"{address}?class=2", viewport={"width": 700, "height": 500})
+    stars = [name for name, (prediction, _) in truth.items() if 2 in prediction.classes]
+    shows(page, stars)
+    tile = page.locator(".tile").nth(2)
+    tile.scroll_into_view_if_needed()
+    scrolled = page.evaluate("scrollY")
+    tile.click()
+    prediction, _ = truth[stars[2]]
+    page.locator(".maskprism").get_by_text(f"{len(prediction)} instances").wait_for()
+    first = int(np.flatnonzero(prediction.classes == 2)[0])
+    page.locator(".maskprism").get_by_text(f"instance {first},").wait_for()  # the one that the filter asks for
+    assert page.locator("#gallery").is_hidden()
+    assert page.locator("#photograph .place").inner_text() == f"3 of {len(stars)}"
+    page.get_by_role("button", name="Next photograph").click()
+    page.locator(".maskprism").get_by_text(f"{len(truth[stars[3]][0])} instances").wait_for()
+    assert page.locator("#photograph .place").inner_text() == f"4 of {len(stars)}"
+    page.go_back()
+    page.locator("#gallery").wait_for()
+    assert page.url == f"{address}?class=2"
+    shows(page, stars)
+    assert page.evaluate("scrollY") >= scrolled - 1
+    assert page.evaluate("document.activeElement.querySelector('.name').textContent") == stars[3]
+    page.go_forward()
+    page.locator(".maskprism").get_by_text(f"{len(truth[stars[3]][0])} instances").wait_for()
+    page.reload()  # a link to a photograph is a link to a photograph
+    page.locator(".maskprism").get_by_text(f"{len(truth[stars[3]][0])} instances").wait_for()
+    page.get_by_role("link", name="Gallery").click()
+    shows(page, stars)
+
+
+def test_with_the_keyboard_alone(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    page.locator(".tile").nth(SCENES).wait_for()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the photographs"
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('.tile')"):
+            break
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("End")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert "scene_000000" in page.evaluate("document.activeElement.getAttribute('aria-label')")
+    page.keyboard.press("Enter")
+    page.locator(".maskprism").get_by_text("instances").first.wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "← Gallery"
+    page.keyboard.press("Enter")
+    page.locator("#gallery").wait_for()
+    assert "scene_000000" in page.evaluate("document.activeElement.getAttribute('aria-label')")
+
+
+def test_a_broken_photograph_says_why(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    tile = page.locator(".tile", has_text="broken.png")
+    tile.get_by_text("not an image that OpenCV can decode (8 bytes)").wait_for()
+    tile.click()
+    page.get_by_role("alert").get_by_text("val/broken.png: not an image that OpenCV can decode").wait_for()
+    page.go_back()
+    page.locator("#gallery").wait_for()
+
+
+def test_uploads_by_button_and_by_dropping(address: str, open_page: Open, tmp_path: Path) -> None:
+    scene = draw_scene(77, (200, 300))
+    data = cv2.imencode(".png", scene.photograph)[1].tobytes()
+    (tmp_path / "mine ü.png").write_bytes(data)
+    count = len(maskprism.load().predict(scene.photograph))
+    page = open_page(address)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload").click()
+    chooser.value.set_files(tmp_path / "mine ü.png")
+    page.locator(".maskprism").get_by_text(f"{count} instances").wait_for()
+    page.go_back()
+    page.locator(".tile", has_text="uploaded").get_by_text("mine ü.png").wait_for()
+    drop(page, data, "dropped.png")
+    page.locator(".maskprism").get_by_text("dropped.png").wait_for()
+    page.go_back()
+    page.locator("#gallery").wait_for()
+    drop(page, b"no image at all", "bad.png")
+    page.locator("#toast.failed").get_by_text("bad.png: not an image").wait_for()
+    page.evaluate("limit => { window.huge = new File([new Uint8Array(33 * 2 ** 20)], 'huge.png'); }")
+    drop(page, None, "huge.png")
+    page.locator("#toast.failed").get_by_text("huge.png has 33.0 MB; the limit is 32 MB.").wait_for()
+
+
+def drop(page: Page, data: bytes | None, name: str) -> None:
+    page.evaluate(
+        """([data, name]) => {
+          const file = data ? new File([Uint8Array.from(data)], name) : window.huge;
+          const dataTransfer = new DataTransfer();
+          dataTransfer.items.add(file);
+          for (const type of ["dragenter", "dragover", "drop"]) {
+            document.body.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+          }
+        }""",
+        [None if data is None else list(data), name],
+    )
+
+
+def test_names_of_files_and_classes_are_text(browser: Browser, open_page: Open, tmp_path: Path) -> None:
+    names_of = {0: HOSTILE, 1: "</script><script>alert(2)</script>", 2: "fish & \"chips\" 'n' `tick`"}
+    model = Tiny(metadata=ultralytics_metadata(names_of)).save(tmp_path / "model.onnx")
+    (tmp_path / "photos").mkdir()
+    picture = cv2.imencode(".png", cv2.resize(draw_scene(0).photograph, (96, 72)))[1].tobytes()
+    hostile = [
+        f"{HOSTILE}.png",
+        "javascript:alert(3).png",
+        "a%2e%2e?b=1#c&d.png",
+        '" onclick="alert(4)".png',
+        "ü ✓.png",
+    ]
+    for name in hostile:
+        (tmp_path / "photos" / name).write_bytes(picture)
+    (tmp_path / "photos" / "<b>broken<b>.png").write_bytes(b"")
+    process, address = start(tmp_path / "photos", "--model", model)
+    try:
+        page = open_page(address)
+        page.locator(".chip", has_text="<img").wait_for()
+        assert sorted(names(page)) == sorted([*hostile, "<b>broken<b>.png"])
+        assert sorted(page.locator(".chip .chip-name").all_inner_texts()) == sorted(names_of.values())
+        for name in hostile:
+            page.locator(".tile").filter(has_text=name).first.click()
+            page.locator(".maskprism").get_by_text("3 instances").wait_for()
+            page.locator("#photograph").get_by_text(name).first.wait_for()
+            page.go_back()
+            page.locator("#gallery").wait_for()
+        assert page.locator("img[src=x], b").count() == 0
+        assert page.locator("script").count() == 1
+    finally:
+        stop(process)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1600])
+def test_it_fits_and_nothing_jumps(address: str, open_page: Open, width: int, scheme: str) -> None:
+    page = open_page(address, script=SHIFTS, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.locator(".tile img.loaded").nth(2).wait_for()
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("window.moved") < 0.02
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background))) > 3 * 128) == (scheme == "light")
+    page.get_by_role("button", name="Switch to").click()
+    switched = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert switched != background
+    page.locator(".tile").nth(1).click()
+    page.locator(".maskprism").get_by_text("instances").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("getComputedStyle(document.querySelector('.maskprism')).backgroundColor") == switched
+
+
+def test_more_photographs_than_fit_on_a_page(browser: Browser, open_page: Open, tmp_path: Path) -> None:
+    """They come while scrolling, and the list fills in while the network is at work."""
+    model = Tiny(metadata=ultralytics_metadata()).save(tmp_path / "model.onnx")
+    (tmp_path / "photos").mkdir()
+    for number in range(150):
+        picture = np.full((48, 64, 3), 80 + number, dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / "photos" / f"{number:03d}.png"), picture)
+    process, address = start(tmp_path / "photos", "--model", model)
+    try:
+        page = open_page(address)
+        page.locator(".tile").nth(59).wait_for()
+        page.locator("#count").get_by_text("150 photographs").wait_for()
+        while page.locator(".tile").count() < 150:
+            page.mouse.wheel(0, 4000)
+            page.wait_for_timeout(50)
+        assert names(page) == [f"{number:03d}.png" for number in range(150)]
+        page.wait_for_function("document.querySelectorAll('.tile:not([data-state=ok])').length === 0")
+        page.locator("#progress.done").wait_for(state="attached")
+        (tmp_path / "photos" / "added later.png").write_bytes((tmp_path / "photos" / "007.png").read_bytes())
+        page.wait_for_timeout(2100)  # the folder is listed anew every two seconds at most
+        page.reload()
+        page.locator("#count").get_by_text("151 photographs").wait_for()
+    finally:
+        stop(process)

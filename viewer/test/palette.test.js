@@ -1,0 +1,35 @@
+// Colours are those of Python, and zero is in their middle.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { abgr, limitOf, lookupTable, paint, rgb } from "../src/palette.js";
+import { bytes, palette } from "./cases.js";
+
+for (const name of /** @type {const} */ (["contribution", "prototype"])) {
+  test(`the map "${name}" is that of Python`, () => {
+    const expected = bytes(palette[name]);
+    lookupTable(name).forEach((colour, i) => {
+      for (let c = 0; c < 3; c++) assert.ok(Math.abs(((colour >>> (8 * c)) & 255) - expected[3 * i + c]) <= 1, `${i}`);
+      assert.equal(colour >>> 24, 255);
+    });
+  });
+}
+
+test("values are painted between the two ends, zero in the middle", () => {
+  const out = new Uint32Array(5);
+  paint([-9, -2, 0, 2, 9], 2, "contribution", out);
+  const table = lookupTable("contribution");
+  assert.deepEqual([...out], [table[0], table[0], table[128], table[255], table[255]]);
+});
+
+test("a colour is kept as ImageData has it", () => {
+  assert.deepEqual([...new Uint8Array(Uint32Array.of(abgr(rgb("0a14ff"), 7)).buffer)], [0x0a, 0x14, 0xff, 7]);
+});
+
+test("the limit leaves outliers out, and is never zero", () => {
+  const values = new Float32Array(1000).fill(0.5);
+  values[3] = -100;
+  assert.equal(limitOf(values), 0.5);
+  assert.equal(limitOf(new Float32Array(4)), 1);
+});

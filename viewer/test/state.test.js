@@ -1,0 +1,114 @@
+// Edits, their history, and the text that restores them.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { shortest, State } from "../src/state.js";
+
+const rows = [
+  [0.5, -1.25, 0.1],
+  [2, 0, -3],
+];
+const f32 = (/** @type {number[]} */ values) => [...Float32Array.from(values)];
+
+test("a drag is one step of the history", () => {
+  const state = new State(rows);
+  for (const value of [0.4, 0.3, -0.2]) state.move(0, value);
+  state.commit();
+  assert.deepEqual([...state.coefficients()], f32([-0.2, -1.25, 0.1]));
+  state.undo();
+  assert.deepEqual([...state.coefficients()], f32(rows[0]));
+  assert.equal(state.edits.size, 0);
+  state.redo();
+  assert.deepEqual([...state.coefficients()], f32([-0.2, -1.25, 0.1]));
+});
+
+test("differences of a drag add up, and are told one by one", () => {
+  const state = new State(rows);
+  let sum = rows[0][0];
+  state.listen((change) => change.kind === "coefficient" && (sum += change.delta));
+  for (const value of [0.4, 1.75, -0.2]) state.move(0, value);
+  assert.ok(Math.abs(sum - state.coefficients()[0]) < 1e-6);
+});
+
+test("a change that changes nothing is no step", () => {
+  const state = new State(rows);
+  state.set(1, -1.25);
+  state.setAll(rows[0]);
+  assert.equal(state.done.length, 0);
+});
+
+test("keys in quick succession are undone together, other coefficients apart", () => {
+  const state = new State(rows);
+  state.set(0, 0.6, "k0");
+  state.set(0, 0.7, "k0");
+  state.set(1, 0, "k1");
+  assert.equal(state.done.length, 2);
+  state.undo();
+  state.undo();
+  assert.deepEqual([...state.coefficients()], f32(rows[0]));
+});
+
+test("an edit after undoing forgets what was undone", () => {
+  const state = new State(rows);
+  state.set(0, 1);
+  state.undo();
+  state.set(0, 2);
+  state.redo();
+  assert.equal(state.coefficients()[0], 2);
+});
+
+test("undo goes back to the instance that was edited", () => {
+  const state = new State(rows);
+  state.set(0, 1);
+  state.select(1);
+  state.only([2]);
+  assert.deepEqual([...state.coefficients()], [0, 0, -3]);
+  state.undo();
+  state.undo();
+  assert.equal(state.selected, 0);
+  assert.equal(state.edits.size, 0);
+});
+
+test("saved text restores everything, to the last bit", () => {
+  const state = new State(rows);
+  state.set(0, 1 / 3);
+  state.select(1);
+  state.set(2, 0);
+  state.look({ view: "logits", crop: false });
+  state.point({ x: 12, y: 7 });
+  const again = new State(rows);
+  again.restore(new URLSearchParams(state.save().toString()));
+  for (const i of [0, 1]) assert.deepEqual([...again.coefficients(i)], [...state.coefficients(i)]);
+  assert.deepEqual([again.selected, again.view, again.crop, again.pixel], [1, "logits", false, { x: 12, y: 7 }]);
+  assert.equal(new State(rows).save().toString(), "");
+});
+
+test("saved text that does not fit is left out", () => {
+  const state = new State(rows);
+  state.restore(new URLSearchParams("i=9&e0=7:1,1:x,0:2&e5=0:1&view=<b>&pixel=1,b&__proto__=1"));
+  assert.deepEqual([...state.coefficients(0)], f32([2, -1.25, 0.1]));
+  assert.deepEqual([state.selected, state.view, state.pixel, state.edits.size], [0, "mask", null, 1]);
+});
+
+test("edits from elsewhere are checked", () => {
+  const state = new State(rows);
+  state.replace({ 0: [1, 2, 3], 1: [1, 2], 7: [1, 2, 3] });
+  assert.deepEqual([...state.edits.keys()], [0]);
+  state.replace({ 0: [NaN, 2, 3] });
+  assert.equal(state.edits.size, 0);
+});
+
+test("without instances nothing breaks", () => {
+  const state = new State([]);
+  state.set(0, 1);
+  state.setAll([]);
+  state.select(0);
+  state.undo();
+  assert.equal(state.selected, -1);
+});
+
+test("the shortest text is the same number", () => {
+  for (const value of [0.1, 1 / 3, -1e-7, 123456.7, 0, 3]) assert.equal(Math.fround(Number(shortest(Math.fround(value)))), Math.fround(value));
+  assert.equal(shortest(Math.fround(0.1)), "0.1");
+});
