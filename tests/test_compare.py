@@ -343,7 +343,7 @@ def test_damaged_coefficients_and_boxes_are_named(photographs: list[np.ndarray])
 def test_scores_classes_and_instances_that_change_are_counted(photographs: list[np.ndarray]) -> None:
     found = changed(photographs, scores=[0.8, 0.6])
     np.testing.assert_allclose(found.score_drifts, [-0.1, 0] * 3, atol=1e-6)
-    assert found.violations(Tolerance()) == ["scores differ by 0.0500 on average; expected at most 0.01"]
+    assert found.violations(Tolerance()) == ["scores differ by 0.0500 on average (expected at most 0.01)"]
     found = changed(photographs, scores=[0.9, 0.1])
     assert (found.count("matched"), found.count("only in A"), found.count("only in B")) == (3, 3, 0)
     assert found.unmatched_share == pytest.approx(1 / 3)

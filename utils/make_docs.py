@@ -44,6 +44,28 @@ def write_images(folder: Path) -> None:
         picture.save(folder / f"{name}.webp", quality=90, method=6)
 
 
+def write_attribution_images(folder: Path) -> None:
+    """What docs/attribution.md reads: a ring that another object hides in part."""
+    from maskprism.analysis.regions import pixel_query, truth_blame
+    from maskprism.views import attribution
+    from maskprism.views.roles import roles_sheet
+
+    scene = draw_scene(SCENE)
+    prediction = replace(load().predict(scene.photograph), source=f"scene {SCENE}")
+    ring = next(one for one in prediction if one.name == "ring")
+    truth = max(scene.masks, key=lambda mask: int((mask & ring.mask("image")).sum()))
+    picture = Image.fromarray(raster.draw(roles_sheet(scene.photograph, ring)))
+    picture.thumbnail((1300, 1400))
+    picture.save(folder / "roles.webp", quality=85, method=6)
+    figures = {
+        "pixel": attribution.waterfall(ring, pixel_query(ring, 109, 46), image=scene.photograph),
+        "blame": attribution.blame(scene.photograph, ring, truth_blame(ring, truth)),
+        "attribution": attribution.attribution(ring),
+    }
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.webp", dpi=110, pil_kwargs={"quality": 88, "method": 6})
+
+
 def write_comparison_images(folder: Path) -> None:
     """The bundled network against a careless int8 version of itself, as docs/quantisation.md makes it."""
     import tempfile

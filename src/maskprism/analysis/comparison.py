@@ -187,14 +187,14 @@ class Comparison:
         drift = float(np.abs(self.score_drifts).mean())
         found = []
         if self.mean_iou < tolerance.min_iou:
-            found.append(f"mean mask IoU is {self.mean_iou:.4f}; expected at least {tolerance.min_iou:g}")
+            found.append(f"mean mask IoU is {self.mean_iou:.4f} (expected at least {tolerance.min_iou:g})")
         if self.unmatched_share > tolerance.max_unmatched:
             found.append(
-                f"{self.unmatched_share:.4f} of the instances have no partner; expected at most "
-                f"{tolerance.max_unmatched:g}"
+                f"{self.unmatched_share:.4f} of the instances have no partner (expected at most "
+                f"{tolerance.max_unmatched:g})"
             )
         if drift > tolerance.max_score_drift:
-            found.append(f"scores differ by {drift:.4f} on average; expected at most {tolerance.max_score_drift:g}")
+            found.append(f"scores differ by {drift:.4f} on average (expected at most {tolerance.max_score_drift:g})")
         return found
 
     def summary(self, tolerance: Tolerance | None = None) -> str:

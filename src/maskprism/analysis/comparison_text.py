@@ -86,16 +86,16 @@ def _masks(comparison: Comparison) -> str:
     ious = comparison.ious
     if ious.min() == 1:
         return "All masks are equal to the last pixel."
-    equal = f", {percent(float(np.mean(ious == 1)))} of them equal to the last pixel" if (ious == 1).any() else ""
+    equal = int(np.count_nonzero(ious == 1))
     return (
         f"Masks differ by {percent(1 - comparison.mean_iou)} on average (IoU: mean {ious.mean():.4f}, median "
-        f"{np.median(ious):.4f}, worst {ious.min():.4f}){equal}."
+        f"{np.median(ious):.4f}, worst {ious.min():.4f}); {equal} of {len(ious)} are equal to the last pixel."
     )
 
 
 def _parts(comparison: Comparison) -> str:
     total = 1 - comparison.mean_iou
-    if total <= 0:
+    if total < _ROUNDING:
         return ""
     shares = comparison.shares
     order = sorted(PARTS, key=lambda part: -shares[part])

@@ -85,8 +85,11 @@ def compare(
     worst
         How many of the pairs of masks that differ most are drawn.
     """
+    from rich.console import Console
+
     from maskprism.analysis.compare import compare as run
     from maskprism.analysis.comparison import Tolerance
+    from maskprism.analysis.comparison_text import sentences
 
     tolerance = Tolerance(min_iou, max_unmatched, max_score_drift)
     network_a = load_model(a, reading, detections)
@@ -99,7 +102,12 @@ def compare(
         found = run(network_a, network_b, images, worst=worst, on_progress=show)
         for reason in found.failed.values():
             progress.console.print(f"failed: {reason}", markup=False, highlight=False, soft_wrap=True)
-    print(found.summary(tolerance))
+    *findings, verdict = sentences(found, tolerance)
+    violated = found.violations(tolerance)
+    console = Console(highlight=False, soft_wrap=True)
+    for sentence in findings:
+        console.print(sentence, markup=False)
+    console.print(verdict, markup=False, style="bold red" if violated else "bold green")
     if out is not None:
         from maskprism.views.comparison import write_comparison
 
@@ -107,4 +115,4 @@ def compare(
         width = max(len(str(path)) for path in files)
         for path, what in files.items():
             print(f"  {path!s:<{width}}  {what}")
-    return OUT_OF_TOLERANCE if found.violations(tolerance) else 0
+    return OUT_OF_TOLERANCE if violated else 0
