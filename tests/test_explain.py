@@ -15,6 +15,7 @@ import pytest
 
 import maskprism
 from maskprism import Prediction
+from maskprism.analysis.attribution import Attribution
 from maskprism.analysis.regions import pixel_query, region_blame, truth_blame
 from maskprism.analysis.roles import ROLES, roles
 from maskprism.analysis.sufficiency import knock_out
@@ -63,7 +64,7 @@ def test_roles_of_empty_masks_and_boxes_elsewhere_are_drawn(case: Case) -> None:
     nothing = replace(case.prediction[[0]], coefficients=np.zeros((1, 32), dtype=np.float32))
     for prediction in (empty, away, nothing):
         raster.draw(roles_sheet(case.photograph, prediction[0]))
-        attribution.attribution(prediction[0], attribution.Attribution.of(prediction[0], permutations=4))
+        attribution.attribution(prediction[0], Attribution.of(prediction[0], permutations=4))
         shown = tables.roles_table(prediction[0], roles(prediction[0]), knock_out(prediction[0]))
         assert all("nan" not in cell for row in shown.rows for cell in row)
 
@@ -114,11 +115,11 @@ def test_text_tables_say_what_the_numbers_say(case: Case) -> None:
     assert "scene ü.png" in shown.title
     rows = tables.role_rows(found, without)
     assert rows[0]["iou_without"] == without[int(rows[0]["prototype"])]
-    owed = attribution.Attribution.of(instance, permutations=8)
+    owed = Attribution.of(instance, permutations=8)
     table = tables.attribution_table(instance, owed)
     assert sum(row[-1] == "yes" for row in table.rows) == owed.paths["elimination"].smallest
     assert [row["prototype"] for row in tables.attribution_rows(owed)] == owed.shapley.order().tolist()
-    against = attribution.Attribution.of(instance, permutations=4, target=np.zeros(case.prediction.image_size, bool))
+    against = Attribution.of(instance, permutations=4, target=np.zeros(case.prediction.image_size, bool))
     assert "no set reaches" in tables.attribution_table(instance, against).note
     assert "ground truth" in attribution.attribution(instance, against).get_suptitle()
 

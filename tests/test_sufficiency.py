@@ -176,7 +176,7 @@ def test_areas():
 
 def test_mistakes_are_told():
     instance = drawn(square(), square(), weights=[1, 1])[0]
-    with pytest.raises(InputError, match="order is 'size'; expected one of 'effect', 'greedy', 'elimination'"):
+    with pytest.raises(InputError, match="order is 'size'; expected one of 'elimination', 'greedy', 'effect'"):
         sufficiency(instance, "size")
     with pytest.raises(InputError, match="the order has 1 of 2 prototypes"):
         sufficiency(instance, [1])

@@ -62,7 +62,6 @@ class Coalitions:
         self.total: Float32[np.ndarray, " P"] = self.terms.sum(axis=0)
         self.full = self._overlap(self.window.mask.reshape(-1))
         self.none = self._overlap(np.zeros(self._target.shape, dtype=bool))
-        self._shared = np.empty(self._target.shape, dtype=bool)
 
     def __len__(self) -> int:
         return len(self.terms)

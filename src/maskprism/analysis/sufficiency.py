@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from maskprism.prediction import Instance
 
 Path = Literal["effect", "greedy", "elimination"]
-PATHS: tuple[Path, ...] = ("effect", "greedy", "elimination")
+PATHS: tuple[Path, ...] = ("elimination", "greedy", "effect")
 
 
 def knock_out(

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 
-from maskprism.analysis.coalitions import Coalitions
-from maskprism.analysis.sensitivity import Sensitivity, sensitivity
-from maskprism.analysis.shapley import ShapleyValues, shapley
-from maskprism.analysis.sufficiency import Faithfulness, Path, Sufficiency, faithfulness, knock_out, sufficiency
+from maskprism.analysis.attribution import Attribution
 from maskprism.images import read_image
 from maskprism.views.figures import share
 from maskprism.views.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, colour_of
@@ -21,12 +17,12 @@ from maskprism.views.sheets import instance_title, signed
 from maskprism.views.tables import most_unusual
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float64
+    from jaxtyping import Bool
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from maskprism.analysis.regions import Blame, PixelQuery
-    from maskprism.geometry import Size
+    from maskprism.analysis.sufficiency import Path
     from maskprism.images import ImageLike
     from maskprism.prediction import Instance
 
@@ -41,41 +37,6 @@ _PATH_WORDS: dict[Path, str] = {
     "greedy": "greedy from none: add what helps most",
     "effect": "in order of effect",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Attribution:
-    """All that says which prototypes the mask of one instance needs, computed once for tables and figures."""
-
-    knock_out: Float64[np.ndarray, " K"]
-    paths: Mapping[Path, Sufficiency]
-    faithfulness: Faithfulness
-    shapley: ShapleyValues
-    sensitivity: Sensitivity
-    against: str
-    """What the scores are against: "the full mask" or "the ground truth"."""
-
-    @classmethod
-    def of(
-        cls,
-        instance: Instance,
-        *,
-        target: Bool[np.ndarray, "H W"] | None = None,
-        permutations: int = 256,
-        seed: int = 0,
-        size: Size | None = None,
-    ) -> Attribution:
-        """Computed against the full mask, or a target such as ground truth."""
-        game = Coalitions(instance, target=target, size=size)
-        paths: tuple[Path, ...] = ("elimination", "greedy", "effect")
-        return cls(
-            knock_out=knock_out(instance, coalitions=game),
-            paths={by: sufficiency(instance, by, coalitions=game) for by in paths},
-            faithfulness=faithfulness(instance, seed=seed, coalitions=game),
-            shapley=shapley(instance, permutations=permutations, seed=seed, coalitions=game),
-            sensitivity=sensitivity(instance, target=target, window=game.window),
-            against="the full mask" if target is None else "the ground truth",
-        )
 
 
 def waterfall(instance: Instance, query: PixelQuery, *, image: ImageLike | None = None, named: int = 12) -> Figure:

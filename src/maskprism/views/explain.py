@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from maskprism.analysis.attribution import Attribution
 from maskprism.analysis.coalitions import Coalitions
 from maskprism.analysis.regions import pixel_query, region_blame, truth_blame
 from maskprism.analysis.roles import roles
@@ -195,7 +196,7 @@ def _answer(
             figure = attribution.blame(photograph, instance, blames)
             add(name, figure, [tables.blame_table(instance, one) for one in blames], rows)
     if questions.attribution:
-        owed = attribution.Attribution.of(
+        owed = Attribution.of(
             instance,
             target=questions.truth,
             permutations=questions.permutations,

@@ -18,10 +18,10 @@ from maskprism.views.sheets import instance_title, signed
 if TYPE_CHECKING:
     from jaxtyping import Float64
 
+    from maskprism.analysis.attribution import Attribution
     from maskprism.analysis.regions import Blame, PixelQuery
     from maskprism.analysis.roles import RoleOrder, Roles
     from maskprism.prediction import Instance
-    from maskprism.views.attribution import Attribution
 
     Rows = Sequence[Mapping[str, int | float | str]]
 

@@ -1,0 +1,55 @@
+"""All that says which prototypes the mask of one instance needs, computed together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from maskprism.analysis.coalitions import Coalitions
+from maskprism.analysis.sensitivity import Sensitivity, sensitivity
+from maskprism.analysis.shapley import ShapleyValues, shapley
+from maskprism.analysis.sufficiency import PATHS, Faithfulness, Path, Sufficiency, faithfulness, knock_out, sufficiency
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Bool, Float64
+
+    from maskprism.geometry import Size
+    from maskprism.prediction import Instance
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Knock-outs, sufficient sets, insertion and deletion, Shapley values and sensitivities of one instance.
+
+    against: what the scores are against, "the full mask" or "the ground truth".
+    """
+
+    knock_out: Float64[np.ndarray, " K"]
+    paths: Mapping[Path, Sufficiency]
+    faithfulness: Faithfulness
+    shapley: ShapleyValues
+    sensitivity: Sensitivity
+    against: str
+
+    @classmethod
+    def of(
+        cls,
+        instance: Instance,
+        *,
+        target: Bool[np.ndarray, "H W"] | None = None,
+        permutations: int = 256,
+        seed: int = 0,
+        size: Size | None = None,
+    ) -> Attribution:
+        """Computed against the full mask, or a target such as ground truth."""
+        game = Coalitions(instance, target=target, size=size)
+        return cls(
+            knock_out=knock_out(instance, coalitions=game),
+            paths={by: sufficiency(instance, by, coalitions=game) for by in PATHS},
+            faithfulness=faithfulness(instance, seed=seed, coalitions=game),
+            shapley=shapley(instance, permutations=permutations, seed=seed, coalitions=game),
+            sensitivity=sensitivity(instance, target=target, window=game.window),
+            against="the full mask" if target is None else "the ground truth",
+        )
