@@ -40,6 +40,7 @@ bench: setup $(ULTRA)/done
 	$(ULTRA)/bin/python benchmarks/extract_throughput.py --bf16 \
 		--model $(REAL)/models/yolov8n-seg.onnx --images $(REAL)/datasets/coco128-seg/images
 	$(ULTRA)/bin/python benchmarks/runtime_disagreement.py
+	$(ULTRA)/bin/python benchmarks/compare.py
 
 docs: setup
 	$(BIN)/python utils/make_docs.py

@@ -298,6 +298,7 @@ def test_a_network_is_what_it_is(photographs: list[np.ndarray]) -> None:
     assert found.forced is None
     assert found.same_canvas
     assert found.worst == ()
+    assert found.guilty is None
     assert found.letterbox_share is None
     assert found.violations(Tolerance()) == []
     assert "All masks are equal to the last pixel." in found.summary(Tolerance())
@@ -542,6 +543,7 @@ def test_networks_that_see_nothing_still_give_files(photographs: list[np.ndarray
     a.scores = b.scores = [0.1, 0.1]
     found = compare(a.model(), b.model(), photographs)
     assert len(found.instances) == 0
+    assert found.guilty is None
     files = views.write_comparison(found, tmp_path, Tolerance())
     assert "NaN" not in (tmp_path / "comparison.json").read_text(encoding="utf-8")
     assert tmp_path / "worst.png" not in files

@@ -144,9 +144,11 @@ class Comparison:
         return {part: _mean(self.matched[f"path_{part}"]) for part in PARTS}
 
     @property
-    def guilty(self) -> Part:
-        """The part that causes most of the difference of masks."""
-        return max(PARTS, key=lambda part: self.shares[part])
+    def guilty(self) -> Part | None:
+        """The part that causes most of the difference of masks; None if there is no pair, or no difference."""
+        shares = self.shares
+        worst: Part = max(PARTS, key=lambda part: shares[part])
+        return worst if self.mean_iou < 1 else None
 
     @property
     def on_both(self) -> pa.Table:
@@ -205,7 +207,8 @@ class Comparison:
 
     def as_dict(self, tolerance: Tolerance | None = None) -> dict[str, Any]:
         """Everything but the rows, for JSON; with the verdict if a tolerance is given."""
-        similarity, drift = self.similarity, self.drift
+        statuses: tuple[Status, ...] = ("matched", "class changed", "only in A", "only in B")
+        ious, drifts = self.ious, np.abs(self.score_drifts)
         found: dict[str, Any] = {
             "a": _spec(self.a),
             "b": _spec(self.b),
@@ -213,43 +216,22 @@ class Comparison:
             "failed": dict(self.failed),
             "same_canvas": self.same_canvas,
             "forced": self.forced,
-            "instances": {
-                status: self.count(status) for status in ("matched", "class changed", "only in A", "only in B")
-            },
+            "instances": {status: self.count(status) for status in statuses},
             "unmatched_share": self.unmatched_share,
-            "score_drift": {"mean": _mean_size(self.score_drifts), "largest": _largest(self.score_drifts)},
-            "mask_iou": {
-                "mean": self.mean_iou,
-                "median": float(np.median(self.ious)) if len(self.ious) else float("nan"),
-                "worst": float(self.ious.min()) if len(self.ious) else float("nan"),
-            },
+            "score_drift": {"mean": drifts.mean(), "largest": drifts.max()} if len(drifts) else None,
+            "mask_iou": {"mean": ious.mean(), "median": np.median(ious), "worst": ious.min()} if len(ious) else None,
             "parts": self.shares,
+            "guilty": self.guilty,
             "path": self.path,
-            "own_canvas": None
-            if self.forced is None
-            else {
+            "own_canvas": {
                 "mask_iou": self.own_iou,
                 "letterbox_share": self.letterbox_share,
                 "unmatched": self.own_unmatched,
-            },
-            "prototypes": {
-                "shared_basis": similarity.shared,
-                "cka": similarity.cka,
-                "principal_angles_deg": similarity.angles_deg.tolist(),
-                "explained": {"a_by_b": similarity.explained[0], "b_by_a": similarity.explained[1]},
-                "pairs": [
-                    {"a": int(a), "b": int(b), "correlation": float(similarity.correlation[a, b])}
-                    for a, b in similarity.pairs
-                ],
-                "errors": similarity.errors.tolist() if similarity.shared else None,
-            },
-            "drift": None
-            if drift is None
-            else {
-                "flipped_cells": drift.flipped_cells,
-                "worst": drift.worst().tolist(),
-                **{name: list(map(float, column)) for name, column in drift.as_columns().items()},
-            },
+            }
+            if self.forced
+            else None,
+            "prototypes": _prototypes(self.similarity),
+            "drift": _drift(self.drift) if self.drift else None,
         }
         if tolerance is not None:
             violations = self.violations(tolerance)
@@ -266,12 +248,22 @@ def _spec(spec: ModelSpec) -> dict[str, Any]:
     return {**{name: getattr(spec, name) for name in kept}, "rule": spec.rule.name}
 
 
-def _mean_size(values: Float64[np.ndarray, " M"]) -> float:
-    return float(np.abs(values).mean()) if len(values) else float("nan")
+def _prototypes(similarity: PrototypeSimilarity) -> dict[str, Any]:
+    return {
+        "shared_basis": similarity.shared,
+        "cka": similarity.cka,
+        "principal_angles_deg": similarity.angles_deg.tolist(),
+        "explained": {"a_by_b": similarity.explained[0], "b_by_a": similarity.explained[1]},
+        "pairs": [
+            {"a": int(a), "b": int(b), "correlation": float(similarity.correlation[a, b])} for a, b in similarity.pairs
+        ],
+        "errors": similarity.errors.tolist() if similarity.shared else None,
+    }
 
 
-def _largest(values: Float64[np.ndarray, " M"]) -> float:
-    return float(np.abs(values).max()) if len(values) else float("nan")
+def _drift(drift: LogitDrift) -> dict[str, Any]:
+    columns = {name: [float(value) for value in column] for name, column in drift.as_columns().items()}
+    return {"flipped_cells": drift.flipped_cells, "worst": drift.worst().tolist(), **columns}
 
 
 def _finite(value: Any) -> Any:
@@ -280,4 +272,6 @@ def _finite(value: Any) -> Any:
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value
