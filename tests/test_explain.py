@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import maskprism
+import reference_attribution as slow
 from maskprism import Prediction
 from maskprism.analysis.attribution import Attribution
 from maskprism.analysis.regions import pixel_query, region_blame, truth_blame
@@ -141,6 +142,28 @@ def test_questions_are_true_when_something_is_asked() -> None:
     assert Questions(at=(0, 0))
     assert Questions(attribution=True)
     assert Questions(truth=np.zeros((2, 2), dtype=bool))
+
+
+@pytest.mark.parametrize(("network", "rule"), [("yolov8n-seg", None), ("yolov8n-seg", "yolact"), ("yolov5n-seg", None)])
+def test_real_networks(network: str, rule: str | None, real_data: Path) -> None:
+    """Knock-outs are those of edits, and contributions decide pixels, whoever made the network."""
+    prediction = maskprism.load(real_data / "models" / f"{network}.onnx", threads=1).predict(
+        real_data / "images" / "bus.jpg"
+    )
+    instance = (prediction if rule is None else prediction.with_rule(rule))[1]
+    size = "canvas"
+    full, without = instance.mask(size), knock_out(instance, size=size)
+    for k in (0, 3, 31):
+        rest = slow.subset_mask(instance, [other for other in range(32) if other != k], size)
+        assert without[k] == pytest.approx(slow.iou(rest, full), abs=2e-4)  # a tie or two may fall otherwise
+    mask = instance.mask("image")
+    x1, y1, x2, y2 = instance.box
+    places = np.random.default_rng(0).uniform((x1 - 9, y1 - 9), (x2 + 9, y2 + 9), (30, 2)).astype(int)
+    for x, y in places.clip(0, (prediction.image_size[1] - 1, prediction.image_size[0] - 1)):
+        query = pixel_query(instance, int(x), int(y))
+        assert query.in_mask == mask[y, x]
+        assert query.contributions.sum() + query.crop == pytest.approx(query.logit)
+    assert roles(instance).share.sum() == pytest.approx(1, abs=1e-3)
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -179,7 +179,10 @@ def _answer(
 
     def add(name: str, figure: Figure, shown: Sequence[TextTable], rows: tables.Rows) -> None:
         path = _file(folder, instance, f"{name}.png")
-        figure.savefig(path, dpi=130)
+        try:
+            figure.savefig(path, dpi=130)
+        except OSError as error:
+            raise MaskprismError(f"{path}: cannot be written ({error.strerror or error})") from None
         findings.files += [path, tables.write_rows(rows, path.with_suffix(".csv"))]
         findings.tables += shown
 
