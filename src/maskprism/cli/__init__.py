@@ -27,6 +27,7 @@ for command in (
     "prototypes",
     "compare",
     "reduce",
+    "filmstrip",
     "serve",
     "demo",
 ):

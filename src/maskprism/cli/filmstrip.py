@@ -1,0 +1,72 @@
+"""maskprism filmstrip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from maskprism.cli.options import Detections, Reading, load_model, progress_bar
+from maskprism.errors import InputError
+
+
+def filmstrip(
+    checkpoints: list[Path],
+    /,
+    *,
+    out: Path,
+    image: Path | None = None,
+    prototypes: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
+    photograph: int = 0,
+    reading: Reading = Reading(),
+    detections: Detections = Detections(),
+) -> None:
+    """Draw how prototypes change from checkpoint to checkpoint of one network.
+
+    Checkpoints across, prototypes down, all on one colour scale; above them the logits and the mask edge of the most
+    confident instance.
+
+    Parameters
+    ----------
+    checkpoints
+        Model files in order (.pt, .onnx, .tflite, OpenVINO .xml); or one folder that PrototypeCallback wrote during a
+        training.
+    out
+        The picture, a .png file.
+    image
+        The photograph; not needed for a folder of records, which has its own.
+    prototypes
+        Indices of the prototypes to show; those that matter most for the best instance of the last checkpoint unless
+        given.
+    photograph
+        Which photograph of a folder of records, counted from 0.
+    """
+    from maskprism.training import filmstrip as of_records
+    from maskprism.views import raster
+    from maskprism.views.filmstrip import filmstrip_sheet
+
+    if out.suffix.lower() != ".png":
+        raise InputError(f"{out}: expected a file name ending in .png")
+    if image is None:
+        if len(checkpoints) != 1 or not checkpoints[0].is_dir():
+            raise InputError("which photograph? add --image, or name one folder that PrototypeCallback wrote")
+        print(of_records(checkpoints[0], photograph=photograph, prototypes=prototypes, path=out))
+        return
+    frames = {}
+    labels = _labels(checkpoints)
+    with progress_bar("predicting", len(checkpoints)) as (progress, task):
+        for path, label in zip(checkpoints, labels, strict=True):
+            frames[label] = load_model(path, reading, detections).predict(image)
+            progress.update(task, advance=1)
+    title = f"Prototypes from checkpoint to checkpoint: {image.name}"
+    print(raster.save(filmstrip_sheet(frames, prototypes=prototypes, title=title), out))
+
+
+def _labels(paths: list[Path]) -> list[str]:
+    """The names of the files, with as many of their folders as it takes to tell them apart."""
+    for parts in range(1, max(len(path.parts) for path in paths) + 1):
+        labels = ["/".join(path.with_suffix("").parts[-parts:]) for path in paths]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{number}: {path.stem}" for number, path in enumerate(paths)]
