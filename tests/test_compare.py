@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 import maskprism
 import reference_compare as twin
 from maskprism import MaskprismError, Prediction
-from maskprism.analysis.compare import compare, pair_instances, same_canvas
+from maskprism.analysis.compare import compare, same_canvas
 from maskprism.analysis.comparison import INSTANCES, Comparison, Tolerance
 from maskprism.analysis.logit_drift import LogitDrift
 from maskprism.analysis.moments import Moments
+from maskprism.analysis.pairing import pair_instances
 from maskprism.analysis.similarity import PrototypeSimilarity, match_prototypes, on_grid, paired_pixels
 from maskprism.analysis.swap import ORDERS, PARTS, Swap, swap
 from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError

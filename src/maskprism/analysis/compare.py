@@ -20,6 +20,7 @@ import pyarrow as pa
 from maskprism.analysis.comparison import INSTANCES, Case, Comparison
 from maskprism.analysis.logit_drift import LogitDrift
 from maskprism.analysis.moments import Moments
+from maskprism.analysis.pairing import pair_instances
 from maskprism.analysis.similarity import PrototypeSimilarity, paired_pixels
 from maskprism.analysis.swap import loss, swap
 from maskprism.errors import ImageError, InputError, MaskprismError, ModelError
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from maskprism.analysis.similarity import Translation
     from maskprism.images import ImageLike
     from maskprism.prediction import Prediction
-
-PAIR_IOU = 0.5
-"""Boxes of a pair of instances overlap at least this much."""
 
 
 def compare(
@@ -102,26 +100,6 @@ def compare(
         own_unmatched=found.own_unmatched if networks.forced else None,
         worst=found.worst(),
     )
-
-
-def pair_instances(
-    a: Prediction, b: Prediction, *, min_iou: float = PAIR_IOU, classes: bool = True
-) -> Int64[np.ndarray, "M 2"]:
-    """Pairs (instance of A, instance of B), one to one, of boxes that overlap and of one class.
-
-    Greedy: the instances of A, most confident first, each take the free one with the largest box
-    IoU. Without `classes` any class goes with any.
-    """
-    overlap = box_iou(*(one.letterbox.to_image(one.canvas_boxes) for one in (a, b)))  # also those in the padding
-    if classes:
-        overlap = np.where(a.classes[:, None] == _classes_of(b, a)[None], overlap, 0)
-    pairs = []
-    for i in np.argsort(-a.scores, kind="stable"):
-        if overlap.shape[1] and overlap[i].max() >= min_iou:
-            j = int(overlap[i].argmax())
-            overlap[:, j] = -1
-            pairs.append((int(i), j))
-    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
 
 def same_canvas(a: Model, b: Model) -> tuple[Model, Model]:
@@ -311,11 +289,3 @@ class _Round:
         heapq.heappush(self._heap, (-iou, -len(self.rows), case))
         if len(self._heap) > self.keep:
             heapq.heappop(self._heap)
-
-
-def _classes_of(b: Prediction, a: Prediction) -> Int64[np.ndarray, " N"]:
-    """The classes of B as A numbers them: by name, or unchanged if the networks share no name."""
-    ids = {name: class_id for class_id, name in a.names.items()}
-    if not set(ids) & set(b.names.values()):
-        return b.classes
-    return np.array([ids.get(b.name_of(class_id), -1) for class_id in b.classes], dtype=np.int64)

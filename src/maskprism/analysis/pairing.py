@@ -1,0 +1,45 @@
+"""Which instance of one network is which of another, on the same photograph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskprism.geometry import box_iou
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64
+
+    from maskprism.prediction import Prediction
+
+PAIR_IOU = 0.5
+"""Boxes of a pair of instances overlap at least this much."""
+
+
+def pair_instances(
+    a: Prediction, b: Prediction, *, min_iou: float = PAIR_IOU, classes: bool = True
+) -> Int64[np.ndarray, "M 2"]:
+    """Pairs (instance of A, instance of B), one to one, of boxes that overlap and of one class.
+
+    Greedy: the instances of A, most confident first, each take the free one with the largest box
+    IoU. Without `classes` any class goes with any.
+    """
+    overlap = box_iou(*(one.letterbox.to_image(one.canvas_boxes) for one in (a, b)))  # also those in the padding
+    if classes:
+        overlap = np.where(a.classes[:, None] == _classes_of(b, a)[None], overlap, 0)
+    pairs = []
+    for i in np.argsort(-a.scores, kind="stable"):
+        if overlap.shape[1] and overlap[i].max() >= min_iou:
+            j = int(overlap[i].argmax())
+            overlap[:, j] = -1
+            pairs.append((int(i), j))
+    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+
+
+def _classes_of(b: Prediction, a: Prediction) -> Int64[np.ndarray, " N"]:
+    """The classes of B as A numbers them: by name, or unchanged if the networks share no name."""
+    ids = {name: class_id for class_id, name in a.names.items()}
+    if not set(ids) & set(b.names.values()):
+        return b.classes
+    return np.array([ids.get(b.name_of(class_id), -1) for class_id in b.classes], dtype=np.int64)
