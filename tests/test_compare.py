@@ -584,6 +584,15 @@ def test_the_command_judges(files: Path, tmp_path: Path) -> None:
     assert "Within tolerance." in result.stdout
 
 
+def test_results_are_no_input_of_the_next_run(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes((files / "photos" / "0.png").read_bytes())
+    for _ in range(2):
+        result = run(
+            "compare", files / "float.onnx", files / "damaged.onnx", "--images", ".", "--out", "out", cwd=tmp_path
+        )
+        says(result, "1 photograph, both networks", "worst.png", code=3)
+
+
 def test_the_command_reads_b_in_another_way(files: Path) -> None:
     pytest.importorskip("openvino")
     result = run(
@@ -598,6 +607,8 @@ def test_the_command_tells_mistakes(files: Path, tmp_path: Path) -> None:
     says(run("compare", model, tmp_path / "none.onnx", "--images", photos), "there is no such model file")
     says(run("compare", model, model, "--images", tmp_path / "none"), "there is no such file or folder")
     says(run("compare", model, model, "--images", photos, "--min-iou", "7"), "min_iou is 7.0; expected 0 to 1")
+    (tmp_path / "taken").write_text("")
+    says(run("compare", model, model, "--images", photos, "--out", tmp_path / "taken"), "choose another --out")
     (tmp_path / "bad.jpg").write_bytes(b"")
     says(run("compare", model, model, "--images", tmp_path), "not a single photograph", "the file is empty")
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.errors import MaskprismError
 
 OUT_OF_TOLERANCE = 3
 _SECOND = Group("Reading B, where it is read in another way than A", sort_key=12)
@@ -90,8 +91,16 @@ def compare(
     from maskprism.analysis.compare import compare as run
     from maskprism.analysis.comparison import Tolerance
     from maskprism.analysis.comparison_text import sentences
+    from maskprism.sources import open_source
 
     tolerance = Tolerance(min_iou, max_unmatched, max_score_drift)
+    source = open_source(images, without=out)
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise MaskprismError(f"{out}: cannot be written ({reason}); choose another --out") from None
     network_a = load_model(a, reading, detections)
     network_b = load_model(b, second.reading(reading), detections)
     with progress_bar("comparing", None) as (progress, task):
@@ -99,7 +108,7 @@ def compare(
         def show(done: int, total: int | None, failed: int) -> None:
             progress.update(task, completed=done, total=total, failed=failures(failed))
 
-        found = run(network_a, network_b, images, worst=worst, on_progress=show)
+        found = run(network_a, network_b, source, worst=worst, on_progress=show)
         for reason in found.failed.values():
             progress.console.print(f"failed: {reason}", markup=False, highlight=False, soft_wrap=True)
     *findings, verdict = sentences(found, tolerance)
