@@ -331,9 +331,11 @@ def test_more_photographs_than_fit_on_a_page(browser: Browser, open_page: Open, 
         page = open_page(address)
         page.locator(".tile").nth(59).wait_for()
         page.locator("#count").get_by_text("150 photographs").wait_for()
-        while page.locator(".tile").count() < 150:
+        for _ in range(100):
             page.mouse.wheel(0, 4000)
-            page.wait_for_timeout(50)
+            page.wait_for_timeout(100)
+            if page.locator(".tile").count() == 150:
+                break
         assert names(page) == [f"{number:03d}.png" for number in range(150)]
         page.wait_for_function("document.querySelectorAll('.tile:not([data-state=ok])').length === 0")
         page.locator("#progress.done").wait_for(state="attached")

@@ -12,6 +12,7 @@ import { axisTaps, fromCanvas, pixelsBetween, sizeOf } from "./geometry.js";
  *   unpad: import("./geometry.js").Unpad, objectness: boolean, size: Size, threshold: number }} MaskRule
  */
 /** The rows and columns of a frame, each as [first, stop]. @typedef {{ rows: Pair, columns: Pair }} Window */
+/** With the cells of the grid that a crop before resizing keeps. @typedef {Window & { cells: Window | null }} CroppedWindow */
 /** A window of a frame with its values, row by row. @typedef {Window & { values: Float32Array }} Patch */
 /** @typedef {{ cells: number, values: Float32Array }} Prototypes */
 /** Cells of the grid that a pixel is interpolated from. @typedef {{ cell: number, weight: number }[]} Reads */
@@ -71,7 +72,7 @@ export class Frame {
     this.out = new Float32Array(0);
   }
 
-  /** The window that an instance can touch, and for a crop before resizing the cells of the grid that it keeps. @param {ArrayLike<number>} box @param {Crop} crop @returns {Window & { cells: Window | null }} */
+  /** The window that an instance can touch, and for a crop before resizing the cells of the grid that it keeps. @param {ArrayLike<number>} box @param {Crop} crop @returns {CroppedWindow} */
   window(box, crop = this.crop) {
     if (crop === "none") return { rows: [0, this.height], columns: [0, this.width], cells: null };
     const frame = crop === "before" ? "grid" : this.size;
@@ -87,41 +88,44 @@ export class Frame {
 
   /** Values of the grid in the window that a box leaves; squashed first if asked. The values are good until the next decode. @param {Float32Array} grid @param {ArrayLike<number>} box @param {Crop} crop @param {boolean} squash @returns {Patch} */
   decode(grid, box, crop = this.crop, squash = this.rule.squash) {
-    const { rows, columns, cells } = this.window(box, crop);
-    const [gridHeight, gridWidth] = this.letterbox.grid_hw;
-    /** @type {Float32Array} */
-    let source = grid;
-    if (squash || cells) {
-      this.cut = sized(this.cut, grid.length);
-      source = this.cut;
-      const [r0, r1] = cells?.rows ?? [0, gridHeight];
-      const [c0, c1] = cells?.columns ?? [0, gridWidth];
-      if (cells) source.fill(0, 0, grid.length);
-      for (let r = r0; r < r1; r++) {
-        for (let i = r * gridWidth + c0; i < r * gridWidth + c1; i++) source[i] = squash ? sigmoid(grid[i]) : grid[i];
-      }
-    }
-    return { rows, columns, values: this.resample(source, rows, columns) };
+    const window = this.window(box, crop);
+    const width = window.columns[1] - window.columns[0];
+    this.out = sized(this.out, (window.rows[1] - window.rows[0]) * width);
+    this.eachRow(grid, window, squash, (r, line) => this.out.set(line, (r - window.rows[0]) * width));
+    return { rows: window.rows, columns: window.columns, values: this.out.subarray(0, (window.rows[1] - window.rows[0]) * width) };
   }
 
-  /** @param {Float32Array} source @param {Pair} rows @param {Pair} columns */
-  resample(source, rows, columns) {
-    const [height, width] = [rows[1] - rows[0], columns[1] - columns[0]];
-    this.out = sized(this.out, height * width);
-    if (!height || !width) return this.out.subarray(0, 0);
-    const { rowTaps, letterbox } = this;
+  /** Decodes a window row by row, without keeping it. @param {Float32Array} grid @param {CroppedWindow} window @param {boolean} squash @param {(row: number, line: Float32Array) => void} visit */
+  eachRow(grid, { rows, columns, cells }, squash, visit) {
+    const width = columns[1] - columns[0];
+    if (rows[1] <= rows[0] || !width) return;
+    const source = squash || cells ? this.prepared(grid, cells, squash) : grid;
+    const { rowTaps, columnTaps } = this;
+    const gridWidth = this.letterbox.grid_hw[1];
     const top = rowTaps.start[rows[0]];
     const bottom = rowTaps.start[rows[1] - 1] + rowTaps.count;
     this.wide = sized(this.wide, (bottom - top) * width);
     for (let r = top; r < bottom; r++) {
-      const line = source.subarray(r * letterbox.grid_hw[1], (r + 1) * letterbox.grid_hw[1]);
-      across(line, this.columnTaps, columns[0], this.wide.subarray((r - top) * width, (r - top + 1) * width));
+      across(source.subarray(r * gridWidth, (r + 1) * gridWidth), columnTaps, columns[0], this.wide.subarray((r - top) * width, (r - top + 1) * width));
     }
+    const line = new Float32Array(width);
     for (let r = rows[0]; r < rows[1]; r++) {
-      const from = (rowTaps.start[r] - top) * width;
-      down(this.wide, from, rowTaps.weights, r * rowTaps.count, rowTaps.count, this.out.subarray((r - rows[0]) * width, (r - rows[0] + 1) * width));
+      down(this.wide, (rowTaps.start[r] - top) * width, rowTaps.weights, r * rowTaps.count, rowTaps.count, line);
+      visit(r, line);
     }
-    return this.out.subarray(0, height * width);
+  }
+
+  /** The grid squashed, and zero outside of the cells that a crop before resizing keeps. @param {Float32Array} grid @param {Window | null} cells @param {boolean} squash */
+  prepared(grid, cells, squash) {
+    const [height, width] = this.letterbox.grid_hw;
+    const [r0, r1] = cells?.rows ?? [0, height];
+    const [c0, c1] = cells?.columns ?? [0, width];
+    this.cut = sized(this.cut, grid.length);
+    this.cut.fill(0);
+    for (let r = r0; r < r1; r++) {
+      for (let i = r * width + c0; i < r * width + c1; i++) this.cut[i] = squash ? sigmoid(grid[i]) : grid[i];
+    }
+    return this.cut;
   }
 
   /** The cells of the grid that a pixel reads, and their weights; only those of `cells` if given. @param {number} y @param {number} x @param {Window | null} cells @returns {Reads} */
@@ -147,6 +151,10 @@ export class Frame {
 
 /** @param {Float32Array} line @param {Taps} taps @param {number} first @param {Float32Array} out */
 function across(line, { start, weights, count }, first, out) {
+  if (count === 2) {
+    for (let j = 0, i = first; j < out.length; j++, i++) out[j] = weights[2 * i] * line[start[i]] + weights[2 * i + 1] * line[start[i] + 1];
+    return;
+  }
   for (let j = 0; j < out.length; j++) {
     const i = first + j;
     let value = 0;

@@ -31,10 +31,12 @@ export class Stage {
     this.image = this.frame.size === "image" ? this.frame : new Frame(scene.letterbox, rule, "image");
     this.logits = new Float32Array(scene.prototypes.cells);
     this.sideSum = new Float32Array(scene.prototypes.cells);
-    this.inside = new Uint8Array(this.frame.width * this.frame.height);
+    /** Masks with a border of one pixel that is outside, so that every pixel has four neighbours. */
+    this.stride = this.frame.width + 2;
+    this.inside = new Uint8Array(this.stride * (this.frame.height + 2));
     this.original = new Uint8Array(this.inside.length);
     this.originalArea = 0;
-    this.owners = new Int16Array(this.inside.length).fill(-1);
+    this.owners = new Int16Array(this.frame.width * this.frame.height).fill(-1);
     this.limit = 1;
     /** @type {import("./masks.js").Window | null} */
     this.painted = null;
@@ -92,6 +94,7 @@ export class Stage {
     this.draw = oncePerFrame(() => this.repaint());
     /** The pixel under the pointer, which is looked at instead of the chosen one. @type {import("./state.js").Pixel | null} */
     this.hovered = null;
+    this.certain = this.strongest();
     state.listen((change) => this.changed(change));
   }
 
@@ -123,6 +126,7 @@ export class Stage {
     this.truth = selected < 0 ? null : this.scene.truth(selected);
     this.truthIou = null;
     this.fresh = false;
+    this.certain = this.strongest();
     if (selected >= 0) {
       const [x1, y1, x2, y2] = this.scene.instances[selected].box;
       for (const mark of [this.box, this.boxShadow]) {
@@ -160,10 +164,10 @@ export class Stage {
       mix(weights, scene.prototypes, this.logits);
       this.fresh = true;
     }
-    const patch = frame.decode(this.logits, box, this.cropOf());
-    this.measures = this.measure(patch);
+    const window = frame.window(box, this.cropOf());
+    this.measures = this.measure(window);
     if (state.view === "mask") {
-      this.fill(patch);
+      this.fill(window);
     } else {
       const shown = state.view === "logits" ? this.logits : this.sideSum;
       if (state.view !== "logits") side(weights, scene.prototypes, state.view === "positive" ? 1 : -1, this.sideSum);
@@ -172,7 +176,7 @@ export class Stage {
     }
     if (this.prototype.hidden) this.describe(state.view === "mask" ? null : HEAT[state.view], this.limit, "contribution");
     style(this.mask, { opacity: state.view === "mask" ? "1" : String(Math.min(1, 0.3 + state.opacity)) });
-    this.put(patch);
+    this.put(window);
     this.measureTruth();
     this.report({ ...this.measures, truthIou: this.truthIou });
     this.mark();
@@ -189,67 +193,74 @@ export class Stage {
     const patch = frame.decode(this.logits, box, this.cropOf());
     this.original.fill(0);
     this.originalArea = 0;
-    eachInside(patch, scene.rule.threshold, frame.width, (i) => {
-      this.original[i] = 1;
+    eachInside(patch, scene.rule.threshold, (r, c) => {
+      this.original[this.bordered(r, c)] = 1;
       this.originalArea += 1;
     });
     this.limit = limitOf(frame.decode(this.logits, box, frame.crop, false).values);
   }
 
-  /** Which pixels are inside, and how that compares with the original. @param {import("./masks.js").Patch} patch */
-  measure({ rows, columns, values }) {
+  /** Where a pixel lies in a mask with its border. @param {number} r @param {number} c */
+  bordered(r, c) {
+    return (r + 1) * this.stride + c + 1;
+  }
+
+  /** Which pixels are inside, and how that compares with the original. @param {import("./masks.js").CroppedWindow} window */
+  measure(window) {
     const { inside, original, frame } = this;
-    const { threshold } = this.scene.rule;
-    if (this.painted && !equalWindows(this.painted, { rows, columns })) inside.fill(0);
-    const width = columns[1] - columns[0];
+    const { threshold, squash } = this.scene.rule;
+    if (this.painted && !equalWindows(this.painted, window)) inside.fill(0);
     let [area, both] = [0, 0];
-    for (let r = rows[0]; r < rows[1]; r++) {
-      const from = (r - rows[0]) * width;
-      const at = r * frame.width + columns[0];
-      for (let j = 0; j < width; j++) {
-        const is = values[from + j] > threshold ? 1 : 0;
+    frame.eachRow(this.logits, window, squash, (r, line) => {
+      const at = this.bordered(r, window.columns[0]);
+      let [here, shared] = [0, 0]; // counted apart: what a closure shares is slow
+      for (let j = 0; j < line.length; j++) {
+        const is = line[j] > threshold ? 1 : 0;
         inside[at + j] = is;
-        area += is;
-        both += is & original[at + j];
+        here += is;
+        shared += is & original[at + j];
       }
-    }
+      area += here;
+      both += shared;
+    });
     return { area, gained: area - both, lost: this.originalArea - both, iou: iou(both, area, this.originalArea) };
   }
 
   /** The mask in the colour of its instance; pixels that an edit took away stay as a pale shadow. @param {import("./masks.js").Window} window */
   fill({ rows, columns }) {
-    const { inside, original, colours, frame } = this;
+    const { inside, original, colours, frame, stride } = this;
     const colour = rgb(colourOf(this.state.selected));
     const full = abgr(colour, Math.round(this.state.opacity * 255));
     const edge = abgr(colour, 255);
     const lost = abgr([255, 255, 255], 80);
     const lostEdge = abgr([255, 255, 255], 230);
-    const { width } = frame;
+    const width = columns[1] - columns[0];
     for (let r = rows[0]; r < rows[1]; r++) {
-      for (let i = r * width + columns[0], stop = r * width + columns[1]; i < stop; i++) {
-        if (inside[i]) colours[i] = this.isEdge(inside, i, r) ? edge : full;
-        else colours[i] = original[i] ? (this.isEdge(original, i, r) ? lostEdge : lost) : 0;
+      const to = r * frame.width + columns[0];
+      const at = this.bordered(r, columns[0]);
+      for (let j = 0; j < width; j++) {
+        const i = at + j;
+        if (inside[i]) colours[to + j] = inside[i - 1] & inside[i + 1] & inside[i - stride] & inside[i + stride] ? full : edge;
+        else if (original[i]) colours[to + j] = original[i - 1] & original[i + 1] & original[i - stride] & original[i + stride] ? lost : lostEdge;
+        else colours[to + j] = 0;
       }
     }
   }
 
-  /** @param {import("./masks.js").Patch} patch */
+  /** Values as colours, with the edge of the mask as a line. @param {import("./masks.js").Patch} patch */
   heat({ rows, columns, values }) {
-    const { colours, frame, inside } = this;
+    const { colours, frame, inside, stride } = this;
     const width = columns[1] - columns[0];
-    const line = new Uint32Array(width);
     for (let r = rows[0]; r < rows[1]; r++) {
-      const at = r * frame.width + columns[0];
-      paint(values.subarray((r - rows[0]) * width, (r - rows[0] + 1) * width), this.limit, "contribution", line);
-      for (let j = 0; j < width; j++) colours[at + j] = inside[at + j] && this.isEdge(inside, at + j, r) ? INK : line[j];
+      const to = r * frame.width + columns[0];
+      const from = (r - rows[0]) * width;
+      paint(values.subarray(from, from + width), this.limit, "contribution", colours.subarray(to, to + width));
+      const at = this.bordered(r, columns[0]);
+      for (let j = 0; j < width; j++) {
+        const i = at + j;
+        if (inside[i] && !(inside[i - 1] & inside[i + 1] & inside[i - stride] & inside[i + stride])) colours[to + j] = INK;
+      }
     }
-  }
-
-  /** Whether a pixel of a mask has a neighbour outside of it. @param {Uint8Array} mask @param {number} i @param {number} r */
-  isEdge(mask, i, r) {
-    const { width, height } = this.frame;
-    const c = i - r * width;
-    return !(c > 0 && mask[i - 1] && c < width - 1 && mask[i + 1] && r > 0 && mask[i - width] && r < height - 1 && mask[i + width]);
   }
 
   /** @param {import("./masks.js").Window} window */
@@ -281,9 +292,9 @@ export class Stage {
     if (!truth || selected < 0) return;
     const patch = image.decode(this.logits, scene.instances[selected].canvas_box, this.cropOf(image));
     let [area, both] = [0, 0];
-    eachInside(patch, scene.rule.threshold, image.width, (i) => {
+    eachInside(patch, scene.rule.threshold, (r, c) => {
       area += 1;
-      both += truth[i];
+      both += truth[r * image.width + c];
     });
     this.truthIou = iou(both, area, scene.instances[selected].truth?.area ?? 0);
   }
@@ -312,7 +323,7 @@ export class Stage {
       mix(scene.weights(i, state.coefficients(i)), scene.prototypes, this.logits);
       /** @type {number[]} */
       const held = [];
-      eachInside(frame.decode(this.logits, instance.canvas_box), scene.rule.threshold, frame.width, (at) => held.push(at));
+      eachInside(frame.decode(this.logits, instance.canvas_box), scene.rule.threshold, (r, c) => held.push(r * frame.width + c));
       return { i, held };
     });
     masks.sort((a, b) => b.held.length - a.held.length);
@@ -351,9 +362,8 @@ export class Stage {
   click(event) {
     const pixel = this.pixelAt(event);
     const { x, y } = this.toFrame(pixel);
-    const at = y * this.frame.width + x;
-    const owner = this.owners[at];
-    if (owner >= 0 && owner !== this.state.selected && !this.inside[at]) this.state.select(owner);
+    const owner = this.owners[y * this.frame.width + x];
+    if (owner >= 0 && owner !== this.state.selected && !this.inside[this.bordered(y, x)]) this.state.select(owner);
     this.state.point(pixel);
   }
 
@@ -365,7 +375,7 @@ export class Stage {
     if (event.shiftKey) {
       const [height, width] = this.scene.letterbox.image_hw;
       const stride = Math.max(1, Math.round(Math.max(height, width) / 160));
-      const { x, y } = this.state.pixel ?? this.strongest();
+      const { x, y } = this.state.pixel ?? this.certain;
       this.state.point({ x: Math.min(Math.max(x + dx * stride, 0), width - 1), y: Math.min(Math.max(y + dy * stride, 0), height - 1) });
     } else {
       const count = this.scene.instances.length;
@@ -375,7 +385,7 @@ export class Stage {
 
   /** The pixel that is looked at: under the pointer, chosen, or the most certain one of the mask. */
   get looked() {
-    return this.hovered ?? this.state.pixel ?? this.strongest();
+    return this.hovered ?? this.state.pixel ?? this.certain;
   }
 
   /** The middle of the cell of the grid with the largest logit inside the box, in photograph pixels. @returns {import("./state.js").Pixel} */
@@ -458,11 +468,11 @@ export class Stage {
   }
 }
 
-/** @param {import("./masks.js").Patch} patch @param {number} threshold @param {number} width @param {(at: number) => void} visit */
-function eachInside({ rows, columns, values }, threshold, width, visit) {
-  const across = columns[1] - columns[0];
-  for (let i = 0; i < values.length; i++) {
-    if (values[i] > threshold) visit((rows[0] + Math.floor(i / across)) * width + columns[0] + (i % across));
+/** @param {import("./masks.js").Patch} patch @param {number} threshold @param {(row: number, column: number) => void} visit */
+function eachInside({ rows, columns, values }, threshold, visit) {
+  let i = 0;
+  for (let r = rows[0]; r < rows[1]; r++) {
+    for (let c = columns[0]; c < columns[1]; c++) if (values[i++] > threshold) visit(r, c);
   }
 }
 
