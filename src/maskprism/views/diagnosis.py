@@ -147,7 +147,7 @@ def _grouped(title: str, groups: Sequence[str], series: dict[str, list[float]], 
             text = "–" if np.isnan(value) else f"{value:.3f}"
             ax.text(x, np.nan_to_num(value) + 0.012, text, ha="center", fontsize=8.5, color=share(INK))
     ax.set_xticks(range(len(groups)), groups)
-    ax.set_ylim(0, min(1.08, 1.2 * max(np.nanmax(list(series.values()), initial=0.1), 0.1)))
+    ax.set_ylim(0, min(1.08, 1.2 * max(0.1, float(np.nan_to_num(list(series.values())).max()))))
     ax.set_ylabel(label)
     ax.legend(fontsize=8.5, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
     return _titled(figure, title)

@@ -48,11 +48,11 @@ FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
     ),
     "decodes": (figures.decodes_figure, "The same network under the three decodes that tools measure it with."),
     "sizes": (figures.sizes_figure, "Average precision by the size of objects (COCO's: 32 and 96 pixels squared)."),
+    "score": (figures.score_figure, "Score and mask IoU of every object found."),
     "classes": (
         lambda found: budget_figures.groups(found.budget),
         "The losses by size of object and by class, worst class first.",
     ),
-    "score": (figures.score_figure, "Score and mask IoU of every object found."),
 }
 _OF_BUDGET: frozenset[FigureName] = frozenset(("budget", "classes", "score"))
 

@@ -7,6 +7,7 @@ import hashlib
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from pathlib import PurePosixPath
 from string import Template
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -154,13 +155,14 @@ def _worst_table(worst: Sequence[tuple[InstanceBudget, bytes | None]]) -> str:
         most = max(PARTS, key=lambda part: getattr(row, part))
         rows.append(
             f'<td class="picture">{image}</td>{_cell(row.class_name, "text")}'
-            f"{_cell(row.photograph, 'text name', title=True)}{_cell(f'{row.score:.2f}')}{_cell(str(row.area))}"
+            f"{_cell(PurePosixPath(row.photograph).name, 'text name', title=row.photograph)}"
+            f"{_cell(f'{row.score:.2f}')}{_cell(str(row.area))}"
             f"{_cell(_number(row.iou))}"
             + "".join(_cell(_number(getattr(row, part)), "most" if part == most else "") for part in PARTS)
             + _cell(_number(row.true_box_iou))
             + _cell(_number(row.threshold_iou))
         )
-    headings = ["class", "photograph", "score", "area", "IoU", *PARTS, "IoU, true box", "IoU, best threshold"]
+    headings = ["class", "photograph", "score", "area", "IoU", *PARTS, "true box", "threshold"]
     return _table(["", *headings], rows, sortable=True, text=3, tall=True)
 
 
@@ -247,15 +249,17 @@ def _table(
     )
 
 
-def _cell(text: str, style: str = "", *, title: bool = False) -> str:
-    escaped = html.escape(text)
+def _cell(text: str, style: str = "", *, title: str = "") -> str:
     return (
-        "<td" + (f' class="{style}"' if style else "") + (f' title="{escaped}"' if title else "") + f">{escaped}</td>"
+        "<td"
+        + (f' class="{style}"' if style else "")
+        + (f' title="{html.escape(title)}"' if title else "")
+        + f">{html.escape(text)}</td>"
     )
 
 
 def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f}".replace("-", "−")
+    return "–" if np.isnan(value) else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
 
 
 def _some(names: Sequence[str], most: int = 10) -> str:

@@ -1,0 +1,458 @@
+"""Diagnosing a data set: what is counted, what is said of it, what is written, and the command."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+import yaml
+
+import maskprism
+from maskprism.analysis import reading
+from maskprism.analysis.average_precision import average_precision
+from maskprism.analysis.decodes import DECODES, overlaps_under, validation_regions
+from maskprism.analysis.diagnosis import Diagnosis, diagnose, examine
+from maskprism.analysis.error_budget import PARTS, ErrorBudget
+from maskprism.analysis.matching import match
+from maskprism.analysis.reading import RULES, read
+from maskprism.analysis.tide import ERROR_TYPES
+from maskprism.datasets import GroundTruth, open_dataset
+from maskprism.errors import InputError, ModelError
+from maskprism.geometry import Letterbox
+from maskprism.models import Model
+from maskprism.scenes import NAMES, write_dataset
+from maskprism.views.budget import MISSING, TOO_MUCH
+from maskprism.views.diagnosis_files import FIGURES, write_diagnosis
+from maskprism.views.thumbnails import mask_against_truth
+from test_cli import run, says
+
+SCENES = 6
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return maskprism.load(conf=0.001, multi_label=True, threads=1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("scenes"), SCENES, seed=7, validation_share=1.0)
+
+
+@pytest.fixture(scope="module")
+def found(data: Path, model: Model) -> Diagnosis:
+    return diagnose(open_dataset(data), model)
+
+
+@pytest.fixture
+def own_data(data: Path, tmp_path: Path) -> Path:
+    """A copy of the data set to spoil."""
+    shutil.copytree(data.parent, tmp_path / "own")
+    described = yaml.safe_load(data.read_text(encoding="utf-8")) | {"path": str(tmp_path / "own")}
+    path = tmp_path / "own" / "data.yaml"
+    path.write_text(yaml.safe_dump(described), encoding="utf-8")
+    return path
+
+
+# --- what is counted ------------------------------------------------------------------------------
+
+
+def test_each_step_takes_away_its_part_of_the_loss(data: Path, model: Model) -> None:
+    sample = next(iter(open_dataset(data).for_model(model.spec.names)))
+    photograph, truth = sample.read()
+    prediction = model.predict(photograph)
+    one = examine(prediction, truth, sample.name, conf=0.0)
+    matches = match(prediction, truth)
+    pairs = (matches.instances, matches.objects)
+    assert len(one.budgets) == len(matches) > 2
+    np.testing.assert_array_equal(one.overlaps["predict"].iou[pairs], [row.iou for row in one.budgets])
+    gained = np.zeros(len(matches))
+    for part in reversed(PARTS):
+        gained += [getattr(row, part) for row in one.budgets]
+        np.testing.assert_allclose(one.steps[part].iou[pairs], one.overlaps["predict"].iou[pairs] + gained, atol=1e-12)
+    np.testing.assert_allclose(one.steps["resolution"].iou[pairs], 1)
+    np.testing.assert_allclose(one.steps["box alone"].iou[pairs], [row.true_box_iou for row in one.budgets])
+    others = np.setdiff1d(np.arange(len(prediction)), matches.instances)
+    for step in one.steps.values():
+        np.testing.assert_array_equal(step.iou[others], one.overlaps["predict"].iou[others])
+
+
+def test_everything_adds_up(found: Diagnosis, data: Path) -> None:
+    truths = [sample.read()[1] for sample in open_dataset(data)]
+    assert found.photographs == SCENES
+    assert len(found.objects) == sum(map(len, truths))
+    assert found.missed + len(found.budget) == len(found.objects)
+    assert {(row.photograph, row.object) for row in found.budget.rows} == {
+        (one.photograph, one.object) for one in found.objects if one.instance >= 0
+    }
+    assert all(row.score > found.conf for row in [*found.budget.rows, *found.detections])
+    kinds = [one.error for one in found.detections]
+    assert {kind: kinds.count(kind) for kind in ERROR_TYPES if kind != "missed"} == {
+        kind: count for kind, count in found.shown.items() if kind != "missed"
+    }
+    assert found.shown["missed"] == found.missed
+    assert found.perfect["as it is"] == found.precision["predict"]
+    assert found.perfect["resolution"].ap >= found.perfect["as it is"].ap > 0.3
+    assert found.errors.ap50 == pytest.approx(found.precision["predict"].ap50)
+    assert not found.failures
+    assert not found.interrupted
+
+
+def test_workers_and_order_change_nothing(found: Diagnosis, data: Path, model: Model) -> None:
+    again = diagnose(open_dataset(data), model, workers=1)
+    assert again.precision == found.precision
+    assert again.budget.rows == found.budget.rows
+    assert again.objects == found.objects
+
+
+def test_a_limit_takes_photographs_from_everywhere(data: Path, model: Model) -> None:
+    names = [sample.name for sample in open_dataset(data)]
+    few = diagnose(open_dataset(data), model, limit=3)
+    assert list(dict.fromkeys(one.photograph for one in few.objects)) == [names[0], names[2], names[5]]
+    with pytest.raises(InputError, match="limit is 0"):
+        diagnose(open_dataset(data), model, limit=0)
+
+
+def test_classes_are_matched_by_name(found: Diagnosis, own_data: Path, model: Model) -> None:
+    described = yaml.safe_load(own_data.read_text(encoding="utf-8"))
+    # Classes in another order, and one under a name that the model does not know.
+    names = list(NAMES.values())[::-1]
+    unknown = NAMES[int((own_data.parent / next(iter(labels(own_data)))).read_text().split()[0])]
+    for file in labels(own_data):
+        rows = [row.split(" ", 1) for row in file.read_text().splitlines()]
+        file.write_text("".join(f"{len(NAMES) - 1 - int(c)} {rest}\n" for c, rest in rows))
+    own_data.write_text(yaml.safe_dump(described | {"names": names}), encoding="utf-8")
+    same = diagnose(open_dataset(own_data), model)
+    assert same.precision["predict"] == found.precision["predict"]
+    names[names.index(unknown)] = "zeppelin"
+    own_data.write_text(yaml.safe_dump(described | {"names": names}), encoding="utf-8")
+    fewer = diagnose(open_dataset(own_data), model)
+    assert list(fewer.unknown_classes) == ["zeppelin"]
+    assert unknown not in {one.class_name for one in [*fewer.objects, *fewer.detections]}
+    class_id = next(class_id for class_id, name in NAMES.items() if name == unknown)
+    rest = {c: one for c, one in found.precision["predict"].by_class.items() if c != class_id}
+    assert fewer.precision["predict"].by_class == rest
+    own_data.write_text(yaml.safe_dump(described | {"names": [f"thing {i}" for i in range(10)]}), encoding="utf-8")
+    with pytest.raises(InputError, match="none of its classes"):
+        diagnose(open_dataset(own_data), model)
+
+
+def labels(data: Path) -> list[Path]:
+    return sorted((data.parent / "labels").rglob("*.txt"))
+
+
+def test_what_cannot_be_read_is_told_and_left_out(own_data: Path, model: Model) -> None:
+    images = sorted((own_data.parent / "images").rglob("*.png"))
+    images[0].write_bytes(b"no image")
+    labels(own_data)[1].write_text("0 0.1 0.2\n")
+    told = []
+    rest = diagnose(open_dataset(own_data), model, on_progress=lambda done, total, failed: told.append((done, failed)))
+    assert rest.photographs == SCENES - 2
+    assert [name for name, _ in rest.failures] == [f"images/val/{images[0].name}", f"images/val/{images[1].name}"]
+    assert [done for done, _ in told] == list(range(1, SCENES + 1))
+    assert sum(failed is not None for _, failed in told) == 2
+    for image in images:
+        image.write_bytes(b"")
+    with pytest.raises(InputError, match="not one of 6 photographs"):
+        diagnose(open_dataset(own_data), model)
+
+
+def test_an_interruption_keeps_what_is_done(data: Path, model: Model) -> None:
+    def stop(done: int, total: int, failed: object) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    part = diagnose(open_dataset(data), model, on_progress=stop)
+    assert part.interrupted
+    assert part.photographs == 2
+
+
+def test_a_network_that_always_fails_stops_the_work(data: Path) -> None:
+    broken = maskprism.load(threads=1)
+    broken.predict = None  # type: ignore[method-assign, assignment]
+    with pytest.raises((ModelError, InputError), match=r"not callable"):
+        diagnose(open_dataset(data), broken)
+
+
+def test_nothing_found_and_nothing_labelled(own_data: Path, model: Model, tmp_path: Path) -> None:
+    silent = diagnose(open_dataset(own_data), model, conf=1.0, limit=2)
+    assert len(silent.budget) == 0
+    assert silent.missed == len(silent.objects)
+    files = write_diagnosis(silent, tmp_path / "silent", model=model)
+    assert not {"budget.png", "score.png"} & {path.name for path in files}
+    for file in labels(own_data):
+        file.write_text("")
+    empty = diagnose(open_dataset(own_data), model, limit=2)
+    assert np.isnan(empty.precision["predict"].ap)
+    assert empty.errors.counts["background"] > 0
+    write_diagnosis(empty, tmp_path / "empty", model=model)
+    assert json.loads((tmp_path / "empty" / "summary.json").read_text())["average_precision"]["predict"]["ap"] is None
+
+
+# --- decodes --------------------------------------------------------------------------------------
+
+
+def test_truth_on_the_grid_is_that_of_validation() -> None:
+    """Filled on whole pixels of the canvas, the middle of every cell asked, the smallest object in front."""
+    letterbox = Letterbox.fit((64, 64), (64, 64)).with_grid((16, 16))
+    large = np.array([(4.6, 4.6), (40.9, 4.6), (40.9, 40.9), (4.6, 40.9)], dtype=np.float32)
+    small = np.array([(20, 20), (31, 20), (31, 31), (20, 31)], dtype=np.float32)
+    crowd = np.array([(0, 0), (63, 0), (63, 63), (0, 63)], dtype=np.float32)
+    truth = GroundTruth(
+        np.array([0, 1, 1]),
+        ((large,), (small,), (crowd,)),
+        np.zeros((3, 4), dtype=np.float32),
+        np.array([False, False, True]),
+        (64, 64),
+    )
+    expected = np.zeros((3, 16, 16), dtype=bool)
+    for index, (first, last) in enumerate(((4, 40), (20, 31), (0, 63))):
+        for y in range(16):
+            for x in range(16):
+                middle = [(4 * y + dy, 4 * x + dx) for dy in (1, 2) for dx in (1, 2)]
+                expected[index, y, x] = sum(first <= a <= last and first <= b <= last for a, b in middle) >= 2
+    expected[0] &= ~expected[1]
+    for mask, region in zip(expected, validation_regions(truth, letterbox), strict=True):
+        drawn = np.zeros((16, 16), dtype=bool)
+        drawn[region.rows, region.columns] = region.inside
+        np.testing.assert_array_equal(drawn, mask)
+
+
+def test_a_box_without_a_mask_excuses_what_lies_in_it(model: Model, data: Path) -> None:
+    photograph, truth = next(iter(open_dataset(data).for_model(model.spec.names))).read()
+    prediction = model.predict(photograph)
+    boxes_only = replace(truth, segments=(None, *truth.segments[1:]))
+    for decode in DECODES:
+        overlaps = overlaps_under(prediction, boxes_only, decode)
+        assert overlaps.crowd.tolist() == [True] + [False] * (len(truth) - 1)
+        of_class = prediction.classes == truth.classes[0]
+        assert overlaps.iou[of_class, 0].max() > 0.5
+        assert average_precision([overlaps]).by_class.get(int(truth.classes[0])) is None or len(truth) > 1
+
+
+# --- what is said ---------------------------------------------------------------------------------
+
+
+def said(found: Diagnosis) -> set[str]:
+    return {finding.rule for finding in read(found)}
+
+
+def with_ap(found: Diagnosis, group: str, name: str, **values: object) -> Diagnosis:
+    """The same with other numbers of one average precision."""
+    return replace(found, **{group: {**getattr(found, group), name: replace(getattr(found, group)[name], **values)}})
+
+
+def with_rows(found: Diagnosis, **values: object) -> Diagnosis:
+    """The same with these numbers in every row of the budget."""
+    return replace(found, budget=ErrorBudget([replace(row, **values) for row in found.budget.rows]))
+
+
+def test_every_rule_is_documented_and_its_figure_exists(found: Diagnosis) -> None:
+    assert len(reading._RULES) == len(RULES)
+    assert {"limit", "part"} <= said(found) <= set(RULES)
+    for finding in read(found):
+        assert finding.figure in FIGURES
+        assert finding.says.endswith(".")
+        assert finding.advice.endswith(".")
+
+
+def test_whether_masks_or_detection_limit(found: Diagnosis) -> None:
+    for now, perfect, expected in ((0.3, 0.65, "Work on the masks"), (0.3, 0.64, "Work on detection")):
+        given = with_ap(with_ap(found, "perfect", "as it is", ap=now), "perfect", "resolution", ap=perfect)
+        (limit,) = (finding for finding in read(given) if finding.rule == "limit")
+        assert limit.advice.startswith(expected)
+        assert f"{perfect:.3f}" in limit.says
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_leading_part_gets_its_advice(found: Diagnosis, part: str) -> None:
+    losses = dict.fromkeys(PARTS, 0.1) | {part: 0.2}
+    (finding,) = (one for one in read(with_rows(found, iou=0.5, **losses)) if one.rule == "part")
+    assert f"40% of what they lose is lost in the {part}" in finding.says
+    assert reading.PART_ADVICE[part][1] in finding.advice
+    (finding,) = (one for one in read(with_rows(found, iou=0.49, **losses | {part: 0.2})) if one.rule == "part")
+    assert "No part of the network leads" in finding.says
+
+
+def test_thresholds_of_the_rules(found: Diagnosis) -> None:
+    gains = dict.fromkeys(ERROR_TYPES, 0.0)
+    for gain, expected in ((0.01, True), (0.0099, False)):
+        given = replace(found, errors=replace(found.errors, gain=gains | {"duplicate": gain}))
+        assert ("errors" in said(given)) == expected
+    half = [one._replace(instance=-1 if i % 2 else 0) for i, one in enumerate(found.objects)]
+    assert "missed" in said(replace(found, objects=half))
+    assert "missed" not in said(replace(found, objects=[one._replace(instance=0) for one in half]))
+    base = found.precision["predict"].ap
+    same = with_ap(with_ap(found, "precision", "validation", ap=base), "precision", "native", ap=base)
+    assert "decodes" not in said(same)
+    assert "decodes" in said(with_ap(same, "precision", "native", ap=base + 0.0051))
+    small = [one._replace(area=100) for one in found.objects]
+    for ap, expected in ((0.19, True), (0.21, False)):
+        given = with_ap(replace(found, objects=small), "precision", "predict", by_size={"small": ap, "large": 0.4})
+        assert ("size" in said(given)) == expected
+        assert "size" not in said(replace(given, objects=found.objects[:0]))
+    for gain, expected in ((0.021, True), (0.019, False)):
+        assert ("box" in said(with_rows(found, iou=0.5, true_box_iou=0.5 + gain))) == expected
+    for gain, expected in ((0.031, True), (0.029, False)):
+        assert ("threshold" in said(with_rows(found, iou=0.5, threshold_iou=0.5 + gain))) == expected
+
+
+def test_rules_about_classes_and_scores(found: Diagnosis) -> None:
+    row = found.budget.rows[0]
+    good = [replace(row, class_name="good", score=i / 100, iou=0.8 + i / 1000) for i in range(40)]
+    poor = [replace(one, class_name="poor", iou=0.5) for one in good[:10]]
+    assert "class" in said(replace(found, budget=ErrorBudget([*good, *poor])))
+    assert "class" not in said(replace(found, budget=ErrorBudget([*good, *poor[:9]])))
+    assert "score" not in said(replace(found, budget=ErrorBudget(good)))
+    shuffled = [replace(one, iou=0.5 + 0.4 * (i % 2)) for i, one in enumerate(good)]
+    assert "score" in said(replace(found, budget=ErrorBudget(shuffled)))
+    assert "score" not in said(replace(found, budget=ErrorBudget(shuffled[:29])))
+
+
+# --- what is written ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written(found: Diagnosis, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written") / "out ü"
+    assert set(write_diagnosis(found, folder, model=model, worst=5)) == set(folder.iterdir())
+    return folder
+
+
+def test_tables_hold_every_object_and_detection(found: Diagnosis, written: Path, tmp_path: Path) -> None:
+    objects = pyarrow.parquet.read_table(written / "instances.parquet").to_pylist()
+    assert len(objects) == len(found.objects)
+    assert sum(row["found"] for row in objects) == len(found.budget)
+    for row in objects:
+        losses = [row[part] for part in PARTS]
+        if row["found"]:
+            assert sum(losses) + row["iou"] == pytest.approx(1)
+            assert row["x1"] < row["x2"]
+        else:
+            assert {*losses, row["iou"], row["instance"]} == {None}
+    detections = pyarrow.parquet.read_table(written / "detections.parquet").to_pylist()
+    assert len(detections) == len(found.detections)
+    assert {row["error"] for row in detections} <= {None, *ERROR_TYPES}
+    write_diagnosis(found, tmp_path, tables=".csv")
+    assert pyarrow.csv.read_csv(tmp_path / "instances.csv").num_rows == len(objects)
+    assert pyarrow.csv.read_csv(tmp_path / "detections.csv").num_rows == len(detections)
+
+
+def test_summary_has_every_number(found: Diagnosis, written: Path) -> None:
+    said = json.loads((written / "summary.json").read_text(encoding="utf-8"))
+    assert said["average_precision"]["validation"]["ap"] == found.precision["validation"].ap
+    assert list(said["if_perfect"]) == list(found.perfect)
+    assert said["errors"]["gain"] == dict(found.errors.gain)
+    assert said["error_budget"]["mean"]["coefficients"] == found.budget.mean().coefficients
+    assert [one["rule"] for one in said["reading"]] == [one.rule for one in read(found)]
+
+
+def test_the_page_is_whole_and_loads_nothing(found: Diagnosis, written: Path) -> None:
+    page = (written / "report.html").read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    for tag in ("style", "script"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.DOTALL)
+    assert not re.search(r"https?://|style=|\son\w+=|javascript:", re.sub(r'"data:[^"]+"', '""', body))
+    assert not re.search(r"\$\w", re.sub(r'"data:[^"]+"', '""', body)), "a placeholder was left"
+    assert page.count("data:image/webp") == 5
+    for finding in read(found):
+        assert html.escape(finding.says) in body
+        assert f'id="figure-{finding.figure}"' in body
+        assert f'href="#figure-{finding.figure}"' in body
+
+
+def test_names_cannot_break_the_page(found: Diagnosis, tmp_path: Path) -> None:
+    evil = "</table><script>alert('x')</script>\"&$title"
+    rows = [replace(row, photograph=evil, class_name=evil) for row in found.budget.rows]
+    names = dict.fromkeys(found.dataset.names, evil)
+    given = replace(
+        found,
+        spec=replace(found.spec, name=evil),
+        dataset=replace(found.dataset, names=names),
+        budget=ErrorBudget(rows),
+        failures=[(evil, evil)],
+        remarks=[evil],
+        unknown_classes=[evil],
+    )
+    write_diagnosis(given, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert evil not in page
+    assert page.count("<script>") == 1
+    assert html.escape(evil) in page
+
+
+def test_a_folder_that_cannot_be_written_is_named(found: Diagnosis, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(maskprism.MaskprismError, match="cannot be written"):
+        write_diagnosis(found, tmp_path / "file" / "out")
+
+
+def test_small_pictures_tint_what_is_wrong() -> None:
+    photograph = np.full((40, 100, 3), 100, dtype=np.uint8)
+    mask, true = np.zeros((2, 40, 100), dtype=bool)
+    mask[5:35, 10:50] = True
+    true[5:35, 30:70] = True
+    picture = mask_against_truth(photograph, mask, true, np.array([10, 5, 50, 35], dtype=np.float32), side=240)
+    assert picture.shape[1] == 240
+    colours = {tuple(int(c) for c in colour) for colour in picture.reshape(-1, 3)}
+    tinted = {tuple(int(0.4 * 100 + 0.6 * c) for c in colour[::-1]) for colour in (MISSING, TOO_MUCH)}
+    assert {(100, 100, 100), *tinted} <= colours
+    tiny = mask_against_truth(photograph[:3, :3], mask[:3, :3], true[:3, :3], np.zeros(4, dtype=np.float32))
+    assert tiny.shape == (232, 232, 3)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_command(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "scenes").symlink_to(data.parent)
+    result = run("diagnose", "scenes/data.yaml", "--out", "out", "--limit", 3, "--table", "csv", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for text in (
+        "sample.onnx on",
+        "3 photographs",
+        "masks, val save_json (image)",
+        "Where to look first",
+        "1. Mask AP",
+    ):
+        assert text in result.stdout
+    names = {"report.html", "instances.csv", "detections.csv", "summary.json", *(f"{name}.png" for name in FIGURES)}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+def test_command_refuses_in_one_line(data: Path, tmp_path: Path) -> None:
+    says(run("diagnose", tmp_path / "none.yaml", "--out", tmp_path / "o"), "there is no such file")
+    says(run("diagnose", data, "--out", tmp_path / "o", "--split", "test"), "test")
+    says(run("diagnose", data, "--out", tmp_path / "o", "--limit", 0), "limit is 0; expected at least 1")
+
+
+def test_an_interrupted_command_reports_what_is_done(
+    found: Diagnosis,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object, **__: object) -> Diagnosis:
+        return replace(found, photographs=2, interrupted=True)
+
+    monkeypatch.setattr("maskprism.analysis.diagnosis.diagnose", interrupted)
+    from maskprism.cli.diagnose import diagnose as command
+
+    assert command(data, out=tmp_path, worst=1) == 130
+    assert "interrupted after 2 of 6 photographs" in capsys.readouterr().out
+    assert "Interrupted: this is about 2 of 6" in (tmp_path / "report.html").read_text(encoding="utf-8")
