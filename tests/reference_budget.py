@@ -42,8 +42,8 @@ def cell_shares(mask: np.ndarray, grid_hw: tuple[int, int]) -> np.ndarray:
     for row in range(grid_h):
         for column in range(grid_w):
             total = Fraction(0)
-            for y in range(height):
-                for x in range(width):
+            for y in range(int(row * cell_h), min(int((row + 1) * cell_h) + 1, height)):
+                for x in range(int(column * cell_w), min(int((column + 1) * cell_w) + 1, width)):
                     if mask[y, x]:
                         total += part(y, row, cell_h) * part(x, column, cell_w)
             shares[row, column] = total / (cell_h * cell_w)

@@ -1,0 +1,298 @@
+"""The error budget as pictures: what each part costs on the whole, by group, and on single instances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from maskprism.analysis.best_coefficients import window_of
+from maskprism.analysis.error_budget import PARTS, Part
+from maskprism.analysis.matching import Matches
+from maskprism.analysis.overlaps import Region
+from maskprism.analysis.stages import stages_of
+from maskprism.errors import InputError
+from maskprism.images import read_image
+from maskprism.views import palette
+from maskprism.views.figures import share
+from maskprism.views.palette import INSTANCE_COLOURS
+from maskprism.views.sheets import Panel, Sheet
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, UInt8
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from maskprism.analysis.error_budget import ErrorBudget, InstanceBudget, Mean
+    from maskprism.analysis.stages import Stages
+    from maskprism.datasets import Dataset
+    from maskprism.images import ImageLike
+    from maskprism.models import Model
+
+    Picture = UInt8[np.ndarray, "H W 3"]
+
+PART_COLOURS: dict[Part, palette.RGB] = {
+    "resolution": INSTANCE_COLOURS[6],
+    "box": INSTANCE_COLOURS[2],
+    "prototypes": INSTANCE_COLOURS[1],
+    "coefficients": INSTANCE_COLOURS[0],
+}
+PART_WORDS: dict[Part, str] = {
+    "resolution": "the grid is too coarse",
+    "box": "the box cuts wrongly",
+    "prototypes": "no coefficients of these prototypes draw it",
+    "coefficients": "others would draw it better",
+}
+RIGHT, TOO_MUCH, MISSING = INSTANCE_COLOURS[2], INSTANCE_COLOURS[5], INSTANCE_COLOURS[4]
+LEGEND = "green: mask and truth agree; orange: mask without truth; blue: truth without mask"
+_PANEL_SIDE = 480
+_MARGIN = 0.12
+
+
+def waterfall(budget: ErrorBudget, *, title: str | None = None) -> Figure:
+    """From a perfect mask down to the mean IoU, part by part; thin bars show the losses in the other order.
+
+    Raises InputError without a single instance.
+    """
+    mean = budget.mean()
+    figure, ax = _axes(7.6, 3.5)
+    duals = {part: float(budget.columns[f"dual_{part}"].mean()) for part in PARTS}
+    ax.barh(0, 1, color=share(palette.FRAME), height=0.66)
+    ax.text(0.01, 0, "1", va="center", fontsize=9, fontweight="bold", color=share(palette.INK))
+    level = 1.0
+    for row, part in enumerate(PARTS, start=1):
+        loss = getattr(mean, part)
+        ax.barh(row - 0.08, -loss, left=level, color=share(PART_COLOURS[part]), height=0.5)
+        ax.barh(row + 0.28, -duals[part], left=level, color=share(palette.MUTED), height=0.09)
+        ax.plot([level, level], [row - 1.33 if row > 1 else row - 0.67, row + 0.33], color=share(palette.MUTED), lw=0.7)
+        level -= loss
+        ax.annotate(
+            f"{_loss(loss)}  (other order {_loss(duals[part])})",
+            (min(level, level + loss), row),
+            (-6, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=9,
+            color=share(palette.INK),
+        )
+    last = len(PARTS) + 1
+    ax.plot([level, level], [last - 1.33, last - 0.33], color=share(palette.MUTED), lw=0.7)
+    ax.barh(last, level, color=share(INSTANCE_COLOURS[4]), height=0.66)
+    error = f" ± {mean.standard_error:.3f}" if not math.isnan(mean.standard_error) else ""
+    ax.text(0.01, last, f"{level:.3f}{error}", va="center", fontsize=9, fontweight="bold", color="white")
+    ax.set_yticks(range(last + 1), ["the truth", *(f"{part}\n{PART_WORDS[part]}" for part in PARTS), "mean mask IoU"])
+    ax.set_xlim(0, 1)
+    ax.set_ylim(last + 0.5, -0.5)
+    ax.set_xlabel("IoU with the truth, on the canvas")
+    return _titled(figure, title or f"Where the masks of {mean.instances} objects lose")
+
+
+def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> Figure:
+    """The losses by size of object and by class, as stacked bars; gains are drawn to the left of zero.
+
+    most: classes shown, those with the most instances. Raises InputError without a single instance.
+    """
+    budget.mean()
+    sizes, classes = budget.means("size"), budget.means("class_name")
+    shown = sorted(classes[:most], key=lambda mean: mean.iou)
+    figure, ax = _axes(7.6, 1.5 + 0.27 * (len(sizes) + len(shown) + 1))
+    places = [*range(len(sizes)), *range(len(sizes) + 1, len(sizes) + 1 + len(shown))]
+    ends = [_stack(ax, place, mean) for place, mean in zip(places, [*sizes, *shown], strict=True)]
+    for place, mean, end in zip(places, [*sizes, *shown], ends, strict=True):
+        ax.annotate(f"IoU {mean.iou:.2f}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8.5)
+    ax.set_yticks(places, [f"{mean.group}  ({mean.instances})" for mean in [*sizes, *shown]])
+    lowest = min((min(getattr(mean, part), 0.0) for mean in [*sizes, *shown] for part in PARTS), default=0.0)
+    ax.set_xlim(1.2 * lowest, 1.15 * max(ends))
+    ax.set_ylim(places[-1] + 0.6, -0.6)
+    ax.axvline(0, color=share(palette.MUTED), linewidth=0.7)
+    ax.axhline(len(sizes), color=share(palette.FRAME), linewidth=1)
+    ax.set_xlabel("mean loss of IoU")
+    handles = [Rectangle((0, 0), 1, 1, color=share(PART_COLOURS[part])) for part in PARTS]
+    ax.legend(handles, PARTS, fontsize=8.5, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.4, 1.0))
+    left_out = f"; {len(classes) - len(shown)} more classes" if len(classes) > len(shown) else ""
+    return _titled(figure, title or f"Losses by size and class (number of objects{left_out})")
+
+
+def instance_strip(image: ImageLike, stages: Stages) -> Sheet:
+    """One instance, stage by stage: the truth, what the grid leaves of it, the crop, the best mask, its own."""
+    canvas = _on_canvas(read_image(image), stages)
+    rows, columns = _window([stages.truth, stages.real, stages.best], stages.instance.letterbox.canvas_hw)
+    instance = stages.instance
+    chain: list[tuple[str, Region]] = [
+        ("the truth", stages.truth),
+        ("on the grid", stages.on_grid),
+        ("cropped to the box", stages.in_box),
+        ("best coefficients", stages.best),
+        ("its own mask", stages.real),
+    ]
+    panels, before = [], None
+    for name, mask in chain:
+        iou = _iou(mask, stages.truth)
+        number = f"{iou:.2f}" if before is None else f"{iou:.2f}  ({_loss(before - iou)})"
+        panels.append(
+            Panel(
+                f"{name}  {number}",
+                picture=_compared(canvas, mask, stages.truth, rows, columns),
+                box=None if name in ("the truth", "on the grid") else _box_in(stages, rows, columns),
+                joint="" if before is None else "→",
+            )
+        )
+        before = iou
+    return Sheet(
+        title=f"Error budget of {instance.name} {instance.score:.2f}: IoU {_iou(stages.real, stages.truth):.2f}",
+        subtitle=f"IoU with the truth after each stage, and what the stage costs; {LEGEND}",
+        panels=tuple(panels),
+        columns=len(panels),
+        size_wh=(2400, 640),
+    )
+
+
+def worst_sheet(
+    dataset: Dataset, model: Model, budget: ErrorBudget, *, count: int = 12, by: str = "iou", columns: int = 6
+) -> Sheet:
+    """The worst instances of a budget, each with its mask against the truth, its IoU and its largest loss.
+
+    dataset, model: those that the budget was measured with; its photographs are read and predicted again. by: see
+    `ErrorBudget.worst`. Raises InputError where a photograph of the budget is not in the data set.
+    """
+    wanted = budget.worst(count, by)
+    if not wanted:
+        raise InputError("the budget has no instance to show")
+    samples = {sample.name: sample for sample in dataset}
+    panels: dict[tuple[str, int, int], Panel] = {}
+    for name in dict.fromkeys(row.photograph for row in wanted):
+        if name not in samples:
+            raise InputError(f"{dataset.path}: has no photograph {name!r}; use the data set of the budget")
+        photograph, truth = samples[name].read()
+        rows = [row for row in wanted if row.photograph == name]
+        for pair, stages in stages_of(model.predict(photograph), truth, _as_matches(rows)):
+            row = next(row for row in rows if (row.instance, row.object) == (pair.instance, pair.truth))
+            panels[name, pair.instance, pair.truth] = _worst_panel(photograph, row, stages)
+    return Sheet(
+        title=f"The {len(wanted)} worst of {len(budget)} instances, by {by.replace('_', ' ').replace('iou', 'IoU')}",
+        subtitle=f"IoU, class and score, and the part that costs most; {LEGEND}",
+        panels=tuple(panels[row.photograph, row.instance, row.object] for row in wanted),
+        columns=min(columns, len(wanted)),
+        size_wh=(2400, 1700),
+    )
+
+
+def _worst_panel(photograph: Picture, row: InstanceBudget, stages: Stages) -> Panel:
+    rows, columns = _window([stages.truth, stages.real], stages.instance.letterbox.canvas_hw, square=True)
+    part = max(PARTS, key=lambda part: getattr(row, part))
+    return Panel(
+        f"{row.iou:.2f}  {row.class_name} {row.score:.2f}: {part}",
+        picture=_compared(_on_canvas(photograph, stages), stages.real, stages.truth, rows, columns),
+        box=_box_in(stages, rows, columns),
+    )
+
+
+def _as_matches(rows: Sequence[InstanceBudget]) -> Matches:
+    none = np.zeros(0, dtype=np.int64)
+    return Matches(
+        np.array([row.instance for row in rows]),
+        np.array([row.object for row in rows]),
+        np.array([row.box_iou for row in rows]),
+        none,
+        none,
+        none,
+    )
+
+
+def _on_canvas(photograph: Picture, stages: Stages) -> Picture:
+    """The photograph as it lies on the canvas, in RGB."""
+    letterbox = stages.instance.letterbox
+    canvas = np.full((*letterbox.canvas_hw, 3), 114, dtype=np.uint8)
+    (top, left), (height, width) = letterbox.offset_yx, letterbox.content_hw
+    shrinks = width < photograph.shape[1]
+    small = cv2.resize(photograph, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    canvas[top : top + height, left : left + width] = cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+    return canvas
+
+
+def _window(masks: Sequence[Region], canvas_hw: tuple[int, int], *, square: bool = False) -> tuple[slice, slice]:
+    """Rows and columns of the canvas around masks, with a margin; at least one pixel."""
+    spans = []
+    shown = [mask for mask in masks if mask.inside.size] or [Region(slice(0, 1), slice(0, 1), np.zeros((1, 1), bool))]
+    for axis in (0, 1):
+        sides = [(mask.rows, mask.columns)[axis] for mask in shown]
+        spans.append((min(side.start for side in sides), max(side.stop for side in sides)))
+    longest = max(stop - start for start, stop in spans)
+    found = []
+    for (start, stop), length in zip(spans, canvas_hw, strict=True):
+        room = max(longest if square else stop - start, 8) * (1 + 2 * _MARGIN)
+        low = round(min(max((start + stop - room) / 2, 0), max(length - room, 0)))
+        found.append(slice(low, min(round(low + room), length)))
+    return found[0], found[1]
+
+
+def _compared(canvas: Picture, mask: Region, truth: Region, rows: slice, columns: slice) -> Picture:
+    """A window of the canvas, enlarged, with a mask and the truth in it; canvas pixels stay visible as squares."""
+    zoom = max(1, math.ceil(_PANEL_SIDE / max(rows.stop - rows.start, columns.stop - columns.start)))
+    size = (zoom * (columns.stop - columns.start), zoom * (rows.stop - rows.start))
+    picture = cv2.resize(canvas[rows, columns], size, interpolation=cv2.INTER_LINEAR)
+    found, true = (_enlarged(window_of(one, rows, columns), zoom) for one in (mask, truth))
+    for where, colour, opacity in (
+        (found & true, RIGHT, np.float32(0.4)),
+        (found & ~true, TOO_MUCH, np.float32(0.65)),
+        (true & ~found, MISSING, np.float32(0.65)),
+    ):
+        layer = np.array(colour, dtype=np.float32) * opacity
+        picture[where] = (picture[where] * (1 - opacity) + layer).astype(np.uint8)
+    return picture
+
+
+def _enlarged(mask: Bool[np.ndarray, "H W"], zoom: int) -> Bool[np.ndarray, "H W"]:
+    return mask.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def _box_in(stages: Stages, rows: slice, columns: slice) -> tuple[float, float, float, float]:
+    """The predicted box in the pixels of an enlarged window."""
+    zoom = max(1, math.ceil(_PANEL_SIDE / max(rows.stop - rows.start, columns.stop - columns.start)))
+    x1, y1, x2, y2 = (float(v) for v in stages.instance.canvas_box)
+    left, top = columns.start, rows.start
+    return ((x1 - left) * zoom, (y1 - top) * zoom, (x2 - left) * zoom, (y2 - top) * zoom)
+
+
+def _iou(first: Region, second: Region) -> float:
+    shared = first.shared_with(second)
+    return shared / max(first.area + second.area - shared, 1)
+
+
+def _stack(ax: Axes, place: float, mean: Mean) -> float:
+    """One stacked bar; gives where its losses end."""
+    losses, gains = 0.0, 0.0
+    for part in PARTS:
+        value = getattr(mean, part)
+        left = losses if value >= 0 else gains
+        ax.barh(place, value, left=left, color=share(PART_COLOURS[part]), height=0.7)
+        losses, gains = losses + max(value, 0.0), gains + min(value, 0.0)
+    return losses
+
+
+def _loss(value: float) -> str:
+    """A loss with its sign: what is lost is below zero."""
+    return f"{-value + 0.0:+.3f}".replace("-", "−")
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = plt.figure(figsize=(width, height), layout="constrained", facecolor="white")
+    plt.close(figure)
+    ax = figure.subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(share(palette.FRAME))
+    ax.tick_params(length=0, labelsize=9, colors=share(palette.INK))
+    ax.xaxis.label.set_color(share(palette.MUTED))
+    ax.xaxis.label.set_fontsize(9)
+    return figure, ax
+
+
+def _titled(figure: Figure, title: str) -> Figure:
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=share(palette.INK))
+    return figure

@@ -1,0 +1,127 @@
+"""Pictures of the error budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import maskprism
+from maskprism.analysis.error_budget import PARTS, ErrorBudget, budgets
+from maskprism.analysis.matching import match
+from maskprism.analysis.stages import stages_of
+from maskprism.datasets import Dataset, open_dataset
+from maskprism.errors import InputError
+from maskprism.models import Model
+from maskprism.scenes import write_dataset
+from maskprism.views import budget as views
+from maskprism.views import raster
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return maskprism.load()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Dataset:
+    path = write_dataset(tmp_path_factory.mktemp("scenes"), 2, seed=60, validation_share=1)
+    return open_dataset(path).for_model(model.spec.names)
+
+
+@pytest.fixture(scope="module")
+def budget(dataset: Dataset, model: Model) -> ErrorBudget:
+    rows = []
+    for sample in dataset:
+        photograph, truth = sample.read()
+        rows += budgets(model.predict(photograph), truth, sample.name)
+    return ErrorBudget(rows)
+
+
+def texts(figure) -> str:
+    figure.canvas.draw()
+    ax = figure.axes[0]
+    found = [*ax.texts, *ax.get_yticklabels(), figure._suptitle]
+    return "\n".join(text.get_text() for text in found)
+
+
+def test_the_waterfall_ends_at_the_iou(budget):
+    figure = views.waterfall(budget)
+    mean = budget.mean()
+    shown = texts(figure)
+    for expected in (f"{mean.iou:.3f}", f"{mean.instances} objects", f"−{mean.coefficients:.3f}", *PARTS):
+        assert expected in shown
+    bars = [bar for bar in figure.axes[0].patches if bar.get_height() == pytest.approx(0.5)]
+    assert [bar.get_width() for bar in bars] == pytest.approx([-getattr(mean, part) for part in PARTS])
+    assert bars[-1].get_x() + bars[-1].get_width() == pytest.approx(mean.iou)
+    with pytest.raises(InputError, match="no matched instance"):
+        views.waterfall(ErrorBudget(()))
+
+
+def test_groups_show_sizes_and_classes(budget):
+    shown = texts(views.groups(budget, most=2))
+    for mean in (*budget.means("size"), *budget.means("class_name")[:2]):
+        assert f"{mean.group}  ({mean.instances})" in shown
+        assert f"IoU {mean.iou:.2f}" in shown
+    assert f"{len(budget.means('class_name')) - 2} more classes" in shown
+    gain = ErrorBudget([replace(row, prototypes=-0.1) for row in budget.rows])
+    assert views.groups(gain).axes[0].get_xlim()[0] <= -0.1
+    with pytest.raises(InputError, match="no matched instance"):
+        views.groups(ErrorBudget(()))
+
+
+def test_the_strip_shows_the_stages_in_their_colours(dataset, model):
+    sample = next(iter(dataset))
+    photograph, truth = sample.read()
+    prediction = model.predict(photograph)
+    _, stages = next(iter(stages_of(prediction, truth, match(prediction, truth))))
+    sheet = views.instance_strip(photograph, stages)
+    first, *others = sheet.panels
+    assert [panel.joint for panel in sheet.panels] == ["", "→", "→", "→", "→"]
+    assert first.title == "the truth  1.00"
+    orange = np.array(views.TOO_MUCH)
+    # Where nothing is wrong nothing is orange; an empty mask has only blue.
+    empty = replace(stages, truth=stages.truth, real=replace_inside(stages.real))
+    blank = views.instance_strip(photograph, empty).panels[-1]
+    assert blank.title.startswith("its own mask  0.00")
+    for panel in (first, blank):
+        closeness = np.abs(panel.picture.astype(float) - orange).sum(axis=2)
+        assert closeness.min() > 60
+    assert all(panel.size_hw == first.size_hw for panel in others)
+    assert raster.draw(sheet).ndim == 3
+
+
+def replace_inside(region):
+    return region._replace(inside=np.zeros_like(region.inside))
+
+
+def test_the_worst_instances(dataset, model, budget):
+    sheet = views.worst_sheet(dataset, model, budget, count=5)
+    worst = budget.worst(5)
+    assert len(sheet.panels) == 5
+    for panel, row in zip(sheet.panels, worst, strict=True):
+        assert panel.title.startswith(f"{row.iou:.2f}  {row.class_name} {row.score:.2f}")
+        assert any(part in panel.title for part in PARTS)
+    assert raster.draw(sheet).shape[2] == 3
+    assert "by leak" in views.worst_sheet(dataset, model, budget, count=1, by="leak").title
+    with pytest.raises(InputError, match="no instance to show"):
+        views.worst_sheet(dataset, model, ErrorBudget(()))
+    strange = ErrorBudget([replace(budget.rows[0], photograph="else.png")])
+    with pytest.raises(InputError, match=r"has no photograph 'else\.png'"):
+        views.worst_sheet(dataset, model, strange)
+
+
+def test_real_weights(real_data: Path, tmp_path: Path):
+    model = maskprism.load(real_data / "models" / "yolov8n-seg.onnx")
+    photograph = maskprism.read_image(real_data / "images" / "bus.jpg")
+    prediction = model.predict(photograph)
+    from maskprism.datasets import GroundTruth
+
+    truth = GroundTruth(  # its own masks
+        prediction.classes, tuple(prediction.masks("image")), prediction.boxes,
+        np.zeros(len(prediction), dtype=bool), prediction.image_size,
+    )  # fmt: skip
+    for _, stages in stages_of(prediction, truth):
+        assert raster.save(views.instance_strip(photograph, stages), tmp_path / "strip.png").exists()
