@@ -21,6 +21,7 @@ import reference_compare as twin
 from maskprism import MaskprismError, Prediction
 from maskprism.analysis.compare import compare, same_canvas
 from maskprism.analysis.comparison import INSTANCES, Comparison, Tolerance
+from maskprism.analysis.comparison_text import percent
 from maskprism.analysis.logit_drift import LogitDrift
 from maskprism.analysis.moments import Moments
 from maskprism.analysis.pairing import pair_instances
@@ -502,6 +503,24 @@ def test_another_canvas_for_the_same_network(photographs: list[np.ndarray]) -> N
         fixed.on_canvas((64, 64), rectangular=True)
     with pytest.raises(InputError, match="at least the stride"):
         free.on_canvas((16, 64))
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0, "0 %"),
+        (1, "100 %"),
+        (0.347, "35 %"),
+        (0.0532, "5.3 %"),
+        (0.0053, "0.53 %"),
+        (-0.0053, "−0.53 %"),
+        (1e-7, "less than 0.01 %"),
+        (-1e-7, "−0 %"),
+        (np.nan, "–"),
+    ],
+)
+def test_shares_in_words(share: float, text: str) -> None:
+    assert percent(share) == text
 
 
 def test_tolerances_are_checked() -> None:

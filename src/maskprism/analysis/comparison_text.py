@@ -36,11 +36,13 @@ def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> lis
 
 
 def percent(share: float) -> str:
-    """A share as percent with two digits that mean something; the minus is a true minus."""
+    """A share as percent with two digits that mean something; the minus is a true minus, no number a dash."""
+    if not np.isfinite(share):
+        return "–"
     size = abs(share) * 100
     digits = 0 if size >= 10 or size == 0 else 1 if size >= 1 else 2
     if 0 < size < 0.005:
-        return "less than 0.01 %" if share > 0 else "−0.00 %"
+        return "less than 0.01 %" if share > 0 else "−0 %"
     return f"{share * 100:.{digits}f} %".replace("-", "−")
 
 
