@@ -296,6 +296,7 @@ def test_names_of_files_and_classes_are_text(browser: Browser, open_page: Open, 
             page.locator("#gallery").wait_for()
         assert page.locator("img[src=x], b").count() == 0
         assert page.locator("script").count() == 1
+        page.close()
     finally:
         stop(process)
 
@@ -314,7 +315,7 @@ def test_it_fits_and_nothing_jumps(address: str, open_page: Open, width: int, sc
     switched = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert switched != background
     page.locator(".tile").nth(1).click()
-    page.locator(".maskprism").get_by_text("instances").first.wait_for()
+    page.locator(".maskprism canvas").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("getComputedStyle(document.querySelector('.maskprism')).backgroundColor") == switched
 
@@ -337,11 +338,12 @@ def test_more_photographs_than_fit_on_a_page(browser: Browser, open_page: Open, 
             if page.locator(".tile").count() == 150:
                 break
         assert names(page) == [f"{number:03d}.png" for number in range(150)]
-        page.wait_for_function("document.querySelectorAll('.tile:not([data-state=ok])').length === 0")
+        page.wait_for_function("() => !document.querySelector('.tile:not([data-state=ok])')")
         page.locator("#progress.done").wait_for(state="attached")
         (tmp_path / "photos" / "added later.png").write_bytes((tmp_path / "photos" / "007.png").read_bytes())
         page.wait_for_timeout(2100)  # the folder is listed anew every two seconds at most
         page.reload()
         page.locator("#count").get_by_text("151 photographs").wait_for()
+        page.close()
     finally:
         stop(process)

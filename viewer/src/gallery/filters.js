@@ -13,7 +13,6 @@ import { h, svg } from "../dom.js";
  * @property {string} sort
  */
 
-const SHOWN_CLASSES = 12;
 const SHOWS = ["all", "ok", "empty", "failed", "missed"];
 const SORTS = ["name", "score", "iou", "objects"];
 
@@ -68,10 +67,15 @@ export class FilterControls {
     this.filters = filters;
     /** @type {import("./api.js").Page["classes"]} */
     this.seen = [];
-    this.allClasses = false;
     this.score = new RangeControl(element(form, ".score"), "score", (score) => this.set({ score }));
     this.iou = new RangeControl(element(form, ".iou"), "IoU", (iou) => this.set({ iou }));
-    this.chips = element(form, ".classes");
+    this.chips = element(form, ".chips");
+    this.more = element(form, ".more");
+    this.more.addEventListener("click", () => {
+      this.more.setAttribute("aria-expanded", String(this.more.getAttribute("aria-expanded") !== "true"));
+      this.fit();
+    });
+    new ResizeObserver(() => this.fit()).observe(this.chips);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("reset", (event) => (event.preventDefault(), this.set(readFilters(""))));
     this.text.addEventListener("input", () => this.set({ text: this.text.value }));
@@ -108,7 +112,6 @@ export class FilterControls {
     this.seen = [...kept, ...page.classes.filter(({ id }) => !kept.some((one) => one.id === id))];
     this.score.draw(page.scores);
     this.iou.draw(page.ious);
-    this.form.classList.toggle("labelled", page.labels);
     for (const option of this.form.querySelectorAll("option[value=missed], option[value=iou]")) {
       /** @type {HTMLOptionElement} */ (option).hidden = !page.labels;
     }
@@ -129,12 +132,10 @@ export class FilterControls {
   /** @param {Set<number>} chosen */
   renderClasses(chosen) {
     const names = new Map(this.seen.map((one) => [one.id, one]));
-    const listed = this.allClasses ? this.seen : this.seen.slice(0, SHOWN_CLASSES);
-    const hidden = this.seen.filter((one) => !listed.includes(one) && chosen.has(one.id));
     const unknown = [...chosen].filter((id) => !names.has(id)).map((id) => ({ id, name: `class ${id}`, objects: 0, images: 0 }));
     const focused = this.chips.contains(document.activeElement) ? document.activeElement?.getAttribute("data-id") : null;
     this.chips.replaceChildren(
-      ...[...listed, ...hidden, ...unknown].map(({ id, name, objects, images }) =>
+      ...[...this.seen, ...unknown].map(({ id, name, objects, images }) =>
         h(
           "button",
           {
@@ -149,14 +150,17 @@ export class FilterControls {
           h("span", { className: "chip-count" }, String(objects)),
         ),
       ),
-      this.seen.length > SHOWN_CLASSES &&
-        h(
-          "button",
-          { type: "button", className: "chip more", "data-id": "more", "aria-expanded": this.allClasses, onclick: () => ((this.allClasses = !this.allClasses), this.render()) },
-          this.allClasses ? "fewer" : `${this.seen.length - SHOWN_CLASSES} more`,
-        ) || "",
     );
+    this.fit();
     if (focused) /** @type {HTMLElement | null} */ (this.chips.querySelector(`[data-id="${focused}"]`))?.focus();
+  }
+
+  /** Classes take one row, and more only when asked to: the page below must not move when they come. */
+  fit() {
+    const { chips, more } = this;
+    const open = more.getAttribute("aria-expanded") === "true";
+    more.hidden = !open && chips.scrollWidth <= chips.clientWidth + 1;
+    more.textContent = open ? "one row" : "all classes";
   }
 }
 

@@ -46,7 +46,7 @@ class GalleryPage {
       close: () => this.visit(this.address()),
     });
     this.more.addEventListener("click", () => this.loadMore());
-    new IntersectionObserver(([entry]) => entry.isIntersecting && this.loadMore(), { rootMargin: "600px" }).observe(this.more);
+    this.near = new IntersectionObserver(([entry]) => entry.isIntersecting && this.loadMore(), { rootMargin: "600px" });
     this.found.addEventListener("click", () => this.load());
     addEventListener("popstate", () => this.route());
     this.wireMasks();
@@ -145,6 +145,7 @@ class GalleryPage {
 
   /** Brings counts and tiles up to date, and moves nothing. */
   async update() {
+    if (this.loading) return;
     const page = await this.ask(0, Math.min(Math.max(this.tiles.names.length, PAGE), MOST_AT_ONCE));
     if (!page) return;
     const fresh = page.photographs.some(({ name }) => !this.tiles.tiles.has(name));
@@ -185,6 +186,8 @@ class GalleryPage {
     if (this.shown === null) document.title = this.titled;
     this.controls.know(page);
     this.more.hidden = fresh || this.tiles.names.length >= this.matches;
+    this.near.disconnect(); // observing anew tells at once whether the end of the list is near
+    this.near.observe(this.more);
     const filtered = writeFilters(this.filters);
     filtered.delete("sort");
     this.count.textContent = filtered.size ? `${page.matches} of ${photographs(page.total)}` : photographs(page.total);

@@ -18,7 +18,8 @@ export class PhotographView {
     /** @type {Mounted | null} */
     this.mounted = null;
     this.turn = 0;
-    element(root, ".back").addEventListener("click", (event) => (event.preventDefault(), host.close()));
+    this.back = element(root, ".back");
+    this.back.addEventListener("click", (event) => (event.preventDefault(), host.close()));
     this.previous.addEventListener("click", () => host.go(-1));
     this.next.addEventListener("click", () => host.go(1));
   }
@@ -27,6 +28,7 @@ export class PhotographView {
   async open(name, title) {
     this.clear();
     const turn = ++this.turn;
+    if (!this.root.contains(document.activeElement)) this.back.focus({ preventScroll: true });
     this.stage.replaceChildren(h("p", { className: "notice", role: "status" }, `The network is looking at ${title} …`));
     this.stage.setAttribute("aria-busy", "true");
     try {

@@ -45,7 +45,7 @@ def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iter
 
     api = Api(gallery)
     routes = [
-        Route("/", _page(STATIC / "gallery.html")),
+        Route("/", _page(STATIC / "gallery.html", labelled=gallery.labels is not None)),
         *(Route(f"/static/{path.name}", _page(path)) for path in sorted(STATIC.iterdir()) if path.suffix in _TYPES),
         Route("/api/photographs", api.photographs),
         Route("/api/progress", api.progress),
@@ -173,9 +173,11 @@ def _bounds(text: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _page(path: Path) -> Callable[[Request], Any]:
-    """A file of the package; small, so held in memory."""
+def _page(path: Path, *, labelled: bool = False) -> Callable[[Request], Any]:
+    """A file of the package; small, so held in memory. `labelled` pages have room for IoU from the start."""
     data = path.read_bytes()
+    if labelled:
+        data = data.replace(b'<form id="filters"', b'<form id="filters" class="labelled"')
     tag = hashlib.sha256(data).hexdigest()[:16]
     media_type = _TYPES[path.suffix]
 
