@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 ULTRA := .venv-ultralytics
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup check test test-ultralytics bench docs clean
+.PHONY: setup check check-viewer viewer test test-browser test-ultralytics bench docs clean
 
 setup: $(VENV)/done
 
@@ -15,7 +15,10 @@ $(VENV)/done: pyproject.toml
 	touch $@
 
 test: setup
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
+	$(BIN)/python -m pytest -m "not browser" -n logical --maxprocesses 8 --dist worksteal
+
+test-browser: setup
+	$(BIN)/python -m pytest -m browser tests/browser
 
 check: setup
 	$(BIN)/ruff check .
@@ -23,10 +26,20 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+viewer/node_modules/done: viewer/package-lock.json
+	cd viewer && npm ci --no-audit --no-fund --loglevel error
+	touch $@
+
+viewer: viewer/node_modules/done
+	cd viewer && npm run --silent build
+
+check-viewer: viewer/node_modules/done
+	cd viewer && npm run --silent check
+
 $(ULTRA)/done: pyproject.toml
 	$(PYTHON) -m venv $(ULTRA)
 	$(ULTRA)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(ULTRA)/bin/python -m pip install --quiet --editable ".[ultralytics,openvino]" onnx onnxslim hypothesis pytest pytest-timeout
+	$(ULTRA)/bin/python -m pip install --quiet --editable ".[ultralytics,openvino,diagnose]" onnx onnxslim hypothesis pytest pytest-timeout
 	touch $@
 
 test-ultralytics: $(ULTRA)/done
@@ -35,8 +48,10 @@ test-ultralytics: $(ULTRA)/done
 bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/prototype_grid.py
+	$(BIN)/python benchmarks/viewer/repaint.py
 	$(BIN)/python benchmarks/original_commands.py
 	$(BIN)/python benchmarks/basis.py
+	$(BIN)/python benchmarks/reduce.py
 	$(ULTRA)/bin/python benchmarks/extract_throughput.py --bf16 \
 		--model $(REAL)/models/yolov8n-seg.onnx --images $(REAL)/datasets/coco128-seg/images
 	$(ULTRA)/bin/python benchmarks/runtime_disagreement.py
@@ -46,4 +61,4 @@ docs: setup
 	$(BIN)/python utils/make_docs.py
 
 clean:
-	rm -rf $(VENV) $(ULTRA) build dist
+	rm -rf $(VENV) $(ULTRA) viewer/node_modules build dist

@@ -26,7 +26,6 @@ from maskprism import Letterbox, Prediction
 from maskprism.errors import InputError, MaskprismError
 from maskprism.masks import ULTRALYTICS
 from maskprism.scenes import draw_scene, write_dataset
-from maskprism.views import palette
 from maskprism.views.page import Page, write_page
 from maskprism.views.scene import MAGIC, as_shown, viewer_scene
 from strategies import predictions, seeds
@@ -170,13 +169,6 @@ def assert_same_patch(mine: dict[str, Any], its: dict[str, Any]) -> None:
     assert (mine["rows"], mine["columns"]) == (its["rows"], its["columns"])
     a, b = (np.frombuffer(base64.b64decode(one["values"]), np.float32) for one in (mine, its))
     np.testing.assert_allclose(a, b, atol=2e-5)
-
-
-def test_instance_colours_are_those_of_python() -> None:
-    source = (Path(__file__).resolve().parents[1] / "viewer" / "src" / "palette.js").read_text(encoding="utf-8")
-    found = re.search(r'INSTANCE_COLOURS = "([0-9a-f ]+)"', source)
-    assert found
-    assert tuple(tuple(bytes.fromhex(colour)) for colour in found[1].split()) == palette.INSTANCE_COLOURS
 
 
 class Elements(HTMLParser):

@@ -118,8 +118,9 @@ def cases() -> list[dict[str, Any]]:
 
 
 def tables() -> dict[str, str]:
-    """The colours of the diverging maps, 256 of three bytes."""
-    return {name: _base64(palette.lookup_table(name)) for name in ("contribution", "prototype")}
+    """The colours of the diverging maps, 256 of three bytes, and those of instances."""
+    maps = {name: _base64(palette.lookup_table(name)) for name in ("contribution", "prototype")}
+    return {**maps, "instances": _base64(np.array(palette.INSTANCE_COLOURS, dtype=np.uint8))}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 // Bundles src/index.js into the Python package; with --check only says whether the committed bundle is current.
 import { build } from "esbuild";
 import { readFile, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
 
 const target = new URL("../src/maskprism/views/static/", import.meta.url);
 const check = process.argv.includes("--check");
@@ -8,7 +9,7 @@ const check = process.argv.includes("--check");
 /** @param {string} entry @param {string} name */
 async function bundle(entry, name) {
   const built = await build({
-    entryPoints: [new URL(entry, import.meta.url).pathname],
+    entryPoints: [fileURLToPath(new URL(entry, import.meta.url))],
     bundle: true,
     minify: true,
     charset: "ascii",

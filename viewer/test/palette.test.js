@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { abgr, limitOf, lookupTable, paint, rgb } from "../src/palette.js";
+import { abgr, colourOf, limitOf, lookupTable, paint, rgb } from "../src/palette.js";
 import { bytes, palette } from "./cases.js";
 
 for (const name of /** @type {const} */ (["contribution", "prototype"])) {
@@ -15,6 +15,11 @@ for (const name of /** @type {const} */ (["contribution", "prototype"])) {
     });
   });
 }
+
+test("instances have the colours of Python, again and again", () => {
+  const expected = bytes(palette.instances);
+  for (let i = 0; i < 20; i++) assert.deepEqual(rgb(colourOf(i)), [...expected.subarray(3 * (i % 7), 3 * (i % 7) + 3)]);
+});
 
 test("values are painted between the two ends, zero in the middle", () => {
   const out = new Uint32Array(5);
