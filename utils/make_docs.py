@@ -121,8 +121,28 @@ def write_basis_images(folder: Path) -> None:
         figure.savefig(folder / f"prototype-{name}.webp", dpi=105, pil_kwargs=settings)
 
 
+def write_reduction_images(folder: Path) -> None:
+    """What docs/reduce.md reads: the bundled network with fewer prototypes, over 64 scenes it has never seen."""
+    from maskprism.analysis.reduce import fit_halves, measure, reductions
+    from maskprism.analysis.reduced_file import matched_ious
+    from maskprism.views.reduction import before_after, trade_off_figure
+
+    predictions = load().predict([draw_scene(seed).photograph for seed in range(64)])
+    halves = fit_halves(predictions)
+    figure = trade_off_figure(measure(predictions, halves), 8)
+    figure.savefig(folder / "reduce-curve.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
+    (reduction,) = reductions(halves[0] + halves[1], "projection", [8])
+    full, photograph = predictions[SCENE], draw_scene(SCENE).photograph
+    reduced = reduction.apply(full)
+    sheet = before_after([photograph], [full], [reduced], [float(matched_ious(full, reduced).mean())])
+    picture = Image.fromarray(raster.draw(sheet))
+    picture.thumbnail((1500, 1500))
+    picture.save(folder / "reduce-masks.webp", quality=88, method=6)
+
+
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(cli_reference(), encoding="utf-8")
     write_images(DOCS / "images")
     write_comparison_images(DOCS / "images")
     write_basis_images(DOCS / "images")
+    write_reduction_images(DOCS / "images")

@@ -14,7 +14,7 @@ import numpy as np
 from maskprism.errors import MaskprismError
 from maskprism.views import raster
 from maskprism.views.figures import share
-from maskprism.views.palette import INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, RGB
+from maskprism.views.palette import INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, RGB, colour_of
 from maskprism.views.sheets import PHOTOGRAPH_SIDE, Panel, Sheet
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ def before_after(
     panels: list[Panel] = []
     for photograph, before, after, iou in zip(photographs, full, reduced, ious, strict=True):
         rgb = cv2.cvtColor(photograph, cv2.COLOR_BGR2RGB)
-        had, has = _together(before), _together(after)
-        shown = [_covered(rgb, had, INSTANCE_COLOURS[4]), _covered(rgb, has, INSTANCE_COLOURS[4])]
+        gained, lost = _changed(before, after)
         grey = np.repeat(cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY)[..., None], 3, axis=2) // 2 + 110
-        changed = _covered(_covered(grey, had & ~has, NEGATIVE, 1.0), has & ~had, POSITIVE, 1.0)
+        changed = _covered(_covered(grey, lost, NEGATIVE, 1.0), gained, POSITIVE, 1.0)
+        shown = [_coloured(rgb, one) for one in (before, after)]
         titles = (
             f"{len(before.prototypes)} prototypes",
             f"{len(after.prototypes)} prototypes: mean IoU {iou:.3f}",
@@ -137,12 +137,24 @@ def write_reduction(found: ReducedFile, photographs: Photographs, full: Model, r
     return written
 
 
-def _together(prediction: Prediction) -> Bool[np.ndarray, "H W"]:
-    """Where at least one mask is."""
-    found = np.zeros(prediction.image_size, dtype=bool)
-    for patch in prediction.patches("image"):
-        found[patch.rows, patch.columns] |= patch.values > prediction.rule.threshold
-    return found
+def _coloured(picture: Photograph, prediction: Prediction) -> Photograph:
+    """The picture with every mask in the colour of its instance, large ones first."""
+    masks = [instance.mask("image") for instance in prediction]
+    for number in sorted(range(len(masks)), key=lambda number: -int(masks[number].sum())):
+        picture = _covered(picture, masks[number], colour_of(number))
+    return picture
+
+
+def _changed(before: Prediction, after: Prediction) -> tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
+    """Where some instance gained a pixel, and where one lost it; instances are told apart while they are as many."""
+    gained, lost = (np.zeros(before.image_size, dtype=bool) for _ in range(2))
+    stacks = [one.masks("image") for one in (before, after)]
+    if len(before) != len(after):
+        stacks = [stack.any(axis=0, keepdims=True) for stack in stacks]
+    for had, has in zip(*stacks, strict=True):
+        gained |= has & ~had
+        lost |= had & ~has
+    return gained, lost
 
 
 def _covered(picture: Photograph, mask: Bool[np.ndarray, "H W"], colour: RGB, opacity: float = 0.6) -> Photograph:
