@@ -15,18 +15,19 @@ FIRST_SEED = 0
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where everything is: a data set of scenes, a folder of pictures, a table and two charts."""
+    """Where everything is: a data set of scenes, a folder of pictures, a table, two charts, an interactive page."""
 
     scenes: Path
     pictures: Path
     table: Path
     histograms: Path
     correlation: Path
+    page: Path
     instances: int
 
 
 def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -> DemoResult:
-    """Draw the sample scenes, explain them, and write the coefficient table and its charts into `out`.
+    """Draw the sample scenes, explain them, and write the coefficient table, its charts and the page into `out`.
 
     `on_step` is called with a line before each step. Raises MaskprismError if `out` cannot be written.
     """
@@ -40,13 +41,16 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from maskprism.table import CoefficientTable
     from maskprism.views import charts
     from maskprism.views.explain import write_explanation
+    from maskprism.views.labels import match, open_labels
+    from maskprism.views.page import Page
     from maskprism.views.sheets import best_instances
 
     try:
         on_step(f"drawing {SCENES} scenes that the bundled model has never seen")
         scenes, pictures = out / "scenes", out / "pictures"
-        write_dataset(scenes, SCENES, seed=FIRST_SEED, validation_share=1.0)
-        model = load(threads=1)
+        data = write_dataset(scenes, SCENES, seed=FIRST_SEED, validation_share=1.0)
+        model, page = load(threads=1), Page()
+        labels = open_labels(data, scenes, model.spec.names)
 
         on_step("explaining the most confident object of each")
         for item in open_source(scenes).pending(frozenset()):
@@ -54,6 +58,8 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
             prediction = replace(model.predict(photograph), source=item.name)
             folder = pictures / Path(item.name).stem
             write_explanation(photograph, prediction, folder, best_instances(prediction, None))
+            truth = labels(scenes / item.name, prediction.image_size)
+            page.add(photograph, prediction, match(prediction, truth).masks if truth else None)
 
         on_step("writing the coefficients of every object")
         summary = extract(scenes, model, out / "coefficients.csv", overwrite=True)
@@ -61,10 +67,19 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
 
         on_step("drawing histograms and correlation")
         result = DemoResult(
-            scenes, pictures, summary.table, out / "histograms.png", out / "correlation.png", len(coefficients)
+            scenes=scenes,
+            pictures=pictures,
+            table=summary.table,
+            histograms=out / "histograms.png",
+            correlation=out / "correlation.png",
+            page=out / "page.html",
+            instances=len(coefficients),
         )
         charts.histograms(coefficients).savefig(result.histograms, dpi=130)
         charts.correlation(coefficients).savefig(result.correlation, dpi=130)
+
+        on_step("writing the interactive page")
+        page.write(result.page)
     except OSError as error:
         raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
     return result

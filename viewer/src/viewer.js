@@ -169,7 +169,7 @@ export class Viewer {
       state.only(this.byEffect().slice(0, n));
     };
     const button = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ act) => h("button", { type: "button", title, onclick: act }, text);
-    const swap = h("select", { "aria-label": "Take the coefficients of another instance", onchange: () => this.swap(swap) });
+    const swap = h("select", { className: "swap", "aria-label": "Take the coefficients of another instance", onchange: () => this.swap(swap) });
     const reset = button("Reset", "Take back all edits of this instance", () => state.setAll(original()));
     const order = this.choice("Order", { effect: "Sorted by effect", index: "Sorted by index" }, (value) => state.look({ order: value }), () => state.order);
     const thumbnails = this.choice("Show", { prototype: "Prototypes", term: "Weight × prototype" }, (value) => state.look({ thumbnails: value }), () => state.thumbnails);

@@ -10,7 +10,8 @@ def demo(*, out: Path = Path("maskprism-demo")) -> None:
     """Show everything on sample scenes, with the bundled model: nothing else is needed.
 
     Draws scenes with exact ground truth, explains the most confident object of each, writes the
-    coefficient table of all objects, and draws its histograms and correlation.
+    coefficient table of all objects, draws its histograms and correlation, and ends with an
+    interactive page of all scenes.
 
     Parameters
     ----------
@@ -22,6 +23,7 @@ def demo(*, out: Path = Path("maskprism-demo")) -> None:
     result = run_demo(out, on_step=lambda step: print(f"... {step}", file=sys.stderr))
     first = min(path for path in result.pictures.iterdir() if path.is_dir())
     found = {
+        result.page: "open it in a browser: move a coefficient, watch the mask",
         first / "00-assembly.png": "how one mask adds up",
         first / "00-prototypes.png": "the 32 prototypes, and what this object makes of them",
         first / "00-contributions.png": "what each of them adds",
