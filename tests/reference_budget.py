@@ -116,6 +116,16 @@ def band(mask: np.ndarray, width: int) -> np.ndarray:
     return result
 
 
+def near(mask: np.ndarray, width: int) -> np.ndarray:
+    """The pixels with one of the mask in a square of that reach around them."""
+    height, length = mask.shape
+    result = np.zeros_like(mask)
+    for y in range(height):
+        for x in range(length):
+            result[y, x] = mask[max(y - width, 0) : y + width + 1, max(x - width, 0) : x + width + 1].any()
+    return result
+
+
 def leak(instance: Instance, uncropped: np.ndarray, truth: np.ndarray, ring: float) -> float:
     """Count the pixels of the ring, and those that are wrong."""
     x1, y1, x2, y2 = instance.canvas_box.tolist()

@@ -14,7 +14,7 @@ import numpy as np
 from maskprism.analysis.best_coefficients import window_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, UInt8
+    from jaxtyping import Bool
 
     from maskprism.analysis.overlaps import Region
 
@@ -23,7 +23,9 @@ WIDTH_SHARE = 0.02
 
 
 class BoundaryAgreement(NamedTuple):
-    """boundary: IoU of the bands inside both outlines. interior: IoU of what is left within; nan if nothing is."""
+    """boundary: IoU of the bands inside both outlines, 0 to 1. interior: IoU away from the true outline; nan for an
+    object so thin that nothing of it is away from its outline.
+    """
 
     boundary: float
     interior: float
@@ -34,28 +36,32 @@ def boundary_width(height: float, width: float) -> int:
     return max(round(WIDTH_SHARE * math.hypot(height, width)), 1)
 
 
-def boundary_agreement(first: Region, second: Region, width: int) -> BoundaryAgreement:
-    """Boundary IoU and interior IoU of two masks of one frame.
+def boundary_agreement(mask: Region, truth: Region, width: int) -> BoundaryAgreement:
+    """Boundary IoU and interior IoU of a mask with the truth, in the same frame.
 
     The band of a mask are its pixels within `width` pixels of one outside it, diagonal steps counting as one; beyond
-    the frame is outside. An object thinner than twice the width is all band, and its boundary IoU is its mask IoU.
+    the frame is outside. Boundary IoU is that of both bands; for objects thinner than twice the width it is mask IoU.
+    Interior IoU leaves out all pixels within `width` of the true outline, on either side.
     """
-    rows = slice(min(first.rows.start, second.rows.start), max(first.rows.stop, second.rows.stop))
-    columns = slice(min(first.columns.start, second.columns.start), max(first.columns.stop, second.columns.stop))
+    rows = slice(min(mask.rows.start, truth.rows.start), max(mask.rows.stop, truth.rows.stop))
+    columns = slice(min(mask.columns.start, truth.columns.start), max(mask.columns.stop, truth.columns.stop))
     if rows.stop <= rows.start or columns.stop <= columns.start:
         return BoundaryAgreement(0.0, math.nan)
-    masks = [window_of(one, rows, columns) for one in (first, second)]
-    cores = [_core(mask.astype(np.uint8), width) for mask in masks]
-    boundary = _iou(masks[0] & ~cores[0], masks[1] & ~cores[1])
-    return BoundaryAgreement(0.0 if math.isnan(boundary) else boundary, _iou(*cores))
+    found, true = (window_of(one, rows, columns) for one in (mask, truth))
+    core, true_core = _core(found, width), _core(true, width)
+    boundary = _iou(found & ~core, true & ~true_core)
+    away = true_core | _core(~true, width, beyond=1)
+    interior = _iou(found & away, true & away) if true_core.any() else math.nan
+    return BoundaryAgreement(boundary, interior)
 
 
-def _core(mask: UInt8[np.ndarray, "H W"], width: int) -> Bool[np.ndarray, "H W"]:
-    """What is more than `width` pixels from the outline."""
+def _core(mask: Bool[np.ndarray, "H W"], width: int, beyond: int = 0) -> Bool[np.ndarray, "H W"]:
+    """What is more than `width` pixels from anything outside the mask; `beyond` says what lies beyond the frame."""
     square = np.ones((2 * width + 1, 2 * width + 1), dtype=np.uint8)
-    return cv2.erode(mask, square, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)) > 0
+    eroded = cv2.erode(mask.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=(beyond,))
+    return eroded > 0
 
 
 def _iou(first: Bool[np.ndarray, "H W"], second: Bool[np.ndarray, "H W"]) -> float:
     either = int(np.count_nonzero(first | second))
-    return int(np.count_nonzero(first & second)) / either if either else math.nan
+    return int(np.count_nonzero(first & second)) / either if either else 0.0

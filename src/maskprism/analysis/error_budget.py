@@ -56,7 +56,7 @@ class InstanceBudget:
     true_box_iou, uncropped_iou: with the true box for the crop, and without a crop.
     threshold, threshold_iou: the one threshold on the resized logits (probabilities, where the rule squashes) that
         would be best for this instance, and what it would give.
-    boundary_iou, interior_iou: along the outline, and inside of it (nan for thin objects).
+    boundary_iou, interior_iou: along the outlines, and away from the true one (nan for thin objects).
     leak: the share of a ring around the box in which the logits, uncropped, say mask and the truth does not.
     """
 
