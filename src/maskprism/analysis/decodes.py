@@ -11,7 +11,7 @@ from maskprism.analysis.overlaps import Overlaps, Region, box_overlap, mask_over
 from maskprism.masks import pixels_between
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32, UInt8
+    from jaxtyping import Bool, Float, Float32, UInt8
 
     from maskprism.datasets import GroundTruth
     from maskprism.geometry import Letterbox, Size
@@ -69,13 +69,19 @@ def excused(truth: GroundTruth) -> Bool[np.ndarray, " M"]:
 
 
 def overlaps_under(
-    prediction: Prediction, truth: GroundTruth, decode: DecodeName, *, least: float = 0.5, same_class: bool = True
+    prediction: Prediction,
+    truth: GroundTruth,
+    decode: DecodeName,
+    *,
+    least: float = 0.5,
+    same_class: bool = True,
+    areas: Float[np.ndarray, " N"] | None = None,
 ) -> Overlaps:
     """The masks of a prediction under one decode against the true ones; see `mask_overlaps`."""
     size, letterbox = DECODES[decode].size, prediction.letterbox
     true = validation_regions(truth, letterbox) if decode == "validation" else true_regions(truth, letterbox, size)
     return mask_overlaps(
-        prediction, true, truth.classes, size, crowd=excused(truth), least=least, same_class=same_class
+        prediction, true, truth.classes, size, crowd=excused(truth), least=least, same_class=same_class, areas=areas
     )
 
 

@@ -14,7 +14,7 @@ from maskprism.analysis.average_precision import AveragePrecision, average_preci
 from maskprism.analysis.decodes import DECODES, excused, overlaps_of_boxes, overlaps_under, true_regions
 from maskprism.analysis.error_budget import PARTS, ErrorBudget, InstanceBudget, Part, budget_of
 from maskprism.analysis.matching import Matches, match
-from maskprism.analysis.overlaps import Overlaps, box_overlap, mask_iou
+from maskprism.analysis.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
 from maskprism.analysis.stages import stages_of
 from maskprism.analysis.tide import BACKGROUND, ERROR_TYPES, ErrorCost, Errors, error_cost, find_errors
 from maskprism.errors import InputError, MaskprismError, ModelError
@@ -218,10 +218,11 @@ def of_classes(prediction: Prediction, truth: GroundTruth, classes: Sequence[int
 
 def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: float = SHOWN_CONF) -> Examined:
     """One photograph: every detection against every true object, under every decode and after every step."""
+    areas = mask_areas(prediction)
     overlaps = {
-        "validation": overlaps_under(prediction, truth, "validation"),
-        "predict": overlaps_under(prediction, truth, "predict", least=BACKGROUND, same_class=False),
-        "native": overlaps_under(prediction, truth, "native"),
+        "validation": overlaps_under(prediction, truth, "validation", areas=areas),
+        "predict": overlaps_under(prediction, truth, "predict", least=BACKGROUND, same_class=False, areas=areas),
+        "native": overlaps_under(prediction, truth, "native", areas=areas),
         "boxes": overlaps_of_boxes(prediction, truth),
     }
     canvas, matches = overlaps["predict"], match(prediction, truth)

@@ -157,11 +157,12 @@ def mask_overlaps(
     crowd: Bool[np.ndarray, " G"] | None = None,
     least: float = 0.0,
     same_class: bool = False,
+    areas: Float[np.ndarray, " N"] | None = None,
 ) -> Overlaps:
     """The masks of a prediction, under its rule at the frame named `size`, against true ones in that frame.
 
     Only masks that may count are decoded: an IoU that cannot reach `least` is given as 0, and with
-    `same_class` that of a detection whose class no true object has.
+    `same_class` that of a detection whose class no true object has. areas: `mask_areas`, if known.
     """
     crowd = np.zeros(len(true), dtype=bool) if crowd is None else crowd
     true_areas = np.array([region.area for region in true], dtype=np.float64)
@@ -176,10 +177,15 @@ def mask_overlaps(
         classes=prediction.classes,
         true_classes=true_classes,
         iou=iou,
-        areas=prediction.areas("grid") * _photograph_pixels(prediction, "grid"),
+        areas=mask_areas(prediction) if areas is None else areas,
         true_areas=true_areas * _photograph_pixels(prediction, size),
         crowd=crowd,
     )
+
+
+def mask_areas(prediction: Prediction) -> Float[np.ndarray, " N"]:
+    """Areas of all masks in photograph pixels, counted on the grid: they tell small objects from large ones."""
+    return prediction.areas("grid") * _photograph_pixels(prediction, "grid")
 
 
 def _photograph_pixels(prediction: Prediction, size: Size) -> float:
