@@ -140,9 +140,58 @@ def write_reduction_images(folder: Path) -> None:
     picture.save(folder / "reduce-masks.webp", quality=88, method=6)
 
 
+def write_budget_images(folder: Path) -> None:
+    """What docs/error_budget.md reads: the bundled network over 64 scenes it has never seen."""
+    import tempfile
+
+    from maskprism.analysis.error_budget import ErrorBudget, budgets
+    from maskprism.analysis.stages import stages_of
+    from maskprism.datasets import open_dataset
+    from maskprism.scenes import write_dataset
+    from maskprism.views import budget as views
+
+    model = load()
+    with tempfile.TemporaryDirectory() as scratch:
+        dataset = open_dataset(write_dataset(scratch, 64, seed=7000, validation_share=1)).for_model(model.spec.names)
+        samples = {sample.name: sample.read() for sample in dataset}
+    rows = [
+        row for name, (photograph, truth) in samples.items() for row in budgets(model.predict(photograph), truth, name)
+    ]
+    budget = ErrorBudget(rows)
+    for name, figure in (("waterfall", views.waterfall(budget)), ("groups", views.groups(budget))):
+        figure.savefig(folder / f"budget-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
+    (worst,) = budget.worst(1, by="coefficients")
+    photograph, truth = samples[worst.photograph]
+    stages = next(
+        masks for pair, masks in stages_of(model.predict(photograph), truth) if pair.instance == worst.instance
+    )
+    picture = Image.fromarray(raster.draw(views.instance_strip(photograph, stages)))
+    picture.thumbnail((1800, 1800))
+    picture.save(folder / "budget-strip.webp", quality=88, method=6)
+
+
+def write_diagnosis_images(folder: Path) -> None:
+    """What docs/diagnose.md reads: the bundled network over the 64 scenes of its first command."""
+    import tempfile
+
+    from maskprism.analysis.diagnosis import diagnose
+    from maskprism.datasets import open_dataset
+    from maskprism.scenes import write_dataset
+    from maskprism.views import diagnosis as views
+
+    with tempfile.TemporaryDirectory() as scratch:
+        dataset = open_dataset(write_dataset(scratch, 64, validation_share=1))
+        found = diagnose(dataset, load(conf=0.001, multi_label=True, threads=1))
+    figures = (("perfect", views.perfect_figure(found)), ("errors", views.errors_figure(found)))
+    for name, figure in figures:
+        figure.savefig(folder / f"diagnose-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
+
+
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(cli_reference(), encoding="utf-8")
     write_images(DOCS / "images")
     write_comparison_images(DOCS / "images")
     write_basis_images(DOCS / "images")
     write_reduction_images(DOCS / "images")
+    write_budget_images(DOCS / "images")
+    write_diagnosis_images(DOCS / "images")
