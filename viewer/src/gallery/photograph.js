@@ -28,7 +28,8 @@ export class PhotographView {
   async open(name, title) {
     this.clear();
     const turn = ++this.turn;
-    if (!this.root.contains(document.activeElement)) this.back.focus({ preventScroll: true });
+    const { activeElement } = document;
+    if (activeElement !== document.body && !this.root.contains(activeElement)) this.back.focus({ preventScroll: true });
     this.stage.replaceChildren(h("p", { className: "notice", role: "status" }, `The network is looking at ${title} …`));
     this.stage.setAttribute("aria-busy", "true");
     try {
