@@ -12,7 +12,7 @@ import maskprism
 from maskprism.analysis.error_budget import PARTS, ErrorBudget, budgets
 from maskprism.analysis.matching import match
 from maskprism.analysis.stages import stages_of
-from maskprism.datasets import Dataset, open_dataset
+from maskprism.datasets import Dataset, GroundTruth, open_dataset
 from maskprism.errors import InputError
 from maskprism.models import Model
 from maskprism.scenes import write_dataset
@@ -117,8 +117,6 @@ def test_real_weights(real_data: Path, tmp_path: Path):
     model = maskprism.load(real_data / "models" / "yolov8n-seg.onnx")
     photograph = maskprism.read_image(real_data / "images" / "bus.jpg")
     prediction = model.predict(photograph)
-    from maskprism.datasets import GroundTruth
-
     truth = GroundTruth(  # its own masks
         prediction.classes, tuple(prediction.masks("image")), prediction.boxes,
         np.zeros(len(prediction), dtype=bool), prediction.image_size,
