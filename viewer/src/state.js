@@ -58,6 +58,7 @@ export class State {
   move(k, value) {
     const { selected } = this;
     if (selected < 0) return;
+    if (this.before) this.look({ before: false }); // whoever edits wants to see what it does
     const now = this.coefficients();
     this.start ??= now.slice();
     const moved = now.slice();
@@ -91,6 +92,7 @@ export class State {
   /** @param {ArrayLike<number>} coefficients */
   setAll(coefficients) {
     if (this.selected < 0) return;
+    if (this.before) this.look({ before: false });
     this.start ??= this.coefficients().slice();
     this.keep(this.selected, Float32Array.from(coefficients));
     this.commit();

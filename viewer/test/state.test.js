@@ -99,6 +99,15 @@ test("edits from elsewhere are checked", () => {
   assert.equal(state.edits.size, 0);
 });
 
+test("an edit ends the look at what was before", () => {
+  const state = new State(rows);
+  for (const edit of [() => state.move(0, 2), () => state.setAll(rows[1])]) {
+    state.look({ before: true });
+    edit();
+    assert.equal(state.before, false);
+  }
+});
+
 test("without instances nothing breaks", () => {
   const state = new State([]);
   state.set(0, 1);
