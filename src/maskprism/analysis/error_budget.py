@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from jaxtyping import Bool
 
     from maskprism.analysis.matching import Matches
-    from maskprism.analysis.overlaps import Region
     from maskprism.analysis.stages import Pair, Stages
     from maskprism.datasets import GroundTruth
     from maskprism.prediction import Prediction
 
 Part = Literal["resolution", "box", "prototypes", "coefficients"]
 PARTS: tuple[Part, ...] = ("resolution", "box", "prototypes", "coefficients")
+DUAL_PARTS = ("dual_box", "dual_coefficients", "dual_prototypes", "dual_resolution")
 RING = 0.25
 """Width of the ring around a box in which a leak is looked for, as a share of the box's sides."""
 
@@ -195,16 +195,12 @@ def budget_of(pair: Pair, stages: Stages, truth: GroundTruth, photograph: str = 
     """The budget of one instance, from its stages."""
     instance, letterbox = stages.instance, stages.instance.letterbox
     area = int(truth.areas[pair.truth])
-    chain = [
-        1.0, *(_iou(one, stages.truth) for one in (stages.on_grid, stages.in_box, stages.best, stages.real)),
-    ]  # fmt: skip
-    dual = [
-        chain[-1],
-        *(_iou(one, stages.truth) for one in (stages.true_box, stages.true_box_best, stages.true_box_on_grid)),
-        1.0,
-    ]
+    falling = (stages.on_grid, stages.in_box, stages.best, stages.real)
+    rising = (stages.real, stages.true_box, stages.true_box_best, stages.true_box_on_grid)
+    chain = [1.0, *(mask.iou_with(stages.truth) for mask in falling)]
+    dual = [*(mask.iou_with(stages.truth) for mask in rising), 1.0]
     losses = dict(zip(PARTS, -np.diff(chain), strict=True))
-    dual_parts = ("dual_box", "dual_coefficients", "dual_prototypes", "dual_resolution")
+    dual_losses = dict(zip(DUAL_PARTS, np.diff(dual), strict=True))
     threshold, threshold_iou = best_threshold(stages)
     along = boundary_agreement(stages.real, stages.truth, boundary_width(*letterbox.content_hw))
     return InstanceBudget(
@@ -218,10 +214,9 @@ def budget_of(pair: Pair, stages: Stages, truth: GroundTruth, photograph: str = 
         area=area,
         size=next(name for name, (_, end) in SIZES.items() if area < end),
         iou=chain[-1],
-        **{part: float(loss) for part, loss in losses.items()},
-        **{part: float(loss) for part, loss in zip(dual_parts, np.diff(dual), strict=True)},
+        **{part: float(loss) for part, loss in (losses | dual_losses).items()},
         true_box_iou=dual[1],
-        uncropped_iou=_iou(stages.uncropped, stages.truth),
+        uncropped_iou=stages.uncropped.iou_with(stages.truth),
         threshold=threshold,
         threshold_iou=threshold_iou,
         boundary_iou=along.boundary,
@@ -281,9 +276,3 @@ def leak(stages: Stages) -> float:
 def _clip(span: slice, low: int, high: int) -> slice:
     start = min(max(span.start, low), high)
     return slice(start, min(max(span.stop, start), high))
-
-
-def _iou(first: Region, second: Region) -> float:
-    shared = first.shared_with(second)
-    either = first.area + second.area - shared
-    return shared / either if either else 0.0

@@ -111,6 +111,12 @@ class Region(NamedTuple):
         )
         return int(np.count_nonzero(mine & its))
 
+    def iou_with(self, other: Region) -> float:
+        """Intersection over union of both masks; 0 for two empty ones."""
+        shared = self.shared_with(other)
+        either = self.area + other.area - shared
+        return shared / either if either else 0.0
+
 
 def mask_iou(
     found: Iterable[Region], true: Sequence[Region], crowd: Bool[np.ndarray, " G"] | None = None

@@ -133,7 +133,7 @@ def instance_strip(image: ImageLike, stages: Stages) -> Sheet:
     ]
     panels, before = [], None
     for name, mask in chain:
-        iou = _iou(mask, stages.truth)
+        iou = mask.iou_with(stages.truth)
         number = f"{iou:.2f}" if before is None else f"{iou:.2f}  ({_loss(before - iou)})"
         panels.append(
             Panel(
@@ -145,7 +145,7 @@ def instance_strip(image: ImageLike, stages: Stages) -> Sheet:
         )
         before = iou
     return Sheet(
-        title=f"Error budget of {instance.name} {instance.score:.2f}: IoU {_iou(stages.real, stages.truth):.2f}",
+        title=f"Error budget of {instance.name} {instance.score:.2f}: IoU {stages.real.iou_with(stages.truth):.2f}",
         subtitle=f"IoU with the truth after each stage, and what the stage costs; {LEGEND}",
         panels=tuple(panels),
         columns=len(panels),
@@ -258,11 +258,6 @@ def _box_in(stages: Stages, rows: slice, columns: slice) -> tuple[float, float, 
     x1, y1, x2, y2 = (float(v) for v in stages.instance.canvas_box)
     left, top = columns.start, rows.start
     return ((x1 - left) * zoom, (y1 - top) * zoom, (x2 - left) * zoom, (y2 - top) * zoom)
-
-
-def _iou(first: Region, second: Region) -> float:
-    shared = first.shared_with(second)
-    return shared / max(first.area + second.area - shared, 1)
 
 
 def _stack(ax: Axes, place: float, mean: Mean) -> float:
