@@ -187,9 +187,36 @@ def write_diagnosis_images(folder: Path) -> None:
         figure.savefig(folder / f"diagnose-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
 
 
+def write_page_images(folder: Path) -> None:
+    """The interactive page, as Chromium shows it; needs Chromium and the package playwright."""
+    import shutil
+    import tempfile
+
+    from playwright.sync_api import sync_playwright
+
+    from maskprism.views.page import write_page
+
+    scene = draw_scene(SCENE, (480, 640))
+    prediction = replace(load().predict(scene.photograph), source=f"scene {SCENE}.png")
+    largest = int(prediction.areas().argmax())
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
+        page_file = write_page(Path(scratch) / "page.html", [(scene.photograph, prediction)])
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1440, "height": 860})
+        page.goto(f"{page_file.as_uri()}#i={largest}")
+        slider = page.locator(".slider").nth(1)  # of the second strongest prototype
+        slider.press("Shift+ArrowLeft")
+        page.evaluate("document.activeElement.blur()")
+        page.wait_for_timeout(500)
+        page.screenshot(path=Path(scratch) / "page.png")
+        chromium.close()
+        Image.open(Path(scratch) / "page.png").convert("RGB").save(folder / "page.webp", quality=86, method=6)
+
+
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(cli_reference(), encoding="utf-8")
     write_images(DOCS / "images")
+    write_page_images(DOCS / "images")
     write_comparison_images(DOCS / "images")
     write_basis_images(DOCS / "images")
     write_reduction_images(DOCS / "images")

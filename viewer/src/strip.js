@@ -101,12 +101,12 @@ export class Strip {
     if (change.kind === "look" || this.state.thumbnails === "term") this.paintAll();
   }
 
-  /** All sliders, over a range that holds every coefficient of the scene. */
+  /** All sliders, over a range half as wide again as the coefficients of the instance, and as wide as its edits. */
   update() {
     const { state } = this;
-    const all = [...state.original, ...state.edits.values()];
-    const largest = all.reduce((most, row) => row.reduce((m, value) => Math.max(m, Math.abs(value)), most), 0);
-    this.range = Math.max(0.1, Math.ceil(largest * 12) / 10);
+    const largest = (/** @type {Float32Array} */ row) => row.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    const original = largest(state.original[state.selected] ?? new Float32Array(0));
+    this.range = Math.max(0.1, Math.ceil(original * 15) / 10, largest(state.coefficients()));
     for (let k = 0; k < this.cards.length; k++) this.updateCard(k);
   }
 

@@ -171,6 +171,7 @@ export class Viewer {
     const button = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ act) => h("button", { type: "button", title, onclick: act }, text);
     const swap = h("select", { className: "swap", "aria-label": "Take the coefficients of another instance", onchange: () => this.swap(swap) });
     const reset = button("Reset", "Take back all edits of this instance", () => state.setAll(original()));
+    reset.className = "reset";
     const order = this.choice("Order", { effect: "Sorted by effect", index: "Sorted by index" }, (value) => state.look({ order: value }), () => state.order);
     const thumbnails = this.choice("Show", { prototype: "Prototypes", term: "Weight × prototype" }, (value) => state.look({ thumbnails: value }), () => state.thumbnails);
     const buttons = [
@@ -190,8 +191,8 @@ export class Viewer {
     return h(
       "div",
       { className: "tools" },
-      h("div", { className: "group" }, h("span", { className: "joined" }, buttons[0], count), buttons[1], buttons[2], swap, reset),
-      h("div", { className: "group" }, order, thumbnails),
+      h("div", { className: "group" }, h("span", { className: "joined" }, buttons[0], count), buttons[1], buttons[2], swap),
+      h("div", { className: "group" }, order, thumbnails, reset),
     );
   }
 
