@@ -52,6 +52,7 @@ bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/viewer/repaint.py
 	$(BIN)/python benchmarks/original_commands.py
 	$(BIN)/python benchmarks/basis.py
+	$(BIN)/python benchmarks/diagnose.py
 	$(BIN)/python benchmarks/reduce.py
 	$(ULTRA)/bin/python benchmarks/extract_throughput.py --bf16 \
 		--model $(REAL)/models/yolov8n-seg.onnx --images $(REAL)/datasets/coco128-seg/images

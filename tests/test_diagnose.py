@@ -79,12 +79,12 @@ def test_each_step_takes_away_its_part_of_the_loss(data: Path, model: Model) -> 
     gained = np.zeros(len(matches))
     for part in reversed(PARTS):
         gained += [getattr(row, part) for row in one.budgets]
-        np.testing.assert_allclose(one.steps[part].iou[pairs], one.overlaps["predict"].iou[pairs] + gained, atol=1e-12)
-    np.testing.assert_allclose(one.steps["resolution"].iou[pairs], 1)
-    np.testing.assert_allclose(one.steps["box alone"].iou[pairs], [row.true_box_iou for row in one.budgets])
+        np.testing.assert_allclose(one.after(part).iou[pairs], one.overlaps["predict"].iou[pairs] + gained, atol=1e-12)
+    np.testing.assert_allclose(one.after("resolution").iou[pairs], 1)
+    np.testing.assert_allclose(one.after("box alone").iou[pairs], [row.true_box_iou for row in one.budgets])
     others = np.setdiff1d(np.arange(len(prediction)), matches.instances)
-    for step in one.steps.values():
-        np.testing.assert_array_equal(step.iou[others], one.overlaps["predict"].iou[others])
+    for step in one.steps:
+        np.testing.assert_array_equal(one.after(step).iou[others], one.overlaps["predict"].iou[others])
 
 
 def test_everything_adds_up(found: Diagnosis, data: Path) -> None:

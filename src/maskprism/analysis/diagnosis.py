@@ -21,6 +21,8 @@ from maskprism.errors import InputError, MaskprismError, ModelError
 from maskprism.extract import in_order, one_thread_per_call, processors
 
 if TYPE_CHECKING:
+    from jaxtyping import Float64
+
     from maskprism.datasets import Dataset, GroundTruth, Sample
     from maskprism.models import Model, ModelSpec
     from maskprism.prediction import Prediction
@@ -62,7 +64,7 @@ class Detection(NamedTuple):
 class Diagnosis:
     """What became of a data set.
 
-    photographs: how many were worked on; failures: (name, why) of those that could not be.
+    photographs: how many were examined, out of total; failures: (name, why) of those that could not be.
     precision: per decode (see `decodes.DECODES`) and of the boxes ("boxes").
     perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
         error budget, from "as it is" to "resolution", where all masks are true; "box alone": the same
@@ -78,6 +80,7 @@ class Diagnosis:
     spec: ModelSpec
     conf: float
     photographs: int
+    total: int
     failures: Sequence[tuple[str, str]]
     remarks: Sequence[str]
     precision: Mapping[str, AveragePrecision]
@@ -100,17 +103,28 @@ class Diagnosis:
 
 @dataclass(frozen=True, eq=False)
 class Examined:
-    """One photograph, finished: overlaps under each decode and after each step, and rows."""
+    """One photograph, finished.
+
+    overlaps: under each decode, and of the boxes. steps: the IoUs of the masks that a step replaces, by instance.
+    """
 
     name: str
     overlaps: Mapping[str, Overlaps]
-    steps: Mapping[Step, Overlaps]
+    steps: Mapping[Step, Mapping[int, Float64[np.ndarray, " G"]]]
     budgets: Sequence[InstanceBudget] = ()
     localisation: Sequence[InstanceBudget] = ()
     objects: Sequence[FoundObject] = ()
     detections: Sequence[Detection] = ()
     errors: Mapping[str, int] = field(default_factory=dict)
     remarks: Sequence[str] = ()
+
+    def after(self, step: Step) -> Overlaps:
+        """The overlaps under the "predict" decode after that step."""
+        canvas = self.overlaps["predict"]
+        iou = canvas.iou.copy()
+        for instance, row in self.steps[step].items():
+            iou[instance] = row
+        return canvas.with_iou(iou)
 
 
 class Failed(NamedTuple):
@@ -171,7 +185,7 @@ def diagnose(
             f"{dataset.path}: not one of {len(failures)} photographs can be examined "
             f"(the first: {failures[0].name}: {failures[0].message})"
         )
-    return _concluded(dataset, model.spec, conf, examined, failures, interrupted)
+    return _concluded(dataset, model.spec, conf, len(samples), examined, failures, interrupted)
 
 
 def _check_network(examined: Sequence[Examined], failures: Sequence[Failed]) -> None:
@@ -230,7 +244,7 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
     hidden = [(int(i), int(errors.target[i])) for i in np.flatnonzero(errors.of("localisation") & errors.mends)]
     rows: list[InstanceBudget] = []
     true = true_regions(truth, prediction.letterbox, "canvas")
-    steps = {step: canvas.iou.copy() for step in (*_CHAIN, *_ALONE)}
+    steps: dict[Step, dict[int, Float64[np.ndarray, " G"]]] = {step: {} for step in (*_CHAIN, *_ALONE)}
     for pair, stages in stages_of(prediction, truth, matches):
         rows.append(budget_of(pair, stages, truth, name))
         for step, stage in (_CHAIN | _ALONE).items():
@@ -243,7 +257,7 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
     return Examined(
         name=name,
         overlaps=overlaps,
-        steps={step: canvas.with_iou(iou) for step, iou in steps.items()},
+        steps=steps,
         budgets=[row for row in rows if shown[row.instance]],
         localisation=[budgets[pair] for pair in hidden],
         objects=list(_objects(truth, {row.object: row.instance for row in rows if shown[row.instance]}, name)),
@@ -290,13 +304,14 @@ def _concluded(
     dataset: Dataset,
     spec: ModelSpec,
     conf: float,
+    total: int,
     examined: Sequence[Examined],
     failures: Sequence[Failed],
     interrupted: bool,
 ) -> Diagnosis:
     precision = {name: average_precision([one.overlaps[name] for one in examined]) for name in (*DECODES, "boxes")}
     steps: dict[Step, AveragePrecision] = {"as it is": precision["predict"]}
-    steps |= {step: average_precision([one.steps[step] for one in examined]) for step in (*_CHAIN, *_ALONE)}
+    steps |= {step: average_precision([one.after(step) for one in examined]) for step in (*_CHAIN, *_ALONE)}
     hidden = [row for one in examined for row in one.localisation]
     cost = error_cost([one.overlaps["predict"] for one in examined])
     objects = [row for one in examined for row in one.objects]
@@ -307,6 +322,7 @@ def _concluded(
         spec=spec,
         conf=conf,
         photographs=len(examined),
+        total=total,
         failures=[(failed.name, failed.message) for failed in failures],
         remarks=[remark for one in examined for remark in one.remarks],
         precision=precision,

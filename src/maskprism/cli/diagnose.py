@@ -79,7 +79,7 @@ def diagnose(
 
         found = run(dataset, network, conf=detections.conf, limit=limit, on_progress=show)
     if found.interrupted:
-        print(f"interrupted after {found.photographs} of {len(dataset)} photographs; this is about those")
+        print(f"interrupted after {found.photographs} of {found.total} photographs; this is about those")
     suffixes: dict[str, Literal[".parquet", ".csv"]] = {"parquet": ".parquet", "csv": ".csv"}
     written = write_diagnosis(found, out, model=network, worst=worst, tables=suffixes[table])
     _print(found)

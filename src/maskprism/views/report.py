@@ -97,7 +97,7 @@ def warnings_of(found: Diagnosis) -> list[str]:
     """What a reader must know before the numbers."""
     said = []
     if found.interrupted:
-        said.append(f"Interrupted: this is about {found.photographs} of {len(found.dataset)} photographs.")
+        said.append(f"Interrupted: this is about {found.photographs} of {found.total} photographs.")
     if found.unknown_classes:
         said.append(
             f"The model does not know {len(found.unknown_classes)} of the data set's classes, and their objects are "
