@@ -50,6 +50,7 @@ bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/prototype_grid.py
 	$(BIN)/python benchmarks/error_budget.py
 	$(BIN)/python benchmarks/viewer/repaint.py
+	$(BIN)/python benchmarks/server.py
 	$(BIN)/python benchmarks/original_commands.py
 	$(BIN)/python benchmarks/basis.py
 	$(BIN)/python benchmarks/diagnose.py
@@ -61,6 +62,7 @@ bench: setup $(ULTRA)/done
 
 docs: setup
 	$(BIN)/python utils/make_docs.py
+	$(BIN)/python utils/picture_page.py
 
 clean:
 	rm -rf $(VENV) $(ULTRA) viewer/node_modules build dist

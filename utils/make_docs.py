@@ -1,10 +1,12 @@
 """Make the generated parts of the documentation: docs/cli.md and docs/images.
 
 python utils/make_docs.py
+python utils/make_docs.py step_20.onnx step_60.onnx ...    # and the film strip of these checkpoints
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,38 +189,60 @@ def write_diagnosis_images(folder: Path) -> None:
         figure.savefig(folder / f"diagnose-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
 
 
-def write_page_images(folder: Path) -> None:
-    """The interactive page, as Chromium shows it; needs Chromium and the package playwright."""
+def write_server_images(folder: Path) -> None:
+    """The server's gallery over drawn scenes with labels; needs Chromium and the package playwright."""
+    import re
     import shutil
+    import subprocess
     import tempfile
 
     from playwright.sync_api import sync_playwright
 
-    from maskprism.views.page import write_page
+    from maskprism.scenes import write_dataset
 
-    scene = draw_scene(SCENE, (480, 640))
-    prediction = replace(load().predict(scene.photograph), source=f"scene {SCENE}.png")
-    largest = int(prediction.areas().argmax())
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
-        page_file = write_page(Path(scratch) / "page.html", [(scene.photograph, prediction)])
-        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = chromium.new_page(viewport={"width": 1440, "height": 860})
-        page.goto(f"{page_file.as_uri()}#i={largest}")
-        slider = page.locator(".slider").nth(1)  # of the second strongest prototype
-        slider.press("Shift+ArrowLeft")
-        page.evaluate("document.activeElement.blur()")
-        page.wait_for_timeout(500)
-        page.screenshot(path=Path(scratch) / "page.png")
-        chromium.close()
-        Image.open(Path(scratch) / "page.png").convert("RGB").save(folder / "page.webp", quality=86, method=6)
+        data = write_dataset(scratch, 24, seed=FIRST_SEED, validation_share=1.0)
+        photographs = (data.parent / "images" / "val").rename(data.parent / "images" / "scenes")
+        data.write_text(data.read_text(encoding="utf-8").replace("images/val", "images/scenes"), encoding="utf-8")
+        (data.parent / "labels" / "val").rename(data.parent / "labels" / "scenes")
+        command = [sys.executable, "-m", "maskprism.cli", "serve", photographs, "--data", data, "--port", "0"]
+        with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout is not None
+                address = re.findall(r"http://[^ ]+", server.stdout.readline())[0]
+                chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+                page = chromium.new_page(viewport={"width": 1280, "height": 800})
+                page.goto(address)
+                page.locator("#progress.done").wait_for(state="attached", timeout=60_000)
+                page.goto(f"{address}?iou=0-0.9&sort=iou")
+                page.locator(".tile img.loaded").nth(9).wait_for()
+                page.wait_for_timeout(1500)
+                page.screenshot(path=Path(scratch) / "server.png")
+                chromium.close()
+            finally:
+                server.terminate()
+        Image.open(Path(scratch) / "server.png").convert("RGB").save(folder / "server.webp", quality=80, method=6)
+
+
+def write_filmstrip_image(folder: Path, checkpoints: list[str]) -> None:
+    """What docs/training.md shows: networks of utils/train_sample_model.py after so many steps, step_20.onnx and on."""
+    from maskprism.views.filmstrip import filmstrip_sheet
+
+    photograph = draw_scene(SCENE).photograph
+    frames = {Path(one).stem.replace("_", " "): load(one, conf=0.001).predict(photograph) for one in checkpoints}
+    sheet = filmstrip_sheet(frames, title=f"Prototypes from checkpoint to checkpoint: scene {SCENE}")
+    picture = Image.fromarray(raster.draw(sheet))
+    picture.thumbnail((1300, 1600))
+    picture.save(folder / "filmstrip.webp", quality=82, method=6)
 
 
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(cli_reference(), encoding="utf-8")
     write_images(DOCS / "images")
-    write_page_images(DOCS / "images")
     write_comparison_images(DOCS / "images")
     write_basis_images(DOCS / "images")
     write_reduction_images(DOCS / "images")
     write_budget_images(DOCS / "images")
     write_diagnosis_images(DOCS / "images")
+    if sys.argv[1:]:  # checkpoints of a training, which take more than minutes to make
+        write_filmstrip_image(DOCS / "images", sys.argv[1:])

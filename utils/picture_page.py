@@ -1,0 +1,95 @@
+"""Make the pictures of the interactive page: docs/images/page.webp and, a slider moving, page-drag.webp.
+
+python utils/picture_page.py
+
+Needs Chromium and the package playwright.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from maskprism.models import load
+from maskprism.scenes import draw_scene
+from maskprism.views.page import write_page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
+SCENE = 3
+SETTLED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+@contextmanager
+def page_of_scene(width: int, height: int) -> Iterator[Page]:
+    """The page of a drawn scene that the bundled model has never seen, its largest object chosen."""
+    from playwright.sync_api import sync_playwright
+
+    photograph = draw_scene(SCENE, (480, 640)).photograph
+    prediction = replace(load().predict(photograph), source=f"scene {SCENE}.png")
+    largest = int(prediction.areas().argmax())
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
+        file = write_page(Path(scratch) / "page.html", [(photograph, prediction)])
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": width, "height": height})
+        page.goto(f"{file.as_uri()}#i={largest}")
+        page.locator(".stage").wait_for()
+        yield page
+        chromium.close()
+
+
+def photograph_of(page: Page) -> Image.Image:
+    """What the page shows, once it is drawn."""
+    page.evaluate(SETTLED)
+    return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+
+
+def still(target: Path) -> None:
+    """The whole page, one coefficient moved a little."""
+    with page_of_scene(1440, 860) as page:
+        page.locator(".slider").nth(1).press("Shift+ArrowLeft")
+        page.evaluate("document.activeElement.blur()")
+        photograph_of(page).save(target, quality=86, method=6)
+
+
+def drag(target: Path, steps: int = 9) -> None:
+    """The coefficient of the strongest prototype goes to the far end of its slider and back."""
+    with page_of_scene(1000, 560) as page:
+        slider = page.locator(".slider").first
+        area = slider.bounding_box()
+        assert area
+        start = slider.evaluate("s => (s.valueAsNumber - s.min) / (s.max - s.min)")
+        end = 1.0 if start < 0.5 else 0.0
+        way = [start + (end - start) * step / steps for step in range(steps + 1)]
+        frames = [photograph_of(page)]
+        page.mouse.move(area["x"] + 6 + start * (area["width"] - 12), area["y"] + area["height"] / 2)
+        page.mouse.down()
+        for share in way[1:] + way[-2::-1]:
+            page.mouse.move(area["x"] + 6 + share * (area["width"] - 12), area["y"] + area["height"] / 2)
+            frames.append(photograph_of(page))
+        durations = [1200] + [110] * (len(frames) - 1)
+        frames[0].save(
+            target,
+            save_all=True,
+            append_images=frames[1:],
+            duration=durations,
+            loop=0,
+            quality=70,
+            method=6,
+            minimize_size=True,
+        )
+
+
+if __name__ == "__main__":
+    still(IMAGES / "page.webp")
+    drag(IMAGES / "page-drag.webp")
