@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Lines that set things up from the network, or that other tests run.
-ELSEWHERE = ("pip install", "git clone", "make ", "cd ", "python utils/", "python benchmarks/", "python -m pytest")
+ELSEWHERE = (
+    *("pip install", "git clone", "make ", "cd ", "python utils/", "python benchmarks/", "python -m pytest"),
+    "maskprism serve",  # goes on until it is stopped
+)
 
 
 def blocks(page: Path, language: str) -> list[str]:

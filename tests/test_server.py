@@ -15,6 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import cache
 from io import BytesIO
 from itertools import product
@@ -40,7 +41,7 @@ from maskprism.views.labels import Truth, match, open_labels
 from maskprism.views.server import Gallery, Limits, create_app, serve
 from maskprism.views.server.cache import ByteCache, SingleFlight
 from maskprism.views.server.photographs import Photographs
-from maskprism.views.server.records import Query, Record
+from maskprism.views.server.records import SHOWS, SORTS, Query, Record
 from strategies import predictions
 from tiny_models import Tiny, ultralytics_metadata
 
@@ -989,3 +990,16 @@ def test_serve_can_be_called_from_python(folder: Path, model: Model) -> None:
     with pytest.raises(InterruptedError):
         serve(folder, model, port=0, on_ready=ready)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", seen[0])
+
+
+def test_the_api_is_documented(folder: Path, model: Model) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "server.md").read_text(encoding="utf-8")
+    routes = [route for route in create_app(Gallery(folder, model)).app.routes if route.path.startswith("/api/")]
+    assert len(routes) == 6
+    for route in routes:
+        method = "POST" if "POST" in route.methods else "GET"
+        assert f"`{method} {route.path.replace('{name:path}', 'NAME')}" in page
+    for name in (*(field.name for field in fields(Query) if field.name != "classes"), "class"):
+        assert f"`{name}" in page
+    for kind in (*SHOWS, *SORTS):
+        assert f"`{kind}`" in page

@@ -20,6 +20,7 @@ from maskprism.views import raster, sheets
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SCENE = 3
+SERVED_SEED = 100
 HEADER = "<!-- made by utils/make_docs.py; do not edit -->\n\n"
 
 
@@ -201,11 +202,8 @@ def write_server_images(folder: Path) -> None:
     from maskprism.scenes import write_dataset
 
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
-        data = write_dataset(scratch, 24, seed=FIRST_SEED, validation_share=1.0)
-        photographs = (data.parent / "images" / "val").rename(data.parent / "images" / "scenes")
-        data.write_text(data.read_text(encoding="utf-8").replace("images/val", "images/scenes"), encoding="utf-8")
-        (data.parent / "labels" / "val").rename(data.parent / "labels" / "scenes")
-        command = [sys.executable, "-m", "maskprism.cli", "serve", photographs, "--data", data, "--port", "0"]
+        data = write_dataset(Path(scratch) / "scenes", 24, seed=SERVED_SEED, validation_share=1.0)
+        command = [sys.executable, "-m", "maskprism.cli", "serve", data.parent, "--data", data, "--port", "0"]
         with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout is not None
