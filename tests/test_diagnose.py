@@ -151,6 +151,15 @@ def labels(data: Path) -> list[Path]:
     return sorted((data.parent / "labels").rglob("*.txt"))
 
 
+def test_classes_that_the_model_leaves_out_do_not_count(found: Diagnosis, data: Path) -> None:
+    kept = sorted(found.precision["predict"].by_class)[:2]
+    model = maskprism.load(conf=0.001, multi_label=True, threads=1, classes=kept)
+    few = diagnose(open_dataset(data), model)
+    assert {one.class_id for one in few.objects} == set(kept)
+    assert few.precision["predict"].by_class == {c: found.precision["predict"].by_class[c] for c in kept}
+    assert not few.unknown_classes
+
+
 def test_what_cannot_be_read_is_told_and_left_out(own_data: Path, model: Model) -> None:
     images = sorted((own_data.parent / "images").rglob("*.png"))
     images[0].write_bytes(b"no image")
@@ -436,7 +445,8 @@ def test_command(data: Path, tmp_path: Path) -> None:
 
 def test_command_refuses_in_one_line(data: Path, tmp_path: Path) -> None:
     says(run("diagnose", tmp_path / "none.yaml", "--out", tmp_path / "o"), "there is no such file")
-    says(run("diagnose", data, "--out", tmp_path / "o", "--split", "test"), "test")
+    (tmp_path / "file").write_text("")
+    says(run("diagnose", data, "--out", tmp_path / "file" / "o"), "cannot be written", "choose another --out")
     says(run("diagnose", data, "--out", tmp_path / "o", "--limit", 0), "limit is 0; expected at least 1")
 
 

@@ -64,6 +64,7 @@ class Detection(NamedTuple):
 class Diagnosis:
     """What became of a data set.
 
+    classes: ids of those that count: labelled in the data set, known to the model, and not left out by it.
     photographs: how many were examined, out of total; failures: (name, why) of those that could not be.
     precision: per decode (see `decodes.DECODES`) and of the boxes ("boxes").
     perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
@@ -78,6 +79,7 @@ class Diagnosis:
 
     dataset: Dataset
     spec: ModelSpec
+    classes: Sequence[int]
     conf: float
     photographs: int
     total: int
@@ -163,13 +165,15 @@ def diagnose(
     samples = list(dataset)
     if limit is not None and limit < len(samples):
         samples = [samples[i] for i in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
-    examine_one = _Examiner(dataset, model, conf)
+    classes = _known_classes(dataset, model)
+    if not classes:
+        raise InputError(f"{dataset.path}: labels none of the classes {list(model.keep.classes or ())}")
     examined: list[Examined] = []
     failures: list[Failed] = []
     interrupted = False
     with one_thread_per_call():
         try:
-            with closing(in_order(examine_one, iter(samples), workers or processors())) as results:
+            with closing(in_order(_Examiner(model, classes, conf), iter(samples), workers or processors())) as results:
                 for result in results:
                     failed = result if isinstance(result, Failed) else None
                     failures += [failed] if failed else []
@@ -185,7 +189,7 @@ def diagnose(
             f"{dataset.path}: not one of {len(failures)} photographs can be examined "
             f"(the first: {failures[0].name}: {failures[0].message})"
         )
-    return _concluded(dataset, model.spec, conf, len(samples), examined, failures, interrupted)
+    return _concluded(dataset, model.spec, classes, conf, len(samples), examined, failures, interrupted)
 
 
 def _check_network(examined: Sequence[Examined], failures: Sequence[Failed]) -> None:
@@ -196,9 +200,8 @@ def _check_network(examined: Sequence[Examined], failures: Sequence[Failed]) -> 
 class _Examiner:
     """What a worker does with one photograph."""
 
-    def __init__(self, dataset: Dataset, model: Model, conf: float) -> None:
-        self._model, self._conf = model, conf
-        self._classes = known_classes(dataset, model.spec.names)
+    def __init__(self, model: Model, classes: Sequence[int], conf: float) -> None:
+        self._model, self._classes, self._conf = model, classes, conf
 
     def __call__(self, sample: Sample) -> Examined | Failed:
         try:
@@ -212,9 +215,11 @@ class _Examiner:
         return examine(*of_classes(prediction, truth, self._classes), sample.name, conf=self._conf)
 
 
-def known_classes(dataset: Dataset, names: Mapping[int, str]) -> list[int]:
-    """The classes that the data set labels and the model knows."""
-    return sorted(class_id for class_id in set(dataset.class_ids.values()) if class_id in names or not names)
+def _known_classes(dataset: Dataset, model: Model) -> list[int]:
+    """The classes that the data set labels, the model knows, and its thresholds keep."""
+    names, kept = model.spec.names, model.keep.classes
+    labelled = sorted(set(dataset.class_ids.values()))
+    return [one for one in labelled if (one in names or not names) and (kept is None or one in kept)]
 
 
 def of_classes(prediction: Prediction, truth: GroundTruth, classes: Sequence[int]) -> tuple[Prediction, GroundTruth]:
@@ -303,6 +308,7 @@ def _detections(prediction: Prediction, errors: Errors, shown: np.ndarray, name:
 def _concluded(
     dataset: Dataset,
     spec: ModelSpec,
+    classes: Sequence[int],
     conf: float,
     total: int,
     examined: Sequence[Examined],
@@ -315,11 +321,11 @@ def _concluded(
     hidden = [row for one in examined for row in one.localisation]
     cost = error_cost([one.overlaps["predict"] for one in examined])
     objects = [row for one in examined for row in one.objects]
-    known = known_classes(dataset, spec.names)
     shown: dict[str, int] = {kind: sum(one.errors[kind] for one in examined) for kind in ERROR_TYPES}
     return Diagnosis(
         dataset=dataset,
         spec=spec,
+        classes=classes,
         conf=conf,
         photographs=len(examined),
         total=total,
@@ -336,7 +342,11 @@ def _concluded(
         budget=ErrorBudget([row for one in examined for row in one.budgets]),
         objects=objects,
         detections=[row for one in examined for row in one.detections],
-        unknown_classes=[dataset.names[one] for one in sorted(set(dataset.class_ids.values()) - set(known))],
+        unknown_classes=[
+            dataset.names[one]
+            for one in sorted(set(dataset.class_ids.values()))
+            if spec.names and one not in spec.names
+        ],
         interrupted=interrupted,
     )
 

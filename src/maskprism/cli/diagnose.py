@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.errors import MaskprismError
 
 if TYPE_CHECKING:
     from maskprism.analysis.diagnosis import Diagnosis, Failed
@@ -64,6 +65,10 @@ def diagnose(
     from maskprism.views.diagnosis_files import write_diagnosis
 
     dataset = open_dataset(data, split, images)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
     lowest = replace(detections, conf=min(VALIDATION_CONF, detections.conf))
     network = load_model(model, reading, lowest, threads=1, multi_label=True)
     with progress_bar("diagnosing", len(dataset)) as (progress, task):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism import __version__
-from maskprism.analysis.diagnosis import Detection, Diagnosis, known_classes, of_classes
+from maskprism.analysis.diagnosis import Detection, Diagnosis, of_classes
 from maskprism.analysis.error_budget import InstanceBudget
 from maskprism.analysis.reading import FigureName, Finding, read
 from maskprism.errors import MaskprismError
@@ -169,7 +169,6 @@ def pictures(
     """Instances with small pictures of them as WebP; None without a model, or where the photograph is gone."""
     drawn: dict[tuple[str, int], bytes] = {}
     wanted = {row.photograph for row in rows}
-    classes = known_classes(found.dataset, found.spec.names)
     for sample in found.dataset:
         if model is None or sample.name not in wanted:
             continue
@@ -177,7 +176,7 @@ def pictures(
             photograph, labelled = sample.read()
         except MaskprismError:
             continue
-        prediction, truth = of_classes(model.predict(photograph), labelled, classes)
+        prediction, truth = of_classes(model.predict(photograph), labelled, found.classes)
         masks = truth.masks()
         for row in rows:
             if row.photograph == sample.name and row.instance < len(prediction):

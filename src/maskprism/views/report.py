@@ -147,7 +147,7 @@ def _figure(name: str, shown: Illustration) -> str:
 
 def _worst_table(worst: Sequence[tuple[InstanceBudget, bytes | None]]) -> str:
     if not worst:
-        return "<p>No object was found, so there is none to show.</p>"
+        return "<p>There is none to show.</p>"
     rows = []
     for row, picture in worst:
         alt = html.escape(f"{row.class_name} in {row.photograph}")
