@@ -61,7 +61,7 @@ def write_attribution_images(folder: Path) -> None:
     picture.thumbnail((1300, 1400))
     picture.save(folder / "roles.webp", quality=85, method=6)
     figures = {
-        "pixel": attribution.waterfall(ring, pixel_query(ring, 109, 46), image=scene.photograph),
+        "pixel": attribution.waterfall(ring, pixel_query(ring, 55, 28), image=scene.photograph),
         "blame": attribution.blame(scene.photograph, ring, truth_blame(ring, truth)),
         "attribution": attribution.attribution(ring),
     }
@@ -237,6 +237,7 @@ def write_filmstrip_image(folder: Path, checkpoints: list[str]) -> None:
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(cli_reference(), encoding="utf-8")
     write_images(DOCS / "images")
+    write_attribution_images(DOCS / "images")
     write_comparison_images(DOCS / "images")
     write_basis_images(DOCS / "images")
     write_reduction_images(DOCS / "images")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from maskprism.prediction import Instance, Prediction
 
 MOST_COLUMNS = 10
-_PROTOTYPES = 6
+_PROTOTYPES = 5
 _PERCENTILE = 99.5
 
 
@@ -64,7 +64,7 @@ def filmstrip_sheet(
                 )
             )
     height, width = panels[0].size_hw
-    column = max(2400 // len(labels), 200)
+    column = min(max(2400 // len(labels), 200), 320)
     return Sheet(
         title=title or "Prototypes from checkpoint to checkpoint",
         subtitle=f"{len(frames)} checkpoints" + (f", {len(labels)} of them shown" if len(labels) < len(frames) else ""),

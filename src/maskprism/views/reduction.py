@@ -148,10 +148,10 @@ def _coloured(picture: Photograph, prediction: Prediction) -> Photograph:
 def _changed(before: Prediction, after: Prediction) -> tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
     """Where some instance gained a pixel, and where one lost it; instances are told apart while they are as many."""
     gained, lost = (np.zeros(before.image_size, dtype=bool) for _ in range(2))
-    stacks = [one.masks("image") for one in (before, after)]
+    all_had, all_has = before.masks("image"), after.masks("image")
     if len(before) != len(after):
-        stacks = [stack.any(axis=0, keepdims=True) for stack in stacks]
-    for had, has in zip(*stacks, strict=True):
+        all_had, all_has = (np.asarray(stack.any(axis=0))[None] for stack in (all_had, all_has))
+    for had, has in zip(all_had, all_has, strict=True):
         gained |= has & ~had
         lost |= had & ~has
     return gained, lost
