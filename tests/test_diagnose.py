@@ -275,6 +275,12 @@ def test_every_rule_is_documented_and_its_figure_exists(found: Diagnosis) -> Non
         assert finding.advice.endswith(".")
 
 
+def test_the_rules_stand_in_the_documentation() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "diagnose.md").read_text(encoding="utf-8")
+    for rule, condition in RULES.items():
+        assert f"| {rule} | {condition} |" in page
+
+
 def test_whether_masks_or_detection_limit(found: Diagnosis) -> None:
     for now, perfect, expected in ((0.3, 0.65, "Work on the masks"), (0.3, 0.64, "Work on detection")):
         given = with_ap(with_ap(found, "perfect", "as it is", ap=now), "perfect", "resolution", ap=perfect)
