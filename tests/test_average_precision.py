@@ -209,5 +209,5 @@ def test_areas_are_those_of_the_photograph() -> None:
     regions = [Region.of(mask) for mask in scene.masks]
     found = mask_overlaps(prediction, regions, scene.classes, "image")
     np.testing.assert_array_equal(found.true_areas, scene.masks.sum(axis=(1, 2)))
-    np.testing.assert_allclose(found.areas, prediction.areas("image"), rtol=0.12)
+    np.testing.assert_allclose(found.areas, prediction.areas("image"), rtol=0.25)
     assert (found.areas <= np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) * 1.2).all()
