@@ -42,10 +42,6 @@ export function writeFilters({ classes, score, iou, show, text, sort }) {
   return query;
 }
 
-/** Whether the list stays as it is while the network looks at more photographs. @param {Filters} filters */
-export const isSteady = ({ classes, score, iou, show, sort }) =>
-  !classes.length && isAll(score) && isAll(iou) && show === "all" && sort === "name";
-
 /** @param {Bounds} range */
 const isAll = ([low, high]) => low === 0 && high === 1;
 

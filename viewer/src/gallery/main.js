@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { askProgress, listPhotographs, upload } from "./api.js";
-import { FilterControls, element, isSteady, readFilters, writeFilters } from "./filters.js";
+import { FilterControls, element, readFilters, writeFilters } from "./filters.js";
 import { PhotographView } from "./photograph.js";
 import { Tiles } from "./tiles.js";
 
@@ -143,16 +143,23 @@ class GalleryPage {
     this.know(page);
   }
 
-  /** Brings counts and tiles up to date, and moves nothing. */
+  /** Brings counts and tiles up to date, and moves nothing: photographs that fit by now are only offered. */
   async update() {
     if (this.loading) return;
-    const page = await this.ask(0, Math.min(Math.max(this.tiles.names.length, PAGE), MOST_AT_ONCE));
-    if (!page) return;
-    const fresh = page.photographs.some(({ name }) => !this.tiles.tiles.has(name));
-    if (isSteady(this.filters) && this.matches === page.matches && !fresh) this.tiles.update(page.photographs);
-    else if (!this.tiles.names.length || (isSteady(this.filters) && !fresh)) this.tiles.show(page.photographs);
-    else this.tiles.update(page.photographs);
-    this.know(page, fresh);
+    const shown = this.tiles.names.length;
+    /** @type {Photograph[]} */
+    const photographs = [];
+    /** @type {Page | null} */
+    let page = null;
+    do {
+      page = await this.ask(photographs.length, Math.min(Math.max(shown, PAGE) - photographs.length, MOST_AT_ONCE));
+      if (!page) return;
+      photographs.push(...page.photographs);
+    } while (page.photographs.length && photographs.length < shown);
+    const fresh = photographs.some(({ name }) => !this.tiles.tiles.has(name));
+    if (shown) this.tiles.update(photographs);
+    else this.tiles.show(photographs);
+    this.know(page, fresh && shown > 0);
   }
 
   /** @param {number} offset @param {number} limit @returns {Promise<Page | null>} */
