@@ -493,6 +493,7 @@ def test_mistakes_of_the_user(tiny: Path, dataset: Path, tmp_path: Path) -> None
     refused("expected a file name ending in .onnx", keep=3, out=tmp_path / "small.pt")
     refused("is the model itself", keep=3, out=tiny)
     refused("goes with a data.yaml", keep=3, split="val")
+    refused("limit is 0", keep=3, limit=0)
     refused("there is no such file or folder", keep=3, images=tmp_path / "none")
     refused("detection model", Tiny(family="detect").save(tmp_path / "detect.onnx"), keep=3)
     refused("no instance in the photographs", keep=3, detections=Detections(conf=0.99))
@@ -518,6 +519,17 @@ def test_photographs_are_gone_through_in_passes(tiny: Path, dataset: Path, tmp_p
         for item, reduced in zip(source.pending(frozenset()), applied, strict=True)
     ]
     np.testing.assert_allclose(found.comparison.ious, np.concatenate(expected), atol=0.01)
+
+
+def test_photographs_can_be_limited_and_read_by_name(dataset: Path) -> None:
+    source = open_source(dataset.parent / "images")
+    names = [item.name for item in source.pending(frozenset())]
+    few = Photographs(source, limit=2)
+    assert few.count() == 2
+    assert [name for name, _, _ in few] == [names[0], names[-1]]
+    assert [name for name, _, _ in Photographs(source).named([names[1]])] == [names[1]]
+    with pytest.raises(InputError, match="limit is 0"):
+        Photographs(source, limit=0)
 
 
 # The pictures

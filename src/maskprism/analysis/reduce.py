@@ -291,8 +291,9 @@ def _gram(parts: Decomposition) -> tuple[Float64[np.ndarray, "K K"], float]:
     """Of the prototypes in the box of an instance, with the weights w of the module; and their sum."""
     prototypes = parts.instance.prototypes
     inside = prototypes[:, *parts.box_window].reshape(len(prototypes), -1).astype(np.float64)
-    p = sigmoid(parts.logits[parts.box_window]).reshape(-1).astype(np.float64)
-    weight = p * (1 - p) / max(p.sum(), 1.0)
+    logits = parts.logits[parts.box_window].reshape(-1).astype(np.float64)
+    # p (1 - p) in a form that is never 0, so that something weighs even where a network is quite sure.
+    weight = 0.25 / np.cosh(np.clip(logits, -60, 60) / 2) ** 2 / max(float(sigmoid(logits).sum()), 1.0)
     return (inside * weight) @ inside.T, float(weight.sum())
 
 

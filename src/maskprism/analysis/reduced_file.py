@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from maskprism.models import Model
     from maskprism.models.rewrite import Rewritten
     from maskprism.prediction import Prediction
-    from maskprism.sources import ImageFiles, VideoFile
+    from maskprism.sources import ImageFiles, SourceImage, VideoFile
 
 PASSES = 3
 """How often the photographs are gone through: to fit, to measure the trade-off, to compare the two files."""
@@ -49,11 +49,16 @@ class Photographs:
     """Photographs that are gone through several times, with ground truth where the source has it.
 
     Iterating gives (name, HWC uint8 in BGR, ground truth or None). failed: why a photograph cannot be read; it is
-    left out from then on.
+    left out from then on. limit: only so many, evenly spread over the source.
     """
 
     source: ImageFiles | VideoFile | Dataset
     failed: dict[str, str] = field(default_factory=dict)
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit is {self.limit}; expected at least 1")
 
     @property
     def labelled(self) -> bool:
@@ -62,12 +67,18 @@ class Photographs:
 
     def count(self) -> int | None:
         """How many there are, as far as the source tells."""
-        return len(self.source) if isinstance(self.source, Dataset) else self.source.count()
+        whole = len(self.source) if isinstance(self.source, Dataset) else self.source.count()
+        return whole if whole is None or self.limit is None else min(whole, self.limit)
 
     def __iter__(self) -> Iterator[tuple[str, UInt8[np.ndarray, "H W 3"], GroundTruth | None]]:
-        items = self.source if isinstance(self.source, Dataset) else self.source.pending(frozenset())
-        for item in items:
-            if item.name in self.failed:
+        return self.named(None)
+
+    def named(
+        self, names: Collection[str] | None
+    ) -> Iterator[tuple[str, UInt8[np.ndarray, "H W 3"], GroundTruth | None]]:
+        """Only those with these names; the others are not read."""
+        for item in self._items():
+            if item.name in self.failed or (names is not None and item.name not in names):
                 continue
             try:
                 photograph, truth = item.read() if isinstance(item, Sample) else (item.read(), None)
@@ -75,6 +86,17 @@ class Photographs:
                 self.failed[item.name] = str(error)
                 continue
             yield item.name, photograph, truth
+
+    def _items(self) -> Iterator[Sample | SourceImage]:
+        items: Iterator[Sample | SourceImage] = (
+            iter(self.source) if isinstance(self.source, Dataset) else self.source.pending(frozenset())
+        )
+        whole = len(self.source) if isinstance(self.source, Dataset) else self.source.count()
+        if self.limit is None or whole is None or whole <= self.limit:
+            yield from items
+            return
+        chosen = set(np.linspace(0, whole - 1, self.limit).round().astype(int).tolist())
+        yield from (item for number, item in enumerate(items) if number in chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,14 +273,14 @@ def compare_files(
     """Run both networks on all photographs; see `FileComparison`."""
     models = (full, reduced)
     wide = [_with_conf(model, AP_CONF) for model in models] if photographs.labelled else models
-    names = full.spec.names
     ious: list[Float32[np.ndarray, " N"]] = []
     by_photograph: dict[str, float] = {}
     overlaps: tuple[list[Overlaps], list[Overlaps]] = ([], [])
     product: tuple[list[float], list[float]] = ([], [])
     masks: tuple[list[float], list[float]] = ([], [])
-    dataset = photographs.source.for_model(names) if isinstance(photographs.source, Dataset) else photographs.source
-    for name, photograph, truth in Photographs(dataset, photographs.failed):
+    if isinstance(photographs.source, Dataset):
+        photographs = replace(photographs, source=photographs.source.for_model(full.spec.names))
+    for name, photograph, truth in photographs:
         all_found = [model.predict(photograph) for model in wide]
         found = [one[one.scores > full.keep.conf] for one in all_found]
         same = matched_ious(*found)

@@ -26,7 +26,8 @@ def reduce(
     keep: int | None = None,
     mask_iou: float | None = None,
     method: Literal["projection", "selection"] = "projection",
-    split: str | None = None,
+    split: Literal["train", "val", "test"] | None = None,
+    limit: int | None = None,
     overwrite: Annotated[bool, Parameter(negative=())] = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
@@ -53,7 +54,9 @@ def reduce(
     method
         "projection" mixes new prototypes from all; "selection" keeps some as they are and drops the others.
     split
-        Split of a data.yaml: train, val or test.
+        Part of a data.yaml; the first of val, test, train that it has unless given.
+    limit
+        Only so many photographs, evenly spread.
     overwrite
         Replace an existing file.
     """
@@ -74,7 +77,7 @@ def reduce(
     described = images.suffix.lower() in _DESCRIPTIONS
     if split is not None and not described:
         raise InputError(f"--split {split} goes with a data.yaml; {images} is none")
-    photographs = Photographs(open_dataset(images, split) if described else open_source(images))
+    photographs = Photographs(open_dataset(images, split) if described else open_source(images), limit=limit)
     read_onnx(source)
     network = load_model(source, reading, detections)
 

@@ -201,7 +201,7 @@ class ChannelSurgery:
     def _last_part(self, name: str, axis: int, channels: int) -> tuple[str, int, NodeProto] | None:
         """The tensor that an output ends with along an axis, its axis, and the Concat that puts it there."""
         while (node := self._producers.get(name)) is not None:
-            if len(self._readers(name)) > (name not in self.outputs):
+            if len(self._readers(name)) != (0 if name in self.outputs else 1):  # somebody else wants it as it is
                 return None
             if node.op_type == "Transpose":
                 axis = _attribute(node, "perm", [2, 1, 0])[axis]

@@ -119,7 +119,7 @@ def write_reduction(found: ReducedFile, photographs: Photographs, full: Model, r
         raise MaskprismError(f"{base}: cannot be written ({error.strerror or error})") from None
     by_iou = sorted(found.comparison.by_photograph, key=lambda name: found.comparison.by_photograph[name])
     wanted = list(dict.fromkeys((by_iou[0], by_iou[len(by_iou) // 2]))) if by_iou else []
-    shown = {name: photograph for name, photograph, _ in photographs if name in wanted} if wanted else {}
+    shown = {name: photograph for name, photograph, _ in photographs.named(wanted)}
     written = {
         found.path: "the reduced network",
         paths["json"]: "all numbers",
