@@ -28,7 +28,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -39,10 +39,8 @@ from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views.labels import Truth, match, open_labels
 from maskprism.views.server import Gallery, Limits, create_app, serve
-from maskprism.views.server.cache import ByteCache, SingleFlight
 from maskprism.views.server.photographs import Photographs
 from maskprism.views.server.records import SHOWS, SORTS, Query, Record
-from strategies import predictions
 from tiny_models import Tiny, ultralytics_metadata
 
 COMMAND = [sys.executable, "-m", "maskprism.cli"]
@@ -126,66 +124,6 @@ def in_loop(gallery: Gallery, act: Callable[[httpx.AsyncClient], Awaitable[Any]]
             await gallery.stop()
 
     return asyncio.run(run())
-
-
-# --- the cache ------------------------------------------------------------------------------------
-
-
-@given(
-    limit=st.integers(0, 12),
-    steps=st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.integers(0, 14), st.booleans()), max_size=30),
-)
-def test_the_cache_is_a_bounded_lru(limit: int, steps: list[tuple[str, int | None, bool]]) -> None:
-    """Against the obvious twin: a list of pairs, the latest used last."""
-    cache: ByteCache[str] = ByteCache(limit)
-    twin: list[tuple[str, bytes]] = []
-    for key, size, push_out in steps:
-        if size is None:
-            found = dict(twin).get(key)
-            assert cache.get(key) == found
-            if found is not None:
-                twin = [pair for pair in twin if pair[0] != key] + [(key, found)]
-            continue
-        twin = [pair for pair in twin if pair[0] != key]
-        used = sum(len(value) for _, value in twin)
-        fits = size <= limit if push_out else used + size <= limit
-        assert cache.put(key, bytes(size), push_out=push_out) == fits
-        if fits:
-            while sum(len(value) for _, value in twin) + size > limit:
-                twin.pop(0)
-            twin.append((key, bytes(size)))
-        assert cache.held == sum(len(value) for _, value in twin) <= limit
-        assert len(cache) == len(twin)
-        assert all(key in cache for key, _ in twin)
-
-
-def test_one_call_at_a_time_for_each_key() -> None:
-    async def run() -> None:
-        flights: SingleFlight[str, int] = SingleFlight()
-        calls = 0
-        go = asyncio.Event()
-
-        async def call() -> int:
-            nonlocal calls
-            calls += 1
-            await go.wait()
-            if calls == 1:
-                raise ValueError("the first one fails")
-            return calls
-
-        first = [asyncio.create_task(flights.run("a", call)) for _ in range(5)]
-        await asyncio.sleep(0)
-        first[0].cancel()  # the one that began it goes away; the others still get their answer
-        await asyncio.sleep(0)
-        go.set()
-        found = await asyncio.gather(*first, return_exceptions=True)
-        assert isinstance(found[0], asyncio.CancelledError)
-        assert [str(error) for error in found[1:]] == ["the first one fails"] * 4
-        assert calls == 1
-        assert len(flights) == 0
-        assert await asyncio.gather(flights.run("a", call), flights.run("b", call), flights.run("a", call)) == [2, 3, 2]
-
-    asyncio.run(run())
 
 
 # --- what may be shown ----------------------------------------------------------------------------
@@ -612,38 +550,6 @@ def test_pages_of_the_list_make_up_the_whole(client: httpx.Client) -> None:
 # --- labels ---------------------------------------------------------------------------------------
 
 
-@given(prediction=predictions(), seed=st.integers(0, 99))
-@settings(max_examples=40)
-def test_labels_are_matched_by_their_definition(prediction: maskprism.Prediction, seed: int) -> None:
-    """The slow way: whole masks, and loops over everything."""
-    rng = np.random.default_rng(seed)
-    height, width = prediction.image_size
-    count = int(rng.integers(0, 4))
-    noise = rng.random((count, height, width)) < 0.5
-    own = prediction.masks("image")[rng.integers(0, len(prediction), count)]
-    truth = Truth(rng.integers(0, 3, count).tolist(), list(noise & (own | (rng.random((count, 1, 1)) < 0.5))))
-    found = match(prediction, truth)
-    masks, left = prediction.masks("image"), list(range(count))
-    expected: list[tuple[int | None, float]] = [(None, 0.0)] * len(prediction)
-    for index in sorted(range(len(prediction)), key=lambda i: -prediction.scores[i]):
-        best: tuple[float, int] | None = None
-        for candidate in left:
-            if truth.classes[candidate] == prediction.classes[index]:
-                either = (masks[index] | truth.masks[candidate]).sum()
-                iou = (masks[index] & truth.masks[candidate]).sum() / either if either else 0
-                if iou > 0 and (best is None or iou > best[0]):
-                    best = (iou, candidate)
-        if best:
-            expected[index] = (best[1], best[0])
-            left.remove(best[1])
-    assert [
-        None if one is None else truth.masks[one] is mask for (one, _), mask in zip(expected, found.masks, strict=True)
-    ] == [None if one is None else True for one, _ in expected]
-    assert [mask is None for mask in found.masks] == [one is None for one, _ in expected]
-    np.testing.assert_allclose(found.ious, [iou for _, iou in expected], atol=1e-12)
-    assert found.missed == [truth.classes[one] for one in left]
-
-
 def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
     """With the bundled network on scenes, whose truth is known."""
     data = write_dataset(tmp_path, 4, seed=0, validation_share=0.5)
@@ -680,12 +586,6 @@ def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
         assert [one["name"] for one in poor] == sorted(
             (name for name, one in listed.items() if one["ious"][0] <= 0.7), key=lambda name: listed[name]["ious"][0]
         )
-
-
-def test_labels_of_other_photographs_are_refused(tmp_path: Path, folder: Path) -> None:
-    data = write_dataset(tmp_path / "other", 2, validation_share=1.0)
-    with pytest.raises(InputError, match=r"lists 2 photographs, and none of them is in"):
-        open_labels(data, folder, {})
 
 
 # --- work: once, bounded, never in the way --------------------------------------------------------
