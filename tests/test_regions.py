@@ -43,6 +43,24 @@ def test_contributions_sum_to_what_decides_the_pixel(prediction, data):
         assert query.crop == 0
 
 
+@pytest.mark.parametrize("name", ["yolact", "ultralytics-8.4.83", "ultralytics-8.2"])
+def test_pixels_that_the_crop_halves(name):
+    """Where a crop on the grid takes some of the cells that a pixel reads, what it takes is told apart."""
+    prediction = drawn(square(1, -0.5), np.ones((16, 16)), weights=[2, 0.7], box=(5, 5, 11, 14))
+    rule = replace(RULES[name], crop_image="before")
+    one = replace(prediction, rule=rule, letterbox=replace(prediction.letterbox, image_hw=(96, 96)))
+    values, halved = decided(one), 0
+    for y in range(24, 36, 3):
+        for x in range(96):
+            query = pixel_query(one[0], x, y)
+            assert query.in_crop == np.isfinite(values[y, x])
+            if query.in_crop:
+                assert query.logit == pytest.approx(values[y, x], abs=1e-4)
+                assert query.in_mask == (values[y, x] > 0)
+                halved += query.crop < 0
+    assert (halved > 0) == rule.squash  # zero logits are at the threshold, zero probabilities below it
+
+
 @settings(max_examples=25)
 @given(predictions(max_count=1), st.data())
 def test_contributions_are_the_resized_terms(prediction, data):

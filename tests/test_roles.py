@@ -122,6 +122,9 @@ def test_what_lowers_everything_carves_and_what_harms_far_more_opposes():
     level = np.ones((16, 16))
     found = roles(drawn(square(3, 1), level, square(), square(0.9, 0.5), weights=[1, -1, -1, -1])[0])
     assert found.role[1:] == ("carves", "opposes", "carves")
+    # A part of -0.5 / 2.5 inside harms more than 0.5 / 3.5 in the ring helps, but not twice as much.
+    found = roles(drawn(square(2), square(0, 1), level, weights=[1, -3, -0.5])[0])
+    assert found.role == ("builds", "carves", "carves")
 
 
 def test_a_constant_prototype_is_all_bias():

@@ -58,6 +58,16 @@ def test_the_gradient_points_towards_the_truth():
     assert found.gradient[0] > 0 > found.gradient[1]
 
 
+def test_gradients_are_by_the_coefficients_as_the_network_gave_them():
+    prediction = drawn(square(1, -1), np.ones((16, 16)), weights=[1, 0.5])
+    truth = np.kron(square(), np.ones((4, 4))) > 0
+    halved = replace(prediction, rule=replace(prediction.rule, objectness=True), objectness=np.float32([0.5]))
+    doubled = replace(halved, coefficients=2 * prediction.coefficients)
+    plain, found = sensitivity(prediction[0], target=truth), sensitivity(doubled[0], target=truth)
+    np.testing.assert_allclose(found.gradient, plain.gradient / 2, rtol=1e-5)
+    np.testing.assert_allclose(found.elasticity, plain.elasticity, rtol=1e-5)
+
+
 def test_empty_masks():
     prediction = drawn(square(), weights=[-1])
     found = sensitivity(prediction[0])
