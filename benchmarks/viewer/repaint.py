@@ -57,7 +57,7 @@ MEASURE = """async ({ text, runs, plainRuns }) => {
   const moved = await all(runs, (n) => state.move(5, value(n)), paint);
   const { scene } = app.viewer;
   const plain = await all(plainRuns, () => {}, () => {
-    const pixels = stage.context.createImageData(640, 640);
+    const pixels = stage.mask.context.createImageData(640, 640);
     const { cells, values } = scene.prototypes;
     const weights = state.coefficients();
     for (let y = 0; y < 640; y++) {
@@ -76,7 +76,7 @@ MEASURE = """async ({ text, runs, plainRuns }) => {
         if (logit > 0) pixels.data.set([230, 159, 0, 128], 4 * (y * 640 + x));
       }
     }
-    stage.context.putImageData(pixels, 0, 0);
+    stage.mask.context.putImageData(pixels, 0, 0);
   });
   return { whole, moved, plain };
 }"""
@@ -134,9 +134,10 @@ def main() -> None:
         table.add_row(label, f"{p50:.2f}", f"{p95:.2f}", f"{plain / p50:.0f}x")
     console = Console(width=100)
     console.print(table)
-    worst = float(np.median(times["whole"]))
-    verdict = "within" if worst < BUDGET_MS else "OVER"
-    console.print(f"{verdict} the budget of {BUDGET_MS} ms (whole product, p50 {worst:.2f} ms)")
+    for name, label in (("moved", "one slider moved"), ("whole", "whole product")):
+        median = float(np.median(times[name]))
+        verdict = "within" if median < BUDGET_MS else "OVER"
+        console.print(f"{label}: {median:.2f} ms, {verdict} the budget of {BUDGET_MS} ms")
 
 
 if __name__ == "__main__":

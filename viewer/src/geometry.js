@@ -129,3 +129,23 @@ export function axisTaps(letterbox, size, unpad, axis) {
   const unzoomed = slice(linear(grid, grid * zoom), start, stop);
   return compose(linear(stop - start, letterbox.image_hw[axis]), unzoomed, grid);
 }
+
+/** A pixel of the photograph in another frame. @param {Letterbox} letterbox @param {Size} size @param {{ x: number, y: number }} pixel @returns {{ x: number, y: number }} */
+export function pixelInFrame(letterbox, size, { x, y }) {
+  if (size === "image") return { x, y };
+  const lengths = sizeOf(letterbox, size);
+  const at = (/** @type {number} */ value, /** @type {number} */ axis) => {
+    const canvas = ((value + 0.5) * letterbox.content_hw[axis]) / letterbox.image_hw[axis] + letterbox.offset_yx[axis];
+    return Math.min(Math.floor((canvas * lengths[axis]) / letterbox.canvas_hw[axis]), lengths[axis] - 1);
+  };
+  return { x: at(x, 1), y: at(y, 0) };
+}
+
+/** The pixel of the photograph under the middle of a cell of the grid; it may lie in the padding. @param {Letterbox} letterbox @param {number} cell @returns {{ x: number, y: number }} */
+export function cellInImage({ grid_hw, canvas_hw, offset_yx, image_hw, content_hw }, cell) {
+  const at = (/** @type {number} */ value, /** @type {number} */ axis) => {
+    const canvas = ((value + 0.5) * canvas_hw[axis]) / grid_hw[axis];
+    return Math.floor(((canvas - offset_yx[axis]) * image_hw[axis]) / content_hw[axis]);
+  };
+  return { x: at(cell % grid_hw[1], 1), y: at(Math.floor(cell / grid_hw[1]), 0) };
+}

@@ -290,3 +290,14 @@ export function effects(weights, { cells, values }, letterbox, box) {
 export function descending(values) {
   return Array.from(values, (_, k) => k).sort((a, b) => values[b] - values[a] || a - b);
 }
+
+/** Visits the pixels above the threshold. @param {Patch} patch @param {number} threshold @param {(row: number, column: number) => void} visit */
+export function eachInside({ rows, columns, values }, threshold, visit) {
+  let i = 0;
+  for (let r = rows[0]; r < rows[1]; r++) {
+    for (let c = columns[0]; c < columns[1]; c++) if (values[i++] > threshold) visit(r, c);
+  }
+}
+
+/** Intersection over union from three counts; two empty masks agree. @param {number} both @param {number} a @param {number} b */
+export const iou = (both, a, b) => (a + b - both ? both / (a + b - both) : 1);

@@ -1,22 +1,19 @@
 // The photograph with its masks: painting, and pointing at things.
 
 import { h, oncePerFrame, signed, style, svg } from "./dom.js";
-import { sizeOf } from "./geometry.js";
-import { Frame, mix, shift, side } from "./masks.js";
+import { cellInImage, pixelInFrame, sizeOf } from "./geometry.js";
+import { MaskLayer } from "./mask_layer.js";
+import { eachInside, Frame, iou, mix, shift, side } from "./masks.js";
 import { abgr, ANCHORS, colourOf, limitOf, paint, rgb } from "./palette.js";
 
 /** @typedef {import("./scene.js").Scene} Scene */
 /** @typedef {import("./state.js").State} State */
-/** What there is to say about the mask as it is now. @typedef {{ area: number, gained: number, lost: number, iou: number, truthIou: number | null }} Measures */
+/** @typedef {import("./mask_layer.js").Measures & { truthIou: number | null }} Measures */
 
 const HEAT = { logits: "logits", positive: "for the mask", negative: "against the mask" };
 const MOST_PIXELS = 3_000_000;
-const INK = abgr([34, 34, 34], 255);
 const OTHERS_FILL = 46;
 const OTHERS_EDGE = 190;
-
-/** Intersection over union from three counts; two empty masks agree. @param {number} both @param {number} a @param {number} b */
-export const iou = (both, a, b) => (a + b - both ? both / (a + b - both) : 1);
 
 export class Stage {
   /** @param {Scene} scene @param {State} state @param {(measures: Measures) => void} report */
@@ -31,20 +28,14 @@ export class Stage {
     this.image = this.frame.size === "image" ? this.frame : new Frame(scene.letterbox, rule, "image");
     this.logits = new Float32Array(scene.prototypes.cells);
     this.sideSum = new Float32Array(scene.prototypes.cells);
-    /** Masks with a border of one pixel that is outside, so that every pixel has four neighbours. */
-    this.stride = this.frame.width + 2;
-    this.inside = new Uint8Array(this.stride * (this.frame.height + 2));
-    this.original = new Uint8Array(this.inside.length);
-    this.originalArea = 0;
+    this.mask = new MaskLayer(this.frame);
     this.owners = new Int16Array(this.frame.width * this.frame.height).fill(-1);
     this.limit = 1;
-    /** @type {import("./masks.js").Window | null} */
-    this.painted = null;
     this.truth = /** @type {Uint8Array | null} */ (null);
     this.truthIou = /** @type {number | null} */ (null);
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.truthTimer = undefined;
-    /** @type {Omit<Measures, "truthIou">} */
+    /** @type {import("./mask_layer.js").Measures} */
     this.measures = { area: 0, gained: 0, lost: 0, iou: 1 };
     /** Whether `logits` are those of the weights, and what `original` was made for. */
     this.fresh = false;
@@ -54,16 +45,10 @@ export class Stage {
     const [photographHeight, photographWidth] = scene.header.photograph.size_hw;
     this.photograph = h("canvas", { className: "photograph", width: photographWidth, height: photographHeight });
     this.others = h("canvas", { className: "layer others", width: this.frame.width, height: this.frame.height });
-    this.mask = h("canvas", { className: "layer mask", width: this.frame.width, height: this.frame.height });
     const [gridHeight, gridWidth] = scene.letterbox.grid_hw;
     this.prototype = h("canvas", { className: "layer prototype", width: gridWidth, height: gridHeight, hidden: true });
-    for (const layer of [this.others, this.mask]) place(layer, scene, this.frame.size);
+    for (const layer of [this.others, this.mask.canvas]) place(layer, scene, this.frame.size);
     place(this.prototype, scene, "grid");
-    this.pixels = new ImageData(this.frame.width, this.frame.height);
-    this.colours = new Uint32Array(this.pixels.data.buffer);
-    const context = this.mask.getContext("2d");
-    if (!context) throw new Error("this browser cannot draw on a canvas");
-    this.context = context;
     this.box = svg("rect", { class: "box" });
     this.boxShadow = svg("rect", { class: "box shadow" });
     this.cross = svg("g", { class: "cross" }, ...["shadow", ""].map((name) => svg("path", { class: name })));
@@ -85,7 +70,7 @@ export class Stage {
       },
       this.photograph,
       this.others,
-      this.mask,
+      this.mask.canvas,
       this.prototype,
       svg("svg", { class: "marks", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.boxShadow, this.box, this.cross),
       this.caption,
@@ -132,12 +117,8 @@ export class Stage {
       for (const mark of [this.box, this.boxShadow]) {
         for (const [name, value] of Object.entries({ x: x1, y: y1, width: Math.max(x2 - x1, 0), height: Math.max(y2 - y1, 0) })) mark.setAttribute(name, String(value));
       }
-      style(this.element, { "--chosen": `#${colourOf(selected)}` });
     }
-    this.colours.fill(0);
-    this.inside.fill(0);
-    this.context.clearRect(0, 0, this.frame.width, this.frame.height);
-    this.painted = null;
+    this.mask.clear();
     this.mark();
     this.draw();
   }
@@ -165,21 +146,19 @@ export class Stage {
       this.fresh = true;
     }
     const window = frame.window(box, this.cropOf());
-    this.measures = this.measure(window);
+    this.measures = this.mask.measure(this.logits, window);
     if (state.view === "mask") {
-      this.fill(window);
+      this.mask.fill(window, rgb(colourOf(selected)), state.opacity);
     } else {
       const shown = state.view === "logits" ? this.logits : this.sideSum;
       if (state.view !== "logits") side(weights, scene.prototypes, state.view === "positive" ? 1 : -1, this.sideSum);
-      const heat = frame.decode(shown, box, this.cropOf(), false);
-      this.heat(heat);
+      this.mask.heat(frame.decode(shown, box, this.cropOf(), false), this.limit);
     }
     if (this.prototype.hidden) this.describe(state.view === "mask" ? null : HEAT[state.view], this.limit, "contribution");
-    style(this.mask, { opacity: state.view === "mask" ? "1" : String(Math.min(1, 0.3 + state.opacity)) });
-    this.put(window);
+    style(this.mask.canvas, { opacity: state.view === "mask" ? "1" : String(Math.min(1, 0.3 + state.opacity)) });
+    this.mask.put(window);
     this.measureTruth();
     this.report({ ...this.measures, truthIou: this.truthIou });
-    this.mark();
   }
 
   /** The mask before all edits, under the crop that is on. @param {number[]} box */
@@ -190,86 +169,8 @@ export class Stage {
     this.remembered = key;
     this.fresh = false;
     mix(scene.weights(state.selected, state.original[state.selected]), scene.prototypes, this.logits);
-    const patch = frame.decode(this.logits, box, this.cropOf());
-    this.original.fill(0);
-    this.originalArea = 0;
-    eachInside(patch, scene.rule.threshold, (r, c) => {
-      this.original[this.bordered(r, c)] = 1;
-      this.originalArea += 1;
-    });
+    this.mask.remember(frame.decode(this.logits, box, this.cropOf()));
     this.limit = limitOf(frame.decode(this.logits, box, frame.crop, false).values);
-  }
-
-  /** Where a pixel lies in a mask with its border. @param {number} r @param {number} c */
-  bordered(r, c) {
-    return (r + 1) * this.stride + c + 1;
-  }
-
-  /** Which pixels are inside, and how that compares with the original. @param {import("./masks.js").CroppedWindow} window */
-  measure(window) {
-    const { inside, original, frame } = this;
-    const { threshold, squash } = this.scene.rule;
-    if (this.painted && !equalWindows(this.painted, window)) inside.fill(0);
-    let [area, both] = [0, 0];
-    frame.eachRow(this.logits, window, squash, (r, line) => {
-      const at = this.bordered(r, window.columns[0]);
-      let [here, shared] = [0, 0]; // counted apart: what a closure shares is slow
-      for (let j = 0; j < line.length; j++) {
-        const is = line[j] > threshold ? 1 : 0;
-        inside[at + j] = is;
-        here += is;
-        shared += is & original[at + j];
-      }
-      area += here;
-      both += shared;
-    });
-    return { area, gained: area - both, lost: this.originalArea - both, iou: iou(both, area, this.originalArea) };
-  }
-
-  /** The mask in the colour of its instance; pixels that an edit took away stay as a pale shadow. @param {import("./masks.js").Window} window */
-  fill({ rows, columns }) {
-    const { inside, original, colours, frame, stride } = this;
-    const colour = rgb(colourOf(this.state.selected));
-    const full = abgr(colour, Math.round(this.state.opacity * 255));
-    const edge = abgr(colour, 255);
-    const lost = abgr([255, 255, 255], 80);
-    const lostEdge = abgr([255, 255, 255], 230);
-    const width = columns[1] - columns[0];
-    for (let r = rows[0]; r < rows[1]; r++) {
-      const to = r * frame.width + columns[0];
-      const at = this.bordered(r, columns[0]);
-      for (let j = 0; j < width; j++) {
-        const i = at + j;
-        if (inside[i]) colours[to + j] = inside[i - 1] & inside[i + 1] & inside[i - stride] & inside[i + stride] ? full : edge;
-        else if (original[i]) colours[to + j] = original[i - 1] & original[i + 1] & original[i - stride] & original[i + stride] ? lost : lostEdge;
-        else colours[to + j] = 0;
-      }
-    }
-  }
-
-  /** Values as colours, with the edge of the mask as a line. @param {import("./masks.js").Patch} patch */
-  heat({ rows, columns, values }) {
-    const { colours, frame, inside, stride } = this;
-    const width = columns[1] - columns[0];
-    for (let r = rows[0]; r < rows[1]; r++) {
-      const to = r * frame.width + columns[0];
-      const from = (r - rows[0]) * width;
-      paint(values.subarray(from, from + width), this.limit, "contribution", colours.subarray(to, to + width));
-      const at = this.bordered(r, columns[0]);
-      for (let j = 0; j < width; j++) {
-        const i = at + j;
-        if (inside[i] && !(inside[i - 1] & inside[i + 1] & inside[i - stride] & inside[i + stride])) colours[to + j] = INK;
-      }
-    }
-  }
-
-  /** @param {import("./masks.js").Window} window */
-  put({ rows, columns }) {
-    if (this.painted && !equalWindows(this.painted, { rows, columns })) {
-      this.context.clearRect(0, 0, this.frame.width, this.frame.height);
-    }
-    this.painted = { rows, columns };
-    this.context.putImageData(this.pixels, 0, 0, columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0]);
   }
 
   /** IoU with the ground truth, at the photograph's size: at once where that is small, else when there is time. */
@@ -332,18 +233,6 @@ export class Stage {
     this.fresh = false;
   }
 
-  /** A pixel of the photograph in the frame of the masks. @param {import("./state.js").Pixel} pixel @returns {{ x: number, y: number }} */
-  toFrame({ x, y }) {
-    const { letterbox } = this.scene;
-    if (this.frame.size === "image") return { x, y };
-    const [h2, w2] = sizeOf(letterbox, this.frame.size);
-    const at = (/** @type {number} */ v, /** @type {number} */ axis) => {
-      const canvas = ((v + 0.5) * letterbox.content_hw[axis]) / letterbox.image_hw[axis] + letterbox.offset_yx[axis];
-      return Math.floor((canvas * [h2, w2][axis]) / letterbox.canvas_hw[axis]);
-    };
-    return { x: Math.min(at(x, 1), w2 - 1), y: Math.min(at(y, 0), h2 - 1) };
-  }
-
   /** @param {MouseEvent} event @returns {import("./state.js").Pixel} */
   pixelAt(event) {
     const area = this.element.getBoundingClientRect();
@@ -361,9 +250,9 @@ export class Stage {
   /** A click on another instance chooses it; any other click keeps the pixel. @param {MouseEvent} event */
   click(event) {
     const pixel = this.pixelAt(event);
-    const { x, y } = this.toFrame(pixel);
+    const { x, y } = pixelInFrame(this.scene.letterbox, this.frame.size, pixel);
     const owner = this.owners[y * this.frame.width + x];
-    if (owner >= 0 && owner !== this.state.selected && !this.inside[this.bordered(y, x)]) this.state.select(owner);
+    if (owner >= 0 && owner !== this.state.selected && !this.mask.holds(y, x)) this.state.select(owner);
     this.state.point(pixel);
   }
 
@@ -398,12 +287,9 @@ export class Stage {
     const logits = new Float32Array(prototypes.cells);
     mix(this.scene.weights(selected, this.state.original[selected]), prototypes, logits);
     let best = { x: Math.floor((box[0] + box[2]) / 2), y: Math.floor((box[1] + box[3]) / 2), logit: -Infinity };
-    const [gridHeight, gridWidth] = letterbox.grid_hw;
-    const toImage = (/** @type {number} */ cell, /** @type {number} */ axis, /** @type {number} */ cells) =>
-      Math.floor(((((cell + 0.5) * letterbox.canvas_hw[axis]) / cells - letterbox.offset_yx[axis]) * letterbox.image_hw[axis]) / letterbox.content_hw[axis]);
     for (let i = 0; i < logits.length; i++) {
       if (logits[i] <= best.logit) continue;
-      const [x, y] = [toImage(i % gridWidth, 1, gridWidth), toImage(Math.floor(i / gridWidth), 0, gridHeight)];
+      const { x, y } = cellInImage(letterbox, i);
       if (x >= box[0] && x < box[2] && y >= box[1] && y < box[3]) best = { x, y, logit: logits[i] };
     }
     return { x: Math.min(Math.max(best.x, 0), width - 1), y: Math.min(Math.max(best.y, 0), height - 1) };
@@ -454,7 +340,7 @@ export class Stage {
     const [sy, sx] = whole ? [1, 1] : [0, 1].map((i) => sizeOf(letterbox, this.frame.size)[i] / letterbox.canvas_hw[i]);
     const [top, left] = whole ? [0, 0] : [letterbox.offset_yx[0] * sy, letterbox.offset_yx[1] * sx];
     const [rows, columns] = whole ? [this.frame.height, this.frame.width] : [letterbox.content_hw[0] * sy, letterbox.content_hw[1] * sx];
-    for (const layer of [this.others, this.mask]) {
+    for (const layer of [this.others, this.mask.canvas]) {
       context.globalAlpha = Number(layer.style.opacity || 1);
       context.drawImage(layer, left, top, columns, rows, 0, 0, width, height);
     }
@@ -466,19 +352,6 @@ export class Stage {
     this.draw.cancel();
     clearTimeout(this.truthTimer);
   }
-}
-
-/** @param {import("./masks.js").Patch} patch @param {number} threshold @param {(row: number, column: number) => void} visit */
-function eachInside({ rows, columns, values }, threshold, visit) {
-  let i = 0;
-  for (let r = rows[0]; r < rows[1]; r++) {
-    for (let c = columns[0]; c < columns[1]; c++) if (values[i++] > threshold) visit(r, c);
-  }
-}
-
-/** @param {import("./masks.js").Window} a @param {import("./masks.js").Window} b */
-function equalWindows(a, b) {
-  return a.rows[0] === b.rows[0] && a.rows[1] === b.rows[1] && a.columns[0] === b.columns[0] && a.columns[1] === b.columns[1];
 }
 
 /** Lays a picture of a frame over the photograph; what is padding lies outside of it. @param {HTMLElement} layer @param {Scene} scene @param {import("./geometry.js").Size} size */

@@ -1,6 +1,7 @@
 // One pixel: what each prototype adds there, step by step up to its logit, and what it would take to flip it.
 
 import { h, signed, style } from "./dom.js";
+import { pixelInFrame } from "./geometry.js";
 import { contributions, descending, smallestFlip, valueAt } from "./masks.js";
 
 /** @typedef {import("./stage.js").Stage} Stage */
@@ -39,7 +40,7 @@ export class Waterfall {
       this.verdict.textContent = "There is no instance in this photograph.";
       return;
     }
-    const { x, y } = this.stage.toFrame(looked);
+    const { x, y } = pixelInFrame(scene.letterbox, frame.size, looked);
     const deciding = frame.deciding(y, x, scene.instances[state.selected].canvas_box, this.stage.cropOf());
     const reads = deciding.length ? deciding : frame.reads(y, x);
     const weights = scene.weights(state.selected, state.coefficients());

@@ -1,0 +1,140 @@
+// The mask of the chosen instance as pixels: which are inside, how that compares with the original, and their colours.
+
+import { h } from "./dom.js";
+import { eachInside, iou } from "./masks.js";
+import { abgr, paint } from "./palette.js";
+
+/** @typedef {import("./masks.js").Frame} Frame */
+/** @typedef {import("./masks.js").Window} Window */
+/** @typedef {{ area: number, gained: number, lost: number, iou: number }} Measures */
+
+const INSIDE = 1;
+const ORIGINAL = 2;
+const INK = abgr([34, 34, 34], 255);
+const LOST = abgr([255, 255, 255], 80);
+const LOST_EDGE = abgr([255, 255, 255], 230);
+
+export class MaskLayer {
+  /** @param {Frame} frame */
+  constructor(frame) {
+    const { width, height } = frame;
+    this.frame = frame;
+    this.canvas = h("canvas", { className: "layer mask", width, height });
+    const context = this.canvas.getContext("2d");
+    if (!context) throw new Error("this browser cannot draw on a canvas");
+    this.context = context;
+    this.pixels = new ImageData(width, height);
+    this.colours = new Uint32Array(this.pixels.data.buffer);
+    /** Per pixel INSIDE and ORIGINAL; with a border of one pixel that is neither, so that all have four neighbours. */
+    this.stride = width + 2;
+    this.marks = new Uint8Array(this.stride * (height + 2));
+    this.originalArea = 0;
+    /** @type {Window | null} */
+    this.painted = null;
+  }
+
+  /** Where a pixel lies in a mask with its border. @param {number} r @param {number} c */
+  bordered(r, c) {
+    return (r + 1) * this.stride + c + 1;
+  }
+
+  /** @param {number} r @param {number} c */
+  holds(r, c) {
+    return (this.marks[this.bordered(r, c)] & INSIDE) !== 0;
+  }
+
+  clear() {
+    this.colours.fill(0);
+    this.unmark(INSIDE);
+    this.context.clearRect(0, 0, this.frame.width, this.frame.height);
+    this.painted = null;
+  }
+
+  /** @param {number} mark */
+  unmark(mark) {
+    for (let i = 0; i < this.marks.length; i++) this.marks[i] &= ~mark;
+  }
+
+  /** Takes a mask as the original. @param {import("./masks.js").Patch} patch */
+  remember(patch) {
+    this.unmark(ORIGINAL);
+    this.originalArea = 0;
+    eachInside(patch, this.frame.rule.threshold, (r, c) => {
+      this.marks[this.bordered(r, c)] |= ORIGINAL;
+      this.originalArea += 1;
+    });
+  }
+
+  /** Which pixels are inside, and how that compares with the original. @param {Float32Array} logits @param {import("./masks.js").CroppedWindow} window @returns {Measures} */
+  measure(logits, window) {
+    const { marks, frame } = this;
+    const { threshold, squash } = frame.rule;
+    if (this.painted && !equal(this.painted, window)) this.unmark(INSIDE);
+    let [area, both] = [0, 0];
+    frame.eachRow(logits, window, squash, (r, line) => {
+      const at = this.bordered(r, window.columns[0]);
+      let [here, shared] = [0, 0]; // counted apart: what a closure shares is slow
+      for (let j = 0; j < line.length; j++) {
+        const is = line[j] > threshold ? INSIDE : 0;
+        const was = marks[at + j] & ORIGINAL;
+        marks[at + j] = is | was;
+        here += is;
+        shared += is & (was >> 1);
+      }
+      area += here;
+      both += shared;
+    });
+    return { area, gained: area - both, lost: this.originalArea - both, iou: iou(both, area, this.originalArea) };
+  }
+
+  /** The mask in a colour; pixels that an edit took away stay as a pale shadow. @param {Window} window @param {[number, number, number]} colour @param {number} opacity */
+  fill({ rows, columns }, colour, opacity) {
+    const { marks, colours, frame, stride } = this;
+    const full = abgr(colour, Math.round(opacity * 255));
+    const edge = abgr(colour, 255);
+    const width = columns[1] - columns[0];
+    for (let r = rows[0]; r < rows[1]; r++) {
+      const to = r * frame.width + columns[0];
+      const at = this.bordered(r, columns[0]);
+      for (let j = 0; j < width; j++) {
+        const i = at + j;
+        if (marks[i] === 0) {
+          colours[to + j] = 0;
+          continue;
+        }
+        const around = marks[i - 1] & marks[i + 1] & marks[i - stride] & marks[i + stride];
+        if (marks[i] & INSIDE) colours[to + j] = around & INSIDE ? full : edge;
+        else colours[to + j] = around & ORIGINAL ? LOST : LOST_EDGE;
+      }
+    }
+  }
+
+  /** Values as colours, with the edge of the mask as a line. @param {import("./masks.js").Patch} patch @param {number} limit */
+  heat({ rows, columns, values }, limit) {
+    const { colours, frame, marks, stride } = this;
+    const width = columns[1] - columns[0];
+    for (let r = rows[0]; r < rows[1]; r++) {
+      const to = r * frame.width + columns[0];
+      const from = (r - rows[0]) * width;
+      paint(values.subarray(from, from + width), limit, "contribution", colours.subarray(to, to + width));
+      const at = this.bordered(r, columns[0]);
+      for (let j = 0; j < width; j++) {
+        const i = at + j;
+        const around = marks[i - 1] & marks[i + 1] & marks[i - stride] & marks[i + stride];
+        if (marks[i] & INSIDE & ~around) colours[to + j] = INK;
+      }
+    }
+  }
+
+  /** @param {Window} window */
+  put({ rows, columns }) {
+    if (this.painted && !equal(this.painted, { rows, columns })) this.context.clearRect(0, 0, this.frame.width, this.frame.height);
+    this.painted = { rows, columns };
+    this.context.putImageData(this.pixels, 0, 0, columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0]);
+  }
+}
+
+/** @param {Window} a @param {Window} b */
+function equal(a, b) {
+  return a.rows[0] === b.rows[0] && a.rows[1] === b.rows[1] && a.columns[0] === b.columns[0] && a.columns[1] === b.columns[1];
+}
