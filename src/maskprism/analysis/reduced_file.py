@@ -175,7 +175,7 @@ class ReducedFile:
         measured = "photographs it was not fitted to" if self.trade_off.held_out else "the photographs it was fitted to"
         found = [
             f"{len(self.reduction)} of {k} prototypes by {self.reduction.method}: mask IoU with the full network "
-            f"{curve.mean():.3f} mean, {np.median(curve):.3f} median, {np.percentile(curve, 5):.3f} for the worst 5 %, "
+            f"{curve.mean():.3f} mean, {np.median(curve):.3f} median, {np.percentile(curve, 5):.3f} at the 5th percentile, "
             f"over {len(curve)} instances of {measured}"
         ]
         if compared.precision is not None:
@@ -190,7 +190,8 @@ class ReducedFile:
             ("outputs", _in_megabytes(compared.output_bytes), "MB"),
             ("file", _in_megabytes(compared.file_bytes), "MB"),
         ):
-            found.append(f"{what}: {before:.2f} -> {after:.2f} {unit} ({after / before - 1:+.0%})")
+            change = round(after / before - 1, 2) + 0.0  # no minus before zero
+            found.append(f"{what}: {before:.2f} -> {after:.2f} {unit} ({change:+.0%})")
         kept = self.reduction.kept
         if kept is not None:
             found.append(f"kept, most useful first: {', '.join(map(str, kept))}")
