@@ -84,7 +84,10 @@ def serve(
         photographs = gallery.photographs
         print(f"{len(photographs)} photographs of {folder} at {url} (Ctrl-C stops)", flush=True)
         if photographs.left_out:
-            print(f"left out: {photographs.left_out} links that lead out of the folder", file=sys.stderr)
+            left_out = (
+                f"left out: {photographs.left_out} links or special files; only files inside the folder are shown"
+            )
+            print(left_out, file=sys.stderr)
         if not server.is_loopback(host):
             print(f"everybody who can reach {host} can see these photographs", file=sys.stderr)
         if open_browser:

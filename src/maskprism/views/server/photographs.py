@@ -46,8 +46,7 @@ class Photographs:
     """The images of a folder (with its subfolders) by name, and uploads, `upload_bytes` of them at most.
 
     Raises InputError unless `folder` is a folder that can be listed. `refresh` and `read` touch the
-    disk and may run in any thread; what is known is only ever
-    replaced as a whole.
+    disk and may run in any thread: what is known is only ever replaced as a whole.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, upload_bytes: int) -> None:
@@ -58,7 +57,7 @@ class Photographs:
             raise InputError(f"{folder}: the folder cannot be read; check its permissions")
         self.upload_bytes = upload_bytes
         self.left_out = 0
-        """How many images of the folder are links out of it, or no regular files."""
+        """How many images are links out of the folder or no regular files, and how many folders are links."""
         self._files: dict[str, tuple[Photograph, Path]] = {}
         self._uploads: dict[str, tuple[Photograph, bytes]] = {}  # the latest first
         self.refresh()
@@ -80,7 +79,8 @@ class Photographs:
         """List the folder anew. Folders that cannot be read, and linked ones, are left out."""
         found: dict[str, tuple[Photograph, Path]] = {}
         left_out = 0
-        for folder, _, files in os.walk(self.root):
+        for folder, folders, files in os.walk(self.root):
+            left_out += sum(Path(folder, one).is_symlink() for one in folders)
             for file in files:
                 path = Path(folder, file)
                 if path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -98,12 +98,13 @@ class Photographs:
 
     def read(self, photograph: Photograph) -> bytes:
         """The encoded image. Raises ImageError if it is gone, or is a link out of the folder by now."""
-        if photograph.name in self._uploads:
-            return self._uploads[photograph.name][1]
-        if photograph.name not in self._files:
+        upload, file = self._uploads.get(photograph.name), self._files.get(photograph.name)
+        if upload:
+            return upload[1]
+        if not file:
             gone = "was dropped for later uploads; upload it again" if photograph.uploaded else "is gone"
             raise ImageError(f"{photograph.title}: {gone}")
-        path = self._files[photograph.name][1]
+        path = file[1]
         try:
             if self._status(path) is None:
                 raise ImageError(f"{photograph.title}: is no regular file of the folder any more")
