@@ -222,3 +222,25 @@ def test_without_the_extra_it_names_the_install_command() -> None:
         "maskprism.errors.MissingExtraError: the notebook widget needs the package anywidget, which is not installed; "
         "install it with: pip install 'maskprism[notebook]'"
     )
+
+
+def test_a_jupyter_kernel_shows_it_and_sends_its_state() -> None:
+    """What JupyterLab and VS Code get: a view of a model, whose state follows what Python does."""
+    import nbclient
+    import nbformat
+
+    cells = (
+        "import maskprism\nfrom maskprism.scenes import draw_scene\n"
+        "widget = maskprism.show(draw_scene(0).photograph)\nwidget",
+        "widget.selected = 1\nwidget.edit(drop=[3])\nprint(widget.coefficients[3])",
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    view = notebook.cells[0].outputs[0]["data"]["application/vnd.jupyter.widget-view+json"]
+    assert notebook.cells[1].outputs[0]["text"] == "0.0\n"
+    models = notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    state = models[view["model_id"]]["state"]
+    assert state["_anywidget_id"].endswith("PrismWidget")
+    assert state["selected"] == 1
+    assert state["edits"]["1"][3] == 0
+    assert len(state["header"]["instances"]) > 1
