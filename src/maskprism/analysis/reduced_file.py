@@ -175,7 +175,7 @@ class ReducedFile:
         measured = "photographs it was not fitted to" if self.trade_off.held_out else "the photographs it was fitted to"
         found = [
             f"{len(self.reduction)} of {k} prototypes by {self.reduction.method}: mask IoU with the full network "
-            f"{curve.mean():.3f} mean, {np.median(curve):.3f} median, {np.percentile(curve, 5):.3f} at the 5th percentile, "
+            f"{curve.mean():.3f} mean, {np.median(curve):.3f} median, {np.percentile(curve, 5):.3f} 5th percentile, "
             f"over {len(curve)} instances of {measured}"
         ]
         if compared.precision is not None:
