@@ -55,9 +55,13 @@ def png(seed: int, size_wh: tuple[int, int] = (96, 72)) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    tiny = Tiny(metadata=ultralytics_metadata())
-    return maskprism.load(tiny.save(tmp_path_factory.mktemp("model") / "tiny.onnx"), threads=1)
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Tiny(metadata=ultralytics_metadata()).save(tmp_path_factory.mktemp("model") / "tiny ü.onnx")
+
+
+@pytest.fixture(scope="module")
+def model(model_file: Path) -> Model:
+    return maskprism.load(model_file, threads=1)
 
 
 @pytest.fixture
@@ -221,11 +225,11 @@ ESCAPES = [
 ]
 
 
-def test_no_spelling_leads_out_of_the_folder(folder: Path, tmp_path: Path, model: Model) -> None:
+def test_no_spelling_leads_out_of_the_folder(folder: Path, tmp_path: Path, model_file: Path) -> None:
     """Over a real socket, since clients tidy paths up before they send them."""
     (folder / "link out.png").symlink_to(tmp_path / "secret.png")
     (folder / "folder out").symlink_to(tmp_path)
-    with running(folder, model) as (_, port):
+    with running(folder, "--model", model_file) as (_, port):
         routes = ("/api/photographs/", "/api/scenes/", "/api/thumbnails/", "/static/", "/")
         for route, escape in product(routes, ESCAPES):
             target = route + escape.replace("{outside}", str(tmp_path)).replace(" ", "%20")
@@ -324,7 +328,7 @@ def test_the_list_and_the_details_are_those_of_the_predictions(
     client: httpx.Client, folder: Path, model: Model
 ) -> None:
     answer = client.get("/api/photographs").json()
-    assert answer["model"] == "tiny.onnx"
+    assert answer["model"] == "tiny ü.onnx"
     assert answer["folder"] == "photos"
     assert answer["states"] == {"waiting": 0, "ok": len(NAMES), "empty": 0, "failed": 1}
     assert answer["labels"] is False
@@ -752,9 +756,8 @@ def test_old_uploads_make_room(folder: Path, model: Model) -> None:
 class running:  # noqa: N801  # a context manager
     """`maskprism serve` as a user starts it, on a free port."""
 
-    def __init__(self, folder: Path, model: Model | Path | None, *options: object) -> None:
-        path = [] if model is None else ["--model", _path_of(model)]
-        self.arguments = [*COMMAND, "serve", str(folder), *map(str, path), "--port", "0", *map(str, options)]
+    def __init__(self, folder: Path, *options: object) -> None:
+        self.arguments = [*COMMAND, "serve", str(folder), "--port", "0", *map(str, options)]
 
     def __enter__(self) -> tuple[subprocess.Popen[str], int]:
         self.process = subprocess.Popen(self.arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -771,22 +774,10 @@ class running:  # noqa: N801  # a context manager
         self.process.communicate(timeout=20)
 
 
-def _path_of(model: Model | Path) -> Path:
-    return model if isinstance(model, Path) else _files[id(model)]
-
-
-_files: dict[int, Path] = {}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _remember(model: Model, tmp_path_factory: pytest.TempPathFactory) -> None:
-    _files[id(model)] = Tiny(metadata=ultralytics_metadata()).save(tmp_path_factory.mktemp("served") / "tiny ü.onnx")
-
-
-def test_fifty_at_once_and_a_clean_end(folder: Path, model: Model) -> None:
+def test_fifty_at_once_and_a_clean_end(folder: Path, model_file: Path) -> None:
     for number in range(12):
         (folder / f"{number:02d}.png").write_bytes(png(number))
-    with running(folder, model) as (process, port):
+    with running(folder, "--model", model_file) as (process, port):
         together = threading.Barrier(50)
 
         def ask(number: int) -> int:
@@ -810,7 +801,7 @@ def test_ctrl_c_while_the_network_works(folder: Path) -> None:
     """The bundled network has hardly begun with the folder."""
     for number in range(40):
         (folder / f"{number:02d}.png").write_bytes(png(number, (320, 320)))
-    with running(folder, None) as (process, port):
+    with running(folder) as (process, port):
         httpx.get(f"http://127.0.0.1:{port}/api/scenes/00.png", timeout=60)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=30)
@@ -848,16 +839,16 @@ def test_addresses_that_cannot_be_used(folder: Path, model: Model) -> None:
         serve(folder, model, host="no.such.host.invalid")
 
 
-def test_an_empty_folder_is_served(tmp_path: Path, model: Model) -> None:
-    with running(tmp_path, model) as (_, port):
+def test_an_empty_folder_is_served(tmp_path: Path, model_file: Path) -> None:
+    with running(tmp_path, "--model", model_file) as (_, port):
         answer = httpx.get(f"http://127.0.0.1:{port}/api/photographs").json()
         assert (answer["total"], answer["photographs"]) == (0, [])
         assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
 
 
-def test_what_the_command_says(folder: Path, tmp_path: Path, model: Model) -> None:
+def test_what_the_command_says(folder: Path, tmp_path: Path, model_file: Path) -> None:
     (folder / "out.png").symlink_to(tmp_path / "secret.png")
-    server = running(folder, model, "--host", "0.0.0.0")
+    server = running(folder, "--model", model_file, "--host", "0.0.0.0")
     with server as (process, port):
         assert server.line == f"{len(NAMES) + 1} photographs of {folder} at http://0.0.0.0:{port}/ (Ctrl-C stops)\n"
         assert httpx.get(f"http://127.0.0.1:{port}/api/progress").status_code == 200
