@@ -61,7 +61,7 @@ def write_attribution_images(folder: Path) -> None:
     picture.thumbnail((1300, 1400))
     picture.save(folder / "roles.webp", quality=85, method=6)
     figures = {
-        "pixel": attribution.waterfall(ring, pixel_query(ring, 55, 28), image=scene.photograph),
+        "pixel": attribution.waterfall(ring, pixel_query(ring, 67, 19), image=scene.photograph),
         "blame": attribution.blame(scene.photograph, ring, truth_blame(ring, truth)),
         "attribution": attribution.attribution(ring),
     }
