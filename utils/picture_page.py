@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
-SCENE = 3
+SCENE = 1
 SETTLED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -84,7 +84,7 @@ def drag(target: Path, steps: int = 9) -> None:
             append_images=frames[1:],
             duration=durations,
             loop=0,
-            quality=70,
+            quality=66,
             method=6,
             minimize_size=True,
         )
