@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import io
 
@@ -17,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 import reference_ap
 from maskprism.analysis.average_precision import average_precision, average_precision_at
 from maskprism.analysis.overlaps import Overlaps, Region, box_overlap, mask_iou, mask_overlaps
-from maskprism.errors import InputError, MissingExtraError
+from maskprism.errors import InputError
 from maskprism.masks import RULES
 from maskprism.scenes import draw_scene
 from strategies import predictions, seeds
@@ -154,19 +153,6 @@ def test_perfect_and_absent_detections() -> None:
 def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(InputError, match=r"iou has shape \(2, 1\); expected \(1, 2\)"):
         Overlaps(np.ones(1), np.zeros(1, dtype=int), np.zeros(2, dtype=int), np.zeros((2, 1)))
-
-
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: object, **more: object) -> object:
-        if name == "faster_coco_eval":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=r"maskprism\[diagnose\]"):
-        average_precision([])
 
 
 @settings(max_examples=40)

@@ -317,7 +317,8 @@ def test_coco_polygons_run_lengths_crowds_and_boxes(tmp_path):
 
 
 def test_coco_compressed_run_lengths(tmp_path):
-    mask_api = pytest.importorskip("faster_coco_eval.core.mask")
+    from faster_coco_eval.core import mask as mask_api
+
     mask = np.random.default_rng(1).random((HEIGHT, WIDTH)) > 0.7
     encoded = mask_api.encode(np.asfortranarray(mask.astype(np.uint8)))
     row = {"category_id": 3, "segmentation": {"counts": encoded["counts"].decode(), "size": [HEIGHT, WIDTH]}}

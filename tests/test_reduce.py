@@ -464,7 +464,6 @@ def test_reduce_writes_a_working_file_and_its_report(tiny: Path, dataset: Path, 
 def test_reduce_by_mask_iou_and_with_ground_truth(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("faster_coco_eval")
     out = tmp_path / "small.onnx"
     named = Tiny(classes=10, metadata=ultralytics_metadata(NAMES))
     source = named.save(tmp_path / "named.onnx")

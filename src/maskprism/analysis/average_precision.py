@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from maskprism.errors import MissingExtraError
-
 if TYPE_CHECKING:
     from jaxtyping import Float64
 
@@ -53,7 +51,6 @@ def average_precision(photographs: Iterable[Overlaps], *, max_per_class: int = M
     Takes overlaps of masks at any size, or of boxes. Classes without a true object do not count, as
     in COCO's own evaluation. `by_size` is nan unless all photographs tell areas.
 
-    Raises MissingExtraError without the package (`pip install 'maskprism[diagnose]'`).
     Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
     """
     photographs = list(photographs)
@@ -106,10 +103,7 @@ def _evaluate(
 
     Sizes are "all" and then those of SIZES.
     """
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        raise MissingExtraError.of("average precision", package="faster-coco-eval", extra="diagnose") from None
+    from faster_coco_eval import COCO, COCOeval_faster
 
     class OfKnownOverlaps(COCOeval_faster):  # type: ignore[misc, unused-ignore]
         """Instead of comparing masks it looks up what is known, best detections first."""

@@ -154,13 +154,11 @@ def diagnose(
     KeyboardInterrupt ends the work early; what is finished by then is the result.
 
     on_progress: called with the photographs done, their total, and a failure, if the last one was.
-    Raises InputError where data set and model share no class or nothing is left to examine, ModelError
-    where the network fails on one photograph after the other, and MissingExtraError without
-    `faster-coco-eval`.
+    Raises InputError where data set and model share no class or nothing is left to examine, and
+    ModelError where the network fails on one photograph after the other.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1")
-    average_precision(())  # the package must be there before the work begins
     dataset = dataset.for_model(model.spec.names)
     samples = list(dataset)
     if limit is not None and limit < len(samples):

@@ -109,7 +109,7 @@ def error_cost(photographs: Iterable[Overlaps]) -> ErrorCost:
 
     Mending means, for class and localisation errors, that the detection finds its object, unless
     another one does already; for duplicates, background and both, that it is gone; and for missed
-    objects, that they are not asked for. Raises MissingExtraError without `faster-coco-eval`.
+    objects, that they are not asked for.
     """
     photographs = list(photographs)
     errors = [find_errors(photo) for photo in photographs]

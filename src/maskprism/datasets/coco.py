@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskprism.datasets.samples import Dataset, Row, Rows
-from maskprism.errors import InputError, LabelError, MissingExtraError
+from maskprism.errors import InputError, LabelError
 from maskprism.sources import ImageFiles
 
 if TYPE_CHECKING:
@@ -78,10 +78,8 @@ def _bitmap(encoded: Mapping[str, Any], image_hw: tuple[int, int]) -> Bitmap:
     if size != image_hw:
         raise ValueError(f"its mask is {size[1]} x {size[0]} pixels; the photograph is {image_hw[1]} x {image_hw[0]}")
     if isinstance(counts, str | bytes):
-        try:
-            from faster_coco_eval.core.mask import decode
-        except ImportError:
-            raise MissingExtraError.of("compressed RLE", package="faster-coco-eval", extra="diagnose") from None
+        from faster_coco_eval.core.mask import decode
+
         packed = counts.encode() if isinstance(counts, str) else counts
         return np.asarray(decode({"size": list(size), "counts": packed}), dtype=bool)
     runs = np.array(counts, dtype=np.int64)
