@@ -203,6 +203,7 @@ def test_demo_tells_the_whole_story(tmp_path: Path) -> None:
     assert len(named) == 8
     assert all(path.exists() for path in named)
     assert len(list((tmp_path / "demo" / "pictures").glob("*/00-assembly.png"))) == 8
+    assert "mask AP" in (tmp_path / "demo" / "diagnosis" / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "demo" / "page.html").read_text(encoding="utf-8").count("maskprism-scene-") >= 8
     assert len(list((tmp_path / "demo" / "scenes" / "labels").rglob("*.txt"))) == 8
     again = run("demo", "--out", tmp_path / "demo")

@@ -1,4 +1,4 @@
-"""The whole story on drawn sample scenes, with the bundled model: from photographs to pictures and tables."""
+"""The whole story on drawn sample scenes, with the bundled model: pictures, tables, a diagnosis, an interactive page."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ FIRST_SEED = 0
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where everything is: a data set of scenes, a folder of pictures, a table, two charts, an interactive page."""
+    """Where everything is: a data set of scenes, a folder of pictures, a table, two charts, a diagnosis, a page."""
 
     scenes: Path
     pictures: Path
     table: Path
     histograms: Path
     correlation: Path
+    report: Path
     page: Path
     instances: int
 
 
 def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -> DemoResult:
-    """Draw the sample scenes, explain them, and write the coefficient table, its charts and the page into `out`.
+    """Draw the sample scenes, explain them, and write the table, its charts, the diagnosis and the page into `out`.
 
     `on_step` is called with a line before each step. Raises MaskprismError if `out` cannot be written.
     """
     from dataclasses import replace
 
+    from maskprism.analysis.diagnosis import diagnose
+    from maskprism.datasets import open_dataset
     from maskprism.extract import extract
     from maskprism.images import read_image
     from maskprism.models import load
@@ -40,6 +43,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from maskprism.sources import open_source
     from maskprism.table import CoefficientTable
     from maskprism.views import charts
+    from maskprism.views.diagnosis_files import write_diagnosis
     from maskprism.views.explain import write_explanation
     from maskprism.views.labels import match, open_labels
     from maskprism.views.page import Page
@@ -72,11 +76,16 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
             table=summary.table,
             histograms=out / "histograms.png",
             correlation=out / "correlation.png",
+            report=out / "diagnosis" / "report.html",
             page=out / "page.html",
             instances=len(coefficients),
         )
         charts.histograms(coefficients).savefig(result.histograms, dpi=130)
         charts.correlation(coefficients).savefig(result.correlation, dpi=130)
+
+        on_step("comparing all masks with the ground truth")
+        validated = load(conf=0.001, multi_label=True, threads=1)
+        write_diagnosis(diagnose(open_dataset(data), validated), result.report.parent, model=validated)
 
         on_step("writing the interactive page")
         page.write(result.page)

@@ -10,8 +10,8 @@ def demo(*, out: Path = Path("maskprism-demo")) -> None:
     """Show everything on sample scenes, with the bundled model: nothing else is needed.
 
     Draws scenes with exact ground truth, explains the most confident object of each, writes the
-    coefficient table of all objects, draws its histograms and correlation, and ends with an
-    interactive page of all scenes.
+    coefficient table of all objects, draws its histograms and correlation, diagnoses the masks
+    against the ground truth, and ends with an interactive page of all scenes.
 
     Parameters
     ----------
@@ -24,6 +24,7 @@ def demo(*, out: Path = Path("maskprism-demo")) -> None:
     first = min(path for path in result.pictures.iterdir() if path.is_dir())
     found = {
         result.page: "open it in a browser: move a coefficient, watch the mask",
+        result.report: "open it, too: where the masks lose, and what to work on",
         first / "00-assembly.png": "how one mask adds up",
         first / "00-prototypes.png": "the 32 prototypes, and what this object makes of them",
         first / "00-contributions.png": "what each of them adds",
