@@ -284,6 +284,21 @@ def test_every_layout_predicts_what_the_maps_say(
     assert not (tmp_path / "small.onnx.partial").exists()
 
 
+@pytest.mark.parametrize("name", ["yolov8", "end2end", "yolov5"])
+def test_a_reduced_network_is_reduced_again(name: str, photograph: np.ndarray, tmp_path: Path) -> None:
+    source, layout = LAYOUTS[name].save(tmp_path / "8.onnx"), "yolov5" if name == "yolov5" else None
+    expected = load(source, layout=layout, conf=0.1).predict(photograph)
+    for keep in (5, 3):
+        model, smaller = load(source, layout=layout, conf=0.1), tmp_path / f"{keep}.onnx"
+        reduction = some_maps(model.spec.prototypes, keep, selection=False)
+        write_reduced(model, source, smaller, reduction.prototype_map, reduction.coefficient_map)
+        expected, source = reduction.apply(expected), smaller
+    got = load(source, layout=layout, conf=0.1).predict(photograph)
+    assert len(got) == len(expected) > 0
+    for field in ("coefficients", "prototypes"):
+        np.testing.assert_allclose(getattr(got, field), getattr(expected, field), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("selection", [True, False], ids=["selection", "projection"])
 def test_the_bundled_network_is_folded(selection: bool, tmp_path: Path) -> None:
     model, source = load(conf=0.3), Path(load.__code__.co_filename).parents[1] / "data" / "sample.onnx"

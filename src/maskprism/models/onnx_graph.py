@@ -7,6 +7,7 @@ through functions of single values such as SiLU. Elsewhere it becomes a node of 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -62,7 +63,8 @@ class ChannelSurgery:
         self._casts = {n.output[0]: n for n in self._nodes if n.op_type == "Cast" and n.input[0] in self._constants}
         self._producers = {name: node for node in self._nodes for name in node.output}
         self._shapes, self._types = _shapes_and_types(original)
-        self._added = 0
+        self._taken = {name for node in self._nodes for name in (node.name, *node.input, *node.output)}
+        self._taken |= set(self._constants)
         self.outputs = [output.name for output in self._model.graph.output]
 
     def map_output(self, name: str, axis: int, map: Map) -> Place:
@@ -230,19 +232,19 @@ class ChannelSurgery:
 
     def _insert_partial_map(self, source: str, target: str, axis: int, map: Map) -> None:
         k = map.shape[1]
-        self._types[f"{target}/coefficients"] = self._types.get(target, onnx.TensorProto.FLOAT)
-        self._shapes[f"{target}/coefficients"] = [0, 0, 0]
-        bounds = {"others": (0, -k), "all coefficients": (-k, _END)}
-        for part, (start, stop) in bounds.items():
+        parts = ("others", "all coefficients", "coefficients")
+        others, full, mapped = (self._free(f"{target}/{part}") for part in parts)
+        self._types[mapped] = self._types.get(target, onnx.TensorProto.FLOAT)
+        self._shapes[mapped] = [0, 0, 0]
+        for part, (start, stop) in {others: (0, -k), full: (-k, _END)}.items():
             sizes = [self._constant(np.array([value], dtype=np.int64)) for value in (start, stop, axis)]
-            self._insert("Slice", [source, *sizes], f"{target}/{part}")
-        self._insert_map(f"{target}/all coefficients", f"{target}/coefficients", axis, map)
-        self._insert("Concat", [f"{target}/others", f"{target}/coefficients"], target, axis=axis)
+            self._insert("Slice", [source, *sizes], part)
+        self._insert_map(full, mapped, axis, map)
+        self._insert("Concat", [others, mapped], target, axis=axis)
 
     def _insert(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> None:
         """A node right behind the last of those that make its inputs."""
-        self._added += 1
-        node = helper.make_node(operator, inputs, [output], name=f"maskprism/{operator}_{self._added}", **attributes)
+        node = helper.make_node(operator, inputs, [output], name=self._free(f"maskprism/{operator}"), **attributes)
         makers = [index for index, other in enumerate(self._nodes) if set(inputs).intersection(other.output)]
         self._nodes.insert(max(makers) + 1, node)
         self._producers[output] = node
@@ -252,7 +254,7 @@ class ChannelSurgery:
 
         Of an output of the network, only the network's reader gets what takes its place.
         """
-        node, renamed = self._producers.pop(name), f"{name}/full"
+        node, renamed = self._producers.pop(name), self._free(f"{name}/full")
         node.output[list(node.output).index(name)] = renamed
         self._producers[renamed] = node
         if name in self.outputs:
@@ -281,11 +283,17 @@ class ChannelSurgery:
 
     def _constant(self, values: np.ndarray[Any, Any]) -> str:
         """A new weight of the network; its name."""
-        self._added += 1
-        tensor = numpy_helper.from_array(np.ascontiguousarray(values), f"maskprism/{self._added}")
+        tensor = numpy_helper.from_array(np.ascontiguousarray(values), self._free("maskprism/map"))
         self._model.graph.initializer.append(tensor)
         self._constants[tensor.name] = tensor
         return tensor.name
+
+    def _free(self, name: str) -> str:
+        """This name, numbered where the network has it already, as one does that was reduced before."""
+        names = itertools.chain((name,), (f"{name}_{number}" for number in itertools.count(2)))
+        found = next(one for one in names if one not in self._taken)
+        self._taken.add(found)
+        return found
 
     def _resize(self, name: str, axis: int, more: int) -> None:
         """What the network says about the size of an output."""
