@@ -200,7 +200,7 @@ def test_demo_tells_the_whole_story(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     shown = result.stdout.split("Where to look first:")[1]
     named = [Path(word.strip(",")) for word in shown.split() if str(tmp_path) in word]
-    assert len(named) == 8
+    assert len(named) == 9
     assert all(path.exists() for path in named)
     assert len(list((tmp_path / "demo" / "pictures").glob("*/00-assembly.png"))) == 8
     assert "mask AP" in (tmp_path / "demo" / "diagnosis" / "report.html").read_text(encoding="utf-8")
