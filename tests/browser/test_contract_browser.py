@@ -132,6 +132,26 @@ def test_the_model_arrives_in_the_viewer(page: Page, scene: ViewerScene, predict
     assert page.locator(".maskprism").count() == 1
 
 
+def test_it_goes_with_the_notebook_around_it(page: Page, scene: ViewerScene) -> None:
+    page.evaluate("document.body.dataset.jpThemeLight = 'false'")
+    render(page, scene)
+    viewer = page.locator(".maskprism")
+    assert viewer.get_attribute("data-theme") == "dark"
+    for attribute, value, theme in (
+        ("data-jp-theme-light", "true", "light"),
+        ("data-theme", "dark", "dark"),
+        ("data-vscode-theme-kind", "vscode-light", "light"),
+    ):
+        page.evaluate(
+            "([name, value]) => { delete document.body.dataset.jpThemeLight; delete document.body.dataset.theme;"
+            " document.body.setAttribute(name, value); }",
+            [attribute, value],
+        )
+        settle(page)
+        assert viewer.get_attribute("data-theme") == theme
+    assert page.locator("#host").get_attribute("data-lm-suppress-shortcuts") == "true"  # JupyterLab's B inserts a cell
+
+
 def test_leaving_leaves_nothing_behind(page: Page, scene: ViewerScene) -> None:
     render(page, scene)
     page.evaluate("window.leave()")

@@ -245,6 +245,38 @@ def test_without_the_crop_the_mask_goes_beyond_its_box(page: Page, shown: list[P
     assert np.array_equal(mask_of(page, 0)[decided], whole[0].mask("canvas")[decided])
 
 
+def test_the_pixel_follows_the_crop_and_the_look_at_what_was_before(page: Page, shown: list[Prediction]) -> None:
+    assert shown[0][0].box[1] > 9  # so that the corner is outside
+    page.evaluate("location.hash = '#0.pixel=0,0'")
+    verdict = page.locator(".verdict")
+    until(page, "document.querySelector('.verdict').textContent.includes('the crop cuts it away')")
+    page.get_by_label("Crop to box").uncheck()
+    assert "the crop" not in verdict.inner_text()
+    page.get_by_label("Crop to box").check()
+    assert "the crop cuts it away" in verdict.inner_text()
+
+    before = page.locator(".waterfall").inner_text()
+    slider(page, strongest(shown[0])).press("Home")
+    after = page.locator(".waterfall").inner_text()
+    assert after != before
+    page.get_by_role("button", name="Before").click()
+    assert page.locator(".waterfall").inner_text() == before
+    page.get_by_role("button", name="Before").click()
+    assert page.locator(".waterfall").inner_text() == after
+
+
+def test_a_rule_without_a_crop_offers_none(offline: Context, tmp_path: Path, shown: list[Prediction]) -> None:
+    photograph = draw_scene(3).photograph
+    whole = maskprism.load(rule="no-crop").predict(photograph)
+    page = open_page(offline(), write_page(tmp_path / "p.html", [(photograph, whole)]), "#pixel=99999,3")
+    crop = page.get_by_label("Crop to box")
+    assert crop.is_disabled()
+    assert not crop.is_checked()
+    assert "inside the box" not in page.locator(".lead").inner_text()
+    assert "99999" not in page.locator(".pixel .where").inner_text()  # a link to another photograph
+    assert_mask(page, as_shown(whole, 8), 0)
+
+
 def test_views_are_painted_in_the_colours_of_their_sign(page: Page, shown: list[Prediction]) -> None:
     parts, instance = Decomposition(shown[0][0]), shown[0][0]
     for name, values in (("Logits", parts.logits), ("For", parts.positive), ("Against", parts.negative)):
@@ -472,6 +504,9 @@ def test_a_photograph_without_instances(offline: Context, tmp_path: Path) -> Non
     page.locator(".thumb").first.click()
     page.locator(".stage").click()
     assert page.locator(".slider").first.is_disabled()
+    assert page.locator(".dropped").count() == 0  # all prototypes in full colours
+    assert set(page.locator(".card .value").all_inner_texts()) == {""}
+    assert page.locator(".lead").inner_text().startswith("Without an instance")
 
 
 @pytest.mark.parametrize("rule", ["validation", "retina", "yolact", "ultralytics-8.2", "ultralytics-8.3"])

@@ -10,7 +10,7 @@ import { Viewer } from "./viewer.js";
  * A scene to be opened when it is wanted.
  * @typedef {{ title: string, detail?: string, thumbnail?: string, open: () => Promise<{ header: Header, buffer: ArrayBuffer | ArrayBufferView }> }} Source
  */
-/** @typedef {{ hash?: boolean, scene?: number, note?: string, onOpen?: (viewer: Viewer, index: number) => void, onSelect?: (scene: number, instance: number) => void }} Options */
+/** @typedef {{ hash?: boolean, scene?: number, note?: string, theme?: string, onOpen?: (viewer: Viewer, index: number) => void, onSelect?: (scene: number, instance: number) => void }} Options */
 
 const SAVE_MS = 250;
 const THEME = "maskprism-theme";
@@ -44,7 +44,7 @@ export class App {
       h("footer", {}, this.note, options.note ? h("p", { className: "note" }, options.note) : null),
       this.toast,
     );
-    this.useTheme(remembered());
+    this.useTheme(options.theme ?? remembered());
     host.append(this.root);
     this.onHash = () => this.restore(new URLSearchParams(location.hash.slice(1)));
     if (options.hash) addEventListener("hashchange", this.onHash);
@@ -220,7 +220,7 @@ export class App {
     return (chosen ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   }
 
-  /** @param {string | null} theme */
+  /** @param {string | null | undefined} theme */
   useTheme(theme, remember = false) {
     if (theme !== "light" && theme !== "dark") return;
     this.root.dataset.theme = theme;

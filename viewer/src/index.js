@@ -50,6 +50,7 @@ function render({ model, el }) {
     const source = { title: model.get("header").source, open: async () => ({ header: model.get("header"), buffer: model.get("buffer") }) };
     app = new App(el, [source], {
       hash: false,
+      theme: hostTheme(),
       onOpen: (viewer) => {
         takeEdits();
         takeSelected();
@@ -59,12 +60,25 @@ function render({ model, el }) {
   };
   const listeners = /** @type {const} */ ([["change:header", open], ["change:selected", takeSelected], ["change:edits", takeEdits]]);
   for (const [event, act] of listeners) model.on(event, act);
+  el.dataset.lmSuppressShortcuts = "true"; // JupyterLab's own keys: there B inserts a cell, and arrows leave this one
+  const themes = new MutationObserver(() => app?.useTheme(hostTheme()));
+  for (const one of [document.documentElement, document.body]) themes.observe(one, { attributes: true });
   open();
   return () => {
+    themes.disconnect();
     for (const [event, act] of listeners) model.off(event, act);
     send.cancel();
     app?.destroy();
   };
+}
+
+/** Light or dark as the notebook around has it; nothing where it does not say. */
+function hostTheme() {
+  const { body, documentElement } = document;
+  const { jpThemeLight, theme, vscodeThemeKind } = body.dataset; // JupyterLab, marimo, VS Code
+  if (jpThemeLight) return jpThemeLight === "true" ? "light" : "dark";
+  const said = theme ?? vscodeThemeKind ?? documentElement.getAttribute("theme") ?? ""; // the last one is Colab's
+  return ["dark", "light"].find((name) => said.includes(name));
 }
 
 /** @param {Map<number, Float32Array>} edits @param {Record<string, ArrayLike<number>>} given */

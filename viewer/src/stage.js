@@ -23,6 +23,7 @@ export class Stage {
     this.report = report;
     const [height, width] = scene.letterbox.image_hw;
     const { rule } = scene;
+    if (state.pixel && !(state.pixel.x >= 0 && state.pixel.x < width && state.pixel.y >= 0 && state.pixel.y < height)) state.pixel = null; // of a link to another photograph
     // A mask of a very large photograph is shown as it is on the canvas, so that it can follow a slider.
     this.frame = new Frame(scene.letterbox, rule, rule.size === "image" && height * width > MOST_PIXELS ? "canvas" : rule.size);
     this.image = this.frame.size === "image" ? this.frame : new Frame(scene.letterbox, rule, "image");
@@ -138,7 +139,7 @@ export class Stage {
     const { state, scene, frame } = this;
     const { selected } = state;
     if (selected < 0) return;
-    const weights = scene.weights(selected, state.before ? state.original[selected] : state.coefficients());
+    const weights = scene.weights(selected, state.shown());
     const box = scene.instances[selected].canvas_box;
     this.remember(box);
     if (!this.fresh) {

@@ -9,6 +9,7 @@
 
 export const VIEWS = /** @type {const} */ (["mask", "logits", "positive", "negative"]);
 const MERGE_MS = 800;
+const OPACITY = 0.5;
 
 /** The state of one scene, given the original coefficients of its instances. */
 export class State {
@@ -24,7 +25,7 @@ export class State {
     this.view = "mask";
     this.crop = true;
     this.before = false;
-    this.opacity = 0.5;
+    this.opacity = OPACITY;
     /** @type {Order} */
     this.order = "effect";
     /** @type {"prototype" | "term"} */
@@ -37,6 +38,11 @@ export class State {
     this.listeners = [];
     /** @type {Float32Array | null} */
     this.start = null;
+  }
+
+  /** The coefficients that are looked at: the original ones while the mask from before all edits is shown. */
+  shown() {
+    return this.before ? (this.original[this.selected] ?? new Float32Array(0)) : this.coefficients();
   }
 
   /** @param {(change: Change) => void} listener */
@@ -165,6 +171,9 @@ export class State {
     if (this.selected > 0) saved.set("i", String(this.selected));
     if (this.view !== "mask") saved.set("view", this.view);
     if (!this.crop) saved.set("crop", "off");
+    if (this.opacity !== OPACITY) saved.set("opacity", String(this.opacity));
+    if (this.order !== "effect") saved.set("order", this.order);
+    if (this.thumbnails !== "prototype") saved.set("show", this.thumbnails);
     if (this.pixel) saved.set("pixel", `${this.pixel.x},${this.pixel.y}`);
     for (const [instance, row] of this.edits) {
       const changed = Array.from(row, (value, k) => (value === this.original[instance][k] ? "" : `${k}:${shortest(value)}`));
@@ -182,7 +191,7 @@ export class State {
       const row = this.original[instance].slice();
       for (const part of text.split(",")) {
         const [k, value] = part.split(":").map(Number);
-        if (k in row && Number.isFinite(value)) row[k] = value;
+        if (k in row && Number.isFinite(Math.fround(value))) row[k] = value;
       }
       this.keep(instance, row);
     }
@@ -190,6 +199,10 @@ export class State {
     if (this.original[selected]) this.selected = selected;
     this.view = VIEWS.find((view) => view === saved.get("view")) ?? "mask";
     this.crop = saved.get("crop") !== "off";
+    const opacity = Number.parseFloat(saved.get("opacity") ?? "");
+    this.opacity = opacity >= 0 && opacity <= 1 ? opacity : OPACITY;
+    this.order = saved.get("order") === "index" ? "index" : "effect";
+    this.thumbnails = saved.get("show") === "term" ? "term" : "prototype";
     const [x, y] = (saved.get("pixel") ?? "").split(",").map(Number);
     if (Number.isInteger(x) && Number.isInteger(y)) this.pixel = { x, y };
   }

@@ -120,11 +120,11 @@ export class Strip {
     slider.max = String(range);
     if (slider.valueAsNumber !== now) slider.valueAsNumber = now;
     slider.disabled = state.selected < 0;
-    const text = signed(now);
+    const text = state.selected < 0 ? "" : signed(now);
     slider.setAttribute("aria-valuetext", now === original ? text : `${text}, originally ${signed(original)}`);
     value.textContent = text;
     element.classList.toggle("edited", now !== original);
-    element.classList.toggle("dropped", now === 0);
+    element.classList.toggle("dropped", state.selected >= 0 && now === 0);
     element.classList.toggle("negative", now < 0);
     style(slider, { "--at": String((now + range) / (2 * range)), "--was": String((original + range) / (2 * range)) });
   }

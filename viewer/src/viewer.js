@@ -76,11 +76,13 @@ export class Viewer {
       this.onRefresh(() => (input.checked = state.view === view));
       return h("label", { title }, input, h("span", {}, text));
     });
-    const crop = h("input", { type: "checkbox", onchange: () => state.look({ crop: crop.checked }) });
+    const crops = this.stage.frame.crop !== "none";
+    const cropTitle = crops ? "Cut the mask at the box, as the rule of the model does" : "The mask rule of this model cuts nothing away";
+    const crop = h("input", { type: "checkbox", disabled: !crops, onchange: () => state.look({ crop: crop.checked }) });
     const opacity = h("input", { type: "range", className: "plain", min: "0", max: "1", step: "0.05", "aria-label": "Opacity", oninput: () => state.look({ opacity: opacity.valueAsNumber }) });
     const before = h("button", { type: "button", className: "quiet-button", title: "Show the mask as it was before all edits (B)", onclick: () => state.look({ before: !state.before }) }, "Before");
     this.onRefresh(() => {
-      crop.checked = state.crop;
+      crop.checked = crops && state.crop;
       opacity.valueAsNumber = state.opacity;
       before.setAttribute("aria-pressed", String(state.before));
       before.disabled = !state.edits.has(state.selected) && !state.before;
@@ -90,7 +92,7 @@ export class Viewer {
       { className: "controls" },
       h("fieldset", { className: "segments" }, h("legend", {}, "View"), ...views),
       before,
-      h("label", { className: "check", title: "Cut the mask at the box, as the rule of the model does" }, crop, "Crop to box"),
+      h("label", { className: "check", title: cropTitle }, crop, "Crop to box"),
       h("label", { className: "check" }, "Opacity", opacity),
     );
   }
@@ -128,12 +130,16 @@ export class Viewer {
     const detail = h("span", { className: "quiet" });
     this.onRefresh(() => {
       const instance = scene.instances[state.selected];
-      style(swatch, { "--colour": instance ? `#${colourOf(state.selected)}` : "transparent" });
+      swatch.hidden = !instance;
+      style(swatch, { "--colour": `#${colourOf(Math.max(state.selected, 0))}` });
       name.textContent = instance ? instance.name : "Prototypes";
       detail.textContent = instance ? `instance ${state.selected}, score ${instance.score.toFixed(2)}` : "no instance";
     });
-    const sum = "The mask is where the sum of all coefficients times prototypes is above 0, inside the box. Move a coefficient and watch; click a prototype to drop it.";
-    return h("div", { className: "heading" }, h("h2", {}, swatch, name, detail), this.measures.element, h("p", { className: "lead quiet" }, sum));
+    const where = this.stage.frame.crop === "none" ? "above 0" : "above 0, inside the box";
+    const lead = scene.instances.length
+      ? `The mask is where the sum of all coefficients times prototypes is ${where}. Move a coefficient and watch; click a prototype to drop it.`
+      : "Without an instance there are no coefficients. Point at a prototype to see it large.";
+    return h("div", { className: "heading" }, h("h2", {}, swatch, name, detail), this.measures.element, h("p", { className: "lead quiet" }, lead));
   }
 
   measureFields() {
@@ -174,10 +180,12 @@ export class Viewer {
     reset.className = "reset";
     const order = this.choice("Order", { effect: "Sorted by effect", index: "Sorted by index" }, (value) => state.look({ order: value }), () => state.order);
     const thumbnails = this.choice("Show", { prototype: "Prototypes", term: "Weight × prototype" }, (value) => state.look({ thumbnails: value }), () => state.thumbnails);
+    const only = (/** @type {string} */ sign, /** @type {string} */ other) =>
+      `Keep the prototypes with ${sign} coefficients. Where such a prototype is negative itself, it still speaks ${other} the mask: the views For and Against go by the contributions`;
     const buttons = [
       button("Keep top", "Keep the prototypes with the largest effect inside the box; zero the others", keepTop),
-      button("Only positive", "Keep only positive coefficients", () => state.only(indices().filter((k) => original()[k] > 0))),
-      button("Only negative", "Keep only negative coefficients", () => state.only(indices().filter((k) => original()[k] < 0))),
+      button("Only positive", only("positive", "against"), () => state.only(indices().filter((k) => original()[k] > 0))),
+      button("Only negative", only("negative", "for"), () => state.only(indices().filter((k) => original()[k] < 0))),
     ];
     const donors = scene.instances.map((instance, i) => h("option", { value: String(i) }, `${i} ${instance.name}`));
     swap.append(h("option", { value: "" }, "Swap in…"), ...donors);
@@ -238,13 +246,14 @@ export class Viewer {
   /** @param {KeyboardEvent} event */
   key(event) {
     const key = event.key.toLowerCase();
-    const typing = event.target instanceof HTMLInputElement && event.target.type === "number";
+    const typing = event.target instanceof Element && event.target.matches("input[type=number], select");
     if ((event.ctrlKey || event.metaKey) && !event.altKey && (key === "z" || key === "y") && !typing) {
       if (key === "y" || event.shiftKey) this.state.redo();
       else this.state.undo();
       event.preventDefault();
     } else if (key === "b" && !event.ctrlKey && !event.metaKey && !event.altKey && !typing && this.state.edits.has(this.state.selected)) {
       this.state.look({ before: !this.state.before });
+      event.preventDefault();
     }
   }
 

@@ -28,7 +28,7 @@ export class Waterfall {
       this.verdict,
       h("ol", { className: "waterfall" }, ...this.rows.map((row) => row.element)),
     );
-    stage.state.listen((change) => change.kind !== "look" && this.update());
+    stage.state.listen(() => this.update());
     this.update();
   }
 
@@ -43,7 +43,7 @@ export class Waterfall {
     const { x, y } = pixelInFrame(scene.letterbox, frame.size, looked);
     const deciding = frame.deciding(y, x, scene.instances[state.selected].canvas_box, this.stage.cropOf());
     const reads = deciding.length ? deciding : frame.reads(y, x);
-    const weights = scene.weights(state.selected, state.coefficients());
+    const weights = scene.weights(state.selected, state.shown());
     const terms = contributions(weights, scene.prototypes, reads);
     const order = descending(terms.map(Math.abs));
     const shown = order.slice(0, this.steps).map((k) => ({ name: `${k}`, term: terms[k] }));
@@ -83,7 +83,7 @@ export class Waterfall {
     const flip = smallestFlip(weights, scene.prototypes, deciding, squash);
     if (!flip) return [verdict, ": no single coefficient can flip it."];
     const change = flip.change / (scene.factor(state.selected) || 1);
-    const now = state.coefficients()[flip.k];
+    const now = state.shown()[flip.k];
     return [verdict, ". Flips when coefficient ", h("b", {}, String(flip.k)), ` goes from ${signed(now)} to ${signed(now + change)}`, h("span", { className: "quiet" }, ` (margin ${signed(change)}, the smallest of all)`), "."];
   }
 }

@@ -75,20 +75,24 @@ test("saved text restores everything, to the last bit", () => {
   state.set(0, 1 / 3);
   state.select(1);
   state.set(2, 0);
-  state.look({ view: "logits", crop: false });
+  state.look({ view: "logits", crop: false, opacity: 0.85, order: "index", thumbnails: "term" });
   state.point({ x: 12, y: 7 });
   const again = new State(rows);
   again.restore(new URLSearchParams(state.save().toString()));
   for (const i of [0, 1]) assert.deepEqual([...again.coefficients(i)], [...state.coefficients(i)]);
   assert.deepEqual([again.selected, again.view, again.crop, again.pixel], [1, "logits", false, { x: 12, y: 7 }]);
+  assert.deepEqual([again.opacity, again.order, again.thumbnails], [0.85, "index", "term"]);
+  again.restore(new URLSearchParams("pixel=1,2"));
+  assert.deepEqual([again.opacity, again.order, again.thumbnails, again.edits.size], [0.5, "effect", "prototype", 0]);
   assert.equal(new State(rows).save().toString(), "");
 });
 
 test("saved text that does not fit is left out", () => {
   const state = new State(rows);
-  state.restore(new URLSearchParams("i=9&e0=7:1,1:x,0:2&e5=0:1&view=<b>&pixel=1,b&__proto__=1"));
+  state.restore(new URLSearchParams("i=9&e0=7:1,1:x,0:2,2:1e39&e5=0:1&view=<b>&pixel=1,b&opacity=7&order=x&__proto__=1"));
   assert.deepEqual([...state.coefficients(0)], f32([2, -1.25, 0.1]));
   assert.deepEqual([state.selected, state.view, state.pixel, state.edits.size], [0, "mask", null, 1]);
+  assert.deepEqual([state.opacity, state.order], [0.5, "effect"]);
 });
 
 test("edits from elsewhere are checked", () => {
