@@ -293,6 +293,7 @@ def test_the_host_header_must_name_the_server(tmp_path: Path, model: Model, boun
         ({"Origin": "http://127.0.0.1:1"}, False),  # another server of this machine
         ({"Origin": "http://evil.example"}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "http://["}, False),
         ({"Origin": "http://{host}.evil.example"}, False),
         ({"Sec-Fetch-Site": "cross-site"}, False),
         ({"Sec-Fetch-Site": "same-site"}, False),
@@ -303,6 +304,15 @@ def test_other_sites_cannot_upload(client: httpx.Client, headers: dict[str, str]
     answer = client.post("/api/uploads?name=a.png", content=png(1), headers=headers)
     assert answer.status_code == (201 if fits else 403)
     assert client.get("/api/photographs").json()["total"] == len(NAMES) + 1 + fits
+
+
+def test_only_the_parts_of_the_page_are_served(client: httpx.Client) -> None:
+    page = client.get("/").text + client.get("/static/gallery.js").text
+    for name in ("gallery.css", "gallery.js", "icon.svg", "viewer.css", "viewer.js"):
+        assert name in page
+        assert client.get(f"/static/{name}").status_code == 200
+    for name in ("gallery.html", "report.html", "report.js"):  # made into pages elsewhere
+        assert client.get(f"/static/{name}").status_code == 404
 
 
 def test_every_answer_has_the_security_headers(client: httpx.Client) -> None:

@@ -25,6 +25,7 @@ from maskprism.views.server.security import Guard
 
 STATIC = Path(__file__).parents[1] / "static"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_ASSETS = ("gallery.css", "gallery.js", "icon.svg", "viewer.css", "viewer.js")
 _UPLOADS_AT_ONCE = 4
 
 
@@ -46,7 +47,7 @@ def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iter
     api = Api(gallery)
     routes = [
         Route("/", _page(STATIC / "gallery.html", labelled=gallery.labels is not None)),
-        *(Route(f"/static/{path.name}", _page(path)) for path in sorted(STATIC.iterdir()) if path.suffix in _TYPES),
+        *(Route(f"/static/{name}", _page(STATIC / name)) for name in _ASSETS),
         Route("/api/photographs", api.photographs),
         Route("/api/progress", api.progress),
         Route("/api/photographs/{name:path}", api.photograph),
