@@ -12,10 +12,12 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from maskprism.errors import InputError
 from maskprism.images import read_image
@@ -163,7 +165,10 @@ def encode_webp(picture: UInt8[np.ndarray, "H W 3"], side: int) -> tuple[bytes, 
     height, width = (max(round(length * zoom), 1) for length in picture.shape[:2])
     if zoom < 1:
         picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])[1].tobytes(), [height, width]
+    encoded = BytesIO()
+    # OpenCV has no setting for the effort: this takes a quarter of its time for 8 % more bytes.
+    Image.fromarray(np.ascontiguousarray(picture[..., ::-1])).save(encoded, "WEBP", quality=_QUALITY, method=0)
+    return encoded.getvalue(), [height, width]
 
 
 def _check(
