@@ -22,7 +22,7 @@ from maskprism.analysis import reading
 from maskprism.analysis.average_precision import average_precision
 from maskprism.analysis.decodes import DECODES, overlaps_under, validation_regions
 from maskprism.analysis.diagnosis import Diagnosis, diagnose, examine
-from maskprism.analysis.error_budget import PARTS, ErrorBudget
+from maskprism.analysis.error_budget import BESIDE, PARTS, ErrorBudget
 from maskprism.analysis.matching import match
 from maskprism.analysis.reading import RULES, read
 from maskprism.analysis.tide import ERROR_TYPES
@@ -320,6 +320,13 @@ def test_thresholds_of_the_rules(found: Diagnosis) -> None:
         assert ("box" in said(with_rows(found, iou=0.5, true_box_iou=0.5 + gain))) == expected
     for gain, expected in ((0.031, True), (0.029, False)):
         assert ("threshold" in said(with_rows(found, iou=0.5, threshold_iou=0.5 + gain))) == expected
+    rows = with_rows(found, iou=0.5, threshold_iou=0.6).budget.rows[:10]
+    own = found.spec.rule.threshold
+    moved = [
+        replace(row, threshold=own + (i < 3) - (i >= 9)) for i, row in enumerate(rows)
+    ]  # six are right as they are
+    (finding,) = (one for one in read(replace(found, budget=ErrorBudget(moved))) if one.rule == "threshold")
+    assert "30% of them are too large, 10% too small" in finding.says
 
 
 def test_rules_about_classes_and_scores(found: Diagnosis) -> None:
@@ -370,6 +377,17 @@ def test_summary_has_every_number(found: Diagnosis, written: Path) -> None:
     assert said["errors"]["gain"] == dict(found.errors.gain)
     assert said["error_budget"]["mean"]["coefficients"] == found.budget.mean().coefficients
     assert [one["rule"] for one in said["reading"]] == [one.rule for one in read(found)]
+    assert said["error_budget"]["beside"]["all"] == found.budget.means_beside()["all"]
+
+
+def test_the_page_says_what_stands_beside_the_budget(found: Diagnosis, written: Path) -> None:
+    page = (written / "report.html").read_text(encoding="utf-8")
+    for group, means in found.budget.means_beside().items():
+        (row,) = re.findall(rf"<tr><td class=\"text\">{group}</td>(.*?)</tr>", page)
+        cells = [float(cell.replace("–", "nan")) for cell in re.findall(r"<td>(.*?)</td>", row)]
+        assert cells == pytest.approx([means[column] for column in BESIDE], abs=6e-4, nan_ok=True)
+    assert f"all ({len(found.budget)})" in page
+    assert "all, the box put right first" in page
 
 
 def test_the_page_is_whole_and_loads_nothing(found: Diagnosis, written: Path) -> None:
@@ -454,6 +472,18 @@ def test_command_refuses_in_one_line(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     says(run("diagnose", data, "--out", tmp_path / "file" / "o"), "cannot be written", "choose another --out")
     says(run("diagnose", data, "--out", tmp_path / "o", "--limit", 0), "limit is 0; expected at least 1")
+    says(run("diagnose", data, "--out", tmp_path / "o", "--worst", -1), "worst is -1; expected 0 or more")
+
+
+def test_labels_without_masks_are_told(own_data: Path, tmp_path: Path) -> None:
+    for file in labels(own_data):
+        file.write_text("0 0.5 0.5 0.3 0.3\n")
+    result = run("diagnose", own_data, "--out", tmp_path / "o", "--limit", 1)
+    assert result.returncode == 0, result.stderr
+    assert "1 photograph, 0 objects" in result.stdout
+    assert "1 remark about labels" in result.stdout
+    assert "No object of these photographs is labelled with a mask" in result.stdout
+    assert "nan" not in result.stdout
 
 
 def test_an_interrupted_command_reports_what_is_done(

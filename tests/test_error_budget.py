@@ -21,6 +21,7 @@ from maskprism import Letterbox, Prediction
 from maskprism.analysis import best_coefficients as solver
 from maskprism.analysis.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.error_budget import (
+    BESIDE,
     PARTS,
     RING,
     ErrorBudget,
@@ -66,8 +67,7 @@ def random_truth(prediction: Prediction, seed: int) -> tuple[GroundTruth, Matche
 
 def in_pairs(count: int) -> Matches:
     """Every instance with the object of its number."""
-    every, none = np.arange(count), np.zeros(0, dtype=np.int64)
-    return Matches(every, every, np.ones(count), none, none, none)
+    return Matches.given(np.arange(count), np.arange(count), np.ones(count))
 
 
 def on_canvas(region: Region, letterbox: Letterbox) -> np.ndarray:
@@ -176,6 +176,19 @@ def test_an_object_that_the_prototypes_can_draw_is_drawn(seed):
     # Pixels through which the outline runs have logits of nearly 0, which the penalty may turn over.
     assert np.count_nonzero(best != mask) <= 0.01 * mask.size
     assert twin.iou(best, mask) > 0.97
+
+
+@pytest.mark.parametrize(("stride", "least"), [(1, 0.98), (2, 0.98), (4, 0.96)])
+def test_on_coarser_grids_little_is_lost_to_seeing_shares_of_cells(stride, least):
+    """The regression sees no pixels but shares of cells, which say less of an outline the larger they are."""
+    ious = []
+    for seed in range(12):
+        prediction, _, truth = crisp(seed, stride=stride)
+        start = prediction.weights[0]
+        found = solver.best_weights(prediction.prototypes, prediction.letterbox, truth, *WINDOW, start)
+        best = replace(prediction, coefficients=found.weights[None]).masks("canvas")[0]
+        ious.append(Region.of(best).iou_with(truth))
+    assert np.mean(ious) > least
 
 
 @pytest.mark.parametrize("rule", ["ultralytics", "ultralytics-8.2", "yolact", "validation", "no-crop"])
@@ -396,6 +409,24 @@ def test_the_worst_come_first(measured):
     assert not math.isnan(measured.worst(1, by="interior_iou")[0].interior_iou)
     with pytest.raises(InputError, match="by is 'photograph'; expected one of instance, object"):
         measured.worst(by="photograph")
+    assert measured.worst(0) == []
+    with pytest.raises(InputError, match="count is -1"):
+        measured.worst(-1)
+
+
+def test_means_of_what_stands_beside(measured):
+    beside = measured.means_beside()
+    assert list(beside) == ["all", *(one.group for one in measured.means("size"))]
+    for group, means in beside.items():
+        chosen = [row for row in measured.rows if group in ("all", row.size)]
+        assert list(means) == [*DUAL, *BESIDE]
+        assert means["leak"] == pytest.approx(sum(row.leak for row in chosen) / len(chosen))
+        known = [row.interior_iou for row in chosen if not math.isnan(row.interior_iou)]
+        assert means["interior_iou"] == pytest.approx(sum(known) / len(known) if known else math.nan, nan_ok=True)
+    whole = 1 - measured.mean().iou
+    assert sum(beside["all"][part] for part in DUAL) == pytest.approx(whole)
+    assert beside["all"]["threshold_iou"] >= measured.mean().iou
+    assert ErrorBudget(()).means_beside() == {}
 
 
 def test_the_table_is_written_and_read_back(measured, tmp_path):

@@ -72,14 +72,6 @@ def average_precision(photographs: Iterable[Overlaps], *, max_per_class: int = M
     )
 
 
-def average_precision_at(
-    photographs: Iterable[Overlaps], threshold: float, *, max_per_class: int = MAX_PER_CLASS
-) -> float:
-    """Mean over classes of COCO's average precision at one IoU threshold; nan without a true object."""
-    found = class_precision_at(photographs, threshold, max_per_class=max_per_class).values()
-    return math.fsum(found) / len(found) if found else math.nan
-
-
 def class_precision_at(
     photographs: Iterable[Overlaps], threshold: float, *, max_per_class: int = MAX_PER_CLASS
 ) -> dict[int, float]:

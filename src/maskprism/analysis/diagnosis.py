@@ -274,8 +274,7 @@ def _pairs(prediction: Prediction, truth: GroundTruth, pairs: Sequence[tuple[int
     """Pairs of instance and object that are given, in the form of matches."""
     instances, objects = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     iou = np.diagonal(box_overlap(prediction.boxes[instances], truth.boxes[objects]))
-    nobody = np.zeros(0, dtype=np.int64)
-    return Matches(instances, objects, iou, missed=nobody, alone=nobody, excused=nobody)
+    return Matches.given(instances, objects, iou)
 
 
 def _objects(truth: GroundTruth, found_by: Mapping[int, int], name: str) -> Iterator[FoundObject]:

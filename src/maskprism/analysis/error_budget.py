@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 Part = Literal["resolution", "box", "prototypes", "coefficients"]
 PARTS: tuple[Part, ...] = ("resolution", "box", "prototypes", "coefficients")
 DUAL_PARTS = ("dual_box", "dual_coefficients", "dual_prototypes", "dual_resolution")
+BESIDE = ("true_box_iou", "uncropped_iou", "threshold_iou", "boundary_iou", "interior_iou", "leak")
+"""Columns that stand beside the budget."""
 RING = 0.25
 """Width of the ring around a box in which a leak is looked for, as a share of the box's sides."""
 
@@ -140,8 +142,26 @@ class ErrorBudget:
         error = float(iou.std(ddof=1)) / math.sqrt(len(iou)) if len(iou) > 1 else math.nan
         return Mean(group, len(iou), float(iou.mean()), **losses, standard_error=error)
 
+    def means_beside(self) -> dict[str, dict[str, float]]:
+        """Means of the columns that are no part of the sum (DUAL_PARTS, BESIDE), over "all" and each size of object.
+
+        nan (the interior of thin objects) is left out, and nan where nothing is left.
+        """
+        found: dict[str, dict[str, float]] = {}
+        for group in ("all", *SIZES):
+            chosen = self.columns["size"] == group if group != "all" else np.ones(len(self), dtype=bool)
+            if chosen.any():
+                columns = {name: self.columns[name][chosen] for name in (*DUAL_PARTS, *BESIDE)}
+                known = {name: values[~np.isnan(values)] for name, values in columns.items()}
+                found[group] = {
+                    name: float(values.mean()) if len(values) else math.nan for name, values in known.items()
+                }
+        return found
+
     def worst(self, count: int = 20, by: str = "iou") -> list[InstanceBudget]:
         """The instances with the lowest IoU, or the largest loss, leak, or whatever column `by` names."""
+        if count < 0:
+            raise InputError(f"count is {count}; expected 0 or more")
         if by not in self.columns or self.columns[by].dtype == object:
             numbers = [name for name, values in self.columns.items() if values.dtype != object]
             raise InputError(f"by is {by!r}; expected one of {', '.join(numbers)}")

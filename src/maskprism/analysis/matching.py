@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.overlaps import box_overlap
+from maskprism.analysis.overlaps import box_overlap, claims
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
+    from numpy.typing import ArrayLike
 
     from maskprism.datasets import GroundTruth
     from maskprism.prediction import Prediction
@@ -38,6 +39,19 @@ class Matches:
     alone: Int64[np.ndarray, " B"]
     excused: Int64[np.ndarray, " C"]
 
+    @classmethod
+    def given(cls, instances: ArrayLike, objects: ArrayLike, box_iou: ArrayLike) -> Matches:
+        """Pairs that are known already, with nobody left over."""
+        nobody = np.zeros(0, dtype=np.int64)
+        return cls(
+            instances=np.asarray(instances, dtype=np.int64),
+            objects=np.asarray(objects, dtype=np.int64),
+            box_iou=np.asarray(box_iou, dtype=np.float64),
+            missed=nobody,
+            alone=nobody,
+            excused=nobody,
+        )
+
     def __len__(self) -> int:
         return len(self.instances)
 
@@ -57,26 +71,16 @@ def match(prediction: Prediction, truth: GroundTruth, *, threshold: float = THRE
         )
     overlap = box_overlap(prediction.boxes, truth.boxes, truth.crowd)
     overlap[prediction.classes[:, None] != truth.classes[None, :]] = 0
-    overlap[overlap < threshold] = 0
-    instances, objects, shared, alone, excused = [], [], [], [], []
-    free = overlap * ~(truth.crowd | truth.box_only)
-    for index in np.argsort(-prediction.scores, kind="stable").tolist():
-        found = int(free[index].argmax()) if len(truth) else -1
-        if found >= 0 and free[index, found] > 0:
-            instances.append(index)
-            objects.append(found)
-            shared.append(free[index, found])
-            free[:, found] = 0
-        elif (overlap[index] * (truth.crowd | truth.box_only)).any():
-            excused.append(index)
-        else:
-            alone.append(index)
-    whole = np.flatnonzero(~(truth.crowd | truth.box_only))
+    countable = ~(truth.crowd | truth.box_only)
+    found = claims(overlap * countable, prediction.scores, threshold)
+    order = np.argsort(-prediction.scores, kind="stable")
+    instances, others = order[found[order] >= 0], order[found[order] < 0]
+    forgiven = (overlap[others][:, ~countable] >= threshold).any(axis=1)
     return Matches(
-        instances=np.array(instances, dtype=np.int64),
-        objects=np.array(objects, dtype=np.int64),
-        box_iou=np.array(shared, dtype=np.float64),
-        missed=np.setdiff1d(whole, objects).astype(np.int64),
-        alone=np.array(alone, dtype=np.int64),
-        excused=np.array(excused, dtype=np.int64),
+        instances=instances,
+        objects=found[instances],
+        box_iou=overlap[instances, found[instances]],
+        missed=np.setdiff1d(np.flatnonzero(countable), found),
+        alone=others[~forgiven],
+        excused=others[forgiven],
     )

@@ -148,6 +148,24 @@ def box_overlap(
     return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
 
 
+def claims(
+    overlap: Float64[np.ndarray, "N G"], scores: Float[np.ndarray, " N"], least: float
+) -> Int64[np.ndarray, " N"]:
+    """The column that each row takes, or -1: the highest score first, each the free one that it overlaps most.
+
+    An overlap below `least` is none. Equal scores keep their order, equal overlaps go to the first column.
+    """
+    free = overlap.copy()
+    taken = np.full(len(free), -1, dtype=np.int64)
+    candidates = np.flatnonzero((free >= least).any(axis=1))
+    for row in candidates[np.argsort(-scores[candidates], kind="stable")]:
+        column = free[row].argmax()
+        if free[row, column] >= least:
+            taken[row] = column
+            free[:, column] = -np.inf
+    return taken
+
+
 def regions(prediction: Prediction, size: Size) -> Iterator[Region]:
     """The masks of a prediction under its rule, in the frame named `size`, one after the other."""
     for patch in prediction.patches(size):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism.analysis.overlaps import claims
 from maskprism.geometry import box_iou
 
 if TYPE_CHECKING:
@@ -28,13 +29,9 @@ def pair_instances(
     overlap = box_iou(*(one.letterbox.to_image(one.canvas_boxes) for one in (a, b)))  # also those in the padding
     if classes:
         overlap = np.where(a.classes[:, None] == _classes_of(b, a)[None], overlap, 0)
-    pairs = []
-    for i in np.argsort(-a.scores, kind="stable"):
-        if overlap.shape[1] and overlap[i].max() >= min_iou:
-            j = int(overlap[i].argmax())
-            overlap[:, j] = -1
-            pairs.append((int(i), j))
-    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+    partners = claims(overlap, a.scores, min_iou)
+    paired = np.flatnonzero(partners >= 0)
+    return np.stack([paired, partners[paired]], axis=1)
 
 
 def _classes_of(b: Prediction, a: Prediction) -> Int64[np.ndarray, " N"]:

@@ -214,14 +214,14 @@ def _box(found: Diagnosis) -> Iterator[Finding]:
 
 
 def _threshold(found: Diagnosis) -> Iterator[Finding]:
-    gain = _mean_gain(found, "threshold_iou")
+    gain, own = _mean_gain(found, "threshold_iou"), found.spec.rule.threshold
     if gain >= THRESHOLD_GAIN:
-        above = float((found.budget.columns["threshold"] > found.spec.rule.threshold).mean())
-        towards = "too large" if above > 0.5 else "too small"
+        thresholds = found.budget.columns["threshold"]
+        large, small = (float(share) for share in (np.mean(thresholds > own), np.mean(thresholds < own)))
         yield Finding(
             "threshold",
-            f"With the best threshold for each, masks would reach {gain:.3f} more IoU; {max(above, 1 - above):.0%} of "
-            f"them are {towards} rather than {'too small' if above > 0.5 else 'too large'}.",
+            f"With the best threshold for each, masks would reach {gain:.3f} more IoU: {large:.0%} of them are too "
+            f"large, {small:.0%} too small.",
             "If nearly all err to one side, another threshold or a bias in the head helps; else only training does.",
             "budget",
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from maskprism.analysis.average_precision import class_precision_at
+from maskprism.analysis.overlaps import claims
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int64
@@ -80,7 +81,7 @@ def find_errors(photo: Overlaps, *, foreground: float = FOREGROUND, background: 
     """
     real = ~photo.crowd
     same, iou = photo.same_class & real, photo.iou * real
-    matched = _match(photo, same, foreground)
+    matched = claims(photo.iou * same, photo.scores, foreground)
     found = np.isin(np.arange(len(real)), matched)
     own, other = _best(iou * same), _best(iou * ~same)
     twin, any_class = _best(iou * (same & found)), _best(iou)
@@ -145,19 +146,6 @@ def mend(photo: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
     iou[right] = 0
     iou[right, errors.target[right]] = 1
     return _keep(replace(photo, classes=classes, iou=iou), ~errors.of(kind) | right)
-
-
-def _match(photo: Overlaps, same: Bool[np.ndarray, "N G"], foreground: float) -> Int64[np.ndarray, " N"]:
-    """Best score first, each detection takes the true object of its class that it overlaps most."""
-    left = photo.iou * same
-    matched = np.full(len(photo.scores), -1)
-    candidates = np.flatnonzero((left >= foreground).any(axis=1))
-    for i in candidates[np.argsort(-photo.scores[candidates], kind="stable")]:
-        j = left[i].argmax()
-        if left[i, j] >= foreground:
-            matched[i] = j
-            left[:, j] = 0
-    return matched
 
 
 def _best(iou: np.ndarray) -> tuple[Int64[np.ndarray, " N"], np.ndarray]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
-from maskprism.errors import MaskprismError
+from maskprism.errors import InputError, MaskprismError
 
 if TYPE_CHECKING:
     from maskprism.analysis.diagnosis import Diagnosis, Failed
@@ -64,6 +65,8 @@ def diagnose(
     from maskprism.datasets import open_dataset
     from maskprism.views.diagnosis_files import write_diagnosis
 
+    if worst < 0:
+        raise InputError(f"worst is {worst}; expected 0 or more")
     dataset = open_dataset(data, split, images)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -101,17 +104,20 @@ def _print(found: Diagnosis) -> None:
     """The numbers on one screen."""
     from maskprism.analysis.decodes import DECODES
     from maskprism.analysis.error_budget import PARTS
-    from maskprism.views.report import title_of, warnings_of
+    from maskprism.views.report import size_of, title_of, warnings_of
 
-    print(f"{found.spec.name} on {title_of(found)}: {found.photographs} photographs, {len(found.objects)} objects")
+    def number(value: float) -> str:
+        return "–" if math.isnan(value) else f"{value:.3f}"
+
+    print(f"{found.spec.name} on {title_of(found)}: {size_of(found)}")
     for warning in warnings_of(found):
         print(f"  {warning}")
     print("  average precision                AP    AP50")
     for name, decode in DECODES.items():
         one = found.precision[name]
-        print(f"    {f'masks, {decode.tool} ({decode.size})':<30} {one.ap:6.3f}  {one.ap50:6.3f}")
+        print(f"    {f'masks, {decode.tool} ({decode.size})':<30} {number(one.ap):>6}  {number(one.ap50):>6}")
     boxes = found.precision["boxes"]
-    print(f"    {'boxes':<30} {boxes.ap:6.3f}  {boxes.ap50:6.3f}")
+    print(f"    {'boxes':<30} {number(boxes.ap):>6}  {number(boxes.ap50):>6}")
     if len(found.budget):
         mean = found.budget.mean()
         losses = "  ".join(f"{part} {getattr(mean, part):.3f}" for part in PARTS)

@@ -60,7 +60,7 @@ def waterfall(budget: ErrorBudget, *, title: str | None = None) -> Figure:
     Raises InputError without a single instance.
     """
     mean = budget.mean()
-    figure, ax = _axes(7.6, 3.5)
+    figure, ax = plain_axes(7.6, 3.5)
     duals = {part: float(budget.columns[f"dual_{part}"].mean()) for part in PARTS}
     ax.barh(0, 1, color=share(palette.FRAME), height=0.66)
     ax.text(0.01, 0, "1", va="center", fontsize=9, fontweight="bold", color=share(palette.INK))
@@ -90,7 +90,7 @@ def waterfall(budget: ErrorBudget, *, title: str | None = None) -> Figure:
     ax.set_xlim(0, 1)
     ax.set_ylim(last + 0.5, -0.5)
     ax.set_xlabel("IoU with the truth, on the canvas")
-    return _titled(figure, title or f"Where the masks of {mean.instances} objects lose")
+    return titled(figure, title or f"Where the masks of {mean.instances} objects lose")
 
 
 def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> Figure:
@@ -101,7 +101,7 @@ def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> 
     budget.mean()
     sizes, classes = budget.means("size"), budget.means("class_name")
     shown = sorted(classes[:most], key=lambda mean: mean.iou)
-    figure, ax = _axes(7.6, 1.5 + 0.27 * (len(sizes) + len(shown) + 1))
+    figure, ax = plain_axes(7.6, 1.5 + 0.27 * (len(sizes) + len(shown) + 1))
     places = [*range(len(sizes)), *range(len(sizes) + 1, len(sizes) + 1 + len(shown))]
     ends = [_stack(ax, place, mean) for place, mean in zip(places, [*sizes, *shown], strict=True)]
     for place, mean, end in zip(places, [*sizes, *shown], ends, strict=True):
@@ -116,7 +116,7 @@ def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> 
     handles = [Rectangle((0, 0), 1, 1, color=share(PART_COLOURS[part])) for part in PARTS]
     ax.legend(handles, PARTS, fontsize=8.5, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.4, 1.0))
     left_out = f"; {len(classes) - len(shown)} more classes" if len(classes) > len(shown) else ""
-    return _titled(figure, title or f"Losses by size and class (number of objects{left_out})")
+    return titled(figure, title or f"Losses by size and class (number of objects{left_out})")
 
 
 def instance_strip(image: ImageLike, stages: Stages) -> Sheet:
@@ -171,7 +171,8 @@ def worst_sheet(
             raise InputError(f"{dataset.path}: has no photograph {name!r}; use the data set of the budget")
         photograph, truth = samples[name].read()
         rows = [row for row in wanted if row.photograph == name]
-        for pair, stages in stages_of(model.predict(photograph), truth, _as_matches(rows)):
+        matches = Matches.given(*zip(*((row.instance, row.object, row.box_iou) for row in rows), strict=True))
+        for pair, stages in stages_of(model.predict(photograph), truth, matches):
             row = next(row for row in rows if (row.instance, row.object) == (pair.instance, pair.truth))
             panels[name, pair.instance, pair.truth] = _worst_panel(photograph, row, stages)
     return Sheet(
@@ -190,18 +191,6 @@ def _worst_panel(photograph: Picture, row: InstanceBudget, stages: Stages) -> Pa
         f"{row.iou:.2f}  {row.class_name} {row.score:.2f}: {part}",
         picture=_compared(_on_canvas(photograph, stages), stages.real, stages.truth, rows, columns),
         box=_box_in(stages, rows, columns),
-    )
-
-
-def _as_matches(rows: Sequence[InstanceBudget]) -> Matches:
-    none = np.zeros(0, dtype=np.int64)
-    return Matches(
-        np.array([row.instance for row in rows]),
-        np.array([row.object for row in rows]),
-        np.array([row.box_iou for row in rows]),
-        none,
-        none,
-        none,
     )
 
 
@@ -276,18 +265,21 @@ def _loss(value: float) -> str:
     return f"{-value + 0.0:+.3f}".replace("-", "−")
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def plain_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure that the caller owns, and its axes: frames on the left and below only, in quiet colours."""
     figure = plt.figure(figsize=(width, height), layout="constrained", facecolor="white")
     plt.close(figure)
     ax = figure.subplots()
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(share(palette.FRAME))
     ax.tick_params(length=0, labelsize=9, colors=share(palette.INK))
-    ax.xaxis.label.set_color(share(palette.MUTED))
-    ax.xaxis.label.set_fontsize(9)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_color(share(palette.MUTED))
+        axis.label.set_fontsize(9)
     return figure, ax
 
 
-def _titled(figure: Figure, title: str) -> Figure:
+def titled(figure: Figure, title: str) -> Figure:
+    """The figure with a title above, flush left."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=share(palette.INK))
     return figure

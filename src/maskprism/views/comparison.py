@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from maskprism.analysis.comparison_text import percent, versus
 from maskprism.errors import MaskprismError
 from maskprism.views import raster
+from maskprism.views.figures import colour_map, share
 from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
 from maskprism.views.worst_pairs import worst_pairs
 
@@ -74,12 +76,12 @@ def parts_figure(comparison: Comparison) -> Figure:
     budget = comparison.budget
     position = 0.0
     for row, (part, loss) in enumerate(budget.items()):
-        ax.barh(row, loss * 100, left=position * 100, color=_share(_PART_COLOURS[part]), edgecolor="0.3", linewidth=0.6)
+        ax.barh(row, loss * 100, left=position * 100, color=share(_PART_COLOURS[part]), edgecolor="0.3", linewidth=0.6)
         end = max(position, position + loss) * 100
         ax.annotate(f" {percent(loss)}", (end, row), va="center", fontsize=10)
         position += loss
         ax.plot([position * 100] * 2, [row, row + 1], color="0.3", linewidth=0.8, linestyle=":")
-    ax.barh(len(budget), position * 100, color=_share(MUTED))
+    ax.barh(len(budget), position * 100, color=share(MUTED))
     ax.annotate(f" {percent(position)}", (position * 100, len(budget)), va="center", fontsize=10, fontweight="bold")
     ax.set_yticks(range(len(budget) + 1), [*budget, "1 − IoU of the masks"])
     ax.invert_yaxis()
@@ -120,7 +122,7 @@ def agreement_figure(comparison: Comparison) -> Figure:
             scores["b"][chosen],
             marker=marker,
             s=34 if marker != "." else 26,
-            color=_share(colour),
+            color=share(colour),
             alpha=0.6 if kind == "matched" else 1,
             label=f"{kind}: {np.count_nonzero(chosen)}",
             clip_on=False,
@@ -135,8 +137,6 @@ def agreement_figure(comparison: Comparison) -> Figure:
 
 def correlation_figure(comparison: Comparison) -> Figure:
     """Correlation of every prototype of A with every one of B; B in the order of its partners, so that they align."""
-    from maskprism.views.figures import colour_map
-
     similarity = comparison.similarity
     pairs = similarity.pairs
     rows = [*pairs[:, 0], *np.setdiff1d(np.arange(similarity.count_a), pairs[:, 0])]
@@ -163,7 +163,7 @@ def angles_figure(comparison: Comparison) -> Figure:
     figure, ax = _axes(8, 3.8)
     similarity = comparison.similarity
     angles = similarity.angles_deg
-    ax.bar(range(len(angles)), angles, color=_share(INSTANCE_COLOURS[1]), edgecolor="0.3", linewidth=0.4)
+    ax.bar(range(len(angles)), angles, color=share(INSTANCE_COLOURS[1]), edgecolor="0.3", linewidth=0.4)
     ax.set_ylim(0, max(90.0 if angles.max(initial=0) > 30 else float(angles.max(initial=0)) * 1.15, 1.0))
     ax.set_xlabel("direction, best shared first")
     ax.set_ylabel("angle in degrees")
@@ -186,12 +186,12 @@ def drift_figure(comparison: Comparison) -> Figure:
         raise MaskprismError("the networks have no common basis, so their terms cannot be compared one by one")
     figure, (top, bottom) = _axes(10, 5.6, rows=2, sharex=True)
     k = np.arange(len(drift.changes))
-    top.bar(k, drift.by_coefficients, color=_share(_PART_COLOURS["coefficients"]), label="through its coefficient")
+    top.bar(k, drift.by_coefficients, color=share(_PART_COLOURS["coefficients"]), label="through its coefficient")
     top.bar(
         k,
         drift.by_prototypes,
         bottom=drift.by_coefficients,
-        color=_share(_PART_COLOURS["prototypes"]),
+        color=share(_PART_COLOURS["prototypes"]),
         label="through the prototype itself",
     )
     top.set_ylabel("mean |change| in boxes, logits")
@@ -199,7 +199,7 @@ def drift_figure(comparison: Comparison) -> Figure:
     top.margins(y=0.2)
     top.set_title(f"How much each term, coefficient times prototype, changed\n{versus(comparison)}", fontsize=11)
     blame = drift.blame * 100
-    bottom.bar(k, blame, color=[_share(POSITIVE if share > 0 else NEGATIVE) for share in blame])
+    bottom.bar(k, blame, color=[share(POSITIVE if one > 0 else NEGATIVE) for one in blame])
     bottom.axhline(0, color="0.3", linewidth=0.8)
     if not drift.flipped_cells:
         bottom.text(0.5, 0.6, "no pixel flips", transform=bottom.transAxes, ha="center", fontsize=11)
@@ -232,8 +232,6 @@ def _prototype_columns(comparison: Comparison) -> dict[str, Any]:
 
 def _axes(width: float, height: float, *, rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
     """A figure that the caller owns, and its axes without frames on the right and above."""
-    import matplotlib.pyplot as plt
-
     figure = plt.figure(figsize=(width, height), layout="constrained")
     plt.close(figure)
     axes = figure.subplots(rows, columns, **settings)
@@ -241,7 +239,3 @@ def _axes(width: float, height: float, *, rows: int = 1, columns: int = 1, **set
     for ax in every:
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _share(colour: tuple[int, int, int]) -> tuple[float, ...]:
-    return tuple(channel / 255 for channel in colour)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from maskprism.analysis.average_precision import SIZES
 from maskprism.analysis.decodes import DECODES
 from maskprism.analysis.error_budget import PARTS
 from maskprism.analysis.tide import ERROR_TYPES
-from maskprism.views.budget import PART_COLOURS
+from maskprism.views.budget import PART_COLOURS, plain_axes, titled
 from maskprism.views.figures import share
 from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED
 
@@ -36,7 +35,7 @@ STEP_TITLES = {
 
 def perfect_figure(found: Diagnosis) -> Figure:
     """Mask AP if one part of the network after the other were perfect; what is missing to 1 then is detection."""
-    figure, ax = _figure(3.5)
+    figure, ax = plain_axes(_WIDTH, 3.5)
     chain = [step for step in found.perfect if step != "box alone"]
     colours = [MUTED, *(PART_COLOURS[part] for part in ("coefficients", "prototypes", "box", "resolution"))]
     before = 0.0
@@ -58,12 +57,12 @@ def perfect_figure(found: Diagnosis) -> Figure:
     ax.set_xlim(0, 1)
     ax.invert_yaxis()
     ax.set_xlabel("mask AP (predict)")
-    return _titled(figure, "Mask AP if parts of the network were perfect")
+    return titled(figure, "Mask AP if parts of the network were perfect")
 
 
 def errors_figure(found: Diagnosis) -> Figure:
     """What mending each kind of error would add to AP50; localisation is split by the error budget."""
-    figure, ax = _figure(3.1)
+    figure, ax = plain_axes(_WIDTH, 3.1)
     kinds = sorted(ERROR_TYPES, key=lambda kind: -found.errors.gain[kind])
     total = sum(max(loss, 0.0) for loss in found.localisation.values())
     for row, kind in enumerate(kinds):
@@ -83,7 +82,7 @@ def errors_figure(found: Diagnosis) -> Figure:
     ax.set_xlabel("AP50 to be gained")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(title="localisation, lost in", fontsize=8.5, title_fontsize=8.5, frameon=False, loc="lower right")
-    return _titled(figure, f"What each kind of error costs (AP50 is {found.errors.ap50:.3f})")
+    return titled(figure, f"What each kind of error costs (AP50 is {found.errors.ap50:.3f})")
 
 
 def decodes_figure(found: Diagnosis) -> Figure:
@@ -118,7 +117,7 @@ def sizes_figure(found: Diagnosis) -> Figure:
 
 def score_figure(found: Diagnosis) -> Figure:
     """Score against mask IoU of every matched instance, and the mean by tenths of the score."""
-    figure, ax = _figure(3.7)
+    figure, ax = plain_axes(_WIDTH, 3.7)
     rows = found.budget.columns
     ranking = found.budget.ranking()
     ax.plot([0, 1], [0, 1], color=share(FRAME), linewidth=1.2, zorder=0)
@@ -132,12 +131,12 @@ def score_figure(found: Diagnosis) -> Figure:
     ax.grid(axis="y", color=share(FRAME), linewidth=0.7)
     ax.legend(fontsize=8.5, frameon=False, loc="lower right")
     correlation = "undefined" if np.isnan(ranking.spearman) else f"{ranking.spearman:.2f}".replace("-", "−")
-    return _titled(figure, f"Does the score know how good the mask is? (rank correlation {correlation})")
+    return titled(figure, f"Does the score know how good the mask is? (rank correlation {correlation})")
 
 
 def _grouped(title: str, groups: Sequence[str], series: dict[str, list[float]], label: str) -> Figure:
     """Bars side by side, with their values above; what cannot be measured is left out."""
-    figure, ax = _figure(3.2)
+    figure, ax = plain_axes(_WIDTH, 3.2)
     width = 0.36
     for number, (name, values) in enumerate(series.items()):
         at = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * (width + 0.03)
@@ -150,26 +149,8 @@ def _grouped(title: str, groups: Sequence[str], series: dict[str, list[float]], 
     ax.set_ylim(0, min(1.08, 1.2 * max(0.1, float(np.nan_to_num(list(series.values())).max()))))
     ax.set_ylabel(label)
     ax.legend(fontsize=8.5, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
-    return _titled(figure, title)
-
-
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = plt.figure(figsize=(_WIDTH, height), layout="constrained", facecolor="white")
-    plt.close(figure)
-    ax = figure.subplots()
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(share(FRAME))
-    ax.tick_params(length=0, labelsize=9, colors=share(INK))
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.label.set_color(share(MUTED))
-        axis.label.set_fontsize(9)
-    return figure, ax
+    return titled(figure, title)
 
 
 def _note(ax: Axes, x: float, y: float, text: str) -> None:
     ax.annotate(text, (x, y), (5, 0), textcoords="offset points", va="center", fontsize=8.5, color=share(INK))
-
-
-def _titled(figure: Figure, title: str) -> Figure:
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=share(INK))
-    return figure

@@ -155,6 +155,7 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
                 by: [mean._asdict() for mean in found.budget.means(by)] if len(found.budget) else []
                 for by in ("size", "class_name")
             },
+            "beside": found.budget.means_beside(),
             "score_ranking": _ranking(found),
         },
         "unknown_classes": list(found.unknown_classes),

@@ -16,15 +16,17 @@ import numpy as np
 from maskprism import __version__
 from maskprism.analysis.decodes import DECODES
 from maskprism.analysis.diagnosis import Diagnosis
-from maskprism.analysis.error_budget import PARTS, InstanceBudget
+from maskprism.analysis.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.analysis.reading import RULES, Finding
 from maskprism.analysis.tide import ERROR_TYPES, MEANING
 
 if TYPE_CHECKING:
+    from maskprism.analysis.average_precision import AveragePrecision
     from maskprism.analysis.reading import FigureName
 
 _STATIC = files("maskprism.views") / "static"
 _LISTED = 50
+_LISTED_WHERE = "they are listed under Numbers in report.html"
 METHOD = {
     "mask AP": (
         "COCO's: mean over classes and over the IoU thresholds .50 to .95, at most 100 detections of a class in a "
@@ -41,6 +43,11 @@ METHOD = {
         "predicted box costs beyond that (box), what the best possible coefficients still cannot draw (prototypes), "
         "and the rest down to the mask that was predicted (coefficients). The four add up to 1 - IoU."
     ),
+    "what stands beside it": (
+        "IoU of the same masks cropped by the true box, without a crop, and at the best threshold of each; IoU of the "
+        "bands along the outlines (2 % of the diagonal wide) and of what lies further inside; and the share of a ring "
+        "around the box, a quarter of its sides wide, that only the crop keeps out of the mask."
+    ),
     "if parts were perfect": (
         "The masks of matched detections are replaced by those of the stages of the error budget; scores, classes and "
         "all other detections stay."
@@ -50,6 +57,10 @@ METHOD = {
         "gains do not add up."
     ),
 }
+
+
+BESIDE_WORDS = ("true box", "no crop", "best threshold", "boundary IoU", "interior IoU", "leak")
+"""Headings for the columns of BESIDE."""
 
 
 class Illustration(NamedTuple):
@@ -104,17 +115,30 @@ def warnings_of(found: Diagnosis) -> list[str]:
             f"left out: {_some(found.unknown_classes)}."
         )
     if found.failures:
-        said.append(f"{len(found.failures)} photographs could not be examined; they are listed below.")
-    if not len(found.budget):
+        said.append(f"{counted(len(found.failures), 'photograph')} could not be examined; {_LISTED_WHERE}.")
+    if found.remarks:
+        said.append(f"{counted(len(found.remarks), 'remark')} about labels; {_LISTED_WHERE}.")
+    if not found.objects:
+        said.append(
+            "No object of these photographs is labelled with a mask: nothing can be said of the masks of the model."
+        )
+    elif not len(found.budget):
         said.append(f"No detection with a score above {found.conf:g} lies on an object of its class.")
     return said
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def size_of(found: Diagnosis) -> str:
+    """How many photographs and objects a diagnosis is about."""
+    return f"{counted(found.photographs, 'photograph')}, {counted(len(found.objects), 'object')}"
+
+
 def _subtitle(found: Diagnosis) -> str:
-    return (
-        f"{found.photographs} photographs, {len(found.objects)} objects; "
-        f"{len(found.budget)} of them found with a score above {found.conf:g}"
-    )
+    return f"{size_of(found)}; {len(found.budget)} of them found with a score above {found.conf:g}"
 
 
 def _tiles(found: Diagnosis) -> list[tuple[str, str]]:
@@ -181,17 +205,12 @@ def _classes_table(found: Diagnosis) -> str:
 
 
 def _numbers(found: Diagnosis) -> str:
-    decodes = [
-        _cell(name, "text") + "".join(_cell(_number(v)) for v in (p.ap, p.ap50, p.ap75, p.recall, *p.by_size.values()))
-        for name, p in (
-            *((f"masks, {DECODES[name].tool}", found.precision[name]) for name in DECODES),
-            ("boxes", found.precision["boxes"]),
-        )
-    ]
-    perfect = [
-        _cell(step, "text") + "".join(_cell(_number(v)) for v in (p.ap, p.ap50, p.ap75, p.recall, *p.by_size.values()))
-        for step, p in found.perfect.items()
-    ]
+    def precision(name: str, one: AveragePrecision) -> str:
+        return _row(name, (one.ap, one.ap50, one.ap75, one.recall, *one.by_size.values()))
+
+    decodes = [precision(f"masks, {decode.tool}", found.precision[name]) for name, decode in DECODES.items()]
+    decodes.append(precision("boxes", found.precision["boxes"]))
+    perfect = [precision(step, one) for step, one in found.perfect.items()]
     errors = [
         _cell(kind, "text")
         + _cell(MEANING[kind], "text wrap")
@@ -206,10 +225,26 @@ def _numbers(found: Diagnosis) -> str:
         + _table(["", *headings], decodes, text=1)
         + "<h3>Mask AP (predict) if parts were perfect, one after the other</h3>"
         + _table(["perfect up to", *headings], perfect, text=1)
+        + (_budget_tables(found) if len(found.budget) else "")
         + "<h3>Kinds of errors</h3>"
         + _table(["kind", "meaning", "AP50 to gain", f"above {found.conf:g}", "all"], errors, text=2)
         + _listing("photographs could not be examined", [f"{name}: {why}" for name, why in found.failures])
         + _listing("remarks about labels", found.remarks)
+    )
+
+
+def _budget_tables(found: Diagnosis) -> str:
+    """The budget of found objects in both orders, and what stands beside it, over all and by size."""
+    means, beside = [found.budget.mean(), *found.budget.means("size")], found.budget.means_beside()
+    rows = [_row(f"{one.group} ({one.instances})", (one.iou, *(getattr(one, part) for part in PARTS))) for one in means]
+    dual = (beside["all"][f"dual_{part}"] for part in PARTS)
+    rows.append(_row("all, the box put right first", (means[0].iou, *dual)))
+    others = [_row(group, [values[column] for column in BESIDE]) for group, values in beside.items()]
+    return (
+        "<h3>Error budget of the objects found</h3>"
+        + _table(["", "mean IoU", *PARTS], rows, text=1)
+        + "<h3>What stands beside it</h3>"
+        + _table(["", *BESIDE_WORDS], others, text=1)
     )
 
 
@@ -256,6 +291,10 @@ def _cell(text: str, style: str = "", *, title: str = "") -> str:
         + (f' title="{html.escape(title)}"' if title else "")
         + f">{html.escape(text)}</td>"
     )
+
+
+def _row(name: str, values: Iterable[float]) -> str:
+    return _cell(name, "text") + "".join(_cell(_number(value)) for value in values)
 
 
 def _number(value: float) -> str:
