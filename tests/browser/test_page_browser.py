@@ -412,6 +412,9 @@ def test_the_state_goes_into_a_file_and_back(page: Page, shown: list[Prediction]
     page.get_by_role("button", name="Reset", exact=True).click()
     page.locator('input[type="file"]').set_input_files(saved)
     page.get_by_text("State restored.").wait_for()
+    toast = page.locator(".status").bounding_box()
+    assert toast
+    assert toast["y"] + toast["height"] <= 900  # of the window
     assert np.array_equal(coefficients(page), np.minimum(shown[0][0].coefficients, 0))
     (tmp_path / "other.json").write_text('{"a": 1}')
     page.locator('input[type="file"]').set_input_files(tmp_path / "other.json")
@@ -468,6 +471,15 @@ def test_it_fits_screens(offline: Context, folder: Path, width: int) -> None:
     stage = page.locator(".stage").bounding_box()
     assert stage
     assert 0 <= stage["x"] <= stage["x"] + stage["width"] <= width
+    page.set_viewport_size({"width": width, "height": 420})  # a small photograph, whose scale has little room
+    page.get_by_text("Logits", exact=True).click()
+    caption, stage = page.locator(".caption"), page.locator(".stage").bounding_box()
+    box = caption.bounding_box()
+    assert box
+    assert stage
+    assert box["x"] + box["width"] <= stage["x"] + stage["width"]
+    assert caption.evaluate("caption => caption.scrollWidth <= caption.clientWidth")
+    page.set_viewport_size({"width": width, "height": 800})
     if width == 360:  # the photograph stays in sight while the last slider moves
         page.locator(".slider").last.scroll_into_view_if_needed()
         stage = page.locator(".stage").bounding_box()
@@ -507,6 +519,8 @@ def test_a_photograph_without_instances(offline: Context, tmp_path: Path) -> Non
     assert page.locator(".dropped").count() == 0  # all prototypes in full colours
     assert set(page.locator(".card .value").all_inner_texts()) == {""}
     assert page.locator(".lead").inner_text().startswith("Without an instance")
+    assert page.locator("footer").inner_text().startswith("Prototypes are kept in 8 bits. Mask rule")
+    assert "no logit and no mask differs" in page.locator("footer").inner_text()
 
 
 @pytest.mark.parametrize("rule", ["validation", "retina", "yolact", "ultralytics-8.2", "ultralytics-8.3"])

@@ -143,7 +143,10 @@ export class App {
   }
 
   menu() {
-    const close = () => (details.open = false);
+    const close = () => {
+      details.open = false;
+      details.querySelector("summary")?.focus();
+    };
     const item = (/** @type {string} */ text, /** @type {() => unknown} */ act) =>
       h("button", { type: "button", onclick: async () => (close(), await this.attempt(act)) }, text);
     const file = h("input", { type: "file", accept: ".json,application/json", hidden: true, "aria-label": "State file", onchange: () => this.attempt(() => this.readState(file)) });
@@ -151,8 +154,8 @@ export class App {
       "details",
       {
         className: "menu",
-        onkeydown: (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && (close(), details.querySelector("summary")?.focus()),
-        onfocusout: (/** @type {FocusEvent} */ event) => event.relatedTarget instanceof Node && !details.contains(event.relatedTarget) && close(),
+        onkeydown: (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && close(),
+        onfocusout: (/** @type {FocusEvent} */ event) => event.relatedTarget instanceof Node && !details.contains(event.relatedTarget) && (details.open = false),
       },
       h("summary", {}, "Share"),
       h(

@@ -290,9 +290,10 @@ export class Viewer {
   note() {
     const { scene, state } = this;
     const { bits } = scene.header.prototypes;
-    const error = scene.instances[state.selected]?.logit_error ?? 0;
-    const exact = error ? `Prototypes are kept in ${bits} bits: logits of this instance are within ±${error.toPrecision(2)} of the network's.` : `Prototypes are kept exactly as the network gave them.`;
-    return `${exact} Mask rule ${scene.rule.name}.`;
+    const instance = scene.instances[state.selected];
+    const error = instance && bits < 32 ? `: logits of this instance are within ±${instance.logit_error.toPrecision(2)} of the network's` : "";
+    const exact = bits < 32 ? `in ${bits} bits${error}` : "exactly as the network gave them";
+    return `Prototypes are kept ${exact}. Mask rule ${scene.rule.name}.`;
   }
 
   close() {

@@ -54,7 +54,7 @@ class Exactness:
 
     def __str__(self) -> str:
         if not self.logit_error:
-            return "prototypes as the network gave them"
+            return "no logit and no mask differs from the network's"
         return (
             f"logits within {self.logit_error:.2g} of the network's, {self.changed:,} of {self.area:,} mask pixels "
             "differ from its masks"
