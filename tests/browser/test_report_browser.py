@@ -1,0 +1,84 @@
+"""The page of `maskprism diagnose` in a browser: opened from its file, sorted, and narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import maskprism
+from maskprism.analysis.diagnosis import Diagnosis, diagnose
+from maskprism.analysis.reading import read
+from maskprism.datasets import open_dataset
+from maskprism.scenes import write_dataset
+from maskprism.views.diagnosis_files import FIGURES, write_diagnosis
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
+Context = Callable[..., "BrowserContext"]
+WORST = 7
+COLUMN = "(table, column) => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent)"
+
+
+@pytest.fixture(scope="module")
+def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Diagnosis, Path]:
+    folder = tmp_path_factory.mktemp("diagnosis ü")
+    model = maskprism.load(conf=0.001, multi_label=True, threads=1)
+    found = diagnose(open_dataset(write_dataset(folder, 3, seed=9, validation_share=1.0)), model)
+    write_diagnosis(found, folder / "out", model=model, worst=WORST)
+    return found, folder / "out" / "report.html"
+
+
+def opened(context: BrowserContext, report: Path) -> Page:
+    page = context.new_page()
+    page.goto(report.as_uri())
+    return page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_file_shows_everything_and_asks_for_nothing(
+    offline: Context, diagnosed: tuple[Diagnosis, Path], scheme: str
+) -> None:
+    """A violation of its own security policy, too, is told on the console, which `offline` listens to."""
+    found, report = diagnosed
+    page = opened(offline(color_scheme=scheme), report)
+    assert page.locator(".findings li").count() == len(read(found))
+    for link in page.locator(".advice a").all():
+        assert page.locator(str(link.get_attribute("href"))).count() == 1
+    pictures = page.locator("img")
+    assert pictures.count() == len(FIGURES) + WORST
+    for picture in pictures.all():
+        picture.scroll_into_view_if_needed()  # small pictures are decoded when they come into sight
+        page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(251, 250, 248)"
+    assert light == (scheme == "light")
+
+
+def test_headings_sort_their_table(offline: Context, diagnosed: tuple[Diagnosis, Path]) -> None:
+    found, report = diagnosed
+    page = opened(offline(), report)
+    table = page.locator("#worst table")
+    headings = [heading.rstrip("↕↑↓ ") for heading in table.locator("thead th").all_inner_texts()]
+    worst = found.budget.worst(WORST)
+
+    def column(name: str) -> list[str]:
+        return list(table.evaluate(f"table => ({COLUMN})(table, {headings.index(name)})"))
+
+    button = table.get_by_role("button", name="coefficients")
+    for descending in (False, True):
+        button.click()
+        shown = [float(text.replace("−", "-")) for text in column("coefficients")]
+        expected = sorted((row.coefficients for row in worst), reverse=descending)
+        assert shown == pytest.approx(expected, abs=6e-4)
+    table.get_by_role("button", name="class").click()
+    assert column("class") == sorted(row.class_name for row in worst)
+    assert table.locator("th[aria-sort]").count() == 1
+
+
+@pytest.mark.parametrize("width", [320, 360, 800, 1400])
+def test_no_width_needs_scrolling_sideways(offline: Context, diagnosed: tuple[Diagnosis, Path], width: int) -> None:
+    page = opened(offline(viewport={"width": width, "height": 740}), diagnosed[1])
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
