@@ -20,9 +20,11 @@ from maskprism.analysis.attribution import Attribution
 from maskprism.analysis.regions import pixel_query, region_blame, truth_blame
 from maskprism.analysis.roles import ROLES, roles
 from maskprism.analysis.sufficiency import knock_out
+from maskprism.cli.explain import print_tables
 from maskprism.scenes import draw_scene
+from maskprism.sources import SourceImage
 from maskprism.views import attribution, raster, tables
-from maskprism.views.explain import Questions
+from maskprism.views.explain import Explained, Questions, explain_photographs
 from maskprism.views.roles import ROLE_COLOURS, roles_sheet
 from test_roles import drawn as four_by_hand
 from test_roles import square
@@ -121,7 +123,9 @@ def test_text_tables_say_what_the_numbers_say(case: Case) -> None:
     assert sum(row[-1] == "yes" for row in table.rows) == owed.paths["elimination"].smallest
     assert [row["prototype"] for row in tables.attribution_rows(owed)] == owed.shapley.order().tolist()
     against = Attribution.of(instance, permutations=4, target=np.zeros(case.prediction.image_size, bool))
-    assert "no set reaches" in tables.attribution_table(instance, against).note
+    table = tables.attribution_table(instance, against)
+    assert "no set reaches" in table.note
+    assert {row[-1] for row in table.rows} == {""}
     assert "ground truth" in attribution.attribution(instance, against).get_suptitle()
 
 
@@ -214,6 +218,22 @@ def test_roles_are_printed_and_written(model: Path, photograph: Path, tmp_path: 
     assert "share" not in run(photograph, "--model", model, "--out", tmp_path, "--top", 0).stdout
 
 
+@pytest.mark.parametrize("columns", [40, 80])
+def test_no_cell_of_a_table_is_cut(
+    columns: int, case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    instance = case.prediction[0]
+    shown = tables.roles_table(instance, roles(instance), knock_out(instance))
+    print_tables([shown], 32)
+    title, *lines, _note, _empty = capsys.readouterr().out.split("\n")
+    assert title == shown.title
+    assert [tuple(line.replace(" %", "%").split()) for line in lines if "%" in line] == [
+        tuple(cell.replace(" %", "%") for cell in row) for row in shown.rows
+    ]
+    assert columns < 80 or max(map(len, lines)) <= 80
+
+
 def test_every_question_is_answered(model: Path, photograph: Path, tmp_path: Path) -> None:
     truth = np.zeros((120, 160), dtype=np.uint8)
     truth[30:70, 30:70] = 1  # an index image: 1 is bright where nothing is brighter
@@ -254,6 +274,37 @@ def test_a_pixel_chooses_its_instance(model: Path, photograph: Path, tmp_path: P
     asked = run(photograph, "--model", model, "--out", tmp_path, "--at", "159,0", "--instance", 0)
     assert asked.returncode == 0
     assert "not in the mask; it lies outside the crop" in asked.stdout
+
+
+@pytest.mark.parametrize("question", ["truth", "region"])
+def test_a_true_mask_and_a_region_choose_their_instance(question: str, case: Case, tmp_path: Path) -> None:
+    """Every object finds its own instance; what lies in no box finds none; black images leave the choice as it is."""
+
+    def explained(image: np.ndarray) -> Explained:
+        given = Questions(**{question: image})
+        item = SourceImage("a.png", case.photograph)
+        (found,) = explain_photographs([item], maskprism.load(), tmp_path, questions=given)
+        return found
+
+    for index in (2, len(case.prediction) - 1):
+        asked = case.prediction[index].mask("image")
+        asked[::3] = False
+        found = explained(asked)
+        assert {path.name[:2] for path in found.pictures if path.name != "overview.png"} == {f"{index:02d}"}
+    beside = np.zeros(case.prediction.image_size, dtype=bool)
+    x1, y1, x2, y2 = (round(v) for v in case.prediction[0].box.tolist())
+    beside[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1] = True
+    for one in case.prediction:
+        beside &= ~one.mask("image")
+    assert beside.any()  # in a box, in no mask
+    assert "00-roles.png" in {path.name for path in explained(beside).pictures}
+    outside = np.ones(case.prediction.image_size, dtype=bool)
+    for x1, y1, x2, y2 in case.prediction.boxes.tolist():
+        outside[max(int(y1) - 2, 0) : int(y2) + 3, max(int(x1) - 2, 0) : int(x2) + 3] = False
+    assert "lies in the box of no instance; choose one with --instance" in explained(outside).message
+    black = explained(np.zeros(case.prediction.image_size, dtype=bool))
+    assert "00-roles.png" in {path.name for path in black.pictures}
+    assert ("the region is empty" in black.message) == (question == "region")
 
 
 @pytest.mark.parametrize(

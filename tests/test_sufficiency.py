@@ -107,6 +107,7 @@ def test_the_smallest_set_stays_sufficient():
     assert Sufficiency(np.arange(2), np.array([1.0, 1, 1]), 0.95).smallest == 0  # an empty mask needs nothing
     never = Sufficiency(np.arange(2), np.array([0.0, 0.1, 0.2]), 0.95)  # against ground truth
     assert never.first == never.smallest == 3
+    assert never.chosen.tolist() == []
 
 
 def test_one_prototype_is_enough_where_one_draws_the_mask():

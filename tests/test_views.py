@@ -263,6 +263,20 @@ def test_wrong_options_are_refused(drawn: Explained) -> None:
         sheets.coefficient_view(drawn.photograph, instance, 32)
 
 
+def test_notes_are_wrapped_and_numbers_signed(drawn: Explained) -> None:
+    letters, text = raster.font(17), "it need not be the same object in every column " * 3
+    lines = raster.wrapped(text, letters, 200)
+    assert " ".join(lines) == text.strip()
+    assert all(letters.getlength(line) <= 200 for line in lines)
+    assert raster.wrapped("x" * 99, letters, 200)[0].endswith("…")
+    sheet = replace(sheets.prototype_grid(drawn.prediction[0]), notes=("short",))
+    lower = raster.draw(replace(sheet, notes=(text * 4,))).shape[0] - raster.draw(sheet).shape[0]
+    assert lower > 0
+    assert lower % 26 == 0
+    numbers = [sheets.signed(value) for value in (1.234, -1.235, 0.004, -0.004, -0.0, 0.006)]
+    assert numbers == ["+1.23", "−1.24", "0.00", "0.00", "0.00", "+0.01"]
+
+
 def test_best_instances(drawn: Explained) -> None:
     scores = np.array([0.3, 0.9, 0.5, 0.1, 0.2], dtype=np.float32)
     prediction: Prediction = replace(drawn.prediction, scores=scores)

@@ -66,8 +66,8 @@ class Sufficiency:
 
     @property
     def chosen(self) -> Int64[np.ndarray, " M"]:
-        """The first `smallest` prototypes of the order."""
-        return self.order[: self.smallest]
+        """The first `smallest` prototypes of the order; none if no set suffices."""
+        return self.order[: self.smallest if self.smallest < len(self.curve) else 0]
 
 
 def sufficiency(

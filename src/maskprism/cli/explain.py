@@ -114,27 +114,30 @@ def explain(
                 progress.console.print(explained.message, markup=False, highlight=False, soft_wrap=True)
             progress.update(task, completed=done, failed=failures(failed))
     if top > 0:
-        _print(tables, top)
+        print_tables(tables, top)
     print(f"{pictures} pictures of {done - failed} images in {out}" + failures(failed))
     return 1 if failed == done else 0
 
 
-def _print(tables: Sequence[TextTable], top: int) -> None:
+def print_tables(tables: Sequence[TextTable], top: int) -> None:
+    """Print so many rows of each table, and what to know about it."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
     for one in tables:
-        shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-        for header in one.headers:
-            shown.add_column(header, justify="left" if header == "role" else "right")
+        shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for column, header in enumerate(one.headers):
+            words = [*header.split(), *(row[column] for row in (*one.rows[:top], *one.totals))]
+            # Headers may take two lines, but nothing is cut: a table that is too wide for the terminal goes beyond it.
+            shown.add_column(header, justify="left" if header == "role" else "right", min_width=max(map(len, words)))
         for row in (*one.rows[:top], *one.totals):
             shown.add_row(*row)
         left = max(len(one.rows) - top, 0)
         more = f"; {left} more rows in the CSV file" if left else ""
         console.print(one.title, style="bold", markup=False, soft_wrap=True)
-        console.print(shown)
+        console.print(shown, crop=False)
         console.print(f"{one.note}{more}\n", markup=False, soft_wrap=True)
 
 

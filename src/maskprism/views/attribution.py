@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.patheffects import withStroke
 
 from maskprism.analysis.attribution import Attribution
 from maskprism.images import read_image
@@ -61,7 +62,8 @@ def waterfall(instance: Instance, query: PixelQuery, *, image: ImageLike | None 
     for place, (_, step) in enumerate(steps):
         ax.bar(place, step, bottom=level, color=_RED if step > 0 else _BLUE, width=0.74)
         edge = max(level, level + step)
-        ax.annotate(signed(step), (place, edge), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+        words = ax.annotate(signed(step), (place, edge), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+        words.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # also where the axis runs through
         level += step
         ax.plot([place - 0.37, place + 1.37], [level, level], color=_GREY, linewidth=0.7)
     total = len(steps)
@@ -124,14 +126,15 @@ def blame(image: ImageLike, instance: Instance, blames: Sequence[Blame], *, name
         ax.invert_yaxis()
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_xlabel("mean contribution to the logit in the region; marks: elsewhere")
-        ax.set_ylabel("prototype, share of the blame")
+        ax.set_ylabel("prototype, its share")
         words = f"{_BLAME_WORDS[one.kind]}; mean logit {signed(one.logit)}"
         if one.kind != "region":
             words += f"\n{most_unusual(one)}"
         ax.set_title(words, fontsize=10, loc="left", color=_GREY)
         ax.legend(fontsize=8, frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Which prototypes are to blame: {instance_title(instance)}", fontsize=12)
+    asked = "act in the region" if all(one.kind == "region" for one in blames) else "are to blame"
+    figure.suptitle(f"Which prototypes {asked}: {instance_title(instance)}", fontsize=12)
     return figure
 
 

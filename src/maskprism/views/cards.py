@@ -16,7 +16,7 @@ from maskprism.analysis.translation import CHANGES
 from maskprism.errors import MaskprismError
 from maskprism.views import palette, raster
 from maskprism.views.figures import colour_map, share
-from maskprism.views.sheets import Label, Panel, Sheet
+from maskprism.views.sheets import Label, Panel, Sheet, signed
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -163,7 +163,7 @@ def _draw_photograph(ax: Axes, activation: Activation, study: Dependence, k: int
     ax.imshow(overlay(activation, float(study.mean[k]), float(study.spread[k])))
     ax.set_anchor("N")
     name = activation.name if len(activation.name) <= 24 else f"…{activation.name[-23:]}"
-    ax.set_title(f"{name}\n{_signed(activation.score)} SD", fontsize=8)
+    ax.set_title(f"{name}\n{signed(activation.score)} SD", fontsize=8)
     ax.set_axis_off()
 
 
@@ -272,7 +272,7 @@ def _write_head(ax: Axes, study: Dependence, k: int, tags: tuple[str, ...], mode
     ax.set_axis_off()
     ax.text(0, 0.75, f"Prototype {k}{_of(model)}", fontsize=15, fontweight="bold", va="center")
     side = "highest" if study.side[k] > 0 else "lowest"
-    numbers = f"mean {_signed(study.mean[k])}, standard deviation {study.spread[k]:.2f}"
+    numbers = f"mean {signed(study.mean[k])}, standard deviation {study.spread[k]:.2f}"
     ax.text(
         0,
         0.1,
@@ -312,10 +312,6 @@ def _write_rules(ax: Axes) -> None:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.0f} %" if np.isfinite(value) else "undefined"
-
-
-def _signed(value: float) -> str:
-    return f"{float(value):+.2f}".replace("-", "−")
 
 
 def _of(model: str) -> str:

@@ -14,6 +14,7 @@ from maskprism.analysis.attribution import Attribution
 from maskprism.analysis.coalitions import Coalitions
 from maskprism.analysis.regions import pixel_query, region_blame, truth_blame
 from maskprism.analysis.roles import roles
+from maskprism.analysis.window import box_pixels, mask_in_frame
 from maskprism.errors import InputError, MaskprismError
 from maskprism.images import IMAGE_SUFFIXES, read_image
 from maskprism.views import raster, sheets, tables
@@ -93,8 +94,8 @@ def explain_photographs(
 ) -> Iterator[Explained]:
     """Explain one photograph after the other, each in a folder of `out` of its own.
 
-    `instance` is a number, "all", or None for the most confident one (that has the pixel asked for, if one is). A
-    photograph that cannot be read, or has no such instance, is told in its message, and the rest goes on.
+    `instance` is a number, "all", or None for the one that is asked about, or else the most confident one. A photograph
+    that cannot be read, or has no such instance, is told in its message, and the rest goes on.
     """
     folders = _Folders()
     for item in items:
@@ -105,7 +106,7 @@ def explain_photographs(
             prediction = replace(model.predict(photograph), source=item.name)
             findings.files.append(raster.save(sheets.overview(photograph, prediction), folder / "overview.png"))
             try:
-                for index in _chosen(prediction, instance, questions.at):
+                for index in _chosen(prediction, instance, questions):
                     _explain(photograph, prediction[index], folder, findings, order, scale)
                     _answer(photograph, prediction[index], folder, findings, questions)
             except InputError as error:
@@ -210,24 +211,42 @@ def _answer(
         add("attribution", figure, [tables.attribution_table(instance, owed)], tables.attribution_rows(owed))
 
 
-def _chosen(prediction: Prediction, instance: int | Literal["all"] | None, at: tuple[int, int] | None) -> Sequence[int]:
-    """The instances to explain; with a pixel and no number, the most confident one with the pixel in its mask or box.
+def _chosen(prediction: Prediction, instance: int | Literal["all"] | None, questions: Questions) -> Sequence[int]:
+    """The instances to explain: the given ones, or the one that is asked about, or else the most confident one.
 
-    Raises InputError for a number out of range, or a pixel that is in no box.
+    Asked about is the one with the pixel in its mask, with the largest IoU with the true mask, or with most of the
+    region in its mask; where no mask has any of it, the box decides; of equals, the most confident one. Raises
+    InputError for a number out of range, or where no box has any of it.
     """
-    if at is None or instance is not None or not len(prediction):
+    asked = None if instance is not None or not len(prediction) else _fits(prediction, questions)
+    if asked is None:
         return sheets.best_instances(prediction, instance)
-    x, y = at
-    queries = [(one.index, pixel_query(one, x, y)) for one in prediction]
-    having = [index for index, query in queries if query.in_mask] or [
-        index for index, query in queries if query.in_crop
-    ]
-    if not having:
+    what, fits = asked
+    best = max(range(len(prediction)), key=lambda index: (fits[index], float(prediction.scores[index])))
+    if not any(fits[best]):
         raise InputError(
-            f"{prediction.source or 'photograph'}: pixel {x},{y} lies in the box of no instance; "
+            f"{prediction.source or 'photograph'}: {what} lies in the box of no instance; "
             "choose one with --instance, as numbered in overview.png"
         )
-    return [max(having, key=lambda index: float(prediction.scores[index]))]
+    return [best]
+
+
+def _fits(prediction: Prediction, questions: Questions) -> tuple[str, list[tuple[float, float]]] | None:
+    """What is asked about, in words; and how much of it every instance has in its mask, and in its box."""
+    if questions.at is not None:
+        queries = [pixel_query(one, *questions.at) for one in prediction]
+        return "pixel {},{}".format(*questions.at), [(float(one.in_mask), float(one.in_crop)) for one in queries]
+    image, name = (questions.region, "region") if questions.truth is None else (questions.truth, "truth")
+    if image is None or not np.any(image):
+        return None
+    wanted, fits = mask_in_frame(image, prediction.letterbox, "canvas", name), []
+    for one, patch in zip(prediction, prediction.patches("canvas"), strict=True):
+        mask, part = patch.values > prediction.rule.threshold, wanted[patch.rows, patch.columns]
+        shared = float(np.count_nonzero(mask & part))
+        union = np.count_nonzero(mask) + np.count_nonzero(wanted) - shared
+        in_box = float(np.count_nonzero(part & box_pixels(one, "canvas", mask.shape)))
+        fits.append((shared / union if name == "truth" and union else shared, in_box))
+    return "the region" if name == "region" else "the true mask", fits
 
 
 def _frame(instance: Instance) -> Size:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from maskprism.views.sheets import Panel, Scale, Sheet, View
 
 _INCHES_PER_PIXEL = 1 / 150
+_LETTERS_PER_INCH = 13
 
 
 def overview(image: ImageLike, prediction: Prediction) -> Figure:
@@ -62,10 +64,10 @@ def draw(sheet: Sheet) -> Figure:
     height, width = sheet.panels[0].size_hw
     panel_w = min(sheet.size_wh[0] * _INCHES_PER_PIXEL, 16) / columns
     panel_h = panel_w * height / width + (0.3 if sheet.panels[0].title else 0)
-    below = 0.25 * len(sheet.notes) + (0.6 if sheet.scale else 0)
-    figure = plt.figure(
-        figsize=(max(panel_w * columns, 5), panel_h * rows + 0.8 + below), layout="constrained", facecolor="white"
-    )
+    width_in = max(panel_w * columns, 5)
+    notes = [line for note in sheet.notes for line in textwrap.wrap(note, round(width_in * _LETTERS_PER_INCH))]
+    below = 0.25 * len(notes) + (0.6 if sheet.scale else 0)
+    figure = plt.figure(figsize=(width_in, panel_h * rows + 0.8 + below), layout="constrained", facecolor="white")
     plt.close(figure)  # the caller owns it: a notebook shows it once, and loops do not pile figures up
     axes = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
     for ax, panel in zip(axes, sheet.panels, strict=False):
@@ -84,8 +86,8 @@ def draw(sheet: Sheet) -> Figure:
             aspect=40,
             pad=0.02,
         )
-    if sheet.notes:
-        figure.supxlabel("\n".join(sheet.notes), fontsize=9, color=share(palette.MUTED))
+    if notes:
+        figure.supxlabel("\n".join(notes), fontsize=9, color=share(palette.MUTED))
     return figure
 
 

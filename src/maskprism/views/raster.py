@@ -44,7 +44,9 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
     cell_w = max(min(cell_w, math.ceil(cell_h / aspect)), min(cell_w, math.ceil(titles)))  # narrow panels need room too
     width = max(columns * cell_w + joint * (columns - 1), 760) + 2 * _MARGIN
     header = 84 if sheet.subtitle else 52
-    footer = (26 * len(sheet.notes) + 8 if sheet.notes else 0) + (48 if sheet.scale else 0)
+    room = width - 2 * _MARGIN
+    notes = [line for note in sheet.notes for line in wrapped(note, font(_TEXT_SIZE), room)]
+    footer = (26 * len(notes) + 8 if notes else 0) + (48 if sheet.scale else 0)
     height = header + rows * (cell_h + band) + _GAP * (rows - 1) + footer + _MARGIN
     page = np.empty((height, width, 3), dtype=np.uint8)
     page.fill(255)
@@ -62,7 +64,6 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
         dy, dx = (cell_h - picture.shape[0]) // 2, (cell_w - picture.shape[1]) // 2
         page[y + band + dy : y + band + dy + picture.shape[0], x + dx : x + dx + picture.shape[1]] = picture
 
-    room = width - 2 * _MARGIN
     write(
         page,
         (_MARGIN, 14),
@@ -86,8 +87,8 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
     if sheet.scale:
         _draw_scale(page, sheet.scale, _MARGIN, bottom)
         bottom += 44
-    for note in sheet.notes:
-        write(page, (_MARGIN, bottom), fit(note, font(_TEXT_SIZE), room), palette.MUTED, font(_TEXT_SIZE))
+    for line in notes:
+        write(page, (_MARGIN, bottom), line, palette.MUTED, font(_TEXT_SIZE))
         bottom += 26
     return page
 
@@ -145,6 +146,18 @@ def fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
     while len(text) > 4 and letters.getlength(text) > room:
         text = text[:-2].rstrip() + "…"
     return text
+
+
+def wrapped(text: str, letters: ImageFont.FreeTypeFont, room: int) -> list[str]:
+    """The text in lines of at most so many pixels, broken between words; a longer word is shortened."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and letters.getlength(longer) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [fit(line, letters, room) for line in lines]
 
 
 def _draw_band(band: Picture, panel: Panel) -> None:

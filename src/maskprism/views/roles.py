@@ -90,8 +90,8 @@ def roles_sheet(
         columns=1,
         notes=(
             "bias: weight x mean of the prototype over the photograph. share: of the logit margin, mean inside less "
-            "mean ring. IoU without: with the full",
-            "mask, after setting the coefficient to zero. A weight below zero does not subtract by itself: "
+            "mean ring. spread: size of the weight x standard deviation of the prototype in the box. IoU without: with "
+            "the full mask, after setting the coefficient to zero. A weight below zero does not subtract by itself: "
             "prototypes have negative parts too.",
         ),
         size_wh=(page.shape[1], page.shape[0]),
@@ -99,7 +99,7 @@ def roles_sheet(
 
 
 _BARS = {"inside": 330, "ring": 330 + 196, "edge": 330 + 2 * 196, "bias": 330 + 3 * 196}
-_SHARE, _LOSS = 1180, 1210
+_SHARE, _SPREAD, _LOSS, _ROOM = 1176, 1250, 1266, 134
 
 
 def _draw_header(page: Picture) -> None:
@@ -119,8 +119,9 @@ def _draw_header(page: Picture) -> None:
         write(page, (x, y), name, palette.INK, bold, anchor="ls")
         write(page, (x, y - 22), words[name], palette.MUTED, plain, anchor="ls")
     write(page, (_SHARE, y), "share", palette.INK, bold, anchor="rs")
-    write(page, (_LOSS + 14, y), "IoU without", palette.INK, bold, anchor="ls")
-    write(page, (_LOSS + 14, y - 22), "bar: what is lost", palette.MUTED, plain, anchor="ls")
+    write(page, (_SPREAD, y), "spread", palette.INK, bold, anchor="rs")
+    write(page, (_LOSS, y), "IoU without", palette.INK, bold, anchor="ls")
+    write(page, (_LOSS, y - 22), "bar: what is lost", palette.MUTED, plain, anchor="ls")
 
 
 def _draw_row(page: Picture, y: int, k: int, found: Roles, values: dict[str, float], limit: float) -> None:
@@ -143,18 +144,18 @@ def _draw_row(page: Picture, y: int, k: int, found: Roles, values: dict[str, flo
             start = centre if value > 0 else centre - length
             page[y + 9 : y + _ROW - 7, start : start + length] = palette.POSITIVE if value > 0 else palette.NEGATIVE
         page[y + 5 : y + _ROW - 3, centre] = palette.MUTED
-        label = signed(round(value, 2) + 0.0) if np.isfinite(value) else "–"  # no minus zero
+        label = signed(value) if np.isfinite(value) else "–"
         write(page, (x + _BAR + _NUMBER, middle), label, palette.INK, small, anchor="rm")
     share = float(found.share[k])
     label = f"{round(100 * share) + 0:d} %".replace("-", "−") if np.isfinite(share) else "–"
     write(page, (_SHARE, middle), label, palette.INK, text, anchor="rm")
+    write(page, (_SPREAD, middle), f"{found.spread[k]:.2f}", palette.INK, text, anchor="rm")
 
 
 def _draw_loss(page: Picture, y: int, lost: float, label: str) -> None:
-    x, room = _LOSS + 14, 180
-    page[y + 5 : y + _ROW - 3, x : x + room] = (247, 247, 247)
-    page[y + 9 : y + _ROW - 7, x : x + round(min(max(lost, 0), 1) * room)] = palette.MUTED
-    write(page, (x + room + 62, y + _ROW // 2 + 1), label, palette.INK, font(_TEXT), anchor="rm")
+    page[y + 5 : y + _ROW - 3, _LOSS : _LOSS + _ROOM] = (247, 247, 247)
+    page[y + 9 : y + _ROW - 7, _LOSS : _LOSS + round(min(max(lost, 0), 1) * _ROOM)] = palette.MUTED
+    write(page, (_LOSS + _ROOM + 62, y + _ROW // 2 + 1), label, palette.INK, font(_TEXT), anchor="rm")
 
 
 def _draw_regions(page: Picture, image: ImageLike, instance: Instance) -> None:

@@ -452,8 +452,9 @@ def _limits(values: Float32[np.ndarray, "K h w"], scale: Scale) -> list[float]:
 
 
 def signed(value: float) -> str:
-    """Two decimals and always a sign; the minus is a true minus."""
-    return f"{float(value):+.2f}".replace("-", "−")
+    """Two decimals and a sign, unless they are 0.00; the minus is a true minus."""
+    rounded = round(float(value), 2)
+    return f"{rounded:+.2f}".replace("-", "−") if rounded else "0.00"
 
 
 def _order_words(order: Order) -> str:

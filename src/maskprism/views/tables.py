@@ -118,7 +118,8 @@ def most_unusual(blame: Blame, count: int = 3) -> str:
 def attribution_table(instance: Instance, found: Attribution) -> TextTable:
     """What the mask owes to each prototype: Shapley values with standard errors, knock-outs, sensitivity."""
     shapley, pull = found.shapley, found.sensitivity
-    chosen = set(found.paths["elimination"].chosen.tolist())
+    smallest = found.paths["elimination"]
+    chosen = set(smallest.chosen.tolist())
     rows = tuple(
         (
             str(k),
@@ -130,7 +131,6 @@ def attribution_table(instance: Instance, found: Attribution) -> TextTable:
         )
         for k in shapley.order()
     )
-    smallest = found.paths["elimination"]
     enough = (
         f"{smallest.smallest} of {len(rows)} prototypes suffice for an IoU of {smallest.threshold:g}"
         if smallest.smallest <= len(rows)
@@ -177,7 +177,7 @@ def write_rows(rows: Rows, path: Path) -> Path:
 def _number(value: float) -> str:
     if np.isnan(value):
         return "–"
-    return "∞" if np.isinf(value) else signed(round(float(value), 2) + 0.0)  # no minus zero
+    return "∞" if np.isinf(value) else signed(value)
 
 
 def _percent(value: float) -> str:
