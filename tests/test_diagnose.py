@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 import maskprism
-from maskprism.analysis import reading
+from maskprism import Prediction
+from maskprism.analysis import diagnosis, reading
 from maskprism.analysis.average_precision import average_precision
 from maskprism.analysis.decodes import DECODES, overlaps_under, validation_regions
 from maskprism.analysis.diagnosis import Diagnosis, diagnose, examine
@@ -186,11 +187,36 @@ def test_an_interruption_keeps_what_is_done(data: Path, model: Model) -> None:
     assert part.photographs == 2
 
 
-def test_a_network_that_always_fails_stops_the_work(data: Path) -> None:
+def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = maskprism.load(threads=1)
     broken.predict = None  # type: ignore[method-assign, assignment]
-    with pytest.raises((ModelError, InputError), match=r"not callable"):
-        diagnose(open_dataset(data), broken)
+    with pytest.raises(InputError, match=r"not one of 6 photographs can be examined .*not callable"):
+        diagnose(open_dataset(own_data), broken)
+    monkeypatch.setattr(diagnosis, "_NETWORK_FAILURES", 3)
+    labels(own_data)[0].write_text("0 0.1 0.2\n")  # is no failure of the network
+    told: list[int] = []
+    with pytest.raises(ModelError, match=r"failed on all of the first 3 photographs .*not callable"):
+        diagnose(open_dataset(own_data), broken, workers=1, on_progress=lambda done, *_: told.append(done))
+    assert told == [1, 2, 3, 4]
+
+
+def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one photograph: numbers that came of them would be nonsense, and look like numbers."""
+    network = maskprism.load(conf=0.001, multi_label=True, threads=1)
+    names = [sample.name for sample in open_dataset(data)]
+    spoilt = [sample.read()[0] for sample in open_dataset(data)][1]
+    whole = network.predict
+
+    def predict(photograph: np.ndarray) -> Prediction:
+        prediction = whole(photograph)
+        if np.array_equal(photograph, spoilt):
+            prediction.prototypes[3, 5, 7] = np.nan
+        return prediction
+
+    monkeypatch.setattr(network, "predict", predict)
+    found = diagnose(open_dataset(data), network)
+    assert found.failures == [(names[1], "prototypes 3 hold values that are no finite numbers")]
+    assert found.photographs == SCENES - 1
 
 
 def test_nothing_found_and_nothing_labelled(own_data: Path, model: Model, tmp_path: Path) -> None:

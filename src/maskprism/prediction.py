@@ -134,6 +134,11 @@ class Prediction:
         """x1, y1, x2, y2 in photograph pixels, clipped to the photograph."""
         return self.letterbox.to_image(self.canvas_boxes, clip=True)
 
+    @property
+    def broken_prototypes(self) -> Int64[np.ndarray, " B"]:
+        """Indices of prototypes with values that are no finite numbers: an export in half precision may have some."""
+        return np.flatnonzero(~np.isfinite(self.prototypes).all(axis=(1, 2)))
+
     @cached_property
     def weights(self) -> Float32[np.ndarray, "N K"]:
         """What multiplies the prototypes in the masks: the coefficients, times objectness if the rule says so."""

@@ -151,7 +151,7 @@ class _Networks:
         every = {self.a, self.b, self.own_a, self.own_b}
         said = {model: model.predict(photograph) for model in every}
         for model, one in said.items():
-            broken = np.flatnonzero(~np.isfinite(one.prototypes).all(axis=(1, 2)))
+            broken = one.broken_prototypes
             if len(broken):
                 raise ModelError(
                     f"{model.spec.name}: prototypes {', '.join(map(str, broken))} hold values that are no finite "

@@ -191,8 +191,9 @@ def diagnose(
 
 
 def _check_network(examined: Sequence[Examined], failures: Sequence[Failed]) -> None:
-    if not examined and sum(failed.network for failed in failures) >= _NETWORK_FAILURES:
-        raise ModelError(f"the network failed on {len(failures)} photographs in a row ({failures[0].message})")
+    failed = [one for one in failures if one.network]
+    if not examined and len(failed) >= _NETWORK_FAILURES:
+        raise ModelError(f"the network failed on all of the first {len(failed)} photographs ({failed[0].message})")
 
 
 class _Examiner:
@@ -210,6 +211,9 @@ class _Examiner:
             prediction = self._model.predict(photograph)
         except Exception as error:  # runtimes raise what they like
             return Failed(sample.name, _one_line(error), network=True)
+        if len(broken := prediction.broken_prototypes):
+            named = ", ".join(map(str, broken))
+            return Failed(sample.name, f"prototypes {named} hold values that are no finite numbers", network=True)
         return examine(*of_classes(prediction, truth, self._classes), sample.name, conf=self._conf)
 
 
