@@ -345,6 +345,7 @@ def test_the_command_takes_a_table(model: Path, photographs: Path, tmp_path: Pat
 def test_the_command_says_what_is_wrong(model: Path, photographs: Path, tmp_path: Path) -> None:
     for arguments, text in (
         (["--out", tmp_path], "give either images"),
+        ([photographs, "--pictures", -1, "--out", tmp_path], "--pictures is -1; expected 0 or more"),
         ([photographs / "bad.png", "--model", model, "--out", tmp_path], "no instance in 0 photographs"),
     ):
         result = run("basis", *arguments)

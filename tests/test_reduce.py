@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -514,6 +515,8 @@ def test_mistakes_of_the_user(tiny: Path, dataset: Path, tmp_path: Path) -> None
     refused("none of its classes", keep=3, images=dataset, split="train")
     (tmp_path / "model.pt").write_bytes(b"x")
     refused("only ONNX files can be rewritten; export the model first", tmp_path / "model.pt", keep=3)
+    (tmp_path / "broken.png").write_bytes(b"")
+    refused("none of the 1 photographs can be read", keep=3, images=tmp_path / "broken.png")
     (tmp_path / "file").write_text("in the way")
     refused("cannot be written", keep=3, out=tmp_path / "file" / "small.onnx")
     assert not small.exists()
@@ -544,6 +547,8 @@ def test_photographs_can_be_limited_and_read_by_name(dataset: Path) -> None:
     assert [name for name, _, _ in Photographs(source).named([names[1]])] == [names[1]]
     with pytest.raises(InputError, match="limit is 0"):
         Photographs(source, limit=0)
+    untold = SimpleNamespace(count=lambda: None, pending=source.pending)  # a video that does not tell its length
+    assert [name for name, _, _ in Photographs(untold, limit=2)] == names[:2]  # type: ignore[arg-type]
 
 
 # The pictures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 import time
@@ -49,7 +50,8 @@ class Photographs:
     """Photographs that are gone through several times, with ground truth where the source has it.
 
     Iterating gives (name, HWC uint8 in BGR, ground truth or None). failed: why a photograph cannot be read; it is
-    left out from then on. limit: only so many, evenly spread over the source.
+    left out from then on. limit: only so many, evenly spread over the source; the first ones of a video that does not
+    tell how many it has.
     """
 
     source: ImageFiles | VideoFile | Dataset
@@ -93,7 +95,7 @@ class Photographs:
         )
         whole = len(self.source) if isinstance(self.source, Dataset) else self.source.count()
         if self.limit is None or whole is None or whole <= self.limit:
-            yield from items
+            yield from itertools.islice(items, self.limit)
             return
         chosen = set(np.linspace(0, whole - 1, self.limit).round().astype(int).tolist())
         yield from (item for number, item in enumerate(items) if number in chosen)
@@ -190,8 +192,8 @@ class ReducedFile:
             ("outputs", _in_megabytes(compared.output_bytes), "MB"),
             ("file", _in_megabytes(compared.file_bytes), "MB"),
         ):
-            change = round(after / before - 1, 2) + 0.0  # no minus before zero
-            found.append(f"{what}: {before:.2f} -> {after:.2f} {unit} ({change:+.0%})")
+            change = round(after / before - 1, 2)
+            found.append(f"{what}: {before:.2f} -> {after:.2f} {unit} ({f'{change:+.0%}' if change else '0%'})")
         kept = self.reduction.kept
         if kept is not None:
             found.append(f"kept, most useful first: {', '.join(map(str, kept))}")
@@ -226,9 +228,13 @@ def reduce_file(
         raise InputError(f"cannot keep {keep} prototypes of {k}; expected 1 to {k - 1}")
 
     def predictions() -> Iterator[Prediction]:
+        read = False
         for _, photograph, _ in photographs:
+            read = True
             yield model.predict(photograph)
             on_photograph()
+        if not read:
+            raise InputError(f"none of the {len(photographs.failed)} photographs can be read; take others")
 
     read_onnx(source)
     try:

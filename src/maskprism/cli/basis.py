@@ -57,8 +57,11 @@ def basis(
     """
     from maskprism.analysis.basis import CanonicalBasis, Usage, summary
     from maskprism.views import basis as views
+    from maskprism.views.figures import save
     from maskprism.views.raster import encode_png
 
+    if pictures < 0:
+        raise InputError(f"--pictures is {pictures}; expected 0 or more")
     if bool(images) == (table is not None):
         raise InputError("give either images to run the model on, or --table with coefficients of earlier images")
     if table is not None:
@@ -72,8 +75,8 @@ def basis(
         out.mkdir(parents=True, exist_ok=True)
         _write_json(out, numbers)
         canonical.save(out / "basis.npz")
-        views.spectrum(usage, canonical, model=network.spec.name).savefig(out / "spectrum.png", dpi=120)
-        views.redundancy(usage, model=network.spec.name).savefig(out / "redundancy.png", dpi=120)
+        save(views.spectrum(usage, canonical, model=network.spec.name), out / "spectrum.png", dpi=120)
+        save(views.redundancy(usage, model=network.spec.name), out / "redundancy.png", dpi=120)
         for number, (photograph, prediction) in enumerate(shown):
             page = views.raw_and_canonical(photograph, prediction, usage, canonical, scale=scale)
             (out / f"prototypes-{number:02d}.png").write_bytes(encode_png(page))
@@ -114,6 +117,7 @@ def _coefficients_alone(table: Path, out: Path) -> int:
     from maskprism.analysis.moments import Moments
     from maskprism.table import CoefficientTable
     from maskprism.views import basis as views
+    from maskprism.views.figures import save
 
     found = CoefficientTable.read(table)
     coefficients = found.coefficients
@@ -130,7 +134,7 @@ def _coefficients_alone(table: Path, out: Path) -> int:
         out.mkdir(parents=True, exist_ok=True)
         _write_json(out, {"instances": len(coefficients), "prototypes": len(moments), "effective_rank": ranks})
         title = f"{len(coefficients)} instances of {table.name}: coefficients alone"
-        views.coefficient_spectrum(moments, title=title).savefig(out / "coefficients.png", dpi=120)
+        save(views.coefficient_spectrum(moments, title=title), out / "coefficients.png", dpi=120)
     except OSError as error:
         raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
     print(f"{len(coefficients)} instances, {len(moments)} coefficients")

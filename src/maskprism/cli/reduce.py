@@ -90,19 +90,21 @@ def reduce(
         def step() -> None:
             progress.update(task, advance=1, failed=failures(len(photographs.failed)))
 
-        found = reduce_file(
-            network,
-            source,
-            photographs,
-            out,
-            keep=keep,
-            mask_iou=mask_iou,
-            method=method,
-            reopen=reopen,
-            on_photograph=step,
-        )
-        for reason in photographs.failed.values():
-            progress.console.print(f"failed: {reason}", markup=False, highlight=False, soft_wrap=True)
+        try:
+            found = reduce_file(
+                network,
+                source,
+                photographs,
+                out,
+                keep=keep,
+                mask_iou=mask_iou,
+                method=method,
+                reopen=reopen,
+                on_photograph=step,
+            )
+        finally:
+            for reason in photographs.failed.values():
+                progress.console.print(f"failed: {reason}", markup=False, highlight=False, soft_wrap=True)
     files = write_reduction(found, photographs, network, reopen(out))
     print("\n".join(found.lines()))
     width = max(len(str(path)) for path in files)

@@ -15,7 +15,7 @@ from maskprism.analysis.positional import TAG_RULES, THRESHOLDS
 from maskprism.analysis.translation import CHANGES
 from maskprism.errors import MaskprismError
 from maskprism.views import palette, raster
-from maskprism.views.figures import colour_map, share
+from maskprism.views.figures import colour_map, save, share
 from maskprism.views.sheets import Label, Panel, Sheet, signed
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def write_cards(
         yield raster.save(sheet_of_all(study, movement, model=model), folder / "prototypes.png")
         for k in range(len(study)) if prototypes is None else prototypes:
             path = folder / f"prototype-{k:02d}.png"
-            card(study, k, movement, model=model).savefig(path, dpi=110, pil_kwargs={"compress_level": 1})
+            save(card(study, k, movement, model=model), path, dpi=110, pil_kwargs={"compress_level": 1})
             yield path
     except OSError as error:
         raise MaskprismError(f"{folder}: cannot be written ({error.strerror or error})") from None

@@ -177,11 +177,12 @@ def _answer(
     if not questions:
         return
     from maskprism.views import attribution  # matplotlib
+    from maskprism.views.figures import save
 
     def add(name: str, figure: Figure, shown: Sequence[TextTable], rows: tables.Rows) -> None:
         path = _file(folder, instance, f"{name}.png")
         try:
-            figure.savefig(path, dpi=130)
+            save(figure, path, dpi=130)
         except OSError as error:
             raise MaskprismError(f"{path}: cannot be written ({error.strerror or error})") from None
         findings.files += [path, tables.write_rows(rows, path.with_suffix(".csv"))]

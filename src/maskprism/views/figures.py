@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import math
+import os
 import textwrap
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -89,6 +91,13 @@ def draw(sheet: Sheet) -> Figure:
     if notes:
         figure.supxlabel("\n".join(notes), fontsize=9, color=share(palette.MUTED))
     return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int, **settings: Any) -> None:
+    """Write a figure; letters that the font lacks, as in some names of photographs, are boxes and no warnings."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path, dpi=dpi, **settings)
 
 
 def _draw_panel(ax: Axes, panel: Panel) -> None:
