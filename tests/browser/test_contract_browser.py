@@ -149,7 +149,16 @@ def test_it_goes_with_the_notebook_around_it(page: Page, scene: ViewerScene) -> 
         )
         settle(page)
         assert viewer.get_attribute("data-theme") == theme
-    assert page.locator("#host").get_attribute("data-lm-suppress-shortcuts") == "true"  # JupyterLab's B inserts a cell
+
+
+def test_its_keys_are_not_those_of_the_notebook(page: Page, scene: ViewerScene) -> None:
+    render(page, scene)
+    page.evaluate("window.keys = []; addEventListener('keydown', (event) => window.keys.push(event.key))")
+    page.get_by_label("Coefficient of prototype 3", exact=True).press("Delete")
+    page.locator(".stage").focus()
+    for key in ("b", "d", "ArrowDown", "Control+z", "Control+s"):
+        page.keyboard.press(key)
+    assert page.evaluate("window.keys") == ["Control", "Control", "s"]
 
 
 def test_leaving_leaves_nothing_behind(page: Page, scene: ViewerScene) -> None:

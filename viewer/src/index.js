@@ -60,16 +60,22 @@ function render({ model, el }) {
   };
   const listeners = /** @type {const} */ ([["change:header", open], ["change:selected", takeSelected], ["change:edits", takeEdits]]);
   for (const [event, act] of listeners) model.on(event, act);
-  el.dataset.lmSuppressShortcuts = "true"; // JupyterLab's own keys: there B inserts a cell, and arrows leave this one
+  el.addEventListener("keydown", keepKey);
   const themes = new MutationObserver(() => app?.useTheme(hostTheme()));
   for (const one of [document.documentElement, document.body]) themes.observe(one, { attributes: true });
   open();
   return () => {
+    el.removeEventListener("keydown", keepKey);
     themes.disconnect();
     for (const [event, act] of listeners) model.off(event, act);
     send.cancel();
     app?.destroy();
   };
+}
+
+/** In a notebook B inserts a cell, D deletes one, and arrows leave it: keys that are pressed in here stay here. @param {KeyboardEvent} event */
+function keepKey(event) {
+  if (event.defaultPrevented || !(event.ctrlKey || event.metaKey || event.altKey)) event.stopPropagation();
 }
 
 /** Light or dark as the notebook around has it; nothing where it does not say. */
