@@ -26,7 +26,7 @@ from maskprism.analysis.diagnosis import Diagnosis, diagnose, examine
 from maskprism.analysis.error_budget import BESIDE, PARTS, ErrorBudget
 from maskprism.analysis.matching import match
 from maskprism.analysis.reading import RULES, read
-from maskprism.analysis.tide import ERROR_TYPES
+from maskprism.analysis.tide import ERROR_TYPES, find_errors
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.errors import InputError, ModelError
 from maskprism.geometry import Letterbox
@@ -76,6 +76,10 @@ def test_each_step_takes_away_its_part_of_the_loss(data: Path, model: Model) -> 
     matches = match(prediction, truth)
     pairs = (matches.instances, matches.objects)
     assert len(one.budgets) == len(matches) > 2
+    few = examine(prediction, truth, sample.name, conf=0.5)
+    near = (one.overlaps["predict"].iou[prediction.scores > 0.5] >= 0.5).any(axis=0)
+    assert few.errors["missed"] <= len(truth) - near.sum()
+    assert one.errors["missed"] == find_errors(one.overlaps["predict"]).missed.sum()
     np.testing.assert_array_equal(one.overlaps["predict"].iou[pairs], [row.iou for row in one.budgets])
     gained = np.zeros(len(matches))
     for part in reversed(PARTS):
@@ -101,7 +105,7 @@ def test_everything_adds_up(found: Diagnosis, data: Path) -> None:
     assert {kind: kinds.count(kind) for kind in ERROR_TYPES if kind != "missed"} == {
         kind: count for kind, count in found.shown.items() if kind != "missed"
     }
-    assert found.shown["missed"] == found.missed
+    assert found.shown["missed"] <= found.missed  # something of the class may be near, with a box that is off
     assert found.perfect["as it is"] == found.precision["predict"]
     assert found.perfect["resolution"].ap >= found.perfect["as it is"].ap > 0.3
     assert found.errors.ap50 == pytest.approx(found.precision["predict"].ap50)

@@ -204,6 +204,7 @@ def test_an_object_in_the_span_with_a_clear_outline_comes_out_at_iou_1(rule):
     )
     (row,) = budgets(prediction, truth, matches=in_pairs(1))
     assert row.resolution == row.box == row.prototypes == 0
+    assert not any(math.copysign(1, getattr(row, part)) < 0 for part in ("resolution", "box", "prototypes"))
     assert row.coefficients == pytest.approx(1 - row.iou)
     assert row.coefficients > 0.2
 

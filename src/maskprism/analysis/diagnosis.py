@@ -16,7 +16,7 @@ from maskprism.analysis.error_budget import PARTS, ErrorBudget, InstanceBudget, 
 from maskprism.analysis.matching import Matches, match
 from maskprism.analysis.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
 from maskprism.analysis.stages import stages_of
-from maskprism.analysis.tide import BACKGROUND, ERROR_TYPES, ErrorCost, Errors, error_cost, find_errors
+from maskprism.analysis.tide import BACKGROUND, ERROR_TYPES, ErrorCost, Errors, error_cost, find_errors, only
 from maskprism.errors import InputError, MaskprismError, ModelError
 from maskprism.extract import in_order, one_thread_per_call, processors
 
@@ -70,7 +70,8 @@ class Diagnosis:
     perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
         error budget, from "as it is" to "resolution", where all masks are true; "box alone": the same
         logits, cropped by true boxes. What is missing to 1 after that is detection.
-    errors: TIDE under the "predict" decode. shown: its counts above `conf`.
+    errors: TIDE under the "predict" decode. shown: its counts above `conf`; an object is missed there that none of
+        those detections comes near.
     localisation: mean losses of the localisation errors that hide an object, and their number.
     budget: of matched instances above `conf`. objects, detections: rows for tables.
     unknown_classes: classes of the data set that the model does not know; their objects are left out.
@@ -99,7 +100,7 @@ class Diagnosis:
 
     @property
     def missed(self) -> int:
-        """Objects that no instance above `conf` found."""
+        """Objects that no instance above `conf` found by its box."""
         return sum(one.instance < 0 for one in self.objects)
 
 
@@ -261,6 +262,8 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
     for pair, stages in stages_of(prediction, truth, others):
         budgets[pair.instance, pair.truth] = budget_of(pair, stages, truth, name)
     shown = prediction.scores > conf
+    counts: dict[str, int] = {kind: int((errors.of(kind) & shown).sum()) for kind in ERROR_TYPES}
+    counts["missed"] = int(find_errors(only(canvas, shown)).missed.sum())
     return Examined(
         name=name,
         overlaps=overlaps,
@@ -269,7 +272,7 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
         localisation=[budgets[pair] for pair in hidden],
         objects=list(_objects(truth, {row.object: row.instance for row in rows if shown[row.instance]}, name)),
         detections=list(_detections(prediction, errors, np.flatnonzero(shown), name)),
-        errors={kind: int((errors.of(kind) & shown).sum()) for kind in ERROR_TYPES},
+        errors=counts,
         remarks=truth.remarks,
     )
 
@@ -322,7 +325,6 @@ def _concluded(
     hidden = [row for one in examined for row in one.localisation]
     cost = error_cost([one.overlaps["predict"] for one in examined])
     objects = [row for one in examined for row in one.objects]
-    shown: dict[str, int] = {kind: sum(one.errors[kind] for one in examined) for kind in ERROR_TYPES}
     return Diagnosis(
         dataset=dataset,
         spec=spec,
@@ -335,7 +337,7 @@ def _concluded(
         precision=precision,
         perfect=steps,
         errors=cost,
-        shown=shown | {"missed": sum(one.instance < 0 for one in objects)},
+        shown={kind: sum(one.errors[kind] for one in examined) for kind in ERROR_TYPES},
         localisation={
             part: float(np.mean([getattr(row, part) for row in hidden])) if hidden else 0.0 for part in PARTS
         },

@@ -234,7 +234,7 @@ def budget_of(pair: Pair, stages: Stages, truth: GroundTruth, photograph: str = 
         area=area,
         size=next(name for name, (_, end) in SIZES.items() if area < end),
         iou=chain[-1],
-        **{part: float(loss) for part, loss in (losses | dual_losses).items()},
+        **{part: float(loss) + 0.0 for part, loss in (losses | dual_losses).items()},  # zero has no sign
         true_box_iou=dual[1],
         uncropped_iou=stages.uncropped.iou_with(stages.truth),
         threshold=threshold,

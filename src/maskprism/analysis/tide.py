@@ -131,7 +131,7 @@ def error_cost(photographs: Iterable[Overlaps]) -> ErrorCost:
         ap50=ap50,
         gain={kind: gain(mend(photo, one, kind) for photo, one in together) for kind in ERROR_TYPES},
         counts=counts,
-        false_positives=gain(_keep(photo, one.kinds < 0) for photo, one in together),
+        false_positives=gain(only(photo, one.kinds < 0) for photo, one in together),
         false_negatives=gain(_without(photo, ~photo.crowd & ~_found(one)) for photo, one in together),
     )
 
@@ -145,7 +145,7 @@ def mend(photo: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
     classes[right] = photo.true_classes[errors.target[right]]
     iou[right] = 0
     iou[right, errors.target[right]] = 1
-    return _keep(replace(photo, classes=classes, iou=iou), ~errors.of(kind) | right)
+    return only(replace(photo, classes=classes, iou=iou), ~errors.of(kind) | right)
 
 
 def _best(iou: np.ndarray) -> tuple[Int64[np.ndarray, " N"], np.ndarray]:
@@ -159,8 +159,8 @@ def _found(errors: Errors) -> Bool[np.ndarray, " G"]:
     return np.isin(np.arange(len(errors.missed)), errors.matched)
 
 
-def _keep(photo: Overlaps, rows: Bool[np.ndarray, " N"]) -> Overlaps:
-    """Only these detections."""
+def only(photo: Overlaps, rows: Bool[np.ndarray, " N"]) -> Overlaps:
+    """The photograph with these detections alone."""
     return replace(
         photo,
         scores=photo.scores[rows],
