@@ -21,7 +21,7 @@ import reference_compare as twin
 from maskprism import MaskprismError, Prediction
 from maskprism.analysis.compare import compare, same_canvas
 from maskprism.analysis.comparison import INSTANCES, Comparison, Tolerance
-from maskprism.analysis.comparison_text import percent
+from maskprism.analysis.comparison_text import brief, percent
 from maskprism.analysis.logit_drift import LogitDrift
 from maskprism.analysis.moments import Moments
 from maskprism.analysis.pairing import pair_instances
@@ -521,6 +521,12 @@ def test_another_canvas_for_the_same_network(photographs: list[np.ndarray]) -> N
 )
 def test_shares_in_words(share: float, text: str) -> None:
     assert percent(share) == text
+
+
+def test_long_names_are_cut_in_the_middle() -> None:
+    assert brief("yolov8n-seg_int8.tflite") == "yolov8n-seg_int8.tflite"
+    assert brief("a" * 40 + "-640.onnx", 15) == "aaaaaaa…40.onnx"
+    assert len(brief("b" * 100)) <= 28
 
 
 def test_tolerances_are_checked() -> None:

@@ -47,8 +47,15 @@ def percent(share: float) -> str:
 
 
 def versus(comparison: Comparison) -> str:
-    """Which networks were compared, for titles."""
-    return f"A: {_model(comparison.a)}, B: {_model(comparison.b)}"
+    """Which networks were compared, for titles; long names are cut in the middle."""
+    a, b = (f"{brief(spec.name)} ({spec.runtime})" for spec in (comparison.a, comparison.b))
+    return f"A: {a}, B: {b}"
+
+
+def brief(name: str, most: int = 28) -> str:
+    """A name of at most so many characters; both ends of longer ones stay."""
+    kept = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:kept]}…{name[-kept:]}"
 
 
 def _model(spec: ModelSpec) -> str:

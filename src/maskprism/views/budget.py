@@ -18,7 +18,7 @@ from maskprism.analysis.overlaps import Region
 from maskprism.analysis.stages import stages_of
 from maskprism.errors import InputError
 from maskprism.images import read_image
-from maskprism.views import palette
+from maskprism.views import palette, raster
 from maskprism.views.figures import share
 from maskprism.views.palette import INSTANCE_COLOURS
 from maskprism.views.sheets import Panel, Sheet
@@ -195,13 +195,13 @@ def _worst_panel(photograph: Picture, row: InstanceBudget, stages: Stages) -> Pa
 
 
 def _on_canvas(photograph: Picture, stages: Stages) -> Picture:
-    """The photograph as it lies on the canvas, in RGB."""
+    """The photograph as it lies on the canvas, in greys."""
     letterbox = stages.instance.letterbox
     canvas = np.full((*letterbox.canvas_hw, 3), 114, dtype=np.uint8)
     (top, left), (height, width) = letterbox.offset_yx, letterbox.content_hw
     shrinks = width < photograph.shape[1]
     small = cv2.resize(photograph, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    canvas[top : top + height, left : left + width] = cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+    canvas[top : top + height, left : left + width] = raster.greyed(small)
     return canvas
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from maskprism.analysis.comparison_text import percent, versus
+from maskprism.analysis.comparison_text import brief, percent, versus
 from maskprism.errors import MaskprismError
 from maskprism.views import raster
 from maskprism.views.figures import colour_map, share
@@ -149,8 +149,8 @@ def correlation_figure(comparison: Comparison) -> Figure:
     ax.set_yticks(range(len(rows)), [str(k) for k in rows], fontsize=7)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(True)
-    ax.set_xlabel(f"prototype of B, {comparison.b.name}, each below its partner")
-    ax.set_ylabel(f"prototype of A, {comparison.a.name}")
+    ax.set_xlabel(f"prototype of B, {brief(comparison.b.name)}, each below its partner")
+    ax.set_ylabel(f"prototype of A, {brief(comparison.a.name)}")
     figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation over the pixels of all photographs")
     strengths = np.abs([similarity.correlation[a, b] for a, b in pairs])
     median = f"median |correlation| of partners {np.median(strengths):.3f}" if len(strengths) else "no partners"

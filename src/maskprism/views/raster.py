@@ -266,3 +266,9 @@ def write(
         return
     share = np.asarray(ink, dtype=np.float32)[cut_y:, cut_x:][: region.shape[0], : region.shape[1], None] / 255
     region[:] = (region + share * (np.array(colour, dtype=np.float32) - region) + 0.5).astype(np.uint8)
+
+
+def greyed(photograph: Picture) -> Picture:
+    """A BGR photograph in light greys, so that colours on it are those of masks alone."""
+    grey = cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY)
+    return np.repeat((90 + grey * (165 / 255))[:, :, None], 3, axis=2).astype(np.uint8)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from maskprism.analysis.comparison_text import versus
 from maskprism.errors import MaskprismError
+from maskprism.views import raster
 from maskprism.views.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
 from maskprism.views.sheets import Panel, Sheet
 
@@ -49,7 +49,7 @@ def _panels(case: Case) -> list[Panel]:
     boxes = np.stack([case.a.box, case.b.box])
     around = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     window = _square(around, case.a.prediction.image_size)
-    photograph = _greyed(case.photograph[window])
+    photograph = raster.greyed(case.photograph[window])
     mask_a, mask_b = (one.mask("image")[window] for one in (case.a, case.b))
     change = case.b.logits("image") - case.a.logits("image")
     left, top, right, bottom = (round(float(edge)) for edge in around)
@@ -76,12 +76,6 @@ def _square(around: Float32[np.ndarray, " 4"], image_hw: tuple[int, int]) -> tup
         start = int(np.clip((around[axis] + around[axis + 2] - side) / 2, 0, max(length - side, 0)))
         spans.append(slice(start, min(start + round(side), length)))
     return spans[0], spans[1]
-
-
-def _greyed(photograph: Picture) -> Picture:
-    """A BGR photograph in light greys, so that colours on it are those of masks alone."""
-    grey = cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY)
-    return np.repeat((90 + grey * (165 / 255))[:, :, None], 3, axis=2).astype(np.uint8)
 
 
 def _covered(picture: Picture, mask: Bool[np.ndarray, "H W"], colour: RGB, opacity: float = 0.55) -> Picture:
