@@ -229,6 +229,9 @@ def test_dead_and_redundant_prototypes_are_found() -> None:
     coefficients[:, 5] = 2 * coefficients[:, 3]  # always used together
     usage = Usage.of([replace(prediction, prototypes=prototypes, coefficients=coefficients)])
     assert np.flatnonzero(usage.dead()).tolist() == [1, 2]
+    rms = [np.sqrt(np.mean(coefficients[:, k] ** 2) * usage.prototypes().gram[k, k]) for k in range(6)]
+    share = 0.9 * max(rms) / np.linalg.norm(rms)
+    assert usage.dead(share).tolist() == [one < 0.9 * max(rms) for one in rms]
     pairs = {pair[:2]: pair for pair in usage.redundant_pairs()}
     assert set(pairs) == {(0, 4), (3, 5)}
     assert pairs[0, 4].prototypes == pytest.approx(-1, abs=1e-5)
@@ -261,10 +264,10 @@ def test_usage_refuses_what_does_not_fit() -> None:
 
 
 def test_a_basis_is_kept_in_a_file(tmp_path: Path) -> None:
-    basis = CanonicalBasis.of(Usage.of([made(0)]), "photograph")
+    basis = replace(CanonicalBasis.of(Usage.of([made(0)]), "photograph"), model_sha256="abc")
     basis.save(tmp_path / "basis.npz")
     found = CanonicalBasis.load(tmp_path / "basis.npz")
-    assert found.region == "photograph"
+    assert (found.region, found.model_sha256) == ("photograph", "abc")
     np.testing.assert_array_equal(found.apply(made(1)).prototypes, basis.apply(made(1)).prototypes)
     (tmp_path / "text.npz").write_text("nothing")
     for name in ("text.npz", "missing.npz"):
@@ -329,6 +332,7 @@ def test_the_command_measures_and_draws(model: Path, photographs: Path, tmp_path
     assert numbers["component_shares"] == pytest.approx(CanonicalBasis.of(usage).shares.tolist(), abs=1e-9)
     basis = CanonicalBasis.load(tmp_path / "basis.npz")
     np.testing.assert_allclose(basis.energies, CanonicalBasis.of(usage).energies, rtol=1e-6, atol=1e-9)
+    assert basis.model_sha256 == network.spec.sha256
 
 
 def test_the_command_takes_a_table(model: Path, photographs: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from maskprism.analysis.basis import CanonicalBasis, CanonicalModel, Usage, cont
 from maskprism.analysis.places import PLACES, best_half_plane, place_means, ramp_variance
 from maskprism.analysis.positional import TAG_RULES, Dependence, DependenceStudy, appearance, study_prototypes
 from maskprism.analysis.translation import CHANGES, Movement, MovementTest, changed_canvas, changed_maps, move
+from maskprism.cli.prototypes import prototypes as prototypes_command
 from maskprism.errors import InputError
 from maskprism.masks import RULES
 from maskprism.scenes import draw_scene
@@ -384,6 +385,18 @@ def test_the_components_of_a_basis_are_studied_in_place_of_prototypes(tiny: Path
     assert movement is not None
     with pytest.raises(InputError, match="the basis is of 3 prototypes; the prediction has 2"):
         basis.apply(made(np.random.default_rng(0), np.zeros((2, *GRID))))
+
+
+def test_a_basis_of_another_network_is_noticed(
+    tiny: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions = [load(tiny).predict(item.read()) for item in list(open_source(photographs).pending(frozenset()))[:2]]
+    basis = CanonicalBasis.of(Usage.of(predictions))
+    for sha256, noted in ((load(tiny).spec.sha256, False), ("0" * 64, True)):
+        replace(basis, model_sha256=sha256).save(tmp_path / "basis.npz")
+        out = tmp_path / "out"
+        prototypes_command([str(photographs)], model=tiny, out=out, basis=tmp_path / "basis.npz", moved=0, cards=[])
+        assert ("a basis fits only the network that it is of" in capsys.readouterr().err) == noted
 
 
 def test_the_command_needs_two_photographs(tiny: Path, photographs: Path, tmp_path: Path) -> None:

@@ -127,6 +127,12 @@ def test_what_lowers_everything_carves_and_what_harms_far_more_opposes():
     assert found.role == ("builds", "carves", "carves")
 
 
+def test_half_of_an_even_part_is_not_negligible():
+    """Of two prototypes an even part is a half; below a quarter of everything is negligible."""
+    for weight, role in ((0.32, "negligible"), (0.35, "builds"), (-0.32, "negligible"), (-0.35, "opposes")):
+        assert roles(drawn(square(1, -1), square(1, -1), weights=[1, weight])[0]).role == ("builds", role)
+
+
 def test_a_constant_prototype_is_all_bias():
     found = roles(drawn(square(1, -1), np.ones((16, 16)), weights=[2, -0.5])[0])
     assert found.bias[1] == -0.5

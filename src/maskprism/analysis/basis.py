@@ -175,13 +175,15 @@ class CanonicalBasis:
     matrix: `[K, K]`, components = matrix @ prototypes. inverse: coefficients @ inverse are the new
     ones. energies: mean square logit of each component, largest first; they sum to that of the
     logits. Signs: the mean coefficient of a component is positive, so that it is drawn as it speaks
-    for the average instance.
+    for the average instance. model_sha256: of the network file that it was measured with, "" where
+    that is not known.
     """
 
     matrix: Float64[np.ndarray, "K K"]
     inverse: Float64[np.ndarray, "K K"]
     energies: Float64[np.ndarray, " K"]
     region: Region
+    model_sha256: str = ""
 
     @classmethod
     def of(cls, usage: Usage, region: Region = "boxes") -> CanonicalBasis:
@@ -212,7 +214,7 @@ class CanonicalBasis:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the basis into an .npz file."""
-        np.savez(path, matrix=self.matrix, inverse=self.inverse, energies=self.energies, region=self.region)
+        np.savez(path, **vars(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CanonicalBasis:
@@ -220,7 +222,8 @@ class CanonicalBasis:
         try:
             with np.load(path, allow_pickle=False) as found:
                 region = next(one for one in REGIONS if one == str(found["region"]))
-                return cls(found["matrix"], found["inverse"], found["energies"], region)
+                measured_with = str(found["model_sha256"])
+                return cls(found["matrix"], found["inverse"], found["energies"], region, measured_with)
         except (OSError, ValueError, KeyError, StopIteration, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: is not a canonical basis as `maskprism basis` writes it ({error})") from None
 

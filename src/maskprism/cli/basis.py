@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -69,7 +70,7 @@ def basis(
     network = load_model(model, reading, detections)
     usage = Usage(network.spec.prototypes)
     shown, failed = _use(images or [], network, usage, out, pictures)
-    canonical = CanonicalBasis.of(usage, region)
+    canonical = replace(CanonicalBasis.of(usage, region), model_sha256=network.spec.sha256)
     numbers = {"model": network.spec.name, "model_sha256": network.spec.sha256, **summary(usage, canonical)}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -89,8 +90,6 @@ def basis(
 
 def _use(images: list[str], network: Model, usage: Usage, out: Path, pictures: int) -> tuple[list[Shown], int]:
     """Run the model over all images; give the first ones with instances, and how many failed."""
-    from dataclasses import replace
-
     from maskprism.sources import open_source
 
     sources = [open_source(source, without=out) for source in images]

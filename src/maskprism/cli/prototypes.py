@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,9 @@ def prototypes(
 
     network = load_model(model, reading, detections)
     studied = network if basis is None else CanonicalModel(network, CanonicalBasis.load(basis))
+    if isinstance(studied, CanonicalModel) and studied.basis.model_sha256 not in ("", network.spec.sha256):
+        print(f"note: {basis} was not measured with {network.spec.name}; a basis fits only the network that it is of, "
+              "in whatever format", file=sys.stderr)  # fmt: skip
     label = network.spec.name + (" in the canonical basis" if basis else "")
     if cards is not None:
         check_indices(cards, network.spec.prototypes)
