@@ -96,15 +96,18 @@ export class MaskLayer {
     for (let r = rows[0]; r < rows[1]; r++) {
       const to = r * frame.width + columns[0];
       const at = this.bordered(r, columns[0]);
+      let [left, here] = [marks[at - 1], marks[at]];
       for (let j = 0; j < width; j++) {
         const i = at + j;
-        if (marks[i] === 0) {
-          colours[to + j] = 0;
-          continue;
+        const right = marks[i + 1];
+        if (here === 0) colours[to + j] = 0;
+        else {
+          const around = left & right & marks[i - stride] & marks[i + stride];
+          if (here & INSIDE) colours[to + j] = around & INSIDE ? full : edge;
+          else colours[to + j] = around & ORIGINAL ? LOST : LOST_EDGE;
         }
-        const around = marks[i - 1] & marks[i + 1] & marks[i - stride] & marks[i + stride];
-        if (marks[i] & INSIDE) colours[to + j] = around & INSIDE ? full : edge;
-        else colours[to + j] = around & ORIGINAL ? LOST : LOST_EDGE;
+        left = here;
+        here = right;
       }
     }
   }

@@ -168,7 +168,8 @@ function down(wide, from, weights, at, count, out) {
   const width = out.length;
   if (count === 2) {
     const [a, b] = [weights[at], weights[at + 1]];
-    for (let j = 0; j < width; j++) out[j] = a * wide[from + j] + b * wide[from + width + j];
+    const [above, below] = [wide.subarray(from, from + width), wide.subarray(from + width, from + 2 * width)];
+    for (let j = 0; j < width; j++) out[j] = a * above[j] + b * below[j];
     return;
   }
   out.fill(0);
