@@ -62,7 +62,7 @@ bench: setup $(ULTRA)/done
 
 docs: setup
 	$(BIN)/python utils/make_docs.py
-	$(BIN)/python utils/picture_page.py
+	$(BIN)/python utils/picture_pages.py
 
 clean:
 	rm -rf $(VENV) $(ULTRA) viewer/node_modules build dist

@@ -20,7 +20,6 @@ from maskprism.views import raster, sheets
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SCENE = 3
-SERVED_SEED = 100
 HEADER = "<!-- made by utils/make_docs.py; do not edit -->\n\n"
 
 
@@ -188,38 +187,6 @@ def write_diagnosis_images(folder: Path) -> None:
     figures = (("perfect", views.perfect_figure(found)), ("errors", views.errors_figure(found)))
     for name, figure in figures:
         figure.savefig(folder / f"diagnose-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
-
-
-def write_server_images(folder: Path) -> None:
-    """The server's gallery over drawn scenes with labels; needs Chromium and the package playwright."""
-    import re
-    import shutil
-    import subprocess
-    import tempfile
-
-    from playwright.sync_api import sync_playwright
-
-    from maskprism.scenes import write_dataset
-
-    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
-        data = write_dataset(Path(scratch) / "scenes", 24, seed=SERVED_SEED, validation_share=1.0)
-        command = [sys.executable, "-m", "maskprism.cli", "serve", data.parent, "--data", data, "--port", "0"]
-        with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as server:
-            try:
-                assert server.stdout is not None
-                address = re.findall(r"http://[^ ]+", server.stdout.readline())[0]
-                chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-                page = chromium.new_page(viewport={"width": 1280, "height": 800})
-                page.goto(address)
-                page.locator("#progress.done").wait_for(state="attached", timeout=60_000)
-                page.goto(f"{address}?iou=0-0.9&sort=iou")
-                page.locator(".tile img.loaded").nth(9).wait_for()
-                page.wait_for_timeout(1500)
-                page.screenshot(path=Path(scratch) / "server.png")
-                chromium.close()
-            finally:
-                server.terminate()
-        Image.open(Path(scratch) / "server.png").convert("RGB").save(folder / "server.webp", quality=80, method=6)
 
 
 def write_filmstrip_image(folder: Path, checkpoints: list[str]) -> None:

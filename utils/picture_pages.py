@@ -1,6 +1,6 @@
-"""Make the pictures of the interactive page: docs/images/page.webp and, a slider moving, page-drag.webp.
+"""Make the pictures of docs/images that a browser shows: the page, still and with a slider moving, and the gallery.
 
-python utils/picture_page.py
+python utils/picture_pages.py
 
 Needs Chromium and the package playwright.
 """
@@ -8,7 +8,10 @@ Needs Chromium and the package playwright.
 from __future__ import annotations
 
 import io
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from maskprism.models import load
-from maskprism.scenes import draw_scene
+from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views.page import write_page
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 SCENE = 1
+SERVED_SEED = 100
 SETTLED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -90,6 +94,31 @@ def drag(target: Path, steps: int = 9) -> None:
         )
 
 
+def gallery(target: Path) -> None:
+    """The server's gallery over drawn scenes with labels."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
+        data = write_dataset(Path(scratch) / "scenes", 24, seed=SERVED_SEED, validation_share=1.0)
+        command = [sys.executable, "-m", "maskprism.cli", "serve", data.parent, "--data", data, "--port", "0"]
+        with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout is not None
+                address = re.findall(r"http://[^ ]+", server.stdout.readline())[0]
+                chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+                page = chromium.new_page(viewport={"width": 1280, "height": 800})
+                page.goto(address)
+                page.locator("#progress.done").wait_for(state="attached", timeout=60_000)
+                page.goto(f"{address}?iou=0-0.9&sort=iou")
+                page.locator(".tile img.loaded").nth(9).wait_for()
+                page.wait_for_timeout(1500)
+                photograph_of(page).save(target, quality=80, method=6)
+                chromium.close()
+            finally:
+                server.terminate()
+
+
 if __name__ == "__main__":
     still(IMAGES / "page.webp")
     drag(IMAGES / "page-drag.webp")
+    gallery(IMAGES / "server.webp")
