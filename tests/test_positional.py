@@ -313,6 +313,14 @@ def test_movements_are_averaged_with_their_errors() -> None:
         MovementTest.of([])
 
 
+def test_verdicts_are_about_shifts_and_paddings() -> None:
+    """A mirrored photograph is another picture: what it does decides nothing about places."""
+    follows = np.array([[0.9, 0.1, 0.5], [-1, 1, 0], [0.7, 0.0, 0.4]])  # shift, flip, pad
+    stays = np.array([[0.1, 0.6, 0.4], [1, -1, 1], [0.2, 0.5, 0.45]])
+    test = MovementTest.of([Movement(follows, stays)])
+    assert [test.verdict(k) for k in range(3)] == ["follows", "stays", "unclear"]
+
+
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photographs")
