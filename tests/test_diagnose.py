@@ -514,6 +514,9 @@ def test_labels_without_masks_are_told(own_data: Path, tmp_path: Path) -> None:
     assert "1 remark about labels" in result.stdout
     assert "No object of these photographs is labelled with a mask" in result.stdout
     assert "nan" not in result.stdout
+    written = {path.stem for path in (tmp_path / "o").glob("*.png")}
+    assert written == {"decodes", "sizes"}
+    assert "There is nothing to be said." in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
 
 
 def test_an_interrupted_command_reports_what_is_done(

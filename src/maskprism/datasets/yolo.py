@@ -62,7 +62,10 @@ class YoloLabels:
         return Rows(rows, tuple(remarks))
 
     def _row(self, words: list[str], image_hw: tuple[int, int]) -> tuple[Row, str]:
-        values = np.array([float(word) for word in words])
+        try:
+            values = np.array([float(word) for word in words])
+        except ValueError as error:
+            raise ValueError(f"{str(error).rpartition(': ')[2]} is no number; expected class x1 y1 x2 y2 ...") from None
         class_id, values = float(values[0]), values[1:]
         if class_id not in range(self.class_count):
             raise ValueError(

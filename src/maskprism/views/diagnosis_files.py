@@ -55,6 +55,7 @@ FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
     ),
 }
 _OF_BUDGET: frozenset[FigureName] = frozenset(("budget", "classes", "score"))
+_OF_MASKS: frozenset[FigureName] = frozenset(("perfect", "errors"))
 
 
 def write_diagnosis(
@@ -83,8 +84,11 @@ def write_diagnosis(
             written[_write_table(rows, folder / f"{name}{tables}")] = what
         (folder / "summary.json").write_text(_json(summary(found, findings)), encoding="utf-8")
         written[folder / "summary.json"] = "every number of the page"
+        empty = (_OF_BUDGET if not found.budget.rows else frozenset()) | (
+            _OF_MASKS if not found.objects else frozenset()
+        )
         for name, (draw, caption) in FIGURES.items():
-            if len(found.budget) or name not in _OF_BUDGET:
+            if name not in empty:
                 drawn[name] = Illustration(_png(draw(found)), caption)
                 (folder / f"{name}.png").write_bytes(drawn[name].png)
                 written[folder / f"{name}.png"] = caption

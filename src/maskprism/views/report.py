@@ -88,7 +88,7 @@ def report_page(
         subtitle=html.escape(_subtitle(found)),
         warnings="\n".join(f'<p class="warning">{html.escape(text)}</p>' for text in warnings_of(found)),
         tiles="\n".join(f"<div><dt>{html.escape(n)}</dt><dd>{html.escape(v)}</dd></div>" for n, v in _tiles(found)),
-        findings="\n".join(_finding(one, figures) for one in findings),
+        findings="\n".join(_finding(one, figures) for one in findings) or "<li>There is nothing to be said.</li>",
         figures="\n".join(_figure(name, one) for name, one in figures.items()),
         worst=_worst_table(worst),
         classes=_classes_table(found),
