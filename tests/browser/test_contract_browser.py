@@ -185,6 +185,8 @@ def test_mount_shows_a_gallery_and_says_what_cannot_be_shown(page: Page, scene: 
     assert page.get_by_text("small print").is_visible()
     page.locator(".tile").nth(1).click()
     page.get_by_text("This photograph cannot be shown: it is gone").wait_for()
+    assert page.locator(".title .quiet").inner_text() == ""  # nothing of the one before
+    assert page.locator("footer").inner_text() == "small print"
     page.locator(".tile").nth(0).click()
     page.locator(".stage").wait_for()
     page.evaluate("window.handle.destroy()")

@@ -10,7 +10,7 @@ import { Viewer } from "./viewer.js";
  * A scene to be opened when it is wanted.
  * @typedef {{ title: string, detail?: string, thumbnail?: string, open: () => Promise<{ header: Header, buffer: ArrayBuffer | ArrayBufferView }> }} Source
  */
-/** @typedef {{ hash?: boolean, scene?: number, note?: string, theme?: string, onOpen?: (viewer: Viewer, index: number) => void, onSelect?: (scene: number, instance: number) => void }} Options */
+/** @typedef {{ hash?: boolean, note?: string, theme?: string, onOpen?: (viewer: Viewer) => void }} Options */
 
 const SAVE_MS = 250;
 const THEME = "maskprism-theme";
@@ -48,7 +48,7 @@ export class App {
     host.append(this.root);
     this.onHash = () => this.restore(new URLSearchParams(location.hash.slice(1)));
     if (options.hash) addEventListener("hashchange", this.onHash);
-    const first = this.saved.has("s") ? Number(this.saved.get("s")) : (options.scene ?? 0);
+    const first = Number(this.saved.get("s") ?? 0);
     this.ready = this.open(sources[first] ? first : 0);
   }
 
@@ -74,6 +74,7 @@ export class App {
     } catch (error) {
       if (this.current !== index) return;
       this.close();
+      this.detail.textContent = this.note.textContent = "";
       this.slot.replaceChildren(h("p", { className: "failure", role: "alert" }, `This photograph cannot be shown: ${error instanceof Error ? error.message : error}`));
     }
   }
@@ -94,12 +95,11 @@ export class App {
     const many = scene.instances.length;
     this.detail.textContent = `${many} ${many === 1 ? "instance" : "instances"}, ${scene.k} prototypes`;
     state.listen((change) => {
-      if (change.kind === "selected") this.options.onSelect?.(index, state.selected);
       if (change.kind === "selected") this.note.textContent = viewer.note();
       this.saveSoon();
     });
     this.note.textContent = viewer.note();
-    this.options.onOpen?.(viewer, index);
+    this.options.onOpen?.(viewer);
     return undefined;
   }
 
