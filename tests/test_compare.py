@@ -559,6 +559,8 @@ def test_pictures_and_files(photographs: list[np.ndarray], tmp_path: Path) -> No
     # The figure adds up: letterbox and parts end where the whole bar does.
     bars = [bar for bar in views.parts_figure(found).axes[0].patches if hasattr(bar, "get_width")]
     assert sum(bar.get_width() for bar in bars[:4]) == pytest.approx(bars[4].get_width())
+    same = views.write_comparison(changed(photographs), tmp_path / "a b ü")
+    assert set(same) == set((tmp_path / "a b ü").iterdir()), "a picture of the first run was left"
     (tmp_path / "taken").write_text("")
     with pytest.raises(MaskprismError, match="cannot be written"):
         views.write_comparison(found, tmp_path / "taken")

@@ -227,8 +227,10 @@ def test_nothing_found_and_nothing_labelled(own_data: Path, model: Model, tmp_pa
     silent = diagnose(open_dataset(own_data), model, conf=1.0, limit=2)
     assert len(silent.budget) == 0
     assert silent.missed == len(silent.objects)
-    files = write_diagnosis(silent, tmp_path / "silent", model=model)
+    write_diagnosis(diagnose(open_dataset(own_data), model, limit=2), tmp_path / "silent")
+    files = write_diagnosis(silent, tmp_path / "silent", model=model)  # over an earlier run
     assert not {"budget.png", "score.png"} & {path.name for path in files}
+    assert set(files) == set((tmp_path / "silent").iterdir())
     for file in labels(own_data):
         file.write_text("")
     empty = diagnose(open_dataset(own_data), model, limit=2)

@@ -53,6 +53,8 @@ def write_comparison(
     written: dict[Path, str] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in ("drift.png", "worst.png"):  # of an earlier run; not every one has them
+            (folder / name).unlink(missing_ok=True)
         text = json.dumps(comparison.as_dict(tolerance), indent=2, allow_nan=False) + "\n"
         (folder / "comparison.json").write_text(text, encoding="utf-8")
         written[folder / "comparison.json"] = "all numbers, and the verdict"

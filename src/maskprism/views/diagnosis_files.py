@@ -87,6 +87,8 @@ def write_diagnosis(
         empty = (_OF_BUDGET if not found.budget.rows else frozenset()) | (
             _OF_MASKS if not found.objects else frozenset()
         )
+        for name in empty:  # of an earlier run
+            (folder / f"{name}.png").unlink(missing_ok=True)
         for name, (draw, caption) in FIGURES.items():
             if name not in empty:
                 drawn[name] = Illustration(_png(draw(found)), caption)
