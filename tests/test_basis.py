@@ -270,7 +270,10 @@ def test_a_basis_is_kept_in_a_file(tmp_path: Path) -> None:
     assert (found.region, found.model_sha256) == ("photograph", "abc")
     np.testing.assert_array_equal(found.apply(made(1)).prototypes, basis.apply(made(1)).prototypes)
     (tmp_path / "text.npz").write_text("nothing")
-    for name in ("text.npz", "missing.npz"):
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "basis.npz").read_bytes()[:700])
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    for name in ("text.npz", "missing.npz", "empty.npz", "cut.npz", "array.npy"):
         with pytest.raises(InputError, match="is not a canonical basis"):
             CanonicalBasis.load(tmp_path / name)
 

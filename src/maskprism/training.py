@@ -291,8 +291,8 @@ def _read_record(path: Path, number: int) -> Prediction:
             )
     except InputError:
         raise
-    except Exception as error:  # zip, numpy and json raise a dozen types for damaged files
-        raise InputError(f"{path}: is no record of an epoch, or damaged ({error})") from None
+    except Exception:  # zip, numpy and json raise a dozen types for damaged files
+        raise InputError(f"{path}: is no record of an epoch, or damaged") from None
 
 
 def _rows_before(folder: Path, epoch: int) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ logits that coefficients and prototypes span together.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -224,8 +223,9 @@ class CanonicalBasis:
                 region = next(one for one in REGIONS if one == str(found["region"]))
                 measured_with = str(found["model_sha256"])
                 return cls(found["matrix"], found["inverse"], found["energies"], region, measured_with)
-        except (OSError, ValueError, KeyError, StopIteration, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: is not a canonical basis as `maskprism basis` writes it ({error})") from None
+        except Exception as error:  # zip and numpy raise a dozen types for other files
+            reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+            raise InputError(f"{path}: is not a canonical basis as `maskprism basis` writes it{reason}") from None
 
     def apply(self, prediction: Prediction, components: int | None = None) -> Prediction:
         """The prediction in the canonical basis; with `components`, only the first so many (masks then change)."""
@@ -258,10 +258,17 @@ def canonical_maps(
 
 @dataclass(frozen=True)
 class CanonicalModel:
-    """A model whose prototypes are those of a canonical basis; its masks are the same."""
+    """A model whose prototypes are those of a canonical basis; its masks are the same.
+
+    Raises InputError for a basis of another number of prototypes.
+    """
 
     model: Model
     basis: CanonicalBasis
+
+    def __post_init__(self) -> None:
+        if len(self.basis) != self.spec.prototypes:
+            raise InputError(f"the basis is of {len(self.basis)} prototypes; the model has {self.spec.prototypes}")
 
     @property
     def spec(self) -> ModelSpec:

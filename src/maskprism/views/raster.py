@@ -64,15 +64,7 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
         dy, dx = (cell_h - picture.shape[0]) // 2, (cell_w - picture.shape[1]) // 2
         page[y + band + dy : y + band + dy + picture.shape[0], x + dx : x + dx + picture.shape[1]] = picture
 
-    write(
-        page,
-        (_MARGIN, 14),
-        fit(sheet.title, font(_TITLE_SIZE, bold=True), room),
-        palette.INK,
-        font(_TITLE_SIZE, bold=True),
-    )
-    if sheet.subtitle:
-        write(page, (_MARGIN, 52), fit(sheet.subtitle, font(_TEXT_SIZE), room), palette.MUTED, font(_TEXT_SIZE))
+    _write_header(page, sheet, room)
     for panel, (x, y) in zip(sheet.panels, places, strict=True):
         if panel.title:
             ink = {1: palette.POSITIVE, -1: palette.NEGATIVE, 0: palette.INK}[panel.sign]
@@ -91,6 +83,12 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
         write(page, (_MARGIN, bottom), line, palette.MUTED, font(_TEXT_SIZE))
         bottom += 26
     return page
+
+
+def _write_header(page: Picture, sheet: Sheet, room: int) -> None:
+    title, text = font(_TITLE_SIZE, bold=True), font(_TEXT_SIZE)
+    write(page, (_MARGIN, 14), fit(sheet.title, title, room), palette.INK, title)
+    write(page, (_MARGIN, 52), fit(sheet.subtitle, text, room), palette.MUTED, text)
 
 
 def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
