@@ -247,6 +247,10 @@ def test_a_page_that_cannot_be_written(hostile: tuple[np.ndarray, Prediction], t
     (tmp_path / "file").write_text("")
     with pytest.raises(MaskprismError, match="cannot be written"):
         write_page(tmp_path / "file" / "p.html", [hostile])
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(MaskprismError, match="cannot be written"):
+        write_page(tmp_path / "folder", [hostile])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]  # and nothing half done
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -289,6 +293,9 @@ def test_the_command_without_anything_to_show(scenes: Path, tmp_path: Path) -> N
     assert "none of the 1 images could be shown" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "p.html").exists()
+    result = run(scenes / "images", "--out", ".", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "is a folder; expected the name of the page" in result.stderr
 
 
 def test_the_command_without_detections_still_shows_prototypes(scenes: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
-from maskprism.errors import MaskprismError
+from maskprism.errors import InputError, MaskprismError
 
 
 def page(
@@ -46,6 +46,8 @@ def page(
     from maskprism.views.labels import match, open_labels
     from maskprism.views.page import Page
 
+    if out.is_dir():  # said before the work, not after it
+        raise InputError(f"{out}: is a folder; expected the name of the page, such as {out / 'page.html'}")
     sources = [open_source(source) for source in images]
     network = load_model(model, reading, detections)
     labels = (

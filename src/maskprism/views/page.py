@@ -11,6 +11,7 @@ import html
 import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -124,12 +125,14 @@ class Page:
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the file; parent folders are made. Raises MaskprismError if that fails."""
         text, target = self.html(), Path(path)
+        partial = target.with_name(target.name + ".partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(target.name + ".partial")
             partial.write_text(text, encoding="utf-8", newline="\n")
             partial.replace(target)
         except OSError as error:
+            with suppress(OSError):
+                partial.unlink()
             raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
         return target
 
