@@ -230,6 +230,8 @@ def test_buttons_keep_and_swap(page: Page, shown: list[Prediction]) -> None:
     page.get_by_role("button", name="Before").click()
     page.get_by_role("button", name="Reset", exact=True).click()
     assert np.array_equal(coefficients(page), first)
+    page.keyboard.press("Control+z")  # the button can take no keys any more; the page does
+    assert np.array_equal(coefficients(page), shown[0][1].coefficients)
 
 
 def mask_before(page: Page, prediction: Prediction) -> np.ndarray:

@@ -37,7 +37,7 @@ export class App {
     this.tiles = sources.map((source, i) => this.tile(source, i));
     this.root = h(
       "div",
-      { className: "maskprism", onkeydown: (/** @type {KeyboardEvent} */ event) => this.viewer?.key(event) },
+      { className: "maskprism" },
       h("header", { className: "bar" }, h("div", { className: "title" }, this.title, this.detail), this.history, this.menu(), this.themeButton()),
       sources.length > 1 && h("nav", { className: "gallery", "aria-label": "Photographs" }, ...this.tiles),
       this.slot,
@@ -48,6 +48,10 @@ export class App {
     host.append(this.root);
     this.onHash = () => this.restore(new URLSearchParams(location.hash.slice(1)));
     if (options.hash) addEventListener("hashchange", this.onHash);
+    /** Keys count wherever the focus is; in a notebook only where it is in here. @type {EventTarget} */
+    this.keyboard = options.hash ? document : this.root;
+    this.onKey = (/** @type {Event} */ event) => event instanceof KeyboardEvent && this.viewer?.key(event);
+    this.keyboard.addEventListener("keydown", this.onKey);
     const first = Number(this.saved.get("s") ?? 0);
     this.ready = this.open(sources[first] ? first : 0);
   }
@@ -245,6 +249,7 @@ export class App {
     this.close();
     clearTimeout(this.saving);
     removeEventListener("hashchange", this.onHash);
+    this.keyboard.removeEventListener("keydown", this.onKey);
     this.root.remove();
   }
 }
