@@ -27,7 +27,7 @@ def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> lis
         found += [_masks(comparison), _parts(comparison)]
     found += [_prototypes(comparison), _letterbox(comparison), _rules(comparison)]
     if comparison.failed:
-        found.append(f"Left out: {_count(len(comparison.failed), 'photograph')} that cannot be read.")
+        found.append(f"Left out: {counted(len(comparison.failed), 'photograph')} that cannot be read.")
     if tolerance is not None:
         violations = comparison.violations(tolerance)
         verdict = f"Out of tolerance: {'; '.join(violations)}." if violations else "Within tolerance."
@@ -63,7 +63,7 @@ def _model(spec: ModelSpec) -> str:
 
 
 def _canvas(comparison: Comparison) -> str:
-    photographs = _count(comparison.images, "photograph")
+    photographs = counted(comparison.images, "photograph")
     if not comparison.same_canvas:
         sides = " and ".join(f"{spec.input_hw[1]} x {spec.input_hw[0]}" for spec in (comparison.a, comparison.b))
         return (
@@ -82,7 +82,7 @@ def _canvas(comparison: Comparison) -> str:
 def _instances(comparison: Comparison) -> str:
     matched, changed = comparison.count("matched"), comparison.count("class changed")
     text = (
-        f"{_count(matched, 'instance')} found by both, {comparison.count('only in A')} only by A, "
+        f"{counted(matched, 'instance')} found by both, {comparison.count('only in A')} only by A, "
         f"{comparison.count('only in B')} only by B, {changed} with another class."
     )
     if matched:
@@ -147,7 +147,7 @@ def _letterbox(comparison: Comparison) -> str:
         f"Each on its own canvas, masks differ by {percent(1 - own)}: {percent(share)} of that is the letterbox, "
         f"not the network"
     )
-    return f"{text}. There, {_count(comparison.own_unmatched or 0, 'instance')} of A and B have no partner."
+    return f"{text}. There, {counted(comparison.own_unmatched or 0, 'instance')} of A and B have no partner."
 
 
 def _rules(comparison: Comparison) -> str:
@@ -155,7 +155,8 @@ def _rules(comparison: Comparison) -> str:
     return "" if a == b else f"Masks of both are drawn under the rule of A ({a.name}); that of B is {b.name}."
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """A number of things in words."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

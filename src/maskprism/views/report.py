@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from maskprism import __version__
+from maskprism.analysis.comparison_text import counted
 from maskprism.analysis.decodes import DECODES
 from maskprism.analysis.diagnosis import Diagnosis
 from maskprism.analysis.error_budget import BESIDE, PARTS, InstanceBudget
@@ -127,11 +128,6 @@ def warnings_of(found: Diagnosis) -> list[str]:
     return said
 
 
-def counted(number: int, noun: str) -> str:
-    """A number of things in words."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def size_of(found: Diagnosis) -> str:
     """How many photographs and objects a diagnosis is about."""
     return f"{counted(found.photographs, 'photograph')}, {counted(len(found.objects), 'object')}"
@@ -228,8 +224,8 @@ def _numbers(found: Diagnosis) -> str:
         + (_budget_tables(found) if len(found.budget) else "")
         + "<h3>Kinds of errors</h3>"
         + _table(["kind", "meaning", "AP50 to gain", f"above {found.conf:g}", "all"], errors, text=2)
-        + _listing("photographs could not be examined", [f"{name}: {why}" for name, why in found.failures])
-        + _listing("remarks about labels", found.remarks)
+        + _listing("photograph", "could not be examined", [f"{name}: {why}" for name, why in found.failures])
+        + _listing("remark", "about labels", found.remarks)
     )
 
 
@@ -248,12 +244,12 @@ def _budget_tables(found: Diagnosis) -> str:
     )
 
 
-def _listing(what: str, lines: Sequence[str]) -> str:
+def _listing(noun: str, rest: str, lines: Sequence[str]) -> str:
     if not lines:
         return ""
     more = [f"... and {len(lines) - _LISTED} more, in summary.json"] if len(lines) > _LISTED else []
     items = "".join(f"<li>{html.escape(line)}</li>" for line in [*lines[:_LISTED], *more])
-    return f"<details><summary>{len(lines)} {what}</summary><ul>{items}</ul></details>"
+    return f"<details><summary>{counted(len(lines), noun)} {rest}</summary><ul>{items}</ul></details>"
 
 
 def _method() -> str:
