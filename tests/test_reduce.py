@@ -414,6 +414,9 @@ def test_what_cannot_be_rewritten_is_refused(tmp_path: Path, monkeypatch: pytest
     damaged.write_bytes(b"\x08\x07 not a graph")
     with pytest.raises(ModelError, match="cannot be read as ONNX"):
         read_onnx(damaged)
+    damaged.write_bytes(b"")
+    with pytest.raises(ModelError, match="holds no network"):
+        read_onnx(damaged)
     old = Tiny().model()
     old.opset_import[0].version = 9
     onnx.save(old, tmp_path / "old.onnx")
