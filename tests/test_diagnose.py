@@ -410,6 +410,7 @@ def test_summary_has_every_number(found: Diagnosis, written: Path) -> None:
     assert said["error_budget"]["mean"]["coefficients"] == found.budget.mean().coefficients
     assert [one["rule"] for one in said["reading"]] == [one.rule for one in read(found)]
     assert said["error_budget"]["beside"]["all"] == found.budget.means_beside()["all"]
+    assert tuple(said["error_budget"]["common_threshold"].values()) == found.budget.common_threshold()
 
 
 def test_the_page_says_what_stands_beside_the_budget(found: Diagnosis, written: Path) -> None:

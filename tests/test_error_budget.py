@@ -22,14 +22,16 @@ from maskprism.analysis import best_coefficients as solver
 from maskprism.analysis.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.error_budget import (
     BESIDE,
+    COLUMNS,
     PARTS,
     RING,
+    THRESHOLDS,
     ErrorBudget,
     InstanceBudget,
-    best_threshold,
     budget_of,
     budgets,
     leak,
+    thresholds,
 )
 from maskprism.analysis.matching import Matches, match
 from maskprism.analysis.overlaps import Region
@@ -292,17 +294,38 @@ def beside(case: tuple[Prediction, int]) -> tuple[Prediction, GroundTruth, Stage
 @settings(max_examples=30)
 def test_the_best_threshold(case):
     prediction, _, masks = beside(case)
-    threshold, iou = best_threshold(masks)
+    threshold, iou, curve = thresholds(masks)
     values = masks.values.values
     inside = solver.window_of(masks.truth, masks.real.rows, masks.real.columns)
     if not values.size:
-        assert (threshold, iou) == (prediction.rule.threshold, 0)
+        assert (threshold, iou, set(curve)) == (prediction.rule.threshold, 0, {0})
         return
     assert iou == pytest.approx(twin.best_threshold(values, inside, masks.truth.area), abs=1e-12)
-    above = values > threshold
+    assert masks_iou(values > threshold, inside, masks.truth.area) == pytest.approx(iou, abs=1e-12)
+    for probability, reached in zip(THRESHOLDS, curve, strict=True):
+        cut = probability if prediction.rule.squash else np.log(probability / (1 - probability))
+        assert reached == pytest.approx(masks_iou(values > cut, inside, masks.truth.area), abs=1e-12)
+    assert curve[THRESHOLDS.index(0.5)] == pytest.approx(masks.real.iou_with(masks.truth), abs=1e-12)
+
+
+def masks_iou(above: np.ndarray, inside: np.ndarray, area: int) -> float:
     shared = np.count_nonzero(above & inside)
-    whole = masks.truth.area + np.count_nonzero(above) - shared
-    assert (shared / whole if whole else 0) == pytest.approx(iou, abs=1e-12)
+    whole = area + np.count_nonzero(above) - shared
+    return shared / whole if whole else 0.0
+
+
+def test_one_threshold_for_all_masks():
+    kinds = {"str": "", "int": 0, "float": 0.0, "tuple[float, ...]": ()}
+    blank = InstanceBudget(**{field.name: kinds[str(field.type)] for field in fields(InstanceBudget)})
+
+    def row(*curve: float) -> InstanceBudget:
+        return replace(blank, threshold_curve=(0.1,) * 8 + curve + (0.0,) * (11 - len(curve)), iou=curve[1])
+
+    assert ErrorBudget([row(0.4, 0.5, 0.8), row(0.6, 0.7, 0.2)]).common_threshold() == (0.5, pytest.approx(0.6))
+    assert ErrorBudget([row(0.4, 0.5, 0.8), row(0.6, 0.7, 0.6)]).common_threshold() == (0.55, pytest.approx(0.7))
+    assert ErrorBudget([row(0.4, 0.5, 0.5)]).common_threshold()[0] == 0.5
+    with pytest.raises(InputError, match="no matched instance"):
+        ErrorBudget([]).common_threshold()
 
 
 @given(cases)
@@ -431,7 +454,7 @@ def test_means_of_what_stands_beside(measured):
 
 
 def test_the_table_is_written_and_read_back(measured, tmp_path):
-    names = [field.name for field in fields(InstanceBudget)]
+    names = [field.name for field in COLUMNS]
     parquet = pyarrow.parquet.read_table(measured.write(tmp_path / "a ü" / "budget.parquet"))
     csv = pyarrow.csv.read_csv(measured.write(tmp_path / "budget.csv"))
     assert parquet.column_names == csv.column_names == names

@@ -1,4 +1,4 @@
-"""The whole story on drawn sample scenes, with the bundled model: pictures, tables, a diagnosis, an interactive page."""
+"""The whole story on drawn sample scenes, with the bundled model: pictures, tables, a diagnosis, a page."""
 
 from __future__ import annotations
 

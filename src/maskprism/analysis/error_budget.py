@@ -39,6 +39,8 @@ PARTS: tuple[Part, ...] = ("resolution", "box", "prototypes", "coefficients")
 DUAL_PARTS = ("dual_box", "dual_coefficients", "dual_prototypes", "dual_resolution")
 BESIDE = ("true_box_iou", "uncropped_iou", "threshold_iou", "boundary_iou", "interior_iou", "leak")
 """Columns that stand beside the budget."""
+THRESHOLDS = tuple(step / 20 for step in range(1, 20))
+"""Probabilities at which one threshold for all masks is tried; 0.5 is the rule's own."""
 RING = 0.25
 """Width of the ring around a box in which a leak is looked for, as a share of the box's sides."""
 
@@ -58,6 +60,7 @@ class InstanceBudget:
     true_box_iou, uncropped_iou: with the true box for the crop, and without a crop.
     threshold, threshold_iou: the one threshold on the resized logits (probabilities, where the rule squashes) that
         would be best for this instance, and what it would give.
+    threshold_curve: the IoU at each of THRESHOLDS; no column of tables.
     boundary_iou, interior_iou: along the outlines, and away from the true one (nan for thin objects).
     leak: the share of a ring around the box in which the logits, uncropped, say mask and the truth does not.
     """
@@ -87,6 +90,11 @@ class InstanceBudget:
     boundary_iou: float
     interior_iou: float
     leak: float
+    threshold_curve: tuple[float, ...]
+
+
+COLUMNS = tuple(field for field in fields(InstanceBudget) if field.name != "threshold_curve")
+"""The fields that are single values: the columns of tables."""
 
 
 class Mean(NamedTuple):
@@ -113,11 +121,11 @@ class ErrorBudget:
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
-        """One array per field of `InstanceBudget`."""
+        """One array per field of `InstanceBudget` that is a single value."""
         kinds = {"str": object, "int": np.int64, "float": np.float64}
         return {
             field.name: np.array([getattr(row, field.name) for row in self.rows], dtype=kinds[str(field.type)])
-            for field in fields(InstanceBudget)
+            for field in COLUMNS
         }
 
     def mean(self) -> Mean:
@@ -170,16 +178,26 @@ class ErrorBudget:
         order = np.argsort(values if rising else -values, kind="stable")  # nan comes last
         return [self.rows[index] for index in order[:count]]
 
+    def common_threshold(self) -> tuple[float, float]:
+        """The one probability among THRESHOLDS at which all masks together are best, and their mean IoU there.
+
+        Raises InputError if there are no instances.
+        """
+        self.mean()
+        curve = np.mean([row.threshold_curve for row in self.rows], axis=0)
+        best = min(range(len(THRESHOLDS)), key=lambda step: (-curve[step], abs(THRESHOLDS[step] - 0.5)))
+        return THRESHOLDS[best], float(curve[best])
+
     def ranking(self, *, bins: int = 10) -> Ranking:
         """Whether the score tells how good a mask is; see `score_ranking.ranking`."""
         return ranking(self.columns["score"], self.columns["iou"], bins=bins)
 
     def table(self) -> pa.Table:
-        """One row per instance, one column per field of `InstanceBudget`."""
+        """One row per instance, one column per field of `InstanceBudget` that is a single value."""
         import pyarrow as pa
 
         kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-        schema = pa.schema([(field.name, kinds[str(field.type)]) for field in fields(InstanceBudget)])
+        schema = pa.schema([(field.name, kinds[str(field.type)]) for field in COLUMNS])
         return pa.table({name: values.tolist() for name, values in self.columns.items()}, schema=schema)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
@@ -221,7 +239,7 @@ def budget_of(pair: Pair, stages: Stages, truth: GroundTruth, photograph: str = 
     dual = [*(mask.iou_with(stages.truth) for mask in rising), 1.0]
     losses = dict(zip(PARTS, -np.diff(chain), strict=True))
     dual_losses = dict(zip(DUAL_PARTS, np.diff(dual), strict=True))
-    threshold, threshold_iou = best_threshold(stages)
+    cuts = thresholds(stages)
     along = boundary_agreement(stages.real, stages.truth, boundary_width(*letterbox.content_hw))
     return InstanceBudget(
         photograph=photograph,
@@ -237,29 +255,40 @@ def budget_of(pair: Pair, stages: Stages, truth: GroundTruth, photograph: str = 
         **{part: float(loss) + 0.0 for part, loss in (losses | dual_losses).items()},  # zero has no sign
         true_box_iou=dual[1],
         uncropped_iou=stages.uncropped.iou_with(stages.truth),
-        threshold=threshold,
-        threshold_iou=threshold_iou,
+        threshold=cuts.best,
+        threshold_iou=cuts.iou,
         boundary_iou=along.boundary,
         interior_iou=along.interior,
         leak=leak(stages),
+        threshold_curve=cuts.curve,
     )
 
 
-def best_threshold(stages: Stages) -> tuple[float, float]:
-    """The one threshold on the values that the own mask is cut out of that gives the highest IoU, and that IoU.
+class Thresholds(NamedTuple):
+    """The threshold that is best for one mask, the IoU that it gives, and the IoU at each of THRESHOLDS."""
 
-    Exact: every value inside the crop is tried. Pixels that the crop removed stay removed. Equal IoUs give the
-    threshold closest to the rule's; no pixel at all gives the rule's own and 0.
+    best: float
+    iou: float
+    curve: tuple[float, ...]
+
+
+def thresholds(stages: Stages) -> Thresholds:
+    """What other thresholds on the values that the own mask is cut out of would give.
+
+    The best one is exact: every value inside the crop is tried. Pixels that the crop removed stay removed. Equal IoUs
+    give the threshold closest to the rule's; no pixel at all gives the rule's own and 0.
     """
-    own = stages.instance.rule.threshold
-    values = stages.values.values.ravel()
+    rule = stages.instance.rule
+    own, values = rule.threshold, stages.values.values.ravel()
     if not len(values):
-        return own, 0.0
+        return Thresholds(own, 0.0, (0.0,) * len(THRESHOLDS))
     inside = window_of(stages.truth, stages.real.rows, stages.real.columns).ravel()
     order = np.argsort(values)[::-1]
     falling = values[order]
     shared = np.cumsum(inside[order])
     iou = shared / (stages.truth.area + np.arange(1, len(values) + 1) - shared)
+    tried = np.array(THRESHOLDS) if rule.squash else np.log(THRESHOLDS) - np.log1p(-np.array(THRESHOLDS))
+    curve = np.append(iou, 0.0)[np.searchsorted(-falling, -tried) - 1]  # -1, the last, where no value is above
     steps = np.append(falling[1:] < falling[:-1], True)  # equal values are in or out together
     iou[~steps] = -1
     below = np.append(falling[1:], falling[-1] - 1)
@@ -267,7 +296,7 @@ def best_threshold(stages: Stages) -> tuple[float, float]:
     # A threshold between a value and the next lower one gives the same mask: the rule's own, if it lies there.
     between = np.clip(own, below[best], np.nextafter(falling[best], below[best]))
     closest = int(np.abs(between - own).argmin())
-    return float(between[closest]), float(iou[best[closest]])
+    return Thresholds(float(between[closest]), float(iou[best[closest]]), tuple(curve.tolist()))
 
 
 def leak(stages: Stages) -> float:

@@ -217,12 +217,14 @@ def _threshold(found: Diagnosis) -> Iterator[Finding]:
     gain, own = _mean_gain(found, "threshold_iou"), found.spec.rule.threshold
     if gain >= THRESHOLD_GAIN:
         thresholds = found.budget.columns["threshold"]
+        common, reached = found.budget.common_threshold()
         large, small = (float(share) for share in (np.mean(thresholds > own), np.mean(thresholds < own)))
         yield Finding(
             "threshold",
             f"With the best threshold for each, masks would reach {gain:.3f} more IoU: {large:.0%} of them are too "
-            f"large, {small:.0%} too small.",
-            "If nearly all err to one side, another threshold or a bias in the head helps; else only training does.",
+            f"large, {small:.0%} too small. One threshold for all, at a probability of {common:.2f}, would give "
+            f"{reached - found.budget.mean().iou:.3f} of it.",
+            "If one threshold gives most of it, set it, or a bias in the head; else only training helps.",
             "budget",
         )
 

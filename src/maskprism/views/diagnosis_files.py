@@ -7,13 +7,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism import __version__
 from maskprism.analysis.diagnosis import Detection, Diagnosis, of_classes
-from maskprism.analysis.error_budget import InstanceBudget
+from maskprism.analysis.error_budget import COLUMNS
 from maskprism.analysis.reading import FigureName, Finding, read
 from maskprism.errors import MaskprismError
 from maskprism.views import budget as budget_figures
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from maskprism.analysis.average_precision import AveragePrecision
+    from maskprism.analysis.error_budget import InstanceBudget
     from maskprism.models import Model
 
 Suffix = Literal[".parquet", ".csv"]
@@ -115,7 +116,7 @@ def object_table(found: Diagnosis) -> pa.Table:
         known = {name: getattr(one, name) for name in _OF_OBJECTS if name not in ("size", "instance")}
         rows.append(known | own | ({} if row is None else asdict(row)))
     kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-    of_budget = {field.name: kinds[str(field.type)] for field in fields(InstanceBudget)}
+    of_budget = {field.name: kinds[str(field.type)] for field in COLUMNS}
     first = {name: of_budget[name] for name in _OF_OBJECTS[:5]}
     own_kinds = {**dict.fromkeys(("x1", "y1", "x2", "y2"), pa.float64()), "found": pa.bool_()}
     return pa.Table.from_pylist(rows, schema=pa.schema([*(first | own_kinds | of_budget).items()]))
@@ -162,6 +163,7 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
                 for by in ("size", "class_name")
             },
             "beside": found.budget.means_beside(),
+            "common_threshold": _common_threshold(found),
             "score_ranking": _ranking(found),
         },
         "unknown_classes": list(found.unknown_classes),
@@ -207,6 +209,13 @@ def _ranking(found: Diagnosis) -> dict[str, Any] | None:
         return None
     ranking = found.budget.ranking()
     return ranking._asdict() | {"bins": [one._asdict() for one in ranking.bins]}
+
+
+def _common_threshold(found: Diagnosis) -> dict[str, float] | None:
+    if not len(found.budget):
+        return None
+    probability, iou = found.budget.common_threshold()
+    return {"probability": probability, "mean_iou": iou}
 
 
 def _flat(one: Detection) -> dict[str, Any]:

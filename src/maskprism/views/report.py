@@ -235,12 +235,15 @@ def _budget_tables(found: Diagnosis) -> str:
     rows = [_row(f"{one.group} ({one.instances})", (one.iou, *(getattr(one, part) for part in PARTS))) for one in means]
     dual = (beside["all"][f"dual_{part}"] for part in PARTS)
     rows.append(_row("all, the box put right first", (means[0].iou, *dual)))
+    common, reached = found.budget.common_threshold()
     others = [_row(group, [values[column] for column in BESIDE]) for group, values in beside.items()]
     return (
         "<h3>Error budget of the objects found</h3>"
         + _table(["", "mean IoU", *PARTS], rows, text=1)
         + "<h3>What stands beside it</h3>"
         + _table(["", *BESIDE_WORDS], others, text=1)
+        + f"<p>One threshold for all masks is best at a probability of {common:.2f}: "
+        + f"mean IoU {reached:.3f}, against {means[0].iou:.3f} at 0.50.</p>"
     )
 
 
