@@ -41,13 +41,19 @@ class Asked:
     seed: Annotated[int, Parameter(group=_QUESTIONS)] = 0
     """Of the random orders behind --attribution."""
 
+    rank: Annotated[Literal["effect", "spread", "share", "index"], Parameter(group=_QUESTIONS)] = "effect"
+    """Order of the roles: by the effect in the box, by what a prototype tells apart there (size of the weight times
+    spread of the prototype), by its share of the logit margin, or by index."""
+
     def questions(self) -> Questions:
         """The options with their images read."""
         from maskprism.views.explain import Questions
 
         at = None if self.at is None else _pixel(self.at)
         region, truth = (None if path is None else _bright(path) for path in (self.region, self.truth))
-        return Questions(at=at, region=region, truth=truth, attribution=self.attribution, seed=self.seed)
+        return Questions(
+            at=at, region=region, truth=truth, attribution=self.attribution, seed=self.seed, rank=self.rank
+        )
 
 
 def explain(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool
     from matplotlib.figure import Figure
 
+    from maskprism.analysis.roles import RoleOrder
     from maskprism.decompose import Order
     from maskprism.geometry import Size
     from maskprism.images import ImageLike
@@ -44,6 +45,7 @@ class Questions:
         negatives; scores are then against it.
     attribution: knock-outs, sufficient sets, Shapley values and sensitivities too.
     permutations, seed: of the Shapley values.
+    rank: the order of the prototypes in the table and the picture of roles.
     """
 
     at: tuple[int, int] | None = None
@@ -52,6 +54,7 @@ class Questions:
     attribution: bool = False
     permutations: int = 256
     seed: int = 0
+    rank: RoleOrder = "effect"
 
     def __bool__(self) -> bool:
         """Whether anything is asked."""
@@ -107,7 +110,7 @@ def explain_photographs(
             findings.files.append(raster.save(sheets.overview(photograph, prediction), folder / "overview.png"))
             try:
                 for index in _chosen(prediction, instance, questions):
-                    _explain(photograph, prediction[index], folder, findings, order, scale)
+                    _explain(photograph, prediction[index], folder, findings, order, scale, questions.rank)
                     _answer(photograph, prediction[index], folder, findings, questions)
             except InputError as error:
                 message = str(error) if item.name in str(error) else f"{item.name}: {error}"
@@ -152,7 +155,13 @@ def write_explanation(
 
 
 def _explain(
-    photograph: Photograph, instance: Instance, folder: Path, findings: _Findings, order: Order, scale: Scale
+    photograph: Photograph,
+    instance: Instance,
+    folder: Path,
+    findings: _Findings,
+    order: Order,
+    scale: Scale,
+    rank: RoleOrder = "effect",
 ) -> None:
     game = Coalitions(instance, size=_frame(instance))
     found, without = roles(instance, window=game.window), game.without_each()
@@ -162,12 +171,12 @@ def _explain(
         "contributions-full": sheets.contribution_grid(instance, order=order, view="full"),
         "assembly": sheets.assembly_strip(photograph, instance),
         "crop": sheets.crop_view(photograph, instance),
-        "roles": roles_sheet(photograph, instance, found, without),
+        "roles": roles_sheet(photograph, instance, found, without, order=rank),
     }
     findings.files += [raster.save(sheet, _file(folder, instance, f"{name}.png")) for name, sheet in pictures.items()]
     rows = tables.role_rows(found, without)
     findings.files.append(tables.write_rows(rows, _file(folder, instance, "roles.csv")))
-    findings.tables.append(tables.roles_table(instance, found, without))
+    findings.tables.append(tables.roles_table(instance, found, without, order=rank))
 
 
 def _answer(
