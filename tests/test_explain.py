@@ -218,7 +218,7 @@ def test_roles_are_printed_and_written(model: Path, photograph: Path, tmp_path: 
     assert "share" not in run(photograph, "--model", model, "--out", tmp_path, "--top", 0).stdout
     ranked = run(photograph, "--model", model, "--out", tmp_path, "--top", 8, "--rank", "spread").stdout
     first = [line.split()[0] for line in ranked.splitlines() if line.strip()]
-    assert [int(word) for word in first if word.isdigit()] == roles(prediction[0]).order("spread").tolist()
+    assert [int(word) for word in first if word.isdigit()][:8] == roles(prediction[0]).order("spread").tolist()
 
 
 @pytest.mark.parametrize("columns", [40, 80])
