@@ -29,7 +29,7 @@ from rich.table import Table
 import maskprism
 from maskprism.analysis.best_coefficients import PENALTY, best_weights, window_of
 from maskprism.analysis.boundary import boundary_agreement, boundary_width
-from maskprism.analysis.error_budget import RING, best_threshold, budgets, leak
+from maskprism.analysis.error_budget import RING, thresholds, budgets, leak
 from maskprism.analysis.stages import Stages, stages_of
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.prediction import Prediction
@@ -71,7 +71,7 @@ def parts_of(masks: Stages) -> dict[str, Callable[[], object]]:
         "best coefficients, once": lambda: best_weights(
             instance.prototypes, instance.letterbox, masks.truth, real.rows, real.columns, instance.weights
         ),
-        "best threshold": lambda: best_threshold(masks),
+        "best threshold": lambda: thresholds(masks),
         "boundary and interior IoU": lambda: boundary_agreement(masks.real, masks.truth, width),
         "leak": lambda: leak(masks),
     }
