@@ -48,6 +48,7 @@ test-ultralytics: $(ULTRA)/done
 bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/prototype_grid.py
+	$(BIN)/python benchmarks/attribution.py
 	$(BIN)/python benchmarks/error_budget.py
 	$(BIN)/python benchmarks/viewer/repaint.py
 	$(BIN)/python benchmarks/server.py
