@@ -29,7 +29,7 @@ from rich.table import Table
 import maskprism
 from maskprism.analysis.best_coefficients import PENALTY, best_weights, window_of
 from maskprism.analysis.boundary import boundary_agreement, boundary_width
-from maskprism.analysis.error_budget import RING, thresholds, budgets, leak
+from maskprism.analysis.error_budget import RING, budgets, leak, thresholds
 from maskprism.analysis.stages import Stages, stages_of
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.prediction import Prediction
