@@ -111,7 +111,7 @@ def test_results_are_no_input_of_the_next_run(model: Path, photographs: Path, tm
     (tmp_path / "a.png").write_bytes((photographs / "a.png").read_bytes())
     for _ in range(2):
         result = run("explain", ".", "--model", model, "--out", "pictures", cwd=tmp_path)
-        assert "7 pictures of 1 images" in result.stdout, result.stdout + result.stderr
+        assert "7 pictures of 1 image in" in result.stdout, result.stdout + result.stderr
 
 
 def test_explain_without_instances_draws_the_overview(model: Path, photographs: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_one_bad_image_does_not_stop_the_rest(model: Path, photographs: Path, tm
     (tmp_path / "in" / "cut.png").write_bytes((photographs / "a.png").read_bytes()[:2000])
     result = run("explain", tmp_path / "in", "--model", model, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert "7 pictures of 1 images" in result.stdout
+    assert "7 pictures of 1 image in" in result.stdout
     assert "3 failed" in result.stdout
     for text in ("empty.jpg: the file is empty", "text.jpg: not an image", "cut.png: the image is truncated"):
         assert text in result.stderr

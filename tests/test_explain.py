@@ -246,7 +246,7 @@ def test_every_question_is_answered(model: Path, photograph: Path, tmp_path: Pat
         "--truth", tmp_path / "truth.png", "--region", tmp_path / "truth.png", "--attribution",
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "11 pictures of 1 images" in result.stdout
+    assert "11 pictures of 1 image in" in result.stdout
     for title in ("Roles:", "Pixel 60,50:", "Region:", "False positives:", "False negatives:", "against the ground"):
         assert title in result.stdout
     folder = tmp_path / "out" / "a ü"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism.analysis.swap import PARTS
+from maskprism.analysis.wording import counted
 
 if TYPE_CHECKING:
     from maskprism.analysis.comparison import Comparison, Tolerance
@@ -153,11 +154,6 @@ def _letterbox(comparison: Comparison) -> str:
 def _rules(comparison: Comparison) -> str:
     a, b = comparison.a.rule, comparison.b.rule
     return "" if a == b else f"Masks of both are drawn under the rule of A ({a.name}); that of B is {b.name}."
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things in words."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _small(value: float) -> str:

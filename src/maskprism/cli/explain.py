@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from maskprism.analysis.wording import counted
 from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
 from maskprism.errors import InputError, MaskprismError
 
@@ -121,7 +122,7 @@ def explain(
             progress.update(task, completed=done, failed=failures(failed))
     if top > 0:
         print_tables(tables, top)
-    print(f"{pictures} pictures of {done - failed} images in {out}" + failures(failed))
+    print(f"{counted(pictures, 'picture')} of {counted(done - failed, 'image')} in {out}" + failures(failed))
     return 1 if failed == done else 0
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from maskprism.analysis.wording import counted
 from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
 from maskprism.errors import MaskprismError
 
@@ -84,5 +85,5 @@ def prototypes(
     print(f"{len(study)} prototypes over {study.images} photographs with {study.instances} masks{failures(failed)}")
     for tag, which in tagged.items():
         print(f"  {tag:<11}{len(which):>3}   {' '.join(map(str, which)):<40}  ({TAG_RULES[tag]})")
-    print(f"{drawn} cards, prototypes.png and prototypes.csv in {out}")
+    print(f"{counted(drawn, 'card')}, prototypes.png and prototypes.csv in {out}")
     return 0

@@ -57,6 +57,7 @@ def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Metho
             textcoords="offset points",
             fontsize=10,
             arrowprops={"arrowstyle": "-", "color": share(MUTED)},
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},  # over lines that run through
         )
     count = len(next(iter(trade_off.ious.values()))[0])
     ax.set_xlim(0, keeps[-1] + 1)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from maskprism import __version__
-from maskprism.analysis.comparison_text import counted
 from maskprism.analysis.decodes import DECODES
 from maskprism.analysis.diagnosis import Diagnosis
 from maskprism.analysis.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.analysis.reading import RULES, Finding
 from maskprism.analysis.tide import ERROR_TYPES, MEANING
+from maskprism.analysis.wording import counted
 
 if TYPE_CHECKING:
     from maskprism.analysis.average_precision import AveragePrecision
