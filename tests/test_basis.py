@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.csv
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -327,6 +328,7 @@ def test_the_command_measures_and_draws(model: Path, photographs: Path, tmp_path
     assert "4 prototypes, 9 instances in 3 photographs, 1 failed" in result.stdout
     assert "bad.png: failed:" in result.stderr
     names = {"basis.json", "basis.npz", "spectrum.png", "redundancy.png", "prototypes-00.png", "prototypes-01.png"}
+    names |= {"prototypes.csv", "components.csv"}
     assert {path.name for path in tmp_path.iterdir()} == names
     numbers = json.loads((tmp_path / "basis.json").read_text(encoding="utf-8"))
     network = load(model)
@@ -335,6 +337,18 @@ def test_the_command_measures_and_draws(model: Path, photographs: Path, tmp_path
     assert numbers["component_shares"] == pytest.approx(CanonicalBasis.of(usage).shares.tolist(), abs=1e-9)
     basis = CanonicalBasis.load(tmp_path / "basis.npz")
     np.testing.assert_allclose(basis.energies, CanonicalBasis.of(usage).energies, rtol=1e-6, atol=1e-9)
+    of_prototypes, of_components = (
+        pyarrow.csv.read_csv(tmp_path / name).to_pandas() for name in ("prototypes.csv", "components.csv")
+    )
+    assert of_prototypes["rms_contribution"].tolist() == pytest.approx(numbers["rms_contributions"])
+    assert np.flatnonzero(of_prototypes["dead"]).tolist() == numbers["dead"]
+    found = usage.photograph.correlation
+    for row in of_prototypes.itertuples():
+        others = np.delete(np.abs(found[row.prototype]), row.prototype)
+        assert abs(found[row.prototype, row.most_alike]) == pytest.approx(others.max())
+        assert row.correlation == pytest.approx(found[row.prototype, row.most_alike])
+    assert of_components["share_so_far"].iloc[-1] == pytest.approx(1)
+    np.testing.assert_allclose(of_components.filter(like="prototype_"), basis.matrix, rtol=1e-6)
     assert basis.model_sha256 == network.spec.sha256
 
 

@@ -86,7 +86,12 @@ def test_each_step_takes_away_its_part_of_the_loss(data: Path, model: Model) -> 
         gained += [getattr(row, part) for row in one.budgets]
         np.testing.assert_allclose(one.after(part).iou[pairs], one.overlaps["predict"].iou[pairs] + gained, atol=1e-12)
     np.testing.assert_allclose(one.after("resolution").iou[pairs], 1)
-    np.testing.assert_allclose(one.after("box alone").iou[pairs], [row.true_box_iou for row in one.budgets])
+    np.testing.assert_allclose(one.after("true boxes").iou[pairs], [row.true_box_iou for row in one.budgets])
+    for part in PARTS:
+        expected = one.overlaps["predict"].iou.copy()
+        expected[pairs] += [getattr(row, part) for row in one.budgets]
+        np.testing.assert_allclose(one.after(f"{part} alone").iou, np.clip(expected, 0, 1), atol=1e-12)
+    np.testing.assert_allclose(one.after("coefficients alone").iou[pairs], one.after("coefficients").iou[pairs])
     others = np.setdiff1d(np.arange(len(prediction)), matches.instances)
     for step in one.steps:
         np.testing.assert_array_equal(one.after(step).iou[others], one.overlaps["predict"].iou[others])
@@ -108,6 +113,8 @@ def test_everything_adds_up(found: Diagnosis, data: Path) -> None:
     assert found.shown["missed"] <= found.missed  # something of the class may be near, with a box that is off
     assert found.perfect["as it is"] == found.precision["predict"]
     assert found.perfect["resolution"].ap >= found.perfect["as it is"].ap > 0.3
+    assert {*found.alone} == {*(f"{part} alone" for part in PARTS), "true boxes"}
+    assert all(found.perfect["resolution"].ap >= one.ap >= found.perfect["as it is"].ap for one in found.alone.values())
     assert found.errors.ap50 == pytest.approx(found.precision["predict"].ap50)
     assert not found.failures
     assert not found.interrupted
@@ -406,6 +413,9 @@ def test_summary_has_every_number(found: Diagnosis, written: Path) -> None:
     said = json.loads((written / "summary.json").read_text(encoding="utf-8"))
     assert said["average_precision"]["validation"]["ap"] == found.precision["validation"].ap
     assert list(said["if_perfect"]) == list(found.perfect)
+    assert {step: one["ap"] for step, one in said["if_perfect_alone"].items()} == {
+        step: one.ap for step, one in found.alone.items()
+    }
     assert said["errors"]["gain"] == dict(found.errors.gain)
     assert said["error_budget"]["mean"]["coefficients"] == found.budget.mean().coefficients
     assert [one["rule"] for one in said["reading"]] == [one.rule for one in read(found)]

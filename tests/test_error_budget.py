@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import maskprism
 import reference
 import reference_budget as twin
-from maskprism import Letterbox, Prediction
+from maskprism import Instance, Letterbox, Prediction
 from maskprism.analysis import best_coefficients as solver
 from maskprism.analysis.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.error_budget import (
@@ -33,10 +33,11 @@ from maskprism.analysis.error_budget import (
     leak,
     thresholds,
 )
+from maskprism.analysis.exact_coefficients import interpolated
 from maskprism.analysis.matching import Matches, match
 from maskprism.analysis.overlaps import Region
 from maskprism.analysis.score_ranking import ranking, spearman
-from maskprism.analysis.stages import Stages, stages_of
+from maskprism.analysis.stages import Stages, stages, stages_of
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.errors import InputError, TableError
 from maskprism.masks import RULES, ULTRALYTICS
@@ -270,6 +271,72 @@ def test_neither_a_change_of_basis_nor_of_scale_changes_the_best_logits(seed):
     ]
     for other in logits[1:]:
         np.testing.assert_allclose(other, logits[0], atol=0.05)
+
+
+# Objects that the prototypes can draw exactly
+
+
+UNSQUASHED = [name for name, rule in RULES.items() if not (rule.squash or rule.objectness)]
+
+
+def asked_for(instance: Instance, rng: np.random.Generator) -> tuple[Region, np.ndarray]:
+    """What other weights than its own draw in the box of an instance, and the box around that."""
+    away = 0.4 * np.abs(instance.weights).mean() * rng.normal(size=len(instance.weights))
+    weights = (instance.weights + away)[None].astype(np.float32)
+    drawn = replace(instance.prediction[[instance.index]], coefficients=weights).masks("canvas")[0]
+    truth = Region.of(drawn)
+    box = (truth.columns.start, truth.rows.start, truth.columns.stop, truth.rows.stop)
+    return truth, np.array(box, dtype=np.float32)
+
+
+@pytest.mark.parametrize("rule", UNSQUASHED)
+def test_an_object_in_the_span_of_real_prototypes_comes_out_at_iou_1(rule):
+    """To the last pixel of the canvas, on a grid of stride 4 and whatever rule resizes logits."""
+    rng = np.random.default_rng(0)
+    tried = 0
+    for seed in range(2):
+        prediction = replace(maskprism.load(threads=1).predict(draw_scene(seed).photograph), rule=RULES[rule])
+        for instance in prediction:
+            truth, box = asked_for(instance, rng)
+            if truth.area < 20:
+                continue
+            masks = stages(instance, truth, box)
+            tried += 1
+            assert masks.fit.exact
+            assert masks.best.iou_with(truth) == 1
+            if rule == "ultralytics":
+                assert masks.true_box_fit.exact
+                assert masks.true_box_best.iou_with(truth) == 1
+    assert tried > 10
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_an_object_in_the_span_of_smooth_waves_comes_out_at_iou_1(stride):
+    for seed in range(12):
+        prediction, _, truth = crisp(seed, stride=stride)
+        masks = stages(prediction[0], truth, prediction.canvas_boxes[0])
+        assert masks.fit.exact
+        assert masks.best.iou_with(truth) == 1
+
+
+def test_an_object_outside_the_span_gets_the_best_weights_on_cells():
+    prediction, _, _ = crisp(1, stride=4)
+    noise = Region.of(np.random.default_rng(0).random((40, 40)) > 0.5)
+    masks = stages(prediction[0], noise, prediction.canvas_boxes[0])
+    assert not masks.fit.exact
+    assert masks.fit.gradient <= solver.TOLERANCE
+
+
+@given(letterboxes(), seeds)
+@settings(max_examples=40)
+def test_prototypes_at_pixels_are_those_of_resizing(letterbox, seed):
+    rng = np.random.default_rng(seed)
+    prototypes = rng.normal(size=(3, *letterbox.grid_hw)).astype(np.float32)
+    kept = (rng.random(letterbox.grid_hw) > 0.3).astype(np.float32)
+    y, x = (rng.integers(0, length, 50) for length in letterbox.canvas_hw)
+    found = interpolated(prototypes, letterbox, y, x, kept)
+    expected = [letterbox.resample(prototype * kept, "canvas")[y, x] for prototype in prototypes]
+    np.testing.assert_allclose(found.T, expected, atol=1e-5)
 
 
 def test_windows_without_pixels_and_prototypes_without_values():
@@ -545,8 +612,9 @@ def test_real_weights(real_data: Path):
         matches = match(prediction, truth)
         for pair, masks in stages_of(prediction, truth, matches):
             rows.append(budget_of(pair, masks, truth, sample.name))
-            assert masks.fit.gradient <= solver.TOLERANCE
-            assert masks.true_box_fit.gradient <= solver.TOLERANCE
+            assert masks.fit.exact == (masks.best.iou_with(masks.truth) == 1)
+            for found in (masks.fit, masks.true_box_fit):
+                assert found.exact or found.gradient <= solver.TOLERANCE
     mean = ErrorBudget(rows).mean()
     assert mean.instances >= 8
     assert 0.65 < mean.iou < 0.9

@@ -26,6 +26,7 @@ from maskprism.sources import SourceImage
 from maskprism.views import attribution, raster, tables
 from maskprism.views.explain import Explained, Questions, explain_photographs
 from maskprism.views.roles import ROLE_COLOURS, roles_sheet
+from maskprism.views.sheets import signed
 from test_roles import drawn as four_by_hand
 from test_roles import square
 from tiny_models import Tiny
@@ -262,6 +263,27 @@ def test_every_question_is_answered(model: Path, photograph: Path, tmp_path: Pat
     assert float(read(folder / "00-region.csv")[0]["contribution"]) == pytest.approx(
         float(blame.contributions[blame.order[0]]), rel=1e-5
     )
+
+
+def test_other_baselines_and_metrics(model: Path, photograph: Path, tmp_path: Path) -> None:
+    asked = ("--instance", 0, "--at", "60,50", "--baseline", "mean", "--attribution", "--metric", "dice")
+    result = run(photograph, "--model", model, "--out", tmp_path, *asked)
+    assert result.returncode == 0, result.stdout + result.stderr
+    instance = maskprism.load(model).predict(photograph)[0]
+    query = pixel_query(instance, 60, 50, baseline="mean")
+    rows = read(tmp_path / "a ü" / "00-pixel-60-50.csv")
+    assert sum(float(row["contribution"]) for row in rows) == pytest.approx(query.logit - query.level)
+    (level,) = (line for line in result.stdout.splitlines() if line.split()[:1] == ["level"])
+    assert signed(query.level) in level
+    assert "Dice of all 1.000" in result.stdout
+    owed = Attribution.of(instance, metric="dice")
+    assert owed.shapley.metric == "dice"
+    rows = read(tmp_path / "a ü" / "00-attribution.csv")
+    assert [float(row["shapley"]) for row in rows] == pytest.approx(sorted(owed.shapley.values, reverse=True))
+    assert sum(float(row["shapley"]) for row in rows) == pytest.approx(owed.shapley.full - owed.shapley.none)
+    drawn = attribution.attribution(instance, owed)
+    assert [ax.get_ylabel() for ax in drawn.axes][2] == "Dice"
+    assert run(photograph, "--model", model, "--out", tmp_path, "--metric", "f1").returncode == 1
 
 
 def test_a_pixel_chooses_its_instance(model: Path, photograph: Path, tmp_path: Path) -> None:

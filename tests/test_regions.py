@@ -43,6 +43,27 @@ def test_contributions_sum_to_what_decides_the_pixel(prediction, data):
         assert query.crop == 0
 
 
+@settings(max_examples=40)
+@given(predictions(max_count=1), st.data())
+def test_told_from_means_the_patterns_and_one_level_sum_to_the_same(prediction, data):
+    """As if every prototype had its mean over the photograph taken off, and a flat one carried all the means."""
+    instance = prediction[0]
+    height, width = prediction.image_size
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    plain, query = pixel_query(instance, x, y), pixel_query(instance, x, y, baseline="mean")
+    assert plain.level == 0
+    sizes = np.abs(instance.weights) @ np.abs(instance.prototypes).max(axis=(1, 2))
+    assert query.level + query.contributions.sum() + query.crop == pytest.approx(query.logit)
+    assert query.logit == pytest.approx(plain.logit, abs=1e-5 * max(1.0, float(sizes)))
+    assert query.margins.tolist() == plain.margins.tolist()
+    if query.in_crop and not prediction.rule.squash and prediction.rule.crop_image != "before":
+        rows, columns = instance.letterbox.content_cells
+        means = instance.prototypes[:, rows, columns].mean(axis=(1, 2))
+        np.testing.assert_allclose(query.contributions, plain.contributions - instance.weights * means, atol=1e-4)
+    with pytest.raises(InputError, match="baseline is 'blur'"):
+        pixel_query(instance, x, y, baseline="blur")
+
+
 @pytest.mark.parametrize("name", ["yolact", "ultralytics-8.4.83", "ultralytics-8.2"])
 def test_pixels_that_the_crop_halves(name):
     """Where a crop on the grid takes some of the cells that a pixel reads, what it takes is told apart."""

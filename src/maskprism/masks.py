@@ -152,22 +152,29 @@ def decode(
     """
     crop = rule.crop_at(size) if crop is None else crop
     values = sigmoid(logits) if (rule.squash if squash is None else squash) else logits
-    rows = columns = slice(None)
-    if crop != "none":
-        frame: Size = "grid" if crop == "before" else size
-        box = letterbox.from_canvas(box_canvas_xyxy, frame)
-        padding = rule.crop_padding if crop == "before" else 0
-        height, width = letterbox.size_hw(frame)
-        rows = pixels_between(box[1], box[3], height, padding, rule.round_box)
-        columns = pixels_between(box[0], box[2], width, padding, rule.round_box)
-        if rows.stop <= rows.start or columns.stop <= columns.start:
-            return Patch(slice(0, 0), slice(0, 0), np.zeros((0, 0), dtype=np.float32))
+    rows, columns = crop_window(box_canvas_xyxy, letterbox, rule, crop, size)
+    if rows.start == rows.stop or columns.start == columns.stop:
+        return Patch(slice(0, 0), slice(0, 0), np.zeros((0, 0), dtype=np.float32))
     if crop == "before":
         cropped = np.zeros_like(values)
         cropped[rows, columns] = values[rows, columns]
         values = cropped
         rows, columns = _touched(letterbox, rule, size, rows, columns)
     return Patch(rows, columns, letterbox.resample(values, size, rule.unpad, rows, columns))
+
+
+def crop_window(
+    box_canvas_xyxy: Float32[np.ndarray, " 4"], letterbox: Letterbox, rule: MaskRule, crop: Crop, size: Size
+) -> tuple[slice, slice]:
+    """The (rows, columns) that a crop leaves: cells of the grid before resizing, or pixels of the frame `size`."""
+    frame: Size = "grid" if crop == "before" else size
+    height, width = letterbox.size_hw(frame)
+    if crop == "none":
+        return slice(0, height), slice(0, width)
+    box = letterbox.from_canvas(box_canvas_xyxy, frame)
+    padding = rule.crop_padding if crop == "before" else 0
+    rows = pixels_between(box[1], box[3], height, padding, rule.round_box)
+    return rows, pixels_between(box[0], box[2], width, padding, rule.round_box)
 
 
 def _touched(letterbox: Letterbox, rule: MaskRule, size: Size, rows: slice, columns: slice) -> tuple[slice, slice]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Bool, Float64
 
+    from maskprism.analysis.coalitions import Metric
     from maskprism.geometry import Size
     from maskprism.prediction import Instance
 
@@ -41,15 +42,17 @@ class Attribution:
         target: Bool[np.ndarray, "H W"] | None = None,
         permutations: int = 256,
         seed: int = 0,
+        metric: Metric = "iou",
         size: Size | None = None,
     ) -> Attribution:
-        """Computed against the full mask, or a target such as ground truth."""
+        """Computed against the full mask, or a target such as ground truth; Shapley values in the metric given."""
         game = Coalitions(instance, target=target, size=size)
+        shared = game if metric == "iou" else Coalitions(instance, target=target, metric=metric, size=size)
         return cls(
             knock_out=knock_out(instance, coalitions=game),
             paths={by: sufficiency(instance, by, coalitions=game) for by in PATHS},
             faithfulness=faithfulness(instance, seed=seed, coalitions=game),
-            shapley=shapley(instance, permutations=permutations, seed=seed, coalitions=game),
+            shapley=shapley(instance, permutations=permutations, seed=seed, coalitions=shared),
             sensitivity=sensitivity(instance, target=target, window=game.window),
             against="the full mask" if target is None else "the ground truth",
         )

@@ -318,6 +318,45 @@ def _in_basis(
     )
 
 
+def prototype_rows(usage: Usage, region: Region = "boxes") -> list[dict[str, int | float | bool]]:
+    """One dictionary per prototype: what it contributes, what its coefficients are like, and which one is most alike.
+
+    rms_contribution, pattern_share, dead: see `Usage`; nan where undefined. mean, spread: of its values in the region,
+    and of its coefficients over instances. most_alike: the other prototype whose picture correlates most with its own,
+    over the photographs, and by how much.
+    """
+    drawn, used = usage.prototypes(region), usage.coefficients
+    alike = np.abs(np.nan_to_num(usage.photograph.correlation))
+    np.fill_diagonal(alike, -1)
+    partner = alike.argmax(axis=1)
+    columns = {
+        "prototype": range(len(usage)),
+        "rms_contribution": usage.rms_contributions(region),
+        "pattern_share": usage.pattern_shares(region),
+        "dead": usage.dead(region=region),
+        "mean": drawn.mean,
+        "spread": np.sqrt(np.diag(drawn.covariance)),
+        "coefficient_mean": used.mean,
+        "coefficient_spread": np.sqrt(np.diag(used.covariance)),
+        "most_alike": partner,
+        "correlation": usage.photograph.correlation[np.arange(len(usage)), partner],
+    }
+    plain = {name: np.asarray(values).tolist() for name, values in columns.items()}
+    return [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]
+
+
+def component_rows(basis: CanonicalBasis) -> list[dict[str, int | float]]:
+    """One dictionary per canonical component: its share of the mean square logit, alone and with all before it, and how
+    much of each prototype it is made of (a row of `CanonicalBasis.matrix`).
+    """
+    upto = np.cumsum(basis.shares)
+    return [
+        {"component": m, "share": float(basis.shares[m]), "share_so_far": float(upto[m])}
+        | {f"prototype_{k}": float(value) for k, value in enumerate(basis.matrix[m])}
+        for m in range(len(basis))
+    ]
+
+
 def summary(usage: Usage, basis: CanonicalBasis) -> dict[str, Any]:
     """The numbers of a basis as plain values, for JSON."""
     ranks = np.median(usage.image_ranks, axis=0)

@@ -29,12 +29,14 @@ class Fit(NamedTuple):
     """The best weights for an object, and how they were found.
 
     weights: they take the place of `Instance.weights`. steps: of Newton's method.
-    gradient: its length at the end; above TOLERANCE only if MAX_STEPS or float32 stopped the search.
+    gradient: its length at the end; above the tolerance only if the most steps or float32 stopped the search.
+    exact: the mask of these weights is the object, to the last pixel (see `exact_coefficients`).
     """
 
     weights: Float32[np.ndarray, " K"]
     steps: int
     gradient: float
+    exact: bool = False
 
 
 class Cells(NamedTuple):
@@ -93,7 +95,14 @@ def cells_of(
     return Cells(flat, filled.ravel() / counts, counts)
 
 
-def fit(cells: Cells, start: Float32[np.ndarray, " K"]) -> Fit:
+def fit(
+    cells: Cells,
+    start: Float32[np.ndarray, " K"],
+    *,
+    penalty: float = PENALTY,
+    tolerance: float = TOLERANCE,
+    max_steps: int = MAX_STEPS,
+) -> Fit:
     """Minimise by Newton's method, damped: plain steps diverge where the logits are large."""
     share = cells.counts / cells.counts.sum()
     to_weights, from_weights = _whitened(cells.prototypes, share)
@@ -102,21 +111,21 @@ def fit(cells: Cells, start: Float32[np.ndarray, " K"]) -> Fit:
     def objective(at: Float64[np.ndarray, " R"]) -> tuple[float, Float32[np.ndarray, " M"]]:
         logits = features @ at.astype(np.float32)
         entropy = np.maximum(logits, 0) - cells.covered * logits + np.log1p(np.exp(-np.abs(logits)))
-        return float(np.dot(share, entropy)) + PENALTY / 2 * float(at @ at), logits
+        return float(np.dot(share, entropy)) + penalty / 2 * float(at @ at), logits
 
     predicted, nothing = from_weights @ start, np.zeros(len(from_weights))
     at = predicted if objective(predicted)[0] < objective(nothing)[0] else nothing
     value, logits = objective(at)
     gradient, steps = np.inf, 0
-    for steps in range(MAX_STEPS):  # noqa: B007
+    for steps in range(max_steps):  # noqa: B007
         probability = sigmoid(logits)
-        slope = (features.T @ (share * (probability - cells.covered))).astype(np.float64) + PENALTY * at
+        slope = (features.T @ (share * (probability - cells.covered))).astype(np.float64) + penalty * at
         gradient = float(np.linalg.norm(slope))
-        if gradient < TOLERANCE:
+        if gradient < tolerance:
             break
         scaled = features * np.sqrt(share * probability * (1 - probability))[:, None]
         curvature = (scaled.T @ scaled).astype(np.float64)
-        curvature[np.diag_indices(len(at))] += PENALTY
+        curvature[np.diag_indices(len(at))] += penalty
         moved = _downhill(objective, at, value, slope, -np.linalg.solve(curvature, slope))
         if moved is None:
             break

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from maskprism.prediction import Instance
 
 Metric = Literal["iou", "dice"]
+METRIC_NAMES: dict[Metric, str] = {"iou": "IoU", "dice": "Dice"}
 
 
 class Coalitions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -29,9 +29,21 @@ if TYPE_CHECKING:
 
 SHOWN_CONF = 0.25
 """Detections above this score are what a user of `predict` sees; tables and budgets are of these."""
-Step = Literal["as it is", "coefficients", "prototypes", "box", "resolution", "box alone"]
-_CHAIN: dict[Step, str] = {"coefficients": "best", "prototypes": "in_box", "box": "on_grid", "resolution": "truth"}
-_ALONE: dict[Step, str] = {"box alone": "true_box"}
+Step = Literal["as it is", "coefficients", "prototypes", "box", "resolution"]
+Alone = Literal["coefficients alone", "prototypes alone", "box alone", "resolution alone", "true boxes"]
+_MASKS: dict[Step | Alone, str] = {
+    "coefficients": "best",
+    "prototypes": "in_box",
+    "box": "on_grid",
+    "resolution": "truth",
+    "true boxes": "true_box",
+}
+_GIVEN_BACK: dict[Alone, Part] = {
+    "coefficients alone": "coefficients",
+    "prototypes alone": "prototypes",
+    "box alone": "box",
+    "resolution alone": "resolution",
+}
 _NETWORK_FAILURES = 8
 
 
@@ -68,8 +80,10 @@ class Diagnosis:
     photographs: how many were examined, out of total; failures: (name, why) of those that could not be.
     precision: per decode (see `decodes.DECODES`) and of the boxes ("boxes").
     perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
-        error budget, from "as it is" to "resolution", where all masks are true; "box alone": the same
-        logits, cropped by true boxes. What is missing to 1 after that is detection.
+        error budget, from "as it is" to "resolution", where all masks are true. What is missing to 1 after that is
+        detection.
+    alone: the same if one part alone cost nothing: the IoU of every matched instance with its object grows by
+        what the error budget says of that part. "true boxes": the same logits, cropped by true boxes.
     errors: TIDE under the "predict" decode. shown: its counts above `conf`; an object is missed there that none of
         those detections comes near.
     localisation: mean losses of the localisation errors that hide an object, and their number.
@@ -88,6 +102,7 @@ class Diagnosis:
     remarks: Sequence[str]
     precision: Mapping[str, AveragePrecision]
     perfect: Mapping[Step, AveragePrecision]
+    alone: Mapping[Alone, AveragePrecision]
     errors: ErrorCost
     shown: Mapping[str, int]
     localisation: Mapping[Part, float]
@@ -108,12 +123,12 @@ class Diagnosis:
 class Examined:
     """One photograph, finished.
 
-    overlaps: under each decode, and of the boxes. steps: the IoUs of the masks that a step replaces, by instance.
+    overlaps: under each decode, and of the boxes. steps: the IoUs of the instances that a step makes better.
     """
 
     name: str
     overlaps: Mapping[str, Overlaps]
-    steps: Mapping[Step, Mapping[int, Float64[np.ndarray, " G"]]]
+    steps: Mapping[Step | Alone, Mapping[int, Float64[np.ndarray, " G"]]]
     budgets: Sequence[InstanceBudget] = ()
     localisation: Sequence[InstanceBudget] = ()
     objects: Sequence[FoundObject] = ()
@@ -121,7 +136,7 @@ class Examined:
     errors: Mapping[str, int] = field(default_factory=dict)
     remarks: Sequence[str] = ()
 
-    def after(self, step: Step) -> Overlaps:
+    def after(self, step: Step | Alone) -> Overlaps:
         """The overlaps under the "predict" decode after that step."""
         canvas = self.overlaps["predict"]
         iou = canvas.iou.copy()
@@ -252,11 +267,15 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
     hidden = [(int(i), int(errors.target[i])) for i in np.flatnonzero(errors.of("localisation") & errors.mends)]
     rows: list[InstanceBudget] = []
     true = true_regions(truth, prediction.letterbox, "canvas")
-    steps: dict[Step, dict[int, Float64[np.ndarray, " G"]]] = {step: {} for step in (*_CHAIN, *_ALONE)}
+    steps: dict[Step | Alone, dict[int, Float64[np.ndarray, " G"]]] = {step: {} for step in (*_MASKS, *_GIVEN_BACK)}
     for pair, stages in stages_of(prediction, truth, matches):
-        rows.append(budget_of(pair, stages, truth, name))
-        for step, stage in (_CHAIN | _ALONE).items():
+        row = budget_of(pair, stages, truth, name)
+        rows.append(row)
+        for step, stage in _MASKS.items():
             steps[step][pair.instance] = mask_iou([getattr(stages, stage)], true, canvas.crowd)[0]
+        for step, part in _GIVEN_BACK.items():
+            better = steps[step][pair.instance] = canvas.iou[pair.instance].copy()
+            better[pair.truth] = min(max(row.iou + getattr(row, part), 0.0), 1.0)
     budgets = {(row.instance, row.object): row for row in rows}
     others = _pairs(prediction, truth, [pair for pair in hidden if pair not in budgets])
     for pair, stages in stages_of(prediction, truth, others):
@@ -320,8 +339,8 @@ def _concluded(
     interrupted: bool,
 ) -> Diagnosis:
     precision = {name: average_precision([one.overlaps[name] for one in examined]) for name in (*DECODES, "boxes")}
-    steps: dict[Step, AveragePrecision] = {"as it is": precision["predict"]}
-    steps |= {step: average_precision([one.after(step) for one in examined]) for step in (*_CHAIN, *_ALONE)}
+    perfect: dict[Step, AveragePrecision] = {"as it is": precision["predict"]}
+    perfect |= {step: average_precision([one.after(step) for one in examined]) for step in get_args(Step)[1:]}
     hidden = [row for one in examined for row in one.localisation]
     cost = error_cost([one.overlaps["predict"] for one in examined])
     objects = [row for one in examined for row in one.objects]
@@ -335,7 +354,8 @@ def _concluded(
         failures=[(failed.name, failed.message) for failed in failures],
         remarks=[remark for one in examined for remark in one.remarks],
         precision=precision,
-        perfect=steps,
+        perfect=perfect,
+        alone={part: average_precision([one.after(part) for one in examined]) for part in get_args(Alone)},
         errors=cost,
         shown={kind: sum(one.errors[kind] for one in examined) for kind in ERROR_TYPES},
         localisation={

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from maskprism.analysis.shapley import baseline_means
 from maskprism.analysis.window import box_pixels, mask_in_frame
 from maskprism.errors import InputError
 from maskprism.masks import decode, pixels_between
@@ -16,6 +17,7 @@ from maskprism.masks import decode, pixels_between
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int64
 
+    from maskprism.analysis.shapley import Baseline
     from maskprism.geometry import Size
     from maskprism.masks import Patch
     from maskprism.prediction import Instance
@@ -32,8 +34,10 @@ _SEARCH = 1e4
 class PixelQuery:
     """Why one pixel of the photograph is, or is not, in a mask.
 
-    contributions: of the K prototypes; with `crop`, they sum to `logit`. crop: what cropping before resizing takes
-    away (0 for rules that crop after it). The pixel is in the mask if `logit` is above 0 and `in_crop` holds.
+    contributions: of the K prototypes; with `level` and `crop`, they sum to `logit`. level: what the prototypes
+    contribute with flat means in their place; 0 unless the query was made with that baseline. crop: what cropping
+    before resizing takes away (0 for rules that crop after it). The pixel is in the mask if `logit` is above 0 and
+    `in_crop` holds.
     margins: the change of each coefficient alone, as the network gives it, that brings the logit to 0; infinite
     where none does.
     """
@@ -41,6 +45,7 @@ class PixelQuery:
     x: int
     y: int
     contributions: Float64[np.ndarray, " K"]
+    level: float
     crop: float
     logit: float
     in_crop: bool
@@ -66,16 +71,20 @@ class PixelQuery:
         ]
 
 
-def pixel_query(instance: Instance, x: int, y: int) -> PixelQuery:
+def pixel_query(instance: Instance, x: int, y: int, *, baseline: Baseline = "zero") -> PixelQuery:
     """The contributions that decide the pixel in column x and row y of the photograph, and how firmly they do.
 
     They are resized as the mask of the photograph's size is, so their sum is the very value that is compared with
     the threshold. A rule that squashes first resizes probabilities, which are no sum over prototypes; there, the
     logit is the distance of the probability q from the threshold, 4 (q - 1/2), which near the edge is the logit
     itself, and every cell shares its part of it among the prototypes in proportion to their terms (the rescale rule
-    of DeepLIFT: Shrikumar, Greenside, Kundaje, ICML 2017). Still, they sum to it. Raises InputError for a pixel
-    outside the photograph.
+    of DeepLIFT: Shrikumar, Greenside, Kundaje, ICML 2017). Still, they sum to it.
+
+    `baseline` "zero": contributions are weight times prototype. "mean": weight times what the prototype is here above
+    its mean over the photograph, beside a `level` that all means make together (see `shapley.shapley_logits`). Raises
+    InputError for a pixel outside the photograph, or another baseline.
     """
+    means = baseline_means(instance, baseline).astype(np.float64)
     height, width = instance.letterbox.image_hw
     if not (0 <= x < width and 0 <= y < height):
         raise InputError(
@@ -87,16 +96,17 @@ def pixel_query(instance: Instance, x: int, y: int) -> PixelQuery:
     share = share * _kept(instance)[rows, columns]
     flat, weights = share.reshape(-1), instance.weights.astype(np.float64)
     logits = weights @ prototypes
+    counted = flat * _secant(logits) if instance.rule.squash else flat
+    contributions = weights * ((prototypes - means[:, None]) @ counted)
+    level = float(weights @ means) * float(counted.sum())
     if instance.rule.squash:
-        contributions = weights * (prototypes @ (flat * _secant(logits)))
         crop = -2 * (1 - float(flat.sum()))
         margins = np.array([_squashed_margin(flat, logits, prototype) for prototype in prototypes])
     else:
-        values = prototypes @ flat
-        contributions, crop = weights * values, 0.0
+        values, crop = prototypes @ flat, 0.0
         with np.errstate(divide="ignore"):
             margins = np.where(values == 0, np.inf, -(weights @ values) / np.where(values == 0, 1, values))
-    logit = float(contributions.sum() + crop)
+    logit = float(contributions.sum() + level + crop)
     in_crop = _in_crop(instance, x, y, float(flat.sum()))
     objectness = instance.prediction.objectness
     if instance.rule.objectness and objectness is not None:
@@ -106,6 +116,7 @@ def pixel_query(instance: Instance, x: int, y: int) -> PixelQuery:
         x=x,
         y=y,
         contributions=contributions,
+        level=level,
         crop=crop,
         logit=logit,
         in_crop=in_crop,

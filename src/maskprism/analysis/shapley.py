@@ -43,13 +43,16 @@ def shapley_logits(instance: Instance, *, baseline: Baseline = "zero") -> LogitS
     prototype is a flat one, its mean over the photograph; the constant level, which acts as a bias, is in the
     baseline and the values say what its pattern does. Raises InputError for another baseline.
     """
+    means = baseline_means(instance, baseline)
+    patterns = instance.prototypes - means[:, None, None]
+    return LogitShares(instance.weights[:, None, None] * patterns, float(instance.weights @ means))
+
+
+def baseline_means(instance: Instance, baseline: Baseline) -> Float32[np.ndarray, " K"]:
+    """What stands for each absent prototype: 0, or its mean over the photograph. Raises InputError for another."""
     if baseline not in ("zero", "mean"):
         raise InputError(f"baseline is {baseline!r}; expected 'zero' or 'mean'")
-    weights = instance.weights[:, None, None]
-    if baseline == "zero":
-        return LogitShares(weights * instance.prototypes, 0.0)
-    means = photograph_means(instance)
-    return LogitShares(weights * (instance.prototypes - means[:, None, None]), float(instance.weights @ means))
+    return photograph_means(instance) if baseline == "mean" else np.zeros(len(instance.weights), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)

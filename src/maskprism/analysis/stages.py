@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 
 from maskprism.analysis.best_coefficients import Fit, best_weights
+from maskprism.analysis.exact_coefficients import exact_weights
 from maskprism.analysis.matching import match
 from maskprism.analysis.overlaps import Region
-from maskprism.masks import Patch, decode
+from maskprism.masks import Patch, crop_window, decode
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -86,6 +87,8 @@ def stages(instance: Instance, truth: Region, true_box: Float32[np.ndarray, " 4"
     found = true_found = _fit(instance, truth, real, instance.weights)
     if (real.rows, real.columns) != (in_true_box.rows, in_true_box.columns):
         true_found = _fit(instance, truth, in_true_box, found.weights)
+    if exact := _exact(instance, truth, own_box, found):
+        found, true_found = exact, _exact(instance, truth, true_box, exact) or true_found
     best, true_best = draw.logits(found.weights, true_found.weights)
     ideal = draw.averaged(truth)
     return Stages(
@@ -107,6 +110,18 @@ def stages(instance: Instance, truth: Region, true_box: Float32[np.ndarray, " 4"
 
 def _fit(instance: Instance, truth: Region, within: Region, start: Float32[np.ndarray, " K"]) -> Fit:
     return best_weights(instance.prototypes, instance.letterbox, truth, within.rows, within.columns, start)
+
+
+def _exact(instance: Instance, truth: Region, box: Float32[np.ndarray, " 4"], start: Fit) -> Fit | None:
+    """Weights whose mask, cropped by `box`, is the truth, if there are any; not looked for where a rule squashes."""
+    draw, rule, letterbox = _Drawing(instance), instance.rule, instance.letterbox
+    if rule.squash:
+        return None
+    crop = rule.crop_at("canvas")
+    cells = crop_window(box, letterbox, rule, crop if crop == "before" else "none", "grid")
+    return exact_weights(
+        instance.prototypes, letterbox, truth, start, lambda weights: draw.mask(draw.logits(weights)[0], box), cells
+    )
 
 
 class _Drawing:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from maskprism.analysis.wording import counted
 from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
 from maskprism.errors import InputError, MaskprismError
 
@@ -35,9 +36,10 @@ def basis(
 ) -> int:
     """Tell how much of the prototypes is really used, and draw them in a basis that is easier to read.
 
-    Writes `basis.json` (effective ranks, redundant pairs, dead prototypes, shares), `basis.npz` (the
-    canonical basis), `spectrum.png`, `redundancy.png`, and for some photographs the prototypes
-    beside the canonical ones. From a table, only what coefficients alone tell.
+    Writes `basis.json` (effective ranks, redundant pairs, dead prototypes, shares), `prototypes.csv` and
+    `components.csv` (a row for each), `basis.npz` (the canonical basis), `spectrum.png`, `redundancy.png`,
+    and for some photographs the prototypes beside the canonical ones. From a table, only what
+    coefficients alone tell.
 
     Parameters
     ----------
@@ -56,10 +58,11 @@ def basis(
     scale
         Colour scale of the prototypes: one for all, or one for each.
     """
-    from maskprism.analysis.basis import CanonicalBasis, Usage, summary
+    from maskprism.analysis.basis import CanonicalBasis, Usage, component_rows, prototype_rows, summary
     from maskprism.views import basis as views
     from maskprism.views.figures import save
     from maskprism.views.raster import encode_png
+    from maskprism.views.tables import write_rows
 
     if pictures < 0:
         raise InputError(f"--pictures is {pictures}; expected 0 or more")
@@ -76,6 +79,8 @@ def basis(
         out.mkdir(parents=True, exist_ok=True)
         _write_json(out, numbers)
         canonical.save(out / "basis.npz")
+        write_rows(prototype_rows(usage, region), out / "prototypes.csv")
+        write_rows(component_rows(canonical), out / "components.csv")
         save(views.spectrum(usage, canonical, model=network.spec.name), out / "spectrum.png", dpi=120)
         save(views.redundancy(usage, model=network.spec.name), out / "redundancy.png", dpi=120)
         for number, (photograph, prediction) in enumerate(shown):
@@ -84,7 +89,10 @@ def basis(
     except OSError as error:
         raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
     _tell(numbers, failed)
-    print(f"basis.json, basis.npz, spectrum.png, redundancy.png and {len(shown)} pictures of prototypes in {out}")
+    print(
+        "basis.json, prototypes.csv, components.csv, basis.npz, spectrum.png, redundancy.png and "
+        f"{counted(len(shown), 'picture')} of prototypes in {out}"
+    )
     return 0
 
 

@@ -29,6 +29,10 @@ class Asked:
     """A pixel X,Y of the photograph: which contributions decide it, and what would flip it. Without --instance, of the
     most confident instance that has it in its mask, or else in its box."""
 
+    baseline: Annotated[Literal["zero", "mean"], Parameter(group=_QUESTIONS)] = "zero"
+    """What contributions to --at are told from: nothing, or every prototype's mean over the photograph. Those means
+    make one level, which acts as a bias; what is left says what the patterns do."""
+
     region: Annotated[Path | None, Parameter(group=_QUESTIONS)] = None
     """An image of the photograph's size, bright where you ask: which prototypes act there."""
 
@@ -38,6 +42,9 @@ class Asked:
 
     attribution: Annotated[bool, Parameter(group=_QUESTIONS, negative=())] = False
     """Which prototypes the mask needs: knock-outs, sufficient sets, Shapley values, sensitivity."""
+
+    metric: Annotated[Literal["iou", "dice"], Parameter(group=_QUESTIONS)] = "iou"
+    """What the Shapley values of --attribution share out."""
 
     seed: Annotated[int, Parameter(group=_QUESTIONS)] = 0
     """Of the random orders behind --attribution."""
@@ -53,7 +60,14 @@ class Asked:
         at = None if self.at is None else _pixel(self.at)
         region, truth = (None if path is None else _bright(path) for path in (self.region, self.truth))
         return Questions(
-            at=at, region=region, truth=truth, attribution=self.attribution, seed=self.seed, rank=self.rank
+            at=at,
+            region=region,
+            truth=truth,
+            attribution=self.attribution,
+            seed=self.seed,
+            metric=self.metric,
+            baseline=self.baseline,
+            rank=self.rank,
         )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ import numpy as np
 from matplotlib.patheffects import withStroke
 
 from maskprism.analysis.attribution import Attribution
+from maskprism.analysis.coalitions import METRIC_NAMES
 from maskprism.images import read_image
 from maskprism.views.figures import share
 from maskprism.views.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, colour_of
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from maskprism.prediction import Instance
 
 _RED, _BLUE, _GREY = share(POSITIVE), share(NEGATIVE), share(MUTED)
+_PLACE = 900  # pixels; the panel has about 500
 _PATH_COLOURS: dict[Path, tuple[float, float, float]] = {
     "elimination": share(INSTANCE_COLOURS[4]),
     "greedy": share(INSTANCE_COLOURS[5]),
@@ -53,7 +56,8 @@ def waterfall(instance: Instance, query: PixelQuery, *, image: ImageLike | None 
         ax = figure.subplots()
     shown = query.order[:named]
     rest = query.order[named:]
-    steps = [(f"{k}", float(query.contributions[k])) for k in shown]
+    steps = [("level", query.level)] if query.level else []
+    steps += [(f"{k}", float(query.contributions[k])) for k in shown]
     if len(rest):
         steps.append((f"{len(rest)} others", float(query.contributions[rest].sum())))
     if query.crop:
@@ -209,17 +213,19 @@ def _draw_worth(ax: Axes, found: Attribution) -> None:
     ax.errorbar(
         places, values.values[order], yerr=2 * values.standard_errors[order], fmt="none", ecolor="black", elinewidth=0.8
     )
-    ax.plot(places, values.full - found.knock_out[order], "d", color=_GREY, markersize=4, label="lost without it alone")
+    if values.metric == "iou":  # as knock-outs are
+        lost = values.full - found.knock_out[order]
+        ax.plot(places, lost, "d", color=_GREY, markersize=4, label="lost without it alone")
+        ax.legend(fontsize=8)
     ax.set_xticks(places, [str(k) for k in order], fontsize=7, rotation=90 if len(order) > 20 else 0)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set_xlabel("prototype")
-    ax.set_ylabel(values.metric.replace("iou", "IoU").replace("dice", "Dice"))
+    ax.set_ylabel(METRIC_NAMES[values.metric])
     ax.set_title(
         f"Shapley values: they share out {values.full:.2f} − {values.none:.2f}; bars: 2 standard errors "
         f"({values.permutations} orders, seed {values.seed})",
         fontsize=10,
     )
-    ax.legend(fontsize=8)
 
 
 def _draw_pull(ax: Axes, found: Attribution) -> None:
@@ -247,26 +253,40 @@ def _draw_place(
     at: tuple[int, int] | None = None,
     region: Bool[np.ndarray, "H W"] | None = None,
 ) -> None:
-    """The photograph around the box with the mask's outline, a pixel or a region marked."""
-    photograph = cv2.cvtColor(read_image(image), cv2.COLOR_BGR2RGB)
-    height, width = photograph.shape[:2]
-    if region is not None:
-        covered = _on_photograph(region, instance)
-        photograph[covered] = (0.35 * photograph[covered] + 0.65 * np.array(colour_of(0))).astype(np.uint8)
-    ax.imshow(photograph)
+    """The photograph around the box with the mask's outline, a pixel or a region marked; shrunk if it is large."""
+    photograph = read_image(image)
     x1, y1, x2, y2 = (float(v) for v in instance.box)
     margin = 0.15 * max(x2 - x1, y2 - y1, 1)
-    mask = instance.mask("image")
+    xs, ys = ([x1, x2], [y1, y2]) if at is None else ([x1, x2, at[0]], [y1, y2, at[1]])
+    height, width = photograph.shape[:2]
+    left, right = math.floor(max(min(xs) - margin, 0)), math.ceil(min(max(xs) + margin, width))
+    top, bottom = math.floor(max(min(ys) - margin, 0)), math.ceil(min(max(ys) + margin, height))
+    around = (slice(top, bottom), slice(left, right))
+    shrink = max(1, math.ceil(max(bottom - top, right - left) / _PLACE))
+    size = (math.ceil((right - left) / shrink), math.ceil((bottom - top) / shrink))
+
+    def shrunk(values: Any) -> Any:
+        return values if shrink == 1 else cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+
+    picture = shrunk(cv2.cvtColor(np.ascontiguousarray(photograph[around]), cv2.COLOR_BGR2RGB))
+    if region is not None:
+        covered = shrunk(_on_photograph(region, instance)[around].astype(np.float32)) >= 0.5
+        picture[covered] = (0.35 * picture[covered] + 0.65 * np.array(colour_of(0))).astype(np.uint8)
+    edges = (left - 0.5, right - 0.5, bottom - 0.5, top - 0.5)  # matplotlib counts from the centres of pixels
+    ax.imshow(picture, extent=edges)
+    mask = shrunk(instance.mask("image")[around].astype(np.float32))
     if mask.any():
-        ax.contour(mask, levels=[0.5], colors="white", linewidths=2.4)
-        ax.contour(mask, levels=[0.5], colors="black", linewidths=1)
-    xs, ys = [x1, x2], [y1, y2]
+        across, down = (
+            start - 0.5 + (np.arange(count) + 0.5) * (stop - start) / count
+            for start, stop, count in ((left, right, mask.shape[1]), (top, bottom, mask.shape[0]))
+        )
+        ax.contour(across, down, mask, levels=[0.5], colors="white", linewidths=2.4)
+        ax.contour(across, down, mask, levels=[0.5], colors="black", linewidths=1)
     if at is not None:
         ax.plot(at[0], at[1], "+", color="white", markersize=20, markeredgewidth=4)
         ax.plot(at[0], at[1], "+", color="black", markersize=18, markeredgewidth=1.8)
-        xs, ys = [*xs, at[0]], [*ys, at[1]]
-    ax.set_xlim(max(min(xs) - margin, 0), min(max(xs) + margin, width))
-    ax.set_ylim(min(max(ys) + margin, height), max(min(ys) - margin, 0))
+    ax.set_xlim(edges[:2])
+    ax.set_ylim(edges[2:])
     ax.set_axis_off()
 
 

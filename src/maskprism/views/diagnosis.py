@@ -13,13 +13,14 @@ from maskprism.analysis.error_budget import PARTS
 from maskprism.analysis.tide import ERROR_TYPES
 from maskprism.views.budget import PART_COLOURS, plain_axes, titled
 from maskprism.views.figures import share
-from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED
+from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, RGB
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from maskprism.analysis.diagnosis import Diagnosis
+    from maskprism.analysis.error_budget import Part
 
 _WIDTH = 7.4
 _BLUE = INSTANCE_COLOURS[4]
@@ -29,35 +30,47 @@ STEP_TITLES = {
     "prototypes": "and any prototypes",
     "box": "and no crop by a wrong box",
     "resolution": "and true masks",
-    "box alone": "true boxes for the crop alone",
+    "coefficients alone": "coefficients alone",
+    "prototypes alone": "prototypes alone",
+    "box alone": "box alone",
+    "resolution alone": "resolution alone",
+    "true boxes": "true boxes for the crop",
 }
 
 
 def perfect_figure(found: Diagnosis) -> Figure:
-    """Mask AP if one part of the network after the other were perfect; what is missing to 1 then is detection."""
-    figure, ax = plain_axes(_WIDTH, 3.5)
-    chain = [step for step in found.perfect if step != "box alone"]
-    colours = [MUTED, *(PART_COLOURS[part] for part in ("coefficients", "prototypes", "box", "resolution"))]
-    before = 0.0
-    for row, (step, colour) in enumerate(zip(chain, colours, strict=True)):
-        value = found.perfect[step].ap
-        ax.barh(row, before, color=share(FRAME), height=0.62)
-        ax.barh(row, value - before, left=before, color=share(colour), height=0.62)
-        gain = "" if row == 0 else f"  ({value - before:+.3f})".replace("-", "−")
-        _note(ax, max(value, before), row, f"{value:.3f}{gain}")
-        before = value
-    row = len(chain)
-    now, alone = found.perfect["as it is"].ap, found.perfect["box alone"].ap
-    ax.barh(row + 0.35, now, color=share(FRAME), height=0.62)
-    ax.barh(row + 0.35, alone - now, left=now, color=share(PART_COLOURS["box"]), height=0.62)
-    _note(ax, max(alone, now), row + 0.35, f"{alone:.3f}  ({alone - now:+.3f})".replace("-", "−"))
-    ax.axhline(row - 0.32, color=share(FRAME), linewidth=1)
-    titles = [STEP_TITLES[step] for step in (*chain, "box alone")]
-    ax.set_yticks([*range(row), row + 0.35], titles)
+    """Mask AP if one part of the network after the other were perfect, and below if one of them alone were.
+
+    What is missing to 1 after the last of the first block is detection.
+    """
+    figure, ax = plain_axes(_WIDTH, 5.2)
+    now = before = found.perfect["as it is"].ap
+    for row, (step, precision) in enumerate(found.perfect.items()):
+        _gain(ax, row, before, precision.ap, MUTED if step == "as it is" else PART_COLOURS[_part_of(step)])
+        before = precision.ap
+    below = len(found.perfect) + 0.5
+    for row, (part, precision) in enumerate(found.alone.items()):
+        _gain(ax, below + row, now, precision.ap, PART_COLOURS[_part_of(part)])
+    ax.axhline(below - 0.75, color=share(FRAME), linewidth=1)
+    places = [*range(len(found.perfect)), *(below + np.arange(len(found.alone)))]
+    ax.set_yticks(places, [STEP_TITLES[step] for step in (*found.perfect, *found.alone)])
     ax.set_xlim(0, 1)
     ax.invert_yaxis()
     ax.set_xlabel("mask AP (predict)")
     return titled(figure, "Mask AP if parts of the network were perfect")
+
+
+def _part_of(step: str) -> Part:
+    return "box" if step == "true boxes" else next(part for part in PARTS if step.startswith(part))
+
+
+def _gain(ax: Axes, row: float, before: float, after: float, colour: RGB) -> None:
+    """A bar up to `after`, coloured from `before`, with both numbers; the first of all is coloured whole."""
+    first = row == 0
+    ax.barh(row, 0 if first else before, color=share(FRAME), height=0.62)
+    ax.barh(row, after if first else after - before, left=0 if first else before, color=share(colour), height=0.62)
+    gain = "" if first else f"  ({after - before:+.3f})".replace("-", "−")
+    _note(ax, max(after, before), row, f"{after:.3f}{gain}")
 
 
 def errors_figure(found: Diagnosis) -> Figure:

@@ -154,6 +154,7 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
         "reading": [finding._asdict() for finding in findings],
         "average_precision": {name: _precision(found, one) for name, one in found.precision.items()},
         "if_perfect": {step: _precision(found, one) for step, one in found.perfect.items()},
+        "if_perfect_alone": {step: _precision(found, one) for step, one in found.alone.items()},
         "errors": asdict(found.errors) | {"shown": dict(found.shown)},
         "localisation": {"instances": found.localisation_count, "mean_losses": dict(found.localisation)},
         "error_budget": {

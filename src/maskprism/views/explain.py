@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from jaxtyping import Bool
     from matplotlib.figure import Figure
 
+    from maskprism.analysis.coalitions import Metric
     from maskprism.analysis.roles import RoleOrder
+    from maskprism.analysis.shapley import Baseline
     from maskprism.decompose import Order
     from maskprism.geometry import Size
     from maskprism.images import ImageLike
@@ -40,11 +42,12 @@ class Questions:
     """What else to find out about the chosen instances, besides how their masks are made.
 
     at: a pixel (x, y) of the photograph: why it is, or is not, in the mask.
+    baseline: what an absent prototype is there, nothing ("zero") or its mean over the photograph ("mean").
     region: a boolean image of the photograph's size: which prototypes act there.
     truth: the true mask, of the photograph's size: which prototypes are to blame for false positives and false
         negatives; scores are then against it.
     attribution: knock-outs, sufficient sets, Shapley values and sensitivities too.
-    permutations, seed: of the Shapley values.
+    permutations, seed, metric: of the Shapley values.
     rank: the order of the prototypes in the table and the picture of roles.
     """
 
@@ -54,6 +57,8 @@ class Questions:
     attribution: bool = False
     permutations: int = 256
     seed: int = 0
+    metric: Metric = "iou"
+    baseline: Baseline = "zero"
     rank: RoleOrder = "effect"
 
     def __bool__(self) -> bool:
@@ -198,7 +203,7 @@ def _answer(
         findings.tables += shown
 
     if questions.at is not None:
-        query = pixel_query(instance, *questions.at)
+        query = pixel_query(instance, *questions.at, baseline=questions.baseline)
         figure = attribution.waterfall(instance, query, image=photograph)
         add(f"pixel-{query.x}-{query.y}", figure, [tables.pixel_table(instance, query)], query.rows())
     for name, blames in (
@@ -215,6 +220,7 @@ def _answer(
             target=questions.truth,
             permutations=questions.permutations,
             seed=questions.seed,
+            metric=questions.metric,
             size=_frame(instance),
         )
         figure = attribution.attribution(instance, owed)

@@ -20,6 +20,7 @@ from maskprism.analysis.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.analysis.reading import RULES, Finding
 from maskprism.analysis.tide import ERROR_TYPES, MEANING
 from maskprism.analysis.wording import counted
+from maskprism.views.diagnosis import STEP_TITLES
 
 if TYPE_CHECKING:
     from maskprism.analysis.average_precision import AveragePrecision
@@ -207,6 +208,7 @@ def _numbers(found: Diagnosis) -> str:
     decodes = [precision(f"masks, {decode.tool}", found.precision[name]) for name, decode in DECODES.items()]
     decodes.append(precision("boxes", found.precision["boxes"]))
     perfect = [precision(step, one) for step, one in found.perfect.items()]
+    alone = [precision(STEP_TITLES[step], one) for step, one in found.alone.items()]
     errors = [
         _cell(kind, "text")
         + _cell(MEANING[kind], "text wrap")
@@ -221,6 +223,8 @@ def _numbers(found: Diagnosis) -> str:
         + _table(["", *headings], decodes, text=1)
         + "<h3>Mask AP (predict) if parts were perfect, one after the other</h3>"
         + _table(["perfect up to", *headings], perfect, text=1)
+        + "<h3>Mask AP (predict) if one part alone were perfect</h3>"
+        + _table(["perfect", *headings], alone, text=1)
         + (_budget_tables(found) if len(found.budget) else "")
         + "<h3>Kinds of errors</h3>"
         + _table(["kind", "meaning", "AP50 to gain", f"above {found.conf:g}", "all"], errors, text=2)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism.analysis.coalitions import METRIC_NAMES
 from maskprism.analysis.roles import ROLES
 from maskprism.errors import MaskprismError
 from maskprism.views.sheets import instance_title, signed
@@ -69,7 +70,8 @@ def role_rows(found: Roles, without: Float64[np.ndarray, " K"]) -> Rows:
 
 def pixel_table(instance: Instance, query: PixelQuery) -> TextTable:
     """What each prototype contributes to one pixel, and the change of its coefficient that would flip it."""
-    crop = (("crop", _number(query.crop), ""),) if query.crop else ()
+    besides = (("level", query.level), ("crop", query.crop))
+    besides_rows = tuple((name, _number(value), "") for name, value in besides if value)
     where = "in the mask" if query.in_mask else "not in the mask"
     verdict = "" if query.in_crop else "; it lies outside the crop, so no coefficient can change that"
     if query.easiest is not None:
@@ -79,7 +81,7 @@ def pixel_table(instance: Instance, query: PixelQuery) -> TextTable:
         headers=("k", "contribution", "change that flips it"),
         rows=tuple((str(k), _number(query.contributions[k]), _number(query.margins[k])) for k in query.order),
         note=where + verdict,
-        totals=(*crop, ("logit", _number(query.logit), "")),
+        totals=(*besides_rows, ("logit", _number(query.logit), "")),
     )
 
 
@@ -118,6 +120,7 @@ def most_unusual(blame: Blame, count: int = 3) -> str:
 def attribution_table(instance: Instance, found: Attribution) -> TextTable:
     """What the mask owes to each prototype: Shapley values with standard errors, knock-outs, sensitivity."""
     shapley, pull = found.shapley, found.sensitivity
+    metric = METRIC_NAMES[shapley.metric]
     smallest = found.paths["elimination"]
     chosen = set(smallest.chosen.tolist())
     rows = tuple(
@@ -138,9 +141,16 @@ def attribution_table(instance: Instance, found: Attribution) -> TextTable:
     )
     return TextTable(
         title=f"Which prototypes the mask needs: {instance_title(instance)}, against {found.against}",
-        headers=("k", "Shapley", "± 2 SE", "IoU without", "sensitivity", "in the smallest set"),
+        headers=(
+            "k",
+            f"Shapley ({METRIC_NAMES[shapley.metric]})",
+            "± 2 SE",
+            "IoU without",
+            "sensitivity",
+            "in the smallest set",
+        ),
         rows=rows,
-        note=f"{enough}; IoU of all {shapley.full:.3f}; {shapley.permutations} orders, seed {shapley.seed}",
+        note=f"{enough}; {metric} of all {shapley.full:.3f}; {shapley.permutations} orders, seed {shapley.seed}",
     )
 
 
