@@ -196,6 +196,8 @@ def test_extract_fails_when_every_image_fails(model: Path, tmp_path: Path) -> No
 
 
 def test_demo_tells_the_whole_story(tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "page.html").write_text("of an earlier run")
     result = run("demo", "--out", tmp_path / "demo")
     assert result.returncode == 0, result.stderr
     shown = result.stdout.split("Where to look first:")[1]
@@ -206,9 +208,6 @@ def test_demo_tells_the_whole_story(tmp_path: Path) -> None:
     assert "mask AP" in (tmp_path / "demo" / "diagnosis" / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "demo" / "page.html").read_text(encoding="utf-8").count("maskprism-scene-") >= 8
     assert len(list((tmp_path / "demo" / "scenes" / "labels").rglob("*.txt"))) == 8
-    again = run("demo", "--out", tmp_path / "demo")
-    assert again.returncode == 0
-    assert again.stdout == result.stdout
     (tmp_path / "file").write_text("in the way")
     says(run("demo", "--out", tmp_path / "file"), "cannot be written")
 

@@ -293,21 +293,16 @@ def asked_for(instance: Instance, rng: np.random.Generator) -> tuple[Region, np.
 def test_an_object_in_the_span_of_real_prototypes_comes_out_at_iou_1(rule):
     """To the last pixel of the canvas, on a grid of stride 4 and whatever rule resizes logits."""
     rng = np.random.default_rng(0)
-    tried = 0
-    for seed in range(2):
-        prediction = replace(maskprism.load(threads=1).predict(draw_scene(seed).photograph), rule=RULES[rule])
-        for instance in prediction:
-            truth, box = asked_for(instance, rng)
-            if truth.area < 20:
-                continue
-            masks = stages(instance, truth, box)
-            tried += 1
-            assert masks.fit.exact
-            assert masks.best.iou_with(truth) == 1
-            if rule == "ultralytics":
-                assert masks.true_box_fit.exact
-                assert masks.true_box_best.iou_with(truth) == 1
-    assert tried > 10
+    prediction = replace(maskprism.load(threads=1).predict(draw_scene(0).photograph), rule=RULES[rule])
+    assert len(prediction) > 4
+    for instance in prediction:
+        truth, box = asked_for(instance, rng)
+        masks = stages(instance, truth, box)
+        assert masks.fit.exact
+        assert masks.best.iou_with(truth) == 1
+        if rule == "ultralytics":
+            assert masks.true_box_fit.exact
+            assert masks.true_box_best.iou_with(truth) == 1
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
