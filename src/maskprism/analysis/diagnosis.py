@@ -83,7 +83,7 @@ class Diagnosis:
         error budget, from "as it is" to "resolution", where all masks are true. What is missing to 1 after that is
         detection.
     alone: the same if one part alone cost nothing: the IoU of every matched instance with its object grows by
-        what the error budget says of that part. "true boxes": the same logits, cropped by true boxes.
+        what that part costs in the error budget (nothing, where it gains). "true boxes": the same logits, cropped by true boxes.
     errors: TIDE under the "predict" decode. shown: its counts above `conf`; an object is missed there that none of
         those detections comes near.
     localisation: mean losses of the localisation errors that hide an object, and their number.
@@ -275,7 +275,7 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
             steps[step][pair.instance] = mask_iou([getattr(stages, stage)], true, canvas.crowd)[0]
         for step, part in _GIVEN_BACK.items():
             better = steps[step][pair.instance] = canvas.iou[pair.instance].copy()
-            better[pair.truth] = min(max(row.iou + getattr(row, part), 0.0), 1.0)
+            better[pair.truth] = min(row.iou + max(getattr(row, part), 0.0), 1.0)
     budgets = {(row.instance, row.object): row for row in rows}
     others = _pairs(prediction, truth, [pair for pair in hidden if pair not in budgets])
     for pair, stages in stages_of(prediction, truth, others):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -94,10 +94,14 @@ def read(diagnosis: Diagnosis) -> list[Finding]:
 
 
 def leading(mean: Mean) -> tuple[Part, float]:
-    """The part with the largest mean loss, and its share of the whole loss."""
-    losses = {part: float(getattr(mean, part)) for part in PARTS}
+    """The part with the largest mean loss, and its share of all losses."""
+    return _largest({part: float(getattr(mean, part)) for part in PARTS})
+
+
+def _largest(losses: Mapping[Part, float]) -> tuple[Part, float]:
+    """The largest loss and its share in the sum; parts that gain are left out, or shares would exceed the whole."""
     part = max(PARTS, key=lambda part: losses[part])
-    whole = 1 - mean.iou
+    whole = sum(max(loss, 0.0) for loss in losses.values())
     return part, losses[part] / whole if whole > 0 else 0.0
 
 
@@ -141,8 +145,7 @@ def _errors(found: Diagnosis) -> Iterator[Finding]:
         f"Of the kinds of errors, {kind} costs most ({MEANING[kind]}): mending it would add {gains[kind]:.3f} to AP50."
     )
     if kind == "localisation" and found.localisation_count:
-        part = max(PARTS, key=lambda part: found.localisation[part])
-        share = found.localisation[part] / sum(found.localisation.values())
+        part, share = _largest(found.localisation)
         says += f" {share:.0%} of what those {found.localisation_count} masks lose is lost in the {part}."
     yield Finding("errors", says, f"Consider: {ERROR_ADVICE[kind]}.", "errors")
 
