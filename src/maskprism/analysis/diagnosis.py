@@ -83,7 +83,8 @@ class Diagnosis:
         error budget, from "as it is" to "resolution", where all masks are true. What is missing to 1 after that is
         detection.
     alone: the same if one part alone cost nothing: the IoU of every matched instance with its object grows by
-        what that part costs in the error budget (nothing, where it gains). "true boxes": the same logits, cropped by true boxes.
+        what that part costs in the error budget (nothing, where it gains). "true boxes": the same logits, cropped
+        by true boxes.
     errors: TIDE under the "predict" decode. shown: its counts above `conf`; an object is missed there that none of
         those detections comes near.
     localisation: mean losses of the localisation errors that hide an object, and their number.
