@@ -321,14 +321,16 @@ def _in_basis(
 def prototype_rows(usage: Usage, region: Region = "boxes") -> list[dict[str, int | float | bool]]:
     """One dictionary per prototype: what it contributes, what its coefficients are like, and which one is most alike.
 
-    rms_contribution, pattern_share, dead: see `Usage`; nan where undefined. mean, spread: of its values in the region,
-    and of its coefficients over instances. most_alike: the other prototype whose picture correlates most with its own,
-    over the photographs, and by how much.
+    rms_contribution, pattern_share, dead: see `Usage`; nan where undefined. mean, spread: of its values in the region;
+    coefficient_mean, coefficient_spread: of its coefficients over instances. most_alike, correlation: the other
+    prototype with the largest absolute correlation, over the photographs; -1 and nan where none is defined.
     """
     drawn, used = usage.prototypes(region), usage.coefficients
-    alike = np.abs(np.nan_to_num(usage.photograph.correlation))
-    np.fill_diagonal(alike, -1)
-    partner = alike.argmax(axis=1)
+    others = usage.photograph.correlation.copy()
+    np.fill_diagonal(others, np.nan)
+    alike = np.nan_to_num(np.abs(others))
+    partner = np.where(alike.any(axis=1), alike.argmax(axis=1), -1)
+    correlation = np.where(partner < 0, np.nan, others[np.arange(len(usage)), partner])
     columns = {
         "prototype": range(len(usage)),
         "rms_contribution": usage.rms_contributions(region),
@@ -339,7 +341,7 @@ def prototype_rows(usage: Usage, region: Region = "boxes") -> list[dict[str, int
         "coefficient_mean": used.mean,
         "coefficient_spread": np.sqrt(np.diag(used.covariance)),
         "most_alike": partner,
-        "correlation": usage.photograph.correlation[np.arange(len(usage)), partner],
+        "correlation": correlation,
     }
     plain = {name: np.asarray(values).tolist() for name, values in columns.items()}
     return [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]

@@ -29,8 +29,9 @@ class Fit(NamedTuple):
     """The best weights for an object, and how they were found.
 
     weights: they take the place of `Instance.weights`. steps: of Newton's method.
-    gradient: its length at the end; above the tolerance only if the most steps or float32 stopped the search.
-    exact: the mask of these weights is the object, to the last pixel (see `exact_coefficients`).
+    gradient: its length at the end; above the tolerance only if the limit of steps or float32 stopped the search.
+    exact: within the crop the mask of these weights is the object, to the last pixel (see `exact_coefficients`); steps
+        and gradient are then those of the last fit to single pixels.
     """
 
     weights: Float32[np.ndarray, " K"]
@@ -109,7 +110,8 @@ def fit(
     features = cells.prototypes @ to_weights.astype(np.float32)
 
     def objective(at: Float64[np.ndarray, " R"]) -> tuple[float, Float32[np.ndarray, " M"]]:
-        logits = features @ at.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # a step that goes too far is turned back
+            logits = features @ at.astype(np.float32)
         entropy = np.maximum(logits, 0) - cells.covered * logits + np.log1p(np.exp(-np.abs(logits)))
         return float(np.dot(share, entropy)) + penalty / 2 * float(at @ at), logits
 

@@ -38,7 +38,8 @@ RANK_CORRELATION, RANK_COUNT = 0.3, 30
 
 RULES: dict[RuleName, str] = {
     "limit": "always: what true masks would add to AP against what is missing to 1 after that",
-    "part": f"always: the part with the largest share of the loss; it leads if that is {LEADING_SHARE:.0%} or more",
+    "part": "always: the part with the largest share of all losses (parts that gain are left out); it leads if that is "
+    f"{LEADING_SHARE:.0%} or more",
     "errors": f"the kind of error that costs most AP50, if mending it gives {WORTH_MENDING} or more",
     "missed": f"more than {MISSED_SHARE:.0%} of the objects are found by no detection above the score shown",
     "decodes": f"AP under the three decodes differs by {DECODE_GAP} or more",

@@ -29,9 +29,9 @@ class Stages:
     """Masks of one instance on the canvas, under the rule of its prediction, from the truth down to its own.
 
     truth: g, the true object. on_grid: R, the truth averaged over the cells of the prototype grid, enlarged again and
-    cut at one half: the best that any coefficients of any prototypes could be asked for. in_box: R, cropped by the
-    predicted box. best: the mask of the coefficients that fit the truth best, cropped by that box. real: the
-    instance's own mask.
+    cut at one half: what a mask of that grid can be expected to keep (interpolated logits may keep more). in_box: R,
+    cropped by the predicted box. best: the mask of the coefficients that fit the truth best, cropped by that box.
+    real: the instance's own mask.
 
     The same from the side of the box: true_box, true_box_best and true_box_on_grid are real, best and on_grid
     cropped by the box around the truth instead. uncropped: the own mask without a crop.
@@ -87,8 +87,8 @@ def stages(instance: Instance, truth: Region, true_box: Float32[np.ndarray, " 4"
     found = true_found = _fit(instance, truth, real, instance.weights)
     if (real.rows, real.columns) != (in_true_box.rows, in_true_box.columns):
         true_found = _fit(instance, truth, in_true_box, found.weights)
-    if exact := _exact(instance, truth, own_box, found):
-        found, true_found = exact, _exact(instance, truth, true_box, exact) or true_found
+    found = _exact(instance, truth, own_box, found) or found
+    true_found = _exact(instance, truth, true_box, found if found.exact else true_found) or true_found
     best, true_best = draw.logits(found.weights, true_found.weights)
     ideal = draw.averaged(truth)
     return Stages(

@@ -83,7 +83,7 @@ def waterfall(instance: Instance, query: PixelQuery, *, image: ImageLike | None 
     )
     ax.axhline(0, color="black", linewidth=0.9)
     ax.set_xticks(range(total + 1), [*(name for name, _ in steps), "logit"], fontsize=9)
-    ax.set_xlabel("prototype, largest contribution first")
+    ax.set_xlabel("the level of all, then " * bool(query.level) + "prototypes, largest contribution first")
     ax.set_ylabel("logit")
     ax.use_sticky_edges = False
     ax.margins(y=0.1)
@@ -269,19 +269,20 @@ def _draw_place(
         return values if shrink == 1 else cv2.resize(values, size, interpolation=cv2.INTER_AREA)
 
     picture = shrunk(cv2.cvtColor(np.ascontiguousarray(photograph[around]), cv2.COLOR_BGR2RGB))
-    if region is not None:
-        covered = shrunk(_on_photograph(region, instance)[around].astype(np.float32)) >= 0.5
+    if region is not None:  # wherever it covers a part of a shrunken pixel: errors are often thin rims
+        covered = shrunk(_on_photograph(region, instance)[around].astype(np.float32)) > 0
         picture[covered] = (0.35 * picture[covered] + 0.65 * np.array(colour_of(0))).astype(np.uint8)
     edges = (left - 0.5, right - 0.5, bottom - 0.5, top - 0.5)  # matplotlib counts from the centres of pixels
     ax.imshow(picture, extent=edges)
     mask = shrunk(instance.mask("image")[around].astype(np.float32))
     if mask.any():
         across, down = (
-            start - 0.5 + (np.arange(count) + 0.5) * (stop - start) / count
+            start - 0.5 + (np.arange(-1, count + 1) + 0.5) * (stop - start) / count
             for start, stop, count in ((left, right, mask.shape[1]), (top, bottom, mask.shape[0]))
         )
-        ax.contour(across, down, mask, levels=[0.5], colors="white", linewidths=2.4)
-        ax.contour(across, down, mask, levels=[0.5], colors="black", linewidths=1)
+        framed, level = np.pad(mask, 1), 0.5 / shrink  # low enough for what is thinner than a shrunken pixel
+        ax.contour(across, down, framed, levels=[level], colors="white", linewidths=2.4)
+        ax.contour(across, down, framed, levels=[level], colors="black", linewidths=1)
     if at is not None:
         ax.plot(at[0], at[1], "+", color="white", markersize=20, markeredgewidth=4)
         ax.plot(at[0], at[1], "+", color="black", markersize=18, markeredgewidth=1.8)

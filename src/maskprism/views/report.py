@@ -207,7 +207,7 @@ def _numbers(found: Diagnosis) -> str:
 
     decodes = [precision(f"masks, {decode.tool}", found.precision[name]) for name, decode in DECODES.items()]
     decodes.append(precision("boxes", found.precision["boxes"]))
-    perfect = [precision(step, one) for step, one in found.perfect.items()]
+    perfect = [precision(STEP_TITLES[step], one) for step, one in found.perfect.items()]
     alone = [precision(STEP_TITLES[step], one) for step, one in found.alone.items()]
     errors = [
         _cell(kind, "text")
