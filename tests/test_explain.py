@@ -15,7 +15,7 @@ import pytest
 
 import maskprism
 import reference_attribution as slow
-from maskprism import Prediction
+from maskprism import Letterbox, Prediction
 from maskprism.analysis.attribution import Attribution
 from maskprism.analysis.regions import pixel_query, region_blame, truth_blame
 from maskprism.analysis.roles import ROLES, roles
@@ -140,6 +140,29 @@ def test_the_pixel_table_ends_in_the_sum() -> None:
     shown = tables.pixel_table(outside[0], pixel_query(outside[0], 32, 32))
     assert "outside the crop" in shown.note
     assert shown.rows[0][2] == "∞"
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 50), (2000, 2), (3, 3)])
+def test_a_pixel_is_shown_in_photographs_of_any_shape(height: int, width: int) -> None:
+    square_one = four_by_hand(square(2, -1), np.ones((16, 16)), weights=[1.5, -0.5])
+    letterbox = Letterbox.fit((height, width), square_one.letterbox.canvas_hw).with_grid((16, 16))
+    prediction = replace(square_one, letterbox=letterbox)
+    photograph = np.zeros((height, width, 3), dtype=np.uint8)
+    figure = attribution.waterfall(prediction[0], pixel_query(prediction[0], 0, 0), image=photograph)
+    figure.canvas.draw()
+
+
+def test_thin_regions_of_large_photographs_are_seen() -> None:
+    square_one = four_by_hand(square(2, -1), np.ones((16, 16)), weights=[1.5, -0.5], box=(0, 0, 64, 64))
+    letterbox = Letterbox.fit((2400, 2400), square_one.letterbox.canvas_hw).with_grid((16, 16))
+    prediction = replace(square_one, letterbox=letterbox)
+    region = np.zeros((2400, 2400), dtype=bool)
+    region[1201, 100:2300] = True
+    photograph = np.zeros((2400, 2400, 3), dtype=np.uint8)
+    figure = attribution.blame(photograph, prediction[0], [region_blame(prediction[0], region)])
+    shown = np.asarray(figure.axes[0].images[0].get_array())
+    assert max(shown.shape) < 1000
+    assert np.count_nonzero(shown.any(axis=2)) >= 2200 // 3
 
 
 def test_questions_are_true_when_something_is_asked() -> None:
