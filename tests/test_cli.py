@@ -208,6 +208,9 @@ def test_demo_tells_the_whole_story(tmp_path: Path) -> None:
     assert "mask AP" in (tmp_path / "demo" / "diagnosis" / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "demo" / "page.html").read_text(encoding="utf-8").count("maskprism-scene-") >= 8
     assert len(list((tmp_path / "demo" / "scenes" / "labels").rglob("*.txt"))) == 8
+    again = run("demo", "--out", tmp_path / "demo")
+    assert again.returncode == 0
+    assert again.stdout == result.stdout
     (tmp_path / "file").write_text("in the way")
     says(run("demo", "--out", tmp_path / "file"), "cannot be written")
 

@@ -30,7 +30,7 @@ def exact_weights(
     truth: Region,
     start: Fit,
     draw: Callable[[Float32[np.ndarray, " K"]], Region],
-    cells: tuple[slice, slice] = (slice(None), slice(None)),
+    kept: Float32[np.ndarray, "h w"],
 ) -> Fit | None:
     """Weights whose mask is `truth` wherever it is drawn, or None if none are found.
 
@@ -44,14 +44,12 @@ def exact_weights(
     start: the best weights on grid cells, where the search begins.
     draw: the mask of weights under the rule in use, which has the last word; always in the same window of the canvas.
         It must resize logits: resized probabilities are no weighted sums.
-    cells: the window of the grid that a crop before resizing leaves.
+    kept: 1 for the cells of the grid that a crop before resizing leaves, or else all, and 0 for the others.
     """
     mask = draw(start.weights)
     inside = window_of(truth, mask.rows, mask.columns)
     if not inside.any():
         return None
-    kept = np.zeros(letterbox.grid_hw, dtype=np.float32)
-    kept[cells] = 1
     chosen = _sample(_outline(inside))
     found = start
     for _ in range(_ROUNDS):

@@ -117,10 +117,12 @@ def _exact(instance: Instance, truth: Region, box: Float32[np.ndarray, " 4"], st
     draw, rule, letterbox = _Drawing(instance), instance.rule, instance.letterbox
     if rule.squash:
         return None
-    crop = rule.crop_at("canvas")
-    cells = crop_window(box, letterbox, rule, crop if crop == "before" else "none", "grid")
+    kept = np.ones(letterbox.grid_hw, dtype=np.float32)
+    if rule.crop_at("canvas") == "before":
+        kept[:] = 0
+        kept[crop_window(box, letterbox, rule, "before", "canvas")] = 1
     return exact_weights(
-        instance.prototypes, letterbox, truth, start, lambda weights: draw.mask(draw.logits(weights)[0], box), cells
+        instance.prototypes, letterbox, truth, start, lambda weights: draw.mask(draw.logits(weights)[0], box), kept
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from maskprism.analysis.average_precision import SIZES
 from maskprism.analysis.decodes import DECODES
+from maskprism.analysis.diagnosis import Step
 from maskprism.analysis.error_budget import PARTS
 from maskprism.analysis.tide import ERROR_TYPES
 from maskprism.views.budget import PART_COLOURS, plain_axes, titled
@@ -45,9 +46,11 @@ def perfect_figure(found: Diagnosis) -> Figure:
     """
     figure, ax = plain_axes(_WIDTH, 5.2)
     now = before = found.perfect["as it is"].ap
-    for row, (step, precision) in enumerate(found.perfect.items()):
-        _gain(ax, row, before, precision.ap, MUTED if step == "as it is" else PART_COLOURS[_part_of(step)])
-        before = precision.ap
+    ax.barh(0, now, color=share(MUTED), height=0.62)
+    _note(ax, now, 0, f"{now:.3f}")
+    for row, step in enumerate(get_args(Step)[1:], 1):
+        _gain(ax, row, before, found.perfect[step].ap, PART_COLOURS[_part_of(step)])
+        before = found.perfect[step].ap
     below = len(found.perfect) + 0.5
     for row, (part, precision) in enumerate(found.alone.items()):
         _gain(ax, below + row, now, precision.ap, PART_COLOURS[_part_of(part)])
@@ -65,12 +68,10 @@ def _part_of(step: str) -> Part:
 
 
 def _gain(ax: Axes, row: float, before: float, after: float, colour: RGB) -> None:
-    """A bar up to `after`, coloured from `before`, with both numbers; the first of all is coloured whole."""
-    first = row == 0
-    ax.barh(row, 0 if first else before, color=share(FRAME), height=0.62)
-    ax.barh(row, after if first else after - before, left=0 if first else before, color=share(colour), height=0.62)
-    gain = "" if first else f"  ({after - before:+.3f})".replace("-", "−")
-    _note(ax, max(after, before), row, f"{after:.3f}{gain}")
+    """A bar up to `after`, coloured from `before`, with both numbers."""
+    ax.barh(row, before, color=share(FRAME), height=0.62)
+    ax.barh(row, after - before, left=before, color=share(colour), height=0.62)
+    _note(ax, max(after, before), row, f"{after:.3f}  ({after - before:+.3f})".replace("-", "−"))
 
 
 def errors_figure(found: Diagnosis) -> Figure:

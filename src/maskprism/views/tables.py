@@ -70,8 +70,7 @@ def role_rows(found: Roles, without: Float64[np.ndarray, " K"]) -> Rows:
 
 def pixel_table(instance: Instance, query: PixelQuery) -> TextTable:
     """What each prototype contributes to one pixel, and the change of its coefficient that would flip it."""
-    besides = (("level", query.level), ("crop", query.crop))
-    besides_rows = tuple((name, _number(value), "") for name, value in besides if value)
+    sums = (("level", query.level), ("crop", query.crop), ("logit", query.logit))
     where = "in the mask" if query.in_mask else "not in the mask"
     verdict = "" if query.in_crop else "; it lies outside the crop, so no coefficient can change that"
     if query.easiest is not None:
@@ -81,7 +80,7 @@ def pixel_table(instance: Instance, query: PixelQuery) -> TextTable:
         headers=("k", "contribution", "change that flips it"),
         rows=tuple((str(k), _number(query.contributions[k]), _number(query.margins[k])) for k in query.order),
         note=where + verdict,
-        totals=(*besides_rows, ("logit", _number(query.logit), "")),
+        totals=tuple((name, _number(value), "") for name, value in sums if value or name == "logit"),
     )
 
 
@@ -141,14 +140,7 @@ def attribution_table(instance: Instance, found: Attribution) -> TextTable:
     )
     return TextTable(
         title=f"Which prototypes the mask needs: {instance_title(instance)}, against {found.against}",
-        headers=(
-            "k",
-            f"Shapley ({METRIC_NAMES[shapley.metric]})",
-            "± 2 SE",
-            "IoU without",
-            "sensitivity",
-            "in the smallest set",
-        ),
+        headers=("k", f"Shapley ({metric})", "± 2 SE", "IoU without", "sensitivity", "in the smallest set"),
         rows=rows,
         note=f"{enough}; {metric} of all {shapley.full:.3f}; {shapley.permutations} orders, seed {shapley.seed}",
     )
