@@ -1,6 +1,6 @@
 """Attribution of one instance: terms resized once, within the box, against decoding a whole mask for every subset.
 
-    python benchmarks/attribution.py [MODEL PHOTOGRAPH]
+    python benchmarks/attribution.py [MODEL IMAGE]
 
 Both give the same numbers (checked in the run): roles, the IoU without each prototype, and the greedy elimination
 that finds the smallest sufficient set. The plain way edits the prediction and decodes a whole mask at canvas size
@@ -82,7 +82,7 @@ def instances() -> list[Instance]:
     if len(sys.argv) > 2:
         return list(maskprism.load(sys.argv[1], threads=1).predict(sys.argv[2]))[:INSTANCES]
     model = maskprism.load(threads=1)
-    predictions = [model.predict(draw_scene(seed).photograph) for seed in range(4)]
+    predictions = [model.predict(draw_scene(seed).image) for seed in range(4)]
     return [one for prediction in predictions for one in prediction][:INSTANCES]
 
 

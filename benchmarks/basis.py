@@ -1,11 +1,11 @@
-"""The canonical basis and the study of prototypes, photograph by photograph, against holding everything at once.
+"""The canonical basis and the study of prototypes, image by image, against holding everything at once.
 
     python benchmarks/basis.py
 
-The baseline stacks the prototypes of all photographs, takes the singular value decomposition of the stack, and with
+The baseline stacks the prototypes of all images, takes the singular value decomposition of the stack, and with
 it the components of the contributions: the same energies, from all data in memory. Both are timed in one run, on
 prototypes of the size of YOLO-seg (32 x 160 x 160) made from drawn scenes with the bundled network. The second table
-sets what every photograph costs beside the network that had to run for it.
+sets what every image costs beside the network that had to run for it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def enlarged(prediction: Prediction) -> Prediction:
 
 
 def streamed(predictions: list[Prediction]) -> np.ndarray:
-    return CanonicalBasis.of(Usage.of(predictions), "photograph").energies
+    return CanonicalBasis.of(Usage.of(predictions), "image").energies
 
 
 def stacked(predictions: list[Prediction]) -> np.ndarray:
@@ -68,12 +68,12 @@ def ms(compute: Callable[[], Any]) -> float:
 
 def main() -> None:
     model = maskprism.load(threads=1)
-    photographs = [draw_scene(seed).photograph for seed in range(IMAGES)]
-    small = [model.predict(photograph) for photograph in photographs]
+    images = [draw_scene(seed).image for seed in range(IMAGES)]
+    small = [model.predict(image) for image in images]
     predictions = [enlarged(one) for one in small]
     np.testing.assert_allclose(streamed(predictions), stacked(predictions), rtol=1e-3, atol=1e-6)
 
-    table = Table(title=f"canonical basis of {IMAGES} photographs, 32 x {SIDE} x {SIDE}, median of {RUNS} runs")
+    table = Table(title=f"canonical basis of {IMAGES} images, 32 x {SIDE} x {SIDE}, median of {RUNS} runs")
     for column in ("", "time, ms", "peak memory, MB"):
         table.add_column(column, justify="right")
     rows = {}
@@ -88,16 +88,16 @@ def main() -> None:
     Console().print(table)
 
     usage, study = Usage(32), DependenceStudy(32, model.spec.names)
-    photograph, prediction = photographs[0], small[0]
-    network = statistics.median(ms(lambda: model.predict(photograph)) for _ in range(5))
-    table = Table(title="per photograph, beside the bundled network")
+    image, prediction = images[0], small[0]
+    network = statistics.median(ms(lambda: model.predict(image)) for _ in range(5))
+    table = Table(title="per image, beside the bundled network")
     for column in ("", "time, ms", "share of the network's time"):
         table.add_column(column, justify="right")
     table.add_row("network", f"{network:.1f}", "1.00")
     for name, compute in (
         ("Usage.add", lambda: usage.add(prediction)),
-        ("DependenceStudy.add", lambda: study.add(photograph, prediction)),
-        ("move (3 more network calls)", lambda: move(model, photograph, prediction)),
+        ("DependenceStudy.add", lambda: study.add(image, prediction)),
+        ("move (3 more network calls)", lambda: move(model, image, prediction)),
     ):
         taken = statistics.median(ms(compute) for _ in range(5))
         table.add_row(name, f"{taken:.1f}", f"{taken / network:.2f}")

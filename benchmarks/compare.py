@@ -45,7 +45,7 @@ def seconds(function: Callable[[], Any]) -> float:
 
 
 def cost(console: Console) -> None:
-    scenes = [draw_scene(seed).photograph for seed in range(SCENES)]
+    scenes = [draw_scene(seed).image for seed in range(SCENES)]
     a, b = maskprism.load(threads=1), maskprism.load(threads=1)
     b.keep = maskprism.models.layouts.Thresholds(conf=0.3)  # so that something has no partner
     compare(a, b, scenes[:2])
@@ -79,23 +79,23 @@ def cells(label: str, found: Comparison) -> list[str]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--limit", type=int, default=None, help="the first N photographs only")
+    arguments.add_argument("--limit", type=int, default=None, help="the first N images only")
     limit = arguments.parse_args().limit
     console = Console(width=150)
     cost(console)
     data = Path(os.environ.get("MASKPRISM_REAL_DATA") or Path(__file__).parents[1] / "../shared")
-    photographs = sorted((data / "datasets" / "coco128-seg" / "images").rglob("*.jpg"))[:limit]
-    if not photographs:
-        console.print(f"no photographs in {data}; name their folder in MASKPRISM_REAL_DATA")
+    images = sorted((data / "datasets" / "coco128-seg" / "images").rglob("*.jpg"))[:limit]
+    if not images:
+        console.print(f"no images in {data}; name their folder in MASKPRISM_REAL_DATA")
         return
-    table = Table(title=f"{len(photographs)} photographs; parts and letterbox in percent")
+    table = Table(title=f"{len(images)} images; parts and letterbox in percent")
     headings = ("", "matched", "alone", "mask IoU", *PARTS, "worst terms", "IoU, own canvas", "letterbox", "CKA")
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
     for label, first, second, options in ROWS:
         try:
             models = maskprism.load(data / "models" / first), maskprism.load(data / "models" / second, **options)
-            table.add_row(*cells(label, compare(*models, photographs)))
+            table.add_row(*cells(label, compare(*models, images)))
         except maskprism.MaskprismError as error:
             console.print(f"left out: {label}: {error}", highlight=False, markup=False)
     console.print(table)

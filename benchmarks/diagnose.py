@@ -5,7 +5,7 @@
 The baseline decodes every mask of a prediction at full size, encodes it and the true masks as RLE, and lets
 `faster_coco_eval` compare each with each: the same IoUs, by the usual road. Ours decodes the windows of those masks
 alone that can reach an IoU of 0.5 with an object of their class. Both are timed in one run, on detections as AP takes
-them (scores above 0.001, many labels); below that, what each part of `maskprism diagnose` takes per photograph.
+them (scores above 0.001, many labels); below that, what each part of `maskprism diagnose` takes per image.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def main() -> None:
         samples = list(open_dataset(data).for_model(model.spec.names))
         places = np.linspace(0, len(samples) - 1, min(options.images, len(samples))).astype(int)
         for sample in (samples[i] for i in places):
-            photograph, truth = timed("reading", sample.read)
-            prediction = timed("network and suppression", lambda photo=photograph: model.predict(photo))
+            image, truth = timed("reading", sample.read)
+            prediction = timed("network and suppression", lambda photo=image: model.predict(photo))
             true, masks = (
                 true_regions(truth, prediction.letterbox, "canvas"),
                 truth.masks("canvas", prediction.letterbox),
@@ -86,8 +86,8 @@ def main() -> None:
 
 def report(seconds: dict[str, list[float]], detections: int, objects: int, images: int) -> None:
     console = Console()
-    table = Table(title=f"{detections / images:.0f} detections and {objects / images:.1f} objects per photograph")
-    for heading in ("", "median ms per photograph", "ratio"):
+    table = Table(title=f"{detections / images:.0f} detections and {objects / images:.1f} objects per image")
+    for heading in ("", "median ms per image", "ratio"):
         table.add_column(heading, justify="left" if not heading else "right")
     base = statistics.median(seconds["whole masks, RLE"])
     for name, values in seconds.items():

@@ -1,8 +1,8 @@
 """The error budget of one instance: all of it, its parts, and how many times faster than the slow twin of the tests.
 
-    python benchmarks/error_budget.py [--model M --data data.yaml] [--photographs 24]
+    python benchmarks/error_budget.py [--model M --data data.yaml] [--images 24]
 
-Without a model and a data set: the bundled network on drawn scenes. One thread, processor time; photographs are read
+Without a model and a data set: the bundled network on drawn scenes. One thread, processor time; images are read
 and predicted before the clock runs. The slow twin goes pixel by pixel and cell by cell through the same formulas, for
 one instance.
 """
@@ -59,8 +59,8 @@ def read(model_path: Path | None, data: Path | None, count: int) -> list[tuple[P
         dataset = open_dataset(data or write_dataset(folder, count, seed=900, validation_share=1))
         pairs = []
         for sample in itertools.islice(dataset.for_model(model.spec.names), count):
-            photograph, truth = sample.read()
-            pairs.append((model.predict(photograph), truth))
+            image, truth = sample.read()
+            pairs.append((model.predict(image), truth))
     return pairs
 
 
@@ -100,9 +100,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--photographs", type=int, default=24)
+    parser.add_argument("--images", type=int, default=24)
     arguments = parser.parse_args()
-    pairs = read(arguments.model, arguments.data, arguments.photographs)
+    pairs = read(arguments.model, arguments.data, arguments.images)
     every = [masks for prediction, truth in pairs for _, masks in stages_of(prediction, truth)]
     count = len(every)
     cells = statistics.median(masks.real.inside.size for masks in every)

@@ -82,7 +82,7 @@ def extraction(model: maskprism.Model, images: Path, workers: int) -> Callable[[
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="an .onnx file with a fixed canvas")
-    parser.add_argument("--images", type=Path, required=True, help="a folder of photographs")
+    parser.add_argument("--images", type=Path, required=True, help="a folder of images")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2, help="threads of every contender")
     parser.add_argument("--bf16", action="store_true", help="also extract with OpenVINO in bfloat16")

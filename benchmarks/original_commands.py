@@ -1,9 +1,9 @@
-"""`python src/extract_features.py` on eleven photographs, with all figures, from start to end.
+"""`python src/extract_features.py` on eleven images, with all figures, from start to end.
 
     python benchmarks/original_commands.py [--model M.onnx] [--images FOLDER]
 
 Baseline in the same run: the work of the original script beside the network, one matplotlib figure of 32 subplots per
-photograph. Model and photographs come from MASKPRISM_REAL_DATA (default ../shared) unless given.
+image. Model and images come from MASKPRISM_REAL_DATA (default ../shared) unless given.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import maskprism
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT / (os.environ.get("MASKPRISM_REAL_DATA") or "../shared")
-PHOTOGRAPHS = 11
+IMAGES = 11
 
 
 def main(
@@ -33,11 +33,11 @@ def main(
     model: Path = REAL / "models" / "yolov8n-seg.onnx",
     images: Path = REAL / "datasets" / "coco128-seg" / "images",
 ) -> None:
-    photographs = sorted(images.rglob("*.jpg"))[:PHOTOGRAPHS]
+    paths = sorted(images.rglob("*.jpg"))[:IMAGES]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "data").mkdir()
-        for path in photographs:
+        for path in paths:
             shutil.copy(path, folder / "data")
         start = time.perf_counter()
         command = [sys.executable, str(ROOT / "src" / "extract_features.py"), "--model", str(model.resolve())]
@@ -46,10 +46,10 @@ def main(
         figures = len(list((folder / "visualizations").glob("*.png")))
     network = maskprism.load(model)
     start = time.perf_counter()
-    predictions = [network.predict(path) for path in photographs]
+    predictions = [network.predict(path) for path in paths]
     inference = time.perf_counter() - start
     original = sum(ms(subplots, prediction[0], png=True) for prediction in predictions if len(prediction)) / 1e3
-    table = Table(title=f"extract_features.py on {len(photographs)} photographs, {figures} figures")
+    table = Table(title=f"extract_features.py on {len(paths)} images, {figures} figures")
     for column in ("", "seconds"):
         table.add_column(column, justify="right")
     table.add_row("ours, whole command with start-up", f"{ours:.2f}")

@@ -3,7 +3,7 @@
     python benchmarks/reduce.py
     python benchmarks/reduce.py --model yolov8n-seg.onnx --images photos --keep 16
 
-The basis is found on the photographs, and both ways of decoding are timed on each of them, taking turns. Told are
+The basis is found on the images, and both ways of decoding are timed on each of them, taking turns. Told are
 medians and their ratio: of the weighted sums alone, of masks window by window as `Prediction.patches` gives them, and
 of whole masks at canvas size, as most predictors make them. By default the bundled network on drawn scenes.
 """
@@ -58,15 +58,15 @@ def main() -> None:
     options = parser.parse_args()
     model = maskprism.load(options.model)
     if options.images:
-        photographs = [item.read() for item in open_source(options.images).pending(frozenset())]
+        images = [item.read() for item in open_source(options.images).pending(frozenset())]
     else:
-        photographs = [draw_scene(seed).photograph for seed in range(SCENES)]
-    predictions = [prediction for prediction in model.predict(photographs) if len(prediction)]
+        images = [draw_scene(seed).image for seed in range(SCENES)]
+    predictions = [prediction for prediction in model.predict(images) if len(prediction)]
     halves = fit_halves(predictions)
     (reduction,) = reductions(halves[0] + halves[1], "projection", [options.keep])
     pairs = [(full, reduction.apply(full)) for full in predictions]
     full_k, instances = model.spec.prototypes, sum(map(len, predictions))
-    table = Table(title=f"{model.spec.name}: {instances} instances on {len(pairs)} photographs, medians per photograph")
+    table = Table(title=f"{model.spec.name}: {instances} instances on {len(pairs)} images, medians per image")
     for heading in ("", f"{full_k} prototypes", f"{options.keep} prototypes", "ratio"):
         table.add_column(heading, justify="left" if not heading else "right")
     for name, work in WORK.items():

@@ -6,7 +6,7 @@ The folder holds models/ (yolov8n-seg.onnx, .pt and _int8.tflite, yolov5n-seg.on
 datasets/coco128-seg/images/. Rows whose runtime is not installed are left out, with the reason.
 
 Instances are matched one to one by class and box IoU >= 0.5, best first, and masks are compared
-at the size of the photograph, each under its model's own rule. Coefficients are compared where
+at the size of the image, each under its model's own rule. Coefficients are compared where
 the network is the same: another network has other prototypes.
 """
 
@@ -52,7 +52,7 @@ CANDIDATES = (
 
 @dataclass
 class Differences:
-    """What was found over all photographs."""
+    """What was found over all images."""
 
     missed: int = 0
     extra: int = 0
@@ -61,7 +61,7 @@ class Differences:
     coefficients: list[np.ndarray] = field(default_factory=list)
 
     def add(self, reference: maskprism.Prediction, other: maskprism.Prediction, *, same: bool) -> None:
-        """Match the instances of one photograph and note how the pairs differ."""
+        """Match the instances of one image and note how the pairs differ."""
         pairs = list(match(reference, other))
         self.missed += len(reference) - len(pairs)
         self.extra += len(other) - len(pairs)
@@ -84,10 +84,10 @@ def match(reference: maskprism.Prediction, other: maskprism.Prediction) -> Itera
         iou[i], iou[:, j] = 0, 0
 
 
-def measure(model: maskprism.Model, truth: list[maskprism.Prediction], photographs: list[Path], same: bool, label: str):
+def measure(model: maskprism.Model, truth: list[maskprism.Prediction], images: list[Path], same: bool, label: str):
     found = Differences()
-    for reference, photograph in zip(track(truth, label, transient=True), photographs, strict=True):
-        found.add(reference, model.predict(photograph), same=same)
+    for reference, image in zip(track(truth, label, transient=True), images, strict=True):
+        found.add(reference, model.predict(image), same=same)
     return found
 
 
@@ -111,18 +111,17 @@ def row(label: str, found: Differences) -> list[str]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--limit", type=int, default=None, help="the first N photographs only")
+    arguments.add_argument("--limit", type=int, default=None, help="the first N images only")
     limit = arguments.parse_args().limit
     console = Console()
     data = Path(os.environ.get("MASKPRISM_REAL_DATA") or Path(__file__).parents[1] / "../shared")
-    photographs = sorted((data / "datasets" / "coco128-seg" / "images").rglob("*.jpg"))[:limit]
-    if not photographs or not (data / "models" / REFERENCE).is_file():
-        raise SystemExit(f"no {REFERENCE} or no photographs in {data}; name their folder in MASKPRISM_REAL_DATA")
+    images = sorted((data / "datasets" / "coco128-seg" / "images").rglob("*.jpg"))[:limit]
+    if not images or not (data / "models" / REFERENCE).is_file():
+        raise SystemExit(f"no {REFERENCE} or no images in {data}; name their folder in MASKPRISM_REAL_DATA")
     model = maskprism.load(data / "models" / REFERENCE)
-    truth = [model.predict(photograph) for photograph in track(photographs, REFERENCE, transient=True)]
+    truth = [model.predict(image) for image in track(images, REFERENCE, transient=True)]
     table = Table(
-        title=f"against {REFERENCE} in {model.spec.runtime}: {len(photographs)} photographs, "
-        f"{sum(map(len, truth))} instances"
+        title=f"against {REFERENCE} in {model.spec.runtime}: {len(images)} images, {sum(map(len, truth))} instances"
     )
     for heading in ("model", "matched", "missed", "extra", "mask IoU", "median", "worst"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
@@ -134,7 +133,7 @@ def main() -> None:
         except maskprism.MaskprismError as error:
             console.print(f"left out: {candidate.label}: {error}", highlight=False, markup=False)
             continue
-        table.add_row(*row(candidate.label, measure(other, truth, photographs, candidate.same, candidate.label)))
+        table.add_row(*row(candidate.label, measure(other, truth, images, candidate.same, candidate.label)))
     console.print(table)
 
 

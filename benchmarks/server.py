@@ -3,7 +3,7 @@
     python benchmarks/server.py
 
 Every client keeps one connection and asks one thing after another. "Cached" answers come from memory, "uncached" ones
-make the network look at a photograph; their baseline is `model.predict` in a loop on one thread, without any server.
+make the network look at an image; their baseline is `model.predict` in a loop on one thread, without any server.
 The clients run on the same machine, in one process, and take their share of it.
 """
 
@@ -39,7 +39,7 @@ from maskprism.images import read_image
 from maskprism.scenes import write_dataset
 
 CLIENTS = 50
-PHOTOGRAPHS = 100
+IMAGES = 100
 REQUESTS = 1000
 
 
@@ -123,11 +123,11 @@ def wait_until(port: int) -> None:
 
 def predictions_per_s(folder: Path) -> float:
     model = maskprism.load(threads=1)
-    photographs = sorted(folder.rglob("*.png"))
+    images = sorted(folder.rglob("*.png"))
     start = time.perf_counter()
-    for path in photographs:
+    for path in images:
         model.predict(read_image(path))
-    return len(photographs) / (time.perf_counter() - start)
+    return len(images) / (time.perf_counter() - start)
 
 
 def measure(folder: Path) -> tuple[dict[str, Load], dict[str, Load], float, Load]:
@@ -136,7 +136,7 @@ def measure(folder: Path) -> tuple[dict[str, Load], dict[str, Load], float, Load
     paths = {
         "scene": [f"/api/scenes/{name}" for name in names[:20]],
         "thumbnail": [f"/api/thumbnails/{name}?masks=1" for name in names],
-        "list": ["/api/photographs?class=2&score=0.5-1&sort=score"],
+        "list": ["/api/images?class=2&score=0.5-1&sort=score"],
     }
     with Served(folder) as address:
         for asked in paths.values():
@@ -158,11 +158,9 @@ def measure(folder: Path) -> tuple[dict[str, Load], dict[str, Load], float, Load
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        write_dataset(folder, PHOTOGRAPHS, validation_share=1.0)
+        write_dataset(folder, IMAGES, validation_share=1.0)
         cached, baseline, alone, uncached = measure(Path(folder) / "images")
-    table = Table(
-        title=f"{CLIENTS} clients at once, {PHOTOGRAPHS} photographs of 320 x 320, {os.cpu_count()} processors"
-    )
+    table = Table(title=f"{CLIENTS} clients at once, {IMAGES} images of 320 x 320, {os.cpu_count()} processors")
     for column in ("answer", "size", "requests/s", "median", "95 %", "baseline", "baseline/s", "ratio"):
         table.add_column(column, justify="left" if column in ("answer", "baseline") else "right")
     rows = [

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with real models and photographs; skips the test where there is none."""
+    """The folder with real models and images; skips the test where there is none."""
     folder = ROOT / (os.environ.get("MASKPRISM_REAL_DATA") or "../shared")
     if not (folder / "models").is_dir() or not (folder / "images").is_dir():
-        pytest.skip(f"no real models and photographs in {folder}; name their folder in MASKPRISM_REAL_DATA")
+        pytest.skip(f"no real models and images in {folder}; name their folder in MASKPRISM_REAL_DATA")
     return folder

@@ -18,7 +18,7 @@ def fitted_sides(image_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> tuple
 
 
 def box_to_canvas(letterbox: Letterbox, box: list[float]) -> list[float]:
-    """A box of the photograph on the canvas: stretch each axis, then move by the padding."""
+    """A box of the image on the canvas: stretch each axis, then move by the padding."""
     x1, y1, x2, y2 = box
     stretch_y = letterbox.content_hw[0] / letterbox.image_hw[0]
     stretch_x = letterbox.content_hw[1] / letterbox.image_hw[1]
@@ -27,7 +27,7 @@ def box_to_canvas(letterbox: Letterbox, box: list[float]) -> list[float]:
 
 
 def box_to_image(letterbox: Letterbox, box: list[float]) -> list[float]:
-    """A box of the canvas on the photograph: take the padding off, undo the stretch, stay inside."""
+    """A box of the canvas on the image: take the padding off, undo the stretch, stay inside."""
     stretch_y = letterbox.content_hw[0] / letterbox.image_hw[0]
     stretch_x = letterbox.content_hw[1] / letterbox.image_hw[1]
     top, left = letterbox.offset_yx
@@ -81,7 +81,7 @@ def resized(values: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def unpadded(values: np.ndarray, letterbox: Letterbox, unpad: str) -> np.ndarray:
-    """The part of a grid image that shows the photograph, in the three ways that YOLO tools cut it."""
+    """The part of a grid image that shows the image, in the three ways that YOLO tools cut it."""
     grid_h, grid_w = letterbox.grid_hw
     image_h, image_w = letterbox.image_hw
     if unpad == "whole":
@@ -111,7 +111,7 @@ def unpadded(values: np.ndarray, letterbox: Letterbox, unpad: str) -> np.ndarray
 
 
 def resampled(values: np.ndarray, letterbox: Letterbox, size: str, unpad: str) -> np.ndarray:
-    """A grid image at the size of the grid, the canvas or the photograph."""
+    """A grid image at the size of the grid, the canvas or the image."""
     if size == "grid":
         return np.asarray(values, dtype=float)
     if size == "canvas":

@@ -18,13 +18,10 @@ def matched(photo: Overlaps, threshold: float) -> tuple[dict[int, int], set[int]
     taken: dict[int, int] = {}
     excused = set()
     for i in best_first(photo):
-        best, choice = threshold, None
-        for j, true_class in enumerate(photo.true_classes):
-            free = true_class == photo.classes[i] and not photo.crowd[j] and j not in taken.values()
-            if free and photo.iou[i, j] >= best:
-                best, choice = photo.iou[i, j], j
-        if choice is not None:
-            taken[i] = choice
+        same = [j for j, c in enumerate(photo.true_classes) if c == photo.classes[i] and not photo.crowd[j]]
+        near = [j for j in same if j not in taken.values() and photo.iou[i, j] >= threshold]
+        if near:
+            taken[i] = max(near, key=lambda j: photo.iou[i, j])  # the first of equal ones
         elif any(
             photo.crowd[j] and true_class == photo.classes[i] and photo.iou[i, j] >= threshold
             for j, true_class in enumerate(photo.true_classes)
@@ -46,11 +43,11 @@ def precision_of_class(points: list[tuple[float, bool]], objects: int) -> float:
     return total / 101
 
 
-def average_precision(photographs: list[Overlaps], threshold: float) -> float:
+def average_precision(images: list[Overlaps], threshold: float) -> float:
     """At one IoU threshold: mean over the classes that have true objects."""
     objects: dict[int, int] = {}
     points: dict[int, list[tuple[float, bool]]] = {}
-    for photo in photographs:
+    for photo in images:
         for true_class, crowd in zip(photo.true_classes, photo.crowd, strict=True):
             objects[int(true_class)] = objects.get(int(true_class), 0) + (not crowd)
         taken, excused = matched(photo, threshold)
@@ -117,7 +114,7 @@ def mended(photo: Overlaps, kind: str) -> tuple[list[tuple[float, int, bool]], d
     return points, objects
 
 
-def gain(photographs: list[Overlaps], kind: str) -> float:
+def gain(images: list[Overlaps], kind: str) -> float:
     """What mending one kind of error gives."""
 
     def mean(everything: list[tuple[list[tuple[float, int, bool]], dict[int, int]]], asked_for: set[int]) -> float:
@@ -132,7 +129,7 @@ def gain(photographs: list[Overlaps], kind: str) -> float:
                 values.append(0.0)
         return sum(values) / len(values) if values else math.nan
 
-    now = [mended(photo, "nothing") for photo in photographs]
+    now = [mended(photo, "nothing") for photo in images]
     asked_for = {c for _, objects in now for c in objects}
-    after = mean([mended(photo, kind) for photo in photographs], asked_for)
+    after = mean([mended(photo, kind) for photo in images], asked_for)
     return 0.0 if math.isnan(after) else max(after - mean(now, asked_for), 0.0)

@@ -20,8 +20,8 @@ def effective_rank(matrix: np.ndarray) -> float:
     return math.exp(entropy)
 
 
-def cells_of_photograph(prediction: Prediction) -> list[tuple[int, int]]:
-    """Grid cells that the photograph touches: those whose area on the canvas overlaps it."""
+def cells_of_image(prediction: Prediction) -> list[tuple[int, int]]:
+    """Grid cells that the image touches: those whose area on the canvas overlaps it."""
     box = prediction.letterbox
     stride_y, stride_x = box.canvas_hw[0] / box.grid_hw[0], box.canvas_hw[1] / box.grid_hw[1]
     top, left = box.offset_yx
@@ -35,11 +35,11 @@ def cells_of_photograph(prediction: Prediction) -> list[tuple[int, int]]:
 
 
 def mean_square_logit(predictions: list[Prediction], region: str) -> float:
-    """E over instances and, independently, cells of (c P)^2: every instance with every cell of every photograph."""
+    """E over instances and, independently, cells of (c P)^2: every instance with every cell of every image."""
     columns, weights = [], []
     for prediction in predictions:
-        cells = cells_of_photograph(prediction)
-        if region == "photograph":
+        cells = cells_of_image(prediction)
+        if region == "image":
             columns += [prediction.prototypes[:, y, x].astype(float) for y, x in cells]
         else:
             for instance in prediction:

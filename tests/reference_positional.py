@@ -24,7 +24,7 @@ def place_means(values: np.ndarray, parts: int) -> np.ndarray:
 
 
 def position(maps: list[np.ndarray], values: list[np.ndarray]) -> float:
-    """Mean over pairs of different photographs of the covariance across places, as a share of the whole variance."""
+    """Mean over pairs of different images of the covariance across places, as a share of the whole variance."""
     covariances = []
     for i, first in enumerate(maps):
         for j, second in enumerate(maps):

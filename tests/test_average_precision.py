@@ -31,8 +31,8 @@ def some_masks(rng: np.random.Generator, count: int, side: int) -> np.ndarray:
     return masks
 
 
-def photographs_of_masks(rng: np.random.Generator, count: int = 12, side: int = 160) -> list[tuple]:
-    """(true masks, classes, crowd), (found masks, classes, scores) per photograph; found ones are shifted true ones."""
+def images_of_masks(rng: np.random.Generator, count: int = 12, side: int = 160) -> list[tuple]:
+    """(true masks, classes, crowd), (found masks, classes, scores) per image; found ones are shifted true ones."""
     result = []
     for _ in range(count):
         true, wrong = some_masks(rng, rng.integers(1, 6), side), some_masks(rng, rng.integers(0, 4), side)
@@ -47,10 +47,10 @@ def photographs_of_masks(rng: np.random.Generator, count: int = 12, side: int = 
     return result
 
 
-def by_pycocotools(photographs: list[tuple], kind: str) -> dict[str, float]:
+def by_pycocotools(images: list[tuple], kind: str) -> dict[str, float]:
     truth, detections = COCO(), []
     truth.dataset = {"images": [], "annotations": [], "categories": [{"id": c} for c in range(3)], "info": {}}
-    for number, ((true, true_classes, crowd), (found, classes, scores)) in enumerate(photographs):
+    for number, ((true, true_classes, crowd), (found, classes, scores)) in enumerate(images):
         truth.dataset["images"].append({"id": number, "height": 160, "width": 160})
         for mask, class_id, many in zip(true, true_classes, crowd, strict=True):
             encoded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
@@ -96,9 +96,9 @@ def corners(masks: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", ["segm", "bbox"])
 def test_equals_pycocotools(seed: int, kind: str) -> None:
-    photographs = photographs_of_masks(np.random.default_rng(seed))
+    images = images_of_masks(np.random.default_rng(seed))
     ours = []
-    for (true, true_classes, crowd), (found, classes, scores) in photographs:
+    for (true, true_classes, crowd), (found, classes, scores) in images:
         if kind == "segm":
             iou = mask_iou([Region.of(mask) for mask in found], [Region.of(mask) for mask in true], crowd)
             areas = found.sum(axis=(1, 2))
@@ -106,7 +106,7 @@ def test_equals_pycocotools(seed: int, kind: str) -> None:
             iou = box_overlap(corners(found), corners(true), crowd)
             areas = np.prod(corners(found)[:, 2:] - corners(found)[:, :2], axis=1)
         ours.append(Overlaps(scores, classes, true_classes, iou, areas, true.sum(axis=(1, 2)), crowd))
-    expected = by_pycocotools(photographs, kind)
+    expected = by_pycocotools(images, kind)
     result = average_precision(ours)
     found_here = {"ap": result.ap, "ap50": result.ap50, "ap75": result.ap75, "recall": result.recall, **result.by_size}
     assert found_here == pytest.approx({name: expected[name] for name in found_here}, abs=1e-12, nan_ok=True)
@@ -128,15 +128,14 @@ def overlaps(draw: st.DrawFn, classes: int = 3) -> Overlaps:
 
 @settings(max_examples=60)
 @given(st.lists(overlaps(), max_size=4), st.sampled_from([0.5, 0.75, 0.9]))
-def test_equals_the_slow_twin(photographs: list[Overlaps], threshold: float) -> None:
-    # Photographs have scores of their own, so that no two detections tie.
-    photographs = [
-        Overlaps(p.scores + 0.01 * i, p.classes, p.true_classes, p.iou, crowd=p.crowd)
-        for i, p in enumerate(photographs)
+def test_equals_the_slow_twin(images: list[Overlaps], threshold: float) -> None:
+    # Images have scores of their own, so that no two detections tie.
+    images = [
+        Overlaps(p.scores + 0.01 * i, p.classes, p.true_classes, p.iou, crowd=p.crowd) for i, p in enumerate(images)
     ]
-    by_class = list(class_precision_at(photographs, threshold).values())
+    by_class = list(class_precision_at(images, threshold).values())
     found = np.mean(by_class) if by_class else np.nan
-    assert found == pytest.approx(reference_ap.average_precision(photographs, threshold), abs=1e-9, nan_ok=True)
+    assert found == pytest.approx(reference_ap.average_precision(images, threshold), abs=1e-9, nan_ok=True)
 
 
 def test_perfect_and_absent_detections() -> None:
@@ -187,11 +186,11 @@ def test_only_what_cannot_count_is_left_out(data: st.DataObject, size: str, rule
     assert ((quick == exact) | (quick == 0)).all()
 
 
-def test_areas_are_those_of_the_photograph() -> None:
+def test_areas_are_those_of_the_image() -> None:
     import maskprism
 
     scene = draw_scene(1, (320, 480))
-    prediction = maskprism.load(threads=1).predict(scene.photograph)
+    prediction = maskprism.load(threads=1).predict(scene.image)
     boxes = prediction.letterbox.from_canvas(prediction.canvas_boxes, "image")
     regions = [Region.of(mask) for mask in scene.masks]
     found = mask_overlaps(prediction, regions, scene.classes, "image")

@@ -29,7 +29,7 @@ from tiny_models import Tiny
 
 
 def made(seed: int, k: int = 5, n: int = 6, grid: tuple[int, int] = (12, 16), objectness: bool = False) -> Prediction:
-    """A prediction whose boxes are inside the photograph."""
+    """A prediction whose boxes are inside the image."""
     rng = np.random.default_rng(seed)
     letterbox = Letterbox.fit((48, 64), (48, 64)).with_grid(grid)
     corners = rng.integers(0, 20, (n, 2))
@@ -111,14 +111,14 @@ def test_explained_variance_equals_least_squares(seed: int, regressors: int) -> 
 
 
 @given(letterboxes())
-def test_content_cells_are_those_that_the_photograph_touches(letterbox: Letterbox) -> None:
+def test_content_cells_are_those_that_the_image_touches(letterbox: Letterbox) -> None:
     height, width = letterbox.grid_hw
     prototypes = np.arange(height * width, dtype=np.float32).reshape(1, height, width)
     empty = np.zeros((0, 4), dtype=np.float32)
     prediction = Prediction(
         empty, empty[:, 0], np.zeros(0, np.int64), empty[:, :1], prototypes, letterbox, RULES["ultralytics"]
     )
-    cells = slow.cells_of_photograph(prediction)
+    cells = slow.cells_of_image(prediction)
     np.testing.assert_array_equal(content_samples(prediction)[:, 0], [prototypes[0, y, x] for y, x in cells])
 
 
@@ -149,7 +149,7 @@ def test_matrices_that_cannot_be_inverted_are_refused() -> None:
 
 
 @settings(max_examples=25)
-@given(seeds, st.sampled_from(["boxes", "photograph"]), st.booleans())
+@given(seeds, st.sampled_from(["boxes", "image"]), st.booleans())
 def test_the_canonical_basis_keeps_its_promises(seed: int, region: str, objectness: bool) -> None:
     batch = [made(seed + i, n=4, objectness=objectness) for i in range(3)]
     basis = CanonicalBasis.of(Usage.of(batch), region)
@@ -185,11 +185,11 @@ def test_the_first_components_are_the_best_approximation() -> None:
     """No other two prototypes come closer to the logits: random ones of the same span do not."""
     batch = [made(7, k=4, n=30)]
     usage = Usage.of(batch)
-    basis = CanonicalBasis.of(usage, "photograph")
+    basis = CanonicalBasis.of(usage, "image")
     exact = batch[0].logits()
 
     def loss(matrix: np.ndarray) -> float:
-        gram, second = usage.photograph.gram, usage.coefficients.gram
+        gram, second = usage.image.gram, usage.coefficients.gram
         rest = np.eye(4) - matrix
         return float(np.trace(second @ rest @ gram @ rest.T))
 
@@ -214,7 +214,7 @@ def test_rescaling_changes_nothing_that_matters(seed: int) -> None:
     scale = np.random.default_rng(seed).uniform(0.2, 5, 5) * np.array([1, -1, 1, -1, 1])
     rescaled = [change_basis(one, np.diag(scale)) for one in batch]
     usage, other = Usage.of(batch), Usage.of(rescaled)
-    for region in ("boxes", "photograph"):
+    for region in ("boxes", "image"):
         np.testing.assert_allclose(other.rms_contributions(region), usage.rms_contributions(region), rtol=1e-4)
         np.testing.assert_allclose(other.pattern_shares(region), usage.pattern_shares(region), atol=1e-5)
     assert [pair[:2] for pair in other.redundant_pairs(0.2)] == [pair[:2] for pair in usage.redundant_pairs(0.2)]
@@ -256,19 +256,19 @@ def test_usage_refuses_what_does_not_fit() -> None:
         Usage.of([])
     empty = Usage.of([made(0)[[]]])
     assert empty.images == 1
-    assert empty.photograph.effective_rank() > 1
+    assert empty.image.effective_rank() > 1
     assert empty.redundant_pairs(0.9) == []
-    with pytest.raises(InputError, match="no instance in 1 photographs"):
+    with pytest.raises(InputError, match="no instance in 1 images"):
         CanonicalBasis.of(empty)
     with pytest.raises(InputError, match="region"):
         usage.prototypes("moon")
 
 
 def test_a_basis_is_kept_in_a_file(tmp_path: Path) -> None:
-    basis = replace(CanonicalBasis.of(Usage.of([made(0)]), "photograph"), model_sha256="abc")
+    basis = replace(CanonicalBasis.of(Usage.of([made(0)]), "image"), model_sha256="abc")
     basis.save(tmp_path / "basis.npz")
     found = CanonicalBasis.load(tmp_path / "basis.npz")
-    assert (found.region, found.model_sha256) == ("photograph", "abc")
+    assert (found.region, found.model_sha256) == ("image", "abc")
     np.testing.assert_array_equal(found.apply(made(1)).prototypes, basis.apply(made(1)).prototypes)
     (tmp_path / "text.npz").write_text("nothing")
     (tmp_path / "empty.npz").write_bytes(b"")
@@ -283,8 +283,8 @@ def test_pictures_show_contributions_on_one_scale() -> None:
     prediction = made(3, k=5, n=20)
     usage = Usage.of([prediction])
     basis = CanonicalBasis.of(usage)
-    photograph = np.full((48, 64, 3), 90, np.uint8)
-    raw, canonical = views.sheets(photograph, prediction, usage, basis)
+    image = np.full((48, 64, 3), 90, np.uint8)
+    raw, canonical = views.sheets(image, prediction, usage, basis)
     assert len(raw.panels) == 5
     assert len(canonical.panels) == 6
     assert len({panel.limit for panel in (*raw.panels, *canonical.panels[1:])}) == 1
@@ -294,11 +294,11 @@ def test_pictures_show_contributions_on_one_scale() -> None:
     first = int(raw.panels[0].title.split()[0])
     shown = raw.panels[0].values
     np.testing.assert_allclose(shown, prediction.prototypes[first] * rms[first], rtol=1e-5)
-    each, _ = views.sheets(photograph, prediction, usage, basis, scale="each")
+    each, _ = views.sheets(image, prediction, usage, basis, scale="each")
     assert len({panel.limit for panel in each.panels}) > 1
-    assert views.raw_and_canonical(photograph, prediction, usage, basis).shape[2] == 3
+    assert views.raw_and_canonical(image, prediction, usage, basis).shape[2] == 3
     with pytest.raises(InputError, match="scale is 'none'"):
-        views.sheets(photograph, prediction, usage, basis, scale="none")  # type: ignore[arg-type]
+        views.sheets(image, prediction, usage, basis, scale="none")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -307,10 +307,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     for number in range(3):
-        picture = cv2.resize(draw_scene(number).photograph, (96, 72))
+        picture = cv2.resize(draw_scene(number).image, (96, 72))
         (folder / f"{number} ü.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
     (folder / "bad.png").write_text("no image")
     return folder
@@ -322,17 +322,17 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
 
-def test_the_command_measures_and_draws(model: Path, photographs: Path, tmp_path: Path) -> None:
-    result = run("basis", photographs, "--model", model, "--out", tmp_path, "--pictures", "2")
+def test_the_command_measures_and_draws(model: Path, images: Path, tmp_path: Path) -> None:
+    result = run("basis", images, "--model", model, "--out", tmp_path, "--pictures", "2")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "4 prototypes, 9 instances in 3 photographs, 1 failed" in result.stdout
+    assert "4 prototypes, 9 instances in 3 images, 1 failed" in result.stdout
     assert "bad.png: failed:" in result.stderr
     names = {"basis.json", "basis.npz", "spectrum.png", "redundancy.png", "prototypes-00.png", "prototypes-01.png"}
     names |= {"prototypes.csv", "components.csv"}
     assert {path.name for path in tmp_path.iterdir()} == names
     numbers = json.loads((tmp_path / "basis.json").read_text(encoding="utf-8"))
     network = load(model)
-    usage = Usage.of(network.predict(str(path)) for path in sorted(photographs.glob("?*ü.png")))
+    usage = Usage.of(network.predict(str(path)) for path in sorted(images.glob("?*ü.png")))
     assert numbers["effective_rank"]["coefficients"] == pytest.approx(usage.coefficients.effective_rank())
     assert numbers["component_shares"] == pytest.approx(CanonicalBasis.of(usage).shares.tolist(), abs=1e-9)
     basis = CanonicalBasis.load(tmp_path / "basis.npz")
@@ -342,7 +342,7 @@ def test_the_command_measures_and_draws(model: Path, photographs: Path, tmp_path
     )
     assert of_prototypes["rms_contribution"].tolist() == pytest.approx(numbers["rms_contributions"])
     assert np.flatnonzero(of_prototypes["dead"]).tolist() == numbers["dead"]
-    found = usage.photograph.correlation
+    found = usage.image.correlation
     for row in of_prototypes.itertuples():
         others = np.delete(np.abs(found[row.prototype]), row.prototype)
         assert abs(found[row.prototype, row.most_alike]) == pytest.approx(others.max())
@@ -352,9 +352,9 @@ def test_the_command_measures_and_draws(model: Path, photographs: Path, tmp_path
     assert basis.model_sha256 == network.spec.sha256
 
 
-def test_the_command_takes_a_table(model: Path, photographs: Path, tmp_path: Path) -> None:
+def test_the_command_takes_a_table(model: Path, images: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
-    assert run("extract", photographs, "--model", model, "--out", table).returncode == 0
+    assert run("extract", images, "--model", model, "--out", table).returncode == 0
     result = run("basis", "--table", table, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stdout + result.stderr
     numbers = json.loads((tmp_path / "out" / "basis.json").read_text(encoding="utf-8"))
@@ -363,11 +363,11 @@ def test_the_command_takes_a_table(model: Path, photographs: Path, tmp_path: Pat
     assert (tmp_path / "out" / "coefficients.png").exists()
 
 
-def test_the_command_says_what_is_wrong(model: Path, photographs: Path, tmp_path: Path) -> None:
+def test_the_command_says_what_is_wrong(model: Path, images: Path, tmp_path: Path) -> None:
     for arguments, text in (
         (["--out", tmp_path], "give either images"),
-        ([photographs, "--pictures", -1, "--out", tmp_path], "--pictures is -1; expected 0 or more"),
-        ([photographs / "bad.png", "--model", model, "--out", tmp_path], "no instance in 0 photographs"),
+        ([images, "--pictures", -1, "--out", tmp_path], "--pictures is -1; expected 0 or more"),
+        ([images / "bad.png", "--model", model, "--out", tmp_path], "no instance in 0 images"),
     ):
         result = run("basis", *arguments)
         assert result.returncode == 1

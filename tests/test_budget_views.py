@@ -35,8 +35,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Dataset:
 def budget(dataset: Dataset, model: Model) -> ErrorBudget:
     rows = []
     for sample in dataset:
-        photograph, truth = sample.read()
-        rows += budgets(model.predict(photograph), truth, sample.name)
+        image, truth = sample.read()
+        rows += budgets(model.predict(image), truth, sample.name)
     return ErrorBudget(rows)
 
 
@@ -74,17 +74,17 @@ def test_groups_show_sizes_and_classes(budget):
 
 def test_the_strip_shows_the_stages_in_their_colours(dataset, model):
     sample = next(iter(dataset))
-    photograph, truth = sample.read()
-    prediction = model.predict(photograph)
+    image, truth = sample.read()
+    prediction = model.predict(image)
     _, stages = next(iter(stages_of(prediction, truth, match(prediction, truth))))
-    sheet = views.instance_strip(photograph, stages)
+    sheet = views.instance_strip(image, stages)
     first, *others = sheet.panels
     assert [panel.joint for panel in sheet.panels] == ["", "→", "→", "→", "→"]
     assert first.title == "the truth  1.00"
     orange = np.array(views.TOO_MUCH)
     # Where nothing is wrong nothing is orange; an empty mask has only blue.
     empty = replace(stages, truth=stages.truth, real=replace_inside(stages.real))
-    blank = views.instance_strip(photograph, empty).panels[-1]
+    blank = views.instance_strip(image, empty).panels[-1]
     assert blank.title.startswith("its own mask  0.00")
     for panel in (first, blank):
         closeness = np.abs(panel.picture.astype(float) - orange).sum(axis=2)
@@ -108,18 +108,18 @@ def test_the_worst_instances(dataset, model, budget):
     assert "by leak" in views.worst_sheet(dataset, model, budget, count=1, by="leak").title
     with pytest.raises(InputError, match="no instance to show"):
         views.worst_sheet(dataset, model, ErrorBudget(()))
-    strange = ErrorBudget([replace(budget.rows[0], photograph="else.png")])
-    with pytest.raises(InputError, match=r"has no photograph 'else\.png'"):
+    strange = ErrorBudget([replace(budget.rows[0], image="else.png")])
+    with pytest.raises(InputError, match=r"has no image 'else\.png'"):
         views.worst_sheet(dataset, model, strange)
 
 
 def test_real_weights(real_data: Path, tmp_path: Path):
     model = maskprism.load(real_data / "models" / "yolov8n-seg.onnx")
-    photograph = maskprism.read_image(real_data / "images" / "bus.jpg")
-    prediction = model.predict(photograph)
+    image = maskprism.read_image(real_data / "images" / "bus.jpg")
+    prediction = model.predict(image)
     truth = GroundTruth(  # its own masks
         prediction.classes, tuple(prediction.masks("image")), prediction.boxes,
         np.zeros(len(prediction), dtype=bool), prediction.image_size,
     )  # fmt: skip
     for _, stages in stages_of(prediction, truth):
-        assert raster.save(views.instance_strip(photograph, stages), tmp_path / "strip.png").exists()
+        assert raster.save(views.instance_strip(image, stages), tmp_path / "strip.png").exists()

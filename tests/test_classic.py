@@ -40,7 +40,7 @@ def project(tmp_path: Path) -> Path:
     """A folder with data/ as the original had it."""
     (tmp_path / "data" / "more").mkdir(parents=True)
     for number, name in enumerate(["a.png", "b.png", "more/a.png"]):
-        cv2.imwrite(str(tmp_path / "data" / name), cv2.resize(draw_scene(number).photograph, (160, 120)))
+        cv2.imwrite(str(tmp_path / "data" / name), cv2.resize(draw_scene(number).image, (160, 120)))
     return tmp_path
 
 

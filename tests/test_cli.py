@@ -50,11 +50,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     (folder / "sub dir").mkdir()
     for number, name in enumerate(["a.png", "b ü.png", "sub dir/a.png"]):
-        picture = cv2.resize(draw_scene(number).photograph, (160, 120))
+        picture = cv2.resize(draw_scene(number).image, (160, 120))
         (folder / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
     return folder
 
@@ -86,8 +86,8 @@ def test_info_takes_the_rule_and_layout(model: Path) -> None:
     says(run("info", model, "--layout", "end2end"), "no detections that fit")
 
 
-def test_explain_writes_every_picture(model: Path, photographs: Path, tmp_path: Path) -> None:
-    result = run("explain", photographs, "--model", model, "--out", tmp_path / "p q")
+def test_explain_writes_every_picture(model: Path, images: Path, tmp_path: Path) -> None:
+    result = run("explain", images, "--model", model, "--out", tmp_path / "p q")
     assert result.returncode == 0, result.stderr
     assert "21 pictures of 3 images" in result.stdout
     written = {str(p.relative_to(tmp_path / "p q")) for p in (tmp_path / "p q").rglob("*.png")}
@@ -96,8 +96,8 @@ def test_explain_writes_every_picture(model: Path, photographs: Path, tmp_path: 
     assert written == {f"{name}/{kind}.png" for name in ("a", "b ü", "sub dir/a") for kind in kinds}
 
 
-def test_explain_takes_several_images_and_instances(model: Path, photographs: Path, tmp_path: Path) -> None:
-    images = [photographs / "a.png", photographs / "sub dir" / "a.png"]
+def test_explain_takes_several_images_and_instances(model: Path, images: Path, tmp_path: Path) -> None:
+    images = [images / "a.png", images / "sub dir" / "a.png"]
     result = run("explain", *images, "--model", model, "--out", tmp_path, "--instance", "all")
     assert result.returncode == 0, result.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"a", "a.png"}  # same names stay apart
@@ -107,26 +107,26 @@ def test_explain_takes_several_images_and_instances(model: Path, photographs: Pa
     assert (tmp_path / "9" / "a" / "overview.png").exists()
 
 
-def test_results_are_no_input_of_the_next_run(model: Path, photographs: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes((photographs / "a.png").read_bytes())
+def test_results_are_no_input_of_the_next_run(model: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes((images / "a.png").read_bytes())
     for _ in range(2):
         result = run("explain", ".", "--model", model, "--out", "pictures", cwd=tmp_path)
         assert "7 pictures of 1 image in" in result.stdout, result.stdout + result.stderr
 
 
-def test_explain_without_instances_draws_the_overview(model: Path, photographs: Path, tmp_path: Path) -> None:
-    result = run("explain", photographs / "a.png", "--model", model, "--out", tmp_path, "--conf", "0.99")
+def test_explain_without_instances_draws_the_overview(model: Path, images: Path, tmp_path: Path) -> None:
+    result = run("explain", images / "a.png", "--model", model, "--out", tmp_path, "--conf", "0.99")
     assert result.returncode == 0
     assert "no instance with a score above 0.99" in result.stderr
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["overview.png"]
 
 
-def test_one_bad_image_does_not_stop_the_rest(model: Path, photographs: Path, tmp_path: Path) -> None:
+def test_one_bad_image_does_not_stop_the_rest(model: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "good.png").write_bytes((photographs / "a.png").read_bytes())
+    (tmp_path / "in" / "good.png").write_bytes((images / "a.png").read_bytes())
     (tmp_path / "in" / "empty.jpg").write_bytes(b"")
     (tmp_path / "in" / "text.jpg").write_text("this is no image")
-    (tmp_path / "in" / "cut.png").write_bytes((photographs / "a.png").read_bytes()[:2000])
+    (tmp_path / "in" / "cut.png").write_bytes((images / "a.png").read_bytes()[:2000])
     result = run("explain", tmp_path / "in", "--model", model, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert "7 pictures of 1 image in" in result.stdout
@@ -137,9 +137,9 @@ def test_one_bad_image_does_not_stop_the_rest(model: Path, photographs: Path, tm
     says(run("explain", tmp_path / "in", "--model", model, "--out", tmp_path / "out"), "0 pictures of 0 images")
 
 
-def test_extract_writes_a_table(model: Path, photographs: Path, tmp_path: Path) -> None:
+def test_extract_writes_a_table(model: Path, images: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
-    result = run("extract", photographs, "--model", model, "--out", table)
+    result = run("extract", images, "--model", model, "--out", table)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "3 images" in result.stdout
     assert "9 instances" in result.stdout
@@ -147,15 +147,15 @@ def test_extract_writes_a_table(model: Path, photographs: Path, tmp_path: Path) 
     assert header[:7] == ["image", "image_width", "image_height", "instance", "class_id", "class_name", "score"]
     assert header[-8:] == [f"mask_{k}" for k in range(8)]
     assert len(rows) == 9
-    again = run("extract", photographs, "--model", model, "--out", table)
+    again = run("extract", images, "--model", model, "--out", table)
     assert again.returncode == 0
     assert "3 were in the table before" in again.stdout
-    mixed = run("extract", photographs, "--model", model, "--out", table, "--conf", "0.5")
+    mixed = run("extract", images, "--model", model, "--out", table, "--conf", "0.5")
     says(mixed, "conf: 0.25 in the table, 0.5 now", "overwrite")
 
 
-def test_frames_of_a_video_get_folders_alike(model: Path, photographs: Path, tmp_path: Path) -> None:
-    frame = cv2.imread(str(photographs / "a.png"))
+def test_frames_of_a_video_get_folders_alike(model: Path, images: Path, tmp_path: Path) -> None:
+    frame = cv2.imread(str(images / "a.png"))
     video = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, frame.shape[1::-1])
     for _ in range(3):
         video.write(frame)
@@ -166,11 +166,11 @@ def test_frames_of_a_video_get_folders_alike(model: Path, photographs: Path, tmp
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent differently")
-def test_ctrl_c_says_how_to_go_on(model: Path, photographs: Path, tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on(model: Path, images: Path, tmp_path: Path) -> None:
     many = tmp_path / "many"
     many.mkdir()
     for number in range(600):
-        (many / f"{number}.png").symlink_to(photographs / "a.png")
+        (many / f"{number}.png").symlink_to(images / "a.png")
     process = subprocess.Popen(
         [*COMMAND, "extract", many, "--model", model, "--out", tmp_path / "t.csv"],
         stdout=subprocess.PIPE,
@@ -215,12 +215,12 @@ def test_demo_tells_the_whole_story(tmp_path: Path) -> None:
     says(run("demo", "--out", tmp_path / "file"), "cannot be written")
 
 
-def test_the_bundled_model_is_the_default(photographs: Path, tmp_path: Path) -> None:
+def test_the_bundled_model_is_the_default(images: Path, tmp_path: Path) -> None:
     spec = json.loads(run("info", "--json").stdout)
     assert (spec["name"], spec["layout"], spec["prototypes"]) == ("sample.onnx", "yolov8", 32)
-    result = run("explain", photographs / "a.png", "--out", tmp_path / "p")
+    result = run("explain", images / "a.png", "--out", tmp_path / "p")
     assert result.returncode == 0, result.stderr
-    result = run("extract", photographs, "--out", tmp_path / "t.csv")
+    result = run("extract", images, "--out", tmp_path / "t.csv")
     assert result.returncode == 0, result.stderr
 
 
@@ -234,11 +234,11 @@ def test_bad_sources(command: str, model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["explain", "extract", "info"])
-def test_bad_models(command: str, photographs: Path, tmp_path: Path) -> None:
+def test_bad_models(command: str, images: Path, tmp_path: Path) -> None:
     def attempt(model: Path) -> subprocess.CompletedProcess[str]:
         if command == "info":
             return run("info", model)
-        return run(command, photographs, "--model", model, "--out", tmp_path / "out.csv")
+        return run(command, images, "--model", model, "--out", tmp_path / "out.csv")
 
     corrupt = tmp_path / "corrupt.onnx"
     corrupt.write_bytes(b"\x08\x07 not a graph")
@@ -253,15 +253,15 @@ def test_bad_models(command: str, photographs: Path, tmp_path: Path) -> None:
     says(attempt(tmp_path / "weights.bin"), "no runtime reads .bin")
 
 
-def test_unwritable_output(model: Path, photographs: Path, tmp_path: Path) -> None:
+def test_unwritable_output(model: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    result = run("explain", photographs / "a.png", "--model", model, "--out", tmp_path / "file")
+    result = run("explain", images / "a.png", "--model", model, "--out", tmp_path / "file")
     says(result, "cannot be written")
-    says(run("extract", photographs, "--model", model, "--out", tmp_path / "file" / "t.csv"), "file")
-    says(run("extract", photographs, "--model", model, "--out", tmp_path / "t.xlsx"), ".csv", ".parquet")
+    says(run("extract", images, "--model", model, "--out", tmp_path / "file" / "t.csv"), "file")
+    says(run("extract", images, "--model", model, "--out", tmp_path / "t.xlsx"), ".csv", ".parquet")
 
 
-def test_odd_photographs(model: Path, tmp_path: Path) -> None:
+def test_odd_images(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     rng = np.random.default_rng(0)

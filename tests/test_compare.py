@@ -132,7 +132,7 @@ def test_only_different_networks_need_scipy(monkeypatch: pytest.MonkeyPatch) -> 
 
 @st.composite
 def two(draw: st.DrawFn, same: bool | None = None) -> tuple[Prediction, Prediction]:
-    """The same instances of one photograph in two networks, on one canvas or on two."""
+    """The same instances of one image in two networks, on one canvas or on two."""
     a = draw(predictions())
     letterbox = a.letterbox
     if not (draw(st.booleans()) if same is None else same):
@@ -289,12 +289,12 @@ class Network:
 
 
 @pytest.fixture(scope="module")
-def photographs() -> list[np.ndarray]:
-    return [cv2.resize(draw_scene(seed).photograph, size) for seed, size in enumerate([(80, 30), (25, 70), (64, 64)])]
+def images() -> list[np.ndarray]:
+    return [cv2.resize(draw_scene(seed).image, size) for seed, size in enumerate([(80, 30), (25, 70), (64, 64)])]
 
 
-def test_a_network_is_what_it_is(photographs: list[np.ndarray]) -> None:
-    found = compare(Network().model(), Network().model(), photographs)
+def test_a_network_is_what_it_is(images: list[np.ndarray]) -> None:
+    found = compare(Network().model(), Network().model(), images)
     assert (found.images, found.count("matched"), found.unmatched_share) == (3, 6, 0)
     np.testing.assert_array_equal(found.ious, 1)
     assert found.forced is None
@@ -307,18 +307,18 @@ def test_a_network_is_what_it_is(photographs: list[np.ndarray]) -> None:
     assert "Within tolerance." in found.summary(Tolerance())
 
 
-def changed(photographs: list[np.ndarray], **values: Any) -> Comparison:
+def changed(images: list[np.ndarray], **values: Any) -> Comparison:
     other = Network()
     for name, value in values.items():
         setattr(other, name, value)
-    return compare(Network().model(), other.model(), photographs)
+    return compare(Network().model(), other.model(), images)
 
 
 @pytest.mark.parametrize("k", [0, 1, 2])
-def test_a_damaged_prototype_is_named(photographs: list[np.ndarray], k: int) -> None:
+def test_a_damaged_prototype_is_named(images: list[np.ndarray], k: int) -> None:
     mixing = Network().mixing.copy()
     mixing[k] *= 0.8
-    found = changed(photographs, mixing=mixing)
+    found = changed(images, mixing=mixing)
     assert found.guilty == "prototypes"
     assert found.shares["prototypes"] == pytest.approx(1 - found.mean_iou)
     assert found.drift is not None
@@ -330,46 +330,46 @@ def test_a_damaged_prototype_is_named(photographs: list[np.ndarray], k: int) -> 
     assert [case.mask_iou for case in found.worst] == sorted(found.ious[found.ious < 1])[:6]
 
 
-def test_damaged_coefficients_and_boxes_are_named(photographs: list[np.ndarray]) -> None:
-    found = changed(photographs, coefficients=Network().coefficients + np.array([0, 0.3, 0]))
+def test_damaged_coefficients_and_boxes_are_named(images: list[np.ndarray]) -> None:
+    found = changed(images, coefficients=Network().coefficients + np.array([0, 0.3, 0]))
     assert found.guilty == "coefficients"
     assert found.drift is not None
     assert found.drift.worst()[0] == 1
     np.testing.assert_allclose(found.drift.by_prototypes, 0, atol=1e-6)
-    found = changed(photographs, places=Network().places + np.array([0.05, 0, 0, 0]))
+    found = changed(images, places=Network().places + np.array([0.05, 0, 0, 0]))
     assert found.guilty == "boxes"
     assert found.shares["boxes"] == pytest.approx(1 - found.mean_iou)
     assert found.violations(Tolerance(min_iou=found.mean_iou)) == []
     assert len(found.violations(Tolerance(min_iou=found.mean_iou + 1e-6))) == 1
 
 
-def test_scores_classes_and_instances_that_change_are_counted(photographs: list[np.ndarray]) -> None:
-    found = changed(photographs, scores=[0.8, 0.6])
+def test_scores_classes_and_instances_that_change_are_counted(images: list[np.ndarray]) -> None:
+    found = changed(images, scores=[0.8, 0.6])
     np.testing.assert_allclose(found.score_drifts, [-0.1, 0] * 3, atol=1e-6)
     assert found.violations(Tolerance()) == ["scores differ by 0.0500 on average (expected at most 0.01)"]
-    found = changed(photographs, scores=[0.9, 0.1])
+    found = changed(images, scores=[0.9, 0.1])
     assert (found.count("matched"), found.count("only in A"), found.count("only in B")) == (3, 3, 0)
     assert found.unmatched_share == pytest.approx(1 / 3)
-    found = changed(photographs, classes=[0, 0])
+    found = changed(images, classes=[0, 0])
     assert (found.count("matched"), found.count("class changed")) == (3, 3)
     row = next(row for row in found.instances.to_pylist() if row["status"] == "class changed")
     assert (row["class_a"], row["class_b"], row["instance_b"]) == ("dog", "cat", 1)
     assert found.unmatched_share == 0.5
-    found = changed(photographs, scores=[0.1, 0.1])
+    found = changed(images, scores=[0.1, 0.1])
     assert "nothing can be judged" in found.violations(Tolerance())[0]
     assert found.summary(Tolerance()).count("nan") == 0
 
 
-def test_classes_are_the_same_if_their_names_are(photographs: list[np.ndarray]) -> None:
-    found = changed(photographs, names=("dog", "cat"), classes=[1, 0])
+def test_classes_are_the_same_if_their_names_are(images: list[np.ndarray]) -> None:
+    found = changed(images, names=("dog", "cat"), classes=[1, 0])
     assert found.count("matched") == 6
-    found = changed(photographs, names=("chat", "chien"))  # no name in common: by id
+    found = changed(images, names=("chat", "chien"))  # no name in common: by id
     assert found.count("matched") == 6
 
 
-def test_the_letterbox_is_told_from_the_network(photographs: list[np.ndarray]) -> None:
+def test_the_letterbox_is_told_from_the_network(images: list[np.ndarray]) -> None:
     """B takes any size and cuts rectangles: on A's square it says the same, by itself it does not."""
-    found = changed(photographs, side=None)
+    found = changed(images, side=None)
     assert (found.forced, found.same_canvas) == ("B", True)
     np.testing.assert_array_equal(found.ious, 1)
     assert found.own_iou is not None
@@ -378,26 +378,26 @@ def test_the_letterbox_is_told_from_the_network(photographs: list[np.ndarray]) -
     assert found.violations(Tolerance()) == []
     assert "100 % of that is the letterbox" in found.summary()
     assert sum(found.budget.values()) == pytest.approx(1 - found.own_iou)
-    turned = compare(Network(side=None).model(), Network().model(), photographs)
+    turned = compare(Network(side=None).model(), Network().model(), images)
     assert turned.forced == "A"
     assert turned.own_iou == pytest.approx(found.own_iou)
     mixing = Network().mixing * [[1], [1], [0.9]]
-    both = changed(photographs, side=None, mixing=mixing)
+    both = changed(images, side=None, mixing=mixing)
     assert both.mean_iou < 1
     assert both.budget["prototypes"] == pytest.approx(1 - both.mean_iou)
     assert sum(both.budget.values()) == pytest.approx(1 - (both.own_iou or 0))
 
 
-def test_no_network_is_asked_more_often_than_needed(photographs: list[np.ndarray]) -> None:
+def test_no_network_is_asked_more_often_than_needed(images: list[np.ndarray]) -> None:
     free, fixed = Network(side=None), Network()
     models = free.model(), fixed.model()
     free.calls = fixed.calls = 0
-    compare(*models, photographs)
-    assert (free.calls, fixed.calls) == (2 * len(photographs), len(photographs))
+    compare(*models, images)
+    assert (free.calls, fixed.calls) == (2 * len(images), len(images))
 
 
-def test_canvases_that_cannot_be_made_the_same(photographs: list[np.ndarray]) -> None:
-    found = changed(photographs, side=128)
+def test_canvases_that_cannot_be_made_the_same(images: list[np.ndarray]) -> None:
+    found = changed(images, side=128)
     assert not found.same_canvas
     assert found.forced is None
     assert found.count("matched") == 6
@@ -405,21 +405,21 @@ def test_canvases_that_cannot_be_made_the_same(photographs: list[np.ndarray]) ->
     np.testing.assert_allclose(sum(found.shares.values()), 1 - found.mean_iou)
 
 
-def test_both_take_any_size(photographs: list[np.ndarray]) -> None:
+def test_both_take_any_size(images: list[np.ndarray]) -> None:
     a, b = Network(side=None).model(imgsz=64), Network(side=None).model(imgsz=96)
-    found = compare(a, b, photographs)
+    found = compare(a, b, images)
     assert (found.forced, found.same_canvas) == ("B", True)
     np.testing.assert_array_equal(found.ious, 1)
     assert same_canvas(a, Network(side=None).model(imgsz=64))[1].spec.rectangular
 
 
-def test_networks_of_another_basis(photographs: list[np.ndarray]) -> None:
+def test_networks_of_another_basis(images: list[np.ndarray]) -> None:
     """The same network after a change of basis: other coefficients and prototypes, the same masks."""
     basis = np.array([[0.0, 2.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.3, 1.0]])
     calls: list[tuple[int, int | None, int]] = []
     other = Network()
     other.mixing, other.coefficients = basis @ other.mixing, other.coefficients @ np.linalg.inv(basis)
-    found = compare(Network().model(), other.model(), photographs, on_progress=lambda *call: calls.append(call))
+    found = compare(Network().model(), other.model(), images, on_progress=lambda *call: calls.append(call))
     assert not found.similarity.shared
     assert found.drift is None
     assert calls == [(1, 3, 0), (2, 3, 0), (3, 3, 0), (4, 6, 0), (5, 6, 0), (6, 6, 0)]
@@ -431,8 +431,8 @@ def test_networks_of_another_basis(photographs: list[np.ndarray]) -> None:
     assert "Coefficients were translated" in found.summary()
 
 
-def test_networks_with_other_numbers_of_prototypes(photographs: list[np.ndarray], tmp_path: Path) -> None:
-    found = compare(Network().model(), Network(prototypes=2).model(), photographs)
+def test_networks_with_other_numbers_of_prototypes(images: list[np.ndarray], tmp_path: Path) -> None:
+    found = compare(Network().model(), Network(prototypes=2).model(), images)
     assert found.similarity.correlation.shape == (3, 2)
     np.testing.assert_array_equal(found.similarity.pairs, [[0, 0], [1, 1]])
     assert found.similarity.explained[1] == pytest.approx(1)
@@ -443,30 +443,30 @@ def test_networks_with_other_numbers_of_prototypes(photographs: list[np.ndarray]
         views.drift_figure(found)
 
 
-def test_one_bad_photograph_does_not_stop_the_rest(photographs: list[np.ndarray], tmp_path: Path) -> None:
+def test_one_bad_image_does_not_stop_the_rest(images: list[np.ndarray], tmp_path: Path) -> None:
     missing = tmp_path / "missing ü.png"
-    found = compare(Network().model(), Network().model(), [photographs[0], str(missing), photographs[1]])
+    found = compare(Network().model(), Network().model(), [images[0], str(missing), images[1]])
     assert found.images == 2
     assert list(found.failed) == [str(missing)]
     assert {row["image"] for row in found.instances.to_pylist()} == {"image 0", "image 2"}
-    with pytest.raises(ImageError, match=r"not a single photograph.*missing"):
+    with pytest.raises(ImageError, match=r"not a single image.*missing"):
         compare(Network().model(), Network().model(), [missing])
-    with pytest.raises(InputError, match="list of photographs"):
-        compare(Network().model(), Network().model(), photographs[0])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="list of images"):
+        compare(Network().model(), Network().model(), images[0])  # type: ignore[arg-type]
 
 
-def test_prototypes_that_are_no_numbers_are_named(photographs: list[np.ndarray]) -> None:
+def test_prototypes_that_are_no_numbers_are_named(images: list[np.ndarray]) -> None:
     mixing = Network().mixing.copy()
     mixing[1] = np.inf
     with (
         np.errstate(invalid="ignore"),
         pytest.raises(ModelError, match=r"network: prototypes 1 hold values .* image 0"),
     ):
-        changed(photographs, mixing=mixing)
+        changed(images, mixing=mixing)
     with pytest.raises(InputError, match="worst is -1"):
-        compare(Network().model(), Network().model(), photographs, worst=-1)
-    assert changed(photographs, mixing=Network().mixing * [[1], [1], [0.7]]).worst
-    assert compare(Network().model(), Network().model(), photographs, worst=0).worst == ()
+        compare(Network().model(), Network().model(), images, worst=-1)
+    assert changed(images, mixing=Network().mixing * [[1], [1], [0.7]]).worst
+    assert compare(Network().model(), Network().model(), images, worst=0).worst == ()
 
 
 @given(a=predictions(max_count=6), seed=seeds)
@@ -480,14 +480,14 @@ def test_pairs_are_those_of_the_slow_twin(a: Prediction, seed: int) -> None:
     assert [tuple(pair) for pair in found.tolist()] == twin.pairs(a, b, 0.3)
 
 
-def test_another_canvas_for_the_same_network(photographs: list[np.ndarray]) -> None:
+def test_another_canvas_for_the_same_network(images: list[np.ndarray]) -> None:
     free, fixed = Network(side=None).model(), Network().model()
     forced = free.on_canvas((64, 64))
     assert free.spec.rectangular
     assert not forced.spec.rectangular
     assert (forced.spec.input_hw, forced.spec.grid_hw) == ((64, 64), (16, 16))
-    for photograph in photographs:
-        a, b = forced.predict(photograph), fixed.predict(photograph)
+    for image in images:
+        a, b = forced.predict(image), fixed.predict(image)
         assert a.letterbox == b.letterbox
         np.testing.assert_array_equal(a.prototypes, b.prototypes)
     for model, expected in (
@@ -496,7 +496,7 @@ def test_another_canvas_for_the_same_network(photographs: list[np.ndarray]) -> N
         (free.on_canvas((128, 128), rectangular=True), (128, 64)),
         (free.on_canvas((128, 128)), (128, 128)),
     ):
-        assert model.predict(photographs[1]).letterbox.canvas_hw == expected
+        assert model.predict(images[1]).letterbox.canvas_hw == expected
     with pytest.raises(InputError, match="takes exactly 64 x 64"):
         fixed.on_canvas((96, 96))
     with pytest.raises(InputError, match="one canvas only"):
@@ -537,8 +537,8 @@ def test_tolerances_are_checked() -> None:
 # --- pictures, files, the command
 
 
-def test_pictures_and_files(photographs: list[np.ndarray], tmp_path: Path) -> None:
-    found = changed(photographs, side=None, mixing=Network().mixing * [[1], [1], [0.7]])
+def test_pictures_and_files(images: list[np.ndarray], tmp_path: Path) -> None:
+    found = changed(images, side=None, mixing=Network().mixing * [[1], [1], [0.7]])
     files = views.write_comparison(found, tmp_path / "a b ü", Tolerance())
     names = "comparison.json instances.csv prototypes.csv parts.png agreement.png correlation.png angles.png drift.png"
     assert [path.name for path in files] == [*names.split(), "worst.png"]
@@ -559,17 +559,17 @@ def test_pictures_and_files(photographs: list[np.ndarray], tmp_path: Path) -> No
     # The figure adds up: letterbox and parts end where the whole bar does.
     bars = [bar for bar in views.parts_figure(found).axes[0].patches if hasattr(bar, "get_width")]
     assert sum(bar.get_width() for bar in bars[:4]) == pytest.approx(bars[4].get_width())
-    same = views.write_comparison(changed(photographs), tmp_path / "a b ü")
+    same = views.write_comparison(changed(images), tmp_path / "a b ü")
     assert set(same) == set((tmp_path / "a b ü").iterdir()), "a picture of the first run was left"
     (tmp_path / "taken").write_text("")
     with pytest.raises(MaskprismError, match="cannot be written"):
         views.write_comparison(found, tmp_path / "taken")
 
 
-def test_networks_that_see_nothing_still_give_files(photographs: list[np.ndarray], tmp_path: Path) -> None:
+def test_networks_that_see_nothing_still_give_files(images: list[np.ndarray], tmp_path: Path) -> None:
     a, b = Network(), Network()
     a.scores = b.scores = [0.1, 0.1]
-    found = compare(a.model(), b.model(), photographs)
+    found = compare(a.model(), b.model(), images)
     assert len(found.instances) == 0
     assert found.guilty is None
     files = views.write_comparison(found, tmp_path, Tolerance())
@@ -580,8 +580,8 @@ def test_networks_that_see_nothing_still_give_files(photographs: list[np.ndarray
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory, photographs: list[np.ndarray]) -> Path:
-    """A float model, the same with one damaged prototype, and photographs."""
+def files(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) -> Path:
+    """A float model, the same with one damaged prototype, and images."""
     import onnx
     from onnx import numpy_helper
 
@@ -593,8 +593,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, photographs: list[np.ndarray
     weights.CopyFrom(numpy_helper.from_array(values, weights.name))
     onnx.save(damaged, folder / "damaged.onnx")
     (folder / "photos").mkdir()
-    for number, photograph in enumerate(photographs):
-        cv2.imwrite(str(folder / "photos" / f"{number}.png"), photograph)
+    for number, image in enumerate(images):
+        cv2.imwrite(str(folder / "photos" / f"{number}.png"), image)
     return folder
 
 
@@ -613,11 +613,11 @@ def test_the_command_judges(files: Path, tmp_path: Path) -> None:
 
 def test_results_are_no_input_of_the_next_run(files: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    for photograph in (files / "photos").iterdir():
+    for image in (files / "photos").iterdir():
         for folder in (tmp_path, tmp_path / "out"):
-            (folder / photograph.name).write_bytes(photograph.read_bytes())
+            (folder / image.name).write_bytes(image.read_bytes())
     result = run("compare", files / "float.onnx", files / "damaged.onnx", "--images", ".", "--out", "out", cwd=tmp_path)
-    says(result, "3 photographs, both networks", "worst.png", code=3)
+    says(result, "3 images, both networks", "worst.png", code=3)
 
 
 def test_the_command_reads_b_in_another_way(files: Path) -> None:
@@ -637,7 +637,7 @@ def test_the_command_tells_mistakes(files: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     says(run("compare", model, model, "--images", photos, "--out", tmp_path / "taken"), "choose another --out")
     (tmp_path / "bad.jpg").write_bytes(b"")
-    says(run("compare", model, model, "--images", tmp_path), "not a single photograph", "the file is empty")
+    says(run("compare", model, model, "--images", tmp_path), "not a single image", "the file is empty")
 
 
 def test_comparing_imports_nothing_heavy() -> None:

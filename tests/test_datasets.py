@@ -27,7 +27,7 @@ TRIANGLE = "0 0.1 0.1 0.9 0.1 0.1 0.9"
 
 
 def data_set(folder: Path, labels: Mapping[str, str | bytes | None], **described: object) -> Path:
-    """A data set with a split "val" of grey photographs, and these label files."""
+    """A data set with a split "val" of grey images, and these label files."""
     (folder / "images" / "val").mkdir(parents=True)
     (folder / "labels" / "val").mkdir(parents=True)
     for stem, text in labels.items():
@@ -64,9 +64,9 @@ def test_written_scenes_are_read_back_pixel_for_pixel(scenes):
     assert len(dataset) == 3
     assert dataset.names == NAMES
     for sample in dataset:
-        photograph, truth = sample.read()
+        image, truth = sample.read()
         scene = draw_scene(int(sample.name[-10:-4]))
-        assert np.array_equal(photograph, scene.photograph)
+        assert np.array_equal(image, scene.image)
         assert np.array_equal(truth.classes, scene.classes)
         assert np.array_equal(truth.masks(), scene.masks)
         assert truth.areas.tolist() == scene.masks.sum(axis=(1, 2)).tolist()
@@ -168,7 +168,7 @@ def test_a_broken_label_file_stops_itself_alone(tmp_path, row, message):
     assert len(good.read()[1]) == 1
 
 
-def test_a_broken_photograph_is_told(tmp_path):
+def test_a_broken_image_is_told(tmp_path):
     described = data_set(tmp_path, {"a": TRIANGLE, "b": TRIANGLE})
     (tmp_path / "images" / "val" / "a.png").write_bytes(b"")
     bad, good = open_dataset(described)
@@ -251,7 +251,7 @@ def test_what_is_no_data_set_is_told(tmp_path):
     with pytest.raises(InputError, match=r"not \.txt"):
         open_dataset(tmp_path / "data.txt")
     described = data_set(tmp_path, {"a": None})
-    with pytest.raises(InputError, match=r"none of its 1 photographs has labels; expected, for one, .*a\.txt"):
+    with pytest.raises(InputError, match=r"none of its 1 images has labels; expected, for one, .*a\.txt"):
         open_dataset(described)
     with pytest.raises(InputError, match="leave images out"):
         open_dataset(described, images=tmp_path)
@@ -352,7 +352,7 @@ def test_coco_images_are_found_in_the_usual_places(tmp_path, where):
         ({"category_id": 3, "segmentation": {"counts": [4], "size": [2, 2]}}, "its mask is 2 x 2"),
     ],
 )
-def test_coco_mistakes_stop_one_photograph(tmp_path, row, message):
+def test_coco_mistakes_stop_one_image(tmp_path, row, message):
     bad, good = open_dataset(coco(tmp_path, [row]))
     with pytest.raises(LabelError, match="annotation 0") as raised:
         bad.read()

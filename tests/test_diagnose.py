@@ -70,8 +70,8 @@ def own_data(data: Path, tmp_path: Path) -> Path:
 
 def test_each_step_takes_away_its_part_of_the_loss(data: Path, model: Model) -> None:
     sample = next(iter(open_dataset(data).for_model(model.spec.names)))
-    photograph, truth = sample.read()
-    prediction = model.predict(photograph)
+    image, truth = sample.read()
+    prediction = model.predict(image)
     one = examine(prediction, truth, sample.name, conf=0.0)
     matches = match(prediction, truth)
     pairs = (matches.instances, matches.objects)
@@ -98,11 +98,11 @@ def test_each_step_takes_away_its_part_of_the_loss(data: Path, model: Model) -> 
 
 def test_everything_adds_up(found: Diagnosis, data: Path) -> None:
     truths = [sample.read()[1] for sample in open_dataset(data)]
-    assert found.photographs == SCENES
+    assert found.images == SCENES
     assert len(found.objects) == sum(map(len, truths))
     assert found.missed + len(found.budget) == len(found.objects)
-    assert {(row.photograph, row.object) for row in found.budget.rows} == {
-        (one.photograph, one.object) for one in found.objects if one.instance >= 0
+    assert {(row.image, row.object) for row in found.budget.rows} == {
+        (one.image, one.object) for one in found.objects if one.instance >= 0
     }
     assert all(row.score > found.conf for row in [*found.budget.rows, *found.detections])
     kinds = [one.error for one in found.detections]
@@ -126,10 +126,10 @@ def test_workers_and_order_change_nothing(found: Diagnosis, data: Path, model: M
     assert again.objects == found.objects
 
 
-def test_a_limit_takes_photographs_from_everywhere(data: Path, model: Model) -> None:
+def test_a_limit_takes_images_from_everywhere(data: Path, model: Model) -> None:
     names = [sample.name for sample in open_dataset(data)]
     few = diagnose(open_dataset(data), model, limit=3)
-    assert list(dict.fromkeys(one.photograph for one in few.objects)) == [names[0], names[2], names[5]]
+    assert list(dict.fromkeys(one.image for one in few.objects)) == [names[0], names[2], names[5]]
     with pytest.raises(InputError, match="limit is 0"):
         diagnose(open_dataset(data), model, limit=0)
 
@@ -177,13 +177,13 @@ def test_what_cannot_be_read_is_told_and_left_out(own_data: Path, model: Model) 
     labels(own_data)[1].write_text("0 0.1 0.2\n")
     told = []
     rest = diagnose(open_dataset(own_data), model, on_progress=lambda done, total, failed: told.append((done, failed)))
-    assert rest.photographs == SCENES - 2
+    assert rest.images == SCENES - 2
     assert [name for name, _ in rest.failures] == [f"images/val/{images[0].name}", f"images/val/{images[1].name}"]
     assert [done for done, _ in told] == list(range(1, SCENES + 1))
     assert sum(failed is not None for _, failed in told) == 2
     for image in images:
         image.write_bytes(b"")
-    with pytest.raises(InputError, match="not one of 6 photographs"):
+    with pytest.raises(InputError, match="not one of 6 images"):
         diagnose(open_dataset(own_data), model)
 
 
@@ -194,39 +194,39 @@ def test_an_interruption_keeps_what_is_done(data: Path, model: Model) -> None:
 
     part = diagnose(open_dataset(data), model, on_progress=stop)
     assert part.interrupted
-    assert part.photographs == 2
+    assert part.images == 2
 
 
 def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = maskprism.load(threads=1)
     broken.predict = None  # type: ignore[method-assign, assignment]
-    with pytest.raises(InputError, match=r"not one of 6 photographs can be examined .*not callable"):
+    with pytest.raises(InputError, match=r"not one of 6 images can be examined .*not callable"):
         diagnose(open_dataset(own_data), broken)
     monkeypatch.setattr(diagnosis, "_NETWORK_FAILURES", 3)
     labels(own_data)[0].write_text("0 0.1 0.2\n")  # is no failure of the network
     told: list[int] = []
-    with pytest.raises(ModelError, match=r"failed on all of the first 3 photographs .*not callable"):
+    with pytest.raises(ModelError, match=r"failed on all of the first 3 images .*not callable"):
         diagnose(open_dataset(own_data), broken, workers=1, on_progress=lambda done, *_: told.append(done))
     assert told == [1, 2, 3, 4]
 
 
 def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one photograph: numbers that came of them would be nonsense, and look like numbers."""
+    """Of one image: numbers that came of them would be nonsense, and look like numbers."""
     network = maskprism.load(conf=0.001, multi_label=True, threads=1)
     names = [sample.name for sample in open_dataset(data)]
     spoilt = [sample.read()[0] for sample in open_dataset(data)][1]
     whole = network.predict
 
-    def predict(photograph: np.ndarray) -> Prediction:
-        prediction = whole(photograph)
-        if np.array_equal(photograph, spoilt):
+    def predict(image: np.ndarray) -> Prediction:
+        prediction = whole(image)
+        if np.array_equal(image, spoilt):
             prediction.prototypes[3, 5, 7] = np.nan
         return prediction
 
     monkeypatch.setattr(network, "predict", predict)
     found = diagnose(open_dataset(data), network)
     assert found.failures == [(names[1], "prototypes 3 hold values that are no finite numbers")]
-    assert found.photographs == SCENES - 1
+    assert found.images == SCENES - 1
 
 
 def test_nothing_found_and_nothing_labelled(own_data: Path, model: Model, tmp_path: Path) -> None:
@@ -276,8 +276,8 @@ def test_truth_on_the_grid_is_that_of_validation() -> None:
 
 
 def test_a_box_without_a_mask_excuses_what_lies_in_it(model: Model, data: Path) -> None:
-    photograph, truth = next(iter(open_dataset(data).for_model(model.spec.names))).read()
-    prediction = model.predict(photograph)
+    image, truth = next(iter(open_dataset(data).for_model(model.spec.names))).read()
+    prediction = model.predict(image)
     boxes_only = replace(truth, segments=(None, *truth.segments[1:]))
     for decode in DECODES:
         overlaps = overlaps_under(prediction, boxes_only, decode)
@@ -455,7 +455,7 @@ def test_the_page_is_whole_and_loads_nothing(found: Diagnosis, written: Path) ->
 
 def test_names_cannot_break_the_page(found: Diagnosis, tmp_path: Path) -> None:
     evil = "</table><script>alert('x')</script>\"&$title"
-    rows = [replace(row, photograph=evil, class_name=evil) for row in found.budget.rows]
+    rows = [replace(row, image=evil, class_name=evil) for row in found.budget.rows]
     names = dict.fromkeys(found.dataset.names, evil)
     given = replace(
         found,
@@ -480,16 +480,16 @@ def test_a_folder_that_cannot_be_written_is_named(found: Diagnosis, tmp_path: Pa
 
 
 def test_small_pictures_tint_what_is_wrong() -> None:
-    photograph = np.full((40, 100, 3), 100, dtype=np.uint8)
+    image = np.full((40, 100, 3), 100, dtype=np.uint8)
     mask, true = np.zeros((2, 40, 100), dtype=bool)
     mask[5:35, 10:50] = True
     true[5:35, 30:70] = True
-    picture = mask_against_truth(photograph, mask, true, np.array([10, 5, 50, 35], dtype=np.float32), side=240)
+    picture = mask_against_truth(image, mask, true, np.array([10, 5, 50, 35], dtype=np.float32), side=240)
     assert picture.shape[1] == 240
     colours = {tuple(int(c) for c in colour) for colour in picture.reshape(-1, 3)}
     tinted = {tuple(int(0.4 * 100 + 0.6 * c) for c in colour[::-1]) for colour in (MISSING, TOO_MUCH)}
     assert {(100, 100, 100), *tinted} <= colours
-    tiny = mask_against_truth(photograph[:3, :3], mask[:3, :3], true[:3, :3], np.zeros(4, dtype=np.float32))
+    tiny = mask_against_truth(image[:3, :3], mask[:3, :3], true[:3, :3], np.zeros(4, dtype=np.float32))
     assert tiny.shape == (232, 232, 3)
 
 
@@ -502,7 +502,7 @@ def test_command(data: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     for text in (
         "sample.onnx on",
-        "3 photographs",
+        "3 images",
         "masks, val save_json (image)",
         "Where to look first",
         "1. Mask AP",
@@ -525,9 +525,9 @@ def test_labels_without_masks_are_told(own_data: Path, tmp_path: Path) -> None:
         file.write_text("0 0.5 0.5 0.3 0.3\n")
     result = run("diagnose", own_data, "--out", tmp_path / "o", "--limit", 1)
     assert result.returncode == 0, result.stderr
-    assert "1 photograph, 0 objects" in result.stdout
+    assert "1 image, 0 objects" in result.stdout
     assert "1 remark about labels" in result.stdout
-    assert "No object of these photographs is labelled with a mask" in result.stdout
+    assert "No object of these images is labelled with a mask" in result.stdout
     assert "nan" not in result.stdout
     written = {path.stem for path in (tmp_path / "o").glob("*.png")}
     assert written == {"decodes", "sizes"}
@@ -542,11 +542,11 @@ def test_an_interrupted_command_reports_what_is_done(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupted(*_: object, **__: object) -> Diagnosis:
-        return replace(found, photographs=2, interrupted=True)
+        return replace(found, images=2, interrupted=True)
 
     monkeypatch.setattr("maskprism.analysis.diagnosis.diagnose", interrupted)
     from maskprism.cli.diagnose import diagnose as command
 
     assert command(data, out=tmp_path, worst=1) == 130
-    assert "interrupted after 2 of 6 photographs" in capsys.readouterr().out
+    assert "interrupted after 2 of 6 images" in capsys.readouterr().out
     assert "Interrupted: this is about 2 of 6" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -33,10 +33,10 @@ def blocks(page: Path, language: str) -> list[str]:
 def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the documentation speaks of, the model being a tiny one."""
     Tiny(prototypes=32, metadata=ultralytics_metadata()).save(tmp_path / "yolov8n-seg.onnx")
-    photograph = cv2.resize(draw_scene(0).photograph, (320, 240))
+    image = cv2.resize(draw_scene(0).image, (320, 240))
     for name in ("photo.jpg", "photos/one.jpg", "photos/more/two.jpg", "data/one.jpg", "data/two.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        cv2.imwrite(str(tmp_path / name), photograph)
+        cv2.imwrite(str(tmp_path / name), image)
     for name in ("src", "extract_specific_feature.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)

@@ -293,7 +293,7 @@ def asked_for(instance: Instance, rng: np.random.Generator) -> tuple[Region, np.
 def test_an_object_in_the_span_of_real_prototypes_comes_out_at_iou_1(rule):
     """To the last pixel of the canvas, on a grid of stride 4 and whatever rule resizes logits."""
     rng = np.random.default_rng(0)
-    prediction = replace(maskprism.load(threads=1).predict(draw_scene(0).photograph), rule=RULES[rule])
+    prediction = replace(maskprism.load(threads=1).predict(draw_scene(0).image), rule=RULES[rule])
     assert len(prediction) > 4
     for instance in prediction:
         truth, box = asked_for(instance, rng)
@@ -316,7 +316,7 @@ def test_an_object_in_the_span_of_smooth_waves_comes_out_at_iou_1(stride):
 
 def test_the_true_box_is_searched_where_the_own_box_shows_more_than_the_object():
     rng = np.random.default_rng(0)
-    prediction = maskprism.load(threads=1).predict(draw_scene(0).photograph)
+    prediction = maskprism.load(threads=1).predict(draw_scene(0).image)
     alone = 0
     for instance in prediction:
         x1, y1, x2, y2 = instance.canvas_box
@@ -474,10 +474,10 @@ def measured() -> ErrorBudget:
             tuple(scene.masks),
             scene.boxes,
             np.zeros(len(scene), dtype=bool),
-            (scene.photograph.shape[0], scene.photograph.shape[1]),
+            (scene.image.shape[0], scene.image.shape[1]),
             model.spec.names,
         )
-        rows += budgets(model.predict(scene.photograph), truth, f"scene {seed}")
+        rows += budgets(model.predict(scene.image), truth, f"scene {seed}")
     return ErrorBudget(rows)
 
 
@@ -509,8 +509,8 @@ def test_the_worst_come_first(measured):
     assert losses == sorted(losses, reverse=True)
     assert len(losses) == len(measured)
     assert not math.isnan(measured.worst(1, by="interior_iou")[0].interior_iou)
-    with pytest.raises(InputError, match="by is 'photograph'; expected one of instance, object"):
-        measured.worst(by="photograph")
+    with pytest.raises(InputError, match="by is 'image'; expected one of instance, object"):
+        measured.worst(by="image")
     assert measured.worst(0) == []
     with pytest.raises(InputError, match="count is -1"):
         measured.worst(-1)
@@ -618,8 +618,8 @@ def test_real_weights(real_data: Path):
     rows: list[InstanceBudget] = []
     samples = open_dataset(real_data / "datasets" / "coco128-seg").for_model(model.spec.names)
     for sample in itertools.islice(samples, 6):
-        photograph, truth = sample.read()
-        prediction = model.predict(photograph)
+        image, truth = sample.read()
+        prediction = model.predict(image)
         matches = match(prediction, truth)
         for pair, masks in stages_of(prediction, truth, matches):
             rows.append(budget_of(pair, masks, truth, sample.name))

@@ -24,7 +24,7 @@ from maskprism.cli.explain import print_tables
 from maskprism.scenes import draw_scene
 from maskprism.sources import SourceImage
 from maskprism.views import attribution, raster, tables
-from maskprism.views.explain import Explained, Questions, explain_photographs
+from maskprism.views.explain import Explained, Questions, explain_images
 from maskprism.views.roles import ROLE_COLOURS, roles_sheet
 from maskprism.views.sheets import signed
 from test_roles import drawn as four_by_hand
@@ -35,11 +35,11 @@ from tiny_models import Tiny
 class Case:
     """A scene and what the bundled network says about it."""
 
-    photograph = draw_scene(3).photograph
+    image = draw_scene(3).image
     truth = draw_scene(3).masks
 
     def __init__(self) -> None:
-        self.prediction: Prediction = replace(maskprism.load().predict(self.photograph), source="scene ü.png")
+        self.prediction: Prediction = replace(maskprism.load().predict(self.image), source="scene ü.png")
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,12 @@ def case() -> Case:
 def test_roles_are_drawn_in_their_colours(case: Case) -> None:
     instance = case.prediction[0]
     found = roles(instance)
-    picture = raster.draw(roles_sheet(case.photograph, instance))
+    picture = raster.draw(roles_sheet(case.image, instance))
     assert picture.shape[0] > 32 * 34
     for role in ROLES:
         painted = (picture == np.array(ROLE_COLOURS[role], dtype=np.uint8)).all(axis=2).sum()
         assert painted > 2000 * (1 + found.role.count(role))
-    given = raster.draw(roles_sheet(case.photograph, instance, found, knock_out(instance)))
+    given = raster.draw(roles_sheet(case.image, instance, found, knock_out(instance)))
     np.testing.assert_array_equal(given, picture)
 
 
@@ -67,7 +67,7 @@ def test_roles_of_empty_masks_and_boxes_elsewhere_are_drawn(case: Case) -> None:
     away = replace(case.prediction[[0]], canvas_boxes=np.array([[-90, -90, -80, -80]], dtype=np.float32))
     nothing = replace(case.prediction[[0]], coefficients=np.zeros((1, 32), dtype=np.float32))
     for prediction in (empty, away, nothing):
-        raster.draw(roles_sheet(case.photograph, prediction[0]))
+        raster.draw(roles_sheet(case.image, prediction[0]))
         attribution.attribution(prediction[0], Attribution.of(prediction[0], permutations=4))
         shown = tables.roles_table(prediction[0], roles(prediction[0]), knock_out(prediction[0]))
         assert all("nan" not in cell for row in shown.rows for cell in row)
@@ -90,23 +90,23 @@ def test_the_waterfall_ends_at_the_logit(case: Case) -> None:
     low, high = ax.get_ylim()
     assert all(low <= bar.get_y() <= high and low <= bar.get_y() + bar.get_height() <= high for bar in bars)
     assert "Why pixel" in figure.get_suptitle()
-    assert len(attribution.waterfall(instance, query, image=case.photograph).axes) == 2
+    assert len(attribution.waterfall(instance, query, image=case.image).axes) == 2
 
 
 def test_the_blame_is_drawn_for_every_region(case: Case) -> None:
     instance = case.prediction[0]
     blames = truth_blame(instance, np.roll(instance.mask("image"), 4, axis=1))
-    figure = attribution.blame(case.photograph, instance, blames, named=6)
+    figure = attribution.blame(case.image, instance, blames, named=6)
     assert len(figure.axes) == 4
     for ax, one in zip(figure.axes[1::2], blames, strict=True):
         widths = [bar.get_width() for bar in ax.patches]
         np.testing.assert_allclose(widths, one.contributions[one.order[:6]])
         assert ax.get_title(loc="left").startswith("what pushes")
     perfect = truth_blame(instance, instance.mask("image"))
-    attribution.blame(case.photograph, instance, perfect)
+    attribution.blame(case.image, instance, perfect)
     assert tables.blame_table(instance, perfect[0]).rows == ()
     on_canvas = region_blame(instance, instance.mask("canvas"))
-    attribution.blame(case.photograph, instance, [on_canvas])
+    attribution.blame(case.image, instance, [on_canvas])
 
 
 def test_text_tables_say_what_the_numbers_say(case: Case) -> None:
@@ -143,23 +143,23 @@ def test_the_pixel_table_ends_in_the_sum() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 50), (2000, 2), (3, 3)])
-def test_a_pixel_is_shown_in_photographs_of_any_shape(height: int, width: int) -> None:
+def test_a_pixel_is_shown_in_images_of_any_shape(height: int, width: int) -> None:
     square_one = four_by_hand(square(2, -1), np.ones((16, 16)), weights=[1.5, -0.5])
     letterbox = Letterbox.fit((height, width), square_one.letterbox.canvas_hw).with_grid((16, 16))
     prediction = replace(square_one, letterbox=letterbox)
-    photograph = np.zeros((height, width, 3), dtype=np.uint8)
-    figure = attribution.waterfall(prediction[0], pixel_query(prediction[0], 0, 0), image=photograph)
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    figure = attribution.waterfall(prediction[0], pixel_query(prediction[0], 0, 0), image=image)
     figure.canvas.draw()
 
 
-def test_thin_regions_of_large_photographs_are_seen() -> None:
+def test_thin_regions_of_large_images_are_seen() -> None:
     square_one = four_by_hand(square(2, -1), np.ones((16, 16)), weights=[1.5, -0.5], box=(0, 0, 64, 64))
     letterbox = Letterbox.fit((2400, 2400), square_one.letterbox.canvas_hw).with_grid((16, 16))
     prediction = replace(square_one, letterbox=letterbox)
     region = np.zeros((2400, 2400), dtype=bool)
     region[1201, 100:2300] = True
-    photograph = np.zeros((2400, 2400, 3), dtype=np.uint8)
-    figure = attribution.blame(photograph, prediction[0], [region_blame(prediction[0], region)])
+    image = np.zeros((2400, 2400, 3), dtype=np.uint8)
+    figure = attribution.blame(image, prediction[0], [region_blame(prediction[0], region)])
     shown = np.asarray(figure.axes[0].images[0].get_array())
     assert max(shown.shape) < 1000
     assert np.count_nonzero(shown.any(axis=2)) >= 2200 // 3
@@ -209,9 +209,9 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("photograph") / "a ü.png"
-    path.write_bytes(cv2.imencode(".png", cv2.resize(draw_scene(0).photograph, (160, 120)))[1].tobytes())
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "a ü.png"
+    path.write_bytes(cv2.imencode(".png", cv2.resize(draw_scene(0).image, (160, 120)))[1].tobytes())
     return path
 
 
@@ -224,8 +224,8 @@ def read(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
-def test_roles_are_printed_and_written(model: Path, photograph: Path, tmp_path: Path) -> None:
-    result = run(photograph, "--model", model, "--out", tmp_path, "--top", 3)
+def test_roles_are_printed_and_written(model: Path, image: Path, tmp_path: Path) -> None:
+    result = run(image, "--model", model, "--out", tmp_path, "--top", 3)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Roles: instance 0, class0")
@@ -235,12 +235,12 @@ def test_roles_are_printed_and_written(model: Path, photograph: Path, tmp_path: 
     rows = read(tmp_path / "a ü" / "00-roles.csv")
     assert len(rows) == 8
     assert {row["role"] for row in rows} <= set(ROLES)
-    prediction = maskprism.load(model).predict(photograph)
+    prediction = maskprism.load(model).predict(image)
     np.testing.assert_allclose([float(row["ring"]) for row in rows], roles(prediction[0]).ring[
         [int(row["prototype"]) for row in rows]
     ], rtol=1e-5)  # fmt: skip
-    assert "share" not in run(photograph, "--model", model, "--out", tmp_path, "--top", 0).stdout
-    ranked = run(photograph, "--model", model, "--out", tmp_path, "--top", 8, "--rank", "spread").stdout
+    assert "share" not in run(image, "--model", model, "--out", tmp_path, "--top", 0).stdout
+    ranked = run(image, "--model", model, "--out", tmp_path, "--top", 8, "--rank", "spread").stdout
     first = [line.split()[0] for line in ranked.splitlines() if line.strip()]
     assert [int(word) for word in first if word.isdigit()][:8] == roles(prediction[0]).order("spread").tolist()
 
@@ -261,12 +261,12 @@ def test_no_cell_of_a_table_is_cut(
     assert columns < 80 or max(map(len, lines)) <= 80
 
 
-def test_every_question_is_answered(model: Path, photograph: Path, tmp_path: Path) -> None:
+def test_every_question_is_answered(model: Path, image: Path, tmp_path: Path) -> None:
     truth = np.zeros((120, 160), dtype=np.uint8)
     truth[30:70, 30:70] = 1  # an index image: 1 is bright where nothing is brighter
     cv2.imwrite(str(tmp_path / "truth.png"), truth)
     result = run(
-        photograph, "--model", model, "--out", tmp_path / "out", "--instance", 0, "--at", "60,50",
+        image, "--model", model, "--out", tmp_path / "out", "--instance", 0, "--at", "60,50",
         "--truth", tmp_path / "truth.png", "--region", tmp_path / "truth.png", "--attribution",
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
@@ -277,7 +277,7 @@ def test_every_question_is_answered(model: Path, photograph: Path, tmp_path: Pat
     for name in ("pixel-60-50", "region", "truth", "attribution"):
         assert (folder / f"00-{name}.png").exists()
         assert (folder / f"00-{name}.csv").exists()
-    prediction = maskprism.load(model).predict(photograph)
+    prediction = maskprism.load(model).predict(image)
     rows = read(folder / "00-pixel-60-50.csv")
     assert sum(float(row["contribution"]) for row in rows) == pytest.approx(pixel_query(prediction[0], 60, 50).logit)
     kinds = {row["kind"] for row in read(folder / "00-truth.csv")}
@@ -288,11 +288,11 @@ def test_every_question_is_answered(model: Path, photograph: Path, tmp_path: Pat
     )
 
 
-def test_other_baselines_and_metrics(model: Path, photograph: Path, tmp_path: Path) -> None:
+def test_other_baselines_and_metrics(model: Path, image: Path, tmp_path: Path) -> None:
     asked = ("--instance", 0, "--at", "60,50", "--baseline", "mean", "--attribution", "--metric", "dice")
-    result = run(photograph, "--model", model, "--out", tmp_path, *asked)
+    result = run(image, "--model", model, "--out", tmp_path, *asked)
     assert result.returncode == 0, result.stdout + result.stderr
-    instance = maskprism.load(model).predict(photograph)[0]
+    instance = maskprism.load(model).predict(image)[0]
     query = pixel_query(instance, 60, 50, baseline="mean")
     rows = read(tmp_path / "a ü" / "00-pixel-60-50.csv")
     assert sum(float(row["contribution"]) for row in rows) == pytest.approx(query.logit - query.level)
@@ -308,17 +308,17 @@ def test_other_baselines_and_metrics(model: Path, photograph: Path, tmp_path: Pa
     assert [ax.get_ylabel() for ax in drawn.axes][2] == "Dice"
 
 
-def test_a_pixel_chooses_its_instance(model: Path, photograph: Path, tmp_path: Path) -> None:
-    prediction = maskprism.load(model).predict(photograph)
+def test_a_pixel_chooses_its_instance(model: Path, image: Path, tmp_path: Path) -> None:
+    prediction = maskprism.load(model).predict(image)
     x1, y1, x2, y2 = prediction[1].box
     x, y = int((x1 + x2) / 2), int((y1 + y2) / 2)
-    result = run(photograph, "--model", model, "--out", tmp_path, "--at", f"{x},{y}", "--top", 2)
+    result = run(image, "--model", model, "--out", tmp_path, "--at", f"{x},{y}", "--top", 2)
     assert result.returncode == 0, result.stderr
     assert f"Pixel {x},{y}: instance 1, class1" in result.stdout
-    result = run(photograph, "--model", model, "--out", tmp_path, "--at", "159,0")
+    result = run(image, "--model", model, "--out", tmp_path, "--at", "159,0")
     assert result.returncode == 1
     assert "pixel 159,0 lies in the box of no instance; choose one with --instance" in result.stderr
-    asked = run(photograph, "--model", model, "--out", tmp_path, "--at", "159,0", "--instance", 0)
+    asked = run(image, "--model", model, "--out", tmp_path, "--at", "159,0", "--instance", 0)
     assert asked.returncode == 0
     assert "not in the mask; it lies outside the crop" in asked.stdout
 
@@ -329,8 +329,8 @@ def test_a_true_mask_and_a_region_choose_their_instance(question: str, case: Cas
 
     def explained(image: np.ndarray) -> Explained:
         given = Questions(**{question: image})
-        item = SourceImage("a.png", case.photograph)
-        (found,) = explain_photographs([item], maskprism.load(), tmp_path, questions=given)
+        item = SourceImage("a.png", case.image)
+        (found,) = explain_images([item], maskprism.load(), tmp_path, questions=given)
         return found
 
     for index in (2, len(case.prediction) - 1):
@@ -357,21 +357,21 @@ def test_a_true_mask_and_a_region_choose_their_instance(question: str, case: Cas
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--at", "160,5"], "pixel 160,5 is outside the photograph; expected x from 0 to 159 and y from 0 to 119"),
-        (["--at", "12"], "--at is '12'; expected a pixel X,Y of the photograph, such as 120,80"),
+        (["--at", "160,5"], "pixel 160,5 is outside the image; expected x from 0 to 159 and y from 0 to 119"),
+        (["--at", "12"], "--at is '12'; expected a pixel X,Y of the image, such as 120,80"),
         (["--at", "1.5,x"], "--at is '1.5,x'"),
         (["--truth", "missing.png"], "missing.png: there is no such file"),
-        (["--region", "SMALL"], "region has shape (5, 5); expected that of the photograph, (120, 160)"),
+        (["--region", "SMALL"], "region has shape (5, 5); expected that of the image, (120, 160)"),
         (["--region", "BLACK"], "the region is empty"),
     ],
 )
 def test_mistakes_in_questions_are_told(
-    arguments: list[str], message: str, model: Path, photograph: Path, tmp_path: Path
+    arguments: list[str], message: str, model: Path, image: Path, tmp_path: Path
 ) -> None:
     for name, size in (("SMALL", (5, 5)), ("BLACK", (120, 160))):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full(size, 255 if name == "SMALL" else 0, dtype=np.uint8))
     arguments = [str(tmp_path / f"{one}.png") if one in ("SMALL", "BLACK") else one for one in arguments]
-    result = run(photograph, "--model", model, "--out", tmp_path / "out", *arguments)
+    result = run(image, "--model", model, "--out", tmp_path / "out", *arguments)
     assert result.returncode == 1
     output = " ".join((result.stdout + result.stderr).split())
     assert message in output
@@ -382,5 +382,5 @@ def test_mistakes_in_questions_are_told(
 def test_every_rule_is_explained(rule: str, case: Case, tmp_path: Path) -> None:
     from maskprism.views.explain import write_explanation
 
-    written = write_explanation(case.photograph, case.prediction[:1].with_rule(rule), tmp_path, [0])
+    written = write_explanation(case.image, case.prediction[:1].with_rule(rule), tmp_path, [0])
     assert {"00-roles.png", "00-roles.csv"} <= {path.name for path in written}

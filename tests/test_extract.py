@@ -715,7 +715,7 @@ def test_thread_settings_of_opencv_are_restored(tmp_path: Path) -> None:
     assert cv2.getNumThreads() == before
 
 
-def test_real_photographs(real_data: Path, tmp_path: Path) -> None:
+def test_real_images(real_data: Path, tmp_path: Path) -> None:
     model = maskprism.load(real_data / "models" / "yolov8n-seg.onnx", threads=1)
     for suffix in SUFFIXES:
         summary = extract(real_data / "images" / "*.jpg", model, tmp_path / f"t{suffix}")

@@ -40,7 +40,7 @@ def test_frames_match_their_twins(letterbox, data):
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([(640, 640), (384, 640), (1280, 96)]))
-def test_a_fitted_photograph_is_centred_and_keeps_its_shape(height, width, canvas_hw):
+def test_a_fitted_image_is_centred_and_keeps_its_shape(height, width, canvas_hw):
     letterbox = Letterbox.fit((height, width), canvas_hw)
     assert letterbox.content_hw == reference.fitted_sides((height, width), canvas_hw)
     assert letterbox.canvas_hw == canvas_hw

@@ -1,4 +1,4 @@
-"""Photographs of every kind in; damaged, empty, huge and other files refused with the reason."""
+"""Images of every kind in; damaged, empty, huge and other files refused with the reason."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_name
 from tiny_models import Tiny
 
 RNG = np.random.default_rng(11)
-PHOTOGRAPH = cv2.resize(RNG.integers(0, 256, (8, 10, 3), dtype=np.uint8), (100, 80), interpolation=cv2.INTER_CUBIC)
+IMAGE = cv2.resize(RNG.integers(0, 256, (8, 10, 3), dtype=np.uint8), (100, 80), interpolation=cv2.INTER_CUBIC)
 """BGR, 80 x 100, smooth enough for JPEG."""
-RGB = Image.fromarray(np.ascontiguousarray(PHOTOGRAPH[:, :, ::-1]))
+RGB = Image.fromarray(np.ascontiguousarray(IMAGE[:, :, ::-1]))
 
 
 @pytest.fixture(scope="module")
@@ -67,25 +67,25 @@ def predicts(tiny: maskprism.Model, image, hw: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "webp", "jpg", "jp2"])
 def test_files_are_read_as_opencv_reads_them(suffix, tmp_path, tiny):
-    path = written(tmp_path / f"photograph.{suffix}", PHOTOGRAPH)
+    path = written(tmp_path / f"image.{suffix}", IMAGE)
     found = read_image(path)
     assert (found.dtype, found.shape) == (np.uint8, (80, 100, 3))
     assert found.flags.c_contiguous
     np.testing.assert_array_equal(found, cv2.imread(str(path)))
     if suffix in ("png", "bmp", "tif", "ppm"):
-        np.testing.assert_array_equal(found, PHOTOGRAPH)
+        np.testing.assert_array_equal(found, IMAGE)
     np.testing.assert_array_equal(read_image(str(path)), found)
     predicts(tiny, path, (80, 100))
 
 
 def kinds_of_files(folder: Path) -> dict[str, Path]:
-    grey, alpha = PHOTOGRAPH[:, :, 0], PHOTOGRAPH[:, :, 1]
-    deep = PHOTOGRAPH.astype(np.uint16) * 257
+    grey, alpha = IMAGE[:, :, 0], IMAGE[:, :, 1]
+    deep = IMAGE.astype(np.uint16) * 257
     return {
         "grey png": written(folder / "grey.png", grey),
         "grey jpeg": written(folder / "grey.jpg", grey),
         "grey and alpha": saved(folder / "la.png", Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])),
-        "colour and alpha": written(folder / "rgba.png", np.dstack([PHOTOGRAPH, alpha])),
+        "colour and alpha": written(folder / "rgba.png", np.dstack([IMAGE, alpha])),
         "palette": saved(folder / "palette.png", RGB.quantize(64)),
         "palette with transparency": saved(folder / "gap.png", RGB.quantize(64), transparency=3),
         "black and white": saved(folder / "bits.png", RGB.convert("1")),
@@ -96,8 +96,8 @@ def kinds_of_files(folder: Path) -> dict[str, Path]:
         "CMYK jpeg": saved(folder / "cmyk.jpg", RGB.convert("CMYK"), quality=95),
         "progressive jpeg": saved(folder / "progressive.jpg", RGB, progressive=True),
         "interlaced by restart markers": saved(folder / "restart.jpg", RGB, restart_marker_blocks=2),
-        "unicode and spaces": written(folder / "größte Katze 猫.png", PHOTOGRAPH),
-        "another suffix": Path(written(folder / "other.png", PHOTOGRAPH).rename(folder / "other.jpg")),
+        "unicode and spaces": written(folder / "größte Katze 猫.png", IMAGE),
+        "another suffix": Path(written(folder / "other.png", IMAGE).rename(folder / "other.jpg")),
     }
 
 
@@ -136,7 +136,7 @@ def test_every_kind_of_file_is_read_and_predicted(kind, kinds, tiny):
     expected = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(found, expected)
     if kind.startswith(("grey", "16-bit grey")):
-        assert np.abs(found.astype(int) - PHOTOGRAPH[:, :, :1]).max() <= (10 if "jpeg" in kind else 0)
+        assert np.abs(found.astype(int) - IMAGE[:, :, :1]).max() <= (10 if "jpeg" in kind else 0)
     else:
         fewer = {"black and white": RGB.convert("1"), "palette": RGB.quantize(64)}
         drawn = fewer.get(kind.removesuffix(" with transparency"), RGB).convert("RGB")
@@ -162,14 +162,14 @@ def test_exif_orientation_is_applied(orientation, tmp_path, tiny):
     assert found.shape == ((80, 100, 3) if orientation < 5 else (100, 80, 3))
     np.testing.assert_array_equal(found, cv2.imread(str(path)))
     upright = {
-        1: PHOTOGRAPH,
-        2: PHOTOGRAPH[:, ::-1],
-        3: PHOTOGRAPH[::-1, ::-1],
-        4: PHOTOGRAPH[::-1],
-        5: PHOTOGRAPH.transpose(1, 0, 2),
-        6: np.rot90(PHOTOGRAPH, -1),
-        7: PHOTOGRAPH[::-1, ::-1].transpose(1, 0, 2),
-        8: np.rot90(PHOTOGRAPH),
+        1: IMAGE,
+        2: IMAGE[:, ::-1],
+        3: IMAGE[::-1, ::-1],
+        4: IMAGE[::-1],
+        5: IMAGE.transpose(1, 0, 2),
+        6: np.rot90(IMAGE, -1),
+        7: IMAGE[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(IMAGE),
     }[orientation]
     assert np.abs(found.astype(int) - upright).mean() < 3
     np.testing.assert_allclose(read_image(Image.open(path)).astype(int), found, atol=2)
@@ -213,7 +213,7 @@ def test_a_truncated_jpeg_is_refused_wherever_it_is_cut(options, thumbnail, tmp_
         b"garbage",
         b"\x00" * 1000,
         b"\xff\xda\x00\x08 a scan without an end",
-        b"\xff\xd8\xff\xda half of another photograph",
+        b"\xff\xd8\xff\xda half of another image",
         bytes(range(256)) * 20,
     ],
 )
@@ -240,7 +240,7 @@ def test_markers_may_be_padded(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "webp", "bmp", "jp2", "ppm"])
 def test_other_truncated_files_are_refused(suffix, tmp_path):
-    path = written(tmp_path / f"cut.{suffix}", PHOTOGRAPH)
+    path = written(tmp_path / f"cut.{suffix}", IMAGE)
     data = path.read_bytes()
     for part in (0.1, 0.5, 0.9):
         path.write_bytes(data[: int(len(data) * part)])
@@ -313,7 +313,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(width, height, tmp_path):
         read_image(path)
 
 
-def test_large_photographs_below_the_limit_are_read_without_a_warning(tmp_path, monkeypatch):
+def test_large_images_below_the_limit_are_read_without_a_warning(tmp_path, monkeypatch):
     path = saved(tmp_path / "large.png", RGB)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 80 * 100 - 1)  # from here on Pillow warns
     with warnings.catch_warnings():
@@ -341,7 +341,7 @@ def test_pil_images_of_every_mode_keep_their_meaning(mode, tiny):
 
 
 def test_pil_images_of_whole_numbers_hold_8_or_16_bits():
-    grey = PHOTOGRAPH[:, :, 0]
+    grey = IMAGE[:, :, 0]
     expected = np.dstack([grey] * 3)
     for deep in (
         Image.fromarray(grey.astype(np.uint16) * 257),
@@ -365,17 +365,17 @@ def test_a_pil_image_without_pixels_is_refused():
 @pytest.mark.parametrize(
     ("array", "expected"),
     [
-        (PHOTOGRAPH, PHOTOGRAPH),
-        (PHOTOGRAPH[:, :, 0], np.dstack([PHOTOGRAPH[:, :, 0]] * 3)),
-        (PHOTOGRAPH[:, :, :1], np.dstack([PHOTOGRAPH[:, :, 0]] * 3)),
-        (np.dstack([PHOTOGRAPH, PHOTOGRAPH[:, :, :1]]), PHOTOGRAPH),
-        (PHOTOGRAPH.astype(np.uint16) * 257, PHOTOGRAPH),
-        (PHOTOGRAPH[:, :, 0].astype(np.uint16) * 257, np.dstack([PHOTOGRAPH[:, :, 0]] * 3)),
-        (PHOTOGRAPH[::2, ::-3], PHOTOGRAPH[::2, ::-3]),
-        (PHOTOGRAPH.transpose(1, 0, 2), PHOTOGRAPH.transpose(1, 0, 2)),
-        (PHOTOGRAPH[:, :, ::-1], PHOTOGRAPH[:, :, ::-1]),
-        (PHOTOGRAPH[::2, ::2, 0], np.dstack([PHOTOGRAPH[::2, ::2, 0]] * 3)),
-        (np.asfortranarray(PHOTOGRAPH), PHOTOGRAPH),
+        (IMAGE, IMAGE),
+        (IMAGE[:, :, 0], np.dstack([IMAGE[:, :, 0]] * 3)),
+        (IMAGE[:, :, :1], np.dstack([IMAGE[:, :, 0]] * 3)),
+        (np.dstack([IMAGE, IMAGE[:, :, :1]]), IMAGE),
+        (IMAGE.astype(np.uint16) * 257, IMAGE),
+        (IMAGE[:, :, 0].astype(np.uint16) * 257, np.dstack([IMAGE[:, :, 0]] * 3)),
+        (IMAGE[::2, ::-3], IMAGE[::2, ::-3]),
+        (IMAGE.transpose(1, 0, 2), IMAGE.transpose(1, 0, 2)),
+        (IMAGE[:, :, ::-1], IMAGE[:, :, ::-1]),
+        (IMAGE[::2, ::2, 0], np.dstack([IMAGE[::2, ::2, 0]] * 3)),
+        (np.asfortranarray(IMAGE), IMAGE),
     ],
     ids=[
         *("colour", "grey", "grey of 3 axes", "alpha", "16 bits", "16-bit grey", "strided", "transposed", "channels"),
@@ -394,9 +394,9 @@ def test_arrays_are_bgr(array, expected, tiny):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (PHOTOGRAPH.astype(np.float32) / 255, r"image array has dtype float32; expected uint8 \(0..255\) or uint16"),
-        (PHOTOGRAPH.astype(np.int64), "image array has dtype int64"),
-        (PHOTOGRAPH > 100, "image array has dtype bool"),
+        (IMAGE.astype(np.float32) / 255, r"image array has dtype float32; expected uint8 \(0..255\) or uint16"),
+        (IMAGE.astype(np.int64), "image array has dtype int64"),
+        (IMAGE > 100, "image array has dtype bool"),
         (np.zeros((0, 10, 3), np.uint8), r"image array has shape \(0, 10, 3\); expected \(H, W\), .*, not empty"),
         (np.zeros((0,), np.uint8), r"image array has shape \(0,\)"),
         (np.zeros((10, 0), np.uint8), r"image array has shape \(10, 0\)"),
@@ -413,7 +413,7 @@ def test_other_arrays_are_refused(array, message, tiny):
         tiny.predict([array])
 
 
-@pytest.mark.parametrize("thing", [None, 17, b"photograph.jpg", [1, 2], {"path": "a.jpg"}])
+@pytest.mark.parametrize("thing", [None, 17, b"image.jpg", [1, 2], {"path": "a.jpg"}])
 def test_other_things_are_refused(thing):
     with pytest.raises(InputError, match=f"cannot read an image from {type(thing).__name__}; expected a path, a PIL"):
         read_image(thing)
@@ -423,7 +423,7 @@ def test_the_source_of_an_image(tmp_path):
     path = saved(tmp_path / "a.png", RGB)
     assert source_name(path) == source_name(str(path)) == source_name(Image.open(path)) == str(path)
     assert source_name(RGB) is None
-    assert source_name(PHOTOGRAPH) is None
+    assert source_name(IMAGE) is None
 
 
 def test_suffixes_are_either_of_images_or_of_videos():

@@ -1,4 +1,4 @@
-"""Labels of photographs, and which instance found which labelled object."""
+"""Labels of images, and which instance found which labelled object."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_labels_of_scenes_are_their_masks(tmp_path: Path) -> None:
     assert labels(tmp_path / "elsewhere.png", (10, 10)) is None
 
 
-def test_labels_of_other_photographs_are_refused(tmp_path: Path) -> None:
+def test_labels_of_other_images_are_refused(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "other", 2, validation_share=1.0)
-    with pytest.raises(InputError, match=r"lists 2 photographs, and none of them is in"):
+    with pytest.raises(InputError, match=r"lists 2 images, and none of them is in"):
         open_labels(data, tmp_path / "photos", {})

@@ -348,13 +348,13 @@ WHITE = np.full((48, 80, 3), 255, dtype=np.uint8)
 def assert_reads(model: maskprism.Model, tiny: Tiny, tolerance: float = 1e-4) -> None:
     """The detections of the tiny model, its prototypes, and scores that follow the brightness."""
     rng = np.random.default_rng(5)
-    photograph = rng.integers(0, 256, (*tiny.canvas_hw, 3), dtype=np.uint8)  # fills the canvas
-    prediction = model.predict(photograph)
+    image = rng.integers(0, 256, (*tiny.canvas_hw, 3), dtype=np.uint8)  # fills the canvas
+    prediction = model.predict(image)
     kept = [i for i in KEPT if tiny.classes > DETECTIONS[i][1]]
     np.testing.assert_allclose(prediction.canvas_boxes, tiny.canvas_boxes()[kept], atol=100 * tolerance)
     np.testing.assert_allclose(prediction.coefficients, tiny.coefficients()[kept], atol=10 * tolerance)
     assert prediction.classes.tolist() == [DETECTIONS[i][1] for i in kept]
-    rgb = photograph[:, :, ::-1].astype(np.float32) / 255
+    rgb = image[:, :, ::-1].astype(np.float32) / 255
     if tiny.channels == 1:
         rgb = (rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[:, :, None]
         tolerance = max(tolerance, 5e-3)  # grey is rounded to 8 bits
@@ -426,22 +426,22 @@ def test_tiny_models_are_read(variant, tmp_path):
 def test_a_batch_is_predicted_as_one_by_one(tiny, tmp_path):
     rng = np.random.default_rng(1)
     sizes = [(64, 64), (20, 90), (64, 64), (100, 30), (1, 1), (64, 50)]
-    photographs = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     model = maskprism.load(tiny.save(tmp_path / "tiny.onnx"))
     if tiny.batch is None:
         model.batch = 4  # as on an accelerator
-    together = model.predict(photographs)
-    assert len(together) == len(photographs)
-    for one, photograph in zip(together, photographs, strict=True):
-        alone = model.predict(photograph)
+    together = model.predict(images)
+    assert len(together) == len(images)
+    for one, image in zip(together, images, strict=True):
+        alone = model.predict(image)
         assert one.letterbox == alone.letterbox
-        assert one.image_size == photograph.shape[:2]
+        assert one.image_size == image.shape[:2]
         np.testing.assert_array_equal(one.classes, alone.classes)
         for name in ("canvas_boxes", "scores", "coefficients", "prototypes"):
             np.testing.assert_allclose(getattr(one, name), getattr(alone, name), atol=1e-5)
         np.testing.assert_array_equal(one.masks("image"), alone.masks("image"))
     assert model.predict([]) == []
-    assert len(model.predict(tuple(photographs[:1]))) == 1
+    assert len(model.predict(tuple(images[:1]))) == 1
 
 
 @pytest.mark.parametrize("family", ["yolov8", "yolov5"])
@@ -451,14 +451,14 @@ def test_dynamic_axes_cut_the_canvas_to_a_rectangle(family, tmp_path):
     assert (model.spec.input_hw, model.spec.rectangular, model.spec.layout) == ((96, 96), True, family)
     sizes = [(50, 100), (100, 50), (100, 100), (50, 100), (10, 200)]
     model.batch = 4
-    photographs = [np.full((*size, 3), 200, dtype=np.uint8) for size in sizes]
-    predictions = model.predict(photographs)
+    images = [np.full((*size, 3), 200, dtype=np.uint8) for size in sizes]
+    predictions = model.predict(images)
     canvases = [prediction.letterbox.canvas_hw for prediction in predictions]
     assert canvases == [(64, 96), (96, 64), (96, 96), (64, 96), (32, 96)]
-    for prediction, photograph in zip(predictions, photographs, strict=True):
+    for prediction, image in zip(predictions, images, strict=True):
         assert prediction.letterbox.grid_hw == tuple(side // 4 for side in prediction.letterbox.canvas_hw)
         assert prediction.prototypes.shape[1:] == prediction.letterbox.grid_hw
-        alone = model.predict(photograph)
+        alone = model.predict(image)
         np.testing.assert_allclose(prediction.scores, alone.scores, atol=1e-6)
         assert len(alone) == 1
     assert maskprism.load(tmp_path / "tiny.onnx", imgsz=160).spec.input_hw == (160, 160)

@@ -171,7 +171,7 @@ def test_soft_masks_and_cropped_logits_match_their_twin(rule, size, data):
 
 
 @given(letterboxes(), st.sampled_from(["before", "after"]), st.data())
-def test_a_box_outside_the_photograph_gives_an_empty_mask(letterbox, crop, data):
+def test_a_box_outside_the_image_gives_an_empty_mask(letterbox, crop, data):
     size = data.draw(st.sampled_from(SIZES))
     height, width = letterbox.canvas_hw
     box = np.array([width + 8, height + 8, width + 20, height + 20], dtype=np.float32)
@@ -182,7 +182,7 @@ def test_a_box_outside_the_photograph_gives_an_empty_mask(letterbox, crop, data)
 
 @pytest.mark.parametrize("unpad", ["floor", "round", "whole"])
 @pytest.mark.parametrize("image_hw", [(20, 60), (60, 20)])
-def test_a_box_in_the_padding_touches_nothing_of_the_photograph(unpad, image_hw):
+def test_a_box_in_the_padding_touches_nothing_of_the_image(unpad, image_hw):
     letterbox = Letterbox.fit(image_hw, (64, 64))
     box = np.array([0, 0, 8, 8], dtype=np.float32)  # two cells of padding in the corner
     rule = MaskRule("any", crop="before", crop_image="before", unpad=unpad)
@@ -198,7 +198,7 @@ def test_a_box_that_is_no_number_or_endless_gives_an_empty_mask(bad):
             box = np.array([4, 4, 28, 28], dtype=np.float32)
             box[corner] = bad
             patch = decode(np.ones((8, 8), dtype=np.float32), box, letterbox, RULES["ultralytics"], size)
-            clipped = size == "image" and not np.isnan(bad)  # an endless box ends at the border of the photograph
+            clipped = size == "image" and not np.isnan(bad)  # an endless box ends at the border of the image
             assert patch.values.size == 0 or clipped
 
 

@@ -62,7 +62,7 @@ def prototypes_of(header: dict[str, Any], buffer: bytes) -> np.ndarray:
     return values
 
 
-def photograph_for(prediction: Prediction) -> np.ndarray:
+def image_for(prediction: Prediction) -> np.ndarray:
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (*prediction.image_size, 3), dtype=np.uint8)
 
@@ -70,7 +70,7 @@ def photograph_for(prediction: Prediction) -> np.ndarray:
 @settings(max_examples=30)
 @given(predictions(), st.sampled_from([8, 16, 32]))
 def test_a_scene_holds_the_prediction(prediction: Prediction, bits: Any) -> None:
-    header, buffer = unpack(viewer_scene(photograph_for(prediction), prediction, bits=bits).pack())
+    header, buffer = unpack(viewer_scene(image_for(prediction), prediction, bits=bits).pack())
     shown = as_shown(prediction, bits)
     assert np.array_equal(prototypes_of(header, buffer), shown.prototypes)
     for said, instance in zip(header["instances"], prediction, strict=True):
@@ -83,14 +83,14 @@ def test_a_scene_holds_the_prediction(prediction: Prediction, bits: Any) -> None
         **{name: getattr(prediction.rule, name) for name in prediction.rule.__dataclass_fields__},
         "threshold": prediction.rule.threshold,
     }
-    picture = cv2.imdecode(np.frombuffer(section(header["photograph"], buffer), np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape[:2] == tuple(header["photograph"]["size_hw"]) == prediction.image_size
+    picture = cv2.imdecode(np.frombuffer(section(header["image"], buffer), np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape[:2] == tuple(header["image"]["size_hw"]) == prediction.image_size
 
 
 @settings(max_examples=30)
 @given(predictions(), st.sampled_from([8, 16]))
 def test_no_logit_is_further_off_than_the_bound_says(prediction: Prediction, bits: Any) -> None:
-    header, _ = viewer_scene(photograph_for(prediction), prediction, bits=bits)
+    header, _ = viewer_scene(image_for(prediction), prediction, bits=bits)
     shown = as_shown(prediction, bits)
     for size in ("grid", "canvas", "image"):
         off = np.abs(prediction.logits(size) - shown.logits(size)).max(axis=(1, 2))
@@ -110,7 +110,7 @@ def test_prototypes_of_one_value_stay_exact() -> None:
 def test_ground_truth_is_kept_as_runs(seed: int, share: float) -> None:
     prediction = viewer_cases.prediction_of("retina", viewer_cases.LETTERBOXES["fit"], 1)
     mask = np.random.default_rng(seed).random(prediction.image_size) < share
-    header, buffer = viewer_scene(photograph_for(prediction), prediction, truth=[None, mask])
+    header, buffer = viewer_scene(image_for(prediction), prediction, truth=[None, mask])
     assert header["instances"][0]["truth"] is None
     said = header["instances"][1]["truth"]
     flat = [index % 2 for index, run in enumerate(np.frombuffer(section(said, buffer), "<u4")) for _ in range(run)]
@@ -118,30 +118,30 @@ def test_ground_truth_is_kept_as_runs(seed: int, share: float) -> None:
     assert said["area"] == mask.sum()
 
 
-def test_large_photographs_are_shrunk_and_their_frames_are_not() -> None:
+def test_large_images_are_shrunk_and_their_frames_are_not() -> None:
     letterbox = Letterbox.fit((300, 900), (32, 32)).with_grid((8, 8))
     prediction = viewer_cases.prediction_of("ultralytics", letterbox, 0)
-    header, buffer = viewer_scene(photograph_for(prediction), prediction, photograph_side=300)
-    picture = cv2.imdecode(np.frombuffer(section(header["photograph"], buffer), np.uint8), cv2.IMREAD_COLOR)
+    header, buffer = viewer_scene(image_for(prediction), prediction, image_side=300)
+    picture = cv2.imdecode(np.frombuffer(section(header["image"], buffer), np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (100, 300, 3)
     assert header["letterbox"]["image_hw"] == (300, 900)
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
     prediction = viewer_cases.prediction_of("ultralytics", viewer_cases.LETTERBOXES["fit"], 0)
-    photograph = photograph_for(prediction)
-    with pytest.raises(InputError, match="the photograph is 3 x 4 pixels"):
+    image = image_for(prediction)
+    with pytest.raises(InputError, match="the image is 3 x 4 pixels"):
         viewer_scene(np.zeros((4, 3, 3), np.uint8), prediction)
     with pytest.raises(InputError, match="bits is 12"):
-        viewer_scene(photograph, prediction, bits=12)  # type: ignore[arg-type]
+        viewer_scene(image, prediction, bits=12)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="truth has 1 masks for 2 instances"):
-        viewer_scene(photograph, prediction, truth=[None])
+        viewer_scene(image, prediction, truth=[None])
     with pytest.raises(InputError, match=r"shape \(2, 2\)"):
-        viewer_scene(photograph, prediction, truth=[None, np.zeros((2, 2), bool)])
+        viewer_scene(image, prediction, truth=[None, np.zeros((2, 2), bool)])
     broken = replace(prediction, prototypes=np.full_like(prediction.prototypes, np.nan))
     with pytest.raises(InputError, match="prototypes hold values that are not finite"):
-        viewer_scene(photograph, broken)
-    with pytest.raises(InputError, match="no photograph"):
+        viewer_scene(image, broken)
+    with pytest.raises(InputError, match="no image"):
         Page().html()
     with pytest.raises(InputError, match="bits is 32"):
         Page(bits=32)  # type: ignore[arg-type]
@@ -197,7 +197,7 @@ class Elements(HTMLParser):
 @pytest.fixture
 def hostile() -> tuple[np.ndarray, Prediction]:
     prediction = viewer_cases.prediction_of("ultralytics", viewer_cases.LETTERBOXES["fit"], 3)
-    return photograph_for(prediction), replace(prediction, names={0: HOSTILE, 7: "'\"`"}, source=f"a/{HOSTILE}.png")
+    return image_for(prediction), replace(prediction, names={0: HOSTILE, 7: "'\"`"}, source=f"a/{HOSTILE}.png")
 
 
 def test_names_stay_text(hostile: tuple[np.ndarray, Prediction], tmp_path: Path) -> None:
@@ -227,9 +227,9 @@ def test_the_policy_allows_this_script_and_style_alone(hostile: tuple[np.ndarray
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", script)
 
 
-def test_a_photograph_of_640_pixels_takes_at_most_a_megabyte_and_a_half(tmp_path: Path) -> None:
+def test_an_image_of_640_pixels_takes_at_most_a_megabyte_and_a_half(tmp_path: Path) -> None:
     """Even with prototypes that no compression makes smaller."""
-    photograph = draw_scene(1, (640, 640)).photograph
+    image = draw_scene(1, (640, 640)).image
     rng = np.random.default_rng(0)
     prediction = Prediction(
         canvas_boxes=np.array([[0, 0, 640, 640]], np.float32),
@@ -240,7 +240,7 @@ def test_a_photograph_of_640_pixels_takes_at_most_a_megabyte_and_a_half(tmp_path
         letterbox=Letterbox.fit((640, 640), (640, 640)),
         rule=ULTRALYTICS,
     )
-    assert write_page(tmp_path / "p.html", [(photograph, prediction)]).stat().st_size <= 1_500_000
+    assert write_page(tmp_path / "p.html", [(image, prediction)]).stat().st_size <= 1_500_000
 
 
 def test_a_page_that_cannot_be_written(hostile: tuple[np.ndarray, Prediction], tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_the_command_writes_one_file(scenes: Path, tmp_path: Path) -> None:
         scenes / "images", tmp_path / "broken.png", "--data", scenes / "data.yaml", "--out", "a b/ü.html", cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
-    assert "2 photographs in a b/ü.html" in result.stdout
+    assert "2 images in a b/ü.html" in result.stdout
     assert ", 1 failed" in result.stdout
     assert re.search(
         r"prototypes in 8 bits: logits within 0\.\d+ of the network's, [\d,]+ of [\d,]+ mask", result.stdout

@@ -1,4 +1,4 @@
-"""Positional or semantic: shares of variance, half-planes, moved photographs, cards and the command."""
+"""Positional or semantic: shares of variance, half-planes, moved images, cards and the command."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def batch(seed: int, images: int = 4, k: int = 3) -> list[tuple[np.ndarray, Pred
     found = []
     for _ in range(images):
         own = np.array([cv2.GaussianBlur(one, (0, 0), 3) * 4 for one in rng.normal(0, 1, (k, *GRID))])
-        photograph = cv2.GaussianBlur(rng.integers(0, 256, (192, 256, 3), dtype=np.uint8), (0, 0), 4)
-        found.append((photograph, made(rng, common * 0.4 + own + 1)))
+        image = cv2.GaussianBlur(rng.integers(0, 256, (192, 256, 3), dtype=np.uint8), (0, 0), 4)
+        found.append((image, made(rng, common * 0.4 + own + 1)))
     return found
 
 
 def studied(pairs: list[tuple[np.ndarray, Prediction]]) -> Dependence:
     study = DependenceStudy(len(pairs[0][1].prototypes), NAMES)
-    for number, (photograph, prediction) in enumerate(pairs):
-        study.add(photograph, prediction, f"{number}.jpg")
+    for number, (image, prediction) in enumerate(pairs):
+        study.add(image, prediction, f"{number}.jpg")
     return study.finish()
 
 
@@ -87,7 +87,7 @@ def test_shares_equal_their_twins(seed: int) -> None:
         maps = [slow.place_means(one, PLACES) for one in values]
         assert found.position[k] == pytest.approx(max(slow.position(maps, values), 0), abs=1e-5)
         flat = np.concatenate([one.reshape(-1) for one in values])
-        covariates = [appearance(photograph, GRID) for photograph, _ in pairs]
+        covariates = [appearance(image, GRID) for image, _ in pairs]
         for row, share in enumerate((found.luminance, found.edges)):
             by = np.concatenate([one[row].astype(float).reshape(-1) for one in covariates])
             assert share[k] == pytest.approx(slow.explained_by(flat, by), abs=1e-6)
@@ -114,10 +114,10 @@ def test_neither_scale_nor_sign_matters(seed: int) -> None:
     scale = np.random.default_rng(seed).uniform(0.1, 10, 3).astype(np.float32) * np.array([1, -1, -1], np.float32)
     other_pairs = [
         (
-            photograph,
+            image,
             replace(one, prototypes=one.prototypes * scale[:, None, None], coefficients=one.coefficients / scale),
         )
-        for photograph, one in pairs
+        for image, one in pairs
     ]
     found, other = studied(pairs), studied(other_pairs)
     for name in ("position", "ramp", "luminance", "edges", "appearance", "foreground", "class_share"):
@@ -132,8 +132,8 @@ def test_neither_scale_nor_sign_matters(seed: int) -> None:
         )
 
 
-def test_few_photographs_do_not_look_alike_by_chance() -> None:
-    """The naive share of the mean map of three independent photographs would be a third."""
+def test_few_images_do_not_look_alike_by_chance() -> None:
+    """The naive share of the mean map of three independent images would be a third."""
     rng = np.random.default_rng(0)
     own = [rng.normal(0, 1, (12, PLACES, PLACES)) for _ in range(3)]
     pairs = [
@@ -150,8 +150,8 @@ def test_what_depends_on_one_thing_is_found_to() -> None:
     rng = np.random.default_rng(5)
     pairs = []
     y, x = np.mgrid[: GRID[0], : GRID[1]]
-    for photograph, prediction in batch(1, images=3):
-        luminance, edges = appearance(photograph, GRID)
+    for image, prediction in batch(1, images=3):
+        luminance, edges = appearance(image, GRID)
         prediction = replace(
             prediction,
             prototypes=np.repeat(prediction.prototypes, 2, axis=0),
@@ -160,10 +160,10 @@ def test_what_depends_on_one_thing_is_found_to() -> None:
         inside = prediction.masks("grid").any(axis=0)
         # The prototypes are replaced and keep the masks: coefficients only count for the first three.
         fields = [0.3 * x - 0.1 * y, (x >= 32) * 2.0, luminance, edges, inside, rng.normal(0, 1, GRID)]
-        pairs.append((photograph, prediction, np.array(fields, dtype=np.float32)))
+        pairs.append((image, prediction, np.array(fields, dtype=np.float32)))
     study = DependenceStudy(6, NAMES)
-    for photograph, prediction, fields in pairs:
-        study.add(photograph, _Painted.of(prediction, fields), "")
+    for image, prediction, fields in pairs:
+        study.add(image, _Painted.of(prediction, fields), "")
     found = study.finish()
     assert found.position[0] > 0.99
     assert found.ramp[0] > 0.99
@@ -222,35 +222,35 @@ def test_ramps() -> None:
 
 
 def test_appearance_is_that_of_the_sobel_operator() -> None:
-    photograph = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    luminance, edges = appearance(photograph, (12, 16))
+    image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    luminance, edges = appearance(image, (12, 16))
     np.testing.assert_allclose(edges, slow.sobel_size(luminance.astype(float)), atol=1e-5)
     assert 0 <= luminance.min() <= luminance.max() <= 1
 
 
 def test_studies_refuse_what_does_not_fit() -> None:
-    (photograph, prediction), *_ = batch(0)
+    (image, prediction), *_ = batch(0)
     study = DependenceStudy(3, NAMES)
-    study.add(photograph, prediction)
+    study.add(image, prediction)
     with pytest.raises(InputError, match="at least 2"):
         study.finish()
     with pytest.raises(InputError, match="the prediction is about one of 256 x 192"):
-        study.add(photograph[:-1], prediction)
+        study.add(image[:-1], prediction)
     with pytest.raises(InputError, match="the ones before had 3"):
-        study.add(photograph, made(np.random.default_rng(0), np.zeros((2, *GRID))))
+        study.add(image, made(np.random.default_rng(0), np.zeros((2, *GRID))))
 
 
 def test_constant_prototypes_and_no_instances_are_undefined_not_wrong() -> None:
     still = [
-        (photograph, _Painted.of(prediction, np.full_like(prediction.prototypes, 0.1)))
-        for photograph, prediction in batch(0, images=2)
+        (image, _Painted.of(prediction, np.full_like(prediction.prototypes, 0.1)))
+        for image, prediction in batch(0, images=2)
     ]
     assert studied(still).instances > 5
     assert np.isnan(studied(still).class_share).all()
     assert studied(still).tags(0) == ()
     pairs = [
-        (photograph, replace(prediction, prototypes=np.ones_like(prediction.prototypes))[[]])
-        for photograph, prediction in batch(0, images=2)
+        (image, replace(prediction, prototypes=np.ones_like(prediction.prototypes))[[]])
+        for image, prediction in batch(0, images=2)
     ]
     found = studied(pairs)
     assert np.isnan(found.position).all()
@@ -277,19 +277,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_pointwise_prototypes_follow_and_constant_ones_stay(tiny: Path) -> None:
-    photograph = cv2.resize(draw_scene(1).photograph, (128, 96))
-    moved = move(load(tiny), photograph)
+    image = cv2.resize(draw_scene(1).image, (128, 96))
+    moved = move(load(tiny), image)
     np.testing.assert_allclose(moved.follows[[0, 1]], 1, atol=1e-6)  # shift and flip: whole cells
     assert np.all(moved.follows[2] > 0.9)
     assert np.all(moved.stays < 0.9)
-    still = move(Positional(load(tiny).predict(photograph)), photograph)  # type: ignore[arg-type]
+    still = move(Positional(load(tiny).predict(image)), image)  # type: ignore[arg-type]
     np.testing.assert_allclose(still.stays, 1, atol=1e-9)
     assert np.all(still.follows < 0.9)
     assert [MovementTest.of([one]).verdict(0) for one in (moved, still)] == ["follows", "stays"]
 
 
 def test_canvas_and_maps_are_changed_alike() -> None:
-    canvas = cv2.GaussianBlur(cv2.resize(draw_scene(2).photograph, (96, 64)), (0, 0), 4)
+    canvas = cv2.GaussianBlur(cv2.resize(draw_scene(2).image, (96, 64)), (0, 0), 4)
     mean = np.mean(canvas.reshape(16, 4, 24, 4, 3), axis=(1, 3)).transpose(2, 0, 1).astype(np.float32)
     for change in CHANGES:
         changed = changed_canvas(canvas, change, (16, 24))
@@ -314,7 +314,7 @@ def test_movements_are_averaged_with_their_errors() -> None:
 
 
 def test_verdicts_are_about_shifts_and_paddings() -> None:
-    """A mirrored photograph is another picture: what it does decides nothing about places."""
+    """A mirrored image is another picture: what it does decides nothing about places."""
     follows = np.array([[0.9, 0.1, 0.5], [-1, 1, 0], [0.7, 0.0, 0.4]])  # shift, flip, pad
     stays = np.array([[0.1, 0.6, 0.4], [1, -1, 1], [0.2, 0.5, 0.45]])
     test = MovementTest.of([Movement(follows, stays)])
@@ -322,18 +322,18 @@ def test_verdicts_are_about_shifts_and_paddings() -> None:
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     for number in range(5):
-        picture = cv2.resize(draw_scene(number).photograph, (96, 72))
+        picture = cv2.resize(draw_scene(number).image, (96, 72))
         (folder / f"{number} ü 木.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
     (folder / "bad.png").write_text("no image")
     return folder
 
 
-def test_a_study_goes_on_after_failures_and_moves_evenly(tiny: Path, photographs: Path) -> None:
+def test_a_study_goes_on_after_failures_and_moves_evenly(tiny: Path, images: Path) -> None:
     seen: list[tuple[str, bool]] = []
-    items = list(open_source(photographs).pending(frozenset()))
+    items = list(open_source(images).pending(frozenset()))
     found, movement = study_prototypes(
         items, load(tiny), moved=2, total=6, on_image=lambda name, error: seen.append((name, error is None))
     )
@@ -357,7 +357,7 @@ def test_sheet_and_overlay() -> None:
     picture = cards.overlay(first, float(found.mean[0]), float(found.spread[0]))
     assert picture.shape == first.picture.shape
     flat = cards.overlay(first, float(found.mean[0]), 0.0)
-    assert np.ptp(flat.astype(int), axis=2).max() <= 1  # nothing but the grey photograph
+    assert np.ptp(flat.astype(int), axis=2).max() <= 1  # nothing but the grey image
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -366,10 +366,10 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
 
-def test_the_command_writes_cards_and_a_table(tiny: Path, photographs: Path, tmp_path: Path) -> None:
-    result = run(photographs, "--model", tiny, "--out", tmp_path / "out", "--moved", "2", "--cards", "0", "2")
+def test_the_command_writes_cards_and_a_table(tiny: Path, images: Path, tmp_path: Path) -> None:
+    result = run(images, "--model", tiny, "--out", tmp_path / "out", "--moved", "2", "--cards", "0", "2")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"3 prototypes over 5 photographs with \d+ masks, 1 failed", result.stdout)
+    assert re.search(r"3 prototypes over 5 images with \d+ masks, 1 failed", result.stdout)
     assert "bad.png: failed:" in result.stderr
     assert all(tag in result.stdout for tag in TAG_RULES)
     written = {path.name for path in (tmp_path / "out").iterdir()}
@@ -382,9 +382,9 @@ def test_the_command_writes_cards_and_a_table(tiny: Path, photographs: Path, tmp
     assert "Glyph" not in result.stderr  # letters without a font are no reason for warnings
 
 
-def test_the_components_of_a_basis_are_studied_in_place_of_prototypes(tiny: Path, photographs: Path) -> None:
+def test_the_components_of_a_basis_are_studied_in_place_of_prototypes(tiny: Path, images: Path) -> None:
     network = load(tiny)
-    items = [item for item in open_source(photographs).pending(frozenset()) if item.name != "bad.png"]
+    items = [item for item in open_source(images).pending(frozenset()) if item.name != "bad.png"]
     predictions = [network.predict(item.read()) for item in items]
     basis = CanonicalBasis.of(Usage.of(predictions))
     found, movement = study_prototypes(items, CanonicalModel(network, basis), moved=1)
@@ -398,22 +398,22 @@ def test_the_components_of_a_basis_are_studied_in_place_of_prototypes(tiny: Path
 
 
 def test_a_basis_of_another_network_is_noticed(
-    tiny: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    predictions = [load(tiny).predict(item.read()) for item in list(open_source(photographs).pending(frozenset()))[:2]]
+    predictions = [load(tiny).predict(item.read()) for item in list(open_source(images).pending(frozenset()))[:2]]
     basis = CanonicalBasis.of(Usage.of(predictions))
     for sha256, noted in ((load(tiny).spec.sha256, False), ("0" * 64, True)):
         replace(basis, model_sha256=sha256).save(tmp_path / "basis.npz")
         out = tmp_path / "out"
-        prototypes_command([str(photographs)], model=tiny, out=out, basis=tmp_path / "basis.npz", moved=0, cards=[])
+        prototypes_command([str(images)], model=tiny, out=out, basis=tmp_path / "basis.npz", moved=0, cards=[])
         assert ("a basis fits only the network that it is of" in capsys.readouterr().err) == noted
 
 
-def test_the_command_needs_two_photographs(tiny: Path, photographs: Path, tmp_path: Path) -> None:
-    result = run(photographs / "0 ü 木.png", "--model", tiny, "--out", tmp_path / "out")
+def test_the_command_needs_two_images(tiny: Path, images: Path, tmp_path: Path) -> None:
+    result = run(images / "0 ü 木.png", "--model", tiny, "--out", tmp_path / "out")
     assert result.returncode == 1
-    assert "there are 1 photographs; expected at least 2" in result.stderr
-    wrong = run(photographs, "--model", tiny, "--out", tmp_path / "out", "--cards", "3")
+    assert "there are 1 images; expected at least 2" in result.stderr
+    wrong = run(images, "--model", tiny, "--out", tmp_path / "out", "--cards", "3")
     assert wrong.returncode == 1
     assert "coefficient index 3 is out of range: the model has 3 prototypes (0..2)" in wrong.stderr
     assert "Traceback" not in result.stderr

@@ -245,7 +245,7 @@ def test_nothing_found_is_a_prediction_too():
 
 
 def test_repr_says_what_there_is():
-    assert repr(four()) == ("Prediction(4 instances, 3 prototypes of 16x16, photograph 64x48, rule 'ultralytics')")
+    assert repr(four()) == ("Prediction(4 instances, 3 prototypes of 16x16, image 64x48, rule 'ultralytics')")
 
 
 # --- validation -----------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_300_instances_on_24_megapixels_stay_within_memory():
         rng = np.random.default_rng(0)
         centres = rng.uniform(100, 500, (300, 2))
         boxes = np.concatenate([centres - 8, centres + 8], axis=1).astype(np.float32)
-        boxes[:3] = [0, 107, 640, 533]  # the whole photograph
+        boxes[:3] = [0, 107, 640, 533]  # the whole image
         prediction = Prediction(
             canvas_boxes=boxes,
             scores=np.ones(300, dtype=np.float32),

@@ -21,7 +21,7 @@ import reference_reduce as slow
 from maskprism import Letterbox, MaskprismError, Prediction, load
 from maskprism.analysis import reduce as reducing
 from maskprism.analysis.reduce import METHODS, MixingCost, Reduction, fit_halves, mask_ious, measure, reductions
-from maskprism.analysis.reduced_file import Photographs, matched_ious, reduce_file
+from maskprism.analysis.reduced_file import CalibrationImages, matched_ious, reduce_file
 from maskprism.cli.options import Detections
 from maskprism.cli.reduce import reduce as reduce_command
 from maskprism.errors import InputError, MissingExtraError, ModelError
@@ -194,7 +194,7 @@ def test_mistakes_are_told() -> None:
         reductions(cost, "selection", [4])
     with pytest.raises(InputError, match="method is 'magic'"):
         reductions(cost, "magic")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="no instance in the photographs"):
+    with pytest.raises(InputError, match="no instance in the images"):
         reductions(MixingCost(4), "selection")
     with pytest.raises(InputError, match="has 6 prototypes; the ones before had 4"):
         cost.add(made(0, k=6))
@@ -243,15 +243,13 @@ def some_maps(k: int, keep: int, selection: bool) -> Reduction:
 
 
 @pytest.fixture(scope="module")
-def photograph() -> np.ndarray:
-    return cv2.resize(draw_scene(1).photograph, (120, 90))
+def image() -> np.ndarray:
+    return cv2.resize(draw_scene(1).image, (120, 90))
 
 
 @pytest.mark.parametrize("selection", [True, False], ids=["selection", "projection"])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_layout_predicts_what_the_maps_say(
-    name: str, selection: bool, photograph: np.ndarray, tmp_path: Path
-) -> None:
+def test_every_layout_predicts_what_the_maps_say(name: str, selection: bool, image: np.ndarray, tmp_path: Path) -> None:
     source, small = LAYOUTS[name].save(tmp_path / "full.onnx"), tmp_path / "small.onnx"
     layout = "yolov5" if LAYOUTS[name].family == "yolov5" else None
     model = load(source, layout=layout, conf=0.1)
@@ -263,7 +261,7 @@ def test_every_layout_predicts_what_the_maps_say(
     reduced = load(small, layout=layout, conf=0.1)
     assert reduced.spec.prototypes == 3
     assert replace(reduced.spec, prototypes=8, sha256=model.spec.sha256, name=model.spec.name) == model.spec
-    expected, got = reduction.apply(model.predict(photograph)), reduced.predict(photograph)
+    expected, got = reduction.apply(model.predict(image)), reduced.predict(image)
     assert len(got) == len(expected) > 0
     tolerance = 2e-2 if name == "half" else 1e-5
     for field in ("canvas_boxes", "scores", "classes", "coefficients", "prototypes"):
@@ -286,15 +284,15 @@ def test_every_layout_predicts_what_the_maps_say(
 
 
 @pytest.mark.parametrize("name", ["yolov8", "end2end", "yolov5"])
-def test_a_reduced_network_is_reduced_again(name: str, photograph: np.ndarray, tmp_path: Path) -> None:
+def test_a_reduced_network_is_reduced_again(name: str, image: np.ndarray, tmp_path: Path) -> None:
     source, layout = LAYOUTS[name].save(tmp_path / "8.onnx"), "yolov5" if name == "yolov5" else None
-    expected = load(source, layout=layout, conf=0.1).predict(photograph)
+    expected = load(source, layout=layout, conf=0.1).predict(image)
     for keep in (5, 3):
         model, smaller = load(source, layout=layout, conf=0.1), tmp_path / f"{keep}.onnx"
         reduction = some_maps(model.spec.prototypes, keep, selection=False)
         write_reduced(model, source, smaller, reduction.prototype_map, reduction.coefficient_map)
         expected, source = reduction.apply(expected), smaller
-    got = load(source, layout=layout, conf=0.1).predict(photograph)
+    got = load(source, layout=layout, conf=0.1).predict(image)
     assert len(got) == len(expected) > 0
     for field in ("coefficients", "prototypes"):
         np.testing.assert_allclose(getattr(got, field), getattr(expected, field), rtol=1e-4, atol=1e-4)
@@ -307,7 +305,7 @@ def test_the_bundled_network_is_folded(selection: bool, tmp_path: Path) -> None:
     where = write_reduced(model, source, small, reduction.prototype_map, reduction.coefficient_map)
     assert where.coefficients == "folded"
     assert where.prototypes == ("folded" if selection else "appended")
-    scene = draw_scene(2).photograph
+    scene = draw_scene(2).image
     expected, got = reduction.apply(model.predict(scene)), load(small, conf=0.3).predict(scene)
     assert len(got) == len(expected) > 0
     for field in ("canvas_boxes", "coefficients", "prototypes"):
@@ -514,22 +512,22 @@ def test_mistakes_of_the_user(tiny: Path, dataset: Path, tmp_path: Path) -> None
     refused("limit is 0", keep=3, limit=0)
     refused("there is no such file or folder", keep=3, images=tmp_path / "none")
     refused("detection model", Tiny(family="detect").save(tmp_path / "detect.onnx"), keep=3)
-    refused("no instance in the photographs", keep=3, detections=Detections(conf=0.99))
+    refused("no instance in the images", keep=3, detections=Detections(conf=0.99))
     refused("none of its classes", keep=3, images=dataset, split="train")
     (tmp_path / "model.pt").write_bytes(b"x")
     refused("only ONNX files can be rewritten; export the model first", tmp_path / "model.pt", keep=3)
     (tmp_path / "broken.png").write_bytes(b"")
-    refused("none of the 1 photographs can be read", keep=3, images=tmp_path / "broken.png")
+    refused("none of the 1 images can be read", keep=3, images=tmp_path / "broken.png")
     (tmp_path / "file").write_text("in the way")
     refused("cannot be written", keep=3, out=tmp_path / "file" / "small.onnx")
     assert not small.exists()
 
 
-def test_photographs_are_gone_through_in_passes(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+def test_images_are_gone_through_in_passes(tiny: Path, dataset: Path, tmp_path: Path) -> None:
     source = open_source(dataset.parent / "images")
     steps: list[None] = []
     found = reduce_file(
-        load(tiny), tiny, Photographs(source), tmp_path / "s.onnx", keep=4, on_photograph=lambda: steps.append(None)
+        load(tiny), tiny, CalibrationImages(source), tmp_path / "s.onnx", keep=4, on_image=lambda: steps.append(None)
     )
     assert len(steps) == 3 * 4
     assert found.comparison.ious.shape == (12,)
@@ -541,17 +539,17 @@ def test_photographs_are_gone_through_in_passes(tiny: Path, dataset: Path, tmp_p
     np.testing.assert_allclose(found.comparison.ious, np.concatenate(expected), atol=0.01)
 
 
-def test_photographs_can_be_limited_and_read_by_name(dataset: Path) -> None:
+def test_images_can_be_limited_and_read_by_name(dataset: Path) -> None:
     source = open_source(dataset.parent / "images")
     names = [item.name for item in source.pending(frozenset())]
-    few = Photographs(source, limit=2)
+    few = CalibrationImages(source, limit=2)
     assert few.count() == 2
     assert [name for name, _, _ in few] == [names[0], names[-1]]
-    assert [name for name, _, _ in Photographs(source).named([names[1]])] == [names[1]]
+    assert [name for name, _, _ in CalibrationImages(source).named([names[1]])] == [names[1]]
     with pytest.raises(InputError, match="limit is 0"):
-        Photographs(source, limit=0)
+        CalibrationImages(source, limit=0)
     untold = SimpleNamespace(count=lambda: None, pending=source.pending)  # a video that does not tell its length
-    assert [name for name, _, _ in Photographs(untold, limit=2)] == names[:2]  # type: ignore[arg-type]
+    assert [name for name, _, _ in CalibrationImages(untold, limit=2)] == names[:2]  # type: ignore[arg-type]
 
 
 # The pictures
@@ -565,9 +563,9 @@ def test_pictures_show_curves_and_masks(tmp_path: Path) -> None:
     assert "24 instances" in ax.get_title()
     lines = {line.get_label(): line.get_ydata() for line in ax.lines}
     np.testing.assert_allclose(lines["some of them kept (selection)"], curves.mean("selection"))
-    photograph = np.full((32, 48, 3), 90, np.uint8)
+    image = np.full((32, 48, 3), 90, np.uint8)
     empty = found[0][:0]
-    sheet = before_after([photograph] * 2, found[:2], [found[0], empty], [1.0, 0.0])
+    sheet = before_after([image] * 2, found[:2], [found[0], empty], [1.0, 0.0])
     assert len(sheet.panels) == 6
     assert raster.draw(sheet).ndim == 3
     unchanged, lost = sheet.panels[2].picture, sheet.panels[5].picture

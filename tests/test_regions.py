@@ -19,7 +19,7 @@ from test_roles import drawn, square
 
 
 def decided(prediction: Prediction) -> np.ndarray:
-    """What the mask of the photograph's size compares with zero; NaN beyond the crop."""
+    """What the mask of the image's size compares with zero; NaN beyond the crop."""
     patch = next(prediction[[0]].patches("image"))
     values = np.full(prediction.image_size, np.nan)
     values[patch.rows, patch.columns] = 4 * (patch.values - 0.5) if prediction.rule.squash else patch.values
@@ -46,7 +46,7 @@ def test_contributions_sum_to_what_decides_the_pixel(prediction, data):
 @settings(max_examples=40)
 @given(predictions(max_count=1), st.data())
 def test_told_from_means_the_patterns_and_one_level_sum_to_the_same(prediction, data):
-    """As if every prototype had its mean over the photograph taken off, and a flat one carried all the means."""
+    """As if every prototype had its mean over the image taken off, and a flat one carried all the means."""
     instance = prediction[0]
     height, width = prediction.image_size
     x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
@@ -162,9 +162,9 @@ def test_a_pixel_by_hand():
 
 
 @pytest.mark.parametrize("place", [(64, 0), (0, 64), (-1, 5), (5, -1)])
-def test_pixels_outside_the_photograph_are_refused(place):
+def test_pixels_outside_the_image_are_refused(place):
     prediction = drawn(square(), weights=[1])
-    with pytest.raises(InputError, match=r"is outside the photograph; expected x from 0 to 63 and y from 0 to 63"):
+    with pytest.raises(InputError, match=r"is outside the image; expected x from 0 to 63 and y from 0 to 63"):
         pixel_query(prediction[0], *place)
 
 
@@ -256,7 +256,7 @@ def test_regions_on_the_canvas():
     assert (one.pixels, other.pixels) == (16, 64)
     assert one.contributions[0] == other.contributions[0] == 1
     for wrong, message in (
-        (np.zeros((5, 5), dtype=bool), r"region has shape \(5, 5\); expected that of the photograph, \(128, 128\)"),
+        (np.zeros((5, 5), dtype=bool), r"region has shape \(5, 5\); expected that of the image, \(128, 128\)"),
         (np.zeros((64, 64)), "region holds float64; expected booleans"),
         (np.zeros((64, 64), dtype=bool), "the region is empty"),
     ):

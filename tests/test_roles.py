@@ -140,7 +140,7 @@ def test_a_constant_prototype_is_all_bias():
     assert found.effect[1] == 0.5
 
 
-def test_the_photograph_mean_leaves_the_padding_out():
+def test_the_image_mean_leaves_the_padding_out():
     prediction = drawn(square(), weights=[1.0])
     wide = Letterbox.fit((32, 64), (64, 64))  # a quarter of the canvas is padding above, a quarter below
     prototypes = np.full((1, 16, 16), 100, dtype=np.float32)
@@ -222,7 +222,7 @@ def test_masks_change_frame():
     assert grid.shape == (16, 16)
     assert grid[6:8, 4:12].all()
     assert grid.sum() == mask.sum() / 16
-    with pytest.raises(InputError, match=r"truth has shape \(5, 5\); expected that of the photograph"):
+    with pytest.raises(InputError, match=r"truth has shape \(5, 5\); expected that of the image"):
         mask_in_frame(np.zeros((5, 5), dtype=bool), letterbox, "canvas", "truth")
     with pytest.raises(InputError, match="holds uint8; expected booleans"):
         mask_in_frame(mask.astype(np.uint8), letterbox, "canvas")

@@ -1,4 +1,4 @@
-"""Runtimes: real networks find what is in well known photographs, and bad files are refused with a reason."""
+"""Runtimes: real networks find what is in well known images, and bad files are refused with a reason."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def assert_finds_what_is_there(model: maskprism.Model, real_data: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["yolov8n-seg.onnx", "yolov5n-seg.onnx", "yolov8n-seg_int8.tflite"])
-def test_real_models_find_what_is_in_the_photographs(file, real_data):
+def test_real_models_find_what_is_in_the_images(file, real_data):
     if file.endswith(".tflite"):
         pytest.importorskip("ai_edge_litert")
     model = maskprism.load(real_data / "models" / file)
@@ -515,8 +515,8 @@ def test_quantised_inputs_and_outputs(tmp_path, real_data):
     pytest.importorskip("ai_edge_litert")
     source = real_data / "models" / "yolov8n-seg_int8.tflite"
     real = maskprism.load(source)
-    photograph = maskprism.read_image(real_data / "images" / "bus.jpg")
-    canvas = to_canvas(photograph, Letterbox.fit(photograph.shape[:2], (640, 640)))
+    image = maskprism.read_image(real_data / "images" / "bus.jpg")
+    canvas = to_canvas(image, Letterbox.fit(image.shape[:2], (640, 640)))
     tensor = canvas[None, :, :, ::-1] * np.float32(1 / 255)  # as DEQUANTIZE computes it: the network amplifies bits
     names = ["rows", "prototypes"]
     expected = dict(zip(names, real.runtime(tensor), strict=True))

@@ -25,7 +25,7 @@ def model():
 @pytest.fixture(scope="module")
 def answers(model):
     scenes = [draw_scene(seed) for seed in UNSEEN]
-    return [(scene, model.predict(scene.photograph)) for scene in scenes]
+    return [(scene, model.predict(scene.image)) for scene in scenes]
 
 
 def test_the_file_is_small():

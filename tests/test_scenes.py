@@ -18,17 +18,17 @@ def scenes():
 
 def test_the_seed_decides_the_scene():
     first, again, other = draw_scene(7), draw_scene(7), draw_scene(8)
-    assert np.array_equal(first.photograph, again.photograph)
+    assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.owners, again.owners)
     assert np.array_equal(first.classes, again.classes)
-    assert not np.array_equal(first.photograph, other.photograph)
+    assert not np.array_equal(first.image, other.image)
 
 
 @pytest.mark.parametrize("size_hw", [(320, 320), (200, 333), (480, 640)])
 def test_shapes_and_types(size_hw):
     scene = draw_scene(3, size_hw)
-    assert scene.photograph.shape == (*size_hw, 3)
-    assert scene.photograph.dtype == np.uint8
+    assert scene.image.shape == (*size_hw, 3)
+    assert scene.image.dtype == np.uint8
     assert scene.masks.shape == (len(scene), *size_hw)
     assert scene.masks.dtype == bool
     assert scene.boxes.shape == (len(scene), 4)
@@ -73,7 +73,7 @@ def test_colour_does_not_tell_the_class():
     for seed in range(200, 260):
         scene = draw_scene(seed)
         for class_id, mask in zip(scene.classes, scene.masks, strict=True):
-            colours[int(class_id)].append(scene.photograph[mask].mean(axis=0))
+            colours[int(class_id)].append(scene.image[mask].mean(axis=0))
     everything = np.concatenate([np.stack(rows) for rows in colours.values()])
     for rows in colours.values():
         error = everything.std(axis=0) / np.sqrt(len(rows))
@@ -93,7 +93,7 @@ def test_a_data_set_holds_the_same_masks(tmp_path):
     for path in tmp_path.glob("labels/*/*.txt"):
         scene = draw_scene(int(path.stem.removeprefix("scene_")))
         picture = cv2.imread(str(path).replace("labels", "images").replace(".txt", ".png"))
-        assert np.array_equal(picture, scene.photograph)
+        assert np.array_equal(picture, scene.image)
         rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
         assert [int(row[0]) for row in rows] == scene.classes.tolist()
         for row, mask in zip(rows, scene.masks, strict=True):

@@ -24,7 +24,7 @@ def test_gradients_match_finite_differences(prediction, size, given_target, seed
     if given_target:
         target = np.random.default_rng(seed).random(target.shape) < 0.4
         if target.shape == prediction.image_size and size != "image":
-            return  # taken for a mask of the photograph
+            return  # taken for a mask of the image
     found = sensitivity(instance, size=size, target=target if given_target else None)
     weights = instance.weights.astype(float)
     scale = float(prediction.objectness[0]) if prediction.rule.objectness else 1.0

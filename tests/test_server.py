@@ -39,7 +39,7 @@ from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views.labels import Truth, match, open_labels
 from maskprism.views.server import Gallery, Limits, create_app, serve
-from maskprism.views.server.photographs import Photographs
+from maskprism.views.server.images import GalleryImages
 from maskprism.views.server.records import SHOWS, SORTS, Query, Record
 from tiny_models import Tiny, ultralytics_metadata
 
@@ -51,7 +51,7 @@ NAMES = ("a.png", "b ü #1?&.png", "sub dir/a.png", "<img src=x onerror=alert(1)
 
 @cache
 def png(seed: int, size_wh: tuple[int, int] = (96, 72)) -> bytes:
-    return cv2.imencode(".png", cv2.resize(draw_scene(seed).photograph, size_wh))[1].tobytes()
+    return cv2.imencode(".png", cv2.resize(draw_scene(seed).image, size_wh))[1].tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def model(model_file: Path) -> Model:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Photographs of every kind of name, a broken one, and beside the folder something that must stay private."""
+    """Images of every kind of name, a broken one, and beside the folder something that must stay private."""
     folder = tmp_path / "photos"
     (folder / "sub dir").mkdir(parents=True)
     for seed, name in enumerate(NAMES):
@@ -151,56 +151,56 @@ def test_only_images_inside_the_folder_are_listed(folder: Path, tmp_path: Path) 
     (folder / "folder out").symlink_to(tmp_path)
     (folder / "folder.png").mkdir()
     os.mkfifo(folder / "pipe.png")
-    photographs = Photographs(folder, upload_bytes=100)
-    assert [one.name for one in photographs] == sorted([*NAMES, "broken.jpg", "link in.png"])
-    assert photographs.left_out == 5
-    assert photographs.find("link out.png") is None
+    images = GalleryImages(folder, upload_bytes=100)
+    assert [one.name for one in images] == sorted([*NAMES, "broken.jpg", "link in.png"])
+    assert images.left_out == 5
+    assert images.find("link out.png") is None
 
 
 def test_a_file_that_becomes_a_link_is_not_read(folder: Path, tmp_path: Path) -> None:
-    photographs = Photographs(folder, upload_bytes=100)
-    photograph = photographs.find("a.png")
+    images = GalleryImages(folder, upload_bytes=100)
+    image = images.find("a.png")
     (folder / "a.png").unlink()
     with pytest.raises(MaskprismError, match=r"a\.png: is no regular file"):
-        photographs.read(photograph)
+        images.read(image)
     (folder / "a.png").symlink_to(tmp_path / "secret.png")
     with pytest.raises(MaskprismError, match=r"a\.png: is no regular file"):
-        photographs.read(photograph)
-    photographs.refresh()
-    assert photographs.find("a.png") is None
+        images.read(image)
+    images.refresh()
+    assert images.find("a.png") is None
     with pytest.raises(MaskprismError, match=r"a\.png: is gone"):
-        photographs.read(photograph)
+        images.read(image)
 
 
 def test_the_folder_may_be_a_link_itself_and_must_be_a_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
-    assert len(Photographs(tmp_path / "link", upload_bytes=1)) == len(NAMES) + 1
+    assert len(GalleryImages(tmp_path / "link", upload_bytes=1)) == len(NAMES) + 1
     for wrong in (folder / "a.png", tmp_path / "nothing"):
         with pytest.raises(InputError, match="is no folder"):
-            Photographs(wrong, upload_bytes=1)
+            GalleryImages(wrong, upload_bytes=1)
 
 
 def test_uploads_are_named_safely_and_bounded(tmp_path: Path) -> None:
-    photographs = Photographs(tmp_path, upload_bytes=10)
+    images = GalleryImages(tmp_path, upload_bytes=10)
     titles = {
         "../../etc/passwd.png": "passwd.png",
         "C:\\Windows\\evil.png": "evil.png",
         "a\x00\r\nb\u202egnp.exe": "a b gnp.exe",
-        "": "photograph",
-        "/": "photograph",
+        "": "image",
+        "/": "image",
     }
     for filename, title in titles.items():
-        assert photographs.add(filename, filename.encode()).title == title
-    assert len(photographs.add("x" * 500, b"x").title) == 120
+        assert images.add(filename, filename.encode()).title == title
+    assert len(images.add("x" * 500, b"x").title) == 120
     for number in range(3):
-        photographs.add(f"{number}.png", bytes([number]) * 4)
-        photographs.trim()
-    assert [one.title for one in photographs] == ["2.png", "1.png"]
-    huge = photographs.add("huge.png", bytes(99))
-    photographs.trim()
-    assert [one.title for one in photographs] == ["huge.png"]  # the latest one stays in any case
-    photographs.remove(huge)
-    assert len(photographs) == 0
+        images.add(f"{number}.png", bytes([number]) * 4)
+        images.trim()
+    assert [one.title for one in images] == ["2.png", "1.png"]
+    huge = images.add("huge.png", bytes(99))
+    images.trim()
+    assert [one.title for one in images] == ["huge.png"]  # the latest one stays in any case
+    images.remove(huge)
+    assert len(images) == 0
 
 
 # --- security -------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_no_spelling_leads_out_of_the_folder(folder: Path, tmp_path: Path, model
     (folder / "link out.png").symlink_to(tmp_path / "secret.png")
     (folder / "folder out").symlink_to(tmp_path)
     with running(folder, "--model", model_file) as (_, port):
-        routes = ("/api/photographs/", "/api/scenes/", "/api/thumbnails/", "/static/", "/")
+        routes = ("/api/images/", "/api/scenes/", "/api/thumbnails/", "/static/", "/")
         for route, escape in product(routes, ESCAPES):
             target = route + escape.replace("{outside}", str(tmp_path)).replace(" ", "%20")
             status, body = raw_request(port, f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
@@ -312,11 +312,11 @@ def test_the_host_header_must_name_the_server(tmp_path: Path, model: Model, boun
 def test_other_sites_cannot_upload(any_client: httpx.Client, headers: dict[str, str], fits: bool) -> None:
     host = any_client.base_url.netloc.decode()
     headers = {name: value.replace("{host}", host) for name, value in headers.items()}
-    before = any_client.get("/api/photographs").json()["total"]
+    before = any_client.get("/api/images").json()["total"]
     picture = png(20 + len(headers))  # another one for every case that fits
     answer = any_client.post("/api/uploads?name=a.png", content=picture, headers=headers)
     assert answer.status_code == (201 if fits else 403)
-    assert any_client.get("/api/photographs").json()["total"] == before + fits
+    assert any_client.get("/api/images").json()["total"] == before + fits
 
 
 def test_only_the_parts_of_the_page_are_served(any_client: httpx.Client) -> None:
@@ -331,7 +331,7 @@ def test_only_the_parts_of_the_page_are_served(any_client: httpx.Client) -> None
 
 def test_every_answer_has_the_security_headers(any_client: httpx.Client) -> None:
     client = any_client
-    paths = ["/", "/static/gallery.js", "/static/viewer.js", "/api/photographs", "/api/scenes/a.png", "/nothing"]
+    paths = ["/", "/static/gallery.js", "/static/viewer.js", "/api/images", "/api/scenes/a.png", "/nothing"]
     answers = [client.get(path) for path in paths]
     answers += [client.get("/", headers={"Host": "evil"}), client.post("/"), client.post("/api/uploads", content=b"")]
     assert {answer.status_code for answer in answers} == {200, 404, 405, 421, 422}
@@ -352,17 +352,17 @@ def test_every_answer_has_the_security_headers(any_client: httpx.Client) -> None
 def test_the_list_and_the_details_are_those_of_the_predictions(
     client: httpx.Client, folder: Path, model: Model
 ) -> None:
-    answer = client.get("/api/photographs").json()
+    answer = client.get("/api/images").json()
     assert answer["model"] == "tiny ü.onnx"
     assert answer["folder"] == "photos"
     assert answer["states"] == {"waiting": 0, "ok": len(NAMES), "empty": 0, "failed": 1}
     assert answer["labels"] is False
-    listed = {one["name"]: one for one in answer["photographs"]}
+    listed = {one["name"]: one for one in answer["images"]}
     assert list(listed) == sorted([*NAMES, "broken.jpg"])
     assert listed["broken.jpg"]["message"] == "broken.jpg: not an image that OpenCV can decode (8 bytes)"
     for name in NAMES:
         prediction = model.predict(folder / name)
-        details = client.get(f"/api/photographs/{quote(name)}").json()
+        details = client.get(f"/api/images/{quote(name)}").json()
         assert listed[name]["objects"] == len(prediction) == len(details["objects"]) > 0
         assert listed[name]["scores"] == pytest.approx([prediction.scores.min(), prediction.scores.max()])
         assert details["size_hw"] == list(prediction.image_size)
@@ -393,7 +393,7 @@ def test_thumbnails_are_small_and_show_masks(folder: Path, model: Model, client:
         for query in ("", "?masks=1")
     )
     assert plain.shape == painted.shape == (72, 96, 3)  # never enlarged
-    assert np.abs(plain - cv2.imread(str(folder / "a.png")).astype(int)).mean() < 15  # a noisy photograph as a JPEG
+    assert np.abs(plain - cv2.imread(str(folder / "a.png")).astype(int)).mean() < 15  # a noisy image as a JPEG
     masks = model.predict(folder / "a.png").masks("image").any(axis=0).astype(np.uint8)
     inside = cv2.erode(masks, np.ones((3, 3), np.uint8)) > 0
     outside = cv2.dilate(masks, np.ones((33, 33), np.uint8)) == 0  # JPEG blocks reach beyond edges
@@ -404,7 +404,7 @@ def test_thumbnails_are_small_and_show_masks(folder: Path, model: Model, client:
     assert np.median(moved[outside]) < 12
 
 
-def test_large_photographs_have_small_thumbnails(folder: Path, model: Model) -> None:
+def test_large_images_have_small_thumbnails(folder: Path, model: Model) -> None:
     (folder / "large.png").write_bytes(png(3, (900, 300)))
     with serving(Gallery(folder, model)) as client:
         for query in ("", "?masks=1"):
@@ -417,12 +417,12 @@ def test_a_broken_image_says_why_and_the_rest_goes_on(client: httpx.Client) -> N
         answer = client.get(f"/api/{path}")
         assert answer.status_code == 422
         assert answer.json() == {"error": "broken.jpg: not an image that OpenCV can decode (8 bytes)"}
-    assert client.get("/api/photographs/broken.jpg").json()["state"] == "failed"
+    assert client.get("/api/images/broken.jpg").json()["state"] == "failed"
     assert client.get("/api/scenes/a.png").status_code == 200
 
 
-def test_a_network_that_fails_on_one_photograph_costs_that_one(tmp_path: Path, model: Model) -> None:
-    """It raises for one photograph and gives nonsense for another."""
+def test_a_network_that_fails_on_one_image_costs_that_one(tmp_path: Path, model: Model) -> None:
+    """It raises for one image and gives nonsense for another."""
 
     def function(batch: np.ndarray) -> list[np.ndarray]:
         outputs = model.runtime(batch)
@@ -437,7 +437,7 @@ def test_a_network_that_fails_on_one_photograph_costs_that_one(tmp_path: Path, m
         (tmp_path / name).write_bytes(cv2.imencode(".png", np.full((64, 64, 3), colour, np.uint8))[1].tobytes())
     with serving(Gallery(tmp_path, network)) as client:
         assert wait_for(client) == {"total": 3, "examined": 3, "failed": 2}
-        messages = [one["message"] for one in client.get("/api/photographs").json()["photographs"]]
+        messages = [one["message"] for one in client.get("/api/images").json()["images"]]
         assert messages[0] == "black.png: cannot be examined (RuntimeError: out of memory)"
         assert messages[1] == ""
         assert messages[2] == "white.png: the network gave prototypes that are not finite"
@@ -457,7 +457,7 @@ def test_browsers_keep_what_has_not_changed(client: httpx.Client, folder: Path) 
         again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
         assert client.get(path, headers={"If-None-Match": '"other"'}).content == first.content
-    assert client.get("/api/photographs").headers["cache-control"] == "no-store"
+    assert client.get("/api/images").headers["cache-control"] == "no-store"
 
 
 def test_a_changed_file_is_seen_when_the_list_is_asked_for(folder: Path, model: Model) -> None:
@@ -468,11 +468,11 @@ def test_a_changed_file_is_seen_when_the_list_is_asked_for(folder: Path, model: 
         (folder / "a.png").write_bytes(png(7, (64, 64)))
         (folder / "new.png").write_bytes(png(8))
         (folder / "broken.jpg").unlink()
-        answer = (await client.get("/api/photographs")).json()
-        assert [one["name"] for one in answer["photographs"]] == sorted([*NAMES, "new.png"])
+        answer = (await client.get("/api/images")).json()
+        assert [one["name"] for one in answer["images"]] == sorted([*NAMES, "new.png"])
         assert answer["states"]["waiting"] == len(NAMES) + 1
         assert (await client.get("/api/thumbnails/a.png?masks=1")).content != before
-        assert (await client.get("/api/photographs/a.png")).json()["size_hw"] == [64, 64]
+        assert (await client.get("/api/images/a.png")).json()["size_hw"] == [64, 64]
 
     in_loop(gallery, act)
 
@@ -493,7 +493,7 @@ def test_a_changed_file_is_seen_when_the_list_is_asked_for(folder: Path, model: 
     ],
 )
 def test_questions_that_mean_nothing_are_refused(any_client: httpx.Client, query: str, message: str) -> None:
-    answer = any_client.get(f"/api/photographs?{query}")
+    answer = any_client.get(f"/api/images?{query}")
     assert answer.status_code == 400
     assert message in answer.json()["error"]
 
@@ -562,16 +562,14 @@ def test_filters_against_their_definition(found: list[Record], **asked: Any) -> 
 
 
 def test_pages_of_the_list_make_up_the_whole(client: httpx.Client) -> None:
-    whole = client.get("/api/photographs?sort=score").json()
-    pages = [client.get(f"/api/photographs?sort=score&offset={offset}&limit=2").json() for offset in range(0, 6, 2)]
-    assert [one["name"] for page in pages for one in page["photographs"]] == [
-        one["name"] for one in whole["photographs"]
-    ]
+    whole = client.get("/api/images?sort=score").json()
+    pages = [client.get(f"/api/images?sort=score&offset={offset}&limit=2").json() for offset in range(0, 6, 2)]
+    assert [one["name"] for page in pages for one in page["images"]] == [one["name"] for one in whole["images"]]
     assert {page["matches"] for page in pages} == {len(NAMES) + 1}
-    fitting = client.get("/api/photographs?class=1&score=0.5-1").json()
+    fitting = client.get("/api/images?class=1&score=0.5-1").json()
     assert 0 < fitting["matches"] <= len(NAMES)
-    for one in fitting["photographs"]:
-        details = client.get(f"/api/photographs/{quote(one['name'])}").json()["objects"]
+    for one in fitting["images"]:
+        details = client.get(f"/api/images/{quote(one['name'])}").json()["objects"]
         right = [i for i, thing in enumerate(details) if thing["class"] == 1 and thing["score"] >= 0.5]
         assert one["fitting"] == right != []
 
@@ -591,18 +589,18 @@ def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
     gallery = Gallery(tmp_path / "images", network, labels=labels)
     with serving(gallery) as client:
         wait_for(client)
-        answer = client.get("/api/photographs").json()
+        answer = client.get("/api/images").json()
         assert answer["labels"] is True
-        listed = {one["name"]: one for one in answer["photographs"]}
+        listed = {one["name"]: one for one in answer["images"]}
         first = listed.pop(f"train/{broken.stem}.png")
         assert "its labels cannot be used" in first["message"]
         assert first["state"] == "ok"
         assert first["ious"] is None
         for name, one in listed.items():
             scene = draw_scene(int(name[-10:-4]))
-            prediction = network.predict(scene.photograph)
+            prediction = network.predict(scene.image)
             expected = match(prediction, Truth(scene.classes.tolist(), list(scene.masks)))
-            details = client.get(f"/api/photographs/{name}").json()
+            details = client.get(f"/api/images/{name}").json()
             np.testing.assert_allclose([thing["iou"] for thing in details["objects"]], expected.ious, atol=0.02)
             assert [thing["class"] for thing in details["missed"]] == expected.missed
             assert len(expected.missed) == one["missed"]
@@ -611,7 +609,7 @@ def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
                 for thing in header_of(client.get(f"/api/scenes/{name}").content)["instances"]
             ]
             assert truths == [mask is not None for mask in expected.masks]
-        poor = client.get("/api/photographs?iou=0-0.7&sort=iou").json()["photographs"]
+        poor = client.get("/api/images?iou=0-0.7&sort=iou").json()["images"]
         assert [one["name"] for one in poor] == sorted(
             (name for name, one in listed.items() if one["ious"][0] <= 0.7), key=lambda name: listed[name]["ious"][0]
         )
@@ -620,11 +618,11 @@ def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
 # --- work: once, bounded, never in the way --------------------------------------------------------
 
 
-def test_one_photograph_is_examined_once_however_many_ask(folder: Path, model: Model) -> None:
+def test_one_image_is_examined_once_however_many_ask(folder: Path, model: Model) -> None:
     gallery = Gallery(folder, model)
 
     async def act(client: httpx.AsyncClient) -> None:
-        paths = ["/api/scenes/a.png", "/api/photographs/a.png", "/api/scenes/a.png"] * 10
+        paths = ["/api/scenes/a.png", "/api/images/a.png", "/api/scenes/a.png"] * 10
         answers = await asyncio.gather(*(client.get(path) for path in paths))
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.content for answer in answers}) == 2
@@ -696,7 +694,7 @@ def test_a_slow_network_does_not_hold_up_other_answers(folder: Path, model: Mode
         slow = [asyncio.create_task(client.get(f"/api/scenes/{quote(name)}")) for name in NAMES]
         for _ in range(2):
             await asyncio.to_thread(stuck.acquire)
-        for path in ("/api/photographs?class=1", "/api/thumbnails/a.png", "/api/progress", "/", "/static/viewer.js"):
+        for path in ("/api/images?class=1", "/api/thumbnails/a.png", "/api/progress", "/", "/static/viewer.js"):
             assert (await client.get(path)).status_code == 200
         assert not any(task.done() for task in slow)
         go.set()
@@ -720,11 +718,11 @@ def test_an_upload_is_examined_and_never_written(client: httpx.Client, folder: P
     assert [one["score"] for one in found["objects"]] == pytest.approx(prediction.scores.tolist())
     scene = client.get(f"/api/scenes/{quote(found['name'])}")
     assert header_of(scene.content)["source"] == "holiday ü.png"
-    listed = client.get("/api/photographs").json()["photographs"]
+    listed = client.get("/api/images").json()["images"]
     assert (listed[0]["name"], listed[0]["uploaded"]) == (found["name"], True)
     again = client.post("/api/uploads?name=holiday%20%C3%BC.png", content=data).json()
-    assert again == found  # the same photograph is the same entry
-    assert client.get("/api/photographs").json()["total"] == len(NAMES) + 2
+    assert again == found  # the same image is the same entry
+    assert client.get("/api/images").json()["total"] == len(NAMES) + 2
     assert sorted(path.name for path in folder.rglob("*")) == before
 
 
@@ -739,7 +737,7 @@ def test_uploads_have_limits(folder: Path, model: Model, monkeypatch: pytest.Mon
     gallery = Gallery(folder, model, limits=Limits(upload_bytes=50_000, upload_pixels=100_000))
     with serving(gallery) as client:
         wait_for(client)
-        assert client.get("/api/photographs").json()["upload_bytes"] == 50_000
+        assert client.get("/api/images").json()["upload_bytes"] == 50_000
         assert client.post("/api/uploads?name=ok.png", content=png(2)).status_code == 201
 
         def chunks() -> Iterator[bytes]:  # a body that does not say how long it is
@@ -760,7 +758,7 @@ def test_uploads_have_limits(folder: Path, model: Model, monkeypatch: pytest.Mon
             assert answer.status_code == status
             assert message in answer.json()["error"]
         assert not decoded  # all of them were refused by size or header
-        assert client.get("/api/photographs").json()["total"] == len(NAMES) + 2
+        assert client.get("/api/images").json()["total"] == len(NAMES) + 2
 
 
 def test_old_uploads_make_room(folder: Path, model: Model) -> None:
@@ -769,7 +767,7 @@ def test_old_uploads_make_room(folder: Path, model: Model) -> None:
     gallery = Gallery(folder, model, limits=Limits(upload_bytes=limit))
     with serving(gallery) as client:
         names = [client.post(f"/api/uploads?name={i}.png", content=one).json()["name"] for i, one in enumerate(data)]
-        kept = [one["name"] for one in client.get("/api/photographs").json()["photographs"] if one["uploaded"]]
+        kept = [one["name"] for one in client.get("/api/images").json()["images"] if one["uploaded"]]
         assert kept == names[::-1][: len(kept)]
         assert 4 <= len(kept) < 8
         assert client.get(f"/api/scenes/{names[0]}").status_code == 404
@@ -807,7 +805,7 @@ def test_fifty_at_once_and_a_clean_end(folder: Path, model_file: Path) -> None:
 
         def ask(number: int) -> int:
             name = ("00.png", f"{number % 12:02d}.png", "broken.jpg", "nothing.png")[number % 4]
-            path = (f"/api/scenes/{name}", f"/api/thumbnails/{name}?masks=1", "/api/photographs?class=1")[number % 3]
+            path = (f"/api/scenes/{name}", f"/api/thumbnails/{name}?masks=1", "/api/images?class=1")[number % 3]
             together.wait(60)
             return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=60).status_code
 
@@ -866,8 +864,8 @@ def test_addresses_that_cannot_be_used(folder: Path, model: Model) -> None:
 
 def test_an_empty_folder_is_served(tmp_path: Path, model_file: Path) -> None:
     with running(tmp_path, "--model", model_file) as (_, port):
-        answer = httpx.get(f"http://127.0.0.1:{port}/api/photographs").json()
-        assert (answer["total"], answer["photographs"]) == (0, [])
+        answer = httpx.get(f"http://127.0.0.1:{port}/api/images").json()
+        assert (answer["total"], answer["images"]) == (0, [])
         assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
 
 
@@ -875,12 +873,12 @@ def test_what_the_command_says(folder: Path, tmp_path: Path, model_file: Path) -
     (folder / "out.png").symlink_to(tmp_path / "secret.png")
     server = running(folder, "--model", model_file, "--host", "0.0.0.0")
     with server as (process, port):
-        assert server.line == f"{len(NAMES) + 1} photographs of {folder} at http://0.0.0.0:{port}/ (Ctrl-C stops)\n"
+        assert server.line == f"{len(NAMES) + 1} images of {folder} at http://0.0.0.0:{port}/ (Ctrl-C stops)\n"
         assert httpx.get(f"http://127.0.0.1:{port}/api/progress").status_code == 200
         process.send_signal(signal.SIGINT)
         errors = process.communicate(timeout=30)[1]
         assert "left out: 1 link" in errors
-        assert "everybody who can reach 0.0.0.0 can see these photographs" in errors
+        assert "everybody who can reach 0.0.0.0 can see these images" in errors
 
 
 def test_without_the_extra_it_names_the_install_command() -> None:

@@ -11,7 +11,7 @@ import reference_ap
 from maskprism.analysis.average_precision import class_precision_at
 from maskprism.analysis.overlaps import Overlaps, Region, mask_iou
 from maskprism.analysis.tide import ERROR_TYPES, error_cost, find_errors, mend
-from test_average_precision import overlaps, photographs_of_masks
+from test_average_precision import images_of_masks, overlaps
 
 # tidecv 1.0.1 in mask mode says this of the masks below: AP50, then the gain in points and the count of each type.
 BY_THE_AUTHORS = {
@@ -44,15 +44,15 @@ BY_THE_AUTHORS = {
 
 @pytest.mark.parametrize("seed", BY_THE_AUTHORS)
 def test_equals_the_code_of_the_authors(seed: int) -> None:
-    photographs = []
+    images = []
     for number, ((true, true_classes, _), (found, classes, scores)) in enumerate(
-        photographs_of_masks(np.random.default_rng(seed), count=10)
+        images_of_masks(np.random.default_rng(seed), count=10)
     ):
         scores = scores + np.random.default_rng(number).random(len(scores)) * 1e-3  # no ties
         iou = mask_iou([Region.of(mask) for mask in found], [Region.of(mask) for mask in true])
-        photographs.append(Overlaps(scores, classes, true_classes, iou))
+        images.append(Overlaps(scores, classes, true_classes, iou))
     ap50, kinds, (false_positives, false_negatives) = BY_THE_AUTHORS[seed]
-    cost = error_cost(photographs)
+    cost = error_cost(images)
     assert 100 * cost.ap50 == pytest.approx(ap50, abs=1e-6)
     assert cost.counts == {kind: count for kind, (_, count) in kinds.items()}
     gains = {kind: 100 * gain for kind, gain in cost.gain.items()}
@@ -62,36 +62,35 @@ def test_equals_the_code_of_the_authors(seed: int) -> None:
     assert 100 * cost.false_negatives == pytest.approx(false_negatives, abs=0.05)
 
 
-def untied(photographs: list[Overlaps]) -> list[Overlaps]:
+def untied(images: list[Overlaps]) -> list[Overlaps]:
     return [
-        Overlaps(p.scores + 0.01 * i, p.classes, p.true_classes, p.iou, crowd=p.crowd)
-        for i, p in enumerate(photographs)
+        Overlaps(p.scores + 0.01 * i, p.classes, p.true_classes, p.iou, crowd=p.crowd) for i, p in enumerate(images)
     ]
 
 
 @settings(max_examples=40)
 @given(st.lists(overlaps(), min_size=1, max_size=3).map(untied))
-def test_equals_the_slow_twin(photographs: list[Overlaps]) -> None:
-    for photo in photographs:
-        errors = find_errors(photo)
-        taken, excused = reference_ap.matched(photo, 0.5)
+def test_equals_the_slow_twin(images: list[Overlaps]) -> None:
+    for one in images:
+        errors = find_errors(one)
+        taken, excused = reference_ap.matched(one, 0.5)
         assert {i: j for i, j in enumerate(errors.matched.tolist()) if j >= 0} == taken
         for i, kind in enumerate(errors.kinds.tolist()):
-            expected, target = reference_ap.kind_of(photo, i, taken, excused)
+            expected, target = reference_ap.kind_of(one, i, taken, excused)
             assert (ERROR_TYPES[kind] if kind >= 0 else None) == expected
             assert errors.target[i] == (-1 if target is None else target)
-    cost = error_cost(photographs)
+    cost = error_cost(images)
     for kind in ERROR_TYPES:
-        assert cost.gain[kind] == pytest.approx(reference_ap.gain(photographs, kind), abs=1e-9), kind
+        assert cost.gain[kind] == pytest.approx(reference_ap.gain(images, kind), abs=1e-9), kind
 
 
 @settings(max_examples=60)
 @given(overlaps())
-def test_every_detection_and_every_object_has_one_fate(photo: Overlaps) -> None:
-    errors = find_errors(photo)
-    found = np.isin(np.arange(len(photo.true_classes)), errors.matched)
-    wanted = np.isin(np.arange(len(photo.true_classes)), errors.target[errors.mends])
-    np.testing.assert_array_equal(found.astype(int) + wanted + errors.missed, ~photo.crowd)
+def test_every_detection_and_every_object_has_one_fate(one: Overlaps) -> None:
+    errors = find_errors(one)
+    found = np.isin(np.arange(len(one.true_classes)), errors.matched)
+    wanted = np.isin(np.arange(len(one.true_classes)), errors.target[errors.mends])
+    np.testing.assert_array_equal(found.astype(int) + wanted + errors.missed, ~one.crowd)
     assert (errors.kinds[errors.matched >= 0] == -1).all()
     assert ((errors.target >= 0) == (errors.of("class") | errors.of("localisation"))).all()
     assert not errors.of("missed").any()
@@ -99,11 +98,11 @@ def test_every_detection_and_every_object_has_one_fate(photo: Overlaps) -> None:
 
 @settings(max_examples=30)
 @given(st.lists(overlaps(), min_size=1, max_size=3).map(untied))
-def test_with_all_errors_mended_nothing_is_left_to_gain(photographs: list[Overlaps]) -> None:
+def test_with_all_errors_mended_nothing_is_left_to_gain(images: list[Overlaps]) -> None:
     for kind in ("both", "duplicate", "background", "localisation", "class", "missed"):
-        photographs = [mend(photo, find_errors(photo), kind) for photo in photographs]
-    if any((~photo.crowd).any() for photo in photographs):
-        assert min(class_precision_at(photographs, 0.5).values()) == pytest.approx(1)
+        images = [mend(one, find_errors(one), kind) for one in images]
+    if any((~one.crowd).any() for one in images):
+        assert min(class_precision_at(images, 0.5).values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +119,8 @@ def test_with_all_errors_mended_nothing_is_left_to_gain(photographs: list[Overla
     ],
 )
 def test_types_by_hand(iou: list, classes: list[int], scores: list[float], kinds: list[str | None]) -> None:
-    photo = Overlaps(np.array(scores), np.array(classes), np.array([0]), np.array(iou))
-    found = [ERROR_TYPES[kind] if kind >= 0 else None for kind in find_errors(photo).kinds]
+    one = Overlaps(np.array(scores), np.array(classes), np.array([0]), np.array(iou))
+    found = [ERROR_TYPES[kind] if kind >= 0 else None for kind in find_errors(one).kinds]
     assert found == kinds
 
 

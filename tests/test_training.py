@@ -51,7 +51,7 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Growing:
     return found
 
 
-PHOTOGRAPHS = [cv2.resize(draw_scene(seed).photograph, size) for seed, size in ((1, (96, 64)), (2, (64, 64)))]
+IMAGES = [cv2.resize(draw_scene(seed).image, size) for seed, size in ((1, (96, 64)), (2, (64, 64)))]
 
 
 def train(callback: PrototypeCallback, epochs: range, *, end: bool = True) -> None:
@@ -73,7 +73,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 def test_every_epoch_is_recorded_and_read_again(network: Growing, tmp_path: Path) -> None:
     out = tmp_path / "records ü"
-    train(PrototypeCallback(list(PHOTOGRAPHS), out), range(4))
+    train(PrototypeCallback(list(IMAGES), out), range(4))
     assert sorted(p.name for p in out.iterdir()) == [
         *[f"epoch_{epoch:04d}.npz" for epoch in range(4)],
         "filmstrip_0.png",
@@ -83,7 +83,7 @@ def test_every_epoch_is_recorded_and_read_again(network: Growing, tmp_path: Path
     for number in range(2):
         for epoch, recorded in read_records(out, number).items():
             network.epoch = epoch
-            expected = network.predict(list(PHOTOGRAPHS))[number]
+            expected = network.predict(list(IMAGES))[number]
             best = expected[[int(expected.scores.argmax())]]
             assert len(recorded) == 1
             np.testing.assert_allclose(recorded.prototypes, best.prototypes, atol=5e-3)
@@ -92,17 +92,17 @@ def test_every_epoch_is_recorded_and_read_again(network: Growing, tmp_path: Path
             assert recorded.letterbox == best.letterbox
             assert recorded.rule == best.rule
             assert recorded.names == best.names
-            assert recorded.source == f"photograph {number}"
+            assert recorded.source == f"image {number}"
 
 
 def test_statistics_are_what_they_say(network: Growing, tmp_path: Path) -> None:
-    train(PrototypeCallback(PHOTOGRAPHS[0], tmp_path / "r"), range(3))
+    train(PrototypeCallback(IMAGES[0], tmp_path / "r"), range(3))
     rows = rows_of(tmp_path / "r")
     assert list(rows[0]) == list(STATISTICS)
     before = None
     for epoch, row in enumerate(rows):
         network.epoch = epoch
-        prediction = network.predict([PHOTOGRAPHS[0]])[0]
+        prediction = network.predict([IMAGES[0]])[0]
         best = prediction[int(prediction.scores.argmax())]
         inside = [p[prediction.letterbox.content_cells].reshape(-1).astype(float) for p in prediction.prototypes]
         assert int(row["epoch"]) == epoch
@@ -125,7 +125,7 @@ def test_statistics_are_what_they_say(network: Growing, tmp_path: Path) -> None:
 
 
 def test_flat_prototypes_are_counted_and_do_no_harm(network: Growing, tmp_path: Path) -> None:
-    callback = PrototypeCallback(PHOTOGRAPHS[0], tmp_path / "r")
+    callback = PrototypeCallback(IMAGES[0], tmp_path / "r")
     whole = network.predict
 
     def flattened(images: list[np.ndarray]) -> list[Prediction]:
@@ -142,20 +142,20 @@ def test_flat_prototypes_are_counted_and_do_no_harm(network: Growing, tmp_path: 
 
 
 def test_every_so_many_epochs(network: Growing, tmp_path: Path) -> None:
-    train(PrototypeCallback(PHOTOGRAPHS[0], tmp_path / "r", every=3), range(8))
+    train(PrototypeCallback(IMAGES[0], tmp_path / "r", every=3), range(8))
     assert list(read_records(tmp_path / "r")) == [0, 3, 6]
 
 
 def test_a_training_that_goes_on_keeps_earlier_records_and_drops_later_ones(network: Growing, tmp_path: Path) -> None:
-    train(PrototypeCallback(PHOTOGRAPHS[0], tmp_path / "r"), range(6))
-    train(PrototypeCallback(PHOTOGRAPHS[0], tmp_path / "r"), range(2, 4))
+    train(PrototypeCallback(IMAGES[0], tmp_path / "r"), range(6))
+    train(PrototypeCallback(IMAGES[0], tmp_path / "r"), range(2, 4))
     assert list(read_records(tmp_path / "r")) == [0, 1, 2, 3]
     assert [row["epoch"] for row in rows_of(tmp_path / "r")] == ["0", "1", "2", "3"]
 
 
 def test_nothing_found_is_no_problem(network: Growing, tmp_path: Path) -> None:
     network.model.keep = replace(network.model.keep, conf=0.99)
-    train(PrototypeCallback(PHOTOGRAPHS[0], tmp_path / "r"), range(2))
+    train(PrototypeCallback(IMAGES[0], tmp_path / "r"), range(2))
     assert [row["score"] for row in rows_of(tmp_path / "r")] == ["", ""]
     assert [len(prediction) for prediction in read_records(tmp_path / "r").values()] == [0, 0]
     assert (tmp_path / "r" / "filmstrip.png").exists()
@@ -163,7 +163,7 @@ def test_nothing_found_is_no_problem(network: Growing, tmp_path: Path) -> None:
 
 def test_errors_are_told_once_and_break_nothing(network: Growing, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    callback = PrototypeCallback(PHOTOGRAPHS[0], tmp_path / "file" / "r")
+    callback = PrototypeCallback(IMAGES[0], tmp_path / "file" / "r")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         train(callback, range(3))
@@ -177,12 +177,12 @@ def test_errors_are_told_once_and_break_nothing(network: Growing, tmp_path: Path
 def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(MaskprismError, match="there is no such file"):
         PrototypeCallback(tmp_path / "none.jpg", tmp_path)
-    with pytest.raises(InputError, match="no photographs"):
+    with pytest.raises(InputError, match="no images"):
         PrototypeCallback([], tmp_path)
     with pytest.raises(InputError, match="every is 0"):
-        PrototypeCallback(PHOTOGRAPHS[0], tmp_path, every=0)
+        PrototypeCallback(IMAGES[0], tmp_path, every=0)
     with pytest.raises(InputError, match=r"expected an ultralytics.YOLO"):
-        PrototypeCallback(PHOTOGRAPHS[0], tmp_path).attach(object())
+        PrototypeCallback(IMAGES[0], tmp_path).attach(object())
     with pytest.raises(InputError, match="holds no epoch_0000"):
         filmstrip(tmp_path)
     (tmp_path / "epoch_0000.npz").write_bytes(b"no zip")
@@ -190,9 +190,9 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
-def test_a_photograph_out_of_range(network: Growing, tmp_path: Path) -> None:
-    train(PrototypeCallback(PHOTOGRAPHS[0], tmp_path / "r"), range(1))
-    with pytest.raises(InputError, match=r"photograph 1 is out of range: .* holds 1"):
+def test_an_image_out_of_range(network: Growing, tmp_path: Path) -> None:
+    train(PrototypeCallback(IMAGES[0], tmp_path / "r"), range(1))
+    with pytest.raises(InputError, match=r"image 1 is out of range: .* holds 1"):
         read_records(tmp_path / "r", 1)
 
 
@@ -204,7 +204,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prediction]:
     grown = Growing(tmp_path_factory.mktemp("tiny"))
     found = {}
     for grown.epoch in range(13):
-        found[f"epoch {grown.epoch}"] = grown.predict([PHOTOGRAPHS[0]])[0]
+        found[f"epoch {grown.epoch}"] = grown.predict([IMAGES[0]])[0]
     return found
 
 
@@ -249,22 +249,22 @@ def test_strips_of_different_things_are_refused(frames: dict[str, Prediction]) -
     with pytest.raises(InputError, match="b has 4 prototypes and a has 8"):
         filmstrip_sheet({"a": one, "b": fewer})
     other = replace(one, letterbox=replace(one.letterbox, image_hw=(10, 10)))
-    with pytest.raises(InputError, match="expected the same photograph"):
+    with pytest.raises(InputError, match="expected the same image"):
         filmstrip_sheet({"a": one, "b": other})
 
 
 def test_the_command_draws_checkpoints_and_records(network: Growing, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "photo.png"), PHOTOGRAPHS[0])
+    cv2.imwrite(str(tmp_path / "photo.png"), IMAGES[0])
     models = [Tiny().save(tmp_path / f"{name}.onnx") for name in ("a", "b ü")]
     out = tmp_path / "new" / "strip.png"
     result = run("filmstrip", *models, "--image", tmp_path / "photo.png", "--out", out, "--prototypes", 1, 2)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == str(out)
     assert cv2.imread(str(out)) is not None
-    train(PrototypeCallback(PHOTOGRAPHS[0], tmp_path / "r"), range(2))
+    train(PrototypeCallback(IMAGES[0], tmp_path / "r"), range(2))
     filmstrip_command([tmp_path / "r"], out=tmp_path / "of records.png")
     assert (tmp_path / "of records.png").exists()
-    with pytest.raises(InputError, match="which photograph"):
+    with pytest.raises(InputError, match="which image"):
         filmstrip_command(models, out=out)
     with pytest.raises(InputError, match="expected a file name ending in"):
         filmstrip_command(models, out=tmp_path / "strip.gif", image=tmp_path / "photo.png")

@@ -28,9 +28,9 @@ INSTANCE, PROTOTYPE = 0, 7
 
 
 class Explained(NamedTuple):
-    """A photograph (BGR) and what the bundled network says about it."""
+    """An image (BGR) and what the bundled network says about it."""
 
-    photograph: np.ndarray
+    image: np.ndarray
     prediction: Prediction
 
 
@@ -38,26 +38,26 @@ GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_WIDTH = 900
 
 SHEETS: dict[str, Callable[[Explained], Sheet]] = {
-    "overview": lambda s: sheets.overview(s.photograph, s.prediction),
+    "overview": lambda s: sheets.overview(s.image, s.prediction),
     "prototype_grid": lambda s: sheets.prototype_grid(s.prediction[INSTANCE]),
     "contribution_grid": lambda s: sheets.contribution_grid(s.prediction[INSTANCE]),
     "contribution_grid_full": lambda s: sheets.contribution_grid(s.prediction[INSTANCE], view="full"),
-    "assembly_strip": lambda s: sheets.assembly_strip(s.photograph, s.prediction[INSTANCE]),
-    "crop_view": lambda s: sheets.crop_view(s.photograph, s.prediction[INSTANCE]),
-    "coefficient_view": lambda s: sheets.coefficient_view(s.photograph, s.prediction[INSTANCE], PROTOTYPE),
+    "assembly_strip": lambda s: sheets.assembly_strip(s.image, s.prediction[INSTANCE]),
+    "crop_view": lambda s: sheets.crop_view(s.image, s.prediction[INSTANCE]),
+    "coefficient_view": lambda s: sheets.coefficient_view(s.image, s.prediction[INSTANCE], PROTOTYPE),
 }
 
 
 @pytest.fixture(scope="module")
 def drawn() -> Explained:
-    photograph = draw_scene(SEED).photograph
-    prediction = replace(maskprism.load().predict(photograph), source=f"scene {SEED}")
+    image = draw_scene(SEED).image
+    prediction = replace(maskprism.load().predict(image), source=f"scene {SEED}")
     assert len(prediction) >= 5
-    return Explained(photograph, prediction[:5])
+    return Explained(image, prediction[:5])
 
 
 def noise(size_hw: tuple[int, int], prototypes: int) -> Explained:
-    """Random prototypes and coefficients for a photograph of any shape."""
+    """Random prototypes and coefficients for an image of any shape."""
     rng = np.random.default_rng(prototypes)
     letterbox = Letterbox.fit(size_hw, size_hw)
     height, width = size_hw
@@ -158,7 +158,7 @@ def test_scales_are_shared_unless_asked_otherwise(drawn: Explained) -> None:
     instance = drawn.prediction[0]
     assert len({p.limit for p in sheets.prototype_grid(instance).panels}) == 1
     assert len({p.limit for p in sheets.contribution_grid(instance).panels}) == 1
-    strip = sheets.assembly_strip(drawn.photograph, instance)
+    strip = sheets.assembly_strip(drawn.image, instance)
     assert len({p.limit for p in strip.panels if p.values is not None}) == 1
     assert len({p.limit for p in sheets.prototype_grid(instance, scale="each").panels}) > 8
 
@@ -167,12 +167,12 @@ def test_contributions_sum_to_the_logits_panel(drawn: Explained) -> None:
     instance = drawn.prediction[2]
     grid = sheets.contribution_grid(instance, view="full")
     total = np.sum([panel.values for panel in grid.panels], axis=0)
-    logits = sheets.crop_view(drawn.photograph, instance).panels[0].values
+    logits = sheets.crop_view(drawn.image, instance).panels[0].values
     np.testing.assert_allclose(total, logits, atol=1e-4)
 
 
 def test_assembly_strip_is_an_equation(drawn: Explained) -> None:
-    strip = sheets.assembly_strip(drawn.photograph, drawn.prediction[2])
+    strip = sheets.assembly_strip(drawn.image, drawn.prediction[2])
     _, positive, negative, logits, _ = strip.panels
     assert [p.joint for p in strip.panels] == ["", "", "+", "=", "→"]
     assert positive.values is not None
@@ -185,42 +185,42 @@ def test_crop_view_tells_how_much_is_cut(drawn: Explained) -> None:
     instance = drawn.prediction[INSTANCE]
     whole = instance.alone.with_rule("no-crop").masks("image")[0]
     cut = 1 - instance.mask("image").sum() / whole.sum()
-    assert f"{cut:.1%}" in sheets.crop_view(drawn.photograph, instance).subtitle
+    assert f"{cut:.1%}" in sheets.crop_view(drawn.image, instance).subtitle
 
 
-def test_large_photographs_are_shrunk(drawn: Explained) -> None:
-    photograph = cv2.resize(drawn.photograph, (6400, 6400), interpolation=cv2.INTER_NEAREST)
+def test_large_images_are_shrunk(drawn: Explained) -> None:
+    image = cv2.resize(drawn.image, (6400, 6400), interpolation=cv2.INTER_NEAREST)
     letterbox = replace(drawn.prediction.letterbox, image_hw=(6400, 6400))
     prediction = replace(drawn.prediction, letterbox=letterbox)
-    shown = sheets.overview(photograph, prediction).panels[0].picture
+    shown = sheets.overview(image, prediction).panels[0].picture
     assert shown is not None
-    assert max(shown.shape) == sheets.PHOTOGRAPH_SIDE
+    assert max(shown.shape) == sheets.IMAGE_SIDE
 
 
 def test_no_instances_and_empty_masks_are_drawn(drawn: Explained) -> None:
     none = drawn.prediction[:0]
-    assert "0 instances" in sheets.overview(drawn.photograph, none).subtitle
-    raster.draw(sheets.overview(drawn.photograph, none))
+    assert "0 instances" in sheets.overview(drawn.image, none).subtitle
+    raster.draw(sheets.overview(drawn.image, none))
     nothing = replace(drawn.prediction, coefficients=-np.abs(drawn.prediction.coefficients) * 0)
-    sheet = sheets.overview(drawn.photograph, nothing)
+    sheet = sheets.overview(drawn.image, nothing)
     assert all("(empty mask)" in label.text for label in sheet.panels[0].labels)
     for build in SHEETS.values():
-        raster.draw(build(Explained(drawn.photograph, nothing)))
-        figures.draw(build(Explained(drawn.photograph, nothing)))
+        raster.draw(build(Explained(drawn.image, nothing)))
+        figures.draw(build(Explained(drawn.image, nothing)))
 
 
 @pytest.mark.parametrize("size_hw", [(32, 960), (960, 32), (64, 64)])
 @pytest.mark.parametrize("prototypes", [8, 64])
 def test_any_shape_and_number_of_prototypes(size_hw: tuple[int, int], prototypes: int) -> None:
-    photograph, prediction = noise(size_hw, prototypes)
+    image, prediction = noise(size_hw, prototypes)
     for index in range(len(prediction)):
         instance = prediction[index]
         for sheet in (sheets.prototype_grid(instance), sheets.contribution_grid(instance)):
             assert len(sheet.panels) == prototypes
             picture = raster.draw(sheet)
             assert max(picture.shape) < 6000
-        raster.draw(sheets.assembly_strip(photograph, instance))
-        raster.draw(sheets.crop_view(photograph, instance))
+        raster.draw(sheets.assembly_strip(image, instance))
+        raster.draw(sheets.crop_view(image, instance))
 
 
 def test_titles_of_narrow_panels_are_whole(drawn: Explained, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,23 +230,23 @@ def test_titles_of_narrow_panels_are_whole(drawn: Explained, monkeypatch: pytest
     for sheet in (
         sheets.contribution_grid(tall[0]),
         sheets.prototype_grid(tall[0]),
-        sheets.assembly_strip(drawn.photograph, tall[0]),
+        sheets.assembly_strip(drawn.image, tall[0]),
     ):
         raster.draw(sheet)
         assert {panel.title for panel in sheet.panels} <= set(written)
 
 
-def test_boxes_outside_the_photograph_are_drawn(drawn: Explained) -> None:
+def test_boxes_outside_the_image_are_drawn(drawn: Explained) -> None:
     boxes = np.array([[-50, -50, -10, -10], [350, 400, 800, 600], [10, 10, 10, 10], [0, 0, 320, 320], [319, 0, 320, 1]])
     odd = replace(drawn.prediction, canvas_boxes=boxes.astype(np.float32))
     for instance in odd:
-        raster.draw(sheets.overview(drawn.photograph, odd))
+        raster.draw(sheets.overview(drawn.image, odd))
         raster.draw(sheets.contribution_grid(instance))
-        raster.draw(sheets.assembly_strip(drawn.photograph, instance))
-        raster.draw(sheets.crop_view(drawn.photograph, instance))
+        raster.draw(sheets.assembly_strip(drawn.image, instance))
+        raster.draw(sheets.crop_view(drawn.image, instance))
 
 
-def test_wrong_photograph_is_refused(drawn: Explained) -> None:
+def test_wrong_image_is_refused(drawn: Explained) -> None:
     with pytest.raises(InputError, match="100 x 50 pixels; the prediction is about one of 320 x 320"):
         sheets.overview(np.zeros((50, 100, 3), np.uint8), drawn.prediction)
 
@@ -260,7 +260,7 @@ def test_wrong_options_are_refused(drawn: Explained) -> None:
     with pytest.raises(InputError, match="order is 'size'"):
         sheets.prototype_grid(instance, order="size")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"coefficient index 32 is out of range: the model has 32 prototypes"):
-        sheets.coefficient_view(drawn.photograph, instance, 32)
+        sheets.coefficient_view(drawn.image, instance, 32)
 
 
 def test_notes_are_wrapped_and_numbers_signed(drawn: Explained) -> None:
@@ -303,7 +303,7 @@ def test_unwritable_folder_is_reported(drawn: Explained, tmp_path: Path) -> None
 
 
 def test_explanation_files(drawn: Explained, tmp_path: Path) -> None:
-    written = write_explanation(drawn.photograph, drawn.prediction, tmp_path, [0, 4])
+    written = write_explanation(drawn.image, drawn.prediction, tmp_path, [0, 4])
     names = {path.name for path in written}
     kinds = ("prototypes.png", "contributions.png", "contributions-full.png", "assembly.png", "crop.png", "roles.png")
     assert names == {"overview.png", *(f"{i:02d}-{kind}" for i in (0, 4) for kind in (*kinds, "roles.csv"))}

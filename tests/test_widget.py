@@ -24,8 +24,8 @@ from tiny_models import Tiny, ultralytics_metadata
 
 
 @pytest.fixture(scope="module")
-def photograph() -> np.ndarray:
-    return cv2.resize(draw_scene(1).photograph, (96, 72))
+def image() -> np.ndarray:
+    return cv2.resize(draw_scene(1).image, (96, 72))
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +35,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture
-def prediction(model: Model, photograph: np.ndarray) -> Prediction:
-    return model.predict(photograph)
+def prediction(model: Model, image: np.ndarray) -> Prediction:
+    return model.predict(image)
 
 
 @pytest.fixture
-def widget(prediction: Prediction, photograph: np.ndarray) -> PrismWidget:
-    return maskprism.show(photograph, prediction)
+def widget(prediction: Prediction, image: np.ndarray) -> PrismWidget:
+    return maskprism.show(image, prediction)
 
 
-def test_the_widget_holds_what_the_viewer_takes(
-    widget: PrismWidget, prediction: Prediction, photograph: np.ndarray
-) -> None:
-    scene = viewer_scene(photograph, prediction, bits=32)
+def test_the_widget_holds_what_the_viewer_takes(widget: PrismWidget, prediction: Prediction, image: np.ndarray) -> None:
+    scene = viewer_scene(image, prediction, bits=32)
     assert widget.header == scene.header
     assert widget.buffer == scene.buffer
     assert (widget.selected, widget.edits) == (0, {})
@@ -61,37 +59,37 @@ def test_the_widget_holds_what_the_viewer_takes(
     assert ".maskprism" in widget.get_state()["_css"]
 
 
-def test_photograph_and_prediction_in_every_habit(
-    tmp_path: Path, model: Model, photograph: np.ndarray, prediction: Prediction
+def test_image_and_prediction_in_every_habit(
+    tmp_path: Path, model: Model, image: np.ndarray, prediction: Prediction
 ) -> None:
     path = tmp_path / "photo ü.png"
-    cv2.imwrite(str(path), photograph)
+    cv2.imwrite(str(path), image)
     for widget in (
-        maskprism.show(photograph, prediction),
-        maskprism.show(prediction, photograph),
-        maskprism.show(photograph, model=model),
+        maskprism.show(image, prediction),
+        maskprism.show(prediction, image),
+        maskprism.show(image, model=model),
         maskprism.show(str(path), model=model),
         maskprism.show(path, prediction),
         maskprism.show(model.predict(path)),
     ):
         np.testing.assert_array_equal(widget.prediction.coefficients, prediction.coefficients)
-        assert widget.buffer == viewer_scene(photograph, prediction, bits=32).buffer
+        assert widget.buffer == viewer_scene(image, prediction, bits=32).buffer
     assert maskprism.show(str(path), model=model).header["source"] == str(path)
-    assert len(maskprism.show(draw_scene(1).photograph).prediction) > 0  # the bundled network
+    assert len(maskprism.show(draw_scene(1).image).prediction) > 0  # the bundled network
 
 
-def test_mistakes_are_named(model: Model, photograph: np.ndarray, prediction: Prediction) -> None:
-    for arguments in ((None,), (prediction, prediction), (photograph, photograph)):
-        with pytest.raises(InputError, match="expected a photograph, a prediction, or one of each"):
+def test_mistakes_are_named(model: Model, image: np.ndarray, prediction: Prediction) -> None:
+    for arguments in ((None,), (prediction, prediction), (image, image)):
+        with pytest.raises(InputError, match="expected an image, a prediction, or one of each"):
             maskprism.show(*arguments)
-    with pytest.raises(InputError, match=r"made from an array, which cannot be read again; give the photograph too"):
+    with pytest.raises(InputError, match=r"made from an array, which cannot be read again; give the image too"):
         maskprism.show(prediction)
     with pytest.raises(InputError, match=r"made from 'gone\.png', which cannot be read again"):
         maskprism.show(replace(prediction, source="gone.png"))
     with pytest.raises(InputError, match="model= has nothing to do"):
-        maskprism.show(photograph, prediction, model=model)
-    with pytest.raises(InputError, match="give the photograph that was predicted"):
-        maskprism.show(photograph[:50], prediction)
+        maskprism.show(image, prediction, model=model)
+    with pytest.raises(InputError, match="give the image that was predicted"):
+        maskprism.show(image[:50], prediction)
 
 
 def test_choosing(widget: PrismWidget, prediction: Prediction) -> None:
@@ -169,10 +167,8 @@ def test_what_the_page_sends_arrives(widget: PrismWidget, prediction: Prediction
         widget.set_state({"selected": 9})
 
 
-def test_without_instances_there_is_nothing_to_choose(
-    model: Model, photograph: np.ndarray, prediction: Prediction
-) -> None:
-    widget = maskprism.show(photograph, prediction[[]])
+def test_without_instances_there_is_nothing_to_choose(model: Model, image: np.ndarray, prediction: Prediction) -> None:
+    widget = maskprism.show(image, prediction[[]])
     assert widget.selected == -1
     assert widget.instance is widget.edited_instance is None
     assert len(widget.edited_prediction) == 0
@@ -183,10 +179,10 @@ def test_without_instances_there_is_nothing_to_choose(
         widget.selected = 0
 
 
-def test_coefficients_are_those_before_objectness(photograph: np.ndarray, prediction: Prediction) -> None:
+def test_coefficients_are_those_before_objectness(image: np.ndarray, prediction: Prediction) -> None:
     objectness = np.array([0.5, 0.0, 1.0], dtype=np.float32)
     scaled = replace(prediction, objectness=objectness, rule=RULES["yolov5"])
-    widget = maskprism.show(photograph, scaled, selected=1)
+    widget = maskprism.show(image, scaled, selected=1)
     np.testing.assert_array_equal(widget.coefficients, prediction.coefficients[1])  # though all its weights are 0
     widget.coefficients = np.ones(8)
     np.testing.assert_array_equal(widget.edited_prediction.weights[1], np.zeros(8))
@@ -197,8 +193,8 @@ def test_coefficients_are_those_before_objectness(photograph: np.ndarray, predic
 @settings(max_examples=30)
 def test_edits_there_and_back(data: st.DataObject, prediction: Prediction) -> None:
     """Whatever is edited, `edits` holds it: set on another widget they give the same prediction."""
-    photograph = np.zeros((*prediction.image_size, 3), dtype=np.uint8)
-    widget, other = maskprism.show(photograph, prediction), maskprism.show(photograph, prediction)
+    image = np.zeros((*prediction.image_size, 3), dtype=np.uint8)
+    widget, other = maskprism.show(image, prediction), maskprism.show(image, prediction)
     k = len(prediction.prototypes)
     expected = prediction
     for _ in range(data.draw(st.integers(0, 3))):
@@ -231,7 +227,7 @@ def test_a_jupyter_kernel_shows_it_and_sends_its_state() -> None:
 
     cells = (
         "import maskprism\nfrom maskprism.scenes import draw_scene\n"
-        "widget = maskprism.show(draw_scene(0).photograph)\nwidget",
+        "widget = maskprism.show(draw_scene(0).image)\nwidget",
         "widget.selected = 1\nwidget.edit(drop=[3])\nprint(widget.coefficients[3])",
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])

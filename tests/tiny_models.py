@@ -1,7 +1,7 @@
 """Tiny ONNX files that speak the layouts of YOLO-seg networks; they take milliseconds to build and run.
 
 Prototypes are averages of colour planes over cells of 4 x 4 pixels, mixed with fixed weights, through SiLU.
-Detections are fixed; their scores grow with the brightness of the whole photograph, from half on black to
+Detections are fixed; their scores grow with the brightness of the whole image, from half on black to
 their full value on white.
 """
 

@@ -58,14 +58,14 @@ def case(rule: str, name: str, bits: Any, seed: int) -> dict[str, Any]:
     """One scene, and what maskprism says about it."""
     prediction = prediction_of(rule, LETTERBOXES[name], seed)
     rng = np.random.default_rng(seed)
-    photograph = rng.integers(0, 256, (*prediction.image_size, 3), dtype=np.uint8)
+    image = rng.integers(0, 256, (*prediction.image_size, 3), dtype=np.uint8)
     truth = rng.random(prediction.image_size) < 0.5
     shown = as_shown(prediction, bits)
     edits = {1: 0.0, 3: float(np.float32(rng.normal()))}
     edited = Edit(set=edits).apply(shown)
     return {
         "name": f"{rule}, {name}, {bits} bits",
-        "scene": _base64(viewer_scene(photograph, prediction, bits=bits, truth=[truth, None]).pack()),
+        "scene": _base64(viewer_scene(image, prediction, bits=bits, truth=[truth, None]).pack()),
         "truth": _base64(np.packbits(truth)),
         "edits": edits,
         "original": _said(shown, SIZES),

@@ -30,14 +30,14 @@ def cli_reference() -> str:
 
 def write_images(folder: Path) -> None:
     """The pictures of the documentation: the bundled model on a scene it has never seen."""
-    photograph = draw_scene(SCENE).photograph
-    prediction = replace(load().predict(photograph), source=f"scene {SCENE}")
+    image = draw_scene(SCENE).image
+    prediction = replace(load().predict(image), source=f"scene {SCENE}")
     instance = next(one for one in prediction if one.name == "star")
     pictures = {
-        "assembly": sheets.assembly_strip(photograph, instance),
+        "assembly": sheets.assembly_strip(image, instance),
         "contributions": sheets.contribution_grid(instance),
-        "crop": sheets.crop_view(photograph, instance),
-        "overview": sheets.overview(photograph, prediction),
+        "crop": sheets.crop_view(image, instance),
+        "overview": sheets.overview(image, prediction),
     }
     folder.mkdir(exist_ok=True)
     for name, sheet in pictures.items():
@@ -53,15 +53,15 @@ def write_attribution_images(folder: Path) -> None:
     from maskprism.views.roles import roles_sheet
 
     scene = draw_scene(SCENE)
-    prediction = replace(load().predict(scene.photograph), source=f"scene {SCENE}")
+    prediction = replace(load().predict(scene.image), source=f"scene {SCENE}")
     ring = next(one for one in prediction if one.name == "ring")
     truth = max(scene.masks, key=lambda mask: int((mask & ring.mask("image")).sum()))
-    picture = Image.fromarray(raster.draw(roles_sheet(scene.photograph, ring)))
+    picture = Image.fromarray(raster.draw(roles_sheet(scene.image, ring)))
     picture.thumbnail((1300, 1400))
     picture.save(folder / "roles.webp", quality=85, method=6)
     figures = {
-        "pixel": attribution.waterfall(ring, pixel_query(ring, 67, 19), image=scene.photograph),
-        "blame": attribution.blame(scene.photograph, ring, truth_blame(ring, truth)),
+        "pixel": attribution.waterfall(ring, pixel_query(ring, 67, 19), image=scene.image),
+        "blame": attribution.blame(scene.image, ring, truth_blame(ring, truth)),
         "attribution": attribution.attribution(ring),
     }
     for name, figure in figures.items():
@@ -83,10 +83,10 @@ def write_comparison_images(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         plain, int8 = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
         quant_pre_process(SAMPLE_MODEL, plain, skip_symbolic_shape=True)
-        photographs = (draw_scene(seed).photograph[None, ..., ::-1] for seed in range(1000, 1008))
-        batches = ({"images": one.transpose(0, 3, 1, 2).astype("f4") / 255} for one in photographs)
+        images = (draw_scene(seed).image[None, ..., ::-1] for seed in range(1000, 1008))
+        batches = ({"images": one.transpose(0, 3, 1, 2).astype("f4") / 255} for one in images)
         quantize_static(plain, int8, SimpleNamespace(get_next=lambda: next(batches, None)))
-        found = compare(plain, int8, [draw_scene(seed).photograph for seed in range(24)], worst=3)
+        found = compare(plain, int8, [draw_scene(seed).image for seed in range(24)], worst=3)
     for name, figure in (("parts", parts_figure(found)), ("drift", drift_figure(found))):
         figure.savefig(folder / f"compare-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
     Image.fromarray(raster.draw(worst_pairs(found))).save(folder / "compare-worst.webp", quality=85, method=6)
@@ -102,13 +102,13 @@ def write_basis_images(folder: Path) -> None:
     from maskprism.views import basis, cards
 
     model = load()
-    items = [SourceImage(f"scene {seed}", draw_scene(seed).photograph) for seed in range(64)]
+    items = [SourceImage(f"scene {seed}", draw_scene(seed).image) for seed in range(64)]
     usage = Usage(model.spec.prototypes)
     for item in items:
         usage.add(model.predict(item.read()))
     canonical = CanonicalBasis.of(usage)
-    photograph = draw_scene(SCENE).photograph
-    beside = basis.raw_and_canonical(photograph, model.predict(photograph), usage, canonical)
+    image = draw_scene(SCENE).image
+    beside = basis.raw_and_canonical(image, model.predict(image), usage, canonical)
     study, movement = study_prototypes(items, model, total=len(items))
     sheet = raster.draw(cards.sheet_of_all(study, movement, model="the bundled network"))
     for name, pixels in (("basis", beside), ("prototypes", sheet)):
@@ -129,14 +129,14 @@ def write_reduction_images(folder: Path) -> None:
     from maskprism.analysis.reduced_file import matched_ious
     from maskprism.views.reduction import before_after, trade_off_figure
 
-    predictions = load().predict([draw_scene(seed).photograph for seed in range(64)])
+    predictions = load().predict([draw_scene(seed).image for seed in range(64)])
     halves = fit_halves(predictions)
     figure = trade_off_figure(measure(predictions, halves), 8)
     figure.savefig(folder / "reduce-curve.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
     (reduction,) = reductions(halves[0] + halves[1], "projection", [8])
-    full, photograph = predictions[SCENE], draw_scene(SCENE).photograph
+    full, image = predictions[SCENE], draw_scene(SCENE).image
     reduced = reduction.apply(full)
-    sheet = before_after([photograph], [full], [reduced], [float(matched_ious(full, reduced).mean())])
+    sheet = before_after([image], [full], [reduced], [float(matched_ious(full, reduced).mean())])
     picture = Image.fromarray(raster.draw(sheet))
     picture.thumbnail((1500, 1500))
     picture.save(folder / "reduce-masks.webp", quality=88, method=6)
@@ -156,18 +156,14 @@ def write_budget_images(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         dataset = open_dataset(write_dataset(scratch, 64, seed=7000, validation_share=1)).for_model(model.spec.names)
         samples = {sample.name: sample.read() for sample in dataset}
-    rows = [
-        row for name, (photograph, truth) in samples.items() for row in budgets(model.predict(photograph), truth, name)
-    ]
+    rows = [row for name, (image, truth) in samples.items() for row in budgets(model.predict(image), truth, name)]
     budget = ErrorBudget(rows)
     for name, figure in (("waterfall", views.waterfall(budget)), ("groups", views.groups(budget))):
         figure.savefig(folder / f"budget-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
     (worst,) = budget.worst(1, by="coefficients")
-    photograph, truth = samples[worst.photograph]
-    stages = next(
-        masks for pair, masks in stages_of(model.predict(photograph), truth) if pair.instance == worst.instance
-    )
-    picture = Image.fromarray(raster.draw(views.instance_strip(photograph, stages)))
+    image, truth = samples[worst.image]
+    stages = next(masks for pair, masks in stages_of(model.predict(image), truth) if pair.instance == worst.instance)
+    picture = Image.fromarray(raster.draw(views.instance_strip(image, stages)))
     picture.thumbnail((1800, 1800))
     picture.save(folder / "budget-strip.webp", quality=88, method=6)
 
@@ -193,8 +189,8 @@ def write_filmstrip_image(folder: Path, checkpoints: list[str]) -> None:
     """What docs/training.md shows: networks of utils/train_sample_model.py after so many steps, step_20.onnx and on."""
     from maskprism.views.filmstrip import filmstrip_sheet
 
-    photograph = draw_scene(SCENE).photograph
-    frames = {Path(one).stem.replace("_", " "): load(one, conf=0.001).predict(photograph) for one in checkpoints}
+    image = draw_scene(SCENE).image
+    frames = {Path(one).stem.replace("_", " "): load(one, conf=0.001).predict(image) for one in checkpoints}
     sheet = filmstrip_sheet(frames, title=f"Prototypes from checkpoint to checkpoint: scene {SCENE}")
     picture = Image.fromarray(raster.draw(sheet))
     picture.thumbnail((1300, 1600))

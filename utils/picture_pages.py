@@ -39,11 +39,11 @@ def page_of_scene(width: int, height: int) -> Iterator[Page]:
     """The page of a drawn scene that the bundled model has never seen, its largest object chosen."""
     from playwright.sync_api import sync_playwright
 
-    photograph = draw_scene(SCENE, (480, 640)).photograph
-    prediction = replace(load().predict(photograph), source=f"scene {SCENE}.png")
+    image = draw_scene(SCENE, (480, 640)).image
+    prediction = replace(load().predict(image), source=f"scene {SCENE}.png")
     largest = int(prediction.areas().argmax())
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
-        file = write_page(Path(scratch) / "page.html", [(photograph, prediction)])
+        file = write_page(Path(scratch) / "page.html", [(image, prediction)])
         chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = chromium.new_page(viewport={"width": width, "height": height})
         page.goto(f"{file.as_uri()}#i={largest}")
@@ -52,7 +52,7 @@ def page_of_scene(width: int, height: int) -> Iterator[Page]:
         chromium.close()
 
 
-def photograph_of(page: Page) -> Image.Image:
+def image_of(page: Page) -> Image.Image:
     """What the page shows, once it is drawn."""
     page.evaluate(SETTLED)
     return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
@@ -63,7 +63,7 @@ def still(target: Path) -> None:
     with page_of_scene(1440, 860) as page:
         page.locator(".slider").nth(1).press("Shift+ArrowLeft")
         page.evaluate("document.activeElement.blur()")
-        photograph_of(page).save(target, quality=86, method=6)
+        image_of(page).save(target, quality=86, method=6)
 
 
 def drag(target: Path, steps: int = 9) -> None:
@@ -75,12 +75,12 @@ def drag(target: Path, steps: int = 9) -> None:
         start = slider.evaluate("s => (s.valueAsNumber - s.min) / (s.max - s.min)")
         end = 1.0 if start < 0.5 else 0.0
         way = [start + (end - start) * step / steps for step in range(steps + 1)]
-        frames = [photograph_of(page)]
+        frames = [image_of(page)]
         page.mouse.move(area["x"] + 6 + start * (area["width"] - 12), area["y"] + area["height"] / 2)
         page.mouse.down()
         for share in way[1:] + way[-2::-1]:
             page.mouse.move(area["x"] + 6 + share * (area["width"] - 12), area["y"] + area["height"] / 2)
-            frames.append(photograph_of(page))
+            frames.append(image_of(page))
         durations = [1200] + [110] * (len(frames) - 1)
         frames[0].save(
             target,
@@ -112,7 +112,7 @@ def gallery(target: Path) -> None:
                 page.goto(f"{address}?iou=0-0.9&sort=iou")
                 page.locator(".tile img.loaded").nth(9).wait_for()
                 page.wait_for_timeout(1500)
-                photograph_of(page).save(target, quality=80, method=6)
+                image_of(page).save(target, quality=80, method=6)
                 chromium.close()
             finally:
                 server.terminate()

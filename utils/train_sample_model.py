@@ -201,7 +201,7 @@ def _draw_range(folder: str, start: int, stop: int, count: int) -> None:
     pictures, owners, classes = _open(Path(folder), count, "r+")
     for i in range(start, stop):
         scene = draw_scene(TRAINING_SEED + i)
-        pictures[i], owners[i] = scene.photograph, scene.owners
+        pictures[i], owners[i] = scene.image, scene.owners
         classes[i, : len(scene)] = scene.classes
 
 
@@ -485,7 +485,7 @@ def _halve(model: onnx.ModelProto) -> None:
 
 
 def judge(path: Path, count: int = 500) -> dict[str, dict[str, float]]:
-    """COCO metrics of boxes and of masks at photograph size on scenes of unseen seeds."""
+    """COCO metrics of boxes and of masks at image size on scenes of unseen seeds."""
     from pycocotools import mask as rle
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -501,7 +501,7 @@ def judge(path: Path, count: int = 500) -> dict[str, dict[str, float]]:
             truth = {"id": len(truths) + 1, "image_id": number, "category_id": int(class_id), "iscrowd": 0}
             code = rle.encode(np.asfortranarray(mask))
             truths.append(truth | {"bbox": _xywh(box), "area": int(mask.sum()), "segmentation": code})
-        prediction = model.predict(scene.photograph)
+        prediction = model.predict(scene.image)
         for instance, mask in zip(prediction, prediction.masks("image"), strict=True):
             row = {"image_id": number, "category_id": instance.class_id, "score": instance.score}
             code = rle.encode(np.asfortranarray(mask))

@@ -2,7 +2,7 @@
 
     python benchmarks/viewer/repaint.py
 
-One photograph of 640 x 640, 32 prototypes of 160 x 160, and a box that is the whole photograph: the worst case. Each
+One image of 640 x 640, 32 prototypes of 160 x 160, and a box that is the whole image: the worst case. Each
 repaint computes the mask of the network's input size, compares it with the original and paints it. "whole product"
 multiplies all 32 prototypes anew, "one slider moved" adds the change of one of them; the baseline is the same repaint
 written plainly: every pixel interpolates all 32 prototypes by itself.
@@ -83,7 +83,7 @@ MEASURE = """async ({ text, runs, plainRuns }) => {
 
 
 def scene() -> bytes:
-    """Prototypes as smooth as those of a network, and a mask of about half of the photograph."""
+    """Prototypes as smooth as those of a network, and a mask of about half of the image."""
     rng = np.random.default_rng(0)
     raw = np.stack([rng.normal(0, 3, (20, 20)).repeat(8, 0).repeat(8, 1) for _ in range(32)])
     prediction = Prediction(
@@ -95,7 +95,7 @@ def scene() -> bytes:
         letterbox=Letterbox.fit((640, 640), (640, 640)),
         rule=ULTRALYTICS,
     )
-    return viewer_scene(draw_scene(0, (640, 640)).photograph, prediction).pack()
+    return viewer_scene(draw_scene(0, (640, 640)).image, prediction).pack()
 
 
 def measure(executable: str) -> tuple[dict[str, list[float]], str]:

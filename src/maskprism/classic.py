@@ -111,7 +111,7 @@ def extract_specific_feature(
         lambda i: [_number(i.coefficients[coefficient_index]), _number(i.score), i.name],
         save_folder,
         f"coefficient_{coefficient_index}",
-        lambda photograph, i: coefficient_view(photograph, i, coefficient_index),
+        lambda image, i: coefficient_view(image, i, coefficient_index),
     )
 
 
@@ -174,8 +174,8 @@ def _with_images(folder: Path) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for number in range(SAMPLE_SCENES):
-                photograph = draw_scene(FIRST_SAMPLE_SEED + number).photograph
-                (folder / f"scene_{number}.png").write_bytes(cv2.imencode(".png", photograph)[1].tobytes())
+                image = draw_scene(FIRST_SAMPLE_SEED + number).image
+                (folder / f"scene_{number}.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
         except OSError as error:
             raise MaskprismError(f"{folder}: cannot be written ({error.strerror or error})") from None
         print(f"{folder}: held no images; {SAMPLE_SCENES} sample scenes are drawn there")
@@ -213,15 +213,15 @@ def _over_images(
     with _appending(csv_path, columns) as append:
         for item in source.pending(done):
             try:
-                photograph = item.read()
-                prediction = replace(network.predict(photograph), source=item.name)
+                image = item.read()
+                prediction = replace(network.predict(image), source=item.name)
                 if not len(prediction):
                     print(f"{item.name}: no instance above {network.keep.conf}; skipped")
                     skipped += 1
                     continue
                 instance = prediction[int(np.argmax(prediction.scores))]
                 figure = save_folder / f"{figure_names.get(item.name, item.name)}_{figure_suffix}.png"
-                raster.save(sheet(photograph, instance), figure)
+                raster.save(sheet(image, instance), figure)
             except InputError:
                 raise
             except MaskprismError as error:

@@ -58,12 +58,12 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
 
         on_step("explaining the most confident object of each")
         for item in open_source(scenes).pending(frozenset()):
-            photograph = read_image(scenes / item.name)
-            prediction = replace(model.predict(photograph), source=item.name)
+            image = read_image(scenes / item.name)
+            prediction = replace(model.predict(image), source=item.name)
             folder = pictures / Path(item.name).stem
-            write_explanation(photograph, prediction, folder, best_instances(prediction, None))
+            write_explanation(image, prediction, folder, best_instances(prediction, None))
             truth = labels(scenes / item.name, prediction.image_size)
-            page.add(photograph, prediction, match(prediction, truth).masks if truth else None)
+            page.add(image, prediction, match(prediction, truth).masks if truth else None)
 
         on_step("writing the coefficients of every object")
         summary = extract(scenes, model, out / "coefficients.csv", overwrite=True)

@@ -12,11 +12,11 @@ class InputError(MaskprismError, ValueError):
 
 
 class ImageError(MaskprismError):
-    """A photograph or video cannot be read."""
+    """An image or video cannot be read."""
 
 
 class LabelError(MaskprismError):
-    """The ground truth of a photograph cannot be read."""
+    """The ground truth of an image cannot be read."""
 
 
 class ModelError(MaskprismError):

@@ -1,4 +1,4 @@
-"""Photographs to a coefficient table: decoding, inference and measuring overlap on a few threads."""
+"""Images to a coefficient table: decoding, inference and measuring overlap on a few threads."""
 
 from __future__ import annotations
 

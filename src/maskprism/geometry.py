@@ -1,4 +1,4 @@
-"""Frames: photograph pixels, canvas pixels (network input) and prototype-grid pixels.
+"""Frames: image pixels, canvas pixels (network input) and prototype-grid pixels.
 
 This is the only module in which coordinates change frame. Coordinates are continuous: pixel `i`
 covers the interval from `i` to `i + 1`, and boxes are `x1, y1, x2, y2`.
@@ -27,7 +27,7 @@ SIZES: tuple[Size, ...] = ("grid", "canvas", "image")
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How a photograph lies on the canvas that the network sees, and on the prototype grid.
+    """How an image lies on the canvas that the network sees, and on the prototype grid.
 
     Sizes are (height, width) in pixels, `offset_yx` is the (top, left) padding on the canvas.
     A plain stretch is a letterbox without padding whose content fills the canvas.
@@ -43,7 +43,7 @@ class Letterbox:
     def fit(
         cls, image_hw: tuple[int, int], canvas_hw: tuple[int, int], *, rectangle_stride: int | None = None
     ) -> Letterbox:
-        """Keep the aspect ratio, centre the photograph, pad the rest.
+        """Keep the aspect ratio, centre the image, pad the rest.
 
         With `rectangle_stride` the canvas shrinks to the smallest rectangle whose sides are
         multiples of it plus the fitted content (what Ultralytics does for `.pt` and dynamic
@@ -82,12 +82,12 @@ class Letterbox:
 
     @property
     def gain_yx(self) -> tuple[float, float]:
-        """Canvas pixels per photograph pixel, along y and x."""
+        """Canvas pixels per image pixel, along y and x."""
         return self.content_hw[0] / self.image_hw[0], self.content_hw[1] / self.image_hw[1]
 
     @property
     def content_cells(self) -> tuple[slice, slice]:
-        """The (rows, columns) of the prototype grid that show the photograph, wholly or in part."""
+        """The (rows, columns) of the prototype grid that show the image, wholly or in part."""
         spans = []
         for offset, content, grid, canvas in zip(
             self.offset_yx, self.content_hw, self.grid_hw, self.canvas_hw, strict=True
@@ -97,12 +97,12 @@ class Letterbox:
         return spans[0], spans[1]
 
     def to_image(self, xy: Floats, *, clip: bool = False) -> Floats:
-        """Canvas to photograph coordinates; `xy` holds alternating x and y on its last axis."""
+        """Canvas to image coordinates; `xy` holds alternating x and y on its last axis."""
         result = (xy - self._tile(xy, self.offset_yx)) / self._tile(xy, self.gain_yx)
         return np.clip(result, 0, self._tile(xy, self.image_hw)) if clip else result
 
     def to_canvas(self, xy: Floats) -> Floats:
-        """Photograph to canvas coordinates."""
+        """Image to canvas coordinates."""
         return xy * self._tile(xy, self.gain_yx) + self._tile(xy, self.offset_yx)
 
     def to_grid(self, xy: Floats) -> Floats:
@@ -110,7 +110,7 @@ class Letterbox:
         return xy * self._tile(xy, (self.grid_hw[0] / self.canvas_hw[0], self.grid_hw[1] / self.canvas_hw[1]))
 
     def from_canvas(self, xy: Floats, size: Size) -> Floats:
-        """Canvas coordinates to the frame named `size`, clipped to the photograph for "image"."""
+        """Canvas coordinates to the frame named `size`, clipped to the image for "image"."""
         if size == "image":
             return self.to_image(xy, clip=True)
         return self.to_grid(xy) if size == "grid" else xy
@@ -157,7 +157,7 @@ class Letterbox:
         return zoom
 
     def _content_span(self, axis: int, zoom: int, unpad: Unpad) -> slice:
-        """Where the photograph lies on one axis of the (enlarged) grid; at least one cell."""
+        """Where the image lies on one axis of the (enlarged) grid; at least one cell."""
         grid = self.grid_hw[axis] * zoom
         if unpad == "whole":
             scale = grid / self.canvas_hw[axis]

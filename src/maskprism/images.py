@@ -1,4 +1,4 @@
-"""Photographs in: path, PIL image or array in, HWC uint8 in BGR out, with errors that say why not."""
+"""Images in: path, PIL image or array in, HWC uint8 in BGR out, with errors that say why not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_PIXELS = 170_000_000
 
 
 def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
-    """A photograph as HWC uint8 in BGR.
+    """An image as HWC uint8 in BGR.
 
     Paths are decoded as OpenCV does: EXIF orientation applied, alpha dropped, 16 bits cut to 8.
     Arrays are taken as BGR, BGRA or grey, as OpenCV and Ultralytics have them; PIL images keep

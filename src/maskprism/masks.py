@@ -30,12 +30,12 @@ class MaskRule:
 
     squash: the sigmoid is taken on the grid and probabilities are resized (threshold 0.5);
         otherwise logits are resized (threshold 0).
-    crop, crop_image: where the box cuts, on the way to the canvas and to the photograph:
+    crop, crop_image: where the box cuts, on the way to the canvas and to the image:
         on the grid before resizing, at the final size after it, or not at all.
     crop_padding: grid cells by which a crop before resizing is widened.
     round_box: box edges are rounded to whole pixels before cropping (a past behaviour of
         Ultralytics, there with fewer than 50 instances on the CPU).
-    unpad: how letterbox padding is cut from the grid on the way to the photograph: rounded
+    unpad: how letterbox padding is cut from the grid on the way to the image: rounded
         down, rounded, or after enlarging the grid until the padding is whole pixels.
     objectness: coefficients are multiplied by the objectness of their row (YOLOv5, YOLOv7).
     size: the frame of masks when none is asked for.

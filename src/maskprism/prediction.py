@@ -1,4 +1,4 @@
-"""Everything a network said about one photograph, and one instance of it.
+"""Everything a network said about one image, and one instance of it.
 
 A `Prediction` keeps coefficients and prototypes, not masks: masks are decoded when asked for, at
 the size asked for, so a prediction stays small and every explanation of it is exact.
@@ -29,16 +29,16 @@ MAX_STACK_BYTES = 4 << 30
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a network said about one photograph: N instances over K shared prototypes.
+    """What a network said about one image: N instances over K shared prototypes.
 
     canvas_boxes: x1, y1, x2, y2 in canvas pixels, as the network gave them (`boxes` has them in
-        photograph pixels).
+        image pixels).
     scores: confidence, 0 to 1.
     classes: class ids, keys of `names`.
     coefficients: as the network gave them, any sign, unbounded.
     prototypes: shared by all instances; may be negative themselves.
     objectness: the factor that YOLOv5 and YOLOv7 apply to coefficients; None elsewhere.
-    source: where the photograph came from, for titles and messages.
+    source: where the image came from, for titles and messages.
     """
 
     canvas_boxes: Float32[np.ndarray, "N 4"]
@@ -121,17 +121,17 @@ class Prediction:
         k, h, w = self.prototypes.shape
         return (
             f"Prediction({len(self)} instances, {k} prototypes of {h}x{w}, "
-            f"photograph {width}x{height}, rule {self.rule.name!r})"
+            f"image {width}x{height}, rule {self.rule.name!r})"
         )
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of the photograph in pixels."""
+        """(height, width) of the image in pixels."""
         return self.letterbox.image_hw
 
     @cached_property
     def boxes(self) -> Float32[np.ndarray, "N 4"]:
-        """x1, y1, x2, y2 in photograph pixels, clipped to the photograph."""
+        """x1, y1, x2, y2 in image pixels, clipped to the image."""
         return self.letterbox.to_image(self.canvas_boxes, clip=True)
 
     @property
@@ -238,7 +238,7 @@ class Instance:
 
     @property
     def box(self) -> Float32[np.ndarray, " 4"]:
-        """x1, y1, x2, y2 in photograph pixels."""
+        """x1, y1, x2, y2 in image pixels."""
         return self.prediction.boxes[self.index]
 
     @property
@@ -273,12 +273,12 @@ class Instance:
 
     @property
     def prototypes(self) -> Float32[np.ndarray, "K h w"]:
-        """The prototypes that all instances of the photograph share."""
+        """The prototypes that all instances of the image share."""
         return self.prediction.prototypes
 
     @property
     def letterbox(self) -> Letterbox:
-        """The frames of the photograph."""
+        """The frames of the image."""
         return self.prediction.letterbox
 
     @property

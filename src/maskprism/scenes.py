@@ -1,4 +1,4 @@
-"""Drawn scenes with exact ground truth: the photographs that the bundled network learned from.
+"""Drawn scenes with exact ground truth: the images that the bundled network learned from.
 
 Every scene is drawn from its seed alone: objects of ten classes with textured and shaded surfaces,
 turned, scaled and partly hidden by each other, over textured backgrounds, under changing light.
@@ -51,14 +51,14 @@ _SHIFT = 4
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A photograph and the truth about its N objects, in the order in which they were laid down.
+    """An image and the truth about its N objects, in the order in which they were laid down.
 
-    photograph: HWC uint8 in BGR.
+    image: HWC uint8 in BGR.
     classes: keys of `NAMES`.
     owners: per pixel 0 for the background, i + 1 for object i; so visible masks never overlap.
     """
 
-    photograph: UInt8[np.ndarray, "H W 3"]
+    image: UInt8[np.ndarray, "H W 3"]
     classes: Int64[np.ndarray, " N"]
     owners: UInt8[np.ndarray, "H W"]
 
@@ -128,7 +128,7 @@ def write_dataset(folder: str | Path, count: int, *, seed: int = 0, validation_s
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True, exist_ok=True)
         stem = f"scene_{seed + number:06d}"
-        encoded = cv2.imencode(".png", scene.photograph)[1]
+        encoded = cv2.imencode(".png", scene.image)[1]
         (folder / "images" / split / f"{stem}.png").write_bytes(encoded.tobytes())
         (folder / "labels" / split / f"{stem}.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
     path = folder / "data.yaml"

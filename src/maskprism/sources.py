@@ -1,4 +1,4 @@
-"""Where photographs come from: a folder, a pattern, a file, a list of files, or a video.
+"""Where images come from: a folder, a pattern, a file, a list of files, or a video.
 
 Every source gives its images in one fixed order under one fixed name each, so that an interrupted
 extraction knows where it stood.
@@ -33,7 +33,7 @@ class SourceImage(NamedTuple):
     image: Path | np.ndarray[Any, Any] | ImageError
 
     def read(self) -> UInt8[np.ndarray, "H W 3"]:
-        """The photograph, HWC uint8 in BGR. Raises ImageError if there is none."""
+        """The image, HWC uint8 in BGR. Raises ImageError if there is none."""
         if isinstance(self.image, ImageError):
             raise self.image
         return read_image(self.image)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from maskprism.images import ImageLike
 
 FLAT = 0.01
-"""A prototype is flat if its spread over a photograph is below this share of the largest one's."""
+"""A prototype is flat if its spread over an image is below this share of the largest one's."""
 STATISTICS = (
     "epoch",
     "instances",
@@ -54,23 +54,23 @@ _RECORD = re.compile(r"epoch_(\d+)\.npz")
 
 
 class PrototypeCallback:
-    """Writes what prototypes and coefficients look like on chosen photographs, epoch by epoch.
+    """Writes what prototypes and coefficients look like on chosen images, epoch by epoch.
 
-    images: one photograph, or several. out: folder for `epoch_0000.npz`, ..., `statistics.csv`, and a
-        film strip for each photograph at the end of the training.
+    images: one image, or several. out: folder for `epoch_0000.npz`, ..., `statistics.csv`, and a
+        film strip for each image at the end of the training.
     every: record every so many epochs (and the first one). conf: the lowest score of an instance.
 
     The network itself is not touched: a copy of the weights that would be saved (the moving average)
     is run. An error in here is told once as a warning, and the training goes on.
 
-    statistics.csv has one row per epoch, means over the photographs: instances found; score of the
+    statistics.csv has one row per epoch, means over the images: instances found; score of the
     best one; effective rank of the prototypes (centred; see `analysis.moments`); flat prototypes;
     prototype_spread, their mean standard deviation; same_as_before, the mean correlation of every
     prototype with itself at the epoch recorded before; mean_contribution, the mean over prototypes of |weight x
     prototype| in the box of the best instance; coefficient_size, the root mean square of its
     coefficients. Fields without a value are empty.
 
-    Raises ImageError for a photograph that cannot be read, InputError for none or an `every` below 1.
+    Raises ImageError for an image that cannot be read, InputError for none or an `every` below 1.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class PrototypeCallback:
     ) -> None:
         listed: list[ImageLike] = list(images) if isinstance(images, list | tuple) else [images]
         if not listed:
-            raise InputError("there are no photographs; expected at least one")
+            raise InputError("there are no images; expected at least one")
         if every < 1:
             raise InputError(f"every is {every}; expected at least 1")
-        self.photographs = [read_image(image) for image in listed]
-        self.names = [source_name(image) or f"photograph {number}" for number, image in enumerate(listed)]
+        self.images = [read_image(image) for image in listed]
+        self.names = [source_name(image) or f"image {number}" for number, image in enumerate(listed)]
         self.out = Path(out)
         self.every = every
         self.conf = conf
@@ -122,7 +122,7 @@ class PrototypeCallback:
         What an earlier training left in the folder for this epoch and later ones is removed. Raises MaskprismError
         if the folder cannot be written.
         """
-        found = [_best_alone(prediction) for prediction in model.predict(list(self.photographs))]
+        found = [_best_alone(prediction) for prediction in model.predict(list(self.images))]
         counts = [count for _, count in found]
         predictions = [prediction for prediction, _ in found]
         row = {"epoch": epoch, "instances": float(np.mean(counts)), **_statistics(predictions, self._before)}
@@ -139,11 +139,11 @@ class PrototypeCallback:
         return row
 
     def finish(self) -> list[Path]:
-        """Write the film strip of every photograph; gives their paths."""
+        """Write the film strip of every image; gives their paths."""
         if len(self.names) == 1:
             return [filmstrip(self.out)]
         return [
-            filmstrip(self.out, photograph=number, path=self.out / f"filmstrip_{number}.png")
+            filmstrip(self.out, image_index=number, path=self.out / f"filmstrip_{number}.png")
             for number in range(len(self.names))
         ]
 
@@ -174,23 +174,23 @@ def model_in_training(trainer: Any, conf: float = 0.001) -> Model:
     return Model(runtime, name="network in training", imgsz=trainer.args.imgsz, keep=Thresholds(conf=conf))
 
 
-def read_records(folder: str | os.PathLike[str], photograph: int = 0) -> dict[int, Prediction]:
-    """What every recorded epoch said about a photograph: its prototypes and its best instance, if it had one.
+def read_records(folder: str | os.PathLike[str], image_index: int = 0) -> dict[int, Prediction]:
+    """What every recorded epoch said about an image: its prototypes and its best instance, if it had one.
 
-    Raises InputError for a folder without records, a record that is damaged, or a photograph that is not in them.
+    Raises InputError for a folder without records, a record that is damaged, or an image that is not in them.
     """
     paths = {
         int(match[1]): path for path in Path(folder).glob("epoch_*.npz") if (match := _RECORD.fullmatch(path.name))
     }
     if not paths:
         raise InputError(f"{folder}: holds no epoch_0000.npz or later; expected a folder that PrototypeCallback wrote")
-    return {epoch: _read_record(paths[epoch], photograph) for epoch in sorted(paths)}
+    return {epoch: _read_record(paths[epoch], image_index) for epoch in sorted(paths)}
 
 
 def filmstrip(
     folder: str | os.PathLike[str],
     *,
-    photograph: int = 0,
+    image_index: int = 0,
     prototypes: Sequence[int] | None = None,
     path: str | os.PathLike[str] | None = None,
 ) -> Path:
@@ -198,8 +198,8 @@ def filmstrip(
 
     See `views.filmstrip.filmstrip_sheet`. Raises InputError for a folder without records.
     """
-    records = read_records(folder, photograph)
-    source = next(iter(records.values())).source or "photograph"
+    records = read_records(folder, image_index)
+    source = next(iter(records.values())).source or "image"
     sheet = filmstrip_sheet(
         {f"epoch {epoch}": prediction for epoch, prediction in records.items()},
         prototypes=prototypes,
@@ -214,7 +214,7 @@ def _best_alone(prediction: Prediction) -> tuple[Prediction, int]:
 
 
 def _statistics(predictions: list[Prediction], before: list[Prediction] | None) -> dict[str, float]:
-    """One row of numbers, each the mean over photographs of what is known; nan where nothing is."""
+    """One row of numbers, each the mean over images of what is known; nan where nothing is."""
     found: dict[str, list[float]] = {name: [] for name in STATISTICS[2:]}
     for index, prediction in enumerate(predictions):
         flat = prediction.prototypes[:, *prediction.letterbox.content_cells].reshape(len(prediction.prototypes), -1)
@@ -259,7 +259,7 @@ def _write_record(path: Path, predictions: list[Prediction], names: list[str]) -
             f"classes_{number}": prediction.classes,
             f"letterbox_{number}": np.array(sides, dtype=np.int64),
         }
-    about = {"photographs": names, "rule": predictions[0].rule.name, "names": dict(predictions[0].names)}
+    about = {"images": names, "rule": predictions[0].rule.name, "names": dict(predictions[0].names)}
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)
@@ -270,10 +270,10 @@ def _read_record(path: Path, number: int) -> Prediction:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
-            if not 0 <= number < len(about["photographs"]):
+            if not 0 <= number < len(about["images"]):
                 raise InputError(
-                    f"photograph {number} is out of range: {path} holds {len(about['photographs'])} "
-                    f"(0..{len(about['photographs']) - 1})"
+                    f"image {number} is out of range: {path} holds {len(about['images'])} "
+                    f"(0..{len(about['images']) - 1})"
                 )
             image_hw, canvas_hw, content_hw, offset_yx, grid_hw = (
                 (int(a), int(b)) for a, b in arrays[f"letterbox_{number}"]
@@ -287,7 +287,7 @@ def _read_record(path: Path, number: int) -> Prediction:
                 letterbox=Letterbox(image_hw, canvas_hw, content_hw, offset_yx, grid_hw),
                 rule=rule_named(about["rule"]),
                 names={int(key): name for key, name in about["names"].items()},
-                source=about["photographs"][number],
+                source=about["images"][number],
             )
     except InputError:
         raise

@@ -44,12 +44,12 @@ MODEL = """async ({ header, buffer }) => {
 
 @pytest.fixture(scope="module")
 def prediction() -> Prediction:
-    return maskprism.load().predict(draw_scene(3).photograph)
+    return maskprism.load().predict(draw_scene(3).image)
 
 
 @pytest.fixture(scope="module")
 def scene(prediction: Prediction) -> ViewerScene:
-    return viewer_scene(draw_scene(3).photograph, prediction, bits=32)
+    return viewer_scene(draw_scene(3).image, prediction, bits=32)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_the_model_arrives_in_the_viewer(page: Page, scene: ViewerScene, predict
     assert np.array_equal(shown(page), values)
     page.evaluate("window.model.fromPython('edits', {})")
     assert np.array_equal(shown(page), prediction[0].coefficients)
-    fewer = viewer_scene(draw_scene(3).photograph, prediction[:2], bits=32)
+    fewer = viewer_scene(draw_scene(3).image, prediction[:2], bits=32)
     page.evaluate(
         "([header, text]) => { model.set('buffer', Uint8Array.from(atob(text), c => c.charCodeAt(0)));"
         " model.fromPython('header', header); }",
@@ -184,7 +184,7 @@ def test_mount_shows_a_gallery_and_says_what_cannot_be_shown(page: Page, scene: 
     assert page.evaluate("window.unpacked") == scene.header["source"]
     assert page.get_by_text("small print").is_visible()
     page.locator(".tile").nth(1).click()
-    page.get_by_text("This photograph cannot be shown: it is gone").wait_for()
+    page.get_by_text("This image cannot be shown: it is gone").wait_for()
     assert page.locator(".title .quiet").inner_text() == ""  # nothing of the one before
     assert page.locator("footer").inner_text() == "small print"
     page.locator(".tile").nth(0).click()

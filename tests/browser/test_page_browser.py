@@ -268,14 +268,14 @@ def test_the_pixel_follows_the_crop_and_the_look_at_what_was_before(page: Page, 
 
 
 def test_a_rule_without_a_crop_offers_none(offline: Context, tmp_path: Path, shown: list[Prediction]) -> None:
-    photograph = draw_scene(3).photograph
-    whole = maskprism.load(rule="no-crop").predict(photograph)
-    page = open_page(offline(), write_page(tmp_path / "p.html", [(photograph, whole)]), "#pixel=99999,3")
+    image = draw_scene(3).image
+    whole = maskprism.load(rule="no-crop").predict(image)
+    page = open_page(offline(), write_page(tmp_path / "p.html", [(image, whole)]), "#pixel=99999,3")
     crop = page.get_by_label("Crop to box")
     assert crop.is_disabled()
     assert not crop.is_checked()
     assert "inside the box" not in page.locator(".lead").inner_text()
-    assert "99999" not in page.locator(".pixel .where").inner_text()  # a link to another photograph
+    assert "99999" not in page.locator(".pixel .where").inner_text()  # a link to another image
     assert_mask(page, as_shown(whole, 8), 0)
 
 
@@ -434,11 +434,11 @@ def test_exports_are_what_python_takes(page: Page, folder: Path, shown: list[Pre
     again = Edit(set=changes, instances=[one["instance"]]).apply(shown[0])
     assert np.array_equal(again[0].coefficients, coefficients(page))
     picture = read_image(export(page, "Export picture"))
-    photograph = read_image(folder / "images" / "val" / "scene_000003.png")
-    assert picture.shape == photograph.shape
+    image = read_image(folder / "images" / "val" / "scene_000003.png")
+    assert picture.shape == image.shape
     inside = again[0].mask("canvas")
     bgr = np.array(palette.colour_of(0)[::-1])
-    off = np.abs(picture[inside] - (photograph[inside] * 0.5 + bgr * 0.5)).mean()
+    off = np.abs(picture[inside] - (image[inside] * 0.5 + bgr * 0.5)).mean()
     assert off < 12  # half its colour; less at the edge
 
 
@@ -473,7 +473,7 @@ def test_it_fits_screens(offline: Context, folder: Path, width: int) -> None:
     stage = page.locator(".stage").bounding_box()
     assert stage
     assert 0 <= stage["x"] <= stage["x"] + stage["width"] <= width
-    page.set_viewport_size({"width": width, "height": 420})  # a small photograph, whose scale has little room
+    page.set_viewport_size({"width": width, "height": 420})  # a small image, whose scale has little room
     page.get_by_text("Logits", exact=True).click()
     caption, stage = page.locator(".caption"), page.locator(".stage").bounding_box()
     box = caption.bounding_box()
@@ -482,7 +482,7 @@ def test_it_fits_screens(offline: Context, folder: Path, width: int) -> None:
     assert box["x"] + box["width"] <= stage["x"] + stage["width"]
     assert caption.evaluate("caption => caption.scrollWidth <= caption.clientWidth")
     page.set_viewport_size({"width": width, "height": 800})
-    if width == 360:  # the photograph stays in sight while the last slider moves
+    if width == 360:  # the image stays in sight while the last slider moves
         page.locator(".slider").last.scroll_into_view_if_needed()
         stage = page.locator(".stage").bounding_box()
         assert stage
@@ -499,10 +499,10 @@ def test_light_and_dark(offline: Context, folder: Path) -> None:
 
 def test_hostile_names_are_shown_as_they_are(offline: Context, tmp_path: Path) -> None:
     hostile = '</script><img src=x onerror="window.hacked = 1">'
-    photograph = draw_scene(3, (320, 240)).photograph
-    prediction = maskprism.load().predict(photograph)
+    image = draw_scene(3, (320, 240)).image
+    prediction = maskprism.load().predict(image)
     named = replace(prediction, names={int(c): hostile for c in prediction.classes}, source=f"{hostile} ü.png")
-    page = open_page(offline(), write_page(tmp_path / "p.html", [(photograph, named)], bits=16))
+    page = open_page(offline(), write_page(tmp_path / "p.html", [(image, named)], bits=16))
     assert page.locator(".heading .name").inner_text() == hostile
     assert page.locator("h1").inner_text() == 'script><img src=x onerror="window.hacked = 1"> ü.png'
     assert page.evaluate("window.hacked") is None
@@ -510,10 +510,10 @@ def test_hostile_names_are_shown_as_they_are(offline: Context, tmp_path: Path) -
     assert_mask(page, as_shown(named, 16), 0)
 
 
-def test_a_photograph_without_instances(offline: Context, tmp_path: Path) -> None:
-    photograph = draw_scene(3).photograph
-    nothing = maskprism.load().predict(photograph)[:0]
-    page = open_page(offline(), write_page(tmp_path / "p.html", [(photograph, nothing)]))
+def test_an_image_without_instances(offline: Context, tmp_path: Path) -> None:
+    image = draw_scene(3).image
+    nothing = maskprism.load().predict(image)[:0]
+    page = open_page(offline(), write_page(tmp_path / "p.html", [(image, nothing)]))
     assert page.get_by_text("The network found no instance here.").is_visible()
     page.locator(".thumb").first.click()
     page.locator(".stage").click()
@@ -526,10 +526,10 @@ def test_a_photograph_without_instances(offline: Context, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("rule", ["validation", "retina", "yolact", "ultralytics-8.2", "ultralytics-8.3"])
-def test_other_rules_and_odd_photographs(offline: Context, tmp_path: Path, rule: str) -> None:
-    photograph = draw_scene(3, (200, 333)).photograph
-    prediction = maskprism.load(rule=rule).predict(photograph)
-    page = open_page(offline(), write_page(tmp_path / "p.html", [(photograph, prediction)]))
+def test_other_rules_and_odd_images(offline: Context, tmp_path: Path, rule: str) -> None:
+    image = draw_scene(3, (200, 333)).image
+    prediction = maskprism.load(rule=rule).predict(image)
+    page = open_page(offline(), write_page(tmp_path / "p.html", [(image, prediction)]))
     slider(page, 1).press("Home")
     slider(page, 9).press("PageUp")
     after = edited(as_shown(prediction, 8), 0, coefficients(page))[0]

@@ -103,7 +103,7 @@ def names(page: Page) -> list[str]:
 
 
 def shows(page: Page, expected: list[str]) -> None:
-    """The list shows these photographs, in a moment."""
+    """The list shows these images, in a moment."""
     page.wait_for_function(
         "expected => [...document.querySelectorAll('.tile .name')].map(e => e.textContent).join('\\n') === expected",
         arg="\n".join(expected),
@@ -117,7 +117,7 @@ def truth() -> dict[str, tuple[maskprism.Prediction, Any]]:
     found = {}
     for seed in range(SCENES):
         scene = draw_scene(seed)
-        prediction = model.predict(scene.photograph)
+        prediction = model.predict(scene.image)
         found[f"val/scene_{seed:06d}.png"] = (
             prediction,
             match(prediction, Truth(scene.classes.tolist(), list(scene.masks))),
@@ -128,7 +128,7 @@ def truth() -> dict[str, tuple[maskprism.Prediction, Any]]:
 def test_filters_show_what_python_says(address: str, open_page: Open, truth: dict[str, Any]) -> None:
     page = open_page(address)
     shows(page, ["val/broken.png", *truth])
-    assert page.locator("#count").inner_text() == f"{SCENES + 1} photographs"
+    assert page.locator("#count").inner_text() == f"{SCENES + 1} images"
     assert page.locator("#progress-text").inner_text() == "1 broken"
 
     page.get_by_role("button", name="star").click()
@@ -136,7 +136,7 @@ def test_filters_show_what_python_says(address: str, open_page: Open, truth: dic
     shows(page, stars)
     assert "class=2" in page.url
     assert page.get_by_role("button", name="star").get_attribute("aria-pressed") == "true"
-    assert page.locator("#count").inner_text() == f"{len(stars)} of {SCENES + 1} photographs"
+    assert page.locator("#count").inner_text() == f"{len(stars)} of {SCENES + 1} images"
 
     lowest = page.get_by_role("slider", name="Lowest score")
     lowest.focus()
@@ -162,10 +162,10 @@ def test_filters_show_what_python_says(address: str, open_page: Open, truth: dic
     shows(page, [name for name, (_, found) in truth.items() if found.missed])
     page.get_by_role("searchbox").fill("nothing like that")
     shows(page, [])
-    assert page.get_by_text("No photograph fits the filter.").is_visible()
+    assert page.get_by_text("No image fits the filter.").is_visible()
 
 
-def test_the_way_to_a_photograph_and_back(address: str, open_page: Open, truth: dict[str, Any]) -> None:
+def test_the_way_to_an_image_and_back(address: str, open_page: Open, truth: dict[str, Any]) -> None:
     page = open_page(f"{address}?class=2", viewport={"width": 700, "height": 500})
     stars = [name for name, (prediction, _) in truth.items() if 2 in prediction.classes]
     shows(page, stars)
@@ -178,10 +178,10 @@ def test_the_way_to_a_photograph_and_back(address: str, open_page: Open, truth: 
     first = int(np.flatnonzero(prediction.classes == 2)[0])
     page.locator(".maskprism").get_by_text(f"instance {first},").wait_for()  # the one that the filter asks for
     assert page.locator("#gallery").is_hidden()
-    assert page.locator("#photograph .place").inner_text() == f"3 of {len(stars)}"
-    page.get_by_role("button", name="Next photograph").click()
+    assert page.locator("#image .place").inner_text() == f"3 of {len(stars)}"
+    page.get_by_role("button", name="Next image").click()
     page.locator(".maskprism").get_by_text(f"{len(truth[stars[3]][0])} instances").wait_for()
-    assert page.locator("#photograph .place").inner_text() == f"4 of {len(stars)}"
+    assert page.locator("#image .place").inner_text() == f"4 of {len(stars)}"
     page.go_back()
     page.locator("#gallery").wait_for()
     assert page.url == f"{address}?class=2"
@@ -190,7 +190,7 @@ def test_the_way_to_a_photograph_and_back(address: str, open_page: Open, truth: 
     assert page.evaluate("document.activeElement.querySelector('.name').textContent") == stars[3]
     page.go_forward()
     page.locator(".maskprism").get_by_text(f"{len(truth[stars[3]][0])} instances").wait_for()
-    page.reload()  # a link to a photograph is a link to a photograph
+    page.reload()  # a link to an image is a link to an image
     page.locator(".maskprism").get_by_text(f"{len(truth[stars[3]][0])} instances").wait_for()
     page.get_by_role("link", name="Gallery").click()
     shows(page, stars)
@@ -200,7 +200,7 @@ def test_with_the_keyboard_alone(address: str, open_page: Open) -> None:
     page = open_page(address)
     page.locator(".tile").nth(SCENES).wait_for()
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the photographs"
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the images"
     for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.matches('.tile')"):
@@ -220,7 +220,7 @@ def test_with_the_keyboard_alone(address: str, open_page: Open) -> None:
     assert "scene_000000" in page.evaluate("document.activeElement.getAttribute('aria-label')")
 
 
-def test_a_broken_photograph_says_why(address: str, open_page: Open) -> None:
+def test_a_broken_image_says_why(address: str, open_page: Open) -> None:
     page = open_page(address)
     tile = page.locator(".tile", has_text="broken.png")
     tile.get_by_text("not an image that OpenCV can decode (8 bytes)").wait_for()
@@ -232,9 +232,9 @@ def test_a_broken_photograph_says_why(address: str, open_page: Open) -> None:
 
 def test_uploads_by_button_and_by_dropping(address: str, open_page: Open, tmp_path: Path) -> None:
     scene = draw_scene(77, (200, 300))
-    data = cv2.imencode(".png", scene.photograph)[1].tobytes()
+    data = cv2.imencode(".png", scene.image)[1].tobytes()
     (tmp_path / "mine ü.png").write_bytes(data)
-    count = len(maskprism.load().predict(scene.photograph))
+    count = len(maskprism.load().predict(scene.image))
     page = open_page(address)
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Upload").click()
@@ -271,7 +271,7 @@ def test_names_of_files_and_classes_are_text(browser: Browser, open_page: Open, 
     names_of = {0: HOSTILE, 1: "</script><script>alert(2)</script>", 2: "fish & \"chips\" 'n' `tick`"}
     model = Tiny(metadata=ultralytics_metadata(names_of)).save(tmp_path / "model.onnx")
     (tmp_path / "photos").mkdir()
-    picture = cv2.imencode(".png", cv2.resize(draw_scene(0).photograph, (96, 72)))[1].tobytes()
+    picture = cv2.imencode(".png", cv2.resize(draw_scene(0).image, (96, 72)))[1].tobytes()
     hostile = [
         f"{HOSTILE}.png",
         "javascript:alert(3).png",
@@ -291,7 +291,7 @@ def test_names_of_files_and_classes_are_text(browser: Browser, open_page: Open, 
         for name in hostile:
             page.locator(".tile").filter(has_text=name).first.click()
             page.locator(".maskprism").get_by_text("3 instances").wait_for()
-            page.locator("#photograph").get_by_text(name).first.wait_for()
+            page.locator("#image").get_by_text(name).first.wait_for()
             page.go_back()
             page.locator("#gallery").wait_for()
         assert page.locator("img[src=x], b").count() == 0
@@ -320,7 +320,7 @@ def test_it_fits_and_nothing_jumps(address: str, open_page: Open, width: int, sc
     assert page.evaluate("getComputedStyle(document.querySelector('.maskprism')).backgroundColor") == switched
 
 
-def test_more_photographs_than_fit_on_a_page(browser: Browser, open_page: Open, tmp_path: Path) -> None:
+def test_more_images_than_fit_on_a_page(browser: Browser, open_page: Open, tmp_path: Path) -> None:
     """They come while scrolling, and the list fills in while the network is at work."""
     model = Tiny(metadata=ultralytics_metadata()).save(tmp_path / "model.onnx")
     (tmp_path / "photos").mkdir()
@@ -332,7 +332,7 @@ def test_more_photographs_than_fit_on_a_page(browser: Browser, open_page: Open, 
         early = open_page(f"{address}?show=ok")  # a filter that knows hardly anything yet
         page = open_page(address)
         page.locator(".tile").nth(59).wait_for()
-        page.locator("#count").get_by_text("150 photographs").wait_for()
+        page.locator("#count").get_by_text("150 images").wait_for()
         for _ in range(100):
             page.mouse.wheel(0, 4000)
             page.wait_for_timeout(100)
@@ -345,14 +345,14 @@ def test_more_photographs_than_fit_on_a_page(browser: Browser, open_page: Open, 
         early.wait_for_function("() => document.querySelectorAll('.tile').length >= 60 || !found.hidden")
         if early.locator("#found").is_visible():  # nothing moved by itself
             early.locator("#found").click()
-        early.locator("#count").get_by_text("150 of 150 photographs").wait_for()
+        early.locator("#count").get_by_text("150 of 150 images").wait_for()
         early.locator(".tile").nth(59).wait_for()
         assert names(early)[:60] == [f"{number:03d}.png" for number in range(60)]
         early.close()
         (tmp_path / "photos" / "added later.png").write_bytes((tmp_path / "photos" / "007.png").read_bytes())
         page.wait_for_timeout(2100)  # the folder is listed anew every two seconds at most
         page.reload()
-        page.locator("#count").get_by_text("151 photographs").wait_for()
+        page.locator("#count").get_by_text("151 images").wait_for()
         page.close()
     finally:
         stop(process)

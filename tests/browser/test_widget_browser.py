@@ -85,7 +85,7 @@ if __name__ == "__main__":
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("notebook")
     (folder / "notebook.py").write_text(NOTEBOOK, encoding="utf-8")
-    cv2.imwrite(str(folder / "photo.png"), draw_scene(0).photograph)
+    cv2.imwrite(str(folder / "photo.png"), draw_scene(0).image)
     return folder
 
 

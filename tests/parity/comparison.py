@@ -12,7 +12,7 @@ TIE = 1e-5
 
 
 class Answer(NamedTuple):
-    """What Ultralytics said about one photograph.
+    """What Ultralytics said about one image.
 
     The first group has every detection, the second only those left in its Results.
     """
@@ -86,7 +86,7 @@ def pair(prediction, answer: Answer) -> np.ndarray:
 
 @dataclass
 class Tally:
-    """Differences over many photographs.
+    """Differences over many images.
 
     A pixel is a tie where its exact logit is 0 to within `TIE` of the largest logit of the instance:
     there the last bits of float32 decide. PyTorch computes sample positions in float32, which moves
@@ -109,8 +109,8 @@ class Tally:
     problems: list[str] = field(default_factory=list)
 
     def add(self, prediction, answer: Answer) -> None:
-        """Compare one photograph; `prediction` carries the mask rule that answers to the settings."""
-        where = prediction.source or f"photograph {prediction.image_size}"
+        """Compare one image; `prediction` carries the mask rule that answers to the settings."""
+        where = prediction.source or f"image {prediction.image_size}"
         self.instances += len(answer.scores)
         if prediction.prototypes.shape != answer.prototypes.shape:
             self.problems.append(f"{where}: prototypes {prediction.prototypes.shape} {answer.prototypes.shape}")

@@ -28,10 +28,10 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def photographs(real_data):
+def images(real_data):
     found = sorted((real_data / "datasets" / "coco128-seg" / "images").rglob("*.jpg"))
     if not found:
-        pytest.skip(f"no coco128-seg photographs in {real_data}")
+        pytest.skip(f"no coco128-seg images in {real_data}")
     return found
 
 

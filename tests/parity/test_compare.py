@@ -11,9 +11,9 @@ from maskprism.analysis.comparison import Tolerance
 from parity.networks import random_network, save, scenes
 
 
-def test_checkpoint_and_export_of_coco_weights(real_data, photographs):
+def test_checkpoint_and_export_of_coco_weights(real_data, images):
     models = [real_data / "models" / name for name in ("yolov8n-seg.pt", "yolov8n-seg.onnx")]
-    found = compare(*models, photographs[:16])
+    found = compare(*models, images[:16])
     assert (found.forced, found.same_canvas) == ("A", True)
     assert found.count("matched") > 50
     assert found.unmatched_share == 0

@@ -94,7 +94,7 @@ def exported(case: Case, path, folder):
 
 
 def compare(yolo, model, batches, imgsz, **settings) -> None:
-    """Both answers to every batch, at canvas and at photograph size."""
+    """Both answers to every batch, at canvas and at image size."""
     canvas, native = Tally(), Tally()
     for batch in batches:
         source = batch if len(batch) > 1 else batch[0]

@@ -1,4 +1,4 @@
-"""Real weights over all photographs of coco128-seg, against Ultralytics with the same file and settings."""
+"""Real weights over all images of coco128-seg, against Ultralytics with the same file and settings."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from parity.comparison import Tally, ask
 
 
 @pytest.mark.parametrize("file", ["yolov8n-seg.pt", "yolov8n-seg.onnx"])
-def test_every_photograph_of_coco128(real_data, photographs, file):
+def test_every_image_of_coco128(real_data, images, file):
     from ultralytics import YOLO
 
     path = real_data / "models" / file
     yolo, model = YOLO(str(path), task="segment"), maskprism.load(path)
     assert model.spec.rectangular == (path.suffix == ".pt")
     canvas, native = Tally(), Tally()
-    for photograph in photographs:
-        prediction = model.predict(photograph)
-        canvas.add(prediction, *ask(yolo, str(photograph), retina=False))
-        native.add(prediction.with_rule("retina"), *ask(yolo, str(photograph), retina=True))
+    for image in images:
+        prediction = model.predict(image)
+        canvas.add(prediction, *ask(yolo, str(image), retina=False))
+        native.add(prediction.with_rule("retina"), *ask(yolo, str(image), retina=True))
     for tally in (canvas, native):
         tally.check(at_least=600)
         assert tally.worst_iou >= 0.999, tally

@@ -31,7 +31,7 @@ FRAMES = [
 
 
 def made_up(image_hw, canvas_hw, stride, rule: MaskRule, seed: int = 0) -> Prediction:
-    """Smooth random prototypes and random boxes, some of which reach beyond the photograph."""
+    """Smooth random prototypes and random boxes, some of which reach beyond the image."""
     import cv2
 
     rng = np.random.default_rng([seed, *image_hw, *canvas_hw])
@@ -99,7 +99,7 @@ def cut_by(kind: str, values, image_hw):
 
 
 RECIPES = {
-    # name: (sigmoid first, crop on the grid on the way to the canvas, rounded box, cut on the way to the photograph)
+    # name: (sigmoid first, crop on the grid on the way to the canvas, rounded box, cut on the way to the image)
     "yolov5": (True, True, False, "int"),
     "ultralytics-8.2": (True, True, False, "int"),
     "ultralytics-8.3": (False, True, False, "int"),

@@ -33,7 +33,7 @@ def test_a_training_is_recorded_and_not_changed(data, tmp_path):
     import torch
     from ultralytics import YOLO
 
-    photographs = [draw_scene(1).photograph, draw_scene(2, (320, 480)).photograph]
+    images = [draw_scene(1).image, draw_scene(2, (320, 480)).image]
     seen = []
 
     class Watch(PrototypeCallback):
@@ -50,7 +50,7 @@ def test_a_training_is_recorded_and_not_changed(data, tmp_path):
             assert trainer.model.training
             seen.append(trainer.epoch)
 
-    watch = Watch(photographs, tmp_path / "records")
+    watch = Watch(images, tmp_path / "records")
     with_callback = trained(data, tmp_path / "with", watch)
     without = trained(data, tmp_path / "without")
     assert seen == list(range(EPOCHS))
@@ -81,13 +81,13 @@ def test_a_training_is_recorded_and_not_changed(data, tmp_path):
     import maskprism
 
     saved = maskprism.load(YOLO(tmp_path / "with/run/weights/last.pt"), imgsz=64, conf=0.001)
-    final, recorded = saved.predict(photographs[0]), read_records(tmp_path / "records")[EPOCHS - 1]
+    final, recorded = saved.predict(images[0]), read_records(tmp_path / "records")[EPOCHS - 1]
     np.testing.assert_allclose(recorded.prototypes, final.prototypes, atol=5e-3)
 
 
 def test_an_error_does_not_end_the_training(data, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    callback = PrototypeCallback(draw_scene(1).photograph, tmp_path / "file" / "records")
+    callback = PrototypeCallback(draw_scene(1).image, tmp_path / "file" / "records")
     with pytest.warns(RuntimeWarning, match="the training goes on") as caught:
         trained(data, tmp_path / "runs", callback)
     assert len([w for w in caught if "maskprism cannot record" in str(w.message)]) == 1

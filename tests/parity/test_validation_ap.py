@@ -43,8 +43,8 @@ def test_average_precision_of_validation(real_data: Path, data: Path, tmp_path: 
     model = maskprism.load(path, conf=0.001, multi_label=True)
     masks, boxes = [], []
     for sample in open_dataset(data).for_model(model.spec.names):
-        photograph, truth = sample.read()
-        prediction = model.predict(photograph)
+        image, truth = sample.read()
+        prediction = model.predict(image)
         masks.append(overlaps_under(prediction, truth, "validation"))
         boxes.append(overlaps_of_boxes(prediction, truth))
     for overlaps, metric in ((masks, theirs.seg), (boxes, theirs.box)):
@@ -56,7 +56,7 @@ def test_average_precision_of_validation(real_data: Path, data: Path, tmp_path: 
         assert ap == pytest.approx(metric.map, abs=0.004)
 
 
-def by_their_curves(photographs: list) -> tuple[float, float]:
+def by_their_curves(images: list) -> tuple[float, float]:
     """mAP50 and mAP50-95 by the functions of Ultralytics, of our overlaps."""
     import torch
     from ultralytics.engine.validator import BaseValidator
@@ -66,7 +66,7 @@ def by_their_curves(photographs: list) -> tuple[float, float]:
         iouv = torch.linspace(0.5, 0.95, 10)
 
     right, scores, classes, true_classes = [], [], [], []
-    for photo in photographs:
+    for photo in images:
         order = np.argsort(-photo.scores, kind="stable")
         found = np.zeros((len(order), 10), dtype=bool)
         if len(order) and len(photo.true_classes):
@@ -84,7 +84,7 @@ def by_their_curves(photographs: list) -> tuple[float, float]:
     return float(ap[:, 0].mean()), float(ap.mean())
 
 
-def test_detections_of_many_labels(real_data: Path, photographs: list[Path]) -> None:
+def test_detections_of_many_labels(real_data: Path, images: list[Path]) -> None:
     """The same raw outputs, suppressed by Ultralytics as it does when it validates."""
     import torch
     from ultralytics.utils.nms import non_max_suppression
@@ -94,8 +94,8 @@ def test_detections_of_many_labels(real_data: Path, photographs: list[Path]) -> 
     runtime = model.runtime
     model.runtime = lambda tensor: outputs.append(runtime(tensor)) or outputs[-1]
     model.runtime.input = runtime.input
-    for photograph in photographs[:8]:
-        ours = model.predict(photograph)
+    for image in images[:8]:
+        ours = model.predict(image)
         (theirs,) = non_max_suppression(
             torch.from_numpy(outputs[-1][model.layout.rows_output]),
             conf_thres=0.001,

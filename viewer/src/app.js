@@ -39,7 +39,7 @@ export class App {
       "div",
       { className: "maskprism" },
       h("header", { className: "bar" }, h("div", { className: "title" }, this.title, this.detail), this.history, this.menu(), this.themeButton()),
-      sources.length > 1 && h("nav", { className: "gallery", "aria-label": "Photographs" }, ...this.tiles),
+      sources.length > 1 && h("nav", { className: "gallery", "aria-label": "Images" }, ...this.tiles),
       this.slot,
       h("footer", {}, this.note, options.note ? h("p", { className: "note" }, options.note) : null),
       this.toast,
@@ -79,7 +79,7 @@ export class App {
       if (this.current !== index) return;
       this.close();
       this.detail.textContent = this.note.textContent = "";
-      this.slot.replaceChildren(h("p", { className: "failure", role: "alert" }, `This photograph cannot be shown: ${error instanceof Error ? error.message : error}`));
+      this.slot.replaceChildren(h("p", { className: "failure", role: "alert" }, `This image cannot be shown: ${error instanceof Error ? error.message : error}`));
     }
   }
 
@@ -196,7 +196,7 @@ export class App {
   }
 
   writeState() {
-    const content = { maskprism: 1, photographs: this.sources.map((source) => source.title), state: readable(this.save()) };
+    const content = { maskprism: 1, images: this.sources.map((source) => source.title), state: readable(this.save()) };
     download(new Blob([JSON.stringify(content, null, 1)], { type: "application/json" }), "maskprism-state.json");
   }
 
@@ -213,8 +213,8 @@ export class App {
     }
     if (content?.maskprism !== 1 || typeof content.state !== "string") throw new Error(`${file.name} is no state file of this page.`);
     await this.restore(new URLSearchParams(content.state));
-    const same = JSON.stringify(content.photographs) === JSON.stringify(this.sources.map((source) => source.title));
-    this.viewer?.say(same ? "State restored." : "Restored, but the file was saved with other photographs.");
+    const same = JSON.stringify(content.images) === JSON.stringify(this.sources.map((source) => source.title));
+    this.viewer?.say(same ? "State restored." : "Restored, but the file was saved with other images.");
     this.saveSoon();
   }
 
@@ -269,7 +269,7 @@ function part(saved, prefix) {
 }
 
 /** The last part of a path. @param {string} title */
-const short = (title) => title.replace(/^.*[\\/]/, "") || "photograph";
+const short = (title) => title.replace(/^.*[\\/]/, "") || "image";
 
 /** As text, with the harmless characters left readable. @param {URLSearchParams} saved */
 const readable = (saved) => saved.toString().replaceAll("%3A", ":").replaceAll("%2C", ",");

@@ -97,7 +97,7 @@ function wholePixelZoom({ canvas_hw, grid_hw, offset_yx, content_hw }) {
   return zoom;
 }
 
-/** Where the photograph lies on an axis of the enlarged grid; at least one cell. @param {Letterbox} letterbox @param {number} axis @param {number} zoom @param {Unpad} unpad @returns {Pair} */
+/** Where the image lies on an axis of the enlarged grid; at least one cell. @param {Letterbox} letterbox @param {number} axis @param {number} zoom @param {Unpad} unpad @returns {Pair} */
 function contentSpan({ canvas_hw, content_hw, grid_hw, image_hw, offset_yx }, axis, zoom, unpad) {
   const grid = grid_hw[axis] * zoom;
   let start, stop;
@@ -130,7 +130,7 @@ export function axisTaps(letterbox, size, unpad, axis) {
   return compose(linear(stop - start, letterbox.image_hw[axis]), unzoomed, grid);
 }
 
-/** A pixel of the photograph in another frame. @param {Letterbox} letterbox @param {Size} size @param {{ x: number, y: number }} pixel @returns {{ x: number, y: number }} */
+/** A pixel of the image in another frame. @param {Letterbox} letterbox @param {Size} size @param {{ x: number, y: number }} pixel @returns {{ x: number, y: number }} */
 export function pixelInFrame(letterbox, size, { x, y }) {
   if (size === "image") return { x, y };
   const lengths = sizeOf(letterbox, size);
@@ -141,7 +141,7 @@ export function pixelInFrame(letterbox, size, { x, y }) {
   return { x: at(x, 1), y: at(y, 0) };
 }
 
-/** The pixel of the photograph under the middle of a cell of the grid; it may lie in the padding. @param {Letterbox} letterbox @param {number} cell @returns {{ x: number, y: number }} */
+/** The pixel of the image under the middle of a cell of the grid; it may lie in the padding. @param {Letterbox} letterbox @param {number} cell @returns {{ x: number, y: number }} */
 export function cellInImage({ grid_hw, canvas_hw, offset_yx, image_hw, content_hw }, cell) {
   const at = (/** @type {number} */ value, /** @type {number} */ axis) => {
     const canvas = ((value + 0.5) * canvas_hw[axis]) / grid_hw[axis];

@@ -9,7 +9,7 @@
  */
 /**
  * @typedef {{ version: number, source: string, letterbox: Letterbox, rule: MaskRule, instances: Instance[],
- *   photograph: Section & { type: string, size_hw: [number, number] },
+ *   image: Section & { type: string, size_hw: [number, number] },
  *   prototypes: Section & { k: number, h: number, w: number, bits: 8 | 16 | 32, low: number[], step: number[], encoding: "raw" | "deflate" } }} Header
  */
 
@@ -25,7 +25,7 @@ export async function unpack(message) {
   return { header, buffer: bytes.subarray(12 + length) };
 }
 
-/** One photograph, its prediction, and its prototypes as numbers. */
+/** One image, its prediction, and its prototypes as numbers. */
 export class Scene {
   /** @param {Header} header @param {Uint8Array} buffer @param {Float32Array} values */
   constructor(header, buffer, values) {
@@ -61,7 +61,7 @@ export class Scene {
     return this.buffer.slice(offset, offset + length);
   }
 
-  /** The ground truth of an instance at the photograph's size, 0 or 1 per pixel; null where there is none. @param {number} instance */
+  /** The ground truth of an instance at the image's size, 0 or 1 per pixel; null where there is none. @param {number} instance */
   truth(instance) {
     const section = this.instances[instance].truth;
     if (!section) return null;

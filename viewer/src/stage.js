@@ -1,4 +1,4 @@
-// The photograph with its masks: painting, and pointing at things.
+// The image with its masks: painting, and pointing at things.
 
 import { h, oncePerFrame, signed, style, svg } from "./dom.js";
 import { cellInImage, pixelInFrame, sizeOf } from "./geometry.js";
@@ -23,10 +23,10 @@ export class Stage {
     this.report = report;
     const [height, width] = scene.letterbox.image_hw;
     const { rule } = scene;
-    if (state.pixel && !(state.pixel.x >= 0 && state.pixel.x < width && state.pixel.y >= 0 && state.pixel.y < height)) state.pixel = null; // of a link to another photograph
-    // A mask of a very large photograph is shown as it is on the canvas, so that it can follow a slider.
+    if (state.pixel && !(state.pixel.x >= 0 && state.pixel.x < width && state.pixel.y >= 0 && state.pixel.y < height)) state.pixel = null; // of a link to another image
+    // A mask of a very large image is shown as it is on the canvas, so that it can follow a slider.
     this.frame = new Frame(scene.letterbox, rule, rule.size === "image" && height * width > MOST_PIXELS ? "canvas" : rule.size);
-    this.image = this.frame.size === "image" ? this.frame : new Frame(scene.letterbox, rule, "image");
+    this.imageFrame = this.frame.size === "image" ? this.frame : new Frame(scene.letterbox, rule, "image");
     this.logits = new Float32Array(scene.prototypes.cells);
     this.sideSum = new Float32Array(scene.prototypes.cells);
     this.mask = new MaskLayer(this.frame);
@@ -43,8 +43,8 @@ export class Stage {
     this.remembered = "";
     this.ownersFresh = false;
 
-    const [photographHeight, photographWidth] = scene.header.photograph.size_hw;
-    this.photograph = h("canvas", { className: "photograph", width: photographWidth, height: photographHeight });
+    const [imageHeight, imageWidth] = scene.header.image.size_hw;
+    this.image = h("canvas", { className: "image", width: imageWidth, height: imageHeight });
     this.others = h("canvas", { className: "layer others", width: this.frame.width, height: this.frame.height });
     const [gridHeight, gridWidth] = scene.letterbox.grid_hw;
     this.prototype = h("canvas", { className: "layer prototype", width: gridWidth, height: gridHeight, hidden: true });
@@ -62,14 +62,14 @@ export class Stage {
         className: "stage",
         tabIndex: 0,
         role: "application",
-        "aria-roledescription": "photograph with masks",
-        "aria-label": `${scene.header.source || "Photograph"}, ${scene.instances.length} instances. Left and right arrow choose an instance; with Shift, arrow keys move the examined pixel.`,
+        "aria-roledescription": "image with masks",
+        "aria-label": `${scene.header.source || "Image"}, ${scene.instances.length} instances. Left and right arrow choose an instance; with Shift, arrow keys move the examined pixel.`,
         onpointermove: (/** @type {PointerEvent} */ event) => event.pointerType === "mouse" && this.hover(event),
         onpointerleave: () => this.hover(null),
         onclick: (/** @type {MouseEvent} */ event) => this.click(event),
         onkeydown: (/** @type {KeyboardEvent} */ event) => this.key(event),
       },
-      this.photograph,
+      this.image,
       this.others,
       this.mask.canvas,
       this.prototype,
@@ -84,11 +84,11 @@ export class Stage {
     state.listen((change) => this.changed(change));
   }
 
-  /** Draws the photograph and all masks. */
+  /** Draws the image and all masks. */
   async open() {
     const { header } = this.scene;
-    const bitmap = await createImageBitmap(new Blob([this.scene.bytes(header.photograph)], { type: header.photograph.type }));
-    this.photograph.getContext("2d")?.drawImage(bitmap, 0, 0);
+    const bitmap = await createImageBitmap(new Blob([this.scene.bytes(header.image)], { type: header.image.type }));
+    this.image.getContext("2d")?.drawImage(bitmap, 0, 0);
     this.choose();
   }
 
@@ -174,7 +174,7 @@ export class Stage {
     this.limit = limitOf(frame.decode(this.logits, box, frame.crop, false).values);
   }
 
-  /** IoU with the ground truth, at the photograph's size: at once where that is small, else when there is time. */
+  /** IoU with the ground truth, at the image's size: at once where that is small, else when there is time. */
   measureTruth() {
     clearTimeout(this.truthTimer);
     if (!this.truth) return;
@@ -189,14 +189,14 @@ export class Stage {
   }
 
   compareTruth() {
-    const { truth, image, scene } = this;
+    const { truth, imageFrame, scene } = this;
     const { selected } = this.state;
     if (!truth || selected < 0) return;
-    const patch = image.decode(this.logits, scene.instances[selected].canvas_box, this.cropOf(image));
+    const patch = imageFrame.decode(this.logits, scene.instances[selected].canvas_box, this.cropOf(imageFrame));
     let [area, both] = [0, 0];
     eachInside(patch, scene.rule.threshold, (r, c) => {
       area += 1;
-      both += truth[r * image.width + c];
+      both += truth[r * imageFrame.width + c];
     });
     this.truthIou = iou(both, area, scene.instances[selected].truth?.area ?? 0);
   }
@@ -278,7 +278,7 @@ export class Stage {
     return this.hovered ?? this.state.pixel ?? this.certain;
   }
 
-  /** The middle of the cell of the grid with the largest logit inside the box, in photograph pixels. @returns {import("./state.js").Pixel} */
+  /** The middle of the cell of the grid with the largest logit inside the box, in image pixels. @returns {import("./state.js").Pixel} */
   strongest() {
     const { letterbox, instances, prototypes } = this.scene;
     const [height, width] = letterbox.image_hw;
@@ -306,7 +306,7 @@ export class Stage {
     for (const one of this.cross.children) one.setAttribute("d", path);
   }
 
-  /** Shows a prototype large over the photograph, or hides it. @param {number | null} k */
+  /** Shows a prototype large over the image, or hides it. @param {number | null} k */
   showPrototype(k) {
     this.prototype.hidden = k === null;
     if (k === null) return this.describe(this.state.view === "mask" ? null : HEAT[this.state.view], this.limit, "contribution");
@@ -318,7 +318,7 @@ export class Stage {
     return this.describe(`prototype ${k}`, limitOf(shown), "prototype");
   }
 
-  /** Says what is shown over the photograph, with its scale; null for the mask. @param {string | null} text @param {number} limit @param {import("./palette.js").MapName} map */
+  /** Says what is shown over the image, with its scale; null for the mask. @param {string | null} text @param {number} limit @param {import("./palette.js").MapName} map */
   describe(text, limit, map) {
     this.caption.hidden = text === null;
     if (text === null) return;
@@ -328,14 +328,14 @@ export class Stage {
     style(this.scale, { "--colours": ANCHORS[map].split(" ").map((colour) => `#${colour}`).join(", ") });
   }
 
-  /** The photograph with its masks as a PNG of the shown size. @returns {Promise<Blob>} */
+  /** The image with its masks as a PNG of the shown size. @returns {Promise<Blob>} */
   async png() {
     this.repaint();
-    const { width, height } = this.photograph;
+    const { width, height } = this.image;
     const canvas = h("canvas", { width, height });
     const context = canvas.getContext("2d");
     if (!context) throw new Error("this browser cannot draw on a canvas");
-    context.drawImage(this.photograph, 0, 0);
+    context.drawImage(this.image, 0, 0);
     const { letterbox } = this.scene;
     const whole = this.frame.size === "image";
     const [sy, sx] = whole ? [1, 1] : [0, 1].map((i) => sizeOf(letterbox, this.frame.size)[i] / letterbox.canvas_hw[i]);
@@ -355,7 +355,7 @@ export class Stage {
   }
 }
 
-/** Lays a picture of a frame over the photograph; what is padding lies outside of it. @param {HTMLElement} layer @param {Scene} scene @param {import("./geometry.js").Size} size */
+/** Lays a picture of a frame over the image; what is padding lies outside of it. @param {HTMLElement} layer @param {Scene} scene @param {import("./geometry.js").Size} size */
 function place(layer, { letterbox: { canvas_hw, content_hw, offset_yx } }, size) {
   const [top, left, height, width] = size === "image" ? [0, 0, 1, 1] : [-offset_yx[0] / content_hw[0], -offset_yx[1] / content_hw[1], canvas_hw[0] / content_hw[0], canvas_hw[1] / content_hw[1]];
   style(layer, { top: `${100 * top}%`, left: `${100 * left}%`, width: `${100 * width}%`, height: `${100 * height}%` });

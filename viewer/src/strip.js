@@ -20,7 +20,7 @@ export class Strip {
     this.cards = Array.from({ length: scene.k }, (_, k) => this.card(k));
     this.element = h("ul", { className: "strip", "aria-label": "Prototypes" }, ...this.cards.map((card) => card.element));
     const { grid_hw, canvas_hw, content_hw, offset_yx } = scene.letterbox;
-    /** What of the grid is photograph and not padding, as [first, stop]. */
+    /** What of the grid is image and not padding, as [first, stop]. */
     this.shown = [0, 1].map((axis) => {
       const scale = grid_hw[axis] / canvas_hw[axis];
       const first = Math.min(Math.floor(offset_yx[axis] * scale), grid_hw[axis] - 1);

@@ -1,4 +1,4 @@
-// The whole of one scene on the page: photograph, controls, prototypes, pixel.
+// The whole of one scene on the page: image, controls, prototypes, pixel.
 
 import { download, grouped, h, icon, style } from "./dom.js";
 import { descending, effects } from "./masks.js";
@@ -44,7 +44,7 @@ export class Viewer {
       h(
         "div",
         { className: "left" },
-        h("section", { className: "look", "aria-label": "Photograph" }, h("div", { className: "frame" }, this.stage.element), this.lookControls(), this.instancePicker()),
+        h("section", { className: "look", "aria-label": "Image" }, h("div", { className: "frame" }, this.stage.element), this.lookControls(), this.instancePicker()),
         this.waterfall.element,
       ),
       h("section", { className: "mix", "aria-label": "Prototypes and coefficients" }, this.heading(), this.tools(), this.strip.element),
@@ -148,7 +148,7 @@ export class Viewer {
       return { value, element: h("div", { title }, h("dt", {}, text), value) };
     };
     const original = field("IoU with original", "Overlap of this mask with the mask before all edits");
-    const truth = field("IoU with truth", "Overlap of this mask with the ground truth, at the photograph's size");
+    const truth = field("IoU with truth", "Overlap of this mask with the ground truth, at the image's size");
     const area = field(`Area, ${this.stage.frame.size} px`, "Pixels of the mask in the frame the rule decides them in");
     const change = field("Gained, lost", "Pixels that the edit added and took away");
     const shown = this.scene.instances.some((instance) => instance.truth) ? [original, truth, area, change] : [original, area, change];
@@ -283,7 +283,7 @@ export class Viewer {
 
   /** A file name without folders and suffix. */
   stem() {
-    return this.scene.header.source.replace(/^.*[\\/]/, "").replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N}._-]+/gu, "_") || "photograph";
+    return this.scene.header.source.replace(/^.*[\\/]/, "").replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N}._-]+/gu, "_") || "image";
   }
 
   /** How exact the shown numbers are. */

@@ -37,7 +37,7 @@ export class Waterfall {
     this.where.textContent = `x ${looked.x}, y ${looked.y}`;
     this.element.classList.toggle("empty", state.selected < 0);
     if (state.selected < 0) {
-      this.verdict.textContent = "There is no instance in this photograph.";
+      this.verdict.textContent = "There is no instance in this image.";
       return;
     }
     const { x, y } = pixelInFrame(scene.letterbox, frame.size, looked);

@@ -12,7 +12,7 @@ test("halves are rounded as in Python", () => {
   assert.deepEqual([0.5, 1.5, 2.5, -0.5, -1.5, 2.4, -2.6].map(roundHalfEven), [0, 2, 2, 0, -2, 2, -3]);
 });
 
-test("a pixel of the photograph lies under its own point of every frame", () => {
+test("a pixel of the image lies under its own point of every frame", () => {
   assert.deepEqual(pixelInFrame(letterbox, "image", { x: 7, y: 9 }), { x: 7, y: 9 });
   assert.deepEqual(pixelInFrame(letterbox, "canvas", { x: 0, y: 0 }), { x: 1, y: 81 });
   assert.deepEqual(pixelInFrame(letterbox, "canvas", { x: 319, y: 239 }), { x: 639, y: 559 });
@@ -26,7 +26,7 @@ test("a cell and the pixel under its middle are the same place", () => {
       assert.deepEqual(pixelInFrame(letterbox, "grid", pixel), { x: column, y: row });
     }
   }
-  assert.ok(cellInImage(letterbox, 0).y < 0, "padding lies outside of the photograph");
+  assert.ok(cellInImage(letterbox, 0).y < 0, "padding lies outside of the image");
 });
 
 test("pixels between two edges are those whose index lies there", () => {

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from maskprism.analysis.overlaps import Overlaps
 
 MAX_PER_CLASS = 100
-"""Detections of one class in one photograph that COCO looks at."""
+"""Detections of one class in one image that COCO looks at."""
 SIZES: dict[str, tuple[float, float]] = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
-"""COCO's sizes of objects, in pixels of the photograph."""
+"""COCO's sizes of objects, in pixels of the image."""
 
 
 class ClassPrecision(NamedTuple):
@@ -45,17 +45,17 @@ class AveragePrecision:
     by_class: dict[int, ClassPrecision]
 
 
-def average_precision(photographs: Iterable[Overlaps], *, max_per_class: int = MAX_PER_CLASS) -> AveragePrecision:
+def average_precision(images: Iterable[Overlaps], *, max_per_class: int = MAX_PER_CLASS) -> AveragePrecision:
     """COCO's average precision, by `faster-coco-eval`, from overlaps that are known already.
 
     Takes overlaps of masks at any size, or of boxes. Classes without a true object do not count, as
-    in COCO's own evaluation. `by_size` is nan unless all photographs tell areas.
+    in COCO's own evaluation. `by_size` is nan unless all images tell areas.
 
     Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
     """
-    photographs = list(photographs)
-    sized = all(photo.areas is not None and photo.true_areas is not None for photo in photographs)
-    objects, precision, recall = _evaluate(photographs, max_per_class)
+    images = list(images)
+    sized = all(photo.areas is not None and photo.true_areas is not None for photo in images)
+    objects, precision, recall = _evaluate(images, max_per_class)
     by_size = {size: _mean(precision[..., i]) if sized else math.nan for i, size in enumerate(SIZES, 1)}
     by_class = {
         class_id: ClassPrecision(_mean(precision[:, :, i, 0]), _mean(precision[0, :, i, 0]), count)
@@ -73,10 +73,10 @@ def average_precision(photographs: Iterable[Overlaps], *, max_per_class: int = M
 
 
 def class_precision_at(
-    photographs: Iterable[Overlaps], threshold: float, *, max_per_class: int = MAX_PER_CLASS
+    images: Iterable[Overlaps], threshold: float, *, max_per_class: int = MAX_PER_CLASS
 ) -> dict[int, float]:
     """COCO's average precision at one IoU threshold of every class that has true objects."""
-    objects, precision, _ = _evaluate(list(photographs), max_per_class, (threshold,))
+    objects, precision, _ = _evaluate(list(images), max_per_class, (threshold,))
     return {class_id: _mean(precision[0, :, i, 0]) for i, (class_id, count) in enumerate(objects.items()) if count}
 
 
@@ -87,7 +87,7 @@ def _mean(values: Float64[np.ndarray, "..."]) -> float:
 
 
 def _evaluate(
-    photographs: Sequence[Overlaps],
+    images: Sequence[Overlaps],
     max_per_class: int,
     thresholds: Sequence[float] | None = None,
 ) -> tuple[dict[int, int], Float64[np.ndarray, "T R K S"], Float64[np.ndarray, "T K S"]]:
@@ -101,21 +101,21 @@ def _evaluate(
         """Instead of comparing masks it looks up what is known, best detections first."""
 
         def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802, N803
-            photo = photographs[imgId]
+            photo = images[imgId]
             rows = np.flatnonzero(photo.classes == catId)
             rows = rows[np.argsort(-photo.scores[rows], kind="mergesort")][:max_per_class]
             columns = np.flatnonzero(photo.true_classes == catId)
             return photo.iou[np.ix_(rows, columns)] if len(rows) and len(columns) else []
 
-    objects = dict.fromkeys(sorted({int(c) for photo in photographs for c in photo.true_classes}), 0)
-    for photo in photographs:
+    objects = dict.fromkeys(sorted({int(c) for photo in images for c in photo.true_classes}), 0)
+    for photo in images:
         for class_id in photo.true_classes[~photo.crowd]:
             objects[int(class_id)] += 1
     if not objects:
         return {}, np.full((10, 1, 1, 4), -1.0), np.full((10, 1, 4), -1.0)
-    described = {"images": [{"id": i} for i in range(len(photographs))], "categories": [{"id": c} for c in objects]}
-    truth = COCO(described | {"annotations": list(_truths(photographs))})
-    found = COCO(described | {"annotations": list(_findings(photographs, objects))})
+    described = {"images": [{"id": i} for i in range(len(images))], "categories": [{"id": c} for c in objects]}
+    truth = COCO(described | {"annotations": list(_truths(images))})
+    found = COCO(described | {"annotations": list(_findings(images, objects))})
     evaluation = OfKnownOverlaps(truth, found, "bbox", ranges={name: list(limits) for name, limits in SIZES.items()})
     evaluation.params.maxDets = [max_per_class]
     if thresholds is not None:
@@ -125,10 +125,10 @@ def _evaluate(
     return objects, evaluation.eval["precision"][..., -1], evaluation.eval["recall"][..., -1]
 
 
-def _truths(photographs: Sequence[Overlaps]) -> Iterator[dict[str, Any]]:
+def _truths(images: Sequence[Overlaps]) -> Iterator[dict[str, Any]]:
     """True objects as COCO writes them; ids count from 1."""
     number = itertools.count(1)
-    for image_id, photo in enumerate(photographs):
+    for image_id, photo in enumerate(images):
         areas = photo.true_areas if photo.true_areas is not None else np.ones(len(photo.true_classes))
         for class_id, area, crowd in zip(photo.true_classes, areas, photo.crowd, strict=True):
             yield {
@@ -140,10 +140,10 @@ def _truths(photographs: Sequence[Overlaps]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _findings(photographs: Sequence[Overlaps], classes: Collection[int]) -> Iterator[dict[str, Any]]:
+def _findings(images: Sequence[Overlaps], classes: Collection[int]) -> Iterator[dict[str, Any]]:
     """Detections as COCO writes them, of classes that have true objects somewhere."""
     number = itertools.count(1)
-    for image_id, photo in enumerate(photographs):
+    for image_id, photo in enumerate(images):
         areas = photo.areas if photo.areas is not None else np.ones(len(photo.scores))
         for class_id, area, score in zip(photo.classes, areas, photo.scores, strict=True):
             if class_id in classes:

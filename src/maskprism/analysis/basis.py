@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from maskprism.models import Model, ModelSpec
     from maskprism.prediction import Prediction
 
-Region = Literal["boxes", "photograph"]
-REGIONS: tuple[Region, ...] = ("boxes", "photograph")
+Region = Literal["boxes", "image"]
+REGIONS: tuple[Region, ...] = ("boxes", "image")
 
 REDUNDANT = 0.9
 """Two prototypes are redundant if they, or their coefficients, correlate at least this much (absolute value)."""
@@ -37,18 +37,18 @@ _FLOOR = 1e-12
 
 
 class Usage:
-    """How prototypes and coefficients are used over many photographs, added one prediction after the other.
+    """How prototypes and coefficients are used over many images, added one prediction after the other.
 
-    photograph: moments of the K prototypes over the grid cells that show the photographs.
+    image: moments of the K prototypes over the grid cells that show the images.
     boxes: the same over the cells inside boxes, each cell once per box: where coefficients were trained.
     coefficients: moments of the weights (coefficients, times objectness if the rule says so) over instances.
-    image_ranks: (effective rank, the same of centred prototypes) of every photograph.
+    image_ranks: (effective rank, the same of centred prototypes) of every image.
 
-    Memory does not grow with the photographs but for two numbers each.
+    Memory does not grow with the images but for two numbers each.
     """
 
     def __init__(self, prototypes: int) -> None:
-        self.photograph = Moments(prototypes)
+        self.image = Moments(prototypes)
         self.boxes = Moments(prototypes)
         self.coefficients = Moments(prototypes)
         self.image_ranks: list[tuple[float, float]] = []
@@ -87,7 +87,7 @@ class Usage:
         content = prediction.letterbox.content_cells
         samples = content_samples(prediction)
         moments = Moments.of(samples)
-        self.photograph.merge(moments)
+        self.image.merge(moments)
         covers = np.zeros(prediction.letterbox.grid_hw)
         for instance in prediction:
             covers[Decomposition(instance).box_window] += 1
@@ -101,11 +101,11 @@ class Usage:
         """Moments of the prototypes over a region. Raises InputError if it has not a single cell."""
         if region not in REGIONS:
             raise InputError(f"region is {region!r}; expected one of {', '.join(map(repr, REGIONS))}")
-        found = self.boxes if region == "boxes" else self.photograph
+        found = self.boxes if region == "boxes" else self.image
         if not found.weight or not self.instances:
             raise InputError(
-                f"there is no instance in {self.images} photographs, so nothing says how coefficients use the "
-                "prototypes; keep more detections with a lower conf, or take other photographs"
+                f"there is no instance in {self.images} images, so nothing says how coefficients use the "
+                "prototypes; keep more detections with a lower conf, or take other images"
             )
         return found
 
@@ -136,13 +136,13 @@ class Usage:
         return rms < below * np.linalg.norm(rms)
 
     def redundant_pairs(self, threshold: float = REDUNDANT) -> list[RedundantPair]:
-        """Pairs that draw the same (over the photographs) or are always used together (over instances).
+        """Pairs that draw the same (over the images) or are always used together (over instances).
 
         Those with an absolute correlation of at least `threshold` in either; strongest first.
         """
         if not 0 < threshold <= 1:
             raise InputError(f"threshold is {threshold}; expected a correlation above 0 and up to 1")
-        drawn, used = np.nan_to_num(self.photograph.correlation), np.zeros((len(self), len(self)))
+        drawn, used = np.nan_to_num(self.image.correlation), np.zeros((len(self), len(self)))
         if self.instances:
             used = np.nan_to_num(self.coefficients.correlation)
         strength = np.triu(np.maximum(np.abs(drawn), np.abs(used)), 1)
@@ -276,7 +276,7 @@ class CanonicalModel:
         return self.model.spec
 
     def predict(self, image: ImageLike, /) -> Prediction:
-        """What the model says about one photograph, in the canonical basis."""
+        """What the model says about one image, in the canonical basis."""
         return self.basis.apply(self.model.predict(image))
 
 
@@ -303,7 +303,7 @@ def change_basis(prediction: Prediction, matrix: Float[np.ndarray, "K K"]) -> Pr
 
 
 def content_samples(prediction: Prediction) -> Float32[np.ndarray, "M K"]:
-    """The prototypes as samples: one row per grid cell that shows the photograph, padding left out."""
+    """The prototypes as samples: one row per grid cell that shows the image, padding left out."""
     return prediction.prototypes[:, *prediction.letterbox.content_cells].reshape(len(prediction.prototypes), -1).T
 
 
@@ -323,10 +323,10 @@ def prototype_rows(usage: Usage, region: Region = "boxes") -> list[dict[str, int
 
     rms_contribution, pattern_share, dead: see `Usage`; nan where undefined. mean, spread: of its values in the region;
     coefficient_mean, coefficient_spread: of its coefficients over instances. most_alike, correlation: the other
-    prototype with the largest absolute correlation, over the photographs; -1 and nan where none is defined.
+    prototype with the largest absolute correlation, over the images; -1 and nan where none is defined.
     """
     drawn, used = usage.prototypes(region), usage.coefficients
-    others = usage.photograph.correlation.copy()
+    others = usage.image.correlation.copy()
     np.fill_diagonal(others, np.nan)
     alike = np.nan_to_num(np.abs(others))
     partner = np.where(alike.any(axis=1), alike.argmax(axis=1), -1)
@@ -371,8 +371,8 @@ def summary(usage: Usage, basis: CanonicalBasis) -> dict[str, Any]:
         "effective_rank": {
             "prototypes_of_one_image": float(ranks[0]),
             "prototypes_of_one_image_centred": float(ranks[1]),
-            "prototypes_of_all_images": usage.photograph.effective_rank(),
-            "prototypes_of_all_images_centred": usage.photograph.effective_rank(centred=True),
+            "prototypes_of_all_images": usage.image.effective_rank(),
+            "prototypes_of_all_images_centred": usage.image.effective_rank(centred=True),
             "coefficients": usage.coefficients.effective_rank(),
             "coefficients_centred": usage.coefficients.effective_rank(centred=True),
             "contributions": basis.effective_rank,

@@ -1,4 +1,4 @@
-"""The best mask that the prototypes of a photograph can make of an object, by logistic regression."""
+"""The best mask that the prototypes of an image can make of an object, by logistic regression."""
 
 from __future__ import annotations
 

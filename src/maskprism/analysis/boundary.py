@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.overlaps import Region
 
 WIDTH_SHARE = 0.02
-"""Width of the bands along outlines, as a share of the photograph's diagonal (as in the paper)."""
+"""Width of the bands along outlines, as a share of the image's diagonal (as in the paper)."""
 
 
 class BoundaryAgreement(NamedTuple):
@@ -32,7 +32,7 @@ class BoundaryAgreement(NamedTuple):
 
 
 def boundary_width(height: float, width: float) -> int:
-    """Width of the bands in pixels, for a photograph of this size in the same frame."""
+    """Width of the bands in pixels, for an image of this size in the same frame."""
     return max(round(WIDTH_SHARE * math.hypot(height, width)), 1)
 
 

@@ -25,7 +25,7 @@ METRIC_NAMES: dict[Metric, str] = {"iou": "IoU", "dice": "Dice"}
 class Coalitions:
     """What masks of subsets of the K prototypes are worth: their IoU or Dice with a target mask.
 
-    The target is the instance's full mask unless another one is given, of the photograph's size or of
+    The target is the instance's full mask unless another one is given, of the image's size or of
     the frame's (ground truth, for example). Two empty masks have IoU and Dice 1. No prototype at all
     gives logits of 0 everywhere, which is not above the threshold: the empty mask.
 

@@ -1,4 +1,4 @@
-"""Two networks on the same photographs: two files of one network, or two checkpoints.
+"""Two networks on the same images: two files of one network, or two checkpoints.
 
 On the way from A to B everything that can differ is told apart: the canvas (a `.pt` sees the
 smallest rectangle, an export its whole square), which instances are found, their scores and
@@ -46,26 +46,26 @@ def compare(
     worst: int = 6,
     on_progress: Callable[[int, int | None, int], None] | None = None,
 ) -> Comparison:
-    """Compare network B with network A over photographs, one after the other; memory stays bounded.
+    """Compare network B with network A over images, one after the other; memory stays bounded.
 
     Parameters
     ----------
     a, b
         `Model`s, or anything that `maskprism.load` opens.
     images
-        A folder, pattern, image, video, .txt list, or a list of photographs. Gone through twice if
+        A folder, pattern, image, video, .txt list, or a list of images. Gone through twice if
         the prototypes of the networks turn out to be no common basis: then coefficients of one are
         translated for the other by least squares before they are exchanged.
     worst
-        How many of the pairs that differ most are kept with their photographs.
+        How many of the pairs that differ most are kept with their images.
     on_progress
-        Called with (done, total, failed) photographs; a second round adds to the total.
+        Called with (done, total, failed) images; a second round adds to the total.
 
     Networks that take any size are run on the canvas of the other, and on their own beside it. All
-    masks are drawn under the rule of A, as large as A sees the photograph. Classes are the same if
+    masks are drawn under the rule of A, as large as A sees the image. Classes are the same if
     their names are; if the networks share no name, by id.
 
-    Raises ImageError if not a single photograph can be compared, ModelError for prototypes that are
+    Raises ImageError if not a single image can be compared, ModelError for prototypes that are
     no finite numbers, and what `load` raises.
     """
     if worst < 0:
@@ -81,7 +81,7 @@ def compare(
             found.add(answer, drift)
     if not moments.weight:
         reason = next(iter(answers.failed.values()), "there is none")
-        raise ImageError(f"not a single photograph could be compared: {reason}")
+        raise ImageError(f"not a single image could be compared: {reason}")
     similarity = PrototypeSimilarity(count, moments)
     if not similarity.shared:
         found = _Round(worst, similarity.translation)
@@ -113,10 +113,10 @@ def same_canvas(a: Model, b: Model) -> tuple[Model, Model]:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What both networks say about one photograph, on the same canvas and on their own, all in one frame."""
+    """What both networks say about one image, on the same canvas and on their own, all in one frame."""
 
     name: str
-    photograph: UInt8[np.ndarray, "H W 3"]
+    image: UInt8[np.ndarray, "H W 3"]
     a: Prediction
     b: Prediction
     own_a: Prediction
@@ -147,9 +147,9 @@ class _Networks:
             return "A"
         return "B" if self.b is not self.own_b else None
 
-    def predict(self, name: str, photograph: UInt8[np.ndarray, "H W 3"]) -> _Answer:
+    def predict(self, name: str, image: UInt8[np.ndarray, "H W 3"]) -> _Answer:
         every = {self.a, self.b, self.own_a, self.own_b}
-        said = {model: model.predict(photograph) for model in every}
+        said = {model: model.predict(image) for model in every}
         for model, one in said.items():
             broken = one.broken_prototypes
             if len(broken):
@@ -161,11 +161,11 @@ class _Networks:
         framed = {
             model: replace(one, letterbox=replace(one.letterbox, image_hw=frame_hw)) for model, one in said.items()
         }
-        return _Answer(name, photograph, framed[self.a], framed[self.b], framed[self.own_a], framed[self.own_b])
+        return _Answer(name, image, framed[self.a], framed[self.b], framed[self.own_a], framed[self.own_b])
 
 
 class _Answers:
-    """What the networks say about the photographs, one after the other, in one or more rounds."""
+    """What the networks say about the images, one after the other, in one or more rounds."""
 
     def __init__(
         self,
@@ -178,22 +178,22 @@ class _Answers:
         self._source = open_source(images) if isinstance(images, str | os.PathLike) else images
         if not isinstance(self._source, ImageFiles | VideoFile | Sequence):
             raise InputError(
-                f"images is {type(images).__name__}; expected a folder, pattern, video, or a list of photographs"
+                f"images is {type(images).__name__}; expected a folder, pattern, video, or a list of images"
             )
         self._total = len(self._source) if isinstance(self._source, Sequence) else self._source.count()
         self._on_progress = on_progress
         self._rounds = self._done = 0
 
     def round(self) -> Iterator[_Answer]:
-        """Every photograph; one that cannot be read is noted, and the rest goes on."""
+        """Every image; one that cannot be read is noted, and the rest goes on."""
         self._rounds += 1
         for item in self._items():
             try:
-                photograph = item.read()
+                pixels = item.read()
             except MaskprismError as error:
                 self.failed[item.name] = str(error)
             else:
-                yield self._networks.predict(item.name, photograph)
+                yield self._networks.predict(item.name, pixels)
             self._done += 1
             if self._on_progress:
                 total = None if self._total is None else self._total * self._rounds
@@ -221,7 +221,7 @@ class _Round:
     _heap: list[tuple[float, int, Case]] = field(default_factory=list)
 
     def add(self, answer: _Answer, drift: LogitDrift | None = None) -> None:
-        """Take up one photograph."""
+        """Take up one image."""
         a, b = answer.a, answer.b
         self.images += 1
         self.same_canvas &= a.letterbox == b.letterbox
@@ -284,7 +284,7 @@ class _Round:
         if iou == 1 or (len(self._heap) >= self.keep and (not self.keep or -iou <= self._heap[0][0])):
             return
         height, width = answer.a.image_size
-        small = cv2.resize(answer.photograph, (width, height), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(answer.image, (width, height), interpolation=cv2.INTER_AREA)
         case = Case(answer.name, small, answer.a[i], answer.b[j], iou)
         heapq.heappush(self._heap, (-iou, -len(self.rows), case))
         if len(self._heap) > self.keep:

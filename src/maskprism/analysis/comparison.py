@@ -68,10 +68,10 @@ class Tolerance:
 
 
 class Case(NamedTuple):
-    """One pair of instances to look at; the photograph is BGR, as large as the network saw it."""
+    """One pair of instances to look at; the image is BGR, as large as the network saw it."""
 
-    image: str
-    photograph: UInt8[np.ndarray, "H W 3"]
+    name: str
+    image: UInt8[np.ndarray, "H W 3"]
     a: Instance
     b: Instance
     mask_iou: float
@@ -79,11 +79,11 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two networks on the same photographs, A being what B should be.
+    """Two networks on the same images, A being what B should be.
 
-    images: how many photographs were compared. failed: why others were not, by name.
+    images: how many images were compared. failed: why others were not, by name.
     forced: which network was given another canvas than its own so that both have the same.
-    same_canvas: whether they had the same on all photographs.
+    same_canvas: whether they had the same on all images.
     similarity: of their prototypes. instances: a table with the columns of INSTANCES.
     drift: which prototypes changed; None if the networks have no common basis.
     own_unmatched: instances without a partner when each network chooses its own canvas; None if
@@ -185,7 +185,7 @@ class Comparison:
     def violations(self, tolerance: Tolerance) -> list[str]:
         """What is out of tolerance, a line each; where nothing is matched, that is."""
         if not len(self.matched):
-            return ["no instance of A has a partner in B, so nothing can be judged; more photographs or a lower --conf"]
+            return ["no instance of A has a partner in B, so nothing can be judged; more images or a lower --conf"]
         drift = float(np.abs(self.score_drifts).mean())
         found = []
         if self.mean_iou < tolerance.min_iou:

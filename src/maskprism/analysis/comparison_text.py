@@ -28,7 +28,7 @@ def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> lis
         found += [_masks(comparison), _parts(comparison)]
     found += [_prototypes(comparison), _letterbox(comparison), _rules(comparison)]
     if comparison.failed:
-        found.append(f"Left out: {counted(len(comparison.failed), 'photograph')} that cannot be read.")
+        found.append(f"Left out: {counted(len(comparison.failed), 'image')} that cannot be read.")
     if tolerance is not None:
         violations = comparison.violations(tolerance)
         verdict = f"Out of tolerance: {'; '.join(violations)}." if violations else "Within tolerance."
@@ -64,20 +64,20 @@ def _model(spec: ModelSpec) -> str:
 
 
 def _canvas(comparison: Comparison) -> str:
-    photographs = counted(comparison.images, "photograph")
+    images = counted(comparison.images, "image")
     if not comparison.same_canvas:
         sides = " and ".join(f"{spec.input_hw[1]} x {spec.input_hw[0]}" for spec in (comparison.a, comparison.b))
         return (
-            f"{photographs}, on different canvases ({sides}; neither network takes the other's): "
+            f"{images}, on different canvases ({sides}; neither network takes the other's): "
             "what follows is the canvas and the network together."
         )
     if comparison.forced is None:
-        return f"{photographs}, both networks on the same canvas."
+        return f"{images}, both networks on the same canvas."
     free = comparison.a if comparison.forced == "A" else comparison.b
     other = comparison.b if comparison.forced == "A" else comparison.a
-    habit = "which by itself cuts a rectangle around each photograph, " if free.rectangular else ""
+    habit = "which by itself cuts a rectangle around each image, " if free.rectangular else ""
     side = f"{other.input_hw[1]} x {other.input_hw[0]}"
-    return f"{photographs}, both on the same canvas: {comparison.forced}, {habit}was given the {side} of the other."
+    return f"{images}, both on the same canvas: {comparison.forced}, {habit}was given the {side} of the other."
 
 
 def _instances(comparison: Comparison) -> str:

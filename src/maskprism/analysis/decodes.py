@@ -35,7 +35,7 @@ DECODES: dict[DecodeName, Decode] = {
         "threshold and crop on the prototype grid; true masks resized to it, the smallest one in front",
     ),
     "predict": Decode("canvas", "predict", "logits enlarged to the network input, then threshold and crop"),
-    "native": Decode("image", "val save_json", "logits enlarged to the photograph itself"),
+    "native": Decode("image", "val save_json", "logits enlarged to the image itself"),
 }
 
 
@@ -86,7 +86,7 @@ def overlaps_under(
 
 
 def overlaps_of_boxes(prediction: Prediction, truth: GroundTruth) -> Overlaps:
-    """The boxes of a prediction against those of the ground truth, in photograph pixels."""
+    """The boxes of a prediction against those of the ground truth, in image pixels."""
     boxes = prediction.boxes
     return Overlaps(
         scores=prediction.scores,

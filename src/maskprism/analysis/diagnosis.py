@@ -50,7 +50,7 @@ _NETWORK_FAILURES = 8
 class FoundObject(NamedTuple):
     """One true object: where it is, and the instance that found it (or -1), at scores above the one shown."""
 
-    photograph: str
+    image: str
     object: int
     class_id: int
     class_name: str
@@ -62,7 +62,7 @@ class FoundObject(NamedTuple):
 class Detection(NamedTuple):
     """One detection above the score shown, and what TIDE says of it; `error` is "" for one that is right."""
 
-    photograph: str
+    image: str
     instance: int
     class_id: int
     class_name: str
@@ -77,7 +77,7 @@ class Diagnosis:
     """What became of a data set.
 
     classes: ids of those that count: labelled in the data set, known to the model, and not left out by it.
-    photographs: how many were examined, out of total; failures: (name, why) of those that could not be.
+    images: how many were examined, out of total; failures: (name, why) of those that could not be.
     precision: per decode (see `decodes.DECODES`) and of the boxes ("boxes").
     perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
         error budget, from "as it is" to "resolution", where all masks are true. What is missing to 1 after that is
@@ -90,14 +90,14 @@ class Diagnosis:
     localisation: mean losses of the localisation errors that hide an object, and their number.
     budget: of matched instances above `conf`. objects, detections: rows for tables.
     unknown_classes: classes of the data set that the model does not know; their objects are left out.
-    interrupted: the run was stopped, and this is about the photographs before.
+    interrupted: the run was stopped, and this is about the images before.
     """
 
     dataset: Dataset
     spec: ModelSpec
     classes: Sequence[int]
     conf: float
-    photographs: int
+    images: int
     total: int
     failures: Sequence[tuple[str, str]]
     remarks: Sequence[str]
@@ -122,7 +122,7 @@ class Diagnosis:
 
 @dataclass(frozen=True, eq=False)
 class Examined:
-    """One photograph, finished.
+    """One image, finished.
 
     overlaps: under each decode, and of the boxes. steps: the IoUs of the instances that a step makes better.
     """
@@ -147,7 +147,7 @@ class Examined:
 
 
 class Failed(NamedTuple):
-    """One photograph that could not be examined."""
+    """One image that could not be examined."""
 
     name: str
     message: str
@@ -163,16 +163,16 @@ def diagnose(
     workers: int | None = None,
     on_progress: Callable[[int, int, Failed | None], None] = lambda done, total, failed: None,
 ) -> Diagnosis:
-    """Examine every photograph of a data set, or `limit` of them, evenly spread.
+    """Examine every image of a data set, or `limit` of them, evenly spread.
 
     AP and TIDE take all detections that the model gives, so load it as Ultralytics validates, with
     `load(..., conf=0.001, multi_label=True)`; the error budget and the tables take those above `conf`.
-    Classes are matched by name. A photograph that cannot be read is left out and told in `failures`. A
+    Classes are matched by name. An image that cannot be read is left out and told in `failures`. A
     KeyboardInterrupt ends the work early; what is finished by then is the result.
 
-    on_progress: called with the photographs done, their total, and a failure, if the last one was.
+    on_progress: called with the images done, their total, and a failure, if the last one was.
     Raises InputError where data set and model share no class or nothing is left to examine, and
-    ModelError where the network fails on one photograph after the other.
+    ModelError where the network fails on one image after the other.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1")
@@ -201,7 +201,7 @@ def diagnose(
             interrupted = True
     if not examined:
         raise InputError(
-            f"{dataset.path}: not one of {len(failures)} photographs can be examined "
+            f"{dataset.path}: not one of {len(failures)} images can be examined "
             f"(the first: {failures[0].name}: {failures[0].message})"
         )
     return _concluded(dataset, model.spec, classes, conf, len(samples), examined, failures, interrupted)
@@ -210,22 +210,22 @@ def diagnose(
 def _check_network(examined: Sequence[Examined], failures: Sequence[Failed]) -> None:
     failed = [one for one in failures if one.network]
     if not examined and len(failed) >= _NETWORK_FAILURES:
-        raise ModelError(f"the network failed on all of the first {len(failed)} photographs ({failed[0].message})")
+        raise ModelError(f"the network failed on all of the first {len(failed)} images ({failed[0].message})")
 
 
 class _Examiner:
-    """What a worker does with one photograph."""
+    """What a worker does with one image."""
 
     def __init__(self, model: Model, classes: Sequence[int], conf: float) -> None:
         self._model, self._classes, self._conf = model, classes, conf
 
     def __call__(self, sample: Sample) -> Examined | Failed:
         try:
-            photograph, truth = sample.read()
+            image, truth = sample.read()
         except (MaskprismError, MemoryError, cv2.error) as error:
             return Failed(sample.name, _one_line(error))
         try:
-            prediction = self._model.predict(photograph)
+            prediction = self._model.predict(image)
         except Exception as error:  # runtimes raise what they like
             return Failed(sample.name, _one_line(error), network=True)
         if len(broken := prediction.broken_prototypes):
@@ -255,7 +255,7 @@ def of_classes(prediction: Prediction, truth: GroundTruth, classes: Sequence[int
 
 
 def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: float = SHOWN_CONF) -> Examined:
-    """One photograph: every detection against every true object, under every decode and after every step."""
+    """One image: every detection against every true object, under every decode and after every step."""
     areas = mask_areas(prediction)
     overlaps = {
         "validation": overlaps_under(prediction, truth, "validation", areas=areas),
@@ -318,7 +318,7 @@ def _detections(prediction: Prediction, errors: Errors, shown: np.ndarray, name:
         kind = int(errors.kinds[i])
         x1, y1, x2, y2 = prediction.boxes[i].tolist()
         yield Detection(
-            photograph=name,
+            image=name,
             instance=i,
             class_id=int(prediction.classes[i]),
             class_name=prediction.name_of(prediction.classes[i]),
@@ -350,7 +350,7 @@ def _concluded(
         spec=spec,
         classes=classes,
         conf=conf,
-        photographs=len(examined),
+        images=len(examined),
         total=total,
         failures=[(failed.name, failed.message) for failed in failures],
         remarks=[remark for one in examined for remark in one.remarks],

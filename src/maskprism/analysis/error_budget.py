@@ -49,8 +49,8 @@ RING = 0.25
 class InstanceBudget:
     """The error budget of one matched instance; all numbers are IoUs or differences of IoUs, 0 to 1.
 
-    photograph, instance, object: which one. box_iou: of its box with the true one.
-    area: pixels of the true object in the photograph; size: "small", "medium" or "large" by it, as in COCO.
+    image, instance, object: which one. box_iou: of its box with the true one.
+    area: pixels of the true object in the image; size: "small", "medium" or "large" by it, as in COCO.
     iou: of its mask with the truth, on the canvas.
     resolution, box, prototypes, coefficients: the losses, which add up to 1 - iou. A loss may be negative where what
         should do harm happens to help: a crop that cuts a rounded edge right, or prototypes that draw finer than
@@ -65,7 +65,7 @@ class InstanceBudget:
     leak: the share of a ring around the box in which the logits, uncropped, say mask and the truth does not.
     """
 
-    photograph: str
+    image: str
     instance: int
     object: int
     class_id: int
@@ -218,18 +218,18 @@ class ErrorBudget:
 
 
 def budgets(
-    prediction: Prediction, truth: GroundTruth, photograph: str = "", matches: Matches | None = None
+    prediction: Prediction, truth: GroundTruth, image: str = "", matches: Matches | None = None
 ) -> Iterator[InstanceBudget]:
-    """The budget of every matched instance of a photograph, the most confident first.
+    """The budget of every matched instance of an image, the most confident first.
 
-    photograph: the name in the rows; the prediction's source unless given.
+    image: the name in the rows; the prediction's source unless given.
     """
-    name = photograph or prediction.source or ""
+    name = image or prediction.source or ""
     for pair, masks in stages_of(prediction, truth, matches):
         yield budget_of(pair, masks, truth, name)
 
 
-def budget_of(pair: Pair, stages: Stages, truth: GroundTruth, photograph: str = "") -> InstanceBudget:
+def budget_of(pair: Pair, stages: Stages, truth: GroundTruth, image: str = "") -> InstanceBudget:
     """The budget of one instance, from its stages."""
     instance, letterbox = stages.instance, stages.instance.letterbox
     area = int(truth.areas[pair.truth])
@@ -242,7 +242,7 @@ def budget_of(pair: Pair, stages: Stages, truth: GroundTruth, photograph: str = 
     cuts = thresholds(stages)
     along = boundary_agreement(stages.real, stages.truth, boundary_width(*letterbox.content_hw))
     return InstanceBudget(
-        photograph=photograph,
+        image=image,
         instance=pair.instance,
         object=pair.truth,
         class_id=instance.class_id,
@@ -302,7 +302,7 @@ def thresholds(stages: Stages) -> Thresholds:
 def leak(stages: Stages) -> float:
     """The share of the ring around the box where the uncropped mask is and the truth is not; 0 for an empty ring.
 
-    The ring is RING of the box's sides wide, on every side, and lies on the photograph.
+    The ring is RING of the box's sides wide, on every side, and lies on the image.
     """
     letterbox = stages.instance.letterbox
     x1, y1, x2, y2 = (float(v) for v in stages.instance.canvas_box)

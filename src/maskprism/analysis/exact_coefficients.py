@@ -1,4 +1,4 @@
-"""Coefficients that draw an object exactly, to the last pixel, where the prototypes of the photograph can."""
+"""Coefficients that draw an object exactly, to the last pixel, where the prototypes of the image can."""
 
 from __future__ import annotations
 

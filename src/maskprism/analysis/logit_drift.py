@@ -33,7 +33,7 @@ class LogitDrift:
         self._flips = np.zeros(prototypes)
 
     def add(self, a: Prediction, b: Prediction) -> None:
-        """Add the N instances of A and the same N instances of B on one photograph."""
+        """Add the N instances of A and the same N instances of B on one image."""
         theirs = on_grid(b.prototypes, b.letterbox, a.letterbox)
         corners = b.letterbox.to_image(b.canvas_boxes)
         boxes_b = a.letterbox.to_grid(a.letterbox.to_canvas(corners))

@@ -26,7 +26,7 @@ class Matches:
     """Pairs of instances and true objects, in the order in which they were found, and who is left over.
 
     instances, objects: indices into the prediction and the ground truth, pair by pair; no index twice.
-    box_iou: of each pair, in photograph pixels.
+    box_iou: of each pair, in image pixels.
     missed: objects that no instance found; crowds and boxes without a mask are not counted.
     alone: instances without an object. excused: instances without one that lie in a crowd of their class, or on
         an object of which the labels give no mask: they count neither for nor against.
@@ -60,13 +60,13 @@ def match(prediction: Prediction, truth: GroundTruth, *, threshold: float = THRE
     """Match greedily: the most confident instance takes the object of its class that its box overlaps most.
 
     threshold: the least box IoU, above 0 and up to 1. Equal scores keep their order. Raises InputError for a
-    ground truth of a photograph of another size.
+    ground truth of an image of another size.
     """
     if not 0 < threshold <= 1:
         raise InputError(f"threshold is {threshold}; expected an IoU above 0 and up to 1")
     if truth.image_hw != prediction.image_size:
         raise InputError(
-            f"the ground truth is about a photograph of {truth.image_hw[1]} x {truth.image_hw[0]} pixels; "
+            f"the ground truth is about an image of {truth.image_hw[1]} x {truth.image_hw[0]} pixels; "
             f"the prediction is about one of {prediction.image_size[1]} x {prediction.image_size[0]}"
         )
     overlap = box_overlap(prediction.boxes, truth.boxes, truth.crowd)

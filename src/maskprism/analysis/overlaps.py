@@ -1,6 +1,6 @@
-"""What was found in a photograph against what is there: the IoU of every detection with every true object.
+"""What was found in an image against what is there: the IoU of every detection with every true object.
 
-Masks are compared while photographs stream by, and forgotten. What stays of a photograph is one
+Masks are compared while images stream by, and forgotten. What stays of an image is one
 small matrix, so that any number of decodes and counterfactuals of a run fit in memory.
 """
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """One photograph: N detections, G true objects, and the IoU of each with each.
+    """One image: N detections, G true objects, and the IoU of each with each.
 
     classes, true_classes: ids of the same set of classes. scores: any order.
     iou: 0 to 1; against a crowd, the share of the detection that lies in it (as COCO has it).
-    areas, true_areas: pixels of the photograph, for AP by size.
+    areas, true_areas: pixels of the image, for AP by size.
     crowd: true objects that stand for many; what matches them counts neither for nor against.
     """
 
@@ -202,18 +202,18 @@ def mask_overlaps(
         true_classes=true_classes,
         iou=iou,
         areas=mask_areas(prediction) if areas is None else areas,
-        true_areas=true_areas * _photograph_pixels(prediction, size),
+        true_areas=true_areas * _image_pixels(prediction, size),
         crowd=crowd,
     )
 
 
 def mask_areas(prediction: Prediction) -> Float[np.ndarray, " N"]:
-    """Areas of all masks in photograph pixels, counted on the grid: they tell small objects from large ones."""
-    return prediction.areas("grid") * _photograph_pixels(prediction, "grid")
+    """Areas of all masks in image pixels, counted on the grid: they tell small objects from large ones."""
+    return prediction.areas("grid") * _image_pixels(prediction, "grid")
 
 
-def _photograph_pixels(prediction: Prediction, size: Size) -> float:
-    """Pixels of the photograph per pixel of the frame."""
+def _image_pixels(prediction: Prediction, size: Size) -> float:
+    """Pixels of the image per pixel of the frame."""
     if size == "image":
         return 1.0
     letterbox = prediction.letterbox

@@ -1,4 +1,4 @@
-"""Which instance of one network is which of another, on the same photograph."""
+"""Which instance of one network is which of another, on the same image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps of the places of a photograph, and the half-planes in them."""
+"""Maps of the places of an image, and the half-planes in them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
 
 PLACES = 32
-"""Side of the map of places: every photograph is averaged down to so many by so many cells."""
+"""Side of the map of places: every image is averaged down to so many by so many cells."""
 _ANGLES = 36
 
 
 class HalfPlane(NamedTuple):
     """The half-plane that separates high from low values best.
 
-    A place (x, y) of the photograph, both 0 to 1, is on its high side where
+    A place (x, y) of the image, both 0 to 1, is on its high side where
     x cos(angle) + y sin(angle) > offset; the angle is in degrees, 0 to the right, 90 downwards.
     explained: share of the variance between the two sides.
     """
@@ -29,7 +29,7 @@ class HalfPlane(NamedTuple):
 
 
 def place_means(values: Float32[np.ndarray, "K h w"]) -> Float64[np.ndarray, "K P P"]:
-    """Grid images averaged over `PLACES` x `PLACES` equal parts of the photograph, area by area."""
+    """Grid images averaged over `PLACES` x `PLACES` equal parts of the image, area by area."""
     resized = [cv2.resize(one, (PLACES, PLACES), interpolation=cv2.INTER_AREA) for one in values]
     return np.array(resized, dtype=np.float64)
 

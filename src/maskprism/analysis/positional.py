@@ -1,7 +1,7 @@
-"""Positional or semantic: what the values of every prototype depend on, over many photographs.
+"""Positional or semantic: what the values of every prototype depend on, over many images.
 
 Everything here is a share of variance, so that neither the scale nor the sign of a prototype
-matters. Prototypes are looked at on the grid cells that show the photograph.
+matters. Prototypes are looked at on the grid cells that show the image.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ TAG_RULES: dict[str, str] = {
     "semantic": "foreground explains ≥ 25 %, or class ≥ 25 % of the variance between instances",
     "luminance": "luminance explains ≥ 25 %",
     "edges": "edges explain ≥ 10 %",
-    "fixed": "stays in place by 0.1 more than it follows, when the photograph is shifted or padded",
-    "handed": "follows a mirrored photograph by 0.3 less than a shifted one: it tells left from right",
+    "fixed": "stays in place by 0.1 more than it follows, when the image is shifted or padded",
+    "handed": "follows a mirrored image by 0.3 less than a shifted one: it tells left from right",
 }
 """What every tag means; shown wherever tags are."""
 THRESHOLDS: dict[str, float] = {
@@ -51,10 +51,10 @@ _CONSTANT = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Activation:
-    """One photograph that activates a prototype strongly.
+    """One image that activates a prototype strongly.
 
     score: value of its strongest place, in standard deviations above (or below) the mean.
-    values: the prototype where it shows the photograph. picture: the photograph, small, BGR.
+    values: the prototype where it shows the image. picture: the image, small, BGR.
     """
 
     name: str
@@ -69,16 +69,16 @@ class Dependence:
 
     images, instances: how many were seen; instances are those whose mask has a cell on the grid.
     mean, spread: mean and standard deviation over all grid cells.
-    place_means: mean at every place of the photograph; rows from top to bottom.
-    position: share that two photographs have in common at the same place.
-    ramp: share explained by a linear ramp over the photograph; half_planes: by the best half-plane.
-    luminance, edges: by the photograph's luminance, and by the size of its Sobel gradient, alone.
+    place_means: mean at every place of the image; rows from top to bottom.
+    position: share that two images have in common at the same place.
+    ramp: share explained by a linear ramp over the image; half_planes: by the best half-plane.
+    luminance, edges: by the image's luminance, and by the size of its Sobel gradient, alone.
     appearance: by both together. foreground: by whether a cell is inside any mask of the network.
     class_share: share of the variance between instances (of the mean inside the mask) that class
         explains: epsilon squared of Kelley (1935), corrected for the number of classes; 0 where it
         would be negative.
     class_means: mean inside instances of each class of `class_ids`, and class_counts instances.
-    strongest: photographs with the strongest places, on the side (`side`, +1 or -1) that goes
+    strongest: images with the strongest places, on the side (`side`, +1 or -1) that goes
         further from the mean.
     """
 
@@ -152,9 +152,9 @@ class Dependence:
 
 
 class DependenceStudy:
-    """Accumulates photographs and their predictions, one after the other, into a `Dependence`.
+    """Accumulates images and their predictions, one after the other, into a `Dependence`.
 
-    Memory does not grow with the number of photographs: sums, and the `top` strongest photographs
+    Memory does not grow with the number of images: sums, and the `top` strongest images
     of every prototype as thumbnails.
     """
 
@@ -167,22 +167,22 @@ class DependenceStudy:
         self._classes: dict[int, _ClassSums] = {}
         self._strongest = _Strongest(prototypes, top)
 
-    def add(self, photograph: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> None:
-        """Add one photograph (BGR) and what the network said about it.
+    def add(self, image: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> None:
+        """Add one image (BGR) and what the network said about it.
 
         Raises InputError if they do not belong together, or come from another model.
         """
         k = len(self._places)
         if len(prediction.prototypes) != k:
             raise InputError(f"{name}: has {len(prediction.prototypes)} prototypes; the ones before had {k}")
-        if photograph.shape[:2] != prediction.image_size:
+        if image.shape[:2] != prediction.image_size:
             raise InputError(
-                f"{name}: the photograph is {photograph.shape[1]} x {photograph.shape[0]} pixels; the prediction is "
+                f"{name}: the image is {image.shape[1]} x {image.shape[0]} pixels; the prediction is "
                 f"about one of {prediction.image_size[1]} x {prediction.image_size[0]}"
             )
         content = prediction.letterbox.content_cells
         shown = np.ascontiguousarray(prediction.prototypes[:, *content])
-        luminance, edges = appearance(photograph, shown.shape[1:])
+        luminance, edges = appearance(image, shown.shape[1:])
         masks = prediction.masks("grid")[:, *content]
         covariates = np.stack([luminance, edges, masks.any(axis=0)])
         self._pixels.add(np.concatenate([shown, covariates]).reshape(k + 3, -1).T)
@@ -193,18 +193,16 @@ class DependenceStudy:
         for class_id, mask in zip(prediction.classes, masks, strict=True):
             if mask.any():
                 self._classes.setdefault(int(class_id), _ClassSums.zero(k)).add(shown[:, mask].mean(axis=1))
-        self._strongest.offer(name, places.reshape(k, -1), shown, photograph)
+        self._strongest.offer(name, places.reshape(k, -1), shown, image)
 
     def finish(self) -> Dependence:
-        """What the prototypes depend on. Raises InputError for fewer than two photographs: places need a comparison."""
+        """What the prototypes depend on. Raises InputError for fewer than two images: places need a comparison."""
         images, k = round(self._means.weight), len(self._places)
         if images < 2:
-            raise InputError(
-                f"there are {images} photographs; expected at least 2: position is what photographs have in common"
-            )
+            raise InputError(f"there are {images} images; expected at least 2: position is what images have in common")
         total = np.diag(self._pixels.covariance)[:k]
         mean, means = self._pixels.mean[:k], self._places / images
-        # Only products of two different photographs count, so that few photographs do not look alike by chance.
+        # Only products of two different images count, so that few images do not look alike by chance.
         pairs = ((self._places**2 - self._place_squares) / (images * (images - 1))).mean(axis=(1, 2))
         pairs -= (self._means.sums**2 - np.diag(self._means.products)) / (images * (images - 1))
         variables = range(k)
@@ -248,24 +246,24 @@ def study_prototypes(
     total: int | None = None,
     on_image: Callable[[str, MaskprismError | None], None] = lambda name, error: None,
 ) -> tuple[Dependence, MovementTest | None]:
-    """Run a model over photographs, and tell what its prototypes depend on.
+    """Run a model over images, and tell what its prototypes depend on.
 
     So many as `moved` are also shifted, flipped and padded: spread evenly over `total`
-    photographs, or the first ones where the number is not known. `on_image` is called after every
-    photograph, with the error if it could not be read; the rest goes on. Raises InputError if
+    images, or the first ones where the number is not known. `on_image` is called after every
+    image, with the error if it could not be read; the rest goes on. Raises InputError if
     fewer than two could be.
     """
     if moved < 0:
-        raise InputError(f"moved is {moved}; expected 0 or more photographs")
+        raise InputError(f"moved is {moved}; expected 0 or more images")
     study = DependenceStudy(model.spec.prototypes, model.spec.names)
     movements: list[Movement] = []
     for number, item in enumerate(items):
         try:
-            photograph = item.read()
-            prediction = model.predict(photograph)
-            study.add(photograph, prediction, item.name)
+            image = item.read()
+            prediction = model.predict(image)
+            study.add(image, prediction, item.name)
             if len(movements) < moved and (total is None or number * moved >= len(movements) * total):
-                movements.append(move(model, photograph, prediction))
+                movements.append(move(model, image, prediction))
         except MaskprismError as error:
             on_image(item.name, error)
         else:
@@ -274,11 +272,11 @@ def study_prototypes(
 
 
 def appearance(
-    photograph: UInt8[np.ndarray, "H W 3"], size_hw: tuple[int, ...]
+    image: UInt8[np.ndarray, "H W 3"], size_hw: tuple[int, ...]
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """Luminance (0 to 1) and size of its Sobel gradient (per cell), both on a grid of (height, width)."""
     height, width = size_hw
-    grey = cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY).astype(np.float32) / 255
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32) / 255
     luminance = np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), dtype=np.float32)
     dx, dy = (cv2.Sobel(luminance, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
     return luminance, np.hypot(dx, dy)
@@ -324,7 +322,7 @@ def _clipped(part: Float64[np.ndarray, " K"], whole: Float64[np.ndarray, " K"]) 
 
 @dataclass
 class _Strongest:
-    """The photographs whose strongest place is highest, and lowest, per prototype."""
+    """The images whose strongest place is highest, and lowest, per prototype."""
 
     prototypes: int
     top: int
@@ -335,7 +333,7 @@ class _Strongest:
         name: str,
         places: Float64[np.ndarray, "K cells"],
         shown: Float32[np.ndarray, "K h w"],
-        photograph: UInt8[np.ndarray, "H W 3"],
+        image: UInt8[np.ndarray, "H W 3"],
     ) -> None:
         thumbnail = None
         for sign, extremes in ((1, places.max(axis=1)), (-1, places.min(axis=1))):
@@ -344,7 +342,7 @@ class _Strongest:
                 if len(best) == self.top and sign * value <= sign * best[-1].score:
                     continue
                 if thumbnail is None:
-                    thumbnail = _thumbnail(photograph)
+                    thumbnail = _thumbnail(image)
                 best.append(Activation(name, value, shown[k].copy(), thumbnail))
                 best.sort(key=lambda one: -sign * one.score)
                 del best[self.top :]
@@ -366,7 +364,7 @@ class _Strongest:
         return sides, tuple(chosen)
 
 
-def _thumbnail(photograph: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    zoom = _THUMBNAIL / max(photograph.shape[:2])
-    size = (max(round(photograph.shape[1] * zoom), 1), max(round(photograph.shape[0] * zoom), 1))
-    return np.asarray(cv2.resize(photograph, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR))
+def _thumbnail(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    zoom = _THUMBNAIL / max(image.shape[:2])
+    size = (max(round(image.shape[1] * zoom), 1), max(round(image.shape[0] * zoom), 1))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR))

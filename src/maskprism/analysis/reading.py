@@ -73,9 +73,9 @@ PART_ADVICE: dict[Part, tuple[str, str]] = {
 ERROR_ADVICE: dict[ErrorType, str] = {
     "class": "look at the classes that are mistaken for each other; unite them, or give the network more of both",
     "localisation": "look at the error budget of these detections, which says what part of the network to work on",
-    "both": "look at photographs of this kind; they may be unlike those that the network was trained on",
+    "both": "look at images of this kind; they may be unlike those that the network was trained on",
     "duplicate": "lower the IoU of the suppression (--iou), or check for objects that are labelled in parts",
-    "background": "look for objects that are there and not labelled; else train with more empty photographs",
+    "background": "look for objects that are there and not labelled; else train with more empty images",
     "missed": "lower the score threshold, use a larger input size, or train with more objects like these",
 }
 
@@ -184,7 +184,7 @@ def _size(found: Diagnosis) -> Iterator[Finding]:
             "size",
             f"Small objects fall behind: AP is {ap['small']:.3f} for the {count} objects below 32 x 32 pixels, "
             f"{ap['large']:.3f} for large ones.",
-            "Consider: a larger input size (--imgsz), or predicting on tiles of the photograph.",
+            "Consider: a larger input size (--imgsz), or predicting on tiles of the image.",
             "sizes",
         )
 

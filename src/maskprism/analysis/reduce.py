@@ -1,7 +1,7 @@
-"""Fewer prototypes for nearly the same masks: the best K' < K of a network, over a set of photographs.
+"""Fewer prototypes for nearly the same masks: the best K' < K of a network, over a set of images.
 
 A reduction is one linear map on the prototypes and one on the coefficients, the same for every
-photograph, so that it can be written into the network. With M the K x K matrix of rank K' that
+image, so that it can be written into the network. With M the K x K matrix of rank K' that
 they make together, logits `c P` become `c M P`, and what is kept small is
 
     sum over instances, and cells of their boxes, of w (c P - c M P)^2   with w = p (1 - p) / area,
@@ -97,7 +97,7 @@ class MixingCost:
         return len(self.products)
 
     def add(self, prediction: Prediction) -> None:
-        """Add the instances of a photograph."""
+        """Add the instances of an image."""
         if len(prediction.prototypes) != len(self):
             raise InputError(
                 f"{prediction.source or 'the prediction'} has {len(prediction.prototypes)} prototypes; the ones before "
@@ -145,8 +145,8 @@ def reductions(cost: MixingCost, method: Method, keeps: Iterable[int] | None = N
         raise InputError(f"method is {method!r}; expected one of {', '.join(map(repr, METHODS))}")
     if not cost.instances:
         raise InputError(
-            "there is no instance in the photographs, so nothing says how prototypes are used; keep more detections "
-            "with a lower conf, or take other photographs"
+            "there is no instance in the images, so nothing says how prototypes are used; keep more detections "
+            "with a lower conf, or take other images"
         )
     keeps = list(range(1, len(cost)) if keeps is None else keeps)
     for keep in keeps:
@@ -192,7 +192,7 @@ class TradeOff:
     keeps: numbers of prototypes. ious: per method `[S, N]`, one row per number kept, one column per instance; masks
         are compared at canvas size under the rule. Two empty masks are the same.
     held_out: whether no mask was compared under a reduction that had been fitted to it: every
-        photograph is measured with what was fitted to the other half of the photographs.
+        image is measured with what was fitted to the other half of the images.
     """
 
     keeps: tuple[int, ...]

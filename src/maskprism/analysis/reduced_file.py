@@ -1,4 +1,4 @@
-"""Reduce a network file: find the basis over photographs, write the file, and say what it costs and saves."""
+"""Reduce a network file: find the basis over images, write the file, and say what it costs and saves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from maskprism.sources import ImageFiles, SourceImage, VideoFile
 
 PASSES = 3
-"""How often the photographs are gone through: to fit, to measure the trade-off, to compare the two files."""
+"""How often the images are gone through: to fit, to measure the trade-off, to compare the two files."""
 AP_CONF = 0.001
 """Average precision takes all detections above this score, as in COCO's evaluation."""
 _SAME_BOX = 0.9
@@ -46,10 +46,10 @@ _CURVE_POINTS = 16
 
 
 @dataclass
-class Photographs:
-    """Photographs that are gone through several times, with ground truth where the source has it.
+class CalibrationImages:
+    """Images that are gone through several times, with ground truth where the source has it.
 
-    Iterating gives (name, HWC uint8 in BGR, ground truth or None). failed: why a photograph cannot be read; it is
+    Iterating gives (name, HWC uint8 in BGR, ground truth or None). failed: why an image cannot be read; it is
     left out from then on. limit: only so many, evenly spread over the source; the first ones of a video that does not
     tell how many it has.
     """
@@ -83,11 +83,11 @@ class Photographs:
             if item.name in self.failed or (names is not None and item.name not in names):
                 continue
             try:
-                photograph, truth = item.read() if isinstance(item, Sample) else (item.read(), None)
+                image, truth = item.read() if isinstance(item, Sample) else (item.read(), None)
             except (ImageError, LabelError) as error:
                 self.failed[item.name] = str(error)
                 continue
-            yield item.name, photograph, truth
+            yield item.name, image, truth
 
     def _items(self) -> Iterator[Sample | SourceImage]:
         items: Iterator[Sample | SourceImage] = (
@@ -103,18 +103,18 @@ class Photographs:
 
 @dataclass(frozen=True, eq=False)
 class FileComparison:
-    """The reduced file against the full one over the same photographs, both run.
+    """The reduced file against the full one over the same images, both run.
 
     ious: mask IoU at canvas size of every instance of the full one with that of the reduced one at the same box; 0
-        where there is none. by_photograph: their mean, by name, of photographs that have instances.
+        where there is none. by_image: their mean, by name, of images that have instances.
     precision: mask AP at canvas size of the full and the reduced file; None without ground truth.
-    network_ms, product_ms, masks_ms: medians per photograph on this machine, full and reduced: computing the network,
+    network_ms, product_ms, masks_ms: medians per image on this machine, full and reduced: computing the network,
         the weighted sums alone, and masks at canvas size with them.
-    output_bytes, file_bytes: of one photograph's output tensors, and of the files.
+    output_bytes, file_bytes: of one image's output tensors, and of the files.
     """
 
     ious: Float32[np.ndarray, " N"]
-    by_photograph: dict[str, float]
+    by_image: dict[str, float]
     precision: tuple[AveragePrecision, AveragePrecision] | None
     network_ms: tuple[float, float]
     product_ms: tuple[float, float]
@@ -174,7 +174,7 @@ class ReducedFile:
         """The findings in words, one line each."""
         compared, k = self.comparison, self.reduction.prototype_map.shape[1]
         curve = self.trade_off.of(self.reduction.method, len(self.reduction))
-        measured = "photographs it was not fitted to" if self.trade_off.held_out else "the photographs it was fitted to"
+        measured = "images it was not fitted to" if self.trade_off.held_out else "the images it was fitted to"
         found = [
             f"{len(self.reduction)} of {k} prototypes by {self.reduction.method}: mask IoU with the full network "
             f"{curve.mean():.3f} mean, {np.median(curve):.3f} median, {np.percentile(curve, 5):.3f} 5th percentile, "
@@ -186,7 +186,7 @@ class ReducedFile:
                 f"mask AP at canvas size {full.ap:.4f} -> {reduced.ap:.4f}, AP50 {full.ap50:.4f} -> {reduced.ap50:.4f}"
             )
         for what, (before, after), unit in (
-            ("masks of a photograph", compared.masks_ms, "ms"),
+            ("masks of an image", compared.masks_ms, "ms"),
             ("their weighted sums alone", compared.product_ms, "ms"),
             ("network", compared.network_ms, "ms"),
             ("outputs", _in_megabytes(compared.output_bytes), "MB"),
@@ -203,22 +203,22 @@ class ReducedFile:
 def reduce_file(
     model: Model,
     source: Path,
-    photographs: Photographs,
+    images: CalibrationImages,
     out: Path,
     *,
     keep: int | None = None,
     mask_iou: float | None = None,
     method: Method = "projection",
     reopen: Callable[[Path], Model] = load,
-    on_photograph: Callable[[], None] = lambda: None,
+    on_image: Callable[[], None] = lambda: None,
 ) -> ReducedFile:
     """Write the file `source`, opened as `model`, with fewer prototypes to `out`, and compare the two.
 
     keep: how many prototypes to keep. mask_iou: instead, as few as keep the mean mask IoU with the full network at
-    least at this, as measured on photographs that the basis was not fitted to. reopen: opens the
-    new file, as `model` was opened. on_photograph is called after each photograph of each of the `PASSES`.
+    least at this, as measured on images that the basis was not fitted to. reopen: opens the
+    new file, as `model` was opened. on_image is called after each image of each of the `PASSES`.
 
-    Raises InputError unless exactly one of `keep` and `mask_iou` is given and within range, or where no photograph
+    Raises InputError unless exactly one of `keep` and `mask_iou` is given and within range, or where no image
     has an instance; and what `write_reduced` raises.
     """
     k = model.spec.prototypes
@@ -229,20 +229,20 @@ def reduce_file(
 
     def predictions() -> Iterator[Prediction]:
         read = False
-        for _, photograph, _ in photographs:
+        for _, image, _ in images:
             read = True
-            yield model.predict(photograph)
-            on_photograph()
+            yield model.predict(image)
+            on_image()
         if not read:
-            raise InputError(f"none of the {len(photographs.failed)} photographs can be read; take others")
+            raise InputError(f"none of the {len(images.failed)} images can be read; take others")
 
     read_onnx(source)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
-    if isinstance(photographs.source, Dataset):
-        photographs.source.for_model(model.spec.names)  # both say at once what is wrong
+    if isinstance(images.source, Dataset):
+        images.source.for_model(model.spec.names)  # both say at once what is wrong
         average_precision([])
     halves = fit_halves(predictions())
     total = halves[0] + halves[1]
@@ -266,48 +266,48 @@ def reduce_file(
         reduction.coefficient_map,
         {"maskprism_reduced": json.dumps(note)},
     )
-    comparison = compare_files(model, reopen(out), photographs, (source, out), on_photograph)
+    comparison = compare_files(model, reopen(out), images, (source, out), on_image)
     return ReducedFile(out, source, reduction, trade_off, rewritten, comparison)
 
 
 def compare_files(
     full: Model,
     reduced: Model,
-    photographs: Photographs,
+    images: CalibrationImages,
     files: tuple[Path, Path],
-    on_photograph: Callable[[], None] = lambda: None,
+    on_image: Callable[[], None] = lambda: None,
 ) -> FileComparison:
-    """Run both networks on all photographs; see `FileComparison`."""
+    """Run both networks on all images; see `FileComparison`."""
     models = (full, reduced)
-    wide = [_with_conf(model, AP_CONF) for model in models] if photographs.labelled else models
+    wide = [_with_conf(model, AP_CONF) for model in models] if images.labelled else models
     ious: list[Float32[np.ndarray, " N"]] = []
-    by_photograph: dict[str, float] = {}
+    by_image: dict[str, float] = {}
     overlaps: tuple[list[Overlaps], list[Overlaps]] = ([], [])
     product: tuple[list[float], list[float]] = ([], [])
     masks: tuple[list[float], list[float]] = ([], [])
-    if isinstance(photographs.source, Dataset):
-        photographs = replace(photographs, source=photographs.source.for_model(full.spec.names))
-    for name, photograph, truth in photographs:
-        all_found = [model.predict(photograph) for model in wide]
+    if isinstance(images.source, Dataset):
+        images = replace(images, source=images.source.for_model(full.spec.names))
+    for name, image, truth in images:
+        all_found = [model.predict(image) for model in wide]
         found = [one[one.scores > full.keep.conf] for one in all_found]
         same = matched_ious(*found)
         ious.append(same)
         if len(same):
-            by_photograph[name] = float(same.mean())
-            for side in (0, 1) if len(by_photograph) % 2 else (1, 0):
+            by_image[name] = float(same.mean())
+            for side in (0, 1) if len(by_image) % 2 else (1, 0):
                 for times, elapsed in zip((product[side], masks[side]), _decode_ms(found[side]), strict=True):
                     times.append(elapsed)
         if truth is not None:
             for one, kept in zip(all_found, overlaps, strict=True):
                 kept.append(_against_truth(one, truth))
-        on_photograph()
+        on_image()
     precision = None
-    if photographs.labelled:
+    if images.labelled:
         precision = (average_precision(overlaps[0]), average_precision(overlaps[1]))
     network, sizes = _network_ms_and_bytes(models)
     return FileComparison(
         ious=np.concatenate(ious) if ious else np.zeros(0, dtype=np.float32),
-        by_photograph=by_photograph,
+        by_image=by_image,
         precision=precision,
         network_ms=network,
         product_ms=(_median(product[0]), _median(product[1])),
@@ -356,7 +356,7 @@ def _with_conf(model: Model, conf: float) -> Model:
 
 
 def _network_ms_and_bytes(models: tuple[Model, Model]) -> tuple[tuple[float, float], tuple[int, int]]:
-    """Median time of one run on noise, the two taking turns, and the bytes of the outputs of one photograph."""
+    """Median time of one run on noise, the two taking turns, and the bytes of the outputs of one image."""
     times: tuple[list[float], list[float]] = ([], [])
     sizes = [0, 0]
     for _ in range(_RUNS):

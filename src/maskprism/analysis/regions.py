@@ -32,7 +32,7 @@ _SEARCH = 1e4
 
 @dataclass(frozen=True, eq=False)
 class PixelQuery:
-    """Why one pixel of the photograph is, or is not, in a mask.
+    """Why one pixel of the image is, or is not, in a mask.
 
     contributions: of the K prototypes; with `level` and `crop`, they sum to `logit`. level: what the prototypes
     contribute with flat means in their place; 0 unless the query was made with that baseline. crop: what cropping
@@ -72,23 +72,23 @@ class PixelQuery:
 
 
 def pixel_query(instance: Instance, x: int, y: int, *, baseline: Baseline = "zero") -> PixelQuery:
-    """The contributions that decide the pixel in column x and row y of the photograph, and how firmly they do.
+    """The contributions that decide the pixel in column x and row y of the image, and how firmly they do.
 
-    They are resized as the mask of the photograph's size is, so their sum is the very value that is compared with
+    They are resized as the mask of the image's size is, so their sum is the very value that is compared with
     the threshold. A rule that squashes first resizes probabilities, which are no sum over prototypes; there, the
     logit is the distance of the probability q from the threshold, 4 (q - 1/2), which near the edge is the logit
     itself, and every cell shares its part of it among the prototypes in proportion to their terms (the rescale rule
     of DeepLIFT: Shrikumar, Greenside, Kundaje, ICML 2017). Still, they sum to it.
 
     `baseline` "zero": contributions are weight times prototype. "mean": weight times what the prototype is here above
-    its mean over the photograph, beside a `level` that all means make together (see `shapley.shapley_logits`). Raises
-    InputError for a pixel outside the photograph, or another baseline.
+    its mean over the image, beside a `level` that all means make together (see `shapley.shapley_logits`). Raises
+    InputError for a pixel outside the image, or another baseline.
     """
     means = baseline_means(instance, baseline).astype(np.float64)
     height, width = instance.letterbox.image_hw
     if not (0 <= x < width and 0 <= y < height):
         raise InputError(
-            f"pixel {x},{y} is outside the photograph; expected x from 0 to {width - 1} and y from 0 to {height - 1}"
+            f"pixel {x},{y} is outside the image; expected x from 0 to {width - 1} and y from 0 to {height - 1}"
         )
     x, y = int(x), int(y)
     rows, columns, share = _cells(instance, x, y)
@@ -199,7 +199,7 @@ class Blame:
 
 
 def region_blame(instance: Instance, region: Bool[np.ndarray, "H W"]) -> Blame:
-    """What the prototypes contribute to a region, on average: a boolean image of the photograph's or canvas's size.
+    """What the prototypes contribute to a region, on average: a boolean mask of the image's or canvas's size.
 
     Contributions are those of `pixel_query`, in the frame of the region. Raises InputError for another size, or
     without a single pixel.
@@ -214,7 +214,7 @@ def region_blame(instance: Instance, region: Bool[np.ndarray, "H W"]) -> Blame:
 def truth_blame(instance: Instance, truth: Bool[np.ndarray, "H W"]) -> tuple[Blame, Blame]:
     """Which prototypes are to blame for what the mask has too much, and too little, against the true mask.
 
-    `truth` is a boolean image of the photograph's or canvas's size. Gives the blame for false positives and for false
+    `truth` is a boolean mask of the image's or canvas's size. Gives the blame for false positives and for false
     negatives. Raises InputError for another size.
     """
     size = _frame_of(instance, truth, "truth")
@@ -231,7 +231,7 @@ def _frame_of(instance: Instance, image: Bool[np.ndarray, "H W"], name: str) -> 
     if shape == letterbox.canvas_hw:
         return "canvas"
     raise InputError(
-        f"{name} has shape {shape}; expected that of the photograph, {letterbox.image_hw}, "
+        f"{name} has shape {shape}; expected that of the image, {letterbox.image_hw}, "
         f"or of the canvas, {letterbox.canvas_hw}"
     )
 
@@ -277,7 +277,7 @@ def _secant(logits: Floats) -> Floats:
 
 
 def _cells(instance: Instance, x: int, y: int) -> tuple[slice, slice, Float64[np.ndarray, "rows columns"]]:
-    """The grid cells that a pixel of the photograph reads, and the share that each has in it."""
+    """The grid cells that a pixel of the image reads, and the share that each has in it."""
     height, width = instance.letterbox.grid_hw
     unpad = instance.rule.unpad
 
@@ -296,7 +296,7 @@ def _cells(instance: Instance, x: int, y: int) -> tuple[slice, slice, Float64[np
 
 
 def _kept(instance: Instance) -> Bool[np.ndarray, "h w"]:
-    """The grid cells that are left on the way to the photograph's size: all, unless the rule crops on the grid."""
+    """The grid cells that are left on the way to the image's size: all, unless the rule crops on the grid."""
     letterbox, rule = instance.letterbox, instance.rule
     kept = np.ones(letterbox.grid_hw, dtype=bool)
     if rule.crop_image == "before":

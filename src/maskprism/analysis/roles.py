@@ -37,7 +37,7 @@ class Roles:
     edge: step across the edge of the mask: mean within one prototype cell inside it, less the mean within
         one cell outside it. Where the crop cuts the mask there is no edge.
     share: of the logit margin, which is the mean logit inside less that of the ring; sums to 1.
-    bias: weight x mean of the prototype over the photograph: what it adds everywhere.
+    bias: weight x mean of the prototype over the image: what it adds everywhere.
     spread: |weight| x standard deviation of the prototype within the box: what it tells apart there.
     effect: mean |contribution| within the box.
     role: one of ROLES, see `roles`.
@@ -101,7 +101,7 @@ def roles(instance: Instance, *, size: Size | None = None, window: MaskWindow | 
         ring=outside,
         edge=edge,
         share=margin / total if total else np.full_like(margin, np.nan),
-        bias=weights * photograph_means(instance),
+        bias=weights * image_means(instance),
         spread=np.abs(weights) * spreads,
         effect=np.abs(weights) * sizes,
         role=_named(inside, outside, edge),
@@ -153,6 +153,6 @@ def _within(window: MaskWindow) -> tuple[Float32[np.ndarray, " K"], Float32[np.n
     return sizes, spreads
 
 
-def photograph_means(instance: Instance) -> Float32[np.ndarray, " K"]:
-    """The mean of each prototype over the cells that show the photograph."""
+def image_means(instance: Instance) -> Float32[np.ndarray, " K"]:
+    """The mean of each prototype over the cells that show the image."""
     return instance.prototypes[:, *instance.letterbox.content_cells].mean(axis=(1, 2))

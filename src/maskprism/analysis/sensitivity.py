@@ -41,7 +41,7 @@ def sensitivity(
 ) -> Sensitivity:
     """The gradient of the soft Dice between the soft mask and a target with respect to each coefficient.
 
-    The target is the instance's own mask unless one is given, of the photograph's or the frame's size (ground
+    The target is the instance's own mask unless one is given, of the image's or the frame's size (ground
     truth, for example: then the gradient says which coefficients to move, and where). The frame is that of
     the mask rule unless `size` is given. Analytic.
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from maskprism.analysis.coalitions import Coalitions
-from maskprism.analysis.roles import photograph_means
+from maskprism.analysis.roles import image_means
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def shapley_logits(instance: Instance, *, baseline: Baseline = "zero") -> LogitS
     """The exact Shapley values of the logits: a sum pays every member its own term, in whatever order they join.
 
     `baseline` "zero": an absent prototype is one with coefficient 0, so that values are the terms. "mean": an absent
-    prototype is a flat one, its mean over the photograph; the constant level, which acts as a bias, is in the
+    prototype is a flat one, its mean over the image; the constant level, which acts as a bias, is in the
     baseline and the values say what its pattern does. Raises InputError for another baseline.
     """
     means = baseline_means(instance, baseline)
@@ -49,10 +49,10 @@ def shapley_logits(instance: Instance, *, baseline: Baseline = "zero") -> LogitS
 
 
 def baseline_means(instance: Instance, baseline: Baseline) -> Float32[np.ndarray, " K"]:
-    """What stands for each absent prototype: 0, or its mean over the photograph. Raises InputError for another."""
+    """What stands for each absent prototype: 0, or its mean over the image. Raises InputError for another."""
     if baseline not in ("zero", "mean"):
         raise InputError(f"baseline is {baseline!r}; expected 'zero' or 'mean'")
-    return photograph_means(instance) if baseline == "mean" else np.zeros(len(instance.weights), dtype=np.float32)
+    return image_means(instance) if baseline == "mean" else np.zeros(len(instance.weights), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)

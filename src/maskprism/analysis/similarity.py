@@ -1,6 +1,6 @@
 """How alike the prototypes of two networks are: matched one to one, and as the spaces that they span.
 
-Everything follows from the moments of all prototypes together over pixels, so photographs are added
+Everything follows from the moments of all prototypes together over pixels, so images are added
 one by one and memory stays that of one.
 """
 
@@ -29,9 +29,9 @@ _EQUAL = 1e-14
 
 
 def paired_pixels(a: Prediction, b: Prediction) -> Float32[np.ndarray, "M K+K'"]:
-    """The prototypes of both networks, those of A first, at the M pixels of one photograph.
+    """The prototypes of both networks, those of A first, at the M pixels of one image.
 
-    Pixels are the cells of A's grid that show the photograph, not the padding. B's prototypes are
+    Pixels are the cells of A's grid that show the image, not the padding. B's prototypes are
     sampled there where its canvas is another one.
     """
     rows, columns = a.letterbox.content_cells
@@ -42,7 +42,7 @@ def paired_pixels(a: Prediction, b: Prediction) -> Float32[np.ndarray, "M K+K'"]
 
 @dataclass(frozen=True, eq=False)
 class PrototypeSimilarity:
-    """How the K prototypes of network A and the K' of network B compare over the pixels of many photographs.
+    """How the K prototypes of network A and the K' of network B compare over the pixels of many images.
 
     moments: of all of them together, those of A first; filled with `paired_pixels`.
     """
@@ -185,7 +185,7 @@ def _assign(strength: Float64[np.ndarray, "R C"]) -> Int64[np.ndarray, "R 2"]:
 def on_grid(
     prototypes: Float32[np.ndarray, "K h w"], own: Letterbox, target: Letterbox
 ) -> Float32[np.ndarray, "K H W"]:
-    """Prototypes at the cell centres of another letterbox of the same photograph, bilinearly.
+    """Prototypes at the cell centres of another letterbox of the same image, bilinearly.
 
     On the same canvas and grid nothing is resampled. Beyond the own grid its edge is repeated.
     """

@@ -66,7 +66,7 @@ class Pair(NamedTuple):
 def stages_of(
     prediction: Prediction, truth: GroundTruth, matches: Matches | None = None
 ) -> Iterator[tuple[Pair, Stages]]:
-    """The stages of every matched instance of a photograph; the matches are `matching.match` unless given."""
+    """The stages of every matched instance of an image; the matches are `matching.match` unless given."""
     matches = match(prediction, truth) if matches is None else matches
     letterbox = prediction.letterbox
     true_boxes = letterbox.to_canvas(truth.boxes)

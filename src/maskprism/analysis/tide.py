@@ -37,7 +37,7 @@ FOREGROUND, BACKGROUND = 0.5, 0.1
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """The errors of one photograph.
+    """The errors of one image.
 
     matched: the true object that a detection found, or -1.
     kinds: index into ERROR_TYPES per detection, or -1 for one that is right, or lies in a crowd.
@@ -75,7 +75,7 @@ class ErrorCost:
 
 
 def find_errors(photo: Overlaps, *, foreground: float = FOREGROUND, background: float = BACKGROUND) -> Errors:
-    """What is wrong with every detection of a photograph.
+    """What is wrong with every detection of an image.
 
     Detections that lie in a crowd of their class are no error, as in AP (the authors' code counts them).
     """
@@ -105,17 +105,17 @@ def find_errors(photo: Overlaps, *, foreground: float = FOREGROUND, background: 
     return Errors(matched, kinds, target, mends, missed=real & ~taken)
 
 
-def error_cost(photographs: Iterable[Overlaps]) -> ErrorCost:
+def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
     """What mending each kind of error would give.
 
     Mending means, for class and localisation errors, that the detection finds its object, unless
     another one does already; for duplicates, background and both, that it is gone; and for missed
     objects, that they are not asked for.
     """
-    photographs = list(photographs)
-    errors = [find_errors(photo) for photo in photographs]
-    together = list(zip(photographs, errors, strict=True))
-    asked_for = class_precision_at(photographs, FOREGROUND)
+    images = list(images)
+    errors = [find_errors(photo) for photo in images]
+    together = list(zip(images, errors, strict=True))
+    asked_for = class_precision_at(images, FOREGROUND)
     ap50 = float(np.mean(list(asked_for.values()))) if asked_for else math.nan
 
     def gain(mended: Iterable[Overlaps]) -> float:
@@ -137,7 +137,7 @@ def error_cost(photographs: Iterable[Overlaps]) -> ErrorCost:
 
 
 def mend(photo: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
-    """The photograph with all errors of one kind mended."""
+    """The image with all errors of one kind mended."""
     if kind == "missed":
         return _without(photo, errors.missed)
     right = errors.of(kind) & errors.mends
@@ -160,7 +160,7 @@ def _found(errors: Errors) -> Bool[np.ndarray, " G"]:
 
 
 def only(photo: Overlaps, rows: Bool[np.ndarray, " N"]) -> Overlaps:
-    """The photograph with these detections alone."""
+    """The image with these detections alone."""
     return replace(
         photo,
         scores=photo.scores[rows],

@@ -1,6 +1,6 @@
-"""Does a prototype follow the picture, or stay where it is? Shift, flip and pad the photograph and see.
+"""Does a prototype follow the picture, or stay where it is? Shift, flip and pad the image and see.
 
-A prototype that sees things gives the transformed response to the transformed photograph; one that
+A prototype that sees things gives the transformed response to the transformed image; one that
 knows positions gives the response that it gave before.
 """
 
@@ -35,18 +35,18 @@ MARGIN = 0.1
 
 
 class Predictor(Protocol):
-    """What photographs can be given to: a `Model`, or one in another basis."""
+    """What images can be given to: a `Model`, or one in another basis."""
 
     @property
     def spec(self) -> ModelSpec:
         """What the model is."""
 
     def predict(self, images: ImageLike, /) -> Prediction:
-        """What it says about one photograph."""
+        """What it says about one image."""
 
 
 class Movement(NamedTuple):
-    """Correlations of the response to a changed photograph, per change of `CHANGES` and prototype.
+    """Correlations of the response to a changed image, per change of `CHANGES` and prototype.
 
     follows: with the response to the original, changed in the same way: 1 is perfectly equivariant.
     stays: with the response to the original as it was at the same cells: 1 is perfectly positional.
@@ -59,23 +59,23 @@ class Movement(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MovementTest:
-    """The movements of several photographs.
+    """The movements of several images.
 
-    samples: follows and stays of every photograph.
+    samples: follows and stays of every image.
     """
 
     samples: Float64[np.ndarray, "images 2 3 K"]
 
     @classmethod
     def of(cls, movements: list[Movement]) -> MovementTest:
-        """Gather the movements of photographs. Raises InputError for none."""
+        """Gather the movements of images. Raises InputError for none."""
         if not movements:
-            raise InputError("no photograph could be moved; expected at least one")
+            raise InputError("no image could be moved; expected at least one")
         return cls(np.array([[one.follows, one.stays] for one in movements]))
 
     @property
     def images(self) -> int:
-        """How many photographs were moved."""
+        """How many images were moved."""
         return len(self.samples)
 
     @property
@@ -90,7 +90,7 @@ class MovementTest:
 
     @property
     def standard_errors(self) -> Float64[np.ndarray, "2 3 K"]:
-        """Of the two means over photographs; NaN with a single one."""
+        """Of the two means over images; NaN with a single one."""
         counts = np.isfinite(self.samples).sum(axis=0)
         centred = self.samples - _mean(self.samples)
         squares = np.nansum(centred**2, axis=0)
@@ -104,23 +104,23 @@ class MovementTest:
         return "follows" if lead > MARGIN else "stays" if lead < -MARGIN else "unclear"
 
     def handedness(self, k: int) -> float:
-        """How much less prototype k follows a mirrored photograph than a shifted one; NaN where undefined."""
+        """How much less prototype k follows a mirrored image than a shifted one; NaN where undefined."""
         return float(self.follows[_SHIFTED, k] - self.follows[_FLIPPED, k])
 
 
-def move(model: Predictor, photograph: Canvas, prediction: Prediction | None = None) -> Movement:
-    """Shift, flip and pad one photograph on the canvas, and compare the responses of all prototypes.
+def move(model: Predictor, image: Canvas, prediction: Prediction | None = None) -> Movement:
+    """Shift, flip and pad one image on the canvas, and compare the responses of all prototypes.
 
-    `prediction` is what the model said about the photograph, if that is known already.
+    `prediction` is what the model said about the image, if that is known already.
 
     shift: a quarter of the canvas to the right and downwards, in whole grid cells. flip: left to
     right. pad: shrunk to three quarters in the middle of the canvas. Grey (114) fills the rest.
-    Only cells that show the photograph before and after are compared.
+    Only cells that show the image before and after are compared.
     """
     if prediction is None:
-        prediction = model.predict(photograph)
+        prediction = model.predict(image)
     letterbox, before = prediction.letterbox, prediction.prototypes
-    canvas = to_canvas(photograph, letterbox)
+    canvas = to_canvas(image, letterbox)
     shown = np.zeros(letterbox.grid_hw, dtype=bool)
     shown[letterbox.content_cells] = True
     follows, stays = [], []

@@ -100,7 +100,7 @@ def box_pixels(instance: Instance, size: Size, shape: tuple[int, ...]) -> Bool[n
 def mask_in_frame(
     mask: Bool[np.ndarray, "H W"], letterbox: Letterbox, size: Size, name: str = "mask"
 ) -> Bool[np.ndarray, "h w"]:
-    """A mask of the photograph's size, or of the frame's own, in the frame named `size`: pixels whose centre it covers.
+    """A mask of the image's size, or of the frame's own, in the frame named `size`: pixels whose centre it covers.
 
     Raises InputError for another size or for something else than booleans.
     """
@@ -111,10 +111,10 @@ def mask_in_frame(
     if given.shape == (height, width) and (size == "image" or letterbox.image_hw != given.shape):
         return given
     if given.shape != letterbox.image_hw:
-        photograph = f"{letterbox.image_hw[1]} x {letterbox.image_hw[0]}"
+        image = f"{letterbox.image_hw[1]} x {letterbox.image_hw[0]}"
         raise InputError(
-            f"{name} has shape {given.shape}; expected that of the photograph, {letterbox.image_hw} "
-            f"({photograph} pixels), or of the {size}, {(height, width)}"
+            f"{name} has shape {given.shape}; expected that of the image, {letterbox.image_hw} "
+            f"({image} pixels), or of the {size}, {(height, width)}"
         )
     found = np.zeros((height, width), dtype=bool)
     patch = sampled(given, letterbox, size)

@@ -28,7 +28,7 @@ def basis(
     table: Path | None = None,
     model: Path | None = None,
     out: Path,
-    region: Literal["boxes", "photograph"] = "boxes",
+    region: Literal["boxes", "image"] = "boxes",
     pictures: int = 3,
     scale: Literal["shared", "each"] = "shared",
     reading: Reading = Reading(),
@@ -38,7 +38,7 @@ def basis(
 
     Writes `basis.json` (effective ranks, redundant pairs, dead prototypes, shares), `prototypes.csv` and
     `components.csv` (a row for each), `basis.npz` (the canonical basis), `spectrum.png`, `redundancy.png`,
-    and for some photographs the prototypes beside the canonical ones. From a table, only what
+    and for some images the prototypes beside the canonical ones. From a table, only what
     coefficients alone tell.
 
     Parameters
@@ -52,9 +52,9 @@ def basis(
     out
         Folder for the results.
     region
-        Where contributions count: inside boxes (logits elsewhere were never trained), or on whole photographs.
+        Where contributions count: inside boxes (logits elsewhere were never trained), or on whole images.
     pictures
-        How many photographs to draw prototypes of: the first ones with instances.
+        How many images to draw prototypes of: the first ones with instances.
     scale
         Colour scale of the prototypes: one for all, or one for each.
     """
@@ -83,8 +83,8 @@ def basis(
         write_rows(component_rows(canonical), out / "components.csv")
         save(views.spectrum(usage, canonical, model=network.spec.name), out / "spectrum.png", dpi=120)
         save(views.redundancy(usage, model=network.spec.name), out / "redundancy.png", dpi=120)
-        for number, (photograph, prediction) in enumerate(shown):
-            page = views.raw_and_canonical(photograph, prediction, usage, canonical, scale=scale)
+        for number, (image, prediction) in enumerate(shown):
+            page = views.raw_and_canonical(image, prediction, usage, canonical, scale=scale)
             (out / f"prototypes-{number:02d}.png").write_bytes(encode_png(page))
     except OSError as error:
         raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
@@ -106,11 +106,11 @@ def _use(images: list[str], network: Model, usage: Usage, out: Path, pictures: i
     with progress_bar("measuring", sum(source.count() or 0 for source in sources) or None) as (progress, task):
         for item in (item for source in sources for item in source.pending(frozenset())):
             try:
-                photograph = item.read()
-                prediction = replace(network.predict(photograph), source=item.name)
+                image = item.read()
+                prediction = replace(network.predict(image), source=item.name)
                 usage.add(prediction)
                 if len(prediction) and len(shown) < pictures:
-                    shown.append((photograph, prediction))
+                    shown.append((image, prediction))
             except MaskprismError as error:
                 failed += 1
                 progress.console.print(f"{item.name}: failed: {error}", markup=False, highlight=False, soft_wrap=True)
@@ -159,7 +159,7 @@ def _write_json(out: Path, numbers: Mapping[str, Any]) -> None:
 def _tell(numbers: Mapping[str, Any], failed: int) -> None:
     ranks = numbers["effective_rank"]
     print(
-        f"{numbers['prototypes']} prototypes, {numbers['instances']} instances in {numbers['images']} photographs"
+        f"{numbers['prototypes']} prototypes, {numbers['instances']} instances in {numbers['images']} images"
         + failures(failed)
     )
     print("  effective rank          not centred   centred")

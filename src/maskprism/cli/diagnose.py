@@ -39,7 +39,7 @@ def diagnose(
     `detections`, tables of every object and detection; `summary.json`; and the figures.
 
     AP takes detections as Ultralytics validates (scores above 0.001, every class of a box); `--conf`
-    is for the tables and the error budget. Interrupted, it reports on the photographs done.
+    is for the tables and the error budget. Interrupted, it reports on the images done.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def diagnose(
     images
         Folder of the images of a COCO json; found beside the json unless given.
     limit
-        Only so many photographs, evenly spread.
+        Only so many images, evenly spread.
     worst
         How many of the worst masks the page shows.
     table
@@ -87,7 +87,7 @@ def diagnose(
 
         found = run(dataset, network, conf=detections.conf, limit=limit, on_progress=show)
     if found.interrupted:
-        print(f"interrupted after {found.photographs} of {found.total} photographs; this is about those")
+        print(f"interrupted after {found.images} of {found.total} images; this is about those")
     suffixes: dict[str, Literal[".parquet", ".csv"]] = {"parquet": ".parquet", "csv": ".csv"}
     written = write_diagnosis(found, out, model=network, worst=worst, tables=suffixes[table])
     _print(found)

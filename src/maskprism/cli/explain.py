@@ -26,19 +26,19 @@ class Asked:
     """What to find out besides how the mask is made."""
 
     at: Annotated[str | None, Parameter(group=_QUESTIONS)] = None
-    """A pixel X,Y of the photograph: which contributions decide it, and what would flip it. Without --instance, of the
+    """A pixel X,Y of the image: which contributions decide it, and what would flip it. Without --instance, of the
     most confident instance that has it in its mask, or else in its box."""
 
     baseline: Annotated[Literal["zero", "mean"], Parameter(group=_QUESTIONS)] = "zero"
-    """What contributions to --at are told from: nothing, or every prototype's mean over the photograph. Those means
+    """What contributions to --at are told from: nothing, or every prototype's mean over the image. Those means
     make one level, which acts as a bias; what is left says what the patterns do."""
 
     region: Annotated[Path | None, Parameter(group=_QUESTIONS)] = None
-    """An image of the photograph's size, bright where you ask: which prototypes act there."""
+    """A mask of the image's size, bright where you ask: which prototypes act there."""
 
     truth: Annotated[Path | None, Parameter(group=_QUESTIONS)] = None
-    """The true mask, an image of the photograph's size, bright on the object: which prototypes are to blame for what
-    the mask has too much or too little. Scores are then against it."""
+    """The ground-truth mask, an image file of the image's size, bright on the instance: which prototypes are to blame
+    for what the mask has too much or too little. Scores are then against it."""
 
     attribution: Annotated[bool, Parameter(group=_QUESTIONS, negative=())] = False
     """Which prototypes the mask needs: knock-outs, sufficient sets, Shapley values, sensitivity."""
@@ -85,9 +85,9 @@ def explain(
     reading: Reading = Reading(),
     detections: Detections = Detections(),
 ) -> int:
-    """Draw how the masks of photographs are made of prototypes and coefficients.
+    """Draw how the masks of images are made of prototypes and coefficients.
 
-    Writes one folder per photograph: `overview.png`, and per chosen instance the prototype grid,
+    Writes one folder per image: `overview.png`, and per chosen instance the prototype grid,
     the contribution grids, the assembly strip, what the crop cuts away, and what role each
     prototype has. Prints the roles, and the answers to your questions.
 
@@ -110,7 +110,7 @@ def explain(
         Print this many rows of each table, 0 for none; the CSV files have them all.
     """
     from maskprism.sources import open_source
-    from maskprism.views.explain import explain_photographs
+    from maskprism.views.explain import explain_images
 
     questions = asked.questions()
     sources = [open_source(source, without=out) for source in images]
@@ -124,9 +124,7 @@ def explain(
     with progress_bar("explaining", total) as (progress, task):
         items = (item for source in sources for item in source.pending(frozenset()))
         done = failed = pictures = 0
-        for explained in explain_photographs(
-            items, network, out, instance, order=order, scale=scale, questions=questions
-        ):
+        for explained in explain_images(items, network, out, instance, order=order, scale=scale, questions=questions):
             done += 1
             failed += explained.failed
             pictures += len(explained.pictures)
@@ -166,7 +164,7 @@ def _pixel(text: str) -> tuple[int, int]:
     try:
         x, y = (int(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--at is {text!r}; expected a pixel X,Y of the photograph, such as 120,80") from None
+        raise InputError(f"--at is {text!r}; expected a pixel X,Y of the image, such as 120,80") from None
     return x, y
 
 
@@ -175,6 +173,6 @@ def _bright(path: Path) -> Any:
     from maskprism.images import read_image
 
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file; expected an image of the photograph's size")
+        raise InputError(f"{path}: there is no such file; expected a mask of the image's size, as an image file")
     brightness = read_image(path).max(axis=2)
     return (brightness > 0) & (brightness * 2.0 >= brightness.max())

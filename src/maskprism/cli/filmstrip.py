@@ -18,7 +18,7 @@ def filmstrip(
     out: Path,
     image: Path | None = None,
     prototypes: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
-    photograph: int = 0,
+    image_index: int = 0,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
 ) -> None:
@@ -35,12 +35,12 @@ def filmstrip(
     out
         The picture, a .png file.
     image
-        The photograph; not needed for a folder of records, which has its own.
+        The image; not needed for a folder of records, which has its own.
     prototypes
         Indices of the prototypes to show; those that matter most for the best instance of the last checkpoint unless
         given.
-    photograph
-        Which photograph of a folder of records, counted from 0.
+    image_index
+        Which image of a folder of records, counted from 0.
     """
     from maskprism.training import filmstrip as of_records
     from maskprism.views import raster
@@ -50,8 +50,8 @@ def filmstrip(
         raise InputError(f"{out}: expected a file name ending in .png")
     if image is None:
         if len(checkpoints) != 1 or not checkpoints[0].is_dir():
-            raise InputError("which photograph? add --image, or name one folder that PrototypeCallback wrote")
-        print(of_records(checkpoints[0], photograph=photograph, prototypes=prototypes, path=out))
+            raise InputError("which image? add --image, or name one folder that PrototypeCallback wrote")
+        print(of_records(checkpoints[0], image_index=image_index, prototypes=prototypes, path=out))
         return
     frames = {}
     labels = _labels(checkpoints)

@@ -33,7 +33,7 @@ def info(
         "layout": spec.layout,
         "runtime": spec.runtime,
         "input": f"{spec.input_hw[0]} x {spec.input_hw[1]}"
-        + (" at most, cut to a rectangle around each photograph" if spec.rectangular else ""),
+        + (" at most, cut to a rectangle around each image" if spec.rectangular else ""),
         "prototypes": f"{spec.prototypes} of {spec.grid_hw[0]} x {spec.grid_hw[1]} (stride {spec.stride})",
         "mask rule": spec.rule.name,
         "version": f"Ultralytics {spec.version}" if spec.version else "unknown",

@@ -21,7 +21,7 @@ def page(
     reading: Reading = Reading(),
     detections: Detections = Detections(),
 ) -> int:
-    """Write photographs into one interactive HTML file: move a coefficient, watch the mask.
+    """Write images into one interactive HTML file: move a coefficient, watch the mask.
 
     The file opens from disk, without a network, and can be sent to others as it is.
 
@@ -34,10 +34,10 @@ def page(
     out
         The page: PAGE.html.
     bits
-        How exactly prototypes are kept. With 8, a photograph of 640 pixels takes about a megabyte; with 16 about twice
+        How exactly prototypes are kept. With 8, an image of 640 pixels takes about a megabyte; with 16 about twice
         that. What it changes in the masks is printed, and written on the page.
     data
-        A data set with labels for these photographs (data.yaml of Ultralytics, or COCO json): the page then shows the
+        A data set with labels for these images (data.yaml of Ultralytics, or COCO json): the page then shows the
         IoU with the ground truth.
     """
     from dataclasses import replace
@@ -59,10 +59,10 @@ def page(
     with progress_bar("predicting", total) as (progress, task):
         for item in (item for source in sources for item in source.pending(frozenset())):
             try:
-                photograph = item.read()
-                prediction = replace(network.predict(photograph), source=item.name)
+                image = item.read()
+                prediction = replace(network.predict(image), source=item.name)
                 truth = labels(item.image, prediction.image_size) if labels and isinstance(item.image, Path) else None
-                shown.add(photograph, prediction, None if truth is None else match(prediction, truth).masks)
+                shown.add(image, prediction, None if truth is None else match(prediction, truth).masks)
             except MaskprismError as error:
                 failed += 1
                 message = f"{item.name}: failed: {error}"
@@ -71,7 +71,7 @@ def page(
     if not len(shown):
         raise MaskprismError(f"none of the {failed} images could be shown; nothing is written")
     size = shown.write(out).stat().st_size
-    noun = "photograph" if len(shown) == 1 else "photographs"
+    noun = "image" if len(shown) == 1 else "images"
     print(f"{len(shown)} {noun} in {out}, {size / 1e6:.1f} MB" + failures(failed))
     print(f"prototypes in {bits} bits: {shown.exactness}")
     return 0

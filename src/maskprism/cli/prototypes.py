@@ -25,17 +25,17 @@ def prototypes(
     reading: Reading = Reading(),
     detections: Detections = Detections(),
 ) -> int:
-    """Tell positional prototypes from semantic ones, over many photographs.
+    """Tell positional prototypes from semantic ones, over many images.
 
-    Writes one card per prototype (`prototype-07.png`): its mean by place, the photographs that
-    activate it most, what explains its variance, whether it follows a moved photograph, and its
+    Writes one card per prototype (`prototype-07.png`): its mean by place, the images that
+    activate it most, what explains its variance, whether it follows a moved image, and its
     mean inside each class; `prototypes.png`, all of them with their tags; and `prototypes.csv`,
     every number.
 
     Parameters
     ----------
     images
-        Images, folders, patterns, videos, or .txt lists of paths; at least two photographs.
+        Images, folders, patterns, videos, or .txt lists of paths; at least two images.
     model
         Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
     out
@@ -43,7 +43,7 @@ def prototypes(
     basis
         Study the components of this canonical basis, the `basis.npz` of `maskprism basis`, in place of the prototypes.
     moved
-        How many photographs are also shifted, flipped and padded; 0 for none.
+        How many images are also shifted, flipped and padded; 0 for none.
     cards
         Draw the cards of these prototypes only.
     """
@@ -82,7 +82,7 @@ def prototypes(
         for _ in write_cards(study, movement, out, prototypes=cards, model=label):
             progress.advance(task)
     tagged = {tag: [k for k in range(len(study)) if tag in study.tags(k, movement)] for tag in TAG_RULES}
-    print(f"{len(study)} prototypes over {study.images} photographs with {study.instances} masks{failures(failed)}")
+    print(f"{len(study)} prototypes over {study.images} images with {study.instances} masks{failures(failed)}")
     for tag, which in tagged.items():
         print(f"  {tag:<11}{len(which):>3}   {' '.join(map(str, which)):<40}  ({TAG_RULES[tag]})")
     print(f"{counted(drawn, 'card')}, prototypes.png and prototypes.csv in {out}")

@@ -34,7 +34,7 @@ def reduce(
 ) -> int:
     """Write an ONNX model with fewer prototypes and coefficients, and say what that costs and saves.
 
-    The basis is fitted to the masks that the model draws on the photographs; no labels are needed. The new file takes
+    The basis is fitted to the masks that the model draws on the images; no labels are needed. The new file takes
     the same input and is used like the old one. Beside it go SMALL.json with all numbers, SMALL.curve.png with mask
     IoU by the number of prototypes, and SMALL.masks.png with masks before and after.
 
@@ -56,11 +56,11 @@ def reduce(
     split
         Part of a data.yaml; the first of val, test, train that it has unless given.
     limit
-        Only so many photographs, evenly spread.
+        Only so many images, evenly spread.
     overwrite
         Replace an existing file.
     """
-    from maskprism.analysis.reduced_file import PASSES, Photographs, reduce_file
+    from maskprism.analysis.reduced_file import PASSES, CalibrationImages, reduce_file
     from maskprism.datasets import open_dataset
     from maskprism.models import SAMPLE_MODEL
     from maskprism.models.rewrite import read_onnx
@@ -77,35 +77,35 @@ def reduce(
     described = images.suffix.lower() in _DESCRIPTIONS
     if split is not None and not described:
         raise InputError(f"--split {split} goes with a data.yaml; {images} is none")
-    photographs = Photographs(open_dataset(images, split) if described else open_source(images), limit=limit)
+    chosen = CalibrationImages(open_dataset(images, split) if described else open_source(images), limit=limit)
     read_onnx(source)
     network = load_model(source, reading, detections)
 
     def reopen(path: Path) -> Model:
         return load_model(path, replace(reading, layout=network.layout.family), detections)
 
-    count = photographs.count()
+    count = chosen.count()
     with progress_bar("reducing", None if count is None else PASSES * count) as (progress, task):
 
         def step() -> None:
-            progress.update(task, advance=1, failed=failures(len(photographs.failed)))
+            progress.update(task, advance=1, failed=failures(len(chosen.failed)))
 
         try:
             found = reduce_file(
                 network,
                 source,
-                photographs,
+                chosen,
                 out,
                 keep=keep,
                 mask_iou=mask_iou,
                 method=method,
                 reopen=reopen,
-                on_photograph=step,
+                on_image=step,
             )
         finally:
-            for reason in photographs.failed.values():
+            for reason in chosen.failed.values():
                 progress.console.print(f"failed: {reason}", markup=False, highlight=False, soft_wrap=True)
-    files = write_reduction(found, photographs, network, reopen(out))
+    files = write_reduction(found, chosen, network, reopen(out))
     print("\n".join(found.lines()))
     width = max(len(str(path)) for path in files)
     for path, what in files.items():

@@ -31,24 +31,24 @@ def serve(
     reading: Reading = Reading(),
     detections: Detections = Detections(),
 ) -> None:
-    """Show a folder of photographs in the browser: a gallery with filters, and the interactive viewer.
+    """Show a folder of images in the browser: a gallery with filters, and the interactive viewer.
 
-    The network looks at every photograph in the background, and at once at one that is opened.
-    Photographs can be uploaded for a look; they are kept in memory and gone with the server.
+    The network looks at every image in the background, and at once at one that is opened.
+    Images can be uploaded for a look; they are kept in memory and gone with the server.
     Ctrl-C stops it.
 
     Parameters
     ----------
     folder
-        Folder with photographs; those in its subfolders are shown too, and nothing outside of it.
+        Folder with images; those in its subfolders are shown too, and nothing outside of it.
     model
         Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
     data
-        Data set description (data.yaml) with labels of these photographs, for filters by IoU.
+        Data set description (data.yaml) with labels of these images, for filters by IoU.
     split
-        Split of the data set, such as val; all that list these photographs unless given.
+        Split of the data set, such as val; all that list these images unless given.
     host
-        Address to listen on. Everybody who can reach it sees the photographs: 0.0.0.0 is the whole network.
+        Address to listen on. Everybody who can reach it sees the images: 0.0.0.0 is the whole network.
     port
         Port to listen on; 0 takes a free one.
     allow_host
@@ -81,15 +81,13 @@ def serve(
     labels = None if data is None else open_labels(data, folder, network.spec.names, split)
 
     def ready(url: str, gallery: server.Gallery) -> None:
-        photographs = gallery.photographs
-        print(f"{len(photographs)} photographs of {folder} at {url} (Ctrl-C stops)", flush=True)
-        if photographs.left_out:
-            left_out = (
-                f"left out: {photographs.left_out} links or special files; only files inside the folder are shown"
-            )
+        images = gallery.images
+        print(f"{len(images)} images of {folder} at {url} (Ctrl-C stops)", flush=True)
+        if images.left_out:
+            left_out = f"left out: {images.left_out} links or special files; only files inside the folder are shown"
             print(left_out, file=sys.stderr)
         if not server.is_loopback(host):
-            print(f"everybody who can reach {host} can see these photographs", file=sys.stderr)
+            print(f"everybody who can reach {host} can see these images", file=sys.stderr)
         if open_browser:
             webbrowser.open(url)
 

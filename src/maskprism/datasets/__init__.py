@@ -1,8 +1,8 @@
-"""Photographs with ground truth: Ultralytics data sets (`data.yaml`) and COCO json, read one photograph at a time.
+"""Images with ground truth: Ultralytics data sets (`data.yaml`) and COCO json, read one image at a time.
 
 >>> dataset = open_dataset("data.yaml", split="val")              # doctest: +SKIP
 >>> for sample in dataset:                                        # doctest: +SKIP
-...     photograph, truth = sample.read()
+...     image, truth = sample.read()
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def open_dataset(
     split: "train", "val" or "test" of a data.yaml; the first of val, test, train that it has unless given.
     images: the folder that file names of a COCO json are relative to; the json's own folder or the usual places
     beside it unless given.
-    Raises InputError for a description that cannot be read or leads to no photographs or labels.
+    Raises InputError for a description that cannot be read or leads to no images or labels.
     """
     file = Path(path)
     if file.is_dir():

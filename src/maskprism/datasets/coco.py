@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CocoAnnotations:
-    """The annotations of a COCO json, by the path of the photograph."""
+    """The annotations of a COCO json, by the path of the image."""
 
     file: Path
     images: Mapping[Path, Mapping[str, Any]]
@@ -30,7 +30,7 @@ class CocoAnnotations:
     categories: frozenset[int]
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> Rows:
-        """The annotations of one photograph."""
+        """The annotations of one image."""
         assert isinstance(image.image, Path)
         entry = self.images[image.image]
         stated = (entry.get("height"), entry.get("width"))
@@ -76,7 +76,7 @@ def _bitmap(encoded: Mapping[str, Any], image_hw: tuple[int, int]) -> Bitmap:
     """The mask of run lengths: along columns, beginning with the background."""
     counts, size = encoded["counts"], tuple(encoded["size"])
     if size != image_hw:
-        raise ValueError(f"its mask is {size[1]} x {size[0]} pixels; the photograph is {image_hw[1]} x {image_hw[0]}")
+        raise ValueError(f"its mask is {size[1]} x {size[0]} pixels; the image is {image_hw[1]} x {image_hw[0]}")
     if isinstance(counts, str | bytes):
         from faster_coco_eval.core.mask import decode
 

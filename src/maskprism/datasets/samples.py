@@ -1,4 +1,4 @@
-"""The photographs of a data set one by one: rows of annotation in, ground truth out."""
+"""The images of a data set one by one: rows of annotation in, ground truth out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The annotated instances of a photograph, and what was mended while reading them."""
+    """The annotated instances of an image, and what was mended while reading them."""
 
     rows: list[Row]
     remarks: tuple[str, ...]
@@ -39,13 +39,13 @@ class Annotations(Protocol):
     """Where rows of ground truth come from."""
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> Rows:
-        """The rows about one photograph. Raises LabelError."""
+        """The rows about one image. Raises LabelError."""
         ...
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One photograph of a data set, and where its ground truth stands; nothing is read before it is asked for."""
+    """One image of a data set, and where its ground truth stands; nothing is read before it is asked for."""
 
     image: SourceImage
     annotations: Annotations
@@ -54,21 +54,21 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """The photograph's path, relative to the data set where it lies in it."""
+        """The image's path, relative to the data set where it lies in it."""
         return self.image.name
 
     def read(self) -> tuple[UInt8[np.ndarray, "H W 3"], GroundTruth]:
-        """The photograph, HWC uint8 in BGR, and its ground truth.
+        """The image, HWC uint8 in BGR, and its ground truth.
 
-        Raises ImageError or LabelError, which say what is wrong with which file: take the next sample then. A
-        photograph with a mistake in one of its labels is left out as a whole, as in Ultralytics: half a truth would
+        Raises ImageError or LabelError, which say what is wrong with which file: take the next sample then. An
+        image with a mistake in one of its labels is left out as a whole, as in Ultralytics: half a truth would
         make false alarms of good detections.
         """
-        photograph = self.image.read()
-        return photograph, self.truth((photograph.shape[0], photograph.shape[1]))
+        pixels = self.image.read()
+        return pixels, self.truth((pixels.shape[0], pixels.shape[1]))
 
     def truth(self, image_hw: tuple[int, int]) -> GroundTruth:
-        """The ground truth alone, for a photograph of this (height, width). Raises LabelError."""
+        """The ground truth alone, for an image of this (height, width). Raises LabelError."""
         rows, remarks = self.annotations.of(self.image, image_hw)
         segments = tuple(_clipped(row.segment, image_hw) for row in rows)
         boxes = [_box(segment, row.box, image_hw) for segment, row in zip(segments, rows, strict=True)]
@@ -85,7 +85,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The photographs of one split with their ground truth; iterating gives a `Sample` each.
+    """The images of one split with their ground truth; iterating gives a `Sample` each.
 
     names: class names by class id. split: "val", "test", "train", or None where the file is one split.
     """
@@ -106,7 +106,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         split = f", split {self.split!r}" if self.split else ""
-        return f"Dataset({str(self.path)!r}{split}, {len(self)} photographs, {len(self.names)} classes)"
+        return f"Dataset({str(self.path)!r}{split}, {len(self)} images, {len(self.names)} classes)"
 
     def for_model(self, names: Mapping[int, str]) -> Dataset:
         """The same data set with the class ids of a model, matched by name (case and spaces do not matter).
@@ -140,7 +140,7 @@ def _clipped(segment: Segment, image_hw: tuple[int, int]) -> Segment:
 
 
 def _box(segment: Segment, stated: Sequence[float] | None, image_hw: tuple[int, int]) -> Sequence[float]:
-    """x1, y1, x2, y2 around a segment, or the stated box, within the photograph."""
+    """x1, y1, x2, y2 around a segment, or the stated box, within the image."""
     if segment is None:
         height, width = image_hw
         return [float(v) for v in np.clip(stated or (0, 0, 0, 0), 0, (width, height, width, height))]

@@ -1,4 +1,4 @@
-"""Ground truth of one photograph: polygons and bitmaps, and their masks in every frame."""
+"""Ground truth of one image: polygons and bitmaps, and their masks in every frame."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """What is really to be seen on one photograph: M instances.
+    """What is really to be seen on one image: M instances.
 
     classes: class ids, keys of `names`.
-    segments: of each instance its polygons in photograph pixels (they are united), or a mask of the
-        photograph's size, or None where the labels give a box alone.
-    boxes: x1, y1, x2, y2 around the segments, in photograph pixels.
+    segments: of each instance its polygons in image pixels (they are united), or a mask of the
+        image's size, or None where the labels give a box alone.
+    boxes: x1, y1, x2, y2 around the segments, in image pixels.
     crowd: groups of objects that COCO marks as one; they are no instances to be found one by one.
-    image_hw: (height, width) of the photograph.
+    image_hw: (height, width) of the image.
     remarks: what was mended while reading, such as clipped coordinates or repeated rows.
     """
 
@@ -53,7 +53,7 @@ class GroundTruth:
 
     @cached_property
     def areas(self) -> Int64[np.ndarray, " M"]:
-        """Mask areas in photograph pixels (0 for a box alone): small, medium and large of COCO are said of these."""
+        """Mask areas in image pixels (0 for a box alone): small, medium and large of COCO are said of these."""
         return np.array([np.count_nonzero(patch.values) for patch in self.patches("image")], dtype=np.int64)
 
     def name_of(self, class_id: int) -> str:
@@ -74,13 +74,13 @@ class GroundTruth:
 
         A pixel belongs to a mask if its centre does, in every frame: polygons are drawn at the size asked for, not
         resized. That is COCO's convention; crossing lines follow the even-odd rule. A box alone has no pixel.
-        Raises InputError for a letterbox of another photograph, or none where `size` is not "image".
+        Raises InputError for a letterbox of another image, or none where `size` is not "image".
         """
         if letterbox is None and size != "image":
             raise InputError(f'masks of size "{size}" need the letterbox of the prediction they are compared with')
         if letterbox is not None and letterbox.image_hw != self.image_hw:
             raise InputError(
-                f"the letterbox is of a photograph of {letterbox.image_hw[1]} x {letterbox.image_hw[0]} pixels; "
+                f"the letterbox is of an image of {letterbox.image_hw[1]} x {letterbox.image_hw[0]} pixels; "
                 f"this ground truth is about one of {self.image_hw[1]} x {self.image_hw[0]}"
             )
         height, width = self.image_hw if letterbox is None else letterbox.size_hw(size)
@@ -144,7 +144,7 @@ def _united(parts: Sequence[Patch]) -> Patch:
 
 
 def sampled(bitmap: Bitmap, letterbox: Letterbox | None, size: Size) -> Patch:
-    """A mask of the photograph's size at the pixel centres of another frame."""
+    """A mask of the image's size at the pixel centres of another frame."""
     height, width = bitmap.shape
     if letterbox is None or size == "image":
         return Patch(slice(0, height), slice(0, width), bitmap)

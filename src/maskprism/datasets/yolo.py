@@ -1,4 +1,4 @@
-"""Data sets of Ultralytics: a data.yaml, and one text file of rows per photograph."""
+"""Data sets of Ultralytics: a data.yaml, and one text file of rows per image."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class YoloLabels:
-    """Text files beside the photographs: `class x1 y1 x2 y2 ...`, normalised to 0..1."""
+    """Text files beside the images: `class x1 y1 x2 y2 ...`, normalised to 0..1."""
 
     class_count: int
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> Rows:
-        """The rows of the photograph's label file; none where there is no file."""
+        """The rows of the image's label file; none where there is no file."""
         assert isinstance(image.image, Path)
         file = label_path(image.image)
         try:
@@ -90,7 +90,7 @@ class YoloLabels:
 
 
 def label_path(image: Path) -> Path:
-    """Where Ultralytics looks for the labels of a photograph: the last folder `images` of its path is `labels`."""
+    """Where Ultralytics looks for the labels of an image: the last folder `images` of its path is `labels`."""
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] == "images":
@@ -123,10 +123,10 @@ def open_yaml(file: Path, split: str | None) -> Dataset:
     paths = tuple(dict.fromkeys(path for one in opened if isinstance(one, ImageFiles) for path in one.paths))
     if not any(label_path(one).is_file() for one in paths):
         raise InputError(
-            f"{file}, split {split}: none of its {len(paths)} photographs has labels; expected, for one, "
+            f"{file}, split {split}: none of its {len(paths)} images has labels; expected, for one, "
             f"{label_path(paths[0])}"
             if paths
-            else f"{file}, split {split}: leads to no photographs"
+            else f"{file}, split {split}: leads to no images"
         )
     images = ImageFiles(root.resolve(), paths)
     return Dataset(file, split, names, images, YoloLabels(len(names)), {one: one for one in names})
@@ -158,4 +158,4 @@ def _located(file: Path, stated: object, entries: list[str]) -> tuple[Path, list
             if all(source.exists() for source in sources):
                 return root, sources
     tried = ", ".join(dict.fromkeys(str(root / entry) for root in roots for entry in entries))
-    raise InputError(f"{file}: its photographs are not there; looked for {tried}. Correct the key path in the file")
+    raise InputError(f"{file}: its images are not there; looked for {tried}. Correct the key path in the file")

@@ -1,6 +1,6 @@
 """Models: a runtime (how tensors are computed) plus a layout (how tensors are read).
 
-`load` opens one; `Model.predict` turns photographs into `Prediction`s.
+`load` opens one; `Model.predict` turns images into `Prediction`s.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ModelSpec:
     """What a model is, as far as masks are concerned.
 
     input_hw: (height, width) of the canvas; with `rectangular` the largest one, which is cut to
-        the smallest rectangle around each photograph.
+        the smallest rectangle around each image.
     grid_hw: (height, width) of the prototypes for the full canvas.
     stride: canvas pixels per prototype cell.
     """
@@ -61,7 +61,7 @@ class ModelSpec:
 
 
 class Model:
-    """A network that can be asked about photographs."""
+    """A network that can be asked about images."""
 
     def __init__(
         self,
@@ -118,10 +118,10 @@ class Model:
     @overload
     def predict(self, images: ImageLike) -> Prediction: ...
     def predict(self, images: Any) -> Prediction | list[Prediction]:
-        """What the network says about one photograph, or about each of a list.
+        """What the network says about one image, or about each of a list.
 
-        A photograph is a path, a PIL image or an HWC uint8 array in BGR. Results do not depend on
-        how photographs are grouped. Raises ImageError for one that cannot be read.
+        An image is a path, a PIL image or an HWC uint8 array in BGR. Results do not depend on
+        how images are grouped. Raises ImageError for one that cannot be read.
         """
         if not isinstance(images, list | tuple):
             return self._predict_batch([images])[0]
@@ -131,30 +131,27 @@ class Model:
     def on_canvas(self, canvas_hw: tuple[int, int], *, rectangular: bool = False) -> Model:
         """The same network on a canvas of (height, width), nothing loaded again.
 
-        The whole canvas is used for every photograph, as an export of a fixed size does, or with
+        The whole canvas is used for every image, as an export of a fixed size does, or with
         `rectangular` the smallest rectangle of it. Raises InputError where the network takes
         another size only.
         """
         spec, takes = self.spec, self.runtime.input
         canvas_hw = _canvas(self.runtime, canvas_hw, self._metadata, spec.name)
         if rectangular and (takes.height or takes.width):
-            raise InputError(f"{spec.name} takes one canvas only; it cannot be cut to a rectangle around photographs")
+            raise InputError(f"{spec.name} takes one canvas only; it cannot be cut to a rectangle around images")
         changed = copy.copy(self)
         grid_hw = (canvas_hw[0] // spec.stride, canvas_hw[1] // spec.stride)
         changed.spec = replace(spec, input_hw=canvas_hw, grid_hw=grid_hw, rectangular=rectangular)
         return changed
 
     def _predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
-        photographs = [read_image(image) for image in images]
+        decoded = [read_image(image) for image in images]
         stride = (self._metadata.stride or 32) if self.spec.rectangular else None
-        letterboxes = [
-            Letterbox.fit(photograph.shape[:2], self.spec.input_hw, rectangle_stride=stride)
-            for photograph in photographs
-        ]
+        letterboxes = [Letterbox.fit(one.shape[:2], self.spec.input_hw, rectangle_stride=stride) for one in decoded]
         results: dict[int, Prediction] = {}
         for canvas_hw in dict.fromkeys(box.canvas_hw for box in letterboxes):
             members = [i for i, box in enumerate(letterboxes) if box.canvas_hw == canvas_hw]
-            tensor = self._stack([to_canvas(photographs[i], letterboxes[i]) for i in members], canvas_hw)
+            tensor = self._stack([to_canvas(decoded[i], letterboxes[i]) for i in members], canvas_hw)
             outputs = self.runtime(tensor)
             for position, i in enumerate(members):
                 results[i] = self._read(outputs, position, letterboxes[i], source_name(images[i]))
@@ -286,14 +283,14 @@ def load(
     )
 
 
-def to_canvas(photograph: UInt8[np.ndarray, "H W 3"], letterbox: Letterbox) -> UInt8[np.ndarray, "Hc Wc 3"]:
+def to_canvas(image: UInt8[np.ndarray, "H W 3"], letterbox: Letterbox) -> UInt8[np.ndarray, "Hc Wc 3"]:
     """Resize bilinearly and pad with grey, as YOLO tools do."""
     height, width = letterbox.content_hw
-    if photograph.shape[:2] != letterbox.content_hw:
-        photograph = cv2.resize(photograph, (width, height), interpolation=cv2.INTER_LINEAR)
+    if image.shape[:2] != letterbox.content_hw:
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     top, left = letterbox.offset_yx
     return cv2.copyMakeBorder(
-        photograph,
+        image,
         top,
         letterbox.canvas_hw[0] - height - top,
         left,

@@ -46,7 +46,7 @@ _PATH_WORDS: dict[Path, str] = {
 def waterfall(instance: Instance, query: PixelQuery, *, image: ImageLike | None = None, named: int = 12) -> Figure:
     """From 0 to the logit of one pixel: the largest contributions by name, the rest as one step.
 
-    With the photograph the place is shown beside it.
+    With the image the place is shown beside it.
     """
     figure = _figure(12.5 if image is not None else 9, 5.6)
     if image is not None:
@@ -104,7 +104,7 @@ def _verdict(query: PixelQuery) -> str:
 
 
 def blame(image: ImageLike, instance: Instance, blames: Sequence[Blame], *, named: int = 10) -> Figure:
-    """The regions on the photograph, and the prototypes that are most to blame for each.
+    """The regions on the image, and the prototypes that are most to blame for each.
 
     Ticks mark what the same prototype contributes on average inside the mask and in the rest of the box.
     """
@@ -253,12 +253,12 @@ def _draw_place(
     at: tuple[int, int] | None = None,
     region: Bool[np.ndarray, "H W"] | None = None,
 ) -> None:
-    """The photograph around the box with the mask's outline, a pixel or a region marked; shrunk if it is large."""
-    photograph = read_image(image)
+    """The image around the box with the mask's outline, a pixel or a region marked; shrunk if it is large."""
+    pixels = read_image(image)
     x1, y1, x2, y2 = (float(v) for v in instance.box)
     margin = 0.15 * max(x2 - x1, y2 - y1, 1)
     xs, ys = ([x1, x2], [y1, y2]) if at is None else ([x1, x2, at[0]], [y1, y2, at[1]])
-    height, width = photograph.shape[:2]
+    height, width = pixels.shape[:2]
     left, right = math.floor(max(min(xs) - margin, 0)), math.ceil(min(max(xs) + margin, width))
     top, bottom = math.floor(max(min(ys) - margin, 0)), math.ceil(min(max(ys) + margin, height))
     around = (slice(top, bottom), slice(left, right))
@@ -268,9 +268,9 @@ def _draw_place(
     def shrunk(values: Any) -> Any:
         return values if shrink == 1 else cv2.resize(values, size, interpolation=cv2.INTER_AREA)
 
-    picture = shrunk(cv2.cvtColor(np.ascontiguousarray(photograph[around]), cv2.COLOR_BGR2RGB))
+    picture = shrunk(cv2.cvtColor(np.ascontiguousarray(pixels[around]), cv2.COLOR_BGR2RGB))
     if region is not None:  # wherever it covers a part of a shrunken pixel: errors are often thin rims
-        covered = shrunk(_on_photograph(region, instance)[around].astype(np.float32)) > 0
+        covered = shrunk(_on_image(region, instance)[around].astype(np.float32)) > 0
         picture[covered] = (0.35 * picture[covered] + 0.65 * np.array(colour_of(0))).astype(np.uint8)
     edges = (left - 0.5, right - 0.5, bottom - 0.5, top - 0.5)  # matplotlib counts from the centres of pixels
     ax.imshow(picture, extent=edges)
@@ -291,8 +291,8 @@ def _draw_place(
     ax.set_axis_off()
 
 
-def _on_photograph(region: Bool[np.ndarray, "h w"], instance: Instance) -> Bool[np.ndarray, "H W"]:
-    """A region of the photograph's or the canvas's size at the pixel centres of the photograph."""
+def _on_image(region: Bool[np.ndarray, "h w"], instance: Instance) -> Bool[np.ndarray, "H W"]:
+    """A region of the image's or the canvas's size at the pixel centres of the image."""
     letterbox = instance.letterbox
     if region.shape == letterbox.image_hw:
         return region

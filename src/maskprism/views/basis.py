@@ -14,7 +14,7 @@ from maskprism.errors import InputError
 from maskprism.images import read_image
 from maskprism.views import palette, raster
 from maskprism.views.figures import colour_map, share
-from maskprism.views.sheets import PHOTOGRAPH_SIDE, Panel, Sheet
+from maskprism.views.sheets import IMAGE_SIDE, Panel, Sheet
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64, UInt8
@@ -34,7 +34,7 @@ _PERCENTILE = 99.5
 def raw_and_canonical(
     image: ImageLike, prediction: Prediction, usage: Usage, basis: CanonicalBasis, *, scale: Scale = "shared"
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """All prototypes of one photograph, and the first canonical ones beside them (RGB).
+    """All prototypes of one image, and the first canonical ones beside them (RGB).
 
     Every panel is a prototype times the root mean square of its coefficients: its typical
     contribution, in logits. On the shared scale what matters little is pale; `scale` "each"
@@ -77,7 +77,7 @@ def sheets(
         title="The same prototypes in the canonical basis",
         subtitle=f"titles: index, share of the mean square logit; {rest}",
         panels=(
-            Panel("the photograph", picture=_small(image)),
+            Panel("the image", picture=_small(image)),
             *(
                 Panel(
                     f"{j}   {_percent(basis.shares[j])}", values=turned[j], limit=limits[len(raw) + j], map="prototype"
@@ -128,10 +128,10 @@ def spectrum(usage: Usage, basis: CanonicalBasis, *, model: str = "") -> Figure:
     ax.set_ylim(0, 1.03)
     ax.legend(loc="center right", frameon=False, fontsize=9)
     ax.spines[["top", "right"]].set_visible(False)
-    where = "inside boxes" if basis.region == "boxes" else "on whole photographs"
+    where = "inside boxes" if basis.region == "boxes" else "on whole images"
     ax.set_title(
         f"What the coefficients really use{f': {model}' if model else ''}\n{usage.instances} instances in "
-        f"{usage.images} photographs, {where}; effective rank {basis.effective_rank:.1f} of {len(basis)}",
+        f"{usage.images} images, {where}; effective rank {basis.effective_rank:.1f} of {len(basis)}",
         fontsize=12,
     )
     return figure
@@ -145,7 +145,7 @@ def redundancy(usage: Usage, *, threshold: float = REDUNDANT, model: str = "") -
     k = len(usage)
     lower = np.tril(np.ones((k, k), dtype=bool), -1)
     used = usage.coefficients.correlation if usage.instances else np.full((k, k), np.nan)
-    _heat_map(ax, np.where(lower, usage.photograph.correlation, used))
+    _heat_map(ax, np.where(lower, usage.image.correlation, used))
     for pair in usage.redundant_pairs(threshold):
         for row, column, value in (
             (pair.second, pair.first, pair.prototypes),
@@ -158,7 +158,7 @@ def redundancy(usage: Usage, *, threshold: float = REDUNDANT, model: str = "") -
     ax.set_title(
         f"Redundancy{f' in {model}' if model else ''}: {count} pair{'' if count == 1 else 's'} "
         f"with |r| ≥ {threshold:g} (framed)\n"
-        f"below the diagonal: prototypes over {usage.images} photographs; above: coefficients of "
+        f"below the diagonal: prototypes over {usage.images} images; above: coefficients of "
         f"{usage.instances} instances",
         fontsize=11,
     )
@@ -216,9 +216,9 @@ def _limits(values: Float32[np.ndarray, "M h w"], scale: Scale) -> list[float]:
 
 
 def _small(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
-    photograph = cv2.cvtColor(read_image(image), cv2.COLOR_BGR2RGB)
-    shrink = min(PHOTOGRAPH_SIDE / max(photograph.shape[:2]), 1)
-    return np.asarray(cv2.resize(photograph, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA))
+    pixels = cv2.cvtColor(read_image(image), cv2.COLOR_BGR2RGB)
+    shrink = min(IMAGE_SIDE / max(pixels.shape[:2]), 1)
+    return np.asarray(cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA))
 
 
 def _percent(value: float) -> str:

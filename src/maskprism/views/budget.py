@@ -158,49 +158,49 @@ def worst_sheet(
 ) -> Sheet:
     """The worst instances of a budget, each with its mask against the truth, its IoU and its largest loss.
 
-    dataset, model: those that the budget was measured with; its photographs are read and predicted again. by: see
-    `ErrorBudget.worst`. Raises InputError where a photograph of the budget is not in the data set.
+    dataset, model: those that the budget was measured with; its images are read and predicted again. by: see
+    `ErrorBudget.worst`. Raises InputError where an image of the budget is not in the data set.
     """
     wanted = budget.worst(count, by)
     if not wanted:
         raise InputError("the budget has no instance to show")
     samples = {sample.name: sample for sample in dataset}
     panels: dict[tuple[str, int, int], Panel] = {}
-    for name in dict.fromkeys(row.photograph for row in wanted):
+    for name in dict.fromkeys(row.image for row in wanted):
         if name not in samples:
-            raise InputError(f"{dataset.path}: has no photograph {name!r}; use the data set of the budget")
-        photograph, truth = samples[name].read()
-        rows = [row for row in wanted if row.photograph == name]
+            raise InputError(f"{dataset.path}: has no image {name!r}; use the data set of the budget")
+        image, truth = samples[name].read()
+        rows = [row for row in wanted if row.image == name]
         matches = Matches.given(*zip(*((row.instance, row.object, row.box_iou) for row in rows), strict=True))
-        for pair, stages in stages_of(model.predict(photograph), truth, matches):
+        for pair, stages in stages_of(model.predict(image), truth, matches):
             row = next(row for row in rows if (row.instance, row.object) == (pair.instance, pair.truth))
-            panels[name, pair.instance, pair.truth] = _worst_panel(photograph, row, stages)
+            panels[name, pair.instance, pair.truth] = _worst_panel(image, row, stages)
     return Sheet(
         title=f"The {len(wanted)} worst of {len(budget)} instances, by {by.replace('_', ' ').replace('iou', 'IoU')}",
         subtitle=f"IoU, class and score, and the part that costs most; {LEGEND}",
-        panels=tuple(panels[row.photograph, row.instance, row.object] for row in wanted),
+        panels=tuple(panels[row.image, row.instance, row.object] for row in wanted),
         columns=min(columns, len(wanted)),
         size_wh=(2400, 1700),
     )
 
 
-def _worst_panel(photograph: Picture, row: InstanceBudget, stages: Stages) -> Panel:
+def _worst_panel(image: Picture, row: InstanceBudget, stages: Stages) -> Panel:
     rows, columns = _window([stages.truth, stages.real], stages.instance.letterbox.canvas_hw, square=True)
     part = max(PARTS, key=lambda part: getattr(row, part))
     return Panel(
         f"{row.iou:.2f}  {row.class_name} {row.score:.2f}: {part}",
-        picture=_compared(_on_canvas(photograph, stages), stages.real, stages.truth, rows, columns),
+        picture=_compared(_on_canvas(image, stages), stages.real, stages.truth, rows, columns),
         box=_box_in(stages, rows, columns),
     )
 
 
-def _on_canvas(photograph: Picture, stages: Stages) -> Picture:
-    """The photograph as it lies on the canvas, in greys."""
+def _on_canvas(image: Picture, stages: Stages) -> Picture:
+    """The image as it lies on the canvas, in greys."""
     letterbox = stages.instance.letterbox
     canvas = np.full((*letterbox.canvas_hw, 3), 114, dtype=np.uint8)
     (top, left), (height, width) = letterbox.offset_yx, letterbox.content_hw
-    shrinks = width < photograph.shape[1]
-    small = cv2.resize(photograph, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    shrinks = width < image.shape[1]
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     canvas[top : top + height, left : left + width] = raster.greyed(small)
     return canvas
 

@@ -69,7 +69,7 @@ def write_cards(
 
 
 def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, model: str = "") -> Sheet:
-    """Where in the photograph every prototype is high or low on average, with its tags."""
+    """Where in the image every prototype is high or low on average, with its tags."""
     panels = []
     for k in range(len(study)):
         tags = study.tags(k, movement)
@@ -85,7 +85,7 @@ def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, mod
     told = ", ".join(f"{count} {tag}" for tag, count in counts if count) or "no tags"
     return Sheet(
         title=f"Positional or semantic? The {len(study)} prototypes{_of(model)}",
-        subtitle=f"mean at every place of {study.images} photographs, each stretched to a square; {told}",
+        subtitle=f"mean at every place of {study.images} images, each stretched to a square; {told}",
         panels=tuple(panels),
         columns=8,
         notes=tuple(f"{tag}: {rule}" for tag, rule in TAG_RULES.items()),
@@ -97,8 +97,8 @@ def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, mod
 def card(study: Dependence, k: int, movement: MovementTest | None = None, *, model: str = "") -> Figure:
     """Everything about prototype k on one figure.
 
-    Mean by place with the best half-plane, the photographs that activate it most, what explains
-    its variance, whether it follows a moved photograph, and what it is inside each class.
+    Mean by place with the best half-plane, the images that activate it most, what explains
+    its variance, whether it follows a moved image, and what it is inside each class.
     """
     figure = plt.figure(figsize=(13.5, 7.6), facecolor="white")
     plt.close(figure)
@@ -107,7 +107,7 @@ def card(study: Dependence, k: int, movement: MovementTest | None = None, *, mod
     row = figure.add_gridspec(1, 1 + len(strongest), left=0.01, right=0.99, top=0.855, bottom=0.525, wspace=0.05)
     _draw_places(figure.add_subplot(row[0]), study, k)
     for column, activation in enumerate(strongest, start=1):
-        _draw_photograph(figure.add_subplot(row[column]), activation, study, k)
+        _draw_image(figure.add_subplot(row[column]), activation, study, k)
     _draw_shares(figure.add_axes((0.125, 0.145, 0.245, 0.305)), study, k)
     _draw_movement(figure.add_axes((0.425, 0.145, 0.235, 0.305)), movement, k)
     _draw_classes(figure.add_axes((0.775, 0.145, 0.21, 0.305)), study, k)
@@ -123,7 +123,7 @@ def place_map(study: Dependence, k: int) -> np.ndarray:
 
 
 def overlay(activation: Activation, mean: float, spread: float) -> UInt8[np.ndarray, "H W 3"]:
-    """The photograph in grey under the prototype in colour: purple below its mean, orange above (RGB)."""
+    """The image in grey under the prototype in colour: purple below its mean, orange above (RGB)."""
     grey = cv2.cvtColor(activation.picture, cv2.COLOR_BGR2GRAY)
     height, width = grey.shape
     unit = spread if spread > 0 else np.inf
@@ -153,13 +153,13 @@ def _draw_places(ax: Axes, study: Dependence, k: int) -> None:
     ax.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.set_anchor("N")
-    ax.set_title(f"mean by place\n{study.images} photographs", fontsize=8)
+    ax.set_title(f"mean by place\n{study.images} images", fontsize=8)
     ends_at = f"colours end at ±{PLACE_LIMIT:.0f} SD"
     line = "; dashed: best half-plane" if plane.explained >= _WORTH_A_LINE else ""
     ax.set_xlabel(ends_at + line, fontsize=7.5, color=share(palette.MUTED))
 
 
-def _draw_photograph(ax: Axes, activation: Activation, study: Dependence, k: int) -> None:
+def _draw_image(ax: Axes, activation: Activation, study: Dependence, k: int) -> None:
     ax.imshow(overlay(activation, float(study.mean[k]), float(study.spread[k])))
     ax.set_anchor("N")
     name = activation.name if len(activation.name) <= 24 else f"…{activation.name[-23:]}"
@@ -198,7 +198,7 @@ def _draw_shares(ax: Axes, study: Dependence, k: int) -> None:
 
 
 def _draw_movement(ax: Axes, movement: MovementTest | None, k: int) -> None:
-    ax.set_title("does it follow a moved photograph?", fontsize=9)
+    ax.set_title("does it follow a moved image?", fontsize=9)
     if movement is None:
         ax.text(0.5, 0.5, "not tested", ha="center", va="center", color=share(palette.MUTED))
         ax.set_axis_off()
@@ -208,7 +208,7 @@ def _draw_movement(ax: Axes, movement: MovementTest | None, k: int) -> None:
     for row, a, b in zip(rows, follows, stays, strict=True):
         ax.plot([a, b], [row, row], color=share(palette.FRAME), linewidth=5, zorder=1, solid_capstyle="round")
     for values, error, colour, marker, label in (
-        (follows, errors[0], palette.INSTANCE_COLOURS[2], "o", "follows the photograph"),
+        (follows, errors[0], palette.INSTANCE_COLOURS[2], "o", "follows the image"),
         (stays, errors[1], palette.INSTANCE_COLOURS[5], "s", "stays in place"),
     ):
         ax.errorbar(
@@ -227,7 +227,7 @@ def _draw_movement(ax: Axes, movement: MovementTest | None, k: int) -> None:
     ax.set_ylim(len(CHANGES) - 0.2, -0.6)
     ax.set_xlim(-1.05, 1.05)
     ax.set_xticks([-1, -0.5, 0, 0.5, 1])
-    ax.set_xlabel(f"correlation, mean of {movement.images} photographs ± standard error", fontsize=8)
+    ax.set_xlabel(f"correlation, mean of {movement.images} images ± standard error", fontsize=8)
     ax.tick_params(axis="x", labelsize=8)
     ax.legend(loc="lower center", fontsize=8, frameon=False, ncols=2)
     ax.spines[["top", "right"]].set_visible(False)
@@ -276,7 +276,7 @@ def _write_head(ax: Axes, study: Dependence, k: int, tags: tuple[str, ...], mode
     ax.text(
         0,
         0.1,
-        f"{numbers}; photographs: those where it is {side} (orange: above its mean, purple: below)",
+        f"{numbers}; images: those where it is {side} (orange: above its mean, purple: below)",
         fontsize=9.5,
         color=share(palette.MUTED),
         va="center",

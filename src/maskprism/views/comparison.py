@@ -153,7 +153,7 @@ def correlation_figure(comparison: Comparison) -> Figure:
     ax.spines[:].set_visible(True)
     ax.set_xlabel(f"prototype of B, {brief(comparison.b.name)}, each below its partner")
     ax.set_ylabel(f"prototype of A, {brief(comparison.a.name)}")
-    figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation over the pixels of all photographs")
+    figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation over the pixels of all images")
     strengths = np.abs([similarity.correlation[a, b] for a, b in pairs])
     median = f"median |correlation| of partners {np.median(strengths):.3f}" if len(strengths) else "no partners"
     ax.set_title(f"Which prototype is which: {median}", fontsize=12)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Suffix = Literal[".parquet", ".csv"]
 _DPI = 150
-_OF_OBJECTS = ("photograph", "object", "class_id", "class_name", "area", "size", "instance")
+_OF_OBJECTS = ("image", "object", "class_id", "class_name", "area", "size", "instance")
 
 FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
     "perfect": (
@@ -108,10 +108,10 @@ def object_table(found: Diagnosis) -> pa.Table:
     """One row per true object; of those that were found, the whole error budget, else nulls from `score` on."""
     import pyarrow as pa
 
-    budgets = {(row.photograph, row.object): row for row in found.budget.rows}
+    budgets = {(row.image, row.object): row for row in found.budget.rows}
     rows: list[dict[str, Any]] = []
     for one in found.objects:
-        row = budgets.get((one.photograph, one.object))
+        row = budgets.get((one.image, one.object))
         own = dict(zip(("x1", "y1", "x2", "y2"), one.box, strict=True)) | {"found": row is not None}
         known = {name: getattr(one, name) for name in _OF_OBJECTS if name not in ("size", "instance")}
         rows.append(known | own | ({} if row is None else asdict(row)))
@@ -127,7 +127,7 @@ def detection_table(found: Diagnosis) -> pa.Table:
     import pyarrow as pa
 
     kinds = {
-        "photograph": pa.string(),
+        "image": pa.string(),
         "instance": pa.int64(),
         "class_id": pa.int64(),
         "class_name": pa.string(),
@@ -146,7 +146,7 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
     return {
         "maskprism": __version__,
         "model": {"name": spec.name, "sha256": spec.sha256, "runtime": spec.runtime, "rule": spec.rule.name},
-        "data": {"path": str(found.dataset.path), "split": found.dataset.split, "photographs": found.photographs},
+        "data": {"path": str(found.dataset.path), "split": found.dataset.split, "images": found.images},
         "interrupted": found.interrupted,
         "conf": found.conf,
         "objects": len(found.objects),
@@ -168,7 +168,7 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
             "score_ranking": _ranking(found),
         },
         "unknown_classes": list(found.unknown_classes),
-        "failures": [{"photograph": name, "why": why} for name, why in found.failures],
+        "failures": [{"image": name, "why": why} for name, why in found.failures],
         "remarks": list(found.remarks),
     }
 
@@ -176,24 +176,24 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
 def pictures(
     found: Diagnosis, model: Model | None, rows: Sequence[InstanceBudget]
 ) -> list[tuple[InstanceBudget, bytes | None]]:
-    """Instances with small pictures of them as WebP; None without a model, or where the photograph is gone."""
+    """Instances with small pictures of them as WebP; None without a model, or where the image is gone."""
     drawn: dict[tuple[str, int], bytes] = {}
-    wanted = {row.photograph for row in rows}
+    wanted = {row.image for row in rows}
     for sample in found.dataset:
         if model is None or sample.name not in wanted:
             continue
         try:
-            photograph, labelled = sample.read()
+            image, labelled = sample.read()
         except MaskprismError:
             continue
-        prediction, truth = of_classes(model.predict(photograph), labelled, found.classes)
+        prediction, truth = of_classes(model.predict(image), labelled, found.classes)
         masks = truth.masks()
         for row in rows:
-            if row.photograph == sample.name and row.instance < len(prediction):
+            if row.image == sample.name and row.instance < len(prediction):
                 instance = prediction[row.instance]
-                picture = mask_against_truth(photograph, instance.mask("image"), masks[row.object], instance.box)
-                drawn[row.photograph, row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
-    return [(row, drawn.get((row.photograph, row.instance))) for row in rows]
+                picture = mask_against_truth(image, instance.mask("image"), masks[row.object], instance.box)
+                drawn[row.image, row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
+    return [(row, drawn.get((row.image, row.instance))) for row in rows]
 
 
 def _precision(found: Diagnosis, one: AveragePrecision) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The pictures and tables that explain photographs, as files."""
+"""The pictures and tables that explain images, as files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from maskprism.models import Model
     from maskprism.prediction import Instance, Prediction
     from maskprism.sources import SourceImage
-    from maskprism.views.sheets import Photograph, Scale
+    from maskprism.views.sheets import Picture, Scale
     from maskprism.views.tables import TextTable
 
 
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 class Questions:
     """What else to find out about the chosen instances, besides how their masks are made.
 
-    at: a pixel (x, y) of the photograph: why it is, or is not, in the mask.
-    baseline: what an absent prototype is there, nothing ("zero") or its mean over the photograph ("mean").
-    region: a boolean image of the photograph's size: which prototypes act there.
-    truth: the true mask, of the photograph's size: which prototypes are to blame for false positives and false
+    at: a pixel (x, y) of the image: why it is, or is not, in the mask.
+    baseline: what an absent prototype is there, nothing ("zero") or its mean over the image ("mean").
+    region: a boolean mask of the image's size: which prototypes act there.
+    truth: the true mask, of the image's size: which prototypes are to blame for false positives and false
         negatives; scores are then against it.
     attribution: knock-outs, sufficient sets, Shapley values and sensitivities too.
     permutations, seed, metric: of the Shapley values.
@@ -68,7 +68,7 @@ class Questions:
 
 @dataclass(frozen=True)
 class Explained:
-    """What became of one photograph: its files, its tables, and a message where there is something to say."""
+    """What became of one image: its files, its tables, and a message where there is something to say."""
 
     name: str
     files: tuple[Path, ...] = ()
@@ -90,7 +90,7 @@ class _Findings:
     tables: list[TextTable] = field(default_factory=list)
 
 
-def explain_photographs(
+def explain_images(
     items: Iterable[SourceImage],
     model: Model,
     out: Path,
@@ -100,9 +100,9 @@ def explain_photographs(
     scale: Scale = "shared",
     questions: Questions = Questions(),
 ) -> Iterator[Explained]:
-    """Explain one photograph after the other, each in a folder of `out` of its own.
+    """Explain one image after the other, each in a folder of `out` of its own.
 
-    `instance` is a number, "all", or None for the one that is asked about, or else the most confident one. A photograph
+    `instance` is a number, "all", or None for the one that is asked about, or else the most confident one. An image
     that cannot be read, or has no such instance, is told in its message, and the rest goes on.
     """
     folders = _Folders()
@@ -110,13 +110,13 @@ def explain_photographs(
         folder = out / folders.next(item.name)
         findings, message = _Findings(), ""
         try:
-            photograph = item.read()
-            prediction = replace(model.predict(photograph), source=item.name)
-            findings.files.append(raster.save(sheets.overview(photograph, prediction), folder / "overview.png"))
+            image = item.read()
+            prediction = replace(model.predict(image), source=item.name)
+            findings.files.append(raster.save(sheets.overview(image, prediction), folder / "overview.png"))
             try:
                 for index in _chosen(prediction, instance, questions):
-                    _explain(photograph, prediction[index], folder, findings, order, scale, questions.rank)
-                    _answer(photograph, prediction[index], folder, findings, questions)
+                    _explain(image, prediction[index], folder, findings, order, scale, questions.rank)
+                    _answer(image, prediction[index], folder, findings, questions)
             except InputError as error:
                 message = str(error) if item.name in str(error) else f"{item.name}: {error}"
         except MaskprismError as error:
@@ -152,15 +152,15 @@ def write_explanation(
     against = logits -> mask. `00-crop.png`: what the crop to the box cuts away. `00-roles.png` and
     `00-roles.csv`: what each prototype does for the mask.
     """
-    photograph = read_image(image)
-    findings = _Findings([raster.save(sheets.overview(photograph, prediction), folder / "overview.png")])
+    pixels = read_image(image)
+    findings = _Findings([raster.save(sheets.overview(pixels, prediction), folder / "overview.png")])
     for index in instances:
-        _explain(photograph, prediction[index], folder, findings, order, scale)
+        _explain(pixels, prediction[index], folder, findings, order, scale)
     return findings.files
 
 
 def _explain(
-    photograph: Photograph,
+    image: Picture,
     instance: Instance,
     folder: Path,
     findings: _Findings,
@@ -174,9 +174,9 @@ def _explain(
         "prototypes": sheets.prototype_grid(instance, order=order, scale=scale),
         "contributions": sheets.contribution_grid(instance, order=order),
         "contributions-full": sheets.contribution_grid(instance, order=order, view="full"),
-        "assembly": sheets.assembly_strip(photograph, instance),
-        "crop": sheets.crop_view(photograph, instance),
-        "roles": roles_sheet(photograph, instance, found, without, order=rank),
+        "assembly": sheets.assembly_strip(image, instance),
+        "crop": sheets.crop_view(image, instance),
+        "roles": roles_sheet(image, instance, found, without, order=rank),
     }
     findings.files += [raster.save(sheet, _file(folder, instance, f"{name}.png")) for name, sheet in pictures.items()]
     rows = tables.role_rows(found, without)
@@ -184,9 +184,7 @@ def _explain(
     findings.tables.append(tables.roles_table(instance, found, without, order=rank))
 
 
-def _answer(
-    photograph: Photograph, instance: Instance, folder: Path, findings: _Findings, questions: Questions
-) -> None:
+def _answer(image: Picture, instance: Instance, folder: Path, findings: _Findings, questions: Questions) -> None:
     """Answer the questions about one instance, each with a figure, a table, and a CSV file."""
     if not questions:
         return
@@ -204,7 +202,7 @@ def _answer(
 
     if questions.at is not None:
         query = pixel_query(instance, *questions.at, baseline=questions.baseline)
-        figure = attribution.waterfall(instance, query, image=photograph)
+        figure = attribution.waterfall(instance, query, image=image)
         add(f"pixel-{query.x}-{query.y}", figure, [tables.pixel_table(instance, query)], query.rows())
     for name, blames in (
         ("region", () if questions.region is None else (region_blame(instance, questions.region),)),
@@ -212,7 +210,7 @@ def _answer(
     ):
         if blames:
             rows = [{"kind": one.kind} | row for one in blames for row in one.rows()]
-            figure = attribution.blame(photograph, instance, blames)
+            figure = attribution.blame(image, instance, blames)
             add(name, figure, [tables.blame_table(instance, one) for one in blames], rows)
     if questions.attribution:
         owed = Attribution.of(
@@ -241,7 +239,7 @@ def _chosen(prediction: Prediction, instance: int | Literal["all"] | None, quest
     best = max(range(len(prediction)), key=lambda index: (fits[index], float(prediction.scores[index])))
     if not any(fits[best]):
         raise InputError(
-            f"{prediction.source or 'photograph'}: {what} lies in the box of no instance; "
+            f"{prediction.source or 'image'}: {what} lies in the box of no instance; "
             "choose one with --instance, as numbered in overview.png"
         )
     return [best]
@@ -266,7 +264,7 @@ def _fits(prediction: Prediction, questions: Questions) -> tuple[str, list[tuple
 
 
 def _frame(instance: Instance) -> Size:
-    """Where masks are measured: in the frame of the rule, but never at the size of a large photograph."""
+    """Where masks are measured: in the frame of the rule, but never at the size of a large image."""
     return "grid" if instance.rule.size == "grid" else "canvas"
 
 

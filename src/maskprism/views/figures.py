@@ -35,7 +35,7 @@ _LETTERS_PER_INCH = 13
 
 
 def overview(image: ImageLike, prediction: Prediction) -> Figure:
-    """The photograph with every instance; see `sheets.overview`."""
+    """The image with every instance; see `sheets.overview`."""
     return draw(sheets.overview(image, prediction))
 
 
@@ -94,7 +94,7 @@ def draw(sheet: Sheet) -> Figure:
 
 
 def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int, **settings: Any) -> None:
-    """Write a figure; letters that the font lacks, as in some names of photographs, are boxes and no warnings."""
+    """Write a figure; letters that the font lacks, as in some names of images, are boxes and no warnings."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(path, dpi=dpi, **settings)

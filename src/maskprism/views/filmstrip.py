@@ -26,11 +26,11 @@ def filmstrip_sheet(
 ) -> Sheet:
     """Checkpoints across, prototypes down, all on one colour scale; above them the logits of the best instance.
 
-    frames: by label what each checkpoint says about one photograph; of more than `MOST_COLUMNS`, evenly chosen ones
+    frames: by label what each checkpoint says about one image; of more than `MOST_COLUMNS`, evenly chosen ones
         are shown, the first and the last among them.
     prototypes: 0-based indices; those that matter most for the best instance of the last frame unless given.
 
-    Raises InputError without a frame, for an index out of range, and for frames of other photographs or with another
+    Raises InputError without a frame, for an index out of range, and for frames of other images or with another
     number of prototypes.
     """
     _check_alike(frames)
@@ -143,6 +143,6 @@ def _check_alike(frames: Mapping[str, Prediction]) -> None:
             )
         if other.image_size != model.image_size:
             raise InputError(
-                f"{label} is about a photograph of {other.image_size[1]} x {other.image_size[0]} pixels and {first} "
-                f"about one of {model.image_size[1]} x {model.image_size[0]}; expected the same photograph"
+                f"{label} is about an image of {other.image_size[1]} x {other.image_size[0]} pixels and {first} "
+                f"about one of {model.image_size[1]} x {model.image_size[0]}; expected the same image"
             )

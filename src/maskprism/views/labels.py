@@ -1,4 +1,4 @@
-"""Ground truth for the photographs of a view, from a data set that lists them; and which instance found what."""
+"""Ground truth for the images of a view, from a data set that lists them; and which instance found what."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPLITS = ("val", "test", "train")
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The labelled objects of one photograph: class ids, and masks of the photograph's size."""
+    """The labelled objects of one image: class ids, and masks of the image's size."""
 
     classes: Sequence[int]
     masks: Sequence[Bool[np.ndarray, "H W"]]
@@ -42,7 +42,7 @@ class Match:
 def match(prediction: Prediction, truth: Truth) -> Match:
     """Which labelled object each instance found: the most confident one chooses first, among those of its class.
 
-    It takes the one that its mask overlaps most (in IoU, at the photograph's size), if it overlaps any.
+    It takes the one that its mask overlaps most (in IoU, at the image's size), if it overlaps any.
     """
     iou = mask_overlaps(
         prediction, [Region.of(mask) for mask in truth.masks], np.asarray(truth.classes, dtype=np.int64), "image"
@@ -60,7 +60,7 @@ def match(prediction: Prediction, truth: Truth) -> Match:
 
 
 class DatasetLabels:
-    """The labels of a data set by the place of the photograph on disk; see `open_labels`."""
+    """The labels of a data set by the place of the image on disk; see `open_labels`."""
 
     def __init__(self, samples: Mapping[str, Sample]) -> None:
         self._samples = samples
@@ -69,7 +69,7 @@ class DatasetLabels:
         return len(self._samples)
 
     def __call__(self, path: Path, size_hw: tuple[int, int]) -> Truth | None:
-        """The labelled masks of a photograph; None if the data set does not list it. Raises LabelError."""
+        """The labelled masks of an image; None if the data set does not list it. Raises LabelError."""
         sample = self._samples.get(os.path.realpath(path))
         if sample is None:
             return None
@@ -82,10 +82,10 @@ class DatasetLabels:
 def open_labels(
     data: str | os.PathLike[str], folder: str | os.PathLike[str], names: Mapping[int, str], split: str | None = None
 ) -> DatasetLabels:
-    """The labels that a data set has for the photographs of a folder; of all its splits unless one is given.
+    """The labels that a data set has for the images of a folder; of all its splits unless one is given.
 
     names: those of the model; classes of the data set are matched to it by name.
-    Raises InputError for a description that cannot be read, or that lists none of the photographs.
+    Raises InputError for a description that cannot be read, or that lists none of the images.
     """
     from maskprism.datasets import open_dataset
 
@@ -95,7 +95,7 @@ def open_labels(
             if other != datasets[0].split:
                 try:
                     datasets.append(open_dataset(data, other))
-                except InputError:  # a split that the data set does not have, or whose photographs are elsewhere
+                except InputError:  # a split that the data set does not have, or whose images are elsewhere
                     continue
     root = os.path.realpath(folder)
     samples: dict[str, Sample] = {}
@@ -106,7 +106,7 @@ def open_labels(
     inside = {path: sample for path, sample in samples.items() if Path(path).is_relative_to(root)}
     if not inside:
         raise InputError(
-            f"{data}: lists {len(samples)} photographs, and none of them is in {folder}; expected a data set of "
-            "the photographs that are shown"
+            f"{data}: lists {len(samples)} images, and none of them is in {folder}; expected a data set of "
+            "the images that are shown"
         )
     return DatasetLabels(inside)

@@ -1,4 +1,4 @@
-"""The interactive page: photographs and their predictions in one HTML file that needs no network and no server.
+"""The interactive page: images and their predictions in one HTML file that needs no network and no server.
 
 >>> write_page("page.html", [("photo.jpg", model.predict("photo.jpg"))])      # doctest: +SKIP
 """
@@ -63,7 +63,7 @@ class Exactness:
 
 
 class Page:
-    """A page that photographs are added to, one after the other."""
+    """A page that images are added to, one after the other."""
 
     def __init__(self, *, bits: Literal[8, 16] = 8) -> None:
         if bits not in (8, 16):
@@ -76,16 +76,16 @@ class Page:
     def __len__(self) -> int:
         return len(self._scenes)
 
-    def add(self, photograph: ImageLike, prediction: Prediction, truth: Truth | None = None) -> None:
-        """Add a photograph; see `viewer_scene` for what is expected, and raised."""
-        picture = read_image(photograph)
+    def add(self, image: ImageLike, prediction: Prediction, truth: Truth | None = None) -> None:
+        """Add an image; see `viewer_scene` for what is expected, and raised."""
+        picture = read_image(image)
         scene = viewer_scene(picture, prediction, bits=self.bits, truth=truth)
         self.exactness = _combined(self.exactness, exactness(prediction, self.bits))
         thumbnail, _ = encode_webp(picture, _THUMBNAIL_SIDE)
         count = len(prediction)
         self._index.append(
             {
-                "title": prediction.source or f"photograph {len(self) + 1}",
+                "title": prediction.source or f"image {len(self) + 1}",
                 "detail": f"{count} {'instance' if count == 1 else 'instances'}",
                 "thumbnail": "data:image/webp;base64," + _base64(thumbnail),
             }
@@ -93,9 +93,9 @@ class Page:
         self._scenes.append(_base64(scene.pack()))
 
     def html(self) -> str:
-        """The whole file. Raises InputError for a page without photographs."""
+        """The whole file. Raises InputError for a page without images."""
         if not self._scenes:
-            raise InputError("the page has no photograph; add at least one")
+            raise InputError("the page has no image; add at least one")
         static = files("maskprism.views") / "static"
         script = (static / "viewer.js").read_text(encoding="utf-8")
         style = (static / "viewer.css").read_text(encoding="utf-8") + _STYLE
@@ -106,7 +106,7 @@ class Page:
             f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; img-src data: blob:; "
             "base-uri 'none'; form-action 'none'"
         )
-        index = {"scenes": self._index, "note": f"All photographs of this page, in {self.bits} bits: {self.exactness}."}
+        index = {"scenes": self._index, "note": f"All images of this page, in {self.bits} bits: {self.exactness}."}
         scenes = "\n".join(
             f'<script type="application/octet-stream" id="maskprism-scene-{i}">{scene}</script>'
             for i, scene in enumerate(self._scenes)
@@ -139,21 +139,21 @@ class Page:
 
 def write_page(
     path: str | os.PathLike[str],
-    photographs: Iterable[tuple[ImageLike, Prediction]],
+    images: Iterable[tuple[ImageLike, Prediction]],
     *,
     truth: Iterable[Truth | None] | None = None,
     bits: Literal[8, 16] = 8,
 ) -> Path:
-    """Write photographs and their predictions as one interactive HTML file.
+    """Write images and their predictions as one interactive HTML file.
 
-    truth: per photograph the ground-truth masks of its instances (booleans of the photograph's size, or None).
+    truth: per image the ground-truth masks of its instances (booleans of the image's size, or None).
     bits: how exact prototypes are kept; the page says what that changes.
-    Raises InputError for no photographs or what does not fit together, MaskprismError if `path` cannot be written.
+    Raises InputError for no images or what does not fit together, MaskprismError if `path` cannot be written.
     """
     page = Page(bits=bits)
-    pairs = list(photographs)
-    for (photograph, prediction), masks in zip(pairs, truth or [None] * len(pairs), strict=True):
-        page.add(photograph, prediction, masks)
+    pairs = list(images)
+    for (image, prediction), masks in zip(pairs, truth or [None] * len(pairs), strict=True):
+        page.add(image, prediction, masks)
     return page.write(path)
 
 

@@ -266,7 +266,7 @@ def write(
     region[:] = (region + share * (np.array(colour, dtype=np.float32) - region) + 0.5).astype(np.uint8)
 
 
-def greyed(photograph: Picture) -> Picture:
-    """A BGR photograph in light greys, so that colours on it are those of masks alone."""
-    grey = cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY)
+def greyed(image: Picture) -> Picture:
+    """A BGR image in light greys, so that colours on it are those of masks alone."""
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     return np.repeat((90 + grey * (165 / 255))[:, :, None], 3, axis=2).astype(np.uint8)

@@ -15,7 +15,7 @@ from maskprism.errors import MaskprismError
 from maskprism.views import raster
 from maskprism.views.figures import share
 from maskprism.views.palette import INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, RGB, colour_of
-from maskprism.views.sheets import PHOTOGRAPH_SIDE, Panel, Sheet
+from maskprism.views.sheets import IMAGE_SIDE, Panel, Sheet
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, UInt8
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from maskprism.analysis.reduce import Method, TradeOff
-    from maskprism.analysis.reduced_file import Photographs, ReducedFile
+    from maskprism.analysis.reduced_file import CalibrationImages, ReducedFile
     from maskprism.models import Model
     from maskprism.prediction import Prediction
 
-    Photograph = UInt8[np.ndarray, "H W 3"]
+    Picture = UInt8[np.ndarray, "H W 3"]
 
 _COLOURS: dict[Method, RGB] = {"projection": INSTANCE_COLOURS[4], "selection": INSTANCE_COLOURS[5]}
 _WORDS: dict[Method, str] = {"projection": "mixed anew (projection)", "selection": "some of them kept (selection)"}
@@ -70,20 +70,20 @@ def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Metho
     ax.grid(color="0.92")
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    where = "photographs that the basis was not fitted to" if trade_off.held_out else "the photographs it was fitted to"
+    where = "images that the basis was not fitted to" if trade_off.held_out else "the images it was fitted to"
     ax.set_title(f"How many prototypes do the masks need?\n{count} instances, measured on {where}", fontsize=11)
     return figure
 
 
 def before_after(
-    photographs: Sequence[Photograph], full: Sequence[Prediction], reduced: Sequence[Prediction], ious: Sequence[float]
+    images: Sequence[Picture], full: Sequence[Prediction], reduced: Sequence[Prediction], ious: Sequence[float]
 ) -> Sheet:
-    """Per photograph all masks of the full network, those of the reduced one, and the pixels that changed sides."""
+    """Per image all masks of the full network, those of the reduced one, and the pixels that changed sides."""
     panels: list[Panel] = []
-    for photograph, before, after, iou in zip(photographs, full, reduced, ious, strict=True):
-        rgb = cv2.cvtColor(photograph, cv2.COLOR_BGR2RGB)
+    for image, before, after, iou in zip(images, full, reduced, ious, strict=True):
+        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         gained, lost = _changed(before, after)
-        grey = np.repeat(cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY)[..., None], 3, axis=2) // 2 + 110
+        grey = np.repeat(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None], 3, axis=2) // 2 + 110
         changed = _covered(_covered(grey, lost, NEGATIVE, 1.0), gained, POSITIVE, 1.0)
         shown = [_coloured(rgb, one) for one in (before, after)]
         titles = (
@@ -96,15 +96,15 @@ def before_after(
         ]
     return Sheet(
         title="Masks before and after",
-        subtitle="the photograph whose masks changed most, and one in the middle" if len(photographs) > 1 else "",
+        subtitle="the image whose masks changed most, and one in the middle" if len(images) > 1 else "",
         panels=tuple(panels),
         columns=3,
         notes=("Last column: red pixels were gained, blue ones lost.",),
-        size_wh=(1800, 620 * len(photographs)),
+        size_wh=(1800, 620 * len(images)),
     )
 
 
-def write_reduction(found: ReducedFile, photographs: Photographs, full: Model, reduced: Model) -> dict[Path, str]:
+def write_reduction(found: ReducedFile, images: CalibrationImages, full: Model, reduced: Model) -> dict[Path, str]:
     """Write numbers and pictures beside the reduced file; gives each with what it shows.
 
     Raises MaskprismError if that fails.
@@ -118,9 +118,9 @@ def write_reduction(found: ReducedFile, photographs: Photographs, full: Model, r
         figure.savefig(paths["curve.png"], dpi=130)
     except OSError as error:
         raise MaskprismError(f"{base}: cannot be written ({error.strerror or error})") from None
-    by_iou = sorted(found.comparison.by_photograph, key=lambda name: found.comparison.by_photograph[name])
+    by_iou = sorted(found.comparison.by_image, key=lambda name: found.comparison.by_image[name])
     wanted = list(dict.fromkeys((by_iou[0], by_iou[len(by_iou) // 2]))) if by_iou else []
-    shown = {name: photograph for name, photograph, _ in photographs.named(wanted)}
+    shown = {name: image for name, image, _ in images.named(wanted)}
     written = {
         found.path: "the reduced network",
         paths["json"]: "all numbers",
@@ -132,13 +132,13 @@ def write_reduction(found: ReducedFile, photographs: Photographs, full: Model, r
             pictures,
             [full.predict(picture) for picture in pictures],
             [reduced.predict(picture) for picture in pictures],
-            [found.comparison.by_photograph[name] for name in wanted],
+            [found.comparison.by_image[name] for name in wanted],
         )
         written[raster.save(sheet, paths["masks.png"])] = "masks before and after"
     return written
 
 
-def _coloured(picture: Photograph, prediction: Prediction) -> Photograph:
+def _coloured(picture: Picture, prediction: Prediction) -> Picture:
     """The picture with every mask in the colour of its instance, large ones first."""
     masks = [instance.mask("image") for instance in prediction]
     for number in sorted(range(len(masks)), key=lambda number: -int(masks[number].sum())):
@@ -158,15 +158,15 @@ def _changed(before: Prediction, after: Prediction) -> tuple[Bool[np.ndarray, "H
     return gained, lost
 
 
-def _covered(picture: Photograph, mask: Bool[np.ndarray, "H W"], colour: RGB, opacity: float = 0.6) -> Photograph:
+def _covered(picture: Picture, mask: Bool[np.ndarray, "H W"], colour: RGB, opacity: float = 0.6) -> Picture:
     covered = picture.copy()
     layer = np.array(colour, dtype=np.float32) * np.float32(opacity)
     covered[mask] = (picture[mask] * np.float32(1 - opacity) + layer).astype(np.uint8)
     return covered
 
 
-def _small(picture: Photograph) -> Photograph:
-    shrink = PHOTOGRAPH_SIDE / max(picture.shape[:2])
+def _small(picture: Picture) -> Picture:
+    shrink = IMAGE_SIDE / max(picture.shape[:2])
     if shrink >= 1:
         return picture
     height, width = picture.shape[:2]

@@ -32,7 +32,7 @@ _LISTED_WHERE = "they are listed under Numbers in report.html"
 METHOD = {
     "mask AP": (
         "COCO's: mean over classes and over the IoU thresholds .50 to .95, at most 100 detections of a class in a "
-        "photograph. Classes without a labelled object do not count."
+        "image. Classes without a labelled object do not count."
     ),
     "decodes": (
         "The same coefficients and prototypes, made into masks in three places. "
@@ -110,28 +110,26 @@ def warnings_of(found: Diagnosis) -> list[str]:
     """What a reader must know before the numbers."""
     said = []
     if found.interrupted:
-        said.append(f"Interrupted: this is about {found.photographs} of {found.total} photographs.")
+        said.append(f"Interrupted: this is about {found.images} of {found.total} images.")
     if found.unknown_classes:
         said.append(
             f"The model does not know {len(found.unknown_classes)} of the data set's classes, and their objects are "
             f"left out: {_some(found.unknown_classes)}."
         )
     if found.failures:
-        said.append(f"{counted(len(found.failures), 'photograph')} could not be examined; {_LISTED_WHERE}.")
+        said.append(f"{counted(len(found.failures), 'image')} could not be examined; {_LISTED_WHERE}.")
     if found.remarks:
         said.append(f"{counted(len(found.remarks), 'remark')} about labels; {_LISTED_WHERE}.")
     if not found.objects:
-        said.append(
-            "No object of these photographs is labelled with a mask: nothing can be said of the masks of the model."
-        )
+        said.append("No object of these images is labelled with a mask: nothing can be said of the masks of the model.")
     elif not len(found.budget):
         said.append(f"No detection with a score above {found.conf:g} lies on an object of its class.")
     return said
 
 
 def size_of(found: Diagnosis) -> str:
-    """How many photographs and objects a diagnosis is about."""
-    return f"{counted(found.photographs, 'photograph')}, {counted(len(found.objects), 'object')}"
+    """How many images and objects a diagnosis is about."""
+    return f"{counted(found.images, 'image')}, {counted(len(found.objects), 'object')}"
 
 
 def _subtitle(found: Diagnosis) -> str:
@@ -171,19 +169,19 @@ def _worst_table(worst: Sequence[tuple[InstanceBudget, bytes | None]]) -> str:
         return "<p>There is none to show.</p>"
     rows = []
     for row, picture in worst:
-        alt = html.escape(f"{row.class_name} in {row.photograph}")
+        alt = html.escape(f"{row.class_name} in {row.image}")
         image = f'<img src="{_data("image/webp", picture)}" alt="{alt}" loading="lazy">' if picture else ""
         most = max(PARTS, key=lambda part: getattr(row, part))
         rows.append(
             f'<td class="picture">{image}</td>{_cell(row.class_name, "text")}'
-            f"{_cell(PurePosixPath(row.photograph).name, 'text name', title=row.photograph)}"
+            f"{_cell(PurePosixPath(row.image).name, 'text name', title=row.image)}"
             f"{_cell(f'{row.score:.2f}')}{_cell(str(row.area))}"
             f"{_cell(_number(row.iou))}"
             + "".join(_cell(_number(getattr(row, part)), "most" if part == most else "") for part in PARTS)
             + _cell(_number(row.true_box_iou))
             + _cell(_number(row.threshold_iou))
         )
-    headings = ["class", "photograph", "score", "area", "IoU", *PARTS, "true box", "threshold"]
+    headings = ["class", "image", "score", "area", "IoU", *PARTS, "true box", "threshold"]
     return _table(["", *headings], rows, sortable=True, text=3, tall=True)
 
 
@@ -228,7 +226,7 @@ def _numbers(found: Diagnosis) -> str:
         + (_budget_tables(found) if len(found.budget) else "")
         + "<h3>Kinds of errors</h3>"
         + _table(["kind", "meaning", "AP50 to gain", f"above {found.conf:g}", "all"], errors, text=2)
-        + _listing("photograph", "could not be examined", [f"{name}: {why}" for name, why in found.failures])
+        + _listing("image", "could not be examined", [f"{name}: {why}" for name, why in found.failures])
         + _listing("remark", "about labels", found.remarks)
     )
 

@@ -89,7 +89,7 @@ def roles_sheet(
         panels=(Panel("", picture=page),),
         columns=1,
         notes=(
-            "bias: weight x mean of the prototype over the photograph. share: of the logit margin, mean inside less "
+            "bias: weight x mean of the prototype over the image. share: of the logit margin, mean inside less "
             "mean ring. spread: size of the weight x standard deviation of the prototype in the box. IoU without: with "
             "the full mask, after setting the coefficient to zero. A weight below zero does not subtract by itself: "
             "prototypes have negative parts too.",
@@ -159,10 +159,10 @@ def _draw_loss(page: Picture, y: int, lost: float, label: str) -> None:
 
 
 def _draw_regions(page: Picture, image: ImageLike, instance: Instance) -> None:
-    """The photograph around the box: the mask, the ring, and the edge, in the colours of their roles."""
-    photograph = cv2.cvtColor(read_image(image), cv2.COLOR_BGR2RGB)
+    """The image around the box: the mask, the ring, and the edge, in the colours of their roles."""
+    pixels = cv2.cvtColor(read_image(image), cv2.COLOR_BGR2RGB)
     (own,) = instance.alone.patches("image")
-    height, width = photograph.shape[:2]
+    height, width = pixels.shape[:2]
     x1, y1, x2, y2 = (float(v) for v in instance.box)
     tall = max(y2 - y1, (x2 - x1) * _PICTURE[1] / _PICTURE[0]) * 1.2
     wide = tall * _PICTURE[0] / _PICTURE[1]
@@ -177,7 +177,7 @@ def _draw_regions(page: Picture, image: ImageLike, instance: Instance) -> None:
     part = (slice(top, bottom), slice(left, right))
     zoom = min(_PICTURE[0] / (right - left), _PICTURE[1] / (bottom - top))
     size = max(round((right - left) * zoom), 1), max(round((bottom - top) * zoom), 1)
-    picture = cv2.resize(photograph[part], size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    picture = cv2.resize(pixels[part], size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
     inside, boxed = (_scaled(region[part], size) for region in (mask, box))
     picture = _mixed(picture, inside, ROLE_COLOURS["builds"])
     picture = _mixed(picture, boxed & ~inside, ROLE_COLOURS["carves"])

@@ -1,7 +1,7 @@
 """What the interactive viewer is given: a header of plain values and one buffer of bytes.
 
 All hosts of the viewer (one-file page, notebook widget, server) send the same two things. The header is JSON: frames,
-rule, instances, and where the sections of the buffer lie. The buffer holds the photograph as an encoded image, the
+rule, instances, and where the sections of the buffer lie. The buffer holds the image as an encoded image, the
 prototypes as numbers of 8, 16 or 32 bits, and ground-truth masks as run lengths.
 """
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 Bits = Literal[8, 16, 32]
 VERSION = 1
 MAGIC = b"MPRISM\x00\x01"
-PHOTOGRAPH_SIDE = 1280
-"""Photographs are shown with at most this many pixels a side; masks keep the photograph's own size."""
+IMAGE_SIDE = 1280
+"""Images are shown with at most this many pixels a side; masks keep the image's own size."""
 _QUALITY = 85
 
 
 class ViewerScene(NamedTuple):
-    """One photograph and its prediction as the viewer takes them."""
+    """One image and its prediction as the viewer takes them."""
 
     header: dict[str, Any]
     buffer: bytes
@@ -63,21 +63,21 @@ class Quantised(NamedTuple):
 
 
 def viewer_scene(
-    photograph: ImageLike,
+    image: ImageLike,
     prediction: Prediction,
     *,
     bits: Bits = 8,
     truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
-    photograph_side: int = PHOTOGRAPH_SIDE,
+    image_side: int = IMAGE_SIDE,
 ) -> ViewerScene:
-    """Everything the viewer needs of one photograph.
+    """Everything the viewer needs of one image.
 
     `bits` is how exact prototypes are kept: 32 keeps them as they are; 8 and 16 quantise each over its own range, and
     `logit_error` of every instance in the header bounds what that can change. `truth` holds a ground-truth mask of
-    photograph size per instance, or None where an instance has none. Raises InputError for other shapes or bits, and
+    image size per instance, or None where an instance has none. Raises InputError for other shapes or bits, and
     for predictions with values that are not finite.
     """
-    picture = read_image(photograph)
+    picture = read_image(image)
     _check(picture, prediction, bits, truth)
     sections: list[bytes] = []
 
@@ -85,14 +85,14 @@ def viewer_scene(
         sections.append(data)
         return {"offset": sum(map(len, sections[:-1])), "length": len(data)}
 
-    encoded, size_hw = encode_webp(picture, photograph_side)
+    encoded, size_hw = encode_webp(picture, image_side)
     prototypes, error = _prototypes(prediction, bits)
     header: dict[str, Any] = {
         "version": VERSION,
         "source": prediction.source or "",
         "letterbox": asdict(prediction.letterbox),
         "rule": {**asdict(prediction.rule), "threshold": prediction.rule.threshold},
-        "photograph": {**section(encoded), "type": "image/webp", "size_hw": size_hw},
+        "image": {**section(encoded), "type": "image/webp", "size_hw": size_hw},
         "prototypes": {**section(prototypes.pop("data")), **prototypes},
     }
     header["instances"] = [
@@ -182,8 +182,8 @@ def _check(
         raise InputError(f"bits is {bits!r}; expected 8, 16 or 32")
     if picture.shape[:2] != (height, width):
         raise InputError(
-            f"the photograph is {picture.shape[1]} x {picture.shape[0]} pixels, and the prediction is of one of "
-            f"{width} x {height}; give the photograph that was predicted"
+            f"the image is {picture.shape[1]} x {picture.shape[0]} pixels, and the prediction is of one of "
+            f"{width} x {height}; give the image that was predicted"
         )
     for name in ("prototypes", "coefficients", "canvas_boxes", "scores"):
         if not np.isfinite(getattr(prediction, name)).all():

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from maskprism.images import ImageLike
     from maskprism.prediction import Instance, Prediction
 
-    Photograph = UInt8[np.ndarray, "H W 3"]
+    Picture = UInt8[np.ndarray, "H W 3"]
 
-PHOTOGRAPH_SIDE = 1280
-"""Photographs are shrunk to at most this many pixels a side in pictures."""
+IMAGE_SIDE = 1280
+"""Images are shrunk to at most this many pixels a side in pictures."""
 
 Scale = Literal["shared", "each"]
 View = Literal["box", "full"]
@@ -114,9 +114,9 @@ class Window:
 
 
 def overview(image: ImageLike, prediction: Prediction) -> Sheet:
-    """The photograph with every instance: coloured mask, box, and number, class and score."""
-    photograph, shown = _at_display_size(read_image(image), prediction)
-    picture = photograph.copy()
+    """The image with every instance: coloured mask, box, and number, class and score."""
+    pixels, shown = _at_display_size(read_image(image), prediction)
+    picture = pixels.copy()
     thickness = max(1, round(max(picture.shape[:2]) / 500))
     masks = [(patch.rows, patch.columns, patch.values > shown.rule.threshold) for patch in shown.patches("image")]
     # Small masks stay visible on top of large ones.
@@ -140,7 +140,7 @@ def overview(image: ImageLike, prediction: Prediction) -> Sheet:
         text = f"{number} {instance.name} {instance.score:.2f}{flag}"
         labels.append(Label(text, (x1, y1), colour_of(number)))
     return Sheet(
-        title=_photograph_title(prediction),
+        title=_image_title(prediction),
         subtitle=f"{len(prediction)} instances, mask rule {prediction.rule.name}",
         panels=(Panel("", picture=picture, labels=tuple(labels)),),
         columns=1,
@@ -194,7 +194,7 @@ def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale =
 def contribution_grid(instance: Instance, *, order: Order = "effect", view: View = "box") -> Sheet:
     """Weight times prototype for every prototype, on one scale centred at zero.
 
-    `view` "box" shows what the crop keeps, enlarged; "full" the whole photograph with the box.
+    `view` "box" shows what the crop keeps, enlarged; "full" the whole image with the box.
     The line is the edge of the mask.
     """
     if view not in ("box", "full"):
@@ -217,7 +217,7 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
         )
         for k in parts.order(order)
     )
-    where = "inside the box" if view == "box" else "on the whole photograph"
+    where = "inside the box" if view == "box" else "on the whole image"
     notes = ["Title: prototype index and its mean contribution inside the box. Red speaks for the mask, blue against."]
     if view == "full":
         notes.append("Logits outside boxes were never trained: what happens there means nothing.")
@@ -234,19 +234,19 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
     """How the mask comes about: what speaks for it + what speaks against it = logits -> mask."""
     parts = Decomposition(instance)
     window = _box_window(instance, margin=0.15)
-    photograph, shown = _at_display_size(read_image(image), instance.prediction)
+    pixels, shown = _at_display_size(read_image(image), instance.prediction)
     display = shown[instance.index]
     sides = [window.of(parts.positive), window.of(parts.negative)]
     limit = max(_limits(side[None], "shared")[0] for side in sides)
     logits = window.of(parts.logits)
-    span = _photograph_span(window, display)
-    cut, box = _cut(photograph, display, span)
+    span = _image_span(window, display)
+    cut, box = _cut(pixels, display, span)
     masked = _tinted(cut, display.mask("image")[span], colour_of(instance.index))
     return Sheet(
         title=f"How the mask is assembled: {instance_title(instance)}",
         subtitle="red speaks for the mask, blue against it; the mask is where the sum is above zero, inside the box",
         panels=(
-            Panel("photograph", picture=cut, box=box),
+            Panel("image", picture=cut, box=box),
             Panel("what speaks for it", values=sides[0], limit=limit, sign=1, box=window.box),
             Panel("what speaks against it", values=sides[1], limit=limit, sign=-1, box=window.box, joint="+"),
             Panel("their sum: the logits", values=logits, limit=limit, box=window.box, outline=logits, joint="="),
@@ -266,11 +266,11 @@ def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
     check_indices([k], len(instance.weights))
     parts = Decomposition(instance)
     window = _content_window(instance)
-    photograph, shown = _at_display_size(read_image(image), instance.prediction)
+    pixels, shown = _at_display_size(read_image(image), instance.prediction)
     display = shown[instance.index]
     without = Edit(drop=[k], instances=[instance.index]).apply(shown)[instance.index].mask("image")
-    span = _photograph_span(window, display)
-    cut, box = _cut(photograph, display, span)
+    span = _image_span(window, display)
+    cut, box = _cut(pixels, display, span)
     colour = colour_of(instance.index)
     weight, mean = float(instance.weights[k]), float(parts.mean_contributions[k])
     limit = _limits(parts.terms[:, *parts.box_window], "shared")[0]
@@ -306,14 +306,14 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
     """What the crop to the box cuts away: logits everywhere, the mask before and after the crop."""
     parts = Decomposition(instance)
     window = _content_window(instance)
-    photograph, shown = _at_display_size(read_image(image), instance.prediction)
+    pixels, shown = _at_display_size(read_image(image), instance.prediction)
     display = shown[instance.index]
     logits = window.of(parts.logits)
     limit = _limits(parts.logits[None, *parts.box_window], "shared")[0]
     whole = display.alone.with_rule(replace(display.rule, crop="none", crop_image="none")).masks("image")[0]
     kept = display.mask("image")
-    span = _photograph_span(window, display)
-    cut, box = _cut(photograph, display, span)
+    span = _image_span(window, display)
+    cut, box = _cut(pixels, display, span)
     colour = colour_of(instance.index)
     lost = whole & ~kept
     share = int(np.count_nonzero(lost)) / max(int(np.count_nonzero(whole)), 1)
@@ -336,21 +336,21 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
 
 
 def _at_least(width: int, height: int, side: int = 720) -> tuple[int, int]:
-    """(width, height), enlarged so that labels do not hide a small photograph."""
+    """(width, height), enlarged so that labels do not hide a small image."""
     zoom = max(1.0, side / max(width, height))
     return round(width * zoom), round(height * zoom)
 
 
-def _at_display_size(photograph: Photograph, prediction: Prediction) -> tuple[Photograph, Prediction]:
-    """The photograph (RGB) shrunk to a size for pictures, and the prediction about that."""
-    height, width = photograph.shape[:2]
+def _at_display_size(image: Picture, prediction: Prediction) -> tuple[Picture, Prediction]:
+    """The image (RGB) shrunk to a size for pictures, and the prediction about that."""
+    height, width = image.shape[:2]
     if (height, width) != prediction.image_size:
         raise InputError(
             f"the image is {width} x {height} pixels; the prediction is about one of "
             f"{prediction.image_size[1]} x {prediction.image_size[0]}"
         )
-    rgb = cv2.cvtColor(photograph, cv2.COLOR_BGR2RGB)
-    shrink = PHOTOGRAPH_SIDE / max(height, width)
+    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    shrink = IMAGE_SIDE / max(height, width)
     if shrink >= 1:
         return rgb, prediction
     size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
@@ -359,7 +359,7 @@ def _at_display_size(photograph: Photograph, prediction: Prediction) -> tuple[Ph
 
 
 def _content_window(instance: Instance) -> Window:
-    """The cells of the grid that hold the photograph, without the letterbox padding."""
+    """The cells of the grid that hold the image, without the letterbox padding."""
     letterbox = instance.letterbox
     height, width = letterbox.image_hw
     corners = letterbox.to_grid(letterbox.to_canvas(np.array([0, 0, width, height], dtype=np.float32)))
@@ -392,8 +392,8 @@ def _window(instance: Instance, corners: Float32[np.ndarray, " 4"]) -> Window:
     return Window(slice(top, bottom), slice(left, right), (x1 - left, y1 - top, x2 - left, y2 - top))
 
 
-def _photograph_span(window: Window, instance: Instance) -> tuple[slice, slice]:
-    """The (rows, columns) of the photograph under a window of the grid; at least one pixel."""
+def _image_span(window: Window, instance: Instance) -> tuple[slice, slice]:
+    """The (rows, columns) of the image under a window of the grid; at least one pixel."""
     letterbox = instance.letterbox
     scale_y = letterbox.canvas_hw[0] / letterbox.grid_hw[0]
     scale_x = letterbox.canvas_hw[1] / letterbox.grid_hw[1]
@@ -413,17 +413,17 @@ def _photograph_span(window: Window, instance: Instance) -> tuple[slice, slice]:
 
 
 def _cut(
-    photograph: Photograph, instance: Instance, span: tuple[slice, slice]
-) -> tuple[Photograph, tuple[float, float, float, float]]:
-    """The part of a photograph, and the box in its pixels."""
+    image: Picture, instance: Instance, span: tuple[slice, slice]
+) -> tuple[Picture, tuple[float, float, float, float]]:
+    """The part of an image, and the box in its pixels."""
     x1, y1, x2, y2 = (float(v) for v in instance.box)
     rows, columns = span
-    return photograph[span], (x1 - columns.start, y1 - rows.start, x2 - columns.start, y2 - rows.start)
+    return image[span], (x1 - columns.start, y1 - rows.start, x2 - columns.start, y2 - rows.start)
 
 
 def _tinted(
-    picture: Photograph, mask: Bool[np.ndarray, "H W"], colour: tuple[int, int, int], opacity: float = 0.55
-) -> Photograph:
+    picture: Picture, mask: Bool[np.ndarray, "H W"], colour: tuple[int, int, int], opacity: float = 0.55
+) -> Picture:
     """The picture, covered by a colour where the mask is."""
     tinted = picture.copy()
     layer = np.array(colour, dtype=np.float32) * np.float32(opacity)
@@ -431,7 +431,7 @@ def _tinted(
     return tinted
 
 
-def _striped(picture: Photograph, mask: Bool[np.ndarray, "H W"]) -> Photograph:
+def _striped(picture: Picture, mask: Bool[np.ndarray, "H W"]) -> Picture:
     """The picture with diagonal black and white stripes where the mask is: no instance colour looks like that."""
     height, width = mask.shape
     stripe = (np.add.outer(np.arange(height), np.arange(width)) // max(3, max(mask.shape) // 200)) % 2 == 0
@@ -467,14 +467,14 @@ def _order_words(order: Order) -> str:
 
 
 def instance_title(instance: Instance) -> str:
-    """Number, class, score and photograph of an instance."""
+    """Number, class, score and image of an instance."""
     where = instance.prediction.source
     name = f" in {where.replace(chr(92), '/').rsplit('/', 1)[-1]}" if where else ""
     return f"instance {instance.index}, {instance.name} {instance.score:.2f}{name}"
 
 
-def _photograph_title(prediction: Prediction) -> str:
-    return (prediction.source or "photograph").replace("\\", "/").rsplit("/", 1)[-1]
+def _image_title(prediction: Prediction) -> str:
+    return (prediction.source or "image").replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def best_instances(prediction: Prediction, instance: int | Literal["all"] | None) -> Sequence[int]:
@@ -488,7 +488,7 @@ def best_instances(prediction: Prediction, instance: int | Literal["all"] | None
         return [int(np.argmax(prediction.scores))] if len(prediction) else []
     if not 0 <= instance < len(prediction):
         raise InputError(
-            f"instance {instance} is out of range: {_photograph_title(prediction)} has {len(prediction)} instances"
+            f"instance {instance} is out of range: {_image_title(prediction)} has {len(prediction)} instances"
             + (f" (0..{len(prediction) - 1})" if len(prediction) else "")
         )
     return [instance]

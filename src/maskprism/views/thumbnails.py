@@ -17,21 +17,21 @@ _TINT = 0.6
 
 
 def mask_against_truth(
-    photograph: UInt8[np.ndarray, "H W 3"],
+    image: UInt8[np.ndarray, "H W 3"],
     found: Bool[np.ndarray, "H W"],
     true: Bool[np.ndarray, "H W"],
     box: Float32[np.ndarray, " 4"],
     side: int = 232,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The part of a BGR photograph around both masks and a box (xyxy), what is wrong tinted, the truth outlined.
+    """The part of a BGR image around both masks and a box (xyxy), what is wrong tinted, the truth outlined.
 
-    It is as square as the photograph allows; its longer side is `side`.
+    It is as square as the image allows; its longer side is `side`.
     """
     rows, columns = _around(found | true, box)
     zoom = side / max(rows.stop - rows.start, columns.stop - columns.start)
     size = (max(round((columns.stop - columns.start) * zoom), 1), max(round((rows.stop - rows.start) * zoom), 1))
     smooth = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
-    picture = cv2.resize(photograph[rows, columns], size, interpolation=smooth)
+    picture = cv2.resize(image[rows, columns], size, interpolation=smooth)
     mask, truth = (
         cv2.resize(one[rows, columns].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
         for one in (found, true)
@@ -45,7 +45,7 @@ def mask_against_truth(
 
 
 def _around(masks: Bool[np.ndarray, "H W"], box: Float32[np.ndarray, " 4"]) -> tuple[slice, slice]:
-    """Rows and columns around everything, moved into the photograph."""
+    """Rows and columns around everything, moved into the image."""
     first, last = np.floor(box[[1, 0]]), np.ceil(box[[3, 2]])
     spans = []
     for axis, length in enumerate(masks.shape):

@@ -36,7 +36,7 @@ _STATIC = Path(__file__).parent / "static"
 
 
 class PrismWidget(anywidget.AnyWidget):
-    """A photograph, its prediction, and the viewer that edits coefficients; see `show`.
+    """An image, its prediction, and the viewer that edits coefficients; see `show`.
 
     `selected` is the number of the chosen instance (-1 where there is none), `edits` the edited
     coefficients by instance number as text; both can be observed: `widget.observe(f, "edits")`.
@@ -53,13 +53,13 @@ class PrismWidget(anywidget.AnyWidget):
 
     def __init__(
         self,
-        photograph: ImageLike,
+        image: ImageLike,
         prediction: Prediction,
         *,
         truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
         selected: int = 0,
     ) -> None:
-        scene = viewer_scene(photograph, prediction, bits=32, truth=truth)
+        scene = viewer_scene(image, prediction, bits=32, truth=truth)
         self.prediction = prediction
         super().__init__(
             header=scene.header, buffer=scene.buffer, selected=selected if len(prediction) else -1, edits={}
@@ -159,44 +159,44 @@ def show(
     truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
     selected: int = 0,
 ) -> PrismWidget:
-    """The interactive viewer for a photograph: `show("photo.jpg")`, `show(prediction)` or `show(image, prediction)`.
+    """The interactive viewer for an image: `show("photo.jpg")`, `show(prediction)` or `show(image, prediction)`.
 
     Parameters
     ----------
     image
-        the photograph (a path, a PIL image or a BGR array), or its prediction alone if that was
+        the image (a path, a PIL image or a BGR array), or its prediction alone if that was
         made from a file that is still there. The two may come in either order.
     prediction
         what a network said about it; `model` is asked where there is none.
     model
         a `Model`, or what `maskprism.load` takes; the bundled network unless given.
     truth
-        a ground-truth mask of the photograph's size per instance, or None where there is none.
+        a ground-truth mask of the image's size per instance, or None where there is none.
     selected
         the instance that is chosen at first.
 
-    Raises InputError for a photograph and prediction that do not fit each other, and ImageError
-    for a photograph that cannot be read.
+    Raises InputError for an image and prediction that do not fit each other, and ImageError
+    for an image that cannot be read.
     """
     given = [one for one in (image, prediction) if one is not None]
     predictions = [one for one in given if isinstance(one, Prediction)]
-    photographs = [one for one in given if not isinstance(one, Prediction)]
-    if not given or len(predictions) > 1 or len(photographs) > 1:
-        raise InputError("expected a photograph, a prediction, or one of each in either order")
-    photograph = read_image(photographs[0]) if photographs else _photograph_of(predictions[0])
+    raw = [one for one in given if not isinstance(one, Prediction)]
+    if not given or len(predictions) > 1 or len(raw) > 1:
+        raise InputError("expected an image, a prediction, or one of each in either order")
+    pixels = read_image(raw[0]) if raw else _image_of(predictions[0])
     if not predictions:
-        predictions = [replace(_loaded(model).predict(photograph), source=source_name(photographs[0]))]
+        predictions = [replace(_loaded(model).predict(pixels), source=source_name(raw[0]))]
     elif model is not None:
         raise InputError("a prediction is given, so model= has nothing to do; leave one of the two out")
-    return PrismWidget(photograph, predictions[0], truth=truth, selected=selected)
+    return PrismWidget(pixels, predictions[0], truth=truth, selected=selected)
 
 
-def _photograph_of(prediction: Prediction) -> Any:
+def _image_of(prediction: Prediction) -> Any:
     if prediction.source is None or not Path(prediction.source).is_file():
         made_from = "an array" if prediction.source is None else repr(prediction.source)
         raise InputError(
-            f"the prediction was made from {made_from}, which cannot be read again; give the photograph too: "
-            "maskprism.show(photograph, prediction)"
+            f"the prediction was made from {made_from}, which cannot be read again; give the image too: "
+            "maskprism.show(image, prediction)"
         )
     return read_image(prediction.source)
 

@@ -49,27 +49,27 @@ def _panels(case: Case) -> list[Panel]:
     boxes = np.stack([case.a.box, case.b.box])
     around = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     window = _square(around, case.a.prediction.image_size)
-    photograph = raster.greyed(case.photograph[window])
+    pixels = raster.greyed(case.image[window])
     mask_a, mask_b = (one.mask("image")[window] for one in (case.a, case.b))
     change = case.b.logits("image") - case.a.logits("image")
     left, top, right, bottom = (round(float(edge)) for edge in around)
     limit = float(np.percentile(np.abs(change[top : bottom + 1, left : right + 1]), 99.5))
-    both = _covered(photograph, mask_a & mask_b, MUTED)
+    both = _covered(pixels, mask_a & mask_b, MUTED)
     moved = _covered(_covered(both, mask_b & ~mask_a, POSITIVE, 0.85), mask_a & ~mask_b, NEGATIVE, 0.85)
     corner = np.array([window[1].start, window[0].start] * 2)
     box_a, box_b = ((box[0], box[1], box[2], box[3]) for box in (boxes - corner).tolist())
-    title_a = f"A: {case.a.name} {case.a.score:.2f} in {PurePosixPath(case.image).name}"
+    title_a = f"A: {case.a.name} {case.a.score:.2f} in {PurePosixPath(case.name).name}"
     title_b = f"B: {case.b.score:.2f}, IoU {case.mask_iou:.3f}"
     return [
-        Panel(title_a, picture=_covered(photograph, mask_a, INSTANCE_COLOURS[0]), box=box_a),
-        Panel(title_b, picture=_covered(photograph, mask_b, INSTANCE_COLOURS[0]), box=box_b),
+        Panel(title_a, picture=_covered(pixels, mask_a, INSTANCE_COLOURS[0]), box=box_a),
+        Panel(title_b, picture=_covered(pixels, mask_b, INSTANCE_COLOURS[0]), box=box_b),
         Panel("B adds red, loses blue", picture=moved),
         Panel(f"change of the logit, ±{limit:.2g}", values=change[window], limit=limit or 1.0, box=box_b),
     ]
 
 
 def _square(around: Float32[np.ndarray, " 4"], image_hw: tuple[int, int]) -> tuple[slice, slice]:
-    """The (rows, columns) of the photograph around a box, as square as it allows."""
+    """The (rows, columns) of the image around a box, as square as it allows."""
     side = max(float(max(around[2] - around[0], around[3] - around[1])) * (1 + 2 * _MARGIN), 16.0)
     spans = []
     for axis, length in zip((1, 0), image_hw, strict=True):

@@ -1,14 +1,14 @@
 // What the server answers, and how it is asked (docs/server.md).
 
-/** @typedef {"waiting" | "ok" | "empty" | "failed"} PhotographState */
+/** @typedef {"waiting" | "ok" | "empty" | "failed"} ImageState */
 /** @typedef {{ id: number, name: string, objects: number }} ClassCount */
 /**
- * @typedef {object} Photograph One photograph as the list has it.
+ * @typedef {object} GalleryImage One image as the list has it.
  * @property {string} name
  * @property {string} title
  * @property {string} stamp
  * @property {boolean} uploaded
- * @property {PhotographState} state
+ * @property {ImageState} state
  * @property {string} message
  * @property {number} objects
  * @property {ClassCount[]} classes
@@ -22,7 +22,7 @@
  * @property {string} model
  * @property {string} folder
  * @property {number} total
- * @property {Record<PhotographState, number>} states
+ * @property {Record<ImageState, number>} states
  * @property {number} missed
  * @property {(ClassCount & { images: number })[]} classes
  * @property {number[]} scores How many objects have scores in each twentieth of 0..1.
@@ -31,19 +31,19 @@
  * @property {number} upload_bytes How large an uploaded file may be.
  * @property {number} matches
  * @property {number} offset
- * @property {Photograph[]} photographs
+ * @property {GalleryImage[]} images
  */
 /** @typedef {{ total: number, examined: number, failed: number }} Progress */
 
 /** A name as a part of a URL: slashes stay. @param {string} name */
 export const inUrl = (name) => name.split("/").map(encodeURIComponent).join("/");
 
-/** @param {Photograph} photograph @param {boolean} masks */
+/** @param {GalleryImage} image @param {boolean} masks */
 export const thumbnailUrl = ({ name, stamp }, masks) =>
   `/api/thumbnails/${inUrl(name)}?v=${encodeURIComponent(stamp)}${masks ? "&masks=1" : ""}`;
 
 /** @param {URLSearchParams} query @returns {Promise<Page>} */
-export const listPhotographs = async (query) => (await ask(`/api/photographs?${query}`)).json();
+export const listImages = async (query) => (await ask(`/api/images?${query}`)).json();
 
 /** @returns {Promise<Progress>} */
 export const askProgress = async () => (await ask("/api/progress")).json();

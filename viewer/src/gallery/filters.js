@@ -1,4 +1,4 @@
-// Which photographs are wanted, in which order: as the address says it, and as the controls show it.
+// Which images are wanted, in which order: as the address says it, and as the controls show it.
 
 import { h, svg } from "../dom.js";
 
@@ -100,7 +100,7 @@ export class FilterControls {
     this.change(this.filters);
   }
 
-  /** Shows what is known of the photographs by now. @param {import("./api.js").Page} page */
+  /** Shows what is known of the images by now. @param {import("./api.js").Page} page */
   know(page) {
     // Classes that were shown keep their places, so that nothing moves under the pointer.
     const counts = new Map(page.classes.map((one) => [one.id, one]));
@@ -139,7 +139,7 @@ export class FilterControls {
             className: "chip",
             "aria-pressed": chosen.has(id),
             "data-id": id,
-            title: `${name}: ${objects} objects in ${images} photographs`,
+            title: `${name}: ${objects} objects in ${images} images`,
             onclick: () => this.set({ classes: chosen.has(id) ? [...chosen].filter((one) => one !== id) : [...chosen, id] }),
           },
           h("span", { className: "chip-name" }, name),

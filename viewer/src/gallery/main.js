@@ -1,12 +1,12 @@
-// The server's page: a gallery of photographs with filters, and the viewer for one of them. The address holds it all.
+// The server's page: a gallery of images with filters, and the viewer for one of them. The address holds it all.
 
 import { h } from "../dom.js";
-import { askProgress, listPhotographs, upload } from "./api.js";
+import { askProgress, listImages, upload } from "./api.js";
 import { FilterControls, element, readFilters, writeFilters } from "./filters.js";
-import { PhotographView } from "./photograph.js";
+import { ImageView } from "./image.js";
 import { Tiles } from "./tiles.js";
 
-/** @typedef {import("./api.js").Photograph} Photograph */
+/** @typedef {import("./api.js").GalleryImage} GalleryImage */
 /** @typedef {import("./api.js").Page} Page */
 
 const PAGE = 60;
@@ -38,10 +38,10 @@ class GalleryPage {
       (filters) => this.filter(filters),
     );
     this.tiles = new Tiles(element(document, "#tiles"), {
-      href: (photograph) => this.address(photograph.name) + instanceOf(photograph),
-      open: (photograph) => this.visit(this.address(photograph.name) + instanceOf(photograph)),
+      href: (image) => this.address(image.name) + instanceOf(image),
+      open: (image) => this.visit(this.address(image.name) + instanceOf(image)),
     });
-    this.view = new PhotographView(element(document, "#photograph"), {
+    this.view = new ImageView(element(document, "#image"), {
       go: (step) => this.step(step),
       close: () => this.visit(this.address()),
     });
@@ -58,7 +58,7 @@ class GalleryPage {
     this.poll();
   }
 
-  /** The address of the gallery under the filters, or of a photograph in it. @param {string} [name] */
+  /** The address of the gallery under the filters, or of an image in it. @param {string} [name] */
   address(name) {
     const query = writeFilters(this.filters);
     if (name !== undefined) query.set("photo", name);
@@ -93,7 +93,7 @@ class GalleryPage {
       if (left !== null) this.tiles.focus(left);
       return;
     }
-    const title = this.tiles.tiles.get(name)?.photograph?.title ?? name.replace(/^upload:[0-9a-f]+\//, "");
+    const title = this.tiles.tiles.get(name)?.image?.title ?? name.replace(/^upload:[0-9a-f]+\//, "");
     document.title = `${title} · maskprism`;
     scrollTo(0, 0);
     this.place();
@@ -112,9 +112,9 @@ class GalleryPage {
   async step(step) {
     const at = this.tiles.names.indexOf(this.shown ?? "") + step;
     if (at >= this.tiles.names.length) await this.loadMore();
-    const photograph = [...this.tiles.tiles.values()][at]?.photograph;
-    if (!photograph) return;
-    history.replaceState(null, "", this.address(photograph.name) + instanceOf(photograph));
+    const image = [...this.tiles.tiles.values()][at]?.image;
+    if (!image) return;
+    history.replaceState(null, "", this.address(image.name) + instanceOf(image));
     this.route();
   }
 
@@ -131,7 +131,7 @@ class GalleryPage {
     clearTimeout(this.pending);
     const page = await this.ask(0, PAGE);
     if (!page) return;
-    this.tiles.show(page.photographs);
+    this.tiles.show(page.images);
     this.know(page);
   }
 
@@ -139,26 +139,26 @@ class GalleryPage {
     if (this.loading || this.tiles.names.length >= this.matches) return;
     const page = await this.ask(this.tiles.names.length, PAGE);
     if (!page) return;
-    this.tiles.append(page.photographs);
+    this.tiles.append(page.images);
     this.know(page);
   }
 
-  /** Brings counts and tiles up to date, and moves nothing: photographs that fit by now are only offered. */
+  /** Brings counts and tiles up to date, and moves nothing: images that fit by now are only offered. */
   async update() {
     if (this.loading) return;
     const shown = this.tiles.names.length;
-    /** @type {Photograph[]} */
-    const photographs = [];
+    /** @type {GalleryImage[]} */
+    const images = [];
     /** @type {Page | null} */
     let page = null;
     do {
-      page = await this.ask(photographs.length, Math.min(Math.max(shown, PAGE) - photographs.length, MOST_AT_ONCE));
+      page = await this.ask(images.length, Math.min(Math.max(shown, PAGE) - images.length, MOST_AT_ONCE));
       if (!page) return;
-      photographs.push(...page.photographs);
-    } while (page.photographs.length && photographs.length < shown);
-    const fresh = photographs.some(({ name }) => !this.tiles.tiles.has(name));
-    if (shown) this.tiles.update(photographs);
-    else this.tiles.show(photographs);
+      images.push(...page.images);
+    } while (page.images.length && images.length < shown);
+    const fresh = images.some(({ name }) => !this.tiles.tiles.has(name));
+    if (shown) this.tiles.update(images);
+    else this.tiles.show(images);
     this.know(page, fresh && shown > 0);
   }
 
@@ -170,7 +170,7 @@ class GalleryPage {
     query.set("limit", String(limit));
     this.loading = true;
     try {
-      const page = await listPhotographs(query);
+      const page = await listImages(query);
       return request === this.request ? page : null; // somebody asked something else meanwhile
     } catch (error) {
       if (request === this.request) this.say(messageOf(error), "failed");
@@ -197,14 +197,14 @@ class GalleryPage {
     this.near.observe(this.more);
     const filtered = writeFilters(this.filters);
     filtered.delete("sort");
-    this.count.textContent = filtered.size ? `${page.matches} of ${photographs(page.total)}` : photographs(page.total);
+    this.count.textContent = filtered.size ? `${page.matches} of ${images(page.total)}` : images(page.total);
     const empty = element(document, "#empty");
     empty.hidden = page.matches > 0;
     empty.textContent = !page.total
-      ? "There are no photographs in this folder yet. Drop one here to look at it."
+      ? "There are no images in this folder yet. Drop one here to look at it."
       : page.states.waiting
-        ? "Nothing fits the filter among the photographs examined so far."
-        : "No photograph fits the filter.";
+        ? "Nothing fits the filter among the images examined so far."
+        : "No image fits the filter.";
     this.place();
   }
 
@@ -276,11 +276,11 @@ class GalleryPage {
   }
 }
 
-/** The part of an address that chooses the first object that fits the filter. @param {Photograph} photograph */
+/** The part of an address that chooses the first object that fits the filter. @param {GalleryImage} image */
 const instanceOf = ({ fitting }) => (fitting[0] > 0 ? `#i=${fitting[0]}` : "");
 
 /** @param {number} count */
-const photographs = (count) => `${count} photograph${count === 1 ? "" : "s"}`;
+const images = (count) => `${count} image${count === 1 ? "" : "s"}`;
 
 /** @param {unknown} error */
 const messageOf = (error) => (error instanceof Error ? error.message : String(error));

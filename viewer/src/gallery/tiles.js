@@ -1,13 +1,13 @@
-// The photographs as a grid of links. A tile has its size before anything is known of its photograph.
+// The images as a grid of links. A tile has its size before anything is known of its image.
 
 import { h } from "../dom.js";
 import { thumbnailUrl } from "./api.js";
 
-/** @typedef {import("./api.js").Photograph} Photograph */
+/** @typedef {import("./api.js").GalleryImage} GalleryImage */
 
-/** The grid: shows, appends and updates photographs; opens one. */
+/** The grid: shows, appends and updates images; opens one. */
 export class Tiles {
-  /** @param {HTMLElement} list @param {{ href: (photograph: Photograph) => string, open: (photograph: Photograph) => void }} host */
+  /** @param {HTMLElement} list @param {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void }} host */
   constructor(list, host) {
     this.list = list;
     this.host = host;
@@ -21,38 +21,38 @@ export class Tiles {
     return [...this.tiles.keys()];
   }
 
-  /** @param {Photograph[]} photographs */
-  show(photographs) {
+  /** @param {GalleryImage[]} images */
+  show(images) {
     const before = this.tiles;
     this.tiles = new Map();
-    for (const photograph of photographs) {
-      const tile = before.get(photograph.name) ?? new Tile(this.host);
-      tile.show(photograph, this.masks);
-      this.tiles.set(photograph.name, tile);
+    for (const image of images) {
+      const tile = before.get(image.name) ?? new Tile(this.host);
+      tile.show(image, this.masks);
+      this.tiles.set(image.name, tile);
     }
     this.list.replaceChildren(...[...this.tiles.values()].map((tile) => tile.element));
   }
 
-  /** @param {Photograph[]} photographs */
-  append(photographs) {
-    for (const photograph of photographs) {
-      if (this.tiles.has(photograph.name)) continue;
+  /** @param {GalleryImage[]} images */
+  append(images) {
+    for (const image of images) {
+      if (this.tiles.has(image.name)) continue;
       const tile = new Tile(this.host);
-      tile.show(photograph, this.masks);
-      this.tiles.set(photograph.name, tile);
+      tile.show(image, this.masks);
+      this.tiles.set(image.name, tile);
       this.list.append(tile.element);
     }
   }
 
-  /** Brings tiles up to date where they are. @param {Photograph[]} photographs */
-  update(photographs) {
-    for (const photograph of photographs) this.tiles.get(photograph.name)?.show(photograph, this.masks);
+  /** Brings tiles up to date where they are. @param {GalleryImage[]} images */
+  update(images) {
+    for (const image of images) this.tiles.get(image.name)?.show(image, this.masks);
   }
 
   /** @param {boolean} masks */
   paint(masks) {
     this.masks = masks;
-    for (const tile of this.tiles.values()) if (tile.photograph) tile.show(tile.photograph, masks);
+    for (const tile of this.tiles.values()) if (tile.image) tile.show(tile.image, masks);
   }
 
   /** @param {string} name */
@@ -76,13 +76,13 @@ export class Tiles {
 }
 
 class Tile {
-  /** @param {{ href: (photograph: Photograph) => string, open: (photograph: Photograph) => void }} host */
+  /** @param {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void }} host */
   constructor(host) {
     this.host = host;
-    /** @type {Photograph | null} */
-    this.photograph = null;
-    this.image = h("img", { alt: "", loading: "lazy", decoding: "async", draggable: false });
-    this.image.addEventListener("load", () => this.image.classList.add("loaded"));
+    /** @type {GalleryImage | null} */
+    this.image = null;
+    this.thumbnail = h("img", { alt: "", loading: "lazy", decoding: "async", draggable: false });
+    this.thumbnail.addEventListener("load", () => this.thumbnail.classList.add("loaded"));
     this.note = h("span", { className: "note" });
     this.name = h("span", { className: "name" });
     this.facts = h("span", { className: "facts" });
@@ -90,7 +90,7 @@ class Tile {
     this.link = h(
       "a",
       { className: "tile", href: "", onclick: (/** @type {MouseEvent} */ event) => this.click(event) },
-      h("span", { className: "picture" }, this.image, this.note, this.badges),
+      h("span", { className: "picture" }, this.thumbnail, this.note, this.badges),
       h("span", { className: "caption" }, this.name, this.facts),
     );
     this.element = h("li", {}, this.link);
@@ -100,45 +100,45 @@ class Tile {
   click(event) {
     if (event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return; // a new tab, as ever
     event.preventDefault();
-    if (this.photograph) this.host.open(this.photograph);
+    if (this.image) this.host.open(this.image);
   }
 
-  /** @param {Photograph} photograph @param {boolean} masks */
-  show(photograph, masks) {
-    this.photograph = photograph;
-    const { title, state, message, uploaded } = photograph;
-    this.link.href = this.host.href(photograph);
+  /** @param {GalleryImage} image @param {boolean} masks */
+  show(image, masks) {
+    this.image = image;
+    const { title, state, message, uploaded } = image;
+    this.link.href = this.host.href(image);
     this.link.dataset.state = state;
     this.link.title = message || title;
     this.name.textContent = title;
-    this.facts.textContent = factsOf(photograph);
-    this.note.textContent = state === "failed" ? messageOf(photograph) : "";
-    this.badges.replaceChildren(...badgesOf(photograph));
-    if (state === "failed") this.image.removeAttribute("src");
-    else this.picture(thumbnailUrl(photograph, masks && state === "ok"));
-    this.link.setAttribute("aria-label", [uploaded ? "uploaded" : "", title, factsOf(photograph), ...badgesOf(photograph).map((badge) => badge.textContent), message].filter(Boolean).join(", "));
+    this.facts.textContent = factsOf(image);
+    this.note.textContent = state === "failed" ? messageOf(image) : "";
+    this.badges.replaceChildren(...badgesOf(image));
+    if (state === "failed") this.thumbnail.removeAttribute("src");
+    else this.picture(thumbnailUrl(image, masks && state === "ok"));
+    this.link.setAttribute("aria-label", [uploaded ? "uploaded" : "", title, factsOf(image), ...badgesOf(image).map((badge) => badge.textContent), message].filter(Boolean).join(", "));
   }
 
   /** Swaps the picture only when the new one is there. @param {string} url */
   picture(url) {
-    if (this.image.getAttribute("src") === url || this.image.dataset.next === url) return;
-    if (!this.image.classList.contains("loaded")) {
-      this.image.src = url;
+    if (this.thumbnail.getAttribute("src") === url || this.thumbnail.dataset.next === url) return;
+    if (!this.thumbnail.classList.contains("loaded")) {
+      this.thumbnail.src = url;
       return;
     }
-    this.image.dataset.next = url;
+    this.thumbnail.dataset.next = url;
     const next = new Image();
     next.onload = () => {
-      if (this.image.dataset.next === url) this.image.src = url;
+      if (this.thumbnail.dataset.next === url) this.thumbnail.src = url;
     };
     next.src = url;
   }
 }
 
-/** What is wrong with a photograph, without its name before it. @param {Photograph} photograph */
+/** What is wrong with an image, without its name before it. @param {GalleryImage} image */
 const messageOf = ({ message, title }) => (message.startsWith(`${title}: `) ? message.slice(title.length + 2) : message);
 
-/** @param {Photograph} photograph */
+/** @param {GalleryImage} image */
 function factsOf({ state, classes, scores }) {
   if (state === "waiting") return "not examined yet";
   if (state === "failed") return "cannot be shown";
@@ -147,7 +147,7 @@ function factsOf({ state, classes, scores }) {
   return scores ? `${range(scores)} · ${named}` : named;
 }
 
-/** @param {Photograph} photograph */
+/** @param {GalleryImage} image */
 function badgesOf({ uploaded, ious, missed, message, state }) {
   const badge = (/** @type {string} */ kind, /** @type {string} */ text, title = "") => h("span", { className: `badge ${kind}`, title }, text);
   return [

@@ -42,18 +42,18 @@ def serve(
     limits: Limits | None = None,
     on_ready: Callable[[str, Gallery], None] = lambda url, gallery: None,
 ) -> None:
-    """Serve the photographs of a folder until interrupted.
+    """Serve the images of a folder until interrupted.
 
     Parameters
     ----------
     folder
         its images and those of its subfolders are shown; nothing outside of it can be reached.
     host, port
-        where to listen; port 0 takes a free one. Everybody who can reach the address sees the photographs.
+        where to listen; port 0 takes a free one. Everybody who can reach the address sees the images.
     allowed_hosts
         further names that the server goes by, as in a Host header.
     labels
-        gives the labelled objects of a photograph, for IoU.
+        gives the labelled objects of an image, for IoU.
     on_ready
         called with the URL and the gallery once the address is taken.
 

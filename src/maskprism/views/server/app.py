@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from maskprism.errors import ImageError, InputError
 from maskprism.views.server.gallery import Gallery
-from maskprism.views.server.photographs import Photograph
+from maskprism.views.server.images import GalleryImage
 from maskprism.views.server.records import Query
 from maskprism.views.server.security import Guard
 
@@ -48,9 +48,9 @@ def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iter
     routes = [
         Route("/", _page(STATIC / "gallery.html", labelled=gallery.labels is not None)),
         *(Route(f"/static/{name}", _page(STATIC / name)) for name in _ASSETS),
-        Route("/api/photographs", api.photographs),
+        Route("/api/images", api.images),
         Route("/api/progress", api.progress),
-        Route("/api/photographs/{name:path}", api.photograph),
+        Route("/api/images/{name:path}", api.image),
         Route("/api/scenes/{name:path}", api.scene),
         Route("/api/thumbnails/{name:path}", api.thumbnail),
         Route("/api/uploads", api.upload, methods=["POST"]),
@@ -76,49 +76,49 @@ class Api:
         self._run = secrets.token_hex(4)  # another run may have another model
         self._uploading = asyncio.Semaphore(_UPLOADS_AT_ONCE)
 
-    async def photographs(self, request: Request) -> Response:
-        """One page of photographs under a filter."""
+    async def images(self, request: Request) -> Response:
+        """One page of images under a filter."""
         query = parse_query(request)
         if query.offset == 0:
             await self.gallery.refresh()
         answer = await self.gallery.answer(query)
         spec = self.gallery.model.spec
-        return _json({"model": spec.name, "folder": self.gallery.photographs.root.name, **answer})
+        return _json({"model": spec.name, "folder": self.gallery.images.root.name, **answer})
 
     async def progress(self, request: Request) -> Response:
-        """How many photographs the network has seen."""
+        """How many images the network has seen."""
         return _json(await asyncio.to_thread(self.gallery.progress))
 
-    async def photograph(self, request: Request) -> Response:
-        """All objects of one photograph."""
-        photograph = self._named(request)
-        return _json(self.gallery.details(photograph, await self.gallery.examined(photograph)))
+    async def image(self, request: Request) -> Response:
+        """All objects of one image."""
+        image = self._named(request)
+        return _json(self.gallery.details(image, await self.gallery.examined(image)))
 
     async def scene(self, request: Request) -> Response:
-        """One photograph as the viewer takes it (see `views.scene.pack`)."""
-        photograph = self._named(request)
+        """One image as the viewer takes it (see `views.scene.pack`)."""
+        image = self._named(request)
         return await _tagged(
             request,
-            f"{self._run}-{photograph.stamp}",
+            f"{self._run}-{image.stamp}",
             "application/octet-stream",
-            lambda: self.gallery.scene(photograph),
+            lambda: self.gallery.scene(image),
         )
 
     async def thumbnail(self, request: Request) -> Response:
         """A small JPEG, with ?masks=1 with the masks in it."""
-        photograph = self._named(request)
+        image = self._named(request)
         masks = request.query_params.get("masks") == "1"
         return await _tagged(
             request,
-            f"{self._run}-{photograph.stamp}-{masks:d}",
+            f"{self._run}-{image.stamp}-{masks:d}",
             "image/jpeg",
-            lambda: self.gallery.thumbnail(photograph, masks=masks),
+            lambda: self.gallery.thumbnail(image, masks=masks),
         )
 
     async def upload(self, request: Request) -> Response:
-        """Take a photograph as the body of the request."""
+        """Take an image as the body of the request."""
         limit = self.gallery.limits.upload_bytes
-        too_large = HTTPException(413, f"the photograph is larger than the limit of {limit / 2**20:.0f} MB")
+        too_large = HTTPException(413, f"the image is larger than the limit of {limit / 2**20:.0f} MB")
         claimed = request.headers.get("content-length", "")
         if claimed.isdecimal() and int(claimed) > limit:
             raise too_large
@@ -132,15 +132,15 @@ class Api:
             except ClientDisconnect:
                 return Response(status_code=400)
             name = request.query_params.get("name", "")
-            photograph, record = await self.gallery.upload(name, bytes(data))
-        return _json(self.gallery.details(photograph, record), 201)
+            image, record = await self.gallery.upload(name, bytes(data))
+        return _json(self.gallery.details(image, record), 201)
 
-    def _named(self, request: Request) -> Photograph:
+    def _named(self, request: Request) -> GalleryImage:
         name = request.path_params["name"]
-        photograph = self.gallery.photographs.find(name)
-        if photograph is None:
-            raise HTTPException(404, "there is no such photograph in the folder")
-        return photograph
+        image = self.gallery.images.find(name)
+        if image is None:
+            raise HTTPException(404, "there is no such image in the folder")
+        return image
 
 
 def parse_query(request: Request) -> Query:

@@ -1,8 +1,8 @@
-"""Photographs and what a network says about them: on demand, once each, within a memory bound, never in the way.
+"""Images and what a network says about them: on demand, once each, within a memory bound, never in the way.
 
 Everything slow runs on two small pools of threads: one for the network, one for the disk. The
-event loop only hands work out and results over. A background task examines photograph after
-photograph, so that filters know more and more of them.
+event loop only hands work out and results over. A background task examines image after
+image, so that filters know more and more of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from maskprism.images import MAX_PIXELS, decode_image
 from maskprism.views.labels import Match, Truth, match
 from maskprism.views.scene import viewer_scene
 from maskprism.views.server.cache import ByteCache, SingleFlight
-from maskprism.views.server.photographs import Photographs
+from maskprism.views.server.images import GalleryImages
 from maskprism.views.server.records import WAITING, Query, Record, Tally
 from maskprism.views.server.thumbnails import painted_thumbnail, plain_thumbnail
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
     from maskprism.models import Model
     from maskprism.prediction import Prediction
-    from maskprism.views.server.photographs import Photograph
+    from maskprism.views.server.images import GalleryImage
 
 Done = TypeVar("Done")
 Labels = Callable[[Path, tuple[int, int]], "Truth | None"]
-"""The labelled objects of the photograph at a path, of (height, width); None where it has no labels."""
+"""The labelled objects of the image at a path, of (height, width); None where it has no labels."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Limits:
     """How much memory and work a server allows.
 
     cache_bytes: for viewer scenes and thumbnails together.
-    upload_bytes, upload_pixels: of one uploaded photograph.
+    upload_bytes, upload_pixels: of one uploaded image.
     workers: threads that run the network.
     """
 
@@ -63,7 +63,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Examined:
-    """What one look at a photograph gave; no pictures of one that failed, and a scene only if asked for."""
+    """What one look at an image gave; no pictures of one that failed, and a scene only if asked for."""
 
     record: Record
     thumbnail: bytes | None = None
@@ -71,7 +71,7 @@ class Examined:
 
 
 class Gallery:
-    """The photographs of a server with their records, scenes and thumbnails.
+    """The images of a server with their records, scenes and thumbnails.
 
     All methods belong to the event loop, except `page` and `progress`, which may run in any thread.
     """
@@ -85,7 +85,7 @@ class Gallery:
         limits: Limits | None = None,
     ) -> None:
         self.limits = limits = limits or Limits()
-        self.photographs = Photographs(folder, upload_bytes=_UPLOADS_KEPT * limits.upload_bytes)
+        self.images = GalleryImages(folder, upload_bytes=_UPLOADS_KEPT * limits.upload_bytes)
         self.model = model
         self.labels = labels
         self.scenes: ByteCache[tuple[str, str]] = ByteCache(limits.cache_bytes - limits.cache_bytes // _THUMBNAIL_SHARE)
@@ -105,7 +105,7 @@ class Gallery:
         self._disk = ThreadPoolExecutor(2, "disk")
 
     async def start(self) -> None:
-        """Begin to examine the photographs in the background."""
+        """Begin to examine the images in the background."""
         self._news.set()
         self._scan = asyncio.create_task(self._scan_forever())
 
@@ -121,79 +121,79 @@ class Gallery:
         began = time.monotonic()
         if began - self._listed_at < _REFRESH_S:
             return
-        await self._listings.run("", lambda: self._in(self._disk, self.photographs.refresh))
+        await self._listings.run("", lambda: self._in(self._disk, self.images.refresh))
         # Large folders take long to list: then they are listed less often.
         self._listed_at = time.monotonic() + 10 * (time.monotonic() - began)
-        names = {photograph.name for photograph in self.photographs}
+        names = {image.name for image in self.images}
         for gone in self._records.keys() - names:
             del self._records[gone]
         self._news.set()
 
-    def record(self, photograph: Photograph) -> Record:
-        """What is known of a photograph by now."""
-        stamp, record = self._records.get(photograph.name, ("", WAITING))
-        return record if stamp == photograph.stamp else WAITING
+    def record(self, image: GalleryImage) -> Record:
+        """What is known of an image by now."""
+        stamp, record = self._records.get(image.name, ("", WAITING))
+        return record if stamp == image.stamp else WAITING
 
-    async def examined(self, photograph: Photograph) -> Record:
-        """The record of a photograph, which is examined for it if need be."""
-        record = self.record(photograph)
-        return record if record.state != "waiting" else (await self._look(photograph, with_scene=True)).record
+    async def examined(self, image: GalleryImage) -> Record:
+        """The record of an image, which is examined for it if need be."""
+        record = self.record(image)
+        return record if record.state != "waiting" else (await self._look(image, with_scene=True)).record
 
-    async def scene(self, photograph: Photograph) -> bytes:
-        """The packed scene for the viewer. Raises ImageError for a photograph that failed."""
-        while (held := self.scenes.get((photograph.name, photograph.stamp))) is None:
-            record = self.record(photograph)
+    async def scene(self, image: GalleryImage) -> bytes:
+        """The packed scene for the viewer. Raises ImageError for an image that failed."""
+        while (held := self.scenes.get((image.name, image.stamp))) is None:
+            record = self.record(image)
             if record.state == "failed":
                 raise ImageError(record.message)
             # The look under way may be one without a scene; the next one is not.
-            found = await self._look(photograph, with_scene=True)
+            found = await self._look(image, with_scene=True)
             if found.scene is not None:
                 return found.scene
         return held
 
-    async def thumbnail(self, photograph: Photograph, *, masks: bool) -> bytes:
-        """A small JPEG, with the masks painted in if asked for. Raises ImageError for a photograph that failed."""
-        key = (photograph.name, photograph.stamp)
+    async def thumbnail(self, image: GalleryImage, *, masks: bool) -> bytes:
+        """A small JPEG, with the masks painted in if asked for. Raises ImageError for an image that failed."""
+        key = (image.name, image.stamp)
         held = self.thumbnails.get((*key, masks))
         if held is not None:
             return held
         if not masks:
-            found = await self._plain.run(key, lambda: self._in(self._disk, lambda: self._plain_thumbnail(photograph)))
+            found = await self._plain.run(key, lambda: self._in(self._disk, lambda: self._plain_thumbnail(image)))
             self.thumbnails.put((*key, False), found)
             return found
-        look = await self._look(photograph, with_scene=False)
+        look = await self._look(image, with_scene=False)
         if look.thumbnail is None:
             raise ImageError(look.record.message)
         return look.thumbnail
 
-    async def upload(self, filename: str, data: bytes) -> tuple[Photograph, Record]:
-        """Examine an uploaded photograph and keep it. Raises ImageError if it is none, or too large."""
-        photograph = self.photographs.add(filename, data)
-        record = await self.examined(photograph)
+    async def upload(self, filename: str, data: bytes) -> tuple[GalleryImage, Record]:
+        """Examine an uploaded image and keep it. Raises ImageError if it is none, or too large."""
+        image = self.images.add(filename, data)
+        record = await self.examined(image)
         if record.state == "failed":
-            self.photographs.remove(photograph)
+            self.images.remove(image)
             raise ImageError(record.message)
-        self.photographs.trim()
-        return photograph, record
+        self.images.trim()
+        return image, record
 
     async def answer(self, query: Query) -> dict[str, Any]:
         """See `page`; on another thread."""
         return await asyncio.to_thread(self.page, query)
 
     def page(self, query: Query) -> dict[str, Any]:
-        """One page of the photographs that a query asks for, with counts over all of them."""
+        """One page of the images that a query asks for, with counts over all of them."""
         tally = Tally()
-        matches: list[tuple[float, Photograph, Record, list[int]]] = []
-        for photograph in self.photographs:
-            record = self.record(photograph)
+        matches: list[tuple[float, GalleryImage, Record, list[int]]] = []
+        for image in self.images:
+            record = self.record(image)
             tally.add(record)
             fitting = query.fitting(record)
-            if query.takes(photograph.title, record, fitting):
-                matches.append((query.rank(record, fitting), photograph, record, fitting))
+            if query.takes(image.title, record, fitting):
+                matches.append((query.rank(record, fitting), image, record, fitting))
         matches.sort(key=lambda found: found[0])
         shown = matches[query.offset : query.offset + query.limit]
         return {
-            "total": len(self.photographs),
+            "total": len(self.images),
             "states": {state: tally.states[state] for state in ("waiting", "ok", "empty", "failed")},
             "missed": tally.missed,
             "classes": tally.classes(self.name_of),
@@ -203,22 +203,22 @@ class Gallery:
             "upload_bytes": self.limits.upload_bytes,
             "matches": len(matches),
             "offset": query.offset,
-            "photographs": [self._entry(*found[1:]) for found in shown],
+            "images": [self._entry(*found[1:]) for found in shown],
         }
 
     def progress(self) -> dict[str, Any]:
         """How far the background work is."""
-        states = [self.record(photograph).state for photograph in self.photographs]
+        states = [self.record(image).state for image in self.images]
         waiting = states.count("waiting")
         return {"total": len(states), "examined": len(states) - waiting, "failed": states.count("failed")}
 
-    def details(self, photograph: Photograph, record: Record) -> dict[str, Any]:
-        """All that is known of one photograph, for JSON."""
+    def details(self, image: GalleryImage, record: Record) -> dict[str, Any]:
+        """All that is known of one image, for JSON."""
         ious = record.ious or (None,) * len(record.classes)
         objects = zip(record.classes, record.scores, record.boxes, ious, strict=True)
         return {
-            "name": photograph.name,
-            "title": photograph.title,
+            "name": image.name,
+            "title": image.title,
             "state": record.state,
             "message": record.message,
             "size_hw": record.size_hw,
@@ -233,14 +233,14 @@ class Gallery:
         """The name of a class, or "class7" where the model has none."""
         return self.model.spec.names.get(class_id, f"class{class_id}")
 
-    def _entry(self, photograph: Photograph, record: Record, fitting: list[int]) -> dict[str, Any]:
-        """One photograph as the gallery lists it."""
+    def _entry(self, image: GalleryImage, record: Record, fitting: list[int]) -> dict[str, Any]:
+        """One image as the gallery lists it."""
         counts = [(class_id, record.classes.count(class_id)) for class_id in dict.fromkeys(record.classes)]
         return {
-            "name": photograph.name,
-            "title": photograph.title,
-            "stamp": photograph.stamp,
-            "uploaded": photograph.uploaded,
+            "name": image.name,
+            "title": image.title,
+            "stamp": image.stamp,
+            "uploaded": image.uploaded,
             "state": record.state,
             "message": record.message,
             "objects": len(record.classes),
@@ -255,12 +255,12 @@ class Gallery:
         while True:
             await self._news.wait()
             self._news.clear()
-            waiting = iter([one for one in self.photographs if self.record(one).state == "waiting"])
+            waiting = iter([one for one in self.images if self.record(one).state == "waiting"])
 
             async def work(left: Any = waiting) -> None:
-                for photograph in left:
-                    if self.record(photograph).state == "waiting":
-                        await self._look(photograph, with_scene=self._room_for_scenes(), push_out=False)
+                for image in left:
+                    if self.record(image).state == "waiting":
+                        await self._look(image, with_scene=self._room_for_scenes(), push_out=False)
 
             await asyncio.gather(*(work() for _ in range(self._scanners)))
 
@@ -269,29 +269,29 @@ class Gallery:
         average = self.scenes.held // max(len(self.scenes), 1)
         return self.scenes.held + average < self.scenes.limit
 
-    async def _look(self, photograph: Photograph, *, with_scene: bool, push_out: bool = True) -> Examined:
-        """Ask the network about a photograph; whoever asks meanwhile gets the same answer."""
+    async def _look(self, image: GalleryImage, *, with_scene: bool, push_out: bool = True) -> Examined:
+        """Ask the network about an image; whoever asks meanwhile gets the same answer."""
 
         async def look() -> Examined:
             self.predictions += 1
-            found = await self._in(self._network, lambda: self._examine(photograph, with_scene))
-            key = (photograph.name, photograph.stamp)
-            self._records[photograph.name] = photograph.stamp, found.record
+            found = await self._in(self._network, lambda: self._examine(image, with_scene))
+            key = (image.name, image.stamp)
+            self._records[image.name] = image.stamp, found.record
             if found.thumbnail is not None:
                 self.thumbnails.put((*key, True), found.thumbnail)
             if found.scene is not None:
                 self.scenes.put(key, found.scene, push_out=push_out)
             return found
 
-        return await self._looks.run((photograph.name, photograph.stamp), look)
+        return await self._looks.run((image.name, image.stamp), look)
 
-    def _examine(self, photograph: Photograph, with_scene: bool) -> Examined:
-        """Decode, predict, compare and draw; whatever goes wrong is the photograph's record."""
+    def _examine(self, image: GalleryImage, with_scene: bool) -> Examined:
+        """Decode, predict, compare and draw; whatever goes wrong is the image's record."""
         try:
-            picture = self._picture(photograph)
-            prediction = replace(self.model.predict(picture), source=photograph.title)
+            picture = self._picture(image)
+            prediction = replace(self.model.predict(picture), source=image.title)
             _refuse_nonsense(prediction)
-            found, remark = self._match(photograph, prediction)
+            found, remark = self._match(image, prediction)
             scene = None
             if with_scene:
                 masks = None if found is None else found.masks
@@ -299,14 +299,14 @@ class Gallery:
             return Examined(Record.of(prediction, found, remark), painted_thumbnail(picture, prediction), scene)
         except MaskprismError as error:
             return Examined(Record("failed", str(error)))
-        except Exception as error:  # of the network or a decoder: one photograph, not the server
-            message = f"{photograph.title}: cannot be examined ({type(error).__name__}: {error})"
+        except Exception as error:  # of the network or a decoder: one image, not the server
+            message = f"{image.title}: cannot be examined ({type(error).__name__}: {error})"
             _log.warning(message)
             return Examined(Record("failed", message))
 
-    def _match(self, photograph: Photograph, prediction: Prediction) -> tuple[Match | None, str]:
-        """The prediction against the photograph's labels if it has any; or what is wrong with them."""
-        path = self.photographs.path(photograph)
+    def _match(self, image: GalleryImage, prediction: Prediction) -> tuple[Match | None, str]:
+        """The prediction against the image's labels if it has any; or what is wrong with them."""
+        path = self.images.path(image)
         if self.labels is None or path is None:
             return None, ""
         try:
@@ -315,14 +315,14 @@ class Gallery:
             return None, f"its labels cannot be used: {error}"
         return (None if truth is None else match(prediction, truth)), ""
 
-    def _picture(self, photograph: Photograph) -> UInt8[np.ndarray, "H W 3"]:
-        data = self.photographs.read(photograph)
-        if photograph.uploaded:
-            return decode_image(data, photograph.title, max_pixels=self.limits.upload_pixels, known_size=True)
-        return decode_image(data, photograph.title, max_pixels=MAX_PIXELS)
+    def _picture(self, image: GalleryImage) -> UInt8[np.ndarray, "H W 3"]:
+        data = self.images.read(image)
+        if image.uploaded:
+            return decode_image(data, image.title, max_pixels=self.limits.upload_pixels, known_size=True)
+        return decode_image(data, image.title, max_pixels=MAX_PIXELS)
 
-    def _plain_thumbnail(self, photograph: Photograph) -> bytes:
-        return plain_thumbnail(self._picture(photograph))
+    def _plain_thumbnail(self, image: GalleryImage) -> bytes:
+        return plain_thumbnail(self._picture(image))
 
     @staticmethod
     async def _in(pool: ThreadPoolExecutor, call: Callable[[], Done]) -> Done:

@@ -1,4 +1,4 @@
-"""What the gallery knows of every photograph once the network has seen it, and the questions it answers."""
+"""What the gallery knows of every image once the network has seen it, and the questions it answers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _ANY = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class Record:
-    """One photograph: its objects as columns, or why there are none.
+    """One image: its objects as columns, or why there are none.
 
     message: why it failed, or what is wrong with its labels.
-    boxes: x1, y1, x2, y2 in photograph pixels.
+    boxes: x1, y1, x2, y2 in image pixels.
     ious: with labels, the IoU of each mask with the labelled object it found, 0 where it found none.
     missed: with labels, the classes of labelled objects that no prediction found.
     """
@@ -62,10 +62,10 @@ WAITING = Record("waiting")
 
 @dataclass(frozen=True)
 class Query:
-    """Which photographs are wanted, in which order.
+    """Which images are wanted, in which order.
 
     An object fits if its class is among `classes` (all for none) and its score and IoU lie within
-    the bounds, which are part of the range. A photograph fits if one of its objects does; with
+    the bounds, which are part of the range. An image fits if one of its objects does; with
     `show="missed"` if one of the labelled objects that were missed is of these classes.
     Raises InputError for values that mean nothing.
     """
@@ -94,11 +94,11 @@ class Query:
 
     @property
     def about_objects(self) -> bool:
-        """Whether it asks for objects, which only photographs that were examined can answer."""
+        """Whether it asks for objects, which only images that were examined can answer."""
         return bool(self.classes) or self.score != _ANY or self.iou != _ANY
 
     def fitting(self, record: Record) -> list[int]:
-        """The objects of a photograph that fit."""
+        """The objects of an image that fit."""
         ious: Iterable[float | None] = record.ious if record.ious is not None else (None,) * len(record.classes)
         return [
             index
@@ -109,7 +109,7 @@ class Query:
         ]
 
     def takes(self, title: str, record: Record, fitting: list[int]) -> bool:
-        """Whether a photograph of this title and record is wanted, of which these objects fit."""
+        """Whether an image of this title and record is wanted, of which these objects fit."""
         if self.text.casefold() not in title.casefold():
             return False
         if self.show == "missed":
@@ -140,7 +140,7 @@ class Tally:
     ious: list[int] = field(default_factory=lambda: [0] * BINS)
 
     def add(self, record: Record) -> None:
-        """Count one more photograph."""
+        """Count one more image."""
         self.states[record.state] += 1
         self.objects.update(record.classes)
         self.images.update(set(record.classes))
@@ -150,7 +150,7 @@ class Tally:
                 bins[min(int(value * BINS), BINS - 1)] += 1
 
     def classes(self, name_of: Any) -> list[dict[str, Any]]:
-        """Per class that was seen: id, name, and how many objects in how many photographs; most objects first."""
+        """Per class that was seen: id, name, and how many objects in how many images; most objects first."""
         return [
             {"id": class_id, "name": name_of(class_id), "objects": count, "images": self.images[class_id]}
             for class_id, count in sorted(self.objects.items(), key=lambda item: (-item[1], item[0]))

@@ -23,7 +23,7 @@ _JPEG_QUALITY = 82
 def painted_thumbnail(picture: UInt8[np.ndarray, "H W 3"], prediction: Prediction) -> bytes:
     """The same with every mask in its instance's colour; confident ones on top."""
     small = _small(picture)
-    # Masks are decoded at the size of the thumbnail: to them, the thumbnail is the photograph.
+    # Masks are decoded at the size of the thumbnail: to them, the thumbnail is the image.
     letterbox = replace(prediction.letterbox, image_hw=small.shape[:2])
     for index, patch in reversed(list(enumerate(replace(prediction, letterbox=letterbox).patches("image")))):
         inside = patch.values > prediction.rule.threshold
@@ -38,7 +38,7 @@ def painted_thumbnail(picture: UInt8[np.ndarray, "H W 3"], prediction: Predictio
 
 
 def plain_thumbnail(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """The photograph as a JPEG with no side over THUMBNAIL_SIDE."""
+    """The image as a JPEG with no side over THUMBNAIL_SIDE."""
     return _jpeg(_small(picture))
 
 

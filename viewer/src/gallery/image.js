@@ -1,4 +1,4 @@
-// One photograph in the interactive viewer, with the way back and to its neighbours.
+// One image in the interactive viewer, with the way back and to its neighbours.
 
 import { h } from "../dom.js";
 import { fetchScene } from "./api.js";
@@ -7,7 +7,7 @@ import { element } from "./filters.js";
 /** @typedef {{ destroy(): void, ready: Promise<unknown> }} Mounted */
 
 /** The second view of the page. */
-export class PhotographView {
+export class ImageView {
   /** @param {HTMLElement} root @param {{ go: (step: number) => void, close: () => void }} host */
   constructor(root, host) {
     this.root = root;
@@ -49,7 +49,7 @@ export class PhotographView {
     }
   }
 
-  /** Where the photograph stands in the list; 0 of 0 if it is not listed. @param {number} place @param {number} count */
+  /** Where the image stands in the list; 0 of 0 if it is not listed. @param {number} place @param {number} count */
   placed(place, count) {
     this.place.textContent = place ? `${place} of ${count}` : "";
     this.previous.disabled = place <= 1;
