@@ -263,8 +263,7 @@ def test_classes_are_matched_to_the_model_by_name(tmp_path):
     assert fitted.names == {0: "Dog ", 1: "fish", 2: "cat"}
     assert truths(fitted)[0].classes.tolist() == [2, 0]
     assert truths(fitted.for_model({5: "cat", 3: "bird"}))[0].classes.tolist() == [5, 6]
-    assert dataset.for_model({}) is dataset
-    with pytest.raises(InputError, match="none of its classes"):
+    with pytest.raises(InputError, match="none of its 2 classes"):
         dataset.for_model({0: "zebra"})
 
 
@@ -345,9 +344,12 @@ def test_coco_images_are_found_in_the_usual_places(tmp_path, where):
     [
         ({"category_id": 9, "segmentation": []}, "category 9"),
         ({"category_id": 3, "segmentation": [[0, 0, 1, 1]]}, "a polygon has 4 numbers"),
-        ({"category_id": 3, "segmentation": [[0, 0, 1, 1, 2, float("nan")]]}, "finite"),
-        ({"category_id": 3}, "has no 'bbox'"),
-        ({"segmentation": []}, "has no 'category_id'"),
+        (
+            {"category_id": 3, "segmentation": [[0, 0, 1, 1, 2, float("nan")]]},
+            "expected float, got null at segmentation[0][5]",
+        ),
+        ({"category_id": 3}, "has neither a segmentation nor a bbox"),
+        ({"segmentation": []}, "missing required field category_id"),
         ({"category_id": 3, "segmentation": {"counts": [1, 2], "size": [HEIGHT, WIDTH]}}, "add up to 3"),
         ({"category_id": 3, "segmentation": {"counts": [4], "size": [2, 2]}}, "its mask is 2 x 2"),
     ],
@@ -369,7 +371,11 @@ def test_coco_files_that_are_none(tmp_path):
     file.write_text(json.dumps(described))
     with pytest.raises(LabelError, match=r"says that a ü\.png is 60 x 7 pixels; it is 60 x 40"):
         next(iter(open_dataset(file))).read()
-    for text, message in (("{", "cannot be read as json"), ("[]", "no COCO"), ("{}", "no COCO")):
+    for text, message in (
+        ("{", "cannot be read as JSON"),
+        ("[]", "expected object, got array"),
+        ("{}", "a COCO annotation"),
+    ):
         file.write_text(text)
         with pytest.raises(InputError, match=message):
             open_dataset(file)

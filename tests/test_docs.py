@@ -33,6 +33,8 @@ def blocks(page: Path, language: str) -> list[str]:
 def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the documentation speaks of, the model being a tiny one."""
     Tiny(prototypes=32, metadata=ultralytics_metadata()).save(tmp_path / "yolov8n-seg.onnx")
+    Tiny(prototypes=32).save(tmp_path / "foreign.onnx")
+    (tmp_path / "names.txt").write_text("cat\ndog\nfish\n")
     image = cv2.resize(draw_scene(0).image, (320, 240))
     for name in ("photo.jpg", "photos/one.jpg", "photos/more/two.jpg", "data/one.jpg", "data/two.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)

@@ -171,10 +171,11 @@ def test_code_in_metadata_is_refused_and_not_run(key, tmp_path, monkeypatch):
     ("names", "message"),
     [
         ("{0: 'cat', 1: 'dog'}", "the metadata names 2 classes, and the outputs read as 'yolov8' hold 3"),
-        ("{}", "the metadata names 0 classes, and the outputs read as 'yolov8' hold 3"),
-        ("'cat'", "the metadata entry 'names' is 'cat'; expected class names by class id"),
-        ("{'cat': 0}", "expected class names by class id"),
-        ("17", "expected class names by class id"),
+        ("{}", "metadata: names is {}; expected a list of class names"),
+        ("'cat'", "metadata: names is 'cat'; expected a list of class names"),
+        ("{'cat': 0}", "expected a list of class names, or a mapping from 0"),
+        ("{0: 'cat', 1: 'dog', 3: 'cow'}", "expected a list of class names, or a mapping from 0"),
+        ("17", "metadata: names is 17; expected a list of class names"),
     ],
 )
 def test_names_that_do_not_fit_are_refused(names, message, tmp_path):

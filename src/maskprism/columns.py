@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
 from maskprism import __version__
+from maskprism.errors import TableError
+from maskprism.foreign import decode_json, fitted
 
 if TYPE_CHECKING:
     from maskprism.models import Model
@@ -32,6 +35,44 @@ IMAGE_SCHEMA = pa.schema(
         ("message", pa.string()),
     ]
 )
+
+
+class Settings(msgspec.Struct):
+    """The settings of a table that reading it needs; the others are only compared."""
+
+    format: Literal[1]
+    prototypes: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+    objectness: bool
+    rule: dict[str, str | int | float | bool | None] = {}
+    names: dict[str, str] = {}
+
+
+class Manifest(msgspec.Struct):
+    """What a folder of parts says of itself."""
+
+    settings: dict[str, Any]
+    overwrite: bool
+    continues: bool
+    merged: bool
+
+
+def read_settings_text(data: bytes, label: str, hint: str) -> dict[str, Any]:
+    """The settings of a table from JSON. Raises TableError with a `hint` at what to do for anything else."""
+    expected = f"the settings of a coefficient table of maskprism; {hint}"
+    return checked_settings(decode_json(data, dict[str, Any], label, TableError, expected), label, hint)
+
+
+def checked_settings(found: dict[str, Any], label: str, hint: str) -> dict[str, Any]:
+    """The same settings, if they are some. Raises TableError with a `hint` at what to do for others."""
+    fitted(found, Settings, label, TableError, f"the settings of a coefficient table of maskprism; {hint}", strict=True)
+    return found
+
+
+def read_manifest_text(data: bytes, label: str, hint: str) -> Manifest:
+    """The manifest of a folder of parts from JSON. Raises TableError with a `hint` at what to do for anything else."""
+    found = decode_json(data, Manifest, label, TableError, f"the manifest of a folder of parts; {hint}", strict=True)
+    checked_settings(found.settings, label, hint)
+    return found
 
 
 def settings_of(model: Model, source: Path) -> dict[str, Any]:

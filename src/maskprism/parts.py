@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from maskprism.columns import differences, image_schema, instance_schema
+from maskprism.columns import Manifest, differences, image_schema, instance_schema, read_manifest_text
 from maskprism.errors import TableError
+from maskprism.foreign import read_regular
 from maskprism.table import TablePaths, TableWriter, read_batches, read_parquet_settings, read_settings
 
 try:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+_NUMBER = re.compile(r"[0-9]{6,18}")
 _ROWS, _IMAGES, _TEMPORARY = ".rows.parquet", ".images.parquet", ".tmp"
 
 
@@ -154,11 +157,11 @@ class UnfinishedTable:
         """Whether there are parts of an earlier run to take over; what is left of a merged one is removed."""
         manifest = self._read_manifest()
         if manifest is not None:
-            differing = differences(manifest["settings"], self._settings)
-            stale = manifest["merged"] or (self._overwrite and (differing or not manifest["overwrite"]))
+            differing = differences(manifest.settings, self._settings)
+            stale = manifest.merged or (self._overwrite and (differing or not manifest.overwrite))
             if not stale:
-                self._refuse_mixing(self.paths.parts, manifest["settings"])
-                self._continues = manifest["continues"]
+                self._refuse_mixing(self.paths.parts, manifest.settings)
+                self._continues = manifest.continues
                 return True
             with _writing(self.paths.parts):
                 self._remove_parts(keep_folder=True)
@@ -197,7 +200,8 @@ class UnfinishedTable:
             self._count(self._unfinished(_read(self.paths.parts / f"{number:06d}{_IMAGES}", self._images_schema)))
 
     def _part_numbers(self) -> list[int]:
-        return sorted(int(path.name.split(".")[0]) for path in self.paths.parts.glob(f"[0-9]*{_IMAGES}"))
+        names = (path.name.removesuffix(_IMAGES) for path in self.paths.parts.glob(f"*{_IMAGES}"))
+        return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
 
     def _count(self, images: pa.Table) -> None:
         self.done.update(images["image"].to_pylist())
@@ -234,17 +238,12 @@ class UnfinishedTable:
             "one of them was changed. Put it back, or start over with overwrite"
         )
 
-    def _read_manifest(self) -> dict[str, Any] | None:
+    def _read_manifest(self) -> Manifest | None:
         path = self.paths.parts / "manifest.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             return None
-        except (OSError, ValueError) as error:
-            raise TableError(f"{path}: cannot be read ({error}); delete {self.paths.parts} to start over") from None
-        if not isinstance(found, dict) or not {"settings", "overwrite", "continues", "merged"} <= set(found):
-            raise TableError(f"{path}: is not a manifest of parts; delete {self.paths.parts} to start over")
-        return found
+        hint = f"delete {self.paths.parts} to start over"
+        return read_manifest_text(read_regular(path, TableError), str(path), hint)
 
     def _write_manifest(self, *, merged: bool) -> None:
         path = self.paths.parts / "manifest.json"

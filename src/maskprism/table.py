@@ -6,7 +6,6 @@ schema metadata, CSV in a `.meta.json` file beside it.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from maskprism.columns import FORMAT, METADATA_KEY, image_schema, instance_schema
+from maskprism.columns import METADATA_KEY, image_schema, instance_schema, read_settings_text
 from maskprism.errors import TableError
+from maskprism.foreign import read_regular
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -111,34 +111,28 @@ def read_settings(paths: TablePaths) -> dict[str, Any] | None:
 
     Raises TableError for a file that is no coefficient table.
     """
-    try:
-        if paths.settings is None:
-            return read_parquet_settings(paths.table) if _there(paths.table) else None
-        if _there(paths.settings):
-            found = json.loads(paths.settings.read_text(encoding="utf-8"))
-            if _are_settings(found):
-                return found
-            raise TableError(f"{paths.settings}: is not the settings of a coefficient table; move it away")
-        if _there(paths.table):
-            raise TableError(
-                f"{paths.table}: is not a coefficient table, or {paths.settings.name} beside it is missing; "
-                "move it away, or choose another name"
-            )
-    except (OSError, ValueError) as error:
-        raise TableError(f"{paths.settings or paths.table}: cannot be read ({error})") from None
+    if paths.settings is None:
+        return read_parquet_settings(paths.table) if _there(paths.table) else None
+    if _there(paths.settings):
+        return read_settings_text(read_regular(paths.settings, TableError), str(paths.settings), "move it away")
+    if _there(paths.table):
+        raise TableError(
+            f"{paths.table}: is not a coefficient table, or {paths.settings.name} beside it is missing; "
+            "move it away, or choose another name"
+        )
     return None
 
 
 def read_parquet_settings(path: Path) -> dict[str, Any]:
     """The settings in the schema metadata of one Parquet file; TableError where it has none."""
+    hint = "move it away, or choose another name"
     try:
         metadata = pq.read_schema(path).metadata or {}
-        found = json.loads(metadata.get(METADATA_KEY, b"null"))
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise TableError(f"{path}: cannot be read as Parquet ({error}); move it away, or choose another name") from None
-    if not _are_settings(found):
-        raise TableError(f"{path}: is not a coefficient table of maskprism; move it away, or choose another name")
-    return found
+        raise TableError(f"{path}: cannot be read as Parquet ({error}); {hint}") from None
+    if METADATA_KEY not in metadata:
+        raise TableError(f"{path}: is not a coefficient table of maskprism; {hint}")
+    return read_settings_text(metadata[METADATA_KEY], str(path), hint)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,10 +173,6 @@ class CoefficientTable:
     def coefficients(self) -> Float32[np.ndarray, "N K"]:
         """One row per instance, as the network gave them."""
         return _matrix(self.arrow["coefficients"])
-
-
-def _are_settings(found: Any) -> bool:
-    return isinstance(found, dict) and found.get("format") == FORMAT and {"prototypes", "objectness"} <= set(found)
 
 
 def _matrix(column: pa.ChunkedArray) -> Float32[np.ndarray, "N K"]:

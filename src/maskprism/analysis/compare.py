@@ -23,6 +23,7 @@ from maskprism.analysis.moments import Moments
 from maskprism.analysis.pairing import pair_instances
 from maskprism.analysis.similarity import PrototypeSimilarity, paired_pixels
 from maskprism.analysis.swap import loss, swap
+from maskprism.class_names import are_placeholders
 from maskprism.errors import ImageError, InputError, MaskprismError, ModelError
 from maskprism.geometry import box_iou
 from maskprism.images import source_name
@@ -139,6 +140,13 @@ class _Networks:
 
     @classmethod
     def of(cls, a: Model, b: Model) -> _Networks:
+        if len(a.spec.names) == len(
+            b.spec.names
+        ):  # of the same network, as an export without its metadata has lost them
+            if are_placeholders(a.spec.names):
+                a = a.with_names(b.spec.names)
+            elif are_placeholders(b.spec.names):
+                b = b.with_names(a.spec.names)
         return cls(*same_canvas(a, b), a, b)
 
     @property

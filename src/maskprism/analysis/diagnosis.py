@@ -167,8 +167,9 @@ def diagnose(
 
     AP and TIDE take all detections that the model gives, so load it as Ultralytics validates, with
     `load(..., conf=0.001, multi_label=True)`; the error budget and the tables take those above `conf`.
-    Classes are matched by name. An image that cannot be read is left out and told in `failures`. A
-    KeyboardInterrupt ends the work early; what is finished by then is the result.
+    Classes are matched by name, or by index where one side has no names, as `dataset.notice` says. An
+    image that cannot be read is left out and told in `failures`. A KeyboardInterrupt ends the work early; what is
+    finished by then is the result.
 
     on_progress: called with the images done, their total, and a failure, if the last one was.
     Raises InputError where data set and model share no class or nothing is left to examine, and
@@ -177,6 +178,8 @@ def diagnose(
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1")
     dataset = dataset.for_model(model.spec.names)
+    if dataset.notice:
+        model = model.with_names(dataset.names)
     samples = list(dataset)
     if limit is not None and limit < len(samples):
         samples = [samples[i] for i in np.linspace(0, len(samples) - 1, limit).round().astype(int)]

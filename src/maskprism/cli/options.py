@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from maskprism.models import Model
+    from maskprism.views.labels import DatasetLabels
 
 _READING = Group("Reading the model", sort_key=10)
 _DETECTIONS = Group("Detections", sort_key=11)
@@ -37,6 +39,9 @@ class Reading:
 
     imgsz: Annotated[int | None, Parameter(group=_READING)] = None
     """Side of the network input in pixels, for models that take more than one."""
+
+    names: Annotated[Path | None, Parameter(group=_READING)] = None
+    """Class names, for a model that has none: a data.yaml, a .txt file with one per line, a COCO json, a model."""
 
     device: Annotated[str | None, Parameter(group=_READING)] = None
     """Where to compute: cpu, cuda, cuda:1, or a device of the runtime."""
@@ -80,6 +85,7 @@ def load_model(
         layout=reading.layout,
         rule=reading.rule,
         imgsz=reading.imgsz,
+        names=reading.names,
         device=reading.device,
         precision=reading.precision,
         conf=detections.conf,
@@ -89,6 +95,14 @@ def load_model(
         multi_label=multi_label,
         threads=threads,
     )
+
+
+def named_by(labels: DatasetLabels | None, network: Model) -> Model:
+    """The network with the class names of the labels where it has none; that is said on stderr."""
+    if labels is None or not labels.notice:
+        return network
+    print(f"note: {labels.notice}", file=sys.stderr)
+    return network.with_names(labels.names)
 
 
 @contextmanager

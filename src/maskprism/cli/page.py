@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.cli.options import Detections, Reading, failures, load_model, named_by, progress_bar
 from maskprism.errors import InputError, MaskprismError
 
 
@@ -53,6 +53,7 @@ def page(
     labels = (
         None if data is None else open_labels(data, os.path.commonpath([s.root for s in sources]), network.spec.names)
     )
+    network = named_by(labels, network)
     total = sum(source.count() or 0 for source in sources) or None
     shown = Page(bits=bits)
     failed = 0

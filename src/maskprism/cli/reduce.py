@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -61,7 +62,7 @@ def reduce(
         Replace an existing file.
     """
     from maskprism.analysis.reduced_file import PASSES, CalibrationImages, reduce_file
-    from maskprism.datasets import open_dataset
+    from maskprism.datasets import Dataset, open_dataset
     from maskprism.models import SAMPLE_MODEL
     from maskprism.models.rewrite import read_onnx
     from maskprism.sources import open_source
@@ -80,6 +81,8 @@ def reduce(
     chosen = CalibrationImages(open_dataset(images, split) if described else open_source(images), limit=limit)
     read_onnx(source)
     network = load_model(source, reading, detections)
+    if isinstance(chosen.source, Dataset) and (notice := chosen.source.for_model(network.spec.names).notice):
+        print(f"note: {notice}", file=sys.stderr)
 
     def reopen(path: Path) -> Model:
         return load_model(path, replace(reading, layout=network.layout.family), detections)

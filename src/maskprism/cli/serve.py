@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Detections, Reading, load_model
+from maskprism.cli.options import Detections, Reading, load_model, named_by
 
 MAX_WORKERS = 4
 
@@ -79,6 +79,7 @@ def serve(
     limits = server.Limits(cache_mb << 20, max_upload_mb << 20, max_upload_megapixels * 10**6, workers)
     network = load_model(model, reading, detections, threads=max((os.cpu_count() or 1) // workers, 1))
     labels = None if data is None else open_labels(data, folder, network.spec.names, split)
+    network = named_by(labels, network)
 
     def ready(url: str, gallery: server.Gallery) -> None:
         images = gallery.images

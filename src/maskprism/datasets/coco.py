@@ -2,22 +2,78 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
+from msgspec import Meta, Raw, Struct
 
+from maskprism.class_names import class_names
 from maskprism.datasets.samples import Dataset, Row, Rows
 from maskprism.errors import InputError, LabelError
+from maskprism.foreign import decode_json, is_file, read_regular, shortened
 from maskprism.sources import ImageFiles
 
 if TYPE_CHECKING:
-    from maskprism.datasets.truth import Bitmap
+    from collections.abc import Callable, Hashable, Iterable
+
+    from maskprism.datasets.truth import Bitmap, Polygon
     from maskprism.sources import SourceImage
+
+T = TypeVar("T")
+_EXPECTED = "a COCO annotation file with images, annotations and categories"
+
+
+class Category(Struct):
+    """An entry of `categories`."""
+
+    id: int
+    name: str | int | float | bool | None
+
+
+class Entry(Struct):
+    """An entry of `images`."""
+
+    id: int | str
+    file_name: str
+    height: int | None = None
+    width: int | None = None
+
+
+class RunLengths(Struct):
+    """A mask as run lengths along columns, beginning with the background; compressed to text, or as numbers."""
+
+    size: tuple[int, int]
+    counts: str | list[Annotated[int, Meta(ge=0)]]
+
+
+class Annotation(Struct):
+    """An entry of `annotations`."""
+
+    category_id: int
+    id: int | str = "?"
+    segmentation: list[list[float]] | RunLengths | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    iscrowd: bool | None = None
+
+
+class _Described(Struct):
+    """The whole file. Annotations are read when their image is: a mistake in one costs that image and no other."""
+
+    images: list[Entry]
+    annotations: list[Raw]
+    categories: list[Category]
+
+
+class _Categories(Struct):
+    categories: list[Category]
+
+
+class _Belonging(Struct):
+    image_id: int | str
 
 
 @dataclass(frozen=True)
@@ -25,98 +81,121 @@ class CocoAnnotations:
     """The annotations of a COCO json, by the path of the image."""
 
     file: Path
-    images: Mapping[Path, Mapping[str, Any]]
-    annotations: Mapping[Any, Sequence[Mapping[str, Any]]]
+    images: Mapping[Path, Entry]
+    annotations: Mapping[int | str, Sequence[Raw]]
     categories: frozenset[int]
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> Rows:
         """The annotations of one image."""
         assert isinstance(image.image, Path)
         entry = self.images[image.image]
-        stated = (entry.get("height"), entry.get("width"))
+        stated = (entry.height, entry.width)
         if None not in stated and stated != image_hw:
             raise LabelError(
                 f"{self.file}: says that {image.name} is {stated[1]} x {stated[0]} pixels; "
                 f"it is {image_hw[1]} x {image_hw[0]}"
             )
         rows, remarks = [], []
-        for annotation in self.annotations.get(entry["id"], ()):
+        for number, raw in enumerate(self.annotations.get(entry.id, ())):
+            label = f"{self.file}, {image.name}, its annotation {number}"
+            annotation = decode_json(raw, Annotation, label, LabelError, "category_id, and segmentation or bbox")
+            label = f"{self.file}, annotation {shortened(annotation.id) if annotation.id != '?' else number}"
             try:
                 row = self._row(annotation, image_hw)
-            except (ValueError, TypeError, KeyError) as error:
-                what = f"has no {error}" if isinstance(error, KeyError) else str(error)
-                raise LabelError(f"{self.file}, annotation {annotation.get('id', '?')}: {what}") from None
+            except ValueError as error:
+                raise LabelError(f"{label}: {error}") from None
             rows.append(row)
             if row.segment is None:
-                remarks.append(f"{self.file}, annotation {annotation.get('id', '?')}: a box without a mask")
+                remarks.append(f"{label}: a box without a mask")
         return Rows(rows, tuple(remarks))
 
-    def _row(self, annotation: Mapping[str, Any], image_hw: tuple[int, int]) -> Row:
-        category = annotation["category_id"]
+    def _row(self, annotation: Annotation, image_hw: tuple[int, int]) -> Row:
+        category, segmentation, crowd = annotation.category_id, annotation.segmentation, bool(annotation.iscrowd)
         if category not in self.categories:
-            raise ValueError(f"category {category!r} is none of the file's categories")
-        segmentation, crowd = annotation.get("segmentation"), bool(annotation.get("iscrowd", 0))
-        if isinstance(segmentation, dict):
+            raise ValueError(f"category {category} is none of the file's categories")
+        if isinstance(segmentation, RunLengths):
             return Row(category, _bitmap(segmentation, image_hw), crowd=crowd)
-        polygons = []
-        for one in segmentation or ():
-            points = np.array(one, dtype=np.float32)
-            if points.ndim != 1 or len(points) % 2 or len(points) < 6 or not np.isfinite(points).all():
-                raise ValueError(f"a polygon has {points.size} numbers; expected x1 y1 x2 y2 x3 y3 ..., all finite")
-            polygons.append(points.reshape(-1, 2))
-        if polygons:
-            return Row(category, tuple(polygons), crowd=crowd)
-        x, y, w, h = (float(side) for side in annotation["bbox"])
-        if not np.isfinite([x, y, w, h]).all():
-            raise ValueError(f"bbox is {annotation['bbox']}; expected four finite numbers")
+        if segmentation:
+            return Row(category, tuple(_polygon(numbers) for numbers in segmentation), crowd=crowd)
+        if annotation.bbox is None:
+            raise ValueError("has neither a segmentation nor a bbox")
+        x, y, w, h = annotation.bbox
         return Row(category, None, (x, y, x + w, y + h), crowd)
 
 
-def _bitmap(encoded: Mapping[str, Any], image_hw: tuple[int, int]) -> Bitmap:
+def _polygon(numbers: Sequence[float]) -> Polygon:
+    if len(numbers) % 2 or len(numbers) < 6:
+        raise ValueError(f"a polygon has {len(numbers)} numbers; expected x1 y1 x2 y2 x3 y3 ...")
+    with np.errstate(over="ignore"):
+        points = np.array(numbers, dtype=np.float32)
+    if not np.isfinite(points).all():
+        raise ValueError("a polygon has a number that is too large for a pixel")
+    return points.reshape(-1, 2)
+
+
+def _bitmap(encoded: RunLengths, image_hw: tuple[int, int]) -> Bitmap:
     """The mask of run lengths: along columns, beginning with the background."""
-    counts, size = encoded["counts"], tuple(encoded["size"])
-    if size != image_hw:
-        raise ValueError(f"its mask is {size[1]} x {size[0]} pixels; the image is {image_hw[1]} x {image_hw[0]}")
-    if isinstance(counts, str | bytes):
+    height, width = encoded.size
+    if encoded.size != image_hw:
+        raise ValueError(f"its mask is {width} x {height} pixels; the image is {image_hw[1]} x {image_hw[0]}")
+    if isinstance(encoded.counts, str):
         from faster_coco_eval.core.mask import decode
 
-        packed = counts.encode() if isinstance(counts, str) else counts
-        return np.asarray(decode({"size": list(size), "counts": packed}), dtype=bool)
-    runs = np.array(counts, dtype=np.int64)
-    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != size[0] * size[1]:
-        raise ValueError(f"its run lengths add up to {runs.sum()}; expected {size[0] * size[1]} pixels")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size[::-1]).T
+        try:
+            return np.asarray(decode({"size": [height, width], "counts": encoded.counts.encode()}), dtype=bool)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"its compressed run lengths are damaged ({error})") from None
+    if sum(encoded.counts) != height * width:
+        raise ValueError(f"its run lengths add up to {sum(encoded.counts)}; expected {height * width} pixels")
+    runs = np.array(encoded.counts, dtype=np.int64)
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def read_categories(file: Path) -> dict[int, str]:
+    """The class names of a COCO json, ids counted from 0 in the order of the categories' ids. Raises InputError."""
+    described = decode_json(read_regular(file, InputError), _Categories, str(file), InputError, _EXPECTED)
+    return class_names([one.name for one in _in_order(file, described.categories)], str(file), InputError)
+
+
+def _in_order(file: Path, categories: Iterable[Category]) -> list[Category]:
+    found = _by(lambda one: one.id, categories, file, "categories")
+    return [found[category_id] for category_id in sorted(found)]
+
+
+def _by(key: Callable[[T], Hashable], entries: Iterable[T], file: Path, kind: str) -> dict[Any, T]:
+    """The entries by what should tell them apart. Raises InputError where it does not."""
+    found: dict[Any, T] = {}
+    for entry in entries:
+        if found.setdefault(key(entry), entry) is not entry:
+            raise InputError(f"{file}: two of its {kind} have {shortened(key(entry))}; expected it once")
+    return found
 
 
 def open_coco(file: Path, folder: Path | None) -> Dataset:
     """The data set of a COCO json; images lie in `folder`, or where `_images_of` finds them."""
-    try:
-        described = json.loads(file.read_text(encoding="utf-8-sig"))
-        categories = {category["id"]: str(category["name"]) for category in described["categories"]}
-        entries = {str(entry["file_name"]): entry for entry in described["images"]}
-        annotations: dict[Any, list[Mapping[str, Any]]] = {entry["id"]: [] for entry in entries.values()}
-        for annotation in described["annotations"]:
-            annotations.setdefault(annotation["image_id"], []).append(annotation)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read as json ({error})") from None
-    except (KeyError, TypeError, AttributeError) as error:
+    described = decode_json(read_regular(file, InputError), _Described, str(file), InputError, _EXPECTED)
+    annotations: dict[int | str, list[Raw]] = {}
+    for number, annotation in enumerate(described.annotations):
+        belonging = decode_json(annotation, _Belonging, f"{file}, annotation {number}", InputError, "image_id")
+        annotations.setdefault(belonging.image_id, []).append(annotation)
+    if not described.images or not described.categories:
         raise InputError(
-            f"{file}: is no COCO annotation file ({error!r}); expected images, annotations and categories with masks"
-        ) from None
-    if not entries or not categories:
-        raise InputError(f"{file}: lists {len(entries)} images and {len(categories)} categories; expected some of both")
-    root = folder if folder is not None else _images_of(file, next(iter(entries)))
-    paths = {Path(os.path.normpath(root.resolve() / name)): entry for name, entry in entries.items()}
-    if not any(path.is_file() for path in paths):
+            f"{file}: lists {len(described.images)} images and {len(described.categories)} categories; "
+            "expected some of both"
+        )
+    _by(lambda one: one.id, described.images, file, "images")
+    root = (folder if folder is not None else _images_of(file, described.images[0].file_name)).resolve()
+    paths = _by(lambda one: Path(os.path.normpath(root / one.file_name)), described.images, file, "images")
+    if not any(is_file(path) for path in paths):
         raise InputError(f"{file}: none of its {len(paths)} images is in {root}; name their folder with images")
-    ordered = sorted(categories)
+    categories = _in_order(file, described.categories)
     return Dataset(
         file,
         None,
-        {index: categories[category] for index, category in enumerate(ordered)},
-        ImageFiles(root.resolve(), tuple(paths)),
-        CocoAnnotations(file, paths, annotations, frozenset(ordered)),
-        {category: index for index, category in enumerate(ordered)},
+        class_names([one.name for one in categories], str(file), InputError),
+        ImageFiles(root, tuple(paths)),
+        CocoAnnotations(file, paths, annotations, frozenset(one.id for one in categories)),
+        {one.id: index for index, one in enumerate(categories)},
     )
 
 
@@ -126,7 +205,7 @@ def _images_of(file: Path, first: str) -> Path:
     above = file.parent.parent
     candidates = [file.parent, file.parent / "images", above / split, above / "images" / split, above / "images", above]
     for folder in candidates:
-        if (folder / first).is_file():
+        if is_file(folder / first):
             return folder
     looked = ", ".join(str(folder) for folder in candidates)
-    raise InputError(f"{file}: its image {first} is in none of {looked}; name their folder with images")
+    raise InputError(f"{file}: its image {shortened(first)} is in none of {looked}; name their folder with images")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from maskprism.class_names import are_placeholders
 from maskprism.datasets.truth import GroundTruth
 from maskprism.errors import InputError
 from maskprism.sources import ImageFiles, SourceImage
@@ -88,6 +89,7 @@ class Dataset:
     """The images of one split with their ground truth; iterating gives a `Sample` each.
 
     names: class names by class id. split: "val", "test", "train", or None where the file is one split.
+    notice: what a reader must know of how its classes became those of a model.
     """
 
     path: Path
@@ -96,6 +98,7 @@ class Dataset:
     images: ImageFiles
     annotations: Annotations
     class_ids: Mapping[int, int]
+    notice: str = ""
 
     def __len__(self) -> int:
         return len(self.images.paths)
@@ -111,16 +114,25 @@ class Dataset:
     def for_model(self, names: Mapping[int, str]) -> Dataset:
         """The same data set with the class ids of a model, matched by name (case and spaces do not matter).
 
-        Classes that the model does not know get ids behind its own. A model without names keeps the ids as they are.
+        Classes that the model does not know get ids behind its own. Where one of the two has no names and they have
+        equally many classes (or nobody knows how many the model has), they are matched by index, and `notice` says so.
         Raises InputError where no name at all is common to both.
         """
-        if not names:
-            return self
+        nameless = are_placeholders(names)
+        if (nameless or are_placeholders(self.names)) and len(names) in (0, len(self.names)):
+            which = "the model" if nameless else self.path.name
+            return replace(
+                self,
+                names=self.names if nameless else names,
+                notice=f"{which} has no class names: class 0 of the model is taken for class 0 of the data set, and so "
+                f"on for all {len(self.names)}; if their order is another one, name the model's with --names",
+            )
         known = {_plain(name): class_id for class_id, name in sorted(names.items(), reverse=True)}
         if self.names and not any(_plain(name) in known for name in self.names.values()):
             raise InputError(
-                f"{self.path}: none of its classes ({_some(self.names)}) is a class of the model ({_some(names)}); "
-                "use the model that was trained for this data set"
+                f"{self.path}: none of its {len(self.names)} classes ({_some(self.names)}) is one of the "
+                f"{len(names)} of the model ({_some(names)}); use the model that was trained for this data set, or "
+                "name its classes with --names"
             )
         new, spare = {}, max(names) + 1
         merged = dict(names)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import yaml
+from msgspec import Meta, Struct
 
+from maskprism.class_names import class_names, placeholder
 from maskprism.datasets.samples import Dataset, Row, Rows
 from maskprism.errors import ImageError, InputError, LabelError
+from maskprism.foreign import is_file, read_regular, read_yaml, shortened
 from maskprism.sources import ImageFiles, open_source
 
 if TYPE_CHECKING:
@@ -21,6 +23,36 @@ SPLITS = ("val", "test", "train")
 """The split that is opened when none is asked for: the first of these that the data set has."""
 TOLERANCE = 0.01
 """Normalised coordinates may lie outside 0..1 by this much and are clipped, as Ultralytics does."""
+MAX_LABEL_BYTES = 16 << 20
+"""Label files over this size are refused: that is half a million points on one image."""
+_LONGEST_NUMBER = 64
+
+
+class Described(Struct):
+    """What a data.yaml says; other keys are not read."""
+
+    names: Any = None
+    nc: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    path: str | int | float | None = None
+    val: str | int | float | list[str | int | float] | None = None
+    test: str | int | float | list[str | int | float] | None = None
+    train: str | int | float | list[str | int | float] | None = None
+
+    def entries(self, split: str) -> list[str]:
+        """Where the images of a split are; none where it is not named."""
+        found = getattr(self, split) if split in SPLITS else None
+        return [str(entry) for entry in (found if isinstance(found, list) else [found]) if entry]
+
+    def class_names(self, file: Path) -> dict[int, str]:
+        """Names by class id; "class0", "class1", ... where only their number is told. Raises InputError."""
+        if self.names is None and self.nc is not None:
+            return {index: placeholder(index) for index in range(self.nc)}
+        return class_names(self.names, str(file), InputError)
+
+
+def read_description(file: Path) -> Described:
+    """The keys of a data.yaml. Raises InputError."""
+    return read_yaml(file, Described, InputError, "keys such as path, train, val and names")
 
 
 @dataclass(frozen=True)
@@ -33,14 +65,12 @@ class YoloLabels:
         """The rows of the image's label file; none where there is no file."""
         assert isinstance(image.image, Path)
         file = label_path(image.image)
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except FileNotFoundError:
+        if not is_file(file) and not os.path.lexists(file):
             return Rows([], ())
+        try:
+            lines = read_regular(file, LabelError, limit=MAX_LABEL_BYTES).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError:
             raise LabelError(f"{file}: is not UTF-8 text; expected rows of class x1 y1 x2 y2 ...") from None
-        except OSError as error:
-            raise LabelError(f"{file}: cannot be read ({error.strerror})") from None
         rows: list[Row] = []
         seen: dict[str, int] = {}
         remarks: list[str] = []
@@ -62,10 +92,7 @@ class YoloLabels:
         return Rows(rows, tuple(remarks))
 
     def _row(self, words: list[str], image_hw: tuple[int, int]) -> tuple[Row, str]:
-        try:
-            values = np.array([float(word) for word in words])
-        except ValueError as error:
-            raise ValueError(f"{str(error).rpartition(': ')[2]} is no number; expected class x1 y1 x2 y2 ...") from None
+        values = np.array([_number(word) for word in words])
         class_id, values = float(values[0]), values[1:]
         if class_id not in range(self.class_count):
             raise ValueError(
@@ -101,27 +128,21 @@ def label_path(image: Path) -> Path:
 
 def open_yaml(file: Path, split: str | None) -> Dataset:
     """One split of the data set that a data.yaml describes."""
-    try:
-        described = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(described, dict):
-        raise InputError(f"{file}: expected keys such as path, train, val and names")
-    names = _class_names(file, described)
-    has = [one for one in SPLITS if described.get(one)]
+    described = read_description(file)
+    names = described.class_names(file)
+    has = [one for one in SPLITS if described.entries(one)]
     if split is None and not has:
         raise InputError(f"{file}: names no split; expected one of the keys {', '.join(SPLITS)}")
     split = split or has[0]
-    if not described.get(split):
+    if not described.entries(split):
         raise InputError(f"{file}: has no split {split!r}; it has {', '.join(has) or 'none'}")
-    entries = described[split] if isinstance(described[split], list) else [described[split]]
-    root, sources = _located(file, described.get("path"), [str(entry) for entry in entries])
+    root, sources = _located(file, described.path, described.entries(split))
     try:
         opened = [open_source(source) for source in sources]
     except ImageError as error:
         raise InputError(f"{file}, split {split}: {error}") from None
     paths = tuple(dict.fromkeys(path for one in opened if isinstance(one, ImageFiles) for path in one.paths))
-    if not any(label_path(one).is_file() for one in paths):
+    if not any(is_file(label_path(one)) for one in paths):
         raise InputError(
             f"{file}, split {split}: none of its {len(paths)} images has labels; expected, for one, "
             f"{label_path(paths[0])}"
@@ -132,18 +153,13 @@ def open_yaml(file: Path, split: str | None) -> Dataset:
     return Dataset(file, split, names, images, YoloLabels(len(names)), {one: one for one in names})
 
 
-def _class_names(file: Path, described: Mapping[str, Any]) -> dict[int, str]:
-    names = described.get("names")
-    if names is None and isinstance(described.get("nc"), int):
-        return {index: f"class{index}" for index in range(described["nc"])}
+def _number(word: str) -> float:
     try:
-        pairs = names.items() if isinstance(names, dict) else enumerate(list(names or ()))
-        found = {int(class_id): str(name) for class_id, name in pairs}
-    except (TypeError, ValueError):
-        found = {}
-    if not found or sorted(found) != list(range(len(found))):
-        raise InputError(f"{file}: names is {names!r}; expected a list of class names, or a dict from 0, 1, 2, ...")
-    return dict(sorted(found.items()))
+        if len(word) <= _LONGEST_NUMBER:  # reading millions of digits takes minutes
+            return float(word)
+    except ValueError:
+        pass
+    raise ValueError(f"{shortened(word)} is no number; expected class x1 y1 x2 y2 ...")
 
 
 def _located(file: Path, stated: object, entries: list[str]) -> tuple[Path, list[Path]]:
@@ -155,7 +171,7 @@ def _located(file: Path, stated: object, entries: list[str]) -> tuple[Path, list
     for root in dict.fromkeys(roots):
         for spelling in spellings:
             sources = [root / entry for entry in spelling]
-            if all(source.exists() for source in sources):
+            if all(os.path.exists(source) for source in sources):  # noqa: PTH110  (Path.exists raises for a NUL)
                 return root, sources
-    tried = ", ".join(dict.fromkeys(str(root / entry) for root in roots for entry in entries))
+    tried = ", ".join(dict.fromkeys(shortened(root / entry) for root in roots for entry in entries[:3]))
     raise InputError(f"{file}: its images are not there; looked for {tried}. Correct the key path in the file")

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 import cv2
 import numpy as np
 
+from maskprism.class_names import placeholder
 from maskprism.errors import InputError, ModelError
 from maskprism.geometry import Letterbox
 from maskprism.images import read_image, source_name
 from maskprism.masks import MaskRule, rule_named, rule_of_version
 from maskprism.models.layouts import Family, Layout, Thresholds, detect_layout
-from maskprism.models.metadata import Metadata
+from maskprism.models.metadata import MAX_SIDE, Metadata
+from maskprism.models.names import Names, read_names
 from maskprism.models.runtimes import Precision, Runtime, RuntimeName, open_runtime
 from maskprism.prediction import Prediction
 
@@ -73,6 +75,7 @@ class Model:
         imgsz: int | tuple[int, int] | None = None,
         keep: Thresholds | None = None,
         batch: int = 1,
+        names: Names | None = None,
     ) -> None:
         self.runtime = runtime
         self.keep = keep or Thresholds()
@@ -99,7 +102,7 @@ class Model:
             prototypes=self.layout.prototypes,
             grid_hw=grid_hw,
             stride=canvas_hw[0] // grid_hw[0],
-            names=_names(metadata, self.layout, name),
+            names=_names(metadata, self.layout, name, names),
             rule=_rule(rule, self.layout, metadata),
             version=metadata.version,
             sha256=runtime.sha256,
@@ -142,6 +145,12 @@ class Model:
         changed = copy.copy(self)
         grid_hw = (canvas_hw[0] // spec.stride, canvas_hw[1] // spec.stride)
         changed.spec = replace(spec, input_hw=canvas_hw, grid_hw=grid_hw, rectangular=rectangular)
+        return changed
+
+    def with_names(self, names: Mapping[int, str]) -> Model:
+        """The same network with other class names, nothing loaded again."""
+        changed = copy.copy(self)
+        changed.spec = replace(self.spec, names=dict(names))
         return changed
 
     def _predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
@@ -219,6 +228,7 @@ def load(
     max_det: int = 300,
     classes: Iterable[int] | None = None,
     multi_label: bool = False,
+    names: Names | None = None,
     device: str | int | None = None,
     precision: Precision = "f32",
     threads: int | None = None,
@@ -244,6 +254,9 @@ def load(
         which detections are kept; the defaults are those of Ultralytics.
     multi_label
         a box counts for every class above `conf`, as in Ultralytics' validation, not only for its best.
+    names
+        of the classes, for a model that has none or wrong ones: a list or mapping, a data.yaml, a text file with a
+        name per line, a COCO json, or another model file.
     device
         "cpu" unless given; "cuda", "cuda:1" or 1, or a device of the runtime.
     precision
@@ -280,6 +293,7 @@ def load(
         imgsz=imgsz,
         keep=Thresholds(conf, iou, max_det, None if classes is None else _class_ids(classes), multi_label),
         batch=1 if device == "cpu" else _ACCELERATOR_BATCH,
+        names=names,
     )
 
 
@@ -312,7 +326,14 @@ def _canvas(runtime: Runtime, imgsz: int | tuple[int, int] | None, metadata: Met
     stride = metadata.stride or 32
     if (fixed[0] is None and height < stride) or (fixed[1] is None and width < stride):
         raise InputError(f"imgsz is {height} x {width}; expected at least the stride, {stride}")
-    return fixed[0] or -(-height // stride) * stride, fixed[1] or -(-width // stride) * stride
+    canvas_hw = (fixed[0] or -(-height // stride) * stride, fixed[1] or -(-width // stride) * stride)
+    pixels = canvas_hw[0] * canvas_hw[1] * (runtime.input.batch or 1)
+    if pixels > MAX_SIDE**2:
+        raise InputError(
+            f"{name}: a batch would have {pixels:,} pixels ({canvas_hw[0]} x {canvas_hw[1]}); "
+            f"expected at most {MAX_SIDE} x {MAX_SIDE} in all. Set imgsz to less, or export the model for less"
+        )
+    return canvas_hw
 
 
 def _height_width(imgsz: int | Sequence[int]) -> tuple[int, int]:
@@ -331,11 +352,13 @@ def _class_ids(classes: Iterable[int]) -> tuple[int, ...]:
         raise InputError(f"classes is {classes!r}; expected a collection of class ids, such as [0, 2]") from None
 
 
-def _names(metadata: Metadata, layout: Layout, name: str) -> dict[int, str]:
-    names = metadata.names
+def _names(metadata: Metadata, layout: Layout, name: str, given: Names | None) -> dict[int, str]:
+    names = metadata.names if given is None else read_names(given)
     if names is None:
-        return {} if layout.classes is None else {i: f"class{i}" for i in range(layout.classes)}
+        return {} if layout.classes is None else {i: placeholder(i) for i in range(layout.classes)}
     if layout.classes is not None and len(names) != layout.classes:
+        if given is not None:
+            raise InputError(f"names: {len(names)} classes are named; {name} has {layout.classes}")
         raise ModelError(
             f"{name}: the metadata names {len(names)} classes, and the outputs read as {layout.family!r} hold "
             f"{layout.classes}; try another layout=, or export the model again"

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta, Struct
+
+from maskprism.class_names import class_names
 from maskprism.errors import ModelError
+from maskprism.foreign import fitted, literal, plain_text, shortened
+
+MAX_SIDE = 8192
+"""Canvases of more pixels than the square of this are refused: half a million cells per prototype are plenty."""
+_Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
+_LITERALS = ("names", "args", "imgsz", "stride")
+
+
+class _Entries(Struct):
+    """The keys that Ultralytics writes, as values."""
+
+    task: str | int | float | None = None
+    names: Any = None
+    stride: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    imgsz: _Side | Annotated[list[_Side], Meta(min_length=1, max_length=2)] | None = None
+    version: str | int | float | None = None
+    end2end: Any = None
+    args: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -27,20 +46,22 @@ class Metadata:
     def parse(cls, raw: Mapping[str, Any], label: str) -> Metadata:
         """Read the keys that Ultralytics writes. Values are literals and are never evaluated.
 
-        Raises ModelError for an entry that is no literal or of the wrong kind.
+        Raises ModelError for an entry that is no literal, of the wrong kind or out of range.
         """
-        args = _literal(raw, "args", label) or {}
-        nms = args.get("nms") if isinstance(args, dict) else None
-        imgsz = _literal(raw, "imgsz", label)
-        stride = _literal(raw, "stride", label)
+        values = {key: raw.get(key) for key in _Entries.__struct_fields__}
+        values |= {key: _literal(values[key], key, label) for key in _LITERALS}
+        said = fitted(
+            values, _Entries, f"{label}, metadata", ModelError, "what Ultralytics writes; export the model again"
+        )
+        imgsz = [said.imgsz] if isinstance(said.imgsz, int) else said.imgsz
         return cls(
-            task=str(raw["task"]) if raw.get("task") else None,
-            names=_names(_literal(raw, "names", label), label),
-            stride=int(stride) if isinstance(stride, int | float) else None,
-            imgsz=_imgsz(imgsz),
-            version=str(raw["version"]) if raw.get("version") else None,
-            end2end=_flag(raw.get("end2end")),
-            nms=_flag(nms),
+            task=plain_text(said.task) if said.task else None,
+            names=None if said.names is None else class_names(said.names, f"{label}, metadata", ModelError),
+            stride=said.stride,
+            imgsz=(imgsz[0], imgsz[-1]) if imgsz else None,
+            version=plain_text(said.version) if said.version else None,
+            end2end=_flag(said.end2end),
+            nms=_flag((said.args or {}).get("nms")),
         )
 
 
@@ -48,45 +69,19 @@ def refuse_other_tasks(task: str | None, label: str) -> None:
     """Raise ModelError for a model that says it does something other than segmentation."""
     if task and task != "segment":
         raise ModelError(
-            f"{label}: is a {task} model; masks come from a segmentation model "
+            f"{label}: is a {task:.40} model; masks come from a segmentation model "
             "(for example yolo11n-seg instead of yolo11n)"
         )
 
 
-def _literal(raw: Mapping[str, Any], key: str, label: str) -> Any:
-    text = raw.get(key)
-    if not isinstance(text, str):
-        return text
-    for parse in (ast.literal_eval, json.loads):
-        try:
-            return parse(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            continue
-    raise ModelError(
-        f"{label}: the metadata entry {key!r} is not a literal: {text[:80]!r}; it is never evaluated. "
-        "Export the model again, or remove the entry"
-    )
-
-
-def _names(found: Any, label: str) -> dict[int, str] | None:
-    if found is None:
-        return None
-    if isinstance(found, list | tuple):
-        found = dict(enumerate(found))
+def _literal(text: Any, key: str, label: str) -> Any:
     try:
-        return {int(key): str(value) for key, value in found.items()}
-    except (AttributeError, TypeError, ValueError):
+        return literal(text) if isinstance(text, str) else text
+    except ValueError:
         raise ModelError(
-            f"{label}: the metadata entry 'names' is {str(found)[:80]!r}; expected class names by class id"
+            f"{label}: the metadata entry {key!r} is not a literal: {shortened(text)}; it is never evaluated. "
+            "Export the model again, or remove the entry"
         ) from None
-
-
-def _imgsz(found: Any) -> tuple[int, int] | None:
-    if isinstance(found, int):
-        return found, found
-    if isinstance(found, list | tuple) and found and all(isinstance(side, int) for side in found):
-        return (found[0], found[-1])
-    return None
 
 
 def _flag(value: Any) -> bool | None:

@@ -62,8 +62,10 @@ def match(prediction: Prediction, truth: Truth) -> Match:
 class DatasetLabels:
     """The labels of a data set by the place of the image on disk; see `open_labels`."""
 
-    def __init__(self, samples: Mapping[str, Sample]) -> None:
+    def __init__(self, samples: Mapping[str, Sample], names: Mapping[int, str], notice: str = "") -> None:
         self._samples = samples
+        self.names, self.notice = names, notice
+        """Class names, and what a reader must know of how they became those of the model."""
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -84,7 +86,8 @@ def open_labels(
 ) -> DatasetLabels:
     """The labels that a data set has for the images of a folder; of all its splits unless one is given.
 
-    names: those of the model; classes of the data set are matched to it by name.
+    names: those of the model; classes of the data set are matched to it by name, or by index where one side has none
+    (told in `notice`; the classes are then called `names`).
     Raises InputError for a description that cannot be read, or that lists none of the images.
     """
     from maskprism.datasets import open_dataset
@@ -99,8 +102,9 @@ def open_labels(
                     continue
     root = os.path.realpath(folder)
     samples: dict[str, Sample] = {}
+    datasets = [dataset.for_model(names) for dataset in datasets]
     for dataset in datasets:
-        for sample in dataset.for_model(names):
+        for sample in dataset:
             if isinstance(sample.image.image, Path):
                 samples.setdefault(os.path.realpath(sample.image.image), sample)
     inside = {path: sample for path, sample in samples.items() if Path(path).is_relative_to(root)}
@@ -109,4 +113,4 @@ def open_labels(
             f"{data}: lists {len(samples)} images, and none of them is in {folder}; expected a data set of "
             "the images that are shown"
         )
-    return DatasetLabels(inside)
+    return DatasetLabels(inside, datasets[0].names, datasets[0].notice)

@@ -111,6 +111,8 @@ def warnings_of(found: Diagnosis) -> list[str]:
     said = []
     if found.interrupted:
         said.append(f"Interrupted: this is about {found.images} of {found.total} images.")
+    if found.dataset.notice:
+        said.append(f"{found.dataset.notice[0].upper()}{found.dataset.notice[1:]}.")
     if found.unknown_classes:
         said.append(
             f"The model does not know {len(found.unknown_classes)} of the data set's classes, and their objects are "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from maskprism.errors import InputError, ModelError
+from maskprism.foreign import is_file, read_yaml, shortened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 RuntimeName = Literal["onnxruntime", "openvino", "litert", "ultralytics"]
 RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino", "litert", "ultralytics")
 Precision = Literal["f32", "bf16", "f16"]
+MODEL_SUFFIXES: dict[str, RuntimeName] = {
+    ".onnx": "onnxruntime",
+    ".xml": "openvino",
+    ".tflite": "litert",
+    ".pt": "ultralytics",
+}
 
 
 @dataclass(frozen=True)
@@ -139,15 +146,10 @@ def refuse_precision(name: str, precision: Precision, *supported: Precision) -> 
 def read_metadata_yaml(folder: Path) -> dict[str, Any]:
     """The metadata.yaml that Ultralytics writes beside some exports; empty where there is none."""
     path = folder / "metadata.yaml"
-    if not path.is_file():
+    if not is_file(path):
         return {}
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
-    return found if isinstance(found, dict) else {}
+    found = read_yaml(path, dict[Any, Any], ModelError, "keys such as names, stride and imgsz")
+    return {str(key): value for key, value in found.items()}
 
 
 def first_line(error: BaseException) -> str:
@@ -178,22 +180,16 @@ def _file_of(path: Path) -> Path:
                 "export folder with one .xml"
             )
         return found[0]
-    if not path.is_file():
-        raise ModelError(f"{path}: there is no such model file")
+    if not is_file(path):
+        raise ModelError(f"{shortened(path)}: there is no such model file")
     return path
 
 
 def _runtime_of(path: Path) -> RuntimeName:
-    known: dict[str, RuntimeName] = {
-        ".onnx": "onnxruntime",
-        ".xml": "openvino",
-        ".tflite": "litert",
-        ".pt": "ultralytics",
-    }
     suffix = path.suffix.lower()
-    if suffix not in known:
+    if suffix not in MODEL_SUFFIXES:
         raise ModelError(
             f"{path}: no runtime reads {suffix or 'files without a suffix'}; "
-            f"expected {', '.join(known)} (export the model to ONNX)"
+            f"expected {', '.join(MODEL_SUFFIXES)} (export the model to ONNX)"
         )
-    return known[suffix]
+    return MODEL_SUFFIXES[suffix]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskprism.errors import InputError, MissingExtraError, ModelError
+from maskprism.foreign import literal
 from maskprism.models.runtimes import (
     Precision,
     first_line,
@@ -22,6 +22,8 @@ from maskprism.models.runtimes.onnx import network_input
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
+
+_MAX_METADATA_BYTES = 1 << 20
 
 
 class LiteRtRuntime:
@@ -89,21 +91,25 @@ def dequantise(stored: np.ndarray[Any, Any], tensor: dict[str, Any]) -> Float32[
 
 def _metadata(path: Path) -> dict[str, Any]:
     """What Ultralytics appends to the file as a zip archive, or writes beside it."""
-    if zipfile.is_zipfile(path):
-        import ast
-        import json
-
+    for text in _appended(path):
         try:
-            with zipfile.ZipFile(path) as archive:
-                texts = [archive.read(name).decode("utf-8", errors="replace") for name in archive.namelist()]
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
-            raise ModelError(f"{path}: the metadata archive at its end is damaged ({error})") from None
-        for text in texts:
-            for parse in (json.loads, ast.literal_eval):
-                try:
-                    found = parse(text)
-                except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-                    continue
-                if isinstance(found, dict):
-                    return found
+            found = literal(text)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            return found
     return read_metadata_yaml(path.parent)
+
+
+def _appended(path: Path) -> list[str]:
+    """The texts in the archive at the end of the file, none where there is no archive; large entries are left out."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return []
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if entry.file_size <= _MAX_METADATA_BYTES]
+            return [archive.read(entry).decode("utf-8", errors="replace") for entry in entries]
+    except Exception as error:  # a dozen types: of zipfile, of four packings, of numbers out of range
+        raise ModelError(
+            f"{path}: the metadata archive at its end is damaged ({first_line(error)}); export the model again"
+        ) from None
