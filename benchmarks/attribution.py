@@ -21,11 +21,11 @@ from rich.table import Table
 
 import maskprism
 from maskprism import Edit, Instance
-from maskprism.analysis.coalitions import Coalitions
-from maskprism.analysis.regions import pixel_query
-from maskprism.analysis.roles import roles
-from maskprism.analysis.shapley import shapley
-from maskprism.analysis.sufficiency import knock_out, sufficiency
+from maskprism.analysis.instance.regions import pixel_query
+from maskprism.analysis.instance.roles import roles
+from maskprism.analysis.instance.shapley import shapley
+from maskprism.analysis.instance.subset_masks import SubsetMasks
+from maskprism.analysis.instance.sufficiency import knock_out, sufficiency
 from maskprism.scenes import draw_scene
 
 INSTANCES = 12
@@ -91,7 +91,7 @@ def main() -> None:
     times: dict[str, list[tuple[float, float]]] = {}
     together = []
     for instance in chosen:
-        Coalitions(instance, size="canvas")  # warm
+        SubsetMasks(instance, size="canvas")  # warm
         pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
             "roles": (lambda one=instance: roles(one, size="canvas").inside, lambda one=instance: plain_roles(one)),
             "knock-out": (
@@ -113,7 +113,7 @@ def main() -> None:
             times.setdefault(name, []).append((slow, quick))
 
         def everything(one: Instance = instance) -> None:
-            game = Coalitions(one, size="canvas")
+            game = SubsetMasks(one, size="canvas")
             roles(one, window=game.window)
             knock_out(one, coalitions=game)
             sufficiency(one, coalitions=game)

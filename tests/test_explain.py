@@ -16,10 +16,10 @@ import pytest
 import maskprism
 import reference_attribution as slow
 from maskprism import Letterbox, Prediction
-from maskprism.analysis.attribution import Attribution
-from maskprism.analysis.regions import pixel_query, region_blame, truth_blame
-from maskprism.analysis.roles import ROLES, roles
-from maskprism.analysis.sufficiency import knock_out
+from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.regions import pixel_query, region_blame, truth_blame
+from maskprism.analysis.instance.roles import ROLES, roles
+from maskprism.analysis.instance.sufficiency import knock_out
 from maskprism.cli.explain import print_tables
 from maskprism.scenes import draw_scene
 from maskprism.sources import SourceImage

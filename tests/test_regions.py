@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import reference
 import reference_attribution as slow
 from maskprism import RULES, Edit, Prediction
-from maskprism.analysis.regions import pixel_query, region_blame, truth_blame
+from maskprism.analysis.instance.regions import pixel_query, region_blame, truth_blame
 from maskprism.errors import InputError
 from strategies import predictions, seeds
 from test_roles import drawn, square

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import reference_attribution as slow
 from maskprism import RULES, Letterbox, Prediction
-from maskprism.analysis.roles import NEGLIGIBLE, ROLE_ORDERS, ROLES, Roles, roles
-from maskprism.analysis.window import MaskWindow, mask_in_frame
+from maskprism.analysis.instance.mask_window import MaskWindow, mask_in_frame
+from maskprism.analysis.instance.roles import NEGLIGIBLE, ROLE_ORDERS, ROLES, Roles, roles
 from maskprism.errors import InputError
 from strategies import predictions, seeds
 

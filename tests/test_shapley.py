@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import reference
 import reference_attribution as slow
 from maskprism import Decomposition
-from maskprism.analysis.coalitions import Coalitions
-from maskprism.analysis.shapley import shapley, shapley_logits
+from maskprism.analysis.instance.shapley import shapley, shapley_logits
+from maskprism.analysis.instance.subset_masks import SubsetMasks
 from maskprism.errors import InputError
 from strategies import predictions, seeds
 from test_roles import drawn, square
@@ -64,7 +64,7 @@ def test_sampled_values_agree_with_enumeration(prediction, metric):
         prediction.rule,
         objectness=prediction.objectness,
     )[0]
-    game = Coalitions(instance, metric=metric)
+    game = SubsetMasks(instance, metric=metric)
     exact = slow.shapley(lambda members: game.of(sorted(members)), k)
     found = shapley(instance, metric=metric, permutations=400, seed=3)
     assert (np.abs(found.values - exact) <= 5 * found.standard_errors + 1e-9).all()
@@ -94,7 +94,7 @@ def test_reversed_orders_lower_the_error():
     rng = np.random.default_rng(6)
     noise = [0.5 * rng.normal(size=(16, 16)) for _ in range(6)]
     prediction = drawn(*(square(1, -1) + one for one in noise), weights=[1.0, 1, 0.5, 2, 1, -0.5])
-    game = Coalitions(prediction[0])
+    game = SubsetMasks(prediction[0])
 
     def independent(seed: int) -> np.ndarray:
         orders = np.random.default_rng(seed)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import reference_attribution as slow
 from maskprism import RULES, Decomposition
-from maskprism.analysis.coalitions import Coalitions
-from maskprism.analysis.sufficiency import PATHS, Sufficiency, area, faithfulness, knock_out, sufficiency
+from maskprism.analysis.instance.subset_masks import SubsetMasks
+from maskprism.analysis.instance.sufficiency import PATHS, Sufficiency, area, faithfulness, knock_out, sufficiency
 from maskprism.errors import InputError
 from strategies import predictions, seeds
 from test_roles import drawn, square
@@ -25,7 +25,7 @@ sizes = st.sampled_from(["grid", "canvas", "image"])
 def test_scores_of_subsets_match_whole_masks(prediction, size, metric, data):
     instance = prediction[0]
     k = len(prediction.prototypes)
-    game = Coalitions(instance, size=size, metric=metric)
+    game = SubsetMasks(instance, size=size, metric=metric)
     full, score = instance.mask(size), {"iou": slow.iou, "dice": slow.dice}[metric]
     members = data.draw(st.lists(st.integers(0, k - 1), unique=True))
     assume(not slow.is_close_call(instance, members, size))
@@ -51,9 +51,9 @@ def test_knock_outs_match_edits(prediction, size):
 def test_targets_may_reach_beyond_the_box(prediction, seed):
     instance = prediction[0]
     target = np.random.default_rng(seed).random(prediction.image_size) < 0.5
-    game = Coalitions(instance, target=target, size="image")
+    game = SubsetMasks(instance, target=target, size="image")
     assert game.full == pytest.approx(slow.iou(instance.mask("image"), target))
-    assert Coalitions(instance, target=target, size="image", metric="dice").full == pytest.approx(
+    assert SubsetMasks(instance, target=target, size="image", metric="dice").full == pytest.approx(
         slow.dice(instance.mask("image"), target)
     )
 
@@ -124,7 +124,7 @@ def test_ground_truth_shows_which_prototype_hurts():
     prediction = drawn(square(1, -1), spot, weights=[1, 1])
     truth = np.kron(square(), np.ones((4, 4))) > 0
     without = knock_out(prediction[0], target=truth)
-    assert Coalitions(prediction[0], target=truth).full < 1
+    assert SubsetMasks(prediction[0], target=truth).full < 1
     assert without[1] == 1
     assert sufficiency(prediction[0], "greedy", target=truth).order.tolist() == [0, 1]
 
@@ -146,7 +146,7 @@ def test_empty_masks_and_windows(rule):
 @settings(max_examples=20)
 @given(predictions(max_count=1), seeds)
 def test_deletion_is_insertion_backwards(prediction, seed):
-    game = Coalitions(prediction[0])
+    game = SubsetMasks(prediction[0])
     order = np.random.default_rng(seed).permutation(len(game))
     np.testing.assert_array_equal(game.shrinking(order), game.growing(order[::-1])[::-1])
     assert game.shrinking(order)[0] == game.full

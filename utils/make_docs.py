@@ -48,7 +48,7 @@ def write_images(folder: Path) -> None:
 
 def write_attribution_images(folder: Path) -> None:
     """What docs/attribution.md reads: a ring that another object hides in part."""
-    from maskprism.analysis.regions import pixel_query, truth_blame
+    from maskprism.analysis.instance.regions import pixel_query, truth_blame
     from maskprism.views import attribution
     from maskprism.views.roles import roles_sheet
 

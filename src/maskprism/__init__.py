@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ imports on first use
-    from maskprism.analysis.regions import pixel_query as pixel_query
-    from maskprism.analysis.roles import roles as roles
-    from maskprism.analysis.shapley import shapley as shapley
-    from maskprism.analysis.sufficiency import knock_out as knock_out
-    from maskprism.analysis.sufficiency import sufficiency as sufficiency
+    from maskprism.analysis.instance.regions import pixel_query as pixel_query
+    from maskprism.analysis.instance.roles import roles as roles
+    from maskprism.analysis.instance.shapley import shapley as shapley
+    from maskprism.analysis.instance.sufficiency import knock_out as knock_out
+    from maskprism.analysis.instance.sufficiency import sufficiency as sufficiency
     from maskprism.decompose import Decomposition as Decomposition
     from maskprism.decompose import Edit as Edit
     from maskprism.errors import MaskprismError as MaskprismError
@@ -42,14 +42,14 @@ _HOMES = {
     "Prediction": "prediction",
     "PrismWidget": "views.widget",
     "RULES": "masks",
-    "knock_out": "analysis.sufficiency",
+    "knock_out": "analysis.instance.sufficiency",
     "load": "models",
-    "pixel_query": "analysis.regions",
+    "pixel_query": "analysis.instance.regions",
     "read_image": "images",
-    "roles": "analysis.roles",
-    "shapley": "analysis.shapley",
+    "roles": "analysis.instance.roles",
+    "shapley": "analysis.instance.shapley",
     "show": "views.widget",
-    "sufficiency": "analysis.sufficiency",
+    "sufficiency": "analysis.instance.sufficiency",
 }
 __all__ = ["__version__", *_HOMES]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism.analysis.swap import PARTS
-from maskprism.analysis.wording import counted
+from maskprism.text import counted
 
 if TYPE_CHECKING:
     from maskprism.analysis.comparison import Comparison, Tolerance

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from maskprism.analysis.wording import counted
 from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
 from maskprism.errors import InputError, MaskprismError
+from maskprism.text import counted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from maskprism.analysis.wording import counted
 from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
 from maskprism.errors import InputError, MaskprismError
+from maskprism.text import counted
 
 if TYPE_CHECKING:
     from maskprism.views.explain import Questions

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from maskprism.analysis.wording import counted
 from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
 from maskprism.errors import MaskprismError
+from maskprism.text import counted
 
 
 def prototypes(

@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patheffects import withStroke
 
-from maskprism.analysis.attribution import Attribution
-from maskprism.analysis.coalitions import METRIC_NAMES
+from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.subset_masks import METRIC_NAMES
 from maskprism.images import read_image
 from maskprism.views.figures import share
 from maskprism.views.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, colour_of
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.regions import Blame, PixelQuery
-    from maskprism.analysis.sufficiency import Path
+    from maskprism.analysis.instance.regions import Blame, PixelQuery
+    from maskprism.analysis.instance.sufficiency import Path
     from maskprism.images import ImageLike
     from maskprism.prediction import Instance
 

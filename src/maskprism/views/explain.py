@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from maskprism.analysis.attribution import Attribution
-from maskprism.analysis.coalitions import Coalitions
-from maskprism.analysis.regions import pixel_query, region_blame, truth_blame
-from maskprism.analysis.roles import roles
-from maskprism.analysis.window import box_pixels, mask_in_frame
+from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.mask_window import box_pixels, mask_in_frame
+from maskprism.analysis.instance.regions import pixel_query, region_blame, truth_blame
+from maskprism.analysis.instance.roles import roles
+from maskprism.analysis.instance.subset_masks import SubsetMasks
 from maskprism.errors import InputError, MaskprismError
 from maskprism.images import IMAGE_SUFFIXES, read_image
 from maskprism.views import raster, sheets, tables
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from jaxtyping import Bool
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.coalitions import Metric
-    from maskprism.analysis.roles import RoleOrder
-    from maskprism.analysis.shapley import Baseline
+    from maskprism.analysis.instance.roles import RoleOrder
+    from maskprism.analysis.instance.shapley import Baseline
+    from maskprism.analysis.instance.subset_masks import Metric
     from maskprism.decompose import Order
     from maskprism.geometry import Size
     from maskprism.images import ImageLike
@@ -168,7 +168,7 @@ def _explain(
     scale: Scale,
     rank: RoleOrder = "effect",
 ) -> None:
-    game = Coalitions(instance, size=_frame(instance))
+    game = SubsetMasks(instance, size=_frame(instance))
     found, without = roles(instance, window=game.window), game.without_each()
     pictures = {
         "prototypes": sheets.prototype_grid(instance, order=order, scale=scale),

@@ -19,7 +19,7 @@ from maskprism.analysis.diagnosis import Diagnosis
 from maskprism.analysis.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.analysis.reading import RULES, Finding
 from maskprism.analysis.tide import ERROR_TYPES, MEANING
-from maskprism.analysis.wording import counted
+from maskprism.text import counted
 from maskprism.views.diagnosis import STEP_TITLES
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from maskprism.analysis.roles import ROLES, roles
-from maskprism.analysis.sufficiency import knock_out
-from maskprism.analysis.window import MaskWindow
+from maskprism.analysis.instance.mask_window import MaskWindow
+from maskprism.analysis.instance.roles import ROLES, roles
+from maskprism.analysis.instance.sufficiency import knock_out
 from maskprism.images import read_image
 from maskprism.views import palette
 from maskprism.views.palette import INSTANCE_COLOURS
@@ -20,7 +20,7 @@ from maskprism.views.sheets import Panel, Sheet, instance_title, signed
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, UInt8
 
-    from maskprism.analysis.roles import Role, RoleOrder, Roles
+    from maskprism.analysis.instance.roles import Role, RoleOrder, Roles
     from maskprism.images import ImageLike
     from maskprism.prediction import Instance
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.coalitions import METRIC_NAMES
-from maskprism.analysis.roles import ROLES
+from maskprism.analysis.instance.roles import ROLES
+from maskprism.analysis.instance.subset_masks import METRIC_NAMES
 from maskprism.errors import MaskprismError
 from maskprism.views.sheets import instance_title, signed
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
 
-    from maskprism.analysis.attribution import Attribution
-    from maskprism.analysis.regions import Blame, PixelQuery
-    from maskprism.analysis.roles import RoleOrder, Roles
+    from maskprism.analysis.instance.attribution import Attribution
+    from maskprism.analysis.instance.regions import Blame, PixelQuery
+    from maskprism.analysis.instance.roles import RoleOrder, Roles
     from maskprism.prediction import Instance
 
     Rows = Sequence[Mapping[str, int | float | str]]

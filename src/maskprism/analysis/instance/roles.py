@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import cv2
 import numpy as np
 
-from maskprism.analysis.window import MaskWindow
+from maskprism.analysis.instance.mask_window import MaskWindow
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:

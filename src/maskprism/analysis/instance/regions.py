@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from maskprism.analysis.shapley import baseline_means
-from maskprism.analysis.window import box_pixels, mask_in_frame
+from maskprism.analysis.instance.mask_window import box_pixels, mask_in_frame
+from maskprism.analysis.instance.shapley import baseline_means
 from maskprism.errors import InputError
 from maskprism.masks import decode, pixels_between
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int64
 
-    from maskprism.analysis.shapley import Baseline
+    from maskprism.analysis.instance.shapley import Baseline
     from maskprism.geometry import Size
     from maskprism.masks import Patch
     from maskprism.prediction import Instance

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from maskprism.analysis.coalitions import Coalitions
+from maskprism.analysis.instance.subset_masks import SubsetMasks
 from maskprism.decompose import Decomposition, check_indices
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64
 
-    from maskprism.analysis.coalitions import Metric
+    from maskprism.analysis.instance.subset_masks import Metric
     from maskprism.geometry import Size
     from maskprism.prediction import Instance
 
@@ -29,15 +29,15 @@ def knock_out(
     target: Bool[np.ndarray, "H W"] | None = None,
     metric: Metric = "iou",
     size: Size | None = None,
-    coalitions: Coalitions | None = None,
+    coalitions: SubsetMasks | None = None,
 ) -> Float64[np.ndarray, " K"]:
     """IoU of the mask without each prototype with the full mask, or with a target such as ground truth.
 
     Against the full mask, 1 says that the prototype is not needed. Against ground truth, a value above the
     IoU of the full mask says that the mask would be better without it. Metric, target and frame are those
-    of `Coalitions`.
+    of `SubsetMasks`.
     """
-    return (coalitions or Coalitions(instance, target=target, metric=metric, size=size)).without_each()
+    return (coalitions or SubsetMasks(instance, target=target, metric=metric, size=size)).without_each()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def sufficiency(
     target: Bool[np.ndarray, "H W"] | None = None,
     metric: Metric = "iou",
     size: Size | None = None,
-    coalitions: Coalitions | None = None,
+    coalitions: SubsetMasks | None = None,
 ) -> Sufficiency:
     """The score of growing sets of prototypes, and the smallest set of them that suffices.
 
@@ -89,7 +89,7 @@ def sufficiency(
     """
     if not 0 < threshold <= 1:
         raise InputError(f"threshold is {threshold}; expected a score above 0, at most 1")
-    game = coalitions or Coalitions(instance, target=target, metric=metric, size=size)
+    game = coalitions or SubsetMasks(instance, target=target, metric=metric, size=size)
     if by == "greedy":
         order, curve = _greedy(game, Decomposition(instance).order())
     elif by == "elimination":
@@ -136,7 +136,7 @@ def faithfulness(
     target: Bool[np.ndarray, "H W"] | None = None,
     metric: Metric = "iou",
     size: Size | None = None,
-    coalitions: Coalitions | None = None,
+    coalitions: SubsetMasks | None = None,
 ) -> Faithfulness:
     """Insertion and deletion curves of an order of prototypes, beside those of random orders.
 
@@ -146,7 +146,7 @@ def faithfulness(
     """
     if permutations < 2:
         raise InputError(f"permutations is {permutations}; expected at least 2, for a standard error")
-    game = coalitions or Coalitions(instance, target=target, metric=metric, size=size)
+    game = coalitions or SubsetMasks(instance, target=target, metric=metric, size=size)
     order = ordered(instance, by)
     insertion, deletion = game.growing(order), game.shrinking(order)
     rng = np.random.default_rng(seed)
@@ -191,7 +191,7 @@ def ordered(instance: Instance, by: str | Sequence[int]) -> Int64[np.ndarray, " 
 
 
 def _greedy(
-    game: Coalitions, candidates: Int64[np.ndarray, " K"]
+    game: SubsetMasks, candidates: Int64[np.ndarray, " K"]
 ) -> tuple[Int64[np.ndarray, " K"], Float64[np.ndarray, " K+1"]]:
     """Always add the prototype that makes the best mask; the earlier candidate where several do."""
     left, order, curve = candidates.tolist(), [], [game.none]
@@ -206,7 +206,7 @@ def _greedy(
 
 
 def _eliminated(
-    game: Coalitions, candidates: Int64[np.ndarray, " K"]
+    game: SubsetMasks, candidates: Int64[np.ndarray, " K"]
 ) -> tuple[Int64[np.ndarray, " K"], Float64[np.ndarray, " K+1"]]:
     """Always remove the prototype that is missed least; the later candidate where several are not missed."""
     left, order, curve = candidates[::-1].tolist(), [], [game.full]

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from maskprism.analysis.coalitions import Coalitions
-from maskprism.analysis.roles import image_means
+from maskprism.analysis.instance.roles import image_means
+from maskprism.analysis.instance.subset_masks import SubsetMasks
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int64
 
-    from maskprism.analysis.coalitions import Metric
+    from maskprism.analysis.instance.subset_masks import Metric
     from maskprism.geometry import Size
     from maskprism.prediction import Instance
 
@@ -60,7 +60,7 @@ class ShapleyValues:
     """What each prototype adds to the score of the mask, on average over orders.
 
     values: they sum to full - none exactly, however few permutations were drawn. standard_errors: of the sampling.
-    full, none: the scores of all prototypes and of none. See `Coalitions` for metric and target.
+    full, none: the scores of all prototypes and of none. See `SubsetMasks` for metric and target.
     """
 
     values: Float64[np.ndarray, " K"]
@@ -84,7 +84,7 @@ def shapley(
     target: Bool[np.ndarray, "H W"] | None = None,
     metric: Metric = "iou",
     size: Size | None = None,
-    coalitions: Coalitions | None = None,
+    coalitions: SubsetMasks | None = None,
 ) -> ShapleyValues:
     """Shapley values of the IoU (or Dice) of the thresholded, cropped mask with a target, by sampled permutations.
 
@@ -96,7 +96,7 @@ def shapley(
     if permutations < 4 or permutations % 2:
         raise InputError(f"permutations is {permutations}; expected an even number of at least 4, pairs of an order "
                          "and its reverse")  # fmt: skip
-    game = coalitions or Coalitions(instance, target=target, metric=metric, size=size)
+    game = coalitions or SubsetMasks(instance, target=target, metric=metric, size=size)
     rng = np.random.default_rng(seed)
     pairs = np.empty((permutations // 2, len(game)))
     for pair in pairs:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.window import MaskWindow, mask_in_frame
+from maskprism.analysis.instance.mask_window import MaskWindow, mask_in_frame
 from maskprism.masks import decode, sigmoid
 
 if TYPE_CHECKING:

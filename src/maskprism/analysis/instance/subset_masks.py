@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from maskprism.analysis.window import MaskWindow, mask_in_frame
+from maskprism.analysis.instance.mask_window import MaskWindow, mask_in_frame
 from maskprism.errors import InputError
 from maskprism.masks import decode
 
@@ -22,7 +22,7 @@ Metric = Literal["iou", "dice"]
 METRIC_NAMES: dict[Metric, str] = {"iou": "IoU", "dice": "Dice"}
 
 
-class Coalitions:
+class SubsetMasks:
     """What masks of subsets of the K prototypes are worth: their IoU or Dice with a target mask.
 
     The target is the instance's full mask unless another one is given, of the image's size or of

@@ -6,16 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from maskprism.analysis.coalitions import Coalitions
-from maskprism.analysis.sensitivity import Sensitivity, sensitivity
-from maskprism.analysis.shapley import ShapleyValues, shapley
-from maskprism.analysis.sufficiency import PATHS, Faithfulness, Path, Sufficiency, faithfulness, knock_out, sufficiency
+from maskprism.analysis.instance.sensitivity import Sensitivity, sensitivity
+from maskprism.analysis.instance.shapley import ShapleyValues, shapley
+from maskprism.analysis.instance.subset_masks import SubsetMasks
+from maskprism.analysis.instance.sufficiency import (
+    PATHS,
+    Faithfulness,
+    Path,
+    Sufficiency,
+    faithfulness,
+    knock_out,
+    sufficiency,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Bool, Float64
 
-    from maskprism.analysis.coalitions import Metric
+    from maskprism.analysis.instance.subset_masks import Metric
     from maskprism.geometry import Size
     from maskprism.prediction import Instance
 
@@ -46,8 +54,8 @@ class Attribution:
         size: Size | None = None,
     ) -> Attribution:
         """Computed against the full mask, or a target such as ground truth; Shapley values in the metric given."""
-        game = Coalitions(instance, target=target, size=size)
-        shared = game if metric == "iou" else Coalitions(instance, target=target, metric=metric, size=size)
+        game = SubsetMasks(instance, target=target, size=size)
+        shared = game if metric == "iou" else SubsetMasks(instance, target=target, metric=metric, size=size)
         return cls(
             knock_out=knock_out(instance, coalitions=game),
             paths={by: sufficiency(instance, by, coalitions=game) for by in PATHS},

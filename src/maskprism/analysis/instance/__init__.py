@@ -1,0 +1,49 @@
+"""Why is this mask as it is? What each prototype does for the mask of one instance.
+
+| name | answers |
+|---|---|
+| `roles` | does a prototype build the mask, carve the background away, sharpen the edge, or work against it? |
+| `pixel_query` | which prototypes decide a pixel, and what would flip it? |
+| `region_blame`, `truth_blame` | which act in a region, and which are to blame for false positives and negatives? |
+| `knock_out`, `sufficiency`, `faithfulness` | what is lost without each, how few suffice, and does the order hold? |
+| `shapley` | how much of a logit or of the mask's quality is due to each? |
+| `sensitivity` | what would a small change of a coefficient do? |
+| `Attribution` | all of it at once |
+
+`mask_window` holds the prototypes where the mask is decided, `subset_masks` the masks that some of them draw.
+"""
+
+from __future__ import annotations
+
+from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.mask_window import MaskWindow
+from maskprism.analysis.instance.regions import Blame, PixelQuery, pixel_query, region_blame, truth_blame
+from maskprism.analysis.instance.roles import Roles, roles
+from maskprism.analysis.instance.sensitivity import Sensitivity, sensitivity
+from maskprism.analysis.instance.shapley import LogitShares, ShapleyValues, shapley, shapley_logits
+from maskprism.analysis.instance.subset_masks import SubsetMasks
+from maskprism.analysis.instance.sufficiency import Faithfulness, Sufficiency, faithfulness, knock_out, sufficiency
+
+__all__ = [
+    "Attribution",
+    "Blame",
+    "Faithfulness",
+    "LogitShares",
+    "MaskWindow",
+    "PixelQuery",
+    "Roles",
+    "Sensitivity",
+    "ShapleyValues",
+    "SubsetMasks",
+    "Sufficiency",
+    "faithfulness",
+    "knock_out",
+    "pixel_query",
+    "region_blame",
+    "roles",
+    "sensitivity",
+    "shapley",
+    "shapley_logits",
+    "sufficiency",
+    "truth_blame",
+]
