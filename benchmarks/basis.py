@@ -24,9 +24,9 @@ from rich.table import Table
 
 import maskprism
 from maskprism import Prediction
-from maskprism.analysis.basis import CanonicalBasis, Usage
-from maskprism.analysis.positional import DependenceStudy
-from maskprism.analysis.translation import move
+from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
+from maskprism.analysis.prototypes.positional import DependenceStudy
+from maskprism.analysis.prototypes.translation import move
 from maskprism.scenes import draw_scene
 
 IMAGES = 16

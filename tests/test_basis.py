@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 import reference_basis as slow
 from maskprism import CoefficientTable, Letterbox, Prediction, load
-from maskprism.analysis.basis import CanonicalBasis, Usage, change_basis, content_samples
-from maskprism.analysis.moments import Moments, effective_rank
+from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage, change_basis, content_samples
+from maskprism.analysis.prototypes.covariance import RunningCovariance, effective_rank
 from maskprism.errors import InputError
 from maskprism.masks import RULES
 from maskprism.scenes import draw_scene
@@ -60,7 +60,9 @@ def test_effective_rank_equals_its_definition(seed: int, rows: int, columns: int
     samples = np.random.default_rng(seed).normal(0.5, 1, (rows, columns))
     shifted = samples - samples.mean(axis=0) if centred else samples
     assume(np.linalg.norm(shifted) > 1e-6)
-    assert Moments.of(samples).effective_rank(centred=centred) == pytest.approx(slow.effective_rank(shifted), rel=1e-5)
+    assert RunningCovariance.of(samples).effective_rank(centred=centred) == pytest.approx(
+        slow.effective_rank(shifted), rel=1e-5
+    )
 
 
 def test_effective_rank_of_known_spectra() -> None:
@@ -76,7 +78,7 @@ def test_moments_add_up_batch_by_batch(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     samples, weights = rng.normal(1, 2, (30, k)), rng.integers(1, 4, 30).astype(float)
     repeated = np.repeat(samples, weights.astype(int), axis=0)
-    parts = Moments(k)
+    parts = RunningCovariance(k)
     for chunk in range(0, 30, 7):
         parts.add(samples[chunk : chunk + 7], weights[chunk : chunk + 7])
     np.testing.assert_allclose(parts.mean, repeated.mean(axis=0))
@@ -89,13 +91,13 @@ def test_moments_add_up_batch_by_batch(seed: int, k: int) -> None:
 
 
 def test_moments_know_what_is_constant() -> None:
-    moments = Moments.of(np.array([[0.1, 1.0], [0.1, 2.0], [0.1, 4.0]]))
+    moments = RunningCovariance.of(np.array([[0.1, 1.0], [0.1, 2.0], [0.1, 4.0]]))
     assert np.isnan(moments.correlation[0]).all()
     assert moments.covariance[0, 0] == 0
     assert np.isnan(moments.explained([0], [1])).all()
     assert moments.explained([1], [0]) == 0
     with pytest.raises(InputError, match="no samples"):
-        _ = Moments(2).mean
+        _ = RunningCovariance(2).mean
 
 
 @given(seeds, st.integers(1, 3))
@@ -103,7 +105,7 @@ def test_explained_variance_equals_least_squares(seed: int, regressors: int) -> 
     rng = np.random.default_rng(seed)
     x = rng.normal(2, 3, (40, regressors))
     y = x @ rng.normal(size=(regressors, 2)) + rng.normal(0, 2, (40, 2))
-    found = Moments.of(np.concatenate([y, x], axis=1)).explained([0, 1], range(2, 2 + regressors))
+    found = RunningCovariance.of(np.concatenate([y, x], axis=1)).explained([0, 1], range(2, 2 + regressors))
     for target, share in zip(y.T, found, strict=True):
         design = np.concatenate([np.ones((40, 1)), x], axis=1)
         residual = target - design @ np.linalg.lstsq(design, target, rcond=None)[0]

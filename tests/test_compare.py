@@ -23,8 +23,8 @@ from maskprism.analysis.compare import compare, same_canvas
 from maskprism.analysis.comparison import INSTANCES, Comparison, Tolerance
 from maskprism.analysis.comparison_text import brief, percent
 from maskprism.analysis.logit_drift import LogitDrift
-from maskprism.analysis.moments import Moments
 from maskprism.analysis.pairing import pair_instances
+from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.analysis.similarity import PrototypeSimilarity, match_prototypes, on_grid, paired_pixels
 from maskprism.analysis.swap import ORDERS, PARTS, Swap, swap
 from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError
@@ -45,7 +45,7 @@ from tiny_models import Tiny
 
 def similarity(x: np.ndarray, y: np.ndarray) -> PrototypeSimilarity:
     """Of prototypes given as columns, a row per pixel."""
-    return PrototypeSimilarity(x.shape[1], Moments.of(np.concatenate([x, y], axis=1)))
+    return PrototypeSimilarity(x.shape[1], RunningCovariance.of(np.concatenate([x, y], axis=1)))
 
 
 def columns(seed: int, count: int, pixels: int = 60) -> np.ndarray:
@@ -208,7 +208,7 @@ def test_translated_coefficients_draw_the_same_masks(prediction: Prediction, see
         coefficients=(prediction.coefficients @ np.linalg.inv(mixing)).astype(np.float32),
         prototypes=np.tensordot(mixing, prediction.prototypes, axes=1).astype(np.float32),
     )
-    moments = Moments(2 * k)
+    moments = RunningCovariance(2 * k)
     rng = np.random.default_rng(seed)
     pixels = rng.normal(size=(200, k))
     moments.add(np.concatenate([pixels, pixels @ mixing.T], axis=1))

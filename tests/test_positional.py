@@ -18,10 +18,23 @@ from hypothesis import strategies as st
 
 import reference_positional as slow
 from maskprism import Letterbox, Prediction, load
-from maskprism.analysis.basis import CanonicalBasis, CanonicalModel, Usage, content_samples
-from maskprism.analysis.places import PLACES, best_half_plane, place_means, ramp_variance
-from maskprism.analysis.positional import TAG_RULES, Dependence, DependenceStudy, appearance, study_prototypes
-from maskprism.analysis.translation import CHANGES, Movement, MovementTest, changed_canvas, changed_maps, move
+from maskprism.analysis.prototypes.basis import CanonicalBasis, CanonicalModel, Usage, content_samples
+from maskprism.analysis.prototypes.position_maps import PLACES, best_half_plane, place_means, ramp_variance
+from maskprism.analysis.prototypes.positional import (
+    TAG_RULES,
+    Dependence,
+    DependenceStudy,
+    appearance,
+    study_prototypes,
+)
+from maskprism.analysis.prototypes.translation import (
+    CHANGES,
+    Movement,
+    MovementTest,
+    changed_canvas,
+    changed_maps,
+    move,
+)
 from maskprism.cli.prototypes import prototypes as prototypes_command
 from maskprism.errors import InputError
 from maskprism.masks import RULES

@@ -96,8 +96,8 @@ def write_basis_images(folder: Path) -> None:
     """What docs/basis.md and docs/prototypes.md show: the bundled network over 64 scenes it has never seen."""
     import numpy as np
 
-    from maskprism.analysis.basis import CanonicalBasis, Usage
-    from maskprism.analysis.positional import study_prototypes
+    from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
+    from maskprism.analysis.prototypes.positional import study_prototypes
     from maskprism.sources import SourceImage
     from maskprism.views import basis, cards
 

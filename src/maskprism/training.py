@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskprism.analysis.moments import Moments
+from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.decompose import Decomposition
 from maskprism.errors import InputError, MaskprismError
 from maskprism.geometry import Letterbox
@@ -218,7 +218,7 @@ def _statistics(predictions: list[Prediction], before: list[Prediction] | None) 
     found: dict[str, list[float]] = {name: [] for name in STATISTICS[2:]}
     for index, prediction in enumerate(predictions):
         flat = prediction.prototypes[:, *prediction.letterbox.content_cells].reshape(len(prediction.prototypes), -1)
-        moments = Moments.of(flat.T)
+        moments = RunningCovariance.of(flat.T)
         spread = np.sqrt(np.diag(moments.covariance))
         found["effective_rank"].append(moments.effective_rank(centred=True))
         found["flat_prototypes"].append(float(np.count_nonzero(spread <= FLAT * spread.max())))

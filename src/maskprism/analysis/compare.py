@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from maskprism.analysis.comparison import INSTANCES, Case, Comparison
 from maskprism.analysis.logit_drift import LogitDrift
-from maskprism.analysis.moments import Moments
 from maskprism.analysis.pairing import pair_instances
+from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.analysis.similarity import PrototypeSimilarity, paired_pixels
 from maskprism.analysis.swap import loss, swap
 from maskprism.class_names import are_placeholders
@@ -75,7 +75,7 @@ def compare(
     answers = _Answers(networks, images, on_progress)
     count = networks.a.spec.prototypes
     same_count = count == networks.b.spec.prototypes
-    moments, drift, found = Moments(count + networks.b.spec.prototypes), LogitDrift(count), _Round(worst)
+    moments, drift, found = RunningCovariance(count + networks.b.spec.prototypes), LogitDrift(count), _Round(worst)
     for answer in answers.round():
         moments.add(paired_pixels(answer.a, answer.b))
         if same_count:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from maskprism.analysis.basis import canonical_maps
+from maskprism.analysis.prototypes.basis import canonical_maps
 from maskprism.decompose import Decomposition
 from maskprism.errors import InputError
 from maskprism.masks import sigmoid

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.moments import Moments
+from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PrototypeSimilarity:
     """
 
     count_a: int
-    moments: Moments
+    moments: RunningCovariance
 
     @cached_property
     def correlation(self) -> Float64[np.ndarray, "K K'"]:

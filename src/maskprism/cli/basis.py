@@ -14,7 +14,7 @@ from maskprism.text import counted
 if TYPE_CHECKING:
     import numpy as np
 
-    from maskprism.analysis.basis import Usage
+    from maskprism.analysis.prototypes.basis import Usage
     from maskprism.models import Model
     from maskprism.prediction import Prediction
 
@@ -58,7 +58,7 @@ def basis(
     scale
         Colour scale of the prototypes: one for all, or one for each.
     """
-    from maskprism.analysis.basis import CanonicalBasis, Usage, component_rows, prototype_rows, summary
+    from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage, component_rows, prototype_rows, summary
     from maskprism.views import basis as views
     from maskprism.views.figures import save
     from maskprism.views.raster import encode_png
@@ -121,7 +121,7 @@ def _use(images: list[str], network: Model, usage: Usage, out: Path, pictures: i
 def _coefficients_alone(table: Path, out: Path) -> int:
     import numpy as np
 
-    from maskprism.analysis.moments import Moments
+    from maskprism.analysis.prototypes.covariance import RunningCovariance
     from maskprism.table import CoefficientTable
     from maskprism.views import basis as views
     from maskprism.views.figures import save
@@ -132,7 +132,7 @@ def _coefficients_alone(table: Path, out: Path) -> int:
         raise InputError(f"{table}: has {len(coefficients)} instances; expected at least 2")
     if found.metadata["rule"]["objectness"]:
         coefficients = coefficients * np.asarray(found.arrow["objectness"])[:, None]
-    moments = Moments.of(coefficients)
+    moments = RunningCovariance.of(coefficients)
     ranks = {
         "coefficients": moments.effective_rank(),
         "coefficients_centred": moments.effective_rank(centred=True),

@@ -47,8 +47,8 @@ def prototypes(
     cards
         Draw the cards of these prototypes only.
     """
-    from maskprism.analysis.basis import CanonicalBasis, CanonicalModel
-    from maskprism.analysis.positional import TAG_RULES, study_prototypes
+    from maskprism.analysis.prototypes.basis import CanonicalBasis, CanonicalModel
+    from maskprism.analysis.prototypes.positional import TAG_RULES, study_prototypes
     from maskprism.decompose import check_indices
     from maskprism.sources import open_source
     from maskprism.views.cards import write_cards

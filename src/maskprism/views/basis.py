@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from maskprism.analysis.basis import REDUNDANT
+from maskprism.analysis.prototypes.basis import REDUNDANT
 from maskprism.errors import InputError
 from maskprism.images import read_image
 from maskprism.views import palette, raster
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.basis import CanonicalBasis, Usage
-    from maskprism.analysis.moments import Moments
+    from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
+    from maskprism.analysis.prototypes.covariance import RunningCovariance
     from maskprism.images import ImageLike
     from maskprism.prediction import Prediction
     from maskprism.views.sheets import Scale
@@ -165,7 +165,7 @@ def redundancy(usage: Usage, *, threshold: float = REDUNDANT, model: str = "") -
     return figure
 
 
-def coefficient_spectrum(coefficients: Moments, *, title: str = "") -> Figure:
+def coefficient_spectrum(coefficients: RunningCovariance, *, title: str = "") -> Figure:
     """Spectrum and correlation of coefficients alone, where the prototypes are not known."""
     figure = plt.figure(figsize=(13, 5.8), layout="constrained", facecolor="white")
     plt.close(figure)

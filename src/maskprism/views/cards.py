@@ -11,8 +11,8 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 
-from maskprism.analysis.positional import TAG_RULES, THRESHOLDS
-from maskprism.analysis.translation import CHANGES
+from maskprism.analysis.prototypes.positional import TAG_RULES, THRESHOLDS
+from maskprism.analysis.prototypes.translation import CHANGES
 from maskprism.errors import MaskprismError
 from maskprism.views import palette, raster
 from maskprism.views.figures import colour_map, save, share
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
-    from maskprism.analysis.positional import Activation, Dependence
-    from maskprism.analysis.translation import MovementTest
+    from maskprism.analysis.prototypes.positional import Activation, Dependence
+    from maskprism.analysis.prototypes.translation import MovementTest
 
 TAG_COLOURS: dict[str, palette.RGB] = dict(zip(TAG_RULES, palette.INSTANCE_COLOURS, strict=True))
 PLACE_LIMIT = 1.0

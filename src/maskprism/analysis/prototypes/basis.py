@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from maskprism.analysis.moments import Moments, effective_rank
+from maskprism.analysis.prototypes.covariance import RunningCovariance, effective_rank
 from maskprism.decompose import Decomposition
 from maskprism.errors import InputError
 
@@ -48,9 +48,9 @@ class Usage:
     """
 
     def __init__(self, prototypes: int) -> None:
-        self.image = Moments(prototypes)
-        self.boxes = Moments(prototypes)
-        self.coefficients = Moments(prototypes)
+        self.image = RunningCovariance(prototypes)
+        self.boxes = RunningCovariance(prototypes)
+        self.coefficients = RunningCovariance(prototypes)
         self.image_ranks: list[tuple[float, float]] = []
 
     @classmethod
@@ -86,7 +86,7 @@ class Usage:
             )
         content = prediction.letterbox.content_cells
         samples = content_samples(prediction)
-        moments = Moments.of(samples)
+        moments = RunningCovariance.of(samples)
         self.image.merge(moments)
         covers = np.zeros(prediction.letterbox.grid_hw)
         for instance in prediction:
@@ -97,8 +97,8 @@ class Usage:
         self.coefficients.add(prediction.weights)
         self.image_ranks.append((moments.effective_rank(), moments.effective_rank(centred=True)))
 
-    def prototypes(self, region: Region = "boxes") -> Moments:
-        """Moments of the prototypes over a region. Raises InputError if it has not a single cell."""
+    def prototypes(self, region: Region = "boxes") -> RunningCovariance:
+        """The covariance of the prototypes over a region. Raises InputError if it has not a single cell."""
         if region not in REGIONS:
             raise InputError(f"region is {region!r}; expected one of {', '.join(map(repr, REGIONS))}")
         found = self.boxes if region == "boxes" else self.image

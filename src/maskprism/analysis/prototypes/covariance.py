@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _CONSTANT = 1e-12
 
 
-class Moments:
-    """Moments of K quantities, accumulated in float64; memory is K x K, however many samples come.
+class RunningCovariance:
+    """The covariance of K quantities, accumulated in float64; memory is K x K, however many samples come.
 
     weight: the sum of the weights of all samples. sums: `[K]`. products: `[K, K]`.
     """
@@ -28,7 +28,7 @@ class Moments:
         self.products: Float64[np.ndarray, "K K"] = np.zeros((quantities, quantities))
 
     @classmethod
-    def of(cls, samples: Float[np.ndarray, "M K"]) -> Moments:
+    def of(cls, samples: Float[np.ndarray, "M K"]) -> RunningCovariance:
         """The moments of one batch, each row a sample."""
         if np.ndim(samples) != 2:
             raise InputError(f"samples have shape {np.shape(samples)}; expected (M, K), one row per sample")
@@ -47,7 +47,7 @@ class Moments:
         self.sums += weighted.sum(axis=0)
         self.products += weighted.T @ exact
 
-    def merge(self, other: Moments) -> None:
+    def merge(self, other: RunningCovariance) -> None:
         """Add all samples of another accumulator of the same quantities."""
         self.weight += other.weight
         self.sums += other.sums

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from maskprism.analysis.moments import Moments
-from maskprism.analysis.places import PLACES, HalfPlane, best_half_plane, place_means, ramp_variance
-from maskprism.analysis.translation import CHANGES, Movement, MovementTest, move
+from maskprism.analysis.prototypes.covariance import RunningCovariance
+from maskprism.analysis.prototypes.position_maps import PLACES, HalfPlane, best_half_plane, place_means, ramp_variance
+from maskprism.analysis.prototypes.translation import CHANGES, Movement, MovementTest, move
 from maskprism.errors import InputError, MaskprismError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
-    from maskprism.analysis.translation import Predictor
+    from maskprism.analysis.prototypes.translation import Predictor
     from maskprism.prediction import Prediction
     from maskprism.sources import SourceImage
 
@@ -160,10 +160,10 @@ class DependenceStudy:
 
     def __init__(self, prototypes: int, names: Mapping[int, str], *, top: int = 4) -> None:
         self._names = names
-        self._pixels = Moments(prototypes + 3)
+        self._pixels = RunningCovariance(prototypes + 3)
         self._places = np.zeros((prototypes, PLACES, PLACES))
         self._place_squares = np.zeros((prototypes, PLACES, PLACES))
-        self._means = Moments(prototypes)
+        self._means = RunningCovariance(prototypes)
         self._classes: dict[int, _ClassSums] = {}
         self._strongest = _Strongest(prototypes, top)
 
