@@ -26,7 +26,7 @@ from rich.table import Table
 import maskprism
 from maskprism.analysis.decodes import DECODES, overlaps_of_boxes, overlaps_under, true_regions
 from maskprism.analysis.diagnosis import examine
-from maskprism.analysis.overlaps import mask_overlaps
+from maskprism.analysis.truth.overlaps import mask_overlaps
 from maskprism.datasets import open_dataset
 from maskprism.scenes import write_dataset
 

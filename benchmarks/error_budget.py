@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 import maskprism
-from maskprism.analysis.best_coefficients import PENALTY, best_weights, window_of
-from maskprism.analysis.boundary import boundary_agreement, boundary_width
-from maskprism.analysis.error_budget import RING, budgets, leak, thresholds
-from maskprism.analysis.stages import Stages, stages_of
+from maskprism.analysis.truth.best_coefficients import PENALTY, best_weights, window_of
+from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
+from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, counterfactuals_of
+from maskprism.analysis.truth.error_budget import RING, budgets, leak, thresholds
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.prediction import Prediction
 from maskprism.scenes import write_dataset
@@ -64,7 +64,7 @@ def read(model_path: Path | None, data: Path | None, count: int) -> list[tuple[P
     return pairs
 
 
-def parts_of(masks: Stages) -> dict[str, Callable[[], object]]:
+def parts_of(masks: Counterfactuals) -> dict[str, Callable[[], object]]:
     instance, real = masks.instance, masks.real
     width = boundary_width(*instance.letterbox.content_hw)
     return {
@@ -77,7 +77,7 @@ def parts_of(masks: Stages) -> dict[str, Callable[[], object]]:
     }
 
 
-def slowly(masks: Stages) -> None:
+def slowly(masks: Counterfactuals) -> None:
     """The same by the slow twin: every stage, the objective once per step of the search, and what stands beside."""
     instance, letterbox = masks.instance, masks.instance.letterbox
     rows, columns = (slice(0, length) for length in letterbox.canvas_hw)
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=24)
     arguments = parser.parse_args()
     pairs = read(arguments.model, arguments.data, arguments.images)
-    every = [masks for prediction, truth in pairs for _, masks in stages_of(prediction, truth)]
+    every = [masks for prediction, truth in pairs for _, masks in counterfactuals_of(prediction, truth)]
     count = len(every)
     cells = statistics.median(masks.real.inside.size for masks in every)
     whole = sum(ms(lambda p=prediction, t=truth: list(budgets(p, t))) for prediction, truth in pairs) / count

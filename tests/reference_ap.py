@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from maskprism.analysis.overlaps import Overlaps
+from maskprism.analysis.truth.overlaps import Overlaps
 
 
 def best_first(photo: Overlaps) -> list[int]:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import maskprism
-from maskprism.analysis.error_budget import PARTS, ErrorBudget, budgets
-from maskprism.analysis.matching import match
-from maskprism.analysis.stages import stages_of
+from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
+from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, budgets
+from maskprism.analysis.truth.matching import match
 from maskprism.datasets import Dataset, GroundTruth, open_dataset
 from maskprism.errors import InputError
 from maskprism.models import Model
@@ -76,7 +76,7 @@ def test_the_strip_shows_the_stages_in_their_colours(dataset, model):
     sample = next(iter(dataset))
     image, truth = sample.read()
     prediction = model.predict(image)
-    _, stages = next(iter(stages_of(prediction, truth, match(prediction, truth))))
+    _, stages = next(iter(counterfactuals_of(prediction, truth, match(prediction, truth))))
     sheet = views.instance_strip(image, stages)
     first, *others = sheet.panels
     assert [panel.joint for panel in sheet.panels] == ["", "→", "→", "→", "→"]
@@ -121,5 +121,5 @@ def test_real_weights(real_data: Path, tmp_path: Path):
         prediction.classes, tuple(prediction.masks("image")), prediction.boxes,
         np.zeros(len(prediction), dtype=bool), prediction.image_size,
     )  # fmt: skip
-    for _, stages in stages_of(prediction, truth):
+    for _, stages in counterfactuals_of(prediction, truth):
         assert raster.save(views.instance_strip(image, stages), tmp_path / "strip.png").exists()

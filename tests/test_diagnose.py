@@ -23,10 +23,10 @@ from maskprism.analysis import diagnosis, reading
 from maskprism.analysis.average_precision import average_precision
 from maskprism.analysis.decodes import DECODES, overlaps_under, validation_regions
 from maskprism.analysis.diagnosis import Diagnosis, diagnose, examine
-from maskprism.analysis.error_budget import BESIDE, PARTS, ErrorBudget
-from maskprism.analysis.matching import match
 from maskprism.analysis.reading import RULES, read
 from maskprism.analysis.tide import ERROR_TYPES, find_errors
+from maskprism.analysis.truth.error_budget import BESIDE, PARTS, ErrorBudget
+from maskprism.analysis.truth.matching import match
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.errors import InputError, ModelError
 from maskprism.geometry import Letterbox
@@ -154,7 +154,7 @@ def test_classes_are_matched_by_name(found: Diagnosis, own_data: Path, model: Mo
     rest = {c: one for c, one in found.precision["predict"].by_class.items() if c != class_id}
     assert fewer.precision["predict"].by_class == rest
     own_data.write_text(yaml.safe_dump(described | {"names": [f"thing {i}" for i in range(10)]}), encoding="utf-8")
-    with pytest.raises(InputError, match="none of its classes"):
+    with pytest.raises(InputError, match="none of its 10 classes"):
         diagnose(open_dataset(own_data), model)
 
 

@@ -18,9 +18,10 @@ import maskprism
 import reference
 import reference_budget as twin
 from maskprism import Instance, Letterbox, Prediction
-from maskprism.analysis import best_coefficients as solver
-from maskprism.analysis.boundary import boundary_agreement, boundary_width
-from maskprism.analysis.error_budget import (
+from maskprism.analysis.truth import best_coefficients as solver
+from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
+from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, counterfactuals_of, instance_counterfactuals
+from maskprism.analysis.truth.error_budget import (
     BESIDE,
     COLUMNS,
     PARTS,
@@ -33,11 +34,10 @@ from maskprism.analysis.error_budget import (
     leak,
     thresholds,
 )
-from maskprism.analysis.exact_coefficients import interpolated
-from maskprism.analysis.matching import Matches, match
-from maskprism.analysis.overlaps import Region
-from maskprism.analysis.score_ranking import ranking, spearman
-from maskprism.analysis.stages import Stages, stages, stages_of
+from maskprism.analysis.truth.exact_coefficients import interpolated
+from maskprism.analysis.truth.matching import Matches, match
+from maskprism.analysis.truth.overlaps import Region
+from maskprism.analysis.truth.score_ranking import ranking, spearman
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.errors import InputError, TableError
 from maskprism.masks import RULES, ULTRALYTICS
@@ -111,7 +111,7 @@ small = st.sampled_from([(8, 8), (7, 9)]).flatmap(
 @settings(max_examples=25)
 def test_stages_are_drawn_as_the_slow_twin_does(prediction, seed):
     truth, matches = random_truth(prediction, seed)
-    ((_, masks),) = stages_of(prediction, truth, matches)
+    ((_, masks),) = counterfactuals_of(prediction, truth, matches)
     instance, letterbox = prediction[0], prediction.letterbox
     true_box = letterbox.to_canvas(truth.boxes[0])
     assert np.array_equal(on_canvas(masks.truth, letterbox), truth.masks("canvas", letterbox)[0])
@@ -297,7 +297,7 @@ def test_an_object_in_the_span_of_real_prototypes_comes_out_at_iou_1(rule):
     assert len(prediction) > 4
     for instance in prediction:
         truth, box = asked_for(instance, rng)
-        masks = stages(instance, truth, box)
+        masks = instance_counterfactuals(instance, truth, box)
         assert masks.fit.exact
         assert masks.best.iou_with(truth) == 1
         if rule == "ultralytics":
@@ -309,7 +309,7 @@ def test_an_object_in_the_span_of_real_prototypes_comes_out_at_iou_1(rule):
 def test_an_object_in_the_span_of_smooth_waves_comes_out_at_iou_1(stride):
     for seed in range(12):
         prediction, _, truth = crisp(seed, stride=stride)
-        masks = stages(prediction[0], truth, prediction.canvas_boxes[0])
+        masks = instance_counterfactuals(prediction[0], truth, prediction.canvas_boxes[0])
         assert masks.fit.exact
         assert masks.best.iou_with(truth) == 1
 
@@ -323,7 +323,7 @@ def test_the_true_box_is_searched_where_the_own_box_shows_more_than_the_object()
         cut = np.array([x1, y1, x1 + 0.7 * (x2 - x1), y2], dtype=np.float32)
         whole = replace(instance.prediction[[instance.index]], canvas_boxes=cut[None])
         truth, _ = asked_for(whole[0], rng)
-        masks = stages(instance, truth, cut)
+        masks = instance_counterfactuals(instance, truth, cut)
         assert masks.true_box_fit.exact
         assert masks.true_box_best.iou_with(truth) == 1
         alone += not masks.fit.exact
@@ -333,7 +333,7 @@ def test_the_true_box_is_searched_where_the_own_box_shows_more_than_the_object()
 def test_an_object_outside_the_span_gets_the_best_weights_on_cells():
     prediction, _, _ = crisp(1, stride=4)
     noise = Region.of(np.random.default_rng(0).random((40, 40)) > 0.5)
-    masks = stages(prediction[0], noise, prediction.canvas_boxes[0])
+    masks = instance_counterfactuals(prediction[0], noise, prediction.canvas_boxes[0])
     assert not masks.fit.exact
     assert masks.fit.gradient <= solver.TOLERANCE
 
@@ -362,10 +362,10 @@ def test_windows_without_pixels_and_prototypes_without_values():
 # What stands beside the budget
 
 
-def beside(case: tuple[Prediction, int]) -> tuple[Prediction, GroundTruth, Stages]:
+def beside(case: tuple[Prediction, int]) -> tuple[Prediction, GroundTruth, Counterfactuals]:
     prediction, seed = case
     truth, matches = random_truth(prediction, seed)
-    return prediction, truth, next(iter(stages_of(prediction, truth, matches)))[1]
+    return prediction, truth, next(iter(counterfactuals_of(prediction, truth, matches)))[1]
 
 
 @given(cases)
@@ -621,7 +621,7 @@ def test_real_weights(real_data: Path):
         image, truth = sample.read()
         prediction = model.predict(image)
         matches = match(prediction, truth)
-        for pair, masks in stages_of(prediction, truth, matches):
+        for pair, masks in counterfactuals_of(prediction, truth, matches):
             rows.append(budget_of(pair, masks, truth, sample.name))
             assert masks.fit.exact or masks.best.iou_with(masks.truth) < 1
             for found in (masks.fit, masks.true_box_fit):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 import reference_budget as reference
 from maskprism import Letterbox, Prediction
-from maskprism.analysis.matching import match
+from maskprism.analysis.truth.matching import match
 from maskprism.datasets import GroundTruth
 from maskprism.errors import InputError
 from maskprism.masks import ULTRALYTICS

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import reference_ap
 from maskprism.analysis.average_precision import class_precision_at
-from maskprism.analysis.overlaps import Overlaps, Region, mask_iou
 from maskprism.analysis.tide import ERROR_TYPES, error_cost, find_errors, mend
+from maskprism.analysis.truth.overlaps import Overlaps, Region, mask_iou
 from test_average_precision import images_of_masks, overlaps
 
 # tidecv 1.0.1 in mask mode says this of the masks below: AP50, then the gain in points and the count of each type.

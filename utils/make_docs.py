@@ -146,8 +146,8 @@ def write_budget_images(folder: Path) -> None:
     """What docs/error_budget.md reads: the bundled network over 64 scenes it has never seen."""
     import tempfile
 
-    from maskprism.analysis.error_budget import ErrorBudget, budgets
-    from maskprism.analysis.stages import stages_of
+    from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
+    from maskprism.analysis.truth.error_budget import ErrorBudget, budgets
     from maskprism.datasets import open_dataset
     from maskprism.scenes import write_dataset
     from maskprism.views import budget as views
@@ -162,7 +162,9 @@ def write_budget_images(folder: Path) -> None:
         figure.savefig(folder / f"budget-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
     (worst,) = budget.worst(1, by="coefficients")
     image, truth = samples[worst.image]
-    stages = next(masks for pair, masks in stages_of(model.predict(image), truth) if pair.instance == worst.instance)
+    stages = next(
+        masks for pair, masks in counterfactuals_of(model.predict(image), truth) if pair.instance == worst.instance
+    )
     picture = Image.fromarray(raster.draw(views.instance_strip(image, stages)))
     picture.thumbnail((1800, 1800))
     picture.save(folder / "budget-strip.webp", quality=88, method=6)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from maskprism.analysis.truth.overlaps import SIZES
+
 if TYPE_CHECKING:
     from jaxtyping import Float64
 
-    from maskprism.analysis.overlaps import Overlaps
+    from maskprism.analysis.truth.overlaps import Overlaps
 
 MAX_PER_CLASS = 100
 """Detections of one class in one image that COCO looks at."""
-SIZES: dict[str, tuple[float, float]] = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
-"""COCO's sizes of objects, in pixels of the image."""
 
 
 class ClassPrecision(NamedTuple):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import cv2
 import numpy as np
 
-from maskprism.analysis.overlaps import Overlaps, Region, box_overlap, mask_overlaps
+from maskprism.analysis.truth.overlaps import Overlaps, Region, box_overlap, mask_overlaps
 from maskprism.masks import pixels_between
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import numpy as np
 
 from maskprism.analysis.average_precision import AveragePrecision, average_precision
 from maskprism.analysis.decodes import DECODES, excused, overlaps_of_boxes, overlaps_under, true_regions
-from maskprism.analysis.error_budget import PARTS, ErrorBudget, InstanceBudget, Part, budget_of
-from maskprism.analysis.matching import Matches, match
-from maskprism.analysis.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
-from maskprism.analysis.stages import stages_of
 from maskprism.analysis.tide import BACKGROUND, ERROR_TYPES, ErrorCost, Errors, error_cost, find_errors, only
+from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
+from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, InstanceBudget, Part, budget_of
+from maskprism.analysis.truth.matching import Matches, match
+from maskprism.analysis.truth.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
 from maskprism.errors import InputError, MaskprismError, ModelError
 from maskprism.extract import in_order, one_thread_per_call, processors
 
@@ -272,7 +272,7 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
     rows: list[InstanceBudget] = []
     true = true_regions(truth, prediction.letterbox, "canvas")
     steps: dict[Step | Alone, dict[int, Float64[np.ndarray, " G"]]] = {step: {} for step in (*_MASKS, *_GIVEN_BACK)}
-    for pair, stages in stages_of(prediction, truth, matches):
+    for pair, stages in counterfactuals_of(prediction, truth, matches):
         row = budget_of(pair, stages, truth, name)
         rows.append(row)
         for step, stage in _MASKS.items():
@@ -282,7 +282,7 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
             better[pair.truth] = min(row.iou + max(getattr(row, part), 0.0), 1.0)
     budgets = {(row.instance, row.object): row for row in rows}
     others = _pairs(prediction, truth, [pair for pair in hidden if pair not in budgets])
-    for pair, stages in stages_of(prediction, truth, others):
+    for pair, stages in counterfactuals_of(prediction, truth, others):
         budgets[pair.instance, pair.truth] = budget_of(pair, stages, truth, name)
     shown = prediction.scores > conf
     counts: dict[str, int] = {kind: int((errors.of(kind) & shown).sum()) for kind in ERROR_TYPES}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.overlaps import claims
+from maskprism.analysis.truth.overlaps import claims
 from maskprism.geometry import box_iou
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from maskprism.analysis.decodes import DECODES
-from maskprism.analysis.error_budget import PARTS, Mean, Part
 from maskprism.analysis.tide import MEANING, ErrorType
+from maskprism.analysis.truth.error_budget import PARTS, Mean, Part
 
 if TYPE_CHECKING:
     from maskprism.analysis.diagnosis import Diagnosis

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskprism.analysis.average_precision import average_precision
-from maskprism.analysis.overlaps import Region, mask_overlaps, regions
 from maskprism.analysis.reduce import Reduction, TradeOff, fit_halves, measure, reductions
+from maskprism.analysis.truth.overlaps import Region, mask_overlaps, regions
 from maskprism.datasets import Dataset, Sample
 from maskprism.errors import ImageError, InputError, LabelError, MaskprismError
 from maskprism.geometry import box_iou
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
 
     from maskprism.analysis.average_precision import AveragePrecision
-    from maskprism.analysis.overlaps import Overlaps
     from maskprism.analysis.reduce import Method
+    from maskprism.analysis.truth.overlaps import Overlaps
     from maskprism.datasets import GroundTruth
     from maskprism.models import Model
     from maskprism.models.rewrite import Rewritten

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from maskprism.analysis.average_precision import class_precision_at
-from maskprism.analysis.overlaps import claims
+from maskprism.analysis.truth.overlaps import claims
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int64
 
-    from maskprism.analysis.overlaps import Overlaps
+    from maskprism.analysis.truth.overlaps import Overlaps
 
 ErrorType = Literal["class", "localisation", "both", "duplicate", "background", "missed"]
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)

@@ -103,7 +103,7 @@ def diagnose(
 def _print(found: Diagnosis) -> None:
     """The numbers on one screen."""
     from maskprism.analysis.decodes import DECODES
-    from maskprism.analysis.error_budget import PARTS
+    from maskprism.analysis.truth.error_budget import PARTS
     from maskprism.views.report import size_of, title_of, warnings_of
 
     def number(value: float) -> str:

@@ -11,11 +11,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from maskprism.analysis.best_coefficients import window_of
-from maskprism.analysis.error_budget import PARTS, Part
-from maskprism.analysis.matching import Matches
-from maskprism.analysis.overlaps import Region
-from maskprism.analysis.stages import stages_of
+from maskprism.analysis.truth.best_coefficients import window_of
+from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
+from maskprism.analysis.truth.error_budget import PARTS, Part
+from maskprism.analysis.truth.matching import Matches
+from maskprism.analysis.truth.overlaps import Region
 from maskprism.errors import InputError
 from maskprism.images import read_image
 from maskprism.views import palette, raster
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.error_budget import ErrorBudget, InstanceBudget, Mean
-    from maskprism.analysis.stages import Stages
+    from maskprism.analysis.truth.counterfactual_masks import Counterfactuals
+    from maskprism.analysis.truth.error_budget import ErrorBudget, InstanceBudget, Mean
     from maskprism.datasets import Dataset
     from maskprism.images import ImageLike
     from maskprism.models import Model
@@ -119,7 +119,7 @@ def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> 
     return titled(figure, title or f"Losses by size and class (number of objects{left_out})")
 
 
-def instance_strip(image: ImageLike, stages: Stages) -> Sheet:
+def instance_strip(image: ImageLike, stages: Counterfactuals) -> Sheet:
     """One instance, stage by stage: the truth, what the grid leaves of it, the crop, the best mask, its own."""
     canvas = _on_canvas(read_image(image), stages)
     rows, columns = _window([stages.truth, stages.real, stages.best], stages.instance.letterbox.canvas_hw)
@@ -172,7 +172,7 @@ def worst_sheet(
         image, truth = samples[name].read()
         rows = [row for row in wanted if row.image == name]
         matches = Matches.given(*zip(*((row.instance, row.object, row.box_iou) for row in rows), strict=True))
-        for pair, stages in stages_of(model.predict(image), truth, matches):
+        for pair, stages in counterfactuals_of(model.predict(image), truth, matches):
             row = next(row for row in rows if (row.instance, row.object) == (pair.instance, pair.truth))
             panels[name, pair.instance, pair.truth] = _worst_panel(image, row, stages)
     return Sheet(
@@ -184,7 +184,7 @@ def worst_sheet(
     )
 
 
-def _worst_panel(image: Picture, row: InstanceBudget, stages: Stages) -> Panel:
+def _worst_panel(image: Picture, row: InstanceBudget, stages: Counterfactuals) -> Panel:
     rows, columns = _window([stages.truth, stages.real], stages.instance.letterbox.canvas_hw, square=True)
     part = max(PARTS, key=lambda part: getattr(row, part))
     return Panel(
@@ -194,7 +194,7 @@ def _worst_panel(image: Picture, row: InstanceBudget, stages: Stages) -> Panel:
     )
 
 
-def _on_canvas(image: Picture, stages: Stages) -> Picture:
+def _on_canvas(image: Picture, stages: Counterfactuals) -> Picture:
     """The image as it lies on the canvas, in greys."""
     letterbox = stages.instance.letterbox
     canvas = np.full((*letterbox.canvas_hw, 3), 114, dtype=np.uint8)
@@ -241,7 +241,7 @@ def _enlarged(mask: Bool[np.ndarray, "H W"], zoom: int) -> Bool[np.ndarray, "H W
     return mask.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
-def _box_in(stages: Stages, rows: slice, columns: slice) -> tuple[float, float, float, float]:
+def _box_in(stages: Counterfactuals, rows: slice, columns: slice) -> tuple[float, float, float, float]:
     """The predicted box in the pixels of an enlarged window."""
     zoom = max(1, math.ceil(_PANEL_SIDE / max(rows.stop - rows.start, columns.stop - columns.start)))
     x1, y1, x2, y2 = (float(v) for v in stages.instance.canvas_box)

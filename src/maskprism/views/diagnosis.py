@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from maskprism.analysis.average_precision import SIZES
 from maskprism.analysis.decodes import DECODES
 from maskprism.analysis.diagnosis import Step
-from maskprism.analysis.error_budget import PARTS
 from maskprism.analysis.tide import ERROR_TYPES
+from maskprism.analysis.truth.error_budget import PARTS
+from maskprism.analysis.truth.overlaps import SIZES
 from maskprism.views.budget import PART_COLOURS, plain_axes, titled
 from maskprism.views.figures import share
 from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, RGB
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from maskprism.analysis.diagnosis import Diagnosis
-    from maskprism.analysis.error_budget import Part
+    from maskprism.analysis.truth.error_budget import Part
 
 _WIDTH = 7.4
 _BLUE = INSTANCE_COLOURS[4]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism import __version__
 from maskprism.analysis.diagnosis import Detection, Diagnosis, of_classes
-from maskprism.analysis.error_budget import COLUMNS
 from maskprism.analysis.reading import FigureName, Finding, read
+from maskprism.analysis.truth.error_budget import COLUMNS
 from maskprism.errors import MaskprismError
 from maskprism.views import budget as budget_figures
 from maskprism.views import diagnosis as figures
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from maskprism.analysis.average_precision import AveragePrecision
-    from maskprism.analysis.error_budget import InstanceBudget
+    from maskprism.analysis.truth.error_budget import InstanceBudget
     from maskprism.models import Model
 
 Suffix = Literal[".parquet", ".csv"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.overlaps import Region, mask_overlaps
+from maskprism.analysis.truth.overlaps import Region, mask_overlaps
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:

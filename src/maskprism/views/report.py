@@ -16,9 +16,9 @@ import numpy as np
 from maskprism import __version__
 from maskprism.analysis.decodes import DECODES
 from maskprism.analysis.diagnosis import Diagnosis
-from maskprism.analysis.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.analysis.reading import RULES, Finding
 from maskprism.analysis.tide import ERROR_TYPES, MEANING
+from maskprism.analysis.truth.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.text import counted
 from maskprism.views.diagnosis import STEP_TITLES
 

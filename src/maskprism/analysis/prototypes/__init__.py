@@ -2,7 +2,7 @@
 
 | name | answers |
 |---|---|
-| `Usage`, `CanonicalBasis`, `CanonicalModel` | how many dimensions are really used, and which basis shows them in order? |
+| `Usage`, `CanonicalBasis`, `CanonicalModel` | how many dimensions are really used, and which basis shows them? |
 | `study_prototypes`, `DependenceStudy` | does a prototype know where it is, or what it sees? |
 | `MovementTest`, `move` | does it follow the picture when that is shifted, flipped or padded? |
 

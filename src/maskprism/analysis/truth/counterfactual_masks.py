@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from maskprism.analysis.best_coefficients import Fit, best_weights
-from maskprism.analysis.exact_coefficients import exact_weights
-from maskprism.analysis.matching import match
-from maskprism.analysis.overlaps import Region
+from maskprism.analysis.truth.best_coefficients import Fit, best_weights
+from maskprism.analysis.truth.exact_coefficients import exact_weights
+from maskprism.analysis.truth.matching import match
+from maskprism.analysis.truth.overlaps import Region
 from maskprism.masks import Patch, crop_window, decode
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
-    from maskprism.analysis.matching import Matches
+    from maskprism.analysis.truth.matching import Matches
     from maskprism.datasets import GroundTruth
     from maskprism.masks import Crop
     from maskprism.prediction import Instance, Prediction
 
 
 @dataclass(frozen=True, eq=False)
-class Stages:
+class Counterfactuals:
     """Masks of one instance on the canvas, under the rule of its prediction, from the truth down to its own.
 
     truth: g, the true object. on_grid: R, the truth averaged over the cells of the prototype grid, enlarged again and
@@ -63,9 +63,9 @@ class Pair(NamedTuple):
     box_iou: float
 
 
-def stages_of(
+def counterfactuals_of(
     prediction: Prediction, truth: GroundTruth, matches: Matches | None = None
-) -> Iterator[tuple[Pair, Stages]]:
+) -> Iterator[tuple[Pair, Counterfactuals]]:
     """The stages of every matched instance of an image; the matches are `matching.match` unless given."""
     matches = match(prediction, truth) if matches is None else matches
     letterbox = prediction.letterbox
@@ -74,10 +74,10 @@ def stages_of(
     masks = {index: Region(*patch) for index, patch in enumerate(truth.patches("canvas", letterbox)) if index in wanted}
     for index, found, shared in zip(matches.instances, matches.objects, matches.box_iou, strict=True):
         pair = Pair(int(index), int(found), float(shared))
-        yield pair, stages(prediction[index], masks[pair.truth], true_boxes[found])
+        yield pair, instance_counterfactuals(prediction[index], masks[pair.truth], true_boxes[found])
 
 
-def stages(instance: Instance, truth: Region, true_box: Float32[np.ndarray, " 4"]) -> Stages:
+def instance_counterfactuals(instance: Instance, truth: Region, true_box: Float32[np.ndarray, " 4"]) -> Counterfactuals:
     """The stages of one instance. `truth` and `true_box` (xyxy) are on the canvas."""
     draw = _Drawing(instance)
     own_box = instance.canvas_box
@@ -91,7 +91,7 @@ def stages(instance: Instance, truth: Region, true_box: Float32[np.ndarray, " 4"
     true_found = _exact(instance, truth, true_box, found if found.exact else true_found) or true_found
     best, true_best = draw.logits(found.weights, true_found.weights)
     ideal = draw.averaged(truth)
-    return Stages(
+    return Counterfactuals(
         instance=instance,
         truth=truth,
         on_grid=draw.mask(ideal, own_box, crop="none", squash=False),

@@ -1,7 +1,7 @@
 """What every part of the network costs a mask: resolution, box, prototypes, coefficients.
 
 Per matched instance the four losses add up to 1 - IoU exactly, since each is the difference of two IoUs of the same
-chain of masks (`stages.Stages`). They are measured at canvas size, under the rule of the prediction.
+chain of masks (`stages.Counterfactuals`). They are measured at canvas size, under the rule of the prediction.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from maskprism.analysis.average_precision import SIZES
-from maskprism.analysis.best_coefficients import window_of
-from maskprism.analysis.boundary import boundary_agreement, boundary_width
-from maskprism.analysis.score_ranking import Ranking, ranking
-from maskprism.analysis.stages import stages_of
+from maskprism.analysis.truth.best_coefficients import window_of
+from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
+from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
+from maskprism.analysis.truth.overlaps import SIZES
+from maskprism.analysis.truth.score_ranking import Ranking, ranking
 from maskprism.errors import InputError, TableError
 from maskprism.masks import pixels_between
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from jaxtyping import Bool
 
-    from maskprism.analysis.matching import Matches
-    from maskprism.analysis.stages import Pair, Stages
+    from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, Pair
+    from maskprism.analysis.truth.matching import Matches
     from maskprism.datasets import GroundTruth
     from maskprism.prediction import Prediction
 
@@ -225,11 +225,11 @@ def budgets(
     image: the name in the rows; the prediction's source unless given.
     """
     name = image or prediction.source or ""
-    for pair, masks in stages_of(prediction, truth, matches):
+    for pair, masks in counterfactuals_of(prediction, truth, matches):
         yield budget_of(pair, masks, truth, name)
 
 
-def budget_of(pair: Pair, stages: Stages, truth: GroundTruth, image: str = "") -> InstanceBudget:
+def budget_of(pair: Pair, stages: Counterfactuals, truth: GroundTruth, image: str = "") -> InstanceBudget:
     """The budget of one instance, from its stages."""
     instance, letterbox = stages.instance, stages.instance.letterbox
     area = int(truth.areas[pair.truth])
@@ -272,7 +272,7 @@ class Thresholds(NamedTuple):
     curve: tuple[float, ...]
 
 
-def thresholds(stages: Stages) -> Thresholds:
+def thresholds(stages: Counterfactuals) -> Thresholds:
     """What other thresholds on the values that the own mask is cut out of would give.
 
     The best one is exact: every value inside the crop is tried. Pixels that the crop removed stay removed. Equal IoUs
@@ -299,7 +299,7 @@ def thresholds(stages: Stages) -> Thresholds:
     return Thresholds(float(between[closest]), float(iou[best[closest]]), tuple(curve.tolist()))
 
 
-def leak(stages: Stages) -> float:
+def leak(stages: Counterfactuals) -> float:
     """The share of the ring around the box where the uncropped mask is and the truth is not; 0 for an empty ring.
 
     The ring is RING of the box's sides wide, on every side, and lies on the image.

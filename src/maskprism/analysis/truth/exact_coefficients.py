@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from maskprism.analysis.best_coefficients import Cells, Fit, fit, window_of
+from maskprism.analysis.truth.best_coefficients import Cells, Fit, fit, window_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Int64
 
-    from maskprism.analysis.overlaps import Region
+    from maskprism.analysis.truth.overlaps import Region
     from maskprism.geometry import Letterbox
 
 HOPELESS = 0.03

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from maskprism.analysis.best_coefficients import window_of
+from maskprism.analysis.truth.best_coefficients import window_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
 
-    from maskprism.analysis.overlaps import Region
+    from maskprism.analysis.truth.overlaps import Region
 
 WIDTH_SHARE = 0.02
 """Width of the bands along outlines, as a share of the image's diagonal (as in the paper)."""

@@ -12,7 +12,7 @@ from maskprism.masks import sigmoid
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
 
-    from maskprism.analysis.overlaps import Region
+    from maskprism.analysis.truth.overlaps import Region
     from maskprism.geometry import Letterbox
 
 PENALTY = 1e-4

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.overlaps import box_overlap, claims
+from maskprism.analysis.truth.overlaps import box_overlap, claims
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from maskprism.masks import Patch
     from maskprism.prediction import Prediction
 
+SIZES: dict[str, tuple[float, float]] = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
+"""COCO's sizes of objects, in pixels of the image."""
+
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:

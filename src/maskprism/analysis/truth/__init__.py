@@ -1,0 +1,41 @@
+"""What does each part of the network cost a mask, measured against its ground truth?
+
+| name | answers |
+|---|---|
+| `match` | which instance found which instance of the ground truth? |
+| `budgets`, `ErrorBudget` | what do the grid, the box, the prototypes and the coefficients cost? |
+| `counterfactuals_of` | what would the mask be if a part of the network were perfect? |
+| `best_weights`, `exact_weights` | what is the best that these prototypes can draw? |
+| `boundary_agreement` | do two masks differ along the outline or within? |
+| `ranking` | does the score know how good the mask is? |
+| `mask_overlaps`, `Region` | how much does everything found overlap everything that is there? |
+"""
+
+from __future__ import annotations
+
+from maskprism.analysis.truth.best_coefficients import best_weights
+from maskprism.analysis.truth.boundary import boundary_agreement
+from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, counterfactuals_of
+from maskprism.analysis.truth.error_budget import ErrorBudget, InstanceBudget, budgets
+from maskprism.analysis.truth.exact_coefficients import exact_weights
+from maskprism.analysis.truth.matching import Matches, match
+from maskprism.analysis.truth.overlaps import Overlaps, Region, mask_overlaps
+from maskprism.analysis.truth.score_ranking import Ranking, ranking
+
+__all__ = [
+    "Counterfactuals",
+    "ErrorBudget",
+    "InstanceBudget",
+    "Matches",
+    "Overlaps",
+    "Ranking",
+    "Region",
+    "best_weights",
+    "boundary_agreement",
+    "budgets",
+    "counterfactuals_of",
+    "exact_weights",
+    "mask_overlaps",
+    "match",
+    "ranking",
+]
