@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 import maskprism
-from maskprism.analysis.decodes import DECODES, overlaps_of_boxes, overlaps_under, true_regions
-from maskprism.analysis.diagnosis import examine
+from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, overlaps_of_boxes, overlaps_under, true_regions
+from maskprism.analysis.dataset.diagnosis import examine
 from maskprism.analysis.truth.overlaps import mask_overlaps
 from maskprism.datasets import open_dataset
 from maskprism.scenes import write_dataset
@@ -77,7 +77,7 @@ def main() -> None:
                 )
                 counts = quick.same_class & (whole >= 0.5)
                 np.testing.assert_allclose(quick.iou[counts], whole[counts])
-            for name in DECODES:
+            for name in AP_PROTOCOLS:
                 timed(f"decode {name}", lambda p=prediction, t=truth, d=name: overlaps_under(p, t, d))
             timed("boxes", lambda p=prediction, t=truth: overlaps_of_boxes(p, t))
             timed("everything after the network", lambda p=prediction, t=truth: examine(p, t, ""))

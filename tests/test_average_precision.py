@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import reference_ap
-from maskprism.analysis.average_precision import average_precision, class_precision_at
+from maskprism.analysis.dataset.average_precision import average_precision, class_precision_at
 from maskprism.analysis.truth.overlaps import Overlaps, Region, box_overlap, mask_iou, mask_overlaps
 from maskprism.errors import InputError
 from maskprism.masks import RULES

@@ -19,12 +19,12 @@ import yaml
 
 import maskprism
 from maskprism import Prediction
-from maskprism.analysis import diagnosis, reading
-from maskprism.analysis.average_precision import average_precision
-from maskprism.analysis.decodes import DECODES, overlaps_under, validation_regions
-from maskprism.analysis.diagnosis import Diagnosis, diagnose, examine
-from maskprism.analysis.reading import RULES, read
-from maskprism.analysis.tide import ERROR_TYPES, find_errors
+from maskprism.analysis.dataset import diagnosis, findings
+from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, overlaps_under, validation_regions
+from maskprism.analysis.dataset.average_precision import average_precision
+from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose, examine
+from maskprism.analysis.dataset.findings import RULES, findings_of
+from maskprism.analysis.dataset.tide import ERROR_TYPES, find_errors
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, ErrorBudget
 from maskprism.analysis.truth.matching import match
 from maskprism.datasets import GroundTruth, open_dataset
@@ -279,7 +279,7 @@ def test_a_box_without_a_mask_excuses_what_lies_in_it(model: Model, data: Path) 
     image, truth = next(iter(open_dataset(data).for_model(model.spec.names))).read()
     prediction = model.predict(image)
     boxes_only = replace(truth, segments=(None, *truth.segments[1:]))
-    for decode in DECODES:
+    for decode in AP_PROTOCOLS:
         overlaps = overlaps_under(prediction, boxes_only, decode)
         assert overlaps.crowd.tolist() == [True] + [False] * (len(truth) - 1)
         of_class = prediction.classes == truth.classes[0]
@@ -291,7 +291,7 @@ def test_a_box_without_a_mask_excuses_what_lies_in_it(model: Model, data: Path) 
 
 
 def said(found: Diagnosis) -> set[str]:
-    return {finding.rule for finding in read(found)}
+    return {finding.rule for finding in findings_of(found)}
 
 
 def with_ap(found: Diagnosis, group: str, name: str, **values: object) -> Diagnosis:
@@ -305,9 +305,9 @@ def with_rows(found: Diagnosis, **values: object) -> Diagnosis:
 
 
 def test_every_rule_is_documented_and_its_figure_exists(found: Diagnosis) -> None:
-    assert len(reading._RULES) == len(RULES)
+    assert len(findings._RULES) == len(RULES)
     assert {"limit", "part"} <= said(found) <= set(RULES)
-    for finding in read(found):
+    for finding in findings_of(found):
         assert finding.figure in FIGURES
         assert finding.says.endswith(".")
         assert finding.advice.endswith(".")
@@ -322,7 +322,7 @@ def test_the_rules_stand_in_the_documentation() -> None:
 def test_whether_masks_or_detection_limit(found: Diagnosis) -> None:
     for now, perfect, expected in ((0.3, 0.65, "Work on the masks"), (0.3, 0.64, "Work on detection")):
         given = with_ap(with_ap(found, "perfect", "as it is", ap=now), "perfect", "resolution", ap=perfect)
-        (limit,) = (finding for finding in read(given) if finding.rule == "limit")
+        (limit,) = (finding for finding in findings_of(given) if finding.rule == "limit")
         assert limit.advice.startswith(expected)
         assert f"{perfect:.3f}" in limit.says
 
@@ -330,13 +330,13 @@ def test_whether_masks_or_detection_limit(found: Diagnosis) -> None:
 @pytest.mark.parametrize("part", PARTS)
 def test_the_leading_part_gets_its_advice(found: Diagnosis, part: str) -> None:
     losses = dict.fromkeys(PARTS, 0.1) | {part: 0.21}
-    (finding,) = (one for one in read(with_rows(found, iou=0.49, **losses)) if one.rule == "part")
+    (finding,) = (one for one in findings_of(with_rows(found, iou=0.49, **losses)) if one.rule == "part")
     assert f"41% of what they lose is lost in the {part}" in finding.says
-    assert reading.PART_ADVICE[part][1] in finding.advice
-    (finding,) = (one for one in read(with_rows(found, iou=0.51, **losses | {part: 0.19})) if one.rule == "part")
+    assert findings.PART_ADVICE[part][1] in finding.advice
+    (finding,) = (one for one in findings_of(with_rows(found, iou=0.51, **losses | {part: 0.19})) if one.rule == "part")
     assert "No part of the network leads" in finding.says
     gaining = {next(one for one in PARTS if one != part): -0.1}  # a part that gains makes no share exceed the whole
-    (finding,) = (one for one in read(with_rows(found, iou=0.69, **losses | gaining)) if one.rule == "part")
+    (finding,) = (one for one in findings_of(with_rows(found, iou=0.69, **losses | gaining)) if one.rule == "part")
     assert f"51% of what they lose is lost in the {part}" in finding.says
 
 
@@ -366,7 +366,7 @@ def test_thresholds_of_the_rules(found: Diagnosis) -> None:
     moved = [
         replace(row, threshold=own + (i < 3) - (i >= 9)) for i, row in enumerate(rows)
     ]  # six are right as they are
-    (finding,) = (one for one in read(replace(found, budget=ErrorBudget(moved))) if one.rule == "threshold")
+    (finding,) = (one for one in findings_of(replace(found, budget=ErrorBudget(moved))) if one.rule == "threshold")
     assert "30% of them are too large, 10% too small" in finding.says
 
 
@@ -420,7 +420,7 @@ def test_summary_has_every_number(found: Diagnosis, written: Path) -> None:
     }
     assert said["errors"]["gain"] == dict(found.errors.gain)
     assert said["error_budget"]["mean"]["coefficients"] == found.budget.mean().coefficients
-    assert [one["rule"] for one in said["reading"]] == [one.rule for one in read(found)]
+    assert [one["rule"] for one in said["reading"]] == [one.rule for one in findings_of(found)]
     assert said["error_budget"]["beside"]["all"] == found.budget.means_beside()["all"]
     assert tuple(said["error_budget"]["common_threshold"].values()) == found.budget.common_threshold()
 
@@ -447,7 +447,7 @@ def test_the_page_is_whole_and_loads_nothing(found: Diagnosis, written: Path) ->
     assert not re.search(r"https?://|style=|\son\w+=|javascript:", re.sub(r'"data:[^"]+"', '""', body))
     assert not re.search(r"\$\w", re.sub(r'"data:[^"]+"', '""', body)), "a placeholder was left"
     assert page.count("data:image/webp") == 5
-    for finding in read(found):
+    for finding in findings_of(found):
         assert html.escape(finding.says) in body
         assert f'id="figure-{finding.figure}"' in body
         assert f'href="#figure-{finding.figure}"' in body
@@ -544,7 +544,7 @@ def test_an_interrupted_command_reports_what_is_done(
     def interrupted(*_: object, **__: object) -> Diagnosis:
         return replace(found, images=2, interrupted=True)
 
-    monkeypatch.setattr("maskprism.analysis.diagnosis.diagnose", interrupted)
+    monkeypatch.setattr("maskprism.analysis.dataset.diagnosis.diagnose", interrupted)
     from maskprism.cli.diagnose import diagnose as command
 
     assert command(data, out=tmp_path, worst=1) == 130

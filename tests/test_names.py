@@ -10,7 +10,7 @@ import yaml
 
 import maskprism
 from maskprism.analysis.compare import compare
-from maskprism.analysis.diagnosis import diagnose
+from maskprism.analysis.dataset.diagnosis import diagnose
 from maskprism.datasets import open_dataset
 from maskprism.errors import InputError, ModelError
 from maskprism.models.names import read_names

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference_ap
-from maskprism.analysis.average_precision import class_precision_at
-from maskprism.analysis.tide import ERROR_TYPES, error_cost, find_errors, mend
+from maskprism.analysis.dataset.average_precision import class_precision_at
+from maskprism.analysis.dataset.tide import ERROR_TYPES, error_cost, find_errors, mend
 from maskprism.analysis.truth.overlaps import Overlaps, Region, mask_iou
 from test_average_precision import images_of_masks, overlaps
 

@@ -174,7 +174,7 @@ def write_diagnosis_images(folder: Path) -> None:
     """What docs/diagnose.md reads: the bundled network over the 64 scenes of its first command."""
     import tempfile
 
-    from maskprism.analysis.diagnosis import diagnose
+    from maskprism.analysis.dataset.diagnosis import diagnose
     from maskprism.datasets import open_dataset
     from maskprism.scenes import write_dataset
     from maskprism.views import diagnosis as views

@@ -34,7 +34,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     """
     from dataclasses import replace
 
-    from maskprism.analysis.diagnosis import diagnose
+    from maskprism.analysis.dataset.diagnosis import diagnose
     from maskprism.datasets import open_dataset
     from maskprism.extract import extract
     from maskprism.images import read_image

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import maskprism
-from maskprism.analysis.diagnosis import Diagnosis, diagnose
-from maskprism.analysis.reading import read
+from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose
+from maskprism.analysis.dataset.findings import findings_of
 from maskprism.datasets import open_dataset
 from maskprism.scenes import write_dataset
 from maskprism.views.diagnosis_files import FIGURES, write_diagnosis
@@ -45,7 +45,7 @@ def test_the_file_shows_everything_and_asks_for_nothing(
     """A violation of its own security policy, too, is told on the console, which `offline` listens to."""
     found, report = diagnosed
     page = opened(offline(color_scheme=scheme), report)
-    assert page.locator(".findings li").count() == len(read(found))
+    assert page.locator(".findings li").count() == len(findings_of(found))
     for link in page.locator(".advice a").all():
         assert page.locator(str(link.get_attribute("href"))).count() == 1
     pictures = page.locator("img")

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 import maskprism
-from maskprism.analysis.average_precision import average_precision
-from maskprism.analysis.decodes import overlaps_of_boxes, overlaps_under
+from maskprism.analysis.dataset.ap_protocols import overlaps_of_boxes, overlaps_under
+from maskprism.analysis.dataset.average_precision import average_precision
 from maskprism.datasets import open_dataset
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskprism.analysis.average_precision import average_precision
+from maskprism.analysis.dataset.average_precision import average_precision
 from maskprism.analysis.reduce import Reduction, TradeOff, fit_halves, measure, reductions
 from maskprism.analysis.truth.overlaps import Region, mask_overlaps, regions
 from maskprism.datasets import Dataset, Sample
@@ -27,7 +27,7 @@ from maskprism.models.rewrite import noise_batch, read_onnx, write_reduced
 if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
 
-    from maskprism.analysis.average_precision import AveragePrecision
+    from maskprism.analysis.dataset.average_precision import AveragePrecision
     from maskprism.analysis.reduce import Method
     from maskprism.analysis.truth.overlaps import Overlaps
     from maskprism.datasets import GroundTruth

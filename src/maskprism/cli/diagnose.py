@@ -11,7 +11,7 @@ from maskprism.cli.options import Detections, Reading, failures, load_model, pro
 from maskprism.errors import InputError, MaskprismError
 
 if TYPE_CHECKING:
-    from maskprism.analysis.diagnosis import Diagnosis, Failed
+    from maskprism.analysis.dataset.diagnosis import Diagnosis, Failed
 
 VALIDATION_CONF = 0.001
 INTERRUPTED = 130
@@ -60,8 +60,8 @@ def diagnose(
     table
         Format of the tables.
     """
-    from maskprism.analysis.diagnosis import diagnose as run
-    from maskprism.analysis.reading import read
+    from maskprism.analysis.dataset.diagnosis import diagnose as run
+    from maskprism.analysis.dataset.findings import findings_of
     from maskprism.datasets import open_dataset
     from maskprism.views.diagnosis_files import write_diagnosis
 
@@ -91,7 +91,7 @@ def diagnose(
     suffixes: dict[str, Literal[".parquet", ".csv"]] = {"parquet": ".parquet", "csv": ".csv"}
     written = write_diagnosis(found, out, model=network, worst=worst, tables=suffixes[table])
     _print(found)
-    for number, finding in enumerate(read(found), 1):
+    for number, finding in enumerate(findings_of(found), 1):
         print(f"{number}. {finding.says}\n   {finding.advice}")
     width = max(len(str(path)) for path in written)
     print("Where to look first:")
@@ -102,7 +102,7 @@ def diagnose(
 
 def _print(found: Diagnosis) -> None:
     """The numbers on one screen."""
-    from maskprism.analysis.decodes import DECODES
+    from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
     from maskprism.analysis.truth.error_budget import PARTS
     from maskprism.views.report import size_of, title_of, warnings_of
 
@@ -113,7 +113,7 @@ def _print(found: Diagnosis) -> None:
     for warning in warnings_of(found):
         print(f"  {warning}")
     print("  average precision                AP    AP50")
-    for name, decode in DECODES.items():
+    for name, decode in AP_PROTOCOLS.items():
         one = found.precision[name]
         print(f"    {f'masks, {decode.tool} ({decode.size})':<30} {number(one.ap):>6}  {number(one.ap50):>6}")
     boxes = found.precision["boxes"]

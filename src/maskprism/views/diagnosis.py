@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from maskprism.analysis.decodes import DECODES
-from maskprism.analysis.diagnosis import Step
-from maskprism.analysis.tide import ERROR_TYPES
+from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
+from maskprism.analysis.dataset.diagnosis import Step
+from maskprism.analysis.dataset.tide import ERROR_TYPES
 from maskprism.analysis.truth.error_budget import PARTS
 from maskprism.analysis.truth.overlaps import SIZES
 from maskprism.views.budget import PART_COLOURS, plain_axes, titled
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.diagnosis import Diagnosis
+    from maskprism.analysis.dataset.diagnosis import Diagnosis
     from maskprism.analysis.truth.error_budget import Part
 
 _WIDTH = 7.4
@@ -101,7 +101,7 @@ def errors_figure(found: Diagnosis) -> Figure:
 
 def decodes_figure(found: Diagnosis) -> Figure:
     """AP and AP50 of masks under the three decodes, and of boxes."""
-    names: dict[str, str] = {name: f"{decode.tool}\n({decode.size})" for name, decode in DECODES.items()}
+    names: dict[str, str] = {name: f"{decode.tool}\n({decode.size})" for name, decode in AP_PROTOCOLS.items()}
     names["boxes"] = "boxes"
     return _grouped(
         "One network under three decodes",

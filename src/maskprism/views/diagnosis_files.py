@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism import __version__
-from maskprism.analysis.diagnosis import Detection, Diagnosis, of_classes
-from maskprism.analysis.reading import FigureName, Finding, read
+from maskprism.analysis.dataset.diagnosis import Detection, Diagnosis, of_classes
+from maskprism.analysis.dataset.findings import FigureName, Finding, findings_of
 from maskprism.analysis.truth.error_budget import COLUMNS
 from maskprism.errors import MaskprismError
 from maskprism.views import budget as budget_figures
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.average_precision import AveragePrecision
+    from maskprism.analysis.dataset.average_precision import AveragePrecision
     from maskprism.analysis.truth.error_budget import InstanceBudget
     from maskprism.models import Model
 
@@ -73,7 +73,7 @@ def write_diagnosis(
     Raises MaskprismError if the folder cannot be written.
     """
     folder = Path(out)
-    findings = read(found)
+    findings = findings_of(found)
     written: dict[Path, str] = {folder / "report.html": "all of it on one page, with what it means"}
     drawn: dict[FigureName, Illustration] = {}
     try:

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from maskprism import __version__
-from maskprism.analysis.decodes import DECODES
-from maskprism.analysis.diagnosis import Diagnosis
-from maskprism.analysis.reading import RULES, Finding
-from maskprism.analysis.tide import ERROR_TYPES, MEANING
+from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
+from maskprism.analysis.dataset.diagnosis import Diagnosis
+from maskprism.analysis.dataset.findings import RULES, Finding
+from maskprism.analysis.dataset.tide import ERROR_TYPES, MEANING
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.text import counted
 from maskprism.views.diagnosis import STEP_TITLES
 
 if TYPE_CHECKING:
-    from maskprism.analysis.average_precision import AveragePrecision
-    from maskprism.analysis.reading import FigureName
+    from maskprism.analysis.dataset.average_precision import AveragePrecision
+    from maskprism.analysis.dataset.findings import FigureName
 
 _STATIC = files("maskprism.views") / "static"
 _LISTED = 50
@@ -36,7 +36,7 @@ METHOD = {
     ),
     "decodes": (
         "The same coefficients and prototypes, made into masks in three places. "
-        + ". ".join(f"{decode.tool}: {decode.meaning}" for decode in DECODES.values())
+        + ". ".join(f"{decode.tool}: {decode.meaning}" for decode in AP_PROTOCOLS.values())
         + "."
     ),
     "error budget": (
@@ -205,7 +205,7 @@ def _numbers(found: Diagnosis) -> str:
     def precision(name: str, one: AveragePrecision) -> str:
         return _row(name, (one.ap, one.ap50, one.ap75, one.recall, *one.by_size.values()))
 
-    decodes = [precision(f"masks, {decode.tool}", found.precision[name]) for name, decode in DECODES.items()]
+    decodes = [precision(f"masks, {decode.tool}", found.precision[name]) for name, decode in AP_PROTOCOLS.items()]
     decodes.append(precision("boxes", found.precision["boxes"]))
     perfect = [precision(STEP_TITLES[step], one) for step, one in found.perfect.items()]
     alone = [precision(STEP_TITLES[step], one) for step, one in found.alone.items()]

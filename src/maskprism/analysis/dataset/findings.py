@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from maskprism.analysis.decodes import DECODES
-from maskprism.analysis.tide import MEANING, ErrorType
+from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
+from maskprism.analysis.dataset.tide import MEANING, ErrorType
 from maskprism.analysis.truth.error_budget import PARTS, Mean, Part
 
 if TYPE_CHECKING:
-    from maskprism.analysis.diagnosis import Diagnosis
+    from maskprism.analysis.dataset.diagnosis import Diagnosis
 
 RuleName = Literal["limit", "part", "errors", "missed", "decodes", "size", "class", "box", "threshold", "score"]
 FigureName = Literal["perfect", "budget", "errors", "decodes", "sizes", "classes", "score"]
@@ -89,7 +89,7 @@ class Finding(NamedTuple):
     figure: FigureName
 
 
-def read(diagnosis: Diagnosis) -> list[Finding]:
+def findings_of(diagnosis: Diagnosis) -> list[Finding]:
     """What the rules find, in their order."""
     return [finding for rule in _RULES for finding in rule(diagnosis)]
 
@@ -164,10 +164,10 @@ def _missed(found: Diagnosis) -> Iterator[Finding]:
 
 
 def _decodes(found: Diagnosis) -> Iterator[Finding]:
-    values = {name: found.precision[name].ap for name in DECODES}
+    values = {name: found.precision[name].ap for name in AP_PROTOCOLS}
     if not max(values.values()) - min(values.values()) >= DECODE_GAP:
         return
-    numbers = ", ".join(f"{value:.3f} by {DECODES[name].tool}" for name, value in values.items())
+    numbers = ", ".join(f"{value:.3f} by {AP_PROTOCOLS[name].tool}" for name, value in values.items())
     yield Finding(
         "decodes",
         f"One network, three numbers: mask AP is {numbers}.",

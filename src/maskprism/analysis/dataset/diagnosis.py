@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import cv2
 import numpy as np
 
-from maskprism.analysis.average_precision import AveragePrecision, average_precision
-from maskprism.analysis.decodes import DECODES, excused, overlaps_of_boxes, overlaps_under, true_regions
-from maskprism.analysis.tide import BACKGROUND, ERROR_TYPES, ErrorCost, Errors, error_cost, find_errors, only
+from maskprism.analysis.dataset.ap_protocols import (
+    AP_PROTOCOLS,
+    excused,
+    overlaps_of_boxes,
+    overlaps_under,
+    true_regions,
+)
+from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
+from maskprism.analysis.dataset.tide import BACKGROUND, ERROR_TYPES, ErrorCost, Errors, error_cost, find_errors, only
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
 from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, InstanceBudget, Part, budget_of
 from maskprism.analysis.truth.matching import Matches, match
@@ -78,7 +84,7 @@ class Diagnosis:
 
     classes: ids of those that count: labelled in the data set, known to the model, and not left out by it.
     images: how many were examined, out of total; failures: (name, why) of those that could not be.
-    precision: per decode (see `decodes.DECODES`) and of the boxes ("boxes").
+    precision: per decode (see `ap_protocols.AP_PROTOCOLS`) and of the boxes ("boxes").
     perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
         error budget, from "as it is" to "resolution", where all masks are true. What is missing to 1 after that is
         detection.
@@ -342,7 +348,7 @@ def _concluded(
     failures: Sequence[Failed],
     interrupted: bool,
 ) -> Diagnosis:
-    precision = {name: average_precision([one.overlaps[name] for one in examined]) for name in (*DECODES, "boxes")}
+    precision = {name: average_precision([one.overlaps[name] for one in examined]) for name in (*AP_PROTOCOLS, "boxes")}
     perfect: dict[Step, AveragePrecision] = {"as it is": precision["predict"]}
     perfect |= {step: average_precision([one.after(step) for one in examined]) for step in get_args(Step)[1:]}
     hidden = [row for one in examined for row in one.localisation]

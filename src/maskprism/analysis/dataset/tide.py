@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from maskprism.analysis.average_precision import class_precision_at
+from maskprism.analysis.dataset.average_precision import class_precision_at
 from maskprism.analysis.truth.overlaps import claims
 
 if TYPE_CHECKING:

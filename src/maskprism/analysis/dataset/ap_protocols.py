@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from maskprism.geometry import Letterbox, Size
     from maskprism.prediction import Prediction
 
-DecodeName = Literal["validation", "predict", "native"]
+ApProtocolName = Literal["validation", "predict", "native"]
 
 
-class Decode(NamedTuple):
+class ApProtocol(NamedTuple):
     """Where masks are thresholded and compared, and which command of Ultralytics does it so."""
 
     size: Size
@@ -28,14 +28,14 @@ class Decode(NamedTuple):
     meaning: str
 
 
-DECODES: dict[DecodeName, Decode] = {
-    "validation": Decode(
+AP_PROTOCOLS: dict[ApProtocolName, ApProtocol] = {
+    "validation": ApProtocol(
         "grid",
         "val",
         "threshold and crop on the prototype grid; true masks resized to it, the smallest one in front",
     ),
-    "predict": Decode("canvas", "predict", "logits enlarged to the network input, then threshold and crop"),
-    "native": Decode("image", "val save_json", "logits enlarged to the image itself"),
+    "predict": ApProtocol("canvas", "predict", "logits enlarged to the network input, then threshold and crop"),
+    "native": ApProtocol("image", "val save_json", "logits enlarged to the image itself"),
 }
 
 
@@ -71,14 +71,14 @@ def excused(truth: GroundTruth) -> Bool[np.ndarray, " M"]:
 def overlaps_under(
     prediction: Prediction,
     truth: GroundTruth,
-    decode: DecodeName,
+    decode: ApProtocolName,
     *,
     least: float = 0.5,
     same_class: bool = True,
     areas: Float[np.ndarray, " N"] | None = None,
 ) -> Overlaps:
     """The masks of a prediction under one decode against the true ones; see `mask_overlaps`."""
-    size, letterbox = DECODES[decode].size, prediction.letterbox
+    size, letterbox = AP_PROTOCOLS[decode].size, prediction.letterbox
     true = validation_regions(truth, letterbox) if decode == "validation" else true_regions(truth, letterbox, size)
     return mask_overlaps(
         prediction, true, truth.classes, size, crowd=excused(truth), least=least, same_class=same_class, areas=areas

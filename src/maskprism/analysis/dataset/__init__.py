@@ -1,0 +1,32 @@
+"""Where does a network lose mask AP on a data set, and what should be worked on?
+
+| name | answers |
+|---|---|
+| `diagnose`, `Diagnosis` | everything below, for a whole data set |
+| `average_precision` | what is COCO's AP of these detections? |
+| `AP_PROTOCOLS` | which three decodes is mask AP measured under, and by which tools? |
+| `error_cost`, `find_errors` | which kinds of errors (TIDE) cost AP? |
+| `findings_of` | what do these numbers say, and what should be tried? |
+"""
+
+from __future__ import annotations
+
+from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, ApProtocol
+from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
+from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose
+from maskprism.analysis.dataset.findings import Finding, findings_of
+from maskprism.analysis.dataset.tide import ErrorCost, error_cost, find_errors
+
+__all__ = [
+    "AP_PROTOCOLS",
+    "ApProtocol",
+    "AveragePrecision",
+    "Diagnosis",
+    "ErrorCost",
+    "Finding",
+    "average_precision",
+    "diagnose",
+    "error_cost",
+    "find_errors",
+    "findings_of",
+]
