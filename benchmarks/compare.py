@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 import maskprism
-from maskprism.analysis.compare import compare
-from maskprism.analysis.comparison import Comparison
-from maskprism.analysis.swap import PARTS
+from maskprism.analysis.networks.comparison import Comparison
+from maskprism.analysis.networks.paired_run import compare
+from maskprism.analysis.networks.swap import PARTS
 from maskprism.scenes import draw_scene
 
 SCENES = 24

@@ -22,7 +22,7 @@ from rich.table import Table
 
 import maskprism
 from maskprism import Prediction
-from maskprism.analysis.reduce import fit_halves, reductions
+from maskprism.analysis.networks.reduction import fit_halves, reductions
 from maskprism.scenes import draw_scene
 from maskprism.sources import open_source
 

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 import maskprism
 import reference_compare as twin
 from maskprism import MaskprismError, Prediction
-from maskprism.analysis.compare import compare, same_canvas
-from maskprism.analysis.comparison import INSTANCES, Comparison, Tolerance
-from maskprism.analysis.comparison_text import brief, percent
-from maskprism.analysis.logit_drift import LogitDrift
-from maskprism.analysis.pairing import pair_instances
+from maskprism.analysis.networks.comparison import INSTANCES, Comparison, Tolerance
+from maskprism.analysis.networks.logit_drift import LogitDrift
+from maskprism.analysis.networks.paired_run import compare, same_canvas
+from maskprism.analysis.networks.pairing import pair_instances
+from maskprism.analysis.networks.similarity import PrototypeSimilarity, match_prototypes, on_grid, paired_pixels
+from maskprism.analysis.networks.summary import brief, percent, summary_of
+from maskprism.analysis.networks.swap import ORDERS, PARTS, Swap, swap
 from maskprism.analysis.prototypes.covariance import RunningCovariance
-from maskprism.analysis.similarity import PrototypeSimilarity, match_prototypes, on_grid, paired_pixels
-from maskprism.analysis.swap import ORDERS, PARTS, Swap, swap
 from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError
 from maskprism.geometry import Letterbox
 from maskprism.models import Model
@@ -303,8 +303,8 @@ def test_a_network_is_what_it_is(images: list[np.ndarray]) -> None:
     assert found.guilty is None
     assert found.letterbox_share is None
     assert found.violations(Tolerance()) == []
-    assert "All masks are equal to the last pixel." in found.summary(Tolerance())
-    assert "Within tolerance." in found.summary(Tolerance())
+    assert "All masks are equal to the last pixel." in summary_of(found, Tolerance())
+    assert "Within tolerance." in summary_of(found, Tolerance())
 
 
 def changed(images: list[np.ndarray], **values: Any) -> Comparison:
@@ -326,7 +326,7 @@ def test_a_damaged_prototype_is_named(images: list[np.ndarray], k: int) -> None:
     np.testing.assert_allclose(found.drift.blame, np.eye(3)[k], atol=1e-5)
     np.testing.assert_allclose(found.drift.by_coefficients, 0)
     assert np.argmax(found.similarity.errors) == k
-    assert f"{k} (100 %)" in found.summary()
+    assert f"{k} (100 %)" in summary_of(found)
     assert [case.mask_iou for case in found.worst] == sorted(found.ious[found.ious < 1])[:6]
 
 
@@ -357,7 +357,7 @@ def test_scores_classes_and_instances_that_change_are_counted(images: list[np.nd
     assert found.unmatched_share == 0.5
     found = changed(images, scores=[0.1, 0.1])
     assert "nothing can be judged" in found.violations(Tolerance())[0]
-    assert found.summary(Tolerance()).count("nan") == 0
+    assert summary_of(found, Tolerance()).count("nan") == 0
 
 
 def test_classes_are_the_same_if_their_names_are(images: list[np.ndarray]) -> None:
@@ -376,7 +376,7 @@ def test_the_letterbox_is_told_from_the_network(images: list[np.ndarray]) -> Non
     assert found.own_iou < 1
     assert found.letterbox_share == 1
     assert found.violations(Tolerance()) == []
-    assert "100 % of that is the letterbox" in found.summary()
+    assert "100 % of that is the letterbox" in summary_of(found)
     assert sum(found.budget.values()) == pytest.approx(1 - found.own_iou)
     turned = compare(Network(side=None).model(), Network().model(), images)
     assert turned.forced == "A"
@@ -401,7 +401,7 @@ def test_canvases_that_cannot_be_made_the_same(images: list[np.ndarray]) -> None
     assert not found.same_canvas
     assert found.forced is None
     assert found.count("matched") == 6
-    assert "on different canvases (64 x 64 and 128 x 128" in found.summary()
+    assert "on different canvases (64 x 64 and 128 x 128" in summary_of(found)
     np.testing.assert_allclose(sum(found.shares.values()), 1 - found.mean_iou)
 
 
@@ -428,7 +428,7 @@ def test_networks_of_another_basis(images: list[np.ndarray]) -> None:
     for part in PARTS:
         assert abs(found.shares[part]) < 0.01
     np.testing.assert_allclose(found.similarity.angles_deg, 0, atol=0.1)
-    assert "Coefficients were translated" in found.summary()
+    assert "Coefficients were translated" in summary_of(found)
 
 
 def test_networks_with_other_numbers_of_prototypes(images: list[np.ndarray], tmp_path: Path) -> None:
@@ -641,7 +641,7 @@ def test_the_command_tells_mistakes(files: Path, tmp_path: Path) -> None:
 
 
 def test_comparing_imports_nothing_heavy() -> None:
-    code = "import sys, maskprism.analysis.compare; print(sorted({'scipy', 'matplotlib', 'torch'} & set(sys.modules)))"
+    code = "import sys, maskprism.analysis.networks; print(sorted({'scipy', 'matplotlib', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 import maskprism
-from maskprism.analysis.compare import compare
 from maskprism.analysis.dataset.diagnosis import diagnose
+from maskprism.analysis.networks.paired_run import compare
 from maskprism.datasets import open_dataset
 from maskprism.errors import InputError, ModelError
 from maskprism.models.names import read_names

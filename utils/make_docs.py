@@ -75,7 +75,7 @@ def write_comparison_images(folder: Path) -> None:
     from onnxruntime.quantization import quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from maskprism.analysis.compare import compare
+    from maskprism.analysis.networks.paired_run import compare
     from maskprism.models import SAMPLE_MODEL
     from maskprism.views.comparison import drift_figure, parts_figure
     from maskprism.views.worst_pairs import worst_pairs
@@ -125,8 +125,8 @@ def write_basis_images(folder: Path) -> None:
 
 def write_reduction_images(folder: Path) -> None:
     """What docs/reduce.md reads: the bundled network with fewer prototypes, over 64 scenes it has never seen."""
-    from maskprism.analysis.reduce import fit_halves, measure, reductions
-    from maskprism.analysis.reduced_file import matched_ious
+    from maskprism.analysis.networks.reduced_file import matched_ious
+    from maskprism.analysis.networks.reduction import fit_halves, measure, reductions
     from maskprism.views.reduction import before_after, trade_off_figure
 
     predictions = load().predict([draw_scene(seed).image for seed in range(64)])

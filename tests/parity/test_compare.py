@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import maskprism
-from maskprism.analysis.compare import compare
-from maskprism.analysis.comparison import Tolerance
+from maskprism.analysis.networks.comparison import Tolerance
+from maskprism.analysis.networks.paired_run import compare
 from parity.networks import random_network, save, scenes
 
 

@@ -88,9 +88,9 @@ def compare(
     """
     from rich.console import Console
 
-    from maskprism.analysis.compare import compare as run
-    from maskprism.analysis.comparison import Tolerance
-    from maskprism.analysis.comparison_text import sentences
+    from maskprism.analysis.networks.comparison import Tolerance
+    from maskprism.analysis.networks.paired_run import compare as run
+    from maskprism.analysis.networks.summary import sentences
     from maskprism.sources import open_source
 
     tolerance = Tolerance(min_iou, max_unmatched, max_score_drift)

@@ -61,7 +61,7 @@ def reduce(
     overwrite
         Replace an existing file.
     """
-    from maskprism.analysis.reduced_file import PASSES, CalibrationImages, reduce_file
+    from maskprism.analysis.networks.reduced_file import PASSES, CalibrationImages, reduce_file
     from maskprism.datasets import Dataset, open_dataset
     from maskprism.models import SAMPLE_MODEL
     from maskprism.models.rewrite import read_onnx

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from maskprism.analysis.comparison_text import brief, percent, versus
+from maskprism.analysis.networks.summary import brief, percent, versus
 from maskprism.errors import MaskprismError
 from maskprism.views import raster
 from maskprism.views.figures import colour_map, share
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.comparison import Comparison, Tolerance
+    from maskprism.analysis.networks.comparison import Comparison, Tolerance
 
 _PART_COLOURS = {
     "letterbox": FRAME,

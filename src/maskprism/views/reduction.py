@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.reduce import Method, TradeOff
-    from maskprism.analysis.reduced_file import CalibrationImages, ReducedFile
+    from maskprism.analysis.networks.reduced_file import CalibrationImages, ReducedFile
+    from maskprism.analysis.networks.reduction import Method, TradeOff
     from maskprism.models import Model
     from maskprism.prediction import Prediction
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.comparison_text import versus
+from maskprism.analysis.networks.summary import versus
 from maskprism.errors import MaskprismError
 from maskprism.views import raster
 from maskprism.views.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
@@ -16,7 +16,7 @@ from maskprism.views.sheets import Panel, Sheet
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, UInt8
 
-    from maskprism.analysis.comparison import Case, Comparison
+    from maskprism.analysis.networks.comparison import Case, Comparison
     from maskprism.views.palette import RGB
 
     Picture = UInt8[np.ndarray, "H W 3"]

@@ -1,4 +1,4 @@
-"""What comparing two networks found: numbers, a verdict, and the same in plain words."""
+"""What comparing two networks found: numbers, and a verdict."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from maskprism.analysis.swap import PARTS
+from maskprism.analysis.networks.swap import PARTS
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, UInt8
 
-    from maskprism.analysis.logit_drift import LogitDrift
-    from maskprism.analysis.similarity import PrototypeSimilarity
-    from maskprism.analysis.swap import Part
+    from maskprism.analysis.networks.logit_drift import LogitDrift
+    from maskprism.analysis.networks.similarity import PrototypeSimilarity
+    from maskprism.analysis.networks.swap import Part
     from maskprism.models import ModelSpec
     from maskprism.prediction import Instance
 
@@ -198,12 +198,6 @@ class Comparison:
         if drift > tolerance.max_score_drift:
             found.append(f"scores differ by {drift:.4f} on average (expected at most {tolerance.max_score_drift:g})")
         return found
-
-    def summary(self, tolerance: Tolerance | None = None) -> str:
-        """The findings in plain words, a paragraph each; with the verdict if a tolerance is given."""
-        from maskprism.analysis.comparison_text import sentences
-
-        return "\n".join(sentences(self, tolerance))
 
     def as_dict(self, tolerance: Tolerance | None = None) -> dict[str, Any]:
         """Everything but the rows, for JSON; with the verdict if a tolerance is given."""

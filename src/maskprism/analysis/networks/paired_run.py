@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from maskprism.analysis.comparison import INSTANCES, Case, Comparison
-from maskprism.analysis.logit_drift import LogitDrift
-from maskprism.analysis.pairing import pair_instances
+from maskprism.analysis.networks.comparison import INSTANCES, Case, Comparison
+from maskprism.analysis.networks.logit_drift import LogitDrift
+from maskprism.analysis.networks.pairing import pair_instances
+from maskprism.analysis.networks.similarity import PrototypeSimilarity, paired_pixels
+from maskprism.analysis.networks.swap import loss, swap
 from maskprism.analysis.prototypes.covariance import RunningCovariance
-from maskprism.analysis.similarity import PrototypeSimilarity, paired_pixels
-from maskprism.analysis.swap import loss, swap
 from maskprism.class_names import are_placeholders
 from maskprism.errors import ImageError, InputError, MaskprismError, ModelError
 from maskprism.geometry import box_iou
@@ -33,8 +33,8 @@ from maskprism.sources import ImageFiles, SourceImage, VideoFile, open_source
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64, UInt8
 
-    from maskprism.analysis.comparison import Status
-    from maskprism.analysis.similarity import Translation
+    from maskprism.analysis.networks.comparison import Status
+    from maskprism.analysis.networks.similarity import Translation
     from maskprism.images import ImageLike
     from maskprism.prediction import Prediction
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.swap import PARTS
+from maskprism.analysis.networks.swap import PARTS
 from maskprism.text import counted
 
 if TYPE_CHECKING:
-    from maskprism.analysis.comparison import Comparison, Tolerance
+    from maskprism.analysis.networks.comparison import Comparison, Tolerance
     from maskprism.models import ModelSpec
 
 _NAMED = 3
@@ -34,6 +34,11 @@ def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> lis
         verdict = f"Out of tolerance: {'; '.join(violations)}." if violations else "Within tolerance."
         found.append(verdict)
     return [sentence for sentence in found if sentence]
+
+
+def summary_of(comparison: Comparison, tolerance: Tolerance | None = None) -> str:
+    """The `sentences`, one per line."""
+    return "\n".join(sentences(comparison, tolerance))
 
 
 def percent(share: float) -> str:

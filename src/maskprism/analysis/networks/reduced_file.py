@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskprism.analysis.dataset.average_precision import average_precision
-from maskprism.analysis.reduce import Reduction, TradeOff, fit_halves, measure, reductions
+from maskprism.analysis.networks.reduction import Reduction, TradeOff, fit_halves, measure, reductions
 from maskprism.analysis.truth.overlaps import Region, mask_overlaps, regions
 from maskprism.datasets import Dataset, Sample
 from maskprism.errors import ImageError, InputError, LabelError, MaskprismError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
 
     from maskprism.analysis.dataset.average_precision import AveragePrecision
-    from maskprism.analysis.reduce import Method
+    from maskprism.analysis.networks.reduction import Method
     from maskprism.analysis.truth.overlaps import Overlaps
     from maskprism.datasets import GroundTruth
     from maskprism.models import Model

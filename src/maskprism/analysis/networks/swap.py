@@ -18,7 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64
 
-    from maskprism.analysis.similarity import Translation
+    from maskprism.analysis.networks.similarity import Translation
     from maskprism.prediction import Prediction
 
 Part = Literal["coefficients", "prototypes", "boxes"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.similarity import on_grid
+from maskprism.analysis.networks.similarity import on_grid
 from maskprism.masks import pixels_between
 
 if TYPE_CHECKING:
