@@ -23,7 +23,7 @@ from maskprism.analysis.prototypes.covariance import RunningCovariance, effectiv
 from maskprism.errors import InputError
 from maskprism.masks import RULES
 from maskprism.scenes import draw_scene
-from maskprism.views import basis as views
+from maskprism.views.prototypes import basis as views
 from strategies import letterboxes, predictions, seeds
 from tiny_models import Tiny
 

@@ -16,8 +16,8 @@ from maskprism.datasets import Dataset, GroundTruth, open_dataset
 from maskprism.errors import InputError
 from maskprism.models import Model
 from maskprism.scenes import write_dataset
-from maskprism.views import budget as views
 from maskprism.views import raster
+from maskprism.views.truth import budget as views
 
 
 @pytest.fixture(scope="module")

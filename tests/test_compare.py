@@ -33,9 +33,9 @@ from maskprism.models import Model
 from maskprism.models.layouts import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.scenes import draw_scene
-from maskprism.views import comparison as views
 from maskprism.views import raster
-from maskprism.views.worst_pairs import worst_pairs
+from maskprism.views.networks import comparison as views
+from maskprism.views.networks.worst_pairs import worst_pairs
 from strategies import boxes, predictions, seeds
 from test_cli import run, says
 from tiny_models import Tiny

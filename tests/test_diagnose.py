@@ -32,9 +32,9 @@ from maskprism.errors import InputError, ModelError
 from maskprism.geometry import Letterbox
 from maskprism.models import Model
 from maskprism.scenes import NAMES, write_dataset
-from maskprism.views.budget import MISSING, TOO_MUCH
-from maskprism.views.diagnosis_files import FIGURES, write_diagnosis
-from maskprism.views.thumbnails import mask_against_truth
+from maskprism.views.dataset.files import FIGURES, write_diagnosis
+from maskprism.views.truth.budget import MISSING, TOO_MUCH
+from maskprism.views.truth.thumbnails import mask_against_truth
 from test_cli import run, says
 
 SCENES = 6

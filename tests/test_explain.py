@@ -23,9 +23,10 @@ from maskprism.analysis.instance.sufficiency import knock_out
 from maskprism.cli.explain import print_tables
 from maskprism.scenes import draw_scene
 from maskprism.sources import SourceImage
-from maskprism.views import attribution, raster, tables
-from maskprism.views.explain import Explained, Questions, explain_images
-from maskprism.views.roles import ROLE_COLOURS, roles_sheet
+from maskprism.views import raster, tables
+from maskprism.views.instance import attribution
+from maskprism.views.instance.explain import Explained, Questions, explain_images
+from maskprism.views.instance.roles import ROLE_COLOURS, roles_sheet
 from maskprism.views.sheets import signed
 from test_roles import drawn as four_by_hand
 from test_roles import square
@@ -380,7 +381,7 @@ def test_mistakes_in_questions_are_told(
 
 @pytest.mark.parametrize("rule", ["retina", "validation", "ultralytics-8.2", "yolact", "no-crop"])
 def test_every_rule_is_explained(rule: str, case: Case, tmp_path: Path) -> None:
-    from maskprism.views.explain import write_explanation
+    from maskprism.views.instance.explain import write_explanation
 
     written = write_explanation(case.image, case.prediction[:1].with_rule(rule), tmp_path, [0])
     assert {"00-roles.png", "00-roles.csv"} <= {path.name for path in written}

@@ -21,8 +21,8 @@ import maskprism
 from fake_network import fake_model, network, v5_model, write_images
 from maskprism.errors import ImageError, InputError, ModelError, TableError
 from maskprism.extract import extract, in_order
-from maskprism.parts import UnfinishedTable
 from maskprism.table import CoefficientTable
+from maskprism.unfinished_table import UnfinishedTable
 
 SUFFIXES = (".parquet", ".csv")
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import maskprism
+from maskprism.analysis.truth.labels import Truth, match, open_labels
 from maskprism.errors import InputError
 from maskprism.scenes import draw_scene, write_dataset
-from maskprism.views.labels import Truth, match, open_labels
 from strategies import predictions
 
 

@@ -11,12 +11,12 @@ import yaml
 import maskprism
 from maskprism.analysis.dataset.diagnosis import diagnose
 from maskprism.analysis.networks.paired_run import compare
+from maskprism.analysis.truth.labels import open_labels
 from maskprism.datasets import open_dataset
 from maskprism.errors import InputError, ModelError
 from maskprism.models.names import read_names
 from maskprism.scenes import write_dataset
-from maskprism.views.labels import open_labels
-from maskprism.views.report import warnings_of
+from maskprism.views.dataset.report import warnings_of
 from test_cli import run, says
 from test_datasets import coco
 from tiny_models import NAMES, Tiny, ultralytics_metadata

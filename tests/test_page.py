@@ -27,7 +27,7 @@ from maskprism.errors import InputError, MaskprismError
 from maskprism.masks import ULTRALYTICS
 from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views.page import Page, write_page
-from maskprism.views.scene import MAGIC, as_shown, viewer_scene
+from maskprism.views.viewer_payload import MAGIC, as_shown, viewer_scene
 from strategies import predictions, seeds
 
 HOSTILE = '</script><img src=x onerror="window.hacked = 1"> & \u2028 <!-- \udce9'

@@ -40,7 +40,8 @@ from maskprism.errors import InputError
 from maskprism.masks import RULES
 from maskprism.scenes import draw_scene
 from maskprism.sources import open_source
-from maskprism.views import cards, raster
+from maskprism.views import raster
+from maskprism.views.prototypes import cards
 from strategies import seeds
 from tiny_models import Tiny
 

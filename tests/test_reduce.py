@@ -39,7 +39,7 @@ from maskprism.models.rewrite import read_onnx, write_reduced
 from maskprism.scenes import NAMES, draw_scene, write_dataset
 from maskprism.sources import open_source
 from maskprism.views import raster
-from maskprism.views.reduction import before_after, trade_off_figure
+from maskprism.views.networks.reduction import before_after, trade_off_figure
 from strategies import predictions, seeds
 from test_cli import run
 from tiny_models import Tiny, ultralytics_metadata
@@ -521,7 +521,7 @@ def test_mistakes_of_the_user(tiny: Path, dataset: Path, tmp_path: Path) -> None
     refused("there is no such file or folder", keep=3, images=tmp_path / "none")
     refused("detection model", Tiny(family="detect").save(tmp_path / "detect.onnx"), keep=3)
     refused("no instance in the images", keep=3, detections=Detections(conf=0.99))
-    refused("none of its \d+ classes", keep=3, images=dataset, split="train")
+    refused(r"none of its \d+ classes", keep=3, images=dataset, split="train")
     (tmp_path / "model.pt").write_bytes(b"x")
     refused("only ONNX files can be rewritten; export the model first", tmp_path / "model.pt", keep=3)
     (tmp_path / "broken.png").write_bytes(b"")

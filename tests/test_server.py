@@ -33,11 +33,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import maskprism
+from maskprism.analysis.truth.labels import Truth, match, open_labels
 from maskprism.errors import InputError, MaskprismError
 from maskprism.models import Model
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.scenes import draw_scene, write_dataset
-from maskprism.views.labels import Truth, match, open_labels
 from maskprism.views.server import Gallery, Limits, create_app, serve
 from maskprism.views.server.images import GalleryImages
 from maskprism.views.server.records import SHOWS, SORTS, Query, Record

@@ -19,7 +19,7 @@ from maskprism.errors import InputError
 from maskprism.scenes import draw_scene
 from maskprism.training import STATISTICS, PrototypeCallback, filmstrip, read_records
 from maskprism.views import raster
-from maskprism.views.filmstrip import MOST_COLUMNS, filmstrip_sheet
+from maskprism.views.prototypes.filmstrip import MOST_COLUMNS, filmstrip_sheet
 from test_cli import run
 from tiny_models import Tiny
 

@@ -20,7 +20,7 @@ from maskprism.errors import InputError, MaskprismError
 from maskprism.masks import ULTRALYTICS
 from maskprism.scenes import draw_scene
 from maskprism.views import charts, figures, palette, raster, sheets
-from maskprism.views.explain import write_explanation
+from maskprism.views.instance.explain import write_explanation
 from maskprism.views.sheets import Sheet
 
 SEED = 3

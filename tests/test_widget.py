@@ -18,7 +18,7 @@ from maskprism import RULES, Edit, Prediction, PrismWidget
 from maskprism.errors import InputError
 from maskprism.models import Model
 from maskprism.scenes import draw_scene
-from maskprism.views.scene import viewer_scene
+from maskprism.views.viewer_payload import viewer_scene
 from strategies import predictions
 from tiny_models import Tiny, ultralytics_metadata
 

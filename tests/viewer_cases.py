@@ -19,7 +19,7 @@ from maskprism import Decomposition, Edit, Letterbox, Prediction
 from maskprism.geometry import SIZES
 from maskprism.masks import RULES
 from maskprism.views import palette
-from maskprism.views.scene import as_shown, viewer_scene
+from maskprism.views.viewer_payload import as_shown, viewer_scene
 
 if TYPE_CHECKING:
     from maskprism.geometry import Size

@@ -49,8 +49,8 @@ def write_images(folder: Path) -> None:
 def write_attribution_images(folder: Path) -> None:
     """What docs/attribution.md reads: a ring that another object hides in part."""
     from maskprism.analysis.instance.regions import pixel_query, truth_blame
-    from maskprism.views import attribution
-    from maskprism.views.roles import roles_sheet
+    from maskprism.views.instance import attribution
+    from maskprism.views.instance.roles import roles_sheet
 
     scene = draw_scene(SCENE)
     prediction = replace(load().predict(scene.image), source=f"scene {SCENE}")
@@ -77,8 +77,8 @@ def write_comparison_images(folder: Path) -> None:
 
     from maskprism.analysis.networks.paired_run import compare
     from maskprism.models import SAMPLE_MODEL
-    from maskprism.views.comparison import drift_figure, parts_figure
-    from maskprism.views.worst_pairs import worst_pairs
+    from maskprism.views.networks.comparison import drift_figure, parts_figure
+    from maskprism.views.networks.worst_pairs import worst_pairs
 
     with tempfile.TemporaryDirectory() as scratch:
         plain, int8 = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
@@ -99,7 +99,7 @@ def write_basis_images(folder: Path) -> None:
     from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
     from maskprism.analysis.prototypes.positional import study_prototypes
     from maskprism.sources import SourceImage
-    from maskprism.views import basis, cards
+    from maskprism.views.prototypes import basis, cards
 
     model = load()
     items = [SourceImage(f"scene {seed}", draw_scene(seed).image) for seed in range(64)]
@@ -127,7 +127,7 @@ def write_reduction_images(folder: Path) -> None:
     """What docs/reduce.md reads: the bundled network with fewer prototypes, over 64 scenes it has never seen."""
     from maskprism.analysis.networks.reduced_file import matched_ious
     from maskprism.analysis.networks.reduction import fit_halves, measure, reductions
-    from maskprism.views.reduction import before_after, trade_off_figure
+    from maskprism.views.networks.reduction import before_after, trade_off_figure
 
     predictions = load().predict([draw_scene(seed).image for seed in range(64)])
     halves = fit_halves(predictions)
@@ -150,7 +150,7 @@ def write_budget_images(folder: Path) -> None:
     from maskprism.analysis.truth.error_budget import ErrorBudget, budgets
     from maskprism.datasets import open_dataset
     from maskprism.scenes import write_dataset
-    from maskprism.views import budget as views
+    from maskprism.views.truth import budget as views
 
     model = load()
     with tempfile.TemporaryDirectory() as scratch:
@@ -177,7 +177,7 @@ def write_diagnosis_images(folder: Path) -> None:
     from maskprism.analysis.dataset.diagnosis import diagnose
     from maskprism.datasets import open_dataset
     from maskprism.scenes import write_dataset
-    from maskprism.views import diagnosis as views
+    from maskprism.views.dataset import charts as views
 
     with tempfile.TemporaryDirectory() as scratch:
         dataset = open_dataset(write_dataset(scratch, 64, validation_share=1))
@@ -189,7 +189,7 @@ def write_diagnosis_images(folder: Path) -> None:
 
 def write_filmstrip_image(folder: Path, checkpoints: list[str]) -> None:
     """What docs/training.md shows: networks of utils/train_sample_model.py after so many steps, step_20.onnx and on."""
-    from maskprism.views.filmstrip import filmstrip_sheet
+    from maskprism.views.prototypes.filmstrip import filmstrip_sheet
 
     image = draw_scene(SCENE).image
     frames = {Path(one).stem.replace("_", " "): load(one, conf=0.001).predict(image) for one in checkpoints}

@@ -25,7 +25,7 @@ from rich.table import Table
 from maskprism import Letterbox, Prediction
 from maskprism.masks import ULTRALYTICS
 from maskprism.scenes import draw_scene
-from maskprism.views.scene import viewer_scene
+from maskprism.views.viewer_payload import viewer_scene
 
 RUNS, PLAIN_RUNS = 200, 5
 BUDGET_MS = 4

@@ -35,6 +35,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from dataclasses import replace
 
     from maskprism.analysis.dataset.diagnosis import diagnose
+    from maskprism.analysis.truth.labels import match, open_labels
     from maskprism.datasets import open_dataset
     from maskprism.extract import extract
     from maskprism.images import read_image
@@ -43,9 +44,8 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from maskprism.sources import open_source
     from maskprism.table import CoefficientTable
     from maskprism.views import charts
-    from maskprism.views.diagnosis_files import write_diagnosis
-    from maskprism.views.explain import write_explanation
-    from maskprism.views.labels import match, open_labels
+    from maskprism.views.dataset.files import write_diagnosis
+    from maskprism.views.instance.explain import write_explanation
     from maskprism.views.page import Page
     from maskprism.views.sheets import best_instances
 

@@ -19,9 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from maskprism.columns import image_records, instance_columns, instance_schema, instance_table, settings_of
 from maskprism.errors import InputError, MaskprismError, ModelError
-from maskprism.parts import UnfinishedTable
 from maskprism.sources import SourceImage, open_source
 from maskprism.table import TablePaths
+from maskprism.unfinished_table import UnfinishedTable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -32,7 +32,7 @@ from maskprism.models import Model
 from maskprism.models.layouts import Thresholds
 from maskprism.prediction import Prediction
 from maskprism.views import raster
-from maskprism.views.filmstrip import filmstrip_sheet
+from maskprism.views.prototypes.filmstrip import filmstrip_sheet
 
 if TYPE_CHECKING:
     from maskprism.images import ImageLike

@@ -15,7 +15,7 @@ import pytest
 import maskprism
 from maskprism import Prediction
 from maskprism.scenes import draw_scene
-from maskprism.views.scene import ViewerScene, viewer_scene
+from maskprism.views.viewer_payload import ViewerScene, viewer_scene
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route

@@ -17,12 +17,12 @@ import pytest
 
 import maskprism
 from maskprism import Decomposition, Edit, Prediction
+from maskprism.analysis.truth.labels import match, open_labels
 from maskprism.images import read_image
 from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views import palette
-from maskprism.views.labels import match, open_labels
 from maskprism.views.page import write_page
-from maskprism.views.scene import as_shown
+from maskprism.views.viewer_payload import as_shown
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Locator, Page

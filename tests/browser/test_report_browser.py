@@ -13,7 +13,7 @@ from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose
 from maskprism.analysis.dataset.findings import findings_of
 from maskprism.datasets import open_dataset
 from maskprism.scenes import write_dataset
-from maskprism.views.diagnosis_files import FIGURES, write_diagnosis
+from maskprism.views.dataset.files import FIGURES, write_diagnosis
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import maskprism
+from maskprism.analysis.truth.labels import Truth, match
 from maskprism.scenes import draw_scene, write_dataset
-from maskprism.views.labels import Truth, match
 from tiny_models import Tiny, ultralytics_metadata
 
 if TYPE_CHECKING:

@@ -59,8 +59,8 @@ def basis(
         Colour scale of the prototypes: one for all, or one for each.
     """
     from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage, component_rows, prototype_rows, summary
-    from maskprism.views import basis as views
     from maskprism.views.figures import save
+    from maskprism.views.prototypes import basis as views
     from maskprism.views.raster import encode_png
     from maskprism.views.tables import write_rows
 
@@ -123,8 +123,8 @@ def _coefficients_alone(table: Path, out: Path) -> int:
 
     from maskprism.analysis.prototypes.covariance import RunningCovariance
     from maskprism.table import CoefficientTable
-    from maskprism.views import basis as views
     from maskprism.views.figures import save
+    from maskprism.views.prototypes import basis as views
 
     found = CoefficientTable.read(table)
     coefficients = found.coefficients

@@ -118,7 +118,7 @@ def compare(
         console.print(sentence, markup=False)
     console.print(verdict, markup=False, style="bold red" if violated else "bold green")
     if out is not None:
-        from maskprism.views.comparison import write_comparison
+        from maskprism.views.networks.comparison import write_comparison
 
         files = write_comparison(found, out, tolerance)
         width = max(len(str(path)) for path in files)

@@ -63,7 +63,7 @@ def diagnose(
     from maskprism.analysis.dataset.diagnosis import diagnose as run
     from maskprism.analysis.dataset.findings import findings_of
     from maskprism.datasets import open_dataset
-    from maskprism.views.diagnosis_files import write_diagnosis
+    from maskprism.views.dataset.files import write_diagnosis
 
     if worst < 0:
         raise InputError(f"worst is {worst}; expected 0 or more")
@@ -104,7 +104,7 @@ def _print(found: Diagnosis) -> None:
     """The numbers on one screen."""
     from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
     from maskprism.analysis.truth.error_budget import PARTS
-    from maskprism.views.report import size_of, title_of, warnings_of
+    from maskprism.views.dataset.report import size_of, title_of, warnings_of
 
     def number(value: float) -> str:
         return "–" if math.isnan(value) else f"{value:.3f}"

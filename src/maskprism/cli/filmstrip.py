@@ -44,7 +44,7 @@ def filmstrip(
     """
     from maskprism.training import filmstrip as of_records
     from maskprism.views import raster
-    from maskprism.views.filmstrip import filmstrip_sheet
+    from maskprism.views.prototypes.filmstrip import filmstrip_sheet
 
     if out.suffix.lower() != ".png":
         raise InputError(f"{out}: expected a file name ending in .png")

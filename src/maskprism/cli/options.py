@@ -14,8 +14,8 @@ from cyclopts import Group, Parameter
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from maskprism.analysis.truth.labels import DatasetLabels
     from maskprism.models import Model
-    from maskprism.views.labels import DatasetLabels
 
 _READING = Group("Reading the model", sort_key=10)
 _DETECTIONS = Group("Detections", sort_key=11)

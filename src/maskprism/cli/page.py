@@ -42,8 +42,8 @@ def page(
     """
     from dataclasses import replace
 
+    from maskprism.analysis.truth.labels import match, open_labels
     from maskprism.sources import open_source
-    from maskprism.views.labels import match, open_labels
     from maskprism.views.page import Page
 
     if out.is_dir():  # said before the work, not after it

@@ -51,7 +51,7 @@ def prototypes(
     from maskprism.analysis.prototypes.positional import TAG_RULES, study_prototypes
     from maskprism.decompose import check_indices
     from maskprism.sources import open_source
-    from maskprism.views.cards import write_cards
+    from maskprism.views.prototypes.cards import write_cards
 
     network = load_model(model, reading, detections)
     studied = network if basis is None else CanonicalModel(network, CanonicalBasis.load(basis))

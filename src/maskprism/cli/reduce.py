@@ -66,7 +66,7 @@ def reduce(
     from maskprism.models import SAMPLE_MODEL
     from maskprism.models.rewrite import read_onnx
     from maskprism.sources import open_source
-    from maskprism.views.reduction import write_reduction
+    from maskprism.views.networks.reduction import write_reduction
 
     source = model or SAMPLE_MODEL
     if out.suffix.lower() != ".onnx":

@@ -64,9 +64,9 @@ def serve(
     """
     import os
 
+    from maskprism.analysis.truth.labels import open_labels
     from maskprism.errors import InputError
     from maskprism.views import server
-    from maskprism.views.labels import open_labels
 
     for name, value in (
         ("cache-mb", cache_mb),

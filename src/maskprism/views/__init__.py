@@ -1,5 +1,7 @@
-"""Views: what there is to see of a prediction.
+"""Views: what there is to see of a prediction and of what is found about it.
 
-`sheets` decides what a picture shows; `raster` draws a sheet as an array (fast, for files) and
-`figures` as a matplotlib figure (for notebooks).
+What draws: `sheets` decides what a picture shows, `raster` draws a sheet as an array (fast, for files), `figures` as a
+matplotlib figure (for notebooks); `charts`, `tables` and `palette` stand beside them. What hosts the viewer:
+`viewer_payload` packs an image for it, `page`, `widget` and `server` show it. And a room for every room of
+`maskprism.analysis`, with its pictures and files: `instance`, `prototypes`, `truth`, `dataset`, `networks`.
 """

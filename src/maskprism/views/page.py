@@ -21,7 +21,7 @@ import numpy as np
 
 from maskprism.errors import InputError, MaskprismError
 from maskprism.images import read_image
-from maskprism.views.scene import as_shown, encode_webp, viewer_scene
+from maskprism.views.viewer_payload import as_shown, encode_webp, viewer_scene
 
 if TYPE_CHECKING:
     from jaxtyping import Bool

@@ -17,7 +17,7 @@ from maskprism.decompose import Edit
 from maskprism.errors import InputError, MissingExtraError
 from maskprism.images import read_image, source_name
 from maskprism.prediction import Prediction
-from maskprism.views.scene import viewer_scene
+from maskprism.views.viewer_payload import viewer_scene
 
 try:
     import anywidget

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from maskprism.analysis.truth.labels import Match, Truth, match
 from maskprism.errors import ImageError, MaskprismError, ModelError
 from maskprism.images import MAX_PIXELS, decode_image
-from maskprism.views.labels import Match, Truth, match
-from maskprism.views.scene import viewer_scene
 from maskprism.views.server.cache import ByteCache, SingleFlight
 from maskprism.views.server.images import GalleryImages
 from maskprism.views.server.records import WAITING, Query, Record, Tally
 from maskprism.views.server.thumbnails import painted_thumbnail, plain_thumbnail
+from maskprism.views.viewer_payload import viewer_scene
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
+    from maskprism.analysis.truth.labels import Match
     from maskprism.prediction import Prediction
-    from maskprism.views.labels import Match
 
 State = Literal["waiting", "ok", "empty", "failed"]
 Show = Literal["all", "ok", "empty", "failed", "missed"]

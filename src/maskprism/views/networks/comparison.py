@@ -14,8 +14,8 @@ from maskprism.analysis.networks.summary import brief, percent, versus
 from maskprism.errors import MaskprismError
 from maskprism.views import raster
 from maskprism.views.figures import colour_map, share
+from maskprism.views.networks.worst_pairs import worst_pairs
 from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
-from maskprism.views.worst_pairs import worst_pairs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,7 +20,7 @@ from maskprism.analysis.dataset.findings import RULES, Finding
 from maskprism.analysis.dataset.tide import ERROR_TYPES, MEANING
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.text import counted
-from maskprism.views.diagnosis import STEP_TITLES
+from maskprism.views.dataset.charts import STEP_TITLES
 
 if TYPE_CHECKING:
     from maskprism.analysis.dataset.average_precision import AveragePrecision

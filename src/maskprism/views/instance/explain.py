@@ -18,7 +18,7 @@ from maskprism.analysis.instance.subset_masks import SubsetMasks
 from maskprism.errors import InputError, MaskprismError
 from maskprism.images import IMAGE_SUFFIXES, read_image
 from maskprism.views import raster, sheets, tables
-from maskprism.views.roles import roles_sheet
+from maskprism.views.instance.roles import roles_sheet
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -188,8 +188,8 @@ def _answer(image: Picture, instance: Instance, folder: Path, findings: _Finding
     """Answer the questions about one instance, each with a figure, a table, and a CSV file."""
     if not questions:
         return
-    from maskprism.views import attribution  # matplotlib
     from maskprism.views.figures import save
+    from maskprism.views.instance import attribution  # matplotlib
 
     def add(name: str, figure: Figure, shown: Sequence[TextTable], rows: tables.Rows) -> None:
         path = _file(folder, instance, f"{name}.png")

@@ -16,11 +16,11 @@ from maskprism.analysis.dataset.diagnosis import Detection, Diagnosis, of_classe
 from maskprism.analysis.dataset.findings import FigureName, Finding, findings_of
 from maskprism.analysis.truth.error_budget import COLUMNS
 from maskprism.errors import MaskprismError
-from maskprism.views import budget as budget_figures
-from maskprism.views import diagnosis as figures
-from maskprism.views.report import Illustration, report_page
-from maskprism.views.scene import encode_webp
-from maskprism.views.thumbnails import mask_against_truth
+from maskprism.views.dataset import charts as figures
+from maskprism.views.dataset.report import Illustration, report_page
+from maskprism.views.truth import budget as budget_figures
+from maskprism.views.truth.thumbnails import mask_against_truth
+from maskprism.views.viewer_payload import encode_webp
 
 if TYPE_CHECKING:
     import pyarrow as pa

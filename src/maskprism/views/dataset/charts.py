@@ -12,9 +12,9 @@ from maskprism.analysis.dataset.diagnosis import Step
 from maskprism.analysis.dataset.tide import ERROR_TYPES
 from maskprism.analysis.truth.error_budget import PARTS
 from maskprism.analysis.truth.overlaps import SIZES
-from maskprism.views.budget import PART_COLOURS, plain_axes, titled
 from maskprism.views.figures import share
 from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, RGB
+from maskprism.views.truth.budget import PART_COLOURS, plain_axes, titled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from maskprism.views.budget import MISSING, TOO_MUCH
+from maskprism.views.truth.budget import MISSING, TOO_MUCH
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, UInt8
