@@ -1,11 +1,11 @@
-"""Masks against the truth: windows that can count, against whole masks as run lengths.
+"""Masks against the ground truth: windows that can count, against whole masks as run lengths.
 
     python benchmarks/diagnose.py [--model yolov8n-seg.onnx --data data.yaml] [--images 16]
 
-The baseline decodes every mask of a prediction at full size, encodes it and the true masks as RLE, and lets
+The baseline decodes every mask of a prediction at full size, encodes it and the ground-truth masks as RLE, and lets
 `faster_coco_eval` compare each with each: the same IoUs, by the usual road. Ours decodes the windows of those masks
-alone that can reach an IoU of 0.5 with an object of their class. Both are timed in one run, on detections as AP takes
-them (scores above 0.001, many labels); below that, what each part of `maskprism diagnose` takes per image.
+alone that can reach an IoU of 0.5 with a ground-truth instance of their class. Both are timed in one run, on detections
+as AP takes them (scores above 0.001, many labels); below that, what each part of `maskprism diagnose` takes per image.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
         places = np.linspace(0, len(samples) - 1, min(options.images, len(samples))).astype(int)
         for sample in (samples[i] for i in places):
             image, truth = timed("reading", sample.read)
-            prediction = timed("network and suppression", lambda photo=image: model.predict(photo))
+            prediction = timed("network and suppression", lambda pixels=image: model.predict(pixels))
             true, masks = (
                 true_regions(truth, prediction.letterbox, "canvas"),
                 truth.masks("canvas", prediction.letterbox),
@@ -86,7 +86,9 @@ def main() -> None:
 
 def report(seconds: dict[str, list[float]], detections: int, objects: int, images: int) -> None:
     console = Console()
-    table = Table(title=f"{detections / images:.0f} detections and {objects / images:.1f} objects per image")
+    table = Table(
+        title=f"{detections / images:.0f} detections and {objects / images:.1f} ground-truth instances per image"
+    )
     for heading in ("", "median ms per image", "ratio"):
         table.add_column(heading, justify="left" if not heading else "right")
     base = statistics.median(seconds["whole masks, RLE"])

@@ -9,22 +9,22 @@ import numpy as np
 from maskprism.analysis.truth.overlaps import Overlaps
 
 
-def best_first(photo: Overlaps) -> list[int]:
-    return sorted(range(len(photo.scores)), key=lambda i: -photo.scores[i])
+def best_first(image: Overlaps) -> list[int]:
+    return sorted(range(len(image.scores)), key=lambda i: -image.scores[i])
 
 
-def matched(photo: Overlaps, threshold: float) -> tuple[dict[int, int], set[int]]:
-    """Which true object every detection takes, best detection first, and which detections a crowd excuses."""
+def matched(image: Overlaps, threshold: float) -> tuple[dict[int, int], set[int]]:
+    """Which ground-truth instance every detection takes, best detection first, and which detections a crowd excuses."""
     taken: dict[int, int] = {}
     excused = set()
-    for i in best_first(photo):
-        same = [j for j, c in enumerate(photo.true_classes) if c == photo.classes[i] and not photo.crowd[j]]
-        near = [j for j in same if j not in taken.values() and photo.iou[i, j] >= threshold]
+    for i in best_first(image):
+        same = [j for j, c in enumerate(image.true_classes) if c == image.classes[i] and not image.crowd[j]]
+        near = [j for j in same if j not in taken.values() and image.iou[i, j] >= threshold]
         if near:
-            taken[i] = max(near, key=lambda j: photo.iou[i, j])  # the first of equal ones
+            taken[i] = max(near, key=lambda j: image.iou[i, j])  # the first of equal ones
         elif any(
-            photo.crowd[j] and true_class == photo.classes[i] and photo.iou[i, j] >= threshold
-            for j, true_class in enumerate(photo.true_classes)
+            image.crowd[j] and true_class == image.classes[i] and image.iou[i, j] >= threshold
+            for j, true_class in enumerate(image.true_classes)
         ):
             excused.add(i)
     return taken, excused
@@ -44,16 +44,16 @@ def precision_of_class(points: list[tuple[float, bool]], objects: int) -> float:
 
 
 def average_precision(images: list[Overlaps], threshold: float) -> float:
-    """At one IoU threshold: mean over the classes that have true objects."""
+    """At one IoU threshold: mean over the classes that have ground truth."""
     objects: dict[int, int] = {}
     points: dict[int, list[tuple[float, bool]]] = {}
-    for photo in images:
-        for true_class, crowd in zip(photo.true_classes, photo.crowd, strict=True):
+    for image in images:
+        for true_class, crowd in zip(image.true_classes, image.crowd, strict=True):
             objects[int(true_class)] = objects.get(int(true_class), 0) + (not crowd)
-        taken, excused = matched(photo, threshold)
-        for i in best_first(photo):
+        taken, excused = matched(image, threshold)
+        for i in best_first(image):
             if i not in excused:
-                points.setdefault(int(photo.classes[i]), []).append((float(photo.scores[i]), i in taken))
+                points.setdefault(int(image.classes[i]), []).append((float(image.scores[i]), i in taken))
     found = [precision_of_class(points.get(c, []), count) for c, count in objects.items() if count]
     return sum(found) / len(found) if found else math.nan
 
@@ -65,16 +65,16 @@ def iou(a: np.ndarray, b: np.ndarray, crowd: bool = False) -> float:
     return len(one & other) / whole if whole else 0.0
 
 
-def kind_of(photo: Overlaps, i: int, taken: dict[int, int], excused: set[int]) -> tuple[str | None, int | None]:
-    """What is wrong with a detection, and which object it means; the questions of TIDE in their order."""
+def kind_of(image: Overlaps, i: int, taken: dict[int, int], excused: set[int]) -> tuple[str | None, int | None]:
+    """What is wrong with a detection, and which labelled instance it means; the questions of TIDE in their order."""
     if i in taken or i in excused:
         return None, None
-    real = [j for j in range(len(photo.true_classes)) if not photo.crowd[j]]
-    own = [j for j in real if photo.true_classes[j] == photo.classes[i]]
-    other = [j for j in real if photo.true_classes[j] != photo.classes[i]]
+    real = [j for j in range(len(image.true_classes)) if not image.crowd[j]]
+    own = [j for j in real if image.true_classes[j] == image.classes[i]]
+    other = [j for j in real if image.true_classes[j] != image.classes[i]]
 
     def nearest(candidates: list[int]) -> tuple[float, int | None]:
-        return max(((float(photo.iou[i, j]), -j) for j in candidates), default=(0.0, None))
+        return max(((float(image.iou[i, j]), -j) for j in candidates), default=(0.0, None))
 
     overlap, minus_j = nearest(own)
     if 0.1 <= overlap < 0.5:
@@ -89,27 +89,27 @@ def kind_of(photo: Overlaps, i: int, taken: dict[int, int], excused: set[int]) -
     return "both", None
 
 
-def mended(photo: Overlaps, kind: str) -> tuple[list[tuple[float, int, bool]], dict[int, int]]:
-    """The detections (score, class, right) and the objects per class when one kind of error is mended."""
-    taken, excused = matched(photo, 0.5)
-    kinds = {i: kind_of(photo, i, taken, excused) for i in best_first(photo)}
+def mended(image: Overlaps, kind: str) -> tuple[list[tuple[float, int, bool]], dict[int, int]]:
+    """The detections (score, class, right) and the ground truth per class when one kind of error is mended."""
+    taken, excused = matched(image, 0.5)
+    kinds = {i: kind_of(image, i, taken, excused) for i in best_first(image)}
     winner: dict[int, int] = {}
     for i, (_, j) in kinds.items():
         if j is not None and j not in taken.values():
             winner.setdefault(j, i)
     points = []
     for i, (what, j) in kinds.items():
-        score, class_id = float(photo.scores[i]), int(photo.classes[i])
+        score, class_id = float(image.scores[i]), int(image.classes[i])
         if i in excused:
             continue
         if what != kind:
             points.append((score, class_id, i in taken))
         elif j is not None and winner.get(j) == i:
-            points.append((score, int(photo.true_classes[j]), True))
+            points.append((score, int(image.true_classes[j]), True))
     objects: dict[int, int] = {}
-    for j, true_class in enumerate(photo.true_classes):
+    for j, true_class in enumerate(image.true_classes):
         lost = kind == "missed" and j not in taken.values() and j not in winner
-        if not photo.crowd[j] and not lost:
+        if not image.crowd[j] and not lost:
             objects[int(true_class)] = objects.get(int(true_class), 0) + 1
     return points, objects
 
@@ -129,7 +129,7 @@ def gain(images: list[Overlaps], kind: str) -> float:
                 values.append(0.0)
         return sum(values) / len(values) if values else math.nan
 
-    now = [mended(photo, "nothing") for photo in images]
+    now = [mended(image, "nothing") for image in images]
     asked_for = {c for _, objects in now for c in objects}
-    after = mean([mended(photo, kind) for photo in images], asked_for)
+    after = mean([mended(image, kind) for image in images], asked_for)
     return 0.0 if math.isnan(after) else max(after - mean(now, asked_for), 0.0)

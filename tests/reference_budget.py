@@ -14,7 +14,7 @@ from maskprism.datasets import GroundTruth
 
 
 def matched(prediction: Prediction, truth: GroundTruth, threshold: float) -> list[tuple[int, int]]:
-    """Pairs, best score first: of the free objects of the class the one whose box overlaps most."""
+    """Pairs, best score first: of the free ground-truth instances of the class the one whose box overlaps most."""
     pairs: list[tuple[int, int]] = []
     for i in sorted(range(len(prediction)), key=lambda i: (-float(prediction.scores[i]), i)):
         taken = {j for _, j in pairs}

@@ -32,7 +32,7 @@ def some_masks(rng: np.random.Generator, count: int, side: int) -> np.ndarray:
 
 
 def images_of_masks(rng: np.random.Generator, count: int = 12, side: int = 160) -> list[tuple]:
-    """(true masks, classes, crowd), (found masks, classes, scores) per image; found ones are shifted true ones."""
+    """(labelled masks, classes, crowd), (found masks, classes, scores) per image; found ones are shifted ones."""
     result = []
     for _ in range(count):
         true, wrong = some_masks(rng, rng.integers(1, 6), side), some_masks(rng, rng.integers(0, 4), side)
@@ -144,7 +144,7 @@ def test_perfect_and_absent_detections() -> None:
     assert average_precision([perfect]).ap == average_precision([perfect]).ap50 == 1
     nothing = Overlaps(np.zeros(0), np.zeros(0, dtype=int), truth, np.zeros((0, 3)))
     result = average_precision([perfect, nothing])
-    assert result.ap == pytest.approx(51 / 101)  # half the objects found: precision 1 up to a recall of .5
+    assert result.ap == pytest.approx(51 / 101)  # half of them found: precision 1 up to a recall of .5
     assert {class_id: one.objects for class_id, one in result.by_class.items()} == {0: 2, 1: 4}
     assert np.isnan(average_precision([]).ap)
     assert class_precision_at([], 0.5) == {}

@@ -51,7 +51,7 @@ def test_the_waterfall_ends_at_the_iou(budget):
     figure = views.waterfall(budget)
     mean = budget.mean()
     shown = texts(figure)
-    for expected in (f"{mean.iou:.3f}", f"{mean.instances} objects", f"−{mean.coefficients:.3f}", *PARTS):
+    for expected in (f"{mean.iou:.3f}", f"{mean.instances} instances", f"−{mean.coefficients:.3f}", *PARTS):
         assert expected in shown
     bars = [bar for bar in figure.axes[0].patches if bar.get_height() == pytest.approx(0.5)]
     assert [bar.get_width() for bar in bars] == pytest.approx([-getattr(mean, part) for part in PARTS])
@@ -80,7 +80,7 @@ def test_the_strip_shows_the_stages_in_their_colours(dataset, model):
     sheet = views.instance_strip(image, stages)
     first, *others = sheet.panels
     assert [panel.joint for panel in sheet.panels] == ["", "→", "→", "→", "→"]
-    assert first.title == "the truth  1.00"
+    assert first.title == "ground truth  1.00"
     orange = np.array(views.TOO_MUCH)
     # Where nothing is wrong nothing is orange; an empty mask has only blue.
     empty = replace(stages, truth=stages.truth, real=replace_inside(stages.real))

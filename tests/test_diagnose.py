@@ -250,7 +250,7 @@ def test_nothing_found_and_nothing_labelled(own_data: Path, model: Model, tmp_pa
 
 
 def test_truth_on_the_grid_is_that_of_validation() -> None:
-    """Filled on whole pixels of the canvas, the middle of every cell asked, the smallest object in front."""
+    """Filled on whole pixels of the canvas, the middle of every cell asked, the smallest instance in front."""
     letterbox = Letterbox.fit((64, 64), (64, 64)).with_grid((16, 16))
     large = np.array([(4.6, 4.6), (40.9, 4.6), (40.9, 40.9), (4.6, 40.9)], dtype=np.float32)
     small = np.array([(20, 20), (31, 20), (31, 31), (20, 31)], dtype=np.float32)
@@ -525,9 +525,9 @@ def test_labels_without_masks_are_told(own_data: Path, tmp_path: Path) -> None:
         file.write_text("0 0.5 0.5 0.3 0.3\n")
     result = run("diagnose", own_data, "--out", tmp_path / "o", "--limit", 1)
     assert result.returncode == 0, result.stderr
-    assert "1 image, 0 objects" in result.stdout
+    assert "1 image, 0 ground-truth instances" in result.stdout
     assert "1 remark about labels" in result.stdout
-    assert "No object of these images is labelled with a mask" in result.stdout
+    assert "Nothing in these images is labelled with a mask" in result.stdout
     assert "nan" not in result.stdout
     written = {path.stem for path in (tmp_path / "o").glob("*.png")}
     assert written == {"decodes", "sizes"}

@@ -18,6 +18,7 @@ from tiny_models import Tiny, ultralytics_metadata
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TEXT = (".md", ".py", ".js", ".css", ".html", ".ipynb")
 # Lines that set things up from the network, or that other tests run.
 ELSEWHERE = (
     *("pip install", "git clone", "make ", "cd ", "python utils/", "python benchmarks/", "python -m pytest"),
@@ -86,6 +87,16 @@ def test_every_page_is_reachable_from_the_readme() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     for page in PAGES[2:]:
         assert f"{page.name})" in text, f"no page links to {page.name}"
+
+
+def test_one_word_for_each_thing() -> None:
+    """What a network looks at is an image; what its head gives, it predicts."""
+    folders = ("benchmarks", "docs", "notebooks", "src", "tests", "utils", "viewer/src", "viewer/test")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.suffix in TEXT]
+    assert len(files) > 100
+    for file in (*files, *ROOT.glob("*.md"), *ROOT.glob("*.py"), ROOT / "pyproject.toml"):
+        found = re.search(r"photo[g]raph|head\s+asks", file.read_text(encoding="utf-8"), re.IGNORECASE)
+        assert found is None, f"{file.relative_to(ROOT)} says {found[0]!r}"
 
 
 def test_ci_runs_the_commands_of_the_first_screen() -> None:

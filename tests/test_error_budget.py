@@ -69,7 +69,7 @@ def random_truth(prediction: Prediction, seed: int) -> tuple[GroundTruth, Matche
 
 
 def in_pairs(count: int) -> Matches:
-    """Every instance with the object of its number."""
+    """Every instance with the ground-truth instance of its number."""
     return Matches.given(np.arange(count), np.arange(count), np.ones(count))
 
 
@@ -141,7 +141,7 @@ def test_stages_are_drawn_as_the_slow_twin_does(prediction, seed):
 
 
 def crisp(seed: int, rule: str = "ultralytics", stride: int = 1) -> tuple[Prediction, np.ndarray, Region]:
-    """One instance over smooth prototypes, weights that draw an object, and that object within the box."""
+    """One instance over smooth prototypes, weights that draw a mask, and that mask within the box."""
     rng = np.random.default_rng(seed)
     side = 40
     letterbox = Letterbox.fit((side, side), (side, side)).with_grid((side // stride, side // stride))
@@ -556,8 +556,8 @@ def test_no_instance_at_all(tmp_path):
         nothing.mean()
 
 
-def test_degenerate_objects_and_boxes():
-    """A truth without a pixel costs everything by resolution; a box without area everything by the box."""
+def test_degenerate_ground_truth_and_boxes():
+    """Ground truth without a pixel costs everything by resolution; a box without area everything by the box."""
     prediction, _, _ = crisp(1, stride=4)
     sliver = GroundTruth(
         np.zeros(1, np.int64),
@@ -583,7 +583,7 @@ def test_degenerate_objects_and_boxes():
 @given(letterboxes(), seeds)
 @settings(max_examples=15)
 def test_a_network_without_mistakes_loses_by_resolution_alone(letterbox, seed):
-    """Its one prototype is the truth on the grid, its box that of the canvas."""
+    """Its one prototype is the ground truth on the grid, its box that of the canvas."""
     height, width = letterbox.image_hw
     rng = np.random.default_rng(seed)
     mask = np.zeros((height, width), dtype=bool)

@@ -326,7 +326,7 @@ def test_a_pixel_chooses_its_instance(model: Path, image: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("question", ["truth", "region"])
 def test_a_true_mask_and_a_region_choose_their_instance(question: str, case: Case, tmp_path: Path) -> None:
-    """Every object finds its own instance; what lies in no box finds none; black images leave the choice as it is."""
+    """Every labelled instance finds its own; what lies in no box finds none; black images leave the choice as it is."""
 
     def explained(image: np.ndarray) -> Explained:
         given = Questions(**{question: image})

@@ -1,4 +1,4 @@
-"""Labels of images, and which instance found which labelled object."""
+"""Labels of images, and which instance found which labelled instance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which instance is which true object."""
+"""Which instance is which ground-truth instance."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_prototypes_end_in_silu_and_coefficients_have_both_signs(answers):
 
 
 def test_it_finds_unseen_objects(answers):
-    """Every true object against the best mask of its class."""
+    """Every labelled instance against the best mask of its class."""
     best = np.concatenate([_best_ious(scene, prediction) for scene, prediction in answers])
     assert (best > 0.5).mean() >= LEAST_RECALL
     assert best.mean() >= LEAST_MEAN_IOU

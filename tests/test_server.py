@@ -363,14 +363,14 @@ def test_the_list_and_the_details_are_those_of_the_predictions(
     for name in NAMES:
         prediction = model.predict(folder / name)
         details = client.get(f"/api/images/{quote(name)}").json()
-        assert listed[name]["objects"] == len(prediction) == len(details["objects"]) > 0
+        assert listed[name]["instances"] == len(prediction) == len(details["instances"]) > 0
         assert listed[name]["scores"] == pytest.approx([prediction.scores.min(), prediction.scores.max()])
         assert details["size_hw"] == list(prediction.image_size)
-        assert [one["class"] for one in details["objects"]] == prediction.classes.tolist()
-        np.testing.assert_allclose([one["box"] for one in details["objects"]], prediction.boxes)
-        assert [one["name"] for one in details["objects"]] == [instance.name for instance in prediction]
-        assert {one["iou"] for one in details["objects"]} == {None}
-    total = {one["id"]: one["objects"] for one in answer["classes"]}
+        assert [one["class"] for one in details["instances"]] == prediction.classes.tolist()
+        np.testing.assert_allclose([one["box"] for one in details["instances"]], prediction.boxes)
+        assert [one["name"] for one in details["instances"]] == [instance.name for instance in prediction]
+        assert {one["iou"] for one in details["instances"]} == {None}
+    total = {one["id"]: one["instances"] for one in answer["classes"]}
     counted = np.concatenate([model.predict(folder / name).classes for name in NAMES])
     assert total == {int(c): int((counted == c).sum()) for c in np.unique(counted)}
     assert sum(answer["scores"]) == len(counted)
@@ -486,7 +486,7 @@ def test_a_changed_file_is_seen_when_the_list_is_asked_for(folder: Path, model: 
         ("score=high", "a parameter is no number"),
         ("class=cat", "a parameter is no number"),
         ("show=everything", "show is 'everything'; expected one of all, ok, empty, failed, missed"),
-        ("sort=beauty", "expected one of name, score, iou, objects"),
+        ("sort=beauty", "expected one of name, score, iou, instances"),
         ("limit=0", "limit 0"),
         ("offset=-1", "offset -1"),
         ("colour=red", "there is no parameter 'colour'"),
@@ -501,11 +501,11 @@ def test_questions_that_mean_nothing_are_refused(any_client: httpx.Client, query
 # --- filters --------------------------------------------------------------------------------------
 
 records = st.builds(
-    lambda objects, missed, state: Record(
-        "ok" if objects else state,
-        classes=tuple(one[0] for one in objects),
-        scores=tuple(one[1] / 4 for one in objects),
-        ious=tuple(one[2] / 4 for one in objects),
+    lambda instances, missed, state: Record(
+        "ok" if instances else state,
+        classes=tuple(one[0] for one in instances),
+        scores=tuple(one[1] / 4 for one in instances),
+        ious=tuple(one[2] / 4 for one in instances),
         missed=tuple(missed),
     ),
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 4)), max_size=4),
@@ -521,7 +521,7 @@ bounds = st.tuples(st.integers(0, 4), st.integers(0, 4)).map(lambda pair: (min(p
     score=bounds,
     iou=bounds,
     show=st.sampled_from(["all", "ok", "empty", "failed", "missed"]),
-    sort=st.sampled_from(["name", "score", "iou", "objects"]),
+    sort=st.sampled_from(["name", "score", "iou", "instances"]),
     text=st.sampled_from(["", "1", "X"]),
 )
 def test_filters_against_their_definition(found: list[Record], **asked: Any) -> None:
@@ -555,7 +555,7 @@ def test_filters_against_their_definition(found: list[Record], **asked: Any) -> 
             "name": 0,
             "score": min([score for score, _ in fitting], default=2),
             "iou": min([iou for _, iou in fitting], default=2),
-            "objects": -len(fitting),
+            "instances": -len(fitting),
         }[asked["sort"]]
         expected.append((rank, title))
     assert answer == expected
@@ -569,7 +569,7 @@ def test_pages_of_the_list_make_up_the_whole(client: httpx.Client) -> None:
     fitting = client.get("/api/images?class=1&score=0.5-1").json()
     assert 0 < fitting["matches"] <= len(NAMES)
     for one in fitting["images"]:
-        details = client.get(f"/api/images/{quote(one['name'])}").json()["objects"]
+        details = client.get(f"/api/images/{quote(one['name'])}").json()["instances"]
         right = [i for i, thing in enumerate(details) if thing["class"] == 1 and thing["score"] >= 0.5]
         assert one["fitting"] == right != []
 
@@ -578,7 +578,7 @@ def test_pages_of_the_list_make_up_the_whole(client: httpx.Client) -> None:
 
 
 def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
-    """With the bundled network on scenes, whose truth is known."""
+    """With the bundled network on scenes, whose ground truth is known."""
     data = write_dataset(tmp_path, 4, seed=0, validation_share=0.5)
     broken = sorted((tmp_path / "labels" / "train").iterdir())[0]
     broken.write_text("no label\n")
@@ -601,7 +601,7 @@ def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
             prediction = network.predict(scene.image)
             expected = match(prediction, Truth(scene.classes.tolist(), list(scene.masks)))
             details = client.get(f"/api/images/{name}").json()
-            np.testing.assert_allclose([thing["iou"] for thing in details["objects"]], expected.ious, atol=0.02)
+            np.testing.assert_allclose([thing["iou"] for thing in details["instances"]], expected.ious, atol=0.02)
             assert [thing["class"] for thing in details["missed"]] == expected.missed
             assert len(expected.missed) == one["missed"]
             truths = [
@@ -715,7 +715,7 @@ def test_an_upload_is_examined_and_never_written(client: httpx.Client, folder: P
     assert found["title"] == "holiday ü.png"
     assert re.fullmatch(r"upload:[0-9a-f]{16}/holiday ü\.png", found["name"])
     prediction = model.predict(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
-    assert [one["score"] for one in found["objects"]] == pytest.approx(prediction.scores.tolist())
+    assert [one["score"] for one in found["instances"]] == pytest.approx(prediction.scores.tolist())
     scene = client.get(f"/api/scenes/{quote(found['name'])}")
     assert header_of(scene.content)["source"] == "holiday ü.png"
     listed = client.get("/api/images").json()["images"]

@@ -86,7 +86,7 @@ def test_equals_the_slow_twin(images: list[Overlaps]) -> None:
 
 @settings(max_examples=60)
 @given(overlaps())
-def test_every_detection_and_every_object_has_one_fate(one: Overlaps) -> None:
+def test_every_detection_and_every_labelled_instance_has_one_fate(one: Overlaps) -> None:
     errors = find_errors(one)
     found = np.isin(np.arange(len(one.true_classes)), errors.matched)
     wanted = np.isin(np.arange(len(one.true_classes)), errors.target[errors.mends])
@@ -124,7 +124,7 @@ def test_types_by_hand(iou: list, classes: list[int], scores: list[float], kinds
     assert found == kinds
 
 
-def test_no_detections_and_no_objects() -> None:
+def test_no_detections_and_no_ground_truth() -> None:
     empty = Overlaps(np.zeros(0), np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros((0, 0)))
     assert error_cost([empty]).counts == dict.fromkeys(ERROR_TYPES, 0)
     assert np.isnan(error_cost([empty]).ap50)

@@ -264,7 +264,7 @@ def test_wrong_options_are_refused(drawn: Explained) -> None:
 
 
 def test_notes_are_wrapped_and_numbers_signed(drawn: Explained) -> None:
-    letters, text = raster.font(17), "it need not be the same object in every column " * 3
+    letters, text = raster.font(17), "it need not be the same instance in every column " * 3
     lines = raster.wrapped(text, letters, 200)
     assert " ".join(lines) == text.strip()
     assert all(letters.getlength(line) <= 200 for line in lines)

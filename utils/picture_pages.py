@@ -36,7 +36,7 @@ SETTLED = "() => new Promise(done => requestAnimationFrame(() => requestAnimatio
 
 @contextmanager
 def page_of_scene(width: int, height: int) -> Iterator[Page]:
-    """The page of a drawn scene that the bundled model has never seen, its largest object chosen."""
+    """The page of a drawn scene that the bundled model has never seen, its largest instance chosen."""
     from playwright.sync_api import sync_playwright
 
     image = draw_scene(SCENE, (480, 640)).image

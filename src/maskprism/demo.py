@@ -56,7 +56,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
         model, page = load(threads=1), Page()
         labels = open_labels(data, scenes, model.spec.names)
 
-        on_step("explaining the most confident object of each")
+        on_step("explaining the most confident instance of each")
         for item in open_source(scenes).pending(frozenset()):
             image = read_image(scenes / item.name)
             prediction = replace(model.predict(image), source=item.name)
@@ -65,7 +65,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
             truth = labels(scenes / item.name, prediction.image_size)
             page.add(image, prediction, match(prediction, truth).masks if truth else None)
 
-        on_step("writing the coefficients of every object")
+        on_step("writing the coefficients of every instance")
         summary = extract(scenes, model, out / "coefficients.csv", overwrite=True)
         coefficients = CoefficientTable.read(summary.table).coefficients
 

@@ -51,7 +51,7 @@ _SHIFT = 4
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """An image and the truth about its N objects, in the order in which they were laid down.
+    """An image and the ground truth of its N objects, in the order in which they were laid down.
 
     image: HWC uint8 in BGR.
     classes: keys of `NAMES`.

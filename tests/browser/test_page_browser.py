@@ -180,7 +180,7 @@ def test_measures_are_those_of_python(page: Page, folder: Path, shown: list[Pred
     )
     old, new = shown[0][instance].mask("canvas"), after[instance].mask("canvas")
     assert float(fields["IoU with original"]) == pytest.approx(iou(old, new), abs=2e-3)
-    assert float(fields["IoU with truth"]) == pytest.approx(iou(true, after[instance].mask("image")), abs=2e-3)
+    assert float(fields["IoU with ground truth"]) == pytest.approx(iou(true, after[instance].mask("image")), abs=2e-3)
     assert int(re.sub(r"\D", "", fields["Area, canvas px"])) == pytest.approx(new.sum(), abs=3)
     gained, lost = (int(re.sub(r"\D", "", part)) for part in fields["Gained, lost"].split("−"))
     assert gained == pytest.approx((new & ~old).sum(), abs=3)

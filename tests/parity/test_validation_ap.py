@@ -66,20 +66,20 @@ def by_their_curves(images: list) -> tuple[float, float]:
         iouv = torch.linspace(0.5, 0.95, 10)
 
     right, scores, classes, true_classes = [], [], [], []
-    for photo in images:
-        order = np.argsort(-photo.scores, kind="stable")
+    for image in images:
+        order = np.argsort(-image.scores, kind="stable")
         found = np.zeros((len(order), 10), dtype=bool)
-        if len(order) and len(photo.true_classes):
+        if len(order) and len(image.true_classes):
             found = BaseValidator.match_predictions(
                 Thresholds(),
-                torch.tensor(photo.classes[order]),
-                torch.tensor(photo.true_classes),
-                torch.tensor(photo.iou[order].T),
+                torch.tensor(image.classes[order]),
+                torch.tensor(image.true_classes),
+                torch.tensor(image.iou[order].T),
             ).numpy()
         right.append(found)
-        scores.append(photo.scores[order])
-        classes.append(photo.classes[order])
-        true_classes.append(photo.true_classes)
+        scores.append(image.scores[order])
+        classes.append(image.classes[order])
+        true_classes.append(image.true_classes)
     ap = ap_per_class(*(np.concatenate(part) for part in (right, scores, classes, true_classes)))[5]
     return float(ap[:, 0].mean()), float(ap.mean())
 

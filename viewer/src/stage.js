@@ -103,7 +103,7 @@ export class Stage {
     else this.draw();
   }
 
-  /** Prepares for the chosen instance: what it was, where it is, what the truth is. */
+  /** Prepares for the chosen instance: what it was, where it is, what the ground truth is. */
   choose() {
     const { selected } = this.state;
     this.paintOthers();

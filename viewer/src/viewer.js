@@ -148,7 +148,7 @@ export class Viewer {
       return { value, element: h("div", { title }, h("dt", {}, text), value) };
     };
     const original = field("IoU with original", "Overlap of this mask with the mask before all edits");
-    const truth = field("IoU with truth", "Overlap of this mask with the ground truth, at the image's size");
+    const truth = field("IoU with ground truth", "Overlap of this mask with the ground truth, at the image's size");
     const area = field(`Area, ${this.stage.frame.size} px`, "Pixels of the mask in the frame the rule decides them in");
     const change = field("Gained, lost", "Pixels that the edit added and took away");
     const shown = this.scene.instances.some((instance) => instance.truth) ? [original, truth, area, change] : [original, area, change];

@@ -9,8 +9,8 @@ from pathlib import Path
 def demo(*, out: Path = Path("maskprism-demo")) -> None:
     """Show everything on sample scenes, with the bundled model: nothing else is needed.
 
-    Draws scenes with exact ground truth, explains the most confident object of each, writes the
-    coefficient table of all objects, draws its histograms and correlation, diagnoses the masks
+    Draws scenes with exact ground truth, explains the most confident instance of each, writes the
+    coefficient table of all instances, draws its histograms and correlation, diagnoses the masks
     against the ground truth, and ends with an interactive page of all scenes.
 
     Parameters
@@ -26,15 +26,15 @@ def demo(*, out: Path = Path("maskprism-demo")) -> None:
         result.page: "open it in a browser: move a coefficient, watch the mask",
         result.report: "open it, too: where the masks lose, and what to work on",
         first / "00-assembly.png": "how one mask adds up",
-        first / "00-prototypes.png": "the 32 prototypes, and what this object makes of them",
+        first / "00-prototypes.png": "the 32 prototypes, and what this instance makes of them",
         first / "00-contributions.png": "what each of them adds",
-        result.table: "the coefficients of all objects",
+        result.table: "the coefficients of all instances",
         result.histograms: "how they are distributed",
         result.correlation: "which of them go together",
         result.scenes / "data.yaml": "the scenes with their ground truth",
     }
     width = max(len(str(path)) for path in found)
-    print(f"{result.instances} objects in {len(list(result.pictures.iterdir()))} scenes. Where to look first:")
+    print(f"{result.instances} instances in {len(list(result.pictures.iterdir()))} scenes. Where to look first:")
     for path, what in found.items():
         print(f"  {path!s:<{width}}  {what}")
     print("With your own model: maskprism explain photo.jpg --model yours.pt --out pictures")

@@ -34,9 +34,9 @@ def diagnose(
     """Compare the masks of a data set with its ground truth: mask AP, and which part of the network loses what.
 
     Mask AP under the three decodes that tools use, AP if parts of the network were perfect, the kinds of errors (TIDE),
-    and the error budget of every object found: resolution, box, prototypes, coefficients. Writes
+    and the error budget of every instance found: resolution, box, prototypes, coefficients. Writes
     `report.html`, one page with figures, the worst masks and what to try; `instances` and
-    `detections`, tables of every object and detection; `summary.json`; and the figures.
+    `detections`, tables of every ground-truth instance and detection; `summary.json`; and the figures.
 
     AP takes detections as Ultralytics validates (scores above 0.001, every class of a box); `--conf`
     is for the tables and the error budget. Interrupted, it reports on the images done.
@@ -121,4 +121,4 @@ def _print(found: Diagnosis) -> None:
     if len(found.budget):
         mean = found.budget.mean()
         losses = "  ".join(f"{part} {getattr(mean, part):.3f}" for part in PARTS)
-        print(f"  mean mask IoU of {mean.instances} objects found: {mean.iou:.3f}; lost: {losses}")
+        print(f"  mean mask IoU of {mean.instances} instances found: {mean.iou:.3f}; lost: {losses}")

@@ -62,8 +62,8 @@ class Sample:
         """The image, HWC uint8 in BGR, and its ground truth.
 
         Raises ImageError or LabelError, which say what is wrong with which file: take the next sample then. An
-        image with a mistake in one of its labels is left out as a whole, as in Ultralytics: half a truth would
-        make false alarms of good detections.
+        image with a mistake in one of its labels is left out as a whole, as in Ultralytics: half of its ground truth
+        would make false alarms of good detections.
         """
         pixels = self.image.read()
         return pixels, self.truth((pixels.shape[0], pixels.shape[1]))

@@ -30,7 +30,7 @@ class GroundTruth:
     segments: of each instance its polygons in image pixels (they are united), or a mask of the
         image's size, or None where the labels give a box alone.
     boxes: x1, y1, x2, y2 around the segments, in image pixels.
-    crowd: groups of objects that COCO marks as one; they are no instances to be found one by one.
+    crowd: groups of instances that COCO marks as one; they are not to be found one by one.
     image_hw: (height, width) of the image.
     remarks: what was mended while reading, such as clipped coordinates or repeated rows.
     """

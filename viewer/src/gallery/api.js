@@ -1,7 +1,7 @@
 // What the server answers, and how it is asked (docs/server.md).
 
 /** @typedef {"waiting" | "ok" | "empty" | "failed"} ImageState */
-/** @typedef {{ id: number, name: string, objects: number }} ClassCount */
+/** @typedef {{ id: number, name: string, instances: number }} ClassCount */
 /**
  * @typedef {object} GalleryImage One image as the list has it.
  * @property {string} name
@@ -10,9 +10,9 @@
  * @property {boolean} uploaded
  * @property {ImageState} state
  * @property {string} message
- * @property {number} objects
+ * @property {number} instances
  * @property {ClassCount[]} classes
- * @property {number[]} fitting The objects that the filter asks for.
+ * @property {number[]} fitting The instances that the filter asks for.
  * @property {[number, number] | null} scores
  * @property {[number, number] | null} ious
  * @property {number} missed
@@ -25,7 +25,7 @@
  * @property {Record<ImageState, number>} states
  * @property {number} missed
  * @property {(ClassCount & { images: number })[]} classes
- * @property {number[]} scores How many objects have scores in each twentieth of 0..1.
+ * @property {number[]} scores How many instances have scores in each twentieth of 0..1.
  * @property {number[]} ious
  * @property {boolean} labels
  * @property {number} upload_bytes How large an uploaded file may be.

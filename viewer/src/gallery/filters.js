@@ -14,7 +14,7 @@ import { h, svg } from "../dom.js";
  */
 
 const SHOWS = ["all", "ok", "empty", "failed", "missed"];
-const SORTS = ["name", "score", "iou", "objects"];
+const SORTS = ["name", "score", "iou", "instances"];
 
 /** @param {string} search The query part of an address. @returns {Filters} */
 export function readFilters(search) {
@@ -128,10 +128,10 @@ export class FilterControls {
   /** @param {Set<number>} chosen */
   renderClasses(chosen) {
     const names = new Map(this.seen.map((one) => [one.id, one]));
-    const unknown = [...chosen].filter((id) => !names.has(id)).map((id) => ({ id, name: `class ${id}`, objects: 0, images: 0 }));
+    const unknown = [...chosen].filter((id) => !names.has(id)).map((id) => ({ id, name: `class ${id}`, instances: 0, images: 0 }));
     const focused = this.chips.contains(document.activeElement) ? document.activeElement?.getAttribute("data-id") : null;
     this.chips.replaceChildren(
-      ...[...this.seen, ...unknown].map(({ id, name, objects, images }) =>
+      ...[...this.seen, ...unknown].map(({ id, name, instances, images }) =>
         h(
           "button",
           {
@@ -139,11 +139,11 @@ export class FilterControls {
             className: "chip",
             "aria-pressed": chosen.has(id),
             "data-id": id,
-            title: `${name}: ${objects} objects in ${images} images`,
+            title: `${name}: ${instances} instances in ${images} images`,
             onclick: () => this.set({ classes: chosen.has(id) ? [...chosen].filter((one) => one !== id) : [...chosen, id] }),
           },
           h("span", { className: "chip-name" }, name),
-          h("span", { className: "chip-count" }, String(objects)),
+          h("span", { className: "chip-count" }, String(instances)),
         ),
       ),
     );

@@ -276,7 +276,7 @@ class GalleryPage {
   }
 }
 
-/** The part of an address that chooses the first object that fits the filter. @param {GalleryImage} image */
+/** The part of an address that chooses the first instance that fits the filter. @param {GalleryImage} image */
 const instanceOf = ({ fitting }) => (fitting[0] > 0 ? `#i=${fitting[0]}` : "");
 
 /** @param {number} count */

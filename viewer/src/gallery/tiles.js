@@ -142,8 +142,8 @@ const messageOf = ({ message, title }) => (message.startsWith(`${title}: `) ? me
 function factsOf({ state, classes, scores }) {
   if (state === "waiting") return "not examined yet";
   if (state === "failed") return "cannot be shown";
-  if (state === "empty") return "no objects found";
-  const named = classes.map(({ name, objects }) => (objects > 1 ? `${name} ×${objects}` : name)).join(", ");
+  if (state === "empty") return "no instances found";
+  const named = classes.map(({ name, instances }) => (instances > 1 ? `${name} ×${instances}` : name)).join(", ");
   return scores ? `${range(scores)} · ${named}` : named;
 }
 
@@ -153,7 +153,7 @@ function badgesOf({ uploaded, ious, missed, message, state }) {
   return [
     ...(uploaded ? [badge("uploaded", "uploaded", "in memory only, gone with the server")] : []),
     ...(ious ? [badge("iou", `IoU ${range(ious)}`, "masks against labels: lowest to highest IoU")] : []),
-    ...(missed ? [badge("missed", `${missed} missed`, "labelled objects that no prediction found")] : []),
+    ...(missed ? [badge("missed", `${missed} missed`, "labelled instances that no prediction found")] : []),
     ...(message && state !== "failed" ? [badge("missed", "labels unusable", message)] : []),
   ];
 }

@@ -32,7 +32,7 @@ AP_PROTOCOLS: dict[ApProtocolName, ApProtocol] = {
     "validation": ApProtocol(
         "grid",
         "val",
-        "threshold and crop on the prototype grid; true masks resized to it, the smallest one in front",
+        "threshold and crop on the prototype grid; ground-truth masks resized to it, the smallest one in front",
     ),
     "predict": ApProtocol("canvas", "predict", "logits enlarged to the network input, then threshold and crop"),
     "native": ApProtocol("image", "val save_json", "logits enlarged to the image itself"),
@@ -40,7 +40,7 @@ AP_PROTOCOLS: dict[ApProtocolName, ApProtocol] = {
 
 
 def true_regions(truth: GroundTruth, letterbox: Letterbox, size: Size) -> list[Region]:
-    """The true masks in the frame named `size`; a box without a mask stands for itself."""
+    """The ground-truth masks in the frame named `size`; a box without a mask stands for itself."""
     size_hw = letterbox.size_hw(size)
     boxes = letterbox.from_canvas(letterbox.to_canvas(truth.boxes), size)
     return [
@@ -50,10 +50,10 @@ def true_regions(truth: GroundTruth, letterbox: Letterbox, size: Size) -> list[R
 
 
 def validation_regions(truth: GroundTruth, letterbox: Letterbox) -> list[Region]:
-    """The true masks on the prototype grid as Ultralytics validates against them.
+    """The ground-truth masks on the prototype grid as Ultralytics validates against them.
 
     Outlines lose their fractions and are filled on the canvas, which is then resized to the grid; a
-    pixel of several objects belongs to the smallest of them. Crowds hide nothing and are not hidden.
+    pixel of several instances belongs to the smallest of them. Crowds hide nothing and are not hidden.
     """
     masks = [_resized(truth, region, i, letterbox) for i, region in enumerate(true_regions(truth, letterbox, "canvas"))]
     owner = np.full(letterbox.grid_hw, -1)
@@ -64,7 +64,7 @@ def validation_regions(truth: GroundTruth, letterbox: Letterbox) -> list[Region]
 
 
 def excused(truth: GroundTruth) -> Bool[np.ndarray, " M"]:
-    """Objects that no detection has to find: crowds, and boxes without a mask."""
+    """Ground-truth instances that no detection has to find: crowds, and boxes without a mask."""
     return truth.crowd | truth.box_only
 
 
@@ -77,7 +77,7 @@ def overlaps_under(
     same_class: bool = True,
     areas: Float[np.ndarray, " N"] | None = None,
 ) -> Overlaps:
-    """The masks of a prediction under one decode against the true ones; see `mask_overlaps`."""
+    """The masks of a prediction under one decode against those of the ground truth; see `mask_overlaps`."""
     size, letterbox = AP_PROTOCOLS[decode].size, prediction.letterbox
     true = validation_regions(truth, letterbox) if decode == "validation" else true_regions(truth, letterbox, size)
     return mask_overlaps(
@@ -100,7 +100,7 @@ def overlaps_of_boxes(prediction: Prediction, truth: GroundTruth) -> Overlaps:
 
 
 def _resized(truth: GroundTruth, region: Region, index: int, letterbox: Letterbox) -> Bool[np.ndarray, "h w"]:
-    """One true mask from the canvas to the grid."""
+    """One ground-truth mask from the canvas to the grid."""
     canvas: UInt8[np.ndarray, "H W"] = np.zeros(letterbox.canvas_hw, dtype=np.uint8)
     polygons = truth.polygons(index, "canvas", letterbox)
     for polygon in polygons:

@@ -22,7 +22,7 @@ MAX_PER_CLASS = 100
 
 
 class ClassPrecision(NamedTuple):
-    """AP of one class and the number of its true objects, crowds not counted."""
+    """AP of one class and the number of its ground-truth instances, crowds not counted."""
 
     ap: float
     ap50: float
@@ -31,7 +31,7 @@ class ClassPrecision(NamedTuple):
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """COCO's metrics, 0 to 1; nan where there is no true object to find.
+    """COCO's metrics, 0 to 1; nan where there is no ground-truth instance to find.
 
     ap: mean over IoU thresholds .50, .55 ... .95 and over classes; ap50, ap75: at one threshold.
     recall: mean over thresholds and classes. by_size: AP of small, medium and large objects.
@@ -48,13 +48,13 @@ class AveragePrecision:
 def average_precision(images: Iterable[Overlaps], *, max_per_class: int = MAX_PER_CLASS) -> AveragePrecision:
     """COCO's average precision, by `faster-coco-eval`, from overlaps that are known already.
 
-    Takes overlaps of masks at any size, or of boxes. Classes without a true object do not count, as
-    in COCO's own evaluation. `by_size` is nan unless all images tell areas.
+    Takes overlaps of masks at any size, or of boxes. Classes without a ground-truth instance do not
+    count, as in COCO's own evaluation. `by_size` is nan unless all images tell areas.
 
     Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
     """
     images = list(images)
-    sized = all(photo.areas is not None and photo.true_areas is not None for photo in images)
+    sized = all(image.areas is not None and image.true_areas is not None for image in images)
     objects, precision, recall = _evaluate(images, max_per_class)
     by_size = {size: _mean(precision[..., i]) if sized else math.nan for i, size in enumerate(SIZES, 1)}
     by_class = {
@@ -75,7 +75,7 @@ def average_precision(images: Iterable[Overlaps], *, max_per_class: int = MAX_PE
 def class_precision_at(
     images: Iterable[Overlaps], threshold: float, *, max_per_class: int = MAX_PER_CLASS
 ) -> dict[int, float]:
-    """COCO's average precision at one IoU threshold of every class that has true objects."""
+    """COCO's average precision at one IoU threshold of every class that has ground-truth instances."""
     objects, precision, _ = _evaluate(list(images), max_per_class, (threshold,))
     return {class_id: _mean(precision[0, :, i, 0]) for i, (class_id, count) in enumerate(objects.items()) if count}
 
@@ -101,15 +101,15 @@ def _evaluate(
         """Instead of comparing masks it looks up what is known, best detections first."""
 
         def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802, N803
-            photo = images[imgId]
-            rows = np.flatnonzero(photo.classes == catId)
-            rows = rows[np.argsort(-photo.scores[rows], kind="mergesort")][:max_per_class]
-            columns = np.flatnonzero(photo.true_classes == catId)
-            return photo.iou[np.ix_(rows, columns)] if len(rows) and len(columns) else []
+            image = images[imgId]
+            rows = np.flatnonzero(image.classes == catId)
+            rows = rows[np.argsort(-image.scores[rows], kind="mergesort")][:max_per_class]
+            columns = np.flatnonzero(image.true_classes == catId)
+            return image.iou[np.ix_(rows, columns)] if len(rows) and len(columns) else []
 
-    objects = dict.fromkeys(sorted({int(c) for photo in images for c in photo.true_classes}), 0)
-    for photo in images:
-        for class_id in photo.true_classes[~photo.crowd]:
+    objects = dict.fromkeys(sorted({int(c) for image in images for c in image.true_classes}), 0)
+    for image in images:
+        for class_id in image.true_classes[~image.crowd]:
             objects[int(class_id)] += 1
     if not objects:
         return {}, np.full((10, 1, 1, 4), -1.0), np.full((10, 1, 4), -1.0)
@@ -126,11 +126,11 @@ def _evaluate(
 
 
 def _truths(images: Sequence[Overlaps]) -> Iterator[dict[str, Any]]:
-    """True objects as COCO writes them; ids count from 1."""
+    """Ground-truth instances as COCO writes them; ids count from 1."""
     number = itertools.count(1)
-    for image_id, photo in enumerate(images):
-        areas = photo.true_areas if photo.true_areas is not None else np.ones(len(photo.true_classes))
-        for class_id, area, crowd in zip(photo.true_classes, areas, photo.crowd, strict=True):
+    for image_id, image in enumerate(images):
+        areas = image.true_areas if image.true_areas is not None else np.ones(len(image.true_classes))
+        for class_id, area, crowd in zip(image.true_classes, areas, image.crowd, strict=True):
             yield {
                 "id": next(number),
                 "image_id": image_id,
@@ -141,11 +141,11 @@ def _truths(images: Sequence[Overlaps]) -> Iterator[dict[str, Any]]:
 
 
 def _findings(images: Sequence[Overlaps], classes: Collection[int]) -> Iterator[dict[str, Any]]:
-    """Detections as COCO writes them, of classes that have true objects somewhere."""
+    """Detections as COCO writes them, of classes that have ground-truth instances somewhere."""
     number = itertools.count(1)
-    for image_id, photo in enumerate(images):
-        areas = photo.areas if photo.areas is not None else np.ones(len(photo.scores))
-        for class_id, area, score in zip(photo.classes, areas, photo.scores, strict=True):
+    for image_id, image in enumerate(images):
+        areas = image.areas if image.areas is not None else np.ones(len(image.scores))
+        for class_id, area, score in zip(image.classes, areas, image.scores, strict=True):
             if class_id in classes:
                 yield {
                     "id": next(number),

@@ -54,7 +54,7 @@ _NETWORK_FAILURES = 8
 
 
 class FoundObject(NamedTuple):
-    """One true object: where it is, and the instance that found it (or -1), at scores above the one shown."""
+    """One ground-truth instance: where it is, and the instance that found it (or -1), at scores above the one shown."""
 
     image: str
     object: int
@@ -86,16 +86,16 @@ class Diagnosis:
     images: how many were examined, out of total; failures: (name, why) of those that could not be.
     precision: per decode (see `ap_protocols.AP_PROTOCOLS`) and of the boxes ("boxes").
     perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
-        error budget, from "as it is" to "resolution", where all masks are true. What is missing to 1 after that is
-        detection.
-    alone: the same if one part alone cost nothing: the IoU of every matched instance with its object grows by
+        error budget, from "as it is" to "resolution", where all masks are those of the ground truth. What is
+        missing to 1 after that is detection.
+    alone: the same if one part alone cost nothing: the IoU of every matched instance with the ground truth grows by
         what that part costs in the error budget (nothing, where it gains). "true boxes": the same logits, cropped
-        by true boxes.
-    errors: TIDE under the "predict" decode. shown: its counts above `conf`; an object is missed there that none of
-        those detections comes near.
-    localisation: mean losses of the localisation errors that hide an object, and their number.
+        by the boxes of the ground truth.
+    errors: TIDE under the "predict" decode. shown: its counts above `conf`; a ground-truth instance is missed
+        there that none of those detections comes near.
+    localisation: mean losses of the localisation errors that hide a ground-truth instance, and their number.
     budget: of matched instances above `conf`. objects, detections: rows for tables.
-    unknown_classes: classes of the data set that the model does not know; their objects are left out.
+    unknown_classes: classes of the data set that the model does not know; their instances are left out.
     interrupted: the run was stopped, and this is about the images before.
     """
 
@@ -122,7 +122,7 @@ class Diagnosis:
 
     @property
     def missed(self) -> int:
-        """Objects that no instance above `conf` found by its box."""
+        """Ground-truth instances that no instance above `conf` found by its box."""
         return sum(one.instance < 0 for one in self.objects)
 
 
@@ -251,7 +251,7 @@ def _known_classes(dataset: Dataset, model: Model) -> list[int]:
 
 
 def of_classes(prediction: Prediction, truth: GroundTruth, classes: Sequence[int]) -> tuple[Prediction, GroundTruth]:
-    """The detections and the objects of these classes."""
+    """The detections and the ground truth of these classes."""
     kept = np.flatnonzero(np.isin(truth.classes, classes))
     objects = replace(
         truth,
@@ -264,7 +264,7 @@ def of_classes(prediction: Prediction, truth: GroundTruth, classes: Sequence[int
 
 
 def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: float = SHOWN_CONF) -> Examined:
-    """One image: every detection against every true object, under every decode and after every step."""
+    """One image: every detection against every ground-truth instance, under every decode and after every step."""
     areas = mask_areas(prediction)
     overlaps = {
         "validation": overlaps_under(prediction, truth, "validation", areas=areas),
@@ -307,7 +307,7 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
 
 
 def _pairs(prediction: Prediction, truth: GroundTruth, pairs: Sequence[tuple[int, int]]) -> Matches:
-    """Pairs of instance and object that are given, in the form of matches."""
+    """Pairs of instance and ground-truth instance that are given, in the form of matches."""
     instances, objects = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     iou = np.diagonal(box_overlap(prediction.boxes[instances], truth.boxes[objects]))
     return Matches.given(instances, objects, iou)

@@ -22,37 +22,38 @@ LEADING_SHARE = 0.4
 WORTH_MENDING = 0.01
 """Gains of AP50 below this one are not spoken of."""
 MISSED_SHARE = 0.4
-"""More objects missed than this are spoken of."""
+"""More instances missed than this are spoken of."""
 DECODE_GAP = 0.005
 """Decodes whose AP differ by less than this agree."""
 SIZE_RATIO, SIZE_COUNT = 0.5, 20
 """Small objects, if there are so many, whose AP is below this share of that of large ones are spoken of."""
 CLASS_GAP, CLASS_COUNT = 0.1, 10
-"""A class, if it has so many matched objects, whose mean IoU is this much below the mean is spoken of."""
+"""A class, if it has so many matched instances, whose mean IoU is this much below the mean is spoken of."""
 BOX_GAIN = 0.02
-"""True boxes for the crop that give less IoU than this are not spoken of."""
+"""Ground-truth boxes for the crop that give less IoU than this are not spoken of."""
 THRESHOLD_GAIN = 0.03
 """A threshold of its own for each mask that gives less IoU than this is not spoken of."""
 RANK_CORRELATION, RANK_COUNT = 0.3, 30
 """Below this rank correlation, over so many instances, scores are said not to rank masks."""
 
 RULES: dict[RuleName, str] = {
-    "limit": "always: what true masks would add to AP against what is missing to 1 after that",
+    "limit": "always: what ground-truth masks would add to AP against what is missing to 1 after that",
     "part": "always: the part with the largest share of all losses (parts that gain are left out); it leads if that is "
     f"{LEADING_SHARE:.0%} or more",
     "errors": f"the kind of error that costs most AP50, if mending it gives {WORTH_MENDING} or more",
-    "missed": f"more than {MISSED_SHARE:.0%} of the objects are found by no detection above the score shown",
+    "missed": f"more than {MISSED_SHARE:.0%} of the instances are found by no detection above the score shown",
     "decodes": f"AP under the three decodes differs by {DECODE_GAP} or more",
     "size": f"AP of at least {SIZE_COUNT} small objects is below {SIZE_RATIO:.0%} of that of large ones",
-    "class": f"the mean IoU of a class of {CLASS_COUNT} or more matched objects is {CLASS_GAP} or more below the mean",
-    "box": f"true boxes for the crop would raise the mean IoU by {BOX_GAIN} or more",
+    "class": f"the mean IoU of a class of {CLASS_COUNT} or more matched instances is {CLASS_GAP} or more below the "
+    "mean",
+    "box": f"ground-truth boxes for the crop would raise the mean IoU by {BOX_GAIN} or more",
     "threshold": f"the best threshold for each mask would raise the mean IoU by {THRESHOLD_GAIN} or more",
     "score": f"the rank correlation of score and IoU over {RANK_COUNT} or more instances is below {RANK_CORRELATION}",
 }
 
 PART_ADVICE: dict[Part, tuple[str, str]] = {
     "coefficients": (
-        "the prototypes could draw better masks than the head asks for",
+        "the prototypes could draw better masks than the head predicts",
         "train longer, give the mask loss more weight, or look for labels that disagree with each other; with an "
         "int8 or fp16 export, compare it with the original first (maskprism compare)",
     ),
@@ -66,7 +67,7 @@ PART_ADVICE: dict[Part, tuple[str, str]] = {
         "use a larger input size (--imgsz), or a network whose prototypes have a smaller stride",
     ),
     "box": (
-        "the crop to the predicted box cuts off or lets in what a true box would not",
+        "the crop to the predicted box cuts off or lets in what a ground-truth box would not",
         "improve the boxes (more training, a larger weight of the box loss), or widen the crop a little",
     ),
 }
@@ -112,8 +113,8 @@ def _limit(found: Diagnosis) -> Iterator[Finding]:
         return
     masks, detection = perfect - now, 1 - perfect
     says = (
-        f"Mask AP is {now:.3f} as predict draws masks. With a true mask for every object that a box finds it would be "
-        f"{perfect:.3f}: masks cost {masks:.3f}, detection costs {detection:.3f}."
+        f"Mask AP is {now:.3f} as predict draws masks. With the ground-truth mask of every instance that a box finds "
+        f"it would be {perfect:.3f}: masks cost {masks:.3f}, detection costs {detection:.3f}."
     )
     if masks >= detection:
         yield Finding("limit", says, "Work on the masks first; the error budget says on which part.", "perfect")
@@ -129,7 +130,7 @@ def _part(found: Diagnosis) -> Iterator[Finding]:
     mean = found.budget.mean()
     part, share = leading(mean)
     reason, advice = PART_ADVICE[part]
-    lost = f"The masks of the {mean.instances} objects found reach an IoU of {mean.iou:.3f} on average."
+    lost = f"The masks of the {mean.instances} instances found reach an IoU of {mean.iou:.3f} on average."
     if share >= LEADING_SHARE:
         says = f"{lost} {share:.0%} of what they lose is lost in the {part}: {reason}."
     else:
@@ -156,8 +157,8 @@ def _missed(found: Diagnosis) -> Iterator[Finding]:
         return
     yield Finding(
         "missed",
-        f"{found.missed} of {len(found.objects)} objects ({found.missed / len(found.objects):.0%}) are found by no "
-        f"detection of their class with a score above {found.conf:g}.",
+        f"{found.missed} of {len(found.objects)} ground-truth instances ({found.missed / len(found.objects):.0%}) "
+        f"are found by no detection of their class with a score above {found.conf:g}.",
         f"Consider: {ERROR_ADVICE['missed']}.",
         "errors",
     )
@@ -199,7 +200,7 @@ def _class(found: Diagnosis) -> Iterator[Finding]:
         part, share = leading(worst)
         yield Finding(
             "class",
-            f"Masks of {worst.group} are the worst: an IoU of {worst.iou:.3f} over {worst.instances} objects, "
+            f"Masks of {worst.group} are the worst: an IoU of {worst.iou:.3f} over {worst.instances} instances, "
             f"{share:.0%} of the loss in the {part}.",
             f"Look at its worst instances; consider: {PART_ADVICE[part][1]}.",
             "classes",
@@ -211,7 +212,7 @@ def _box(found: Diagnosis) -> Iterator[Finding]:
     if gain >= BOX_GAIN:
         yield Finding(
             "box",
-            f"Cropped by true boxes, the same masks would reach {gain:.3f} more IoU.",
+            f"Cropped by ground-truth boxes, the same masks would reach {gain:.3f} more IoU.",
             f"Consider: {PART_ADVICE['box'][1]}.",
             "budget",
         )

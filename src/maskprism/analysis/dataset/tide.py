@@ -27,9 +27,9 @@ MEANING: dict[ErrorType, str] = {
     "class": "the mask is right, the class is wrong",
     "localisation": "the class is right, the mask is off",
     "both": "the class is wrong and the mask is off",
-    "duplicate": "the object was found already, with a higher score",
-    "background": "there is no such object",
-    "missed": "no detection comes near the object",
+    "duplicate": "the instance was found already, with a higher score",
+    "background": "there is no such instance",
+    "missed": "no detection comes near the instance",
 }
 FOREGROUND, BACKGROUND = 0.5, 0.1
 """From this IoU on a detection is right; below this one it touches nothing."""
@@ -39,11 +39,11 @@ FOREGROUND, BACKGROUND = 0.5, 0.1
 class Errors:
     """The errors of one image.
 
-    matched: the true object that a detection found, or -1.
+    matched: the ground-truth instance that a detection found, or -1.
     kinds: index into ERROR_TYPES per detection, or -1 for one that is right, or lies in a crowd.
-    target: the true object that a class or localisation error means, or -1.
-    mends: whether correcting that error would find an object that is found by no other detection.
-    missed: true objects that no detection finds and no mended one would.
+    target: the ground-truth instance that a class or localisation error means, or -1.
+    mends: whether correcting that error would find a ground-truth instance that is found by no other detection.
+    missed: ground-truth instances that no detection finds and no mended one would.
     """
 
     matched: Int64[np.ndarray, " N"]
@@ -63,7 +63,7 @@ class ErrorCost:
 
     ap50: average precision at an IoU of 0.5.
     gain: what ap50 would grow by if all errors of one kind were mended, and no others; they do not add up.
-    counts: how many there are, detections or (missed) objects.
+    counts: how many there are, detections or (missed) instances.
     false_positives, false_negatives: the gain if none of these were left.
     """
 
@@ -74,14 +74,14 @@ class ErrorCost:
     false_negatives: float
 
 
-def find_errors(photo: Overlaps, *, foreground: float = FOREGROUND, background: float = BACKGROUND) -> Errors:
+def find_errors(image: Overlaps, *, foreground: float = FOREGROUND, background: float = BACKGROUND) -> Errors:
     """What is wrong with every detection of an image.
 
     Detections that lie in a crowd of their class are no error, as in AP (the authors' code counts them).
     """
-    real = ~photo.crowd
-    same, iou = photo.same_class & real, photo.iou * real
-    matched = claims(photo.iou * same, photo.scores, foreground)
+    real = ~image.crowd
+    same, iou = image.same_class & real, image.iou * real
+    matched = claims(image.iou * same, image.scores, foreground)
     found = np.isin(np.arange(len(real)), matched)
     own, other = _best(iou * same), _best(iou * ~same)
     twin, any_class = _best(iou * (same & found)), _best(iou)
@@ -93,13 +93,13 @@ def find_errors(photo: Overlaps, *, foreground: float = FOREGROUND, background: 
         ("background", any_class[1] <= background, nowhere),
         ("both", np.ones(len(matched), dtype=bool), nowhere),
     )
-    excused = (photo.iou * (photo.same_class & photo.crowd) >= foreground).any(axis=1)
+    excused = (image.iou * (image.same_class & image.crowd) >= foreground).any(axis=1)
     wrong = (matched < 0) & ~excused
     kinds = np.select([~wrong, *(test for _, test, _ in tests)], [-1, *(ERROR_TYPES.index(k) for k, _, _ in tests)], -1)
     target = np.select([~wrong, *(test for _, test, _ in tests)], [nowhere, *(t for _, _, t in tests)], -1)
     mends = np.zeros(len(matched), dtype=bool)
     taken = found.copy()
-    for i in np.argsort(-photo.scores, kind="stable"):  # of several claims on one object the best counts
+    for i in np.argsort(-image.scores, kind="stable"):  # of several claims on one instance the best counts
         if target[i] >= 0 and not taken[target[i]]:
             mends[i] = taken[target[i]] = True
     return Errors(matched, kinds, target, mends, missed=real & ~taken)
@@ -108,20 +108,20 @@ def find_errors(photo: Overlaps, *, foreground: float = FOREGROUND, background: 
 def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
     """What mending each kind of error would give.
 
-    Mending means, for class and localisation errors, that the detection finds its object, unless
+    Mending means, for class and localisation errors, that the detection finds its instance, unless
     another one does already; for duplicates, background and both, that it is gone; and for missed
-    objects, that they are not asked for.
+    instances, that they do not count.
     """
     images = list(images)
-    errors = [find_errors(photo) for photo in images]
+    errors = [find_errors(image) for image in images]
     together = list(zip(images, errors, strict=True))
     asked_for = class_precision_at(images, FOREGROUND)
     ap50 = float(np.mean(list(asked_for.values()))) if asked_for else math.nan
 
     def gain(mended: Iterable[Overlaps]) -> float:
-        """A class that has no true object left is worth 0 as long as it is detected, as in the authors' code."""
+        """A class without ground truth left is worth 0 as long as it is detected, as in the authors' code."""
         mended = list(mended)
-        detected = {int(class_id) for photo in mended for class_id in photo.classes}
+        detected = {int(class_id) for image in mended for class_id in image.classes}
         found = dict.fromkeys(detected & set(asked_for), 0.0) | class_precision_at(mended, FOREGROUND)
         return max(float(np.mean(list(found.values()))) - ap50, 0.0) if found else 0.0
 
@@ -129,27 +129,27 @@ def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
     counts["missed"] = sum(int(one.missed.sum()) for one in errors)
     return ErrorCost(
         ap50=ap50,
-        gain={kind: gain(mend(photo, one, kind) for photo, one in together) for kind in ERROR_TYPES},
+        gain={kind: gain(mend(image, one, kind) for image, one in together) for kind in ERROR_TYPES},
         counts=counts,
-        false_positives=gain(only(photo, one.kinds < 0) for photo, one in together),
-        false_negatives=gain(_without(photo, ~photo.crowd & ~_found(one)) for photo, one in together),
+        false_positives=gain(only(image, one.kinds < 0) for image, one in together),
+        false_negatives=gain(_without(image, ~image.crowd & ~_found(one)) for image, one in together),
     )
 
 
-def mend(photo: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
+def mend(image: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
     """The image with all errors of one kind mended."""
     if kind == "missed":
-        return _without(photo, errors.missed)
+        return _without(image, errors.missed)
     right = errors.of(kind) & errors.mends
-    classes, iou = photo.classes.copy(), photo.iou.copy()
-    classes[right] = photo.true_classes[errors.target[right]]
+    classes, iou = image.classes.copy(), image.iou.copy()
+    classes[right] = image.true_classes[errors.target[right]]
     iou[right] = 0
     iou[right, errors.target[right]] = 1
-    return only(replace(photo, classes=classes, iou=iou), ~errors.of(kind) | right)
+    return only(replace(image, classes=classes, iou=iou), ~errors.of(kind) | right)
 
 
 def _best(iou: np.ndarray) -> tuple[Int64[np.ndarray, " N"], np.ndarray]:
-    """Per detection the true object of the largest IoU, and that IoU; -1 and 0 without any."""
+    """Per detection the ground-truth instance of the largest IoU, and that IoU; -1 and 0 without any."""
     if not iou.shape[1]:
         return np.full(len(iou), -1), np.zeros(len(iou))
     return iou.argmax(axis=1), iou.max(axis=1)
@@ -159,24 +159,24 @@ def _found(errors: Errors) -> Bool[np.ndarray, " G"]:
     return np.isin(np.arange(len(errors.missed)), errors.matched)
 
 
-def only(photo: Overlaps, rows: Bool[np.ndarray, " N"]) -> Overlaps:
+def only(image: Overlaps, rows: Bool[np.ndarray, " N"]) -> Overlaps:
     """The image with these detections alone."""
     return replace(
-        photo,
-        scores=photo.scores[rows],
-        classes=photo.classes[rows],
-        iou=photo.iou[rows],
-        areas=None if photo.areas is None else photo.areas[rows],
+        image,
+        scores=image.scores[rows],
+        classes=image.classes[rows],
+        iou=image.iou[rows],
+        areas=None if image.areas is None else image.areas[rows],
     )
 
 
-def _without(photo: Overlaps, columns: Bool[np.ndarray, " G"]) -> Overlaps:
-    """Without these true objects."""
+def _without(image: Overlaps, columns: Bool[np.ndarray, " G"]) -> Overlaps:
+    """Without these ground-truth instances."""
     left = ~columns
     return replace(
-        photo,
-        true_classes=photo.true_classes[left],
-        iou=photo.iou[:, left],
-        true_areas=None if photo.true_areas is None else photo.true_areas[left],
-        crowd=photo.crowd[left],
+        image,
+        true_classes=image.true_classes[left],
+        iou=image.iou[:, left],
+        true_areas=None if image.true_areas is None else image.true_areas[left],
+        crowd=image.crowd[left],
     )

@@ -129,7 +129,7 @@ def pixel_query(instance: Instance, x: int, y: int, *, baseline: Baseline = "zer
 class Blame:
     """Which prototypes made a region what it is.
 
-    kind: "false positives" (in the mask, not in the truth), "false negatives" (in the truth, not in the mask), or
+    kind: "false positives" (in the mask, not in the ground truth), "false negatives" (the other way round), or
     "region". pixels: how many count. cropped: how many more of the region lie outside the crop, where no prototype
     is to blame, but the box. contributions: mean over the region. inside, outside: mean over the mask, and over the
     rest of the box. logit: mean over the region, the sum of the contributions (and of what a crop before resizing
@@ -212,7 +212,7 @@ def region_blame(instance: Instance, region: Bool[np.ndarray, "H W"]) -> Blame:
 
 
 def truth_blame(instance: Instance, truth: Bool[np.ndarray, "H W"]) -> tuple[Blame, Blame]:
-    """Which prototypes are to blame for what the mask has too much, and too little, against the true mask.
+    """Which prototypes are to blame for what the mask has too much, and too little, against the ground-truth mask.
 
     `truth` is a boolean mask of the image's or canvas's size. Gives the blame for false positives and for false
     negatives. Raises InputError for another size.

@@ -1,4 +1,4 @@
-"""The best mask that the prototypes of an image can make of an object, by logistic regression."""
+"""The best mask that the prototypes of an image can make of a ground-truth instance, by logistic regression."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SLACK = 1e-7  # objectives are told apart up to float32 rounding
 
 
 class Fit(NamedTuple):
-    """The best weights for an object, and how they were found.
+    """The best weights for a ground-truth instance, and how they were found.
 
     weights: they take the place of `Instance.weights`. steps: of Newton's method.
     gradient: its length at the end; above the tolerance only if the limit of steps or float32 stopped the search.
-    exact: within the crop the mask of these weights is the object, to the last pixel (see `exact_coefficients`); steps
-        and gradient are then those of the last fit to single pixels.
+    exact: within the crop the mask of these weights is the ground truth, to the last pixel (see `exact_coefficients`);
+        steps and gradient are then those of the last fit to single pixels.
     """
 
     weights: Float32[np.ndarray, " K"]
@@ -41,8 +41,8 @@ class Fit(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """What the regression sees of M grid cells: their prototypes, the share of their canvas pixels that the object
-    covers, 0 to 1, and the number of those pixels.
+    """What the regression sees of M grid cells: their prototypes, the share of their canvas pixels that the ground
+    truth covers, 0 to 1, and the number of those pixels.
     """
 
     prototypes: Float32[np.ndarray, "M K"]
@@ -61,11 +61,12 @@ def best_weights(
     """The weights whose logits agree best with `truth` in the window `rows`, `columns` of the canvas.
 
     A logistic regression on the cells of the prototype grid under the window: the target of a cell is the share of its
-    pixels that the truth covers. Best is what minimises the mean cross entropy plus PENALTY times half the mean square
-    of the logits. That is convex, so `start` (the predicted weights) changes how soon the minimum is found and not
-    which it is; and it is said of logits alone, so no change of basis and no rescaling of prototypes changes the mask.
+    pixels that the ground truth covers. Best is what minimises the mean cross entropy plus PENALTY times half the mean
+    square of the logits. That is convex, so `start` (the predicted weights) changes how soon the minimum is found and
+    not which it is; and it is said of logits alone, so no change of basis and no rescaling of prototypes changes the
+    mask.
 
-    truth: a mask on the canvas. An empty window gives `start` back.
+    truth: the ground-truth mask on the canvas. An empty window gives `start` back.
     """
     cells = cells_of(prototypes, letterbox, truth, rows, columns)
     if not len(cells.covered):

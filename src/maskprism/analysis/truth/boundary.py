@@ -23,8 +23,8 @@ WIDTH_SHARE = 0.02
 
 
 class BoundaryAgreement(NamedTuple):
-    """boundary: IoU of the bands inside both outlines, 0 to 1. interior: IoU away from the true outline; nan for an
-    object so thin that nothing of it is away from its outline.
+    """boundary: IoU of the bands inside both outlines, 0 to 1. interior: IoU away from the ground-truth outline; nan
+    for an object so thin that nothing of it is away from its outline.
     """
 
     boundary: float
@@ -37,11 +37,11 @@ def boundary_width(height: float, width: float) -> int:
 
 
 def boundary_agreement(mask: Region, truth: Region, width: int) -> BoundaryAgreement:
-    """Boundary IoU and interior IoU of a mask with the truth, in the same frame.
+    """Boundary IoU and interior IoU of a mask with the ground truth, in the same frame.
 
     The band of a mask are its pixels within `width` pixels of one outside it, diagonal steps counting as one; beyond
     the frame is outside. Boundary IoU is that of both bands; for objects thinner than twice the width it is mask IoU.
-    Interior IoU leaves out all pixels within `width` of the true outline, on either side.
+    Interior IoU leaves out all pixels within `width` of the ground-truth outline, on either side.
     """
     rows = slice(min(mask.rows.start, truth.rows.start), max(mask.rows.stop, truth.rows.stop))
     columns = slice(min(mask.columns.start, truth.columns.start), max(mask.columns.stop, truth.columns.stop))

@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Counterfactuals:
-    """Masks of one instance on the canvas, under the rule of its prediction, from the truth down to its own.
+    """Masks of one instance on the canvas, under the rule of its prediction, from the ground truth down to its own.
 
-    truth: g, the true object. on_grid: R, the truth averaged over the cells of the prototype grid, enlarged again and
+    truth: g, the ground-truth mask. on_grid: R, g averaged over the cells of the prototype grid, enlarged again and
     cut at one half: what a mask of that grid can be expected to keep (interpolated logits may keep more). in_box: R,
-    cropped by the predicted box. best: the mask of the coefficients that fit the truth best, cropped by that box.
-    real: the instance's own mask.
+    cropped by the predicted box. best: the mask of the coefficients that fit g best, cropped by that box. real: the
+    instance's own mask.
 
     The same from the side of the box: true_box, true_box_best and true_box_on_grid are real, best and on_grid
-    cropped by the box around the truth instead. uncropped: the own mask without a crop.
+    cropped by the box around the ground truth instead. uncropped: the own mask without a crop.
 
-    fit, true_box_fit: the best weights in the predicted and in the true box.
+    fit, true_box_fit: the best weights in the predicted and in the ground-truth box.
     values: what the own mask is cut out of, where it is above the rule's threshold.
     """
 
@@ -56,7 +56,7 @@ class Counterfactuals:
 
 
 class Pair(NamedTuple):
-    """An instance and its true object by number, and the IoU of their boxes."""
+    """An instance and its ground-truth instance by number, and the IoU of their boxes."""
 
     instance: int
     truth: int
@@ -113,7 +113,7 @@ def _fit(instance: Instance, truth: Region, within: Region, start: Float32[np.nd
 
 
 def _exact(instance: Instance, truth: Region, box: Float32[np.ndarray, " 4"], start: Fit) -> Fit | None:
-    """Weights whose mask, cropped by `box`, is the truth, if there are any; not looked for where a rule squashes."""
+    """Weights whose mask, cropped by `box`, is the ground truth, if any; not looked for where a rule squashes."""
     draw, rule, letterbox = _Drawing(instance), instance.rule, instance.letterbox
     if rule.squash:
         return None
@@ -137,7 +137,7 @@ class _Drawing:
         return np.tensordot(np.stack(weights), self.prototypes, axes=1)
 
     def averaged(self, truth: Region) -> Float32[np.ndarray, "h w"]:
-        """The share of each grid cell that the truth covers, shifted so that the rule's threshold is one half."""
+        """The share of each grid cell that the ground truth covers, shifted so that the rule's threshold is at half."""
         whole = np.zeros(self.letterbox.canvas_hw, dtype=np.float32)
         whole[truth.rows, truth.columns] = truth.inside
         grid_h, grid_w = self.letterbox.grid_hw

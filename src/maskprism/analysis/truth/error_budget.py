@@ -49,20 +49,20 @@ RING = 0.25
 class InstanceBudget:
     """The error budget of one matched instance; all numbers are IoUs or differences of IoUs, 0 to 1.
 
-    image, instance, object: which one. box_iou: of its box with the true one.
-    area: pixels of the true object in the image; size: "small", "medium" or "large" by it, as in COCO.
-    iou: of its mask with the truth, on the canvas.
+    image, instance, object: which one, and the number of its ground-truth instance. box_iou: of both boxes.
+    area: pixels of the ground-truth instance in the image; size: "small", "medium" or "large" by it, as in COCO.
+    iou: of its mask with the ground truth, on the canvas.
     resolution, box, prototypes, coefficients: the losses, which add up to 1 - iou. A loss may be negative where what
         should do harm happens to help: a crop that cuts a rounded edge right, or prototypes that draw finer than
         averages of cells.
     dual_box, dual_coefficients, dual_prototypes, dual_resolution: the losses in another order, the box put right
         first; they add up to 1 - iou, too. Parts that differ much between both orders cost by acting together.
-    true_box_iou, uncropped_iou: with the true box for the crop, and without a crop.
+    true_box_iou, uncropped_iou: with the ground-truth box for the crop, and without a crop.
     threshold, threshold_iou: the one threshold on the resized logits (probabilities, where the rule squashes) that
         would be best for this instance, and what it would give.
     threshold_curve: the IoU at each of THRESHOLDS; no column of tables.
-    boundary_iou, interior_iou: along the outlines, and away from the true one (nan for thin objects).
-    leak: the share of a ring around the box in which the logits, uncropped, say mask and the truth does not.
+    boundary_iou, interior_iou: along the outlines, and away from that of the ground truth (nan for thin objects).
+    leak: the share of a ring around the box in which the logits, uncropped, say mask and the ground truth does not.
     """
 
     image: str
@@ -131,7 +131,9 @@ class ErrorBudget:
     def mean(self) -> Mean:
         """Over all instances. Raises InputError if there are none."""
         if not self.rows:
-            raise InputError("there is no matched instance: nothing that was found lies on a true object of its class")
+            raise InputError(
+                "there is no matched instance: nothing that was found lies on a ground-truth instance of its class"
+            )
         return self._mean("all", np.ones(len(self), dtype=bool))
 
     def means(self, by: Literal["class_name", "size"]) -> list[Mean]:
@@ -300,9 +302,9 @@ def thresholds(stages: Counterfactuals) -> Thresholds:
 
 
 def leak(stages: Counterfactuals) -> float:
-    """The share of the ring around the box where the uncropped mask is and the truth is not; 0 for an empty ring.
+    """The share of the ring around the box where the uncropped mask is and the ground truth is not.
 
-    The ring is RING of the box's sides wide, on every side, and lies on the image.
+    The ring is RING of the box's sides wide, on every side, and lies on the image; 0 for an empty one.
     """
     letterbox = stages.instance.letterbox
     x1, y1, x2, y2 = (float(v) for v in stages.instance.canvas_box)

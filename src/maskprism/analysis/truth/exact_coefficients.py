@@ -1,4 +1,4 @@
-"""Coefficients that draw an object exactly, to the last pixel, where the prototypes of the image can."""
+"""Coefficients that draw a ground-truth instance exactly, to the last pixel, where the prototypes of the image can."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def exact_weights(
 ) -> Fit | None:
     """Weights whose mask is `truth` wherever it is drawn, or None if none are found.
 
-    A logit on the canvas is a weighted sum, too: of prototypes, interpolated. So the weights that draw the truth are
-    those that separate the pixels in it from the others by a plane. A few pixels along the outline settle nearly
+    A logit on the canvas is a weighted sum, too: of prototypes, interpolated. So the weights that draw the ground truth
+    are those that separate the pixels in it from the others by a plane. A few pixels along the outline settle nearly
     all; they are separated by logistic regression with next to no penalty, the pixels that the mask then gets
     wrong join them, and so on until none is wrong. If some of the few cannot be told apart, no weights can be exact; a
     fit that gets more than HOPELESS of them wrong is taken for the sign of that. None is no proof, then:

@@ -24,7 +24,7 @@ SPLITS = ("val", "test", "train")
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The labelled objects of one image: class ids, and masks of the image's size."""
+    """The labelled instances of one image: class ids, and masks of the image's size."""
 
     classes: Sequence[int]
     masks: Sequence[Bool[np.ndarray, "H W"]]
@@ -32,7 +32,7 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """Per instance the mask of its labelled object or None, and their IoU (0 for None); the classes left over."""
+    """Per instance the mask of its labelled instance or None, and their IoU (0 for None); the classes left over."""
 
     masks: list[Bool[np.ndarray, "H W"] | None]
     ious: list[float]
@@ -40,7 +40,7 @@ class Match:
 
 
 def match(prediction: Prediction, truth: Truth) -> Match:
-    """Which labelled object each instance found: the most confident one chooses first, among those of its class.
+    """Which labelled instance each predicted one found: the most confident one chooses first, among those of its class.
 
     It takes the one that its mask overlaps most (in IoU, at the image's size), if it overlaps any.
     """

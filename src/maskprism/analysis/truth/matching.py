@@ -1,4 +1,4 @@
-"""Which instance is which true object: same class, boxes that overlap, the most confident first."""
+"""Which instance is which ground-truth instance: same class, boxes that overlap, the most confident first."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from maskprism.prediction import Prediction
 
 THRESHOLD = 0.5
-"""Boxes that overlap by less than this IoU are not of the same object."""
+"""Boxes that overlap by less than this IoU are not of the same instance."""
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Pairs of instances and true objects, in the order in which they were found, and who is left over.
+    """Pairs of instances and ground-truth instances, in the order in which they were found, and who is left over.
 
     instances, objects: indices into the prediction and the ground truth, pair by pair; no index twice.
     box_iou: of each pair, in image pixels.
-    missed: objects that no instance found; crowds and boxes without a mask are not counted.
-    alone: instances without an object. excused: instances without one that lie in a crowd of their class, or on
-        an object of which the labels give no mask: they count neither for nor against.
+    missed: ground-truth instances that nothing found; crowds and boxes without a mask are not counted.
+    alone: instances without a partner. excused: those that lie in a crowd of their class, or on a ground-truth
+        instance of which the labels give no mask: they count neither for nor against.
     """
 
     instances: Int64[np.ndarray, " P"]
@@ -57,7 +57,8 @@ class Matches:
 
 
 def match(prediction: Prediction, truth: GroundTruth, *, threshold: float = THRESHOLD) -> Matches:
-    """Match greedily: the most confident instance takes the object of its class that its box overlaps most.
+    """Match greedily: the most confident instance takes the ground-truth instance of its class that its box
+    overlaps most.
 
     threshold: the least box IoU, above 0 and up to 1. Equal scores keep their order. Raises InputError for a
     ground truth of an image of another size.

@@ -1,4 +1,4 @@
-"""What was found in an image against what is there: the IoU of every detection with every true object.
+"""What was found in an image against what is there: the IoU of every detection with every ground-truth instance.
 
 Masks are compared while images stream by, and forgotten. What stays of an image is one
 small matrix, so that any number of decodes and counterfactuals of a run fit in memory.
@@ -28,12 +28,12 @@ SIZES: dict[str, tuple[float, float]] = {"small": (0, 32**2), "medium": (32**2, 
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """One image: N detections, G true objects, and the IoU of each with each.
+    """One image: N detections, G ground-truth instances, and the IoU of each with each.
 
     classes, true_classes: ids of the same set of classes. scores: any order.
     iou: 0 to 1; against a crowd, the share of the detection that lies in it (as COCO has it).
     areas, true_areas: pixels of the image, for AP by size.
-    crowd: true objects that stand for many; what matches them counts neither for nor against.
+    crowd: ground-truth instances that stand for many; what matches them counts neither for nor against.
     """
 
     scores: Float[np.ndarray, " N"]
@@ -58,12 +58,13 @@ class Overlaps:
         for name, (array, shape) in expected.items():
             if array is not None and np.shape(array) != shape:
                 raise InputError(
-                    f"{name} has shape {np.shape(array)}; expected {shape} for {n} detections and {g} objects"
+                    f"{name} has shape {np.shape(array)}; expected {shape} for {n} detections and "
+                    f"{g} ground-truth instances"
                 )
 
     @cached_property
     def same_class(self) -> Bool[np.ndarray, "N G"]:
-        """Which detections name the class of which objects."""
+        """Which detections name the class of which ground-truth instances."""
         return self.classes[:, None] == self.true_classes[None, :]
 
     def with_iou(self, iou: Float64[np.ndarray, "N G"]) -> Overlaps:
@@ -124,7 +125,7 @@ class Region(NamedTuple):
 def mask_iou(
     found: Iterable[Region], true: Sequence[Region], crowd: Bool[np.ndarray, " G"] | None = None
 ) -> Float64[np.ndarray, "N G"]:
-    """IoU of every found mask with every true one; 0 for two empty masks.
+    """IoU of every predicted mask with every ground-truth mask; 0 for two empty masks.
 
     Against a crowd it is the share of the found mask that lies in it.
     """
@@ -141,7 +142,7 @@ def mask_iou(
 def box_overlap(
     boxes: Float[np.ndarray, "N 4"], true_boxes: Float[np.ndarray, "G 4"], crowd: Bool[np.ndarray, " G"] | None = None
 ) -> Float64[np.ndarray, "N G"]:
-    """IoU of every found box with every true one (xyxy); against a crowd the share of the found box in it."""
+    """IoU of every predicted box with every ground-truth box (xyxy); against a crowd the share of the former in it."""
     a, b = np.asarray(boxes, dtype=np.float64), np.asarray(true_boxes, dtype=np.float64)
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     shared = np.prod(np.clip(sides, 0, None), axis=2)
@@ -186,10 +187,10 @@ def mask_overlaps(
     same_class: bool = False,
     areas: Float[np.ndarray, " N"] | None = None,
 ) -> Overlaps:
-    """The masks of a prediction, under its rule at the frame named `size`, against true ones in that frame.
+    """The masks of a prediction, under its rule at the frame named `size`, against those of the ground truth.
 
     Only masks that may count are decoded: an IoU that cannot reach `least` is given as 0, and with
-    `same_class` that of a detection whose class no true object has. areas: `mask_areas`, if known.
+    `same_class` that of a detection whose class no ground-truth instance has. areas: `mask_areas`, if known.
     """
     crowd = np.zeros(len(true), dtype=bool) if crowd is None else crowd
     true_areas = np.array([region.area for region in true], dtype=np.float64)
@@ -232,7 +233,7 @@ def _reach(
     crowd: Bool[np.ndarray, " G"],
     size: Size,
 ) -> Float64[np.ndarray, "N G"]:
-    """The largest IoU that a mask inside its box can have: the box's share of the true mask, at most."""
+    """The largest IoU that a mask inside its box can have: the box's share of the ground-truth mask, at most."""
     if prediction.rule.crop_at(size) != "after":  # masks may leave their boxes
         return np.ones((len(prediction), len(true)))
     boxes = prediction.letterbox.from_canvas(prediction.canvas_boxes, size).astype(np.float64)

@@ -30,12 +30,12 @@ STEP_TITLES = {
     "coefficients": "best coefficients",
     "prototypes": "and any prototypes",
     "box": "and no crop by a wrong box",
-    "resolution": "and true masks",
+    "resolution": "and ground-truth masks",
     "coefficients alone": "coefficients alone",
     "prototypes alone": "prototypes alone",
     "box alone": "box alone",
     "resolution alone": "resolution alone",
-    "true boxes": "true boxes for the crop",
+    "true boxes": "ground-truth boxes for the crop",
 }
 
 
@@ -120,7 +120,7 @@ def sizes_figure(found: Diagnosis) -> Figure:
     counts = [int(np.count_nonzero((areas >= low) & (areas < high))) for low, high in SIZES.values()]
     return _grouped(
         "Small, medium and large objects",
-        [f"{size}\n({count} objects)" for size, count in zip(SIZES, counts, strict=True)],
+        [f"{size}\n({count} instances)" for size, count in zip(SIZES, counts, strict=True)],
         {
             "boxes": [found.precision["boxes"].by_size[size] for size in SIZES],
             "masks (predict)": [found.precision["predict"].by_size[size] for size in SIZES],

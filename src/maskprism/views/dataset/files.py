@@ -1,4 +1,4 @@
-"""A diagnosis as files: tables of objects and detections, all numbers, figures, and the page that explains them."""
+"""A diagnosis as files: tables of instances and detections, all numbers, figures, and the page that explains them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
     ),
     "budget": (
         lambda found: budget_figures.waterfall(found.budget),
-        "From a true mask down to the mean IoU: what each part of the network costs.",
+        "From the ground-truth mask down to the mean IoU: what each part of the network costs.",
     ),
     "errors": (
         figures.errors_figure,
@@ -49,10 +49,10 @@ FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
     ),
     "decodes": (figures.decodes_figure, "The same network under the three decodes that tools measure it with."),
     "sizes": (figures.sizes_figure, "Average precision by the size of objects (COCO's: 32 and 96 pixels squared)."),
-    "score": (figures.score_figure, "Score and mask IoU of every object found."),
+    "score": (figures.score_figure, "Score and mask IoU of every instance found."),
     "classes": (
         lambda found: budget_figures.groups(found.budget),
-        "The losses by size of object and by class, worst class first.",
+        "The losses by size and by class, worst class first.",
     ),
 }
 _OF_BUDGET: frozenset[FigureName] = frozenset(("budget", "classes", "score"))
@@ -79,7 +79,11 @@ def write_diagnosis(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, rows, what in (
-            ("instances", object_table(found), "one row per true object: who found it, and what its mask loses where"),
+            (
+                "instances",
+                object_table(found),
+                "one row per ground-truth instance: what found it, what its mask loses where",
+            ),
             ("detections", detection_table(found), f"one row per detection above {found.conf:g}: right, or what error"),
         ):
             written[_write_table(rows, folder / f"{name}{tables}")] = what
@@ -105,7 +109,7 @@ def write_diagnosis(
 
 
 def object_table(found: Diagnosis) -> pa.Table:
-    """One row per true object; of those that were found, the whole error budget, else nulls from `score` on."""
+    """One row per ground-truth instance; of those found, the whole error budget, else nulls from `score` on."""
     import pyarrow as pa
 
     budgets = {(row.image, row.object): row for row in found.budget.rows}

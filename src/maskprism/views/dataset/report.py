@@ -31,8 +31,8 @@ _LISTED = 50
 _LISTED_WHERE = "they are listed under Numbers in report.html"
 METHOD = {
     "mask AP": (
-        "COCO's: mean over classes and over the IoU thresholds .50 to .95, at most 100 detections of a class in a "
-        "image. Classes without a labelled object do not count."
+        "COCO's: mean over classes and over the IoU thresholds .50 to .95, at most 100 detections of a class in an "
+        "image. Classes without a ground-truth instance do not count."
     ),
     "decodes": (
         "The same coefficients and prototypes, made into masks in three places. "
@@ -40,15 +40,15 @@ METHOD = {
         + "."
     ),
     "error budget": (
-        "Per object that a detection of its class found (box IoU of .5 or more, best score first), at the size of the "
-        "network input: what rounding the true mask to the prototype grid costs (resolution), what the crop to the "
-        "predicted box costs beyond that (box), what the best possible coefficients still cannot draw (prototypes), "
-        "and the rest down to the mask that was predicted (coefficients). The four add up to 1 - IoU."
+        "Per ground-truth instance that a detection of its class found (box IoU of .5 or more, best score first), at "
+        "the size of the network input: what rounding its mask to the prototype grid costs (resolution), what the crop "
+        "to the predicted box costs beyond that (box), what the best possible coefficients still cannot draw "
+        "(prototypes), and the rest down to the mask that was predicted (coefficients). The four add up to 1 - IoU."
     ),
     "what stands beside it": (
-        "IoU of the same masks cropped by the true box, without a crop, and at the best threshold of each; IoU of the "
-        "bands along the outlines (2 % of the diagonal wide) and of what lies further inside; and the share of a ring "
-        "around the box, a quarter of its sides wide, that only the crop keeps out of the mask."
+        "IoU of the same masks cropped by the ground-truth box, without a crop, and at the best threshold of each; "
+        "IoU of the bands along the outlines (2 % of the diagonal wide) and of what lies further inside; and the share "
+        "of a ring around the box, a quarter of its sides wide, that only the crop keeps out of the mask."
     ),
     "if parts were perfect": (
         "The masks of matched detections are replaced by those of the stages of the error budget; scores, classes and "
@@ -61,7 +61,7 @@ METHOD = {
 }
 
 
-BESIDE_WORDS = ("true box", "no crop", "best threshold", "boundary IoU", "interior IoU", "leak")
+BESIDE_WORDS = ("ground-truth box", "no crop", "best threshold", "boundary IoU", "interior IoU", "leak")
 """Headings for the columns of BESIDE."""
 
 
@@ -115,7 +115,7 @@ def warnings_of(found: Diagnosis) -> list[str]:
         said.append(f"{found.dataset.notice[0].upper()}{found.dataset.notice[1:]}.")
     if found.unknown_classes:
         said.append(
-            f"The model does not know {len(found.unknown_classes)} of the data set's classes, and their objects are "
+            f"The model does not know {len(found.unknown_classes)} of the data set's classes, and their instances are "
             f"left out: {_some(found.unknown_classes)}."
         )
     if found.failures:
@@ -123,15 +123,15 @@ def warnings_of(found: Diagnosis) -> list[str]:
     if found.remarks:
         said.append(f"{counted(len(found.remarks), 'remark')} about labels; {_LISTED_WHERE}.")
     if not found.objects:
-        said.append("No object of these images is labelled with a mask: nothing can be said of the masks of the model.")
+        said.append("Nothing in these images is labelled with a mask: nothing can be said of the masks of the model.")
     elif not len(found.budget):
-        said.append(f"No detection with a score above {found.conf:g} lies on an object of its class.")
+        said.append(f"No detection with a score above {found.conf:g} lies on a ground-truth instance of its class.")
     return said
 
 
 def size_of(found: Diagnosis) -> str:
-    """How many images and objects a diagnosis is about."""
-    return f"{counted(found.images, 'image')}, {counted(len(found.objects), 'object')}"
+    """How many images and ground-truth instances a diagnosis is about."""
+    return f"{counted(found.images, 'image')}, {counted(len(found.objects), 'ground-truth instance')}"
 
 
 def _subtitle(found: Diagnosis) -> str:
@@ -183,7 +183,7 @@ def _worst_table(worst: Sequence[tuple[InstanceBudget, bytes | None]]) -> str:
             + _cell(_number(row.true_box_iou))
             + _cell(_number(row.threshold_iou))
         )
-    headings = ["class", "image", "score", "area", "IoU", *PARTS, "true box", "threshold"]
+    headings = ["class", "image", "score", "area", "IoU", *PARTS, "ground-truth box", "threshold"]
     return _table(["", *headings], rows, sortable=True, text=3, tall=True)
 
 
@@ -197,7 +197,7 @@ def _classes_table(found: Diagnosis) -> str:
         counts = [str(precision.objects), str(mean.instances if mean else 0)]
         ious = [_number(value) for value in (precision.ap, precision.ap50, mean.iou if mean else float("nan"))]
         rows.append(_cell(name, "text") + "".join(_cell(text) for text in (*counts, *ious, *parts)))
-    headings = ["class", "objects", "found", "AP", "AP50", "mean IoU", *PARTS]
+    headings = ["class", "instances", "found", "AP", "AP50", "mean IoU", *PARTS]
     return _table(headings, rows, sortable=True, text=1, tall=True)
 
 
@@ -234,7 +234,7 @@ def _numbers(found: Diagnosis) -> str:
 
 
 def _budget_tables(found: Diagnosis) -> str:
-    """The budget of found objects in both orders, and what stands beside it, over all and by size."""
+    """The budget of the instances found in both orders, and what stands beside it, over all and by size."""
     means, beside = [found.budget.mean(), *found.budget.means("size")], found.budget.means_beside()
     rows = [_row(f"{one.group} ({one.instances})", (one.iou, *(getattr(one, part) for part in PARTS))) for one in means]
     dual = (beside["all"][f"dual_{part}"] for part in PARTS)
@@ -242,7 +242,7 @@ def _budget_tables(found: Diagnosis) -> str:
     common, reached = found.budget.common_threshold()
     others = [_row(group, [values[column] for column in BESIDE]) for group, values in beside.items()]
     return (
-        "<h3>Error budget of the objects found</h3>"
+        "<h3>Error budget of the instances found</h3>"
         + _table(["", "mean IoU", *PARTS], rows, text=1)
         + "<h3>What stands beside it</h3>"
         + _table(["", *BESIDE_WORDS], others, text=1)

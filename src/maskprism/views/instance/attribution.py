@@ -144,7 +144,7 @@ def blame(image: ImageLike, instance: Instance, blames: Sequence[Blame], *, name
 
 _BLAME_WORDS = {
     "false positives": "what pushes up where nothing is, and its share",
-    "false negatives": "what pushes down where the object is, and its share",
+    "false negatives": "what pushes down where the ground truth is, and its share",
     "region": "what acts here, and its share",
 }
 

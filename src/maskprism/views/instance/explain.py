@@ -44,8 +44,8 @@ class Questions:
     at: a pixel (x, y) of the image: why it is, or is not, in the mask.
     baseline: what an absent prototype is there, nothing ("zero") or its mean over the image ("mean").
     region: a boolean mask of the image's size: which prototypes act there.
-    truth: the true mask, of the image's size: which prototypes are to blame for false positives and false
-        negatives; scores are then against it.
+    truth: the ground-truth mask, of the image's size: which prototypes are to blame for false positives and
+        false negatives; scores are then against it.
     attribution: knock-outs, sufficient sets, Shapley values and sensitivities too.
     permutations, seed, metric: of the Shapley values.
     rank: the order of the prototypes in the table and the picture of roles.
@@ -228,8 +228,8 @@ def _answer(image: Picture, instance: Instance, folder: Path, findings: _Finding
 def _chosen(prediction: Prediction, instance: int | Literal["all"] | None, questions: Questions) -> Sequence[int]:
     """The instances to explain: the given ones, or the one that is asked about, or else the most confident one.
 
-    Asked about is the one with the pixel in its mask, with the largest IoU with the true mask, or with most of the
-    region in its mask; where no mask has any of it, the box decides; of equals, the most confident one. Raises
+    Asked about is the one with the pixel in its mask, with the largest IoU with the ground-truth mask, or with most
+    of the region in its mask; where no mask has any of it, the box decides; of equals, the most confident one. Raises
     InputError for a number out of range, or where no box has any of it.
     """
     asked = None if instance is not None or not len(prediction) else _fits(prediction, questions)
@@ -260,7 +260,7 @@ def _fits(prediction: Prediction, questions: Questions) -> tuple[str, list[tuple
         union = np.count_nonzero(mask) + np.count_nonzero(wanted) - shared
         in_box = float(np.count_nonzero(part & box_pixels(one, "canvas", mask.shape)))
         fits.append((shared / union if name == "truth" and union else shared, in_box))
-    return "the region" if name == "region" else "the true mask", fits
+    return "the region" if name == "region" else "the ground-truth mask", fits
 
 
 def _frame(instance: Instance) -> Size:

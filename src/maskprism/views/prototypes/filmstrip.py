@@ -72,7 +72,7 @@ def filmstrip_sheet(
         columns=len(labels),
         notes=(
             f"Top row: logits of the most confident instance (red above zero, ends at {logit_limit:.1f}), its box, and "
-            "the edge of its mask. It need not be the same object in every column.",
+            "the edge of its mask. It need not be the same instance in every column.",
             "Below: prototype index and the weight that this instance gives it.",
         ),
         scale=(limit, "prototype", "prototype value"),

@@ -53,7 +53,7 @@ def serve(
     allowed_hosts
         further names that the server goes by, as in a Host header.
     labels
-        gives the labelled objects of an image, for IoU.
+        gives the labelled instances of an image, for IoU.
     on_ready
         called with the URL and the gallery once the address is taken.
 

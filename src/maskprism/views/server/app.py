@@ -90,7 +90,7 @@ class Api:
         return _json(await asyncio.to_thread(self.gallery.progress))
 
     async def image(self, request: Request) -> Response:
-        """All objects of one image."""
+        """All instances of one image."""
         image = self._named(request)
         return _json(self.gallery.details(image, await self.gallery.examined(image)))
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Done = TypeVar("Done")
 Labels = Callable[[Path, tuple[int, int]], "Truth | None"]
-"""The labelled objects of the image at a path, of (height, width); None where it has no labels."""
+"""The labelled instances of the image at a path, of (height, width); None where it has no labels."""
 
 _log = logging.getLogger(__name__)
 
@@ -215,16 +215,16 @@ class Gallery:
     def details(self, image: GalleryImage, record: Record) -> dict[str, Any]:
         """All that is known of one image, for JSON."""
         ious = record.ious or (None,) * len(record.classes)
-        objects = zip(record.classes, record.scores, record.boxes, ious, strict=True)
+        instances = zip(record.classes, record.scores, record.boxes, ious, strict=True)
         return {
             "name": image.name,
             "title": image.title,
             "state": record.state,
             "message": record.message,
             "size_hw": record.size_hw,
-            "objects": [
+            "instances": [
                 {"class": class_id, "name": self.name_of(class_id), "score": score, "box": box, "iou": iou}
-                for class_id, score, box, iou in objects
+                for class_id, score, box, iou in instances
             ],
             "missed": [{"class": class_id, "name": self.name_of(class_id)} for class_id in record.missed],
         }
@@ -243,8 +243,8 @@ class Gallery:
             "uploaded": image.uploaded,
             "state": record.state,
             "message": record.message,
-            "objects": len(record.classes),
-            "classes": [{"id": class_id, "name": self.name_of(class_id), "objects": n} for class_id, n in counts],
+            "instances": len(record.classes),
+            "classes": [{"id": class_id, "name": self.name_of(class_id), "instances": n} for class_id, n in counts],
             "fitting": fitting,
             "scores": [min(record.scores), max(record.scores)] if record.scores else None,
             "ious": [min(record.ious), max(record.ious)] if record.ious else None,

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "ok", "empty", "failed"]
 Show = Literal["all", "ok", "empty", "failed", "missed"]
-Sort = Literal["name", "score", "iou", "objects"]
+Sort = Literal["name", "score", "iou", "instances"]
 SHOWS: tuple[Show, ...] = ("all", "ok", "empty", "failed", "missed")
-SORTS: tuple[Sort, ...] = ("name", "score", "iou", "objects")
+SORTS: tuple[Sort, ...] = ("name", "score", "iou", "instances")
 BINS = 20
 """Scores and IoUs are counted in this many even steps from 0 to 1."""
 _ANY = (0.0, 1.0)
@@ -25,12 +25,12 @@ _ANY = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class Record:
-    """One image: its objects as columns, or why there are none.
+    """One image: its instances as columns, or why there are none.
 
     message: why it failed, or what is wrong with its labels.
     boxes: x1, y1, x2, y2 in image pixels.
-    ious: with labels, the IoU of each mask with the labelled object it found, 0 where it found none.
-    missed: with labels, the classes of labelled objects that no prediction found.
+    ious: with labels, the IoU of each mask with the labelled instance it found, 0 where it found none.
+    missed: with labels, the classes of labelled instances that no prediction found.
     """
 
     state: State
@@ -64,9 +64,9 @@ WAITING = Record("waiting")
 class Query:
     """Which images are wanted, in which order.
 
-    An object fits if its class is among `classes` (all for none) and its score and IoU lie within
-    the bounds, which are part of the range. An image fits if one of its objects does; with
-    `show="missed"` if one of the labelled objects that were missed is of these classes.
+    An instance fits if its class is among `classes` (all for none) and its score and IoU lie within
+    the bounds, which are part of the range. An image fits if one of its instances does; with
+    `show="missed"` if one of the labelled instances that were missed is of these classes.
     Raises InputError for values that mean nothing.
     """
 
@@ -93,12 +93,12 @@ class Query:
             raise InputError(f"offset {self.offset}, limit {self.limit}: expected 0 or more, and 1 to 500")
 
     @property
-    def about_objects(self) -> bool:
-        """Whether it asks for objects, which only images that were examined can answer."""
+    def about_instances(self) -> bool:
+        """Whether it asks for instances, which only images that were examined can answer."""
         return bool(self.classes) or self.score != _ANY or self.iou != _ANY
 
     def fitting(self, record: Record) -> list[int]:
-        """The objects of an image that fit."""
+        """The instances of an image that fit."""
         ious: Iterable[float | None] = record.ious if record.ious is not None else (None,) * len(record.classes)
         return [
             index
@@ -109,18 +109,18 @@ class Query:
         ]
 
     def takes(self, title: str, record: Record, fitting: list[int]) -> bool:
-        """Whether an image of this title and record is wanted, of which these objects fit."""
+        """Whether an image of this title and record is wanted, of which these instances fit."""
         if self.text.casefold() not in title.casefold():
             return False
         if self.show == "missed":
             return any(not self.classes or class_id in self.classes for class_id in record.missed)
         if self.show != "all" and record.state != self.show:
             return False
-        return bool(fitting) or not self.about_objects
+        return bool(fitting) or not self.about_instances
 
     def rank(self, record: Record, fitting: list[int]) -> float:
         """Lower comes first; equal ones stay in the order of their names."""
-        if self.sort == "objects":
+        if self.sort == "instances":
             return -len(fitting)
         values = {"score": record.scores, "iou": record.ious or ()}.get(self.sort)
         if values is None:
@@ -133,7 +133,7 @@ class Tally:
     """Counts over all records."""
 
     states: Counter[State] = field(default_factory=Counter)
-    objects: Counter[int] = field(default_factory=Counter)
+    instances: Counter[int] = field(default_factory=Counter)
     images: Counter[int] = field(default_factory=Counter)
     missed: int = 0
     scores: list[int] = field(default_factory=lambda: [0] * BINS)
@@ -142,7 +142,7 @@ class Tally:
     def add(self, record: Record) -> None:
         """Count one more image."""
         self.states[record.state] += 1
-        self.objects.update(record.classes)
+        self.instances.update(record.classes)
         self.images.update(set(record.classes))
         self.missed += len(record.missed)
         for bins, values in ((self.scores, record.scores), (self.ious, record.ious or ())):
@@ -150,8 +150,8 @@ class Tally:
                 bins[min(int(value * BINS), BINS - 1)] += 1
 
     def classes(self, name_of: Any) -> list[dict[str, Any]]:
-        """Per class that was seen: id, name, and how many objects in how many images; most objects first."""
+        """Per class that was seen: id, name, and how many instances in how many images; most instances first."""
         return [
-            {"id": class_id, "name": name_of(class_id), "objects": count, "images": self.images[class_id]}
-            for class_id, count in sorted(self.objects.items(), key=lambda item: (-item[1], item[0]))
+            {"id": class_id, "name": name_of(class_id), "instances": count, "images": self.images[class_id]}
+            for class_id, count in sorted(self.instances.items(), key=lambda item: (-item[1], item[0]))
         ]

@@ -49,7 +49,7 @@ PART_WORDS: dict[Part, str] = {
     "coefficients": "others would draw it better",
 }
 RIGHT, TOO_MUCH, MISSING = INSTANCE_COLOURS[2], INSTANCE_COLOURS[5], INSTANCE_COLOURS[4]
-LEGEND = "green: mask and truth agree; orange: mask without truth; blue: truth without mask"
+LEGEND = "green: mask and ground truth agree; orange: mask alone; blue: ground truth alone"
 _PANEL_SIDE = 480
 _MARGIN = 0.12
 
@@ -86,15 +86,16 @@ def waterfall(budget: ErrorBudget, *, title: str | None = None) -> Figure:
     ax.barh(last, level, color=share(INSTANCE_COLOURS[4]), height=0.66)
     error = f" ± {mean.standard_error:.3f}" if not math.isnan(mean.standard_error) else ""
     ax.text(0.01, last, f"{level:.3f}{error}", va="center", fontsize=9, fontweight="bold", color="white")
-    ax.set_yticks(range(last + 1), ["the truth", *(f"{part}\n{PART_WORDS[part]}" for part in PARTS), "mean mask IoU"])
+    parts = [f"{part}\n{PART_WORDS[part]}" for part in PARTS]
+    ax.set_yticks(range(last + 1), ["ground truth", *parts, "mean mask IoU"])
     ax.set_xlim(0, 1)
     ax.set_ylim(last + 0.5, -0.5)
-    ax.set_xlabel("IoU with the truth, on the canvas")
-    return titled(figure, title or f"Where the masks of {mean.instances} objects lose")
+    ax.set_xlabel("IoU with the ground truth, on the canvas")
+    return titled(figure, title or f"Where the masks of {mean.instances} instances lose")
 
 
 def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> Figure:
-    """The losses by size of object and by class, as stacked bars; gains are drawn to the left of zero.
+    """The losses by size and by class, as stacked bars; gains are drawn to the left of zero.
 
     most: classes shown, those with the most instances. Raises InputError without a single instance.
     """
@@ -116,16 +117,16 @@ def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> 
     handles = [Rectangle((0, 0), 1, 1, color=share(PART_COLOURS[part])) for part in PARTS]
     ax.legend(handles, PARTS, fontsize=8.5, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.4, 1.0))
     left_out = f"; {len(classes) - len(shown)} more classes" if len(classes) > len(shown) else ""
-    return titled(figure, title or f"Losses by size and class (number of objects{left_out})")
+    return titled(figure, title or f"Losses by size and class (number of instances{left_out})")
 
 
 def instance_strip(image: ImageLike, stages: Counterfactuals) -> Sheet:
-    """One instance, stage by stage: the truth, what the grid leaves of it, the crop, the best mask, its own."""
+    """One instance, stage by stage: the ground truth, what the grid leaves of it, the crop, the best mask, its own."""
     canvas = _on_canvas(read_image(image), stages)
     rows, columns = _window([stages.truth, stages.real, stages.best], stages.instance.letterbox.canvas_hw)
     instance = stages.instance
     chain: list[tuple[str, Region]] = [
-        ("the truth", stages.truth),
+        ("ground truth", stages.truth),
         ("on the grid", stages.on_grid),
         ("cropped to the box", stages.in_box),
         ("best coefficients", stages.best),
@@ -139,14 +140,14 @@ def instance_strip(image: ImageLike, stages: Counterfactuals) -> Sheet:
             Panel(
                 f"{name}  {number}",
                 picture=_compared(canvas, mask, stages.truth, rows, columns),
-                box=None if name in ("the truth", "on the grid") else _box_in(stages, rows, columns),
+                box=None if name in ("ground truth", "on the grid") else _box_in(stages, rows, columns),
                 joint="" if before is None else "→",
             )
         )
         before = iou
     return Sheet(
         title=f"Error budget of {instance.name} {instance.score:.2f}: IoU {stages.real.iou_with(stages.truth):.2f}",
-        subtitle=f"IoU with the truth after each stage, and what the stage costs; {LEGEND}",
+        subtitle=f"IoU with the ground truth after each stage, and what the stage costs; {LEGEND}",
         panels=tuple(panels),
         columns=len(panels),
         size_wh=(2400, 640),
@@ -156,7 +157,7 @@ def instance_strip(image: ImageLike, stages: Counterfactuals) -> Sheet:
 def worst_sheet(
     dataset: Dataset, model: Model, budget: ErrorBudget, *, count: int = 12, by: str = "iou", columns: int = 6
 ) -> Sheet:
-    """The worst instances of a budget, each with its mask against the truth, its IoU and its largest loss.
+    """The worst instances of a budget, each with its mask against the ground truth, its IoU and its largest loss.
 
     dataset, model: those that the budget was measured with; its images are read and predicted again. by: see
     `ErrorBudget.worst`. Raises InputError where an image of the budget is not in the data set.
@@ -222,7 +223,7 @@ def _window(masks: Sequence[Region], canvas_hw: tuple[int, int], *, square: bool
 
 
 def _compared(canvas: Picture, mask: Region, truth: Region, rows: slice, columns: slice) -> Picture:
-    """A window of the canvas, enlarged, with a mask and the truth in it; canvas pixels stay visible as squares."""
+    """A window of the canvas, enlarged, with a mask and the ground truth; canvas pixels stay visible as squares."""
     zoom = max(1, math.ceil(_PANEL_SIDE / max(rows.stop - rows.start, columns.stop - columns.start)))
     size = (zoom * (columns.stop - columns.start), zoom * (rows.stop - rows.start))
     picture = cv2.resize(canvas[rows, columns], size, interpolation=cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""Small pictures of masks against the truth, for tables."""
+"""Small pictures of masks against the ground truth, for tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mask_against_truth(
     box: Float32[np.ndarray, " 4"],
     side: int = 232,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The part of a BGR image around both masks and a box (xyxy), what is wrong tinted, the truth outlined.
+    """The part of a BGR image around both masks and a box (xyxy), what is wrong tinted, the ground truth outlined.
 
     It is as square as the image allows; its longer side is `side`.
     """
