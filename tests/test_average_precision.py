@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import reference_ap
+from maskprism import Letterbox, Prediction
 from maskprism.analysis.dataset.average_precision import average_precision, class_precision_at
 from maskprism.analysis.truth.overlaps import Overlaps, Region, box_overlap, mask_iou, mask_overlaps
 from maskprism.errors import InputError
@@ -150,6 +151,14 @@ def test_perfect_and_absent_detections() -> None:
     assert class_precision_at([], 0.5) == {}
 
 
+@pytest.mark.parametrize(("rank", "counts"), [(100, True), (101, False)])
+def test_of_one_class_in_an_image_a_hundred_detections_count(rank: int, counts: bool) -> None:
+    iou = np.zeros((150, 1))
+    iou[rank - 1] = 1
+    one = Overlaps(np.linspace(0.9, 0.1, 150), np.zeros(150, dtype=int), np.zeros(1, dtype=int), iou)
+    assert (average_precision([one]).ap > 0) == (class_precision_at([one], 0.5)[0] > 0) == counts
+
+
 def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(InputError, match=r"iou has shape \(2, 1\); expected \(1, 2\)"):
         Overlaps(np.ones(1), np.zeros(1, dtype=int), np.zeros(2, dtype=int), np.zeros((2, 1)))
@@ -184,6 +193,25 @@ def test_only_what_cannot_count_is_left_out(data: st.DataObject, size: str, rule
     same = prediction.classes[:, None] == classes
     np.testing.assert_array_equal(quick[same & (exact >= 0.3)], exact[same & (exact >= 0.3)])
     assert ((quick == exact) | (quick == 0)).all()
+
+
+def test_a_small_detection_in_a_large_crowd_counts_as_a_whole() -> None:
+    prediction = Prediction(
+        canvas_boxes=np.array([[8, 8, 16, 16], [48, 8, 56, 16]], dtype=np.float32),
+        scores=np.array([0.9, 0.8], dtype=np.float32),
+        classes=np.zeros(2, dtype=np.int64),
+        coefficients=np.ones((2, 1), dtype=np.float32),
+        prototypes=np.ones((1, 16, 16), dtype=np.float32),
+        letterbox=Letterbox.fit((64, 64), (64, 64)),
+        rule=RULES["ultralytics"],
+    )
+    half = np.zeros((64, 64), dtype=bool)
+    half[:, :32] = True
+    for crowd, expected in ((True, [[1], [0]]), (False, [[0], [0]])):  # an IoU of 1/32 is less than the least
+        found = mask_overlaps(
+            prediction, [Region.of(half)], np.zeros(1, dtype=int), "canvas", crowd=np.array([crowd]), least=0.3
+        )
+        assert found.iou.tolist() == expected
 
 
 def test_areas_are_those_of_the_image() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -256,7 +257,7 @@ class Network:
     """One object per network call at a fixed place; everything depends on the picture, the padding included."""
 
     def __init__(self, *, side: int | None = 64, names: tuple[str, ...] = ("cat", "dog"), prototypes: int = 3) -> None:
-        self.side, self.names, self.count = side, names, prototypes
+        self.side, self.names, self.count, self.stride = side, names, prototypes, 32
         self.classes, self.scores = [0, 1], [0.9, 0.6]
         self.coefficients = np.array([[1.0, -1.0, 0.5], [-1.0, 1.0, 0.4]])[:, :prototypes]
         self.mixing = np.array([[1.2, 0.3, -0.4], [-0.5, 0.9, 0.3], [0.3, -0.2, 1.0]])[:prototypes]
@@ -283,7 +284,7 @@ class Network:
         runtime = FunctionRuntime(
             self,
             NetworkInput(None, self.side, self.side),
-            {"task": "segment", "names": dict(enumerate(self.names)), "imgsz": [64, 64], "stride": 32},
+            {"task": "segment", "names": dict(enumerate(self.names)), "imgsz": [64, 64], "stride": self.stride},
         )
         return Model(runtime, name="network", keep=Thresholds(), **options)
 
@@ -347,6 +348,8 @@ def test_scores_classes_and_instances_that_change_are_counted(images: list[np.nd
     found = changed(images, scores=[0.8, 0.6])
     np.testing.assert_allclose(found.score_drifts, [-0.1, 0] * 3, atol=1e-6)
     assert found.violations(Tolerance()) == ["scores differ by 0.0500 on average (expected at most 0.01)"]
+    found = changed(images, scores=[0.8, 0.7])  # one lower, one higher
+    assert found.violations(Tolerance()) == ["scores differ by 0.1000 on average (expected at most 0.01)"]
     found = changed(images, scores=[0.9, 0.1])
     assert (found.count("matched"), found.count("only in A"), found.count("only in B")) == (3, 3, 0)
     assert found.unmatched_share == pytest.approx(1 / 3)
@@ -365,6 +368,18 @@ def test_classes_are_the_same_if_their_names_are(images: list[np.ndarray]) -> No
     assert found.count("matched") == 6
     found = changed(images, names=("chat", "chien"))  # no name in common: by id
     assert found.count("matched") == 6
+    found = changed(images, names=("cat", "horse"))  # one in common: the other id means another class
+    assert (found.count("matched"), found.count("class changed")) == (3, 3)
+
+
+def test_the_guilty_part_is_the_one_that_costs_most(images: list[np.ndarray]) -> None:
+    """A part that makes up for others may be larger, and has a share below zero."""
+    found = changed(images, mixing=Network().mixing * [[1], [1], [0.7]])
+    rows = [
+        row | {"coefficients": 0.3, "prototypes": -0.4, "boxes": 0.2, "mask_iou": 0.9}
+        for row in found.instances.to_pylist()
+    ]
+    assert replace(found, instances=pa.Table.from_pylist(rows, schema=INSTANCES)).guilty == "coefficients"
 
 
 def test_the_letterbox_is_told_from_the_network(images: list[np.ndarray]) -> None:
@@ -388,6 +403,30 @@ def test_the_letterbox_is_told_from_the_network(images: list[np.ndarray]) -> Non
     assert sum(both.budget.values()) == pytest.approx(1 - (both.own_iou or 0))
 
 
+def test_instances_on_the_own_canvas_are_those_of_the_same_network(images: list[np.ndarray]) -> None:
+    """One more sure of the dog where the canvas is no square, so that instances change their numbers there."""
+
+    class Moody(Network):
+        def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            self.scores = [0.9, 0.6] if batch.shape[2] == batch.shape[3] else [0.5, 0.8]
+            return super().__call__(batch)
+
+    def own(found: Comparison) -> dict[tuple[str, str], float]:
+        return {(row["image"], row["class_a"]): row["own_canvas_iou"] for row in found.instances.to_pylist()}
+
+    fixed = Network().model()
+    found, turned = (
+        compare(*pair, images) for pair in ((fixed, Moody(side=None).model()), (Moody(side=None).model(), fixed))
+    )
+    assert (found.forced, turned.forced) == ("B", "A")
+    assert found.own_unmatched == turned.own_unmatched == 0
+    assert own(found) == pytest.approx(own(turned))
+    assert len({round(iou, 6) for iou in own(found).values()}) > 3
+    unsure = Network(side=None)
+    unsure.scores = [0.9, 0.1]
+    assert compare(fixed, unsure.model(), images).own_unmatched == 3
+
+
 def test_no_network_is_asked_more_often_than_needed(images: list[np.ndarray]) -> None:
     free, fixed = Network(side=None), Network()
     models = free.model(), fixed.model()
@@ -403,6 +442,10 @@ def test_canvases_that_cannot_be_made_the_same(images: list[np.ndarray]) -> None
     assert found.count("matched") == 6
     assert "on different canvases (64 x 64 and 128 x 128" in summary_of(found)
     np.testing.assert_allclose(sum(found.shares.values()), 1 - found.mean_iou)
+    coarse = Network(side=None)  # its rectangles are of whole 64 pixels: another canvas for all images but the last
+    coarse.stride = 64
+    assert not compare(Network(side=None).model(), coarse.model(), images).same_canvas
+    assert compare(Network(side=None).model(), coarse.model(), images[2:]).same_canvas
 
 
 def test_both_take_any_size(images: list[np.ndarray]) -> None:

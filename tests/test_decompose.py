@@ -106,6 +106,7 @@ def test_effects_and_contributions_are_means_over_the_cells_in_the_box(predictio
     [
         ([4, 4, 20, 28], (slice(1, 7), slice(1, 5))),
         ([5, 5, 6, 6], (slice(1, 2), slice(1, 2))),  # between two cell corners
+        ([9, 17, 10, 18], (slice(4, 5), slice(2, 3))),
         ([-90, -90, -80, -80], (slice(0, 1), slice(0, 1))),
         ([90, 90, 99, 99], (slice(7, 8), slice(7, 8))),
         ([np.nan, np.nan, np.nan, np.nan], (slice(0, 1), slice(0, 1))),

@@ -20,13 +20,14 @@ import yaml
 import maskprism
 from maskprism import Prediction
 from maskprism.analysis.dataset import diagnosis, findings
-from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, overlaps_under, validation_regions
+from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, overlaps_under, true_regions, validation_regions
 from maskprism.analysis.dataset.average_precision import average_precision
 from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose, examine
 from maskprism.analysis.dataset.findings import RULES, findings_of
 from maskprism.analysis.dataset.tide import ERROR_TYPES, find_errors
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, ErrorBudget
 from maskprism.analysis.truth.matching import match
+from maskprism.analysis.truth.overlaps import mask_overlaps
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.errors import InputError, ModelError
 from maskprism.geometry import Letterbox
@@ -94,6 +95,28 @@ def test_each_step_takes_away_its_part_of_the_loss(data: Path, model: Model) -> 
     others = np.setdiff1d(np.arange(len(prediction)), matches.instances)
     for step in one.steps:
         np.testing.assert_array_equal(one.after(step).iou[others], one.overlaps["predict"].iou[others])
+
+
+def test_of_masks_that_are_off_one_per_object_hides_it(data: Path, model: Model) -> None:
+    """Twice the same instance with the left quarter of its box: a localisation error each, one object hidden."""
+    image, truth = next(iter(open_dataset(data).for_model(model.spec.names))).read()
+    prediction = model.predict(image)
+    matches = match(prediction, truth)
+    instance, hidden = matches.instances[1], matches.objects[1]
+    x1, y1, x2, y2 = prediction.canvas_boxes[instance]
+    cut = np.array([x1, y1, x1 + (x2 - x1) / 4, y2], dtype=np.float32)
+    twice = replace(
+        prediction[[instance, instance]],
+        canvas_boxes=np.array([cut, cut]),
+        scores=np.array([0.9, 0.5], dtype=np.float32),
+    )
+    one = examine(twice, truth, "image", conf=0.5)
+    iou = mask_overlaps(twice, true_regions(truth, prediction.letterbox, "canvas"), truth.classes, "canvas").iou
+    assert 0.1 < iou[0, hidden] < 0.3
+    np.testing.assert_array_equal(one.overlaps["predict"].iou[:, hidden], iou[:, hidden])
+    assert find_errors(one.overlaps["predict"]).of("localisation").tolist() == [True, True]
+    assert [(row.instance, row.object) for row in one.localisation] == [(0, hidden)]
+    assert [found.instance for found in one.detections] == [0]  # a score of conf itself is not above it
 
 
 def test_everything_adds_up(found: Diagnosis, data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -86,10 +87,19 @@ def test_the_losses_add_up_exactly_in_both_orders(case):
     prediction, seed = case
     truth, matches = random_truth(prediction, seed)
     own = prediction.masks("canvas")
+    uncropped = replace(prediction, rule=replace(prediction.rule, crop="none")).masks("canvas")
     rows = list(budgets(prediction, truth, "photo", matches))
     assert len(rows) == len(prediction)
-    for row in rows:
+    for row, (_, masks) in zip(rows, counterfactuals_of(prediction, truth, matches), strict=True):
         mask = truth.masks("canvas", prediction.letterbox)[row.object]
+        falling = (masks.truth, masks.on_grid, masks.in_box, masks.best, masks.real)
+        rising = (masks.real, masks.true_box, masks.true_box_best, masks.true_box_on_grid, masks.truth)
+        for parts, chain, sign in ((PARTS, falling, -1), (DUAL, rising, 1)):
+            ious = [1 if stage is masks.truth else stage.iou_with(masks.truth) for stage in chain]
+            assert [getattr(row, part) for part in parts] == pytest.approx((sign * np.diff(ious)).tolist(), abs=1e-12)
+        assert row.true_box_iou == masks.true_box.iou_with(masks.truth)
+        assert row.uncropped_iou == pytest.approx(twin.iou(uncropped[row.instance], mask), abs=1e-12)
+        assert row.area == truth.areas[row.object]
         assert row.iou == pytest.approx(twin.iou(own[row.instance], mask), abs=1e-12)
         assert sum(getattr(row, part) for part in PARTS) == pytest.approx(1 - row.iou, abs=1e-12)
         assert sum(getattr(row, part) for part in DUAL) == pytest.approx(1 - row.iou, abs=1e-12)
@@ -305,6 +315,49 @@ def test_an_object_in_the_span_of_real_prototypes_comes_out_at_iou_1(rule):
             assert masks.true_box_best.iou_with(truth) == 1
 
 
+def test_a_few_mistakes_on_the_way_do_not_end_the_search():
+    """The first fit to single pixels gets some of them wrong, and later ones none."""
+    prediction, _, truth = crisp(138, stride=4)
+    assert instance_counterfactuals(prediction[0], truth, prediction.canvas_boxes[0]).fit.exact
+
+
+def test_exact_weights_are_not_looked_for_where_a_rule_squashes():
+    prediction, _, truth = crisp(3, "ultralytics-8.2")
+    box = prediction.canvas_boxes[0]
+    assert instance_counterfactuals(replace(prediction, rule=ULTRALYTICS)[0], truth, box).fit.exact
+    masks = instance_counterfactuals(prediction[0], truth, prediction.canvas_boxes[0])
+    assert not masks.fit.exact
+    assert not masks.true_box_fit.exact
+
+
+def test_each_box_has_its_own_best_weights():
+    prediction, _, _ = crisp(1, stride=4)
+    noise = Region.of(np.random.default_rng(0).random((40, 40)) > 0.5)
+    true_box = np.array([12, 0, 24, 20], dtype=np.float32)
+    masks = instance_counterfactuals(prediction[0], noise, true_box)
+    for found, window in ((masks.fit, WINDOW), (masks.true_box_fit, (slice(0, 20), slice(12, 24)))):
+        expected = solver.best_weights(
+            prediction.prototypes, prediction.letterbox, noise, *window, np.zeros(6, dtype=np.float32)
+        )
+        logits = [np.tensordot(one.weights, prediction.prototypes, 1) for one in (found, expected)]
+        rows, columns = (slice(side.start // 4, -(-side.stop // 4)) for side in window)
+        np.testing.assert_allclose(logits[0][rows, columns], logits[1][rows, columns], atol=0.05)
+
+
+def test_with_many_cells_the_fit_starts_from_some_and_ends_on_all_of_them(monkeypatch):
+    prediction, _, truth = crisp(1)
+    given = (prediction.prototypes, prediction.letterbox, truth, *WINDOW, prediction.weights[0])
+    expected = solver.best_weights(*given)
+    monkeypatch.setattr(solver, "_MANY", 900)  # the window has 31 x 31 cells
+    found = solver.best_weights(*given)
+    assert found.steps < expected.steps
+    np.testing.assert_allclose(
+        np.tensordot(found.weights, prediction.prototypes, 1),
+        np.tensordot(expected.weights, prediction.prototypes, 1),
+        atol=0.05,
+    )
+
+
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_an_object_in_the_span_of_smooth_waves_comes_out_at_iou_1(stride):
     for seed in range(12):
@@ -402,8 +455,42 @@ def test_one_threshold_for_all_masks():
     assert ErrorBudget([row(0.4, 0.5, 0.8), row(0.6, 0.7, 0.2)]).common_threshold() == (0.5, pytest.approx(0.6))
     assert ErrorBudget([row(0.4, 0.5, 0.8), row(0.6, 0.7, 0.6)]).common_threshold() == (0.55, pytest.approx(0.7))
     assert ErrorBudget([row(0.4, 0.5, 0.5)]).common_threshold()[0] == 0.5
+    assert ErrorBudget([row(0.5, 0.5, 0.4)]).common_threshold()[0] == 0.5
     with pytest.raises(InputError, match="no matched instance"):
         ErrorBudget([]).common_threshold()
+
+
+def in_a_box(prototype: np.ndarray, box: tuple[int, int, int, int], truth: np.ndarray) -> Counterfactuals:
+    """The stages of one instance over one prototype as large as the canvas, its own box being the true one."""
+    height, width = truth.shape
+    prediction = Prediction(
+        canvas_boxes=np.array([box], np.float32),
+        scores=np.ones(1, np.float32),
+        classes=np.zeros(1, np.int64),
+        coefficients=np.ones((1, 1), np.float32),
+        prototypes=prototype[None].astype(np.float32),
+        letterbox=Letterbox.fit((height, width), (height, width)).with_grid((height, width)),
+        rule=ULTRALYTICS,
+    )
+    return instance_counterfactuals(prediction[0], Region.of(truth), prediction.canvas_boxes[0])
+
+
+@pytest.mark.parametrize("covered", [slice(4, 6), slice(6, 8)])
+def test_equal_values_are_in_or_out_together(covered):
+    """However values are sorted: no threshold tells the half that the truth covers from the other."""
+    truth = np.zeros((12, 12), dtype=bool)
+    truth[covered, 4:7] = True
+    found = thresholds(in_a_box(np.ones((12, 12)), (4, 4, 7, 8), truth))
+    assert (found.best, found.iou) == (0, 0.5)
+
+
+def test_the_ring_is_a_quarter_of_the_sides_wide():
+    """A box of 20 x 12 pixels: a ring of 5 columns and 3 rows, of which the mask covers 1 and 1."""
+    box = np.zeros((40, 40), dtype=bool)
+    box[14:26, 10:30] = True
+    wide = np.full((40, 40), -1.0)
+    wide[13:27, 9:31] = 1
+    assert leak(in_a_box(wide, (10, 14, 30, 26), box)) == (14 * 22 - 12 * 20) / (18 * 30 - 12 * 20)
 
 
 @given(cases)
@@ -440,7 +527,48 @@ def test_the_width_of_the_boundary_is_that_of_the_paper():
     assert boundary_width(3, 4) == 1
 
 
-@given(st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.95, 1.0]), st.integers(0, 4)), max_size=8))
+def test_bands_along_outlines_are_measured_on_the_image_without_its_padding():
+    prediction, _, _ = crisp(0, stride=4)
+    mask = np.zeros((24, 96), dtype=bool)
+    mask[4:20, 30:60] = True
+    truth = GroundTruth(
+        np.zeros(1, np.int64), (mask,), np.array([[30, 4, 60, 20]], np.float32), np.zeros(1, dtype=bool), (24, 96)
+    )
+    letterbox = Letterbox.fit((24, 96), (96, 96))
+    prototypes = np.full((1, *letterbox.grid_hw), -1, np.float32)
+    prototypes[0, 10:14, 8:14] = 1
+    prediction = replace(
+        prediction,
+        canvas_boxes=np.array([[0, 0, 96, 96]], np.float32),
+        coefficients=np.ones((1, 1), np.float32),
+        prototypes=prototypes,
+        letterbox=letterbox,
+    )
+    (row,) = budgets(prediction, truth, matches=in_pairs(1))
+    own, true = prediction.masks("canvas")[0], truth.masks("canvas", letterbox)[0]
+    assert boundary_width(24, 96) == 2 != boundary_width(96, 96)
+    assert row.boundary_iou == pytest.approx(twin.iou(twin.band(own, 2), twin.band(true, 2)))
+    assert 0.1 < row.boundary_iou < 0.9
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(31, 33, "small"), (32, 32, "medium"), (95, 97, "medium"), (96, 96, "large")],
+)
+def test_sizes_are_those_of_coco(height, width, size):
+    """By pixels of the image, whatever they are on the canvas."""
+    prediction, _, _ = crisp(0, stride=4)
+    mask = np.zeros((120, 120), dtype=bool)
+    mask[:height, :width] = True
+    truth = GroundTruth(
+        np.zeros(1, np.int64), (mask,), np.array([[0, 0, width, height]], np.float32), np.zeros(1, bool), (120, 120)
+    )
+    smaller = replace(prediction, letterbox=replace(prediction.letterbox, image_hw=(120, 120)))
+    (row,) = budgets(smaller, truth, matches=in_pairs(1))
+    assert (row.area, row.size) == (height * width, size)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.2, 0.4, 0.5, 0.95, 1.0]), st.integers(0, 4)), max_size=8))
 @settings(max_examples=50)
 def test_rank_correlation_and_calibration(pairs):
     scores, ious = (np.array([pair[axis] for pair in pairs], dtype=np.float64) for axis in (0, 1))
@@ -498,6 +626,9 @@ def test_means_are_those_of_the_rows(measured):
             assert one.box == pytest.approx(sum(row.box for row in chosen) / len(chosen))
     counts = [one.instances for one in measured.means("class_name")]
     assert counts == sorted(counts, reverse=True)
+    spread = statistics.stdev(row.iou for row in measured.rows)
+    assert mean.standard_error == pytest.approx(spread / math.sqrt(len(measured)))
+    assert math.isnan(ErrorBudget(measured.rows[:1]).mean().standard_error)
     with pytest.raises(InputError, match="expected 'class_name' or 'size'"):
         measured.means("colour")
 
@@ -508,6 +639,10 @@ def test_the_worst_come_first(measured):
     losses = [row.coefficients for row in measured.worst(len(measured) + 3, by="coefficients")]
     assert losses == sorted(losses, reverse=True)
     assert len(losses) == len(measured)
+    for by in ("score", "area"):
+        values = [getattr(row, by) for row in measured.worst(len(measured), by=by)]
+        assert values == sorted(values)
+        assert values[0] < values[-1]
     assert not math.isnan(measured.worst(1, by="interior_iou")[0].interior_iou)
     with pytest.raises(InputError, match="by is 'image'; expected one of instance, object"):
         measured.worst(by="image")

@@ -52,11 +52,26 @@ def test_a_fitted_image_is_centred_and_keeps_its_shape(height, width, canvas_hw)
     assert letterbox.content_hw[0] == canvas_hw[0] or letterbox.content_hw[1] == canvas_hw[1]
 
 
-@given(st.integers(1, 3000), st.integers(1, 3000))
-def test_a_rectangle_is_the_smallest_of_whole_strides(height, width):
-    letterbox = Letterbox.fit((height, width), (640, 640), rectangle_stride=32)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([16, 32, 64]))
+def test_a_rectangle_is_the_smallest_of_whole_strides(height, width, stride):
+    letterbox = Letterbox.fit((height, width), (640, 640), rectangle_stride=stride)
     assert letterbox.content_hw == reference.fitted_sides((height, width), (640, 640))
-    assert letterbox.canvas_hw == tuple(-(-side // 32) * 32 for side in letterbox.content_hw)
+    assert letterbox.canvas_hw == tuple(-(-side // stride) * stride for side in letterbox.content_hw)
+
+
+@given(letterboxes())
+def test_cells_that_show_the_image_hold_a_pixel_of_it(letterbox):
+    for axis, cells in enumerate(letterbox.content_cells):
+        canvas, grid = letterbox.canvas_hw[axis], letterbox.grid_hw[axis]
+        first = letterbox.offset_yx[axis]
+        pixels = range(first, first + letterbox.content_hw[axis])
+        assert list(range(grid)[cells]) == sorted({pixel * grid // canvas for pixel in pixels})
+
+
+def test_cells_need_not_be_square():
+    letterbox = Letterbox.fit((32, 64), (32, 64)).with_grid((4, 16))
+    box = np.array([8, 8, 40, 24], dtype=np.float32)
+    assert letterbox.to_grid(box).tolist() == [2, 1, 10, 3]
 
 
 def test_known_letterboxes():

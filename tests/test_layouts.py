@@ -200,7 +200,9 @@ def test_with_many_labels_a_candidate_counts_once_per_class_above_the_threshold(
     np.testing.assert_allclose(rows.scores, [0.9, 0.6, 0.4])
     assert rows.classes.tolist() == [0, 1, 0]
     assert rows.coefficients.tolist() == [[3, 4], [-1, 2], [-1, 2]]
-    assert len(layout.read_rows(outputs, 0, (64, 64), Thresholds(conf=0.95, multi_label=True)).scores) == 0
+    for conf, kept in ((0.15, [0.9, 0.6, 0.4, 0.2]), (0.5, [0.9, 0.6]), (0.95, [])):
+        rows = layout.read_rows(outputs, 0, (64, 64), Thresholds(conf=conf, multi_label=True))
+        np.testing.assert_allclose(rows.scores, kept)
     v5 = np.array([[20, 30, 10, 20, 0.5, 0.6, 0.8, -1, 2]], dtype=np.float32)
     found = Layout("yolov5", 0, 1, True, False, 2, 2).read_rows([v5[None], outputs[1]], 0, (64, 64), many)
     np.testing.assert_allclose(found.scores, [0.4, 0.3])
@@ -228,6 +230,9 @@ def test_the_confidence_must_be_above_the_threshold():
         [[1, 2, 30, 40, np.nextafter(half, np.float32(1)), 0, 2, 2], [1, 2, 30, 40, half, 0, 1, 1]]
     )
     assert layout.read_rows(outputs, 0, (64, 64), Thresholds(conf=0.5)).coefficients.tolist() == [[2, 2]]
+    v5 = np.array([[20, 30, 10, 20, 1, half, 1, 1], [50, 50, 9, 9, 1, more, 2, 2]], dtype=np.float32)
+    layout, keep = Layout("yolov5", 0, 1, True, False, 1, 2), Thresholds(conf=0.5)
+    assert layout.read_rows([v5[None]], 0, (64, 64), keep).coefficients.tolist() == [[2, 2]]
 
 
 @pytest.mark.parametrize("classes", [(0,), (1,), (0, 1), (7,), ()])
@@ -290,6 +295,8 @@ def test_normalised_boxes_become_canvas_pixels():
     assert layout.read_rows(outputs, 0, (64, 128), GOOD).boxes.tolist() == [[32, 8, 96, 24]]
     layout, outputs = end2end([[0.25, 0.125, 0.75, 0.375, 0.9, 0, 1, 1], [0] * 8])
     assert layout.read_rows(outputs, 0, (64, 128), GOOD).boxes.tolist() == [[32, 8, 96, 24]]
+    layout, outputs = v8([[1, 0.5, 1.5, 0.5, 0.9, 0, 1, 1]])  # half as wide again as the canvas
+    assert layout.read_rows(outputs, 0, (64, 128), GOOD).boxes.tolist() == [[32, 16, 224, 48]]
 
 
 def test_a_tiny_box_in_the_corner_is_no_normalised_box():
@@ -337,6 +344,36 @@ def test_an_overlap_of_exactly_the_threshold_is_kept():
     tenth = np.array([[0, 0, 10, 10], [0, 0, 10, 1]], dtype=np.float32)
     assert non_maximum_suppression(tenth, scores, classes, 0.1).tolist() == [0, 1]
     assert non_maximum_suppression(tenth, scores, classes, 0.099).tolist() == [0]
+
+
+def test_nms_takes_the_thirty_thousand_best():
+    apart = np.arange(400, dtype=np.float32)[:, None] * 10 + np.array([0, 0, 5, 5], dtype=np.float32)
+    scores = np.linspace(0.9, 0.1, 400, dtype=np.float32)
+    assert len(non_maximum_suppression(apart, scores, np.zeros(400, dtype=np.int64), 0.7)) == 400
+    flat = np.zeros((30_001, 4), dtype=np.float32)  # boxes without area overlap nothing
+    scores = np.linspace(0.1, 0.9, 30_001, dtype=np.float32)
+    kept = non_maximum_suppression(flat, scores, np.zeros(30_001, dtype=np.int64), 0.7)
+    assert kept.tolist() == list(range(30_000, 0, -1))
+
+
+# --- metadata -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "height_and_width"),
+    [("[480, 640]", (480, 640)), ("[320]", (320, 320)), ("640", (640, 640)), ("None", None)],
+)
+def test_the_input_size_is_height_and_width(written, height_and_width):
+    assert Metadata.parse({"imgsz": written}, "model.onnx").imgsz == height_and_width
+
+
+@pytest.mark.parametrize(
+    ("written", "flag"),
+    [(None, None), ("None", None), ("True", True), ("true", True), ("False", False), (True, True), (False, False)],
+)
+def test_a_flag_may_be_unsaid(written, flag):
+    found = Metadata.parse({"end2end": written, "args": {"nms": written}}, "model.onnx")
+    assert found.end2end is found.nms is flag
 
 
 # --- whole models ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import reference
 from maskprism import RULES, Letterbox, MaskRule, Prediction
 from maskprism.errors import InputError
-from maskprism.masks import decode, pixels_between, rule_named, rule_of_version, sigmoid
+from maskprism.masks import crop_window, decode, pixels_between, rule_named, rule_of_version, sigmoid
 from strategies import boxes, letterboxes, predictions
 
 SIZES = ("grid", "canvas", "image")
@@ -200,6 +200,14 @@ def test_a_box_that_is_no_number_or_endless_gives_an_empty_mask(bad):
             patch = decode(np.ones((8, 8), dtype=np.float32), box, letterbox, RULES["ultralytics"], size)
             clipped = size == "image" and not np.isnan(bad)  # an endless box ends at the border of the image
             assert patch.values.size == 0 or clipped
+
+
+def test_only_a_crop_on_the_grid_is_widened():
+    letterbox = Letterbox.fit((32, 32), (32, 32))
+    box = np.array([8, 12, 20, 24], dtype=np.float32)
+    rule = MaskRule("any", crop="before", crop_image="after", crop_padding=1)
+    assert crop_window(box, letterbox, rule, "before", "canvas") == (slice(2, 7), slice(1, 6))
+    assert crop_window(box, letterbox, rule, "after", "image") == (slice(12, 24), slice(8, 20))
 
 
 @given(st.data())

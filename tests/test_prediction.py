@@ -112,6 +112,18 @@ def test_one_instance_is_decoded_as_among_all(prediction, size, data):
     np.testing.assert_allclose(instance.probabilities(size), prediction.probabilities(size)[index], atol=1e-5)
 
 
+def test_more_instances_than_are_computed_at_once_keep_their_own_boxes_and_weights():
+    rng = np.random.default_rng(1)
+    corners = rng.integers(0, 40, (70, 2))
+    many = replace(
+        four()[np.zeros(70, dtype=np.int64)],
+        canvas_boxes=np.concatenate([corners, corners + rng.integers(8, 24, (70, 2))], axis=1).astype(np.float32),
+        coefficients=rng.normal(0, 1, (70, 3)).astype(np.float32),
+    )
+    for instance, mask in zip(many, many.masks(), strict=True):
+        np.testing.assert_array_equal(mask, instance.mask())
+
+
 # --- crop, sizes ----------------------------------------------------------------------------------
 
 
@@ -190,6 +202,7 @@ def test_an_integer_gives_an_instance():
     assert instance.score == pytest.approx(0.8)
     np.testing.assert_array_equal(instance.canvas_box, [10, 10, 50, 50])
     np.testing.assert_array_equal(instance.box, [10, 2, 50, 42])
+    np.testing.assert_array_equal(prediction.boxes[[0, 2]], [[0, 0, 20, 32], [4, 0, 60, 48]])  # cut at the image
     assert np.shares_memory(instance.coefficients, prediction.coefficients)
     assert instance.prototypes is prediction.prototypes
     assert instance.letterbox is prediction.letterbox

@@ -113,6 +113,20 @@ def test_projection_is_orthonormal_fitted_and_never_worse_than_selection() -> No
         np.testing.assert_allclose(projected.coefficient_map, expected, rtol=1e-4, atol=1e-6)
         assert cost.of(projected) <= cost.of(selected) * (1 + 1e-6)
         assert projected.kept is None
+    gains = [cost.of(b) / cost.of(a) for a, b in zip(*(reductions(cost, method) for method in METHODS), strict=True)]
+    assert min(gains) < 0.8
+
+
+@pytest.mark.parametrize("used", [0, 1, 2])
+def test_coefficients_that_no_instance_uses_are_kept_as_well(used: int) -> None:
+    """All prototypes are multiples of one: whichever is kept can stand for the others."""
+    prediction = made(0, k=3, n=1)
+    prototypes = prediction.prototypes[:1] * np.array([1, 2, -0.5], dtype=np.float32)[:, None, None]
+    prediction = replace(prediction, prototypes=prototypes, coefficients=np.eye(3, dtype=np.float32)[[used]])
+    (reduction,) = reductions(cost_of(prediction), "selection", [1])
+    for coefficients in np.eye(3, dtype=np.float32):
+        other = replace(prediction, coefficients=coefficients[None])
+        np.testing.assert_allclose(reduction.apply(other).logits(), other.logits(), atol=1e-3)
 
 
 @given(st.integers(0, 50), st.sampled_from(METHODS))

@@ -148,6 +148,19 @@ def test_margins_where_probabilities_are_resized_flip_too():
             assert Edit(set={k: short}).apply(one)[0].mask("image")[30, 15] == query.in_mask
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_of_two_changes_that_flip_a_pixel_the_smaller_is_its_margin(sign):
+    """Where probabilities are resized, more and less of a prototype may both flip a pixel between cells."""
+    cells, other = np.zeros((16, 16)), np.zeros((16, 16))
+    cells[7:9, 7:9], other[7:9, 7:9] = [[4, -1], [-3, -4]], np.array([[0, 2], [-1, 2]]) * sign
+    prediction = replace(drawn(cells, other, weights=[1, 0]), rule=RULES["ultralytics-8.2"])
+    query = pixel_query(prediction[0], 31, 31)
+    assert query.margins[1] == pytest.approx(sign * 0.39, abs=0.02)
+    for weight, flips in ((0.35, False), (0.45, True), (-2.9, False), (-3.1, True)):
+        edited = Edit(set={1: sign * weight}).apply(prediction)
+        assert (edited[0].mask("image")[31, 31] != query.in_mask) == flips
+
+
 def test_a_pixel_by_hand():
     prediction = replace(drawn(square(2, -1), np.ones((16, 16)), weights=[1.5, -0.5]), rule=RULES["retina"])
     inside, outside = pixel_query(prediction[0], 32, 32), pixel_query(prediction[0], 2, 2)

@@ -208,6 +208,23 @@ def test_the_window_holds_the_mask_bit_for_bit(prediction, size):
     np.testing.assert_array_equal(whole, prediction[0].mask(size))
 
 
+@pytest.mark.parametrize(("side", "cells"), [(64, (1, 4, 4)), (128, (1, 4, 8)), (32, (1, 4, 2)), (8, (1, 4, 1))])
+def test_the_pixels_of_a_cell_in_each_frame(side, cells):
+    prediction = replace(drawn(square(), weights=[1]), letterbox=Letterbox.fit((side, side), (64, 64)))
+    found = tuple(MaskWindow.of(prediction[0], size).cell for size in ("grid", "canvas", "image"))
+    assert found == cells
+
+
+def test_a_mask_as_large_as_the_image_is_one_of_the_image():
+    """Even where the frame asked for happens to be as large, and has padding."""
+    mask = np.random.default_rng(0).random((7, 9)) > 0.5
+    letterbox = Letterbox.fit((7, 9), (32, 32)).with_grid((7, 9))
+    twice = replace(letterbox, image_hw=(14, 18))
+    expected = mask_in_frame(np.kron(mask, np.ones((2, 2))) > 0, twice, "grid")
+    assert (expected != mask).any()
+    np.testing.assert_array_equal(mask_in_frame(mask, letterbox, "grid"), expected)
+
+
 def test_masks_change_frame():
     letterbox = Letterbox.fit((32, 64), (64, 64))
     mask = np.zeros((32, 64), dtype=bool)

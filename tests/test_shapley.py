@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 import reference
 import reference_attribution as slow
-from maskprism import Decomposition
+from maskprism import Decomposition, Letterbox
 from maskprism.analysis.instance.shapley import shapley, shapley_logits
 from maskprism.analysis.instance.subset_masks import SubsetMasks
 from maskprism.errors import InputError
@@ -47,6 +49,12 @@ def test_a_flat_prototype_is_worth_nothing_beside_its_mean():
     shares = shapley_logits(drawn(square(), np.full((16, 16), 3.0), weights=[1, -2])[0], baseline="mean")
     assert not shares.values[1].any()
     assert shares.baseline == pytest.approx(0.25 - 6)
+
+
+def test_means_are_over_the_image_without_its_padding():
+    prediction = drawn(square(), weights=[1])
+    padded = replace(prediction, letterbox=Letterbox.fit((32, 64), (64, 64)))  # the middle half of the rows
+    assert shapley_logits(padded[0], baseline="mean").baseline == pytest.approx(64 / 128)
 
 
 @settings(max_examples=10)

@@ -105,6 +105,7 @@ def test_the_smallest_set_stays_sufficient():
     assert found.smallest == 4
     assert found.chosen.tolist() == [3, 1, 5, 0]
     assert Sufficiency(np.arange(2), np.array([1.0, 1, 1]), 0.95).smallest == 0  # an empty mask needs nothing
+    assert Sufficiency(np.arange(2), np.array([0, 0.95, 1]), 0.95).smallest == 1  # at the threshold is enough
     never = Sufficiency(np.arange(2), np.array([0.0, 0.1, 0.2]), 0.95)  # against ground truth
     assert never.first == never.smallest == 3
     assert never.chosen.tolist() == []
@@ -167,6 +168,13 @@ def test_faithfulness_prefers_the_order_that_matters():
     assert bad.insertion_gain < 0
     again = faithfulness(prediction[0], permutations=64, seed=1)
     np.testing.assert_array_equal(again.random_insertion, good.random_insertion)
+    np.testing.assert_array_equal(good.random_deletion, good.random_insertion[::-1])
+    np.testing.assert_array_equal(good.deletion_error, good.insertion_error[::-1])
+    runs = [faithfulness(prediction[0], permutations=16, seed=seed) for seed in range(100)]
+    spread = np.var([run.random_insertion for run in runs], axis=0, ddof=1).sum()
+    assert np.mean([run.insertion_error**2 for run in runs], axis=0).sum() == pytest.approx(spread, rel=0.25)
+    spread = np.var([area(run.random_insertion) for run in runs], ddof=1)
+    assert np.mean([run.insertion_gain_error**2 for run in runs]) == pytest.approx(spread, rel=0.25)
     assert (faithfulness(prediction[0], permutations=64, seed=2).random_insertion != good.random_insertion).any()
 
 

@@ -116,12 +116,26 @@ def test_with_all_errors_mended_nothing_is_left_to_gain(images: list[Overlaps]) 
         ([[0.8], [0.7]], [0, 0], [0.6, 0.9], ["duplicate", None]),
         ([[0.5]], [0], [0.9], [None]),
         ([[0.1]], [0], [0.9], ["localisation"]),
+        ([[0.1]], [1], [0.9], ["background"]),
     ],
 )
 def test_types_by_hand(iou: list, classes: list[int], scores: list[float], kinds: list[str | None]) -> None:
     one = Overlaps(np.array(scores), np.array(classes), np.array([0]), np.array(iou))
     found = [ERROR_TYPES[kind] if kind >= 0 else None for kind in find_errors(one).kinds]
     assert found == kinds
+
+
+def test_a_mended_detection_touches_its_object_alone() -> None:
+    one = Overlaps(np.array([0.9]), np.array([0]), np.array([0, 1, 0]), np.array([[0.3, 0.2, 0.4]]))
+    mended = mend(one, find_errors(one), "localisation")
+    assert mended.iou.tolist() == [[0, 0, 1]]
+
+
+def test_mending_never_costs() -> None:
+    """With equal overlaps COCO's matching takes the last object, and finds one more than the first would leave."""
+    one = Overlaps(np.array([0.9, 0.8]), np.zeros(2, int), np.zeros(2, int), np.array([[0.9, 0.9], [0.8, 0.3]]))
+    cost = error_cost([one])
+    assert (cost.ap50, cost.counts["duplicate"], cost.gain["duplicate"]) == (pytest.approx(1), 1, 0)
 
 
 def test_no_detections_and_no_ground_truth() -> None:

@@ -184,7 +184,7 @@ def box_iou(a: Float32[np.ndarray, "A 4"], b: Float32[np.ndarray, "B 4"]) -> Flo
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
     overlap = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
-    area_a = np.prod(np.clip(a[:, 2:] - a[:, :2], 0, None), axis=1)
-    area_b = np.prod(np.clip(b[:, 2:] - b[:, :2], 0, None), axis=1)
+    area_a, area_b = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b))
+    # Boxes that are inside out overlap nothing, so that the result is 0 whatever comes out as their area.
     union = area_a[:, None] + area_b[None, :] - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)

@@ -83,13 +83,12 @@ def find_errors(image: Overlaps, *, foreground: float = FOREGROUND, background: 
     same, iou = image.same_class & real, image.iou * real
     matched = claims(image.iou * same, image.scores, foreground)
     found = np.isin(np.arange(len(real)), matched)
-    own, other = _best(iou * same), _best(iou * ~same)
-    twin, any_class = _best(iou * (same & found)), _best(iou)
+    own, other, any_class = _best(iou * same), _best(iou * ~same), _best(iou)
     nowhere = np.full(len(matched), -1)
     tests: Sequence[tuple[ErrorType, Bool[np.ndarray, " N"], Int64[np.ndarray, " N"]]] = (
         ("localisation", (own[1] >= background) & (own[1] < foreground), own[0]),
         ("class", other[1] >= foreground, other[0]),
-        ("duplicate", twin[1] >= foreground, nowhere),
+        ("duplicate", own[1] >= foreground, nowhere),  # had the object been free, it would be matched
         ("background", any_class[1] <= background, nowhere),
         ("both", np.ones(len(matched), dtype=bool), nowhere),
     )
