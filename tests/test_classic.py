@@ -70,14 +70,14 @@ def test_extract_features(project: Path, model: Path) -> None:
         assert row["class_name"] == best.name
         assert row["model"].startswith("tiny.onnx ")
     figures = {str(p.relative_to(project / "visualizations")) for p in (project / "visualizations").rglob("*.png")}
-    assert figures == {"a_prototypes.png", "b_prototypes.png", "more/a_prototypes.png"}
+    assert figures == {"a.png", "b.png", "more/a.png"}
 
 
 def test_running_twice_skips_what_is_done(project: Path, model: Path) -> None:
     run("src/extract_features.py", "--model", model, cwd=project)
     table = project / "mask_coefficients.csv"
     before = table.read_bytes()
-    figure = project / "visualizations" / "a_prototypes.png"
+    figure = project / "visualizations" / "a.png"
     stamp = figure.stat().st_mtime_ns
     result = run("src/extract_features.py", "--model", model, cwd=project)
     assert "0 images written" in result.stdout
@@ -131,9 +131,31 @@ def test_a_file_of_something_else_is_left_alone(project: Path, model: Path, text
 
 def test_images_that_differ_only_in_the_suffix_keep_figures_apart(project: Path, model: Path) -> None:
     cv2.imwrite(str(project / "data" / "a.jpg"), cv2.imread(str(project / "data" / "b.png")))
-    assert run("src/extract_features.py", "--model", model, cwd=project).returncode == 0
-    figures = {p.name for p in (project / "visualizations").glob("*.png")}
-    assert figures == {"a.jpg_prototypes.png", "a.png_prototypes.png", "b_prototypes.png"}
+    (project / "data" / "more" / "a.png").rename(project / "data" / "a.png.png")
+    result = run("src/extract_features.py", "--model", model, cwd=project)
+    assert result.returncode == 0, result.stderr
+    assert "a.png: has the name of a.jpg; its figure is a.png*.png" in result.stdout
+    assert "a.png.png: has the name of a.png; its figure is a.png.png*.png" in result.stdout
+    folder = project / "visualizations"
+    figures = {p.name: p.read_bytes() for p in folder.glob("*.png")}
+    assert set(figures) == {"a.png", "a.png.png", "a.png.png.png", "b.png"}
+    cv2.imwrite(str(project / "data" / "a.bmp"), cv2.imread(str(project / "data" / "b.png")))
+    result = run("src/extract_features.py", "--model", model, cwd=project)
+    assert "a.bmp: has the name of a.jpg; its figure is a.bmp*.png" in result.stdout
+    assert "a.png: has the name" not in result.stdout  # it is done
+    assert {p.name: p.read_bytes() for p in folder.glob("*.png") if p.name != "a.bmp.png"} == figures
+    assert (folder / "a.bmp.png").exists()
+
+
+@pytest.mark.parametrize("other", ["A.jpg", "more/b.jpg"])
+def test_names_are_told_apart_on_every_file_system_and_by_folder(project: Path, model: Path, other: str) -> None:
+    cv2.imwrite(str(project / "data" / other), cv2.imread(str(project / "data" / "b.png")))
+    result = run("extract_specific_feature.py", "--model", model, cwd=project)
+    assert result.returncode == 0, result.stderr
+    figures = {str(p.relative_to(project / "visualizations")) for p in (project / "visualizations").rglob("*.png")}
+    extra = {"A.jpg": "a.png_mask1.png", "more/b.jpg": "more/b_mask1.png"}[other]
+    assert figures == {"A_mask1.png" if other == "A.jpg" else "a_mask1.png", "b_mask1.png", "more/a_mask1.png", extra}
+    assert len(rows_of(project / "mask_coefficient.csv")) == 4
 
 
 def test_figures_are_no_input_of_the_next_run(project: Path, model: Path) -> None:
@@ -153,7 +175,10 @@ def test_folders_and_names_are_options(project: Path, model: Path) -> None:
     assert len(rows_of(project / "x" / "y.csv")) == 3
     result = run("src/generate_visualizations.py", "--csv_filename", "x/y.csv", "--save_folder", "v", cwd=project)
     assert result.returncode == 0, result.stderr
-    assert {p.name for p in (project / "v").iterdir()} == {"histograms.png", "correlation_heatmap.png"}
+    assert {p.name for p in (project / "v").iterdir()} == {
+        "mask_coefficients_histograms.png",
+        "mask_coefficients_heatmap.png",
+    }
 
 
 def test_generate_visualizations(project: Path, model: Path) -> None:
@@ -163,7 +188,7 @@ def test_generate_visualizations(project: Path, model: Path) -> None:
     run("src/extract_features.py", "--model", model, cwd=project)
     result = run("src/generate_visualizations.py", cwd=project)
     assert result.returncode == 0, result.stderr
-    for name in ("histograms.png", "correlation_heatmap.png"):
+    for name in ("mask_coefficients_histograms.png", "mask_coefficients_heatmap.png"):
         assert cv2.imread(str(project / "visualizations" / name)).std() > 5
 
 
@@ -175,7 +200,7 @@ def test_generate_visualizations_of_a_file_of_the_original(tmp_path: Path) -> No
     result = run("src/generate_visualizations.py", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "a correlation needs at least two" in result.stdout
-    assert (tmp_path / "visualizations" / "histograms.png").exists()
+    assert (tmp_path / "visualizations" / "mask_coefficients_histograms.png").exists()
     (tmp_path / "mask_coefficients.csv").write_text(f"{header}\n{row.replace('0.5', 'half')}\n")
     result = run("src/generate_visualizations.py", cwd=tmp_path)
     assert result.returncode == 1
@@ -191,12 +216,12 @@ def test_extract_specific_feature(project: Path, model: Path, script: str) -> No
         cwd=project,
     )
     assert result.returncode == 0, result.stderr
-    rows = rows_of(project / "visualizations" / "mask_coefficient_31.csv")
+    rows = rows_of(project / "mask_coefficient_31.csv")
     assert [row["image_name"] for row in rows] == ["a.png", "b.png", "more/a.png"]
     prediction = maskprism.load(model).predict(project / "data" / "b.png")
     expected = prediction.coefficients[int(np.argmax(prediction.scores)), 31]
     assert np.float32(rows[1]["mask_coefficient_31"]) == expected
-    assert (project / "visualizations" / "more" / "a_coefficient_31.png").exists()
+    assert (project / "visualizations" / "more" / "a_mask32.png").exists()
 
 
 def test_index_out_of_range(project: Path, model: Path) -> None:
@@ -227,7 +252,7 @@ def test_defaults_are_the_bundled_model_and_sample_scenes(tmp_path: Path) -> Non
     result = run("extract_specific_feature.py", "--coefficient_index", "31", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "held no images" not in result.stdout
-    assert len(rows_of(tmp_path / "visualizations" / "mask_coefficient_31.csv")) == 8
+    assert len(rows_of(tmp_path / "mask_coefficient.csv")) == 8
 
 
 def test_mistakes_are_told(project: Path, model: Path) -> None:

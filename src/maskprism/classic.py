@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ def extract_features(
     images_folder
         Folder with the images, subfolders included.
     save_folder
-        Folder for the figures, IMAGE_prototypes.png each.
+        Folder for the figures, one IMAGE.png each.
     csv_filename
         CSV file: image_name, type, mask_1 to mask_K, then score, box, class and model. It is continued if it exists.
     conf
@@ -67,7 +67,7 @@ def extract_features(
     masks = [f"mask_{number}" for number in range(1, network.spec.prototypes + 1)]
     columns = ["image_name", "type", *masks, "score", "x1", "y1", "x2", "y2", "class_name"]
     return _over_images(
-        network, images_folder, csv_filename, columns, row, save_folder, "prototypes", lambda _, i: prototype_grid(i)
+        network, images_folder, csv_filename, columns, row, save_folder, "", lambda _, i: prototype_grid(i)
     )
 
 
@@ -76,7 +76,7 @@ def extract_specific_feature(
     model: Path | None = None,
     images_folder: Path = DEFAULT_FOLDER,
     save_folder: Path = Path("visualizations"),
-    csv_filename: Path | None = None,
+    csv_filename: Path = Path("mask_coefficient.csv"),
     coefficient_index: int = 0,
     conf: float = 0.25,
 ) -> int:
@@ -89,9 +89,9 @@ def extract_specific_feature(
     images_folder
         Folder with the images, subfolders included.
     save_folder
-        Folder for the figures and the CSV file.
+        Folder for the figures, one IMAGE_maskN.png each, where N is the index + 1, as CSV columns are counted.
     csv_filename
-        CSV file inside the save folder; mask_coefficient_INDEX.csv unless given.
+        CSV file: image_name, type, the coefficient, then score, class and model. It is continued if it exists.
     coefficient_index
         Which coefficient, from 0 to K - 1 (31 is the last of 32).
     conf
@@ -102,15 +102,14 @@ def extract_specific_feature(
 
     network = _open(model, conf)
     check_indices([coefficient_index], network.spec.prototypes)
-    name = f"mask_coefficient_{coefficient_index}"
     return _over_images(
         network,
         images_folder,
-        save_folder / (csv_filename or f"{name}.csv"),
-        ["image_name", "type", name, "score", "class_name"],
+        csv_filename,
+        ["image_name", "type", f"mask_coefficient_{coefficient_index}", "score", "class_name"],
         lambda i: [_number(i.coefficients[coefficient_index]), _number(i.score), i.name],
         save_folder,
-        f"coefficient_{coefficient_index}",
+        f"_mask{coefficient_index + 1}",
         lambda image, i: coefficient_view(image, i, coefficient_index),
     )
 
@@ -125,14 +124,14 @@ def generate_visualizations(
     csv_filename
         CSV file with columns mask_1 to mask_K, as extract_features writes it.
     save_folder
-        Folder for histograms.png and correlation_heatmap.png.
+        Folder for mask_coefficients_histograms.png and mask_coefficients_heatmap.png.
     """
     from maskprism.views import charts
 
     coefficients, labels = _read_masks(csv_filename)
-    figures = {"histograms": charts.histograms(coefficients, labels)}
+    figures = {"mask_coefficients_histograms": charts.histograms(coefficients, labels)}
     if len(coefficients) > 1:
-        figures["correlation_heatmap"] = charts.correlation(coefficients, labels)
+        figures["mask_coefficients_heatmap"] = charts.correlation(coefficients, labels)
     else:
         print(f"{csv_filename}: one row only; a correlation needs at least two")
     try:
@@ -207,7 +206,7 @@ def _over_images(
     model = f"{network.spec.name} {network.spec.sha256[:12]}"
     columns = [*columns, "model"]
     done = _rows_done(csv_path, columns, model)
-    figure_names = _figure_names(source)
+    figure_names = _figure_names(source, done)
     written = skipped = 0
     failed: list[str] = []
     with _appending(csv_path, columns) as append:
@@ -220,7 +219,7 @@ def _over_images(
                     skipped += 1
                     continue
                 instance = prediction[int(np.argmax(prediction.scores))]
-                figure = save_folder / f"{figure_names.get(item.name, item.name)}_{figure_suffix}.png"
+                figure = save_folder / f"{figure_names.get(item.name, item.name)}{figure_suffix}.png"
                 raster.save(sheet(image, instance), figure)
             except InputError:
                 raise
@@ -237,14 +236,24 @@ def _over_images(
     return 1 if failed and not (written or skipped or done) else 0
 
 
-def _figure_names(source: ImageFiles | VideoFile) -> dict[str, str]:
-    """Names without suffix, but for images of a folder that differ in nothing else."""
+def _figure_names(source: ImageFiles | VideoFile, done: Collection[str]) -> dict[str, str]:
+    """The name of every image of a folder without its suffix; with it, and a notice, where that is taken.
+
+    Images that are done come first, so that new ones never take the name of their figure.
+    """
     if isinstance(source, VideoFile):
         return {}
     names = [item.name for item in source.pending(frozenset())]
-    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
-    counts = Counter(stems.values())
-    return {name: stem if counts[stem] == 1 else name for name, stem in stems.items()}
+    found: dict[str, str] = {}
+    owners: dict[str, str] = {}  # file systems may take "A" for "a"
+    for name in sorted(names, key=lambda name: name not in done):
+        stem = str(PurePosixPath(name).with_suffix(""))
+        numbered = (f"{name} ({number})" for number in itertools.count(2))
+        found[name] = next(one for one in itertools.chain((stem, name), numbered) if one.casefold() not in owners)
+        if found[name] != stem and name not in done:
+            print(f"{name}: has the name of {owners[stem.casefold()]}; its figure is {found[name]}*.png")
+        owners[found[name].casefold()] = name
+    return found
 
 
 def _rows_done(path: Path, columns: Sequence[str], model: str) -> set[str]:
