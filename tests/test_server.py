@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -773,6 +774,92 @@ def test_old_uploads_make_room(folder: Path, model: Model) -> None:
         assert client.get(f"/api/scenes/{names[0]}").status_code == 404
 
 
+class Unfinished:
+    """An upload that claims a megabyte, and sends of it only what it is told to."""
+
+    def __init__(self, port: int, begun: bytes = b"\x89PNG") -> None:
+        self.connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+        head = "POST /api/uploads?name=slow.png HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n"
+        self.connection.sendall(head.encode() + begun)
+
+    def answer(self, drip_s: float | None = None) -> tuple[int, dict[str, Any], float]:
+        """Status, JSON and seconds until the server hung up, while a byte is sent now and then."""
+        began = time.monotonic()
+        self.connection.settimeout(drip_s or 20)
+        answer = b""
+        while True:
+            try:
+                came = self.connection.recv(65536)
+            except TimeoutError:
+                assert drip_s is not None, "no answer"
+                self.connection.sendall(b"x")
+                continue
+            except ConnectionResetError:  # a byte crossed the end of the connection
+                came = b""
+            if not came:
+                break
+            answer += came
+        self.connection.close()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]), json.loads(body), time.monotonic() - began
+
+
+def port_of(client: httpx.Client) -> int:
+    assert client.base_url.port is not None
+    return client.base_url.port
+
+
+@pytest.mark.parametrize("drip_s", [None, 0.05], ids=["silent", "dripping"])
+def test_an_upload_that_does_not_end_is_cut_off(folder: Path, model: Model, drip_s: float | None) -> None:
+    with serving(Gallery(folder, model, limits=Limits(upload_s=0.5))) as client:
+        status, said, seconds = Unfinished(port_of(client)).answer(drip_s)
+        assert status == 408
+        assert re.fullmatch(
+            r"the image took longer than 0\.5 s to arrive \(\d+ of 1000000 bytes came\); "
+            "upload a smaller file, or start the server with more --max-upload-seconds",
+            said["error"],
+        )
+        assert 0.3 < seconds < 5
+        assert client.get("/api/images").json()["total"] == len(NAMES) + 1
+
+
+def test_uploads_wait_for_their_turn(folder: Path, model: Model) -> None:
+    """Four that never end hold the others up only as long as one of them may take."""
+    with serving(Gallery(folder, model, limits=Limits(upload_s=1.0))) as client:
+        wait_for(client)
+        stuck = [Unfinished(port_of(client)) for _ in range(4)]
+        time.sleep(0.2)  # they have the four places
+        with ThreadPoolExecutor(6) as pool:
+            answers = pool.map(lambda seed: client.post(f"/api/uploads?name={seed}.png", content=png(seed)), range(6))
+            assert [answer.status_code for answer in answers] == [201] * 6
+        assert [one.answer()[0] for one in stuck] == [408] * 4
+
+
+def test_an_upload_whose_turn_does_not_come_is_refused(folder: Path, model: Model) -> None:
+    gallery = Gallery(folder, model, limits=Limits(upload_s=0.15))
+
+    async def busy(client: httpx.AsyncClient) -> httpx.Response:
+        free = threading.Event()
+        network = ThreadPoolExecutor(1)
+        gallery._network = network
+        network.submit(free.wait)  # the network is at something long
+        holding = [asyncio.create_task(client.post("/api/uploads?name=a.png", content=png(n))) for n in range(4)]
+        try:
+            await asyncio.sleep(0.1)  # they have the four places
+            refused = await client.post("/api/uploads?name=b.png", content=png(5))
+        finally:
+            free.set()
+        assert [answer.status_code for answer in await asyncio.gather(*holding)] == [201] * 4  # slow is no failure
+        again = await client.post("/api/uploads?name=b.png", content=png(5))
+        assert again.status_code == 201
+        return refused
+
+    refused = in_loop(gallery, busy)
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    assert refused.json()["error"] == ("4 other uploads were under way for 0.3 s; try again later")
+
+
 # --- the installed command ------------------------------------------------------------------------
 
 
@@ -831,6 +918,77 @@ def test_ctrl_c_while_the_network_works(folder: Path) -> None:
         assert (process.returncode, output, errors) == (0, "stopped\n", "")
 
 
+Ask = Callable[[int], list[socket.socket]]
+
+
+def nothing(port: int) -> list[socket.socket]:
+    return []
+
+
+def scenes(port: int) -> list[socket.socket]:
+    """Requests that wait for the network, one after the other of the same connection, and are never read."""
+    asked = []
+    for number in range(20, 40):
+        asked.append(socket.create_connection(("127.0.0.1", port), timeout=20))
+        request = f"GET /api/scenes/{number:02d}.png HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        asked[-1].sendall(request.encode() * 3)
+    return asked
+
+
+def uploads(port: int) -> list[socket.socket]:
+    """Four that do not end, and two that wait for their turn."""
+    return [Unfinished(port).connection for _ in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 0, "stopped\n"), (signal.SIGTERM, -signal.SIGTERM, "")],
+    ids=["SIGINT", "SIGTERM"],
+)
+@pytest.mark.parametrize(
+    ("ask", "wait_s"),
+    [(nothing, 0), (scenes, 0), (scenes, 0.3), (uploads, 0.3)],
+    ids=lambda x: getattr(x, "__name__", x),
+)
+def test_it_ends_quietly_whatever_is_under_way(
+    folder: Path, number: signal.Signals, code: int, said: str, ask: Ask, wait_s: float
+) -> None:
+    for seed in range(40):
+        (folder / f"{seed:02d}.png").write_bytes(png(seed % 4))
+    with running(folder) as (process, port):
+        asked = ask(port)
+        time.sleep(wait_s)
+        began = time.monotonic()
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=30)
+        assert (process.returncode, output, errors) == (code, said, "")
+        assert time.monotonic() - began < 10
+        for connection in asked:
+            connection.close()
+
+
+def test_requests_that_wait_are_answered_at_the_end(folder: Path, model_file: Path) -> None:
+    with running(folder, "--model", model_file) as (process, port):
+        upload = Unfinished(port)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert upload.answer()[:2] == (503, {"error": "the server is stopping"})
+        assert process.communicate(timeout=30)[1] == ""
+
+
+def test_the_deadline_of_uploads_can_be_set(folder: Path, model_file: Path) -> None:
+    with running(folder, "--model", model_file, "--max-upload-seconds", 1) as (process, port):
+        stuck = [Unfinished(port) for _ in range(4)]
+        answer = httpx.post(f"http://127.0.0.1:{port}/api/uploads?name=a.png", content=png(3), timeout=20)
+        assert answer.status_code == 201
+        for one in stuck:
+            status, said, _ = one.answer(drip_s=0.2)
+            assert status == 408
+            assert "the image took longer than 1 s to arrive" in said["error"]
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("stopped\n", "")
+
+
 def fails(*arguments: object, environment: dict[str, str] | None = None) -> str:
     """The one line that a command which cannot work says."""
     result = subprocess.run(
@@ -853,6 +1011,7 @@ def test_mistakes_end_in_one_line(folder: Path, tmp_path: Path) -> None:
         assert "choose another --port" in said
     assert "is no folder" in fails(tmp_path / "nothing")
     assert "--cache-mb is 0" in fails(folder, "--cache-mb", 0)
+    assert "--max-upload-seconds is 0" in fails(folder, "--max-upload-seconds", 0)
 
 
 def test_addresses_that_cannot_be_used(folder: Path, model: Model) -> None:

@@ -27,6 +27,7 @@ def serve(
     cache_mb: int = 256,
     max_upload_mb: int = 32,
     max_upload_megapixels: int = 40,
+    max_upload_seconds: int = 60,
     open_browser: Annotated[bool, Parameter(name="--open", negative=())] = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
@@ -59,6 +60,8 @@ def serve(
         Refuse uploads of more MB.
     max_upload_megapixels
         Refuse uploads of more million pixels.
+    max_upload_seconds
+        Cut off uploads that take longer to arrive; others wait twice as long for their turn.
     open_browser
         Open the page in the browser.
     """
@@ -72,11 +75,18 @@ def serve(
         ("cache-mb", cache_mb),
         ("max-upload-mb", max_upload_mb),
         ("max-upload-megapixels", max_upload_megapixels),
+        ("max-upload-seconds", max_upload_seconds),
     ):
         if value < 1:
             raise InputError(f"--{name} is {value}; expected at least 1")
     workers = min(os.cpu_count() or 1, MAX_WORKERS)
-    limits = server.Limits(cache_mb << 20, max_upload_mb << 20, max_upload_megapixels * 10**6, workers)
+    limits = server.Limits(
+        cache_bytes=cache_mb << 20,
+        upload_bytes=max_upload_mb << 20,
+        upload_pixels=max_upload_megapixels * 10**6,
+        upload_s=max_upload_seconds,
+        workers=workers,
+    )
     network = load_model(model, reading, detections, threads=max((os.cpu_count() or 1) // workers, 1))
     labels = None if data is None else open_labels(data, folder, network.spec.names, split)
     network = named_by(labels, network)

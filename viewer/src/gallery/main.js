@@ -13,6 +13,7 @@ const PAGE = 60;
 const MOST_AT_ONCE = 480;
 const POLL_MS = 1200;
 const TYPING_MS = 250;
+const MOST_FAILURES = 3;
 
 class GalleryPage {
   constructor() {
@@ -51,7 +52,7 @@ class GalleryPage {
     addEventListener("popstate", () => this.route());
     this.wireMasks();
     wireTheme();
-    wireUploads((file) => this.upload(file));
+    wireUploads((files) => this.upload(files));
     history.scrollRestoration = "manual";
     this.route();
     this.load();
@@ -239,21 +240,28 @@ class GalleryPage {
     }
   }
 
-  /** @param {File} file */
-  async upload(file) {
-    if (file.size > this.uploadBytes) {
-      this.say(`${file.name} has ${(file.size / 2 ** 20).toFixed(1)} MB; the limit is ${(this.uploadBytes / 2 ** 20).toFixed(0)} MB.`, "failed");
-      return;
+  /** One file after the other; a single one is opened, several are left in the gallery. @param {File[]} files */
+  async upload(files) {
+    /** @type {string[]} */
+    const taken = [];
+    /** @type {string[]} */
+    const failures = [];
+    for (const [index, file] of files.entries()) {
+      this.say(`Uploading ${file.name}${files.length > 1 ? ` (${index + 1} of ${files.length})` : ""} …`);
+      try {
+        if (file.size > this.uploadBytes) throw new Error(`${file.name} has ${megabytes(file.size, 1)} MB; the limit is ${megabytes(this.uploadBytes)} MB.`);
+        taken.push((await upload(file)).name);
+      } catch (error) {
+        const message = messageOf(error);
+        failures.push(message.startsWith(file.name) ? message : `${file.name}: ${message}`);
+      }
     }
-    this.say(`Uploading ${file.name} …`);
-    try {
-      const { name } = await upload(file);
-      this.say("");
-      this.visit(this.address(name));
-      this.load();
-    } catch (error) {
-      this.say(messageOf(error), "failed");
-    }
+    const more = failures.length - MOST_FAILURES;
+    this.say([...failures.slice(0, MOST_FAILURES), ...(more > 0 ? [`and ${more} more`] : [])].join("\n"), failures.length ? "failed" : "");
+    if (!taken.length) return;
+    if (files.length === 1) this.visit(this.address(taken[0]));
+    else if (this.shown !== null) this.visit(this.address());
+    this.load();
   }
 
   /** @param {string} text @param {string} kind */
@@ -282,6 +290,9 @@ const instanceOf = ({ fitting }) => (fitting[0] > 0 ? `#i=${fitting[0]}` : "");
 /** @param {number} count */
 const images = (count) => `${count} image${count === 1 ? "" : "s"}`;
 
+/** @param {number} bytes @param {number} [digits] */
+const megabytes = (bytes, digits = 0) => (bytes / 2 ** 20).toFixed(digits);
+
 /** @param {unknown} error */
 const messageOf = (error) => (error instanceof Error ? error.message : String(error));
 
@@ -301,11 +312,11 @@ function wireTheme() {
   show();
 }
 
-/** A button, and dropping a file anywhere. @param {(file: File) => void} take */
+/** A button, and dropping files anywhere. @param {(files: File[]) => void} take */
 function wireUploads(take) {
-  const chooser = h("input", { type: "file", accept: "image/*", hidden: true });
+  const chooser = h("input", { type: "file", accept: "image/*", multiple: true, hidden: true });
   chooser.addEventListener("change", () => {
-    if (chooser.files?.[0]) take(chooser.files[0]);
+    if (chooser.files?.length) take([...chooser.files]);
     chooser.value = "";
   });
   document.body.append(chooser);
@@ -324,7 +335,7 @@ function wireUploads(take) {
     target.hidden = !(depth = 0);
     if (!hasFile(event)) return;
     event.preventDefault();
-    if (event.dataTransfer?.files[0]) take(event.dataTransfer.files[0]);
+    if (event.dataTransfer?.files.length) take([...event.dataTransfer.files]);
   });
 }
 

@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError.of("the server", package=error.name or "starlette", extra="serve") from None
 
 from maskprism.views.server.app import create_app as create_app
+from maskprism.views.server.closing import Closing, Server
 from maskprism.views.server.gallery import Gallery as Gallery
 from maskprism.views.server.gallery import Labels as Labels
 from maskprism.views.server.gallery import Limits as Limits
@@ -27,8 +28,6 @@ from maskprism.views.server.security import is_loopback as is_loopback
 
 if TYPE_CHECKING:
     from maskprism.models import Model
-
-_SHUTDOWN_S = 2
 
 
 def serve(
@@ -55,7 +54,7 @@ def serve(
     labels
         gives the labelled instances of an image, for IoU.
     on_ready
-        called with the URL and the gallery once the address is taken.
+        called with the URL and the gallery once requests are answered.
 
     Raises
     ------
@@ -66,14 +65,12 @@ def serve(
     """
     gallery = Gallery(folder, model, labels=labels, limits=limits)
     with _listen(host, port) as listening:
-        app = create_app(gallery, host=host, allowed_hosts=allowed_hosts)
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_SHUTDOWN_S, server_header=False
-        )
+        app = Closing(create_app(gallery, host=host, allowed_hosts=allowed_hosts))
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         name = f"[{host}]" if ":" in host else host
-        on_ready(f"http://{name}:{listening.getsockname()[1]}/", gallery)
+        url = f"http://{name}:{listening.getsockname()[1]}/"
         with suppress(KeyboardInterrupt):  # uvicorn has shut down by then
-            uvicorn.Server(config).run(sockets=[listening])
+            Server(config, app, lambda: on_ready(url, gallery)).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

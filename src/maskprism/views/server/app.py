@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -27,6 +28,8 @@ STATIC = Path(__file__).parents[1] / "static"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _ASSETS = ("gallery.css", "gallery.js", "icon.svg", "viewer.css", "viewer.js")
 _UPLOADS_AT_ONCE = 4
+_PATIENCE = 2
+"""An upload waits for its turn this many times as long as one may take: those before it are cut off by then."""
 
 
 def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iterable[str] = ()) -> ASGIApp:
@@ -116,24 +119,48 @@ class Api:
         )
 
     async def upload(self, request: Request) -> Response:
-        """Take an image as the body of the request."""
-        limit = self.gallery.limits.upload_bytes
-        too_large = HTTPException(413, f"the image is larger than the limit of {limit / 2**20:.0f} MB")
-        claimed = request.headers.get("content-length", "")
-        if claimed.isdecimal() and int(claimed) > limit:
-            raise too_large
-        async with self._uploading:
-            data = bytearray()
-            try:
+        """Take an image as the body of the request, which has to arrive in time; so has its turn."""
+        limits = self.gallery.limits
+        if int(_length(request) or 0) > limits.upload_bytes:
+            raise _too_large(limits.upload_bytes)
+        patience = _PATIENCE * limits.upload_s
+        try:
+            async with asyncio.timeout(patience):
+                await self._uploading.acquire()
+        except TimeoutError:
+            raise HTTPException(
+                503,
+                f"{_UPLOADS_AT_ONCE} other uploads were under way for {patience:g} s; try again later",
+                {"Retry-After": f"{math.ceil(limits.upload_s)}"},
+            ) from None
+        try:
+            data = await self._body(request)
+            image, record = await self.gallery.upload(request.query_params.get("name", ""), data)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        finally:
+            self._uploading.release()
+        return _json(self.gallery.details(image, record), 201)
+
+    async def _body(self, request: Request) -> bytes:
+        """An uploaded file. Raises HTTPException if it is too large or too slow."""
+        limits = self.gallery.limits
+        data = bytearray()
+        try:
+            async with asyncio.timeout(limits.upload_s):
                 async for chunk in request.stream():
                     data += chunk
-                    if len(data) > limit:
-                        raise too_large
-            except ClientDisconnect:
-                return Response(status_code=400)
-            name = request.query_params.get("name", "")
-            image, record = await self.gallery.upload(name, bytes(data))
-        return _json(self.gallery.details(image, record), 201)
+                    if len(data) > limits.upload_bytes:
+                        raise _too_large(limits.upload_bytes)
+        except TimeoutError:
+            came = f"{len(data)} of {_length(request) or 'an unknown number of'} bytes came"
+            raise HTTPException(
+                408,
+                f"the image took longer than {limits.upload_s:g} s to arrive ({came}); "
+                "upload a smaller file, or start the server with more --max-upload-seconds",
+                {"Connection": "close"},  # the rest of it is not waited for
+            ) from None
+        return bytes(data)
 
     def _named(self, request: Request) -> GalleryImage:
         name = request.path_params["name"]
@@ -198,6 +225,16 @@ async def _tagged(request: Request, tag: str, media_type: str, make: Callable[[]
     if f'"{tag}"' in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(await make(), headers=headers, media_type=media_type)
+
+
+def _length(request: Request) -> str:
+    """How many bytes a request says that its body has; empty where it says nothing that can be true."""
+    length = request.headers.get("content-length", "")
+    return length if length.isdecimal() and len(length) < 20 else ""
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"the image is larger than the limit of {limit / 2**20:.0f} MB")
 
 
 def _json(content: Any, status_code: int = 200) -> Response:

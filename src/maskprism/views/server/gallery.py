@@ -52,6 +52,7 @@ class Limits:
 
     cache_bytes: for viewer scenes and thumbnails together.
     upload_bytes, upload_pixels: of one uploaded image.
+    upload_s: seconds in which an upload has to arrive; it waits twice as long for its turn.
     workers: threads that run the network.
     """
 
@@ -59,6 +60,7 @@ class Limits:
     upload_bytes: int = 32 << 20
     upload_pixels: int = 40_000_000
     workers: int = 2
+    upload_s: float = 60.0
 
 
 @dataclass(frozen=True)
