@@ -127,6 +127,7 @@ def generate_visualizations(
         Folder for mask_coefficients_histograms.png and mask_coefficients_heatmap.png.
     """
     from maskprism.views import charts
+    from maskprism.views.figures import save
 
     coefficients, labels = _read_masks(csv_filename)
     figures = {"mask_coefficients_histograms": charts.histograms(coefficients, labels)}
@@ -138,7 +139,7 @@ def generate_visualizations(
         save_folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             path = save_folder / f"{name}.png"
-            figure.savefig(path, dpi=130)
+            save(figure, path, dpi=130)
             print(f"{path}: {len(coefficients)} instances")
     except OSError as error:
         raise MaskprismError(f"{save_folder}: cannot be written ({error.strerror or error})") from None

@@ -45,6 +45,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from maskprism.table import CoefficientTable
     from maskprism.views import charts
     from maskprism.views.dataset.files import write_diagnosis
+    from maskprism.views.figures import save
     from maskprism.views.instance.explain import write_explanation
     from maskprism.views.page import Page
     from maskprism.views.sheets import best_instances
@@ -80,8 +81,8 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
             page=out / "page.html",
             instances=len(coefficients),
         )
-        charts.histograms(coefficients).savefig(result.histograms, dpi=130)
-        charts.correlation(coefficients).savefig(result.correlation, dpi=130)
+        save(charts.histograms(coefficients), result.histograms, dpi=130)
+        save(charts.correlation(coefficients), result.correlation, dpi=130)
 
         on_step("comparing all masks with the ground truth")
         validated = load(conf=0.001, multi_label=True, threads=1)

@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from maskprism.errors import InputError
-from maskprism.views.figures import colour_map, share
+from maskprism.views.figures import colour_map, new_figure, share
 from maskprism.views.palette import MUTED, NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
@@ -31,8 +30,7 @@ def histograms(
     edges = np.linspace(-limit, limit, 41)
     counts = [np.histogram(np.clip(column, -limit, limit), edges)[0] for column in coefficients.T]
     lines = math.ceil(k / columns)
-    figure = plt.figure(figsize=(1.9 * columns + 0.6, 1.45 * lines + 1.1), layout="constrained")
-    plt.close(figure)
+    figure = new_figure(1.9 * columns + 0.6, 1.45 * lines + 1.1)
     axes = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)).reshape(-1)
     centres = (edges[:-1] + edges[1:]) / 2
     colours = [share(NEGATIVE if centre < 0 else POSITIVE) for centre in centres]
@@ -66,8 +64,7 @@ def correlation(
     product = np.outer(spread, spread)
     matrix = np.full((k, k), np.nan)
     np.divide(centred.T @ centred, product, out=matrix, where=product > 1e-12)
-    figure = plt.figure(figsize=(9.2, 8.2), layout="constrained")
-    plt.close(figure)
+    figure = new_figure(9.2, 8.2)
     ax = figure.subplots()
     ax.set_facecolor("0.85")
     shown = ax.imshow(np.ma.masked_invalid(matrix), cmap=colour_map("contribution"), vmin=-1, vmax=1)

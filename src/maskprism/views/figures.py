@@ -10,20 +10,26 @@ import math
 import os
 import textwrap
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, Literal
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 from maskprism.views import palette, sheets
 from maskprism.views.raster import best_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.backend_bases import RendererBase
+    from matplotlib.transforms import Bbox
 
     from maskprism.decompose import Order
     from maskprism.images import ImageLike
@@ -59,6 +65,35 @@ def crop_view(image: ImageLike, instance: Instance) -> Figure:
     return draw(sheets.crop_view(image, instance))
 
 
+class LiteralFigure(Figure):
+    """A figure whose texts are drawn as they are: a "$" in the name of a class or an image begins no formula."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw, without formulas."""
+        with self._literal():
+            super().draw(renderer)
+
+    def get_tightbbox(self, *arguments: Any, **options: Any) -> Bbox:
+        """The box of all that is drawn."""
+        with self._literal():
+            return super().get_tightbbox(*arguments, **options)
+
+    @contextmanager
+    def _literal(self) -> Iterator[None]:
+        """Formulas are off in the texts that there are, and in the labels of ticks that come while drawing."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        with mpl.rc_context({"text.parse_math": False}):
+            yield
+
+
+def new_figure(width_in: float, height_in: float, *, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """An empty figure that belongs to its caller: a notebook shows it once, and loops do not pile figures up."""
+    figure = plt.figure(FigureClass=LiteralFigure, figsize=(width_in, height_in), layout=layout, facecolor="white")
+    plt.close(figure)
+    return figure
+
+
 def draw(sheet: Sheet) -> Figure:
     """The sheet as a matplotlib figure of its own, not the current one of pyplot."""
     columns = sheet.columns or best_columns(sheet)
@@ -69,8 +104,7 @@ def draw(sheet: Sheet) -> Figure:
     width_in = max(panel_w * columns, 5)
     notes = [line for note in sheet.notes for line in textwrap.wrap(note, round(width_in * _LETTERS_PER_INCH))]
     below = 0.25 * len(notes) + (0.6 if sheet.scale else 0)
-    figure = plt.figure(figsize=(width_in, panel_h * rows + 0.8 + below), layout="constrained", facecolor="white")
-    plt.close(figure)  # the caller owns it: a notebook shows it once, and loops do not pile figures up
+    figure = new_figure(width_in, panel_h * rows + 0.8 + below)
     axes = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
     for ax, panel in zip(axes, sheet.panels, strict=False):
         _draw_panel(ax, panel)
@@ -93,7 +127,7 @@ def draw(sheet: Sheet) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int, **settings: Any) -> None:
+def save(figure: Figure, path: str | os.PathLike[str] | IO[bytes], *, dpi: int, **settings: Any) -> None:
     """Write a figure; letters that the font lacks, as in some names of images, are boxes and no warnings."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism.analysis.networks.swap import PARTS
-from maskprism.text import counted
+from maskprism.text import brief, counted
 
 if TYPE_CHECKING:
     from maskprism.analysis.networks.comparison import Comparison, Tolerance
@@ -56,12 +56,6 @@ def versus(comparison: Comparison) -> str:
     """Which networks were compared, for titles; long names are cut in the middle."""
     a, b = (f"{brief(spec.name)} ({spec.runtime})" for spec in (comparison.a, comparison.b))
     return f"A: {a}, B: {b}"
-
-
-def brief(name: str, most: int = 28) -> str:
-    """A name of at most so many characters; both ends of longer ones stay."""
-    kept = (most - 1) // 2
-    return name if len(name) <= most else f"{name[:kept]}…{name[-kept:]}"
 
 
 def _model(spec: ModelSpec) -> str:

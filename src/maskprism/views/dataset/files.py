@@ -18,6 +18,7 @@ from maskprism.analysis.truth.error_budget import COLUMNS
 from maskprism.errors import MaskprismError
 from maskprism.views.dataset import charts as figures
 from maskprism.views.dataset.report import Illustration, report_page
+from maskprism.views.figures import save
 from maskprism.views.truth import budget as budget_figures
 from maskprism.views.truth.thumbnails import mask_against_truth
 from maskprism.views.viewer_payload import encode_webp
@@ -255,5 +256,5 @@ def _write_table(rows: pa.Table, path: Path) -> Path:
 
 def _png(figure: Figure) -> bytes:
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=_DPI, metadata={"Software": None})
+    save(figure, data, format="png", dpi=_DPI, metadata={"Software": None})
     return data.getvalue()

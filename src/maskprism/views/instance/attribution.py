@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patheffects import withStroke
 
 from maskprism.analysis.instance.attribution import Attribution
 from maskprism.analysis.instance.subset_masks import METRIC_NAMES
 from maskprism.images import read_image
-from maskprism.views.figures import share
+from maskprism.views.figures import new_figure, share
 from maskprism.views.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, colour_of
 from maskprism.views.sheets import instance_title, signed
 from maskprism.views.tables import most_unusual
@@ -48,7 +47,7 @@ def waterfall(instance: Instance, query: PixelQuery, *, image: ImageLike | None 
 
     With the image the place is shown beside it.
     """
-    figure = _figure(12.5 if image is not None else 9, 5.6)
+    figure = new_figure(12.5 if image is not None else 9, 5.6)
     if image is not None:
         picture, ax = figure.subplots(1, 2, width_ratios=(1, 2.1))
         _draw_place(picture, image, instance, (query.x, query.y))
@@ -108,7 +107,7 @@ def blame(image: ImageLike, instance: Instance, blames: Sequence[Blame], *, name
 
     Ticks mark what the same prototype contributes on average inside the mask and in the rest of the box.
     """
-    figure = _figure(12.5, 4.6 * len(blames) + 0.4)
+    figure = new_figure(12.5, 4.6 * len(blames) + 0.4)
     axes = figure.subplots(len(blames), 2, squeeze=False, width_ratios=(1, 1.5))
     for (picture, ax), one in zip(axes, blames, strict=True):
         _draw_place(picture, image, instance, region=one.region)
@@ -152,7 +151,7 @@ _BLAME_WORDS = {
 def attribution(instance: Instance, found: Attribution | None = None) -> Figure:
     """Which prototypes the mask needs: sets that suffice, insertion and deletion, Shapley values, sensitivity."""
     found = found or Attribution.of(instance)
-    figure = _figure(13, 9)
+    figure = new_figure(13, 9)
     (sets, curves), (worth, pull) = figure.subplots(2, 2)
     _draw_sets(sets, found)
     _draw_curves(curves, found)
@@ -238,12 +237,6 @@ def _draw_pull(ax: Axes, found: Attribution) -> None:
     ax.set_xlabel("prototype")
     ax.set_ylabel("soft Dice per relative change")
     ax.set_title(f"Sensitivity: coefficient x gradient of soft Dice ({found.sensitivity.dice:.3f})", fontsize=10)
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = plt.figure(figsize=(width, height), layout="constrained", facecolor="white")
-    plt.close(figure)  # the caller owns it: a notebook shows it once, and loops do not pile figures up
-    return figure
 
 
 def _draw_place(

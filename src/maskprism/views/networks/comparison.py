@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from maskprism.analysis.networks.summary import brief, percent, versus
+from maskprism.analysis.networks.summary import percent, versus
 from maskprism.errors import MaskprismError
+from maskprism.text import brief
 from maskprism.views import raster
-from maskprism.views.figures import colour_map, share
+from maskprism.views.figures import colour_map, new_figure, save, share
 from maskprism.views.networks.worst_pairs import worst_pairs
 from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
 
@@ -63,7 +63,7 @@ def write_comparison(
         pa_csv.write_csv(pa.table(_prototype_columns(comparison)), folder / "prototypes.csv")
         written[folder / "prototypes.csv"] = "one row per prototype of A"
         for name, (figure, what) in figures.items():
-            figure.savefig(folder / name, dpi=130)
+            save(figure, folder / name, dpi=130)
             written[folder / name] = what
     except OSError as error:
         raise MaskprismError(f"{folder}: cannot be written ({error.strerror or error})") from None
@@ -234,8 +234,7 @@ def _prototype_columns(comparison: Comparison) -> dict[str, Any]:
 
 def _axes(width: float, height: float, *, rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
     """A figure that the caller owns, and its axes without frames on the right and above."""
-    figure = plt.figure(figsize=(width, height), layout="constrained")
-    plt.close(figure)
+    figure = new_figure(width, height)
     axes = figure.subplots(rows, columns, **settings)
     every: list[Axes] = list(np.atleast_1d(axes).reshape(-1))
     for ax in every:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 
 from maskprism.errors import MaskprismError
 from maskprism.views import raster
-from maskprism.views.figures import share
+from maskprism.views.figures import new_figure, save, share
 from maskprism.views.palette import INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, RGB, colour_of
 from maskprism.views.sheets import IMAGE_SIDE, Panel, Sheet
 
@@ -38,8 +37,7 @@ def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Metho
 
     keep: a number of prototypes to mark on the curve of `method`.
     """
-    figure = plt.figure(figsize=(7.6, 4.4), layout="constrained")
-    plt.close(figure)
+    figure = new_figure(7.6, 4.4)
     ax: Axes = figure.subplots()
     keeps = trade_off.keeps
     for name in trade_off.ious:
@@ -115,7 +113,7 @@ def write_reduction(found: ReducedFile, images: CalibrationImages, full: Model, 
         text = json.dumps(found.summary(), indent=2, allow_nan=False) + "\n"
         paths["json"].write_text(text, encoding="utf-8")
         figure = trade_off_figure(found.trade_off, len(found.reduction), found.reduction.method)
-        figure.savefig(paths["curve.png"], dpi=130)
+        save(figure, paths["curve.png"], dpi=130)
     except OSError as error:
         raise MaskprismError(f"{base}: cannot be written ({error.strerror or error})") from None
     by_iou = sorted(found.comparison.by_image, key=lambda name: found.comparison.by_image[name])

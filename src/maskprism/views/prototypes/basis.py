@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
@@ -13,7 +12,7 @@ from maskprism.analysis.prototypes.basis import REDUNDANT
 from maskprism.errors import InputError
 from maskprism.images import read_image
 from maskprism.views import palette, raster
-from maskprism.views.figures import colour_map, share
+from maskprism.views.figures import colour_map, new_figure, share
 from maskprism.views.sheets import IMAGE_SIDE, Panel, Sheet
 
 if TYPE_CHECKING:
@@ -93,8 +92,7 @@ def sheets(
 
 def spectrum(usage: Usage, basis: CanonicalBasis, *, model: str = "") -> Figure:
     """Share of the mean square logit by component, running total, and the prototypes' own shares for comparison."""
-    figure = plt.figure(figsize=(10.5, 5.2), layout="constrained", facecolor="white")
-    plt.close(figure)
+    figure = new_figure(10.5, 5.2)
     ax = figure.subplots()
     own = np.sort(usage.rms_contributions(basis.region) ** 2)[::-1]
     numbers = np.arange(len(basis))
@@ -139,8 +137,7 @@ def spectrum(usage: Usage, basis: CanonicalBasis, *, model: str = "") -> Figure:
 
 def redundancy(usage: Usage, *, threshold: float = REDUNDANT, model: str = "") -> Figure:
     """Correlations of prototypes (below the diagonal) and of coefficients (above it); redundant pairs are framed."""
-    figure = plt.figure(figsize=(9.2, 8.2), layout="constrained", facecolor="white")
-    plt.close(figure)
+    figure = new_figure(9.2, 8.2)
     ax = figure.subplots()
     k = len(usage)
     lower = np.tril(np.ones((k, k), dtype=bool), -1)
@@ -167,8 +164,7 @@ def redundancy(usage: Usage, *, threshold: float = REDUNDANT, model: str = "") -
 
 def coefficient_spectrum(coefficients: RunningCovariance, *, title: str = "") -> Figure:
     """Spectrum and correlation of coefficients alone, where the prototypes are not known."""
-    figure = plt.figure(figsize=(13, 5.8), layout="constrained", facecolor="white")
-    plt.close(figure)
+    figure = new_figure(13, 5.8)
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     for centred, colour in ((False, palette.INSTANCE_COLOURS[4]), (True, palette.INSTANCE_COLOURS[5])):
         energies = coefficients.singular_values(centred=centred) ** 2

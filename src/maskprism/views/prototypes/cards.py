@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 
 from maskprism.analysis.prototypes.positional import TAG_RULES, THRESHOLDS
 from maskprism.analysis.prototypes.translation import CHANGES
 from maskprism.errors import MaskprismError
+from maskprism.text import brief
 from maskprism.views import palette, raster
-from maskprism.views.figures import colour_map, save, share
+from maskprism.views.figures import colour_map, new_figure, save, share
 from maskprism.views.sheets import Label, Panel, Sheet, signed
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ def card(study: Dependence, k: int, movement: MovementTest | None = None, *, mod
     Mean by place with the best half-plane, the images that activate it most, what explains
     its variance, whether it follows a moved image, and what it is inside each class.
     """
-    figure = plt.figure(figsize=(13.5, 7.6), facecolor="white")
-    plt.close(figure)
+    figure = new_figure(13.5, 7.6, layout=None)
     # Places are given, not sought: the layout engine would take half of the time of a card.
     strongest = study.strongest[k]
     row = figure.add_gridspec(1, 1 + len(strongest), left=0.01, right=0.99, top=0.855, bottom=0.525, wspace=0.05)
@@ -247,7 +246,7 @@ def _draw_classes(ax: Axes, study: Dependence, k: int) -> None:
     names = [study.names.get(int(study.class_ids[c]), f"class{study.class_ids[c]}") for c in chosen]
     ax.set_yticks(
         range(len(chosen)),
-        [f"{name} ({study.class_counts[c]})" for name, c in zip(names, chosen, strict=True)],
+        [f"{brief(name)} ({study.class_counts[c]})" for name, c in zip(names, chosen, strict=True)],
         fontsize=8.5,
     )
     ax.invert_yaxis()

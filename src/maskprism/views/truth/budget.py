@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
@@ -18,8 +17,9 @@ from maskprism.analysis.truth.matching import Matches
 from maskprism.analysis.truth.overlaps import Region
 from maskprism.errors import InputError
 from maskprism.images import read_image
+from maskprism.text import brief
 from maskprism.views import palette, raster
-from maskprism.views.figures import share
+from maskprism.views.figures import new_figure, share
 from maskprism.views.palette import INSTANCE_COLOURS
 from maskprism.views.sheets import Panel, Sheet
 
@@ -107,7 +107,7 @@ def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> 
     ends = [_stack(ax, place, mean) for place, mean in zip(places, [*sizes, *shown], strict=True)]
     for place, mean, end in zip(places, [*sizes, *shown], ends, strict=True):
         ax.annotate(f"IoU {mean.iou:.2f}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8.5)
-    ax.set_yticks(places, [f"{mean.group}  ({mean.instances})" for mean in [*sizes, *shown]])
+    ax.set_yticks(places, [f"{brief(mean.group)}  ({mean.instances})" for mean in [*sizes, *shown]])
     lowest = min((min(getattr(mean, part), 0.0) for mean in [*sizes, *shown] for part in PARTS), default=0.0)
     ax.set_xlim(1.2 * lowest, 1.15 * max(ends))
     ax.set_ylim(places[-1] + 0.6, -0.6)
@@ -189,7 +189,7 @@ def _worst_panel(image: Picture, row: InstanceBudget, stages: Counterfactuals) -
     rows, columns = _window([stages.truth, stages.real], stages.instance.letterbox.canvas_hw, square=True)
     part = max(PARTS, key=lambda part: getattr(row, part))
     return Panel(
-        f"{row.iou:.2f}  {row.class_name} {row.score:.2f}: {part}",
+        f"{row.iou:.2f}  {brief(row.class_name)} {row.score:.2f}: {part}",
         picture=_compared(_on_canvas(image, stages), stages.real, stages.truth, rows, columns),
         box=_box_in(stages, rows, columns),
     )
@@ -268,8 +268,7 @@ def _loss(value: float) -> str:
 
 def plain_axes(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure that the caller owns, and its axes: frames on the left and below only, in quiet colours."""
-    figure = plt.figure(figsize=(width, height), layout="constrained", facecolor="white")
-    plt.close(figure)
+    figure = new_figure(width, height)
     ax = figure.subplots()
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(share(palette.FRAME))
