@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 ULTRA := .venv-ultralytics
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup check check-viewer viewer test test-browser test-ultralytics bench docs clean
+.PHONY: setup check check-viewer viewer test test-browser test-ultralytics fuzz bench docs clean
 
 setup: $(VENV)/done
 
@@ -44,6 +44,9 @@ $(ULTRA)/done: pyproject.toml
 
 test-ultralytics: $(ULTRA)/done
 	$(ULTRA)/bin/python -m pytest tests/parity
+
+fuzz: setup
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
 
 bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/start_up.py

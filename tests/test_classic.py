@@ -106,6 +106,15 @@ def test_a_row_that_was_cut_short_is_done_again(project: Path, model: Path, cut:
     assert table.read_bytes() == whole
 
 
+def test_blank_lines_are_passed_over(project: Path, model: Path) -> None:
+    run("src/extract_features.py", "--model", model, cwd=project)
+    table = project / "mask_coefficients.csv"
+    table.write_bytes(table.read_bytes() + b"\n\n")
+    before = table.read_bytes()
+    assert run("src/extract_features.py", "--model", model, cwd=project).returncode == 0
+    assert table.read_bytes() == before
+
+
 def test_another_model_is_not_mixed_in(project: Path, model: Path) -> None:
     run("src/extract_features.py", "--model", model, cwd=project)
     before = (project / "mask_coefficients.csv").read_bytes()

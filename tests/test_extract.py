@@ -602,6 +602,8 @@ def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
         ("nothing/*.jpg", "matches 0 files"),
         ("empty.txt", "names no images"),
         ("binary.txt", "not UTF-8"),
+        ("a" * 5000, "cannot be opened"),
+        ("a\0*.png", "cannot be opened|no such file"),
     ):
         with pytest.raises(ImageError, match=message):
             extract(tmp_path / source, fake_model(), tmp_path / "t.csv")
@@ -680,6 +682,12 @@ def test_videos_that_are_damaged(tmp_path: Path) -> None:
     frames = [name for name in found if "#" in name]
     assert frames == [f"cut.avi#{index:06d}" for index in range(len(frames))]
     assert 0 < len(frames) < 30
+
+    # A frame that claims 2 GB: OpenCV has an error for it where it otherwise only says no.
+    length = whole.index(b"00dc", whole.index(b"movi")) + 4
+    (tmp_path / "huge.avi").write_bytes(whole[:length] + b"\xff\xff\xff\x7f" + whole[length + 4 :])
+    extract(tmp_path / "huge.avi", fake_model(), tmp_path / "huge.csv")
+    assert images_of(tmp_path / "huge.csv")["huge.avi"] == "failed"
 
 
 def test_large_images_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

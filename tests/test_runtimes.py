@@ -20,7 +20,7 @@ from maskprism.models import to_canvas
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.models.runtimes.litert import dequantise, quantise
 from strategies import seeds
-from tiny_models import NAMES, Tiny, ultralytics_metadata
+from tiny_models import NAMES, Tiny, save_tiny_tflite, ultralytics_metadata
 
 PERSON, BUS, TIE = 0, 5, 27
 WHITE = np.full((64, 64, 3), 255, dtype=np.uint8)
@@ -206,12 +206,29 @@ def test_damaged_onnx_files_are_refused(runtime, damage, tiny, tmp_path):
         maskprism.load(path, runtime=runtime)
 
 
+@pytest.mark.parametrize("text", [b"Tiny segmentation", b"images"], ids=["metadata", "name of the input"])
+def test_an_onnx_file_with_text_that_is_none_is_refused(text, tiny, tmp_path):
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(tiny.read_bytes().replace(text, b"\xff" * len(text)))
+    with pytest.raises(ModelError, match=r"bad\.onnx: ONNX Runtime cannot read this file; .*utf-8"):
+        maskprism.load(path)
+
+
 @pytest.mark.parametrize("keep", [0, 10, 1000, 100_000])
 def test_damaged_tflite_files_are_refused(keep, tmp_path, real_data):
     pytest.importorskip("ai_edge_litert")
     path = tmp_path / "bad.tflite"
     path.write_bytes((real_data / "models" / "yolov8n-seg_int8.tflite").read_bytes()[:keep])
     with pytest.raises(ModelError, match=r"bad\.tflite: LiteRT cannot read this file; is it a complete \.tflite\?"):
+        maskprism.load(path)
+
+
+def test_a_tflite_file_with_names_that_are_no_text_is_refused(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    path = save_tiny_tflite(tmp_path / "bad.tflite")
+    assert maskprism.load(path).spec.prototypes == 3
+    path.write_bytes(path.read_bytes().replace(b"images", b"\xff" * 6))
+    with pytest.raises(ModelError, match=r"bad\.tflite: LiteRT cannot read this file"):
         maskprism.load(path)
 
 

@@ -206,6 +206,9 @@ def test_reading_what_is_no_table(tmp_path: Path, both: tuple[Path, Path]) -> No
     (tmp_path / "t.csv").write_text("\n".join([lines[0].replace("mask_0", "first"), *lines[1:]]))
     with pytest.raises(TableError, match="mask_0"):
         CoefficientTable.read(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_bytes(b"\xe9" + both[0].read_bytes())
+    with pytest.raises(TableError, match=r"t\.csv: cannot be read as a table"):
+        CoefficientTable.read(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_bytes(both[0].read_bytes())
     assert CoefficientTable.read(tmp_path / "t.csv").images is None
 

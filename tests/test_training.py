@@ -190,6 +190,16 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
+def test_a_record_of_words(network: Growing, tmp_path: Path) -> None:
+    train(PrototypeCallback(IMAGES[0], tmp_path), range(1))
+    with np.load(tmp_path / "epoch_0000.npz") as stored:
+        arrays = dict(stored)
+    words = np.full(arrays["canvas_boxes_0"].shape, "a word")
+    np.savez_compressed(tmp_path / "epoch_0000.npz", **(arrays | {"canvas_boxes_0": words}))
+    with pytest.raises(InputError, match="is no record of an epoch, or damaged"):
+        read_records(tmp_path)
+
+
 def test_an_image_out_of_range(network: Growing, tmp_path: Path) -> None:
     train(PrototypeCallback(IMAGES[0], tmp_path / "r"), range(1))
     with pytest.raises(InputError, match=r"image 1 is out of range: .* holds 1"):

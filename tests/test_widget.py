@@ -146,6 +146,11 @@ def test_an_edit_that_changes_nothing_is_none(widget: PrismWidget, prediction: P
         {"0": [float("nan")] * 8},
         {"-1": [0.0] * 8},
         {"0": [[0.0] * 8]},
+        {"0": ["cat"] * 8},
+        {"0": [[0.0, 1.0], *[0.0] * 7]},
+        {"0": [{"a": 1}] * 8},
+        {"0": [10**400] * 8},
+        {"9" * 5000: [0.0] * 8},
     ],
 )
 def test_edits_that_do_not_fit_are_refused(widget: PrismWidget, edits: dict[str, list[float]]) -> None:

@@ -260,3 +260,45 @@ def ultralytics_metadata(
     if end2end is not None:
         found["end2end"] = str(end2end)
     return found | changes
+
+
+def save_tiny_tflite(path: Path) -> Path:
+    """Write a YOLOv8 in TFLite: 3 prototypes, averages of colour planes over 4 x 4 pixels; fixed rows of 2 classes."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    rows = np.zeros((1, 4 + 2 + 3, 84), dtype=np.float32)
+    rows[0, :, 40] = [0.5, 0.5, 0.6, 0.6, 0.9, 0.1, 2, -1, 0.5]
+    tensors = [("images", (1, 64, 64, 3), 0), ("rows", rows.shape, 1), ("zero", (1,), 2)]
+    tensors += [("output0", rows.shape, 0), ("output1", (1, 16, 16, 3), 0)]
+    graph, model = schema.SubGraphT(), schema.ModelT()
+    graph.tensors, graph.operators = [], []
+    for name, shape, buffer in tensors:
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.buffer, tensor.type = name, list(shape), buffer, schema.TensorType.FLOAT32
+        graph.tensors.append(tensor)
+    model.buffers = [schema.BufferT(), schema.BufferT(), schema.BufferT()]
+    model.buffers[1].data, model.buffers[2].data = list(rows.tobytes()), list(bytes(4))
+    pool = schema.Pool2DOptionsT()
+    pool.strideH = pool.strideW = pool.filterHeight = pool.filterWidth = 4
+    builtin, options = schema.BuiltinOperator, schema.BuiltinOptions
+    model.operatorCodes = []
+    for index, (code, inputs, output, kind, chosen) in enumerate(
+        (
+            (builtin.ADD, [1, 2], 3, options.AddOptions, schema.AddOptionsT()),
+            (builtin.AVERAGE_POOL_2D, [0], 4, options.Pool2DOptions, pool),
+        )
+    ):
+        known, operator = schema.OperatorCodeT(), schema.OperatorT()
+        known.builtinCode = known.deprecatedBuiltinCode = code
+        known.version = 1
+        model.operatorCodes.append(known)
+        operator.opcodeIndex, operator.inputs, operator.outputs = index, inputs, [output]
+        operator.builtinOptionsType, operator.builtinOptions = kind, chosen
+        graph.operators.append(operator)
+    graph.inputs, graph.outputs = [0], [3, 4]
+    model.version, model.subgraphs = 3, [graph]
+    builder = flatbuffers.Builder(1 << 14)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return path

@@ -264,7 +264,7 @@ def _rows_done(path: Path, columns: Sequence[str], model: str) -> set[str]:
     try:
         data = path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
-        rows = list(csv.reader(io.StringIO(whole.decode("utf-8"), newline="")))
+        rows = [row for row in csv.reader(io.StringIO(whole.decode("utf-8"), newline="")) if row]  # no blank lines
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path}: cannot be read as CSV ({error})") from None
     begun = not rows and ",".join(columns).encode().startswith(data)  # a header that was cut short is ours too

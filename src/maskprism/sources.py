@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -96,10 +96,10 @@ class VideoFile:
         video = cv2.VideoCapture(str(self.path))
         try:
             index = 0
-            while video.grab():
+            while _answer(video.grab, False):
                 frame_name = f"{name}#{index:06d}"
                 if frame_name not in done:
-                    decoded, frame = video.retrieve()
+                    decoded, frame = _answer(video.retrieve, (False, None))
                     yield SourceImage(
                         frame_name, frame if decoded else ImageError(f"{self.path}: frame {index} cannot be decoded")
                     )
@@ -123,7 +123,10 @@ def open_source(
     `without` is a folder whose images are left out: results must not become input of the next run.
     Raises ImageError for a source that is missing, unreadable or without images.
     """
-    found = _open(Path(source), source)
+    try:
+        found = _open(Path(source), source)
+    except (OSError, ValueError) as error:  # a name that is too long, or has a null character
+        raise ImageError(f"{source}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
     if without is None or isinstance(found, VideoFile):
         return found
     results = Path(without).resolve()
@@ -131,6 +134,14 @@ def open_source(
     if not kept:
         raise ImageError(f"{source}: holds no images but those in {without}, where the results go")
     return ImageFiles(found.root, kept)
+
+
+def _answer(ask: Callable[[], Any], otherwise: Any) -> Any:
+    """What OpenCV answers; of damaged videos it raises errors for some, and says no for others."""
+    try:
+        return ask()
+    except cv2.error:
+        return otherwise
 
 
 def _open(path: Path, source: str | os.PathLike[str]) -> ImageFiles | VideoFile:

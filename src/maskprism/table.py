@@ -102,7 +102,7 @@ def read_batches(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
             _refuse_other_columns(path, file.schema_arrow, schema)
             for batch in file.iter_batches(_ROW_GROUP):
                 yield pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise TableError(f"{path}: cannot be read as a table ({error}); has it been edited or damaged?") from None
 
 

@@ -279,10 +279,10 @@ def _read_record(path: Path, number: int) -> Prediction:
                 (int(a), int(b)) for a, b in arrays[f"letterbox_{number}"]
             )
             return Prediction(
-                canvas_boxes=arrays[f"canvas_boxes_{number}"],
-                scores=arrays[f"scores_{number}"],
-                classes=arrays[f"classes_{number}"],
-                coefficients=arrays[f"coefficients_{number}"],
+                canvas_boxes=arrays[f"canvas_boxes_{number}"].astype(np.float32),
+                scores=arrays[f"scores_{number}"].astype(np.float32),
+                classes=arrays[f"classes_{number}"].astype(np.int64),
+                coefficients=arrays[f"coefficients_{number}"].astype(np.float32),
                 prototypes=arrays[f"prototypes_{number}"].astype(np.float32),
                 letterbox=Letterbox(image_hw, canvas_hw, content_hw, offset_yx, grid_hw),
                 rule=rule_named(about["rule"]),

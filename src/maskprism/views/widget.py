@@ -81,7 +81,7 @@ class PrismWidget(anywidget.AnyWidget):
     @coefficients.setter
     def coefficients(self, values: Iterable[float]) -> None:
         chosen = self._chosen()
-        self.edits = {**self.edits, str(chosen): [float(value) for value in values]}
+        self.edits = {**self.edits, str(chosen): list(values)}
 
     @property
     def edited_prediction(self) -> Prediction:
@@ -139,15 +139,20 @@ class PrismWidget(anywidget.AnyWidget):
     @traitlets.validate("edits")
     def _check_edits(self, proposal: Any) -> dict[str, list[float]]:
         n, k = self.prediction.coefficients.shape
+        numbers = {str(index): index for index in range(n)}
         checked = {}
         for instance, values in proposal["value"].items():
-            if not str(instance).isdecimal() or int(instance) >= n:
+            index = numbers.get(str(instance))
+            if index is None:
                 raise InputError(f"edits has the key {instance!r}; expected instance numbers, 0 to {n - 1}, as text")
-            row = np.asarray(values, dtype=np.float32)
+            try:
+                row = np.asarray(values, dtype=np.float32)
+            except (TypeError, ValueError, OverflowError):  # words, lists of different lengths, 400 digits
+                row = np.empty(0, dtype=np.float32)
             if row.shape != (k,) or not np.isfinite(row).all():
                 raise InputError(f"the coefficients of instance {instance} are not {k} finite numbers")
-            if not np.array_equal(row, self.prediction.coefficients[int(instance)]):
-                checked[str(int(instance))] = row.tolist()
+            if not np.array_equal(row, self.prediction.coefficients[index]):
+                checked[str(index)] = row.tolist()
         return checked
 
 

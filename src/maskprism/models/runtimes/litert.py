@@ -44,18 +44,17 @@ class LiteRtRuntime:
         try:
             self._interpreter = Interpreter(model_path=str(path), num_threads=threads or 0 or None)
             self._interpreter.allocate_tensors()
-        except Exception as error:  # LiteRT raises ValueError and RuntimeError alike
+            inputs, self._outs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        except Exception as error:  # LiteRT raises ValueError and RuntimeError alike, and for names that are no text
             raise ModelError(
                 f"{path}: LiteRT cannot read this file; is it a complete .tflite? ({first_line(error)})"
             ) from None
-        inputs = self._interpreter.get_input_details()
         if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
             raise ModelError(
                 f"{path}: takes inputs of shape {[tuple(i['shape']) for i in inputs]}; "
                 "expected one image tensor of 4 axes"
             )
         self._in = inputs[0]
-        self._outs = self._interpreter.get_output_details()
         self.input = network_input([int(side) for side in self._in["shape"]], path)
         self.metadata = _metadata(path)
         self.sha256 = hash_files([path])

@@ -49,18 +49,18 @@ class OnnxRuntime:
         providers = _providers(device)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+            inputs = [(one.name, one.shape, one.type) for one in self._session.get_inputs()]
+            self.metadata: dict[str, Any] = dict(self._session.get_modelmeta().custom_metadata_map)
+        except Exception as error:  # ONNX Runtime raises a dozen unrelated types, for names that are no text as well
             raise ModelError(_explain(path, error)) from None
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _DTYPES:
+        if len(inputs) != 1 or len(inputs[0][1]) != 4 or inputs[0][2] not in _DTYPES:
             raise ModelError(
-                f"{path}: takes {', '.join(f'{i.name} {i.shape} {i.type}' for i in inputs)}; "
+                f"{path}: takes {', '.join(f'{name} {shape} {kind}' for name, shape, kind in inputs)}; "
                 "expected one image tensor of 4 axes in float or half precision"
             )
-        self._input_name = inputs[0].name
-        self._dtype = _DTYPES[inputs[0].type]
-        self.input = network_input(inputs[0].shape, path)
-        self.metadata: dict[str, Any] = dict(self._session.get_modelmeta().custom_metadata_map)
+        ((self._input_name, shape, kind),) = inputs
+        self._dtype = _DTYPES[kind]
+        self.input = network_input(shape, path)
         self.sha256 = hash_files([path, *_external_data(path)])
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:

@@ -1,0 +1,101 @@
+"""Data sets: COCO json, data.yaml with its label files, and lists of images."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuzz.kind import Kind, image, write_images
+from fuzz.mutate import JSON, YAML, as_yaml, bytes_damage, text_damage
+from maskprism.datasets import open_dataset
+from maskprism.errors import MaskprismError
+from maskprism.sources import open_source
+
+CATEGORIES = [{"id": 1, "name": "cat", "supercategory": "animal"}, {"id": 7, "name": "dog"}]
+
+
+def _coco(folder: Path) -> None:
+    from faster_coco_eval.core.mask import encode
+
+    write_images(folder / "images")
+    packed = encode(np.asfortranarray(image()[:, :, 0] > 128).astype(np.uint8))["counts"].decode()
+    polygon = {"segmentation": [[2, 2, 20.5, 2, 20, 18], [1, 1, 5, 1, 5, 5]], "bbox": [2, 2, 18, 16], "area": 144}
+    shared = {"iscrowd": 0, "bbox": [0, 0, 32, 24], "area": 300.0}
+    tree = {
+        "info": {"year": 2017},
+        "images": [{"id": i, "file_name": f"{i}.png", "height": 24, "width": 32, "license": 1} for i in range(2)],
+        "annotations": [
+            {"id": 1, "image_id": 0, "category_id": 1, "iscrowd": 0, **polygon},
+            {"id": 2, "image_id": 0, "category_id": 7, **shared, "segmentation": {"counts": packed, "size": [24, 32]}},
+            {"id": 3, "image_id": 1, "category_id": 7, **shared, "bbox": [1, 2, 9, 8.5]},
+            {"id": 4, "image_id": 1, "category_id": 1, **shared, "iscrowd": 1}
+            | {"segmentation": {"counts": [100, 60, 600, 8], "size": [24, 32]}},
+        ],
+        "categories": CATEGORIES,
+    }
+    (folder / "data.json").write_text(json.dumps(tree))
+
+
+def _yolo(folder: Path, tree: Any, images: str = "images/val") -> None:
+    write_images(folder / images)
+    labels = folder / images.replace("images", "labels")
+    labels.mkdir(parents=True)
+    (labels / "0.txt").write_text("0 0.1 0.1 0.9 0.15 0.5 0.9\n1 0.2 0.2 0.4 0.2 0.4 0.6 0.2 0.6\n")
+    (labels / "1.txt").write_text("1 0.5 0.5 0.25 0.25\n0 1.005 0.1 0.9 0.15 0.5 0.9\n\n")
+    (folder / "list.txt").write_text("./images/val/0.png\nimages/val/1.png\n")
+    (folder / "data.yaml").write_text(as_yaml(tree))
+
+
+YOLO = (
+    partial(_yolo, tree={"path": ".", "train": "images/val", "val": "images/val", "names": {0: "cat", 1: "dog"}}),
+    partial(_yolo, tree={"val": ["images/val", "list.txt"], "test": None, "nc": 2, "names": ["cat", "dog"]}),
+    partial(_yolo, tree={"train": "list.txt", "nc": 2}),
+    partial(
+        _yolo,
+        images="valid/images",
+        tree={"train": "../train/images", "val": "../valid/images", "nc": 2, "names": ["cat", "dog"]}
+        | {"roboflow": {"workspace": "w", "version": 1, "license": "CC BY 4.0", "url": "https://example.org"}},
+    ),
+)
+
+
+def _use_dataset(folder: Path, name: str) -> None:
+    dataset = open_dataset(folder / name)
+    str(dataset), len(dataset)
+    errors = []
+    for sample in dataset.for_model({0: "cat", 1: "class1"}):
+        try:
+            _, truth = sample.read()
+            truth.masks(), truth.areas, truth.box_only, [truth.name_of(one) for one in truth.classes]
+        except MaskprismError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _list_of_images(folder: Path) -> None:
+    write_images(folder / "images")
+    (folder / "list.txt").write_text("images/0.png\n# a remark\n\n./images/1.png\n")
+
+
+def use_source(folder: Path, name: str) -> None:
+    """Every image of a list, or frame of a video."""
+    found = open_source(folder / name)
+    found.count()
+    for one in found.pending(frozenset()):
+        one.read()
+
+
+COCO_USE, YAML_USE = partial(_use_dataset, name="data.json"), partial(_use_dataset, name="data.yaml")
+KINDS = {
+    "coco": Kind((_coco,), {"data.json": (JSON, JSON, JSON, bytes_damage)}, COCO_USE, 20),
+    "yaml": Kind(YOLO, {"data.yaml": (YAML, YAML, YAML, bytes_damage), "list.txt": (text_damage,)}, YAML_USE, 20),
+    "labels": Kind(YOLO[:1], {"labels/*": (text_damage, bytes_damage)}, YAML_USE, 10),
+    "list": Kind(
+        (_list_of_images,), {"list.txt": (text_damage, bytes_damage)}, partial(use_source, name="list.txt"), 5
+    ),
+}

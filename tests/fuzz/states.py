@@ -1,0 +1,106 @@
+"""What the viewer and training keep: edits, records of epochs, and queries to the server."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.requests import Request
+
+from fake_network import fake_model, write_images
+from fuzz.kind import Kind
+from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
+from maskprism.training import _write_record, read_records
+from maskprism.views.server.app import parse_query
+from maskprism.views.widget import PrismWidget
+
+
+def _edits(folder: Path) -> None:
+    (folder / "edits.json").write_text(
+        json.dumps({"selected": 0, "edits": {"0": [0.5, 1, -2, 0], "1": [0, 0, 0, 1e-3]}})
+    )
+
+
+@cache
+def _widget() -> Any:
+    grey = np.full((64, 64, 3), 127, np.uint8)  # two instances
+    return PrismWidget(grey, fake_model(conf=0.01).predict(grey))
+
+
+def _use_edits(folder: Path) -> None:
+    try:
+        state = json.loads((folder / "edits.json").read_bytes())
+    except (ValueError, RecursionError, OSError):  # never comes through the channel of a notebook
+        return
+    widget = _widget()
+    state = state if isinstance(state, dict) else {}
+    if isinstance(state.get("selected"), int):
+        widget.selected = state["selected"]
+    if isinstance(state.get("edits"), dict):
+        widget.edits = state["edits"]
+        widget.edited_prediction.masks()
+
+
+def _record(folder: Path) -> None:
+    write_images(folder / "images", 2)
+    predictions = fake_model(conf=0.01).predict(sorted((folder / "images").iterdir()))
+    _write_record(folder / "epoch_001.npz", predictions, ["a.png", "b.png"])
+    shutil.rmtree(folder / "images")
+
+
+def _record_arrays(chance: Chance, data: bytes) -> bytes:
+    """Damage to the arrays of a record, or to what it says about itself."""
+    with np.load(io.BytesIO(data)) as stored:
+        arrays = dict(stored)
+    name = chance.choice(sorted(arrays))
+    chance.note("array", name)
+    if name == "about":
+        arrays[name] = np.array(JSON(chance, str(arrays[name]).encode()).decode("utf-8", "replace"))
+    else:
+        array = arrays[name]
+        changes = (
+            array[:-1],
+            array.T,
+            array * -1,
+            array * 1e6,
+            array.astype(str),
+            array.astype(np.uint8),
+            array[..., None],
+        )
+        arrays[name] = chance.choice((*changes, array * np.nan, array.ravel(), np.array(3), array + 1))
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)
+    return out.getvalue()
+
+
+def _use_record(folder: Path) -> None:
+    for prediction in read_records(folder, 0).values():
+        prediction.masks("image")
+
+
+def _query(folder: Path) -> None:
+    (folder / "query.txt").write_text(
+        "class=1&class=0&score=0.5-1&iou=0-0.9&show=all&text=a&sort=name&offset=0&limit=5"
+    )
+
+
+def _use_query(folder: Path) -> None:
+    path = folder / "query.txt"
+    text = path.read_bytes() if path.is_file() else b""
+    parse_query(Request({"type": "http", "query_string": text, "headers": []}))
+
+
+def _query_words(chance: Chance, data: bytes) -> bytes:
+    return text_damage(chance, data.replace(b"=", b",").replace(b"&", b" ")).replace(b",", b"=").replace(b" ", b"&")
+
+
+KINDS = {
+    "record": Kind((_record,), {"*": (_record_arrays, bytes_damage)}, _use_record, 3),
+    "edits": Kind((_edits,), {"*": (JSON,)}, _use_edits, 3),
+    "query": Kind((_query,), {"*": (_query_words, bytes_damage)}, _use_query, 3),
+}

@@ -1,0 +1,108 @@
+"""Tables of coefficients: finished and unfinished ones, and the CSV files of the original commands."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from fake_network import fake_model
+from fuzz.kind import Kind, image
+from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
+from maskprism import classic
+from maskprism.columns import image_records, instance_columns, instance_schema, instance_table, settings_of
+from maskprism.errors import MaskprismError
+from maskprism.parts import UnfinishedTable
+from maskprism.table import CoefficientTable, TablePaths
+from maskprism.views import charts
+
+
+def _commit(paths: TablePaths, numbers: range, *, finish: bool) -> None:
+    """What `extract` does with a table: continue it, or start it, with images by these numbers."""
+    model = fake_model(conf=0.01)
+    settings = settings_of(model, Path("/images"))
+    with UnfinishedTable(paths, settings) as unfinished:
+        for name in sorted({f"{number}.png" for number in numbers} - unfinished.done):
+            prediction = model.predict(image(40, 56, seed=len(unfinished.done)))
+            rows = instance_table([instance_columns(name, prediction)], instance_schema(settings))
+            unfinished.commit(rows, image_records([(name, 56, 40, "ok", len(prediction), "")], settings))
+        if finish:
+            unfinished.finish()
+
+
+def _table(folder: Path, name: str, *, finish: bool) -> None:
+    _commit(TablePaths.of(folder / name), range(3), finish=finish)
+
+
+def _use_table(folder: Path) -> None:
+    name = "table.csv" if any(folder.glob("*.csv*")) else "table.parquet"
+    with suppress(MaskprismError):
+        table = CoefficientTable.read(folder / name)
+        _ = table.coefficients, len(table)
+    _commit(TablePaths.of(folder / name), range(5), finish=True)
+
+
+def _parquet_settings(chance: Chance, data: bytes) -> bytes:
+    """Damage to the settings inside a Parquet file, or to its columns."""
+    table = pq.read_table(io.BytesIO(data))
+    metadata = dict(table.schema.metadata or {})
+    if chance.random() < 0.7 and b"maskprism" in metadata:
+        metadata[b"maskprism"] = JSON(chance, metadata[b"maskprism"])
+    else:
+        name = chance.choice(table.column_names)
+        other = table.slice(0, len(table) - 1) if chance.random() < 0.3 else table.drop_columns([name])
+        column = table[name].cast("string") if chance.random() < 0.3 and name != "coefficients" else table[name]
+        table = chance.choice(
+            (other, other.append_column(name if name not in other.column_names else "x", table[name][: len(other)]))
+        )
+        if name in table.column_names and len(column) == len(table):
+            table = table.set_column(table.column_names.index(name), name, column)
+        chance.note("column", name)
+    out = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(metadata), out)
+    return out.getvalue()
+
+
+def _classic(folder: Path) -> None:
+    (folder / "coefficients.csv").write_text(
+        'image_name,type,mask_1,mask_2,score,model\na.png,All,0.5,-1.25,0.9,m\n"b,c.png",All,1.5,2e-3,0.8,m\nd.png,All,3,0,1,m\n'
+    )
+
+
+def _use_classic(folder: Path) -> None:
+    # Drawing takes most of the time and cares for the numbers alone; what is read is drawn as one small picture.
+    values, labels = classic._read_masks(folder / "coefficients.csv")
+    if len(labels) <= 4:
+        for chart in (charts.histograms, charts.correlation)[: len(values)]:
+            chart(values, labels)
+
+
+def _use_resumed_classic(folder: Path) -> None:
+    columns = ["image_name", "type", "mask_1", "mask_2", "score", "model"]
+    done = classic._rows_done(folder / "coefficients.csv", columns, "m")
+    with classic._appending(folder / "coefficients.csv", columns) as append:
+        append(["new.png", "All", *map(str, range(len(done))), "m"])
+
+
+TABLE_DAMAGE = {
+    "*.json": (JSON, JSON, bytes_damage),
+    "*.parquet": (_parquet_settings, _parquet_settings, bytes_damage),
+    "*.csv": (text_damage, bytes_damage),
+}
+KINDS = {
+    "table": Kind(
+        tuple(
+            partial(_table, name=f"table.{suffix}", finish=finish)
+            for suffix in ("csv", "parquet")
+            for finish in (True, False)
+        ),
+        TABLE_DAMAGE,
+        _use_table,
+        5,
+    ),
+    "classic": Kind((_classic,), {"*": (text_damage, bytes_damage)}, _use_classic, 1),
+    "resumed": Kind((_classic,), {"*": (text_damage, bytes_damage)}, _use_resumed_classic, 3),
+}
