@@ -15,8 +15,8 @@ from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
 from maskprism import classic
 from maskprism.columns import image_records, instance_columns, instance_schema, instance_table, settings_of
 from maskprism.errors import MaskprismError
-from maskprism.parts import UnfinishedTable
 from maskprism.table import CoefficientTable, TablePaths
+from maskprism.unfinished_table import UnfinishedTable
 from maskprism.views import charts
 
 
