@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 ULTRA := .venv-ultralytics
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup check check-viewer viewer test test-browser test-ultralytics bench docs clean
+.PHONY: setup check check-viewer viewer test test-browser test-ultralytics mutants bench docs clean
 
 setup: $(VENV)/done
 
@@ -44,6 +44,13 @@ $(ULTRA)/done: pyproject.toml
 
 test-ultralytics: $(ULTRA)/done
 	$(ULTRA)/bin/python -m pytest tests/parity
+
+$(VENV)/mutants: $(VENV)/done
+	$(BIN)/python -m pip install --quiet --group mutants
+	touch $@
+
+mutants: $(VENV)/mutants
+	$(BIN)/python utils/mutants.py $(if $(SAMPLE),--sample $(SAMPLE))
 
 bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/start_up.py
