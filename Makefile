@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 ULTRA := .venv-ultralytics
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup check check-viewer viewer test test-browser test-ultralytics fuzz bench docs clean
+.PHONY: setup check check-viewer viewer test test-browser test-ultralytics fuzz mutants bench docs clean
 
 setup: $(VENV)/done
 
@@ -47,6 +47,13 @@ test-ultralytics: $(ULTRA)/done
 
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
+
+$(VENV)/mutants: $(VENV)/done
+	$(BIN)/python -m pip install --quiet --group mutants
+	touch $@
+
+mutants: $(VENV)/mutants
+	$(BIN)/python utils/mutants.py $(if $(SAMPLE),--sample $(SAMPLE))
 
 bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/start_up.py

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
     "maskprism",
@@ -15,6 +15,9 @@ settings.register_profile(
     database=None,
     max_examples=100,
     suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(  # for utils/mutants.py: that an example fails is enough, it need not be small
+    "mutants", settings.get_profile("maskprism"), phases=(Phase.explicit, Phase.generate)
 )
 settings.load_profile("maskprism")
 
