@@ -17,15 +17,16 @@ import maskprism
 import reference_attribution as slow
 from maskprism import Letterbox, Prediction
 from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.questions import Questions
 from maskprism.analysis.instance.regions import pixel_query, region_blame, truth_blame
 from maskprism.analysis.instance.roles import ROLES, roles
 from maskprism.analysis.instance.sufficiency import knock_out
 from maskprism.cli.explain import print_tables
 from maskprism.scenes import draw_scene
 from maskprism.sources import SourceImage
-from maskprism.views import raster, tables
-from maskprism.views.instance import attribution
-from maskprism.views.instance.explain import Explained, Questions, explain_images
+from maskprism.views import raster
+from maskprism.views.instance import attribution, tables
+from maskprism.views.instance.explain import Explained, explain_images
 from maskprism.views.instance.roles import ROLE_COLOURS, roles_sheet
 from maskprism.views.sheets import signed
 from test_roles import drawn as four_by_hand

@@ -14,7 +14,7 @@ from maskprism.errors import InputError, MaskprismError
 from maskprism.text import counted
 
 if TYPE_CHECKING:
-    from maskprism.views.instance.explain import Questions
+    from maskprism.analysis.instance.questions import Questions
     from maskprism.views.tables import TextTable
 
 _QUESTIONS = Group("Questions about the mask", sort_key=9)
@@ -55,7 +55,7 @@ class Asked:
 
     def questions(self) -> Questions:
         """The options with their images read."""
-        from maskprism.views.instance.explain import Questions
+        from maskprism.analysis.instance.questions import Questions
 
         at = None if self.at is None else _pixel(self.at)
         region, truth = (None if path is None else _bright(path) for path in (self.region, self.truth))
