@@ -125,7 +125,7 @@ def write_basis_images(folder: Path) -> None:
 
 def write_reduction_images(folder: Path) -> None:
     """What docs/reduce.md reads: the bundled network with fewer prototypes, over 64 scenes it has never seen."""
-    from maskprism.analysis.networks.reduced_file import matched_ious
+    from maskprism.analysis.networks.reduced_file import BeforeAfter, matched_ious
     from maskprism.analysis.networks.reduction import fit_halves, measure, reductions
     from maskprism.views.networks.reduction import before_after, trade_off_figure
 
@@ -136,7 +136,7 @@ def write_reduction_images(folder: Path) -> None:
     (reduction,) = reductions(halves[0] + halves[1], "projection", [8])
     full, image = predictions[SCENE], draw_scene(SCENE).image
     reduced = reduction.apply(full)
-    sheet = before_after([image], [full], [reduced], [float(matched_ious(full, reduced).mean())])
+    sheet = before_after([BeforeAfter(image, full, reduced, float(matched_ious(full, reduced).mean()))])
     picture = Image.fromarray(raster.draw(sheet))
     picture.thumbnail((1500, 1500))
     picture.save(folder / "reduce-masks.webp", quality=88, method=6)

@@ -27,7 +27,7 @@ from maskprism.errors import InputError, MaskprismError, ModelError
 from maskprism.extract import in_order, one_thread_per_call, processors
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64
+    from jaxtyping import Bool, Float32, Float64, UInt8
 
     from maskprism.datasets import Dataset, GroundTruth, Sample
     from maskprism.models import Model, ModelSpec
@@ -124,6 +124,36 @@ class Diagnosis:
     def missed(self) -> int:
         """Ground-truth instances that no instance above `conf` found by its box."""
         return sum(one.instance < 0 for one in self.objects)
+
+    def pictured(self, model: Model, rows: Sequence[InstanceBudget]) -> Iterator[PicturedInstance]:
+        """The images and masks of some rows of the budget, image by image, from the model that was diagnosed.
+
+        Images are read and predicted again; those that are gone are left out.
+        """
+        wanted = {row.image for row in rows}
+        for sample in self.dataset:
+            if sample.name not in wanted:
+                continue
+            try:
+                image, labelled = sample.read()
+            except MaskprismError:
+                continue
+            prediction, truth = of_classes(model.predict(image), labelled, self.classes)
+            masks = truth.masks()
+            for row in rows:
+                if row.image == sample.name and row.instance < len(prediction):
+                    instance = prediction[row.instance]
+                    yield PicturedInstance(row, image, instance.mask("image"), masks[row.object], instance.box)
+
+
+class PicturedInstance(NamedTuple):
+    """One row of the error budget with what a picture needs: image (BGR), masks of its size, box in its pixels."""
+
+    row: InstanceBudget
+    image: UInt8[np.ndarray, "H W 3"]
+    mask: Bool[np.ndarray, "H W"]
+    truth: Bool[np.ndarray, "H W"]
+    box: Float32[np.ndarray, " 4"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """What every part of the network costs a mask: resolution, box, prototypes, coefficients.
 
 Per matched instance the four losses add up to 1 - IoU exactly, since each is the difference of two IoUs of the same
-chain of masks (`stages.Counterfactuals`). They are measured at canvas size, under the rule of the prediction.
+chain of masks, the `counterfactual_masks.Counterfactuals`. They are measured at canvas size, under the rule of the
+prediction.
 """
 
 from __future__ import annotations

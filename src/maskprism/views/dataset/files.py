@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism import __version__
-from maskprism.analysis.dataset.diagnosis import Detection, Diagnosis, of_classes
+from maskprism.analysis.dataset.diagnosis import Detection, Diagnosis
 from maskprism.analysis.dataset.findings import FigureName, Finding, findings_of
 from maskprism.analysis.truth.error_budget import COLUMNS
 from maskprism.errors import MaskprismError
@@ -183,21 +183,9 @@ def pictures(
 ) -> list[tuple[InstanceBudget, bytes | None]]:
     """Instances with small pictures of them as WebP; None without a model, or where the image is gone."""
     drawn: dict[tuple[str, int], bytes] = {}
-    wanted = {row.image for row in rows}
-    for sample in found.dataset:
-        if model is None or sample.name not in wanted:
-            continue
-        try:
-            image, labelled = sample.read()
-        except MaskprismError:
-            continue
-        prediction, truth = of_classes(model.predict(image), labelled, found.classes)
-        masks = truth.masks()
-        for row in rows:
-            if row.image == sample.name and row.instance < len(prediction):
-                instance = prediction[row.instance]
-                picture = mask_against_truth(image, instance.mask("image"), masks[row.object], instance.box)
-                drawn[row.image, row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
+    for row, image, mask, truth, box in () if model is None else found.pictured(model, rows):
+        picture = mask_against_truth(image, mask, truth, box)
+        drawn[row.image, row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
     return [(row, drawn.get((row.image, row.instance))) for row in rows]
 
 

@@ -11,9 +11,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from maskprism.analysis.truth.best_coefficients import window_of
-from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
 from maskprism.analysis.truth.error_budget import PARTS, Part
-from maskprism.analysis.truth.matching import Matches
 from maskprism.analysis.truth.overlaps import Region
 from maskprism.errors import InputError
 from maskprism.images import read_image
@@ -30,9 +28,8 @@ if TYPE_CHECKING:
 
     from maskprism.analysis.truth.counterfactual_masks import Counterfactuals
     from maskprism.analysis.truth.error_budget import ErrorBudget, InstanceBudget, Mean
-    from maskprism.datasets import Dataset
+    from maskprism.analysis.truth.worst_cases import WorstCase
     from maskprism.images import ImageLike
-    from maskprism.models import Model
 
     Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -154,38 +151,23 @@ def instance_strip(image: ImageLike, stages: Counterfactuals) -> Sheet:
     )
 
 
-def worst_sheet(
-    dataset: Dataset, model: Model, budget: ErrorBudget, *, count: int = 12, by: str = "iou", columns: int = 6
-) -> Sheet:
+def worst_sheet(cases: Sequence[WorstCase], *, of: int, by: str = "iou", columns: int = 6) -> Sheet:
     """The worst instances of a budget, each with its mask against the ground truth, its IoU and its largest loss.
 
-    dataset, model: those that the budget was measured with; its images are read and predicted again. by: see
-    `ErrorBudget.worst`. Raises InputError where an image of the budget is not in the data set.
+    of: how many instances the budget has. by: what the cases were chosen by. Raises InputError without a case.
     """
-    wanted = budget.worst(count, by)
-    if not wanted:
+    if not cases:
         raise InputError("the budget has no instance to show")
-    samples = {sample.name: sample for sample in dataset}
-    panels: dict[tuple[str, int, int], Panel] = {}
-    for name in dict.fromkeys(row.image for row in wanted):
-        if name not in samples:
-            raise InputError(f"{dataset.path}: has no image {name!r}; use the data set of the budget")
-        image, truth = samples[name].read()
-        rows = [row for row in wanted if row.image == name]
-        matches = Matches.given(*zip(*((row.instance, row.object, row.box_iou) for row in rows), strict=True))
-        for pair, stages in counterfactuals_of(model.predict(image), truth, matches):
-            row = next(row for row in rows if (row.instance, row.object) == (pair.instance, pair.truth))
-            panels[name, pair.instance, pair.truth] = _worst_panel(image, row, stages)
     return Sheet(
-        title=f"The {len(wanted)} worst of {len(budget)} instances, by {by.replace('_', ' ').replace('iou', 'IoU')}",
+        title=f"The {len(cases)} worst of {of} instances, by {by.replace('_', ' ').replace('iou', 'IoU')}",
         subtitle=f"IoU, class and score, and the part that costs most; {LEGEND}",
-        panels=tuple(panels[row.image, row.instance, row.object] for row in wanted),
-        columns=min(columns, len(wanted)),
+        panels=tuple(_worst_panel(*case) for case in cases),
+        columns=min(columns, len(cases)),
         size_wh=(2400, 1700),
     )
 
 
-def _worst_panel(image: Picture, row: InstanceBudget, stages: Counterfactuals) -> Panel:
+def _worst_panel(row: InstanceBudget, image: Picture, stages: Counterfactuals) -> Panel:
     rows, columns = _window([stages.truth, stages.real], stages.instance.letterbox.canvas_hw, square=True)
     part = max(PARTS, key=lambda part: getattr(row, part))
     return Panel(
