@@ -162,10 +162,10 @@ def write_budget_images(folder: Path) -> None:
         figure.savefig(folder / f"budget-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
     (worst,) = budget.worst(1, by="coefficients")
     image, truth = samples[worst.image]
-    stages = next(
+    masks = next(
         masks for pair, masks in counterfactuals_of(model.predict(image), truth) if pair.instance == worst.instance
     )
-    picture = Image.fromarray(raster.draw(views.instance_strip(image, stages)))
+    picture = Image.fromarray(raster.draw(views.instance_strip(image, masks)))
     picture.thumbnail((1800, 1800))
     picture.save(folder / "budget-strip.webp", quality=88, method=6)
 

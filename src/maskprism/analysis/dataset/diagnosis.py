@@ -308,18 +308,18 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
     rows: list[InstanceBudget] = []
     true = true_regions(truth, prediction.letterbox, "canvas")
     steps: dict[Step | Alone, dict[int, Float64[np.ndarray, " G"]]] = {step: {} for step in (*_MASKS, *_GIVEN_BACK)}
-    for pair, stages in counterfactuals_of(prediction, truth, matches):
-        row = budget_of(pair, stages, truth, name)
+    for pair, masks in counterfactuals_of(prediction, truth, matches):
+        row = budget_of(pair, masks, truth, name)
         rows.append(row)
         for step, stage in _MASKS.items():
-            steps[step][pair.instance] = mask_iou([getattr(stages, stage)], true, canvas.crowd)[0]
+            steps[step][pair.instance] = mask_iou([getattr(masks, stage)], true, canvas.crowd)[0]
         for step, part in _GIVEN_BACK.items():
             better = steps[step][pair.instance] = canvas.iou[pair.instance].copy()
             better[pair.truth] = min(row.iou + max(getattr(row, part), 0.0), 1.0)
     budgets = {(row.instance, row.object): row for row in rows}
     others = _pairs(prediction, truth, [pair for pair in hidden if pair not in budgets])
-    for pair, stages in counterfactuals_of(prediction, truth, others):
-        budgets[pair.instance, pair.truth] = budget_of(pair, stages, truth, name)
+    for pair, masks in counterfactuals_of(prediction, truth, others):
+        budgets[pair.instance, pair.truth] = budget_of(pair, masks, truth, name)
     shown = prediction.scores > conf
     counts: dict[str, int] = {kind: int((errors.of(kind) & shown).sum()) for kind in ERROR_TYPES}
     counts["missed"] = int(find_errors(only(canvas, shown)).missed.sum())

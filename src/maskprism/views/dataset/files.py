@@ -48,7 +48,7 @@ FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
         figures.errors_figure,
         "What AP50 would gain if all errors of one kind were mended; localisation by what its masks lose in.",
     ),
-    "decodes": (figures.decodes_figure, "The same network under the three decodes that tools measure it with."),
+    "decodes": (figures.protocols_figure, "The same network under the three decodes that tools measure it with."),
     "sizes": (figures.sizes_figure, "Average precision by the size of objects (COCO's: 32 and 96 pixels squared)."),
     "score": (figures.score_figure, "Score and mask IoU of every instance found."),
     "classes": (

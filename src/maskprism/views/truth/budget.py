@@ -117,33 +117,33 @@ def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> 
     return titled(figure, title or f"Losses by size and class (number of instances{left_out})")
 
 
-def instance_strip(image: ImageLike, stages: Counterfactuals) -> Sheet:
+def instance_strip(image: ImageLike, masks: Counterfactuals) -> Sheet:
     """One instance, stage by stage: the ground truth, what the grid leaves of it, the crop, the best mask, its own."""
-    canvas = _on_canvas(read_image(image), stages)
-    rows, columns = _window([stages.truth, stages.real, stages.best], stages.instance.letterbox.canvas_hw)
-    instance = stages.instance
+    canvas = _on_canvas(read_image(image), masks)
+    rows, columns = _window([masks.truth, masks.real, masks.best], masks.instance.letterbox.canvas_hw)
+    instance = masks.instance
     chain: list[tuple[str, Region]] = [
-        ("ground truth", stages.truth),
-        ("on the grid", stages.on_grid),
-        ("cropped to the box", stages.in_box),
-        ("best coefficients", stages.best),
-        ("its own mask", stages.real),
+        ("ground truth", masks.truth),
+        ("on the grid", masks.on_grid),
+        ("cropped to the box", masks.in_box),
+        ("best coefficients", masks.best),
+        ("its own mask", masks.real),
     ]
     panels, before = [], None
     for name, mask in chain:
-        iou = mask.iou_with(stages.truth)
+        iou = mask.iou_with(masks.truth)
         number = f"{iou:.2f}" if before is None else f"{iou:.2f}  ({_loss(before - iou)})"
         panels.append(
             Panel(
                 f"{name}  {number}",
-                picture=_compared(canvas, mask, stages.truth, rows, columns),
-                box=None if name in ("ground truth", "on the grid") else _box_in(stages, rows, columns),
+                picture=_compared(canvas, mask, masks.truth, rows, columns),
+                box=None if name in ("ground truth", "on the grid") else _box_in(masks, rows, columns),
                 joint="" if before is None else "→",
             )
         )
         before = iou
     return Sheet(
-        title=f"Error budget of {instance.name} {instance.score:.2f}: IoU {stages.real.iou_with(stages.truth):.2f}",
+        title=f"Error budget of {instance.name} {instance.score:.2f}: IoU {masks.real.iou_with(masks.truth):.2f}",
         subtitle=f"IoU with the ground truth after each stage, and what the stage costs; {LEGEND}",
         panels=tuple(panels),
         columns=len(panels),
@@ -167,19 +167,19 @@ def worst_sheet(cases: Sequence[WorstCase], *, of: int, by: str = "iou", columns
     )
 
 
-def _worst_panel(row: InstanceBudget, image: Picture, stages: Counterfactuals) -> Panel:
-    rows, columns = _window([stages.truth, stages.real], stages.instance.letterbox.canvas_hw, square=True)
+def _worst_panel(row: InstanceBudget, image: Picture, masks: Counterfactuals) -> Panel:
+    rows, columns = _window([masks.truth, masks.real], masks.instance.letterbox.canvas_hw, square=True)
     part = max(PARTS, key=lambda part: getattr(row, part))
     return Panel(
         f"{row.iou:.2f}  {brief(row.class_name)} {row.score:.2f}: {part}",
-        picture=_compared(_on_canvas(image, stages), stages.real, stages.truth, rows, columns),
-        box=_box_in(stages, rows, columns),
+        picture=_compared(_on_canvas(image, masks), masks.real, masks.truth, rows, columns),
+        box=_box_in(masks, rows, columns),
     )
 
 
-def _on_canvas(image: Picture, stages: Counterfactuals) -> Picture:
+def _on_canvas(image: Picture, masks: Counterfactuals) -> Picture:
     """The image as it lies on the canvas, in greys."""
-    letterbox = stages.instance.letterbox
+    letterbox = masks.instance.letterbox
     canvas = np.full((*letterbox.canvas_hw, 3), 114, dtype=np.uint8)
     (top, left), (height, width) = letterbox.offset_yx, letterbox.content_hw
     shrinks = width < image.shape[1]
@@ -224,10 +224,10 @@ def _enlarged(mask: Bool[np.ndarray, "H W"], zoom: int) -> Bool[np.ndarray, "H W
     return mask.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
-def _box_in(stages: Counterfactuals, rows: slice, columns: slice) -> tuple[float, float, float, float]:
+def _box_in(masks: Counterfactuals, rows: slice, columns: slice) -> tuple[float, float, float, float]:
     """The predicted box in the pixels of an enlarged window."""
     zoom = max(1, math.ceil(_PANEL_SIDE / max(rows.stop - rows.start, columns.stop - columns.start)))
-    x1, y1, x2, y2 = (float(v) for v in stages.instance.canvas_box)
+    x1, y1, x2, y2 = (float(v) for v in masks.instance.canvas_box)
     left, top = columns.start, rows.start
     return ((x1 - left) * zoom, (y1 - top) * zoom, (x2 - left) * zoom, (y2 - top) * zoom)
 
