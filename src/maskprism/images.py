@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from maskprism.errors import ImageError, InputError
+from maskprism.foreign import read_regular
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -76,13 +77,7 @@ def decode_image(
 
 
 def _from_file(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise ImageError(f"{path}: there is no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    return decode_image(data, path)
+    return decode_image(read_regular(path, ImageError), path)
 
 
 def _refuse_bombs(name: str | os.PathLike[str], data: bytes, max_pixels: int, known_size: bool) -> None:

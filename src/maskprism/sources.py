@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 
 from maskprism.errors import ImageError
+from maskprism.foreign import is_file, read_regular, shortened, size_of_regular
 from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _MAGIC = frozenset("*?[")
 _SHORTFALL = 0.9
+MAX_LIST_BYTES = 1 << 28
+"""Lists of paths: more than a million of the longest."""
 
 
 class SourceImage(NamedTuple):
@@ -126,7 +129,8 @@ def open_source(
     try:
         found = _open(Path(source), source)
     except (OSError, ValueError) as error:  # a name that is too long, or has a null character
-        raise ImageError(f"{source}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+        told = getattr(error, "strerror", None) or error
+        raise ImageError(f"{shortened(Path(source))}: cannot be opened ({told})") from None
     if without is None or isinstance(found, VideoFile):
         return found
     results = Path(without).resolve()
@@ -156,9 +160,11 @@ def _open(path: Path, source: str | os.PathLike[str]) -> ImageFiles | VideoFile:
         return ImageFiles(path.resolve().parent, (path.resolve(),))
     if _MAGIC & set(os.fspath(source)):
         return _matching(path)
+    if path.exists():
+        size_of_regular(path, ImageError)
     raise ImageError(
-        f"{path}: there is no such file or folder; expected a folder, a pattern like 'photos/**/*.jpg', an image, "
-        "a video, or a .txt file with one path per line"
+        f"{shortened(path)}: there is no such file or folder; expected a folder, a pattern like "
+        "'photos/**/*.jpg', an image, a video, or a .txt file with one path per line"
     )
 
 
@@ -187,7 +193,7 @@ def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
     for entry in found:
         if entry.is_dir():
             yield from _walk(Path(entry.path), visited)
-        else:
+        elif entry.is_file() or entry.is_symlink():  # links to nothing are told of when they are read; no pipes
             yield Path(entry.path)
 
 
@@ -199,7 +205,7 @@ def _matching(pattern: Path) -> ImageFiles:
         root /= rest.pop(0)
     root = root.resolve()
     found = [root / match for match in glob.glob(str(Path(*rest)), root_dir=root, recursive=True)]  # noqa: PTH207
-    images = _each_once(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    images = _each_once(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and is_file(path))
     if not images:
         raise ImageError(
             f"{pattern}: the pattern matches {len(found)} files and no image; expected files ending in {_suffixes()}"
@@ -219,11 +225,9 @@ def _listed(text_file: Path) -> ImageFiles:
     """The paths in a text file, in its order, each once; relative ones are relative to the file."""
     root = text_file.resolve().parent
     try:
-        lines = text_file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(text_file, ImageError, limit=MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ImageError(f"{text_file}: is not UTF-8 text; expected one image path per line") from None
-    except OSError as error:
-        raise ImageError(f"{text_file}: cannot be read ({error.strerror})") from None
     entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not entries:
         raise ImageError(f"{text_file}: the list names no images; expected one path per line")

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from maskprism.columns import METADATA_KEY, image_schema, instance_schema, read_settings_text
 from maskprism.errors import TableError
-from maskprism.foreign import read_regular
+from maskprism.foreign import is_folder, read_regular, shortened, size_of_regular
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -93,6 +93,7 @@ def read_batches(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
 
     Raises TableError for a file that is damaged or has other columns.
     """
+    size_of_regular(path, TableError)
     try:
         if path.suffix.lower() == ".csv":
             for batch in _open_csv(path, schema):
@@ -126,6 +127,7 @@ def read_settings(paths: TablePaths) -> dict[str, Any] | None:
 def read_parquet_settings(path: Path) -> dict[str, Any]:
     """The settings in the schema metadata of one Parquet file; TableError where it has none."""
     hint = "move it away, or choose another name"
+    size_of_regular(path, TableError)
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -154,8 +156,8 @@ class CoefficientTable:
         paths = TablePaths.of(path)
         settings = read_settings(paths)
         if settings is None or not _there(paths.table):
-            unfinished = "; its extraction is not finished, run it again" if paths.parts.is_dir() else ""
-            raise TableError(f"{paths.table}: there is no such table{unfinished}")
+            unfinished = "; its extraction is not finished, run it again" if is_folder(paths.parts) else ""
+            raise TableError(f"{shortened(paths.table)}: there is no such table{unfinished}")
         schema = instance_schema(settings)
         images = image_schema(settings)
         return cls(
@@ -221,4 +223,4 @@ def _refuse_other_columns(path: Path, found: pa.Schema, expected: pa.Schema) -> 
 
 
 def _there(path: Path) -> bool:
-    return path.exists() or path.is_symlink()
+    return os.path.lexists(path)  # a link to nothing, too; Path.exists raises for long names

@@ -25,6 +25,7 @@ import numpy as np
 from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.decompose import Decomposition
 from maskprism.errors import InputError, MaskprismError
+from maskprism.foreign import size_of_regular
 from maskprism.geometry import Letterbox
 from maskprism.images import read_image, source_name
 from maskprism.masks import rule_named
@@ -267,6 +268,7 @@ def _write_record(path: Path, predictions: list[Prediction], names: list[str]) -
 
 
 def _read_record(path: Path, number: int) -> Prediction:
+    size_of_regular(path, InputError)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))

@@ -41,6 +41,11 @@ def main() -> None:
     except MaskprismError as error:
         print(f"maskprism: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:  # a full disk, a name that is too long, a folder that is not ours
+        from maskprism.foreign import said_by_system
+
+        print(f"maskprism: {said_by_system(error)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         resumes = "extract" in sys.argv[1:2]
         print(

@@ -170,9 +170,12 @@ def _pixel(text: str) -> tuple[int, int]:
 
 def _bright(path: Path) -> Any:
     """Where an image is at least half as bright as it is anywhere, as booleans."""
+    from maskprism.foreign import is_file, shortened
     from maskprism.images import read_image
 
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; expected a mask of the image's size, as an image file")
+    if not is_file(path):
+        raise InputError(
+            f"{shortened(path)}: there is no such file; expected a mask of the image's size, as an image file"
+        )
     brightness = read_image(path).max(axis=2)
     return (brightness > 0) & (brightness * 2.0 >= brightness.max())

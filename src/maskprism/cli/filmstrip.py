@@ -42,6 +42,7 @@ def filmstrip(
     image_index
         Which image of a folder of records, counted from 0.
     """
+    from maskprism.foreign import is_folder
     from maskprism.training import filmstrip as of_records
     from maskprism.views import raster
     from maskprism.views.prototypes.filmstrip import filmstrip_sheet
@@ -49,7 +50,7 @@ def filmstrip(
     if out.suffix.lower() != ".png":
         raise InputError(f"{out}: expected a file name ending in .png")
     if image is None:
-        if len(checkpoints) != 1 or not checkpoints[0].is_dir():
+        if len(checkpoints) != 1 or not is_folder(checkpoints[0]):
             raise InputError("which image? add --image, or name one folder that PrototypeCallback wrote")
         print(of_records(checkpoints[0], image_index=image_index, prototypes=prototypes, path=out))
         return

@@ -43,10 +43,11 @@ def page(
     from dataclasses import replace
 
     from maskprism.analysis.truth.labels import match, open_labels
+    from maskprism.foreign import is_folder
     from maskprism.sources import open_source
     from maskprism.views.page import Page
 
-    if out.is_dir():  # said before the work, not after it
+    if is_folder(out):  # said before the work, not after it
         raise InputError(f"{out}: is a folder; expected the name of the page, such as {out / 'page.html'}")
     sources = [open_source(source) for source in images]
     network = load_model(model, reading, detections)
