@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from maskprism.errors import MaskprismError
+from maskprism.locations import Location, UriPath
 
 T = TypeVar("T")
 Failure = type[MaskprismError]
@@ -27,7 +28,7 @@ ANY_KIND = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
 """What parsers raise for text that is none of theirs: PyYAML alone raises seven of these."""
 
 
-def read_regular(file: Path, failure: Failure, *, limit: int | None = None) -> bytes:
+def read_regular(file: Location, failure: Failure, *, limit: int | None = None) -> bytes:
     """The bytes of a regular file; `failure` for one that is none, cannot be read, or holds more than `limit` bytes."""
     try:
         found = file.stat()
@@ -103,7 +104,7 @@ def shortened(value: object) -> str:
     """Any value for a message, in 120 characters at most; YAML can hold more than fits into memory."""
     brief = reprlib.Repr()
     brief.maxstring = brief.maxother = brief.maxlong = 100
-    text = os.fspath(value) if isinstance(value, os.PathLike) else brief.repr(value)
+    text = str(value) if isinstance(value, os.PathLike | UriPath) else brief.repr(value)
     text = str(text).encode("utf-8", errors="backslashreplace").decode("utf-8")
     return text if len(text) <= 120 else f"{text[:58]} ... {text[-57:]}"
 
