@@ -52,8 +52,8 @@ def test_python_blocks_run(page: Path, playground: Path) -> None:
     if page.name == "tables.md":
         test_console_lines_run(page, playground)  # the blocks read what the lines have written
     code = "\n".join(block for block in blocks(page, "python") if "import ray" not in block)
-    result = subprocess.run(
-        [sys.executable, "-"], input=code, cwd=playground, capture_output=True, text=True, timeout=120
+    result = subprocess.run(  # -c, not a file: processes that a block starts must not run the page again
+        [sys.executable, "-c", code], cwd=playground, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, f"{page.name}:\n{result.stderr}"
 

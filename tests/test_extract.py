@@ -760,7 +760,7 @@ def test_videos_whose_decoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_large_images_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path / "photos", 8)
-    monkeypatch.setattr("maskprism.extract.LARGE_PIXELS", 100)
+    monkeypatch.setattr("maskprism.shard.LARGE_PIXELS", 100)
     at_work, most = [0], [0]
     guard = threading.Lock()
 

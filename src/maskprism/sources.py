@@ -1,4 +1,4 @@
-"""Where images come from: a folder, a pattern, a file, a list of files, or a video.
+"""Where images come from: a folder, a pattern, a file, a list of files, or a video; of this machine or by URI.
 
 Every source gives its images in one fixed order under one fixed name each, so that an interrupted
 extraction knows where it stood.
@@ -6,10 +6,11 @@ extraction knows where it stood.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +18,8 @@ import cv2
 
 from maskprism.errors import ImageError
 from maskprism.foreign import is_file, read_regular, shortened, size_of_regular
-from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
+from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, read_image
+from maskprism.locations import Location, UriPath, is_uri, location, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,24 +32,30 @@ MAX_LIST_BYTES = 1 << 28
 
 
 class SourceImage(NamedTuple):
-    """One image by name: a path still to be decoded, a decoded frame, or why there is none."""
+    """One image by name: a path or URI or the bytes of a file, still to be decoded; a decoded frame; why there is none.
+
+    `open_source` gives paths, frames and errors.
+    """
 
     name: str
-    image: Path | np.ndarray[Any, Any] | ImageError
+    image: str | Location | bytes | np.ndarray[Any, Any] | ImageError
 
     def read(self) -> UInt8[np.ndarray, "H W 3"]:
         """The image, HWC uint8 in BGR. Raises ImageError if there is none."""
         if isinstance(self.image, ImageError):
             raise self.image
-        return read_image(self.image)
+        return decode_image(self.image, self.name) if isinstance(self.image, bytes) else read_image(self.image)
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files. Names are POSIX paths relative to `root`, or absolute ones outside of it."""
+    """Image files. Names are POSIX paths relative to `root`; outside of it absolute ones, or URIs.
 
-    root: Path
-    paths: tuple[Path, ...]
+    URIs from a list are text: what they name is only looked for when it is read.
+    """
+
+    root: Location
+    paths: tuple[Location | str, ...]
 
     def count(self) -> int | None:
         """The number of images."""
@@ -119,22 +127,27 @@ class VideoFile:
 
 
 def open_source(
-    source: str | os.PathLike[str], *, without: str | os.PathLike[str] | None = None
+    source: str | os.PathLike[str] | UriPath, *, without: str | os.PathLike[str] | None = None
 ) -> ImageFiles | VideoFile:
     """The images of a folder (with its subfolders), pattern, image, video, or `.txt` list of paths.
 
+    All but videos may lie behind a URI, such as `s3://bucket/photos`; see `maskprism.locations`.
     `without` is a folder whose images are left out: results must not become input of the next run.
     Raises ImageError for a source that is missing, unreadable or without images.
     """
     try:
-        found = _open(Path(source), source)
+        place = location(source)
+        found = _open_uri(place) if isinstance(place, UriPath) else _open(place)
     except (OSError, ValueError) as error:  # a name that is too long, or has a null character
         told = getattr(error, "strerror", None) or error
-        raise ImageError(f"{shortened(Path(source))}: cannot be opened ({told})") from None
+        hint = "; check its name, your credentials and the connection" if is_uri(shown(source)) else ""
+        raise ImageError(f"{shortened(Path(shown(source)))}: cannot be opened ({told}){hint}") from None
     if without is None or isinstance(found, VideoFile):
         return found
     results = Path(without).resolve()
-    kept = tuple(path for path in found.paths if not path.resolve().is_relative_to(results))
+    kept = tuple(
+        path for path in found.paths if not isinstance(path, Path) or not path.resolve().is_relative_to(results)
+    )
     if not kept:
         raise ImageError(f"{source}: holds no images but those in {without}, where the results go")
     return ImageFiles(found.root, kept)
@@ -148,31 +161,55 @@ def _answer(ask: Callable[[], Any], otherwise: Any) -> Any:
         return otherwise
 
 
-def _open(path: Path, source: str | os.PathLike[str]) -> ImageFiles | VideoFile:
+def _open(path: Path) -> ImageFiles | VideoFile:
     if path.is_dir():
         return _folder(path)
     if path.is_file():
         suffix = path.suffix.lower()
         if suffix == ".txt":
-            return _listed(path)
+            return _listed(path, path.resolve().parent)
         if suffix in VIDEO_SUFFIXES:
             return VideoFile(path)
         return ImageFiles(path.resolve().parent, (path.resolve(),))
-    if _MAGIC & set(os.fspath(source)):
+    if _MAGIC & set(str(path)):
         return _matching(path)
     if path.exists():
         size_of_regular(path, ImageError)
-    raise ImageError(
+    raise _nothing_there(path)
+
+
+def _open_uri(place: UriPath) -> ImageFiles:
+    suffix = place.suffix.lower()
+    if place.is_dir():
+        found = [path for path in place.files(recursive=True) if path.suffix.lower() in IMAGE_SUFFIXES]
+        if not found:
+            raise _no_images(place)
+        return ImageFiles(place, _sorted(found, place))
+    if place.is_file():
+        if suffix in VIDEO_SUFFIXES:
+            raise ImageError(f"{place}: a video is only read from a path of this machine; copy it there first")
+        return _listed(place, place.parent) if suffix == ".txt" else ImageFiles(place.parent, (place,))
+    if _MAGIC & set(place.path):
+        return _matching_uri(place)
+    raise _nothing_there(place)
+
+
+def _nothing_there(path: Location) -> ImageError:
+    return ImageError(
         f"{shortened(path)}: there is no such file or folder; expected a folder, a pattern like "
         "'photos/**/*.jpg', an image, a video, or a .txt file with one path per line"
     )
+
+
+def _no_images(folder: Location) -> ImageError:
+    return ImageError(f"{folder}: the folder holds no images; expected files ending in {_suffixes()}")
 
 
 def _folder(folder: Path) -> ImageFiles:
     root = folder.resolve()
     found = [path for path in _walk(root, set()) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
-        raise ImageError(f"{folder}: the folder holds no images; expected files ending in {_suffixes()}")
+        raise _no_images(folder)
     return ImageFiles(root, _sorted(found, root))
 
 
@@ -207,10 +244,44 @@ def _matching(pattern: Path) -> ImageFiles:
     found = [root / match for match in glob.glob(str(Path(*rest)), root_dir=root, recursive=True)]  # noqa: PTH207
     images = _each_once(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and is_file(path))
     if not images:
-        raise ImageError(
-            f"{pattern}: the pattern matches {len(found)} files and no image; expected files ending in {_suffixes()}"
-        )
+        raise _no_match(pattern, len(found))
     return ImageFiles(root, _sorted([Path(os.path.normpath(path)) for path in images], root))
+
+
+def _matching_uri(pattern: UriPath) -> ImageFiles:
+    """Files that match a pattern, which means the same as in a path."""
+    *folders, name = pattern.path.split("/")
+    before = next((n for n, part in enumerate(folders) if _MAGIC & set(part)), len(folders))
+    while before < len(folders) and replace(pattern, path="/".join(folders[: before + 1])).is_dir():
+        before += 1
+    root, rest = replace(pattern, path="/".join(folders[:before])), [*folders[before:], name]
+    found = [
+        path
+        for path in root.files(recursive=rest != [name] or name == "**")
+        if _fits(path.name_in(root).split("/"), rest)
+    ]
+    images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise _no_match(pattern, len(found))
+    return ImageFiles(root, _sorted(images, root))
+
+
+def _fits(parts: list[str], pattern: list[str]) -> bool:
+    """Whether a path, part by part, matches a pattern as `glob` reads it: wildcards leave hidden names out."""
+    if not parts or not pattern:
+        return not parts and pattern in ([], ["**"])
+    wanted, *rest = pattern
+    hidden = parts[0].startswith(".")
+    if wanted == "**":
+        return (bool(rest) and _fits(parts, rest)) or (not hidden and _fits(parts[1:], pattern))
+    seen = not hidden or wanted.startswith(".")
+    return seen and fnmatch.fnmatchcase(parts[0], wanted) and _fits(parts[1:], rest)
+
+
+def _no_match(pattern: Location, found: int) -> ImageError:
+    return ImageError(
+        f"{pattern}: the pattern matches {found} files and no image; expected files ending in {_suffixes()}"
+    )
 
 
 def _each_once(paths: Iterable[Path]) -> list[Path]:
@@ -221,9 +292,8 @@ def _each_once(paths: Iterable[Path]) -> list[Path]:
     return list(shortest.values())
 
 
-def _listed(text_file: Path) -> ImageFiles:
-    """The paths in a text file, in its order, each once; relative ones are relative to the file."""
-    root = text_file.resolve().parent
+def _listed(text_file: Location, root: Location) -> ImageFiles:
+    """The paths and URIs in a text file, in its order, each once; relative ones are relative to its folder, `root`."""
     try:
         lines = read_regular(text_file, ImageError, limit=MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -231,17 +301,30 @@ def _listed(text_file: Path) -> ImageFiles:
     entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not entries:
         raise ImageError(f"{text_file}: the list names no images; expected one path per line")
+    return ImageFiles(root, tuple(dict.fromkeys(_entry(entry, root) for entry in entries)))
+
+
+def _entry(entry: str, root: Location) -> Location | str:
+    if is_uri(entry):
+        return location(entry) if entry.lower().startswith("file:///") else entry
+    if isinstance(root, UriPath) and not entry.startswith("/"):
+        return root / entry
     # normpath, not resolve: an image keeps the name it is listed under, even if that is a link.
-    paths = (Path(os.path.normpath(root / entry)) for entry in entries)
-    return ImageFiles(root, tuple(dict.fromkeys(paths)))
+    return Path(os.path.normpath(entry if isinstance(root, UriPath) else root / entry))
 
 
-def _sorted(paths: list[Path], root: Path) -> tuple[Path, ...]:
+def _sorted(paths: Iterable[Location], root: Location) -> tuple[Location, ...]:
     return tuple(sorted(set(paths), key=lambda path: _name(path, root)))
 
 
-def _name(path: Path, root: Path) -> str:
-    return _readable(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix())
+def _name(path: Location | str, root: Location) -> str:
+    if isinstance(path, str):
+        return _readable(shown(path).removeprefix(f"{root}/"))
+    if isinstance(path, UriPath):
+        return _readable(path.name_in(root))
+    if isinstance(root, Path) and path.is_relative_to(root):
+        path = path.relative_to(root)
+    return _readable(path.as_posix())
 
 
 def _readable(name: str) -> str:

@@ -15,7 +15,7 @@ def extract(
     /,
     *,
     model: Path | None = None,
-    out: Path,
+    out: str,
     overwrite: Annotated[bool, Parameter(negative=())] = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
@@ -29,11 +29,12 @@ def extract(
     Parameters
     ----------
     source
-        A folder (with its subfolders), a pattern in quotes, an image, a video, or a .txt list of paths.
+        A folder (with its subfolders), a pattern in quotes, an image, a video, or a .txt list of paths; all but videos
+        also by URI (s3://bucket/photos).
     model
         Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
     out
-        The table: TABLE.csv or TABLE.parquet.
+        The table: TABLE.csv or TABLE.parquet, a path or a URI (s3://bucket/TABLE.parquet).
     overwrite
         Start over, even if the table exists with another model or other settings.
     """

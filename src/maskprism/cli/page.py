@@ -51,9 +51,10 @@ def page(
         raise InputError(f"{out}: is a folder; expected the name of the page, such as {out / 'page.html'}")
     sources = [open_source(source) for source in images]
     network = load_model(model, reading, detections)
-    labels = (
-        None if data is None else open_labels(data, os.path.commonpath([s.root for s in sources]), network.spec.names)
-    )
+    roots = [source.root for source in sources]
+    if data is not None and any(not isinstance(root, Path) for root in roots):
+        raise InputError("--data: the labels of images are only found on this machine; leave images by URI out")
+    labels = None if data is None else open_labels(data, os.path.commonpath(map(str, roots)), network.spec.names)
     network = named_by(labels, network)
     total = sum(source.count() or 0 for source in sources) or None
     shown = Page(bits=bits)
