@@ -1,6 +1,7 @@
 """Make the generated parts of the documentation: docs/cli.md and docs/images.
 
 python utils/make_docs.py
+python utils/make_docs.py --text    # without the pictures
 python utils/make_docs.py step_20.onnx step_60.onnx ...    # and the film strip of these checkpoints
 """
 
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 from PIL import Image
 
 from maskprism.cli import app
+from maskprism.cli.output import EXIT_CODES
 from maskprism.models import load
 from maskprism.scenes import draw_scene
 from maskprism.views import raster, sheets
@@ -25,7 +27,10 @@ HEADER = "<!-- made by utils/make_docs.py; do not edit -->\n\n"
 
 def cli_reference() -> str:
     """The command line as Markdown."""
-    return HEADER + app.generate_docs(output_format="markdown", heading_level=1).rstrip() + "\n"
+    reference = app.generate_docs(output_format="markdown", heading_level=1).rstrip()
+    codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
+    more = "What all commands share, their outcome as JSON, and completion: [in scripts](scripts.md)."
+    return f"{HEADER}{reference}\n\n## Exit codes\n\n| | |\n|---|---|\n{codes}\n\n{more}\n"
 
 
 def write_images(folder: Path) -> None:
@@ -201,6 +206,8 @@ def write_filmstrip_image(folder: Path, checkpoints: list[str]) -> None:
 
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(cli_reference(), encoding="utf-8")
+    if sys.argv[1:] == ["--text"]:
+        sys.exit()
     write_images(DOCS / "images")
     write_attribution_images(DOCS / "images")
     write_comparison_images(DOCS / "images")

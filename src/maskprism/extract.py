@@ -83,6 +83,7 @@ def extract(
     workers: int | None = None,
     overwrite: bool = False,
     flush_s: float = 5.0,
+    limit: int | None = None,
 ) -> ExtractSummary:
     """Write one row per instance of every image of `source` to the table `out`.
 
@@ -109,6 +110,8 @@ def extract(
         start over instead of continuing; replaces only tables of maskprism.
     flush_s
         about this many seconds of work are lost when killed.
+    limit
+        only so many images, evenly spread over the source.
 
     Raises
     ------
@@ -128,7 +131,7 @@ def extract(
     if flush_s < 0:
         raise InputError(f"flush_s is {flush_s}; expected at least 0 seconds")
     paths = TablePaths.of(out)
-    images = open_source(source)
+    images = open_source(source, limit=limit)
     shard = Shard(model, images.root)
     with UnfinishedTable(paths, shard.settings, overwrite=overwrite) as unfinished:
         run = _Run(

@@ -9,20 +9,20 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
+import numpy as np
 
-from maskprism.errors import ImageError
+from maskprism.errors import ImageError, InputError
 from maskprism.foreign import is_file, read_regular, shortened, size_of_regular
 from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, read_image
 from maskprism.locations import Location, UriPath, is_uri, location, shown
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import UInt8
 
 _MAGIC = frozenset("*?[")
@@ -65,6 +65,10 @@ class ImageFiles:
         """How many of the images have their names in `done`."""
         return sum(_name(path, self.root) in done for path in self.paths)
 
+    def take(self, positions: Iterable[int]) -> ImageFiles:
+        """Only the images at these positions."""
+        return ImageFiles(self.root, tuple(self.paths[position] for position in positions))
+
     def pending(self, done: Collection[str]) -> Iterator[SourceImage]:
         """The images whose names are not in `done`, in order."""
         for path in self.paths:
@@ -75,9 +79,10 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class VideoFile:
-    """The frames of a video, named `clip.mp4#000012` with a 0-based frame number."""
+    """The frames of a video, named `clip.mp4#000012` with a 0-based frame number; only those in `frames` if given."""
 
     path: Path
+    frames: frozenset[int] | None = None
 
     @property
     def root(self) -> Path:
@@ -85,7 +90,10 @@ class VideoFile:
         return self.path.resolve().parent
 
     def count(self) -> int | None:
-        """The number of frames that the container claims, if it claims any: an estimate."""
+        """The number of frames, as far as the container claims any: an estimate."""
+        return self._claimed() if self.frames is None else len(self.frames)
+
+    def _claimed(self) -> int | None:
         video = cv2.VideoCapture(str(self.path))
         claimed = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         video.release()
@@ -93,7 +101,16 @@ class VideoFile:
 
     def count_done(self, done: Collection[str]) -> int:
         """How many names in `done` are those of frames."""
+        if self.frames is not None:
+            return sum(self._frame_name(index) in done for index in self.frames)
         return sum(name.startswith(f"{_readable(self.path.name)}#") for name in done)
+
+    def take(self, positions: Iterable[int]) -> VideoFile:
+        """Only the frames of these numbers."""
+        return replace(self, frames=frozenset(positions))
+
+    def _frame_name(self, index: int) -> str:
+        return f"{_readable(self.path.name)}#{index:06d}"
 
     def pending(self, done: Collection[str]) -> Iterator[SourceImage]:
         """The frames whose names are not in `done`, in order; done frames are skipped undecoded.
@@ -104,12 +121,13 @@ class VideoFile:
         name = _readable(self.path.name)
         if name in done:
             return
+        last = None if self.frames is None else max(self.frames)
         video = cv2.VideoCapture(str(self.path))
         try:
             index = 0
-            while _answer(video.grab, False):
-                frame_name = f"{name}#{index:06d}"
-                if frame_name not in done:
+            while (last is None or index <= last) and _answer(video.grab, False):
+                frame_name = self._frame_name(index)
+                if frame_name not in done and (self.frames is None or index in self.frames):
                     decoded, frame = _answer(video.retrieve, (False, None))
                     yield SourceImage(
                         frame_name, frame if decoded else ImageError(f"{self.path}: frame {index} cannot be decoded")
@@ -117,24 +135,91 @@ class VideoFile:
                 index += 1
         finally:
             video.release()
-        claimed = self.count()
+        claimed = self._claimed()
         if index == 0:
             yield SourceImage(name, ImageError(f"{self.path}: not a video that OpenCV can decode"))
-        elif claimed is not None and index < _SHORTFALL * claimed:
+        elif claimed is not None and index < _SHORTFALL * claimed and (last is None or index <= last):
             yield SourceImage(
                 name, ImageError(f"{self.path}: ends after {index} of {claimed} frames; the file may be truncated")
             )
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Several sources, one after the other."""
+
+    parts: tuple[ImageFiles | VideoFile, ...]
+
+    @property
+    def root(self) -> Path:
+        """The folder of this machine that holds all of them. Raises InputError where some lie behind a URI."""
+        roots = [part.root for part in self.parts if isinstance(part.root, Path)]
+        if len(roots) < len(self.parts):
+            raise InputError("images by URI lie in no folder of this machine; use a path")
+        return Path(os.path.commonpath(roots))
+
+    def count(self) -> int | None:
+        """The number of images, if all sources tell theirs."""
+        counts = [part.count() for part in self.parts]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        for part in self.parts:
+            yield from part.pending(frozenset())
+
+
 def open_source(
-    source: str | os.PathLike[str] | UriPath, *, without: str | os.PathLike[str] | None = None
+    source: str | os.PathLike[str] | UriPath,
+    *,
+    without: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
 ) -> ImageFiles | VideoFile:
     """The images of a folder (with its subfolders), pattern, image, video, or `.txt` list of paths.
 
     All but videos may lie behind a URI, such as `s3://bucket/photos`; see `maskprism.locations`.
-    `without` is a folder whose images are left out: results must not become input of the next run.
-    Raises ImageError for a source that is missing, unreadable or without images.
+    `without` is a folder whose images are left out: results must not become input of the next run. limit: only so
+    many images, evenly spread; the first ones of a video that does not tell how many it has.
+    Raises ImageError for a source that is missing, unreadable or without images, InputError for a limit below 1.
     """
+    (part,) = open_sources([source], without=without, limit=limit).parts
+    return part
+
+
+def open_sources(
+    sources: Sequence[str | os.PathLike[str] | UriPath],
+    *,
+    without: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+) -> Sources:
+    """Several sources as one; `limit` counts the images of all. See `open_source`."""
+    parts = [_open_one(source, without) for source in sources]
+    if limit is None:
+        return Sources(tuple(parts))
+    counts = [part.count() for part in parts]
+    known = [limit if count is None else count for count in counts]
+    chosen = spread(sum(known), limit) if None not in counts else range(len(spread(sum(known), limit)))
+    taken: list[ImageFiles | VideoFile] = []
+    before = 0
+    for part, count in zip(parts, known, strict=True):
+        if own := [position - before for position in chosen if before <= position < before + count]:
+            taken.append(part.take(own))
+        before += count
+    return Sources(tuple(taken))
+
+
+def spread(count: int, limit: int | None) -> list[int]:
+    """Positions of at most `limit` things among `count`, evenly spread. Raises InputError for a limit below 1."""
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; expected at least 1")
+    if limit is None or limit >= count:
+        return list(range(count))
+    found: list[int] = np.linspace(0, count - 1, limit).round().astype(int).tolist()
+    return found
+
+
+def _open_one(
+    source: str | os.PathLike[str] | UriPath, without: str | os.PathLike[str] | None
+) -> ImageFiles | VideoFile:
     try:
         place = location(source)
         found = _open_uri(place) if isinstance(place, UriPath) else _open(place)

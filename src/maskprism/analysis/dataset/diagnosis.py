@@ -25,6 +25,7 @@ from maskprism.analysis.truth.matching import Matches, match
 from maskprism.analysis.truth.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
 from maskprism.errors import InputError, MaskprismError, ModelError
 from maskprism.extract import in_order, one_thread_per_call, processors
+from maskprism.sources import spread
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, UInt8
@@ -211,14 +212,12 @@ def diagnose(
     Raises InputError where data set and model share no class or nothing is left to examine, and
     ModelError where the network fails on one image after the other.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}; expected at least 1")
+    chosen = spread(len(dataset), limit)
     dataset = dataset.for_model(model.spec.names)
     if dataset.notice:
         model = model.with_names(dataset.names)
     samples = list(dataset)
-    if limit is not None and limit < len(samples):
-        samples = [samples[i] for i in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
+    samples = [samples[position] for position in chosen]
     classes = _known_classes(dataset, model)
     if not classes:
         raise InputError(f"{dataset.path}: labels none of the classes {list(model.keep.classes or ())}")

@@ -23,6 +23,7 @@ from maskprism.errors import ImageError, InputError, LabelError, MaskprismError
 from maskprism.geometry import box_iou
 from maskprism.models import load
 from maskprism.models.rewrite import noise_batch, read_onnx, write_reduced
+from maskprism.sources import spread
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
@@ -97,7 +98,7 @@ class CalibrationImages:
         if self.limit is None or whole is None or whole <= self.limit:
             yield from itertools.islice(items, self.limit)
             return
-        chosen = set(np.linspace(0, whole - 1, self.limit).round().astype(int).tolist())
+        chosen = set(spread(whole, self.limit))
         yield from (item for number, item in enumerate(items) if number in chosen)
 
 
