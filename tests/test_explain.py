@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+import in_process
 import maskprism
 import reference_attribution as slow
 from maskprism import Letterbox, Prediction
@@ -199,15 +198,7 @@ def test_real_networks(network: str, rule: str | None, real_data: Path) -> None:
 # --- the command ----------------------------------------------------------------------------------
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "maskprism.cli", "explain", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-    )
+run = partial(in_process.command, "explain", columns=100)
 
 
 @pytest.fixture(scope="module")
