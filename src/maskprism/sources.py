@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 
 from maskprism.errors import ImageError
-from maskprism.foreign import is_file, read_regular, shortened, size_of_regular
+from maskprism.foreign import is_file, is_folder, read_regular, shortened, size_of_regular
 from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 
 if TYPE_CHECKING:
@@ -191,9 +191,9 @@ def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
             "that can be read in a .txt file"
         ) from None
     for entry in found:
-        if entry.is_dir():
+        if is_folder(entry.path):
             yield from _walk(Path(entry.path), visited)
-        elif entry.is_file() or entry.is_symlink():  # links to nothing are told of when they are read; no pipes
+        elif is_file(entry.path) or entry.is_symlink():  # links to nothing are told of when they are read; no pipes
             yield Path(entry.path)
 
 
