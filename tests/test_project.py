@@ -70,12 +70,12 @@ def test_links_of_the_repository_lead_somewhere_on_the_site(
 
 def test_docstrings_become_markdown(site: dict[str, Any]) -> None:
     text = (
-        "What: it is.\n\nboxes: in pixels,\n    of the image\na, b: two: things\n\nRaises X: no\nlist.\n\n"
-        "    >>> f(1)  # doctest: +SKIP"
+        "What: it is.\n\nboxes: in pixels,\n    of the image. scores: from\n    0: none\na, b: two: things\n\n"
+        "where X: no\nlist.\n\n    >>> f(1)  # doctest: +SKIP"
     )
     assert site["markdown_of"](text) == (
-        "- **`What`**: it is.\n\n- **`boxes`**: in pixels,\n    of the image\n- **`a, b`**: two: things\n\n"
-        "Raises X: no\nlist.\n\n```python\nf(1)\n```"
+        "What: it is.\n\n- **`boxes`**: in pixels,\n    of the image.\n- **`scores`**: from\n    0: none\n"
+        "- **`a, b`**: two: things\n\nwhere X: no\nlist.\n\n```python\nf(1)\n```"
     )
 
 
