@@ -72,7 +72,7 @@ $(SITE)/done: pyproject.toml
 	touch $@
 
 site: $(SITE)/done
-	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
 
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)

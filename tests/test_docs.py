@@ -81,7 +81,7 @@ def test_console_lines_run(page: Path, playground: Path) -> None:
         assert result.returncode == 0, f"{page.name}: {line}\n{result.stdout}{result.stderr}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"], ids=lambda page: page.name)
 def test_links_and_pictures_exist(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):

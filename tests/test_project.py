@@ -68,14 +68,28 @@ def test_links_of_the_repository_lead_somewhere_on_the_site(
     assert site["site_links"](f"See [this]({link}), (that)", page) == f"See [this]({on_site}), (that)"
 
 
+@pytest.mark.parametrize(
+    ("element", "fetches"),
+    [
+        ('<script src="https://cdn.example/a.js"></script>', True),
+        ("<img alt=a src=http://example.org/a.png>", True),
+        ('<link rel="stylesheet" href="https://fonts.example/a.css">', True),
+        ('<script src="assets/a.js"></script> <a href="https://example.org">', False),
+        ('<link rel="canonical" href="https://example.org/">', False),
+    ],
+)
+def test_pages_that_fetch_from_elsewhere_are_found(site: dict[str, Any], element: str, fetches: bool) -> None:
+    assert (site["FETCHED"].search(element) is not None) == fetches
+
+
 def test_docstrings_become_markdown(site: dict[str, Any]) -> None:
     text = (
-        "What: it is.\n\nboxes: in pixels,\n    of the image\na, b: two: things\n\nRaises X: no\nlist.\n\n"
-        "    >>> f(1)  # doctest: +SKIP"
+        "What: it is.\n\nboxes: in pixels,\n    of the image. scores: from\n    0: none\na, b: two: things\n\n"
+        "where X: no\nlist.\n\n    >>> f(1)  # doctest: +SKIP"
     )
     assert site["markdown_of"](text) == (
-        "- **`What`**: it is.\n\n- **`boxes`**: in pixels,\n    of the image\n- **`a, b`**: two: things\n\n"
-        "Raises X: no\nlist.\n\n```python\nf(1)\n```"
+        "What: it is.\n\n- **`boxes`**: in pixels,\n    of the image.\n- **`scores`**: from\n    0: none\n"
+        "- **`a, b`**: two: things\n\nwhere X: no\nlist.\n\n```python\nf(1)\n```"
     )
 
 

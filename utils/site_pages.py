@@ -36,7 +36,8 @@ REFERENCE = {
 }
 """Pages of the reference: the module of each."""
 FETCHED = re.compile(r'<(?:script|img|iframe|source)[^>]+src="?https?:[^>]*>|<link[^>]+stylesheet[^>]+https?:[^>]*>')
-FIELD = re.compile(r"^(\w+(?:, \w+)*): ")
+FIELD = re.compile(r"^([a-z]\w*(?:, [a-z]\w*)*): ", re.MULTILINE)
+NEXT = re.compile(r"(?<=[.;]) (?=[a-z]\w*(?:, [a-z]\w*)*: )")
 PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.) ?|\s*# doctest: .*$")
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=[#)\s])")
 
@@ -142,7 +143,7 @@ def _paragraph(text: str) -> str:
     if lines and all(line.lstrip().startswith((">>>", "...")) for line in lines):
         return "\n".join(["```python", *(PROMPT.sub("", line) for line in lines), "```"])
     if lines and FIELD.match(lines[0]) and all(FIELD.match(line) or line[:1] == " " for line in lines):
-        return "\n".join(FIELD.sub(lambda found: f"- **`{found[1]}`**: ", line) for line in lines)
+        return FIELD.sub(r"- **`\1`**: ", NEXT.sub("\n", text))
     return text
 
 
