@@ -112,6 +112,15 @@ def test_matplotlib_figures_show_the_same_panels(name: str, drawn: Explained) ->
             assert shown.get_clim() == (-panel.limit, panel.limit)
 
 
+@pytest.mark.parametrize("side", [1e30, 1e9])
+@pytest.mark.parametrize("name", SHEETS)
+def test_boxes_beyond_every_picture_are_drawn(name: str, side: float) -> None:
+    """What a damaged network says: the corners alone are out of the picture."""
+    image, prediction = noise((64, 96), PROTOTYPE + 1)
+    far = Explained(image, replace(prediction, canvas_boxes=np.tile(np.float32([-side, -side, side, side]), (3, 1))))
+    assert raster.draw(SHEETS[name](far)).std() > 0
+
+
 def test_figures_stay_out_of_pyplot(drawn: Explained) -> None:
     import matplotlib.pyplot as plt
 

@@ -28,6 +28,7 @@ _MARGIN = 20
 _GAP = 10
 _JOINT = 56
 _BAND = 34
+_FAR = 1e6  # pixels: lines that go further leave every picture, and OpenCV takes no more than an int32 holds
 _TITLE_SIZE, _TEXT_SIZE, _BAND_SIZE = 26, 17, 18
 
 
@@ -186,8 +187,8 @@ def _draw_panel(
     picture = np.ascontiguousarray(picture)
     box = None
     if panel.box is not None:
-        x1, y1, x2, y2 = panel.box
-        box = (round(x1 * zoom), round(y1 * zoom), round(x2 * zoom), round(y2 * zoom))
+        x1, y1, x2, y2 = (round(side) for side in np.clip(np.multiply(panel.box, zoom), -_FAR, _FAR).tolist())
+        box = (x1, y1, x2, y2)
     if panel.outline is not None:
         key = (id(panel.outline), *size)
         if key not in contours:
