@@ -16,10 +16,11 @@ import numpy as np
 from maskprism.decompose import Decomposition, Edit, check_indices
 from maskprism.errors import InputError
 from maskprism.images import read_image
+from maskprism.text import counted
 from maskprism.views.palette import MapName, colour_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32, UInt8
+    from jaxtyping import Bool, Float32, Int64, UInt8
 
     from maskprism.decompose import Order
     from maskprism.images import ImageLike
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 IMAGE_SIDE = 1280
 """Images are shrunk to at most this many pixels a side in pictures."""
+
+MOST_PANELS = 64
+"""Grids show at most so many prototypes: those with the largest effect."""
+NO_BOXES = "The network gives no boxes: here the box is the smallest one around the mask, and nothing is cropped."
 
 Scale = Literal["shared", "each"]
 View = Literal["box", "full"]
@@ -134,14 +139,16 @@ def overview(image: ImageLike, prediction: Prediction) -> Sheet:
             )
             cv2.drawContours(picture, contours, -1, colour_of(number), thickness)
         x1, y1, x2, y2 = (round(float(v)) for v in shown.boxes[number])
-        cv2.rectangle(picture, (x1, y1), (x2, y2), colour_of(number), thickness)
+        if shown.has_boxes:
+            cv2.rectangle(picture, (x1, y1), (x2, y2), colour_of(number), thickness)
         instance = shown[number]
         flag = " (empty mask)" if prediction.empty[number] else ""
         text = f"{number} {instance.name} {instance.score:.2f}{flag}"
         labels.append(Label(text, (x1, y1), colour_of(number)))
     return Sheet(
         title=_image_title(prediction),
-        subtitle=f"{len(prediction)} instances, mask rule {prediction.rule.name}",
+        subtitle=f"{counted(len(prediction), 'instance')}, mask rule {prediction.rule.name}"
+        + ("" if prediction.has_boxes else "; the network gives no boxes, so nothing is cropped"),
         panels=(Panel("", picture=picture, labels=tuple(labels)),),
         columns=1,
         size_wh=_at_least(picture.shape[1], picture.shape[0]),
@@ -149,12 +156,12 @@ def overview(image: ImageLike, prediction: Prediction) -> Sheet:
 
 
 def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale = "shared") -> Sheet:
-    """All K prototypes, each titled with its index and the weight this instance gives it.
+    """All K prototypes (at most MOST_PANELS), each titled with its index and the weight this instance gives it.
 
     `scale` "shared" draws all on one colour scale, so that they compare; "each" stretches every
     prototype to its own range, which shows weak ones too.
     """
-    parts = Decomposition(instance)
+    drawn, left_out = most_effective(Decomposition(instance), order)
     window = _content_window(instance)
     shown = window.of(instance.prototypes)
     limits = _limits(shown, scale)
@@ -169,7 +176,7 @@ def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale =
             bar=float(instance.weights[k]) / largest,
             box=window.box,
         )
-        for k in parts.order(order)
+        for k in drawn
     )
     lowest = float(instance.prototypes.min())
     notes = [
@@ -181,9 +188,11 @@ def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale =
             f"Prototypes go down to {signed(lowest)} themselves, so a negative weight does not simply subtract: "
             "see the contributions."
         )
+    if len(left_out):
+        notes.append(f"Not drawn: the {len(left_out)} prototypes with the least effect in the box.")
     return Sheet(
         title=f"Prototypes and weights: {instance_title(instance)}",
-        subtitle=f"{len(shown)} prototypes, {_order_words(order)}"
+        subtitle=f"{counted(len(shown), 'prototype')}, {_order_words(order)}"
         + ("" if scale == "shared" else "; every panel on its own colour scale"),
         panels=panels,
         notes=tuple(notes),
@@ -194,6 +203,7 @@ def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale =
 def contribution_grid(instance: Instance, *, order: Order = "effect", view: View = "box") -> Sheet:
     """Weight times prototype for every prototype, on one scale centred at zero.
 
+    Beyond MOST_PANELS the ones of least effect share the last panel, so that all panels still sum to the logits.
     `view` "box" shows what the crop keeps, enlarged; "full" the whole image with the box.
     The line is the edge of the mask.
     """
@@ -205,21 +215,27 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
     means = parts.mean_contributions
     largest = float(np.abs(means).max()) or 1.0
     outline = window.of(parts.logits)
+    drawn, left_out = most_effective(parts, order)
+    shown = [(f"{k}", parts.terms[k], float(means[k])) for k in drawn]
+    if len(left_out):
+        shown.append((f"{len(left_out)} others", parts.terms[left_out].sum(axis=0), float(means[left_out].sum())))
     panels = tuple(
         Panel(
-            title=f"{k}   {signed(means[k])}",
-            values=window.of(parts.terms[k]),
+            title=f"{name}   {signed(mean)}",
+            values=window.of(term),
             limit=limit,
-            sign=int(np.sign(means[k])),
-            bar=float(means[k]) / largest,
+            sign=int(np.sign(mean)),
+            bar=float(np.clip(mean / largest, -1, 1)),
             box=window.box,
             outline=outline,
         )
-        for k in parts.order(order)
+        for name, term, mean in shown
     )
     where = "inside the box" if view == "box" else "on the whole image"
     notes = ["Title: prototype index and its mean contribution inside the box. Red speaks for the mask, blue against."]
-    if view == "full":
+    if not instance.prediction.has_boxes:
+        notes.append(NO_BOXES)
+    elif view == "full":
         notes.append("Logits outside boxes were never trained: what happens there means nothing.")
     return Sheet(
         title=f"Contributions {where}: {instance_title(instance)}",
@@ -244,7 +260,8 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
     masked = _tinted(cut, display.mask("image")[span], colour_of(instance.index))
     return Sheet(
         title=f"How the mask is assembled: {instance_title(instance)}",
-        subtitle="red speaks for the mask, blue against it; the mask is where the sum is above zero, inside the box",
+        subtitle="red speaks for the mask, blue against it; the mask is where the sum is above zero"
+        + (", inside the box" if instance.prediction.has_boxes else ""),
         panels=(
             Panel("image", picture=cut, box=box),
             Panel("what speaks for it", values=sides[0], limit=limit, sign=1, box=window.box),
@@ -303,7 +320,12 @@ def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
 
 
 def crop_view(image: ImageLike, instance: Instance) -> Sheet:
-    """What the crop to the box cuts away: logits everywhere, the mask before and after the crop."""
+    """What the crop to the box cuts away: logits everywhere, the mask before and after the crop.
+
+    Raises InputError for an instance without a box.
+    """
+    if not instance.prediction.has_boxes:
+        raise InputError("the prediction has no boxes, so nothing is cropped and there is no crop to show")
     parts = Decomposition(instance)
     window = _content_window(instance)
     pixels, shown = _at_display_size(read_image(image), instance.prediction)
@@ -333,6 +355,12 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
         scale=(limit, "contribution", "logit"),
         size_wh=(2100, 760),
     )
+
+
+def most_effective(parts: Decomposition, order: Order) -> tuple[Int64[np.ndarray, " M"], Int64[np.ndarray, " R"]]:
+    """The prototypes to draw, in an order: all up to MOST_PANELS, else those of largest effect; and the others."""
+    chosen = np.isin(parts.order(order), parts.order()[:MOST_PANELS])
+    return parts.order(order)[chosen], parts.order()[MOST_PANELS:]
 
 
 def _at_least(width: int, height: int, side: int = 720) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from maskprism.analysis.instance.attribution import Attribution
-from maskprism.analysis.instance.mask_window import box_pixels, mask_in_frame
+from maskprism.analysis.instance.mask_window import box_pixels, mask_in_frame, window_bytes
 from maskprism.analysis.instance.regions import pixel_query, region_blame, truth_blame
 from maskprism.analysis.instance.roles import roles
 from maskprism.analysis.instance.subset_masks import SubsetMasks
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from maskprism.sources import SourceImage
     from maskprism.views.sheets import Picture, Scale
     from maskprism.views.tables import TextTable
+
+_MOST_BYTES = 256 << 20  # of all prototypes in the window of one instance: beyond, masks are measured on the grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +151,8 @@ def write_explanation(
 
     `00-prototypes.png`: all prototypes and the weights of instance 0. `00-contributions.png`: what
     each adds inside the box; `00-contributions-full.png`: everywhere. `00-assembly.png`: for +
-    against = logits -> mask. `00-crop.png`: what the crop to the box cuts away. `00-roles.png` and
-    `00-roles.csv`: what each prototype does for the mask.
+    against = logits -> mask. `00-crop.png`: what the crop to the box cuts away, if there is one.
+    `00-roles.png` and `00-roles.csv`: what each prototype does for the mask.
     """
     pixels = read_image(image)
     findings = _Findings([raster.save(sheets.overview(pixels, prediction), folder / "overview.png")])
@@ -175,7 +177,7 @@ def _explain(
         "contributions": sheets.contribution_grid(instance, order=order),
         "contributions-full": sheets.contribution_grid(instance, order=order, view="full"),
         "assembly": sheets.assembly_strip(image, instance),
-        "crop": sheets.crop_view(image, instance),
+        **({"crop": sheets.crop_view(image, instance)} if instance.prediction.has_boxes else {}),
         "roles": roles_sheet(image, instance, found, without, order=rank),
     }
     findings.files += [raster.save(sheet, _file(folder, instance, f"{name}.png")) for name, sheet in pictures.items()]
@@ -264,8 +266,8 @@ def _fits(prediction: Prediction, questions: Questions) -> tuple[str, list[tuple
 
 
 def _frame(instance: Instance) -> Size:
-    """Where masks are measured: in the frame of the rule, but never at the size of a large image."""
-    return "grid" if instance.rule.size == "grid" else "canvas"
+    """Where masks are measured: in the frame of the rule, but never at the size of a large image, or out of memory."""
+    return "grid" if instance.rule.size == "grid" or window_bytes(instance, "canvas") > _MOST_BYTES else "canvas"
 
 
 def _file(folder: Path, instance: Instance, name: str) -> Path:
