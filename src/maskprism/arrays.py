@@ -70,7 +70,8 @@ def from_arrays(
     canvas_hw
         (height, width) of that canvas in pixels; four times that of the prototypes unless given.
     letterbox
-        instead of these two, how the image lay on it. Without any of the three the prototypes cover the image itself.
+        how the image lay on it, where that is known already. Without any of the three the prototypes cover the image
+        itself.
     source
         what the image is called in titles; its path, if it has one, unless given.
 
@@ -99,7 +100,7 @@ def from_arrays(
         prototypes=maps,
         letterbox=frame,
         rule=chosen,
-        names=dict(names) if isinstance(names, Mapping) else dict(enumerate(names)),
+        names=_names(names),
         objectness=None if objectness is None else _shares("objectness", objectness, n),
         source=name if source is None else source,
         preprocessing=YOLO if preprocessing is None else preprocessing_named(preprocessing),
@@ -115,8 +116,10 @@ def _image(image: Any) -> tuple[tuple[int, int], str | None]:
 
 
 def _size(name: str, value: Any) -> tuple[int, int]:
-    sides = np.asarray(value)
-    if sides.shape != (2,) or sides.dtype.kind not in "iu" or (sides < 1).any():
+    sides = _read(name, value)
+    if sides.shape != (2,):
+        raise InputError(f"{name} has shape {sides.shape}; expected (height, width) in pixels, two whole numbers")
+    if sides.dtype.kind not in "iu" or (sides < 1).any():
         raise InputError(f"{name} is {value!r}; expected (height, width) in pixels")
     return int(sides[0]), int(sides[1])
 
@@ -137,14 +140,13 @@ def _letterbox(
     canvas = (grid_hw[0] * _STRIDE, grid_hw[1] * _STRIDE) if canvas_hw is None else _size("canvas_hw", canvas_hw)
     if preprocessing is not None:
         return preprocessing_named(preprocessing).letterbox(image_hw, canvas).with_grid(grid_hw)
-    expected = image_hw[1] * grid_hw[0] / image_hw[0]
-    if canvas_hw is not None or abs(grid_hw[1] - expected) > 1:
+    if canvas_hw is not None:
+        raise InputError("canvas_hw is given without preprocessing=, which says how the image lay on that canvas")
+    if abs(grid_hw[1] - image_hw[1] * grid_hw[0] / image_hw[0]) > 1:
         raise InputError(
             f"prototypes of {grid_hw[0]} x {grid_hw[1]} do not have the shape of the image, {image_hw[0]} x "
             f'{image_hw[1]}, so it was padded or stretched: say how with preprocessing= ("yolo" centres it, '
             '"yolact" stretches it) or letterbox='
-            if canvas_hw is None
-            else "canvas_hw is given without preprocessing=, which says how the image lay on that canvas"
         )
     return YOLO.letterbox(image_hw, image_hw).with_grid(grid_hw)
 
@@ -205,6 +207,13 @@ def _shares(name: str, value: Any, n: int) -> Float32[np.ndarray, " N"]:
     found: Float32[np.ndarray, " N"] = _per_instance(name, value, n, ("N",), (n,))
     if ((found < 0) | (found > 1)).any():
         raise InputError(f"{name} go from {found.min():g} to {found.max():g}; expected 0 to 1")
+    return found
+
+
+def _names(value: Any) -> dict[int, str]:
+    found = dict(value) if isinstance(value, Mapping) else dict(enumerate(value))
+    if isinstance(value, str) or not all(isinstance(name, str) for name in found.values()):
+        raise InputError(f"names is {value!r}; expected a list of names, or a mapping from class ids")
     return found
 
 

@@ -154,7 +154,7 @@ def decode(
     """Grid logits of one instance, resized; probabilities, where the rule squashes first.
 
     `crop` and `squash` override the rule. Comparing the values with `rule.threshold` gives the
-    mask.
+    mask. Without a box nothing is cropped.
     """
     crop = rule.crop_at(size) if crop is None else crop
     values = sigmoid(logits) if (rule.squash if squash is None else squash) else logits

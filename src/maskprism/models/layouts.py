@@ -57,9 +57,9 @@ _NO_CLASSES = np.zeros(0, dtype=np.int64)
 
 
 class Rows(NamedTuple):
-    """The detections of one image. Boxes are xyxy in canvas pixels."""
+    """The detections of one image. Boxes are xyxy in canvas pixels; None for families of masks alone."""
 
-    boxes: Float32[np.ndarray, "N 4"]
+    boxes: Float32[np.ndarray, "N 4"] | None
     scores: Float32[np.ndarray, " N"]
     classes: Int64[np.ndarray, " N"]
     coefficients: Float32[np.ndarray, "N K"]
