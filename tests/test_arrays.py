@@ -119,6 +119,9 @@ class Tensor:
     def cpu(self) -> Tensor:
         return self
 
+    def float(self) -> Tensor:
+        return Tensor(self.values.astype(np.float32), attached=self.attached)
+
     def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
         if self.attached:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad")

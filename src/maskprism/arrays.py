@@ -153,7 +153,7 @@ def _letterbox(
 
 def _read(name: str, value: Any) -> np.ndarray[Any, Any]:
     try:
-        found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        found = np.asarray(value.detach().cpu().float() if hasattr(value, "detach") else value)
     except Exception as error:  # whatever other libraries raise for what is no array in memory
         raise InputError(f"{name} cannot be read as an array ({' '.join(str(error).split())})") from None
     if found.dtype.kind not in "biuf":
