@@ -21,7 +21,7 @@ from maskprism.masks import ULTRALYTICS
 from maskprism.scenes import draw_scene
 from maskprism.views import charts, figures, palette, raster, sheets
 from maskprism.views.instance.explain import write_explanation
-from maskprism.views.sheets import Sheet
+from maskprism.views.sheets import Panel, Sheet
 
 SEED = 3
 INSTANCE, PROTOTYPE = 0, 7
@@ -253,6 +253,26 @@ def test_of_256_prototypes_the_strongest_are_drawn_and_the_others_added_up() -> 
         assert grid.notes[-1] == "Not drawn: the 192 prototypes with the least effect in the box."
         for sheet in (grid, contributions):
             assert max(raster.draw(sheet).shape) < 3000
+
+
+@pytest.mark.parametrize("draw", [raster.draw, figures.draw])
+def test_a_stretched_image_is_drawn_in_its_own_shape(draw: Callable[[Sheet], object]) -> None:
+    image, prediction = noise((64, 64), 4)
+    wide = replace(prediction, letterbox=Letterbox.stretch((64, 192), (64, 64)))
+    fitted = replace(prediction, letterbox=Letterbox.fit((64, 64), (64, 64)))
+    for one, shape in ((wide, 3.0), (fitted, 1.0)):
+        for sheet in (sheets.prototype_grid(one[0]), sheets.contribution_grid(one[0], view="full")):
+            assert {panel.pixel_aspect for panel in sheet.panels} == {shape}
+            assert sheet.panels[0].aspect == 1 / shape
+            draw(sheet)
+    strip = sheets.assembly_strip(np.repeat(image, 3, axis=1), wide[0])
+    assert [panel.pixel_aspect for panel in strip.panels] == [1, 3, 3, 3, 1]
+    draw(strip)
+    half = Panel("", values=np.ones((4, 4), np.float32), pixel_aspect=2.0, box=(1, 1, 3, 3))
+    picture = raster.draw(Sheet("", (half,), size_wh=(800, 400)))
+    dark = np.argwhere((picture == palette.INK).all(axis=2) & (np.arange(len(picture)) > 60)[:, None])
+    height, width = np.ptp(dark, axis=0) + 1
+    assert width == pytest.approx(2 * height, abs=2)  # the box
 
 
 def test_masks_without_boxes_are_drawn_without_one(drawn: Explained) -> None:

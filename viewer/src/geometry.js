@@ -98,7 +98,7 @@ function wholePixelZoom({ canvas_hw, grid_hw, offset_yx, content_hw }) {
 }
 
 /** Whether the image kept its shape, up to a pixel, and lies in the middle. @param {Letterbox} letterbox */
-function isCentredFit({ canvas_hw, content_hw, image_hw, offset_yx }) {
+export function isCentredFit({ canvas_hw, content_hw, image_hw, offset_yx }) {
   const gain = Math.min(canvas_hw[0] / image_hw[0], canvas_hw[1] / image_hw[1]);
   return [0, 1].every((i) => Math.abs(content_hw[i] - image_hw[i] * gain) <= 1 && offset_yx[i] === Math.floor((canvas_hw[i] - content_hw[i]) / 2));
 }

@@ -1,6 +1,7 @@
 // The prototypes: of each a thumbnail, the weight as a signed bar, and a slider.
 
 import { h, signed, style } from "./dom.js";
+import { isCentredFit } from "./geometry.js";
 import { descending, effects } from "./masks.js";
 import { limitOf, paint } from "./palette.js";
 
@@ -60,6 +61,8 @@ export class Strip {
     const show = () => this.showLarge(k);
     const hide = () => this.showLarge(null);
     const canvas = h("canvas", { width: 1, height: 1 });
+    const { letterbox } = this.scene;
+    if (!isCentredFit(letterbox)) style(canvas, { "aspect-ratio": `${letterbox.image_hw[1]} / ${letterbox.image_hw[0]}` });
     const thumb = h(
       "button",
       {

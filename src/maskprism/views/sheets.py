@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Int64, UInt8
 
     from maskprism.decompose import Order
+    from maskprism.geometry import Letterbox
     from maskprism.images import ImageLike
     from maskprism.prediction import Instance, Prediction
 
@@ -34,6 +35,8 @@ IMAGE_SIDE = 1280
 MOST_PANELS = 64
 """Grids show at most so many prototypes: those with the largest effect."""
 NO_BOXES = "The network gives no boxes: here the box is the smallest one around the mask, and nothing is cropped."
+
+_ROUND = 0.02
 
 Scale = Literal["shared", "each"]
 View = Literal["box", "full"]
@@ -56,7 +59,7 @@ class Panel:
     sign: of the weight or contribution; 0 where none is shown. bar: its size, -1 to 1.
     box: x1, y1, x2, y2 in pixels of the values or picture. outline: logits whose zero line,
     inside the box, is the edge of the mask. joint: what stands between this panel and the one
-    before.
+    before. pixel_aspect: how much wider than tall a value is drawn, where the image was stretched.
     """
 
     title: str
@@ -70,6 +73,12 @@ class Panel:
     outline: Float32[np.ndarray, "h w"] | None = None
     labels: tuple[Label, ...] = ()
     joint: str = ""
+    pixel_aspect: float = 1.0
+
+    @property
+    def aspect(self) -> float:
+        """Height by width as drawn."""
+        return self.size_hw[0] / (self.size_hw[1] * self.pixel_aspect)
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -190,7 +199,7 @@ def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale =
         )
     if len(left_out):
         notes.append(f"Not drawn: the {len(left_out)} prototypes with the least effect in the box.")
-    return Sheet(
+    sheet = Sheet(
         title=f"Prototypes and weights: {instance_title(instance)}",
         subtitle=f"{counted(len(shown), 'prototype')}, {_order_words(order)}"
         + ("" if scale == "shared" else "; every panel on its own colour scale"),
@@ -198,6 +207,7 @@ def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale =
         notes=tuple(notes),
         scale=(limits[0], "prototype", "prototype value") if scale == "shared" else None,
     )
+    return in_shape(sheet, instance.letterbox)
 
 
 def contribution_grid(instance: Instance, *, order: Order = "effect", view: View = "box") -> Sheet:
@@ -237,13 +247,14 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
         notes.append(NO_BOXES)
     elif view == "full":
         notes.append("Logits outside boxes were never trained: what happens there means nothing.")
-    return Sheet(
+    sheet = Sheet(
         title=f"Contributions {where}: {instance_title(instance)}",
         subtitle=f"weight x prototype, {_order_words(order)}; together they sum to the logits",
         panels=panels,
         notes=tuple(notes),
         scale=(limit, "contribution", "contribution to the logit"),
     )
+    return in_shape(sheet, instance.letterbox)
 
 
 def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
@@ -258,7 +269,7 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
     span = _image_span(window, display)
     cut, box = _cut(pixels, display, span)
     masked = _tinted(cut, display.mask("image")[span], colour_of(instance.index))
-    return Sheet(
+    sheet = Sheet(
         title=f"How the mask is assembled: {instance_title(instance)}",
         subtitle="red speaks for the mask, blue against it; the mask is where the sum is above zero"
         + (", inside the box" if instance.prediction.has_boxes else ""),
@@ -273,6 +284,7 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
         scale=(limit, "contribution", "contribution to the logit"),
         size_wh=(2400, 640),
     )
+    return in_shape(sheet, instance.letterbox)
 
 
 def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
@@ -291,7 +303,7 @@ def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
     colour = colour_of(instance.index)
     weight, mean = float(instance.weights[k]), float(parts.mean_contributions[k])
     limit = _limits(parts.terms[:, *parts.box_window], "shared")[0]
-    return Sheet(
+    sheet = Sheet(
         title=f"Coefficient {k} is {signed(weight)}: {instance_title(instance)}",
         subtitle=f"prototype {k} of 0..{len(instance.weights) - 1}; the contribution is on the scale of all prototypes",
         panels=(
@@ -317,6 +329,7 @@ def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
         scale=(limit, "contribution", "contribution to the logit"),
         size_wh=(2000, 560),
     )
+    return in_shape(sheet, instance.letterbox)
 
 
 def crop_view(image: ImageLike, instance: Instance) -> Sheet:
@@ -340,7 +353,7 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
     lost = whole & ~kept
     share = int(np.count_nonzero(lost)) / max(int(np.count_nonzero(whole)), 1)
     before = _striped(_tinted(cut, (whole & kept)[span], colour), lost[span])
-    return Sheet(
+    sheet = Sheet(
         title=f"What the crop cuts away: {instance_title(instance)}",
         subtitle=f"the crop removes {share:.1%} of what is above zero",
         panels=(
@@ -355,12 +368,26 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
         scale=(limit, "contribution", "logit"),
         size_wh=(2100, 760),
     )
+    return in_shape(sheet, instance.letterbox)
 
 
 def most_effective(parts: Decomposition, order: Order) -> tuple[Int64[np.ndarray, " M"], Int64[np.ndarray, " R"]]:
     """The prototypes to draw, in an order: all up to MOST_PANELS, else those of largest effect; and the others."""
     chosen = np.isin(parts.order(order), parts.order()[:MOST_PANELS])
     return parts.order(order)[chosen], parts.order()[MOST_PANELS:]
+
+
+def in_shape(sheet: Sheet, letterbox: Letterbox) -> Sheet:
+    """The sheet with grid values drawn in the shape of the image, where that was stretched for the network."""
+    (cell_h, cell_w), (gain_y, gain_x) = (
+        (canvas / grid for canvas, grid in zip(letterbox.canvas_hw, letterbox.grid_hw, strict=True)),
+        letterbox.gain_yx,
+    )
+    aspect = cell_w / gain_x / (cell_h / gain_y)
+    if letterbox.is_centred_fit or abs(aspect - 1) < _ROUND:  # sides are rounded to whole pixels
+        return sheet
+    panels = (panel if panel.values is None else replace(panel, pixel_aspect=aspect) for panel in sheet.panels)
+    return replace(sheet, panels=tuple(panels))
 
 
 def _at_least(width: int, height: int, side: int = 720) -> tuple[int, int]:

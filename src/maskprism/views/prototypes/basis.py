@@ -13,7 +13,7 @@ from maskprism.errors import InputError
 from maskprism.images import read_image
 from maskprism.views import palette, raster
 from maskprism.views.figures import colour_map, new_figure, share
-from maskprism.views.sheets import IMAGE_SIDE, MOST_PANELS, Panel, Sheet
+from maskprism.views.sheets import IMAGE_SIDE, MOST_PANELS, Panel, Sheet, in_shape
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64, UInt8
@@ -88,7 +88,7 @@ def sheets(
         columns=min(4, shown + 1),
         size_wh=(800, 900),
     )
-    return left, right
+    return in_shape(left, prediction.letterbox), in_shape(right, prediction.letterbox)
 
 
 def spectrum(usage: Usage, basis: CanonicalBasis, *, model: str = "") -> Figure:
