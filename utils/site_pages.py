@@ -31,7 +31,10 @@ REFERENCE = {
     "maskprism": "maskprism",
     **{room: f"maskprism.analysis.{room}" for room in ("instance", "prototypes", "truth", "dataset", "networks")},
     **{view: f"maskprism.views.{view}" for view in ("figures", "page", "widget", "server")},
-    **{name: f"maskprism.{name}" for name in ("datasets", "extract", "sources", "scenes", "training", "errors")},
+    **{
+        name: f"maskprism.{name}"
+        for name in ("datasets", "extract", "shard", "sources", "preprocessing", "scenes", "training", "errors")
+    },
     **{name: f"maskprism.models.{name}" for name in ("runtimes", "layouts")},
 }
 """Pages of the reference: the module of each."""
