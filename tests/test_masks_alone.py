@@ -14,7 +14,7 @@ from maskprism.analysis.dataset.diagnosis import examine
 from maskprism.analysis.networks.pairing import pair_instances
 from maskprism.analysis.networks.swap import swap
 from maskprism.analysis.truth.matching import match
-from maskprism.columns import instance_columns
+from maskprism.columns import instance_columns, settings_of
 from maskprism.datasets import GroundTruth
 from maskprism.errors import InputError
 from maskprism.scenes import draw_scene
@@ -106,7 +106,7 @@ def test_ground_truth_is_matched_and_boxes_cost_nothing(alone):
 
 
 def test_tables_pages_and_records_hold_the_boxes_of_masks(alone):
-    columns = instance_columns("scene", alone)
+    columns = {one.name: one.of(alone) for one in instance_columns(settings_of(maskprism.load(), ""))}
     np.testing.assert_array_equal(np.stack([columns[name] for name in ("x1", "y1", "x2", "y2")], axis=1), alone.boxes)
     header = viewer_scene(IMAGE, alone).header
     assert header["boxes"] is False

@@ -207,7 +207,8 @@ class Letterbox:
 
     @staticmethod
     def _tile(xy: Floats, yx: tuple[float, float]) -> Floats:
-        return np.tile(np.asarray(yx[::-1], dtype=np.float32), xy.shape[-1] // 2)
+        dtype = np.float64 if xy.dtype == np.float64 else np.float32  # boxes are float32, polygons more exact
+        return np.tile(np.asarray(yx[::-1], dtype=dtype), xy.shape[-1] // 2)
 
 
 def box_iou(a: Float32[np.ndarray, "A 4"], b: Float32[np.ndarray, "B 4"]) -> Float32[np.ndarray, "A B"]:
