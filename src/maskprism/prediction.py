@@ -39,6 +39,7 @@ class Prediction:
     prototypes: shared by all instances; may be negative themselves.
     objectness: the factor that YOLOv5 and YOLOv7 apply to coefficients; None elsewhere.
     source: where the image came from, for titles and messages.
+    levels: of the pyramid, 0 for the finest, that each instance comes from; None where the outputs do not tell.
     """
 
     canvas_boxes: Float32[np.ndarray, "N 4"]
@@ -51,6 +52,7 @@ class Prediction:
     names: Mapping[int, str] = field(default_factory=dict)
     objectness: Float32[np.ndarray, " N"] | None = None
     source: str | None = None
+    levels: Int64[np.ndarray, " N"] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -61,8 +63,9 @@ class Prediction:
             "classes": (self.classes, (n,)),
             "coefficients": (self.coefficients, (n, k)),
         }
-        if self.objectness is not None:
-            expected["objectness"] = (self.objectness, (n,))
+        for name in ("objectness", "levels"):
+            if (array := getattr(self, name)) is not None:
+                expected[name] = (array, (n,))
         for name, (array, shape) in expected.items():
             if np.shape(array) != shape:
                 raise InputError(
@@ -98,6 +101,7 @@ class Prediction:
             classes=self.classes[rows],
             coefficients=self.coefficients[rows],
             objectness=None if self.objectness is None else self.objectness[rows],
+            levels=None if self.levels is None else self.levels[rows],
         )
 
     def _rows(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
