@@ -162,6 +162,12 @@ class Model:
         changed.spec = replace(self.spec, names=dict(names))
         return changed
 
+    def with_thresholds(self, keep: Thresholds) -> Model:
+        """The same network that keeps other detections, nothing loaded again."""
+        changed = copy.copy(self)
+        changed.keep = keep
+        return changed
+
     def with_correction(self, correction: Correction | None) -> Model:
         """The same network with its mask coefficients corrected, or as they are, nothing loaded again.
 

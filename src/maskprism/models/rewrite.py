@@ -94,18 +94,35 @@ def write_corrected(
 ) -> Corrected:
     """Write the network of the file `source`, opened as `model`, with its mask coefficients corrected.
 
-    Where the graph allows it, the correction is folded into the convolutions that make the coefficients, level by
-    level, and the file costs what the old one did. Boxes, scores, classes and prototypes stay equal to the last bit;
-    the new file is run against the old one before it gets its name. Raises as `write_reduced` does.
+    Of an ONNX file, the correction is folded into the convolutions that make the coefficients, level by level, where
+    the graph allows it, and the file costs what the old one did; `notes` are added to its metadata. A `.pt` stays a
+    `.pt`, with those weights changed and nothing else. Boxes, scores, classes and prototypes stay equal to the last
+    bit; the new file is run against the old one before it gets its name.
+
+    Raises ModelError for other files, which cannot be rewritten, and for networks that the correction cannot be
+    written into; MissingExtraError without the package onnx or Ultralytics; MaskprismError if `target` cannot be
+    written.
     """
     layout = model.layout
     model = model.with_correction(correction)
-    maps, offsets = list(correction.mixing), list(correction.offsets)
-    ends = model.level_ends
+
+    def expected(full: Parts) -> Parts:
+        batch, count, k = full.coefficients.shape
+        ends = model.level_ends
+        levels = None if ends is None else np.tile(np.searchsorted(ends, np.arange(count), side="right"), batch)
+        changed = correction.coefficients(full.coefficients.reshape(-1, k), levels)
+        return full._replace(coefficients=changed.reshape(full.coefficients.shape))
+
+    if source.suffix.lower() == ".pt":
+        return _corrected_checkpoint(model, source, target, correction, expected)
 
     def edit(graph: ChannelSurgery) -> Corrected:
         place = graph.correct_last_channels(
-            graph.outputs[layout.rows_output], 2 if layout.channels_last else 1, maps, offsets, ends
+            graph.outputs[layout.rows_output],
+            2 if layout.channels_last else 1,
+            list(correction.mixing),
+            list(correction.offsets),
+            model.level_ends,
         )
         if place is None:
             raise ModelError(
@@ -114,13 +131,32 @@ def write_corrected(
             )
         return Corrected(place)
 
-    def expected(full: Parts) -> Parts:
-        batch, count, k = full.coefficients.shape
-        levels = None if ends is None else np.tile(np.searchsorted(ends, np.arange(count), side="right"), batch)
-        changed = correction.coefficients(full.coefficients.reshape(-1, k), levels)
-        return full._replace(coefficients=changed.reshape(full.coefficients.shape))
-
     return _rewritten(model, source, target, edit, expected, notes or {}, correction.prototypes, same=True)
+
+
+def _corrected_checkpoint(
+    model: Model, source: Path, target: Path, correction: Correction, expected: Callable[[Parts], Parts]
+) -> Corrected:
+    from maskprism.models.runtimes.ultralytics import UltralyticsRuntime, write_corrected_checkpoint
+
+    k, batch, end2end = correction.prototypes, noise_batch(model), model.layout.family == "end2end"
+    wanted = expected(_parts(model, model.runtime(batch), k))
+    partial = target.with_name(f"{target.stem}.partial.pt")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_corrected_checkpoint(source, partial, correction.mixing, correction.offsets, end2end=end2end)
+        runtime = UltralyticsRuntime.of_file(partial, device="cpu", precision="f32", end2end=end2end)
+        # Weights are kept in half precision, as a rule, and so are the new ones.
+        wrong = _disagreement(wanted, _parts(model, runtime(batch), k), _HALF_TOLERANCE, same=True)
+        if wrong is not None:
+            raise ModelError(f"{source}: cannot be rewritten: {wrong}")
+        partial.replace(target)
+    except OSError as error:
+        raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+    return Corrected("folded")
 
 
 def _rewritten(
