@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +19,17 @@ from maskprism.analysis.tuning.evidence import Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import SHARPNESS, SPREAD, Objective, Setting, fit, sampled_ious
 from maskprism.analysis.tuning.tuning import Tuning, tune
 from maskprism.analysis.tuning.validation import cross_fit, curve_sizes, fits, interval
+from maskprism.cli.tune import tune as tune_command
 from maskprism.datasets import GroundTruth, open_dataset
-from maskprism.errors import InputError, MissingExtraError
+from maskprism.errors import InputError, MaskprismError, MissingExtraError
 from maskprism.models import SAMPLE_MODEL
 from maskprism.models.correction import Correction
 from maskprism.models.rewrite import write_corrected
-from maskprism.scenes import write_dataset
+from maskprism.models.runtimes import FunctionRuntime
+from maskprism.scenes import draw_scene, write_dataset
+from maskprism.views.tuning.report import warnings_of
 from test_reduce import made
+from tiny_models import Tiny, ultralytics_metadata
 
 
 def drawn(seed: int = 0, n: int = 12, m: int = 9, k: int = 3, images: int = 6) -> Evidence:
@@ -316,3 +322,109 @@ def test_extra_is_named_at_once(monkeypatch: pytest.MonkeyPatch, dataset: Path) 
     monkeypatch.setitem(__import__("sys").modules, "scipy.optimize", None)
     with pytest.raises(MissingExtraError, match=r"tuning needs the package scipy.*maskprism\[tune\]"):
         tune(open_dataset(dataset), Model.__new__(Model))
+
+
+# The command
+
+
+def test_the_command_writes_a_file_that_is_better(
+    damaged: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, correction = tmp_path / "made" / "tuned.onnx", tmp_path / "made" / "correction.json"
+    assert tune_command(damaged, data=dataset, out=out, correction=correction, folds=3) == 0
+    said = capsys.readouterr().out
+    assert "Only 12 images: with fewer than 60 a correction rarely helps" in said
+    assert "It helps." in said
+    assert "the tuned network, the correction folded" in said
+    assert sorted(file.name for file in out.parent.iterdir()) == [
+        "correction.json",
+        "tuned.onnx",
+        "tuned.tune.html",
+        "tuned.tune.json",
+    ]
+    scene = draw_scene(7).image
+    old, new, corrected = (
+        one.predict(scene) for one in (load(damaged), load(out), load(damaged, correction=correction))
+    )
+    assert len(old) > 0
+    for field in ("canvas_boxes", "scores", "classes", "prototypes"):
+        np.testing.assert_array_equal(getattr(new, field), getattr(old, field), err_msg=field)
+    np.testing.assert_allclose(new.coefficients, corrected.coefficients, rtol=1e-4, atol=1e-4)
+    assert np.mean(new.masks() != corrected.masks()) < 1e-5
+    assert not np.array_equal(new.masks(), old.masks())
+    numbers = json.loads((out.parent / "tuned.tune.json").read_text())
+    assert numbers["helps"] is True
+    gain = numbers["mask_iou"]["all"]["gain"]
+    assert 0 < gain["low"] < gain["mean"] < gain["high"]
+    assert numbers["mask_iou"]["all"]["after"] - numbers["mask_iou"]["all"]["before"] == pytest.approx(gain["mean"])
+    assert sum(one["images"] for one in numbers["folds"]) == numbers["data"]["images"] == 12
+    page = (out.parent / "tuned.tune.html").read_text()
+    assert page.count("<img") == 2
+    assert "tuned.onnx holds the correction, folded." in page
+
+
+def test_what_may_be_chance_is_not_written_unless_forced(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tuned.onnx"
+    assert tune_command(data=dataset, out=out, folds=3, limit=5) == 1
+    told = capsys.readouterr()
+    assert "was not written: its gain of" in told.err
+    assert "label more images, or add --force" in told.err
+    assert not out.exists()
+    assert "Nothing was written" in (tmp_path / "tuned.tune.html").read_text()
+    assert tune_command(data=dataset, out=out, folds=3, limit=5, force=True) == 0
+    assert out.exists()
+
+
+def test_mistakes_of_the_user(damaged: Path, dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned.onnx"
+
+    def refused(text: str, model: Path = damaged, data: Path = dataset, out: Path | None = out, **options: Any) -> None:
+        with pytest.raises(MaskprismError, match=text):
+            tune_command(model, data=data, out=out, **options)
+
+    refused("say where to write: --out for a tuned file, --correction for the correction alone", out=None)
+    refused("expected a file name ending in .onnx, as the model has it", out=tmp_path / "tuned.pt")
+    refused("expected a file name ending in .json", out=None, correction=tmp_path / "correction.npz")
+    refused("is the model itself", out=damaged)
+    refused("there is no such model file", tmp_path / "none.onnx")
+    (tmp_path / "there.onnx").write_bytes(b"")
+    refused("there is such a file already", out=tmp_path / "there.onnx")
+    for name, kind in (("model.tflite", "TFLite files"), ("model.xml", "OpenVINO files")):
+        (tmp_path / name).write_bytes(b"x")
+        refused(f"{kind} cannot be rewritten; tune the .onnx or .pt .* --correction FILE.json", tmp_path / name)
+    refused("holds no network; is it a complete .onnx", tmp_path / "there.onnx")
+    refused("cannot be written", out=tmp_path / "there.onnx" / "tuned.onnx")
+    refused("there is no such file", data=tmp_path / "none.yaml")
+    refused("limit is 0", limit=0)
+    refused("folds is 2", folds=2, limit=4)
+    refused(r"2 of 2 images have an instance that found .* needs 3 at the very least", limit=2)
+    other = Tiny(prototypes=32, metadata=ultralytics_metadata()).save(tmp_path / "other.onnx")
+    refused(r"none of its \d+ classes", other)
+    boxes = tmp_path / "boxes"
+    described = write_dataset(boxes, 3, validation_share=1)
+    for file in boxes.rglob("labels/**/*.txt"):
+        file.write_text("".join(f"{line.split()[0]} 0.5 0.5 0.2 0.2\n" for line in file.read_text().splitlines()))
+    refused("labels no masks of classes that the model knows", data=described)
+    assert not out.exists()
+
+
+def test_broken_images_are_left_out_and_broken_networks_refused(damaged: Path, dataset: Path, tmp_path: Path) -> None:
+    described = write_dataset(tmp_path / "broken", 5, validation_share=1)
+    next(file for file in tmp_path.rglob("*") if file.suffix in (".jpg", ".png")).write_bytes(b"no image")
+    model, told = load(damaged), []
+    found = tune(open_dataset(described), model, folds=3, on_progress=lambda *step: told.append(step))
+    assert (found.images, found.total, len(found.failures)) == (4, 5, 1)
+    assert [failed is not None for _, _, failed in told].count(True) == 1
+    assert "1 image of 5 could not be used" in "".join(warnings_of(found))
+    runtime = model.runtime
+
+    def broken(batch: np.ndarray) -> list[np.ndarray]:
+        outputs = runtime(batch)
+        outputs[model.layout.prototypes_output] = outputs[model.layout.prototypes_output] * np.nan
+        return outputs
+
+    spoilt = Model(FunctionRuntime(broken, runtime.input, runtime.metadata), name="spoilt")
+    with pytest.raises(InputError, match=r"not one of 4 images can be used .*prototypes 0, 1, .* no finite numbers"):
+        tune(open_dataset(dataset), spoilt, folds=3, limit=4)

@@ -27,6 +27,7 @@ for command in (
     "prototypes",
     "compare",
     "reduce",
+    "tune",
     "filmstrip",
     "serve",
     "demo",

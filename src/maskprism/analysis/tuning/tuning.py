@@ -83,7 +83,7 @@ class Tuning:
     @property
     def correction(self) -> Correction:
         """What was fitted to all images."""
-        return self.fitted.correction
+        return replace(self.fitted.correction, sha256=self.spec.sha256)
 
     @cached_property
     def change(self) -> Change:
