@@ -14,8 +14,9 @@ $(VENV)/done: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[openvino,litert]" --group dev
 	touch $@
 
+# a thread of BLAS for each of the processes: more wait for one another
 test: setup
-	$(BIN)/python -m pytest -m "not browser" -n logical --maxprocesses 8 --dist worksteal
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" -n logical --maxprocesses 8 --dist worksteal
 
 test-browser: setup
 	$(BIN)/python -m pytest -m browser tests/browser

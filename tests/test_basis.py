@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import in_process
 import reference_basis as slow
 from maskprism import CoefficientTable, Letterbox, Prediction, load
 from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage, change_basis, content_samples
@@ -318,10 +316,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "maskprism.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+run = in_process.command
 
 
 def test_the_command_measures_and_draws(model: Path, images: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import maskprism
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
 from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, budgets
 from maskprism.analysis.truth.matching import match
+from maskprism.analysis.truth.worst_cases import worst_cases
 from maskprism.datasets import Dataset, GroundTruth, open_dataset
 from maskprism.errors import InputError
 from maskprism.models import Model
@@ -98,19 +99,22 @@ def replace_inside(region):
 
 
 def test_the_worst_instances(dataset, model, budget):
-    sheet = views.worst_sheet(dataset, model, budget, count=5)
+    sheet = views.worst_sheet(worst_cases(dataset, model, budget, count=5), of=len(budget))
     worst = budget.worst(5)
     assert len(sheet.panels) == 5
     for panel, row in zip(sheet.panels, worst, strict=True):
         assert panel.title.startswith(f"{row.iou:.2f}  {row.class_name} {row.score:.2f}")
         assert any(part in panel.title for part in PARTS)
     assert raster.draw(sheet).shape[2] == 3
-    assert "by leak" in views.worst_sheet(dataset, model, budget, count=1, by="leak").title
+    (leaky,) = worst_cases(dataset, model, budget, count=1, by="leak")
+    assert leaky.row.leak == max(row.leak for row in budget.rows)
+    assert leaky.masks.real.iou_with(leaky.masks.truth) == leaky.row.iou
+    assert "by leak" in views.worst_sheet([leaky], of=len(budget), by="leak").title
     with pytest.raises(InputError, match="no instance to show"):
-        views.worst_sheet(dataset, model, ErrorBudget(()))
+        views.worst_sheet(worst_cases(dataset, model, ErrorBudget(())), of=0)
     strange = ErrorBudget([replace(budget.rows[0], image="else.png")])
     with pytest.raises(InputError, match=r"has no image 'else\.png'"):
-        views.worst_sheet(dataset, model, strange)
+        worst_cases(dataset, model, strange)
 
 
 def test_real_weights(real_data: Path, tmp_path: Path):

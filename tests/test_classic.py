@@ -12,22 +12,35 @@ import cv2
 import numpy as np
 import pytest
 
+import in_process
 import maskprism
+from in_process import Done
 from maskprism.scenes import draw_scene
 from tiny_models import Tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
-        timeout=120,
-    )
+def run(script: str, *arguments: object, cwd: Path) -> Done:
+    return in_process.script(ROOT / script, *arguments, cwd=cwd)
+
+
+MISTAKES = {
+    "src/extract_features.py": ["--model", "missing.onnx"],
+    "src/generate_visualizations.py": ["--csv_filename", "missing.csv"],
+    "extract_specific_feature.py": ["--model", "missing.onnx"],
+}
+
+
+@pytest.mark.parametrize("script", MISTAKES)
+def test_a_process_of_its_own_says_the_same(script: str, project: Path) -> None:
+    """The other tests stay in this process."""
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    given = [sys.executable, str(ROOT / script), *MISTAKES[script]]
+    done = subprocess.run(given, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
+    seen = run(script, *MISTAKES[script], cwd=project)
+    assert done.returncode == 1
+    assert (done.returncode, done.stdout, done.stderr) == (seen.returncode, seen.stdout, seen.stderr)
 
 
 @pytest.fixture(scope="module")

@@ -16,26 +16,17 @@ import cv2
 import numpy as np
 import pytest
 
+import in_process
+from in_process import Done
 from maskprism import cli
 from maskprism.scenes import draw_scene
 from tiny_models import Tiny
 
 COMMAND = [sys.executable, "-m", "maskprism.cli"]
+run = in_process.command
 
 
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "COLUMNS": "200",
-        "NO_COLOR": "1",
-        "PYTHONWARNINGS": "error::DeprecationWarning:maskprism",
-    }
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env=environment, timeout=120
-    )
-
-
-def says(result: subprocess.CompletedProcess[str], *texts: str, code: int = 1) -> None:
+def says(result: Done, *texts: str, code: int = 1) -> None:
     """It failed in one clear message: the exit code, no traceback, and these texts."""
     output = result.stdout + result.stderr
     assert result.returncode == code, output
@@ -57,6 +48,17 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture = cv2.resize(draw_scene(number).image, (160, 120))
         (folder / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
     return folder
+
+
+@pytest.mark.parametrize("arguments", [("info",), ("info", "missing.onnx"), ("extrakt",)], ids=lambda given: given[-1])
+def test_a_process_of_its_own_says_the_same(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """Most tests of commands stay in this process; `python -m maskprism.cli` prints and returns what they see."""
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    done = subprocess.run(
+        [*COMMAND, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    seen = run(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (seen.returncode, seen.stdout, seen.stderr)
 
 
 def test_help_lists_the_commands_and_version() -> None:
@@ -235,7 +237,7 @@ def test_bad_sources(command: str, model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["explain", "extract", "info"])
 def test_bad_models(command: str, images: Path, tmp_path: Path) -> None:
-    def attempt(model: Path) -> subprocess.CompletedProcess[str]:
+    def attempt(model: Path) -> Done:
         if command == "info":
             return run("info", model)
         return run(command, images, "--model", model, "--out", tmp_path / "out.csv")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+import in_process
 from maskprism.scenes import draw_scene
 from tiny_models import Tiny, ultralytics_metadata
 
@@ -48,13 +48,17 @@ def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, playground: Path) -> None:
-    """In one process per page, so that later blocks may use the names of earlier ones."""
+    """In one script per page, so that later blocks may use the names of earlier ones."""
     if page.name == "tables.md":
         test_console_lines_run(page, playground)  # the blocks read what the lines have written
     code = "\n".join(block for block in blocks(page, "python") if "import ray" not in block)
-    result = subprocess.run(
-        [sys.executable, "-"], input=code, cwd=playground, capture_output=True, text=True, timeout=120
-    )
+    if "ProcessPoolExecutor" in code:  # -c, not a file: processes that a block starts must not run the page again
+        result = subprocess.run(
+            [sys.executable, "-c", code], cwd=playground, capture_output=True, text=True, timeout=120
+        )
+    else:
+        (playground / "page.py").write_text(code, encoding="utf-8")
+        result = in_process.script(playground / "page.py", cwd=playground)
     assert result.returncode == 0, f"{page.name}:\n{result.stderr}"
 
 
@@ -65,13 +69,14 @@ def test_console_lines_run(page: Path, playground: Path) -> None:
             continue
         command = shlex.split(line[2:], comments=True)
         if command[0] == "maskprism":
-            command[:1] = [sys.executable, "-m", "maskprism.cli"]
+            result = in_process.command(*command[1:], cwd=playground)
+        elif command[:2] == ["python", "-c"]:
+            (playground / "line.py").write_text(command[2], encoding="utf-8")
+            result = in_process.script(playground / "line.py", *command[3:], cwd=playground)
         elif command[0] == "python":
-            command[0] = sys.executable
+            result = in_process.script(playground / command[1], *command[2:], cwd=playground)
         else:
             continue
-        environment = {**os.environ, "COLUMNS": "200"}
-        result = subprocess.run(command, cwd=playground, capture_output=True, text=True, env=environment, timeout=120)
         assert result.returncode == 0, f"{page.name}: {line}\n{result.stdout}{result.stderr}"
 
 

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+import in_process
 import maskprism
 import reference_attribution as slow
 from maskprism import Letterbox, Prediction
 from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.questions import Questions
 from maskprism.analysis.instance.regions import pixel_query, region_blame, truth_blame
 from maskprism.analysis.instance.roles import ROLES, roles
 from maskprism.analysis.instance.sufficiency import knock_out
 from maskprism.cli.explain import print_tables
 from maskprism.scenes import draw_scene
 from maskprism.sources import SourceImage
-from maskprism.views import raster, tables
-from maskprism.views.instance import attribution
-from maskprism.views.instance.explain import Explained, Questions, explain_images
+from maskprism.views import raster
+from maskprism.views.instance import attribution, tables
+from maskprism.views.instance.explain import Explained, explain_images
 from maskprism.views.instance.roles import ROLE_COLOURS, roles_sheet
 from maskprism.views.sheets import signed
 from test_roles import drawn as four_by_hand
@@ -198,15 +198,7 @@ def test_real_networks(network: str, rule: str | None, real_data: Path) -> None:
 # --- the command ----------------------------------------------------------------------------------
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "maskprism.cli", "explain", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-    )
+run = partial(in_process.command, "explain", columns=100)
 
 
 @pytest.fixture(scope="module")

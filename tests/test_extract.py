@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -613,12 +614,48 @@ def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
             extract(tmp_path, fake_model(), tmp_path / "t.csv", **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_folder(tmp_path: Path) -> None:
-    write_images(tmp_path / "photos", 1)
-    (tmp_path / "photos" / "locked").mkdir(mode=0)
-    with pytest.raises(ImageError, match="locked"):
-        extract(tmp_path / "photos", fake_model(), tmp_path / "t.csv")
+def test_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(tmp_path / "images", 1)
+    (tmp_path / "images" / "locked").mkdir()
+    list_folder = os.scandir
+
+    def refusing(path: Any) -> Any:  # root may read everything, and tests may be root
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(ImageError, match=r"locked: the folder cannot be read \(Permission denied\)"):
+        extract(tmp_path / "images", fake_model(), tmp_path / "t.csv")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+@pytest.mark.timeout(60)
+def test_pipes_are_no_images(tmp_path: Path) -> None:
+    """Reading one would wait for ever."""
+    folder = tmp_path / "images"
+    write_images(folder, 2)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "linked.png").symlink_to(folder / "pipe.png")
+    (folder / "dangling.png").symlink_to(folder / "nothing.png")
+    extract(folder, fake_model(), tmp_path / "t.parquet")
+    status = {"000.png": "ok", "001.png": "empty", "dangling.png": "failed", "linked.png": "failed"}
+    assert images_of(tmp_path / "t.parquet") == status
+    (tmp_path / "list.txt").write_text("images/pipe.png\nimages/000.png\n")
+    extract(tmp_path / "list.txt", fake_model(), tmp_path / "u.parquet")
+    assert images_of(tmp_path / "u.parquet") == {"images/pipe.png": "failed", "images/000.png": "ok"}
+    extract(str(folder / "*.png"), fake_model(), tmp_path / "v.parquet")
+    assert images_of(tmp_path / "v.parquet") == {"000.png": "ok", "001.png": "empty"}
+    for name in ("pipe.txt", "pipe.mp4"):
+        os.mkfifo(tmp_path / name)
+    for source in (folder / "pipe.png", tmp_path / "pipe.txt", tmp_path / "pipe.mp4"):
+        with pytest.raises(ImageError, match="it is no regular file, but a pipe"):
+            extract(source, fake_model(), tmp_path / "t.parquet")
+    for name in ("pipe.csv", "pipe.parquet"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(TableError):
+            extract(folder, fake_model(), tmp_path / name)
+        assert not (tmp_path / f"{name}.parts").exists()
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
@@ -723,7 +760,7 @@ def test_videos_whose_decoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_large_images_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path / "photos", 8)
-    monkeypatch.setattr("maskprism.extract.LARGE_PIXELS", 100)
+    monkeypatch.setattr("maskprism.shard.LARGE_PIXELS", 100)
     at_work, most = [0], [0]
     guard = threading.Lock()
 

@@ -16,12 +16,19 @@ from hypothesis import strategies as st
 
 import maskprism
 from maskprism import foreign
+from maskprism.analysis.prototypes.basis import CanonicalBasis
 from maskprism.class_names import are_placeholders, class_names
+from maskprism.classic import _read_masks
+from maskprism.cli import main
 from maskprism.columns import read_settings_text
 from maskprism.datasets import open_dataset
-from maskprism.errors import InputError, LabelError, ModelError, TableError
+from maskprism.errors import InputError, LabelError, MaskprismError, ModelError, TableError
 from maskprism.models.metadata import MAX_SIDE, Metadata
+from maskprism.models.names import read_names
+from maskprism.models.rewrite import read_onnx
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
+from maskprism.sources import open_source
+from maskprism.table import CoefficientTable
 from test_datasets import TRIANGLE, coco, data_set
 from tiny_models import Tiny, ultralytics_metadata
 
@@ -109,13 +116,56 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path):
     with pytest.raises(InputError, match="is no regular file"):
         foreign.read_regular(tmp_path, InputError)
     for path in (tmp_path / "none", tmp_path / ("x" * 5_000), tmp_path / "a\0b"):
-        with pytest.raises(LabelError, match="cannot be read"):
+        with pytest.raises(LabelError, match=r"none: there is no such file|cannot be read \(") as raised:
             foreign.read_regular(path, LabelError)
+        assert len(str(raised.value)) < 300
         assert not foreign.is_file(path)
+        assert not foreign.is_folder(path)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(InputError, match="is no regular file"):
+        with pytest.raises(InputError, match=r"^[^:]*: cannot be read; it is no regular file, but a pipe$"):
             foreign.read_regular(tmp_path / "pipe", InputError)
+
+
+LONG = "x" * 5_000
+READERS: dict[str, tuple[Any, str]] = {
+    "image": (maskprism.read_image, ".png"),
+    "source": (open_source, ".txt"),
+    "model": (maskprism.load, ".onnx"),
+    "model to rewrite": (read_onnx, ".onnx"),
+    "data set": (open_dataset, ".json"),
+    "names": (read_names, ".yaml"),
+    "names of a model": (read_names, ".onnx"),
+    "table": (CoefficientTable.read, ".parquet"),
+    "basis": (CanonicalBasis.load, ".npz"),
+    "coefficients": (_read_masks, ".csv"),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", READERS)
+def test_paths_that_cannot_be_and_pipes_are_told_wherever_a_path_is_taken(kind, tmp_path):
+    read, suffix = READERS[kind]
+    paths = [tmp_path / f"none{suffix}", tmp_path / f"{LONG}{suffix}", f"{'y' * 252}{suffix}", tmp_path]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / f"pipe{suffix}")
+        paths.append(tmp_path / f"pipe{suffix}")
+    for path in paths:
+        with pytest.raises(MaskprismError) as raised:
+            read(path)
+        assert len(str(raised.value)) < 1_000, kind
+
+
+@pytest.mark.filterwarnings("ignore:Cyclopts application")
+def test_what_the_system_says_is_a_sentence_too(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["maskprism", "reduce", "--images", "images", "--out", f"{LONG}.onnx"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.endswith("File name too long\n")
+    assert said.count("\n") == 1
+    assert len(said) < 300
 
 
 def _file(folder: Path, data: bytes) -> Path:

@@ -50,6 +50,7 @@ def test_odd_names_are_drawn(command: str, data: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "out $ \\x").rglob("*.png"))
 
 
+@pytest.mark.filterwarnings("error", "ignore:Glyph .* missing from font")  # it is the user who saves the figure
 def test_a_dollar_begins_no_formula(data: Path, tmp_path: Path) -> None:
     """Also where the figure is the user's to save, in any format, and other figures keep their formulas."""
     model = maskprism.load(names=NAMES)

@@ -7,10 +7,9 @@ import hashlib
 import json
 import re
 import struct
-import subprocess
-import sys
 import zlib
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import in_process
 import viewer_cases
 from maskprism import Letterbox, Prediction
 from maskprism.errors import InputError, MaskprismError
@@ -253,9 +253,7 @@ def test_a_page_that_cannot_be_written(hostile: tuple[np.ndarray, Prediction], t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]  # and nothing half done
 
 
-def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "maskprism.cli", "page", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+run = partial(in_process.command, "page")
 
 
 @pytest.fixture(scope="module")

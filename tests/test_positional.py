@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import in_process
 import reference_positional as slow
 from maskprism import Letterbox, Prediction, load
 from maskprism.analysis.prototypes.basis import CanonicalBasis, CanonicalModel, Usage, content_samples
@@ -374,10 +373,7 @@ def test_sheet_and_overlay() -> None:
     assert np.ptp(flat.astype(int), axis=2).max() <= 1  # nothing but the grey image
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "maskprism.cli", "prototypes", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+run = partial(in_process.command, "prototypes")
 
 
 def test_the_command_writes_cards_and_a_table(tiny: Path, images: Path, tmp_path: Path) -> None:

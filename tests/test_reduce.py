@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 import reference_reduce as slow
 from maskprism import Letterbox, MaskprismError, Prediction, load
 from maskprism.analysis.networks import reduction as reducing
-from maskprism.analysis.networks.reduced_file import CalibrationImages, matched_ious, reduce_file
+from maskprism.analysis.networks.reduced_file import BeforeAfter, CalibrationImages, matched_ious, reduce_file
 from maskprism.analysis.networks.reduction import (
     METHODS,
     MixingCost,
@@ -587,7 +587,7 @@ def test_pictures_show_curves_and_masks(tmp_path: Path) -> None:
     np.testing.assert_allclose(lines["some of them kept (selection)"], curves.mean("selection"))
     image = np.full((32, 48, 3), 90, np.uint8)
     empty = found[0][:0]
-    sheet = before_after([image] * 2, found[:2], [found[0], empty], [1.0, 0.0])
+    sheet = before_after([BeforeAfter(image, found[0], found[0], 1.0), BeforeAfter(image, found[1], empty, 0.0)])
     assert len(sheet.panels) == 6
     assert raster.draw(sheet).ndim == 3
     unchanged, lost = sheet.panels[2].picture, sheet.panels[5].picture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,17 @@ from hypothesis import strategies as st
 
 import maskprism
 from fake_network import PROTOTYPES, fake_model, v5_model, write_images
-from maskprism.columns import differences, image_records, image_schema, instance_schema, settings_of
+from maskprism.columns import (
+    IMAGE_SCHEMA,
+    ExtractedImage,
+    differences,
+    image_schema,
+    instance_schema,
+    records_of,
+    settings_of,
+    shard_batch,
+    shard_schema,
+)
 from maskprism.errors import TableError
 from maskprism.extract import extract
 from maskprism.table import CoefficientTable, TablePaths, TableWriter, read_batches
@@ -74,6 +85,17 @@ def test_settings_travel_with_the_table(both: tuple[Path, Path]) -> None:
     assert inside["rule"]["name"] == model.spec.rule.name
     assert (inside["conf"], inside["iou"], inside["max_det"], inside["classes"]) == (0.25, 0.7, 300, None)
     assert inside["maskprism"] == maskprism.__version__
+
+
+def test_every_column_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
+    for model, heading in ((v5_model(), "### Columns: one row per instance"), (None, "### Columns: one row per image")):
+        schema = IMAGE_SCHEMA if model is None else instance_schema(settings_of(model, ""))
+        rows = page.split(heading)[1].split("\n##")[0].splitlines()
+        documented = {
+            name for row in rows if row.startswith("| `") for name in re.findall("`(.+?)`", row.split("|")[1])
+        }
+        assert set(schema.names) == {name for name in documented if not name.startswith("mask_{") and name != "mask_0"}
 
 
 def test_objectness_is_a_column_only_where_the_layout_has_it(tmp_path: Path, both: tuple[Path, Path]) -> None:
@@ -171,14 +193,16 @@ def test_csv_keeps_every_bit_and_letter(values: list[float], name: str) -> None:
 
 def test_records_without_a_size_stay_without_one(tmp_path: Path) -> None:
     settings = settings_of(fake_model(), Path("/photos"))
-    records = [("a.jpg", 640, 480, "ok", 3, ""), ("b.jpg", None, None, "failed", 0, 'no, "image"')]
+    records = [("a.jpg", 640, 480, "failed", 0, "no room"), ("b.jpg", None, None, "failed", 0, 'no, "image"')]
+    failed = [ExtractedImage("a.jpg", (480, 640), message="no room"), ExtractedImage("b.jpg", message='no, "image"')]
+    found = records_of(pa.Table.from_batches([shard_batch(failed, shard_schema(settings))]))
     for suffix in (".csv", ".parquet"):
         writer = TableWriter(tmp_path / f"t{suffix}", image_schema(settings), csv=suffix == ".csv")
-        writer.write(image_records(records, settings))
+        writer.write(found)
         writer.close()
         back = pa.concat_tables(read_batches(tmp_path / f"t{suffix}", image_schema(settings)))
         assert [tuple(row.values()) for row in back.to_pylist()] == records
-    assert image_records([], settings).schema.equals(image_schema(settings))
+    assert found.schema.equals(image_schema(settings), check_metadata=True)
 
 
 def test_paths_of_a_table() -> None:

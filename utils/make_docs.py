@@ -1,6 +1,7 @@
 """Make the generated parts of the documentation: docs/cli.md and docs/images.
 
 python utils/make_docs.py
+python utils/make_docs.py --text    # without the pictures
 python utils/make_docs.py step_20.onnx step_60.onnx ...    # and the film strip of these checkpoints
 """
 
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 from PIL import Image
 
 from maskprism.cli import app
+from maskprism.cli.output import EXIT_CODES
 from maskprism.models import load
 from maskprism.scenes import draw_scene
 from maskprism.views import raster, sheets
@@ -25,7 +27,10 @@ HEADER = "<!-- made by utils/make_docs.py; do not edit -->\n\n"
 
 def cli_reference() -> str:
     """The command line as Markdown."""
-    return HEADER + app.generate_docs(output_format="markdown", heading_level=1).rstrip() + "\n"
+    reference = app.generate_docs(output_format="markdown", heading_level=1).rstrip()
+    codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
+    more = "What all commands share, their outcome as JSON, and completion: [in scripts](scripts.md)."
+    return f"{HEADER}{reference}\n\n## Exit codes\n\n| | |\n|---|---|\n{codes}\n\n{more}\n"
 
 
 def write_images(folder: Path) -> None:
@@ -125,7 +130,7 @@ def write_basis_images(folder: Path) -> None:
 
 def write_reduction_images(folder: Path) -> None:
     """What docs/reduce.md reads: the bundled network with fewer prototypes, over 64 scenes it has never seen."""
-    from maskprism.analysis.networks.reduced_file import matched_ious
+    from maskprism.analysis.networks.reduced_file import BeforeAfter, matched_ious
     from maskprism.analysis.networks.reduction import fit_halves, measure, reductions
     from maskprism.views.networks.reduction import before_after, trade_off_figure
 
@@ -136,7 +141,7 @@ def write_reduction_images(folder: Path) -> None:
     (reduction,) = reductions(halves[0] + halves[1], "projection", [8])
     full, image = predictions[SCENE], draw_scene(SCENE).image
     reduced = reduction.apply(full)
-    sheet = before_after([image], [full], [reduced], [float(matched_ious(full, reduced).mean())])
+    sheet = before_after([BeforeAfter(image, full, reduced, float(matched_ious(full, reduced).mean()))])
     picture = Image.fromarray(raster.draw(sheet))
     picture.thumbnail((1500, 1500))
     picture.save(folder / "reduce-masks.webp", quality=88, method=6)
@@ -162,10 +167,10 @@ def write_budget_images(folder: Path) -> None:
         figure.savefig(folder / f"budget-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
     (worst,) = budget.worst(1, by="coefficients")
     image, truth = samples[worst.image]
-    stages = next(
+    masks = next(
         masks for pair, masks in counterfactuals_of(model.predict(image), truth) if pair.instance == worst.instance
     )
-    picture = Image.fromarray(raster.draw(views.instance_strip(image, stages)))
+    picture = Image.fromarray(raster.draw(views.instance_strip(image, masks)))
     picture.thumbnail((1800, 1800))
     picture.save(folder / "budget-strip.webp", quality=88, method=6)
 
@@ -201,6 +206,8 @@ def write_filmstrip_image(folder: Path, checkpoints: list[str]) -> None:
 
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(cli_reference(), encoding="utf-8")
+    if sys.argv[1:] == ["--text"]:
+        sys.exit()
     write_images(DOCS / "images")
     write_attribution_images(DOCS / "images")
     write_comparison_images(DOCS / "images")

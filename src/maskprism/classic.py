@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from cyclopts import App, Parameter
 from maskprism.demo import FIRST_SEED as FIRST_SAMPLE_SEED
 from maskprism.demo import SCENES as SAMPLE_SCENES
 from maskprism.errors import InputError, MaskprismError, TableError
+from maskprism.foreign import read_regular, said_by_system, shortened
 from maskprism.sources import ImageFiles, VideoFile, open_source
 
 if TYPE_CHECKING:
@@ -161,6 +163,9 @@ def run(command: Callable[..., int]) -> None:
     except MaskprismError as error:
         print(f"{command.__name__}: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        print(f"{command.__name__}: {said_by_system(error)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"{command.__name__}: interrupted; run it again to go on", file=sys.stderr)
         sys.exit(130)
@@ -259,13 +264,13 @@ def _figure_names(source: ImageFiles | VideoFile, done: Collection[str]) -> dict
 
 def _rows_done(path: Path, columns: Sequence[str], model: str) -> set[str]:
     """The images that a CSV file has; a last line that an interruption cut short is removed."""
-    if not path.exists() or path.stat().st_size == 0:
+    data = read_regular(path, TableError) if os.path.exists(path) else b""  # noqa: PTH110  (never raises)
+    if not data:
         return set()
     try:
-        data = path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         rows = [row for row in csv.reader(io.StringIO(whole.decode("utf-8"), newline="")) if row]  # no blank lines
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path}: cannot be read as CSV ({error})") from None
     begun = not rows and ",".join(columns).encode().startswith(data)  # a header that was cut short is ours too
     if not begun and (not rows or rows[0] != list(columns)):
@@ -306,12 +311,12 @@ def _appending(path: Path, columns: Sequence[str]) -> Iterator[Callable[[list[An
 
 def _read_masks(path: Path) -> tuple[Float32[np.ndarray, "N K"], list[str]]:
     """The mask_1 .. mask_K columns of a CSV file, and their names."""
+    if not os.path.lexists(path):
+        raise TableError(f"{shortened(path)}: there is no such file; run extract_features first")
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise TableError(f"{path}: there is no such file; run extract_features first") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_regular(path, TableError).decode("utf-8")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path}: cannot be read as CSV ({error})") from None
     names = [name for name in (rows[0] if rows else {}) if name and name.startswith("mask_")]
     if not names:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from maskprism import __version__
 from maskprism.errors import TableError
 from maskprism.foreign import decode_json, fitted
 
 if TYPE_CHECKING:
+    from maskprism.locations import Location
     from maskprism.models import Model
     from maskprism.prediction import Prediction
 
@@ -34,6 +36,13 @@ IMAGE_SCHEMA = pa.schema(
         ("instances", pa.int32()),
         ("message", pa.string()),
     ]
+)
+
+
+_WHICH_IMAGE = (
+    pa.field("image", pa.string()),
+    pa.field("image_width", pa.int32()),
+    pa.field("image_height", pa.int32()),
 )
 
 
@@ -75,8 +84,9 @@ def read_manifest_text(data: bytes, label: str, hint: str) -> Manifest:
     return found
 
 
-def settings_of(model: Model, source: Path) -> dict[str, Any]:
+def settings_of(model: Model, source: Location | str) -> dict[str, Any]:
     """What determines the rows of a table of `model` over the images under the folder `source`."""
+    folder = source.as_posix() if isinstance(source, PurePath) else str(source)
     spec, keep = model.spec, model.keep
     return {
         "format": FORMAT,
@@ -95,7 +105,7 @@ def settings_of(model: Model, source: Path) -> dict[str, Any]:
         "prototypes": spec.prototypes,
         "objectness": spec.layout == "yolov5",
         "names": {str(class_id): name for class_id, name in spec.names.items()},
-        "source": source.as_posix().encode("utf-8", errors="backslashreplace").decode("utf-8"),
+        "source": folder.encode("utf-8", errors="backslashreplace").decode("utf-8"),
     }
 
 
@@ -112,26 +122,36 @@ def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[
     ]
 
 
+class Column(NamedTuple):
+    """A column of the table of instances, and how its values follow from what was predicted for an image."""
+
+    name: str
+    type: pa.DataType
+    of: Callable[[Prediction], Any]
+
+
+def instance_columns(settings: Mapping[str, Any]) -> tuple[Column, ...]:
+    """Every column of the table of instances but those that say which image it is."""
+    return (
+        Column("instance", pa.int32(), lambda found: np.arange(len(found), dtype=np.int32)),
+        Column("class_id", pa.int32(), lambda found: found.classes.astype(np.int32)),
+        Column("class_name", pa.string(), lambda found: [found.name_of(class_id) for class_id in found.classes]),
+        Column("score", pa.float32(), lambda found: found.scores),
+        Column("x1", pa.float32(), lambda found: found.boxes[:, 0]),
+        Column("y1", pa.float32(), lambda found: found.boxes[:, 1]),
+        Column("x2", pa.float32(), lambda found: found.boxes[:, 2]),
+        Column("y2", pa.float32(), lambda found: found.boxes[:, 3]),
+        Column("mask_area", pa.int64(), lambda found: found.areas("image")),
+        Column("mask_empty", pa.bool_(), lambda found: found.empty),
+        *([Column("objectness", pa.float32(), lambda found: found.objectness)] if settings["objectness"] else []),
+        Column("coefficients", pa.list_(pa.float32(), int(settings["prototypes"])), lambda found: found.coefficients),
+    )
+
+
 def instance_schema(settings: Mapping[str, Any]) -> pa.Schema:
     """The columns of the table of instances, with the settings as schema metadata."""
-    columns: list[tuple[str, pa.DataType]] = [
-        ("image", pa.string()),
-        ("image_width", pa.int32()),
-        ("image_height", pa.int32()),
-        ("instance", pa.int32()),
-        ("class_id", pa.int32()),
-        ("class_name", pa.string()),
-        ("score", pa.float32()),
-        ("x1", pa.float32()),
-        ("y1", pa.float32()),
-        ("x2", pa.float32()),
-        ("y2", pa.float32()),
-        ("mask_area", pa.int64()),
-        ("mask_empty", pa.bool_()),
-        *([("objectness", pa.float32())] if settings["objectness"] else []),
-        ("coefficients", pa.list_(pa.float32(), int(settings["prototypes"]))),
-    ]
-    return pa.schema(columns, metadata=_as_metadata(settings))
+    columns = [pa.field(column.name, column.type) for column in instance_columns(settings)]
+    return pa.schema([*_WHICH_IMAGE, *columns], metadata=_as_metadata(settings))
 
 
 def image_schema(settings: Mapping[str, Any]) -> pa.Schema:
@@ -139,54 +159,84 @@ def image_schema(settings: Mapping[str, Any]) -> pa.Schema:
     return IMAGE_SCHEMA.with_metadata(_as_metadata(settings))
 
 
-def instance_columns(image: str, prediction: Prediction) -> dict[str, Any]:
-    """The rows of one image as columns; decodes every mask once per frame it is measured in."""
-    n = len(prediction)
-    height, width = prediction.image_size
-    x1, y1, x2, y2 = prediction.boxes.T
-    columns = {
-        "image": [image] * n,
-        "image_width": np.full(n, width, dtype=np.int32),
-        "image_height": np.full(n, height, dtype=np.int32),
-        "instance": np.arange(n, dtype=np.int32),
-        "class_id": prediction.classes.astype(np.int32),
-        "class_name": [prediction.name_of(class_id) for class_id in prediction.classes],
-        "score": prediction.scores,
-        "x1": x1,
-        "y1": y1,
-        "x2": x2,
-        "y2": y2,
-        "mask_area": prediction.areas("image"),
-        "mask_empty": prediction.empty,
-        "coefficients": prediction.coefficients,
-    }
-    if prediction.objectness is not None:
-        columns["objectness"] = prediction.objectness
-    return columns
+@dataclass(frozen=True)
+class ExtractedImage:
+    """One image, finished: the values of its instances by column, or None and why it failed.
+
+    size_hw: None where it could not be decoded. network_failed: it is the network that failed, not the file.
+    """
+
+    name: str
+    size_hw: tuple[int, int] | None = None
+    values: Mapping[str, Any] | None = None
+    message: str = ""
+    network_failed: bool = False
 
 
-def instance_table(per_image: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """The columns of several images, one after the other, as one table."""
-
-    def joined(field: pa.Field) -> pa.Array:
-        values = [columns[field.name] for columns in per_image]
-        if pa.types.is_string(field.type):
-            return pa.array([value for image in values for value in image], type=field.type)
-        if pa.types.is_fixed_size_list(field.type):
-            flat = np.concatenate([np.asarray(image, dtype=np.float32).reshape(-1) for image in values])
-            return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=field.type)
-        return pa.array(np.concatenate(values), type=field.type)
-
-    return (
-        pa.Table.from_arrays([joined(field) for field in schema], schema=schema) if per_image else schema.empty_table()
+def shard_schema(settings: Mapping[str, Any]) -> pa.Schema:
+    """The columns of a shard: those of the table of images, and in `rows` the instances of each image."""
+    columns = pa.struct([pa.field(column.name, column.type) for column in instance_columns(settings)])
+    return pa.schema(
+        [*IMAGE_SCHEMA, pa.field("network_failed", pa.bool_()), pa.field("rows", pa.list_(columns))],
+        metadata=_as_metadata(settings),
     )
 
 
-def image_records(records: list[tuple[Any, ...]], settings: dict[str, Any]) -> pa.Table:
-    """Records of (image, width, height, status, instances, message) as a table."""
-    columns = zip(*records, strict=True) if records else [()] * len(IMAGE_SCHEMA)
-    arrays = [pa.array(values, type=field.type) for values, field in zip(columns, IMAGE_SCHEMA, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=image_schema(settings))
+def shard_batch(images: Sequence[ExtractedImage], schema: pa.Schema) -> pa.RecordBatch:
+    """Finished images as one batch of `shard_schema`."""
+    kind = schema.field("rows").type.value_type
+    found = [image.values for image in images if image.values is not None]
+    counts = [0 if image.values is None else len(image.values["instance"]) for image in images]
+    rows = pa.ListArray.from_arrays(
+        pa.array(np.cumsum([0, *counts]), pa.int32()),
+        pa.StructArray.from_arrays([_joined(field, found) for field in kind], fields=list(kind)),
+        type=schema.field("rows").type,
+    )
+    records = zip(
+        *[
+            (
+                image.name,
+                *(image.size_hw or (None, None))[::-1],
+                "failed" if image.values is None else "ok" if count else "empty",
+                count,
+                image.message,
+                image.network_failed,
+            )
+            for image, count in zip(images, counts, strict=True)
+        ],
+        strict=True,
+    )
+    columns = list(records) if images else [()] * (len(schema) - 1)
+    arrays = [pa.array(values, type=field.type) for values, field in zip(columns, list(schema)[:-1], strict=True)]
+    return pa.RecordBatch.from_arrays([*arrays, rows], schema=schema)
+
+
+def instances_of(shards: pa.Table) -> pa.Table:
+    """The table of instances in shards: one row per instance."""
+    rows = shards["rows"].combine_chunks()
+    parents = pc.list_parent_indices(rows)
+    which = [shards[name].take(parents) for name in ("image", "width", "height")]
+    kind = rows.type.value_type
+    schema = pa.schema([*_WHICH_IMAGE, *kind], metadata=shards.schema.metadata)
+    return pa.Table.from_arrays([*which, *rows.flatten().flatten()], schema=schema)
+
+
+def records_of(shards: pa.Table) -> pa.Table:
+    """The table of images in shards: one row per image, those without instances and those that failed included."""
+    return shards.select(IMAGE_SCHEMA.names)
+
+
+def _joined(field: pa.Field, found: Iterable[Mapping[str, Any]]) -> pa.Array:
+    """The values of one column of several images, one after the other."""
+    values = [image[field.name] for image in found]
+    if pa.types.is_string(field.type):
+        return pa.array([value for image in values for value in image], type=field.type)
+    if pa.types.is_fixed_size_list(field.type):
+        flat = np.concatenate(
+            [np.zeros(0, np.float32), *(np.asarray(image, np.float32).reshape(-1) for image in values)]
+        )
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=field.type)
+    return pa.array(np.concatenate(values) if values else [], type=field.type)
 
 
 def _as_metadata(settings: Mapping[str, Any]) -> dict[bytes, bytes]:

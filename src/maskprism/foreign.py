@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from maskprism.errors import MaskprismError
+from maskprism.locations import Location, UriPath
 
 T = TypeVar("T")
 Failure = type[MaskprismError]
@@ -27,24 +28,41 @@ ANY_KIND = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
 """What parsers raise for text that is none of theirs: PyYAML alone raises seven of these."""
 
 
-def read_regular(file: Path, failure: Failure, *, limit: int | None = None) -> bytes:
+def read_regular(file: Location, failure: Failure, *, limit: int | None = None) -> bytes:
     """The bytes of a regular file; `failure` for one that is none, cannot be read, or holds more than `limit` bytes."""
+    size = size_of_regular(file, failure)
+    if limit is not None and size > limit:
+        raise failure(f"{file}: has {size / 2**20:.1f} MB; expected at most {limit / 2**20:.0f} MB of such a file")
     try:
-        found = file.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise failure(f"{shortened(file)}: is no regular file")
-        if limit is not None and found.st_size > limit:
-            raise failure(
-                f"{file}: has {found.st_size / 2**20:.1f} MB; expected at most {limit / 2**20:.0f} MB of such a file"
-            )
         return file.read_bytes()
+    except OSError as error:
+        raise failure(f"{file}: cannot be read ({error.strerror or error})") from None
+
+
+def size_of_regular(file: str | os.PathLike[str] | UriPath, failure: Failure) -> int:
+    """How many bytes a regular file has; `failure` for anything else: reading a pipe or a device may never end."""
+    try:
+        found = file.stat() if isinstance(file, UriPath) else os.stat(file)  # noqa: PTH116
+    except FileNotFoundError:
+        raise failure(f"{file}: there is no such file") from None
     except (OSError, ValueError) as error:  # a ValueError for a path that cannot be one
-        raise failure(f"{shortened(file)}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        told = getattr(error, "strerror", None) or error
+        raise failure(
+            f"{shortened(file if isinstance(file, UriPath) else Path(file))}: cannot be read ({told})"
+        ) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise failure(f"{file}: cannot be read; it is no regular file, but {_kind_of(found.st_mode)}")
+    return found.st_size
 
 
-def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether there is such a file; False, too, for a path that cannot be one (too long, a NUL in it)."""
-    return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for those)
+def is_file(path: str | os.PathLike[str] | UriPath) -> bool:
+    """Whether there is such a regular file; False, too, for a path that cannot be one (too long, a NUL in it)."""
+    return path.is_file() if isinstance(path, UriPath) else os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for those)
+
+
+def is_folder(path: str | os.PathLike[str] | UriPath) -> bool:
+    """Whether there is such a folder; False, too, for a path that cannot be one."""
+    return path.is_dir() if isinstance(path, UriPath) else os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for those)
 
 
 def decode_json(
@@ -103,7 +121,7 @@ def shortened(value: object) -> str:
     """Any value for a message, in 120 characters at most; YAML can hold more than fits into memory."""
     brief = reprlib.Repr()
     brief.maxstring = brief.maxother = brief.maxlong = 100
-    text = os.fspath(value) if isinstance(value, os.PathLike) else brief.repr(value)
+    text = str(value) if isinstance(value, os.PathLike | UriPath) else brief.repr(value)
     text = str(text).encode("utf-8", errors="backslashreplace").decode("utf-8")
     return text if len(text) <= 120 else f"{text[:58]} ... {text[-57:]}"
 
@@ -113,6 +131,17 @@ def plain_text(value: Any) -> str:
     if isinstance(value, Mapping | list | tuple | set | bytes):
         raise TypeError("no plain value")
     return str(value).encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
+def said_by_system(error: OSError) -> str:
+    """What the system says about a file, in one line."""
+    where = "" if error.filename is None else f"{shortened(error.filename)}: "
+    return where + (error.strerror or str(error))
+
+
+def _kind_of(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def _unfit(label: str, error: BaseException, failure: Failure, expected: str) -> MaskprismError:

@@ -1,11 +1,10 @@
-"""Images in: path, PIL image or array in, HWC uint8 in BGR out, with errors that say why not."""
+"""Images in: path, URI, PIL image or array in, HWC uint8 in BGR out, with errors that say why not."""
 
 from __future__ import annotations
 
 import os
 import re
 from io import BytesIO
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,14 @@ import cv2
 import numpy as np
 
 from maskprism.errors import ImageError, InputError
+from maskprism.foreign import read_regular
+from maskprism.locations import UriPath, location, shown
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
     from PIL.Image import Image as PILImage
 
-    ImageLike = str | os.PathLike[str] | np.ndarray[Any, Any] | PILImage
+    ImageLike = str | os.PathLike[str] | UriPath | np.ndarray[Any, Any] | PILImage
 
 IMAGE_SUFFIXES = frozenset(".avif .bmp .dib .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 VIDEO_SUFFIXES = frozenset(".asf .avi .gif .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm .wmv".split())
@@ -31,24 +32,25 @@ MAX_PIXELS = 170_000_000
 def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
     """An image as HWC uint8 in BGR.
 
-    Paths are decoded as OpenCV does: EXIF orientation applied, alpha dropped, 16 bits cut to 8.
+    Paths and URIs (`s3://bucket/a.jpg`) are decoded as OpenCV does: EXIF orientation applied, alpha dropped, 16 bits
+    cut to 8.
     Arrays are taken as BGR, BGRA or grey, as OpenCV and Ultralytics have them; PIL images keep
     their own meaning. Raises ImageError for a file that is missing, empty, truncated, too large
     or no image, and InputError for an array of another shape or type.
     """
     if isinstance(image, np.ndarray):
         return _from_array(image)
-    if isinstance(image, str | os.PathLike):
-        return _from_file(Path(image))
+    if isinstance(image, str | os.PathLike | UriPath):
+        return _from_file(image)
     if type(image).__module__.startswith("PIL.") or hasattr(image, "getexif"):
         return _from_pil(image)
     raise InputError(f"cannot read an image from {type(image).__name__}; expected a path, a PIL image or a uint8 array")
 
 
 def source_name(image: ImageLike) -> str | None:
-    """The path an image is read from, if it is read from one."""
-    if isinstance(image, str | os.PathLike):
-        return os.fspath(image)
+    """The path or URI an image is read from, if it is read from one."""
+    if isinstance(image, str | os.PathLike | UriPath):
+        return shown(image)
     return getattr(image, "filename", None) or None
 
 
@@ -75,14 +77,12 @@ def decode_image(
     return np.asarray(decoded, dtype=np.uint8)
 
 
-def _from_file(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+def _from_file(place: str | os.PathLike[str] | UriPath) -> UInt8[np.ndarray, "H W 3"]:
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise ImageError(f"{path}: there is no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    return decode_image(data, path)
+        path = location(place)
+    except (OSError, ValueError) as error:  # a URI that nobody opens
+        raise ImageError(f"{shown(place)}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    return decode_image(read_regular(path, ImageError), str(path))
 
 
 def _refuse_bombs(name: str | os.PathLike[str], data: bytes, max_pixels: int, known_size: bool) -> None:

@@ -1,4 +1,4 @@
-"""Where images come from: a folder, a pattern, a file, a list of files, or a video.
+"""Where images come from: a folder, a pattern, a file, a list of files, or a video; of this machine or by URI.
 
 Every source gives its images in one fixed order under one fixed name each, so that an interrupted
 extraction knows where it stood.
@@ -6,45 +6,56 @@ extraction knows where it stood.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
+import numpy as np
 
-from maskprism.errors import ImageError
-from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
+from maskprism.errors import ImageError, InputError
+from maskprism.foreign import is_file, read_regular, shortened, size_of_regular
+from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, read_image
+from maskprism.locations import Location, UriPath, is_uri, location, shown
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import UInt8
 
 _MAGIC = frozenset("*?[")
 _SHORTFALL = 0.9
+MAX_LIST_BYTES = 1 << 28
+"""Lists of paths: more than a million of the longest."""
 
 
 class SourceImage(NamedTuple):
-    """One image by name: a path still to be decoded, a decoded frame, or why there is none."""
+    """One image by name: a path or URI or the bytes of a file, still to be decoded; a decoded frame; why there is none.
+
+    `open_source` gives paths, frames and errors.
+    """
 
     name: str
-    image: Path | np.ndarray[Any, Any] | ImageError
+    image: str | Location | bytes | np.ndarray[Any, Any] | ImageError
 
     def read(self) -> UInt8[np.ndarray, "H W 3"]:
         """The image, HWC uint8 in BGR. Raises ImageError if there is none."""
         if isinstance(self.image, ImageError):
             raise self.image
-        return read_image(self.image)
+        return decode_image(self.image, self.name) if isinstance(self.image, bytes) else read_image(self.image)
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files. Names are POSIX paths relative to `root`, or absolute ones outside of it."""
+    """Image files. Names are POSIX paths relative to `root`; outside of it absolute ones, or URIs.
 
-    root: Path
-    paths: tuple[Path, ...]
+    URIs from a list are text: what they name is only looked for when it is read.
+    """
+
+    root: Location
+    paths: tuple[Location | str, ...]
 
     def count(self) -> int | None:
         """The number of images."""
@@ -53,6 +64,10 @@ class ImageFiles:
     def count_done(self, done: Collection[str]) -> int:
         """How many of the images have their names in `done`."""
         return sum(_name(path, self.root) in done for path in self.paths)
+
+    def take(self, positions: Iterable[int]) -> ImageFiles:
+        """Only the images at these positions."""
+        return ImageFiles(self.root, tuple(self.paths[position] for position in positions))
 
     def pending(self, done: Collection[str]) -> Iterator[SourceImage]:
         """The images whose names are not in `done`, in order."""
@@ -64,9 +79,10 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class VideoFile:
-    """The frames of a video, named `clip.mp4#000012` with a 0-based frame number."""
+    """The frames of a video, named `clip.mp4#000012` with a 0-based frame number; only those in `frames` if given."""
 
     path: Path
+    frames: frozenset[int] | None = None
 
     @property
     def root(self) -> Path:
@@ -74,7 +90,10 @@ class VideoFile:
         return self.path.resolve().parent
 
     def count(self) -> int | None:
-        """The number of frames that the container claims, if it claims any: an estimate."""
+        """The number of frames, as far as the container claims any: an estimate."""
+        return self._claimed() if self.frames is None else len(self.frames)
+
+    def _claimed(self) -> int | None:
         video = cv2.VideoCapture(str(self.path))
         claimed = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         video.release()
@@ -82,7 +101,16 @@ class VideoFile:
 
     def count_done(self, done: Collection[str]) -> int:
         """How many names in `done` are those of frames."""
+        if self.frames is not None:
+            return sum(self._frame_name(index) in done for index in self.frames)
         return sum(name.startswith(f"{_readable(self.path.name)}#") for name in done)
+
+    def take(self, positions: Iterable[int]) -> VideoFile:
+        """Only the frames of these numbers."""
+        return replace(self, frames=frozenset(positions))
+
+    def _frame_name(self, index: int) -> str:
+        return f"{_readable(self.path.name)}#{index:06d}"
 
     def pending(self, done: Collection[str]) -> Iterator[SourceImage]:
         """The frames whose names are not in `done`, in order; done frames are skipped undecoded.
@@ -93,12 +121,13 @@ class VideoFile:
         name = _readable(self.path.name)
         if name in done:
             return
+        last = None if self.frames is None else max(self.frames)
         video = cv2.VideoCapture(str(self.path))
         try:
             index = 0
-            while _answer(video.grab, False):
-                frame_name = f"{name}#{index:06d}"
-                if frame_name not in done:
+            while (last is None or index <= last) and _answer(video.grab, False):
+                frame_name = self._frame_name(index)
+                if frame_name not in done and (self.frames is None or index in self.frames):
                     decoded, frame = _answer(video.retrieve, (False, None))
                     yield SourceImage(
                         frame_name, frame if decoded else ImageError(f"{self.path}: frame {index} cannot be decoded")
@@ -106,31 +135,104 @@ class VideoFile:
                 index += 1
         finally:
             video.release()
-        claimed = self.count()
+        claimed = self._claimed()
         if index == 0:
             yield SourceImage(name, ImageError(f"{self.path}: not a video that OpenCV can decode"))
-        elif claimed is not None and index < _SHORTFALL * claimed:
+        elif claimed is not None and index < _SHORTFALL * claimed and (last is None or index <= last):
             yield SourceImage(
                 name, ImageError(f"{self.path}: ends after {index} of {claimed} frames; the file may be truncated")
             )
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Several sources, one after the other."""
+
+    parts: tuple[ImageFiles | VideoFile, ...]
+
+    @property
+    def root(self) -> Path:
+        """The folder of this machine that holds all of them. Raises InputError where some lie behind a URI."""
+        roots = [part.root for part in self.parts if isinstance(part.root, Path)]
+        if len(roots) < len(self.parts):
+            raise InputError("images by URI lie in no folder of this machine; use a path")
+        return Path(os.path.commonpath(roots))
+
+    def count(self) -> int | None:
+        """The number of images, if all sources tell theirs."""
+        counts = [part.count() for part in self.parts]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        for part in self.parts:
+            yield from part.pending(frozenset())
+
+
 def open_source(
-    source: str | os.PathLike[str], *, without: str | os.PathLike[str] | None = None
+    source: str | os.PathLike[str] | UriPath,
+    *,
+    without: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
 ) -> ImageFiles | VideoFile:
     """The images of a folder (with its subfolders), pattern, image, video, or `.txt` list of paths.
 
-    `without` is a folder whose images are left out: results must not become input of the next run.
-    Raises ImageError for a source that is missing, unreadable or without images.
+    All but videos may lie behind a URI, such as `s3://bucket/photos`; see `maskprism.locations`.
+    `without` is a folder whose images are left out: results must not become input of the next run. limit: only so
+    many images, evenly spread; the first ones of a video that does not tell how many it has.
+    Raises ImageError for a source that is missing, unreadable or without images, InputError for a limit below 1.
     """
+    (part,) = open_sources([source], without=without, limit=limit).parts
+    return part
+
+
+def open_sources(
+    sources: Sequence[str | os.PathLike[str] | UriPath],
+    *,
+    without: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+) -> Sources:
+    """Several sources as one; `limit` counts the images of all. See `open_source`."""
+    parts = [_open_one(source, without) for source in sources]
+    if limit is None:
+        return Sources(tuple(parts))
+    counts = [part.count() for part in parts]
+    known = [limit if count is None else count for count in counts]
+    chosen = spread(sum(known), limit) if None not in counts else range(len(spread(sum(known), limit)))
+    taken: list[ImageFiles | VideoFile] = []
+    before = 0
+    for part, count in zip(parts, known, strict=True):
+        if own := [position - before for position in chosen if before <= position < before + count]:
+            taken.append(part.take(own))
+        before += count
+    return Sources(tuple(taken))
+
+
+def spread(count: int, limit: int | None) -> list[int]:
+    """Positions of at most `limit` things among `count`, evenly spread. Raises InputError for a limit below 1."""
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; expected at least 1")
+    if limit is None or limit >= count:
+        return list(range(count))
+    found: list[int] = np.linspace(0, count - 1, limit).round().astype(int).tolist()
+    return found
+
+
+def _open_one(
+    source: str | os.PathLike[str] | UriPath, without: str | os.PathLike[str] | None
+) -> ImageFiles | VideoFile:
     try:
-        found = _open(Path(source), source)
+        place = location(source)
+        found = _open_uri(place) if isinstance(place, UriPath) else _open(place)
     except (OSError, ValueError) as error:  # a name that is too long, or has a null character
-        raise ImageError(f"{source}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+        told = getattr(error, "strerror", None) or error
+        hint = "; check its name, your credentials and the connection" if is_uri(shown(source)) else ""
+        raise ImageError(f"{shortened(Path(shown(source)))}: cannot be opened ({told}){hint}") from None
     if without is None or isinstance(found, VideoFile):
         return found
     results = Path(without).resolve()
-    kept = tuple(path for path in found.paths if not path.resolve().is_relative_to(results))
+    kept = tuple(
+        path for path in found.paths if not isinstance(path, Path) or not path.resolve().is_relative_to(results)
+    )
     if not kept:
         raise ImageError(f"{source}: holds no images but those in {without}, where the results go")
     return ImageFiles(found.root, kept)
@@ -144,29 +246,55 @@ def _answer(ask: Callable[[], Any], otherwise: Any) -> Any:
         return otherwise
 
 
-def _open(path: Path, source: str | os.PathLike[str]) -> ImageFiles | VideoFile:
+def _open(path: Path) -> ImageFiles | VideoFile:
     if path.is_dir():
         return _folder(path)
     if path.is_file():
         suffix = path.suffix.lower()
         if suffix == ".txt":
-            return _listed(path)
+            return _listed(path, path.resolve().parent)
         if suffix in VIDEO_SUFFIXES:
             return VideoFile(path)
         return ImageFiles(path.resolve().parent, (path.resolve(),))
-    if _MAGIC & set(os.fspath(source)):
+    if _MAGIC & set(str(path)):
         return _matching(path)
-    raise ImageError(
-        f"{path}: there is no such file or folder; expected a folder, a pattern like 'photos/**/*.jpg', an image, "
-        "a video, or a .txt file with one path per line"
+    if path.exists():
+        size_of_regular(path, ImageError)
+    raise _nothing_there(path)
+
+
+def _open_uri(place: UriPath) -> ImageFiles:
+    suffix = place.suffix.lower()
+    if place.is_dir():
+        found = [path for path in place.files(recursive=True) if path.suffix.lower() in IMAGE_SUFFIXES]
+        if not found:
+            raise _no_images(place)
+        return ImageFiles(place, _sorted(found, place))
+    if place.is_file():
+        if suffix in VIDEO_SUFFIXES:
+            raise ImageError(f"{place}: a video is only read from a path of this machine; copy it there first")
+        return _listed(place, place.parent) if suffix == ".txt" else ImageFiles(place.parent, (place,))
+    if _MAGIC & set(place.path):
+        return _matching_uri(place)
+    raise _nothing_there(place)
+
+
+def _nothing_there(path: Location) -> ImageError:
+    return ImageError(
+        f"{shortened(path)}: there is no such file or folder; expected a folder, a pattern like "
+        "'photos/**/*.jpg', an image, a video, or a .txt file with one path per line"
     )
+
+
+def _no_images(folder: Location) -> ImageError:
+    return ImageError(f"{folder}: the folder holds no images; expected files ending in {_suffixes()}")
 
 
 def _folder(folder: Path) -> ImageFiles:
     root = folder.resolve()
     found = [path for path in _walk(root, set()) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
-        raise ImageError(f"{folder}: the folder holds no images; expected files ending in {_suffixes()}")
+        raise _no_images(folder)
     return ImageFiles(root, _sorted(found, root))
 
 
@@ -187,7 +315,7 @@ def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
     for entry in found:
         if entry.is_dir():
             yield from _walk(Path(entry.path), visited)
-        else:
+        elif entry.is_file() or entry.is_symlink():  # links to nothing are told of when they are read; no pipes
             yield Path(entry.path)
 
 
@@ -199,12 +327,46 @@ def _matching(pattern: Path) -> ImageFiles:
         root /= rest.pop(0)
     root = root.resolve()
     found = [root / match for match in glob.glob(str(Path(*rest)), root_dir=root, recursive=True)]  # noqa: PTH207
-    images = _each_once(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    images = _each_once(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and is_file(path))
     if not images:
-        raise ImageError(
-            f"{pattern}: the pattern matches {len(found)} files and no image; expected files ending in {_suffixes()}"
-        )
+        raise _no_match(pattern, len(found))
     return ImageFiles(root, _sorted([Path(os.path.normpath(path)) for path in images], root))
+
+
+def _matching_uri(pattern: UriPath) -> ImageFiles:
+    """Files that match a pattern, which means the same as in a path."""
+    *folders, name = pattern.path.split("/")
+    before = next((n for n, part in enumerate(folders) if _MAGIC & set(part)), len(folders))
+    while before < len(folders) and replace(pattern, path="/".join(folders[: before + 1])).is_dir():
+        before += 1
+    root, rest = replace(pattern, path="/".join(folders[:before])), [*folders[before:], name]
+    found = [
+        path
+        for path in root.files(recursive=rest != [name] or name == "**")
+        if _fits(path.name_in(root).split("/"), rest)
+    ]
+    images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise _no_match(pattern, len(found))
+    return ImageFiles(root, _sorted(images, root))
+
+
+def _fits(parts: list[str], pattern: list[str]) -> bool:
+    """Whether a path, part by part, matches a pattern as `glob` reads it: wildcards leave hidden names out."""
+    if not parts or not pattern:
+        return not parts and pattern in ([], ["**"])
+    wanted, *rest = pattern
+    hidden = parts[0].startswith(".")
+    if wanted == "**":
+        return (bool(rest) and _fits(parts, rest)) or (not hidden and _fits(parts[1:], pattern))
+    seen = not hidden or wanted.startswith(".")
+    return seen and fnmatch.fnmatchcase(parts[0], wanted) and _fits(parts[1:], rest)
+
+
+def _no_match(pattern: Location, found: int) -> ImageError:
+    return ImageError(
+        f"{pattern}: the pattern matches {found} files and no image; expected files ending in {_suffixes()}"
+    )
 
 
 def _each_once(paths: Iterable[Path]) -> list[Path]:
@@ -215,29 +377,39 @@ def _each_once(paths: Iterable[Path]) -> list[Path]:
     return list(shortest.values())
 
 
-def _listed(text_file: Path) -> ImageFiles:
-    """The paths in a text file, in its order, each once; relative ones are relative to the file."""
-    root = text_file.resolve().parent
+def _listed(text_file: Location, root: Location) -> ImageFiles:
+    """The paths and URIs in a text file, in its order, each once; relative ones are relative to its folder, `root`."""
     try:
-        lines = text_file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(text_file, ImageError, limit=MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ImageError(f"{text_file}: is not UTF-8 text; expected one image path per line") from None
-    except OSError as error:
-        raise ImageError(f"{text_file}: cannot be read ({error.strerror})") from None
     entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not entries:
         raise ImageError(f"{text_file}: the list names no images; expected one path per line")
+    return ImageFiles(root, tuple(dict.fromkeys(_entry(entry, root) for entry in entries)))
+
+
+def _entry(entry: str, root: Location) -> Location | str:
+    if is_uri(entry):
+        return location(entry) if entry.lower().startswith("file:///") else entry
+    if isinstance(root, UriPath) and not entry.startswith("/"):
+        return root / entry
     # normpath, not resolve: an image keeps the name it is listed under, even if that is a link.
-    paths = (Path(os.path.normpath(root / entry)) for entry in entries)
-    return ImageFiles(root, tuple(dict.fromkeys(paths)))
+    return Path(os.path.normpath(entry if isinstance(root, UriPath) else root / entry))
 
 
-def _sorted(paths: list[Path], root: Path) -> tuple[Path, ...]:
+def _sorted(paths: Iterable[Location], root: Location) -> tuple[Location, ...]:
     return tuple(sorted(set(paths), key=lambda path: _name(path, root)))
 
 
-def _name(path: Path, root: Path) -> str:
-    return _readable(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix())
+def _name(path: Location | str, root: Location) -> str:
+    if isinstance(path, str):
+        return _readable(shown(path).removeprefix(f"{root}/"))
+    if isinstance(path, UriPath):
+        return _readable(path.name_in(root))
+    if isinstance(root, Path) and path.is_relative_to(root):
+        path = path.relative_to(root)
+    return _readable(path.as_posix())
 
 
 def _readable(name: str) -> str:

@@ -1,6 +1,6 @@
 """Coefficient tables: one row per instance, and beside it one row per image.
 
-On disk a table is Parquet or CSV. Both carry the settings that determine the rows: Parquet in its
+A table on disk, or behind a URI, is Parquet or CSV. Both carry the settings that determine the rows: Parquet in its
 schema metadata, CSV in a `.meta.json` file beside it.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ import pyarrow.parquet as pq
 
 from maskprism.columns import METADATA_KEY, image_schema, instance_schema, read_settings_text
 from maskprism.errors import TableError
-from maskprism.foreign import read_regular
+from maskprism.foreign import is_folder, read_regular, shortened, size_of_regular
+from maskprism.locations import Location, UriPath, location, shown
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -27,21 +29,25 @@ if TYPE_CHECKING:
 
 _ROW_GROUP = 1 << 16
 _CSV_BLOCK = 8 << 20
+_HINT = "; check its name, your credentials and the connection"
 
 
 @dataclass(frozen=True)
 class TablePaths:
     """The files of one table. `settings` is None for Parquet, which carries them inside."""
 
-    table: Path
-    images: Path
-    settings: Path | None
-    parts: Path
+    table: Location
+    images: Location
+    settings: Location | None
+    parts: Location
 
     @classmethod
-    def of(cls, out: str | os.PathLike[str]) -> TablePaths:
-        """The files of the table at `out`. Raises TableError for a suffix other than .csv or .parquet."""
-        path = Path(out)
+    def of(cls, out: str | os.PathLike[str] | UriPath) -> TablePaths:
+        """The files of the table at the path or URI `out`. Raises TableError unless it ends in .csv or .parquet."""
+        try:
+            path = location(out)
+        except OSError as error:
+            raise TableError(f"{shown(out)}: cannot be opened ({error}){_HINT}") from None
         if path.suffix.lower() not in (".csv", ".parquet"):
             raise TableError(
                 f"{path}: the suffix is {path.suffix or 'missing'}; expected a table ending in .csv or .parquet"
@@ -88,17 +94,19 @@ class TableWriter:
             self._writer.write_table(_to_csv(rows) if self._csv else rows)
 
 
-def read_batches(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of a table on disk, a bounded number at a time, as tables of `schema`.
+def read_batches(path: Location, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of a table, a bounded number at a time, as tables of `schema`.
 
     Raises TableError for a file that is damaged or has other columns.
     """
+    size_of_regular(path, TableError)
     try:
         if path.suffix.lower() == ".csv":
-            for batch in _open_csv(path, schema):
-                yield _from_csv(pa.Table.from_batches([batch]), schema)
+            with _opened(path) as data:
+                for batch in _open_csv(path, data, schema):
+                    yield _from_csv(pa.Table.from_batches([batch]), schema)
             return
-        with pq.ParquetFile(path) as file:
+        with _opened(path) as data, pq.ParquetFile(data) as file:
             _refuse_other_columns(path, file.schema_arrow, schema)
             for batch in file.iter_batches(_ROW_GROUP):
                 yield pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata)
@@ -112,10 +120,10 @@ def read_settings(paths: TablePaths) -> dict[str, Any] | None:
     Raises TableError for a file that is no coefficient table.
     """
     if paths.settings is None:
-        return read_parquet_settings(paths.table) if _there(paths.table) else None
-    if _there(paths.settings):
+        return read_parquet_settings(paths.table) if there(paths.table) else None
+    if there(paths.settings):
         return read_settings_text(read_regular(paths.settings, TableError), str(paths.settings), "move it away")
-    if _there(paths.table):
+    if there(paths.table):
         raise TableError(
             f"{paths.table}: is not a coefficient table, or {paths.settings.name} beside it is missing; "
             "move it away, or choose another name"
@@ -123,11 +131,13 @@ def read_settings(paths: TablePaths) -> dict[str, Any] | None:
     return None
 
 
-def read_parquet_settings(path: Path) -> dict[str, Any]:
+def read_parquet_settings(path: Location) -> dict[str, Any]:
     """The settings in the schema metadata of one Parquet file; TableError where it has none."""
     hint = "move it away, or choose another name"
+    size_of_regular(path, TableError)
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        with _opened(path) as data:
+            metadata = pq.read_schema(data).metadata or {}
     except (OSError, ValueError, pa.ArrowException) as error:
         raise TableError(f"{path}: cannot be read as Parquet ({error}); {hint}") from None
     if METADATA_KEY not in metadata:
@@ -135,9 +145,15 @@ def read_parquet_settings(path: Path) -> dict[str, Any]:
     return read_settings_text(metadata[METADATA_KEY], str(path), hint)
 
 
+def count_rows(path: Location) -> int:
+    """The rows that a Parquet file says it has."""
+    with _opened(path) as data:
+        return int(pq.read_metadata(data).num_rows)
+
+
 @dataclass(frozen=True, eq=False)
 class CoefficientTable:
-    """A table in memory, the same whether it was Parquet or CSV.
+    """A table in memory, the same whether it was Parquet or CSV, on disk or behind a URI.
 
     arrow: one row per instance, coefficients as fixed-size lists.
     images: one row per image, with those that failed; None where that file is not beside the table.
@@ -149,19 +165,26 @@ class CoefficientTable:
     metadata: Mapping[str, Any]
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> CoefficientTable:
-        """Read the table at `path` whole. Raises TableError where there is none, or it is damaged."""
+    def read(cls, path: str | os.PathLike[str] | UriPath) -> CoefficientTable:
+        """Read the table at `path`, a path or URI, whole. Raises TableError where there is none, or it is damaged."""
         paths = TablePaths.of(path)
+        try:
+            return cls._read(paths)
+        except OSError as error:
+            raise TableError(f"{paths.table}: cannot be read ({error}){_HINT}") from None
+
+    @classmethod
+    def _read(cls, paths: TablePaths) -> CoefficientTable:
         settings = read_settings(paths)
-        if settings is None or not _there(paths.table):
-            unfinished = "; its extraction is not finished, run it again" if paths.parts.is_dir() else ""
-            raise TableError(f"{paths.table}: there is no such table{unfinished}")
+        if settings is None or not there(paths.table):
+            unfinished = "; its extraction is not finished, run it again" if is_folder(paths.parts) else ""
+            raise TableError(f"{shortened(paths.table)}: there is no such table{unfinished}")
         schema = instance_schema(settings)
         images = image_schema(settings)
         return cls(
             arrow=pa.concat_tables([schema.empty_table(), *read_batches(paths.table, schema)]),
             images=pa.concat_tables([images.empty_table(), *read_batches(paths.images, images)])
-            if _there(paths.images)
+            if there(paths.images)
             else None,
             metadata=settings,
         )
@@ -200,10 +223,14 @@ def _from_csv(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _open_csv(path: Path, schema: pa.Schema) -> Any:
+def _opened(path: Location) -> AbstractContextManager[Any]:
+    return path.opened() if isinstance(path, UriPath) else nullcontext(path)
+
+
+def _open_csv(path: Location, data: Any, schema: pa.Schema) -> Any:
     expected = _to_csv(schema.empty_table()).schema
     reader = pa_csv.open_csv(
-        path,
+        data,
         read_options=pa_csv.ReadOptions(block_size=_CSV_BLOCK),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True),
         convert_options=pa_csv.ConvertOptions(column_types=expected, null_values=[""], strings_can_be_null=False),
@@ -212,7 +239,7 @@ def _open_csv(path: Path, schema: pa.Schema) -> Any:
     return reader
 
 
-def _refuse_other_columns(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
+def _refuse_other_columns(path: Location, found: pa.Schema, expected: pa.Schema) -> None:
     if not found.equals(expected):
         raise TableError(
             f"{path}: has the columns {', '.join(found.names)}; expected {', '.join(expected.names)}. "
@@ -220,5 +247,6 @@ def _refuse_other_columns(path: Path, found: pa.Schema, expected: pa.Schema) -> 
         )
 
 
-def _there(path: Path) -> bool:
-    return path.exists() or path.is_symlink()
+def there(path: Location) -> bool:
+    """Whether something has this name, be it a link that leads nowhere."""
+    return os.path.lexists(path) if isinstance(path, Path) else path.exists()  # Path.exists raises for long names

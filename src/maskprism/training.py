@@ -25,6 +25,7 @@ import numpy as np
 from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.decompose import Decomposition
 from maskprism.errors import InputError, MaskprismError
+from maskprism.foreign import size_of_regular
 from maskprism.geometry import Letterbox
 from maskprism.images import read_image, source_name
 from maskprism.masks import rule_named
@@ -64,7 +65,7 @@ class PrototypeCallback:
     is run. An error in here is told once as a warning, and the training goes on.
 
     statistics.csv has one row per epoch, means over the images: instances found; score of the
-    best one; effective rank of the prototypes (centred; see `analysis.moments`); flat prototypes;
+    best one; effective rank of the prototypes (centred; see `analysis.prototypes.covariance`); flat prototypes;
     prototype_spread, their mean standard deviation; same_as_before, the mean correlation of every
     prototype with itself at the epoch recorded before; mean_contribution, the mean over prototypes of |weight x
     prototype| in the box of the best instance; coefficient_size, the root mean square of its
@@ -267,6 +268,7 @@ def _write_record(path: Path, predictions: list[Prediction], names: list[str]) -
 
 
 def _read_record(path: Path, number: int) -> Prediction:
+    size_of_regular(path, InputError)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))

@@ -3,6 +3,9 @@
 One rule makes every moment safe: an image is done when, and only when, a record of it is in the
 finished table of images or in a committed part. Rows without such a record do not count. Every
 file is written under another name and moved into place, the records after the rows they speak of.
+
+Behind a URI the files are written here and put in place whole. Nothing is locked there: who begins
+last goes on, parts of two processes have different names, and an image counts once.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +27,16 @@ import pyarrow.parquet as pq
 from maskprism.columns import Manifest, differences, image_schema, instance_schema, read_manifest_text
 from maskprism.errors import TableError
 from maskprism.foreign import read_regular
-from maskprism.table import TablePaths, TableWriter, read_batches, read_parquet_settings, read_settings
+from maskprism.locations import Location, UriPath
+from maskprism.table import (
+    TablePaths,
+    TableWriter,
+    count_rows,
+    read_batches,
+    read_parquet_settings,
+    read_settings,
+    there,
+)
 
 try:
     import fcntl
@@ -33,12 +47,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-_NUMBER = re.compile(r"[0-9]{6,18}")
+_STEM = re.compile(r"([0-9]{6,18})(-[0-9a-f]{8})?")
 _ROWS, _IMAGES, _TEMPORARY = ".rows.parquet", ".images.parquet", ".tmp"
 
 
 class UnfinishedTable:
-    """The table at `paths`, open for more images; a context that only one process can hold.
+    """The table at `paths`, open for more images; a context that one process holds, where files can be locked.
 
     done: names of the images that need no more work. records, failed: how many images have a
         record, and how many of those failed.
@@ -54,26 +68,30 @@ class UnfinishedTable:
         self.records = self.failed = 0
         self._finished: set[str] = set()
         self._finished_rows = 0
+        self._staging: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
         with _writing(self.paths.parts):
-            self._lock = _Lock(self.paths.parts, self.paths.table)
+            self._lock = _lock(self.paths)
         try:
-            recorded = read_settings(self.paths)
-            self._refuse_strangers(recorded)
-            if not self._overwrite:
-                self._refuse_mixing(self.paths.table, recorded)
-            continuing = self._continue_parts()
-            if not self._overwrite:
-                self._read_finished(recorded is not None)
-            self._read_parts()
-            if not continuing:
-                with _writing(self.paths.parts):
-                    self._write_manifest(merged=False)
+            with _writing(self.paths.parts):
+                self._open()
         except BaseException:
             self._close()
             raise
         return self
+
+    def _open(self) -> None:
+        recorded = read_settings(self.paths)
+        self._refuse_strangers(recorded)
+        if not self._overwrite:
+            self._refuse_mixing(self.paths.table, recorded)
+        continuing = self._continue_parts()
+        if not self._overwrite:
+            self._read_finished(recorded is not None)
+        self._read_parts()
+        if not continuing:
+            self._write_manifest(merged=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -82,38 +100,58 @@ class UnfinishedTable:
 
     def commit(self, rows: pa.Table, images: pa.Table) -> None:
         """Put a run of images and their rows on disk; from here on they are done."""
-        stem = str(self.paths.parts / f"{self._next:06d}")
+        self._lock.check()
+        stem = f"{self._next:06d}{self._lock.mark}"
         with _writing(self.paths.parts):
             for suffix, table in ((_ROWS, rows), (_IMAGES, images)):  # the records are the commit
-                temporary = Path(stem + suffix + _TEMPORARY)
-                with temporary.open("wb") as file:
+                part = self.paths.parts / (stem + suffix)
+                staged = self._staged(part)
+                with staged.open("wb") as file:
                     pq.write_table(table, file, compression="zstd")
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(temporary, stem + suffix)  # noqa: PTH105
+                self._put(staged, part)
         self._next += 1
         self._count(images)
 
     def finish(self) -> None:
         """Merge the parts into the finished files, if they hold anything new, and remove them."""
         if self._has_news:
-            temporary = {path: self.paths.parts / (path.name + _TEMPORARY) for path in self._targets()}
+            self._lock.check()
+            staged = {path: self._staged(path) for path in self._targets()}
             with _writing(self.paths.table):
-                self._merge(temporary[self.paths.table], temporary[self.paths.images])
+                self._merge(staged[self.paths.table], staged[self.paths.images])
                 if self.paths.settings is not None:
                     text = json.dumps(self._settings, ensure_ascii=False, indent=2) + "\n"
-                    temporary[self.paths.settings].write_text(text, encoding="utf-8")
+                    staged[self.paths.settings].write_text(text, encoding="utf-8")
+                self._lock.check()
                 if self._overwrite:  # old records must never meet new rows, nor old rows new settings
                     self.paths.images.unlink(missing_ok=True)
                     self.paths.table.unlink(missing_ok=True)
                 # The table of images comes last: until it is there, only the parts count as done.
                 for path in self._targets():
-                    os.replace(temporary[path], path)  # noqa: PTH105
+                    self._put(staged[path], path)
                 self._write_manifest(merged=True)
         with _writing(self.paths.parts):
             self._remove_parts()
 
-    def _targets(self) -> list[Path]:
+    def _staged(self, path: Location) -> Path:
+        """Where a file is written before it is put in its place: a disk of this machine."""
+        if isinstance(self.paths.parts, Path):
+            return self.paths.parts / (path.name + _TEMPORARY)
+        if self._staging is None:
+            self._staging = tempfile.TemporaryDirectory(prefix="maskprism-")
+        return Path(self._staging.name) / (path.name + _TEMPORARY)
+
+    def _put(self, staged: Path, path: Location) -> None:
+        if isinstance(path, UriPath):
+            assert isinstance(self.paths.parts, UriPath)
+            path.put(staged, by_way_of=self.paths.parts / staged.name)
+            staged.unlink()
+        else:
+            os.replace(staged, path)  # noqa: PTH105
+
+    def _targets(self) -> list[Location]:
         settings = [self.paths.settings] if self.paths.settings is not None else []
         return [*settings, self.paths.table, self.paths.images]
 
@@ -136,22 +174,14 @@ class UnfinishedTable:
                 row_writer.write(batch)
             if kept != self._finished_rows:
                 raise self._does_not_fit(kept)
-        for number in self._part_numbers():
-            for suffix, writer, schema in (
-                (_ROWS, row_writer, self._rows_schema),
-                (_IMAGES, image_writer, self._images_schema),
-            ):
-                part = _read(self.paths.parts / f"{number:06d}{suffix}", schema)
-                writer.write(self._unfinished(part))
+        merged = set(self._finished)
+        for stem in self._part_stems():
+            rows, records = self._read_part(stem, _ROWS, self._rows_schema), self._read_records(stem)
+            row_writer.write(_without(rows, merged))
+            image_writer.write(_without(records, merged))
+            merged.update(records["image"].to_pylist())
         row_writer.close()
         image_writer.close()
-
-    def _unfinished(self, part: pa.Table) -> pa.Table:
-        """The rows of a part whose images are not in the finished table yet."""
-        finished = [name for name in part["image"].unique().to_pylist() if name in self._finished]
-        if not finished:
-            return part
-        return part.filter(pc.invert(pc.is_in(part["image"], value_set=pa.array(finished, pa.string()))))
 
     def _continue_parts(self) -> bool:
         """Whether there are parts of an earlier run to take over; what is left of a merged one is removed."""
@@ -162,9 +192,11 @@ class UnfinishedTable:
             if not stale:
                 self._refuse_mixing(self.paths.parts, manifest.settings)
                 self._continues = manifest.continues
+                self._lock.take()
                 return True
-            with _writing(self.paths.parts):
-                self._remove_parts(keep_folder=True)
+        self._lock.take()
+        if manifest is not None:
+            self._remove_parts(keep_folder=True)
         self._continues = not self._overwrite and self.paths.table.exists()
         return False
 
@@ -190,18 +222,25 @@ class UnfinishedTable:
             self._count(batch)
             self._finished_rows += pc.sum(batch["instances"]).as_py() or 0
         self._finished = set(self.done)
-        if paths.settings is None and (found := pq.read_metadata(paths.table).num_rows) < self._finished_rows:
+        if paths.settings is None and (found := count_rows(paths.table)) < self._finished_rows:
             raise self._does_not_fit(found)
 
     def _read_parts(self) -> None:
-        numbers = self._part_numbers()
-        self._next = numbers[-1] + 1 if numbers else 0
-        for number in numbers:
-            self._count(self._unfinished(_read(self.paths.parts / f"{number:06d}{_IMAGES}", self._images_schema)))
+        stems = self._part_stems()
+        self._next = _number(stems[-1]) + 1 if stems else 0
+        for stem in stems:
+            self._count(_without(self._read_records(stem), self.done))
 
-    def _part_numbers(self) -> list[int]:
-        names = (path.name.removesuffix(_IMAGES) for path in self.paths.parts.glob(f"*{_IMAGES}"))
-        return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
+    def _part_stems(self) -> list[str]:
+        """What the names of the two files of each part begin with, in the order of parts."""
+        names = (path.name.removesuffix(_IMAGES) for path in self.paths.parts.iterdir() if path.name.endswith(_IMAGES))
+        return sorted((name for name in names if _STEM.fullmatch(name)), key=lambda name: (_number(name), name))
+
+    def _read_records(self, stem: str) -> pa.Table:
+        return self._read_part(stem, _IMAGES, self._images_schema)
+
+    def _read_part(self, stem: str, suffix: str, schema: pa.Schema) -> pa.Table:
+        return _read(self.paths.parts / f"{stem}{suffix}", schema)
 
     def _count(self, images: pa.Table) -> None:
         self.done.update(images["image"].to_pylist())
@@ -224,7 +263,7 @@ class UnfinishedTable:
                     read_parquet_settings(path)
                 next(read_batches(path, schema), None)
 
-    def _refuse_mixing(self, path: Path, recorded: dict[str, Any] | None) -> None:
+    def _refuse_mixing(self, path: Location, recorded: dict[str, Any] | None) -> None:
         found = differences(recorded, self._settings) if recorded else []
         if found:
             raise TableError(
@@ -240,7 +279,7 @@ class UnfinishedTable:
 
     def _read_manifest(self) -> Manifest | None:
         path = self.paths.parts / "manifest.json"
-        if not os.path.lexists(path):
+        if not there(path):
             return None
         hint = f"delete {self.paths.parts} to start over"
         return read_manifest_text(read_regular(path, TableError), str(path), hint)
@@ -253,14 +292,15 @@ class UnfinishedTable:
             "continues": self._continues,
             "merged": merged,
         }
-        temporary = path.with_name(path.name + _TEMPORARY)
-        temporary.write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105
+        staged = self._staged(path)
+        staged.write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
+        self._put(staged, path)
 
     def _remove_parts(self, *, keep_folder: bool = False) -> None:
         """Remove what this module wrote; the manifest goes last, so that no part is ever without one."""
         folder = self.paths.parts
-        for path in sorted(folder.iterdir()):
+        found: list[Location] = [*folder.iterdir()]
+        for path in sorted(found, key=lambda path: path.name):
             if path.name.endswith((_ROWS, _IMAGES, _TEMPORARY)):
                 path.unlink()
         (folder / "manifest.json").unlink(missing_ok=True)
@@ -269,6 +309,9 @@ class UnfinishedTable:
 
     def _close(self) -> None:
         """Let others in; a folder without parts is removed."""
+        if self._staging is not None:
+            self._staging.cleanup()
+            self._staging = None
         if self._lock.held:
             self._lock.release()
             with suppress(OSError):  # it holds parts, or somebody else has started to use it
@@ -277,6 +320,8 @@ class UnfinishedTable:
 
 class _Lock:
     """An advisory lock on a file, where the system has them; the system frees it when a process dies."""
+
+    mark = ""
 
     def __init__(self, folder: Path, table: Path) -> None:
         self._path = folder / "lock"
@@ -316,11 +361,63 @@ class _Lock:
             self._file.close()
         self._file, self.held = None, False
 
+    def take(self) -> None:
+        """It is held from the beginning."""
+
+    def check(self) -> None:
+        """Nobody takes it away."""
+
+
+class _Claim:
+    """What stands in for a lock behind a URI: a note of who writes, which the next one to begin replaces.
+
+    mark: in the names of parts, so that those of two processes never mix.
+    """
+
+    def __init__(self, folder: UriPath, table: UriPath) -> None:
+        self._note, self._table = folder / "lock", table
+        self.mark = f"-{uuid.uuid4().hex[:8]}"
+        self.held = False
+
+    def take(self) -> None:
+        """From here on others who write stop."""
+        self._note.parent.mkdir()
+        with tempfile.TemporaryDirectory(prefix="maskprism-") as folder:
+            staged = Path(folder) / "lock"
+            staged.write_text(self.mark, encoding="utf-8")
+            self._note.put(staged, by_way_of=self._note.with_name(f"lock{_TEMPORARY}"))
+        self.held = True
+
+    def check(self) -> None:
+        """Raise TableError if somebody else has begun to write."""
+        found = b""
+        with _writing(self._table), suppress(FileNotFoundError):
+            found = self._note.read_bytes()
+        if found != self.mark.encode():
+            self.held = False
+            raise TableError(
+                f"{self._table}: another process has begun to write this table, and this one stops; "
+                "run the same command again once that has ended"
+            )
+
+    def release(self) -> None:
+        """Remove the note."""
+        self.held = False
+        self._note.unlink(missing_ok=True)
+
+
+def _lock(paths: TablePaths) -> _Lock | _Claim:
+    if isinstance(paths.parts, UriPath):
+        assert isinstance(paths.table, UriPath)
+        return _Claim(paths.parts, paths.table)
+    assert isinstance(paths.table, Path)
+    return _Lock(paths.parts, paths.table)
+
 
 class _writing:  # noqa: N801
     """Turns what goes wrong while writing into a TableError; nothing that was committed is touched."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self._path = path
 
     def __enter__(self) -> None:
@@ -334,11 +431,23 @@ class _writing:  # noqa: N801
             ) from error
 
 
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
+def _without(part: pa.Table, names: set[str]) -> pa.Table:
+    """The rows of a part whose images are none of `names`."""
+    found = [name for name in part["image"].unique().to_pylist() if name in names]
+    if not found:
+        return part
+    return part.filter(pc.invert(pc.is_in(part["image"], value_set=pa.array(found, pa.string()))))
+
+
+def _number(stem: str) -> int:
+    return int(stem.partition("-")[0])
+
+
+def _read(path: Location, schema: pa.Schema) -> pa.Table:
     return pa.concat_tables([schema.empty_table(), *_batches(path, schema)])
 
 
-def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+def _batches(path: Location, schema: pa.Schema) -> Iterator[pa.Table]:
     try:
         yield from read_batches(path, schema)
     except TableError as error:

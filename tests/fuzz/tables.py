@@ -7,14 +7,15 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fake_network import fake_model
 from fuzz.kind import Kind, image
 from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
 from maskprism import classic
-from maskprism.columns import image_records, instance_columns, instance_schema, instance_table, settings_of
 from maskprism.errors import MaskprismError
+from maskprism.shard import Shard, instances_of, records_of
 from maskprism.table import CoefficientTable, TablePaths
 from maskprism.unfinished_table import UnfinishedTable
 from maskprism.views import charts
@@ -22,13 +23,11 @@ from maskprism.views import charts
 
 def _commit(paths: TablePaths, numbers: range, *, finish: bool) -> None:
     """What `extract` does with a table: continue it, or start it, with images by these numbers."""
-    model = fake_model(conf=0.01)
-    settings = settings_of(model, Path("/images"))
-    with UnfinishedTable(paths, settings) as unfinished:
+    shard = Shard(fake_model(conf=0.01), Path("/images"))
+    with UnfinishedTable(paths, shard.settings) as unfinished:
         for name in sorted({f"{number}.png" for number in numbers} - unfinished.done):
-            prediction = model.predict(image(40, 56, seed=len(unfinished.done)))
-            rows = instance_table([instance_columns(name, prediction)], instance_schema(settings))
-            unfinished.commit(rows, image_records([(name, 56, 40, "ok", len(prediction), "")], settings))
+            found = pa.Table.from_batches([shard([(name, image(40, 56, seed=len(unfinished.done)))])])
+            unfinished.commit(instances_of(found), records_of(found))
         if finish:
             unfinished.finish()
 

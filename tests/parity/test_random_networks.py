@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 import maskprism
@@ -159,11 +159,19 @@ def test_fewer_classes_and_detections(checkpoint):
     compare(YOLO(path), model, [[scene] for scene in scenes()], SIDE, iou=0.4, max_det=20, classes=wanted)
 
 
-def test_half_precision_inputs_and_outputs(checkpoint, tmp_path):
-    """As exported on a graphics card: the tensors at both ends are float16 as well."""
+def test_half_precision_inputs_and_outputs(checkpoint, tmp_path, monkeypatch):
+    """As exported on a graphics card: the tensors at both ends are float16 as well.
+
+    Ultralytics turns centres and sizes into corners in float16, whose steps are 1/8 pixel from 128 on; maskprism does
+    it in float32. With their corners everything agrees; with ours, corners lie within their steps.
+    """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from ultralytics import YOLO
+
+    def rounded(boxes_cxcywh):
+        centre, half = boxes_cxcywh[:, :2].astype("f2"), (boxes_cxcywh[:, 2:4] / 2).astype("f2")
+        return np.concatenate([centre - half, centre + half], axis=1).astype("f4")
 
     path = exported(Case("yolov8n-seg", {}), checkpoint("yolov8n-seg"), tmp_path)
     half = tmp_path / "half.onnx"
@@ -171,12 +179,15 @@ def test_half_precision_inputs_and_outputs(checkpoint, tmp_path):
     model, yolo = maskprism.load(half, conf=CONF), YOLO(half, task="segment")
     tally = Tally()
     for scene in scenes():
-        prediction, (answer,) = model.predict(scene), ask(yolo, scene, retina=False, conf=CONF)
-        # Ultralytics turns centres and sizes into corners in float16, whose steps are 1/8 pixel from 128 on;
-        # maskprism does it in float32. Beyond that the two are the same: with their corners, everything agrees.
-        partner = pair(prediction, answer)
-        assert sorted(partner) == list(range(len(prediction)))
-        rounded = replace(prediction[partner], canvas_boxes=answer.canvas_boxes)
-        assert abs(rounded.canvas_boxes - prediction[partner].canvas_boxes).max() <= 0.25
-        tally.add(rounded, answer)
+        answer = ask(yolo, scene, retina=False, conf=CONF)[0]
+        ours = model.predict(scene)
+        partner = pair(ours, answer)
+        found = partner >= 0  # a box more or less, where suppression hangs on the rounding
+        assert found.mean() >= 0.99
+        assert abs(answer.canvas_boxes[found] - ours[partner[found]].canvas_boxes).max() <= 0.25
+        with monkeypatch.context() as patched:
+            patched.setattr("maskprism.models.layouts._corners", rounded)
+            prediction = model.predict(scene)
+        assert not np.array_equal(prediction.canvas_boxes, ours.canvas_boxes)
+        tally.add(prediction, answer)
     tally.check(at_least=24)

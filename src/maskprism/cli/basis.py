@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, load_model
+from maskprism.cli.output import Bar, Outcome, Output, command, failures, json_text, listed
 from maskprism.errors import InputError, MaskprismError
 from maskprism.text import counted
 
@@ -17,24 +18,28 @@ if TYPE_CHECKING:
     from maskprism.analysis.prototypes.basis import Usage
     from maskprism.models import Model
     from maskprism.prediction import Prediction
+    from maskprism.sources import Sources
 
     Shown = tuple[np.ndarray[Any, Any], Prediction]
 
 
+@command
 def basis(
-    images: list[str] | None = None,
+    images: Images | None = None,
     /,
     *,
     table: Path | None = None,
-    model: Path | None = None,
-    out: Path,
+    model: ModelFile = None,
+    out: Out,
+    limit: Limit = None,
     region: Literal["boxes", "image"] = "boxes",
     pictures: int = 3,
     scale: Literal["shared", "each"] = "shared",
     reading: Reading = Reading(),
     detections: Detections = Detections(),
-) -> int:
-    """Tell how much of the prototypes is really used, and draw them in a basis that is easier to read.
+    output: Output = Output(),
+) -> Outcome:
+    """Tell how many prototypes are used, in a basis easier to read.
 
     Writes `basis.json` (effective ranks, redundant pairs, dead prototypes, shares), `prototypes.csv` and
     `components.csv` (a row for each), `basis.npz` (the canonical basis), `spectrum.png`, `redundancy.png`,
@@ -43,12 +48,8 @@ def basis(
 
     Parameters
     ----------
-    images
-        Images, folders, patterns, videos, or .txt lists of paths.
     table
         A coefficient table of `maskprism extract`, in place of images.
-    model
-        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
     out
         Folder for the results.
     region
@@ -59,6 +60,7 @@ def basis(
         Colour scale of the prototypes: one for all, or one for each.
     """
     from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage, component_rows, prototype_rows, summary
+    from maskprism.sources import open_sources
     from maskprism.views.figures import save
     from maskprism.views.prototypes import basis as views
     from maskprism.views.raster import encode_png
@@ -72,9 +74,12 @@ def basis(
         return _coefficients_alone(table, out)
     network = load_model(model, reading, detections)
     usage = Usage(network.spec.prototypes)
-    shown, failed = _use(images or [], network, usage, out, pictures)
+    items = open_sources(images or [], without=out, limit=limit)
+    with output.bar("measuring", items.count()) as bar:
+        shown = _use(items, network, usage, pictures, bar)
     canonical = replace(CanonicalBasis.of(usage, region), model_sha256=network.spec.sha256)
     numbers = {"model": network.spec.name, "model_sha256": network.spec.sha256, **summary(usage, canonical)}
+    names = ("basis.json", "prototypes.csv", "components.csv", "basis.npz", "spectrum.png", "redundancy.png")
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_json(out, numbers)
@@ -83,42 +88,35 @@ def basis(
         write_rows(component_rows(canonical), out / "components.csv")
         save(views.spectrum(usage, canonical, model=network.spec.name), out / "spectrum.png", dpi=120)
         save(views.redundancy(usage, model=network.spec.name), out / "redundancy.png", dpi=120)
+        files = [out / name for name in names]
         for number, (image, prediction) in enumerate(shown):
             page = views.raw_and_canonical(image, prediction, usage, canonical, scale=scale)
-            (out / f"prototypes-{number:02d}.png").write_bytes(encode_png(page))
+            files.append(out / f"prototypes-{number:02d}.png")
+            files[-1].write_bytes(encode_png(page))
     except OSError as error:
         raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
-    _tell(numbers, failed)
-    print(
-        "basis.json, prototypes.csv, components.csv, basis.npz, spectrum.png, redundancy.png and "
-        f"{counted(len(shown), 'picture')} of prototypes in {out}"
-    )
-    return 0
+    _tell(numbers, len(bar.failures))
+    print(f"{', '.join(names)} and {counted(len(shown), 'picture')} of prototypes in {out}")
+    return Outcome({"files": files, **numbers, "failures": listed(bar.failures)})
 
 
-def _use(images: list[str], network: Model, usage: Usage, out: Path, pictures: int) -> tuple[list[Shown], int]:
-    """Run the model over all images; give the first ones with instances, and how many failed."""
-    from maskprism.sources import open_source
-
-    sources = [open_source(source, without=out) for source in images]
+def _use(items: Sources, network: Model, usage: Usage, pictures: int, bar: Bar) -> list[Shown]:
+    """Run the model over all images; give the first ones with instances."""
     shown: list[Shown] = []
-    failed = 0
-    with progress_bar("measuring", sum(source.count() or 0 for source in sources) or None) as (progress, task):
-        for item in (item for source in sources for item in source.pending(frozenset())):
-            try:
-                image = item.read()
-                prediction = replace(network.predict(image), source=item.name)
-                usage.add(prediction)
-                if len(prediction) and len(shown) < pictures:
-                    shown.append((image, prediction))
-            except MaskprismError as error:
-                failed += 1
-                progress.console.print(f"{item.name}: failed: {error}", markup=False, highlight=False, soft_wrap=True)
-            progress.update(task, advance=1, failed=failures(failed))
-    return shown, failed
+    for item in items:
+        try:
+            image = item.read()
+            prediction = replace(network.predict(image), source=item.name)
+            usage.add(prediction)
+            if len(prediction) and len(shown) < pictures:
+                shown.append((image, prediction))
+        except MaskprismError as error:
+            bar.fail(item.name, error)
+        bar.step()
+    return shown
 
 
-def _coefficients_alone(table: Path, out: Path) -> int:
+def _coefficients_alone(table: Path, out: Path) -> Outcome:
     import numpy as np
 
     from maskprism.analysis.prototypes.covariance import RunningCovariance
@@ -137,9 +135,10 @@ def _coefficients_alone(table: Path, out: Path) -> int:
         "coefficients": moments.effective_rank(),
         "coefficients_centred": moments.effective_rank(centred=True),
     }
+    numbers = {"instances": len(coefficients), "prototypes": len(moments), "effective_rank": ranks}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _write_json(out, {"instances": len(coefficients), "prototypes": len(moments), "effective_rank": ranks})
+        _write_json(out, numbers)
         title = f"{len(coefficients)} instances of {table.name}: coefficients alone"
         save(views.coefficient_spectrum(moments, title=title), out / "coefficients.png", dpi=120)
     except OSError as error:
@@ -147,13 +146,11 @@ def _coefficients_alone(table: Path, out: Path) -> int:
     print(f"{len(coefficients)} instances, {len(moments)} coefficients")
     print(f"  effective rank {ranks['coefficients']:.1f}; centred {ranks['coefficients_centred']:.1f}")
     print(f"basis.json and coefficients.png in {out}; images instead of a table also tell about prototypes")
-    return 0
+    return Outcome({"files": [out / "basis.json", out / "coefficients.png"], **numbers, "failures": []})
 
 
 def _write_json(out: Path, numbers: Mapping[str, Any]) -> None:
-    import json
-
-    (out / "basis.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "basis.json").write_text(json_text(numbers) + "\n", encoding="utf-8")
 
 
 def _tell(numbers: Mapping[str, Any], failed: int) -> None:

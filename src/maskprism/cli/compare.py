@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.cli.options import Detections, Limit, Out, Reading, Source, load_model
+from maskprism.cli.output import DIFFERENT, DONE, Outcome, Output, command, listed
 from maskprism.errors import MaskprismError
 
-OUT_OF_TOLERANCE = 3
 _SECOND = Group("Reading B, where it is read in another way than A", sort_key=12)
 _TOLERANCE = Group("Tolerance, on the same canvas", sort_key=9)
 
@@ -46,13 +46,15 @@ class Second:
         )
 
 
+@command
 def compare(
     a: Path,
     b: Path,
     /,
     *,
-    images: str,
-    out: Path | None = None,
+    images: Source,
+    out: Out | None = None,
+    limit: Limit = None,
     min_iou: Annotated[float, Parameter(group=_TOLERANCE)] = 0.99,
     max_unmatched: Annotated[float, Parameter(group=_TOLERANCE)] = 0.01,
     max_score_drift: Annotated[float, Parameter(group=_TOLERANCE)] = 0.01,
@@ -60,12 +62,13 @@ def compare(
     reading: Reading = Reading(),
     second: Second = Second(),
     detections: Detections = Detections(),
-) -> int:
-    """Check an export, or compare two networks: what differs, and which part is to blame.
+    output: Output = Output(),
+) -> Outcome:
+    """Check an export, or compare two networks: what differs, and why.
 
-    Both run on the same canvas where one of them takes any size, so that differences of the
-    letterbox (a .pt sees a rectangle, an export a square) are told from those of the network. Ends
-    with exit code 0 within the tolerance, 3 out of it, 1 for errors.
+    Tells which part is to blame. Both run on the same canvas where one of them takes any size, so that
+    differences of the letterbox (a .pt sees a rectangle, an export a square) are told from those of the
+    network. Ends with exit code 0 within the tolerance, 3 out of it.
 
     Parameters
     ----------
@@ -73,8 +76,6 @@ def compare(
         What B should be: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder).
     b
         The export, other runtime or other checkpoint.
-    images
-        A folder (with its subfolders), a pattern in quotes, an image, a video, or a .txt list of paths.
     out
         Folder for comparison.json, tables and figures; only a summary is printed unless given.
     min_iou
@@ -94,7 +95,7 @@ def compare(
     from maskprism.sources import open_source
 
     tolerance = Tolerance(min_iou, max_unmatched, max_score_drift)
-    source = open_source(images, without=out)
+    source = open_source(images, without=out, limit=limit)
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -103,20 +104,17 @@ def compare(
             raise MaskprismError(f"{out}: cannot be written ({reason}); choose another --out") from None
     network_a = load_model(a, reading, detections)
     network_b = load_model(b, second.reading(reading), detections)
-    with progress_bar("comparing", None) as (progress, task):
-
-        def show(done: int, total: int | None, failed: int) -> None:
-            progress.update(task, completed=done, total=total, failed=failures(failed))
-
-        found = run(network_a, network_b, source, worst=worst, on_progress=show)
-        for reason in found.failed.values():
-            progress.console.print(f"failed: {reason}", markup=False, highlight=False, soft_wrap=True)
+    with output.bar("comparing", None) as bar:
+        found = run(network_a, network_b, source, worst=worst, on_progress=bar.at)
+        for name, reason in found.failed.items():
+            bar.fail(name, reason, said=f"failed: {reason}")
     *findings, verdict = sentences(found, tolerance)
     violated = found.violations(tolerance)
     console = Console(highlight=False, soft_wrap=True)
     for sentence in findings:
         console.print(sentence, markup=False)
     console.print(verdict, markup=False, style="bold red" if violated else "bold green")
+    files: dict[Path, str] = {}
     if out is not None:
         from maskprism.views.networks.comparison import write_comparison
 
@@ -124,4 +122,6 @@ def compare(
         width = max(len(str(path)) for path in files)
         for path, what in files.items():
             print(f"  {path!s:<{width}}  {what}")
-    return OUT_OF_TOLERANCE if violated else 0
+    numbers = found.as_dict(tolerance)
+    failed = listed(numbers.pop("failed").items())
+    return Outcome({"files": list(files), **numbers, "failures": failed}, DIFFERENT if violated else DONE)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from maskprism.cli.options import Out
+from maskprism.cli.output import Outcome, Output, command
 
-def demo(*, out: Path = Path("maskprism-demo")) -> None:
-    """Show everything on sample scenes, with the bundled model: nothing else is needed.
 
-    Draws scenes with exact ground truth, explains the most confident instance of each, writes the
-    coefficient table of all instances, draws its histograms and correlation, diagnoses the masks
-    against the ground truth, and ends with an interactive page of all scenes.
+@command
+def demo(*, out: Out = Path("maskprism-demo"), output: Output = Output()) -> Outcome:
+    """Show everything on sample scenes: no model, no image is needed.
+
+    Draws scenes with exact ground truth, and with the bundled model explains the most confident instance
+    of each, writes the coefficient table of all instances, draws its histograms and correlation, diagnoses
+    the masks against the ground truth, and ends with an interactive page of all scenes.
 
     Parameters
     ----------
     out
         Folder for the results.
     """
+    from dataclasses import asdict
+
     from maskprism.demo import run_demo
 
-    result = run_demo(out, on_step=lambda step: print(f"... {step}", file=sys.stderr))
+    result = run_demo(out, on_step=lambda step: output.note(f"... {step}"))
     first = min(path for path in result.pictures.iterdir() if path.is_dir())
     found = {
         result.page: "open it in a browser: move a coefficient, watch the mask",
@@ -38,3 +43,4 @@ def demo(*, out: Path = Path("maskprism-demo")) -> None:
     for path, what in found.items():
         print(f"  {path!s:<{width}}  {what}")
     print("With your own model: maskprism explain photo.jpg --model yours.pt --out pictures")
+    return Outcome(asdict(result))

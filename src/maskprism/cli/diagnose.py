@@ -7,31 +7,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.cli.options import Detections, Limit, ModelFile, Out, Reading, Split, load_model
+from maskprism.cli.output import DONE, INTERRUPTED, Outcome, Output, command
 from maskprism.errors import InputError, MaskprismError
 
 if TYPE_CHECKING:
     from maskprism.analysis.dataset.diagnosis import Diagnosis, Failed
 
 VALIDATION_CONF = 0.001
-INTERRUPTED = 130
 
 
+@command
 def diagnose(
     data: Path,
     /,
     *,
-    model: Path | None = None,
-    out: Path,
-    split: Literal["train", "val", "test"] | None = None,
+    model: ModelFile = None,
+    out: Out,
+    split: Split = None,
     images: Path | None = None,
-    limit: int | None = None,
+    limit: Limit = None,
     worst: int = 48,
     table: Literal["parquet", "csv"] = "parquet",
     reading: Reading = Reading(),
     detections: Detections = Detections(),
-) -> int:
-    """Compare the masks of a data set with its ground truth: mask AP, and which part of the network loses what.
+    output: Output = Output(),
+) -> Outcome:
+    """Compare masks with their ground truth: which part loses what.
 
     Mask AP under the three decodes that tools use, AP if parts of the network were perfect, the kinds of errors (TIDE),
     and the error budget of every instance found: resolution, box, prototypes, coefficients. Writes
@@ -45,16 +47,10 @@ def diagnose(
     ----------
     data
         A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them.
-    model
-        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
     out
         Folder for the results.
-    split
-        Part of a data.yaml; the first of val, test, train that it has unless given.
     images
         Folder of the images of a COCO json; found beside the json unless given.
-    limit
-        Only so many images, evenly spread.
     worst
         How many of the worst masks the page shows.
     table
@@ -63,7 +59,7 @@ def diagnose(
     from maskprism.analysis.dataset.diagnosis import diagnose as run
     from maskprism.analysis.dataset.findings import findings_of
     from maskprism.datasets import open_dataset
-    from maskprism.views.dataset.files import write_diagnosis
+    from maskprism.views.dataset.files import summary, write_diagnosis
 
     if worst < 0:
         raise InputError(f"worst is {worst}; expected 0 or more")
@@ -74,16 +70,12 @@ def diagnose(
         raise MaskprismError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
     lowest = replace(detections, conf=min(VALIDATION_CONF, detections.conf))
     network = load_model(model, reading, lowest, threads=1, multi_label=True)
-    with progress_bar("diagnosing", len(dataset)) as (progress, task):
-        failed = 0
+    with output.bar("diagnosing", len(dataset)) as bar:
 
         def show(done: int, total: int, failure: Failed | None) -> None:
-            nonlocal failed
             if failure is not None:
-                failed += 1
-                text = f"{failure.name}: failed: {failure.message}"
-                progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            progress.update(task, completed=done, total=total, failed=failures(failed))
+                bar.fail(failure.name, failure.message)
+            bar.at(done, total, len(bar.failures))
 
         found = run(dataset, network, conf=detections.conf, limit=limit, on_progress=show)
     if found.interrupted:
@@ -91,13 +83,14 @@ def diagnose(
     suffixes: dict[str, Literal[".parquet", ".csv"]] = {"parquet": ".parquet", "csv": ".csv"}
     written = write_diagnosis(found, out, model=network, worst=worst, tables=suffixes[table])
     _print(found)
-    for number, finding in enumerate(findings_of(found), 1):
+    findings = findings_of(found)
+    for number, finding in enumerate(findings, 1):
         print(f"{number}. {finding.says}\n   {finding.advice}")
     width = max(len(str(path)) for path in written)
     print("Where to look first:")
     for path, what in written.items():
         print(f"  {path!s:<{width}}  {what}")
-    return INTERRUPTED if found.interrupted else 0
+    return Outcome({"files": list(written), **summary(found, findings)}, INTERRUPTED if found.interrupted else DONE)
 
 
 def _print(found: Diagnosis) -> None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, Seed, load_model
+from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, failures, listed, readable
 from maskprism.errors import InputError, MaskprismError
 from maskprism.text import counted
 
 if TYPE_CHECKING:
-    from maskprism.views.instance.explain import Questions
+    from maskprism.analysis.instance.questions import Questions
+    from maskprism.views.instance.explain import Explained
     from maskprism.views.tables import TextTable
 
 _QUESTIONS = Group("Questions about the mask", sort_key=9)
@@ -46,8 +48,7 @@ class Asked:
     metric: Annotated[Literal["iou", "dice"], Parameter(group=_QUESTIONS)] = "iou"
     """What the Shapley values of --attribution share out."""
 
-    seed: Annotated[int, Parameter(group=_QUESTIONS)] = 0
-    """Of the random orders behind --attribution."""
+    seed: Annotated[Seed, Parameter(group=_QUESTIONS)] = 0
 
     rank: Annotated[Literal["effect", "spread", "share", "index"], Parameter(group=_QUESTIONS)] = "effect"
     """Order of the roles: by the effect in the box, by what a prototype tells apart there (size of the weight times
@@ -55,7 +56,7 @@ class Asked:
 
     def questions(self) -> Questions:
         """The options with their images read."""
-        from maskprism.views.instance.explain import Questions
+        from maskprism.analysis.instance.questions import Questions
 
         at = None if self.at is None else _pixel(self.at)
         region, truth = (None if path is None else _bright(path) for path in (self.region, self.truth))
@@ -71,12 +72,14 @@ class Asked:
         )
 
 
+@command
 def explain(
-    images: list[str],
+    images: Images,
     /,
     *,
-    model: Path | None = None,
-    out: Path,
+    model: ModelFile = None,
+    out: Out,
+    limit: Limit = None,
     instance: int | Literal["all"] | None = None,
     order: Literal["index", "weight", "magnitude", "effect"] = "effect",
     scale: Literal["shared", "each"] = "shared",
@@ -84,8 +87,9 @@ def explain(
     asked: Asked = Asked(),
     reading: Reading = Reading(),
     detections: Detections = Detections(),
-) -> int:
-    """Draw how the masks of images are made of prototypes and coefficients.
+    output: Output = Output(),
+) -> Outcome:
+    """Draw how masks are made of prototypes and coefficients.
 
     Writes one folder per image: `overview.png`, and per chosen instance the prototype grid,
     the contribution grids, the assembly strip, what the crop cuts away, and what role each
@@ -93,10 +97,6 @@ def explain(
 
     Parameters
     ----------
-    images
-        Images, folders, patterns, videos, or .txt lists of paths.
-    model
-        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
     out
         Folder for the pictures and tables.
     instance
@@ -109,33 +109,35 @@ def explain(
     top
         Print this many rows of each table, 0 for none; the CSV files have them all.
     """
-    from maskprism.sources import open_source
+    from maskprism.sources import open_sources
     from maskprism.views.instance.explain import explain_images
 
     questions = asked.questions()
-    sources = [open_source(source, without=out) for source in images]
+    items = open_sources(images, without=out, limit=limit)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MaskprismError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
     network = load_model(model, reading, detections)
-    total = sum(source.count() or 0 for source in sources) or None
-    tables: list[TextTable] = []
-    with progress_bar("explaining", total) as (progress, task):
-        items = (item for source in sources for item in source.pending(frozenset()))
-        done = failed = pictures = 0
-        for explained in explain_images(items, network, out, instance, order=order, scale=scale, questions=questions):
-            done += 1
-            failed += explained.failed
-            pictures += len(explained.pictures)
-            tables += explained.tables
-            if explained.message:
-                progress.console.print(explained.message, markup=False, highlight=False, soft_wrap=True)
-            progress.update(task, completed=done, failed=failures(failed))
+    found: list[Explained] = []
+    with output.bar("explaining", items.count()) as bar:
+        for one in explain_images(items, network, out, instance, order=order, scale=scale, questions=questions):
+            found.append(one)
+            if one.failed:
+                bar.fail(one.name, one.message.removeprefix("failed: "), said=one.message)
+            elif one.message:
+                bar.note(one.message)
+            bar.step()
+    failed, pictures = len(bar.failures), sum(len(one.pictures) for one in found)
     if top > 0:
-        print_tables(tables, top)
-    print(f"{counted(pictures, 'picture')} of {counted(done - failed, 'image')} in {out}" + failures(failed))
-    return 1 if failed == done else 0
+        print_tables([table for one in found for table in one.tables], top)
+    print(f"{counted(pictures, 'picture')} of {counted(len(found) - failed, 'image')} in {out}" + failures(failed))
+    explained = [
+        {"image": readable(one.name), "files": one.files, "note": readable(one.message)}
+        for one in found
+        if not one.failed
+    ]
+    return Outcome({"explained": explained, "failures": listed(bar.failures)}, FAILED if failed == len(found) else DONE)
 
 
 def print_tables(tables: Sequence[TextTable], top: int) -> None:
@@ -170,9 +172,12 @@ def _pixel(text: str) -> tuple[int, int]:
 
 def _bright(path: Path) -> Any:
     """Where an image is at least half as bright as it is anywhere, as booleans."""
+    from maskprism.foreign import is_file, shortened
     from maskprism.images import read_image
 
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; expected a mask of the image's size, as an image file")
+    if not is_file(path):
+        raise InputError(
+            f"{shortened(path)}: there is no such file; expected a mask of the image's size, as an image file"
+        )
     brightness = read_image(path).max(axis=2)
     return (brightness > 0) & (brightness * 2.0 >= brightness.max())

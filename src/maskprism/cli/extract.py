@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.cli.options import Detections, Limit, ModelFile, Overwrite, Reading, Source, Table, load_model
+from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, readable
 
 
+@command
 def extract(
-    source: str,
+    source: Source,
     /,
     *,
-    model: Path | None = None,
-    out: Path,
-    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    model: ModelFile = None,
+    out: Table,
+    limit: Limit = None,
+    overwrite: Overwrite = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
-) -> int:
-    """Write the coefficients of every instance of many images into a table.
+    output: Output = Output(),
+) -> Outcome:
+    """Write the coefficients of every instance into a table.
 
     One row per instance; a second table beside it, TABLE.images, has one row per image, also for
     images without instances and images that failed. Interrupted and started again with the same
@@ -28,25 +27,19 @@ def extract(
 
     Parameters
     ----------
-    source
-        A folder (with its subfolders), a pattern in quotes, an image, a video, or a .txt list of paths.
-    model
-        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
     out
-        The table: TABLE.csv or TABLE.parquet.
+        The table: TABLE.csv or TABLE.parquet, a path or a URI (s3://bucket/TABLE.parquet).
     overwrite
         Start over, even if the table exists with another model or other settings.
     """
     from maskprism.extract import extract as run
 
     network = load_model(model, reading, detections, threads=1)
-    with progress_bar("extracting", None, visible=False) as (progress, task):
-
-        def show(done: int, total: int | None, failed: int) -> None:
-            if not progress.tasks[task].visible:  # what earlier runs did is no part of the rate
-                progress.reset(task, completed=done, total=total, visible=True)
-            progress.update(task, completed=done, total=total, failed=failures(failed))
-
-        summary = run(source, network, out, on_progress=show, overwrite=overwrite)
+    with output.bar("extracting", None, visible=False) as bar:
+        summary = run(source, network, out, on_progress=bar.at, overwrite=overwrite, limit=limit)
     print(summary)
-    return 1 if summary.all_failed else 0
+    answer = dict(vars(summary))
+    answer["first_failures"] = [readable(message) for message in answer.pop("failures")]
+    for name in ("table", "images_table", "settings"):  # paths or URIs
+        answer[name] = None if answer[name] is None else readable(str(answer[name]))
+    return Outcome(answer, FAILED if summary.all_failed else DONE)

@@ -7,22 +7,25 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Detections, Reading, load_model, progress_bar
+from maskprism.cli.options import Detections, Out, Reading, load_model
+from maskprism.cli.output import Outcome, Output, command
 from maskprism.errors import InputError
 
 
+@command
 def filmstrip(
     checkpoints: list[Path],
     /,
     *,
-    out: Path,
+    out: Out,
     image: Path | None = None,
     prototypes: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
     image_index: int = 0,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
-) -> None:
-    """Draw how prototypes change from checkpoint to checkpoint of one network.
+    output: Output = Output(),
+) -> Outcome:
+    """Draw how prototypes change from checkpoint to checkpoint.
 
     Checkpoints across, prototypes down, all on one colour scale; above them the logits and the mask edge of the most
     confident instance.
@@ -42,6 +45,7 @@ def filmstrip(
     image_index
         Which image of a folder of records, counted from 0.
     """
+    from maskprism.foreign import is_folder
     from maskprism.training import filmstrip as of_records
     from maskprism.views import raster
     from maskprism.views.prototypes.filmstrip import filmstrip_sheet
@@ -49,18 +53,21 @@ def filmstrip(
     if out.suffix.lower() != ".png":
         raise InputError(f"{out}: expected a file name ending in .png")
     if image is None:
-        if len(checkpoints) != 1 or not checkpoints[0].is_dir():
+        if len(checkpoints) != 1 or not is_folder(checkpoints[0]):
             raise InputError("which image? add --image, or name one folder that PrototypeCallback wrote")
-        print(of_records(checkpoints[0], image_index=image_index, prototypes=prototypes, path=out))
-        return
+        written = of_records(checkpoints[0], image_index=image_index, prototypes=prototypes, path=out)
+        print(written)
+        return Outcome({"files": [written], "checkpoints": checkpoints})
     frames = {}
     labels = _labels(checkpoints)
-    with progress_bar("predicting", len(checkpoints)) as (progress, task):
+    with output.bar("predicting", len(checkpoints)) as bar:
         for path, label in zip(checkpoints, labels, strict=True):
             frames[label] = load_model(path, reading, detections).predict(image)
-            progress.update(task, advance=1)
+            bar.step()
     title = f"Prototypes from checkpoint to checkpoint: {image.name}"
-    print(raster.save(filmstrip_sheet(frames, prototypes=prototypes, title=title), out))
+    written = raster.save(filmstrip_sheet(frames, prototypes=prototypes, title=title), out)
+    print(written)
+    return Outcome({"files": [written], "checkpoints": checkpoints})
 
 
 def _labels(paths: list[Path]) -> list[str]:

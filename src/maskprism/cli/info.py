@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from maskprism.cli.options import Detections, Reading, load_model
+from maskprism.cli.options import Detections, ModelFile, Reading, load_model
+from maskprism.cli.output import Outcome, Output, command
 
 
-def info(
-    model: Path | None = None,
-    /,
-    *,
-    json: Annotated[bool, Parameter(negative=())] = False,
-    reading: Reading = Reading(),
-) -> None:
-    """Print what a model is: family, runtime, input size, prototypes, classes, mask rule, fingerprint.
+@command
+def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Output = Output()) -> Outcome:
+    """Print what a model is.
 
-    Parameters
-    ----------
-    model
-        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
-    json
-        Print JSON instead of a table.
+    Family, runtime, input size, prototypes, classes, mask rule, fingerprint.
     """
+    import dataclasses
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     spec = load_model(model, reading, Detections()).spec
     entries = {
         "model": spec.name,
@@ -40,20 +33,11 @@ def info(
         "classes": _classes(spec.names),
         "sha256": spec.sha256,
     }
-    if json:
-        import dataclasses
-        import json as json_module
-
-        print(json_module.dumps(dataclasses.asdict(spec), indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in entries.items():
         table.add_row(Text(key, style="bold"), Text(value))
     Console().print(table)
+    return Outcome(dataclasses.asdict(spec))
 
 
 def _classes(names: Mapping[int, str]) -> str:

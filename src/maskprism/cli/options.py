@@ -1,10 +1,11 @@
-"""What the commands share: options that are declared once, loading the model they name, and the progress bar."""
+"""The options that several commands share, each declared once, and the model that they name.
+
+Those with a help text here mean the same in every command. Of the others (`Out`, `Overwrite`) name and type are the
+same, and the docstring of the command says what is written.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,10 +13,44 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from maskprism.analysis.truth.labels import DatasetLabels
+    from maskprism.cli.output import Output
     from maskprism.models import Model
+
+ModelFile = Annotated[
+    Path | None,
+    Parameter(
+        help="Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given."
+    ),
+]
+# A shell completes paths; what is typed is kept as it is, for a pattern is no path.
+Images = Annotated[
+    list[str | Path],
+    Parameter(help="Images, folders, patterns, videos, or .txt lists of paths; all but videos also by URI."),
+]
+Source = Annotated[
+    str | Path,
+    Parameter(
+        help="A folder (with its subfolders), a pattern in quotes, an image, a video, or a .txt list of paths; all but "
+        "videos also by URI (s3://bucket/photos)."
+    ),
+]
+Out = Annotated[Path, Parameter(name="--out")]
+Table = Annotated[str | Path, Parameter(name="--out")]
+Overwrite = Annotated[bool, Parameter(name="--overwrite", negative=())]
+Limit = Annotated[int | None, Parameter(help="Only so many images, evenly spread.")]
+Seed = Annotated[int, Parameter(help="Of what is drawn at random: the same seed gives the same result.")]
+Split = Annotated[
+    Literal["train", "val", "test"] | None,
+    Parameter(help="Part of a data.yaml; the first of val, test, train that it has unless given."),
+]
+Labels = Annotated[
+    Path | None,
+    Parameter(
+        help="A data set with labels of these images (data.yaml of Ultralytics, or COCO json), for the IoU with the "
+        "ground truth."
+    ),
+]
 
 _READING = Group("Reading the model", sort_key=10)
 _DETECTIONS = Group("Detections", sort_key=11)
@@ -97,45 +132,9 @@ def load_model(
     )
 
 
-def named_by(labels: DatasetLabels | None, network: Model) -> Model:
-    """The network with the class names of the labels where it has none; that is said on stderr."""
+def named_by(labels: DatasetLabels | None, network: Model, output: Output) -> Model:
+    """The network with the class names of the labels where it has none; that is noted."""
     if labels is None or not labels.notice:
         return network
-    print(f"note: {labels.notice}", file=sys.stderr)
+    output.note(f"note: {labels.notice}")
     return network.with_names(labels.names)
-
-
-@contextmanager
-def progress_bar(verb: str, total: int | None, *, visible: bool = True) -> Iterator[tuple[Progress, TaskID]]:
-    """A progress bar on stderr with rate and remaining time."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f} images/s" if task.speed else "- images/s", style="cyan")
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
-        TextColumn("[red]{task.fields[failed]}"),
-        console=Console(stderr=True),
-    ) as progress:
-        yield progress, progress.add_task(verb, total=total, failed="", visible=visible)
-
-
-def failures(count: int) -> str:
-    """How many failed, to be written behind a count; nothing for none."""
-    return f", {count} failed" if count else ""

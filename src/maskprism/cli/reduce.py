@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import Parameter
-
-from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.cli.options import Detections, Limit, ModelFile, Out, Overwrite, Reading, Split, load_model
+from maskprism.cli.output import Outcome, Output, command, listed
 from maskprism.errors import InputError, MaskprismError
 
 if TYPE_CHECKING:
@@ -18,31 +16,31 @@ if TYPE_CHECKING:
 _DESCRIPTIONS = (".yaml", ".yml", ".json")
 
 
+@command
 def reduce(
-    model: Path | None = None,
-    /,
+    model: ModelFile = None,
     *,
     images: Path,
-    out: Path,
+    out: Out,
     keep: int | None = None,
     mask_iou: float | None = None,
     method: Literal["projection", "selection"] = "projection",
-    split: Literal["train", "val", "test"] | None = None,
-    limit: int | None = None,
-    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    split: Split = None,
+    limit: Limit = None,
+    overwrite: Overwrite = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
-) -> int:
-    """Write an ONNX model with fewer prototypes and coefficients, and say what that costs and saves.
+    output: Output = Output(),
+) -> Outcome:
+    """Write a smaller ONNX model, and say what it costs and saves.
 
-    The basis is fitted to the masks that the model draws on the images; no labels are needed. The new file takes
-    the same input and is used like the old one. Beside it go SMALL.json with all numbers, SMALL.curve.png with mask
-    IoU by the number of prototypes, and SMALL.masks.png with masks before and after.
+    It has fewer prototypes and coefficients. The model is an .onnx file; the new one takes the same input and is
+    used like it. The basis is fitted to the masks that the model draws on the images; no labels are needed. Beside
+    the file go SMALL.json with all numbers, SMALL.curve.png with mask IoU by the number of prototypes, and
+    SMALL.masks.png with masks before and after.
 
     Parameters
     ----------
-    model
-        The .onnx file; the bundled sample model unless given.
     images
         A folder (with its subfolders), a pattern in quotes, an image, a video, or a .txt list of paths; or a data.yaml
         or COCO json, and then the mask AP that is lost is told, too.
@@ -54,10 +52,6 @@ def reduce(
         Instead of --keep: as few as keep the mean mask IoU with the full model at least at this, such as 0.95.
     method
         "projection" mixes new prototypes from all; "selection" keeps some as they are and drops the others.
-    split
-        Part of a data.yaml; the first of val, test, train that it has unless given.
-    limit
-        Only so many images, evenly spread.
     overwrite
         Replace an existing file.
     """
@@ -82,17 +76,13 @@ def reduce(
     read_onnx(source)
     network = load_model(source, reading, detections)
     if isinstance(chosen.source, Dataset) and (notice := chosen.source.for_model(network.spec.names).notice):
-        print(f"note: {notice}", file=sys.stderr)
+        output.note(f"note: {notice}")
 
     def reopen(path: Path) -> Model:
         return load_model(path, replace(reading, layout=network.layout.family), detections)
 
     count = chosen.count()
-    with progress_bar("reducing", None if count is None else PASSES * count) as (progress, task):
-
-        def step() -> None:
-            progress.update(task, advance=1, failed=failures(len(chosen.failed)))
-
+    with output.bar("reducing", None if count is None else PASSES * count) as bar:
         try:
             found = reduce_file(
                 network,
@@ -103,14 +93,14 @@ def reduce(
                 mask_iou=mask_iou,
                 method=method,
                 reopen=reopen,
-                on_image=step,
+                on_image=lambda: bar.step(len(chosen.failed)),
             )
         finally:
-            for reason in chosen.failed.values():
-                progress.console.print(f"failed: {reason}", markup=False, highlight=False, soft_wrap=True)
+            for name, reason in chosen.failed.items():
+                bar.fail(name, reason, said=f"failed: {reason}")
     files = write_reduction(found, chosen, network, reopen(out))
     print("\n".join(found.lines()))
     width = max(len(str(path)) for path in files)
     for path, what in files.items():
         print(f"  {path!s:<{width}}  {what}")
-    return 0
+    return Outcome({"files": list(files), **found.summary(), "failures": listed(bar.failures)})

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import sys
-import webbrowser
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Detections, Reading, load_model, named_by
+from maskprism.cli.options import Detections, Labels, ModelFile, Reading, load_model, named_by
+from maskprism.cli.output import Outcome, Output, command, print_json
 
 MAX_WORKERS = 4
 
 
+@command
 def serve(
     folder: Path,
     /,
     *,
-    model: Path | None = None,
-    data: Path | None = None,
+    model: ModelFile = None,
+    data: Labels = None,
     split: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -31,21 +32,18 @@ def serve(
     open_browser: Annotated[bool, Parameter(name="--open", negative=())] = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
-) -> None:
-    """Show a folder of images in the browser: a gallery with filters, and the interactive viewer.
+    output: Output = Output(),
+) -> Outcome:
+    """Show a folder of images in the browser: a gallery and the viewer.
 
-    The network looks at every image in the background, and at once at one that is opened.
-    Images can be uploaded for a look; they are kept in memory and gone with the server.
-    Ctrl-C stops it.
+    The gallery has filters by class, score and IoU. The network looks at every image in the background,
+    and at once at one that is opened. Images can be uploaded for a look; they are kept in memory and gone with the
+    server. Ctrl-C stops it.
 
     Parameters
     ----------
     folder
         Folder with images; those in its subfolders are shown too, and nothing outside of it.
-    model
-        Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given.
-    data
-        Data set description (data.yaml) with labels of these images, for filters by IoU.
     split
         Split of the data set, such as val; all that list these images unless given.
     host
@@ -66,6 +64,7 @@ def serve(
         Open the page in the browser.
     """
     import os
+    import webbrowser
 
     from maskprism.analysis.truth.labels import open_labels
     from maskprism.errors import InputError
@@ -89,16 +88,18 @@ def serve(
     )
     network = load_model(model, reading, detections, threads=max((os.cpu_count() or 1) // workers, 1))
     labels = None if data is None else open_labels(data, folder, network.spec.names, split)
-    network = named_by(labels, network)
+    network = named_by(labels, network, output)
 
     def ready(url: str, gallery: server.Gallery) -> None:
         images = gallery.images
         print(f"{len(images)} images of {folder} at {url} (Ctrl-C stops)", flush=True)
+        if output.json and sys.__stdout__:  # now, for it goes on until it is stopped
+            answer = {"url": url, "folder": folder, "images": len(images), "left_out": images.left_out}
+            print_json(answer, sys.__stdout__)
         if images.left_out:
-            left_out = f"left out: {images.left_out} links or special files; only files inside the folder are shown"
-            print(left_out, file=sys.stderr)
+            output.note(f"left out: {images.left_out} links or special files; only files inside the folder are shown")
         if not server.is_loopback(host):
-            print(f"everybody who can reach {host} can see these images", file=sys.stderr)
+            output.note(f"everybody who can reach {host} can see these images")
         if open_browser:
             webbrowser.open(url)
 
@@ -113,3 +114,4 @@ def serve(
         on_ready=ready,
     )
     print("stopped")
+    return Outcome(None)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Detections, Reading, failures, load_model, progress_bar
+from maskprism.cli.options import Detections, Limit, ModelFile, Overwrite, Reading, Seed, Split, load_model
+from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
 from maskprism.errors import InputError, MaskprismError, ModelError
 
 if TYPE_CHECKING:
@@ -17,25 +18,26 @@ if TYPE_CHECKING:
 _WRITABLE = (".onnx", ".pt")
 
 
+@command
 def tune(
-    model: Path | None = None,
-    /,
+    model: ModelFile = None,
     *,
     data: Path,
     out: Path | None = None,
     correction: Path | None = None,
-    split: Literal["train", "val", "test"] | None = None,
+    split: Split = None,
     images: Path | None = None,
-    limit: int | None = None,
+    limit: Limit = None,
     folds: int = 5,
     per_level: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
     force: Annotated[bool, Parameter(negative=())] = False,
-    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: Overwrite = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
-) -> int:
-    """Better masks without training: correct the mask coefficients of a network on images with ground truth.
+    output: Output = Output(),
+) -> Outcome:
+    """Better masks without training, from images with ground truth.
 
     Coefficients c become c + A c + b, fitted in seconds, without a GPU and without PyTorch, and folded into the last
     layers that make them: the new file runs wherever the old one did and costs the same; boxes, scores and classes stay
@@ -44,26 +46,18 @@ def tune(
 
     Parameters
     ----------
-    model
-        The .onnx or .pt file; the bundled sample model unless given. Of other files, write a --correction.
     data
         A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them; 60 images or more.
     out
-        The new file, of the same kind as the model.
+        The new file: .onnx of an .onnx, .pt of a .pt; other files cannot be rewritten.
     correction
-        The correction alone as a small file, for `maskprism.load(..., correction=)` with the same model.
-    split
-        Part of a data.yaml; the first of val, test, train that it has unless given.
+        The correction alone as a small file, for `maskprism.load(..., correction=)` with the same model of any kind.
     images
         Folder of the images of a COCO json; found beside the json unless given.
-    limit
-        Only so many images, evenly spread.
     folds
         How many parts the images are put into for measuring: each is measured with what the others gave.
     per_level
         A correction for each level of the pyramid, or one for all.
-    seed
-        Decides which images make a fold, and which pixels are looked at.
     force
         Write the file whatever it gains.
     overwrite
@@ -73,23 +67,19 @@ def tune(
     from maskprism.datasets import open_dataset
     from maskprism.models import SAMPLE_MODEL
     from maskprism.models.rewrite import write_corrected
-    from maskprism.views.tuning.files import write_report
+    from maskprism.views.tuning.files import summary, write_report
     from maskprism.views.tuning.report import sentences, signed, title_of, warnings_of
 
     source = model or SAMPLE_MODEL
     _check_targets(source, out, correction, overwrite)
     dataset = open_dataset(data, split, images)
     network = load_model(source, reading, detections, threads=1)
-    with progress_bar("tuning", None) as (progress, task):
-        failed = 0
+    with output.bar("tuning", None) as bar:
 
         def show(done: int, total: int, failure: Failed | None) -> None:
-            nonlocal failed
             if failure is not None:
-                failed += 1
-                text = f"{failure.name}: failed: {failure.message}"
-                progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            progress.update(task, completed=done, total=total, failed=failures(failed))
+                bar.fail(failure.name, failure.message)
+            bar.at(done, total, len(bar.failures))
 
         found = run(
             dataset,
@@ -128,14 +118,15 @@ def tune(
     width = max(len(str(path)) for path in files)
     for path, what in files.items():
         print(f"  {path!s:<{width}}  {what}")
-    if found.helps or force:
-        return 0
-    print(
-        f"maskprism: {target} was not written: its gain of {signed(found.change.gain.mean)} may be chance (between "
-        f"{signed(found.change.gain.low)} and {signed(found.change.gain.high)}); label more images, or add --force",
-        file=sys.stderr,
-    )
-    return 1
+    written = found.helps or force
+    if not written:
+        gain = found.change.gain
+        print(
+            f"maskprism: {target} was not written: its gain of {signed(gain.mean)} may be chance (between "
+            f"{signed(gain.low)} and {signed(gain.high)}); label more images, or add --force",
+            file=sys.stderr,
+        )
+    return Outcome({"files": list(files), "written": written, **summary(found)}, DONE if written else FAILED)
 
 
 def _check_targets(source: Path, out: Path | None, correction: Path | None, overwrite: bool) -> None:

@@ -11,10 +11,12 @@ import os
 from pathlib import Path
 
 from maskprism.datasets.coco import open_coco
-from maskprism.datasets.samples import Dataset, Sample
+from maskprism.datasets.samples import LOCAL_ONLY, Dataset, Sample
 from maskprism.datasets.truth import GroundTruth
 from maskprism.datasets.yolo import open_yaml
 from maskprism.errors import InputError
+from maskprism.foreign import is_file, is_folder, shortened
+from maskprism.locations import is_uri, shown
 
 __all__ = ["Dataset", "GroundTruth", "Sample", "open_dataset"]
 
@@ -29,16 +31,20 @@ def open_dataset(
     beside it unless given.
     Raises InputError for a description that cannot be read or leads to no images or labels.
     """
+    if is_uri(path) or is_uri(images):
+        raise InputError(f"{shown(path if is_uri(path) else images)}: {LOCAL_ONLY}")
     file = Path(path)
-    if file.is_dir():
+    if is_folder(file):
         found = sorted(one for one in file.iterdir() if one.suffix.lower() in (".yaml", ".yml", ".json"))
         if len(found) != 1:
             raise InputError(
                 f"{file}: the folder holds {len(found)} .yaml and .json files; name the one that describes the data set"
             )
         file = found[0]
-    if not file.is_file():
-        raise InputError(f"{file}: there is no such file; expected a data.yaml of Ultralytics or a COCO json")
+    if not is_file(file):
+        raise InputError(
+            f"{shortened(file)}: there is no such file; expected a data.yaml of Ultralytics or a COCO json"
+        )
     if file.suffix.lower() == ".json":
         if split is not None:
             raise InputError(f"{file}: a COCO json is one split by itself; leave split {split!r} out")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from maskprism.datasets.truth import Segment
 
 
+LOCAL_ONLY = "a data set is only read from files of this machine; copy it there"
+
+
 class Row(NamedTuple):
     """One annotated instance, before classes are renumbered and coordinates are clipped."""
 

@@ -11,9 +11,10 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from maskprism.class_names import class_names, placeholder
-from maskprism.datasets.samples import Dataset, Row, Rows
+from maskprism.datasets.samples import LOCAL_ONLY, Dataset, Row, Rows
 from maskprism.errors import ImageError, InputError, LabelError
 from maskprism.foreign import is_file, read_regular, read_yaml, shortened
+from maskprism.locations import is_uri, shown
 from maskprism.sources import ImageFiles, open_source
 
 if TYPE_CHECKING:
@@ -136,12 +137,17 @@ def open_yaml(file: Path, split: str | None) -> Dataset:
     split = split or has[0]
     if not described.entries(split):
         raise InputError(f"{file}: has no split {split!r}; it has {', '.join(has) or 'none'}")
+    if remote := [shown(one) for one in (described.path, *described.entries(split)) if is_uri(one)]:
+        raise InputError(f"{file}, split {split}: names {remote[0]}; {LOCAL_ONLY}")
     root, sources = _located(file, described.path, described.entries(split))
     try:
         opened = [open_source(source) for source in sources]
     except ImageError as error:
         raise InputError(f"{file}, split {split}: {error}") from None
-    paths = tuple(dict.fromkeys(path for one in opened if isinstance(one, ImageFiles) for path in one.paths))
+    listed = dict.fromkeys(path for one in opened if isinstance(one, ImageFiles) for path in one.paths)
+    paths = tuple(path for path in listed if isinstance(path, Path))
+    if len(paths) < len(listed):
+        raise InputError(f"{file}, split {split}: lists {(listed.keys() - set(paths)).pop()}; {LOCAL_ONLY}")
     if not any(is_file(label_path(one)) for one in paths):
         raise InputError(
             f"{file}, split {split}: none of its {len(paths)} images has labels; expected, for one, "

@@ -10,7 +10,7 @@ from maskprism.class_names import class_names
 from maskprism.datasets.coco import read_categories
 from maskprism.datasets.yolo import read_description
 from maskprism.errors import InputError
-from maskprism.foreign import read_regular, shortened
+from maskprism.foreign import is_folder, read_regular, shortened
 from maskprism.models.metadata import Metadata
 from maskprism.models.runtimes import MODEL_SUFFIXES, open_runtime
 
@@ -35,7 +35,7 @@ def read_names(source: Names) -> dict[int, str]:
         return read_categories(path)
     if suffix in (".txt", ".names"):
         return _lines(path)
-    if suffix in MODEL_SUFFIXES or path.is_dir():
+    if suffix in MODEL_SUFFIXES or is_folder(path):
         runtime = open_runtime(path, None, device="cpu", precision="f32", threads=1)
         names = Metadata.parse(runtime.metadata, path.name).names
         if names is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from maskprism.errors import MaskprismError, MissingExtraError, ModelError
+from maskprism.foreign import is_file, shortened
 from maskprism.models.runtimes import first_line
 from maskprism.models.runtimes.onnx import OnnxRuntime
 
@@ -213,8 +214,8 @@ def read_onnx(source: Path) -> ModelProto:
 
     Raises MissingExtraError without the package onnx, ModelError for a file that is no ONNX, damaged or too old.
     """
-    if not source.is_file():
-        raise ModelError(f"{source}: there is no such model file")
+    if not is_file(source):
+        raise ModelError(f"{shortened(source)}: there is no such model file")
     if source.suffix.lower() != ".onnx":
         raise ModelError(
             f"{source}: only ONNX files can be rewritten; export the model first, for example with: "

@@ -16,6 +16,7 @@ import numpy as np
 from maskprism.decompose import Decomposition, Edit, check_indices
 from maskprism.errors import InputError
 from maskprism.images import read_image
+from maskprism.text import brief
 from maskprism.views.palette import MapName, colour_of
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def overview(image: ImageLike, prediction: Prediction) -> Sheet:
         cv2.rectangle(picture, (x1, y1), (x2, y2), colour_of(number), thickness)
         instance = shown[number]
         flag = " (empty mask)" if prediction.empty[number] else ""
-        text = f"{number} {instance.name} {instance.score:.2f}{flag}"
+        text = f"{number} {brief(instance.name)} {instance.score:.2f}{flag}"
         labels.append(Label(text, (x1, y1), colour_of(number)))
     return Sheet(
         title=_image_title(prediction),

@@ -15,6 +15,7 @@ import numpy as np
 
 from maskprism.decompose import Edit
 from maskprism.errors import InputError, MissingExtraError
+from maskprism.foreign import is_file
 from maskprism.images import read_image, source_name
 from maskprism.prediction import Prediction
 from maskprism.views.viewer_payload import viewer_scene
@@ -197,7 +198,7 @@ def show(
 
 
 def _image_of(prediction: Prediction) -> Any:
-    if prediction.source is None or not Path(prediction.source).is_file():
+    if prediction.source is None or not is_file(prediction.source):
         made_from = "an array" if prediction.source is None else repr(prediction.source)
         raise InputError(
             f"the prediction was made from {made_from}, which cannot be read again; give the image too: "

@@ -25,9 +25,10 @@ from maskprism.analysis.truth.matching import Matches, match
 from maskprism.analysis.truth.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
 from maskprism.errors import InputError, MaskprismError, ModelError
 from maskprism.extract import in_order, one_thread_per_call, processors
+from maskprism.sources import spread
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64
+    from jaxtyping import Bool, Float32, Float64, UInt8
 
     from maskprism.datasets import Dataset, GroundTruth, Sample
     from maskprism.models import Model, ModelSpec
@@ -125,6 +126,36 @@ class Diagnosis:
         """Ground-truth instances that no instance above `conf` found by its box."""
         return sum(one.instance < 0 for one in self.objects)
 
+    def pictured(self, model: Model, rows: Sequence[InstanceBudget]) -> Iterator[PicturedInstance]:
+        """The images and masks of some rows of the budget, image by image, from the model that was diagnosed.
+
+        Images are read and predicted again; those that are gone are left out.
+        """
+        wanted = {row.image for row in rows}
+        for sample in self.dataset:
+            if sample.name not in wanted:
+                continue
+            try:
+                image, labelled = sample.read()
+            except MaskprismError:
+                continue
+            prediction, truth = of_classes(model.predict(image), labelled, self.classes)
+            masks = truth.masks()
+            for row in rows:
+                if row.image == sample.name and row.instance < len(prediction):
+                    instance = prediction[row.instance]
+                    yield PicturedInstance(row, image, instance.mask("image"), masks[row.object], instance.box)
+
+
+class PicturedInstance(NamedTuple):
+    """One row of the error budget with what a picture needs: image (BGR), masks of its size, box in its pixels."""
+
+    row: InstanceBudget
+    image: UInt8[np.ndarray, "H W 3"]
+    mask: Bool[np.ndarray, "H W"]
+    truth: Bool[np.ndarray, "H W"]
+    box: Float32[np.ndarray, " 4"]
+
 
 @dataclass(frozen=True, eq=False)
 class Examined:
@@ -181,14 +212,12 @@ def diagnose(
     Raises InputError where data set and model share no class or nothing is left to examine, and
     ModelError where the network fails on one image after the other.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}; expected at least 1")
+    chosen = spread(len(dataset), limit)
     dataset = dataset.for_model(model.spec.names)
     if dataset.notice:
         model = model.with_names(dataset.names)
     samples = list(dataset)
-    if limit is not None and limit < len(samples):
-        samples = [samples[i] for i in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
+    samples = [samples[position] for position in chosen]
     classes = known_classes(dataset, model)
     if not classes:
         raise InputError(f"{dataset.path}: labels none of the classes {list(model.keep.classes or ())}")
@@ -279,18 +308,18 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
     rows: list[InstanceBudget] = []
     true = true_regions(truth, prediction.letterbox, "canvas")
     steps: dict[Step | Alone, dict[int, Float64[np.ndarray, " G"]]] = {step: {} for step in (*_MASKS, *_GIVEN_BACK)}
-    for pair, stages in counterfactuals_of(prediction, truth, matches):
-        row = budget_of(pair, stages, truth, name)
+    for pair, masks in counterfactuals_of(prediction, truth, matches):
+        row = budget_of(pair, masks, truth, name)
         rows.append(row)
         for step, stage in _MASKS.items():
-            steps[step][pair.instance] = mask_iou([getattr(stages, stage)], true, canvas.crowd)[0]
+            steps[step][pair.instance] = mask_iou([getattr(masks, stage)], true, canvas.crowd)[0]
         for step, part in _GIVEN_BACK.items():
             better = steps[step][pair.instance] = canvas.iou[pair.instance].copy()
             better[pair.truth] = min(row.iou + max(getattr(row, part), 0.0), 1.0)
     budgets = {(row.instance, row.object): row for row in rows}
     others = _pairs(prediction, truth, [pair for pair in hidden if pair not in budgets])
-    for pair, stages in counterfactuals_of(prediction, truth, others):
-        budgets[pair.instance, pair.truth] = budget_of(pair, stages, truth, name)
+    for pair, masks in counterfactuals_of(prediction, truth, others):
+        budgets[pair.instance, pair.truth] = budget_of(pair, masks, truth, name)
     shown = prediction.scores > conf
     counts: dict[str, int] = {kind: int((errors.of(kind) & shown).sum()) for kind in ERROR_TYPES}
     counts["missed"] = int(find_errors(only(canvas, shown)).missed.sum())

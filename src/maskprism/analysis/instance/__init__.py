@@ -9,6 +9,7 @@
 | `shapley` | how much of a logit or of the mask's quality is due to each? |
 | `sensitivity` | what would a small change of a coefficient do? |
 | `Attribution` | all of it at once |
+| `Questions`, `asked_about` | what is asked, and which instance is meant? |
 
 `mask_window` holds the prototypes where the mask is decided, `subset_masks` the masks that some of them draw.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from maskprism.analysis.instance.attribution import Attribution
 from maskprism.analysis.instance.mask_window import MaskWindow
+from maskprism.analysis.instance.questions import Questions, asked_about
 from maskprism.analysis.instance.regions import Blame, PixelQuery, pixel_query, region_blame, truth_blame
 from maskprism.analysis.instance.roles import Roles, roles
 from maskprism.analysis.instance.sensitivity import Sensitivity, sensitivity
@@ -31,11 +33,13 @@ __all__ = [
     "LogitShares",
     "MaskWindow",
     "PixelQuery",
+    "Questions",
     "Roles",
     "Sensitivity",
     "ShapleyValues",
     "SubsetMasks",
     "Sufficiency",
+    "asked_about",
     "faithfulness",
     "knock_out",
     "pixel_query",

@@ -57,10 +57,10 @@ class Attribution:
         game = SubsetMasks(instance, target=target, size=size)
         shared = game if metric == "iou" else SubsetMasks(instance, target=target, metric=metric, size=size)
         return cls(
-            knock_out=knock_out(instance, coalitions=game),
-            paths={by: sufficiency(instance, by, coalitions=game) for by in PATHS},
-            faithfulness=faithfulness(instance, seed=seed, coalitions=game),
-            shapley=shapley(instance, permutations=permutations, seed=seed, coalitions=shared),
+            knock_out=knock_out(instance, subsets=game),
+            paths={by: sufficiency(instance, by, subsets=game) for by in PATHS},
+            faithfulness=faithfulness(instance, seed=seed, subsets=game),
+            shapley=shapley(instance, permutations=permutations, seed=seed, subsets=shared),
             sensitivity=sensitivity(instance, target=target, window=game.window),
             against="the full mask" if target is None else "the ground truth",
         )

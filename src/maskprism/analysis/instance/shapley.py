@@ -84,7 +84,7 @@ def shapley(
     target: Bool[np.ndarray, "H W"] | None = None,
     metric: Metric = "iou",
     size: Size | None = None,
-    coalitions: SubsetMasks | None = None,
+    subsets: SubsetMasks | None = None,
 ) -> ShapleyValues:
     """Shapley values of the IoU (or Dice) of the thresholded, cropped mask with a target, by sampled permutations.
 
@@ -96,7 +96,7 @@ def shapley(
     if permutations < 4 or permutations % 2:
         raise InputError(f"permutations is {permutations}; expected an even number of at least 4, pairs of an order "
                          "and its reverse")  # fmt: skip
-    game = coalitions or SubsetMasks(instance, target=target, metric=metric, size=size)
+    game = subsets or SubsetMasks(instance, target=target, metric=metric, size=size)
     rng = np.random.default_rng(seed)
     pairs = np.empty((permutations // 2, len(game)))
     for pair in pairs:

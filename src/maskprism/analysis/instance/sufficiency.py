@@ -29,7 +29,7 @@ def knock_out(
     target: Bool[np.ndarray, "H W"] | None = None,
     metric: Metric = "iou",
     size: Size | None = None,
-    coalitions: SubsetMasks | None = None,
+    subsets: SubsetMasks | None = None,
 ) -> Float64[np.ndarray, " K"]:
     """IoU of the mask without each prototype with the full mask, or with a target such as ground truth.
 
@@ -37,7 +37,7 @@ def knock_out(
     IoU of the full mask says that the mask would be better without it. Metric, target and frame are those
     of `SubsetMasks`.
     """
-    return (coalitions or SubsetMasks(instance, target=target, metric=metric, size=size)).without_each()
+    return (subsets or SubsetMasks(instance, target=target, metric=metric, size=size)).without_each()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def sufficiency(
     target: Bool[np.ndarray, "H W"] | None = None,
     metric: Metric = "iou",
     size: Size | None = None,
-    coalitions: SubsetMasks | None = None,
+    subsets: SubsetMasks | None = None,
 ) -> Sufficiency:
     """The score of growing sets of prototypes, and the smallest set of them that suffices.
 
@@ -89,7 +89,7 @@ def sufficiency(
     """
     if not 0 < threshold <= 1:
         raise InputError(f"threshold is {threshold}; expected a score above 0, at most 1")
-    game = coalitions or SubsetMasks(instance, target=target, metric=metric, size=size)
+    game = subsets or SubsetMasks(instance, target=target, metric=metric, size=size)
     if by == "greedy":
         order, curve = _greedy(game, Decomposition(instance).order())
     elif by == "elimination":
@@ -136,7 +136,7 @@ def faithfulness(
     target: Bool[np.ndarray, "H W"] | None = None,
     metric: Metric = "iou",
     size: Size | None = None,
-    coalitions: SubsetMasks | None = None,
+    subsets: SubsetMasks | None = None,
 ) -> Faithfulness:
     """Insertion and deletion curves of an order of prototypes, beside those of random orders.
 
@@ -146,7 +146,7 @@ def faithfulness(
     """
     if permutations < 2:
         raise InputError(f"permutations is {permutations}; expected at least 2, for a standard error")
-    game = coalitions or SubsetMasks(instance, target=target, metric=metric, size=size)
+    game = subsets or SubsetMasks(instance, target=target, metric=metric, size=size)
     order = ordered(instance, by)
     insertion, deletion = game.growing(order), game.shrinking(order)
     rng = np.random.default_rng(seed)

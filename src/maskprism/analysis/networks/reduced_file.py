@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from maskprism.errors import ImageError, InputError, LabelError, MaskprismError
 from maskprism.geometry import box_iou
 from maskprism.models import load
 from maskprism.models.rewrite import noise_batch, read_onnx, write_reduced
+from maskprism.sources import spread
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
@@ -96,7 +97,7 @@ class CalibrationImages:
         if self.limit is None or whole is None or whole <= self.limit:
             yield from itertools.islice(items, self.limit)
             return
-        chosen = set(np.linspace(0, whole - 1, self.limit).round().astype(int).tolist())
+        chosen = set(spread(whole, self.limit))
         yield from (item for number, item in enumerate(items) if number in chosen)
 
 
@@ -141,6 +142,15 @@ class FileComparison:
                 for name in ("ap", "ap50", "ap75")
             }
         return found
+
+
+class BeforeAfter(NamedTuple):
+    """One image (BGR), what the full and the reduced network say of it, and the mean mask IoU between them."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    full: Prediction
+    reduced: Prediction
+    iou: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +207,18 @@ class ReducedFile:
         if kept is not None:
             found.append(f"kept, most useful first: {', '.join(map(str, kept))}")
         return found
+
+    def examples(self, images: CalibrationImages, full: Model, reduced: Model) -> list[BeforeAfter]:
+        """The image whose masks changed most, and one in the middle, with what both networks say of them."""
+        ious = self.comparison.by_image
+        by_iou = sorted(ious, key=lambda name: ious[name])
+        wanted = list(dict.fromkeys((by_iou[0], by_iou[len(by_iou) // 2]))) if by_iou else []
+        read = {name: image for name, image, _ in images.named(wanted)}
+        return [
+            BeforeAfter(read[name], full.predict(read[name]), reduced.predict(read[name]), ious[name])
+            for name in wanted
+            if name in read
+        ]
 
 
 def reduce_file(

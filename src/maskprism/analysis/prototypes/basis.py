@@ -17,6 +17,7 @@ import numpy as np
 from maskprism.analysis.prototypes.covariance import RunningCovariance, effective_rank
 from maskprism.decompose import Decomposition
 from maskprism.errors import InputError
+from maskprism.foreign import size_of_regular
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Float32, Float64
@@ -218,11 +219,18 @@ class CanonicalBasis:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CanonicalBasis:
         """Read a basis that `save` wrote. Raises InputError for a file that is none."""
+        size_of_regular(path, InputError)
         try:
             with np.load(path, allow_pickle=False) as found:
                 region = next(one for one in REGIONS if one == str(found["region"]))
                 measured_with = str(found["model_sha256"])
-                return cls(found["matrix"], found["inverse"], found["energies"], region, measured_with)
+                matrix, inverse, energies = (
+                    found[name].astype(np.float64) for name in ("matrix", "inverse", "energies")
+                )
+                sides = (len(energies), len(energies))
+                if not matrix.shape == inverse.shape == sides or not np.isfinite([*matrix, *inverse, energies]).all():
+                    raise ValueError
+                return cls(matrix, inverse, energies, region, measured_with)
         except Exception as error:  # zip and numpy raise a dozen types for other files
             reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
             raise InputError(f"{path}: is not a canonical basis as `maskprism basis` writes it{reason}") from None

@@ -4,6 +4,7 @@
 |---|---|
 | `match` | which instance found which instance of the ground truth? |
 | `budgets`, `ErrorBudget` | what do the grid, the box, the prototypes and the coefficients cost? |
+| `worst_cases` | which instances went wrong most, and what do their masks look like? |
 | `counterfactuals_of` | what would the mask be if a part of the network were perfect? |
 | `best_weights`, `exact_weights` | what is the best that these prototypes can draw? |
 | `boundary_agreement` | do two masks differ along the outline or within? |
@@ -21,6 +22,7 @@ from maskprism.analysis.truth.exact_coefficients import exact_weights
 from maskprism.analysis.truth.matching import Matches, match
 from maskprism.analysis.truth.overlaps import Overlaps, Region, mask_overlaps
 from maskprism.analysis.truth.score_ranking import Ranking, ranking
+from maskprism.analysis.truth.worst_cases import WorstCase, worst_cases
 
 __all__ = [
     "Counterfactuals",
@@ -30,6 +32,7 @@ __all__ = [
     "Overlaps",
     "Ranking",
     "Region",
+    "WorstCase",
     "best_weights",
     "boundary_agreement",
     "budgets",
@@ -38,4 +41,5 @@ __all__ = [
     "mask_overlaps",
     "match",
     "ranking",
+    "worst_cases",
 ]

@@ -66,7 +66,7 @@ class Pair(NamedTuple):
 def counterfactuals_of(
     prediction: Prediction, truth: GroundTruth, matches: Matches | None = None
 ) -> Iterator[tuple[Pair, Counterfactuals]]:
-    """The stages of every matched instance of an image; the matches are `matching.match` unless given."""
+    """The counterfactual masks of every matched instance of an image; the matches are `matching.match` unless given."""
     matches = match(prediction, truth) if matches is None else matches
     letterbox = prediction.letterbox
     true_boxes = letterbox.to_canvas(truth.boxes)
@@ -78,7 +78,7 @@ def counterfactuals_of(
 
 
 def instance_counterfactuals(instance: Instance, truth: Region, true_box: Float32[np.ndarray, " 4"]) -> Counterfactuals:
-    """The stages of one instance. `truth` and `true_box` (xyxy) are on the canvas."""
+    """The counterfactual masks of one instance. `truth` and `true_box` (xyxy) are on the canvas."""
     draw = _Drawing(instance)
     own_box = instance.canvas_box
     (logits,) = draw.logits(instance.weights)

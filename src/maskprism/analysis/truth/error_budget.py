@@ -1,7 +1,8 @@
 """What every part of the network costs a mask: resolution, box, prototypes, coefficients.
 
 Per matched instance the four losses add up to 1 - IoU exactly, since each is the difference of two IoUs of the same
-chain of masks (`stages.Counterfactuals`). They are measured at canvas size, under the rule of the prediction.
+chain of masks, the `counterfactual_masks.Counterfactuals`. They are measured at canvas size, under the rule of the
+prediction.
 """
 
 from __future__ import annotations
@@ -231,18 +232,18 @@ def budgets(
         yield budget_of(pair, masks, truth, name)
 
 
-def budget_of(pair: Pair, stages: Counterfactuals, truth: GroundTruth, image: str = "") -> InstanceBudget:
-    """The budget of one instance, from its stages."""
-    instance, letterbox = stages.instance, stages.instance.letterbox
+def budget_of(pair: Pair, masks: Counterfactuals, truth: GroundTruth, image: str = "") -> InstanceBudget:
+    """The budget of one instance, from its counterfactual masks."""
+    instance, letterbox = masks.instance, masks.instance.letterbox
     area = int(truth.areas[pair.truth])
-    falling = (stages.on_grid, stages.in_box, stages.best, stages.real)
-    rising = (stages.real, stages.true_box, stages.true_box_best, stages.true_box_on_grid)
-    chain = [1.0, *(mask.iou_with(stages.truth) for mask in falling)]
-    dual = [*(mask.iou_with(stages.truth) for mask in rising), 1.0]
+    falling = (masks.on_grid, masks.in_box, masks.best, masks.real)
+    rising = (masks.real, masks.true_box, masks.true_box_best, masks.true_box_on_grid)
+    chain = [1.0, *(mask.iou_with(masks.truth) for mask in falling)]
+    dual = [*(mask.iou_with(masks.truth) for mask in rising), 1.0]
     losses = dict(zip(PARTS, -np.diff(chain), strict=True))
     dual_losses = dict(zip(DUAL_PARTS, np.diff(dual), strict=True))
-    cuts = thresholds(stages)
-    along = boundary_agreement(stages.real, stages.truth, boundary_width(*letterbox.content_hw))
+    cuts = thresholds(masks)
+    along = boundary_agreement(masks.real, masks.truth, boundary_width(*letterbox.content_hw))
     return InstanceBudget(
         image=image,
         instance=pair.instance,
@@ -256,12 +257,12 @@ def budget_of(pair: Pair, stages: Counterfactuals, truth: GroundTruth, image: st
         iou=chain[-1],
         **{part: float(loss) + 0.0 for part, loss in (losses | dual_losses).items()},  # zero has no sign
         true_box_iou=dual[1],
-        uncropped_iou=stages.uncropped.iou_with(stages.truth),
+        uncropped_iou=masks.uncropped.iou_with(masks.truth),
         threshold=cuts.best,
         threshold_iou=cuts.iou,
         boundary_iou=along.boundary,
         interior_iou=along.interior,
-        leak=leak(stages),
+        leak=leak(masks),
         threshold_curve=cuts.curve,
     )
 
@@ -274,21 +275,21 @@ class Thresholds(NamedTuple):
     curve: tuple[float, ...]
 
 
-def thresholds(stages: Counterfactuals) -> Thresholds:
+def thresholds(masks: Counterfactuals) -> Thresholds:
     """What other thresholds on the values that the own mask is cut out of would give.
 
     The best one is exact: every value inside the crop is tried. Pixels that the crop removed stay removed. Equal IoUs
     give the threshold closest to the rule's; no pixel at all gives the rule's own and 0.
     """
-    rule = stages.instance.rule
-    own, values = rule.threshold, stages.values.values.ravel()
+    rule = masks.instance.rule
+    own, values = rule.threshold, masks.values.values.ravel()
     if not len(values):
         return Thresholds(own, 0.0, (0.0,) * len(THRESHOLDS))
-    inside = window_of(stages.truth, stages.real.rows, stages.real.columns).ravel()
+    inside = window_of(masks.truth, masks.real.rows, masks.real.columns).ravel()
     order = np.argsort(values)[::-1]
     falling = values[order]
     shared = np.cumsum(inside[order])
-    iou = shared / (stages.truth.area + np.arange(1, len(values) + 1) - shared)
+    iou = shared / (masks.truth.area + np.arange(1, len(values) + 1) - shared)
     tried = np.array(THRESHOLDS) if rule.squash else np.log(THRESHOLDS) - np.log1p(-np.array(THRESHOLDS))
     curve = np.append(iou, 0.0)[np.searchsorted(-falling, -tried) - 1]  # -1, the last, where no value is above
     steps = np.append(falling[1:] < falling[:-1], True)  # equal values are in or out together
@@ -301,13 +302,13 @@ def thresholds(stages: Counterfactuals) -> Thresholds:
     return Thresholds(float(between[closest]), float(iou[best[closest]]), tuple(curve.tolist()))
 
 
-def leak(stages: Counterfactuals) -> float:
+def leak(masks: Counterfactuals) -> float:
     """The share of the ring around the box where the uncropped mask is and the ground truth is not.
 
     The ring is RING of the box's sides wide, on every side, and lies on the image; 0 for an empty one.
     """
-    letterbox = stages.instance.letterbox
-    x1, y1, x2, y2 = (float(v) for v in stages.instance.canvas_box)
+    letterbox = masks.instance.letterbox
+    x1, y1, x2, y2 = (float(v) for v in masks.instance.canvas_box)
     dx, dy = RING * (x2 - x1), RING * (y2 - y1)
     top, left = letterbox.offset_yx
     height, width = letterbox.content_hw
@@ -320,7 +321,7 @@ def leak(stages: Counterfactuals) -> float:
         inner_rows.start - rows.start : inner_rows.stop - rows.start,
         inner_columns.start - columns.start : inner_columns.stop - columns.start,
     ] = False
-    wrong = window_of(stages.uncropped, rows, columns) & ~window_of(stages.truth, rows, columns) & ring
+    wrong = window_of(masks.uncropped, rows, columns) & ~window_of(masks.truth, rows, columns) & ring
     return int(np.count_nonzero(wrong)) / max(int(np.count_nonzero(ring)), 1)
 
 

@@ -24,6 +24,7 @@ from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, Interv
 from maskprism.errors import InputError, MaskprismError
 from maskprism.extract import in_order, one_thread_per_call, processors
 from maskprism.models.layouts import Thresholds
+from maskprism.sources import spread
 
 if TYPE_CHECKING:
     from maskprism.analysis.truth.overlaps import Overlaps
@@ -148,14 +149,12 @@ def tune(
     an instance that is found; ModelError where the network fails on one image after the other; MissingExtraError
     without SciPy.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}; expected at least 1")
+    chosen = spread(len(dataset), limit)
     minimiser()  # says at once what is not installed
     dataset = dataset.for_model(model.spec.names)
     model = (model.with_names(dataset.names) if dataset.notice else model).with_correction(None)
     samples = list(dataset)
-    if limit is not None and limit < len(samples):
-        samples = [samples[i] for i in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
+    samples = [samples[position] for position in chosen]
     classes = known_classes(dataset, model)
     levels = model.levels if per_level else 1
     path = [Setting(ridge, levels) for ridge in RIDGES]

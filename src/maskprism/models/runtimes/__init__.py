@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from maskprism.errors import InputError, ModelError
-from maskprism.foreign import is_file, read_yaml, shortened
+from maskprism.foreign import is_file, is_folder, read_yaml, shortened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,7 +172,7 @@ def hash_files(paths: Sequence[Path]) -> str:
 
 
 def _file_of(path: Path) -> Path:
-    if path.is_dir():
+    if is_folder(path):
         found = sorted(path.glob("*.xml"))
         if len(found) != 1:
             raise ModelError(

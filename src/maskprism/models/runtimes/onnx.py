@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from maskprism.errors import InputError, ModelError
+from maskprism.foreign import is_file
 from maskprism.models.runtimes import (
     NetworkInput,
     Precision,
@@ -102,7 +103,7 @@ def _providers(device: str) -> list[Any]:
 
 def _external_data(path: Path) -> list[Path]:
     """The file that exporters put large weights into, by their naming habits."""
-    return [p for p in (path.with_name(path.name + ".data"), path.with_name(path.name + "_data")) if p.is_file()]
+    return [p for p in (path.with_name(path.name + ".data"), path.with_name(path.name + "_data")) if is_file(p)]
 
 
 def _explain(path: Path, error: Exception) -> str:

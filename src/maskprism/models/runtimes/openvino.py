@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskprism.errors import InputError, MissingExtraError, ModelError
+from maskprism.foreign import is_file
 from maskprism.models.runtimes import Precision, first_line, hash_files, read_metadata_yaml
 from maskprism.models.runtimes.onnx import network_input
 
@@ -58,7 +59,7 @@ class OpenVinoRuntime:
         self._dtype = np.dtype(self._compiled.inputs[0].element_type.to_dtype())
         self.input = network_input(shape, path)
         self.metadata = _metadata(network, path)
-        self.sha256 = hash_files([path, *(p for p in [path.with_suffix(".bin")] if p.is_file())])
+        self.sha256 = hash_files([path, *(p for p in [path.with_suffix(".bin")] if is_file(p))])
         self._requests = threading.local()
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:

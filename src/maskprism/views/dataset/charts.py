@@ -99,7 +99,7 @@ def errors_figure(found: Diagnosis) -> Figure:
     return titled(figure, f"What each kind of error costs (AP50 is {found.errors.ap50:.3f})")
 
 
-def decodes_figure(found: Diagnosis) -> Figure:
+def protocols_figure(found: Diagnosis) -> Figure:
     """AP and AP50 of masks under the three decodes, and of boxes."""
     names: dict[str, str] = {name: f"{decode.tool}\n({decode.size})" for name, decode in AP_PROTOCOLS.items()}
     names["boxes"] = "boxes"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism import __version__
-from maskprism.analysis.dataset.diagnosis import Detection, Diagnosis, of_classes
+from maskprism.analysis.dataset.diagnosis import Detection, Diagnosis
 from maskprism.analysis.dataset.findings import FigureName, Finding, findings_of
 from maskprism.analysis.truth.error_budget import COLUMNS
 from maskprism.errors import MaskprismError
@@ -49,7 +49,7 @@ FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
         figures.errors_figure,
         "What AP50 would gain if all errors of one kind were mended; localisation by what its masks lose in.",
     ),
-    "decodes": (figures.decodes_figure, "The same network under the three decodes that tools measure it with."),
+    "decodes": (figures.protocols_figure, "The same network under the three decodes that tools measure it with."),
     "sizes": (figures.sizes_figure, "Average precision by the size of objects (COCO's: 32 and 96 pixels squared)."),
     "score": (figures.score_figure, "Score and mask IoU of every instance found."),
     "classes": (
@@ -184,21 +184,9 @@ def pictures(
 ) -> list[tuple[InstanceBudget, bytes | None]]:
     """Instances with small pictures of them as WebP; None without a model, or where the image is gone."""
     drawn: dict[tuple[str, int], bytes] = {}
-    wanted = {row.image for row in rows}
-    for sample in found.dataset:
-        if model is None or sample.name not in wanted:
-            continue
-        try:
-            image, labelled = sample.read()
-        except MaskprismError:
-            continue
-        prediction, truth = of_classes(model.predict(image), labelled, found.classes)
-        masks = truth.masks()
-        for row in rows:
-            if row.image == sample.name and row.instance < len(prediction):
-                instance = prediction[row.instance]
-                picture = mask_against_truth(image, instance.mask("image"), masks[row.object], instance.box)
-                drawn[row.image, row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
+    for row, image, mask, truth, box in () if model is None else found.pictured(model, rows):
+        picture = mask_against_truth(image, mask, truth, box)
+        drawn[row.image, row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
     return [(row, drawn.get((row.image, row.instance))) for row in rows]
 
 

@@ -14,9 +14,9 @@ from maskprism.analysis.instance.attribution import Attribution
 from maskprism.analysis.instance.subset_masks import METRIC_NAMES
 from maskprism.images import read_image
 from maskprism.views.figures import new_figure, share
+from maskprism.views.instance.tables import most_unusual
 from maskprism.views.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, colour_of
 from maskprism.views.sheets import instance_title, signed
-from maskprism.views.tables import most_unusual
 
 if TYPE_CHECKING:
     from jaxtyping import Bool

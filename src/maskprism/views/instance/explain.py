@@ -8,25 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from maskprism.analysis.instance.attribution import Attribution
-from maskprism.analysis.instance.mask_window import box_pixels, mask_in_frame
+from maskprism.analysis.instance.questions import Questions, asked_about
 from maskprism.analysis.instance.regions import pixel_query, region_blame, truth_blame
 from maskprism.analysis.instance.roles import roles
 from maskprism.analysis.instance.subset_masks import SubsetMasks
 from maskprism.errors import InputError, MaskprismError
 from maskprism.images import IMAGE_SUFFIXES, read_image
-from maskprism.views import raster, sheets, tables
+from maskprism.views import raster, sheets
+from maskprism.views.instance import tables
 from maskprism.views.instance.roles import roles_sheet
+from maskprism.views.tables import write_rows
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool
     from matplotlib.figure import Figure
 
     from maskprism.analysis.instance.roles import RoleOrder
-    from maskprism.analysis.instance.shapley import Baseline
-    from maskprism.analysis.instance.subset_masks import Metric
     from maskprism.decompose import Order
     from maskprism.geometry import Size
     from maskprism.images import ImageLike
@@ -34,36 +31,7 @@ if TYPE_CHECKING:
     from maskprism.prediction import Instance, Prediction
     from maskprism.sources import SourceImage
     from maskprism.views.sheets import Picture, Scale
-    from maskprism.views.tables import TextTable
-
-
-@dataclass(frozen=True, eq=False)
-class Questions:
-    """What else to find out about the chosen instances, besides how their masks are made.
-
-    at: a pixel (x, y) of the image: why it is, or is not, in the mask.
-    baseline: what an absent prototype is there, nothing ("zero") or its mean over the image ("mean").
-    region: a boolean mask of the image's size: which prototypes act there.
-    truth: the ground-truth mask, of the image's size: which prototypes are to blame for false positives and
-        false negatives; scores are then against it.
-    attribution: knock-outs, sufficient sets, Shapley values and sensitivities too.
-    permutations, seed, metric: of the Shapley values.
-    rank: the order of the prototypes in the table and the picture of roles.
-    """
-
-    at: tuple[int, int] | None = None
-    region: Bool[np.ndarray, "H W"] | None = None
-    truth: Bool[np.ndarray, "H W"] | None = None
-    attribution: bool = False
-    permutations: int = 256
-    seed: int = 0
-    metric: Metric = "iou"
-    baseline: Baseline = "zero"
-    rank: RoleOrder = "effect"
-
-    def __bool__(self) -> bool:
-        """Whether anything is asked."""
-        return self.attribution or any(one is not None for one in (self.at, self.region, self.truth))
+    from maskprism.views.tables import Rows, TextTable
 
 
 @dataclass(frozen=True)
@@ -180,7 +148,7 @@ def _explain(
     }
     findings.files += [raster.save(sheet, _file(folder, instance, f"{name}.png")) for name, sheet in pictures.items()]
     rows = tables.role_rows(found, without)
-    findings.files.append(tables.write_rows(rows, _file(folder, instance, "roles.csv")))
+    findings.files.append(write_rows(rows, _file(folder, instance, "roles.csv")))
     findings.tables.append(tables.roles_table(instance, found, without, order=rank))
 
 
@@ -191,13 +159,13 @@ def _answer(image: Picture, instance: Instance, folder: Path, findings: _Finding
     from maskprism.views.figures import save
     from maskprism.views.instance import attribution  # matplotlib
 
-    def add(name: str, figure: Figure, shown: Sequence[TextTable], rows: tables.Rows) -> None:
+    def add(name: str, figure: Figure, shown: Sequence[TextTable], rows: Rows) -> None:
         path = _file(folder, instance, f"{name}.png")
         try:
             save(figure, path, dpi=130)
         except OSError as error:
             raise MaskprismError(f"{path}: cannot be written ({error.strerror or error})") from None
-        findings.files += [path, tables.write_rows(rows, path.with_suffix(".csv"))]
+        findings.files += [path, write_rows(rows, path.with_suffix(".csv"))]
         findings.tables += shown
 
     if questions.at is not None:
@@ -226,41 +194,9 @@ def _answer(image: Picture, instance: Instance, folder: Path, findings: _Finding
 
 
 def _chosen(prediction: Prediction, instance: int | Literal["all"] | None, questions: Questions) -> Sequence[int]:
-    """The instances to explain: the given ones, or the one that is asked about, or else the most confident one.
-
-    Asked about is the one with the pixel in its mask, with the largest IoU with the ground-truth mask, or with most
-    of the region in its mask; where no mask has any of it, the box decides; of equals, the most confident one. Raises
-    InputError for a number out of range, or where no box has any of it.
-    """
-    asked = None if instance is not None or not len(prediction) else _fits(prediction, questions)
-    if asked is None:
-        return sheets.best_instances(prediction, instance)
-    what, fits = asked
-    best = max(range(len(prediction)), key=lambda index: (fits[index], float(prediction.scores[index])))
-    if not any(fits[best]):
-        raise InputError(
-            f"{prediction.source or 'image'}: {what} lies in the box of no instance; "
-            "choose one with --instance, as numbered in overview.png"
-        )
-    return [best]
-
-
-def _fits(prediction: Prediction, questions: Questions) -> tuple[str, list[tuple[float, float]]] | None:
-    """What is asked about, in words; and how much of it every instance has in its mask, and in its box."""
-    if questions.at is not None:
-        queries = [pixel_query(one, *questions.at) for one in prediction]
-        return "pixel {},{}".format(*questions.at), [(float(one.in_mask), float(one.in_crop)) for one in queries]
-    image, name = (questions.region, "region") if questions.truth is None else (questions.truth, "truth")
-    if image is None or not np.any(image):
-        return None
-    wanted, fits = mask_in_frame(image, prediction.letterbox, "canvas", name), []
-    for one, patch in zip(prediction, prediction.patches("canvas"), strict=True):
-        mask, part = patch.values > prediction.rule.threshold, wanted[patch.rows, patch.columns]
-        shared = float(np.count_nonzero(mask & part))
-        union = np.count_nonzero(mask) + np.count_nonzero(wanted) - shared
-        in_box = float(np.count_nonzero(part & box_pixels(one, "canvas", mask.shape)))
-        fits.append((shared / union if name == "truth" and union else shared, in_box))
-    return "the region" if name == "region" else "the ground-truth mask", fits
+    """The instances to explain: the given ones, or the one that is asked about, or else the most confident one."""
+    asked = None if instance is not None or not len(prediction) else asked_about(prediction, questions)
+    return sheets.best_instances(prediction, instance) if asked is None else [asked]
 
 
 def _frame(instance: Instance) -> Size:

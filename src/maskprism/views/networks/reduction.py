@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.networks.reduced_file import CalibrationImages, ReducedFile
+    from maskprism.analysis.networks.reduced_file import BeforeAfter, CalibrationImages, ReducedFile
     from maskprism.analysis.networks.reduction import Method, TradeOff
     from maskprism.models import Model
     from maskprism.prediction import Prediction
@@ -73,12 +73,10 @@ def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Metho
     return figure
 
 
-def before_after(
-    images: Sequence[Picture], full: Sequence[Prediction], reduced: Sequence[Prediction], ious: Sequence[float]
-) -> Sheet:
+def before_after(examples: Sequence[BeforeAfter]) -> Sheet:
     """Per image all masks of the full network, those of the reduced one, and the pixels that changed sides."""
     panels: list[Panel] = []
-    for image, before, after, iou in zip(images, full, reduced, ious, strict=True):
+    for image, before, after, iou in examples:
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         gained, lost = _changed(before, after)
         grey = np.repeat(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None], 3, axis=2) // 2 + 110
@@ -94,11 +92,11 @@ def before_after(
         ]
     return Sheet(
         title="Masks before and after",
-        subtitle="the image whose masks changed most, and one in the middle" if len(images) > 1 else "",
+        subtitle="the image whose masks changed most, and one in the middle" if len(examples) > 1 else "",
         panels=tuple(panels),
         columns=3,
         notes=("Last column: red pixels were gained, blue ones lost.",),
-        size_wh=(1800, 620 * len(images)),
+        size_wh=(1800, 620 * len(examples)),
     )
 
 
@@ -116,23 +114,13 @@ def write_reduction(found: ReducedFile, images: CalibrationImages, full: Model, 
         save(figure, paths["curve.png"], dpi=130)
     except OSError as error:
         raise MaskprismError(f"{base}: cannot be written ({error.strerror or error})") from None
-    by_iou = sorted(found.comparison.by_image, key=lambda name: found.comparison.by_image[name])
-    wanted = list(dict.fromkeys((by_iou[0], by_iou[len(by_iou) // 2]))) if by_iou else []
-    shown = {name: image for name, image, _ in images.named(wanted)}
     written = {
         found.path: "the reduced network",
         paths["json"]: "all numbers",
         paths["curve.png"]: "mask IoU by the number of prototypes",
     }
-    if shown:
-        pictures = [shown[name] for name in wanted]
-        sheet = before_after(
-            pictures,
-            [full.predict(picture) for picture in pictures],
-            [reduced.predict(picture) for picture in pictures],
-            [found.comparison.by_image[name] for name in wanted],
-        )
-        written[raster.save(sheet, paths["masks.png"])] = "masks before and after"
+    if examples := found.examples(images, full, reduced):
+        written[raster.save(before_after(examples), paths["masks.png"])] = "masks before and after"
     return written
 
 

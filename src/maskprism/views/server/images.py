@@ -16,6 +16,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 
 from maskprism.errors import ImageError, InputError
+from maskprism.foreign import is_folder, shortened
 from maskprism.images import IMAGE_SUFFIXES
 
 _UPLOAD = "upload:"
@@ -51,8 +52,8 @@ class GalleryImages:
 
     def __init__(self, folder: str | os.PathLike[str], *, upload_bytes: int) -> None:
         self.root = Path(folder).resolve()
-        if not self.root.is_dir():
-            raise InputError(f"{folder}: is no folder; expected a folder with images")
+        if not is_folder(self.root):
+            raise InputError(f"{shortened(Path(folder))}: is no folder; expected a folder with images")
         if not os.access(self.root, os.R_OK | os.X_OK):
             raise InputError(f"{folder}: the folder cannot be read; check its permissions")
         self.upload_bytes = upload_bytes

@@ -11,9 +11,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from maskprism.analysis.truth.best_coefficients import window_of
-from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
 from maskprism.analysis.truth.error_budget import PARTS, Part
-from maskprism.analysis.truth.matching import Matches
 from maskprism.analysis.truth.overlaps import Region
 from maskprism.errors import InputError
 from maskprism.images import read_image
@@ -30,9 +28,8 @@ if TYPE_CHECKING:
 
     from maskprism.analysis.truth.counterfactual_masks import Counterfactuals
     from maskprism.analysis.truth.error_budget import ErrorBudget, InstanceBudget, Mean
-    from maskprism.datasets import Dataset
+    from maskprism.analysis.truth.worst_cases import WorstCase
     from maskprism.images import ImageLike
-    from maskprism.models import Model
 
     Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -120,33 +117,33 @@ def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> 
     return titled(figure, title or f"Losses by size and class (number of instances{left_out})")
 
 
-def instance_strip(image: ImageLike, stages: Counterfactuals) -> Sheet:
+def instance_strip(image: ImageLike, masks: Counterfactuals) -> Sheet:
     """One instance, stage by stage: the ground truth, what the grid leaves of it, the crop, the best mask, its own."""
-    canvas = _on_canvas(read_image(image), stages)
-    rows, columns = _window([stages.truth, stages.real, stages.best], stages.instance.letterbox.canvas_hw)
-    instance = stages.instance
+    canvas = _on_canvas(read_image(image), masks)
+    rows, columns = _window([masks.truth, masks.real, masks.best], masks.instance.letterbox.canvas_hw)
+    instance = masks.instance
     chain: list[tuple[str, Region]] = [
-        ("ground truth", stages.truth),
-        ("on the grid", stages.on_grid),
-        ("cropped to the box", stages.in_box),
-        ("best coefficients", stages.best),
-        ("its own mask", stages.real),
+        ("ground truth", masks.truth),
+        ("on the grid", masks.on_grid),
+        ("cropped to the box", masks.in_box),
+        ("best coefficients", masks.best),
+        ("its own mask", masks.real),
     ]
     panels, before = [], None
     for name, mask in chain:
-        iou = mask.iou_with(stages.truth)
+        iou = mask.iou_with(masks.truth)
         number = f"{iou:.2f}" if before is None else f"{iou:.2f}  ({_loss(before - iou)})"
         panels.append(
             Panel(
                 f"{name}  {number}",
-                picture=_compared(canvas, mask, stages.truth, rows, columns),
-                box=None if name in ("ground truth", "on the grid") else _box_in(stages, rows, columns),
+                picture=_compared(canvas, mask, masks.truth, rows, columns),
+                box=None if name in ("ground truth", "on the grid") else _box_in(masks, rows, columns),
                 joint="" if before is None else "→",
             )
         )
         before = iou
     return Sheet(
-        title=f"Error budget of {instance.name} {instance.score:.2f}: IoU {stages.real.iou_with(stages.truth):.2f}",
+        title=f"Error budget of {instance.name} {instance.score:.2f}: IoU {masks.real.iou_with(masks.truth):.2f}",
         subtitle=f"IoU with the ground truth after each stage, and what the stage costs; {LEGEND}",
         panels=tuple(panels),
         columns=len(panels),
@@ -154,50 +151,35 @@ def instance_strip(image: ImageLike, stages: Counterfactuals) -> Sheet:
     )
 
 
-def worst_sheet(
-    dataset: Dataset, model: Model, budget: ErrorBudget, *, count: int = 12, by: str = "iou", columns: int = 6
-) -> Sheet:
+def worst_sheet(cases: Sequence[WorstCase], *, of: int, by: str = "iou", columns: int = 6) -> Sheet:
     """The worst instances of a budget, each with its mask against the ground truth, its IoU and its largest loss.
 
-    dataset, model: those that the budget was measured with; its images are read and predicted again. by: see
-    `ErrorBudget.worst`. Raises InputError where an image of the budget is not in the data set.
+    of: how many instances the budget has. by: what the cases were chosen by. Raises InputError without a case.
     """
-    wanted = budget.worst(count, by)
-    if not wanted:
+    if not cases:
         raise InputError("the budget has no instance to show")
-    samples = {sample.name: sample for sample in dataset}
-    panels: dict[tuple[str, int, int], Panel] = {}
-    for name in dict.fromkeys(row.image for row in wanted):
-        if name not in samples:
-            raise InputError(f"{dataset.path}: has no image {name!r}; use the data set of the budget")
-        image, truth = samples[name].read()
-        rows = [row for row in wanted if row.image == name]
-        matches = Matches.given(*zip(*((row.instance, row.object, row.box_iou) for row in rows), strict=True))
-        for pair, stages in counterfactuals_of(model.predict(image), truth, matches):
-            row = next(row for row in rows if (row.instance, row.object) == (pair.instance, pair.truth))
-            panels[name, pair.instance, pair.truth] = _worst_panel(image, row, stages)
     return Sheet(
-        title=f"The {len(wanted)} worst of {len(budget)} instances, by {by.replace('_', ' ').replace('iou', 'IoU')}",
+        title=f"The {len(cases)} worst of {of} instances, by {by.replace('_', ' ').replace('iou', 'IoU')}",
         subtitle=f"IoU, class and score, and the part that costs most; {LEGEND}",
-        panels=tuple(panels[row.image, row.instance, row.object] for row in wanted),
-        columns=min(columns, len(wanted)),
+        panels=tuple(_worst_panel(*case) for case in cases),
+        columns=min(columns, len(cases)),
         size_wh=(2400, 1700),
     )
 
 
-def _worst_panel(image: Picture, row: InstanceBudget, stages: Counterfactuals) -> Panel:
-    rows, columns = _window([stages.truth, stages.real], stages.instance.letterbox.canvas_hw, square=True)
+def _worst_panel(row: InstanceBudget, image: Picture, masks: Counterfactuals) -> Panel:
+    rows, columns = _window([masks.truth, masks.real], masks.instance.letterbox.canvas_hw, square=True)
     part = max(PARTS, key=lambda part: getattr(row, part))
     return Panel(
         f"{row.iou:.2f}  {brief(row.class_name)} {row.score:.2f}: {part}",
-        picture=_compared(_on_canvas(image, stages), stages.real, stages.truth, rows, columns),
-        box=_box_in(stages, rows, columns),
+        picture=_compared(_on_canvas(image, masks), masks.real, masks.truth, rows, columns),
+        box=_box_in(masks, rows, columns),
     )
 
 
-def _on_canvas(image: Picture, stages: Counterfactuals) -> Picture:
+def _on_canvas(image: Picture, masks: Counterfactuals) -> Picture:
     """The image as it lies on the canvas, in greys."""
-    letterbox = stages.instance.letterbox
+    letterbox = masks.instance.letterbox
     canvas = np.full((*letterbox.canvas_hw, 3), 114, dtype=np.uint8)
     (top, left), (height, width) = letterbox.offset_yx, letterbox.content_hw
     shrinks = width < image.shape[1]
@@ -242,10 +224,10 @@ def _enlarged(mask: Bool[np.ndarray, "H W"], zoom: int) -> Bool[np.ndarray, "H W
     return mask.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
-def _box_in(stages: Counterfactuals, rows: slice, columns: slice) -> tuple[float, float, float, float]:
+def _box_in(masks: Counterfactuals, rows: slice, columns: slice) -> tuple[float, float, float, float]:
     """The predicted box in the pixels of an enlarged window."""
     zoom = max(1, math.ceil(_PANEL_SIDE / max(rows.stop - rows.start, columns.stop - columns.start)))
-    x1, y1, x2, y2 = (float(v) for v in stages.instance.canvas_box)
+    x1, y1, x2, y2 = (float(v) for v in masks.instance.canvas_box)
     left, top = columns.start, rows.start
     return ((x1 - left) * zoom, (y1 - top) * zoom, (x2 - left) * zoom, (y2 - top) * zoom)
 

@@ -1,0 +1,174 @@
+"""How commands tell what they did: the outcome on stdout, as text or JSON; progress, notes and failures on stderr."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, ParamSpec, TextIO
+
+from cyclopts import Group, Parameter
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+DONE = 0
+FAILED = 1
+WRONG_USAGE = 2
+DIFFERENT = 3
+INTERRUPTED = 130
+EXIT_CODES = {
+    DONE: "done; of many images, those that failed are told",
+    FAILED: "not done: a mistake in what was given, or not one image that could be used; stderr says what",
+    WRONG_USAGE: "wrong usage: no such command or option, one that is missing, or a value of the wrong kind",
+    DIFFERENT: "`compare` is done, and the networks differ by more than the tolerance",
+    INTERRUPTED: "interrupted; `diagnose` reports on the images before, `extract` goes on when it is called again",
+}
+"""What the exit codes of all commands mean."""
+
+_OUTPUT = Group("Output", sort_key=20)
+Command = ParamSpec("Command")
+
+
+class Outcome(NamedTuple):
+    """What a command did, as plain values for JSON (None: it has told it already), and its exit code."""
+
+    answer: Mapping[str, Any] | None
+    code: int = DONE
+
+
+@dataclass
+class Bar:
+    """A progress bar over images on stderr, and the failures told beside it: (name of the image, why)."""
+
+    progress: Progress
+    task: TaskID
+    quiet: bool
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def step(self, failed: int | None = None) -> None:
+        """One more is done; so many failed, if not those told here."""
+        count = len(self.failures) if failed is None else failed
+        self.progress.update(self.task, advance=1, failed=failures(count))
+
+    def at(self, done: int, total: int | None, failed: int) -> None:
+        """So many are done, of so many, and so many of them failed."""
+        if not self.progress.tasks[0].visible:  # what was done before the first call is no part of the rate
+            self.progress.reset(self.task, completed=done, total=total, visible=True)
+        self.progress.update(self.task, completed=done, total=total, failed=failures(failed))
+
+    def fail(self, name: str, why: object, *, said: str | None = None) -> None:
+        """One failed: that is said, in other words if they are given."""
+        self.failures.append((name, str(why)))
+        self._say(f"{name}: failed: {why}" if said is None else said)
+
+    def note(self, text: str) -> None:
+        """Say something that is no failure, unless quiet."""
+        if not self.quiet:
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """How the outcome is told."""
+
+    json: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
+    """Print the outcome as one JSON object on stdout, and everything else on stderr."""
+
+    quiet: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
+    """No progress bar and no notes: only the outcome and what failed."""
+
+    def note(self, text: str) -> None:
+        """Say something beside the outcome, on stderr."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    @contextmanager
+    def bar(self, verb: str, total: int | None, *, visible: bool = True) -> Iterator[Bar]:
+        """A progress bar on stderr with rate and remaining time; invisible until its first step unless `visible`."""
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            Task,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.text import Text
+
+        class Rate(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text(f"{task.speed:.1f} images/s" if task.speed else "- images/s", style="cyan")
+
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Rate(),
+            TimeRemainingColumn(),
+            TextColumn("[red]{task.fields[failed]}"),
+            console=Console(stderr=True),
+            disable=self.quiet,
+        ) as progress:
+            yield Bar(progress, progress.add_task(verb, total=total, failed="", visible=visible), self.quiet)
+
+
+def command(function: Callable[Command, Outcome]) -> Callable[Command, int]:
+    """A command of the command line: called, it gives the exit code; with --json only its answer is on stdout."""
+
+    @wraps(function)
+    def run(*args: Command.args, **kwargs: Command.kwargs) -> int:
+        output = kwargs.get("output")
+        json, quiet = (output.json, output.quiet) if isinstance(output, Output) else (False, False)
+        with redirect_stdout(io.StringIO() if quiet else sys.stderr) if json else nullcontext():
+            outcome = function(*args, **kwargs)
+        if json and outcome.answer is not None:
+            print_json(outcome.answer, sys.stdout)
+        return outcome.code
+
+    return run
+
+
+def print_json(answer: Mapping[str, Any], file: TextIO) -> None:
+    """Print an answer as JSON: in UTF-8, whatever the encoding of the terminal."""
+    file.flush()
+    file.buffer.write(json_text(answer).encode() + b"\n")
+    file.flush()
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON: null for numbers that are not finite, text for paths, plain numbers and lists for NumPy's."""
+    import msgspec
+
+    encoded = msgspec.json.encode(value, enc_hook=_plain)
+    return msgspec.json.format(encoded, indent=2).decode()
+
+
+def _plain(value: Any) -> Any:
+    from pathlib import PurePath
+
+    return readable(str(value)) if isinstance(value, PurePath) else value.tolist()
+
+
+def failures(count: int) -> str:
+    """How many failed, to be written behind a count; nothing for none."""
+    return f", {count} failed" if count else ""
+
+
+def listed(failed: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    """The failures of images for JSON."""
+    return [{"image": readable(name), "why": readable(why)} for name, why in failed]
+
+
+def readable(text: str) -> str:
+    """Text for JSON, which is Unicode: odd bytes of file names as escapes."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
