@@ -1,4 +1,4 @@
-"""What the viewer and training keep: edits, records of epochs, and queries to the server."""
+"""What the viewer, training and tuning keep: edits, records of epochs, corrections, and queries to the server."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from fake_network import fake_model, write_images
 from fuzz.kind import Kind
 from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
+from maskprism.models.correction import Correction
 from maskprism.training import _write_record, read_records
 from maskprism.views.server.app import parse_query
 from maskprism.views.widget import PrismWidget
@@ -99,7 +100,20 @@ def _query_words(chance: Chance, data: bytes) -> bytes:
     return text_damage(chance, data.replace(b"=", b",").replace(b"&", b" ")).replace(b",", b"=").replace(b" ", b"&")
 
 
+def _correction(folder: Path) -> None:
+    spec = fake_model().spec
+    k = spec.prototypes
+    Correction(np.full((1, k, k), 0.1), np.full((1, k), 0.2), spec.sha256).write(folder / "correction.json")
+
+
+def _use_correction(folder: Path) -> None:
+    correction = Correction.read(folder / "correction.json")
+    grey = np.full((64, 64, 3), 127, np.uint8)
+    fake_model(conf=0.01).with_correction(correction).predict(grey).masks()
+
+
 KINDS = {
+    "correction": Kind((_correction,), {"*": (JSON, bytes_damage)}, _use_correction, 3),
     "record": Kind((_record,), {"*": (_record_arrays, bytes_damage)}, _use_record, 3),
     "edits": Kind((_edits,), {"*": (JSON,)}, _use_edits, 3),
     "query": Kind((_query,), {"*": (_query_words, bytes_damage)}, _use_query, 3),
