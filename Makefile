@@ -2,9 +2,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ULTRA := .venv-ultralytics
+SITE := .venv-site
+PACKAGE := .venv-package
+OTHER := .venv-other
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup check check-viewer viewer test test-browser test-ultralytics fuzz mutants bench docs clean
+.PHONY: setup check check-viewer viewer test test-browser test-python test-ultralytics package site fuzz mutants bench docs clean
 
 setup: $(VENV)/done
 
@@ -46,6 +49,31 @@ $(ULTRA)/done: pyproject.toml
 test-ultralytics: $(ULTRA)/done
 	$(ULTRA)/bin/python -m pytest tests/parity
 
+# the base tests with another Python: make test-python PYTHON=python3.13
+test-python:
+	$(MAKE) --no-print-directory test VENV=$(OTHER)
+
+# built from the source distribution, and used by a typed program that knows nothing but the wheel
+package:
+	rm -rf dist $(PACKAGE)
+	$(PYTHON) -m venv $(PACKAGE)
+	$(PACKAGE)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(PACKAGE)/bin/python -m pip install --quiet --group package
+	$(PACKAGE)/bin/python -m build --outdir dist . > /dev/null
+	$(PACKAGE)/bin/python utils/check_package.py dist
+	$(PACKAGE)/bin/python -m pip install --quiet dist/*.whl
+	cd tests/consumer && ../../$(PACKAGE)/bin/mypy --config-file= --strict use_the_package.py
+	cd dist && ../$(PACKAGE)/bin/python ../tests/consumer/use_the_package.py used && ../$(PACKAGE)/bin/maskprism info
+
+$(SITE)/done: pyproject.toml
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(SITE)/bin/python -m pip install --quiet --group site
+	touch $@
+
+site: $(SITE)/done
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
+
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
 
@@ -79,4 +107,4 @@ docs: setup
 	$(BIN)/python utils/picture_pages.py
 
 clean:
-	rm -rf $(VENV) $(ULTRA) viewer/node_modules build dist
+	rm -rf $(VENV) $(OTHER) $(ULTRA) $(SITE) $(PACKAGE) viewer/node_modules build dist site

@@ -31,7 +31,7 @@ def script(path: Path, *arguments: object, cwd: Path | None = None, columns: int
 
 def _done(main: Callable[[], object], name: str, arguments: tuple[object, ...], cwd: Path | None, columns: int) -> Done:
     given = [name, *map(str, arguments)]
-    out, errors = io.StringIO(), io.StringIO()
+    out, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="", write_through=True) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(sys, "argv", given)
         patch.setenv("COLUMNS", str(columns))
@@ -41,7 +41,7 @@ def _done(main: Callable[[], object], name: str, arguments: tuple[object, ...], 
         _warn_as_python_does()
         with redirect_stdout(out), redirect_stderr(errors):
             code = _exit_code(main)
-    return subprocess.CompletedProcess(given, code, out.getvalue(), errors.getvalue())
+    return subprocess.CompletedProcess(given, code, *(one.buffer.getvalue().decode() for one in (out, errors)))
 
 
 def _exit_code(main: Callable[[], object]) -> int:

@@ -84,7 +84,13 @@ def unpadded(values: np.ndarray, letterbox: Letterbox, unpad: str) -> np.ndarray
     """The part of a grid image that shows the image, in the three ways that YOLO tools cut it."""
     grid_h, grid_w = letterbox.grid_hw
     image_h, image_w = letterbox.image_hw
-    if unpad == "whole":
+    gains = [canvas / image for canvas, image in zip(letterbox.canvas_hw, letterbox.image_hw, strict=True)]
+    centred = all(
+        abs(letterbox.content_hw[axis] - letterbox.image_hw[axis] * min(gains)) <= 1
+        and letterbox.canvas_hw[axis] - letterbox.content_hw[axis] - 2 * letterbox.offset_yx[axis] in (0, 1)
+        for axis in (0, 1)
+    )
+    if unpad == "whole" or not centred:  # the two other ways are those of images that are fitted and centred
         edges = [
             Fraction(letterbox.offset_yx[axis]) * letterbox.grid_hw[axis] / letterbox.canvas_hw[axis] for axis in (0, 1)
         ]

@@ -39,7 +39,7 @@ def best_matching(strength: np.ndarray) -> float:
 def pairs(a: Prediction, b: Prediction, min_iou: float) -> list[tuple[int, int]]:
     """Most confident of A first, each takes the free one of its class whose box overlaps it most."""
     free, found = list(range(len(b))), []
-    boxes_a, boxes_b = (one.letterbox.to_image(one.canvas_boxes).tolist() for one in (a, b))
+    boxes_a, boxes_b = (one.letterbox.to_image(one.extents).tolist() for one in (a, b))
     for i in sorted(range(len(a)), key=lambda i: (-a.scores[i], i)):
         options = [(reference.iou(boxes_a[i], boxes_b[j]), -j) for j in free if a[i].name == b[j].name]
         if options and max(options)[0] >= min_iou:
@@ -57,7 +57,7 @@ def corner(a: Prediction, b: Prediction, n: int, parts: frozenset[str]) -> tuple
     own, letterbox = framed.letterbox, base.letterbox
     image_box = [
         (edge - own.offset_yx[1 - axis % 2]) / own.content_hw[1 - axis % 2] * own.image_hw[1 - axis % 2]
-        for axis, edge in enumerate(framed.canvas_boxes[n].tolist())
+        for axis, edge in enumerate(framed.extents[n].tolist())
     ]
     canvas_box = reference.box_to_canvas(letterbox, image_box)
     boxes = {
@@ -99,7 +99,7 @@ def drift(a: Prediction, b: Prediction) -> tuple[np.ndarray, np.ndarray, int]:
     changes, flips, flipped, instances = np.zeros(k), np.zeros(k), 0, 0
     height, width = a.letterbox.grid_hw
     for n in range(len(a)):
-        corners = [box for one in (a, b) for box in one.letterbox.to_grid(one.canvas_boxes[n : n + 1].astype(float))]
+        corners = [box for one in (a, b) for box in one.letterbox.to_grid(one.extents[n : n + 1].astype(float))]
         low, high = np.minimum(*corners)[:2], np.maximum(*corners)[2:]
         cells = [(y, x) for y in range(height) for x in range(width) if low[0] <= x < high[0] and low[1] <= y < high[1]]
         instances += bool(cells)

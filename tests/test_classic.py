@@ -64,7 +64,8 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_extract_features(project: Path, model: Path) -> None:
     (project / "data" / "bad.jpg").write_text("no image")
-    result = run("src/extract_features.py", "--model", model, cwd=project)
+    (project / "names.txt").write_text("apple\npear\nplum\n")
+    result = run("src/extract_features.py", "--model", model, "--names", "names.txt", cwd=project)
     assert result.returncode == 0, result.stderr
     assert "bad.jpg: failed" in result.stdout
     assert "3 images written" in result.stdout
@@ -72,7 +73,7 @@ def test_extract_features(project: Path, model: Path) -> None:
     assert list(rows[0])[:34] == ["image_name", "type", *(f"mask_{n}" for n in range(1, 33))]
     assert [row["image_name"] for row in rows] == ["a.png", "b.png", "more/a.png"]
     assert {row["type"] for row in rows} == {"All"}
-    network = maskprism.load(model)
+    network = maskprism.load(model, names=["apple", "pear", "plum"])
     for row in rows:
         prediction = network.predict(project / "data" / row["image_name"])
         best = prediction[int(np.argmax(prediction.scores))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from cyclopts.argument import Argument
 
 from maskprism import cli
 from maskprism.cli.options import Table
-from maskprism.cli.output import EXIT_CODES, Bar, Outcome, Output, command, json_text
+from maskprism.cli.output import EXIT_CODES, Bar, Outcome, Output, command, json_text, print_json
 from maskprism.demo import DemoResult
 from maskprism.scenes import write_dataset
 from tiny_models import Tiny, ultralytics_metadata
@@ -295,6 +296,13 @@ def test_json_knows_only_what_json_knows() -> None:
         "odd": "\\udcff.png",
         "1": [True, None],
     }
+
+
+def test_json_is_utf8_whatever_the_terminal_speaks() -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    print_json({"image": "ü.png"}, terminal)
+    assert isinstance(terminal.buffer, io.BytesIO)
+    assert terminal.buffer.getvalue().decode("utf-8") == '{\n  "image": "ü.png"\n}\n'
 
 
 def test_what_libraries_print_is_no_part_of_the_answer(capsys: pytest.CaptureFixture[str]) -> None:

@@ -517,7 +517,7 @@ def test_prototypes_that_are_no_numbers_are_named(images: list[np.ndarray]) -> N
 def test_pairs_are_those_of_the_slow_twin(a: Prediction, seed: int) -> None:
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(a))
-    moved = a.canvas_boxes + rng.integers(-4, 5, a.canvas_boxes.shape).astype(np.float32) / 4
+    moved = a.extents + rng.integers(-4, 5, a.extents.shape).astype(np.float32) / 4
     b = replace(a, canvas_boxes=moved)[order]
     found = pair_instances(a, b, min_iou=0.3)
     assert [tuple(pair) for pair in found.tolist()] == twin.pairs(a, b, 0.3)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+import yaml
 
 import in_process
 from maskprism.scenes import draw_scene
@@ -80,7 +81,7 @@ def test_console_lines_run(page: Path, playground: Path) -> None:
         assert result.returncode == 0, f"{page.name}: {line}\n{result.stdout}{result.stderr}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"], ids=lambda page: page.name)
 def test_links_and_pictures_exist(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
@@ -115,5 +116,5 @@ def test_ci_runs_the_commands_of_the_first_screen() -> None:
 def test_changelog_has_the_version() -> None:
     import maskprism
 
-    assert f'version = "{maskprism.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == maskprism.__version__
     assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -74,6 +74,34 @@ def test_roles_of_empty_masks_and_boxes_elsewhere_are_drawn(case: Case) -> None:
         assert all("nan" not in cell for row in shown.rows for cell in row)
 
 
+def test_tables_of_256_prototypes_show_64_and_the_sum_of_the_others(case: Case) -> None:
+    rng = np.random.default_rng(0)
+    mixing = np.linalg.qr(rng.normal(size=(256, 32)))[0].astype(np.float32)  # the same masks, of more prototypes
+    prototypes = np.tensordot(mixing, case.prediction.prototypes, axes=1)
+    many = replace(case.prediction, coefficients=case.prediction.coefficients @ mixing.T, prototypes=prototypes)
+    instance = many[0]
+    x1, y1, x2, y2 = instance.box
+    query = pixel_query(instance, int((x1 + x2) / 2), int((y1 + y2) / 2))
+    found, owed = roles(instance), Attribution.of(instance, permutations=4, size="grid")
+    missing, _ = truth_blame(instance, ~instance.mask("image"))
+    shown = (
+        (tables.roles_table(instance, found, knock_out(instance), order="index"), 3, found.inside, found.order()),
+        (tables.pixel_table(instance, query), 1, query.contributions, query.order),
+        (tables.blame_table(instance, missing), 1, missing.contributions, missing.order),
+        (tables.attribution_table(instance, owed), 1, owed.shapley.values, owed.shapley.order()),
+    )
+    for table, column, values, order in shown:
+        assert {int(row[0]) for row in table.rows} == set(order[: tables.MOST_ROWS].tolist())
+        assert table.totals[0][0] == "192 others"
+        assert float(table.totals[0][column].replace("−", "-")) == pytest.approx(values[order[64:]].sum(), abs=0.006)
+        assert {len(row) for row in (*table.rows, *table.totals)} == {len(table.headers)}
+    assert len(tables.role_rows(found, knock_out(instance))) == 256
+    picture = raster.draw(roles_sheet(case.image, instance, found, knock_out(instance)))
+    assert picture.shape[0] < 3000
+    for axes in attribution.attribution(instance, owed).axes[2:]:
+        assert axes.get_xlabel() == "prototype; 192 smaller ones are not drawn"
+
+
 def test_the_waterfall_ends_at_the_logit(case: Case) -> None:
     instance = case.prediction[0]
     x1, y1, x2, y2 = instance.box

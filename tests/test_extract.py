@@ -631,21 +631,23 @@ def test_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
 @pytest.mark.timeout(60)
-def test_pipes_are_no_images(tmp_path: Path) -> None:
+def test_pipes_and_links_to_nothing_are_no_images(tmp_path: Path) -> None:
     """Reading one would wait for ever."""
     folder = tmp_path / "images"
     write_images(folder, 2)
     os.mkfifo(folder / "pipe.png")
     (folder / "linked.png").symlink_to(folder / "pipe.png")
     (folder / "dangling.png").symlink_to(folder / "nothing.png")
+    (folder / "itself").symlink_to(folder / "itself")
+    (folder / "itself.png").symlink_to(folder / "itself.png")
     extract(folder, fake_model(), tmp_path / "t.parquet")
-    status = {"000.png": "ok", "001.png": "empty", "dangling.png": "failed", "linked.png": "failed"}
-    assert images_of(tmp_path / "t.parquet") == status
+    good, bad = {"000.png": "ok", "001.png": "empty"}, ("dangling.png", "itself.png", "linked.png")
+    assert images_of(tmp_path / "t.parquet") == good | dict.fromkeys(bad, "failed")
     (tmp_path / "list.txt").write_text("images/pipe.png\nimages/000.png\n")
     extract(tmp_path / "list.txt", fake_model(), tmp_path / "u.parquet")
     assert images_of(tmp_path / "u.parquet") == {"images/pipe.png": "failed", "images/000.png": "ok"}
     extract(str(folder / "*.png"), fake_model(), tmp_path / "v.parquet")
-    assert images_of(tmp_path / "v.parquet") == {"000.png": "ok", "001.png": "empty"}
+    assert images_of(tmp_path / "v.parquet") == good
     for name in ("pipe.txt", "pipe.mp4"):
         os.mkfifo(tmp_path / name)
     for source in (folder / "pipe.png", tmp_path / "pipe.txt", tmp_path / "pipe.mp4"):

@@ -144,7 +144,7 @@ def test_every_rule_matches_its_twin(rule, size, data):
     prediction = data.draw(predictions(rule=RULES[rule], max_count=2))
     letterbox = prediction.letterbox
     masks = prediction.masks(size)
-    for mask, weights, box in zip(masks, prediction.weights, prediction.canvas_boxes, strict=True):
+    for mask, weights, box in zip(masks, prediction.weights, prediction.extents, strict=True):
         in_frames = {frame: letterbox.from_canvas(box, frame).tolist() for frame in SIZES}
         logits = reference.summed_terms(weights, prediction.prototypes)
         expected, margin = reference.decoded(logits, in_frames, letterbox, RULES[rule], size)
@@ -160,7 +160,7 @@ def test_soft_masks_and_cropped_logits_match_their_twin(rule, size, data):
     prediction = data.draw(predictions(rule=RULES[rule], max_count=2))
     letterbox = prediction.letterbox
     soft, cropped = prediction.probabilities(size), prediction.logits(size, crop=True)
-    for index, (weights, box) in enumerate(zip(prediction.weights, prediction.canvas_boxes, strict=True)):
+    for index, (weights, box) in enumerate(zip(prediction.weights, prediction.extents, strict=True)):
         in_frames = {frame: letterbox.from_canvas(box, frame).tolist() for frame in SIZES}
         logits = reference.summed_terms(weights, prediction.prototypes)
         values, left = reference.cropped_softly(logits, in_frames, letterbox, RULES[rule], size, RULES[rule].squash)

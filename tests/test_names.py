@@ -98,7 +98,7 @@ def test_names_that_are_none_are_told(tmp_path, nameless, name, text, said):
 def test_other_things_that_are_no_names(tmp_path, nameless):
     with pytest.raises(InputError, match="has no class names itself"):
         maskprism.load(nameless, names=nameless)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such file"):
         maskprism.load(nameless, names=tmp_path / "none.yaml")
     for wrong in ({1: "a", 2: "b", 3: "c"}, [["a"], "b", "c"], []):
         with pytest.raises(InputError, match=r"^names=: names is"):
@@ -158,4 +158,4 @@ def test_the_option_of_every_command(tmp_path, nameless):
     result = run("info", nameless, "--names", files["names.txt"])
     assert result.returncode == 0, result.stderr
     assert "3: 0 apple, 1 pear ü, 2 plum" in " ".join(result.stdout.split())
-    says(run("info", nameless, "--names", tmp_path / "none.txt"), "none.txt: cannot be read")
+    says(run("info", nameless, "--names", tmp_path / "none.txt"), "none.txt: there is no such file")

@@ -305,7 +305,7 @@ def test_canvas_and_maps_are_changed_alike() -> None:
     canvas = cv2.GaussianBlur(cv2.resize(draw_scene(2).image, (96, 64)), (0, 0), 4)
     mean = np.mean(canvas.reshape(16, 4, 24, 4, 3), axis=(1, 3)).transpose(2, 0, 1).astype(np.float32)
     for change in CHANGES:
-        changed = changed_canvas(canvas, change, (16, 24))
+        changed = changed_canvas(canvas, change, (16, 24), (114, 114, 114))
         cells = np.mean(changed.reshape(16, 4, 24, 4, 3), axis=(1, 3)).transpose(2, 0, 1)
         covered = changed_maps(np.ones((1, 16, 24), np.float32), change)[0] > 0
         expected = changed_maps(mean, change)

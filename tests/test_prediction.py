@@ -131,7 +131,7 @@ def test_more_instances_than_are_computed_at_once_keep_their_own_boxes_and_weigh
 def test_cropped_logits_are_zero_outside_the_box_and_equal_inside(prediction, size):
     whole, cropped = prediction.logits(size), prediction.logits(size, crop=True)
     shape = prediction.letterbox.size_hw(size)
-    for one, other, box in zip(whole, cropped, prediction.canvas_boxes, strict=True):
+    for one, other, box in zip(whole, cropped, prediction.extents, strict=True):
         kept = reference.inside(shape, prediction.letterbox.from_canvas(box, size).tolist())
         assert (other[~kept] == 0).all()
         np.testing.assert_allclose(other[kept], one[kept], atol=1e-5)

@@ -16,9 +16,9 @@ from hypothesis import given
 import maskprism
 from maskprism import Letterbox
 from maskprism.errors import InputError, MissingExtraError, ModelError
-from maskprism.models import to_canvas
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.models.runtimes.litert import dequantise, quantise
+from maskprism.preprocessing import YOLO
 from strategies import seeds
 from tiny_models import NAMES, Tiny, save_tiny_tflite, ultralytics_metadata
 
@@ -534,7 +534,7 @@ def test_quantised_inputs_and_outputs(tmp_path, real_data):
     source = real_data / "models" / "yolov8n-seg_int8.tflite"
     real = maskprism.load(source)
     image = maskprism.read_image(real_data / "images" / "bus.jpg")
-    canvas = to_canvas(image, Letterbox.fit(image.shape[:2], (640, 640)))
+    canvas = YOLO.canvas(image, Letterbox.fit(image.shape[:2], (640, 640)))
     tensor = canvas[None, :, :, ::-1] * np.float32(1 / 255)  # as DEQUANTIZE computes it: the network amplifies bits
     names = ["rows", "prototypes"]
     expected = dict(zip(names, real.runtime(tensor), strict=True))

@@ -918,6 +918,20 @@ def test_ctrl_c_while_the_network_works(folder: Path) -> None:
         assert (process.returncode, output, errors) == (0, "stopped\n", "")
 
 
+def test_ctrl_c_again_changes_nothing(folder: Path) -> None:
+    for number in range(40):
+        (folder / f"{number:02d}.png").write_bytes(png(number, (320, 320)))
+    with running(folder) as (process, port):
+        asked = scenes(port)
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        output, errors = process.communicate(timeout=30)
+        assert (process.returncode, output, errors) == (0, "stopped\n", "")
+        for connection in asked:
+            connection.close()
+
+
 Ask = Callable[[int], list[socket.socket]]
 
 

@@ -419,6 +419,20 @@ def test_a_crash_at_any_moment_loses_and_doubles_nothing(
     assert crashes >= 9
 
 
+def test_where_nothing_can_be_moved_it_is_copied(
+    tmp_path: Path, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def move(self: object, source: str, target: str) -> None:
+        raise NotImplementedError("no moves")
+
+    monkeypatch.setattr(FSSpecHandler, "move", move)
+    write_images(tmp_path / "photos", 3)
+    extract(tmp_path / "photos", fake_model(), "memory://b/t.csv", flush_s=0)
+    extract(tmp_path / "photos", fake_model(), tmp_path / "t.csv")
+    assert_same("memory://b/t.csv", tmp_path / "t.csv")  # type: ignore[arg-type]
+    assert {name.rpartition("/")[2] for name in memory.find("/b")} == {path.name for path in tmp_path.glob("t.*")}
+
+
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path, memory: MemoryFileSystem) -> None:
     write_images(tmp_path / "photos", 6)
     out = "memory://b/t.csv"

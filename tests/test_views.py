@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 import maskprism
-from maskprism import Decomposition, Letterbox, Prediction
+from maskprism import RULES, Decomposition, Letterbox, Prediction
 from maskprism.errors import InputError, MaskprismError
 from maskprism.masks import ULTRALYTICS
 from maskprism.scenes import draw_scene
 from maskprism.views import charts, figures, palette, raster, sheets
 from maskprism.views.instance.explain import write_explanation
-from maskprism.views.sheets import Sheet
+from maskprism.views.sheets import Panel, Sheet
 
 SEED = 3
 INSTANCE, PROTOTYPE = 0, 7
@@ -110,6 +110,15 @@ def test_matplotlib_figures_show_the_same_panels(name: str, drawn: Explained) ->
         if panel.values is not None:
             np.testing.assert_array_equal(shown.get_array(), panel.values)
             assert shown.get_clim() == (-panel.limit, panel.limit)
+
+
+@pytest.mark.parametrize("side", [1e30, 1e9])
+@pytest.mark.parametrize("name", SHEETS)
+def test_boxes_beyond_every_picture_are_drawn(name: str, side: float) -> None:
+    """What a damaged network says: the corners alone are out of the picture."""
+    image, prediction = noise((64, 96), PROTOTYPE + 1)
+    far = Explained(image, replace(prediction, canvas_boxes=np.tile(np.float32([-side, -side, side, side]), (3, 1))))
+    assert raster.draw(SHEETS[name](far)).std() > 0
 
 
 def test_figures_stay_out_of_pyplot(drawn: Explained) -> None:
@@ -236,6 +245,64 @@ def test_titles_of_narrow_panels_are_whole(drawn: Explained, monkeypatch: pytest
         assert {panel.title for panel in sheet.panels} <= set(written)
 
 
+def test_of_256_prototypes_the_strongest_are_drawn_and_the_others_added_up() -> None:
+    prediction = noise((128, 96), 256).prediction
+    for instance, order in ((prediction[0], "effect"), (prediction[1], "index")):
+        parts = Decomposition(instance)
+        contributions = sheets.contribution_grid(instance, order=order, view="full")
+        *shown, others = contributions.panels
+        assert [int(panel.title.split()[0]) for panel in shown] == [
+            k for k in parts.order(order) if k in parts.order()[: sheets.MOST_PANELS]
+        ]
+        assert others.title.startswith("192 others")
+        total = np.sum([panel.values for panel in contributions.panels], axis=0)
+        np.testing.assert_allclose(total, parts.logits, atol=1e-3)
+        grid = sheets.prototype_grid(instance, order=order)
+        assert [panel.title.split()[0] for panel in grid.panels] == [panel.title.split()[0] for panel in shown]
+        assert grid.notes[-1] == "Not drawn: the 192 prototypes with the least effect in the box."
+        for sheet in (grid, contributions):
+            assert max(raster.draw(sheet).shape) < 3000
+
+
+@pytest.mark.parametrize("draw", [raster.draw, figures.draw])
+def test_a_stretched_image_is_drawn_in_its_own_shape(draw: Callable[[Sheet], object]) -> None:
+    image, prediction = noise((64, 64), 4)
+    wide = replace(prediction, letterbox=Letterbox.stretch((64, 192), (64, 64)))
+    fitted = replace(prediction, letterbox=Letterbox.fit((64, 64), (64, 64)))
+    for one, shape in ((wide, 3.0), (fitted, 1.0)):
+        for sheet in (sheets.prototype_grid(one[0]), sheets.contribution_grid(one[0], view="full")):
+            assert {panel.pixel_aspect for panel in sheet.panels} == {shape}
+            assert sheet.panels[0].aspect == 1 / shape
+            draw(sheet)
+    strip = sheets.assembly_strip(np.repeat(image, 3, axis=1), wide[0])
+    assert [panel.pixel_aspect for panel in strip.panels] == [1, 3, 3, 3, 1]
+    draw(strip)
+    half = Panel("", values=np.ones((4, 4), np.float32), pixel_aspect=2.0, box=(1, 1, 3, 3))
+    picture = raster.draw(Sheet("", (half,), size_wh=(800, 400)))
+    dark = np.argwhere((picture == palette.INK).all(axis=2) & (np.arange(len(picture)) > 60)[:, None])
+    height, width = np.ptp(dark, axis=0) + 1
+    assert width == pytest.approx(2 * height, abs=2)  # the box
+
+
+def test_masks_without_boxes_are_drawn_without_one(drawn: Explained) -> None:
+    image, prediction = drawn
+    alone = replace(prediction, canvas_boxes=None, rule=RULES["no-crop"])
+    cropless = sheets.overview(image, prediction.with_rule("no-crop")).panels[0].picture
+    sheet = sheets.overview(image, alone)
+    assert sheet.subtitle.endswith("mask rule no-crop; the network gives no boxes, so nothing is cropped")
+    assert (sheet.panels[0].picture != cropless).any()
+    for instance in alone:
+        for build in (sheets.prototype_grid, sheets.contribution_grid):
+            raster.draw(build(instance))
+        assert sheets.NO_BOXES in sheets.contribution_grid(instance).notes
+        strip = sheets.assembly_strip(image, instance)
+        assert strip.subtitle.endswith("the sum is above zero")
+        assert (strip.panels[4].picture != strip.panels[0].picture).any() == instance.mask().any()
+        raster.draw(sheets.coefficient_view(image, instance, PROTOTYPE))
+        with pytest.raises(InputError, match="the prediction has no boxes, so nothing is cropped"):
+            sheets.crop_view(image, instance)
+
+
 def test_boxes_outside_the_image_are_drawn(drawn: Explained) -> None:
     boxes = np.array([[-50, -50, -10, -10], [350, 400, 800, 600], [10, 10, 10, 10], [0, 0, 320, 320], [319, 0, 320, 1]])
     odd = replace(drawn.prediction, canvas_boxes=boxes.astype(np.float32))
@@ -308,6 +375,10 @@ def test_explanation_files(drawn: Explained, tmp_path: Path) -> None:
     kinds = ("prototypes.png", "contributions.png", "contributions-full.png", "assembly.png", "crop.png", "roles.png")
     assert names == {"overview.png", *(f"{i:02d}-{kind}" for i in (0, 4) for kind in (*kinds, "roles.csv"))}
     assert names == {path.name for path in tmp_path.iterdir()}
+    alone = replace(drawn.prediction[:1], canvas_boxes=None, rule=RULES["no-crop"])
+    written = write_explanation(drawn.image, alone, tmp_path / "alone", [0])
+    kinds = ("prototypes.png", "contributions.png", "contributions-full.png", "assembly.png", "roles.png", "roles.csv")
+    assert {path.name for path in written} == {"overview.png", *(f"00-{kind}" for kind in kinds)}
 
 
 def test_histograms_count_every_instance() -> None:

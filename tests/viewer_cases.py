@@ -31,17 +31,19 @@ LETTERBOXES = {
     "rectangle": Letterbox.fit((19, 30), (32, 32), rectangle_stride=8).with_grid((6, 8)),
     "stretch": Letterbox.stretch((13, 26), (24, 24)).with_grid((8, 8)),
     "shrunk": Letterbox.fit((40, 33), (16, 16)).with_grid((8, 8)),
+    "corner": Letterbox.fit((33, 21), (32, 32), corner=True).with_grid((8, 8)),
+    "stretch, cells of no whole size": Letterbox.stretch((20, 14), (22, 34)).with_grid((6, 9)),
 }
 
 
-def prediction_of(rule: str, letterbox: Letterbox, seed: int) -> Prediction:
-    """Two instances over five prototypes of both signs: one inside, one cut by the border."""
+def prediction_of(rule: str, letterbox: Letterbox, seed: int, *, boxed: bool = True) -> Prediction:
+    """Two instances over five prototypes of both signs: one inside, one cut by the border; or masks alone."""
     rng = np.random.default_rng(seed)
     height, width = letterbox.canvas_hw
     boxes = rng.uniform([-3, -3, 9, 9], [6, 6, width + 3, height + 3], (2, 4))
     raw = rng.normal(0, 2, (5, *letterbox.grid_hw))
     return Prediction(
-        canvas_boxes=boxes.astype(np.float32),
+        canvas_boxes=boxes.astype(np.float32) if boxed else None,
         scores=np.array([0.9, 0.4], np.float32),
         classes=np.array([0, 7]),
         coefficients=rng.normal(0, 1, (2, 5)).astype(np.float32),
@@ -54,9 +56,9 @@ def prediction_of(rule: str, letterbox: Letterbox, seed: int) -> Prediction:
     )
 
 
-def case(rule: str, name: str, bits: Any, seed: int) -> dict[str, Any]:
+def case(rule: str, name: str, bits: Any, seed: int, *, boxed: bool = True) -> dict[str, Any]:
     """One scene, and what maskprism says about it."""
-    prediction = prediction_of(rule, LETTERBOXES[name], seed)
+    prediction = prediction_of(rule, LETTERBOXES[name], seed, boxed=boxed)
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (*prediction.image_size, 3), dtype=np.uint8)
     truth = rng.random(prediction.image_size) < 0.5
@@ -64,7 +66,7 @@ def case(rule: str, name: str, bits: Any, seed: int) -> dict[str, Any]:
     edits = {1: 0.0, 3: float(np.float32(rng.normal()))}
     edited = Edit(set=edits).apply(shown)
     return {
-        "name": f"{rule}, {name}, {bits} bits",
+        "name": f"{rule}, {name}, {bits} bits" + ("" if boxed else ", masks alone"),
         "scene": _base64(viewer_scene(image, prediction, bits=bits, truth=[truth, None]).pack()),
         "truth": _base64(np.packbits(truth)),
         "edits": edits,
@@ -110,11 +112,13 @@ def _base64(data: bytes | np.ndarray) -> str:
 
 
 def cases() -> list[dict[str, Any]]:
-    """Every rule over every kind of letterbox in turn, in 8, 16 and 32 bits."""
+    """Every rule over every kind of letterbox in turn, in 8, 16 and 32 bits; and masks alone."""
     names = list(LETTERBOXES)
     chosen = [(rule, names[i % len(names)], (8, 16, 32)[i % 3]) for i, rule in enumerate(RULES)]
     chosen += [(rule, name, 32) for rule in ("retina", "ultralytics-8.2") for name in names]
-    return [case(rule, name, bits, seed) for seed, (rule, name, bits) in enumerate(chosen)]
+    chosen += [("ultralytics-8.3.215", name, 32) for name in names if "stretch" in name or name == "corner"]
+    found = [case(rule, name, bits, seed) for seed, (rule, name, bits) in enumerate(chosen)]
+    return found + [case("no-crop", name, 32, 100, boxed=False) for name in ("fit", "corner", "stretch")]
 
 
 def tables() -> dict[str, str]:

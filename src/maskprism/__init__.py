@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ impo
     from maskprism.analysis.instance.shapley import shapley as shapley
     from maskprism.analysis.instance.sufficiency import knock_out as knock_out
     from maskprism.analysis.instance.sufficiency import sufficiency as sufficiency
+    from maskprism.arrays import from_arrays as from_arrays
     from maskprism.decompose import Decomposition as Decomposition
     from maskprism.decompose import Edit as Edit
     from maskprism.errors import MaskprismError as MaskprismError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ impo
     from maskprism.models import load as load
     from maskprism.prediction import Instance as Instance
     from maskprism.prediction import Prediction as Prediction
+    from maskprism.preprocessing import Preprocessing as Preprocessing
     from maskprism.table import CoefficientTable as CoefficientTable
     from maskprism.views.widget import PrismWidget as PrismWidget
     from maskprism.views.widget import show as show
@@ -40,8 +42,10 @@ _HOMES = {
     "Model": "models",
     "ModelSpec": "models",
     "Prediction": "prediction",
+    "Preprocessing": "preprocessing",
     "PrismWidget": "views.widget",
     "RULES": "masks",
+    "from_arrays": "arrays",
     "knock_out": "analysis.instance.sufficiency",
     "load": "models",
     "pixel_query": "analysis.instance.regions",

@@ -44,6 +44,7 @@ def extract_features(
     save_folder: Path = Path("visualizations"),
     csv_filename: Path = Path("mask_coefficients.csv"),
     conf: float = 0.25,
+    names: Path | None = None,
 ) -> int:
     """Draw the prototypes of every image of a folder and write the coefficients into a CSV file.
 
@@ -59,13 +60,15 @@ def extract_features(
         CSV file: image_name, type, mask_1 to mask_K, then score, box, class and model. It is continued if it exists.
     conf
         Least score of an instance.
+    names
+        Class names, for a model that has none: a data.yaml, a .txt file with one per line, a COCO json, a model.
     """
     from maskprism.views.sheets import prototype_grid
 
     def row(instance: Instance) -> list[Any]:
         return [*map(_number, [*instance.coefficients, instance.score, *instance.box]), instance.name]
 
-    network = _open(model, conf)
+    network = _open(model, conf, names)
     masks = [f"mask_{number}" for number in range(1, network.spec.prototypes + 1)]
     columns = ["image_name", "type", *masks, "score", "x1", "y1", "x2", "y2", "class_name"]
     return _over_images(
@@ -81,6 +84,7 @@ def extract_specific_feature(
     csv_filename: Path = Path("mask_coefficient.csv"),
     coefficient_index: int = 0,
     conf: float = 0.25,
+    names: Path | None = None,
 ) -> int:
     """Write one coefficient of every image of a folder into a CSV file, and draw what it does.
 
@@ -98,11 +102,13 @@ def extract_specific_feature(
         Which coefficient, from 0 to K - 1 (31 is the last of 32).
     conf
         Least score of an instance.
+    names
+        Class names, for a model that has none: a data.yaml, a .txt file with one per line, a COCO json, a model.
     """
     from maskprism.decompose import check_indices
     from maskprism.views.sheets import coefficient_view
 
-    network = _open(model, conf)
+    network = _open(model, conf, names)
     check_indices([coefficient_index], network.spec.prototypes)
     return _over_images(
         network,
@@ -187,10 +193,10 @@ def _with_images(folder: Path) -> Path:
     return folder
 
 
-def _open(model: Path | None, conf: float) -> Model:
+def _open(model: Path | None, conf: float, names: Path | None) -> Model:
     from maskprism.models import load
 
-    return load(model, conf=conf)
+    return load(model, conf=conf, names=names)
 
 
 def _over_images(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -16,11 +16,13 @@ import pyarrow.compute as pc
 from maskprism import __version__
 from maskprism.errors import TableError
 from maskprism.foreign import decode_json, fitted
+from maskprism.preprocessing import YOLO
 
 if TYPE_CHECKING:
     from maskprism.locations import Location
     from maskprism.models import Model
     from maskprism.prediction import Prediction
+    from maskprism.preprocessing import Preprocessing
 
 FORMAT = 1
 METADATA_KEY = b"maskprism"
@@ -102,6 +104,7 @@ def settings_of(model: Model, source: Location | str) -> dict[str, Any]:
         "max_det": keep.max_det,
         "classes": None if keep.classes is None else sorted(keep.classes),
         **({"multi_label": True} if keep.multi_label else {}),
+        **({} if _is_yolo(spec.preprocessing) else {"preprocessing": _plain(asdict(spec.preprocessing))}),
         "prototypes": spec.prototypes,
         "objectness": spec.layout == "yolov5",
         "names": {str(class_id): name for class_id, name in spec.names.items()},
@@ -243,10 +246,20 @@ def _as_metadata(settings: Mapping[str, Any]) -> dict[bytes, bytes]:
     return {METADATA_KEY: json.dumps(settings, ensure_ascii=False).encode("utf-8")}
 
 
+def _is_yolo(preprocessing: Preprocessing) -> bool:
+    """As all tables were made before there were others."""
+    return preprocessing in (YOLO, replace(YOLO, channels="grey"))
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, Mapping) and name == "rule":
+        if isinstance(value, Mapping) and name in ("rule", "preprocessing"):
             flat |= _flat(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value

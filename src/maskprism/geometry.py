@@ -31,6 +31,7 @@ class Letterbox:
 
     Sizes are (height, width) in pixels, `offset_yx` is the (top, left) padding on the canvas.
     A plain stretch is a letterbox without padding whose content fills the canvas.
+    Raises InputError for a side below 1, or content that does not fit on the canvas.
     """
 
     image_hw: tuple[int, int]
@@ -39,18 +40,37 @@ class Letterbox:
     offset_yx: tuple[int, int]
     grid_hw: tuple[int, int]
 
+    def __post_init__(self) -> None:
+        axes = zip(self.offset_yx, self.content_hw, self.canvas_hw, strict=True)
+        sides = (*self.image_hw, *self.canvas_hw, *self.content_hw, *self.grid_hw)
+        if min(sides) < 1 or any(offset < 0 or offset + content > canvas for offset, content, canvas in axes):
+            raise InputError(
+                f"image {self.image_hw}, content {self.content_hw} at {self.offset_yx} of canvas {self.canvas_hw}, "
+                f"grid {self.grid_hw}: expected sides of at least 1, and content that lies on the canvas"
+            )
+
     @classmethod
     def fit(
-        cls, image_hw: tuple[int, int], canvas_hw: tuple[int, int], *, rectangle_stride: int | None = None
+        cls,
+        image_hw: tuple[int, int],
+        canvas_hw: tuple[int, int],
+        *,
+        rectangle_stride: int | None = None,
+        corner: bool = False,
+        shortest_side: int | None = None,
     ) -> Letterbox:
         """Keep the aspect ratio, centre the image, pad the rest.
 
         With `rectangle_stride` the canvas shrinks to the smallest rectangle whose sides are
         multiples of it plus the fitted content (what Ultralytics does for `.pt` and dynamic
-        exports). The grid is that of stride 4 until `with_grid` says otherwise.
+        exports). With `corner` the image lies at the top left. With `shortest_side` its shorter
+        side gets at most so many pixels. The grid is that of stride 4 until `with_grid` says
+        otherwise.
         """
         (image_h, image_w), (canvas_h, canvas_w) = image_hw, canvas_hw
         gain = min(canvas_h / image_h, canvas_w / image_w)
+        if shortest_side is not None:
+            gain = min(gain, shortest_side / min(image_hw))
         content_h, content_w = max(round(image_h * gain), 1), max(round(image_w * gain), 1)
         pad_h, pad_w = canvas_h - content_h, canvas_w - content_w
         if rectangle_stride:
@@ -60,7 +80,7 @@ class Letterbox:
             image_hw=(image_h, image_w),
             canvas_hw=canvas,
             content_hw=(content_h, content_w),
-            offset_yx=(pad_h // 2, pad_w // 2),
+            offset_yx=(0, 0) if corner else (pad_h // 2, pad_w // 2),
             grid_hw=(max(canvas[0] // 4, 1), max(canvas[1] // 4, 1)),
         )
 
@@ -84,6 +104,16 @@ class Letterbox:
     def gain_yx(self) -> tuple[float, float]:
         """Canvas pixels per image pixel, along y and x."""
         return self.content_hw[0] / self.image_hw[0], self.content_hw[1] / self.image_hw[1]
+
+    @property
+    def is_centred_fit(self) -> bool:
+        """Whether the image kept its shape, up to a pixel, and lies in the middle: as YOLO's do."""
+        gain = min(c / i for c, i in zip(self.canvas_hw, self.image_hw, strict=True))
+        sides = zip(self.image_hw, self.canvas_hw, self.content_hw, self.offset_yx, strict=True)
+        return all(
+            abs(content - image * gain) <= 1 and offset == (canvas - content) // 2
+            for image, canvas, content, offset in sides
+        )
 
     @property
     def content_cells(self) -> tuple[slice, slice]:
@@ -126,11 +156,12 @@ class Letterbox:
         """A grid image in the frame named `size`, bilinearly; only the window asked for.
 
         Pixel centres are aligned and edges repeated, as in `torch.nn.functional.interpolate` with
-        `mode="bilinear"`. `unpad` says how the letterbox padding is cut away for "image".
+        `mode="bilinear"`. `unpad` says how the padding of a centred fit is cut away for "image".
         """
         if size == "grid":
             return values[rows, columns]
         if size == "image":
+            unpad = unpad if self.is_centred_fit else "whole"  # the others reckon with such a fit
             zoom = self._whole_pixel_zoom() if unpad == "whole" else 1
             if zoom > 1:
                 grid_h, grid_w = self.grid_hw

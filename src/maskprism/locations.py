@@ -17,7 +17,6 @@ from stat import S_IFDIR, S_IFREG
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
-from urllib.request import url2pathname
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+)://")
 _OF_PYARROW = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 _GIVE_UP = "retry_limit_seconds"
-_WHOLE_PUTS = ("s3", "gcs", "abfs")
-"""File systems where an object is there whole, or not at all."""
+_WHOLE_PUTS = ("s3", "gcs")
+"""File systems where an object is there whole, or not at all, while it is written; in Azure it is empty at first."""
 
 
 def is_uri(place: object) -> bool:
@@ -55,6 +54,8 @@ def location(place: str | os.PathLike[str] | UriPath) -> Location:
         return Path(text)
     scheme = found[1].lower()
     if scheme == "file":
+        from urllib.request import url2pathname  # imports half of http
+
         parts = urlsplit(text)
         if parts.netloc not in ("", "localhost") or not parts.path:
             raise OSError(f"{text} names no file of this machine; expected file:///folder/file")
@@ -175,7 +176,8 @@ class UriPath:
     def put(self, staged: Path, *, by_way_of: UriPath) -> None:
         """Put a local file here, whole or not at all.
 
-        Where a file can be seen while it is being written, it is written `by_way_of` another one and moved.
+        Where a file can be seen while it is being written, it is written `by_way_of` another one and moved, or copied
+        by the file system.
         """
         from pyarrow.fs import LocalFileSystem, copy_files
 
@@ -183,8 +185,13 @@ class UriPath:
         target = self if self.filesystem.type_name in _WHOLE_PUTS else by_way_of
         with _said():
             copy_files(str(staged), target.path, LocalFileSystem(), self.filesystem)
-            if target is not self:
+            if target is self:
+                return
+            try:
                 self.filesystem.move(target.path, self.path)
+            except NotImplementedError:  # Azure storage with a flat namespace
+                self.filesystem.copy_file(target.path, self.path)
+                self.filesystem.delete_file(target.path)
 
     def mkdir(self) -> None:
         """Make the folder and those around it, where the file system has folders."""
@@ -197,8 +204,8 @@ class UriPath:
         try:
             with _said():
                 self.filesystem.delete_file(self.path)
-        except FileNotFoundError:
-            if not missing_ok:
+        except OSError:  # of hdfs not even a FileNotFoundError
+            if not missing_ok or self.exists():
                 raise
 
     def rmdir(self) -> None:

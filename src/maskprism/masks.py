@@ -36,7 +36,8 @@ class MaskRule:
     round_box: box edges are rounded to whole pixels before cropping (a past behaviour of
         Ultralytics, there with fewer than 50 instances on the CPU).
     unpad: how letterbox padding is cut from the grid on the way to the image: rounded
-        down, rounded, or after enlarging the grid until the padding is whole pixels.
+        down, rounded, or after enlarging the grid until the padding is whole pixels ("whole",
+        which is also what becomes of images that are stretched or lie in a corner).
     objectness: coefficients are multiplied by the objectness of their row (YOLOv5, YOLOv7).
     size: the frame of masks when none is asked for.
     """
@@ -55,6 +56,11 @@ class MaskRule:
     def threshold(self) -> float:
         """A pixel belongs to the mask where its resized value is above this."""
         return 0.5 if self.squash else 0.0
+
+    @property
+    def crops(self) -> bool:
+        """Whether boxes cut masks, in any frame."""
+        return (self.crop, self.crop_image) != ("none", "none")
 
     def crop_at(self, size: Size) -> Crop:
         """Where the box cuts on the way to the frame named `size`."""
@@ -137,7 +143,7 @@ class Patch(NamedTuple):
 
 def decode(
     logits: Float32[np.ndarray, "h w"],
-    box_canvas_xyxy: Float32[np.ndarray, " 4"],
+    box_canvas_xyxy: Float32[np.ndarray, " 4"] | None,
     letterbox: Letterbox,
     rule: MaskRule,
     size: Size,
@@ -148,7 +154,7 @@ def decode(
     """Grid logits of one instance, resized; probabilities, where the rule squashes first.
 
     `crop` and `squash` override the rule. Comparing the values with `rule.threshold` gives the
-    mask.
+    mask. Without a box nothing is cropped.
     """
     crop = rule.crop_at(size) if crop is None else crop
     values = sigmoid(logits) if (rule.squash if squash is None else squash) else logits
@@ -164,12 +170,12 @@ def decode(
 
 
 def crop_window(
-    box_canvas_xyxy: Float32[np.ndarray, " 4"], letterbox: Letterbox, rule: MaskRule, crop: Crop, size: Size
+    box_canvas_xyxy: Float32[np.ndarray, " 4"] | None, letterbox: Letterbox, rule: MaskRule, crop: Crop, size: Size
 ) -> tuple[slice, slice]:
     """The (rows, columns) that a crop leaves: cells of the grid before resizing, or pixels of the frame `size`."""
     frame: Size = "grid" if crop == "before" else size
     height, width = letterbox.size_hw(frame)
-    if crop == "none":
+    if crop == "none" or box_canvas_xyxy is None:
         return slice(0, height), slice(0, width)
     box = letterbox.from_canvas(box_canvas_xyxy, frame)
     padding = rule.crop_padding if crop == "before" else 0

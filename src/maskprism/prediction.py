@@ -6,6 +6,7 @@ the size asked for, so a prediction stays small and every explanation of it is e
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,12 +16,14 @@ import numpy as np
 
 from maskprism.errors import InputError
 from maskprism.masks import Patch, decode, rule_named, sigmoid
+from maskprism.preprocessing import YOLO
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Int64
 
     from maskprism.geometry import Letterbox, Size
     from maskprism.masks import Crop, MaskRule
+    from maskprism.preprocessing import Preprocessing
 
 _CHUNK = 32
 MAX_STACK_BYTES = 4 << 30
@@ -32,7 +35,8 @@ class Prediction:
     """What a network said about one image: N instances over K shared prototypes.
 
     canvas_boxes: x1, y1, x2, y2 in canvas pixels, as the network gave them (`boxes` has them in
-        image pixels).
+        image pixels); None where it gives none, as networks of query masks do. Such masks are never
+        cropped, and the boxes around them stand in (`extents`).
     scores: confidence, 0 to 1.
     classes: class ids, keys of `names`.
     coefficients: as the network gave them, any sign, unbounded.
@@ -40,9 +44,12 @@ class Prediction:
     objectness: the factor that YOLOv5 and YOLOv7 apply to coefficients; None elsewhere.
     source: where the image came from, for titles and messages.
     levels: of the pyramid, 0 for the finest, that each instance comes from; None where the outputs do not tell.
+    preprocessing: what became of the image before the network saw it.
+
+    Raises InputError for arrays whose shapes do not fit together, or a rule that crops without boxes.
     """
 
-    canvas_boxes: Float32[np.ndarray, "N 4"]
+    canvas_boxes: Float32[np.ndarray, "N 4"] | None
     scores: Float32[np.ndarray, " N"]
     classes: Int64[np.ndarray, " N"]
     coefficients: Float32[np.ndarray, "N K"]
@@ -53,16 +60,23 @@ class Prediction:
     objectness: Float32[np.ndarray, " N"] | None = None
     source: str | None = None
     levels: Int64[np.ndarray, " N"] | None = None
+    preprocessing: Preprocessing = YOLO
 
     def __post_init__(self) -> None:
         n = len(self.scores)
         k, *grid = _shape(self.prototypes, "prototypes", ("K", "h", "w"))
         expected: dict[str, tuple[Any, tuple[int, ...]]] = {
-            "canvas_boxes": (self.canvas_boxes, (n, 4)),
             "scores": (self.scores, (n,)),
             "classes": (self.classes, (n,)),
             "coefficients": (self.coefficients, (n, k)),
         }
+        if self.canvas_boxes is not None:
+            expected["canvas_boxes"] = (self.canvas_boxes, (n, 4))
+        elif self.rule.crops:
+            raise InputError(
+                f"rule {self.rule.name!r} crops masks to their boxes, and this prediction has none; "
+                "use a rule that does not, such as 'no-crop'"
+            )
         for name in ("objectness", "levels"):
             if (array := getattr(self, name)) is not None:
                 expected[name] = (array, (n,))
@@ -96,7 +110,7 @@ class Prediction:
         rows = key if isinstance(key, slice) else self._rows(np.asarray(key))
         return replace(
             self,
-            canvas_boxes=self.canvas_boxes[rows],
+            canvas_boxes=None if self.canvas_boxes is None else self.canvas_boxes[rows],
             scores=self.scores[rows],
             classes=self.classes[rows],
             coefficients=self.coefficients[rows],
@@ -133,10 +147,33 @@ class Prediction:
         """(height, width) of the image in pixels."""
         return self.letterbox.image_hw
 
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the network gives boxes, and not masks alone."""
+        return self.canvas_boxes is not None
+
+    @cached_property
+    def extents(self) -> Float32[np.ndarray, "N 4"]:
+        """x1, y1, x2, y2 in canvas pixels of where each instance is.
+
+        Its box, as the network gave it; where it gives none, the smallest one around its mask on the
+        canvas, or the whole image where that mask is empty.
+        """
+        if self.canvas_boxes is not None:
+            return self.canvas_boxes
+        (top, left), (height, width) = self.letterbox.offset_yx, self.letterbox.content_hw
+        found = np.array([[left, top, left + width, top + height]] * len(self), dtype=np.float32).reshape(-1, 4)
+        for extent, patch in zip(found, self.patches("canvas"), strict=True):
+            mask = patch.values > self.rule.threshold
+            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            if len(rows):
+                extent[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        return found
+
     @cached_property
     def boxes(self) -> Float32[np.ndarray, "N 4"]:
-        """x1, y1, x2, y2 in image pixels, clipped to the image."""
-        return self.letterbox.to_image(self.canvas_boxes, clip=True)
+        """x1, y1, x2, y2 in image pixels, clipped to the image; those of `extents` where there are no boxes."""
+        return self.letterbox.to_image(self.extents, clip=True)
 
     @property
     def broken_prototypes(self) -> Int64[np.ndarray, " B"]:
@@ -215,7 +252,8 @@ class Prediction:
         for start in range(0, len(self), _CHUNK):
             chunk = slice(start, start + _CHUNK)
             logits = (self.weights[chunk] @ flat).reshape(-1, *self.letterbox.grid_hw)
-            for grid_logits, box in zip(logits, self.canvas_boxes[chunk], strict=True):
+            boxes = itertools.repeat(None, len(logits)) if self.canvas_boxes is None else self.canvas_boxes[chunk]
+            for grid_logits, box in zip(logits, boxes, strict=True):
                 yield decode(grid_logits, box, self.letterbox, self.rule, size, crop=crop, squash=squash)
 
     def _stack(self, patches: Iterator[Patch], size: Size, dtype: type[np.generic], kind: str) -> np.ndarray[Any, Any]:
@@ -242,13 +280,13 @@ class Instance:
 
     @property
     def box(self) -> Float32[np.ndarray, " 4"]:
-        """x1, y1, x2, y2 in image pixels."""
+        """x1, y1, x2, y2 in image pixels; see `Prediction.boxes`."""
         return self.prediction.boxes[self.index]
 
     @property
     def canvas_box(self) -> Float32[np.ndarray, " 4"]:
-        """x1, y1, x2, y2 in canvas pixels, as the network gave it."""
-        return self.prediction.canvas_boxes[self.index]
+        """x1, y1, x2, y2 in canvas pixels, as the network gave it; see `Prediction.extents` where it gives none."""
+        return self.prediction.extents[self.index]
 
     @property
     def score(self) -> float:

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from maskprism.errors import ImageError, InputError
-from maskprism.foreign import is_file, read_regular, shortened, size_of_regular
+from maskprism.foreign import is_file, is_folder, read_regular, shortened, size_of_regular
 from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, read_image
 from maskprism.locations import Location, UriPath, is_uri, location, shown
 
@@ -313,9 +313,9 @@ def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
             "that can be read in a .txt file"
         ) from None
     for entry in found:
-        if entry.is_dir():
+        if is_folder(entry.path):
             yield from _walk(Path(entry.path), visited)
-        elif entry.is_file() or entry.is_symlink():  # links to nothing are told of when they are read; no pipes
+        elif is_file(entry.path) or entry.is_symlink():  # links to nothing are told of when they are read; no pipes
             yield Path(entry.path)
 
 

@@ -537,3 +537,31 @@ def test_other_rules_and_odd_images(offline: Context, tmp_path: Path, rule: str)
     decided = np.ones(after.mask().shape, bool)
     decided[soft.rows, soft.columns] = np.abs(soft.values - after.rule.threshold) > NEAR
     assert np.array_equal(mask_of(page, 0)[decided], after.mask()[decided])
+
+
+def test_of_256_prototypes_64_are_shown_at_first_and_masks_alone_have_no_box(offline: Context, tmp_path: Path) -> None:
+    image = draw_scene(3).image
+    found = maskprism.load().predict(image)
+    mixing = np.linalg.qr(np.random.default_rng(0).normal(size=(256, 32)))[0].astype(np.float32)
+    many = maskprism.from_arrays(
+        image, found.coefficients @ mixing.T, np.tensordot(mixing, found.prototypes, axes=1), preprocessing="yolo"
+    )
+    page = open_page(offline(), write_page(tmp_path / "many.html", [(image, many)]))
+    shown = as_shown(many, 8)[0]
+
+    def indices() -> list[int]:
+        return page.locator(".card").evaluate_all("cards => cards.map(card => Number(card.dataset.k))")
+
+    assert indices() == Decomposition(shown).order()[:64].tolist()
+    assert "hidden" in (page.locator(".marks .box").first.get_attribute("class") or "")
+    page.get_by_label("Order").select_option("index")
+    assert indices() == sorted(Decomposition(shown).order()[:64].tolist())
+    page.get_by_role("button", name="Show all 256 prototypes").click()
+    assert indices() == list(range(256))
+    last = page.locator(".card").last.locator("canvas")
+    assert last.evaluate("canvas => canvas.width * canvas.height") > 1  # it is painted, too
+    page.get_by_role("button", name="Show the 64 with the largest effect").click()
+    page.locator(".instances button").nth(1).click()
+    settle(page)
+    second = as_shown(many, 8)[1]
+    assert indices() == sorted(Decomposition(second).order()[:64].tolist())

@@ -1,4 +1,4 @@
-"""Data sets: COCO json, data.yaml with its label files, and lists of images."""
+"""Data sets: COCO json, data.yaml with its label files, names of classes, and lists of images."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fuzz.kind import Kind, image, write_images
 from fuzz.mutate import JSON, YAML, as_yaml, bytes_damage, text_damage
 from maskprism.datasets import open_dataset
 from maskprism.errors import MaskprismError
+from maskprism.models.names import read_names
 from maskprism.sources import open_source
 
 CATEGORIES = [{"id": 1, "name": "cat", "supercategory": "animal"}, {"id": 7, "name": "dog"}]
@@ -90,11 +91,34 @@ def use_source(folder: Path, name: str) -> None:
         one.read()
 
 
+def _names(folder: Path) -> None:
+    (folder / "names.txt").write_text("cat\ndog\ntraffic light\n")
+    (folder / "names.yaml").write_text(as_yaml({"names": {0: "cat", 1: "dog"}, "nc": 2, "stride": 32}))
+    (folder / "names.json").write_text(json.dumps({"images": [], "annotations": [], "categories": CATEGORIES}))
+
+
+def _use_names(folder: Path) -> None:
+    errors = []
+    for path in sorted(folder.iterdir()):
+        try:
+            read_names(path)
+        except MaskprismError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
 COCO_USE, YAML_USE = partial(_use_dataset, name="data.json"), partial(_use_dataset, name="data.yaml")
 KINDS = {
     "coco": Kind((_coco,), {"data.json": (JSON, JSON, JSON, bytes_damage)}, COCO_USE, 20),
     "yaml": Kind(YOLO, {"data.yaml": (YAML, YAML, YAML, bytes_damage), "list.txt": (text_damage,)}, YAML_USE, 20),
     "labels": Kind(YOLO[:1], {"labels/*": (text_damage, bytes_damage)}, YAML_USE, 10),
+    "names": Kind(
+        (_names,),
+        {"*.txt": (text_damage, bytes_damage), "*.yaml": (YAML, bytes_damage), "*.json": (JSON, bytes_damage)},
+        _use_names,
+        5,
+    ),
     "list": Kind(
         (_list_of_images,), {"list.txt": (text_damage, bytes_damage)}, partial(use_source, name="list.txt"), 5
     ),

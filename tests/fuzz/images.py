@@ -1,7 +1,8 @@
-"""Images and videos."""
+"""Images and videos, as files and as uploads."""
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 from PIL import Image
 
 import maskprism
+from fake_network import fake_model
 from fuzz.datasets import use_source
 from fuzz.kind import Kind, image, write_images
 from fuzz.mutate import bytes_damage
 from maskprism.errors import MaskprismError
+from maskprism.views.server.gallery import Gallery, Limits
 
 
 def _images(folder: Path) -> None:
@@ -53,7 +56,30 @@ def _video(folder: Path) -> None:
     writer.release()
 
 
+def _uploads(folder: Path) -> None:
+    write_images(folder, 1, ".png")
+    write_images(folder, 1, ".jpg")
+
+
+def _use_uploads(folder: Path) -> None:
+    async def upload() -> None:
+        gallery = Gallery(folder, fake_model(), limits=Limits(upload_bytes=1 << 20, upload_pixels=1 << 20))
+        errors = []
+        for path in sorted(path for path in folder.iterdir() if path.is_file()):
+            try:
+                image, _ = await gallery.upload(path.name, path.read_bytes())
+                await gallery.scene(image)
+            except MaskprismError as error:
+                errors.append(error)
+        await gallery.stop()
+        if errors:
+            raise errors[0]
+
+    asyncio.run(upload())
+
+
 KINDS = {
+    "upload": Kind((_uploads,), {"*": (bytes_damage,)}, _use_uploads, 3),
     "image": Kind((_images,), {"*": (bytes_damage,)}, _use_images, 10),
     "video": Kind((_video,), {"*": (bytes_damage,)}, partial(use_source, name="clip.avi"), 2),
 }

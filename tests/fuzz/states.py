@@ -1,4 +1,4 @@
-"""What the viewer, training and tuning keep: edits, records of epochs, corrections, and queries to the server."""
+"""What maskprism keeps itself: edits, records of epochs, bases, corrections; and queries to the server."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 from starlette.requests import Request
 
 from fake_network import fake_model, write_images
-from fuzz.kind import Kind
+from fuzz.kind import Kind, image
 from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
+from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
 from maskprism.models.correction import Correction
 from maskprism.training import _write_record, read_records
 from maskprism.views.server.app import parse_query
@@ -52,6 +53,21 @@ def _record(folder: Path) -> None:
     predictions = fake_model(conf=0.01).predict(sorted((folder / "images").iterdir()))
     _write_record(folder / "epoch_001.npz", predictions, ["a.png", "b.png"])
     shutil.rmtree(folder / "images")
+
+
+def _basis(folder: Path) -> None:
+    usage = Usage(4)
+    for seed in range(3):
+        for prediction in fake_model(conf=0.01).predict([image(40, 56, seed)]):
+            usage.add(prediction)
+    CanonicalBasis.of(usage).save(folder / "basis.npz")
+
+
+def _use_basis(folder: Path) -> None:
+    basis = CanonicalBasis.load(folder / "basis.npz")
+    grey = np.full((64, 64, 3), 127, np.uint8)
+    basis.apply(fake_model(conf=0.01).predict(grey)).masks()
+    _ = basis.shares, basis.effective_rank, basis.components_for(0.9)
 
 
 def _record_arrays(chance: Chance, data: bytes) -> bytes:
@@ -115,6 +131,7 @@ def _use_correction(folder: Path) -> None:
 KINDS = {
     "correction": Kind((_correction,), {"*": (JSON, bytes_damage)}, _use_correction, 3),
     "record": Kind((_record,), {"*": (_record_arrays, bytes_damage)}, _use_record, 3),
+    "basis": Kind((_basis,), {"*": (_record_arrays, bytes_damage)}, _use_basis, 3),
     "edits": Kind((_edits,), {"*": (JSON,)}, _use_edits, 3),
     "query": Kind((_query,), {"*": (_query_words, bytes_damage)}, _use_query, 3),
 }

@@ -97,7 +97,7 @@ export class App {
     this.history.replaceChildren(...viewer.historyButtons());
     this.toast.replaceChildren(viewer.status);
     const many = scene.instances.length;
-    this.detail.textContent = `${many} ${many === 1 ? "instance" : "instances"}, ${scene.k} prototypes`;
+    this.detail.textContent = `${many} ${many === 1 ? "instance" : "instances"}, ${scene.k} ${scene.k === 1 ? "prototype" : "prototypes"}`;
     state.listen((change) => {
       if (change.kind === "selected") this.note.textContent = viewer.note();
       this.saveSoon();

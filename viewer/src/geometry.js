@@ -97,6 +97,12 @@ function wholePixelZoom({ canvas_hw, grid_hw, offset_yx, content_hw }) {
   return zoom;
 }
 
+/** Whether the image kept its shape, up to a pixel, and lies in the middle. @param {Letterbox} letterbox */
+export function isCentredFit({ canvas_hw, content_hw, image_hw, offset_yx }) {
+  const gain = Math.min(canvas_hw[0] / image_hw[0], canvas_hw[1] / image_hw[1]);
+  return [0, 1].every((i) => Math.abs(content_hw[i] - image_hw[i] * gain) <= 1 && offset_yx[i] === Math.floor((canvas_hw[i] - content_hw[i]) / 2));
+}
+
 /** Where the image lies on an axis of the enlarged grid; at least one cell. @param {Letterbox} letterbox @param {number} axis @param {number} zoom @param {Unpad} unpad @returns {Pair} */
 function contentSpan({ canvas_hw, content_hw, grid_hw, image_hw, offset_yx }, axis, zoom, unpad) {
   const grid = grid_hw[axis] * zoom;
@@ -124,8 +130,9 @@ export function axisTaps(letterbox, size, unpad, axis) {
   const grid = letterbox.grid_hw[axis];
   if (size === "grid") return { start: Int32Array.from({ length: grid }, (_, i) => i), weights: new Float32Array(grid).fill(1), count: 1 };
   if (size === "canvas") return linear(grid, letterbox.canvas_hw[axis]);
-  const zoom = unpad === "whole" ? wholePixelZoom(letterbox) : 1;
-  const [start, stop] = contentSpan(letterbox, axis, zoom, unpad);
+  const way = isCentredFit(letterbox) ? unpad : "whole"; // the others reckon with such a fit
+  const zoom = way === "whole" ? wholePixelZoom(letterbox) : 1;
+  const [start, stop] = contentSpan(letterbox, axis, zoom, way);
   const unzoomed = slice(linear(grid, grid * zoom), start, stop);
   return compose(linear(stop - start, letterbox.image_hw[axis]), unzoomed, grid);
 }

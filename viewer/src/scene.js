@@ -8,7 +8,7 @@
  *   objectness: number | null, logit_error: number, truth: (Section & { area: number }) | null }} Instance
  */
 /**
- * @typedef {{ version: number, source: string, letterbox: Letterbox, rule: MaskRule, instances: Instance[],
+ * @typedef {{ version: number, source: string, boxes?: boolean, letterbox: Letterbox, rule: MaskRule, instances: Instance[],
  *   image: Section & { type: string, size_hw: [number, number] },
  *   prototypes: Section & { k: number, h: number, w: number, bits: 8 | 16 | 32, low: number[], step: number[], encoding: "raw" | "deflate" } }} Header
  */

@@ -107,8 +107,9 @@ export class Stage {
   choose() {
     const { selected } = this.state;
     this.paintOthers();
-    this.hide(this.boxShadow, selected < 0);
-    this.hide(this.box, selected < 0);
+    const boxed = selected >= 0 && this.scene.header.boxes !== false;
+    this.hide(this.boxShadow, !boxed);
+    this.hide(this.box, !boxed);
     this.truth = selected < 0 ? null : this.scene.truth(selected);
     this.truthIou = null;
     this.fresh = false;

@@ -1,6 +1,7 @@
 // The prototypes: of each a thumbnail, the weight as a signed bar, and a slider.
 
 import { h, signed, style } from "./dom.js";
+import { isCentredFit } from "./geometry.js";
 import { descending, effects } from "./masks.js";
 import { limitOf, paint } from "./palette.js";
 
@@ -9,6 +10,8 @@ import { limitOf, paint } from "./palette.js";
 /** @typedef {{ element: HTMLLIElement, canvas: HTMLCanvasElement, thumb: HTMLButtonElement, slider: HTMLInputElement, value: HTMLOutputElement }} Card */
 
 const STEPS = 100;
+/** So many prototypes are shown at first: those with the largest effect. */
+const MOST = 64;
 
 export class Strip {
   /** @param {Scene} scene @param {State} state @param {(k: number | null) => void} showLarge */
@@ -18,7 +21,9 @@ export class Strip {
     this.showLarge = showLarge;
     this.range = 1;
     this.cards = Array.from({ length: scene.k }, (_, k) => this.card(k));
-    this.element = h("ul", { className: "strip", "aria-label": "Prototypes" }, ...this.cards.map((card) => card.element));
+    this.element = h("ul", { className: "strip", "aria-label": "Prototypes" });
+    this.count = Math.min(scene.k, MOST);
+    this.more = h("button", { type: "button", className: "quiet-button more", hidden: scene.k <= MOST, onclick: () => this.toggle() });
     const { grid_hw, canvas_hw, content_hw, offset_yx } = scene.letterbox;
     /** What of the grid is image and not padding, as [first, stop]. */
     this.shown = [0, 1].map((axis) => {
@@ -26,11 +31,26 @@ export class Strip {
       const first = Math.min(Math.floor(offset_yx[axis] * scale), grid_hw[axis] - 1);
       return [first, Math.max(first + 1, Math.ceil((offset_yx[axis] + content_hw[axis]) * scale))];
     });
-    this.limits = this.cards.map((_, k) => limitOf(this.prototype(k)));
+    /** @type {number[]} */
+    this.limits = [];
+    /** Which cards are shown, in their order. @type {number[]} */
+    this.order = [];
     state.listen((change) => this.changed(change));
     this.update();
     this.reorder();
     this.paintAll();
+  }
+
+  /** Shows all prototypes, or those with the largest effect alone. */
+  toggle() {
+    this.count = this.count < this.scene.k ? this.scene.k : MOST;
+    this.reorder();
+    this.paintAll();
+  }
+
+  /** The end of the colour map of a prototype on its own. @param {number} k */
+  limitAt(k) {
+    return (this.limits[k] ??= limitOf(this.prototype(k)));
   }
 
   /** @param {number} k @returns {Card} */
@@ -41,6 +61,8 @@ export class Strip {
     const show = () => this.showLarge(k);
     const hide = () => this.showLarge(null);
     const canvas = h("canvas", { width: 1, height: 1 });
+    const { letterbox } = this.scene;
+    if (!isCentredFit(letterbox)) style(canvas, { "aspect-ratio": `${letterbox.image_hw[1]} / ${letterbox.image_hw[0]}` });
     const thumb = h(
       "button",
       {
@@ -93,12 +115,13 @@ export class Strip {
     if (change.kind === "pixel") return;
     if (change.kind === "coefficient") {
       this.updateCard(change.k);
-      if (this.state.thumbnails === "term") this.paintThumbnail(change.k);
+      if (this.state.thumbnails === "term" && this.cards[change.k].element.isConnected) this.paintThumbnail(change.k);
       return;
     }
     this.update();
+    const before = this.order;
     if (change.kind === "selected" || change.kind === "look") this.reorder();
-    if (change.kind === "look" || this.state.thumbnails === "term") this.paintAll();
+    if (change.kind === "look" || this.state.thumbnails === "term" || (this.count < this.scene.k && this.order !== before)) this.paintAll();
   }
 
   /** All sliders, over a range half as wide again as the coefficients of the instance, and as wide as its edits. */
@@ -138,13 +161,15 @@ export class Strip {
   }
 
   reorder() {
-    const order = this.state.order === "effect" ? this.ranking() : this.cards.map((_, k) => k);
-    const elements = order.map((k) => this.cards[k].element);
-    if (elements.some((element, i) => element !== this.element.children[i])) this.element.replaceChildren(...elements);
+    const shown = this.ranking().slice(0, this.count);
+    this.order = this.state.order === "effect" ? shown : shown.sort((a, b) => a - b);
+    this.more.textContent = this.count < this.scene.k ? `Show all ${this.scene.k} prototypes` : `Show the ${MOST} with the largest effect`;
+    const elements = this.order.map((k) => this.cards[k].element);
+    if (elements.length !== this.element.children.length || elements.some((element, i) => element !== this.element.children[i])) this.element.replaceChildren(...elements);
   }
 
   paintAll() {
-    for (let k = 0; k < this.cards.length; k++) this.paintThumbnail(k);
+    for (const k of this.order) this.paintThumbnail(k);
   }
 
   /** The prototype, each on its own scale; or weight times prototype, all on one. @param {number} k */
@@ -157,7 +182,7 @@ export class Strip {
     if (canvas.height !== bottom - top) canvas.height = bottom - top;
     const terms = state.thumbnails === "term" && state.selected >= 0;
     const factor = terms ? scene.factor(state.selected) * state.coefficients()[k] : 1;
-    const limit = terms ? this.termLimit() : this.limits[k];
+    const limit = terms ? this.termLimit() : this.limitAt(k);
     const pixels = new ImageData(right - left, bottom - top);
     const colours = new Uint32Array(pixels.data.buffer);
     const values = this.prototype(k);
@@ -172,6 +197,6 @@ export class Strip {
   termLimit() {
     const original = this.state.original[this.state.selected];
     const factor = this.scene.factor(this.state.selected);
-    return this.limits.reduce((most, limit, k) => Math.max(most, Math.abs(limit * original[k] * factor)), 0) || 1;
+    return this.cards.reduce((most, _, k) => Math.max(most, Math.abs(this.limitAt(k) * original[k] * factor)), 0) || 1;
   }
 }

@@ -14,7 +14,7 @@ import { Waterfall } from "./waterfall.js";
 
 /** @type {[View, string, string][]} */
 const VIEWS = [
-  ["mask", "Mask", "Where the sum is above the threshold, inside the box"],
+  ["mask", "Mask", "Where the sum is above the threshold"],
   ["logits", "Logits", "The weighted sum itself: red speaks for the mask, blue against it"],
   ["positive", "For", "All that speaks for the mask: the sum of the positive parts"],
   ["negative", "Against", "All that speaks against it: the sum of the negative parts"],
@@ -47,7 +47,7 @@ export class Viewer {
         h("section", { className: "look", "aria-label": "Image" }, h("div", { className: "frame" }, this.stage.element), this.lookControls(), this.instancePicker()),
         this.waterfall.element,
       ),
-      h("section", { className: "mix", "aria-label": "Prototypes and coefficients" }, this.heading(), this.tools(), this.strip.element),
+      h("section", { className: "mix", "aria-label": "Prototypes and coefficients" }, this.heading(), this.tools(), this.strip.element, this.strip.more),
     );
     this.state.listen((change) => change.kind !== "pixel" && this.refresh());
     this.refresh();
@@ -71,12 +71,13 @@ export class Viewer {
 
   lookControls() {
     const { state, id } = this;
-    const views = VIEWS.map(([view, text, title]) => {
+    const crops = this.stage.frame.crop !== "none";
+    const views = VIEWS.map(([view, text, about]) => {
+      const title = view === "mask" && crops ? `${about}, inside the box` : about;
       const input = h("input", { type: "radio", name: `${id}-view`, value: view, onchange: () => state.look({ view }) });
       this.onRefresh(() => (input.checked = state.view === view));
       return h("label", { title }, input, h("span", {}, text));
     });
-    const crops = this.stage.frame.crop !== "none";
     const cropTitle = crops ? "Cut the mask at the box, as the rule of the model does" : "The mask rule of this model cuts nothing away";
     const crop = h("input", { type: "checkbox", disabled: !crops, onchange: () => state.look({ crop: crop.checked }) });
     const opacity = h("input", { type: "range", className: "plain", min: "0", max: "1", step: "0.05", "aria-label": "Opacity", oninput: () => state.look({ opacity: opacity.valueAsNumber }) });
@@ -183,7 +184,7 @@ export class Viewer {
     const only = (/** @type {string} */ sign, /** @type {string} */ other) =>
       `Keep the prototypes with ${sign} coefficients. Where such a prototype is negative itself, it still speaks ${other} the mask: the views For and Against go by the contributions`;
     const buttons = [
-      button("Keep top", "Keep the prototypes with the largest effect inside the box; zero the others", keepTop),
+      button("Keep top", `Keep the prototypes with the largest effect ${scene.header.boxes === false ? "around the mask" : "inside the box"}; zero the others`, keepTop),
       button("Only positive", only("positive", "against"), () => state.only(indices().filter((k) => original()[k] > 0))),
       button("Only negative", only("negative", "for"), () => state.only(indices().filter((k) => original()[k] < 0))),
     ];

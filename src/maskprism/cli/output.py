@@ -140,9 +140,9 @@ def command(function: Callable[Command, Outcome]) -> Callable[Command, int]:
 
 def print_json(answer: Mapping[str, Any], file: TextIO) -> None:
     """Print an answer as JSON: in UTF-8, whatever the encoding of the terminal."""
-    file.flush()
-    file.buffer.write(json_text(answer).encode() + b"\n")
-    file.flush()
+    if isinstance(file, io.TextIOWrapper):
+        file.reconfigure(encoding="utf-8")
+    print(json_text(answer), file=file, flush=True)
 
 
 def json_text(value: Any) -> str:

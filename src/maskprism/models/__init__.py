@@ -13,32 +13,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
-import cv2
 import numpy as np
 
 from maskprism.class_names import placeholder
 from maskprism.errors import InputError, ModelError
-from maskprism.geometry import Letterbox
 from maskprism.images import read_image, source_name
 from maskprism.masks import MaskRule, rule_named, rule_of_version
 from maskprism.models.correction import Correction
-from maskprism.models.layouts import Family, Layout, Thresholds, detect_layout
+from maskprism.models.layouts import FAMILIES, Family, Layout, Thresholds, detect_layout
 from maskprism.models.metadata import MAX_SIDE, Metadata
 from maskprism.models.names import Names, read_names
 from maskprism.models.runtimes import Precision, Runtime, RuntimeName, open_runtime
 from maskprism.prediction import Prediction
+from maskprism.preprocessing import YOLO, Preprocessing, preprocessing_named
 from maskprism.text import counted
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
 
+    from maskprism.geometry import Letterbox
     from maskprism.images import ImageLike
 
-PADDING_GREY = 114
 SAMPLE_MODEL = Path(__file__).parents[1] / "data" / "sample.onnx"
 """The bundled network: it knows the shapes of `maskprism.scenes`."""
 _ACCELERATOR_BATCH = 16
-_FULL = np.float32(255)
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class ModelSpec:
         the smallest rectangle around each image.
     grid_hw: (height, width) of the prototypes for the full canvas.
     stride: canvas pixels per prototype cell.
+    preprocessing: what becomes of an image before the network sees it.
     """
 
     name: str
@@ -61,6 +60,7 @@ class ModelSpec:
     stride: int
     names: Mapping[int, str]
     rule: MaskRule
+    preprocessing: Preprocessing
     version: str | None
     sha256: str
 
@@ -75,6 +75,7 @@ class Model:
         name: str,
         layout: Family | None = None,
         rule: MaskRule | str | None = None,
+        preprocessing: Preprocessing | str | None = None,
         imgsz: int | tuple[int, int] | None = None,
         keep: Thresholds | None = None,
         batch: int = 1,
@@ -92,7 +93,8 @@ class Model:
         canvas_hw = _canvas(runtime, imgsz, metadata, name)
         self.batch = runtime.input.batch or batch
         self._metadata = metadata
-        shapes = self._probe(canvas_hw, name)
+        channels = runtime.input.channels
+        shapes = self._probe(canvas_hw, _preprocessing(preprocessing or YOLO, channels, name), name)
         self.layout: Layout = detect_layout(
             shapes, canvas_hw, metadata, name, layout, images_last=runtime.input.channels_last
         )
@@ -109,6 +111,7 @@ class Model:
             stride=canvas_hw[0] // grid_hw[0],
             names=_names(metadata, self.layout, name, names),
             rule=_rule(rule, self.layout, metadata),
+            preprocessing=_preprocessing(preprocessing or FAMILIES[self.layout.family].preprocessing, channels, name),
             version=metadata.version,
             sha256=runtime.sha256,
         )
@@ -194,31 +197,25 @@ class Model:
     def _predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
         decoded = [read_image(image) for image in images]
         stride = (self._metadata.stride or 32) if self.spec.rectangular else None
-        letterboxes = [Letterbox.fit(one.shape[:2], self.spec.input_hw, rectangle_stride=stride) for one in decoded]
+        prepare = self.spec.preprocessing
+        letterboxes = [prepare.letterbox(one.shape[:2], self.spec.input_hw, rectangle_stride=stride) for one in decoded]
         results: dict[int, Prediction] = {}
         for canvas_hw in dict.fromkeys(box.canvas_hw for box in letterboxes):
             members = [i for i, box in enumerate(letterboxes) if box.canvas_hw == canvas_hw]
-            tensor = self._stack([to_canvas(decoded[i], letterboxes[i]) for i in members], canvas_hw)
-            outputs = self.runtime(tensor)
+            canvases = [prepare.canvas(decoded[i], letterboxes[i]) for i in members]
+            outputs = self.runtime(self._stack(canvases, [letterboxes[i] for i in members], prepare))
             for position, i in enumerate(members):
                 results[i] = self._read(outputs, position, letterboxes[i], source_name(images[i]))
         return [results[i] for i in range(len(images))]
 
     def _stack(
-        self, canvases: list[UInt8[np.ndarray, "H W 3"]], canvas_hw: tuple[int, int]
+        self, canvases: list[UInt8[np.ndarray, "H W 3"]], letterboxes: list[Letterbox], prepare: Preprocessing
     ) -> Float32[np.ndarray, "B ..."]:
-        """Canvases as one float32 RGB tensor in 0..1, filled up where the batch size is fixed."""
-        missing = (self.runtime.input.batch or len(canvases)) - len(canvases)
-        canvases = canvases + canvases[:1] * missing
-        if self.runtime.input.channels == 1:
-            canvases = [cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY) for canvas in canvases]
-        blob = np.empty((len(canvases), self.runtime.input.channels, *canvas_hw), dtype=np.float32)
-        for image, canvas in zip(blob, canvases, strict=True):
-            for plane, values in zip(image, reversed(cv2.split(canvas)), strict=True):  # BGR to RGB
-                np.divide(values, _FULL, out=plane)  # a product with 1/255 would differ in the last bit
-        if self.runtime.input.channels_last:
-            blob = np.ascontiguousarray(blob.transpose(0, 2, 3, 1))
-        return blob
+        """Canvases as the tensor that the network takes, filled up where the batch size is fixed."""
+        takes = self.runtime.input
+        missing = (takes.batch or len(canvases)) - len(canvases)
+        canvases, letterboxes = canvases + canvases[:1] * missing, letterboxes + letterboxes[:1] * missing
+        return prepare.tensor(canvases, letterboxes, channels_last=takes.channels_last)
 
     def _read(
         self,
@@ -241,14 +238,16 @@ class Model:
             objectness=rows.objectness,
             source=source,
             levels=rows.levels,
+            preprocessing=self.spec.preprocessing,
         )
         return found if self.correction is None else self.correction.apply(found)
 
-    def _probe(self, canvas_hw: tuple[int, int], name: str) -> list[tuple[int, ...]]:
-        """The shapes of the outputs, from one run on a grey canvas: files need not tell them."""
-        grey = np.full((*canvas_hw, 3), PADDING_GREY, dtype=np.uint8)
+    def _probe(self, canvas_hw: tuple[int, int], prepare: Preprocessing, name: str) -> list[tuple[int, ...]]:
+        """The shapes of the outputs, from one run on a plain canvas: files need not tell them."""
+        plain = np.full((*canvas_hw, 3), prepare.padding_bgr, dtype=np.uint8)
+        tensor = self._stack([plain], [prepare.letterbox(canvas_hw, canvas_hw)], prepare)
         try:
-            return [output.shape for output in self.runtime(self._stack([grey], canvas_hw))]
+            return [output.shape for output in self.runtime(tensor)]
         except Exception as error:  # whatever the runtime raises when a network cannot run
             raise ModelError(
                 f"{name}: the network does not run on a canvas of {canvas_hw[1]} x {canvas_hw[0]} pixels "
@@ -262,6 +261,7 @@ def load(
     runtime: RuntimeName | None = None,
     layout: Family | None = None,
     rule: MaskRule | str | None = None,
+    preprocessing: Preprocessing | str | None = None,
     imgsz: int | tuple[int, int] | None = None,
     conf: float = 0.25,
     iou: float = 0.7,
@@ -289,6 +289,8 @@ def load(
         YOLO26 checkpoint with both heads, "end2end" runs the one-to-one head.
     rule
         a `MaskRule` or the name of a preset; by the version in the metadata unless given.
+    preprocessing
+        a `Preprocessing` or the name of a preset; that of the layout's family unless given.
     imgsz
         canvas side or (height, width), for networks that take more than one.
     conf, iou, max_det, classes
@@ -335,6 +337,7 @@ def load(
         name=name,
         layout=layout,
         rule=rule,
+        preprocessing=preprocessing,
         imgsz=imgsz,
         keep=Thresholds(conf, iou, max_det, None if classes is None else _class_ids(classes), multi_label),
         batch=1 if device == "cpu" else _ACCELERATOR_BATCH,
@@ -347,23 +350,6 @@ def load(
             "pass Correction.read(...) itself"
         )
     return opened
-
-
-def to_canvas(image: UInt8[np.ndarray, "H W 3"], letterbox: Letterbox) -> UInt8[np.ndarray, "Hc Wc 3"]:
-    """Resize bilinearly and pad with grey, as YOLO tools do."""
-    height, width = letterbox.content_hw
-    if image.shape[:2] != letterbox.content_hw:
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    top, left = letterbox.offset_yx
-    return cv2.copyMakeBorder(
-        image,
-        top,
-        letterbox.canvas_hw[0] - height - top,
-        left,
-        letterbox.canvas_hw[1] - width - left,
-        cv2.BORDER_CONSTANT,
-        value=(PADDING_GREY, PADDING_GREY, PADDING_GREY),
-    )
 
 
 def _canvas(runtime: Runtime, imgsz: int | tuple[int, int] | None, metadata: Metadata, name: str) -> tuple[int, int]:
@@ -419,17 +405,27 @@ def _names(metadata: Metadata, layout: Layout, name: str, given: Names | None) -
 
 
 def _rule(rule: MaskRule | str | None, layout: Layout, metadata: Metadata) -> MaskRule:
+    own = FAMILIES[layout.family].rule
     if rule is not None:
         chosen = rule_named(rule)
-        if chosen.objectness and layout.family != "yolov5":
+        if chosen.objectness and not (own and own.objectness):
             raise InputError(
                 f"rule {chosen.name!r} multiplies coefficients by objectness, and layout {layout.family!r} has none; "
                 "use 'ultralytics-8.2', which is the same without it"
             )
         return chosen
-    if layout.family == "yolov5":
-        return rule_named("yolov5")
-    return rule_of_version(metadata.version)
+    return own or rule_of_version(metadata.version)
+
+
+def _preprocessing(given: Preprocessing | str, channels: int, name: str) -> Preprocessing:
+    chosen = preprocessing_named(given)
+    if channels == 1 and len(chosen.mean) == len(chosen.std) == 1:
+        return replace(chosen, channels="grey")
+    if channels != chosen.depth:
+        raise InputError(
+            f"preprocessing {chosen.name!r} makes {chosen.depth} channels; {name} takes images of {channels}"
+        )
+    return chosen
 
 
 def _check_classes(keep: Thresholds, spec: ModelSpec) -> None:

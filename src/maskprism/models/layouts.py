@@ -15,7 +15,9 @@ import cv2
 import numpy as np
 
 from maskprism.errors import InputError, ModelError
+from maskprism.masks import YOLOV5, MaskRule
 from maskprism.models.metadata import refuse_other_tasks
+from maskprism.preprocessing import YOLO, Preprocessing
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -25,10 +27,26 @@ if TYPE_CHECKING:
     Floats = Float32[np.ndarray, "..."]
 
 Family = Literal["yolov5", "yolov8", "end2end"]
-FAMILIES: dict[Family, str] = {
-    "yolov5": "rows of cx, cy, w, h, objectness, classes, coefficients (YOLOv5, YOLOv7), then NMS",
-    "yolov8": "columns of cx, cy, w, h, classes, coefficients (YOLOv8, 9, 11, 12, 26), then NMS",
-    "end2end": "finished rows of x1, y1, x2, y2, score, class, coefficients (YOLO26, exports with NMS)",
+
+
+class FamilyTraits(NamedTuple):
+    """What a family of networks is, beside how its rows are read: all of it data.
+
+    rows: how detections are packed, in words. rule: how masks are drawn; None for that of the version that wrote the
+    file. preprocessing: what becomes of images before.
+    """
+
+    rows: str
+    rule: MaskRule | None = None
+    preprocessing: Preprocessing = YOLO
+
+
+FAMILIES: dict[Family, FamilyTraits] = {
+    "yolov5": FamilyTraits(
+        "rows of cx, cy, w, h, objectness, classes, coefficients (YOLOv5, YOLOv7), then NMS", rule=YOLOV5
+    ),
+    "yolov8": FamilyTraits("columns of cx, cy, w, h, classes, coefficients (YOLOv8, 9, 11, 12, 26), then NMS"),
+    "end2end": FamilyTraits("finished rows of x1, y1, x2, y2, score, class, coefficients (YOLO26, exports with NMS)"),
 }
 
 _STRIDE_SETS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
@@ -39,12 +57,12 @@ _NO_CLASSES = np.zeros(0, dtype=np.int64)
 
 
 class Rows(NamedTuple):
-    """The detections of one image. Boxes are xyxy in canvas pixels.
+    """The detections of one image. Boxes are xyxy in canvas pixels; None for families of masks alone.
 
     levels: of the pyramid, 0 for the finest, that each detection comes from; None where the rows do not tell.
     """
 
-    boxes: Float32[np.ndarray, "N 4"]
+    boxes: Float32[np.ndarray, "N 4"] | None
     scores: Float32[np.ndarray, " N"]
     classes: Int64[np.ndarray, " N"]
     coefficients: Float32[np.ndarray, "N K"]
@@ -232,7 +250,7 @@ def detect_layout(
         counts = " or ".join(str(k) for _, _, k in candidates)
         raise ModelError(
             f"{label}: outputs of shape {described} hold {counts} prototypes and no detections that fit them; expected "
-            f"one of: {'; '.join(f'{name}: {text}' for name, text in FAMILIES.items())}"
+            f"one of: {'; '.join(f'{name}: {family.rows}' for name, family in FAMILIES.items())}"
         )
     if len(families) == 1:
         raise ModelError(
@@ -241,7 +259,7 @@ def detect_layout(
         )
     raise ModelError(
         f"{label}: outputs of shape {described} can be read in several ways: "
-        f"{'; '.join(f'{name}: {FAMILIES[name]}' for name in sorted(families))}. Say which with layout="
+        f"{'; '.join(f'{name}: {FAMILIES[name].rows}' for name in sorted(families))}. Say which with layout="
     )
 
 

@@ -98,9 +98,8 @@ def draw(sheet: Sheet) -> Figure:
     """The sheet as a matplotlib figure of its own, not the current one of pyplot."""
     columns = sheet.columns or best_columns(sheet)
     rows = math.ceil(len(sheet.panels) / columns)
-    height, width = sheet.panels[0].size_hw
     panel_w = min(sheet.size_wh[0] * _INCHES_PER_PIXEL, 16) / columns
-    panel_h = panel_w * height / width + (0.3 if sheet.panels[0].title else 0)
+    panel_h = panel_w * sheet.panels[0].aspect + (0.3 if sheet.panels[0].title else 0)
     width_in = max(panel_w * columns, 5)
     notes = [line for note in sheet.notes for line in textwrap.wrap(note, round(width_in * _LETTERS_PER_INCH))]
     below = 0.25 * len(notes) + (0.6 if sheet.scale else 0)
@@ -136,6 +135,7 @@ def save(figure: Figure, path: str | os.PathLike[str] | IO[bytes], *, dpi: int, 
 
 def _draw_panel(ax: Axes, panel: Panel) -> None:
     height, width = panel.size_hw
+    shape = 1 / panel.pixel_aspect
     edges = (0.0, float(width), float(height), 0.0)
     if panel.values is not None:
         ax.imshow(
@@ -145,6 +145,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
             vmax=panel.limit,
             extent=edges,
             interpolation="bilinear",
+            aspect=shape,
         )
     else:
         assert panel.picture is not None
@@ -161,7 +162,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
         if not panel.fills:
             ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="white", linewidth=2.2))
             ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="black", linewidth=0.8))
-    if panel.outline is not None and panel.outline.min() < 0 < panel.outline.max():
+    if panel.outline is not None and min(panel.outline.shape) > 1 and panel.outline.min() < 0 < panel.outline.max():
         lines = ax.contour(
             np.arange(width) + 0.5, np.arange(height) + 0.5, panel.outline, levels=[0], colors="black", linewidths=0.8
         )

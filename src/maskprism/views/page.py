@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     Truth = Sequence[Bool[np.ndarray, "H W"] | None]
 
 _THUMBNAIL_SIDE = 220
+MAX_BYTES = 256 << 20
+"""A page of more than this is refused: browsers open it slowly, or not at all."""
 _STYLE = """
 body { margin: 0; background: #fbfaf8; }
 @media (prefers-color-scheme: dark) { body { background: #15171a; } }
@@ -77,9 +79,14 @@ class Page:
         return len(self._scenes)
 
     def add(self, image: ImageLike, prediction: Prediction, truth: Truth | None = None) -> None:
-        """Add an image; see `viewer_scene` for what is expected, and raised."""
+        """Add an image; see `viewer_scene` for what is expected, and raised; and InputError beyond MAX_BYTES."""
         picture = read_image(image)
-        scene = viewer_scene(picture, prediction, bits=self.bits, truth=truth)
+        packed = _base64(viewer_scene(picture, prediction, bits=self.bits, truth=truth).pack())
+        if sum(map(len, self._scenes)) + len(packed) > MAX_BYTES:
+            raise InputError(
+                f"the page would take more than {MAX_BYTES / 2**20:.0f} MiB with {prediction.source or 'this image'}, "
+                f"number {len(self) + 1}; write fewer images into one page"
+            )
         self.exactness = _combined(self.exactness, exactness(prediction, self.bits))
         thumbnail, _ = encode_webp(picture, _THUMBNAIL_SIDE)
         count = len(prediction)
@@ -90,7 +97,7 @@ class Page:
                 "thumbnail": "data:image/webp;base64," + _base64(thumbnail),
             }
         )
-        self._scenes.append(_base64(scene.pack()))
+        self._scenes.append(packed)
 
     def html(self) -> str:
         """The whole file. Raises InputError for a page without images."""

@@ -28,6 +28,7 @@ _MARGIN = 20
 _GAP = 10
 _JOINT = 56
 _BAND = 34
+_FAR = 1e6  # pixels: lines that go further leave every picture, and OpenCV takes no more than an int32 holds
 _TITLE_SIZE, _TEXT_SIZE, _BAND_SIZE = 26, 17, 18
 
 
@@ -37,7 +38,7 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
     rows = math.ceil(len(sheet.panels) / columns)
     joint = _JOINT if any(panel.joint for panel in sheet.panels) else _GAP
     band = _BAND if any(panel.title for panel in sheet.panels) else 0
-    aspect = sheet.panels[0].size_hw[0] / sheet.panels[0].size_hw[1]
+    aspect = sheet.panels[0].aspect
     cell_w = (sheet.size_wh[0] - joint * (columns - 1)) // columns
     cell_h = min((sheet.size_wh[1] - _GAP * (rows - 1)) // rows - band, max(math.ceil(cell_w * aspect), 40))
     titles = max(font(_BAND_SIZE, bold=panel.sign != 0).getlength(panel.title) for panel in sheet.panels) + 20
@@ -116,7 +117,7 @@ def save(sheet: Sheet, path: str | os.PathLike[str]) -> Path:
 def best_columns(sheet: Sheet) -> int:
     """The number of columns that lets the panels of a sheet be largest."""
     count = len(sheet.panels)
-    aspect = sheet.panels[0].size_hw[0] / sheet.panels[0].size_hw[1]
+    aspect = sheet.panels[0].aspect
     width, height = sheet.size_wh
 
     def scale(columns: int) -> float:
@@ -175,8 +176,9 @@ def _draw_panel(
     panel: Panel, cell_w: int, cell_h: int, contours: dict[tuple[int, int, int], list[np.ndarray]]
 ) -> Picture:
     height, width = panel.size_hw
-    zoom = min(cell_w / width, cell_h / height)
-    size = (max(round(width * zoom), 1), max(round(height * zoom), 1))
+    zoom = min(cell_w / (width * panel.pixel_aspect), cell_h / height)
+    across = zoom * panel.pixel_aspect
+    size = (max(round(width * across), 1), max(round(height * zoom), 1))
     if panel.values is not None:
         picture = palette.paint(panel.values, panel.limit, panel.map, size)
     else:
@@ -186,8 +188,9 @@ def _draw_panel(
     picture = np.ascontiguousarray(picture)
     box = None
     if panel.box is not None:
-        x1, y1, x2, y2 = panel.box
-        box = (round(x1 * zoom), round(y1 * zoom), round(x2 * zoom), round(y2 * zoom))
+        sides = np.multiply(panel.box, (across, zoom, across, zoom))
+        x1, y1, x2, y2 = (round(side) for side in np.clip(sides, -_FAR, _FAR).tolist())
+        box = (x1, y1, x2, y2)
     if panel.outline is not None:
         key = (id(panel.outline), *size)
         if key not in contours:

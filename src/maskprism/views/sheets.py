@@ -16,13 +16,14 @@ import numpy as np
 from maskprism.decompose import Decomposition, Edit, check_indices
 from maskprism.errors import InputError
 from maskprism.images import read_image
-from maskprism.text import brief
+from maskprism.text import brief, counted
 from maskprism.views.palette import MapName, colour_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32, UInt8
+    from jaxtyping import Bool, Float32, Int64, UInt8
 
     from maskprism.decompose import Order
+    from maskprism.geometry import Letterbox
     from maskprism.images import ImageLike
     from maskprism.prediction import Instance, Prediction
 
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 IMAGE_SIDE = 1280
 """Images are shrunk to at most this many pixels a side in pictures."""
+
+MOST_PANELS = 64
+"""Grids show at most so many prototypes: those with the largest effect."""
+NO_BOXES = "The network gives no boxes: here the box is the smallest one around the mask, and nothing is cropped."
+
+_ROUND = 0.02
 
 Scale = Literal["shared", "each"]
 View = Literal["box", "full"]
@@ -52,7 +59,7 @@ class Panel:
     sign: of the weight or contribution; 0 where none is shown. bar: its size, -1 to 1.
     box: x1, y1, x2, y2 in pixels of the values or picture. outline: logits whose zero line,
     inside the box, is the edge of the mask. joint: what stands between this panel and the one
-    before.
+    before. pixel_aspect: how much wider than tall a value is drawn, where the image was stretched.
     """
 
     title: str
@@ -66,6 +73,12 @@ class Panel:
     outline: Float32[np.ndarray, "h w"] | None = None
     labels: tuple[Label, ...] = ()
     joint: str = ""
+    pixel_aspect: float = 1.0
+
+    @property
+    def aspect(self) -> float:
+        """Height by width as drawn."""
+        return self.size_hw[0] / (self.size_hw[1] * self.pixel_aspect)
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -135,14 +148,16 @@ def overview(image: ImageLike, prediction: Prediction) -> Sheet:
             )
             cv2.drawContours(picture, contours, -1, colour_of(number), thickness)
         x1, y1, x2, y2 = (round(float(v)) for v in shown.boxes[number])
-        cv2.rectangle(picture, (x1, y1), (x2, y2), colour_of(number), thickness)
+        if shown.has_boxes:
+            cv2.rectangle(picture, (x1, y1), (x2, y2), colour_of(number), thickness)
         instance = shown[number]
         flag = " (empty mask)" if prediction.empty[number] else ""
         text = f"{number} {brief(instance.name)} {instance.score:.2f}{flag}"
         labels.append(Label(text, (x1, y1), colour_of(number)))
     return Sheet(
         title=_image_title(prediction),
-        subtitle=f"{len(prediction)} instances, mask rule {prediction.rule.name}",
+        subtitle=f"{counted(len(prediction), 'instance')}, mask rule {prediction.rule.name}"
+        + ("" if prediction.has_boxes else "; the network gives no boxes, so nothing is cropped"),
         panels=(Panel("", picture=picture, labels=tuple(labels)),),
         columns=1,
         size_wh=_at_least(picture.shape[1], picture.shape[0]),
@@ -150,12 +165,12 @@ def overview(image: ImageLike, prediction: Prediction) -> Sheet:
 
 
 def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale = "shared") -> Sheet:
-    """All K prototypes, each titled with its index and the weight this instance gives it.
+    """All K prototypes (at most MOST_PANELS), each titled with its index and the weight this instance gives it.
 
     `scale` "shared" draws all on one colour scale, so that they compare; "each" stretches every
     prototype to its own range, which shows weak ones too.
     """
-    parts = Decomposition(instance)
+    drawn, left_out = most_effective(Decomposition(instance), order)
     window = _content_window(instance)
     shown = window.of(instance.prototypes)
     limits = _limits(shown, scale)
@@ -170,7 +185,7 @@ def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale =
             bar=float(instance.weights[k]) / largest,
             box=window.box,
         )
-        for k in parts.order(order)
+        for k in drawn
     )
     lowest = float(instance.prototypes.min())
     notes = [
@@ -182,19 +197,23 @@ def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale =
             f"Prototypes go down to {signed(lowest)} themselves, so a negative weight does not simply subtract: "
             "see the contributions."
         )
-    return Sheet(
+    if len(left_out):
+        notes.append(f"Not drawn: the {len(left_out)} prototypes with the least effect in the box.")
+    sheet = Sheet(
         title=f"Prototypes and weights: {instance_title(instance)}",
-        subtitle=f"{len(shown)} prototypes, {_order_words(order)}"
+        subtitle=f"{counted(len(shown), 'prototype')}, {_order_words(order)}"
         + ("" if scale == "shared" else "; every panel on its own colour scale"),
         panels=panels,
         notes=tuple(notes),
         scale=(limits[0], "prototype", "prototype value") if scale == "shared" else None,
     )
+    return in_shape(sheet, instance.letterbox)
 
 
 def contribution_grid(instance: Instance, *, order: Order = "effect", view: View = "box") -> Sheet:
     """Weight times prototype for every prototype, on one scale centred at zero.
 
+    Beyond MOST_PANELS the ones of least effect share the last panel, so that all panels still sum to the logits.
     `view` "box" shows what the crop keeps, enlarged; "full" the whole image with the box.
     The line is the edge of the mask.
     """
@@ -206,29 +225,36 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
     means = parts.mean_contributions
     largest = float(np.abs(means).max()) or 1.0
     outline = window.of(parts.logits)
+    drawn, left_out = most_effective(parts, order)
+    shown = [(f"{k}", parts.terms[k], float(means[k])) for k in drawn]
+    if len(left_out):
+        shown.append((f"{len(left_out)} others", parts.terms[left_out].sum(axis=0), float(means[left_out].sum())))
     panels = tuple(
         Panel(
-            title=f"{k}   {signed(means[k])}",
-            values=window.of(parts.terms[k]),
+            title=f"{name}   {signed(mean)}",
+            values=window.of(term),
             limit=limit,
-            sign=int(np.sign(means[k])),
-            bar=float(means[k]) / largest,
+            sign=int(np.sign(mean)),
+            bar=float(np.clip(mean / largest, -1, 1)),
             box=window.box,
             outline=outline,
         )
-        for k in parts.order(order)
+        for name, term, mean in shown
     )
     where = "inside the box" if view == "box" else "on the whole image"
     notes = ["Title: prototype index and its mean contribution inside the box. Red speaks for the mask, blue against."]
-    if view == "full":
+    if not instance.prediction.has_boxes:
+        notes.append(NO_BOXES)
+    elif view == "full":
         notes.append("Logits outside boxes were never trained: what happens there means nothing.")
-    return Sheet(
+    sheet = Sheet(
         title=f"Contributions {where}: {instance_title(instance)}",
         subtitle=f"weight x prototype, {_order_words(order)}; together they sum to the logits",
         panels=panels,
         notes=tuple(notes),
         scale=(limit, "contribution", "contribution to the logit"),
     )
+    return in_shape(sheet, instance.letterbox)
 
 
 def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
@@ -243,9 +269,10 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
     span = _image_span(window, display)
     cut, box = _cut(pixels, display, span)
     masked = _tinted(cut, display.mask("image")[span], colour_of(instance.index))
-    return Sheet(
+    sheet = Sheet(
         title=f"How the mask is assembled: {instance_title(instance)}",
-        subtitle="red speaks for the mask, blue against it; the mask is where the sum is above zero, inside the box",
+        subtitle="red speaks for the mask, blue against it; the mask is where the sum is above zero"
+        + (", inside the box" if instance.prediction.has_boxes else ""),
         panels=(
             Panel("image", picture=cut, box=box),
             Panel("what speaks for it", values=sides[0], limit=limit, sign=1, box=window.box),
@@ -257,6 +284,7 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
         scale=(limit, "contribution", "contribution to the logit"),
         size_wh=(2400, 640),
     )
+    return in_shape(sheet, instance.letterbox)
 
 
 def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
@@ -275,7 +303,7 @@ def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
     colour = colour_of(instance.index)
     weight, mean = float(instance.weights[k]), float(parts.mean_contributions[k])
     limit = _limits(parts.terms[:, *parts.box_window], "shared")[0]
-    return Sheet(
+    sheet = Sheet(
         title=f"Coefficient {k} is {signed(weight)}: {instance_title(instance)}",
         subtitle=f"prototype {k} of 0..{len(instance.weights) - 1}; the contribution is on the scale of all prototypes",
         panels=(
@@ -301,10 +329,16 @@ def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
         scale=(limit, "contribution", "contribution to the logit"),
         size_wh=(2000, 560),
     )
+    return in_shape(sheet, instance.letterbox)
 
 
 def crop_view(image: ImageLike, instance: Instance) -> Sheet:
-    """What the crop to the box cuts away: logits everywhere, the mask before and after the crop."""
+    """What the crop to the box cuts away: logits everywhere, the mask before and after the crop.
+
+    Raises InputError for an instance without a box.
+    """
+    if not instance.prediction.has_boxes:
+        raise InputError("the prediction has no boxes, so nothing is cropped and there is no crop to show")
     parts = Decomposition(instance)
     window = _content_window(instance)
     pixels, shown = _at_display_size(read_image(image), instance.prediction)
@@ -319,7 +353,7 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
     lost = whole & ~kept
     share = int(np.count_nonzero(lost)) / max(int(np.count_nonzero(whole)), 1)
     before = _striped(_tinted(cut, (whole & kept)[span], colour), lost[span])
-    return Sheet(
+    sheet = Sheet(
         title=f"What the crop cuts away: {instance_title(instance)}",
         subtitle=f"the crop removes {share:.1%} of what is above zero",
         panels=(
@@ -334,6 +368,26 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
         scale=(limit, "contribution", "logit"),
         size_wh=(2100, 760),
     )
+    return in_shape(sheet, instance.letterbox)
+
+
+def most_effective(parts: Decomposition, order: Order) -> tuple[Int64[np.ndarray, " M"], Int64[np.ndarray, " R"]]:
+    """The prototypes to draw, in an order: all up to MOST_PANELS, else those of largest effect; and the others."""
+    chosen = np.isin(parts.order(order), parts.order()[:MOST_PANELS])
+    return parts.order(order)[chosen], parts.order()[MOST_PANELS:]
+
+
+def in_shape(sheet: Sheet, letterbox: Letterbox) -> Sheet:
+    """The sheet with grid values drawn in the shape of the image, where that was stretched for the network."""
+    (cell_h, cell_w), (gain_y, gain_x) = (
+        (canvas / grid for canvas, grid in zip(letterbox.canvas_hw, letterbox.grid_hw, strict=True)),
+        letterbox.gain_yx,
+    )
+    aspect = cell_w / gain_x / (cell_h / gain_y)
+    if letterbox.is_centred_fit or abs(aspect - 1) < _ROUND:  # sides are rounded to whole pixels
+        return sheet
+    panels = (panel if panel.values is None else replace(panel, pixel_aspect=aspect) for panel in sheet.panels)
+    return replace(sheet, panels=tuple(panels))
 
 
 def _at_least(width: int, height: int, side: int = 720) -> tuple[int, int]:

@@ -11,6 +11,9 @@ from maskprism.errors import MaskprismError
 
 Rows = Sequence[Mapping[str, int | float | str]]
 
+MOST_ROWS = 64
+"""Tables of text show at most so many prototypes, and the others as one row; CSV files hold all."""
+
 
 @dataclass(frozen=True)
 class TextTable:

@@ -90,6 +90,7 @@ def viewer_scene(
     header: dict[str, Any] = {
         "version": VERSION,
         "source": prediction.source or "",
+        "boxes": prediction.has_boxes,
         "letterbox": asdict(prediction.letterbox),
         "rule": {**asdict(prediction.rule), "threshold": prediction.rule.threshold},
         "image": {**section(encoded), "type": "image/webp", "size_hw": size_hw},
@@ -186,7 +187,8 @@ def _check(
             f"{width} x {height}; give the image that was predicted"
         )
     for name in ("prototypes", "coefficients", "canvas_boxes", "scores"):
-        if not np.isfinite(getattr(prediction, name)).all():
+        values = getattr(prediction, name)
+        if values is not None and not np.isfinite(values).all():
             raise InputError(f"the prediction's {name} hold values that are not finite; the viewer cannot show them")
     if truth is not None and len(truth) != len(prediction):
         raise InputError(f"truth has {len(truth)} masks for {len(prediction)} instances; give None where there is none")

@@ -181,8 +181,12 @@ def show(
     selected
         the instance that is chosen at first.
 
-    Raises InputError for an image and prediction that do not fit each other, and ImageError
-    for an image that cannot be read.
+    Raises
+    ------
+    InputError
+        the image and the prediction do not fit each other.
+    ImageError
+        the image cannot be read.
     """
     given = [one for one in (image, prediction) if one is not None]
     predictions = [one for one in given if isinstance(one, Prediction)]

@@ -62,7 +62,7 @@ class GalleryPage {
   /** The address of the gallery under the filters, or of an image in it. @param {string} [name] */
   address(name) {
     const query = writeFilters(this.filters);
-    if (name !== undefined) query.set("photo", name);
+    if (name !== undefined) query.set("image", name);
     return `/${query.size ? `?${query}` : ""}`;
   }
 
@@ -75,7 +75,7 @@ class GalleryPage {
 
   /** Shows what the address says. */
   route() {
-    const name = new URLSearchParams(location.search).get("photo");
+    const name = new URLSearchParams(location.search).get("image");
     const filters = readFilters(location.search);
     if (String(writeFilters(filters)) !== String(writeFilters(this.filters))) {
       this.filters = this.controls.filters = filters;

@@ -74,13 +74,24 @@ class MaskWindow:
         return 1 if self.size == "grid" else max(1, round(pixels))
 
 
-def _check_memory(instance: Instance, size: Size) -> None:
+def _window_hw(instance: Instance, size: Size) -> tuple[int, int]:
     height, width = instance.letterbox.size_hw(size)
-    if instance.rule.crop_at(size) != "none":
-        x1, y1, x2, y2 = instance.letterbox.from_canvas(instance.canvas_box, size)
-        height, width = int(np.clip(np.nan_to_num(y2 - y1), 0, height)), int(np.clip(np.nan_to_num(x2 - x1), 0, width))
-    needed = len(instance.prototypes) * height * width * np.dtype(np.float32).itemsize
+    if instance.rule.crop_at(size) == "none":
+        return height, width
+    x1, y1, x2, y2 = instance.letterbox.from_canvas(instance.canvas_box, size)
+    return int(np.clip(np.nan_to_num(y2 - y1), 0, height)), int(np.clip(np.nan_to_num(x2 - x1), 0, width))
+
+
+def window_bytes(instance: Instance, size: Size) -> int:
+    """What the prototypes of a `MaskWindow` take, about."""
+    height, width = _window_hw(instance, size)
+    return len(instance.prototypes) * height * width * np.dtype(np.float32).itemsize
+
+
+def _check_memory(instance: Instance, size: Size) -> None:
+    needed = window_bytes(instance, size)
     if needed > MAX_STACK_BYTES:
+        height, width = _window_hw(instance, size)
         raise InputError(
             f"{len(instance.prototypes)} prototypes of {width} x {height} pixels would take {needed / 2**30:.1f} GiB, "
             f'over the limit of {MAX_STACK_BYTES / 2**30:.0f} GiB; ask for size="canvas" or "grid"'

@@ -35,9 +35,9 @@ class LogitDrift:
     def add(self, a: Prediction, b: Prediction) -> None:
         """Add the N instances of A and the same N instances of B on one image."""
         theirs = on_grid(b.prototypes, b.letterbox, a.letterbox)
-        corners = b.letterbox.to_image(b.canvas_boxes)
+        corners = b.letterbox.to_image(b.extents)
         boxes_b = a.letterbox.to_grid(a.letterbox.to_canvas(corners))
-        boxes_a = a.letterbox.to_grid(a.canvas_boxes)
+        boxes_a = a.letterbox.to_grid(a.extents)
         boxes = np.concatenate([np.minimum(boxes_a, boxes_b)[:, :2], np.maximum(boxes_a, boxes_b)[:, 2:]], axis=1)
         height, width = a.letterbox.grid_hw
         for box, old, new in zip(boxes, a.weights, b.weights, strict=True):

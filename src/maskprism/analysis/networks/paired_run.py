@@ -49,6 +49,10 @@ def compare(
 ) -> Comparison:
     """Compare network B with network A over images, one after the other; memory stays bounded.
 
+    Networks that take any size are run on the canvas of the other, and on their own beside it. All
+    masks are drawn under the rule of A, as large as A sees the image. Classes are the same if
+    their names are; if the networks share no name, by id.
+
     Parameters
     ----------
     a, b
@@ -62,12 +66,12 @@ def compare(
     on_progress
         Called with (done, total, failed) images; a second round adds to the total.
 
-    Networks that take any size are run on the canvas of the other, and on their own beside it. All
-    masks are drawn under the rule of A, as large as A sees the image. Classes are the same if
-    their names are; if the networks share no name, by id.
-
-    Raises ImageError if not a single image can be compared, ModelError for prototypes that are
-    no finite numbers, and what `load` raises.
+    Raises
+    ------
+    ImageError
+        not a single image can be compared.
+    ModelError
+        prototypes are no finite numbers, or `load` cannot open a network.
     """
     if worst < 0:
         raise InputError(f"worst is {worst}; expected 0 or more")

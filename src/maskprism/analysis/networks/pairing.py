@@ -26,7 +26,7 @@ def pair_instances(
     Greedy: the instances of A, most confident first, each take the free one with the largest box
     IoU. Without `classes` any class goes with any.
     """
-    overlap = box_iou(*(one.letterbox.to_image(one.canvas_boxes) for one in (a, b)))  # also those in the padding
+    overlap = box_iou(*(one.letterbox.to_image(one.extents) for one in (a, b)))  # also those in the padding
     if classes:
         overlap = np.where(a.classes[:, None] == _classes_of(b, a)[None], overlap, 0)
     partners = claims(overlap, a.scores, min_iou)

@@ -346,7 +346,7 @@ def matched_ious(full: Prediction, reduced: Prediction) -> Float32[np.ndarray, "
     found = np.zeros(len(full), dtype=np.float32)
     if not len(full) or not len(reduced):
         return found
-    same = box_iou(full.canvas_boxes, reduced.canvas_boxes) * (full.classes[:, None] == reduced.classes[None, :])
+    same = box_iou(full.extents, reduced.extents) * (full.classes[:, None] == reduced.classes[None, :])
     others = list(regions(reduced, "canvas"))
     for index, region in enumerate(regions(full, "canvas")):
         partner = int(same[index].argmax())

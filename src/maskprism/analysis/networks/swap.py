@@ -89,7 +89,7 @@ def swapped(
         weights = (weights @ (translation.b_to_a if donor is b else translation.a_to_b)).astype(np.float32)
     framed = b if "boxes" in parts else a
     boxes = framed.canvas_boxes
-    if framed.letterbox != base.letterbox:
+    if boxes is not None and framed.letterbox != base.letterbox:
         boxes = base.letterbox.to_canvas(framed.letterbox.to_image(boxes))
     return replace(
         a,

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from maskprism.errors import InputError
-from maskprism.models import PADDING_GREY, to_canvas
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, UInt8
@@ -114,35 +113,37 @@ def move(model: Predictor, image: Canvas, prediction: Prediction | None = None) 
     `prediction` is what the model said about the image, if that is known already.
 
     shift: a quarter of the canvas to the right and downwards, in whole grid cells. flip: left to
-    right. pad: shrunk to three quarters in the middle of the canvas. Grey (114) fills the rest.
+    right. pad: shrunk to three quarters in the middle of the canvas. The padding's colour fills the rest.
     Only cells that show the image before and after are compared.
     """
     if prediction is None:
         prediction = model.predict(image)
     letterbox, before = prediction.letterbox, prediction.prototypes
-    canvas = to_canvas(image, letterbox)
+    prepare = prediction.preprocessing
+    canvas = prepare.canvas(image, letterbox)
     shown = np.zeros(letterbox.grid_hw, dtype=bool)
     shown[letterbox.content_cells] = True
     follows, stays = [], []
     for change in CHANGES:
-        after = model.predict(changed_canvas(canvas, change, letterbox.grid_hw)).prototypes
+        after = model.predict(changed_canvas(canvas, change, letterbox.grid_hw, prepare.padding_bgr)).prototypes
         compared = shown & changed_maps(shown[None].astype(np.float32), change)[0].astype(bool)
         follows.append(correlations(after, changed_maps(before, change), compared))
         stays.append(correlations(after, before, compared))
     return Movement(np.array(follows), np.array(stays))
 
 
-def changed_canvas(canvas: Canvas, change: Change, grid_hw: tuple[int, int]) -> Canvas:
-    """The canvas after one of `CHANGES`; grey fills what comes free."""
+def changed_canvas(
+    canvas: Canvas, change: Change, grid_hw: tuple[int, int], padding_bgr: tuple[int, int, int]
+) -> Canvas:
+    """The canvas after one of `CHANGES`; the padding's colour fills what comes free."""
     if change == "flip":
         return np.ascontiguousarray(canvas[:, ::-1])
-    cell = (canvas.shape[0] // grid_hw[0], canvas.shape[1] // grid_hw[1])
     (top, left), (height, width) = _window(change, grid_hw)
     rows, columns = (
-        slice(start * step, (start + size) * step)
-        for start, size, step in zip((top, left), (height, width), cell, strict=True)
+        slice(start * side // cells, (start + size) * side // cells)
+        for start, size, side, cells in zip((top, left), (height, width), canvas.shape, grid_hw, strict=False)
     )
-    found = np.full_like(canvas, PADDING_GREY)
+    found = np.full_like(canvas, padding_bgr)
     target = found[rows, columns]
     if change == "shift":
         target[:] = canvas[: target.shape[0], : target.shape[1]]

@@ -86,7 +86,7 @@ def evidence_of(
     prediction: all candidates, before NMS; those that NMS at `iou` keeps are matched. Others count that overlap the
     same ground-truth instance of their class most, by half or more. most: instances, at most. own: see `Evidence`.
     """
-    kept = non_maximum_suppression(prediction.canvas_boxes, prediction.scores, prediction.classes, iou)
+    kept = non_maximum_suppression(prediction.extents, prediction.scores, prediction.classes, iou)
     matches = match(prediction[kept], truth)
     overlap = box_overlap(prediction.boxes, truth.boxes, truth.crowd)
     overlap[prediction.classes[:, None] != truth.classes[None, :]] = 0
@@ -122,7 +122,8 @@ def _sampled(
     wanted = {target for _, target, _ in chosen}
     masks = {i: Region(*patch) for i, patch in enumerate(truth.patches("canvas", letterbox)) if i in wanted}
     for row, (index, target, _) in enumerate(chosen):
-        rows, columns = crop_window(prediction.canvas_boxes[index], letterbox, rule, "after", "canvas")
+        box = None if prediction.canvas_boxes is None else prediction.canvas_boxes[index]
+        rows, columns = crop_window(box, letterbox, rule, "after", "canvas")
         within = window_of(masks[target], rows, columns)
         outside[row] = masks[target].area - np.count_nonzero(within)
         if not within.size:

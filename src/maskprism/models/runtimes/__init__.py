@@ -39,8 +39,9 @@ class NetworkInput:
 class Runtime(Protocol):
     """A network as a function of arrays.
 
-    Calling it takes float32 RGB in 0..1, `[B, 3, H, W]` (or `[B, H, W, 3]` where the input is
-    channels_last), and gives every output tensor as a float32 array.
+    Calling it takes what the model's `Preprocessing` makes of images, float32 RGB in 0..1 unless told otherwise,
+    `[B, 3, H, W]` (or `[B, H, W, 3]` where the input is channels_last), and gives every output tensor as a float32
+    array.
     """
 
     @property

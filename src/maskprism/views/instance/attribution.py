@@ -17,6 +17,7 @@ from maskprism.views.figures import new_figure, share
 from maskprism.views.instance.tables import most_unusual
 from maskprism.views.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, colour_of
 from maskprism.views.sheets import instance_title, signed
+from maskprism.views.tables import MOST_ROWS
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -205,7 +206,7 @@ def _draw_curves(ax: Axes, found: Attribution) -> None:
 
 def _draw_worth(ax: Axes, found: Attribution) -> None:
     values = found.shapley
-    order = values.order()
+    order, beyond = values.order()[:MOST_ROWS], len(values.values) - MOST_ROWS
     places = np.arange(len(order))
     colours = [_RED if value > 0 else _BLUE for value in values.values[order]]
     ax.bar(places, values.values[order], color=colours, width=0.75)
@@ -218,7 +219,7 @@ def _draw_worth(ax: Axes, found: Attribution) -> None:
         ax.legend(fontsize=8)
     ax.set_xticks(places, [str(k) for k in order], fontsize=7, rotation=90 if len(order) > 20 else 0)
     ax.axhline(0, color="black", linewidth=0.8)
-    ax.set_xlabel("prototype")
+    ax.set_xlabel("prototype" + (f"; {beyond} smaller ones are not drawn" if beyond > 0 else ""))
     ax.set_ylabel(METRIC_NAMES[values.metric])
     ax.set_title(
         f"Shapley values: they share out {values.full:.2f} − {values.none:.2f}; bars: 2 standard errors "
@@ -229,12 +230,12 @@ def _draw_worth(ax: Axes, found: Attribution) -> None:
 
 def _draw_pull(ax: Axes, found: Attribution) -> None:
     values = found.sensitivity.elasticity
-    order = np.argsort(-np.abs(values), kind="stable")
+    order, beyond = np.argsort(-np.abs(values), kind="stable")[:MOST_ROWS], len(values) - MOST_ROWS
     places = np.arange(len(order))
     ax.bar(places, values[order], color=[_RED if value > 0 else _BLUE for value in values[order]], width=0.75)
     ax.set_xticks(places, [str(k) for k in order], fontsize=7, rotation=90 if len(order) > 20 else 0)
     ax.axhline(0, color="black", linewidth=0.8)
-    ax.set_xlabel("prototype")
+    ax.set_xlabel("prototype" + (f"; {beyond} smaller ones are not drawn" if beyond > 0 else ""))
     ax.set_ylabel("soft Dice per relative change")
     ax.set_title(f"Sensitivity: coefficient x gradient of soft Dice ({found.sensitivity.dice:.3f})", fontsize=10)
 

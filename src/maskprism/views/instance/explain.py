@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.mask_window import window_bytes
 from maskprism.analysis.instance.questions import Questions, asked_about
 from maskprism.analysis.instance.regions import pixel_query, region_blame, truth_blame
 from maskprism.analysis.instance.roles import roles
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from maskprism.sources import SourceImage
     from maskprism.views.sheets import Picture, Scale
     from maskprism.views.tables import Rows, TextTable
+
+_MOST_BYTES = 256 << 20  # of all prototypes in the window of one instance: beyond, masks are measured on the grid
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,8 @@ def write_explanation(
 
     `00-prototypes.png`: all prototypes and the weights of instance 0. `00-contributions.png`: what
     each adds inside the box; `00-contributions-full.png`: everywhere. `00-assembly.png`: for +
-    against = logits -> mask. `00-crop.png`: what the crop to the box cuts away. `00-roles.png` and
-    `00-roles.csv`: what each prototype does for the mask.
+    against = logits -> mask. `00-crop.png`: what the crop to the box cuts away, if there is one.
+    `00-roles.png` and `00-roles.csv`: what each prototype does for the mask.
     """
     pixels = read_image(image)
     findings = _Findings([raster.save(sheets.overview(pixels, prediction), folder / "overview.png")])
@@ -143,7 +146,7 @@ def _explain(
         "contributions": sheets.contribution_grid(instance, order=order),
         "contributions-full": sheets.contribution_grid(instance, order=order, view="full"),
         "assembly": sheets.assembly_strip(image, instance),
-        "crop": sheets.crop_view(image, instance),
+        **({"crop": sheets.crop_view(image, instance)} if instance.prediction.has_boxes else {}),
         "roles": roles_sheet(image, instance, found, without, order=rank),
     }
     findings.files += [raster.save(sheet, _file(folder, instance, f"{name}.png")) for name, sheet in pictures.items()]
@@ -200,8 +203,8 @@ def _chosen(prediction: Prediction, instance: int | Literal["all"] | None, quest
 
 
 def _frame(instance: Instance) -> Size:
-    """Where masks are measured: in the frame of the rule, but never at the size of a large image."""
-    return "grid" if instance.rule.size == "grid" else "canvas"
+    """Where masks are measured: in the frame of the rule, but never at the size of a large image, or out of memory."""
+    return "grid" if instance.rule.size == "grid" or window_bytes(instance, "canvas") > _MOST_BYTES else "canvas"
 
 
 def _file(folder: Path, instance: Instance, name: str) -> Path:

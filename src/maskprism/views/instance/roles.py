@@ -11,11 +11,13 @@ import numpy as np
 from maskprism.analysis.instance.mask_window import MaskWindow
 from maskprism.analysis.instance.roles import ROLES, roles
 from maskprism.analysis.instance.sufficiency import knock_out
+from maskprism.decompose import Decomposition
 from maskprism.images import read_image
+from maskprism.text import counted
 from maskprism.views import palette
 from maskprism.views.palette import INSTANCE_COLOURS
 from maskprism.views.raster import font, write
-from maskprism.views.sheets import Panel, Sheet, instance_title, signed
+from maskprism.views.sheets import MOST_PANELS, NO_BOXES, Panel, Sheet, instance_title, signed
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, UInt8
@@ -62,6 +64,11 @@ def roles_sheet(
     found = found or roles(instance)
     without = knock_out(instance) if without is None else without
     indices = found.order(order)
+    indices = indices[np.isin(indices, found.order()[:MOST_PANELS])]
+    hidden = len(found) - len(indices)
+    hidden = len(found) - len(indices)
+    notes = [f"Not drawn: the {hidden} prototypes with the least effect in the box; the table has them."] * bool(hidden)
+    notes += [] if instance.prediction.has_boxes else [NO_BOXES]
     page = np.full((_TOP + _HEAD + _ROW * len(indices) + 8, _WIDTH, 3), 255, dtype=np.uint8)
     _draw_regions(page, image, instance)
     _draw_legend(page, found)
@@ -69,7 +76,9 @@ def roles_sheet(
     limit = max(float(np.nanmax(np.abs(np.append(values, 0)))) for values in columns.values()) or 1.0
     _draw_header(page)
     shown = window.prototypes * instance.weights[:, None, None]
-    height, width = window.mask.shape
+    if not instance.rule.crops:  # the window is the whole grid
+        shown = shown[:, *Decomposition(instance).box_window]
+    height, width = shown.shape[1:]
     top = float(np.percentile(np.abs(shown), 99.5)) if shown.size else 1.0
     for row, k in enumerate(indices):
         y = _TOP + _HEAD + row * _ROW
@@ -93,6 +102,7 @@ def roles_sheet(
             "mean ring. spread: size of the weight x standard deviation of the prototype in the box. IoU without: with "
             "the full mask, after setting the coefficient to zero. A weight below zero does not subtract by itself: "
             "prototypes have negative parts too.",
+            *notes,
         ),
         size_wh=(page.shape[1], page.shape[0]),
     )
@@ -204,7 +214,9 @@ def _mixed(picture: Picture, region: Bool[np.ndarray, "H W"], colour: palette.RG
 def _draw_legend(page: Picture, found: Roles) -> None:
     counts = Counter(found.role)
     x, y = 470, 20
-    write(page, (x, y), f"Roles of the {len(found)} prototypes", palette.INK, font(18, bold=True), anchor="lm")
+    write(
+        page, (x, y), f"Roles of the {counted(len(found), 'prototype')}", palette.INK, font(18, bold=True), anchor="lm"
+    )
     for row, role in enumerate(ROLES):
         middle = y + 38 + row * 36
         colour = ROLE_COLOURS[role]

@@ -10,7 +10,7 @@ import numpy as np
 from maskprism.analysis.instance.roles import ROLES
 from maskprism.analysis.instance.subset_masks import METRIC_NAMES
 from maskprism.views.sheets import instance_title, signed
-from maskprism.views.tables import TextTable
+from maskprism.views.tables import MOST_ROWS, TextTable
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
@@ -27,6 +27,7 @@ def roles_table(
 ) -> TextTable:
     """What each prototype does, in order of effect unless another is given; the IoU of the mask without it."""
     counts = Counter(found.role)
+    most = set(found.order()[:MOST_ROWS].tolist())
     rows = tuple(
         (
             str(k),
@@ -38,12 +39,20 @@ def roles_table(
             f"{without[k]:.3f}",
         )
         for k in found.order(order)
+        if k in most
     )
+    others = found.order()[MOST_ROWS:]
+    inside, ring, edge, bias = (
+        _number(values[others].sum()) for values in (found.inside, found.ring, found.edge, found.bias)
+    )
+    share = _percent(found.share[others].sum())
+    rest = (f"{len(others)} others", "", "", inside, ring, edge, share, bias, "", "")
     return TextTable(
         title=f"Roles: {instance_title(instance)}",
         headers=("k", "role", "weight", "inside", "ring", "edge", "share", "bias", "spread", "IoU without"),
         rows=rows,
         note=", ".join(f"{counts[role]} {role}" for role in ROLES if counts[role]),
+        totals=(rest,) if len(others) else (),
     )
 
 
@@ -54,7 +63,9 @@ def role_rows(found: Roles, without: Float64[np.ndarray, " K"]) -> Rows:
 
 def pixel_table(instance: Instance, query: PixelQuery) -> TextTable:
     """What each prototype contributes to one pixel, and the change of its coefficient that would flip it."""
+    others = query.order[MOST_ROWS:]
     sums = (("level", query.level), ("crop", query.crop), ("logit", query.logit))
+    rest = ((f"{len(others)} others", _number(query.contributions[others].sum()), ""),) if len(others) else ()
     where = "in the mask" if query.in_mask else "not in the mask"
     verdict = "" if query.in_crop else "; it lies outside the crop, so no coefficient can change that"
     if query.easiest is not None:
@@ -62,9 +73,11 @@ def pixel_table(instance: Instance, query: PixelQuery) -> TextTable:
     return TextTable(
         title=f"Pixel {query.x},{query.y}: {instance_title(instance)}",
         headers=("k", "contribution", "change that flips it"),
-        rows=tuple((str(k), _number(query.contributions[k]), _number(query.margins[k])) for k in query.order),
+        rows=tuple(
+            (str(k), _number(query.contributions[k]), _number(query.margins[k])) for k in query.order[:MOST_ROWS]
+        ),
         note=where + verdict,
-        totals=tuple((name, _number(value), "") for name, value in sums if value or name == "logit"),
+        totals=rest + tuple((name, _number(value), "") for name, value in sums if value or name == "logit"),
     )
 
 
@@ -80,8 +93,11 @@ def blame_table(instance: Instance, blame: Blame) -> TextTable:
             _number(blame.outside[k]),
             _number(blame.departures[k]),
         )
-        for k in blame.order
+        for k in blame.order[:MOST_ROWS]
     )
+    others = blame.order[MOST_ROWS:]
+    sums = (values[others].sum() for values in (blame.inside, blame.outside))
+    rest = (_number(blame.contributions[others].sum()), _percent(shares[others].sum()), *map(_number, sums), "")
     note = f"{blame.pixels} pixels" + (f", {blame.cropped} more outside the crop" if blame.cropped else "")
     if blame.pixels:
         note += f", mean logit {_number(blame.logit)}"
@@ -91,6 +107,7 @@ def blame_table(instance: Instance, blame: Blame) -> TextTable:
         headers=("k", "in the region", "share of blame", "inside the mask", "rest of the box", "departure"),
         rows=rows if blame.pixels else (),
         note=note,
+        totals=((f"{len(others)} others", *rest),) if len(others) and blame.pixels else (),
     )
 
 
@@ -115,11 +132,12 @@ def attribution_table(instance: Instance, found: Attribution) -> TextTable:
             f"{pull.elasticity[k]:+.4f}".replace("-", "−"),
             "yes" if k in chosen else "",
         )
-        for k in shapley.order()
+        for k in shapley.order()[:MOST_ROWS]
     )
+    others, k = shapley.order()[MOST_ROWS:], len(shapley.values)
     enough = (
-        f"{smallest.smallest} of {len(rows)} prototypes suffice for an IoU of {smallest.threshold:g}"
-        if smallest.smallest <= len(rows)
+        f"{smallest.smallest} of {k} prototypes suffice for an IoU of {smallest.threshold:g}"
+        if smallest.smallest <= k
         else f"no set reaches an IoU of {smallest.threshold:g}"
     )
     return TextTable(
@@ -127,6 +145,7 @@ def attribution_table(instance: Instance, found: Attribution) -> TextTable:
         headers=("k", f"Shapley ({metric})", "± 2 SE", "IoU without", "sensitivity", "in the smallest set"),
         rows=rows,
         note=f"{enough}; {metric} of all {shapley.full:.3f}; {shapley.permutations} orders, seed {shapley.seed}",
+        totals=((f"{len(others)} others", signed(shapley.values[others].sum()), *[""] * 4),) if len(others) else (),
     )
 
 

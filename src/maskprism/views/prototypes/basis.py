@@ -13,7 +13,7 @@ from maskprism.errors import InputError
 from maskprism.images import read_image
 from maskprism.views import palette, raster
 from maskprism.views.figures import colour_map, new_figure, share
-from maskprism.views.sheets import IMAGE_SIDE, Panel, Sheet
+from maskprism.views.sheets import IMAGE_SIDE, MOST_PANELS, Panel, Sheet, in_shape
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64, UInt8
@@ -58,13 +58,14 @@ def sheets(
     shown = min(_COMPONENTS, len(basis))
     limits = _limits(np.concatenate([raw, turned]), scale)
     contributions = usage.rms_contributions(basis.region)
+    drawn = np.argsort(-contributions, kind="stable")[:MOST_PANELS]
     rest = f"{len(basis) - shown} more components: {_percent(basis.shares[shown:].sum())} together"
     left = Sheet(
         title="Prototypes, as the network has them",
-        subtitle="prototype × rms of its coefficients, largest first; titles: index, rms contribution in logits",
+        subtitle="prototype × rms of its coefficients, largest first; titles: index, rms contribution in logits"
+        + (f"; {len(raw) - len(drawn)} smaller ones are not drawn" if len(drawn) < len(raw) else ""),
         panels=tuple(
-            Panel(f"{k}   {contributions[k]:.2f}", values=raw[k], limit=limits[k], map="prototype")
-            for k in np.argsort(-contributions, kind="stable")
+            Panel(f"{k}   {contributions[k]:.2f}", values=raw[k], limit=limits[k], map="prototype") for k in drawn
         ),
         columns=min(8, len(raw)),
         scale=(limits[0], "prototype", "typical contribution to a logit, the same scale on both sides")
@@ -87,7 +88,7 @@ def sheets(
         columns=min(4, shown + 1),
         size_wh=(800, 900),
     )
-    return left, right
+    return in_shape(left, prediction.letterbox), in_shape(right, prediction.letterbox)
 
 
 def spectrum(usage: Usage, basis: CanonicalBasis, *, model: str = "") -> Figure:

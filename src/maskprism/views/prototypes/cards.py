@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from maskprism.errors import MaskprismError
 from maskprism.text import brief
 from maskprism.views import palette, raster
 from maskprism.views.figures import colour_map, new_figure, save, share
-from maskprism.views.sheets import Label, Panel, Sheet, signed
+from maskprism.views.sheets import MOST_PANELS, Label, Panel, Sheet, signed
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -82,15 +83,16 @@ def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, mod
         title = f"{k}   position {_percent(study.position[k])}"
         panels.append(Panel(title, values=values, limit=PLACE_LIMIT, map="prototype", labels=labels))
     counts = [(tag, sum(tag in study.tags(k, movement) for k in range(len(study)))) for tag in TAG_RULES]
+    columns = 8 if len(panels) <= MOST_PANELS else 16
     told = ", ".join(f"{count} {tag}" for tag, count in counts if count) or "no tags"
     return Sheet(
         title=f"Positional or semantic? The {len(study)} prototypes{_of(model)}",
         subtitle=f"mean at every place of {study.images} images, each stretched to a square; {told}",
         panels=tuple(panels),
-        columns=8,
+        columns=columns,
         notes=tuple(f"{tag}: {rule}" for tag, rule in TAG_RULES.items()),
         scale=(PLACE_LIMIT, "prototype", "standard deviations from the prototype's mean"),
-        size_wh=(2000, 1200),
+        size_wh=(2000, 1200) if columns == 8 else (2400, 170 * math.ceil(len(panels) / columns)),
     )
 
 

@@ -334,5 +334,6 @@ class Gallery:
 def _refuse_nonsense(prediction: Prediction) -> None:
     """Numbers that are not finite can neither be drawn nor written as JSON."""
     for name in ("canvas_boxes", "scores", "coefficients", "prototypes"):
-        if not np.isfinite(getattr(prediction, name)).all():
+        values = getattr(prediction, name)
+        if values is not None and not np.isfinite(values).all():
             raise ModelError(f"{prediction.source}: the network gave {name} that are not finite")

@@ -180,7 +180,7 @@ def _worst_panel(row: InstanceBudget, image: Picture, masks: Counterfactuals) ->
 def _on_canvas(image: Picture, masks: Counterfactuals) -> Picture:
     """The image as it lies on the canvas, in greys."""
     letterbox = masks.instance.letterbox
-    canvas = np.full((*letterbox.canvas_hw, 3), 114, dtype=np.uint8)
+    canvas = np.full((*letterbox.canvas_hw, 3), masks.instance.prediction.preprocessing.padding_bgr, dtype=np.uint8)
     (top, left), (height, width) = letterbox.offset_yx, letterbox.content_hw
     shrinks = width < image.shape[1]
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
