@@ -126,7 +126,7 @@ def tune(
             f"{signed(gain.low)} and {signed(gain.high)}); label more images, or add --force",
             file=sys.stderr,
         )
-    return Outcome({"files": list(files), "written": written, **summary(found)}, DONE if written else FAILED)
+    return Outcome({"files": list(files), **summary(found)}, DONE if written else FAILED)
 
 
 def _check_targets(source: Path, out: Path | None, correction: Path | None, overwrite: bool) -> None:
