@@ -13,6 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from maskprism import cli
 
@@ -36,6 +37,8 @@ def _done(main: Callable[[], object], name: str, arguments: tuple[object, ...], 
         patch.setattr(sys, "argv", given)
         patch.setenv("COLUMNS", str(columns))
         patch.setenv("NO_COLOR", "1")
+        patch.setattr(cli.app, "_console", Console())  # its own would keep the width of its first use
+        patch.setattr(cli.app, "_error_console", Console(stderr=True))
         if cwd is not None:
             patch.chdir(cwd)
         _warn_as_python_does()

@@ -274,9 +274,13 @@ def test_a_basis_is_kept_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "empty.npz").write_bytes(b"")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "basis.npz").read_bytes()[:700])
     np.save(tmp_path / "array.npy", np.zeros(3))
-    for name in ("text.npz", "missing.npz", "empty.npz", "cut.npz", "array.npy"):
+    replace(basis, inverse=basis.inverse[:-1]).save(tmp_path / "narrow.npz")
+    replace(basis, matrix=basis.matrix * np.nan).save(tmp_path / "nan.npz")
+    for name in ("text.npz", "empty.npz", "cut.npz", "array.npy", "narrow.npz", "nan.npz"):
         with pytest.raises(InputError, match="is not a canonical basis"):
             CanonicalBasis.load(tmp_path / name)
+    with pytest.raises(InputError, match=r"missing\.npz: there is no such file"):
+        CanonicalBasis.load(tmp_path / "missing.npz")
 
 
 def test_pictures_show_contributions_on_one_scale() -> None:

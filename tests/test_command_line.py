@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from cyclopts.argument import Argument
 
+import in_process
 from maskprism import cli
 from maskprism.cli.options import Table
 from maskprism.cli.output import EXIT_CODES, Bar, Outcome, Output, command, json_text, print_json
@@ -68,6 +69,9 @@ class Ended(NamedTuple):
         return json.loads(self.out, parse_constant=refuse)
 
 
+Call = Callable[..., Ended]
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data set, a table, two models of one network and one of another."""
@@ -82,19 +86,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def call(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def call(work: Path) -> Call:
     """Call the command as its users do, but in this process."""
-    monkeypatch.chdir(work)
-    monkeypatch.setenv("COLUMNS", "200")
 
-    def run(line: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["maskprism", *shlex.split(line)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, out, err)
+    def run(line: str, columns: int = 200) -> Ended:
+        done = in_process.command(*shlex.split(line), cwd=work, columns=columns)
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     return run
 
@@ -141,9 +138,8 @@ def test_every_option_is_explained() -> None:
 # --- help
 
 
-def test_the_whole_fits_one_screen(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    shown = call("--help").out
+def test_the_whole_fits_one_screen(call: Call) -> None:
+    shown = call("--help", columns=80).out
     lines = shown.splitlines()
     assert 24 <= len(lines) <= 40
     assert max(map(len, lines)) <= 80
@@ -200,7 +196,9 @@ def no_work(out: Path, on_step: Callable[[str], None]) -> DemoResult:
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_json_is_what_the_documentation_says(name: str, call: Any, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_is_what_the_documentation_says(
+    name: str, call: Call, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("maskprism.demo.run_demo", no_work)
     (work / "broken").mkdir(exist_ok=True)
     (work / "broken" / "b.png").write_bytes(b"no image")
@@ -241,7 +239,7 @@ def test_every_command_has_its_row_in_the_documentation() -> None:
     assert {*LINES} == {*COMMANDS} - {"serve"}
 
 
-def test_without_json_the_outcome_is_text_on_stdout(call: Any) -> None:
+def test_without_json_the_outcome_is_text_on_stdout(call: Call) -> None:
     plain, quiet = (
         call("page images --out p.html --model m.onnx"),
         call("page images --out p.html --model m.onnx --quiet"),
@@ -273,7 +271,7 @@ def test_the_server_tells_its_address_as_json_and_goes_on(work: Path) -> None:
     assert answer["url"].startswith("http://127.0.0.1:")
 
 
-def test_an_error_is_told_and_leaves_stdout_empty(call: Any) -> None:
+def test_an_error_is_told_and_leaves_stdout_empty(call: Call) -> None:
     ended = call("page nowhere --out p.html --json --quiet")
     assert (ended.code, ended.out) == (1, "")
     assert "nowhere: there is no such file or folder" in ended.err
@@ -357,14 +355,14 @@ def test_quiet_leaves_failures(quiet: bool, capsys: pytest.CaptureFixture[str]) 
         ("compare m.onnx other.onnx --images images --max-unmatched 1", 3),
     ],
 )
-def test_exit_codes(line: str, code: int, call: Any) -> None:
+def test_exit_codes(line: str, code: int, call: Call) -> None:
     ended = call(line)
     assert ended.code == code, ended.out + ended.err
     assert bool(ended.err.strip()) == (code in (1, 2)) or "comparing" in ended.err
     assert "Traceback" not in ended.err
 
 
-def test_an_interruption_is_130(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_is_130(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 

@@ -28,7 +28,7 @@ server = pytest.importorskip("moto.server", reason="moto, a server that speaks S
 def options() -> Iterator[str]:
     """What a URI needs so that it leads to a server with one bucket, `bucket`."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    running = server.ThreadedMotoServer(port=0)
+    running = server.ThreadedMotoServer("127.0.0.1", 0)
     running.start()
     _, port = running.get_host_and_port()
     S3FileSystem(

@@ -25,7 +25,6 @@ from maskprism.columns import (
     shard_schema,
 )
 from maskprism.errors import InputError, MaskprismError, ModelError
-from maskprism.models import Model
 from maskprism.sources import SourceImage
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from maskprism.locations import Location
+    from maskprism.models import Model
 
 __all__ = ["Shard", "instances_of", "records_of"]
 
@@ -56,8 +56,8 @@ class Shard:
     """
 
     def __init__(self, model: Model | Callable[[], Model], root: Location | str = "") -> None:
-        self._network = _Network(model, root) if isinstance(model, Model) else None
-        self._opening = None if isinstance(model, Model) else _Opening(uuid.uuid4().hex, model, root)
+        self._network = None if callable(model) else _Network(model, root)
+        self._opening = _Opening(uuid.uuid4().hex, model, root) if callable(model) else None
 
     def __call__(self, images: Sequence[SourceImage | tuple[str, Any]]) -> pa.RecordBatch:
         """The rows of images, in their order: a batch of `schema` with one row per image.
