@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 import maskprism
 from maskprism.models.correction import Correction
@@ -27,6 +26,8 @@ def some(levels: int) -> Correction:
     ],
 )
 def test_a_corrected_checkpoint_predicts_what_the_correction_says(name, layout, branch, levels, tmp_path):
+    import torch
+
     source = save(random_network(f"{name}.yaml"), tmp_path / "old.pt")
     target = tmp_path / "new.pt"
     model = maskprism.load(source, layout=layout, imgsz=160, conf=0.25)
@@ -53,6 +54,8 @@ def test_a_corrected_checkpoint_predicts_what_the_correction_says(name, layout, 
 
 
 def test_a_head_without_such_branches_is_refused(tmp_path):
+    import torch
+
     source = save(random_network("yolov8n-seg.yaml"), tmp_path / "old.pt")
     model = maskprism.load(source, imgsz=160)
     checkpoint = torch.load(source, weights_only=False)
