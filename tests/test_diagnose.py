@@ -145,7 +145,7 @@ def test_everything_adds_up(found: Diagnosis, data: Path) -> None:
 def test_workers_and_order_change_nothing(found: Diagnosis, data: Path, model: Model) -> None:
     again = diagnose(open_dataset(data), model, workers=1)
     assert again.precision == found.precision
-    assert again.budget.rows == found.budget.rows
+    assert repr(again.budget.rows) == repr(found.budget.rows)  # NaN is NaN
     assert again.objects == found.objects
 
 

@@ -266,7 +266,7 @@ def test_labels_of_any_size_are_told_at_once(tmp_path):
     assert max(len(str(one)) for one in said.values()) < 500
     assert said["good"] == 1
     assert "is no number" in said["gits"]
-    assert "expected at most 16 MB" in said["arge"]
+    assert "expected at most 4 MB" in said["arge"]
     assert "is not UTF-8 text" in said["bage"]
 
 

@@ -17,6 +17,7 @@ import maskprism
 from maskprism import read_image
 from maskprism.errors import ImageError, InputError
 from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_name
+from maskprism.sources import open_source
 from tiny_models import Tiny
 
 RNG = np.random.default_rng(11)
@@ -430,3 +431,12 @@ def test_suffixes_are_either_of_images_or_of_videos():
     assert not IMAGE_SUFFIXES & VIDEO_SUFFIXES
     assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"} <= IMAGE_SUFFIXES
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+
+
+def test_a_path_of_many_folders_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pathlib looks for among all parents of a path takes seconds for thousands of them."""
+    monkeypatch.setattr(Path, "is_relative_to", None)
+    far = "/".join(["a"] * 5000)
+    (tmp_path / "list.txt").write_text(f"{far}/b.png\n/{far}/c.png\nd.png\n")
+    names = [item.name for item in open_source(tmp_path / "list.txt").pending(frozenset())]
+    assert names == [f"{far}/b.png", f"/{far}/c.png", "d.png"]

@@ -403,13 +403,14 @@ def _sorted(paths: Iterable[Location], root: Location) -> tuple[Location, ...]:
 
 
 def _name(path: Location | str, root: Location) -> str:
+    """The path below the root, or else the whole; `relative_to` takes seconds for one of thousands of folders."""
     if isinstance(path, str):
         return _readable(shown(path).removeprefix(f"{root}/"))
     if isinstance(path, UriPath):
         return _readable(path.name_in(root))
-    if isinstance(root, Path) and path.is_relative_to(root):
-        path = path.relative_to(root)
-    return _readable(path.as_posix())
+    top = root.parts if isinstance(root, Path) else ()
+    inside = bool(top) and path.parts[: len(top)] == top
+    return _readable("/".join(path.parts[len(top) :]) if inside else path.as_posix())
 
 
 def _readable(name: str) -> str:

@@ -24,8 +24,8 @@ SPLITS = ("val", "test", "train")
 """The split that is opened when none is asked for: the first of these that the data set has."""
 TOLERANCE = 0.01
 """Normalised coordinates may lie outside 0..1 by this much and are clipped, as Ultralytics does."""
-MAX_LABEL_BYTES = 16 << 20
-"""Label files over this size are refused: that is half a million points on one image."""
+MAX_LABEL_BYTES = 4 << 20
+"""Label files over this size are refused: that is a hundred thousand points on one image."""
 _LONGEST_NUMBER = 64
 
 

@@ -146,9 +146,8 @@ def box_overlap(
     a, b = np.asarray(boxes, dtype=np.float64), np.asarray(true_boxes, dtype=np.float64)
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     shared = np.prod(np.clip(sides, 0, None), axis=2)
-    area_a = np.prod(np.clip(a[:, 2:] - a[:, :2], 0, None), axis=1)[:, None]
-    area_b = np.prod(np.clip(b[:, 2:] - b[:, :2], 0, None), axis=1)[None, :]
-    whole = area_a + np.where(np.zeros(len(b), dtype=bool) if crowd is None else crowd, 0, area_b - shared)
+    area_a, area_b = (np.prod(one[:, 2:] - one[:, :2], axis=1) for one in (a, b))
+    whole = area_a[:, None] + np.where(np.zeros(len(b), dtype=bool) if crowd is None else crowd, 0, area_b - shared)
     return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
 
 
