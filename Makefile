@@ -95,6 +95,7 @@ bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/basis.py
 	$(BIN)/python benchmarks/diagnose.py
 	$(BIN)/python benchmarks/reduce.py
+	$(BIN)/python benchmarks/tune.py
 	$(BIN)/python benchmarks/coco_json.py --megabytes 100
 	$(ULTRA)/bin/python benchmarks/extract_throughput.py --bf16 \
 		--model $(REAL)/models/yolov8n-seg.onnx --images $(REAL)/datasets/coco128-seg/images

@@ -29,19 +29,19 @@ from tiny_models import Tiny, ultralytics_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [name for names in cli.COMMANDS.values() for name in names]
-OVER_IMAGES = {"explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce"}
+OVER_IMAGES = {"explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
 DETECTING = {*COMMANDS} - {"info", "demo"}
 # Which commands have an option that several have; a new command must find its place here.
 SHARED: dict[str, set[str]] = {
     "--model": {*COMMANDS} - {"compare", "filmstrip", "demo"},
     "--out": {*COMMANDS} - {"info", "serve"},
     "--limit": OVER_IMAGES,
-    "--seed": {"explain"},
+    "--seed": {"explain", "tune"},
     "--json": {*COMMANDS},
     "--quiet": {*COMMANDS},
-    "--split": {"diagnose", "reduce"},
+    "--split": {"diagnose", "reduce", "tune"},
     "--data": {"page", "serve"},
-    "--overwrite": {"extract", "reduce"},
+    "--overwrite": {"extract", "reduce", "tune"},
     **dict.fromkeys(
         ("--runtime", "--layout", "--rule", "--imgsz", "--names", "--device", "--precision"), {*COMMANDS} - {"demo"}
     ),
@@ -49,8 +49,8 @@ SHARED: dict[str, set[str]] = {
 }
 OWN_WORDS = {"--out", "--overwrite"}
 """What is written is another thing in each command, and so are the words for it."""
-OTHER_MEANING = {("serve", "--split")}
-"""All splits unless one is given, for it only looks up the labels of images that are there."""
+OTHER_MEANING = {("serve", "--split"), ("tune", "--data")}
+"""All splits unless one is given, for it only looks up the labels of images that are there; the data set itself."""
 
 
 class Ended(NamedTuple):
@@ -164,6 +164,7 @@ LINES = {
     "prototypes": "prototypes images broken --out c --model m.onnx --cards 1 --moved 1",
     "diagnose": "diagnose scenes/data.yaml --out g --limit 2",
     "compare": "compare m.onnx m.onnx --images images --out d",
+    "tune": "tune --data scenes/data.yaml --out t.onnx --folds 3 --force --overwrite",
     "reduce": "reduce m.onnx --images images --keep 7 --out r.onnx --overwrite",
     "filmstrip": "filmstrip m.onnx --image images/scene_000001.png --out f.png",
     "demo": "demo",
@@ -182,6 +183,7 @@ CONTENT = {
     "basis": "b/basis.json",
     "diagnose": "g/summary.json",
     "compare": "d/comparison.json",
+    "tune": "t.tune.json",
     "reduce": "r.json",
 }
 

@@ -193,6 +193,29 @@ def test_yolov5_rows_multiply_scores_by_objectness_and_leave_coefficients_raw():
     assert found.boxes.tolist() == [[15, 20, 25, 40]]
 
 
+@pytest.mark.parametrize(("family", "per_cell"), [("yolov8", 1), ("yolov5", 3)])
+def test_candidates_tell_the_level_that_they_come_from(family, per_cell):
+    first_class = 5 if family == "yolov5" else 4
+    ends = np.cumsum([per_cell * 8 * 16, per_cell * 4 * 8, per_cell * 2 * 4])  # strides 8, 16, 32 on 64 x 128
+    columns = np.zeros((first_class + 1 + 2, ends[-1]), dtype=np.float32)
+    places = [ends[2] - 1, 0, ends[0] - 1, ends[0], ends[1] - 1, ends[1]]
+    for step, place in enumerate(places):
+        columns[:first_class, place] = [20 * step, 9, 10, 10, 1][:first_class]
+        columns[first_class:, place] = [0.9 - 0.1 * step, step, step]
+    columns[4, places[3]] = np.nan
+    outputs = [columns[None], np.zeros((1, 2, 16, 32))]
+    layout = Layout(family, 0, 1, False, False, 1, 2)
+    rows = layout.read_rows(outputs, 0, (64, 128), Thresholds(conf=0.1))
+    assert rows.coefficients[:, 0].tolist() == [0, 1, 2, 4, 5]
+    assert rows.levels.tolist() == [2, 0, 0, 1, 2]
+    assert layout.read_rows(outputs, 0, (64, 64), Thresholds(conf=0.1)).levels is None  # not so many candidates
+
+
+def test_finished_rows_do_not_tell_their_level():
+    layout, outputs = end2end([[1, 2, 30, 40, 0.9, 5, 7, 8]])
+    assert layout.read_rows(outputs, 0, (64, 64), GOOD).levels is None
+
+
 def test_with_many_labels_a_candidate_counts_once_per_class_above_the_threshold():
     many = Thresholds(conf=0.25, multi_label=True)
     layout, outputs = v8([[20, 30, 10, 20, 0.4, 0.6, -1, 2], [50, 60, 4, 4, 0.9, 0.2, 3, 4]])

@@ -228,10 +228,10 @@ def test_an_integer_gives_an_instance():
     ],
 )
 def test_other_keys_give_a_prediction(key, expected):
-    prediction = replace(four(), objectness=np.array([0.1, 0.2, 0.3, 0.4], dtype=np.float32))
+    prediction = replace(four(), objectness=np.array([0.1, 0.2, 0.3, 0.4], dtype=np.float32), levels=np.arange(4) % 3)
     part = prediction[key]
     assert len(part) == len(expected)
-    for name in ("canvas_boxes", "boxes", "scores", "classes", "coefficients", "objectness"):
+    for name in ("canvas_boxes", "boxes", "scores", "classes", "coefficients", "objectness", "levels"):
         np.testing.assert_array_equal(getattr(part, name), getattr(prediction, name)[expected])
     np.testing.assert_array_equal(part.masks(), prediction.masks()[expected])
     assert part.prototypes is prediction.prototypes
@@ -275,6 +275,7 @@ def test_repr_says_what_there_is():
         ({"classes": np.zeros((4, 1))}, r"classes has shape \(4, 1\); expected \(4,\)"),
         ({"coefficients": np.zeros((4, 32))}, r"coefficients has shape \(4, 32\); expected \(4, 3\)"),
         ({"objectness": np.zeros(3)}, r"objectness has shape \(3,\); expected \(4,\)"),
+        ({"levels": np.zeros(3)}, r"levels has shape \(3,\); expected \(4,\)"),
         ({"prototypes": np.zeros((3, 256))}, r"prototypes has shape \(3, 256\); expected \(K, h, w\)"),
         (
             {"prototypes": np.zeros((3, 20, 16))},

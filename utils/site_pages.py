@@ -29,7 +29,10 @@ SOURCES = {
 """Files of the repository that are pages or pictures of the site."""
 REFERENCE = {
     "maskprism": "maskprism",
-    **{room: f"maskprism.analysis.{room}" for room in ("instance", "prototypes", "truth", "dataset", "networks")},
+    **{
+        room: f"maskprism.analysis.{room}"
+        for room in ("instance", "prototypes", "truth", "dataset", "networks", "tuning")
+    },
     **{view: f"maskprism.views.{view}" for view in ("figures", "page", "widget", "server")},
     **{
         name: f"maskprism.{name}"

@@ -43,6 +43,7 @@ class Prediction:
     prototypes: shared by all instances; may be negative themselves.
     objectness: the factor that YOLOv5 and YOLOv7 apply to coefficients; None elsewhere.
     source: where the image came from, for titles and messages.
+    levels: of the pyramid, 0 for the finest, that each instance comes from; None where the outputs do not tell.
     preprocessing: what became of the image before the network saw it.
 
     Raises InputError for arrays whose shapes do not fit together, or a rule that crops without boxes.
@@ -58,6 +59,7 @@ class Prediction:
     names: Mapping[int, str] = field(default_factory=dict)
     objectness: Float32[np.ndarray, " N"] | None = None
     source: str | None = None
+    levels: Int64[np.ndarray, " N"] | None = None
     preprocessing: Preprocessing = YOLO
 
     def __post_init__(self) -> None:
@@ -75,8 +77,9 @@ class Prediction:
                 f"rule {self.rule.name!r} crops masks to their boxes, and this prediction has none; "
                 "use a rule that does not, such as 'no-crop'"
             )
-        if self.objectness is not None:
-            expected["objectness"] = (self.objectness, (n,))
+        for name in ("objectness", "levels"):
+            if (array := getattr(self, name)) is not None:
+                expected[name] = (array, (n,))
         for name, (array, shape) in expected.items():
             if np.shape(array) != shape:
                 raise InputError(
@@ -112,6 +115,7 @@ class Prediction:
             classes=self.classes[rows],
             coefficients=self.coefficients[rows],
             objectness=None if self.objectness is None else self.objectness[rows],
+            levels=None if self.levels is None else self.levels[rows],
         )
 
     def _rows(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,4 +1,4 @@
-"""What maskprism keeps itself: edits, records of epochs, bases; and queries to the server."""
+"""What maskprism keeps itself: edits, records of epochs, bases, corrections; and queries to the server."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fake_network import fake_model, write_images
 from fuzz.kind import Kind, image
 from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
 from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
+from maskprism.models.correction import Correction
 from maskprism.training import _write_record, read_records
 from maskprism.views.server.app import parse_query
 from maskprism.views.widget import PrismWidget
@@ -115,7 +116,20 @@ def _query_words(chance: Chance, data: bytes) -> bytes:
     return text_damage(chance, data.replace(b"=", b",").replace(b"&", b" ")).replace(b",", b"=").replace(b" ", b"&")
 
 
+def _correction(folder: Path) -> None:
+    spec = fake_model().spec
+    k = spec.prototypes
+    Correction(np.full((1, k, k), 0.1), np.full((1, k), 0.2), spec.sha256).write(folder / "correction.json")
+
+
+def _use_correction(folder: Path) -> None:
+    correction = Correction.read(folder / "correction.json")
+    grey = np.full((64, 64, 3), 127, np.uint8)
+    fake_model(conf=0.01).with_correction(correction).predict(grey).masks()
+
+
 KINDS = {
+    "correction": Kind((_correction,), {"*": (JSON, bytes_damage)}, _use_correction, 3),
     "record": Kind((_record,), {"*": (_record_arrays, bytes_damage)}, _use_record, 3),
     "basis": Kind((_basis,), {"*": (_record_arrays, bytes_damage)}, _use_basis, 3),
     "edits": Kind((_edits,), {"*": (JSON,)}, _use_edits, 3),

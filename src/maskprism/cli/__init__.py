@@ -17,7 +17,7 @@ COMMANDS = {
     "Why is a mask as it is?": ("prototypes", "basis"),
     "Diagnose": ("diagnose", "compare"),
     "Data": ("extract",),
-    "Model": ("info", "reduce", "filmstrip"),
+    "Model": ("info", "tune", "reduce", "filmstrip"),
 }
 """All commands, in the groups and the order of --help; each is the function of its name in the module of its name."""
 

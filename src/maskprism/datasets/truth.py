@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,19 @@ class GroundTruth:
     def areas(self) -> Int64[np.ndarray, " M"]:
         """Mask areas in image pixels (0 for a box alone): small, medium and large of COCO are said of these."""
         return np.array([np.count_nonzero(patch.values) for patch in self.patches("image")], dtype=np.int64)
+
+    def mirrored(self) -> GroundTruth:
+        """The ground truth of the image seen in a mirror: `image[:, ::-1]`."""
+        width = self.image_hw[1]
+        boxes = self.boxes.copy()
+        boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+        segments: list[Segment] = [
+            segment[:, ::-1]
+            if isinstance(segment, np.ndarray)
+            else segment and tuple(np.stack([width - one[:, 0], one[:, 1]], axis=1) for one in segment)
+            for segment in self.segments
+        ]
+        return replace(self, boxes=boxes, segments=tuple(segments))
 
     def name_of(self, class_id: int) -> str:
         """The name of a class, or "class7" where the data set has none."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +19,14 @@ from maskprism.class_names import placeholder
 from maskprism.errors import InputError, ModelError
 from maskprism.images import read_image, source_name
 from maskprism.masks import MaskRule, rule_named, rule_of_version
+from maskprism.models.correction import Correction
 from maskprism.models.layouts import FAMILIES, Family, Layout, Thresholds, detect_layout
 from maskprism.models.metadata import MAX_SIDE, Metadata
 from maskprism.models.names import Names, read_names
 from maskprism.models.runtimes import Precision, Runtime, RuntimeName, open_runtime
 from maskprism.prediction import Prediction
 from maskprism.preprocessing import YOLO, Preprocessing, preprocessing_named
+from maskprism.text import counted
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
@@ -77,9 +80,11 @@ class Model:
         keep: Thresholds | None = None,
         batch: int = 1,
         names: Names | None = None,
+        correction: Correction | None = None,
     ) -> None:
         self.runtime = runtime
         self.keep = keep or Thresholds()
+        self.correction: Correction | None = None
         metadata = Metadata.parse(runtime.metadata, name)
         if runtime.input.channels not in (1, 3):
             raise ModelError(
@@ -111,6 +116,10 @@ class Model:
             sha256=runtime.sha256,
         )
         _check_classes(self.keep, self.spec)
+        count = shapes[self.layout.rows_output][1 if self.layout.channels_last else 2]
+        self.level_ends = self.layout.level_ends(count, canvas_hw)
+        if correction is not None:
+            self.correction = self._checked(correction)
 
     def __repr__(self) -> str:
         spec = self.spec
@@ -156,6 +165,35 @@ class Model:
         changed.spec = replace(self.spec, names=dict(names))
         return changed
 
+    def with_thresholds(self, keep: Thresholds) -> Model:
+        """The same network that keeps other detections, nothing loaded again."""
+        changed = copy.copy(self)
+        changed.keep = keep
+        return changed
+
+    def with_correction(self, correction: Correction | None) -> Model:
+        """The same network with its mask coefficients corrected, or as they are, nothing loaded again.
+
+        Raises InputError for a correction of another number of coefficients or levels.
+        """
+        changed = copy.copy(self)
+        changed.correction = None if correction is None else self._checked(correction)
+        return changed
+
+    @property
+    def levels(self) -> int:
+        """How many levels of the pyramid its rows tell apart; 1 where they tell none."""
+        return len(self.level_ends or (1,))
+
+    def _checked(self, correction: Correction) -> Correction:
+        k = self.spec.prototypes
+        if correction.prototypes != k or correction.levels not in (1, self.levels):
+            raise InputError(
+                f"the correction is for {correction.prototypes} coefficients on {counted(correction.levels, 'level')}; "
+                f"{self.spec.name} has {k} on {counted(self.levels, 'level')}: fit one to this network"
+            )
+        return correction
+
     def _predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
         decoded = [read_image(image) for image in images]
         stride = (self._metadata.stride or 32) if self.spec.rectangular else None
@@ -188,7 +226,7 @@ class Model:
     ) -> Prediction:
         prototypes = self.layout.read_prototypes(outputs, index)
         rows = self.layout.read_rows(outputs, index, letterbox.canvas_hw, self.keep)
-        return Prediction(
+        found = Prediction(
             canvas_boxes=rows.boxes,
             scores=rows.scores,
             classes=rows.classes,
@@ -199,8 +237,10 @@ class Model:
             names=self.spec.names,
             objectness=rows.objectness,
             source=source,
+            levels=rows.levels,
             preprocessing=self.spec.preprocessing,
         )
+        return found if self.correction is None else self.correction.apply(found)
 
     def _probe(self, canvas_hw: tuple[int, int], prepare: Preprocessing, name: str) -> list[tuple[int, ...]]:
         """The shapes of the outputs, from one run on a plain canvas: files need not tell them."""
@@ -232,6 +272,7 @@ def load(
     device: str | int | None = None,
     precision: Precision = "f32",
     threads: int | None = None,
+    correction: Correction | str | os.PathLike[str] | None = None,
 ) -> Model:
     """Open a YOLO-seg model.
 
@@ -265,6 +306,8 @@ def load(
         "f32", or with OpenVINO "bf16" or "f16".
     threads
         threads of one network call, where the runtime can be told.
+    correction
+        of mask coefficients: a `Correction`, or a file that `maskprism tune --correction` wrote for this network.
 
     Raises
     ------
@@ -280,7 +323,9 @@ def load(
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads is {threads!r}; expected a whole number of at least 1")
     name = Path(model).name if isinstance(model, str | Path) else type(model).__name__
-    return Model(
+    given = "" if correction is None or isinstance(correction, Correction) else Path(correction).name
+    correction = Correction.read(correction) if isinstance(correction, str | os.PathLike) else correction
+    opened = Model(
         open_runtime(
             model,
             runtime,
@@ -297,7 +342,14 @@ def load(
         keep=Thresholds(conf, iou, max_det, None if classes is None else _class_ids(classes), multi_label),
         batch=1 if device == "cpu" else _ACCELERATOR_BATCH,
         names=names,
+        correction=correction,
     )
+    if given and correction is not None and correction.sha256 not in (None, opened.spec.sha256):
+        raise InputError(
+            f"{given} was fitted to another network than {name}; fit one to this network, or, to use it all the same, "
+            "pass Correction.read(...) itself"
+        )
+    return opened
 
 
 def _canvas(runtime: Runtime, imgsz: int | tuple[int, int] | None, metadata: Metadata, name: str) -> tuple[int, int]:

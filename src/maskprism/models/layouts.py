@@ -57,13 +57,17 @@ _NO_CLASSES = np.zeros(0, dtype=np.int64)
 
 
 class Rows(NamedTuple):
-    """The detections of one image. Boxes are xyxy in canvas pixels; None for families of masks alone."""
+    """The detections of one image. Boxes are xyxy in canvas pixels; None for families of masks alone.
+
+    levels: of the pyramid, 0 for the finest, that each detection comes from; None where the rows do not tell.
+    """
 
     boxes: Float32[np.ndarray, "N 4"] | None
     scores: Float32[np.ndarray, " N"]
     classes: Int64[np.ndarray, " N"]
     coefficients: Float32[np.ndarray, "N K"]
     objectness: Float32[np.ndarray, " N"] | None
+    levels: Int64[np.ndarray, " N"] | None = None
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,8 @@ class Layout:
             chosen = np.flatnonzero(columns[4] > keep.conf)
         else:
             chosen = np.flatnonzero(columns[first_class:first_coefficient].max(axis=0) > keep.conf)
+        chosen = chosen[np.isfinite(columns[:, chosen]).all(axis=0)]
         rows = columns[:, chosen].T
-        rows = rows[np.isfinite(rows).all(axis=1)]
         by_class = rows[:, first_class:first_coefficient]
         objectness = None
         if self.family == "yolov5":
@@ -155,6 +159,7 @@ class Layout:
         if keep.classes is not None:
             wanted &= np.isin(classes, keep.classes)
         rows, classes, scores = rows[wanted], classes[wanted], scores[wanted]
+        ends = self.level_ends(columns.shape[1], canvas_hw)
         boxes = _corners(rows[:, :4])
         if _are_normalised(columns[:4]):
             boxes = boxes * _scale(canvas_hw)
@@ -165,7 +170,20 @@ class Layout:
             classes[best].astype(np.int64),
             rows[best, first_coefficient:],
             None if objectness is None else objectness[wanted][best],
+            None if ends is None else np.searchsorted(ends, chosen[candidates][wanted][best], side="right"),
         )
+
+    def level_ends(self, count: int, canvas_hw: tuple[int, int]) -> tuple[int, ...] | None:
+        """Where each level of the pyramid ends among `count` candidates, the finest first; None where nothing fits.
+
+        Finished rows are sorted by score, and heads that leave candidates out do not say which.
+        """
+        per_cell = {"yolov8": 1, "yolov5": 3}.get(self.family, 0)
+        for strides in _STRIDE_SETS:
+            ends = np.cumsum([per_cell * (canvas_hw[0] // one) * (canvas_hw[1] // one) for one in strides]).tolist()
+            if ends[-1] == count:
+                return tuple(ends)
+        return None
 
 
 def non_maximum_suppression(

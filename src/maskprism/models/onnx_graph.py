@@ -8,7 +8,7 @@ through functions of single values such as SiLU. Elsewhere it becomes a node of 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
     Map = Float[np.ndarray, "M K"]
+    Offset = Float[np.ndarray, " M"]
 
 Place = Literal["folded", "appended"]
 _LINEAR = frozenset({"Identity", "Cast"})
@@ -39,13 +40,15 @@ class _Plan:
 
     map: Map
     nodes: set[str]
+    offset: Offset | None = None
     tensors: set[str] = field(default_factory=set)
     edits: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def selects(self) -> bool:
         """Whether the map picks channels and leaves their values as they are."""
-        return bool(np.isin(self.map, (0, 1)).all() and (self.map.sum(axis=1) == 1).all())
+        picks = bool(np.isin(self.map, (0, 1)).all() and (self.map.sum(axis=1) == 1).all())
+        return picks and self.offset is None
 
 
 class ChannelSurgery:
@@ -83,7 +86,10 @@ class ChannelSurgery:
         found = self._last_part(name, axis, map.shape[1])
         place: Place = "appended"
         if found is None:
-            self._insert_partial_map(self._rename(name), name, axis, map)
+            k = map.shape[1]
+            self._insert_partial(
+                self._rename(name), name, axis, k, lambda full, mapped: self._insert_map(full, mapped, axis, map)
+            )
         else:
             tensor, its_axis, consumer = found
             if self._folds(tensor, its_axis, map, consumer):
@@ -92,6 +98,32 @@ class ChannelSurgery:
                 self._insert_map(self._rename(tensor), tensor, its_axis, map)
         self._resize(name, axis, len(map) - map.shape[1])
         return place
+
+    def correct_last_channels(
+        self, name: str, axis: int, maps: Sequence[Map], offsets: Sequence[Offset], ends: Sequence[int] | None
+    ) -> Place | None:
+        """Map the last channels x of an output of 3 axes to `map @ x + offset`, with another pair for each level.
+
+        ends: where each level ends along the other axis; needed for more than one. None for what cannot be: levels
+        that lie apart nowhere in front, on an axis of a length that is not known.
+        """
+        k = maps[0].shape[1]
+        found = self._last_part(name, axis, k)
+        tensor, its_axis, consumer = found or (name, axis, None)
+        if found is not None and self._folds_levels(tensor, its_axis, maps, offsets, consumer):
+            return "folded"
+        length = (self._shapes.get(tensor) or [None] * 3)[3 - its_axis]
+        if len(maps) > 1 and (ends is None or length != ends[-1]):
+            return None
+
+        def change(whole: str, corrected: str) -> None:
+            self._insert_levels(whole, corrected, its_axis, maps, offsets, ends or ())
+
+        if found is not None:
+            change(self._rename(tensor), tensor)
+        else:
+            self._insert_partial(self._rename(tensor), tensor, its_axis, k, change)
+        return "appended"
 
     def finish(self, notes: Mapping[str, str]) -> ModelProto:
         """The network without what nothing uses any more, with entries added to its metadata."""
@@ -115,18 +147,53 @@ class ChannelSurgery:
 
     # Folding: walk up from a tensor to the convolutions that make it.
 
-    def _folds(self, name: str, axis: int, map: Map, consumer: NodeProto | None = None) -> bool:
+    def _folds(
+        self, name: str, axis: int, map: Map, consumer: NodeProto | None = None, offset: Offset | None = None
+    ) -> bool:
         """Fold the map into what makes the tensor, if everything on the way allows it and nothing else reads it."""
-        plan = _Plan(map, nodes=set() if consumer is None else {consumer.output[0]})
+        plan = self._planned(name, axis, map, consumer, offset)
+        for edit in [] if plan is None else plan.edits:
+            edit()
+        return plan is not None
+
+    def _planned(
+        self, name: str, axis: int, map: Map, consumer: NodeProto | None, offset: Offset | None = None
+    ) -> _Plan | None:
+        """What folding takes; None where something on the way does not allow it, or something else reads it."""
+        plan = _Plan(map, nodes=set() if consumer is None else {consumer.output[0]}, offset=offset)
         if not self._fold or not self._visit(plan, name, axis):
-            return False
+            return None
         readers = {
             node.output[0] for tensor in plan.tensors for node in self._readers(tensor) if node.op_type != "Shape"
         }
         if readers - plan.nodes or plan.tensors.intersection(self.outputs) - {name}:
+            return None
+        return plan
+
+    def _folds_levels(
+        self, name: str, axis: int, maps: Sequence[Map], offsets: Sequence[Offset], consumer: NodeProto | None
+    ) -> bool:
+        """Fold one map and offset into each of the parts that the tensor is put together from, or one into all."""
+        if len(maps) == 1:
+            return self._folds(name, axis, maps[0], consumer, offsets[0])
+        node = self._producers[name]
+        while node.op_type in _LINEAR or node.op_type == "Transpose":
+            if node.op_type == "Transpose":
+                axis = _attribute(node, "perm", [2, 1, 0])[axis]
+            if node.input[0] not in self._producers or len(self._readers(node.input[0])) != 1:
+                return False
+            node = self._producers[node.input[0]]
+        if node.op_type != "Concat" or _attribute(node, "axis", 0) % 3 == axis or len(node.input) != len(maps):
             return False
-        for edit in plan.edits:
-            edit()
+        plans = [
+            self._planned(part, axis, map, node, offset)
+            for part, map, offset in zip(node.input, maps, offsets, strict=True)
+        ]
+        if not all(plans):
+            return False
+        for plan in plans:
+            for edit in [] if plan is None else plan.edits:
+                edit()
         return True
 
     def _visit(self, plan: _Plan, name: str, axis: int) -> bool:
@@ -192,10 +259,11 @@ class ChannelSurgery:
             return False
 
         def edit() -> None:
-            for name, array in zip(list(node.input[1:]), arrays, strict=True):
-                assert array is not None
-                mapped = np.tensordot(plan.map, array.astype(np.float64), axes=1)
-                self._replace_input(node, name, self._constant(mapped.astype(array.dtype)))
+            mapped = [np.tensordot(plan.map, array.astype(np.float64), axes=1) for array in arrays if array is not None]
+            if plan.offset is not None:
+                mapped = [mapped[0], plan.offset + (mapped[1] if len(mapped) > 1 else 0)]
+            del node.input[1:]
+            node.input.extend(self._constant(one.astype(arrays[0].dtype)) for one in mapped)  # type: ignore[union-attr]
 
         plan.edits.append(edit)
         return True
@@ -219,28 +287,57 @@ class ChannelSurgery:
 
     # Appending: nodes of their own.
 
-    def _insert_map(self, source: str, target: str, axis: int, map: Map) -> None:
-        """`target` as the map of `source` along axis 1 (of 3 or 4), or along the last axis."""
+    def _insert_map(self, source: str, target: str, axis: int, map: Map, offset: Offset | None = None) -> None:
+        """`target` as the map of `source`, plus the offset, along axis 1 (of 3 or 4), or along the last axis."""
         rank = len(self._shapes.get(target, [0] * 4))
-        weights = map.astype(helper.tensor_dtype_to_np_dtype(self._types.get(target, onnx.TensorProto.FLOAT)))
+        kind = helper.tensor_dtype_to_np_dtype(self._types.get(target, onnx.TensorProto.FLOAT))
+        weights = map.astype(kind)
+        mapped = target if offset is None else self._free(f"{target}/mapped")
         if axis == rank - 1:
-            self._insert("MatMul", [source, self._constant(weights.T)], target)
+            self._insert("MatMul", [source, self._constant(weights.T)], mapped)
         elif rank == 3:
-            self._insert("MatMul", [self._constant(weights), source], target)
+            self._insert("MatMul", [self._constant(weights), source], mapped)
         else:
-            self._insert("Conv", [source, self._constant(weights[:, :, None, None])], target)
+            self._insert("Conv", [source, self._constant(weights[:, :, None, None])], mapped)
+        if offset is not None:
+            sides = [1] * rank
+            sides[axis] = len(offset)
+            self._insert("Add", [mapped, self._constant(offset.astype(kind).reshape(sides))], target)
 
-    def _insert_partial_map(self, source: str, target: str, axis: int, map: Map) -> None:
-        k = map.shape[1]
-        parts = ("others", "all coefficients", "coefficients")
-        others, full, mapped = (self._free(f"{target}/{part}") for part in parts)
-        self._types[mapped] = self._types.get(target, onnx.TensorProto.FLOAT)
-        self._shapes[mapped] = [0, 0, 0]
-        for part, (start, stop) in {others: (0, -k), full: (-k, _END)}.items():
-            sizes = [self._constant(np.array([value], dtype=np.int64)) for value in (start, stop, axis)]
-            self._insert("Slice", [source, *sizes], part)
-        self._insert_map(full, mapped, axis, map)
-        self._insert("Concat", [others, mapped], target, axis=axis)
+    def _insert_levels(
+        self, source: str, target: str, axis: int, maps: Sequence[Map], offsets: Sequence[Offset], ends: Sequence[int]
+    ) -> None:
+        """`target` as `source`, `[B, K, N]` or `[B, N, K]`, with another map and offset up to each of the ends."""
+        if len(maps) == 1:
+            return self._insert_map(source, target, axis, maps[0], offsets[0])
+        done = []
+        for start, end, map, offset in zip((0, *ends), ends, maps, offsets, strict=False):
+            part, corrected = (self._like(target, f"{target}/{word}") for word in ("level", "corrected level"))
+            self._insert_slice(source, part, start, end, 3 - axis)
+            self._insert_map(part, corrected, axis, map, offset)
+            done.append(corrected)
+        return self._insert("Concat", done, target, axis=3 - axis)
+
+    def _insert_partial(self, source: str, target: str, axis: int, k: int, change: Callable[[str, str], None]) -> None:
+        """`target` as `source` with its last k channels as `change(from, to)` makes them."""
+        others, full, changed = (
+            self._like(target, f"{target}/{part}") for part in ("others", "all coefficients", "coefficients")
+        )
+        self._insert_slice(source, others, 0, -k, axis)
+        self._insert_slice(source, full, -k, _END, axis)
+        change(full, changed)
+        self._insert("Concat", [others, changed], target, axis=axis)
+
+    def _insert_slice(self, source: str, target: str, start: int, stop: int, axis: int) -> None:
+        sizes = [self._constant(np.array([value], dtype=np.int64)) for value in (start, stop, axis)]
+        self._insert("Slice", [source, *sizes], target)
+
+    def _like(self, name: str, new: str) -> str:
+        """A free name for a tensor of 3 axes of the same kind of numbers as another."""
+        found = self._free(new)
+        self._types[found] = self._types.get(name, onnx.TensorProto.FLOAT)
+        self._shapes[found] = [0, 0, 0]
+        return found
 
     def _insert(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> None:
         """A node right behind the last of those that make its inputs."""

@@ -1,12 +1,12 @@
-"""Write a segmentation network with fewer prototypes and coefficients into an ONNX file (extra `reduce`)."""
+"""Write a segmentation network with fewer prototypes, or corrected coefficients, into an ONNX file (extra `reduce`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from maskprism.models import Model
+    from maskprism.models.correction import Correction
+    from maskprism.models.onnx_graph import ChannelSurgery
 
     Map = Float[np.ndarray, "M K"]
 
+Done = TypeVar("Done")
 _OLDEST_OPSET = 10
 _TOLERANCE, _HALF_TOLERANCE = 1e-3, 3e-2
 """Largest deviation from what the new file should compute, as a share of the largest value."""
@@ -34,6 +37,21 @@ class Rewritten:
 
     prototypes: Literal["folded", "appended"]
     coefficients: Literal["folded", "appended"]
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Where a correction went: folded into convolutions that were there, or appended as nodes."""
+
+    coefficients: Literal["folded", "appended"]
+
+
+class Parts(NamedTuple):
+    """What a network gives, channels last: all columns of its rows before the coefficients, those, and prototypes."""
+
+    others: Float32[np.ndarray, "B N C"]
+    coefficients: Float32[np.ndarray, "B N K"]
+    prototypes: Float32[np.ndarray, "B h w K"]
 
 
 def write_reduced(
@@ -53,27 +71,129 @@ def write_reduced(
     Raises MissingExtraError without the package onnx, ModelError for a file that is no ONNX or cannot be rewritten,
     MaskprismError if `target` cannot be written.
     """
+    layout = model.layout
+
+    def edit(graph: ChannelSurgery) -> Rewritten:
+        rows, prototypes = graph.outputs[layout.rows_output], graph.outputs[layout.prototypes_output]
+        return Rewritten(
+            prototypes=graph.map_output(prototypes, 3 if layout.prototypes_last else 1, prototype_map),
+            coefficients=graph.map_last_channels(rows, 2 if layout.channels_last else 1, coefficient_map),
+        )
+
+    def expected(full: Parts) -> Parts:
+        return Parts(
+            full.others,
+            full.coefficients @ coefficient_map.T.astype(np.float32),
+            full.prototypes @ prototype_map.T.astype(np.float32),
+        )
+
+    return _rewritten(model, source, target, edit, expected, notes or {}, len(prototype_map))
+
+
+def write_corrected(
+    model: Model, source: Path, target: Path, correction: Correction, notes: Mapping[str, str] | None = None
+) -> Corrected:
+    """Write the network of the file `source`, opened as `model`, with its mask coefficients corrected.
+
+    Of an ONNX file, the correction is folded into the convolutions that make the coefficients, level by level, where
+    the graph allows it, and the file costs what the old one did; `notes` are added to its metadata. A `.pt` stays a
+    `.pt`, with those weights changed and nothing else. Boxes, scores, classes and prototypes stay equal to the last
+    bit; the new file is run against the old one before it gets its name.
+
+    Raises ModelError for other files, which cannot be rewritten, and for networks that the correction cannot be
+    written into; MissingExtraError without the package onnx or Ultralytics; MaskprismError if `target` cannot be
+    written.
+    """
+    layout = model.layout
+    model = model.with_correction(correction)
+
+    def expected(full: Parts) -> Parts:
+        batch, count, k = full.coefficients.shape
+        ends = model.level_ends
+        levels = None if ends is None else np.tile(np.searchsorted(ends, np.arange(count), side="right"), batch)
+        changed = correction.coefficients(full.coefficients.reshape(-1, k), levels)
+        return full._replace(coefficients=changed.reshape(full.coefficients.shape))
+
+    if source.suffix.lower() == ".pt":
+        return _corrected_checkpoint(model, source, target, correction, expected)
+
+    def edit(graph: ChannelSurgery) -> Corrected:
+        place = graph.correct_last_channels(
+            graph.outputs[layout.rows_output],
+            2 if layout.channels_last else 1,
+            list(correction.mixing),
+            list(correction.offsets),
+            model.level_ends,
+        )
+        if place is None:
+            raise ModelError(
+                f"{source}: the levels of its coefficients cannot be told apart in the network; fit one correction "
+                "for all levels"
+            )
+        return Corrected(place)
+
+    return _rewritten(model, source, target, edit, expected, notes or {}, correction.prototypes, same=True)
+
+
+def _corrected_checkpoint(
+    model: Model, source: Path, target: Path, correction: Correction, expected: Callable[[Parts], Parts]
+) -> Corrected:
+    from maskprism.models.runtimes.ultralytics import UltralyticsRuntime, write_corrected_checkpoint
+
+    k, batch, end2end = correction.prototypes, noise_batch(model), model.layout.family == "end2end"
+    wanted = expected(_parts(model, model.runtime(batch), k))
+    partial = target.with_name(f"{target.stem}.partial.pt")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_corrected_checkpoint(source, partial, correction.mixing, correction.offsets, end2end=end2end)
+        runtime = UltralyticsRuntime.of_file(partial, device="cpu", precision="f32", end2end=end2end)
+        # Weights are kept in half precision, as a rule, and so are the new ones.
+        wrong = _disagreement(wanted, _parts(model, runtime(batch), k), _HALF_TOLERANCE, same=True)
+        if wrong is not None:
+            raise ModelError(f"{source}: cannot be rewritten: {wrong}")
+        partial.replace(target)
+    except OSError as error:
+        raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+    return Corrected("folded")
+
+
+def _rewritten(
+    model: Model,
+    source: Path,
+    target: Path,
+    edit: Callable[[ChannelSurgery], Done],
+    expected: Callable[[Parts], Parts],
+    notes: Mapping[str, str],
+    prototypes: int,
+    *,
+    same: bool = False,
+) -> Done:
+    """Write what `edit` makes of the network if it computes what is expected: with maps folded, or else appended.
+
+    prototypes: how many the new file has. same: whether all but the coefficients must be equal to the last bit.
+    """
     original = read_onnx(source)
     from maskprism.models.onnx_graph import ChannelSurgery, is_half
 
-    layout = model.layout
     tolerance = _HALF_TOLERANCE if is_half(original) else _TOLERANCE
+    batch = noise_batch(model)
+    wanted = expected(_parts(model, model.runtime(batch), model.layout.prototypes))
     partial = target.with_name(target.name + ".partial")
     wrong: str | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for fold in (True, False):
             graph = ChannelSurgery(original, fold=fold)
-            rows, prototypes = graph.outputs[layout.rows_output], graph.outputs[layout.prototypes_output]
-            rewritten = Rewritten(
-                prototypes=graph.map_output(prototypes, 3 if layout.prototypes_last else 1, prototype_map),
-                coefficients=graph.map_last_channels(rows, 2 if layout.channels_last else 1, coefficient_map),
-            )
-            _save(graph.finish(notes or {}), partial)
-            wrong = _disagreement(model, partial, tolerance, prototype_map, coefficient_map)
+            done = edit(graph)
+            _save(graph.finish(notes), partial)
+            outputs = OnnxRuntime(partial, device="cpu", precision="f32", threads=None)(batch)
+            wrong = _disagreement(wanted, _parts(model, outputs, prototypes), tolerance, same)
             if wrong is None:
                 partial.replace(target)
-                return rewritten
+                return done
     except OSError as error:
         raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
     finally:
@@ -127,25 +247,20 @@ def _save(model: ModelProto, path: Path) -> None:
         raise ModelError(f"{path.stem}: the rewritten network is not valid ({first_line(error)})") from None
 
 
-def _disagreement(model: Model, path: Path, tolerance: float, prototype_map: Map, coefficient_map: Map) -> str | None:
+def _parts(model: Model, outputs: list[Float32[np.ndarray, "..."]], channels: int) -> Parts:
+    layout = model.layout
+    rows = np.moveaxis(outputs[layout.rows_output], 2 if layout.channels_last else 1, -1)
+    prototypes = np.moveaxis(outputs[layout.prototypes_output], 3 if layout.prototypes_last else 1, -1)
+    return Parts(rows[..., :-channels], rows[..., -channels:], prototypes)
+
+
+def _disagreement(expected: Parts, found: Parts, tolerance: float, same: bool) -> str | None:
     """What the new file computes other than it should, on a canvas of noise; None where it agrees."""
-    layout, k, batch = model.layout, model.layout.prototypes, noise_batch(model)
-    full = model.runtime(batch)
-    reduced = OnnxRuntime(path, device="cpu", precision="f32", threads=None)(batch)
-
-    def parts(outputs: list[Float32[np.ndarray, "..."]], channels: int) -> dict[str, Float32[np.ndarray, "..."]]:
-        rows = np.moveaxis(outputs[layout.rows_output], 2 if layout.channels_last else 1, -1)
-        prototypes = np.moveaxis(outputs[layout.prototypes_output], 3 if layout.prototypes_last else 1, -1)
-        return {"boxes": rows[..., :-channels], "coefficients": rows[..., -channels:], "prototypes": prototypes}
-
-    expected, found = parts(full, k), parts(reduced, len(prototype_map))
-    expected["coefficients"] = expected["coefficients"] @ coefficient_map.T.astype(np.float32)
-    expected["prototypes"] = expected["prototypes"] @ prototype_map.T.astype(np.float32)
-    for name, want in expected.items():
-        got = found[name]
+    for name, want, got in zip(("boxes", "coefficients", "prototypes"), expected, found, strict=True):
         if want.shape != got.shape:
             return f"{name} of the new network have shape {got.shape} instead of {want.shape}"
         off, size = float(np.abs(want - got).max(initial=0)), float(np.abs(want).max(initial=0))
-        if not off <= tolerance * max(size, 1e-3):
+        allowed = 0.0 if same and name != "coefficients" else tolerance * max(size, 1e-3)
+        if not off <= allowed:
             return f"{name} of the new network are off by up to {off:.3g} where the largest is {size:.3g}"
     return None

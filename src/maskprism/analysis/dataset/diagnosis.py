@@ -218,7 +218,7 @@ def diagnose(
         model = model.with_names(dataset.names)
     samples = list(dataset)
     samples = [samples[position] for position in chosen]
-    classes = _known_classes(dataset, model)
+    classes = known_classes(dataset, model)
     if not classes:
         raise InputError(f"{dataset.path}: labels none of the classes {list(model.keep.classes or ())}")
     examined: list[Examined] = []
@@ -232,7 +232,7 @@ def diagnose(
                     failures += [failed] if failed else []
                     examined += [] if isinstance(result, Failed) else [result]
                     on_progress(len(examined) + len(failures), len(samples), failed)
-                    _check_network(examined, failures)
+                    check_network(examined, failures)
         except KeyboardInterrupt:
             if not examined:
                 raise
@@ -245,7 +245,8 @@ def diagnose(
     return _concluded(dataset, model.spec, classes, conf, len(samples), examined, failures, interrupted)
 
 
-def _check_network(examined: Sequence[Examined], failures: Sequence[Failed]) -> None:
+def check_network(examined: Sequence[object], failures: Sequence[Failed]) -> None:
+    """Raise ModelError once the network has failed on every one of the first images."""
     failed = [one for one in failures if one.network]
     if not examined and len(failed) >= _NETWORK_FAILURES:
         raise ModelError(f"the network failed on all of the first {len(failed)} images ({failed[0].message})")
@@ -272,7 +273,7 @@ class _Examiner:
         return examine(*of_classes(prediction, truth, self._classes), sample.name, conf=self._conf)
 
 
-def _known_classes(dataset: Dataset, model: Model) -> list[int]:
+def known_classes(dataset: Dataset, model: Model) -> list[int]:
     """The classes that the data set labels, the model knows, and its thresholds keep."""
     names, kept = model.spec.names, model.keep.classes
     labelled = sorted(set(dataset.class_ids.values()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 import math
@@ -301,7 +300,7 @@ def compare_files(
 ) -> FileComparison:
     """Run both networks on all images; see `FileComparison`."""
     models = (full, reduced)
-    wide = [_with_conf(model, AP_CONF) for model in models] if images.labelled else models
+    wide = [_with_conf(model, AP_CONF) for model in models] if images.labelled else list(models)
     ious: list[Float32[np.ndarray, " N"]] = []
     by_image: dict[str, float] = {}
     overlaps: tuple[list[Overlaps], list[Overlaps]] = ([], [])
@@ -372,9 +371,7 @@ def _against_truth(prediction: Prediction, truth: GroundTruth) -> Overlaps:
 
 def _with_conf(model: Model, conf: float) -> Model:
     """The same network, keeping detections above another score, if it is lower."""
-    other = copy.copy(model)
-    other.keep = replace(model.keep, conf=min(conf, model.keep.conf))
-    return other
+    return model.with_thresholds(replace(model.keep, conf=min(conf, model.keep.conf)))
 
 
 def _network_ms_and_bytes(models: tuple[Model, Model]) -> tuple[tuple[float, float], tuple[int, int]]:

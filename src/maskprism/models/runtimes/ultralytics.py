@@ -30,7 +30,7 @@ from maskprism.models.runtimes import (
 )
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32
+    from jaxtyping import Float32, Float64
 
 
 class UltralyticsRuntime:
@@ -123,6 +123,65 @@ class UltralyticsRuntime:
                 prototypes = prototypes[-1]
             tensors = [t for t in (pair[0], prototypes) if isinstance(t, torch.Tensor)]
             return [tensor.float().cpu().numpy() for tensor in tensors]
+
+
+def write_corrected_checkpoint(
+    path: Path,
+    target: Path,
+    maps: Float64[np.ndarray, "L K K"],
+    offsets: Float64[np.ndarray, "L K"],
+    *,
+    end2end: bool | None,
+) -> None:
+    """Write a `.pt` whose coefficients x are `map @ x + offset`, by the last convolution of every level's branch.
+
+    All else stays as it is, number formats, too. maps, offsets: one pair per level, or one for all. end2end: whether
+    the one-to-one head is meant. The checkpoint is unpickled: only files that you trust. Raises ModelError where such
+    branches are not found, MissingExtraError without Ultralytics.
+    """
+    _import_yolo(f"rewriting {path.name}")
+    import torch
+
+    try:
+        with _nothing_installed():
+            checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # unpickling raises whatever the file makes it raise
+        raise ModelError(f"{path}: PyTorch cannot read this file ({first_line(error)})") from None
+    networks = [checkpoint.get(key) for key in ("model", "ema")] if isinstance(checkpoint, dict) else []
+    networks = [network for network in networks if isinstance(network, torch.nn.Module)]
+    if not networks:
+        raise ModelError(f"{path}: holds no network; expected a checkpoint as Ultralytics writes it")
+    with torch.no_grad():
+        for network in networks:
+            for layer, level in _last_convolutions(network, maps, path, end2end):
+                weight = layer.weight.double().flatten(1).numpy()
+                bias = layer.bias.double().numpy()
+                layer.weight.copy_(torch.from_numpy(maps[level] @ weight).reshape(layer.weight.shape))
+                layer.bias.copy_(torch.from_numpy(maps[level] @ bias + offsets[level]))
+    torch.save(checkpoint, target)
+
+
+def _last_convolutions(
+    network: Any, maps: Float64[np.ndarray, "L K K"], path: Path, end2end: bool | None
+) -> Iterator[tuple[Any, int]]:
+    """The layers that make the coefficients, finest level first, each with the number of its map."""
+    import torch
+
+    layers = getattr(network, "model", None)
+    head = layers[-1] if layers is not None and len(layers) else None
+    name = ("one2one_" if end2end else "") + ("cv5" if type(head).__name__.startswith("YOLOE") else "cv4")
+    branches = getattr(head, name, None)
+    lasts = [branch[-1] for branch in branches or () if isinstance(branch, torch.nn.Sequential)]
+    fits = [
+        isinstance(last, torch.nn.Conv2d) and last.out_channels == maps.shape[1] and last.bias is not None
+        for last in lasts
+    ]
+    if not lasts or not all(fits) or len(maps) not in (1, len(lasts)):
+        raise ModelError(
+            f"{path}: the branches of its head that make coefficients are not found (a {type(head).__name__} with no "
+            f"{name} of {maps.shape[1]} channels); export it to ONNX and tune that"
+        )
+    return ((last, level if len(maps) > 1 else 0) for level, last in enumerate(lasts))
 
 
 def _choose_head(network: Any, end2end: bool | None, version: str, label: str) -> bool:

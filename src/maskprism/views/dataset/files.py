@@ -17,8 +17,9 @@ from maskprism.analysis.dataset.findings import FigureName, Finding, findings_of
 from maskprism.analysis.truth.error_budget import COLUMNS
 from maskprism.errors import MaskprismError
 from maskprism.views.dataset import charts as figures
-from maskprism.views.dataset.report import Illustration, report_page
+from maskprism.views.dataset.report import report_page
 from maskprism.views.figures import save
+from maskprism.views.report_parts import Illustration
 from maskprism.views.truth import budget as budget_figures
 from maskprism.views.truth.thumbnails import mask_against_truth
 from maskprism.views.viewer_payload import encode_webp

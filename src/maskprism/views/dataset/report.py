@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from string import Template
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from maskprism import __version__
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
 from maskprism.analysis.dataset.diagnosis import Diagnosis
 from maskprism.analysis.dataset.findings import RULES, Finding
@@ -21,12 +14,18 @@ from maskprism.analysis.dataset.tide import ERROR_TYPES, MEANING
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.text import counted
 from maskprism.views.dataset.charts import STEP_TITLES
+from maskprism.views.report_parts import Illustration, definitions, fill
+from maskprism.views.report_parts import cell as _cell
+from maskprism.views.report_parts import data_url as _data
+from maskprism.views.report_parts import figure as _figure
+from maskprism.views.report_parts import number as _number
+from maskprism.views.report_parts import row as _row
+from maskprism.views.report_parts import table as _table
 
 if TYPE_CHECKING:
     from maskprism.analysis.dataset.average_precision import AveragePrecision
     from maskprism.analysis.dataset.findings import FigureName
 
-_STATIC = files("maskprism.views") / "static"
 _LISTED = 50
 _LISTED_WHERE = "they are listed under Numbers in report.html"
 METHOD = {
@@ -65,13 +64,6 @@ BESIDE_WORDS = ("ground-truth box", "no crop", "best threshold", "boundary IoU",
 """Headings for the columns of BESIDE."""
 
 
-class Illustration(NamedTuple):
-    """A figure as PNG, and what it shows."""
-
-    png: bytes
-    caption: str
-
-
 def report_page(
     found: Diagnosis,
     findings: Sequence[Finding],
@@ -79,17 +71,12 @@ def report_page(
     worst: Sequence[tuple[InstanceBudget, bytes | None]],
 ) -> str:
     """The whole page. `worst` are instances with small pictures of them (WebP), where there are any."""
-    style, script = (_read(name) for name in ("report.css", "report.js"))
-    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
-    return Template(_read("report.html")).substitute(
-        policy=policy,
-        style=style,
-        script=script,
-        version=__version__,
+    return fill(
+        "report.html",
+        warnings=warnings_of(found),
+        tiles=_tiles(found),
         title=html.escape(f"{found.spec.name} on {title_of(found)}"),
         subtitle=html.escape(_subtitle(found)),
-        warnings="\n".join(f'<p class="warning">{html.escape(text)}</p>' for text in warnings_of(found)),
-        tiles="\n".join(f"<div><dt>{html.escape(n)}</dt><dd>{html.escape(v)}</dd></div>" for n, v in _tiles(found)),
         findings="\n".join(_finding(one, figures) for one in findings) or "<li>There is nothing to be said.</li>",
         figures="\n".join(_figure(name, one) for name, one in figures.items()),
         worst=_worst_table(worst),
@@ -155,14 +142,6 @@ def _finding(finding: Finding, figures: Mapping[FigureName, Illustration]) -> st
     return (
         f'<li id="rule-{finding.rule}"><p>{html.escape(finding.says)}</p>'
         f'<p class="advice">{html.escape(finding.advice)}{link}</p></li>'
-    )
-
-
-def _figure(name: str, shown: Illustration) -> str:
-    caption = html.escape(shown.caption)
-    return (
-        f'<figure id="figure-{name}"><img src="{_data("image/png", shown.png)}" alt="{caption}">'
-        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
@@ -260,62 +239,8 @@ def _listing(noun: str, rest: str, lines: Sequence[str]) -> str:
 
 
 def _method() -> str:
-    entries = [*METHOD.items(), *((f"what is said: {rule}", f"{when}.") for rule, when in RULES.items())]
-    return (
-        '<dl class="method">'
-        + "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in entries)
-        + "</dl>"
-    )
-
-
-def _table(
-    headings: Sequence[str], rows: Iterable[str], *, text: int = 0, sortable: bool = False, tall: bool = False
-) -> str:
-    """A table of finished cells; the first `text` columns are of text."""
-
-    def heading(number: int, name: str) -> str:
-        inner = html.escape(name)
-        if sortable and name:
-            inner = f'<button type="button">{inner}</button>'
-        return f'<th scope="col"{" class=text" if number < text else ""}>{inner}</th>'
-
-    head = "".join(heading(number, name) for number, name in enumerate(headings))
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return (
-        f'<div class="scroll{" tall" if tall else ""}" tabindex="0"><table{" class=sortable" if sortable else ""}>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _cell(text: str, style: str = "", *, title: str = "") -> str:
-    return (
-        "<td"
-        + (f' class="{style}"' if style else "")
-        + (f' title="{html.escape(title)}"' if title else "")
-        + f">{html.escape(text)}</td>"
-    )
-
-
-def _row(name: str, values: Iterable[float]) -> str:
-    return _cell(name, "text") + "".join(_cell(_number(value)) for value in values)
-
-
-def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
+    return definitions([*METHOD.items(), *((f"what is said: {rule}", f"{when}.") for rule, when in RULES.items())])
 
 
 def _some(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _read(name: str) -> str:
-    return (_STATIC / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """The element with this text, as a Content-Security-Policy names it."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _data(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

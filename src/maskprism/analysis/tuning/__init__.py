@@ -1,0 +1,18 @@
+"""What would better coefficients gain, and how are they had without training?
+
+| name | answers |
+|---|---|
+| `tune`, `Tuning` | which correction of the coefficients is best, and what does it gain on images that took no part? |
+| `fit`, `Setting` | which correction is best on given evidence? |
+| `evidence_of`, `Evidence` | what can be learned from an image with its ground truth? |
+| `cross_fit`, `interval` | how are settings chosen, and gains measured, without deceiving oneself? |
+"""
+
+from __future__ import annotations
+
+from maskprism.analysis.tuning.evidence import Evidence, evidence_of
+from maskprism.analysis.tuning.fitting import Setting, fit
+from maskprism.analysis.tuning.tuning import Tuning, tune
+from maskprism.analysis.tuning.validation import CrossFit, cross_fit, interval
+
+__all__ = ["CrossFit", "Evidence", "Setting", "Tuning", "cross_fit", "evidence_of", "fit", "interval", "tune"]

@@ -1,0 +1,307 @@
+"""Tune a network on a data set: gather evidence, fit, and measure every image with what was fitted without it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from maskprism.analysis.dataset.ap_protocols import overlaps_under
+from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
+from maskprism.analysis.dataset.diagnosis import SHOWN_CONF, Failed, check_network, known_classes, of_classes
+from maskprism.analysis.truth.matching import match
+from maskprism.analysis.truth.overlaps import SIZES, Region, regions
+from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of
+from maskprism.analysis.tuning.fitting import Setting, minimiser
+from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, Interval, cross_fit, fits, interval
+from maskprism.errors import InputError, MaskprismError
+from maskprism.extract import in_order, one_thread_per_call, processors
+from maskprism.models.layouts import Thresholds
+from maskprism.sources import spread
+
+if TYPE_CHECKING:
+    from maskprism.analysis.truth.overlaps import Overlaps
+    from maskprism.datasets import Dataset, Sample
+    from maskprism.models import Model, ModelSpec
+    from maskprism.models.correction import Correction
+
+AP_CONF = 0.001
+ENOUGH_IMAGES = 60
+"""Of fewer images, the gain is mostly chance."""
+_CANDIDATES = 4000
+
+
+class Row(NamedTuple):
+    """One matched instance: mask IoU on the canvas before and after, and with what fewer images give."""
+
+    image: int
+    class_id: int
+    area: int
+    before: float
+    after: float
+    curve: Mapping[int, float]
+
+
+class Change(NamedTuple):
+    """Of a group of matched instances: how many, mean mask IoU before and after, and the gain."""
+
+    group: str
+    instances: int
+    before: float
+    after: float
+    gain: Interval
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """A correction for a network, and what it gains on images that took no part in it.
+
+    images: how many were used, out of total; failures: (name, why) of the others. evidence: instances it was fitted
+    to, mirrored and suppressed ones among them. rows: matched instances with a score above `conf`, each measured
+    with what was fitted without its image and its fold. precision: mask AP on the canvas before and after, likewise.
+    seconds: how long gathering, fitting and measuring took.
+    """
+
+    dataset: Dataset
+    spec: ModelSpec
+    conf: float
+    images: int
+    total: int
+    failures: Sequence[tuple[str, str]]
+    evidence: int
+    fitted: CrossFit
+    rows: Sequence[Row]
+    precision: tuple[AveragePrecision, AveragePrecision]
+    seconds: Mapping[str, float]
+
+    @property
+    def correction(self) -> Correction:
+        """What was fitted to all images."""
+        return replace(self.fitted.correction, sha256=self.spec.sha256)
+
+    @cached_property
+    def change(self) -> Change:
+        """Over all matched instances."""
+        return self._change("all", self.rows)
+
+    @property
+    def helps(self) -> bool:
+        """Whether the interval of the gain lies above zero."""
+        return self.change.gain.low > 0
+
+    def by_size(self) -> list[Change]:
+        """For each size of object, as in COCO; empty groups are left out."""
+        groups = {name: [row for row in self.rows if low <= row.area < high] for name, (low, high) in SIZES.items()}
+        return [self._change(name, rows) for name, rows in groups.items() if rows]
+
+    def by_class(self) -> list[Change]:
+        """For each class, most instances first."""
+        names = self.dataset.names
+        return [
+            self._change(names.get(one, f"class{one}"), [row for row in self.rows if row.class_id == one])
+            for one, _ in Counter(row.class_id for row in self.rows).most_common()
+        ]
+
+    def curve(self) -> list[tuple[int, Interval]]:
+        """The gain by the number of images that a correction is fitted to; the last one is that of whole folds."""
+        image = np.array([row.image for row in self.rows], dtype=np.int64)
+        sizes = sorted(self.fitted.folds[0].curve)
+        found = [
+            (size, interval(np.array([row.curve[size] - row.before for row in self.rows]), image)) for size in sizes
+        ]
+        held_out = max(fold.stop - fold.first for fold in self.fitted.folds)
+        return [*found, (self.images - held_out, self.change.gain)]
+
+    @staticmethod
+    def _change(group: str, rows: Sequence[Row]) -> Change:
+        before, after = (np.array([getattr(row, name) for row in rows]) for name in ("before", "after"))
+        image = np.array([row.image for row in rows], dtype=np.int64)
+        return Change(group, len(rows), _mean(before), _mean(after), interval(after - before, image))
+
+
+def tune(
+    dataset: Dataset,
+    model: Model,
+    *,
+    conf: float = SHOWN_CONF,
+    limit: int | None = None,
+    folds: int = FOLDS,
+    per_level: bool = True,
+    seed: int = 0,
+    workers: int | None = None,
+    on_progress: Callable[[int, int, Failed | None], None] = lambda done, total, failed: None,
+) -> Tuning:
+    """Fit a correction of the mask coefficients of a model to a data set, or `limit` evenly spread images of it.
+
+    Evidence are candidates above a score of `evidence.CONF`, in the image and in its mirror image. Which images make a
+    fold, and which pixels are looked at, follows from `seed`. per_level: every level of the pyramid has a correction of
+    its own, where the outputs tell levels apart. Mean IoU counts matched instances above `conf`; AP all detections.
+
+    on_progress: called with the steps done, their total, and a failure, if the last step was one.
+    Raises InputError where data set and model share no class, nothing is labelled with a mask, or too few images have
+    an instance that is found; ModelError where the network fails on one image after the other; MissingExtraError
+    without SciPy.
+    """
+    chosen = spread(len(dataset), limit)
+    minimiser()  # says at once what is not installed
+    dataset = dataset.for_model(model.spec.names)
+    model = (model.with_names(dataset.names) if dataset.notice else model).with_correction(None)
+    samples = list(dataset)
+    samples = [samples[position] for position in chosen]
+    classes = known_classes(dataset, model)
+    levels = model.levels if per_level else 1
+    path = [Setting(ridge, levels) for ridge in RIDGES]
+    workers = workers or processors()
+    done, total = 0, 2 * len(samples) + fits(len(samples), folds=folds)
+    clock = [time.perf_counter()]
+    failures: list[Failed] = []
+
+    def step(failed: Failed | None = None) -> None:
+        nonlocal done
+        done += 1
+        on_progress(done, total, failed)
+
+    with one_thread_per_call():
+        gathered: list[tuple[Sample, Evidence]] = []
+        masks = 0
+        gatherer = _Gatherer(model, classes, max(MOST // max(len(samples), 1), 2), seed)
+        with closing(in_order(gatherer, iter(enumerate(samples)), workers)) as results:
+            for sample, result in zip(samples, results, strict=True):
+                if isinstance(result, Failed):
+                    failures.append(result)
+                else:
+                    gathered.append((sample, result.evidence))
+                    masks += result.masks
+                step(result if isinstance(result, Failed) else None)
+                check_network(gathered, failures)
+        if not gathered:
+            raise InputError(
+                f"{dataset.path}: not one of {len(failures)} images can be used "
+                f"(the first: {failures[0].name}: {failures[0].message})"
+            )
+        if not masks:
+            raise InputError(
+                f"{dataset.path}: labels no masks of classes that the model knows; there is nothing to fit"
+            )
+        gathered = [gathered[i] for i in np.random.default_rng(seed).permutation(len(gathered))]
+        evidence = Evidence.joined([one for _, one in gathered])
+        count = len(evidence)
+        clock.append(time.perf_counter())
+        fitted = cross_fit(evidence, len(gathered), [path], folds=folds, workers=workers, on_fit=step)
+        del evidence
+        clock.append(time.perf_counter())
+        measured: list[_Measured] = []
+        corrections = [fold for fold in fitted.folds for _ in range(fold.first, fold.stop)]
+        tasks = ((number, sample, corrections[number]) for number, (sample, _) in enumerate(gathered))
+        with closing(in_order(partial(_measure, model, classes, conf), tasks, workers)) as found:
+            for one in found:
+                measured.append(one)
+                step()
+        clock.append(time.perf_counter())
+    before, after = (average_precision([one.overlaps[side] for one in measured]) for side in (0, 1))
+    return Tuning(
+        dataset=dataset,
+        spec=model.spec,
+        conf=conf,
+        images=len(gathered),
+        total=len(samples),
+        failures=[(failed.name, failed.message) for failed in failures],
+        evidence=count,
+        fitted=fitted,
+        rows=[row for one in measured for row in one.rows],
+        precision=(before, after),
+        seconds=dict(zip(("gathering", "fitting", "measuring"), np.diff(clock).tolist(), strict=True)),
+    )
+
+
+class _Gathered(NamedTuple):
+    """The evidence in one image, and how many masks of known classes are labelled in it."""
+
+    evidence: Evidence
+    masks: int
+
+
+class _Gatherer:
+    """What a worker does with one image to learn from it."""
+
+    def __init__(self, model: Model, classes: Sequence[int], most: int, seed: int) -> None:
+        keep = replace(model.keep, conf=CONF, iou=1.0, max_det=_CANDIDATES, multi_label=False)
+        self._model, self._iou = model.with_thresholds(keep), model.keep.iou
+        self._classes, self._most, self._seed = classes, most, seed
+
+    def __call__(self, numbered: tuple[int, Sample]) -> _Gathered | Failed:
+        number, sample = numbered
+        rng = np.random.default_rng([self._seed, number])
+        try:
+            image, truth = sample.read()
+        except (MaskprismError, MemoryError, cv2.error) as error:
+            return Failed(sample.name, _one_line(error))
+        parts = []
+        for mirrored in (False, True):
+            seen = np.ascontiguousarray(image[:, ::-1]) if mirrored else image
+            try:
+                prediction = self._model.predict(seen)
+            except Exception as error:  # runtimes raise what they like
+                return Failed(sample.name, _one_line(error), network=True)
+            if len(broken := prediction.broken_prototypes):
+                named = ", ".join(map(str, broken))
+                return Failed(sample.name, f"prototypes {named} hold values that are no finite numbers", network=True)
+            prediction, own = of_classes(prediction, truth.mirrored() if mirrored else truth, self._classes)
+            parts.append(
+                evidence_of(prediction, own, rng, iou=self._iou, most=max(self._most // 2, 1), own=not mirrored)
+            )
+        return _Gathered(Evidence.joined(parts), int(np.count_nonzero(~own.box_only)))
+
+
+class _Measured(NamedTuple):
+    overlaps: tuple[Overlaps, Overlaps]
+    rows: list[Row]
+
+
+def _measure(model: Model, classes: Sequence[int], conf: float, task: tuple[int, Sample, Any]) -> _Measured:
+    """One image with the correction of its fold."""
+    number, sample, fold = task
+    keep: Thresholds = replace(model.keep, conf=min(AP_CONF, conf), multi_label=True)
+    image, truth = sample.read()
+    before, truth = of_classes(model.with_thresholds(keep).predict(image), truth, classes)
+    after = fold.correction.apply(before)
+    shown = before[before.scores > conf]
+    matches = match(shown, truth)
+    found = shown[matches.instances]
+    true = [Region(*patch) for patch in truth.patches("canvas", shown.letterbox)]
+    targets = [true[index] for index in matches.objects]
+
+    def ious(correction: Correction | None) -> list[float]:
+        seen = found if correction is None else correction.apply(found)
+        return [region.iou_with(target) for region, target in zip(regions(seen, "canvas"), targets, strict=True)]
+
+    curve = {size: ious(one) for size, one in fold.curve.items()}
+    rows = [
+        Row(
+            number,
+            int(truth.classes[target]),
+            int(truth.areas[target]),
+            *pair,
+            {size: values[index] for size, values in curve.items()},
+        )
+        for index, (target, pair) in enumerate(
+            zip(matches.objects.tolist(), zip(ious(None), ious(fold.correction), strict=True), strict=True)
+        )
+    ]
+    overlaps = (overlaps_under(before, truth, "predict"), overlaps_under(after, truth, "predict"))
+    return _Measured(overlaps, rows)
+
+
+def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,211 @@
+"""What a correction gains on images that took no part in it: folds over images, settings chosen within them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from maskprism.analysis.tuning.fitting import Setting, fit, sampled_ious
+from maskprism.errors import InputError
+from maskprism.extract import in_order, one_thread_per_call, processors
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
+
+    from maskprism.analysis.tuning.evidence import Evidence
+    from maskprism.models.correction import Correction
+
+FOLDS = 5
+RIDGES = (0.3, 0.1, 0.03, 0.01, 0.003)
+"""Tried one after the other, each fit beginning where the last one ended."""
+FEWEST_IMAGES = 3
+LEVEL = 0.95
+"""Of intervals."""
+_RESAMPLED = 2000
+_CURVE = (0.125, 0.25, 0.5)
+
+
+class Fold(NamedTuple):
+    """What was fitted without the images `first` to `stop`, and to how many images; along the learning curve, too."""
+
+    first: int
+    stop: int
+    setting: Setting
+    correction: Correction
+    curve: Mapping[int, Correction]
+
+
+@dataclass(frozen=True, eq=False)
+class CrossFit:
+    """The folds, and the correction and setting for all images together.
+
+    chosen: gain in mean IoU, weighted by score and estimated from sampled pixels, of each setting that was tried. Their
+    ridges are those for all images; of a part of them, they are divided by it, as a sum of losses and a prior has it.
+    """
+
+    folds: Sequence[Fold]
+    correction: Correction
+    setting: Setting
+    chosen: Mapping[Setting, float]
+
+
+class Interval(NamedTuple):
+    """A mean, and where it lies with a probability of LEVEL."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def cross_fit(
+    evidence: Evidence,
+    images: int,
+    settings: Sequence[Sequence[Setting]],
+    *,
+    folds: int = FOLDS,
+    workers: int | None = None,
+    on_fit: Callable[[], None] = lambda: None,
+) -> CrossFit:
+    """Fit one correction without each fold, and one to all.
+
+    A fold's setting is the one that gains most on the other folds, each with what was fitted without it and without
+    that fold: nothing about a fold decides anything that is measured on it. Folds are of images that follow each
+    other, so give images in an order that chance has made. settings: paths of settings, each fit begins where
+    the one before ended.
+
+    Raises InputError for fewer than FEWEST_IMAGES images with an instance of their own, or fewer folds than 3.
+    """
+    useful = len(np.unique(evidence.image[evidence.own]))
+    if useful < FEWEST_IMAGES:
+        raise InputError(
+            f"{useful} of {images} images have an instance that found a ground-truth instance; tuning needs "
+            f"{FEWEST_IMAGES} at the very least, and 60 to be worth trying"
+        )
+    if folds < 3:
+        raise InputError(f"folds is {folds}; expected at least 3")
+    ranges = [(int(part[0]), int(part[-1]) + 1) for part in np.array_split(np.arange(images), min(folds, images))]
+    spans = [evidence.of_images(*one) for one in ranges]
+    with one_thread_per_call():
+
+        def run(jobs: Sequence[_Job]) -> list[list[Correction]]:
+            done = []
+            for found in in_order(partial(_fitted, evidence), iter(jobs), workers or processors()):
+                done.append(found)
+                on_fit()
+            return done
+
+        def job(left_out: Collection[int], path: Sequence[Setting]) -> _Job:
+            kept = [number for number in range(len(spans)) if number not in left_out]
+            return _Job([spans[i] for i in kept], path, sum(map(_length, (ranges[i] for i in kept))) / images)
+
+        pairs = list(itertools.combinations(range(len(spans)), 2))
+        inner = run([job(pair, path) for pair in pairs for path in settings])
+        gains: dict[tuple[int, int], dict[Setting, tuple[float, float]]] = {}
+        for (pair, path), found in zip(itertools.product(pairs, settings), inner, strict=True):
+            for measured, other in (pair, pair[::-1]):
+                own = {one: _gain(evidence, spans[measured], fitted) for one, fitted in zip(path, found, strict=True)}
+                gains.setdefault((measured, other), {}).update(own)
+        best = [_means(found for (_, other), found in gains.items() if other == fold) for fold in range(len(spans))]
+        over_all = _means(gains.values())
+        chosen = [max(one, key=one.__getitem__) for one in (*best, over_all)]
+        sizes = curve_sizes(images - max(stop - first for first, stop in ranges))
+        jobs = [job([fold], [setting]) for fold, setting in enumerate(chosen[:-1])] + [job([], [chosen[-1]])]
+        jobs += [
+            _Job(_some_images(evidence, ranges[fold], images, size), [chosen[fold]], size / images)
+            for fold in range(len(spans))
+            for size in sizes
+        ]
+        fitted = [found[0] for found in run(jobs)]
+    rest = iter(fitted[len(spans) + 1 :])
+    return CrossFit(
+        folds=[
+            Fold(*ranges[fold], chosen[fold], fitted[fold], {size: next(rest) for size in sizes})
+            for fold in range(len(spans))
+        ],
+        correction=fitted[len(spans)],
+        setting=chosen[-1],
+        chosen=over_all,
+    )
+
+
+def fits(images: int, paths: int = 1, *, folds: int = FOLDS) -> int:
+    """How many jobs `cross_fit` has, each told by `on_fit`."""
+    folds = min(folds, images)
+    held_out = -(-images // folds)
+    return folds * (folds - 1) // 2 * paths + folds + 1 + folds * len(curve_sizes(images - held_out))
+
+
+def curve_sizes(images: int) -> list[int]:
+    """Numbers of images along the learning curve, below the number that a fold is fitted to."""
+    return sorted({size for part in _CURVE if (size := round(part * images)) >= FEWEST_IMAGES})
+
+
+def interval(values: Float[np.ndarray, " N"], image: Int64[np.ndarray, " N"], seed: int = 0) -> Interval:
+    """The mean of values of instances, with a percentile bootstrap over their images.
+
+    image: which image each value is from, any number. nan without a value, or with a single image.
+
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
+    """
+    if not len(values):
+        return Interval(np.nan, np.nan, np.nan)
+    _, which = np.unique(image, return_inverse=True)
+    sums, counts = np.bincount(which, values), np.bincount(which)
+    mean = float(sums.sum() / counts.sum())
+    if len(sums) < 2:
+        return Interval(mean, np.nan, np.nan)
+    rng = np.random.default_rng(seed)
+    means = np.empty(_RESAMPLED)
+    for number in range(_RESAMPLED):
+        drawn = rng.integers(0, len(sums), len(sums))
+        means[number] = sums[drawn].sum() / counts[drawn].sum()
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(mean, float(low), float(high))
+
+
+class _Job(NamedTuple):
+    """Fits to parts of the evidence, one setting after the other; share: the part of all images that they are of."""
+
+    parts: Sequence[slice]
+    settings: Sequence[Setting]
+    share: float
+
+
+def _fitted(evidence: Evidence, job: _Job) -> list[Correction]:
+    # A ridge on a mean over n images keeps its weight against their number.
+    return fit(evidence, job.parts, [replace(one, ridge=one.ridge / job.share) for one in job.settings])
+
+
+def _length(span: tuple[int, int]) -> int:
+    return span[1] - span[0]
+
+
+def _some_images(evidence: Evidence, fold: tuple[int, int], images: int, count: int) -> list[slice]:
+    """The evidence of `count` images, from the first one behind a fold on, and round to the beginning."""
+    start = fold[1] % images
+    after = min(count, images - start if start else fold[0])
+    return [evidence.of_images(start, start + after), evidence.of_images(0, count - after)]
+
+
+def _gain(evidence: Evidence, part: slice, correction: Correction) -> tuple[float, float]:
+    """The gain in IoU of the own instances of a part, from sampled pixels, summed by weight; and their weight."""
+    weights = evidence.weights[part] * evidence.own[part]
+    change = sampled_ious(evidence, part, correction) - sampled_ious(evidence, part, None)
+    return float(np.dot(change, weights)), float(weights.sum())
+
+
+def _means(found: Iterable[Mapping[Setting, tuple[float, float]]]) -> dict[Setting, float]:
+    """The mean gain of each setting over several folds."""
+    sums: dict[Setting, list[tuple[float, float]]] = {}
+    for one in found:
+        for setting, gain in one.items():
+            sums.setdefault(setting, []).append(gain)
+    return {
+        setting: sum(total for total, _ in gains) / max(sum(weight for _, weight in gains), 1e-9)
+        for setting, gains in sums.items()
+    }

@@ -1,0 +1,166 @@
+"""maskprism tune."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from maskprism.cli.options import Detections, Limit, ModelFile, Overwrite, Reading, Seed, Split, load_model
+from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
+from maskprism.errors import InputError, MaskprismError, ModelError
+
+if TYPE_CHECKING:
+    from maskprism.analysis.dataset.diagnosis import Failed
+
+_WRITABLE = (".onnx", ".pt")
+
+
+@command
+def tune(
+    model: ModelFile = None,
+    *,
+    data: Path,
+    out: Path | None = None,
+    correction: Path | None = None,
+    split: Split = None,
+    images: Path | None = None,
+    limit: Limit = None,
+    folds: int = 5,
+    per_level: bool = True,
+    seed: Seed = 0,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: Overwrite = False,
+    reading: Reading = Reading(),
+    detections: Detections = Detections(),
+    output: Output = Output(),
+) -> Outcome:
+    """Better masks without training, from images with ground truth.
+
+    Coefficients c become c + A c + b, fitted in seconds, without a GPU and without PyTorch, and folded into the last
+    layers that make them: the new file runs wherever the old one did and costs the same; boxes, scores and classes stay
+    as they are. What it gains is measured on images that took no part, with an interval. If that touches zero, nothing
+    is written without --force. Beside the file go OUT.tune.html, one page with what it gains, and OUT.tune.json.
+
+    Parameters
+    ----------
+    data
+        A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them; 60 images or more.
+    out
+        The new file: .onnx of an .onnx, .pt of a .pt; other files cannot be rewritten.
+    correction
+        The correction alone as a small file, for `maskprism.load(..., correction=)` with the same model of any kind.
+    images
+        Folder of the images of a COCO json; found beside the json unless given.
+    folds
+        How many parts the images are put into for measuring: each is measured with what the others gave.
+    per_level
+        A correction for each level of the pyramid, or one for all.
+    force
+        Write the file whatever it gains.
+    overwrite
+        Replace existing files.
+    """
+    from maskprism.analysis.tuning.tuning import tune as run
+    from maskprism.datasets import open_dataset
+    from maskprism.models import SAMPLE_MODEL
+    from maskprism.models.rewrite import write_corrected
+    from maskprism.views.tuning.files import summary, write_report
+    from maskprism.views.tuning.report import sentences, signed, title_of, warnings_of
+
+    source = model or SAMPLE_MODEL
+    _check_targets(source, out, correction, overwrite)
+    dataset = open_dataset(data, split, images)
+    network = load_model(source, reading, detections, threads=1)
+    with output.bar("tuning", None) as bar:
+
+        def show(done: int, total: int, failure: Failed | None) -> None:
+            if failure is not None:
+                bar.fail(failure.name, failure.message)
+            bar.at(done, total, len(bar.failures))
+
+        found = run(
+            dataset,
+            network,
+            conf=detections.conf,
+            limit=limit,
+            folds=folds,
+            per_level=per_level,
+            seed=seed,
+            on_progress=show,
+        )
+    print(title_of(found))
+    for text in (*warnings_of(found), *sentences(found)):
+        print(f"  {text}")
+    files: dict[Path, str] = {}
+    told = []
+    if found.helps or force:
+        if out is not None:
+            gain = found.change.gain
+            note = (
+                f"gain in mean mask IoU {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}), {found.images} images"
+            )
+            place = write_corrected(
+                network, source, out, found.correction, {"maskprism_tuned": f"{source.name}: {note}"}
+            ).coefficients
+            files[out] = f"the tuned network, the correction {place}"
+            told.append(f"{out.name} holds the correction, {place}.")
+        if correction is not None:
+            files[found.correction.write(correction)] = "the correction, for maskprism.load(..., correction=)"
+            told.append(f"{correction.name} holds the correction.")
+    else:
+        told.append("Nothing was written: the interval of the gain touches zero.")
+    target = out or correction
+    assert target is not None
+    files |= write_report(found, target.with_suffix(""), told)
+    width = max(len(str(path)) for path in files)
+    for path, what in files.items():
+        print(f"  {path!s:<{width}}  {what}")
+    written = found.helps or force
+    if not written:
+        gain = found.change.gain
+        print(
+            f"maskprism: {target} was not written: its gain of {signed(gain.mean)} may be chance (between "
+            f"{signed(gain.low)} and {signed(gain.high)}); label more images, or add --force",
+            file=sys.stderr,
+        )
+    return Outcome({"files": list(files), **summary(found)}, DONE if written else FAILED)
+
+
+def _check_targets(source: Path, out: Path | None, correction: Path | None, overwrite: bool) -> None:
+    """Everything that can be said of the files before hours of work."""
+    if out is None and correction is None:
+        raise InputError("say where to write: --out for a tuned file, --correction for the correction alone, or both")
+    if out is not None:
+        if not source.is_file() and not source.is_dir():
+            raise ModelError(f"{source}: there is no such model file")
+        suffix = source.suffix.lower()
+        if suffix not in _WRITABLE:
+            kind = {".tflite": "TFLite files", ".xml": "OpenVINO files"}.get(suffix, "such files")
+            raise ModelError(
+                f"{source}: {kind} cannot be rewritten; tune the .onnx or .pt and export that again, or write the "
+                "correction alone with --correction FILE.json, for maskprism.load(..., correction=)"
+            )
+        if out.suffix.lower() != suffix:
+            raise InputError(f"{out}: expected a file name ending in {suffix}, as the model has it")
+        if suffix == ".onnx":
+            from maskprism.models.rewrite import read_onnx
+
+            read_onnx(source)
+    if correction is not None and correction.suffix.lower() != ".json":
+        raise InputError(f"{correction}: expected a file name ending in .json")
+    for target in (out, correction):
+        if target is None:
+            continue
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
+        if not target.exists():
+            continue
+        if source.exists() and target.samefile(source):
+            raise InputError(f"{target}: is the model itself; choose another --out")
+        if not overwrite:
+            raise MaskprismError(f"{target}: there is such a file already; choose another, or add --overwrite")

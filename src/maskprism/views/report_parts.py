@@ -1,0 +1,107 @@
+"""Parts of reports: one HTML file that explains itself, with no network, no server, and nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from string import Template
+from typing import NamedTuple
+
+import numpy as np
+
+from maskprism import __version__
+
+_STATIC = files("maskprism.views") / "static"
+
+
+class Illustration(NamedTuple):
+    """A figure as PNG, and what it shows."""
+
+    png: bytes
+    caption: str
+
+
+def fill(template: str, *, warnings: Iterable[str], tiles: Iterable[tuple[str, str]], **parts: str) -> str:
+    """The page of a template, with parts that are HTML already, warnings and tiles (name, value) that are text."""
+    style, script = (_read(name) for name in ("report.css", "report.js"))
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
+    return Template(_read(template)).substitute(
+        policy=policy,
+        style=style,
+        script=script,
+        version=__version__,
+        warnings="\n".join(f'<p class="warning">{html.escape(text)}</p>' for text in warnings),
+        tiles="\n".join(f"<div><dt>{html.escape(n)}</dt><dd>{html.escape(v)}</dd></div>" for n, v in tiles),
+        **parts,
+    )
+
+
+def figure(name: str, shown: Illustration) -> str:
+    """A figure with its caption."""
+    caption = html.escape(shown.caption)
+    return (
+        f'<figure id="figure-{name}"><img src="{data_url("image/png", shown.png)}" alt="{caption}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def definitions(entries: Iterable[tuple[str, str]]) -> str:
+    """Terms and what they mean."""
+    found = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in entries)
+    return f'<dl class="method">{found}</dl>'
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[str], *, text: int = 0, sortable: bool = False, tall: bool = False
+) -> str:
+    """A table of finished cells; the first `text` columns are of text."""
+
+    def heading(number: int, name: str) -> str:
+        inner = html.escape(name)
+        if sortable and name:
+            inner = f'<button type="button">{inner}</button>'
+        return f'<th scope="col"{" class=text" if number < text else ""}>{inner}</th>'
+
+    head = "".join(heading(number, name) for number, name in enumerate(headings))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f'<div class="scroll{" tall" if tall else ""}" tabindex="0"><table{" class=sortable" if sortable else ""}>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def cell(text: str, style: str = "", *, title: str = "") -> str:
+    """One cell of a table."""
+    return (
+        "<td"
+        + (f' class="{style}"' if style else "")
+        + (f' title="{html.escape(title)}"' if title else "")
+        + f">{html.escape(text)}</td>"
+    )
+
+
+def row(name: str, values: Iterable[float]) -> str:
+    """The cells of a row: a name and numbers."""
+    return cell(name, "text") + "".join(cell(number(value)) for value in values)
+
+
+def number(value: float) -> str:
+    """Three digits; a dash for nan."""
+    return "–" if np.isnan(value) else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
+
+
+def _read(name: str) -> str:
+    return (_STATIC / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """The element with this text, as a Content-Security-Policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def data_url(kind: str, data: bytes) -> str:
+    """Bytes of a kind such as "image/png" as an address that holds them."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,1 @@
+"""What tuning gains: charts, all numbers, and the page that explains them."""

@@ -1,0 +1,94 @@
+"""A tuning as files: all numbers, figures, and the page that explains them."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskprism import __version__
+from maskprism.errors import MaskprismError
+from maskprism.views.figures import save
+from maskprism.views.report_parts import Illustration
+from maskprism.views.tuning.charts import curve_figure, groups_figure
+from maskprism.views.tuning.report import report_page, warnings_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from maskprism.analysis.tuning import Tuning
+    from maskprism.analysis.tuning.tuning import Change
+
+FIGURES: dict[str, tuple[Callable[[Tuning], Figure], str]] = {
+    "curve": (
+        curve_figure,
+        "The gain by the number of images that a correction is fitted to, on images that took no part.",
+    ),
+    "groups": (groups_figure, "The gain of all instances, by size, and of the classes with most instances."),
+}
+
+
+def write_report(found: Tuning, base: Path, written: Sequence[str]) -> dict[Path, str]:
+    """Write BASE.tune.json and BASE.tune.html; gives each with what it holds.
+
+    written: what became of the correction, in sentences. Raises MaskprismError where that fails.
+    """
+    numbers, page = (base.with_name(f"{base.name}.tune.{kind}") for kind in ("json", "html"))
+    figures = {name: Illustration(_png(draw(found)), caption) for name, (draw, caption) in FIGURES.items()}
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        numbers.write_text(json.dumps(_clean(summary(found)), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        page.write_text(report_page(found, written, figures), encoding="utf-8")
+    except OSError as error:
+        raise MaskprismError(f"{base}: cannot be written ({error.strerror or error}); choose another --out") from None
+    return {page: "what it gains, on one page", numbers: "all numbers"}
+
+
+def summary(found: Tuning) -> dict[str, Any]:
+    """Everything but the rows of instances."""
+    names = ("before", "after")
+    return {
+        "maskprism": __version__,
+        "model": {"name": found.spec.name, "sha256": found.spec.sha256, "rule": found.spec.rule.name},
+        "data": {"path": str(found.dataset.path), "split": found.dataset.split, "images": found.images},
+        "conf": found.conf,
+        "evidence": found.evidence,
+        "levels": found.correction.levels,
+        "helps": found.helps,
+        "mask_iou": {
+            "all": _changed(found.change),
+            "by_size": [_changed(one) for one in found.by_size()],
+            "by_class": [_changed(one) for one in found.by_class()],
+        },
+        "mask_ap": {name: asdict(one) | {"by_class": None} for name, one in zip(names, found.precision, strict=True)},
+        "curve": [{"images": images} | gain._asdict() for images, gain in found.curve()],
+        "ridge": found.fitted.setting.ridge,
+        "ridges": [{"ridge": one.ridge, "gain": gain} for one, gain in found.fitted.chosen.items()],
+        "folds": [{"images": fold.stop - fold.first, "ridge": fold.setting.ridge} for fold in found.fitted.folds],
+        "seconds": dict(found.seconds),
+        "warnings": warnings_of(found),
+        "failures": [{"image": name, "why": why} for name, why in found.failures],
+    }
+
+
+def _changed(one: Change) -> dict[str, Any]:
+    return one._asdict() | {"gain": one.gain._asdict()}
+
+
+def _clean(value: Any) -> Any:
+    """Without nan, which JSON has none of."""
+    if isinstance(value, dict):
+        return {key: _clean(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _png(figure: Figure) -> bytes:
+    data = io.BytesIO()
+    save(figure, data, format="png", dpi=150, metadata={"Software": None})
+    return data.getvalue()

@@ -1,0 +1,166 @@
+"""A tuning in words, and as one HTML file that explains itself."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from maskprism.analysis.tuning.evidence import CANDIDATES, CONF, PIXELS
+from maskprism.analysis.tuning.fitting import SHARPNESS
+from maskprism.analysis.tuning.tuning import ENOUGH_IMAGES
+from maskprism.text import counted
+from maskprism.views.report_parts import Illustration, cell, definitions, figure, fill, number, row, table
+
+if TYPE_CHECKING:
+    from maskprism.analysis.dataset.average_precision import AveragePrecision
+    from maskprism.analysis.tuning import Tuning
+    from maskprism.analysis.tuning.tuning import Change
+
+METHOD = {
+    "correction": (
+        "The coefficients c of an instance become c + A c + b, the same A and b for all instances of a level of the "
+        "pyramid. The prototypes, and with them what masks can be drawn at all, stay as they are."
+    ),
+    "what it is fitted to": (
+        f"Instances with a score above {CONF} that lie on a ground-truth instance of their class (box IoU of .5 or "
+        f"more), in the image and in its mirror image; of each ground-truth instance up to {CANDIDATES} candidates, "
+        f"those that NMS drops among them; at up to {PIXELS} pixels of the box each. What is surer counts for more."
+    ),
+    "how": (
+        f"The mean soft IoU of logits times {SHARPNESS:g} is made as large as a ridge on A and b allows, by L-BFGS."
+    ),
+    "gain": (
+        "Measured on folds of images: every image with what was fitted without its fold, under the mask rule, at the "
+        "size of the network input. The ridge of a fold is chosen on the other folds alone. Intervals are by bootstrap "
+        "over images, before and after in pairs, 95 %."
+    ),
+    "mask AP": "COCO's, of all detections above a score of .001, every class of a box; boxes and scores are the same.",
+    "the file": "Holds the correction that is fitted to all images, with the ridge that gains most over all folds.",
+}
+
+
+def title_of(found: Tuning) -> str:
+    """The network and the data set."""
+    path = found.dataset.path.resolve()
+    name = path.parent.name if path.suffix.lower() in (".yaml", ".yml") else path.stem
+    return f"{found.spec.name} on {name}" + (f" ({found.dataset.split})" if found.dataset.split else "")
+
+
+def warnings_of(found: Tuning) -> list[str]:
+    """What a reader must know before the numbers."""
+    said = []
+    if found.images < ENOUGH_IMAGES:
+        said.append(
+            f"Only {counted(found.images, 'image')}: with fewer than {ENOUGH_IMAGES} a correction rarely helps, and "
+            "what is measured is mostly chance. Label more."
+        )
+    if found.dataset.notice:
+        said.append(f"{found.dataset.notice[0].upper()}{found.dataset.notice[1:]}.")
+    if found.failures:
+        said.append(
+            f"{counted(len(found.failures), 'image')} of {found.total} could not be used (the first: "
+            f"{found.failures[0][0]}: {found.failures[0][1]})."
+        )
+    return said
+
+
+def sentences(found: Tuning) -> list[str]:
+    """What the numbers say, the most important first."""
+    change = found.change
+    verdict = (
+        "It helps"
+        if found.helps
+        else "It does harm"
+        if change.gain.high < 0
+        else "The interval touches zero: it may be chance"
+    )
+    said = [
+        f"On images that took no part, the mean mask IoU of {counted(change.instances, 'instance')} goes from "
+        f"{change.before:.4f} to {change.after:.4f}: {signed(change.gain.mean)}, between {signed(change.gain.low)} and "
+        f"{signed(change.gain.high)}. {verdict}."
+    ]
+    before, after = found.precision
+    sizes = ", ".join(
+        f"{size} {number(before.by_size[size])} to {number(after.by_size[size])}"
+        for size in before.by_size
+        if not math.isnan(before.by_size[size])
+    )
+    said.append(
+        f"Mask AP goes from {before.ap:.4f} to {after.ap:.4f}, AP75 from {before.ap75:.4f} to {after.ap75:.4f}"
+        + (f"; by size: {sizes}" if sizes else "")
+        + "."
+    )
+    (fewer, first), (images, last) = found.curve()[-2:] if len(found.curve()) > 1 else (found.curve()[-1],) * 2
+    if fewer < images and found.helps:
+        more = last.mean - first.mean
+        said.append(
+            f"With {fewer} images the gain is {signed(first.mean)}, with {images} it is {signed(last.mean)}: "
+            + ("more labels would help." if more > 0.1 * abs(last.mean) else "more labels would help little.")
+        )
+    return said
+
+
+def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Illustration]) -> str:
+    """The whole page. written: what became of the correction, in sentences."""
+    before, after = found.precision
+    gain = found.change.gain
+    return fill(
+        "tuning.html",
+        warnings=warnings_of(found),
+        tiles=[
+            ("gain in mean mask IoU", signed(gain.mean)),
+            ("its 95 % interval", f"{signed(gain.low)} to {signed(gain.high)}"),
+            ("mean mask IoU", f"{found.change.before:.4f} → {found.change.after:.4f}"),
+            ("mask AP", f"{before.ap:.4f} → {after.ap:.4f}"),
+            ("mask AP75", f"{before.ap75:.4f} → {after.ap75:.4f}"),
+            ("images", str(found.images)),
+        ],
+        title=html.escape(title_of(found)),
+        subtitle=html.escape(
+            f"{counted(found.images, 'image')}, {counted(found.change.instances, 'instance')} found with a score above "
+            f"{found.conf:g}; all numbers are of images that took no part in what they are measured with"
+        ),
+        findings="\n".join(f"<li><p>{html.escape(text)}</p></li>" for text in [*sentences(found), *written]),
+        figures="\n".join(figure(name, one) for name, one in figures.items()),
+        numbers=_numbers(found),
+        method=definitions(METHOD.items()),
+    )
+
+
+def signed(value: float) -> str:
+    """Four digits with a sign; a dash for nan."""
+    return "–" if math.isnan(value) else f"{value:+.4f}".replace("-", "−")
+
+
+def _numbers(found: Tuning) -> str:
+    headings = ["", "instances", "before", "after", "gain", "from", "to"]
+    precision = ["", "AP", "AP50", "AP75", "recall", "AP small", "AP medium", "AP large"]
+    curve = [
+        cell(str(images), "text") + "".join(cell(signed(value)) for value in gain) for images, gain in found.curve()
+    ]
+    tried = [cell(f"{setting.ridge:g}", "text") + cell(signed(gain)) for setting, gain in found.fitted.chosen.items()]
+    return (
+        "<h3>Mean mask IoU</h3>"
+        + table(headings, [_changed(one) for one in (found.change, *found.by_size())], text=1)
+        + "<h3>Mask AP</h3>"
+        + table(
+            precision, [_precision(*pair) for pair in zip(("before", "after"), found.precision, strict=True)], text=1
+        )
+        + "<h3>By the number of images</h3>"
+        + table(["images", "gain", "from", "to"], curve, text=1)
+        + "<h3>Classes</h3>"
+        + table(headings, [_changed(one) for one in found.by_class()], text=1, sortable=True, tall=True)
+        + "<h3>Ridges that were tried</h3>"
+        + table(["ridge", "gain within the folds"], tried, text=1)
+    )
+
+
+def _changed(one: Change) -> str:
+    values = [f"{one.before:.4f}", f"{one.after:.4f}", *(signed(value) for value in one.gain)]
+    return cell(one.group, "text") + cell(str(one.instances)) + "".join(cell(value) for value in values)
+
+
+def _precision(name: str, one: AveragePrecision) -> str:
+    return row(name, (one.ap, one.ap50, one.ap75, one.recall, *one.by_size.values()))

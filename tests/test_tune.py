@@ -1,0 +1,430 @@
+"""Tuning: evidence, the fit, honest measures, and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+import reference_tune as slow
+from maskprism import Model, load
+from maskprism.analysis.tuning import evidence as gathering
+from maskprism.analysis.tuning.evidence import Evidence, evidence_of
+from maskprism.analysis.tuning.fitting import SHARPNESS, SPREAD, Objective, Setting, fit, sampled_ious
+from maskprism.analysis.tuning.tuning import Tuning, tune
+from maskprism.analysis.tuning.validation import cross_fit, curve_sizes, fits, interval
+from maskprism.cli.tune import tune as tune_command
+from maskprism.datasets import GroundTruth, open_dataset
+from maskprism.errors import InputError, MaskprismError, MissingExtraError
+from maskprism.models import SAMPLE_MODEL
+from maskprism.models.correction import Correction
+from maskprism.models.rewrite import write_corrected
+from maskprism.models.runtimes import FunctionRuntime
+from maskprism.scenes import draw_scene, write_dataset
+from maskprism.views.tuning.report import warnings_of
+from test_reduce import made
+from tiny_models import Tiny, ultralytics_metadata
+
+
+def drawn(seed: int = 0, n: int = 12, m: int = 9, k: int = 3, images: int = 6) -> Evidence:
+    """Evidence made up: masks that a corrected network would draw."""
+    rng = np.random.default_rng(seed)
+    coefficients = rng.normal(0, 1, (n, k)).astype(np.float32)
+    prototypes = rng.normal(0, 1, (n, m, k)).astype(np.float32)
+    right = coefficients + coefficients @ np.array([[0, 0.7, 0], [0, 0, -0.5], [0.4, 0, 0]])[:k, :k].T + 0.3
+    pixels = rng.integers(1, 4, (n, m)).astype(np.float32)
+    pixels[0, 5:] = 0
+    return Evidence(
+        image=np.sort(rng.integers(0, images, n)),
+        own=rng.random(n) < 0.8,
+        weights=rng.uniform(0.2, 1, n).astype(np.float32),
+        coefficients=coefficients,
+        factors=rng.uniform(0.5, 1, n).astype(np.float32),
+        levels=rng.integers(0, 2, n),
+        prototypes=prototypes,
+        inside=(np.einsum("nmk,nk->nm", prototypes, right) > 0).astype(np.float32),
+        pixels=pixels,
+        outside=rng.integers(0, 3, n).astype(np.float32),
+    )
+
+
+def everything(evidence: Evidence) -> list[slice]:
+    return [slice(0, len(evidence))]
+
+
+# The fit
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_the_objective_is_its_twin_and_its_gradient_that_of_differences(levels: int) -> None:
+    evidence = drawn()
+    objective = Objective(evidence, [slice(0, 5), slice(5, 12)], Setting(0.02, levels))
+    x = np.random.default_rng(1).normal(0, 0.2, math.prod(objective.shape))
+    value, gradient = objective(x)
+    correction = objective.correction(x)
+    expected = slow.objective(evidence, correction.maps, correction.offsets, SHARPNESS) + 0.02 * float(x @ x)
+    assert value == pytest.approx(expected, abs=1e-6)
+
+    def precisely(x: np.ndarray) -> float:
+        at = objective.correction(x)
+        return slow.objective(evidence, at.maps, at.offsets, SHARPNESS) + 0.02 * float(x @ x)
+
+    for index in range(0, len(x), 3):
+        step = np.eye(len(x))[index] * 1e-4
+        assert gradient[index] == pytest.approx((precisely(x + step) - precisely(x - step)) / 2e-4, abs=2e-4)
+
+
+def test_levels_are_a_common_correction_and_what_differs() -> None:
+    objective = Objective(drawn(), everything(drawn()), Setting(0.1, 2))
+    assert objective.shape == (3, 3, 4)
+    x = np.zeros(objective.shape)
+    x[0, 0, 1], x[2, 0, 1], x[0, 1, 3] = 0.5, 1.0, 0.25
+    correction = objective.correction(x.ravel())
+    assert correction.maps[:, 0, 1].tolist() == [0.5, 0.5 + SPREAD]
+    np.testing.assert_allclose(correction.offsets[:, 1], 0.25 * objective.scale)
+
+
+def test_the_fit_finds_what_a_search_with_the_slow_twin_finds() -> None:
+    evidence = drawn(k=2, n=8)
+    (found,) = fit(evidence, everything(evidence), [Setting(0.05)])
+    objective = Objective(evidence, everything(evidence), Setting(0.05))
+
+    def precisely(x: np.ndarray) -> float:
+        at = objective.correction(x)
+        return slow.objective(evidence, at.maps, at.offsets, SHARPNESS) + 0.05 * float(x @ x)
+
+    search = minimize(precisely, np.zeros(6), options={"maxiter": 60})
+    reached = np.concatenate([found.maps[0], found.offsets[0][:, None] / objective.scale], axis=1).ravel()
+    assert precisely(reached) <= search.fun + 1e-4
+    assert precisely(reached) < 0.9 * precisely(np.zeros(6))
+
+
+def test_a_ridge_decides_how_much_is_corrected() -> None:
+    evidence = drawn(n=60, images=20)
+    sizes = [
+        float(np.abs(one.maps).sum())
+        for one in fit(evidence, everything(evidence), [Setting(r) for r in (10, 0.1, 0.01)])
+    ]
+    assert sizes[0] < 0.1 < sizes[1] < sizes[2]
+
+
+def test_sampled_ious_count_pixels() -> None:
+    evidence = drawn()
+    correction = Correction(np.full((1, 3, 3), 0.2), np.full((1, 3), 0.1))
+    for given in (None, correction):
+        found = sampled_ious(evidence, slice(2, 9), given)
+        for value, i in zip(found, range(2, 9), strict=True):
+            c = evidence.coefficients[i] if given is None else given.coefficients(evidence.coefficients[[i]], None)[0]
+            mask, inside = evidence.prototypes[i] @ c > 0, evidence.inside[i] > 0
+            shared = evidence.pixels[i][mask & inside].sum()
+            assert value == pytest.approx(shared / (evidence.pixels[i][mask | inside].sum() + evidence.outside[i]))
+
+
+# Evidence
+
+
+def truth_for(prediction_hw: tuple[int, int], *boxes: tuple[int, int, int, int]) -> GroundTruth:
+    polygons = tuple(
+        (np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], dtype=np.float32),) for x1, y1, x2, y2 in boxes
+    )
+    return GroundTruth(
+        classes=np.zeros(len(boxes), dtype=np.int64),
+        segments=polygons,
+        boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        crowd=np.zeros(len(boxes), dtype=bool),
+        image_hw=prediction_hw,
+    )
+
+
+def test_evidence_is_the_pixels_of_boxes_as_the_canvas_has_them() -> None:
+    prediction = made(0, n=4)
+    boxes = np.array([[4, 4, 13, 12], [5, 4, 13, 12], [4, 4, 13, 12], [30, 20, 44, 29]], dtype=np.float32)
+    classes, scores = np.array([0, 0, 1, 0]), np.array([0.9, 0.8, 0.7, 0.6], dtype=np.float32)
+    prediction = replace(prediction, canvas_boxes=boxes, classes=classes, scores=scores, levels=np.array([0, 1, 2, 2]))
+    truth = truth_for((32, 48), (4, 4, 13, 14), (31, 20, 44, 29))
+    found = evidence_of(prediction, truth, np.random.default_rng(0))
+    # The best candidate of each ground-truth instance, and the one of the first that falls to NMS; no other class.
+    np.testing.assert_array_equal(found.coefficients, prediction.coefficients[[0, 3, 1]])
+    assert found.levels.tolist() == [0, 2, 1]
+    assert found.own.tolist() == [True, True, False]
+    np.testing.assert_allclose(found.weights, [0.45, 0.6, 0.4])
+    assert found.outside.tolist() == [18, 0, 26]
+    canvas = np.stack([prediction.letterbox.resample(one, "canvas") for one in prediction.prototypes], axis=-1)
+    inside = truth.masks()
+    for row, (index, target) in enumerate([(0, 0), (3, 1), (1, 0)]):
+        x1, y1, x2, y2 = boxes[index].astype(int)
+        count = (y2 - y1) * (x2 - x1)
+        assert count <= gathering.PIXELS
+        np.testing.assert_allclose(
+            found.prototypes[row, :count], canvas[y1:y2, x1:x2].reshape(count, -1), rtol=1e-4, atol=1e-5
+        )
+        np.testing.assert_array_equal(found.inside[row, :count], inside[target, y1:y2, x1:x2].ravel())
+        assert found.pixels[row].tolist() == [1.0] * count + [0.0] * (gathering.PIXELS - count)
+
+
+def test_of_large_boxes_some_pixels_stand_for_all() -> None:
+    prediction = replace(
+        made(0, n=1), canvas_boxes=np.array([[2, 2, 42, 30]], dtype=np.float32), classes=np.zeros(1, int)
+    )
+    found = evidence_of(prediction, truth_for((32, 48), (2, 2, 42, 30)), np.random.default_rng(0))
+    assert found.pixels.sum() == pytest.approx(40 * 28)
+    assert (found.pixels > 0).all()
+    assert found.inside.all()
+
+
+def test_few_candidates_are_kept_where_few_are_asked_for() -> None:
+    prediction = made(0, n=6)
+    boxes = np.array([[4, 4, 20, 20], [24, 8, 40, 28]] * 3, dtype=np.float32)
+    prediction = replace(prediction, canvas_boxes=boxes, classes=np.zeros(6, dtype=np.int64))
+    truth = truth_for((32, 48), (4, 4, 20, 20), (24, 8, 40, 28))
+    sizes = {most: evidence_of(prediction, truth, np.random.default_rng(0), most=most) for most in (1, 3, 100)}
+    assert [len(one) for one in sizes.values()] == [1, 3, 6]
+    assert sizes[3].own.sum() == 2
+    assert not evidence_of(prediction, truth, np.random.default_rng(0), own=False).own.any()
+    rule = replace(prediction.rule, objectness=True)
+    scaled = replace(prediction, rule=rule, objectness=np.full(6, 0.5, dtype=np.float32))
+    assert set(evidence_of(scaled, truth, np.random.default_rng(0)).factors.tolist()) == {0.5}
+    nothing = evidence_of(prediction[[]], truth, np.random.default_rng(0))
+    assert len(nothing) == 0
+    joined = Evidence.joined([sizes[3], nothing, sizes[1]])
+    assert joined.image.tolist() == [0, 0, 0, 2]
+    assert joined.of_images(1, 3) == slice(3, 4)
+
+
+def test_a_mirror_turns_masks_round() -> None:
+    polygons = truth_for((20, 30), (3, 2, 11, 9), (15, 4, 29, 18))
+    bitmap = np.zeros((20, 30), dtype=bool)
+    bitmap[2:5, 1:4] = True
+    mixed = replace(polygons, segments=(polygons.segments[0], bitmap))
+    alone = replace(polygons, segments=(polygons.segments[0], None))
+    for one in (polygons, mixed, alone):
+        seen = one.mirrored()
+        np.testing.assert_array_equal(seen.masks(), one.masks()[:, :, ::-1])
+        np.testing.assert_array_equal(seen.boxes, [[19, 2, 27, 9], [1, 4, 15, 18]])
+
+
+# Honest measures
+
+
+def test_an_interval_is_over_images() -> None:
+    values = np.array([0.1, 0.1, 0.1, 0.4])
+    found = interval(values, np.array([0, 0, 0, 7]))
+    assert found.mean == pytest.approx(0.175)
+    assert (found.low, found.high) == (pytest.approx(0.1), pytest.approx(0.4))
+    assert interval(np.full(5, 0.2), np.arange(5)) == pytest.approx((0.2, 0.2, 0.2))
+    assert np.isnan(interval(values, np.zeros(4, dtype=np.int64))[1:]).all()
+    assert np.isnan(interval(values[:0], np.zeros(0, dtype=np.int64))).all()
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0.5, 1, 400)
+    low, high = interval(noise, np.arange(400))[1:]
+    assert (high - low) / 2 == pytest.approx(1.96 / 20, rel=0.15)
+    # Ten copies of each image tell no more than one.
+    assert interval(np.repeat(noise, 10), np.repeat(np.arange(400), 10))[1:] == pytest.approx((low, high))
+
+
+PATH = [[Setting(ridge) for ridge in (0.3, 0.03)]]
+
+
+def test_nothing_about_a_fold_decides_what_is_measured_on_it() -> None:
+    evidence, told = drawn(n=120, images=30), []
+    found = cross_fit(evidence, 30, PATH, folds=5, workers=1, on_fit=lambda: told.append(1))
+    assert len(told) == fits(30, folds=5)
+    assert [(fold.first, fold.stop) for fold in found.folds] == [(0, 6), (6, 12), (12, 18), (18, 24), (24, 30)]
+    assert set(found.chosen) == set(PATH[0])
+    for fold in found.folds:
+        spoilt = evidence.of_images(fold.first, fold.stop)
+        inside, coefficients = evidence.inside.copy(), evidence.coefficients.copy()
+        inside[spoilt], coefficients[spoilt] = 1 - inside[spoilt], -5
+        other = cross_fit(replace(evidence, inside=inside, coefficients=coefficients), 30, PATH, folds=5, workers=1)
+        same = next(one for one in other.folds if one.first == fold.first)
+        np.testing.assert_array_equal(same.correction.maps, fold.correction.maps)
+        assert same.setting == fold.setting
+        assert sorted(fold.curve) == curve_sizes(24)
+        for size, one in fold.curve.items():
+            np.testing.assert_array_equal(same.curve[size].maps, one.maps)
+        assert not np.array_equal(other.correction.maps, found.correction.maps)
+
+
+def test_folds_gain_where_there_is_something_to_gain() -> None:
+    evidence = drawn(n=200, images=40)
+    found = cross_fit(evidence, 40, PATH, folds=4)
+    again = cross_fit(evidence, 40, PATH, folds=4, workers=1)
+    np.testing.assert_array_equal(again.correction.maps, found.correction.maps)
+    change = []
+    for fold in found.folds:
+        part = evidence.of_images(fold.first, fold.stop)
+        change += (sampled_ious(evidence, part, fold.correction) - sampled_ious(evidence, part, None)).tolist()
+    assert np.mean(change) > 0.05
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(InputError, match=r"1 of 9 images have an instance that found .* needs 3 at the very least"):
+        cross_fit(replace(drawn(), image=np.zeros(12, dtype=np.int64), own=np.ones(12, dtype=bool)), 9, PATH)
+    with pytest.raises(InputError, match="folds is 2; expected at least 3"):
+        cross_fit(drawn(), 6, PATH, folds=2)
+
+
+# Networks
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("scenes"), 12, seed=500, validation_share=1)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled network with coefficients that a correction can mend."""
+    rng = np.random.default_rng(0)
+    wrong = Correction(rng.normal(0, 0.09, (3, 32, 32)), rng.normal(0, 0.2, (3, 32)))
+    file = tmp_path_factory.mktemp("models") / "damaged.onnx"
+    write_corrected(load(), SAMPLE_MODEL, file, wrong)
+    return file
+
+
+@pytest.fixture(scope="module")
+def tuned(damaged: Path, dataset: Path) -> Tuning:
+    return tune(open_dataset(dataset), load(damaged), folds=3)
+
+
+def test_a_damaged_network_is_mended(tuned: Tuning) -> None:
+    assert tuned.images == tuned.total == 12
+    assert tuned.helps
+    assert tuned.change.gain.mean > 0.02
+    before, after = tuned.precision
+    assert after.ap > before.ap
+    assert sum(one.instances for one in tuned.by_size()) == sum(one.instances for one in tuned.by_class()) > 30
+    images, gains = zip(*tuned.curve(), strict=True)
+    assert list(images) == sorted(images)
+    assert images[-1] == 8
+    assert gains[-1] == tuned.change.gain
+
+
+def test_the_same_seed_gives_the_same_correction(damaged: Path, dataset: Path) -> None:
+    found = [
+        tune(open_dataset(dataset), load(damaged), folds=3, limit=4, seed=seed, workers=workers, per_level=False)
+        for seed, workers in ((0, 1), (0, 2), (1, 2))
+    ]
+    np.testing.assert_array_equal(found[0].correction.maps, found[1].correction.maps)
+    assert found[0].rows == found[1].rows
+    assert found[0].images == 4
+    assert found[0].correction.levels == 1
+    assert not np.array_equal(found[0].correction.maps, found[2].correction.maps)
+
+
+def test_extra_is_named_at_once(monkeypatch: pytest.MonkeyPatch, dataset: Path) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "scipy.optimize", None)
+    with pytest.raises(MissingExtraError, match=r"tuning needs the package scipy.*maskprism\[tune\]"):
+        tune(open_dataset(dataset), Model.__new__(Model))
+
+
+# The command
+
+
+def test_the_command_writes_a_file_that_is_better(
+    damaged: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, correction = tmp_path / "made" / "tuned.onnx", tmp_path / "made" / "correction.json"
+    assert tune_command(damaged, data=dataset, out=out, correction=correction, folds=3) == 0
+    said = capsys.readouterr().out
+    assert "Only 12 images: with fewer than 60 a correction rarely helps" in said
+    assert "It helps." in said
+    assert "the tuned network, the correction folded" in said
+    assert sorted(file.name for file in out.parent.iterdir()) == [
+        "correction.json",
+        "tuned.onnx",
+        "tuned.tune.html",
+        "tuned.tune.json",
+    ]
+    scene = draw_scene(7).image
+    old, new, corrected = (
+        one.predict(scene) for one in (load(damaged), load(out), load(damaged, correction=correction))
+    )
+    assert len(old) > 0
+    for field in ("canvas_boxes", "scores", "classes", "prototypes"):
+        np.testing.assert_array_equal(getattr(new, field), getattr(old, field), err_msg=field)
+    np.testing.assert_allclose(new.coefficients, corrected.coefficients, rtol=1e-4, atol=1e-4)
+    assert np.mean(new.masks() != corrected.masks()) < 1e-5
+    assert not np.array_equal(new.masks(), old.masks())
+    numbers = json.loads((out.parent / "tuned.tune.json").read_text())
+    assert numbers["helps"] is True
+    gain = numbers["mask_iou"]["all"]["gain"]
+    assert 0 < gain["low"] < gain["mean"] < gain["high"]
+    assert numbers["mask_iou"]["all"]["after"] - numbers["mask_iou"]["all"]["before"] == pytest.approx(gain["mean"])
+    assert sum(one["images"] for one in numbers["folds"]) == numbers["data"]["images"] == 12
+    page = (out.parent / "tuned.tune.html").read_text()
+    assert page.count("<img") == 2
+    assert "tuned.onnx holds the correction, folded." in page
+
+
+def test_what_may_be_chance_is_not_written_unless_forced(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tuned.onnx"
+    assert tune_command(data=dataset, out=out, folds=3, limit=5) == 1
+    told = capsys.readouterr()
+    assert "was not written: its gain of" in told.err
+    assert "label more images, or add --force" in told.err
+    assert not out.exists()
+    assert "Nothing was written" in (tmp_path / "tuned.tune.html").read_text()
+    assert tune_command(data=dataset, out=out, folds=3, limit=5, force=True) == 0
+    assert out.exists()
+
+
+def test_mistakes_of_the_user(damaged: Path, dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned.onnx"
+
+    def refused(text: str, model: Path = damaged, data: Path = dataset, out: Path | None = out, **options: Any) -> None:
+        with pytest.raises(MaskprismError, match=text):
+            tune_command(model, data=data, out=out, **options)
+
+    refused("say where to write: --out for a tuned file, --correction for the correction alone", out=None)
+    refused("expected a file name ending in .onnx, as the model has it", out=tmp_path / "tuned.pt")
+    refused("expected a file name ending in .json", out=None, correction=tmp_path / "correction.npz")
+    refused("is the model itself", out=damaged)
+    refused("there is no such model file", tmp_path / "none.onnx")
+    (tmp_path / "there.onnx").write_bytes(b"")
+    refused("there is such a file already", out=tmp_path / "there.onnx")
+    for name, kind in (("model.tflite", "TFLite files"), ("model.xml", "OpenVINO files")):
+        (tmp_path / name).write_bytes(b"x")
+        refused(f"{kind} cannot be rewritten; tune the .onnx or .pt .* --correction FILE.json", tmp_path / name)
+    refused("holds no network; is it a complete .onnx", tmp_path / "there.onnx")
+    refused("cannot be written", out=tmp_path / "there.onnx" / "tuned.onnx")
+    refused("there is no such file", data=tmp_path / "none.yaml")
+    refused("limit is 0", limit=0)
+    refused("folds is 2", folds=2, limit=4)
+    refused(r"2 of 2 images have an instance that found .* needs 3 at the very least", limit=2)
+    other = Tiny(prototypes=32, metadata=ultralytics_metadata()).save(tmp_path / "other.onnx")
+    refused(r"none of its \d+ classes", other)
+    boxes = tmp_path / "boxes"
+    described = write_dataset(boxes, 3, validation_share=1)
+    for file in boxes.rglob("labels/**/*.txt"):
+        file.write_text("".join(f"{line.split()[0]} 0.5 0.5 0.2 0.2\n" for line in file.read_text().splitlines()))
+    refused("labels no masks of classes that the model knows", data=described)
+    assert not out.exists()
+
+
+def test_broken_images_are_left_out_and_broken_networks_refused(damaged: Path, dataset: Path, tmp_path: Path) -> None:
+    described = write_dataset(tmp_path / "broken", 5, validation_share=1)
+    next(file for file in tmp_path.rglob("*") if file.suffix in (".jpg", ".png")).write_bytes(b"no image")
+    model, told = load(damaged), []
+    found = tune(open_dataset(described), model, folds=3, on_progress=lambda *step: told.append(step))
+    assert (found.images, found.total, len(found.failures)) == (4, 5, 1)
+    assert [failed is not None for _, _, failed in told].count(True) == 1
+    assert "1 image of 5 could not be used" in "".join(warnings_of(found))
+    runtime = model.runtime
+
+    def broken(batch: np.ndarray) -> list[np.ndarray]:
+        outputs = runtime(batch)
+        outputs[model.layout.prototypes_output] = outputs[model.layout.prototypes_output] * np.nan
+        return outputs
+
+    spoilt = Model(FunctionRuntime(broken, runtime.input, runtime.metadata), name="spoilt")
+    with pytest.raises(InputError, match=r"not one of 4 images can be used .*prototypes 0, 1, .* no finite numbers"):
+        tune(open_dataset(dataset), spoilt, folds=3, limit=4)
