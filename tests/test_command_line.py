@@ -22,9 +22,10 @@ from cyclopts.argument import Argument
 import in_process
 from maskprism import cli
 from maskprism.cli.options import Table
-from maskprism.cli.output import EXIT_CODES, Bar, Outcome, Output, command, json_text, print_json
+from maskprism.cli.output import EXIT_CODES, Bar, Outcome, Output, command, print_json
 from maskprism.demo import DemoResult
 from maskprism.scenes import write_dataset
+from maskprism.text import json_text
 from tiny_models import Tiny, ultralytics_metadata
 
 ROOT = Path(__file__).resolve().parents[1]

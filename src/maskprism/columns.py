@@ -17,6 +17,7 @@ from maskprism import __version__
 from maskprism.errors import TableError
 from maskprism.foreign import decode_json, fitted
 from maskprism.preprocessing import YOLO
+from maskprism.text import readable
 
 if TYPE_CHECKING:
     from maskprism.locations import Location
@@ -108,7 +109,7 @@ def settings_of(model: Model, source: Location | str) -> dict[str, Any]:
         "prototypes": spec.prototypes,
         "objectness": spec.layout == "yolov5",
         "names": {str(class_id): name for class_id, name in spec.names.items()},
-        "source": folder.encode("utf-8", errors="backslashreplace").decode("utf-8"),
+        "source": readable(folder),
     }
 
 

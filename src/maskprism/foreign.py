@@ -19,6 +19,7 @@ import msgspec
 
 from maskprism.errors import MaskprismError
 from maskprism.locations import Location, UriPath
+from maskprism.text import readable
 
 T = TypeVar("T")
 Failure = type[MaskprismError]
@@ -122,7 +123,7 @@ def shortened(value: object) -> str:
     brief = reprlib.Repr()
     brief.maxstring = brief.maxother = brief.maxlong = 100
     text = str(value) if isinstance(value, os.PathLike | UriPath) else brief.repr(value)
-    text = str(text).encode("utf-8", errors="backslashreplace").decode("utf-8")
+    text = readable(str(text))
     return text if len(text) <= 120 else f"{text[:58]} ... {text[-57:]}"
 
 
@@ -130,7 +131,7 @@ def plain_text(value: Any) -> str:
     """A plain value as text that is Unicode. Raises TypeError for a collection."""
     if isinstance(value, Mapping | list | tuple | set | bytes):
         raise TypeError("no plain value")
-    return str(value).encode("utf-8", errors="backslashreplace").decode("utf-8")
+    return readable(str(value))
 
 
 def said_by_system(error: OSError) -> str:

@@ -26,6 +26,7 @@ from maskprism.columns import (
 )
 from maskprism.errors import InputError, MaskprismError, ModelError
 from maskprism.sources import SourceImage
+from maskprism.text import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,9 +150,7 @@ class _Network:
             try:
                 decoded[index] = SourceImage(name, image).read()
             except (MaskprismError, MemoryError, cv2.error) as error:
-                finished[index] = ExtractedImage(
-                    name, message=_one_line(error).removeprefix(f"{_label(name, image)}: ")
-                )
+                finished[index] = ExtractedImage(name, message=one_line(error).removeprefix(f"{_label(name, image)}: "))
         if sum(image.size // 3 for image in decoded.values()) > LARGE_PIXELS:
             with self._one_large:
                 finished |= self._ask(names, decoded)
@@ -181,13 +180,9 @@ class _Network:
                 }
             ((index, image),) = decoded.items()
             size_hw = (image.shape[0], image.shape[1])
-            return {index: ExtractedImage(names[index], size_hw, None, _one_line(error), network_failed=True)}
+            return {index: ExtractedImage(names[index], size_hw, None, one_line(error), network_failed=True)}
 
 
 def _label(name: str, image: Any) -> str:
     """What messages about an image begin with."""
     return name if isinstance(image, bytes) or hasattr(image, "dtype") else str(image)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

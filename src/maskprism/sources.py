@@ -21,6 +21,7 @@ from maskprism.errors import ImageError, InputError
 from maskprism.foreign import is_file, is_folder, read_regular, shortened, size_of_regular
 from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, read_image
 from maskprism.locations import Location, UriPath, is_uri, location, shown
+from maskprism.text import readable
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -103,14 +104,14 @@ class VideoFile:
         """How many names in `done` are those of frames."""
         if self.frames is not None:
             return sum(self._frame_name(index) in done for index in self.frames)
-        return sum(name.startswith(f"{_readable(self.path.name)}#") for name in done)
+        return sum(name.startswith(f"{readable(self.path.name)}#") for name in done)
 
     def take(self, positions: Iterable[int]) -> VideoFile:
         """Only the frames of these numbers."""
         return replace(self, frames=frozenset(positions))
 
     def _frame_name(self, index: int) -> str:
-        return f"{_readable(self.path.name)}#{index:06d}"
+        return f"{readable(self.path.name)}#{index:06d}"
 
     def pending(self, done: Collection[str]) -> Iterator[SourceImage]:
         """The frames whose names are not in `done`, in order; done frames are skipped undecoded.
@@ -118,7 +119,7 @@ class VideoFile:
         A video that cannot be opened, or ends well before the length it claims, gives one image of
         the video's own name that says so.
         """
-        name = _readable(self.path.name)
+        name = readable(self.path.name)
         if name in done:
             return
         last = None if self.frames is None else max(self.frames)
@@ -405,17 +406,12 @@ def _sorted(paths: Iterable[Location], root: Location) -> tuple[Location, ...]:
 def _name(path: Location | str, root: Location) -> str:
     """The path below the root, or else the whole; `relative_to` takes seconds for one of thousands of folders."""
     if isinstance(path, str):
-        return _readable(shown(path).removeprefix(f"{root}/"))
+        return readable(shown(path).removeprefix(f"{root}/"))
     if isinstance(path, UriPath):
-        return _readable(path.name_in(root))
+        return readable(path.name_in(root))
     top = root.parts if isinstance(root, Path) else ()
     inside = bool(top) and path.parts[: len(top)] == top
-    return _readable("/".join(path.parts[len(top) :]) if inside else path.as_posix())
-
-
-def _readable(name: str) -> str:
-    """Names that are not Unicode, with the odd bytes written as escapes: tables are UTF-8."""
-    return name.encode("utf-8", errors="backslashreplace").decode("utf-8")
+    return readable("/".join(path.parts[len(top) :]) if inside else path.as_posix())
 
 
 def _suffixes() -> str:

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def counted(number: int, noun: str) -> str:
     """A number of things in words."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its type, where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def brief(name: str, most: int = 28) -> str:
     """A name of at most so many characters; both ends of longer ones stay."""
     kept = (most - 1) // 2
     return name if len(name) <= most else f"{name[:kept]}…{name[-kept:]}"
+
+
+def readable(text: str) -> str:
+    """Text that is Unicode: odd bytes of file names as escapes."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON: null for numbers that are not finite, text for paths, plain numbers and lists for NumPy's."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()
+
+
+def _plain(value: Any) -> Any:
+    from pathlib import PurePath
+
+    return readable(str(value)) if isinstance(value, PurePath) else value.tolist()

@@ -32,6 +32,7 @@ from maskprism.masks import rule_named
 from maskprism.models import Model
 from maskprism.models.layouts import Thresholds
 from maskprism.prediction import Prediction
+from maskprism.text import one_line
 from maskprism.views import raster
 from maskprism.views.prototypes.filmstrip import filmstrip_sheet
 
@@ -154,7 +155,7 @@ class PrototypeCallback:
         except Exception as error:  # whatever it is, hours of training are worth more
             if not self._warned:
                 self._warned = True
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = one_line(error)
                 warnings.warn(
                     f"maskprism cannot record prototypes, and the training goes on: {reason}",
                     RuntimeWarning,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, load_model
-from maskprism.cli.output import Bar, Outcome, Output, command, failures, json_text, listed
+from maskprism.cli.output import Bar, Outcome, Output, command, failures, listed
 from maskprism.errors import InputError, MaskprismError
-from maskprism.text import counted
+from maskprism.text import counted, json_text
 
 if TYPE_CHECKING:
     import numpy as np

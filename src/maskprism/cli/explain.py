@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, Seed, load_model
-from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, failures, listed, readable
+from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, failures, listed
 from maskprism.errors import InputError, MaskprismError
-from maskprism.text import counted
+from maskprism.text import counted, readable
 
 if TYPE_CHECKING:
     from maskprism.analysis.instance.questions import Questions

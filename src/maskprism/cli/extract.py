@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from maskprism.cli.options import Detections, Limit, ModelFile, Overwrite, Reading, Source, Table, load_model
-from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, readable
+from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
+from maskprism.text import readable
 
 
 @command

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, ParamSpec, TextIO
 
 from cyclopts import Group, Parameter
 
+from maskprism.text import json_text, readable
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -145,20 +147,6 @@ def print_json(answer: Mapping[str, Any], file: TextIO) -> None:
     print(json_text(answer), file=file, flush=True)
 
 
-def json_text(value: Any) -> str:
-    """Indented JSON: null for numbers that are not finite, text for paths, plain numbers and lists for NumPy's."""
-    import msgspec
-
-    encoded = msgspec.json.encode(value, enc_hook=_plain)
-    return msgspec.json.format(encoded, indent=2).decode()
-
-
-def _plain(value: Any) -> Any:
-    from pathlib import PurePath
-
-    return readable(str(value)) if isinstance(value, PurePath) else value.tolist()
-
-
 def failures(count: int) -> str:
     """How many failed, to be written behind a count; nothing for none."""
     return f", {count} failed" if count else ""
@@ -167,8 +155,3 @@ def failures(count: int) -> str:
 def listed(failed: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
     """The failures of images for JSON."""
     return [{"image": readable(name), "why": readable(why)} for name, why in failed]
-
-
-def readable(text: str) -> str:
-    """Text for JSON, which is Unicode: odd bytes of file names as escapes."""
-    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")

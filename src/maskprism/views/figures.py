@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import textwrap
@@ -131,6 +132,13 @@ def save(figure: Figure, path: str | os.PathLike[str] | IO[bytes], *, dpi: int, 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(path, dpi=dpi, **settings)
+
+
+def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
+    """A figure as the bytes of a PNG that are the same every time."""
+    data = io.BytesIO()
+    save(figure, data, format="png", dpi=dpi, metadata={"Software": None})
+    return data.getvalue()
 
 
 def _draw_panel(ax: Axes, panel: Panel) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from maskprism.errors import InputError, MaskprismError
 from maskprism.images import read_image
+from maskprism.text import readable
 from maskprism.views.viewer_payload import as_shown, encode_webp, viewer_scene
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Page:
         style = (static / "viewer.css").read_text(encoding="utf-8") + _STYLE
         title = Path(self._index[0]["title"].replace("\\", "/")).name
         title += f" and {len(self) - 1} more" if len(self) > 1 else ""
-        title = title.encode("utf-8", "backslashreplace").decode()  # file names need not be Unicode
+        title = readable(title)  # file names need not be Unicode
         policy = (
             f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; img-src data: blob:; "
             "base-uri 'none'; form-action 'none'"

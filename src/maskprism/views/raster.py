@@ -18,7 +18,7 @@ from maskprism.errors import MaskprismError
 from maskprism.views import palette
 
 if TYPE_CHECKING:
-    from jaxtyping import UInt8
+    from jaxtyping import Bool, UInt8
 
     from maskprism.views.sheets import Panel, Sheet
 
@@ -267,6 +267,13 @@ def write(
         return
     share = np.asarray(ink, dtype=np.float32)[cut_y:, cut_x:][: region.shape[0], : region.shape[1], None] / 255
     region[:] = (region + share * (np.array(colour, dtype=np.float32) - region) + 0.5).astype(np.uint8)
+
+
+def covered(picture: Picture, mask: Bool[np.ndarray, "H W"], colour: palette.RGB, opacity: float = 0.6) -> Picture:
+    """The picture with a colour over a mask."""
+    found, layer = picture.copy(), np.array(colour, dtype=np.float32) * np.float32(opacity)
+    found[mask] = (picture[mask] * np.float32(1 - opacity) + layer).astype(np.uint8)
+    return found
 
 
 def greyed(image: Picture) -> Picture:

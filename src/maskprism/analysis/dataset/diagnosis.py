@@ -26,6 +26,7 @@ from maskprism.analysis.truth.overlaps import Overlaps, box_overlap, mask_areas,
 from maskprism.errors import InputError, MaskprismError, ModelError
 from maskprism.extract import in_order, one_thread_per_call, processors
 from maskprism.sources import spread
+from maskprism.text import one_line
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, UInt8
@@ -262,11 +263,11 @@ class _Examiner:
         try:
             image, truth = sample.read()
         except (MaskprismError, MemoryError, cv2.error) as error:
-            return Failed(sample.name, _one_line(error))
+            return Failed(sample.name, one_line(error))
         try:
             prediction = self._model.predict(image)
         except Exception as error:  # runtimes raise what they like
-            return Failed(sample.name, _one_line(error), network=True)
+            return Failed(sample.name, one_line(error), network=True)
         if len(broken := prediction.broken_prototypes):
             named = ", ".join(map(str, broken))
             return Failed(sample.name, f"prototypes {named} hold values that are no finite numbers", network=True)
@@ -412,7 +413,3 @@ def _concluded(
         ],
         interrupted=interrupted,
     )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

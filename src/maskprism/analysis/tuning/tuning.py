@@ -25,6 +25,7 @@ from maskprism.errors import InputError, MaskprismError
 from maskprism.extract import in_order, one_thread_per_call, processors
 from maskprism.models.layouts import Thresholds
 from maskprism.sources import spread
+from maskprism.text import one_line
 
 if TYPE_CHECKING:
     from maskprism.analysis.truth.overlaps import Overlaps
@@ -242,14 +243,14 @@ class _Gatherer:
         try:
             image, truth = sample.read()
         except (MaskprismError, MemoryError, cv2.error) as error:
-            return Failed(sample.name, _one_line(error))
+            return Failed(sample.name, one_line(error))
         parts = []
         for mirrored in (False, True):
             seen = np.ascontiguousarray(image[:, ::-1]) if mirrored else image
             try:
                 prediction = self._model.predict(seen)
             except Exception as error:  # runtimes raise what they like
-                return Failed(sample.name, _one_line(error), network=True)
+                return Failed(sample.name, one_line(error), network=True)
             if len(broken := prediction.broken_prototypes):
                 named = ", ".join(map(str, broken))
                 return Failed(sample.name, f"prototypes {named} hold values that are no finite numbers", network=True)
@@ -301,7 +302,3 @@ def _measure(model: Model, classes: Sequence[int], conf: float, task: tuple[int,
 
 def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
     return float(values.mean()) if len(values) else float("nan")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,9 +13,10 @@ from maskprism.analysis.dataset.diagnosis import Detection, Diagnosis
 from maskprism.analysis.dataset.findings import FigureName, Finding, findings_of
 from maskprism.analysis.truth.error_budget import COLUMNS
 from maskprism.errors import MaskprismError
+from maskprism.text import json_text
 from maskprism.views.dataset import charts as figures
 from maskprism.views.dataset.report import report_page
-from maskprism.views.figures import save
+from maskprism.views.figures import png_bytes
 from maskprism.views.report_parts import Illustration
 from maskprism.views.truth import budget as budget_figures
 from maskprism.views.truth.thumbnails import mask_against_truth
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from maskprism.models import Model
 
 Suffix = Literal[".parquet", ".csv"]
-_DPI = 150
 _OF_OBJECTS = ("image", "object", "class_id", "class_name", "area", "size", "instance")
 
 FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
@@ -89,7 +86,7 @@ def write_diagnosis(
             ("detections", detection_table(found), f"one row per detection above {found.conf:g}: right, or what error"),
         ):
             written[_write_table(rows, folder / f"{name}{tables}")] = what
-        (folder / "summary.json").write_text(_json(summary(found, findings)), encoding="utf-8")
+        (folder / "summary.json").write_text(json_text(summary(found, findings)) + "\n", encoding="utf-8")
         written[folder / "summary.json"] = "every number of the page"
         empty = (_OF_BUDGET if not found.budget.rows else frozenset()) | (
             _OF_MASKS if not found.objects else frozenset()
@@ -98,7 +95,7 @@ def write_diagnosis(
             (folder / f"{name}.png").unlink(missing_ok=True)
         for name, (draw, caption) in FIGURES.items():
             if name not in empty:
-                drawn[name] = Illustration(_png(draw(found)), caption)
+                drawn[name] = Illustration(png_bytes(draw(found)), caption)
                 (folder / f"{name}.png").write_bytes(drawn[name].png)
                 written[folder / f"{name}.png"] = caption
         pictured = pictures(found, model, found.budget.worst(worst))
@@ -218,19 +215,6 @@ def _flat(one: Detection) -> dict[str, Any]:
     return row | {"error": one.error or None, "object": None if one.object < 0 else one.object}
 
 
-def _json(value: Any) -> str:
-    """JSON without nan, which is none."""
-
-    def clean(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: clean(inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [clean(inner) for inner in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return json.dumps(clean(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
 def _write_table(rows: pa.Table, path: Path) -> Path:
     if path.suffix == ".csv":
         import pyarrow.csv
@@ -241,9 +225,3 @@ def _write_table(rows: pa.Table, path: Path) -> Path:
 
         pyarrow.parquet.write_table(rows, path)
     return path
-
-
-def _png(figure: Figure) -> bytes:
-    data = io.BytesIO()
-    save(figure, data, format="png", dpi=_DPI, metadata={"Software": None})
-    return data.getvalue()

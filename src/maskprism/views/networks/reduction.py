@@ -80,7 +80,7 @@ def before_after(examples: Sequence[BeforeAfter]) -> Sheet:
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         gained, lost = _changed(before, after)
         grey = np.repeat(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None], 3, axis=2) // 2 + 110
-        changed = _covered(_covered(grey, lost, NEGATIVE, 1.0), gained, POSITIVE, 1.0)
+        changed = raster.covered(raster.covered(grey, lost, NEGATIVE, 1.0), gained, POSITIVE, 1.0)
         shown = [_coloured(rgb, one) for one in (before, after)]
         titles = (
             f"{len(before.prototypes)} prototypes",
@@ -128,7 +128,7 @@ def _coloured(picture: Picture, prediction: Prediction) -> Picture:
     """The picture with every mask in the colour of its instance, large ones first."""
     masks = [instance.mask("image") for instance in prediction]
     for number in sorted(range(len(masks)), key=lambda number: -int(masks[number].sum())):
-        picture = _covered(picture, masks[number], colour_of(number))
+        picture = raster.covered(picture, masks[number], colour_of(number))
     return picture
 
 
@@ -142,13 +142,6 @@ def _changed(before: Prediction, after: Prediction) -> tuple[Bool[np.ndarray, "H
         gained |= has & ~had
         lost |= had & ~has
     return gained, lost
-
-
-def _covered(picture: Picture, mask: Bool[np.ndarray, "H W"], colour: RGB, opacity: float = 0.6) -> Picture:
-    covered = picture.copy()
-    layer = np.array(colour, dtype=np.float32) * np.float32(opacity)
-    covered[mask] = (picture[mask] * np.float32(1 - opacity) + layer).astype(np.uint8)
-    return covered
 
 
 def _small(picture: Picture) -> Picture:

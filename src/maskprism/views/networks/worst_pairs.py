@@ -14,10 +14,9 @@ from maskprism.views.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
 from maskprism.views.sheets import Panel, Sheet
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32, UInt8
+    from jaxtyping import Float32, UInt8
 
     from maskprism.analysis.networks.comparison import Case, Comparison
-    from maskprism.views.palette import RGB
 
     Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -54,15 +53,15 @@ def _panels(case: Case) -> list[Panel]:
     change = case.b.logits("image") - case.a.logits("image")
     left, top, right, bottom = (round(float(edge)) for edge in around)
     limit = float(np.percentile(np.abs(change[top : bottom + 1, left : right + 1]), 99.5))
-    both = _covered(pixels, mask_a & mask_b, MUTED)
-    moved = _covered(_covered(both, mask_b & ~mask_a, POSITIVE, 0.85), mask_a & ~mask_b, NEGATIVE, 0.85)
+    both = raster.covered(pixels, mask_a & mask_b, MUTED)
+    moved = raster.covered(raster.covered(both, mask_b & ~mask_a, POSITIVE, 0.85), mask_a & ~mask_b, NEGATIVE, 0.85)
     corner = np.array([window[1].start, window[0].start] * 2)
     box_a, box_b = ((box[0], box[1], box[2], box[3]) for box in (boxes - corner).tolist())
     title_a = f"A: {case.a.name} {case.a.score:.2f} in {PurePosixPath(case.name).name}"
     title_b = f"B: {case.b.score:.2f}, IoU {case.mask_iou:.3f}"
     return [
-        Panel(title_a, picture=_covered(pixels, mask_a, INSTANCE_COLOURS[0]), box=box_a),
-        Panel(title_b, picture=_covered(pixels, mask_b, INSTANCE_COLOURS[0]), box=box_b),
+        Panel(title_a, picture=raster.covered(pixels, mask_a, INSTANCE_COLOURS[0]), box=box_a),
+        Panel(title_b, picture=raster.covered(pixels, mask_b, INSTANCE_COLOURS[0]), box=box_b),
         Panel("B adds red, loses blue", picture=moved),
         Panel(f"change of the logit, ±{limit:.2g}", values=change[window], limit=limit or 1.0, box=box_b),
     ]
@@ -76,9 +75,3 @@ def _square(around: Float32[np.ndarray, " 4"], image_hw: tuple[int, int]) -> tup
         start = int(np.clip((around[axis] + around[axis + 2] - side) / 2, 0, max(length - side, 0)))
         spans.append(slice(start, min(start + round(side), length)))
     return spans[0], spans[1]
-
-
-def _covered(picture: Picture, mask: Bool[np.ndarray, "H W"], colour: RGB, opacity: float = 0.55) -> Picture:
-    covered = picture.copy()
-    covered[mask] = (picture[mask] * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
-    return covered

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from maskprism import __version__
 from maskprism.errors import MaskprismError
-from maskprism.views.figures import save
+from maskprism.text import json_text
+from maskprism.views.figures import png_bytes
 from maskprism.views.report_parts import Illustration
 from maskprism.views.tuning.charts import curve_figure, groups_figure
 from maskprism.views.tuning.report import report_page, warnings_of
@@ -38,10 +36,10 @@ def write_report(found: Tuning, base: Path, written: Sequence[str]) -> dict[Path
     written: what became of the correction, in sentences. Raises MaskprismError where that fails.
     """
     numbers, page = (base.with_name(f"{base.name}.tune.{kind}") for kind in ("json", "html"))
-    figures = {name: Illustration(_png(draw(found)), caption) for name, (draw, caption) in FIGURES.items()}
+    figures = {name: Illustration(png_bytes(draw(found)), caption) for name, (draw, caption) in FIGURES.items()}
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
-        numbers.write_text(json.dumps(_clean(summary(found)), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        numbers.write_text(json_text(summary(found)) + "\n", encoding="utf-8")
         page.write_text(report_page(found, written, figures), encoding="utf-8")
     except OSError as error:
         raise MaskprismError(f"{base}: cannot be written ({error.strerror or error}); choose another --out") from None
@@ -77,18 +75,3 @@ def summary(found: Tuning) -> dict[str, Any]:
 
 def _changed(one: Change) -> dict[str, Any]:
     return one._asdict() | {"gain": one.gain._asdict()}
-
-
-def _clean(value: Any) -> Any:
-    """Without nan, which JSON has none of."""
-    if isinstance(value, dict):
-        return {key: _clean(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _png(figure: Figure) -> bytes:
-    data = io.BytesIO()
-    save(figure, data, format="png", dpi=150, metadata={"Software": None})
-    return data.getvalue()
