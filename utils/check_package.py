@@ -37,7 +37,8 @@ def main(folder: Path) -> None:
 def told(archive: str, found: set[str], expected: set[str]) -> None:
     """Raise SystemExit with the names that are missing, or should not be there."""
     if found != expected:
-        sys.exit(f"{archive} lacks {sorted(expected - found)} and has {sorted(found - expected)} too many")
+        missing, strange = sorted(expected - found), sorted(found - expected)
+        sys.exit(f"{archive} lacks {len(missing)} files {missing[:9]} and has {len(strange)} too many {strange[:9]}")
 
 
 if __name__ == "__main__":
