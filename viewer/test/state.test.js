@@ -95,6 +95,29 @@ test("saved text that does not fit is left out", () => {
   assert.deepEqual([state.opacity, state.order], [0.5, "effect"]);
 });
 
+test("2,000 damaged texts restore a state that can be saved and restored again", () => {
+  const pieces = ["e0", "e1", "e7", "i", "pixel", "view", "opacity", "__proto__", "=", "&", ",", ":", "-", ".", "%", "9", "1e39", "NaN", "Infinity", "0x1", "\u0000", "\ud800", "length"];
+  let seed = 1;
+  const chance = (/** @type {number} */ below) => {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+    return Math.floor((seed / 2 ** 32) * below);
+  };
+  for (let round = 0; round < 2000; round++) {
+    let text = "i=1&view=logits&crop=off&opacity=0.85&order=index&show=term&pixel=12,7&e0=1:0.25,2:-1&e1=0:0";
+    for (let damage = chance(6); damage >= 0; damage--) {
+      const at = chance(text.length + 1);
+      text = text.slice(0, at) + (chance(3) ? pieces[chance(pieces.length)] : "") + text.slice(at + chance(4));
+    }
+    const state = new State(rows);
+    state.restore(new URLSearchParams(text));
+    for (const i of [0, 1]) assert.ok(state.coefficients(i).every(Number.isFinite) && state.coefficients(i).length === 3, text);
+    assert.ok([0, 1].includes(state.selected) && state.opacity >= 0 && state.opacity <= 1, text);
+    const again = new State(rows);
+    again.restore(new URLSearchParams(state.save().toString()));
+    assert.equal(again.save().toString(), state.save().toString(), text);
+  }
+});
+
 test("edits from elsewhere are checked", () => {
   const state = new State(rows);
   state.replace({ 0: [1, 2, 3], 1: [1, 2], 7: [1, 2, 3] });
