@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from onnxruntime.quantization import quantize_static
 
-from maskprism import load
+from maskprism import Model, load
 from maskprism.analysis.networks import compare
 from maskprism.analysis.tuning import taught, tune
 from maskprism.cli.options import Detections
@@ -21,6 +21,7 @@ from maskprism.errors import ImageError, InputError, MaskprismError
 from maskprism.models import SAMPLE_MODEL
 from maskprism.models.correction import Correction
 from maskprism.models.rewrite import write_corrected
+from maskprism.models.runtimes import FunctionRuntime
 from maskprism.scenes import draw_scene, write_dataset
 from tiny_models import Tiny, ultralytics_metadata
 
@@ -74,6 +75,42 @@ def test_instances_without_a_pixel_teach_nothing(tmp_path: Path) -> None:
     assert len(truth) == 0
 
 
+def test_both_see_one_canvas(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "wide.png"), np.full((100, 200, 3), 255, dtype=np.uint8))
+    fixed, free = (
+        load(Tiny(dynamic=dynamic, metadata=ultralytics_metadata()).save(tmp_path / f"{dynamic}.onnx"), imgsz=side)
+        for dynamic, side in ((False, 64), (True, 128))
+    )
+    assert free.spec.rectangular
+    for teacher, model, canvas_hw in ((free, fixed, (64, 64)), (free, free, (64, 128))):
+        (lesson,) = taught(teacher, model, tmp_path)
+        canvas, truth = lesson.read()
+        assert canvas.shape[:2] == truth.image_hw == canvas_hw
+        assert model.predict(canvas).letterbox.canvas_hw == canvas_hw
+    with pytest.raises(InputError, match=r"sees 64 x 64 .* sees 128 x 128"):
+        taught(fixed, free, tmp_path)
+
+
+def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
+    model = load()
+    runtime = model.runtime
+    works = True
+
+    def spoilt(batch: np.ndarray) -> list[np.ndarray]:
+        if not works:
+            raise RuntimeError("out of\nmemory")
+        outputs = runtime(batch)
+        outputs[model.layout.prototypes_output] = outputs[model.layout.prototypes_output] * np.nan
+        return outputs
+
+    teacher = Model(FunctionRuntime(spoilt, runtime.input, runtime.metadata), name="spoilt")
+    with pytest.raises(InputError, match=r"not one of 12 images .*prototypes 0, 1, .* of the teacher spoilt hold"):
+        tune(taught(teacher, model, scenes), model, folds=3)
+    works = False
+    with pytest.raises(InputError, match=r"not one of 12 images .*the teacher spoilt failed \(out of memory\)"):
+        tune(taught(teacher, model, scenes), model, folds=3)
+
+
 def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     model = load(damaged)
     found = tune(taught(load(), model, scenes), model, folds=3, per_level=False)
@@ -91,7 +128,7 @@ def test_a_quantised_file_is_repaired_by_the_command(
     int8, out = tmp_path / "int8.onnx", tmp_path / "tuned.onnx"
     batches = ({"images": cv2.dnn.blobFromImage(draw_scene(seed).image, 1 / 255, swapRB=True)} for seed in (1000,))
     quantize_static(SAMPLE_MODEL, int8, SimpleNamespace(get_next=lambda: next(batches, None)))
-    assert tune_command(int8, teacher=SAMPLE_MODEL, images=scenes, out=out, folds=3) == 0
+    assert tune_command(int8, teacher=SAMPLE_MODEL, images=scenes, out=out, folds=3, force=True) == 0
     said = capsys.readouterr().out
     assert "int8.onnx against the teacher" in said
     assert "Give more." in said

@@ -108,6 +108,7 @@ def tune(
             gain = found.change.gain
             note = (
                 f"gain in mean mask IoU {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}), {found.images} images"
+                + ("" if found.teacher is None else f", against the teacher {found.teacher.spec.name}")
             )
             place = write_corrected(
                 network, source, out, found.correction, {"maskprism_tuned": f"{source.name}: {note}"}
@@ -163,7 +164,7 @@ def _dataset(
         raise InputError(f"--split {split} is about --data; leave it out beside --teacher")
     from maskprism.analysis.tuning.teacher import taught
 
-    better = load_model(teacher, replace(reading, runtime=None, layout=None), detections, threads=1)
+    better = load_model(teacher, replace(reading, runtime=None, layout=None, precision="f32"), detections, threads=1)
     return taught(better, network, images)
 
 
