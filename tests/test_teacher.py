@@ -32,7 +32,7 @@ HELD_OUT = [draw_scene(seed).image for seed in range(5)]
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of images, nothing beside them."""
     folder = tmp_path_factory.mktemp("scenes")
-    for number in range(12):
+    for number in range(20):
         cv2.imwrite(str(folder / f"{number:02}.png"), draw_scene(500 + number).image)
     return folder
 
@@ -104,10 +104,10 @@ def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
         return outputs
 
     teacher = Model(FunctionRuntime(spoilt, runtime.input, runtime.metadata), name="spoilt")
-    with pytest.raises(InputError, match=r"not one of 12 images .*prototypes 0, 1, .* of the teacher spoilt hold"):
+    with pytest.raises(InputError, match=r"not one of 20 images .*prototypes 0, 1, .* of the teacher spoilt hold"):
         tune(taught(teacher, model, scenes), model, folds=3)
     works = False
-    with pytest.raises(InputError, match=r"not one of 12 images .*the teacher spoilt failed \(out of memory\)"):
+    with pytest.raises(InputError, match=r"not one of 20 images .*the teacher spoilt failed \(out of memory\)"):
         tune(taught(teacher, model, scenes), model, folds=3)
 
 
@@ -119,7 +119,7 @@ def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     before = compare(load(), model, HELD_OUT).mean_iou
     after = compare(load(), model.with_correction(found.correction), HELD_OUT).mean_iou
     assert before < 0.95
-    assert after > 0.98
+    assert after > 0.99
 
 
 def test_a_quantised_file_is_repaired_by_the_command(
@@ -128,7 +128,7 @@ def test_a_quantised_file_is_repaired_by_the_command(
     int8, out = tmp_path / "int8.onnx", tmp_path / "tuned.onnx"
     batches = ({"images": cv2.dnn.blobFromImage(draw_scene(seed).image, 1 / 255, swapRB=True)} for seed in (1000,))
     quantize_static(SAMPLE_MODEL, int8, SimpleNamespace(get_next=lambda: next(batches, None)))
-    assert tune_command(int8, teacher=SAMPLE_MODEL, images=scenes, out=out, folds=3, force=True) == 0
+    assert tune_command(int8, teacher=SAMPLE_MODEL, images=scenes, out=out, folds=3, limit=12, force=True) == 0
     said = capsys.readouterr().out
     assert "int8.onnx against the teacher" in said
     assert "Give more." in said
@@ -186,6 +186,6 @@ def test_mistakes_of_the_user(damaged: Path, scenes: Path, tmp_path: Path) -> No
     names = dict(load().spec.names)
     refused("sees 64 x 64 .* sees 320 x 320 .*; both must see the same", teacher=tiny(names, 64))
     refused("have no class in common; the teacher must be", teacher=tiny({0: "cat", 1: "dog", 2: "fish"}, 320))
-    refused(r"0 of 12 images have an instance that found", teacher=tiny(names, 320))
+    refused(r"0 of 20 images have an instance that found", teacher=tiny(names, 320))
     refused(r"finds no masks of classes that the model knows", detections=Detections(conf=0.9999))
     assert not out.exists()

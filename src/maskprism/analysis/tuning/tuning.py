@@ -20,7 +20,7 @@ from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import SIZES, Region, regions
 from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import Setting, minimiser
-from maskprism.analysis.tuning.teacher import teacher_of
+from maskprism.analysis.tuning.teacher import TAUGHT_RIDGES, teacher_of
 from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, Interval, cross_fit, fits, interval
 from maskprism.errors import InputError, MaskprismError
 from maskprism.extract import in_order, one_thread_per_call, processors
@@ -166,7 +166,7 @@ def tune(
     samples = [samples[position] for position in chosen]
     classes = known_classes(dataset, model)
     levels = model.levels if per_level else 1
-    path = [Setting(ridge, levels) for ridge in RIDGES]
+    path = [Setting(ridge, levels) for ridge in (RIDGES if teacher is None else TAUGHT_RIDGES)]
     workers = workers or processors()
     done, total = 0, 2 * len(samples) + fits(len(samples), folds=folds)
     clock = [time.perf_counter()]
