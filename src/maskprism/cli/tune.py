@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ from maskprism.errors import InputError, MaskprismError, ModelError
 
 if TYPE_CHECKING:
     from maskprism.analysis.dataset.diagnosis import Failed
+    from maskprism.datasets import Dataset
+    from maskprism.models import Model
 
 _WRITABLE = (".onnx", ".pt")
 
@@ -22,11 +25,12 @@ _WRITABLE = (".onnx", ".pt")
 def tune(
     model: ModelFile = None,
     *,
-    data: Path,
+    data: Path | None = None,
+    teacher: Path | None = None,
     out: Path | None = None,
     correction: Path | None = None,
     split: Split = None,
-    images: Path | None = None,
+    images: str | Path | None = None,
     limit: Limit = None,
     folds: int = 5,
     per_level: bool = True,
@@ -37,7 +41,7 @@ def tune(
     detections: Detections = Detections(),
     output: Output = Output(),
 ) -> Outcome:
-    """Better masks without training, from images with ground truth.
+    """Better masks without training, from labels or a teacher.
 
     Coefficients c become c + A c + b, fitted in seconds, without a GPU and without PyTorch, and folded into the last
     layers that make them: the new file runs wherever the old one did and costs the same; boxes, scores and classes stay
@@ -48,12 +52,16 @@ def tune(
     ----------
     data
         A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them; 60 images or more.
+    teacher
+        In place of --data, a model whose masks are to be had again: the float file that an int8 one was made from.
+        Images then need no labels.
     out
         The new file: .onnx of an .onnx, .pt of a .pt; other files cannot be rewritten.
     correction
         The correction alone as a small file, for `maskprism.load(..., correction=)` with the same model of any kind.
     images
-        Folder of the images of a COCO json; found beside the json unless given.
+        With --teacher, the images: a folder, pattern or .txt list. With --data, the folder of the images of a COCO
+        json; found beside the json unless given.
     folds
         How many parts the images are put into for measuring: each is measured with what the others gave.
     per_level
@@ -64,7 +72,6 @@ def tune(
         Replace existing files.
     """
     from maskprism.analysis.tuning.tuning import tune as run
-    from maskprism.datasets import open_dataset
     from maskprism.models import SAMPLE_MODEL
     from maskprism.models.rewrite import write_corrected
     from maskprism.views.tuning.files import summary, write_report
@@ -72,8 +79,8 @@ def tune(
 
     source = model or SAMPLE_MODEL
     _check_targets(source, out, correction, overwrite)
-    dataset = open_dataset(data, split, images)
     network = load_model(source, reading, detections, threads=1)
+    dataset = _dataset(data, teacher, split, images, network, reading, detections)
     with output.bar("tuning", None) as bar:
 
         def show(done: int, total: int, failure: Failed | None) -> None:
@@ -101,6 +108,7 @@ def tune(
             gain = found.change.gain
             note = (
                 f"gain in mean mask IoU {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}), {found.images} images"
+                + ("" if found.teacher is None else f", against the teacher {found.teacher.spec.name}")
             )
             place = write_corrected(
                 network, source, out, found.correction, {"maskprism_tuned": f"{source.name}: {note}"}
@@ -123,10 +131,41 @@ def tune(
         gain = found.change.gain
         print(
             f"maskprism: {target} was not written: its gain of {signed(gain.mean)} may be chance (between "
-            f"{signed(gain.low)} and {signed(gain.high)}); label more images, or add --force",
+            f"{signed(gain.low)} and {signed(gain.high)}); {'label' if teacher is None else 'give'} more images, or "
+            "add --force",
             file=sys.stderr,
         )
     return Outcome({"files": list(files), **summary(found)}, DONE if written else FAILED)
+
+
+def _dataset(
+    data: Path | None,
+    teacher: Path | None,
+    split: str | None,
+    images: str | Path | None,
+    network: Model,
+    reading: Reading,
+    detections: Detections,
+) -> Dataset:
+    """What is fitted to: images with labels, or with what a teacher finds on them."""
+    if (data is None) == (teacher is None):
+        raise InputError(
+            "say what the masks should be: --data for images with ground truth, or --teacher and --images for a "
+            "network that draws them better; one of the two"
+        )
+    if teacher is None:
+        from maskprism.datasets import open_dataset
+
+        assert data is not None
+        return open_dataset(data, split, images)
+    if images is None:
+        raise InputError("--teacher needs --images: a folder, pattern or .txt list of images; they need no labels")
+    if split is not None:
+        raise InputError(f"--split {split} is about --data; leave it out beside --teacher")
+    from maskprism.analysis.tuning.teacher import taught
+
+    better = load_model(teacher, replace(reading, runtime=None, layout=None, precision="f32"), detections, threads=1)
+    return taught(better, network, images)
 
 
 def _check_targets(source: Path, out: Path | None, correction: Path | None, overwrite: bool) -> None:

@@ -71,6 +71,12 @@ class Sample:
         pixels = self.image.read()
         return pixels, self.truth((pixels.shape[0], pixels.shape[1]))
 
+    def mirrored(
+        self, image: UInt8[np.ndarray, "H W 3"], truth: GroundTruth
+    ) -> tuple[UInt8[np.ndarray, "H W 3"], GroundTruth]:
+        """What `read` gave, seen in a mirror."""
+        return np.ascontiguousarray(image[:, ::-1]), truth.mirrored()
+
     def truth(self, image_hw: tuple[int, int]) -> GroundTruth:
         """The ground truth alone, for an image of this (height, width). Raises LabelError."""
         rows, remarks = self.annotations.of(self.image, image_hw)

@@ -143,6 +143,11 @@ class Model:
         chunks = (images[i : i + self.batch] for i in range(0, len(images), self.batch))
         return [prediction for chunk in chunks for prediction in self._predict_batch(chunk)]
 
+    def letterbox(self, image_hw: tuple[int, int]) -> Letterbox:
+        """How an image of (height, width) lies on the canvas that the network sees."""
+        stride = (self._metadata.stride or 32) if self.spec.rectangular else None
+        return self.spec.preprocessing.letterbox(image_hw, self.spec.input_hw, rectangle_stride=stride)
+
     def on_canvas(self, canvas_hw: tuple[int, int], *, rectangular: bool = False) -> Model:
         """The same network on a canvas of (height, width), nothing loaded again.
 
@@ -196,9 +201,8 @@ class Model:
 
     def _predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
         decoded = [read_image(image) for image in images]
-        stride = (self._metadata.stride or 32) if self.spec.rectangular else None
         prepare = self.spec.preprocessing
-        letterboxes = [prepare.letterbox(one.shape[:2], self.spec.input_hw, rectangle_stride=stride) for one in decoded]
+        letterboxes = [self.letterbox((one.shape[0], one.shape[1])) for one in decoded]
         results: dict[int, Prediction] = {}
         for canvas_hw in dict.fromkeys(box.canvas_hw for box in letterboxes):
             members = [i for i, box in enumerate(letterboxes) if box.canvas_hw == canvas_hw]

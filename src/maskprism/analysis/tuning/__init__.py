@@ -5,6 +5,7 @@
 | `tune`, `Tuning` | which correction of the coefficients is best, and what does it gain on images that took no part? |
 | `fit`, `Setting` | which correction is best on given evidence? |
 | `evidence_of`, `Evidence` | what can be learned from an image with its ground truth? |
+| `taught`, `Lessons` | what can be learned from a better network, where there are no labels? |
 | `cross_fit`, `interval` | how are settings chosen, and gains measured, without deceiving oneself? |
 """
 
@@ -12,7 +13,20 @@ from __future__ import annotations
 
 from maskprism.analysis.tuning.evidence import Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import Setting, fit
+from maskprism.analysis.tuning.teacher import Lessons, taught
 from maskprism.analysis.tuning.tuning import Tuning, tune
 from maskprism.analysis.tuning.validation import CrossFit, cross_fit, interval
 
-__all__ = ["CrossFit", "Evidence", "Setting", "Tuning", "cross_fit", "evidence_of", "fit", "interval", "tune"]
+__all__ = [
+    "CrossFit",
+    "Evidence",
+    "Lessons",
+    "Setting",
+    "Tuning",
+    "cross_fit",
+    "evidence_of",
+    "fit",
+    "interval",
+    "taught",
+    "tune",
+]

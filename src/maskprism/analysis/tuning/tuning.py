@@ -20,6 +20,7 @@ from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import SIZES, Region, regions
 from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import Setting, minimiser
+from maskprism.analysis.tuning.teacher import TAUGHT_RIDGES, teacher_of
 from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, Interval, cross_fit, fits, interval
 from maskprism.errors import InputError, MaskprismError
 from maskprism.extract import in_order, one_thread_per_call, processors
@@ -83,6 +84,11 @@ class Tuning:
     seconds: Mapping[str, float]
 
     @property
+    def teacher(self) -> Model | None:
+        """The network whose masks stand in for labels; None where there are labels."""
+        return teacher_of(self.dataset)
+
+    @property
     def correction(self) -> Correction:
         """What was fitted to all images."""
         return replace(self.fitted.correction, sha256=self.spec.sha256)
@@ -141,6 +147,8 @@ def tune(
 ) -> Tuning:
     """Fit a correction of the mask coefficients of a model to a data set, or `limit` evenly spread images of it.
 
+    dataset: images with ground truth, or what `taught` gives, where the masks of another network stand in for it.
+
     Evidence are candidates above a score of `evidence.CONF`, in the image and in its mirror image. Which images make a
     fold, and which pixels are looked at, follows from `seed`. per_level: every level of the pyramid has a correction of
     its own, where the outputs tell levels apart. Mean IoU counts matched instances above `conf`; AP all detections.
@@ -153,12 +161,13 @@ def tune(
     chosen = spread(len(dataset), limit)
     minimiser()  # says at once what is not installed
     dataset = dataset.for_model(model.spec.names)
+    teacher = teacher_of(dataset)
     model = (model.with_names(dataset.names) if dataset.notice else model).with_correction(None)
     samples = list(dataset)
     samples = [samples[position] for position in chosen]
     classes = known_classes(dataset, model)
     levels = model.levels if per_level else 1
-    path = [Setting(ridge, levels) for ridge in RIDGES]
+    path = [Setting(ridge, levels) for ridge in (RIDGES if teacher is None else TAUGHT_RIDGES)]
     workers = workers or processors()
     done, total = 0, 2 * len(samples) + fits(len(samples), folds=folds)
     clock = [time.perf_counter()]
@@ -188,9 +197,8 @@ def tune(
                 f"(the first: {failures[0].name}: {failures[0].message})"
             )
         if not masks:
-            raise InputError(
-                f"{dataset.path}: labels no masks of classes that the model knows; there is nothing to fit"
-            )
+            whose = f"{dataset.path}: labels" if teacher is None else f"{teacher.spec.name}: finds"
+            raise InputError(f"{whose} no masks of classes that the model knows; there is nothing to fit")
         gathered = [gathered[i] for i in np.random.default_rng(seed).permutation(len(gathered))]
         evidence = Evidence.joined([one for _, one in gathered])
         count = len(evidence)
@@ -246,15 +254,16 @@ class _Gatherer:
             return Failed(sample.name, one_line(error))
         parts = []
         for mirrored in (False, True):
-            seen = np.ascontiguousarray(image[:, ::-1]) if mirrored else image
             try:
-                prediction = self._model.predict(seen)
+                if mirrored:
+                    image, truth = sample.mirrored(image, truth)
+                prediction = self._model.predict(image)
             except Exception as error:  # runtimes raise what they like
                 return Failed(sample.name, one_line(error), network=True)
             if len(broken := prediction.broken_prototypes):
                 named = ", ".join(map(str, broken))
                 return Failed(sample.name, f"prototypes {named} hold values that are no finite numbers", network=True)
-            prediction, own = of_classes(prediction, truth.mirrored() if mirrored else truth, self._classes)
+            prediction, own = of_classes(prediction, truth, self._classes)
             parts.append(
                 evidence_of(prediction, own, rng, iou=self._iou, most=max(self._most // 2, 1), own=not mirrored)
             )

@@ -35,7 +35,7 @@ def curve_figure(found: Tuning) -> Figure:
     ax.set_xlabel("images that the correction is fitted to")
     ax.set_ylabel("gain in mean mask IoU")
     ax.grid(axis="y", color=share(FRAME), linewidth=0.7)
-    return titled(figure, "Would more labels help?")
+    return titled(figure, f"Would more {'labels' if found.teacher is None else 'images'} help?")
 
 
 def groups_figure(found: Tuning) -> Figure:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from maskprism.analysis.tuning import Tuning
     from maskprism.analysis.tuning.tuning import Change
+    from maskprism.models import ModelSpec
 
 FIGURES: dict[str, tuple[Callable[[Tuning], Figure], str]] = {
     "curve": (
@@ -51,7 +52,8 @@ def summary(found: Tuning) -> dict[str, Any]:
     names = ("before", "after")
     return {
         "maskprism": __version__,
-        "model": {"name": found.spec.name, "sha256": found.spec.sha256, "rule": found.spec.rule.name},
+        "model": _named(found.spec),
+        "teacher": None if found.teacher is None else _named(found.teacher.spec),
         "data": {"path": str(found.dataset.path), "split": found.dataset.split, "images": found.images},
         "conf": found.conf,
         "evidence": found.evidence,
@@ -71,6 +73,10 @@ def summary(found: Tuning) -> dict[str, Any]:
         "warnings": warnings_of(found),
         "failures": [{"image": name, "why": why} for name, why in found.failures],
     }
+
+
+def _named(spec: ModelSpec) -> dict[str, str]:
+    return {"name": spec.name, "sha256": spec.sha256, "rule": spec.rule.name}
 
 
 def _changed(one: Change) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.dataset.average_precision import AveragePrecision
     from maskprism.analysis.tuning import Tuning
     from maskprism.analysis.tuning.tuning import Change
+    from maskprism.models import Model
 
 METHOD = {
     "correction": (
@@ -42,7 +43,9 @@ METHOD = {
 
 
 def title_of(found: Tuning) -> str:
-    """The network and the data set."""
+    """The network and the data set, or the teacher."""
+    if found.teacher is not None:
+        return f"{found.spec.name} against the teacher {found.teacher.spec.name}"
     path = found.dataset.path.resolve()
     name = path.parent.name if path.suffix.lower() in (".yaml", ".yml") else path.stem
     return f"{found.spec.name} on {name}" + (f" ({found.dataset.split})" if found.dataset.split else "")
@@ -54,7 +57,7 @@ def warnings_of(found: Tuning) -> list[str]:
     if found.images < ENOUGH_IMAGES:
         said.append(
             f"Only {counted(found.images, 'image')}: with fewer than {ENOUGH_IMAGES} a correction rarely helps, and "
-            "what is measured is mostly chance. Label more."
+            f"what is measured is mostly chance. {'Label' if found.teacher is None else 'Give'} more."
         )
     if found.dataset.notice:
         said.append(f"{found.dataset.notice[0].upper()}{found.dataset.notice[1:]}.")
@@ -77,7 +80,8 @@ def sentences(found: Tuning) -> list[str]:
         else "The interval touches zero: it may be chance"
     )
     said = [
-        f"On images that took no part, the mean mask IoU of {counted(change.instances, 'instance')} goes from "
+        f"On images that took no part, the mean mask IoU of {counted(change.instances, 'instance')}"
+        f"{'' if found.teacher is None else f' with the masks of the teacher {found.teacher.spec.name}'} goes from "
         f"{change.before:.4f} to {change.after:.4f}: {signed(change.gain.mean)}, between {signed(change.gain.low)} and "
         f"{signed(change.gain.high)}. {verdict}."
     ]
@@ -97,7 +101,8 @@ def sentences(found: Tuning) -> list[str]:
         more = last.mean - first.mean
         said.append(
             f"With {fewer} images the gain is {signed(first.mean)}, with {images} it is {signed(last.mean)}: "
-            + ("more labels would help." if more > 0.1 * abs(last.mean) else "more labels would help little.")
+            + f"more {'labels' if found.teacher is None else 'images'} would help"
+            + ("." if more > 0.1 * abs(last.mean) else " little.")
         )
     return said
 
@@ -125,13 +130,23 @@ def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Ill
         findings="\n".join(f"<li><p>{html.escape(text)}</p></li>" for text in [*sentences(found), *written]),
         figures="\n".join(figure(name, one) for name, one in figures.items()),
         numbers=_numbers(found),
-        method=definitions(METHOD.items()),
+        method=definitions(
+            (METHOD if found.teacher is None else {"ground truth": _taught(found.teacher)} | METHOD).items()
+        ),
     )
 
 
 def signed(value: float) -> str:
     """Four digits with a sign; a dash for nan."""
     return "–" if math.isnan(value) else f"{value:+.4f}".replace("-", "−")
+
+
+def _taught(teacher: Model) -> str:
+    return (
+        f"There are no labels: what {teacher.spec.name} finds with a score above {teacher.keep.conf:g} stands in for "
+        "it, box by box and mask by mask, on the canvas that both networks see. Sizes of objects are pixels of that "
+        "canvas."
+    )
 
 
 def _numbers(found: Tuning) -> str:
