@@ -43,11 +43,11 @@ check-viewer: viewer/node_modules/done
 $(ULTRA)/done: pyproject.toml
 	$(PYTHON) -m venv $(ULTRA)
 	$(ULTRA)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(ULTRA)/bin/python -m pip install --quiet --editable ".[ultralytics,openvino]" onnx onnxslim hypothesis pytest pytest-timeout
+	$(ULTRA)/bin/python -m pip install --quiet --editable ".[ultralytics,openvino]" onnx onnxslim hypothesis pytest pytest-timeout pytest-xdist
 	touch $@
 
 test-ultralytics: $(ULTRA)/done
-	$(ULTRA)/bin/python -m pytest tests/parity
+	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity -n logical --maxprocesses 8 --dist worksteal
 
 # the base tests with another Python: make test-python PYTHON=python3.13
 test-python:
