@@ -103,6 +103,16 @@ def test_an_unknown_number_of_anchors_needs_the_number_of_classes(shape):
     assert found([shape, PROTO], forced="yolov8").classes == 80
 
 
+def test_as_many_channels_as_detections_are_read_as_columns():
+    layout = found([(1, 116, 116), PROTO], names={i: str(i) for i in range(80)})
+    assert (layout.family, layout.channels_last) == ("yolov8", False)
+
+
+def test_prototypes_without_a_cell_are_none():
+    with pytest.raises(ModelError, match="Masks come from a segmentation model"):
+        found([(1, 116, 8400), (1, 32, 0, 0)])
+
+
 def test_a_forced_layout_must_fit_and_exist():
     with pytest.raises(ModelError, match="no detections that fit"):
         found([(1, 116, 8400), PROTO], forced="end2end")

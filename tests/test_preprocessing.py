@@ -198,3 +198,10 @@ def test_channels_that_do_not_fit_are_refused():
         maskprism.load(seeing([], channels=1), preprocessing="yolact")
     with pytest.raises(InputError, match=r"preprocessing 'yolo' makes 1 channels; .* takes images of 3"):
         maskprism.load(seeing([]), preprocessing=replace(YOLO, channels="grey"))
+
+
+@pytest.mark.parametrize(
+    ("mean", "shown"), [((0.0,), (0, 0, 0)), ((1.0,), (255, 255, 255)), ((-1.0, 2.0, 0.5), (128, 255, 0))]
+)
+def test_the_mean_around_an_image_is_a_colour(mean, shown):
+    assert Preprocessing("any", padding=None, mean=mean).padding_bgr == shown

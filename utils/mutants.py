@@ -69,7 +69,8 @@ _OPPOSITE: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Eq: ast.NotEq, ast.Is: 
 class _Meaning(ast.NodeTransformer):
     """Takes out what runs no differently when changed: annotations, docstrings, decorators, imports for types.
 
-    What is said in two ways (`not a == b`) is said in one.
+    So are whether arguments go by place or by name, which `*` and `/` say, and what `zip` should never find. What is
+    said in two ways (`not a == b`) is said in one.
     """
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
@@ -82,7 +83,18 @@ class _Meaning(ast.NodeTransformer):
         return node
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
-        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+        return None if "TYPE_CHECKING" in ast.unparse(node.test) else self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if isinstance(node.func, ast.Name) and node.func.id == "zip":  # strict: a check that should never fail
+            node.keywords = []
+        return self.generic_visit(node)
+
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        node.defaults += [default for default in node.kw_defaults if default is not None]
+        node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
+        return self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         node.annotation = ast.Constant("")
