@@ -227,3 +227,9 @@ def test_what_does_not_fit_is_refused(change, message):
     fields = {"image": (12, 16), "coefficients": ROWS, "prototypes": MAPS} | change
     with pytest.raises(InputError, match=message):
         from_arrays(**fields)
+
+
+@pytest.mark.parametrize("box", [[5, 0, 2, 9], [5, 0, 9, -1]])
+def test_the_box_that_is_inside_out_is_named(box):
+    with pytest.raises(InputError, match=r"boxes\[1\] is \[5\.0, .*expected x1, y1, x2, y2 with x1 <= x2"):
+        from_arrays((40, 40), np.ones((2, 3)), np.zeros((3, 10, 10)), boxes=[[0, 0, 5, 5], box])

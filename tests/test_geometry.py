@@ -153,3 +153,9 @@ def test_box_iou_of_boxes_without_area_is_zero():
 def test_an_unknown_size_is_refused_with_the_options():
     with pytest.raises(InputError, match="size is 'photo'; expected one of 'grid', 'canvas', 'image'"):
         Letterbox.fit((10, 10), (32, 32)).size_hw("photo")
+
+
+@pytest.mark.parametrize(("side", "cells"), [(1, 1), (4, 1), (7, 1), (8, 2), (640, 160)])
+def test_the_grid_is_that_of_stride_4_until_another_is_known(side, cells):
+    assert Letterbox.fit((9, 5), (side, side)).grid_hw == (cells, cells)
+    assert Letterbox.stretch((9, 5), (side, side)).grid_hw == (cells, cells)

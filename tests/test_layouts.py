@@ -118,6 +118,8 @@ def test_a_forced_layout_must_fit_and_exist():
         found([(1, 116, 8400), PROTO], forced="end2end")
     with pytest.raises(ModelError, match="no detections that fit"):
         found([(1, 30, 8400), PROTO])
+    with pytest.raises(ModelError, match="no detections that fit"):
+        found([(1, 36, 8400), PROTO], forced="yolov8")  # room for a box and coefficients, and for no class
     with pytest.raises(InputError, match="there is no layout 'yolov9'; expected one of yolov5, yolov8, end2end"):
         found([(1, 116, 8400), PROTO], forced="yolov9")
 

@@ -371,3 +371,14 @@ def test_arrays_without_axes_index_like_numbers() -> None:
     assert prediction[np.array(1)].index == 1
     assert prediction[np.int64(-1)].index == 2
     assert prediction[[-1, 0]].scores.tolist() == prediction.scores[[-1, 0]].tolist()
+
+
+@given(predictions(), st.data())
+def test_prototypes_with_a_value_that_is_no_number_are_named(prediction, data):
+    k, height, width = prediction.prototypes.shape
+    broken = sorted(data.draw(st.sets(st.integers(0, k - 1))))
+    prototypes = prediction.prototypes.copy()
+    for index in broken:
+        place = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+        prototypes[index][place] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    assert replace(prediction, prototypes=prototypes).broken_prototypes.tolist() == broken
