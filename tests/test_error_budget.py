@@ -644,6 +644,7 @@ def test_means_are_those_of_the_rows(measured):
     assert counts == sorted(counts, reverse=True)
     spread = statistics.stdev(row.iou for row in measured.rows)
     assert mean.standard_error == pytest.approx(spread / math.sqrt(len(measured)))
+    assert measured.ranking() == measured.ranking(bins=10) != measured.ranking(bins=11)
     with warnings.catch_warnings(action="error"):  # one instance has no spread, which is no mistake
         assert math.isnan(ErrorBudget(measured.rows[:1]).mean().standard_error)
     a, b = (row.iou for row in measured.rows[:2])

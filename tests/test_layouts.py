@@ -325,6 +325,14 @@ def test_nothing_above_the_threshold_gives_rows_of_length_zero():
         assert rows.coefficients.shape == (0, 2)
 
 
+def test_a_network_without_candidates_gives_rows_of_length_zero():
+    layout, outputs = v8([[20, 30, 10, 20, 0.9, 0.1, 1, 1]])
+    outputs = list(outputs)
+    outputs[layout.rows_output] = outputs[layout.rows_output].take([], axis=1 if layout.channels_last else 2)
+    rows = layout.read_rows(outputs, 0, (64, 64), GOOD)
+    assert (rows.boxes.shape, rows.classes.shape, rows.coefficients.shape) == ((0, 4), (0,), (0, 2))
+
+
 def test_normalised_boxes_become_canvas_pixels():
     layout, outputs = v8([[0.5, 0.25, 0.5, 0.25, 0.9, 0, 1, 1], [0.9, 0.9, 0.1, 0.1, 0.01, 0, 1, 1]])
     assert layout.read_rows(outputs, 0, (64, 128), GOOD).boxes.tolist() == [[32, 8, 96, 24]]

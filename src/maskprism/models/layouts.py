@@ -53,7 +53,6 @@ _STRIDE_SETS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
 _CLASS_OFFSET = np.float32(7680)
 _MAX_CANDIDATES = 30_000
 _NORMALISED_LIMIT = 2.0
-_NO_CLASSES = np.zeros(0, dtype=np.int64)
 
 
 class Rows(NamedTuple):
@@ -152,7 +151,7 @@ class Layout:
         if keep.multi_label:
             candidates, classes = np.nonzero(by_class > keep.conf)
         else:
-            candidates, classes = np.arange(len(rows)), by_class.argmax(axis=1) if len(rows) else _NO_CLASSES
+            candidates, classes = np.arange(len(rows)), by_class.argmax(axis=1)
         rows, scores = rows[candidates], by_class[candidates, classes]
         objectness = None if objectness is None else objectness[candidates]
         wanted = scores > keep.conf
