@@ -41,10 +41,11 @@ SHARED: dict[str, set[str]] = {
     "--json": {*COMMANDS},
     "--quiet": {*COMMANDS},
     "--split": {"diagnose", "reduce", "tune"},
-    "--data": {"page", "serve"},
+    "--data": {"page", "serve", "compare"},
     "--overwrite": {"extract", "reduce", "tune"},
     **dict.fromkeys(
-        ("--runtime", "--layout", "--rule", "--imgsz", "--names", "--device", "--precision"), {*COMMANDS} - {"demo"}
+        ("--runtime", "--layout", "--rule", "--imgsz", "--names", "--correction", "--device", "--precision"),
+        {*COMMANDS} - {"demo"},
     ),
     **dict.fromkeys(("--conf", "--iou", "--max-det", "--classes"), DETECTING),
 }

@@ -28,12 +28,15 @@ from maskprism.analysis.networks.similarity import PrototypeSimilarity, match_pr
 from maskprism.analysis.networks.summary import brief, percent, summary_of
 from maskprism.analysis.networks.swap import ORDERS, PARTS, Swap, swap
 from maskprism.analysis.prototypes.covariance import RunningCovariance
+from maskprism.analysis.truth.labels import open_labels
+from maskprism.analysis.truth.matching import match
 from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError
 from maskprism.geometry import Letterbox
 from maskprism.models import Model
+from maskprism.models.correction import Correction
 from maskprism.models.layouts import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
-from maskprism.scenes import draw_scene
+from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views import raster
 from maskprism.views.networks import comparison as views
 from maskprism.views.networks.worst_pairs import worst_pairs
@@ -620,6 +623,76 @@ def test_networks_that_see_nothing_still_give_files(images: list[np.ndarray], tm
     assert tmp_path / "worst.png" not in files
     with pytest.raises(MaskprismError, match="no pair of masks differs"):
         worst_pairs(found)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of drawn scenes."""
+    return write_dataset(tmp_path_factory.mktemp("labelled"), 3, validation_share=1)
+
+
+def test_both_masks_are_compared_with_the_ground_truth(labelled: Path) -> None:
+    a, folder = maskprism.load(), labelled.parent / "images" / "val"
+    b = a.with_correction(correction())
+    truth = open_labels(labelled, folder, a.spec.names).ground_truth
+    found = compare(a, b, folder, truth=truth, worst=2)
+    expected = {}
+    for path in folder.iterdir():
+        left, right, true = a.predict(path), b.predict(path), truth(path, cv2.imread(str(path)).shape[:2])
+        masks = [one.masks("canvas") for one in (left, right)]
+        truths = true.masks("canvas", left.letterbox)
+        matches = match(left, true)
+        for i, j in zip(matches.instances.tolist(), matches.objects.tolist(), strict=True):
+            ious = [(one[i] & truths[j]).sum() / (one[i] | truths[j]).sum() for one in masks]
+            expected[path.name, i] = (*ious, true.areas[j])
+    rows = {
+        (row["image"], row["instance_a"]): (row["truth_iou_a"], row["truth_iou_b"], row["truth_area"])
+        for row in found.instances.to_pylist()
+        if row["truth_iou_a"] is not None
+    }
+    assert rows.keys() == expected.keys()
+    for key, values in rows.items():
+        assert values == pytest.approx(expected[key]), key
+    changes = np.array([after - before for before, after, _ in rows.values()])
+    gains = found.gains
+    assert gains is not None
+    assert gains.change.gain.mean == pytest.approx(changes.mean())
+    assert [one.after - one.before for one in found.gained] == pytest.approx(sorted(changes[changes > 0])[::-1][:2])
+    assert [one.after - one.before for one in found.lost] == pytest.approx(sorted(changes[changes < 0])[:2])
+    for one in (*found.gained, *found.lost):  # as large as A sees the image, here the image itself
+        assert one.true.shape == one.image.shape[:2] == one.a.prediction.image_size
+        mask = one.a.mask("image")
+        assert (mask & one.true).sum() / (mask | one.true).sum() == pytest.approx(one.before, abs=0.02)
+    assert f"the mean mask IoU of {len(rows)} pairs goes from" in summary_of(found)
+    without = compare(a, b, folder)
+    assert without.gains is None
+    assert without.gained == without.lost == ()
+    assert "ground truth" not in summary_of(without)
+
+
+def correction() -> Correction:
+    rng = np.random.default_rng(0)
+    return Correction(rng.normal(0, 0.05, (1, 32, 32)), rng.normal(0, 0.1, (1, 32)))
+
+
+def test_the_command_compares_with_labels(labelled: Path, tmp_path: Path) -> None:
+    sample = maskprism.models.SAMPLE_MODEL
+    file = correction().write(tmp_path / "correction.json")
+    images = labelled.parent / "images"
+    common = (sample, sample, "--images", images, "--data", labelled, "--out", tmp_path / "o")
+    result = run("compare", *common, "--correction-b", file)
+    assert result.returncode == 3, result.stderr
+    assert "Against the ground truth, the mean mask IoU of" in result.stdout
+    assert "a network was tuned" in result.stderr
+    assert "100 % is in the coefficients" in result.stdout
+    told = json.loads((tmp_path / "o" / "comparison.json").read_text())["truth"]
+    assert told["all"]["instances"] == sum(one["instances"] for one in told["by_size"])
+    assert {"truth.png", "changed.png"} <= {path.name for path in (tmp_path / "o").iterdir()}
+    result = run("compare", *common)
+    assert result.returncode == 0, result.stderr
+    assert "a network was tuned" not in result.stderr
+    assert "0 are better in B, 0 worse" in result.stdout
+    assert not (tmp_path / "o" / "changed.png").exists()
 
 
 @pytest.fixture(scope="module")

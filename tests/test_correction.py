@@ -13,12 +13,15 @@ import pytest
 
 import reference_tune as slow
 from maskprism import load
-from maskprism.errors import InputError, MaskprismError, ModelError
+from maskprism.errors import InputError, MaskprismError, ModelError, TableError
+from maskprism.extract import extract
 from maskprism.models import SAMPLE_MODEL
 from maskprism.models.correction import Correction
 from maskprism.models.onnx_graph import ChannelSurgery
 from maskprism.models.rewrite import write_corrected
-from maskprism.scenes import draw_scene
+from maskprism.scenes import draw_scene, write_dataset
+from maskprism.table import CoefficientTable
+from maskprism.views.viewer_payload import viewer_scene
 from test_reduce import LAYOUTS, head, made, outputs_of
 from tiny_models import Tiny
 
@@ -100,6 +103,33 @@ def test_a_model_applies_a_correction_made_for_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"correction.json was fitted to another network than other.onnx"):
         load(other, correction=file)
     assert load(other, correction=Correction.read(file)).correction is not None
+
+
+def test_predictions_from_before_the_correction_come_along() -> None:
+    scene, plain = draw_scene(3).image, load()
+    correction = some(3, 32)
+    found, untuned = plain.with_correction(correction).predict_untuned(scene)
+    np.testing.assert_array_equal(untuned, plain.predict(scene).coefficients)
+    np.testing.assert_array_equal(found.coefficients, plain.with_correction(correction).predict(scene).coefficients)
+    same, nothing = plain.predict_untuned(scene)
+    np.testing.assert_array_equal(same.coefficients, untuned)
+    assert nothing is None
+    header = viewer_scene(scene, found, untuned=untuned).header
+    np.testing.assert_array_equal([one["untuned"] for one in header["instances"]], untuned)
+    assert all(one["untuned"] is None for one in viewer_scene(scene, same).header["instances"])
+    with pytest.raises(InputError, match="untuned has shape"):
+        viewer_scene(scene, found, untuned=untuned[:1])
+
+
+def test_a_table_says_which_correction_its_rows_have(tmp_path: Path) -> None:
+    write_dataset(tmp_path, 1, validation_share=1)
+    images, table = tmp_path / "images", tmp_path / "table.parquet"
+    correction = some(3, 32)
+    extract(images, load(correction=correction), table)
+    assert CoefficientTable.read(table).metadata["correction"] == correction.fingerprint
+    assert correction.fingerprint != some(1, 32).fingerprint
+    with pytest.raises(TableError, match=r'correction: "[0-9a-f]{64}" in the table, null now'):
+        extract(images, load(), table)
 
 
 @pytest.mark.parametrize("levels", [1, 3])

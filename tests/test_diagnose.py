@@ -535,6 +535,28 @@ def test_command(data: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
+def test_command_says_what_tuning_would_give(data: Path, tmp_path: Path) -> None:
+    result = run("diagnose", data, "--out", tmp_path / "o", "--tune", "--worst", 0)
+    assert result.returncode == 0, result.stderr
+    assert "Tuning: On images that took no part, the mean mask IoU of" in result.stdout
+    page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert "What tuning would gain" in page
+    assert page.index('id="reading"') < page.index('id="tuning"') < page.index('id="figures"')
+    numbers = json.loads((tmp_path / "o" / "summary.json").read_text())["tuning"]
+    assert numbers["data"]["images"] == 6
+    gain = numbers["mask_iou"]["all"]
+    assert gain["after"] - gain["before"] == pytest.approx(gain["gain"]["mean"])
+    assert len(numbers["folds"]) == 5
+
+
+def test_where_tuning_cannot_be_measured_the_rest_is_written(data: Path, tmp_path: Path) -> None:
+    result = run("diagnose", data, "--out", tmp_path / "o", "--tune", "--limit", 2, "--worst", 0)
+    assert result.returncode == 1
+    assert "maskprism: tuning could not be measured: 2 of 2 images have an instance" in result.stderr
+    assert "What tuning would gain" not in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert "tuning" not in json.loads((tmp_path / "o" / "summary.json").read_text())
+
+
 def test_command_refuses_in_one_line(data: Path, tmp_path: Path) -> None:
     says(run("diagnose", tmp_path / "none.yaml", "--out", tmp_path / "o"), "there is no such file")
     (tmp_path / "file").write_text("")

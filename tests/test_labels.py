@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import maskprism
-from maskprism.analysis.truth.labels import Truth, match, open_labels
+from maskprism.analysis.truth.labels import Truth, match_masks, open_labels
 from maskprism.errors import InputError
 from maskprism.scenes import draw_scene, write_dataset
+from maskprism.sources import open_sources
 from strategies import predictions
 
 
@@ -26,7 +27,7 @@ def test_labels_are_matched_by_their_definition(prediction: maskprism.Prediction
     noise = rng.random((count, height, width)) < 0.5
     own = prediction.masks("image")[rng.integers(0, len(prediction), count)]
     truth = Truth(rng.integers(0, 3, count).tolist(), list(noise & (own | (rng.random((count, 1, 1)) < 0.5))))
-    found = match(prediction, truth)
+    found = match_masks(prediction, truth)
     masks, left = prediction.masks("image"), list(range(count))
     expected: list[tuple[int | None, float]] = [(None, 0.0)] * len(prediction)
     for index in sorted(range(len(prediction)), key=lambda i: -prediction.scores[i]):
@@ -68,3 +69,19 @@ def test_labels_of_other_images_are_refused(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "other", 2, validation_share=1.0)
     with pytest.raises(InputError, match=r"lists 2 images, and none of them is in"):
         open_labels(data, tmp_path / "photos", {})
+    with pytest.raises(InputError, match=r"lists 2 images, and none of them is among those that are shown"):
+        open_labels(data, [tmp_path / "photos" / "a.png"], {})
+
+
+def test_labels_are_found_for_files_wherever_their_list_lies(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", 3, validation_share=1.0)
+    files = sorted((tmp_path / "data" / "images" / "val").iterdir())
+    (tmp_path / "lists").mkdir()
+    listed = tmp_path / "lists" / "two.txt"
+    listed.write_text("".join(f"{file}\n" for file in files[1:]))
+    labels = open_labels(data, open_sources([listed]).files, maskprism.load().spec.names)
+    assert len(labels) == 2
+    truth = labels.ground_truth(files[1], draw_scene(1).owners.shape)
+    assert truth is not None
+    assert len(truth) == len(draw_scene(1).classes)
+    assert labels.ground_truth(files[0], (10, 10)) is None

@@ -14,11 +14,13 @@ from scipy.optimize import minimize
 
 import reference_tune as slow
 from maskprism import Model, load
+from maskprism.analysis.truth.gains import interval
 from maskprism.analysis.tuning import evidence as gathering
 from maskprism.analysis.tuning.evidence import Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import SHARPNESS, SPREAD, Objective, Setting, fit, sampled_ious
 from maskprism.analysis.tuning.tuning import Tuning, tune
-from maskprism.analysis.tuning.validation import cross_fit, curve_sizes, fits, interval
+from maskprism.analysis.tuning.validation import cross_fit, curve_sizes, fits
+from maskprism.cli.options import Reading
 from maskprism.cli.tune import tune as tune_command
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.errors import InputError, MaskprismError, MissingExtraError
@@ -299,7 +301,9 @@ def test_a_damaged_network_is_mended(tuned: Tuning) -> None:
     assert tuned.change.gain.mean > 0.02
     before, after = tuned.precision
     assert after.ap > before.ap
-    assert sum(one.instances for one in tuned.by_size()) == sum(one.instances for one in tuned.by_class()) > 30
+    assert (
+        sum(one.instances for one in tuned.gains.by_size()) == sum(one.instances for one in tuned.gains.by_class()) > 30
+    )
     images, gains = zip(*tuned.curve(), strict=True)
     assert list(images) == sorted(images)
     assert images[-1] == 8
@@ -330,14 +334,14 @@ def test_extra_is_named_at_once(monkeypatch: pytest.MonkeyPatch, dataset: Path) 
 def test_the_command_writes_a_file_that_is_better(
     damaged: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, correction = tmp_path / "made" / "tuned.onnx", tmp_path / "made" / "correction.json"
-    assert tune_command(damaged, data=dataset, out=out, correction=correction, folds=3) == 0
+    out, correction = tmp_path / "made" / "tuned.onnx", tmp_path / "made" / "tuned.correction.json"
+    assert tune_command(damaged, data=dataset, out=out, folds=3) == 0
     said = capsys.readouterr().out
     assert "Only 12 images: with fewer than 60 a correction rarely helps" in said
     assert "It helps." in said
     assert "the tuned network, the correction folded" in said
     assert sorted(file.name for file in out.parent.iterdir()) == [
-        "correction.json",
+        "tuned.correction.json",
         "tuned.onnx",
         "tuned.tune.html",
         "tuned.tune.json",
@@ -377,23 +381,30 @@ def test_what_may_be_chance_is_not_written_unless_forced(
     assert out.exists()
 
 
+def test_the_correction_can_be_had_alone(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "alone.json"
+    assert tune_command(data=dataset, out=out, folds=3, limit=5, force=True) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["alone.json", "alone.tune.html", "alone.tune.json"]
+    assert load(correction=out).correction is not None
+
+
 def test_mistakes_of_the_user(damaged: Path, dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "tuned.onnx"
 
-    def refused(text: str, model: Path = damaged, data: Path = dataset, out: Path | None = out, **options: Any) -> None:
+    def refused(text: str, model: Path = damaged, data: Path = dataset, out: Path = out, **options: Any) -> None:
         with pytest.raises(MaskprismError, match=text):
             tune_command(model, data=data, out=out, **options)
 
-    refused("say where to write: --out for a tuned file, --correction for the correction alone", out=None)
-    refused("expected a file name ending in .onnx, as the model has it", out=tmp_path / "tuned.pt")
-    refused("expected a file name ending in .json", out=None, correction=tmp_path / "correction.npz")
+    refused("expected a file name ending in .onnx, as the model has it, or in .json", out=tmp_path / "tuned.pt")
+    refused("as the model has it, or in .json", out=tmp_path / "correction.npz")
+    refused("leave out --correction", reading=Reading(correction=tmp_path / "correction.json"))
     refused("is the model itself", out=damaged)
     refused("there is no such model file", tmp_path / "none.onnx")
     (tmp_path / "there.onnx").write_bytes(b"")
     refused("there is such a file already", out=tmp_path / "there.onnx")
     for name, kind in (("model.tflite", "TFLite files"), ("model.xml", "OpenVINO files")):
         (tmp_path / name).write_bytes(b"x")
-        refused(f"{kind} cannot be rewritten; tune the .onnx or .pt .* --correction FILE.json", tmp_path / name)
+        refused(f"{kind} cannot be rewritten; tune the .onnx or .pt .* --out FILE.json", tmp_path / name)
     refused("holds no network; is it a complete .onnx", tmp_path / "there.onnx")
     refused("cannot be written", out=tmp_path / "there.onnx" / "tuned.onnx")
     refused("there is no such file", data=tmp_path / "none.yaml")

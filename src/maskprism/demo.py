@@ -35,7 +35,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from dataclasses import replace
 
     from maskprism.analysis.dataset.diagnosis import diagnose
-    from maskprism.analysis.truth.labels import match, open_labels
+    from maskprism.analysis.truth.labels import match_masks, open_labels
     from maskprism.datasets import open_dataset
     from maskprism.extract import extract
     from maskprism.images import read_image
@@ -64,7 +64,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
             folder = pictures / Path(item.name).stem
             write_explanation(image, prediction, folder, best_instances(prediction, None))
             truth = labels(scenes / item.name, prediction.image_size)
-            page.add(image, prediction, match(prediction, truth).masks if truth else None)
+            page.add(image, prediction, match_masks(prediction, truth).masks if truth else None)
 
         on_step("writing the coefficients of every instance")
         summary = extract(scenes, model, out / "coefficients.csv", overwrite=True)

@@ -58,6 +58,11 @@ class ImageFiles:
     root: Location
     paths: tuple[Location | str, ...]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those of this machine."""
+        return tuple(path for path in self.paths if isinstance(path, Path))
+
     def count(self) -> int | None:
         """The number of images."""
         return len(self.paths)
@@ -152,12 +157,9 @@ class Sources:
     parts: tuple[ImageFiles | VideoFile, ...]
 
     @property
-    def root(self) -> Path:
-        """The folder of this machine that holds all of them. Raises InputError where some lie behind a URI."""
-        roots = [part.root for part in self.parts if isinstance(part.root, Path)]
-        if len(roots) < len(self.parts):
-            raise InputError("images by URI lie in no folder of this machine; use a path")
-        return Path(os.path.commonpath(roots))
+    def files(self) -> tuple[Path, ...]:
+        """Image files of this machine; none of those behind a URI, nor frames of videos."""
+        return tuple(file for part in self.parts if isinstance(part, ImageFiles) for file in part.files)
 
     def count(self) -> int | None:
         """The number of images, if all sources tell theirs."""

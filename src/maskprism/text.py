@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -37,3 +38,8 @@ def _plain(value: Any) -> Any:
     from pathlib import PurePath
 
     return readable(str(value)) if isinstance(value, PurePath) else value.tolist()
+
+
+def signed(value: float) -> str:
+    """Four digits with a sign; a dash for nan."""
+    return "–" if math.isnan(value) else f"{value:+.4f}".replace("-", "−")

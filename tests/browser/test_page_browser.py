@@ -17,10 +17,12 @@ import pytest
 
 import maskprism
 from maskprism import Decomposition, Edit, Prediction
-from maskprism.analysis.truth.labels import match, open_labels
+from maskprism.analysis.truth.labels import match_masks, open_labels
 from maskprism.images import read_image
+from maskprism.models.correction import Correction
 from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views import palette
+from maskprism.views.page import Page as PageFile
 from maskprism.views.page import write_page
 from maskprism.views.viewer_payload import as_shown
 
@@ -169,8 +171,8 @@ def test_measures_are_those_of_python(page: Page, folder: Path, shown: list[Pred
     truth = labels(path, shown[0].image_size)
     assert truth
     exact = maskprism.load().predict(path)
-    instance = next(i for i, mask in enumerate(match(exact, truth).masks) if mask is not None)
-    true = match(exact, truth).masks[instance]
+    instance = next(i for i, mask in enumerate(match_masks(exact, truth).masks) if mask is not None)
+    true = match_masks(exact, truth).masks[instance]
     page.get_by_role("radio", name=re.compile(r"\d\.\d\d$")).nth(instance).click()
     slider(page, strongest(shown[0], instance)).press("Delete")
     settle(page)
@@ -189,6 +191,35 @@ def test_measures_are_those_of_python(page: Page, folder: Path, shown: list[Pred
 
 def iou(a: Any, b: Any) -> float:
     return float((a & b).sum() / (a | b).sum())
+
+
+def test_masks_from_before_tuning_are_a_key_away(offline: Context, folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    tuned = maskprism.load().with_correction(Correction(rng.normal(0, 0.1, (1, 32, 32)), np.zeros((1, 32))))
+    path = folder / "images" / "val" / "scene_000003.png"
+    prediction, untuned = tuned.predict_untuned(path)
+    made = PageFile()
+    made.add(path, prediction, untuned=untuned)
+    page = open_page(offline(), made.write(folder / "tuned.html"))
+    shown, plain = as_shown(prediction, 8), replace(as_shown(prediction, 8), coefficients=untuned)
+    button = page.get_by_role("button", name="Untuned")
+    assert_mask(page, shown, 0)
+    after = mask_of(page, 0)
+    button.click()
+    assert button.get_attribute("aria-pressed") == "true"
+    before = mask_of(page, 0)
+    assert not np.array_equal(before, after)
+    decided = np.abs(plain[0].logits("canvas")) > NEAR
+    height, width = before.shape
+    assert decided.shape == (height, width)
+    assert np.array_equal(before[decided], plain[0].mask("canvas")[decided])
+    page.keyboard.press("u")
+    assert button.get_attribute("aria-pressed") == "false"
+    assert np.array_equal(mask_of(page, 0), after)
+    page.keyboard.press("u")
+    slider(page, strongest(shown, 0)).press("Delete")  # an edit goes from what the tuned network says
+    assert button.get_attribute("aria-pressed") == "false"
+    assert_mask(page, shown, 0)
 
 
 def test_clicking_a_prototype_drops_it_and_a_double_click_resets_it(page: Page, shown: list[Prediction]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import maskprism
-from maskprism.analysis.truth.labels import Truth, match
+from maskprism.analysis.truth.labels import Truth, match_masks
 from maskprism.scenes import draw_scene, write_dataset
 from tiny_models import Tiny, ultralytics_metadata
 
@@ -121,7 +121,7 @@ def truth() -> dict[str, tuple[maskprism.Prediction, Any]]:
         prediction = model.predict(scene.image)
         found[f"val/scene_{seed:06d}.png"] = (
             prediction,
-            match(prediction, Truth(scene.classes.tolist(), list(scene.masks))),
+            match_masks(prediction, Truth(scene.classes.tolist(), list(scene.masks))),
         )
     return found
 

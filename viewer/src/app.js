@@ -86,7 +86,7 @@ export class App {
   /** @param {Scene} scene @param {number} index */
   async show(scene, index) {
     this.close();
-    const state = this.states.get(index) ?? new State(scene.instances.map((instance) => instance.coefficients));
+    const state = this.states.get(index) ?? new State(scene.instances.map((one) => one.coefficients), scene.instances.map((one) => one.untuned));
     if (!this.states.has(index)) state.restore(part(this.saved, this.prefix(index)));
     this.states.set(index, state);
     const viewer = new Viewer(scene, state);

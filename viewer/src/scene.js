@@ -5,7 +5,7 @@
 /** @typedef {{ offset: number, length: number }} Section */
 /**
  * @typedef {{ class: number, name: string, score: number, box: number[], canvas_box: number[], coefficients: number[],
- *   objectness: number | null, logit_error: number, truth: (Section & { area: number }) | null }} Instance
+ *   untuned?: number[] | null, objectness: number | null, logit_error: number, truth: (Section & { area: number }) | null }} Instance
  */
 /**
  * @typedef {{ version: number, source: string, boxes?: boolean, letterbox: Letterbox, rule: MaskRule, instances: Instance[],

@@ -13,9 +13,11 @@ const OPACITY = 0.5;
 
 /** The state of one scene, given the original coefficients of its instances. */
 export class State {
-  /** @param {ArrayLike<number>[]} coefficients */
-  constructor(coefficients) {
+  /** @param {ArrayLike<number>[]} coefficients @param {(ArrayLike<number> | null | undefined)[]} untuned */
+  constructor(coefficients, untuned = []) {
     this.original = coefficients.map((row) => Float32Array.from(row));
+    /** As they were before the correction of the network, where it has one. */
+    this.untuned = coefficients.map((_, i) => (untuned[i] ? Float32Array.from(untuned[i]) : null));
     /** @type {Map<number, Float32Array>} */
     this.edits = new Map();
     this.selected = coefficients.length ? 0 : -1;
@@ -24,7 +26,8 @@ export class State {
     /** @type {View} */
     this.view = "mask";
     this.crop = true;
-    this.before = false;
+    /** What is shown in place of the edited mask: that before all edits, or before the network was tuned. @type {"" | "edits" | "tuning"} */
+    this.before = "";
     this.opacity = OPACITY;
     /** @type {Order} */
     this.order = "effect";
@@ -40,9 +43,10 @@ export class State {
     this.start = null;
   }
 
-  /** The coefficients that are looked at: the original ones while the mask from before all edits is shown. */
+  /** The coefficients that are looked at: earlier ones while the mask from before all edits, or before tuning, is shown. */
   shown() {
-    return this.before ? (this.original[this.selected] ?? new Float32Array(0)) : this.coefficients();
+    const earlier = { edits: this.original, tuning: this.untuned, "": null }[this.before];
+    return earlier?.[this.selected] ?? this.coefficients();
   }
 
   /** @param {(change: Change) => void} listener */
@@ -64,7 +68,7 @@ export class State {
   move(k, value) {
     const { selected } = this;
     if (selected < 0) return;
-    if (this.before) this.look({ before: false }); // whoever edits wants to see what it does
+    if (this.before) this.look({ before: "" }); // whoever edits wants to see what it does
     const now = this.coefficients();
     this.start ??= now.slice();
     const moved = now.slice();
@@ -98,7 +102,7 @@ export class State {
   /** @param {ArrayLike<number>} coefficients */
   setAll(coefficients) {
     if (this.selected < 0) return;
-    if (this.before) this.look({ before: false });
+    if (this.before) this.look({ before: "" });
     this.start ??= this.coefficients().slice();
     this.keep(this.selected, Float32Array.from(coefficients));
     this.commit();

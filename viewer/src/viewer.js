@@ -81,18 +81,23 @@ export class Viewer {
     const cropTitle = crops ? "Cut the mask at the box, as the rule of the model does" : "The mask rule of this model cuts nothing away";
     const crop = h("input", { type: "checkbox", disabled: !crops, onchange: () => state.look({ crop: crop.checked }) });
     const opacity = h("input", { type: "range", className: "plain", min: "0", max: "1", step: "0.05", "aria-label": "Opacity", oninput: () => state.look({ opacity: opacity.valueAsNumber }) });
-    const before = h("button", { type: "button", className: "quiet-button", title: "Show the mask as it was before all edits (B)", onclick: () => state.look({ before: !state.before }) }, "Before");
+    const toggle = (/** @type {"edits" | "tuning"} */ moment, /** @type {string} */ text, /** @type {string} */ title) =>
+      h("button", { type: "button", className: "quiet-button", title, onclick: () => state.look({ before: state.before === moment ? "" : moment }) }, text);
+    const before = toggle("edits", "Before", "Show the mask as it was before all edits (B)");
+    const untuned = state.untuned.some(Boolean) ? toggle("tuning", "Untuned", "Show the mask as the network draws it without its correction (U)") : null;
     this.onRefresh(() => {
       crop.checked = crops && state.crop;
       opacity.valueAsNumber = state.opacity;
-      before.setAttribute("aria-pressed", String(state.before));
-      before.disabled = !state.edits.has(state.selected) && !state.before;
+      before.setAttribute("aria-pressed", String(state.before === "edits"));
+      before.disabled = !state.edits.has(state.selected) && state.before !== "edits";
+      untuned?.setAttribute("aria-pressed", String(state.before === "tuning"));
     });
     return h(
       "div",
       { className: "controls" },
       h("fieldset", { className: "segments" }, h("legend", {}, "View"), ...views),
       before,
+      untuned,
       h("label", { className: "check", title: cropTitle }, crop, "Crop to box"),
       h("label", { className: "check" }, "Opacity", opacity),
     );
@@ -253,7 +258,10 @@ export class Viewer {
       else this.state.undo();
       event.preventDefault();
     } else if (key === "b" && !event.ctrlKey && !event.metaKey && !event.altKey && !typing && this.state.edits.has(this.state.selected)) {
-      this.state.look({ before: !this.state.before });
+      this.state.look({ before: this.state.before === "edits" ? "" : "edits" });
+      event.preventDefault();
+    } else if (key === "u" && !event.ctrlKey && !event.metaKey && !event.altKey && !typing && this.state.untuned[this.state.selected]) {
+      this.state.look({ before: this.state.before === "tuning" ? "" : "tuning" });
       event.preventDefault();
     }
   }

@@ -129,10 +129,22 @@ test("edits from elsewhere are checked", () => {
 test("an edit ends the look at what was before", () => {
   const state = new State(rows);
   for (const edit of [() => state.move(0, 2), () => state.setAll(rows[1])]) {
-    state.look({ before: true });
+    state.look({ before: "edits" });
     edit();
-    assert.equal(state.before, false);
+    assert.equal(state.before, "");
   }
+});
+
+test("coefficients from before tuning are looked at, and edits go from the tuned ones", () => {
+  const state = new State(rows, [[9, 8, 7], null]);
+  state.look({ before: "tuning" });
+  assert.deepEqual([...state.shown()], [9, 8, 7]);
+  state.set(0, 2);
+  assert.equal(state.before, "");
+  assert.deepEqual(state.coefficients(), Float32Array.from([2, ...rows[0].slice(1)]));
+  state.select(1);
+  state.look({ before: "tuning" });
+  assert.deepEqual(state.shown(), Float32Array.from(rows[1]), "an instance without them shows what it has");
 });
 
 test("without instances nothing breaks", () => {

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from maskprism.cli.options import Detections, Limit, Out, Reading, Source, load_model
+from maskprism.cli.options import Detections, Labels, Limit, Out, Reading, Source, load_model, named_by
 from maskprism.cli.output import DIFFERENT, DONE, Outcome, Output, command, listed
 from maskprism.errors import MaskprismError
+
+if TYPE_CHECKING:
+    from maskprism.models import Model
 
 _SECOND = Group("Reading B, where it is read in another way than A", sort_key=12)
 _TOLERANCE = Group("Tolerance, on the same canvas", sort_key=9)
@@ -29,6 +32,10 @@ class Second:
     layout_b: Annotated[Literal["yolov5", "yolov8", "end2end"] | None, Parameter(group=_SECOND)] = None
     """How the outputs of B are packed; found from shapes and metadata unless given."""
 
+    correction_b: Annotated[Path | None, Parameter(group=_SECOND)] = None
+    """Correction of the mask coefficients of B, a .json file of `maskprism tune`; with B the file of A, what tuning
+    changes."""
+
     device_b: Annotated[str | None, Parameter(group=_SECOND)] = None
     """Where to compute B; as for A unless given."""
 
@@ -41,6 +48,7 @@ class Second:
             first,
             runtime=self.runtime_b,
             layout=self.layout_b,
+            correction=self.correction_b,
             device=self.device_b or first.device,
             precision=self.precision_b,
         )
@@ -55,6 +63,7 @@ def compare(
     images: Source,
     out: Out | None = None,
     limit: Limit = None,
+    data: Labels = None,
     min_iou: Annotated[float, Parameter(group=_TOLERANCE)] = 0.99,
     max_unmatched: Annotated[float, Parameter(group=_TOLERANCE)] = 0.01,
     max_score_drift: Annotated[float, Parameter(group=_TOLERANCE)] = 0.01,
@@ -85,14 +94,15 @@ def compare(
     max_score_drift
         Mean difference of the scores of matched instances, at most.
     worst
-        How many of the pairs of masks that differ most are drawn.
+        How many of the pairs of masks that differ most are drawn; with --data also of those that gain and lose most.
     """
     from rich.console import Console
 
     from maskprism.analysis.networks.comparison import Tolerance
     from maskprism.analysis.networks.paired_run import compare as run
     from maskprism.analysis.networks.summary import sentences
-    from maskprism.sources import open_source
+    from maskprism.analysis.truth.labels import open_labels
+    from maskprism.sources import Sources, open_source
 
     tolerance = Tolerance(min_iou, max_unmatched, max_score_drift)
     source = open_source(images, without=out, limit=limit)
@@ -104,8 +114,19 @@ def compare(
             raise MaskprismError(f"{out}: cannot be written ({reason}); choose another --out") from None
     network_a = load_model(a, reading, detections)
     network_b = load_model(b, second.reading(reading), detections)
+    labels = None if data is None else open_labels(data, Sources((source,)).files, network_a.spec.names)
+    network_a = named_by(labels, network_a, output)
+    if labels is not None and any(map(_is_tuned, (network_a, network_b))):
+        output.note("note: a network was tuned; on the images that it was tuned with, its gain is too good to be true")
     with output.bar("comparing", None) as bar:
-        found = run(network_a, network_b, source, worst=worst, on_progress=bar.at)
+        found = run(
+            network_a,
+            network_b,
+            source,
+            truth=None if labels is None else labels.ground_truth,
+            worst=worst,
+            on_progress=bar.at,
+        )
         for name, reason in found.failed.items():
             bar.fail(name, reason, said=f"failed: {reason}")
     *findings, verdict = sentences(found, tolerance)
@@ -125,3 +146,7 @@ def compare(
     numbers = found.as_dict(tolerance)
     failed = listed(numbers.pop("failed").items())
     return Outcome({"files": list(files), **numbers, "failures": failed}, DIFFERENT if violated else DONE)
+
+
+def _is_tuned(network: Model) -> bool:
+    return network.correction is not None or "maskprism_tuned" in network.runtime.metadata

@@ -78,6 +78,9 @@ class Reading:
     names: Annotated[Path | None, Parameter(group=_READING)] = None
     """Class names, for a model that has none: a data.yaml, a .txt file with one per line, a COCO json, a model."""
 
+    correction: Annotated[Path | None, Parameter(group=_READING)] = None
+    """Correction of the mask coefficients: a .json file that `maskprism tune` wrote for this model."""
+
     device: Annotated[str | None, Parameter(group=_READING)] = None
     """Where to compute: cpu, cuda, cuda:1, or a device of the runtime."""
 
@@ -121,6 +124,7 @@ def load_model(
         rule=reading.rule,
         imgsz=reading.imgsz,
         names=reading.names,
+        correction=reading.correction,
         device=reading.device,
         precision=reading.precision,
         conf=detections.conf,

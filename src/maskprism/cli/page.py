@@ -38,7 +38,7 @@ def page(
     """
     from dataclasses import replace
 
-    from maskprism.analysis.truth.labels import match, open_labels
+    from maskprism.analysis.truth.labels import match_masks, open_labels
     from maskprism.foreign import is_folder
     from maskprism.sources import open_sources
     from maskprism.views.page import Page
@@ -47,16 +47,17 @@ def page(
         raise InputError(f"{out}: is a folder; expected the name of the page, such as {out / 'page.html'}")
     items = open_sources(images, limit=limit)
     network = load_model(model, reading, detections)
-    labels = None if data is None else open_labels(data, items.root, network.spec.names)
+    labels = None if data is None else open_labels(data, items.files, network.spec.names)
     network = named_by(labels, network, output)
     shown = Page(bits=bits)
     with output.bar("predicting", items.count()) as bar:
         for item in items:
             try:
                 image = item.read()
-                prediction = replace(network.predict(image), source=item.name)
+                prediction, untuned = network.predict_untuned(image)
+                prediction = replace(prediction, source=item.name)
                 truth = labels(item.image, prediction.image_size) if labels and isinstance(item.image, Path) else None
-                shown.add(image, prediction, None if truth is None else match(prediction, truth).masks)
+                shown.add(image, prediction, None if truth is None else match_masks(prediction, truth).masks, untuned)
             except MaskprismError as error:
                 bar.fail(item.name, error)
             bar.step()

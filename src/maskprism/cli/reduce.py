@@ -69,6 +69,8 @@ def reduce(
         raise InputError(f"{out}: is the model itself; choose another --out")
     if out.exists() and not overwrite:
         raise MaskprismError(f"{out}: there is such a file already; choose another --out, or add --overwrite")
+    if reading.correction is not None:
+        raise InputError("reduce writes the model's own coefficients; tune it to an .onnx first, and reduce that")
     described = images.suffix.lower() in _DESCRIPTIONS
     if split is not None and not described:
         raise InputError(f"--split {split} goes with a data.yaml; {images} is none")

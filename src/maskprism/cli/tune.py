@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Detections, Limit, ModelFile, Overwrite, Reading, Seed, Split, load_model
+from maskprism.cli.options import Detections, Limit, ModelFile, Out, Overwrite, Reading, Seed, Split, load_model
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
 from maskprism.errors import InputError, MaskprismError, ModelError
 
@@ -27,8 +27,7 @@ def tune(
     *,
     data: Path | None = None,
     teacher: Path | None = None,
-    out: Path | None = None,
-    correction: Path | None = None,
+    out: Out,
     split: Split = None,
     images: str | Path | None = None,
     limit: Limit = None,
@@ -46,7 +45,9 @@ def tune(
     Coefficients c become c + A c + b, fitted in seconds, without a GPU and without PyTorch, and folded into the last
     layers that make them: the new file runs wherever the old one did and costs the same; boxes, scores and classes stay
     as they are. What it gains is measured on images that took no part, with an interval. If that touches zero, nothing
-    is written without --force. Beside the file go OUT.tune.html, one page with what it gains, and OUT.tune.json.
+    is written without --force. Beside the file go OUT.tune.html, one page with what it gains, OUT.tune.json, and
+    OUT.correction.json, the correction alone: with --correction, `maskprism page` and `serve` show masks before and
+    after.
 
     Parameters
     ----------
@@ -56,9 +57,7 @@ def tune(
         In place of --data, a model whose masks are to be had again: the float file that an int8 one was made from.
         Images then need no labels.
     out
-        The new file: .onnx of an .onnx, .pt of a .pt; other files cannot be rewritten.
-    correction
-        The correction alone as a small file, for `maskprism.load(..., correction=)` with the same model of any kind.
+        The new file: .onnx of an .onnx, .pt of a .pt; or a .json, of any model, for the correction alone.
     images
         With --teacher, the images: a folder, pattern or .txt list. With --data, the folder of the images of a COCO
         json; found beside the json unless given.
@@ -74,11 +73,14 @@ def tune(
     from maskprism.analysis.tuning.tuning import tune as run
     from maskprism.models import SAMPLE_MODEL
     from maskprism.models.rewrite import write_corrected
+    from maskprism.text import signed
     from maskprism.views.tuning.files import summary, write_report
-    from maskprism.views.tuning.report import sentences, signed, title_of, warnings_of
+    from maskprism.views.tuning.report import sentences, title_of, warnings_of
 
     source = model or SAMPLE_MODEL
-    _check_targets(source, out, correction, overwrite)
+    _check_target(source, out, overwrite)
+    if reading.correction is not None:
+        raise InputError("tune fits a correction to the model as it is; leave out --correction")
     network = load_model(source, reading, detections, threads=1)
     dataset = _dataset(data, teacher, split, images, network, reading, detections)
     with output.bar("tuning", None) as bar:
@@ -103,36 +105,32 @@ def tune(
         print(f"  {text}")
     files: dict[Path, str] = {}
     told = []
-    if found.helps or force:
-        if out is not None:
-            gain = found.change.gain
-            note = (
-                f"gain in mean mask IoU {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}), {found.images} images"
-                + ("" if found.teacher is None else f", against the teacher {found.teacher.spec.name}")
-            )
-            place = write_corrected(
-                network, source, out, found.correction, {"maskprism_tuned": f"{source.name}: {note}"}
-            ).coefficients
-            files[out] = f"the tuned network, the correction {place}"
-            told.append(f"{out.name} holds the correction, {place}.")
-        if correction is not None:
-            files[found.correction.write(correction)] = "the correction, for maskprism.load(..., correction=)"
-            told.append(f"{correction.name} holds the correction.")
-    else:
+    written = found.helps or force
+    alone = out if out.suffix.lower() == ".json" else out.with_name(f"{out.stem}.correction.json")
+    if written and alone != out:
+        gain = found.change.gain
+        note = f"gain in mean mask IoU {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}), {found.images} images"
+        if found.teacher is not None:
+            note += f", against the teacher {found.teacher.spec.name}"
+        metadata = {"maskprism_tuned": f"{source.name}: {note}"}
+        place = write_corrected(network, source, out, found.correction, metadata).coefficients
+        files[out] = f"the tuned network, the correction {place}"
+        told.append(f"{out.name} holds the correction, {place}.")
+    if written:
+        files[found.correction.write(alone)] = "the correction alone, for --correction of the other commands"
+        told.append(f"{alone.name} holds the correction alone.")
+    if not written:
         told.append("Nothing was written: the interval of the gain touches zero.")
-    target = out or correction
-    assert target is not None
-    files |= write_report(found, target.with_suffix(""), told)
+    files |= write_report(found, out.with_suffix(""), told)
     width = max(len(str(path)) for path in files)
     for path, what in files.items():
         print(f"  {path!s:<{width}}  {what}")
-    written = found.helps or force
     if not written:
         gain = found.change.gain
         print(
-            f"maskprism: {target} was not written: its gain of {signed(gain.mean)} may be chance (between "
-            f"{signed(gain.low)} and {signed(gain.high)}); {'label' if teacher is None else 'give'} more images, or "
-            "add --force",
+            f"maskprism: {out} was not written: its gain of {signed(gain.mean)} may be chance (between "
+            f"{signed(gain.low)} and {signed(gain.high)}); "
+            f"{'label' if teacher is None else 'give'} more images, or add --force",
             file=sys.stderr,
         )
     return Outcome({"files": list(files), **summary(found)}, DONE if written else FAILED)
@@ -168,38 +166,29 @@ def _dataset(
     return taught(better, network, images)
 
 
-def _check_targets(source: Path, out: Path | None, correction: Path | None, overwrite: bool) -> None:
-    """Everything that can be said of the files before hours of work."""
-    if out is None and correction is None:
-        raise InputError("say where to write: --out for a tuned file, --correction for the correction alone, or both")
-    if out is not None:
+def _check_target(source: Path, out: Path, overwrite: bool) -> None:
+    """Everything that can be said of the file before hours of work."""
+    suffix = source.suffix.lower()
+    if out.suffix.lower() != ".json":
         if not source.is_file() and not source.is_dir():
             raise ModelError(f"{source}: there is no such model file")
-        suffix = source.suffix.lower()
         if suffix not in _WRITABLE:
             kind = {".tflite": "TFLite files", ".xml": "OpenVINO files"}.get(suffix, "such files")
             raise ModelError(
                 f"{source}: {kind} cannot be rewritten; tune the .onnx or .pt and export that again, or write the "
-                "correction alone with --correction FILE.json, for maskprism.load(..., correction=)"
+                "correction alone with --out FILE.json, for --correction of the other commands"
             )
         if out.suffix.lower() != suffix:
-            raise InputError(f"{out}: expected a file name ending in {suffix}, as the model has it")
+            raise InputError(f"{out}: expected a file name ending in {suffix}, as the model has it, or in .json")
         if suffix == ".onnx":
             from maskprism.models.rewrite import read_onnx
 
             read_onnx(source)
-    if correction is not None and correction.suffix.lower() != ".json":
-        raise InputError(f"{correction}: expected a file name ending in .json")
-    for target in (out, correction):
-        if target is None:
-            continue
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
-        if not target.exists():
-            continue
-        if source.exists() and target.samefile(source):
-            raise InputError(f"{target}: is the model itself; choose another --out")
-        if not overwrite:
-            raise MaskprismError(f"{target}: there is such a file already; choose another, or add --overwrite")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
+    if out.exists() and source.exists() and out.samefile(source):
+        raise InputError(f"{out}: is the model itself; choose another --out")
+    if out.exists() and not overwrite:
+        raise MaskprismError(f"{out}: there is such a file already; choose another, or add --overwrite")

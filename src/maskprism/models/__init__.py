@@ -48,6 +48,7 @@ class ModelSpec:
     grid_hw: (height, width) of the prototypes for the full canvas.
     stride: canvas pixels per prototype cell.
     preprocessing: what becomes of an image before the network sees it.
+    correction: fingerprint of the correction that its mask coefficients are given; None for none.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ModelSpec:
     preprocessing: Preprocessing
     version: str | None
     sha256: str
+    correction: str | None = None
 
 
 class Model:
@@ -84,7 +86,6 @@ class Model:
     ) -> None:
         self.runtime = runtime
         self.keep = keep or Thresholds()
-        self.correction: Correction | None = None
         metadata = Metadata.parse(runtime.metadata, name)
         if runtime.input.channels not in (1, 3):
             raise ModelError(
@@ -118,8 +119,7 @@ class Model:
         _check_classes(self.keep, self.spec)
         count = shapes[self.layout.rows_output][1 if self.layout.channels_last else 2]
         self.level_ends = self.layout.level_ends(count, canvas_hw)
-        if correction is not None:
-            self.correction = self._checked(correction)
+        self._correct(correction)
 
     def __repr__(self) -> str:
         spec = self.spec
@@ -142,6 +142,11 @@ class Model:
             return self._predict_batch([images])[0]
         chunks = (images[i : i + self.batch] for i in range(0, len(images), self.batch))
         return [prediction for chunk in chunks for prediction in self._predict_batch(chunk)]
+
+    def predict_untuned(self, image: ImageLike) -> tuple[Prediction, Float32[np.ndarray, "N K"] | None]:
+        """What `predict` says, and its coefficients as they were before the correction; None without a correction."""
+        plain = self.with_correction(None).predict(image)
+        return (plain, None) if self.correction is None else (self.correction.apply(plain), plain.coefficients)
 
     def letterbox(self, image_hw: tuple[int, int]) -> Letterbox:
         """How an image of (height, width) lies on the canvas that the network sees."""
@@ -182,7 +187,7 @@ class Model:
         Raises InputError for a correction of another number of coefficients or levels.
         """
         changed = copy.copy(self)
-        changed.correction = None if correction is None else self._checked(correction)
+        changed._correct(correction)
         return changed
 
     @property
@@ -190,14 +195,15 @@ class Model:
         """How many levels of the pyramid its rows tell apart; 1 where they tell none."""
         return len(self.level_ends or (1,))
 
-    def _checked(self, correction: Correction) -> Correction:
+    def _correct(self, correction: Correction | None) -> None:
         k = self.spec.prototypes
-        if correction.prototypes != k or correction.levels not in (1, self.levels):
+        if correction is not None and (correction.prototypes != k or correction.levels not in (1, self.levels)):
             raise InputError(
                 f"the correction is for {correction.prototypes} coefficients on {counted(correction.levels, 'level')}; "
                 f"{self.spec.name} has {k} on {counted(self.levels, 'level')}: fit one to this network"
             )
-        return correction
+        self.correction = correction
+        self.spec = replace(self.spec, correction=None if correction is None else correction.fingerprint)
 
     def _predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
         decoded = [read_image(image) for image in images]
@@ -311,7 +317,7 @@ def load(
     threads
         threads of one network call, where the runtime can be told.
     correction
-        of mask coefficients: a `Correction`, or a file that `maskprism tune --correction` wrote for this network.
+        of mask coefficients: a `Correction`, or a `.json` file that `maskprism tune` wrote for this network.
 
     Raises
     ------

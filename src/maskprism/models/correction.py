@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from maskprism.prediction import Prediction
 
 MAX_BYTES = 64 << 20
-_EXPECTED = "a correction as maskprism tune --correction writes it"
+_EXPECTED = "a correction as maskprism tune writes it"
 _Row = Annotated[list[float], Meta(min_length=1, max_length=1024)]
 
 
@@ -60,6 +61,12 @@ class Correction:
     def none(cls, prototypes: int, levels: int = 1) -> Correction:
         """The correction that changes nothing."""
         return cls(np.zeros((levels, prototypes, prototypes)), np.zeros((levels, prototypes)))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its numbers, as hexadecimal digits: equal corrections have the same."""
+        numbers = np.concatenate([self.maps.ravel(), self.offsets.ravel()])
+        return hashlib.sha256(numbers.astype("<f8").tobytes()).hexdigest()
 
     @property
     def levels(self) -> int:

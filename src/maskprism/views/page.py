@@ -25,7 +25,7 @@ from maskprism.text import readable
 from maskprism.views.viewer_payload import as_shown, encode_webp, viewer_scene
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool
+    from jaxtyping import Bool, Float32
 
     from maskprism.images import ImageLike
     from maskprism.prediction import Prediction
@@ -79,10 +79,16 @@ class Page:
     def __len__(self) -> int:
         return len(self._scenes)
 
-    def add(self, image: ImageLike, prediction: Prediction, truth: Truth | None = None) -> None:
+    def add(
+        self,
+        image: ImageLike,
+        prediction: Prediction,
+        truth: Truth | None = None,
+        untuned: Float32[np.ndarray, "N K"] | None = None,
+    ) -> None:
         """Add an image; see `viewer_scene` for what is expected, and raised; and InputError beyond MAX_BYTES."""
         picture = read_image(image)
-        packed = _base64(viewer_scene(picture, prediction, bits=self.bits, truth=truth).pack())
+        packed = _base64(viewer_scene(picture, prediction, bits=self.bits, truth=truth, untuned=untuned).pack())
         if sum(map(len, self._scenes)) + len(packed) > MAX_BYTES:
             raise InputError(
                 f"the page would take more than {MAX_BYTES / 2**20:.0f} MiB with {prediction.source or 'this image'}, "

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from string import Template
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,19 +24,50 @@ class Illustration(NamedTuple):
     caption: str
 
 
-def fill(template: str, *, warnings: Iterable[str], tiles: Iterable[tuple[str, str]], **parts: str) -> str:
-    """The page of a template, with parts that are HTML already, warnings and tiles (name, value) that are text."""
+class Section(NamedTuple):
+    """A part of a report: the id that links lead to, its heading, and what stands under it, as HTML."""
+
+    id: str
+    heading: str
+    inner: str
+
+
+def page(
+    command: str,
+    *,
+    title: str,
+    subtitle: str,
+    warnings: Iterable[str],
+    tiles: Iterable[tuple[str, str]],
+    sections: Iterable[Section],
+) -> str:
+    """A whole report. command: that made it. All but the sections is text; tiles are (name, value)."""
     style, script = (_read(name) for name in ("report.css", "report.js"))
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
-    return Template(_read(template)).substitute(
+    return Template(_read("report.html")).substitute(
         policy=policy,
         style=style,
         script=script,
         version=__version__,
+        command=html.escape(command),
+        title=html.escape(title),
+        subtitle=html.escape(subtitle),
         warnings="\n".join(f'<p class="warning">{html.escape(text)}</p>' for text in warnings),
         tiles="\n".join(f"<div><dt>{html.escape(n)}</dt><dd>{html.escape(v)}</dd></div>" for n, v in tiles),
-        **parts,
+        sections="\n".join(
+            f'<section id="{one.id}">\n<h2>{html.escape(one.heading)}</h2>\n{one.inner}\n</section>' for one in sections
+        ),
     )
+
+
+def findings(items: Iterable[str]) -> Section:
+    """What the numbers say, a list of HTML items."""
+    return Section("reading", "What this says", '<ol class="findings">\n' + "\n".join(items) + "\n</ol>")
+
+
+def figures(shown: Mapping[Any, Illustration]) -> str:
+    """Figures in a grid, each with its caption."""
+    return '<div class="figures">\n' + "\n".join(figure(name, one) for name, one in shown.items()) + "\n</div>"
 
 
 def figure(name: str, shown: Illustration) -> str:

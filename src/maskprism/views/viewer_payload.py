@@ -68,17 +68,24 @@ def viewer_scene(
     *,
     bits: Bits = 8,
     truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
+    untuned: Float32[np.ndarray, "N K"] | None = None,
     image_side: int = IMAGE_SIDE,
 ) -> ViewerScene:
     """Everything the viewer needs of one image.
 
     `bits` is how exact prototypes are kept: 32 keeps them as they are; 8 and 16 quantise each over its own range, and
     `logit_error` of every instance in the header bounds what that can change. `truth` holds a ground-truth mask of
-    image size per instance, or None where an instance has none. Raises InputError for other shapes or bits, and
+    image size per instance, or None where an instance has none. `untuned` are coefficients as they were before a
+    correction, to look at the masks before it. Raises InputError for other shapes or bits, and
     for predictions with values that are not finite.
     """
     picture = read_image(image)
     _check(picture, prediction, bits, truth)
+    if untuned is not None and (untuned.shape != prediction.coefficients.shape or not np.isfinite(untuned).all()):
+        raise InputError(
+            f"untuned has shape {untuned.shape}; expected finite numbers for all coefficients, of shape "
+            f"{prediction.coefficients.shape}"
+        )
     sections: list[bytes] = []
 
     def section(data: bytes) -> dict[str, int]:
@@ -104,6 +111,7 @@ def viewer_scene(
             "box": instance.box.tolist(),
             "canvas_box": instance.canvas_box.tolist(),
             "coefficients": instance.coefficients.tolist(),
+            "untuned": None if untuned is None else untuned[instance.index].tolist(),
             "objectness": None if prediction.objectness is None else float(prediction.objectness[instance.index]),
             "logit_error": float(np.abs(instance.weights, dtype=np.float64) @ error),
             "truth": None if mask is None else {**section(_runs(mask).tobytes()), "area": int(np.count_nonzero(mask))},

@@ -58,9 +58,10 @@ class PrismWidget(anywidget.AnyWidget):
         prediction: Prediction,
         *,
         truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
+        untuned: Float32[np.ndarray, "N K"] | None = None,
         selected: int = 0,
     ) -> None:
-        scene = viewer_scene(image, prediction, bits=32, truth=truth)
+        scene = viewer_scene(image, prediction, bits=32, truth=truth, untuned=untuned)
         self.prediction = prediction
         super().__init__(
             header=scene.header, buffer=scene.buffer, selected=selected if len(prediction) else -1, edits={}
@@ -194,11 +195,13 @@ def show(
     if not given or len(predictions) > 1 or len(raw) > 1:
         raise InputError("expected an image, a prediction, or one of each in either order")
     pixels = read_image(raw[0]) if raw else _image_of(predictions[0])
+    untuned = None
     if not predictions:
-        predictions = [replace(_loaded(model).predict(pixels), source=source_name(raw[0]))]
+        found, untuned = _loaded(model).predict_untuned(pixels)
+        predictions = [replace(found, source=source_name(raw[0]))]
     elif model is not None:
         raise InputError("a prediction is given, so model= has nothing to do; leave one of the two out")
-    return PrismWidget(pixels, predictions[0], truth=truth, selected=selected)
+    return PrismWidget(pixels, predictions[0], truth=truth, untuned=untuned, selected=selected)
 
 
 def _image_of(prediction: Prediction) -> Any:

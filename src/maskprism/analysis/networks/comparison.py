@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from maskprism.analysis.networks.swap import PARTS
+from maskprism.analysis.truth.gains import Gains
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64, UInt8
+    from jaxtyping import Bool, Float64, UInt8
 
     from maskprism.analysis.networks.logit_drift import LogitDrift
     from maskprism.analysis.networks.similarity import PrototypeSimilarity
@@ -38,13 +39,17 @@ _FIELDS = {
     **{part: pa.float64() for part in PARTS},
     **{f"path_{part}": pa.float64() for part in PARTS},
     "own_canvas_iou": pa.float64(),
+    "truth_iou_a": pa.float64(),
+    "truth_iou_b": pa.float64(),
+    "truth_area": pa.int64(),
 }
 INSTANCES = pa.schema(_FIELDS)
 """One row per instance: matched pairs, pairs of one place and two classes, and instances without a partner.
 
 mask_iou: on the same canvas, if the networks could be brought onto one. coefficients, prototypes,
 boxes: the parts of 1 - mask_iou, mean over all orders; path_...: in that one order. own_canvas_iou:
-mask IoU of the pair when each network chooses its own canvas.
+mask IoU of the pair when each network chooses its own canvas. truth_iou_a, truth_iou_b: mask IoU of A and B with the
+ground-truth instance that A found, as large as the network sees it; truth_area: its pixels in the image.
 """
 
 
@@ -77,6 +82,18 @@ class Case(NamedTuple):
     mask_iou: float
 
 
+class TruthCase(NamedTuple):
+    """One pair of instances and the ground-truth instance that A found; frames as in `Case`."""
+
+    name: str
+    image: UInt8[np.ndarray, "H W 3"]
+    a: Instance
+    b: Instance
+    true: Bool[np.ndarray, "H W"]
+    before: float
+    after: float
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Two networks on the same images, A being what B should be.
@@ -88,6 +105,7 @@ class Comparison:
     drift: which prototypes changed; None if the networks have no common basis.
     own_unmatched: instances without a partner when each network chooses its own canvas; None if
     that is the same. worst: the pairs with the lowest mask IoU, lowest first; equal ones left out.
+    gained, lost: the pairs whose IoU with the ground truth rises or falls most from A to B, most first.
     """
 
     a: ModelSpec
@@ -101,6 +119,8 @@ class Comparison:
     drift: LogitDrift | None
     own_unmatched: int | None
     worst: tuple[Case, ...]
+    gained: tuple[TruthCase, ...] = ()
+    lost: tuple[TruthCase, ...] = ()
 
     def count(self, status: Status) -> int:
         """How many rows of `instances` have that status."""
@@ -182,6 +202,20 @@ class Comparison:
         """The mean mask IoU of `on_both` when each network chooses its own canvas."""
         return _mean(self.on_both["own_canvas_iou"]) if len(self.on_both) else None
 
+    @cached_property
+    def gains(self) -> Gains | None:
+        """Mask IoU with the ground truth in A and in B of the matched pairs that have one; None without any."""
+        rows = self.matched.filter(pc.is_valid(self.matched["truth_iou_a"]))
+        if not len(rows):
+            return None
+        return Gains(
+            image=np.unique(np.asarray(rows["image"].to_pylist(), dtype=object), return_inverse=True)[1],
+            before=np.asarray(rows["truth_iou_a"]),
+            after=np.asarray(rows["truth_iou_b"]),
+            areas=np.asarray(rows["truth_area"]),
+            classes=rows["class_a"].to_pylist(),
+        )
+
     def violations(self, tolerance: Tolerance) -> list[str]:
         """What is out of tolerance, a line each; where nothing is matched, that is."""
         if not len(self.matched):
@@ -226,6 +260,7 @@ class Comparison:
             else None,
             "prototypes": _prototypes(self.similarity),
             "drift": _drift(self.drift) if self.drift else None,
+            "truth": _truth(self.gains) if self.gains else None,
         }
         if tolerance is not None:
             violations = self.violations(tolerance)
@@ -240,6 +275,14 @@ def _mean(column: pa.ChunkedArray) -> float:
 def _spec(spec: ModelSpec) -> dict[str, Any]:
     kept = ("name", "runtime", "layout", "input_hw", "rectangular", "prototypes", "version", "sha256")
     return {**{name: getattr(spec, name) for name in kept}, "rule": spec.rule.name}
+
+
+def _truth(gains: Gains) -> dict[str, Any]:
+    return {
+        "all": gains.change.as_dict(),
+        "by_size": [one.as_dict() for one in gains.by_size()],
+        "by_class": [one.as_dict() for one in gains.by_class()],
+    }
 
 
 def _prototypes(similarity: PrototypeSimilarity) -> dict[str, Any]:

@@ -11,18 +11,21 @@ import heapq
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import cv2
 import numpy as np
 import pyarrow as pa
 
-from maskprism.analysis.networks.comparison import INSTANCES, Case, Comparison
+from maskprism.analysis.networks.comparison import INSTANCES, Case, Comparison, TruthCase
 from maskprism.analysis.networks.logit_drift import LogitDrift
 from maskprism.analysis.networks.pairing import pair_instances
 from maskprism.analysis.networks.similarity import PrototypeSimilarity, paired_pixels
-from maskprism.analysis.networks.swap import loss, swap
+from maskprism.analysis.networks.swap import PARTS, loss, swap, swapped
 from maskprism.analysis.prototypes.covariance import RunningCovariance
+from maskprism.analysis.truth.matching import match
+from maskprism.analysis.truth.overlaps import Region, regions
 from maskprism.class_names import are_placeholders
 from maskprism.errors import ImageError, InputError, MaskprismError, ModelError
 from maskprism.geometry import box_iou
@@ -31,12 +34,16 @@ from maskprism.models import Model, load
 from maskprism.sources import ImageFiles, SourceImage, VideoFile, open_source
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64, Int64, UInt8
+    from jaxtyping import Bool, Float64, Int64, UInt8
 
     from maskprism.analysis.networks.comparison import Status
     from maskprism.analysis.networks.similarity import Translation
+    from maskprism.datasets import GroundTruth
+    from maskprism.geometry import Letterbox
     from maskprism.images import ImageLike
-    from maskprism.prediction import Prediction
+    from maskprism.prediction import Instance, Prediction
+
+Kept = TypeVar("Kept")
 
 
 def compare(
@@ -44,6 +51,7 @@ def compare(
     b: Any,
     images: str | os.PathLike[str] | ImageFiles | VideoFile | Sequence[ImageLike],
     *,
+    truth: Callable[[Path, tuple[int, int]], GroundTruth | None] | None = None,
     worst: int = 6,
     on_progress: Callable[[int, int | None, int], None] | None = None,
 ) -> Comparison:
@@ -61,8 +69,11 @@ def compare(
         A folder, pattern, image, video, .txt list, or a list of images. Gone through twice if
         the prototypes of the networks turn out to be no common basis: then coefficients of one are
         translated for the other by least squares before they are exchanged.
+    truth
+        The ground truth of an image file of (height, width), with the class ids of A, or None, such as
+        `ground_truth` of `maskprism.analysis.truth.labels.open_labels`: then the masks of pairs are compared with it.
     worst
-        How many of the pairs that differ most are kept with their images.
+        How many of the pairs that differ most are kept with their images, and of those that gain and lose most.
     on_progress
         Called with (done, total, failed) images; a second round adds to the total.
 
@@ -76,7 +87,7 @@ def compare(
     if worst < 0:
         raise InputError(f"worst is {worst}; expected 0 or more")
     networks = _Networks.of(a if isinstance(a, Model) else load(a), b if isinstance(b, Model) else load(b))
-    answers = _Answers(networks, images, on_progress)
+    answers = _Answers(networks, images, truth, on_progress)
     count = networks.a.spec.prototypes
     same_count = count == networks.b.spec.prototypes
     moments, drift, found = RunningCovariance(count + networks.b.spec.prototypes), LogitDrift(count), _Round(worst)
@@ -103,7 +114,9 @@ def compare(
         instances=pa.Table.from_pylist(found.rows, schema=INSTANCES),
         drift=drift if similarity.shared else None,
         own_unmatched=found.own_unmatched if networks.forced else None,
-        worst=found.worst(),
+        worst=found.worst.cases(),
+        gained=found.gained.cases(),
+        lost=found.lost.cases(),
     )
 
 
@@ -126,6 +139,7 @@ class _Answer:
     b: Prediction
     own_a: Prediction
     own_b: Prediction
+    truth: GroundTruth | None = None
 
     @property
     def forced(self) -> bool:
@@ -183,6 +197,7 @@ class _Answers:
         self,
         networks: _Networks,
         images: str | os.PathLike[str] | ImageFiles | VideoFile | Sequence[ImageLike],
+        truth: Callable[[Path, tuple[int, int]], GroundTruth | None] | None,
         on_progress: Callable[[int, int | None, int], None] | None,
     ) -> None:
         self.failed: dict[str, str] = {}
@@ -193,7 +208,7 @@ class _Answers:
                 f"images is {type(images).__name__}; expected a folder, pattern, video, or a list of images"
             )
         self._total = len(self._source) if isinstance(self._source, Sequence) else self._source.count()
-        self._on_progress = on_progress
+        self._truth, self._on_progress = truth, on_progress
         self._rounds = self._done = 0
 
     def round(self) -> Iterator[_Answer]:
@@ -202,14 +217,20 @@ class _Answers:
         for item in self._items():
             try:
                 pixels = item.read()
+                truth = self._true(item, pixels)
             except MaskprismError as error:
                 self.failed[item.name] = str(error)
             else:
-                yield self._networks.predict(item.name, pixels)
+                yield replace(self._networks.predict(item.name, pixels), truth=truth)
             self._done += 1
             if self._on_progress:
                 total = None if self._total is None else self._total * self._rounds
                 self._on_progress(self._done, total, len(self.failed))
+
+    def _true(self, item: SourceImage, pixels: UInt8[np.ndarray, "H W 3"]) -> GroundTruth | None:
+        if self._truth is None or not isinstance(item.image, Path):
+            return None
+        return self._truth(item.image, (pixels.shape[0], pixels.shape[1]))
 
     def _items(self) -> Iterator[SourceImage]:
         if not isinstance(self._source, Sequence):
@@ -230,7 +251,10 @@ class _Round:
     same_canvas: bool = True
     own_unmatched: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
-    _heap: list[tuple[float, int, Case]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.worst = _Most[Case](self.keep)
+        self.gained, self.lost = _Most[TruthCase](self.keep), _Most[TruthCase](self.keep)
 
     def add(self, answer: _Answer, drift: LogitDrift | None = None) -> None:
         """Take up one image."""
@@ -249,12 +273,12 @@ class _Round:
         for row, (i, j) in enumerate(pairs):
             values = {column: float(value[row]) for column, value in columns.items()}
             self._add_row(answer, "matched", i, j, **values)
-            self._remember(answer, i, j, values["mask_iou"])
+            differs = 1 - values["mask_iou"]
+            if self.worst.wants(differs):
+                self.worst.add(differs, Case(*_shown(answer, i, j), values["mask_iou"]))
+        if answer.truth is not None:
+            self._add_truth(answer, answer.truth, pairs)
         self._add_unmatched(answer, pairs)
-
-    def worst(self) -> tuple[Case, ...]:
-        """The pairs with the lowest mask IoU, lowest first."""
-        return tuple(case for *_, case in sorted(self._heap, key=lambda entry: (-entry[0], -entry[1])))
 
     def _own_ious(self, answer: _Answer, pairs: Int64[np.ndarray, "M 2"]) -> Float64[np.ndarray, " M"]:
         """Mask IoU of the pairs when each network chooses its own canvas; NaN where one is not found there."""
@@ -292,12 +316,68 @@ class _Round:
             entry["box_iou"] = float(box_iou(answer.a[i].box[None], answer.b[j].box[None])[0, 0])
         self.rows.append(entry | {column: value for column, value in values.items() if np.isfinite(value)})
 
-    def _remember(self, answer: _Answer, i: int, j: int, iou: float) -> None:
-        if iou == 1 or (len(self._heap) >= self.keep and (not self.keep or -iou <= self._heap[0][0])):
-            return
-        height, width = answer.a.image_size
-        small = cv2.resize(answer.image, (width, height), interpolation=cv2.INTER_AREA)
-        case = Case(answer.name, small, answer.a[i], answer.b[j], iou)
-        heapq.heappush(self._heap, (-iou, -len(self.rows), case))
-        if len(self._heap) > self.keep:
+    def _add_truth(self, answer: _Answer, truth: GroundTruth, pairs: Int64[np.ndarray, "M 2"]) -> None:
+        """Both masks of the pairs, whose rows are the last ones, against the ground-truth instance that A found."""
+        left, right = answer.a[pairs[:, 0]], answer.b[pairs[:, 1]]
+        first = len(self.rows) - len(pairs)
+        own = _as_seen(swapped(left, right, ()), truth)
+        found = match(own, truth)
+        others = _as_seen(swapped(left, right, PARTS), truth)
+        regions_of = [
+            (list(regions(one[found.instances], "canvas")), [Region(*patch) for patch in truth.patches("canvas", box)])
+            for one, box in ((own, own.letterbox), (others, others.letterbox))
+        ]
+        for place, (row, target) in enumerate(zip(found.instances.tolist(), found.objects.tolist(), strict=True)):
+            before, after = (seen[place].iou_with(true[target]) for seen, true in regions_of)
+            self.rows[first + row] |= {
+                "truth_iou_a": before,
+                "truth_iou_b": after,
+                "truth_area": int(truth.areas[target]),
+            }
+            most = self.gained if after > before else self.lost
+            if most.wants(abs(after - before)):
+                mask = _in_content(regions_of[0][1][target], own.letterbox)
+                most.add(abs(after - before), TruthCase(*_shown(answer, *pairs[row]), mask, before, after))
+
+
+class _Most(Generic[Kept]):
+    """The cases of which most is to be said, so many at most; of equal ones the first stays."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep, self._added = keep, 0
+        self._heap: list[tuple[float, int, Kept]] = []
+
+    def wants(self, size: float) -> bool:
+        """Whether a case of this size is among them; one of no size is not."""
+        return size > 0 and self._keep > 0 and (len(self._heap) < self._keep or size > self._heap[0][0])
+
+    def add(self, size: float, case: Kept) -> None:
+        """Take it up, and drop the smallest where there are too many."""
+        self._added += 1
+        heapq.heappush(self._heap, (size, -self._added, case))
+        if len(self._heap) > self._keep:
             heapq.heappop(self._heap)
+
+    def cases(self) -> tuple[Kept, ...]:
+        """The largest first."""
+        return tuple(case for *_, case in sorted(self._heap, key=lambda entry: entry[:2], reverse=True))
+
+
+def _shown(answer: _Answer, i: int, j: int) -> tuple[str, UInt8[np.ndarray, "H W 3"], Instance, Instance]:
+    """The name and the image as large as A sees it, and the pair."""
+    height, width = answer.a.image_size
+    small = cv2.resize(answer.image, (width, height), interpolation=cv2.INTER_AREA)
+    return answer.name, small, answer.a[i], answer.b[j]
+
+
+def _as_seen(prediction: Prediction, truth: GroundTruth) -> Prediction:
+    """The prediction in the frame of the image of a ground truth."""
+    return replace(prediction, letterbox=replace(prediction.letterbox, image_hw=truth.image_hw))
+
+
+def _in_content(region: Region, letterbox: Letterbox) -> Bool[np.ndarray, "H W"]:
+    """A mask on the canvas, without the padding."""
+    mask = np.zeros(letterbox.canvas_hw, dtype=bool)
+    mask[region.rows, region.columns] = region.inside
+    (top, left), (height, width) = letterbox.offset_yx, letterbox.content_hw
+    return mask[top : top + height, left : left + width]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism.analysis.networks.swap import PARTS
-from maskprism.text import brief, counted
+from maskprism.text import brief, counted, signed
 
 if TYPE_CHECKING:
     from maskprism.analysis.networks.comparison import Comparison, Tolerance
@@ -25,7 +25,7 @@ def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> lis
         _instances(comparison),
     ]
     if len(comparison.matched):
-        found += [_masks(comparison), _parts(comparison)]
+        found += [_masks(comparison), _truth(comparison), _parts(comparison)]
     found += [_prototypes(comparison), _letterbox(comparison), _rules(comparison)]
     if comparison.failed:
         found.append(f"Left out: {counted(len(comparison.failed), 'image')} that cannot be read.")
@@ -99,6 +99,21 @@ def _masks(comparison: Comparison) -> str:
     return (
         f"Masks differ by {percent(1 - comparison.mean_iou)} on average (IoU: mean {ious.mean():.4f}, median "
         f"{np.median(ious):.4f}, worst {ious.min():.4f}); {equal} of {len(ious)} are equal to the last pixel."
+    )
+
+
+def _truth(comparison: Comparison) -> str:
+    gains = comparison.gains
+    if gains is None:
+        return ""
+    change, better = gains.change, int(np.count_nonzero(gains.after > gains.before))
+    worse = int(np.count_nonzero(gains.after < gains.before))
+    verdict = "B is better" if change.gain.low > 0 else "B is worse" if change.gain.high < 0 else "That may be chance"
+    sizes = ", ".join(f"{one.group} {signed(one.gain.mean)}" for one in gains.by_size())
+    return (
+        f"Against the ground truth, the mean mask IoU of {counted(change.instances, 'pair')} goes from "
+        f"{change.before:.4f} in A to {change.after:.4f} in B: {change.gain} (95 %, bootstrap over images). {verdict}. "
+        f"{better} are better in B, {worse} worse; by size: {sizes}."
     )
 
 

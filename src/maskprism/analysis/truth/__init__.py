@@ -9,6 +9,7 @@
 | `best_weights`, `exact_weights` | what is the best that these prototypes can draw? |
 | `boundary_agreement` | do two masks differ along the outline or within? |
 | `ranking` | does the score know how good the mask is? |
+| `Gains`, `interval` | what does a change of a network gain, and may it be chance? |
 | `mask_overlaps`, `Region` | how much does everything found overlap everything that is there? |
 """
 
@@ -19,6 +20,7 @@ from maskprism.analysis.truth.boundary import boundary_agreement
 from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, counterfactuals_of
 from maskprism.analysis.truth.error_budget import ErrorBudget, InstanceBudget, budgets
 from maskprism.analysis.truth.exact_coefficients import exact_weights
+from maskprism.analysis.truth.gains import Gains, interval
 from maskprism.analysis.truth.matching import Matches, match
 from maskprism.analysis.truth.overlaps import Overlaps, Region, mask_overlaps
 from maskprism.analysis.truth.score_ranking import Ranking, ranking
@@ -27,6 +29,7 @@ from maskprism.analysis.truth.worst_cases import WorstCase, worst_cases
 __all__ = [
     "Counterfactuals",
     "ErrorBudget",
+    "Gains",
     "InstanceBudget",
     "Matches",
     "Overlaps",
@@ -38,6 +41,7 @@ __all__ = [
     "budgets",
     "counterfactuals_of",
     "exact_weights",
+    "interval",
     "mask_overlaps",
     "match",
     "ranking",

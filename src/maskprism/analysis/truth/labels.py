@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from maskprism.errors import InputError
 if TYPE_CHECKING:
     from jaxtyping import Bool
 
-    from maskprism.datasets import Sample
+    from maskprism.datasets import GroundTruth, Sample
     from maskprism.prediction import Prediction
 
 SPLITS = ("val", "test", "train")
@@ -39,7 +39,7 @@ class Match:
     missed: list[int]
 
 
-def match(prediction: Prediction, truth: Truth) -> Match:
+def match_masks(prediction: Prediction, truth: Truth) -> Match:
     """Which labelled instance each predicted one found: the most confident one chooses first, among those of its class.
 
     It takes the one that its mask overlaps most (in IoU, at the image's size), if it overlaps any.
@@ -70,24 +70,31 @@ class DatasetLabels:
     def __len__(self) -> int:
         return len(self._samples)
 
+    def ground_truth(self, path: Path, size_hw: tuple[int, int]) -> GroundTruth | None:
+        """What is labelled in an image of (height, width); None if the data set does not list it. Raises LabelError."""
+        sample = self._samples.get(os.path.realpath(path))
+        return None if sample is None else sample.truth(size_hw)
+
     def __call__(self, path: Path, size_hw: tuple[int, int]) -> Truth | None:
         """The labelled masks of an image; None if the data set does not list it. Raises LabelError."""
-        sample = self._samples.get(os.path.realpath(path))
-        if sample is None:
+        truth = self.ground_truth(path, size_hw)
+        if truth is None:
             return None
-        truth = sample.truth(size_hw)
         counted = np.flatnonzero(~truth.crowd & ~truth.box_only)  # a crowd is nobody's mask, and a box is none
         masks = truth.masks("image")
         return Truth([int(truth.classes[index]) for index in counted], [masks[index] for index in counted])
 
 
 def open_labels(
-    data: str | os.PathLike[str], folder: str | os.PathLike[str], names: Mapping[int, str], split: str | None = None
+    data: str | os.PathLike[str],
+    images: str | os.PathLike[str] | Collection[Path],
+    names: Mapping[int, str],
+    split: str | None = None,
 ) -> DatasetLabels:
-    """The labels that a data set has for the images of a folder; of all its splits unless one is given.
+    """The labels that a data set has for images; of all its splits unless one is given.
 
-    names: those of the model; classes of the data set are matched to it by name, or by index where one side has none
-    (told in `notice`; the classes are then called `names`).
+    images: a folder that holds them, or the files. names: those of the model; classes of the data set are matched to it
+    by name, or by index where one side has none (told in `notice`; the classes are then called `names`).
     Raises InputError for a description that cannot be read, or that lists none of the images.
     """
     from maskprism.datasets import open_dataset
@@ -100,17 +107,21 @@ def open_labels(
                     datasets.append(open_dataset(data, other))
                 except InputError:  # a split that the data set does not have, or whose images are elsewhere
                     continue
-    root = os.path.realpath(folder)
     samples: dict[str, Sample] = {}
     datasets = [dataset.for_model(names) for dataset in datasets]
     for dataset in datasets:
         for sample in dataset:
             if isinstance(sample.image.image, Path):
                 samples.setdefault(os.path.realpath(sample.image.image), sample)
-    inside = {path: sample for path, sample in samples.items() if Path(path).is_relative_to(root)}
+    if isinstance(images, str | os.PathLike):
+        root, where = os.path.realpath(images), f"in {images}"
+        inside = {path: sample for path, sample in samples.items() if Path(path).is_relative_to(root)}
+    else:
+        wanted, where = {os.path.realpath(path) for path in images}, "among those that are shown"
+        inside = {path: sample for path, sample in samples.items() if path in wanted}
     if not inside:
         raise InputError(
-            f"{data}: lists {len(samples)} images, and none of them is in {folder}; expected a data set of "
-            "the images that are shown"
+            f"{data}: lists {len(samples)} images, and none of them is {where}; expected a data set of the images that "
+            "are shown"
         )
     return DatasetLabels(inside, datasets[0].names, datasets[0].notice)

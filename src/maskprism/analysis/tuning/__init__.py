@@ -6,7 +6,7 @@
 | `fit`, `Setting` | which correction is best on given evidence? |
 | `evidence_of`, `Evidence` | what can be learned from an image with its ground truth? |
 | `taught`, `Lessons` | what can be learned from a better network, where there are no labels? |
-| `cross_fit`, `interval` | how are settings chosen, and gains measured, without deceiving oneself? |
+| `cross_fit` | how are settings chosen, and corrections measured, without deceiving oneself? |
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from maskprism.analysis.tuning.evidence import Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import Setting, fit
 from maskprism.analysis.tuning.teacher import Lessons, taught
 from maskprism.analysis.tuning.tuning import Tuning, tune
-from maskprism.analysis.tuning.validation import CrossFit, cross_fit, interval
+from maskprism.analysis.tuning.validation import CrossFit, cross_fit
 
 __all__ = [
     "CrossFit",
@@ -26,7 +26,6 @@ __all__ = [
     "cross_fit",
     "evidence_of",
     "fit",
-    "interval",
     "taught",
     "tune",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -16,12 +15,13 @@ import numpy as np
 from maskprism.analysis.dataset.ap_protocols import overlaps_under
 from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
 from maskprism.analysis.dataset.diagnosis import SHOWN_CONF, Failed, check_network, known_classes, of_classes
+from maskprism.analysis.truth.gains import Gains, Interval, interval
 from maskprism.analysis.truth.matching import match
-from maskprism.analysis.truth.overlaps import SIZES, Region, regions
+from maskprism.analysis.truth.overlaps import Region, regions
 from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import Setting, minimiser
 from maskprism.analysis.tuning.teacher import TAUGHT_RIDGES, teacher_of
-from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, Interval, cross_fit, fits, interval
+from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, cross_fit, fits
 from maskprism.errors import InputError, MaskprismError
 from maskprism.extract import in_order, one_thread_per_call, processors
 from maskprism.models.layouts import Thresholds
@@ -29,6 +29,7 @@ from maskprism.sources import spread
 from maskprism.text import one_line
 
 if TYPE_CHECKING:
+    from maskprism.analysis.truth.gains import Change
     from maskprism.analysis.truth.overlaps import Overlaps
     from maskprism.datasets import Dataset, Sample
     from maskprism.models import Model, ModelSpec
@@ -49,16 +50,6 @@ class Row(NamedTuple):
     before: float
     after: float
     curve: Mapping[int, float]
-
-
-class Change(NamedTuple):
-    """Of a group of matched instances: how many, mean mask IoU before and after, and the gain."""
-
-    group: str
-    instances: int
-    before: float
-    after: float
-    gain: Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,43 +85,36 @@ class Tuning:
         return replace(self.fitted.correction, sha256=self.spec.sha256)
 
     @cached_property
+    def gains(self) -> Gains:
+        """Mask IoU of `rows` before and after; `change` of it is over all, `by_size` and `by_class` over groups."""
+        names = self.dataset.names
+        return Gains(
+            image=np.array([row.image for row in self.rows], dtype=np.int64),
+            before=np.array([row.before for row in self.rows]),
+            after=np.array([row.after for row in self.rows]),
+            areas=np.array([row.area for row in self.rows]),
+            classes=[names.get(row.class_id, f"class{row.class_id}") for row in self.rows],
+        )
+
+    @property
     def change(self) -> Change:
         """Over all matched instances."""
-        return self._change("all", self.rows)
+        return self.gains.change
 
     @property
     def helps(self) -> bool:
         """Whether the interval of the gain lies above zero."""
         return self.change.gain.low > 0
 
-    def by_size(self) -> list[Change]:
-        """For each size of object, as in COCO; empty groups are left out."""
-        groups = {name: [row for row in self.rows if low <= row.area < high] for name, (low, high) in SIZES.items()}
-        return [self._change(name, rows) for name, rows in groups.items() if rows]
-
-    def by_class(self) -> list[Change]:
-        """For each class, most instances first."""
-        names = self.dataset.names
-        return [
-            self._change(names.get(one, f"class{one}"), [row for row in self.rows if row.class_id == one])
-            for one, _ in Counter(row.class_id for row in self.rows).most_common()
-        ]
-
     def curve(self) -> list[tuple[int, Interval]]:
         """The gain by the number of images that a correction is fitted to; the last one is that of whole folds."""
-        image = np.array([row.image for row in self.rows], dtype=np.int64)
+        image = self.gains.image
         sizes = sorted(self.fitted.folds[0].curve)
         found = [
             (size, interval(np.array([row.curve[size] - row.before for row in self.rows]), image)) for size in sizes
         ]
         held_out = max(fold.stop - fold.first for fold in self.fitted.folds)
         return [*found, (self.images - held_out, self.change.gain)]
-
-    @staticmethod
-    def _change(group: str, rows: Sequence[Row]) -> Change:
-        before, after = (np.array([getattr(row, name) for row in rows]) for name in ("before", "after"))
-        image = np.array([row.image for row in rows], dtype=np.int64)
-        return Change(group, len(rows), _mean(before), _mean(after), interval(after - before, image))
 
 
 def tune(
@@ -307,7 +291,3 @@ def _measure(model: Model, classes: Sequence[int], conf: float, task: tuple[int,
     ]
     overlaps = (overlaps_under(before, truth, "predict"), overlaps_under(after, truth, "predict"))
     return _Measured(overlaps, rows)
-
-
-def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    return float(values.mean()) if len(values) else float("nan")

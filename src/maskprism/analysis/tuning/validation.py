@@ -15,8 +15,6 @@ from maskprism.errors import InputError
 from maskprism.extract import in_order, one_thread_per_call, processors
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int64
-
     from maskprism.analysis.tuning.evidence import Evidence
     from maskprism.models.correction import Correction
 
@@ -24,9 +22,6 @@ FOLDS = 5
 RIDGES = (0.3, 0.1, 0.03, 0.01, 0.003)
 """Tried one after the other, each fit beginning where the last one ended."""
 FEWEST_IMAGES = 3
-LEVEL = 0.95
-"""Of intervals."""
-_RESAMPLED = 2000
 _CURVE = (0.125, 0.25, 0.5)
 
 
@@ -52,14 +47,6 @@ class CrossFit:
     correction: Correction
     setting: Setting
     chosen: Mapping[Setting, float]
-
-
-class Interval(NamedTuple):
-    """A mean, and where it lies with a probability of LEVEL."""
-
-    mean: float
-    low: float
-    high: float
 
 
 def cross_fit(
@@ -143,29 +130,6 @@ def fits(images: int, paths: int = 1, *, folds: int = FOLDS) -> int:
 def curve_sizes(images: int) -> list[int]:
     """Numbers of images along the learning curve, below the number that a fold is fitted to."""
     return sorted({size for part in _CURVE if (size := round(part * images)) >= FEWEST_IMAGES})
-
-
-def interval(values: Float[np.ndarray, " N"], image: Int64[np.ndarray, " N"], seed: int = 0) -> Interval:
-    """The mean of values of instances, with a percentile bootstrap over their images.
-
-    image: which image each value is from, any number. nan without a value, or with a single image.
-
-    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
-    """
-    if not len(values):
-        return Interval(np.nan, np.nan, np.nan)
-    _, which = np.unique(image, return_inverse=True)
-    sums, counts = np.bincount(which, values), np.bincount(which)
-    mean = float(sums.sum() / counts.sum())
-    if len(sums) < 2:
-        return Interval(mean, np.nan, np.nan)
-    rng = np.random.default_rng(seed)
-    means = np.empty(_RESAMPLED)
-    for number in range(_RESAMPLED):
-        drawn = rng.integers(0, len(sums), len(sums))
-        means[number] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(mean, float(low), float(high))
 
 
 class _Job(NamedTuple):

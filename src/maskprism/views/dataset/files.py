@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.dataset.average_precision import AveragePrecision
     from maskprism.analysis.truth.error_budget import InstanceBudget
     from maskprism.models import Model
+    from maskprism.views.report_parts import Section
 
 Suffix = Literal[".parquet", ".csv"]
 _OF_OBJECTS = ("image", "object", "class_id", "class_name", "area", "size", "instance")
@@ -65,10 +66,13 @@ def write_diagnosis(
     model: Model | None = None,
     worst: int = 48,
     tables: Suffix = ".parquet",
+    more: Sequence[Section] = (),
+    numbers: Mapping[str, Any] | None = None,
 ) -> dict[Path, str]:
     """Write tables, summary.json, figures and report.html into a folder; gives each file with what it holds.
 
     worst: instances in the page's table; with the model that was diagnosed they are shown in small pictures.
+    more, numbers: further sections of the page, and what they say, for summary.json.
     Raises MaskprismError if the folder cannot be written.
     """
     folder = Path(out)
@@ -86,7 +90,8 @@ def write_diagnosis(
             ("detections", detection_table(found), f"one row per detection above {found.conf:g}: right, or what error"),
         ):
             written[_write_table(rows, folder / f"{name}{tables}")] = what
-        (folder / "summary.json").write_text(json_text(summary(found, findings)) + "\n", encoding="utf-8")
+        every = {**summary(found, findings), **(numbers or {})}
+        (folder / "summary.json").write_text(json_text(every) + "\n", encoding="utf-8")
         written[folder / "summary.json"] = "every number of the page"
         empty = (_OF_BUDGET if not found.budget.rows else frozenset()) | (
             _OF_MASKS if not found.objects else frozenset()
@@ -99,7 +104,7 @@ def write_diagnosis(
                 (folder / f"{name}.png").write_bytes(drawn[name].png)
                 written[folder / f"{name}.png"] = caption
         pictured = pictures(found, model, found.budget.worst(worst))
-        (folder / "report.html").write_text(report_page(found, findings, drawn, pictured), encoding="utf-8")
+        (folder / "report.html").write_text(report_page(found, findings, drawn, pictured, more), encoding="utf-8")
     except OSError as error:
         raise MaskprismError(
             f"{folder}: cannot be written ({error.strerror or error}); choose another folder"

@@ -14,10 +14,11 @@ from maskprism.analysis.dataset.tide import ERROR_TYPES, MEANING
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.text import counted
 from maskprism.views.dataset.charts import STEP_TITLES
-from maskprism.views.report_parts import Illustration, definitions, fill
+from maskprism.views.report_parts import Illustration, Section, definitions, page
 from maskprism.views.report_parts import cell as _cell
 from maskprism.views.report_parts import data_url as _data
-from maskprism.views.report_parts import figure as _figure
+from maskprism.views.report_parts import figures as figure_grid
+from maskprism.views.report_parts import findings as findings_section
 from maskprism.views.report_parts import number as _number
 from maskprism.views.report_parts import row as _row
 from maskprism.views.report_parts import table as _table
@@ -60,6 +61,11 @@ METHOD = {
 }
 
 
+_WORST = """<p class="quiet">Of the instances that were found: <span class="swatch missing"></span> ground truth that
+the mask leaves out, <span class="swatch extra"></span> mask beyond the ground truth; the white line is the outline of
+the ground truth. "Ground-truth box" and "threshold" are the IoU with that box for the crop, and with the best
+threshold. Press a heading to sort.</p>
+"""
 BESIDE_WORDS = ("ground-truth box", "no crop", "best threshold", "boundary IoU", "interior IoU", "leak")
 """Headings for the columns of BESIDE."""
 
@@ -69,20 +75,26 @@ def report_page(
     findings: Sequence[Finding],
     figures: Mapping[FigureName, Illustration],
     worst: Sequence[tuple[InstanceBudget, bytes | None]],
+    more: Sequence[Section] = (),
 ) -> str:
-    """The whole page. `worst` are instances with small pictures of them (WebP), where there are any."""
-    return fill(
-        "report.html",
+    """The whole page. worst: instances with small pictures of them (WebP), where there are any. more: sections."""
+    return page(
+        "diagnose",
+        title=f"{found.spec.name} on {title_of(found)}",
+        subtitle=_subtitle(found),
         warnings=warnings_of(found),
         tiles=_tiles(found),
-        title=html.escape(f"{found.spec.name} on {title_of(found)}"),
-        subtitle=html.escape(_subtitle(found)),
-        findings="\n".join(_finding(one, figures) for one in findings) or "<li>There is nothing to be said.</li>",
-        figures="\n".join(_figure(name, one) for name, one in figures.items()),
-        worst=_worst_table(worst),
-        classes=_classes_table(found),
-        numbers=_numbers(found),
-        method=_method(),
+        sections=[
+            findings_section(
+                [_finding(one, figures) for one in findings] or ["<li>There is nothing to be said.</li>"],
+            ),
+            *more,
+            Section("figures", "Figures", figure_grid(figures)),
+            Section("worst", "Worst masks", _WORST + _worst_table(worst)),
+            Section("classes-table", "Classes", _classes_table(found)),
+            Section("numbers", "Numbers", _numbers(found)),
+            Section("method", "How this was measured", _method()),
+        ],
     )
 
 

@@ -14,8 +14,9 @@ from maskprism.errors import MaskprismError
 from maskprism.text import brief
 from maskprism.views import raster
 from maskprism.views.figures import colour_map, new_figure, save, share
-from maskprism.views.networks.worst_pairs import worst_pairs
+from maskprism.views.networks.worst_pairs import changed_pairs, worst_pairs
 from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
+from maskprism.views.truth.gains import groups_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,12 +49,17 @@ def write_comparison(
         "correlation.png": (correlation_figure(comparison), "which prototype of B is which of A"),
         "angles.png": (angles_figure(comparison), "how much of what A's prototypes can draw B's can"),
     }
+    if comparison.gains is not None:
+        figures["truth.png"] = (
+            groups_figure(comparison.gains),
+            "where B gains against the ground truth, and where not",
+        )
     if comparison.drift is not None:
         figures["drift.png"] = (drift_figure(comparison), "which prototypes changed the logits, and flipped pixels")
     written: dict[Path, str] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("drift.png", "worst.png"):  # of an earlier run; not every one has them
+        for name in ("drift.png", "worst.png", "truth.png", "changed.png"):  # of an earlier run; not every one has them
             (folder / name).unlink(missing_ok=True)
         text = json.dumps(comparison.as_dict(tolerance), indent=2, allow_nan=False) + "\n"
         (folder / "comparison.json").write_text(text, encoding="utf-8")
@@ -69,6 +75,9 @@ def write_comparison(
         raise MaskprismError(f"{folder}: cannot be written ({error.strerror or error})") from None
     if comparison.worst:
         written[raster.save(worst_pairs(comparison), folder / "worst.png")] = "the pairs that differ most, side by side"
+    if comparison.gained or comparison.lost:
+        what = "the pairs that gain and lose most against the ground truth"
+        written[raster.save(changed_pairs(comparison), folder / "changed.png")] = what
     return written
 
 

@@ -1,4 +1,4 @@
-"""The pairs of masks that differ most between two networks, side by side."""
+"""Pairs of masks of two networks, side by side: those that differ most, and those that gain or lose most."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from maskprism.errors import MaskprismError
 from maskprism.views import raster
 from maskprism.views.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
 from maskprism.views.sheets import Panel, Sheet
+from maskprism.views.truth.budget import LEGEND, MISSING, RIGHT, TOO_MUCH
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
 
-    from maskprism.analysis.networks.comparison import Case, Comparison
+    from maskprism.analysis.networks.comparison import Case, Comparison, TruthCase
 
     Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -41,6 +42,44 @@ def worst_pairs(comparison: Comparison) -> Sheet:
         ),
         size_wh=(1680, 400 * len(comparison.worst)),
     )
+
+
+def changed_pairs(comparison: Comparison) -> Sheet:
+    """The pairs whose IoU with the ground truth rises most from A to B, then those whose falls most; errors tinted.
+
+    Raises MaskprismError where none changes.
+    """
+    cases = [*comparison.gained, *comparison.lost]
+    if not cases:
+        raise MaskprismError("no pair of masks changes against the ground truth, so there is none to show")
+    return Sheet(
+        title="The pairs that gain most, then those that lose most, against the ground truth",
+        subtitle=versus(comparison),
+        panels=tuple(panel for case in cases for panel in _against_truth(case)),
+        columns=4,
+        notes=(f"{LEGEND}.",),
+        size_wh=(1680, 430 * -(-len(cases) // 2)),
+    )
+
+
+def _against_truth(case: TruthCase) -> list[Panel]:
+    """Both masks of one pair against the ground truth."""
+    boxes = np.stack([case.a.box, case.b.box])
+    around = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+    window = _square(around, case.a.prediction.image_size)
+    pixels, true = raster.greyed(case.image[window]), case.true[window]
+    change = f"{case.after - case.before:+.3f}".replace("-", "−")
+    titles = (
+        f"A: IoU {case.before:.3f}, {case.a.name} in {PurePosixPath(case.name).name}",
+        f"B: IoU {case.after:.3f}, {change}",
+    )
+    panels = []
+    for title, one in zip(titles, (case.a, case.b), strict=True):
+        mask, picture = one.mask("image")[window], pixels
+        for part, colour in ((mask & true, RIGHT), (mask & ~true, TOO_MUCH), (true & ~mask, MISSING)):
+            picture = raster.covered(picture, part, colour, 0.6)
+        panels.append(Panel(title, picture=picture))
+    return panels
 
 
 def _panels(case: Case) -> list[Panel]:

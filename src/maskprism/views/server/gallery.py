@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from maskprism.analysis.truth.labels import Match, Truth, match
+from maskprism.analysis.truth.labels import Match, Truth, match_masks
 from maskprism.errors import ImageError, MaskprismError, ModelError
 from maskprism.images import MAX_PIXELS, decode_image
 from maskprism.views.server.cache import ByteCache, SingleFlight
@@ -291,13 +291,14 @@ class Gallery:
         """Decode, predict, compare and draw; whatever goes wrong is the image's record."""
         try:
             picture = self._picture(image)
-            prediction = replace(self.model.predict(picture), source=image.title)
+            prediction, untuned = self.model.predict_untuned(picture)
+            prediction = replace(prediction, source=image.title)
             _refuse_nonsense(prediction)
             found, remark = self._match(image, prediction)
             scene = None
             if with_scene:
                 masks = None if found is None else found.masks
-                scene = viewer_scene(picture, prediction, bits=32, truth=masks).pack()
+                scene = viewer_scene(picture, prediction, bits=32, truth=masks, untuned=untuned).pack()
             return Examined(Record.of(prediction, found, remark), painted_thumbnail(picture, prediction), scene)
         except MaskprismError as error:
             return Examined(Record("failed", str(error)))
@@ -315,7 +316,7 @@ class Gallery:
             truth = self.labels(path, prediction.image_size)
         except MaskprismError as error:
             return None, f"its labels cannot be used: {error}"
-        return (None if truth is None else match(prediction, truth)), ""
+        return (None if truth is None else match_masks(prediction, truth)), ""
 
     def _picture(self, image: GalleryImage) -> UInt8[np.ndarray, "H W 3"]:
         data = self.images.read(image)

@@ -12,22 +12,26 @@ from maskprism.errors import MaskprismError
 from maskprism.text import json_text
 from maskprism.views.figures import png_bytes
 from maskprism.views.report_parts import Illustration
-from maskprism.views.tuning.charts import curve_figure, groups_figure
-from maskprism.views.tuning.report import report_page, warnings_of
+from maskprism.views.truth.gains import groups_figure
+from maskprism.views.tuning.charts import curve_figure
+from maskprism.views.tuning.report import report_page, section, warnings_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from maskprism.analysis.tuning import Tuning
-    from maskprism.analysis.tuning.tuning import Change
     from maskprism.models import ModelSpec
+    from maskprism.views.report_parts import Section
 
 FIGURES: dict[str, tuple[Callable[[Tuning], Figure], str]] = {
     "curve": (
         curve_figure,
         "The gain by the number of images that a correction is fitted to, on images that took no part.",
     ),
-    "groups": (groups_figure, "The gain of all instances, by size, and of the classes with most instances."),
+    "groups": (
+        lambda found: groups_figure(found.gains),
+        "The gain of all instances, by size, and of the classes with most instances.",
+    ),
 }
 
 
@@ -37,14 +41,18 @@ def write_report(found: Tuning, base: Path, written: Sequence[str]) -> dict[Path
     written: what became of the correction, in sentences. Raises MaskprismError where that fails.
     """
     numbers, page = (base.with_name(f"{base.name}.tune.{kind}") for kind in ("json", "html"))
-    figures = {name: Illustration(png_bytes(draw(found)), caption) for name, (draw, caption) in FIGURES.items()}
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
         numbers.write_text(json_text(summary(found)) + "\n", encoding="utf-8")
-        page.write_text(report_page(found, written, figures), encoding="utf-8")
+        page.write_text(report_page(found, written, _drawn(found)), encoding="utf-8")
     except OSError as error:
         raise MaskprismError(f"{base}: cannot be written ({error.strerror or error}); choose another --out") from None
     return {page: "what it gains, on one page", numbers: "all numbers"}
+
+
+def section_of(found: Tuning) -> Section:
+    """What tuning would gain, as a section of another report."""
+    return section(found, _drawn(found))
 
 
 def summary(found: Tuning) -> dict[str, Any]:
@@ -60,9 +68,9 @@ def summary(found: Tuning) -> dict[str, Any]:
         "levels": found.correction.levels,
         "helps": found.helps,
         "mask_iou": {
-            "all": _changed(found.change),
-            "by_size": [_changed(one) for one in found.by_size()],
-            "by_class": [_changed(one) for one in found.by_class()],
+            "all": found.change.as_dict(),
+            "by_size": [one.as_dict() for one in found.gains.by_size()],
+            "by_class": [one.as_dict() for one in found.gains.by_class()],
         },
         "mask_ap": {name: asdict(one) | {"by_class": None} for name, one in zip(names, found.precision, strict=True)},
         "curve": [{"images": images} | gain._asdict() for images, gain in found.curve()],
@@ -79,5 +87,5 @@ def _named(spec: ModelSpec) -> dict[str, str]:
     return {"name": spec.name, "sha256": spec.sha256, "rule": spec.rule.name}
 
 
-def _changed(one: Change) -> dict[str, Any]:
-    return one._asdict() | {"gain": one.gain._asdict()}
+def _drawn(found: Tuning) -> dict[str, Illustration]:
+    return {name: Illustration(png_bytes(draw(found)), caption) for name, (draw, caption) in FIGURES.items()}

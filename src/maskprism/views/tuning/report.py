@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from maskprism.analysis.tuning.evidence import CANDIDATES, CONF, PIXELS
 from maskprism.analysis.tuning.fitting import SHARPNESS
 from maskprism.analysis.tuning.tuning import ENOUGH_IMAGES
-from maskprism.text import counted
-from maskprism.views.report_parts import Illustration, cell, definitions, figure, fill, number, row, table
+from maskprism.text import counted, signed
+from maskprism.views.report_parts import Illustration, Section, cell, definitions, findings, number, page, row, table
+from maskprism.views.report_parts import figures as figure_grid
 
 if TYPE_CHECKING:
     from maskprism.analysis.dataset.average_precision import AveragePrecision
+    from maskprism.analysis.truth.gains import Change
     from maskprism.analysis.tuning import Tuning
-    from maskprism.analysis.tuning.tuning import Change
     from maskprism.models import Model
 
 METHOD = {
@@ -40,6 +41,9 @@ METHOD = {
     "mask AP": "COCO's, of all detections above a score of .001, every class of a box; boxes and scores are the same.",
     "the file": "Holds the correction that is fitted to all images, with the ridge that gains most over all folds.",
 }
+
+
+_HOW = "maskprism tune writes the network with this correction; it costs the same, and boxes, scores and classes stay."
 
 
 def title_of(found: Tuning) -> str:
@@ -82,8 +86,7 @@ def sentences(found: Tuning) -> list[str]:
     said = [
         f"On images that took no part, the mean mask IoU of {counted(change.instances, 'instance')}"
         f"{'' if found.teacher is None else f' with the masks of the teacher {found.teacher.spec.name}'} goes from "
-        f"{change.before:.4f} to {change.after:.4f}: {signed(change.gain.mean)}, between {signed(change.gain.low)} and "
-        f"{signed(change.gain.high)}. {verdict}."
+        f"{change.before:.4f} to {change.after:.4f}: {change.gain}. {verdict}."
     ]
     before, after = found.precision
     sizes = ", ".join(
@@ -111,8 +114,13 @@ def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Ill
     """The whole page. written: what became of the correction, in sentences."""
     before, after = found.precision
     gain = found.change.gain
-    return fill(
-        "tuning.html",
+    return page(
+        "tune",
+        title=title_of(found),
+        subtitle=(
+            f"{counted(found.images, 'image')}, {counted(found.change.instances, 'instance')} found with a score above "
+            f"{found.conf:g}; all numbers are of images that took no part in what they are measured with"
+        ),
         warnings=warnings_of(found),
         tiles=[
             ("gain in mean mask IoU", signed(gain.mean)),
@@ -122,23 +130,25 @@ def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Ill
             ("mask AP75", f"{before.ap75:.4f} → {after.ap75:.4f}"),
             ("images", str(found.images)),
         ],
-        title=html.escape(title_of(found)),
-        subtitle=html.escape(
-            f"{counted(found.images, 'image')}, {counted(found.change.instances, 'instance')} found with a score above "
-            f"{found.conf:g}; all numbers are of images that took no part in what they are measured with"
-        ),
-        findings="\n".join(f"<li><p>{html.escape(text)}</p></li>" for text in [*sentences(found), *written]),
-        figures="\n".join(figure(name, one) for name, one in figures.items()),
-        numbers=_numbers(found),
-        method=definitions(
-            (METHOD if found.teacher is None else {"ground truth": _taught(found.teacher)} | METHOD).items()
-        ),
+        sections=[
+            findings(f"<li><p>{html.escape(text)}</p></li>" for text in [*sentences(found), *written]),
+            Section("figures", "Figures", figure_grid(figures)),
+            Section("numbers", "Numbers", _numbers(found)),
+            Section(
+                "method",
+                "How this was measured",
+                definitions(
+                    (METHOD if found.teacher is None else {"ground truth": _taught(found.teacher)} | METHOD).items()
+                ),
+            ),
+        ],
     )
 
 
-def signed(value: float) -> str:
-    """Four digits with a sign; a dash for nan."""
-    return "–" if math.isnan(value) else f"{value:+.4f}".replace("-", "−")
+def section(found: Tuning, figures: Mapping[str, Illustration]) -> Section:
+    """What tuning would gain, as a section of another report."""
+    said = "".join(f"<p>{html.escape(text)}</p>" for text in [*warnings_of(found), *sentences(found), _HOW])
+    return Section("tuning", "What tuning would gain", said + figure_grid(figures))
 
 
 def _taught(teacher: Model) -> str:
@@ -158,7 +168,7 @@ def _numbers(found: Tuning) -> str:
     tried = [cell(f"{setting.ridge:g}", "text") + cell(signed(gain)) for setting, gain in found.fitted.chosen.items()]
     return (
         "<h3>Mean mask IoU</h3>"
-        + table(headings, [_changed(one) for one in (found.change, *found.by_size())], text=1)
+        + table(headings, [_changed(one) for one in (found.change, *found.gains.by_size())], text=1)
         + "<h3>Mask AP</h3>"
         + table(
             precision, [_precision(*pair) for pair in zip(("before", "after"), found.precision, strict=True)], text=1
@@ -166,7 +176,7 @@ def _numbers(found: Tuning) -> str:
         + "<h3>By the number of images</h3>"
         + table(["images", "gain", "from", "to"], curve, text=1)
         + "<h3>Classes</h3>"
-        + table(headings, [_changed(one) for one in found.by_class()], text=1, sortable=True, tall=True)
+        + table(headings, [_changed(one) for one in found.gains.by_class()], text=1, sortable=True, tall=True)
         + "<h3>Ridges that were tried</h3>"
         + table(["ridge", "gain within the folds"], tried, text=1)
     )

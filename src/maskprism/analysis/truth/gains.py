@@ -1,0 +1,106 @@
+"""What a change of a network gains against the ground truth: mask IoU before and after, with intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from maskprism.analysis.truth.overlaps import SIZES
+from maskprism.text import signed
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int64
+
+LEVEL = 0.95
+"""Of intervals."""
+_RESAMPLED = 2000
+
+
+class Interval(NamedTuple):
+    """A mean, and where it lies with a probability of LEVEL."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{signed(self.mean)}, between {signed(self.low)} and {signed(self.high)}"
+
+
+class Change(NamedTuple):
+    """Of a group of instances: how many, mean mask IoU before and after, and the gain."""
+
+    group: str
+    instances: int
+    before: float
+    after: float
+    gain: Interval
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return self._asdict() | {"gain": self.gain._asdict()}
+
+
+@dataclass(frozen=True, eq=False)
+class Gains:
+    """Mask IoU of N instances with their ground truth, before and after.
+
+    image: which image each is in, any number. areas: of the ground truth, in pixels of the image. classes: names.
+    """
+
+    image: Int64[np.ndarray, " N"]
+    before: Float[np.ndarray, " N"]
+    after: Float[np.ndarray, " N"]
+    areas: Float[np.ndarray, " N"]
+    classes: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @cached_property
+    def change(self) -> Change:
+        """Over all instances; means are nan without any."""
+        return self._of("all", np.ones(len(self), dtype=bool))
+
+    def by_size(self) -> list[Change]:
+        """For each size of object, as in COCO; empty groups are left out."""
+        groups = {name: (self.areas >= low) & (self.areas < high) for name, (low, high) in SIZES.items()}
+        return [self._of(name, members) for name, members in groups.items() if members.any()]
+
+    def by_class(self) -> list[Change]:
+        """For each class, most instances first."""
+        names = np.array(self.classes, dtype=object)
+        return [self._of(name, names == name) for name, _ in Counter(self.classes).most_common()]
+
+    def _of(self, group: str, members: Bool[np.ndarray, " N"]) -> Change:
+        before, after = self.before[members], self.after[members]
+        first, last = (float(one.mean()) if len(one) else float("nan") for one in (before, after))
+        return Change(group, len(before), first, last, interval(after - before, self.image[members]))
+
+
+def interval(values: Float[np.ndarray, " N"], image: Int64[np.ndarray, " N"], seed: int = 0) -> Interval:
+    """The mean of values of instances, with a percentile bootstrap over their images.
+
+    image: which image each value is from, any number. nan without a value, or with a single image.
+
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
+    """
+    if not len(values):
+        return Interval(np.nan, np.nan, np.nan)
+    _, which = np.unique(image, return_inverse=True)
+    sums, counts = np.bincount(which, values), np.bincount(which)
+    mean = float(sums.sum() / counts.sum())
+    if len(sums) < 2:
+        return Interval(mean, np.nan, np.nan)
+    rng = np.random.default_rng(seed)
+    means = np.empty(_RESAMPLED)
+    for number in range(_RESAMPLED):
+        drawn = rng.integers(0, len(sums), len(sums))
+        means[number] = sums[drawn].sum() / counts[drawn].sum()
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(mean, float(low), float(high))
