@@ -213,6 +213,7 @@ BOXES = [[0, 0, 9, 9], [1, 1, 5, 5]]
         ({"image": ((1, 2), 3)}, "image cannot be read as an array"),
         ({"names": "cat"}, "names is 'cat'; expected a list of names"),
         ({"names": {0: 1}}, r"names is \{0: 1\}; expected a list of names"),
+        ({"image": (20, 16)}, "prototypes of 6 x 8 do not have the shape of the image, 20 x 16, so it was padded"),
         ({"image": (16, 16)}, r"do not have the shape of the image, 16 x 16, so .* say how with preprocessing="),
         ({"canvas_hw": (24, 32)}, "canvas_hw is given without preprocessing="),
         ({"canvas_hw": (24, 0), "preprocessing": "yolo"}, r"canvas_hw is \(24, 0\)"),
@@ -233,3 +234,26 @@ def test_what_does_not_fit_is_refused(change, message):
 def test_the_box_that_is_inside_out_is_named(box):
     with pytest.raises(InputError, match=r"boxes\[1\] is \[5\.0, .*expected x1, y1, x2, y2 with x1 <= x2"):
         from_arrays((40, 40), np.ones((2, 3)), np.zeros((3, 10, 10)), boxes=[[0, 0, 5, 5], box])
+
+
+def test_the_first_of_several_wrong_boxes_is_named():
+    boxes = [[0, 0, 5, 5], [5, 0, 2, 9], [7, 0, 2, 9]]
+    with pytest.raises(InputError, match=r"boxes\[1\] is \[5\.0"):
+        from_arrays((40, 40), np.ones((3, 3)), np.zeros((3, 10, 10)), boxes=boxes)
+
+
+def test_nothing_found_may_be_given_as_empty_lists():
+    found = from_arrays((40, 40), [], np.zeros((3, 10, 10)), boxes=[], scores=[], classes=[])
+    assert len(found) == 0
+    assert found.canvas_boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize("image_hw", [(100, 101), (100, 100), (100, 99)])
+def test_a_grid_may_be_a_cell_off_the_shape_of_the_image(image_hw):
+    assert from_arrays(image_hw, [[1]], np.ones((1, 100, 100))).image_size == image_hw
+    with pytest.raises(InputError, match="do not have the shape"):
+        from_arrays((100, 102), [[1]], np.ones((1, 100, 100)))
+
+
+def test_an_image_may_be_a_pixel():
+    assert from_arrays((1, 1), [[1]], np.ones((1, 1, 1))).masks().tolist() == [[[True]]]

@@ -242,7 +242,7 @@ def test_no_weights_are_better_than_the_best(prediction, seed):
 
     least = objective(found.weights)
     assert found.gradient <= solver.TOLERANCE
-    assert found.steps < solver.MAX_STEPS
+    assert found.steps < solver.MAX_STEPS - 1
     for size in (0.01, 0.1, 1, 10):
         step = size * rng.normal(0, 1, len(found.weights))
         assert objective(found.weights + step) >= least - 1e-6
@@ -437,6 +437,9 @@ def test_the_best_threshold(case):
         return
     assert iou == pytest.approx(twin.best_threshold(values, inside, masks.truth.area), abs=1e-12)
     assert masks_iou(values > threshold, inside, masks.truth.area) == pytest.approx(iou, abs=1e-12)
+    for nearer in (0, 0.5, 0.9):  # of thresholds as good the closest to the rule's is taken
+        cut = prediction.rule.threshold + nearer * (threshold - prediction.rule.threshold)
+        assert cut == threshold or masks_iou(values > cut, inside, masks.truth.area) < iou - 1e-12
     for probability, reached in zip(THRESHOLDS, curve, strict=True):
         cut = probability if prediction.rule.squash else np.log(probability / (1 - probability))
         assert reached == pytest.approx(masks_iou(values > cut, inside, masks.truth.area), abs=1e-12)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -83,6 +85,37 @@ def test_known_letterboxes():
     assert (thin.content_hw, thin.offset_yx) == ((1, 640), (319, 0))
     stretched = Letterbox.stretch((100, 50), (552, 552))
     assert (stretched.content_hw, stretched.offset_yx, stretched.grid_hw) == ((552, 552), (0, 0), (138, 138))
+    assert Letterbox.stretch((100, 50), (64, 128)).grid_hw == (16, 32)
+    assert Letterbox.stretch((100, 50), (3, 3)).grid_hw == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({}, True),
+        ({"content_hw": (47, 64), "offset_yx": (8, 0)}, True),
+        ({"content_hw": (46, 64), "offset_yx": (9, 0)}, False),  # two pixels less than its shape asks for
+        ({"offset_yx": (7, 0)}, False),
+    ],
+)
+def test_what_kept_its_shape_and_lies_in_the_middle_is_a_fit(changes, fits):
+    letterbox = replace(Letterbox.fit((48, 64), (64, 64)), **changes)
+    assert letterbox.is_centred_fit is fits
+
+
+@pytest.mark.parametrize("changes", [{"offset_yx": (-1, 0)}, {"offset_yx": (17, 0)}, {"image_hw": (0, 64)}])
+def test_content_must_lie_on_the_canvas(changes):
+    with pytest.raises(InputError, match="expected sides of at least 1, and content that lies on the canvas"):
+        replace(Letterbox.fit((48, 64), (64, 64)), **changes)
+
+
+@given(letterboxes())
+def test_cells_that_show_the_image_are_those_that_it_touches(letterbox):
+    for axis, span in enumerate(letterbox.content_cells):
+        cell = letterbox.canvas_hw[axis] / letterbox.grid_hw[axis]
+        start, stop = letterbox.offset_yx[axis], letterbox.offset_yx[axis] + letterbox.content_hw[axis]
+        touched = [i for i in range(letterbox.grid_hw[axis]) if i * cell < stop and (i + 1) * cell > start]
+        assert list(range(span.start, span.stop)) == touched
 
 
 @pytest.mark.parametrize("unpad", UNPADS)

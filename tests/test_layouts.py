@@ -38,6 +38,11 @@ def found(shapes, canvas_hw=CANVAS, forced=None, **metadata) -> Layout:
         ([(1, 116, 8500), PROTO], CANVAS, "yolov8", 80, 32, False, False),  # P6 heads
         ([(1, 38, 8400), PROTO], CANVAS, "yolov8", 2, 32, False, False),  # 38 = 4 + 2 + 32 = 6 + 32
         ([(1, 116, 8400), (1, 160, 160, 32)], CANVAS, "yolov8", 80, 32, False, True),
+        ([(1, 116, 6300), (1, 120, 160, 32)], (480, 640), "yolov8", 80, 32, False, True),
+        ([(1, 116, 8400), (1, 32, 1, 1)], CANVAS, "yolov8", 80, 32, False, False),  # a single cell
+        ([(1, 116, 4200), (1, 32, 640, 320)], (640, 320), "yolov8", 80, 32, False, False),  # cells as fine as pixels
+        ([(1, 37, 1234), PROTO], CANVAS, "yolov8", 1, 32, False, False),  # no number of anchors that is known
+        ([(1, 25200, 37), PROTO], CANVAS, "yolov8", 1, 32, True, False),  # no room for a class of YOLOv5
         ([(1, 148, 8400), (1, 64, 160, 160)], CANVAS, "yolov8", 80, 64, False, False),
         ([(1, 25200, 117), PROTO], CANVAS, "yolov5", 80, 32, True, False),
         ([(1, 117, 25200), PROTO], CANVAS, "yolov5", 80, 32, False, False),
@@ -101,6 +106,43 @@ def test_an_unknown_number_of_anchors_needs_the_number_of_classes(shape):
         found([shape, PROTO])
     assert found([shape, PROTO], forced="yolov5").classes == 79
     assert found([shape, PROTO], forced="yolov8").classes == 80
+
+
+@pytest.mark.parametrize(
+    ("shape", "family", "classes", "channels_last"),
+    [
+        ((1, 8400, 117), "yolov5", 80, True),
+        ((1, 117, 8400), "yolov5", 80, False),
+        ((1, 8400, 38), "yolov5", 1, True),
+        ((1, 25200, 117), "yolov8", 81, True),
+        ((1, 25200, 37), "yolov8", 1, True),
+        ((1, 117, 117), "yolov5", 80, False),  # columns, where both sides are as long
+    ],
+)
+def test_a_forced_layout_is_read_by_the_longer_side(shape, family, classes, channels_last):
+    shapes = [(1, 7), PROTO, shape]
+    assert found(shapes, forced=family) == Layout(family, 2, 1, channels_last, False, classes, 32)
+
+
+@pytest.mark.parametrize(("shape", "family"), [((1, 8400, 37), "yolov5"), ((1, 25200, 36), "yolov8")])
+def test_a_forced_layout_without_room_for_a_class_is_refused(shape, family):
+    with pytest.raises(ModelError, match="no detections that fit"):
+        found([shape, PROTO], forced=family)
+
+
+@pytest.mark.parametrize("strides", [(8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64)])
+@pytest.mark.parametrize("side", [640, 1024, 4096])  # the last tells neighbouring strides apart
+def test_levels_end_where_the_cells_of_their_strides_do(strides, side):
+    cells = [(side // stride) * (2 * side // stride) for stride in strides]
+    layout = Layout("yolov8", 0, 1, False, False, 1, 2)
+    assert layout.level_ends(sum(cells), (side, 2 * side)) == tuple(np.cumsum(cells))
+
+
+@pytest.mark.parametrize("bad", [-0.5, 1.5, "0.5", None])
+@pytest.mark.parametrize("name", ["conf", "iou"])
+def test_thresholds_lie_between_zero_and_one(name, bad):
+    with pytest.raises(InputError, match=f"{name} is .*; expected 0 to 1"):
+        Thresholds(**{name: bad})
 
 
 def test_as_many_channels_as_detections_are_read_as_columns():
@@ -340,6 +382,20 @@ def test_normalised_boxes_become_canvas_pixels():
     assert layout.read_rows(outputs, 0, (64, 128), GOOD).boxes.tolist() == [[32, 8, 96, 24]]
     layout, outputs = v8([[1, 0.5, 1.5, 0.5, 0.9, 0, 1, 1]])  # half as wide again as the canvas
     assert layout.read_rows(outputs, 0, (64, 128), GOOD).boxes.tolist() == [[32, 16, 224, 48]]
+
+
+def test_one_long_side_tells_pixels_from_shares():
+    layout, outputs = v8([[1, 1, 1, 50, 0.9, 0, 1, 1], [0.1, 0.1, 0.1, 0.1, 0.01, 0, 1, 1]])
+    assert layout.read_rows(outputs, 0, (64, 64), GOOD).boxes.tolist() == [[0.5, -24, 1.5, 26]]
+    layout, outputs = end2end([[0, 0, 1, 50, 0.9, 0, 1, 1], [0] * 8])
+    assert layout.read_rows(outputs, 0, (64, 64), GOOD).boxes.tolist() == [[0, 0, 1, 50]]
+
+
+def test_low_shares_of_the_canvas_are_no_low_scores():
+    rows = np.array([[0.5, 0.5, 0.4, 0.1, 1, 0.9, 0.1, 1, 1]], dtype=np.float32)
+    layout = Layout("yolov5", 0, 1, True, False, 2, 2)
+    read = layout.read_rows([rows[None], np.zeros((1, 2, 2, 2))], 0, (100, 100), GOOD)
+    np.testing.assert_allclose(read.boxes, [[30, 45, 70, 55]])
 
 
 def test_a_tiny_box_in_the_corner_is_no_normalised_box():

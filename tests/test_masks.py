@@ -122,6 +122,7 @@ def test_a_rounded_box_is_what_8_3_215_did_on_the_grid():
         ("8.3.0", "ultralytics-8.3"),
         ("8.2.103", "ultralytics-8.2"),
         ("8.0.0", "ultralytics-8.2"),
+        ("0.0.0", "ultralytics-8.2"),
         ("8.3.0.dev1", "ultralytics-8.3"),
     ],
 )

@@ -288,6 +288,11 @@ def test_wrong_shapes_are_refused(change, message):
         replace(four(), **change)
 
 
+def test_a_grid_that_is_not_square_is_told_the_right_way_round():
+    with pytest.raises(InputError, match="prototypes are 16 x 16; the letterbox says the grid is 12 x 8"):
+        replace(four(), letterbox=four().letterbox.with_grid((12, 8)))
+
+
 def test_scores_must_be_one_per_instance():
     with pytest.raises(InputError, match="scores has shape"):
         replace(four(), scores=np.zeros((4, 1)))

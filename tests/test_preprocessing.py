@@ -119,6 +119,11 @@ def test_a_corner_pads_at_the_right_and_below_only():
         assert letterbox.offset_yx == (0, 0)
 
 
+def test_the_shortest_side_may_be_a_pixel():
+    tiny = Preprocessing("tiny", resize="corner", shortest_side=1)
+    assert tiny.letterbox((4, 8), (64, 64), rectangle_stride=32).content_hw == (1, 2)
+
+
 def test_antialiasing_is_that_of_pillow():
     rule = Preprocessing("smooth", resize="stretch", antialias=True)
     image = picture(64, 48)

@@ -122,8 +122,7 @@ class Letterbox:
         for offset, content, grid, canvas in zip(
             self.offset_yx, self.content_hw, self.grid_hw, self.canvas_hw, strict=True
         ):
-            start = min(offset * grid // canvas, grid - 1)
-            spans.append(slice(start, max(-(-(offset + content) * grid // canvas), start + 1)))
+            spans.append(slice(offset * grid // canvas, -(-(offset + content) * grid // canvas)))
         return spans[0], spans[1]
 
     def to_image(self, xy: Floats, *, clip: bool = False) -> Floats:

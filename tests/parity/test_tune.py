@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import maskprism
+from maskprism.cli.tune import tune
 from maskprism.models.correction import Correction
 from maskprism.models.rewrite import write_corrected
 from parity.networks import random_network, save, scenes
@@ -64,3 +65,21 @@ def test_a_head_without_such_branches_is_refused(tmp_path):
     with pytest.raises(maskprism.MaskprismError, match="branches of its head that make coefficients are not found"):
         write_corrected(model, source, tmp_path / "new.pt", some(3))
     assert not (tmp_path / "new.pt").exists()
+
+
+def test_the_command_tunes_a_checkpoint(tmp_path, real_data):
+    source, out = real_data / "models" / "yolov8n-seg.pt", tmp_path / "tuned.pt"
+    data = real_data / "datasets" / "coco128-seg"
+    assert tune(source, data=data, out=out, limit=6, folds=3, force=True) == 0
+    old, new, corrected = (
+        maskprism.load(source),
+        maskprism.load(out),
+        maskprism.load(source, correction=tmp_path / "tuned.correction.json"),
+    )
+    image = real_data / "images" / "bus.jpg"
+    before, after, expected = (model.predict(image) for model in (old, new, corrected))
+    assert len(before) > 3
+    for field in ("canvas_boxes", "scores", "classes", "prototypes"):
+        np.testing.assert_array_equal(getattr(after, field), getattr(before, field), err_msg=field)
+    assert not np.array_equal(after.coefficients, before.coefficients)
+    np.testing.assert_allclose(after.coefficients, expected.coefficients, atol=2e-2)  # kept in half precision

@@ -239,8 +239,7 @@ def detect_layout(
             layout for candidate in candidates for layout in _force(shapes, *candidate, forced)
         ]
     found = _decide_by_metadata(found, metadata)
-    if len(found) > 1:
-        found = [layout for layout in found if layout.prototypes_last == images_last] or found
+    found = [layout for layout in found if layout.prototypes_last == images_last] or found
     if len(found) == 1:
         return found[0]
     families = {layout.family for layout in found}
@@ -332,28 +331,28 @@ def _force(
     family: Family,
 ) -> list[Layout]:
     """The forced family on the one tensor of 3 axes, with the longer side (or known count) as detections."""
-    candidates = [index for index, shape in enumerate(shapes) if len(shape) == 3]
-    overhead = {"yolov8": 4, "yolov5": 5, "end2end": 6}[family] + k
+    overhead = {"yolov8": 4, "yolov5": 5}.get(family)
+    if overhead is None:  # finished rows are told by their number of columns, wherever they are
+        return []
     found = []
-    for index in candidates:
-        shape = shapes[index]
-        channels_last = family == "end2end" or shape[1] > shape[2]
-        channels = shape[2] if channels_last else shape[1]
-        if channels < overhead + (family != "end2end") or (family == "end2end" and channels != overhead):
+    for index, shape in enumerate(shapes):
+        if len(shape) != 3:
             continue
-        classes = None if family == "end2end" else channels - overhead
-        found.append(Layout(family, index, prototypes_output, channels_last, prototypes_last, classes, k))
+        channels_last = shape[1] > shape[2]
+        classes = min(shape[1:]) - overhead - k
+        if classes > 0:
+            found.append(Layout(family, index, prototypes_output, channels_last, prototypes_last, classes, k))
     return found
 
 
 def _decide_by_metadata(found: list[Layout], metadata: Metadata) -> list[Layout]:
-    if len(found) > 1 and metadata.names:
+    if metadata.names:
         found = [layout for layout in found if layout.classes in (None, len(metadata.names))] or found
     # A file that names its classes and has finished rows says so.
-    if len(found) > 1 and (metadata.end2end is not None or metadata.names):
+    if metadata.end2end is not None or metadata.names:
         finished = metadata.end2end or bool(metadata.nms)
         found = [layout for layout in found if (layout.family == "end2end") == finished] or found
-    if len(found) > 1 and metadata.version:  # Ultralytics writes it, and never rows with objectness
+    if metadata.version:  # Ultralytics writes it, and never rows with objectness
         found = [layout for layout in found if layout.family != "yolov5"] or found
     return found
 

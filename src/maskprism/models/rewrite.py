@@ -141,14 +141,16 @@ def _corrected_checkpoint(
     from maskprism.models.runtimes.ultralytics import UltralyticsRuntime, write_corrected_checkpoint
 
     k, batch, end2end = correction.prototypes, noise_batch(model), model.layout.family == "end2end"
-    wanted = expected(_parts(model, model.runtime(batch), k))
+
+    def parts_of(file: Path) -> Parts:  # on the CPU both, wherever the model is: another device rounds otherwise
+        return _parts(model, UltralyticsRuntime.of_file(file, device="cpu", precision="f32", end2end=end2end)(batch), k)
+
     partial = target.with_name(f"{target.stem}.partial.pt")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_corrected_checkpoint(source, partial, correction.mixing, correction.offsets, end2end=end2end)
-        runtime = UltralyticsRuntime.of_file(partial, device="cpu", precision="f32", end2end=end2end)
         # Weights are kept in half precision, as a rule, and so are the new ones.
-        wrong = _disagreement(wanted, _parts(model, runtime(batch), k), _HALF_TOLERANCE, same=True)
+        wrong = _disagreement(expected(parts_of(source)), parts_of(partial), _HALF_TOLERANCE, same=True)
         if wrong is not None:
             raise ModelError(f"{source}: cannot be rewritten: {wrong}")
         partial.replace(target)
