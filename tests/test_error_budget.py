@@ -407,6 +407,16 @@ def test_prototypes_at_pixels_are_those_of_resizing(letterbox, seed):
     np.testing.assert_allclose(found.T, expected, atol=1e-5)
 
 
+def test_prototypes_that_follow_from_others_add_no_direction():
+    rng = np.random.default_rng(0)
+    two = rng.normal(size=(50, 2)).astype(np.float32)
+    cells = np.column_stack([two, two.sum(axis=1), np.zeros(50, np.float32)])
+    there, back = solver._whitened(cells, np.full(50, 1 / 50, dtype=np.float32))
+    assert there.shape == (4, 2)
+    assert back.shape == (2, 4)
+    np.testing.assert_allclose(((cells @ there) ** 2).mean(axis=0), 1, rtol=1e-4)
+
+
 def test_windows_without_pixels_and_prototypes_without_values():
     prediction, _, truth = crisp(0)
     empty = (slice(5, 5), slice(0, 9))

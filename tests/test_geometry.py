@@ -18,9 +18,9 @@ from strategies import boxes, letterboxes, seeds
 UNPADS = ("floor", "round", "whole")
 
 
-@given(letterboxes(), st.data())
-def test_there_and_back_is_the_identity(letterbox, data):
-    found = data.draw(boxes(letterbox.image_hw, 5))
+@given(letterboxes(), st.integers(0, 7), st.data())
+def test_there_and_back_is_the_identity(letterbox, count, data):
+    found = data.draw(boxes(letterbox.image_hw, count))
     np.testing.assert_allclose(letterbox.to_image(letterbox.to_canvas(found)), found, atol=1e-4)
     on_canvas = data.draw(boxes(letterbox.canvas_hw, 5))
     np.testing.assert_allclose(letterbox.to_canvas(letterbox.to_image(on_canvas)), on_canvas, atol=1e-4)

@@ -21,7 +21,7 @@ PROTO = (1, 32, 160, 160)
 
 
 def found(shapes, canvas_hw=CANVAS, forced=None, **metadata) -> Layout:
-    return detect_layout(shapes, canvas_hw, Metadata(**metadata), "model.onnx", forced)
+    return detect_layout(shapes, canvas_hw, Metadata(**metadata), "model.onnx", forced, images_last=False)
 
 
 # --- detection from shapes ------------------------------------------------------------------------

@@ -130,6 +130,10 @@ def test_rule_of_version(version, rule):
     assert rule_of_version(version).name == rule
 
 
+def test_only_yolov5_multiplies_coefficients_by_objectness():
+    assert [name for name, rule in RULES.items() if rule.objectness] == ["yolov5"]
+
+
 def test_an_unknown_rule_is_refused_with_the_presets():
     with pytest.raises(InputError, match=r"there is no mask rule 'yolov9'; expected one of ultralytics, .*, no-crop"):
         rule_named("yolov9")

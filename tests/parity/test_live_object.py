@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,26 @@ def test_an_object_around_an_exported_file_is_refused(tmp_path):
     yolo = YOLO(YOLO(path).export(format="onnx", imgsz=SIDE, verbose=False), task="segment")
     with pytest.raises(maskprism.MaskprismError, match="pass the exported file itself"):
         maskprism.load(yolo)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5])
+def test_a_batch_is_filled_up_for_an_accelerator_and_nothing_of_that_is_seen(checkpoint, count, monkeypatch):
+    """On the CPU, by the way that batches go on a GPU."""
+    model, pictures = maskprism.load(checkpoint, imgsz=SIDE, conf=0.1), scenes()[:count]
+    model.batch, expected, sizes = 16, model.predict(pictures), []
+    compute = model.runtime._compute
+
+    def counted(batch, size):
+        sizes.append((len(batch), size))
+        return compute(batch, size)
+
+    with ThreadPoolExecutor(1) as thread:
+        monkeypatch.setattr(model.runtime, "_thread", thread)
+        monkeypatch.setattr(model.runtime, "_compute", counted)
+        found = model.predict(pictures)
+    assert all(size >= batch and size & (size - 1) == 0 for batch, size in sizes)
+    assert len(found) == len(pictures)
+    for one, other in zip(found, expected, strict=True):
+        assert len(one) == len(other)
+        np.testing.assert_allclose(one.prototypes, other.prototypes, atol=1e-4)
+        np.testing.assert_allclose(one.coefficients, other.coefficients, atol=1e-3)

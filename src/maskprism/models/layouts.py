@@ -214,7 +214,7 @@ def detect_layout(
     label: str,
     forced: Family | None = None,
     *,
-    images_last: bool = False,
+    images_last: bool,
 ) -> Layout:
     """The layout of outputs of these shapes for a canvas of (height, width).
 
