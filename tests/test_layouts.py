@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -136,6 +138,7 @@ def test_levels_end_where_the_cells_of_their_strides_do(strides, side):
     cells = [(side // stride) * (2 * side // stride) for stride in strides]
     layout = Layout("yolov8", 0, 1, False, False, 1, 2)
     assert layout.level_ends(sum(cells), (side, 2 * side)) == tuple(np.cumsum(cells))
+    assert replace(layout, family="end2end").level_ends(sum(cells), (side, 2 * side)) is None
 
 
 @pytest.mark.parametrize("bad", [-0.5, 1.5, "0.5", None])

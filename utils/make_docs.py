@@ -192,6 +192,20 @@ def write_diagnosis_images(folder: Path) -> None:
         figure.savefig(folder / f"diagnose-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
 
 
+def write_tuning_image(folder: Path) -> None:
+    """What docs/tune.md reads: the bundled network and 128 scenes."""
+    import tempfile
+
+    from maskprism.analysis.tuning import tune
+    from maskprism.datasets import open_dataset
+    from maskprism.scenes import write_dataset
+    from maskprism.views.tuning.charts import curve_figure
+
+    with tempfile.TemporaryDirectory() as scratch:
+        found = tune(open_dataset(write_dataset(scratch, 128, validation_share=1)), load(threads=1))
+    curve_figure(found).savefig(folder / "tune-curve.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
+
+
 def write_filmstrip_image(folder: Path, checkpoints: list[str]) -> None:
     """What docs/training.md shows: networks of utils/train_sample_model.py after so many steps, step_20.onnx and on."""
     from maskprism.views.prototypes.filmstrip import filmstrip_sheet
@@ -215,5 +229,6 @@ if __name__ == "__main__":
     write_reduction_images(DOCS / "images")
     write_budget_images(DOCS / "images")
     write_diagnosis_images(DOCS / "images")
+    write_tuning_image(DOCS / "images")
     if sys.argv[1:]:  # checkpoints of a training, which take more than minutes to make
         write_filmstrip_image(DOCS / "images", sys.argv[1:])
