@@ -207,6 +207,12 @@ def test_masks_from_before_tuning_are_a_key_away(offline: Context, folder: Path)
     after = mask_of(page, 0)
     button.click()
     assert button.get_attribute("aria-pressed") == "true"
+    colours = "one => [getComputedStyle(one).color, getComputedStyle(one).backgroundColor]"
+    page.wait_for_timeout(300)  # transitions end
+    under_the_pointer = button.evaluate(colours)
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(300)
+    assert button.evaluate(colours) == under_the_pointer
     before = mask_of(page, 0)
     assert not np.array_equal(before, after)
     decided = np.abs(plain[0].logits("canvas")) > NEAR

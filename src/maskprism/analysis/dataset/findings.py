@@ -54,8 +54,9 @@ RULES: dict[RuleName, str] = {
 PART_ADVICE: dict[Part, tuple[str, str]] = {
     "coefficients": (
         "the prototypes could draw better masks than the head predicts",
-        "train longer, give the mask loss more weight, or look for labels that disagree with each other; with an "
-        "int8 or fp16 export, compare it with the original first (maskprism compare)",
+        "mend a part of it without training (maskprism tune), train longer, give the mask loss more weight, or look "
+        "for labels that disagree with each other; with an int8 or fp16 export, compare it with the original first "
+        "(maskprism compare)",
     ),
     "prototypes": (
         "even the best coefficients cannot draw these shapes from the prototypes that there are",
