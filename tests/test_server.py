@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import maskprism
-from maskprism.analysis.truth.labels import Truth, match, open_labels
+from maskprism.analysis.truth.labels import Truth, match_masks, open_labels
 from maskprism.errors import InputError, MaskprismError
 from maskprism.models import Model
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
@@ -600,7 +600,7 @@ def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
         for name, one in listed.items():
             scene = draw_scene(int(name[-10:-4]))
             prediction = network.predict(scene.image)
-            expected = match(prediction, Truth(scene.classes.tolist(), list(scene.masks)))
+            expected = match_masks(prediction, Truth(scene.classes.tolist(), list(scene.masks)))
             details = client.get(f"/api/images/{name}").json()
             np.testing.assert_allclose([thing["iou"] for thing in details["instances"]], expected.ious, atol=0.02)
             assert [thing["class"] for thing in details["missed"]] == expected.missed
