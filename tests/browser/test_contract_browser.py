@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HOST = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/viewer.css"><div id="host"></div>"""
 
 # What anywidget gives the front end: values by key, and listeners.
-MODEL = """async ({ header, buffer }) => {
+MODEL = """({ header, buffer }) => {
   const bytes = Uint8Array.from(atob(buffer), (c) => c.charCodeAt(0));
   const values = { header, buffer: new DataView(bytes.buffer), selected: 1, edits: {} };
   const listeners = {};
@@ -37,9 +37,10 @@ MODEL = """async ({ header, buffer }) => {
     fromPython: (key, value) => { values[key] = value; for (const act of listeners[`change:${key}`] ?? []) act(); },
     listening: () => Object.values(listeners).reduce((sum, acts) => sum + acts.size, 0),
   };
-  const { default: widget } = await import("/viewer.js");
-  window.leave = await widget.render({ model: window.model, el: document.querySelector("#host") });
-}"""
+  window.opening = import("/viewer.js").then(async ({ default: widget }) => {
+    window.leave = await widget.render({ model: window.model, el: document.querySelector("#host") });
+  });
+}"""  # no promise is returned: Chromium may collect one that waits for an import
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,7 @@ def settle(page: Page) -> None:
 
 def render(page: Page, scene: ViewerScene) -> None:
     page.evaluate(MODEL, {"header": scene.header, "buffer": base64.b64encode(scene.buffer).decode()})
+    page.wait_for_function("() => window.leave !== undefined")
     page.locator(".stage").wait_for()
     settle(page)
 
