@@ -389,8 +389,12 @@ def test_more_images_than_fit_on_a_page(browser: Browser, open_page: Open, tmp_p
         assert names(early)[:60] == [f"{number:03d}.png" for number in range(60)]
         early.close()
         (tmp_path / "photos" / "added later.png").write_bytes((tmp_path / "photos" / "007.png").read_bytes())
-        page.wait_for_timeout(2100)  # the folder is listed anew every two seconds at most
-        page.reload()
+        for _ in range(20):  # listed anew every two seconds at most, and less often where listing is slow
+            page.wait_for_timeout(1000)
+            page.reload()
+            page.locator("#count").get_by_text(re.compile("15[01] images")).wait_for()
+            if page.locator("#count").get_by_text("151 images").count():
+                break
         page.locator("#count").get_by_text("151 images").wait_for()
         page.close()
     finally:
