@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import maskprism
 import reference
 from maskprism.errors import InputError, ModelError
-from maskprism.models.layouts import Layout, Thresholds, detect_layout, non_maximum_suppression
+from maskprism.models.layouts import Layout, detect_layout, non_maximum_suppression
 from maskprism.models.metadata import Metadata
+from maskprism.models.rows import Thresholds
 from strategies import boxes, seeds
 from tiny_models import DETECTIONS, KEPT, NAMES, OBJECTNESS, Tiny, ultralytics_metadata
 

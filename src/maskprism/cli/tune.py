@@ -93,7 +93,7 @@ def tune(
         found = run(
             dataset,
             network,
-            conf=detections.conf,
+            conf=network.keep.conf,
             limit=limit,
             folds=folds,
             per_level=per_level,

@@ -60,6 +60,7 @@ class OnnxRuntime:
                 "expected one image tensor of 4 axes in float or half precision"
             )
         ((self._input_name, shape, kind),) = inputs
+        self.output_names = tuple(one.name for one in self._session.get_outputs())
         self._dtype = _DTYPES[kind]
         self.input = network_input(shape, path)
         self.sha256 = hash_files([path, *_external_data(path)])
