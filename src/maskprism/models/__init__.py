@@ -271,6 +271,8 @@ class Model:
         tensor = self._stack([plain], [prepare.letterbox(canvas_hw, canvas_hw)], prepare)
         try:
             return self.runtime(tensor)
+        except ModelError:
+            raise
         except Exception as error:  # whatever the runtime raises when a network cannot run
             raise ModelError(
                 f"{name}: the network does not run on a canvas of {canvas_hw[1]} x {canvas_hw[0]} pixels "
@@ -302,9 +304,9 @@ def load(
     Parameters
     ----------
     model
-        `.onnx`, `.xml` (or the folder around it), `.tflite` or `.pt` file, a live
-        `ultralytics.YOLO`, or any `maskprism.models.runtimes.Runtime`; the small network that
-        comes with the package unless given (see docs/model_card.md).
+        `.onnx`, `.xml` (or the folder around it), `.tflite` or `.pt` file, a live `ultralytics.YOLO`, a YOLACT as an
+        `nn.Module`, or any `maskprism.models.runtimes.Runtime`; the small network that comes with the package unless
+        given (see docs/model_card.md).
     runtime
         by the file's suffix unless given; `.onnx` also runs with "openvino".
     layout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,9 @@ class NetworkInput:
 
 class Runtime(Protocol):
     """A network as a function of arrays.
+
+    One that knows how its outputs are called may say so in `output_names`, a tuple of text: it settles what shapes
+    and values leave open.
 
     Calling it takes what the model's `Preprocessing` makes of images, float32 RGB in 0..1 unless told otherwise,
     `[B, 3, H, W]` (or `[B, H, W, 3]` where the input is channels_last), and gives every output tensor as a float32
@@ -101,6 +105,8 @@ def open_runtime(
 ) -> Runtime:
     """The runtime for a file (by its suffix), a folder with an OpenVINO model, or a live object.
 
+    Live objects are an `ultralytics.YOLO`, a YOLACT in PyTorch, or a `Runtime` already.
+
     `end2end` chooses between the two heads of a PyTorch network that has them; files that were
     exported hold only one.
 
@@ -112,6 +118,10 @@ def open_runtime(
     if not isinstance(model, str | Path) and not hasattr(model, "__fspath__"):
         if runtime not in (None, "ultralytics"):
             raise InputError(f"runtime is {runtime!r}; only files can be opened with a runtime of your choice")
+        if _is_module(model):
+            from maskprism.models.runtimes.yolact import YolactRuntime
+
+            return YolactRuntime(model, device=device, precision=precision)
         if not callable(model) or not hasattr(model, "input"):
             from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
@@ -170,6 +180,14 @@ def hash_files(paths: Sequence[Path]) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def _is_module(model: Any) -> bool:
+    """Whether this is a network in PyTorch; Ultralytics' own have a runtime of theirs."""
+    torch = sys.modules.get("torch")
+    if torch is None or type(model).__module__.split(".")[0] == "ultralytics":
+        return False
+    return isinstance(model, torch.nn.Module) and not hasattr(model, "input")
 
 
 def _file_of(path: Path) -> Path:
