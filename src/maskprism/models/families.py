@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from maskprism.errors import InputError, ModelError
+from maskprism.models.heads import refusal
 from maskprism.models.layouts import FAMILIES, Family, Layout, detect_layout
 from maskprism.models.metadata import refuse_other_tasks
 from maskprism.models.yolact import find_yolact
@@ -32,7 +33,8 @@ def find_layout(
     names: of the outputs, as far as the runtime knows them. `images_last`: the network takes images as (H, W, 3), and
     so likely gives its prototypes. `forced`: the family that the user says it is.
 
-    Raises ModelError where the outputs hold no prototypes, or can be read in several ways and nothing decides.
+    Raises ModelError where the outputs hold no prototypes, with the reason for heads that are known, or can be read in
+    several ways and nothing decides.
     """
     if forced is not None and forced not in FAMILIES:
         raise InputError(f"there is no layout {forced!r}; expected one of {', '.join(FAMILIES)}")
@@ -49,4 +51,10 @@ def find_layout(
                 "(B, P, 1 + classes) with the background first, coefficients (B, P, K), prototypes (B, h, w, K), and "
                 "priors (P, 4)"
             )
-    return detect_layout(shapes, canvas_hw, metadata, label, forced, images_last=images_last)
+    try:
+        return detect_layout(shapes, canvas_hw, metadata, label, forced, images_last=images_last)
+    except ModelError:
+        reason = refusal(shapes, names)
+        if reason is None:
+            raise
+        raise ModelError(f"{label}: {reason}") from None

@@ -10,6 +10,7 @@ import onnxruntime
 
 from maskprism.errors import InputError, ModelError
 from maskprism.foreign import is_file
+from maskprism.models.heads import refusal
 from maskprism.models.runtimes import (
     NetworkInput,
     Precision,
@@ -55,6 +56,10 @@ class OnnxRuntime:
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types, for names that are no text as well
             raise ModelError(_explain(path, error)) from None
         if len(inputs) != 1 or len(inputs[0][1]) != 4 or inputs[0][2] not in _DTYPES:
+            outputs = self._session.get_outputs()
+            shapes = [tuple(n if isinstance(n, int) else None for n in one.shape) for one in outputs]
+            if (reason := refusal(shapes, [one.name for one in outputs])) is not None:
+                raise ModelError(f"{path}: {reason}")
             raise ModelError(
                 f"{path}: takes {', '.join(f'{name} {shape} {kind}' for name, shape, kind in inputs)}; "
                 "expected one image tensor of 4 axes in float or half precision"
