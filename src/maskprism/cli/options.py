@@ -66,7 +66,9 @@ class Reading:
     ] = None
     """What computes the network; by the file's suffix unless given."""
 
-    layout: Annotated[Literal["yolov5", "yolov8", "end2end", "yolact"] | None, Parameter(group=_READING)] = None
+    layout: Annotated[Literal["yolov5", "yolov8", "end2end", "yolact", "query"] | None, Parameter(group=_READING)] = (
+        None
+    )
     """How the outputs are packed; found from shapes and metadata unless given."""
 
     rule: Annotated[str | None, Parameter(group=_READING)] = None
@@ -94,13 +96,13 @@ class Detections:
     """Which detections are kept."""
 
     conf: Annotated[float | None, Parameter(group=_DETECTIONS)] = None
-    """Keep detections with a score above this; 0.25 unless given (YOLACT: 0.15)."""
+    """Keep detections with a score above this; 0.25 unless given (YOLACT: 0.15, queries: 0.5)."""
 
     iou: Annotated[float | None, Parameter(group=_DETECTIONS)] = None
-    """Drop a box that overlaps a better one of its class by more than this; 0.7 unless given (YOLACT: 0.5)."""
+    """Drop a box that overlaps a better one of its class by more than this; 0.7 unless given (YOLACT: 0.5, queries: none are dropped)."""
 
     max_det: Annotated[int | None, Parameter(group=_DETECTIONS)] = None
-    """Keep at most this many detections per image; 300 unless given (YOLACT: 100)."""
+    """Keep at most this many detections per image; 300 unless given (YOLACT and queries: 100)."""
 
     classes: Annotated[list[int] | None, Parameter(group=_DETECTIONS, consume_multiple=True, negative=())] = None
     """Keep only these class ids."""

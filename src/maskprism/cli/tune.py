@@ -72,7 +72,7 @@ def tune(
     """
     from maskprism.analysis.tuning.tuning import tune as run
     from maskprism.models import SAMPLE_MODEL
-    from maskprism.models.rewrite import write_corrected
+    from maskprism.models.rewrite import check_rewritable, write_corrected
     from maskprism.text import signed
     from maskprism.views.tuning.files import summary, write_report
     from maskprism.views.tuning.report import sentences, title_of, warnings_of
@@ -82,6 +82,8 @@ def tune(
     if reading.correction is not None:
         raise InputError("tune fits a correction to the model as it is; leave out --correction")
     network = load_model(source, reading, detections, threads=1)
+    if out.suffix.lower() != ".json":
+        check_rewritable(network)
     dataset = _dataset(data, teacher, split, images, network, reading, detections)
     with output.bar("tuning", None) as bar:
 
@@ -181,7 +183,7 @@ def _check_target(source: Path, out: Path, overwrite: bool) -> None:
         if out.suffix.lower() != suffix:
             raise InputError(f"{out}: expected a file name ending in {suffix}, as the model has it, or in .json")
         if suffix == ".onnx":
-            from maskprism.models.rewrite import read_onnx
+            from maskprism.models.onnx_file import read_onnx
 
             read_onnx(source)
     try:

@@ -24,6 +24,7 @@ from maskprism.models.families import find_layout
 from maskprism.models.layouts import FAMILIES, Family, Layout
 from maskprism.models.metadata import MAX_SIDE, Metadata
 from maskprism.models.names import Names, read_names
+from maskprism.models.query import find_queries, has_finished_masks
 from maskprism.models.rows import Thresholds
 from maskprism.models.runtimes import Precision, Runtime, RuntimeName, open_runtime
 from maskprism.prediction import Prediction
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from maskprism.geometry import Letterbox
     from maskprism.images import ImageLike
+    from maskprism.models.mask_branch import MaskBranch
 
 SAMPLE_MODEL = Path(__file__).parents[1] / "data" / "sample.onnx"
 """The bundled network: it knows the shapes of `maskprism.scenes`."""
@@ -98,16 +100,24 @@ class Model:
         self.batch = runtime.input.batch or batch
         self._metadata = metadata
         channels = runtime.input.channels
-        outputs = self._probe(canvas_hw, _preprocessing(preprocessing or YOLO, channels, name), name)
-        self.layout: Layout = find_layout(
-            outputs,
-            tuple(getattr(runtime, "output_names", ())),
-            canvas_hw,
-            metadata,
-            name,
-            layout,
-            images_last=runtime.input.channels_last,
-        )
+        plain = _preprocessing(preprocessing or YOLO, channels, name)
+        outputs = self._probe(canvas_hw, plain, name)
+        self.layout: Layout
+        finished = layout in (None, "query") and has_finished_masks([output.shape for output in outputs])
+        if finished and (opened := _revealed(runtime)) is not None:
+            self.runtime, branch = opened
+            outputs = self._probe(canvas_hw, plain, name, noise=True)
+            self.layout = find_queries(outputs, self.runtime.output_names, branch, name)
+        else:
+            self.layout = find_layout(
+                outputs,
+                tuple(getattr(runtime, "output_names", ())),
+                canvas_hw,
+                metadata,
+                name,
+                layout,
+                images_last=runtime.input.channels_last,
+            )
         shapes = [output.shape for output in outputs]
         family = FAMILIES[self.layout.family]
         self.keep = keep or family.keep
@@ -265,10 +275,14 @@ class Model:
         )
         return found if self.correction is None else self.correction.apply(found)
 
-    def _probe(self, canvas_hw: tuple[int, int], prepare: Preprocessing, name: str) -> list[Float32[np.ndarray, "..."]]:
-        """The outputs for a plain canvas: files need not tell their shapes."""
-        plain = np.full((*canvas_hw, 3), prepare.padding_bgr, dtype=np.uint8)
-        tensor = self._stack([plain], [prepare.letterbox(canvas_hw, canvas_hw)], prepare)
+    def _probe(
+        self, canvas_hw: tuple[int, int], prepare: Preprocessing, name: str, *, noise: bool = False
+    ) -> list[Float32[np.ndarray, "..."]]:
+        """The outputs for a plain canvas, or for noise: files need not tell their shapes."""
+        canvas = np.full((*canvas_hw, 3), prepare.padding_bgr, dtype=np.uint8)
+        if noise:
+            canvas = np.random.default_rng(0).integers(0, 256, canvas.shape, dtype=np.uint8)
+        tensor = self._stack([canvas], [prepare.letterbox(canvas_hw, canvas_hw)], prepare)
         try:
             return self.runtime(tensor)
         except ModelError:
@@ -310,7 +324,7 @@ def load(
     runtime
         by the file's suffix unless given; `.onnx` also runs with "openvino".
     layout
-        "yolov5", "yolov8", "end2end" or "yolact"; found from shapes and metadata unless given. Of a
+        "yolov5", "yolov8", "end2end", "yolact" or "query"; found from shapes and metadata unless given. Of a
         YOLO26 checkpoint with both heads, "end2end" runs the one-to-one head.
     rule
         a `MaskRule` or the name of a preset; by the version in the metadata unless given.
@@ -320,7 +334,7 @@ def load(
         canvas side or (height, width), for networks that take more than one.
     conf, iou, max_det, classes
         which detections are kept; unless given, those that the family's own tools keep: above 0.25, 0.7 and 300 for
-        YOLO, 0.15, 0.5 and 100 for YOLACT.
+        YOLO, 0.15, 0.5 and 100 for YOLACT, 0.5 and 100 for queries.
     multi_label
         a box counts for every class above `conf`, as in Ultralytics' validation, not only for its best.
     names
@@ -383,6 +397,12 @@ def load(
             "pass Correction.read(...) itself"
         )
     return opened
+
+
+def _revealed(runtime: Runtime) -> tuple[Any, MaskBranch] | None:
+    """The same network with the factors of its finished masks as outputs, where the runtime can show them."""
+    reveal = getattr(runtime, "revealed", None)
+    return None if reveal is None else reveal()
 
 
 def _canvas(

@@ -51,6 +51,11 @@ def find_layout(
                 "(B, P, 1 + classes) with the background first, coefficients (B, P, K), prototypes (B, h, w, K), and "
                 "priors (P, 4)"
             )
+    if forced == "query":
+        raise ModelError(
+            f"{label}: has no finished masks that can be taken apart; expected an ONNX file, in ONNX Runtime, whose "
+            "masks are a product of queries and a pixel embedding"
+        )
     try:
         return detect_layout(shapes, canvas_hw, metadata, label, forced, images_last=images_last)
     except ModelError:

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 
 from maskprism.errors import InputError, ModelError
+from maskprism.masks import NO_CROP, YOLOV5, MaskRule
 from maskprism.masks import YOLACT as YOLACT_RULE
-from maskprism.masks import YOLOV5, MaskRule
 from maskprism.models.metadata import refuse_other_tasks
 from maskprism.models.rows import Rows, Thresholds
-from maskprism.preprocessing import YOLACT, YOLO, Preprocessing
+from maskprism.preprocessing import IMAGENET, YOLACT, YOLO, Preprocessing
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Floats = Float32[np.ndarray, "..."]
 
-Family = Literal["yolov5", "yolov8", "end2end", "yolact"]
+Family = Literal["yolov5", "yolov8", "end2end", "yolact", "query"]
 
 
 class FamilyTraits(NamedTuple):
@@ -59,6 +59,12 @@ FAMILIES: dict[Family, FamilyTraits] = {
         keep=Thresholds(conf=0.15, iou=0.5, max_det=100),
         side=550,
         multiple=1,
+    ),
+    "query": FamilyTraits(
+        "finished masks of queries, taken apart inside the file (Mask2Former, RF-DETR, SAM; ONNX only)",
+        rule=NO_CROP,
+        preprocessing=IMAGENET,
+        keep=Thresholds(conf=0.5, max_det=100),
     ),
 }
 
