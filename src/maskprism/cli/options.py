@@ -52,6 +52,8 @@ Labels = Annotated[
     ),
 ]
 
+Family = Literal["yolov5", "yolov8", "end2end", "yolact", "query"]
+
 _READING = Group("Reading the model", sort_key=10)
 _DETECTIONS = Group("Detections", sort_key=11)
 
@@ -66,9 +68,7 @@ class Reading:
     ] = None
     """What computes the network; by the file's suffix unless given."""
 
-    layout: Annotated[Literal["yolov5", "yolov8", "end2end", "yolact", "query"] | None, Parameter(group=_READING)] = (
-        None
-    )
+    layout: Annotated[Family | None, Parameter(group=_READING)] = None
     """How the outputs are packed; found from shapes and metadata unless given."""
 
     rule: Annotated[str | None, Parameter(group=_READING)] = None
@@ -99,7 +99,7 @@ class Detections:
     """Keep detections with a score above this; 0.25 unless given (YOLACT: 0.15, queries: 0.5)."""
 
     iou: Annotated[float | None, Parameter(group=_DETECTIONS)] = None
-    """Drop a box that overlaps a better one of its class by more than this; 0.7 unless given (YOLACT: 0.5, queries: none are dropped)."""
+    """Drop a box that overlaps a better one of its class by more than this; 0.7 unless given (YOLACT: 0.5)."""
 
     max_det: Annotated[int | None, Parameter(group=_DETECTIONS)] = None
     """Keep at most this many detections per image; 300 unless given (YOLACT and queries: 100)."""

@@ -107,7 +107,7 @@ class Model:
         if finished and (opened := _revealed(runtime)) is not None:
             self.runtime, branch = opened
             outputs = self._probe(canvas_hw, plain, name, noise=True)
-            self.layout = find_queries(outputs, self.runtime.output_names, branch, name)
+            self.layout = find_queries(outputs, opened[0].output_names, branch, name)
         else:
             self.layout = find_layout(
                 outputs,

@@ -7,16 +7,20 @@ still in the graph, in front of the last product of the mask branch: as outputs 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism.errors import MaskprismError, ModelError
+from maskprism.models.onnx_file import read_onnx
+
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-_SHAPING = frozenset("Identity Cast Reshape Squeeze Unsqueeze Flatten".split())
+_SHAPING = frozenset("Identity Cast Reshape Squeeze Unsqueeze Flatten Transpose".split())
 _AFFINE = frozenset("Add Sub Mul Div".split())
-_AFTER = frozenset("Resize Upsample Sigmoid Transpose Slice Greater".split())
+_AFTER = frozenset("Resize Upsample Sigmoid Slice Greater".split())
 """What becomes of finished logits on the way to an output: it changes nothing of what they are made of."""
 _LONGEST = 40
 
@@ -65,6 +69,29 @@ def reveal(model: ModelProto, branch: MaskBranch) -> ModelProto:
         if name not in known:
             changed.graph.output.append(onnx.ValueInfoProto(name=name))
     return changed
+
+
+def write_revealed(source: Path, target: Path) -> MaskBranch:
+    """Write a copy of an ONNX file whose mask branch is revealed, for networks that take more than an image.
+
+    The decoders of SAM take prompts, too: run the copy yourself, and hand `factors` of what it gives to
+    `maskprism.from_arrays`. Returns where the branch is.
+
+    Raises ModelError where there is none, or the file cannot be read; MissingExtraError without the package onnx;
+    MaskprismError if `target` cannot be written.
+    """
+    model = read_onnx(source)
+    branch = find_mask_branch(model)
+    if branch is None:
+        raise ModelError(
+            f"{source}: no output is a product of two things that the network computes; expected masks made of queries "
+            "and a pixel embedding"
+        )
+    try:
+        target.write_bytes(reveal(model, branch).SerializeToString())
+    except OSError as error:
+        raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
+    return branch
 
 
 class _Graph:

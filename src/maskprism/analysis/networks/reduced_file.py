@@ -22,7 +22,7 @@ from maskprism.errors import ImageError, InputError, LabelError, MaskprismError
 from maskprism.geometry import box_iou
 from maskprism.models import load
 from maskprism.models.onnx_file import read_onnx
-from maskprism.models.rewrite import noise_batch, write_reduced
+from maskprism.models.rewrite import check_rewritable, noise_batch, write_reduced
 from maskprism.sources import spread
 
 if TYPE_CHECKING:
