@@ -128,7 +128,7 @@ class Model:
             layout=self.layout.family,
             runtime=runtime.name,
             input_hw=canvas_hw,
-            rectangular=(runtime.input.height, runtime.input.width, prepare.resize) == (None, None, "letterbox"),
+            rectangular=runtime.input.height is None and runtime.input.width is None and prepare.resize != "stretch",
             prototypes=self.layout.prototypes,
             grid_hw=grid_hw,
             stride=round(canvas_hw[0] / grid_hw[0]),
@@ -319,8 +319,8 @@ def load(
     ----------
     model
         `.onnx`, `.xml` (or the folder around it), `.tflite` or `.pt` file, a live `ultralytics.YOLO`, a YOLACT as an
-        `nn.Module`, or any `maskprism.models.runtimes.Runtime`; the small network that comes with the package unless
-        given (see docs/model_card.md).
+        `nn.Module`, a MaskFormer or Mask2Former of transformers, or any `maskprism.models.runtimes.Runtime`; the small
+        network that comes with the package unless given (see docs/model_card.md).
     runtime
         by the file's suffix unless given; `.onnx` also runs with "openvino".
     layout

@@ -105,7 +105,8 @@ def open_runtime(
 ) -> Runtime:
     """The runtime for a file (by its suffix), a folder with an OpenVINO model, or a live object.
 
-    Live objects are an `ultralytics.YOLO`, a YOLACT in PyTorch, or a `Runtime` already.
+    Live objects are an `ultralytics.YOLO`, a YOLACT in PyTorch, a network of query masks of
+    transformers, or a `Runtime` already.
 
     `end2end` chooses between the two heads of a PyTorch network that has them; files that were
     exported hold only one.
@@ -118,6 +119,10 @@ def open_runtime(
     if not isinstance(model, str | Path) and not hasattr(model, "__fspath__"):
         if runtime not in (None, "ultralytics"):
             raise InputError(f"runtime is {runtime!r}; only files can be opened with a runtime of your choice")
+        if _is_module(model) and type(model).__module__.startswith("transformers."):
+            from maskprism.models.runtimes.transformers import TransformersRuntime
+
+            return TransformersRuntime(model, device=device, precision=precision)
         if _is_module(model):
             from maskprism.models.runtimes.yolact import YolactRuntime
 
