@@ -16,9 +16,10 @@ import reference
 import reference_yolact
 from maskprism.errors import ModelError
 from maskprism.masks import RULES
+from maskprism.models.correction import Correction
 from maskprism.models.families import find_layout
 from maskprism.models.metadata import Metadata
-from maskprism.models.rewrite import write_reduced
+from maskprism.models.rewrite import write_corrected, write_reduced
 from maskprism.models.rows import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.models.yolact import YolactLayout, decoded_boxes, fast_nms, level_sizes, made_priors
@@ -404,3 +405,17 @@ def test_names_must_be_as_many_as_classes_without_the_background(tmp_path):
         maskprism.load(path, names=["background", "a", "b", "c"])
     assert onnx.load(path).graph.output[0].name == "loc"
     assert replace(TinyYolact(), named=False).model().graph.output[0].name == "700"
+
+
+@pytest.mark.parametrize("levels", [1, 5])
+def test_a_corrected_file_gives_corrected_coefficients(levels, tmp_path):
+    source = TinyYolact().save(tmp_path / "tiny.onnx")
+    rng = np.random.default_rng(0)
+    correction = Correction(rng.normal(0, 0.1, (levels, 8, 8)), rng.normal(0, 0.1, (levels, 8)))
+    write_corrected(maskprism.load(source), source, tmp_path / "new.onnx", correction)
+    image = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    expected = maskprism.load(source, correction=correction).predict(image)
+    found = maskprism.load(tmp_path / "new.onnx").predict(image)
+    assert levels == 1 or len(set(found.levels)) > 1
+    np.testing.assert_allclose(found.coefficients, expected.coefficients, atol=1e-5)
+    np.testing.assert_array_equal(found.canvas_boxes, expected.canvas_boxes)
