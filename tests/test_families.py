@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -12,13 +14,14 @@ from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.matching import Matches
 from maskprism.datasets.truth import GroundTruth
 from maskprism.extract import extract
+from maskprism.models.layouts import FAMILIES
 from maskprism.views.instance.explain import write_explanation
 from maskprism.views.page import write_page
 from tiny_models import Tiny, ultralytics_metadata
 from tiny_queries import TinyQueries
 from tiny_yolact import TinyYolact
 
-FAMILIES = {
+CASES = {
     "yolov8": Tiny(),
     "yolov5": Tiny(family="yolov5"),
     "end2end": Tiny(family="end2end", metadata=ultralytics_metadata(end2end=True)),
@@ -38,9 +41,9 @@ def image(tmp_path):
     return tmp_path / "photo.png"
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=CASES)
 def model(request, tmp_path):
-    return maskprism.load(FAMILIES[request.param].save(tmp_path / "net.onnx"), conf=0.05)
+    return maskprism.load(CASES[request.param].save(tmp_path / "net.onnx"), conf=0.05)
 
 
 def test_terms_add_up_and_an_edit_of_nothing_changes_nothing(model, image):
@@ -99,3 +102,15 @@ def test_pictures_and_pages_are_written(model, image, tmp_path):
     write_page(tmp_path / "page.html", [(image, prediction)])
     assert (tmp_path / "page.html").stat().st_size < 3_000_000
     assert maskprism.roles(prediction[0]).rows()
+
+
+def test_the_documentation_has_a_row_for_every_case():
+    text = (Path(__file__).resolve().parents[1] / "docs" / "families.md").read_text(encoding="utf-8")
+    for words in ("YOLOv8", "YOLOv5", "YOLACT", "Mask2Former", "RF-DETR", "SAM 2", "CondInst", "from_arrays"):
+        assert words in text
+    table = text.split("\n\n")[2]
+    rows = [row for row in table.splitlines()[2:] if row.startswith("|")]
+    assert rows
+    assert all("../tests/" in row for row in rows)
+    models = (Path(__file__).resolve().parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    assert all(f"| `{layout}` |" in models for layout in FAMILIES)
