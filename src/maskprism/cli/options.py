@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ModelFile = Annotated[
     Path | None,
     Parameter(
-        help="Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given."
+        help="Model file: .onnx, .pt, .tflite, .torchscript, OpenVINO .xml (or its folder); the bundled sample unless given."
     ),
 ]
 # A shell completes paths; what is typed is kept as it is, for a pattern is no path.
@@ -64,7 +64,7 @@ class Reading:
     """How the model file is read."""
 
     runtime: Annotated[
-        Literal["onnxruntime", "openvino", "litert", "ultralytics"] | None, Parameter(group=_READING)
+        Literal["onnxruntime", "openvino", "litert", "torchscript", "ultralytics"] | None, Parameter(group=_READING)
     ] = None
     """What computes the network; by the file's suffix unless given."""
 

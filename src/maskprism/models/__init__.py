@@ -318,7 +318,7 @@ def load(
     Parameters
     ----------
     model
-        `.onnx`, `.xml` (or the folder around it), `.tflite` or `.pt` file, a live `ultralytics.YOLO`, a YOLACT as an
+        `.onnx`, `.xml` (or the folder around it), `.tflite`, `.torchscript` or `.pt` file, a live `ultralytics.YOLO`, a YOLACT as an
         `nn.Module`, a MaskFormer or Mask2Former of transformers, or any `maskprism.models.runtimes.Runtime`; the small
         network that comes with the package unless given (see docs/model_card.md).
     runtime

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float32
 
-RuntimeName = Literal["onnxruntime", "openvino", "litert", "ultralytics"]
-RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino", "litert", "ultralytics")
+RuntimeName = Literal["onnxruntime", "openvino", "litert", "torchscript", "ultralytics"]
+RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino", "litert", "torchscript", "ultralytics")
 Precision = Literal["f32", "bf16", "f16"]
 MODEL_SUFFIXES: dict[str, RuntimeName] = {
     ".onnx": "onnxruntime",
     ".xml": "openvino",
     ".tflite": "litert",
+    ".torchscript": "torchscript",
     ".pt": "ultralytics",
 }
 
@@ -148,6 +149,10 @@ def open_runtime(
         from maskprism.models.runtimes.litert import LiteRtRuntime
 
         return LiteRtRuntime(path, device=device, precision=precision, threads=threads)
+    if chosen == "torchscript":
+        from maskprism.models.runtimes.torchscript import TorchScriptRuntime
+
+        return TorchScriptRuntime(path, device=device, precision=precision)
     from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
     return UltralyticsRuntime.of_file(path, device=device, precision=precision, end2end=end2end)
