@@ -51,5 +51,5 @@ def random_yoloe(yaml: str, *, seed: int = 0, classes: int = 5):
 def _make_certain(module) -> None:
     """Scores of a contrastive head that go up and down."""
     if hasattr(module, "logit_scale"):
-        module.logit_scale.data.fill_(0.5)
-        module.bias.data.fill_(-4.0)
+        module.logit_scale.data.fill_(-1.0)
+        module.bias.data.fill_(-1.6)

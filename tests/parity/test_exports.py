@@ -9,6 +9,7 @@ import pytest
 
 import maskprism
 from maskprism.errors import InputError, ModelError
+from parity.comparison import Tally, ask, pair
 from parity.more_networks import random_yoloe
 from parity.networks import random_network, save, scenes
 from parity.test_random_networks import CONF, SIDE, WIDE, compare
@@ -58,8 +59,12 @@ def test_yoloe_with_its_own_classes(name, files):
     path = files(name)
     model = maskprism.load(path, imgsz=SIDE, conf=CONF)
     assert (model.spec.layout, model.spec.prototypes, len(model.spec.names)) == ("yolov8", 32, 5)
-    assert model.spec.names[4] == "kind4"
+    assert (model.spec.names[4], model.keep.agnostic) == ("kind4", True)
     compare(YOLOE(path), model, each(), SIDE)
+    by_class = maskprism.load(path, imgsz=SIDE, conf=CONF, agnostic=False)
+    assert sum(map(len, by_class.predict(scenes()))) > sum(map(len, model.predict(scenes())))
+    compare(YOLOE(path), by_class, each(), SIDE, agnostic_nms=False)
+    assert maskprism.load(path, multi_label=True).keep.agnostic is False
 
 
 @pytest.mark.parametrize("name", PROMPTED)
@@ -82,7 +87,23 @@ def test_fastsam(files):
     path = files("FastSAM")
     model = maskprism.load(path, imgsz=SIDE, conf=CONF)
     assert (len(model.spec.names), model.spec.prototypes) == (1, 32)
-    compare(FastSAM(path), model, each(), SIDE)
+    tally = Tally()
+    for scene in scenes():
+        answer = ask(FastSAM(path), scene, retina=False, imgsz=SIDE, conf=CONF)[0]
+        prediction = model.predict(scene)
+        tally.add(prediction, snapped(answer, prediction))
+    tally.check(at_least=24)
+
+
+def snapped(answer, prediction):
+    """The answer with the boxes of its masks: FastSAM's Results have edges near the border, within 20 pixels, on it."""
+    own = prediction[pair(prediction, answer)][answer.kept].boxes
+    moved = np.abs(own - answer.image_boxes) > 0.01
+    height, width = prediction.image_size
+    border = np.where(own > 20, [width, height, width, height], 0)
+    assert (answer.image_boxes[moved] == border[moved]).all()
+    assert (np.abs(own - answer.image_boxes) <= 20.01).all()
+    return answer._replace(image_boxes=own)
 
 
 def test_fastsam_as_onnx_at_its_own_size(files, tmp_path):
@@ -92,11 +113,11 @@ def test_fastsam_as_onnx_at_its_own_size(files, tmp_path):
     model = maskprism.load(path, conf=0.4, iou=0.9, max_det=20)
     assert (model.spec.input_hw, model.spec.grid_hw) == ((1024, 1024), (256, 256))
     yolo = FastSAM(path)
-    from parity.comparison import Tally, ask
-
     tally = Tally()
     for scene in scenes()[:2]:
-        tally.add(model.predict(scene), ask(yolo, scene, retina=False, imgsz=1024, conf=0.4, iou=0.9, max_det=20)[0])
+        answer = ask(yolo, scene, retina=False, imgsz=1024, conf=0.4, iou=0.9, max_det=20)[0]
+        prediction = model.predict(scene)
+        tally.add(prediction, snapped(answer, prediction))
     tally.check(at_least=24)
 
 
@@ -181,7 +202,7 @@ def test_torchscript_in_half_precision(files, tmp_path):
     full, less = maskprism.load(path, conf=CONF), maskprism.load(half, conf=CONF)
     a, b = full.predict(scenes()[0]), less.predict(scenes()[0])
     assert abs(len(a) - len(b)) <= 0.1 * len(a)
-    assert 0 < np.abs(a.prototypes - b.prototypes).mean() < 0.01 * np.abs(a.prototypes).mean()
+    assert 0 < np.abs(a.prototypes - b.prototypes).mean() < 0.05 * np.abs(a.prototypes).mean()
 
 
 def test_damaged_torchscript_files_are_refused(files, tmp_path):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ModelFile = Annotated[
     Path | None,
     Parameter(
-        help="Model file: .onnx, .pt, .tflite, .torchscript, OpenVINO .xml (or its folder); the bundled sample unless given."
+        help="Model file: .onnx, .pt, .tflite, .torchscript, OpenVINO .xml or its folder; the bundled one unless given."
     ),
 ]
 # A shell completes paths; what is typed is kept as it is, for a pattern is no path.

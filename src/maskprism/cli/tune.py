@@ -175,9 +175,8 @@ def _check_target(source: Path, out: Path, overwrite: bool) -> None:
         if not source.is_file() and not source.is_dir():
             raise ModelError(f"{source}: there is no such model file")
         if suffix not in _WRITABLE:
-            kind = {".tflite": "TFLite files", ".xml": "OpenVINO files", ".torchscript": "TorchScript files"}.get(
-                suffix, "such files"
-            )
+            kinds = {".tflite": "TFLite files", ".xml": "OpenVINO files", ".torchscript": "TorchScript files"}
+            kind = kinds.get(suffix, "such files")
             raise ModelError(
                 f"{source}: {kind} cannot be rewritten; tune the .onnx or .pt and export that again, or write the "
                 "correction alone with --out FILE.json, for --correction of the other commands"

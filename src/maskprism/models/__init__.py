@@ -307,6 +307,7 @@ def load(
     max_det: int | None = None,
     classes: Iterable[int] | None = None,
     multi_label: bool = False,
+    agnostic: bool | None = None,
     names: Names | None = None,
     device: str | int | None = None,
     precision: Precision = "f32",
@@ -318,9 +319,10 @@ def load(
     Parameters
     ----------
     model
-        `.onnx`, `.xml` (or the folder around it), `.tflite`, `.torchscript` or `.pt` file, a live `ultralytics.YOLO`, a YOLACT as an
-        `nn.Module`, a MaskFormer or Mask2Former of transformers, or any `maskprism.models.runtimes.Runtime`; the small
-        network that comes with the package unless given (see docs/model_card.md).
+        `.onnx`, `.xml` (or the folder around it), `.tflite`, `.torchscript` or `.pt` file, a live `ultralytics.YOLO`, a
+        YOLACT as an `nn.Module`, a MaskFormer or Mask2Former of transformers, or any
+        `maskprism.models.runtimes.Runtime`; the small network that comes with the package unless given (see
+        docs/model_card.md).
     runtime
         by the file's suffix unless given; `.onnx` also runs with "openvino".
     layout
@@ -337,6 +339,9 @@ def load(
         YOLO, 0.15, 0.5 and 100 for YOLACT, 0.5 and 100 for queries.
     multi_label
         a box counts for every class above `conf`, as in Ultralytics' validation, not only for its best.
+    agnostic
+        a box falls to a better one of any class, not only of its own; unless given, as YOLOE's own predict has it for a
+        YOLOE in PyTorch, and not for others.
     names
         of the classes, for a model that has none or wrong ones: a list or mapping, a data.yaml, a text file with a
         name per line, a COCO json, or another model file.
@@ -390,7 +395,9 @@ def load(
         "classes": None if classes is None else _class_ids(classes),
     }
     given_ones = {key: value for key, value in chosen.items() if value is not None}
-    opened = opened.with_thresholds(replace(opened.keep, **given_ones, multi_label=multi_label))
+    if agnostic is None:  # validation of YOLOE suppresses by class, as that of others
+        agnostic = bool(opened.runtime.metadata.get("agnostic_nms")) and not multi_label
+    opened = opened.with_thresholds(replace(opened.keep, **given_ones, multi_label=multi_label, agnostic=agnostic))
     if given and correction is not None and correction.sha256 not in (None, opened.spec.sha256):
         raise InputError(
             f"{given} was fitted to another network than {name}; fit one to this network, or, to use it all the same, "

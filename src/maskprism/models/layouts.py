@@ -157,7 +157,8 @@ class Layout:
         boxes = _corners(rows[:, :4])
         if _are_normalised(columns[:4]):
             boxes = boxes * _scale(canvas_hw)
-        best = non_maximum_suppression(boxes, scores, classes, keep.iou)[: keep.max_det]
+        apart = np.zeros_like(classes) if keep.agnostic else classes
+        best = non_maximum_suppression(boxes, scores, apart, keep.iou)[: keep.max_det]
         return Rows(
             boxes[best],
             scores[best],

@@ -35,7 +35,8 @@ class Thresholds:
     conf: scores must be above it. iou: a box that overlaps a better one of its class more than
     this is dropped. max_det: at most so many per image. classes: only these class ids.
     multi_label: a candidate counts for every class whose score is above `conf`, as when Ultralytics
-    validates, and not only for its best class, as when it predicts.
+    validates, and not only for its best class, as when it predicts. agnostic: a box falls to a better
+    one of any class, as YOLOE predicts. Neither the layouts of YOLACT and of queries nor finished rows ask for it.
     """
 
     conf: float = 0.25
@@ -43,6 +44,7 @@ class Thresholds:
     max_det: int = 300
     classes: tuple[int, ...] | None = None
     multi_label: bool = False
+    agnostic: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("conf", self.conf), ("iou", self.iou)):

@@ -63,6 +63,8 @@ class UltralyticsRuntime:
             "version": ultralytics.__version__,
             "description": Path(str(getattr(yolo, "ckpt_path", None) or "")).name,
         }
+        # Predict of YOLOE has suppressed boxes of all classes together since it came; of its exports, class by class.
+        self.metadata["agnostic_nms"] = type(network.model[-1]).__name__.startswith("YOLOE")
         args = getattr(network, "args", None)
         imgsz = args.get("imgsz") if isinstance(args, dict) else getattr(args, "imgsz", None)
         if isinstance(imgsz, int | list | tuple):
