@@ -114,3 +114,16 @@ def test_the_documentation_has_a_row_for_every_case():
     assert all("../tests/" in row for row in rows)
     models = (Path(__file__).resolve().parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
     assert all(f"| `{layout}` |" in models for layout in FAMILIES)
+
+
+def test_boxes_that_crop_nothing_are_no_crop(image, tmp_path):
+    """RF-DETR gives boxes and draws whole masks: its logits outside were trained, and no picture speaks of a crop."""
+    model = maskprism.load(TinyQueries("rf-detr", bias=-0.5).save(tmp_path / "net.onnx"), conf=0.05)
+    prediction = model.predict(image)
+    assert prediction.has_boxes
+    written = {path.name for path in write_explanation(image, prediction, tmp_path / "pictures", instances=[0])}
+    assert "00-assembly.png" in written
+    assert "00-crop.png" not in written
+    cropped = prediction.with_rule("ultralytics")
+    written = {path.name for path in write_explanation(image, cropped, tmp_path / "cropped", instances=[0])}
+    assert "00-crop.png" in written
