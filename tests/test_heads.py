@@ -41,6 +41,7 @@ MASK_RCNN = [(7, 4), (7,), (7,), (7, 1, 28, 28)]
         ([(None, 4), (None,), (None,), (None, 1, 28, 28)], (), "looks like Mask R-CNN"),
         ([(1, 100, 5), (1, 100), (1, 100, 28, 28)], (), "looks like Mask R-CNN"),
         ([(0, 5), (0,), (0, 80, 14, 14)], (), "masks of 14 x 14"),
+        ([(9, 5), (9,), (9, 56, 56)], (), "masks of 56 x 56"),
     ],
 )
 def test_heads_are_known_by_their_outputs(shapes, names, words):

@@ -16,7 +16,7 @@ import reference
 from in_process import command
 from maskprism.errors import InputError, MissingExtraError, ModelError
 from maskprism.models.mask_branch import MaskBranch, factors, find_mask_branch, reveal, write_revealed
-from maskprism.models.query import has_finished_masks
+from maskprism.models.query import _line, has_finished_masks
 from maskprism.models.rewrite import write_reduced
 from maskprism.models.rows import Thresholds
 from maskprism.models.runtimes.onnx import OnnxRuntime
@@ -212,7 +212,9 @@ def test_equations_say_which_factor_is_which(equation, left, right):
     np.testing.assert_allclose(coefficients @ prototypes, expected)
 
 
-@pytest.mark.parametrize("equation", ["bqc,bchw->bqwh", "bqc,bqhw->bqhw", "bqcd,bcdhw->bqhw", "qc,chw"])
+@pytest.mark.parametrize(
+    "equation", ["bqc,bchw->bqwh", "bqc,bqhw->bqhw", "bqcd,bcdhw->bqhw", "bdqc,bdchw->bdqhw", "qc,chw"]
+)
 def test_other_equations_are_no_masks(equation):
     sizes = {"b": 2, "q": 5, "c": 3, "d": 2, "h": 4, "w": 6}
     a, b = (np.ones([sizes[letter] for letter in part]) for part in equation.split("->")[0].split(","))
@@ -307,10 +309,56 @@ def test_such_files_are_not_rewritten(tmp_path):
     [
         ([(1, 100, 160, 160), (1, 100, 81)], True),
         ([(1, 4, 256, 256), (1, 4)], True),
+        ([(1, 100, 161, 160), (1, 100, 81)], True),
         ([(1, 116, 8400), (1, 32, 160, 160)], False),
+        ([(1, 160, 8400), (1, 160, 160, 32)], False),  # prototypes in the last axis, as high as there are columns
         ([(1, 100, 1, 1), (1, 100, 81)], False),
         ([(1, 100, 81)], False),
     ],
 )
 def test_finished_masks_share_their_queries_with_another_output(shapes, there):
-    assert has_finished_masks(shapes) is there
+    assert has_finished_masks(shapes, (640, 640)) is there
+
+
+def test_boxes_in_pixels_are_refused(tmp_path):
+    tiny = TinyQueries("rf-detr")
+    model = tiny.model()
+    next(one for one in model.graph.initializer if one.name == "boxes").CopyFrom(
+        numpy_helper.from_array(tiny.boxes()[None] * 64, "boxes")
+    )
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(
+        ModelError, match=r"boxes of its queries \('dets'\) go from .*; expected cx, cy, w, h as shares"
+    ):
+        maskprism.load(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(("name", "told"), [("scores", False), ("more", True)])
+def test_two_tables_of_classes_are_told_by_their_names(name, told, tmp_path):
+    model = TinyQueries("rf-detr").model()
+    model.graph.node.append(helper.make_node("Add", ["labels", "labels"], [name]))
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "net.onnx")
+    if not told:
+        with pytest.raises(ModelError, match=r"'labels', 'dets', 'scores' could each be the boxes or the classes"):
+            maskprism.load(tmp_path / "net.onnx")
+    else:
+        layout = maskprism.load(tmp_path / "net.onnx").layout
+        assert (layout.scores_output, layout.boxes_output) == (1, 2)
+
+
+def test_logits_that_are_all_the_same_are_a_bias():
+    assert _line(np.zeros((1, 2, 3, 3)), np.full((1, 2, 3, 3), 0.5)) == (1.0, 0.5)
+    assert _line(np.ones((1, 2, 3, 3)), np.ones((1, 2, 3, 3))) == (1.0, 0.0)
+
+
+def test_boxes_that_fill_the_canvas_are_shares(tmp_path):
+    tiny = TinyQueries("rf-detr")
+    model = tiny.model()
+    whole = np.where(np.arange(4) < 2, 0.5, 1.0).astype(np.float32) * np.ones_like(tiny.boxes()[None])
+    next(one for one in model.graph.initializer if one.name == "boxes").CopyFrom(
+        numpy_helper.from_array(whole, "boxes")
+    )
+    onnx.save(model, tmp_path / "net.onnx")
+    prediction = maskprism.load(tmp_path / "net.onnx", conf=0.05).predict(picture())
+    np.testing.assert_allclose(prediction.canvas_boxes, [[0, 0, SIDE, SIDE]] * len(prediction))

@@ -239,6 +239,15 @@ def test_names_decide_where_values_do_not():
     assert (layout.boxes_output, layout.priors_output) == (3, 0)
 
 
+def test_priors_in_pixels_are_refused():
+    for batched in (False, True):
+        outputs = tables()
+        outputs[3] = outputs[3] * 550
+        outputs[3] = outputs[3][None] if batched else outputs[3]
+        with pytest.raises(ModelError, match=r"priors go from .* to 546; expected cx, cy, w, h as shares"):
+            found(outputs, NAMES)
+
+
 def test_finished_corners_are_known_by_their_name():
     outputs = tables()
     layout = found([*outputs[:3], outputs[4]], ("boxes", "conf", "mask", "proto"))

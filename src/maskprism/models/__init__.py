@@ -103,7 +103,7 @@ class Model:
         plain = _preprocessing(preprocessing or YOLO, channels, name)
         outputs = self._probe(canvas_hw, plain, name)
         self.layout: Layout
-        finished = layout in (None, "query") and has_finished_masks([output.shape for output in outputs])
+        finished = layout in (None, "query") and has_finished_masks([output.shape for output in outputs], canvas_hw)
         if finished and (opened := _revealed(runtime)) is not None:
             self.runtime, branch = opened
             outputs = self._probe(canvas_hw, plain, name, noise=True)

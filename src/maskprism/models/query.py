@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 1e-3
 """Largest deviation of the sum of terms from the file's own logits, as a share of the largest."""
+_BOXES, _CLASSES = ("dets", "box", "pred_boxes"), ("label", "class", "cls", "logits", "score", "pred_logits")
+"""How exports call boxes and classes, by the beginning of the name."""
 Scores = Literal["softmax", "sigmoid", "probabilities", "quality", "none"]
 
 
@@ -148,9 +150,17 @@ class QueryLayout(Layout):
         return (shares * certain[:, None]).astype(np.float32)
 
 
-def has_finished_masks(shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Whether some output could be masks of queries, (B, Q, h, w), of which others speak, (B, Q, ...) or (B, Q)."""
-    masks = {shape[:2] for shape in shapes if len(shape) == 4 and min(shape[2:]) > 1}
+def has_finished_masks(shapes: Sequence[tuple[int, ...]], canvas_hw: tuple[int, int]) -> bool:
+    """Whether some output could be masks of queries, (B, Q, h, w), of which others speak, (B, Q, ...) or (B, Q).
+
+    Masks have the shape of the canvas, up to a cell.
+    """
+    height, width = canvas_hw
+    masks = {
+        shape[:2]
+        for shape in shapes
+        if len(shape) == 4 and min(shape[2:]) > 1 and abs(shape[2] * width - shape[3] * height) <= max(canvas_hw)
+    }
     return any(len(shape) in (2, 3) and shape[:2] in masks for shape in shapes)
 
 
@@ -186,8 +196,20 @@ def find_queries(outputs: Sequence[Floats], names: Sequence[str], branch: MaskBr
     kept = len(range(queries)[slice(*branch.rows)])
     own = [i for i, name in enumerate(names) if name not in branch.revealed]
     tables = [i for i in own if outputs[i].ndim == 3 and outputs[i].shape[:2] == (batch, kept)]
-    boxes = [i for i in tables if outputs[i].shape[2] == 4 and _are_shares(outputs[i])]
-    classes = [i for i in tables if i not in boxes[:1]]
+    boxes = [i for i in tables if outputs[i].shape[2] == 4 and (_are_shares(outputs[i]) or _called(names[i], _BOXES))]
+    boxes = boxes if len(boxes) < 2 else [i for i in boxes if _called(names[i], _BOXES)]
+    classes = [i for i in tables if i not in boxes]
+    classes = classes if len(classes) < 2 else [i for i in classes if _called(names[i], _CLASSES)]
+    if len(boxes) > 1 or (len(tables) > len(boxes) and len(classes) != 1):
+        raise ModelError(
+            f"{label}: outputs {', '.join(repr(names[i]) for i in tables)} could each be the boxes or the classes of "
+            "its queries; name them dets and labels when exporting"
+        )
+    if boxes and not _are_shares(outputs[boxes[0]]):
+        raise ModelError(
+            f"{label}: boxes of its queries ({names[boxes[0]]!r}) go from {outputs[boxes[0]].min():.3g} to "
+            f"{outputs[boxes[0]].max():.3g}; expected cx, cy, w, h as shares of the canvas"
+        )
     qualities = [i for i in own if outputs[i].shape == (batch, kept)]
     scores: Scores = "none"
     if classes:
@@ -225,6 +247,10 @@ def _line(sums: Floats, finished: Floats) -> tuple[float, float]:
     gain = 1.0 if abs(gain - 1) < 1e-4 else gain
     bias = float((y - gain * x).mean())
     return gain, 0.0 if abs(bias) < 1e-5 * size else bias
+
+
+def _called(name: str, words: tuple[str, ...]) -> bool:
+    return name.lower().lstrip("/").startswith(words)
 
 
 def _are_shares(table: Floats) -> bool:

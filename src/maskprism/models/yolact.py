@@ -186,7 +186,7 @@ class YolactLayout(Layout):
             return made_priors(self.made, canvas_hw)
         assert self.priors_output is not None
         priors = outputs[self.priors_output]
-        return priors if priors.ndim == 2 else priors[index if len(priors) > 1 else 0]
+        return priors if priors.ndim == 2 else priors[index % len(priors)]
 
 
 def find_yolact(
@@ -223,7 +223,7 @@ def find_yolact(
     rest = [index for index in group if index != scores]
     coefficients = _only([index for index in rest if tables[index][2] == k], called["coefficients"], label)
     located = [index for index in rest if index != coefficients]
-    apart = [index for index, one in enumerate(outputs) if one.shape in ((count, 4), (1, count, 4))]
+    apart = [index for index, one in enumerate(outputs) if one.shape == (count, 4)]
     boxes, priors = _boxes_and_priors(outputs, located, apart, called["priors"], label)
     corners = priors is None and boxes in called["corners"]
     return YolactLayout(
@@ -293,7 +293,7 @@ def _scores(outputs: Sequence[Floats], group: list[int], k: int, called: dict[st
 
 
 def _are_probabilities(table: Floats) -> bool:
-    if table.shape[2] < 2 or not np.isfinite(table).all():
+    if not np.isfinite(table).all():
         return False
     sums = table.sum(axis=2)
     return bool(table.min() >= -_TOLERANCE and abs(sums - 1).max() <= _TOLERANCE)
@@ -304,19 +304,29 @@ def _boxes_and_priors(
 ) -> tuple[int, int | None]:
     """Which of the tables of four columns are the boxes, and which the priors, if there are any.
 
-    located: the tables that lie beside scores and coefficients. apart: those without a batch, or with one of one.
+    located: the tables that lie beside scores and coefficients. apart: those without a batch.
     """
-    without = [index for index in apart if index not in located and outputs[index].ndim == 2]
-    if len(located) == 1 and len(without) <= 1:
-        return located[0], without[0] if without else None
-    lying = [index for index in located if _are_priors(outputs[index])]
-    priors = _only(lying if len(lying) == 1 else located, called, label)
-    return next(index for index in located if index != priors), priors
+    if len(located) == 1 and not apart:
+        return located[0], None
+    if len(located) == 1:
+        boxes, priors = located[0], _only(apart, called, label)
+    else:
+        lying = [index for index in located if _are_priors(outputs[index])]
+        priors = _only(lying if len(lying) == 1 else located, called, label)
+        boxes = next(index for index in located if index != priors)
+    if not _are_priors(outputs[priors]):
+        low, high = outputs[priors].min(), outputs[priors].max()
+        raise ModelError(
+            f"{label}: looks like a YOLACT whose priors go from {low:.3g} to {high:.3g}; expected cx, cy, w, h as "
+            "shares of the canvas, with centres on it"
+        )
+    return boxes, priors
 
 
 def _are_priors(table: Floats) -> bool:
     """Whether boxes have their centre on the canvas, and sides above zero, all of them."""
-    return bool((table > 0).all() and (table[..., :2] < 1).all() and (table == table[:1]).all())
+    same = table.ndim == 2 or (table == table[:1]).all()  # for every image of the batch
+    return bool((table > 0).all() and (table[..., :2] < 1).all() and same)
 
 
 def _made(count: int, canvas_hw: tuple[int, int], label: str) -> Priors:
