@@ -59,6 +59,12 @@ def test_heads_are_known_by_their_outputs(shapes, names, words):
         [(1, 100, 4), (1, 100, 91), (1, 100, 160, 160)],
         [(1, 256, 80, 80), (1, 256, 40, 40), (1, 256, 20, 20)],  # a pyramid
         [(1, 169, 84), (1, 3, 160, 160)],  # 169 candidates
+        [(5, 169), (1, 8, 80, 80)],
+        [(1, c, side, 2 * side) for side in (40, 36, 24) for c in (80, 256)],  # grids that are not square
+        [(1, c, side, side) for side in (40, 36, 24) for c in (256, 2304)],  # kernels without classes
+        [(7, 4), (7,), (7, 1, 28, 30)],
+        [(7, 4), (7, 1, 28, 28)],
+        [(7,), (7, 1, 28, 28)],
         [],
     ],
 )

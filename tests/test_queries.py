@@ -16,7 +16,7 @@ import reference
 from in_process import command
 from maskprism.errors import InputError, MissingExtraError, ModelError
 from maskprism.models.mask_branch import MaskBranch, factors, find_mask_branch, reveal, write_revealed
-from maskprism.models.query import _line, has_finished_masks
+from maskprism.models.query import _line, find_queries, has_finished_masks
 from maskprism.models.rewrite import write_reduced
 from maskprism.models.rows import Thresholds
 from maskprism.models.runtimes.onnx import OnnxRuntime
@@ -34,6 +34,7 @@ VARIANTS = {
     "RF-DETR, flat": TinyQueries("rf-detr flat", bias=0.5),
     "RF-DETR, flat and flipped": TinyQueries("rf-detr flat", bias=0.5, flipped=True, queries=5),
     "scaled and shifted": TinyQueries("rf-detr", bias=0.25, gain=0.125),
+    "RF-DETR, flat and wide": TinyQueries("rf-detr flat", bias=0.5, width=96),
     "SAM": SAM,
     "SAM, without its first token": replace(SAM, after=("slice",)),
     "SAM, without its first token, enlarged": replace(SAM, after=("slice", "resize")),
@@ -42,10 +43,10 @@ VARIANTS = {
 LOWEST = {"conf": 0.0, "max_det": 10_000}
 
 
-def picture(seed: int = 0) -> np.ndarray:
+def picture(width: int = SIDE) -> np.ndarray:
     """Fills the canvas, so that nothing is resampled on the way in."""
-    rng = np.random.default_rng(seed)
-    return cv2.resize(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    rng = np.random.default_rng(0)
+    return cv2.resize(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8), (width, SIDE), interpolation=cv2.INTER_CUBIC)
 
 
 def own_answer(path, tiny: TinyQueries, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -64,9 +65,11 @@ def test_the_factors_come_back_and_add_up_to_the_files_own_masks(variant, tmp_pa
     model = maskprism.load(path, conf=0.0, multi_label=True, max_det=10_000)
     spec = model.spec
     assert (spec.layout, spec.rule.name, spec.preprocessing.name) == ("query", "no-crop", "imagenet")
-    assert (spec.grid_hw, spec.stride, spec.prototypes) == ((16, 16), 4, tiny.k + (tiny.bias != 0))
-    image = picture()
+    grid_hw = (16, tiny.width // 4)
+    assert (spec.grid_hw, spec.stride, spec.prototypes) == (grid_hw, 4, tiny.k + (tiny.bias != 0))
+    image = picture(tiny.width)
     prediction, own = model.predict(image), own_answer(path, tiny, image)
+    assert prediction.prototypes.shape == (spec.prototypes, *grid_hw)
     kept = len(own["masks"])
     queries = [_query(row, tiny, model, image) for row in prediction.coefficients]
     assert set(queries) == set(range(tiny.queries - kept, tiny.queries))
@@ -356,9 +359,121 @@ def test_boxes_that_fill_the_canvas_are_shares(tmp_path):
     tiny = TinyQueries("rf-detr")
     model = tiny.model()
     whole = np.where(np.arange(4) < 2, 0.5, 1.0).astype(np.float32) * np.ones_like(tiny.boxes()[None])
-    next(one for one in model.graph.initializer if one.name == "boxes").CopyFrom(
-        numpy_helper.from_array(whole, "boxes")
-    )
+    boxes = next(one for one in model.graph.initializer if one.name == "boxes")
+    boxes.CopyFrom(numpy_helper.from_array(whole, "boxes"))
     onnx.save(model, tmp_path / "net.onnx")
     prediction = maskprism.load(tmp_path / "net.onnx", conf=0.05).predict(picture())
     np.testing.assert_allclose(prediction.canvas_boxes, [[0, 0, SIDE, SIDE]] * len(prediction))
+
+
+def test_classes_that_are_probabilities_already_are_taken_as_they_are(tmp_path):
+    tiny = TinyQueries("rf-detr")
+    model = tiny.model()
+    table = np.zeros((1, tiny.queries, tiny.classes), dtype=np.float32)
+    table[0, 2, 1], table[0, 4, 0] = 1.0, 0.75
+    classes = next(one for one in model.graph.initializer if one.name == "table")
+    classes.CopyFrom(numpy_helper.from_array(table, "table"))
+    onnx.save(model, tmp_path / "net.onnx")
+    network = maskprism.load(tmp_path / "net.onnx")
+    prediction = network.predict(picture())
+    assert prediction.scores.tolist() == [1.0, 0.75]
+    assert prediction.classes.tolist() == [1, 0]
+    assert "scores: classes as the file gives them" in network.spec.notes
+
+
+def test_without_classes_every_mask_has_a_score_of_one(tmp_path):
+    model = TinyQueries("rf-detr").model()
+    del model.graph.output[1]  # labels
+    onnx.save(model, tmp_path / "net.onnx")
+    network = maskprism.load(tmp_path / "net.onnx")
+    prediction = network.predict(picture())
+    assert prediction.scores.tolist() == [1.0] * 6
+    assert prediction.classes.tolist() == [0] * 6
+    assert network.spec.notes[-1] == "scores: none in the file; every mask has 1"
+
+
+@pytest.mark.parametrize("how", ["node", "weight", "computed from weights"])
+def test_weights_in_any_form_are_constants(how):
+    """A product with weights is a layer, wherever they are kept."""
+    values = numpy_helper.from_array(np.ones((3, 64), dtype=np.float32), "weights")
+    nodes = [helper.make_node("MatMul", ["queries", "factor"], ["masks"])]
+    kept = []
+    if how == "node":
+        nodes.insert(0, helper.make_node("Constant", [], ["factor"], value=values))
+    else:
+        kept.append(values)
+        operator = "Identity" if how == "weight" else "Neg"
+        nodes.insert(0, helper.make_node(operator, ["weights"], ["factor"]))
+    graph = helper.make_graph(
+        nodes,
+        "layer",
+        [helper.make_tensor_value_info("queries", TensorProto.FLOAT, (1, 5, 3))],
+        [helper.make_tensor_value_info("masks", TensorProto.FLOAT, (1, 5, 64))],
+        kept,
+    )
+    assert find_mask_branch(helper.make_model(graph)) is None
+
+
+def test_a_slice_that_is_told_by_nodes_is_read_and_one_that_is_computed_is_not():
+    for computed in (False, True):
+        nodes = [
+            helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.array([number]), name))
+            for name, number in (("one", 1), ("three", 3))
+        ]
+        start = "one"
+        if computed:
+            nodes.append(helper.make_node("ArgMax", ["scores"], ["best"], axis=0, keepdims=1))
+            start = "best"
+        nodes += [
+            helper.make_node("MatMul", ["queries", "pixels"], ["product"]),
+            helper.make_node("Slice", ["product", start, "three", "one"], ["masks"]),
+        ]
+        sides = {"queries": (1, 5, 3), "pixels": (1, 3, 64), "scores": (5,)}
+        graph = helper.make_graph(
+            nodes,
+            "slice",
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in sides.items()],
+            [helper.make_tensor_value_info("masks", TensorProto.FLOAT, None)],
+        )
+        branch = find_mask_branch(helper.make_model(graph))
+        assert (branch is None) == computed
+        assert computed or branch.rows == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "queries", "batch"),
+    [
+        ((2, 5, 3), (2, 4, 24), 5, 2),  # nothing to sum over
+        ((2, 5, 3), (2, 3, 24), 6, 2),  # other queries
+        ((2, 5, 3), (3, 3, 24), 5, 2),  # other images
+        ((3, 5, 3), (2, 3, 24), 5, 2),
+        ((3,), (3, 24), 5, 1),
+    ],
+)
+def test_factors_that_do_not_fit_are_none(left, right, queries, batch):
+    branch = MaskBranch("MatMul", "m", "a", "b", "m")
+    assert factors(branch, np.ones(left), np.ones(right), queries, batch) is None
+
+
+def test_factors_without_a_batch_are_of_every_image():
+    branch = MaskBranch("Gemm", "m", "a", "b", "m", turned=(True, True))
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(3, 5)), rng.normal(size=(24, 3))
+    coefficients, prototypes = factors(branch, a, b, 5, 2)
+    assert (coefficients.shape, prototypes.shape) == ((2, 5, 3), (2, 3, 24))
+    np.testing.assert_allclose(coefficients @ prototypes, [a.T @ b.T] * 2)
+
+
+def test_logits_of_another_size_than_their_factors_are_refused():
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=shape).astype(np.float32) for shape in ((1, 5, 3), (1, 3, 24)))
+    branch = MaskBranch("MatMul", "masks", "a", "b", "masks")
+    names = ("masks", "a", "b")
+    found = find_queries([(a @ b).reshape(1, 5, 4, 6), a, b], names, branch, "net.onnx")
+    assert (found.prototypes, found.queries, found.classes, found.gain, found.bias) == (3, 5, 1, 1.0, 0.0)
+    with pytest.raises(ModelError, match=r"factors of shape \(1, 5, 3\) and \(1, 3, 24\), which are no queries"):
+        find_queries([np.ones((1, 5, 4, 7), dtype=np.float32), a, b], names, branch, "net.onnx")
+    with pytest.raises(ModelError, match=r"which are no queries and no pixel embedding"):
+        find_queries([np.ones((1, 7, 4, 6), dtype=np.float32), a, b], names, branch, "net.onnx")
+    with pytest.raises(ModelError, match=r"gives logits of shape \(1, 5, 24\); expected \(batch, queries"):
+        find_queries([a @ b, a, b], names, branch, "net.onnx")

@@ -92,6 +92,12 @@ def test_a_dropped_box_drops_others_all_the_same():
     assert reference.suppress(row.tolist(), scores.tolist(), [0] * 3, 0.5) == [0, 2]  # the usual suppression
 
 
+def test_fast_nms_looks_at_the_two_hundred_best():
+    apart = np.arange(250, dtype=np.float32)[:, None] * 10 + np.array([0, 0, 5, 5], dtype=np.float32)
+    scores = np.linspace(0.1, 0.9, 250, dtype=np.float32)
+    assert fast_nms(apart, scores, 0.5).tolist() == list(range(249, 49, -1))
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -259,6 +265,22 @@ def test_finished_corners_are_known_by_their_name():
     rows = layout.read_rows([*outputs[:3], outputs[4]], 0, (550, 550), Thresholds())
     np.testing.assert_allclose(rows.boxes, [[55, 110, 275, 330], [275, 275, 550, 550]], rtol=1e-6)
     assert rows.classes.tolist() == [4, 5]
+
+
+def test_other_tables_are_no_yolact():
+    loc, conf, mask, _, proto = tables()
+    few = [one[:, :32] for one in (loc, conf, mask)]  # no more boxes than prototypes: queries, rather
+    for outputs in (
+        [*few, proto],
+        [loc, conf, proto],
+        [loc, mask, proto],
+        [conf, mask, proto],
+        [loc, conf, mask],
+        [loc, conf, mask, conf, mask, proto],
+        [loc, mask, conf[:, :, :1], proto],
+    ):
+        with pytest.raises(ModelError, match="are not those of a YOLACT"):
+            found(outputs, forced="yolact")
 
 
 def test_a_forced_layout_must_fit():

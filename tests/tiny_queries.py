@@ -29,6 +29,7 @@ class TinyQueries:
     constant: bool = False
     curved: bool = False
     half: bool = False
+    width: int = SIDE
 
     def vectors(self) -> np.ndarray:
         """(Q, K) on a black image."""
@@ -64,7 +65,7 @@ class TinyQueries:
             "mixing": self.mixing()[:, :, None, None],
             "three": np.array([3], dtype=np.int64),
             "flat": np.array([0, self.k, -1], dtype=np.int64),
-            "square": np.array([0, 0, SIDE // 4, SIDE // 4], dtype=np.int64),
+            "square": np.array([0, 0, SIDE // 4, self.width // 4], dtype=np.int64),
             "bias": np.array(self.bias, dtype=np.float32),
             "gain": np.array(self.gain, dtype=np.float32),
             "twice": np.array([1, 1, 2, 2], dtype=np.float32),
@@ -116,8 +117,8 @@ class TinyQueries:
             else:
                 logits = add("Slice", logits, "one", "end", "one", output="kept")
                 kept = q - 1
-        side = SIDE // 4 * (2 if "resize" in self.after else 1)
-        outputs: list[tuple[str, str, list[int]]] = [("masks", logits, [batch, kept, side, side])]
+        height, width = (side // 4 * (2 if "resize" in self.after else 1) for side in (SIDE, self.width))
+        outputs: list[tuple[str, str, list[int]]] = [("masks", logits, [batch, kept, height, width])]
         still = add("Sub", "brightness", "brightness", output="nothing")  # (B, 1, 1) for the batch
         if self.kind == "sam":
             weights["qualities"] = self.qualities()[None, q - kept :]
@@ -136,7 +137,7 @@ class TinyQueries:
         graph = helper.make_graph(
             nodes,
             "tiny queries",
-            [helper.make_tensor_value_info("images", kind, [batch, 3, SIDE, SIDE])],
+            [helper.make_tensor_value_info("images", kind, [batch, 3, SIDE, self.width])],
             values,
             [numpy_helper.from_array(values, name) for name, values in weights.items()],
         )
