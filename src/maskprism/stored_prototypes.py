@@ -135,7 +135,8 @@ def restored(stored: Mapping[str, Any], rows: pa.Table, settings: Mapping[str, A
 
 
 def _preprocessing(fields: Mapping[str, Any]) -> Preprocessing:
-    return Preprocessing(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return Preprocessing(**plain)
 
 
 def _cells(prediction: Prediction) -> Float32[np.ndarray, "K cells"]:
