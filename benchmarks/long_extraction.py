@@ -63,10 +63,9 @@ def main() -> None:
             file = files[index % len(files)]
             os.symlink(file, links / f"{index // 1000:05d}" / f"{index:08d}{file.suffix}")  # noqa: PTH211
         print(extract(links, model, Path(folder) / "table", on_progress=report, prototypes=options.prototypes))
-        size = sum(path.stat().st_size for path in (Path(folder) / "table").rglob("*.parquet"))
-        print(
-            f"{size / options.count:.0f} bytes per image in {len(list((Path(folder) / 'table').rglob('*.parquet')))} files"
-        )
+        parts = list((Path(folder) / "table").rglob("*.parquet"))
+        size = sum(path.stat().st_size for path in parts)
+        print(f"{size / options.count:.0f} bytes per image in {len(parts)} files")
     half = marks[len(marks) // 2 - 1]
     print(f"memory at the end / at half: {marks[-1][2] / half[2]:.3f}")
     print(f"speed of the second half / of the first: {half[1] / (marks[-1][1] - half[1]):.3f}")

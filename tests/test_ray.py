@@ -123,7 +123,7 @@ def test_errors_of_a_user(tmp_path: Path) -> None:
         on_ray(tmp_path / "photos", fake_model, out, gpus=-1)
     write_video(tmp_path / "clip.avi", 3)
     with pytest.raises(InputError, match="a video is decoded in one process"):
-        on_ray(tmp_path / "clip.avi", fake_model, out)
+        on_ray(tmp_path / "clip.avi", fake_model, tmp_path / "v.parquet")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
