@@ -7,7 +7,7 @@ covers the interval from `i` to `i + 1`, and boxes are `x1, y1, x2, y2`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import cv2
 import numpy as np
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from jaxtyping import Float32
 
     Floats = Float32[np.ndarray, "..."]
-    Size = Literal["grid", "canvas", "image"]
-    Unpad = Literal["floor", "round", "whole"]
+
+Size = Literal["grid", "canvas", "image"]
+Unpad = Literal["floor", "round", "whole"]
 
 _ALL = slice(None)
-SIZES: tuple[Size, ...] = ("grid", "canvas", "image")
+SIZES: tuple[Size, ...] = get_args(Size)
 
 
 @dataclass(frozen=True)
