@@ -554,3 +554,14 @@ def test_two_outputs_called_boxes_are_refused(tmp_path):
     onnx.save(model, tmp_path / "net.onnx")
     with pytest.raises(ModelError, match=r"'labels', 'dets', 'boxes again' could each be the boxes or the classes"):
         maskprism.load(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("spoilt", ["labels", "a"])
+def test_queries_that_are_no_numbers_are_left_out(spoilt):
+    rng = np.random.default_rng(1)
+    a, b = (rng.normal(size=shape).astype(np.float32) for shape in ((1, 2, 3), (1, 3, 24)))
+    names, branch = ("masks", "labels", "a", "b"), MaskBranch("MatMul", "masks", "a", "b", "masks")
+    outputs = [(a @ b).reshape(1, 2, 4, 6), np.array([[[9, 0, 0], [0, 9, 0]]], dtype=np.float32), a, b]
+    layout = find_queries(outputs, names, branch, "net.onnx")
+    outputs[names.index(spoilt)][0, 0, 0] = np.nan
+    assert layout.read_rows(outputs, 0, (16, 24), Thresholds(conf=0.0)).classes.tolist() == [1]

@@ -236,6 +236,15 @@ def test_scores_before_softmax_are_refused():
         found(outputs)
 
 
+@pytest.mark.parametrize("names", [(), NAMES])
+def test_the_range_that_is_told_is_that_of_the_scores(names):
+    """Of the table called so; without names, of the one that is neither boxes nor coefficients."""
+    outputs = tables(classes=31 if names else 80)  # as wide as the coefficients, or not
+    outputs[1] = 1000 + outputs[1]
+    with pytest.raises(ModelError, match=r"scores go from 1e\+03 to 1e\+03; expected probabilities"):
+        found(outputs, names)
+
+
 def test_names_decide_where_values_do_not():
     outputs = tables()
     outputs[0] = outputs[3][None].copy()  # a network that says nothing: offsets that look like priors

@@ -12,14 +12,17 @@ from maskprism.errors import InputError, ModelError
 from parity.networks import scenes
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+pytestmark = [
+    pytest.mark.timeout(900),  # training on a busy machine
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning"),
+]
 from parity import yolact  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def learned():
-    """Half a minute of training."""
-    return yolact.trained(500)
+    """A quarter of a minute of training, on a quiet machine."""
+    return yolact.trained(250)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from maskprism.scenes import draw_scene
 
 SIDE = 140
 """Of the canvas. Strides round up, as with 550: levels of 18, 9, 5, 3 and 2 cells, and prototypes of 36."""
-KNOWN = 24
-"""So many scenes are learned by heart: half a minute is not enough to find objects in others."""
+KNOWN = 12
+"""So many scenes are learned by heart: seconds are not enough to find objects in others."""
 MEANS, DEVIATIONS = (123.68, 116.78, 103.94), (58.40, 57.12, 57.38)
 
 
