@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from maskprism.models import Model
-from maskprism.models.layouts import Thresholds
+from maskprism.models.rows import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 
 CLASSES, PROTOTYPES, ANCHORS = 2, 4, 84

@@ -38,7 +38,7 @@ REFERENCE = {
         name: f"maskprism.{name}"
         for name in ("datasets", "extract", "shard", "stored_predictions", "sources", "preprocessing", "scenes", "training", "errors")
     },
-    **{name: f"maskprism.models.{name}" for name in ("runtimes", "layouts")},
+    **{name: f"maskprism.models.{name}" for name in ("runtimes", "layouts", "yolact", "sam", "mask_branch")},
 }
 """Pages of the reference: the module of each."""
 FETCHED = re.compile(r'<(?:script|img|iframe|source)[^>]+src="?https?:[^>]*>|<link[^>]+stylesheet[^>]+https?:[^>]*>')

@@ -111,6 +111,7 @@ def settings_of(model: Model, source: Location | str, stored: Stored | None = No
         "max_det": keep.max_det,
         "classes": None if keep.classes is None else sorted(keep.classes),
         **({"multi_label": True} if keep.multi_label else {}),
+        **({"agnostic": True} if keep.agnostic else {}),
         **({} if spec.correction is None else {"correction": spec.correction}),
         **({} if _is_yolo(spec.preprocessing) else {"preprocessing": _plain(asdict(spec.preprocessing))}),
         "prototypes": spec.prototypes,
