@@ -175,7 +175,7 @@ def test_the_branch_is_named_by_its_tensors():
         "Einsum", "masks", "queries", "embedding", "shifted", "bqc,bchw->bqhw"
     )
     assert find_mask_branch(replace(SAM, after=("slice", "resize")).model()) == MaskBranch(
-        "MatMul", "masks", "queries", "embedding flat", "product square", rows=(1, None)
+        "MatMul", "masks", "queries", "embedding flat", "product square", rows=(1, 1 << 62)
     )
 
 
@@ -477,3 +477,42 @@ def test_logits_of_another_size_than_their_factors_are_refused():
         find_queries([np.ones((1, 7, 4, 6), dtype=np.float32), a, b], names, branch, "net.onnx")
     with pytest.raises(ModelError, match=r"gives logits of shape \(1, 5, 24\); expected \(batch, queries"):
         find_queries([a @ b, a, b], names, branch, "net.onnx")
+
+
+def test_boxes_and_four_classes_in_shares_are_told_by_their_names(tmp_path):
+    """A table of four probabilities looks like boxes; what is called dets is them."""
+    tiny = TinyQueries("rf-detr", classes=4)
+    model = tiny.model()
+    table = np.random.default_rng(0).uniform(0, 1, (1, tiny.queries, 4)).astype(np.float32)
+    classes = next(one for one in model.graph.initializer if one.name == "table")
+    classes.CopyFrom(numpy_helper.from_array(table, "table"))
+    onnx.save(model, tmp_path / "net.onnx")
+    layout = maskprism.load(tmp_path / "net.onnx").layout
+    assert (layout.scores, layout.scores_output, layout.boxes_output, layout.classes) == ("probabilities", 1, 2, 4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_gemm_that_adds_something_is_no_product(bias):
+    nodes = [helper.make_node("Gemm", ["queries", "pixels", *["more"] * bias], ["masks"])]
+    sides = {"queries": (5, 3), "pixels": (3, 64), "more": (64,)}
+    graph = helper.make_graph(
+        nodes,
+        "gemm",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in sides.items()],
+        [helper.make_tensor_value_info("masks", TensorProto.FLOAT, (5, 64))],
+    )
+    assert (find_mask_branch(helper.make_model(graph)) is None) == bias
+
+
+def test_a_mask_without_a_pixel_is_sure_of_nothing():
+    rng = np.random.default_rng(0)
+    a, b = np.abs(rng.normal(size=(1, 2, 3))).astype(np.float32), -np.ones((1, 3, 24), dtype=np.float32)
+    a[0, 1] *= -1
+    classes = np.array([[[9, 0, 0], [0, 9, 0]]], dtype=np.float32)
+    outputs = [(a @ b).reshape(1, 2, 4, 6), classes, a, b]
+    branch = MaskBranch("MatMul", "masks", "a", "b", "masks")
+    layout = find_queries(outputs, ("masks", "labels", "a", "b"), branch, "net.onnx")
+    with np.errstate(all="raise"):
+        rows = layout.read_rows(outputs, 0, (16, 24), Thresholds(conf=0.0))
+    assert rows.classes.tolist() == [1]  # the first query draws nothing
+    assert 0.5 < rows.scores[0] < 1

@@ -254,6 +254,21 @@ def test_priors_in_pixels_are_refused():
             found(outputs, NAMES)
 
 
+def test_priors_without_a_side_are_refused():
+    outputs = tables()
+    outputs[3] = outputs[3].copy()
+    outputs[3][7, 2] = 0
+    with pytest.raises(ModelError, match=r"priors go from 0 to .*; expected cx, cy, w, h as"):
+        found(outputs, NAMES)
+
+
+@pytest.mark.parametrize("images_last", [False, True])
+def test_prototypes_as_many_as_cells_lie_where_the_image_has_its_channels(images_last):
+    outputs = [*tables(3, 8)[:4], np.zeros((1, 8, 8, 8), dtype=np.float32)]
+    layout = find_layout(outputs, NAMES, (550, 550), Metadata(), "net.onnx", images_last=images_last)
+    assert layout.prototypes_last is images_last
+
+
 def test_finished_corners_are_known_by_their_name():
     outputs = tables()
     layout = found([*outputs[:3], outputs[4]], ("boxes", "conf", "mask", "proto"))

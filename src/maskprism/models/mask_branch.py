@@ -172,7 +172,7 @@ class _Graph:
         starts, ends, axes, steps = (*values, [1])[:4]
         if axes != [1] or steps != [1]:
             return None
-        return int(starts[0]), None if ends[0] > 1 << 30 else int(ends[0])
+        return int(starts[0]), int(ends[0])  # an end far behind the last query is all of them
 
 
 def factors(
