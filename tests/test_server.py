@@ -37,6 +37,7 @@ import maskprism
 from maskprism.analysis.truth.labels import Truth, match_masks, open_labels
 from maskprism.errors import InputError, MaskprismError
 from maskprism.models import Model
+from maskprism.models.correction import Correction
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views.server import Gallery, Limits, create_app, serve
@@ -386,6 +387,19 @@ def test_a_scene_is_what_the_viewer_takes(client: httpx.Client, folder: Path, mo
     assert str(folder) not in json.dumps(header)
     np.testing.assert_array_equal([one["coefficients"] for one in header["instances"]], prediction.coefficients)
     assert header["prototypes"]["bits"] == 32
+
+
+def test_a_corrected_network_serves_its_masks_before_and_after(folder: Path, model: Model) -> None:
+    k = model.spec.prototypes
+    rng = np.random.default_rng(0)
+    tuned = model.with_correction(Correction(rng.normal(0, 0.1, (1, k, k)), rng.normal(0, 0.1, (1, k))))
+    with serving(Gallery(folder, tuned)) as client:
+        wait_for(client)
+        instances = header_of(client.get("/api/scenes/a.png").content)["instances"]
+    before, after = model.predict(folder / "a.png"), tuned.predict(folder / "a.png")
+    assert len(before) > 0
+    np.testing.assert_array_equal([one["coefficients"] for one in instances], after.coefficients)
+    np.testing.assert_array_equal([one["untuned"] for one in instances], before.coefficients)
 
 
 def test_thumbnails_are_small_and_show_masks(folder: Path, model: Model, client: httpx.Client) -> None:
