@@ -44,11 +44,11 @@ $(ULTRA)/done: pyproject.toml
 	$(PYTHON) -m venv $(ULTRA)
 	$(ULTRA)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(ULTRA)/bin/python -m pip install --quiet --editable ".[ultralytics,openvino,tune,ray,transformers]" \
-		"moto[server]" onnxslim hypothesis pytest pytest-timeout pytest-xdist
+		"moto[server]" onnxslim supervision polars duckdb datasets pycocotools hypothesis pytest pytest-timeout pytest-xdist
 	touch $@
 
 test-ultralytics: $(ULTRA)/done
-	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/test_s3.py -n logical --maxprocesses 8 --dist worksteal
+	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/test_s3.py tests/test_interchange.py -n logical --maxprocesses 8 --dist worksteal
 	$(ULTRA)/bin/python -m pytest tests/test_ray.py  # a cluster of its own, for all processors
 
 # the base tests with another Python: make test-python PYTHON=python3.13
