@@ -105,7 +105,7 @@ function start() {
     open: async () => Uint8Array.from(atob(document.getElementById(`maskprism-scene-${i}`)?.textContent ?? ""), (c) => c.charCodeAt(0)).buffer,
   }));
   const host = document.getElementById("maskprism");
-  if (host) mount(host, sources, { note });
+  if (host) mount(host, sources, { note, main: true });
 }
 
 if (typeof document !== "undefined") start();
