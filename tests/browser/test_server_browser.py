@@ -316,16 +316,13 @@ def test_tiles_and_classes_are_one_tab_stop_each(address: str, open_page: Open) 
     page.locator(".tile").nth(SCENES).wait_for()
     for stops in (".tile", ".chips .chip"):
         assert page.locator(f'{stops}[tabindex="0"]').count() == 1
+    stop = "one => one === document.activeElement && one.tabIndex === 0"
     page.locator('.chip[tabindex="0"]').focus()
     page.keyboard.press("ArrowRight")
-    assert (
-        page.locator(".chips .chip").nth(1).evaluate("chip => chip === document.activeElement && chip.tabIndex === 0")
-    )
+    assert page.locator(".chips .chip").nth(1).evaluate(stop)
     page.keyboard.press("Enter")
     page.wait_for_url("**class=**")
-    assert (
-        page.locator(".chips .chip").nth(1).evaluate("chip => chip === document.activeElement && chip.tabIndex === 0")
-    )
+    assert page.locator(".chips .chip").nth(1).evaluate(stop)
 
 
 def test_with_the_keyboard_alone(address: str, open_page: Open) -> None:

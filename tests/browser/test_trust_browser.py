@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -187,6 +186,70 @@ def test_the_menu_closes_on_a_press_anywhere_else(offline: Context, file: Path) 
     assert not page.get_by_role("button", name="Save state to a file").is_visible()
 
 
+# --- a page that is large -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(file: Path) -> Iterator[tuple[str, threading.Event]]:
+    """The page at an address that sends it up to its first image, and the rest when the event is set."""
+    whole = file.read_bytes()
+    at = whole.index(b'id="maskprism-scene-1"') + 4000  # in the middle of the second image
+    go_on = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != "/":
+                return self.send_error(404)
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(whole)))
+            self.end_headers()
+            self.wfile.write(whole[:at])
+            self.wfile.flush()
+            go_on.wait(20)
+            self.wfile.write(whole[at:])
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", go_on
+    go_on.set()
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_first_image_is_there_before_the_others_are_read(
+    browser: Browser, slow: tuple[str, threading.Event]
+) -> None:
+    address, go_on = slow
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address, wait_until="commit")
+    page.locator(".stage").wait_for()
+    assert page.evaluate("document.readyState") == "loading"
+    slider(page, 0).press("Delete")
+    assert values(page)[0] == 0
+    page.locator(".tile").nth(1).click()  # one that is still to come
+    page.wait_for_timeout(200)
+    assert page.locator(".slot[aria-busy]").count() == 1
+    go_on.set()
+    shows(page, 1)
+    page.locator(".tile").nth(0).click()
+    shows(page, 0)
+    assert values(page)[0] == 0
+    context.close()
+
+
+def test_a_file_that_was_cut_off_says_so(offline: Context, file: Path, tmp_path: Path) -> None:
+    whole = file.read_bytes()
+    (tmp_path / "cut.html").write_bytes(whole[: whole.index(b'id="maskprism-scene-2"') - 40])
+    page = opened(offline(), tmp_path / "cut.html")
+    page.locator(".tile").nth(2).click()
+    page.get_by_text("This image cannot be shown: the file is not whole; get or write it anew").wait_for()
+
+
 # --- fingers --------------------------------------------------------------------------------------
 
 
@@ -285,9 +348,11 @@ COVERED = """() => {
   if (!one || one === document.body) return null;
   const box = one.getBoundingClientRect();
   const [x, y] = [box.left + box.width / 2, box.top + Math.min(box.height / 2, innerHeight / 4)];
-  const hit = document.elementFromPoint(Math.min(Math.max(x, 1), innerWidth - 1), Math.min(Math.max(y, 1), innerHeight - 1));
+  const within = (at, length) => Math.min(Math.max(at, 1), length - 1);
+  const hit = document.elementFromPoint(within(x, innerWidth), within(y, innerHeight));
   const inside = y >= 0 && y <= innerHeight;
-  const own = hit && (one.contains(hit) || hit.contains(one) && !hit.matches(".body, .maskprism, body, html") || hit.closest("label")?.contains(one));
+  const around = hit?.closest(".track, label");
+  const own = hit && (one.contains(hit) || around?.contains(one));
   return { name: one.getAttribute("aria-label") || one.textContent, covered: !inside || !own };
 }"""
 
@@ -313,11 +378,13 @@ def test_nothing_covers_what_has_the_focus(offline: Context, file: Path, size: t
 # --- contrast -------------------------------------------------------------------------------------
 
 CONTRAST = """element => {
-  const parse = (text) => { const n = (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
-    return text.startsWith("color(srgb") ? [n[0] * 255, n[1] * 255, n[2] * 255, n[3] ?? 1] : [n[0], n[1], n[2], n[3] ?? 1]; };
+  const parse = (text) => {
+    const [r, g, b, alpha = 1] = (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+    return text.startsWith("color(srgb") ? [r * 255, g * 255, b * 255, alpha] : [r, g, b, alpha];
+  };
   const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3]));
-  const luminance = (c) => { const [r, g, b] = c.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const luminance = (c) => [0.2126, 0.7152, 0.0722].reduce((sum, share, i) => sum + share * linear(c[i] / 255), 0);
   const chain = [];
   for (let one = element; one; one = one.parentElement) chain.unshift(one);
   let ground = [255, 255, 255];
