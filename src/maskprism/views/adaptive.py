@@ -67,7 +67,7 @@ def _make_narrow(figure: Figure) -> None:
             names = [text.get_text() for text in legend.get_texts()]
             title = legend.get_title().get_text() or None
             ax.legend(
-                legend.legend_handles,
+                [handle for handle in legend.legend_handles if handle is not None],
                 names,
                 title=title,
                 fontsize=8.5,

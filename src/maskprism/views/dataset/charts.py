@@ -179,8 +179,8 @@ def _note(ax: Axes, x: float, y: float, text: str) -> None:
 def words_of(name: FigureName, found: Diagnosis) -> str:
     """The numbers of a figure in a sentence, for those who do not see it."""
     if name == "perfect":
-        steps = {**found.perfect, **found.alone}
-        return _listed((STEP_TITLES[step], precision.ap) for step, precision in steps.items())
+        steps = [*found.perfect.items(), *found.alone.items()]
+        return _listed((STEP_TITLES[step], precision.ap) for step, precision in steps)
     if name == "budget":
         mean = found.budget.mean()
         return _listed([*((f"lost in {part}", getattr(mean, part)) for part in PARTS), ("mean mask IoU", mean.iou)])
@@ -200,8 +200,8 @@ def words_of(name: FigureName, found: Diagnosis) -> str:
 
 
 def _by_decode(found: Diagnosis) -> dict[str, AveragePrecision]:
-    names = {name: decode.tool for name, decode in AP_PROTOCOLS.items()}
-    return {names.get(name, "boxes"): found.precision[name] for name in (*names, "boxes")}
+    masks = {decode.tool: found.precision[name] for name, decode in AP_PROTOCOLS.items()}
+    return {**masks, "boxes": found.precision["boxes"]}
 
 
 def _listed(numbers: Iterable[tuple[str, float]]) -> str:
