@@ -228,16 +228,41 @@ def test_masks_from_before_tuning_are_a_key_away(offline: Context, folder: Path)
     assert_mask(page, shown, 0)
 
 
-def test_clicking_a_prototype_drops_it_and_a_double_click_resets_it(page: Page, shown: list[Prediction]) -> None:
+def test_a_prototype_has_a_button_that_drops_it_and_brings_it_back(page: Page, shown: list[Prediction]) -> None:
     k = strongest(shown[0])
-    thumb = page.locator(f'.card[data-k="{k}"] .thumb')
-    thumb.click()
+    drop = page.get_by_role("button", name=f"Drop prototype {k}", exact=True)
+    drop.click()
     assert coefficients(page)[k] == 0
+    assert drop.get_attribute("aria-pressed") == "true"
     assert_mask(page, shown[0], 0)
     dropped = Edit(drop=[k]).apply(shown[0])
     assert np.array_equal(coefficients(page), dropped[0].coefficients)
-    thumb.dblclick()
+    drop.click()
     assert np.array_equal(coefficients(page), shown[0][0].coefficients)
+    slider(page, k).press("ArrowLeft")
+    moved = coefficients(page)
+    page.wait_for_timeout(900)  # what comes later is a step of its own
+    drop.dblclick()
+    assert np.array_equal(coefficients(page), shown[0][0].coefficients)  # back where it was at first
+    page.keyboard.press("Control+z")
+    assert np.array_equal(coefficients(page), moved)  # a double click is one step
+
+
+def test_a_prototype_is_large_under_the_pointer_and_a_click_keeps_it(page: Page, shown: list[Prediction]) -> None:
+    k = strongest(shown[0])
+    thumb = page.locator(f'.card[data-k="{k}"] .thumb')
+    thumb.click()
+    assert np.array_equal(coefficients(page), shown[0][0].coefficients)
+    page.mouse.move(5, 5)
+    assert page.locator(".layer.prototype").is_visible()
+    assert thumb.get_attribute("aria-pressed") == "true"
+    slider(page, k).press("ArrowLeft")  # whoever edits wants to see the mask
+    assert not page.locator(".layer.prototype").is_visible()
+    thumb.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    page.locator(".stage").focus()
+    assert not page.locator(".layer.prototype").is_visible()
     thumb.hover()
     assert page.locator(".layer.prototype").is_visible()
     assert f"prototype {k}" in page.locator(".caption").inner_text()
@@ -400,8 +425,10 @@ def test_everything_works_from_the_keyboard(page: Page, shown: list[Prediction])
     page.keyboard.press("Shift+Tab")
     assert page.evaluate("document.activeElement.className") == "thumb"
     page.keyboard.press("Enter")
-    assert coefficients(page)[k] == 0
     assert page.locator(".layer.prototype").is_visible()
+    page.keyboard.press("Delete")
+    assert coefficients(page)[k] == 0
+    page.wait_for_timeout(900)
     page.keyboard.press("Control+z")
     assert coefficients(page)[k] == shown[0][0].coefficients[k]
 

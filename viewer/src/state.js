@@ -3,7 +3,8 @@
 /** @typedef {"mask" | "logits" | "positive" | "negative"} View */
 /** @typedef {"effect" | "index"} Order */
 /** @typedef {{ x: number, y: number }} Pixel */
-/** @typedef {{ before: Float32Array, after: Float32Array, instance: number, key: string, at: number }} Step */
+/** @typedef {{ instance: number, before: Float32Array, after: Float32Array }} Edited */
+/** @typedef {{ edited: Edited[], key: string, at: number }} Step */
 /** What changed: one coefficient by a difference, all of them, the choice, the pixel, or how it is shown. */
 /** @typedef {{ kind: "coefficient", k: number, delta: number } | { kind: "coefficients" | "selected" | "pixel" | "look" }} Change */
 
@@ -84,11 +85,11 @@ export class State {
     if (!before || same(before, this.coefficients())) return;
     const at = Date.now();
     const last = this.done.at(-1);
-    if (key && last && last.key === key && last.instance === this.selected && at - last.at < MERGE_MS) {
-      Object.assign(last, { after: this.coefficients().slice(), at });
-    } else {
-      this.done.push({ before, after: this.coefficients().slice(), instance: this.selected, key, at });
-    }
+    const after = this.coefficients().slice();
+    const merged = key && last?.key === key && last.edited[0].instance === this.selected && at - last.at < MERGE_MS ? last : null;
+    if (!merged) this.done.push({ edited: [{ instance: this.selected, before, after }], key, at });
+    else if (same(merged.edited[0].before, after)) this.done.pop(); // there and back again is no step
+    else Object.assign(merged, { edited: [{ ...merged.edited[0], after }], at });
     this.undone = [];
     this.tell({ kind: "coefficients" });
   }
@@ -120,6 +121,17 @@ export class State {
     else this.edits.set(instance, coefficients);
   }
 
+  /** Takes back the edits of all instances, as one step. */
+  resetAll() {
+    this.commit();
+    if (!this.edits.size) return;
+    const edited = [...this.edits].map(([instance, before]) => ({ instance, before, after: this.original[instance].slice() }));
+    this.edits.clear();
+    this.done.push({ edited, key: "", at: Date.now() });
+    this.undone = [];
+    this.tell({ kind: "coefficients" });
+  }
+
   undo() {
     this.step(this.done, this.undone, "before");
   }
@@ -133,8 +145,8 @@ export class State {
     const step = from.pop();
     if (!step) return;
     to.push(step);
-    this.keep(step.instance, step[which].slice());
-    if (step.instance !== this.selected) this.select(step.instance);
+    for (const edited of step.edited) this.keep(edited.instance, edited[which].slice());
+    if (!step.edited.some(({ instance }) => instance === this.selected)) this.select(step.edited[0].instance);
     this.tell({ kind: "coefficients" });
   }
 

@@ -1,6 +1,6 @@
 // The whole of one scene on the page: image, controls, prototypes, pixel.
 
-import { download, grouped, h, icon, style } from "./dom.js";
+import { download, grouped, h, icon, rest, style } from "./dom.js";
 import { descending, effects } from "./masks.js";
 import { colourOf } from "./palette.js";
 import { Stage } from "./stage.js";
@@ -20,6 +20,7 @@ const VIEWS = [
   ["negative", "Against", "All that speaks against it: the sum of the negative parts"],
 ];
 
+const SPEAK_MS = 500;
 let ids = 0;
 
 /** One scene with its controls. */
@@ -31,7 +32,10 @@ export class Viewer {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.silence = undefined;
     this.id = `maskprism-${(ids += 1)}`;
-    this.status = h("p", { className: "status", role: "status" });
+    /** The one region that is read aloud when it changes. Words to the reader are seen, too, for a while. */
+    this.status = h("p", { className: "status unseen", role: "status" });
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.speaking = undefined;
     /** @type {(() => void)[]} */
     this.updates = [];
     this.stage = new Stage(scene, this.state, (measures) => this.showMeasures(measures));
@@ -49,7 +53,10 @@ export class Viewer {
       ),
       h("section", { className: "mix", "aria-label": "Prototypes and coefficients" }, this.heading(), this.tools(), this.strip.element, this.strip.more),
     );
-    this.state.listen((change) => change.kind !== "pixel" && this.refresh());
+    this.state.listen((change) => {
+      if (change.kind !== "pixel") this.refresh();
+      if (change.kind === "coefficients") this.tellEdit();
+    });
     this.refresh();
   }
 
@@ -64,9 +71,21 @@ export class Viewer {
 
   /** @param {string} text */
   say(text) {
+    clearTimeout(this.speaking);
     this.status.textContent = text;
+    this.status.classList.remove("unseen");
     clearTimeout(this.silence);
-    this.silence = setTimeout(() => (this.status.textContent = ""), 4000);
+    this.silence = setTimeout(() => this.status.classList.add("unseen"), 4000);
+  }
+
+  /** Says what an edit did once it is painted, and once for a row of quick ones. */
+  tellEdit() {
+    clearTimeout(this.speaking);
+    this.speaking = setTimeout(() => {
+      if (!this.status.classList.contains("unseen")) return; // somebody is saying something
+      const { original, area } = this.measures;
+      this.status.textContent = `IoU with original ${original.value.textContent}, area ${area.value.textContent} pixels`;
+    }, SPEAK_MS);
   }
 
   lookControls() {
@@ -81,15 +100,19 @@ export class Viewer {
     const cropTitle = crops ? "Cut the mask at the box, as the rule of the model does" : "The mask rule of this model cuts nothing away";
     const crop = h("input", { type: "checkbox", disabled: !crops, onchange: () => state.look({ crop: crop.checked }) });
     const opacity = h("input", { type: "range", className: "plain", min: "0", max: "1", step: "0.05", "aria-label": "Opacity", oninput: () => state.look({ opacity: opacity.valueAsNumber }) });
+    const act = (/** @type {"edits" | "tuning"} */ moment) => {
+      if (state.before === moment) state.look({ before: "" });
+      else if (moment === "tuning" || state.edits.has(state.selected)) state.look({ before: moment });
+    };
     const toggle = (/** @type {"edits" | "tuning"} */ moment, /** @type {string} */ text, /** @type {string} */ title) =>
-      h("button", { type: "button", className: "quiet-button", title, onclick: () => state.look({ before: state.before === moment ? "" : moment }) }, text);
+      h("button", { type: "button", className: "quiet-button", title, onclick: () => act(moment) }, text);
     const before = toggle("edits", "Before", "Show the mask as it was before all edits (B)");
     const untuned = state.untuned.some(Boolean) ? toggle("tuning", "Untuned", "Show the mask as the network draws it without its correction (U)") : null;
     this.onRefresh(() => {
       crop.checked = crops && state.crop;
       opacity.valueAsNumber = state.opacity;
       before.setAttribute("aria-pressed", String(state.before === "edits"));
-      before.disabled = !state.edits.has(state.selected) && state.before !== "edits";
+      rest(before, !state.edits.has(state.selected) && state.before !== "edits");
       untuned?.setAttribute("aria-pressed", String(state.before === "tuning"));
     });
     return h(
@@ -123,6 +146,7 @@ export class Viewer {
         button.setAttribute("aria-checked", String(i === state.selected));
         button.tabIndex = i === state.selected ? 0 : -1;
         button.classList.toggle("edited", state.edits.has(i));
+        button.setAttribute("aria-description", state.edits.has(i) ? "edited" : "");
       });
     });
     state.listen((change) => change.kind === "selected" && buttons[state.selected]?.scrollIntoView({ block: "nearest", inline: "nearest" }));
@@ -143,7 +167,7 @@ export class Viewer {
     });
     const where = this.stage.frame.crop === "none" ? "above 0" : "above 0, inside the box";
     const lead = scene.instances.length
-      ? `The mask is where the sum of all coefficients times prototypes is ${where}. Move a coefficient and watch; click a prototype to drop it.`
+      ? `The mask is where the sum of all coefficients times prototypes is ${where}. Move a coefficient and watch; × drops a prototype.`
       : "Without an instance there are no coefficients. Point at a prototype to see it large.";
     return h("div", { className: "heading" }, h("h2", {}, swatch, name, detail), this.measures.element, h("p", { className: "lead quiet" }, lead));
   }
@@ -175,10 +199,16 @@ export class Viewer {
     const original = () => state.original[state.selected] ?? [];
     const indices = () => Array.from(original(), (_, k) => k);
     const count = h("input", { type: "number", className: "count", min: "0", max: String(scene.k), value: String(Math.min(5, scene.k)), "aria-label": "How many prototypes to keep", onchange: () => keepTop() });
+    let kept = Math.min(5, scene.k);
     const keepTop = () => {
-      const n = Math.min(Math.max(Math.round(count.valueAsNumber) || 0, 0), scene.k);
+      const n = Math.min(Math.max(Math.round(count.valueAsNumber), 0), scene.k);
+      if (Number.isNaN(n)) {
+        count.value = String(kept);
+        return this.say(`Keep how many prototypes? Expected a number from 0 to ${scene.k}.`);
+      }
+      kept = n;
       count.value = String(n);
-      state.only(this.byEffect().slice(0, n));
+      return state.only(this.byEffect().slice(0, n));
     };
     const button = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ act) => h("button", { type: "button", title, onclick: act }, text);
     const swap = h("select", { className: "swap", "aria-label": "Take the coefficients of another instance", onchange: () => this.swap(swap) });
@@ -200,7 +230,7 @@ export class Viewer {
       donors.forEach((donor, i) => (donor.disabled = i === state.selected));
       for (const one of [...buttons, count]) one.disabled = state.selected < 0;
       swap.disabled = scene.instances.length < 2;
-      reset.disabled = !state.edits.has(state.selected);
+      rest(reset, !state.edits.has(state.selected));
     });
     return h(
       "div",
@@ -242,8 +272,8 @@ export class Viewer {
     const undo = h("button", { type: "button", className: "icon-button", title: "Undo (Ctrl+Z)", "aria-label": "Undo", onclick: () => state.undo() }, icon("undo"));
     const redo = h("button", { type: "button", className: "icon-button", title: "Redo (Ctrl+Shift+Z)", "aria-label": "Redo", onclick: () => state.redo() }, icon("redo"));
     this.onRefresh(() => {
-      undo.disabled = !state.done.length;
-      redo.disabled = !state.undone.length;
+      rest(undo, !state.done.length);
+      rest(redo, !state.undone.length);
     });
     this.refresh();
     return [undo, redo];
@@ -309,5 +339,6 @@ export class Viewer {
     this.stage.close();
     this.state.listeners = [];
     clearTimeout(this.silence);
+    clearTimeout(this.speaking);
   }
 }

@@ -20,7 +20,7 @@ export class Waterfall {
     });
     this.rows.at(-1)?.element.classList.add("total");
     this.where = h("span", { className: "where" });
-    this.verdict = h("p", { className: "verdict", "aria-live": "polite" });
+    this.verdict = h("p", { className: "verdict" });
     this.element = h(
       "section",
       { className: "pixel", "aria-label": "Examined pixel" },
