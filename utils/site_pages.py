@@ -37,7 +37,7 @@ REFERENCE = {
     **{
         name: f"maskprism.{name}"
         for name in (
-            *("datasets", "extract", "shard", "stored_predictions", "interchange"),
+            *("datasets", "extract", "shard", "stored_predictions", "search", "interchange"),
             *("sources", "preprocessing", "scenes", "training", "errors"),
         )
     },
