@@ -165,8 +165,8 @@ def test_an_empty_number_zeroes_nothing(offline: Context, file: Path) -> None:
 
 
 def test_one_large_coefficient_leaves_the_other_sliders_alone(offline: Context, file: Path) -> None:
-    plain = opened(offline(), file)
-    far = opened(offline(), file, "#0.e0=7:50")
+    plain = opened(offline(), file, "#0.i=0")
+    far = opened(offline(), file, "#0.i=0&0.e0=7:50")
     ends = "cards => cards.map(card => [card.dataset.k, card.querySelector('.slider').max])"
     expected = dict(plain.locator(".card").evaluate_all(ends))
     found = dict(far.locator(".card").evaluate_all(ends))

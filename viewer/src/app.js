@@ -1,6 +1,7 @@
 // The frame around one or several scenes: title bar, gallery, links and files that hold the state, light and dark.
 
 import { download, h, icon, rest, roving } from "./dom.js";
+import { mostTelling } from "./roles.js";
 import { Scene } from "./scene.js";
 import { State } from "./state.js";
 import { Viewer } from "./viewer.js";
@@ -132,12 +133,12 @@ export class App {
     const state = this.states.get(index) ?? this.stateOf(scene, index);
     this.states.set(index, state);
     const viewer = new Viewer(scene, state);
-    await viewer.stage.open();
+    await viewer.open();
     if (this.current !== index) return viewer.close();
     this.viewer = viewer;
     this.slot.replaceChildren(viewer.element);
     this.slot.removeAttribute("aria-busy");
-    this.history.replaceChildren(...viewer.historyButtons());
+    this.history.replaceChildren(viewer.tour.button, ...viewer.historyButtons());
     this.toast.replaceChildren(viewer.status);
     const many = scene.instances.length;
     this.detail.textContent = `${many} ${many === 1 ? "instance" : "instances"}, ${scene.k} ${scene.k === 1 ? "prototype" : "prototypes"}`;
@@ -151,6 +152,9 @@ export class App {
     this.showEdited();
     if (this.options.hash) this.writeHash();
     this.note.textContent = viewer.note();
+    const missed = Number(this.saved.get(`${this.prefix(index)}missed`) ?? -1);
+    if (missed >= 0) viewer.showMissed(missed);
+    this.saved.delete(`${this.prefix(index)}missed`);
     this.options.onOpen?.(viewer);
     return undefined;
   }
@@ -158,7 +162,7 @@ export class App {
   /** @param {Scene} scene @param {number} index */
   stateOf(scene, index) {
     const saved = part(this.saved, this.prefix(index));
-    const fresh = new State(scene.instances.map((one) => one.coefficients), scene.instances.map((one) => one.untuned));
+    const fresh = new State(scene.instances.map((one) => one.coefficients), scene.instances.map((one) => one.untuned), mostTelling(scene));
     fresh.restore(saved);
     return this.options.keeper?.recall(fresh, saved) ?? fresh;
   }

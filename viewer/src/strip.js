@@ -5,10 +5,11 @@ import { draggable } from "./drag.js";
 import { isCentredFit } from "./geometry.js";
 import { descending, effects } from "./masks.js";
 import { limitOf, paint } from "./palette.js";
+import { kindsOf, ROLES, rolesOf } from "./roles.js";
 
 /** @typedef {import("./scene.js").Scene} Scene */
 /** @typedef {import("./state.js").State} State */
-/** @typedef {{ element: HTMLLIElement, canvas: HTMLCanvasElement, thumb: HTMLButtonElement, drop: HTMLButtonElement, slider: HTMLInputElement, value: HTMLElement }} Card */
+/** @typedef {{ element: HTMLLIElement, canvas: HTMLCanvasElement, thumb: HTMLButtonElement, drop: HTMLButtonElement, slider: HTMLInputElement, value: HTMLElement, role: HTMLElement }} Card */
 
 const STEPS = 100;
 /** So many prototypes are shown at first: those with the largest effect. */
@@ -21,9 +22,7 @@ export class Strip {
     this.state = state;
     this.showLarge = showLarge;
     this.range = 1;
-    /** Which prototype is large over the image: under the pointer, or kept there. @type {number | null} */
-    this.pointed = null;
-    /** @type {number | null} */
+    /** The prototype that is kept large over the image. @type {number | null} */
     this.pinned = null;
     this.cards = Array.from({ length: scene.k }, (_, k) => this.card(k));
     this.element = h("ul", { className: "strip", "aria-label": "Prototypes" });
@@ -40,8 +39,15 @@ export class Strip {
     this.limits = [];
     /** Which cards are shown, in their order. @type {number[]} */
     this.order = [];
+    /** @type {import("./roles.js").Kind[]} */
+    this.kinds = [];
+    this.naming = setTimeout(() => {
+      this.kinds = kindsOf(scene);
+      this.nameAll();
+    });
     state.listen((change) => this.changed(change));
     this.update();
+    this.nameAll();
     this.reorder();
     this.paintAll();
   }
@@ -62,7 +68,7 @@ export class Strip {
   card(k) {
     const { state } = this;
     const reset = () => state.set(k, state.original[state.selected]?.[k] ?? 0, `k${k}`);
-    const canvas = h("canvas", { width: 1, height: 1 });
+    const canvas = h("canvas", { className: "diverging", width: 1, height: 1 });
     const { letterbox } = this.scene;
     if (!isCentredFit(letterbox)) style(canvas, { "aspect-ratio": `${letterbox.image_hw[1]} / ${letterbox.image_hw[0]}` });
     const thumb = h(
@@ -73,10 +79,10 @@ export class Strip {
         title: "Point at this prototype to see it large over the image; click to keep it there",
         "aria-label": `Prototype ${k}, large over the image`,
         onclick: () => this.pin(this.pinned === k ? null : k),
-        onpointerenter: (/** @type {PointerEvent} */ event) => event.pointerType !== "touch" && this.point(k),
-        onpointerleave: () => this.point(null),
-        onfocus: () => thumb.matches(":focus-visible") && this.point(k),
-        onblur: () => this.point(null),
+        onpointerenter: (/** @type {PointerEvent} */ event) => event.pointerType !== "touch" && state.highlight(k),
+        onpointerleave: () => state.highlight(null),
+        onfocus: () => thumb.matches(":focus-visible") && state.highlight(k),
+        onblur: () => state.highlight(null),
       },
       canvas,
     );
@@ -91,6 +97,7 @@ export class Strip {
       onchange: () => state.commit(),
     });
     const value = h("span", { className: "value", "aria-hidden": "true" }); // the slider says it
+    const role = h("div", { className: "role" });
     const track = h("div", { className: "track" }, slider);
     draggable(track, slider, { move: (now) => state.move(k, now), end: () => state.commit() });
     const keys = (/** @type {KeyboardEvent} */ event) => {
@@ -106,22 +113,47 @@ export class Strip {
       else return;
       event.preventDefault();
     };
-    const element = h("li", { className: "card", onkeydown: keys }, thumb, drop, h("div", { className: "label" }, h("span", { className: "index" }, String(k)), value), track);
+    const element = h("li", { className: "card", onkeydown: keys }, thumb, drop, h("div", { className: "label" }, h("span", { className: "index" }, String(k)), value), role, track);
     element.dataset.k = String(k);
-    return { element, canvas, thumb, drop, slider, value };
+    return { element, canvas, thumb, drop, slider, value, role };
   }
 
-  /** Shows a prototype large while the pointer or the focus is on it. @param {number | null} k */
-  point(k) {
-    this.pointed = k;
-    this.showLarge(k ?? this.pinned);
+  /** What each prototype does for the chosen instance, and of which kind it is. */
+  nameAll() {
+    const { state, scene } = this;
+    const found = state.selected < 0 ? null : rolesOf(scene, state.selected, state.coefficients());
+    this.cards.forEach(({ role, element }, k) => {
+      const does = found?.role[k];
+      const { semantic, same } = this.kinds[k] ?? { semantic: false, same: [] };
+      const kinds = [semantic && "semantic", same.length > 0 && `like ${same.slice(0, 2).join(", ")}`].filter((one) => typeof one === "string");
+      role.replaceChildren(h("span", {}, does ?? ""), h("span", {}, kinds.join(", ")));
+      role.title = [
+        does && `${does}: ${ROLES[does]}`,
+        semantic && "semantic: the masks of this image explain a quarter of its variance, or more",
+        same.length > 0 && `redundant: correlates with ${same.join(", ")} by 0.9 or more in this image`,
+      ].filter(Boolean).join("\n");
+      element.dataset.role = does ?? "";
+    });
+  }
+
+  /** Marks the prototypes that do most at the pixel that is looked at. @param {number[]} order @param {ArrayLike<number>} terms */
+  markTop(order, terms) {
+    this.cards.forEach(({ element }) => element.classList.remove("top-for", "top-against"));
+    for (const k of order) this.cards[k].element.classList.add(terms[k] > 0 ? "top-for" : "top-against");
+  }
+
+  /** Shows a prototype large while something that stands for it is pointed at. */
+  point() {
+    const { highlighted } = this.state;
+    this.cards.forEach(({ element }, k) => element.classList.toggle("highlighted", k === highlighted));
+    this.showLarge(highlighted ?? this.pinned);
   }
 
   /** Keeps a prototype large over the image, or none. @param {number | null} k */
   pin(k) {
     this.pinned = k;
     this.cards.forEach(({ thumb }, i) => thumb.setAttribute("aria-pressed", String(i === k)));
-    this.showLarge(k ?? this.pointed);
+    this.showLarge(k ?? this.state.highlighted);
   }
 
   /** @param {number} k */
@@ -133,6 +165,10 @@ export class Strip {
   /** @param {import("./state.js").Change} change */
   changed(change) {
     if (change.kind === "pixel") return;
+    if (change.kind === "highlight") {
+      this.point();
+      return;
+    }
     if (change.kind === "coefficient" && this.pinned !== null) this.pin(null); // whoever edits wants to see the mask
     if (change.kind === "coefficient") {
       this.updateCard(change.k, Number(this.cards[change.k].slider.max)); // the scale stays while something moves on it
@@ -140,6 +176,7 @@ export class Strip {
       return;
     }
     this.update();
+    if (change.kind !== "look") this.nameAll();
     const before = this.order;
     if (change.kind === "selected" || change.kind === "look") this.reorder();
     if (change.kind === "look" || this.state.thumbnails === "term" || (this.count < this.scene.k && this.order !== before)) this.paintAll();

@@ -57,7 +57,14 @@ def page(
                 prediction, untuned = network.predict_untuned(image)
                 prediction = replace(prediction, source=item.name)
                 truth = labels(item.image, prediction.image_size) if labels and isinstance(item.image, Path) else None
-                shown.add(image, prediction, None if truth is None else match_masks(prediction, truth).masks, untuned)
+                found = None if truth is None else match_masks(prediction, truth)
+                shown.add(
+                    image,
+                    prediction,
+                    None if found is None else found.masks,
+                    untuned,
+                    () if found is None else found.missed_objects,
+                )
             except MaskprismError as error:
                 bar.fail(item.name, error)
             bar.step()

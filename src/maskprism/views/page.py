@@ -87,10 +87,12 @@ class Page:
         prediction: Prediction,
         truth: Truth | None = None,
         untuned: Float32[np.ndarray, "N K"] | None = None,
+        missed: Sequence[tuple[int, Bool[np.ndarray, "H W"]]] = (),
     ) -> None:
         """Add an image; see `viewer_scene` for what is expected, and raised; and InputError beyond MAX_BYTES."""
         picture = read_image(image)
-        packed = _base64(viewer_scene(picture, prediction, bits=self.bits, truth=truth, untuned=untuned).pack())
+        scene = viewer_scene(picture, prediction, bits=self.bits, truth=truth, untuned=untuned, missed=missed)
+        packed = _base64(scene.pack())
         if self.scene_bytes + len(packed) > MAX_BYTES:
             raise InputError(
                 f"the page would take more than {MAX_BYTES / 2**20:.0f} MiB with {prediction.source or 'this image'}, "

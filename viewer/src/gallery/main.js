@@ -40,8 +40,8 @@ class GalleryPage {
       (filters) => this.filter(filters),
     );
     this.tiles = new Tiles(element(document, "#tiles"), {
-      href: (image) => this.address(image.name) + instanceOf(image),
-      open: (image) => this.visit(this.address(image.name) + instanceOf(image)),
+      href: (image) => this.address(image.name) + instanceOf(image, this.filters.show),
+      open: (image) => this.visit(this.address(image.name) + instanceOf(image, this.filters.show)),
     });
     this.view = new ImageView(element(document, "#image"), {
       go: (step) => this.step(step),
@@ -134,7 +134,7 @@ class GalleryPage {
     const image = [...this.tiles.tiles.values()][at]?.image;
     if (!image) return;
     this.view.settle();
-    history.replaceState(null, "", this.address(image.name) + instanceOf(image));
+    history.replaceState(null, "", this.address(image.name) + instanceOf(image, this.filters.show));
     this.route();
   }
 
@@ -322,8 +322,8 @@ class GalleryPage {
   }
 }
 
-/** The part of an address that chooses the instance that the image stands for in the list. @param {GalleryImage} image */
-const instanceOf = ({ stands_for }) => (stands_for ? `#i=${stands_for.index}` : "");
+/** The part of an address that chooses the instance that the image stands for in the list, or what was missed where that is asked for. @param {GalleryImage} image */
+const instanceOf = ({ stands_for, missed }, show = "all") => (stands_for ? `#i=${stands_for.index}` : show === "missed" && missed ? "#missed=0" : "");
 
 /** @param {number} count */
 const images = (count) => `${count} image${count === 1 ? "" : "s"}`;

@@ -308,8 +308,8 @@ class Gallery:
             found, remark = self._match(image, prediction)
             scene = None
             if with_scene:
-                masks = None if found is None else found.masks
-                scene = viewer_scene(picture, prediction, bits=32, truth=masks, untuned=untuned).pack()
+                masks, missed = (None, []) if found is None else (found.masks, found.missed_objects)
+                scene = viewer_scene(picture, prediction, bits=32, truth=masks, untuned=untuned, missed=missed).pack()
             return Examined(Record.of(prediction, found, remark), painted_thumbnail(picture, prediction), scene)
         except MaskprismError as error:
             return Examined(Record("failed", str(error)))
