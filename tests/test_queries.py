@@ -516,3 +516,41 @@ def test_a_mask_without_a_pixel_is_sure_of_nothing():
         rows = layout.read_rows(outputs, 0, (16, 24), Thresholds(conf=0.0))
     assert rows.classes.tolist() == [1]  # the first query draws nothing
     assert 0.5 < rows.scores[0] < 1
+
+
+def test_large_logits_of_classes_do_not_overflow(tmp_path):
+    model = TinyQueries().model()
+    table = np.zeros((1, 6, 4), dtype=np.float32)
+    table[0, :, 2] = 5000
+    classes = next(one for one in model.graph.initializer if one.name == "table")
+    classes.CopyFrom(numpy_helper.from_array(table, "table"))
+    onnx.save(model, tmp_path / "net.onnx")
+    prediction = maskprism.load(tmp_path / "net.onnx", conf=0.01).predict(picture())
+    assert set(prediction.classes) == {2}
+
+
+@pytest.mark.parametrize(("axis", "step"), [(2, 1), (1, 2)])
+def test_slices_of_other_axes_and_every_other_query_are_not_followed(axis, step):
+    numbers = {"start": 0, "end": 3, "axis": axis, "step": step}
+    nodes = [
+        helper.make_node("MatMul", ["queries", "pixels"], ["product"]),
+        helper.make_node("Slice", ["product", *numbers], ["masks"]),
+    ]
+    sides = {"queries": (1, 5, 3), "pixels": (1, 3, 64)}
+    graph = helper.make_graph(
+        nodes,
+        "slice",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in sides.items()],
+        [helper.make_tensor_value_info("masks", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array([number]), name) for name, number in numbers.items()],
+    )
+    assert find_mask_branch(helper.make_model(graph)) is None
+
+
+def test_two_outputs_called_boxes_are_refused(tmp_path):
+    model = TinyQueries("rf-detr").model()
+    model.graph.node.append(helper.make_node("Identity", ["dets"], ["boxes again"]))
+    model.graph.output.append(helper.make_tensor_value_info("boxes again", TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(ModelError, match=r"'labels', 'dets', 'boxes again' could each be the boxes or the classes"):
+        maskprism.load(tmp_path / "net.onnx")

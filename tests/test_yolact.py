@@ -203,10 +203,13 @@ def test_outputs_are_told_apart_in_any_order(order, batched, classes, k):
     assert (layout.classes, layout.prototypes) == (classes, k)
 
 
-def test_prototypes_may_have_the_channel_first():
+@pytest.mark.parametrize("images_last", [False, True])
+@pytest.mark.parametrize("axis", [1, 3])
+def test_prototypes_may_have_the_channel_first_or_last(axis, images_last):
     outputs = tables()
-    outputs[4] = np.moveaxis(outputs[4], 3, 1)
-    assert found(outputs).prototypes_last is False
+    outputs[4] = np.moveaxis(outputs[4], 3, axis)
+    layout = find_layout(outputs, (), (550, 550), Metadata(), "net.onnx", images_last=images_last)
+    assert layout.prototypes_last is (axis == 3)
 
 
 @pytest.mark.parametrize(("kind", "who"), [("base", "YOLACT"), ("plus", r"YOLACT\+\+")])

@@ -183,10 +183,7 @@ def factors(
     queries: Q, as the logits have it. batch: B; factors without a batch are taken for one image.
     """
     if branch.equation is None:
-        left, right = (
-            np.swapaxes(one, -1, -2) if turned else one
-            for one, turned in zip((left, right), branch.turned, strict=True)
-        )
+        left, right = (one.T if turned else one for one, turned in zip((left, right), branch.turned, strict=True))
         if left.ndim < 2 or right.ndim < 2:
             return None
         a, b = (one.reshape(-1, *one.shape[-2:]) for one in (left, right))

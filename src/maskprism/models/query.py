@@ -6,7 +6,7 @@ MaskFormer (Cheng et al., NeurIPS 2021), Mask2Former (CVPR 2022), RF-DETR-Seg, S
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -39,14 +39,14 @@ class QueryLayout(Layout):
     gain * product + bias; a bias is one prototype more, which is 1 everywhere. first, last: of the queries.
     """
 
-    branch: MaskBranch = field(default_factory=lambda: MaskBranch("MatMul", "", "", "", ""))
-    logits_output: int = 0
-    scores: Scores = "none"
-    scores_output: int = 0
-    boxes_output: int | None = None
-    gain: float = 1.0
-    bias: float = 0.0
-    queries: int = 0
+    branch: MaskBranch
+    logits_output: int
+    scores: Scores
+    scores_output: int
+    boxes_output: int | None
+    gain: float
+    bias: float
+    queries: int
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ class QueryLayout(Layout):
             return np.ones((len(logits), 1), dtype=np.float32)
         found = outputs[self.scores_output][index]
         if self.scores == "quality":
-            return np.clip(found[:, None], 0, 1)
+            return np.minimum(found[:, None], 1)
         if self.scores == "sigmoid":
             return sigmoid(found)
         if self.scores == "probabilities":
@@ -237,16 +237,13 @@ def find_queries(outputs: Sequence[Floats], names: Sequence[str], branch: MaskBr
 
 
 def _line(sums: Floats, finished: Floats) -> tuple[float, float]:
-    """Gain and bias that make the logits of the sums, by least squares; exactly 1 and 0 where that does."""
+    """Gain and bias that make the logits of the sums, by least squares; 1 and 0 where it is that to within rounding."""
     x, y = sums.astype(np.float64).ravel(), finished.astype(np.float64).ravel()
-    size = max(float(np.abs(y).max(initial=0)), 1e-3)
-    if np.abs(x - y).max(initial=0) <= 1e-5 * size:
-        return 1.0, 0.0
     spread = x - x.mean()
-    gain = float(spread @ (y - y.mean()) / (spread @ spread)) if spread @ spread > 0 else 1.0
+    gain = float(spread @ (y - y.mean()) / (spread @ spread)) if spread.any() else 1.0
     gain = 1.0 if abs(gain - 1) < 1e-4 else gain
     bias = float((y - gain * x).mean())
-    return gain, 0.0 if abs(bias) < 1e-5 * size else bias
+    return gain, 0.0 if abs(bias) < 1e-5 * np.abs(y).max() else bias
 
 
 def _called(name: str, words: tuple[str, ...]) -> bool:

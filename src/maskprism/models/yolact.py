@@ -121,10 +121,10 @@ class YolactLayout(Layout):
     where boxes are corners already.
     """
 
-    boxes_output: int = 0
-    scores_output: int = 1
-    priors_output: int | None = None
-    made: Priors | None = None
+    boxes_output: int
+    scores_output: int
+    priors_output: int | None
+    made: Priors | None
 
     @property
     def notes(self) -> tuple[str, ...]:
