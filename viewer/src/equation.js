@@ -2,7 +2,7 @@
 
 import { h, oncePerFrame, signed, style } from "./dom.js";
 import { fromCanvas, sizeOf } from "./geometry.js";
-import { descending, mix, side } from "./masks.js";
+import { descending, positiveSum, side } from "./masks.js";
 import { limitOf, paint } from "./palette.js";
 import { rolesOf } from "./roles.js";
 
@@ -11,7 +11,7 @@ import { rolesOf } from "./roles.js";
 
 const MARGIN = 0.15;
 const LEAST_CELLS = 14;
-/** Sums are added up anew after so many small changes, so that rounding does not add up. */
+/** The sum is added up anew after so many small changes, so that rounding does not add up. */
 const DRIFT = 500;
 
 const PANELS = /** @type {const} */ ([
@@ -26,8 +26,9 @@ export class Equation {
   constructor(stage) {
     this.stage = stage;
     const { cells } = stage.scene.prototypes;
-    this.sums = { positive: new Float32Array(cells), negative: new Float32Array(cells), logits: new Float32Array(cells) };
-    /** What the sums were made with. @type {Float32Array | null} */
+    /** The sum of the positive terms, in the rows that are shown. */
+    this.positive = new Float32Array(cells);
+    /** What it was made with. @type {Float32Array | null} */
     this.weights = null;
     this.changes = 0;
     /** @type {Window} */
@@ -75,10 +76,11 @@ export class Equation {
     });
     this.window = { rows, columns };
     const original = scene.weights(selected, state.original[selected]);
+    const sums = new Float32Array(scene.prototypes.cells);
     this.limit = 0;
     for (const sign of /** @type {const} */ ([1, -1])) {
-      side(original, scene.prototypes, sign, this.sums.logits);
-      this.limit = Math.max(this.limit, limitOf(this.cut(this.sums.logits)));
+      side(original, scene.prototypes, sign, sums);
+      this.limit = Math.max(this.limit, limitOf(this.cut(sums)));
     }
     const [height, width] = [0, 1].map((axis) => ((this.window[axis ? "columns" : "rows"][1] - this.window[axis ? "columns" : "rows"][0]) / letterbox.grid_hw[axis]) * letterbox.canvas_hw[axis] * (letterbox.image_hw[axis] / letterbox.content_hw[axis]));
     for (const { canvas } of this.panels) style(canvas, { "aspect-ratio": `${width} / ${height}` });
@@ -95,28 +97,22 @@ export class Equation {
     return out;
   }
 
-  /** Brings the three sums up to the weights; of a weight that moved only its own terms. @param {Float32Array} weights */
+  /** Brings the sum of what speaks for the mask up to the weights; of a weight that moved only its own terms. @param {Float32Array} weights */
   add(weights) {
-    const { positive, negative, logits } = this.sums;
-    const { prototypes } = this.stage.scene;
-    const before = this.weights;
+    const { values, cells } = this.stage.scene.prototypes;
+    const { positive, weights: before } = this;
+    const gridWidth = this.stage.scene.letterbox.grid_hw[1];
+    const [from, to] = this.window.rows.map((row) => row * gridWidth);
     const moved = before ? [...weights.keys()].filter((k) => weights[k] !== before[k]) : [];
     this.changes += moved.length;
-    if (!before || moved.length > 4 || this.changes > DRIFT) {
-      side(weights, prototypes, 1, positive);
-      side(weights, prototypes, -1, negative);
-      mix(weights, prototypes, logits);
+    if (!before || moved.length > weights.length / 2 || this.changes > DRIFT) {
+      positiveSum(weights, this.stage.scene.prototypes, from, to, positive);
       this.changes = 0;
     } else {
       for (const k of moved) {
-        const values = prototypes.values.subarray(k * prototypes.cells, (k + 1) * prototypes.cells);
-        const [was, is] = [before[k], weights[k]];
-        for (let i = 0; i < values.length; i++) {
-          const [old, now] = [was * values[i], is * values[i]];
-          positive[i] += (now > 0 ? now : 0) - (old > 0 ? old : 0);
-          negative[i] += (now < 0 ? now : 0) - (old < 0 ? old : 0);
-          logits[i] += now - old;
-        }
+        const row = values.subarray(k * cells + from, k * cells + to);
+        const [was, is] = [before?.[k] ?? 0, weights[k]];
+        for (let i = 0; i < row.length; i++) positive[from + i] += Math.max(is * row[i], 0) - Math.max(was * row[i], 0);
       }
     }
     this.weights = weights;
@@ -125,7 +121,11 @@ export class Equation {
   repaint() {
     const { scene, state } = this.stage;
     if (state.selected < 0) return;
+    if (!this.stage.fresh) return; // the sum comes with the next picture of the mask, which is asked for
     this.add(scene.weights(state.selected, state.shown()));
+    const logits = this.cut(this.stage.logits);
+    const positive = this.cut(this.positive);
+    const shown = { logits, positive, negative: logits.map((value, i) => Math.min(value - positive[i], 0)) };
     const { rows, columns } = this.window;
     const [height, width] = [rows[1] - rows[0], columns[1] - columns[0]];
     for (const { name, canvas } of this.panels) {
@@ -133,7 +133,7 @@ export class Equation {
       if (canvas.width !== width) canvas.width = width;
       if (canvas.height !== height) canvas.height = height;
       const pixels = new ImageData(width, height);
-      paint(this.cut(this.sums[name]), this.limit, "contribution", new Uint32Array(pixels.data.buffer));
+      paint(shown[name], this.limit, "contribution", new Uint32Array(pixels.data.buffer));
       canvas.getContext("2d")?.putImageData(pixels, 0, 0);
     }
     this.paintMask();

@@ -200,10 +200,10 @@ export class Stage {
       const shown = state.view === "logits" ? this.logits : this.sideSum;
       if (state.view !== "logits") side(weights, scene.prototypes, state.view === "positive" ? 1 : -1, this.sideSum);
       this.mask.heat(frame.decode(shown, box, this.cropOf(), false), this.limit);
+      this.mask.put(window);
     }
     if (this.prototype.hidden) this.describe(state.view === "mask" ? null : HEAT[state.view], this.limit, "contribution");
     style(this.mask.canvas, { opacity: state.view === "mask" ? "1" : String(Math.min(1, 0.3 + state.opacity)) });
-    this.mask.put(window);
     this.measureTruth();
     this.report({ ...this.measures, truthIou: this.truthIou });
   }
