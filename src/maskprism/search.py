@@ -83,7 +83,7 @@ class Space:
 
 
 class Index:
-    """Many weight vectors in memory, made ready once for many queries: exact, some 30 ms per million and query.
+    """Many weight vectors in memory, made ready once for many queries: exact, some 20 ms per million and query.
 
     Positions of neighbours are rows of `weights`, (N, K), which may be `CoefficientTable.coefficients`.
     """
