@@ -24,18 +24,21 @@ from maskprism import cli
 from maskprism.cli.options import Table
 from maskprism.cli.output import EXIT_CODES, Bar, Outcome, Output, command, print_json
 from maskprism.demo import DemoResult
+from maskprism.extract import extract
+from maskprism.models import load
 from maskprism.scenes import write_dataset
 from maskprism.text import json_text
 from tiny_models import Tiny, ultralytics_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [name for names in cli.COMMANDS.values() for name in names]
+OVER_TABLES = {"search"}
 OVER_IMAGES = {"explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
-DETECTING = {*COMMANDS} - {"info", "demo"}
+DETECTING = {*COMMANDS} - {"info", "demo"} - OVER_TABLES
 # Which commands have an option that several have; a new command must find its place here.
 SHARED: dict[str, set[str]] = {
-    "--model": {*COMMANDS} - {"compare", "filmstrip", "demo"},
-    "--out": {*COMMANDS} - {"info", "serve"},
+    "--model": {*COMMANDS} - {"compare", "filmstrip", "demo"} - OVER_TABLES,
+    "--out": {*COMMANDS} - {"info", "serve"} - OVER_TABLES,
     "--limit": OVER_IMAGES,
     "--seed": {"explain", "tune"},
     "--json": {*COMMANDS},
@@ -45,7 +48,7 @@ SHARED: dict[str, set[str]] = {
     "--overwrite": {"extract", "reduce", "tune"},
     **dict.fromkeys(
         ("--runtime", "--layout", "--rule", "--imgsz", "--names", "--correction", "--device", "--precision"),
-        {*COMMANDS} - {"demo"},
+        {*COMMANDS} - {"demo"} - OVER_TABLES,
     ),
     **dict.fromkeys(("--conf", "--iou", "--max-det", "--classes"), DETECTING),
 }
@@ -84,6 +87,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "images").mkdir()
     for image in (folder / "scenes" / "images" / "val").iterdir():
         shutil.copy(image, folder / "images")
+    extract(folder / "images", load(folder / "m.onnx"), folder / "s.csv")
     return folder
 
 
@@ -161,6 +165,7 @@ LINES = {
     "info": "info m.onnx",
     "explain": "explain images broken --out e --model m.onnx",
     "extract": "extract images --out t.csv --model m.onnx --overwrite",
+    "search": "search s.csv --like 'scene_000001.png#0'",
     "page": "page images broken --out p.html --model m.onnx",
     "basis": "basis images broken --out b --model m.onnx --pictures 1",
     "prototypes": "prototypes images broken --out c --model m.onnx --cards 1 --moved 1",

@@ -375,6 +375,51 @@ def test_killed_and_started_again_gives_the_rows_of_an_uninterrupted_run(tmp_pat
         assert files_in(out) == files_in(reference)
 
 
+def test_a_function_that_opens_the_model_is_as_good_as_the_model(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", 5)
+    extract(tmp_path / "photos", fake_model(), tmp_path / "reference.parquet")
+    extract(tmp_path / "photos", fake_model, tmp_path / "t.parquet")
+    assert_same(tmp_path / "t.parquet", tmp_path / "reference.parquet")
+
+
+def test_engines_that_there_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(tmp_path / "photos", 1)
+    with pytest.raises(InputError, match="engine is 'dask'; expected one of 'threads', 'ray'"):
+        extract(tmp_path / "photos", fake_model(), tmp_path / "t.csv", engine="dask")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="gpus is 1; threads share the device of the model"):
+        extract(tmp_path / "photos", fake_model(), tmp_path / "t.csv", gpus=1)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"needs Ray .*pip install \"maskprism\[ray\]\""):
+        extract(tmp_path / "photos", fake_model, tmp_path / "t.csv", engine="ray")
+    assert not list(tmp_path.glob("t.*"))
+
+
+def test_a_part_holds_a_bounded_number_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(tmp_path / "photos", 6)
+    monkeypatch.setattr("maskprism.extract.MAX_BYTES_PER_PART", 1)
+    extract(tmp_path / "photos", fake_model(), tmp_path / "t", workers=1)
+    assert len(list((tmp_path / "t" / "images").iterdir())) == 6
+    monkeypatch.undo()
+    extract(tmp_path / "photos", fake_model(), tmp_path / "reference", workers=1)
+    assert len(list((tmp_path / "reference" / "images").iterdir())) == 1
+    assert_same(tmp_path / "t", tmp_path / "reference")
+
+
+def test_rows_without_a_record_are_removed_from_a_folder(tmp_path: Path) -> None:
+    """Others read all files of instances; those of a part that was killed between its files must not stay."""
+    write_images(tmp_path / "photos", 4)
+    extract(tmp_path / "photos", fake_model(), tmp_path / "t", flush_s=0, workers=1)
+    last = sorted((tmp_path / "t" / "images").iterdir())[-1]
+    last.unlink()
+    assert len(images_of(tmp_path / "t")) == 3
+    summary = extract(tmp_path / "photos", fake_model(), tmp_path / "t")
+    assert (summary.images, summary.skipped) == (1, 3)
+    stems = [{path.stem for path in (tmp_path / "t" / kind).iterdir()} for kind in ("images", "instances")]
+    assert stems[0] == stems[1]
+    extract(tmp_path / "photos", fake_model(), tmp_path / "reference")
+    assert_same(tmp_path / "t", tmp_path / "reference")
+
+
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     write_images(tmp_path / "photos", 12)
 

@@ -263,6 +263,17 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_large_page_is_announced_before_it_is_written(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "maskprism serve" not in run("images", "--out", tmp_path / "small.html", cwd=scenes).stderr
+    monkeypatch.setattr("maskprism.views.page.LARGE_BYTES", 100_000)
+    done = run("images", "--out", tmp_path / "p.html", cwd=scenes)
+    assert done.returncode == 0
+    assert "p.html will have" in done.stderr
+    assert "`maskprism serve FOLDER` shows a folder of any size" in done.stderr
+
+
 def test_the_command_writes_one_file(scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     result = run(

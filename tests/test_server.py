@@ -37,6 +37,7 @@ import maskprism
 from maskprism.analysis.truth.labels import Truth, match_masks, open_labels
 from maskprism.errors import InputError, MaskprismError
 from maskprism.models import Model
+from maskprism.models.correction import Correction
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views.server import Gallery, Limits, create_app, serve
@@ -388,6 +389,19 @@ def test_a_scene_is_what_the_viewer_takes(client: httpx.Client, folder: Path, mo
     assert header["prototypes"]["bits"] == 32
 
 
+def test_a_corrected_network_serves_its_masks_before_and_after(folder: Path, model: Model) -> None:
+    k = model.spec.prototypes
+    rng = np.random.default_rng(0)
+    tuned = model.with_correction(Correction(rng.normal(0, 0.1, (1, k, k)), rng.normal(0, 0.1, (1, k))))
+    with serving(Gallery(folder, tuned)) as client:
+        wait_for(client)
+        instances = header_of(client.get("/api/scenes/a.png").content)["instances"]
+    before, after = model.predict(folder / "a.png"), tuned.predict(folder / "a.png")
+    assert len(before) > 0
+    np.testing.assert_array_equal([one["coefficients"] for one in instances], after.coefficients)
+    np.testing.assert_array_equal([one["untuned"] for one in instances], before.coefficients)
+
+
 def test_thumbnails_are_small_and_show_masks(folder: Path, model: Model, client: httpx.Client) -> None:
     plain, painted = (
         cv2.imdecode(np.frombuffer(client.get(f"/api/thumbnails/a.png{query}").content, np.uint8), cv2.IMREAD_COLOR)
@@ -486,7 +500,7 @@ def test_a_changed_file_is_seen_when_the_list_is_asked_for(folder: Path, model: 
         ("score=nan-1", "score is nan to 1"),
         ("score=high", "a parameter is no number"),
         ("class=cat", "a parameter is no number"),
-        ("show=everything", "show is 'everything'; expected one of all, ok, empty, failed, missed"),
+        ("show=everything", "show is 'everything'; expected one of all, ok, empty, failed, missed, false-positives"),
         ("sort=beauty", "expected one of name, score, iou, instances"),
         ("limit=0", "limit 0"),
         ("offset=-1", "offset -1"),
@@ -506,7 +520,7 @@ records = st.builds(
         "ok" if instances else state,
         classes=tuple(one[0] for one in instances),
         scores=tuple(one[1] / 4 for one in instances),
-        ious=tuple(one[2] / 4 for one in instances),
+        ious=tuple(one[2] / 4 if one[2] else None for one in instances),
         missed=tuple(missed),
     ),
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 4)), max_size=4),
@@ -521,7 +535,7 @@ bounds = st.tuples(st.integers(0, 4), st.integers(0, 4)).map(lambda pair: (min(p
     classes=st.frozensets(st.integers(0, 2)),
     score=bounds,
     iou=bounds,
-    show=st.sampled_from(["all", "ok", "empty", "failed", "missed"]),
+    show=st.sampled_from(["all", "ok", "empty", "failed", "missed", "false-positives"]),
     sort=st.sampled_from(["name", "score", "iou", "instances"]),
     text=st.sampled_from(["", "1", "X"]),
 )
@@ -541,25 +555,46 @@ def test_filters_against_their_definition(found: list[Record], **asked: Any) -> 
             if (
                 right_class
                 and asked["score"][0] <= score <= asked["score"][1]
-                and asked["iou"][0] <= iou <= asked["iou"][1]
+                and (asked["iou"] == (0, 1) or (iou is not None and asked["iou"][0] <= iou <= asked["iou"][1]))
+                and (asked["show"] != "false-positives" or iou is None)
             ):
                 fitting.append((score, iou))
         everything = not asked["classes"] and asked["score"] == asked["iou"] == (0, 1)
+        everything &= asked["show"] != "false-positives"
         wanted = bool(fitting) or everything
         if asked["show"] == "missed":
             wanted = bool([one for one in record.missed if not asked["classes"] or one in asked["classes"]])
-        elif asked["show"] != "all":
+        elif asked["show"] not in ("all", "false-positives"):
             wanted = wanted and record.state == asked["show"]
         if not wanted or asked["text"].lower() not in title.lower():
             continue
         rank = {
             "name": 0,
             "score": min([score for score, _ in fitting], default=2),
-            "iou": min([iou for _, iou in fitting], default=2),
+            "iou": min([iou for _, iou in fitting if iou is not None], default=2),
             "instances": -len(fitting),
         }[asked["sort"]]
         expected.append((rank, title))
     assert answer == expected
+
+
+def test_an_image_stands_for_the_instance_that_put_it_there() -> None:
+    """The lowest IoU, and not the false positive beside it, whose IoU there is none of."""
+    record = Record("ok", classes=(0, 1, 0, 0), scores=(0.9, 0.4, 0.3, 0.5), ious=(0.939, None, 0.12, None))
+    everything = list(range(4))
+    assert Query(sort="iou").stands_for(record, everything) == 2
+    assert Query(sort="iou").rank(record, everything) == 0.12
+    assert Query(sort="score").stands_for(record, everything) == 2
+    false = Query(show="false-positives", sort="score")
+    assert false.fitting(record) == [1, 3]
+    assert false.stands_for(record, false.fitting(record)) == 1
+    assert Query(show="false-positives", sort="iou").stands_for(record, [1, 3]) == 1  # neither has an IoU
+    assert Query(classes=frozenset({1})).stands_for(record, [1]) == 1
+    assert Query().stands_for(record, everything) is None
+    assert Query(sort="iou", classes=frozenset({7})).stands_for(record, []) is None
+    unlabelled = Record("ok", classes=(0,), scores=(0.9,))
+    assert Query(sort="iou").stands_for(unlabelled, [0]) is None
+    assert Query(show="false-positives").fitting(unlabelled) == []
 
 
 def test_pages_of_the_list_make_up_the_whole(client: httpx.Client) -> None:
@@ -602,7 +637,9 @@ def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
             prediction = network.predict(scene.image)
             expected = match_masks(prediction, Truth(scene.classes.tolist(), list(scene.masks)))
             details = client.get(f"/api/images/{name}").json()
-            np.testing.assert_allclose([thing["iou"] for thing in details["instances"]], expected.ious, atol=0.02)
+            np.testing.assert_allclose([thing["iou"] or 0 for thing in details["instances"]], expected.ious, atol=0.02)
+            assert [thing["false_positive"] for thing in details["instances"]] == [m is None for m in expected.masks]
+            assert one["false_positives"] == sum(mask is None for mask in expected.masks)
             assert [thing["class"] for thing in details["missed"]] == expected.missed
             assert len(expected.missed) == one["missed"]
             truths = [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskprism import Decomposition, Edit, Letterbox, Prediction
+from maskprism.analysis.instance.roles import roles
 from maskprism.geometry import SIZES
 from maskprism.masks import RULES
 from maskprism.views import palette
@@ -94,6 +95,7 @@ def _said(prediction: Prediction, sizes: tuple[Size, ...]) -> list[dict[str, Any
                 "weights": instance.weights.tolist(),
                 "effects": parts.effects.tolist(),
                 "order": parts.order().tolist(),
+                "roles": roles(instance, size="grid").role,
                 "pixel": {"y": y, "x": x, "terms": (instance.weights * at).tolist()},
                 "flip": None if prediction.rule.squash else {"k": nearest, "change": float(changes[nearest])},
             }

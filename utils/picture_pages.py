@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 SCENE = 1
 SERVED_SEED = 100
+DRAG_WH = (1000, 625)
 SETTLED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -48,6 +49,7 @@ def page_of_scene(width: int, height: int) -> Iterator[Page]:
         page = chromium.new_page(viewport={"width": width, "height": height})
         page.goto(f"{file.as_uri()}#i={largest}")
         page.locator(".stage").wait_for()
+        page.get_by_role("button", name="No, thanks").click()
         yield page
         chromium.close()
 
@@ -68,7 +70,7 @@ def still(target: Path) -> None:
 
 def drag(target: Path, steps: int = 9) -> None:
     """The coefficient of the strongest prototype goes to the far end of its slider and back."""
-    with page_of_scene(1000, 560) as page:
+    with page_of_scene(1280, 800) as page:
         slider = page.locator(".slider").first
         area = slider.bounding_box()
         assert area
@@ -81,6 +83,7 @@ def drag(target: Path, steps: int = 9) -> None:
         for share in way[1:] + way[-2::-1]:
             page.mouse.move(area["x"] + 6 + share * (area["width"] - 12), area["y"] + area["height"] / 2)
             frames.append(image_of(page))
+        frames = [frame.resize(DRAG_WH, Image.Resampling.LANCZOS) for frame in frames]
         durations = [1200] + [110] * (len(frames) - 1)
         frames[0].save(
             target,

@@ -36,7 +36,10 @@ REFERENCE = {
     **{view: f"maskprism.views.{view}" for view in ("figures", "page", "widget", "server")},
     **{
         name: f"maskprism.{name}"
-        for name in ("datasets", "extract", "shard", "sources", "preprocessing", "scenes", "training", "errors")
+        for name in (
+            *("datasets", "extract", "shard", "stored_predictions", "search", "interchange"),
+            *("sources", "preprocessing", "scenes", "training", "errors"),
+        )
     },
     **{name: f"maskprism.models.{name}" for name in ("runtimes", "layouts", "yolact", "sam", "mask_branch")},
 }

@@ -5,7 +5,8 @@
 One image of 640 x 640, 32 prototypes of 160 x 160, and a box that is the whole image: the worst case. Each
 repaint computes the mask of the network's input size, compares it with the original and paints it. "whole product"
 multiplies all 32 prototypes anew, "one slider moved" adds the change of one of them; the baseline is the same repaint
-written plainly: every pixel interpolates all 32 prototypes by itself.
+written plainly: every pixel interpolates all 32 prototypes by itself. "retina" is an image of 2000 x 1480 under the
+rule that decides its masks at the image's own size. A repaint includes the equation above the image.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 from maskprism import Letterbox, Prediction
-from maskprism.masks import ULTRALYTICS
+from maskprism.masks import RETINA, ULTRALYTICS, MaskRule
 from maskprism.scenes import draw_scene
 from maskprism.views.viewer_payload import viewer_scene
 
 RUNS, PLAIN_RUNS = 200, 5
-BUDGET_MS = 4
+BUDGET_MS, RETINA_BUDGET_MS = 4, 16
 
 MEASURE = """async ({ text, runs, plainRuns }) => {
   const { mount } = await import("/viewer.js");
@@ -36,7 +37,7 @@ MEASURE = """async ({ text, runs, plainRuns }) => {
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
   const { app, ready } = mount(host, bytes, { hash: false });
   await ready;
-  const { stage, state } = app.viewer;
+  const { stage, state, equation } = app.viewer;
   const frame = () => new Promise((done) => requestAnimationFrame(done));
   const all = async (count, prepare, paint) => {
     const times = [];
@@ -49,12 +50,15 @@ MEASURE = """async ({ text, runs, plainRuns }) => {
     }
     return times;
   };
-  stage.repaint();
-  const value = (n) => 0.3 + 0.2 * Math.sin(n / 9);
-  const paint = () => stage.repaint();
-  await all(50, (n) => { state.move(n % 32, value(n)); stage.fresh = false; }, paint);  // until it is compiled
-  const whole = await all(runs, (n) => { state.move(n % 32, value(n)); stage.fresh = false; }, paint);
-  const moved = await all(runs, (n) => state.move(5, value(n)), paint);
+  const repaint = () => (stage.repaint(), equation.repaint());
+  repaint();
+  // Around the original, so that the mask keeps its edges: those are what painting costs.
+  const value = (n, k) => state.original[state.selected][k] + 0.4 * Math.sin(n / 9);
+  const paint = repaint;
+  const anew = (n) => { state.move(n % 32, value(n, n % 32)); stage.fresh = false; equation.weights = null; };
+  await all(50, anew, paint);  // until it is compiled
+  const whole = await all(runs, anew, paint);
+  const moved = await all(runs, (n) => state.move(5, value(n, 5)), paint);
   const { scene } = app.viewer;
   const plain = await all(plainRuns, () => {}, () => {
     const pixels = stage.mask.context.createImageData(640, 640);
@@ -82,7 +86,7 @@ MEASURE = """async ({ text, runs, plainRuns }) => {
 }"""
 
 
-def scene() -> bytes:
+def scene(size_hw: tuple[int, int], rule: MaskRule) -> bytes:
     """Prototypes as smooth as those of a network, and a mask of about half of the image."""
     rng = np.random.default_rng(0)
     raw = np.stack([rng.normal(0, 3, (20, 20)).repeat(8, 0).repeat(8, 1) for _ in range(32)])
@@ -92,10 +96,10 @@ def scene() -> bytes:
         classes=np.array([0]),
         coefficients=rng.normal(0, 1, (1, 32)).astype(np.float32),
         prototypes=(raw / (1 + np.exp(-raw))).astype(np.float32),
-        letterbox=Letterbox.fit((640, 640), (640, 640)),
-        rule=ULTRALYTICS,
+        letterbox=Letterbox.fit(size_hw, (640, 640)),
+        rule=rule,
     )
-    return viewer_scene(draw_scene(0, (640, 640)).image, prediction).pack()
+    return viewer_scene(draw_scene(0, size_hw).image, prediction).pack()
 
 
 def measure(executable: str) -> tuple[dict[str, list[float]], str]:
@@ -112,8 +116,12 @@ def measure(executable: str) -> tuple[dict[str, list[float]], str]:
         page.route("http://bench.test/", partial(answer, body="<!doctype html>", content_type="text/html"))
         page.route("http://bench.test/viewer.js", partial(answer, body=bundle, content_type="text/javascript"))
         page.goto("http://bench.test/")
-        text = base64.b64encode(scene()).decode()
+        text = base64.b64encode(scene((640, 640), ULTRALYTICS)).decode()
         times = page.evaluate(MEASURE, {"text": text, "runs": RUNS, "plainRuns": PLAIN_RUNS})
+        page.reload()
+        text = base64.b64encode(scene((1480, 2000), RETINA)).decode()
+        retina = page.evaluate(MEASURE, {"text": text, "runs": RUNS, "plainRuns": 0})
+        times |= {f"retina {name}": retina[name] for name in ("whole", "moved")}
         version = chromium.version
         chromium.close()
     return times, version
@@ -129,15 +137,22 @@ def main() -> None:
     for column in ("", "p50 ms", "p95 ms", "against plain"):
         table.add_column(column, justify="left" if not column else "right")
     plain = float(np.median(times["plain"]))
-    for name, label in (("whole", "whole product"), ("moved", "one slider moved"), ("plain", "plain loop (baseline)")):
+    labels = {
+        "whole": "whole product",
+        "moved": "one slider moved",
+        "plain": "plain loop (baseline)",
+        "retina whole": "whole product, retina",
+        "retina moved": "one slider moved, retina",
+    }
+    for name, label in labels.items():
         p50, p95 = np.percentile(times[name], [50, 95])
-        table.add_row(label, f"{p50:.2f}", f"{p95:.2f}", f"{plain / p50:.0f}x")
+        table.add_row(label, f"{p50:.2f}", f"{p95:.2f}", "" if "retina" in name else f"{plain / p50:.0f}x")
     console = Console(width=100)
     console.print(table)
-    for name, label in (("moved", "one slider moved"), ("whole", "whole product")):
-        median = float(np.median(times[name]))
-        verdict = "within" if median < BUDGET_MS else "OVER"
-        console.print(f"{label}: {median:.2f} ms, {verdict} the budget of {BUDGET_MS} ms")
+    for name in ("moved", "whole", "retina moved", "retina whole"):
+        median, budget = float(np.median(times[name])), RETINA_BUDGET_MS if "retina" in name else BUDGET_MS
+        verdict = "within" if median < budget else "OVER"
+        console.print(f"{labels[name]}: {median:.2f} ms, {verdict} the budget of {budget} ms")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
             folder = pictures / Path(item.name).stem
             write_explanation(image, prediction, folder, best_instances(prediction, None))
             truth = labels(scenes / item.name, prediction.image_size)
-            page.add(image, prediction, match_masks(prediction, truth).masks if truth else None)
+            found = match_masks(prediction, truth) if truth else None
+            page.add(image, prediction, found.masks if found else None, missed=found.missed_objects if found else ())
 
         on_step("writing the coefficients of every instance")
         summary = extract(scenes, model, out / "coefficients.csv", overwrite=True)

@@ -59,7 +59,10 @@ class Shard:
     prototypes
         what to keep of the prototypes of images with instances: None, "summary", "fp16" or "fp32".
 
-    Raises InputError for another word for `prototypes`.
+    Raises
+    ------
+    InputError
+        another word for `prototypes`.
     """
 
     def __init__(

@@ -67,7 +67,10 @@ def page(offline: Context, folder: Path) -> Page:
     return open_page(offline(), folder / "page.html")
 
 
-def open_page(context: BrowserContext, path: Path, fragment: str = "") -> Page:
+FIRST = "#i=0&0.i=0&1.i=0"  # the first instance, where one of a page of one image or of several is meant
+
+
+def open_page(context: BrowserContext, path: Path, fragment: str = FIRST) -> Page:
     page = context.new_page()
     page.goto(path.as_uri() + fragment)
     page.locator(".stage").wait_for()
@@ -98,7 +101,14 @@ def pixels(page: Page, layer: str = "mask") -> np.ndarray:
 def mask_of(page: Page, instance: int) -> np.ndarray:
     """The pixels in the instance's colour; those that an edit took away are white."""
     picture = pixels(page).astype(int)
-    return (picture[..., 3] > 0) & (np.abs(picture[..., :3] - palette.colour_of(instance)).max(axis=2) < 12)
+    return (picture[..., 3] > 0) & (np.abs(picture[..., :3] - colour_on_page(page, instance)).max(axis=2) < 12)
+
+
+def colour_on_page(page: Page, instance: int) -> np.ndarray:
+    """The colour that an instance has on the page: one that stands out from what lies under it."""
+    swatch = page.locator(".instances .swatch").nth(instance)
+    colour = swatch.evaluate("one => one.style.getPropertyValue('--colour')")
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
 
 
 def coefficients(page: Page) -> np.ndarray:
@@ -228,16 +238,41 @@ def test_masks_from_before_tuning_are_a_key_away(offline: Context, folder: Path)
     assert_mask(page, shown, 0)
 
 
-def test_clicking_a_prototype_drops_it_and_a_double_click_resets_it(page: Page, shown: list[Prediction]) -> None:
+def test_a_prototype_has_a_button_that_drops_it_and_brings_it_back(page: Page, shown: list[Prediction]) -> None:
     k = strongest(shown[0])
-    thumb = page.locator(f'.card[data-k="{k}"] .thumb')
-    thumb.click()
+    drop = page.get_by_role("button", name=f"Drop prototype {k}", exact=True)
+    drop.click()
     assert coefficients(page)[k] == 0
+    assert drop.get_attribute("aria-pressed") == "true"
     assert_mask(page, shown[0], 0)
     dropped = Edit(drop=[k]).apply(shown[0])
     assert np.array_equal(coefficients(page), dropped[0].coefficients)
-    thumb.dblclick()
+    drop.click()
     assert np.array_equal(coefficients(page), shown[0][0].coefficients)
+    slider(page, k).press("ArrowLeft")
+    moved = coefficients(page)
+    page.wait_for_timeout(900)  # what comes later is a step of its own
+    drop.dblclick()
+    assert np.array_equal(coefficients(page), shown[0][0].coefficients)  # back where it was at first
+    page.keyboard.press("Control+z")
+    assert np.array_equal(coefficients(page), moved)  # a double click is one step
+
+
+def test_a_prototype_is_large_under_the_pointer_and_a_click_keeps_it(page: Page, shown: list[Prediction]) -> None:
+    k = strongest(shown[0])
+    thumb = page.locator(f'.card[data-k="{k}"] .thumb')
+    thumb.click()
+    assert np.array_equal(coefficients(page), shown[0][0].coefficients)
+    page.mouse.move(5, 5)
+    assert page.locator(".layer.prototype").is_visible()
+    assert thumb.get_attribute("aria-pressed") == "true"
+    slider(page, k).press("ArrowLeft")  # whoever edits wants to see the mask
+    assert not page.locator(".layer.prototype").is_visible()
+    thumb.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    page.locator(".stage").focus()
+    assert not page.locator(".layer.prototype").is_visible()
     thumb.hover()
     assert page.locator(".layer.prototype").is_visible()
     assert f"prototype {k}" in page.locator(".caption").inner_text()
@@ -307,7 +342,7 @@ def test_the_pixel_follows_the_crop_and_the_look_at_what_was_before(page: Page, 
 def test_a_rule_without_a_crop_offers_none(offline: Context, tmp_path: Path, shown: list[Prediction]) -> None:
     image = draw_scene(3).image
     whole = maskprism.load(rule="no-crop").predict(image)
-    page = open_page(offline(), write_page(tmp_path / "p.html", [(image, whole)]), "#pixel=99999,3")
+    page = open_page(offline(), write_page(tmp_path / "p.html", [(image, whole)]), "#i=0&pixel=99999,3")
     crop = page.get_by_label("Crop to box")
     assert crop.is_disabled()
     assert not crop.is_checked()
@@ -400,8 +435,10 @@ def test_everything_works_from_the_keyboard(page: Page, shown: list[Prediction])
     page.keyboard.press("Shift+Tab")
     assert page.evaluate("document.activeElement.className") == "thumb"
     page.keyboard.press("Enter")
-    assert coefficients(page)[k] == 0
     assert page.locator(".layer.prototype").is_visible()
+    page.keyboard.press("Delete")
+    assert coefficients(page)[k] == 0
+    page.wait_for_timeout(900)
     page.keyboard.press("Control+z")
     assert coefficients(page)[k] == shown[0][0].coefficients[k]
 
@@ -474,7 +511,7 @@ def test_exports_are_what_python_takes(page: Page, folder: Path, shown: list[Pre
     image = read_image(folder / "images" / "val" / "scene_000003.png")
     assert picture.shape == image.shape
     inside = again[0].mask("canvas")
-    bgr = np.array(palette.colour_of(0)[::-1])
+    bgr = colour_on_page(page, 0)[::-1]
     off = np.abs(picture[inside] - (image[inside] * 0.5 + bgr * 0.5)).mean()
     assert off < 12  # half its colour; less at the edge
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 import pytest
 
 import maskprism
@@ -82,3 +85,41 @@ def test_headings_sort_their_table(offline: Context, diagnosed: tuple[Diagnosis,
 def test_no_width_needs_scrolling_sideways(offline: Context, diagnosed: tuple[Diagnosis, Path], width: int) -> None:
     page = opened(offline(viewport={"width": width, "height": 740}), diagnosed[1])
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_fit_phones_and_the_dark(offline: Context, diagnosed: tuple[Diagnosis, Path], scheme: str) -> None:
+    """Letters stay as large as on a wide screen, and dots and letters stand out from the page."""
+    page = opened(offline(viewport={"width": 390, "height": 844}, color_scheme=scheme), diagnosed[1])
+    pictures = page.locator("figure img")
+    for picture in pictures.all():
+        picture.scroll_into_view_if_needed()
+        box, figure = picture.bounding_box(), picture.locator("xpath=ancestor::figure").bounding_box()
+        assert box
+        assert figure
+        assert figure["x"] <= box["x"]
+        assert box["x"] + box["width"] <= figure["x"] + figure["width"]  # nothing is cut
+        assert 0.8 < picture.evaluate("one => one.clientWidth / one.naturalWidth") < 1.3  # letters keep their size
+    score = page.locator("#figure-score")
+    ground = page.evaluate("getComputedStyle(document.querySelector('figure')).backgroundColor")
+    dark = sum(map(int, re.findall(r"\d+", ground)[:3])) < 384
+    assert dark == (scheme == "dark")
+    seen = cv2.imdecode(np.frombuffer(score.locator("img").screenshot(), np.uint8), cv2.IMREAD_COLOR).astype(int)
+    brightness = seen.sum(axis=2)
+    far = np.abs(brightness - np.median(brightness)) > 150
+    assert far.mean() > 0.01  # letters, lines and dots
+    assert seen[~far].mean() < 80 if dark else seen[~far].mean() > 200
+
+
+def test_descriptions_carry_the_numbers(offline: Context, diagnosed: tuple[Diagnosis, Path]) -> None:
+    found, report = diagnosed
+    page = opened(offline(), report)
+    words = {name: page.locator(f"#figure-{name} img").get_attribute("alt") or "" for name in FIGURES}
+    assert f"as it is {found.perfect['as it is'].ap:.3f}" in words["perfect"]
+    assert f"mean mask IoU {found.budget.mean().iou:.3f}" in words["budget"]
+    assert f"localisation {found.errors.gain['localisation']:.3f}" in words["errors"]
+    assert f"AP {found.precision['predict'].ap:.3f}" in words["decodes"]
+    assert f"small masks {found.precision['predict'].by_size['small']:.3f}" in words["sizes"]
+    assert f"rank correlation {found.budget.ranking().spearman:.3f}" in words["score"]
+    for mean in found.budget.means("class_name"):
+        assert f"{mean.group} ({mean.instances}), IoU {mean.iou:.3f}" in words["classes"]

@@ -115,6 +115,62 @@ def test_the_sum_of_terms_is_the_networks_own_logits(which):
         assert set(prediction.classes) <= set(range(classes))
 
 
+def rf_detr(bias: float):
+    torch.manual_seed(2)
+    parts = pytest.importorskip(
+        "transformers.models.rf_detr.configuration_rf_detr", reason="this transformers has no RF-DETR"
+    )
+    config = parts.RfDetrConfig(
+        backbone_config=parts.RfDetrDinov2Config(
+            hidden_size=32,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            image_size=SIDE,
+            patch_size=16,
+            num_windows=2,
+            out_indices=[2, 4],
+            use_mask_token=False,
+        ),
+        d_model=32,
+        decoder_ffn_dim=32,
+        decoder_layers=2,
+        decoder_self_attention_heads=2,
+        decoder_cross_attention_heads=2,
+        num_queries=12,
+        group_detr=1,
+        id2label={i: f"kind {i}" for i in range(5)},
+    )
+    network = transformers.RfDetrForInstanceSegmentation(config).eval()
+    with torch.no_grad():
+        network.segmentation_bias.fill_(bias)
+    return network
+
+
+@pytest.mark.parametrize("bias", [0.0, -0.3])
+def test_rf_detr_is_taken_apart_with_its_boxes(bias):
+    network = rf_detr(bias)
+    model = maskprism.load(network, conf=0.0, multi_label=True, max_det=10_000)
+    assert (model.spec.layout, model.spec.input_hw, model.spec.names[4]) == ("query", (SIDE, SIDE), "kind 4")
+    assert model.spec.prototypes == 32 + (bias != 0)
+    for image in scenes():
+        prediction = model.predict(image)
+        letterbox = model.letterbox(image.shape[:2])
+        prepare = model.spec.preprocessing
+        with torch.no_grad():
+            own = network(
+                pixel_values=torch.from_numpy(prepare.tensor([prepare.canvas(image, letterbox)], [letterbox]))
+            )
+        scores, boxes = own.logits[0].sigmoid().numpy(), own.pred_boxes[0].numpy()
+        assert len(prediction) == scores.size  # every query once for each class
+        for instance in prediction:
+            query = np.abs(scores[:, instance.class_id] - instance.score).argmin()
+            assert abs(scores[query, instance.class_id] - instance.score) < 1e-5
+            assert np.abs(instance.logits() - own.pred_masks[0, query].numpy()).max() <= WITHIN
+            x, y, width, height = boxes[query] * SIDE
+            corners = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+            np.testing.assert_allclose(instance.canvas_box, corners, atol=1e-3)
+
+
 def test_names_are_those_of_the_configuration():
     assert maskprism.load(mask2former(3), imgsz=SIDE).spec.names == {0: "kind 0", 1: "kind 1", 2: "kind 2"}
     assert maskprism.load(maskformer(), imgsz=SIDE).spec.names == {i: f"class{i}" for i in range(4)}

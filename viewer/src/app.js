@@ -1,6 +1,7 @@
 // The frame around one or several scenes: title bar, gallery, links and files that hold the state, light and dark.
 
-import { download, h, icon } from "./dom.js";
+import { download, h, icon, rest, roving } from "./dom.js";
+import { mostTelling } from "./roles.js";
 import { Scene } from "./scene.js";
 import { State } from "./state.js";
 import { Viewer } from "./viewer.js";
@@ -10,10 +11,23 @@ import { Viewer } from "./viewer.js";
  * A scene to be opened when it is wanted.
  * @typedef {{ title: string, detail?: string, thumbnail?: string, open: () => Promise<{ header: Header, buffer: ArrayBuffer | ArrayBufferView }> }} Source
  */
-/** @typedef {{ hash?: boolean, note?: string, theme?: string, onOpen?: (viewer: Viewer) => void }} Options */
+/**
+ * Somebody who keeps the states of images while the page shows others.
+ * @typedef {object} Keeper
+ * @property {(fresh: State, saved: URLSearchParams) => State} recall The state to go on with, in place of a fresh one.
+ * @property {(state: State) => void} changed
+ * @property {() => void} forget What is kept of this image gives way to what an address or a file says.
+ * @property {() => number} edited How many images have edits.
+ * @property {() => void} resetAll
+ */
+/** @typedef {{ hash?: boolean, main?: boolean, note?: string, theme?: string, keeper?: Keeper, onOpen?: (viewer: Viewer) => void }} Options */
 
 const SAVE_MS = 250;
+/** In ten seconds; browsers refuse about 100. */
+const MOST_WRITES = 40;
 const THEME = "maskprism-theme";
+/** Marks the places in the browser's history that this page made: Back then returns to an image, not to older edits. */
+const OWN = { maskprism: true };
 
 export class App {
   /** @param {HTMLElement} host @param {Source[]} sources @param {Options} options */
@@ -27,39 +41,63 @@ export class App {
     this.current = -1;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.saving = undefined;
+    /** When the address was written, of late. @type {number[]} */
+    this.writes = [];
     this.saved = new URLSearchParams(options.hash ? location.hash.slice(1) : "");
     this.title = h("h1", { className: "source" });
     this.detail = h("span", { className: "quiet" });
     this.history = h("span", { className: "history" });
-    this.slot = h("div", { className: "slot" });
+    this.slot = h(options.main ? "main" : "div", { className: "slot" });
+    this.reset = h("button", { type: "button", title: "Take back all edits of all images; undo brings back those of an image", onclick: () => this.resetAll() }, "Reset all");
     this.note = h("p", { className: "note" });
     this.toast = h("div", { className: "toast" });
     this.tiles = sources.map((source, i) => this.tile(source, i));
+    this.gallery = h("nav", { className: "gallery", "aria-label": "Images" }, ...this.tiles);
+    this.rove = roving(this.gallery, ".tile");
     this.root = h(
       "div",
       { className: "maskprism" },
-      h("header", { className: "bar" }, h("div", { className: "title" }, this.title, this.detail), this.history, this.menu(), this.themeButton()),
-      sources.length > 1 && h("nav", { className: "gallery", "aria-label": "Images" }, ...this.tiles),
+      h("header", { className: "bar" }, h("div", { className: "title" }, this.title, this.detail), this.history, this.reset, this.menu(), this.themeButton()),
+      sources.length > 1 && this.gallery,
       this.slot,
       h("footer", {}, this.note, options.note ? h("p", { className: "note" }, options.note) : null),
       this.toast,
     );
     this.useTheme(options.theme ?? remembered());
     host.append(this.root);
-    this.onHash = () => this.restore(new URLSearchParams(location.hash.slice(1)));
-    if (options.hash) addEventListener("hashchange", this.onHash);
+    this.onHistory = (/** @type {PopStateEvent} */ event) => this.arrive(new URLSearchParams(location.hash.slice(1)), event.state?.maskprism);
+    if (options.hash) addEventListener("popstate", this.onHistory);
+    this.onPress = (/** @type {Event} */ event) => {
+      for (const menu of this.root.querySelectorAll("details[open]")) if (!event.composedPath().includes(menu)) menu.removeAttribute("open");
+    };
+    document.addEventListener("pointerdown", this.onPress);
     /** Keys count wherever the focus is; in a notebook only where it is in here. @type {EventTarget} */
     this.keyboard = options.hash ? document : this.root;
     this.onKey = (/** @type {Event} */ event) => event instanceof KeyboardEvent && this.viewer?.key(event);
     this.keyboard.addEventListener("keydown", this.onKey);
-    const first = Number(this.saved.get("s") ?? 0);
-    this.ready = this.open(sources[first] ? first : 0);
+    this.showEdited();
+    this.ready = this.open(this.savedIndex(this.saved));
+  }
+
+  /** Which image is open, as an address or a file says. @param {URLSearchParams} saved */
+  savedIndex(saved) {
+    const index = Number(saved.get("s") ?? 0);
+    return this.sources[index] ? index : 0;
   }
 
   /** @param {Source} source @param {number} index */
   tile(source, index) {
     const picture = source.thumbnail ? h("img", { src: source.thumbnail, alt: "", loading: "lazy" }) : null;
-    return h("button", { type: "button", className: "tile", title: source.title, onclick: () => this.open(index) }, picture, h("span", { className: "name" }, short(source.title)), h("span", { className: "quiet" }, source.detail ?? ""));
+    return h("button", { type: "button", className: "tile", title: source.title, onclick: () => this.visit(index) }, picture, h("span", { className: "name" }, short(source.title)), h("span", { className: "quiet" }, source.detail ?? ""));
+  }
+
+  /** Opens an image as the reader wants it: Back leads to the one before. @param {number} index */
+  visit(index) {
+    if (index === this.current) return undefined;
+    this.writeHash();
+    const opening = this.open(index);
+    if (this.options.hash) history.pushState(OWN, "", this.address());
+    return opening;
   }
 
   /** @param {number} index */
@@ -68,7 +106,10 @@ export class App {
     if (!source || index === this.current) return;
     this.current = index;
     this.tiles.forEach((tile, i) => tile.setAttribute("aria-current", String(i === index)));
+    this.rove();
     this.tiles[index]?.scrollIntoView?.({ block: "nearest", inline: "nearest" });
+    this.slot.setAttribute("aria-busy", "true");
+    if (!this.slot.childNodes.length) this.slot.replaceChildren(h("p", { className: "failure quiet" }, "Opening …"));
     this.title.textContent = short(source.title);
     this.title.title = source.title;
     try {
@@ -79,32 +120,80 @@ export class App {
       if (this.current !== index) return;
       this.close();
       this.detail.textContent = this.note.textContent = "";
-      this.slot.replaceChildren(h("p", { className: "failure", role: "alert" }, `This image cannot be shown: ${error instanceof Error ? error.message : error}`));
+      const again = h("button", { type: "button", onclick: () => ((this.current = -1), this.open(index)) }, "Try again");
+      const text = `This image cannot be shown: ${error instanceof Error ? error.message : error}`;
+      this.slot.removeAttribute("aria-busy");
+      this.slot.replaceChildren(h("div", { className: "failure" }, h("p", { role: "alert" }, text), again));
     }
   }
 
   /** @param {Scene} scene @param {number} index */
   async show(scene, index) {
     this.close();
-    const state = this.states.get(index) ?? new State(scene.instances.map((one) => one.coefficients), scene.instances.map((one) => one.untuned));
-    if (!this.states.has(index)) state.restore(part(this.saved, this.prefix(index)));
+    const state = this.states.get(index) ?? this.stateOf(scene, index);
     this.states.set(index, state);
     const viewer = new Viewer(scene, state);
-    await viewer.stage.open();
+    await viewer.open();
     if (this.current !== index) return viewer.close();
     this.viewer = viewer;
     this.slot.replaceChildren(viewer.element);
-    this.history.replaceChildren(...viewer.historyButtons());
+    this.slot.removeAttribute("aria-busy");
+    this.history.replaceChildren(viewer.tour.button, ...viewer.historyButtons());
     this.toast.replaceChildren(viewer.status);
     const many = scene.instances.length;
     this.detail.textContent = `${many} ${many === 1 ? "instance" : "instances"}, ${scene.k} ${scene.k === 1 ? "prototype" : "prototypes"}`;
     state.listen((change) => {
       if (change.kind === "selected") this.note.textContent = viewer.note();
-      this.saveSoon();
+      if (change.kind === "coefficients" || change.kind === "selected") this.options.keeper?.changed(state);
+      if (change.kind === "coefficients") this.showEdited();
+      if (change.kind === "coefficients" || change.kind === "selected") this.saveNow();
+      else this.saveSoon();
     });
+    this.showEdited();
+    if (this.options.hash) this.writeHash();
     this.note.textContent = viewer.note();
+    const missed = Number(this.saved.get(`${this.prefix(index)}missed`) ?? -1);
+    if (missed >= 0) viewer.showMissed(missed);
+    this.saved.delete(`${this.prefix(index)}missed`);
     this.options.onOpen?.(viewer);
     return undefined;
+  }
+
+  /** @param {Scene} scene @param {number} index */
+  stateOf(scene, index) {
+    const saved = part(this.saved, this.prefix(index));
+    const fresh = new State(scene.instances.map((one) => one.coefficients), scene.instances.map((one) => one.untuned), mostTelling(scene));
+    fresh.restore(saved);
+    return this.options.keeper?.recall(fresh, saved) ?? fresh;
+  }
+
+  /** Whether the instances of an image have edits, opened by now or not. @param {number} index */
+  isEdited(index) {
+    const state = this.states.get(index);
+    if (state) return state.edits.size > 0;
+    return [...part(this.saved, this.prefix(index)).keys()].some((name) => /^e\d+$/.test(name));
+  }
+
+  /** Marks the images with edits. */
+  showEdited() {
+    let many = 0;
+    this.tiles.forEach((tile, i) => {
+      const edited = this.isEdited(i);
+      many += Number(edited);
+      tile.classList.toggle("edited", edited);
+    });
+    rest(this.reset, !(this.options.keeper?.edited() ?? many));
+  }
+
+  resetAll() {
+    if (this.reset.getAttribute("aria-disabled") === "true") return;
+    if (this.options.keeper) this.options.keeper.resetAll();
+    else {
+      for (const name of [...this.saved.keys()]) if (/^(\d+\.)?e\d+$/.test(name)) this.saved.delete(name);
+      for (const state of this.states.values()) state.resetAll();
+    }
+    this.showEdited();
+    this.viewer?.say("All edits are taken back; undo brings those of an image back.");
   }
 
   /** Everything that was done to all scenes. */
@@ -125,6 +214,14 @@ export class App {
     return this.sources.length > 1 ? `${index}.` : "";
   }
 
+  /** Writes what is done at once, so that a reload finds it; later where much is done at once, which browsers refuse to write. */
+  saveNow() {
+    const now = Date.now();
+    this.writes = this.writes.filter((at) => now - at < 10_000);
+    if (this.writes.length < MOST_WRITES) this.writeHash();
+    else this.saveSoon();
+  }
+
   saveSoon() {
     if (!this.options.hash) return;
     clearTimeout(this.saving);
@@ -133,17 +230,30 @@ export class App {
 
   writeHash() {
     clearTimeout(this.saving);
+    if (!this.options.hash) return;
+    this.writes.push(Date.now());
+    history.replaceState(OWN, "", this.address());
+  }
+
+  address() {
     const text = readable(this.save());
-    history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
+    return text ? `#${text}` : location.pathname + location.search;
+  }
+
+  /** What the browser's history or an address asks for: one of our own places an image, any other all that it says. @param {URLSearchParams} saved @param {boolean} own */
+  async arrive(saved, own) {
+    if (!own) return this.restore(saved);
+    await this.open(this.savedIndex(saved));
+    return this.writeHash();
   }
 
   /** Shows what a link or file holds. @param {URLSearchParams} saved */
   async restore(saved) {
     this.saved = saved;
     this.states.clear();
-    const index = Number(saved.get("s") ?? 0);
+    this.options.keeper?.forget();
     this.current = -1;
-    await this.open(this.sources[index] ? index : 0);
+    await this.open(this.savedIndex(saved));
   }
 
   menu() {
@@ -159,7 +269,7 @@ export class App {
       {
         className: "menu",
         onkeydown: (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && close(),
-        onfocusout: (/** @type {FocusEvent} */ event) => event.relatedTarget instanceof Node && !details.contains(event.relatedTarget) && (details.open = false),
+        onfocusout: (/** @type {FocusEvent} */ event) => event.relatedTarget instanceof Node && !details.contains(event.relatedTarget) && (details.open = false), // a press elsewhere closes it, too
       },
       h("summary", {}, "Share"),
       h(
@@ -248,7 +358,8 @@ export class App {
   destroy() {
     this.close();
     clearTimeout(this.saving);
-    removeEventListener("hashchange", this.onHash);
+    removeEventListener("popstate", this.onHistory);
+    document.removeEventListener("pointerdown", this.onPress);
     this.keyboard.removeEventListener("keydown", this.onKey);
     this.root.remove();
   }

@@ -31,6 +31,7 @@ export function svg(tag, attributes, ...children) {
 const ICONS = {
   undo: "M6.5 3 3 6.5 6.5 10 M3 6.5 H9.5 a3.5 3.5 0 0 1 0 7 H7",
   redo: "M9.5 3 13 6.5 9.5 10 M13 6.5 H6.5 a3.5 3.5 0 0 0 0 7 H9",
+  times: "M4 4 12 12 M12 4 4 12",
   theme: "M8 2 a6 6 0 1 0 0 12 a6 6 0 1 0 0 -12 M8 2 v12 M8 5 l4 -1.5 M8 8 h6 M8 11 l4 1.5",
 };
 
@@ -63,4 +64,39 @@ export function download(blob, name) {
   const link = h("a", { href: url, download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+/** Says that a button has nothing to do now, without taking it out of the reach of the keyboard: the focus stays. @param {HTMLElement} button @param {boolean} idle */
+export const rest = (button, idle) => button.setAttribute("aria-disabled", String(idle));
+
+/**
+ * One tab stop for many elements; arrow keys, Home and End move among them.
+ * Call what it returns when the elements are others; `walks` is false where somebody else moves the focus.
+ * @param {HTMLElement} box @param {string} selector @param {boolean} walks @returns {() => void}
+ */
+export function roving(box, selector, walks = true) {
+  const all = () => /** @type {HTMLElement[]} */ ([...box.querySelectorAll(selector)]);
+  /** @param {HTMLElement[]} items @param {HTMLElement | undefined} stop */
+  const stopAt = (items, stop) => items.forEach((item) => (item.tabIndex = item === stop ? 0 : -1));
+  const refresh = () => {
+    const items = all();
+    stopAt(items, items.find((item) => item === document.activeElement) ?? items.find((item) => item.getAttribute("aria-current") === "true") ?? items.find((item) => item.tabIndex === 0) ?? items[0]);
+  };
+  box.addEventListener("focusin", (event) => {
+    const items = all();
+    const inside = items.find((item) => event.target instanceof Node && item.contains(event.target));
+    if (inside) stopAt(items, inside);
+  });
+  if (walks) {
+    box.addEventListener("keydown", (event) => {
+      const items = all();
+      const at = items.findIndex((item) => item === event.target);
+      /** @type {Record<string, number>} */
+      const places = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: items.length - 1 };
+      if (at < 0 || !(event.key in places) || event.altKey || event.ctrlKey || event.metaKey) return;
+      event.preventDefault();
+      items[Math.min(Math.max(places[event.key], 0), items.length - 1)].focus();
+    });
+  }
+  return refresh;
 }

@@ -6,6 +6,8 @@ import { unpack } from "./scene.js";
 
 export { unpack };
 
+const PARSING_MS = 30;
+
 /** @typedef {{ title: string, detail?: string, thumbnail?: string, open: () => Promise<ArrayBuffer> }} PackedSource */
 /** @typedef {Omit<import("./app.js").Options, "onOpen">} MountOptions */
 /** @typedef {import("./scene.js").Header} Header */
@@ -95,6 +97,21 @@ function sameEdits(edits, given) {
 
 export default { render };
 
+/**
+ * The text of an element that is perhaps still to come: this script runs while the page is read.
+ * An element is whole once something follows it.
+ * @param {string} id @returns {Promise<string>}
+ */
+async function textOf(id) {
+  for (;;) {
+    const done = document.readyState !== "loading";
+    const element = document.getElementById(id);
+    if (element && (done || element.nextElementSibling)) return element.textContent ?? "";
+    if (done) throw new Error("the file is not whole; get or write it anew");
+    await new Promise((later) => setTimeout(later, PARSING_MS));
+  }
+}
+
 /** The one-file page: an index as JSON, and every scene as base64 text in an element of its own. */
 function start() {
   const index = document.getElementById("maskprism-scenes");
@@ -102,10 +119,10 @@ function start() {
   const { scenes, note } = JSON.parse(index.textContent ?? "");
   const sources = scenes.map((/** @type {object} */ scene, /** @type {number} */ i) => ({
     ...scene,
-    open: async () => Uint8Array.from(atob(document.getElementById(`maskprism-scene-${i}`)?.textContent ?? ""), (c) => c.charCodeAt(0)).buffer,
+    open: async () => Uint8Array.from(atob(await textOf(`maskprism-scene-${i}`)), (c) => c.charCodeAt(0)).buffer,
   }));
   const host = document.getElementById("maskprism");
-  if (host) mount(host, sources, { note });
+  if (host) mount(host, sources, { note, main: true });
 }
 
 if (typeof document !== "undefined") start();

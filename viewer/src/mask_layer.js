@@ -1,5 +1,6 @@
 // The mask of the chosen instance as pixels: which are inside, how that compares with the original, and their colours.
 
+import { Blocks } from "./blocks.js";
 import { h } from "./dom.js";
 import { eachInside, iou } from "./masks.js";
 import { abgr, paint } from "./palette.js";
@@ -31,6 +32,10 @@ export class MaskLayer {
     this.originalArea = 0;
     /** @type {Window | null} */
     this.painted = null;
+    /** @type {Blocks | null} */
+    this.blocks = null;
+    /** Colour and opacity that are painted now. */
+    this.look = "";
   }
 
   /** Where a pixel lies in a mask with its border. @param {number} r @param {number} c */
@@ -48,6 +53,7 @@ export class MaskLayer {
     this.unmark(INSIDE);
     this.context.clearRect(0, 0, this.frame.width, this.frame.height);
     this.painted = null;
+    this.blocks = null;
   }
 
   /** @param {number} mark */
@@ -59,6 +65,7 @@ export class MaskLayer {
   remember(patch) {
     this.unmark(ORIGINAL);
     this.originalArea = 0;
+    this.blocks = null;
     eachInside(patch, this.frame.rule.threshold, (r, c) => {
       this.marks[this.bordered(r, c)] |= ORIGINAL;
       this.originalArea += 1;
@@ -67,31 +74,34 @@ export class MaskLayer {
 
   /** Which pixels are inside, and how that compares with the original. @param {Float32Array} logits @param {import("./masks.js").CroppedWindow} window @returns {Measures} */
   measure(logits, window) {
-    const { marks, frame } = this;
-    const { threshold, squash } = frame.rule;
     if (this.painted && !equal(this.painted, window)) this.unmark(INSIDE);
-    let [area, both] = [0, 0];
-    frame.eachRow(logits, window, squash, (r, line) => {
-      const at = this.bordered(r, window.columns[0]);
-      let [here, shared] = [0, 0]; // counted apart: what a closure shares is slow
-      for (let j = 0; j < line.length; j++) {
-        const is = line[j] > threshold ? INSIDE : 0;
-        const was = marks[at + j] & ORIGINAL;
-        marks[at + j] = is | was;
-        here += is;
-        shared += is & (was >> 1);
-      }
-      area += here;
-      both += shared;
-    });
+    if (!this.blocks || !equal(this.blocks.window, window)) {
+      this.blocks = new Blocks(this.frame, window);
+      this.look = "";
+    }
+    const { area, both } = this.blocks.decide(logits, this.marks, this.stride);
     return { area, gained: area - both, lost: this.originalArea - both, iou: iou(both, area, this.originalArea) };
   }
 
-  /** The mask in a colour; pixels that an edit took away stay as a pale shadow. @param {Window} window @param {[number, number, number]} colour @param {number} opacity */
-  fill({ rows, columns }, colour, opacity) {
-    const { marks, colours, frame, stride } = this;
+  /** The mask in a colour, where that is not painted yet; pixels that an edit took away stay as a pale shadow. @param {Window} window @param {[number, number, number]} colour @param {number} opacity */
+  fill(window, colour, opacity) {
+    const look = `${colour} ${opacity}`;
+    const all = look !== this.look || !this.painted || !equal(this.painted, window);
+    this.look = look;
+    if (this.painted && !equal(this.painted, window)) this.context.clearRect(0, 0, this.frame.width, this.frame.height);
+    this.painted = window;
     const full = abgr(colour, Math.round(opacity * 255));
     const edge = abgr(colour, 255);
+    this.blocks?.changed(all, (rows, columns) => {
+      this.fillPart(rows, columns, full, edge);
+      if (!all) this.context.putImageData(this.pixels, 0, 0, columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0]);
+    });
+    if (all) this.put(window);
+  }
+
+  /** @param {import("./geometry.js").Pair} rows @param {import("./geometry.js").Pair} columns @param {number} full @param {number} edge */
+  fillPart(rows, columns, full, edge) {
+    const { marks, colours, frame, stride } = this;
     const width = columns[1] - columns[0];
     for (let r = rows[0]; r < rows[1]; r++) {
       const to = r * frame.width + columns[0];
@@ -114,6 +124,7 @@ export class MaskLayer {
 
   /** Values as colours, with the edge of the mask as a line. @param {import("./masks.js").Patch} patch @param {number} limit */
   heat({ rows, columns, values }, limit) {
+    this.look = "";
     const { colours, frame, marks, stride } = this;
     const width = columns[1] - columns[0];
     for (let r = rows[0]; r < rows[1]; r++) {

@@ -32,6 +32,19 @@ export function mix(weights, { cells, values }, out) {
   }
 }
 
+/** The sum of the positive parts of all terms, in the cells from `from` to `to`. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {number} from @param {number} to @param {Float32Array} out */
+export function positiveSum(weights, { cells, values }, from, to, out) {
+  out.fill(0, from, to);
+  const used = Array.from(weights, (_, k) => k).filter((k) => weights[k] !== 0);
+  for (let n = 0; n < used.length; n += 4) {
+    const [a, b, c, d] = [0, 1, 2, 3].map((i) => (used[n + i] ?? used[n]) * cells);
+    const [wa, wb, wc, wd] = [0, 1, 2, 3].map((i) => (n + i < used.length ? weights[used[n + i]] : 0));
+    for (let i = from; i < to; i++) {
+      out[i] += Math.max(wa * values[a + i], 0) + Math.max(wb * values[b + i], 0) + Math.max(wc * values[c + i], 0) + Math.max(wd * values[d + i], 0);
+    }
+  }
+}
+
 /** Moves the sum by a change of one weight. @param {Float32Array} sum @param {number} delta @param {number} k @param {Prototypes} prototypes */
 export function shift(sum, delta, k, { cells, values }) {
   const p = values.subarray(k * cells, (k + 1) * cells);
@@ -99,7 +112,7 @@ export class Frame {
   eachRow(grid, { rows, columns, cells }, squash, visit) {
     const width = columns[1] - columns[0];
     if (rows[1] <= rows[0] || !width) return;
-    const source = squash || cells ? this.prepared(grid, cells, squash) : grid;
+    const source = this.source(grid, cells, squash);
     const { rowTaps, columnTaps } = this;
     const gridWidth = this.letterbox.grid_hw[1];
     const top = rowTaps.start[rows[0]];
@@ -113,6 +126,11 @@ export class Frame {
       down(this.wide, (rowTaps.start[r] - top) * width, rowTaps.weights, r * rowTaps.count, rowTaps.count, line);
       visit(r, line);
     }
+  }
+
+  /** What pixels are interpolated from. @param {Float32Array} grid @param {Window | null} cells @param {boolean} squash */
+  source(grid, cells, squash) {
+    return squash || cells ? this.prepared(grid, cells, squash) : grid;
   }
 
   /** The grid squashed, and zero outside of the cells that a crop before resizing keeps. @param {Float32Array} grid @param {Window | null} cells @param {boolean} squash */

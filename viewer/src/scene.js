@@ -8,7 +8,8 @@
  *   untuned?: number[] | null, objectness: number | null, logit_error: number, truth: (Section & { area: number }) | null }} Instance
  */
 /**
- * @typedef {{ version: number, source: string, boxes?: boolean, letterbox: Letterbox, rule: MaskRule, instances: Instance[],
+ * @typedef {Section & { class: number, name: string, area: number, box: number[] }} Missed A labelled instance that no prediction found.
+ * @typedef {{ version: number, source: string, boxes?: boolean, missed?: Missed[], letterbox: Letterbox, rule: MaskRule, instances: Instance[],
  *   image: Section & { type: string, size_hw: [number, number] },
  *   prototypes: Section & { k: number, h: number, w: number, bits: 8 | 16 | 32, low: number[], step: number[], encoding: "raw" | "deflate" } }} Header
  */
@@ -34,6 +35,7 @@ export class Scene {
     this.letterbox = header.letterbox;
     this.rule = header.rule;
     this.instances = header.instances;
+    this.missed = header.missed ?? [];
     this.k = header.prototypes.k;
     this.prototypes = { cells: header.prototypes.h * header.prototypes.w, values };
   }
@@ -64,7 +66,11 @@ export class Scene {
   /** The ground truth of an instance at the image's size, 0 or 1 per pixel; null where there is none. @param {number} instance */
   truth(instance) {
     const section = this.instances[instance].truth;
-    if (!section) return null;
+    return section && this.runs(section);
+  }
+
+  /** A mask of the image's size out of run lengths. @param {Section} section */
+  runs(section) {
     const [height, width] = this.letterbox.image_hw;
     const mask = new Uint8Array(height * width);
     let [at, inside] = [0, false];

@@ -1,10 +1,13 @@
 // The image with its masks: painting, and pointing at things.
 
 import { h, oncePerFrame, signed, style, svg } from "./dom.js";
+import { distinctColours } from "./colours.js";
 import { cellInImage, pixelInFrame, sizeOf } from "./geometry.js";
 import { MaskLayer } from "./mask_layer.js";
 import { eachInside, Frame, iou, mix, shift, side } from "./masks.js";
 import { abgr, ANCHORS, colourOf, limitOf, paint, rgb } from "./palette.js";
+import { TruthLayer } from "./truth_layer.js";
+import { Zoom } from "./zoom.js";
 
 /** @typedef {import("./scene.js").Scene} Scene */
 /** @typedef {import("./state.js").State} State */
@@ -30,6 +33,9 @@ export class Stage {
     this.logits = new Float32Array(scene.prototypes.cells);
     this.sideSum = new Float32Array(scene.prototypes.cells);
     this.mask = new MaskLayer(this.frame);
+    /** The colours of the instances; those of the palette in its order until the image is there. */
+    this.colours = scene.instances.map((_, i) => colourOf(i));
+    this.truthLayer = new TruthLayer(scene);
     this.owners = new Int16Array(this.frame.width * this.frame.height).fill(-1);
     this.limit = 1;
     this.truth = /** @type {Uint8Array | null} */ (null);
@@ -47,7 +53,7 @@ export class Stage {
     this.image = h("canvas", { className: "image", width: imageWidth, height: imageHeight });
     this.others = h("canvas", { className: "layer others", width: this.frame.width, height: this.frame.height });
     const [gridHeight, gridWidth] = scene.letterbox.grid_hw;
-    this.prototype = h("canvas", { className: "layer prototype", width: gridWidth, height: gridHeight, hidden: true });
+    this.prototype = h("canvas", { className: "layer prototype diverging", width: gridWidth, height: gridHeight, hidden: true });
     for (const layer of [this.others, this.mask.canvas]) place(layer, scene, this.frame.size);
     place(this.prototype, scene, "grid");
     this.box = svg("rect", { class: "box" });
@@ -56,6 +62,8 @@ export class Stage {
     this.captionText = h("span", {});
     this.scale = h("i", { className: "scale" });
     this.caption = h("div", { className: "caption", hidden: true }, this.captionText, this.scale);
+    this.name = h("span", { className: "pointed", hidden: true });
+    this.plane = h("div", { className: "plane" }, this.image, this.others, this.mask.canvas, this.prototype, this.truthLayer.canvas, svg("svg", { class: "marks", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.boxShadow, this.box, this.cross));
     this.element = h(
       "div",
       {
@@ -63,20 +71,17 @@ export class Stage {
         tabIndex: 0,
         role: "application",
         "aria-roledescription": "image with masks",
-        "aria-label": `${scene.header.source || "Image"}, ${scene.instances.length} instances. Left and right arrow choose an instance; with Shift, arrow keys move the examined pixel.`,
+        "aria-label": `${scene.header.source || "Image"}, ${scene.instances.length} instances. Left and right arrow choose an instance; with Shift, arrow keys move the examined pixel. Plus and minus zoom, F fits the instance, 0 the image.`,
         onpointermove: (/** @type {PointerEvent} */ event) => event.pointerType === "mouse" && this.hover(event),
         onpointerleave: () => this.hover(null),
         onclick: (/** @type {MouseEvent} */ event) => this.click(event),
         onkeydown: (/** @type {KeyboardEvent} */ event) => this.key(event),
       },
-      this.image,
-      this.others,
-      this.mask.canvas,
-      this.prototype,
-      svg("svg", { class: "marks", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.boxShadow, this.box, this.cross),
+      this.plane,
+      this.name,
       this.caption,
     );
-    style(this.element, { "--aspect": String(width / height) });
+    this.zoom = new Zoom(this.element, this.plane, [height, width]);
     this.draw = oncePerFrame(() => this.repaint());
     /** The pixel under the pointer, which is looked at instead of the chosen one. @type {import("./state.js").Pixel | null} */
     this.hovered = null;
@@ -89,11 +94,51 @@ export class Stage {
     const { header } = this.scene;
     const bitmap = await createImageBitmap(new Blob([this.scene.bytes(header.image)], { type: header.image.type }));
     this.image.getContext("2d")?.drawImage(bitmap, 0, 0);
+    this.colours = distinctColours(this.under(bitmap), this.scene.instances.map((instance) => instance.box));
+    this.truthLayer.show(this.state.truth);
     this.choose();
+    if (this.zoom.isThin) this.fitInstance();
+  }
+
+  /** The mean colour of the image under each instance. @param {ImageBitmap} bitmap @returns {(number[] | null)[]} */
+  under(bitmap) {
+    const { scene } = this;
+    const { letterbox, rule, prototypes } = scene;
+    const [height, width] = letterbox.grid_hw;
+    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    if (!context) return scene.instances.map(() => null);
+    const [top, left, h_, w_] = [letterbox.offset_yx[0], letterbox.offset_yx[1], letterbox.content_hw[0], letterbox.content_hw[1]].map((value, i) => (value / letterbox.canvas_hw[i % 2]) * letterbox.grid_hw[i % 2]);
+    context.drawImage(bitmap, left, top, w_, h_);
+    const { data } = context.getImageData(0, 0, width, height);
+    const frame = new Frame(letterbox, rule, "grid");
+    return scene.instances.map((instance, i) => {
+      mix(scene.weights(i, instance.coefficients), prototypes, this.logits);
+      const sum = [0, 0, 0];
+      let count = 0;
+      eachInside(frame.decode(this.logits, instance.canvas_box), rule.threshold, (r, c) => {
+        for (const channel of [0, 1, 2]) sum[channel] += data[4 * (r * width + c) + channel];
+        count += 1;
+      });
+      return count ? sum.map((value) => value / count) : null;
+    });
+  }
+
+  /** Looks closer at the chosen instance. */
+  fitInstance() {
+    const { selected } = this.state;
+    if (selected >= 0) this.fitBox(this.scene.instances[selected].box);
+  }
+
+  /** @param {ArrayLike<number>} box In pixels of the image. */
+  fitBox(box) {
+    const [height, width] = this.scene.letterbox.image_hw;
+    this.zoom.fit([box[0] / width, box[1] / height, box[2] / width, box[3] / height]);
   }
 
   /** @param {import("./state.js").Change} change */
   changed(change) {
+    if (change.kind === "highlight") return;
+    if (change.kind === "look") this.truthLayer.show(this.state.truth);
     if (change.kind === "coefficient") {
       if (this.fresh && !this.state.before) shift(this.logits, change.delta * this.scene.factor(this.state.selected), change.k, this.scene.prototypes);
     } else if (change.kind !== "pixel") this.fresh = false;
@@ -150,15 +195,15 @@ export class Stage {
     const window = frame.window(box, this.cropOf());
     this.measures = this.mask.measure(this.logits, window);
     if (state.view === "mask") {
-      this.mask.fill(window, rgb(colourOf(selected)), state.opacity);
+      this.mask.fill(window, rgb(this.colours[selected]), state.opacity);
     } else {
       const shown = state.view === "logits" ? this.logits : this.sideSum;
       if (state.view !== "logits") side(weights, scene.prototypes, state.view === "positive" ? 1 : -1, this.sideSum);
       this.mask.heat(frame.decode(shown, box, this.cropOf(), false), this.limit);
+      this.mask.put(window);
     }
     if (this.prototype.hidden) this.describe(state.view === "mask" ? null : HEAT[state.view], this.limit, "contribution");
     style(this.mask.canvas, { opacity: state.view === "mask" ? "1" : String(Math.min(1, 0.3 + state.opacity)) });
-    this.mask.put(window);
     this.measureTruth();
     this.report({ ...this.measures, truthIou: this.truthIou });
   }
@@ -213,7 +258,7 @@ export class Stage {
       const owner = owners[i];
       if (owner < 0 || owner === this.state.selected) continue;
       const edge = owners[i - 1] !== owner || owners[i + 1] !== owner || owners[i - width] !== owner || owners[i + width] !== owner;
-      colours[i] = abgr(rgb(colourOf(owner)), edge ? OTHERS_EDGE : OTHERS_FILL);
+      colours[i] = abgr(rgb(this.colours[owner]), edge ? OTHERS_EDGE : OTHERS_FILL);
     }
     this.others.getContext("2d")?.putImageData(pixels, 0, 0);
   }
@@ -237,7 +282,7 @@ export class Stage {
 
   /** @param {MouseEvent} event @returns {import("./state.js").Pixel} */
   pixelAt(event) {
-    const area = this.element.getBoundingClientRect();
+    const area = this.plane.getBoundingClientRect();
     const [height, width] = this.scene.letterbox.image_hw;
     const at = (/** @type {number} */ share, /** @type {number} */ length) => Math.min(Math.max(Math.floor(share * length), 0), length - 1);
     return { x: at((event.clientX - area.left) / area.width, width), y: at((event.clientY - area.top) / area.height, height) };
@@ -245,29 +290,58 @@ export class Stage {
 
   /** @param {PointerEvent | null} event */
   hover(event) {
+    if (event && this.zoom.pointers.size) return; // the image is being moved
     this.hovered = event ? this.pixelAt(event) : null;
     this.state.tell({ kind: "pixel" });
+    this.nameAt(event);
+  }
+
+  /** The instance under the pointer, or at a pixel: the chosen one first. @param {import("./state.js").Pixel} pixel */
+  ownerAt(pixel) {
+    const { x, y } = pixelInFrame(this.scene.letterbox, this.frame.size, pixel);
+    return this.mask.holds(y, x) ? this.state.selected : this.owners[y * this.frame.width + x];
+  }
+
+  /** Says what lies under the pointer. @param {PointerEvent | null} event */
+  nameAt(event) {
+    const owner = this.hovered && event ? this.ownerAt(this.hovered) : -1;
+    this.name.hidden = owner < 0;
+    if (owner < 0 || !event) return;
+    const { name, score } = this.scene.instances[owner];
+    this.name.textContent = `${name} ${score.toFixed(2)}`;
+    const [x, y] = this.zoom.place(event.clientX, event.clientY);
+    style(this.name, { left: `${100 * Math.min(x, 0.8)}%`, top: `${100 * Math.min(y, 0.9)}%`, "--colour": `#${this.colours[owner]}` });
   }
 
   /** A click on another instance chooses it; any other click keeps the pixel. @param {MouseEvent} event */
   click(event) {
+    if (this.zoom.dragged) return;
     const pixel = this.pixelAt(event);
-    const { x, y } = pixelInFrame(this.scene.letterbox, this.frame.size, pixel);
-    const owner = this.owners[y * this.frame.width + x];
-    if (owner >= 0 && owner !== this.state.selected && !this.mask.holds(y, x)) this.state.select(owner);
+    const owner = this.ownerAt(pixel);
+    if (owner >= 0) this.state.select(owner);
     this.state.point(pixel);
   }
 
   /** @param {KeyboardEvent} event */
   key(event) {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    const zooms = { "+": () => this.zoom.in(), "=": () => this.zoom.in(), "-": () => this.zoom.out(), 0: () => this.zoom.whole(), f: () => this.fitInstance() };
+    const zoom = zooms[/** @type {keyof typeof zooms} */ (event.key.toLowerCase())];
+    if (zoom) {
+      zoom();
+      event.preventDefault();
+      return;
+    }
     const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [0, 0];
-    if (!(dx || dy) || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (!(dx || dy)) return;
     event.preventDefault();
     if (event.shiftKey) {
       const [height, width] = this.scene.letterbox.image_hw;
       const stride = Math.max(1, Math.round(Math.max(height, width) / 160));
       const { x, y } = this.state.pixel ?? this.certain;
-      this.state.point({ x: Math.min(Math.max(x + dx * stride, 0), width - 1), y: Math.min(Math.max(y + dy * stride, 0), height - 1) });
+      const to = { x: Math.min(Math.max(x + dx * stride, 0), width - 1), y: Math.min(Math.max(y + dy * stride, 0), height - 1) };
+      this.state.point(to);
+      this.zoom.follow([to.x / width, to.y / height]);
     } else {
       const count = this.scene.instances.length;
       if (count) this.state.select((this.state.selected + dx + dy + count) % count);

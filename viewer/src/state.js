@@ -3,24 +3,28 @@
 /** @typedef {"mask" | "logits" | "positive" | "negative"} View */
 /** @typedef {"effect" | "index"} Order */
 /** @typedef {{ x: number, y: number }} Pixel */
-/** @typedef {{ before: Float32Array, after: Float32Array, instance: number, key: string, at: number }} Step */
+/** @typedef {{ instance: number, before: Float32Array, after: Float32Array }} Edited */
+/** @typedef {{ edited: Edited[], key: string, at: number }} Step */
 /** What changed: one coefficient by a difference, all of them, the choice, the pixel, or how it is shown. */
-/** @typedef {{ kind: "coefficient", k: number, delta: number } | { kind: "coefficients" | "selected" | "pixel" | "look" }} Change */
+/** @typedef {{ kind: "coefficient", k: number, delta: number } | { kind: "coefficients" | "selected" | "pixel" | "look" | "highlight" }} Change */
 
 export const VIEWS = /** @type {const} */ (["mask", "logits", "positive", "negative"]);
 const MERGE_MS = 800;
 const OPACITY = 0.5;
 
-/** The state of one scene, given the original coefficients of its instances. */
+/** The state of one scene, given the original coefficients of its instances, and which of these is looked at first. */
 export class State {
-  /** @param {ArrayLike<number>[]} coefficients @param {(ArrayLike<number> | null | undefined)[]} untuned */
-  constructor(coefficients, untuned = []) {
+  /** @param {ArrayLike<number>[]} coefficients @param {(ArrayLike<number> | null | undefined)[]} untuned @param {number} opening */
+  constructor(coefficients, untuned = [], opening = 0) {
     this.original = coefficients.map((row) => Float32Array.from(row));
     /** As they were before the correction of the network, where it has one. */
     this.untuned = coefficients.map((_, i) => (untuned[i] ? Float32Array.from(untuned[i]) : null));
     /** @type {Map<number, Float32Array>} */
     this.edits = new Map();
-    this.selected = coefficients.length ? 0 : -1;
+    this.opening = coefficients.length ? opening : -1;
+    this.selected = this.opening;
+    /** The prototype that is pointed at, anywhere. @type {number | null} */
+    this.highlighted = null;
     /** @type {Pixel | null} */
     this.pixel = null;
     /** @type {View} */
@@ -29,6 +33,8 @@ export class State {
     /** What is shown in place of the edited mask: that before all edits, or before the network was tuned. @type {"" | "edits" | "tuning"} */
     this.before = "";
     this.opacity = OPACITY;
+    /** Whether the outlines of the ground truth are drawn. */
+    this.truth = false;
     /** @type {Order} */
     this.order = "effect";
     /** @type {"prototype" | "term"} */
@@ -84,11 +90,11 @@ export class State {
     if (!before || same(before, this.coefficients())) return;
     const at = Date.now();
     const last = this.done.at(-1);
-    if (key && last && last.key === key && last.instance === this.selected && at - last.at < MERGE_MS) {
-      Object.assign(last, { after: this.coefficients().slice(), at });
-    } else {
-      this.done.push({ before, after: this.coefficients().slice(), instance: this.selected, key, at });
-    }
+    const after = this.coefficients().slice();
+    const merged = key && last?.key === key && last.edited[0].instance === this.selected && at - last.at < MERGE_MS ? last : null;
+    if (!merged) this.done.push({ edited: [{ instance: this.selected, before, after }], key, at });
+    else if (same(merged.edited[0].before, after)) this.done.pop(); // there and back again is no step
+    else Object.assign(merged, { edited: [{ ...merged.edited[0], after }], at });
     this.undone = [];
     this.tell({ kind: "coefficients" });
   }
@@ -120,6 +126,17 @@ export class State {
     else this.edits.set(instance, coefficients);
   }
 
+  /** Takes back the edits of all instances, as one step. */
+  resetAll() {
+    this.commit();
+    if (!this.edits.size) return;
+    const edited = [...this.edits].map(([instance, before]) => ({ instance, before, after: this.original[instance].slice() }));
+    this.edits.clear();
+    this.done.push({ edited, key: "", at: Date.now() });
+    this.undone = [];
+    this.tell({ kind: "coefficients" });
+  }
+
   undo() {
     this.step(this.done, this.undone, "before");
   }
@@ -133,8 +150,8 @@ export class State {
     const step = from.pop();
     if (!step) return;
     to.push(step);
-    this.keep(step.instance, step[which].slice());
-    if (step.instance !== this.selected) this.select(step.instance);
+    for (const edited of step.edited) this.keep(edited.instance, edited[which].slice());
+    if (!step.edited.some(({ instance }) => instance === this.selected)) this.select(step.edited[0].instance);
     this.tell({ kind: "coefficients" });
   }
 
@@ -152,7 +169,14 @@ export class State {
     this.tell({ kind: "pixel" });
   }
 
-  /** @param {Partial<Pick<State, "view" | "crop" | "before" | "opacity" | "order" | "thumbnails">>} settings */
+  /** @param {number | null} k */
+  highlight(k) {
+    if (k === this.highlighted) return;
+    this.highlighted = k;
+    this.tell({ kind: "highlight" });
+  }
+
+  /** @param {Partial<Pick<State, "view" | "crop" | "before" | "opacity" | "order" | "thumbnails" | "truth">>} settings */
   look(settings) {
     Object.assign(this, settings);
     this.tell({ kind: "look" });
@@ -172,10 +196,11 @@ export class State {
   /** Everything that a link or file must hold, as short text: "i=2&view=logits&e2=7:0,9:-1.25". @returns {URLSearchParams} */
   save() {
     const saved = new URLSearchParams();
-    if (this.selected > 0) saved.set("i", String(this.selected));
+    if (this.selected !== this.opening) saved.set("i", String(this.selected));
     if (this.view !== "mask") saved.set("view", this.view);
     if (!this.crop) saved.set("crop", "off");
     if (this.opacity !== OPACITY) saved.set("opacity", String(this.opacity));
+    if (this.truth) saved.set("truth", "on");
     if (this.order !== "effect") saved.set("order", this.order);
     if (this.thumbnails !== "prototype") saved.set("show", this.thumbnails);
     if (this.pixel) saved.set("pixel", `${this.pixel.x},${this.pixel.y}`);
@@ -199,12 +224,13 @@ export class State {
       }
       this.keep(instance, row);
     }
-    const selected = Number(saved.get("i") ?? 0);
+    const selected = Number(saved.get("i") ?? this.opening);
     if (this.original[selected]) this.selected = selected;
     this.view = VIEWS.find((view) => view === saved.get("view")) ?? "mask";
     this.crop = saved.get("crop") !== "off";
     const opacity = Number.parseFloat(saved.get("opacity") ?? "");
     this.opacity = opacity >= 0 && opacity <= 1 ? opacity : OPACITY;
+    this.truth = saved.get("truth") === "on";
     this.order = saved.get("order") === "index" ? "index" : "effect";
     this.thumbnails = saved.get("show") === "term" ? "term" : "prototype";
     const [x, y] = (saved.get("pixel") ?? "").split(",").map(Number);

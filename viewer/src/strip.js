@@ -1,13 +1,15 @@
 // The prototypes: of each a thumbnail, the weight as a signed bar, and a slider.
 
-import { h, signed, style } from "./dom.js";
+import { h, icon, signed, style } from "./dom.js";
+import { draggable } from "./drag.js";
 import { isCentredFit } from "./geometry.js";
 import { descending, effects } from "./masks.js";
 import { limitOf, paint } from "./palette.js";
+import { kindsOf, ROLES, rolesOf } from "./roles.js";
 
 /** @typedef {import("./scene.js").Scene} Scene */
 /** @typedef {import("./state.js").State} State */
-/** @typedef {{ element: HTMLLIElement, canvas: HTMLCanvasElement, thumb: HTMLButtonElement, slider: HTMLInputElement, value: HTMLOutputElement }} Card */
+/** @typedef {{ element: HTMLLIElement, canvas: HTMLCanvasElement, thumb: HTMLButtonElement, drop: HTMLButtonElement, slider: HTMLInputElement, value: HTMLElement, role: HTMLElement }} Card */
 
 const STEPS = 100;
 /** So many prototypes are shown at first: those with the largest effect. */
@@ -20,6 +22,8 @@ export class Strip {
     this.state = state;
     this.showLarge = showLarge;
     this.range = 1;
+    /** The prototype that is kept large over the image. @type {number | null} */
+    this.pinned = null;
     this.cards = Array.from({ length: scene.k }, (_, k) => this.card(k));
     this.element = h("ul", { className: "strip", "aria-label": "Prototypes" });
     this.count = Math.min(scene.k, MOST);
@@ -35,8 +39,15 @@ export class Strip {
     this.limits = [];
     /** Which cards are shown, in their order. @type {number[]} */
     this.order = [];
+    /** @type {import("./roles.js").Kind[]} */
+    this.kinds = [];
+    this.naming = setTimeout(() => {
+      this.kinds = kindsOf(scene);
+      this.nameAll();
+    });
     state.listen((change) => this.changed(change));
     this.update();
+    this.nameAll();
     this.reorder();
     this.paintAll();
   }
@@ -56,11 +67,8 @@ export class Strip {
   /** @param {number} k @returns {Card} */
   card(k) {
     const { state } = this;
-    const drop = () => state.set(k, 0);
-    const reset = () => state.set(k, state.original[state.selected]?.[k] ?? 0);
-    const show = () => this.showLarge(k);
-    const hide = () => this.showLarge(null);
-    const canvas = h("canvas", { width: 1, height: 1 });
+    const reset = () => state.set(k, state.original[state.selected]?.[k] ?? 0, `k${k}`);
+    const canvas = h("canvas", { className: "diverging", width: 1, height: 1 });
     const { letterbox } = this.scene;
     if (!isCentredFit(letterbox)) style(canvas, { "aspect-ratio": `${letterbox.image_hw[1]} / ${letterbox.image_hw[0]}` });
     const thumb = h(
@@ -68,17 +76,18 @@ export class Strip {
       {
         type: "button",
         className: "thumb",
-        title: "Click drops this prototype, double click resets it",
-        "aria-label": `Drop prototype ${k}; double click or R resets it`,
-        onclick: drop,
-        ondblclick: reset,
-        onpointerenter: show,
-        onpointerleave: hide,
-        onfocus: () => thumb.matches(":focus-visible") && show(),
-        onblur: hide,
+        title: "Point at this prototype to see it large over the image; click to keep it there",
+        "aria-label": `Prototype ${k}, large over the image`,
+        onclick: () => this.pin(this.pinned === k ? null : k),
+        onpointerenter: (/** @type {PointerEvent} */ event) => event.pointerType !== "touch" && state.highlight(k),
+        onpointerleave: () => state.highlight(null),
+        onfocus: () => thumb.matches(":focus-visible") && state.highlight(k),
+        onblur: () => state.highlight(null),
       },
       canvas,
     );
+    // Out of the order of Tab, where the slider beside it does the same with Delete.
+    const drop = h("button", { type: "button", className: "drop", tabIndex: -1, title: "Drop this prototype; once more brings it back", "aria-label": `Drop prototype ${k}`, onclick: () => (state.coefficients()[k] === 0 ? reset() : state.set(k, 0, `k${k}`)) }, icon("times"));
     const slider = h("input", {
       type: "range",
       className: "slider",
@@ -87,21 +96,64 @@ export class Strip {
       oninput: () => state.move(k, slider.valueAsNumber),
       onchange: () => state.commit(),
     });
-    const value = h("output", { className: "value" });
+    const value = h("span", { className: "value", "aria-hidden": "true" }); // the slider says it
+    const role = h("div", { className: "role" });
+    const track = h("div", { className: "track" }, slider);
+    draggable(track, slider, { move: (now) => state.move(k, now), end: () => state.commit() });
     const keys = (/** @type {KeyboardEvent} */ event) => {
       if (event.altKey || event.ctrlKey || event.metaKey) return;
       const now = state.coefficients()[k];
       const step = (this.range / STEPS) * (event.shiftKey ? 10 : 1);
+      const range = Number(slider.max);
       /** @type {Record<string, number>} */
-      const targets = { ArrowLeft: now - step, ArrowDown: now - step, ArrowRight: now + step, ArrowUp: now + step, PageDown: now - 10 * step, PageUp: now + 10 * step, Home: -this.range, End: this.range, Delete: 0, Backspace: 0 };
+      const targets = { ArrowLeft: now - step, ArrowDown: now - step, ArrowRight: now + step, ArrowUp: now + step, PageDown: now - 10 * step, PageUp: now + 10 * step, Home: -range, End: range, Delete: 0, Backspace: 0 };
       if (event.key.toLowerCase() === "r") reset();
-      else if (event.key in targets && (event.target === slider || targets[event.key] === 0)) state.set(k, Math.min(Math.max(targets[event.key], -this.range), this.range), `k${k}`);
+      else if (event.key === "Escape" && this.pinned !== null) this.pin(null);
+      else if (event.key in targets && (event.target === slider || targets[event.key] === 0)) state.set(k, Math.min(Math.max(targets[event.key], -range), range), `k${k}`);
       else return;
       event.preventDefault();
     };
-    const element = h("li", { className: "card", onkeydown: keys }, thumb, h("div", { className: "label" }, h("span", { className: "index" }, String(k)), value), slider);
+    const element = h("li", { className: "card", onkeydown: keys }, thumb, drop, h("div", { className: "label" }, h("span", { className: "index" }, String(k)), value), role, track);
     element.dataset.k = String(k);
-    return { element, canvas, thumb, slider, value };
+    return { element, canvas, thumb, drop, slider, value, role };
+  }
+
+  /** What each prototype does for the chosen instance, and of which kind it is. */
+  nameAll() {
+    const { state, scene } = this;
+    const found = state.selected < 0 ? null : rolesOf(scene, state.selected, state.coefficients());
+    this.cards.forEach(({ role, element }, k) => {
+      const does = found?.role[k];
+      const { semantic, same } = this.kinds[k] ?? { semantic: false, same: [] };
+      const kinds = [semantic && "semantic", same.length > 0 && `like ${same.slice(0, 2).join(", ")}`].filter((one) => typeof one === "string");
+      role.replaceChildren(h("span", {}, does ?? ""), h("span", {}, kinds.join(", ")));
+      role.title = [
+        does && `${does}: ${ROLES[does]}`,
+        semantic && "semantic: the masks of this image explain a quarter of its variance, or more",
+        same.length > 0 && `redundant: correlates with ${same.join(", ")} by 0.9 or more in this image`,
+      ].filter(Boolean).join("\n");
+      element.dataset.role = does ?? "";
+    });
+  }
+
+  /** Marks the prototypes that do most at the pixel that is looked at. @param {number[]} order @param {ArrayLike<number>} terms */
+  markTop(order, terms) {
+    this.cards.forEach(({ element }) => element.classList.remove("top-for", "top-against"));
+    for (const k of order) this.cards[k].element.classList.add(terms[k] > 0 ? "top-for" : "top-against");
+  }
+
+  /** Shows a prototype large while something that stands for it is pointed at. */
+  point() {
+    const { highlighted } = this.state;
+    this.cards.forEach(({ element }, k) => element.classList.toggle("highlighted", k === highlighted));
+    this.showLarge(highlighted ?? this.pinned);
+  }
+
+  /** Keeps a prototype large over the image, or none. @param {number | null} k */
+  pin(k) {
+    this.pinned = k;
+    this.cards.forEach(({ thumb }, i) => thumb.setAttribute("aria-pressed", String(i === k)));
+    this.showLarge(k ?? this.state.highlighted);
   }
 
   /** @param {number} k */
@@ -113,32 +165,39 @@ export class Strip {
   /** @param {import("./state.js").Change} change */
   changed(change) {
     if (change.kind === "pixel") return;
+    if (change.kind === "highlight") {
+      this.point();
+      return;
+    }
+    if (change.kind === "coefficient" && this.pinned !== null) this.pin(null); // whoever edits wants to see the mask
     if (change.kind === "coefficient") {
-      this.updateCard(change.k);
+      this.updateCard(change.k, Number(this.cards[change.k].slider.max)); // the scale stays while something moves on it
       if (this.state.thumbnails === "term" && this.cards[change.k].element.isConnected) this.paintThumbnail(change.k);
       return;
     }
     this.update();
+    if (change.kind !== "look") this.nameAll();
     const before = this.order;
     if (change.kind === "selected" || change.kind === "look") this.reorder();
     if (change.kind === "look" || this.state.thumbnails === "term" || (this.count < this.scene.k && this.order !== before)) this.paintAll();
   }
 
-  /** All sliders, over a range half as wide again as the coefficients of the instance, and as wide as its edits. */
+  /** All sliders, over a range half as wide again as the coefficients of the instance; one that an edit put beyond it is as wide as that. */
   update() {
     const { state } = this;
     const largest = (/** @type {Float32Array} */ row) => row.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
     const original = largest(state.original[state.selected] ?? new Float32Array(0));
-    this.range = Math.max(0.1, Math.ceil(original * 15) / 10, largest(state.coefficients()));
+    this.range = Math.max(0.1, Math.ceil(original * 15) / 10);
     for (let k = 0; k < this.cards.length; k++) this.updateCard(k);
   }
 
-  /** @param {number} k */
-  updateCard(k) {
-    const { slider, value, element } = this.cards[k];
-    const { state, range } = this;
+  /** @param {number} k @param {number} least How far the slider goes at least. */
+  updateCard(k, least = 0) {
+    const { drop, slider, value, element } = this.cards[k];
+    const { state } = this;
     const now = state.coefficients()[k] ?? 0;
     const original = state.original[state.selected]?.[k] ?? 0;
+    const range = Math.max(this.range, Math.abs(now), least);
     slider.min = String(-range);
     slider.max = String(range);
     if (slider.valueAsNumber !== now) slider.valueAsNumber = now;
@@ -147,7 +206,10 @@ export class Strip {
     slider.setAttribute("aria-valuetext", now === original ? text : `${text}, originally ${signed(original)}`);
     value.textContent = text;
     element.classList.toggle("edited", now !== original);
-    element.classList.toggle("dropped", state.selected >= 0 && now === 0);
+    const dropped = state.selected >= 0 && now === 0;
+    element.classList.toggle("dropped", dropped);
+    drop.setAttribute("aria-pressed", String(dropped));
+    drop.disabled = state.selected < 0;
     element.classList.toggle("negative", now < 0);
     style(slider, { "--at": String((now + range) / (2 * range)), "--was": String((original + range) / (2 * range)) });
   }

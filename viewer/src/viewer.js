@@ -1,11 +1,13 @@
 // The whole of one scene on the page: image, controls, prototypes, pixel.
 
-import { download, grouped, h, icon, style } from "./dom.js";
+import { download, grouped, h, icon, rest, style } from "./dom.js";
 import { descending, effects } from "./masks.js";
-import { colourOf } from "./palette.js";
+import { Equation } from "./equation.js";
+import { ANCHORS } from "./palette.js";
 import { Stage } from "./stage.js";
 import { shortest } from "./state.js";
 import { Strip } from "./strip.js";
+import { Tour } from "./tour.js";
 import { Waterfall } from "./waterfall.js";
 
 /** @typedef {import("./scene.js").Scene} Scene */
@@ -20,6 +22,8 @@ const VIEWS = [
   ["negative", "Against", "All that speaks against it: the sum of the negative parts"],
 ];
 
+const SPEAK_MS = 500;
+const KEPT = 5;
 let ids = 0;
 
 /** One scene with its controls. */
@@ -30,27 +34,128 @@ export class Viewer {
     this.state = state;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.silence = undefined;
+    /** Which of what was missed is looked at. */
+    this.missed = -1;
     this.id = `maskprism-${(ids += 1)}`;
-    this.status = h("p", { className: "status", role: "status" });
+    /** The one region that is read aloud when it changes. Words to the reader are seen, too, for a while. */
+    this.status = h("p", { className: "status unseen", role: "status" });
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.speaking = undefined;
     /** @type {(() => void)[]} */
     this.updates = [];
     this.stage = new Stage(scene, this.state, (measures) => this.showMeasures(measures));
     this.strip = new Strip(scene, this.state, (k) => this.stage.showPrototype(k));
-    this.waterfall = new Waterfall(this.stage);
+    this.equation = new Equation(this.stage);
+    this.waterfall = new Waterfall(this.stage, (order, terms, inside) => {
+      this.equation.at(terms, inside);
+      this.strip.markTop(this.stage.hovered || state.pixel ? order : [], terms);
+    });
     this.measures = this.measureFields();
+    this.overlay = h("div", { className: "iou", "aria-hidden": "true", hidden: true });
+    this.tour = new Tour(this.steps());
+    const frame = h("div", { className: "holder" }, this.stage.element, this.overlay, this.zoomButtons());
+    style(frame, { "--aspect": String(this.stage.zoom.aspect) });
     this.element = h(
       "div",
       { className: "body" },
       h(
         "div",
         { className: "left" },
-        h("section", { className: "look", "aria-label": "Image" }, h("div", { className: "frame" }, this.stage.element), this.lookControls(), this.instancePicker()),
+        h("section", { className: "look", "aria-label": "Image" }, h("div", { className: "frame" }, frame), this.lookControls(), this.instancePicker()),
         this.waterfall.element,
       ),
-      h("section", { className: "mix", "aria-label": "Prototypes and coefficients" }, this.heading(), this.tools(), this.strip.element, this.strip.more),
+      this.story(),
+      h("section", { className: "mix", "aria-label": "Prototypes and coefficients" }, this.measures.element, this.tools(), this.strip.element, this.strip.more),
+      this.legend(),
     );
-    this.state.listen((change) => change.kind !== "pixel" && this.refresh());
+    this.element.append(this.tour.box);
+    this.state.listen((change) => {
+      if (change.kind !== "pixel") this.refresh();
+      if (change.kind === "coefficients") this.tellEdit();
+    });
     this.refresh();
+  }
+
+  /** The image is there: colours are known. */
+  async open() {
+    await this.stage.open();
+    this.equation.open();
+    this.refresh();
+  }
+
+  zoomButtons() {
+    const { zoom } = this.stage;
+    const button = (/** @type {string} */ text, /** @type {string} */ label, /** @type {() => void} */ act) => h("button", { type: "button", title: label, "aria-label": label, onclick: act }, text);
+    const fit = button("⊡", "Fit the instance (F)", () => this.stage.fitInstance());
+    this.onRefresh(() => (fit.disabled = this.state.selected < 0));
+    return h("div", { className: "zoom", role: "group", "aria-label": "Zoom" }, button("+", "Closer (+)", () => zoom.in()), button("−", "Further away (−)", () => zoom.out()), fit, button("▭", "The whole image (0)", () => zoom.whole()));
+  }
+
+  /** How the mask comes about, in a picture and a sentence, with three things to try. */
+  story() {
+    const { state, scene } = this;
+    const says = h("p", { className: "says" });
+    const strongest = h("button", { type: "button", onclick: () => this.dropStrongest() }, "Drop the strongest");
+    const keep = h("button", { type: "button", onclick: () => state.only(this.byEffect().slice(0, KEPT)) }, `Keep ${KEPT}`);
+    const swap = h("button", { type: "button", onclick: () => this.swapWith(this.neighbour()) });
+    let telling = 0;
+    const tell = () => {
+      cancelAnimationFrame(telling);
+      telling = requestAnimationFrame(() => says.replaceChildren(...this.equation.sentence())); // once the mask is measured
+    };
+    state.listen((change) => (change.kind === "selected" || change.kind === "coefficients") && tell());
+    tell();
+    this.onRefresh(() => {
+      const other = this.neighbour();
+      for (const one of [strongest, keep, swap]) one.disabled = state.selected < 0;
+      swap.hidden = other < 0;
+      swap.textContent = other < 0 ? "" : `Swap with ${scene.instances[other].name} ${other}`;
+    });
+    const tries = h("div", { className: "group tries" }, strongest, keep, swap);
+    return h("section", { className: "story", "aria-label": "How the mask comes about" }, h("div", { className: "telling" }, this.heading(), says, tries, this.tour.invitation), h("div", { className: "shown" }, this.equation.element, this.lead()));
+  }
+
+  /** Drops the prototype with the largest effect of those that are left. */
+  dropStrongest() {
+    const now = this.state.coefficients();
+    const k = this.byEffect().find((one) => now[one] !== 0);
+    if (k !== undefined) this.state.set(k, 0);
+  }
+
+  /** The instance whose middle is nearest to that of the chosen one; -1 where there is no other. */
+  neighbour() {
+    const { scene, state } = this;
+    const middle = (/** @type {number} */ i) => [0, 1].map((axis) => (scene.instances[i].box[axis] + scene.instances[i].box[axis + 2]) / 2);
+    if (state.selected < 0) return -1;
+    const [x, y] = middle(state.selected);
+    const far = scene.instances.map((_, i) => (i === state.selected ? Infinity : Math.hypot(middle(i)[0] - x, middle(i)[1] - y)));
+    const nearest = far.indexOf(Math.min(...far));
+    return Number.isFinite(far[nearest]) ? nearest : -1;
+  }
+
+  /** Both colour scales, always in view. */
+  legend() {
+    const bar = (/** @type {import("./palette.js").MapName} */ map) => {
+      const scale = h("i", { className: "ramp diverging" });
+      style(scale, { "--colours": ANCHORS[map].split(" ").map((colour) => `#${colour}`).join(", ") });
+      return scale;
+    };
+    return h(
+      "div",
+      { className: "legend", role: "note", "aria-label": "Colours" },
+      h("span", {}, h("b", {}, "Contribution"), " against ", bar("contribution"), " for the mask"),
+      h("span", {}, h("b", {}, "Prototype"), " negative ", bar("prototype"), " positive", h("span", { className: "aside" }, ", each on its own scale")),
+    );
+  }
+
+  /** What the tour shows. @returns {import("./tour.js").Step[]} */
+  steps() {
+    return [
+      { target: () => this.equation.element, text: "A mask is a sum. What speaks for it and what speaks against it make the logits, and where those are above zero is the mask." },
+      { target: () => this.element.querySelector(".tries"), text: "Take a part of the sum away and see whether the mask needs it. Undo is above at the right, Ctrl+Z." },
+      { target: () => this.strip.cards[this.strip.order[0]]?.element, text: "Each card is a prototype: a map that the network draws of the whole image. Its slider is the coefficient that this instance multiplies it by. Move it." },
+      { target: () => this.stage.element, text: "Point at any pixel: the bars beside say what each prototype adds there. Click another object to take that one apart." },
+    ];
   }
 
   /** @param {() => void} update */
@@ -64,9 +169,21 @@ export class Viewer {
 
   /** @param {string} text */
   say(text) {
+    clearTimeout(this.speaking);
     this.status.textContent = text;
+    this.status.classList.remove("unseen");
     clearTimeout(this.silence);
-    this.silence = setTimeout(() => (this.status.textContent = ""), 4000);
+    this.silence = setTimeout(() => this.status.classList.add("unseen"), 4000);
+  }
+
+  /** Says what an edit did once it is painted, and once for a row of quick ones. */
+  tellEdit() {
+    clearTimeout(this.speaking);
+    this.speaking = setTimeout(() => {
+      if (!this.status.classList.contains("unseen")) return; // somebody is saying something
+      const { original, area } = this.measures;
+      this.status.textContent = `IoU with original ${original.value.textContent}, area ${area.value.textContent} pixels`;
+    }, SPEAK_MS);
   }
 
   lookControls() {
@@ -81,15 +198,19 @@ export class Viewer {
     const cropTitle = crops ? "Cut the mask at the box, as the rule of the model does" : "The mask rule of this model cuts nothing away";
     const crop = h("input", { type: "checkbox", disabled: !crops, onchange: () => state.look({ crop: crop.checked }) });
     const opacity = h("input", { type: "range", className: "plain", min: "0", max: "1", step: "0.05", "aria-label": "Opacity", oninput: () => state.look({ opacity: opacity.valueAsNumber }) });
+    const act = (/** @type {"edits" | "tuning"} */ moment) => {
+      if (state.before === moment) state.look({ before: "" });
+      else if (moment === "tuning" || state.edits.has(state.selected)) state.look({ before: moment });
+    };
     const toggle = (/** @type {"edits" | "tuning"} */ moment, /** @type {string} */ text, /** @type {string} */ title) =>
-      h("button", { type: "button", className: "quiet-button", title, onclick: () => state.look({ before: state.before === moment ? "" : moment }) }, text);
+      h("button", { type: "button", className: "quiet-button", title, onclick: () => act(moment) }, text);
     const before = toggle("edits", "Before", "Show the mask as it was before all edits (B)");
     const untuned = state.untuned.some(Boolean) ? toggle("tuning", "Untuned", "Show the mask as the network draws it without its correction (U)") : null;
     this.onRefresh(() => {
       crop.checked = crops && state.crop;
       opacity.valueAsNumber = state.opacity;
       before.setAttribute("aria-pressed", String(state.before === "edits"));
-      before.disabled = !state.edits.has(state.selected) && state.before !== "edits";
+      rest(before, !state.edits.has(state.selected) && state.before !== "edits");
       untuned?.setAttribute("aria-pressed", String(state.before === "tuning"));
     });
     return h(
@@ -98,9 +219,32 @@ export class Viewer {
       h("fieldset", { className: "segments" }, h("legend", {}, "View"), ...views),
       before,
       untuned,
+      this.truthControls(),
       h("label", { className: "check", title: cropTitle }, crop, "Crop to box"),
       h("label", { className: "check" }, "Opacity", opacity),
     );
+  }
+
+  /** Outlines of the ground truth, and the way to what was missed; nothing where there is no ground truth. */
+  truthControls() {
+    const { state, scene, stage } = this;
+    if (!stage.truthLayer.exists) return null;
+    const box = h("input", { type: "checkbox", onchange: () => state.look({ truth: box.checked }) });
+    this.onRefresh(() => (box.checked = state.truth));
+    const many = scene.missed.length;
+    const missed = many ? h("button", { type: "button", className: "missed", title: "Show the next labelled instance that no prediction found", onclick: () => this.showMissed(this.missed + 1) }, `${many} missed`) : null;
+    return h("span", { className: "truth-controls" }, h("label", { className: "check", title: "Outlines of the labels: white where an instance found them, pink where none did" }, box, "Ground truth"), missed);
+  }
+
+  /** Looks closer at a labelled instance that no prediction found; counts go round. @param {number} index */
+  showMissed(index) {
+    const { scene, state, stage } = this;
+    if (!scene.missed.length) return;
+    this.missed = index % scene.missed.length;
+    const one = scene.missed[this.missed];
+    if (!state.truth) state.look({ truth: true });
+    stage.fitBox(one.box);
+    this.say(`Missed: ${one.name} (${this.missed + 1} of ${scene.missed.length})`);
   }
 
   /** One button per instance; arrow keys move among them. */
@@ -108,7 +252,7 @@ export class Viewer {
     const { state, scene } = this;
     const buttons = scene.instances.map((instance, i) => {
       const swatch = h("i", { className: "swatch" });
-      style(swatch, { "--colour": `#${colourOf(i)}` });
+      this.onRefresh(() => style(swatch, { "--colour": `#${this.stage.colours[i]}` }));
       return h("button", { type: "button", role: "radio", onclick: () => state.select(i) }, swatch, h("span", { className: "name" }, instance.name), h("span", { className: "score" }, instance.score.toFixed(2)));
     });
     const move = (/** @type {KeyboardEvent} */ event) => {
@@ -123,6 +267,7 @@ export class Viewer {
         button.setAttribute("aria-checked", String(i === state.selected));
         button.tabIndex = i === state.selected ? 0 : -1;
         button.classList.toggle("edited", state.edits.has(i));
+        button.setAttribute("aria-description", state.edits.has(i) ? "edited" : "");
       });
     });
     state.listen((change) => change.kind === "selected" && buttons[state.selected]?.scrollIntoView({ block: "nearest", inline: "nearest" }));
@@ -137,15 +282,20 @@ export class Viewer {
     this.onRefresh(() => {
       const instance = scene.instances[state.selected];
       swatch.hidden = !instance;
-      style(swatch, { "--colour": `#${colourOf(Math.max(state.selected, 0))}` });
+      style(swatch, { "--colour": `#${this.stage.colours[Math.max(state.selected, 0)] ?? ""}` });
       name.textContent = instance ? instance.name : "Prototypes";
       detail.textContent = instance ? `instance ${state.selected}, score ${instance.score.toFixed(2)}` : "no instance";
     });
+    return h("div", { className: "heading" }, h("h2", {}, swatch, name, detail));
+  }
+
+  /** The rule in a sentence. */
+  lead() {
     const where = this.stage.frame.crop === "none" ? "above 0" : "above 0, inside the box";
-    const lead = scene.instances.length
-      ? `The mask is where the sum of all coefficients times prototypes is ${where}. Move a coefficient and watch; click a prototype to drop it.`
+    const lead = this.scene.instances.length
+      ? `Logits are the sum of all coefficients times prototypes; the mask is where they are ${where}.`
       : "Without an instance there are no coefficients. Point at a prototype to see it large.";
-    return h("div", { className: "heading" }, h("h2", {}, swatch, name, detail), this.measures.element, h("p", { className: "lead quiet" }, lead));
+    return h("p", { className: "lead quiet" }, lead);
   }
 
   measureFields() {
@@ -168,6 +318,8 @@ export class Viewer {
     measures.truth.value.textContent = truthIou === null ? "–" : truthIou.toFixed(3);
     measures.area.value.textContent = grouped(area);
     measures.change.value.textContent = `+${grouped(gained)} −${grouped(lost)}`;
+    this.overlay.hidden = !this.state.edits.has(this.state.selected) && truthIou === null;
+    this.overlay.textContent = `IoU ${iou.toFixed(3)}${truthIou === null ? "" : ` · with ground truth ${truthIou.toFixed(3)}`}`;
   }
 
   tools() {
@@ -175,10 +327,16 @@ export class Viewer {
     const original = () => state.original[state.selected] ?? [];
     const indices = () => Array.from(original(), (_, k) => k);
     const count = h("input", { type: "number", className: "count", min: "0", max: String(scene.k), value: String(Math.min(5, scene.k)), "aria-label": "How many prototypes to keep", onchange: () => keepTop() });
+    let kept = Math.min(5, scene.k);
     const keepTop = () => {
-      const n = Math.min(Math.max(Math.round(count.valueAsNumber) || 0, 0), scene.k);
+      const n = Math.min(Math.max(Math.round(count.valueAsNumber), 0), scene.k);
+      if (Number.isNaN(n)) {
+        count.value = String(kept);
+        return this.say(`Keep how many prototypes? Expected a number from 0 to ${scene.k}.`);
+      }
+      kept = n;
       count.value = String(n);
-      state.only(this.byEffect().slice(0, n));
+      return state.only(this.byEffect().slice(0, n));
     };
     const button = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ act) => h("button", { type: "button", title, onclick: act }, text);
     const swap = h("select", { className: "swap", "aria-label": "Take the coefficients of another instance", onchange: () => this.swap(swap) });
@@ -200,7 +358,7 @@ export class Viewer {
       donors.forEach((donor, i) => (donor.disabled = i === state.selected));
       for (const one of [...buttons, count]) one.disabled = state.selected < 0;
       swap.disabled = scene.instances.length < 2;
-      reset.disabled = !state.edits.has(state.selected);
+      rest(reset, !state.edits.has(state.selected));
     });
     return h(
       "div",
@@ -231,7 +389,13 @@ export class Viewer {
   /** @param {HTMLSelectElement} select */
   swap(select) {
     const from = Number(select.value);
-    if (select.value === "" || !this.state.original[from]) return;
+    if (select.value === "") return;
+    this.swapWith(from);
+  }
+
+  /** @param {number} from */
+  swapWith(from) {
+    if (!this.state.original[from]) return;
     this.state.setAll(this.state.original[from]);
     this.say(`The coefficients are now those of instance ${from}, ${this.scene.instances[from].name}.`);
   }
@@ -242,8 +406,8 @@ export class Viewer {
     const undo = h("button", { type: "button", className: "icon-button", title: "Undo (Ctrl+Z)", "aria-label": "Undo", onclick: () => state.undo() }, icon("undo"));
     const redo = h("button", { type: "button", className: "icon-button", title: "Redo (Ctrl+Shift+Z)", "aria-label": "Redo", onclick: () => state.redo() }, icon("redo"));
     this.onRefresh(() => {
-      undo.disabled = !state.done.length;
-      redo.disabled = !state.undone.length;
+      rest(undo, !state.done.length);
+      rest(redo, !state.undone.length);
     });
     this.refresh();
     return [undo, redo];
@@ -307,7 +471,11 @@ export class Viewer {
 
   close() {
     this.stage.close();
+    this.equation.close();
+    this.tour.close();
+    clearTimeout(this.strip.naming);
     this.state.listeners = [];
     clearTimeout(this.silence);
+    clearTimeout(this.speaking);
   }
 }

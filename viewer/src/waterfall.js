@@ -7,20 +7,24 @@ import { contributions, descending, smallestFlip, valueAt } from "./masks.js";
 /** @typedef {import("./stage.js").Stage} Stage */
 
 const STEPS = 9;
+/** So many prototypes count as those that do most at a pixel. */
+const TOP = 3;
 
 export class Waterfall {
-  /** @param {Stage} stage */
-  constructor(stage) {
+  /** @param {Stage} stage @param {(order: number[], terms: ArrayLike<number>, inside: boolean) => void} report What is known of the pixel whenever it is another. */
+  constructor(stage, report) {
     this.stage = stage;
+    this.report = report;
     const { k } = stage.scene;
     this.steps = Math.min(STEPS, k);
     this.rows = Array.from({ length: this.steps + (k > this.steps ? 2 : 1) }, () => {
       const [label, bar, value] = [h("span", { className: "name" }), h("span", { className: "run" }, h("i")), h("span", { className: "value" })];
-      return { element: h("li", {}, label, bar, value), label, bar, value };
+      const element = h("li", { onpointerenter: () => this.point(element), onpointerleave: () => this.point(null) }, label, bar, value);
+      return { element, label, bar, value };
     });
     this.rows.at(-1)?.element.classList.add("total");
     this.where = h("span", { className: "where" });
-    this.verdict = h("p", { className: "verdict", "aria-live": "polite" });
+    this.verdict = h("p", { className: "verdict" });
     this.element = h(
       "section",
       { className: "pixel", "aria-label": "Examined pixel" },
@@ -28,8 +32,18 @@ export class Waterfall {
       this.verdict,
       h("ol", { className: "waterfall" }, ...this.rows.map((row) => row.element)),
     );
-    stage.state.listen(() => this.update());
+    stage.state.listen((change) => (change.kind === "highlight" ? this.highlight() : this.update()));
     this.update();
+  }
+
+  /** A row stands for a prototype wherever that is shown. @param {HTMLElement | null} row */
+  point(row) {
+    this.stage.state.highlight(row?.dataset.k ? Number(row.dataset.k) : null);
+  }
+
+  highlight() {
+    const { highlighted } = this.stage.state;
+    for (const { element } of this.rows) element.classList.toggle("highlighted", highlighted !== null && element.dataset.k === String(highlighted));
   }
 
   update() {
@@ -50,6 +64,9 @@ export class Waterfall {
     const others = order.slice(this.steps);
     if (others.length) shown.push({ name: `${others.length} others`, term: others.reduce((sum, k) => sum + terms[k], 0) });
     this.draw(shown);
+    this.highlight();
+    const inside = deciding.length > 0 && valueAt(weights, scene.prototypes, deciding, scene.rule.squash) > scene.rule.threshold;
+    this.report(order.slice(0, TOP), terms, inside);
     this.verdict.replaceChildren(...this.judge(weights, deciding));
   }
 
@@ -68,6 +85,7 @@ export class Waterfall {
       const row = this.rows[i];
       row.label.textContent = name;
       row.value.textContent = text;
+      row.element.dataset.k = /^\d+$/.test(name) ? name : "";
       row.element.classList.toggle("negative", to < from);
       style(row.bar, { "--from": String((Math.min(from, to) - low) / span), "--to": String((Math.max(from, to) - low) / span), "--zero": String(-low / span) });
     });

@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 
 /** @typedef {{ rows: [number, number], columns: [number, number], values: string }} Patch */
-/** @typedef {{ patches: Record<string, Patch>, uncropped: Patch, positive: string, negative: string, weights: number[], effects: number[], order: number[], pixel: { y: number, x: number, terms: number[] }, flip: { k: number, change: number } | null }} Said */
+/** @typedef {{ patches: Record<string, Patch>, uncropped: Patch, positive: string, negative: string, weights: number[], effects: number[], order: number[], roles: string[], pixel: { y: number, x: number, terms: number[] }, flip: { k: number, change: number } | null }} Said */
 /** @typedef {{ name: string, scene: string, truth: string, edits: Record<string, number>, original: Said[], edited: Said[] }} Case */
 
 /** @type {{ cases: Case[], palette: Record<string, string> }} */

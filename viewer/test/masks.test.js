@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { contributions, descending, effects, Frame, mix, shift, side, sigmoid, smallestFlip } from "../src/masks.js";
+import { rolesOf } from "../src/roles.js";
 import { Scene, unpack } from "../src/scene.js";
 import { bytes, cases, floats } from "./cases.js";
 
@@ -58,6 +59,9 @@ for (const one of cases) {
         }
         near(effects(weights, scene.prototypes, scene.letterbox, box), said.effects, "effects");
         assert.deepEqual(descending(effects(weights, scene.prototypes, scene.letterbox, box)), said.order);
+        const coefficients = [...scene.instances[i].coefficients];
+        if (state === "edited") for (const [k, value] of Object.entries(one.edits)) coefficients[Number(k)] = value;
+        assert.deepEqual(rolesOf(scene, i, coefficients).role, said.roles, "roles");
         const reads = canvas.reads(said.pixel.y, said.pixel.x);
         near(contributions(weights, scene.prototypes, reads), said.pixel.terms, "terms at a pixel");
         if (said.flip) {

@@ -58,6 +58,28 @@ test("an edit after undoing forgets what was undone", () => {
   assert.equal(state.coefficients()[0], 2);
 });
 
+test("there and back again in quick succession is no step", () => {
+  const state = new State(rows);
+  state.set(1, 0, "k1");
+  state.set(1, rows[0][1], "k1");
+  assert.equal(state.done.length, 0);
+  assert.equal(state.edits.size, 0);
+});
+
+test("taking back all edits is one step that can be undone", () => {
+  const state = new State(rows);
+  state.set(0, 1);
+  state.select(1);
+  state.set(2, 4);
+  state.resetAll();
+  assert.equal(state.edits.size, 0);
+  state.resetAll();
+  state.undo();
+  assert.deepEqual([[...state.coefficients(0)], [...state.coefficients(1)]], [f32([1, -1.25, 0.1]), f32([2, 0, 4])]);
+  state.redo();
+  assert.equal(state.edits.size, 0);
+});
+
 test("undo goes back to the instance that was edited", () => {
   const state = new State(rows);
   state.set(0, 1);

@@ -55,12 +55,13 @@ def extract(
     """
     from maskprism.extract import extract as run
 
-    opened = partial(load_model, model, reading, detections, threads=1)
+    opening = partial(load_model, model, reading, detections, threads=1)
+    network = opening if engine == "ray" else opening()
     on_gpu = engine == "ray" and (reading.device or "").startswith("cuda")
     with output.bar("extracting", None, visible=False) as bar:
         summary = run(
             source,
-            opened if engine == "ray" else opened(),
+            network,
             out,
             on_progress=bar.at,
             engine=engine,

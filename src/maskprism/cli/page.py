@@ -41,7 +41,7 @@ def page(
     from maskprism.analysis.truth.labels import match_masks, open_labels
     from maskprism.foreign import is_folder
     from maskprism.sources import open_sources
-    from maskprism.views.page import Page
+    from maskprism.views.page import LARGE_BYTES, Page
 
     if is_folder(out):  # said before the work, not after it
         raise InputError(f"{out}: is a folder; expected the name of the page, such as {out / 'page.html'}")
@@ -57,13 +57,25 @@ def page(
                 prediction, untuned = network.predict_untuned(image)
                 prediction = replace(prediction, source=item.name)
                 truth = labels(item.image, prediction.image_size) if labels and isinstance(item.image, Path) else None
-                shown.add(image, prediction, None if truth is None else match_masks(prediction, truth).masks, untuned)
+                found = None if truth is None else match_masks(prediction, truth)
+                shown.add(
+                    image,
+                    prediction,
+                    None if found is None else found.masks,
+                    untuned,
+                    () if found is None else found.missed_objects,
+                )
             except MaskprismError as error:
                 bar.fail(item.name, error)
             bar.step()
     failed = len(bar.failures)
     if not len(shown):
         raise MaskprismError(f"none of the {failed} images could be shown; nothing is written")
+    if shown.scene_bytes > LARGE_BYTES:
+        output.note(
+            f"{out} will have {shown.scene_bytes / 1e6:.0f} MB, which browsers take seconds to read; "
+            "`maskprism serve FOLDER` shows a folder of any size without a file, and --limit writes fewer images"
+        )
     size = shown.write(out).stat().st_size
     noun = "image" if len(shown) == 1 else "images"
     print(f"{len(shown)} {noun} in {out}, {size / 1e6:.1f} MB" + failures(failed))

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     Truth = Sequence[Bool[np.ndarray, "H W"] | None]
 
 _THUMBNAIL_SIDE = 220
+LARGE_BYTES = 50_000_000
+"""A page of more than this is worth a word before it is written."""
 MAX_BYTES = 256 << 20
 """A page of more than this is refused: browsers open it slowly, or not at all."""
 _STYLE = """
@@ -85,11 +87,13 @@ class Page:
         prediction: Prediction,
         truth: Truth | None = None,
         untuned: Float32[np.ndarray, "N K"] | None = None,
+        missed: Sequence[tuple[int, Bool[np.ndarray, "H W"]]] = (),
     ) -> None:
         """Add an image; see `viewer_scene` for what is expected, and raised; and InputError beyond MAX_BYTES."""
         picture = read_image(image)
-        packed = _base64(viewer_scene(picture, prediction, bits=self.bits, truth=truth, untuned=untuned).pack())
-        if sum(map(len, self._scenes)) + len(packed) > MAX_BYTES:
+        scene = viewer_scene(picture, prediction, bits=self.bits, truth=truth, untuned=untuned, missed=missed)
+        packed = _base64(scene.pack())
+        if self.scene_bytes + len(packed) > MAX_BYTES:
             raise InputError(
                 f"the page would take more than {MAX_BYTES / 2**20:.0f} MiB with {prediction.source or 'this image'}, "
                 f"number {len(self) + 1}; write fewer images into one page"
@@ -106,6 +110,11 @@ class Page:
         )
         self._scenes.append(packed)
 
+    @property
+    def scene_bytes(self) -> int:
+        """How many bytes the images take by now, which is nearly all of the file."""
+        return sum(map(len, self._scenes))
+
     def html(self) -> str:
         """The whole file. Raises InputError for a page without images."""
         if not self._scenes:
@@ -121,10 +130,10 @@ class Page:
             "base-uri 'none'; form-action 'none'"
         )
         index = {"scenes": self._index, "note": f"All images of this page, in {self.bits} bits: {self.exactness}."}
-        scenes = "\n".join(
-            f'<script type="application/octet-stream" id="maskprism-scene-{i}">{scene}</script>'
+        scenes = [
+            f'<script type="application/octet-stream" id="maskprism-scene-{i}">{scene}</script>\n'
             for i, scene in enumerate(self._scenes)
-        )
+        ]
         return (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -132,8 +141,9 @@ class Page:
             '<meta name="generator" content="maskprism">\n'
             f"<title>{html.escape(title)} · maskprism</title>\n<style>{style}</style>\n</head>\n<body>\n"
             '<div id="maskprism"></div>\n<noscript>This page needs JavaScript.</noscript>\n'
-            f'<script type="application/json" id="maskprism-scenes">{_script_json(index)}</script>\n{scenes}\n'
-            f'<script type="module">{script}</script>\n</body>\n</html>\n'
+            f'<script type="application/json" id="maskprism-scenes">{_script_json(index)}</script>\n{scenes[0]}'
+            # async: it runs at once and shows the first image while the browser reads the others
+            f'<script type="module" async>{script}</script>\n{"".join(scenes[1:])}</body>\n</html>\n'
         )
 
     def write(self, path: str | os.PathLike[str]) -> Path:

@@ -8,20 +8,25 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from string import Template
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from maskprism import __version__
 
+if TYPE_CHECKING:
+    from maskprism.views.adaptive import Adaptive
+
+_NARROW_PX = 620
 _STATIC = files("maskprism.views") / "static"
 
 
 class Illustration(NamedTuple):
-    """A figure as PNG, and what it shows."""
+    """A figure as two SVGs, what it shows, and its numbers in words, for those who do not see it."""
 
-    png: bytes
+    picture: Adaptive
     caption: str
+    words: str
 
 
 class Section(NamedTuple):
@@ -71,11 +76,12 @@ def figures(shown: Mapping[Any, Illustration]) -> str:
 
 
 def figure(name: str, shown: Illustration) -> str:
-    """A figure with its caption."""
-    caption = html.escape(shown.caption)
+    """A figure with its caption, in the width that the reader's window has room for."""
+    wide, narrow = (data_url("image/svg+xml", one) for one in shown.picture)
+    caption, words = html.escape(shown.caption), html.escape(f"{shown.caption} {shown.words}")
     return (
-        f'<figure id="figure-{name}"><img src="{data_url("image/png", shown.png)}" alt="{caption}">'
-        f"<figcaption>{caption}</figcaption></figure>"
+        f'<figure id="figure-{name}"><picture><source media="(max-width: {_NARROW_PX}px)" srcset="{narrow}">'
+        f'<img src="{wide}" alt="{words}"></picture><figcaption>{caption}</figcaption></figure>'
     )
 
 

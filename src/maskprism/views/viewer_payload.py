@@ -69,18 +69,20 @@ def viewer_scene(
     bits: Bits = 8,
     truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
     untuned: Float32[np.ndarray, "N K"] | None = None,
+    missed: Sequence[tuple[int, Bool[np.ndarray, "H W"]]] = (),
     image_side: int = IMAGE_SIDE,
 ) -> ViewerScene:
     """Everything the viewer needs of one image.
 
     `bits` is how exact prototypes are kept: 32 keeps them as they are; 8 and 16 quantise each over its own range, and
     `logit_error` of every instance in the header bounds what that can change. `truth` holds a ground-truth mask of
-    image size per instance, or None where an instance has none. `untuned` are coefficients as they were before a
+    image size per instance, or None where an instance has none, and `missed` class and mask of every labelled
+    instance that none found. `untuned` are coefficients as they were before a
     correction, to look at the masks before it. Raises InputError for other shapes or bits, and
     for predictions with values that are not finite.
     """
     picture = read_image(image)
-    _check(picture, prediction, bits, truth)
+    _check(picture, prediction, bits, truth, [mask for _, mask in missed])
     if untuned is not None and (untuned.shape != prediction.coefficients.shape or not np.isfinite(untuned).all()):
         raise InputError(
             f"untuned has shape {untuned.shape}; expected finite numbers for all coefficients, of shape "
@@ -117,6 +119,16 @@ def viewer_scene(
             "truth": None if mask is None else {**section(_runs(mask).tobytes()), "area": int(np.count_nonzero(mask))},
         }
         for instance, mask in zip(prediction, truth or [None] * len(prediction), strict=True)
+    ]
+    header["missed"] = [
+        {
+            "class": class_id,
+            "name": prediction.names.get(class_id, f"class{class_id}"),
+            **section(_runs(mask).tobytes()),
+            "area": int(np.count_nonzero(mask)),
+            "box": _box_of(mask),
+        }
+        for class_id, mask in missed
     ]
     return ViewerScene(header, b"".join(sections))
 
@@ -168,6 +180,12 @@ def _runs(mask: Bool[np.ndarray, "H W"]) -> UInt32[np.ndarray, " R"]:
     return np.diff(np.concatenate([[0], edges, [mask.size]])).astype("<u4")
 
 
+def _box_of(mask: Bool[np.ndarray, "H W"]) -> list[int]:
+    """x1, y1, x2, y2 around a mask; four zeros around none."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1] if rows.size else [0, 0, 0, 0]
+
+
 def encode_webp(picture: UInt8[np.ndarray, "H W 3"], side: int) -> tuple[bytes, list[int]]:
     """A BGR picture as WebP, shrunk to at most `side` pixels a side; and its (height, width)."""
     zoom = min(1.0, side / max(picture.shape[:2]))
@@ -185,6 +203,7 @@ def _check(
     prediction: Prediction,
     bits: int,
     truth: Sequence[Bool[np.ndarray, "H W"] | None] | None,
+    missed: Sequence[Bool[np.ndarray, "H W"]],
 ) -> None:
     height, width = prediction.image_size
     if bits not in (8, 16, 32):
@@ -200,6 +219,6 @@ def _check(
             raise InputError(f"the prediction's {name} hold values that are not finite; the viewer cannot show them")
     if truth is not None and len(truth) != len(prediction):
         raise InputError(f"truth has {len(truth)} masks for {len(prediction)} instances; give None where there is none")
-    for mask in truth or ():
+    for mask in (*(truth or ()), *missed):
         if mask is not None and mask.shape != (height, width):
             raise InputError(f"a ground-truth mask has shape {mask.shape}; expected ({height}, {width})")

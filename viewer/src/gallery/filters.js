@@ -1,6 +1,6 @@
 // Which images are wanted, in which order: as the address says it, and as the controls show it.
 
-import { h, svg } from "../dom.js";
+import { h, roving, svg } from "../dom.js";
 
 /** @typedef {[number, number]} Bounds */
 /**
@@ -13,7 +13,7 @@ import { h, svg } from "../dom.js";
  * @property {string} sort
  */
 
-const SHOWS = ["all", "ok", "empty", "failed", "missed"];
+const SHOWS = ["all", "ok", "empty", "failed", "missed", "false-positives"];
 const SORTS = ["name", "score", "iou", "instances"];
 
 /** @param {string} search The query part of an address. @returns {Filters} */
@@ -66,6 +66,7 @@ export class FilterControls {
     this.score = new RangeControl(element(form, ".score"), "score", (score) => this.set({ score }));
     this.iou = new RangeControl(element(form, ".iou"), "IoU", (iou) => this.set({ iou }));
     this.chips = element(form, ".chips");
+    this.rove = roving(this.chips, ".chip");
     this.more = element(form, ".more");
     this.more.addEventListener("click", () => {
       this.more.setAttribute("aria-expanded", String(this.more.getAttribute("aria-expanded") !== "true"));
@@ -108,7 +109,7 @@ export class FilterControls {
     this.seen = [...kept, ...page.classes.filter(({ id }) => !kept.some((one) => one.id === id))];
     this.score.draw(page.scores);
     this.iou.draw(page.ious);
-    for (const option of this.form.querySelectorAll("option[value=missed], option[value=iou]")) {
+    for (const option of this.form.querySelectorAll("option[value=missed], option[value=false-positives], option[value=iou]")) {
       /** @type {HTMLOptionElement} */ (option).hidden = !page.labels;
     }
     this.render();
@@ -147,6 +148,7 @@ export class FilterControls {
         ),
       ),
     );
+    this.rove();
     this.fit();
     if (focused) /** @type {HTMLElement | null} */ (this.chips.querySelector(`[data-id="${focused}"]`))?.focus();
   }

@@ -1,15 +1,17 @@
 // One image in the interactive viewer, with the way back and to its neighbours.
 
-import { h } from "../dom.js";
+import { h, rest } from "../dom.js";
 import { fetchScene } from "./api.js";
 import { element } from "./filters.js";
 
-/** @typedef {{ destroy(): void, ready: Promise<unknown> }} Mounted */
+/** @typedef {ReturnType<typeof import("../index.js").mount>} Mounted */
+/** @typedef {import("../app.js").Keeper} Keeper */
 
 /** The second view of the page. */
 export class ImageView {
-  /** @param {HTMLElement} root @param {{ go: (step: number) => void, close: () => void }} host */
+  /** @param {HTMLElement} root @param {{ go: (step: number) => void, close: () => void, keeper: (name: string) => Keeper }} host */
   constructor(root, host) {
+    this.host = host;
     this.root = root;
     this.stage = element(root, "#stage");
     this.place = element(root, ".place");
@@ -20,8 +22,9 @@ export class ImageView {
     this.turn = 0;
     this.back = element(root, ".back");
     this.back.addEventListener("click", (event) => (event.preventDefault(), host.close()));
-    this.previous.addEventListener("click", () => host.go(-1));
-    this.next.addEventListener("click", () => host.go(1));
+    for (const [button, step] of /** @type {const} */ ([[this.previous, -1], [this.next, 1]])) {
+      button.addEventListener("click", () => button.getAttribute("aria-disabled") !== "true" && host.go(step));
+    }
   }
 
   /** @param {string} name @param {string} title */
@@ -37,13 +40,14 @@ export class ImageView {
       if (turn !== this.turn) return; // somebody went on meanwhile
       const box = h("div");
       this.stage.replaceChildren(box);
-      this.mounted = mount(box, [{ title, open: async () => scene }], { hash: true });
+      this.mounted = mount(box, [{ title, open: async () => scene }], { hash: true, keeper: this.host.keeper(name) });
       await this.mounted.ready;
       followTheme(box);
     } catch (error) {
       if (turn !== this.turn) return;
       const text = error instanceof Error ? error.message : String(error);
-      this.stage.replaceChildren(h("p", { className: "notice failed", role: "alert" }, text));
+      const again = h("button", { type: "button", onclick: () => this.open(name, title) }, "Try again");
+      this.stage.replaceChildren(h("div", { className: "notice failed" }, h("p", { role: "alert" }, text), again));
     } finally {
       if (turn === this.turn) this.stage.removeAttribute("aria-busy");
     }
@@ -52,8 +56,13 @@ export class ImageView {
   /** Where the image stands in the list; 0 of 0 if it is not listed. @param {number} place @param {number} count */
   placed(place, count) {
     this.place.textContent = place ? `${place} of ${count}` : "";
-    this.previous.disabled = place <= 1;
-    this.next.disabled = !place || place >= count;
+    rest(this.previous, place <= 1);
+    rest(this.next, !place || place >= count);
+  }
+
+  /** Lets the address say what was done a moment ago, before it is that of something else. */
+  settle() {
+    this.mounted?.app.writeHash();
   }
 
   clear() {
@@ -74,8 +83,16 @@ function followTheme(box) {
   new MutationObserver(follow).observe(viewer, { attributeFilter: ["data-theme"] });
 }
 
+let tries = 0;
+
 /** The bundle that all hosts share. @returns {Promise<typeof import("../index.js")>} */
 async function loadViewer() {
-  const url = new URL("viewer.js", import.meta.url).href;
-  return import(url);
+  const url = new URL("viewer.js", import.meta.url);
+  if (tries) url.searchParams.set("again", String(tries)); // what could not be loaded once is not asked for again
+  try {
+    return await import(url.href);
+  } catch {
+    tries += 1;
+    throw new Error("The viewer cannot be loaded. Is maskprism serve still running?");
+  }
 }

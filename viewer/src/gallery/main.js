@@ -4,6 +4,7 @@ import { h } from "../dom.js";
 import { askProgress, listImages, upload } from "./api.js";
 import { FilterControls, element, readFilters, writeFilters } from "./filters.js";
 import { ImageView } from "./image.js";
+import { Kept } from "./kept.js";
 import { Tiles } from "./tiles.js";
 
 /** @typedef {import("./api.js").GalleryImage} GalleryImage */
@@ -39,13 +40,21 @@ class GalleryPage {
       (filters) => this.filter(filters),
     );
     this.tiles = new Tiles(element(document, "#tiles"), {
-      href: (image) => this.address(image.name) + instanceOf(image),
-      open: (image) => this.visit(this.address(image.name) + instanceOf(image)),
+      href: (image) => this.address(image.name) + instanceOf(image, this.filters.show),
+      open: (image) => this.visit(this.address(image.name) + instanceOf(image, this.filters.show)),
     });
     this.view = new ImageView(element(document, "#image"), {
       go: (step) => this.step(step),
       close: () => this.visit(this.address()),
+      keeper: (name) => this.kept.of(name),
     });
+    this.kept = new Kept(session(), () => this.showEdited());
+    this.resetEdits = element(document, "#reset-edits");
+    this.resetEdits.addEventListener("click", () => {
+      this.kept.resetAll();
+      this.say("All edits are taken back; undo in an image that was opened brings its own back.");
+    });
+    this.showEdited();
     this.more.addEventListener("click", () => this.loadMore());
     this.near = new IntersectionObserver(([entry]) => entry.isIntersecting && this.loadMore(), { rootMargin: "600px" });
     this.found.addEventListener("click", () => this.load());
@@ -69,6 +78,7 @@ class GalleryPage {
   /** @param {string} address */
   visit(address) {
     if (this.shown === null) this.scrolled = scrollY;
+    this.view.settle();
     history.pushState(null, "", address);
     this.route();
   }
@@ -101,6 +111,14 @@ class GalleryPage {
     this.view.open(name, title);
   }
 
+  /** Marks the tiles of images with edits. */
+  showEdited() {
+    const { names } = this.kept;
+    this.tiles.markEdited(new Set(names));
+    this.resetEdits.hidden = !names.length;
+    this.resetEdits.textContent = `Reset all edits (${images(names.length)})`;
+  }
+
   get titled() {
     return this.folder ? `${this.folder} · maskprism` : "maskprism";
   }
@@ -115,7 +133,8 @@ class GalleryPage {
     if (at >= this.tiles.names.length) await this.loadMore();
     const image = [...this.tiles.tiles.values()][at]?.image;
     if (!image) return;
-    history.replaceState(null, "", this.address(image.name) + instanceOf(image));
+    this.view.settle();
+    history.replaceState(null, "", this.address(image.name) + instanceOf(image, this.filters.show));
     this.route();
   }
 
@@ -130,10 +149,29 @@ class GalleryPage {
   /** The first page of the list, anew. */
   async load() {
     clearTimeout(this.pending);
-    const page = await this.ask(0, PAGE);
+    this.wait(true);
+    const page = await this.ask(0, PAGE, (message) => this.unanswered(message));
     if (!page) return;
+    this.wait(false);
     this.tiles.show(page.images);
     this.know(page);
+  }
+
+  /** Images under an earlier filter are pale until those under the chosen one come. @param {boolean} waiting */
+  wait(waiting) {
+    this.tiles.list.classList.toggle("waiting", waiting);
+    this.tiles.list.setAttribute("aria-busy", String(waiting));
+  }
+
+  /** No images at all rather than those of another filter. @param {string} message */
+  unanswered(message) {
+    this.wait(false);
+    this.tiles.show([]);
+    this.more.hidden = this.found.hidden = true;
+    this.count.textContent = "";
+    const empty = element(document, "#empty");
+    empty.hidden = false;
+    empty.replaceChildren(`The list of images did not come: ${message} `, h("button", { type: "button", onclick: () => this.load() }, "Try again"));
   }
 
   async loadMore() {
@@ -163,8 +201,8 @@ class GalleryPage {
     this.know(page, fresh && shown > 0);
   }
 
-  /** @param {number} offset @param {number} limit @returns {Promise<Page | null>} */
-  async ask(offset, limit) {
+  /** @param {number} offset @param {number} limit @param {(message: string) => void} fail @returns {Promise<Page | null>} */
+  async ask(offset, limit, fail = (message) => this.say(message, "failed")) {
     const request = ++this.request;
     const query = writeFilters(this.filters);
     query.set("offset", String(offset));
@@ -174,7 +212,7 @@ class GalleryPage {
       const page = await listImages(query);
       return request === this.request ? page : null; // somebody asked something else meanwhile
     } catch (error) {
-      if (request === this.request) this.say(messageOf(error), "failed");
+      if (request === this.request) fail(messageOf(error));
       return null;
     } finally {
       if (request === this.request) this.loading = false;
@@ -284,8 +322,8 @@ class GalleryPage {
   }
 }
 
-/** The part of an address that chooses the first instance that fits the filter. @param {GalleryImage} image */
-const instanceOf = ({ fitting }) => (fitting[0] > 0 ? `#i=${fitting[0]}` : "");
+/** The part of an address that chooses the instance that the image stands for in the list, or what was missed where that is asked for. @param {GalleryImage} image */
+const instanceOf = ({ stands_for, missed }, show = "all") => (stands_for ? `#i=${stands_for.index}` : show === "missed" && missed ? "#missed=0" : "");
 
 /** @param {number} count */
 const images = (count) => `${count} image${count === 1 ? "" : "s"}`;
@@ -345,6 +383,15 @@ function remember(key, value) {
     localStorage.setItem(key, value);
   } catch {
     // a browser without storage forgets
+  }
+}
+
+/** What lasts as long as the tab. */
+function session() {
+  try {
+    return sessionStorage;
+  } catch {
+    return null;
   }
 }
 

@@ -1,6 +1,6 @@
 // The images as a grid of links. A tile has its size before anything is known of its image.
 
-import { h } from "../dom.js";
+import { h, roving } from "../dom.js";
 import { thumbnailUrl } from "./api.js";
 
 /** @typedef {import("./api.js").GalleryImage} GalleryImage */
@@ -14,6 +14,9 @@ export class Tiles {
     this.masks = true;
     /** @type {Map<string, Tile>} */
     this.tiles = new Map();
+    /** @type {Set<string>} */
+    this.edited = new Set();
+    this.rove = roving(list, ".tile", false);
     list.addEventListener("keydown", (event) => this.walk(event));
   }
 
@@ -31,6 +34,8 @@ export class Tiles {
       this.tiles.set(image.name, tile);
     }
     this.list.replaceChildren(...[...this.tiles.values()].map((tile) => tile.element));
+    this.markEdited();
+    this.rove();
   }
 
   /** @param {GalleryImage[]} images */
@@ -42,11 +47,19 @@ export class Tiles {
       this.tiles.set(image.name, tile);
       this.list.append(tile.element);
     }
+    this.markEdited();
+    this.rove();
   }
 
   /** Brings tiles up to date where they are. @param {GalleryImage[]} images */
   update(images) {
     for (const image of images) this.tiles.get(image.name)?.show(image, this.masks);
+  }
+
+  /** Marks the images of these names. */
+  markEdited(names = this.edited) {
+    this.edited = names;
+    for (const [name, tile] of this.tiles) tile.mark(names.has(name));
   }
 
   /** @param {boolean} masks */
@@ -83,6 +96,7 @@ class Tile {
     this.image = null;
     this.thumbnail = h("img", { alt: "", loading: "lazy", decoding: "async", draggable: false });
     this.thumbnail.addEventListener("load", () => this.thumbnail.classList.add("loaded"));
+    this.edited = false;
     this.note = h("span", { className: "note" });
     this.name = h("span", { className: "name" });
     this.facts = h("span", { className: "facts" });
@@ -103,20 +117,33 @@ class Tile {
     if (this.image) this.host.open(this.image);
   }
 
+  /** @param {boolean} edited */
+  mark(edited) {
+    if (edited === this.edited) return;
+    this.edited = edited;
+    if (this.image) this.describe(this.image);
+  }
+
+  /** @param {GalleryImage} image */
+  describe(image) {
+    const badges = badgesOf(image, this.edited);
+    this.badges.replaceChildren(...badges);
+    this.link.setAttribute("aria-label", [image.uploaded ? "uploaded" : "", image.title, factsOf(image), ...badges.map((badge) => badge.textContent), image.message].filter(Boolean).join(", "));
+  }
+
   /** @param {GalleryImage} image @param {boolean} masks */
   show(image, masks) {
     this.image = image;
-    const { title, state, message, uploaded } = image;
+    const { title, state, message } = image;
     this.link.href = this.host.href(image);
     this.link.dataset.state = state;
     this.link.title = message || title;
     this.name.textContent = title;
     this.facts.textContent = factsOf(image);
     this.note.textContent = state === "failed" ? messageOf(image) : "";
-    this.badges.replaceChildren(...badgesOf(image));
+    this.describe(image);
     if (state === "failed") this.thumbnail.removeAttribute("src");
     else this.picture(thumbnailUrl(image, masks && state === "ok"));
-    this.link.setAttribute("aria-label", [uploaded ? "uploaded" : "", title, factsOf(image), ...badgesOf(image).map((badge) => badge.textContent), message].filter(Boolean).join(", "));
   }
 
   /** Swaps the picture only when the new one is there. @param {string} url */
@@ -139,20 +166,29 @@ class Tile {
 const messageOf = ({ message, title }) => (message.startsWith(`${title}: `) ? message.slice(title.length + 2) : message);
 
 /** @param {GalleryImage} image */
-function factsOf({ state, classes, scores }) {
+function factsOf({ state, classes, scores, stands_for }) {
   if (state === "waiting") return "not examined yet";
   if (state === "failed") return "cannot be shown";
   if (state === "empty") return "no instances found";
+  if (stands_for) return standing(stands_for);
   const named = classes.map(({ name, instances }) => (instances > 1 ? `${name} ×${instances}` : name)).join(", ");
   return scores ? `${range(scores)} · ${named}` : named;
 }
 
+/** The instance that a tile stands for. @param {NonNullable<GalleryImage["stands_for"]>} instance */
+function standing({ index, name, score, iou, false_positive }) {
+  const found = false_positive ? "false positive" : iou === null ? "" : `IoU ${iou.toFixed(2)}`;
+  return [`instance ${index}, ${name}`, `score ${score.toFixed(2)}`, found].filter(Boolean).join(" · ");
+}
+
 /** @param {GalleryImage} image */
-function badgesOf({ uploaded, ious, missed, message, state }) {
+function badgesOf({ uploaded, ious, missed, false_positives, message, state }, edited = false) {
   const badge = (/** @type {string} */ kind, /** @type {string} */ text, title = "") => h("span", { className: `badge ${kind}`, title }, text);
   return [
+    ...(edited ? [badge("edited", "edited", "has edits of yours; they are kept as long as this tab is open")] : []),
     ...(uploaded ? [badge("uploaded", "uploaded", "in memory only, gone with the server")] : []),
     ...(ious ? [badge("iou", `IoU ${range(ious)}`, "masks against labels: lowest to highest IoU")] : []),
+    ...(false_positives ? [badge("false", `${false_positives} false`, "masks that found no labelled instance")] : []),
     ...(missed ? [badge("missed", `${missed} missed`, "labelled instances that no prediction found")] : []),
     ...(message && state !== "failed" ? [badge("missed", "labels unusable", message)] : []),
   ];

@@ -32,11 +32,20 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """Per instance the mask of its labelled instance or None, and their IoU (0 for None); the classes left over."""
+    """Per instance the mask of its labelled instance or None, and their IoU (0 for None); what is left over.
+
+    missed: the classes of the labelled instances that nothing found; missed_masks: their masks.
+    """
 
     masks: list[Bool[np.ndarray, "H W"] | None]
     ious: list[float]
     missed: list[int]
+    missed_masks: list[Bool[np.ndarray, "H W"]]
+
+    @property
+    def missed_objects(self) -> list[tuple[int, Bool[np.ndarray, "H W"]]]:
+        """Class and mask of each labelled instance that nothing found."""
+        return list(zip(self.missed, self.missed_masks, strict=True))
 
 
 def match_masks(prediction: Prediction, truth: Truth) -> Match:
@@ -56,7 +65,8 @@ def match_masks(prediction: Prediction, truth: Truth) -> Match:
         if best is not None and iou[index, best] > 0:
             masks[index], ious[index] = truth.masks[best], float(iou[index, best])
             left.remove(best)
-    return Match(masks, ious, [truth.classes[missed] for missed in sorted(left)])
+    missed = sorted(left)
+    return Match(masks, ious, [truth.classes[one] for one in missed], [truth.masks[one] for one in missed])
 
 
 class DatasetLabels:

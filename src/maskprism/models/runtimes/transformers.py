@@ -1,4 +1,4 @@
-"""Query masks of Hugging Face transformers: MaskFormer, Mask2Former and their kin (extra `transformers`)."""
+"""Query masks of Hugging Face transformers: MaskFormer, Mask2Former, RF-DETR and their kin (extra `transformers`)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,13 @@ _EQUATIONS = ("bqc,bchw->bqhw", "lbqc,bchw->lbqhw")
 """How queries meet pixels; with l, for all layers of the decoder at once, of which the last one counts."""
 
 
+_OF_MASKS = ("masks_queries_logits", "class_queries_logits")
+_OF_BOXES = ("pred_boxes", "logits", "pred_masks")
+"""What networks give, in the order of outputs."""
+
+
 class TransformersRuntime:
-    """A network that gives `class_queries_logits` and `masks_queries_logits`, in evaluation mode.
+    """A network that gives masks and classes of queries, in evaluation mode: MaskFormer and its kin, or RF-DETR.
 
     The network itself stays as it is; a copy is asked. Once revealed, the factors of the masks are outputs, too.
     """
@@ -37,9 +42,11 @@ class TransformersRuntime:
 
         refuse_precision("transformers", precision, "f32")
         self.name = f"transformers {transformers.__version__}"
-        self.input = NetworkInput(None, None, None)
+        self.input = NetworkInput(None, *_fixed_side(network))
         self.sha256 = hash_weights(network)
-        self.output_names: tuple[str, ...] = ("masks", "classes")
+        # RF-DETR has boxes, which come first, and multiplies matrices; the others have an equation.
+        self._with_boxes = getattr(getattr(network, "config", None), "model_type", "") == "rf_detr"
+        self.output_names: tuple[str, ...] = ("dets", "labels", "masks") if self._with_boxes else ("masks", "classes")
         names = getattr(getattr(network, "config", None), "id2label", None)
         self.metadata: dict[str, Any] = {}
         if isinstance(names, Mapping) and not all(str(name).startswith("LABEL_") for name in names.values()):
@@ -54,8 +61,9 @@ class TransformersRuntime:
     def revealed(self) -> tuple[TransformersRuntime, MaskBranch]:
         """The same network with the queries and the pixel embedding as outputs behind its own."""
         changed = copy.copy(self)
-        changed.output_names = ("masks", "classes", "queries", "pixels")
-        return changed, MaskBranch("Einsum", "masks", "queries", "pixels", "masks", _EQUATIONS[0])
+        changed.output_names = (*self.output_names, "queries", "pixels")
+        operator, equation = ("MatMul", None) if self._with_boxes else ("Einsum", _EQUATIONS[0])
+        return changed, MaskBranch(operator, "masks", "queries", "pixels", "masks", equation)
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
         """Compute masks and classes of one batch, and once revealed what the masks are made of.
@@ -66,17 +74,19 @@ class TransformersRuntime:
 
         from maskprism.models.runtimes.products import LastProduct
 
-        with self._lock, torch.inference_mode(), LastProduct(_is_of_queries) as products:
+        wanted = _is_of_matrices if self._with_boxes else _is_of_queries
+        with self._lock, torch.inference_mode(), LastProduct(wanted) as products:
             images = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
             given = self._network(pixel_values=images, **self._options)
-        masks, classes = (getattr(given, f"{what}_queries_logits", None) for what in ("masks", "class"))
         who = type(self._network).__name__
-        if masks is None or classes is None:
+        kinds = _OF_BOXES if self._with_boxes else _OF_MASKS
+        parts: list[Any] = [getattr(given, kind, None) for kind in kinds]
+        if any(part is None for part in parts):
             raise ModelError(
-                f"{who}: gives no masks_queries_logits and class_queries_logits; expected MaskFormer, Mask2Former or "
-                "another network of query masks. For SAM see maskprism.models.sam, for others maskprism.from_arrays"
+                f"{who}: gives no {' and '.join(kinds)}; expected MaskFormer, Mask2Former, RF-DETR for instance "
+                "segmentation or another network of query masks. For SAM see maskprism.models.sam, for others "
+                "maskprism.from_arrays"
             )
-        parts = [masks, classes]
         if len(self.output_names) > len(parts):
             if products.found is None:
                 raise ModelError(
@@ -86,6 +96,21 @@ class TransformersRuntime:
             queries = products.found.left
             parts += [queries[-1] if queries.ndim == 4 else queries, products.found.right]
         return [on_host(part.float()) for part in parts]
+
+
+def _fixed_side(network: Any) -> tuple[int | None, int | None]:
+    """(height, width) of images that RF-DETR was made for; None for networks that take any."""
+    config = getattr(network, "config", None)
+    if getattr(config, "model_type", "") != "rf_detr":
+        return None, None
+    side = getattr(getattr(config, "backbone_config", None), "image_size", None)
+    return (side, side) if isinstance(side, int) else (None, None)
+
+
+def _is_of_matrices(product: Product) -> bool:
+    """Queries (B, Q, C) times pixels (B, C, h w), the last of which is that of the masks."""
+    left, right = product.left, product.right
+    return product.equation is None and left.ndim == right.ndim == 3 and right.shape[2] > left.shape[2]
 
 
 def _is_of_queries(product: Product) -> bool:

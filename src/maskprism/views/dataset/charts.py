@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from maskprism.analysis.dataset.average_precision import AveragePrecision
     from maskprism.analysis.dataset.diagnosis import Diagnosis
+    from maskprism.analysis.dataset.findings import FigureName
     from maskprism.analysis.truth.error_budget import Part
 
 _WIDTH = 7.4
+_MOST_DOTS = 3000
 _BLUE = INSTANCE_COLOURS[4]
 STEP_TITLES = {
     "as it is": "as it is",
@@ -135,7 +138,10 @@ def score_figure(found: Diagnosis) -> Figure:
     rows = found.budget.columns
     ranking = found.budget.ranking()
     ax.plot([0, 1], [0, 1], color=share(FRAME), linewidth=1.2, zorder=0)
-    ax.scatter(rows["score"], rows["iou"], s=9, alpha=0.35, color=share(INSTANCE_COLOURS[1]), linewidths=0)
+    many = len(rows["score"]) > _MOST_DOTS  # an SVG of all of them would be larger than the rest of the report
+    ax.scatter(
+        rows["score"], rows["iou"], s=11, alpha=0.5, color=share(INSTANCE_COLOURS[1]), linewidths=0, rasterized=many
+    )
     means = np.array([(one.score, one.iou) for one in ranking.bins]).reshape(-1, 2)
     ax.plot(means[:, 0], means[:, 1], "o-", color=share(_BLUE), markersize=5, label="mean by tenths of the score")
     ax.set_xlim(0, 1)
@@ -168,3 +174,35 @@ def _grouped(title: str, groups: Sequence[str], series: dict[str, list[float]], 
 
 def _note(ax: Axes, x: float, y: float, text: str) -> None:
     ax.annotate(text, (x, y), (5, 0), textcoords="offset points", va="center", fontsize=8.5, color=share(INK))
+
+
+def words_of(name: FigureName, found: Diagnosis) -> str:
+    """The numbers of a figure in a sentence, for those who do not see it."""
+    if name == "perfect":
+        steps = [*found.perfect.items(), *found.alone.items()]
+        return _listed((STEP_TITLES[step], precision.ap) for step, precision in steps)
+    if name == "budget":
+        mean = found.budget.mean()
+        return _listed([*((f"lost in {part}", getattr(mean, part)) for part in PARTS), ("mean mask IoU", mean.iou)])
+    if name == "errors":
+        return _listed(sorted(found.errors.gain.items(), key=lambda item: -item[1]))
+    if name == "decodes":
+        return _listed((f"{one}, AP50 {of.ap50:.3f}, AP", of.ap) for one, of in _by_decode(found).items())
+    if name == "sizes":
+        rows = (("boxes", found.precision["boxes"]), ("masks", found.precision["predict"]))
+        return _listed((f"{size} {kind}", one.by_size[size]) for kind, one in rows for size in SIZES)
+    if name == "score":
+        ranking = found.budget.ranking()
+        tenths = ((f"score {one.score:.2f}, mean IoU", one.iou) for one in ranking.bins)
+        return _listed([("rank correlation", ranking.spearman), *tenths])
+    means = [*found.budget.means("size"), *found.budget.means("class_name")]
+    return _listed((f"{mean.group} ({mean.instances}), IoU", mean.iou) for mean in means)
+
+
+def _by_decode(found: Diagnosis) -> dict[str, AveragePrecision]:
+    masks = {decode.tool: found.precision[name] for name, decode in AP_PROTOCOLS.items()}
+    return {**masks, "boxes": found.precision["boxes"]}
+
+
+def _listed(numbers: Iterable[tuple[str, float]]) -> str:
+    return "; ".join(f"{name} {'unknown' if np.isnan(value) else f'{value:.3f}'}" for name, value in numbers) + "."

@@ -14,6 +14,7 @@ from maskprism.analysis.dataset.findings import FigureName, Finding, findings_of
 from maskprism.analysis.truth.error_budget import COLUMNS
 from maskprism.errors import MaskprismError
 from maskprism.text import json_text
+from maskprism.views.adaptive import adaptive
 from maskprism.views.dataset import charts as figures
 from maskprism.views.dataset.report import report_page
 from maskprism.views.figures import png_bytes
@@ -100,8 +101,9 @@ def write_diagnosis(
             (folder / f"{name}.png").unlink(missing_ok=True)
         for name, (draw, caption) in FIGURES.items():
             if name not in empty:
-                drawn[name] = Illustration(png_bytes(draw(found)), caption)
-                (folder / f"{name}.png").write_bytes(drawn[name].png)
+                figure = draw(found)
+                (folder / f"{name}.png").write_bytes(png_bytes(figure))
+                drawn[name] = Illustration(adaptive(figure), caption, figures.words_of(name, found))
                 written[folder / f"{name}.png"] = caption
         pictured = pictures(found, model, found.budget.worst(worst))
         (folder / "report.html").write_text(report_page(found, findings, drawn, pictured, more), encoding="utf-8")

@@ -114,17 +114,18 @@ def spectrum(usage: Usage, basis: CanonicalBasis, *, model: str = "") -> Figure:
         label="raw prototypes: running total of their squares, largest first",
     )
     levels = {basis.components_for(level): level for level in (0.9, 0.95, 0.99)}  # the highest of equal counts
-    for count, level in levels.items():
+    for row, (count, level) in enumerate(sorted(levels.items(), reverse=True)):
         ax.annotate(
             f"{count} for {_percent(level)}",
             xy=(count - 1, np.cumsum(basis.shares)[count - 1]),
-            xytext=(count + 0.6, level - 0.14 - 0.5 * (0.99 - level)),
+            xytext=(count - 1, 1.05 + 0.07 * row),  # above all curves, each on a line of its own
             fontsize=9,
             arrowprops={"arrowstyle": "-", "color": share(palette.MUTED)},
         )
     ax.set_xlabel("component, largest first")
     ax.set_ylabel("share of the mean square logit")
-    ax.set_ylim(0, 1.03)
+    ax.set_ylim(0, 1.05 + 0.07 * len(levels))
+    ax.set_yticks(np.linspace(0, 1, 6))
     ax.legend(loc="center right", frameon=False, fontsize=9)
     ax.spines[["top", "right"]].set_visible(False)
     where = "inside boxes" if basis.region == "boxes" else "on whole images"

@@ -198,6 +198,7 @@ class Gallery:
             "total": len(self.images),
             "states": {state: tally.states[state] for state in ("waiting", "ok", "empty", "failed")},
             "missed": tally.missed,
+            "false_positives": tally.false_positives,
             "classes": tally.classes(self.name_of),
             "scores": tally.scores,
             "ious": tally.ious,
@@ -205,7 +206,7 @@ class Gallery:
             "upload_bytes": self.limits.upload_bytes,
             "matches": len(matches),
             "offset": query.offset,
-            "images": [self._entry(*found[1:]) for found in shown],
+            "images": [self._entry(*found[1:], query.stands_for(*found[2:])) for found in shown],
         }
 
     def progress(self) -> dict[str, Any]:
@@ -216,8 +217,6 @@ class Gallery:
 
     def details(self, image: GalleryImage, record: Record) -> dict[str, Any]:
         """All that is known of one image, for JSON."""
-        ious = record.ious or (None,) * len(record.classes)
-        instances = zip(record.classes, record.scores, record.boxes, ious, strict=True)
         return {
             "name": image.name,
             "title": image.title,
@@ -225,8 +224,7 @@ class Gallery:
             "message": record.message,
             "size_hw": record.size_hw,
             "instances": [
-                {"class": class_id, "name": self.name_of(class_id), "score": score, "box": box, "iou": iou}
-                for class_id, score, box, iou in instances
+                {**self._instance(record, index), "box": record.boxes[index]} for index in range(len(record.classes))
             ],
             "missed": [{"class": class_id, "name": self.name_of(class_id)} for class_id in record.missed],
         }
@@ -235,8 +233,19 @@ class Gallery:
         """The name of a class, or "class7" where the model has none."""
         return self.model.spec.names.get(class_id, f"class{class_id}")
 
-    def _entry(self, image: GalleryImage, record: Record, fitting: list[int]) -> dict[str, Any]:
-        """One image as the gallery lists it."""
+    def _instance(self, record: Record, index: int) -> dict[str, Any]:
+        """What is known of one instance without its place."""
+        return {
+            "class": record.classes[index],
+            "name": self.name_of(record.classes[index]),
+            "score": record.scores[index],
+            "iou": None if record.ious is None else record.ious[index],
+            "false_positive": None if record.ious is None else record.is_false_positive(index),
+        }
+
+    def _entry(self, image: GalleryImage, record: Record, fitting: list[int], stands_for: int | None) -> dict[str, Any]:
+        """One image as the gallery lists it; `stands_for` is the instance that put it where it is in the list."""
+        ious = [iou for iou in record.ious or () if iou is not None]
         counts = [(class_id, record.classes.count(class_id)) for class_id in dict.fromkeys(record.classes)]
         return {
             "name": image.name,
@@ -249,8 +258,10 @@ class Gallery:
             "classes": [{"id": class_id, "name": self.name_of(class_id), "instances": n} for class_id, n in counts],
             "fitting": fitting,
             "scores": [min(record.scores), max(record.scores)] if record.scores else None,
-            "ious": [min(record.ious), max(record.ious)] if record.ious else None,
+            "ious": [min(ious), max(ious)] if ious else None,
             "missed": len(record.missed),
+            "false_positives": record.false_positives,
+            "stands_for": None if stands_for is None else {"index": stands_for, **self._instance(record, stands_for)},
         }
 
     async def _scan_forever(self) -> None:
@@ -297,8 +308,8 @@ class Gallery:
             found, remark = self._match(image, prediction)
             scene = None
             if with_scene:
-                masks = None if found is None else found.masks
-                scene = viewer_scene(picture, prediction, bits=32, truth=masks, untuned=untuned).pack()
+                masks, missed = (None, []) if found is None else (found.masks, found.missed_objects)
+                scene = viewer_scene(picture, prediction, bits=32, truth=masks, untuned=untuned, missed=missed).pack()
             return Examined(Record.of(prediction, found, remark), painted_thumbnail(picture, prediction), scene)
         except MaskprismError as error:
             return Examined(Record("failed", str(error)))

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from maskprism.prediction import Prediction
 
 State = Literal["waiting", "ok", "empty", "failed"]
-Show = Literal["all", "ok", "empty", "failed", "missed"]
+Show = Literal["all", "ok", "empty", "failed", "missed", "false-positives"]
 Sort = Literal["name", "score", "iou", "instances"]
-SHOWS: tuple[Show, ...] = ("all", "ok", "empty", "failed", "missed")
+SHOWS: tuple[Show, ...] = ("all", "ok", "empty", "failed", "missed", "false-positives")
 SORTS: tuple[Sort, ...] = ("name", "score", "iou", "instances")
 BINS = 20
 """Scores and IoUs are counted in this many even steps from 0 to 1."""
@@ -29,7 +29,8 @@ class Record:
 
     message: why it failed, or what is wrong with its labels.
     boxes: x1, y1, x2, y2 in image pixels.
-    ious: with labels, the IoU of each mask with the labelled instance it found, 0 where it found none.
+    ious: with labels, the IoU of each mask with the labelled instance it found; None for a false positive, which found
+    none.
     missed: with labels, the classes of labelled instances that no prediction found.
     """
 
@@ -39,7 +40,7 @@ class Record:
     classes: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()
     boxes: tuple[tuple[float, ...], ...] = ()
-    ious: tuple[float, ...] | None = None
+    ious: tuple[float | None, ...] | None = None
     missed: tuple[int, ...] = ()
 
     @classmethod
@@ -52,9 +53,20 @@ class Record:
             classes=tuple(int(class_id) for class_id in prediction.classes),
             scores=tuple(float(score) for score in prediction.scores),
             boxes=tuple(tuple(float(edge) for edge in box) for box in prediction.boxes),
-            ious=None if match is None else tuple(match.ious),
+            ious=None
+            if match is None
+            else tuple(None if mask is None else iou for iou, mask in zip(match.ious, match.masks, strict=True)),
             missed=() if match is None else tuple(match.missed),
         )
+
+    def is_false_positive(self, index: int) -> bool:
+        """Whether there are labels, and an instance found none of them."""
+        return self.ious is not None and self.ious[index] is None
+
+    @property
+    def false_positives(self) -> int:
+        """How many instances are false positives."""
+        return 0 if self.ious is None else self.ious.count(None)
 
 
 WAITING = Record("waiting")
@@ -65,8 +77,9 @@ class Query:
     """Which images are wanted, in which order.
 
     An instance fits if its class is among `classes` (all for none) and its score and IoU lie within
-    the bounds, which are part of the range. An image fits if one of its instances does; with
-    `show="missed"` if one of the labelled instances that were missed is of these classes.
+    the bounds, which are part of the range; a false positive has no IoU and lies within no bounds of it. An image fits
+    if one of its instances does; with `show="false-positives"` only those fit, and with `show="missed"` the image does
+    if one of the labelled instances that were missed is of these classes.
     Raises InputError for values that mean nothing.
     """
 
@@ -95,7 +108,7 @@ class Query:
     @property
     def about_instances(self) -> bool:
         """Whether it asks for instances, which only images that were examined can answer."""
-        return bool(self.classes) or self.score != _ANY or self.iou != _ANY
+        return bool(self.classes) or self.score != _ANY or self.iou != _ANY or self.show == "false-positives"
 
     def fitting(self, record: Record) -> list[int]:
         """The instances of an image that fit."""
@@ -106,6 +119,7 @@ class Query:
             if (not self.classes or class_id in self.classes)
             and self.score[0] <= score <= self.score[1]
             and (self.iou == _ANY or (iou is not None and self.iou[0] <= iou <= self.iou[1]))
+            and (self.show != "false-positives" or record.is_false_positive(index))
         ]
 
     def takes(self, title: str, record: Record, fitting: list[int]) -> bool:
@@ -114,18 +128,32 @@ class Query:
             return False
         if self.show == "missed":
             return any(not self.classes or class_id in self.classes for class_id in record.missed)
-        if self.show != "all" and record.state != self.show:
+        if self.show not in ("all", "false-positives") and record.state != self.show:
             return False
         return bool(fitting) or not self.about_instances
+
+    def stands_for(self, record: Record, fitting: list[int]) -> int | None:
+        """The instance that put an image where it is in the list; None if that is no single one of those that fit.
+
+        It has the lowest score or IoU if the list is sorted by that, and otherwise is the first one that was asked for.
+        """
+        known = [(value, index) for index in fitting if (value := self._value(record, index)) is not None]
+        if known:
+            return min(known)[1]
+        return fitting[0] if fitting and self.about_instances else None
 
     def rank(self, record: Record, fitting: list[int]) -> float:
         """Lower comes first; equal ones stay in the order of their names."""
         if self.sort == "instances":
             return -len(fitting)
-        values = {"score": record.scores, "iou": record.ious or ()}.get(self.sort)
-        if values is None:
+        if self.sort == "name":
             return 0
-        return min((values[index] for index in fitting if index < len(values)), default=2)
+        return min((value for index in fitting if (value := self._value(record, index)) is not None), default=2)
+
+    def _value(self, record: Record, index: int) -> float | None:
+        """What an instance is sorted by, if it has that."""
+        values = {"score": record.scores, "iou": record.ious}.get(self.sort)
+        return None if values is None else values[index]
 
 
 @dataclass
@@ -136,6 +164,7 @@ class Tally:
     instances: Counter[int] = field(default_factory=Counter)
     images: Counter[int] = field(default_factory=Counter)
     missed: int = 0
+    false_positives: int = 0
     scores: list[int] = field(default_factory=lambda: [0] * BINS)
     ious: list[int] = field(default_factory=lambda: [0] * BINS)
 
@@ -145,8 +174,11 @@ class Tally:
         self.instances.update(record.classes)
         self.images.update(set(record.classes))
         self.missed += len(record.missed)
+        self.false_positives += record.false_positives
         for bins, values in ((self.scores, record.scores), (self.ious, record.ious or ())):
             for value in values:
+                if value is None:
+                    continue
                 bins[min(int(value * BINS), BINS - 1)] += 1
 
     def classes(self, name_of: Any) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from maskprism import __version__
 from maskprism.errors import MaskprismError
 from maskprism.text import json_text
-from maskprism.views.figures import png_bytes
+from maskprism.views.adaptive import adaptive
 from maskprism.views.report_parts import Illustration
 from maskprism.views.truth.gains import groups_figure
 from maskprism.views.tuning.charts import curve_figure
@@ -88,4 +88,15 @@ def _named(spec: ModelSpec) -> dict[str, str]:
 
 
 def _drawn(found: Tuning) -> dict[str, Illustration]:
-    return {name: Illustration(png_bytes(draw(found)), caption) for name, (draw, caption) in FIGURES.items()}
+    return {
+        name: Illustration(adaptive(draw(found)), caption, _words_of(name, found))
+        for name, (draw, caption) in FIGURES.items()
+    }
+
+
+def _words_of(name: str, found: Tuning) -> str:
+    """The numbers of a figure in a sentence, for those who do not see it."""
+    if name == "curve":
+        return "; ".join(f"{images} images {gain}" for images, gain in found.curve()) + "."
+    groups = [found.change, *found.gains.by_size(), *found.gains.by_class()]
+    return "; ".join(f"{one.group} ({one.instances}) {one.gain}" for one in groups) + "."

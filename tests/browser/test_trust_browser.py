@@ -1,0 +1,499 @@
+"""Nothing that readers did is lost, and nothing misleads: state, history, touch, keyboard, contrast."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import maskprism
+from maskprism.scenes import draw_scene
+from maskprism.views.page import write_page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, CDPSession, Locator, Page
+
+Context = Callable[..., "BrowserContext"]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of three scenes."""
+    model = maskprism.load()
+    images = [draw_scene(seed).image for seed in (3, 5, 8)]
+    path = tmp_path_factory.mktemp("trust") / "page.html"
+    return write_page(path, [(image, model.predict(image)) for image in images])
+
+
+def opened(context: BrowserContext, path: Path, fragment: str = "") -> Page:
+    page = context.new_page()
+    page.goto(path.as_uri() + fragment)
+    page.locator(".stage").wait_for()
+    return page
+
+
+def settle(page: Page) -> None:
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def until(page: Page, condition: Callable[[], object]) -> None:
+    """Wait for something; the page forbids eval, which Playwright's own way needs."""
+    for _ in range(200):
+        if condition():
+            return
+        page.wait_for_timeout(25)
+    pytest.fail("never came true")
+
+
+def values(page: Page) -> np.ndarray:
+    pairs = page.locator(".card").evaluate_all(
+        "cards => cards.map(card => [Number(card.dataset.k), card.querySelector('.slider').valueAsNumber])"
+    )
+    return np.array([value for _, value in sorted(pairs)], np.float32)
+
+
+def slider(page: Page, k: int) -> Locator:
+    return page.get_by_label(f"Coefficient of prototype {k}", exact=True)
+
+
+def shows(page: Page, number: int) -> None:
+    """The image of this number is open."""
+    until(page, lambda: page.locator(".tile").nth(number).get_attribute("aria-current") == "true")
+    until(page, lambda: page.locator(".slot[aria-busy]").count() == 0)
+    assert page.locator("h1").inner_text() == f"image {number + 1}"
+    page.locator(".stage").wait_for()
+    settle(page)
+
+
+def test_the_address_says_which_image_is_open_and_back_returns_to_it(offline: Context, file: Path) -> None:
+    page = opened(offline(), file)
+    before = values(page)
+    slider(page, 0).press("Delete")
+    page.locator(".tile").nth(1).click()
+    shows(page, 1)
+    assert "s=1" in page.evaluate("location.hash")
+    slider(page, 2).press("Delete")
+    page.locator(".tile").nth(2).click()
+    shows(page, 2)
+    page.go_back()
+    shows(page, 1)
+    assert values(page)[2] == 0
+    page.go_back()
+    shows(page, 0)
+    assert values(page)[0] == 0
+    slider(page, 3).press("Delete")
+    page.go_forward()  # to an address that knows nothing of the last edit
+    shows(page, 1)
+    page.reload()
+    shows(page, 1)
+    assert values(page)[2] == 0
+    page.go_back()
+    shows(page, 0)
+    assert np.flatnonzero(values(page) != before).tolist() == [0, 3]
+
+
+def test_edited_images_are_marked_and_all_are_reset_at_once(offline: Context, file: Path) -> None:
+    page = opened(offline(), file)
+    reset = page.get_by_role("button", name="Reset all")
+    assert reset.get_attribute("aria-disabled") == "true"
+    before = values(page)
+    slider(page, 0).press("Delete")
+    page.locator(".tile").nth(1).click()
+    shows(page, 1)
+    slider(page, 2).press("Delete")
+    marks = "tiles => tiles.map(tile => tile.classList.contains('edited'))"
+    assert page.locator(".tile").evaluate_all(marks) == [True, True, False]
+    page.reload()
+    shows(page, 1)
+    assert page.locator(".tile").evaluate_all(marks) == [True, True, False]  # one is not even open
+    reset.click()
+    assert page.locator(".tile").evaluate_all(marks) == [False, False, False]
+    assert "dropped" not in (page.locator('.card[data-k="2"]').get_attribute("class") or "")
+    page.get_by_role("button", name="Undo").click()
+    assert values(page)[2] == 0
+    page.locator(".tile").nth(0).click()
+    shows(page, 0)
+    assert np.array_equal(values(page), before)
+
+
+def test_undo_keeps_the_focus_and_one_region_says_what_an_edit_did(offline: Context, file: Path) -> None:
+    page = opened(offline(), file)
+    assert page.locator("[role=status], [aria-live], output").count() == 1
+    assert page.get_by_role("main").locator(".stage").count() == 1
+    slider(page, 0).press("Delete")
+    iou = page.locator(".measures dd").first
+    until(page, lambda: iou.inner_text() in page.get_by_role("status").inner_text())
+    assert page.get_by_role("status").inner_text().startswith("IoU with original 0.")
+    undo = page.get_by_role("button", name="Undo")
+    undo.focus()
+    page.keyboard.press("Enter")
+    assert undo.get_attribute("aria-disabled") == "true"
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Undo"
+    page.keyboard.press("Enter")  # does nothing
+    until(page, lambda: "1.000" in page.get_by_role("status").inner_text())
+
+
+def test_thumbnails_are_one_tab_stop(offline: Context, file: Path) -> None:
+    page = opened(offline(), file)
+    assert page.locator('.tile[tabindex="0"]').count() == 1
+    page.locator('.tile[tabindex="0"]').focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".tile").nth(2).evaluate("tile => tile === document.activeElement && tile.tabIndex === 0")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    shows(page, 1)
+    page.keyboard.press("Tab")
+    assert not page.evaluate("document.activeElement.matches('.tile')")
+
+
+def test_an_empty_number_zeroes_nothing(offline: Context, file: Path) -> None:
+    page = opened(offline(), file)
+    before = values(page)
+    count = page.get_by_label("How many prototypes to keep")
+    count.fill("")
+    count.press("Enter")
+    assert np.array_equal(values(page), before)
+    assert count.input_value() == "5"
+    page.get_by_text("Keep how many prototypes? Expected a number from 0 to 32.").wait_for()
+
+
+def test_one_large_coefficient_leaves_the_other_sliders_alone(offline: Context, file: Path) -> None:
+    plain = opened(offline(), file, "#0.i=0")
+    far = opened(offline(), file, "#0.i=0&0.e0=7:50")
+    ends = "cards => cards.map(card => [card.dataset.k, card.querySelector('.slider').max])"
+    expected = dict(plain.locator(".card").evaluate_all(ends))
+    found = dict(far.locator(".card").evaluate_all(ends))
+    assert float(found.pop("7")) == 50
+    del expected["7"]
+    assert found == expected
+    assert values(far)[7] == 50
+    far.get_by_label("Coefficient of prototype 7", exact=True).press("ArrowLeft")
+    assert values(far)[7] == pytest.approx(50 - float(next(iter(expected.values()))) / 100, abs=1e-4)
+
+
+def test_the_menu_closes_on_a_press_anywhere_else(offline: Context, file: Path) -> None:
+    page = opened(offline(), file)
+    page.locator("summary").click()
+    assert page.get_by_role("button", name="Save state to a file").is_visible()
+    page.locator(".lead").click()  # takes no focus
+    assert not page.get_by_role("button", name="Save state to a file").is_visible()
+
+
+# --- a page that is large -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(file: Path) -> Iterator[tuple[str, threading.Event]]:
+    """The page at an address that sends it up to its first image, and the rest when the event is set."""
+    whole = file.read_bytes()
+    at = whole.index(b'id="maskprism-scene-1"') + 4000  # in the middle of the second image
+    go_on = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != "/":
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(whole)))
+            self.end_headers()
+            self.wfile.write(whole[:at])
+            self.wfile.flush()
+            go_on.wait(20)
+            self.wfile.write(whole[at:])
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", go_on
+    go_on.set()
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_first_image_is_there_before_the_others_are_read(
+    browser: Browser, slow: tuple[str, threading.Event]
+) -> None:
+    address, go_on = slow
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address, wait_until="commit")
+    page.locator(".stage").wait_for()
+    assert page.evaluate("document.readyState") == "loading"
+    slider(page, 0).press("Delete")
+    assert values(page)[0] == 0
+    page.locator(".tile").nth(1).click()  # one that is still to come
+    page.wait_for_timeout(200)
+    assert page.locator(".slot[aria-busy]").count() == 1
+    go_on.set()
+    shows(page, 1)
+    page.locator(".tile").nth(0).click()
+    shows(page, 0)
+    assert values(page)[0] == 0
+    context.close()
+
+
+def test_a_file_that_was_cut_off_says_so(offline: Context, file: Path, tmp_path: Path) -> None:
+    whole = file.read_bytes()
+    (tmp_path / "cut.html").write_bytes(whole[: whole.index(b'id="maskprism-scene-2"') - 40])
+    page = opened(offline(), tmp_path / "cut.html")
+    page.locator(".tile").nth(2).click()
+    page.get_by_text("This image cannot be shown: the file is not whole; get or write it anew").wait_for()
+
+
+# --- fingers --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def phone(offline: Context, file: Path) -> Page:
+    context = offline(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2)
+    return opened(context, file)
+
+
+def pan(page: Page, start: tuple[float, float], way: tuple[float, float]) -> None:
+    """A finger that goes from a place along a way, as the device's own events."""
+    session: CDPSession = page.context.new_cdp_session(page)
+    touch = lambda kind, at: session.send(  # noqa: E731
+        "Input.dispatchTouchEvent",
+        {"type": kind, "touchPoints": [{"x": at[0], "y": at[1]}] if at else []},
+    )
+    touch("touchStart", start)
+    for step in range(1, 13):
+        touch("touchMove", (start[0] + way[0] * step / 12, start[1] + way[1] * step / 12))
+        page.wait_for_timeout(16)
+    touch("touchEnd", None)
+    page.wait_for_timeout(300)
+    session.detach()
+
+
+def middle(element: Locator) -> tuple[float, float]:
+    box = element.bounding_box()
+    assert box
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_a_finger_that_goes_up_from_a_slider_scrolls_and_edits_nothing(phone: Page) -> None:
+    before = values(phone)
+    track = phone.locator(".card .slider").nth(6)
+    track.evaluate("one => scrollTo(0, one.getBoundingClientRect().top + scrollY - 640)")
+    phone.wait_for_timeout(100)
+    scrolled = phone.evaluate("scrollY")
+    pan(phone, middle(track), (14, -180))
+    assert phone.evaluate("scrollY") > scrolled + 60
+    assert np.array_equal(values(phone), before)
+    assert phone.get_by_role("button", name="Undo").get_attribute("aria-disabled") == "true"
+
+
+def test_a_finger_that_goes_sideways_moves_the_thumb_along(phone: Page) -> None:
+    before = values(phone)
+    track = phone.locator(".card .slider").nth(6)
+    k = int(phone.locator(".card").nth(6).get_attribute("data-k") or -1)
+    track.evaluate("one => scrollTo(0, one.getBoundingClientRect().top + scrollY - 640)")
+    phone.wait_for_timeout(100)
+    scrolled = phone.evaluate("scrollY")
+    width = track.evaluate("one => one.clientWidth - parseFloat(getComputedStyle(one).getPropertyValue('--thumb'))")
+    reach = float(track.get_attribute("max") or 0)
+    way = 24 if before[k] < 0 else -24
+    pan(phone, middle(track), (way, 3))
+    assert phone.evaluate("scrollY") == scrolled
+    moved = (values(phone)[k] - before[k]) / (2 * reach / width)
+    assert moved == pytest.approx(way, abs=8)  # pixels; less the way until it was clear where the finger goes
+    assert np.array_equal(np.delete(values(phone), k), np.delete(before, k))
+    phone.get_by_role("button", name="Undo").tap()
+    assert np.array_equal(values(phone), before)
+    phone.locator(".card .slider").nth(6).tap(force=True)  # a touch alone is no edit
+    assert np.array_equal(values(phone), before)
+
+
+def test_a_tap_enlarges_a_prototype_and_another_button_drops_it(phone: Page) -> None:
+    before = values(phone)
+    card = phone.locator(".card").nth(2)
+    card.locator(".thumb").tap()
+    assert phone.locator(".layer.prototype").is_visible()
+    assert np.array_equal(values(phone), before)
+    card.locator(".thumb").tap()
+    assert not phone.locator(".layer.prototype").is_visible()
+    card.locator(".drop").tap()
+    k = int(card.get_attribute("data-k") or -1)
+    assert values(phone)[k] == 0
+    card.locator(".drop").tap()
+    assert np.array_equal(values(phone), before)
+
+
+def test_fingers_find_their_targets(phone: Page) -> None:
+    sizes = phone.locator(".card").first.evaluate(
+        """card => ({ slider: card.querySelector(".slider").getBoundingClientRect().height,
+                      thumb: parseFloat(getComputedStyle(card.querySelector(".slider")).getPropertyValue("--thumb")),
+                      drop: card.querySelector(".drop").getBoundingClientRect().width })"""
+    )
+    assert sizes["slider"] >= 44
+    assert sizes["thumb"] >= 24
+    assert sizes["drop"] >= 44
+    assert phone.evaluate("document.scrollingElement.scrollWidth") <= 390
+
+
+# --- the keyboard in a zoomed page ----------------------------------------------------------------
+
+COVERED = """() => {
+  const one = document.activeElement;
+  if (!one || one === document.body) return null;
+  const box = one.getBoundingClientRect();
+  const [x, y] = [box.left + box.width / 2, box.top + Math.min(box.height / 2, innerHeight / 4)];
+  const within = (at, length) => Math.min(Math.max(at, 1), length - 1);
+  const hit = document.elementFromPoint(within(x, innerWidth), within(y, innerHeight));
+  const inside = y >= 0 && y <= innerHeight;
+  const around = hit?.closest(".track, label");
+  const own = hit && (one.contains(hit) || around?.contains(one));
+  return { name: one.getAttribute("aria-label") || one.textContent, covered: !inside || !own };
+}"""
+
+
+@pytest.mark.parametrize("size", [(640, 400), (640, 800), (1280, 800), (320, 256)])
+def test_nothing_covers_what_has_the_focus(offline: Context, file: Path, size: tuple[int, int]) -> None:
+    """At 640 x 400 as in a window of 1280 x 800 at 200 %."""
+    page = opened(offline(viewport={"width": size[0], "height": size[1]}), file)
+    page.locator("summary").focus()
+    seen, covered = 0, []
+    for key in ["Tab"] * 46 + ["Shift+Tab"] * 46:
+        page.keyboard.press(key)
+        found = page.evaluate(COVERED)
+        if found is None:
+            continue
+        seen += 1
+        if found["covered"]:
+            covered.append(found["name"])
+    assert seen > 60
+    assert covered == []
+
+
+# --- contrast -------------------------------------------------------------------------------------
+
+CONTRAST = """element => {
+  const parse = (text) => {
+    const [r, g, b, alpha = 1] = (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+    return text.startsWith("color(srgb") ? [r * 255, g * 255, b * 255, alpha] : [r, g, b, alpha];
+  };
+  const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3]));
+  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const luminance = (c) => [0.2126, 0.7152, 0.0722].reduce((sum, share, i) => sum + share * linear(c[i] / 255), 0);
+  const chain = [];
+  for (let one = element; one; one = one.parentElement) chain.unshift(one);
+  let ground = [255, 255, 255];
+  let opacity = 1;
+  for (const one of chain) {
+    const style = getComputedStyle(one);
+    opacity *= Number(style.opacity);
+    ground = over(parse(style.backgroundColor), ground);
+  }
+  const colour = parse(getComputedStyle(element).color);
+  const ink = over([...colour.slice(0, 3), colour[3] * opacity], ground);
+  const [a, b] = [luminance(ink), luminance(ground)].sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+}"""
+TEXTS = """root => {
+  const own = (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+  return [...root.querySelectorAll("*")].filter((one) => own(one) && one.checkVisibility({ opacityProperty: false })
+    && !one.closest(":disabled, [aria-disabled=true], .unseen, legend, option, script, style, .caption, .badges"));
+}"""
+
+
+def low_contrast(page: Page, root: str) -> list[str]:
+    """Texts below 4.5 : 1, as they are now."""
+    found = page.evaluate_handle(TEXTS, page.locator(root).element_handle())
+    texts = list(found.get_properties().values())
+    low = []
+    for text in texts:
+        element = text.as_element()
+        assert element
+        ratio = element.evaluate(CONTRAST)
+        if ratio < 4.5:
+            low.append(f"{element.evaluate('one => one.className + one.textContent').strip()[:60]}: {ratio:.2f}")
+    return low
+
+
+def hovered(page: Page, controls: str) -> list[str]:
+    """Texts below 4.5 : 1 in controls under the pointer."""
+    low = []
+    for control in page.locator(controls).all():
+        if not control.is_visible():
+            continue
+        control.scroll_into_view_if_needed()
+        control.hover(force=True)
+        inside = [control, *control.locator("span").all()]
+        ratios = [one.evaluate(CONTRAST) for one in inside if (one.text_content() or "").strip()]
+        if ratios and min(ratios) < 4.5:
+            low.append(f"{(control.text_content() or '')[:40]}: {min(ratios):.2f}")
+    return low
+
+
+CONTROLS = (
+    ".maskprism button:not(.thumb, .drop, [aria-disabled=true]), .maskprism summary, .maskprism select,"
+    " .maskprism .segments label, .maskprism .check"
+)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_control_can_be_read_in_every_state(offline: Context, file: Path, scheme: str) -> None:
+    """WCAG 1.4.3 in colours as they are computed: plain, pressed, chosen, edited, and each under the pointer."""
+    page = opened(offline(color_scheme=scheme, reduced_motion="reduce"), file)
+    assert low_contrast(page, ".maskprism") == []
+    page.get_by_role("button", name="Keep top").click()
+    page.get_by_role("button", name="Before").click()
+    page.locator(".card .drop").first.click()
+    page.get_by_role("button", name="Before").click()
+    page.locator("summary").click()
+    assert low_contrast(page, ".maskprism") == []
+    assert hovered(page, ".maskprism .items button") == []
+    page.keyboard.press("Escape")
+    assert hovered(page, CONTROLS) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_thumbs_bars_and_the_focus_stand_out(offline: Context, file: Path, scheme: str) -> None:
+    """WCAG 1.4.11: 3 : 1 for what says where a slider is, which way a bar goes, and what has the focus."""
+    page = opened(offline(color_scheme=scheme), file)
+    colours = page.locator(".maskprism").evaluate(
+        "one => Object.fromEntries(['page', 'surface', 'ink', 'positive', 'negative', 'focus', 'line'].map(name => "
+        "[name, getComputedStyle(one).getPropertyValue('--' + name).trim()]))"
+    )
+    for name in ("ink", "positive", "negative", "focus"):
+        assert ratio(colours[name], colours["page"]) >= 3, name
+        assert ratio(colours[name], colours["surface"]) >= 3, name
+
+
+def ratio(a: str, b: str) -> float:
+    """The contrast of two colours #rrggbb, by WCAG's definition."""
+
+    def luminance(colour: str) -> float:
+        channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    high, low = sorted([luminance(a), luminance(b)], reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_forced_colours_tell_what_is_pressed(offline: Context, file: Path) -> None:
+    page = opened(offline(forced_colors="active"), file)
+    slider(page, 0).press("Delete")
+    button = page.get_by_role("button", name="Before")
+    ground = "one => getComputedStyle(one).backgroundColor"
+    plain = button.evaluate(ground)
+    button.click()
+    page.wait_for_timeout(300)
+    assert button.evaluate(ground) != plain
+    assert button.evaluate(CONTRAST) >= 4.5
+    chosen = page.locator('.instances [aria-checked="true"]')
+    other = page.locator('.instances [aria-checked="false"]').first
+    assert chosen.evaluate(ground) != other.evaluate(ground)
+    assert slider(page, 0).evaluate("one => getComputedStyle(one).backgroundImage").startswith("linear-gradient")

@@ -1,0 +1,175 @@
+// A frame in blocks of pixels that are interpolated from the same cells of the grid. Where these agree the block is inside or
+// outside as a whole, so that a moved coefficient costs the pixels at the edge of the mask and not those of the image.
+
+/** @typedef {import("./masks.js").Frame} Frame */
+/** @typedef {import("./masks.js").CroppedWindow} CroppedWindow */
+/** @typedef {import("./geometry.js").Taps} Taps */
+/** @typedef {import("./geometry.js").Pair} Pair */
+
+const OUTSIDE = 0;
+const INSIDE = 1;
+const MIXED = 2;
+const UNKNOWN = 3;
+/** Interpolated values may leave the range of their cells by rounding: by no more than this share of them. */
+const ROUNDING = 1e-5;
+
+/** Which pixels of a window are inside, kept from one call to the next. */
+export class Blocks {
+  /** @param {Frame} frame @param {CroppedWindow} window */
+  constructor(frame, window) {
+    this.frame = frame;
+    this.window = window;
+    this.rows = segments(frame.rowTaps, window.rows);
+    this.columns = segments(frame.columnTaps, window.columns);
+    const count = this.rows.length * this.columns.length;
+    this.kinds = new Uint8Array(count).fill(UNKNOWN);
+    /** How many pixels of each block are inside; and of these, are marked otherwise as `shared`. */
+    this.areas = new Uint32Array(count);
+    this.shared = new Uint32Array(count);
+    this.dirty = new Uint8Array(count);
+    const { grid_hw } = frame.letterbox;
+    this.low = new Float32Array(grid_hw[1]);
+    this.high = new Float32Array(grid_hw[1]);
+    const widest = this.columns.reduce((most, [from, to]) => Math.max(most, to - from), 0);
+    this.wide = new Float32Array(widest * frame.rowTaps.count);
+    this.line = new Float32Array(widest);
+  }
+
+  /**
+   * Decides all pixels anew, and marks them by bit 1; says which blocks changed in `dirty`. Bit 2 of the marks is counted where
+   * both are set.
+   * @param {Float32Array} grid @param {Uint8Array} marks @param {number} stride Of marks, which have a border of one pixel.
+   * @returns {{ area: number, both: number }}
+   */
+  decide(grid, marks, stride) {
+    const { frame, window, rows, columns, kinds, low, high } = this;
+    const { rule, rowTaps, columnTaps, letterbox } = frame;
+    const source = frame.source(grid, window.cells, rule.squash);
+    const width = letterbox.grid_hw[1];
+    const [first, last] = columns.length ? [columnTaps.start[columns[0][0]], columnTaps.start[columns[columns.length - 1][0]] + columnTaps.count] : [0, 0];
+    const { threshold } = rule;
+    let [area, both] = [0, 0];
+    for (let i = 0; i < rows.length; i++) {
+      const top = rowTaps.start[rows[i][0]];
+      low.set(source.subarray(top * width + first, top * width + last), first);
+      high.set(source.subarray(top * width + first, top * width + last), first);
+      for (let a = 1; a < rowTaps.count; a++) {
+        for (let c = first, at = (top + a) * width + first; c < last; c++, at++) {
+          const value = source[at];
+          if (value < low[c]) low[c] = value;
+          if (value > high[c]) high[c] = value;
+        }
+      }
+      for (let j = 0; j < columns.length; j++) {
+        const b = i * columns.length + j;
+        const from = columnTaps.start[columns[j][0]];
+        let [least, most] = [low[from], high[from]];
+        for (let c = from + 1; c < from + columnTaps.count; c++) {
+          if (low[c] < least) least = low[c];
+          if (high[c] > most) most = high[c];
+        }
+        const slack = ROUNDING * Math.max(most, -least, 1e-3);
+        const kind = least > threshold + slack ? INSIDE : most < threshold - slack ? OUTSIDE : MIXED;
+        if (kind === MIXED) this.mixed(b, rows[i], columns[j], source, marks, stride);
+        else if (kind !== kinds[b]) this.uniform(b, kind, rows[i], columns[j], marks, stride);
+        kinds[b] = kind;
+        area += this.areas[b];
+        both += this.shared[b];
+      }
+    }
+    return { area, both };
+  }
+
+  /** @param {number} b @param {number} kind @param {Pair} rows @param {Pair} columns @param {Uint8Array} marks @param {number} stride */
+  uniform(b, kind, rows, columns, marks, stride) {
+    let shared = 0;
+    for (let r = rows[0]; r < rows[1]; r++) {
+      for (let at = (r + 1) * stride + columns[0] + 1, end = at + columns[1] - columns[0]; at < end; at++) {
+        const was = marks[at] & 2;
+        marks[at] = was | kind;
+        shared += was >> 1;
+      }
+    }
+    this.areas[b] = kind ? (rows[1] - rows[0]) * (columns[1] - columns[0]) : 0;
+    this.shared[b] = kind ? shared : 0;
+    this.dirty[b] = 1;
+  }
+
+  /** Pixel by pixel, as Frame.eachRow interpolates. @param {number} b @param {Pair} rows @param {Pair} columns @param {Float32Array} source @param {Uint8Array} marks @param {number} stride */
+  mixed(b, rows, columns, source, marks, stride) {
+    const { wide, line, frame } = this;
+    const { rowTaps, columnTaps, letterbox, rule } = frame;
+    const width = columns[1] - columns[0];
+    const top = rowTaps.start[rows[0]];
+    const left = columnTaps.start[columns[0]];
+    for (let a = 0; a < rowTaps.count; a++) {
+      const from = (top + a) * letterbox.grid_hw[1] + left;
+      for (let j = 0; j < width; j++) {
+        let value = 0;
+        for (let t = 0, w = (columns[0] + j) * columnTaps.count; t < columnTaps.count; t++, w++) value += columnTaps.weights[w] * source[from + t];
+        wide[a * width + j] = value;
+      }
+    }
+    let [area, both, changed] = [0, 0, 0];
+    const { threshold } = rule;
+    const two = rowTaps.count === 2;
+    for (let r = rows[0]; r < rows[1]; r++) {
+      const weight = r * rowTaps.count;
+      const at = (r + 1) * stride + columns[0] + 1;
+      if (two) {
+        const [a, c] = [rowTaps.weights[weight], rowTaps.weights[weight + 1]];
+        for (let j = 0; j < width; j++) line[j] = a * wide[j] + c * wide[width + j];
+      } else {
+        line.fill(0, 0, width);
+        for (let t = 0; t < rowTaps.count; t++) {
+          const w = rowTaps.weights[weight + t];
+          if (w) for (let j = 0; j < width; j++) line[j] += w * wide[t * width + j];
+        }
+      }
+      for (let j = 0; j < width; j++) {
+        const before = marks[at + j];
+        const is = line[j] > threshold ? 1 : 0;
+        const now = (before & 2) | is;
+        marks[at + j] = now;
+        changed |= before ^ now;
+        area += is;
+        both += is & (now >> 1);
+      }
+    }
+    this.areas[b] = area;
+    this.shared[b] = both;
+    if (changed || this.kinds[b] === UNKNOWN) this.dirty[b] = 1;
+  }
+
+  /** Visits what has to be painted anew: the blocks that changed and those beside them, runs of them at once. @param {boolean} all @param {(rows: Pair, columns: Pair) => void} visit */
+  changed(all, visit) {
+    const { rows, columns, dirty } = this;
+    const many = columns.length;
+    for (let i = 0; i < rows.length; i++) {
+      let run = -1;
+      for (let j = 0; j <= many; j++) {
+        const b = i * many + j;
+        const asked = j < many && (all || dirty[b] || (j > 0 && dirty[b - 1]) || (j + 1 < many && dirty[b + 1]) || (i > 0 && dirty[b - many]) || (i + 1 < rows.length && dirty[b + many]));
+        if (asked && run < 0) run = j;
+        else if (!asked && run >= 0) {
+          visit(rows[i], [columns[run][0], columns[j - 1][1]]);
+          run = -1;
+        }
+      }
+    }
+    dirty.fill(0);
+  }
+}
+
+/** Runs of outputs that read the same inputs. @param {Taps} taps @param {Pair} range @returns {Pair[]} */
+function segments({ start }, [from, to]) {
+  /** @type {Pair[]} */
+  const found = [];
+  let first = from;
+  for (let i = from + 1; i <= to; i++) {
+    if (i < to && start[i] === start[first]) continue;
+    found.push([first, i]);
+    first = i;
+  }
+  return found;
+}

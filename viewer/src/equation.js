@@ -1,0 +1,198 @@
+// The equation, live: what speaks for the mask + what speaks against it = the logits -> the mask, around the chosen instance.
+
+import { h, oncePerFrame, signed, style } from "./dom.js";
+import { fromCanvas, sizeOf } from "./geometry.js";
+import { descending, positiveSum, side } from "./masks.js";
+import { limitOf, paint } from "./palette.js";
+import { rolesOf } from "./roles.js";
+
+/** @typedef {import("./stage.js").Stage} Stage */
+/** @typedef {import("./masks.js").Window} Window */
+
+const MARGIN = 0.15;
+const LEAST_CELLS = 14;
+/** The sum is added up anew after so many small changes, so that rounding does not add up. */
+const DRIFT = 500;
+
+const PANELS = /** @type {const} */ ([
+  ["positive", "what speaks for it", ""],
+  ["negative", "what speaks against it", "+"],
+  ["logits", "their sum: the logits", "="],
+  ["mask", "above 0: the mask", "→"],
+]);
+
+export class Equation {
+  /** @param {Stage} stage */
+  constructor(stage) {
+    this.stage = stage;
+    const { cells } = stage.scene.prototypes;
+    /** The sum of the positive terms, in the rows that are shown. */
+    this.positive = new Float32Array(cells);
+    /** What it was made with. @type {Float32Array | null} */
+    this.weights = null;
+    this.changes = 0;
+    /** @type {Window} */
+    this.window = { rows: [0, 1], columns: [0, 1] };
+    this.limit = 1;
+    this.panels = PANELS.map(([name, text, sign]) => {
+      const canvas = h("canvas", { width: 1, height: 1 });
+      if (name !== "mask") canvas.className = "diverging";
+      const value = h("b", { className: "at" });
+      const operator = sign ? h("span", { className: "operator", "aria-hidden": "true" }, sign) : null;
+      return { name, canvas, value, element: h("div", { className: `panel ${name}` }, operator, h("div", { className: "drawn" }, canvas, h("span", { className: "label" }, h("span", {}, text), value))) };
+    });
+    this.element = h("div", { className: "equation", role: "img" }, ...this.panels.map((panel) => panel.element));
+    this.draw = oncePerFrame(() => this.repaint());
+    stage.state.listen((change) => {
+      if (change.kind === "selected") this.choose();
+      if (change.kind !== "pixel" && change.kind !== "highlight") this.draw();
+    });
+  }
+
+  /** The image is there. */
+  open() {
+    this.choose();
+    this.draw();
+  }
+
+  /** What is shown of the grid, on which scale. */
+  choose() {
+    const { scene, state } = this.stage;
+    const { selected } = state;
+    this.weights = null;
+    this.element.hidden = selected < 0;
+    if (selected < 0) return;
+    const { letterbox } = scene;
+    const box = scene.instances[selected].canvas_box;
+    const [rows, columns] = [0, 1].map((axis) => {
+      const scale = letterbox.grid_hw[axis] / letterbox.canvas_hw[axis];
+      const least = Math.floor(letterbox.offset_yx[axis] * scale);
+      const most = Math.min(Math.ceil((letterbox.offset_yx[axis] + letterbox.content_hw[axis]) * scale), letterbox.grid_hw[axis]);
+      const [from, to] = [box[1 - axis], box[3 - axis]].map((value) => fromCanvas(letterbox, "grid", axis, value));
+      const reach = Math.max((to - from) * (0.5 + MARGIN), LEAST_CELLS / 2);
+      const middle = (from + to) / 2;
+      const first = Math.min(Math.max(Math.floor(middle - reach), least), most - 1);
+      return /** @type {[number, number]} */ ([first, Math.max(Math.min(Math.ceil(middle + reach), most), first + 1)]);
+    });
+    this.window = { rows, columns };
+    const original = scene.weights(selected, state.original[selected]);
+    const sums = new Float32Array(scene.prototypes.cells);
+    this.limit = 0;
+    for (const sign of /** @type {const} */ ([1, -1])) {
+      side(original, scene.prototypes, sign, sums);
+      this.limit = Math.max(this.limit, limitOf(this.cut(sums)));
+    }
+    const [height, width] = [0, 1].map((axis) => ((this.window[axis ? "columns" : "rows"][1] - this.window[axis ? "columns" : "rows"][0]) / letterbox.grid_hw[axis]) * letterbox.canvas_hw[axis] * (letterbox.image_hw[axis] / letterbox.content_hw[axis]));
+    for (const { canvas } of this.panels) style(canvas, { "aspect-ratio": `${width} / ${height}` });
+    style(this.element, { "--aspect": String(width / height) });
+  }
+
+  /** The shown part of a map of the grid. @param {Float32Array} map */
+  cut(map) {
+    const { rows, columns } = this.window;
+    const width = columns[1] - columns[0];
+    const gridWidth = this.stage.scene.letterbox.grid_hw[1];
+    const out = new Float32Array((rows[1] - rows[0]) * width);
+    for (let r = rows[0]; r < rows[1]; r++) out.set(map.subarray(r * gridWidth + columns[0], r * gridWidth + columns[1]), (r - rows[0]) * width);
+    return out;
+  }
+
+  /** Brings the sum of what speaks for the mask up to the weights; of a weight that moved only its own terms. @param {Float32Array} weights */
+  add(weights) {
+    const { values, cells } = this.stage.scene.prototypes;
+    const { positive, weights: before } = this;
+    const gridWidth = this.stage.scene.letterbox.grid_hw[1];
+    const [from, to] = this.window.rows.map((row) => row * gridWidth);
+    const moved = before ? [...weights.keys()].filter((k) => weights[k] !== before[k]) : [];
+    this.changes += moved.length;
+    if (!before || moved.length > weights.length / 2 || this.changes > DRIFT) {
+      positiveSum(weights, this.stage.scene.prototypes, from, to, positive);
+      this.changes = 0;
+    } else {
+      for (const k of moved) {
+        const row = values.subarray(k * cells + from, k * cells + to);
+        const [was, is] = [before?.[k] ?? 0, weights[k]];
+        for (let i = 0; i < row.length; i++) positive[from + i] += Math.max(is * row[i], 0) - Math.max(was * row[i], 0);
+      }
+    }
+    this.weights = weights;
+  }
+
+  repaint() {
+    const { scene, state } = this.stage;
+    if (state.selected < 0) return;
+    if (!this.stage.fresh) return; // the sum comes with the next picture of the mask, which is asked for
+    this.add(scene.weights(state.selected, state.shown()));
+    const logits = this.cut(this.stage.logits);
+    const positive = this.cut(this.positive);
+    const shown = { logits, positive, negative: logits.map((value, i) => Math.min(value - positive[i], 0)) };
+    const { rows, columns } = this.window;
+    const [height, width] = [rows[1] - rows[0], columns[1] - columns[0]];
+    for (const { name, canvas } of this.panels) {
+      if (name === "mask") continue;
+      if (canvas.width !== width) canvas.width = width;
+      if (canvas.height !== height) canvas.height = height;
+      const pixels = new ImageData(width, height);
+      paint(shown[name], this.limit, "contribution", new Uint32Array(pixels.data.buffer));
+      canvas.getContext("2d")?.putImageData(pixels, 0, 0);
+    }
+    this.paintMask();
+  }
+
+  /** The same part of the image, with the mask as the stage has it. */
+  paintMask() {
+    const { scene, state, image, mask, frame } = this.stage;
+    const canvas = this.panels[3].canvas;
+    if (state.selected < 0 || this.element.hidden) return;
+    const { letterbox } = scene;
+    const spans = /** @type {const} */ (["rows", "columns"]).map((axis, i) => this.window[axis].map((cell) => (cell / letterbox.grid_hw[i]) * letterbox.canvas_hw[i]));
+    const onImage = spans.map((span, i) => span.map((at) => ((at - letterbox.offset_yx[i]) / letterbox.content_hw[i]) * scene.header.image.size_hw[i]));
+    const size = sizeOf(letterbox, frame.size);
+    const onFrame = frame.size === "image" ? spans.map((span, i) => span.map((at) => ((at - letterbox.offset_yx[i]) / letterbox.content_hw[i]) * size[i])) : spans.map((span, i) => span.map((at) => (at / letterbox.canvas_hw[i]) * size[i]));
+    const [height, width] = onImage.map(([from, to]) => Math.max(to - from, 1));
+    const scale = Math.min(1, 360 / Math.max(height, width));
+    [canvas.width, canvas.height] = [Math.max(Math.round(width * scale), 1), Math.max(Math.round(height * scale), 1)];
+    const context = canvas.getContext("2d");
+    if (!context) return;
+    for (const [layer, [rows, columns]] of /** @type {[HTMLCanvasElement, number[][]][]} */ ([[image, onImage], [mask.canvas, onFrame]])) {
+      if (layer === mask.canvas && state.view !== "mask") continue;
+      context.drawImage(layer, columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0], 0, 0, canvas.width, canvas.height);
+    }
+  }
+
+  /** The equation at one pixel, in numbers. @param {ArrayLike<number>} terms @param {boolean} inside */
+  at(terms, inside) {
+    const [plus, minus] = [1, -1].map((sign) => Array.from(terms).reduce((sum, term) => sum + (term * sign > 0 ? term : 0), 0));
+    const texts = [signed(plus, 1), signed(minus, 1), signed(plus + minus, 1), inside ? "in the mask" : "not in the mask"];
+    this.panels.forEach(({ value }, i) => (value.textContent = texts[i]));
+    this.element.setAttribute("aria-label", `At the examined pixel: ${texts[0]} for the mask, ${texts[1]} against it, ${texts[2]} together, ${texts[3]}.`);
+  }
+
+  /** What is seen, in a sentence. @returns {(Node | string)[]} */
+  sentence() {
+    const { scene, state } = this.stage;
+    const { selected } = state;
+    if (selected < 0) return [];
+    const coefficients = state.coefficients();
+    const { role, inside, ring, edge } = rolesOf(scene, selected, coefficients);
+    const name = scene.instances[selected].name;
+    const led = (/** @type {string} */ of, /** @type {ArrayLike<number>} */ by, /** @type {string} */ one, /** @type {string} */ many) => {
+      const found = descending(by).filter((k) => role[k] === of);
+      if (!found.length) return "";
+      const strongest = found.slice(0, 2).join(" and ");
+      return `${found.length} ${found.length === 1 ? one : many} (${found.length > 2 ? "above all " : ""}${strongest})`;
+    };
+    const parts = [
+      led("builds", inside, "prototype builds it", "prototypes build it"),
+      led("carves", ring.map((value) => -value), "carves away what lies around it", "carve away what lies around it"),
+      led("sharpens", edge, "sharpens its edge", "sharpen its edge"),
+      led("opposes", inside.map((value, k) => Math.max(-value, ring[k], -edge[k])), "speaks against it", "speak against it"),
+    ].filter(Boolean);
+    const text = parts.length ? `${parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : parts[0]}.` : "no prototype does anything for it.";
+    return [h("b", {}, name), ": ", text];
+  }
+
+  close() {
+    this.draw.cancel();
+  }
+}
