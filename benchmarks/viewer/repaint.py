@@ -5,8 +5,8 @@
 One image of 640 x 640, 32 prototypes of 160 x 160, and a box that is the whole image: the worst case. Each
 repaint computes the mask of the network's input size, compares it with the original and paints it. "whole product"
 multiplies all 32 prototypes anew, "one slider moved" adds the change of one of them; the baseline is the same repaint
-written plainly: every pixel interpolates all 32 prototypes by itself. "retina" is an image of 2000 x 1480 under the rule
-that decides its masks at the image's own size. A repaint includes the equation above the image.
+written plainly: every pixel interpolates all 32 prototypes by itself. "retina" is an image of 2000 x 1480 under the
+rule that decides its masks at the image's own size. A repaint includes the equation above the image.
 """
 
 from __future__ import annotations
