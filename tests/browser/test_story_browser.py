@@ -422,7 +422,7 @@ def test_the_page_opens_on_the_instance_that_says_most(offline: Context, file: P
         )
         terms = parts.terms[:, y1:y2, x1:x2]
         plus, minus = terms[terms > 0].sum(), -terms[terms < 0].sum()
-        says.append(np.sqrt(max((x2 - x1) * (y2 - y1), 0)) * 2 * min(plus, minus) / (plus + minus))
+        says.append(instance.score * np.sqrt(max((x2 - x1) * (y2 - y1), 0)) * 2 * min(plus, minus) / (plus + minus))
     assert page.locator(".heading .quiet").inner_text().startswith(f"instance {int(np.argmax(says))},")
     page.locator(".instances button").first.click()
     settle(page)

@@ -20,7 +20,7 @@ import { Viewer } from "./viewer.js";
  * @property {() => number} edited How many images have edits.
  * @property {() => void} resetAll
  */
-/** @typedef {{ hash?: boolean, main?: boolean, note?: string, theme?: string, keeper?: Keeper, onOpen?: (viewer: Viewer) => void }} Options */
+/** @typedef {{ hash?: boolean, main?: boolean, note?: string, kinds?: import("./strip.js").Kinds | null, theme?: string, keeper?: Keeper, onOpen?: (viewer: Viewer) => void }} Options */
 
 const SAVE_MS = 250;
 /** In ten seconds; browsers refuse about 100. */
@@ -48,7 +48,7 @@ export class App {
     this.detail = h("span", { className: "quiet" });
     this.history = h("span", { className: "history" });
     this.slot = h(options.main ? "main" : "div", { className: "slot" });
-    this.reset = h("button", { type: "button", title: "Take back all edits of all images; undo brings back those of an image", onclick: () => this.resetAll() }, "Reset all");
+    this.reset = h("button", { type: "button", className: "reset-all", title: "Take back all edits of all images; undo brings back those of an image", onclick: () => this.resetAll() }, "Reset all");
     this.note = h("p", { className: "note" });
     this.toast = h("div", { className: "toast" });
     this.tiles = sources.map((source, i) => this.tile(source, i));
@@ -132,7 +132,7 @@ export class App {
     this.close();
     const state = this.states.get(index) ?? this.stateOf(scene, index);
     this.states.set(index, state);
-    const viewer = new Viewer(scene, state);
+    const viewer = new Viewer(scene, state, this.options.kinds);
     await viewer.open();
     if (this.current !== index) return viewer.close();
     this.viewer = viewer;

@@ -116,13 +116,13 @@ async function textOf(id) {
 function start() {
   const index = document.getElementById("maskprism-scenes");
   if (!index) return;
-  const { scenes, note } = JSON.parse(index.textContent ?? "");
+  const { scenes, note, kinds } = JSON.parse(index.textContent ?? "");
   const sources = scenes.map((/** @type {object} */ scene, /** @type {number} */ i) => ({
     ...scene,
     open: async () => Uint8Array.from(atob(await textOf(`maskprism-scene-${i}`)), (c) => c.charCodeAt(0)).buffer,
   }));
   const host = document.getElementById("maskprism");
-  if (host) mount(host, sources, { note, main: true });
+  if (host) mount(host, sources, { note, kinds, main: true });
 }
 
 if (typeof document !== "undefined") start();

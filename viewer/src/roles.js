@@ -161,7 +161,7 @@ function dot(a, b) {
 }
 
 /**
- * The instance that says most about prototypes: large, and made by parts for and against it.
+ * The instance that says most about prototypes: large, sure, and made by parts for and against it.
  * @param {Scene} scene @returns {number} -1 where there is none
  */
 export function mostTelling(scene) {
@@ -182,7 +182,7 @@ export function mostTelling(scene) {
       }
     }
     const mixed = plus + minus ? (2 * Math.min(plus, minus)) / (plus + minus) : 0;
-    const says = Math.sqrt(Math.max((c2 - c1) * (r2 - r1), 0) / prototypes.cells) * mixed;
+    const says = instance.score * Math.sqrt(Math.max((c2 - c1) * (r2 - r1), 0) / prototypes.cells) * mixed;
     if (says > best.says + 1e-9) best = { index, says };
   });
   return best.index;

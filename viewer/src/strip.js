@@ -11,13 +11,16 @@ import { kindsOf, ROLES, rolesOf } from "./roles.js";
 /** @typedef {import("./state.js").State} State */
 /** @typedef {{ element: HTMLLIElement, canvas: HTMLCanvasElement, thumb: HTMLButtonElement, drop: HTMLButtonElement, slider: HTMLInputElement, value: HTMLElement, role: HTMLElement }} Card */
 
+/** Over many images: their number, the tags of every prototype, and what the tags mean (src/maskprism/views/kinds.py). @typedef {{ images: number, tags: string[][], rules: Record<string, string> }} Kinds */
+
 const STEPS = 100;
 /** So many prototypes are shown at first: those with the largest effect. */
 const MOST = 64;
 
 export class Strip {
-  /** @param {Scene} scene @param {State} state @param {(k: number | null) => void} showLarge */
-  constructor(scene, state, showLarge) {
+  /** @param {Scene} scene @param {State} state @param {(k: number | null) => void} showLarge @param {Kinds | null} over What is known over many images. */
+  constructor(scene, state, showLarge, over = null) {
+    this.over = over?.tags.length === scene.k ? over : null;
     this.scene = scene;
     this.state = state;
     this.showLarge = showLarge;
@@ -125,11 +128,14 @@ export class Strip {
     this.cards.forEach(({ role, element }, k) => {
       const does = found?.role[k];
       const { semantic, same } = this.kinds[k] ?? { semantic: false, same: [] };
-      const kinds = [semantic && "semantic", same.length > 0 && `like ${same.slice(0, 2).join(", ")}`].filter((one) => typeof one === "string");
+      const { over } = this;
+      const tags = over?.tags[k] ?? (semantic ? ["semantic"] : []);
+      const kinds = [...tags, same.length > 0 && `like ${same.slice(0, 2).join(", ")}`].filter((one) => typeof one === "string");
       role.replaceChildren(h("span", {}, does ?? ""), h("span", {}, kinds.join(", ")));
       role.title = [
         does && `${does}: ${ROLES[does]}`,
-        semantic && "semantic: the masks of this image explain a quarter of its variance, or more",
+        ...(over ? tags.map((tag) => `${tag}: ${over.rules[tag]} (over ${over.images} images)`) : []),
+        !over && semantic && "semantic: the masks of this image explain a quarter of its variance, or more",
         same.length > 0 && `redundant: correlates with ${same.join(", ")} by 0.9 or more in this image`,
       ].filter(Boolean).join("\n");
       element.dataset.role = does ?? "";

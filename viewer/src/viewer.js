@@ -28,8 +28,8 @@ let ids = 0;
 
 /** One scene with its controls. */
 export class Viewer {
-  /** @param {Scene} scene @param {State} state */
-  constructor(scene, state) {
+  /** @param {Scene} scene @param {State} state @param {import("./strip.js").Kinds | null} kinds */
+  constructor(scene, state, kinds = null) {
     this.scene = scene;
     this.state = state;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -44,7 +44,7 @@ export class Viewer {
     /** @type {(() => void)[]} */
     this.updates = [];
     this.stage = new Stage(scene, this.state, (measures) => this.showMeasures(measures));
-    this.strip = new Strip(scene, this.state, (k) => this.stage.showPrototype(k));
+    this.strip = new Strip(scene, this.state, (k) => this.stage.showPrototype(k), kinds);
     this.equation = new Equation(this.stage);
     this.waterfall = new Waterfall(this.stage, (order, terms, inside) => {
       this.equation.at(terms, inside);

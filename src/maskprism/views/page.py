@@ -22,6 +22,7 @@ import numpy as np
 from maskprism.errors import InputError, MaskprismError
 from maskprism.images import read_image
 from maskprism.text import readable
+from maskprism.views.kinds import Kinds
 from maskprism.views.viewer_payload import as_shown, encode_webp, viewer_scene
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Page:
         self.exactness = Exactness()
         self._index: list[dict[str, str]] = []
         self._scenes: list[str] = []
+        self._kinds = Kinds()
 
     def __len__(self) -> int:
         return len(self._scenes)
@@ -109,6 +111,7 @@ class Page:
             }
         )
         self._scenes.append(packed)
+        self._kinds.add(picture, prediction)
 
     @property
     def scene_bytes(self) -> int:
@@ -129,7 +132,11 @@ class Page:
             f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; img-src data: blob:; "
             "base-uri 'none'; form-action 'none'"
         )
-        index = {"scenes": self._index, "note": f"All images of this page, in {self.bits} bits: {self.exactness}."}
+        index = {
+            "scenes": self._index,
+            "kinds": self._kinds.found(),
+            "note": f"All images of this page, in {self.bits} bits: {self.exactness}.",
+        }
         scenes = [
             f'<script type="application/octet-stream" id="maskprism-scene-{i}">{scene}</script>\n'
             for i, scene in enumerate(self._scenes)

@@ -50,6 +50,9 @@ export const listImages = async (query) => (await ask(`/api/images?${query}`)).j
 /** @returns {Promise<Progress>} */
 export const askProgress = async () => (await ask("/api/progress")).json();
 
+/** @returns {Promise<import("../strip.js").Kinds | null>} What is known of the prototypes over the images by now. */
+export const askKinds = async () => (await (await ask("/api/prototypes")).json()).kinds;
+
 /** @param {string} name @returns {Promise<ArrayBuffer>} */
 export const fetchScene = async (name) => (await ask(`/api/scenes/${inUrl(name)}`)).arrayBuffer();
 

@@ -1,7 +1,7 @@
 // One image in the interactive viewer, with the way back and to its neighbours.
 
 import { h, rest } from "../dom.js";
-import { fetchScene } from "./api.js";
+import { askKinds, fetchScene } from "./api.js";
 import { element } from "./filters.js";
 
 /** @typedef {ReturnType<typeof import("../index.js").mount>} Mounted */
@@ -36,11 +36,11 @@ export class ImageView {
     this.stage.replaceChildren(h("p", { className: "notice", role: "status" }, `The network is looking at ${title} …`));
     this.stage.setAttribute("aria-busy", "true");
     try {
-      const [{ mount }, scene] = await Promise.all([loadViewer(), fetchScene(name)]);
+      const [{ mount }, scene, kinds] = await Promise.all([loadViewer(), fetchScene(name), askKinds()]);
       if (turn !== this.turn) return; // somebody went on meanwhile
       const box = h("div");
       this.stage.replaceChildren(box);
-      this.mounted = mount(box, [{ title, open: async () => scene }], { hash: true, keeper: this.host.keeper(name) });
+      this.mounted = mount(box, [{ title, open: async () => scene }], { hash: true, kinds, keeper: this.host.keeper(name) });
       await this.mounted.ready;
       followTheme(box);
     } catch (error) {

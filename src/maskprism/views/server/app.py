@@ -56,6 +56,7 @@ def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iter
         Route("/api/images/{name:path}", api.image),
         Route("/api/scenes/{name:path}", api.scene),
         Route("/api/thumbnails/{name:path}", api.thumbnail),
+        Route("/api/prototypes", api.prototypes),
         Route("/api/uploads", api.upload, methods=["POST"]),
     ]
     app = Starlette(
@@ -91,6 +92,10 @@ class Api:
     async def progress(self, request: Request) -> Response:
         """How many images the network has seen."""
         return _json(await asyncio.to_thread(self.gallery.progress))
+
+    async def prototypes(self, request: Request) -> Response:
+        """Of which kind each prototype is, over the images examined by now; null with too few."""
+        return _json({"kinds": await asyncio.to_thread(self.gallery.kinds.found)})
 
     async def image(self, request: Request) -> Response:
         """All instances of one image."""

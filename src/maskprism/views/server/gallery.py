@@ -22,6 +22,7 @@ import numpy as np
 from maskprism.analysis.truth.labels import Match, Truth, match_masks
 from maskprism.errors import ImageError, MaskprismError, ModelError
 from maskprism.images import MAX_PIXELS, decode_image
+from maskprism.views.kinds import Kinds
 from maskprism.views.server.cache import ByteCache, SingleFlight
 from maskprism.views.server.images import GalleryImages
 from maskprism.views.server.records import WAITING, Query, Record, Tally
@@ -92,6 +93,8 @@ class Gallery:
         self.labels = labels
         self.scenes: ByteCache[tuple[str, str]] = ByteCache(limits.cache_bytes - limits.cache_bytes // _THUMBNAIL_SHARE)
         self.thumbnails: ByteCache[tuple[str, str, bool]] = ByteCache(limits.cache_bytes // _THUMBNAIL_SHARE)
+        self.kinds = Kinds()
+        """Of which kind the prototypes are, over the images examined."""
         self.predictions = 0
         """How often the network was asked."""
         self._records: dict[str, tuple[str, Record]] = {}
@@ -306,6 +309,8 @@ class Gallery:
             prediction = replace(prediction, source=image.title)
             _refuse_nonsense(prediction)
             found, remark = self._match(image, prediction)
+            if self.record(image).state == "waiting":  # once each, also where the scene has to be made again
+                self.kinds.add(picture, prediction)
             scene = None
             if with_scene:
                 masks, missed = (None, []) if found is None else (found.masks, found.missed_objects)
