@@ -14,6 +14,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from contrast import hovered, low_contrast
 
 import maskprism
 from maskprism.analysis.truth.labels import Truth, match_masks
@@ -399,6 +400,23 @@ def test_what_failed_can_be_tried_again(address: str, open_page: Open) -> None:
     page.unroute("**/api/scenes/**")
     page.get_by_role("button", name="Try again").click()
     page.locator(".stage").wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_control_of_the_gallery_can_be_read(address: str, open_page: Open, scheme: str) -> None:
+    page = open_page(f"{address}?view=objects", color_scheme=scheme, reduced_motion="reduce")
+    page.locator(".tile img.loaded").nth(1).wait_for()
+    page.locator(".choice input").nth(0).check()
+    page.locator(".choice input").nth(1).check()
+    page.get_by_role("button", name="star").click()
+    page.locator(".chip[aria-pressed=true]").wait_for()
+    assert low_contrast(page, "#gallery") == []
+    controls = "#gallery button:not(:disabled), #gallery select, #gallery .views label, #gallery .check, #gallery .tile"
+    assert hovered(page, controls) == []
+    page.locator(".tile").first.click()
+    page.locator(".stage").wait_for()
+    assert low_contrast(page, "#image") == []
+    assert hovered(page, "#image > header :is(button, a):not([aria-disabled=true])") == []
 
 
 def test_tiles_and_classes_are_one_tab_stop_each(address: str, open_page: Open) -> None:

@@ -140,7 +140,7 @@ class Query:
     def stands_for(self, record: Record, fitting: list[int]) -> int | None:
         """The instance that put an image where it is in the list; None if that is no single one of those that fit.
 
-        It has the lowest score, IoU or size if the list is sorted by that; otherwise it is the first that was asked for.
+        It has the lowest score, IoU or size if the list is sorted by that; otherwise it is the first one asked for.
         """
         known = [(value, index) for index in fitting if (value := self._value(record, index)) is not None]
         if known:
