@@ -22,7 +22,7 @@ export function openEmbedded(index, mount, read) {
     const close = h("button", { type: "button", className: "close", onclick: () => dialog.close() }, "Back to the report");
     const dialog = h("dialog", { className: "viewer", "aria-label": titles[scene] ?? "Object" }, close, place);
     document.body.append(dialog);
-    const mounted = mount(place, [{ title: titles[scene] ?? "", open: () => read(`maskprism-scene-${scene}`) }], { hash: false, instance });
+    const mounted = mount(place, [{ title: titles[scene] ?? "", open: () => read(`maskprism-scene-${scene}`) }], { hash: false, instance, truth: true });
     dialog.addEventListener("close", () => {
       mounted.destroy();
       dialog.remove();
