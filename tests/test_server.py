@@ -501,7 +501,7 @@ def test_a_changed_file_is_seen_when_the_list_is_asked_for(folder: Path, model: 
         ("score=high", "a parameter is no number"),
         ("class=cat", "a parameter is no number"),
         ("show=everything", "show is 'everything'; expected one of all, ok, empty, failed, missed, false-positives"),
-        ("sort=beauty", "expected one of name, score, iou, instances"),
+        ("sort=beauty", "expected one of name, score, iou, size, instances"),
         ("limit=0", "limit 0"),
         ("offset=-1", "offset -1"),
         ("colour=red", "there is no parameter 'colour'"),
@@ -570,8 +570,8 @@ def test_filters_against_their_definition(found: list[Record], **asked: Any) -> 
             continue
         rank = {
             "name": 0,
-            "score": min([score for score, _ in fitting], default=2),
-            "iou": min([iou for _, iou in fitting if iou is not None], default=2),
+            "score": min([score for score, _ in fitting], default=np.inf),
+            "iou": min([iou for _, iou in fitting if iou is not None], default=np.inf),
             "instances": -len(fitting),
         }[asked["sort"]]
         expected.append((rank, title))

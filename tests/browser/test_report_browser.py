@@ -123,3 +123,46 @@ def test_descriptions_carry_the_numbers(offline: Context, diagnosed: tuple[Diagn
     assert f"rank correlation {found.budget.ranking().spearman:.3f}" in words["score"]
     for mean in found.budget.means("class_name"):
         assert f"{mean.group} ({mean.instances}), IoU {mean.iou:.3f}" in words["classes"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_worst_mask_opens_in_the_viewer(offline: Context, diagnosed: tuple[Diagnosis, Path], scheme: str) -> None:
+    """In the file itself, without a network, and as the row says."""
+    found, report = diagnosed
+    page = opened(offline(color_scheme=scheme, viewport={"width": 1280, "height": 800}), report)
+    buttons = page.locator("#worst .open")
+    assert buttons.count() == WORST
+    for number, row in list(enumerate(found.budget.worst(WORST)))[:3]:
+        buttons.nth(number).click()
+        dialog = page.get_by_role("dialog")
+        dialog.locator(".stage").wait_for()
+        assert dialog.locator(".heading .name").inner_text() == row.class_name
+        assert f"score {row.score:.2f}" in dialog.locator(".heading .quiet").inner_text()
+        fields = dict(
+            zip(
+                dialog.locator(".measures dt").all_inner_texts(),
+                dialog.locator(".measures dd").all_inner_texts(),
+                strict=True,
+            )
+        )
+        assert float(fields["IoU with ground truth"]) == pytest.approx(row.iou, abs=0.06)  # there on the canvas
+        dialog.get_by_label("Coefficient of prototype 3", exact=True).press("Delete")
+        assert dialog.locator('.card[data-k="3"]').evaluate("card => card.classList.contains('dropped')")
+        page.keyboard.press("Escape")
+        assert page.get_by_role("dialog").count() == 0
+        assert page.evaluate("document.activeElement.classList.contains('open')")
+
+
+def test_what_does_not_fit_leads_to_the_server(
+    offline: Context, diagnosed: tuple[Diagnosis, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = diagnosed
+    monkeypatch.setattr("maskprism.views.dataset.embedded.EMBEDDED_BYTES", 1000)
+    write_diagnosis(found, tmp_path, model=maskprism.load(conf=0.001, multi_label=True, threads=1), worst=2)
+    page = opened(offline(), tmp_path / "report.html")
+    assert page.locator("#worst .open").count() == 0
+    row = found.budget.worst(1)[0]
+    link = page.locator("#worst tbody a").first
+    assert link.get_attribute("href") == "http://127.0.0.1:8000/?image=" + row.image.replace("/", "%2F")
+    assert page.get_by_text("maskprism serve FOLDER").is_visible()
+    assert page.locator("script").count() == 1  # the viewer is in files that need it

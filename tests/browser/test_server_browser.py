@@ -14,6 +14,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from contrast import hovered, low_contrast
 
 import maskprism
 from maskprism.analysis.truth.labels import Truth, match_masks
@@ -251,7 +252,8 @@ def test_a_tile_opens_the_instance_that_put_it_there(address: str, open_page: Op
         order = sorted(lowest, key=lambda name: (lowest[name][0], name))
         shows(page, [*order, "val/broken.png"])
         tile = page.locator(".tile").first
-        assert tile.locator(".facts").inner_text().startswith(f"instance {lowest[order[0]][1]}, ")
+        prediction, index = truth[order[0]][0], lowest[order[0]][1]
+        assert tile.locator(".facts").inner_text().startswith(f"{prediction[index].name} {index} · ")
         tile.click()
         page.locator(".maskprism").get_by_text(f"instance {lowest[order[0]][1]},").wait_for()
         page.go_back()
@@ -278,9 +280,9 @@ def test_false_positives_are_a_kind_of_their_own(
         tiles = page.locator(".tile")
         assert tiles.count() >= 1
         for facts in tiles.locator(".facts").all_inner_texts():
-            assert facts.endswith("false positive")
+            assert "· false positive ·" in facts
         assert "false" in tiles.first.locator(".badge.false").inner_text()
-        index = int(re.findall(r"instance (\d+)", tiles.first.locator(".facts").inner_text())[0])
+        index = int(re.findall(r"^\w+ (\d+) ·", tiles.first.locator(".facts").inner_text())[0])
         tiles.first.click()
         page.locator(".maskprism").get_by_text(f"instance {index},").wait_for()
         page.go_back()
@@ -288,6 +290,95 @@ def test_false_positives_are_a_kind_of_their_own(
         page.locator("select[name=sort]").select_option("iou")
         page.locator(".tile .facts", has_text="IoU 0.").first.wait_for()
         assert "false positive" not in tiles.first.locator(".facts").inner_text()
+        page.close()
+    finally:
+        stop(process)
+
+
+def test_a_card_per_object_and_objects_side_by_side(address: str, open_page: Open, truth: dict[str, Any]) -> None:
+    page = open_page(f"{address}?sort=iou", viewport={"width": 1400, "height": 800})
+    page.locator(".views").get_by_text("Objects").click()
+    page.wait_for_url("**view=objects**")
+    objects = sorted(
+        (iou if mask is not None else np.inf, name, index)
+        for name, (_, found) in truth.items()
+        for index, (iou, mask) in enumerate(zip(found.ious, found.masks, strict=True))
+    )
+    page.locator("#count").get_by_text(f"{len(objects)} objects").wait_for()
+    matched = [(name, index) for iou, name, index in objects if np.isfinite(iou)]
+    page.wait_for_function("() => document.querySelectorAll('.tile.object').length >= 40")
+
+    def cards() -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = [
+            tuple(pair)
+            for pair in page.locator(".tile").evaluate_all(
+                "all => all.map(one => ['.name', '.facts'].map(part => one.querySelector(part).textContent))"
+            )
+        ]
+        return found
+
+    for (name, index), (title, facts) in list(zip(matched, cards(), strict=False))[:40]:
+        assert title == name
+        assert facts.startswith(f"{truth[name][0][index].name} {index} · IoU ")
+    page.locator(".tile img.loaded").first.wait_for()
+    page.locator("select[name=sort]").select_option("size")
+    smallest = min(
+        (float(np.prod(box[2:] - box[:2])), name, index)
+        for name, (prediction, _) in truth.items()
+        for index, box in enumerate(prediction.boxes)
+    )
+    page.wait_for_function("name => document.querySelector('.tile .name')?.textContent === name", arg=smallest[1])
+    page.get_by_role("button", name="star").click()
+    stars = sum(int((prediction.classes == 2).sum()) for prediction, _ in truth.values())
+    page.locator("#count").get_by_text(f"{stars} objects").wait_for()  # the same filters
+    page.wait_for_function("many => document.querySelectorAll('.tile').length === many", arg=stars)
+    chosen = [page.locator(".tile").nth(i).locator(".facts").inner_text().split(" · ")[0] for i in (0, 2)]
+    page.locator(".choice input").nth(0).check()
+    assert not page.locator("#compare").is_visible()
+    page.locator(".choice input").nth(2).check()
+    page.get_by_role("button", name="Compare 2 objects").click()
+    for place, text in enumerate(chosen):
+        name, index = text.rsplit(" ", 1)
+        one = page.locator(".compared").nth(place)
+        one.get_by_text(f"instance {index},").wait_for()
+        assert one.locator(".heading .name").inner_text() == name
+    left, right = (page.locator(".compared").nth(i).bounding_box() for i in (0, 1))
+    assert left
+    assert right
+    assert left["x"] + left["width"] <= right["x"] + 1
+    page.reload()  # the address holds the comparison
+    page.locator(".compared .stage").nth(1).wait_for()
+    page.get_by_role("link", name="Gallery").click()
+    page.locator("#gallery").wait_for()
+    assert page.locator(".compared").count() == 0
+    page.locator(".tile").nth(1).click()
+    page.locator(".maskprism .stage").wait_for()
+    assert page.locator("#image .place").inner_text() == f"2 of {stars}"
+    page.get_by_role("button", name="Next image").click()
+    page.locator("#image .place").get_by_text(f"3 of {stars}").wait_for()
+    page.locator(".maskprism").get_by_text(f"instance {chosen[1].rsplit(' ', 1)[1]},").wait_for()
+
+
+def test_missed_objects_are_where_their_filter_leads(open_page: Open, folder: Path, tmp_path: Path) -> None:
+    """A label where nothing is: the tile of its image opens at it, with the ground truth drawn."""
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "val").mkdir(parents=True)
+    (tmp_path / "data.yaml").write_text((folder / "data.yaml").read_text().replace(str(folder), str(tmp_path)))
+    for path in sorted((folder / "images" / "val").glob("scene*")):
+        (tmp_path / "images" / "val" / path.name).write_bytes(path.read_bytes())
+        lines = (folder / "labels" / "val" / f"{path.stem}.txt").read_text().splitlines()
+        lines.append("9 0.01 0.01 0.05 0.01 0.05 0.05 0.01 0.05")
+        (tmp_path / "labels" / "val" / f"{path.stem}.txt").write_text("\n".join(lines) + "\n")
+    process, address = start(tmp_path / "images", "--data", tmp_path / "data.yaml")
+    try:
+        page = open_page(f"{address}?show=missed")
+        page.locator("#progress.done").wait_for(state="attached")
+        page.reload()
+        page.locator(".tile").first.click()
+        page.get_by_role("status").get_by_text("Missed: ").wait_for()
+        assert page.locator("canvas.truth").is_visible()
+        assert page.get_by_label("Ground truth").is_checked()
+        assert page.locator(".stage.zoomed").count() == 1
         page.close()
     finally:
         stop(process)
@@ -309,6 +400,23 @@ def test_what_failed_can_be_tried_again(address: str, open_page: Open) -> None:
     page.unroute("**/api/scenes/**")
     page.get_by_role("button", name="Try again").click()
     page.locator(".stage").wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_control_of_the_gallery_can_be_read(address: str, open_page: Open, scheme: str) -> None:
+    page = open_page(f"{address}?view=objects", color_scheme=scheme, reduced_motion="reduce")
+    page.locator(".tile img.loaded").nth(1).wait_for()
+    page.locator(".choice input").nth(0).check()
+    page.locator(".choice input").nth(1).check()
+    page.get_by_role("button", name="star").click()
+    page.locator(".chip[aria-pressed=true]").wait_for()
+    assert low_contrast(page, "#gallery") == []
+    controls = "#gallery button:not(:disabled), #gallery select, #gallery .views label, #gallery .check, #gallery .tile"
+    assert hovered(page, controls) == []
+    page.locator(".tile").first.click()
+    page.locator(".stage").wait_for()
+    assert low_contrast(page, "#image") == []
+    assert hovered(page, "#image > header :is(button, a):not([aria-disabled=true])") == []
 
 
 def test_tiles_and_classes_are_one_tab_stop_each(address: str, open_page: Open) -> None:

@@ -20,7 +20,7 @@ import { Viewer } from "./viewer.js";
  * @property {() => number} edited How many images have edits.
  * @property {() => void} resetAll
  */
-/** @typedef {{ hash?: boolean, main?: boolean, note?: string, kinds?: import("./strip.js").Kinds | null, theme?: string, keeper?: Keeper, onOpen?: (viewer: Viewer) => void }} Options */
+/** @typedef {{ hash?: boolean, main?: boolean, instance?: number, truth?: boolean, note?: string, kinds?: import("./strip.js").Kinds | null, theme?: string, keeper?: Keeper, onOpen?: (viewer: Viewer) => void }} Options */
 
 const SAVE_MS = 250;
 /** In ten seconds; browsers refuse about 100. */
@@ -162,9 +162,16 @@ export class App {
   /** @param {Scene} scene @param {number} index */
   stateOf(scene, index) {
     const saved = part(this.saved, this.prefix(index));
-    const fresh = new State(scene.instances.map((one) => one.coefficients), scene.instances.map((one) => one.untuned), mostTelling(scene));
+    const fresh = new State(scene.instances.map((one) => one.coefficients), scene.instances.map((one) => one.untuned), this.opening(scene));
+    fresh.truth = Boolean(this.options.truth);
     fresh.restore(saved);
     return this.options.keeper?.recall(fresh, saved) ?? fresh;
+  }
+
+  /** Which instance is looked at first. @param {Scene} scene */
+  opening(scene) {
+    const { instance } = this.options;
+    return instance !== undefined && scene.instances[instance] ? instance : mostTelling(scene);
   }
 
   /** Whether the instances of an image have edits, opened by now or not. @param {number} index */

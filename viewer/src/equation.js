@@ -39,7 +39,7 @@ export class Equation {
       if (name !== "mask") canvas.className = "diverging";
       const value = h("b", { className: "at" });
       const operator = sign ? h("span", { className: "operator", "aria-hidden": "true" }, sign) : null;
-      return { name, canvas, value, element: h("div", { className: `panel ${name}` }, operator, h("div", { className: "drawn" }, canvas, h("span", { className: "label" }, h("span", {}, text), value))) };
+      return { name, canvas, value, element: h("div", { className: `panel ${name}` }, h("div", { className: "drawn" }, h("div", { className: "canvas" }, operator, canvas), h("span", { className: "label" }, h("span", {}, text), value))) };
     });
     this.element = h("div", { className: "equation", role: "img" }, ...this.panels.map((panel) => panel.element));
     this.draw = oncePerFrame(() => this.repaint());

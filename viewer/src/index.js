@@ -2,6 +2,7 @@
 
 import { App } from "./app.js";
 import { oncePerFrame } from "./dom.js";
+import { openEmbedded } from "./embedded.js";
 import { unpack } from "./scene.js";
 
 export { unpack };
@@ -112,14 +113,19 @@ async function textOf(id) {
   }
 }
 
+/** @param {string} id */
+const bufferOf = async (id) => Uint8Array.from(atob(await textOf(id)), (c) => c.charCodeAt(0)).buffer;
+
 /** The one-file page: an index as JSON, and every scene as base64 text in an element of its own. */
 function start() {
+  const report = document.getElementById("maskprism-embedded");
+  if (report) openEmbedded(report, mount, bufferOf);
   const index = document.getElementById("maskprism-scenes");
   if (!index) return;
   const { scenes, note, kinds } = JSON.parse(index.textContent ?? "");
   const sources = scenes.map((/** @type {object} */ scene, /** @type {number} */ i) => ({
     ...scene,
-    open: async () => Uint8Array.from(atob(await textOf(`maskprism-scene-${i}`)), (c) => c.charCodeAt(0)).buffer,
+    open: () => bufferOf(`maskprism-scene-${i}`),
   }));
   const host = document.getElementById("maskprism");
   if (host) mount(host, sources, { note, kinds, main: true });

@@ -230,7 +230,7 @@ export class State {
     this.crop = saved.get("crop") !== "off";
     const opacity = Number.parseFloat(saved.get("opacity") ?? "");
     this.opacity = opacity >= 0 && opacity <= 1 ? opacity : OPACITY;
-    this.truth = saved.get("truth") === "on";
+    this.truth = saved.has("truth") ? saved.get("truth") === "on" : this.truth;
     this.order = saved.get("order") === "index" ? "index" : "effect";
     this.thumbnails = saved.get("show") === "term" ? "term" : "prototype";
     const [x, y] = (saved.get("pixel") ?? "").split(",").map(Number);

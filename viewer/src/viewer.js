@@ -318,8 +318,10 @@ export class Viewer {
     measures.truth.value.textContent = truthIou === null ? "–" : truthIou.toFixed(3);
     measures.area.value.textContent = grouped(area);
     measures.change.value.textContent = `+${grouped(gained)} −${grouped(lost)}`;
-    this.overlay.hidden = !this.state.edits.has(this.state.selected) && truthIou === null;
-    this.overlay.textContent = `IoU ${iou.toFixed(3)}${truthIou === null ? "" : ` · with ground truth ${truthIou.toFixed(3)}`}`;
+    const edited = this.state.edits.has(this.state.selected);
+    const said = [edited && `IoU ${iou.toFixed(3)}`, truthIou !== null && `with ground truth ${truthIou.toFixed(3)}`].filter(Boolean);
+    this.overlay.hidden = !said.length;
+    this.overlay.textContent = said.join(" · ");
   }
 
   tools() {

@@ -45,14 +45,24 @@ def page(
     warnings: Iterable[str],
     tiles: Iterable[tuple[str, str]],
     sections: Iterable[Section],
+    scenes: str = "",
 ) -> str:
-    """A whole report. command: that made it. All but the sections is text; tiles are (name, value)."""
+    """A whole report. command: that made it. All but the sections is text; tiles are (name, value).
+
+    scenes: elements with scenes that buttons of the sections open in the viewer, which is then part of the file.
+    """
     style, script = (_read(name) for name in ("report.css", "report.js"))
-    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
+    viewer = _read("viewer.js") if scenes else ""
+    style += _read("viewer.css") if scenes else ""
+    policy = (
+        f"default-src 'none'; img-src data:{' blob:' if scenes else ''}; style-src {_hash(style)}; "
+        f"script-src {_hash(script)}{f' {_hash(viewer)}' if scenes else ''}"
+    )
     return Template(_read("report.html")).substitute(
         policy=policy,
         style=style,
         script=script,
+        scenes=f'{scenes}\n<script type="module">{viewer}</script>' if scenes else "",
         version=__version__,
         command=html.escape(command),
         title=html.escape(title),

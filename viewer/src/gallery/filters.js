@@ -11,10 +11,12 @@ import { h, roving, svg } from "../dom.js";
  * @property {string} show
  * @property {string} text
  * @property {string} sort
+ * @property {string} view
  */
 
 const SHOWS = ["all", "ok", "empty", "failed", "missed", "false-positives"];
-const SORTS = ["name", "score", "iou", "instances"];
+const SORTS = ["name", "score", "iou", "size", "instances"];
+const VIEWS = ["images", "objects"];
 
 /** @param {string} search The query part of an address. @returns {Filters} */
 export function readFilters(search) {
@@ -27,11 +29,12 @@ export function readFilters(search) {
     show: oneOf(given.get("show"), SHOWS),
     text: given.get("text") ?? "",
     sort: oneOf(given.get("sort"), SORTS),
+    view: oneOf(given.get("view"), VIEWS),
   };
 }
 
 /** The shortest query that says the same. @param {Filters} filters */
-export function writeFilters({ classes, score, iou, show, text, sort }) {
+export function writeFilters({ classes, score, iou, show, text, sort, view }) {
   const query = new URLSearchParams();
   for (const id of classes) query.append("class", String(id));
   if (!isAll(score)) query.set("score", score.join("-"));
@@ -39,6 +42,7 @@ export function writeFilters({ classes, score, iou, show, text, sort }) {
   if (show !== "all") query.set("show", show);
   if (text) query.set("text", text);
   if (sort !== "name") query.set("sort", sort);
+  if (view !== "images") query.set("view", view);
   return query;
 }
 
@@ -74,12 +78,17 @@ export class FilterControls {
     });
     new ResizeObserver(() => this.fit()).observe(this.chips);
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("reset", (event) => (event.preventDefault(), this.set(readFilters(""))));
+    form.addEventListener("reset", (event) => (event.preventDefault(), this.set({ ...readFilters(""), view: this.filters.view })));
+    for (const input of this.views) input.addEventListener("change", () => this.set({ view: input.value }));
     this.text.addEventListener("input", () => this.set({ text: this.text.value }));
     for (const select of [this.show, this.sort]) {
       select.addEventListener("change", () => this.set({ show: this.show.value, sort: this.sort.value }));
     }
     this.render();
+  }
+
+  get views() {
+    return /** @type {HTMLInputElement[]} */ ([...this.form.querySelectorAll("input[name=view]")]);
   }
 
   get text() {
@@ -116,13 +125,14 @@ export class FilterControls {
   }
 
   render() {
-    const { classes, score, iou, show, text, sort } = this.filters;
+    const { classes, score, iou, show, text, sort, view } = this.filters;
+    for (const input of this.views) input.checked = input.value === view;
     if (this.text.value !== text) this.text.value = text;
     this.show.value = show;
     this.sort.value = sort;
     this.score.show(score);
     this.iou.show(iou);
-    element(this.form, "button[type=reset]").toggleAttribute("disabled", !writeFilters(this.filters).size);
+    element(this.form, "button[type=reset]").toggleAttribute("disabled", !writeFilters({ ...this.filters, view: VIEWS[0] }).size);
     this.renderClasses(new Set(classes));
   }
 

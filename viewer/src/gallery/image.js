@@ -60,6 +60,11 @@ export class ImageView {
     rest(this.next, !place || place >= count);
   }
 
+  /** Another instance of the image that is open. @param {number} index */
+  choose(index) {
+    this.mounted?.app.viewer?.state.select(index);
+  }
+
   /** Lets the address say what was done a moment ago, before it is that of something else. */
   settle() {
     this.mounted?.app.writeHash();
@@ -86,7 +91,7 @@ function followTheme(box) {
 let tries = 0;
 
 /** The bundle that all hosts share. @returns {Promise<typeof import("../index.js")>} */
-async function loadViewer() {
+export async function loadViewer() {
   const url = new URL("viewer.js", import.meta.url);
   if (tries) url.searchParams.set("again", String(tries)); // what could not be loaded once is not asked for again
   try {

@@ -1,9 +1,10 @@
 // The server's page: a gallery of images with filters, and the viewer for one of them. The address holds it all.
 
 import { h } from "../dom.js";
-import { askProgress, listImages, upload } from "./api.js";
+import { askProgress, keyOf, listImages, upload } from "./api.js";
 import { FilterControls, element, readFilters, writeFilters } from "./filters.js";
 import { ImageView } from "./image.js";
+import { CompareView } from "./compare.js";
 import { Kept } from "./kept.js";
 import { Tiles } from "./tiles.js";
 
@@ -15,6 +16,7 @@ const MOST_AT_ONCE = 480;
 const POLL_MS = 1200;
 const TYPING_MS = 250;
 const MOST_FAILURES = 3;
+const MOST_COMPARED = 4;
 
 class GalleryPage {
   constructor() {
@@ -28,6 +30,10 @@ class GalleryPage {
     this.request = 0;
     this.scrolled = 0;
     this.uploadBytes = Infinity;
+    /** Which entry was opened, where an image has several. @type {string | null} */
+    this.opened = null;
+    /** The objects that are chosen to be compared, by key. @type {string[]} */
+    this.chosen = [];
     /** @type {string | null} */
     this.shown = null;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -41,8 +47,16 @@ class GalleryPage {
     );
     this.tiles = new Tiles(element(document, "#tiles"), {
       href: (image) => this.address(image.name) + instanceOf(image, this.filters.show),
-      open: (image) => this.visit(this.address(image.name) + instanceOf(image, this.filters.show)),
+      open: (image) => {
+        this.opened = keyOf(image);
+        this.visit(this.address(image.name) + instanceOf(image, this.filters.show));
+      },
+      choose: (key, chosen) => this.choose(key, chosen),
+      isChosen: (key) => this.chosen.includes(key),
     });
+    this.comparison = new CompareView(element(document, "#comparison"), () => this.visit(this.address()));
+    this.compare = element(document, "#compare");
+    this.compare.addEventListener("click", () => this.visit(`${this.address()}${this.address().includes("?") ? "&" : "?"}${new URLSearchParams(this.chosen.map((key) => ["compare", key]))}`));
     this.view = new ImageView(element(document, "#image"), {
       go: (step) => this.step(step),
       close: () => this.visit(this.address()),
@@ -85,12 +99,23 @@ class GalleryPage {
 
   /** Shows what the address says. */
   route() {
-    const name = new URLSearchParams(location.search).get("image");
+    const asked = new URLSearchParams(location.search);
+    const name = asked.get("image");
+    const compared = asked.getAll("compare");
     const filters = readFilters(location.search);
     if (String(writeFilters(filters)) !== String(writeFilters(this.filters))) {
       this.filters = this.controls.filters = filters;
       this.controls.render();
       this.load();
+    }
+    if (this.comparison.show(name === null ? compared : [])) {
+      this.gallery.hidden = true;
+      this.view.root.hidden = true;
+      this.view.clear();
+      this.shown = null;
+      document.title = "Compared · maskprism";
+      scrollTo(0, 0);
+      return;
     }
     if (name === this.shown && this.gallery.hidden === (name !== null)) return;
     const left = this.shown;
@@ -101,10 +126,10 @@ class GalleryPage {
       this.view.clear();
       document.title = this.titled;
       scrollTo(0, this.scrolled);
-      if (left !== null) this.tiles.focus(left);
+      if (left !== null) this.tiles.focus(left, this.opened);
       return;
     }
-    const title = this.tiles.tiles.get(name)?.image?.title ?? name.replace(/^upload:[0-9a-f]+\//, "");
+    const title = [...this.tiles.tiles.values()][this.tiles.place(name, this.opened)]?.image?.title ?? name.replace(/^upload:[0-9a-f]+\//, "");
     document.title = `${title} · maskprism`;
     scrollTo(0, 0);
     this.place();
@@ -124,18 +149,34 @@ class GalleryPage {
   }
 
   place() {
-    if (this.shown !== null) this.view.placed(this.tiles.names.indexOf(this.shown) + 1, this.matches);
+    if (this.shown !== null) this.view.placed(this.tiles.place(this.shown, this.opened) + 1, this.matches);
   }
 
   /** To a neighbour; Back still leads to the gallery. @param {number} step */
   async step(step) {
-    const at = this.tiles.names.indexOf(this.shown ?? "") + step;
+    const at = this.tiles.place(this.shown ?? "", this.opened) + step;
     if (at >= this.tiles.names.length) await this.loadMore();
     const image = [...this.tiles.tiles.values()][at]?.image;
     if (!image) return;
     this.view.settle();
+    this.opened = keyOf(image);
+    const same = image.name === this.shown;
     history.replaceState(null, "", this.address(image.name) + instanceOf(image, this.filters.show));
+    if (same) this.view.choose(image.stands_for?.index ?? 0);
     this.route();
+    this.place();
+  }
+
+  /** @param {string} key @param {boolean} chosen */
+  choose(key, chosen) {
+    this.chosen = [...this.chosen.filter((one) => one !== key), ...(chosen ? [key] : [])];
+    if (this.chosen.length > MOST_COMPARED) {
+      this.chosen = this.chosen.slice(-MOST_COMPARED);
+      this.tiles.paint(this.tiles.masks);
+      this.say(`At most ${MOST_COMPARED} objects are compared at a time; the first one was let go.`);
+    }
+    this.compare.hidden = this.chosen.length < 2;
+    this.compare.textContent = `Compare ${this.chosen.length} objects`;
   }
 
   /** @param {import("./filters.js").Filters} filters */
@@ -195,7 +236,7 @@ class GalleryPage {
       if (!page) return;
       images.push(...page.images);
     } while (page.images.length && images.length < shown);
-    const fresh = images.some(({ name }) => !this.tiles.tiles.has(name));
+    const fresh = images.some((image) => !this.tiles.tiles.has(keyOf(image)));
     if (shown) this.tiles.update(images);
     else this.tiles.show(images);
     this.know(page, fresh && shown > 0);
@@ -236,14 +277,17 @@ class GalleryPage {
     this.near.observe(this.more);
     const filtered = writeFilters(this.filters);
     filtered.delete("sort");
-    this.count.textContent = filtered.size ? `${page.matches} of ${images(page.total)}` : images(page.total);
+    filtered.delete("view");
+    const objects = this.filters.view === "objects";
+    this.count.textContent = objects ? `${page.matches} object${page.matches === 1 ? "" : "s"}` : filtered.size ? `${page.matches} of ${images(page.total)}` : images(page.total);
     const empty = element(document, "#empty");
     empty.hidden = page.matches > 0;
+    const nothing = objects ? "No object" : "No image";
     empty.textContent = !page.total
       ? "There are no images in this folder yet. Drop one here to look at it."
       : page.states.waiting
         ? "Nothing fits the filter among the images examined so far."
-        : "No image fits the filter.";
+        : `${nothing} fits the filter.`;
     this.place();
   }
 

@@ -1,13 +1,15 @@
 // The images as a grid of links. A tile has its size before anything is known of its image.
 
 import { h, roving } from "../dom.js";
-import { thumbnailUrl } from "./api.js";
+import { keyOf, thumbnailUrl } from "./api.js";
 
 /** @typedef {import("./api.js").GalleryImage} GalleryImage */
 
+/** @typedef {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void, choose: (key: string, chosen: boolean) => void, isChosen: (key: string) => boolean }} Host */
+
 /** The grid: shows, appends and updates images; opens one. */
 export class Tiles {
-  /** @param {HTMLElement} list @param {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void }} host */
+  /** @param {HTMLElement} list @param {Host} host */
   constructor(list, host) {
     this.list = list;
     this.host = host;
@@ -29,9 +31,9 @@ export class Tiles {
     const before = this.tiles;
     this.tiles = new Map();
     for (const image of images) {
-      const tile = before.get(image.name) ?? new Tile(this.host);
+      const tile = before.get(keyOf(image)) ?? new Tile(this.host);
       tile.show(image, this.masks);
-      this.tiles.set(image.name, tile);
+      this.tiles.set(keyOf(image), tile);
     }
     this.list.replaceChildren(...[...this.tiles.values()].map((tile) => tile.element));
     this.markEdited();
@@ -41,10 +43,10 @@ export class Tiles {
   /** @param {GalleryImage[]} images */
   append(images) {
     for (const image of images) {
-      if (this.tiles.has(image.name)) continue;
+      if (this.tiles.has(keyOf(image))) continue;
       const tile = new Tile(this.host);
       tile.show(image, this.masks);
-      this.tiles.set(image.name, tile);
+      this.tiles.set(keyOf(image), tile);
       this.list.append(tile.element);
     }
     this.markEdited();
@@ -53,13 +55,13 @@ export class Tiles {
 
   /** Brings tiles up to date where they are. @param {GalleryImage[]} images */
   update(images) {
-    for (const image of images) this.tiles.get(image.name)?.show(image, this.masks);
+    for (const image of images) this.tiles.get(keyOf(image))?.show(image, this.masks);
   }
 
   /** Marks the images of these names. */
   markEdited(names = this.edited) {
     this.edited = names;
-    for (const [name, tile] of this.tiles) tile.mark(names.has(name));
+    for (const tile of this.tiles.values()) tile.mark(names.has(tile.image?.name ?? ""));
   }
 
   /** @param {boolean} masks */
@@ -68,9 +70,16 @@ export class Tiles {
     for (const tile of this.tiles.values()) if (tile.image) tile.show(tile.image, masks);
   }
 
-  /** @param {string} name */
-  focus(name) {
-    const link = this.tiles.get(name)?.link;
+  /** Where an entry stands; by its image alone where the entry is not known. @param {string} name @param {string | null} key */
+  place(name, key) {
+    const tiles = [...this.tiles];
+    const at = tiles.findIndex(([one]) => one === key);
+    return at >= 0 ? at : tiles.findIndex(([, tile]) => tile.image?.name === name);
+  }
+
+  /** @param {string} name @param {string | null} key */
+  focus(name, key) {
+    const link = [...this.tiles.values()][this.place(name, key)]?.link;
     link?.focus({ preventScroll: true });
     link?.scrollIntoView({ block: "nearest" });
   }
@@ -89,7 +98,7 @@ export class Tiles {
 }
 
 class Tile {
-  /** @param {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void }} host */
+  /** @param {Host} host */
   constructor(host) {
     this.host = host;
     /** @type {GalleryImage | null} */
@@ -107,7 +116,9 @@ class Tile {
       h("span", { className: "picture" }, this.thumbnail, this.note, this.badges),
       h("span", { className: "caption" }, this.name, this.facts),
     );
-    this.element = h("li", {}, this.link);
+    this.chosen = h("input", { type: "checkbox", onchange: () => this.image && host.choose(keyOf(this.image), this.chosen.checked) });
+    this.choice = h("label", { className: "choice", hidden: true }, this.chosen);
+    this.element = h("li", {}, this.link, this.choice);
   }
 
   /** @param {MouseEvent} event */
@@ -134,7 +145,11 @@ class Tile {
   /** @param {GalleryImage} image @param {boolean} masks */
   show(image, masks) {
     this.image = image;
-    const { title, state, message } = image;
+    const { title, state, message, object } = image;
+    this.choice.hidden = object === undefined;
+    this.chosen.checked = this.host.isChosen(keyOf(image));
+    this.chosen.setAttribute("aria-label", `Compare instance ${object} of ${title}`);
+    this.link.classList.toggle("object", object !== undefined);
     this.link.href = this.host.href(image);
     this.link.dataset.state = state;
     this.link.title = message || title;
@@ -175,21 +190,28 @@ function factsOf({ state, classes, scores, stands_for }) {
   return scores ? `${range(scores)} · ${named}` : named;
 }
 
+/** @param {string} kind @param {string} text @param {string} title */
+const badge = (kind, text, title = "") => h("span", { className: `badge ${kind}`, title }, text);
+
+/** What the labels say of all instances of an image. @param {Pick<GalleryImage, "ious" | "missed" | "false_positives">} image */
+const summaries = ({ ious, missed, false_positives }) => [
+  ...(ious ? [badge("iou", `IoU ${range(ious)}`, "masks against labels: lowest to highest IoU")] : []),
+  ...(false_positives ? [badge("false", `${false_positives} false`, "masks that found no labelled instance")] : []),
+  ...(missed ? [badge("missed", `${missed} missed`, "labelled instances that no prediction found")] : []),
+];
+
 /** The instance that a tile stands for. @param {NonNullable<GalleryImage["stands_for"]>} instance */
 function standing({ index, name, score, iou, false_positive }) {
   const found = false_positive ? "false positive" : iou === null ? "" : `IoU ${iou.toFixed(2)}`;
-  return [`instance ${index}, ${name}`, `score ${score.toFixed(2)}`, found].filter(Boolean).join(" · ");
+  return [`${name} ${index}`, found, `score ${score.toFixed(2)}`].filter(Boolean).join(" · ");
 }
 
 /** @param {GalleryImage} image */
-function badgesOf({ uploaded, ious, missed, false_positives, message, state }, edited = false) {
-  const badge = (/** @type {string} */ kind, /** @type {string} */ text, title = "") => h("span", { className: `badge ${kind}`, title }, text);
+function badgesOf({ uploaded, ious, missed, false_positives, message, state, object }, edited = false) {
   return [
+    ...(object !== undefined ? [] : summaries({ ious, missed, false_positives })),
     ...(edited ? [badge("edited", "edited", "has edits of yours; they are kept as long as this tab is open")] : []),
     ...(uploaded ? [badge("uploaded", "uploaded", "in memory only, gone with the server")] : []),
-    ...(ious ? [badge("iou", `IoU ${range(ious)}`, "masks against labels: lowest to highest IoU")] : []),
-    ...(false_positives ? [badge("false", `${false_positives} false`, "masks that found no labelled instance")] : []),
-    ...(missed ? [badge("missed", `${missed} missed`, "labelled instances that no prediction found")] : []),
     ...(message && state !== "failed" ? [badge("missed", "labels unusable", message)] : []),
   ];
 }

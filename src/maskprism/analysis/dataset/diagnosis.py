@@ -145,17 +145,22 @@ class Diagnosis:
             for row in rows:
                 if row.image == sample.name and row.instance < len(prediction):
                     instance = prediction[row.instance]
-                    yield PicturedInstance(row, image, instance.mask("image"), masks[row.object], instance.box)
+                    found = instance.mask("image")
+                    yield PicturedInstance(row, image, found, masks[row.object], instance.box, prediction)
 
 
 class PicturedInstance(NamedTuple):
-    """One row of the error budget with what a picture needs: image (BGR), masks of its size, box in its pixels."""
+    """One row of the error budget with what a picture needs: image (BGR), masks of its size, box in its pixels.
+
+    prediction: all that was found in the image, with instance `row.instance`.
+    """
 
     row: InstanceBudget
     image: UInt8[np.ndarray, "H W 3"]
     mask: Bool[np.ndarray, "H W"]
     truth: Bool[np.ndarray, "H W"]
     box: Float32[np.ndarray, " 4"]
+    prediction: Prediction
 
 
 @dataclass(frozen=True, eq=False)

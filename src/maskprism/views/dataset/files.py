@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from maskprism.errors import MaskprismError
 from maskprism.text import json_text
 from maskprism.views.adaptive import adaptive
 from maskprism.views.dataset import charts as figures
+from maskprism.views.dataset.embedded import embedded
 from maskprism.views.dataset.report import report_page
 from maskprism.views.figures import png_bytes
 from maskprism.views.report_parts import Illustration
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from maskprism.analysis.dataset.average_precision import AveragePrecision
-    from maskprism.analysis.truth.error_budget import InstanceBudget
+    from maskprism.analysis.dataset.diagnosis import PicturedInstance
     from maskprism.models import Model
     from maskprism.views.report_parts import Section
 
@@ -105,8 +106,13 @@ def write_diagnosis(
                 (folder / f"{name}.png").write_bytes(png_bytes(figure))
                 drawn[name] = Illustration(adaptive(figure), caption, figures.words_of(name, found))
                 written[folder / f"{name}.png"] = caption
-        pictured = pictures(found, model, found.budget.worst(worst))
-        (folder / "report.html").write_text(report_page(found, findings, drawn, pictured, more), encoding="utf-8")
+        rows = found.budget.worst(worst)
+        small: dict[tuple[str, int], bytes] = {}
+        seen = _pictured(found.pictured(model, rows), small) if model else ()
+        scenes = embedded(rows, seen, conf=found.conf)
+        pictured = [(row, small.get((row.image, row.instance))) for row in rows]
+        page = report_page(found, findings, drawn, pictured, more, scenes)
+        (folder / "report.html").write_text(page, encoding="utf-8")
     except OSError as error:
         raise MaskprismError(
             f"{folder}: cannot be written ({error.strerror or error}); choose another folder"
@@ -183,15 +189,12 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
-def pictures(
-    found: Diagnosis, model: Model | None, rows: Sequence[InstanceBudget]
-) -> list[tuple[InstanceBudget, bytes | None]]:
-    """Instances with small pictures of them as WebP; None without a model, or where the image is gone."""
-    drawn: dict[tuple[str, int], bytes] = {}
-    for row, image, mask, truth, box in () if model is None else found.pictured(model, rows):
-        picture = mask_against_truth(image, mask, truth, box)
-        drawn[row.image, row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
-    return [(row, drawn.get((row.image, row.instance))) for row in rows]
+def _pictured(seen: Iterable[PicturedInstance], small: dict[tuple[str, int], bytes]) -> Iterator[PicturedInstance]:
+    """The same instances; of each a small picture as WebP goes into `small` when its turn comes."""
+    for one in seen:
+        picture = mask_against_truth(one.image, one.mask, one.truth, one.box)
+        small[one.row.image, one.row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
+        yield one
 
 
 def _precision(found: Diagnosis, one: AveragePrecision) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
 from maskprism.analysis.dataset.diagnosis import Diagnosis
@@ -14,6 +15,7 @@ from maskprism.analysis.dataset.tide import ERROR_TYPES, MEANING
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.text import counted
 from maskprism.views.dataset.charts import STEP_TITLES
+from maskprism.views.dataset.embedded import Embedded
 from maskprism.views.report_parts import Illustration, Section, definitions, page
 from maskprism.views.report_parts import cell as _cell
 from maskprism.views.report_parts import data_url as _data
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from maskprism.analysis.dataset.findings import FigureName
 
 _LISTED = 50
+_SERVER = "http://127.0.0.1:8000/"
+"""Where `maskprism serve` listens unless it is told otherwise."""
 _LISTED_WHERE = "they are listed under Numbers in report.html"
 METHOD = {
     "mask AP": (
@@ -76,8 +80,12 @@ def report_page(
     figures: Mapping[FigureName, Illustration],
     worst: Sequence[tuple[InstanceBudget, bytes | None]],
     more: Sequence[Section] = (),
+    embedded: Embedded | None = None,
 ) -> str:
-    """The whole page. worst: instances with small pictures of them (WebP), where there are any. more: sections."""
+    """The whole page. worst: instances with small pictures of them (WebP), where there are any. more: sections.
+
+    embedded: scenes in which these instances are opened.
+    """
     return page(
         "diagnose",
         title=f"{found.spec.name} on {title_of(found)}",
@@ -90,11 +98,12 @@ def report_page(
             ),
             *more,
             Section("figures", "Figures", figure_grid(figures)),
-            Section("worst", "Worst masks", _WORST + _worst_table(worst)),
+            Section("worst", "Worst masks", _worst(worst, embedded or Embedded("", {}))),
             Section("classes-table", "Classes", _classes_table(found)),
             Section("numbers", "Numbers", _numbers(found)),
             Section("method", "How this was measured", _method()),
         ],
+        scenes=embedded.elements if embedded else "",
     )
 
 
@@ -157,17 +166,41 @@ def _finding(finding: Finding, figures: Mapping[FigureName, Illustration]) -> st
     )
 
 
-def _worst_table(worst: Sequence[tuple[InstanceBudget, bytes | None]]) -> str:
+def _worst(worst: Sequence[tuple[InstanceBudget, bytes | None]], embedded: Embedded) -> str:
+    """The table with what a reader must know of it."""
+    open_, rest = len(embedded.places), sum(1 for row, _ in worst if (row.image, row.instance) not in embedded.places)
+    said = "<p>Press a picture to take its mask apart in the viewer.</p>" if open_ else ""
+    if rest and worst:
+        other = "The other names" if open_ else "Names of images"
+        said += (
+            f'<p class="quiet">{other} lead to the server, once it runs over the folder that they start from: '
+            "<code>maskprism serve FOLDER --data DATA --model MODEL</code></p>"
+        )
+    return _WORST + said + _worst_table(worst, embedded)
+
+
+def _worst_table(worst: Sequence[tuple[InstanceBudget, bytes | None]], embedded: Embedded) -> str:
     if not worst:
         return "<p>There is none to show.</p>"
     rows = []
     for row, picture in worst:
         alt = html.escape(f"{row.class_name} in {row.image}")
         image = f'<img src="{_data("image/webp", picture)}" alt="{alt}" loading="lazy">' if picture else ""
+        place = embedded.places.get((row.image, row.instance))
+        name = _cell(PurePosixPath(row.image).name, "text name", title=row.image)
+        if place and image:
+            image = (
+                f'<button type="button" class="open" data-scene="{place.scene}" data-instance="{place.instance}" '
+                f'title="Open in the viewer">{image}</button>'
+            )
+        elif not place:
+            address = html.escape(f"{_SERVER}?{urlencode({'image': row.image})}")
+            text = html.escape(PurePosixPath(row.image).name)
+            name = f'<td class="text name" title="{html.escape(row.image)}"><a href="{address}">{text}</a></td>'
         most = max(PARTS, key=lambda part: getattr(row, part))
         rows.append(
             f'<td class="picture">{image}</td>{_cell(row.class_name, "text")}'
-            f"{_cell(PurePosixPath(row.image).name, 'text name', title=row.image)}"
+            f"{name}"
             f"{_cell(f'{row.score:.2f}')}{_cell(str(row.area))}"
             f"{_cell(_number(row.iou))}"
             + "".join(_cell(_number(getattr(row, part)), "most" if part == most else "") for part in PARTS)

@@ -56,6 +56,7 @@ def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iter
         Route("/api/images/{name:path}", api.image),
         Route("/api/scenes/{name:path}", api.scene),
         Route("/api/thumbnails/{name:path}", api.thumbnail),
+        Route("/api/crops/{name:path}", api.crop),
         Route("/api/prototypes", api.prototypes),
         Route("/api/uploads", api.upload, methods=["POST"]),
     ]
@@ -123,6 +124,19 @@ class Api:
             lambda: self.gallery.thumbnail(image, masks=masks),
         )
 
+    async def crop(self, request: Request) -> Response:
+        """A small JPEG of one instance of an image: ?index=0 and so on."""
+        image = self._named(request)
+        text = request.query_params.get("index", "0")
+        if not text.isdecimal() or len(text) > 6:
+            raise InputError(f"index is {text[:20]!r}; expected the number of an instance, from 0 on")
+        return await _tagged(
+            request,
+            f"{self._run}-{image.stamp}-o{int(text)}",
+            "image/jpeg",
+            lambda: self.gallery.crop(image, int(text)),
+        )
+
     async def upload(self, request: Request) -> Response:
         """Take an image as the body of the request, which has to arrive in time; so has its turn."""
         limits = self.gallery.limits
@@ -178,7 +192,7 @@ class Api:
 def parse_query(request: Request) -> Query:
     """The filter that the query of a URL spells. Raises InputError for what it cannot mean."""
     given = request.query_params
-    known = {"class", "score", "iou", "show", "text", "sort", "offset", "limit"}
+    known = {"class", "score", "iou", "show", "text", "sort", "view", "offset", "limit"}
     for name in given.keys() - known:
         raise InputError(f"there is no parameter {name[:50]!r}; expected some of {', '.join(sorted(known))}")
     try:
@@ -189,6 +203,7 @@ def parse_query(request: Request) -> Query:
             show=given.get("show", "all"),  # type: ignore[arg-type]  # checked by Query
             text=given.get("text", ""),
             sort=given.get("sort", "name"),  # type: ignore[arg-type]
+            view=given.get("view", "images"),  # type: ignore[arg-type]
             offset=int(given.get("offset", 0)),
             limit=int(given.get("limit", 60)),
         )

@@ -26,7 +26,7 @@ from maskprism.views.kinds import Kinds
 from maskprism.views.server.cache import ByteCache, SingleFlight
 from maskprism.views.server.images import GalleryImages
 from maskprism.views.server.records import WAITING, Query, Record, Tally
-from maskprism.views.server.thumbnails import painted_thumbnail, plain_thumbnail
+from maskprism.views.server.thumbnails import crops, painted_thumbnail, plain_thumbnail
 from maskprism.views.viewer_payload import viewer_scene
 
 if TYPE_CHECKING:
@@ -66,10 +66,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Examined:
-    """What one look at an image gave; no pictures of one that failed, and a scene only if asked for."""
+    """What one look at an image gave; no pictures of one that failed, and a scene only if asked for.
+
+    crops: a small picture of every instance.
+    """
 
     record: Record
     thumbnail: bytes | None = None
+    crops: tuple[bytes, ...] = ()
     scene: bytes | None = None
 
 
@@ -92,7 +96,7 @@ class Gallery:
         self.model = model
         self.labels = labels
         self.scenes: ByteCache[tuple[str, str]] = ByteCache(limits.cache_bytes - limits.cache_bytes // _THUMBNAIL_SHARE)
-        self.thumbnails: ByteCache[tuple[str, str, bool]] = ByteCache(limits.cache_bytes // _THUMBNAIL_SHARE)
+        self.thumbnails: ByteCache[tuple[str, str, str | int]] = ByteCache(limits.cache_bytes // _THUMBNAIL_SHARE)
         self.kinds = Kinds()
         """Of which kind the prototypes are, over the images examined."""
         self.predictions = 0
@@ -159,17 +163,29 @@ class Gallery:
     async def thumbnail(self, image: GalleryImage, *, masks: bool) -> bytes:
         """A small JPEG, with the masks painted in if asked for. Raises ImageError for an image that failed."""
         key = (image.name, image.stamp)
-        held = self.thumbnails.get((*key, masks))
+        held = self.thumbnails.get((*key, "masks" if masks else "plain"))
         if held is not None:
             return held
         if not masks:
             found = await self._plain.run(key, lambda: self._in(self._disk, lambda: self._plain_thumbnail(image)))
-            self.thumbnails.put((*key, False), found)
+            self.thumbnails.put((*key, "plain"), found)
             return found
         look = await self._look(image, with_scene=False)
         if look.thumbnail is None:
             raise ImageError(look.record.message)
         return look.thumbnail
+
+    async def crop(self, image: GalleryImage, index: int) -> bytes:
+        """A small JPEG of one instance with its mask. Raises ImageError for an image that failed, or has no such."""
+        held = self.thumbnails.get((image.name, image.stamp, index))
+        if held is not None:
+            return held
+        look = await self._look(image, with_scene=False)
+        if look.record.state == "failed":
+            raise ImageError(look.record.message)
+        if not 0 <= index < len(look.crops):
+            raise ImageError(f"{image.title}: has {len(look.crops)} instances; there is no instance {index}")
+        return look.crops[index]
 
     async def upload(self, filename: str, data: bytes) -> tuple[GalleryImage, Record]:
         """Examine an uploaded image and keep it. Raises ImageError if it is none, or too large."""
@@ -193,8 +209,10 @@ class Gallery:
             record = self.record(image)
             tally.add(record)
             fitting = query.fitting(record)
-            if query.takes(image.title, record, fitting):
-                matches.append((query.rank(record, fitting), image, record, fitting))
+            if not query.takes(image.title, record, fitting):
+                continue
+            entries = [fitting] if query.view == "images" else [[index] for index in fitting]
+            matches.extend((query.rank(record, entry), image, record, entry) for entry in entries)
         matches.sort(key=lambda found: found[0])
         shown = matches[query.offset : query.offset + query.limit]
         return {
@@ -209,7 +227,12 @@ class Gallery:
             "upload_bytes": self.limits.upload_bytes,
             "matches": len(matches),
             "offset": query.offset,
-            "images": [self._entry(*found[1:], query.stands_for(*found[2:])) for found in shown],
+            "images": [
+                self._entry(image, record, fitting, query.stands_for(record, fitting))
+                if query.view == "images"
+                else {**self._entry(image, record, fitting, fitting[0]), "object": fitting[0]}
+                for _, image, record, fitting in shown
+            ],
         }
 
     def progress(self) -> dict[str, Any]:
@@ -294,7 +317,9 @@ class Gallery:
             key = (image.name, image.stamp)
             self._records[image.name] = image.stamp, found.record
             if found.thumbnail is not None:
-                self.thumbnails.put((*key, True), found.thumbnail)
+                self.thumbnails.put((*key, "masks"), found.thumbnail)
+            for index, crop in enumerate(found.crops):
+                self.thumbnails.put((*key, index), crop)
             if found.scene is not None:
                 self.scenes.put(key, found.scene, push_out=push_out)
             return found
@@ -315,7 +340,12 @@ class Gallery:
             if with_scene:
                 masks, missed = (None, []) if found is None else (found.masks, found.missed_objects)
                 scene = viewer_scene(picture, prediction, bits=32, truth=masks, untuned=untuned, missed=missed).pack()
-            return Examined(Record.of(prediction, found, remark), painted_thumbnail(picture, prediction), scene)
+            return Examined(
+                Record.of(prediction, found, remark),
+                painted_thumbnail(picture, prediction),
+                crops(picture, prediction, None if found is None else found.masks),
+                scene,
+            )
         except MaskprismError as error:
             return Examined(Record("failed", str(error)))
         except Exception as error:  # of the network or a decoder: one image, not the server

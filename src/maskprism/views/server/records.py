@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "ok", "empty", "failed"]
 Show = Literal["all", "ok", "empty", "failed", "missed", "false-positives"]
-Sort = Literal["name", "score", "iou", "instances"]
+Sort = Literal["name", "score", "iou", "size", "instances"]
+View = Literal["images", "objects"]
 SHOWS: tuple[Show, ...] = ("all", "ok", "empty", "failed", "missed", "false-positives")
-SORTS: tuple[Sort, ...] = ("name", "score", "iou", "instances")
+SORTS: tuple[Sort, ...] = ("name", "score", "iou", "size", "instances")
+VIEWS: tuple[View, ...] = ("images", "objects")
 BINS = 20
 """Scores and IoUs are counted in this many even steps from 0 to 1."""
 _ANY = (0.0, 1.0)
@@ -79,7 +82,8 @@ class Query:
     An instance fits if its class is among `classes` (all for none) and its score and IoU lie within
     the bounds, which are part of the range; a false positive has no IoU and lies within no bounds of it. An image fits
     if one of its instances does; with `show="false-positives"` only those fit, and with `show="missed"` the image does
-    if one of the labelled instances that were missed is of these classes.
+    if one of the labelled instances that were missed is of these classes. The list has an entry per image, or with
+    `view="objects"` one per instance that fits. The size that is sorted by is the area of the box.
     Raises InputError for values that mean nothing.
     """
 
@@ -89,6 +93,7 @@ class Query:
     show: Show = "all"
     text: str = ""
     sort: Sort = "name"
+    view: View = "images"
     offset: int = 0
     limit: int = 60
 
@@ -99,7 +104,7 @@ class Query:
                 raise InputError(
                     f"{name} is {low:g} to {high:g}; expected two numbers from 0 to 1, the lower one first"
                 )
-        for name, known in (("show", SHOWS), ("sort", SORTS)):
+        for name, known in (("show", SHOWS), ("sort", SORTS), ("view", VIEWS)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
         if self.offset < 0 or not 1 <= self.limit <= 500:
@@ -135,7 +140,7 @@ class Query:
     def stands_for(self, record: Record, fitting: list[int]) -> int | None:
         """The instance that put an image where it is in the list; None if that is no single one of those that fit.
 
-        It has the lowest score or IoU if the list is sorted by that, and otherwise is the first one that was asked for.
+        It has the lowest score, IoU or size if the list is sorted by that; otherwise it is the first one asked for.
         """
         known = [(value, index) for index in fitting if (value := self._value(record, index)) is not None]
         if known:
@@ -148,10 +153,13 @@ class Query:
             return -len(fitting)
         if self.sort == "name":
             return 0
-        return min((value for index in fitting if (value := self._value(record, index)) is not None), default=2)
+        return min((value for index in fitting if (value := self._value(record, index)) is not None), default=math.inf)
 
     def _value(self, record: Record, index: int) -> float | None:
         """What an instance is sorted by, if it has that."""
+        if self.sort == "size":
+            x1, y1, x2, y2 = record.boxes[index]
+            return (x2 - x1) * (y2 - y1)
         values = {"score": record.scores, "iou": record.ious}.get(self.sort)
         return None if values is None else values[index]
 

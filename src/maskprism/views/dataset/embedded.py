@@ -1,0 +1,82 @@
+"""Objects of a report that open in the viewer: their images as scenes inside the report's own file, up to a size."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from maskprism.views.viewer_payload import viewer_scene
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool
+
+    from maskprism.analysis.dataset.diagnosis import PicturedInstance
+    from maskprism.analysis.truth.error_budget import InstanceBudget
+
+EMBEDDED_BYTES = 16_000_000
+"""The scenes of a report take no more of its file than this."""
+
+
+class Place(NamedTuple):
+    """Where an object is: the number of the scene, and of the instance in it."""
+
+    scene: int
+    instance: int
+
+
+class Embedded(NamedTuple):
+    """The elements that hold the scenes, and where the objects are, by image and instance of the diagnosis."""
+
+    elements: str
+    places: Mapping[tuple[str, int], Place]
+
+
+def embedded(
+    rows: Sequence[InstanceBudget],
+    pictured: Iterable[PicturedInstance],
+    *,
+    conf: float,
+) -> Embedded:
+    """The scenes of the images of `rows`, in their order, as many as fit; instances with a score above `conf`."""
+    packed = {
+        name: _scene(list(found), conf) for name, found in groupby(pictured, lambda one: one.row.image)
+    }  # image by image: none is held longer than its turn
+    places: dict[tuple[str, int], Place] = {}
+    scenes: list[tuple[str, str]] = []
+    used = 0
+    for name in dict.fromkeys(row.image for row in rows):
+        if name not in packed or used + len(packed[name][0]) > EMBEDDED_BYTES:
+            continue
+        text, numbers = packed[name]
+        used += len(text)
+        places |= {(name, instance): Place(len(scenes), number) for instance, number in numbers.items()}
+        scenes.append((name, text))
+    if not scenes:
+        return Embedded("", {})
+    titles = json.dumps([name for name, _ in scenes]).replace("<", "\\u003c").replace(">", "\\u003e")
+    elements = [f'<script type="application/json" id="maskprism-embedded">{titles}</script>']
+    elements += [
+        f'<script type="application/octet-stream" id="maskprism-scene-{number}">{text}</script>'
+        for number, (_, text) in enumerate(scenes)
+    ]
+    return Embedded("\n".join(elements), places)
+
+
+def _scene(found: Sequence[PicturedInstance], conf: float) -> tuple[str, dict[int, int]]:
+    """One image as base64, and the number that each instance of `found` has in it."""
+    prediction = found[0].prediction
+    kept = np.flatnonzero(prediction.scores > conf)
+    kept = np.union1d(kept, [one.row.instance for one in found])
+    number = {int(instance): place for place, instance in enumerate(kept)}
+    truth: list[Bool[np.ndarray, "H W"] | None] = [None] * len(kept)
+    for one in found:
+        truth[number[one.row.instance]] = one.truth
+    shown = replace(prediction[kept], source=found[0].row.image)
+    scene = viewer_scene(found[0].image, shown, bits=8, truth=truth)
+    return base64.b64encode(scene.pack()).decode("ascii"), {one.row.instance: number[one.row.instance] for one in found}

@@ -1,0 +1,57 @@
+// Several objects side by side, each in a viewer of its own.
+
+import { h } from "../dom.js";
+import { askKinds, fetchScene } from "./api.js";
+import { element } from "./filters.js";
+import { loadViewer } from "./image.js";
+
+/** @typedef {ReturnType<typeof import("../index.js").mount>} Mounted */
+
+/** The third view of the page. */
+export class CompareView {
+  /** @param {HTMLElement} root @param {() => void} close */
+  constructor(root, close) {
+    this.root = root;
+    this.places = element(root, ".places");
+    /** @type {string[]} */
+    this.keys = [];
+    /** @type {Mounted[]} */
+    this.mounted = [];
+    this.turn = 0;
+    element(root, ".back").addEventListener("click", (event) => (event.preventDefault(), close()));
+  }
+
+  /** Shows the objects of these keys, NAME#INDEX; gives whether there are any. @param {string[]} keys */
+  show(keys) {
+    this.root.hidden = !keys.length;
+    if (keys.join("\n") === this.keys.join("\n")) return keys.length > 0;
+    this.keys = keys;
+    for (const one of this.mounted) one.destroy();
+    this.mounted = [];
+    this.turn += 1;
+    this.places.replaceChildren(...keys.map((key) => {
+      const place = h("section", { className: "compared" });
+      this.fill(place, key, this.turn);
+      return place;
+    }));
+    if (keys.length) element(this.root, ".back").focus({ preventScroll: true });
+    return keys.length > 0;
+  }
+
+  /** @param {HTMLElement} place @param {string} key @param {number} turn */
+  async fill(place, key, turn) {
+    const [, name, index] = /^(.*)#(\d+)$/s.exec(key) ?? [key, key, "0"];
+    place.replaceChildren(h("p", { className: "notice", role: "status" }, "Opening …"));
+    try {
+      const [{ mount }, scene, kinds] = await Promise.all([loadViewer(), fetchScene(name), askKinds()]);
+      if (turn !== this.turn) return;
+      place.replaceChildren();
+      const title = name.replace(/^upload:[0-9a-f]+\//, "");
+      this.mounted.push(mount(place, [{ title, open: async () => scene }], { hash: false, kinds, instance: Number(index) }));
+    } catch (error) {
+      if (turn !== this.turn) return;
+      const again = h("button", { type: "button", onclick: () => this.fill(place, key, turn) }, "Try again");
+      place.replaceChildren(h("div", { className: "notice failed" }, h("p", { role: "alert" }, error instanceof Error ? error.message : String(error)), again));
+    }
+  }
+}
