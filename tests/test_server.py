@@ -1119,7 +1119,7 @@ def test_serve_can_be_called_from_python(folder: Path, model: Model) -> None:
 def test_the_api_is_documented(folder: Path, model: Model) -> None:
     page = (Path(__file__).parents[1] / "docs" / "server.md").read_text(encoding="utf-8")
     routes = [route for route in create_app(Gallery(folder, model)).app.routes if route.path.startswith("/api/")]
-    assert len(routes) == 7
+    assert len(routes) == 8
     for route in routes:
         method = "POST" if "POST" in route.methods else "GET"
         assert f"`{method} {route.path.replace('{name:path}', 'NAME')}" in page
