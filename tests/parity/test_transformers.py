@@ -14,6 +14,7 @@ transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install 'maskprism[transformers]'"
 )
 
+from maskprism.models.mask_branch import factors, write_revealed  # noqa: E402
 from maskprism.models.sam import Sam  # noqa: E402
 
 SIDE = 128
@@ -364,6 +365,61 @@ def test_sam_is_left_as_it_was_and_needs_a_prompt_to_be_loaded():
 
 
 # --- what becomes of an image ---------------------------------------------------------------------
+
+
+class Given(torch.nn.Module):
+    """Some of what a network gives, for the exporter."""
+
+    def __init__(self, network, names, inputs=("pixel_values",)):
+        super().__init__()
+        self.network, self.names, self.inputs = network, names, inputs
+
+    def forward(self, *tensors):
+        found = self.network(**dict(zip(self.inputs, tensors, strict=True)))
+        return tuple(getattr(found, name) for name in self.names)
+
+
+def exported(path, network, tensors, outputs):
+    names = {"output_names": outputs, "input_names": list(network.inputs)}
+    torch.onnx.export(network.eval(), tensors, path, dynamo=False, opset_version=17, **names)
+    return path
+
+
+def test_an_export_of_maskformer_is_taken_apart_as_the_live_network_is(tmp_path):
+    pytest.importorskip("onnx")
+    network = Given(maskformer(), ("masks_queries_logits", "class_queries_logits"))
+    path = exported(tmp_path / "mf.onnx", network, (torch.rand(1, 3, SIDE, SIDE),), ["masks", "classes"])
+    options = {"conf": 0.0, "multi_label": True, "max_det": 10_000}
+    file, live = maskprism.load(path, **options), maskprism.load(network.network, imgsz=SIDE, **options)
+    assert (file.spec.layout, file.spec.prototypes) == ("query", live.spec.prototypes)
+    for image in scenes():
+        ours, theirs = file.predict(image), live.predict(image)
+        np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
+        np.testing.assert_allclose(ours.logits(), theirs.logits(), atol=1e-3)
+
+
+def test_the_decoder_of_an_exported_sam_is_revealed(tmp_path):
+    """Its prompts stand before its masks, of which it gives the last three of four."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    network = Given(sam(), ("pred_masks", "iou_scores"), ("image_embeddings", "input_points", "input_labels"))
+    with torch.no_grad():
+        seen = network.network.get_image_embeddings(torch.rand(1, 3, SIDE, SIDE))
+    prompts = (seen, torch.tensor([[[[30.0, 40.0]]]]), torch.ones(1, 1, 1, dtype=torch.long))
+    path = exported(tmp_path / "sam.onnx", network, prompts, ["masks", "iou"])
+    with pytest.raises(ModelError, match=r"expected one image tensor .*write_revealed"):
+        maskprism.load(path)
+    branch = write_revealed(path, tmp_path / "open.onnx")
+    assert (branch.axis, branch.rows[0]) == (2, 1)
+    session = onnxruntime.InferenceSession(tmp_path / "open.onnx")
+    given = {name: tensor.numpy() for name, tensor in zip(network.inputs, prompts, strict=True)}
+    masks, left, right = session.run(["masks", branch.left, branch.right], given)
+    coefficients, prototypes = factors(branch, left, right, 4, 1)
+    kept = coefficients[0][slice(*branch.rows)]
+    assert kept.shape == (3, prototypes.shape[1])
+    grid = prototypes[0].reshape(-1, *masks.shape[-2:])
+    prediction = maskprism.from_arrays((SIDE, SIDE), kept, grid)
+    np.testing.assert_allclose(prediction.logits(), masks[0, 0], atol=WITHIN)
 
 
 @pytest.mark.parametrize("which", ["sam", "sam2", "mask2former"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,8 @@ class MaskBranch:
 
     output: the finished masks. left, right: the factors. logits: what they give, after all that only reshapes, scales
     or shifts it. equation: how the axes of the factors meet, as Einsum has it; None for a matrix
-    product, whose factors may be turned round first (turned). rows: (first, last) of the queries that the output keeps.
+    product, whose factors may be turned round first (turned). rows: (first, last) of the queries that the output keeps;
+    axis: of the output on which they are, 1, or 2 behind the prompts of SAM.
     """
 
     operator: str
@@ -42,6 +43,7 @@ class MaskBranch:
     equation: str | None = None
     turned: tuple[bool, bool] = (False, False)
     rows: tuple[int, int | None] = (0, None)
+    axis: int = 1
 
     @property
     def revealed(self) -> tuple[str, str, str]:
@@ -94,6 +96,17 @@ def write_revealed(source: Path, target: Path) -> MaskBranch:
     return branch
 
 
+class _Rows(NamedTuple):
+    """Which queries an output keeps, and on which of its axes they are."""
+
+    first: int
+    last: int | None
+    axis: int
+
+
+_ALL = _Rows(0, None, 1)
+
+
 class _Graph:
     """Who makes which tensor, and which are constants."""
 
@@ -106,13 +119,13 @@ class _Graph:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
                 self._constants[node.output[0]] = node.attribute[0].t
         self._array = numpy_helper.to_array
+        self._axes = {output.name: len(output.type.tensor_type.shape.dim) - 3 for output in model.graph.output}
 
     def branch(self, output: str) -> MaskBranch | None:
         """The branch that ends in this output, nearest product first."""
-        logits, rows = output, (0, None)
-        return self._walk(output, output, logits, rows, _LONGEST)
+        return self._walk(output, output, output, _ALL, _LONGEST)
 
-    def _walk(self, output: str, name: str, logits: str, rows: tuple[int, int | None], left: int) -> MaskBranch | None:
+    def _walk(self, output: str, name: str, logits: str, rows: _Rows, left: int) -> MaskBranch | None:
         node = self._producers.get(name)
         if node is None or left == 0 or name in self._constants:
             return None
@@ -127,14 +140,14 @@ class _Graph:
             return next((one for one in found if one is not None), None)
         if kind in _AFTER:
             if kind == "Slice":
-                kept = self._kept(node)
-                if kept is None or rows != (0, None):
+                kept = self._kept(node, max(self._axes[output], 1))
+                if kept is None or rows != _ALL:
                     return None
                 rows = kept
             return self._walk(output, node.input[0], node.input[0], rows, left - 1)
         return None
 
-    def _product(self, node: NodeProto, output: str, logits: str, rows: tuple[int, int | None]) -> MaskBranch | None:
+    def _product(self, node: NodeProto, output: str, logits: str, rows: _Rows) -> MaskBranch | None:
         factors = list(node.input[:2])
         if len(factors) < 2 or any(self._is_constant(one) for one in factors):
             return None
@@ -154,7 +167,8 @@ class _Graph:
             logits=logits,
             equation=equation,
             turned=(bool(attributes.get("transA")), bool(attributes.get("transB"))),
-            rows=rows,
+            rows=(rows.first, rows.last),
+            axis=rows.axis,
         )
 
     def _is_constant(self, name: str, depth: int = 6) -> bool:
@@ -164,15 +178,15 @@ class _Graph:
         node = self._producers.get(name)
         return node is not None and depth > 0 and all(self._is_constant(one, depth - 1) for one in node.input)
 
-    def _kept(self, node: NodeProto) -> tuple[int, int | None] | None:
-        """The queries that a Slice along axis 1 keeps, if it says so in constants."""
+    def _kept(self, node: NodeProto, axis: int) -> _Rows | None:
+        """The queries that a Slice along their axis keeps, if it says so in constants."""
         if len(node.input) < 4 or not all(name in self._constants for name in node.input[1:] if name):
             return None
         values = [np.atleast_1d(self._array(self._constants[name])).tolist() for name in node.input[1:] if name]
         starts, ends, axes, steps = (*values, [1])[:4]
-        if axes != [1] or steps != [1]:
+        if axes != [axis] or steps != [1]:
             return None
-        return int(starts[0]), int(ends[0])  # an end far behind the last query is all of them
+        return _Rows(int(starts[0]), int(ends[0]), axis)  # an end far behind the last query is all of them
 
 
 def factors(

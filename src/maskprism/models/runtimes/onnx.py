@@ -67,9 +67,13 @@ class OnnxRuntime:
             shapes = [tuple(n if isinstance(n, int) else None for n in one.shape) for one in outputs]
             if (reason := refusal(shapes, [one.name for one in outputs])) is not None:
                 raise ModelError(f"{path}: {reason}")
+            prompts = (
+                ". A decoder that takes prompts, as SAM's, is made to give its parts by "
+                "maskprism.models.mask_branch.write_revealed"
+            )
             raise ModelError(
                 f"{path}: takes {', '.join(f'{name} {shape} {kind}' for name, shape, kind in inputs)}; "
-                "expected one image tensor of 4 axes in float or half precision"
+                f"expected one image tensor of 4 axes in float or half precision{prompts if len(inputs) > 1 else ''}"
             )
         ((self._input_name, shape, kind),) = inputs
         self.output_names = tuple(one.name for one in self._session.get_outputs())
