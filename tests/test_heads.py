@@ -93,7 +93,7 @@ def save(path, outputs, sides=(1, 3, 64, 64)):
     [
         ({"cls": (1, 3, 8, 8), "box": (1, 4, 8, 8), "kernel": (1, 169, 8, 8), "mask_feat": (1, 8, 8, 8)}, "RTMDet-Ins"),
         # Flattened, with a side of the maps that is the number of classes: nearly the shapes of a YOLACT.
-        ({"cls": (1, 84, 8), "box": (1, 84, 4), "kernel": (1, 84, 169), "mask_feat": (1, 8, 8, 8)}, "RTMDet-Ins"),
+        ({"cls": (1, 90, 80), "box": (1, 90, 4), "kernel": (1, 90, 169), "mask_feat": (1, 8, 80, 80)}, "RTMDet-Ins"),
         (
             {
                 "cate_0": (1, 3, 12, 12),

@@ -211,6 +211,12 @@ class Letterbox:
         return np.tile(np.asarray(yx[::-1], dtype=dtype), xy.shape[-1] // 2)
 
 
+def same_shape(grid_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> bool:
+    """Whether a grid of (height, width) has the shape of a canvas, up to a cell."""
+    (grid_h, grid_w), (canvas_h, canvas_w) = grid_hw, canvas_hw
+    return abs(grid_h * canvas_w - grid_w * canvas_h) <= max(canvas_hw)
+
+
 def box_iou(a: Float32[np.ndarray, "A 4"], b: Float32[np.ndarray, "B 4"]) -> Float32[np.ndarray, "A B"]:
     """Intersection over union of every box of `a` with every box of `b` (xyxy); 0 for empty boxes."""
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])

@@ -40,25 +40,6 @@ def find_layout(
         raise InputError(f"there is no layout {forced!r}; expected one of {', '.join(FAMILIES)}")
     refuse_other_tasks(metadata.task, label)
     shapes = [output.shape for output in outputs]
-    try:
-        return _found(outputs, names, canvas_hw, metadata, label, forced, images_last)
-    except ModelError:
-        reason = refusal(shapes, names)
-        if reason is None:
-            raise
-        raise ModelError(f"{label}: {reason}") from None
-
-
-def _found(
-    outputs: Sequence[Float32[np.ndarray, "..."]],
-    names: Sequence[str],
-    canvas_hw: tuple[int, int],
-    metadata: Metadata,
-    label: str,
-    forced: Family | None,
-    images_last: bool,
-) -> Layout:
-    shapes = [output.shape for output in outputs]
     if forced in (None, "yolact"):
         found = find_yolact(outputs, names, canvas_hw, label, images_last=images_last)
         if found is not None:
@@ -75,4 +56,10 @@ def _found(
             f"{label}: has no finished masks that can be taken apart; expected an ONNX file, in ONNX Runtime, whose "
             "masks are a product of queries and a pixel embedding"
         )
-    return detect_layout(shapes, canvas_hw, metadata, label, forced, images_last=images_last)
+    try:
+        return detect_layout(shapes, canvas_hw, metadata, label, forced, images_last=images_last)
+    except ModelError:
+        reason = refusal(shapes, names)
+        if reason is None:
+            raise
+        raise ModelError(f"{label}: {reason}") from None

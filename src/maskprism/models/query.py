@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from maskprism.errors import ModelError
+from maskprism.geometry import same_shape
 from maskprism.masks import sigmoid
 from maskprism.models.layouts import Layout
 from maskprism.models.mask_branch import MaskBranch, described, factors
@@ -155,11 +156,10 @@ def has_finished_masks(shapes: Sequence[tuple[int, ...]], canvas_hw: tuple[int, 
 
     Masks have the shape of the canvas, up to a cell.
     """
-    height, width = canvas_hw
     masks = {
         shape[:2]
         for shape in shapes
-        if len(shape) == 4 and min(shape[2:]) > 1 and abs(shape[2] * width - shape[3] * height) <= max(canvas_hw)
+        if len(shape) == 4 and min(shape[2:]) > 1 and same_shape((shape[2], shape[3]), canvas_hw)
     }
     return any(len(shape) in (2, 3) and shape[:2] in masks for shape in shapes)
 

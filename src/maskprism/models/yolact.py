@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from maskprism.errors import ModelError
-from maskprism.geometry import box_iou
+from maskprism.geometry import box_iou, same_shape
 from maskprism.models.layouts import Layout
 from maskprism.models.rows import Rows, Thresholds
 
@@ -210,6 +210,7 @@ def find_yolact(
         (prototypes, axis, count)
         for prototypes, shape in maps.items()
         for axis in ((3, 1) if images_last else (1, 3))
+        if same_shape((shape[1], shape[2]) if axis == 3 else (shape[2], shape[3]), canvas_hw)
         for count in dict.fromkeys(size for _, size, _ in tables.values())
         if _is_group([width for _, size, width in tables.values() if size == count], count, shape[axis])
     ]
