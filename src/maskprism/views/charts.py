@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism.errors import InputError
-from maskprism.views.figures import colour_map, new_figure, share
+from maskprism.views.figures import colour_map, name_ticks, new_figure, share
 from maskprism.views.palette import MUTED, NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def correlation(
     ax.set_facecolor("0.85")
     shown = ax.imshow(np.ma.masked_invalid(matrix), cmap=colour_map("contribution"), vmin=-1, vmax=1)
     names = list(labels) if labels else [str(index) for index in range(k)]
-    ax.set_xticks(range(k), names, fontsize=7, rotation=90)
-    ax.set_yticks(range(k), names, fontsize=7)
+    name_ticks(ax.xaxis, names, rotation=90)
+    name_ticks(ax.yaxis, names)
     ax.tick_params(length=0, colors=share(MUTED))
     figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation")
     ax.set_title(title or f"Correlation of mask coefficients over {rows} instances", fontsize=12)
