@@ -233,10 +233,9 @@ def shard_batch(images: Sequence[ExtractedImage], schema: pa.Schema) -> pa.Recor
     plain = list(schema)[: schema.get_field_index("rows")]
     columns = list(records) if images else [()] * len(plain)
     arrays = [pa.array(values, type=field.type) for values, field in zip(columns, plain, strict=True)]
+    arrays.append(rows)
     if "prototypes" in schema.names:
-        arrays = [*arrays, rows, _structs([image.prototypes for image in images], schema.field("prototypes").type)]
-    else:
-        arrays = [*arrays, rows]
+        arrays.append(_structs([image.prototypes for image in images], schema.field("prototypes").type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -269,36 +268,23 @@ def records_of(shards: pa.Table) -> pa.Table:
 
 
 def _structs(found: Sequence[Mapping[str, Any] | None], kind: pa.StructType) -> pa.StructArray:
-    """Structs of arrays, of which some are missing; values are taken over as they are in memory."""
-    arrays = [
-        _lists([None if one is None else one[field.name] for one in found], field.type)
-        if pa.types.is_list(field.type)
-        else _joined_lists([None if one is None else one[field.name] for one in found], field.type)
-        if pa.types.is_fixed_size_list(field.type)
-        else pa.array([None if one is None else one[field.name] for one in found], type=field.type)
-        for field in kind
-    ]
-    return pa.StructArray.from_arrays(
-        arrays, fields=list(kind), mask=pa.array([one is None for one in found], pa.bool_())
-    )
+    """One struct per image, of which some are missing."""
+    arrays = []
+    for field in kind:
+        values = [None if one is None else one[field.name] for one in found]
+        arrays.append(_lists(values, field.type) if pa.types.is_list(field.type) else pa.array(values, type=field.type))
+    return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=_missing(found))
 
 
 def _lists(values: Sequence[Any], kind: pa.ListType) -> pa.ListArray:
-    """Lists of numbers, some missing, from NumPy arrays."""
-    sizes = [0 if value is None else len(value) for value in values]
-    flat = np.concatenate([value for value in values if value is not None] or [np.zeros(0)])
-    offsets = pa.array(np.cumsum([0, *sizes]), pa.int32())
-    numbers = pa.array(flat.astype(kind.value_type.to_pandas_dtype(), copy=False))
-    missing = pa.array([value is None for value in values], pa.bool_())
-    return pa.ListArray.from_arrays(offsets, numbers, type=kind, mask=missing)
+    """Lists of numbers, some missing, from NumPy arrays; pyarrow itself takes halves one by one."""
+    flat = np.concatenate([np.zeros(0, kind.value_type.to_pandas_dtype()), *(one for one in values if one is not None)])
+    offsets = pa.array(np.cumsum([0, *(0 if one is None else len(one) for one in values)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(flat), type=kind, mask=_missing(values))
 
 
-def _joined_lists(values: Sequence[Any], kind: pa.FixedSizeListType) -> pa.FixedSizeListArray:
-    """Lists of one size, some missing, from NumPy arrays."""
-    none = np.zeros(kind.list_size, np.float32)
-    flat = np.concatenate([none[:0], *(none if value is None else value for value in values)])
-    missing = pa.array([value is None for value in values], pa.bool_())
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat.astype(np.float32)), type=kind, mask=missing)
+def _missing(values: Sequence[Any]) -> pa.BooleanArray:
+    return pa.array([value is None for value in values], pa.bool_())
 
 
 def _joined(field: pa.Field, found: Iterable[Mapping[str, Any]]) -> pa.Array:

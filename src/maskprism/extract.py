@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
 import cv2
@@ -17,7 +16,15 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from maskprism.errors import InputError, ModelError
-from maskprism.shard import TOLERATED_NETWORK_FAILURES, Shard, instances_of, network_gone, prototypes_of, records_of
+from maskprism.shard import (
+    TOLERATED_NETWORK_FAILURES,
+    Shard,
+    in_lists,
+    instances_of,
+    network_gone,
+    prototypes_of,
+    records_of,
+)
 from maskprism.sources import SourceImage, open_source
 from maskprism.table import IMAGES, INSTANCES, PROTOTYPES, TablePaths
 from maskprism.unfinished_table import UnfinishedTable
@@ -227,7 +234,7 @@ class _Threads:
         return self.shard.settings
 
     def batches(self, pending: Iterator[SourceImage]) -> Generator[pa.RecordBatch, None, None]:
-        return in_order(self.shard, _batches(pending, self.shard.batch), self.workers)
+        return in_order(self.shard, in_lists(pending, self.shard.batch), self.workers)
 
 
 class _Run:
@@ -344,11 +351,6 @@ def in_order(function: Callable[[Task], Done], tasks: Iterator[Task], workers: i
             yield flying.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _batches(images: Iterator[SourceImage], size: int) -> Iterator[tuple[SourceImage, ...]]:
-    while batch := tuple(islice(images, size)):
-        yield batch
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ import pyarrow as pa
 
 from maskprism.columns import ExtractedImage, shard_batch, shard_schema
 from maskprism.errors import InputError, MaskprismError
+from maskprism.shard import in_lists
 
 if TYPE_CHECKING:
     from maskprism.shard import Shard
@@ -108,7 +108,7 @@ class RayWork:
         size = min(_IMAGES_PER_CALL, math.ceil(len(images) / (_CALLS_PER_WORKER * self._workers)))
         size = math.ceil(max(size, 1) / self._batch) * self._batch
         lost: list[SourceImage] = []
-        yield from self._round(list(_lists(iter(images), size)), lost)
+        yield from self._round(list(in_lists(images, size)), lost)
         alone, lost = lost, []
         yield from self._round([(image,) for image in alone], lost)
         for image in lost:
@@ -200,8 +200,3 @@ def _described(shard: bytes) -> tuple[dict[str, Any], int] | MaskprismError:
         return opened.settings, opened.batch
     except MaskprismError as error:
         return error
-
-
-def _lists(images: Iterator[SourceImage], size: int) -> Iterator[tuple[SourceImage, ...]]:
-    while found := tuple(islice(images, size)):
-        yield found

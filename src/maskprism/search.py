@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from maskprism.columns import instance_schema
 from maskprism.errors import InputError, TableError
 from maskprism.stored_predictions import StoredPredictions
-from maskprism.table import INSTANCES, TablePaths, read_batches, read_settings
+from maskprism.table import INSTANCES, TablePaths, matrix_of, read_batches, read_settings
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -75,11 +75,10 @@ class Space:
 
     def nearest(self, query: Float32[np.ndarray, " K"], weights: Float32[np.ndarray, "N K"], count: int) -> Neighbours:
         """The `count` nearest of many vectors; of equal ones the first. Exact, a block at a time."""
-        best = Neighbours(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
-        for start in range(0, len(weights), _BLOCK):
-            found = self.distances(query, weights[start : start + _BLOCK])
-            best = _merged(best, Neighbours(np.arange(start, start + len(found)), found), count)
-        return best
+        blocks = [self.distances(query, weights[start : start + _BLOCK]) for start in range(0, len(weights), _BLOCK)]
+        distances = np.concatenate([np.zeros(0, np.float32), *blocks])
+        positions = _smallest(distances, count)
+        return Neighbours(positions, distances[positions])
 
 
 class Index:
@@ -106,16 +105,12 @@ class Index:
         return Neighbours(chosen[found.positions], found.distances)
 
 
-def _merged(best: Neighbours, more: Neighbours, count: int) -> Neighbours:
-    """The nearest of both."""
-    positions = np.concatenate([best.positions, more.positions])
-    distances = np.concatenate([best.distances, more.distances])
-    if len(distances) > count:  # what is as near as the last one stays in the race
-        limit = np.partition(distances, count - 1)[count - 1]
-        kept = np.flatnonzero(distances <= limit)
-        positions, distances = positions[kept], distances[kept]
-    order = np.lexsort((positions, distances))[:count]
-    return Neighbours(positions[order], distances[order])
+def _smallest(values: Float32[np.ndarray, " N"], count: int) -> Int64[np.ndarray, " n"]:
+    """The positions of the smallest values, smallest first; of equal ones the first."""
+    kept = np.arange(len(values))
+    if len(values) > count:
+        kept = np.flatnonzero(values <= np.partition(values, count - 1)[count - 1])
+    return kept[np.argsort(values[kept], kind="stable")][:count]
 
 
 def _root(gram: Float32[np.ndarray, "K K"]) -> Float32[np.ndarray, "K K"]:
@@ -197,26 +192,18 @@ def search(
     if metric == "mask":
         grams = np.stack([matrix for _, matrix in StoredPredictions.open(table).grams()] or [np.zeros((k, k))])
     space = Space(metric, None if grams is None else grams.mean(axis=0))
-    best, rows, start = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32)), None, 0
+    distance = pa.field("distance", pa.float32())
+    rows = instance_schema(settings).append(distance).empty_table()
     sample: list[Float32[np.ndarray, " K"]] = []
     for batch in _batches(paths, settings):
-        weights = _weights(batch, settings)
-        if len(sample) < 2 * _PAIRS:
-            sample += list(weights[: 2 * _PAIRS - len(sample)])
-        distances = space.distances(query, weights)
         if itself is not None:
-            distances[_is(batch, itself)] = np.inf
-        found = Neighbours(np.arange(start, start + len(batch)), distances)
-        nearer = _merged(best, found, count)
-        held = {position: index for index, position in enumerate(best.positions.tolist())}
-        whole = batch if rows is None else pa.concat_tables([rows, batch])
-        offset = 0 if rows is None else len(rows)
-        rows = whole.take([held.get(p, offset + p - start) for p in nearer.positions.tolist()])
-        best, start = nearer, start + len(batch)
-    if rows is None:
-        rows = instance_schema(settings).empty_table()
-    kept = np.flatnonzero(np.isfinite(best.distances))
-    rows = rows.take(pa.array(kept)).append_column("distance", pa.array(best.distances[kept]))
+            batch = batch.filter(pc.invert(_is(batch, itself)))
+        weights = _weights(batch, settings)
+        sample += list(weights[: 2 * _PAIRS - len(sample)])
+        nearest = space.nearest(query, weights, count)
+        found = batch.take(pa.array(nearest.positions)).append_column(distance, pa.array(nearest.distances))
+        rows = pa.concat_tables([rows, found])
+        rows = rows.take(pa.array(_smallest(rows["distance"].to_numpy(), count)))
     return Found(rows, None if grams is None else spread_of(grams, np.array(sample, dtype=np.float32).reshape(-1, k)))
 
 
@@ -245,27 +232,26 @@ def _batches(paths: TablePaths, settings: dict[str, Any]) -> Iterable[pa.Table]:
 
 def _weights(rows: pa.Table, settings: dict[str, Any]) -> Float32[np.ndarray, "N K"]:
     """What multiplies the prototypes: coefficients, times objectness if the rule of the table says so."""
-    column = rows["coefficients"].combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False) if len(rows) else np.zeros(0, np.float32)
-    found = flat.reshape(len(rows), int(settings["prototypes"]))
+    found = matrix_of(rows["coefficients"])
     if settings.get("rule", {}).get("objectness") and settings["objectness"]:
-        return found * rows["objectness"].to_numpy()[:, None].astype(np.float32)
+        return found * rows["objectness"].to_numpy()[:, None]
     return found
 
 
-def _is(rows: pa.Table, which: tuple[str, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _is(rows: pa.Table, which: tuple[str, int]) -> pa.ChunkedArray:
+    """Which rows are that instance of that image."""
     name, instance = which
     of_image = pc.equal(rows["image"], pa.scalar(name, pa.string()))
-    return np.asarray(pc.and_(of_image, pc.equal(rows["instance"], pa.scalar(instance, pa.int64()))), dtype=np.bool_)
+    return pc.and_(of_image, pc.equal(rows["instance"], pa.scalar(instance, pa.int64())))
 
 
 def _weights_of(paths: TablePaths, settings: dict[str, Any], which: tuple[str, int]) -> Float32[np.ndarray, " K"]:
     name, instance = which
     known = 0
     for batch in _batches(paths, settings):
-        chosen = _is(batch, which)
-        if chosen.any():
-            return _weights(batch.filter(pa.array(chosen)), settings)[0]
+        chosen = batch.filter(_is(batch, which))
+        if len(chosen):
+            return _weights(chosen, settings)[0]
         known += pc.sum(pc.equal(batch["image"], pa.scalar(name, pa.string()))).as_py() or 0
     has = f"that image has {known} instances there" if known else "no instance of that image is there"
     raise InputError(f"{paths.table}: there is no instance {instance} of {name!r}; {has}")

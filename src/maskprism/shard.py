@@ -7,9 +7,10 @@ machines of its own, because it writes nothing, shows nothing and can be sent an
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,13 @@ class Shard:
             return self._network
         with _ONE_OPENS:
             return _network_of(self._opening)
+
+
+def in_lists(images: Iterable[SourceImage], size: int) -> Iterator[tuple[SourceImage, ...]]:
+    """Images, so many at a time."""
+    rest = iter(images)
+    while found := tuple(islice(rest, size)):
+        yield found
 
 
 def network_gone(count: int, name: str, message: str) -> ModelError:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from maskprism.columns import prototype_schema
 from maskprism.errors import TableError
 from maskprism.foreign import is_file, shortened
 from maskprism.locations import Location, UriPath
 from maskprism.stored_prototypes import VALUES, restored, unpacked
-from maskprism.table import PROTOTYPES, CoefficientTable, TablePaths, read_batches
+from maskprism.table import PROTOTYPES, CoefficientTable, TablePaths, matrix_of, parquet_file, read_batches
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -68,7 +65,7 @@ class StoredPredictions(Mapping[str, "Prediction"]):
             if not is_file(file):
                 raise TableError(f"{shortened(file)}: is missing; put the prototypes of the table back")
             next(read_batches(file, schema), None)  # checks the columns
-            with _reading(file) as parquet:
+            with parquet_file(file) as parquet:
                 for group in range(parquet.num_row_groups):
                     for row, name in enumerate(parquet.read_row_group(group, ["image"])["image"].to_pylist()):
                         places.setdefault(name, _Place(file, group, row))
@@ -96,10 +93,10 @@ class StoredPredictions(Mapping[str, "Prediction"]):
     def grams(self) -> Iterator[tuple[str, Float32[np.ndarray, "K K"]]]:
         """All Gram matrices with the names of their images; prototypes are not read for them."""
         for file in dict.fromkeys(place.file for place in self._places.values()):
-            with _reading(file) as parquet:
+            with parquet_file(file) as parquet:
                 for group in range(parquet.num_row_groups):
                     found = parquet.read_row_group(group, ["image", "gram"])
-                    matrices = unpacked(_floats(found["gram"]).reshape(len(found), -1))
+                    matrices = unpacked(matrix_of(found["gram"]))
                     for row, (name, matrix) in enumerate(zip(found["image"].to_pylist(), matrices, strict=True)):
                         if self._places[name] == _Place(file, group, row):
                             yield name, matrix
@@ -108,29 +105,10 @@ class StoredPredictions(Mapping[str, "Prediction"]):
         place = self._places[name]
         key = (place.file, place.group)
         if self._held is None or self._held[0] != key:
-            with _reading(place.file) as parquet:
+            with parquet_file(place.file) as parquet:
                 self._held = key, parquet.read_row_group(place.group)
         found = self._held[1].slice(place.row, 1)
         values = {column: found[column][0].as_py() for column in found.column_names if column != VALUES}
         if VALUES in found.column_names:
             values[VALUES] = found[VALUES].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return values
-
-
-def _floats(column: pa.ChunkedArray) -> Float32[np.ndarray, " n"]:
-    return np.concatenate(
-        [np.zeros(0, np.float32), *(c.flatten().to_numpy(zero_copy_only=False) for c in column.chunks)]
-    )
-
-
-@contextmanager
-def _reading(file: Location) -> Iterator[pq.ParquetFile]:
-    try:
-        if isinstance(file, Path):
-            with pq.ParquetFile(file) as parquet:
-                yield parquet
-        else:
-            with file.opened() as data, pq.ParquetFile(data) as parquet:
-                yield parquet
-    except (OSError, pa.ArrowException) as error:
-        raise TableError(f"{file}: cannot be read as a table ({error}); has it been edited or damaged?") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,12 +183,26 @@ def read_batches(path: Location, schema: pa.Schema) -> Iterator[pa.Table]:
                 for batch in _open_csv(path, data, schema):
                     yield _from_csv(pa.Table.from_batches([batch]), schema)
             return
-        with _opened(path) as data, pq.ParquetFile(data) as file:
-            _refuse_other_columns(path, file.schema_arrow, schema)
-            for batch in file.iter_batches(_IMAGES_AT_ONCE if VALUES in schema.names else _ROW_GROUP):
-                yield pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata)
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise TableError(f"{path}: cannot be read as a table ({error}); has it been edited or damaged?") from None
+        raise _damaged(path, error) from None
+    with parquet_file(path) as file:
+        _refuse_other_columns(path, file.schema_arrow, schema)
+        for batch in file.iter_batches(_IMAGES_AT_ONCE if VALUES in schema.names else _ROW_GROUP):
+            yield pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata)
+
+
+@contextmanager
+def parquet_file(path: Location) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, to be read here and there. Raises TableError for one that is damaged, also while it is read."""
+    try:
+        with _opened(path) as data, pq.ParquetFile(data) as file:
+            yield file
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Location, error: Exception) -> TableError:
+    return TableError(f"{path}: cannot be read as a table ({error}); has it been edited or damaged?")
 
 
 def read_settings(paths: TablePaths) -> dict[str, Any] | None:
@@ -299,7 +313,7 @@ class CoefficientTable:
     @property
     def coefficients(self) -> Float32[np.ndarray, "N K"]:
         """One row per instance, as the network gave them."""
-        return _matrix(self.arrow["coefficients"])
+        return matrix_of(self.arrow["coefficients"])
 
 
 def _each_once(paths: TablePaths, schemas: Mapping[str, pa.Schema]) -> Iterator[tuple[str, pa.Table]]:
@@ -315,7 +329,8 @@ def _each_once(paths: TablePaths, schemas: Mapping[str, pa.Schema]) -> Iterator[
         done |= images
 
 
-def _matrix(column: pa.ChunkedArray) -> Float32[np.ndarray, "N K"]:
+def matrix_of(column: pa.ChunkedArray) -> Float32[np.ndarray, "N K"]:
+    """A column of lists of one size, one row for each."""
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     flat = np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.float32)
     return flat.reshape(-1, column.type.list_size)
@@ -325,7 +340,7 @@ def _to_csv(table: pa.Table) -> pa.Table:
     """Coefficients spread over columns mask_0, mask_1, ...; CSV knows no lists."""
     if "coefficients" not in table.column_names:
         return table
-    by_prototype = np.ascontiguousarray(_matrix(table["coefficients"]).T)
+    by_prototype = np.ascontiguousarray(matrix_of(table["coefficients"]).T)
     columns = {name: table[name] for name in table.column_names if name != "coefficients"}
     return pa.table(columns | {f"mask_{k}": pa.array(values) for k, values in enumerate(by_prototype)})
 
