@@ -43,6 +43,7 @@ from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views.server import Gallery, Limits, create_app, serve
 from maskprism.views.server.images import GalleryImages
 from maskprism.views.server.records import SHOWS, SORTS, Query, Record
+from maskprism.views.server.thumbnails import crops
 from tiny_models import Tiny, ultralytics_metadata
 
 COMMAND = [sys.executable, "-m", "maskprism.cli"]
@@ -400,6 +401,31 @@ def test_a_corrected_network_serves_its_masks_before_and_after(folder: Path, mod
     assert len(before) > 0
     np.testing.assert_array_equal([one["coefficients"] for one in instances], after.coefficients)
     np.testing.assert_array_equal([one["untuned"] for one in instances], before.coefficients)
+
+
+def test_pictures_of_instances_are_drawn_when_they_are_asked_for(folder: Path, model: Model) -> None:
+    """The network is asked once more for all of an image, and not by those who look at images alone."""
+    gallery = Gallery(folder, model)
+    count = len(model.predict(folder / "a.png"))
+
+    async def act(client: httpx.AsyncClient) -> list[tuple[int, bytes, int]]:
+        assert (await client.get("/api/thumbnails/a.png?masks=1")).status_code == 200
+        before, answers = gallery.predictions, []
+        for index in range(count + 1):
+            answer = await client.get(f"/api/crops/a.png?index={index}")
+            answers.append((answer.status_code, answer.content, gallery.predictions - before))
+        return answers
+
+    *found, beyond = in_loop(gallery, act)
+    assert count > 1
+    assert [status for status, *_ in found] == [200] * count
+    assert {asked for *_, asked in found} == {1}
+    image = cv2.imread(str(folder / "a.png"))
+    assert tuple(picture for _, picture, _ in found) == crops(image, model.predict(image))
+    for _, picture, _ in found:
+        assert max(cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape[:2]) <= 300
+    assert beyond[0] == 422
+    assert f"has {count} instances; there is no instance {count}" in beyond[1].decode()
 
 
 def test_thumbnails_are_small_and_show_masks(folder: Path, model: Model, client: httpx.Client) -> None:

@@ -65,7 +65,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
             write_explanation(image, prediction, folder, best_instances(prediction, None))
             truth = labels(scenes / item.name, prediction.image_size)
             found = match_masks(prediction, truth) if truth else None
-            page.add(image, prediction, found.masks if found else None, missed=found.missed_objects if found else ())
+            page.add(image, prediction, found.masks if found else None, missed=found.missed_instances if found else ())
 
         on_step("writing the coefficients of every instance")
         summary = extract(scenes, model, out / "coefficients.csv", overwrite=True)

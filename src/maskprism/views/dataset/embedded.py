@@ -1,4 +1,4 @@
-"""Objects of a report that open in the viewer: their images as scenes inside the report's own file, up to a size."""
+"""Instances of a report that open in the viewer: their images as scenes inside the report's own file, up to a size."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ EMBEDDED_BYTES = 16_000_000
 
 
 class Place(NamedTuple):
-    """Where an object is: the number of the scene, and of the instance in it."""
+    """Where an instance is: the number of the scene, and of the instance in it."""
 
     scene: int
     instance: int
 
 
 class Embedded(NamedTuple):
-    """The elements that hold the scenes, and where the objects are, by image and instance of the diagnosis."""
+    """The elements that hold the scenes, and where the instances are, by image and instance of the diagnosis."""
 
     elements: str
     places: Mapping[tuple[str, int], Place]

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 State = Literal["waiting", "ok", "empty", "failed"]
 Show = Literal["all", "ok", "empty", "failed", "missed", "false-positives"]
 Sort = Literal["name", "score", "iou", "size", "instances"]
-View = Literal["images", "objects"]
+View = Literal["images", "instances"]
 SHOWS: tuple[Show, ...] = ("all", "ok", "empty", "failed", "missed", "false-positives")
 SORTS: tuple[Sort, ...] = ("name", "score", "iou", "size", "instances")
-VIEWS: tuple[View, ...] = ("images", "objects")
+VIEWS: tuple[View, ...] = ("images", "instances")
 BINS = 20
 """Scores and IoUs are counted in this many even steps from 0 to 1."""
 _ANY = (0.0, 1.0)
@@ -83,7 +83,7 @@ class Query:
     the bounds, which are part of the range; a false positive has no IoU and lies within no bounds of it. An image fits
     if one of its instances does; with `show="false-positives"` only those fit, and with `show="missed"` the image does
     if one of the labelled instances that were missed is of these classes. The list has an entry per image, or with
-    `view="objects"` one per instance that fits. The size that is sorted by is the area of the box.
+    `view="instances"` one per instance that fits. The size that is sorted by is the area of the box.
     Raises InputError for values that mean nothing.
     """
 
