@@ -319,7 +319,7 @@ export class Viewer {
     measures.area.value.textContent = grouped(area);
     measures.change.value.textContent = `+${grouped(gained)} −${grouped(lost)}`;
     const edited = this.state.edits.has(this.state.selected);
-    const said = [edited && `IoU ${iou.toFixed(3)}`, truthIou !== null && `with ground truth ${truthIou.toFixed(3)}`].filter(Boolean);
+    const said = [edited && `IoU ${iou.toFixed(3)}`, truthIou !== null && `${edited ? "" : "IoU "}with ground truth ${truthIou.toFixed(3)}`].filter(Boolean);
     this.overlay.hidden = !said.length;
     this.overlay.textContent = said.join(" · ");
   }
