@@ -316,6 +316,31 @@ class CoefficientTable:
         return matrix_of(self.arrow["coefficients"])
 
 
+def read_rows(path: str | os.PathLike[str] | UriPath) -> Iterator[pa.Table]:
+    """The rows of any table, a CSV or Parquet file or a folder of parts, whatever its columns: some at a time.
+
+    Raises TableError where there is none, or it is damaged.
+    """
+    paths = TablePaths.of(path)
+    if paths.is_folder:
+        yield CoefficientTable.read(path).arrow
+        return
+    if not there(paths.table):
+        raise TableError(f"{shortened(paths.table)}: there is no such table")
+    size_of_regular(paths.table, TableError)
+    if paths.settings is None:
+        with parquet_file(paths.table) as file:
+            yield file.schema_arrow.empty_table()
+            for batch in file.iter_batches(_ROW_GROUP):
+                yield pa.Table.from_batches([batch])
+        return
+    try:
+        with _opened(paths.table) as data:
+            yield pa_csv.read_csv(data, parse_options=pa_csv.ParseOptions(newlines_in_values=True))
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise _damaged(paths.table, error) from None
+
+
 def _each_once(paths: TablePaths, schemas: Mapping[str, pa.Schema]) -> Iterator[tuple[str, pa.Table]]:
     """The rows of all parts by kind; an image that two processes have done counts once."""
     done: set[str] = set()

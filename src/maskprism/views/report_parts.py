@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from maskprism import __version__
+from maskprism.views.markup import content_hash, data_url, static_text
 
 if TYPE_CHECKING:
     from maskprism.views.adaptive import Adaptive
 
 _NARROW_PX = 620
-_STATIC = files("maskprism.views") / "static"
 
 
 class Illustration(NamedTuple):
@@ -51,14 +48,14 @@ def page(
 
     scenes: elements with scenes that buttons of the sections open in the viewer, which is then part of the file.
     """
-    style, script = (_read(name) for name in ("report.css", "report.js"))
-    viewer = _read("viewer.js") if scenes else ""
-    style += _read("viewer.css") if scenes else ""
+    style, script = (static_text(name) for name in ("report.css", "report.js"))
+    viewer = static_text("viewer.js") if scenes else ""
+    style += static_text("viewer.css") if scenes else ""
     policy = (
-        f"default-src 'none'; img-src data:{' blob:' if scenes else ''}; style-src {_hash(style)}; "
-        f"script-src {_hash(script)}{f' {_hash(viewer)}' if scenes else ''}"
+        f"default-src 'none'; img-src data:{' blob:' if scenes else ''}; style-src {content_hash(style)}; "
+        f"script-src {content_hash(script)}{f' {content_hash(viewer)}' if scenes else ''}"
     )
-    return Template(_read("report.html")).substitute(
+    return Template(static_text("report.html")).substitute(
         policy=policy,
         style=style,
         script=script,
@@ -138,17 +135,3 @@ def row(name: str, values: Iterable[float]) -> str:
 def number(value: float) -> str:
     """Three digits; a dash for nan."""
     return "–" if np.isnan(value) else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
-
-
-def _read(name: str) -> str:
-    return (_STATIC / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """The element with this text, as a Content-Security-Policy names it."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def data_url(kind: str, data: bytes) -> str:
-    """Bytes of a kind such as "image/png" as an address that holds them."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
