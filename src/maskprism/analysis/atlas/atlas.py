@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism.analysis.atlas import packages
-from maskprism.analysis.atlas.clusters import Clusters, clusters
+from maskprism.analysis.atlas.clusters import MOST, Clusters, clusters
 from maskprism.analysis.atlas.dependence import Dependence, dependence, sample
 from maskprism.analysis.atlas.duplicates import Duplicates, duplicates
 from maskprism.analysis.atlas.outliers import Outliers, outliers
@@ -19,7 +19,7 @@ from maskprism.analysis.atlas.signatures import Signatures, signatures
 from maskprism.analysis.prototypes.covariance import RunningCovariance
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Int64
+    from jaxtyping import Float32, Int32, Int64
 
 _BLOCK, _EACH = 1 << 15, 60
 
@@ -47,6 +47,11 @@ class Atlas:
     def has_truth(self) -> bool:
         """Whether the table knows how good masks are."""
         return "iou" in self.points.numbers
+
+    @property
+    def kinds(self) -> Int32[np.ndarray, " N"]:
+        """The kind of each instance among those of all classes: its class times clusters.MOST, and its cluster."""
+        return self.points.classes * np.int32(MOST) + self.clusters.numbers
 
     def notable(self, count: int, *, seed: int = 0) -> Int64[np.ndarray, " T"]:
         """Up to `count` points to be shown: examples of kinds, outliers, near duplicates, and then some of all."""

@@ -19,7 +19,7 @@ LEAST = 40
 MOST = 6
 CLEAR = 0.15
 """Clusters with a mean silhouette below this are no clusters: the class is one."""
-_TRIED, _FITTED = 500, 5_000
+_TRIED, _FITTED, _PATIENCE = 400, 5_000, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,7 @@ def clusters(
 ) -> Clusters:
     """Split every class by k-means into 2 to MOST clusters, by what has the best silhouette, or leave it whole.
 
+    More clusters are tried until two numbers in a row are no better.
     Clusters are looked for among a sample of 5,000 instances of a class, and all of them then belong to the nearest.
     """
     numbers = np.zeros(len(classes), dtype=np.int32)
@@ -89,16 +90,19 @@ def _split(own: Float32[np.ndarray, "M K"], seed: int) -> tuple[Float32[np.ndarr
     if len(np.unique(few, axis=0)) <= MOST:
         return None
     apart = euclidean_distances(few)
-    scores = {}
+    scores, centres = {}, {}
     for k in range(2, MOST + 1):
-        labels = KMeans(k, n_init=1, random_state=seed).fit_predict(few)
+        fit = KMeans(k, n_init=1, random_state=seed).fit(few)
         # A cluster of one is an outlier.
-        alone = np.bincount(labels).min() < 2
-        scores[k] = -1.0 if alone else float(silhouette_score(apart, labels, metric="precomputed"))
-    best = max(scores, key=lambda k: scores[k])
+        alone = np.bincount(fit.labels_).min() < 2
+        scores[k] = -1.0 if alone else float(silhouette_score(apart, fit.labels_, metric="precomputed"))
+        centres[k] = fit.cluster_centers_
+        best = max(scores, key=lambda k: scores[k])
+        if k - best == _PATIENCE:
+            break
     if scores[best] < CLEAR:
         return None
-    fit = KMeans(best, n_init=3, random_state=seed).fit(own[sample(len(own), _FITTED, seed)])
+    fit = KMeans(best, init=centres[best], n_init=1).fit(own[sample(len(own), _FITTED, seed)])
     return fit.cluster_centers_.astype(np.float32), scores[best]
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism.analysis.atlas.clusters import MOST
+from maskprism.analysis.atlas.groups import means
 from maskprism.analysis.atlas.points import SHAPES
 from maskprism.text import counted
 
@@ -86,7 +88,8 @@ def _of_shapes(atlas: Atlas) -> Iterator[str]:
         strongest = int(np.argmax(np.abs(rho)))
         if abs(rho[strongest]) >= NOTABLE:
             yield (
-                f"{int((np.abs(rho) >= NOTABLE).sum())} coefficients follow {QUALITY_WORDS[name]}, most of all "
+                f"{QUALITY_WORDS[name][0].upper()}{QUALITY_WORDS[name][1:]} goes with "
+                f"{counted(int((np.abs(rho) >= NOTABLE).sum()), 'coefficient')}, most of all "
                 f"{atlas.points.labels[strongest]} (rank correlation {_signed(rho[strongest])})."
             )
 
@@ -110,16 +113,15 @@ def _of_truth(atlas: Atlas) -> Iterator[str]:
     if not np.isfinite(iou).any():
         return
     mean = float(np.nanmean(iou))
-    groups = [(name, atlas.points.classes == number) for number, name in enumerate(atlas.points.class_names)]
-    groups += [
-        (
-            f"kind {cluster.number} of {atlas.points.class_names[cluster.of_class]}",
-            (atlas.points.classes == cluster.of_class) & (atlas.clusters.numbers == cluster.number),
-        )
-        for cluster in atlas.clusters.found
+    names = atlas.points.class_names
+    of_class = means(iou, atlas.points.classes, len(names))
+    of_kind = means(iou, atlas.kinds, len(names) * MOST)
+    kinds = [(one.of_class * MOST + one.number, one) for one in atlas.clusters.found]
+    groups = [
+        *zip(*of_class, names, strict=True),
+        *((of_kind.mean[at], of_kind.known[at], f"kind {one.number} of {names[one.of_class]}") for at, one in kinds),
     ]
-    means = [(float(np.nanmean(iou[rows])), name) for name, rows in groups if np.isfinite(iou[rows]).sum() >= GAP_COUNT]
-    lowest, name = min(means, default=(mean, ""))
+    lowest, name = min(((value, name) for value, known, name in groups if known >= GAP_COUNT), default=(mean, ""))
     if mean - lowest >= GAP:
         yield f"Masks are worst in {name}: mean IoU {lowest:.2f}, against {mean:.2f} over all."
     distances = atlas.outliers.distances

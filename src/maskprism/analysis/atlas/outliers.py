@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from maskprism.analysis.atlas.dependence import sample
 from maskprism.analysis.atlas.packages import scikit_learn
@@ -17,7 +18,7 @@ LEAST = 20
 """Of a class with fewer instances the middle is that of all instances."""
 BEYOND = 0.999
 """Of normally distributed instances this share has a smaller distance than an outlier."""
-_FITTED, _MIDDLE, _BLOCK = 5_000, 20_000, 1 << 16
+_FITTED, _MIDDLE, _BLOCK = 5_000, 5_000, 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,8 @@ def outliers(
     middles = _middles(coefficients, classes, count, seed)
     around = coefficients[chosen] - middles[classes[chosen]]
     varying = around.std(axis=0) > 1e-6 * max(float(np.abs(around).max()), 1e-12)  # constant ones make no outliers
-    fit = MinCovDet(random_state=seed).fit(around[:, varying])
+    with threadpool_limits(1):  # of many small products
+        fit = MinCovDet(random_state=seed).fit(around[:, varying])
     values, vectors = np.linalg.eigh(fit.covariance_)
     kept = values > 1e-9 * values.max()
     whitening = np.zeros((k, int(kept.sum())))

@@ -89,9 +89,12 @@ class Points:
             parts.append(matrix if kept.all() else matrix[kept])
             others.append(whole if kept.all() else whole.filter(pa.array(kept)))
         matrix = np.concatenate(parts)
+        parts.clear()
         if not len(matrix):
             raise TableError(f"{label}: holds no instance with coefficients; extract images with instances first")
         rows = pa.concat_tables(others)
+        others.clear()
+        pa.default_memory_pool().release_unused()
         classes, class_names = _classes(rows)
         images, image_names = _encoded(_first(rows, _IMAGE), len(rows), "")
         numbers, relative = _numbers(rows, label)

@@ -16,7 +16,7 @@ from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED
 from maskprism.views.truth.budget import plain_axes, titled
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Float32, Int64
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WIDTH = 7.4
 MOST_CLASSES = 24
-_DOTS, _COLOURED, _CELLS, _BINS = 12_000, 6, 28, 61
+_DOTS, _COLOURED, _CELLS, _BINS, _BLOCK = 12_000, 6, 28, 61, 1 << 15
 _GREY = (141, 141, 141)
 _CLASS_COLOURS = tuple(INSTANCE_COLOURS[index] for index in (0, 1, 2, 5, 6, 4))
 TITLES = {
@@ -97,7 +97,7 @@ def values_figure(atlas: Atlas) -> Figure:
     rows = sample(len(coefficients), 20_000, 0)
     limit = float(np.percentile(np.abs(coefficients[rows]), 99.7)) or 1.0
     edges = np.linspace(-limit, limit, _BINS + 1)
-    counts = np.stack([np.histogram(np.clip(column, -limit, limit), edges)[0] for column in coefficients.T])
+    counts = value_counts(coefficients, limit)
     figure, ax = plain_axes(WIDTH, _height(len(labels)))
     shares = np.sqrt(counts / counts.max(axis=1, keepdims=True))
     shown = shares * np.sign((edges[:-1] + edges[1:]) / 2)
@@ -117,6 +117,17 @@ def values_figure(atlas: Atlas) -> Figure:
     ax.set_ylabel("coefficient")
     ax.legend(fontsize=8.5, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     return titled(figure, "Values of each coefficient")
+
+
+def value_counts(coefficients: Float32[np.ndarray, "N K"], limit: float) -> Int64[np.ndarray, "K bins"]:
+    """How many values of each coefficient lie in each of even steps from -limit to limit; those beyond in the last."""
+    k = coefficients.shape[1]
+    found = np.zeros(k * _BINS, dtype=np.int64)
+    for start in range(0, len(coefficients), _BLOCK):
+        block = (coefficients[start : start + _BLOCK] + np.float32(limit)) * np.float32(_BINS / (2 * limit))
+        steps = block.clip(0, _BINS - 1).astype(np.int32) + np.arange(0, k * _BINS, _BINS, dtype=np.int32)
+        found += np.bincount(steps.reshape(-1), minlength=k * _BINS)
+    return found.reshape(k, _BINS)
 
 
 def spectrum_figure(atlas: Atlas) -> Figure:

@@ -1,4 +1,4 @@
-"""An atlas as files: the page of statistics, the map, figures, and all numbers as Parquet and JSON."""
+"""An atlas as files: the page of statistics, the map, and all numbers as Parquet and JSON."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from maskprism import __version__
 from maskprism.analysis.atlas.findings import findings_of
 from maskprism.errors import MaskprismError
 from maskprism.text import json_text, readable
-from maskprism.views import charts as plain_charts
 from maskprism.views.atlas.map_data import Layout, map_data
 from maskprism.views.atlas.map_page import SERVER, map_page
 from maskprism.views.atlas.report import report_page
-from maskprism.views.figures import save
 
 if TYPE_CHECKING:
     from maskprism.analysis.atlas.atlas import Atlas
@@ -47,9 +45,6 @@ def write_atlas(
         (out / MAP).write_text(map_page(data, sheets, viewer=viewer, statistics=REPORT), encoding="utf-8", newline="\n")
         del data
         (out / REPORT).write_text(report_page(atlas, title, map_address=MAP), encoding="utf-8", newline="\n")
-        save(plain_charts.histograms(points.coefficients, points.labels), out / "histograms.png", dpi=130)
-        correlation = plain_charts.correlation_map(atlas.moments.correlation, points.labels, len(points))
-        save(correlation, out / "correlation.png", dpi=130)
         (out / "atlas.json").write_text(json_text(summary(atlas, title)) + "\n", encoding="utf-8")
         pq.write_table(point_table(atlas), out / "points.parquet", compression="zstd")
         pq.write_table(class_table(atlas), out / "classes.parquet", compression="zstd")
@@ -61,8 +56,6 @@ def write_atlas(
         out / "points.parquet": "per instance: its place on the map, kind, distance from its class, duplicates",
         out / "classes.parquet": "per class and coefficient: mean, interval, effect size, false discovery rate",
         out / "atlas.json": "the numbers of the page",
-        out / "histograms.png": "one histogram per coefficient",
-        out / "correlation.png": "correlation of all coefficients",
     }
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.atlas.clusters import CLEAR
+from maskprism.analysis.atlas.clusters import CLEAR, MOST
 from maskprism.analysis.atlas.duplicates import NEAR
 from maskprism.analysis.atlas.findings import NOTABLE, STRONG, SURE, findings_of
+from maskprism.analysis.atlas.groups import means
 from maskprism.analysis.atlas.outliers import BEYOND
 from maskprism.text import counted
 from maskprism.views.adaptive import adaptive
@@ -183,14 +184,14 @@ def _classes(atlas: Atlas) -> str:
     kinds = np.bincount([cluster.of_class for cluster in atlas.clusters.found], minlength=len(points.class_names))
     rows = []
     iou = points.numbers.get("iou")
+    ious = None if iou is None else means(iou, points.classes, len(points.class_names))
     for row, name in enumerate(points.class_names):
         sure = np.where(found.p[row] < SURE, found.effect[row], np.nan)
-        own = points.classes == row if iou is not None and row < LISTED else None
         rows.append(
             cell(name, "text")
             + cell(charts.strongest(sure, points.labels) or "–", "text")
             + cell(f"{found.counts[row]}")
-            + (cell(number(float(_known(iou[own]).mean())) if own is not None else "–") if iou is not None else "")
+            + (cell(number(float(ious.mean[row]))) if ious is not None else "")
             + cell(str(max(int(kinds[row]), 1)))
         )
     headings = ["class", "what tells it", "instances", *(["mean IoU"] if iou is not None else []), "kinds"]
@@ -229,10 +230,10 @@ def _clusters(atlas: Atlas) -> str:
         return "<p>Every class is of one kind, as far as can be told.</p>"
     points = atlas.points
     rows = []
+    shown = [name for name in ("size", "iou") if name in points.numbers]
+    found = [means(points.numbers[name], atlas.kinds, len(points.class_names) * MOST).mean for name in shown]
     for one in atlas.clusters.found:
-        members = (points.classes == one.of_class) & (atlas.clusters.numbers == one.number)
         image, instance = points.name_of(one.example)
-        size, iou = (points.numbers.get(name) for name in ("size", "iou"))
         difference = (one.centre - atlas.signatures.mean[one.of_class]) / np.sqrt(
             np.diag(atlas.moments.covariance)
         ).clip(1e-9)
@@ -243,10 +244,9 @@ def _clusters(atlas: Atlas) -> str:
             + cell(str(one.number))
             + cell(str(one.instances))
             + cell(f"{atlas.clusters.silhouettes[one.of_class]:.2f}")
-            + (cell(f"{float(np.median(_known(size[members]))):.0f}") if size is not None else "")
-            + (cell(number(float(_known(iou[members]).mean()))) if iou is not None else "")
+            + "".join(cell(number(float(values[one.of_class * MOST + one.number]))) for values in found)
         )
-    numbers = [*(["box size"] if "size" in points.numbers else []), *(["mean IoU"] if atlas.has_truth else [])]
+    numbers = [f"mean {charts.TITLES[name]}" for name in shown]
     headings = ["class", "example", "unlike its class", "kind", "instances", "silhouette", *numbers]
     return _table(headings, rows, text=3)
 
