@@ -8,6 +8,7 @@
  * @property {{ title: string, note: string }[]} layouts
  * @property {{ name: string, count: number }[]} classes Most instances first.
  * @property {Quality[]} qualities
+ * @property {boolean} clusters Whether kinds within classes are known.
  * @property {string[]} labels Of the coefficients.
  * @property {number[] | null} scales What the weights are to be multiplied by; null where they were left out.
  * @property {{ side: number, across: number, down: number, count: number } | null} thumbnails Sheets of small pictures.

@@ -37,7 +37,7 @@ export class AtlasMap {
     const { info } = this;
     this.canvas = h("canvas", { "aria-label": `Map of ${info.count} instances`, role: "img" });
     this.layouts = h("select", { onchange: () => this.showLayout(Number(this.layouts?.value)) }, ...info.layouts.map((layout, i) => h("option", { value: String(i) }, layout.title)));
-    const colours = [["class", "class"], ...info.qualities.map(({ name, title }) => [`quality-${name}`, title])];
+    const colours = [["class", "class"], ...(info.clusters ? [["cluster", "kind within the class"]] : []), ...info.qualities.map(({ name, title }) => [`quality-${name}`, title])];
     this.colours = h("select", { onchange: () => this.showColour(this.colours?.value ?? "class") }, ...colours.map(([value, title]) => h("option", { value }, title)));
     this.text = h("input", { type: "search", placeholder: "Name of an image", "aria-label": "Only images whose name contains", spellcheck: false, oninput: oncePerFrame(() => this.filter()) });
     this.lasso = h("button", { type: "button", "aria-pressed": "false", onclick: () => this.useLasso(this.lasso?.getAttribute("aria-pressed") !== "true") }, "Lasso");

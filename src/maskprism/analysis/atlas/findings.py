@@ -98,9 +98,10 @@ def _of_clusters(atlas: Atlas) -> Iterator[str]:
     silhouettes = atlas.clusters.silhouettes
     if silhouettes:
         best = max(silhouettes, key=lambda of_class: silhouettes[of_class])
+        verb = "has" if len(silhouettes) == 1 else "have"
         kinds = sum(cluster.of_class == best for cluster in atlas.clusters.found)
         yield (
-            f"Of {len(atlas.points.class_names)} classes, {len(silhouettes)} have kinds whose masks are put together "
+            f"Of {len(atlas.points.class_names)} classes, {len(silhouettes)} {verb} kinds whose masks are put together "
             f"differently, most clearly {atlas.points.class_names[best]} "
             f"({kinds} kinds, silhouette {silhouettes[best]:.2f})."
         )

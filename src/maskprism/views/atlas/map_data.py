@@ -95,6 +95,7 @@ def map_data(
         "layouts": [{"title": layout.title, "note": layout.note} for layout in layouts],
         "classes": [{"name": name, "count": count} for name, count in zip(points.class_names, counts, strict=True)],
         "qualities": qualities,
+        "clusters": "cluster" in columns,
         "labels": list(points.labels),
         "scales": scales,
     }

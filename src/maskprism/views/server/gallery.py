@@ -25,6 +25,7 @@ from maskprism.images import MAX_PIXELS, decode_image
 from maskprism.views.kinds import Kinds
 from maskprism.views.server.cache import ByteCache, SingleFlight
 from maskprism.views.server.images import GalleryImages
+from maskprism.views.server.map import Known, gallery_map
 from maskprism.views.server.records import WAITING, Query, Record, Tally
 from maskprism.views.server.thumbnails import crops, painted_thumbnail, plain_thumbnail
 from maskprism.views.viewer_payload import viewer_scene
@@ -80,7 +81,7 @@ class Examined:
 class Gallery:
     """The images of a server with their records, scenes and thumbnails.
 
-    All methods belong to the event loop, except `page` and `progress`, which may run in any thread.
+    All methods belong to the event loop, except `page`, `progress` and `map`, which may run in any thread.
     """
 
     def __init__(
@@ -137,6 +138,17 @@ class Gallery:
         for gone in self._records.keys() - names:
             del self._records[gone]
         self._news.set()
+
+    def map(self) -> dict[str, Any]:
+        """All instances found by now, as the map takes them; see `map.gallery_map`. Raises TableError for none."""
+        known = [Known(image.name, self.record(image)) for image in list(self.images)]
+        classes = {class_id for one in known for class_id in one.record.classes}
+        return gallery_map(
+            known,
+            {class_id: self.name_of(class_id) for class_id in classes},
+            title=self.images.root.name,
+            waiting=sum(one.record.state == "waiting" for one in known),
+        )
 
     def record(self, image: GalleryImage) -> Record:
         """What is known of an image by now."""

@@ -8,9 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
+    from jaxtyping import Float32
+
     from maskprism.analysis.truth.labels import Match
     from maskprism.prediction import Prediction
 
@@ -35,6 +39,7 @@ class Record:
     ious: with labels, the IoU of each mask with the labelled instance it found; None for a false positive, which found
     none.
     missed: with labels, the classes of labelled instances that no prediction found.
+    coefficients: of each instance, (N, K).
     """
 
     state: State
@@ -45,6 +50,7 @@ class Record:
     boxes: tuple[tuple[float, ...], ...] = ()
     ious: tuple[float | None, ...] | None = None
     missed: tuple[int, ...] = ()
+    coefficients: Float32[np.ndarray, "N K"] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, prediction: Prediction, match: Match | None = None, remark: str = "") -> Record:
@@ -60,6 +66,7 @@ class Record:
             if match is None
             else tuple(None if mask is None else iou for iou, mask in zip(match.ious, match.masks, strict=True)),
             missed=() if match is None else tuple(match.missed),
+            coefficients=prediction.coefficients.astype(np.float32),
         )
 
     def is_false_positive(self, index: int) -> bool:
