@@ -100,6 +100,7 @@ bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/tune.py
 	$(BIN)/python benchmarks/coco_json.py --megabytes 100
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/atlas.py $(if $(shell command -v chromium),--chromium $(shell command -v chromium))
 	$(BIN)/python benchmarks/long_extraction.py --count 5000 --images $(REAL)/images
 	$(ULTRA)/bin/python benchmarks/extract_throughput.py --bf16 \
 		--model $(REAL)/models/yolov8n-seg.onnx --images $(REAL)/datasets/coco128-seg/images

@@ -162,7 +162,7 @@ def main() -> None:
             took[way.__name__] = time.perf_counter() - began
         ratio = took["plain"] / took["ours"]
         print(
-            f"  what pandas and scikit-learn do in a line each: {took['ours']:.2f} s, {ratio:.1f} times as fast as they "
+            f"  what pandas and scikit-learn do in lines: {took['ours']:.2f} s, {ratio:.1f} times as fast as they "
             f"({took['plain']:.1f} s)"
         )
         if options.chromium:

@@ -32,19 +32,19 @@ from tiny_models import Tiny, ultralytics_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [name for names in cli.COMMANDS.values() for name in names]
-OVER_TABLES = {"search"}
+OVER_TABLES = {"search", "atlas"}
 OVER_IMAGES = {"explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
 DETECTING = {*COMMANDS} - {"info", "demo"} - OVER_TABLES
 # Which commands have an option that several have; a new command must find its place here.
 SHARED: dict[str, set[str]] = {
     "--model": {*COMMANDS} - {"compare", "filmstrip", "demo"} - OVER_TABLES,
-    "--out": {*COMMANDS} - {"info", "serve"} - OVER_TABLES,
+    "--out": {*COMMANDS} - {"info", "serve", "search"},
     "--limit": OVER_IMAGES,
-    "--seed": {"explain", "tune"},
+    "--seed": {"explain", "tune", "atlas"},
     "--json": {*COMMANDS},
     "--quiet": {*COMMANDS},
     "--split": {"diagnose", "reduce", "tune"},
-    "--data": {"page", "serve", "compare"},
+    "--data": {"page", "serve", "compare", "atlas"},
     "--overwrite": {"extract", "reduce", "tune"},
     **dict.fromkeys(
         ("--runtime", "--layout", "--rule", "--imgsz", "--names", "--correction", "--device", "--precision"),
@@ -54,7 +54,7 @@ SHARED: dict[str, set[str]] = {
 }
 OWN_WORDS = {"--out", "--overwrite"}
 """What is written is another thing in each command, and so are the words for it."""
-OTHER_MEANING = {("serve", "--split"), ("tune", "--data")}
+OTHER_MEANING = {("serve", "--split"), ("atlas", "--split"), ("tune", "--data")}
 """All splits unless one is given, for it only looks up the labels of images that are there; the data set itself."""
 
 
@@ -165,6 +165,7 @@ LINES = {
     "info": "info m.onnx",
     "explain": "explain images broken --out e --model m.onnx",
     "extract": "extract images --out t.csv --model m.onnx --overwrite",
+    "atlas": "atlas s.csv --out a",
     "search": "search s.csv --like 'scene_000001.png#0'",
     "page": "page images broken --out p.html --model m.onnx",
     "basis": "basis images broken --out b --model m.onnx --pictures 1",
@@ -188,6 +189,7 @@ def documented() -> dict[str, set[str]]:
 
 CONTENT = {
     "basis": "b/basis.json",
+    "atlas": "a/atlas.json",
     "diagnose": "g/summary.json",
     "compare": "d/comparison.json",
     "tune": "t.tune.json",
@@ -199,7 +201,7 @@ def no_work(out: Path, on_step: Callable[[str], None]) -> DemoResult:
     """In place of `run_demo`, which takes long, and which other tests call."""
     on_step("a step")
     (out / "pictures" / "one").mkdir(parents=True)
-    return DemoResult(out, out / "pictures", out, out, out, out, out, instances=3)
+    return DemoResult(out, out / "pictures", out, out, out, out, out, out, instances=3)
 
 
 @pytest.mark.parametrize("name", LINES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -328,8 +330,42 @@ def test_only_the_parts_of_the_page_are_served(any_client: httpx.Client) -> None
     for name in ("gallery.css", "gallery.js", "icon.svg", "viewer.css", "viewer.js"):
         assert name in page
         assert client.get(f"/static/{name}").status_code == 200
-    for name in ("gallery.html", "report.html", "report.js"):  # made into pages elsewhere
+    for name in ("gallery.html", "map.html", "report.html", "report.js"):  # made into pages elsewhere
         assert client.get(f"/static/{name}").status_code == 404
+
+
+def test_the_map_has_every_instance_found(client: httpx.Client, model: Model, folder: Path) -> None:
+    answer = client.get("/api/map").json()
+    info = answer["info"]
+    expected = {name: model.predict(folder / name) for name in NAMES}
+    assert info["count"] == sum(map(len, expected.values())) > 0
+
+    def column(name: str, kind: str) -> Any:
+        return np.frombuffer(zlib.decompress(base64.b64decode(answer["columns"][name])), kind)
+
+    names = json.loads(zlib.decompress(base64.b64decode(answer["columns"]["names"])))
+    weights = column("weights", "i1").reshape(info["count"], -1) * np.array(info["scales"])
+    for image, instance, row in zip(column("image", "<u4"), column("instance", "<u4"), weights, strict=True):
+        found = expected[names[image]].coefficients[instance]
+        np.testing.assert_allclose(row, found, atol=max(info["scales"]))
+    assert info["viewer"] == "/"
+
+
+def test_a_map_without_instances_says_so(tmp_path: Path, model: Model) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with serving(Gallery(tmp_path, model)) as client:
+        wait_for(client)
+        answer = client.get("/api/map")
+    assert answer.status_code == 404
+    assert "no instance has been found by now" in answer.json()["error"]
+
+
+def test_only_the_page_of_the_map_may_make_code_from_text(any_client: httpx.Client) -> None:
+    for path in ("/", "/map", "/api/map"):
+        policies = any_client.get(path).headers.get_list("content-security-policy")
+        assert len(policies) == 1
+        assert ("'unsafe-eval'" in policies[0]) == (path == "/map")
+        assert "default-src 'none'" in policies[0]
 
 
 def test_every_answer_has_the_security_headers(any_client: httpx.Client) -> None:
@@ -1145,7 +1181,7 @@ def test_serve_can_be_called_from_python(folder: Path, model: Model) -> None:
 def test_the_api_is_documented(folder: Path, model: Model) -> None:
     page = (Path(__file__).parents[1] / "docs" / "server.md").read_text(encoding="utf-8")
     routes = [route for route in create_app(Gallery(folder, model)).app.routes if route.path.startswith("/api/")]
-    assert len(routes) == 8
+    assert len(routes) == 9
     for route in routes:
         method = "POST" if "POST" in route.methods else "GET"
         assert f"`{method} {route.path.replace('{name:path}', 'NAME')}" in page

@@ -31,7 +31,7 @@ REFERENCE = {
     "maskprism": "maskprism",
     **{
         room: f"maskprism.analysis.{room}"
-        for room in ("instance", "prototypes", "truth", "dataset", "networks", "tuning")
+        for room in ("instance", "prototypes", "truth", "dataset", "atlas", "networks", "tuning")
     },
     **{view: f"maskprism.views.{view}" for view in ("figures", "page", "widget", "server")},
     **{

@@ -457,6 +457,23 @@ def test_with_the_keyboard_alone(address: str, open_page: Open) -> None:
     assert "scene_000000" in page.evaluate("document.activeElement.getAttribute('aria-label')")
 
 
+def test_the_map_of_the_gallery_opens_instances(address: str, open_page: Open, truth: dict[str, Any]) -> None:
+    page = open_page(address)
+    page.get_by_role("link", name="Map").click()
+    page.wait_for_selector("#maskprism-atlas[data-ready]")
+    total = sum(len(prediction) for prediction, _ in truth.values())
+    page.get_by_text(f"{total} instances", exact=True).wait_for()
+    page.get_by_role("button", name="Select what is shown").click()
+    one = page.locator(".selection li button").first
+    one.locator("img").evaluate("(image) => image.decode()")  # the crop comes
+    name, _, index = one.locator(".name").inner_text().partition(" #")
+    with page.context.expect_page() as opening:
+        one.click()
+    shown = opening.value
+    shown.get_by_text(f"instance {index}, score").wait_for()
+    assert name in shown.locator(".title").first.inner_text()
+
+
 def test_a_broken_image_says_why(address: str, open_page: Open) -> None:
     page = open_page(address)
     tile = page.locator(".tile", has_text="broken.png")

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Labels, Out, Seed, Split
-from maskprism.cli.output import Outcome, Output, command
+from maskprism.cli.options import Labels, Out, Seed
+from maskprism.cli.output import Outcome, Output, command, listed
 from maskprism.errors import InputError
 from maskprism.foreign import is_folder
 
 if TYPE_CHECKING:
+    from maskprism.analysis.atlas.judged import Judged
     from maskprism.analysis.atlas.points import Points
     from maskprism.stored_predictions import StoredPredictions
 
@@ -28,7 +29,7 @@ def atlas(
     out: Out,
     images: Path | None = None,
     data: Labels = None,
-    split: Split = None,
+    split: str | None = None,
     umap: Annotated[bool, Parameter(negative=())] = False,
     thumbnails: int = 3000,
     viewer: str = "http://127.0.0.1:8000/",
@@ -48,6 +49,8 @@ def atlas(
     images
         Folder that the names of images start from, for small pictures on the map; that of the extraction unless
         given. Pictures need a table with stored prototypes (fp16 or fp32), and so does --data.
+    split
+        Split of the data set, such as val; all that list these images unless given.
     umap
         A second map, on which neighbours stay together (extra umap).
     thumbnails
@@ -71,8 +74,9 @@ def atlas(
     points = Points.read(table)
     stored = _stored(table)
     folder = images or _folder_of(stored)
+    failures: list[tuple[str, str]] = []
     if data is not None:
-        points = _judged(points, stored, data, split, folder, output)
+        points, failures = _judged(points, stored, data, split, folder, output)
     many = len(points) > _MANY
     found = make_atlas(points, umap=umap, seed=seed, on_step=lambda step: output.note(f"{step} ...") if many else None)
     sheets = None
@@ -87,13 +91,14 @@ def atlas(
             )
             for name, why in sheets.failures:
                 bar.fail(name, why)
+            failures += [failure for failure in sheets.failures if failure not in failures]
     written = write_atlas(found, out, title, sheets=sheets, viewer=viewer)
     for number, finding in enumerate(findings_of(found), 1):
         print(f"{number}. {finding}")
     width = max(len(str(path)) for path in written)
     for path, what in written.items():
         print(f"  {path!s:<{width}}  {what}")
-    return Outcome({"files": list(written), **summary(found, title)})
+    return Outcome({"files": list(written), "failures": listed(failures), **summary(found, title)})
 
 
 def _stored(table: str | Path) -> StoredPredictions | None:
@@ -122,7 +127,7 @@ def _judged(
     split: str | None,
     folder: Path | None,
     output: Output,
-) -> Points:
+) -> Judged:
     from maskprism.analysis.atlas.judged import judged
     from maskprism.analysis.truth.labels import open_labels
 
@@ -138,4 +143,4 @@ def _judged(
         found = judged(points, stored, labels, folder, on_progress=lambda done, total: bar.at(done, total, 0))
         for name, why in found.failures:
             bar.fail(name, why)
-    return found.points
+    return found

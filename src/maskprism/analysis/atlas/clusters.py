@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 LEAST = 40
 """A class with fewer instances is one cluster."""
 MOST = 6
-CLEAR = 0.15
-"""Clusters with a mean silhouette below this are no clusters: the class is one."""
+CLEAR = 0.05
+"""Clusters whose mean silhouette is not so much above that of one normal distribution, split in the same way, are none:
+the class is one."""
 _TRIED, _FITTED, _PATIENCE = 400, 5_000, 2
 
 
@@ -83,7 +84,6 @@ def _split(own: Float32[np.ndarray, "M K"], seed: int) -> tuple[Float32[np.ndarr
     """The centres of the best split of a class, and its silhouette; None for a class that is one."""
     scikit_learn()
     from sklearn.cluster import KMeans
-    from sklearn.metrics import silhouette_score
     from sklearn.metrics.pairwise import euclidean_distances
 
     few = own[sample(len(own), _TRIED, seed)]
@@ -92,18 +92,34 @@ def _split(own: Float32[np.ndarray, "M K"], seed: int) -> tuple[Float32[np.ndarr
     apart = euclidean_distances(few)
     scores, centres = {}, {}
     for k in range(2, MOST + 1):
-        fit = KMeans(k, n_init=1, random_state=seed).fit(few)
-        # A cluster of one is an outlier.
-        alone = np.bincount(fit.labels_).min() < 2
-        scores[k] = -1.0 if alone else float(silhouette_score(apart, fit.labels_, metric="precomputed"))
-        centres[k] = fit.cluster_centers_
+        scores[k], centres[k] = _silhouette(few, apart, k, seed)
         best = max(scores, key=lambda k: scores[k])
         if k - best == _PATIENCE:
             break
-    if scores[best] < CLEAR:
+    without = _without_clusters(few, seed)
+    if scores[best] < CLEAR + _silhouette(without, euclidean_distances(without), best, seed)[0]:
         return None
     fit = KMeans(best, init=centres[best], n_init=1).fit(own[sample(len(own), _FITTED, seed)])
     return fit.cluster_centers_.astype(np.float32), scores[best]
+
+
+def _silhouette(
+    few: Float32[np.ndarray, "m K"], apart: Float32[np.ndarray, "m m"], k: int, seed: int
+) -> tuple[float, Float32[np.ndarray, "k K"]]:
+    """The mean silhouette of k clusters, -1 where one has a single instance (an outlier), and their centres."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+
+    fit = KMeans(k, n_init=1, random_state=seed).fit(few)
+    alone = np.bincount(fit.labels_, minlength=k).min() < 2
+    return -1.0 if alone else float(silhouette_score(apart, fit.labels_, metric="precomputed")), fit.cluster_centers_
+
+
+def _without_clusters(few: Float32[np.ndarray, "m K"], seed: int) -> Float32[np.ndarray, "m K"]:
+    """As many instances of a normal distribution with the same mean and covariance."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multivariate_normal(few.mean(axis=0), np.cov(few, rowvar=False).reshape(few.shape[1], -1), len(few))
+    return drawn.astype(np.float32)
 
 
 def _nearest(

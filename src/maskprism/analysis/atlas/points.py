@@ -95,8 +95,8 @@ class Points:
         rows = pa.concat_tables(others)
         others.clear()
         pa.default_memory_pool().release_unused()
-        classes, class_names = _classes(rows)
-        images, image_names = _encoded(_first(rows, _IMAGE), len(rows), "")
+        classes, class_names = _classes(rows, len(matrix))
+        images, image_names = _encoded(_first(rows, _IMAGE), len(matrix), "")
         numbers, relative = _numbers(rows, label)
         numbered = rows["instance"] if "instance" in rows.column_names else None
         return cls(
@@ -148,8 +148,8 @@ def _with_gaps(column: pa.ChunkedArray) -> Float32[np.ndarray, "N K"]:
     return found
 
 
-def _classes(rows: pa.Table) -> tuple[Int32[np.ndarray, " N"], tuple[str, ...]]:
-    codes, names = _encoded(_first(rows, _CLASS), len(rows), "all")
+def _classes(rows: pa.Table, count: int) -> tuple[Int32[np.ndarray, " N"], tuple[str, ...]]:
+    codes, names = _encoded(_first(rows, _CLASS), count, "all")
     order = np.argsort(-np.bincount(codes, minlength=len(names)), kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))

@@ -53,7 +53,8 @@ METHOD = {
     ),
     "what goes with what": "Spearman's rank correlation, corrected in the same way; of a sample of 100,000 instances.",
     "kinds within a class": (
-        f"k-means into 2 to 6 clusters, as many as have the best silhouette; below {CLEAR} the class counts as one."
+        f"k-means into 2 to {MOST} clusters, as many as have the best silhouette. If that is not {CLEAR} above what a "
+        "normal distribution with the same mean and covariance gives, the class counts as one kind."
     ),
     "outliers": (
         "The distance from the middle of the class in robust standard deviations (Mahalanobis distance with the "
@@ -128,7 +129,7 @@ def _figures(atlas: Atlas) -> dict[str, tuple[Callable[[Atlas], Figure], str, Ca
             lambda a: f"Between {_range(a.moments.correlation[~np.eye(len(a.moments), dtype=bool)])}.",
         ),
     }
-    if len(atlas.points.class_names) > 1:
+    if len(atlas.points.class_names) > 1 and np.isfinite(atlas.signatures.mean).any():
         words: Callable[[Atlas], str] = lambda a: "; ".join(  # noqa: E731
             f"{a.points.class_names[row]}: {charts.strongest(a.signatures.effect[row], a.points.labels)}"
             for row in range(min(len(a.points.class_names), charts.MOST_CLASSES))
