@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import maskprism.search
 from fake_network import fake_model, v5_model, write_images
-from maskprism.errors import InputError, TableError
+from maskprism.errors import InputError, MaskprismError, TableError
 from maskprism.extract import extract
 from maskprism.search import Index, Metric, Space, search, spread_of
+from maskprism.search_index import SearchIndex
 from maskprism.stored_prototypes import gram
 from maskprism.table import CoefficientTable
 from test_cli import run
@@ -186,3 +187,82 @@ def test_the_command(tmp_path: Path) -> None:
         refused = run("search", str(out), "--like", like)
         assert refused.returncode == 1
         assert "expected IMAGE#INSTANCE" in refused.stderr
+
+
+@pytest.fixture
+def usearch() -> None:
+    pytest.importorskip("usearch", reason="needs usearch")
+
+
+@pytest.mark.usefixtures("usearch")
+@pytest.mark.parametrize("name", ["t.parquet", "parts"])
+@pytest.mark.parametrize("metric", ["cosine", "mask"])
+def test_an_index_finds_what_the_whole_table_gives(tmp_path: Path, name: str, metric: Metric) -> None:
+    write_images(tmp_path / "images", 30)
+    extract(tmp_path / "images", fake_model(), tmp_path / name, prototypes="summary")
+    row = CoefficientTable.read(tmp_path / name).arrow.to_pylist()[7]
+    like = (row["image"], row["instance"])
+    expected = search(tmp_path / name, like, metric=metric, count=5).rows
+    steps: list[tuple[int, int]] = []
+    written = SearchIndex.write(
+        tmp_path / name, tmp_path / "i.index", metric=metric, on_progress=lambda *step: steps.append(step)
+    )
+    assert steps[-1] == (len(written), len(written))
+    for index in (written, SearchIndex.open(tmp_path / "i.index")):
+        found = index.search(tmp_path / name, like, count=5).rows
+        np.testing.assert_allclose(found["distance"], expected["distance"], atol=1e-5)
+        assert like not in zip(found["image"].to_pylist(), found["instance"].to_pylist(), strict=True)
+        edited = CoefficientTable.read(tmp_path / name).coefficients[7] * np.float32(0.9)
+        alike = index.search(tmp_path / name, edited, count=3).rows
+        exact = search(tmp_path / name, edited, metric=metric, count=3).rows
+        np.testing.assert_allclose(alike["distance"], exact["distance"], atol=1e-5)
+
+
+@pytest.mark.usefixtures("usearch")
+def test_an_index_of_another_table_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 4)
+    extract(tmp_path / "images", fake_model(), tmp_path / "t.parquet")
+    index = SearchIndex.write(tmp_path / "t.parquet", tmp_path / "i.index")
+    write_images(tmp_path / "more", 6)
+    extract(tmp_path / "more", fake_model(), tmp_path / "other.parquet")
+    with pytest.raises(TableError, match="is the index of another table"):
+        index.search(tmp_path / "other.parquet", np.zeros(index._about.prototypes, np.float32))
+    with pytest.raises(InputError, match="there is no instance 77"):
+        index.search(
+            tmp_path / "t.parquet", (CoefficientTable.read(tmp_path / "t.parquet").arrow["image"][0].as_py(), 77)
+        )
+    extract(tmp_path / "images", fake_model(), tmp_path / "t.csv")
+    for table, said in (("t.csv", "is CSV"), ("none.parquet", "there is no such table")):
+        with pytest.raises(TableError, match=said):
+            SearchIndex.write(tmp_path / table, tmp_path / "j.index")
+    for data in (b"", b"usearch", (tmp_path / "i.index").read_bytes()[:99]):
+        (tmp_path / "i.index").write_bytes(data)
+        with pytest.raises(TableError, match="expected an index that maskprism search wrote"):
+            SearchIndex.open(tmp_path / "i.index")
+    (tmp_path / "i.index.json").write_text('{"maskprism_index": 1}')
+    with pytest.raises(TableError, match=r"i\.index\.json"):
+        SearchIndex.open(tmp_path / "i.index")
+
+
+@pytest.mark.usefixtures("usearch")
+def test_the_command_writes_an_index_and_uses_it(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 9)
+    extract(tmp_path / "images", fake_model(), tmp_path / "t.parquet", prototypes="summary")
+    row = CoefficientTable.read(tmp_path / "t.parquet").arrow.to_pylist()[0]
+    line = ("search", tmp_path / "t.parquet", "--like", f"{row['image']}#{row['instance']}", "--json", "--count", 4)
+    plain = json.loads(run(*line).stdout)["neighbours"]
+    for _ in range(2):
+        done = run(*line, "--index", tmp_path / "i.index")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)["neighbours"]
+        np.testing.assert_allclose([one["distance"] for one in found], [one["distance"] for one in plain], atol=1e-5)
+    done = run(*line, "--index", tmp_path / "i.index", "--metric", "mask")
+    assert done.returncode == 1
+    assert "is an index for --metric cosine" in done.stderr
+
+
+def test_an_index_without_usearch_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskprism.search_index.find_spec", lambda name: None)
+    for call in (lambda: SearchIndex.write(tmp_path / "t.parquet", tmp_path / "i"), lambda: SearchIndex.open(tmp_path)):
+        with pytest.raises(MaskprismError, match=r"pip install 'maskprism\[index\]'"):
+            call()

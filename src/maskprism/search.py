@@ -190,7 +190,7 @@ def search(
         raise InputError(f"the vector has shape {query.shape}; expected {k} finite weights")
     grams = None
     if metric == "mask":
-        grams = np.stack([matrix for _, matrix in StoredPredictions.open(table).grams()] or [np.zeros((k, k))])
+        grams = _grams(table, k)
     space = Space(metric, None if grams is None else grams.mean(axis=0))
     distance = pa.field("distance", pa.float32())
     rows = instance_schema(settings).append(distance).empty_table()
@@ -198,13 +198,22 @@ def search(
     for batch in _batches(paths, settings):
         if itself is not None:
             batch = batch.filter(pc.invert(_is(batch, itself)))
-        weights = _weights(batch, settings)
+        weights = weights_of_rows(batch, settings)
         sample += list(weights[: 2 * _PAIRS - len(sample)])
         nearest = space.nearest(query, weights, count)
         found = batch.take(pa.array(nearest.positions)).append_column(distance, pa.array(nearest.distances))
         rows = pa.concat_tables([rows, found])
         rows = rows.take(pa.array(_smallest(rows["distance"].to_numpy(), count)))
     return Found(rows, None if grams is None else spread_of(grams, np.array(sample, dtype=np.float32).reshape(-1, k)))
+
+
+def gram_of(table: str | os.PathLike[str] | UriPath, k: int) -> Float32[np.ndarray, "K K"]:
+    """The mean Gram matrix of the images of a table. Raises TableError for one without stored prototypes."""
+    return _grams(table, k).mean(axis=0)
+
+
+def _grams(table: str | os.PathLike[str] | UriPath, k: int) -> Float32[np.ndarray, "I K K"]:
+    return np.stack([matrix for _, matrix in StoredPredictions.open(table).grams()] or [np.zeros((k, k), np.float32)])
 
 
 def spread_of(grams: Float32[np.ndarray, "I K K"], weights: Float32[np.ndarray, "N K"]) -> GramSpread:
@@ -230,7 +239,7 @@ def _batches(paths: TablePaths, settings: dict[str, Any]) -> Iterable[pa.Table]:
         yield from read_batches(file, schema)
 
 
-def _weights(rows: pa.Table, settings: dict[str, Any]) -> Float32[np.ndarray, "N K"]:
+def weights_of_rows(rows: pa.Table, settings: dict[str, Any]) -> Float32[np.ndarray, "N K"]:
     """What multiplies the prototypes: coefficients, times objectness if the rule of the table says so."""
     found = matrix_of(rows["coefficients"])
     if settings.get("rule", {}).get("objectness") and settings["objectness"]:
@@ -251,7 +260,7 @@ def _weights_of(paths: TablePaths, settings: dict[str, Any], which: tuple[str, i
     for batch in _batches(paths, settings):
         chosen = batch.filter(_is(batch, which))
         if len(chosen):
-            return _weights(chosen, settings)[0]
+            return weights_of_rows(chosen, settings)[0]
         known += pc.sum(pc.equal(batch["image"], pa.scalar(name, pa.string()))).as_py() or 0
     has = f"that image has {known} instances there" if known else "no instance of that image is there"
     raise InputError(f"{paths.table}: there is no instance {instance} of {name!r}; {has}")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from maskprism.cli.output import DONE, Outcome, Output, command
 from maskprism.errors import InputError
 from maskprism.text import readable
+
+if TYPE_CHECKING:
+    from maskprism.search import Metric
+    from maskprism.search_index import SearchIndex
 
 
 @command
@@ -20,6 +24,7 @@ def search(
     like: str,
     metric: Literal["cosine", "mask"] = "cosine",
     count: int = 20,
+    index: Path | None = None,
     output: Output = Output(),
 ) -> Outcome:
     """Find the instances of a table that are most like another one.
@@ -35,13 +40,19 @@ def search(
         table with stored prototypes (a summary is enough).
     count
         How many.
+    index
+        File with an index of the table, for tables beyond memory and many questions: written if it is not there. It
+        finds nearly all of the nearest (extra index).
     """
     from maskprism.search import search as run
 
     name, mark, number = like.rpartition("#")
     if not mark or not number.isdecimal():
         raise InputError(f"--like is {like!r}; expected IMAGE#INSTANCE, such as holidays/0001.jpg#2")
-    found = run(table, (name, int(number)), metric=metric, count=count)
+    if index is None:
+        found = run(table, (name, int(number)), metric=metric, count=count)
+    else:
+        found = _index(table, index, metric, output).search(table, (name, int(number)), count=count)
     columns = ("image", "instance", "class_name", "score", "distance")
     rows = [{column: row[column] for column in columns} for row in found.rows.select(columns).to_pylist()]
     for row in rows:
@@ -54,3 +65,16 @@ def search(
         )
     neighbours = [{**row, "image": readable(row["image"])} for row in rows]
     return Outcome({"neighbours": neighbours, "spread": None if spread is None else vars(spread)}, DONE)
+
+
+def _index(table: str | Path, path: Path, metric: Metric, output: Output) -> SearchIndex:
+    """The index of that file, written if it is not there."""
+    from maskprism.search_index import SearchIndex
+
+    if not path.exists():
+        with output.bar("indexing", None, visible=False) as bar:
+            return SearchIndex.write(table, path, metric=metric, on_progress=lambda done, total: bar.at(done, total, 0))
+    found = SearchIndex.open(path)
+    if found.space.metric != metric:
+        raise InputError(f"{path}: is an index for --metric {found.space.metric}; give that, or another --index")
+    return found

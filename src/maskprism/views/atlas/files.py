@@ -92,7 +92,7 @@ def summary(atlas: Atlas, title: str) -> dict[str, Any]:
         "images": len(points.image_names),
         "prototypes": len(points.labels),
         "effective_rank": atlas.moments.effective_rank(centred=True),
-        "explained": list(atlas.components.shares),
+        "explained_variance": list(atlas.components.shares),
         "classes": [
             {
                 "name": name,
