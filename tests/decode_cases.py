@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from maskprism import Letterbox
@@ -96,9 +97,21 @@ def cases() -> dict[str, Any]:
     return {
         "cases": table,
         "letterboxes": [asdict(Letterbox.fit(image, canvas)) for image, canvas in sizes],
+        "resized": [_resized(seed, *sizes) for seed, sizes in enumerate([((9, 7), (5, 11)), ((40, 30), (16, 12))])],
         "rules": {str(version): _rule(rule_of_version(version)) for version in VERSIONS},
         "yolov5": _rule(YOLOV5),
         "names": {NAMES: {str(k): name for k, name in (Metadata.parse(said, "case").names or {}).items()}},
+    }
+
+
+def _resized(seed: int, size_hw: tuple[int, int], to_hw: tuple[int, int]) -> dict[str, Any]:
+    image = np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    found = cv2.resize(image, to_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    return {
+        "image": image.reshape(-1).tolist(),
+        "size_hw": size_hw,
+        "to_hw": to_hw,
+        "found": found.reshape(-1).tolist(),
     }
 
 

@@ -6,7 +6,7 @@ import { test } from "node:test";
 
 import { detectLayout, readPrototypes, readRows } from "../src/drop/layout.js";
 import { metadataProps, namesOf, readMetadata } from "../src/drop/onnx_file.js";
-import { fit } from "../src/drop/predict.js";
+import { fit, resized } from "../src/drop/predict.js";
 import { ruleOfVersion, YOLOV5 } from "../src/drop/rules.js";
 import { floats } from "./cases.js";
 
@@ -32,6 +32,14 @@ for (const one of table.cases) {
 test("images lie on the canvas as in Python", () => {
   for (const { image_hw, canvas_hw, content_hw, offset_yx, grid_hw } of table.letterboxes) {
     assert.deepEqual(fit(image_hw, canvas_hw, grid_hw), { image_hw, canvas_hw, content_hw, offset_yx, grid_hw });
+  }
+});
+
+test("images are resized as OpenCV resizes them, up to one level of rounding", () => {
+  for (const { image, size_hw, to_hw, found } of table.resized) {
+    const [height, width] = size_hw;
+    const data = new Uint8ClampedArray(4 * width * height).map((_, i) => (i % 4 === 3 ? 255 : image[3 * Math.floor(i / 4) + (i % 4)]));
+    resized(/** @type {ImageData} */ ({ width, height, data, colorSpace: "srgb" }), to_hw).forEach((value, i) => assert.ok(Math.abs(value - found[i]) <= 1, `${value}, not ${found[i]}`));
   }
 });
 

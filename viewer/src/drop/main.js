@@ -69,7 +69,7 @@ class DropPage {
     this.app?.destroy();
     const box = h("div");
     this.place.replaceChildren(box);
-    this.app = new App(box, [{ title: image.name, open: async () => scene }], { hash: false, main: true, note: `${network.name}, ${seconds} s in this browser. Nothing was uploaded. Browsers resize images a little otherwise than Python does.` });
+    this.app = new App(box, [{ title: image.name, open: async () => scene }], { hash: false, main: true, note: `${network.name}, ${seconds} s in this browser. Nothing was uploaded.` });
     document.body.classList.add("shown");
     await this.app.ready;
     this.tell("Drop another image or network.");

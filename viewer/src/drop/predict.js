@@ -1,6 +1,6 @@
 // One image through one network, as the scene that the viewer takes.
 
-import { roundHalfEven } from "../geometry.js";
+import { linear, roundHalfEven } from "../geometry.js";
 import { detectLayout, readPrototypes, readRows } from "./layout.js";
 import { metadataProps, readMetadata } from "./onnx_file.js";
 import { ruleOfVersion, YOLOV5 } from "./rules.js";
@@ -11,7 +11,7 @@ import { ruleOfVersion, YOLOV5 } from "./rules.js";
 
 const KEEP = { conf: 0.25, iou: 0.7, maxDet: 300 };
 const SHOWN_SIDE = 1280;
-const GREY = "rgb(114 114 114)";
+const GREY = 114;
 const USUAL_SIDE = 640;
 
 /** The image in the middle of the canvas with its shape kept, and padding around (Letterbox.fit). @param {[number, number]} image_hw @param {[number, number]} canvas_hw @param {[number, number]} grid_hw @returns {Letterbox} */
@@ -91,19 +91,40 @@ export class Network {
 
   /** The image on the canvas as the network takes it: RGB, 0 to 1. @param {ImageBitmap} image @param {Letterbox} box */
   pixels(image, { canvas_hw: [height, width], content_hw, offset_yx }) {
-    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    const context = new OffscreenCanvas(image.width, image.height).getContext("2d", { willReadFrequently: true });
     if (!context) throw new Error("this browser cannot draw on a canvas");
-    context.fillStyle = GREY;
-    context.fillRect(0, 0, width, height);
-    context.drawImage(image, offset_yx[1], offset_yx[0], content_hw[1], content_hw[0]);
-    const { data } = context.getImageData(0, 0, width, height);
+    context.drawImage(image, 0, 0);
+    const content = resized(context.getImageData(0, 0, image.width, image.height), content_hw);
     const cells = width * height;
-    const out = new Float32Array(3 * cells);
-    for (let i = 0; i < cells; i++) {
-      for (let c = 0; c < 3; c++) out[this.imagesLast ? 3 * i + c : c * cells + i] = data[4 * i + c] / 255;
+    const out = new Float32Array(3 * cells).fill(GREY / 255);
+    for (let r = 0; r < content_hw[0]; r++) {
+      for (let c = 0; c < content_hw[1]; c++) {
+        const i = (r + offset_yx[0]) * width + c + offset_yx[1];
+        for (let channel = 0; channel < 3; channel++) out[this.imagesLast ? 3 * i + channel : channel * cells + i] = content[3 * (r * content_hw[1] + c) + channel] / 255;
+      }
     }
     return out;
   }
+}
+
+/** RGB of another size, bilinearly from the nearest two pixels an axis, as OpenCV does; browsers' own ways smooth more. @param {ImageData} image @param {[number, number]} size_hw */
+export function resized({ width, height, data }, [high, wide]) {
+  const [rows, columns] = [linear(height, high), linear(width, wide)];
+  const out = new Uint8Array(3 * high * wide);
+  for (let r = 0; r < high; r++) {
+    for (let c = 0; c < wide; c++) {
+      for (let channel = 0; channel < 3; channel++) {
+        let value = 0;
+        for (let a = 0; a < rows.count; a++) {
+          for (let b = 0; b < columns.count; b++) {
+            value += rows.weights[r * rows.count + a] * columns.weights[c * columns.count + b] * data[4 * ((rows.start[r] + a) * width + columns.start[c] + b) + channel];
+          }
+        }
+        out[3 * (r * wide + c) + channel] = Math.round(value);
+      }
+    }
+  }
+  return out;
 }
 
 /** The image as the viewer shows it. @param {ImageBitmap} image */
