@@ -79,6 +79,11 @@ export class Viewer {
   /** The image is there: colours are known. */
   async open() {
     await this.stage.open();
+    requestAnimationFrame(() => {
+      const chosen = this.element.querySelector('.instances [aria-checked="true"]');
+      const box = chosen?.parentElement;
+      if (box && chosen instanceof HTMLElement) box.scrollTop = chosen.offsetTop - box.offsetTop - 6; // the page stays where it is
+    });
     this.equation.open();
     this.refresh();
   }
@@ -319,7 +324,7 @@ export class Viewer {
     measures.area.value.textContent = grouped(area);
     measures.change.value.textContent = `+${grouped(gained)} −${grouped(lost)}`;
     const edited = this.state.edits.has(this.state.selected);
-    const said = [edited && `IoU ${iou.toFixed(3)}`, truthIou !== null && `with ground truth ${truthIou.toFixed(3)}`].filter(Boolean);
+    const said = [edited && `IoU ${iou.toFixed(3)}`, truthIou !== null && `${edited ? "" : "IoU "}with ground truth ${truthIou.toFixed(3)}`].filter(Boolean);
     this.overlay.hidden = !said.length;
     this.overlay.textContent = said.join(" · ");
   }
