@@ -7,7 +7,7 @@ PACKAGE := .venv-package
 OTHER := .venv-other
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup check check-viewer viewer test test-browser test-python test-ultralytics package site fuzz mutants bench docs clean
+.PHONY: setup check check-viewer viewer static test test-browser test-python test-ultralytics package site fuzz mutants bench docs clean
 
 setup: $(VENV)/done
 
@@ -36,6 +36,9 @@ viewer/node_modules/done: viewer/package-lock.json
 
 viewer: viewer/node_modules/done
 	cd viewer && npm run --silent build
+
+static: viewer/node_modules/done
+	cd viewer && npm run --silent static -- ../build/static
 
 check-viewer: viewer/node_modules/done
 	cd viewer && npm run --silent check

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import decode_cases
 import in_process
 import viewer_cases
 from maskprism import Letterbox, Prediction
@@ -149,6 +150,7 @@ def test_what_does_not_fit_together_is_refused() -> None:
 
 def test_the_shared_table_is_what_maskprism_says() -> None:
     """`node --test` holds the viewer against the same file."""
+    assert json.loads(decode_cases.PATH.read_text(encoding="utf-8")) == json.loads(decode_cases.text())
     committed = json.loads(viewer_cases.PATH.read_text(encoding="utf-8"))
     assert committed["palette"] == viewer_cases.tables()
     found = json.loads(json.dumps(viewer_cases.cases()))

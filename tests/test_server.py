@@ -35,6 +35,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import in_process
 import maskprism
 from maskprism.analysis.truth.labels import Truth, match_masks, open_labels
 from maskprism.errors import InputError, MaskprismError
@@ -42,7 +43,7 @@ from maskprism.models import Model
 from maskprism.models.correction import Correction
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.scenes import draw_scene, write_dataset
-from maskprism.views.server import Gallery, Limits, create_app, serve
+from maskprism.views.server import Gallery, Limits, create_app, create_static_app, serve
 from maskprism.views.server.images import GalleryImages
 from maskprism.views.server.records import SHOWS, SORTS, Query, Record
 from maskprism.views.server.thumbnails import crops
@@ -1189,3 +1190,38 @@ def test_the_api_is_documented(folder: Path, model: Model) -> None:
         assert f"`{name}" in page
     for kind in (*SHOWS, *SORTS):
         assert f"`{kind}`" in page
+
+
+# --- finished pages -------------------------------------------------------------------------------
+
+
+def test_a_folder_of_finished_pages_is_served_and_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"has no index\.html"):
+        create_static_app(folder)
+    (folder / "index.html").write_text("<title>here</title>")
+    (folder / "network.wasm").write_bytes(b"\0asm")
+    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    transport = httpx.ASGITransport(app=create_static_app(folder))
+
+    async def act() -> None:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            page = await client.get("/")
+            assert "here" in page.text
+            assert "'wasm-unsafe-eval'" in page.headers["content-security-policy"]
+            assert page.headers["cross-origin-embedder-policy"] == "require-corp"
+            assert (await client.get("/network.wasm")).headers["content-type"] == "application/wasm"
+            for path in ("/../secret.txt", "/%2e%2e/secret.txt", "/link.txt", "/nothing"):
+                assert (await client.get(path)).status_code == 404, path
+            assert (await client.get("/", headers={"host": "elsewhere.test"})).status_code == 421
+
+    asyncio.run(act())
+
+
+def test_serve_takes_one_kind_of_folder(tmp_path: Path) -> None:
+    for arguments in ((), (tmp_path, "--static", tmp_path)):
+        done = in_process.command("serve", *arguments)
+        assert done.returncode == 1
+        assert "name a folder with images, or one of finished pages with --static DIR" in done.stderr

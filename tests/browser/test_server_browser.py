@@ -419,6 +419,17 @@ def test_every_control_of_the_gallery_can_be_read(address: str, open_page: Open,
     assert hovered(page, "#image > header :is(button, a):not([aria-disabled=true])") == []
 
 
+def test_fingers_find_the_filters(address: str, open_page: Open) -> None:
+    page = open_page(address, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page.locator(".tile img.loaded").first.wait_for()
+    low = page.locator(".chip, #filters button, #filters select, .views label, .range input").evaluate_all(
+        """all => all.filter(one => one.checkVisibility() && one.getBoundingClientRect().height < 38)
+                     .map(one => one.outerHTML.slice(0, 80))"""
+    )
+    assert low == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_tiles_and_classes_are_one_tab_stop_each(address: str, open_page: Open) -> None:
     page = open_page(address)
     page.locator(".tile").nth(SCENES).wait_for()

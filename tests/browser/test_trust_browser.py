@@ -340,6 +340,11 @@ def test_fingers_find_their_targets(phone: Page) -> None:
     assert sizes["slider"] >= 44
     assert sizes["thumb"] >= 24
     assert sizes["drop"] >= 44
+    opacity = phone.get_by_label("Opacity").evaluate(
+        "one => [one.clientHeight, parseFloat(getComputedStyle(one).getPropertyValue('--thumb'))]"
+    )
+    assert opacity[0] >= 44
+    assert opacity[1] >= 24
     assert phone.evaluate("document.scrollingElement.scrollWidth") <= 390
 
 

@@ -79,6 +79,11 @@ export class Viewer {
   /** The image is there: colours are known. */
   async open() {
     await this.stage.open();
+    requestAnimationFrame(() => {
+      const chosen = this.element.querySelector('.instances [aria-checked="true"]');
+      const box = chosen?.parentElement;
+      if (box && chosen instanceof HTMLElement) box.scrollTop = chosen.offsetTop - box.offsetTop - 6; // the page stays where it is
+    });
     this.equation.open();
     this.refresh();
   }

@@ -16,7 +16,7 @@ MAX_WORKERS = 4
 
 @command
 def serve(
-    folder: Path,
+    folder: Path | None = None,
     /,
     *,
     model: ModelFile = None,
@@ -29,6 +29,7 @@ def serve(
     max_upload_mb: int = 32,
     max_upload_megapixels: int = 40,
     max_upload_seconds: int = 60,
+    static: Path | None = None,
     open_browser: Annotated[bool, Parameter(name="--open", negative=())] = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
@@ -60,6 +61,8 @@ def serve(
         Refuse uploads of more million pixels.
     max_upload_seconds
         Cut off uploads that take longer to arrive; others wait twice as long for their turn.
+    static
+        Serve this folder of finished pages instead, such as the page that runs networks in the browser.
     open_browser
         Open the page in the browser.
     """
@@ -70,6 +73,11 @@ def serve(
     from maskprism.errors import InputError
     from maskprism.views import server
 
+    if (folder is None) == (static is None):
+        raise InputError("name a folder with images, or one of finished pages with --static DIR, and not both")
+    if static is not None:
+        return _serve_static(static, host, port, allow_host or [], open_browser, output)
+    assert folder is not None
     for name, value in (
         ("cache-mb", cache_mb),
         ("max-upload-mb", max_upload_mb),
@@ -113,5 +121,26 @@ def serve(
         limits=limits,
         on_ready=ready,
     )
+    print("stopped")
+    return Outcome(None)
+
+
+def _serve_static(
+    folder: Path, host: str, port: int, allowed: list[str], open_browser: bool, output: Output
+) -> Outcome:
+    import webbrowser
+
+    from maskprism.views import server
+
+    def ready(url: str) -> None:
+        print(f"{folder} at {url} (Ctrl-C stops)", flush=True)
+        if output.json and sys.__stdout__:
+            print_json({"url": url, "folder": folder}, sys.__stdout__)
+        if not server.is_loopback(host):
+            output.note(f"everybody who can reach {host} can use this page")
+        if open_browser:
+            webbrowser.open(url)
+
+    server.serve_static(folder, host=host, port=port, allowed_hosts=allowed, on_ready=ready)
     print("stopped")
     return Outcome(None)

@@ -25,8 +25,11 @@ from maskprism.views.server.gallery import Gallery as Gallery
 from maskprism.views.server.gallery import Labels as Labels
 from maskprism.views.server.gallery import Limits as Limits
 from maskprism.views.server.security import is_loopback as is_loopback
+from maskprism.views.server.static import create_static_app as create_static_app
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from maskprism.models import Model
 
 
@@ -64,13 +67,33 @@ def serve(
         the address cannot be used.
     """
     gallery = Gallery(folder, model, labels=labels, limits=limits)
+    _run(create_app(gallery, host=host, allowed_hosts=allowed_hosts), host, port, lambda url: on_ready(url, gallery))
+
+
+def serve_static(
+    folder: str | os.PathLike[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allowed_hosts: Iterable[str] = (),
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve a folder of finished pages until interrupted, such as the one that runs networks in the browser.
+
+    Raises InputError for a folder without an index.html, MaskprismError where the address cannot be used.
+    """
+    _run(create_static_app(folder, host=host, allowed_hosts=allowed_hosts), host, port, on_ready)
+
+
+def _run(inner: ASGIApp, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Answer requests until interrupted."""
     with _listen(host, port) as listening:
-        app = Closing(create_app(gallery, host=host, allowed_hosts=allowed_hosts))
+        app = Closing(inner)
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         name = f"[{host}]" if ":" in host else host
         url = f"http://{name}:{listening.getsockname()[1]}/"
         with suppress(KeyboardInterrupt):  # uvicorn has shut down by then
-            Server(config, app, lambda: on_ready(url, gallery)).run(sockets=[listening])
+            Server(config, app, lambda: on_ready(url)).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

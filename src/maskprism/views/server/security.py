@@ -9,7 +9,7 @@ may not be embedded elsewhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class Guard:
@@ -42,10 +41,16 @@ class Guard:
     host: what the server is bound to; with a loopback address only loopback names are allowed,
         else also every numeric address, for it takes a name to point a visitor's browser here.
     allowed: further host names.
+    headers: in place of those of HEADERS with the same names, or beside them.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str, allowed: Iterable[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, *, host: str, allowed: Iterable[str] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
         self.app = app
+        self._headers = [
+            (name.lower().encode(), value.encode()) for name, value in {**HEADERS, **(headers or {})}.items()
+        ]
         self._names = _LOOPBACK | {host.lower(), *(name.lower() for name in allowed)}
         self._any_address = not is_loopback(host)
 
@@ -59,7 +64,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 own = [*message.get("headers", ())]
                 given = {name for name, _ in own}  # a page may have a policy of its own
-                message["headers"] = [*own, *(header for header in _RAW_HEADERS if header[0] not in given)]
+                message["headers"] = [*own, *(header for header in self._headers if header[0] not in given)]
             await send(message)
 
         refusal = self._refusal(scope["method"], Headers(scope=scope))

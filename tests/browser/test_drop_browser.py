@@ -1,0 +1,117 @@
+"""The page that runs networks in the browser: a network and an image are dropped, and the masks are Python's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+
+import maskprism
+from contrast import low_contrast
+from maskprism.models import SAMPLE_MODEL
+from maskprism.scenes import draw_scene
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+VIEWER = Path(__file__).parents[2] / "viewer"
+RUNTIME = Path(os.environ.get("ONNXRUNTIME_WEB") or VIEWER / "node_modules" / "onnxruntime-web")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page as `make static` writes it, served by the installed command."""
+    node = shutil.which("node")
+    if node is None or not (RUNTIME / "dist").is_dir() or not (VIEWER / "node_modules" / "esbuild").is_dir():
+        pytest.skip("needs Node with esbuild and onnxruntime-web (make viewer), or its folder in ONNXRUNTIME_WEB")
+    folder = tmp_path_factory.mktemp("static")
+    environment = {**os.environ, "ONNXRUNTIME_WEB": str(RUNTIME)}
+    subprocess.run([node, "static.js", folder], cwd=VIEWER, env=environment, check=True, capture_output=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "maskprism.cli", "serve", "--static", str(folder), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://[^ ]+/", line)
+    assert found, line + process.communicate(timeout=20)[1]
+    yield found[0]
+    process.terminate()
+    assert process.communicate(timeout=20)[1] == ""
+
+
+@pytest.fixture
+def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The page in a browser that may ask its own server alone."""
+    complaints: list[str] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, **getattr(request, "param", {}))
+    page = context.new_page()
+    page.on("request", lambda r: r.url.startswith((address, "blob:", "data:")) or complaints.append(r.url))
+    page.on("request", lambda r: r.method == "GET" or complaints.append(f"{r.method} {r.url}"))
+    page.on("pageerror", lambda e: complaints.append(str(e)))
+    page.on("console", lambda m: m.type in ("error", "warning") and complaints.append(m.text))
+    page.goto(address)
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def test_a_dropped_network_draws_what_python_draws(page: Page, tmp_path: Path) -> None:
+    scene = draw_scene(3, (320, 320)).image  # the canvas of the network: nothing is resized
+    cv2.imwrite(str(tmp_path / "scene.png"), scene)
+    expected = maskprism.load().predict(scene)
+    assert page.evaluate("crossOriginIsolated")  # several threads
+    page.locator("#files").set_input_files(SAMPLE_MODEL)
+    page.get_by_text("is there. Now drop an image.").wait_for()
+    page.locator("#files").set_input_files(tmp_path / "scene.png")
+    page.locator(".stage").wait_for(timeout=60_000)
+    chips = page.locator(".instances button")
+    assert chips.count() == len(expected)
+    for number, instance in enumerate(expected):
+        assert chips.nth(number).locator(".name").inner_text() == instance.name
+        assert float(chips.nth(number).locator(".score").inner_text()) == pytest.approx(instance.score, abs=0.011)
+    chips.nth(0).click()
+    pairs = page.locator(".card").evaluate_all(
+        "all => all.map(one => [Number(one.dataset.k), one.querySelector('.slider').valueAsNumber])"
+    )
+    found = np.array([value for _, value in sorted(pairs)])
+    assert found == pytest.approx(expected[0].coefficients, abs=2e-3)
+    area = int(re.sub(r"\D", "", page.locator(".measures dd").nth(1).inner_text()))
+    assert area == pytest.approx(expected[0].mask("canvas").sum(), rel=0.01)
+    page.locator('.card[data-k="0"] .drop').click()  # it is the viewer
+    assert page.locator('.card[data-k="0"].dropped').count() == 1
+    assert "Nothing was uploaded." in page.locator("footer").inner_text()
+
+
+def test_both_can_be_dropped_at_once_and_others_after_them(page: Page, tmp_path: Path) -> None:
+    for seed, name in ((5, "wide.png"), (8, "tall.png")):
+        shape = (200, 360) if name == "wide.png" else (360, 200)
+        cv2.imwrite(str(tmp_path / name), draw_scene(seed, shape).image)
+    page.locator("#files").set_input_files([SAMPLE_MODEL, tmp_path / "wide.png"])
+    page.locator("h1", has_text="wide.png").wait_for(timeout=60_000)
+    page.get_by_text("Drop another image or network.").wait_for()
+    page.locator("#files").set_input_files(tmp_path / "tall.png")
+    page.locator("h1.source", has_text="tall.png").wait_for(timeout=60_000)
+    assert page.locator(".maskprism").count() == 1
+
+
+@pytest.mark.parametrize("page", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True)
+def test_what_is_neither_is_refused_in_words(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("words")
+    page.locator("#files").set_input_files(tmp_path / "notes.txt")
+    page.get_by_text("notes.txt is neither an ONNX file nor an image.").wait_for()
+    (tmp_path / "broken.onnx").write_bytes(b"\x3a\xff\xff\xff\x07no network")
+    page.locator("#files").set_input_files(tmp_path / "broken.onnx")
+    page.get_by_text("this is no ONNX file").wait_for()
+    assert low_contrast(page, "body > header") == []

@@ -1,0 +1,193 @@
+"""The page in Firefox, driven by WebDriver BiDi, which Debian's firefox-esr speaks by itself; skipped without it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import maskprism
+from maskprism import Decomposition, Edit
+from maskprism.scenes import draw_scene
+from maskprism.views.page import write_page
+from maskprism.views.viewer_payload import as_shown
+
+NAMES = ("firefox-esr", "firefox")
+NEAR = 1e-3  # logits this close to zero may fall to either side
+SEED = 3
+
+
+class Firefox:
+    """One window of one session. Errors of pages are kept in `complaints`."""
+
+    def __init__(self, address: str) -> None:
+        client = pytest.importorskip("websockets.sync.client", reason="needs the package websockets")
+        self._socket = client.connect(f"{address}/session", max_size=None, open_timeout=30)
+        self._number = 0
+        self.complaints: list[str] = []
+        self.ask("session.new", capabilities={})
+        self.ask("session.subscribe", events=["log.entryAdded"])
+        self.window = self.ask("browsingContext.getTree")["contexts"][0]["context"]
+
+    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """What a command answers."""
+        self._number += 1
+        self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self._socket.recv(timeout=60))
+            if message.get("method") == "log.entryAdded" and message["params"]["level"] in ("error", "warn"):
+                self.complaints.append(message["params"]["text"])
+            if message.get("id") == self._number:
+                assert message["type"] == "success", message
+                result: dict[str, Any] = message["result"]
+                return result
+
+    def open(self, address: str) -> None:
+        """Go to a page and wait until it is there."""
+        self.ask("browsingContext.navigate", context=self.window, url=address, wait="complete")
+
+    def size(self, width: int, height: int) -> None:
+        """How large the window is inside."""
+        self.ask("browsingContext.setViewport", context=self.window, viewport={"width": width, "height": height})
+
+    def run(self, body: str) -> Any:
+        """What an async function of this body gives, as JSON."""
+        function = f"async () => JSON.stringify(await (async () => {{ {body} }})() ?? null)"
+        found = self.ask(
+            "script.callFunction", functionDeclaration=function, target={"context": self.window}, awaitPromise=True
+        )
+        assert found["type"] == "success", found
+        return json.loads(found["result"]["value"])
+
+    def until(self, condition: str) -> None:
+        """Wait for something to be true."""
+        self.run(
+            f"for (let n = 0; n < 400; n++) {{ if ({condition}) return; await new Promise(d => setTimeout(d, 25)); }} "
+            f"throw new Error('never came true');"
+        )
+
+    def close(self) -> None:
+        """End the session."""
+        self.ask("browser.close")
+        self._socket.close()
+
+
+@pytest.fixture(scope="module")
+def firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
+    pytest.importorskip("websockets", reason="needs the package websockets")
+    executable = os.environ.get("MASKPRISM_FIREFOX") or next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
+        pytest.skip("needs Firefox (apt-get install firefox-esr); name another one in MASKPRISM_FIREFOX")
+    profile = tmp_path_factory.mktemp("profile")
+    process = subprocess.Popen(
+        [executable, "--headless", "--no-remote", "--profile", str(profile), "--remote-debugging-port", "0"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "HOME": str(profile)},
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.search(r"WebDriver BiDi listening on (ws://\S+)", line):
+            break
+    else:
+        pytest.fail("Firefox does not listen")
+    session = Firefox(found[1])
+    yield session
+    session.close()
+    process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def page(firefox: Firefox, tmp_path_factory: pytest.TempPathFactory) -> Firefox:
+    """A page of one scene, opened from its file."""
+    image = draw_scene(SEED).image
+    path = write_page(tmp_path_factory.mktemp("firefox") / "page.html", [(image, maskprism.load().predict(image))])
+    firefox.size(1280, 800)
+    firefox.open(f"{path.as_uri()}#i=0")
+    firefox.until("document.querySelector('.stage') && document.querySelectorAll('.card').length === 32")
+    return firefox
+
+
+MASK = """
+  await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+  const canvas = document.querySelector(".layer.mask");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const hex = document.querySelector(".instances .swatch").style.getPropertyValue("--colour");
+  const colour = [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
+  let text = "";
+  for (let i = 0; i < data.length; i += 4)
+    text += data[i + 3] && [0, 1, 2].every(c => Math.abs(data[i + c] - colour[c]) < 12) ? "1" : "0";
+  return [canvas.height, canvas.width, text];
+"""
+
+
+def mask_of(page: Firefox) -> np.ndarray:
+    height, width, text = page.run(MASK)
+    return (np.frombuffer(text.encode(), np.uint8) == ord("1")).reshape(height, width)
+
+
+def test_masks_are_pythons_before_and_after_an_edit(page: Firefox) -> None:
+    shown = as_shown(maskprism.load().predict(draw_scene(SEED).image), 8)
+    strongest = int(Decomposition(shown[0]).order()[0])
+    for prediction in (shown, Edit(drop=[strongest], instances=[0]).apply(shown)):
+        decided = np.abs(prediction[0].logits("canvas")) > NEAR
+        assert np.array_equal(mask_of(page)[decided], prediction[0].mask("canvas")[decided])
+        page.run("document.querySelector('.tries button').click();")
+    page.run("document.querySelector('[aria-label=Undo]').click();")
+    page.run("document.querySelector('[aria-label=Undo]').click();")
+    assert page.run("return document.querySelectorAll('.card.edited').length;") == 0
+
+
+def test_the_first_screen_is_the_same(page: Firefox) -> None:
+    boxes = page.run(
+        "return ['.stage', '.equation', '.says', '.waterfall', '.instances', '.legend'].map(part => {"
+        " const box = document.querySelector(part).getBoundingClientRect(); return [box.top, box.bottom]; });"
+    )
+    assert all(0 <= top < bottom <= 801 for top, bottom in boxes)
+    page.size(390, 844)
+    assert page.run("return document.scrollingElement.scrollWidth;") <= 390
+    page.size(1280, 800)
+    shot = base64.b64decode(page.ask("browsingContext.captureScreenshot", context=page.window)["data"])
+    assert len(shot) > 50_000  # something is drawn
+    if folder := os.environ.get("MASKPRISM_SCREENSHOTS"):
+        (Path(folder) / "firefox.png").write_bytes(shot)
+
+
+def test_keys_zoom_and_the_address_restores(page: Firefox) -> None:
+    def press(key: str) -> None:
+        page.ask(
+            "input.performActions",
+            context=page.window,
+            actions=[
+                {
+                    "type": "key",
+                    "id": "keyboard",
+                    "actions": [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}],
+                }
+            ],
+        )
+
+    page.run("document.querySelector('.stage').focus();")
+    press("+")
+    assert page.run("return document.querySelector('.stage').classList.contains('zoomed');")
+    press("0")
+    assert not page.run("return document.querySelector('.stage').classList.contains('zoomed');")
+    page.run("document.querySelector('.card .slider').focus();")
+    press("\ue017")  # Delete
+    page.until("location.hash.includes('e0=')")
+    page.run("location.reload();")
+    page.until("document.querySelectorAll('.card.dropped').length === 1")
+
+
+def test_nothing_was_complained_of(page: Firefox) -> None:
+    assert page.complaints == []

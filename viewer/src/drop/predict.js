@@ -1,0 +1,138 @@
+// One image through one network, as the scene that the viewer takes.
+
+import { linear, roundHalfEven } from "../geometry.js";
+import { detectLayout, readPrototypes, readRows } from "./layout.js";
+import { metadataProps, readMetadata } from "./onnx_file.js";
+import { ruleOfVersion, YOLOV5 } from "./rules.js";
+
+/** @typedef {import("../geometry.js").Letterbox} Letterbox */
+/** @typedef {import("../scene.js").Header} Header */
+/** The part of onnxruntime-web that is used. @typedef {{ InferenceSession: { create(bytes: Uint8Array, options: object): Promise<any> }, Tensor: new (type: string, data: Float32Array, dims: number[]) => any, env: any }} Runtime */
+
+const KEEP = { conf: 0.25, iou: 0.7, maxDet: 300 };
+const SHOWN_SIDE = 1280;
+const GREY = 114;
+const USUAL_SIDE = 640;
+
+/** The image in the middle of the canvas with its shape kept, and padding around (Letterbox.fit). @param {[number, number]} image_hw @param {[number, number]} canvas_hw @param {[number, number]} grid_hw @returns {Letterbox} */
+export function fit(image_hw, canvas_hw, grid_hw) {
+  const gain = Math.min(canvas_hw[0] / image_hw[0], canvas_hw[1] / image_hw[1]);
+  const content = /** @type {[number, number]} */ (image_hw.map((length) => Math.max(roundHalfEven(length * gain), 1)));
+  const offset = /** @type {[number, number]} */ ([0, 1].map((i) => Math.floor((canvas_hw[i] - content[i]) / 2)));
+  return { image_hw, canvas_hw, content_hw: content, offset_yx: offset, grid_hw };
+}
+
+export class Network {
+  /** @param {string} name @param {any} session @param {import("./onnx_file.js").Metadata} metadata */
+  constructor(name, session, metadata) {
+    this.name = name;
+    this.session = session;
+    this.metadata = metadata;
+    const input = session.inputMetadata?.[0];
+    const shape = (input?.shape ?? []).map((/** @type {unknown} */ length) => (typeof length === "number" && length > 0 ? length : 0));
+    this.imagesLast = shape[3] === 3;
+    const [height, width] = this.imagesLast ? [shape[1], shape[2]] : [shape[2], shape[3]];
+    const [high, wide] = metadata.imgsz ?? [USUAL_SIDE, USUAL_SIDE];
+    /** @type {[number, number]} */
+    this.canvas = [height || high, width || wide];
+    if (input && input.type !== "float32") throw new Error(`the network takes ${input.type}; expected one that takes float32`);
+  }
+
+  /** @param {Runtime} runtime @param {string} name @param {Uint8Array} bytes */
+  static async open(runtime, name, bytes) {
+    const metadata = readMetadata(metadataProps(bytes));
+    return new Network(name, await runtime.InferenceSession.create(bytes, { executionProviders: ["wasm"] }), metadata);
+  }
+
+  /** @param {Runtime} runtime @param {ImageBitmap} image @param {string} source @returns {Promise<{ header: Header, buffer: Uint8Array }>} */
+  async scene(runtime, image, source) {
+    const { canvas, session, metadata } = this;
+    /** @type {[number, number]} */
+    const image_hw = [image.height, image.width];
+    const box = fit(image_hw, canvas, canvas);
+    const input = new runtime.Tensor("float32", this.pixels(image, box), this.imagesLast ? [1, ...canvas, 3] : [1, 3, ...canvas]);
+    const answers = await session.run({ [session.inputNames[0]]: input });
+    const outputs = session.outputNames.map((/** @type {string} */ name) => ({ dims: answers[name].dims, data: answers[name].data }));
+    const layout = detectLayout(outputs.map((/** @type {{ dims: number[] }} */ one) => one.dims), canvas, metadata, this.imagesLast);
+    const prototypes = readPrototypes(layout, outputs);
+    const rows = readRows(layout, outputs, canvas, KEEP);
+    const letterbox = { ...box, grid_hw: /** @type {[number, number]} */ ([prototypes.h, prototypes.w]) };
+    const picture = await shown(image);
+    const buffer = new Uint8Array(picture.bytes.length + prototypes.values.byteLength);
+    buffer.set(picture.bytes);
+    buffer.set(new Uint8Array(prototypes.values.buffer), picture.bytes.length);
+    const [zeros, ones] = [0, 1].map((value) => new Array(prototypes.k).fill(value));
+    const inImage = (/** @type {number} */ value, /** @type {number} */ axis) => Math.min(Math.max(((value - letterbox.offset_yx[axis]) * image_hw[axis]) / letterbox.content_hw[axis], 0), image_hw[axis]);
+    return {
+      header: {
+        version: 1,
+        source,
+        boxes: true,
+        letterbox,
+        rule: layout.family === "yolov5" ? YOLOV5 : ruleOfVersion(metadata.version),
+        image: { offset: 0, length: picture.bytes.length, type: picture.type, size_hw: picture.size_hw },
+        prototypes: { offset: picture.bytes.length, length: prototypes.values.byteLength, k: prototypes.k, h: prototypes.h, w: prototypes.w, bits: 32, low: zeros, step: ones, encoding: "raw" },
+        instances: rows.map((row) => ({
+          class: row.class,
+          name: metadata.names?.[row.class] ?? `class${row.class}`,
+          score: row.score,
+          box: row.box.map((value, i) => inImage(value, i % 2 ? 0 : 1)),
+          canvas_box: row.box,
+          coefficients: Array.from(row.coefficients),
+          untuned: null,
+          objectness: row.objectness,
+          logit_error: 0,
+          truth: null,
+        })),
+      },
+      buffer,
+    };
+  }
+
+  /** The image on the canvas as the network takes it: RGB, 0 to 1. @param {ImageBitmap} image @param {Letterbox} box */
+  pixels(image, { canvas_hw: [height, width], content_hw, offset_yx }) {
+    const context = new OffscreenCanvas(image.width, image.height).getContext("2d", { willReadFrequently: true });
+    if (!context) throw new Error("this browser cannot draw on a canvas");
+    context.drawImage(image, 0, 0);
+    const content = resized(context.getImageData(0, 0, image.width, image.height), content_hw);
+    const cells = width * height;
+    const out = new Float32Array(3 * cells).fill(GREY / 255);
+    for (let r = 0; r < content_hw[0]; r++) {
+      for (let c = 0; c < content_hw[1]; c++) {
+        const i = (r + offset_yx[0]) * width + c + offset_yx[1];
+        for (let channel = 0; channel < 3; channel++) out[this.imagesLast ? 3 * i + channel : channel * cells + i] = content[3 * (r * content_hw[1] + c) + channel] / 255;
+      }
+    }
+    return out;
+  }
+}
+
+/** RGB of another size, bilinearly from the nearest two pixels an axis, as OpenCV does; browsers' own ways smooth more. @param {ImageData} image @param {[number, number]} size_hw */
+export function resized({ width, height, data }, [high, wide]) {
+  const [rows, columns] = [linear(height, high), linear(width, wide)];
+  const out = new Uint8Array(3 * high * wide);
+  for (let r = 0; r < high; r++) {
+    for (let c = 0; c < wide; c++) {
+      for (let channel = 0; channel < 3; channel++) {
+        let value = 0;
+        for (let a = 0; a < rows.count; a++) {
+          for (let b = 0; b < columns.count; b++) {
+            value += rows.weights[r * rows.count + a] * columns.weights[c * columns.count + b] * data[4 * ((rows.start[r] + a) * width + columns.start[c] + b) + channel];
+          }
+        }
+        out[3 * (r * wide + c) + channel] = Math.round(value);
+      }
+    }
+  }
+  return out;
+}
+
+/** The image as the viewer shows it. @param {ImageBitmap} image */
+async function shown(image) {
+  const zoom = Math.min(1, SHOWN_SIDE / Math.max(image.width, image.height));
+  const [width, height] = [image.width, image.height].map((length) => Math.max(Math.round(length * zoom), 1));
+  const canvas = new OffscreenCanvas(width, height);
+  canvas.getContext("2d")?.drawImage(image, 0, 0, width, height);
+  const blob = await canvas.convertToBlob({ type: "image/webp", quality: 0.9 });
+  return { bytes: new Uint8Array(await blob.arrayBuffer()), type: blob.type, size_hw: /** @type {[number, number]} */ ([height, width]) };
+}
