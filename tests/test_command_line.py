@@ -32,12 +32,12 @@ from tiny_models import Tiny, ultralytics_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [name for names in cli.COMMANDS.values() for name in names]
-OVER_TABLES = {"search", "atlas"}
+WITHOUT_MODEL = {"search", "atlas", "report"}
 OVER_IMAGES = {"explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
-DETECTING = {*COMMANDS} - {"info", "demo"} - OVER_TABLES
+DETECTING = {*COMMANDS} - {"info", "demo"} - WITHOUT_MODEL
 # Which commands have an option that several have; a new command must find its place here.
 SHARED: dict[str, set[str]] = {
-    "--model": {*COMMANDS} - {"compare", "filmstrip", "demo"} - OVER_TABLES,
+    "--model": {*COMMANDS} - {"compare", "filmstrip", "demo"} - WITHOUT_MODEL,
     "--out": {*COMMANDS} - {"info", "serve", "search"},
     "--limit": OVER_IMAGES,
     "--seed": {"explain", "tune", "atlas"},
@@ -48,7 +48,7 @@ SHARED: dict[str, set[str]] = {
     "--overwrite": {"extract", "reduce", "tune"},
     **dict.fromkeys(
         ("--runtime", "--layout", "--rule", "--imgsz", "--names", "--correction", "--device", "--precision"),
-        {*COMMANDS} - {"demo"} - OVER_TABLES,
+        {*COMMANDS} - {"demo"} - WITHOUT_MODEL,
     ),
     **dict.fromkeys(("--conf", "--iou", "--max-det", "--classes"), DETECTING),
 }
@@ -88,6 +88,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for image in (folder / "scenes" / "images" / "val").iterdir():
         shutil.copy(image, folder / "images")
     extract(folder / "images", load(folder / "m.onnx"), folder / "s.csv")
+    (folder / "results").mkdir()
+    (folder / "results" / "basis.json").write_text('{"effective_rank": 3.5}')
     return folder
 
 
@@ -173,6 +175,7 @@ LINES = {
     "diagnose": "diagnose scenes/data.yaml --out g --limit 2",
     "compare": "compare m.onnx m.onnx --images images --out d",
     "tune": "tune --data scenes/data.yaml --out t.onnx --folds 3 --force --overwrite",
+    "report": "report results --out results/index.html",
     "reduce": "reduce m.onnx --images images --keep 7 --out r.onnx --overwrite",
     "filmstrip": "filmstrip m.onnx --image images/scene_000001.png --out f.png",
     "demo": "demo",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from maskprism.views.adaptive import Adaptive
 
 _NARROW_PX = 620
+KICKER = '<p class="kicker">'
+"""What a report begins with, as static/report.html has it."""
 
 
 class Illustration(NamedTuple):
@@ -43,10 +45,12 @@ def page(
     tiles: Iterable[tuple[str, str]],
     sections: Iterable[Section],
     scenes: str = "",
+    home: str = "",
 ) -> str:
     """A whole report. command: that made it. All but the sections is text; tiles are (name, value).
 
     scenes: elements with scenes that buttons of the sections open in the viewer, which is then part of the file.
+    home: the address of the index that the report belongs to.
     """
     style, script = (static_text(name) for name in ("report.css", "report.js"))
     viewer = static_text("viewer.js") if scenes else ""
@@ -61,7 +65,7 @@ def page(
         script=script,
         scenes=f'{scenes}\n<script type="module">{viewer}</script>' if scenes else "",
         version=__version__,
-        command=html.escape(command),
+        command=(home_link(home) if home else "") + f"maskprism {html.escape(command)}",
         title=html.escape(title),
         subtitle=html.escape(subtitle),
         warnings="\n".join(f'<p class="warning">{html.escape(text)}</p>' for text in warnings),
@@ -70,6 +74,11 @@ def page(
             f'<section id="{one.id}">\n<h2>{html.escape(one.heading)}</h2>\n{one.inner}\n</section>' for one in sections
         ),
     )
+
+
+def home_link(address: str) -> str:
+    """The way back to the index; it stands behind KICKER."""
+    return f'<a href="{html.escape(address)}">All reports</a> · '
 
 
 def findings(items: Iterable[str]) -> Section:
