@@ -17,7 +17,7 @@ import maskprism
 from contrast import hovered, low_contrast
 from maskprism.analysis.truth.labels import Truth, match_masks
 from maskprism.scenes import draw_scene, write_dataset
-from pages import start, stop
+from pages import ABOUT_SPEED, start, stop
 from tiny_models import Tiny, ultralytics_metadata
 
 if TYPE_CHECKING:
@@ -66,7 +66,10 @@ def open_page(browser: Browser) -> Iterator[Open]:
         page.on("request", lambda r: r.url.startswith((origin(address), "blob:", "data:")) or complaints.append(r.url))
         page.on("pageerror", lambda e: complaints.append(str(e)))
         page.on("dialog", lambda d: complaints.append(d.message))
-        page.on("console", lambda m: m.type in ("error", "warning") and complaints.append(m.text))
+        page.on(
+            "console",
+            lambda m: m.type in ("error", "warning") and ABOUT_SPEED not in m.text and complaints.append(m.text),
+        )
         page.goto(address)
         return page
 
