@@ -31,10 +31,10 @@ from tiny_models import Tiny, ultralytics_metadata
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [name for names in cli.COMMANDS.values() for name in names]
 OVER_IMAGES = {"explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
-DETECTING = {*COMMANDS} - {"info", "demo"}
+DETECTING = {*COMMANDS} - {"info", "demo", "report"}
 # Which commands have an option that several have; a new command must find its place here.
 SHARED: dict[str, set[str]] = {
-    "--model": {*COMMANDS} - {"compare", "filmstrip", "demo"},
+    "--model": {*COMMANDS} - {"compare", "filmstrip", "demo", "report"},
     "--out": {*COMMANDS} - {"info", "serve"},
     "--limit": OVER_IMAGES,
     "--seed": {"explain", "tune"},
@@ -45,7 +45,7 @@ SHARED: dict[str, set[str]] = {
     "--overwrite": {"extract", "reduce", "tune"},
     **dict.fromkeys(
         ("--runtime", "--layout", "--rule", "--imgsz", "--names", "--correction", "--device", "--precision"),
-        {*COMMANDS} - {"demo"},
+        {*COMMANDS} - {"demo", "report"},
     ),
     **dict.fromkeys(("--conf", "--iou", "--max-det", "--classes"), DETECTING),
 }
@@ -84,6 +84,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "images").mkdir()
     for image in (folder / "scenes" / "images" / "val").iterdir():
         shutil.copy(image, folder / "images")
+    (folder / "results").mkdir()
+    (folder / "results" / "basis.json").write_text('{"effective_rank": 3.5}')
     return folder
 
 
@@ -167,6 +169,7 @@ LINES = {
     "diagnose": "diagnose scenes/data.yaml --out g --limit 2",
     "compare": "compare m.onnx m.onnx --images images --out d",
     "tune": "tune --data scenes/data.yaml --out t.onnx --folds 3 --force --overwrite",
+    "report": "report results --out results/index.html",
     "reduce": "reduce m.onnx --images images --keep 7 --out r.onnx --overwrite",
     "filmstrip": "filmstrip m.onnx --image images/scene_000001.png --out f.png",
     "demo": "demo",

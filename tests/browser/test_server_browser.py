@@ -14,9 +14,9 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from contrast import hovered, low_contrast
 
 import maskprism
+from contrast import hovered, low_contrast
 from maskprism.analysis.truth.labels import Truth, match_masks
 from maskprism.scenes import draw_scene, write_dataset
 from tiny_models import Tiny, ultralytics_metadata

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from contrast import CONTRAST, hovered, low_contrast, ratio
 
 import maskprism
+from contrast import CONTRAST, hovered, low_contrast, ratio
 from maskprism.scenes import draw_scene
 from maskprism.views.page import write_page
 

@@ -15,7 +15,7 @@ from maskprism.errors import MaskprismError
 COMMANDS = {
     "Look": ("explain", "page", "serve", "demo"),
     "Why is a mask as it is?": ("prototypes", "basis"),
-    "Diagnose": ("diagnose", "compare"),
+    "Diagnose": ("diagnose", "compare", "report"),
     "Data": ("extract",),
     "Model": ("info", "tune", "reduce", "filmstrip"),
 }

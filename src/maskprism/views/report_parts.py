@@ -46,10 +46,12 @@ def page(
     tiles: Iterable[tuple[str, str]],
     sections: Iterable[Section],
     scenes: str = "",
+    home: str = "",
 ) -> str:
     """A whole report. command: that made it. All but the sections is text; tiles are (name, value).
 
     scenes: elements with scenes that buttons of the sections open in the viewer, which is then part of the file.
+    home: the address of the index that the report belongs to.
     """
     style, script = (_read(name) for name in ("report.css", "report.js"))
     viewer = _read("viewer.js") if scenes else ""
@@ -64,7 +66,8 @@ def page(
         script=script,
         scenes=f'{scenes}\n<script type="module">{viewer}</script>' if scenes else "",
         version=__version__,
-        command=html.escape(command),
+        command=(f'<a href="{html.escape(home)}">All reports</a> · ' if home else "")
+        + f"maskprism {html.escape(command)}",
         title=html.escape(title),
         subtitle=html.escape(subtitle),
         warnings="\n".join(f'<p class="warning">{html.escape(text)}</p>' for text in warnings),
