@@ -46,11 +46,13 @@ check-viewer: viewer/node_modules/done
 $(ULTRA)/done: pyproject.toml
 	$(PYTHON) -m venv $(ULTRA)
 	$(ULTRA)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(ULTRA)/bin/python -m pip install --quiet --editable ".[ultralytics,openvino,tune]" onnxslim hypothesis pytest pytest-timeout pytest-xdist
+	$(ULTRA)/bin/python -m pip install --quiet --editable ".[ultralytics,openvino,tune,ray,transformers,atlas,umap,index]" \
+		"moto[server]" onnxslim supervision polars duckdb datasets pycocotools hypothesis pytest pytest-timeout pytest-xdist
 	touch $@
 
 test-ultralytics: $(ULTRA)/done
-	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity -n logical --maxprocesses 8 --dist worksteal
+	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/test_s3.py tests/test_interchange.py tests/test_search.py tests/test_atlas.py -n logical --maxprocesses 8 --dist worksteal
+	$(ULTRA)/bin/python -m pytest tests/test_ray.py  # a cluster of its own, for all processors
 
 # the base tests with another Python: make test-python PYTHON=python3.13
 test-python:
@@ -100,6 +102,9 @@ bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/reduce.py
 	$(BIN)/python benchmarks/tune.py
 	$(BIN)/python benchmarks/coco_json.py --megabytes 100
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/atlas.py $(if $(shell command -v chromium),--chromium $(shell command -v chromium))
+	$(BIN)/python benchmarks/long_extraction.py --count 5000 --images $(REAL)/images
 	$(ULTRA)/bin/python benchmarks/extract_throughput.py --bf16 \
 		--model $(REAL)/models/yolov8n-seg.onnx --images $(REAL)/datasets/coco128-seg/images
 	$(ULTRA)/bin/python benchmarks/runtime_disagreement.py

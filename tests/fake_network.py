@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from maskprism.models import Model
-from maskprism.models.layouts import Thresholds
+from maskprism.models.rows import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 
 CLASSES, PROTOTYPES, ANCHORS = 2, 4, 84
@@ -70,16 +70,21 @@ def write_images(folder: Path, count: int, *, start: int = 0, suffix: str = ".pn
     return paths
 
 
+def _slow(batch: np.ndarray[Any, Any]) -> Any:
+    time.sleep(0.03)
+    return network(batch)
+
+
+def slow_model() -> Model:
+    """As on a slower machine, so that there is something to interrupt."""
+    return fake_model(_slow)
+
+
 if __name__ == "__main__":
     from maskprism.extract import extract
-
-    def slow(batch: np.ndarray[Any, Any]) -> Any:
-        """As on a slower machine, so that there is something to interrupt."""
-        time.sleep(0.03)
-        return network(batch)
 
     def report(done: int, total: int | None, failed: int) -> None:
         """Tell whoever waits for it how far this is."""
         print(done, flush=True)
 
-    extract(sys.argv[1], fake_model(slow), sys.argv[2], workers=2, flush_s=0.02, on_progress=report)
+    extract(sys.argv[1], slow_model(), sys.argv[2], workers=2, flush_s=0.02, on_progress=report)

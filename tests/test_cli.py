@@ -207,7 +207,7 @@ def test_demo_tells_the_whole_story(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert result.returncode == 0, result.stderr
     shown = result.stdout.split("Where to look first:")[1]
     named = [Path(word.strip(",")) for word in shown.split() if str(tmp_path) in word]
-    assert len(named) == 9
+    assert len(named) == 10
     assert all(path.exists() for path in named)
     assert len(list((tmp_path / "demo" / "pictures").glob("*/00-assembly.png"))) == scenes
     assert "mask AP" in (tmp_path / "demo" / "diagnosis" / "report.html").read_text(encoding="utf-8")

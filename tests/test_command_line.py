@@ -24,34 +24,37 @@ from maskprism import cli
 from maskprism.cli.options import Table
 from maskprism.cli.output import EXIT_CODES, Bar, Outcome, Output, command, print_json
 from maskprism.demo import DemoResult
+from maskprism.extract import extract
+from maskprism.models import load
 from maskprism.scenes import write_dataset
 from maskprism.text import json_text
 from tiny_models import Tiny, ultralytics_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [name for names in cli.COMMANDS.values() for name in names]
+WITHOUT_MODEL = {"search", "atlas", "report"}
 OVER_IMAGES = {"explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
-DETECTING = {*COMMANDS} - {"info", "demo", "report"}
+DETECTING = {*COMMANDS} - {"info", "demo"} - WITHOUT_MODEL
 # Which commands have an option that several have; a new command must find its place here.
 SHARED: dict[str, set[str]] = {
-    "--model": {*COMMANDS} - {"compare", "filmstrip", "demo", "report"},
-    "--out": {*COMMANDS} - {"info", "serve"},
+    "--model": {*COMMANDS} - {"compare", "filmstrip", "demo"} - WITHOUT_MODEL,
+    "--out": {*COMMANDS} - {"info", "serve", "search"},
     "--limit": OVER_IMAGES,
-    "--seed": {"explain", "tune"},
+    "--seed": {"explain", "tune", "atlas"},
     "--json": {*COMMANDS},
     "--quiet": {*COMMANDS},
     "--split": {"diagnose", "reduce", "tune"},
-    "--data": {"page", "serve", "compare"},
+    "--data": {"page", "serve", "compare", "atlas"},
     "--overwrite": {"extract", "reduce", "tune"},
     **dict.fromkeys(
         ("--runtime", "--layout", "--rule", "--imgsz", "--names", "--correction", "--device", "--precision"),
-        {*COMMANDS} - {"demo", "report"},
+        {*COMMANDS} - {"demo"} - WITHOUT_MODEL,
     ),
     **dict.fromkeys(("--conf", "--iou", "--max-det", "--classes"), DETECTING),
 }
 OWN_WORDS = {"--out", "--overwrite"}
 """What is written is another thing in each command, and so are the words for it."""
-OTHER_MEANING = {("serve", "--split"), ("tune", "--data")}
+OTHER_MEANING = {("serve", "--split"), ("atlas", "--split"), ("tune", "--data")}
 """All splits unless one is given, for it only looks up the labels of images that are there; the data set itself."""
 
 
@@ -84,6 +87,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "images").mkdir()
     for image in (folder / "scenes" / "images" / "val").iterdir():
         shutil.copy(image, folder / "images")
+    extract(folder / "images", load(folder / "m.onnx"), folder / "s.csv")
     (folder / "results").mkdir()
     (folder / "results" / "basis.json").write_text('{"effective_rank": 3.5}')
     return folder
@@ -163,6 +167,8 @@ LINES = {
     "info": "info m.onnx",
     "explain": "explain images broken --out e --model m.onnx",
     "extract": "extract images --out t.csv --model m.onnx --overwrite",
+    "atlas": "atlas s.csv --out a",
+    "search": "search s.csv --like 'scene_000001.png#0'",
     "page": "page images broken --out p.html --model m.onnx",
     "basis": "basis images broken --out b --model m.onnx --pictures 1",
     "prototypes": "prototypes images broken --out c --model m.onnx --cards 1 --moved 1",
@@ -186,6 +192,7 @@ def documented() -> dict[str, set[str]]:
 
 CONTENT = {
     "basis": "b/basis.json",
+    "atlas": "a/atlas.json",
     "diagnose": "g/summary.json",
     "compare": "d/comparison.json",
     "tune": "t.tune.json",
@@ -197,7 +204,7 @@ def no_work(out: Path, on_step: Callable[[str], None]) -> DemoResult:
     """In place of `run_demo`, which takes long, and which other tests call."""
     on_step("a step")
     (out / "pictures" / "one").mkdir(parents=True)
-    return DemoResult(out, out / "pictures", out, out, out, out, out, instances=3)
+    return DemoResult(out, out / "pictures", out, out, out, out, out, out, instances=3)
 
 
 @pytest.mark.parametrize("name", LINES)

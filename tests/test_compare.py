@@ -34,7 +34,7 @@ from maskprism.errors import ImageError, InputError, MissingExtraError, ModelErr
 from maskprism.geometry import Letterbox
 from maskprism.models import Model
 from maskprism.models.correction import Correction
-from maskprism.models.layouts import Thresholds
+from maskprism.models.rows import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views import raster

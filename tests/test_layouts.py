@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import maskprism
 import reference
 from maskprism.errors import InputError, ModelError
-from maskprism.models.layouts import Layout, Thresholds, detect_layout, non_maximum_suppression
+from maskprism.models.layouts import Layout, detect_layout, non_maximum_suppression
 from maskprism.models.metadata import Metadata
+from maskprism.models.rows import Thresholds
 from strategies import boxes, seeds
 from tiny_models import DETECTIONS, KEPT, NAMES, OBJECTNESS, Tiny, ultralytics_metadata
 
@@ -658,3 +659,9 @@ def test_a_layout_can_be_forced_on_a_file(tmp_path):
     assert prediction.classes.tolist() == [0, 1]
     with pytest.raises(InputError, match="there is no layout 'tea'"):
         maskprism.load(two, layout="tea")
+
+
+def test_an_agnostic_suppression_takes_all_classes_together():
+    layout, outputs = v8([[20, 30, 10, 20, 0.1, 0.6, -1, 2], [20, 30, 10, 21, 0.9, 0.2, 3, 4]])
+    assert layout.read_rows(outputs, 0, (64, 64), GOOD).classes.tolist() == [0, 1]
+    assert layout.read_rows(outputs, 0, (64, 64), Thresholds(agnostic=True)).classes.tolist() == [0]

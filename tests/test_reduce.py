@@ -34,8 +34,9 @@ from maskprism.cli.options import Detections
 from maskprism.cli.reduce import reduce as reduce_command
 from maskprism.errors import InputError, MissingExtraError, ModelError
 from maskprism.masks import RULES
+from maskprism.models.onnx_file import read_onnx
 from maskprism.models.onnx_graph import ChannelSurgery
-from maskprism.models.rewrite import read_onnx, write_reduced
+from maskprism.models.rewrite import write_reduced
 from maskprism.scenes import NAMES, draw_scene, write_dataset
 from maskprism.sources import open_source
 from maskprism.views import raster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,11 +40,13 @@ import maskprism
 from maskprism.analysis.truth.labels import Truth, match_masks, open_labels
 from maskprism.errors import InputError, MaskprismError
 from maskprism.models import Model
+from maskprism.models.correction import Correction
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views.server import Gallery, Limits, create_app, create_static_app, serve
 from maskprism.views.server.images import GalleryImages
 from maskprism.views.server.records import SHOWS, SORTS, Query, Record
+from maskprism.views.server.thumbnails import crops
 from tiny_models import Tiny, ultralytics_metadata
 
 COMMAND = [sys.executable, "-m", "maskprism.cli"]
@@ -327,8 +331,42 @@ def test_only_the_parts_of_the_page_are_served(any_client: httpx.Client) -> None
     for name in ("gallery.css", "gallery.js", "icon.svg", "viewer.css", "viewer.js"):
         assert name in page
         assert client.get(f"/static/{name}").status_code == 200
-    for name in ("gallery.html", "report.html", "report.js"):  # made into pages elsewhere
+    for name in ("gallery.html", "map.html", "report.html", "report.js"):  # made into pages elsewhere
         assert client.get(f"/static/{name}").status_code == 404
+
+
+def test_the_map_has_every_instance_found(client: httpx.Client, model: Model, folder: Path) -> None:
+    answer = client.get("/api/map").json()
+    info = answer["info"]
+    expected = {name: model.predict(folder / name) for name in NAMES}
+    assert info["count"] == sum(map(len, expected.values())) > 0
+
+    def column(name: str, kind: str) -> Any:
+        return np.frombuffer(zlib.decompress(base64.b64decode(answer["columns"][name])), kind)
+
+    names = json.loads(zlib.decompress(base64.b64decode(answer["columns"]["names"])))
+    weights = column("weights", "i1").reshape(info["count"], -1) * np.array(info["scales"])
+    for image, instance, row in zip(column("image", "<u4"), column("instance", "<u4"), weights, strict=True):
+        found = expected[names[image]].coefficients[instance]
+        np.testing.assert_allclose(row, found, atol=max(info["scales"]))
+    assert info["viewer"] == "/"
+
+
+def test_a_map_without_instances_says_so(tmp_path: Path, model: Model) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with serving(Gallery(tmp_path, model)) as client:
+        wait_for(client)
+        answer = client.get("/api/map")
+    assert answer.status_code == 404
+    assert "no instance has been found by now" in answer.json()["error"]
+
+
+def test_only_the_page_of_the_map_may_make_code_from_text(any_client: httpx.Client) -> None:
+    for path in ("/", "/map", "/api/map"):
+        policies = any_client.get(path).headers.get_list("content-security-policy")
+        assert len(policies) == 1
+        assert ("'unsafe-eval'" in policies[0]) == (path == "/map")
+        assert "default-src 'none'" in policies[0]
 
 
 def test_every_answer_has_the_security_headers(any_client: httpx.Client) -> None:
@@ -387,6 +425,44 @@ def test_a_scene_is_what_the_viewer_takes(client: httpx.Client, folder: Path, mo
     assert str(folder) not in json.dumps(header)
     np.testing.assert_array_equal([one["coefficients"] for one in header["instances"]], prediction.coefficients)
     assert header["prototypes"]["bits"] == 32
+
+
+def test_a_corrected_network_serves_its_masks_before_and_after(folder: Path, model: Model) -> None:
+    k = model.spec.prototypes
+    rng = np.random.default_rng(0)
+    tuned = model.with_correction(Correction(rng.normal(0, 0.1, (1, k, k)), rng.normal(0, 0.1, (1, k))))
+    with serving(Gallery(folder, tuned)) as client:
+        wait_for(client)
+        instances = header_of(client.get("/api/scenes/a.png").content)["instances"]
+    before, after = model.predict(folder / "a.png"), tuned.predict(folder / "a.png")
+    assert len(before) > 0
+    np.testing.assert_array_equal([one["coefficients"] for one in instances], after.coefficients)
+    np.testing.assert_array_equal([one["untuned"] for one in instances], before.coefficients)
+
+
+def test_pictures_of_instances_are_drawn_when_they_are_asked_for(folder: Path, model: Model) -> None:
+    """The network is asked once more for all of an image, and not by those who look at images alone."""
+    gallery = Gallery(folder, model)
+    count = len(model.predict(folder / "a.png"))
+
+    async def act(client: httpx.AsyncClient) -> list[tuple[int, bytes, int]]:
+        assert (await client.get("/api/thumbnails/a.png?masks=1")).status_code == 200
+        before, answers = gallery.predictions, []
+        for index in range(count + 1):
+            answer = await client.get(f"/api/crops/a.png?index={index}")
+            answers.append((answer.status_code, answer.content, gallery.predictions - before))
+        return answers
+
+    *found, beyond = in_loop(gallery, act)
+    assert count > 1
+    assert [status for status, *_ in found] == [200] * count
+    assert {asked for *_, asked in found} == {1}
+    image = cv2.imread(str(folder / "a.png"))
+    assert tuple(picture for _, picture, _ in found) == crops(image, model.predict(image))
+    for _, picture, _ in found:
+        assert max(cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape[:2]) <= 300
+    assert beyond[0] == 422
+    assert f"has {count} instances; there is no instance {count}" in beyond[1].decode()
 
 
 def test_thumbnails_are_small_and_show_masks(folder: Path, model: Model, client: httpx.Client) -> None:
@@ -1106,7 +1182,7 @@ def test_serve_can_be_called_from_python(folder: Path, model: Model) -> None:
 def test_the_api_is_documented(folder: Path, model: Model) -> None:
     page = (Path(__file__).parents[1] / "docs" / "server.md").read_text(encoding="utf-8")
     routes = [route for route in create_app(Gallery(folder, model)).app.routes if route.path.startswith("/api/")]
-    assert len(routes) == 8
+    assert len(routes) == 9
     for route in routes:
         method = "POST" if "POST" in route.methods else "GET"
         assert f"`{method} {route.path.replace('{name:path}', 'NAME')}" in page

@@ -208,11 +208,18 @@ def test_records_without_a_size_stay_without_one(tmp_path: Path) -> None:
 def test_paths_of_a_table() -> None:
     csv, parquet = TablePaths.of("out/people.csv"), TablePaths.of("out/people.v2.parquet")
     assert csv == TablePaths(
-        Path("out/people.csv"),
-        Path("out/people.images.csv"),
-        Path("out/people.meta.json"),
-        Path("out/people.csv.parts"),
+        table=Path("out/people.csv"),
+        instances=Path("out/people.csv"),
+        images=Path("out/people.images.csv"),
+        prototypes=Path("out/people.prototypes.csv"),
+        settings=Path("out/people.meta.json"),
+        parts=Path("out/people.csv.parts"),
     )
+    folder = TablePaths.of("out/people/")
+    assert folder == TablePaths.of(Path("out/people"))
+    assert (folder.is_folder, csv.is_folder) == (True, False)
+    assert (folder.parts, folder.manifest) == (Path("out/people"), Path("out/people/manifest.json"))
+    assert folder.part("images", "000007") == Path("out/people/images/000007.parquet")
     assert (parquet.images, parquet.settings) == (Path("out/people.v2.images.parquet"), None)
 
 

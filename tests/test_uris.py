@@ -13,6 +13,8 @@ from pathlib import Path
 import cv2
 import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
@@ -29,7 +31,7 @@ from maskprism.table import CoefficientTable
 from test_cli import run
 from test_extract import Crash, assert_same, images_of, write_video
 
-SUFFIXES = (".parquet", ".csv")
+SUFFIXES = (".parquet", ".csv", "")  # the last one is a folder
 
 
 @pytest.fixture
@@ -40,6 +42,10 @@ def memory() -> Iterator[MemoryFileSystem]:
     filesystem.pseudo_dirs[:] = [""]
     yield filesystem
     filesystem.store.clear()
+
+
+def contents(folder: UriPath) -> dict[str, bytes]:
+    return {path.name_in(folder): path.read_bytes() for path in folder.files(recursive=True)}
 
 
 def upload(folder: Path, uri: str) -> None:
@@ -309,12 +315,14 @@ def test_a_table_is_the_same_behind_a_uri(tmp_path: Path, memory: MemoryFileSyst
     assert (summary.images, summary.failed, summary.table) == (6, 1, out)
     assert_equal(out, reference)
     assert CoefficientTable.read(out).metadata["source"] == "memory://photos"
-    found = {path.name: path.read_bytes() for path in out.parent.iterdir()}
-    expected = {path.name.replace("reference", "t") for path in tmp_path.glob("reference*")}
-    assert found.keys() == expected  # no parts, no notes
-    assert not (out.parent / f"t{suffix}.parts").exists()
+    found = contents(out.parent)
+    if suffix:
+        assert found.keys() == {path.name.replace("reference", "t") for path in tmp_path.glob("reference*")}
+    else:
+        assert {str(Path(name).parent) for name in found} == {"t", "t/images", "t/instances"}
+        assert {Path(name).name for name in found if name.count("/") == 1} == {"manifest.json"}  # no notes
     assert extract("memory://photos", fake_model(), out).skipped == 6
-    assert {path.name: path.read_bytes() for path in out.parent.iterdir()} == found
+    assert contents(out.parent) == found
     if suffix == ".csv":  # byte for byte
         assert found["t.csv"] == reference.read_bytes()
 
@@ -349,7 +357,7 @@ def test_files_of_others_are_not_touched(tmp_path: Path, memory: MemoryFileSyste
             with pytest.raises(TableError):
                 extract(folder, fake_model(), f"memory://b/{name}", overwrite=overwrite)
     assert {name: memory.cat(name) for name in memory.find("/b")} == files
-    for name in ("t.xlsx", "t"):
+    for name in ("t.xlsx", "t.json"):
         with pytest.raises(TableError, match=r"expected a table ending in \.csv or \.parquet"):
             extract(folder, fake_model(), f"memory://b/{name}")
 
@@ -412,11 +420,15 @@ def test_a_crash_at_any_moment_loses_and_doubles_nothing(
             if not exists or "v5" in CoefficientTable.read(out).metadata["model"]:
                 go(out)
         assert_same(out, reference)  # type: ignore[arg-type]
-        left = {name.rpartition("/")[2] for name in memory.find(f"/crash{moment}", withdirs=True)}
-        assert left - {f"crash{moment}"} == {
-            path.name.replace("reference", "t") for path in tmp_path.glob("reference*")
-        }
-    assert crashes >= 9
+        left = set(memory.find(f"/crash{moment}"))
+        if suffix:
+            expected = {path.name.replace("reference", "t") for path in tmp_path.glob("reference*")}
+            assert {name.rpartition("/")[2] for name in left} == expected
+        else:
+            stems = [{name for name in left if f"/{kind}/" in name} for kind in ("images", "instances")]
+            assert {name.replace("/images/", "/instances/") for name in stems[0]} == stems[1]
+            assert left - stems[0] - stems[1] == {f"{out.removeprefix('memory:/')}/manifest.json"}
+    assert crashes >= (9 if suffix else 5)
 
 
 def test_where_nothing_can_be_moved_it_is_copied(
@@ -450,8 +462,11 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, memory: MemoryFileSystem) -> 
     assert_same(out, tmp_path / "reference.csv")  # type: ignore[arg-type]
 
 
-def test_of_two_writers_the_later_goes_on_and_nothing_is_doubled(tmp_path: Path, memory: MemoryFileSystem) -> None:
-    folder, out = tmp_path / "photos", "memory://b/t.parquet"
+@pytest.mark.parametrize("suffix", [".parquet", ""])
+def test_of_two_writers_the_later_goes_on_and_nothing_is_doubled(
+    tmp_path: Path, memory: MemoryFileSystem, suffix: str
+) -> None:
+    folder, out = tmp_path / "photos", f"memory://b/t{suffix}"
     write_images(folder, 6)
     extract(folder, fake_model(), tmp_path / "reference.parquet")
     later: list[int] = []
@@ -474,12 +489,24 @@ def test_of_two_writers_the_later_goes_on_and_nothing_is_doubled(tmp_path: Path,
         extract(folder, fake_model(), out, flush_s=0, workers=1, on_progress=meanwhile)
     assert later[1] >= 3  # the later took over what the earlier had done
     # Had the earlier been in the middle of its last commit just then, its images would be there twice.
-    last = [name for name in sorted(memory.find("/b/t.parquet.parts")) if "-" in name][-2:]
-    for name in last:
-        number, dash, rest = name.rpartition("-")
-        memory.pipe(f"{number}{dash}00000000{rest[8:]}", memory.cat(name))
+    parts = "/b/t.parquet.parts" if suffix else "/b/t"
+    last = sorted(name.rpartition("/")[2] for name in memory.find(f"{parts}/images"))[-1]
+    for kind in ("images", "instances"):
+        memory.pipe(f"{parts}/{kind}/{last[:7]}00000000.parquet", memory.cat(f"{parts}/{kind}/{last}"))
+    if not suffix:
+        assert CoefficientTable.read(out).arrow.num_rows == len(set(keys_of(CoefficientTable.read(out))))
     assert extract(folder, fake_model(), out).skipped == 5
     assert_same(out, tmp_path / "reference.parquet")  # type: ignore[arg-type]
+    rows = pa.concat_tables(pq.read_table(io.BytesIO(memory.cat(name))) for name in instance_files(memory, suffix))
+    assert rows.num_rows == CoefficientTable.read(out).arrow.num_rows  # for others who read the files, too
+
+
+def keys_of(table: CoefficientTable) -> list[tuple[str, int]]:
+    return list(zip(table.arrow["image"].to_pylist(), table.arrow["instance"].to_pylist(), strict=True))
+
+
+def instance_files(memory: MemoryFileSystem, suffix: str) -> list[str]:
+    return ["/b/t.parquet"] if suffix else memory.find("/b/t/instances")
 
 
 def test_the_command_line(tmp_path: Path) -> None:

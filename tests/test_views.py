@@ -19,6 +19,7 @@ from maskprism import RULES, Decomposition, Letterbox, Prediction
 from maskprism.errors import InputError, MaskprismError
 from maskprism.masks import ULTRALYTICS
 from maskprism.scenes import draw_scene
+from maskprism.text import in_brief
 from maskprism.views import charts, figures, palette, raster, sheets
 from maskprism.views.instance.explain import write_explanation
 from maskprism.views.sheets import Panel, Sheet
@@ -402,3 +403,23 @@ def test_correlation_equals_numpy_and_leaves_constants_out() -> None:
     np.testing.assert_allclose(np.asarray(shown[:5, :5]), expected, atol=1e-6)
     with pytest.raises(InputError, match="at least 2 rows"):
         charts.correlation(coefficients[:1])
+
+
+def test_names_along_an_axis_stay_readable() -> None:
+    for count, shown in (
+        (0, []),
+        (1, ["0"]),
+        (32, [str(k) for k in range(32)]),
+        (256, [str(k) for k in range(0, 256, 4)]),
+    ):
+        ax = figures.new_figure(4, 3).subplots()
+        figures.name_ticks(ax.xaxis, [str(k) for k in range(count)], rotation=90)
+        assert [label.get_text() for label in ax.get_xticklabels()] == shown
+        assert ax.get_xticks().tolist() == [int(name) for name in shown]
+
+
+def test_long_lists_are_told_in_brief() -> None:
+    assert in_brief([]) == ""
+    assert in_brief(range(3)) == "0 1 2"
+    assert in_brief("abcd", most=4) == "a b c d"
+    assert in_brief("abcd", most=2) == "a b … and 2 more"

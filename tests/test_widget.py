@@ -17,6 +17,7 @@ import maskprism
 from maskprism import RULES, Edit, Prediction, PrismWidget
 from maskprism.errors import InputError
 from maskprism.models import Model
+from maskprism.models.correction import Correction
 from maskprism.scenes import draw_scene
 from maskprism.views.viewer_payload import viewer_scene
 from strategies import predictions
@@ -57,6 +58,19 @@ def test_the_widget_holds_what_the_viewer_takes(widget: PrismWidget, prediction:
     }
     assert "export" in widget.get_state()["_esm"]
     assert ".maskprism" in widget.get_state()["_css"]
+
+
+def test_a_corrected_network_shows_its_masks_before_and_after(model: Model, image: np.ndarray) -> None:
+    k = model.spec.prototypes
+    rng = np.random.default_rng(0)
+    tuned = model.with_correction(Correction(rng.normal(0, 0.1, (1, k, k)), rng.normal(0, 0.1, (1, k))))
+    widget = maskprism.show(image, model=tuned)
+    instances = widget.header["instances"]
+    np.testing.assert_array_equal([one["untuned"] for one in instances], model.predict(image).coefficients)
+    np.testing.assert_array_equal([one["coefficients"] for one in instances], tuned.predict(image).coefficients)
+    np.testing.assert_array_equal(widget.edited_prediction.masks(), tuned.predict(image).masks())
+    plain = maskprism.show(image, model=model).header["instances"]
+    assert [one["untuned"] for one in plain] == [None] * len(plain)
 
 
 def test_image_and_prediction_in_every_habit(

@@ -1,4 +1,5 @@
-"""Make the pictures of docs/images that a browser shows: the page, still and with a slider moving, and the gallery.
+"""Make the pictures of docs/images that a browser shows: the page, still and with a slider moving,
+the gallery, and the map.
 
 python utils/picture_pages.py
 
@@ -19,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from maskprism.models import load
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 SCENE = 1
-SERVED_SEED = 100
+SERVED_SEED, MAPPED = 100, 300
+DRAG_WH = (1000, 625)
 SETTLED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -48,6 +51,7 @@ def page_of_scene(width: int, height: int) -> Iterator[Page]:
         page = chromium.new_page(viewport={"width": width, "height": height})
         page.goto(f"{file.as_uri()}#i={largest}")
         page.locator(".stage").wait_for()
+        page.get_by_role("button", name="No, thanks").click()
         yield page
         chromium.close()
 
@@ -68,7 +72,7 @@ def still(target: Path) -> None:
 
 def drag(target: Path, steps: int = 9) -> None:
     """The coefficient of the strongest prototype goes to the far end of its slider and back."""
-    with page_of_scene(1000, 560) as page:
+    with page_of_scene(1280, 800) as page:
         slider = page.locator(".slider").first
         area = slider.bounding_box()
         assert area
@@ -81,6 +85,7 @@ def drag(target: Path, steps: int = 9) -> None:
         for share in way[1:] + way[-2::-1]:
             page.mouse.move(area["x"] + 6 + share * (area["width"] - 12), area["y"] + area["height"] / 2)
             frames.append(image_of(page))
+        frames = [frame.resize(DRAG_WH, Image.Resampling.LANCZOS) for frame in frames]
         durations = [1200] + [110] * (len(frames) - 1)
         frames[0].save(
             target,
@@ -118,7 +123,52 @@ def gallery(target: Path) -> None:
                 server.terminate()
 
 
+def atlas(target: Path) -> None:
+    """The map of all instances of drawn scenes, some of them selected."""
+    from playwright.sync_api import sync_playwright
+
+    from maskprism.analysis.atlas.atlas import make_atlas
+    from maskprism.analysis.atlas.points import Points
+    from maskprism.extract import extract
+    from maskprism.stored_predictions import StoredPredictions
+    from maskprism.views.atlas.files import MAP, write_atlas
+    from maskprism.views.atlas.thumbnails import thumbnails
+
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
+        folder = Path(scratch)
+        write_dataset(folder / "scenes", MAPPED, seed=SERVED_SEED, validation_share=1.0)
+        extract(folder / "scenes", load(threads=1), folder / "t.parquet", prototypes="fp16")
+        points = Points.read(folder / "t.parquet")
+        every = np.arange(len(points))
+        sheets = thumbnails(points, every, StoredPredictions.open(folder / "t.parquet"), folder / "scenes")
+        write_atlas(make_atlas(points), folder, f"{MAPPED} drawn scenes", sheets=sheets)
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1280, "height": 860})
+        page.goto((folder / MAP).as_uri())
+        page.wait_for_selector("[data-ready]")
+        area = page.locator("canvas").bounding_box()
+        assert area
+        page.get_by_role("button", name="Lasso").click()
+        corners = [(0.08, 0.1), (0.3, 0.05), (0.42, 0.25), (0.36, 0.5), (0.12, 0.5), (0.08, 0.1)]
+        places = [(area["x"] + area["width"] * x, area["y"] + area["height"] * y) for x, y in corners]
+        page.mouse.move(*places[0])
+        page.mouse.down()
+        for place in places[1:]:
+            page.mouse.move(*place, steps=12)
+        page.mouse.up()
+        page.locator(".selection").wait_for()
+        step = 0
+        while not page.locator(".card").is_visible() and step < 200:
+            step += 1
+            page.mouse.move(area["x"] + area["width"] * (0.5 + step / 500), area["y"] + area["height"] * 0.55)
+            page.wait_for_timeout(20)
+        page.wait_for_timeout(400)
+        image_of(page).save(target, quality=84, method=6)
+        chromium.close()
+
+
 if __name__ == "__main__":
     still(IMAGES / "page.webp")
     drag(IMAGES / "page-drag.webp")
     gallery(IMAGES / "server.webp")
+    atlas(IMAGES / "atlas.webp")

@@ -31,14 +31,17 @@ REFERENCE = {
     "maskprism": "maskprism",
     **{
         room: f"maskprism.analysis.{room}"
-        for room in ("instance", "prototypes", "truth", "dataset", "networks", "tuning")
+        for room in ("instance", "prototypes", "truth", "dataset", "atlas", "networks", "tuning")
     },
     **{view: f"maskprism.views.{view}" for view in ("figures", "page", "widget", "server")},
     **{
         name: f"maskprism.{name}"
-        for name in ("datasets", "extract", "shard", "sources", "preprocessing", "scenes", "training", "errors")
+        for name in (
+            *("datasets", "extract", "shard", "stored_predictions", "search", "interchange"),
+            *("sources", "preprocessing", "scenes", "training", "errors"),
+        )
     },
-    **{name: f"maskprism.models.{name}" for name in ("runtimes", "layouts")},
+    **{name: f"maskprism.models.{name}" for name in ("runtimes", "layouts", "yolact", "sam", "mask_branch")},
 }
 """Pages of the reference: the module of each."""
 FETCHED = re.compile(r'<(?:script|img|iframe|source)[^>]+src="?https?:[^>]*>|<link[^>]+stylesheet[^>]+https?:[^>]*>')

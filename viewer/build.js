@@ -1,6 +1,6 @@
-// Bundles src/index.js into the Python package; with --check only says whether the committed bundle is current.
+// Bundles the pages' scripts and styles into the Python package; with --check only says whether the committed bundles are current.
 import { build } from "esbuild";
-import { readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 
 const target = new URL("../src/maskprism/views/static/", import.meta.url);
@@ -16,9 +16,11 @@ async function bundle(entry, name) {
     format: "esm",
     target: ["es2022", "chrome105", "firefox113", "safari16.4"],
     legalComments: "none",
+    metafile: true,
+    absWorkingDir: fileURLToPath(new URL(".", import.meta.url)),
     write: false,
   });
-  const text = built.outputFiles[0].text;
+  const text = built.outputFiles[0].text + (await notices(Object.keys(built.metafile.inputs)));
   if (!check) return writeFile(new URL(name, target), text);
   const committed = await readFile(new URL(name, target), "utf8").catch(() => "");
   if (committed === text) return undefined;
@@ -27,7 +29,22 @@ async function bundle(entry, name) {
   return undefined;
 }
 
+/** The licences of the packages that files of a bundle belong to, as a comment. @param {string[]} inputs @returns {Promise<string>} */
+async function notices(inputs) {
+  const names = inputs.map((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1]).filter((name) => name !== undefined);
+  const found = await Promise.all([...new Set(names)].sort().map(async (name) => {
+    const folder = new URL(`node_modules/${name}/`, import.meta.url);
+    const { version, license, author } = JSON.parse(await readFile(new URL("package.json", folder), "utf8"));
+    const file = (await readdir(folder)).find((one) => /^licen[cs]e/i.test(one));
+    const said = file ? (await readFile(new URL(file, folder), "utf8")).replaceAll("*/", "* /").trim() : `by ${author?.name ?? author}`;
+    return `${name} ${version} (${license})\n\n${said}\n`;
+  }));
+  return found.length ? `/*\nThis file holds parts of these packages.\n\n${found.join("\n")}*/\n`.replace(/[^\x00-\x7f]/g, "?") : "";
+}
+
 await bundle("src/index.js", "viewer.js");
 await bundle("src/viewer.css", "viewer.css");
 await bundle("src/gallery/main.js", "gallery.js");
 await bundle("src/gallery/gallery.css", "gallery.css");
+await bundle("src/atlas/main.js", "atlas.js");
+await bundle("src/atlas/map.css", "atlas.css");

@@ -17,6 +17,7 @@ from maskprism import __version__
 from maskprism.errors import TableError
 from maskprism.foreign import decode_json, fitted
 from maskprism.preprocessing import YOLO
+from maskprism.stored_prototypes import Stored, prototype_columns
 from maskprism.text import readable
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Settings(msgspec.Struct):
     objectness: bool
     rule: dict[str, str | int | float | bool | None] = {}
     names: dict[str, str] = {}
+    preprocessing: dict[str, str | int | float | bool | list[float] | None] | None = None
+    stored: Stored | None = None
 
 
 class Manifest(msgspec.Struct):
@@ -87,8 +90,11 @@ def read_manifest_text(data: bytes, label: str, hint: str) -> Manifest:
     return found
 
 
-def settings_of(model: Model, source: Location | str) -> dict[str, Any]:
-    """What determines the rows of a table of `model` over the images under the folder `source`."""
+def settings_of(model: Model, source: Location | str, stored: Stored | None = None) -> dict[str, Any]:
+    """What determines the rows of a table of `model` over the images under the folder `source`.
+
+    stored: what is kept of prototypes.
+    """
     folder = source.as_posix() if isinstance(source, PurePath) else str(source)
     spec, keep = model.spec, model.keep
     return {
@@ -105,11 +111,13 @@ def settings_of(model: Model, source: Location | str) -> dict[str, Any]:
         "max_det": keep.max_det,
         "classes": None if keep.classes is None else sorted(keep.classes),
         **({"multi_label": True} if keep.multi_label else {}),
+        **({"agnostic": True} if keep.agnostic else {}),
         **({} if spec.correction is None else {"correction": spec.correction}),
         **({} if _is_yolo(spec.preprocessing) else {"preprocessing": _plain(asdict(spec.preprocessing))}),
         "prototypes": spec.prototypes,
         "objectness": spec.layout == "yolov5",
         "names": {str(class_id): name for class_id, name in spec.names.items()},
+        **({} if stored is None else {"stored": stored}),
         "source": readable(folder),
     }
 
@@ -159,6 +167,12 @@ def instance_schema(settings: Mapping[str, Any]) -> pa.Schema:
     return pa.schema([*_WHICH_IMAGE, *columns], metadata=_as_metadata(settings))
 
 
+def prototype_schema(settings: Mapping[str, Any]) -> pa.Schema:
+    """The columns of the table of prototypes, with the settings as schema metadata."""
+    columns = [pa.field(column.name, column.type) for column in prototype_columns(settings)]
+    return pa.schema([_WHICH_IMAGE[0], *columns], metadata=_as_metadata(settings))
+
+
 def image_schema(settings: Mapping[str, Any]) -> pa.Schema:
     """The columns of the table of images, with the settings as schema metadata."""
     return IMAGE_SCHEMA.with_metadata(_as_metadata(settings))
@@ -169,22 +183,27 @@ class ExtractedImage:
     """One image, finished: the values of its instances by column, or None and why it failed.
 
     size_hw: None where it could not be decoded. network_failed: it is the network that failed, not the file.
+    prototypes: what is stored of them, by column; None where there are no instances, or nothing is stored.
     """
 
     name: str
     size_hw: tuple[int, int] | None = None
     values: Mapping[str, Any] | None = None
+    prototypes: Mapping[str, Any] | None = None
     message: str = ""
     network_failed: bool = False
 
 
 def shard_schema(settings: Mapping[str, Any]) -> pa.Schema:
-    """The columns of a shard: those of the table of images, and in `rows` the instances of each image."""
+    """The columns of a shard: those of the table of images, and in `rows` the instances of each image.
+
+    Where prototypes are stored, `prototypes` has what is stored of those of each image.
+    """
     columns = pa.struct([pa.field(column.name, column.type) for column in instance_columns(settings)])
-    return pa.schema(
-        [*IMAGE_SCHEMA, pa.field("network_failed", pa.bool_()), pa.field("rows", pa.list_(columns))],
-        metadata=_as_metadata(settings),
-    )
+    fields = [*IMAGE_SCHEMA, pa.field("network_failed", pa.bool_()), pa.field("rows", pa.list_(columns))]
+    if stored := prototype_columns(settings):
+        fields.append(pa.field("prototypes", pa.struct([pa.field(one.name, one.type) for one in stored])))
+    return pa.schema(fields, metadata=_as_metadata(settings))
 
 
 def shard_batch(images: Sequence[ExtractedImage], schema: pa.Schema) -> pa.RecordBatch:
@@ -211,9 +230,13 @@ def shard_batch(images: Sequence[ExtractedImage], schema: pa.Schema) -> pa.Recor
         ],
         strict=True,
     )
-    columns = list(records) if images else [()] * (len(schema) - 1)
-    arrays = [pa.array(values, type=field.type) for values, field in zip(columns, list(schema)[:-1], strict=True)]
-    return pa.RecordBatch.from_arrays([*arrays, rows], schema=schema)
+    plain = list(schema)[: schema.get_field_index("rows")]
+    columns = list(records) if images else [()] * len(plain)
+    arrays = [pa.array(values, type=field.type) for values, field in zip(columns, plain, strict=True)]
+    arrays.append(rows)
+    if "prototypes" in schema.names:
+        arrays.append(_structs([image.prototypes for image in images], schema.field("prototypes").type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def instances_of(shards: pa.Table) -> pa.Table:
@@ -226,9 +249,42 @@ def instances_of(shards: pa.Table) -> pa.Table:
     return pa.Table.from_arrays([*which, *rows.flatten().flatten()], schema=schema)
 
 
+def prototypes_of(shards: pa.Table) -> pa.Table:
+    """The table of prototypes in shards: one row per image with instances; without columns where none are stored."""
+    fields = [_WHICH_IMAGE[0]]
+    kept = shards.slice(0, 0)
+    arrays: list[Any] = []
+    if "prototypes" in shards.column_names:
+        kept = shards.filter(pc.is_valid(shards["prototypes"]))
+        structs = kept["prototypes"].combine_chunks()
+        fields, arrays = [*fields, *structs.type], structs.flatten()
+    schema = pa.schema(fields, metadata=shards.schema.metadata)
+    return pa.Table.from_arrays([kept["image"], *arrays], schema=schema)
+
+
 def records_of(shards: pa.Table) -> pa.Table:
     """The table of images in shards: one row per image, those without instances and those that failed included."""
     return shards.select(IMAGE_SCHEMA.names)
+
+
+def _structs(found: Sequence[Mapping[str, Any] | None], kind: pa.StructType) -> pa.StructArray:
+    """One struct per image, of which some are missing."""
+    arrays = []
+    for field in kind:
+        values = [None if one is None else one[field.name] for one in found]
+        arrays.append(_lists(values, field.type) if pa.types.is_list(field.type) else pa.array(values, type=field.type))
+    return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=_missing(found))
+
+
+def _lists(values: Sequence[Any], kind: pa.ListType) -> pa.ListArray:
+    """Lists of numbers, some missing, from NumPy arrays; pyarrow itself takes halves one by one."""
+    flat = np.concatenate([np.zeros(0, kind.value_type.to_pandas_dtype()), *(one for one in values if one is not None)])
+    offsets = pa.array(np.cumsum([0, *(0 if one is None else len(one) for one in values)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(flat), type=kind, mask=_missing(values))
+
+
+def _missing(values: Sequence[Any]) -> pa.BooleanArray:
+    return pa.array([value is None for value in values], pa.bool_())
 
 
 def _joined(field: pa.Field, found: Iterable[Mapping[str, Any]]) -> pa.Array:

@@ -1,10 +1,12 @@
-"""The whole story on drawn sample scenes, with the bundled model: pictures, tables, a diagnosis, a page."""
+"""The whole story on drawn sample scenes, with the bundled model: pictures, tables, a diagnosis, an atlas, a page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from maskprism.errors import MaskprismError
 
@@ -15,7 +17,10 @@ FIRST_SEED = 0
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where everything is: a data set of scenes, a folder of pictures, a table, two charts, a diagnosis, a page."""
+    """Where everything is: a data set of scenes, a folder of pictures, a table, charts, a diagnosis, a page, an atlas.
+
+    atlas: None without the packages that it needs.
+    """
 
     scenes: Path
     pictures: Path
@@ -24,16 +29,21 @@ class DemoResult:
     correlation: Path
     report: Path
     page: Path
+    atlas: Path | None
     instances: int
 
 
 def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -> DemoResult:
-    """Draw the sample scenes, explain them, and write the table, its charts, the diagnosis and the page into `out`.
+    """Draw the sample scenes, explain them, and write table, charts, diagnosis, page and atlas into `out`.
 
     `on_step` is called with a line before each step. Raises MaskprismError if `out` cannot be written.
     """
     from dataclasses import replace
 
+    from maskprism.analysis.atlas import packages
+    from maskprism.analysis.atlas.atlas import make_atlas
+    from maskprism.analysis.atlas.judged import judged
+    from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.dataset.diagnosis import diagnose
     from maskprism.analysis.truth.labels import match_masks, open_labels
     from maskprism.datasets import open_dataset
@@ -44,6 +54,8 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from maskprism.sources import open_source
     from maskprism.table import CoefficientTable
     from maskprism.views import charts
+    from maskprism.views.atlas.files import REPORT, write_atlas
+    from maskprism.views.atlas.thumbnails import thumbnails
     from maskprism.views.dataset.files import write_diagnosis
     from maskprism.views.figures import save
     from maskprism.views.instance.explain import write_explanation
@@ -56,16 +68,18 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
         data = write_dataset(scenes, SCENES, seed=FIRST_SEED, validation_share=1.0)
         model, page = load(threads=1), Page()
         labels = open_labels(data, scenes, model.spec.names)
+        predictions = {}
 
         on_step("explaining the most confident instance of each")
         for item in open_source(scenes).pending(frozenset()):
             image = read_image(scenes / item.name)
             prediction = replace(model.predict(image), source=item.name)
+            predictions[item.name] = prediction
             folder = pictures / Path(item.name).stem
             write_explanation(image, prediction, folder, best_instances(prediction, None))
             truth = labels(scenes / item.name, prediction.image_size)
             found = match_masks(prediction, truth) if truth else None
-            page.add(image, prediction, found.masks if found else None, missed=found.missed_objects if found else ())
+            page.add(image, prediction, found.masks if found else None, missed=found.missed_instances if found else ())
 
         on_step("writing the coefficients of every instance")
         summary = extract(scenes, model, out / "coefficients.csv", overwrite=True)
@@ -80,6 +94,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
             correlation=out / "correlation.png",
             report=out / "diagnosis" / "report.html",
             page=out / "page.html",
+            atlas=out / "atlas" / REPORT if packages.installed() else None,
             instances=len(coefficients),
         )
         save(charts.histograms(coefficients), result.histograms, dpi=130)
@@ -91,6 +106,14 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
 
         on_step("writing the interactive page")
         page.write(result.page)
+
+        if result.atlas is None:
+            on_step("no atlas of all instances: it needs scikit-learn (pip install 'maskprism[atlas]')")
+        else:
+            on_step("mapping all instances")
+            points = judged(Points.read(result.table), predictions, labels, scenes).points
+            sheets = thumbnails(points, np.arange(len(points)), predictions, scenes)
+            write_atlas(make_atlas(points), result.atlas.parent, "Sample scenes", sheets=sheets, viewer="../page.html")
     except OSError as error:
         raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
     return result

@@ -7,7 +7,7 @@ covers the interval from `i` to `i + 1`, and boxes are `x1, y1, x2, y2`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import cv2
 import numpy as np
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from jaxtyping import Float32
 
     Floats = Float32[np.ndarray, "..."]
-    Size = Literal["grid", "canvas", "image"]
-    Unpad = Literal["floor", "round", "whole"]
+
+Size = Literal["grid", "canvas", "image"]
+Unpad = Literal["floor", "round", "whole"]
 
 _ALL = slice(None)
-SIZES: tuple[Size, ...] = ("grid", "canvas", "image")
+SIZES: tuple[Size, ...] = get_args(Size)
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,12 @@ class Letterbox:
     def _tile(xy: Floats, yx: tuple[float, float]) -> Floats:
         dtype = np.float64 if xy.dtype == np.float64 else np.float32  # boxes are float32, polygons more exact
         return np.tile(np.asarray(yx[::-1], dtype=dtype), xy.shape[-1] // 2)
+
+
+def same_shape(grid_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> bool:
+    """Whether a grid of (height, width) has the shape of a canvas, up to a cell."""
+    (grid_h, grid_w), (canvas_h, canvas_w) = grid_hw, canvas_hw
+    return abs(grid_h * canvas_w - grid_w * canvas_h) <= max(canvas_hw)
 
 
 def box_iou(a: Float32[np.ndarray, "A 4"], b: Float32[np.ndarray, "B 4"]) -> Float32[np.ndarray, "A B"]:

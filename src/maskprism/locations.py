@@ -193,8 +193,8 @@ class UriPath:
                 self.filesystem.copy_file(target.path, self.path)
                 self.filesystem.delete_file(target.path)
 
-    def mkdir(self) -> None:
-        """Make the folder and those around it, where the file system has folders."""
+    def mkdir(self, *, parents: bool = True, exist_ok: bool = True) -> None:
+        """Make the folder and those around it, where the file system has folders and they are not there yet."""
         if self.filesystem.type_name not in _WHOLE_PUTS:
             with _said():
                 self.filesystem.create_dir(self.path, recursive=True)

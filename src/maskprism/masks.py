@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from maskprism.errors import InputError
+from maskprism.geometry import SIZES, Size, Unpad
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
 
-    from maskprism.geometry import Letterbox, Size, Unpad
+    from maskprism.geometry import Letterbox
 
 Crop = Literal["before", "after", "none"]
 
@@ -40,6 +41,8 @@ class MaskRule:
         which is also what becomes of images that are stretched or lie in a corner).
     objectness: coefficients are multiplied by the objectness of their row (YOLOv5, YOLOv7).
     size: the frame of masks when none is asked for.
+
+    Raises InputError for a crop, unpad or size that there is not.
     """
 
     name: str
@@ -51,6 +54,13 @@ class MaskRule:
     unpad: Unpad = "whole"
     objectness: bool = False
     size: Size = "canvas"
+
+    def __post_init__(self) -> None:
+        crops = get_args(Crop)
+        options = {"crop": crops, "crop_image": crops, "unpad": get_args(Unpad), "size": SIZES}
+        for name, known in options.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, known))}")
 
     @property
     def threshold(self) -> float:

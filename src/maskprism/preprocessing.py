@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import cv2
@@ -148,8 +148,10 @@ YOLACT = Preprocessing(
 IMAGENET = Preprocessing(
     "imagenet", resize="stretch", padding=None, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
+MASK2FORMER = replace(IMAGENET, name="mask2former", resize="corner", shortest_side=800, antialias=True)
+SAM = replace(IMAGENET, name="sam", resize="corner", antialias=True)
 
-PREPROCESSINGS: dict[str, Preprocessing] = {one.name: one for one in (YOLO, YOLACT, IMAGENET)}
+PREPROCESSINGS: dict[str, Preprocessing] = {one.name: one for one in (YOLO, YOLACT, IMAGENET, MASK2FORMER, SAM)}
 
 
 def preprocessing_named(name: str | Preprocessing) -> Preprocessing:

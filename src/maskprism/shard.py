@@ -7,9 +7,10 @@ machines of its own, because it writes nothing, shows nothing and can be sent an
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from maskprism.columns import (
     ExtractedImage,
     instance_columns,
     instances_of,
+    prototypes_of,
     records_of,
     settings_of,
     shard_batch,
@@ -26,6 +28,7 @@ from maskprism.columns import (
 )
 from maskprism.errors import InputError, MaskprismError, ModelError
 from maskprism.sources import SourceImage
+from maskprism.stored_prototypes import Stored, checked_stored, prototype_columns
 from maskprism.text import one_line
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from maskprism.locations import Location
     from maskprism.models import Model
 
-__all__ = ["Shard", "instances_of", "records_of"]
+__all__ = ["Shard", "instances_of", "prototypes_of", "records_of"]
 
 LARGE_PIXELS = 50_000_000
 """Images over this many pixels are worked on one at a time, to bound memory."""
@@ -54,11 +57,21 @@ class Shard:
         `Model`, which stays in its process.
     root
         the folder that names of images are relative to, for the settings of the table.
+    prototypes
+        what to keep of the prototypes of images with instances: None, "summary", "fp16" or "fp32".
+
+    Raises
+    ------
+    InputError
+        another word for `prototypes`.
     """
 
-    def __init__(self, model: Model | Callable[[], Model], root: Location | str = "") -> None:
-        self._network = None if callable(model) else _Network(model, root)
-        self._opening = _Opening(uuid.uuid4().hex, model, root) if callable(model) else None
+    def __init__(
+        self, model: Model | Callable[[], Model], root: Location | str = "", *, prototypes: Stored | None = None
+    ) -> None:
+        checked_stored(prototypes)
+        self._network = None if callable(model) else _Network(model, root, prototypes)
+        self._opening = _Opening(uuid.uuid4().hex, model, root, prototypes) if callable(model) else None
 
     def __call__(self, images: Sequence[SourceImage | tuple[str, Any]]) -> pa.RecordBatch:
         """The rows of images, in their order: a batch of `schema` with one row per image.
@@ -82,13 +95,20 @@ class Shard:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns of a batch: those of the table of images, whether the network failed, and a list of instances."""
+        """The columns of a batch: those of the table of images, whether the network failed, a list of instances, and
+        what is stored of the prototypes.
+        """
         return self._open().schema
 
     @property
     def settings(self) -> dict[str, Any]:
         """What determines the rows; tables carry it."""
         return self._open().settings
+
+    @property
+    def batch(self) -> int:
+        """How many images the network takes at once."""
+        return self._open().model.batch
 
     def __getstate__(self) -> dict[str, Any]:
         if self._opening is None:
@@ -106,6 +126,13 @@ class Shard:
             return _network_of(self._opening)
 
 
+def in_lists(images: Iterable[SourceImage], size: int) -> Iterator[tuple[SourceImage, ...]]:
+    """Images, so many at a time."""
+    rest = iter(images)
+    while found := tuple(islice(rest, size)):
+        yield found
+
+
 def network_gone(count: int, name: str, message: str) -> ModelError:
     """The error for a network that fails on one image after the other."""
     return ModelError(
@@ -121,6 +148,7 @@ class _Opening:
     key: str
     model: Callable[[], Model] = field(compare=False)
     root: Location | str = field(compare=False)
+    prototypes: Stored | None = field(compare=False)
 
 
 _ONE_OPENS = Lock()
@@ -128,17 +156,18 @@ _ONE_OPENS = Lock()
 
 @lru_cache(maxsize=4)
 def _network_of(opening: _Opening) -> _Network:
-    return _Network(opening.model(), opening.root)
+    return _Network(opening.model(), opening.root, opening.prototypes)
 
 
 class _Network:
     """An open model, and the columns of its rows."""
 
-    def __init__(self, model: Model, root: Location | str) -> None:
+    def __init__(self, model: Model, root: Location | str, prototypes: Stored | None) -> None:
         self.model = model
-        self.settings = settings_of(model, root)
+        self.settings = settings_of(model, root, prototypes)
         self.schema = shard_schema(self.settings)
         self._columns = instance_columns(self.settings)
+        self._stored = prototype_columns(self.settings)
         self._one_large = Lock()
 
     def extract(self, images: Sequence[SourceImage | tuple[str, Any]]) -> Iterator[ExtractedImage]:
@@ -166,6 +195,9 @@ class _Network:
                     names[index],
                     prediction.image_size,
                     {column.name: column.of(prediction) for column in self._columns},
+                    {column.name: column.of(prediction) for column in self._stored}
+                    if self._stored and len(prediction)
+                    else None,
                 )
                 for index, prediction in zip(decoded, predictions, strict=True)
             }
@@ -180,7 +212,7 @@ class _Network:
                 }
             ((index, image),) = decoded.items()
             size_hw = (image.shape[0], image.shape[1])
-            return {index: ExtractedImage(names[index], size_hw, None, one_line(error), network_failed=True)}
+            return {index: ExtractedImage(names[index], size_hw, message=one_line(error), network_failed=True)}
 
 
 def _label(name: str, image: Any) -> str:

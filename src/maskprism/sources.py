@@ -228,8 +228,10 @@ def _open_one(
         found = _open_uri(place) if isinstance(place, UriPath) else _open(place)
     except (OSError, ValueError) as error:  # a name that is too long, or has a null character
         told = getattr(error, "strerror", None) or error
-        hint = "; check its name, your credentials and the connection" if is_uri(shown(source)) else ""
-        raise ImageError(f"{shortened(Path(shown(source)))}: cannot be opened ({told}){hint}") from None
+        remote = is_uri(shown(source))
+        name = shown(source) if remote else shortened(Path(shown(source)))
+        hint = "; check its name, your credentials and the connection" if remote else ""
+        raise ImageError(f"{name}: cannot be opened ({told}){hint}") from None
     if without is None or isinstance(found, VideoFile):
         return found
     results = Path(without).resolve()

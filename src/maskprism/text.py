@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
 def counted(number: int, noun: str) -> str:
     """A number of things in words."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def in_brief(items: Sequence[object], most: int = 32) -> str:
+    """The first of many things, one after the other, and how many more there are."""
+    shown = " ".join(map(str, items[:most]))
+    return shown if len(items) <= most else f"{shown} … and {len(items) - most} more"
 
 
 def one_line(error: BaseException) -> str:

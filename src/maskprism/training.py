@@ -30,7 +30,7 @@ from maskprism.geometry import Letterbox
 from maskprism.images import read_image, source_name
 from maskprism.masks import rule_named
 from maskprism.models import Model
-from maskprism.models.layouts import Thresholds
+from maskprism.models.rows import Thresholds
 from maskprism.prediction import Prediction
 from maskprism.text import one_line
 from maskprism.views import raster

@@ -3,6 +3,7 @@
 One rule makes every moment safe: an image is done when, and only when, a record of it is in the
 finished table of images or in a committed part. Rows without such a record do not count. Every
 file is written under another name and moved into place, the records after the rows they speak of.
+A table that is a folder keeps its parts as they are; one that is a file gets them merged at the end.
 
 Behind a URI the files are written here and put in place whole. Nothing is locked there: who begins
 last goes on, parts of two processes have different names, and an image counts once.
@@ -12,30 +13,33 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from maskprism.columns import Manifest, differences, image_schema, instance_schema, read_manifest_text
+from maskprism.columns import differences, image_schema, instance_schema, prototype_schema
 from maskprism.errors import TableError
-from maskprism.foreign import read_regular
+from maskprism.foreign import is_folder
 from maskprism.locations import Location, UriPath
 from maskprism.table import (
+    IMAGES,
+    INSTANCES,
+    PROTOTYPES,
     TablePaths,
     TableWriter,
     count_rows,
+    part_number,
     read_batches,
+    read_manifest,
     read_parquet_settings,
     read_settings,
-    there,
+    without,
 )
 
 try:
@@ -47,8 +51,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-_STEM = re.compile(r"([0-9]{6,18})(-[0-9a-f]{8})?")
-_ROWS, _IMAGES, _TEMPORARY = ".rows.parquet", ".images.parquet", ".tmp"
+_TEMPORARY = ".tmp"
 
 
 class UnfinishedTable:
@@ -58,17 +61,22 @@ class UnfinishedTable:
         record, and how many of those failed.
 
     Raises TableError where the table was made with other settings, is incomplete, is not ours,
-    cannot be written, or is being written by another process.
+    cannot be written, or is being written by another process; and for CSV where prototypes are stored.
     """
 
     def __init__(self, paths: TablePaths, settings: dict[str, Any], *, overwrite: bool = False) -> None:
         self.paths, self._settings, self._overwrite = paths, settings, overwrite
-        self._rows_schema, self._images_schema = instance_schema(settings), image_schema(settings)
+        # The records come last: they are the commit.
+        stored = {PROTOTYPES: prototype_schema(settings)} if settings.get("stored") else {}
+        self._schemas = {INSTANCES: instance_schema(settings), **stored, IMAGES: image_schema(settings)}
+        if stored and paths.settings is not None:
+            raise TableError(f"{paths.table}: CSV holds no prototypes; choose a .parquet file, or a folder")
         self.done: set[str] = set()
         self.records = self.failed = 0
         self._finished: set[str] = set()
         self._finished_rows = 0
         self._staging: tempfile.TemporaryDirectory[str] | None = None
+        self._doubled = self._complete = False
 
     def __enter__(self) -> Self:
         with _writing(self.paths.parts):
@@ -87,47 +95,65 @@ class UnfinishedTable:
         if not self._overwrite:
             self._refuse_mixing(self.paths.table, recorded)
         continuing = self._continue_parts()
-        if not self._overwrite:
+        if not self._overwrite and not self.paths.is_folder:
             self._read_finished(recorded is not None)
         self._read_parts()
         if not continuing:
             self._write_manifest(merged=False)
+        for kind in self._schemas:
+            (self.paths.parts / kind).mkdir(parents=True, exist_ok=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
 
-    def commit(self, rows: pa.Table, images: pa.Table) -> None:
-        """Put a run of images and their rows on disk; from here on they are done."""
+    def commit(self, tables: Mapping[str, pa.Table]) -> None:
+        """Put a run of images on disk, as a table of each kind; from here on they are done."""
         self._lock.check()
         stem = f"{self._next:06d}{self._lock.mark}"
         with _writing(self.paths.parts):
-            for suffix, table in ((_ROWS, rows), (_IMAGES, images)):  # the records are the commit
-                part = self.paths.parts / (stem + suffix)
-                staged = self._staged(part)
-                with staged.open("wb") as file:
-                    pq.write_table(table, file, compression="zstd")
-                    file.flush()
-                    os.fsync(file.fileno())
-                self._put(staged, part)
+            if self._complete:
+                self._write_manifest(merged=False)
+                self._complete = False
+            for kind in self._schemas:
+                self._write_part(kind, stem, tables[kind])
         self._next += 1
-        self._count(images)
+        self._count(tables[IMAGES])
+
+    def _write_part(self, kind: str, stem: str, table: pa.Table) -> None:
+        part = self.paths.part(kind, stem)
+        staged = self._staged(part)
+        writer = TableWriter(staged, self._schemas[kind], csv=False)
+        writer.write(table)
+        writer.close()
+        self._put(staged, part)
 
     def finish(self) -> None:
-        """Merge the parts into the finished files, if they hold anything new, and remove them."""
+        """Merge the parts into the finished files, if they hold anything new, and remove them.
+
+        A folder keeps them; images that two processes have done are left in one part only.
+        """
+        if self.paths.is_folder:
+            with _writing(self.paths.parts):
+                if self._doubled:
+                    self._single_out()
+                if not self._complete:
+                    self._lock.check()
+                    self._write_manifest(merged=True)
+            return
         if self._has_news:
             self._lock.check()
             staged = {path: self._staged(path) for path in self._targets()}
             with _writing(self.paths.table):
-                self._merge(staged[self.paths.table], staged[self.paths.images])
+                self._merge({kind: staged[self._target(kind)] for kind in self._schemas})
                 if self.paths.settings is not None:
                     text = json.dumps(self._settings, ensure_ascii=False, indent=2) + "\n"
                     staged[self.paths.settings].write_text(text, encoding="utf-8")
                 self._lock.check()
                 if self._overwrite:  # old records must never meet new rows, nor old rows new settings
-                    self.paths.images.unlink(missing_ok=True)
-                    self.paths.table.unlink(missing_ok=True)
+                    for path in (self.paths.images, self.paths.prototypes, self.paths.instances):
+                        path.unlink(missing_ok=True)
                 # The table of images comes last: until it is there, only the parts count as done.
                 for path in self._targets():
                     self._put(staged[path], path)
@@ -151,58 +177,81 @@ class UnfinishedTable:
         else:
             os.replace(staged, path)  # noqa: PTH105
 
+    def _target(self, kind: str) -> Location:
+        paths = self.paths
+        return {INSTANCES: paths.instances, PROTOTYPES: paths.prototypes, IMAGES: paths.images}[kind]
+
     def _targets(self) -> list[Location]:
         settings = [self.paths.settings] if self.paths.settings is not None else []
-        return [*settings, self.paths.table, self.paths.images]
+        return [*settings, *map(self._target, self._schemas)]
 
     @property
     def _has_news(self) -> bool:
         return len(self.done) > len(self._finished)
 
-    def _merge(self, table: Path, images: Path) -> None:
+    def _merge(self, staged: Mapping[str, Path]) -> None:
         csv = self.paths.settings is not None
-        kept = 0
-        row_writer = TableWriter(table, self._rows_schema, csv=csv)
-        image_writer = TableWriter(images, self._images_schema, csv=csv)
+        writers = {kind: TableWriter(staged[kind], schema, csv=csv) for kind, schema in self._schemas.items()}
         if self._finished:
-            for batch in read_batches(self.paths.images, self._images_schema):
-                image_writer.write(batch)
-            for batch in read_batches(self.paths.table, self._rows_schema):
-                # Further rows are those of the same parts, from a merge that was killed between two files.
-                batch = batch.slice(0, self._finished_rows - kept)
-                kept += len(batch)
-                row_writer.write(batch)
-            if kept != self._finished_rows:
-                raise self._does_not_fit(kept)
+            for kind, schema in self._schemas.items():
+                kept = 0
+                for batch in read_batches(self._target(kind), schema):
+                    # Further rows are those of the same parts, from a merge that was killed between two files.
+                    if kind == INSTANCES:
+                        batch = batch.slice(0, self._finished_rows - kept)
+                    elif kind == PROTOTYPES:
+                        batch = batch.filter(pc.is_in(batch["image"], value_set=pa.array(self._finished, pa.string())))
+                    kept += len(batch)
+                    writers[kind].write(batch)
+                if kind == INSTANCES and kept != self._finished_rows:
+                    raise self._does_not_fit(kept)
         merged = set(self._finished)
-        for stem in self._part_stems():
-            rows, records = self._read_part(stem, _ROWS, self._rows_schema), self._read_records(stem)
-            row_writer.write(_without(rows, merged))
-            image_writer.write(_without(records, merged))
-            merged.update(records["image"].to_pylist())
-        row_writer.close()
-        image_writer.close()
+        for stem in self.paths.stems():
+            images: list[str] = []
+            for kind in self._schemas:
+                for batch in self._read_part(kind, stem):
+                    if kind == IMAGES:
+                        images += batch["image"].to_pylist()
+                    writers[kind].write(without(batch, merged))
+            merged.update(images)
+        for writer in writers.values():
+            writer.close()
+
+    def _single_out(self) -> None:
+        """Write the parts anew whose images are in an earlier one, too."""
+        done: set[str] = set()
+        for stem in self.paths.stems():
+            found = {kind: [*self._read_part(kind, stem)] for kind in self._schemas}
+            images = {name for batch in found[IMAGES] for name in batch["image"].to_pylist()}
+            if images & done:
+                self._lock.check()
+                for kind in self._schemas:
+                    rows = [self._schemas[kind].empty_table(), *found[kind]]
+                    self._write_part(kind, stem, without(pa.concat_tables(rows), done))
+            done |= images
 
     def _continue_parts(self) -> bool:
         """Whether there are parts of an earlier run to take over; what is left of a merged one is removed."""
-        manifest = self._read_manifest()
+        manifest = read_manifest(self.paths)
         if manifest is not None:
             differing = differences(manifest.settings, self._settings)
-            stale = manifest.merged or (self._overwrite and (differing or not manifest.overwrite))
+            begun = self._overwrite and not differing and manifest.overwrite and not manifest.merged
+            stale = not begun if self._overwrite else manifest.merged and not self.paths.is_folder
             if not stale:
                 self._refuse_mixing(self.paths.parts, manifest.settings)
                 self._continues = manifest.continues
+                self._complete = manifest.merged
                 self._lock.take()
                 return True
         self._lock.take()
         if manifest is not None:
             self._remove_parts(keep_folder=True)
-        self._continues = not self._overwrite and self.paths.table.exists()
+        self._continues = not self._overwrite and not self.paths.is_folder and self.paths.table.exists()
         return False
 
     def _read_finished(self, has_settings: bool) -> None:
         """Take over the records of the finished table."""
-        paths = self.paths
+        paths, images_schema = self.paths, self._schemas[IMAGES]
         if not paths.images.exists():
             # Between its first two files, a first merge leaves a table without images: then only parts count.
             if paths.table.exists() and self._continues:
@@ -216,9 +265,14 @@ class UnfinishedTable:
                 f"{paths.images}: records images of a table that is not there ({paths.table.name}); "
                 "put it back, or start over with overwrite"
             )
+        if PROTOTYPES in self._schemas and not paths.prototypes.exists():
+            raise TableError(
+                f"{paths.prototypes}: is missing; put the prototypes of {paths.table.name} back, or start over "
+                "with overwrite"
+            )
         if paths.settings is None:
             self._refuse_mixing(paths.images, read_parquet_settings(paths.images))
-        for batch in read_batches(paths.images, self._images_schema):
+        for batch in read_batches(paths.images, images_schema):
             self._count(batch)
             self._finished_rows += pc.sum(batch["instances"]).as_py() or 0
         self._finished = set(self.done)
@@ -226,21 +280,24 @@ class UnfinishedTable:
             raise self._does_not_fit(found)
 
     def _read_parts(self) -> None:
-        stems = self._part_stems()
-        self._next = _number(stems[-1]) + 1 if stems else 0
+        stems = self.paths.stems()
+        self._next = part_number(stems[-1]) + 1 if stems else 0
         for stem in stems:
-            self._count(_without(self._read_records(stem), self.done))
+            for batch in self._read_part(IMAGES, stem):
+                new = without(batch, self.done)
+                self._doubled |= len(new) < len(batch)
+                self._count(new)
+        if self.paths.is_folder:  # rows without a record, which others would read
+            for kind in (PROTOTYPES, INSTANCES):
+                for path in _files_in(self.paths.parts / kind):
+                    if path.stem not in stems:
+                        path.unlink(missing_ok=True)
 
-    def _part_stems(self) -> list[str]:
-        """What the names of the two files of each part begin with, in the order of parts."""
-        names = (path.name.removesuffix(_IMAGES) for path in self.paths.parts.iterdir() if path.name.endswith(_IMAGES))
-        return sorted((name for name in names if _STEM.fullmatch(name)), key=lambda name: (_number(name), name))
-
-    def _read_records(self, stem: str) -> pa.Table:
-        return self._read_part(stem, _IMAGES, self._images_schema)
-
-    def _read_part(self, stem: str, suffix: str, schema: pa.Schema) -> pa.Table:
-        return _read(self.paths.parts / f"{stem}{suffix}", schema)
+    def _read_part(self, kind: str, stem: str) -> Iterator[pa.Table]:
+        try:
+            yield from read_batches(self.paths.part(kind, stem), self._schemas[kind])
+        except TableError as error:
+            raise TableError(f"{error}. Delete {self.paths.parts} to start over") from None
 
     def _count(self, images: pa.Table) -> None:
         self.done.update(images["image"].to_pylist())
@@ -250,15 +307,19 @@ class UnfinishedTable:
     def _refuse_strangers(self, recorded: dict[str, Any] | None) -> None:
         """Raise TableError for a file in the way that was not written here; overwriting does not replace those."""
         folder, paths = self.paths.parts, self.paths
-        strangers = [p.name for p in folder.iterdir() if p.name != "lock" and not p.name.endswith(_TEMPORARY)]
+        names = [path.name for path in folder.iterdir()]
+        strangers = [name for name in names if name != "lock" and not name.endswith(_TEMPORARY)]
+        if isinstance(folder, UriPath):
+            strangers += [path.name_in(folder) for path in folder.files(recursive=True) if path.name not in names]
         if strangers and "manifest.json" not in strangers:
+            what = "a table in parts" if paths.is_folder else "a folder of parts"
             raise TableError(
-                f"{folder}: holds {strangers[0]} and no manifest, so it is not a folder of parts; "
+                f"{folder}: holds {strangers[0]} and no manifest, so it is not {what}; "
                 "move it away, or choose another name for the table"
             )
         settings = self._settings if recorded is None else recorded
-        for path, schema in ((paths.table, instance_schema(settings)), (paths.images, image_schema(settings))):
-            if path.exists():
+        for path, schema in ((paths.instances, instance_schema(settings)), (paths.images, image_schema(settings))):
+            if not paths.is_folder and path.exists():
                 if paths.settings is None:
                     read_parquet_settings(path)
                 next(read_batches(path, schema), None)
@@ -277,15 +338,8 @@ class UnfinishedTable:
             "one of them was changed. Put it back, or start over with overwrite"
         )
 
-    def _read_manifest(self) -> Manifest | None:
-        path = self.paths.parts / "manifest.json"
-        if not there(path):
-            return None
-        hint = f"delete {self.paths.parts} to start over"
-        return read_manifest_text(read_regular(path, TableError), str(path), hint)
-
     def _write_manifest(self, *, merged: bool) -> None:
-        path = self.paths.parts / "manifest.json"
+        path = self.paths.manifest
         manifest = {
             "settings": self._settings,
             "overwrite": self._overwrite,
@@ -297,13 +351,18 @@ class UnfinishedTable:
         self._put(staged, path)
 
     def _remove_parts(self, *, keep_folder: bool = False) -> None:
-        """Remove what this module wrote; the manifest goes last, so that no part is ever without one."""
+        """Remove what this module wrote; records before rows, and the manifest last: no part is ever without one."""
         folder = self.paths.parts
+        for kind in (IMAGES, PROTOTYPES, INSTANCES):
+            for path in sorted(_files_in(folder / kind), key=lambda path: path.name):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                (folder / kind).rmdir()
         found: list[Location] = [*folder.iterdir()]
         for path in sorted(found, key=lambda path: path.name):
-            if path.name.endswith((_ROWS, _IMAGES, _TEMPORARY)):
+            if path.name.endswith(_TEMPORARY):
                 path.unlink()
-        (folder / "manifest.json").unlink(missing_ok=True)
+        self.paths.manifest.unlink(missing_ok=True)
         if not keep_folder:
             self._close()
 
@@ -431,24 +490,7 @@ class _writing:  # noqa: N801
             ) from error
 
 
-def _without(part: pa.Table, names: set[str]) -> pa.Table:
-    """The rows of a part whose images are none of `names`."""
-    found = [name for name in part["image"].unique().to_pylist() if name in names]
-    if not found:
-        return part
-    return part.filter(pc.invert(pc.is_in(part["image"], value_set=pa.array(found, pa.string()))))
-
-
-def _number(stem: str) -> int:
-    return int(stem.partition("-")[0])
-
-
-def _read(path: Location, schema: pa.Schema) -> pa.Table:
-    return pa.concat_tables([schema.empty_table(), *_batches(path, schema)])
-
-
-def _batches(path: Location, schema: pa.Schema) -> Iterator[pa.Table]:
-    try:
-        yield from read_batches(path, schema)
-    except TableError as error:
-        raise TableError(f"{error}. Delete {path.parent} to start over") from None
+def _files_in(folder: Location) -> Iterator[Location]:
+    """The parts of one kind, whole or not."""
+    found: list[Location] = [*folder.iterdir()] if is_folder(folder) else []
+    return (path for path in found if path.suffix in (".parquet", _TEMPORARY))

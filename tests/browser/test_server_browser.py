@@ -295,18 +295,18 @@ def test_false_positives_are_a_kind_of_their_own(
         stop(process)
 
 
-def test_a_card_per_object_and_objects_side_by_side(address: str, open_page: Open, truth: dict[str, Any]) -> None:
+def test_a_card_per_instance_and_instances_side_by_side(address: str, open_page: Open, truth: dict[str, Any]) -> None:
     page = open_page(f"{address}?sort=iou", viewport={"width": 1400, "height": 800})
-    page.locator(".views").get_by_text("Objects").click()
-    page.wait_for_url("**view=objects**")
+    page.locator(".views").get_by_text("Instances").click()
+    page.wait_for_url("**view=instances**")
     objects = sorted(
         (iou if mask is not None else np.inf, name, index)
         for name, (_, found) in truth.items()
         for index, (iou, mask) in enumerate(zip(found.ious, found.masks, strict=True))
     )
-    page.locator("#count").get_by_text(f"{len(objects)} objects").wait_for()
+    page.locator("#count").get_by_text(f"{len(objects)} instances").wait_for()
     matched = [(name, index) for iou, name, index in objects if np.isfinite(iou)]
-    page.wait_for_function("() => document.querySelectorAll('.tile.object').length >= 40")
+    page.wait_for_function("() => document.querySelectorAll('.tile.instance').length >= 40")
 
     def cards() -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = [
@@ -330,13 +330,13 @@ def test_a_card_per_object_and_objects_side_by_side(address: str, open_page: Ope
     page.wait_for_function("name => document.querySelector('.tile .name')?.textContent === name", arg=smallest[1])
     page.get_by_role("button", name="star").click()
     stars = sum(int((prediction.classes == 2).sum()) for prediction, _ in truth.values())
-    page.locator("#count").get_by_text(f"{stars} objects").wait_for()  # the same filters
+    page.locator("#count").get_by_text(f"{stars} instances").wait_for()  # the same filters
     page.wait_for_function("many => document.querySelectorAll('.tile').length === many", arg=stars)
     chosen = [page.locator(".tile").nth(i).locator(".facts").inner_text().split(" · ")[0] for i in (0, 2)]
     page.locator(".choice input").nth(0).check()
     assert not page.locator("#compare").is_visible()
     page.locator(".choice input").nth(2).check()
-    page.get_by_role("button", name="Compare 2 objects").click()
+    page.get_by_role("button", name="Compare 2 instances").click()
     for place, text in enumerate(chosen):
         name, index = text.rsplit(" ", 1)
         one = page.locator(".compared").nth(place)
@@ -359,7 +359,7 @@ def test_a_card_per_object_and_objects_side_by_side(address: str, open_page: Ope
     page.locator(".maskprism").get_by_text(f"instance {chosen[1].rsplit(' ', 1)[1]},").wait_for()
 
 
-def test_missed_objects_are_where_their_filter_leads(open_page: Open, folder: Path, tmp_path: Path) -> None:
+def test_missed_instances_are_where_their_filter_leads(open_page: Open, folder: Path, tmp_path: Path) -> None:
     """A label where nothing is: the tile of its image opens at it, with the ground truth drawn."""
     for kind in ("images", "labels"):
         (tmp_path / kind / "val").mkdir(parents=True)
@@ -404,7 +404,7 @@ def test_what_failed_can_be_tried_again(address: str, open_page: Open) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_control_of_the_gallery_can_be_read(address: str, open_page: Open, scheme: str) -> None:
-    page = open_page(f"{address}?view=objects", color_scheme=scheme, reduced_motion="reduce")
+    page = open_page(f"{address}?view=instances", color_scheme=scheme, reduced_motion="reduce")
     page.locator(".tile img.loaded").nth(1).wait_for()
     page.locator(".choice input").nth(0).check()
     page.locator(".choice input").nth(1).check()
@@ -466,6 +466,23 @@ def test_with_the_keyboard_alone(address: str, open_page: Open) -> None:
     page.keyboard.press("Enter")
     page.locator("#gallery").wait_for()
     assert "scene_000000" in page.evaluate("document.activeElement.getAttribute('aria-label')")
+
+
+def test_the_map_of_the_gallery_opens_instances(address: str, open_page: Open, truth: dict[str, Any]) -> None:
+    page = open_page(address)
+    page.get_by_role("link", name="Map").click()
+    page.wait_for_selector("#maskprism-atlas[data-ready]")
+    total = sum(len(prediction) for prediction, _ in truth.values())
+    page.get_by_text(f"{total} instances", exact=True).wait_for()
+    page.get_by_role("button", name="Select what is shown").click()
+    one = page.locator(".selection li button").first
+    one.locator("img").evaluate("(image) => image.decode()")  # the crop comes
+    name, _, index = one.locator(".name").inner_text().partition(" #")
+    with page.context.expect_page() as opening:
+        one.click()
+    shown = opening.value
+    shown.get_by_text(f"instance {index}, score").wait_for()
+    assert name in shown.locator(".title").first.inner_text()
 
 
 def test_a_broken_image_says_why(address: str, open_page: Open) -> None:

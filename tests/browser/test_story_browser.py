@@ -52,7 +52,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extra[10:60, 20:90] = True
     found = match_masks(prediction, Truth([*scene.classes.tolist(), 2], [*scene.masks, extra]))
     page = PageFile()
-    page.add(scene.image, prediction, found.masks, missed=found.missed_objects)
+    page.add(scene.image, prediction, found.masks, missed=found.missed_instances)
     return page.write(tmp_path_factory.mktemp("story") / "page.html")
 
 

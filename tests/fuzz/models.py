@@ -18,11 +18,21 @@ import maskprism
 from fuzz.kind import Kind, image
 from fuzz.mutate import JSON, YAML, Chance, as_json, as_yaml, bytes_damage, damaged_tree, filled
 from tiny_models import Tiny, save_tiny_tflite, ultralytics_metadata
+from tiny_queries import TinyQueries
+from tiny_yolact import TinyYolact
 
 
 def _onnx(folder: Path, **options: Any) -> None:
     metadata = ultralytics_metadata(author="Ultralytics", kpt_shape="[17, 3]")
     Tiny(metadata=metadata, **options).save(folder / "tiny.onnx")
+
+
+def _yolact(folder: Path) -> None:
+    TinyYolact().save(folder / "tiny.onnx")
+
+
+def _queries(folder: Path) -> None:
+    TinyQueries("rf-detr", bias=0.5).save(folder / "tiny.onnx")
 
 
 def _openvino(folder: Path) -> None:
@@ -94,7 +104,7 @@ def _tflite_metadata(chance: Chance, data: bytes) -> bytes:
 
 KINDS = {
     "onnx": Kind(
-        (_onnx, partial(_onnx, dynamic=True), partial(_onnx, family="end2end")),
+        (_onnx, partial(_onnx, dynamic=True), partial(_onnx, family="end2end"), _yolact, _queries),
         {"*": (_onnx_metadata, _onnx_metadata, bytes_damage)},
         partial(_use_model, name="tiny.onnx"),
         10,

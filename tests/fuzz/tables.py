@@ -15,19 +15,22 @@ from fuzz.kind import Kind, image
 from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
 from maskprism import classic
 from maskprism.errors import MaskprismError
-from maskprism.shard import Shard, instances_of, records_of
-from maskprism.table import CoefficientTable, TablePaths
+from maskprism.shard import Shard, instances_of, prototypes_of, records_of
+from maskprism.stored_predictions import StoredPredictions
+from maskprism.table import IMAGES, INSTANCES, PROTOTYPES, CoefficientTable, TablePaths
 from maskprism.unfinished_table import UnfinishedTable
 from maskprism.views import charts
 
 
 def _commit(paths: TablePaths, numbers: range, *, finish: bool) -> None:
     """What `extract` does with a table: continue it, or start it, with images by these numbers."""
-    shard = Shard(fake_model(conf=0.01), Path("/images"))
+    shard = Shard(fake_model(conf=0.01), Path("/images"), prototypes=None if paths.settings else "fp16")
     with UnfinishedTable(paths, shard.settings) as unfinished:
         for name in sorted({f"{number}.png" for number in numbers} - unfinished.done):
             found = pa.Table.from_batches([shard([(name, image(40, 56, seed=len(unfinished.done)))])])
-            unfinished.commit(instances_of(found), records_of(found))
+            unfinished.commit(
+                {INSTANCES: instances_of(found), PROTOTYPES: prototypes_of(found), IMAGES: records_of(found)}
+            )
         if finish:
             unfinished.finish()
 
@@ -37,10 +40,15 @@ def _table(folder: Path, name: str, *, finish: bool) -> None:
 
 
 def _use_table(folder: Path) -> None:
-    name = "table.csv" if any(folder.glob("*.csv*")) else "table.parquet"
+    names = {"csv": "table.csv", "parquet": "table.parquet", "": "table"}
+    name = next(name for kind, name in names.items() if not kind or any(folder.glob(f"*.{kind}*")))
     with suppress(MaskprismError):
         table = CoefficientTable.read(folder / name)
         _ = table.coefficients, len(table)
+    with suppress(MaskprismError):
+        stored = StoredPredictions.open(folder / name)
+        for image in stored:
+            stored[image].areas("grid"), stored.gram(image)
     _commit(TablePaths.of(folder / name), range(5), finish=True)
 
 
@@ -94,8 +102,8 @@ TABLE_DAMAGE = {
 KINDS = {
     "table": Kind(
         tuple(
-            partial(_table, name=f"table.{suffix}", finish=finish)
-            for suffix in ("csv", "parquet")
+            partial(_table, name=f"table{suffix}", finish=finish)
+            for suffix in (".csv", ".parquet", "")
             for finish in (True, False)
         ),
         TABLE_DAMAGE,

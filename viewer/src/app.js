@@ -43,7 +43,7 @@ export class App {
     this.saving = undefined;
     /** When the address was written, of late. @type {number[]} */
     this.writes = [];
-    this.saved = new URLSearchParams(options.hash ? location.hash.slice(1) : "");
+    this.saved = asked(new URLSearchParams(options.hash ? location.hash.slice(1) : ""), sources);
     this.title = h("h1", { className: "source" });
     this.detail = h("span", { className: "quiet" });
     this.history = h("span", { className: "history" });
@@ -256,7 +256,7 @@ export class App {
 
   /** Shows what a link or file holds. @param {URLSearchParams} saved */
   async restore(saved) {
-    this.saved = saved;
+    this.saved = asked(saved, this.sources);
     this.states.clear();
     this.options.keeper?.forget();
     this.current = -1;
@@ -384,6 +384,20 @@ function remembered() {
 function part(saved, prefix) {
   const own = [...saved].filter(([name]) => name.startsWith(prefix));
   return new URLSearchParams(own.map(([name, value]) => [name.slice(prefix.length), value]));
+}
+
+/**
+ * What a link asks for: open=IMAGE#INSTANCE, as other pages know them, becomes the numbers of both.
+ * @param {URLSearchParams} saved @param {Source[]} sources
+ */
+function asked(saved, sources) {
+  const [, title, instance] = /^(.*)#(\d+)$/s.exec(saved.get("open") ?? "") ?? [];
+  const index = sources.findIndex((source) => source.title === title);
+  saved.delete("open");
+  if (index < 0) return saved;
+  saved.set("s", String(index));
+  saved.set(sources.length > 1 ? `${index}.i` : "i", instance);
+  return saved;
 }
 
 /** The last part of a path. @param {string} title */

@@ -1,4 +1,4 @@
-// Objects of a report in the viewer: a button in a row of its tables opens the object it is about, in a dialog over the page.
+// Instances of a report in the viewer: a button in a row of its tables opens the instance it is about, in a dialog over the page.
 
 import { h } from "./dom.js";
 
@@ -20,7 +20,7 @@ export function openEmbedded(index, mount, read) {
   function show(scene, instance) {
     const place = h("div", { className: "place" });
     const close = h("button", { type: "button", className: "close", onclick: () => dialog.close() }, "Back to the report");
-    const dialog = h("dialog", { className: "viewer", "aria-label": titles[scene] ?? "Object" }, close, place);
+    const dialog = h("dialog", { className: "viewer", "aria-label": titles[scene] ?? "Instance" }, close, place);
     document.body.append(dialog);
     const mounted = mount(place, [{ title: titles[scene] ?? "", open: () => read(`maskprism-scene-${scene}`) }], { hash: false, instance, truth: true });
     dialog.addEventListener("close", () => {

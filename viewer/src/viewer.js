@@ -159,7 +159,7 @@ export class Viewer {
       { target: () => this.equation.element, text: "A mask is a sum. What speaks for it and what speaks against it make the logits, and where those are above zero is the mask." },
       { target: () => this.element.querySelector(".tries"), text: "Take a part of the sum away and see whether the mask needs it. Undo is above at the right, Ctrl+Z." },
       { target: () => this.strip.cards[this.strip.order[0]]?.element, text: "Each card is a prototype: a map that the network draws of the whole image. Its slider is the coefficient that this instance multiplies it by. Move it." },
-      { target: () => this.stage.element, text: "Point at any pixel: the bars beside say what each prototype adds there. Click another object to take that one apart." },
+      { target: () => this.stage.element, text: "Point at any pixel: the bars beside say what each prototype adds there. Click another instance to take that one apart." },
     ];
   }
 

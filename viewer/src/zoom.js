@@ -1,4 +1,4 @@
-// Looking closer at the image: wheel, two fingers, dragging, keys, and the object that is chosen. All in shares of the stage.
+// Looking closer at the image: wheel, two fingers, dragging, keys, and the instance that is chosen. All in shares of the stage.
 
 import { style } from "./dom.js";
 

@@ -16,7 +16,7 @@ COMMANDS = {
     "Look": ("explain", "page", "serve", "demo"),
     "Why is a mask as it is?": ("prototypes", "basis"),
     "Diagnose": ("diagnose", "compare", "report"),
-    "Data": ("extract",),
+    "Data": ("extract", "atlas", "search"),
     "Model": ("info", "tune", "reduce", "filmstrip"),
 }
 """All commands, in the groups and the order of --help; each is the function of its name in the module of its name."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, load_model
 from maskprism.cli.output import Bar, Outcome, Output, command, failures, listed
 from maskprism.errors import InputError, MaskprismError
-from maskprism.text import counted, json_text
+from maskprism.text import counted, in_brief, json_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,6 +169,6 @@ def _tell(numbers: Mapping[str, Any], failed: int) -> None:
     print(f"  {'contributions':<24}{ranks['contributions']:>10.1f}")
     told = ", ".join(f"{count} explain {share}" for share, count in numbers["components_for"].items())
     print(f"  canonical components: {told} of the mean square logit")
-    print(f"  dead: {' '.join(map(str, numbers['dead'])) or 'none'}")
+    print(f"  dead: {in_brief(numbers['dead']) or 'none'}")
     pairs = [f"{pair['first']}-{pair['second']}" for pair in numbers["redundant_pairs"]]
-    print(f"  redundant pairs: {' '.join(pairs) or 'none'}")
+    print(f"  redundant pairs: {in_brief(pairs) or 'none'}")

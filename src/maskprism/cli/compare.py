@@ -25,7 +25,7 @@ class Second:
     """How B is read."""
 
     runtime_b: Annotated[
-        Literal["onnxruntime", "openvino", "litert", "ultralytics"] | None, Parameter(group=_SECOND)
+        Literal["onnxruntime", "openvino", "litert", "torchscript", "ultralytics"] | None, Parameter(group=_SECOND)
     ] = None
     """What computes B; by the file's suffix unless given."""
 
@@ -82,7 +82,7 @@ def compare(
     Parameters
     ----------
     a
-        What B should be: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder).
+        What B should be: .onnx, .pt, .tflite, .torchscript, or OpenVINO .xml (or its folder).
     b
         The export, other runtime or other checkpoint.
     out

@@ -14,7 +14,7 @@ def demo(*, out: Out = Path("maskprism-demo"), output: Output = Output()) -> Out
 
     Draws scenes with exact ground truth, and with the bundled model explains the most confident instance
     of each, writes the coefficient table of all instances, draws its histograms and correlation, diagnoses
-    the masks against the ground truth, and ends with an interactive page of all scenes.
+    the masks against the ground truth, writes an interactive page of all scenes, and maps all instances (extra atlas).
 
     Parameters
     ----------
@@ -30,6 +30,7 @@ def demo(*, out: Out = Path("maskprism-demo"), output: Output = Output()) -> Out
     found = {
         result.page: "open it in a browser: move a coefficient, watch the mask",
         result.report: "open it, too: where the masks lose, and what to work on",
+        **({} if result.atlas is None else {result.atlas: "all instances at once, and a map of them"}),
         first / "00-assembly.png": "how one mask adds up",
         first / "00-prototypes.png": "the 32 prototypes, and what this instance makes of them",
         first / "00-contributions.png": "what each of them adds",

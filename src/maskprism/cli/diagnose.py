@@ -83,8 +83,9 @@ def diagnose(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MaskprismError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
-    lowest = replace(detections, conf=min(VALIDATION_CONF, detections.conf))
-    network = load_model(model, reading, lowest, threads=1, multi_label=True)
+    network = load_model(model, reading, detections, threads=1, multi_label=True)
+    conf = network.keep.conf
+    network = network.with_thresholds(replace(network.keep, conf=min(VALIDATION_CONF, conf)))
     with output.bar("diagnosing", len(dataset)) as bar:
 
         def show(done: int, total: int, failure: Failed | None) -> None:
@@ -92,10 +93,10 @@ def diagnose(
                 bar.fail(failure.name, failure.message)
             bar.at(done, total, len(bar.failures))
 
-        found = run(dataset, network, conf=detections.conf, limit=limit, on_progress=show)
+        found = run(dataset, network, conf=conf, limit=limit, on_progress=show)
     if found.interrupted:
         print(f"interrupted after {found.images} of {found.total} images; this is about those")
-    tuned = _tuned(dataset, network, detections.conf, limit, output) if tune and not found.interrupted else _Tuned()
+    tuned = _tuned(dataset, network, conf, limit, output) if tune and not found.interrupted else _Tuned()
     suffixes: dict[str, Literal[".parquet", ".csv"]] = {"parquet": ".parquet", "csv": ".csv"}
     written = write_diagnosis(
         found, out, model=network, worst=worst, tables=suffixes[table], more=tuned.sections, numbers=tuned.numbers

@@ -33,6 +33,7 @@ def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Outpu
         "classes": _classes(spec.names),
         "sha256": spec.sha256,
         **({} if spec.correction is None else {"correction": spec.correction}),
+        **({"notes": "\n".join(spec.notes)} if spec.notes else {}),
     }
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in entries.items():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ModelFile = Annotated[
     Path | None,
     Parameter(
-        help="Model file: .onnx, .pt, .tflite, or OpenVINO .xml (or its folder); the bundled sample model unless given."
+        help="Model file: .onnx, .pt, .tflite, .torchscript, OpenVINO .xml or its folder; the bundled one unless given."
     ),
 ]
 # A shell completes paths; what is typed is kept as it is, for a pattern is no path.
@@ -52,6 +52,8 @@ Labels = Annotated[
     ),
 ]
 
+Family = Literal["yolov5", "yolov8", "end2end", "yolact", "query"]
+
 _READING = Group("Reading the model", sort_key=10)
 _DETECTIONS = Group("Detections", sort_key=11)
 
@@ -62,11 +64,11 @@ class Reading:
     """How the model file is read."""
 
     runtime: Annotated[
-        Literal["onnxruntime", "openvino", "litert", "ultralytics"] | None, Parameter(group=_READING)
+        Literal["onnxruntime", "openvino", "litert", "torchscript", "ultralytics"] | None, Parameter(group=_READING)
     ] = None
     """What computes the network; by the file's suffix unless given."""
 
-    layout: Annotated[Literal["yolov5", "yolov8", "end2end"] | None, Parameter(group=_READING)] = None
+    layout: Annotated[Family | None, Parameter(group=_READING)] = None
     """How the outputs are packed; found from shapes and metadata unless given."""
 
     rule: Annotated[str | None, Parameter(group=_READING)] = None
@@ -93,14 +95,14 @@ class Reading:
 class Detections:
     """Which detections are kept."""
 
-    conf: Annotated[float, Parameter(group=_DETECTIONS)] = 0.25
-    """Keep detections with a score above this."""
+    conf: Annotated[float | None, Parameter(group=_DETECTIONS)] = None
+    """Keep detections with a score above this; 0.25 unless given (YOLACT: 0.15, queries: 0.5)."""
 
-    iou: Annotated[float, Parameter(group=_DETECTIONS)] = 0.7
-    """Drop a box that overlaps a better one of its class by more than this."""
+    iou: Annotated[float | None, Parameter(group=_DETECTIONS)] = None
+    """Drop a box that overlaps a better one of its class by more than this; 0.7 unless given (YOLACT: 0.5)."""
 
-    max_det: Annotated[int, Parameter(group=_DETECTIONS)] = 300
-    """Keep at most this many detections per image."""
+    max_det: Annotated[int | None, Parameter(group=_DETECTIONS)] = None
+    """Keep at most this many detections per image; 300 unless given (YOLACT and queries: 100)."""
 
     classes: Annotated[list[int] | None, Parameter(group=_DETECTIONS, consume_multiple=True, negative=())] = None
     """Keep only these class ids."""

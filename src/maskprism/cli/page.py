@@ -63,7 +63,7 @@ def page(
                     prediction,
                     None if found is None else found.masks,
                     untuned,
-                    () if found is None else found.missed_objects,
+                    () if found is None else found.missed_instances,
                 )
             except MaskprismError as error:
                 bar.fail(item.name, error)

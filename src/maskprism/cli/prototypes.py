@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, load_model
 from maskprism.cli.output import Outcome, Output, command, failures, listed
 from maskprism.errors import MaskprismError
-from maskprism.text import counted
+from maskprism.text import counted, in_brief
 
 
 @command
@@ -80,7 +80,7 @@ def prototypes(
     failed = failures(len(bar.failures))
     print(f"{len(study)} prototypes over {study.images} images with {study.instances} masks{failed}")
     for tag, which in tagged.items():
-        print(f"  {tag:<11}{len(which):>3}   {' '.join(map(str, which)):<40}  ({TAG_RULES[tag]})")
+        print(f"  {tag:<11}{len(which):>3}   {in_brief(which):<40}  ({TAG_RULES[tag]})")
     print(f"{counted(drawn, 'card')}, prototypes.png and prototypes.csv in {out}")
     return Outcome(
         {

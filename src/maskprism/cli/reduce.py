@@ -58,7 +58,7 @@ def reduce(
     from maskprism.analysis.networks.reduced_file import PASSES, CalibrationImages, reduce_file
     from maskprism.datasets import Dataset, open_dataset
     from maskprism.models import SAMPLE_MODEL
-    from maskprism.models.rewrite import read_onnx
+    from maskprism.models.onnx_file import read_onnx
     from maskprism.sources import open_source
     from maskprism.views.networks.reduction import write_reduction
 

@@ -13,8 +13,8 @@ from maskprism.text import counted
 def report(folders: list[Path], /, *, out: Out, output: Output = Output()) -> Outcome:
     """Write an index over results: one address for all of them.
 
-    Links what diagnose, tune and page wrote, and writes a page of their pictures and tables for the results of
-    prototypes, basis and compare. Nothing is computed anew.
+    Links what diagnose, atlas, tune and page wrote, and writes a page of their pictures and tables for the results of
+    prototypes, basis and compare. All but page lead back to it. Nothing is computed anew.
 
     Parameters
     ----------
@@ -30,5 +30,5 @@ def report(folders: list[Path], /, *, out: Out, output: Output = Output()) -> Ou
     if is_folder(out):
         raise InputError(f"{out}: is a folder; expected the name of the index, such as {out / 'index.html'}")
     written = write_house(folders, out)
-    print(f"{out}, and {counted(len(written) - 1, 'page')} beside the results")
+    print(f"{out}, and {counted(len(written) - 1, 'page')} that lead back to it")
     return Outcome({"files": written})

@@ -72,7 +72,7 @@ def tune(
     """
     from maskprism.analysis.tuning.tuning import tune as run
     from maskprism.models import SAMPLE_MODEL
-    from maskprism.models.rewrite import write_corrected
+    from maskprism.models.rewrite import check_rewritable, write_corrected
     from maskprism.text import signed
     from maskprism.views.tuning.files import summary, write_report
     from maskprism.views.tuning.report import sentences, title_of, warnings_of
@@ -82,6 +82,8 @@ def tune(
     if reading.correction is not None:
         raise InputError("tune fits a correction to the model as it is; leave out --correction")
     network = load_model(source, reading, detections, threads=1)
+    if out.suffix.lower() != ".json":
+        check_rewritable(network)
     dataset = _dataset(data, teacher, split, images, network, reading, detections)
     with output.bar("tuning", None) as bar:
 
@@ -93,7 +95,7 @@ def tune(
         found = run(
             dataset,
             network,
-            conf=detections.conf,
+            conf=network.keep.conf,
             limit=limit,
             folds=folds,
             per_level=per_level,
@@ -173,7 +175,8 @@ def _check_target(source: Path, out: Path, overwrite: bool) -> None:
         if not source.is_file() and not source.is_dir():
             raise ModelError(f"{source}: there is no such model file")
         if suffix not in _WRITABLE:
-            kind = {".tflite": "TFLite files", ".xml": "OpenVINO files"}.get(suffix, "such files")
+            kinds = {".tflite": "TFLite files", ".xml": "OpenVINO files", ".torchscript": "TorchScript files"}
+            kind = kinds.get(suffix, "such files")
             raise ModelError(
                 f"{source}: {kind} cannot be rewritten; tune the .onnx or .pt and export that again, or write the "
                 "correction alone with --out FILE.json, for --correction of the other commands"
@@ -181,7 +184,7 @@ def _check_target(source: Path, out: Path, overwrite: bool) -> None:
         if out.suffix.lower() != suffix:
             raise InputError(f"{out}: expected a file name ending in {suffix}, as the model has it, or in .json")
         if suffix == ".onnx":
-            from maskprism.models.rewrite import read_onnx
+            from maskprism.models.onnx_file import read_onnx
 
             read_onnx(source)
     try:

@@ -20,9 +20,12 @@ from maskprism.errors import InputError, ModelError
 from maskprism.images import read_image, source_name
 from maskprism.masks import MaskRule, rule_named, rule_of_version
 from maskprism.models.correction import Correction
-from maskprism.models.layouts import FAMILIES, Family, Layout, Thresholds, detect_layout
+from maskprism.models.families import find_layout
+from maskprism.models.layouts import FAMILIES, Family, Layout
 from maskprism.models.metadata import MAX_SIDE, Metadata
 from maskprism.models.names import Names, read_names
+from maskprism.models.query import find_queries, has_finished_masks
+from maskprism.models.rows import Thresholds
 from maskprism.models.runtimes import Precision, Runtime, RuntimeName, open_runtime
 from maskprism.prediction import Prediction
 from maskprism.preprocessing import YOLO, Preprocessing, preprocessing_named
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from maskprism.geometry import Letterbox
     from maskprism.images import ImageLike
+    from maskprism.models.mask_branch import MaskBranch
 
 SAMPLE_MODEL = Path(__file__).parents[1] / "data" / "sample.onnx"
 """The bundled network: it knows the shapes of `maskprism.scenes`."""
@@ -49,6 +53,7 @@ class ModelSpec:
     stride: canvas pixels per prototype cell.
     preprocessing: what becomes of an image before the network sees it.
     correction: fingerprint of the correction that its mask coefficients are given; None for none.
+    notes: what a reader should know of how the outputs are read, one sentence each.
     """
 
     name: str
@@ -65,6 +70,7 @@ class ModelSpec:
     version: str | None
     sha256: str
     correction: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Model:
@@ -85,40 +91,56 @@ class Model:
         correction: Correction | None = None,
     ) -> None:
         self.runtime = runtime
-        self.keep = keep or Thresholds()
         metadata = Metadata.parse(runtime.metadata, name)
         if runtime.input.channels not in (1, 3):
             raise ModelError(
                 f"{name}: takes images of {runtime.input.channels} channels; expected 3 (colour) or 1 (grey)"
             )
-        canvas_hw = _canvas(runtime, imgsz, metadata, name)
+        canvas_hw = _canvas(runtime, imgsz, metadata, name, layout)
         self.batch = runtime.input.batch or batch
         self._metadata = metadata
         channels = runtime.input.channels
-        shapes = self._probe(canvas_hw, _preprocessing(preprocessing or YOLO, channels, name), name)
-        self.layout: Layout = detect_layout(
-            shapes, canvas_hw, metadata, name, layout, images_last=runtime.input.channels_last
-        )
-        proto = shapes[self.layout.prototypes_output]
-        grid_hw = (proto[1], proto[2]) if self.layout.prototypes_last else (proto[2], proto[3])
+        plain = _preprocessing(preprocessing or YOLO, channels, name)
+        outputs = self._probe(canvas_hw, plain, name)
+        self.layout: Layout
+        finished = layout in (None, "query") and has_finished_masks([output.shape for output in outputs], canvas_hw)
+        if finished and (opened := _revealed(runtime)) is not None:
+            self.runtime, branch = opened
+            outputs = self._probe(canvas_hw, plain, name, noise=True)
+            self.layout = find_queries(outputs, opened[0].output_names, branch, name)
+        else:
+            self.layout = find_layout(
+                outputs,
+                tuple(getattr(runtime, "output_names", ())),
+                canvas_hw,
+                metadata,
+                name,
+                layout,
+                images_last=runtime.input.channels_last,
+            )
+        shapes = [output.shape for output in outputs]
+        family = FAMILIES[self.layout.family]
+        self.keep = keep or family.keep
+        grid_hw = self.layout.grid_hw(shapes)
+        prepare = _preprocessing(preprocessing or family.preprocessing, channels, name)
         self.spec = ModelSpec(
             name=name,
             layout=self.layout.family,
             runtime=runtime.name,
             input_hw=canvas_hw,
-            rectangular=runtime.input.height is None and runtime.input.width is None,
+            rectangular=runtime.input.height is None and runtime.input.width is None and prepare.resize != "stretch",
             prototypes=self.layout.prototypes,
             grid_hw=grid_hw,
-            stride=canvas_hw[0] // grid_hw[0],
+            stride=round(canvas_hw[0] / grid_hw[0]),
             names=_names(metadata, self.layout, name, names),
             rule=_rule(rule, self.layout, metadata),
-            preprocessing=_preprocessing(preprocessing or FAMILIES[self.layout.family].preprocessing, channels, name),
+            preprocessing=prepare,
             version=metadata.version,
             sha256=runtime.sha256,
+            notes=self.layout.notes,
         )
         _check_classes(self.keep, self.spec)
-        count = shapes[self.layout.rows_output][1 if self.layout.channels_last else 2]
-        self.level_ends = self.layout.level_ends(count, canvas_hw)
+        self.level_ends = self.layout.level_ends(self.layout.count(shapes), canvas_hw)
         self._correct(correction)
 
     def __repr__(self) -> str:
@@ -150,7 +172,7 @@ class Model:
 
     def letterbox(self, image_hw: tuple[int, int]) -> Letterbox:
         """How an image of (height, width) lies on the canvas that the network sees."""
-        stride = (self._metadata.stride or 32) if self.spec.rectangular else None
+        stride = (self._metadata.stride or FAMILIES[self.spec.layout].multiple) if self.spec.rectangular else None
         return self.spec.preprocessing.letterbox(image_hw, self.spec.input_hw, rectangle_stride=stride)
 
     def on_canvas(self, canvas_hw: tuple[int, int], *, rectangular: bool = False) -> Model:
@@ -161,11 +183,11 @@ class Model:
         another size only.
         """
         spec, takes = self.spec, self.runtime.input
-        canvas_hw = _canvas(self.runtime, canvas_hw, self._metadata, spec.name)
+        canvas_hw = _canvas(self.runtime, canvas_hw, self._metadata, spec.name, spec.layout)
         if rectangular and (takes.height or takes.width):
             raise InputError(f"{spec.name} takes one canvas only; it cannot be cut to a rectangle around images")
         changed = copy.copy(self)
-        grid_hw = (canvas_hw[0] // spec.stride, canvas_hw[1] // spec.stride)
+        grid_hw = (-(-canvas_hw[0] // spec.stride), -(-canvas_hw[1] // spec.stride))
         changed.spec = replace(spec, input_hw=canvas_hw, grid_hw=grid_hw, rectangular=rectangular)
         return changed
 
@@ -177,6 +199,7 @@ class Model:
 
     def with_thresholds(self, keep: Thresholds) -> Model:
         """The same network that keeps other detections, nothing loaded again."""
+        _check_classes(keep, self.spec)
         changed = copy.copy(self)
         changed.keep = keep
         return changed
@@ -252,12 +275,18 @@ class Model:
         )
         return found if self.correction is None else self.correction.apply(found)
 
-    def _probe(self, canvas_hw: tuple[int, int], prepare: Preprocessing, name: str) -> list[tuple[int, ...]]:
-        """The shapes of the outputs, from one run on a plain canvas: files need not tell them."""
-        plain = np.full((*canvas_hw, 3), prepare.padding_bgr, dtype=np.uint8)
-        tensor = self._stack([plain], [prepare.letterbox(canvas_hw, canvas_hw)], prepare)
+    def _probe(
+        self, canvas_hw: tuple[int, int], prepare: Preprocessing, name: str, *, noise: bool = False
+    ) -> list[Float32[np.ndarray, "..."]]:
+        """The outputs for a plain canvas, or for noise: files need not tell their shapes."""
+        canvas = np.full((*canvas_hw, 3), prepare.padding_bgr, dtype=np.uint8)
+        if noise:
+            canvas = np.random.default_rng(0).integers(0, 256, canvas.shape, dtype=np.uint8)
+        tensor = self._stack([canvas], [prepare.letterbox(canvas_hw, canvas_hw)], prepare)
         try:
-            return [output.shape for output in self.runtime(tensor)]
+            return self.runtime(tensor)
+        except ModelError:
+            raise
         except Exception as error:  # whatever the runtime raises when a network cannot run
             raise ModelError(
                 f"{name}: the network does not run on a canvas of {canvas_hw[1]} x {canvas_hw[0]} pixels "
@@ -273,29 +302,31 @@ def load(
     rule: MaskRule | str | None = None,
     preprocessing: Preprocessing | str | None = None,
     imgsz: int | tuple[int, int] | None = None,
-    conf: float = 0.25,
-    iou: float = 0.7,
-    max_det: int = 300,
+    conf: float | None = None,
+    iou: float | None = None,
+    max_det: int | None = None,
     classes: Iterable[int] | None = None,
     multi_label: bool = False,
+    agnostic: bool | None = None,
     names: Names | None = None,
     device: str | int | None = None,
     precision: Precision = "f32",
     threads: int | None = None,
     correction: Correction | str | os.PathLike[str] | None = None,
 ) -> Model:
-    """Open a YOLO-seg model.
+    """Open a segmentation model whose masks are sums of prototypes.
 
     Parameters
     ----------
     model
-        `.onnx`, `.xml` (or the folder around it), `.tflite` or `.pt` file, a live
-        `ultralytics.YOLO`, or any `maskprism.models.runtimes.Runtime`; the small network that
-        comes with the package unless given (see docs/model_card.md).
+        `.onnx`, `.xml` (or the folder around it), `.tflite`, `.torchscript` or `.pt` file, a live `ultralytics.YOLO`, a
+        YOLACT as an `nn.Module`, a MaskFormer or Mask2Former of transformers, or any
+        `maskprism.models.runtimes.Runtime`; the small network that comes with the package unless given (see
+        docs/model_card.md).
     runtime
         by the file's suffix unless given; `.onnx` also runs with "openvino".
     layout
-        "yolov5", "yolov8" or "end2end"; found from shapes and metadata unless given. Of a
+        "yolov5", "yolov8", "end2end", "yolact" or "query"; found from shapes and metadata unless given. Of a
         YOLO26 checkpoint with both heads, "end2end" runs the one-to-one head.
     rule
         a `MaskRule` or the name of a preset; by the version in the metadata unless given.
@@ -304,9 +335,13 @@ def load(
     imgsz
         canvas side or (height, width), for networks that take more than one.
     conf, iou, max_det, classes
-        which detections are kept; the defaults are those of Ultralytics.
+        which detections are kept; unless given, those that the family's own tools keep: above 0.25, 0.7 and 300 for
+        YOLO, 0.15, 0.5 and 100 for YOLACT, 0.5 and 100 for queries.
     multi_label
         a box counts for every class above `conf`, as in Ultralytics' validation, not only for its best.
+    agnostic
+        a box falls to a better one of any class, not only of its own; unless given, as YOLOE's own predict has it for a
+        YOLOE in PyTorch, and not for others.
     names
         of the classes, for a model that has none or wrong ones: a list or mapping, a data.yaml, a text file with a
         name per line, a COCO json, or another model file.
@@ -349,11 +384,20 @@ def load(
         rule=rule,
         preprocessing=preprocessing,
         imgsz=imgsz,
-        keep=Thresholds(conf, iou, max_det, None if classes is None else _class_ids(classes), multi_label),
         batch=1 if device == "cpu" else _ACCELERATOR_BATCH,
         names=names,
         correction=correction,
     )
+    chosen: dict[str, Any] = {
+        "conf": conf,
+        "iou": iou,
+        "max_det": max_det,
+        "classes": None if classes is None else _class_ids(classes),
+    }
+    given_ones = {key: value for key, value in chosen.items() if value is not None}
+    if agnostic is None:  # validation of YOLOE suppresses by class, as that of others
+        agnostic = bool(opened.runtime.metadata.get("agnostic_nms")) and not multi_label
+    opened = opened.with_thresholds(replace(opened.keep, **given_ones, multi_label=multi_label, agnostic=agnostic))
     if given and correction is not None and correction.sha256 not in (None, opened.spec.sha256):
         raise InputError(
             f"{given} was fitted to another network than {name}; fit one to this network, or, to use it all the same, "
@@ -362,7 +406,16 @@ def load(
     return opened
 
 
-def _canvas(runtime: Runtime, imgsz: int | tuple[int, int] | None, metadata: Metadata, name: str) -> tuple[int, int]:
+def _revealed(runtime: Runtime) -> tuple[Any, MaskBranch] | None:
+    """The same network with the factors of its finished masks as outputs, where the runtime can show them."""
+    reveal = getattr(runtime, "revealed", None)
+    return None if reveal is None else reveal()
+
+
+def _canvas(
+    runtime: Runtime, imgsz: int | tuple[int, int] | None, metadata: Metadata, name: str, layout: Family | None
+) -> tuple[int, int]:
+    traits = FAMILIES.get(layout or "yolov8", FAMILIES["yolov8"])  # an unknown one is refused with the outputs
     fixed = (runtime.input.height, runtime.input.width)
     wanted = None if imgsz is None else _height_width(imgsz)
     if wanted is not None and any(side not in (None, asked) for side, asked in zip(fixed, wanted, strict=True)):
@@ -370,8 +423,8 @@ def _canvas(runtime: Runtime, imgsz: int | tuple[int, int] | None, metadata: Met
             f"imgsz is {wanted[0]} x {wanted[1]}; {name} takes exactly {fixed[0] or 'any'} x {fixed[1] or 'any'} "
             "(height x width)"
         )
-    height, width = wanted or metadata.imgsz or (640, 640)
-    stride = metadata.stride or 32
+    height, width = wanted or metadata.imgsz or (traits.side, traits.side)
+    stride = metadata.stride or traits.multiple
     if (fixed[0] is None and height < stride) or (fixed[1] is None and width < stride):
         raise InputError(f"imgsz is {height} x {width}; expected at least the stride, {stride}")
     canvas_hw = (fixed[0] or -(-height // stride) * stride, fixed[1] or -(-width // stride) * stride)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import cv2
 import numpy as np
 
 from maskprism.errors import InputError, ModelError
-from maskprism.masks import YOLOV5, MaskRule
+from maskprism.masks import NO_CROP, YOLOV5, MaskRule
+from maskprism.masks import YOLACT as YOLACT_RULE
 from maskprism.models.metadata import refuse_other_tasks
-from maskprism.preprocessing import YOLO, Preprocessing
+from maskprism.models.rows import Rows, Thresholds
+from maskprism.preprocessing import IMAGENET, YOLACT, YOLO, Preprocessing
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -26,19 +27,23 @@ if TYPE_CHECKING:
 
     Floats = Float32[np.ndarray, "..."]
 
-Family = Literal["yolov5", "yolov8", "end2end"]
+Family = Literal["yolov5", "yolov8", "end2end", "yolact", "query"]
 
 
 class FamilyTraits(NamedTuple):
     """What a family of networks is, beside how its rows are read: all of it data.
 
     rows: how detections are packed, in words. rule: how masks are drawn; None for that of the version that wrote the
-    file. preprocessing: what becomes of images before.
+    file. preprocessing: what becomes of images before. keep: which detections its own tools keep. side, multiple: of
+    the canvas in pixels, where the network takes any, and what its sides are multiples of.
     """
 
     rows: str
     rule: MaskRule | None = None
     preprocessing: Preprocessing = YOLO
+    keep: Thresholds = Thresholds()
+    side: int = 640
+    multiple: int = 32
 
 
 FAMILIES: dict[Family, FamilyTraits] = {
@@ -47,50 +52,26 @@ FAMILIES: dict[Family, FamilyTraits] = {
     ),
     "yolov8": FamilyTraits("columns of cx, cy, w, h, classes, coefficients (YOLOv8, 9, 11, 12, 26), then NMS"),
     "end2end": FamilyTraits("finished rows of x1, y1, x2, y2, score, class, coefficients (YOLO26, exports with NMS)"),
+    "yolact": FamilyTraits(
+        "outputs of their own for boxes against priors, classes with the background first, coefficients (YOLACT)",
+        rule=YOLACT_RULE,
+        preprocessing=YOLACT,
+        keep=Thresholds(conf=0.15, iou=0.5, max_det=100),
+        side=550,
+        multiple=1,
+    ),
+    "query": FamilyTraits(
+        "finished masks of queries, taken apart inside the file (Mask2Former, RF-DETR, SAM; ONNX only)",
+        rule=NO_CROP,
+        preprocessing=IMAGENET,
+        keep=Thresholds(conf=0.5, max_det=100),
+    ),
 }
 
 _STRIDE_SETS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
 _CLASS_OFFSET = np.float32(7680)
 _MAX_CANDIDATES = 30_000
 _NORMALISED_LIMIT = 2.0
-
-
-class Rows(NamedTuple):
-    """The detections of one image. Boxes are xyxy in canvas pixels; None for families of masks alone.
-
-    levels: of the pyramid, 0 for the finest, that each detection comes from; None where the rows do not tell.
-    """
-
-    boxes: Float32[np.ndarray, "N 4"] | None
-    scores: Float32[np.ndarray, " N"]
-    classes: Int64[np.ndarray, " N"]
-    coefficients: Float32[np.ndarray, "N K"]
-    objectness: Float32[np.ndarray, " N"] | None
-    levels: Int64[np.ndarray, " N"] | None = None
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Which detections are kept.
-
-    conf: scores must be above it. iou: a box that overlaps a better one of its class more than
-    this is dropped. max_det: at most so many per image. classes: only these class ids.
-    multi_label: a candidate counts for every class whose score is above `conf`, as when Ultralytics
-    validates, and not only for its best class, as when it predicts.
-    """
-
-    conf: float = 0.25
-    iou: float = 0.7
-    max_det: int = 300
-    classes: tuple[int, ...] | None = None
-    multi_label: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value in (("conf", self.conf), ("iou", self.iou)):
-            if not isinstance(value, Real) or not 0 <= value <= 1:
-                raise InputError(f"{name} is {value!r}; expected 0 to 1")
-        if not isinstance(self.max_det, Integral) or self.max_det < 1:
-            raise InputError(f"max_det is {self.max_det!r}; expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -108,6 +89,20 @@ class Layout:
     prototypes_last: bool
     classes: int | None
     prototypes: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of how this network is read, one sentence each."""
+        return ()
+
+    def grid_hw(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
+        """(height, width) of the prototypes in outputs of these shapes."""
+        shape = shapes[self.prototypes_output]
+        return (shape[1], shape[2]) if self.prototypes_last else (shape[2], shape[3])
+
+    def count(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        """How many candidates, or finished rows, outputs of these shapes hold."""
+        return shapes[self.rows_output][1 if self.channels_last else 2]
 
     def read_prototypes(self, outputs: Sequence[Floats], index: int) -> Float32[np.ndarray, "K h w"]:
         """The prototypes of image `index` of the batch."""
@@ -162,7 +157,8 @@ class Layout:
         boxes = _corners(rows[:, :4])
         if _are_normalised(columns[:4]):
             boxes = boxes * _scale(canvas_hw)
-        best = non_maximum_suppression(boxes, scores, classes, keep.iou)[: keep.max_det]
+        apart = np.zeros_like(classes) if keep.agnostic else classes
+        best = non_maximum_suppression(boxes, scores, apart, keep.iou)[: keep.max_det]
         return Rows(
             boxes[best],
             scores[best],

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from maskprism.errors import MaskprismError, MissingExtraError, ModelError
-from maskprism.foreign import is_file, shortened
+from maskprism.errors import MaskprismError, ModelError
+from maskprism.models.onnx_file import read_onnx
 from maskprism.models.runtimes import first_line
 from maskprism.models.runtimes.onnx import OnnxRuntime
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     Map = Float[np.ndarray, "M K"]
 
 Done = TypeVar("Done")
-_OLDEST_OPSET = 10
 _TOLERANCE, _HALF_TOLERANCE = 1e-3, 3e-2
 """Largest deviation from what the new file should compute, as a share of the largest value."""
 
@@ -177,6 +176,7 @@ def _rewritten(
 
     prototypes: how many the new file has. same: whether all but the coefficients must be equal to the last bit.
     """
+    check_rewritable(model)
     original = read_onnx(source)
     from maskprism.models.onnx_graph import ChannelSurgery, is_half
 
@@ -207,39 +207,20 @@ def _rewritten(
     raise ModelError(f"{source}: cannot be rewritten: {wrong}")
 
 
+def check_rewritable(model: Model) -> None:
+    """Raise ModelError for a network whose coefficients or prototypes are no outputs of its file."""
+    if model.layout.family == "query":
+        raise ModelError(
+            f"{model.spec.name}: holds finished masks, whose coefficients and prototypes are inside the file; it "
+            "cannot be rewritten. Expected a network whose outputs are coefficients and prototypes"
+        )
+
+
 def noise_batch(model: Model) -> Float32[np.ndarray, "B ..."]:
     """A canvas of noise, always the same, as often as the network takes it at once."""
     takes, (height, width) = model.runtime.input, model.spec.input_hw
     sides = (height, width, takes.channels) if takes.channels_last else (takes.channels, height, width)
     return np.random.default_rng(0).random((takes.batch or 1, *sides), dtype=np.float32)
-
-
-def read_onnx(source: Path) -> ModelProto:
-    """The network of an ONNX file.
-
-    Raises MissingExtraError without the package onnx, ModelError for a file that is no ONNX, damaged or too old.
-    """
-    if not is_file(source):
-        raise ModelError(f"{shortened(source)}: there is no such model file")
-    if source.suffix.lower() != ".onnx":
-        raise ModelError(
-            f"{source}: only ONNX files can be rewritten; export the model first, for example with: "
-            "yolo export model=best.pt format=onnx"
-        )
-    try:
-        import onnx
-    except ImportError:
-        raise MissingExtraError.of("rewriting an ONNX file", package="onnx", extra="reduce") from None
-    try:
-        model = onnx.load(str(source))
-    except Exception as error:  # onnx and protobuf raise several unrelated types
-        raise ModelError(f"{source}: cannot be read as ONNX ({first_line(error)})") from None
-    if not model.graph.node:
-        raise ModelError(f"{source}: holds no network; is it a complete .onnx?")
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    if opset < _OLDEST_OPSET:
-        raise ModelError(f"{source}: has opset {opset}; expected at least {_OLDEST_OPSET}: export the model again")
-    return model
 
 
 def _save(model: ModelProto, path: Path) -> None:

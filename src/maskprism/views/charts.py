@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.errors import InputError
-from maskprism.views.figures import colour_map, new_figure, share
+from maskprism.views.figures import colour_map, name_ticks, new_figure, share
 from maskprism.views.palette import MUTED, NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32
+    from jaxtyping import Float32, Float64
     from matplotlib.figure import Figure
 
 
@@ -58,19 +59,21 @@ def correlation(
 
     Raises InputError with fewer than two rows.
     """
-    rows, k = _checked(coefficients, 2)
-    centred = coefficients.astype(np.float64) - coefficients.mean(axis=0, dtype=np.float64)
-    spread = np.sqrt((centred**2).sum(axis=0))
-    product = np.outer(spread, spread)
-    matrix = np.full((k, k), np.nan)
-    np.divide(centred.T @ centred, product, out=matrix, where=product > 1e-12)
+    rows, _ = _checked(coefficients, 2)
+    return correlation_map(RunningCovariance.of(coefficients).correlation, labels, rows, title=title)
+
+
+def correlation_map(
+    matrix: Float64[np.ndarray, "K K"], labels: Sequence[str] | None, rows: int, *, title: str | None = None
+) -> Figure:
+    """Heat map of a correlation over so many rows, -1 to 1; NaN is left grey."""
     figure = new_figure(9.2, 8.2)
     ax = figure.subplots()
     ax.set_facecolor("0.85")
     shown = ax.imshow(np.ma.masked_invalid(matrix), cmap=colour_map("contribution"), vmin=-1, vmax=1)
-    names = list(labels) if labels else [str(index) for index in range(k)]
-    ax.set_xticks(range(k), names, fontsize=7, rotation=90)
-    ax.set_yticks(range(k), names, fontsize=7)
+    names = list(labels) if labels else [str(index) for index in range(len(matrix))]
+    name_ticks(ax.xaxis, names, rotation=90)
+    name_ticks(ax.yaxis, names)
     ax.tick_params(length=0, colors=share(MUTED))
     figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation")
     ax.set_title(title or f"Correlation of mask coefficients over {rows} instances", fontsize=12)

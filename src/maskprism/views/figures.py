@@ -11,7 +11,7 @@ import math
 import os
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,7 @@ from maskprism.views.raster import best_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.backend_bases import RendererBase
     from matplotlib.transforms import Bbox
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _INCHES_PER_PIXEL = 1 / 150
 _LETTERS_PER_INCH = 13
+_MOST_NAMES = 64
 
 
 def overview(image: ImageLike, prediction: Prediction) -> Figure:
@@ -93,6 +95,12 @@ def new_figure(width_in: float, height_in: float, *, layout: Literal["constraine
     figure = plt.figure(FigureClass=LiteralFigure, figsize=(width_in, height_in), layout=layout, facecolor="white")
     plt.close(figure)
     return figure
+
+
+def name_ticks(axis: Axis, names: Sequence[str], *, rotation: float = 0) -> None:
+    """A tick for each of the places 0, 1, ... on an axis; of many names only as many as can be read."""
+    step = math.ceil(len(names) / _MOST_NAMES) or 1
+    axis.set_ticks(range(0, len(names), step), names[::step], fontsize=7, rotation=rotation)
 
 
 def draw(sheet: Sheet) -> Figure:

@@ -5,17 +5,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
-import json
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,6 +19,7 @@ from maskprism.errors import InputError, MaskprismError
 from maskprism.images import read_image
 from maskprism.text import readable
 from maskprism.views.kinds import Kinds
+from maskprism.views.markup import base64_text, content_hash, data_url, script_json, static_text
 from maskprism.views.viewer_payload import as_shown, encode_webp, viewer_scene
 
 if TYPE_CHECKING:
@@ -94,7 +91,7 @@ class Page:
         """Add an image; see `viewer_scene` for what is expected, and raised; and InputError beyond MAX_BYTES."""
         picture = read_image(image)
         scene = viewer_scene(picture, prediction, bits=self.bits, truth=truth, untuned=untuned, missed=missed)
-        packed = _base64(scene.pack())
+        packed = base64_text(scene.pack())
         if self.scene_bytes + len(packed) > MAX_BYTES:
             raise InputError(
                 f"the page would take more than {MAX_BYTES / 2**20:.0f} MiB with {prediction.source or 'this image'}, "
@@ -107,7 +104,7 @@ class Page:
             {
                 "title": prediction.source or f"image {len(self) + 1}",
                 "detail": f"{count} {'instance' if count == 1 else 'instances'}",
-                "thumbnail": "data:image/webp;base64," + _base64(thumbnail),
+                "thumbnail": data_url("image/webp", thumbnail),
             }
         )
         self._scenes.append(packed)
@@ -122,15 +119,13 @@ class Page:
         """The whole file. Raises InputError for a page without images."""
         if not self._scenes:
             raise InputError("the page has no image; add at least one")
-        static = files("maskprism.views") / "static"
-        script = (static / "viewer.js").read_text(encoding="utf-8")
-        style = (static / "viewer.css").read_text(encoding="utf-8") + _STYLE
+        script, style = static_text("viewer.js"), static_text("viewer.css") + _STYLE
         title = Path(self._index[0]["title"].replace("\\", "/")).name
         title += f" and {len(self) - 1} more" if len(self) > 1 else ""
         title = readable(title)  # file names need not be Unicode
         policy = (
-            f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; img-src data: blob:; "
-            "base-uri 'none'; form-action 'none'"
+            f"default-src 'none'; script-src {content_hash(script)}; style-src {content_hash(style)}; "
+            "img-src data: blob:; base-uri 'none'; form-action 'none'"
         )
         index = {
             "scenes": self._index,
@@ -148,7 +143,7 @@ class Page:
             '<meta name="generator" content="maskprism">\n'
             f"<title>{html.escape(title)} · maskprism</title>\n<style>{style}</style>\n</head>\n<body>\n"
             '<div id="maskprism"></div>\n<noscript>This page needs JavaScript.</noscript>\n'
-            f'<script type="application/json" id="maskprism-scenes">{_script_json(index)}</script>\n{scenes[0]}'
+            f'<script type="application/json" id="maskprism-scenes">{script_json(index)}</script>\n{scenes[0]}'
             # async: it runs at once and shows the first image while the browser reads the others
             f'<script type="module" async>{script}</script>\n{"".join(scenes[1:])}</body>\n</html>\n'
         )
@@ -202,18 +197,3 @@ def exactness(prediction: Prediction, bits: Literal[8, 16]) -> Exactness:
 
 def _combined(a: Exactness, b: Exactness) -> Exactness:
     return Exactness(max(a.logit_error, b.logit_error), a.changed + b.changed, a.area + b.area)
-
-
-def _script_json(value: Any) -> str:
-    """JSON that can stand in a script element: nothing in it ends the element or opens a comment."""
-    text = json.dumps(value)  # ASCII, so that line separators and lone surrogates are escapes too
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _source(text: str) -> str:
-    """The element with this text, as a Content-Security-Policy names it."""
-    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

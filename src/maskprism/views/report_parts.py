@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from maskprism import __version__
+from maskprism.views.markup import content_hash, data_url, static_text
 
 if TYPE_CHECKING:
     from maskprism.views.adaptive import Adaptive
 
 _NARROW_PX = 620
-_STATIC = files("maskprism.views") / "static"
+KICKER = '<p class="kicker">'
+"""What a report begins with, as static/report.html has it."""
 
 
 class Illustration(NamedTuple):
@@ -53,21 +52,20 @@ def page(
     scenes: elements with scenes that buttons of the sections open in the viewer, which is then part of the file.
     home: the address of the index that the report belongs to.
     """
-    style, script = (_read(name) for name in ("report.css", "report.js"))
-    viewer = _read("viewer.js") if scenes else ""
-    style += _read("viewer.css") if scenes else ""
+    style, script = (static_text(name) for name in ("report.css", "report.js"))
+    viewer = static_text("viewer.js") if scenes else ""
+    style += static_text("viewer.css") if scenes else ""
     policy = (
-        f"default-src 'none'; img-src data:{' blob:' if scenes else ''}; style-src {_hash(style)}; "
-        f"script-src {_hash(script)}{f' {_hash(viewer)}' if scenes else ''}"
+        f"default-src 'none'; img-src data:{' blob:' if scenes else ''}; style-src {content_hash(style)}; "
+        f"script-src {content_hash(script)}{f' {content_hash(viewer)}' if scenes else ''}"
     )
-    return Template(_read("report.html")).substitute(
+    return Template(static_text("report.html")).substitute(
         policy=policy,
         style=style,
         script=script,
         scenes=f'{scenes}\n<script type="module">{viewer}</script>' if scenes else "",
         version=__version__,
-        command=(f'<a href="{html.escape(home)}">All reports</a> · ' if home else "")
-        + f"maskprism {html.escape(command)}",
+        command=(home_link(home) if home else "") + f"maskprism {html.escape(command)}",
         title=html.escape(title),
         subtitle=html.escape(subtitle),
         warnings="\n".join(f'<p class="warning">{html.escape(text)}</p>' for text in warnings),
@@ -76,6 +74,11 @@ def page(
             f'<section id="{one.id}">\n<h2>{html.escape(one.heading)}</h2>\n{one.inner}\n</section>' for one in sections
         ),
     )
+
+
+def home_link(address: str) -> str:
+    """The way back to the index; it stands behind KICKER."""
+    return f'<a href="{html.escape(address)}">All reports</a> · '
 
 
 def findings(items: Iterable[str]) -> Section:
@@ -141,17 +144,3 @@ def row(name: str, values: Iterable[float]) -> str:
 def number(value: float) -> str:
     """Three digits; a dash for nan."""
     return "–" if np.isnan(value) else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
-
-
-def _read(name: str) -> str:
-    return (_STATIC / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """The element with this text, as a Content-Security-Policy names it."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def data_url(kind: str, data: bytes) -> str:
-    """Bytes of a kind such as "image/png" as an address that holds them."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -272,7 +272,7 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
     sheet = Sheet(
         title=f"How the mask is assembled: {instance_title(instance)}",
         subtitle="red speaks for the mask, blue against it; the mask is where the sum is above zero"
-        + (", inside the box" if instance.prediction.has_boxes else ""),
+        + (", inside the box" if instance.rule.crops else ""),
         panels=(
             Panel("image", picture=cut, box=box),
             Panel("what speaks for it", values=sides[0], limit=limit, sign=1, box=window.box),

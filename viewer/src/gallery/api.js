@@ -3,8 +3,8 @@
 /** @typedef {"waiting" | "ok" | "empty" | "failed"} ImageState */
 /** @typedef {{ id: number, name: string, instances: number }} ClassCount */
 /**
- * @typedef {object} GalleryImage One image as the list has it; or one of its instances, where `object` is its number.
- * @property {number} [object]
+ * @typedef {object} GalleryImage One image as the list has it; or one of its instances, where `instance` is its number.
+ * @property {number} [instance]
  * @property {string} name
  * @property {string} title
  * @property {string} stamp
@@ -42,11 +42,11 @@
 export const inUrl = (name) => name.split("/").map(encodeURIComponent).join("/");
 
 /** What tells entries of the list apart. @param {GalleryImage} image */
-export const keyOf = ({ name, object }) => (object === undefined ? name : `${name}#${object}`);
+export const keyOf = ({ name, instance }) => (instance === undefined ? name : `${name}#${instance}`);
 
 /** @param {GalleryImage} image @param {boolean} masks */
-export const thumbnailUrl = ({ name, stamp, object }, masks) =>
-  object !== undefined ? `/api/crops/${inUrl(name)}?index=${object}&v=${encodeURIComponent(stamp)}` :
+export const thumbnailUrl = ({ name, stamp, instance }, masks) =>
+  instance !== undefined ? `/api/crops/${inUrl(name)}?index=${instance}&v=${encodeURIComponent(stamp)}` :
   `/api/thumbnails/${inUrl(name)}?v=${encodeURIComponent(stamp)}${masks ? "&masks=1" : ""}`;
 
 /** @param {URLSearchParams} query @returns {Promise<Page>} */

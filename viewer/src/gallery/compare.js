@@ -1,4 +1,4 @@
-// Several objects side by side, each in a viewer of its own.
+// Several instances side by side, each in a viewer of its own.
 
 import { h } from "../dom.js";
 import { askKinds, fetchScene } from "./api.js";
@@ -21,7 +21,7 @@ export class CompareView {
     element(root, ".back").addEventListener("click", (event) => (event.preventDefault(), close()));
   }
 
-  /** Shows the objects of these keys, NAME#INDEX; gives whether there are any. @param {string[]} keys */
+  /** Shows the instances of these keys, NAME#INDEX; gives whether there are any. @param {string[]} keys */
   show(keys) {
     this.root.hidden = !keys.length;
     if (keys.join("\n") === this.keys.join("\n")) return keys.length > 0;

@@ -16,7 +16,7 @@ import { h, roving, svg } from "../dom.js";
 
 const SHOWS = ["all", "ok", "empty", "failed", "missed", "false-positives"];
 const SORTS = ["name", "score", "iou", "size", "instances"];
-const VIEWS = ["images", "objects"];
+const VIEWS = ["images", "instances"];
 
 /** @param {string} search The query part of an address. @returns {Filters} */
 export function readFilters(search) {

@@ -32,7 +32,7 @@ class GalleryPage {
     this.uploadBytes = Infinity;
     /** Which entry was opened, where an image has several. @type {string | null} */
     this.opened = null;
-    /** The objects that are chosen to be compared, by key. @type {string[]} */
+    /** The instances that are chosen to be compared, by key. @type {string[]} */
     this.chosen = [];
     /** @type {string | null} */
     this.shown = null;
@@ -173,10 +173,10 @@ class GalleryPage {
     if (this.chosen.length > MOST_COMPARED) {
       this.chosen = this.chosen.slice(-MOST_COMPARED);
       this.tiles.paint(this.tiles.masks);
-      this.say(`At most ${MOST_COMPARED} objects are compared at a time; the first one was let go.`);
+      this.say(`At most ${MOST_COMPARED} instances are compared at a time; the first one was let go.`);
     }
     this.compare.hidden = this.chosen.length < 2;
-    this.compare.textContent = `Compare ${this.chosen.length} objects`;
+    this.compare.textContent = `Compare ${this.chosen.length} instances`;
   }
 
   /** @param {import("./filters.js").Filters} filters */
@@ -278,11 +278,11 @@ class GalleryPage {
     const filtered = writeFilters(this.filters);
     filtered.delete("sort");
     filtered.delete("view");
-    const objects = this.filters.view === "objects";
-    this.count.textContent = objects ? `${page.matches} object${page.matches === 1 ? "" : "s"}` : filtered.size ? `${page.matches} of ${images(page.total)}` : images(page.total);
+    const instances = this.filters.view === "instances";
+    this.count.textContent = instances ? `${page.matches} instance${page.matches === 1 ? "" : "s"}` : filtered.size ? `${page.matches} of ${images(page.total)}` : images(page.total);
     const empty = element(document, "#empty");
     empty.hidden = page.matches > 0;
-    const nothing = objects ? "No object" : "No image";
+    const nothing = instances ? "No instance" : "No image";
     empty.textContent = !page.total
       ? "There are no images in this folder yet. Drop one here to look at it."
       : page.states.waiting

@@ -145,11 +145,11 @@ class Tile {
   /** @param {GalleryImage} image @param {boolean} masks */
   show(image, masks) {
     this.image = image;
-    const { title, state, message, object } = image;
-    this.choice.hidden = object === undefined;
+    const { title, state, message, instance } = image;
+    this.choice.hidden = instance === undefined;
     this.chosen.checked = this.host.isChosen(keyOf(image));
-    this.chosen.setAttribute("aria-label", `Compare instance ${object} of ${title}`);
-    this.link.classList.toggle("object", object !== undefined);
+    this.chosen.setAttribute("aria-label", `Compare instance ${instance} of ${title}`);
+    this.link.classList.toggle("instance", instance !== undefined);
     this.link.href = this.host.href(image);
     this.link.dataset.state = state;
     this.link.title = message || title;
@@ -207,9 +207,9 @@ function standing({ index, name, score, iou, false_positive }) {
 }
 
 /** @param {GalleryImage} image */
-function badgesOf({ uploaded, ious, missed, false_positives, message, state, object }, edited = false) {
+function badgesOf({ uploaded, ious, missed, false_positives, message, state, instance }, edited = false) {
   return [
-    ...(object !== undefined ? [] : summaries({ ious, missed, false_positives })),
+    ...(instance !== undefined ? [] : summaries({ ious, missed, false_positives })),
     ...(edited ? [badge("edited", "edited", "has edits of yours; they are kept as long as this tab is open")] : []),
     ...(uploaded ? [badge("uploaded", "uploaded", "in memory only, gone with the server")] : []),
     ...(message && state !== "failed" ? [badge("missed", "labels unusable", message)] : []),

@@ -21,7 +21,8 @@ from maskprism.datasets import Dataset, Sample
 from maskprism.errors import ImageError, InputError, LabelError, MaskprismError
 from maskprism.geometry import box_iou
 from maskprism.models import load
-from maskprism.models.rewrite import noise_batch, read_onnx, write_reduced
+from maskprism.models.onnx_file import read_onnx
+from maskprism.models.rewrite import check_rewritable, noise_batch, write_reduced
 from maskprism.sources import spread
 
 if TYPE_CHECKING:
@@ -258,6 +259,7 @@ def reduce_file(
             raise InputError(f"none of the {len(images.failed)} images can be read; take others")
 
     read_onnx(source)
+    check_rewritable(model)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -43,7 +43,7 @@ class Match:
     missed_masks: list[Bool[np.ndarray, "H W"]]
 
     @property
-    def missed_objects(self) -> list[tuple[int, Bool[np.ndarray, "H W"]]]:
+    def missed_instances(self) -> list[tuple[int, Bool[np.ndarray, "H W"]]]:
         """Class and mask of each labelled instance that nothing found."""
         return list(zip(self.missed, self.missed_masks, strict=True))
 

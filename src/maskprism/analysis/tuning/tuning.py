@@ -24,7 +24,7 @@ from maskprism.analysis.tuning.teacher import TAUGHT_RIDGES, teacher_of
 from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, cross_fit, fits
 from maskprism.errors import InputError, MaskprismError
 from maskprism.extract import in_order, one_thread_per_call, processors
-from maskprism.models.layouts import Thresholds
+from maskprism.models.rows import Thresholds
 from maskprism.sources import spread
 from maskprism.text import one_line
 

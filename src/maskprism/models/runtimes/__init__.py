@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float32
 
-RuntimeName = Literal["onnxruntime", "openvino", "litert", "ultralytics"]
-RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino", "litert", "ultralytics")
+RuntimeName = Literal["onnxruntime", "openvino", "litert", "torchscript", "ultralytics"]
+RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino", "litert", "torchscript", "ultralytics")
 Precision = Literal["f32", "bf16", "f16"]
 MODEL_SUFFIXES: dict[str, RuntimeName] = {
     ".onnx": "onnxruntime",
     ".xml": "openvino",
     ".tflite": "litert",
+    ".torchscript": "torchscript",
     ".pt": "ultralytics",
 }
 
@@ -38,6 +40,9 @@ class NetworkInput:
 
 class Runtime(Protocol):
     """A network as a function of arrays.
+
+    One that knows how its outputs are called may say so in `output_names`, a tuple of text: it settles what shapes
+    and values leave open.
 
     Calling it takes what the model's `Preprocessing` makes of images, float32 RGB in 0..1 unless told otherwise,
     `[B, 3, H, W]` (or `[B, H, W, 3]` where the input is channels_last), and gives every output tensor as a float32
@@ -101,6 +106,9 @@ def open_runtime(
 ) -> Runtime:
     """The runtime for a file (by its suffix), a folder with an OpenVINO model, or a live object.
 
+    Live objects are an `ultralytics.YOLO`, a YOLACT in PyTorch, a network of query masks of
+    transformers, or a `Runtime` already.
+
     `end2end` chooses between the two heads of a PyTorch network that has them; files that were
     exported hold only one.
 
@@ -112,6 +120,14 @@ def open_runtime(
     if not isinstance(model, str | Path) and not hasattr(model, "__fspath__"):
         if runtime not in (None, "ultralytics"):
             raise InputError(f"runtime is {runtime!r}; only files can be opened with a runtime of your choice")
+        if _is_module(model) and type(model).__module__.startswith("transformers."):
+            from maskprism.models.runtimes.transformers import TransformersRuntime
+
+            return TransformersRuntime(model, device=device, precision=precision)
+        if _is_module(model):
+            from maskprism.models.runtimes.yolact import YolactRuntime
+
+            return YolactRuntime(model, device=device, precision=precision)
         if not callable(model) or not hasattr(model, "input"):
             from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
@@ -133,6 +149,10 @@ def open_runtime(
         from maskprism.models.runtimes.litert import LiteRtRuntime
 
         return LiteRtRuntime(path, device=device, precision=precision, threads=threads)
+    if chosen == "torchscript":
+        from maskprism.models.runtimes.torchscript import TorchScriptRuntime
+
+        return TorchScriptRuntime(path, device=device, precision=precision)
     from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
     return UltralyticsRuntime.of_file(path, device=device, precision=precision, end2end=end2end)
@@ -170,6 +190,14 @@ def hash_files(paths: Sequence[Path]) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def _is_module(model: Any) -> bool:
+    """Whether this is a network in PyTorch; Ultralytics' own have a runtime of theirs."""
+    torch = sys.modules.get("torch")
+    if torch is None or type(model).__module__.split(".")[0] == "ultralytics":
+        return False
+    return isinstance(model, torch.nn.Module) and not hasattr(model, "input")
 
 
 def _file_of(path: Path) -> Path:

@@ -55,6 +55,7 @@ class LiteRtRuntime:
                 "expected one image tensor of 4 axes"
             )
         self._in = inputs[0]
+        self.output_names = tuple(str(out["name"]) for out in self._outs)
         self.input = network_input([int(side) for side in self._in["shape"]], path)
         self.metadata = _metadata(path)
         self.sha256 = hash_files([path])

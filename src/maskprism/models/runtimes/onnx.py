@@ -10,6 +10,8 @@ import onnxruntime
 
 from maskprism.errors import InputError, ModelError
 from maskprism.foreign import is_file
+from maskprism.models.heads import refusal
+from maskprism.models.mask_branch import MaskBranch, find_mask_branch, reveal
 from maskprism.models.runtimes import (
     NetworkInput,
     Precision,
@@ -33,11 +35,17 @@ _PROVIDERS = {
 
 
 class OnnxRuntime:
-    """One ONNX file. Half-precision inputs and outputs are converted from and to float32."""
+    """One ONNX file, or a changed copy of it in memory (graph).
+
+    Half-precision inputs and outputs are converted from and to float32.
+    """
 
     threadsafe = True
 
-    def __init__(self, path: Path, *, device: str, precision: Precision, threads: int | None) -> None:
+    def __init__(
+        self, path: Path, *, device: str, precision: Precision, threads: int | None, graph: bytes | None = None
+    ) -> None:
+        self._path, self._device, self._threads = path, device, threads
         self.name = f"onnxruntime {onnxruntime.__version__}"
         refuse_precision("ONNX Runtime (the file decides)", precision, "f32")
         onnxruntime.set_default_logger_severity(4)  # reading a graph logs before the session's own level holds
@@ -49,20 +57,50 @@ class OnnxRuntime:
             options.intra_op_num_threads = threads
         providers = _providers(device)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            self._session = onnxruntime.InferenceSession(graph or str(path), options, providers=providers)
             inputs = [(one.name, one.shape, one.type) for one in self._session.get_inputs()]
             self.metadata: dict[str, Any] = dict(self._session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types, for names that are no text as well
             raise ModelError(_explain(path, error)) from None
         if len(inputs) != 1 or len(inputs[0][1]) != 4 or inputs[0][2] not in _DTYPES:
+            outputs = self._session.get_outputs()
+            shapes = [tuple(n if isinstance(n, int) else None for n in one.shape) for one in outputs]
+            if (reason := refusal(shapes, [one.name for one in outputs])) is not None:
+                raise ModelError(f"{path}: {reason}")
+            prompts = (
+                ". A decoder that takes prompts, as SAM's, is made to give its parts by "
+                "maskprism.models.mask_branch.write_revealed"
+            )
             raise ModelError(
                 f"{path}: takes {', '.join(f'{name} {shape} {kind}' for name, shape, kind in inputs)}; "
-                "expected one image tensor of 4 axes in float or half precision"
+                f"expected one image tensor of 4 axes in float or half precision{prompts if len(inputs) > 1 else ''}"
             )
         ((self._input_name, shape, kind),) = inputs
+        self.output_names = tuple(one.name for one in self._session.get_outputs())
         self._dtype = _DTYPES[kind]
         self.input = network_input(shape, path)
         self.sha256 = hash_files([path, *_external_data(path)])
+
+    def revealed(self) -> tuple[OnnxRuntime, MaskBranch] | None:
+        """The same network with the factors of its finished masks as outputs; None where it multiplies none.
+
+        Raises MissingExtraError without the package onnx, ModelError for a file that it cannot read or write.
+        """
+        from maskprism.models.onnx_file import read_onnx
+
+        model = read_onnx(self._path)
+        branch = find_mask_branch(model)
+        if branch is None:
+            return None
+        try:
+            graph = reveal(model, branch).SerializeToString()
+        except ValueError as error:  # over the 2 GB of protobuf
+            raise ModelError(
+                f"{self._path}: is too large to be taken apart in memory ({first_line(error)}); export the inputs of "
+                "its last product of masks as outputs"
+            ) from None
+        opened = OnnxRuntime(self._path, device=self._device, precision="f32", threads=self._threads, graph=graph)
+        return opened, branch
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
         """Compute every output of one batch."""

@@ -56,6 +56,7 @@ class OpenVinoRuntime:
         if len(self._compiled.inputs) != 1 or self._compiled.inputs[0].partial_shape.rank.get_length() != 4:
             raise ModelError(f"{path}: expected one image input of 4 axes, got {self._compiled.inputs}")
         shape = [None if side.is_dynamic else side.get_length() for side in self._compiled.inputs[0].partial_shape]
+        self.output_names = tuple(next(iter(sorted(one.names)), "") for one in self._compiled.outputs)
         self._dtype = np.dtype(self._compiled.inputs[0].element_type.to_dtype())
         self.input = network_input(shape, path)
         self.metadata = _metadata(network, path)

@@ -7,7 +7,6 @@ tensor into the raw output tensors; reading them is ours.
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import os
 import platform
@@ -29,6 +28,7 @@ from maskprism.models.runtimes import (
     hash_files,
     refuse_precision,
 )
+from maskprism.models.runtimes.pytorch import hash_weights, on_host, torch_device
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
@@ -63,14 +63,16 @@ class UltralyticsRuntime:
             "version": ultralytics.__version__,
             "description": Path(str(getattr(yolo, "ckpt_path", None) or "")).name,
         }
+        # Predict of YOLOE has suppressed boxes of all classes together since it came; of its exports, class by class.
+        self.metadata["agnostic_nms"] = type(network.model[-1]).__name__.startswith("YOLOE")
         args = getattr(network, "args", None)
         imgsz = args.get("imgsz") if isinstance(args, dict) else getattr(args, "imgsz", None)
         if isinstance(imgsz, int | list | tuple):
             self.metadata["imgsz"] = imgsz
-        self.sha256 = sha256 or _hash_weights(network)
+        self.sha256 = sha256 or hash_weights(network)
         network = copy.deepcopy(network).float().eval()  # fusing would change the caller's network
         self.metadata["end2end"] = _choose_head(network, end2end, ultralytics.__version__, label)
-        self._device = torch.device(_torch_device(device))
+        self._device = torch.device(torch_device(device))
         if hasattr(network, "fuse"):
             network = network.fuse(verbose=False)
         # As Ultralytics computes on x86 since 8.4, so that results agree to the last bit; it is faster, too.
@@ -135,21 +137,12 @@ class UltralyticsRuntime:
             while isinstance(prototypes, tuple | list):
                 prototypes = prototypes[-1]
             tensors = [t for t in (pair[0], prototypes) if isinstance(t, torch.Tensor)]
-            return [_on_host(tensor[: len(batch)].float()) for tensor in tensors]
+            return [on_host(tensor[: len(batch)].float()) for tensor in tensors]
 
 
 def _power_of_two(count: int) -> int:
     """The smallest that is not less."""
     return 1 << (count - 1).bit_length()
-
-
-def _on_host(tensor: Any) -> Float32[np.ndarray, "..."]:
-    """A tensor as an array; from a GPU through pinned memory, which takes a third of the time."""
-    import torch
-
-    if tensor.device.type != "cuda":
-        return tensor.cpu().numpy()
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor).numpy().copy()
 
 
 def write_corrected_checkpoint(
@@ -258,25 +251,6 @@ def _import_yolo(what: str) -> Any:
             raise
         raise MissingExtraError.of(what, package="ultralytics", extra="ultralytics") from None
     return YOLO
-
-
-def _torch_device(device: str) -> str:
-    import torch
-
-    name = f"cuda:{device}" if device.isdigit() else device
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {device!r} is not available to PyTorch here; use cpu ({first_line(error)})") from None
-    return name
-
-
-def _hash_weights(network: Any) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -1,9 +1,7 @@
-"""Objects of a report that open in the viewer: their images as scenes inside the report's own file, up to a size."""
+"""Instances of a report that open in the viewer: their images as scenes inside the report's own file, up to a size."""
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from maskprism.views.markup import base64_text, script_json
 from maskprism.views.viewer_payload import viewer_scene
 
 if TYPE_CHECKING:
@@ -24,14 +23,14 @@ EMBEDDED_BYTES = 16_000_000
 
 
 class Place(NamedTuple):
-    """Where an object is: the number of the scene, and of the instance in it."""
+    """Where an instance is: the number of the scene, and of the instance in it."""
 
     scene: int
     instance: int
 
 
 class Embedded(NamedTuple):
-    """The elements that hold the scenes, and where the objects are, by image and instance of the diagnosis."""
+    """The elements that hold the scenes, and where the instances are, by image and instance of the diagnosis."""
 
     elements: str
     places: Mapping[tuple[str, int], Place]
@@ -59,7 +58,7 @@ def embedded(
         scenes.append((name, text))
     if not scenes:
         return Embedded("", {})
-    titles = json.dumps([name for name, _ in scenes]).replace("<", "\\u003c").replace(">", "\\u003e")
+    titles = script_json([name for name, _ in scenes])
     elements = [f'<script type="application/json" id="maskprism-embedded">{titles}</script>']
     elements += [
         f'<script type="application/octet-stream" id="maskprism-scene-{number}">{text}</script>'
@@ -79,4 +78,4 @@ def _scene(found: Sequence[PicturedInstance], conf: float) -> tuple[str, dict[in
         truth[number[one.row.instance]] = one.truth
     shown = replace(prediction[kept], source=found[0].row.image)
     scene = viewer_scene(found[0].image, shown, bits=8, truth=truth)
-    return base64.b64encode(scene.pack()).decode("ascii"), {one.row.instance: number[one.row.instance] for one in found}
+    return base64_text(scene.pack()), {one.row.instance: number[one.row.instance] for one in found}

@@ -16,9 +16,9 @@ from maskprism.analysis.truth.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.text import counted
 from maskprism.views.dataset.charts import STEP_TITLES
 from maskprism.views.dataset.embedded import Embedded
+from maskprism.views.markup import data_url
 from maskprism.views.report_parts import Illustration, Section, definitions, page
 from maskprism.views.report_parts import cell as _cell
-from maskprism.views.report_parts import data_url as _data
 from maskprism.views.report_parts import figures as figure_grid
 from maskprism.views.report_parts import findings as findings_section
 from maskprism.views.report_parts import number as _number
@@ -185,7 +185,7 @@ def _worst_table(worst: Sequence[tuple[InstanceBudget, bytes | None]], embedded:
     rows = []
     for row, picture in worst:
         alt = html.escape(f"{row.class_name} in {row.image}")
-        image = f'<img src="{_data("image/webp", picture)}" alt="{alt}" loading="lazy">' if picture else ""
+        image = f'<img src="{data_url("image/webp", picture)}" alt="{alt}" loading="lazy">' if picture else ""
         place = embedded.places.get((row.image, row.instance))
         name = _cell(PurePosixPath(row.image).name, "text name", title=row.image)
         if place and image:

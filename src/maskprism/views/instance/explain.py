@@ -146,7 +146,7 @@ def _explain(
         "contributions": sheets.contribution_grid(instance, order=order),
         "contributions-full": sheets.contribution_grid(instance, order=order, view="full"),
         "assembly": sheets.assembly_strip(image, instance),
-        **({"crop": sheets.crop_view(image, instance)} if instance.prediction.has_boxes else {}),
+        **({"crop": sheets.crop_view(image, instance)} if instance.rule.crops else {}),
         "roles": roles_sheet(image, instance, found, without, order=rank),
     }
     findings.files += [raster.save(sheet, _file(folder, instance, f"{name}.png")) for name, sheet in pictures.items()]

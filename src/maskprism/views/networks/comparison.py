@@ -13,7 +13,7 @@ from maskprism.analysis.networks.summary import percent, versus
 from maskprism.errors import MaskprismError
 from maskprism.text import brief
 from maskprism.views import raster
-from maskprism.views.figures import colour_map, new_figure, save, share
+from maskprism.views.figures import colour_map, name_ticks, new_figure, save, share
 from maskprism.views.networks.worst_pairs import changed_pairs, worst_pairs
 from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
 from maskprism.views.truth.gains import groups_figure
@@ -156,8 +156,8 @@ def correlation_figure(comparison: Comparison) -> Figure:
     figure, ax = _axes(9.2, 8.2)
     ax.set_facecolor("0.85")
     shown = ax.imshow(matrix, cmap=colour_map("contribution"), vmin=-1, vmax=1)
-    ax.set_xticks(range(len(columns)), [str(k) for k in columns], fontsize=7, rotation=90)
-    ax.set_yticks(range(len(rows)), [str(k) for k in rows], fontsize=7)
+    name_ticks(ax.xaxis, [str(k) for k in columns], rotation=90)
+    name_ticks(ax.yaxis, [str(k) for k in rows])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(True)
     ax.set_xlabel(f"prototype of B, {brief(comparison.b.name)}, each below its partner")
@@ -208,6 +208,7 @@ def drift_figure(comparison: Comparison) -> Figure:
     top.set_ylabel("mean |change| in boxes, logits")
     top.legend(fontsize=8, framealpha=1, ncols=2)
     top.margins(y=0.2)
+    top.set_ylim(bottom=0)
     top.set_title(f"How much each term, coefficient times prototype, changed\n{versus(comparison)}", fontsize=11)
     blame = drift.blame * 100
     bottom.bar(k, blame, color=[share(POSITIVE if one > 0 else NEGATIVE) for one in blame])
@@ -217,7 +218,7 @@ def drift_figure(comparison: Comparison) -> Figure:
         bottom.set_yticks([])
     bottom.set_ylabel("share in percent")
     bottom.set_xlabel("prototype")
-    bottom.set_xticks(k, [str(one) for one in k], fontsize=7, rotation=90 if len(k) > 40 else 0)
+    name_ticks(bottom.xaxis, [str(one) for one in k], rotation=90 if len(k) > 40 else 0)
     bottom.set_title(
         f"Share in the change of the logit where it flips a pixel ({drift.flipped_cells} cells); blue held against it",
         fontsize=11,

@@ -12,7 +12,7 @@ from maskprism.analysis.prototypes.basis import REDUNDANT
 from maskprism.errors import InputError
 from maskprism.images import read_image
 from maskprism.views import palette, raster
-from maskprism.views.figures import colour_map, new_figure, share
+from maskprism.views.figures import colour_map, name_ticks, new_figure, share
 from maskprism.views.sheets import IMAGE_SIDE, MOST_PANELS, Panel, Sheet, in_shape
 
 if TYPE_CHECKING:
@@ -197,8 +197,8 @@ def _heat_map(ax: Axes, matrix: Float64[np.ndarray, "K K"]) -> None:
     ax.set_facecolor("0.85")
     picture = ax.imshow(np.ma.masked_invalid(shown), cmap=colour_map("contribution"), vmin=-1, vmax=1)
     names = [str(index) for index in range(k)]
-    ax.set_xticks(range(k), names, fontsize=7, rotation=90)
-    ax.set_yticks(range(k), names, fontsize=7)
+    name_ticks(ax.xaxis, names, rotation=90)
+    name_ticks(ax.yaxis, names)
     ax.tick_params(length=0, colors=share(palette.MUTED))
     ax.figure.colorbar(picture, ax=ax, shrink=0.8, label="correlation")
 

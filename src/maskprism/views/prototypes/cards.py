@@ -72,6 +72,7 @@ def write_cards(
 def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, model: str = "") -> Sheet:
     """Where in the image every prototype is high or low on average, with its tags."""
     panels = []
+    columns = 8 if len(study) <= MOST_PANELS else 16
     for k in range(len(study)):
         tags = study.tags(k, movement)
         values = place_map(study, k)
@@ -80,14 +81,14 @@ def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, mod
             Label(tag, (side * 0.02, side * (0.99 - 0.13 * row)), TAG_COLOURS[tag])
             for row, tag in enumerate(reversed(tags))
         )
-        title = f"{k}   position {_percent(study.position[k])}"
+        title = f"{k}   {'position ' if columns == 8 else ''}{_percent(study.position[k])}"
         panels.append(Panel(title, values=values, limit=PLACE_LIMIT, map="prototype", labels=labels))
     counts = [(tag, sum(tag in study.tags(k, movement) for k in range(len(study)))) for tag in TAG_RULES]
-    columns = 8 if len(panels) <= MOST_PANELS else 16
     told = ", ".join(f"{count} {tag}" for tag, count in counts if count) or "no tags"
     return Sheet(
         title=f"Positional or semantic? The {len(study)} prototypes{_of(model)}",
-        subtitle=f"mean at every place of {study.images} images, each stretched to a square; {told}",
+        subtitle=f"mean at every place of {study.images} images, each stretched to a square; {told}"
+        + ("" if columns == 8 else "; percent: what position explains"),
         panels=tuple(panels),
         columns=columns,
         notes=tuple(f"{tag}: {rule}" for tag, rule in TAG_RULES.items()),

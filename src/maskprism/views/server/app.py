@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,15 +19,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from maskprism.errors import ImageError, InputError
+from maskprism.errors import ImageError, InputError, TableError
 from maskprism.views.server.gallery import Gallery
 from maskprism.views.server.images import GalleryImage
 from maskprism.views.server.records import Query
-from maskprism.views.server.security import Guard
+from maskprism.views.server.security import HEADERS, Guard
 
 STATIC = Path(__file__).parents[1] / "static"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-_ASSETS = ("gallery.css", "gallery.js", "icon.svg", "viewer.css", "viewer.js")
+_ASSETS = ("atlas.css", "atlas.js", "gallery.css", "gallery.js", "icon.svg", "report.css", "viewer.css", "viewer.js")
 _UPLOADS_AT_ONCE = 4
 _PATIENCE = 2
 """An upload waits for its turn this many times as long as one may take: those before it are cut off by then."""
@@ -50,7 +51,9 @@ def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iter
     api = Api(gallery)
     routes = [
         Route("/", _page(STATIC / "gallery.html", labelled=gallery.labels is not None)),
+        Route("/map", _map_page()),
         *(Route(f"/static/{name}", _page(STATIC / name)) for name in _ASSETS),
+        Route("/api/map", api.map),
         Route("/api/images", api.images),
         Route("/api/progress", api.progress),
         Route("/api/images/{name:path}", api.image),
@@ -67,6 +70,7 @@ def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iter
             HTTPException: lambda _, error: _error(error.status_code, error.detail, error.headers),
             InputError: lambda _, error: _error(400, str(error)),
             ImageError: lambda _, error: _error(422, str(error)),
+            TableError: lambda _, error: _error(404, str(error)),
             Exception: lambda _, error: _error(500, f"the server failed ({type(error).__name__})"),
         },
     )
@@ -93,6 +97,10 @@ class Api:
     async def progress(self, request: Request) -> Response:
         """How many images the network has seen."""
         return _json(await asyncio.to_thread(self.gallery.progress))
+
+    async def map(self, request: Request) -> Response:
+        """All instances found by now, as points (see `views.atlas.map_data`)."""
+        return _json(await asyncio.to_thread(self.gallery.map))
 
     async def prototypes(self, request: Request) -> Response:
         """Of which kind each prototype is, over the images examined by now; null with too few."""
@@ -231,6 +239,26 @@ def _page(path: Path, *, labelled: bool = False) -> Callable[[Request], Any]:
 
     async def page(request: Request) -> Response:
         return await _tagged(request, tag, media_type, lambda: _at_once(data))
+
+    return page
+
+
+def _map_page() -> Callable[[Request], Any]:
+    """The page of the map, which asks for its points. Its renderer makes its WebGL commands from text (unsafe-eval)."""
+    head = '<link rel="icon" href="/static/icon.svg" type="image/svg+xml">\n' + "\n".join(
+        f'<link rel="stylesheet" href="/static/{name}">' for name in ("report.css", "atlas.css")
+    )
+    data = Template((STATIC / "map.html").read_text(encoding="utf-8")).substitute(
+        policy="",
+        title="Map",
+        head=f'{head}\n<script type="module" src="/static/atlas.js"></script>',
+        kicker='<a href="/">Gallery</a> · maskprism serve',
+        data="",
+    )
+    policy = HEADERS["Content-Security-Policy"].replace("script-src 'self'", "script-src 'self' 'unsafe-eval'")
+
+    async def page(request: Request) -> Response:
+        return Response(data, headers={"Content-Security-Policy": policy}, media_type="text/html")
 
     return page
 

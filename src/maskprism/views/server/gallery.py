@@ -25,6 +25,7 @@ from maskprism.images import MAX_PIXELS, decode_image
 from maskprism.views.kinds import Kinds
 from maskprism.views.server.cache import ByteCache, SingleFlight
 from maskprism.views.server.images import GalleryImages
+from maskprism.views.server.map import Known, gallery_map
 from maskprism.views.server.records import WAITING, Query, Record, Tally
 from maskprism.views.server.thumbnails import crops, painted_thumbnail, plain_thumbnail
 from maskprism.views.viewer_payload import viewer_scene
@@ -68,19 +69,19 @@ class Limits:
 class Examined:
     """What one look at an image gave; no pictures of one that failed, and a scene only if asked for.
 
-    crops: a small picture of every instance.
+    crops: a small picture of every instance, only if asked for.
     """
 
     record: Record
     thumbnail: bytes | None = None
-    crops: tuple[bytes, ...] = ()
+    crops: tuple[bytes, ...] | None = None
     scene: bytes | None = None
 
 
 class Gallery:
     """The images of a server with their records, scenes and thumbnails.
 
-    All methods belong to the event loop, except `page` and `progress`, which may run in any thread.
+    All methods belong to the event loop, except `page`, `progress` and `map`, which may run in any thread.
     """
 
     def __init__(
@@ -138,6 +139,17 @@ class Gallery:
             del self._records[gone]
         self._news.set()
 
+    def map(self) -> dict[str, Any]:
+        """All instances found by now, as the map takes them; see `map.gallery_map`. Raises TableError for none."""
+        known = [Known(image.name, self.record(image)) for image in list(self.images)]
+        classes = {class_id for one in known for class_id in one.record.classes}
+        return gallery_map(
+            known,
+            {class_id: self.name_of(class_id) for class_id in classes},
+            title=self.images.root.name,
+            waiting=sum(one.record.state == "waiting" for one in known),
+        )
+
     def record(self, image: GalleryImage) -> Record:
         """What is known of an image by now."""
         stamp, record = self._records.get(image.name, ("", WAITING))
@@ -177,15 +189,17 @@ class Gallery:
 
     async def crop(self, image: GalleryImage, index: int) -> bytes:
         """A small JPEG of one instance with its mask. Raises ImageError for an image that failed, or has no such."""
-        held = self.thumbnails.get((image.name, image.stamp, index))
-        if held is not None:
-            return held
-        look = await self._look(image, with_scene=False)
-        if look.record.state == "failed":
-            raise ImageError(look.record.message)
-        if not 0 <= index < len(look.crops):
-            raise ImageError(f"{image.title}: has {len(look.crops)} instances; there is no instance {index}")
-        return look.crops[index]
+        while (held := self.thumbnails.get((image.name, image.stamp, index))) is None:
+            record = await self.examined(image)
+            if record.state == "failed":
+                raise ImageError(record.message)
+            if not 0 <= index < len(record.classes):
+                raise ImageError(f"{image.title}: has {len(record.classes)} instances; there is no instance {index}")
+            # As with scenes: the look under way may be one without crops.
+            found = await self._look(image, with_scene=False, with_crops=True)
+            if found.crops:
+                return found.crops[index]
+        return held
 
     async def upload(self, filename: str, data: bytes) -> tuple[GalleryImage, Record]:
         """Examine an uploaded image and keep it. Raises ImageError if it is none, or too large."""
@@ -230,7 +244,7 @@ class Gallery:
             "images": [
                 self._entry(image, record, fitting, query.stands_for(record, fitting))
                 if query.view == "images"
-                else {**self._entry(image, record, fitting, fitting[0]), "object": fitting[0]}
+                else {**self._entry(image, record, fitting, fitting[0]), "instance": fitting[0]}
                 for _, image, record, fitting in shown
             ],
         }
@@ -308,17 +322,19 @@ class Gallery:
         average = self.scenes.held // max(len(self.scenes), 1)
         return self.scenes.held + average < self.scenes.limit
 
-    async def _look(self, image: GalleryImage, *, with_scene: bool, push_out: bool = True) -> Examined:
+    async def _look(
+        self, image: GalleryImage, *, with_scene: bool, with_crops: bool = False, push_out: bool = True
+    ) -> Examined:
         """Ask the network about an image; whoever asks meanwhile gets the same answer."""
 
         async def look() -> Examined:
             self.predictions += 1
-            found = await self._in(self._network, lambda: self._examine(image, with_scene))
+            found = await self._in(self._network, lambda: self._examine(image, with_scene, with_crops))
             key = (image.name, image.stamp)
             self._records[image.name] = image.stamp, found.record
             if found.thumbnail is not None:
                 self.thumbnails.put((*key, "masks"), found.thumbnail)
-            for index, crop in enumerate(found.crops):
+            for index, crop in enumerate(found.crops or ()):
                 self.thumbnails.put((*key, index), crop)
             if found.scene is not None:
                 self.scenes.put(key, found.scene, push_out=push_out)
@@ -326,7 +342,7 @@ class Gallery:
 
         return await self._looks.run((image.name, image.stamp), look)
 
-    def _examine(self, image: GalleryImage, with_scene: bool) -> Examined:
+    def _examine(self, image: GalleryImage, with_scene: bool, with_crops: bool) -> Examined:
         """Decode, predict, compare and draw; whatever goes wrong is the image's record."""
         try:
             picture = self._picture(image)
@@ -336,14 +352,14 @@ class Gallery:
             found, remark = self._match(image, prediction)
             if self.record(image).state == "waiting":  # once each, also where the scene has to be made again
                 self.kinds.add(picture, prediction)
+            masks, missed = (None, []) if found is None else (found.masks, found.missed_instances)
             scene = None
             if with_scene:
-                masks, missed = (None, []) if found is None else (found.masks, found.missed_objects)
                 scene = viewer_scene(picture, prediction, bits=32, truth=masks, untuned=untuned, missed=missed).pack()
             return Examined(
                 Record.of(prediction, found, remark),
                 painted_thumbnail(picture, prediction),
-                crops(picture, prediction, None if found is None else found.masks),
+                crops(picture, prediction, masks) if with_crops else None,
                 scene,
             )
         except MaskprismError as error:

@@ -8,19 +8,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
+    from jaxtyping import Float32
+
     from maskprism.analysis.truth.labels import Match
     from maskprism.prediction import Prediction
 
 State = Literal["waiting", "ok", "empty", "failed"]
 Show = Literal["all", "ok", "empty", "failed", "missed", "false-positives"]
 Sort = Literal["name", "score", "iou", "size", "instances"]
-View = Literal["images", "objects"]
+View = Literal["images", "instances"]
 SHOWS: tuple[Show, ...] = ("all", "ok", "empty", "failed", "missed", "false-positives")
 SORTS: tuple[Sort, ...] = ("name", "score", "iou", "size", "instances")
-VIEWS: tuple[View, ...] = ("images", "objects")
+VIEWS: tuple[View, ...] = ("images", "instances")
 BINS = 20
 """Scores and IoUs are counted in this many even steps from 0 to 1."""
 _ANY = (0.0, 1.0)
@@ -35,6 +39,7 @@ class Record:
     ious: with labels, the IoU of each mask with the labelled instance it found; None for a false positive, which found
     none.
     missed: with labels, the classes of labelled instances that no prediction found.
+    coefficients: of each instance, (N, K).
     """
 
     state: State
@@ -45,6 +50,7 @@ class Record:
     boxes: tuple[tuple[float, ...], ...] = ()
     ious: tuple[float | None, ...] | None = None
     missed: tuple[int, ...] = ()
+    coefficients: Float32[np.ndarray, "N K"] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, prediction: Prediction, match: Match | None = None, remark: str = "") -> Record:
@@ -60,6 +66,7 @@ class Record:
             if match is None
             else tuple(None if mask is None else iou for iou, mask in zip(match.ious, match.masks, strict=True)),
             missed=() if match is None else tuple(match.missed),
+            coefficients=prediction.coefficients.astype(np.float32),
         )
 
     def is_false_positive(self, index: int) -> bool:
@@ -83,7 +90,7 @@ class Query:
     the bounds, which are part of the range; a false positive has no IoU and lies within no bounds of it. An image fits
     if one of its instances does; with `show="false-positives"` only those fit, and with `show="missed"` the image does
     if one of the labelled instances that were missed is of these classes. The list has an entry per image, or with
-    `view="objects"` one per instance that fits. The size that is sorted by is the area of the box.
+    `view="instances"` one per instance that fits. The size that is sorted by is the area of the box.
     Raises InputError for values that mean nothing.
     """
 

@@ -62,7 +62,9 @@ class Guard:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *self._headers]
+                own = [*message.get("headers", ())]
+                given = {name for name, _ in own}  # a page may have a policy of its own
+                message["headers"] = [*own, *(header for header in self._headers if header[0] not in given)]
             await send(message)
 
         refusal = self._refusal(scope["method"], Headers(scope=scope))

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from maskprism.views.crops import MASK_OPACITY, crop
 from maskprism.views.palette import colour_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, UInt8
 
-    from maskprism.prediction import Instance, Prediction
+    from maskprism.prediction import Prediction
 
 THUMBNAIL_SIDE = 400
 CROP_SIDE = 300
-_AROUND, _LEAST_PX, _LARGEST_ZOOM = 1.3, 24, 6.0
-_WHITE = (255, 255, 255)
-_MASK_OPACITY = 0.5
 _JPEG_QUALITY = 82
 
 
@@ -33,7 +31,7 @@ def painted_thumbnail(picture: UInt8[np.ndarray, "H W 3"], prediction: Predictio
         inside = patch.values > prediction.rule.threshold
         window = small[patch.rows, patch.columns]
         colour = np.array(colour_of(index)[::-1], dtype=np.float32)
-        window[inside] = (window[inside] * (1 - _MASK_OPACITY) + colour * _MASK_OPACITY).astype(np.uint8)
+        window[inside] = (window[inside] * (1 - MASK_OPACITY) + colour * MASK_OPACITY).astype(np.uint8)
         contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         for contour in contours:
             rows, columns = contour[:, 0, 1], contour[:, 0, 0]
@@ -49,34 +47,8 @@ def crops(
     """A JPEG of every instance with no side over CROP_SIDE: its mask in its colour, its label as a white line."""
     found = []
     for instance, mask in zip(prediction, truth or [None] * len(prediction), strict=True):
-        found.append(_jpeg(_crop(picture, instance, mask)))
+        found.append(_jpeg(crop(picture, instance, mask, side=CROP_SIDE)))
     return tuple(found)
-
-
-def _crop(
-    picture: UInt8[np.ndarray, "H W 3"], instance: Instance, truth: Bool[np.ndarray, "H W"] | None
-) -> UInt8[np.ndarray, "h w 3"]:
-    height, width = picture.shape[:2]
-    x1, y1, x2, y2 = instance.box.astype(float)
-    reach = np.maximum([(x2 - x1) * _AROUND, (y2 - y1) * _AROUND], _LEAST_PX) / 2
-    middle = np.array([(x1 + x2) / 2, (y1 + y2) / 2])
-    left, top = np.clip(np.floor(middle - reach), 0, [width - 1, height - 1]).astype(int)
-    right, bottom = np.clip(np.ceil(middle + reach), [left + 1, top + 1], [width, height]).astype(int)
-    window = (slice(top, bottom), slice(left, right))
-    zoom = min(CROP_SIDE / max(bottom - top, right - left), _LARGEST_ZOOM)
-    size_wh = max(round((right - left) * zoom), 1), max(round((bottom - top) * zoom), 1)
-    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-    shown = cv2.resize(picture[window], size_wh, interpolation=way)
-    for mask, colour, filled in ((instance.mask("image"), colour_of(instance.index), True), (truth, _WHITE, False)):
-        if mask is None:
-            continue
-        inside = cv2.resize(mask[window].astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST)
-        bgr = np.array(colour[::-1], dtype=np.float32)
-        if filled:
-            shown[inside > 0] = (shown[inside > 0] * (1 - _MASK_OPACITY) + bgr * _MASK_OPACITY).astype(np.uint8)
-        contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(shown, contours, -1, bgr.tolist(), 1)
-    return shown
 
 
 def plain_thumbnail(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:

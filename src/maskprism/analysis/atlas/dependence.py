@@ -1,0 +1,72 @@
+"""Which coefficients go with the size, place and shape of a box, with the score, and with how good a mask is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskprism.analysis.atlas.signatures import false_discovery_rates
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, Float64
+
+SAMPLE = 100_000
+_LEAST = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Dependence:
+    """Of Q qualities of an instance, in the order of `names`, and K coefficients.
+
+    rho: Spearman's rank correlation, -1 to 1; NaN for constant columns, and where fewer than 10 instances are known.
+    p: as false discovery rates over all of them; see `signatures.Signatures.p`.
+    instances: how many were looked at: all, or a sample of SAMPLE.
+    """
+
+    names: tuple[str, ...]
+    rho: Float64[np.ndarray, "Q K"]
+    p: Float64[np.ndarray, "Q K"]
+    instances: int
+
+
+def dependence(
+    coefficients: Float32[np.ndarray, "N K"], numbers: Mapping[str, Float32[np.ndarray, " N"]], *, seed: int = 0
+) -> Dependence:
+    """The rank correlation of every quality with every coefficient."""
+    from scipy import stats
+
+    rows = sample(len(coefficients), SAMPLE, seed)
+    chosen = coefficients[rows]
+    ranks = _standard(stats.rankdata(chosen, axis=0))
+    rho = np.full((len(numbers), chosen.shape[1]), np.nan)
+    p = np.full_like(rho, np.nan)
+    for row, values in enumerate(numbers.values()):
+        known = np.isfinite(quality := values[rows])
+        count = int(known.sum())
+        if count < _LEAST:
+            continue
+        own = _standard(stats.rankdata(quality[known])[:, None])
+        theirs = ranks if known.all() else _standard(stats.rankdata(chosen[known], axis=0))
+        rho[row] = (own.T @ theirs)[0].clip(-1, 1)
+        with np.errstate(divide="ignore"):
+            t = rho[row] * np.sqrt((count - 2) / (1 - rho[row] ** 2))
+        p[row] = 2 * stats.t.sf(np.abs(t), count - 2)
+    return Dependence(tuple(numbers), rho, false_discovery_rates(p), len(rows))
+
+
+def sample(count: int, most: int, seed: int) -> np.ndarray:
+    """The positions of all of `count`, or of `most` of them drawn without repetition, in order."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
+
+
+def _standard(values: Float64[np.ndarray, "N K"]) -> Float64[np.ndarray, "N K"]:
+    """Columns of mean 0 and length 1; NaN for constant ones."""
+    values = values - values.mean(axis=0)
+    length = np.linalg.norm(values, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(length > 0, values / length, np.nan)

@@ -1,0 +1,63 @@
+"""How good the mask of every instance is, where the table has prototypes and there is ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from maskprism.analysis.atlas.points import LOSSES, QUALITIES, Points
+from maskprism.analysis.truth.error_budget import budgets
+from maskprism.errors import MaskprismError
+
+if TYPE_CHECKING:
+    from maskprism.analysis.truth.labels import DatasetLabels
+    from maskprism.prediction import Prediction
+
+
+class Judged(NamedTuple):
+    """Points with "iou" and the losses among their numbers, NaN for what found nothing; and images that failed."""
+
+    points: Points
+    failures: list[tuple[str, str]]
+
+
+def judged(
+    points: Points,
+    predictions: Mapping[str, Prediction],
+    labels: DatasetLabels,
+    images: Path,
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Judged:
+    """The error budget of every instance that found a ground-truth instance; see `error_budget.budgets`.
+
+    predictions: by the names of images, such as `StoredPredictions`. images: the folder that names start from.
+    """
+    of_image = dict(zip(points.image_names, range(len(points.image_names)), strict=True))
+    order = np.lexsort((points.instances, points.images))
+    starts = np.searchsorted(points.images[order], np.arange(len(points.image_names) + 1))
+    found = {name: np.full(len(points), np.nan, dtype=np.float32) for name in ("iou", *LOSSES)}
+    failures: list[tuple[str, str]] = []
+    names = [name for name in points.image_names if name in predictions]
+    for done, name in enumerate(names):
+        on_progress(done, len(names))
+        try:
+            prediction = predictions[name]
+            truth = labels.ground_truth(images / name, prediction.image_size)
+            if truth is None:
+                continue
+            place = of_image[name]
+            rows = order[starts[place] : starts[place + 1]]
+            point_of = dict(zip(points.instances[rows].tolist(), rows.tolist(), strict=True))
+            for budget in budgets(prediction, truth, name):
+                for column, values in found.items():
+                    values[point_of[budget.instance]] = getattr(budget, column)
+        except MaskprismError as error:
+            failures.append((name, str(error)))
+    on_progress(len(names), len(names))
+    numbers = {**points.numbers, **found}
+    return Judged(replace(points, numbers={name: numbers[name] for name in QUALITIES if name in numbers}), failures)

@@ -1,0 +1,206 @@
+"""The map of the atlas in Chromium: from a file without a network."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from maskprism.analysis.atlas.points import Points
+from maskprism.extract import extract
+from maskprism.models import load
+from maskprism.scenes import write_dataset
+from test_cli import run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
+SIZES = [(1280, 800), (768, 1024), (390, 844)]
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scenes, the table of them, a page of them, and the atlas that opens instances in it."""
+    folder = tmp_path_factory.mktemp("atlas")
+    data = write_dataset(folder / "scenes", 5, seed=11, validation_share=1.0)
+    extract(folder / "scenes", load(threads=1), folder / "t.parquet", prototypes="fp16")
+    for command in (
+        ("page", folder / "scenes", "--out", folder / "atlas" / "page.html"),
+        ("atlas", folder / "t.parquet", "--out", folder / "atlas", "--data", data, "--viewer", "page.html"),
+    ):
+        done = run(*command)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def opened(context: BrowserContext, address: str) -> Page:
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("#maskprism-atlas[data-ready]", timeout=60_000)
+    return page
+
+
+def place_of(page: Page, points: Points, point: int) -> tuple[float, float]:
+    """Where a point is on the screen."""
+    box = page.locator("canvas").bounding_box()
+    assert box
+    x, y = page.evaluate(
+        """async (point) => {
+          const read = async (name) => {
+            const text = document.getElementById(`maskprism-map-${name}`).textContent;
+            const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+            const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+            return new Uint16Array(await new Response(stream).arrayBuffer())[point] / 65534 * 1.9 - 0.95;
+          };
+          return [await read("x-0"), -await read("y-0")];
+        }""",
+        point,
+    )
+    # The shorter side of the canvas shows -1 to 1.
+    half = min(box["width"], box["height"]) / 2
+    return box["x"] + box["width"] / 2 + half * x, box["y"] + box["height"] / 2 - half * y
+
+
+def lasso(page: Page, corners: list[tuple[float, float]]) -> None:
+    page.get_by_role("button", name="Lasso").click()
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    for corner in [*corners[1:], corners[0]]:
+        page.mouse.move(*corner, steps=10)
+    page.mouse.up()
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_map_opens_from_a_file(
+    atlas: Path, offline: Callable[..., BrowserContext], width: int, height: int, scheme: str
+) -> None:
+    context = offline(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = opened(context, (atlas / "atlas" / "map.html").as_uri())
+    count = len(Points.read(atlas / "t.parquet"))
+    assert page.get_by_role("status").inner_text() == f"{count} instances"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    drawn = page.evaluate(
+        """() => {
+          const [from, to] = [document.querySelector("canvas"), document.createElement("canvas")];
+          [to.width, to.height] = [from.width, from.height];
+          to.getContext("2d").drawImage(from, 0, 0);
+          const { data } = to.getContext("2d").getImageData(0, 0, to.width, to.height);
+          const seen = new Set();
+          for (let i = 0; i < data.length; i += 4) seen.add(data.slice(i, i + 3).join());
+          return seen.size;
+        }"""
+    )
+    assert drawn > 5  # the background and the colours of classes
+
+
+def test_a_point_shows_its_instance_and_opens_it(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
+    context = offline()
+    page = opened(context, (atlas / "atlas" / "map.html").as_uri())
+    points = Points.read(atlas / "t.parquet")
+    point = int(np.argmax(points.numbers["size"]))
+    page.mouse.move(5, 5)
+    page.mouse.move(*place_of(page, points, point), steps=5)
+    card = page.locator(".card")
+    card.wait_for()
+    image, instance = points.name_of(point)
+    assert points.class_names[points.classes[point]] in card.inner_text()
+    assert f"{Path(image).name} #{instance}" in card.inner_text()
+    assert card.locator(".picture").count() == 1
+    with context.expect_page() as opening:
+        page.mouse.down()
+        page.mouse.up()
+    shown = opening.value
+    shown.wait_for_selector(".maskprism canvas")
+    assert shown.url.split("?")[0].split("#")[0].endswith("page.html")
+    assert Path(image).name in shown.locator(".title").first.inner_text()
+    shown.get_by_text(f"instance {instance}, score").wait_for()
+
+
+def test_a_lasso_selects_compares_and_exports(
+    atlas: Path, offline: Callable[..., BrowserContext], tmp_path: Path
+) -> None:
+    page = opened(offline(accept_downloads=True), (atlas / "atlas" / "map.html").as_uri())
+    points = Points.read(atlas / "t.parquet")
+    box = page.locator("canvas").bounding_box()
+    assert box
+    half = [
+        (box["x"] + 2, box["y"] + 2),
+        (box["x"] + box["width"] / 2, box["y"] + 2),
+        (box["x"] + box["width"] / 2, box["y"] + box["height"] - 2),
+        (box["x"] + 2, box["y"] + box["height"] - 2),
+    ]
+    lasso(page, half)
+    panel = page.locator(".selection")
+    panel.wait_for()
+    info = json.loads(page.locator("#maskprism-map").inner_text())
+    raw = page.locator("#maskprism-map-x-0").evaluate("(element) => element.textContent")
+    x = np.frombuffer(zlib.decompress(base64.b64decode(raw)), "<u2")
+    expected = {points.name_of(int(i)) for i in np.flatnonzero(x < 32_767)}
+    with page.expect_download() as download:
+        panel.get_by_role("button", name="Export CSV").click()
+    download.value.save_as(tmp_path / "s.csv")
+    with (tmp_path / "s.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["image"], int(row["instance"])) for row in rows} == expected
+    assert f"{len(expected)} selected" in panel.inner_text()
+    assert [quality["name"] for quality in info["qualities"]] == list(rows[0])[3:]
+    number = {points.name_of(i): float(points.numbers["score"][i]) for i in range(len(points))}
+    for row in rows:
+        assert float(row["score"]) == pytest.approx(number[row["image"], int(row["instance"])], abs=1e-3)
+    assert panel.locator(".bar").count() > 0
+    assert panel.locator("ol li").count() == len(expected)
+    panel.get_by_role("button", name="Clear").click()
+    panel.wait_for(state="hidden")
+
+
+def test_classes_and_names_filter_and_colours_change(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
+    page = opened(offline(), (atlas / "atlas" / "map.html").as_uri())
+    points = Points.read(atlas / "t.parquet")
+    count = int((points.classes == 0).sum())
+    press = page.locator(".legend button").first
+    press.click()
+    page.get_by_text(f"{count} of {len(points)} instances").wait_for()
+    assert press.get_attribute("aria-pressed") == "true"
+    page.get_by_role("button", name="Select what is shown").click()
+    page.get_by_text(f"{count} selected").wait_for()
+    page.locator(".legend button").first.click()
+    name = points.image_names[0]
+    page.get_by_role("searchbox").fill(name.upper())
+    page.get_by_text(f"{int((points.images == 0).sum())} of {len(points)} instances").wait_for()
+    colours = page.get_by_label("Colour")
+    colours.select_option(label="mask IoU")
+    page.locator(".ramp").wait_for()
+    assert "grey: not known" in page.locator(".ramp").inner_text()
+
+
+def test_statistics_and_map_lead_to_each_other(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
+    page = offline().new_page()
+    page.goto((atlas / "atlas" / "atlas.html").as_uri())
+    page.get_by_role("link", name="Open the map").click()
+    page.wait_for_selector("[data-ready]")
+    page.get_by_role("link", name="Statistics").click()
+    page.get_by_role("heading", name="What this says").wait_for()
+
+
+def test_a_link_that_names_an_instance_opens_it(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
+    points = Points.read(atlas / "t.parquet")
+    point = len(points) - 1
+    image, instance = points.name_of(point)
+    page = offline().new_page()
+    for name, there in ((f"{image}#{instance}", True), ("none.png#3", False), ("a", False)):
+        page.goto("about:blank")
+        page.goto(f"{(atlas / 'atlas' / 'page.html').as_uri()}#open={name.replace('#', '%23')}")
+        page.wait_for_selector(".maskprism .waterfall, .maskprism canvas")
+        shown = Path(image if there else points.image_names[0]).name
+        page.get_by_text(shown, exact=True).first.wait_for()
+        if there:
+            page.get_by_text(f"instance {instance}, score").wait_for()
+        assert "open=" not in page.url

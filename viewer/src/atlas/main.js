@@ -1,0 +1,383 @@
+// The map: every instance a point. Hover shows it, the lasso selects, a press opens it in the viewer.
+
+import createScatterplot from "regl-scatterplot";
+import { download, grouped, h, oncePerFrame } from "../dom.js";
+import { byClass, byCluster, byValue, CLASS_COLOURS, OTHER, SEQUENCE } from "./colours.js";
+import { embedded, served, UNKNOWN } from "./data.js";
+import { asCsv, meanOf, signatureOf, valueOf } from "./selection.js";
+
+/** @typedef {import("./data.js").Info} Info */
+/** @typedef {import("./data.js").Source} Source */
+
+const LISTED = 60;
+const SIGNATURE = 10;
+const COMPARED = 4;
+const MANY = 100_000;
+
+export class AtlasMap {
+  /** @param {HTMLElement} root @param {Source} source @param {Info} info */
+  constructor(root, source, info) {
+    this.root = root;
+    this.source = source;
+    this.info = info;
+    /** @type {Map<string, Promise<any>>} */
+    this.columns = new Map();
+    this.layout = 0;
+    this.colour = "class";
+    /** @type {Set<number>} Classes that are shown; all where it is empty. */
+    this.classes = new Set();
+    /** @type {number[]} */
+    this.selected = [];
+    this.listed = LISTED;
+    this.hovered = -1;
+    this.build();
+  }
+
+  build() {
+    const { info } = this;
+    this.canvas = h("canvas", { "aria-label": `Map of ${info.count} instances`, role: "img" });
+    this.layouts = h("select", { onchange: () => this.showLayout(Number(this.layouts?.value)) }, ...info.layouts.map((layout, i) => h("option", { value: String(i) }, layout.title)));
+    const colours = [["class", "class"], ...(info.clusters ? [["cluster", "kind within the class"]] : []), ...info.qualities.map(({ name, title }) => [`quality-${name}`, title])];
+    this.colours = h("select", { onchange: () => this.showColour(this.colours?.value ?? "class") }, ...colours.map(([value, title]) => h("option", { value }, title)));
+    this.text = h("input", { type: "search", placeholder: "Name of an image", "aria-label": "Only images whose name contains", spellcheck: false, oninput: oncePerFrame(() => this.filter()) });
+    this.lasso = h("button", { type: "button", "aria-pressed": "false", onclick: () => this.useLasso(this.lasso?.getAttribute("aria-pressed") !== "true") }, "Lasso");
+    this.count = h("p", { className: "quiet", role: "status" });
+    this.note = h("p", { className: "quiet note" });
+    this.card = h("div", { className: "card", hidden: true });
+    this.legend = h("div", { className: "legend" });
+    this.panel = h("section", { className: "selection", "aria-label": "Selection", hidden: true });
+    this.stage = h("div", { className: "stage" }, this.canvas, this.card);
+    this.root.replaceChildren(
+      h(
+        "div",
+        { className: "controls" },
+        info.layouts.length > 1 ? h("label", {}, "Map ", this.layouts) : null,
+        h("label", {}, "Colour ", this.colours),
+        this.text,
+        this.lasso,
+        h("button", { type: "button", onclick: () => this.plot?.zoomToOrigin({ transition: true }) }, "Whole map"),
+        h("button", { type: "button", onclick: () => this.choose(this.shown ?? Array.from({ length: info.count }, (_, i) => i)) }, "Select what is shown"),
+        this.count,
+      ),
+      h("div", { className: "places" }, this.stage, h("aside", {}, this.legend, this.panel)),
+      this.note,
+    );
+  }
+
+  /** A column by its name, read once. @template T @param {string} name @param {new (buffer: ArrayBuffer) => T} type @returns {Promise<T>} */
+  read(name, type) {
+    const found = this.columns.get(name) ?? this.source.column(name).then((buffer) => new type(buffer ?? new ArrayBuffer(0)));
+    this.columns.set(name, found);
+    return found;
+  }
+
+  async open() {
+    const { canvas, info } = this;
+    if (!canvas) return;
+    this.plot = createScatterplot({
+      canvas,
+      width: "auto",
+      height: "auto",
+      ...looksOf(info.count),
+      backgroundColor: background(this.root),
+      colorBy: "valueA",
+      pointColorActive: "#ffffff",
+      pointColorHover: "#ffffff",
+      lassoInitiator: false,
+      lassoColor: "#0072b2",
+      reticleColor: [0.5, 0.5, 0.5, 0.5],
+      deselectOnDblClick: true,
+      spatialIndexUseWorker: false,
+    });
+    this.plot.subscribe("pointOver", (/** @type {number} */ point) => this.hover(point));
+    this.plot.subscribe("pointOut", () => this.hover(-1));
+    this.plot.subscribe("select", (/** @type {{ points: number[] }} */ { points }) => this.take(points));
+    this.plot.subscribe("deselect", () => this.take([]));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.plot?.set({ backgroundColor: background(this.root) }));
+    await this.showColour("class");
+    await this.filter();
+    this.root.dataset.ready = "true";
+  }
+
+  /** @param {number} layout */
+  async showLayout(layout) {
+    this.layout = layout;
+    await this.draw(true);
+  }
+
+  /** @param {string} colour */
+  async showColour(colour) {
+    this.colour = colour;
+    await this.draw(false);
+  }
+
+  async draw(moving = false) {
+    const { info, plot, layout } = this;
+    if (!plot) return;
+    const [x, y, colouring] = await Promise.all([this.placed(`x-${layout}`, 1), this.placed(`y-${layout}`, -1), this.colouring()]);
+    if (layout !== this.layout) return;
+    const stays = this.drawn === layout && !moving;
+    plot.set({ pointColor: colouring.palette });
+    await plot.draw({ x, y, valueA: colouring.indices }, { zDataType: "categorical", preventFilterReset: true, ...(stays ? { spatialIndex: plot.get("spatialIndex") } : {}), transition: moving && info.count <= MANY, transitionDuration: 600 });
+    this.drawn = layout;
+    if (this.selected.length) plot.select(this.selected, { preventEvent: true });
+    if (this.note) this.note.textContent = info.layouts[layout].note;
+    this.showLegend();
+  }
+
+  /** Places between -1 and 1. @param {string} name @param {number} sign @returns {Promise<Float32Array>} */
+  placed(name, sign) {
+    const key = `placed-${name}`;
+    const found = this.columns.get(key) ?? this.read(name, Uint16Array).then((packed) => Float32Array.from(packed, (value) => sign * ((value / (UNKNOWN - 1)) * 1.9 - 0.95)));
+    this.columns.set(key, found);
+    return found;
+  }
+
+  async colouring() {
+    if (this.colour.startsWith("quality-")) return byValue(await this.read(this.colour, Uint16Array));
+    if (this.colour === "cluster") return byCluster(await this.read("cluster", Uint8Array));
+    return byClass(await this.read("class", Uint32Array), this.coloured());
+  }
+
+  /** The classes that have a colour. */
+  coloured() {
+    return this.classes.size ? [...this.classes] : this.info.classes.map((_, id) => id);
+  }
+
+  showLegend() {
+    const { info, legend } = this;
+    if (!legend) return;
+    const quality = info.qualities.find(({ name }) => this.colour === `quality-${name}`);
+    const ramp = quality
+      ? h("div", { className: "ramp" }, h("span", {}, shown(valueOf(quality, 0))), strip(), h("span", {}, shown(valueOf(quality, UNKNOWN - 1))), h("span", { className: "quiet" }, quality.log ? "logarithmic; grey: not known" : "grey: not known"))
+      : null;
+    const named = this.colour === "class" ? this.coloured().slice(0, CLASS_COLOURS.length) : [];
+    const rows = info.classes.map(({ name, count }, id) => {
+      const place = named.indexOf(id);
+      const dot = h("span", { className: "dot" });
+      dot.style.background = this.colour === "class" ? (place < 0 ? OTHER : CLASS_COLOURS[place]) : "transparent";
+      const press = () => {
+        if (!this.classes.delete(id)) this.classes.add(id);
+        this.filter();
+        if (this.colour === "class") this.draw();
+        else this.showLegend();
+      };
+      return h("li", {}, h("button", { type: "button", "aria-pressed": String(this.classes.has(id)), onclick: press }, dot, h("span", { className: "name" }, name), h("span", { className: "quiet" }, grouped(count))));
+    });
+    const focus = [...legend.querySelectorAll("button")].findIndex((one) => one === document.activeElement);
+    const scrolled = legend.querySelector("ul")?.scrollTop ?? 0;
+    legend.replaceChildren(...[ramp, h("h2", {}, "Classes"), h("ul", {}, ...rows)].filter((one) => one !== null));
+    const list = legend.querySelector("ul");
+    if (list) list.scrollTop = scrolled;
+    if (focus >= 0) legend.querySelectorAll("button")[focus]?.focus();
+  }
+
+  /** Shows the classes and images that are asked for. */
+  async filter() {
+    const text = this.text?.value.trim().toLowerCase() ?? "";
+    const { plot, info, classes } = this;
+    if (!plot) return;
+    if (!classes.size && !text) {
+      this.shown = null;
+      plot.unfilter();
+    } else {
+      const [ids, images, names] = await Promise.all([this.read("class", Uint32Array), this.read("image", Uint32Array), this.names()]);
+      const wanted = names.map((/** @type {string} */ name) => name.toLowerCase().includes(text));
+      /** @type {number[]} */
+      const found = [];
+      for (let i = 0; i < info.count; i++) if ((!classes.size || classes.has(ids[i])) && wanted[images[i]]) found.push(i);
+      this.shown = found;
+      await plot.filter(found);
+    }
+    const many = this.shown?.length ?? info.count;
+    if (this.count) this.count.textContent = many === info.count ? `${grouped(many)} instances` : `${grouped(many)} of ${grouped(info.count)} instances`;
+  }
+
+  /** @returns {Promise<string[]>} */
+  names() {
+    const found = this.columns.get("names") ?? this.source.column("names").then((buffer) => JSON.parse(new TextDecoder().decode(buffer ?? new ArrayBuffer(0)) || "[]"));
+    this.columns.set("names", found);
+    return found;
+  }
+
+  /** @param {boolean} on */
+  useLasso(on) {
+    this.lasso?.setAttribute("aria-pressed", String(on));
+    this.plot?.set({ mouseMode: on ? "lasso" : "panZoom" });
+  }
+
+  /** @param {number} point */
+  async hover(point) {
+    this.hovered = point;
+    const { card } = this;
+    if (!card) return;
+    if (point < 0) {
+      card.hidden = true;
+      return;
+    }
+    const about = await this.about(point);
+    if (this.hovered !== point) return;
+    card.replaceChildren(...about);
+    card.hidden = false;
+  }
+
+  /** What is known of an instance: its picture, name and numbers. @param {number} point */
+  async about(point) {
+    const { info } = this;
+    const [classes, images, instances, names] = await Promise.all([this.read("class", Uint32Array), this.read("image", Uint32Array), this.read("instance", Uint32Array), this.names()]);
+    const name = names[images[point]] ?? "";
+    const picture = await this.source.picture(name, instances[point], point);
+    const numbers = await Promise.all(info.qualities.map(async (quality) => [quality.title, valueOf(quality, (await this.read(`quality-${quality.name}`, Uint16Array))[point])]));
+    return [
+      picture && drawn(picture),
+      h(
+        "div",
+        { className: "about" },
+        h("p", { className: "class" }, info.classes[classes[point]]?.name ?? ""),
+        h("p", { className: "quiet name", title: name }, `${name.replace(/^.*[\\/]/, "")} #${instances[point]}`),
+        h("dl", {}, ...numbers.filter(([, value]) => !Number.isNaN(value)).slice(0, 6).flatMap(([title, value]) => [h("dt", {}, String(title)), h("dd", {}, shown(Number(value)))])),
+      ),
+    ].filter((one) => one !== null);
+  }
+
+  /** Selects points, as the lasso does. @param {number[]} points */
+  choose(points) {
+    this.plot?.select(points);
+  }
+
+  /** @param {number[]} points */
+  async take(points) {
+    const pressed = points.length === 1 && this.lasso?.getAttribute("aria-pressed") !== "true";
+    this.selected = points;
+    this.listed = LISTED;
+    await this.showSelection();
+    if (pressed) await this.view(points);
+  }
+
+  async showSelection() {
+    const { panel, info, selected } = this;
+    if (!panel) return;
+    panel.hidden = !selected.length;
+    if (!selected.length) return panel.replaceChildren();
+    const [classes, images, instances, names] = await Promise.all([this.read("class", Uint32Array), this.read("image", Uint32Array), this.read("instance", Uint32Array), this.names()]);
+    if (this.selected !== selected) return undefined;
+    const rows = await Promise.all(
+      selected.slice(0, this.listed).map(async (point) => {
+        const name = names[images[point]] ?? "";
+        const picture = await this.source.picture(name, instances[point], point);
+        const text = h("span", { className: "about" }, h("span", {}, info.classes[classes[point]]?.name ?? ""), h("span", { className: "quiet name", title: name }, `${name.replace(/^.*[\\/]/, "")} #${instances[point]}`));
+        return h("li", {}, h("button", { type: "button", title: "Open in the viewer", onclick: () => this.view([point]), onfocus: () => this.hover(point) }, picture && drawn(picture), text));
+      }),
+    );
+    const left = selected.length - rows.length;
+    const more = left > 0 ? h("button", { type: "button", onclick: () => ((this.listed += LISTED), this.showSelection()) }, `${grouped(left)} more`) : null;
+    const about = await this.compared(selected, classes);
+    if (this.selected !== selected) return undefined;
+    return panel.replaceChildren(
+      h("h2", {}, `${grouped(selected.length)} selected`),
+      h(
+        "div",
+        { className: "controls" },
+        h("button", { type: "button", onclick: () => this.writeCsv() }, "Export CSV"),
+        h("button", { type: "button", onclick: () => this.plot?.zoomToPoints(selected, { padding: 0.3, transition: true }) }, "Zoom to it"),
+        h("button", { type: "button", disabled: selected.length < 2 || selected.length > COMPARED, title: `Two to ${COMPARED} instances side by side`, onclick: () => this.view(selected) }, "Side by side"),
+        h("button", { type: "button", onclick: () => this.plot?.deselect() }, "Clear"),
+      ),
+      ...about,
+      h("h3", {}, "Instances"),
+      h("ol", {}, ...rows),
+      ...(more ? [more] : []),
+    );
+  }
+
+  /** What the selection has in common, against all others. @param {number[]} selected @param {Uint32Array} classes */
+  async compared(selected, classes) {
+    const { info } = this;
+    const counts = new Map();
+    for (const point of selected) counts.set(classes[point], (counts.get(classes[point]) ?? 0) + 1);
+    const most = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 5).map(([id, count]) => `${info.classes[id]?.name} ${grouped(count)}`);
+    const everyone = Array.from({ length: info.count }, (_, i) => i);
+    const means = await Promise.all(
+      info.qualities.map(async (quality) => {
+        const values = await this.read(`quality-${quality.name}`, Uint16Array);
+        return h("tr", {}, h("th", { scope: "row" }, quality.title), h("td", {}, shown(meanOf(quality, values, selected))), h("td", { className: "quiet" }, shown(meanOf(quality, values, everyone))));
+      }),
+    );
+    const found = [
+      h("p", { className: "quiet" }, most.join(", ") + (counts.size > 5 ? ` and ${counts.size - 5} more classes` : "")),
+      h("table", {}, h("thead", {}, h("tr", {}, h("th", {}), h("th", { scope: "col" }, "mean"), h("th", { scope: "col", className: "quiet" }, "of all"))), h("tbody", {}, ...means)),
+    ];
+    if (!info.scales || selected.length < 2 || selected.length === info.count) return found;
+    const k = info.labels.length;
+    const signature = signatureOf(await this.read("weights", Int8Array), k, selected);
+    const order = [...signature.keys()].sort((a, b) => Math.abs(signature[b]) - Math.abs(signature[a])).slice(0, SIGNATURE);
+    const limit = Math.max(...order.map((j) => Math.abs(signature[j])), 0.5);
+    const bars = order.map((j) => {
+      const bar = h("span", { className: signature[j] < 0 ? "bar negative" : "bar positive" });
+      bar.style.width = `${(50 * Math.abs(signature[j])) / limit}%`;
+      return h("tr", {}, h("th", { scope: "row" }, info.labels[j]), h("td", { className: "bars" }, bar), h("td", {}, shown(signature[j], true)));
+    });
+    return [...found, h("h3", {}, "Coefficients unlike those of all others"), h("p", { className: "quiet" }, "In standard deviations, the most different first."), h("table", {}, h("tbody", {}, ...bars))];
+  }
+
+  async writeCsv() {
+    const { info, selected } = this;
+    const [classes, images, instances, names] = await Promise.all([this.read("class", Uint32Array), this.read("image", Uint32Array), this.read("instance", Uint32Array), this.names()]);
+    const values = await Promise.all(info.qualities.map((quality) => this.read(`quality-${quality.name}`, Uint16Array)));
+    const rows = selected.map((point) => [names[images[point]] ?? "", instances[point], info.classes[classes[point]]?.name ?? "", ...info.qualities.map((quality, i) => valueOf(quality, values[i][point]))]);
+    download(new Blob([asCsv([["image", "instance", "class_name", ...info.qualities.map(({ name }) => name)], ...rows])], { type: "text/csv" }), "maskprism-selection.csv");
+  }
+
+  /** Opens instances in the viewer. @param {number[]} points */
+  async view(points) {
+    const [images, instances, names] = await Promise.all([this.read("image", Uint32Array), this.read("instance", Uint32Array), this.names()]);
+    const keys = points.map((point) => `${names[images[point]]}#${instances[point]}`);
+    const { viewer } = this.info;
+    const address = /\.html?$/i.test(viewer) ? `${viewer}#${new URLSearchParams({ open: keys[0] })}` : `${viewer}?${new URLSearchParams(keys.map((key) => ["compare", key]))}`;
+    window.open(address, "maskprism-viewer");
+  }
+}
+
+/** How points of which there are so many look. Beyond a hundred thousand they are squares without transparency, which are drawn faster. @param {number} count */
+function looksOf(count) {
+  const size = count > 200_000 ? 1 : count > 20_000 ? 2.5 : count > 2_000 ? 4 : 6;
+  const many = count > MANY;
+  return { pointSize: size, pointSizeSelected: 2, pointOutlineWidth: 1, opacity: many ? 1 : count > 20_000 ? 0.55 : 0.85, opacityInactiveMax: 1, opacityInactiveScale: many ? 1 : 0.4, performanceMode: many };
+}
+
+/** @param {HTMLElement} root */
+const background = (root) => getComputedStyle(root).getPropertyValue("--surface").trim();
+
+/** @param {import("./data.js").Picture} picture */
+function drawn({ url, x, y, sheet }) {
+  if (!sheet) return h("img", { className: "picture", src: url, alt: "", loading: "lazy" });
+  const picture = h("span", { className: "picture" });
+  picture.style.background = `url("${url}") ${-x}px ${-y}px / ${sheet[0]}px ${sheet[1]}px`;
+  return picture;
+}
+
+/** @param {number} value */
+function shown(value, sign = false) {
+  if (Number.isNaN(value)) return "–";
+  const text = Math.abs(value) >= 100 ? Math.abs(value).toFixed(0) : Math.abs(value).toFixed(2);
+  return `${value < 0 ? "−" : sign && value > 0 ? "+" : ""}${text}`;
+}
+
+function strip() {
+  const found = h("span", { className: "strip" });
+  found.style.background = `linear-gradient(to right, ${SEQUENCE.filter((_, i) => i % 25 === 0).join(",")})`;
+  return found;
+}
+
+async function start() {
+  const root = document.getElementById("maskprism-atlas");
+  if (!root) return;
+  const source = document.getElementById("maskprism-map") ? embedded() : served();
+  try {
+    await new AtlasMap(root, source, await source.info()).open();
+  } catch (error) {
+    root.replaceChildren(h("p", { className: "notice", role: "alert" }, `The map cannot be shown: ${error instanceof Error ? error.message : error}`));
+  }
+}
+
+start();

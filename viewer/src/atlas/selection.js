@@ -1,0 +1,56 @@
+// What a selection of points has in common, against all others.
+
+import { UNKNOWN } from "./data.js";
+
+/** @typedef {import("./data.js").Quality} Quality */
+
+/** A packed number as it was. @param {Quality} quality @param {number} packed */
+export function valueOf(quality, packed) {
+  if (packed === UNKNOWN) return NaN;
+  const value = quality.low + (packed / (UNKNOWN - 1)) * (quality.high - quality.low);
+  return quality.log ? Math.exp(value) : value;
+}
+
+/** The mean of the known ones among some points, NaN without any. @param {Quality} quality @param {Uint16Array} values @param {ArrayLike<number>} points */
+export function meanOf(quality, values, points) {
+  let [sum, known] = [0, 0];
+  for (let i = 0; i < points.length; i++) {
+    const value = valueOf(quality, values[points[i]]);
+    if (Number.isNaN(value)) continue;
+    sum += value;
+    known += 1;
+  }
+  return known ? sum / known : NaN;
+}
+
+/**
+ * By how much each coefficient of the selected points lies above that of the others, in standard deviations of all.
+ * @param {Int8Array} weights N rows of K. @param {number} k @param {ArrayLike<number>} points @returns {Float64Array}
+ */
+export function signatureOf(weights, k, points) {
+  const n = weights.length / k;
+  const [all, squares, own] = [new Float64Array(k), new Float64Array(k), new Float64Array(k)];
+  for (let i = 0, at = 0; i < n; i++) {
+    for (let j = 0; j < k; j++, at++) {
+      const value = weights[at];
+      all[j] += value;
+      squares[j] += value * value;
+    }
+  }
+  for (let i = 0; i < points.length; i++) for (let j = 0, at = points[i] * k; j < k; j++, at++) own[j] += weights[at];
+  const [some, others] = [points.length, n - points.length];
+  return own.map((sum, j) => {
+    const spread = Math.sqrt(Math.max(squares[j] / n - (all[j] / n) ** 2, 0));
+    return some && others && spread ? (sum / some - (all[j] - sum) / others) / spread : 0;
+  });
+}
+
+/** Rows of texts and numbers as CSV. @param {(string | number)[][]} rows */
+export const asCsv = (rows) => rows.map((row) => row.map(field).join(",")).join("\n") + "\n";
+
+/** @param {string | number} value */
+function field(value) {
+  if (typeof value === "number") return Number.isNaN(value) ? "" : String(Number(value.toPrecision(6)));
+  const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value; // spreadsheets take these for formulas
+  return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}

@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { byClass, byCluster, byValue, OTHER, SEQUENCE } from "../src/atlas/colours.js";
+import { UNKNOWN } from "../src/atlas/data.js";
+import { asCsv, meanOf, signatureOf, valueOf } from "../src/atlas/selection.js";
+
+const even = { name: "iou", title: "", low: 0.2, high: 0.7, log: false };
+
+test("packed numbers read back, also of logarithms, and what is not known is NaN", () => {
+  assert.equal(valueOf(even, 0), 0.2);
+  assert.ok(Math.abs(valueOf(even, UNKNOWN - 1) - 0.7) < 1e-12);
+  assert.ok(Number.isNaN(valueOf(even, UNKNOWN)));
+  assert.ok(Math.abs(valueOf({ ...even, low: Math.log(2), high: Math.log(32), log: true }, (UNKNOWN - 1) / 2) - 8) < 1e-9);
+});
+
+test("means are of what is known", () => {
+  const values = Uint16Array.from([0, UNKNOWN, UNKNOWN - 1]);
+  assert.ok(Math.abs(meanOf(even, values, [0, 1, 2]) - 0.45) < 1e-12);
+  assert.ok(Number.isNaN(meanOf(even, values, [1])));
+  assert.ok(Number.isNaN(meanOf(even, values, [])));
+});
+
+test("a signature is the difference of means in standard deviations", () => {
+  const [n, k] = [40, 3];
+  const weights = Int8Array.from({ length: n * k }, (_, i) => ((i * 37) % 101) - 50);
+  const points = [0, 3, 5, 8, 13, 21];
+  const found = signatureOf(weights, k, points);
+  for (let j = 0; j < k; j++) {
+    const column = Array.from({ length: n }, (_, i) => weights[i * k + j]);
+    const mean = (/** @type {number[]} */ values) => values.reduce((a, b) => a + b, 0) / values.length;
+    const spread = Math.sqrt(mean(column.map((value) => (value - mean(column)) ** 2)));
+    const expected = (mean(points.map((i) => column[i])) - mean(column.filter((_, i) => !points.includes(i)))) / spread;
+    assert.ok(Math.abs(found[j] - expected) < 1e-9);
+  }
+  assert.deepEqual([...signatureOf(weights, k, Array.from({ length: n }, (_, i) => i))], [0, 0, 0]);
+  assert.deepEqual([...signatureOf(new Int8Array(12), 3, [1])], [0, 0, 0]);
+});
+
+test("CSV keeps names as text", () => {
+  const text = asCsv([["image", "iou"], ['a, "b"\n.jpg', 0.123456789], ["=HYPERLINK(1)", NaN], ["-x.jpg", -3]]);
+  assert.equal(text, 'image,iou\n"a, ""b""\n.jpg",0.123457\n\'=HYPERLINK(1),\n\'-x.jpg,-3\n');
+});
+
+test("every point has a colour of its palette", () => {
+  const classes = byClass(Uint32Array.from([0, 5, 9, 7]), [9, 0]);
+  assert.deepEqual([...classes.indices], [1, 2, 0, 2]);
+  assert.equal(classes.palette[2], OTHER);
+  const values = byValue(Uint16Array.from([0, UNKNOWN - 1, UNKNOWN, 30_000]));
+  assert.equal(values.palette.length, SEQUENCE.length + 1);
+  assert.deepEqual([...values.indices.slice(0, 3)], [0, 254, 255]);
+  const kinds = byCluster(Uint8Array.from([0, 1, 5, 6]));
+  assert.ok(kinds.indices.every((index) => index < kinds.palette.length));
+});
+
+test("the sequence grows lighter", () => {
+  const light = SEQUENCE.map((colour) => [1, 3, 5].reduce((sum, at) => sum + parseInt(colour.slice(at, at + 2), 16) * [0.2126, 0.7152, 0.0722][(at - 1) / 2], 0));
+  assert.ok(light.every((value, i) => !i || value >= light[i - 1] - 1));
+});
