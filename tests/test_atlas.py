@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -526,3 +527,17 @@ def test_a_csv_written_by_hand_with_odd_columns(tmp_path: Path) -> None:
     points = Points.read(tmp_path / "t.csv")
     assert "size" not in points.numbers  # for there is no whole box
     assert points.name_of(2) == ("#?.jpg", 0)
+
+
+def test_a_name_that_is_not_unicode(tmp_path: Path) -> None:
+    rows = pa.table({"mask_0": [1.0, 2.0, 3.0]})
+    for suffix, write in ((".csv", pa_csv.write_csv), (".parquet", pq.write_table)):
+        write(rows, tmp_path / f"plain{suffix}")
+        odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff<b>" + suffix.encode()))
+        try:
+            (tmp_path / f"plain{suffix}").rename(odd)
+        except OSError:
+            pytest.skip("this file system takes no such names")
+        done = run("atlas", odd, "--out", tmp_path / "out")
+        assert done.returncode == 0, done.stderr
+        assert "a\\udcff&lt;b&gt;" in (tmp_path / "out" / "map.html").read_text(encoding="utf-8")

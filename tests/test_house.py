@@ -102,6 +102,7 @@ def test_names_of_files_are_text(tmp_path: Path) -> None:
         assert "<b>x" not in text
         assert len(re.findall("<script>", text)) == 1  # of the report
     assert links(tmp_path / "index.html") == [folder / "report.html"]
+    assert folder / "spectrum.png" in links(folder / "report.html")
     assert "−0.1235" in (folder / "report.html").read_text(encoding="utf-8")
 
 

@@ -50,6 +50,16 @@ def test_odd_names_are_drawn(command: str, data: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "out $ \\x").rglob("*.png"))
 
 
+def test_an_atlas_of_odd_names(data: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t $ \\x#?%.csv"
+    assert run("extract", data.parent / "images" / "val", "--names", data, "--out", table).returncode == 0
+    result = run("atlas", table, "--out", tmp_path / "out $ \\x")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    for name in ("atlas.html", "map.html"):
+        assert "<b>&amp;" not in (tmp_path / "out $ \\x" / name).read_text(encoding="utf-8")
+
+
 @pytest.mark.filterwarnings("error", "ignore:Glyph .* missing from font")  # it is the user who saves the figure
 def test_a_dollar_begins_no_formula(data: Path, tmp_path: Path) -> None:
     """Also where the figure is the user's to save, in any format, and other figures keep their formulas."""

@@ -1,14 +1,13 @@
 // Writes the page that runs networks in the browser into a folder: node static.js FOLDER. onnxruntime-web comes from node_modules.
 import { build } from "esbuild";
 import { copyFile, mkdir, writeFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const [folder] = process.argv.slice(2);
 if (!folder) throw new Error("name the folder to write into: node static.js FOLDER");
 const here = dirname(fileURLToPath(import.meta.url));
-const runtime = process.env.ONNXRUNTIME_WEB ?? dirname(createRequire(import.meta.url).resolve("onnxruntime-web/package.json"));
+const runtime = process.env.ONNXRUNTIME_WEB ?? join(here, "node_modules/onnxruntime-web");
 await mkdir(folder, { recursive: true });
 for (const [entry, name] of [["src/drop/main.js", "drop.js"], ["src/drop/drop.css", "drop.css"], ["src/viewer.css", "viewer.css"]]) {
   const built = await build({ entryPoints: [join(here, entry)], bundle: true, minify: true, charset: "ascii", format: "esm", target: ["es2022", "chrome105", "firefox113", "safari16.4"], legalComments: "none", write: false });

@@ -32,6 +32,7 @@ from maskprism.errors import TableError
 from maskprism.foreign import is_folder, read_regular, shortened, size_of_regular
 from maskprism.locations import Location, UriPath, location, shown
 from maskprism.stored_prototypes import VALUES
+from maskprism.text import readable
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -381,7 +382,10 @@ def _from_csv(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _opened(path: Location) -> AbstractContextManager[Any]:
-    return path.opened() if isinstance(path, UriPath) else nullcontext(path)
+    if isinstance(path, UriPath):
+        return path.opened()
+    # pyarrow opens no name that is not Unicode
+    return nullcontext(path) if readable(str(path)) == str(path) else path.open("rb")
 
 
 def _open_csv(path: Location, data: Any, schema: pa.Schema) -> Any:

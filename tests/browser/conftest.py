@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pages import ABOUT_SPEED
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
 
-_ABOUT_SPEED = "GPU stall due to ReadPixels"  # of WebGL without a GPU, where a canvas is read
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -46,7 +47,7 @@ def offline(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
         context.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or complaints.append(r.url))
         context.on(
             "console",
-            lambda m: m.type in ("error", "warning") and _ABOUT_SPEED not in m.text and complaints.append(m.text),
+            lambda m: m.type in ("error", "warning") and ABOUT_SPEED not in m.text and complaints.append(m.text),
         )
         context.on("weberror", lambda e: complaints.append(str(e.error)))
         context.on("dialog", lambda d: complaints.append(d.message))

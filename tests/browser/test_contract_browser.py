@@ -16,6 +16,7 @@ import maskprism
 from maskprism import Prediction
 from maskprism.scenes import draw_scene
 from maskprism.views.viewer_payload import ViewerScene, viewer_scene
+from pages import settle
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -74,10 +75,6 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def answered(route: Route, **answer: str) -> None:
     route.fulfill(**answer)
-
-
-def settle(page: Page) -> None:
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def render(page: Page, scene: ViewerScene) -> None:

@@ -1,4 +1,4 @@
-"""The page in Firefox, driven by WebDriver BiDi, which Debian's firefox-esr speaks by itself; skipped without it."""
+"""The pages in Firefox, driven by WebDriver BiDi, which Debian's firefox-esr speaks by itself; skipped without it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 
 import maskprism
 from maskprism import Decomposition, Edit
-from maskprism.scenes import draw_scene
+from maskprism.analysis.atlas.points import Points
+from maskprism.scenes import draw_scene, write_dataset
 from maskprism.views.page import write_page
 from maskprism.views.viewer_payload import as_shown
+from pages import start, stop
+from test_cli import run
 
 NAMES = ("firefox-esr", "firefox")
 NEAR = 1e-3  # logits this close to zero may fall to either side
@@ -191,3 +195,71 @@ def test_keys_zoom_and_the_address_restores(page: Firefox) -> None:
 
 def test_nothing_was_complained_of(page: Firefox) -> None:
     assert page.complaints == []
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scenes, a report of them, their table, and the atlas of it."""
+    folder = tmp_path_factory.mktemp("results")
+    data = write_dataset(folder / "scenes", 4, seed=21, validation_share=1.0)
+    for line in (
+        ("diagnose", data, "--out", folder / "diagnosis", "--worst", 3),
+        ("extract", folder / "scenes", "--out", folder / "t.parquet", "--prototypes", "fp16"),
+        ("atlas", folder / "t.parquet", "--out", folder / "atlas"),
+    ):
+        done = run(*line)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def map_or_reason(firefox: Firefox) -> bool:
+    """Whether the map is there; without WebGL, as in a Firefox with neither a GPU nor Mesa, it says why it is not."""
+    firefox.until("document.querySelector('[data-ready], .notice')")
+    said = firefox.run("return document.querySelector('.notice')?.textContent ?? '';")
+    assert said == "" or "this browser has no WebGL" in said
+    return said == ""
+
+
+def test_the_gallery_its_instances_and_the_comparison(firefox: Firefox, results: Path) -> None:
+    process, address = start(results / "scenes", "--data", results / "scenes" / "data.yaml")
+    try:
+        firefox.size(1280, 800)
+        firefox.open(address)
+        firefox.until("document.querySelectorAll('.tile img.loaded').length === 4")
+        firefox.until("document.querySelector('#progress').classList.contains('done')")
+        firefox.run("document.querySelector('[name=view][value=instances]').click();")
+        firefox.until("location.search.includes('view=instances') && document.querySelector('.tile img.loaded')")
+        keys = firefox.run(
+            "return (await (await fetch('/api/images?view=instances')).json()).images.slice(0, 2)"
+            ".map(one => `${one.name}#${one.instance}`);"
+        )
+        firefox.open(f"{address}?{urlencode([('compare', key) for key in keys])}")
+        firefox.until("document.querySelectorAll('#comparison .stage').length === 2")
+        firefox.open(f"{address}map")
+        map_or_reason(firefox)
+    finally:
+        stop(process)
+
+
+def test_a_worst_mask_opens_in_the_report(firefox: Firefox, results: Path) -> None:
+    firefox.open((results / "diagnosis" / "report.html").as_uri())
+    firefox.run("document.querySelector('button.open').click();")
+    firefox.until("document.querySelector('dialog.viewer .stage')")
+    firefox.run("document.querySelector('dialog.viewer .close').click();")
+    assert firefox.run("return document.querySelectorAll('dialog').length;") == 0
+
+
+def test_the_map_selects_what_is_shown(firefox: Firefox, results: Path) -> None:
+    firefox.open((results / "atlas" / "map.html").as_uri())
+    if not map_or_reason(firefox):
+        pytest.skip("this Firefox has no WebGL; its sentence was seen")
+    count = len(Points.read(results / "t.parquet"))
+    firefox.run(
+        "[...document.querySelectorAll('.controls button')].find(b => b.textContent.startsWith('Select')).click();"
+    )
+    firefox.until(f"document.querySelector('.selection h2')?.textContent === '{count} selected'")
+    assert firefox.run("return document.querySelectorAll('.selection .picture').length;") > 0
+
+
+def test_none_of_them_complained(firefox: Firefox) -> None:
+    assert [text for text in firefox.complaints if "WebGL" not in text] == []  # of drivers without a GPU

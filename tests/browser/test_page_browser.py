@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import subprocess
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 import maskprism
+import pages
 from maskprism import Decomposition, Edit, Prediction
 from maskprism.analysis.truth.labels import match_masks, open_labels
 from maskprism.images import read_image
@@ -25,23 +25,14 @@ from maskprism.views import palette
 from maskprism.views.page import Page as PageFile
 from maskprism.views.page import write_page
 from maskprism.views.viewer_payload import as_shown
+from pages import coefficients, settle, slider
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Locator, Page
+    from playwright.sync_api import BrowserContext, Page
 
 Context = Callable[..., "BrowserContext"]
 NEAR = 1e-3  # logits this close to zero may fall to either side
 SCENES = 3, 5
-
-PIXELS = """canvas => {
-  const { width, height } = canvas;
-  const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  copy.drawImage(canvas, 0, 0);
-  const { data } = copy.getImageData(0, 0, width, height);
-  let text = "";
-  for (let i = 0; i < data.length; i += 8192) text += String.fromCharCode(...data.subarray(i, i + 8192));
-  return { width, height, data: btoa(text) };
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +69,6 @@ def open_page(context: BrowserContext, path: Path, fragment: str = FIRST) -> Pag
     return page
 
 
-def settle(page: Page) -> None:
-    """Wait until what was asked for is drawn."""
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
 def until(page: Page, condition: str) -> None:
     """Wait for a condition; Playwright's own way needs eval, which the page forbids."""
     for _ in range(200):
@@ -94,8 +80,7 @@ def until(page: Page, condition: str) -> None:
 
 def pixels(page: Page, layer: str = "mask") -> np.ndarray:
     settle(page)
-    found = page.locator(f".layer.{layer}").evaluate(PIXELS)
-    return np.frombuffer(base64.b64decode(found["data"]), np.uint8).reshape(found["height"], found["width"], 4)
+    return pages.pixels(page.locator(f".layer.{layer}"))
 
 
 def mask_of(page: Page, instance: int) -> np.ndarray:
@@ -109,17 +94,6 @@ def colour_on_page(page: Page, instance: int) -> np.ndarray:
     swatch = page.locator(".instances .swatch").nth(instance)
     colour = swatch.evaluate("one => one.style.getPropertyValue('--colour')")
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
-
-
-def coefficients(page: Page) -> np.ndarray:
-    pairs = page.locator(".card").evaluate_all(
-        "cards => cards.map(card => [Number(card.dataset.k), card.querySelector('.slider').valueAsNumber])"
-    )
-    return np.array([value for _, value in sorted(pairs)], np.float32)
-
-
-def slider(page: Page, k: int) -> Locator:
-    return page.get_by_label(f"Coefficient of prototype {k}", exact=True)
 
 
 def edited(prediction: Prediction, instance: int, values: np.ndarray) -> Prediction:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ import maskprism
 from contrast import hovered, low_contrast
 from maskprism.analysis.truth.labels import Truth, match_masks
 from maskprism.scenes import draw_scene, write_dataset
+from pages import ABOUT_SPEED, start, stop
 from tiny_models import Tiny, ultralytics_metadata
 
 if TYPE_CHECKING:
@@ -30,25 +29,6 @@ SHIFTS = """window.moved = 0;
 new PerformanceObserver(list => { for (const shift of list.getEntries()) window.moved += shift.value; })
   .observe({ type: "layout-shift", buffered: true });"""
 Open = Callable[..., "Page"]
-
-
-def start(*arguments: object) -> tuple[subprocess.Popen[str], str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "maskprism.cli", "serve", *map(str, arguments), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.search(r"http://[^ ]+/", line)
-    assert found, line + process.communicate(timeout=20)[1]
-    return process, found[0]
-
-
-def stop(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    assert process.communicate(timeout=20)[1] == ""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +66,10 @@ def open_page(browser: Browser) -> Iterator[Open]:
         page.on("request", lambda r: r.url.startswith((origin(address), "blob:", "data:")) or complaints.append(r.url))
         page.on("pageerror", lambda e: complaints.append(str(e)))
         page.on("dialog", lambda d: complaints.append(d.message))
-        page.on("console", lambda m: m.type in ("error", "warning") and complaints.append(m.text))
+        page.on(
+            "console",
+            lambda m: m.type in ("error", "warning") and ABOUT_SPEED not in m.text and complaints.append(m.text),
+        )
         page.goto(address)
         return page
 
@@ -258,6 +241,17 @@ def test_a_tile_opens_the_instance_that_put_it_there(address: str, open_page: Op
         page.locator(".maskprism").get_by_text(f"instance {lowest[order[0]][1]},").wait_for()
         page.go_back()
         page.locator("#gallery").wait_for()
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_what_a_tile_is_ordered_by_is_not_cut_off(address: str, open_page: Open, width: int) -> None:
+    page = open_page(f"{address}?sort=iou", viewport={"width": width, "height": 844})
+    page.locator(".tile .facts", has_text="IoU 0.").first.wait_for()
+    cut = page.locator(".tile .facts").evaluate_all(
+        "all => all.filter(one => one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight + 2)"
+        ".map(one => one.textContent)"
+    )
+    assert cut == []
 
 
 def test_false_positives_are_a_kind_of_their_own(

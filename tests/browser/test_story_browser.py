@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,21 +20,13 @@ from maskprism.views.page import Page as PageFile
 from maskprism.views.page import write_page
 from maskprism.views.palette import lookup_table
 from maskprism.views.viewer_payload import as_shown
+from pages import pixels, settle, until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Locator, Page
+    from playwright.sync_api import BrowserContext, Page
 
 Context = Callable[..., "BrowserContext"]
 SEED = 3
-PIXELS = """canvas => {
-  const { width, height } = canvas;
-  const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  copy.drawImage(canvas, 0, 0);
-  const { data } = copy.getImageData(0, 0, width, height);
-  let text = "";
-  for (let i = 0; i < data.length; i += 8192) text += String.fromCharCode(...data.subarray(i, i + 8192));
-  return { width, height, data: btoa(text) };
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +58,6 @@ def opened(context: BrowserContext, path: Path, fragment: str = "#i=0") -> Page:
 @pytest.fixture
 def page(offline: Context, file: Path) -> Page:
     return opened(offline(), file)
-
-
-def settle(page: Page) -> None:
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
-def until(page: Page, condition: Callable[[], object]) -> None:
-    for _ in range(200):
-        if condition():
-            return
-        page.wait_for_timeout(25)
-    pytest.fail("never came true")
-
-
-def pixels(canvas: Locator) -> np.ndarray:
-    found = canvas.evaluate(PIXELS)
-    return np.frombuffer(base64.b64decode(found["data"]), np.uint8).reshape(found["height"], found["width"], 4)
 
 
 def number(text: str) -> float:

@@ -15,6 +15,7 @@ import maskprism
 from contrast import CONTRAST, hovered, low_contrast, ratio
 from maskprism.scenes import draw_scene
 from maskprism.views.page import write_page
+from pages import coefficients, settle, slider, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, CDPSession, Locator, Page
@@ -38,30 +39,6 @@ def opened(context: BrowserContext, path: Path, fragment: str = "") -> Page:
     return page
 
 
-def settle(page: Page) -> None:
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
-def until(page: Page, condition: Callable[[], object]) -> None:
-    """Wait for something; the page forbids eval, which Playwright's own way needs."""
-    for _ in range(200):
-        if condition():
-            return
-        page.wait_for_timeout(25)
-    pytest.fail("never came true")
-
-
-def values(page: Page) -> np.ndarray:
-    pairs = page.locator(".card").evaluate_all(
-        "cards => cards.map(card => [Number(card.dataset.k), card.querySelector('.slider').valueAsNumber])"
-    )
-    return np.array([value for _, value in sorted(pairs)], np.float32)
-
-
-def slider(page: Page, k: int) -> Locator:
-    return page.get_by_label(f"Coefficient of prototype {k}", exact=True)
-
-
 def shows(page: Page, number: int) -> None:
     """The image of this number is open."""
     until(page, lambda: page.locator(".tile").nth(number).get_attribute("aria-current") == "true")
@@ -73,7 +50,7 @@ def shows(page: Page, number: int) -> None:
 
 def test_the_address_says_which_image_is_open_and_back_returns_to_it(offline: Context, file: Path) -> None:
     page = opened(offline(), file)
-    before = values(page)
+    before = coefficients(page)
     slider(page, 0).press("Delete")
     page.locator(".tile").nth(1).click()
     shows(page, 1)
@@ -83,26 +60,26 @@ def test_the_address_says_which_image_is_open_and_back_returns_to_it(offline: Co
     shows(page, 2)
     page.go_back()
     shows(page, 1)
-    assert values(page)[2] == 0
+    assert coefficients(page)[2] == 0
     page.go_back()
     shows(page, 0)
-    assert values(page)[0] == 0
+    assert coefficients(page)[0] == 0
     slider(page, 3).press("Delete")
     page.go_forward()  # to an address that knows nothing of the last edit
     shows(page, 1)
     page.reload()
     shows(page, 1)
-    assert values(page)[2] == 0
+    assert coefficients(page)[2] == 0
     page.go_back()
     shows(page, 0)
-    assert np.flatnonzero(values(page) != before).tolist() == [0, 3]
+    assert np.flatnonzero(coefficients(page) != before).tolist() == [0, 3]
 
 
 def test_edited_images_are_marked_and_all_are_reset_at_once(offline: Context, file: Path) -> None:
     page = opened(offline(), file)
     reset = page.get_by_role("button", name="Reset all")
     assert reset.get_attribute("aria-disabled") == "true"
-    before = values(page)
+    before = coefficients(page)
     slider(page, 0).press("Delete")
     page.locator(".tile").nth(1).click()
     shows(page, 1)
@@ -116,10 +93,10 @@ def test_edited_images_are_marked_and_all_are_reset_at_once(offline: Context, fi
     assert page.locator(".tile").evaluate_all(marks) == [False, False, False]
     assert "dropped" not in (page.locator('.card[data-k="2"]').get_attribute("class") or "")
     page.get_by_role("button", name="Undo").click()
-    assert values(page)[2] == 0
+    assert coefficients(page)[2] == 0
     page.locator(".tile").nth(0).click()
     shows(page, 0)
-    assert np.array_equal(values(page), before)
+    assert np.array_equal(coefficients(page), before)
 
 
 def test_undo_keeps_the_focus_and_one_region_says_what_an_edit_did(offline: Context, file: Path) -> None:
@@ -156,11 +133,11 @@ def test_thumbnails_are_one_tab_stop(offline: Context, file: Path) -> None:
 
 def test_an_empty_number_zeroes_nothing(offline: Context, file: Path) -> None:
     page = opened(offline(), file)
-    before = values(page)
+    before = coefficients(page)
     count = page.get_by_label("How many prototypes to keep")
     count.fill("")
     count.press("Enter")
-    assert np.array_equal(values(page), before)
+    assert np.array_equal(coefficients(page), before)
     assert count.input_value() == "5"
     page.get_by_text("Keep how many prototypes? Expected a number from 0 to 32.").wait_for()
 
@@ -174,9 +151,9 @@ def test_one_large_coefficient_leaves_the_other_sliders_alone(offline: Context, 
     assert float(found.pop("7")) == 50
     del expected["7"]
     assert found == expected
-    assert values(far)[7] == 50
+    assert coefficients(far)[7] == 50
     far.get_by_label("Coefficient of prototype 7", exact=True).press("ArrowLeft")
-    assert values(far)[7] == pytest.approx(50 - float(next(iter(expected.values()))) / 100, abs=1e-4)
+    assert coefficients(far)[7] == pytest.approx(50 - float(next(iter(expected.values()))) / 100, abs=1e-4)
 
 
 def test_the_menu_closes_on_a_press_anywhere_else(offline: Context, file: Path) -> None:
@@ -232,7 +209,7 @@ def test_the_first_image_is_there_before_the_others_are_read(
     page.locator(".stage").wait_for()
     assert page.evaluate("document.readyState") == "loading"
     slider(page, 0).press("Delete")
-    assert values(page)[0] == 0
+    assert coefficients(page)[0] == 0
     page.locator(".tile").nth(1).click()  # one that is still to come
     page.wait_for_timeout(200)
     assert page.locator(".slot[aria-busy]").count() == 1
@@ -240,7 +217,7 @@ def test_the_first_image_is_there_before_the_others_are_read(
     shows(page, 1)
     page.locator(".tile").nth(0).click()
     shows(page, 0)
-    assert values(page)[0] == 0
+    assert coefficients(page)[0] == 0
     context.close()
 
 
@@ -284,19 +261,19 @@ def middle(element: Locator) -> tuple[float, float]:
 
 
 def test_a_finger_that_goes_up_from_a_slider_scrolls_and_edits_nothing(phone: Page) -> None:
-    before = values(phone)
+    before = coefficients(phone)
     track = phone.locator(".card .slider").nth(6)
     track.evaluate("one => scrollTo(0, one.getBoundingClientRect().top + scrollY - 640)")
     phone.wait_for_timeout(100)
     scrolled = phone.evaluate("scrollY")
     pan(phone, middle(track), (14, -180))
     assert phone.evaluate("scrollY") > scrolled + 60
-    assert np.array_equal(values(phone), before)
+    assert np.array_equal(coefficients(phone), before)
     assert phone.get_by_role("button", name="Undo").get_attribute("aria-disabled") == "true"
 
 
 def test_a_finger_that_goes_sideways_moves_the_thumb_along(phone: Page) -> None:
-    before = values(phone)
+    before = coefficients(phone)
     track = phone.locator(".card .slider").nth(6)
     k = int(phone.locator(".card").nth(6).get_attribute("data-k") or -1)
     track.evaluate("one => scrollTo(0, one.getBoundingClientRect().top + scrollY - 640)")
@@ -307,28 +284,28 @@ def test_a_finger_that_goes_sideways_moves_the_thumb_along(phone: Page) -> None:
     way = 24 if before[k] < 0 else -24
     pan(phone, middle(track), (way, 3))
     assert phone.evaluate("scrollY") == scrolled
-    moved = (values(phone)[k] - before[k]) / (2 * reach / width)
+    moved = (coefficients(phone)[k] - before[k]) / (2 * reach / width)
     assert moved == pytest.approx(way, abs=8)  # pixels; less the way until it was clear where the finger goes
-    assert np.array_equal(np.delete(values(phone), k), np.delete(before, k))
+    assert np.array_equal(np.delete(coefficients(phone), k), np.delete(before, k))
     phone.get_by_role("button", name="Undo").tap()
-    assert np.array_equal(values(phone), before)
+    assert np.array_equal(coefficients(phone), before)
     phone.locator(".card .slider").nth(6).tap(force=True)  # a touch alone is no edit
-    assert np.array_equal(values(phone), before)
+    assert np.array_equal(coefficients(phone), before)
 
 
 def test_a_tap_enlarges_a_prototype_and_another_button_drops_it(phone: Page) -> None:
-    before = values(phone)
+    before = coefficients(phone)
     card = phone.locator(".card").nth(2)
     card.locator(".thumb").tap()
     assert phone.locator(".layer.prototype").is_visible()
-    assert np.array_equal(values(phone), before)
+    assert np.array_equal(coefficients(phone), before)
     card.locator(".thumb").tap()
     assert not phone.locator(".layer.prototype").is_visible()
     card.locator(".drop").tap()
     k = int(card.get_attribute("data-k") or -1)
-    assert values(phone)[k] == 0
+    assert coefficients(phone)[k] == 0
     card.locator(".drop").tap()
-    assert np.array_equal(values(phone), before)
+    assert np.array_equal(coefficients(phone), before)
 
 
 def test_fingers_find_their_targets(phone: Page) -> None:

@@ -11,6 +11,7 @@ from maskprism.cli.options import Labels, Out, Seed
 from maskprism.cli.output import Outcome, Output, command, listed
 from maskprism.errors import InputError
 from maskprism.foreign import is_folder
+from maskprism.text import readable
 
 if TYPE_CHECKING:
     from maskprism.analysis.atlas.judged import Judged
@@ -70,7 +71,7 @@ def atlas(
     packages.scikit_learn()
     if umap:
         packages.umap()
-    title = Path(str(table).rstrip("/")).stem
+    title = readable(Path(str(table).rstrip("/")).stem)
     points = Points.read(table)
     stored = _stored(table)
     folder = images or _folder_of(stored)

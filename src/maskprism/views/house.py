@@ -351,10 +351,9 @@ def _named(stem: str, kind: Kind) -> str:
 def _picture(path: Path, caption: str, *, wide: bool) -> str:
     name, text = html.escape(readable(path.stem)), html.escape(caption)
     image = data_url("image/png", read_regular(path, MaskprismError, limit=_MOST_BYTES))
-    return (
-        f'<figure{" class=wide" if wide else ""}><img src="{image}" alt="{text}" loading="lazy">'
-        f'<figcaption>{text} <span class="quiet">{name}</span></figcaption></figure>'
-    )
+    link = f'<a href="{quote(path.name)}" title="The picture alone"><img src="{image}" alt="{text}" loading="lazy"></a>'
+    caption = f'<figcaption>{text} <span class="quiet">{name}</span></figcaption>'
+    return f"<figure{' class=wide' if wide else ''}>{link}{caption}</figure>"
 
 
 def _table_of(path: Path) -> str:

@@ -74,6 +74,7 @@ export class AtlasMap {
   async open() {
     const { canvas, info } = this;
     if (!canvas) return;
+    if (!document.createElement("canvas").getContext("webgl")) throw new Error("this browser has no WebGL, which draws the points; try another one, or allow hardware acceleration");
     this.plot = createScatterplot({
       canvas,
       width: "auto",

@@ -203,7 +203,7 @@ const summaries = ({ ious, missed, false_positives }) => [
 /** The instance that a tile stands for. @param {NonNullable<GalleryImage["stands_for"]>} instance */
 function standing({ index, name, score, iou, false_positive }) {
   const found = false_positive ? "false positive" : iou === null ? "" : `IoU ${iou.toFixed(2)}`;
-  return [`${name} ${index}`, found, `score ${score.toFixed(2)}`].filter(Boolean).join(" · ");
+  return [`${name} ${index}`, found, score.toFixed(2)].filter(Boolean).join(" · ");
 }
 
 /** @param {GalleryImage} image */

@@ -1,0 +1,82 @@
+"""What tests of pages in a browser share: the server as a user starts it, and what a page shows."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+ABOUT_SPEED = "GPU stall due to ReadPixels"
+"""What Chromium complains of where WebGL has no GPU and a canvas is read."""
+_PIXELS = """canvas => {
+  const { width, height } = canvas;
+  const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(0, 0, width, height);
+  let text = "";
+  for (let i = 0; i < data.length; i += 8192) text += String.fromCharCode(...data.subarray(i, i + 8192));
+  return { width, height, data: btoa(text) };
+}"""
+
+
+def start(*arguments: object) -> tuple[subprocess.Popen[str], str]:
+    """`maskprism serve` with these arguments, and its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "maskprism.cli", "serve", *map(str, arguments), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://[^ ]+/", line)
+    assert found, line + process.communicate(timeout=20)[1]
+    return process, found[0]
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """End it; it has complained of nothing."""
+    process.terminate()
+    assert process.communicate(timeout=20)[1] == ""
+
+
+def settle(page: Page) -> None:
+    """Wait until what was changed is drawn."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def until(page: Page, condition: Callable[[], object]) -> None:
+    """Wait for something; the page forbids eval, which Playwright's own way needs."""
+    for _ in range(200):
+        if condition():
+            return
+        page.wait_for_timeout(25)
+    pytest.fail("never came true")
+
+
+def pixels(canvas: Locator) -> np.ndarray:
+    """What a canvas shows, RGBA."""
+    found = canvas.evaluate(_PIXELS)
+    return np.frombuffer(base64.b64decode(found["data"]), np.uint8).reshape(found["height"], found["width"], 4)
+
+
+def coefficients(page: Page) -> np.ndarray:
+    """The values of all sliders, by prototype."""
+    pairs = page.locator(".card").evaluate_all(
+        "cards => cards.map(card => [Number(card.dataset.k), card.querySelector('.slider').valueAsNumber])"
+    )
+    return np.array([value for _, value in sorted(pairs)], np.float32)
+
+
+def slider(page: Page, k: int) -> Locator:
+    """The slider of a prototype."""
+    return page.get_by_label(f"Coefficient of prototype {k}", exact=True)
