@@ -37,7 +37,8 @@ from PIL import Image
 
 import in_process
 import maskprism
-from maskprism.analysis.truth.labels import Truth, match_masks, open_labels
+from maskprism.analysis.truth.error_budget import PARTS
+from maskprism.analysis.truth.labels import Truth, losses, match_masks, open_labels
 from maskprism.errors import InputError, MaskprismError
 from maskprism.models import Model
 from maskprism.models.correction import Correction
@@ -585,6 +586,7 @@ records = st.builds(
         scores=tuple(one[1] / 4 for one in instances),
         ious=tuple(one[2] / 4 if one[2] else None for one in instances),
         missed=tuple(missed),
+        losses=tuple(dict.fromkeys(PARTS, one[2] / 8 - 0.25) if one[2] else None for one in instances),
     ),
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 4)), max_size=4),
     st.lists(st.integers(0, 2), max_size=2),
@@ -599,7 +601,7 @@ bounds = st.tuples(st.integers(0, 4), st.integers(0, 4)).map(lambda pair: (min(p
     score=bounds,
     iou=bounds,
     show=st.sampled_from(["all", "ok", "empty", "failed", "missed", "false-positives"]),
-    sort=st.sampled_from(["name", "score", "iou", "instances"]),
+    sort=st.sampled_from(["name", "score", "iou", "instances", "box"]),
     text=st.sampled_from(["", "1", "X"]),
 )
 def test_filters_against_their_definition(found: list[Record], **asked: Any) -> None:
@@ -636,6 +638,7 @@ def test_filters_against_their_definition(found: list[Record], **asked: Any) -> 
             "score": min([score for score, _ in fitting], default=np.inf),
             "iou": min([iou for _, iou in fitting if iou is not None], default=np.inf),
             "instances": -len(fitting),
+            "box": min([0.25 - iou / 2 for _, iou in fitting if iou is not None], default=np.inf),
         }[asked["sort"]]
         expected.append((rank, title))
     assert answer == expected
@@ -704,12 +707,22 @@ def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
             assert [thing["false_positive"] for thing in details["instances"]] == [m is None for m in expected.masks]
             assert one["false_positives"] == sum(mask is None for mask in expected.masks)
             assert [thing["class"] for thing in details["missed"]] == expected.missed
+            for thing, lost in zip(details["instances"], losses(prediction, expected), strict=True):
+                assert thing["losses"] == (None if lost is None else pytest.approx(lost, abs=0.02))
+                if lost is not None:
+                    assert sum(lost.values()) == pytest.approx(1 - thing["iou"], abs=0.05)  # canvas and image size
             assert len(expected.missed) == one["missed"]
             truths = [
                 thing["truth"] is not None
                 for thing in header_of(client.get(f"/api/scenes/{name}").content)["instances"]
             ]
             assert truths == [mask is not None for mask in expected.masks]
+        for part in PARTS:
+            cards = client.get(f"/api/images?view=instances&sort={part}").json()["images"]
+            lost = [one["stands_for"]["losses"][part] for one in cards if one["stands_for"]["losses"]]
+            assert lost == sorted(lost, reverse=True)
+            assert len(lost) > 3
+            assert all(one["stands_for"]["false_positive"] is not False for one in cards[len(lost) :])
         poor = client.get("/api/images?iou=0-0.7&sort=iou").json()["images"]
         assert [one["name"] for one in poor] == sorted(
             (name for name, one in listed.items() if one["ious"][0] <= 0.7), key=lambda name: listed[name]["ious"][0]

@@ -15,7 +15,7 @@ import pytest
 
 import maskprism
 from contrast import hovered, low_contrast
-from maskprism.analysis.truth.labels import Truth, match_masks
+from maskprism.analysis.truth.labels import Truth, losses, match_masks
 from maskprism.scenes import draw_scene, write_dataset
 from pages import ABOUT_SPEED, start, stop
 from tiny_models import Tiny, ultralytics_metadata
@@ -241,6 +241,19 @@ def test_a_tile_opens_the_instance_that_put_it_there(address: str, open_page: Op
         page.locator(".maskprism").get_by_text(f"instance {lowest[order[0]][1]},").wait_for()
         page.go_back()
         page.locator("#gallery").wait_for()
+
+
+def test_instances_that_lose_most_in_a_part_come_first(address: str, open_page: Open, truth: dict[str, Any]) -> None:
+    page = open_page(f"{address}?view=instances")
+    page.locator("select[name=sort]").select_option("coefficients")
+    found = [
+        (lost["coefficients"], f"{prediction[i].name} {i}")
+        for prediction, match in truth.values()
+        for i, lost in enumerate(losses(prediction, match))
+        if lost is not None
+    ]
+    most, name = max(found)
+    page.locator(".tile .facts").first.get_by_text(f"{name} · loses {most:.2f}").wait_for()
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])

@@ -18,7 +18,7 @@
  * @property {[number, number] | null} ious
  * @property {number} missed
  * @property {number} false_positives
- * @property {{ index: number, name: string, score: number, iou: number | null, false_positive: boolean | null } | null} stands_for The instance that put the image where it is in the list.
+ * @property {{ index: number, name: string, score: number, iou: number | null, false_positive: boolean | null, losses: Record<string, number> | null } | null} stands_for The instance that put the image where it is in the list.
  */
 /**
  * @typedef {object} Page

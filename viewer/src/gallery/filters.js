@@ -15,7 +15,9 @@ import { h, roving, svg } from "../dom.js";
  */
 
 const SHOWS = ["all", "ok", "empty", "failed", "missed", "false-positives"];
-const SORTS = ["name", "score", "iou", "size", "instances"];
+/** Orders that need labels: the IoU, and what is lost in each part. */
+const LABELLED = ["iou", "coefficients", "prototypes", "box", "resolution"];
+const SORTS = ["name", "score", "iou", "size", "instances", "coefficients", "prototypes", "box", "resolution"];
 const VIEWS = ["images", "instances"];
 
 /** @param {string} search The query part of an address. @returns {Filters} */
@@ -118,7 +120,7 @@ export class FilterControls {
     this.seen = [...kept, ...page.classes.filter(({ id }) => !kept.some((one) => one.id === id))];
     this.score.draw(page.scores);
     this.iou.draw(page.ious);
-    for (const option of this.form.querySelectorAll("option[value=missed], option[value=false-positives], option[value=iou]")) {
+    for (const option of this.form.querySelectorAll(`option[value=missed], option[value=false-positives], ${LABELLED.map((sort) => `option[value=${sort}]`)}`)) {
       /** @type {HTMLOptionElement} */ (option).hidden = !page.labels;
     }
     this.render();

@@ -53,6 +53,7 @@ class GalleryPage {
       },
       choose: (key, chosen) => this.choose(key, chosen),
       isChosen: (key) => this.chosen.includes(key),
+      sort: () => this.filters.sort,
     });
     this.comparison = new CompareView(element(document, "#comparison"), () => this.visit(this.address()));
     this.compare = element(document, "#compare");

@@ -5,7 +5,7 @@ import { keyOf, thumbnailUrl } from "./api.js";
 
 /** @typedef {import("./api.js").GalleryImage} GalleryImage */
 
-/** @typedef {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void, choose: (key: string, chosen: boolean) => void, isChosen: (key: string) => boolean }} Host */
+/** @typedef {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void, choose: (key: string, chosen: boolean) => void, isChosen: (key: string) => boolean, sort: () => string }} Host */
 
 /** The grid: shows, appends and updates images; opens one. */
 export class Tiles {
@@ -139,7 +139,7 @@ class Tile {
   describe(image) {
     const badges = badgesOf(image, this.edited);
     this.badges.replaceChildren(...badges);
-    this.link.setAttribute("aria-label", [image.uploaded ? "uploaded" : "", image.title, factsOf(image), ...badges.map((badge) => badge.textContent), image.message].filter(Boolean).join(", "));
+    this.link.setAttribute("aria-label", [image.uploaded ? "uploaded" : "", image.title, factsOf(image, this.host.sort()), ...badges.map((badge) => badge.textContent), image.message].filter(Boolean).join(", "));
   }
 
   /** @param {GalleryImage} image @param {boolean} masks */
@@ -154,7 +154,7 @@ class Tile {
     this.link.dataset.state = state;
     this.link.title = message || title;
     this.name.textContent = title;
-    this.facts.textContent = factsOf(image);
+    this.facts.textContent = factsOf(image, this.host.sort());
     this.note.textContent = state === "failed" ? messageOf(image) : "";
     this.describe(image);
     if (state === "failed") this.thumbnail.removeAttribute("src");
@@ -181,11 +181,11 @@ class Tile {
 const messageOf = ({ message, title }) => (message.startsWith(`${title}: `) ? message.slice(title.length + 2) : message);
 
 /** @param {GalleryImage} image */
-function factsOf({ state, classes, scores, stands_for }) {
+function factsOf({ state, classes, scores, stands_for }, sort = "") {
   if (state === "waiting") return "not examined yet";
   if (state === "failed") return "cannot be shown";
   if (state === "empty") return "no instances found";
-  if (stands_for) return standing(stands_for);
+  if (stands_for) return standing(stands_for, sort);
   const named = classes.map(({ name, instances }) => (instances > 1 ? `${name} ×${instances}` : name)).join(", ");
   return scores ? `${range(scores)} · ${named}` : named;
 }
@@ -200,8 +200,9 @@ const summaries = ({ ious, missed, false_positives }) => [
   ...(missed ? [badge("missed", `${missed} missed`, "labelled instances that no prediction found")] : []),
 ];
 
-/** The instance that a tile stands for. @param {NonNullable<GalleryImage["stands_for"]>} instance */
-function standing({ index, name, score, iou, false_positive }) {
+/** The instance that a tile stands for. @param {NonNullable<GalleryImage["stands_for"]>} instance @param {string} sort */
+function standing({ index, name, score, iou, false_positive, losses }, sort) {
+  if (losses && sort in losses) return `${name} ${index} · loses ${losses[sort].toFixed(2).replace("-", "−")}`;
   const found = false_positive ? "false positive" : iou === null ? "" : `IoU ${iou.toFixed(2)}`;
   return [`${name} ${index}`, found, score.toFixed(2)].filter(Boolean).join(" · ");
 }

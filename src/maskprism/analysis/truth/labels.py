@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism.analysis.truth.error_budget import PARTS, Part, budgets
+from maskprism.analysis.truth.matching import Matches
 from maskprism.analysis.truth.overlaps import Region, mask_overlaps
+from maskprism.datasets.truth import GroundTruth
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
 
-    from maskprism.datasets import GroundTruth, Sample
+    from maskprism.datasets import Sample
     from maskprism.prediction import Prediction
 
 SPLITS = ("val", "test", "train")
@@ -67,6 +70,31 @@ def match_masks(prediction: Prediction, truth: Truth) -> Match:
             left.remove(best)
     missed = sorted(left)
     return Match(masks, ious, [truth.classes[one] for one in missed], [truth.masks[one] for one in missed])
+
+
+def losses(prediction: Prediction, match: Match) -> list[dict[Part, float] | None]:
+    """Per instance what its mask loses in each part, None for one that found nothing; see `error_budget.budgets`."""
+    found = [index for index, mask in enumerate(match.masks) if mask is not None]
+    masks = [mask for mask in match.masks if mask is not None]
+    truth = GroundTruth(
+        classes=prediction.classes[found].astype(np.int64),
+        segments=tuple(masks),
+        boxes=np.array([_box_of(mask) for mask in masks], dtype=np.float32).reshape(-1, 4),
+        crowd=np.zeros(len(masks), dtype=bool),
+        image_hw=prediction.image_size,
+        names=prediction.names,
+    )
+    pairs = Matches.given(found, range(len(found)), np.zeros(len(found)))
+    rows: list[dict[Part, float] | None] = [None] * len(prediction)
+    for row in budgets(prediction, truth, matches=pairs):
+        rows[row.instance] = {part: getattr(row, part) for part in PARTS}
+    return rows
+
+
+def _box_of(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int, int, int]:
+    """x1, y1, x2, y2 around the pixels of a mask."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 class DatasetLabels:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from maskprism.analysis.truth.labels import Match, Truth, match_masks
+from maskprism.analysis.truth.labels import Match, Truth, losses, match_masks
 from maskprism.errors import ImageError, MaskprismError, ModelError
 from maskprism.images import MAX_PIXELS, decode_image
 from maskprism.views.kinds import Kinds
@@ -281,6 +281,7 @@ class Gallery:
             "score": record.scores[index],
             "iou": None if record.ious is None else record.ious[index],
             "false_positive": None if record.ious is None else record.is_false_positive(index),
+            "losses": None if record.losses is None else record.losses[index],
         }
 
     def _entry(self, image: GalleryImage, record: Record, fitting: list[int], stands_for: int | None) -> dict[str, Any]:
@@ -357,7 +358,7 @@ class Gallery:
             if with_scene:
                 scene = viewer_scene(picture, prediction, bits=32, truth=masks, untuned=untuned, missed=missed).pack()
             return Examined(
-                Record.of(prediction, found, remark),
+                Record.of(prediction, found, None if found is None else losses(prediction, found), remark),
                 painted_thumbnail(picture, prediction),
                 crops(picture, prediction, masks) if with_crops else None,
                 scene,

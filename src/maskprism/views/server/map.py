@@ -11,6 +11,7 @@ import pyarrow as pa
 from maskprism.analysis.atlas.atlas import moments_of
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components
+from maskprism.analysis.truth.error_budget import PARTS
 from maskprism.errors import TableError
 from maskprism.views.atlas.map_data import Layout, map_data
 from maskprism.views.markup import base64_text
@@ -62,10 +63,15 @@ def _rows(known: Sequence[Known], names: dict[int, str]) -> pa.Table:
         **dict(zip(("x1", "y1", "x2", "y2"), boxes.T, strict=True)),
         "image_height": sizes[:, 0],
         "image_width": sizes[:, 1],
-        "coefficients": pa.FixedSizeListArray.from_arrays(pa.array(coefficients.reshape(-1)), coefficients.shape[1]),
+        "mask_coefficients": pa.FixedSizeListArray.from_arrays(
+            pa.array(coefficients.reshape(-1)), coefficients.shape[1]
+        ),
     }
     if any(record.ious is not None for record in records):
         columns["iou"] = pa.array(
             [iou for record in records for iou in record.ious or (None,) * len(record.classes)], pa.float32()
         )
+    if any(record.losses is not None for record in records):
+        lost = [one for record, count in zip(records, counts, strict=True) for one in record.losses or (None,) * count]
+        columns |= {part: pa.array([one and one[part] for one in lost], pa.float32()) for part in PARTS}
     return pa.table(columns)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from maskprism.analysis.truth.error_budget import PARTS, Part
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "ok", "empty", "failed"]
 Show = Literal["all", "ok", "empty", "failed", "missed", "false-positives"]
-Sort = Literal["name", "score", "iou", "size", "instances"]
+Sort = Literal["name", "score", "iou", "size", "instances", "resolution", "box", "prototypes", "coefficients"]
 View = Literal["images", "instances"]
 SHOWS: tuple[Show, ...] = ("all", "ok", "empty", "failed", "missed", "false-positives")
-SORTS: tuple[Sort, ...] = ("name", "score", "iou", "size", "instances")
+SORTS: tuple[Sort, ...] = ("name", "score", "iou", "size", "instances", *PARTS)
 VIEWS: tuple[View, ...] = ("images", "instances")
 BINS = 20
 """Scores and IoUs are counted in this many even steps from 0 to 1."""
@@ -39,6 +40,7 @@ class Record:
     ious: with labels, the IoU of each mask with the labelled instance it found; None for a false positive, which found
     none.
     missed: with labels, the classes of labelled instances that no prediction found.
+    losses: with labels, what the mask of each instance loses in each part; None for a false positive.
     coefficients: of each instance, (N, K).
     """
 
@@ -50,10 +52,17 @@ class Record:
     boxes: tuple[tuple[float, ...], ...] = ()
     ious: tuple[float | None, ...] | None = None
     missed: tuple[int, ...] = ()
+    losses: tuple[Mapping[Part, float] | None, ...] | None = None
     coefficients: Float32[np.ndarray, "N K"] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, prediction: Prediction, match: Match | None = None, remark: str = "") -> Record:
+    def of(
+        cls,
+        prediction: Prediction,
+        match: Match | None = None,
+        losses: Sequence[Mapping[Part, float] | None] | None = None,
+        remark: str = "",
+    ) -> Record:
         """The record of a prediction, and of its comparison with labels if there are any."""
         return cls(
             state="ok" if len(prediction) else "empty",
@@ -66,6 +75,7 @@ class Record:
             if match is None
             else tuple(None if mask is None else iou for iou, mask in zip(match.ious, match.masks, strict=True)),
             missed=() if match is None else tuple(match.missed),
+            losses=None if losses is None else tuple(losses),
             coefficients=prediction.coefficients.astype(np.float32),
         )
 
@@ -147,7 +157,8 @@ class Query:
     def stands_for(self, record: Record, fitting: list[int]) -> int | None:
         """The instance that put an image where it is in the list; None if that is no single one of those that fit.
 
-        It has the lowest score, IoU or size if the list is sorted by that; otherwise it is the first one asked for.
+        It has the lowest score, IoU or size, or the largest loss, if the list is sorted by that; otherwise it is the
+        first one asked for.
         """
         known = [(value, index) for index in fitting if (value := self._value(record, index)) is not None]
         if known:
@@ -167,6 +178,9 @@ class Query:
         if self.sort == "size":
             x1, y1, x2, y2 = record.boxes[index]
             return (x2 - x1) * (y2 - y1)
+        if self.sort in PARTS:  # the largest loss comes first
+            own = None if record.losses is None else record.losses[index]
+            return None if own is None else -own[self.sort]
         values = {"score": record.scores, "iou": record.ious}.get(self.sort)
         return None if values is None else values[index]
 
