@@ -150,9 +150,9 @@ def main() -> None:
     console = Console(width=100)
     console.print(table)
     for name in ("moved", "whole", "retina moved", "retina whole"):
-        median, budget = float(np.median(times[name])), RETINA_BUDGET_MS if "retina" in name else BUDGET_MS
-        verdict = "within" if median < budget else "OVER"
-        console.print(f"{labels[name]}: {median:.2f} ms, {verdict} the budget of {budget} ms")
+        p95, budget = float(np.percentile(times[name], 95)), RETINA_BUDGET_MS if "retina" in name else BUDGET_MS
+        verdict = "within" if p95 < budget else "OVER"
+        console.print(f"{labels[name]}: p95 {p95:.2f} ms, {verdict} the budget of {budget} ms")
 
 
 if __name__ == "__main__":

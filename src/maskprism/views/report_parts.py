@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -108,15 +108,21 @@ def definitions(entries: Iterable[tuple[str, str]]) -> str:
 
 
 def table(
-    headings: Sequence[str], rows: Iterable[str], *, text: int = 0, sortable: bool = False, tall: bool = False
+    headings: Sequence[str],
+    rows: Iterable[str],
+    *,
+    text: int | Collection[int] = 0,
+    sortable: bool = False,
+    tall: bool = False,
 ) -> str:
-    """A table of finished cells; the first `text` columns are of text."""
+    """A table of finished cells; the first `text` columns are of text, or those that it names."""
+    of_text = range(text) if isinstance(text, int) else text
 
     def heading(number: int, name: str) -> str:
         inner = html.escape(name)
         if sortable and name:
             inner = f'<button type="button">{inner}</button>'
-        return f'<th scope="col"{" class=text" if number < text else ""}>{inner}</th>'
+        return f'<th scope="col"{" class=text" if number in of_text else ""}>{inner}</th>'
 
     head = "".join(heading(number, name) for number, name in enumerate(headings))
     body = "".join(f"<tr>{row}</tr>" for row in rows)

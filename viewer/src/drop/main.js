@@ -20,7 +20,8 @@ class DropPage {
     this.image = null;
     /** @type {App | null} */
     this.app = null;
-    this.turn = 0;
+    /** What was dropped before is done with. @type {Promise<void>} */
+    this.before = Promise.resolve();
     const chooser = /** @type {HTMLInputElement} */ (document.querySelector("#files"));
     chooser.addEventListener("change", () => {
       this.take([...(chooser.files ?? [])]);
@@ -35,9 +36,13 @@ class DropPage {
     this.tell();
   }
 
+  /** After what was dropped before: a network that is still being opened waits for no other image. @param {File[]} files */
+  take(files) {
+    this.before = this.before.then(() => this.open(files));
+  }
+
   /** @param {File[]} files */
-  async take(files) {
-    const turn = ++this.turn;
+  async open(files) {
     try {
       const model = files.find((file) => file.name.toLowerCase().endsWith(".onnx"));
       const image = files.find((file) => file.type.startsWith("image/"));
@@ -46,25 +51,24 @@ class DropPage {
       if (model) {
         this.tell(`Opening ${model.name} …`);
         await painted();
-        const runtime = await this.load();
-        this.network = await Network.open(runtime, model.name, new Uint8Array(await model.arrayBuffer()));
+        const network = await Network.open(await this.load(), model.name, new Uint8Array(await model.arrayBuffer()));
+        await this.network?.session.release();
+        this.network = network;
       }
-      if (turn === this.turn) await this.look(turn);
+      await this.look();
     } catch (error) {
-      if (turn === this.turn) this.fail(error);
+      this.fail(error);
     }
   }
 
-  /** @param {number} turn */
-  async look(turn) {
+  async look() {
     const { network, image } = this;
     this.tell();
     if (!network || !image) return;
     this.tell(`${network.name} is looking at ${image.name} …`);
     await painted();
     const began = performance.now();
-    const scene = await network.scene(await this.load(), await createImageBitmap(image), image.name);
-    if (turn !== this.turn) return;
+    const scene = await network.scene(await this.load(), await decoded(image), image.name);
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
     this.app?.destroy();
     const box = h("div");
@@ -98,6 +102,13 @@ class DropPage {
     this.say.className = "failed";
     this.say.textContent = `That did not work: ${error instanceof Error ? error.message : String(error)}`;
   }
+}
+
+/** The values of its pixels as they are in the file, upright: as Python reads it. @param {File} image */
+async function decoded(image) {
+  return createImageBitmap(image, { colorSpaceConversion: "none" }).catch(() => {
+    throw new Error(`${image.name} cannot be read as an image`);
+  });
 }
 
 /** After the next frame: what is said is seen before the network blocks the page. */

@@ -13,6 +13,7 @@ const KEEP = { conf: 0.25, iou: 0.7, maxDet: 300 };
 const SHOWN_SIDE = 1280;
 const GREY = 114;
 const USUAL_SIDE = 640;
+const MOST_SIDE = 4096;
 
 /** The image in the middle of the canvas with its shape kept, and padding around (Letterbox.fit). @param {[number, number]} image_hw @param {[number, number]} canvas_hw @param {[number, number]} grid_hw @returns {Letterbox} */
 export function fit(image_hw, canvas_hw, grid_hw) {
@@ -23,25 +24,31 @@ export function fit(image_hw, canvas_hw, grid_hw) {
 }
 
 export class Network {
-  /** @param {string} name @param {any} session @param {import("./onnx_file.js").Metadata} metadata */
+  /** Refuses what takes no image, or whose outputs hold no masks. @param {string} name @param {any} session @param {import("./onnx_file.js").Metadata} metadata */
   constructor(name, session, metadata) {
     this.name = name;
     this.session = session;
     this.metadata = metadata;
-    const input = session.inputMetadata?.[0];
-    const shape = (input?.shape ?? []).map((/** @type {unknown} */ length) => (typeof length === "number" && length > 0 ? length : 0));
-    this.imagesLast = shape[3] === 3;
-    const [height, width] = this.imagesLast ? [shape[1], shape[2]] : [shape[2], shape[3]];
+    const { type, shape } = session.inputMetadata[0];
+    const [batch, a, b, c] = shape.map((/** @type {number | string} */ length) => (known(length) ? length : 0));
+    this.imagesLast = c === 3;
+    const [channels, height, width] = this.imagesLast ? [c, a, b] : [a, b, c];
+    if (type !== "float32" || shape.length !== 4 || batch > 1 || (channels && channels !== 3)) throw new Error(`${name} takes ${type} (${shape.join(", ")}); expected a network that takes one image, float32 (1, 3, height, width) or (1, height, width, 3)`);
     const [high, wide] = metadata.imgsz ?? [USUAL_SIDE, USUAL_SIDE];
     /** @type {[number, number]} */
     this.canvas = [height || high, width || wide];
-    if (input && input.type !== "float32") throw new Error(`the network takes ${input.type}; expected one that takes float32`);
+    if (Math.max(...this.canvas) > MOST_SIDE) throw new Error(`${name} takes images of ${this.canvas.join(" x ")}; expected at most ${MOST_SIDE} a side`);
+    const shapes = session.outputMetadata.map((/** @type {{ shape?: (number | string)[] }} */ one) => one.shape ?? []);
+    if (shapes.flat().every(known)) detectLayout(shapes, this.canvas, metadata, this.imagesLast);
   }
 
   /** @param {Runtime} runtime @param {string} name @param {Uint8Array} bytes */
   static async open(runtime, name, bytes) {
     const metadata = readMetadata(metadataProps(bytes));
-    return new Network(name, await runtime.InferenceSession.create(bytes, { executionProviders: ["wasm"] }), metadata);
+    const session = await runtime.InferenceSession.create(bytes, { executionProviders: ["wasm"] }).catch((error) => {
+      throw new Error(`onnxruntime-web cannot open ${name}: ${said(error)}`);
+    });
+    return new Network(name, session, metadata);
   }
 
   /** @param {Runtime} runtime @param {ImageBitmap} image @param {string} source @returns {Promise<{ header: Header, buffer: Uint8Array }>} */
@@ -51,7 +58,9 @@ export class Network {
     const image_hw = [image.height, image.width];
     const box = fit(image_hw, canvas, canvas);
     const input = new runtime.Tensor("float32", this.pixels(image, box), this.imagesLast ? [1, ...canvas, 3] : [1, 3, ...canvas]);
-    const answers = await session.run({ [session.inputNames[0]]: input });
+    const answers = await session.run({ [session.inputNames[0]]: input }).catch((/** @type {unknown} */ error) => {
+      throw new Error(`onnxruntime-web cannot run ${this.name}: ${said(error)}`);
+    });
     const outputs = session.outputNames.map((/** @type {string} */ name) => ({ dims: answers[name].dims, data: answers[name].data }));
     const layout = detectLayout(outputs.map((/** @type {{ dims: number[] }} */ one) => one.dims), canvas, metadata, this.imagesLast);
     const prototypes = readPrototypes(layout, outputs);
@@ -106,6 +115,12 @@ export class Network {
     return out;
   }
 }
+
+/** A length that is not left open. @param {number | string} length */
+const known = (length) => typeof length === "number" && length > 0;
+
+/** The words of the runtime without its codes. @param {unknown} error */
+const said = (error) => String(error instanceof Error ? error.message : error).replace(/^.*ERROR_MESSAGE: /s, "");
 
 /** RGB of another size, bilinearly from the nearest two pixels an axis, as OpenCV does; browsers' own ways smooth more. @param {ImageData} image @param {[number, number]} size_hw */
 export function resized({ width, height, data }, [high, wide]) {
