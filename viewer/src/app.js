@@ -1,6 +1,6 @@
 // The frame around one or several scenes: title bar, gallery, links and files that hold the state, light and dark.
 
-import { download, h, icon, rest, roving } from "./dom.js";
+import { download, h, icon, messageOf, rest, roving } from "./dom.js";
 import { mostTelling } from "./roles.js";
 import { Scene } from "./scene.js";
 import { State } from "./state.js";
@@ -121,7 +121,7 @@ export class App {
       this.close();
       this.detail.textContent = this.note.textContent = "";
       const again = h("button", { type: "button", onclick: () => ((this.current = -1), this.open(index)) }, "Try again");
-      const text = `This image cannot be shown: ${error instanceof Error ? error.message : error}`;
+      const text = `This image cannot be shown: ${messageOf(error)}`;
       this.slot.removeAttribute("aria-busy");
       this.slot.replaceChildren(h("div", { className: "failure" }, h("p", { role: "alert" }, text), again));
     }
@@ -298,7 +298,7 @@ export class App {
     try {
       await act();
     } catch (error) {
-      this.viewer?.say(error instanceof Error ? error.message : String(error));
+      this.viewer?.say(messageOf(error));
     }
   }
 

@@ -19,6 +19,16 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
+/** An element that the page must have. @template {HTMLElement} [T=HTMLElement] @param {ParentNode} parent @param {string} selector @param {new () => T} kind @returns {T} */
+export function element(parent, selector, kind = /** @type {any} */ (HTMLElement)) {
+  const found = parent.querySelector(selector);
+  if (!(found instanceof kind)) throw new Error(`the page has no ${selector}`);
+  return found;
+}
+
+/** What an error says. @param {unknown} error */
+export const messageOf = (error) => (error instanceof Error ? error.message : String(error));
+
 /** @param {string} tag @param {Record<string, string | number>} attributes @param {Node[]} children @returns {SVGElement} */
 export function svg(tag, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);

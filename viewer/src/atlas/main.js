@@ -1,7 +1,7 @@
 // The map: every instance a point. Hover shows it, the lasso selects, a press opens it in the viewer.
 
 import createScatterplot from "regl-scatterplot";
-import { download, grouped, h, oncePerFrame } from "../dom.js";
+import { download, grouped, h, messageOf, oncePerFrame } from "../dom.js";
 import { byClass, byCluster, byValue, CLASS_COLOURS, OTHER, SEQUENCE } from "./colours.js";
 import { embedded, served, UNKNOWN } from "./data.js";
 import { asCsv, meanOf, signatureOf, valueOf } from "./selection.js";
@@ -377,7 +377,7 @@ async function start() {
   try {
     await new AtlasMap(root, source, await source.info()).open();
   } catch (error) {
-    root.replaceChildren(h("p", { className: "notice", role: "alert" }, `The map cannot be shown: ${error instanceof Error ? error.message : error}`));
+    root.replaceChildren(h("p", { className: "notice", role: "alert" }, `The map cannot be shown: ${messageOf(error)}`));
   }
 }
 

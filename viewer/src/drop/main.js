@@ -1,7 +1,7 @@
 // The page that needs no server behind it: drop a network and an image, and the browser runs the one over the other.
 
 import { App } from "../app.js";
-import { h } from "../dom.js";
+import { element, h, messageOf } from "../dom.js";
 import { Network } from "./predict.js";
 
 /** @typedef {import("./predict.js").Runtime} Runtime */
@@ -10,8 +10,8 @@ const MOST_THREADS = 4;
 
 class DropPage {
   constructor() {
-    this.place = /** @type {HTMLElement} */ (document.querySelector("#viewer"));
-    this.say = /** @type {HTMLElement} */ (document.querySelector("#says"));
+    this.place = element(document, "#viewer");
+    this.say = element(document, "#says");
     /** @type {Promise<Runtime> | null} */
     this.runtime = null;
     /** @type {Network | null} */
@@ -22,12 +22,12 @@ class DropPage {
     this.app = null;
     /** What was dropped before is done with. @type {Promise<void>} */
     this.before = Promise.resolve();
-    const chooser = /** @type {HTMLInputElement} */ (document.querySelector("#files"));
+    const chooser = element(document, "#files", HTMLInputElement);
     chooser.addEventListener("change", () => {
       this.take([...(chooser.files ?? [])]);
       chooser.value = "";
     });
-    for (const button of document.querySelectorAll(".choose")) button.addEventListener("click", () => chooser.click());
+    element(document, ".choose").addEventListener("click", () => chooser.click());
     addEventListener("dragover", (event) => event.preventDefault());
     addEventListener("drop", (event) => {
       event.preventDefault();
@@ -100,7 +100,7 @@ class DropPage {
   /** @param {unknown} error */
   fail(error) {
     this.say.className = "failed";
-    this.say.textContent = `That did not work: ${error instanceof Error ? error.message : String(error)}`;
+    this.say.textContent = `That did not work: ${messageOf(error)}`;
   }
 }
 

@@ -1,5 +1,6 @@
 // One image through one network, as the scene that the viewer takes.
 
+import { messageOf } from "../dom.js";
 import { linear, roundHalfEven } from "../geometry.js";
 import { detectLayout, readPrototypes, readRows } from "./layout.js";
 import { metadataProps, readMetadata } from "./onnx_file.js";
@@ -120,7 +121,7 @@ export class Network {
 const known = (length) => typeof length === "number" && length > 0;
 
 /** The words of the runtime without its codes. @param {unknown} error */
-const said = (error) => String(error instanceof Error ? error.message : error).replace(/^.*ERROR_MESSAGE: /s, "");
+const said = (error) => messageOf(error).replace(/^.*ERROR_MESSAGE: /s, "");
 
 /** RGB of another size, bilinearly from the nearest two pixels an axis, as OpenCV does; browsers' own ways smooth more. @param {ImageData} image @param {[number, number]} size_hw */
 export function resized({ width, height, data }, [high, wide]) {

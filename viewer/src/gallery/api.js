@@ -41,13 +41,17 @@
 /** A name as a part of a URL: slashes stay. @param {string} name */
 export const inUrl = (name) => name.split("/").map(encodeURIComponent).join("/");
 
+/** What people call an image; uploads have a key before it. @param {string} name */
+export const titleOf = (name) => name.replace(/^upload:[0-9a-f]+\//, "");
+
 /** What tells entries of the list apart. @param {GalleryImage} image */
 export const keyOf = ({ name, instance }) => (instance === undefined ? name : `${name}#${instance}`);
 
 /** @param {GalleryImage} image @param {boolean} masks */
 export const thumbnailUrl = ({ name, stamp, instance }, masks) =>
-  instance !== undefined ? `/api/crops/${inUrl(name)}?index=${instance}&v=${encodeURIComponent(stamp)}` :
-  `/api/thumbnails/${inUrl(name)}?v=${encodeURIComponent(stamp)}${masks ? "&masks=1" : ""}`;
+  instance === undefined
+    ? `/api/thumbnails/${inUrl(name)}?v=${encodeURIComponent(stamp)}${masks ? "&masks=1" : ""}`
+    : `/api/crops/${inUrl(name)}?index=${instance}&v=${encodeURIComponent(stamp)}`;
 
 /** @param {URLSearchParams} query @returns {Promise<Page>} */
 export const listImages = async (query) => (await ask(`/api/images?${query}`)).json();

@@ -1,9 +1,8 @@
 // Several instances side by side, each in a viewer of its own.
 
-import { h } from "../dom.js";
-import { askKinds, fetchScene } from "./api.js";
-import { element } from "./filters.js";
-import { loadViewer } from "./image.js";
+import { element, h } from "../dom.js";
+import { askKinds, fetchScene, titleOf } from "./api.js";
+import { failed, loadViewer } from "./image.js";
 
 /** @typedef {ReturnType<typeof import("../index.js").mount>} Mounted */
 
@@ -46,12 +45,10 @@ export class CompareView {
       const [{ mount }, scene, kinds] = await Promise.all([loadViewer(), fetchScene(name), askKinds()]);
       if (turn !== this.turn) return;
       place.replaceChildren();
-      const title = name.replace(/^upload:[0-9a-f]+\//, "");
-      this.mounted.push(mount(place, [{ title, open: async () => scene }], { hash: false, kinds, instance: Number(index) }));
+      this.mounted.push(mount(place, [{ title: titleOf(name), open: async () => scene }], { hash: false, kinds, instance: Number(index) }));
     } catch (error) {
       if (turn !== this.turn) return;
-      const again = h("button", { type: "button", onclick: () => this.fill(place, key, turn) }, "Try again");
-      place.replaceChildren(h("div", { className: "notice failed" }, h("p", { role: "alert" }, error instanceof Error ? error.message : String(error)), again));
+      place.replaceChildren(failed(error, () => this.fill(place, key, turn)));
     }
   }
 }

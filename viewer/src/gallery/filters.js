@@ -1,6 +1,6 @@
 // Which images are wanted, in which order: as the address says it, and as the controls show it.
 
-import { h, roving, svg } from "../dom.js";
+import { element, h, roving, svg } from "../dom.js";
 
 /** @typedef {[number, number]} Bounds */
 /**
@@ -94,15 +94,15 @@ export class FilterControls {
   }
 
   get text() {
-    return /** @type {HTMLInputElement} */ (element(this.form, "input[type=search]"));
+    return element(this.form, "input[type=search]", HTMLInputElement);
   }
 
   get show() {
-    return /** @type {HTMLSelectElement} */ (element(this.form, "select[name=show]"));
+    return element(this.form, "select[name=show]", HTMLSelectElement);
   }
 
   get sort() {
-    return /** @type {HTMLSelectElement} */ (element(this.form, "select[name=sort]"));
+    return element(this.form, "select[name=sort]", HTMLSelectElement);
   }
 
   /** @param {Partial<Filters>} changed */
@@ -227,11 +227,4 @@ class RangeControl {
     const [low, high] = this.bounds;
     [...this.bars.children].forEach((bar, i) => bar.classList.toggle("in", (i + 0.5) / 20 > low && (i + 0.5) / 20 < high));
   }
-}
-
-/** @param {ParentNode} parent @param {string} selector */
-export function element(parent, selector) {
-  const found = parent.querySelector(selector);
-  if (!(found instanceof HTMLElement)) throw new Error(`the page has no ${selector}`);
-  return found;
 }

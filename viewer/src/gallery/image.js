@@ -1,8 +1,7 @@
 // One image in the interactive viewer, with the way back and to its neighbours.
 
-import { h, rest } from "../dom.js";
+import { element, h, messageOf, rest } from "../dom.js";
 import { askKinds, fetchScene } from "./api.js";
-import { element } from "./filters.js";
 
 /** @typedef {ReturnType<typeof import("../index.js").mount>} Mounted */
 /** @typedef {import("../app.js").Keeper} Keeper */
@@ -15,8 +14,8 @@ export class ImageView {
     this.root = root;
     this.stage = element(root, "#stage");
     this.place = element(root, ".place");
-    this.previous = /** @type {HTMLButtonElement} */ (element(root, ".previous"));
-    this.next = /** @type {HTMLButtonElement} */ (element(root, ".next"));
+    this.previous = element(root, ".previous");
+    this.next = element(root, ".next");
     /** @type {Mounted | null} */
     this.mounted = null;
     this.turn = 0;
@@ -45,9 +44,7 @@ export class ImageView {
       followTheme(box);
     } catch (error) {
       if (turn !== this.turn) return;
-      const text = error instanceof Error ? error.message : String(error);
-      const again = h("button", { type: "button", onclick: () => this.open(name, title) }, "Try again");
-      this.stage.replaceChildren(h("div", { className: "notice failed" }, h("p", { role: "alert" }, text), again));
+      this.stage.replaceChildren(failed(error, () => this.open(name, title)));
     } finally {
       if (turn === this.turn) this.stage.removeAttribute("aria-busy");
     }
@@ -87,6 +84,9 @@ function followTheme(box) {
   };
   new MutationObserver(follow).observe(viewer, { attributeFilter: ["data-theme"] });
 }
+
+/** What went wrong, and another try. @param {unknown} error @param {() => void} again */
+export const failed = (error, again) => h("div", { className: "notice failed" }, h("p", { role: "alert" }, messageOf(error)), h("button", { type: "button", onclick: again }, "Try again"));
 
 let tries = 0;
 

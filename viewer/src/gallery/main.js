@@ -1,8 +1,8 @@
 // The server's page: a gallery of images with filters, and the viewer for one of them. The address holds it all.
 
-import { h } from "../dom.js";
-import { askProgress, keyOf, listImages, upload } from "./api.js";
-import { FilterControls, element, readFilters, writeFilters } from "./filters.js";
+import { element, h, messageOf } from "../dom.js";
+import { askProgress, keyOf, listImages, titleOf, upload } from "./api.js";
+import { FilterControls, readFilters, writeFilters } from "./filters.js";
 import { ImageView } from "./image.js";
 import { CompareView } from "./compare.js";
 import { Kept } from "./kept.js";
@@ -22,8 +22,8 @@ class GalleryPage {
   constructor() {
     this.gallery = element(document, "#gallery");
     this.count = element(document, "#count");
-    this.more = /** @type {HTMLButtonElement} */ (element(document, "#more"));
-    this.found = /** @type {HTMLButtonElement} */ (element(document, "#found"));
+    this.more = element(document, "#more");
+    this.found = element(document, "#found");
     this.toast = element(document, "#toast");
     this.filters = readFilters(location.search);
     this.matches = 0;
@@ -41,7 +41,7 @@ class GalleryPage {
     /** @type {import("./api.js").Progress | null} */
     this.progress = null;
     this.controls = new FilterControls(
-      /** @type {HTMLFormElement} */ (element(document, "#filters")),
+      element(document, "#filters", HTMLFormElement),
       this.filters,
       (filters) => this.filter(filters),
     );
@@ -130,7 +130,7 @@ class GalleryPage {
       if (left !== null) this.tiles.focus(left, this.opened);
       return;
     }
-    const title = [...this.tiles.tiles.values()][this.tiles.place(name, this.opened)]?.image?.title ?? name.replace(/^upload:[0-9a-f]+\//, "");
+    const title = [...this.tiles.tiles.values()][this.tiles.place(name, this.opened)]?.image?.title ?? titleOf(name);
     document.title = `${title} · maskprism`;
     scrollTo(0, 0);
     this.place();
@@ -310,7 +310,7 @@ class GalleryPage {
 
   /** @param {import("./api.js").Progress | null} progress */
   showProgress(progress) {
-    const bar = /** @type {HTMLProgressElement} */ (element(document, "#progress"));
+    const bar = element(document, "#progress", HTMLProgressElement);
     const text = element(document, "#progress-text");
     const done = !progress || progress.examined >= progress.total;
     bar.classList.toggle("done", done);
@@ -357,7 +357,7 @@ class GalleryPage {
   }
 
   wireMasks() {
-    const box = /** @type {HTMLInputElement} */ (element(document, "#masks"));
+    const box = element(document, "#masks", HTMLInputElement);
     box.checked = recall("maskprism-masks") !== "off";
     this.tiles.paint(box.checked);
     box.addEventListener("change", () => {
@@ -375,9 +375,6 @@ const images = (count) => `${count} image${count === 1 ? "" : "s"}`;
 
 /** @param {number} bytes @param {number} [digits] */
 const megabytes = (bytes, digits = 0) => (bytes / 2 ** 20).toFixed(digits);
-
-/** @param {unknown} error */
-const messageOf = (error) => (error instanceof Error ? error.message : String(error));
 
 function wireTheme() {
   const button = element(document, "#theme");
