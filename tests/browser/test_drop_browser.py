@@ -7,7 +7,6 @@ import re
 import shutil
 import struct
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ import maskprism
 from contrast import low_contrast
 from maskprism.models import SAMPLE_MODEL
 from maskprism.scenes import draw_scene
-from pages import pixels, settle
+from pages import pixels, settle, start, stop
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -39,19 +38,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("needs Node with esbuild and onnxruntime-web (make viewer), or its folder in ONNXRUNTIME_WEB")
     folder = tmp_path_factory.mktemp("static")
     subprocess.run([node, "static.js", folder], cwd=VIEWER, check=True, capture_output=True)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "maskprism.cli", "serve", "--static", str(folder), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.search(r"http://[^ ]+/", line)
-    assert found, line + process.communicate(timeout=20)[1]
-    yield found[0]
-    process.terminate()
-    assert process.communicate(timeout=20)[1] == ""
+    process, address = start("--static", folder)
+    yield address
+    stop(process)
 
 
 @pytest.fixture

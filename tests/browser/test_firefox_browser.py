@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -35,7 +36,8 @@ class Firefox:
 
     def __init__(self, address: str) -> None:
         client = pytest.importorskip("websockets.sync.client", reason="needs the package websockets")
-        self._socket = client.connect(f"{address}/session", max_size=None, open_timeout=30)
+        self._held = ExitStack()
+        self._socket = self._held.enter_context(client.connect(f"{address}/session", max_size=None, open_timeout=30))
         self._number = 0
         self.complaints: list[str] = []
         self.ask("session.new", capabilities={})
@@ -82,7 +84,7 @@ class Firefox:
     def close(self) -> None:
         """End the session."""
         self.ask("browser.close")
-        self._socket.close()
+        self._held.close()
 
 
 @pytest.fixture(scope="module")
@@ -100,15 +102,18 @@ def firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
         env={**os.environ, "HOME": str(profile)},
     )
     assert process.stderr is not None
-    for line in process.stderr:
-        if found := re.search(r"WebDriver BiDi listening on (ws://\S+)", line):
-            break
-    else:
-        pytest.fail("Firefox does not listen")
-    session = Firefox(found[1])
-    yield session
-    session.close()
-    process.wait(timeout=30)
+    try:
+        for line in process.stderr:
+            if found := re.search(r"WebDriver BiDi listening on (ws://\S+)", line):
+                break
+        else:
+            pytest.fail("Firefox does not listen")
+        session = Firefox(found[1])
+        yield session
+        session.close()
+        process.wait(timeout=30)
+    finally:
+        process.kill()  # where it did not end by itself
 
 
 @pytest.fixture(scope="module")
