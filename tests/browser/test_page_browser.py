@@ -25,7 +25,7 @@ from maskprism.views import palette
 from maskprism.views.page import Page as PageFile
 from maskprism.views.page import write_page
 from maskprism.views.viewer_payload import as_shown
-from pages import coefficients, settle, slider
+from pages import coefficients, settle, slider, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -67,15 +67,6 @@ def open_page(context: BrowserContext, path: Path, fragment: str = FIRST) -> Pag
     page.locator(".stage").wait_for()
     settle(page)
     return page
-
-
-def until(page: Page, condition: str) -> None:
-    """Wait for a condition; Playwright's own way needs eval, which the page forbids."""
-    for _ in range(200):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(25)
-    pytest.fail(f"never came true: {condition}")
 
 
 def pixels(page: Page, layer: str = "mask") -> np.ndarray:
@@ -297,7 +288,9 @@ def test_the_pixel_follows_the_crop_and_the_look_at_what_was_before(page: Page, 
     assert shown[0][0].box[1] > 9  # so that the corner is outside
     page.evaluate("location.hash = '#0.pixel=0,0'")
     verdict = page.locator(".verdict")
-    until(page, "document.querySelector('.verdict').textContent.includes('the crop cuts it away')")
+    until(
+        page, lambda: page.evaluate("document.querySelector('.verdict').textContent.includes('the crop cuts it away')")
+    )
     page.get_by_label("Crop to box").uncheck()
     assert "the crop" not in verdict.inner_text()
     page.get_by_label("Crop to box").check()
@@ -444,7 +437,7 @@ def test_a_link_restores_the_state(page: Page, offline: Context, folder: Path, s
     page.get_by_role("radio", name=re.compile(r"\d\.\d\d$")).nth(1).click()
     page.get_by_role("button", name="Only positive").click()
     page.get_by_text("Against", exact=True).click()
-    until(page, "location.hash.includes('view=negative')")
+    until(page, lambda: page.evaluate("location.hash.includes('view=negative')"))
     fragment = page.evaluate("location.hash")
     again = open_page(offline(), folder / "page.html", fragment)
     assert np.array_equal(coefficients(again), coefficients(page))
@@ -494,11 +487,11 @@ def test_the_gallery_keeps_what_was_done(page: Page, shown: list[Prediction]) ->
     slider(page, 0).press("Delete")
     page.locator(".tile").nth(1).click()
     page.get_by_role("heading", name="scene_000005.png").wait_for()
-    until(page, f"document.querySelectorAll('.instances button').length === {len(shown[1])}")
+    until(page, lambda: page.evaluate(f"document.querySelectorAll('.instances button').length === {len(shown[1])}"))
     assert np.array_equal(coefficients(page), shown[1][0].coefficients)
     assert_mask(page, shown[1], 0)
     page.locator(".tile").nth(0).click()
-    until(page, "document.querySelector('[data-k=\"0\"]').classList.contains('dropped')")
+    until(page, lambda: page.evaluate("document.querySelector('[data-k=\"0\"]').classList.contains('dropped')"))
     assert coefficients(page)[0] == 0
 
 

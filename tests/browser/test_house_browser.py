@@ -1,0 +1,67 @@
+"""The index of results and the pages that it leads to, in a browser: narrow and wide, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import in_process
+from contrast import low_contrast
+from maskprism.models import SAMPLE_MODEL
+from maskprism.scenes import write_dataset
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
+
+Context = Callable[..., "BrowserContext"]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index over a basis and a comparison of a network with itself."""
+    folder = tmp_path_factory.mktemp("house")
+    write_dataset(folder / "data", 2, validation_share=1.0)
+    for line in (
+        f"compare {SAMPLE_MODEL} {SAMPLE_MODEL} --images data/images --out results/compare",
+        "basis data/images --out results/basis --pictures 1",
+        "report results --out results/index.html",
+    ):
+        done = in_process.command(*line.split(), cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder / "results" / "index.html"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pages_lead_there_and_back_and_show_all(offline: Context, index: Path, width: int, scheme: str) -> None:
+    page = offline(viewport={"width": width, "height": 844}, color_scheme=scheme).new_page()
+    page.goto(index.as_uri())
+    pages = page.locator(".results a")
+    assert pages.all_inner_texts() == ["compare", "basis"]
+    for number in range(pages.count()):
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert low_contrast(page, "body") == []
+        pages.nth(number).click()
+        page.wait_for_load_state()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert low_contrast(page, "body") == []
+        pictures = page.locator("figure img")
+        assert pictures.count() > 1
+        assert pictures.evaluate_all("all => all.every((one) => one.complete && one.naturalWidth > 0)")
+        page.get_by_role("link", name="All reports").click()
+        page.wait_for_url(index.as_uri())
+
+
+def test_tables_come_sorted_and_are_sorted_anew(offline: Context, index: Path) -> None:
+    page = offline().new_page()
+    page.goto((index.parent / "basis" / "basis.html").as_uri())
+    table = page.locator("#table-prototypes table")
+    column = "table => [...table.tBodies[0].rows].map((row) => Number(row.cells[{}].textContent))"
+    largest_first = table.evaluate(column.format(1))
+    assert largest_first == sorted(largest_first, reverse=True)
+    assert len(set(largest_first)) > 2
+    table.get_by_role("button", name="prototype").first.click()
+    assert table.evaluate(column.format(0)) == list(range(len(largest_first)))
