@@ -2,7 +2,7 @@
 
 import { h, oncePerFrame, signed, style } from "./dom.js";
 import { fromCanvas, sizeOf } from "./geometry.js";
-import { descending, positiveSum, side } from "./masks.js";
+import { descending, side, sizesSum } from "./masks.js";
 import { limitOf, paint } from "./palette.js";
 import { rolesOf } from "./roles.js";
 
@@ -26,8 +26,8 @@ export class Equation {
   constructor(stage) {
     this.stage = stage;
     const { cells } = stage.scene.prototypes;
-    /** The sum of the positive terms, in the rows that are shown. */
-    this.positive = new Float32Array(cells);
+    /** The sum of the sizes of all terms, in the rows that are shown. */
+    this.sizes = new Float32Array(cells);
     /** What it was made with. @type {Float32Array | null} */
     this.weights = null;
     this.changes = 0;
@@ -97,22 +97,22 @@ export class Equation {
     return out;
   }
 
-  /** Brings the sum of what speaks for the mask up to the weights; of a weight that moved only its own terms. @param {Float32Array} weights */
+  /** Brings the sum of sizes up to the weights; of a weight that moved only its own terms. @param {Float32Array} weights */
   add(weights) {
     const { values, cells } = this.stage.scene.prototypes;
-    const { positive, weights: before } = this;
+    const { sizes, weights: before } = this;
     const gridWidth = this.stage.scene.letterbox.grid_hw[1];
     const [from, to] = this.window.rows.map((row) => row * gridWidth);
     const moved = before ? [...weights.keys()].filter((k) => weights[k] !== before[k]) : [];
     this.changes += moved.length;
     if (!before || moved.length > weights.length / 2 || this.changes > DRIFT) {
-      positiveSum(weights, this.stage.scene.prototypes, from, to, positive);
+      sizesSum(weights, this.stage.scene.prototypes, from, to, sizes);
       this.changes = 0;
     } else {
       for (const k of moved) {
         const row = values.subarray(k * cells + from, k * cells + to);
-        const [was, is] = [before?.[k] ?? 0, weights[k]];
-        for (let i = 0; i < row.length; i++) positive[from + i] += Math.max(is * row[i], 0) - Math.max(was * row[i], 0);
+        const grown = Math.abs(weights[k]) - Math.abs(before?.[k] ?? 0);
+        for (let i = 0; i < row.length; i++) sizes[from + i] += grown * Math.abs(row[i]);
       }
     }
     this.weights = weights;
@@ -124,8 +124,13 @@ export class Equation {
     if (!this.stage.fresh) return; // the sum comes with the next picture of the mask, which is asked for
     this.add(scene.weights(state.selected, state.shown()));
     const logits = this.cut(this.stage.logits);
-    const positive = this.cut(this.positive);
-    const shown = { logits, positive, negative: logits.map((value, i) => Math.min(value - positive[i], 0)) };
+    const [positive, negative] = [this.cut(this.sizes), new Float32Array(logits.length)];
+    for (let i = 0; i < logits.length; i++) {
+      const [sum, size] = [logits[i], positive[i]];
+      positive[i] = size > -sum ? (size + sum) / 2 : 0;
+      negative[i] = size > sum ? (sum - size) / 2 : 0;
+    }
+    const shown = { logits, positive, negative };
     const { rows, columns } = this.window;
     const [height, width] = [rows[1] - rows[0], columns[1] - columns[0]];
     for (const { name, canvas } of this.panels) {

@@ -9,6 +9,8 @@ import { abgr, paint } from "./palette.js";
 /** @typedef {import("./masks.js").Window} Window */
 /** @typedef {{ area: number, gained: number, lost: number, iou: number }} Measures */
 
+/** To copy so many pixels of a row along costs less than to ask once more. */
+const GAP = 400;
 const INSIDE = 1;
 const ORIGINAL = 2;
 const INK = abgr([34, 34, 34], 255);
@@ -92,11 +94,24 @@ export class MaskLayer {
     this.painted = window;
     const full = abgr(colour, Math.round(opacity * 255));
     const edge = abgr(colour, 255);
+    /** Parts that were painted and are still to be shown. @type {Window | null} */
+    let part = null;
     this.blocks?.changed(all, (rows, columns) => {
       this.fillPart(rows, columns, full, edge);
-      if (!all) this.context.putImageData(this.pixels, 0, 0, columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0]);
+      if (all) return;
+      if (part && part.rows[0] === rows[0] && columns[0] - part.columns[1] <= GAP) part.columns[1] = columns[1];
+      else {
+        if (part) this.copy(part);
+        part = { rows, columns: [...columns] };
+      }
     });
     if (all) this.put(window);
+    else if (part) this.copy(part);
+  }
+
+  /** @param {Window} window */
+  copy({ rows, columns }) {
+    this.context.putImageData(this.pixels, 0, 0, columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0]);
   }
 
   /** @param {import("./geometry.js").Pair} rows @param {import("./geometry.js").Pair} columns @param {number} full @param {number} edge */
@@ -144,7 +159,7 @@ export class MaskLayer {
   put({ rows, columns }) {
     if (this.painted && !equal(this.painted, { rows, columns })) this.context.clearRect(0, 0, this.frame.width, this.frame.height);
     this.painted = { rows, columns };
-    this.context.putImageData(this.pixels, 0, 0, columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0]);
+    this.copy(this.painted);
   }
 }
 

@@ -32,16 +32,15 @@ export function mix(weights, { cells, values }, out) {
   }
 }
 
-/** The sum of the positive parts of all terms, in the cells from `from` to `to`. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {number} from @param {number} to @param {Float32Array} out */
-export function positiveSum(weights, { cells, values }, from, to, out) {
+/** The sum of the sizes of all terms, in the cells from `from` to `to`: with the sum of the terms it says how much is positive and how much negative. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {number} from @param {number} to @param {Float32Array} out */
+export function sizesSum(weights, { cells, values }, from, to, out) {
   out.fill(0, from, to);
+  const sum = out.subarray(from, to);
   const used = Array.from(weights, (_, k) => k).filter((k) => weights[k] !== 0);
   for (let n = 0; n < used.length; n += 4) {
-    const [a, b, c, d] = [0, 1, 2, 3].map((i) => (used[n + i] ?? used[n]) * cells);
-    const [wa, wb, wc, wd] = [0, 1, 2, 3].map((i) => (n + i < used.length ? weights[used[n + i]] : 0));
-    for (let i = from; i < to; i++) {
-      out[i] += Math.max(wa * values[a + i], 0) + Math.max(wb * values[b + i], 0) + Math.max(wc * values[c + i], 0) + Math.max(wd * values[d + i], 0);
-    }
+    const [pa, pb, pc, pd] = [0, 1, 2, 3].map((i) => (used[n + i] ?? used[n]) * cells).map((at) => values.subarray(at + from, at + to));
+    const [wa, wb, wc, wd] = [0, 1, 2, 3].map((i) => (n + i < used.length ? Math.abs(weights[used[n + i]]) : 0));
+    for (let i = 0; i < sum.length; i++) sum[i] += wa * Math.abs(pa[i]) + wb * Math.abs(pb[i]) + wc * Math.abs(pc[i]) + wd * Math.abs(pd[i]);
   }
 }
 

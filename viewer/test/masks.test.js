@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { contributions, descending, effects, Frame, mix, shift, side, sigmoid, smallestFlip } from "../src/masks.js";
+import { contributions, descending, effects, Frame, mix, shift, side, sigmoid, sizesSum, smallestFlip } from "../src/masks.js";
 import { rolesOf } from "../src/roles.js";
 import { Scene, unpack } from "../src/scene.js";
 import { bytes, cases, floats } from "./cases.js";
@@ -102,6 +102,27 @@ test("shifting the sum by one weight is mixing anew", async () => {
     weights[k] = 0.75;
     mix(weights, scene.prototypes, anew);
     near(moved, anew, "sum");
+  }
+});
+
+test("sizes and sum of the terms say how much speaks for a mask and how much against it", async () => {
+  for (const one of cases) {
+    const scene = await open(one);
+    const { cells } = scene.prototypes;
+    for (let i = 0; i < scene.instances.length; i++) {
+      const weights = Float32Array.from(scene.instances[i].coefficients);
+      weights[1] = 0;
+      const [sum, sizes, part, expected] = [0, 1, 2, 3].map(() => new Float32Array(cells));
+      mix(weights, scene.prototypes, sum);
+      sizesSum(weights, scene.prototypes, 0, cells, sizes);
+      side(weights, scene.prototypes, 1, expected);
+      near(sizes.map((size, at) => (size + sum[at]) / 2), expected, "for");
+      side(weights, scene.prototypes, -1, expected);
+      near(sizes.map((size, at) => (sum[at] - size) / 2), expected, "against");
+      part.fill(7);
+      sizesSum(weights, scene.prototypes, 3, cells - 2, part);
+      near(part, sizes.map((size, at) => (at < 3 || at >= cells - 2 ? 7 : size)), "a part");
+    }
   }
 });
 
