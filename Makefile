@@ -22,7 +22,7 @@ test: setup
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" -n logical --maxprocesses 8 --dist worksteal
 
 test-browser: setup
-	$(BIN)/python -m pytest -m browser tests/browser
+	$(BIN)/python -m pytest -m browser tests/browser -n logical --maxprocesses 4 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
@@ -51,7 +51,8 @@ $(ULTRA)/done: pyproject.toml
 	touch $@
 
 test-ultralytics: $(ULTRA)/done
-	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/test_s3.py tests/test_interchange.py tests/test_search.py tests/test_atlas.py -n logical --maxprocesses 8 --dist worksteal
+	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/test_s3.py tests/test_interchange.py tests/test_search.py \
+		tests/test_atlas.py::test_umap_keeps_neighbours_together -n logical --maxprocesses 8 --dist worksteal
 	$(ULTRA)/bin/python -m pytest tests/test_ray.py  # a cluster of its own, for all processors
 
 # the base tests with another Python: make test-python PYTHON=python3.13

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from maskprism.analysis.atlas.atlas import moments_of
 from maskprism.analysis.atlas.points import Points
+from maskprism.analysis.atlas.projection import Components
 from maskprism.extract import extract
 from maskprism.models import load
 from maskprism.scenes import write_dataset
@@ -99,6 +101,16 @@ def test_the_map_opens_from_a_file(
         }"""
     )
     assert drawn > 5  # the background and the colours of classes
+    points = Points.read(atlas / "t.parquet")
+    box = page.locator("canvas").bounding_box()
+    assert box
+    spread = Components.of(moments_of(points.coefficients)).places(points.coefficients)
+    for point in {*spread.argmin(axis=0).tolist(), *spread.argmax(axis=0).tolist()}:
+        x, y = place_of(page, points, point)
+        assert box["x"] <= x <= box["x"] + box["width"]
+        page.mouse.move(box["x"] + 1, box["y"] + 1)
+        page.mouse.move(x, y, steps=3)
+        page.locator(".card").wait_for()  # the outermost are on the map, where they should be
 
 
 def test_a_point_shows_its_instance_and_opens_it(atlas: Path, offline: Callable[..., BrowserContext]) -> None:

@@ -55,7 +55,7 @@ export class AtlasMap {
         h("label", {}, "Colour ", this.colours),
         this.text,
         this.lasso,
-        h("button", { type: "button", onclick: () => this.plot?.zoomToOrigin({ transition: true }) }, "Whole map"),
+        h("button", { type: "button", onclick: () => this.whole(true) }, "Whole map"),
         h("button", { type: "button", onclick: () => this.choose(this.shown ?? Array.from({ length: info.count }, (_, i) => i)) }, "Select what is shown"),
         this.count,
       ),
@@ -97,7 +97,16 @@ export class AtlasMap {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.plot?.set({ backgroundColor: background(this.root) }));
     await this.showColour("class");
     await this.filter();
+    await this.whole(false);
     this.root.dataset.ready = "true";
+  }
+
+  /** Shows all points, also where the map is higher than wide. @param {boolean} transition */
+  async whole(transition) {
+    const { canvas, plot } = this;
+    if (!canvas || !plot) return;
+    if (canvas.clientWidth < canvas.clientHeight) await plot.zoomToArea({ x: -1, y: -1, width: 2, height: 2 }, { transition });
+    else await plot.zoomToOrigin({ transition });
   }
 
   /** @param {number} layout */

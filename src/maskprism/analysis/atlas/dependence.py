@@ -66,7 +66,8 @@ def sample(count: int, most: int, seed: int) -> np.ndarray:
 
 def _standard(values: Float64[np.ndarray, "N K"]) -> Float64[np.ndarray, "N K"]:
     """Columns of mean 0 and length 1; NaN for constant ones."""
-    values = values - values.mean(axis=0)
+    values = values.astype(np.float64)  # newer SciPy ranks float32 in float32
+    values -= values.mean(axis=0)
     length = np.linalg.norm(values, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(length > 0, values / length, np.nan)
