@@ -12,12 +12,19 @@ from functools import cache
 from pathlib import Path
 
 import maskprism
-from fuzz import datasets, images, models, states, tables
+from fuzz import datasets, images, models, results, states, tables
 from fuzz.kind import Kind
 from fuzz.mutate import Chance, Damage, bytes_damage
 from maskprism.errors import MaskprismError
 
-KINDS: dict[str, Kind] = {**datasets.KINDS, **images.KINDS, **tables.KINDS, **models.KINDS, **states.KINDS}
+KINDS: dict[str, Kind] = {
+    **datasets.KINDS,
+    **images.KINDS,
+    **tables.KINDS,
+    **models.KINDS,
+    **results.KINDS,
+    **states.KINDS,
+}
 SOURCE = Path(maskprism.__file__).parent
 Files = dict[str, "bytes | None"]
 """Contents by path; None is a folder."""
