@@ -100,7 +100,7 @@ KINDS = (
             "agreement": "How alike the masks of both networks are, instance by instance.",
             "worst": "The pairs of masks that differ most.",
             "correlation": "Which prototypes of one network are like which of the other.",
-            "angles": "How much of what one network's prototypes can draw those of the other can.",
+            "angles": "How far the spaces that the prototypes span are turned against each other.",
             "drift": "What the numbers of the second network drift by.",
         },
         wide=("worst",),
@@ -182,9 +182,9 @@ TUNE = Kind(
     numbers=(
         Number("images", ("data", "images"), ","),
         Number("mean mask IoU before", ("mask_iou", "all", "before")),
-        Number("after", ("mask_iou", "all", "after")),
+        Number("mean mask IoU after", ("mask_iou", "all", "after")),
         Number("mask AP before", ("mask_ap", "before", "ap")),
-        Number("after", ("mask_ap", "after", "ap")),
+        Number("mask AP after", ("mask_ap", "after", "ap")),
     ),
 )
 PAGE = Kind("page", "images and their masks to take apart")

@@ -17,7 +17,7 @@ from maskprism.views.house.results import MOST_BYTES, Result, number_of, read_ta
 from maskprism.views.markup import data_url
 from maskprism.views.report_parts import Section, cell, findings, page, table
 
-_MOST_ROWS, _MOST_NAMED = 400, 8
+_MOST_ROWS, _MOST_NAMED, _FIRST = 400, 8, 2
 _PICTURE_BYTES = 32 << 20
 """Pictures beyond these stay beside the page."""
 
@@ -116,11 +116,12 @@ def _table(path: Path, about: Rows) -> str:
     """A CSV file as a table: in its order, without the columns that hold nothing."""
     headings, rows = read_table(path)
     words = f'<p class="quiet">{about.words[0].upper()}{about.words[1:]}.</p>'
+    shown = [i for i in range(len(headings)) if not rows or any(row[i] for row in rows)]
     order = about.order.removeprefix("-")
     if order in headings:
         column, sign = headings.index(order), -1 if about.order.startswith("-") else 1
         rows.sort(key=lambda row: (math.isnan(value := number_of(row[column])), sign * value))
-    shown = [i for i in range(len(headings)) if not rows or any(row[i] for row in rows)]
+        shown.sort(key=lambda i: 0 if i < _FIRST else 1 if i == column else 2)  # seen without scrolling
     text = {i for i in shown if any(row[i] and math.isnan(number_of(row[i])) for row in rows)}
     cells = ["".join(cell(_short(row[i]), "text" if i in text else "") for i in shown) for row in rows[:_MOST_ROWS]]
     left = len(rows) - _MOST_ROWS
