@@ -306,11 +306,10 @@ export class AtlasMap {
     const counts = new Map();
     for (const point of selected) counts.set(classes[point], (counts.get(classes[point]) ?? 0) + 1);
     const most = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 5).map(([id, count]) => `${info.classes[id]?.name} ${grouped(count)}`);
-    const everyone = Array.from({ length: info.count }, (_, i) => i);
     const means = await Promise.all(
       info.qualities.map(async (quality) => {
         const values = await this.read(`quality-${quality.name}`, Uint16Array);
-        return h("tr", {}, h("th", { scope: "row" }, quality.title), h("td", {}, shown(meanOf(quality, values, selected))), h("td", { className: "quiet" }, shown(meanOf(quality, values, everyone))));
+        return h("tr", {}, h("th", { scope: "row" }, quality.title), h("td", {}, shown(meanOf(quality, values, selected))), h("td", { className: "quiet" }, shown(await this.meanOfAll(quality))));
       }),
     );
     const found = [
@@ -328,6 +327,14 @@ export class AtlasMap {
       return h("tr", {}, h("th", { scope: "row" }, info.labels[j]), h("td", { className: "bars" }, bar), h("td", {}, shown(signature[j], true)));
     });
     return [...found, h("h3", {}, "Coefficients unlike those of all others"), h("p", { className: "quiet" }, "In standard deviations, the most different first."), h("table", {}, h("tbody", {}, ...bars))];
+  }
+
+  /** The mean over all points, which does not change. @param {import("./data.js").Quality} quality @returns {Promise<number>} */
+  meanOfAll(quality) {
+    const key = `mean-${quality.name}`;
+    const found = this.columns.get(key) ?? this.read(`quality-${quality.name}`, Uint16Array).then((values) => meanOf(quality, values, [...values.keys()]));
+    this.columns.set(key, found);
+    return found;
   }
 
   async writeCsv() {
