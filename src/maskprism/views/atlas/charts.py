@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from maskprism.analysis.atlas.dependence import sample
 from maskprism.analysis.atlas.findings import SURE
+from maskprism.views.atlas.map_data import QUALITY_TITLES
 from maskprism.views.figures import colour_map, name_ticks, share
 from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED
 from maskprism.views.truth.budget import plain_axes, titled
@@ -25,20 +27,10 @@ if TYPE_CHECKING:
 WIDTH = 7.4
 MOST_CLASSES = 24
 _DOTS, _COLOURED, _CELLS, _BINS, _BLOCK = 12_000, 6, 28, 61, 1 << 15
+_NAMED = 16
+_SCALE_BELOW: dict[str, Any] = {"location": "bottom", "aspect": 40, "pad": 0.02}
 _GREY = (141, 141, 141)
 _CLASS_COLOURS = tuple(INSTANCE_COLOURS[index] for index in (0, 1, 2, 5, 6, 4))
-TITLES = {
-    "score": "score",
-    "size": "box size",
-    "x": "box, left to right",
-    "y": "box, top to bottom",
-    "aspect": "width by height",
-    "iou": "mask IoU",
-    "resolution": "lost in resolution",
-    "box": "lost in the box",
-    "prototypes": "lost in prototypes",
-    "coefficients": "lost in coefficients",
-}
 
 
 def map_figure(atlas: Atlas) -> Figure:
@@ -155,10 +147,9 @@ def correlation_figure(atlas: Atlas) -> Figure:
     labels = atlas.points.labels
     figure, ax = plain_axes(WIDTH, 6.4)
     shown = _heat(ax, atlas.moments.correlation, 1.0)
-    name_ticks(ax.xaxis, labels, rotation=90)
+    _coefficient_ticks(ax, labels)
     name_ticks(ax.yaxis, labels)
-    ax.set_aspect("equal")
-    figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation")
+    figure.colorbar(shown, ax=ax, label="correlation", **_SCALE_BELOW)
     return titled(figure, "Which coefficients go together")
 
 
@@ -179,7 +170,7 @@ def effects_figure(atlas: Atlas) -> Figure:
         atlas,
         effect,
         "Which coefficients tell a class from all others",
-        f"standard deviations apart (grey: false discovery rate of {SURE:g} or more)",
+        f"standard deviations apart (grey: not sure at {SURE:g})",
     )
 
 
@@ -189,10 +180,10 @@ def dependence_figure(atlas: Atlas) -> Figure:
     rho = np.where(found.p < SURE, found.rho, np.nan)
     figure, ax = plain_axes(WIDTH, _height(len(found.names)))
     shown = _heat(ax, rho, float(np.nanmax(np.abs(rho), initial=0.1)))
-    name_ticks(ax.xaxis, atlas.points.labels, rotation=90)
-    ax.set_yticks(range(len(found.names)), [TITLES[name] for name in found.names], fontsize=8.5)
+    _coefficient_ticks(ax, atlas.points.labels)
+    ax.set_yticks(range(len(found.names)), [QUALITY_TITLES[name] for name in found.names], fontsize=8.5)
     ax.set_xlabel("coefficient")
-    figure.colorbar(shown, ax=ax, label=f"rank correlation\n(grey: not sure at {SURE:g})", aspect=12)
+    figure.colorbar(shown, ax=ax, label=f"rank correlation (grey: not sure at {SURE:g})", **_SCALE_BELOW)
     return titled(figure, "What goes with size, place, score and quality")
 
 
@@ -202,11 +193,11 @@ def _by_class(atlas: Atlas, values: Float[np.ndarray, "C K"], title: str, meanin
     figure, ax = plain_axes(WIDTH, _height(max(len(rows), 1)))
     known = np.abs(values[rows][np.isfinite(values[rows])])
     shown = _heat(ax, values[rows], float(np.percentile(known, 99.5)) if known.size else 1.0)
-    name_ticks(ax.xaxis, atlas.points.labels, rotation=90)
+    _coefficient_ticks(ax, atlas.points.labels)
     names = [f"{atlas.points.class_names[row]} ({atlas.signatures.counts[row]:,})" for row in rows]
     ax.set_yticks(range(len(rows)), names, fontsize=8)
     ax.set_xlabel("coefficient")
-    figure.colorbar(shown, ax=ax, label=meaning, aspect=30)
+    figure.colorbar(shown, ax=ax, label=meaning, **_SCALE_BELOW)
     return titled(figure, title)
 
 
@@ -221,6 +212,14 @@ def _heat(ax: Axes, values: Float[np.ndarray, "R K"], limit: float) -> mpl.image
     )
 
 
+def _coefficient_ticks(ax: Axes, labels: Sequence[str]) -> None:
+    """Names of coefficients below, as many as can be read on a narrow screen."""
+    step = math.ceil(len(labels) / _NAMED)
+    ax.xaxis.set_ticks(
+        range(0, len(labels), step), labels[::step], fontsize=7, rotation=0 if max(map(len, labels)) < 3 else 90
+    )
+
+
 def _map_axes(atlas: Atlas) -> tuple[Figure, Axes]:
     figure, ax = plain_axes(WIDTH, 5.0)
     first, second = atlas.components.shares
@@ -230,7 +229,7 @@ def _map_axes(atlas: Atlas) -> tuple[Figure, Axes]:
 
 
 def _height(rows: int) -> float:
-    return 1.3 + 0.17 * max(rows, 6)
+    return 2.0 + 0.17 * max(rows, 6)
 
 
 def strongest(values: Float[np.ndarray, " K"], labels: Sequence[str], most: int = 3) -> str:

@@ -16,6 +16,7 @@ from maskprism.analysis.atlas.outliers import BEYOND
 from maskprism.text import counted
 from maskprism.views.adaptive import adaptive
 from maskprism.views.atlas import charts
+from maskprism.views.atlas.map_data import QUALITY_TITLES
 from maskprism.views.report_parts import (
     Illustration,
     Section,
@@ -145,7 +146,7 @@ def _figures(atlas: Atlas) -> dict[str, tuple[Callable[[Atlas], Figure], str, Ca
             charts.dependence_figure,
             "Coefficients that follow the size or the place of the box, the score, or how good the mask is.",
             lambda a: "; ".join(
-                f"{charts.TITLES[name]}: {charts.strongest(a.dependence.rho[row], a.points.labels)}"
+                f"{QUALITY_TITLES[name]}: {charts.strongest(a.dependence.rho[row], a.points.labels)}"
                 for row, name in enumerate(a.dependence.names)
             ),
         )
@@ -210,7 +211,7 @@ def _coefficients(atlas: Atlas) -> str:
     rows = []
     for k, label in enumerate(points.labels):
         names = charts.strongest(sure[:, k], points.class_names, 2)
-        follows = charts.strongest(rho[:, k], [charts.TITLES[name] for name in depends.names], 2)
+        follows = charts.strongest(rho[:, k], [QUALITY_TITLES[name] for name in depends.names], 2)
         rows.append(
             cell(label, "text")
             + cell(names or "–", "text")
@@ -247,7 +248,7 @@ def _clusters(atlas: Atlas) -> str:
             + cell(f"{atlas.clusters.silhouettes[one.of_class]:.2f}")
             + "".join(cell(number(float(values[one.of_class * MOST + one.number]))) for values in found)
         )
-    numbers = [f"mean {charts.TITLES[name]}" for name in shown]
+    numbers = [f"mean {QUALITY_TITLES[name]}" for name in shown]
     headings = ["class", "example", "unlike its class", "kind", "instances", "silhouette", *numbers]
     return _table(headings, rows, text=3)
 
@@ -268,7 +269,12 @@ def _outliers(atlas: Atlas) -> str:
             + (cell(number(float(score[point]))) if score is not None else "")
             + (cell(number(float(iou[point]))) if iou is not None else "")
         )
-    headings = ["class", "instance", "distance", *(name for name in ("score", "iou") if name in points.numbers)]
+    headings = [
+        "class",
+        "instance",
+        "distance",
+        *(QUALITY_TITLES[name] for name in ("score", "iou") if name in points.numbers),
+    ]
     beyond = atlas.outliers.beyond
     return (
         f'<p class="quiet">{beyond:,} instances ({beyond / len(points):.0%}) are further than '
