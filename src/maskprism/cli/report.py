@@ -21,7 +21,7 @@ def report(folders: list[Path], /, *, out: Out, output: Output = Output()) -> Ou
     folders
         Folders with results; their subfolders are looked at, too.
     out
-        The index: INDEX.html.
+        File of the index, such as results/index.html.
     """
     from maskprism.errors import InputError
     from maskprism.foreign import is_folder

@@ -149,7 +149,7 @@ def correlation_figure(atlas: Atlas) -> Figure:
     shown = _heat(ax, atlas.moments.correlation, 1.0)
     _coefficient_ticks(ax, labels)
     name_ticks(ax.yaxis, labels)
-    figure.colorbar(shown, ax=ax, label="correlation", **_SCALE_BELOW)
+    figure.colorbar(shown, ax=ax, label="correlation", ticks=(-1, -0.5, 0, 0.5, 1), **_SCALE_BELOW)
     return titled(figure, "Which coefficients go together")
 
 
@@ -170,7 +170,7 @@ def effects_figure(atlas: Atlas) -> Figure:
         atlas,
         effect,
         "Which coefficients tell a class from all others",
-        f"standard deviations apart (grey: not sure at {SURE:g})",
+        f"standard deviations apart\n(grey: not sure at {SURE:g})",
     )
 
 
@@ -183,7 +183,7 @@ def dependence_figure(atlas: Atlas) -> Figure:
     _coefficient_ticks(ax, atlas.points.labels)
     ax.set_yticks(range(len(found.names)), [QUALITY_TITLES[name] for name in found.names], fontsize=8.5)
     ax.set_xlabel("coefficient")
-    figure.colorbar(shown, ax=ax, label=f"rank correlation (grey: not sure at {SURE:g})", **_SCALE_BELOW)
+    figure.colorbar(shown, ax=ax, label=f"rank correlation\n(grey: not sure at {SURE:g})", **_SCALE_BELOW)
     return titled(figure, "What goes with size, place, score and quality")
 
 
@@ -215,9 +215,8 @@ def _heat(ax: Axes, values: Float[np.ndarray, "R K"], limit: float) -> mpl.image
 def _coefficient_ticks(ax: Axes, labels: Sequence[str]) -> None:
     """Names of coefficients below, as many as can be read on a narrow screen."""
     step = math.ceil(len(labels) / _NAMED)
-    ax.xaxis.set_ticks(
-        range(0, len(labels), step), labels[::step], fontsize=7, rotation=0 if max(map(len, labels)) < 3 else 90
-    )
+    turned = 90 if max(map(len, labels)) > 2 else 0
+    ax.xaxis.set_ticks(range(0, len(labels), step), labels[::step], fontsize=7, rotation=turned)
 
 
 def _map_axes(atlas: Atlas) -> tuple[Figure, Axes]:

@@ -269,12 +269,8 @@ def _outliers(atlas: Atlas) -> str:
             + (cell(number(float(score[point]))) if score is not None else "")
             + (cell(number(float(iou[point]))) if iou is not None else "")
         )
-    headings = [
-        "class",
-        "instance",
-        "distance",
-        *(QUALITY_TITLES[name] for name in ("score", "iou") if name in points.numbers),
-    ]
+    known = [QUALITY_TITLES[name] for name in ("score", "iou") if name in points.numbers]
+    headings = ["class", "instance", "distance", *known]
     beyond = atlas.outliers.beyond
     return (
         f'<p class="quiet">{beyond:,} instances ({beyond / len(points):.0%}) are further than '
