@@ -25,11 +25,26 @@ def random_network(yaml: str, *, seed: int = 0, classes: int = 80):
         yolo.model.names = {i: f"kind{i}" for i in range(classes)}
         yolo.model.task, yolo.model.args = "segment", {"task": "segment"}
     network, head = yolo.model, yolo.model.model[-1]
-    seen = np.stack([cv2.resize(scene, (160, 160))[:, :, ::-1].transpose(2, 0, 1) for scene in scenes()])
-    batch = torch.from_numpy(seen.astype(np.float32) / 255)
+    batch = small_scenes()
     for name, parameter in head.named_parameters():
         if name.startswith("one2one_"):
             parameter.data += 0.3 * parameter.std().nan_to_num() * torch.randn_like(parameter)
+    spread_head(network, head, batch, {"cv3": (-5.0, 1.8), "cv4": (0.0, 1.0)})
+    return yolo
+
+
+def small_scenes():
+    """The scenes as a batch, (N, 3, 160, 160), RGB in 0..1."""
+    import torch
+
+    seen = np.stack([cv2.resize(scene, (160, 160))[:, :, ::-1].transpose(2, 0, 1) for scene in scenes()])
+    return torch.from_numpy(seen.astype(np.float32) / 255)
+
+
+def spread_head(network, head, batch, branches: dict[str, tuple[float, float]]) -> None:
+    """Normalise by a batch, and give the outputs of these branches, and the box sides, a mean and a spread."""
+    import torch
+
     momentum = {}
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -42,17 +57,12 @@ def random_network(yaml: str, *, seed: int = 0, classes: int = 80):
             module.momentum = value
         network.eval()
         direct = head.reg_max == 1  # box sides in strides, without a distribution
-        for layers, mean, spread in (
-            ("cv2", 3.0 if direct else 0.0, 1.0 if direct else 2.0),
-            ("cv3", -5.0, 1.8),
-            ("cv4", 0.0, 1.0),
-        ):
+        for layers, (mean, spread) in {"cv2": (3.0, 1.0) if direct else (0.0, 2.0), **branches}.items():
             for branch in (layers, f"one2one_{layers}"):
                 for level in getattr(head, branch, None) or ():
                     _spread(network, level[-1], batch, mean, spread)
     for parameter in network.parameters():
         parameter.requires_grad = True
-    return yolo
 
 
 def _spread(network, layer, batch, mean: float, spread: float) -> None:

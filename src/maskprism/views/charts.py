@@ -14,7 +14,7 @@ from maskprism.views.figures import colour_map, name_ticks, new_figure, share
 from maskprism.views.palette import MUTED, NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64
+    from jaxtyping import Float32
     from matplotlib.figure import Figure
 
 
@@ -59,19 +59,13 @@ def correlation(
 
     Raises InputError with fewer than two rows.
     """
-    rows, _ = _checked(coefficients, 2)
-    return correlation_map(RunningCovariance.of(coefficients).correlation, labels, rows, title=title)
-
-
-def correlation_map(
-    matrix: Float64[np.ndarray, "K K"], labels: Sequence[str] | None, rows: int, *, title: str | None = None
-) -> Figure:
-    """Heat map of a correlation over so many rows, -1 to 1; NaN is left grey."""
+    rows, k = _checked(coefficients, 2)
+    matrix = RunningCovariance.of(coefficients).correlation
     figure = new_figure(9.2, 8.2)
     ax = figure.subplots()
     ax.set_facecolor("0.85")
     shown = ax.imshow(np.ma.masked_invalid(matrix), cmap=colour_map("contribution"), vmin=-1, vmax=1)
-    names = list(labels) if labels else [str(index) for index in range(len(matrix))]
+    names = list(labels) if labels else [str(index) for index in range(k)]
     name_ticks(ax.xaxis, names, rotation=90)
     name_ticks(ax.yaxis, names)
     ax.tick_params(length=0, colors=share(MUTED))
