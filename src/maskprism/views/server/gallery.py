@@ -351,14 +351,17 @@ class Gallery:
             prediction = replace(prediction, source=image.title)
             _refuse_nonsense(prediction)
             found, remark = self._match(image, prediction)
-            if self.record(image).state == "waiting":  # once each, also where the scene has to be made again
+            known = self.record(image)
+            lost = known.losses
+            if known.state == "waiting":  # once each, also where the scene or the crops have to be made again
                 self.kinds.add(picture, prediction)
+                lost = None if found is None else tuple(losses(prediction, found))
             masks, missed = (None, []) if found is None else (found.masks, found.missed_instances)
             scene = None
             if with_scene:
                 scene = viewer_scene(picture, prediction, bits=32, truth=masks, untuned=untuned, missed=missed).pack()
             return Examined(
-                Record.of(prediction, found, None if found is None else losses(prediction, found), remark),
+                Record.of(prediction, found, lost, remark),
                 painted_thumbnail(picture, prediction),
                 crops(picture, prediction, masks) if with_crops else None,
                 scene,
