@@ -17,6 +17,7 @@ from maskprism.analysis.networks import compare
 from maskprism.analysis.tuning import taught, tune
 from maskprism.cli.options import Detections
 from maskprism.cli.tune import tune as tune_command
+from maskprism.datasets.alterations import Alteration
 from maskprism.errors import ImageError, InputError, MaskprismError
 from maskprism.models import SAMPLE_MODEL
 from maskprism.models.correction import Correction
@@ -60,9 +61,10 @@ def test_a_lesson_is_what_the_teacher_says_of_the_same_pixels(shape: tuple[int, 
     np.testing.assert_array_equal(truth.classes, alone.classes)
     np.testing.assert_array_equal(truth.masks("canvas", seen.letterbox), alone.masks("canvas"))
     np.testing.assert_array_equal(truth.areas, alone.areas("canvas"))
-    mirror, mirrored = lesson.mirrored(canvas, truth)
-    np.testing.assert_array_equal(mirror, canvas[:, ::-1])
-    np.testing.assert_array_equal(mirrored.masks(), model.predict(mirror).masks("canvas"))
+    how = Alteration.drawn(np.random.default_rng(0), canvas.shape[:2])
+    other, found = lesson.altered(canvas, truth, how)
+    np.testing.assert_array_equal(other, how.image(canvas))
+    np.testing.assert_array_equal(found.masks(), model.predict(other).masks("canvas"))
 
 
 def test_instances_without_a_pixel_teach_nothing(tmp_path: Path) -> None:

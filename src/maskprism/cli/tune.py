@@ -32,7 +32,7 @@ def tune(
     images: str | Path | None = None,
     limit: Limit = None,
     folds: int = 5,
-    per_level: bool = True,
+    per_level: bool | None = None,
     seed: Seed = 0,
     force: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Overwrite = False,
@@ -64,7 +64,8 @@ def tune(
     folds
         How many parts the images are put into for measuring: each is measured with what the others gave.
     per_level
-        A correction for each level of the pyramid, or one for all.
+        A correction for each level of the pyramid, or one for all. Unless given, one for all with --data, since labels
+        tell too little of each level, and one for each with --teacher.
     force
         Write the file whatever it gains.
     overwrite

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from maskprism.class_names import are_placeholders
-from maskprism.datasets.truth import GroundTruth
+from maskprism.datasets.truth import GroundTruth, box_around
 from maskprism.errors import InputError
 from maskprism.sources import ImageFiles, SourceImage
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
+    from maskprism.datasets.alterations import Alteration
     from maskprism.datasets.truth import Segment
 
 
@@ -71,17 +72,17 @@ class Sample:
         pixels = self.image.read()
         return pixels, self.truth((pixels.shape[0], pixels.shape[1]))
 
-    def mirrored(
-        self, image: UInt8[np.ndarray, "H W 3"], truth: GroundTruth
+    def altered(
+        self, image: UInt8[np.ndarray, "H W 3"], truth: GroundTruth, how: Alteration
     ) -> tuple[UInt8[np.ndarray, "H W 3"], GroundTruth]:
-        """What `read` gave, seen in a mirror."""
-        return np.ascontiguousarray(image[:, ::-1]), truth.mirrored()
+        """What `read` gave, seen otherwise."""
+        return how.image(image), how.truth(truth)
 
     def truth(self, image_hw: tuple[int, int]) -> GroundTruth:
         """The ground truth alone, for an image of this (height, width). Raises LabelError."""
         rows, remarks = self.annotations.of(self.image, image_hw)
         segments = tuple(_clipped(row.segment, image_hw) for row in rows)
-        boxes = [_box(segment, row.box, image_hw) for segment, row in zip(segments, rows, strict=True)]
+        boxes = [box_around(segment, row.box, image_hw) for segment, row in zip(segments, rows, strict=True)]
         return GroundTruth(
             classes=np.array([self.class_ids[row.class_id] for row in rows], dtype=np.int64),
             segments=segments,
@@ -158,18 +159,6 @@ def _clipped(segment: Segment, image_hw: tuple[int, int]) -> Segment:
         return segment
     limit = np.array(image_hw[::-1], dtype=np.float32)
     return tuple(np.clip(polygon, 0, limit) for polygon in segment)
-
-
-def _box(segment: Segment, stated: Sequence[float] | None, image_hw: tuple[int, int]) -> Sequence[float]:
-    """x1, y1, x2, y2 around a segment, or the stated box, within the image."""
-    if segment is None:
-        height, width = image_hw
-        return [float(v) for v in np.clip(stated or (0, 0, 0, 0), 0, (width, height, width, height))]
-    if isinstance(segment, np.ndarray):
-        rows, columns = np.flatnonzero(segment.any(axis=1)), np.flatnonzero(segment.any(axis=0))
-        return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
-    points = np.concatenate(segment)
-    return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
 
 
 def _plain(name: str) -> str:

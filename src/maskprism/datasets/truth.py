@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -55,19 +55,6 @@ class GroundTruth:
     def areas(self) -> Int64[np.ndarray, " M"]:
         """Mask areas in image pixels (0 for a box alone): small, medium and large of COCO are said of these."""
         return np.array([np.count_nonzero(patch.values) for patch in self.patches("image")], dtype=np.int64)
-
-    def mirrored(self) -> GroundTruth:
-        """The ground truth of the image seen in a mirror: `image[:, ::-1]`."""
-        width = self.image_hw[1]
-        boxes = self.boxes.copy()
-        boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-        segments: list[Segment] = [
-            segment[:, ::-1]
-            if isinstance(segment, np.ndarray)
-            else segment and tuple(np.stack([width - one[:, 0], one[:, 1]], axis=1) for one in segment)
-            for segment in self.segments
-        ]
-        return replace(self, boxes=boxes, segments=tuple(segments))
 
     def name_of(self, class_id: int) -> str:
         """The name of a class, or "class7" where the data set has none."""
@@ -154,6 +141,20 @@ def _united(parts: Sequence[Patch]) -> Patch:
         top, left = part.rows.start - rows.start, part.columns.start - columns.start
         values[top : top + part.values.shape[0], left : left + part.values.shape[1]] |= part.values
     return Patch(rows, columns, values)
+
+
+def box_around(segment: Segment, stated: Sequence[float] | None, image_hw: tuple[int, int]) -> Sequence[float]:
+    """x1, y1, x2, y2 around a segment, or of one that is None the stated box, within the image; zeros for nothing."""
+    if segment is None:
+        height, width = image_hw
+        return [float(v) for v in np.clip(stated or (0, 0, 0, 0), 0, (width, height, width, height))]
+    if isinstance(segment, np.ndarray):
+        rows, columns = np.flatnonzero(segment.any(axis=1)), np.flatnonzero(segment.any(axis=0))
+        return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
+    if not segment:
+        return (0, 0, 0, 0)
+    points = np.concatenate(segment)
+    return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
 
 
 def sampled(bitmap: Bitmap, letterbox: Letterbox | None, size: Size) -> Patch:

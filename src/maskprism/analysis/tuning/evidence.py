@@ -12,11 +12,11 @@ from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.exact_coefficients import interpolated
 from maskprism.analysis.truth.matching import THRESHOLD, match
 from maskprism.analysis.truth.overlaps import Region, box_overlap
-from maskprism.masks import crop_window
+from maskprism.analysis.tuning.fitting import SHARPNESS
 from maskprism.models.layouts import non_maximum_suppression
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32, Int64
+    from jaxtyping import Bool, Float32, Float64, Int64
 
     from maskprism.datasets import GroundTruth
     from maskprism.prediction import Prediction
@@ -27,8 +27,10 @@ PIXELS = 128
 """Pixels of the canvas looked at per instance."""
 CANDIDATES = 6
 """Candidates per ground-truth instance, at most: the one that NMS keeps, and some of those that fall to it."""
-MOST = 12_000
+MOST = 20_000
 """Instances kept, at most: of many images, fewer candidates each."""
+_ANYWHERE = 0.1
+"""How often pixels are looked at where nothing can change, to those on an edge."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +38,10 @@ class Evidence:
     """N instances with M pixels each, in the order of their images.
 
     image: number of the image. own: what NMS keeps in the image as it is: gain is measured on these alone.
-    weights: the score, shared by the candidates of one ground-truth instance: sure ones count for more.
+    weights: the score times the mask's IoU: what is sure and drawn well tells most about what is always wrong.
     coefficients, levels: of each instance; factors: the objectness that a rule multiplies them by, else 1.
     prototypes: at the pixels, as the canvas has them. inside: whether each pixel is ground truth.
+        They are drawn by chance, most of them where the mask has an edge that a correction can move.
     pixels: how many pixels of the box each stands for; 0 fills up. outside: ground truth that the box leaves out.
     """
 
@@ -91,14 +94,12 @@ def evidence_of(
     overlap = box_overlap(prediction.boxes, truth.boxes, truth.crowd)
     overlap[prediction.classes[:, None] != truth.classes[None, :]] = 0
     nearest = overlap.argmax(axis=1) if len(truth) else np.zeros(len(prediction), dtype=np.int64)
-    first: list[tuple[int, int, float]] = []
-    others: list[tuple[int, int, float]] = []
-    for found, target in zip(kept[matches.instances].tolist(), matches.objects.tolist(), strict=True):
+    first = list(zip(kept[matches.instances].tolist(), matches.objects.tolist(), strict=True))
+    others: list[tuple[int, int]] = []
+    for found, target in first:
         near = np.flatnonzero((nearest == target) & (overlap[:, target] >= THRESHOLD))
         near = rng.permutation(near[near != found])[: CANDIDATES - 1]
-        share = 1 / (1 + len(near))
-        first.append((found, target, share))
-        others += [(index, target, share) for index in near.tolist()]
+        others += [(index, target) for index in near.tolist()]
     room = max(most - len(first), 0)
     chosen = first[:most] + [others[index] for index in sorted(rng.permutation(len(others))[:room].tolist())]
     return _sampled(prediction, truth, chosen, len(first) if own else 0, rng)
@@ -107,40 +108,41 @@ def evidence_of(
 def _sampled(
     prediction: Prediction,
     truth: GroundTruth,
-    chosen: Sequence[tuple[int, int, float]],
+    chosen: Sequence[tuple[int, int]],
     own: int,
     rng: np.random.Generator,
 ) -> Evidence:
-    """The evidence of (instance, ground-truth instance, weight); the first `own` of them are own."""
+    """The evidence of (instance, ground-truth instance); the first `own` of them are own."""
     n, k = len(chosen), len(prediction.prototypes)
-    which = np.array([index for index, _, _ in chosen], dtype=np.int64)
+    which = np.array([index for index, _ in chosen], dtype=np.int64)
     prototypes = np.zeros((n, PIXELS, k), dtype=np.float32)
     inside, pixels = (np.zeros((n, PIXELS), dtype=np.float32) for _ in range(2))
-    outside = np.zeros(n, dtype=np.float32)
-    letterbox, rule = prediction.letterbox, prediction.rule
+    outside, weights = np.zeros(n, dtype=np.float32), np.zeros(n, dtype=np.float32)
+    letterbox = prediction.letterbox
     everywhere = np.ones(letterbox.grid_hw, dtype=np.float32)
-    wanted = {target for _, target, _ in chosen}
+    wanted = {target for _, target in chosen}
     masks = {i: Region(*patch) for i, patch in enumerate(truth.patches("canvas", letterbox)) if i in wanted}
-    for row, (index, target, _) in enumerate(chosen):
-        box = None if prediction.canvas_boxes is None else prediction.canvas_boxes[index]
-        rows, columns = crop_window(box, letterbox, rule, "after", "canvas")
-        within = window_of(masks[target], rows, columns)
+    seen = prediction[which].patches("canvas", crop="after", squash=False)
+    for row, (patch, (index, target)) in enumerate(zip(seen, chosen, strict=True)):
+        mask = Region.of_patch(patch, 0.0, letterbox.canvas_hw)
+        within = window_of(masks[target], mask.rows, mask.columns)
         outside[row] = masks[target].area - np.count_nonzero(within)
         if not within.size:
             continue
-        places = np.sort(rng.permutation(within.size)[:PIXELS])
+        weights[row] = prediction.scores[index] * mask.iou_with(masks[target])
+        places, stand_for = _drawn(patch.values.ravel(), rng)
         y, x = np.divmod(places, within.shape[1])
         count = len(places)
         prototypes[row, :count] = interpolated(
-            prediction.prototypes, letterbox, y + rows.start, x + columns.start, everywhere
+            prediction.prototypes, letterbox, y + mask.rows.start, x + mask.columns.start, everywhere
         )
         inside[row, :count] = within.ravel()[places]
-        pixels[row, :count] = within.size / count
-    factors = prediction.objectness if rule.objectness else None
+        pixels[row, :count] = stand_for
+    factors = prediction.objectness if prediction.rule.objectness else None
     return Evidence(
         image=np.zeros(n, dtype=np.int64),
         own=np.arange(n) < own,
-        weights=np.array([share for _, _, share in chosen], dtype=np.float32) * prediction.scores[which],
+        weights=weights,
         coefficients=prediction.coefficients[which],
         factors=np.ones(n, dtype=np.float32) if factors is None else factors[which],
         levels=np.zeros(n, dtype=np.int64) if prediction.levels is None else prediction.levels[which],
@@ -149,3 +151,16 @@ def _sampled(
         pixels=pixels,
         outside=outside,
     )
+
+
+def _drawn(
+    logits: Float32[np.ndarray, " P"], rng: np.random.Generator
+) -> tuple[Int64[np.ndarray, " M"], Float64[np.ndarray, " M"]]:
+    """Pixels of a box, and how many each stands for: all of a small one, of others as they move the soft IoU."""
+    if len(logits) <= PIXELS:
+        return np.arange(len(logits)), np.ones(len(logits))
+    chance = np.cosh(np.clip(SHARPNESS / 2 * logits.astype(np.float64), -30, 30)) ** -2 + _ANYWHERE
+    chance /= chance.sum()
+    steps = (np.arange(PIXELS) + rng.random(PIXELS)) / PIXELS
+    places = np.minimum(np.searchsorted(np.cumsum(chance), steps), len(logits) - 1)
+    return places, 1 / (PIXELS * chance[places])

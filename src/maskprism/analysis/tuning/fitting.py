@@ -21,6 +21,9 @@ SHARPNESS = 6.0
 no mask; and an edge that moves by a pixel counts for less than the certainty far from it."""
 SPREAD = 0.6
 """How far the corrections of levels may differ."""
+OFFSETS = 5.0
+"""How much farther b may go than A at the same cost, in root mean squares of the coefficients: all evidence tells of
+the same few offsets."""
 _BLOCK = 512
 _STEPS = 100
 _TINY = 1e-6
@@ -30,9 +33,9 @@ _TINY = 1e-6
 class Setting:
     """How freely a correction is fitted.
 
-    ridge: on the sum of squares of A, and of b over the root mean square of the coefficients. levels: how many levels
-    of the pyramid have a correction of their own, which is a common one plus SPREAD times something that costs as
-    much; 1 for one that is common to all.
+    ridge: on the sum of squares of A, and of b over OFFSETS times the root mean square of the coefficients. levels: how
+    many levels of the pyramid have a correction of their own, which is a common one plus SPREAD times something that
+    costs as much; 1 for one that is common to all.
     """
 
     ridge: float
@@ -57,7 +60,7 @@ class Objective:
         )
         k = evidence.coefficients.shape[1]
         self.shape = (setting.levels + (setting.levels > 1), k, k + 1)
-        self.scale = float(np.sqrt(squares / max(self._total * k, _TINY))) or 1.0
+        self.scale = OFFSETS * float(np.sqrt(squares / max(self._total * k, _TINY))) or 1.0
 
     def __call__(self, x: Float64[np.ndarray, " P"]) -> tuple[float, Float64[np.ndarray, " P"]]:
         """The value at x, and its gradient."""

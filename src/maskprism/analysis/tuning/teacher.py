@@ -19,6 +19,7 @@ from maskprism.sources import ImageFiles, SourceImage, open_source
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
+    from maskprism.datasets.alterations import Alteration
     from maskprism.models import Model
 
     Picture = UInt8[np.ndarray, "H W 3"]
@@ -73,9 +74,9 @@ class Lesson(Sample):
         canvas = self.annotations.canvas(self.image.read())
         return canvas, self._taught(canvas)
 
-    def mirrored(self, image: Picture, truth: GroundTruth) -> tuple[Picture, GroundTruth]:
-        """The canvas in a mirror, and what the teacher finds there."""
-        seen = np.ascontiguousarray(image[:, ::-1])
+    def altered(self, image: Picture, truth: GroundTruth, how: Alteration) -> tuple[Picture, GroundTruth]:
+        """The canvas seen otherwise, and what the teacher finds there."""
+        seen = how.image(image)
         return seen, self._taught(seen)
 
     def _taught(self, canvas: Picture) -> GroundTruth:

@@ -22,6 +22,7 @@ from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import Setting, minimiser
 from maskprism.analysis.tuning.teacher import TAUGHT_RIDGES, teacher_of
 from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, cross_fit, fits
+from maskprism.datasets.alterations import Alteration
 from maskprism.errors import InputError, MaskprismError
 from maskprism.extract import in_order, one_thread_per_call, processors
 from maskprism.models.rows import Thresholds
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 AP_CONF = 0.001
 ENOUGH_IMAGES = 60
 """Of fewer images, the gain is mostly chance."""
+VIEWS = 4
+"""How often an image is seen otherwise, beside as it is; less often where there are many images."""
+_SEEN = 2000
 _CANDIDATES = 4000
 
 
@@ -57,7 +61,7 @@ class Tuning:
     """A correction for a network, and what it gains on images that took no part in it.
 
     images: how many were used, out of total; failures: (name, why) of the others. evidence: instances it was fitted
-    to, mirrored and suppressed ones among them. rows: matched instances with a score above `conf`, each measured
+    to, altered and suppressed ones among them. rows: matched instances with a score above `conf`, each measured
     with what was fitted without its image and its fold. precision: mask AP on the canvas before and after, likewise.
     seconds: how long gathering, fitting and measuring took.
     """
@@ -124,7 +128,7 @@ def tune(
     conf: float = SHOWN_CONF,
     limit: int | None = None,
     folds: int = FOLDS,
-    per_level: bool = True,
+    per_level: bool | None = None,
     seed: int = 0,
     workers: int | None = None,
     on_progress: Callable[[int, int, Failed | None], None] = lambda done, total, failed: None,
@@ -133,9 +137,11 @@ def tune(
 
     dataset: images with ground truth, or what `taught` gives, where the masks of another network stand in for it.
 
-    Evidence are candidates above a score of `evidence.CONF`, in the image and in its mirror image. Which images make a
-    fold, and which pixels are looked at, follows from `seed`. per_level: every level of the pyramid has a correction of
-    its own, where the outputs tell levels apart. Mean IoU counts matched instances above `conf`; AP all detections.
+    Evidence are candidates above a score of `evidence.CONF`, in the image and in up to VIEWS views of it that are
+    turned, scaled, mirrored and recoloured by chance. The views, the pixels that are looked at, and which images make a fold
+    follow from `seed`. per_level: whether every level of the pyramid has a correction of its own, where the outputs
+    tell levels apart; unless given, only with a teacher. Mean IoU counts matched instances above `conf`; AP all
+    detections.
 
     on_progress: called with the steps done, their total, and a failure, if the last step was one.
     Raises InputError where data set and model share no class, nothing is labelled with a mask, or too few images have
@@ -150,7 +156,7 @@ def tune(
     samples = list(dataset)
     samples = [samples[position] for position in chosen]
     classes = known_classes(dataset, model)
-    levels = model.levels if per_level else 1
+    levels = model.levels if per_level or (per_level is None and teacher is not None) else 1
     path = [Setting(ridge, levels) for ridge in (RIDGES if teacher is None else TAUGHT_RIDGES)]
     workers = workers or processors()
     done, total = 0, 2 * len(samples) + fits(len(samples), folds=folds)
@@ -165,7 +171,7 @@ def tune(
     with one_thread_per_call():
         gathered: list[tuple[Sample, Evidence]] = []
         masks = 0
-        gatherer = _Gatherer(model, classes, max(MOST // max(len(samples), 1), 2), seed)
+        gatherer = _Gatherer(model, classes, len(samples), seed)
         with closing(in_order(gatherer, iter(enumerate(samples)), workers)) as results:
             for sample, result in zip(samples, results, strict=True):
                 if isinstance(result, Failed):
@@ -224,34 +230,37 @@ class _Gathered(NamedTuple):
 class _Gatherer:
     """What a worker does with one image to learn from it."""
 
-    def __init__(self, model: Model, classes: Sequence[int], most: int, seed: int) -> None:
+    def __init__(self, model: Model, classes: Sequence[int], images: int, seed: int) -> None:
         keep = replace(model.keep, conf=CONF, iou=1.0, max_det=_CANDIDATES, multi_label=False)
         self._model, self._iou = model.with_thresholds(keep), model.keep.iou
-        self._classes, self._most, self._seed = classes, most, seed
+        self._classes, self._seed = classes, seed
+        self._views = min(max(_SEEN // max(images, 1), 1), VIEWS)
+        self._most = max(MOST // max(images, 1) // (1 + self._views), 1)
 
     def __call__(self, numbered: tuple[int, Sample]) -> _Gathered | Failed:
         number, sample = numbered
         rng = np.random.default_rng([self._seed, number])
         try:
-            image, truth = sample.read()
+            image, whole = sample.read()
         except (MaskprismError, MemoryError, cv2.error) as error:
             return Failed(sample.name, one_line(error))
-        parts = []
-        for mirrored in (False, True):
+        parts, masks = [], 0
+        for view in range(1 + self._views):
+            seen, truth = image, whole
             try:
-                if mirrored:
-                    image, truth = sample.mirrored(image, truth)
-                prediction = self._model.predict(image)
+                if view:
+                    seen, truth = sample.altered(image, whole, Alteration.drawn(rng, image.shape[:2]))
+                prediction = self._model.predict(seen)
             except Exception as error:  # runtimes raise what they like
                 return Failed(sample.name, one_line(error), network=True)
             if len(broken := prediction.broken_prototypes):
                 named = ", ".join(map(str, broken))
                 return Failed(sample.name, f"prototypes {named} hold values that are no finite numbers", network=True)
             prediction, own = of_classes(prediction, truth, self._classes)
-            parts.append(
-                evidence_of(prediction, own, rng, iou=self._iou, most=max(self._most // 2, 1), own=not mirrored)
-            )
-        return _Gathered(Evidence.joined(parts), int(np.count_nonzero(~own.box_only)))
+            parts.append(evidence_of(prediction, own, rng, iou=self._iou, most=self._most, own=not view))
+            if not view:
+                masks = int(np.count_nonzero(~own.box_only))
+        return _Gathered(Evidence.joined(parts), masks)
 
 
 class _Measured(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from maskprism.analysis.tuning.evidence import CANDIDATES, CONF, PIXELS
 from maskprism.analysis.tuning.fitting import SHARPNESS
-from maskprism.analysis.tuning.tuning import ENOUGH_IMAGES
+from maskprism.analysis.tuning.tuning import ENOUGH_IMAGES, VIEWS
 from maskprism.text import counted, signed
 from maskprism.views.report_parts import Illustration, Section, cell, definitions, findings, number, page, row, table
 from maskprism.views.report_parts import figures as figure_grid
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 METHOD = {
     "correction": (
-        "The coefficients c of an instance become c + A c + b, the same A and b for all instances of a level of the "
-        "pyramid. The prototypes, and with them what masks can be drawn at all, stay as they are."
+        "The coefficients c of an instance become c + A c + b, the same A and b for all instances, or for all of a "
+        "level of the pyramid. The prototypes, and with them what masks can be drawn at all, stay as they are."
     ),
     "what it is fitted to": (
         f"Instances with a score above {CONF} that lie on a ground-truth instance of their class (box IoU of .5 or "
-        f"more), in the image and in its mirror image; of each ground-truth instance up to {CANDIDATES} candidates, "
-        f"those that NMS drops among them; at up to {PIXELS} pixels of the box each. What is surer counts for more."
+        f"more), in the image and in up to {VIEWS} views of it that are turned, scaled, mirrored and recoloured by "
+        f"chance; of each ground-truth instance up to {CANDIDATES} candidates, those that NMS drops among them; at up "
+        f"to {PIXELS} pixels of the box each, most of them along the edge. What is surer and overlaps more counts for "
+        "more."
     ),
     "how": (
         f"The mean soft IoU of logits times {SHARPNESS:g} is made as large as a ridge on A and b allows, by L-BFGS."
