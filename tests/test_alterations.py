@@ -26,10 +26,6 @@ def truth_of(*segments: object, image_hw: tuple[int, int]) -> GroundTruth:
     )
 
 
-def mirror(width: int, height: int) -> Alteration:
-    return Alteration(np.diag([-1.0, 1.0]), np.array([width, 0.0]), (height, width))
-
-
 def test_a_mirror_is_exact() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -37,7 +33,7 @@ def test_a_mirror_is_exact() -> None:
     bitmap = np.zeros((20, 30), dtype=bool)
     bitmap[2:5, 1:4] = True
     truth = truth_of((polygon,), bitmap, None, image_hw=(20, 30))
-    how = mirror(30, 20)
+    how = Alteration.mirror((20, 30))
     np.testing.assert_array_equal(how.image(image), image[:, ::-1])
     seen = how.truth(truth)
     np.testing.assert_array_equal(seen.masks(), truth.masks()[:, :, ::-1])
@@ -92,6 +88,7 @@ def test_what_has_left_the_picture_is_left_out() -> None:
 @pytest.mark.parametrize("shape", [(33_000, 40), (40, 33_000), (5000, 4200), (1, 1), (2, 3)])
 def test_sizes_that_opencv_does_not_turn(shape: tuple[int, int]) -> None:
     how = Alteration.drawn(np.random.default_rng(1), shape)
+    assert Alteration.mirror(shape).size_hw == how.size_hw
     bitmap = np.ones(shape, dtype=bool)
     corners = np.array([(0, 0), (shape[1], 0), (shape[1], shape[0]), (0, shape[0])], dtype=np.float32)
     assert max(how.size_hw) <= LONGEST

@@ -45,6 +45,7 @@ def drawn(seed: int = 0, n: int = 12, m: int = 9, k: int = 3, images: int = 6) -
     return Evidence(
         image=np.sort(rng.integers(0, images, n)),
         own=rng.random(n) < 0.8,
+        altered=np.zeros(n, dtype=bool),
         weights=rng.uniform(0.2, 1, n).astype(np.float32),
         coefficients=coefficients,
         factors=rng.uniform(0.5, 1, n).astype(np.float32),
@@ -128,6 +129,22 @@ def test_sampled_ious_count_pixels() -> None:
             assert value == pytest.approx(shared / (evidence.pixels[i][mask | inside].sum() + evidence.outside[i]))
 
 
+def test_altered_views_count_only_where_they_are_wanted() -> None:
+    evidence = drawn(n=30)
+    altered = np.random.default_rng(1).random(30) < 0.5
+    mixed, parts = replace(evidence, altered=altered), [slice(2, 12), slice(20, 29)]
+    kept = np.concatenate([np.arange(2, 12), np.arange(20, 29)])
+    kept = kept[~altered[kept]]
+    rest = Evidence(**{name: values[kept] for name, values in vars(evidence).items()})
+    x = np.random.default_rng(2).normal(0, 0.3, 12)
+    without = Objective(mixed, parts, Setting(0.02, views=False))
+    value, gradient = without(x)
+    expected, slopes = Objective(rest, everything(rest), Setting(0.02))(x)
+    assert value == pytest.approx(expected)
+    np.testing.assert_allclose(gradient, slopes, rtol=1e-5, atol=1e-8)
+    assert Objective(mixed, parts, Setting(0.02))(x)[0] == Objective(evidence, parts, Setting(0.02))(x)[0] != value
+
+
 # Evidence
 
 
@@ -208,6 +225,7 @@ def test_few_candidates_are_kept_where_few_are_asked_for() -> None:
     assert [len(one) for one in sizes.values()] == [1, 3, 6]
     assert sizes[3].own.sum() == 2
     assert not evidence_of(prediction, truth, np.random.default_rng(0), own=False).own.any()
+    assert evidence_of(prediction, truth, np.random.default_rng(0), altered=True).altered.all()
     rule = replace(prediction.rule, objectness=True)
     scaled = replace(prediction, rule=rule, objectness=np.full(6, 0.5, dtype=np.float32))
     assert set(evidence_of(scaled, truth, np.random.default_rng(0)).factors.tolist()) == {0.5}

@@ -37,11 +37,16 @@ class Alteration:
     colour: tuple[float, float, float] = (0.0, 1.0, 1.0)
 
     @classmethod
+    def mirror(cls, image_hw: tuple[int, int]) -> Alteration:
+        """In a mirror: `image[:, ::-1]`, reduced where it is larger than LONGEST."""
+        height, width = size_hw = _reduced(image_hw)
+        return cls(np.diag([-width / image_hw[1], height / image_hw[0]]), np.array([width, 0.0]), size_hw)
+
+    @classmethod
     def drawn(cls, rng: np.random.Generator, image_hw: tuple[int, int]) -> Alteration:
         """By chance: 0.65 to 1.5 times as large, turned by up to 8 degrees, moved within what that leaves and 8 pixels
         more, mirrored every other time, and of other colours."""
-        reduced = min(1.0, LONGEST / max(image_hw))
-        height, width = (max(round(side * reduced), 1) for side in image_hw)
+        height, width = size_hw = _reduced(image_hw)
         size = np.array([width, height], dtype=np.float64)
         scale = float(np.exp(rng.uniform(*np.log(_SCALES))))
         angle = np.deg2rad(rng.uniform(-_DEGREES, _DEGREES))
@@ -54,7 +59,7 @@ class Alteration:
         return cls(
             linear=turned * (size / image_hw[::-1]),
             shift=size / 2 - turned @ (size / 2) + moved,
-            size_hw=(height, width),
+            size_hw=size_hw,
             colour=(float(hue), 1 + float(saturation), 1 + float(value)),
         )
 
@@ -115,6 +120,11 @@ class Alteration:
         height, width = self.size_hw
         cut = (_within(self._points(polygon), width, height) for polygon in segment)
         return tuple(polygon for polygon in cut if len(polygon))
+
+
+def _reduced(image_hw: tuple[int, int]) -> tuple[int, int]:
+    height, width = (max(round(side * min(1.0, LONGEST / max(image_hw))), 1) for side in image_hw)
+    return height, width
 
 
 def _within(polygon: Float64[np.ndarray, "P 2"], width: int, height: int) -> Float32[np.ndarray, "Q 2"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +35,12 @@ class Setting:
 
     ridge: on the sum of squares of A, and of b over OFFSETS times the root mean square of the coefficients. levels: how
     many levels of the pyramid have a correction of their own, which is a common one plus SPREAD times something that
-    costs as much; 1 for one that is common to all.
+    costs as much; 1 for one that is common to all. views: whether altered evidence counts, too.
     """
 
     ridge: float
     levels: int = 1
+    views: bool = True
 
 
 class Objective:
@@ -52,7 +53,7 @@ class Objective:
 
     def __init__(self, evidence: Evidence, parts: Sequence[slice], setting: Setting) -> None:
         self._evidence, self._setting = evidence, setting
-        self._blocks = list(_blocks(parts))
+        self._blocks = list(_blocks(parts if setting.views else _unaltered(evidence, parts)))
         self._total = sum(float(evidence.weights[block].sum()) for block in self._blocks)
         squares = sum(
             float(np.einsum("n,nk->", evidence.weights[block], evidence.coefficients[block].astype(np.float64) ** 2))
@@ -155,7 +156,14 @@ def sampled_ious(evidence: Evidence, part: slice, correction: Correction | None)
     return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
 
 
-def _blocks(parts: Sequence[slice]) -> Iterator[slice]:
+def _unaltered(evidence: Evidence, parts: Sequence[slice]) -> Iterator[slice]:
+    """The runs of parts that no altered view has given."""
+    for part in parts:
+        edges = np.flatnonzero(np.diff(evidence.altered[part], prepend=True, append=True)) + part.start
+        yield from (slice(int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
+
+
+def _blocks(parts: Iterable[slice]) -> Iterator[slice]:
     for part in parts:
         for start in range(part.start, part.stop, _BLOCK):
             yield slice(start, min(start + _BLOCK, part.stop))

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 AP_CONF = 0.001
 ENOUGH_IMAGES = 60
 """Of fewer images, the gain is mostly chance."""
-VIEWS = 4
-"""How often an image is seen otherwise, beside as it is; less often where there are many images."""
+VIEWS = 3
+"""How often an image is altered by chance, beside as it is and in a mirror; less often where there are many images."""
 _SEEN = 2000
 _CANDIDATES = 4000
 
@@ -137,11 +137,11 @@ def tune(
 
     dataset: images with ground truth, or what `taught` gives, where the masks of another network stand in for it.
 
-    Evidence are candidates above a score of `evidence.CONF`, in the image and in up to VIEWS views of it that are
-    turned, scaled, mirrored and recoloured by chance. The views, the pixels that are looked at, and which images make a fold
-    follow from `seed`. per_level: whether every level of the pyramid has a correction of its own, where the outputs
-    tell levels apart; unless given, only with a teacher. Mean IoU counts matched instances above `conf`; AP all
-    detections.
+    Evidence are candidates above a score of `evidence.CONF`, in the image, in its mirror image, and, if that helps, in
+    up to VIEWS views of it that are turned, scaled, mirrored and recoloured by chance. The views, the pixels that are
+    looked at, and which images make a fold follow from `seed`. per_level: whether every level of the pyramid has a
+    correction of its own, where the outputs tell levels apart; unless given, only with a teacher. Mean IoU counts
+    matched instances above `conf`; AP all detections.
 
     on_progress: called with the steps done, their total, and a failure, if the last step was one.
     Raises InputError where data set and model share no class, nothing is labelled with a mask, or too few images have
@@ -157,9 +157,11 @@ def tune(
     samples = [samples[position] for position in chosen]
     classes = known_classes(dataset, model)
     levels = model.levels if per_level or (per_level is None and teacher is not None) else 1
-    path = [Setting(ridge, levels) for ridge in (RIDGES if teacher is None else TAUGHT_RIDGES)]
+    views = min(_SEEN // max(len(samples), 1), VIEWS)
+    ridges = RIDGES if teacher is None else TAUGHT_RIDGES
+    paths = [[Setting(ridge, levels, seen) for ridge in ridges] for seen in ((False, True) if views else (False,))]
     workers = workers or processors()
-    done, total = 0, 2 * len(samples) + fits(len(samples), folds=folds)
+    done, total = 0, 2 * len(samples) + fits(len(samples), len(paths), folds=folds)
     clock = [time.perf_counter()]
     failures: list[Failed] = []
 
@@ -171,7 +173,7 @@ def tune(
     with one_thread_per_call():
         gathered: list[tuple[Sample, Evidence]] = []
         masks = 0
-        gatherer = _Gatherer(model, classes, len(samples), seed)
+        gatherer = _Gatherer(model, classes, views, max(MOST // max(len(samples), 1) // (2 + views), 1), seed)
         with closing(in_order(gatherer, iter(enumerate(samples)), workers)) as results:
             for sample, result in zip(samples, results, strict=True):
                 if isinstance(result, Failed):
@@ -193,7 +195,7 @@ def tune(
         evidence = Evidence.joined([one for _, one in gathered])
         count = len(evidence)
         clock.append(time.perf_counter())
-        fitted = cross_fit(evidence, len(gathered), [path], folds=folds, workers=workers, on_fit=step)
+        fitted = cross_fit(evidence, len(gathered), paths, folds=folds, workers=workers, on_fit=step)
         del evidence
         clock.append(time.perf_counter())
         measured: list[_Measured] = []
@@ -230,12 +232,10 @@ class _Gathered(NamedTuple):
 class _Gatherer:
     """What a worker does with one image to learn from it."""
 
-    def __init__(self, model: Model, classes: Sequence[int], images: int, seed: int) -> None:
+    def __init__(self, model: Model, classes: Sequence[int], views: int, most: int, seed: int) -> None:
         keep = replace(model.keep, conf=CONF, iou=1.0, max_det=_CANDIDATES, multi_label=False)
         self._model, self._iou = model.with_thresholds(keep), model.keep.iou
-        self._classes, self._seed = classes, seed
-        self._views = min(max(_SEEN // max(images, 1), 1), VIEWS)
-        self._most = max(MOST // max(images, 1) // (1 + self._views), 1)
+        self._classes, self._views, self._most, self._seed = classes, views, most, seed
 
     def __call__(self, numbered: tuple[int, Sample]) -> _Gathered | Failed:
         number, sample = numbered
@@ -245,11 +245,13 @@ class _Gatherer:
         except (MaskprismError, MemoryError, cv2.error) as error:
             return Failed(sample.name, one_line(error))
         parts, masks = [], 0
-        for view in range(1 + self._views):
+        for view in range(2 + self._views):
             seen, truth = image, whole
             try:
                 if view:
-                    seen, truth = sample.altered(image, whole, Alteration.drawn(rng, image.shape[:2]))
+                    size_hw = (image.shape[0], image.shape[1])
+                    how = Alteration.mirror(size_hw) if view == 1 else Alteration.drawn(rng, size_hw)
+                    seen, truth = sample.altered(image, whole, how)
                 prediction = self._model.predict(seen)
             except Exception as error:  # runtimes raise what they like
                 return Failed(sample.name, one_line(error), network=True)
@@ -257,7 +259,9 @@ class _Gatherer:
                 named = ", ".join(map(str, broken))
                 return Failed(sample.name, f"prototypes {named} hold values that are no finite numbers", network=True)
             prediction, own = of_classes(prediction, truth, self._classes)
-            parts.append(evidence_of(prediction, own, rng, iou=self._iou, most=self._most, own=not view))
+            parts.append(
+                evidence_of(prediction, own, rng, iou=self._iou, most=self._most, own=not view, altered=view > 1)
+            )
             if not view:
                 masks = int(np.count_nonzero(~own.box_only))
         return _Gathered(Evidence.joined(parts), masks)

@@ -75,8 +75,12 @@ def summary(found: Tuning) -> dict[str, Any]:
         "mask_ap": {name: asdict(one) | {"by_class": None} for name, one in zip(names, found.precision, strict=True)},
         "curve": [{"images": images} | gain._asdict() for images, gain in found.curve()],
         "ridge": found.fitted.setting.ridge,
-        "ridges": [{"ridge": one.ridge, "gain": gain} for one, gain in found.fitted.chosen.items()],
-        "folds": [{"images": fold.stop - fold.first, "ridge": fold.setting.ridge} for fold in found.fitted.folds],
+        "views": found.fitted.setting.views,
+        "ridges": [{"ridge": one.ridge, "views": one.views, "gain": gain} for one, gain in found.fitted.chosen.items()],
+        "folds": [
+            {"images": fold.stop - fold.first, "ridge": fold.setting.ridge, "views": fold.setting.views}
+            for fold in found.fitted.folds
+        ],
         "seconds": dict(found.seconds),
         "warnings": warnings_of(found),
         "failures": [{"image": name, "why": why} for name, why in found.failures],

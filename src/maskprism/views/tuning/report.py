@@ -27,21 +27,21 @@ METHOD = {
     ),
     "what it is fitted to": (
         f"Instances with a score above {CONF} that lie on a ground-truth instance of their class (box IoU of .5 or "
-        f"more), in the image and in up to {VIEWS} views of it that are turned, scaled, mirrored and recoloured by "
-        f"chance; of each ground-truth instance up to {CANDIDATES} candidates, those that NMS drops among them; at up "
-        f"to {PIXELS} pixels of the box each, most of them along the edge. What is surer and overlaps more counts for "
-        "more."
+        f"more), in the image, in its mirror image, and, where that helps, in up to {VIEWS} views that are turned, "
+        f"scaled, mirrored and recoloured by chance; of each ground-truth instance up to {CANDIDATES} candidates, "
+        f"those that NMS drops among them; at up to {PIXELS} pixels of the box each, most of them along the edge. "
+        "What is surer and overlaps more counts for more."
     ),
     "how": (
         f"The mean soft IoU of logits times {SHARPNESS:g} is made as large as a ridge on A and b allows, by L-BFGS."
     ),
     "gain": (
         "Measured on folds of images: every image with what was fitted without its fold, under the mask rule, at the "
-        "size of the network input. The ridge of a fold is chosen on the other folds alone. Intervals are by bootstrap "
-        "over images, before and after in pairs, 95 %."
+        "size of the network input. The ridge of a fold, and whether altered views count, is chosen on the other folds "
+        "alone. Intervals are by bootstrap over images, before and after in pairs, 95 %."
     ),
     "mask AP": "COCO's, of all detections above a score of .001, every class of a box; boxes and scores are the same.",
-    "the file": "Holds the correction that is fitted to all images, with the ridge that gains most over all folds.",
+    "the file": "Holds the correction that is fitted to all images, with what gains most over all folds.",
 }
 
 
@@ -167,7 +167,10 @@ def _numbers(found: Tuning) -> str:
     curve = [
         cell(str(images), "text") + "".join(cell(signed(value)) for value in gain) for images, gain in found.curve()
     ]
-    tried = [cell(f"{setting.ridge:g}", "text") + cell(signed(gain)) for setting, gain in found.fitted.chosen.items()]
+    tried = [
+        cell(f"{one.ridge:g}", "text") + cell("yes" if one.views else "no", "text") + cell(signed(gain))
+        for one, gain in found.fitted.chosen.items()
+    ]
     return (
         "<h3>Mean mask IoU</h3>"
         + table(headings, [_changed(one) for one in (found.change, *found.gains.by_size())], text=1)
@@ -180,7 +183,7 @@ def _numbers(found: Tuning) -> str:
         + "<h3>Classes</h3>"
         + table(headings, [_changed(one) for one in found.gains.by_class()], text=1, sortable=True, tall=True)
         + "<h3>Ridges that were tried</h3>"
-        + table(["ridge", "gain within the folds"], tried, text=1)
+        + table(["ridge", "altered views", "gain within the folds"], tried, text=2)
     )
 
 
