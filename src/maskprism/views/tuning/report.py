@@ -182,7 +182,7 @@ def _numbers(found: Tuning) -> str:
         + table(["images", "gain", "from", "to"], curve, text=1)
         + "<h3>Classes</h3>"
         + table(headings, [_changed(one) for one in found.gains.by_class()], text=1, sortable=True, tall=True)
-        + "<h3>Ridges that were tried</h3>"
+        + "<h3>Settings that were tried</h3>"
         + table(["ridge", "altered views", "gain within the folds"], tried, text=2)
     )
 
