@@ -229,6 +229,11 @@ def test_few_candidates_are_kept_where_few_are_asked_for() -> None:
     rule = replace(prediction.rule, objectness=True)
     scaled = replace(prediction, rule=rule, objectness=np.full(6, 0.5, dtype=np.float32))
     assert set(evidence_of(scaled, truth, np.random.default_rng(0)).factors.tolist()) == {0.5}
+    empty = replace(prediction, coefficients=np.zeros_like(prediction.coefficients))
+    blank = evidence_of(empty, truth, np.random.default_rng(0))
+    np.testing.assert_allclose(blank.weights[blank.own], empty.scores[:2] / 1000)
+    (mended,) = fit(blank, everything(blank), [Setting(0.001)])
+    assert sampled_ious(blank, slice(0, len(blank)), mended).mean() > 0.3
     nothing = evidence_of(prediction[[]], truth, np.random.default_rng(0))
     assert len(nothing) == 0
     joined = Evidence.joined([sizes[3], nothing, sizes[1]])

@@ -31,6 +31,8 @@ MOST = 20_000
 """Instances kept, at most: of many images, fewer candidates each."""
 _ANYWHERE = 0.1
 """How often pixels are looked at where nothing can change, to those on an edge."""
+_LEAST_IOU = 1e-3
+"""What an empty mask counts as: where all are empty, there is something to learn, too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +134,9 @@ def _sampled(
         mask = Region.of_patch(patch, 0.0, letterbox.canvas_hw)
         within = window_of(masks[target], mask.rows, mask.columns)
         outside[row] = masks[target].area - np.count_nonzero(within)
+        weights[row] = prediction.scores[index] * max(mask.iou_with(masks[target]), _LEAST_IOU)
         if not within.size:
             continue
-        weights[row] = prediction.scores[index] * mask.iou_with(masks[target])
         places, stand_for = _drawn(patch.values.ravel(), rng)
         y, x = np.divmod(places, within.shape[1])
         count = len(places)
