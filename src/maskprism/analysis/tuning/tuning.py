@@ -158,8 +158,10 @@ def tune(
     classes = known_classes(dataset, model)
     levels = model.levels if per_level or (per_level is None and teacher is not None) else 1
     views = min(_SEEN // max(len(samples), 1), VIEWS)
-    ridges = RIDGES if teacher is None else TAUGHT_RIDGES
-    paths = [[Setting(ridge, levels, seen) for ridge in ridges] for seen in ((False, True) if views else (False,))]
+    if teacher is None:  # whether altered views are of use is found out; a teacher draws them anew
+        paths = [[Setting(ridge, levels, seen) for ridge in RIDGES] for seen in ((False, True) if views else (False,))]
+    else:
+        paths = [[Setting(ridge, levels) for ridge in TAUGHT_RIDGES]]
     workers = workers or processors()
     done, total = 0, 2 * len(samples) + fits(len(samples), len(paths), folds=folds)
     clock = [time.perf_counter()]
