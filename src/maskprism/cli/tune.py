@@ -42,7 +42,7 @@ def tune(
 ) -> Outcome:
     """Better masks without training, from labels or a teacher.
 
-    Coefficients c become c + A c + b, fitted in seconds, without a GPU and without PyTorch, and folded into the last
+    Coefficients c become c + A c + b, fitted in a minute, without a GPU and without PyTorch, and folded into the last
     layers that make them: the new file runs wherever the old one did and costs the same; boxes, scores and classes stay
     as they are. What it gains is measured on images that took no part, with an interval. If that touches zero, nothing
     is written without --force. Beside the file go OUT.tune.html, one page with what it gains, OUT.tune.json, and
