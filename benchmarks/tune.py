@@ -3,9 +3,9 @@
     python benchmarks/tune.py
     python benchmarks/tune.py --model yolov8n-seg.onnx --data coco128-seg.yaml
 
-The baseline are three predictions of every image, which is what gathering (the image and its mirror image) and
-measuring need of the network; told are the seconds of each part, their ratio to it, and what was gained. By default the
-bundled network on drawn scenes.
+The baseline are the predictions that gathering (each image, its mirror image and its altered views) and measuring need
+of the network; told are the seconds of each part, their ratio to it, and what was gained. By default the bundled
+network on drawn scenes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 import maskprism
-from maskprism.analysis.tuning import tune
+from maskprism.analysis.tuning.tuning import VIEWS, tune
 from maskprism.datasets import open_dataset
 from maskprism.extract import in_order, one_thread_per_call, processors
 from maskprism.scenes import write_dataset
 
 SCENES = 128
+PREDICTIONS = 2 + VIEWS + 1
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
         images = [sample.read()[0] for sample in open_dataset(data)]
         with one_thread_per_call():
             start = time.perf_counter()
-            for _ in in_order(model.predict, iter(images * 3), processors()):
+            for _ in in_order(model.predict, iter(images * PREDICTIONS), processors()):
                 pass
             network = time.perf_counter() - start
         del images
@@ -50,7 +51,7 @@ def main() -> None:
     )
     for heading in ("", "seconds", "ratio"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for name, seconds in {"three predictions of every image": network, **found.seconds}.items():
+    for name, seconds in {f"{PREDICTIONS} predictions of every image": network, **found.seconds}.items():
         table.add_row(name, f"{seconds:.1f}", f"{seconds / network:.2f}")
     Console().print(table)
 

@@ -44,7 +44,6 @@ def drawn(seed: int = 0, n: int = 12, m: int = 9, k: int = 3, images: int = 6) -
     pixels[0, 5:] = 0
     return Evidence(
         image=np.sort(rng.integers(0, images, n)),
-        own=rng.random(n) < 0.8,
         altered=np.zeros(n, dtype=bool),
         weights=rng.uniform(0.2, 1, n).astype(np.float32),
         coefficients=coefficients,
@@ -67,7 +66,7 @@ def everything(evidence: Evidence) -> list[slice]:
 @pytest.mark.parametrize("levels", [1, 2])
 def test_the_objective_is_its_twin_and_its_gradient_that_of_differences(levels: int) -> None:
     evidence = drawn()
-    objective = Objective(evidence, [slice(0, 5), slice(5, 12)], Setting(0.02, levels))
+    objective = Objective(evidence, [slice(0, 5), slice(5, 12)], Setting(0.04, levels), 2)
     x = np.random.default_rng(1).normal(0, 0.2, math.prod(objective.shape))
     value, gradient = objective(x)
     correction = objective.correction(x)
@@ -84,7 +83,7 @@ def test_the_objective_is_its_twin_and_its_gradient_that_of_differences(levels: 
 
 
 def test_levels_are_a_common_correction_and_what_differs() -> None:
-    objective = Objective(drawn(), everything(drawn()), Setting(0.1, 2))
+    objective = Objective(drawn(), everything(drawn()), Setting(0.1, 2), 1)
     assert objective.shape == (3, 3, 4)
     x = np.zeros(objective.shape)
     x[0, 0, 1], x[2, 0, 1], x[0, 1, 3] = 0.5, 1.0, 0.25
@@ -95,8 +94,8 @@ def test_levels_are_a_common_correction_and_what_differs() -> None:
 
 def test_the_fit_finds_what_a_search_with_the_slow_twin_finds() -> None:
     evidence = drawn(k=2, n=8)
-    (found,) = fit(evidence, everything(evidence), [Setting(0.05)])
-    objective = Objective(evidence, everything(evidence), Setting(0.05))
+    (found,) = fit(evidence, everything(evidence), [Setting(0.3)], 6)
+    objective = Objective(evidence, everything(evidence), Setting(0.05), 1)
 
     def precisely(x: np.ndarray) -> float:
         at = objective.correction(x)
@@ -112,7 +111,7 @@ def test_a_ridge_decides_how_much_is_corrected() -> None:
     evidence = drawn(n=60, images=20)
     sizes = [
         float(np.abs(one.maps).sum())
-        for one in fit(evidence, everything(evidence), [Setting(r) for r in (10, 0.1, 0.01)])
+        for one in fit(evidence, everything(evidence), [Setting(r) for r in (200, 2, 0.2)], 20)
     ]
     assert sizes[0] < 0.1 < sizes[1] < sizes[2]
 
@@ -137,12 +136,12 @@ def test_altered_views_count_only_where_they_are_wanted() -> None:
     kept = kept[~altered[kept]]
     rest = Evidence(**{name: values[kept] for name, values in vars(evidence).items()})
     x = np.random.default_rng(2).normal(0, 0.3, 12)
-    without = Objective(mixed, parts, Setting(0.02, views=False))
+    without = Objective(mixed, parts, Setting(0.02, views=False), 1)
     value, gradient = without(x)
-    expected, slopes = Objective(rest, everything(rest), Setting(0.02))(x)
+    expected, slopes = Objective(rest, everything(rest), Setting(0.02), 1)(x)
     assert value == pytest.approx(expected)
     np.testing.assert_allclose(gradient, slopes, rtol=1e-5, atol=1e-8)
-    assert Objective(mixed, parts, Setting(0.02))(x)[0] == Objective(evidence, parts, Setting(0.02))(x)[0] != value
+    assert Objective(mixed, parts, Setting(0.02), 1)(x)[0] == Objective(evidence, parts, Setting(0.02), 1)(x)[0] != value
 
 
 # Evidence
@@ -171,7 +170,6 @@ def test_evidence_is_the_pixels_of_boxes_as_the_canvas_has_them() -> None:
     # The best candidate of each ground-truth instance, and the one of the first that falls to NMS; no other class.
     np.testing.assert_array_equal(found.coefficients, prediction.coefficients[[0, 3, 1]])
     assert found.levels.tolist() == [0, 2, 1]
-    assert found.own.tolist() == [True, True, False]
     assert found.outside.tolist() == [18, 0, 26]
     canvas = np.stack([prediction.letterbox.resample(one, "canvas") for one in prediction.prototypes], axis=-1)
     inside = truth.masks()
@@ -223,16 +221,15 @@ def test_few_candidates_are_kept_where_few_are_asked_for() -> None:
     truth = truth_for((32, 48), (4, 4, 20, 20), (24, 8, 40, 28))
     sizes = {most: evidence_of(prediction, truth, np.random.default_rng(0), most=most) for most in (1, 3, 100)}
     assert [len(one) for one in sizes.values()] == [1, 3, 6]
-    assert sizes[3].own.sum() == 2
-    assert not evidence_of(prediction, truth, np.random.default_rng(0), own=False).own.any()
+    assert not sizes[3].altered.any()
     assert evidence_of(prediction, truth, np.random.default_rng(0), altered=True).altered.all()
     rule = replace(prediction.rule, objectness=True)
     scaled = replace(prediction, rule=rule, objectness=np.full(6, 0.5, dtype=np.float32))
     assert set(evidence_of(scaled, truth, np.random.default_rng(0)).factors.tolist()) == {0.5}
     empty = replace(prediction, coefficients=np.zeros_like(prediction.coefficients))
     blank = evidence_of(empty, truth, np.random.default_rng(0))
-    np.testing.assert_allclose(blank.weights[blank.own], empty.scores[:2] / 1000)
-    (mended,) = fit(blank, everything(blank), [Setting(0.001)])
+    np.testing.assert_allclose(blank.weights[:2], empty.scores[:2] / 1000)
+    (mended,) = fit(blank, everything(blank), [Setting(0.001)], 1)
     assert sampled_ious(blank, slice(0, len(blank)), mended).mean() > 0.3
     nothing = evidence_of(prediction[[]], truth, np.random.default_rng(0))
     assert len(nothing) == 0
@@ -260,7 +257,7 @@ def test_an_interval_is_over_images() -> None:
     assert interval(np.repeat(noise, 10), np.repeat(np.arange(400), 10))[1:] == pytest.approx((low, high))
 
 
-PATH = [[Setting(ridge) for ridge in (0.3, 0.03)]]
+PATH = [[Setting(ridge) for ridge in (10, 1)]]
 
 
 def test_nothing_about_a_fold_decides_what_is_measured_on_it() -> None:
@@ -295,9 +292,20 @@ def test_folds_gain_where_there_is_something_to_gain() -> None:
     assert np.mean(change) > 0.05
 
 
+def test_altered_evidence_has_no_say_in_the_choice() -> None:
+    altered = np.random.default_rng(2).random(120) < 0.4
+    evidence = replace(drawn(n=120, images=30), altered=altered)
+    without = [[Setting(ridge, views=False) for ridge in (10, 1)]]
+    found = cross_fit(evidence, 30, without, workers=1)
+    inside = np.where(altered[:, None], 1 - evidence.inside, evidence.inside)
+    assert cross_fit(replace(evidence, inside=inside), 30, without, workers=1).chosen == found.chosen
+    plain = cross_fit(replace(evidence, altered=np.zeros_like(altered)), 30, without, workers=1)
+    assert plain.chosen != found.chosen
+
+
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(InputError, match=r"1 of 9 images have an instance that found .* needs 3 at the very least"):
-        cross_fit(replace(drawn(), image=np.zeros(12, dtype=np.int64), own=np.ones(12, dtype=bool)), 9, PATH)
+        cross_fit(replace(drawn(), image=np.zeros(12, dtype=np.int64)), 9, PATH)
     with pytest.raises(InputError, match="folds is 2; expected at least 3"):
         cross_fit(drawn(), 6, PATH, folds=2)
 

@@ -39,8 +39,7 @@ _LEAST_IOU = 1e-3
 class Evidence:
     """N instances with M pixels each, in the order of their images.
 
-    image: number of the image. own: what NMS keeps in the image as it is: gain is measured on these alone.
-    altered: whether it is from a view whose scale and colours are others than those of the image.
+    image: number of the image. altered: whether it is from a view whose scale and colours are others than those of the image.
     weights: the score times the mask's IoU: what is sure and drawn well tells most about what is always wrong.
     coefficients, levels: of each instance; factors: the objectness that a rule multiplies them by, else 1.
     prototypes: at the pixels, as the canvas has them. inside: whether each pixel is ground truth.
@@ -49,7 +48,6 @@ class Evidence:
     """
 
     image: Int64[np.ndarray, " N"]
-    own: Bool[np.ndarray, " N"]
     altered: Bool[np.ndarray, " N"]
     weights: Float32[np.ndarray, " N"]
     coefficients: Float32[np.ndarray, "N K"]
@@ -86,13 +84,12 @@ def evidence_of(
     *,
     iou: float = 0.7,
     most: int = MOST,
-    own: bool = True,
     altered: bool = False,
 ) -> Evidence:
     """The evidence in one image.
 
     prediction: all candidates, before NMS; those that NMS at `iou` keeps are matched. Others count that overlap the
-    same ground-truth instance of their class most, by half or more. most: instances, at most. own, altered: see
+    same ground-truth instance of their class most, by half or more. most: instances, at most. altered: see
     `Evidence`.
     """
     kept = non_maximum_suppression(prediction.extents, prediction.scores, prediction.classes, iou)
@@ -108,18 +105,17 @@ def evidence_of(
         others += [(index, target) for index in near.tolist()]
     room = max(most - len(first), 0)
     chosen = first[:most] + [others[index] for index in sorted(rng.permutation(len(others))[:room].tolist())]
-    return _sampled(prediction, truth, chosen, len(first) if own else 0, altered, rng)
+    return _sampled(prediction, truth, chosen, altered, rng)
 
 
 def _sampled(
     prediction: Prediction,
     truth: GroundTruth,
     chosen: Sequence[tuple[int, int]],
-    own: int,
     altered: bool,
     rng: np.random.Generator,
 ) -> Evidence:
-    """The evidence of (instance, ground-truth instance); the first `own` of them are own."""
+    """The evidence of (instance, ground-truth instance)."""
     n, k = len(chosen), len(prediction.prototypes)
     which = np.array([index for index, _ in chosen], dtype=np.int64)
     prototypes = np.zeros((n, PIXELS, k), dtype=np.float32)
@@ -148,7 +144,6 @@ def _sampled(
     factors = prediction.objectness if prediction.rule.objectness else None
     return Evidence(
         image=np.zeros(n, dtype=np.int64),
-        own=np.arange(n) < own,
         altered=np.full(n, altered),
         weights=weights,
         coefficients=prediction.coefficients[which],

@@ -33,8 +33,8 @@ _TINY = 1e-6
 class Setting:
     """How freely a correction is fitted.
 
-    ridge: on the sum of squares of A, and of b over OFFSETS times the root mean square of the coefficients. levels: how
-    many levels of the pyramid have a correction of their own, which is a common one plus SPREAD times something that
+    ridge: on the sum of squares of A, and of b over OFFSETS times the root mean square of the coefficients, against the
+    loss of one image: the more images, the freer. levels: how many levels of the pyramid have a correction of their own, which is a common one plus SPREAD times something that
     costs as much; 1 for one that is common to all. views: whether altered evidence counts, too.
     """
 
@@ -44,15 +44,15 @@ class Setting:
 
 
 class Objective:
-    """What is minimised: 1 - mean soft IoU + ridge, of parameters x, flat: (A, b / scale), the common one first.
+    """What is minimised: 1 - mean soft IoU + ridge / images, of parameters x, flat: (A, b / scale), the common one first.
 
     The soft IoU of an instance is the sum over pixels of p g, over the sum of p + g - p g, with p the sigmoid of
     the sharpened logit and g the ground truth; what the box leaves out counts as missed. parts: the evidence that
-    counts.
+    counts. images: how many it is of.
     """
 
-    def __init__(self, evidence: Evidence, parts: Sequence[slice], setting: Setting) -> None:
-        self._evidence, self._setting = evidence, setting
+    def __init__(self, evidence: Evidence, parts: Sequence[slice], setting: Setting, images: int) -> None:
+        self._evidence, self._setting, self._ridge = evidence, setting, setting.ridge / images
         self._blocks = list(_blocks(parts if setting.views else _unaltered(evidence, parts)))
         self._total = sum(float(evidence.weights[block].sum()) for block in self._blocks)
         squares = sum(
@@ -82,8 +82,7 @@ class Objective:
                 gradient[level] += slopes[chosen].T @ wide[chosen]
         if self._setting.levels > 1:
             gradient = np.concatenate([gradient.sum(axis=0, keepdims=True), SPREAD * gradient])
-        ridge = self._setting.ridge
-        return value + ridge * float(x @ x), gradient.ravel() + 2 * ridge * x
+        return value + self._ridge * float(x @ x), gradient.ravel() + 2 * self._ridge * x
 
     def correction(self, x: Float64[np.ndarray, " P"]) -> Correction:
         """The correction that parameters stand for."""
@@ -114,8 +113,10 @@ class Objective:
         return float(np.dot(weights.astype(np.float64), 1 - shared / either)), by_coefficient.astype(np.float64)
 
 
-def fit(evidence: Evidence, parts: Sequence[slice], settings: Sequence[Setting]) -> list[Correction]:
-    """The correction that is best on parts of the evidence under each setting, by full-batch L-BFGS.
+def fit(
+    evidence: Evidence, parts: Sequence[slice], settings: Sequence[Setting], images: int
+) -> list[Correction]:
+    """The correction that is best on parts of the evidence, of some images, under each setting, by full-batch L-BFGS.
 
     Settings differ in their ridge; each search begins where the one before ended, the first at no correction.
     Raises MissingExtraError without SciPy.
@@ -125,7 +126,7 @@ def fit(evidence: Evidence, parts: Sequence[slice], settings: Sequence[Setting])
     found: list[Correction] = []
     x: Float64[np.ndarray, " P"] | None = None
     for setting in settings:
-        objective = Objective(evidence, parts, setting)
+        objective = Objective(evidence, parts, setting, images)
         start = np.zeros(objective.shape).ravel() if x is None else x
         x = minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x
         found.append(objective.correction(x))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Picture = UInt8[np.ndarray, "H W 3"]
 
 
-TAUGHT_RIDGES = (0.3, 0.03, 0.003, 0.001, 0.0003, 0.0001)
+TAUGHT_RIDGES = (30.0, 3.0, 0.3, 0.1, 0.03, 0.01)
 """In the place of `validation.RIDGES`: a teacher draws more exactly than people, so weaker ridges are worth a try."""
 
 

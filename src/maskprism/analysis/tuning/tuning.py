@@ -261,9 +261,7 @@ class _Gatherer:
                 named = ", ".join(map(str, broken))
                 return Failed(sample.name, f"prototypes {named} hold values that are no finite numbers", network=True)
             prediction, own = of_classes(prediction, truth, self._classes)
-            parts.append(
-                evidence_of(prediction, own, rng, iou=self._iou, most=self._most, own=not view, altered=view > 1)
-            )
+            parts.append(evidence_of(prediction, own, rng, iou=self._iou, most=self._most, altered=view > 1))
             if not view:
                 masks = int(np.count_nonzero(~own.box_only))
         return _Gathered(Evidence.joined(parts), masks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from maskprism.models.correction import Correction
 
 FOLDS = 5
-RIDGES = (0.3, 0.1, 0.03, 0.01, 0.003)
+RIDGES = (30.0, 10.0, 3.0, 1.8, 1.0, 0.6, 0.3, 0.1)
 """Tried one after the other, each fit beginning where the last one ended."""
 FEWEST_IMAGES = 3
 _CURVE = (0.125, 0.25, 0.5)
@@ -39,8 +39,7 @@ class Fold(NamedTuple):
 class CrossFit:
     """The folds, and the correction and setting for all images together.
 
-    chosen: gain in mean IoU, weighted by score and estimated from sampled pixels, of each setting that was tried. Their
-    ridges are those for all images; of a part of them, they are divided by it, as a sum of losses and a prior has it.
+    chosen: gain in mean IoU of each setting that was tried, weighted like the evidence and estimated from its pixels.
     """
 
     folds: Sequence[Fold]
@@ -61,13 +60,14 @@ def cross_fit(
     """Fit one correction without each fold, and one to all.
 
     A fold's setting is the one that gains most on the other folds, each with what was fitted without it and without
-    that fold: nothing about a fold decides anything that is measured on it. Folds are of images that follow each
-    other, so give images in an order that chance has made. settings: paths of settings, each fit begins where
-    the one before ended.
+    that fold: nothing about a fold decides anything that is measured on it. All of their evidence is looked at that is
+    not altered: mirror images and what NMS drops make the choice surer. Folds are of images that follow each other, so
+    give images in an order that chance has made. settings: paths of settings, each fit begins where the one before
+    ended.
 
-    Raises InputError for fewer than FEWEST_IMAGES images with an instance of their own, or fewer folds than 3.
+    Raises InputError for fewer than FEWEST_IMAGES images with an instance, or fewer folds than 3.
     """
-    useful = len(np.unique(evidence.image[evidence.own]))
+    useful = len(np.unique(evidence.image))
     if useful < FEWEST_IMAGES:
         raise InputError(
             f"{useful} of {images} images have an instance that found a ground-truth instance; tuning needs "
@@ -88,7 +88,7 @@ def cross_fit(
 
         def job(left_out: Collection[int], path: Sequence[Setting]) -> _Job:
             kept = [number for number in range(len(spans)) if number not in left_out]
-            return _Job([spans[i] for i in kept], path, sum(map(_length, (ranges[i] for i in kept))) / images)
+            return _Job([spans[i] for i in kept], path, sum(ranges[i][1] - ranges[i][0] for i in kept))
 
         pairs = list(itertools.combinations(range(len(spans)), 2))
         inner = run([job(pair, path) for pair in pairs for path in settings])
@@ -103,7 +103,7 @@ def cross_fit(
         sizes = curve_sizes(images - max(stop - first for first, stop in ranges))
         jobs = [job([fold], [setting]) for fold, setting in enumerate(chosen[:-1])] + [job([], [chosen[-1]])]
         jobs += [
-            _Job(_some_images(evidence, ranges[fold], images, size), [chosen[fold]], size / images)
+            _Job(_some_images(evidence, ranges[fold], images, size), [chosen[fold]], size)
             for fold in range(len(spans))
             for size in sizes
         ]
@@ -133,20 +133,15 @@ def curve_sizes(images: int) -> list[int]:
 
 
 class _Job(NamedTuple):
-    """Fits to parts of the evidence, one setting after the other; share: the part of all images that they are of."""
+    """Fits to parts of the evidence, one setting after the other; images: how many they are of."""
 
     parts: Sequence[slice]
     settings: Sequence[Setting]
-    share: float
+    images: int
 
 
 def _fitted(evidence: Evidence, job: _Job) -> list[Correction]:
-    # A ridge on a mean over n images keeps its weight against their number.
-    return fit(evidence, job.parts, [replace(one, ridge=one.ridge / job.share) for one in job.settings])
-
-
-def _length(span: tuple[int, int]) -> int:
-    return span[1] - span[0]
+    return fit(evidence, job.parts, job.settings, job.images)
 
 
 def _some_images(evidence: Evidence, fold: tuple[int, int], images: int, count: int) -> list[slice]:
@@ -157,8 +152,8 @@ def _some_images(evidence: Evidence, fold: tuple[int, int], images: int, count: 
 
 
 def _gain(evidence: Evidence, part: slice, correction: Correction) -> tuple[float, float]:
-    """The gain in IoU of the own instances of a part, from sampled pixels, summed by weight; and their weight."""
-    weights = evidence.weights[part] * evidence.own[part]
+    """The gain in IoU of the unaltered instances of a part, from sampled pixels, summed by weight; and their weight."""
+    weights = evidence.weights[part] * ~evidence.altered[part]
     change = sampled_ious(evidence, part, correction) - sampled_ious(evidence, part, None)
     return float(np.dot(change, weights)), float(weights.sum())
 
