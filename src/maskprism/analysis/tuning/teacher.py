@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     Picture = UInt8[np.ndarray, "H W 3"]
 
 
-TAUGHT_RIDGES = (30.0, 3.0, 0.3, 0.1, 0.03, 0.01)
-"""In the place of `validation.RIDGES`: a teacher draws more exactly than people, so weaker ridges are worth a try."""
-
-
 @dataclass(frozen=True)
 class Teacher:
     """What a network finds, as annotations.

@@ -20,7 +20,7 @@ from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import Region, regions
 from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import Setting, minimiser
-from maskprism.analysis.tuning.teacher import TAUGHT_RIDGES, teacher_of
+from maskprism.analysis.tuning.teacher import teacher_of
 from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, cross_fit, fits
 from maskprism.datasets.alterations import Alteration
 from maskprism.errors import InputError, MaskprismError
@@ -158,10 +158,9 @@ def tune(
     classes = known_classes(dataset, model)
     levels = model.levels if per_level or (per_level is None and teacher is not None) else 1
     views = min(_SEEN // max(len(samples), 1), VIEWS)
-    if teacher is None:  # whether altered views are of use is found out; a teacher draws them anew
-        paths = [[Setting(ridge, levels, seen) for ridge in RIDGES] for seen in ((False, True) if views else (False,))]
-    else:
-        paths = [[Setting(ridge, levels) for ridge in TAUGHT_RIDGES]]
+    # Whether altered views are of use is found out; a teacher draws them anew.
+    seen = (False, True) if teacher is None and views else (views > 0,)
+    paths = [[Setting(ridge, levels, altered) for ridge in RIDGES] for altered in seen]
     workers = workers or processors()
     done, total = 0, 2 * len(samples) + fits(len(samples), len(paths), folds=folds)
     clock = [time.perf_counter()]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from maskprism.models.correction import Correction
 
 FOLDS = 5
-RIDGES = (30.0, 10.0, 3.0, 1.8, 1.0, 0.6, 0.3, 0.1)
+RIDGES = (30.0, 10.0, 3.0, 1.8, 1.0, 0.6, 0.3, 0.1, 0.03, 0.01)
 """Tried one after the other, each fit beginning where the last one ended."""
 FEWEST_IMAGES = 3
 _CURVE = (0.125, 0.25, 0.5)
