@@ -84,7 +84,7 @@ def origin(address: str) -> str:
 
 
 def names(page: Page) -> list[str]:
-    return page.locator(".tile .name").all_inner_texts()
+    return page.locator(".tile .name").all_text_contents()
 
 
 def shows(page: Page, expected: list[str]) -> None:
@@ -198,7 +198,7 @@ def test_edits_stay_while_other_images_are_looked_at(address: str, open_page: Op
     page.get_by_role("link", name="Gallery").click()
     page.locator(".badge.edited").wait_for()
     edited = page.locator(".tile", has=page.locator(".badge.edited"))
-    assert edited.locator(".name").all_inner_texts() == ["val/scene_000001.png"]
+    assert edited.locator(".name").all_text_contents() == ["val/scene_000001.png"]
     edited.click()
     dropped.wait_for()
     page.get_by_role("button", name="Undo").click()  # the history is there, too
@@ -207,7 +207,7 @@ def test_edits_stay_while_other_images_are_looked_at(address: str, open_page: Op
     page.go_back()
     page.reload()  # the history is gone then, the edits are not
     edited.wait_for()
-    assert edited.locator(".name").all_inner_texts() == ["val/scene_000001.png"]
+    assert edited.locator(".name").all_text_contents() == ["val/scene_000001.png"]
     edited.click()
     dropped.wait_for()
     page.reload()
@@ -265,6 +265,20 @@ def test_what_a_tile_is_ordered_by_is_not_cut_off(address: str, open_page: Open,
         ".map(one => one.textContent)"
     )
     assert cut == []
+
+
+def test_the_end_of_a_long_name_is_not_cut_off(address: str, open_page: Open) -> None:
+    page = open_page(address, viewport={"width": 320, "height": 800})
+    page.locator(".tile").first.wait_for()
+    found = page.locator(".tile .name", has_text="scene_").evaluate_all(
+        "all => all.map(({ children: [start, end], parentElement: caption }) => [start.scrollWidth > start.clientWidth,"
+        " end.textContent, end.getBoundingClientRect().right - caption.getBoundingClientRect().right])"
+    )
+    assert len(found) > 3
+    for cut, end, beyond in found:
+        assert cut
+        assert end.startswith("e_0000")
+        assert beyond <= 0
 
 
 def test_false_positives_are_a_kind_of_their_own(

@@ -7,6 +7,9 @@ import { keyOf, thumbnailUrl } from "./api.js";
 
 /** @typedef {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void, choose: (key: string, chosen: boolean) => void, isChosen: (key: string) => boolean, sort: () => string }} Host */
 
+/** So many letters at the end of a name are never cut: numbers, which tell images apart, stand there. */
+const TAIL = 12;
+
 /** The grid: shows, appends and updates images; opens one. */
 export class Tiles {
   /** @param {HTMLElement} list @param {Host} host */
@@ -153,7 +156,7 @@ class Tile {
     this.link.href = this.host.href(image);
     this.link.dataset.state = state;
     this.link.title = message || title;
-    this.name.textContent = title;
+    this.name.replaceChildren(h("span", {}, title.slice(0, -TAIL)), h("span", {}, title.slice(-TAIL)));
     this.facts.textContent = factsOf(image, this.host.sort());
     this.note.textContent = state === "failed" ? messageOf(image) : "";
     this.describe(image);
