@@ -141,7 +141,8 @@ def test_altered_views_count_only_where_they_are_wanted() -> None:
     expected, slopes = Objective(rest, everything(rest), Setting(0.02), 1)(x)
     assert value == pytest.approx(expected)
     np.testing.assert_allclose(gradient, slopes, rtol=1e-5, atol=1e-8)
-    assert Objective(mixed, parts, Setting(0.02), 1)(x)[0] == Objective(evidence, parts, Setting(0.02), 1)(x)[0] != value
+    setting = Setting(0.02)
+    assert Objective(mixed, parts, setting, 1)(x)[0] == Objective(evidence, parts, setting, 1)(x)[0] != value
 
 
 # Evidence

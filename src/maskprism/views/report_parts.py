@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from maskprism.views.adaptive import Adaptive
 
 _NARROW_PX = 620
+_SHORT = 9
+"""So many letters of a value fit into a tile; longer ones get two."""
 KICKER = '<p class="kicker">'
 """What a report begins with, as static/report.html has it."""
 
@@ -69,11 +71,16 @@ def page(
         title=html.escape(title),
         subtitle=html.escape(subtitle),
         warnings="\n".join(f'<p class="warning">{html.escape(text)}</p>' for text in warnings),
-        tiles="\n".join(f"<div><dt>{html.escape(n)}</dt><dd>{html.escape(v)}</dd></div>" for n, v in tiles),
+        tiles="\n".join(_tile(*one) for one in tiles),
         sections="\n".join(
             f'<section id="{one.id}">\n<h2>{html.escape(one.heading)}</h2>\n{one.inner}\n</section>' for one in sections
         ),
     )
+
+
+def _tile(name: str, value: str) -> str:
+    wide = ' class="wide"' if len(value) > _SHORT else ""
+    return f"<div{wide}><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
 
 
 def home_link(address: str) -> str:

@@ -34,8 +34,9 @@ class Setting:
     """How freely a correction is fitted.
 
     ridge: on the sum of squares of A, and of b over OFFSETS times the root mean square of the coefficients, against the
-    loss of one image: the more images, the freer. levels: how many levels of the pyramid have a correction of their own, which is a common one plus SPREAD times something that
-    costs as much; 1 for one that is common to all. views: whether altered evidence counts, too.
+    loss of one image: the more images, the freer. levels: how many levels of the pyramid have a correction of their
+    own, which is a common one plus SPREAD times something that costs as much; 1 for one that is common to all. views:
+    whether altered evidence counts, too.
     """
 
     ridge: float
@@ -44,7 +45,7 @@ class Setting:
 
 
 class Objective:
-    """What is minimised: 1 - mean soft IoU + ridge / images, of parameters x, flat: (A, b / scale), the common one first.
+    """What is minimised: 1 - mean soft IoU + ridge / images, of parameters x, flat: (A, b / scale), common one first.
 
     The soft IoU of an instance is the sum over pixels of p g, over the sum of p + g - p g, with p the sigmoid of
     the sharpened logit and g the ground truth; what the box leaves out counts as missed. parts: the evidence that
@@ -113,9 +114,7 @@ class Objective:
         return float(np.dot(weights.astype(np.float64), 1 - shared / either)), by_coefficient.astype(np.float64)
 
 
-def fit(
-    evidence: Evidence, parts: Sequence[slice], settings: Sequence[Setting], images: int
-) -> list[Correction]:
+def fit(evidence: Evidence, parts: Sequence[slice], settings: Sequence[Setting], images: int) -> list[Correction]:
     """The correction that is best on parts of the evidence, of some images, under each setting, by full-batch L-BFGS.
 
     Settings differ in their ridge; each search begins where the one before ended, the first at no correction.
