@@ -115,7 +115,7 @@ def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
 
 def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     model = load(damaged)
-    found = tune(taught(load(), model, scenes), model, folds=3, limit=12, per_level=False)
+    found = tune(taught(load(), model, scenes), model, folds=3, per_level=False)
     assert found.teacher is not None
     assert found.helps
     before = compare(load(), model, HELD_OUT).mean_iou
