@@ -307,6 +307,9 @@ def test_altered_evidence_has_no_say_in_the_choice() -> None:
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(InputError, match=r"1 of 9 images have an instance that found .* needs 3 at the very least"):
         cross_fit(replace(drawn(), image=np.zeros(12, dtype=np.int64)), 9, PATH)
+    altered = drawn().image > 0  # nothing but the first image was found as it is
+    with pytest.raises(InputError, match="1 of 6 images"):
+        cross_fit(replace(drawn(), altered=altered), 6, PATH)
     with pytest.raises(InputError, match="folds is 2; expected at least 3"):
         cross_fit(drawn(), 6, PATH, folds=2)
 

@@ -65,9 +65,9 @@ def cross_fit(
     give images in an order that chance has made. settings: paths of settings, each fit begins where the one before
     ended.
 
-    Raises InputError for fewer than FEWEST_IMAGES images with an instance, or fewer folds than 3.
+    Raises InputError for fewer than FEWEST_IMAGES images with an unaltered instance, or fewer folds than 3.
     """
-    useful = len(np.unique(evidence.image))
+    useful = len(np.unique(evidence.image[~evidence.altered]))
     if useful < FEWEST_IMAGES:
         raise InputError(
             f"{useful} of {images} images have an instance that found a ground-truth instance; tuning needs "
