@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskprism.datasets import GroundTruth
+from maskprism.datasets import GroundTruth, alterations
 from maskprism.datasets.alterations import LONGEST, Alteration
 from maskprism.scenes import draw_scene
 
@@ -42,10 +42,16 @@ def test_a_mirror_is_exact() -> None:
     assert seen.crowd.tolist() == [False, True, False]
 
 
-@given(st.integers(0, 10_000))
-def test_masks_follow_their_pixels(seed: int) -> None:
-    """A disc that is drawn is where its polygon and its bitmap say, however it is seen."""
-    rng = np.random.default_rng(seed)
+@pytest.mark.parametrize("longest", [LONGEST, 100])
+@given(seed=st.integers(0, 10_000))
+def test_masks_follow_their_pixels(longest: int, seed: int) -> None:
+    """A disc that is drawn is where its polygon and its bitmap say, however it is seen, reduced or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alterations, "LONGEST", longest)
+        follow_their_pixels(np.random.default_rng(seed))
+
+
+def follow_their_pixels(rng: np.random.Generator) -> None:
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     polygon = (np.stack([np.cos(angles), np.sin(angles)], axis=1) * (40, 25) + (90, 60)).astype(np.float32)
     truth = truth_of((polygon,), image_hw=(120, 160))
@@ -56,7 +62,10 @@ def test_masks_follow_their_pixels(seed: int) -> None:
     white = seen.max(axis=2) > 127
     for mask in (found.masks()[0], how.truth(truth_of(bitmap, image_hw=(120, 160))).masks()[0]):
         off = mask ^ white
-        inner = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        inner = (
+            cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+            > 0
+        )
         outer = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
         assert not (off & (inner | ~outer)).any()
 
@@ -72,6 +81,39 @@ def test_an_outline_is_cut_where_the_picture_ends() -> None:
     np.testing.assert_array_equal(found.masks(), whole)
 
 
+@given(st.floats(-25, 25), st.floats(-25, 25))
+def test_a_rectangle_is_cut_at_every_side(x: float, y: float) -> None:
+    rectangle = np.array([(4, 3), (24, 3), (24, 17), (4, 17)], dtype=np.float32)
+    moved = Alteration(np.eye(2), np.array([x, y]), (20, 28))
+    found = moved.truth(truth_of((rectangle,), image_hw=(20, 28)))
+    width, height = (
+        max(min(hi + by, end) - max(lo + by, 0), 0) for lo, hi, by, end in ((4, 24, x, 28), (3, 17, y, 20))
+    )
+    assert len(found) == (width > 0 and height > 0)
+    for (polygon,) in found.segments:
+        np.testing.assert_allclose(polygon, np.clip(polygon, 0, (28, 20)), atol=1e-5)
+        assert cv2.contourArea(polygon) == pytest.approx(width * height, abs=1e-3)
+
+
+@given(st.integers(0, 10_000))
+def test_a_box_without_a_mask_holds_its_corners(seed: int) -> None:
+    how = Alteration.drawn(np.random.default_rng(seed), (16, 20))
+    found = how.truth(truth_of(None, image_hw=(16, 20)))
+    corners = np.array([how.linear @ (x, y) + how.shift for x in (4, 12) for y in (3, 11)])
+    expected = np.clip([*corners.min(axis=0), *corners.max(axis=0)], 0, (20, 16, 20, 16))
+    for box in found.boxes:
+        np.testing.assert_allclose(box, expected, atol=1e-5)
+    assert len(found) == (expected[2] > expected[0] and expected[3] > expected[1])
+
+
+def test_there_is_grey_where_the_image_does_not_reach() -> None:
+    moved = Alteration(np.eye(2), np.array([3.0, 2.0]), (10, 12))
+    seen = moved.image(np.full((10, 12, 3), 200, dtype=np.uint8))
+    assert (seen[2:, 3:] == 200).all()
+    assert (seen[:2] == 114).all()
+    assert (seen[:, :3] == 114).all()
+
+
 def test_what_has_left_the_picture_is_left_out() -> None:
     polygon = np.array([(3, 2), (11, 2), (11, 9), (3, 9)], dtype=np.float32)
     bitmap = np.zeros((20, 30), dtype=bool)
@@ -85,10 +127,19 @@ def test_what_has_left_the_picture_is_left_out() -> None:
     assert len(Alteration(np.eye(2), np.zeros(2), (20, 30)).truth(truth_of(image_hw=(20, 30)))) == 0
 
 
-@pytest.mark.parametrize("shape", [(33_000, 40), (40, 33_000), (5000, 4200), (1, 1), (2, 3)])
-def test_sizes_that_opencv_does_not_turn(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "size_hw"),
+    [
+        ((33_000, 40), (4096, 5)),
+        ((1, 33_000), (1, 4096)),
+        ((5000, 4200), (4096, 3441)),
+        ((1, 1), (1, 1)),
+        ((2, 3), (2, 3)),
+    ],
+)
+def test_sizes_that_opencv_does_not_turn(shape: tuple[int, int], size_hw: tuple[int, int]) -> None:
     how = Alteration.drawn(np.random.default_rng(1), shape)
-    assert Alteration.mirror(shape).size_hw == how.size_hw
+    assert Alteration.mirror(shape).size_hw == how.size_hw == size_hw
     bitmap = np.ones(shape, dtype=bool)
     corners = np.array([(0, 0), (shape[1], 0), (shape[1], shape[0]), (0, shape[0])], dtype=np.float32)
     assert max(how.size_hw) <= LONGEST
@@ -111,6 +162,18 @@ def test_chance_draws_what_it_says() -> None:
     assert 0.4 < mirrored.mean() < 0.6
     centre = np.array([one.linear @ [320, 240] + one.shift - [320, 240] for one in drawn])
     assert (np.abs(centre) <= np.abs(1 - scales)[:, None] / 2 * [640, 480] + 8).all()
+    moved = centre / (np.abs(1 - scales)[:, None] / 2 * [640, 480] + 8)
+    assert (moved.min(axis=0) < -0.8).all()
+    assert (moved.max(axis=0) > 0.8).all()
+    near = np.abs(1 - scales) < 0.01
+    assert np.abs(centre[near]).max() > 7
+    colours = np.array([one.colour for one in drawn])
+    for index, (low, high) in enumerate(((-0.015, 0.015), (0.5, 1.5), (0.7, 1.3))):
+        edge = 0.05 * (high - low)
+        assert low <= colours[:, index].min() < low + edge
+        assert high - edge < colours[:, index].max() <= high
+    chances = np.concatenate([colours, moved, scales[:, None], turned[:, None], mirrored[:, None]], axis=1)
+    assert np.abs(np.corrcoef(chances.T) - np.eye(8)).max() < 0.2
     again = Alteration.drawn(np.random.default_rng(0), (480, 640))
     np.testing.assert_array_equal(again.linear, drawn[0].linear)
     assert again.colour == drawn[0].colour
@@ -124,3 +187,23 @@ def test_colours_change_and_greys_stay_grey() -> None:
     assert 0.7 * scene.mean() < other.mean() < 0.9 * scene.mean()
     grey = np.full((8, 8, 3), 100, dtype=np.uint8)
     assert set(Alteration(np.eye(2), np.zeros(2), (8, 8), (0.01, 1.4, 0.9)).image(grey).ravel().tolist()) == {90}
+
+
+@pytest.mark.parametrize(
+    ("colour", "before", "after"),
+    [
+        ((1 / 3, 1, 1), (0, 0, 255), (0, 255, 0)),
+        ((-1 / 3, 1, 1), (0, 0, 255), (255, 0, 0)),
+        ((0.5, 1, 1), (255, 0, 0), (0, 255, 255)),
+        ((0, 1, 0.5), (0, 0, 200), (0, 0, 100)),
+        ((0, 1, 1.3), (0, 0, 250), (0, 0, 255)),
+        ((0, 0, 1), (0, 0, 250), (250, 250, 250)),
+        ((0, 2, 1), (100, 100, 255), (0, 0, 255)),
+        ((0, 1, 0), (10, 20, 30), (0, 0, 0)),
+    ],
+)
+def test_hue_is_turned_and_saturation_and_value_end_at_the_full(
+    colour: tuple[float, float, float], before: tuple[int, ...], after: tuple[int, ...]
+) -> None:
+    found = Alteration(np.eye(2), np.zeros(2), (2, 2), colour).image(np.full((2, 2, 3), before, dtype=np.uint8))
+    assert found[1, 1].tolist() == list(after)
