@@ -110,7 +110,7 @@ class Tile {
     this.thumbnail.addEventListener("load", () => this.thumbnail.classList.add("loaded"));
     this.edited = false;
     this.note = h("span", { className: "note" });
-    this.name = h("span", { className: "name" });
+    this.name = h("span", { className: "name", dir: "auto" });
     this.facts = h("span", { className: "facts" });
     this.badges = h("span", { className: "badges" });
     this.link = h(
@@ -156,7 +156,8 @@ class Tile {
     this.link.href = this.host.href(image);
     this.link.dataset.state = state;
     this.link.title = message || title;
-    this.name.replaceChildren(h("span", {}, title.slice(0, -TAIL)), h("span", {}, title.slice(-TAIL)));
+    const letters = [...title]; // not halves of them
+    this.name.replaceChildren(h("span", {}, letters.slice(0, -TAIL).join("")), h("span", {}, letters.slice(-TAIL).join("")));
     this.facts.textContent = factsOf(image, this.host.sort());
     this.note.textContent = state === "failed" ? messageOf(image) : "";
     this.describe(image);
