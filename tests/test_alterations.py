@@ -42,32 +42,31 @@ def test_a_mirror_is_exact() -> None:
     assert seen.crowd.tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("longest", [LONGEST, 100])
+@pytest.mark.parametrize(("longest", "off"), [(LONGEST, 1), (100, 2)])
 @given(seed=st.integers(0, 10_000))
-def test_masks_follow_their_pixels(longest: int, seed: int) -> None:
-    """A disc that is drawn is where its polygon and its bitmap say, however it is seen, reduced or not."""
+def test_masks_follow_their_pixels(longest: int, off: int, seed: int) -> None:
+    """A disc that is drawn is where its polygon and its bitmap say, however it is seen: reduced, to two pixels."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alterations, "LONGEST", longest)
-        follow_their_pixels(np.random.default_rng(seed))
+        follow_their_pixels(np.random.default_rng(seed), off)
 
 
-def follow_their_pixels(rng: np.random.Generator) -> None:
+def follow_their_pixels(rng: np.random.Generator, off: int) -> None:
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     polygon = (np.stack([np.cos(angles), np.sin(angles)], axis=1) * (40, 25) + (90, 60)).astype(np.float32)
     truth = truth_of((polygon,), image_hw=(120, 160))
     (bitmap,) = truth.masks()
     image = np.repeat(np.where(bitmap, 255, 0).astype(np.uint8)[..., None], 3, axis=2)
     how = replace(Alteration.drawn(rng, (120, 160)), colour=(0, 1, 1))
-    seen, found = how.image(image), how.truth(truth)
-    white = seen.max(axis=2) > 127
-    for mask in (found.masks()[0], how.truth(truth_of(bitmap, image_hw=(120, 160))).masks()[0]):
-        off = mask ^ white
-        inner = (
-            cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-            > 0
-        )
-        outer = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-        assert not (off & (inner | ~outer)).any()
+    height, width = how.size_hw
+    wider = replace(how, size_hw=(height + 16, width + 16), shift=how.shift + 8)  # what lies beyond the edges, too
+    disc = wider.truth(truth).masks()[0].astype(np.uint8)
+    around = np.ones((2 * off + 1, 2 * off + 1), dtype=np.uint8)
+    inner, outer = (change(disc, around)[8:-8, 8:-8] > 0 for change in (cv2.erode, cv2.dilate))
+    outlined, mapped = (how.truth(truth_of(one, image_hw=(120, 160))).masks()[0] for one in ((polygon,), bitmap))
+    for mask in (how.image(image).max(axis=2) > 127, outlined, mapped):
+        assert mask[inner].all()
+        assert not mask[~outer].any()
 
 
 def test_an_outline_is_cut_where_the_picture_ends() -> None:
