@@ -141,7 +141,7 @@ class _Job(NamedTuple):
 
 
 def _fitted(evidence: Evidence, job: _Job) -> list[Correction]:
-    return fit(evidence, job.parts, job.settings, job.images)
+    return fit(evidence, *job)
 
 
 def _some_images(evidence: Evidence, fold: tuple[int, int], images: int, count: int) -> list[slice]:

@@ -202,7 +202,7 @@ def _settings(found: Tuning) -> str:
     return (
         "<h3>Settings that were tried</h3>"
         + table(["ridge", *(f"gain {_WITH[one]} altered views" for one in views)], tried, text=1)
-        + f"<p>Chosen: {own} altered views; for the folds {', '.join(folds)}.</p>"
+        + f"<p>Chosen: ridge {own} altered views; for the folds, one after the other, {', '.join(folds)}.</p>"
     )
 
 
