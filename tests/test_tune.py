@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 
 import reference_tune as slow
 from maskprism import Model, load
-from maskprism.analysis.truth.gains import interval
+from maskprism.analysis.intervals import interval
 from maskprism.analysis.tuning import evidence as gathering
 from maskprism.analysis.tuning.evidence import Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import SHARPNESS, SPREAD, Objective, Setting, fit, sampled_ious

@@ -15,12 +15,13 @@
 
 from __future__ import annotations
 
+from maskprism.analysis.intervals import interval
 from maskprism.analysis.truth.best_coefficients import best_weights
 from maskprism.analysis.truth.boundary import boundary_agreement
 from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, counterfactuals_of
 from maskprism.analysis.truth.error_budget import ErrorBudget, InstanceBudget, budgets
 from maskprism.analysis.truth.exact_coefficients import exact_weights
-from maskprism.analysis.truth.gains import Gains, interval
+from maskprism.analysis.truth.gains import Gains
 from maskprism.analysis.truth.matching import Matches, match
 from maskprism.analysis.truth.overlaps import Overlaps, Region, mask_overlaps
 from maskprism.analysis.truth.score_ranking import Ranking, ranking

@@ -10,26 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from maskprism.analysis.intervals import Interval, interval
 from maskprism.analysis.truth.overlaps import SIZES
-from maskprism.text import signed
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int64
-
-LEVEL = 0.95
-"""Of intervals."""
-_RESAMPLED = 2000
-
-
-class Interval(NamedTuple):
-    """A mean, and where it lies with a probability of LEVEL."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{signed(self.mean)}, between {signed(self.low)} and {signed(self.high)}"
 
 
 class Change(NamedTuple):
@@ -81,26 +66,3 @@ class Gains:
         before, after = self.before[members], self.after[members]
         first, last = (float(one.mean()) if len(one) else float("nan") for one in (before, after))
         return Change(group, len(before), first, last, interval(after - before, self.image[members]))
-
-
-def interval(values: Float[np.ndarray, " N"], image: Int64[np.ndarray, " N"], seed: int = 0) -> Interval:
-    """The mean of values of instances, with a percentile bootstrap over their images.
-
-    image: which image each value is from, any number. nan without a value, or with a single image.
-
-    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
-    """
-    if not len(values):
-        return Interval(np.nan, np.nan, np.nan)
-    _, which = np.unique(image, return_inverse=True)
-    sums, counts = np.bincount(which, values), np.bincount(which)
-    mean = float(sums.sum() / counts.sum())
-    if len(sums) < 2:
-        return Interval(mean, np.nan, np.nan)
-    rng = np.random.default_rng(seed)
-    means = np.empty(_RESAMPLED)
-    for number in range(_RESAMPLED):
-        drawn = rng.integers(0, len(sums), len(sums))
-        means[number] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(mean, float(low), float(high))

@@ -15,7 +15,8 @@ import numpy as np
 from maskprism.analysis.dataset.ap_protocols import overlaps_under
 from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
 from maskprism.analysis.dataset.diagnosis import SHOWN_CONF, Failed, check_network, known_classes, of_classes
-from maskprism.analysis.truth.gains import Gains, Interval, interval
+from maskprism.analysis.intervals import Interval, interval
+from maskprism.analysis.truth.gains import Gains
 from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import Region, regions
 from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of

@@ -1,0 +1,71 @@
+"""Write files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from maskprism.errors import MaskprismError
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes | str | Callable[[Path], object]) -> Path:
+    """Write a file under a temporary name beside it and rename it, so that it is never seen half written.
+
+    Parameters
+    ----------
+    path
+        The file. Missing parent folders are made; an existing file is replaced (ask the user before).
+    content
+        Bytes, text (written as UTF-8 with ``\\n``), or a function that writes the file whose path it is given. That
+        path has the suffix of `path`, because many libraries choose the format by it.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    MaskprismError
+        If it cannot be written; nothing is left behind, and an existing file stays as it was.
+    """
+    target = Path(path)
+    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
+    with reporting_write_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if callable(content):
+                content(partial)
+            else:
+                partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+            partial.replace(target)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+    return target
+
+
+@contextmanager
+def reporting_write_errors(path: str | os.PathLike[str], advice: str = "") -> Iterator[None]:
+    """Turn an `OSError` of the block into a `MaskprismError` that says that `path` cannot be written, and why.
+
+    Parameters
+    ----------
+    path
+        What is being written: a file or a folder.
+    advice
+        What to do about it, added to the message: "choose another --out".
+
+    Raises
+    ------
+    MaskprismError
+        For every `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = f"{os.fspath(path)}: cannot be written ({error.strerror or error})"
+        raise MaskprismError(f"{message}; {advice}" if advice else message) from None

@@ -1,0 +1,145 @@
+"""What can be claimed from a sample of images: bootstrap intervals over images, and how many images are too few.
+
+Instances of one image share its light, its scene and its prototypes: they are not independent. Every interval is
+therefore over images, never over instances.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from statistics import NormalDist
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from maskprism.text import signed
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64, Int64
+
+LEVEL = 0.95
+"""Probability with which an interval covers the true value, over all values that are compared."""
+MIN_IMAGES = 20
+"""With fewer images than this no claim is made and no advice is given: bootstrap intervals are too narrow there."""
+_RESAMPLES = 2000
+_TAIL_SAMPLES = 25
+"""At least so many resamples lie beyond each end of an interval."""
+_CHUNK = 2**22
+
+
+class Interval(NamedTuple):
+    """A value, and the ends of its interval; the ends are NaN with fewer than two images."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{signed(self.mean)}, between {signed(self.low)} and {signed(self.high)}"
+
+    def excludes(self, value: float = 0.0) -> bool:
+        """Return whether `value` lies outside the interval; False for an interval of NaN."""
+        return self.low > value or self.high < value
+
+
+def too_few(n_images: int) -> bool:
+    """Return whether `n_images` are fewer than `MIN_IMAGES`, so that nothing may be claimed."""
+    return n_images < MIN_IMAGES
+
+
+def interval(
+    values: Float[np.ndarray, " N"],
+    image: Sequence[Hashable] | Int64[np.ndarray, " N"],
+    seed: int = 0,
+    *,
+    comparisons: int = 1,
+) -> Interval:
+    """Return the mean of values of instances with its bootstrap interval over images.
+
+    Parameters
+    ----------
+    values
+        One value per instance.
+    image
+        The image of each value: any number or name.
+    seed
+        Of the resampling.
+    comparisons
+        How many intervals are looked at together. Each is made wider so that all of them hold with probability
+        `LEVEL` (Bonferroni).
+
+    Returns
+    -------
+    Interval
+        NaN throughout without a value; NaN ends with one image.
+    """
+    if not len(values):
+        return Interval(math.nan, math.nan, math.nan)
+    _, which = np.unique(np.asarray(image), return_inverse=True)
+    sums = np.bincount(which, values)
+    counts = np.bincount(which).astype(np.float64)
+    return bootstrap(lambda weights: (weights @ sums) / (weights @ counts), len(sums), seed, comparisons=comparisons)
+
+
+def bootstrap(
+    statistic: Callable[[Float64[np.ndarray, "R I"]], Float64[np.ndarray, " R"]],
+    n_images: int,
+    seed: int = 0,
+    *,
+    comparisons: int = 1,
+) -> Interval:
+    """Return a statistic of images with its percentile bootstrap interval.
+
+    Parameters
+    ----------
+    statistic
+        Takes R resamples as an array (R, `n_images`): how often each image was drawn. Returns R values; NaN where a
+        resample has none.
+    n_images
+        How many images there are.
+    seed
+        Of the resampling.
+    comparisons
+        How many intervals are looked at together; see `interval`.
+
+    Returns
+    -------
+    Interval
+        The statistic with every image counted once, and the interval; its ends are NaN with fewer than two images.
+
+    Notes
+    -----
+    Percentile intervals of small samples are too narrow. Their tails are chosen as for a t distribution, by
+    n / (n - 1) times its variance.
+
+    References
+    ----------
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
+    Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015, section 4.
+    """
+    value = float(statistic(np.ones((1, n_images)))[0])
+    if n_images < 2:
+        return Interval(value, math.nan, math.nan)
+    tail = _tail(n_images, (1 - LEVEL) / 2 / comparisons)
+    resamples = max(_RESAMPLES, math.ceil(_TAIL_SAMPLES / tail))
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // n_images)
+    found = []
+    for start in range(0, resamples, rows):
+        drawn = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=min(rows, resamples - start))
+        found.append(statistic(drawn.astype(np.float64)))
+    low, high = np.nanquantile(np.concatenate(found), [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
+
+
+def _tail(n_images: int, tail: float) -> float:
+    """The tail of a normal distribution that is as far out as `tail` of a t distribution, widened by n / (n - 1)."""
+    z, degrees = -NormalDist().inv_cdf(tail), n_images - 1
+    student = (  # Abramowitz and Stegun 26.7.5
+        z
+        + (z**3 + z) / (4 * degrees)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
+    )
+    return NormalDist().cdf(-student * math.sqrt(n_images / degrees))
