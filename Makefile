@@ -88,7 +88,7 @@ $(VENV)/mutants: $(VENV)/done
 	touch $@
 
 mutants: $(VENV)/mutants
-	$(BIN)/python utils/mutants.py $(if $(SAMPLE),--sample $(SAMPLE))
+	$(BIN)/mutmut run
 
 bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/start_up.py

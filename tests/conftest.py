@@ -16,7 +16,7 @@ settings.register_profile(
     max_examples=100,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile(  # for utils/mutants.py: that an example fails is enough, it need not be small
+settings.register_profile(  # for make mutants: that an example fails is enough, it need not be small
     "mutants", settings.get_profile("maskprism"), phases=(Phase.explicit, Phase.generate)
 )
 settings.load_profile("maskprism")
