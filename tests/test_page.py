@@ -294,7 +294,7 @@ def test_the_command_writes_one_file(scenes: Path, tmp_path: Path) -> None:
     assert "mask pixels differ" in index["note"]
     header, _ = unpack(base64.b64decode(scripts[1][1]))
     assert any(instance["truth"] for instance in header["instances"])
-    assert not list((tmp_path / "a b").glob("*.partial"))
+    assert not list((tmp_path / "a b").glob("*.partial*"))
 
 
 def test_the_command_without_anything_to_show(scenes: Path, tmp_path: Path) -> None:

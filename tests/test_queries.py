@@ -262,7 +262,7 @@ def test_a_decoder_with_prompts_is_revealed_into_a_file_of_its_own(tmp_path):
     with pytest.raises(ModelError, match="no output is a product of two things that the network computes"):
         write_revealed(Tiny().save(tmp_path / "tiny.onnx"), tmp_path / "new.onnx")
     with pytest.raises(maskprism.MaskprismError, match="cannot be written"):
-        write_revealed(tmp_path / "sam.onnx", tmp_path / "none" / "new.onnx")
+        write_revealed(tmp_path / "sam.onnx", tmp_path / "sam.onnx" / "new.onnx")
 
 
 # --- what is refused ------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from cyclopts import App, Parameter
 
+from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism.demo import FIRST_SEED as FIRST_SAMPLE_SEED
 from maskprism.demo import SCENES as SAMPLE_SCENES
 from maskprism.errors import InputError, MaskprismError, TableError
@@ -143,14 +144,10 @@ def generate_visualizations(
         figures["mask_coefficients_heatmap"] = charts.correlation(coefficients, labels)
     else:
         print(f"{csv_filename}: one row only; a correlation needs at least two")
-    try:
-        save_folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            path = save_folder / f"{name}.png"
-            save(figure, path, dpi=130)
-            print(f"{path}: {len(coefficients)} instances")
-    except OSError as error:
-        raise MaskprismError(f"{save_folder}: cannot be written ({error.strerror or error})") from None
+    for name, figure in figures.items():
+        path = save_folder / f"{name}.png"
+        save(figure, path, dpi=130)
+        print(f"{path}: {len(coefficients)} instances")
     return 0
 
 
@@ -182,13 +179,9 @@ def _with_images(folder: Path) -> Path:
     from maskprism.scenes import draw_scene
 
     if folder == DEFAULT_FOLDER and not any(path.name != ".gitkeep" for path in folder.glob("*")):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for number in range(SAMPLE_SCENES):
-                image = draw_scene(FIRST_SAMPLE_SEED + number).image
-                (folder / f"scene_{number}.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
-        except OSError as error:
-            raise MaskprismError(f"{folder}: cannot be written ({error.strerror or error})") from None
+        for number in range(SAMPLE_SCENES):
+            image = draw_scene(FIRST_SAMPLE_SEED + number).image
+            write_atomically(folder / f"scene_{number}.png", cv2.imencode(".png", image)[1].tobytes())
         print(f"{folder}: held no images; {SAMPLE_SCENES} sample scenes are drawn there")
     return folder
 
@@ -291,14 +284,14 @@ def _rows_done(path: Path, columns: Sequence[str], model: str) -> set[str]:
             "choose another --csv_filename"
         )
     if len(whole) < len(data):  # it is ours, and an interruption cut its last line short
-        path.write_bytes(whole)
+        write_atomically(path, whole, failure=TableError)
     return {row[0] for row in rows[1:]}
 
 
 @contextmanager
 def _appending(path: Path, columns: Sequence[str]) -> Iterator[Callable[[list[Any]], None]]:
     """Append rows to a CSV file, each on disk before the next image starts."""
-    try:
+    with reporting_write_errors(path, failure=TableError):
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = not path.exists() or path.stat().st_size == 0
         with path.open("a", encoding="utf-8", newline="") as file:
@@ -311,8 +304,6 @@ def _appending(path: Path, columns: Sequence[str]) -> Iterator[Callable[[list[An
             if fresh:
                 append(list(columns))
             yield append
-    except OSError as error:
-        raise TableError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def _read_masks(path: Path) -> tuple[Float32[np.ndarray, "N K"], list[str]]:

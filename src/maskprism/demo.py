@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from maskprism.errors import MaskprismError
-
 SCENES = 8
 FIRST_SEED = 0
 """The training never saw scenes of these seeds."""
@@ -62,58 +60,55 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from maskprism.views.page import Page
     from maskprism.views.sheets import best_instances
 
-    try:
-        on_step(f"drawing {SCENES} scenes that the bundled model has never seen")
-        scenes, pictures = out / "scenes", out / "pictures"
-        data = write_dataset(scenes, SCENES, seed=FIRST_SEED, validation_share=1.0)
-        model, page = load(threads=1), Page()
-        labels = open_labels(data, scenes, model.spec.names)
-        predictions = {}
+    on_step(f"drawing {SCENES} scenes that the bundled model has never seen")
+    scenes, pictures = out / "scenes", out / "pictures"
+    data = write_dataset(scenes, SCENES, seed=FIRST_SEED, validation_share=1.0)
+    model, page = load(threads=1), Page()
+    labels = open_labels(data, scenes, model.spec.names)
+    predictions = {}
 
-        on_step("explaining the most confident instance of each")
-        for item in open_source(scenes).pending(frozenset()):
-            image = read_image(scenes / item.name)
-            prediction = replace(model.predict(image), source=item.name)
-            predictions[item.name] = prediction
-            folder = pictures / Path(item.name).stem
-            write_explanation(image, prediction, folder, best_instances(prediction, None))
-            truth = labels(scenes / item.name, prediction.image_size)
-            found = match_masks(prediction, truth) if truth else None
-            page.add(image, prediction, found.masks if found else None, missed=found.missed_instances if found else ())
+    on_step("explaining the most confident instance of each")
+    for item in open_source(scenes).pending(frozenset()):
+        image = read_image(scenes / item.name)
+        prediction = replace(model.predict(image), source=item.name)
+        predictions[item.name] = prediction
+        folder = pictures / Path(item.name).stem
+        write_explanation(image, prediction, folder, best_instances(prediction, None))
+        truth = labels(scenes / item.name, prediction.image_size)
+        found = match_masks(prediction, truth) if truth else None
+        page.add(image, prediction, found.masks if found else None, missed=found.missed_instances if found else ())
 
-        on_step("writing the coefficients of every instance")
-        summary = extract(scenes, model, out / "coefficients.csv", overwrite=True)
-        coefficients = CoefficientTable.read(summary.table).coefficients
+    on_step("writing the coefficients of every instance")
+    summary = extract(scenes, model, out / "coefficients.csv", overwrite=True)
+    coefficients = CoefficientTable.read(summary.table).coefficients
 
-        on_step("drawing histograms and correlation")
-        result = DemoResult(
-            scenes=scenes,
-            pictures=pictures,
-            table=out / "coefficients.csv",
-            histograms=out / "histograms.png",
-            correlation=out / "correlation.png",
-            report=out / "diagnosis" / "report.html",
-            page=out / "page.html",
-            atlas=out / "atlas" / REPORT if packages.installed() else None,
-            instances=len(coefficients),
-        )
-        save(charts.histograms(coefficients), result.histograms, dpi=130)
-        save(charts.correlation(coefficients), result.correlation, dpi=130)
+    on_step("drawing histograms and correlation")
+    result = DemoResult(
+        scenes=scenes,
+        pictures=pictures,
+        table=out / "coefficients.csv",
+        histograms=out / "histograms.png",
+        correlation=out / "correlation.png",
+        report=out / "diagnosis" / "report.html",
+        page=out / "page.html",
+        atlas=out / "atlas" / REPORT if packages.installed() else None,
+        instances=len(coefficients),
+    )
+    save(charts.histograms(coefficients), result.histograms, dpi=130)
+    save(charts.correlation(coefficients), result.correlation, dpi=130)
 
-        on_step("comparing all masks with the ground truth")
-        validated = load(conf=0.001, multi_label=True, threads=1)
-        write_diagnosis(diagnose(open_dataset(data), validated), result.report.parent, model=validated)
+    on_step("comparing all masks with the ground truth")
+    validated = load(conf=0.001, multi_label=True, threads=1)
+    write_diagnosis(diagnose(open_dataset(data), validated), result.report.parent, model=validated)
 
-        on_step("writing the interactive page")
-        page.write(result.page)
+    on_step("writing the interactive page")
+    page.write(result.page)
 
-        if result.atlas is None:
-            on_step("no atlas of all instances: it needs scikit-learn (pip install 'maskprism[atlas]')")
-        else:
-            on_step("mapping all instances")
-            points = judged(Points.read(result.table), predictions, labels, scenes).points
-            sheets = thumbnails(points, np.arange(len(points)), predictions, scenes)
-            write_atlas(make_atlas(points), result.atlas.parent, "Sample scenes", sheets=sheets, viewer="../page.html")
-    except OSError as error:
-        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
+    if result.atlas is None:
+        on_step("no atlas of all instances: it needs scikit-learn (pip install 'maskprism[atlas]')")
+    else:
+        on_step("mapping all instances")
+        points = judged(Points.read(result.table), predictions, labels, scenes).points
+        sheets = thumbnails(points, np.arange(len(points)), predictions, scenes)
+        write_atlas(make_atlas(points), result.atlas.parent, "Sample scenes", sheets=sheets, viewer="../page.html")
     return result

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import yaml
 
+from maskprism._common.files import write_atomically
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,16 +126,12 @@ def write_dataset(folder: str | Path, count: int, *, seed: int = 0, validation_s
             f"{class_id} " + " ".join(f"{value:.5f}" for value in (_polygon(mask) / (width, height)).reshape(-1))
             for class_id, mask in zip(scene.classes, scene.masks, strict=True)
         ]
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True, exist_ok=True)
         stem = f"scene_{seed + number:06d}"
         encoded = cv2.imencode(".png", scene.image)[1]
-        (folder / "images" / split / f"{stem}.png").write_bytes(encoded.tobytes())
-        (folder / "labels" / split / f"{stem}.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    path = folder / "data.yaml"
+        write_atomically(folder / "images" / split / f"{stem}.png", encoded.tobytes())
+        write_atomically(folder / "labels" / split / f"{stem}.txt", "\n".join(rows) + "\n")
     description = {"path": str(folder.resolve()), "train": "images/train", "val": "images/val", "names": NAMES}
-    path.write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
-    return path
+    return write_atomically(folder / "data.yaml", yaml.safe_dump(description, sort_keys=False))
 
 
 # Outlines: one or more closed polygons within about -1..1, filled by the even-odd rule.

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.files import make_folder, reporting_write_errors, write_atomically
 from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.decompose import Decomposition
-from maskprism.errors import InputError, MaskprismError
+from maskprism.errors import InputError
 from maskprism.foreign import size_of_regular
 from maskprism.geometry import Letterbox
 from maskprism.images import read_image, source_name
@@ -128,15 +130,13 @@ class PrototypeCallback:
         counts = [count for _, count in found]
         predictions = [prediction for prediction, _ in found]
         row = {"epoch": epoch, "instances": float(np.mean(counts)), **_statistics(predictions, self._before)}
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            if self._rows is None:
+        make_folder(self.out)
+        if self._rows is None:
+            with reporting_write_errors(self.out):
                 self._rows = _rows_before(self.out, epoch)
-            self._rows = [one for one in self._rows if int(one["epoch"]) < epoch] + [row]
-            _write_record(self.out / f"epoch_{epoch:04d}.npz", predictions, self.names)
-            _write_rows(self.out / "statistics.csv", self._rows)
-        except OSError as error:
-            raise MaskprismError(f"{self.out}: cannot be written ({error.strerror or error})") from None
+        self._rows = [one for one in self._rows if int(one["epoch"]) < epoch] + [row]
+        _write_record(self.out / f"epoch_{epoch:04d}.npz", predictions, self.names)
+        _write_rows(self.out / "statistics.csv", self._rows)
         self._before = predictions
         return row
 
@@ -262,10 +262,8 @@ def _write_record(path: Path, predictions: list[Prediction], names: list[str]) -
             f"letterbox_{number}": np.array(sides, dtype=np.int64),
         }
     about = {"images": names, "rule": predictions[0].rule.name, "names": dict(predictions[0].names)}
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)
-    partial.replace(path)
+    arrays["about"] = np.array(json.dumps(about))
+    write_atomically(path, lambda partial: np.savez_compressed(partial, **arrays))
 
 
 def _read_record(path: Path, number: int) -> Prediction:
@@ -311,16 +309,15 @@ def _rows_before(folder: Path, epoch: int) -> list[dict[str, Any]]:
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, STATISTICS, extrasaction="ignore")
-        writer.writeheader()
-        for row in rows:
-            values = {name: row.get(name, "") for name in STATISTICS}
-            writer.writerow(
-                {
-                    k: "" if isinstance(v, float) and math.isnan(v) else f"{v:.6g}" if isinstance(v, float) else v
-                    for k, v in values.items()
-                }
-            )
-    partial.replace(path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, STATISTICS, extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        values = {name: row.get(name, "") for name in STATISTICS}
+        writer.writerow(
+            {
+                k: "" if isinstance(v, float) and math.isnan(v) else f"{v:.6g}" if isinstance(v, float) else v
+                for k, v in values.items()
+            }
+        )
+    write_atomically(path, text.getvalue())

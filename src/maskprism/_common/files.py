@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,17 +10,26 @@ from pathlib import Path
 
 from maskprism.errors import MaskprismError
 
+_numbers = itertools.count()
 
-def write_atomically(path: str | os.PathLike[str], content: bytes | str | Callable[[Path], object]) -> Path:
+
+def write_atomically(
+    path: str | os.PathLike[str],
+    content: bytes | str | Callable[[Path], object],
+    *,
+    failure: type[MaskprismError] = MaskprismError,
+) -> Path:
     """Write a file under a temporary name beside it and rename it, so that it is never seen half written.
 
     Parameters
     ----------
     path
-        The file. Missing parent folders are made; an existing file is replaced (ask the user before).
+        The file. Missing parent folders are made; an existing file is replaced.
     content
         Bytes, text (written as UTF-8 with ``\\n``), or a function that writes the file whose path it is given. That
         path has the suffix of `path`, because many libraries choose the format by it.
+    failure
+        The class of the error.
 
     Returns
     -------
@@ -29,12 +39,17 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str | Callab
     Raises
     ------
     MaskprismError
-        If it cannot be written; nothing is left behind, and an existing file stays as it was.
+        If it cannot be written, or is a folder, a pipe or a device; nothing is left behind, and an existing file
+        stays as it was.
     """
     target = Path(path)
-    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
-    with reporting_write_errors(target):
+    # The name is short, for that of the target may be as long as names can be; and nobody else uses it.
+    partial = target.with_name(f".{os.getpid()}-{next(_numbers)}.partial{target.suffix}")
+    with reporting_write_errors(target, failure=failure):
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file():
+            kind = "a folder" if target.is_dir() else "a pipe or a device"
+            raise failure(f"{target}: cannot be written (it is {kind}); expected the name of a file")
         try:
             if callable(content):
                 content(partial)
@@ -48,8 +63,36 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str | Callab
     return target
 
 
+def make_folder(path: str | os.PathLike[str], advice: str = "") -> Path:
+    """Make a folder and its parents where they are missing.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    advice
+        What to do where that fails, added to the message.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    MaskprismError
+        If it cannot be made, or is a file.
+    """
+    folder = Path(path)
+    with reporting_write_errors(folder, advice):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 @contextmanager
-def reporting_write_errors(path: str | os.PathLike[str], advice: str = "") -> Iterator[None]:
+def reporting_write_errors(
+    path: str | os.PathLike[str], advice: str = "", *, failure: type[MaskprismError] = MaskprismError
+) -> Iterator[None]:
     """Turn an `OSError` of the block into a `MaskprismError` that says that `path` cannot be written, and why.
 
     Parameters
@@ -58,6 +101,8 @@ def reporting_write_errors(path: str | os.PathLike[str], advice: str = "") -> It
         What is being written: a file or a folder.
     advice
         What to do about it, added to the message: "choose another --out".
+    failure
+        The class of the error.
 
     Raises
     ------
@@ -68,4 +113,4 @@ def reporting_write_errors(path: str | os.PathLike[str], advice: str = "") -> It
         yield
     except OSError as error:
         message = f"{os.fspath(path)}: cannot be written ({error.strerror or error})"
-        raise MaskprismError(f"{message}; {advice}" if advice else message) from None
+        raise failure(f"{message}; {advice}" if advice else message) from None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from maskprism._common.files import write_atomically
 from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, load_model
 from maskprism.cli.output import Bar, Outcome, Output, command, failures, listed
 from maskprism.errors import InputError, MaskprismError
@@ -80,21 +81,16 @@ def basis(
     canonical = replace(CanonicalBasis.of(usage, region), model_sha256=network.spec.sha256)
     numbers = {"model": network.spec.name, "model_sha256": network.spec.sha256, **summary(usage, canonical)}
     names = ("basis.json", "prototypes.csv", "components.csv", "basis.npz", "spectrum.png", "redundancy.png")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _write_json(out, numbers)
-        canonical.save(out / "basis.npz")
-        write_rows(prototype_rows(usage, region), out / "prototypes.csv")
-        write_rows(component_rows(canonical), out / "components.csv")
-        save(views.spectrum(usage, canonical, model=network.spec.name), out / "spectrum.png", dpi=120)
-        save(views.redundancy(usage, model=network.spec.name), out / "redundancy.png", dpi=120)
-        files = [out / name for name in names]
-        for number, (image, prediction) in enumerate(shown):
-            page = views.raw_and_canonical(image, prediction, usage, canonical, scale=scale)
-            files.append(out / f"prototypes-{number:02d}.png")
-            files[-1].write_bytes(encode_png(page))
-    except OSError as error:
-        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
+    _write_json(out, numbers)
+    canonical.save(out / "basis.npz")
+    write_rows(prototype_rows(usage, region), out / "prototypes.csv")
+    write_rows(component_rows(canonical), out / "components.csv")
+    save(views.spectrum(usage, canonical, model=network.spec.name), out / "spectrum.png", dpi=120)
+    save(views.redundancy(usage, model=network.spec.name), out / "redundancy.png", dpi=120)
+    files = [out / name for name in names]
+    for number, (image, prediction) in enumerate(shown):
+        page = views.raw_and_canonical(image, prediction, usage, canonical, scale=scale)
+        files.append(write_atomically(out / f"prototypes-{number:02d}.png", encode_png(page)))
     _tell(numbers, len(bar.failures))
     print(f"{', '.join(names)} and {counted(len(shown), 'picture')} of prototypes in {out}")
     return Outcome({"files": files, **numbers, "failures": listed(bar.failures)})
@@ -136,13 +132,9 @@ def _coefficients_alone(table: Path, out: Path) -> Outcome:
         "coefficients_centred": moments.effective_rank(centred=True),
     }
     numbers = {"instances": len(coefficients), "prototypes": len(moments), "effective_rank": ranks}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _write_json(out, numbers)
-        title = f"{len(coefficients)} instances of {table.name}: coefficients alone"
-        save(views.coefficient_spectrum(moments, title=title), out / "coefficients.png", dpi=120)
-    except OSError as error:
-        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
+    _write_json(out, numbers)
+    title = f"{len(coefficients)} instances of {table.name}: coefficients alone"
+    save(views.coefficient_spectrum(moments, title=title), out / "coefficients.png", dpi=120)
     print(f"{len(coefficients)} instances, {len(moments)} coefficients")
     print(f"  effective rank {ranks['coefficients']:.1f}; centred {ranks['coefficients_centred']:.1f}")
     print(f"basis.json and coefficients.png in {out}; images instead of a table also tell about prototypes")
@@ -150,7 +142,7 @@ def _coefficients_alone(table: Path, out: Path) -> Outcome:
 
 
 def _write_json(out: Path, numbers: Mapping[str, Any]) -> None:
-    (out / "basis.json").write_text(json_text(numbers) + "\n", encoding="utf-8")
+    write_atomically(out / "basis.json", json_text(numbers) + "\n")
 
 
 def _tell(numbers: Mapping[str, Any], failed: int) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
+from maskprism._common.files import make_folder
 from maskprism.cli.options import Detections, Labels, Limit, Out, Reading, Source, load_model, named_by
 from maskprism.cli.output import DIFFERENT, DONE, Outcome, Output, command, listed
-from maskprism.errors import MaskprismError
 
 if TYPE_CHECKING:
     from maskprism.models import Model
@@ -107,11 +107,7 @@ def compare(
     tolerance = Tolerance(min_iou, max_unmatched, max_score_drift)
     source = open_source(images, without=out, limit=limit)
     if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = error.strerror or error
-            raise MaskprismError(f"{out}: cannot be written ({reason}); choose another --out") from None
+        make_folder(out, "choose another --out")
     network_a = load_model(a, reading, detections)
     network_b = load_model(b, second.reading(reading), detections)
     labels = None if data is None else open_labels(data, Sources((source,)).files, network_a.spec.names)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
+from maskprism._common.files import make_folder
 from maskprism.cli.options import Detections, Limit, ModelFile, Out, Reading, Split, load_model
 from maskprism.cli.output import DONE, FAILED, INTERRUPTED, Outcome, Output, command
 from maskprism.errors import InputError, MaskprismError
@@ -79,10 +80,7 @@ def diagnose(
 
         minimiser()  # says at once what is not installed
     dataset = open_dataset(data, split, images)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
+    make_folder(out, "choose another --out")
     network = load_model(model, reading, detections, threads=1, multi_label=True)
     conf = network.keep.conf
     network = network.with_thresholds(replace(network.keep, conf=min(VALIDATION_CONF, conf)))

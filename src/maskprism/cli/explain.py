@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from maskprism._common.files import make_folder
 from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, Seed, load_model
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, failures, listed
-from maskprism.errors import InputError, MaskprismError
+from maskprism.errors import InputError
 from maskprism.text import counted, readable
 
 if TYPE_CHECKING:
@@ -114,10 +115,7 @@ def explain(
 
     questions = asked.questions()
     items = open_sources(images, without=out, limit=limit)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
+    make_folder(out, "choose another --out")
     network = load_model(model, reading, detections)
     found: list[Explained] = []
     with output.bar("explaining", items.count()) as bar:

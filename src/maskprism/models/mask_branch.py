@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from maskprism.errors import MaskprismError, ModelError
+from maskprism._common.files import write_atomically
+from maskprism.errors import ModelError
 from maskprism.models.onnx_file import read_onnx
 
 if TYPE_CHECKING:
@@ -89,10 +90,7 @@ def write_revealed(source: Path, target: Path) -> MaskBranch:
             f"{source}: no output is a product of two things that the network computes; expected masks made of queries "
             "and a pixel embedding"
         )
-    try:
-        target.write_bytes(reveal(model, branch).SerializeToString())
-    except OSError as error:
-        raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
+    write_atomically(target, reveal(model, branch).SerializeToString())
     return branch
 
 

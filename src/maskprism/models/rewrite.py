@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from maskprism.errors import MaskprismError, ModelError
+from maskprism._common.files import write_atomically
+from maskprism.errors import ModelError
 from maskprism.models.onnx_file import read_onnx
 from maskprism.models.runtimes import first_line
 from maskprism.models.runtimes.onnx import OnnxRuntime
@@ -144,20 +144,14 @@ def _corrected_checkpoint(
     def parts_of(file: Path) -> Parts:  # on the CPU both, wherever the model is: another device rounds otherwise
         return _parts(model, UltralyticsRuntime.of_file(file, device="cpu", precision="f32", end2end=end2end)(batch), k)
 
-    partial = target.with_name(f"{target.stem}.partial.pt")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    def write(partial: Path) -> None:
         write_corrected_checkpoint(source, partial, correction.mixing, correction.offsets, end2end=end2end)
         # Weights are kept in half precision, as a rule, and so are the new ones.
         wrong = _disagreement(expected(parts_of(source)), parts_of(partial), _HALF_TOLERANCE, same=True)
         if wrong is not None:
             raise ModelError(f"{source}: cannot be rewritten: {wrong}")
-        partial.replace(target)
-    except OSError as error:
-        raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+
+    write_atomically(target, write)
     return Corrected("folded")
 
 
@@ -187,24 +181,21 @@ def _rewritten(
     tolerance = _HALF_TOLERANCE if is_half(original) else _TOLERANCE
     batch = noise_batch(model)
     wanted = expected(_parts(model, outputs_of(source), model.layout.prototypes))
-    partial = target.with_name(target.name + ".partial")
-    wrong: str | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    done: list[Done] = []
+
+    def write(partial: Path) -> None:
+        wrong: str | None = None
         for fold in (True, False):
             graph = ChannelSurgery(original, fold=fold)
-            done = edit(graph)
-            _save(graph.finish(notes), partial)
+            done[:] = [edit(graph)]
+            _save(graph.finish(notes), partial, source)
             wrong = _disagreement(wanted, _parts(model, outputs_of(partial), prototypes), tolerance, same)
             if wrong is None:
-                partial.replace(target)
-                return done
-    except OSError as error:
-        raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
-    finally:
-        with suppress(OSError):  # it may lie below a file
-            partial.unlink()
-    raise ModelError(f"{source}: cannot be rewritten: {wrong}")
+                return
+        raise ModelError(f"{source}: cannot be rewritten: {wrong}")
+
+    write_atomically(target, write)
+    return done[0]
 
 
 def check_rewritable(model: Model) -> None:
@@ -223,14 +214,14 @@ def noise_batch(model: Model) -> Float32[np.ndarray, "B ..."]:
     return np.random.default_rng(0).random((takes.batch or 1, *sides), dtype=np.float32)
 
 
-def _save(model: ModelProto, path: Path) -> None:
+def _save(model: ModelProto, path: Path, source: Path) -> None:
     import onnx
 
     try:
         onnx.checker.check_model(model)
         path.write_bytes(model.SerializeToString())
     except (onnx.checker.ValidationError, ValueError) as error:  # ValueError: over the 2 GB of protobuf
-        raise ModelError(f"{path.stem}: the rewritten network is not valid ({first_line(error)})") from None
+        raise ModelError(f"{source}: the rewritten network is not valid ({first_line(error)})") from None
 
 
 def _parts(model: Model, outputs: list[Float32[np.ndarray, "..."]], channels: int) -> Parts:

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
+from maskprism._common.files import write_atomically
 from maskprism.views import palette, sheets
 from maskprism.views.raster import best_columns
 
@@ -139,7 +140,10 @@ def save(figure: Figure, path: str | os.PathLike[str] | IO[bytes], *, dpi: int, 
     """Write a figure; letters that the font lacks, as in some names of images, are boxes and no warnings."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(path, dpi=dpi, **settings)
+        if isinstance(path, str | os.PathLike):
+            write_atomically(path, lambda partial: figure.savefig(partial, dpi=dpi, **settings))
+        else:
+            figure.savefig(path, dpi=dpi, **settings)
 
 
 def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:

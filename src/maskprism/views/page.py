@@ -8,14 +8,14 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from maskprism.errors import InputError, MaskprismError
+from maskprism._common.files import write_atomically
+from maskprism.errors import InputError
 from maskprism.images import read_image
 from maskprism.text import readable
 from maskprism.views.kinds import Kinds
@@ -150,17 +150,7 @@ class Page:
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the file; parent folders are made. Raises MaskprismError if that fails."""
-        text, target = self.html(), Path(path)
-        partial = target.with_name(target.name + ".partial")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text, encoding="utf-8", newline="\n")
-            partial.replace(target)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
-            raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
-        return target
+        return write_atomically(path, self.html())
 
 
 def write_page(

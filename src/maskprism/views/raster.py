@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from maskprism.errors import MaskprismError
+from maskprism._common.files import write_atomically
 from maskprism.views import palette
 
 if TYPE_CHECKING:
@@ -103,15 +103,7 @@ def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
 
 def save(sheet: Sheet, path: str | os.PathLike[str]) -> Path:
     """Draw the sheet into a PNG file; parent folders are made. Raises MaskprismError if that fails."""
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        partial.write_bytes(encode_png(draw(sheet)))
-        partial.replace(target)
-    except OSError as error:
-        raise MaskprismError(f"{target}: cannot be written ({error.strerror or error})") from None
-    return target
+    return write_atomically(path, encode_png(draw(sheet)))
 
 
 def best_columns(sheet: Sheet) -> int:

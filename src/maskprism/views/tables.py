@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskprism.errors import MaskprismError
+from maskprism._common.files import write_atomically
 
 Rows = Sequence[Mapping[str, int | float | str]]
 
@@ -28,12 +29,8 @@ class TextTable:
 
 def write_rows(rows: Rows, path: Path) -> Path:
     """Write rows as CSV; values that do not exist are left empty. Raises MaskprismError if that fails."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-            writer.writeheader()
-            writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
-    except OSError as error:
-        raise MaskprismError(f"{path}: cannot be written ({error.strerror or error})") from None
-    return path
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
+    return write_atomically(path, text.getvalue())

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from maskprism._common.files import reporting_write_errors
 from maskprism.analysis.dataset.average_precision import average_precision
 from maskprism.analysis.networks.reduction import Reduction, TradeOff, fit_halves, measure, reductions
 from maskprism.analysis.truth.overlaps import Region, mask_overlaps, regions
 from maskprism.datasets import Dataset, Sample
-from maskprism.errors import ImageError, InputError, LabelError, MaskprismError
+from maskprism.errors import ImageError, InputError, LabelError
 from maskprism.geometry import box_iou
 from maskprism.models import load
 from maskprism.models.onnx_file import read_onnx
@@ -260,10 +261,8 @@ def reduce_file(
 
     read_onnx(source)
     check_rewritable(model)
-    try:
+    with reporting_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
     if isinstance(images.source, Dataset):
         images.source.for_model(model.spec.names)  # both say at once what is wrong
         average_precision([])

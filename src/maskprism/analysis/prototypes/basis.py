@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from maskprism._common.files import write_atomically
 from maskprism.analysis.prototypes.covariance import RunningCovariance, effective_rank
 from maskprism.decompose import Decomposition
 from maskprism.errors import InputError
@@ -214,7 +215,7 @@ class CanonicalBasis:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the basis into an .npz file."""
-        np.savez(path, **vars(self))
+        write_atomically(path, lambda partial: np.savez(partial, **vars(self)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CanonicalBasis:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from maskprism._common.files import write_atomically
 from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
@@ -212,12 +213,8 @@ class ErrorBudget:
         writers = {".csv": pyarrow.csv.write_csv, ".parquet": pyarrow.parquet.write_table}
         if file.suffix.lower() not in writers:
             raise TableError(f"{file}: expected a table ending in .csv or .parquet")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            writers[file.suffix.lower()](self.table(), file)
-        except OSError as error:
-            raise TableError(f"{file}: cannot be written ({error.strerror or error})") from None
-        return file
+        write = partial(writers[file.suffix.lower()], self.table())
+        return write_atomically(file, write, failure=TableError)
 
 
 def budgets(

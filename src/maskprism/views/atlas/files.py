@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskprism import __version__
+from maskprism._common.files import write_atomically
 from maskprism.analysis.atlas.findings import findings_of
-from maskprism.errors import MaskprismError
 from maskprism.text import json_text, readable
 from maskprism.views.atlas.map_data import Layout, map_data
 from maskprism.views.atlas.map_page import SERVER, map_page
@@ -33,23 +34,19 @@ def write_atlas(
     Raises MaskprismError if the folder cannot be written.
     """
     points = atlas.points
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        data = map_data(
-            points,
-            layouts_of(atlas),
-            title=title,
-            clusters=atlas.clusters.numbers,
-            more={"outlier": np.maximum(atlas.outliers.distances, np.float32(1e-3))},
-        )
-        (out / MAP).write_text(map_page(data, sheets, viewer=viewer, statistics=REPORT), encoding="utf-8", newline="\n")
-        del data
-        (out / REPORT).write_text(report_page(atlas, title, map_address=MAP), encoding="utf-8", newline="\n")
-        (out / "atlas.json").write_text(json_text(summary(atlas, title)) + "\n", encoding="utf-8")
-        pq.write_table(point_table(atlas), out / "points.parquet", compression="zstd")
-        pq.write_table(class_table(atlas), out / "classes.parquet", compression="zstd")
-    except OSError as error:
-        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
+    data = map_data(
+        points,
+        layouts_of(atlas),
+        title=title,
+        clusters=atlas.clusters.numbers,
+        more={"outlier": np.maximum(atlas.outliers.distances, np.float32(1e-3))},
+    )
+    write_atomically(out / MAP, map_page(data, sheets, viewer=viewer, statistics=REPORT))
+    del data
+    write_atomically(out / REPORT, report_page(atlas, title, map_address=MAP))
+    write_atomically(out / "atlas.json", json_text(summary(atlas, title)) + "\n")
+    for name, rows in (("points", point_table(atlas)), ("classes", class_table(atlas))):
+        write_atomically(out / f"{name}.parquet", partial(pq.write_table, rows, compression="zstd"))
     return {
         out / REPORT: "statistics, with what they say",
         out / MAP: "the map: hover, select, compare, open in the viewer",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism import __version__
+from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism.analysis.dataset.diagnosis import Detection, Diagnosis
 from maskprism.analysis.dataset.findings import FigureName, Finding, findings_of
 from maskprism.analysis.truth.error_budget import COLUMNS
-from maskprism.errors import MaskprismError
 from maskprism.text import json_text
 from maskprism.views.adaptive import adaptive
 from maskprism.views.dataset import charts as figures
@@ -81,42 +82,34 @@ def write_diagnosis(
     findings = findings_of(found)
     written: dict[Path, str] = {folder / "report.html": "all of it on one page, with what it means"}
     drawn: dict[FigureName, Illustration] = {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, rows, what in (
-            (
-                "instances",
-                object_table(found),
-                "one row per ground-truth instance: what found it, what its mask loses where",
-            ),
-            ("detections", detection_table(found), f"one row per detection above {found.conf:g}: right, or what error"),
-        ):
-            written[_write_table(rows, folder / f"{name}{tables}")] = what
-        every = {**summary(found, findings), **(numbers or {})}
-        (folder / "summary.json").write_text(json_text(every) + "\n", encoding="utf-8")
-        written[folder / "summary.json"] = "every number of the page"
-        empty = (_OF_BUDGET if not found.budget.rows else frozenset()) | (
-            _OF_MASKS if not found.objects else frozenset()
-        )
+    for name, rows, what in (
+        (
+            "instances",
+            object_table(found),
+            "one row per ground-truth instance: what found it, what its mask loses where",
+        ),
+        ("detections", detection_table(found), f"one row per detection above {found.conf:g}: right, or what error"),
+    ):
+        written[_write_table(rows, folder / f"{name}{tables}")] = what
+    every = {**summary(found, findings), **(numbers or {})}
+    written[write_atomically(folder / "summary.json", json_text(every) + "\n")] = "every number of the page"
+    empty = (_OF_BUDGET if not found.budget.rows else frozenset()) | (_OF_MASKS if not found.objects else frozenset())
+    with reporting_write_errors(folder):
         for name in empty:  # of an earlier run
             (folder / f"{name}.png").unlink(missing_ok=True)
-        for name, (draw, caption) in FIGURES.items():
-            if name not in empty:
-                figure = draw(found)
-                (folder / f"{name}.png").write_bytes(png_bytes(figure))
-                drawn[name] = Illustration(adaptive(figure), caption, figures.words_of(name, found))
-                written[folder / f"{name}.png"] = caption
-        rows = found.budget.worst(worst)
-        small: dict[tuple[str, int], bytes] = {}
-        seen = _pictured(found.pictured(model, rows), small) if model else ()
-        scenes = embedded(rows, seen, conf=found.conf)
-        pictured = [(row, small.get((row.image, row.instance))) for row in rows]
-        page = report_page(found, findings, drawn, pictured, more, scenes)
-        (folder / "report.html").write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise MaskprismError(
-            f"{folder}: cannot be written ({error.strerror or error}); choose another folder"
-        ) from None
+    for name, (draw, caption) in FIGURES.items():
+        if name not in empty:
+            figure = draw(found)
+            write_atomically(folder / f"{name}.png", png_bytes(figure))
+            drawn[name] = Illustration(adaptive(figure), caption, figures.words_of(name, found))
+            written[folder / f"{name}.png"] = caption
+    rows = found.budget.worst(worst)
+    small: dict[tuple[str, int], bytes] = {}
+    seen = _pictured(found.pictured(model, rows), small) if model else ()
+    scenes = embedded(rows, seen, conf=found.conf)
+    pictured = [(row, small.get((row.image, row.instance))) for row in rows]
+    page = report_page(found, findings, drawn, pictured, more, scenes)
+    write_atomically(folder / "report.html", page)
     return written
 
 
@@ -226,12 +219,8 @@ def _flat(one: Detection) -> dict[str, Any]:
 
 
 def _write_table(rows: pa.Table, path: Path) -> Path:
-    if path.suffix == ".csv":
-        import pyarrow.csv
+    import pyarrow.csv
+    import pyarrow.parquet
 
-        pyarrow.csv.write_csv(rows, path)
-    else:
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(rows, path)
-    return path
+    write = pyarrow.csv.write_csv if path.suffix == ".csv" else pyarrow.parquet.write_table
+    return write_atomically(path, partial(write, rows))

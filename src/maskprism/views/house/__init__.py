@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from maskprism._common.files import write_atomically
 from maskprism.errors import InputError, MaskprismError
 from maskprism.foreign import read_regular
 from maskprism.text import counted
@@ -47,9 +48,8 @@ def write_house(folders: Sequence[Path], out: Path) -> list[Path]:
             if (text := page_of(result, _link(result.page, out)) if result.kind.made else _led_back(result, out))
         }
         for path, text in pages.items():
-            _write(path, text)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _write(out, _index(found, out))
+            write_atomically(path, text)
+        write_atomically(out, _index(found, out))
     except UnicodeDecodeError as error:
         raise MaskprismError(f"a report is no UTF-8 any more ({error}); run the command that wrote it again") from None
     except OSError as error:
@@ -57,15 +57,6 @@ def write_house(folders: Sequence[Path], out: Path) -> list[Path]:
             f"{error.filename or out}: cannot be read or written ({error.strerror or error})"
         ) from None
     return [out, *pages]
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all: what is there may be the only report of long work."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with partial.open("x", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-    partial.replace(path)
 
 
 def _led_back(result: Result, out: Path) -> str:

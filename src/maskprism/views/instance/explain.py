@@ -164,10 +164,7 @@ def _answer(image: Picture, instance: Instance, folder: Path, findings: _Finding
 
     def add(name: str, figure: Figure, shown: Sequence[TextTable], rows: Rows) -> None:
         path = _file(folder, instance, f"{name}.png")
-        try:
-            save(figure, path, dpi=130)
-        except OSError as error:
-            raise MaskprismError(f"{path}: cannot be written ({error.strerror or error})") from None
+        save(figure, path, dpi=130)
         findings.files += [path, write_rows(rows, path.with_suffix(".csv"))]
         findings.tables += shown
 

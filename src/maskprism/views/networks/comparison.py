@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism.analysis.networks.summary import percent, versus
 from maskprism.errors import MaskprismError
 from maskprism.text import brief
@@ -57,22 +59,20 @@ def write_comparison(
     if comparison.drift is not None:
         figures["drift.png"] = (drift_figure(comparison), "which prototypes changed the logits, and flipped pixels")
     written: dict[Path, str] = {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with reporting_write_errors(folder):
         for name in ("drift.png", "worst.png", "truth.png", "changed.png"):  # of an earlier run; not every one has them
             (folder / name).unlink(missing_ok=True)
-        text = json.dumps(comparison.as_dict(tolerance), indent=2, allow_nan=False) + "\n"
-        (folder / "comparison.json").write_text(text, encoding="utf-8")
-        written[folder / "comparison.json"] = "all numbers, and the verdict"
-        pa_csv.write_csv(comparison.instances, folder / "instances.csv")
-        written[folder / "instances.csv"] = "one row per instance"
-        pa_csv.write_csv(pa.table(_prototype_columns(comparison)), folder / "prototypes.csv")
-        written[folder / "prototypes.csv"] = "one row per prototype of A"
-        for name, (figure, what) in figures.items():
-            save(figure, folder / name, dpi=130)
-            written[folder / name] = what
-    except OSError as error:
-        raise MaskprismError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    text = json.dumps(comparison.as_dict(tolerance), indent=2, allow_nan=False) + "\n"
+    written[write_atomically(folder / "comparison.json", text)] = "all numbers, and the verdict"
+    prototypes = pa.table(_prototype_columns(comparison))
+    for name, rows, what in (
+        ("instances.csv", comparison.instances, "one row per instance"),
+        ("prototypes.csv", prototypes, "one row per prototype of A"),
+    ):
+        written[write_atomically(folder / name, partial(pa_csv.write_csv, rows))] = what
+    for name, (figure, what) in figures.items():
+        save(figure, folder / name, dpi=130)
+        written[folder / name] = what
     if comparison.worst:
         written[raster.save(worst_pairs(comparison), folder / "worst.png")] = "the pairs that differ most, side by side"
     if comparison.gained or comparison.lost:

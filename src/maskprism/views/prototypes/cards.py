@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +12,11 @@ import numpy as np
 
 from maskprism.analysis.prototypes.positional import TAG_RULES, THRESHOLDS
 from maskprism.analysis.prototypes.translation import CHANGES
-from maskprism.errors import MaskprismError
 from maskprism.text import brief
 from maskprism.views import palette, raster
 from maskprism.views.figures import colour_map, new_figure, save, share
 from maskprism.views.sheets import MOST_PANELS, Label, Panel, Sheet, signed
+from maskprism.views.tables import write_rows
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -52,21 +51,12 @@ def write_cards(
     With `prototypes`, only the cards of these. Raises MaskprismError if the folder cannot be written.
     """
     rows = [study.record(k, movement) for k in range(len(study))]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        table = folder / "prototypes.csv"
-        with table.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        yield table
-        yield raster.save(sheet_of_all(study, movement, model=model), folder / "prototypes.png")
-        for k in range(len(study)) if prototypes is None else prototypes:
-            path = folder / f"prototype-{k:02d}.png"
-            save(card(study, k, movement, model=model), path, dpi=110, pil_kwargs={"compress_level": 1})
-            yield path
-    except OSError as error:
-        raise MaskprismError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    yield write_rows(rows, folder / "prototypes.csv")
+    yield raster.save(sheet_of_all(study, movement, model=model), folder / "prototypes.png")
+    for k in range(len(study)) if prototypes is None else prototypes:
+        path = folder / f"prototype-{k:02d}.png"
+        save(card(study, k, movement, model=model), path, dpi=110, pil_kwargs={"compress_level": 1})
+        yield path
 
 
 def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, model: str = "") -> Sheet:
