@@ -74,30 +74,63 @@ def test_written_scenes_are_read_back_pixel_for_pixel(scenes):
         assert not truth.remarks
 
 
-@given(st.data(), seeds)
-@settings(max_examples=60)
-def test_polygons_are_drawn_as_the_slow_twin_does(data, seed):
-    rng = np.random.default_rng(seed)
-    height, width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
-    corners = data.draw(st.integers(3, 8))
-    polygon = rng.uniform(-3, 15, (corners, 2))
-    if data.draw(st.booleans()):  # corners on pixel centres and edges, where ties are
-        polygon = np.round(polygon * 2) / 2
-    truth = of_polygons([polygon], (height, width))
-    assert np.array_equal(truth.masks()[0], reference.drawn(polygon.astype(np.float32), height, width))
+@st.composite
+def outlines(draw: st.DrawFn) -> tuple[list[np.ndarray], tuple[int, int]]:
+    """Polygons in and around a small image: with corners on ties of the rounding, thin, crossing themselves."""
+    rng = np.random.default_rng(draw(seeds))
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    polygons = []
+    for _ in range(draw(st.integers(1, 3))):
+        polygon = rng.uniform(-6, 46, (draw(st.integers(3, 9)), 2))
+        if steps := draw(st.sampled_from([0, 1, 2, 5, 10])):
+            polygon = np.round(polygon * steps) / steps
+        if draw(st.booleans()):
+            polygon = polygon * (1, 0.02) + (0, rng.uniform(0, height))
+        polygons.append(polygon)
+    return polygons, (height, width)
 
 
-@given(letterboxes(), seeds, st.sampled_from(["grid", "canvas", "image"]))
-@settings(max_examples=60)
-def test_bitmaps_and_polygons_agree_in_every_frame(letterbox, seed, size):
-    """A bitmap of whole pixels, and the rectangle that is the same."""
+@given(outlines())
+@settings(max_examples=200)
+def test_coco_polygons_cover_the_pixels_that_pycocotools_gives_them(drawn):
+    mask_api = pytest.importorskip("pycocotools.mask")
+    polygons, (height, width) = drawn
+    truth = replace(of_polygons(polygons[:1], (height, width)), segments=(tuple(polygons),))
+    encoded = mask_api.merge(mask_api.frPyObjects([polygon.reshape(-1).tolist() for polygon in polygons], height, width))
+    np.testing.assert_array_equal(truth.masks()[0], mask_api.decode(encoded).astype(bool))
+
+
+@given(outlines())
+@settings(max_examples=100)
+def test_polygons_of_label_files_are_filled_as_ultralytics_fills_them(drawn):
+    """By its rule, told by hand: whole numbers, and the outline with its edges. The parity tests call Ultralytics."""
+    polygons, (height, width) = drawn
+    truth = replace(of_polygons(polygons, (height, width)), outlines="ultralytics")
+    for polygon, mask in zip(truth.segments, truth.masks(), strict=True):
+        expected = np.zeros((height, width), dtype=np.uint8)
+        cv2.fillPoly(expected, [np.trunc(polygon[0]).astype(np.int32)], 1)
+        np.testing.assert_array_equal(mask, expected > 0)
+
+
+@given(letterboxes(), seeds, st.sampled_from(["grid", "canvas", "image"]), st.sampled_from(["coco", "ultralytics"]))
+@settings(max_examples=100)
+def test_bitmaps_and_polygons_agree_in_every_frame(letterbox, seed, size, outlines):
+    """A bitmap of whole pixels, and the rectangle that is the same: equal but for the pixels of the outline."""
     rng = np.random.default_rng(seed)
     height, width = letterbox.image_hw
     (x1, x2), (y1, y2) = np.sort(rng.integers(0, width + 1, 2)), np.sort(rng.integers(0, height + 1, 2))
     bitmap = np.zeros((height, width), dtype=bool)
     bitmap[y1:y2, x1:x2] = True
     corners = of_polygons([np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])], (height, width))
-    assert np.array_equal(corners.masks(size, letterbox), replace(corners, segments=(bitmap,)).masks(size, letterbox))
+    drawn = replace(corners, outlines=outlines).masks(size, letterbox)[0].astype(np.uint8)
+    expected = replace(corners, segments=(bitmap,)).masks(size, letterbox)[0].astype(np.uint8)
+    if size == "image" and outlines == "coco":
+        np.testing.assert_array_equal(drawn, expected)
+    around = np.ones((3, 3), dtype=np.uint8)
+    inner = cv2.erode(expected, around, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    outer = cv2.dilate(expected, around) if expected.any() else np.ones_like(expected)
+    assert (drawn >= inner).all()
+    assert (drawn <= outer).all()
 
 
 @given(letterboxes(), seeds)
@@ -113,6 +146,18 @@ def test_patches_are_windows_of_the_masks_and_stay_off_the_padding(letterbox, se
     for mask, patch in zip(masks, truth.patches("canvas", letterbox), strict=True):
         assert np.array_equal(mask[patch.rows, patch.columns], patch.values)
         assert mask.sum() == patch.values.sum()
+
+
+def test_outlines_beyond_the_image_are_not_bent_on_the_canvas():
+    """Corners that lie outside stay where they are; what they enclose outside of the image is left out."""
+    truth = of_polygons([np.array([(-30.0, 5.0), (35.0, 5.0), (35.0, 60.0)])], (HEIGHT, WIDTH))
+    letterbox = Letterbox.fit((HEIGHT, WIDTH), (2 * HEIGHT + 16, 2 * WIDTH))
+    twice = cv2.resize(truth.masks()[0].astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    canvas = truth.masks("canvas", letterbox)[0]
+    assert letterbox.offset_yx == (8, 0)
+    assert not canvas[:8].any()
+    assert not canvas[-8:].any()
+    assert (canvas[8:-8] != twice).mean() < 0.02
 
 
 def test_masks_need_the_right_letterbox():

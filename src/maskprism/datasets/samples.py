@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import UInt8
 
     from maskprism.datasets.alterations import Alteration
-    from maskprism.datasets.truth import Segment
+    from maskprism.datasets.truth import Outlines, Segment
 
 
 LOCAL_ONLY = "a data set is only read from files of this machine; copy it there"
@@ -38,6 +38,7 @@ class Rows(NamedTuple):
 
     rows: list[Row]
     remarks: tuple[str, ...]
+    outlines: Outlines = "coco"
 
 
 class Annotations(Protocol):
@@ -80,17 +81,17 @@ class Sample:
 
     def truth(self, image_hw: tuple[int, int]) -> GroundTruth:
         """The ground truth alone, for an image of this (height, width). Raises LabelError."""
-        rows, remarks = self.annotations.of(self.image, image_hw)
-        segments = tuple(_clipped(row.segment, image_hw) for row in rows)
-        boxes = [box_around(segment, row.box, image_hw) for segment, row in zip(segments, rows, strict=True)]
+        rows, remarks, outlines = self.annotations.of(self.image, image_hw)
+        boxes = [box_around(row.segment, row.box, image_hw) for row in rows]
         return GroundTruth(
             classes=np.array([self.class_ids[row.class_id] for row in rows], dtype=np.int64),
-            segments=segments,
+            segments=tuple(row.segment for row in rows),
             boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
             crowd=np.array([row.crowd for row in rows], dtype=bool),
             image_hw=image_hw,
             names=self.names,
             remarks=remarks,
+            outlines=outlines,
         )
 
 
@@ -152,13 +153,6 @@ class Dataset:
                 merged[spare] = name
                 spare += 1
         return replace(self, names=merged, class_ids={row: new[old] for row, old in self.class_ids.items()})
-
-
-def _clipped(segment: Segment, image_hw: tuple[int, int]) -> Segment:
-    if segment is None or isinstance(segment, np.ndarray):
-        return segment
-    limit = np.array(image_hw[::-1], dtype=np.float32)
-    return tuple(np.clip(polygon, 0, limit) for polygon in segment)
 
 
 def _plain(name: str) -> str:

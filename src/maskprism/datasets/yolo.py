@@ -67,7 +67,7 @@ class YoloLabels:
         assert isinstance(image.image, Path)
         file = label_path(image.image)
         if not is_file(file) and not os.path.lexists(file):
-            return Rows([], ())
+            return Rows([], (), "ultralytics")
         try:
             lines = read_regular(file, LabelError, limit=MAX_LABEL_BYTES).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError:
@@ -90,7 +90,7 @@ class YoloLabels:
             rows.append(row)
             if remark:
                 remarks.append(f"{file}, line {number}: {remark}")
-        return Rows(rows, tuple(remarks))
+        return Rows(rows, tuple(remarks), "ultralytics")
 
     def _row(self, words: list[str], image_hw: tuple[int, int]) -> tuple[Row, str]:
         values = np.array([_number(word) for word in words])
@@ -113,7 +113,8 @@ class YoloLabels:
             x, y, w, h = values * (width, height, width, height)
             box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
             return Row(int(class_id), None, box), "a box without a polygon: there is no mask to compare with"
-        points = (values.reshape(-1, 2) * (width, height)).astype(np.float32)
+        # single precision, as in Ultralytics: its masks depend on which side of a pixel's border a corner falls
+        points = np.clip(values.reshape(-1, 2), 0, 1).astype(np.float32) * np.array([width, height], dtype=np.float32)
         return Row(int(class_id), (points,)), remark
 
 
