@@ -93,7 +93,9 @@ def test_a_rectangle_is_cut_at_every_side(x: float, y: float) -> None:
     )
     assert len(found) == (width > 0 and height > 0)
     for box, (polygon,) in zip(found.boxes, found.segments, strict=True):
-        np.testing.assert_allclose(polygon, rectangle + (x, y))  # the outline stays; its mask and its box are cut
+        np.testing.assert_allclose(
+            polygon, rectangle + np.array([x, y])
+        )  # the outline stays; its mask and its box are cut
         np.testing.assert_allclose(box[2:] - box[:2], (width, height), atol=1e-5)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,7 +62,12 @@ def test_the_labels_of_scenes_are_their_masks(tmp_path: Path) -> None:
         truth = labels(tmp_path / "images" / path, scene.owners.shape)
         assert truth is not None
         assert list(truth.classes) == [class_id + 3 for class_id in scene.classes]
-        np.testing.assert_array_equal(truth.masks, scene.masks)
+        for mask, drawn in zip(truth.masks, scene.masks, strict=True):
+            if cv2.connectedComponents(drawn.astype(np.uint8), connectivity=4)[0] == 2:
+                np.testing.assert_array_equal(mask, drawn)
+            else:  # label files hold one outline each: lines join its parts, and Ultralytics draws them
+                assert (mask >= drawn).all()
+                assert (mask & ~drawn).sum() < 60
     assert labels(tmp_path / "elsewhere.png", (10, 10)) is None
 
 

@@ -297,13 +297,13 @@ def _no_images(folder: Location) -> ImageError:
 
 def _folder(folder: Path) -> ImageFiles:
     root = folder.resolve()
-    found = [path for path in _walk(root, set()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    found = [path for path in walk(root, set()) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise _no_images(folder)
     return ImageFiles(root, _sorted(found, root))
 
 
-def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
+def walk(folder: Path, visited: set[str]) -> Iterator[Path]:
     """Every file below a folder; linked folders are followed, each folder once."""
     real = os.path.realpath(folder)
     if real in visited:
@@ -319,7 +319,7 @@ def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
         ) from None
     for entry in found:
         if is_folder(entry.path):
-            yield from _walk(Path(entry.path), visited)
+            yield from walk(Path(entry.path), visited)
         elif is_file(entry.path) or entry.is_symlink():  # links to nothing are told of when they are read; no pipes
             yield Path(entry.path)
 

@@ -17,7 +17,7 @@ def row(polygon: np.ndarray) -> str:
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Outlines of every kind on images of several sizes: thin, crossing themselves, along the sides, on whole pixels."""
+    """Outlines of every kind on images of several sizes: thin, crossing themselves, along the sides."""
     folder = tmp_path_factory.mktemp("labels")
     rng = np.random.default_rng(4)
     for kind in ("images", "labels"):
@@ -25,7 +25,9 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (height, width) in enumerate([(480, 640), (37, 90), (333, 500), (64, 64)]):
         cv2.imwrite(str(folder / "images" / f"{number}.png"), np.full((height, width, 3), 90, np.uint8))
         polygons = [rng.uniform(0, 1, (rng.integers(3, 20), 2)) for _ in range(20)]
-        polygons += [np.array([x, y]) + rng.uniform(0, 1, (6, 2)) * (0.4, 0.004) for x, y in rng.uniform(0, 0.6, (10, 2))]
+        polygons += [
+            np.array([x, y]) + rng.uniform(0, 1, (6, 2)) * (0.4, 0.004) for x, y in rng.uniform(0, 0.6, (10, 2))
+        ]
         polygons += [np.array([(0, 0), (1, 0), (1, 1), (0, 1)])]
         polygons += [np.round(rng.uniform(0, 1, (5, 2)) * (width, height)) / (width, height) for _ in range(20)]
         (folder / "labels" / f"{number}.txt").write_text("\n".join(map(row, polygons)))

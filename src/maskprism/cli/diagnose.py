@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Detections, Limit, ModelFile, Out, Reading, Split, load_model
+from maskprism.cli.options import Crowds, Detections, Limit, ModelFile, Out, Reading, Split, load_model
 from maskprism.cli.output import DONE, FAILED, INTERRUPTED, Outcome, Output, command
 from maskprism.errors import InputError, MaskprismError
 
@@ -32,6 +32,7 @@ def diagnose(
     model: ModelFile = None,
     out: Out,
     split: Split = None,
+    crowds: Crowds = "left-out",
     images: Path | None = None,
     limit: Limit = None,
     worst: int = 48,
@@ -78,7 +79,7 @@ def diagnose(
         from maskprism.analysis.tuning.fitting import minimiser
 
         minimiser()  # says at once what is not installed
-    dataset = open_dataset(data, split, images)
+    dataset = open_dataset(data, split, images, crowds=crowds)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

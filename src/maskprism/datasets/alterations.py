@@ -11,7 +11,7 @@ import numpy as np
 from maskprism.datasets.truth import box_around
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64, UInt8
+    from jaxtyping import Float64, UInt8
 
     from maskprism.datasets.truth import GroundTruth, Polygon, Segment
 

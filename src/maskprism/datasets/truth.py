@@ -111,7 +111,7 @@ class GroundTruth:
                 f"the letterbox is of an image of {letterbox.image_hw[1]} x {letterbox.image_hw[0]} pixels; "
                 f"this ground truth is about one of {self.image_hw[1]} x {self.image_hw[0]}"
             )
-        for index, segment in enumerate(self.segments):
+        for segment in self.segments:
             if isinstance(segment, np.ndarray):
                 yield sampled(segment, letterbox, size)
             else:
