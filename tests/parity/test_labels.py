@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from maskprism.datasets import open_dataset
+from maskprism.images import IMAGE_SUFFIXES
 
 
 def row(polygon: np.ndarray) -> str:
@@ -54,3 +55,9 @@ def test_masks_of_label_files_are_those_of_ultralytics(which: str, labelled: Pat
             np.testing.assert_array_equal(mask, drawn > 0)
             compared += 1
     assert compared > 100
+
+
+def test_every_suffix_that_ultralytics_trains_on_is_read() -> None:
+    from ultralytics.data.utils import IMG_FORMATS
+
+    assert {f".{suffix}" for suffix in IMG_FORMATS} <= IMAGE_SUFFIXES

@@ -214,8 +214,21 @@ def _bitmap(encoded: RunLengths, image_hw: tuple[int, int]) -> Bitmap:
 
 def read_categories(file: Path) -> dict[int, str]:
     """The class names of a COCO json, ids counted from 0 in the order of the categories' ids. Raises InputError."""
+    return dict(open_categories(file).names)
+
+
+def open_categories(file: Path) -> Dataset:
+    """The categories of a COCO json alone: a data set without images, whose images need not be there."""
     described = decode_json(read_regular(file, InputError), _Categories, str(file), InputError, _EXPECTED)
-    return class_names([one.name for one in _in_order(file, described.categories)], str(file), InputError)
+    categories = _in_order(file, described.categories)
+    return Dataset(
+        file,
+        None,
+        class_names([one.name for one in categories], str(file), InputError),
+        ImageFiles(file.parent, ()),
+        CocoAnnotations(file, {}, {}, frozenset()),
+        {id_key(one.id): index for index, one in enumerate(categories)},
+    )
 
 
 def _in_order(file: Path, categories: Iterable[Category]) -> list[Category]:

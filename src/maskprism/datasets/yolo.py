@@ -14,7 +14,7 @@ from maskprism.class_names import class_names, placeholder
 from maskprism.datasets.lookup import TOO_COMMON, find_images, looked_in, missing_notice, parts_of
 from maskprism.datasets.samples import LOCAL_ONLY, Dataset, Row, Rows
 from maskprism.errors import ImageError, InputError, LabelError
-from maskprism.foreign import is_file, read_regular, read_yaml, shortened
+from maskprism.foreign import decoded_text, is_file, read_regular, read_yaml, shortened
 from maskprism.locations import is_uri, shown
 from maskprism.sources import ImageFiles, open_source
 from maskprism.text import counted
@@ -85,7 +85,7 @@ class YoloLabels:
         if not is_file(file) and not os.path.lexists(file):
             return Rows([], (), "ultralytics")
         try:
-            lines = read_regular(file, LabelError, limit=MAX_LABEL_BYTES).decode("utf-8-sig").splitlines()
+            lines = decoded_text(read_regular(file, LabelError, limit=MAX_LABEL_BYTES)).splitlines()
         except UnicodeDecodeError:
             raise LabelError(f"{file}: is not UTF-8 text; expected rows of class x1 y1 x2 y2 ...") from None
         rows: list[Row] = []
@@ -188,8 +188,9 @@ def open_yaml(file: Path, split: str | None, further: Sequence[Path] = ()) -> Da
             found = find_images(wanted, folders)
             if not found:
                 raise InputError(
-                    f"{file}, split {split}: none of the {len(wanted)} images that {source.name} lists is there; looked "
-                    f"for {shortened(wanted[0])}, for one, and its last parts in {looked_in(folders)}; correct the list"
+                    f"{file}, split {split}: none of the {len(wanted)} images that {source.name} lists is there; "
+                    f"looked for {shortened(wanted[0])}, for one, and its last parts in {looked_in(folders)}; "
+                    "correct the list"
                 )
             notices += missing_notice(source, wanted, found)
             files = [found[name] for name in wanted if name in found]
