@@ -45,6 +45,7 @@ SHARED: dict[str, set[str]] = {
     "--quiet": {*COMMANDS},
     "--split": {"diagnose", "reduce", "tune"},
     "--data": {"page", "serve", "compare", "atlas"},
+    "--crowds": {"diagnose", "reduce", "tune", "page", "serve", "compare", "atlas"},
     "--overwrite": {"extract", "reduce", "tune"},
     **dict.fromkeys(
         ("--runtime", "--layout", "--rule", "--imgsz", "--names", "--correction", "--device", "--precision"),

@@ -74,30 +74,65 @@ def test_written_scenes_are_read_back_pixel_for_pixel(scenes):
         assert not truth.remarks
 
 
-@given(st.data(), seeds)
-@settings(max_examples=60)
-def test_polygons_are_drawn_as_the_slow_twin_does(data, seed):
-    rng = np.random.default_rng(seed)
-    height, width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
-    corners = data.draw(st.integers(3, 8))
-    polygon = rng.uniform(-3, 15, (corners, 2))
-    if data.draw(st.booleans()):  # corners on pixel centres and edges, where ties are
-        polygon = np.round(polygon * 2) / 2
-    truth = of_polygons([polygon], (height, width))
-    assert np.array_equal(truth.masks()[0], reference.drawn(polygon.astype(np.float32), height, width))
+@st.composite
+def outlines(draw: st.DrawFn) -> tuple[list[np.ndarray], tuple[int, int]]:
+    """Polygons in and around a small image: with corners on ties of the rounding, thin, crossing themselves."""
+    rng = np.random.default_rng(draw(seeds))
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    polygons = []
+    for _ in range(draw(st.integers(1, 3))):
+        polygon = rng.uniform(-6, 46, (draw(st.integers(3, 9)), 2))
+        if steps := draw(st.sampled_from([0, 1, 2, 5, 10])):
+            polygon = np.round(polygon * steps) / steps
+        if draw(st.booleans()):
+            polygon = polygon * (1, 0.02) + (0, rng.uniform(0, height))
+        polygons.append(polygon)
+    return polygons, (height, width)
 
 
-@given(letterboxes(), seeds, st.sampled_from(["grid", "canvas", "image"]))
-@settings(max_examples=60)
-def test_bitmaps_and_polygons_agree_in_every_frame(letterbox, seed, size):
-    """A bitmap of whole pixels, and the rectangle that is the same."""
+@given(outlines())
+@settings(max_examples=200)
+def test_coco_polygons_cover_the_pixels_that_pycocotools_gives_them(drawn):
+    mask_api = pytest.importorskip("pycocotools.mask")
+    polygons, (height, width) = drawn
+    truth = replace(of_polygons(polygons[:1], (height, width)), segments=(tuple(polygons),))
+    encoded = mask_api.merge(
+        mask_api.frPyObjects([polygon.reshape(-1).tolist() for polygon in polygons], height, width)
+    )
+    np.testing.assert_array_equal(truth.masks()[0], mask_api.decode(encoded).astype(bool))
+
+
+@given(outlines())
+@settings(max_examples=100)
+def test_polygons_of_label_files_are_filled_as_ultralytics_fills_them(drawn):
+    """By its rule, told by hand: whole numbers, and the outline with its edges. The parity tests call Ultralytics."""
+    polygons, (height, width) = drawn
+    truth = replace(of_polygons(polygons, (height, width)), outlines="ultralytics")
+    for polygon, mask in zip(truth.segments, truth.masks(), strict=True):
+        expected = np.zeros((height, width), dtype=np.uint8)
+        cv2.fillPoly(expected, [np.trunc(polygon[0]).astype(np.int32)], 1)
+        np.testing.assert_array_equal(mask, expected > 0)
+
+
+@given(letterboxes(), seeds, st.sampled_from(["grid", "canvas", "image"]), st.sampled_from(["coco", "ultralytics"]))
+@settings(max_examples=100)
+def test_bitmaps_and_polygons_agree_in_every_frame(letterbox, seed, size, outlines):
+    """A bitmap of whole pixels, and the rectangle that is the same: equal but for the pixels of the outline."""
     rng = np.random.default_rng(seed)
     height, width = letterbox.image_hw
     (x1, x2), (y1, y2) = np.sort(rng.integers(0, width + 1, 2)), np.sort(rng.integers(0, height + 1, 2))
     bitmap = np.zeros((height, width), dtype=bool)
     bitmap[y1:y2, x1:x2] = True
     corners = of_polygons([np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])], (height, width))
-    assert np.array_equal(corners.masks(size, letterbox), replace(corners, segments=(bitmap,)).masks(size, letterbox))
+    drawn = replace(corners, outlines=outlines).masks(size, letterbox)[0].astype(np.uint8)
+    expected = replace(corners, segments=(bitmap,)).masks(size, letterbox)[0].astype(np.uint8)
+    if size == "image" and outlines == "coco":
+        np.testing.assert_array_equal(drawn, expected)
+    around = np.ones((3, 3), dtype=np.uint8)
+    inner = cv2.erode(expected, around, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    outer = cv2.dilate(expected, around) if expected.any() else np.ones_like(expected)
+    assert (drawn >= inner).all()
+    assert (drawn <= outer).all()
 
 
 @given(letterboxes(), seeds)
@@ -113,6 +148,18 @@ def test_patches_are_windows_of_the_masks_and_stay_off_the_padding(letterbox, se
     for mask, patch in zip(masks, truth.patches("canvas", letterbox), strict=True):
         assert np.array_equal(mask[patch.rows, patch.columns], patch.values)
         assert mask.sum() == patch.values.sum()
+
+
+def test_outlines_beyond_the_image_are_not_bent_on_the_canvas():
+    """Corners that lie outside stay where they are; what they enclose outside of the image is left out."""
+    truth = of_polygons([np.array([(-30.0, 5.0), (35.0, 5.0), (35.0, 60.0)])], (HEIGHT, WIDTH))
+    letterbox = Letterbox.fit((HEIGHT, WIDTH), (2 * HEIGHT + 16, 2 * WIDTH))
+    twice = cv2.resize(truth.masks()[0].astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    canvas = truth.masks("canvas", letterbox)[0]
+    assert letterbox.offset_yx == (8, 0)
+    assert not canvas[:8].any()
+    assert not canvas[-8:].any()
+    assert (canvas[8:-8] != twice).mean() < 0.02
 
 
 def test_masks_need_the_right_letterbox():
@@ -329,11 +376,7 @@ def test_coco_compressed_run_lengths(tmp_path):
 )
 def test_coco_images_are_found_in_the_usual_places(tmp_path, where):
     file = coco(tmp_path, [], where=where)
-    if where == "instances.json":
-        with pytest.raises(InputError, match="is in none of"):
-            open_dataset(file)
-    else:
-        assert len(open_dataset(file)) == 2
+    assert [sample.name.removeprefix("val/") for sample in open_dataset(file)] == ["a ü.png", "b.png"]
     assert [sample.name for sample in open_dataset(file, images=tmp_path / "val")] == ["a ü.png", "b.png"]
     with pytest.raises(InputError, match="none of its 2 images"):
         open_dataset(file, images=tmp_path / "annotations")
@@ -379,6 +422,239 @@ def test_coco_files_that_are_none(tmp_path):
         file.write_text(text)
         with pytest.raises(InputError, match=message):
             open_dataset(file)
+
+
+# Exports of other tools
+
+
+def export(folder: Path, annotations: list[dict], *, images: list[dict] | None = None, **described: object) -> Path:
+    """A COCO json beside images/1.png, as exporters vary it."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(folder / "images" / "1.png"), np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+    tree = {
+        "images": images or [{"id": 1, "file_name": "1.png", "height": HEIGHT, "width": WIDTH}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 5, "name": "dog"}],
+        "annotations": [{"image_id": 1, "category_id": 5, "iscrowd": 0, **row} for row in annotations],
+    }
+    (folder / "data.json").write_text(json.dumps(tree | described))
+    return folder / "data.json"
+
+
+SQUARE = [4, 4, 20, 4, 20, 20, 4, 20]
+RUNS = {"counts": reference.run_lengths(np.pad(np.ones((16, 16), bool), ((4, 20), (4, 40)))), "size": [HEIGHT, WIDTH]}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"segmentation": [SQUARE]},
+        {"segmentation": SQUARE},
+        {"segmentation": [[str(value) for value in SQUARE]]},
+        {"segmentation": [SQUARE[i : i + 2] for i in range(0, 8, 2)]},
+        {"segmentation": [[], SQUARE]},
+        {"segmentation": RUNS},
+        {"segmentation": [RUNS]},
+        {"segmentation": {**RUNS, "counts": [float(run) for run in RUNS["counts"]]}},
+        {"segmentation": [SQUARE], "image_id": "1", "category_id": "5", "id": "a"},
+        {"segmentation": [SQUARE], "image_id": 1.0, "category_id": 5.0, "id": 2.0},
+        {"segmentation": [SQUARE], "image_id": "0001", "iscrowd": "0", "attributes": {"occluded": False}},
+    ],
+    ids=str,
+)
+def test_annotations_as_exporters_write_them(tmp_path, row):
+    (truth,) = truths(open_dataset(export(tmp_path, [row])))
+    assert truth.classes.tolist() == [1]
+    expected = np.pad(np.ones((16, 16), bool), ((4, 20), (4, 40)))
+    np.testing.assert_array_equal(truth.masks()[0], expected)
+    assert not truth.crowd.any()
+
+
+@pytest.mark.parametrize("ids", [("7", "8"), (7.0, 8.0), ("a-7", "a-8"), ("07", "8"), (2**70, 2**70 + 1)])
+def test_ids_of_images_are_compared_by_value(tmp_path, ids):
+    images = [{"id": one, "file_name": f"{number}.png"} for number, one in enumerate(ids, 1)]
+    file = export(tmp_path, [{"image_id": ids[0], "segmentation": [SQUARE]}], images=images)
+    dataset = open_dataset(file)
+    assert [len(truth) for truth in truths(dataset)] == [1]
+    assert "1 of the 2 images that data.json lists is not there and left out ('2.png')" in dataset.notices[0]
+
+
+def test_a_file_whose_annotations_belong_to_no_image_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"none of its 2 annotations belongs to an image: their image_id is 41"):
+        open_dataset(export(tmp_path, [{"image_id": 41, "segmentation": [SQUARE]}] * 2))
+    dataset = open_dataset(export(tmp_path, [{"image_id": 41}, {"segmentation": [SQUARE]}]))
+    assert dataset.notices == ("1 annotation of data.json belong to no image that it lists and are left out",)
+
+
+@pytest.mark.parametrize("kind", ["polygon", "box"])
+def test_coordinates_divided_by_the_size_are_reported(tmp_path, kind):
+    """They would cover no pixel but the first."""
+    share = [round(value / 60, 6) for value in SQUARE]
+    row = {"segmentation": [share]} if kind == "polygon" else {"bbox": [0.1, 0.1, 0.4, 0.4]}
+    (sample,) = open_dataset(export(tmp_path, [row, row]))
+    with pytest.raises(LabelError, match=r"all coordinates of 1\.png are between 0 and 1; COCO counts in pixels"):
+        sample.read()
+    tiny = {"segmentation": [[0, 0, 1, 0, 1, 1]]}
+    assert [len(truth) for truth in truths(open_dataset(export(tmp_path, [tiny, {"segmentation": [SQUARE]}])))] == [2]
+
+
+def test_crowds_are_counted_and_may_be_taken_for_instances(tmp_path):
+    crowd = {"segmentation": RUNS, "iscrowd": 1}
+    file = export(tmp_path, [crowd, crowd, {"segmentation": [SQUARE]}, {"bbox": [1, 2, 3, 4], "iscrowd": 1}])
+    dataset = open_dataset(file)
+    assert dataset.notices[0].startswith("2 of the 3 masks in data.json are marked as crowds (iscrowd: 1), which COCO")
+    assert "CVAT marks every brush mask so" in dataset.notices[0]
+    assert not dataset.nothing_counts
+    assert truths(dataset)[0].crowd.tolist() == [True, True, False, True]
+    counted = open_dataset(file, crowds="as-instances")
+    assert not truths(counted)[0].crowd.any()
+    assert counted.notices == (
+        "2 of the 3 masks in data.json are marked as crowds (iscrowd: 1) and counted as instances",
+    )
+    assert open_dataset(export(tmp_path, [crowd])).nothing_counts
+    with pytest.raises(InputError, match="crowds is 'all'; expected one of 'left-out', 'as-instances'"):
+        open_dataset(file, crowds="all")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "images\\1.png",
+        ".\\images\\1.png",
+        "C:\\Users\\me\\project\\images\\1.png",
+        "/home/somebody/project/images/1.png",
+        "../project/images/1.png",
+        "upload/deep/1.png",
+        "1.PNG",
+    ],
+)
+def test_images_are_found_by_the_last_parts_of_their_names(tmp_path, name):
+    file = export(tmp_path, [{"segmentation": [SQUARE]}], images=[{"id": 1, "file_name": name}])
+    (sample,) = open_dataset(file)
+    assert len(sample.read()[1]) == 1
+    (sample,) = open_dataset(file, images=tmp_path / "images")
+    assert len(sample.read()[1]) == 1
+
+
+def test_images_in_subfolders_are_found_unless_two_have_the_name(tmp_path):
+    file = export(tmp_path, [{"segmentation": [SQUARE]}], images=[{"id": 1, "file_name": "b.png"}])
+    for split in ("train", "val"):
+        (tmp_path / "images" / split).mkdir()
+    picture = (tmp_path / "images" / "1.png").read_bytes()
+    (tmp_path / "images" / "train" / "b.png").write_bytes(picture)
+    assert [sample.name for sample in open_dataset(file)] == ["train/b.png"]
+    (tmp_path / "images" / "val" / "b.png").write_bytes(picture)
+    with pytest.raises(InputError, match=r"none of its 1 images is there; looked for 'b\.png'.*say where they are"):
+        open_dataset(file)
+    file = export(tmp_path, [], images=[{"id": n, "file_name": f"{n}/b.png"} for n in range(2)])
+    (tmp_path / "images" / "b.png").write_bytes(picture)  # of which of the two?
+    with pytest.raises(InputError, match="none of its 2 images is there"):
+        open_dataset(file, images=tmp_path / "images")
+
+
+def test_only_some_of_the_images_are_there(tmp_path):
+    images = [{"id": n, "file_name": f"{n}.png"} for n in range(4)]
+    dataset = open_dataset(export(tmp_path, [{"segmentation": [SQUARE]}], images=images))
+    assert [sample.name for sample in dataset] == ["1.png"]
+    assert len(truths(dataset)[0]) == 1
+    assert dataset.notices == (
+        "3 of the 4 images that data.json lists are not there and left out (the first: '0.png')",
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_descriptions_and_labels_in_the_encodings_of_windows(tmp_path, encoding):
+    described = data_set(tmp_path, {"a": TRIANGLE.encode(encoding)}, names=["Köter", "猫"])
+    described.write_bytes(described.read_text(encoding="utf-8").encode(encoding))
+    assert truths(open_dataset(described))[0].name_of(0) == "Köter"
+    file = export(tmp_path / "coco", [{"segmentation": [SQUARE]}])
+    file.write_bytes(file.read_text(encoding="utf-8").encode(encoding))
+    assert len(truths(open_dataset(file))[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "split"),
+    [
+        ({"train": "images/val", "validation": "images/val"}, "val"),
+        ({"train": "images/val", "valid": "images/val"}, "val"),
+        ({"train": "images/val", "val": None, "valid": ["images/val"]}, "val"),
+        ({"val": "images\\val"}, "val"),
+        ({"val": ".\\images\\val\\"}, "val"),
+        ({"val": "C:\\data\\set\\images\\val"}, "val"),
+        ({"val": "/content/set/images/val", "path": "/content/set"}, "val"),
+        ({"test": "D:/set/images/val", "path": "D:/set", "val": None}, "test"),
+    ],
+)
+def test_splits_under_other_names_and_paths_of_other_machines(tmp_path, keys, split):
+    described = data_set(tmp_path, {"a": TRIANGLE})
+    described.write_text(yaml.safe_dump({"names": ["cat"], **keys}))
+    dataset = open_dataset(described)
+    assert dataset.split == split
+    assert [len(truth) for truth in truths(dataset)] == [1]
+    shorter = str(keys.get("val") or keys.get("test")).startswith(("C:", "/content", "D:"))
+    assert len(dataset.notices) == shorter
+    if shorter:
+        assert "which is not there; taken are those in" in dataset.notices[0]
+
+
+def test_a_last_part_that_says_nothing_is_not_enough(tmp_path):
+    """images/ holds every split: it must not be taken for the validation images of another machine."""
+    described = data_set(tmp_path, {"a": TRIANGLE})
+    described.write_text("val: /content/valid/images\nnames: [cat]\n")
+    with pytest.raises(InputError, match=r"its images are not there; looked for .*valid/images.* last parts"):
+        open_dataset(described)
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("val.txt", "data/images/val/a.png"),
+        ("lists/val.txt", "images/val/a.png"),
+        ("val.txt", ".\\images\\val\\a.png"),
+        ("val.txt", "C:\\Users\\me\\images\\val\\a.png"),
+        ("val.txt", "/home/me/images/val/a.png"),
+    ],
+)
+def test_lists_of_images_from_elsewhere(tmp_path, where, line):
+    described = data_set(tmp_path, {"a": TRIANGLE})
+    (tmp_path / "lists").mkdir()
+    (tmp_path / where).write_text(f"{line}\nimages/val/gone.png\n")
+    described.write_text(f"val: {where}\nnames: [cat]\n")
+    dataset = open_dataset(described)
+    assert [(sample.name, len(sample.read()[1])) for sample in dataset] == [("images/val/a.png", 1)]
+    assert "1 of the 2 images that val.txt lists is not there" in dataset.notices[0]
+    (tmp_path / where).write_text("somewhere/else/b.png\n")
+    with pytest.raises(
+        InputError, match=r"none of the 1 images that val\.txt lists is there; looked for .*else/b\.png"
+    ):
+        open_dataset(described)
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "c", "d"], {0: "a"}])
+def test_another_number_of_classes_than_of_names_is_refused(tmp_path, names):
+    with pytest.raises(InputError, match=rf"nc is 3, and names has {len(names)} class name"):
+        open_dataset(data_set(tmp_path, {"a": TRIANGLE}, names=names, nc=3))
+    assert len(open_dataset(data_set(tmp_path / "right", {"a": TRIANGLE}, nc="2"))) == 1
+
+
+def test_repeated_class_names_are_matched_in_their_order(tmp_path):
+    names = ["facade", "fence", "car", "facade"]
+    described = data_set(tmp_path, {"a": TRIANGLE.replace("0", "3", 1)}, names=names)
+    dataset = open_dataset(described)
+    same = dataset.for_model(dict(enumerate(names)))
+    assert same.class_ids == {0: 0, 1: 1, 2: 2, 3: 3}
+    assert same.notices == ()
+    assert truths(same)[0].classes.tolist() == [3]
+    longer = dataset.for_model(dict(enumerate(["dog", *names])))
+    assert longer.class_ids == {0: 1, 1: 2, 2: 3, 3: 4}
+    assert "the class name 'facade' occurs 2 times in data.yaml and 2 times in the model" in longer.notices[0]
+    fewer = dataset.for_model({0: "fence", 1: "car", 2: "Facade"})
+    assert fewer.class_ids == {0: 2, 1: 0, 2: 1, 3: 2}
+    assert "2 times in data.yaml and 1 time in the model: class 2 of the model is taken for it" in fewer.notices[0]
+    file = export(tmp_path / "coco", [{"category_id": 9, "segmentation": [SQUARE]}])
+    tree = json.loads(file.read_text())
+    tree["categories"] = [{"id": n * 3, "name": name} for n, name in enumerate(names)]
+    file.write_text(json.dumps(tree))
+    assert open_dataset(file).for_model(dict(enumerate(names))).class_ids == {0: 0, 3: 1, 6: 2, 9: 3}
 
 
 def test_real_labels(real_data):

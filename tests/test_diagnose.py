@@ -11,6 +11,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
@@ -577,6 +578,32 @@ def test_labels_without_masks_are_told(own_data: Path, tmp_path: Path) -> None:
     written = {path.stem for path in (tmp_path / "o").glob("*.png")}
     assert written == {"decodes", "sizes"}
     assert "There is nothing to be said." in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+
+
+def test_masks_that_are_all_crowds_are_told_before_the_network_runs(tmp_path: Path) -> None:
+    """As CVAT exports brush masks: `iscrowd: 1` and uncompressed run lengths."""
+    cv2.imwrite(str(tmp_path / "1.png"), np.full((64, 64, 3), 90, np.uint8))
+    runs = [8 * 64 + 8, *[32, 32] * 31, 32, 64 * 64 - 8 * 64 - 8 - 32 * 63]
+    tree = {
+        "images": [{"id": 1, "file_name": "1.png", "width": 64, "height": 64}],
+        "categories": [{"id": 1, "name": "disc"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 1, "area": 1024, "bbox": [8, 8, 32, 32]}
+            | {"segmentation": {"size": [64, 64], "counts": runs}}
+        ],
+    }
+    data = tmp_path / "instances_default.json"
+    data.write_text(json.dumps(tree))
+    says(
+        run("diagnose", data, "--out", tmp_path / "o"),
+        "1 of the 1 mask in instances_default.json are marked as crowds",
+        "CVAT marks every brush mask so",
+        "take --crowds as-instances",
+    )
+    result = run("diagnose", data, "--out", tmp_path / "o", "--crowds", "as-instances")
+    assert result.returncode == 0, result.stderr
+    assert "1 image, 1 ground-truth instance" in result.stdout
+    assert "marked as crowds (iscrowd: 1) and counted as instances" in result.stdout
 
 
 def test_an_interrupted_command_reports_what_is_done(

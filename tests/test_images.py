@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -175,6 +176,109 @@ def test_exif_orientation_is_applied(orientation, tmp_path, tiny):
     assert np.abs(found.astype(int) - upright).mean() < 3
     np.testing.assert_allclose(read_image(Image.open(path)).astype(int), found, atol=2)
     predicts(tiny, path, found.shape[:2])
+
+
+def oriented(folder: Path, suffix: str, orientation: int, mode: str) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lossless = {"webp": {"lossless": True}, "avif": {"quality": 100}}.get(suffix, {})
+    return saved(folder / f"turned.{suffix}", RGB.convert(mode), exif=exif, **lossless)
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 5, 6, 8])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+@pytest.mark.parametrize("suffix", ["avif", "png", "webp", "tif"])
+def test_orientation_is_applied_to_every_format_and_in_the_same_way_by_pil(suffix, mode, orientation, tmp_path):
+    if suffix == "avif":
+        pytest.importorskip("PIL._avif", reason="this Pillow reads no AVIF")
+    path = oriented(tmp_path, suffix, orientation, mode)
+    grey = cv2.cvtColor(cv2.cvtColor(IMAGE, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) if mode == "L" else IMAGE
+    upright = {
+        1: grey,
+        2: grey[:, ::-1],
+        3: grey[::-1, ::-1],
+        5: grey.transpose(1, 0, 2),
+        6: np.rot90(grey, -1),
+        8: np.rot90(grey),
+    }[orientation]
+    for found in (read_image(path), read_image(Image.open(path))):
+        assert found.shape == upright.shape
+        assert np.abs(found.astype(int) - upright).mean() < 3
+    np.testing.assert_allclose(read_image(Image.open(path)).astype(int), read_image(path), atol=2)
+
+
+def lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    return ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "RGB", "LAB"))  # type: ignore[return-value]
+
+
+FLOATS = Image.fromarray(IMAGE[:, :, 1].astype(np.float32))
+TIFFS = {
+    "Lab": lambda: lab(RGB),
+    "CMYK": lambda: RGB.convert("CMYK"),
+    "alpha": lambda: Image.merge("RGBA", [*RGB.split(), Image.fromarray(IMAGE[:, :, 1])]),
+    "grey and alpha": lambda: Image.merge("LA", [RGB.convert("L"), Image.fromarray(IMAGE[:, :, 1])]),
+    "palette": lambda: RGB.quantize(256),
+    "16 bits": lambda: Image.fromarray(IMAGE[:, :, 1].astype(np.uint16) * 257),
+    "32 bits": lambda: Image.fromarray(IMAGE[:, :, 1].astype(np.int32)),
+    "floats": lambda: FLOATS,
+}
+
+
+@pytest.mark.parametrize("kind", TIFFS)
+def test_colours_of_a_tiff_are_the_same_by_path_and_by_pil(kind, tmp_path):
+    path = saved(tmp_path / "a.tif", TIFFS[kind]())
+    found = read_image(path)
+    np.testing.assert_allclose(found.astype(int), read_image(Image.open(path)), atol=1)
+    grey = IMAGE[:, :, [1, 1, 1]] if kind in ("16 bits", "32 bits", "floats") else IMAGE
+    if kind == "grey and alpha":
+        grey = cv2.cvtColor(cv2.cvtColor(IMAGE, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    assert np.abs(found.astype(int) - grey).mean() < (20 if kind == "palette" else 3)
+
+
+def test_sixteen_bits_that_are_all_dark_stay_dark(tmp_path):
+    """A depth map or a dark frame: its numbers below 256 are not those of 8 bits."""
+    dark = np.full((20, 30), 200, dtype=np.uint16)
+    for name in ("dark.png", "dark.pgm"):
+        path = written(tmp_path / name, dark)
+        assert read_image(path).max() == 0
+        assert read_image(Image.open(path)).max() == 0
+
+
+@pytest.mark.parametrize("suffix", ["pfm", "tif"])
+def test_floats_are_read_as_levels_and_refused_as_fractions(suffix, tmp_path):
+    path = saved(tmp_path / f"a.{suffix}", FLOATS)
+    np.testing.assert_array_equal(read_image(path), IMAGE[:, :, [1, 1, 1]])
+    saved(path, Image.fromarray(np.asarray(FLOATS) / np.float32(255)))
+    with pytest.raises(ImageError, match=rf"a\.{suffix}: has pixels between 0 and 1; expected 0 to 255"):
+        read_image(path)
+
+
+def test_a_bitmap_without_its_file_header_is_read(tmp_path):
+    path = saved(tmp_path / "a.dib", RGB)
+    np.testing.assert_array_equal(read_image(path), IMAGE)
+
+
+HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(100)
+
+
+def test_heic_names_its_extra(tmp_path, monkeypatch):
+    path = tmp_path / "a.heic"
+    path.write_bytes(HEIC)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(
+        ImageError, match=r"a\.heic: is a HEIC image, which needs pillow-heif: pip install 'maskprism\[heic\]'"
+    ):
+        read_image(path)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_heic_is_read_where_its_extra_is_installed(orientation, tmp_path):
+    pytest.importorskip("pillow_heif", reason="pillow-heif is not installed").register_heif_opener()
+    path = oriented(tmp_path, "heic", orientation, "RGB")
+    np.testing.assert_array_equal(read_image(path), read_image(Image.open(path)))
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (10, 30000), (3000, 2), (1, 640)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +15,10 @@ from pycocotools import mask as coco_mask
 
 import maskprism
 from fake_network import fake_model, write_images
+from maskprism.datasets import open_dataset
 from maskprism.errors import InputError, MissingExtraError
 from maskprism.extract import extract
-from maskprism.interchange import coco_results, from_supervision, to_fiftyone, to_supervision
+from maskprism.interchange import COCO_NAMES, coco_results, from_supervision, to_fiftyone, to_supervision
 from maskprism.prediction import Prediction
 from maskprism.scenes import draw_scene
 from maskprism.table import CoefficientTable
@@ -29,7 +32,8 @@ def prediction() -> Prediction:
 
 
 def test_coco_results_are_masks_boxes_and_coefficients(prediction: Prediction) -> None:
-    results = json.loads(json.dumps(coco_results(prediction, 17)))
+    with pytest.warns(UserWarning, match=r"category ids are the class ids of the model, which begin with 0: \d"):
+        results = json.loads(json.dumps(coco_results(prediction, 17)))
     assert len(results) == len(prediction)
     for result, instance in zip(results, prediction, strict=True):
         assert (result["image_id"], result["category_id"], result["score"]) == (17, instance.class_id, instance.score)
@@ -42,6 +46,42 @@ def test_coco_results_are_masks_boxes_and_coefficients(prediction: Prediction) -
     with pytest.raises(InputError, match="has no category"):
         coco_results(prediction, 1, categories={99: 1})
     assert coco_results(prediction[:0], 1) == []
+
+
+def named(prediction: Prediction, *names: str) -> Prediction:
+    """Two instances, of the first and the last of these classes."""
+    kept = prediction[np.array([0, 1])]
+    return replace(kept, classes=np.array([0, len(names) - 1], dtype=kept.classes.dtype), names=dict(enumerate(names)))
+
+
+def test_category_ids_are_those_of_the_annotation_file(prediction: Prediction, tmp_path: Path) -> None:
+    file = tmp_path / "instances.json"
+    categories = [{"id": 30, "name": "Traffic_Light"}, {"id": "7", "name": "bus"}, {"id": 2, "name": "car"}]
+    image = {"id": 1, "file_name": "1.png"}
+    file.write_text(json.dumps({"images": [image], "annotations": [], "categories": categories}))
+    found = named(prediction, "bus", "car", "traffic light")
+    assert [one["category_id"] for one in coco_results(found, 1, categories=file)] == [7, 30]
+    write_images(tmp_path, 1)
+    (tmp_path / "1.png").write_bytes(next(tmp_path.glob("*.png")).read_bytes())
+    dataset = open_dataset(file)
+    assert [one["category_id"] for one in coco_results(found, 1, categories=dataset)] == [7, 30]
+    matched = dataset.for_model(found.names)
+    assert [one["category_id"] for one in coco_results(found, 1, categories=matched)] == [7, 30]
+    with pytest.raises(InputError, match=r"class 2 \(bicycle\) has no category"):
+        coco_results(named(prediction, "bus", "car", "bicycle"), 1, categories=file)
+
+
+def test_the_classes_of_coco_get_their_official_ids(prediction: Prediction) -> None:
+    """The ids of COCO's annotation files have gaps: bus is 6, toothbrush, the last of 80, is 90."""
+    names = [name for name in COCO_NAMES if name]
+    assert (len(names), COCO_NAMES.index("toothbrush") + 1) == (80, 90)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [one["category_id"] for one in coco_results(named(prediction, *names), 1)] == [1, 90]
+        turned = named(prediction, *reversed(names))
+        assert [one["category_id"] for one in coco_results(turned, 1)] == [90, 1]
+    with pytest.warns(UserWarning, match=r"0 \(person\), 78 \(hair drier\)"):
+        assert [one["category_id"] for one in coco_results(named(prediction, *names[:79]), 1)] == [0, 78]
 
 
 def test_supervision_there_and_back(prediction: Prediction) -> None:

@@ -111,8 +111,8 @@ def test_a_data_set_of_as_many_classes_is_matched_by_index(tmp_path):
     for nameless in ({0: "class0", 1: "class1"}, {}):
         matched = dataset.for_model(nameless)
         assert (matched.names, matched.class_ids) == (dataset.names, dataset.class_ids)
-        assert "the model has no class names: class 0 of the model is taken for class 0" in matched.notice
-    assert dataset.for_model({0: "dog", 1: "cat"}).notice == ""
+        assert "the model has no class names: class 0 of the model is taken for class 0" in matched.notices[0]
+    assert dataset.for_model({0: "dog", 1: "cat"}).notices == ()
     assert dataset.for_model({0: "dog", 1: "cat"}).class_ids == {3: 1, 7: 0}
     with pytest.raises(InputError, match=r"none of its 2 classes .* is one of the 3 of the model .* with --names"):
         dataset.for_model({0: "class0", 1: "class1", 2: "class2"})
@@ -125,7 +125,7 @@ def test_a_data_set_without_names_takes_those_of_the_model(tmp_path):
     data.write_text(yaml.safe_dump(described | {"nc": len(names)}))
     matched = open_dataset(data).for_model(names)
     assert matched.names == names
-    assert matched.notice.startswith("data.yaml has no class names")
+    assert matched.notices[0].startswith("data.yaml has no class names")
 
 
 def test_a_foreign_export_is_diagnosed_like_the_model_that_it_was(tmp_path, bare):
@@ -141,7 +141,7 @@ def test_a_foreign_export_is_diagnosed_like_the_model_that_it_was(tmp_path, bare
     assert warnings_of(found)[0].startswith("The model has no class names: class 0 of the model is taken for")
     labels = open_labels(data, tmp_path / "images", maskprism.load(bare).spec.names)
     assert labels.names == maskprism.load().spec.names
-    assert labels.notice
+    assert labels.notices
 
 
 def test_an_export_that_lost_its_names_is_compared_under_them(tmp_path, bare):

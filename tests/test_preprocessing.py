@@ -198,6 +198,17 @@ def test_a_grey_network_gets_one_channel():
     )
 
 
+def test_a_grey_network_sees_pictures_that_lost_their_colours_before_they_were_resized():
+    rule, image = replace(YOLO, channels="grey"), picture(20, 50)
+    letterbox = rule.letterbox((20, 50), (64, 64))
+    resized = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), letterbox.content_hw[::-1])
+    top, height = letterbox.offset_yx[0], letterbox.content_hw[0]
+    canvas = rule.canvas(image, letterbox)
+    assert (canvas == canvas[:, :, :1]).all()
+    np.testing.assert_array_equal(canvas[top : top + height, :, 0], resized)
+    np.testing.assert_array_equal(rule.tensor([canvas], [letterbox])[0, 0], canvas[:, :, 0] / np.float32(255))
+
+
 def test_channels_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match=r"preprocessing 'yolact' makes 3 channels; .* takes images of 1"):
         maskprism.load(seeing([], channels=1), preprocessing="yolact")

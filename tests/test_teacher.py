@@ -155,7 +155,7 @@ def test_names_that_one_file_has_lost(damaged: Path, scenes: Path) -> None:
     nameless = model.with_names({class_id: f"class{class_id}" for class_id in model.spec.names})
     for teacher, student in ((nameless, model), (model, nameless)):
         lessons = taught(teacher, student, scenes).for_model(student.spec.names)
-        assert (lessons.names, lessons.notice) == (model.spec.names, "")
+        assert (lessons.names, lessons.notices) == (model.spec.names, ())
     few = {class_id: name for class_id, name in model.spec.names.items() if class_id}
     other = model.with_names({**few, 0: "something else"})
     (lesson, *_) = taught(other, model, scenes).for_model(model.spec.names)

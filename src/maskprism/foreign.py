@@ -7,6 +7,7 @@ not fit becomes one of our errors, is told here only.
 from __future__ import annotations
 
 import ast
+import codecs
 import json
 import os
 import reprlib
@@ -38,6 +39,11 @@ def read_regular(file: Location, failure: Failure, *, limit: int | None = None) 
         return file.read_bytes()
     except OSError as error:
         raise failure(f"{file}: cannot be read ({error.strerror or error})") from None
+
+
+def decoded_text(data: bytes) -> str:
+    """Text in UTF-8, or in UTF-16 with the byte order mark that Windows puts in front. Raises UnicodeDecodeError."""
+    return data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
 
 
 def size_of_regular(file: str | os.PathLike[str] | UriPath, failure: Failure) -> int:
@@ -80,7 +86,7 @@ def decode_json(
     except ANY_KIND:
         pass  # Python writes NaN and byte order marks, which are no JSON; its own reader takes them
     try:
-        text = bytes(data).decode("utf-8-sig")
+        text = decoded_text(bytes(data))
         return msgspec.json.decode(msgspec.json.encode(json.loads(text)), type=schema, strict=strict)
     except msgspec.ValidationError as error:
         raise _unfit(label, error, failure, expected) from None
@@ -94,7 +100,7 @@ def read_yaml(file: Path, schema: type[T], failure: Failure, expected: str) -> T
 
     data = read_regular(file, failure, limit=MAX_YAML_BYTES)
     try:
-        found = yaml.safe_load(data.decode("utf-8-sig"))
+        found = yaml.safe_load(decoded_text(data))
     except (yaml.YAMLError, *ANY_KIND) as error:
         raise failure(f"{file}: cannot be read as YAML ({_said(error)}); expected {expected}") from None
     return fitted(found, schema, str(file), failure, expected)

@@ -5,15 +5,20 @@ Tables need nothing of this: pandas, polars, DuckDB and Hugging Face `datasets` 
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism.datasets.coco import open_categories
 from maskprism.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
+    from maskprism.datasets import Dataset
     from maskprism.prediction import Prediction
 
 _INSTANCE = "instance"
@@ -98,26 +103,61 @@ def to_fiftyone(prediction: Prediction) -> Any:
     return fiftyone.Detections(detections=found)
 
 
-def coco_results(
-    prediction: Prediction, image_id: int | str, *, categories: Mapping[int, int] | None = None
-) -> list[dict[str, Any]]:
-    """The instances as COCO results: a list for `json.dump`, with `segmentation` as compressed RLE.
+COCO_NAMES = (
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,,stop sign,parking meter,"
+    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,,backpack,umbrella,,,handbag,tie,suitcase,frisbee,"
+    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,,wine glass,"
+    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
+    "potted plant,bed,,dining table,,,toilet,,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
+    "refrigerator,,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
+).split(",")
+"""The 80 classes of COCO at their place among the 90 category ids of its annotation files, which begin with 1."""
 
-    categories: the category id of each class id; the class id itself unless given. Besides the fields of COCO every
-    result has `coefficients`, which its tools ignore. Raises InputError for a class without a category.
+
+def coco_results(
+    prediction: Prediction,
+    image_id: int | str,
+    *,
+    categories: Mapping[int, int] | Dataset | str | os.PathLike[str] | None = None,
+) -> list[dict[str, Any]]:
+    """The instances as COCO results, for `json.dump` and COCO's own evaluation.
+
+    Parameters
+    ----------
+    prediction
+        What the model found in one image.
+    image_id
+        The id of the image in the annotation file.
+    categories
+        Where category ids come from: the annotation file (a COCO json, or the data set that `open_dataset` gives for
+        it), whose categories have the names of the model's classes, or the category id of each class id. Default: for
+        the 80 classes of COCO their official ids (1 to 90), whatever their order; for other classes the class ids,
+        which begin with 0, with a warning that says so.
+
+    Returns
+    -------
+    list
+        One dictionary per instance, with `segmentation` as compressed RLE. Besides the fields of COCO each has
+        `coefficients`, which its tools ignore.
+
+    Raises
+    ------
+    InputError
+        For a class without a category.
     """
     from faster_coco_eval.core import mask as rle
 
+    ids = _category_ids(prediction, categories)
     found = []
     for instance in prediction:
-        if categories is not None and instance.class_id not in categories:
+        if instance.class_id not in ids:
             raise InputError(f"class {instance.class_id} ({instance.name}) has no category; add it to categories")
         code = rle.encode(np.asfortranarray(instance.mask("image").astype(np.uint8)))
         x1, y1, x2, y2 = (float(value) for value in instance.box)
         found.append(
             {
                 "image_id": image_id,
-                "category_id": instance.class_id if categories is None else categories[instance.class_id],
+                "category_id": ids[instance.class_id],
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": instance.score,
                 "segmentation": {"size": list(prediction.image_size), "counts": _text(code["counts"])},
@@ -125,6 +165,33 @@ def coco_results(
             }
         )
     return found
+
+
+def _category_ids(
+    prediction: Prediction, categories: Mapping[int, int] | Dataset | str | os.PathLike[str] | None
+) -> Mapping[int, int | str]:
+    """The category id of each class id."""
+    if isinstance(categories, Mapping):
+        return categories
+    if isinstance(categories, str | os.PathLike):
+        categories = open_categories(Path(categories))
+    if categories is not None:
+        rows = list(categories.for_model(prediction.names).class_ids.items())
+        return {class_id: row for row, class_id in reversed(rows)}
+    official = {name: number for number, name in enumerate(COCO_NAMES, start=1) if name}
+    named = {class_id: " ".join(name.lower().split()) for class_id, name in prediction.names.items()}
+    known = {class_id: official[name] for class_id, name in named.items() if name in official}
+    if len(known) == len(official) == len(set(known.values())):
+        return known
+    used = sorted({int(class_id) for class_id in prediction.classes})
+    if used:
+        listed = ", ".join(f"{class_id} ({prediction.name_of(class_id)})" for class_id in used[:5])
+        warnings.warn(
+            f"category ids are the class ids of the model, which begin with 0: {listed}{', ...' * (len(used) > 5)}; if "
+            "the annotation file numbers its categories otherwise, name it with categories=",
+            stacklevel=3,
+        )
+    return {class_id: class_id for class_id in used}
 
 
 def _text(counts: bytes | str) -> str:

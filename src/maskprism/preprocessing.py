@@ -89,13 +89,19 @@ class Preprocessing:
         )
 
     def canvas(self, image: Picture, letterbox: Letterbox) -> UInt8[np.ndarray, "Hc Wc 3"]:
-        """The image (HWC, BGR) as it lies on the canvas: what the network sees, before pixels become numbers."""
+        """The image (HWC, BGR) as it lies on the canvas: what the network sees, before pixels become numbers.
+
+        For a network of one channel it loses its colours first, as Ultralytics reads it, and not when it is resized.
+        """
         height, width = letterbox.content_hw
+        pixels = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if self.channels == "grey" else image
         if image.shape[:2] != letterbox.content_hw:
-            image = self._resized(image, (width, height))
+            pixels = self._resized(pixels, (width, height))
+        if self.channels == "grey":
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
         top, left = letterbox.offset_yx
         return cv2.copyMakeBorder(
-            image,
+            pixels,
             top,
             letterbox.canvas_hw[0] - height - top,
             left,
@@ -104,7 +110,7 @@ class Preprocessing:
             value=self.padding_bgr,
         )
 
-    def _resized(self, image: Picture, size_wh: tuple[int, int]) -> Picture:
+    def _resized(self, image: UInt8[np.ndarray, "H W *C"], size_wh: tuple[int, int]) -> UInt8[np.ndarray, "h w *C"]:
         if not self.antialias:
             return cv2.resize(image, size_wh, interpolation=cv2.INTER_LINEAR)
         from PIL import Image

@@ -113,8 +113,8 @@ def draw_scene(seed: int, size_hw: tuple[int, int] = (REFERENCE_SIDE, REFERENCE_
 def write_dataset(folder: str | Path, count: int, *, seed: int = 0, validation_share: float = 0.2) -> Path:
     """Write scenes as a YOLO-seg data set (images, polygon labels, data.yaml); returns data.yaml.
 
-    Objects of several parts, or with holes, become one polygon whose parts are joined by lines
-    without width, as the format asks.
+    Objects of several parts, or with holes, become one polygon whose parts are joined by lines, as the format asks;
+    where such a line crosses other ground, Ultralytics takes the pixels on it for the object.
     """
     folder = Path(folder)
     first_validation = count - round(count * validation_share)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from maskprism.errors import ImageError, InputError
-from maskprism.foreign import is_file, is_folder, read_regular, shortened, size_of_regular
+from maskprism.foreign import decoded_text, is_file, is_folder, read_regular, shortened, size_of_regular
 from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, read_image
 from maskprism.locations import Location, UriPath, is_uri, location, shown
 from maskprism.text import readable
@@ -297,13 +297,13 @@ def _no_images(folder: Location) -> ImageError:
 
 def _folder(folder: Path) -> ImageFiles:
     root = folder.resolve()
-    found = [path for path in _walk(root, set()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    found = [path for path in walk(root, set()) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise _no_images(folder)
     return ImageFiles(root, _sorted(found, root))
 
 
-def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
+def walk(folder: Path, visited: set[str]) -> Iterator[Path]:
     """Every file below a folder; linked folders are followed, each folder once."""
     real = os.path.realpath(folder)
     if real in visited:
@@ -319,7 +319,7 @@ def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
         ) from None
     for entry in found:
         if is_folder(entry.path):
-            yield from _walk(Path(entry.path), visited)
+            yield from walk(Path(entry.path), visited)
         elif is_file(entry.path) or entry.is_symlink():  # links to nothing are told of when they are read; no pipes
             yield Path(entry.path)
 
@@ -385,7 +385,7 @@ def _each_once(paths: Iterable[Path]) -> list[Path]:
 def _listed(text_file: Location, root: Location) -> ImageFiles:
     """The paths and URIs in a text file, in its order, each once; relative ones are relative to its folder, `root`."""
     try:
-        lines = read_regular(text_file, ImageError, limit=MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
+        lines = decoded_text(read_regular(text_file, ImageError, limit=MAX_LIST_BYTES)).splitlines()
     except UnicodeDecodeError:
         raise ImageError(f"{text_file}: is not UTF-8 text; expected one image path per line") from None
     entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -399,6 +399,8 @@ def _entry(entry: str, root: Location) -> Location | str:
         return location(entry) if entry.lower().startswith("file:///") else entry
     if isinstance(root, UriPath) and not entry.startswith("/"):
         return root / entry
+    if os.sep == "/" and "\\" in entry and not isinstance(root, UriPath) and not is_file(root / entry):
+        entry = entry.replace("\\", "/")  # as Windows writes paths
     # normpath, not resolve: an image keeps the name it is listed under, even if that is a link.
     return Path(os.path.normpath(entry if isinstance(root, UriPath) else root / entry))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Labels, Out, Seed
+from maskprism.cli.options import Crowds, Labels, Out, Seed
 from maskprism.cli.output import Outcome, Output, command, listed
 from maskprism.errors import InputError
 from maskprism.foreign import is_folder
@@ -31,6 +31,7 @@ def atlas(
     images: Path | None = None,
     data: Labels = None,
     split: str | None = None,
+    crowds: Crowds = "left-out",
     umap: Annotated[bool, Parameter(negative=())] = False,
     thumbnails: int = 3000,
     viewer: str = "http://127.0.0.1:8000/",
@@ -77,7 +78,7 @@ def atlas(
     folder = images or _folder_of(stored)
     failures: list[tuple[str, str]] = []
     if data is not None:
-        points, failures = _judged(points, stored, data, split, folder, output)
+        points, failures = _judged(points, stored, data, split, folder, crowds, output)
     many = len(points) > _MANY
     found = make_atlas(points, umap=umap, seed=seed, on_step=lambda step: output.note(f"{step} ...") if many else None)
     sheets = None
@@ -127,6 +128,7 @@ def _judged(
     data: Path,
     split: str | None,
     folder: Path | None,
+    crowds: Crowds,
     output: Output,
 ) -> Judged:
     from maskprism.analysis.atlas.judged import judged
@@ -137,9 +139,9 @@ def _judged(
     if folder is None:
         raise InputError("--data needs the images, whose folder is not where it was; give it by --images")
     names = {int(class_id): name for class_id, name in stored.table.metadata["names"].items()}
-    labels = open_labels(data, folder, names, split)
-    if labels.notice:
-        output.note(f"note: {labels.notice}")
+    labels = open_labels(data, folder, names, split, crowds=crowds)
+    for notice in labels.notices:
+        output.note(f"note: {notice}")
     with output.bar("comparing", None, visible=False) as bar:
         found = judged(points, stored, labels, folder, on_progress=lambda done, total: bar.at(done, total, 0))
         for name, why in found.failures:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from maskprism._common.files import make_folder
-from maskprism.cli.options import Detections, Labels, Limit, Out, Reading, Source, load_model, named_by
+from maskprism.cli.options import Crowds, Detections, Labels, Limit, Out, Reading, Source, load_model, named_by
 from maskprism.cli.output import DIFFERENT, DONE, Outcome, Output, command, listed
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def compare(
     out: Out | None = None,
     limit: Limit = None,
     data: Labels = None,
+    crowds: Crowds = "left-out",
     min_iou: Annotated[float, Parameter(group=_TOLERANCE)] = 0.99,
     max_unmatched: Annotated[float, Parameter(group=_TOLERANCE)] = 0.01,
     max_score_drift: Annotated[float, Parameter(group=_TOLERANCE)] = 0.01,
@@ -110,7 +111,7 @@ def compare(
         make_folder(out, "choose another --out")
     network_a = load_model(a, reading, detections)
     network_b = load_model(b, second.reading(reading), detections)
-    labels = None if data is None else open_labels(data, Sources((source,)).files, network_a.spec.names)
+    labels = None if data is None else open_labels(data, Sources((source,)).files, network_a.spec.names, crowds=crowds)
     network_a = named_by(labels, network_a, output)
     if labels is not None and any(map(_is_tuned, (network_a, network_b))):
         output.note("note: a network was tuned; on the images that it was tuned with, its gain is too good to be true")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cyclopts import Parameter
 
 from maskprism._common.files import make_folder
-from maskprism.cli.options import Detections, Limit, ModelFile, Out, Reading, Split, load_model
+from maskprism.cli.options import Crowds, Detections, Limit, ModelFile, Out, Reading, Split, load_model
 from maskprism.cli.output import DONE, FAILED, INTERRUPTED, Outcome, Output, command
 from maskprism.errors import InputError, MaskprismError
 
@@ -33,6 +33,7 @@ def diagnose(
     model: ModelFile = None,
     out: Out,
     split: Split = None,
+    crowds: Crowds = "left-out",
     images: Path | None = None,
     limit: Limit = None,
     worst: int = 48,
@@ -79,7 +80,7 @@ def diagnose(
         from maskprism.analysis.tuning.fitting import minimiser
 
         minimiser()  # says at once what is not installed
-    dataset = open_dataset(data, split, images)
+    dataset = open_dataset(data, split, images, crowds=crowds)
     make_folder(out, "choose another --out")
     network = load_model(model, reading, detections, threads=1, multi_label=True)
     conf = network.keep.conf

@@ -44,6 +44,13 @@ Split = Annotated[
     Literal["train", "val", "test"] | None,
     Parameter(help="Part of a data.yaml; the first of val, test, train that it has unless given."),
 ]
+Crowds = Annotated[
+    Literal["left-out", "as-instances"],
+    Parameter(
+        help="Masks that a COCO json marks as crowds (iscrowd: 1): left out, as COCO counts, or taken for single "
+        "objects, as CVAT means every brush mask that it marks so."
+    ),
+]
 Labels = Annotated[
     Path | None,
     Parameter(
@@ -139,8 +146,9 @@ def load_model(
 
 
 def named_by(labels: DatasetLabels | None, network: Model, output: Output) -> Model:
-    """The network with the class names of the labels where it has none; that is noted."""
-    if labels is None or not labels.notice:
+    """The network with the class names of the labels where it has none; what there is to know of labels is noted."""
+    if labels is None:
         return network
-    output.note(f"note: {labels.notice}")
-    return network.with_names(labels.names)
+    for notice in labels.notices:
+        output.note(f"note: {notice}")
+    return network.with_names(labels.names) if labels.by_index else network

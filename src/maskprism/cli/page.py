@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from maskprism.cli.options import Detections, Images, Labels, Limit, ModelFile, Out, Reading, load_model, named_by
+from maskprism.cli.options import (
+    Crowds,
+    Detections,
+    Images,
+    Labels,
+    Limit,
+    ModelFile,
+    Out,
+    Reading,
+    load_model,
+    named_by,
+)
 from maskprism.cli.output import Outcome, Output, command, failures, listed
 from maskprism.errors import InputError, MaskprismError
 
@@ -20,6 +31,7 @@ def page(
     limit: Limit = None,
     bits: Literal[8, 16] = 8,
     data: Labels = None,
+    crowds: Crowds = "left-out",
     reading: Reading = Reading(),
     detections: Detections = Detections(),
     output: Output = Output(),
@@ -47,7 +59,7 @@ def page(
         raise InputError(f"{out}: is a folder; expected the name of the page, such as {out / 'page.html'}")
     items = open_sources(images, limit=limit)
     network = load_model(model, reading, detections)
-    labels = None if data is None else open_labels(data, items.files, network.spec.names)
+    labels = None if data is None else open_labels(data, items.files, network.spec.names, crowds=crowds)
     network = named_by(labels, network, output)
     shown = Page(bits=bits)
     with output.bar("predicting", items.count()) as bar:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from maskprism.cli.options import Detections, Limit, ModelFile, Out, Overwrite, Reading, Split, load_model
+from maskprism.cli.options import Crowds, Detections, Limit, ModelFile, Out, Overwrite, Reading, Split, load_model
 from maskprism.cli.output import Outcome, Output, command, listed
 from maskprism.errors import InputError, MaskprismError
 
@@ -26,6 +26,7 @@ def reduce(
     mask_iou: float | None = None,
     method: Literal["projection", "selection"] = "projection",
     split: Split = None,
+    crowds: Crowds = "left-out",
     limit: Limit = None,
     overwrite: Overwrite = False,
     reading: Reading = Reading(),
@@ -74,10 +75,12 @@ def reduce(
     described = images.suffix.lower() in _DESCRIPTIONS
     if split is not None and not described:
         raise InputError(f"--split {split} goes with a data.yaml; {images} is none")
-    chosen = CalibrationImages(open_dataset(images, split) if described else open_source(images), limit=limit)
+    chosen = CalibrationImages(
+        open_dataset(images, split, crowds=crowds) if described else open_source(images), limit=limit
+    )
     read_onnx(source)
     network = load_model(source, reading, detections)
-    if isinstance(chosen.source, Dataset) and (notice := chosen.source.for_model(network.spec.names).notice):
+    for notice in chosen.source.for_model(network.spec.names).notices if isinstance(chosen.source, Dataset) else ():
         output.note(f"note: {notice}")
 
     def reopen(path: Path) -> Model:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Detections, Labels, ModelFile, Reading, load_model, named_by
+from maskprism.cli.options import Crowds, Detections, Labels, ModelFile, Reading, load_model, named_by
 from maskprism.cli.output import Outcome, Output, command, print_json
 
 MAX_WORKERS = 4
@@ -21,6 +21,7 @@ def serve(
     *,
     model: ModelFile = None,
     data: Labels = None,
+    crowds: Crowds = "left-out",
     split: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -95,7 +96,7 @@ def serve(
         workers=workers,
     )
     network = load_model(model, reading, detections, threads=max((os.cpu_count() or 1) // workers, 1))
-    labels = None if data is None else open_labels(data, folder, network.spec.names, split)
+    labels = None if data is None else open_labels(data, folder, network.spec.names, split, crowds=crowds)
     network = named_by(labels, network, output)
 
     def ready(url: str, gallery: server.Gallery) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Detections, Limit, ModelFile, Out, Overwrite, Reading, Seed, Split, load_model
+from maskprism.cli.options import Crowds, Detections, Limit, ModelFile, Out, Overwrite, Reading, Seed, Split, load_model
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
 from maskprism.errors import InputError, MaskprismError, ModelError
 
@@ -29,6 +29,7 @@ def tune(
     teacher: Path | None = None,
     out: Out,
     split: Split = None,
+    crowds: Crowds = "left-out",
     images: str | Path | None = None,
     limit: Limit = None,
     folds: int = 5,
@@ -85,7 +86,7 @@ def tune(
     network = load_model(source, reading, detections, threads=1)
     if out.suffix.lower() != ".json":
         check_rewritable(network)
-    dataset = _dataset(data, teacher, split, images, network, reading, detections)
+    dataset = _dataset(data, teacher, split, images, crowds, network, reading, detections)
     with output.bar("tuning", None) as bar:
 
         def show(done: int, total: int, failure: Failed | None) -> None:
@@ -144,6 +145,7 @@ def _dataset(
     teacher: Path | None,
     split: str | None,
     images: str | Path | None,
+    crowds: Crowds,
     network: Model,
     reading: Reading,
     detections: Detections,
@@ -158,7 +160,7 @@ def _dataset(
         from maskprism.datasets import open_dataset
 
         assert data is not None
-        return open_dataset(data, split, images)
+        return open_dataset(data, split, images, crowds=crowds)
     if images is None:
         raise InputError("--teacher needs --images: a folder, pattern or .txt list of images; they need no labels")
     if split is not None:

@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-from maskprism.datasets.coco import open_coco
+from maskprism.datasets.coco import Crowds, open_coco
 from maskprism.datasets.samples import LOCAL_ONLY, Dataset, Sample
 from maskprism.datasets.truth import GroundTruth
 from maskprism.datasets.yolo import open_yaml
@@ -22,14 +24,39 @@ __all__ = ["Dataset", "GroundTruth", "Sample", "open_dataset"]
 
 
 def open_dataset(
-    path: str | os.PathLike[str], split: str | None = None, images: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str],
+    split: str | None = None,
+    images: str | os.PathLike[str] | None = None,
+    *,
+    crowds: Crowds = "left-out",
+    further: Sequence[Path] = (),
 ) -> Dataset:
     """The data set that a `data.yaml` of Ultralytics or a COCO json describes, or the only such file of a folder.
 
-    split: "train", "val" or "test" of a data.yaml; the first of val, test, train that it has unless given.
-    images: the folder that file names of a COCO json are relative to; the json's own folder or the usual places
-    beside it unless given.
-    Raises InputError for a description that cannot be read or leads to no images or labels.
+    Parameters
+    ----------
+    path
+        The description, or its folder.
+    split
+        "train", "val" or "test" of a data.yaml. Default: the first of val, test, train that it has.
+    images
+        The folder that file names of a COCO json are relative to. Default: the json's own folder or the usual places
+        beside it.
+    crowds
+        Masks that a COCO json marks as crowds (`iscrowd: 1`) are left out of every count, as COCO does, or taken for
+        single instances: "as-instances". CVAT marks every brush mask as a crowd.
+    further
+        More folders where the images may lie.
+
+    Returns
+    -------
+    Dataset
+        Images that are listed and not there are left out; `Dataset.notices` counts them.
+
+    Raises
+    ------
+    InputError
+        For a description that cannot be read or leads to no images or labels.
     """
     if is_uri(path) or is_uri(images):
         raise InputError(f"{shown(path if is_uri(path) else images)}: {LOCAL_ONLY}")
@@ -45,12 +72,14 @@ def open_dataset(
         raise InputError(
             f"{shortened(file)}: there is no such file; expected a data.yaml of Ultralytics or a COCO json"
         )
+    if crowds not in get_args(Crowds):
+        raise InputError(f"crowds is {crowds!r}; expected one of {', '.join(map(repr, get_args(Crowds)))}")
     if file.suffix.lower() == ".json":
         if split is not None:
             raise InputError(f"{file}: a COCO json is one split by itself; leave split {split!r} out")
-        return open_coco(file, None if images is None else Path(images))
+        return open_coco(file, None if images is None else Path(images), crowds=crowds, further=further)
     if file.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"{file}: expected a data.yaml of Ultralytics or a COCO json, not {file.suffix or 'this'}")
     if images is not None:
         raise InputError(f"{file}: a data.yaml says itself where its images are; leave images out")
-    return open_yaml(file, split)
+    return open_yaml(file, split, further)

@@ -11,7 +11,7 @@ import numpy as np
 from maskprism.datasets.truth import box_around
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64, UInt8
+    from jaxtyping import Float64, UInt8
 
     from maskprism.datasets.truth import GroundTruth, Polygon, Segment
 
@@ -81,7 +81,8 @@ class Alteration:
         for index, (segment, box) in enumerate(zip(truth.segments, truth.boxes, strict=True)):
             seen = self._segment(segment)
             corners = self._points(box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2))
-            around = box_around(seen, [*corners.min(axis=0), *corners.max(axis=0)], self.size_hw)
+            visible = tuple(_within(polygon, *self.size_hw[::-1]) for polygon in seen) if type(seen) is tuple else seen
+            around = box_around(visible, [*corners.min(axis=0), *corners.max(axis=0)], self.size_hw)
             if around[2] > around[0] and around[3] > around[1]:
                 segments.append(seen)
                 boxes.append(around)
@@ -117,9 +118,7 @@ class Alteration:
             return None
         if isinstance(segment, np.ndarray):
             return self._turned(segment.astype(np.uint8), cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST, (0,)) > 0
-        height, width = self.size_hw
-        cut = (_within(self._points(polygon), width, height) for polygon in segment)
-        return tuple(polygon for polygon in cut if len(polygon))
+        return tuple(self._points(polygon) for polygon in segment)
 
 
 def _reduced(image_hw: tuple[int, int]) -> tuple[int, int]:
@@ -127,7 +126,7 @@ def _reduced(image_hw: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _within(polygon: Float64[np.ndarray, "P 2"], width: int, height: int) -> Float32[np.ndarray, "Q 2"]:
+def _within(polygon: Polygon, width: int, height: int) -> Float64[np.ndarray, "Q 2"]:
     """What of a polygon lies in a picture: cut along one side after the other (Sutherland and Hodgman, 1974).
 
     Parts that fall asunder stay joined along the side, where they have no area.
@@ -141,4 +140,4 @@ def _within(polygon: Float64[np.ndarray, "P 2"], width: int, height: int) -> Flo
         share = np.divide(beyond, beyond - next_beyond, out=np.zeros_like(beyond), where=crossing)
         points = np.stack([polygon, polygon + share[:, None] * (ends - polygon)], axis=1)
         polygon = points[np.stack([beyond >= 0, crossing], axis=1)]
-    return polygon.astype(np.float32)
+    return polygon

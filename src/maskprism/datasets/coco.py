@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from msgspec import Meta, Raw, Struct
 
 from maskprism.class_names import class_names
+from maskprism.datasets.lookup import find_images, looked_in, missing_notice
 from maskprism.datasets.samples import Dataset, Row, Rows
+from maskprism.datasets.truth import run_lengths
 from maskprism.errors import InputError, LabelError
-from maskprism.foreign import decode_json, is_file, read_regular, shortened
+from maskprism.foreign import decode_json, fitted, read_regular, shortened
 from maskprism.sources import ImageFiles
+from maskprism.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable
 
     from maskprism.datasets.truth import Bitmap, Polygon
     from maskprism.sources import SourceImage
 
+Crowds = Literal["left-out", "as-instances"]
+"""What becomes of masks that are marked as crowds (`iscrowd: 1`): COCO does not count them."""
+
 T = TypeVar("T")
+Id = int | float | str
+"""Whatever tells entries of a file from each other; compared by value, whatever its type: see `id_key`."""
+LONGEST_OUTLINE = 2_000_000
+"""Longer polygons, in pixels, are refused: drawing takes memory in proportion."""
+_NORMALISED = 1.01
 _EXPECTED = "a COCO annotation file with images, annotations and categories"
 
 
 class Category(Struct):
     """An entry of `categories`."""
 
-    id: int
+    id: Id
     name: str | int | float | bool | None
 
 
 class Entry(Struct):
     """An entry of `images`."""
 
-    id: int | str
+    id: Id
     file_name: str
     height: int | None = None
     width: int | None = None
@@ -53,8 +64,8 @@ class RunLengths(Struct):
 class Annotation(Struct):
     """An entry of `annotations`."""
 
-    category_id: int
-    id: int | str = "?"
+    category_id: Id
+    id: Id = "?"
     segmentation: list[list[float]] | RunLengths | None = None
     bbox: tuple[float, float, float, float] | None = None
     iscrowd: bool | None = None
@@ -73,32 +84,46 @@ class _Categories(Struct):
 
 
 class _Belonging(Struct):
-    image_id: int | str
+    image_id: Id
+    iscrowd: Any = None
+    segmentation: Raw = Raw(b"null")
+
+
+def id_key(value: Id) -> int | str:
+    """An id by its value: 7, 7.0, "7" and "007" are the same."""
+    text = str(value).strip()
+    return int(text.split(".")[0]) if len(text) < 64 and re.fullmatch(r"-?[0-9]+([.]0*)?", text) else text
 
 
 @dataclass(frozen=True)
 class CocoAnnotations:
-    """The annotations of a COCO json, by the path of the image."""
+    """The annotations of a COCO json, by the path of the image.
+
+    categories: the ids of all categories, as `id_key` gives them. crowds: what becomes of masks marked as crowds.
+    """
 
     file: Path
     images: Mapping[Path, Entry]
     annotations: Mapping[int | str, Sequence[Raw]]
-    categories: frozenset[int]
+    categories: frozenset[int | str]
+    crowds: Crowds = "left-out"
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> Rows:
         """The annotations of one image."""
         assert isinstance(image.image, Path)
         entry = self.images[image.image]
-        stated = (entry.height, entry.width)
-        if None not in stated and stated != image_hw:
+        height, width = entry.height or image_hw[0], entry.width or image_hw[1]
+        if (height, width) != image_hw:
+            turned = (width, height) == image_hw
+            hint = ": the labels are of the image before its EXIF orientation is applied" if turned else ""
             raise LabelError(
-                f"{self.file}: says that {image.name} is {stated[1]} x {stated[0]} pixels; "
-                f"it is {image_hw[1]} x {image_hw[0]}"
+                f"{self.file}: says that {image.name} is {width} x {height} pixels; "
+                f"it is {image_hw[1]} x {image_hw[0]}{hint}"
             )
         rows, remarks = [], []
-        for number, raw in enumerate(self.annotations.get(entry.id, ())):
+        for number, raw in enumerate(self.annotations.get(id_key(entry.id), ())):
             label = f"{self.file}, {image.name}, its annotation {number}"
-            annotation = decode_json(raw, Annotation, label, LabelError, "category_id, and segmentation or bbox")
+            annotation = _annotation(raw, label)
             label = f"{self.file}, annotation {shortened(annotation.id) if annotation.id != '?' else number}"
             try:
                 row = self._row(annotation, image_hw)
@@ -107,30 +132,67 @@ class CocoAnnotations:
             rows.append(row)
             if row.segment is None:
                 remarks.append(f"{label}: a box without a mask")
+        if _are_normalised(rows, image_hw):
+            raise LabelError(
+                f"{self.file}: all coordinates of {image.name} are between 0 and 1; COCO counts in pixels: "
+                "multiply x by the width and y by the height of the image"
+            )
         return Rows(rows, tuple(remarks))
 
     def _row(self, annotation: Annotation, image_hw: tuple[int, int]) -> Row:
-        category, segmentation, crowd = annotation.category_id, annotation.segmentation, bool(annotation.iscrowd)
+        category, segmentation = id_key(annotation.category_id), annotation.segmentation
+        crowd = bool(annotation.iscrowd) and self.crowds == "left-out"
         if category not in self.categories:
-            raise ValueError(f"category {category} is none of the file's categories")
+            raise ValueError(f"category {shortened(category)} is none of the file's categories")
         if isinstance(segmentation, RunLengths):
             return Row(category, _bitmap(segmentation, image_hw), crowd=crowd)
-        if segmentation:
-            return Row(category, tuple(_polygon(numbers) for numbers in segmentation), crowd=crowd)
+        if polygons := [numbers for numbers in segmentation or () if numbers]:
+            if len(polygons) > 2 and all(len(numbers) == 2 for numbers in polygons):  # a list of points
+                polygons = [[value for point in polygons for value in point]]
+            return Row(category, tuple(_polygon(numbers) for numbers in polygons), crowd=crowd)
         if annotation.bbox is None:
             raise ValueError("has neither a segmentation nor a bbox")
         x, y, w, h = annotation.bbox
         return Row(category, None, (x, y, x + w, y + h), crowd)
 
 
+def _annotation(raw: Raw, label: str) -> Annotation:
+    """An annotation; some tools leave out the list around a single polygon, others put one around run lengths."""
+    expected = "category_id, and segmentation or bbox"
+    try:
+        return decode_json(raw, Annotation, label, LabelError, expected)
+    except LabelError:
+        loose = decode_json(raw, dict[str, Any], label, LabelError, expected)
+        first, *others = loose.get("segmentation") or [None]
+        if isinstance(first, int | float):
+            loose["segmentation"] = [[first, *others]]
+        elif isinstance(first, dict) and not others:
+            loose["segmentation"] = first
+        else:
+            raise
+        return fitted(loose, Annotation, label, LabelError, expected)
+
+
+def _are_normalised(rows: Sequence[Row], image_hw: tuple[int, int]) -> bool:
+    """Whether all outlines and boxes lie within the first pixel, as coordinates divided by the image's size do."""
+    points = [
+        np.asarray(row.box) if row.segment is None else np.concatenate(row.segment).reshape(-1)
+        for row in rows
+        if not isinstance(row.segment, np.ndarray)
+    ]
+    values = np.concatenate(points) if points else np.zeros(0)
+    return max(image_hw) > 2 and bool(values.any()) and values.min() >= 0 and values.max() <= _NORMALISED
+
+
 def _polygon(numbers: Sequence[float]) -> Polygon:
     if len(numbers) % 2 or len(numbers) < 6:
         raise ValueError(f"a polygon has {len(numbers)} numbers; expected x1 y1 x2 y2 x3 y3 ...")
-    with np.errstate(over="ignore"):
-        points = np.array(numbers, dtype=np.float32)
-    if not np.isfinite(points).all():
-        raise ValueError("a polygon has a number that is too large for a pixel")
-    return points.reshape(-1, 2)
+    points = np.array(numbers, dtype=np.float64).reshape(-1, 2)  # in single precision other pixels are its own
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1).sum()
+    if not length <= LONGEST_OUTLINE:  # also true for infinity
+        raise ValueError("a polygon has a number that is too large for a pixel, or an outline of millions of pixels")
+    return points
 
 
 def _bitmap(encoded: RunLengths, image_hw: tuple[int, int]) -> Bitmap:
@@ -139,27 +201,39 @@ def _bitmap(encoded: RunLengths, image_hw: tuple[int, int]) -> Bitmap:
     if encoded.size != image_hw:
         raise ValueError(f"its mask is {width} x {height} pixels; the image is {image_hw[1]} x {image_hw[0]}")
     if isinstance(encoded.counts, str):
-        from faster_coco_eval.core.mask import decode
-
         try:
-            return np.asarray(decode({"size": [height, width], "counts": encoded.counts.encode()}), dtype=bool)
-        except (RuntimeError, TypeError, ValueError) as error:
+            runs = run_lengths(encoded.counts)
+        except ValueError as error:
             raise ValueError(f"its compressed run lengths are damaged ({error})") from None
-    if sum(encoded.counts) != height * width:
-        raise ValueError(f"its run lengths add up to {sum(encoded.counts)}; expected {height * width} pixels")
-    runs = np.array(encoded.counts, dtype=np.int64)
+    else:
+        runs = np.array(encoded.counts, dtype=np.int64)
+    if (len(runs) and (runs.min() < 0 or runs.max() > height * width)) or runs.sum() != height * width:
+        raise ValueError(f"its run lengths add up to {runs.sum()}; expected {height * width} pixels")
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
 def read_categories(file: Path) -> dict[int, str]:
     """The class names of a COCO json, ids counted from 0 in the order of the categories' ids. Raises InputError."""
+    return dict(open_categories(file).names)
+
+
+def open_categories(file: Path) -> Dataset:
+    """The categories of a COCO json alone: a data set without images, whose images need not be there."""
     described = decode_json(read_regular(file, InputError), _Categories, str(file), InputError, _EXPECTED)
-    return class_names([one.name for one in _in_order(file, described.categories)], str(file), InputError)
+    categories = _in_order(file, described.categories)
+    return Dataset(
+        file,
+        None,
+        class_names([one.name for one in categories], str(file), InputError),
+        ImageFiles(file.parent, ()),
+        CocoAnnotations(file, {}, {}, frozenset()),
+        {id_key(one.id): index for index, one in enumerate(categories)},
+    )
 
 
 def _in_order(file: Path, categories: Iterable[Category]) -> list[Category]:
-    found = _by(lambda one: one.id, categories, file, "categories")
-    return [found[category_id] for category_id in sorted(found)]
+    found = _by(lambda one: id_key(one.id), categories, file, "categories")
+    return [found[key] for key in sorted(found, key=lambda key: (isinstance(key, str), key))]
 
 
 def _by(key: Callable[[T], Hashable], entries: Iterable[T], file: Path, kind: str) -> dict[Any, T]:
@@ -171,41 +245,92 @@ def _by(key: Callable[[T], Hashable], entries: Iterable[T], file: Path, kind: st
     return found
 
 
-def open_coco(file: Path, folder: Path | None) -> Dataset:
-    """The data set of a COCO json; images lie in `folder`, or where `_images_of` finds them."""
+def open_coco(file: Path, folder: Path | None, *, crowds: Crowds = "left-out", further: Sequence[Path] = ()) -> Dataset:
+    """Open the data set of a COCO json.
+
+    Parameters
+    ----------
+    file
+        The json.
+    folder
+        Where its images are; None for the usual places.
+    crowds
+        What becomes of masks that are marked as crowds.
+    further
+        Folders where images may be as well; they are looked at first.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, if none of its images is there, or if no annotation belongs to one of its images.
+    """
     described = decode_json(read_regular(file, InputError), _Described, str(file), InputError, _EXPECTED)
-    annotations: dict[int | str, list[Raw]] = {}
-    for number, annotation in enumerate(described.annotations):
-        belonging = decode_json(annotation, _Belonging, f"{file}, annotation {number}", InputError, "image_id")
-        annotations.setdefault(belonging.image_id, []).append(annotation)
     if not described.images or not described.categories:
         raise InputError(
             f"{file}: lists {len(described.images)} images and {len(described.categories)} categories; "
             "expected some of both"
         )
-    _by(lambda one: one.id, described.images, file, "images")
-    root = (folder if folder is not None else _images_of(file, described.images[0].file_name)).resolve()
-    paths = _by(lambda one: Path(os.path.normpath(root / one.file_name)), described.images, file, "images")
-    if not any(is_file(path) for path in paths):
-        raise InputError(f"{file}: none of its {len(paths)} images is in {root}; name their folder with images")
+    listed = _by(lambda one: id_key(one.id), described.images, file, "images")
+    _by(lambda one: one.file_name, described.images, file, "images")
+    annotations: dict[int | str, list[Raw]] = {}
+    masks = marked = 0
+    for number, annotation in enumerate(described.annotations):
+        belonging = decode_json(annotation, _Belonging, f"{file}, annotation {number}", InputError, "image_id")
+        annotations.setdefault(id_key(belonging.image_id), []).append(annotation)
+        has_mask = bytes(belonging.segmentation).translate(None, b" \r\n\t") not in (b"null", b"[]", b"[[]]", b"{}")
+        masks += has_mask
+        marked += has_mask and belonging.iscrowd in (1, True, "1", "true")
+    lost = sum(len(rows) for key, rows in annotations.items() if key not in listed)
+    if lost and lost == len(described.annotations):
+        raise InputError(
+            f"{file}: none of its {lost} annotations belongs to an image: their image_id is "
+            f"{shortened(next(iter(annotations)))}, for one, and the images have ids such as "
+            f"{shortened(next(iter(listed)))}; expected ids of images"
+        )
+    names = [one.file_name for one in described.images]
+    folders, below = _folders(file, folder, further)
+    found = find_images(names, folders, below)
+    if not found:
+        raise InputError(
+            f"{file}: none of its {len(names)} images is there; looked for {shortened(names[0])}, for one, and its "
+            f"last parts in {looked_in(folders, below)}; say where they are with images"
+        )
+    notices = missing_notice(file, names, found)
+    if lost:
+        notices += (f"{counted(lost, 'annotation')} of {file.name} belong to no image that it lists and are left out",)
+    explained = f"{marked} of the {counted(masks, 'mask')} in {file.name} are marked as crowds (iscrowd: 1)" + (
+        " and counted as instances"
+        if crowds == "as-instances"
+        else ", which COCO leaves out of every count. CVAT "
+        'marks every brush mask so; if these are single objects, take --crowds as-instances (crowds="as-instances")'
+    )
+    if marked:
+        notices += (explained,)
     categories = _in_order(file, described.categories)
+    first = next(iter(found.values()))
+    root = max(
+        (one for one in folders if first.is_relative_to(one)), key=lambda one: len(one.parts), default=first.parent
+    )
+    images = {found[one.file_name]: one for one in described.images if one.file_name in found}
     return Dataset(
         file,
         None,
         class_names([one.name for one in categories], str(file), InputError),
-        ImageFiles(root, tuple(paths)),
-        CocoAnnotations(file, paths, annotations, frozenset(one.id for one in categories)),
-        {one.id: index for index, one in enumerate(categories)},
+        ImageFiles(root, tuple(images)),
+        CocoAnnotations(file, images, annotations, frozenset(id_key(one.id) for one in categories), crowds),
+        {id_key(one.id): index for index, one in enumerate(categories)},
+        notices=notices,
+        nothing_counts=explained if marked and marked == masks and crowds == "left-out" else "",
     )
 
 
-def _images_of(file: Path, first: str) -> Path:
-    """The folder of the images: beside the json, or as COCO and the tools that write its format lay it out."""
+def _folders(file: Path, folder: Path | None, further: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Where images may be, and what to look through with its subfolders: as COCO and its exporters lay them out."""
+    if folder is not None:
+        return [folder.resolve()], [folder.resolve()]
     split = file.stem.removeprefix("instances_")
-    above = file.parent.parent
-    candidates = [file.parent, file.parent / "images", above / split, above / "images" / split, above / "images", above]
-    for folder in candidates:
-        if is_file(folder / first):
-            return folder
-    looked = ", ".join(str(folder) for folder in candidates)
-    raise InputError(f"{file}: its image {shortened(first)} is in none of {looked}; name their folder with images")
+    beside = file.parent.resolve()
+    above = beside.parent
+    usual = [beside, beside / "images", above / split, above / "images" / split, above / "images", above]
+    known = [one.resolve() for one in further]
+    return [*known, *usual], [*known, beside]

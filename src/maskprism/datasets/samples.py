@@ -13,12 +13,13 @@ from maskprism.class_names import are_placeholders
 from maskprism.datasets.truth import GroundTruth, box_around
 from maskprism.errors import InputError
 from maskprism.sources import ImageFiles, SourceImage
+from maskprism.text import counted
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
     from maskprism.datasets.alterations import Alteration
-    from maskprism.datasets.truth import Segment
+    from maskprism.datasets.truth import Outlines, Segment
 
 
 LOCAL_ONLY = "a data set is only read from files of this machine; copy it there"
@@ -27,7 +28,7 @@ LOCAL_ONLY = "a data set is only read from files of this machine; copy it there"
 class Row(NamedTuple):
     """One annotated instance, before classes are renumbered and coordinates are clipped."""
 
-    class_id: int
+    class_id: int | str
     segment: Segment
     box: Sequence[float] | None = None
     crowd: bool = False
@@ -38,6 +39,7 @@ class Rows(NamedTuple):
 
     rows: list[Row]
     remarks: tuple[str, ...]
+    outlines: Outlines = "coco"
 
 
 class Annotations(Protocol):
@@ -54,7 +56,7 @@ class Sample:
 
     image: SourceImage
     annotations: Annotations
-    class_ids: Mapping[int, int]
+    class_ids: Mapping[int | str, int]
     names: Mapping[int, str]
 
     @property
@@ -80,17 +82,17 @@ class Sample:
 
     def truth(self, image_hw: tuple[int, int]) -> GroundTruth:
         """The ground truth alone, for an image of this (height, width). Raises LabelError."""
-        rows, remarks = self.annotations.of(self.image, image_hw)
-        segments = tuple(_clipped(row.segment, image_hw) for row in rows)
-        boxes = [box_around(segment, row.box, image_hw) for segment, row in zip(segments, rows, strict=True)]
+        rows, remarks, outlines = self.annotations.of(self.image, image_hw)
+        boxes = [box_around(row.segment, row.box, image_hw) for row in rows]
         return GroundTruth(
             classes=np.array([self.class_ids[row.class_id] for row in rows], dtype=np.int64),
-            segments=segments,
+            segments=tuple(row.segment for row in rows),
             boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
             crowd=np.array([row.crowd for row in rows], dtype=bool),
             image_hw=image_hw,
             names=self.names,
             remarks=remarks,
+            outlines=outlines,
         )
 
 
@@ -99,7 +101,9 @@ class Dataset:
     """The images of one split with their ground truth; iterating gives a `Sample` each.
 
     names: class names by class id. split: "val", "test", "train", or None where the file is one split.
-    notice: what a reader must know of how its classes became those of a model.
+    notices: what a reader must know: images that are not there, crowds, how its classes became those of a model.
+    by_index: its classes became those of a model by their numbers, because one of the two has no class names.
+    nothing_counts: why no mask of it counts, where that is known.
     """
 
     path: Path
@@ -107,8 +111,10 @@ class Dataset:
     names: Mapping[int, str]
     images: ImageFiles
     annotations: Annotations
-    class_ids: Mapping[int, int]
-    notice: str = ""
+    class_ids: Mapping[int | str, int]
+    notices: tuple[str, ...] = ()
+    by_index: bool = False
+    nothing_counts: str = ""
 
     def __len__(self) -> int:
         return len(self.images.paths)
@@ -122,47 +128,86 @@ class Dataset:
         return f"Dataset({str(self.path)!r}{split}, {len(self)} images, {len(self.names)} classes)"
 
     def for_model(self, names: Mapping[int, str]) -> Dataset:
-        """The same data set with the class ids of a model, matched by name (case and spaces do not matter).
+        """The same data set with the class ids of a model.
 
-        Classes that the model does not know get ids behind its own. Where one of the two has no names and they have
-        equally many classes (or nobody knows how many the model has), they are matched by index, and `notice` says so.
-        Raises InputError where no name at all is common to both.
+        Parameters
+        ----------
+        names
+            The class names of the model by class id.
+
+        Returns
+        -------
+        Dataset
+            Classes are matched by their order where both have the same names in the same order, even if a name occurs
+            twice; otherwise by name (case and spaces do not matter), and classes that the model does not know get ids
+            behind its own. Where one of the two has no names and they have equally many classes (or nobody knows how
+            many the model has), they are matched by index. `notices` tells of that, and of names that occur twice.
+
+        Raises
+        ------
+        InputError
+            If no name at all is common to both.
         """
         nameless = are_placeholders(names)
         if (nameless or are_placeholders(self.names)) and len(names) in (0, len(self.names)):
             which = "the model" if nameless else self.path.name
+            notice = (
+                f"{which} has no class names: class 0 of the model is taken for class 0 of the data set, and so "
+                f"on for all {len(self.names)}; if their order is another one, name the model's with --names"
+            )
             return replace(
                 self,
                 names=self.names if nameless else names,
-                notice=f"{which} has no class names: class 0 of the model is taken for class 0 of the data set, and so "
-                f"on for all {len(self.names)}; if their order is another one, name the model's with --names",
+                notices=(*self.notices, notice),
+                by_index=True,
             )
-        known = {_plain(name): class_id for class_id, name in sorted(names.items(), reverse=True)}
-        if self.names and not any(_plain(name) in known for name in self.names.values()):
+        known: dict[str, list[int]] = {}
+        for class_id, name in sorted(names.items()):
+            known.setdefault(_plain(name), []).append(class_id)
+        own: dict[str, list[int]] = {}
+        for class_id, name in sorted(self.names.items()):
+            own.setdefault(_plain(name), []).append(class_id)
+        if self.names and not own.keys() & known.keys():
             raise InputError(
                 f"{self.path}: none of its {len(self.names)} classes ({_some(self.names)}) is one of the "
                 f"{len(names)} of the model ({_some(names)}); use the model that was trained for this data set, or "
                 "name its classes with --names"
             )
-        new, spare = {}, max(names) + 1
-        merged = dict(names)
-        for class_id, name in self.names.items():
-            new[class_id] = known.get(_plain(name), spare)
-            if new[class_id] == spare:
-                merged[spare] = name
-                spare += 1
-        return replace(self, names=merged, class_ids={row: new[old] for row, old in self.class_ids.items()})
-
-
-def _clipped(segment: Segment, image_hw: tuple[int, int]) -> Segment:
-    if segment is None or isinstance(segment, np.ndarray):
-        return segment
-    limit = np.array(image_hw[::-1], dtype=np.float32)
-    return tuple(np.clip(polygon, 0, limit) for polygon in segment)
+        new, merged = {}, dict(names)
+        for name, class_ids in own.items():
+            theirs = known.get(name, [])
+            for position, class_id in enumerate(class_ids):
+                if len(theirs) == len(class_ids):
+                    new[class_id] = theirs[position]
+                else:
+                    new[class_id] = theirs[0] if theirs else max(merged) + 1
+                merged.setdefault(new[class_id], self.names[class_id])
+        notices = []
+        if _in_order(names) != _in_order(self.names):
+            for name, class_ids in own.items():
+                theirs = known.get(name, [])
+                if theirs and max(len(class_ids), len(theirs)) > 1:
+                    how = f"class {theirs[0]} of the model is taken for it"
+                    if len(theirs) == len(class_ids):
+                        how = "they are matched in their order"
+                    notices.append(
+                        f"the class name {name!r} occurs {counted(len(class_ids), 'time')} in {self.path.name} and "
+                        f"{counted(len(theirs), 'time')} in the model: {how}; give every class a name of its own"
+                    )
+        return replace(
+            self,
+            names=merged,
+            class_ids={row: new[old] for row, old in self.class_ids.items()},
+            notices=(*self.notices, *notices),
+        )
 
 
 def _plain(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").split())
+
+
+def _in_order(names: Mapping[int, str]) -> list[str]:
+    return [_plain(name) for _, name in sorted(names.items())]
 
 
 def _some(names: Mapping[int, str]) -> str:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import cv2
 import numpy as np
 
 from maskprism.errors import InputError
-from maskprism.masks import Patch
+from maskprism.masks import Patch, pixels_between
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int64
 
     from maskprism.geometry import Letterbox, Size
 
-    Polygon = Float32[np.ndarray, "P 2"]
+    Polygon = Float32[np.ndarray, "P 2"] | Float64[np.ndarray, "P 2"]
     Bitmap = Bool[np.ndarray, "H W"]
     Segment = tuple[Polygon, ...] | Bitmap | None
+
+
+Outlines = Literal["coco", "ultralytics"]
+"""Which pixels a polygon covers: as pycocotools draws it, or as Ultralytics does; see `GroundTruth.patches`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +38,7 @@ class GroundTruth:
     crowd: groups of instances that COCO marks as one; they are not to be found one by one.
     image_hw: (height, width) of the image.
     remarks: what was mended while reading, such as clipped coordinates or repeated rows.
+    outlines: by whose rule polygons become pixels: "coco" for a COCO json, "ultralytics" for label files.
     """
 
     classes: Int64[np.ndarray, " M"]
@@ -42,6 +48,7 @@ class GroundTruth:
     image_hw: tuple[int, int]
     names: Mapping[int, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    outlines: Outlines = "coco"
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -72,9 +79,30 @@ class GroundTruth:
     def patches(self, size: Size = "image", letterbox: Letterbox | None = None) -> Iterator[Patch]:
         """Per instance the window of the frame that its mask can touch, with the mask in it as booleans.
 
-        A pixel belongs to a mask if its centre does, in every frame: polygons are drawn at the size asked for, not
-        resized. That is COCO's convention; crossing lines follow the even-odd rule. A box alone has no pixel.
-        Raises InputError for a letterbox of another image, or none where `size` is not "image".
+        Parameters
+        ----------
+        size
+            The frame: "image", "canvas" or "grid".
+        letterbox
+            That of the prediction to compare with; needed for every frame but "image".
+
+        Yields
+        ------
+        Patch
+            Empty for a box without a mask.
+
+        Raises
+        ------
+        InputError
+            For a letterbox of another image, or none where `size` is not "image".
+
+        Notes
+        -----
+        Polygons are drawn at the size asked for, each by the rule of the tool that its file is made for, to the pixel.
+        `outlines="coco"`: as pycocotools (`frPyObjects`). `outlines="ultralytics"`: coordinates lose their fractions
+        and the outline is filled together with its edges (`cv2.fillPoly`), which makes objects about half a pixel
+        larger on every side; for the grid that is done on the canvas, which is then reduced. Bitmaps are sampled at
+        the centres of pixels.
         """
         if letterbox is None and size != "image":
             raise InputError(f'masks of size "{size}" need the letterbox of the prediction they are compared with')
@@ -83,50 +111,131 @@ class GroundTruth:
                 f"the letterbox is of an image of {letterbox.image_hw[1]} x {letterbox.image_hw[0]} pixels; "
                 f"this ground truth is about one of {self.image_hw[1]} x {self.image_hw[0]}"
             )
-        height, width = self.image_hw if letterbox is None else letterbox.size_hw(size)
-        for index, segment in enumerate(self.segments):
+        for segment in self.segments:
             if isinstance(segment, np.ndarray):
                 yield sampled(segment, letterbox, size)
             else:
-                yield _united([_filled(one, height, width) for one in self.polygons(index, size, letterbox)])
+                yield self._drawn(segment or (), size, letterbox)
+
+    def _drawn(self, polygons: Sequence[Polygon], size: Size, letterbox: Letterbox | None) -> Patch:
+        if letterbox is None or size == "image":
+            return _united([_DRAW[self.outlines](polygon, *self.image_hw) for polygon in polygons])
+        by_ultralytics = self.outlines == "ultralytics"
+        frame: Size = "canvas" if by_ultralytics else size
+        height, width = letterbox.size_hw(frame)
+        moved = [letterbox.from_canvas(letterbox.to_canvas(polygon), frame) for polygon in polygons]
+        patch = _united([_DRAW[self.outlines](polygon, height, width) for polygon in moved])
+        (left, top), (right, bottom) = letterbox.from_canvas(
+            letterbox.to_canvas(np.array([(0, 0), self.image_hw[::-1]])), frame
+        )
+        if by_ultralytics:  # the end of the image is a coordinate, too, and lies in the pixel after the last
+            patch = _cut(patch, slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1))
+            return patch if size == "canvas" else _reduced(patch, letterbox)
+        return _cut(patch, pixels_between(top, bottom, height), pixels_between(left, right, width))
 
     def polygons(
         self, index: int, size: Size = "image", letterbox: Letterbox | None = None
     ) -> list[Float64[np.ndarray, "P 2"]]:
-        """The polygons of one instance in the frame named `size`; none for a bitmap or a box alone."""
+        """The polygons of one instance in the frame named `size`; none for a bitmap or a box alone.
+
+        In other frames than the image's they end where the image does.
+        """
         segment = self.segments[index]
         if segment is None or isinstance(segment, np.ndarray):
             return []
-        found = [polygon.astype(np.float64) for polygon in segment]
+        polygons = [polygon.astype(np.float64) for polygon in segment]
         if letterbox is None or size == "image":
-            return found
-        on_canvas = [letterbox.to_canvas(polygon) for polygon in found]
-        return on_canvas if size == "canvas" else [letterbox.to_grid(polygon) for polygon in on_canvas]
+            return polygons
+        inside = (np.clip(polygon, 0, self.image_hw[::-1]) for polygon in polygons)
+        return [letterbox.from_canvas(letterbox.to_canvas(polygon), size) for polygon in inside]
 
 
-def _filled(polygon: Float64[np.ndarray, "P 2"], height: int, width: int) -> Patch:
-    """The pixels whose centres lie inside a polygon, by the even-odd rule.
+def _drawn_by_coco(polygon: Polygon, height: int, width: int) -> Patch:
+    """The pixels of a polygon by COCO's rule: that of pycocotools, whose mask API faster-coco-eval has as well."""
+    from faster_coco_eval.core.mask import frPyObjects
 
-    Along the centre line of every row each edge that crosses it flips all pixels to the right of the crossing.
+    if len(polygon) < 3:
+        return _united([])
+    (encoded,) = frPyObjects([polygon.astype(np.float64).reshape(-1).tolist()], height, width)
+    ends = np.cumsum(run_lengths(encoded["counts"]))
+    starts, stops = ends[: 2 * (len(ends) // 2) : 2], ends[1::2]  # of the mask, down one column after the other
+    starts, stops = starts[stops > starts], stops[stops > starts]
+    if not len(starts):
+        return _united([])
+    left, right = int(starts[0]) // height, (int(stops[-1]) - 1) // height + 1
+    changes = np.zeros((right - left) * height + 1, dtype=np.int8)
+    np.add.at(changes, starts - left * height, 1)
+    np.add.at(changes, stops - left * height, -1)
+    columns = np.cumsum(changes[:-1], dtype=np.int8).reshape(right - left, height).astype(bool)
+    rows = np.flatnonzero(columns.any(axis=0))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    return Patch(slice(top, bottom), slice(left, right), columns[:, top:bottom].T)
+
+
+def run_lengths(compressed: bytes | str) -> Int64[np.ndarray, " R"]:
+    """The run lengths of COCO's compressed RLE: down the columns, beginning with the background.
+
+    Parameters
+    ----------
+    compressed
+        Text of groups of five bits, lowest first; from the third on, runs are differences to the run before the last.
+
+    Raises
+    ------
+    ValueError
+        For text that is none, or ends within a number.
     """
-    low, high = np.floor(polygon.min(axis=0)).astype(int), np.ceil(polygon.max(axis=0)).astype(int)
-    left, top = np.clip(low, 0, (width, height))
-    right, bottom = np.clip(high, (left, top), (width, height))
-    rows, columns = slice(int(top), int(bottom)), slice(int(left), int(right))
-    (x1, y1), (x2, y2) = (polygon - 0.5).T, np.roll(polygon - 0.5, -1, axis=0).T
-    # Rows r of an edge: lower end <= r < upper end, so that a corner counts once.
-    first = np.clip(np.ceil(np.minimum(y1, y2)), top, bottom).astype(int)
-    last = np.clip(np.ceil(np.maximum(y1, y2)), top, bottom).astype(int)
-    spans = np.maximum(last - first, 0)
-    edge = np.repeat(np.arange(len(polygon)), spans)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(spans) - spans, spans) + first[edge]
-    crossing = x1[edge] + (row - y1[edge]) * (x2[edge] - x1[edge]) / (y2[edge] - y1[edge])
-    column = np.clip(np.ceil(crossing), left, right).astype(int)
-    wide = right - left + 1
-    flips = np.zeros((bottom - top, wide), dtype=np.uint8)
-    np.add.at(flips, (row - top, column - left), 1)
-    inside = np.cumsum(flips, axis=1, dtype=np.uint8)[:, :-1] & 1 > 0
-    return Patch(rows, columns, inside)
+    data = compressed.encode() if isinstance(compressed, str) else compressed
+    letters = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
+    if not len(letters):
+        return letters
+    if letters.min() < 0 or letters.max() > 63 or letters[-1] & 32:
+        raise ValueError("it is no text of compressed run lengths, or ends too early")
+    last = np.flatnonzero(letters & 32 == 0)
+    lengths = np.diff(last, prepend=-1)
+    if lengths.max() > 7:  # 35 bits
+        raise ValueError("it has a number that is too large")
+    position = np.arange(len(letters)) - np.repeat(last - lengths + 1, lengths)
+    runs: Int64[np.ndarray, " R"] = np.add.reduceat((letters & 31) << 5 * position, last - lengths + 1)
+    runs -= np.where(letters[last] & 16 > 0, 1, 0) << 5 * lengths
+    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
+    return runs
+
+
+def _filled(polygon: Polygon, height: int, width: int) -> Patch:
+    """The pixels of a polygon by Ultralytics' rule: fractions are cut off, the outline is filled with its edges."""
+    if not len(polygon):
+        return _united([])
+    corners = polygon.astype(np.int32)
+    left, top = np.clip(corners.min(axis=0), 0, (width, height)).tolist()
+    right, bottom = np.clip(corners.max(axis=0) + 1, (left, top), (width, height)).tolist()
+    window = np.zeros((bottom - top, right - left), dtype=np.uint8)
+    if window.size:
+        cv2.fillPoly(window, [corners - np.array([left, top], dtype=np.int32)], 1)
+    return Patch(slice(top, bottom), slice(left, right), window > 0)
+
+
+def _reduced(patch: Patch, letterbox: Letterbox) -> Patch:
+    """A mask on the canvas as Ultralytics reduces it to the grid."""
+    canvas = np.zeros(letterbox.canvas_hw, dtype=np.uint8)
+    canvas[patch.rows, patch.columns] = patch.values
+    height, width = letterbox.grid_hw
+    grid = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_LINEAR) > 0
+    return Patch(slice(0, height), slice(0, width), grid)
+
+
+_DRAW: dict[Outlines, Callable[[Polygon, int, int], Patch]] = {"coco": _drawn_by_coco, "ultralytics": _filled}
+
+
+def _cut(patch: Patch, rows: slice, columns: slice) -> Patch:
+    """What of a patch lies in a window of the frame."""
+    top, left = max(patch.rows.start, rows.start), max(patch.columns.start, columns.start)
+    bottom = max(min(patch.rows.stop, rows.stop), top)
+    right = max(min(patch.columns.stop, columns.stop), left)
+    values = patch.values[top - patch.rows.start : bottom - patch.rows.start]
+    return Patch(
+        slice(top, bottom), slice(left, right), values[:, left - patch.columns.start : right - patch.columns.start]
+    )
 
 
 def _united(parts: Sequence[Patch]) -> Patch:
@@ -151,9 +260,9 @@ def box_around(segment: Segment, stated: Sequence[float] | None, image_hw: tuple
     if isinstance(segment, np.ndarray):
         rows, columns = np.flatnonzero(segment.any(axis=1)), np.flatnonzero(segment.any(axis=0))
         return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
-    if not segment:
+    if not any(map(len, segment)):
         return (0, 0, 0, 0)
-    points = np.concatenate(segment)
+    points = np.clip(np.concatenate(segment), 0, image_hw[::-1])
     return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
 
 

@@ -11,13 +11,17 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from maskprism.class_names import class_names, placeholder
+from maskprism.datasets.lookup import TOO_COMMON, find_images, looked_in, missing_notice, parts_of
 from maskprism.datasets.samples import LOCAL_ONLY, Dataset, Row, Rows
 from maskprism.errors import ImageError, InputError, LabelError
-from maskprism.foreign import is_file, read_regular, read_yaml, shortened
+from maskprism.foreign import decoded_text, is_file, read_regular, read_yaml, shortened
 from maskprism.locations import is_uri, shown
 from maskprism.sources import ImageFiles, open_source
+from maskprism.text import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from maskprism.sources import SourceImage
 
 SPLITS = ("val", "test", "train")
@@ -36,19 +40,31 @@ class Described(Struct):
     nc: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     path: str | int | float | None = None
     val: str | int | float | list[str | int | float] | None = None
+    validation: str | int | float | list[str | int | float] | None = None
+    valid: str | int | float | list[str | int | float] | None = None
     test: str | int | float | list[str | int | float] | None = None
     train: str | int | float | list[str | int | float] | None = None
 
     def entries(self, split: str) -> list[str]:
-        """Where the images of a split are; none where it is not named."""
+        """Where the images of a split are; none where it is not named. "validation" and "valid" are "val"."""
         found = getattr(self, split) if split in SPLITS else None
+        found = found or self.validation or self.valid if split == "val" else found
         return [str(entry) for entry in (found if isinstance(found, list) else [found]) if entry]
 
     def class_names(self, file: Path) -> dict[int, str]:
-        """Names by class id; "class0", "class1", ... where only their number is told. Raises InputError."""
+        """Names by class id; "class0", "class1", ... where only their number is told.
+
+        Raises InputError for names that are none, or are not as many as `nc` says.
+        """
         if self.names is None and self.nc is not None:
             return {index: placeholder(index) for index in range(self.nc)}
-        return class_names(self.names, str(file), InputError)
+        names = class_names(self.names, str(file), InputError)
+        if self.nc is not None and self.nc != len(names):
+            raise InputError(
+                f"{file}: nc is {self.nc}, and names has {counted(len(names), 'class name')}; expected as many: "
+                "correct the one that is wrong, or leave nc out"
+            )
+        return names
 
 
 def read_description(file: Path) -> Described:
@@ -67,9 +83,9 @@ class YoloLabels:
         assert isinstance(image.image, Path)
         file = label_path(image.image)
         if not is_file(file) and not os.path.lexists(file):
-            return Rows([], ())
+            return Rows([], (), "ultralytics")
         try:
-            lines = read_regular(file, LabelError, limit=MAX_LABEL_BYTES).decode("utf-8-sig").splitlines()
+            lines = decoded_text(read_regular(file, LabelError, limit=MAX_LABEL_BYTES)).splitlines()
         except UnicodeDecodeError:
             raise LabelError(f"{file}: is not UTF-8 text; expected rows of class x1 y1 x2 y2 ...") from None
         rows: list[Row] = []
@@ -90,7 +106,7 @@ class YoloLabels:
             rows.append(row)
             if remark:
                 remarks.append(f"{file}, line {number}: {remark}")
-        return Rows(rows, tuple(remarks))
+        return Rows(rows, tuple(remarks), "ultralytics")
 
     def _row(self, words: list[str], image_hw: tuple[int, int]) -> tuple[Row, str]:
         values = np.array([_number(word) for word in words])
@@ -113,7 +129,8 @@ class YoloLabels:
             x, y, w, h = values * (width, height, width, height)
             box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
             return Row(int(class_id), None, box), "a box without a polygon: there is no mask to compare with"
-        points = (values.reshape(-1, 2) * (width, height)).astype(np.float32)
+        # single precision, as in Ultralytics: its masks depend on which side of a pixel's border a corner falls
+        points = np.clip(values.reshape(-1, 2), 0, 1).astype(np.float32) * np.array([width, height], dtype=np.float32)
         return Row(int(class_id), (points,)), remark
 
 
@@ -127,8 +144,23 @@ def label_path(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def open_yaml(file: Path, split: str | None) -> Dataset:
-    """One split of the data set that a data.yaml describes."""
+def open_yaml(file: Path, split: str | None, further: Sequence[Path] = ()) -> Dataset:
+    """Open one split of the data set that a data.yaml describes.
+
+    Parameters
+    ----------
+    file
+        The data.yaml.
+    split
+        "train", "val" or "test". Default: the first of val, test, train that it has.
+    further
+        Folders where its images may lie as well.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, has no such split, or leads to no images or labels.
+    """
     described = read_description(file)
     names = described.class_names(file)
     has = [one for one in SPLITS if described.entries(one)]
@@ -139,15 +171,31 @@ def open_yaml(file: Path, split: str | None) -> Dataset:
         raise InputError(f"{file}: has no split {split!r}; it has {', '.join(has) or 'none'}")
     if remote := [shown(one) for one in (described.path, *described.entries(split)) if is_uri(one)]:
         raise InputError(f"{file}, split {split}: names {remote[0]}; {LOCAL_ONLY}")
-    root, sources = _located(file, described.path, described.entries(split))
-    try:
-        opened = [open_source(source) for source in sources]
-    except ImageError as error:
-        raise InputError(f"{file}, split {split}: {error}") from None
-    listed = dict.fromkeys(path for one in opened if isinstance(one, ImageFiles) for path in one.paths)
-    paths = tuple(path for path in listed if isinstance(path, Path))
-    if len(paths) < len(listed):
-        raise InputError(f"{file}, split {split}: lists {(listed.keys() - set(paths)).pop()}; {LOCAL_ONLY}")
+    root, sources, notices = _located(file, described.path, described.entries(split), split, further)
+    listed: list[Path] = []
+    for source in sources:
+        try:
+            opened = open_source(source)
+        except ImageError as error:
+            raise InputError(f"{file}, split {split}: {error}") from None
+        files = list(opened.files) if isinstance(opened, ImageFiles) else []
+        if isinstance(opened, ImageFiles) and len(files) < len(opened.paths):
+            strange = next(path for path in opened.paths if not isinstance(path, Path))
+            raise InputError(f"{file}, split {split}: lists {strange}; {LOCAL_ONLY}")
+        if source.suffix.lower() == ".txt":
+            folders = [source.parent.resolve(), *_roots(file, described.path), *further]
+            wanted = [str(path) for path in files]
+            found = find_images(wanted, folders)
+            if not found:
+                raise InputError(
+                    f"{file}, split {split}: none of the {len(wanted)} images that {source.name} lists is there; "
+                    f"looked for {shortened(wanted[0])}, for one, and its last parts in {looked_in(folders)}; "
+                    "correct the list"
+                )
+            notices += missing_notice(source, wanted, found)
+            files = [found[name] for name in wanted if name in found]
+        listed += files
+    paths = tuple(dict.fromkeys(listed))
     if not any(is_file(label_path(one)) for one in paths):
         raise InputError(
             f"{file}, split {split}: none of its {len(paths)} images has labels; expected, for one, "
@@ -156,7 +204,7 @@ def open_yaml(file: Path, split: str | None) -> Dataset:
             else f"{file}, split {split}: leads to no images"
         )
     images = ImageFiles(root.resolve(), paths)
-    return Dataset(file, split, names, images, YoloLabels(len(names)), {one: one for one in names})
+    return Dataset(file, split, names, images, YoloLabels(len(names)), {one: one for one in names}, notices)
 
 
 def _number(word: str) -> float:
@@ -168,16 +216,46 @@ def _number(word: str) -> float:
     raise ValueError(f"{shortened(word)} is no number; expected class x1 y1 x2 y2 ...")
 
 
-def _located(file: Path, stated: object, entries: list[str]) -> tuple[Path, list[Path]]:
-    """The root of a data set and where its entries are, trying where `path` may be meant to start from."""
+def _roots(file: Path, stated: object) -> list[Path]:
+    """Folders that the paths of a data.yaml may be relative to."""
     beside = file.parent
-    roots = [beside] if stated is None else [beside / str(stated), Path(str(stated)), beside]
-    # Ultralytics, too, takes "../train/images" for "train/images" where that is what exists.
-    spellings = [entries, [entry.removeprefix("../") for entry in entries]]
-    for root in dict.fromkeys(roots):
-        for spelling in spellings:
+    if stated is None:
+        return [beside]
+    name = "/".join(parts_of(str(stated))[-1:])
+    return list(dict.fromkeys([beside / str(stated), Path(str(stated)), beside, beside / name, beside.parent / name]))
+
+
+def _located(
+    file: Path, stated: object, entries: list[str], split: str, further: Sequence[Path]
+) -> tuple[Path, list[Path], tuple[str, ...]]:
+    """The root of a data set, where its entries are, and what to tell of that.
+
+    `path` may be meant to start from several places, and paths may be those of another machine: then their last parts
+    are looked for. Ultralytics, too, takes "../train/images" for "train/images" where that is what exists.
+    """
+    roots = [*_roots(file, stated), *further]
+    parts = [parts_of(entry) for entry in entries]
+    spellings = [entries, ["/".join(one) for one in parts]]
+    spellings += [
+        ["/".join(one[drop:]) for one in parts]
+        for drop in range(1, min(map(len, parts)))
+        if not any(len(one) - drop == 1 and one[-1] in TOO_COMMON for one in parts)
+    ]
+    for spelling in spellings:
+        for root in roots:
             sources = [root / entry for entry in spelling]
             if all(os.path.exists(source) for source in sources):  # noqa: PTH110  (Path.exists raises for a NUL)
-                return root, sources
+                shorter = spelling not in spellings[:2]
+                return root, sources, (_shorter_notice(file, split, entries, sources),) if shorter else ()
     tried = ", ".join(dict.fromkeys(shortened(root / entry) for root in roots for entry in entries[:3]))
-    raise InputError(f"{file}: its images are not there; looked for {tried}. Correct the key path in the file")
+    raise InputError(
+        f"{file}: its images are not there; looked for {tried}, and for the last parts of these paths. "
+        "Correct the key path in the file"
+    )
+
+
+def _shorter_notice(file: Path, split: str, entries: Sequence[str], sources: Sequence[Path]) -> str:
+    return (
+        f"{file.name} says that the images of {split} are in {shortened(entries[0])}, which is not there; taken are "
+        f"those in {shortened(sources[0])}"
+    )

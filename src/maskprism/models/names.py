@@ -10,7 +10,7 @@ from maskprism.class_names import class_names
 from maskprism.datasets.coco import read_categories
 from maskprism.datasets.yolo import read_description
 from maskprism.errors import InputError
-from maskprism.foreign import is_folder, read_regular, shortened
+from maskprism.foreign import decoded_text, is_folder, read_regular, shortened
 from maskprism.models.metadata import Metadata
 from maskprism.models.runtimes import MODEL_SUFFIXES, open_runtime
 
@@ -50,7 +50,7 @@ def read_names(source: Names) -> dict[int, str]:
 def _lines(path: Path) -> dict[int, str]:
     """One name per line; empty lines at the end do not count."""
     try:
-        text = read_regular(path, InputError, limit=_MAX_TEXT_BYTES).decode("utf-8-sig")
+        text = decoded_text(read_regular(path, InputError, limit=_MAX_TEXT_BYTES))
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not UTF-8 text; expected one class name per line") from None
     names = [line.strip() for line in text.rstrip().splitlines()]

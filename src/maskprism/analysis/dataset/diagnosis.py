@@ -210,7 +210,7 @@ def diagnose(
 
     AP and TIDE take all detections that the model gives, so load it as Ultralytics validates, with
     `load(..., conf=0.001, multi_label=True)`; the error budget and the tables take those above `conf`.
-    Classes are matched by name, or by index where one side has no names, as `dataset.notice` says. An
+    Classes are matched by name, or by index where one side has no names, as `dataset.notices` says. An
     image that cannot be read is left out and told in `failures`. A KeyboardInterrupt ends the work early; what is
     finished by then is the result.
 
@@ -220,7 +220,9 @@ def diagnose(
     """
     chosen = spread(len(dataset), limit)
     dataset = dataset.for_model(model.spec.names)
-    if dataset.notice:
+    if dataset.nothing_counts:
+        raise InputError(f"{dataset.path}: no mask counts: {dataset.nothing_counts}")
+    if dataset.by_index:
         model = model.with_names(dataset.names)
     samples = list(dataset)
     samples = [samples[position] for position in chosen]

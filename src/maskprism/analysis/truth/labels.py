@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool
 
     from maskprism.datasets import Sample
+    from maskprism.datasets.coco import Crowds
     from maskprism.prediction import Prediction
 
 SPLITS = ("val", "test", "train")
@@ -100,10 +101,16 @@ def _box_of(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int, int, int]:
 class DatasetLabels:
     """The labels of a data set by the place of the image on disk; see `open_labels`."""
 
-    def __init__(self, samples: Mapping[str, Sample], names: Mapping[int, str], notice: str = "") -> None:
+    def __init__(
+        self,
+        samples: Mapping[str, Sample],
+        names: Mapping[int, str],
+        notices: Sequence[str] = (),
+        by_index: bool = False,
+    ) -> None:
         self._samples = samples
-        self.names, self.notice = names, notice
-        """Class names, and what a reader must know of how they became those of the model."""
+        self.names, self.notices, self.by_index = names, tuple(notices), by_index
+        """Class names, what a reader must know of labels, and whether classes were matched by their numbers."""
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -128,21 +135,46 @@ def open_labels(
     images: str | os.PathLike[str] | Collection[Path],
     names: Mapping[int, str],
     split: str | None = None,
+    *,
+    crowds: Crowds = "left-out",
 ) -> DatasetLabels:
     """The labels that a data set has for images; of all its splits unless one is given.
 
-    images: a folder that holds them, or the files. names: those of the model; classes of the data set are matched to it
-    by name, or by index where one side has none (told in `notice`; the classes are then called `names`).
-    Raises InputError for a description that cannot be read, or that lists none of the images.
+    Parameters
+    ----------
+    data
+        A data.yaml of Ultralytics, or a COCO json. It may list images that are not shown, and not list some that are.
+    images
+        A folder that holds the images, or the files.
+    names
+        Class names of the model; see `Dataset.for_model`.
+    split
+        Split of a data.yaml.
+    crowds
+        What becomes of masks that a COCO json marks as crowds.
+
+    Returns
+    -------
+    DatasetLabels
+        The labels by the path of the image. Where no path of the data set is that of an image, images with the same
+        file name are taken for each other.
+
+    Raises
+    ------
+    InputError
+        For a description that cannot be read, or that lists none of the images.
     """
     from maskprism.datasets import open_dataset
+    from maskprism.datasets.lookup import find_images
 
-    datasets = [open_dataset(data, split)]
+    folder, files = (Path(images), []) if isinstance(images, str | os.PathLike) else (None, list(images))
+    further = [folder] if folder else list(dict.fromkeys(path.parent for path in files))
+    datasets = [open_dataset(data, split, crowds=crowds, further=further)]
     if split is None and datasets[0].split is not None:
         for other in SPLITS:
             if other != datasets[0].split:
                 try:
-                    datasets.append(open_dataset(data, other))
+                    datasets.append(open_dataset(data, other, further=further))
                 except InputError:  # a split that the data set does not have, or whose images are elsewhere
                     continue
     samples: dict[str, Sample] = {}
@@ -151,15 +183,24 @@ def open_labels(
         for sample in dataset:
             if isinstance(sample.image.image, Path):
                 samples.setdefault(os.path.realpath(sample.image.image), sample)
-    if isinstance(images, str | os.PathLike):
-        root, where = os.path.realpath(images), f"in {images}"
-        inside = {path: sample for path, sample in samples.items() if Path(path).is_relative_to(root)}
-    else:
-        wanted, where = {os.path.realpath(path) for path in images}, "among those that are shown"
-        inside = {path: sample for path, sample in samples.items() if path in wanted}
+    root = None if folder is None else os.path.realpath(folder)
+    wanted = {os.path.realpath(path) for path in files}
+    where = f"in {folder}" if folder else "among those that are shown"
+
+    def is_shown(path: str) -> bool:
+        return path in wanted if root is None else Path(path).is_relative_to(root)
+
+    inside = {path: sample for path, sample in samples.items() if is_shown(path)}
+    notices = dict.fromkeys(notice for dataset in datasets for notice in dataset.notices)
+    if not inside:
+        named = {os.path.realpath(path): samples[name] for name, path in find_images(samples, (), further).items()}
+        inside = {path: sample for path, sample in named.items() if is_shown(path)}
+        notices[
+            f"the {len(inside)} images with labels are found by their file names: {data} lists others, elsewhere"
+        ] = None
     if not inside:
         raise InputError(
             f"{data}: lists {len(samples)} images, and none of them is {where}; expected a data set of the images that "
             "are shown"
         )
-    return DatasetLabels(inside, datasets[0].names, datasets[0].notice)
+    return DatasetLabels(inside, datasets[0].names, tuple(notices), datasets[0].by_index)

@@ -96,7 +96,7 @@ class Lessons(Dataset):
 
     def for_model(self, names: Mapping[int, str]) -> Dataset:
         """The same with the class ids of a model, matched by name, or by index where one has lost its names."""
-        return replace(super().for_model(names), notice="")
+        return replace(super().for_model(names), notices=())
 
     def __iter__(self) -> Iterator[Sample]:
         for image in self.images.pending(frozenset()):

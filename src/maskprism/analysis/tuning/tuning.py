@@ -152,8 +152,10 @@ def tune(
     chosen = spread(len(dataset), limit)
     minimiser()  # says at once what is not installed
     dataset = dataset.for_model(model.spec.names)
+    if dataset.nothing_counts:
+        raise InputError(f"{dataset.path}: no mask counts: {dataset.nothing_counts}")
     teacher = teacher_of(dataset)
-    model = (model.with_names(dataset.names) if dataset.notice else model).with_correction(None)
+    model = (model.with_names(dataset.names) if dataset.by_index else model).with_correction(None)
     samples = list(dataset)
     samples = [samples[position] for position in chosen]
     classes = known_classes(dataset, model)

@@ -119,8 +119,7 @@ def warnings_of(found: Diagnosis) -> list[str]:
     said = []
     if found.interrupted:
         said.append(f"Interrupted: this is about {found.images} of {found.total} images.")
-    if found.dataset.notice:
-        said.append(f"{found.dataset.notice[0].upper()}{found.dataset.notice[1:]}.")
+    said += [f"{notice[0].upper()}{notice[1:]}." for notice in found.dataset.notices]
     if found.unknown_classes:
         said.append(
             f"The model does not know {len(found.unknown_classes)} of the data set's classes, and their instances are "
@@ -131,7 +130,10 @@ def warnings_of(found: Diagnosis) -> list[str]:
     if found.remarks:
         said.append(f"{counted(len(found.remarks), 'remark')} about labels; {_LISTED_WHERE}.")
     if not found.objects:
-        said.append("Nothing in these images is labelled with a mask: nothing can be said of the masks of the model.")
+        said.append(
+            "Nothing in these images is labelled with a mask, crowds aside: nothing can be said of the masks of "
+            "the model."
+        )
     elif not len(found.budget):
         said.append(f"No detection with a score above {found.conf:g} lies on a ground-truth instance of its class.")
     return said

@@ -70,8 +70,7 @@ def warnings_of(found: Tuning) -> list[str]:
             f"Only {counted(found.images, 'image')}: with fewer than {ENOUGH_IMAGES} a correction rarely helps, and "
             f"what is measured is mostly chance. {'Label' if found.teacher is None else 'Give'} more."
         )
-    if found.dataset.notice:
-        said.append(f"{found.dataset.notice[0].upper()}{found.dataset.notice[1:]}.")
+    said += [f"{notice[0].upper()}{notice[1:]}." for notice in found.dataset.notices]
     if found.failures:
         said.append(
             f"{counted(len(found.failures), 'image')} of {found.total} could not be used (the first: "
