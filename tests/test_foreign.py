@@ -346,7 +346,7 @@ def test_masks_that_do_not_fit_cost_their_image_alone(tmp_path, segmentation):
     assert len(good.read()[1]) == 0
 
 
-SETTINGS = {"format": 1, "prototypes": 8, "objectness": False, "rule": {"name": "x"}, "names": {"0": "a"}, "more": [1]}
+SETTINGS = {"format": 2, "prototypes": 8, "objectness": False, "rule": {"name": "x"}, "names": {"0": "a"}, "more": [1]}
 
 
 def test_settings_are_kept_whole():
@@ -356,7 +356,7 @@ def test_settings_are_kept_whole():
 @pytest.mark.parametrize(
     "change",
     [
-        *({"rule": 7}, {"format": 2}, {"prototypes": 0}, {"prototypes": "8"}, {"prototypes": 1e9}, {"objectness": 0}),
+        *({"rule": 7}, {"format": 1}, {"prototypes": 0}, {"prototypes": "8"}, {"prototypes": 1e9}, {"objectness": 0}),
         *({"names": ["a"]}, {"names": {"0": 1}}, {"format": None}),
     ],
 )

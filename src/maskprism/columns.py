@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from maskprism import __version__
 from maskprism.errors import TableError
 from maskprism.foreign import decode_json, fitted
-from maskprism.preprocessing import YOLO
 from maskprism.stored_prototypes import Stored, prototype_columns
 from maskprism.text import readable
 
@@ -24,12 +23,11 @@ if TYPE_CHECKING:
     from maskprism.locations import Location
     from maskprism.models import Model
     from maskprism.prediction import Prediction
-    from maskprism.preprocessing import Preprocessing
 
-FORMAT = 1
+FORMAT = 2
 METADATA_KEY = b"maskprism"
 _NOT_COMPARED = ("maskprism", "model")
-_OF_MODEL = ("layout", "prototypes", "objectness", "names")
+_OF_MODEL = ("layout", "prototypes", "objectness", "names", "rule", "preprocessing")
 
 IMAGE_SCHEMA = pa.schema(
     [
@@ -53,12 +51,12 @@ _WHICH_IMAGE = (
 class Settings(msgspec.Struct):
     """The settings of a table that reading it needs; the others are only compared."""
 
-    format: Literal[1]
+    format: Literal[2]
     prototypes: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
     objectness: bool
     rule: dict[str, str | int | float | bool | None] = {}
+    preprocessing: dict[str, str | int | float | bool | list[float] | None] = {}
     names: dict[str, str] = {}
-    preprocessing: dict[str, str | int | float | bool | list[float] | None] | None = None
     stored: Stored | None = None
 
 
@@ -113,7 +111,7 @@ def settings_of(model: Model, source: Location | str, stored: Stored | None = No
         **({"multi_label": True} if keep.multi_label else {}),
         **({"agnostic": True} if keep.agnostic else {}),
         **({} if spec.correction is None else {"correction": spec.correction}),
-        **({} if _is_yolo(spec.preprocessing) else {"preprocessing": _plain(asdict(spec.preprocessing))}),
+        "preprocessing": _plain(asdict(spec.preprocessing)),
         "prototypes": spec.prototypes,
         "objectness": spec.layout == "yolov5",
         "names": {str(class_id): name for class_id, name in spec.names.items()},
@@ -127,7 +125,10 @@ def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[
     old, new = _flat(recorded), _flat(wanted)
     names = [name for name in {**old, **new} if name not in _NOT_COMPARED]
     if old.get("model_sha256") != new.get("model_sha256"):  # the rest of a model follows from which one it is
-        names = ["model", *(name for name in names if name not in _OF_MODEL and not name.startswith("rule."))]
+        names = [
+            "model",
+            *(name for name in names if name not in _OF_MODEL and not name.startswith(("rule.", "preprocessing."))),
+        ]
     return [
         f"{name}: {_short(old.get(name))} in the table, {_short(new.get(name))} now"
         for name in names
@@ -302,11 +303,6 @@ def _joined(field: pa.Field, found: Iterable[Mapping[str, Any]]) -> pa.Array:
 
 def _as_metadata(settings: Mapping[str, Any]) -> dict[bytes, bytes]:
     return {METADATA_KEY: json.dumps(settings, ensure_ascii=False).encode("utf-8")}
-
-
-def _is_yolo(preprocessing: Preprocessing) -> bool:
-    """As all tables were made before there were others."""
-    return preprocessing in (YOLO, replace(YOLO, channels="grey"))
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

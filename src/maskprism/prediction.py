@@ -7,9 +7,11 @@ the size asked for, so a prediction stays small and every explanation of it is e
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
@@ -207,6 +209,45 @@ class Prediction:
     def with_rule(self, rule: MaskRule | str) -> Prediction:
         """The same prediction, decoded under another mask rule (or the preset of that name)."""
         return replace(self, rule=rule_named(rule))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything that the prediction holds into one `.npz` file, without loss.
+
+        Parameters
+        ----------
+        path
+            The file, ending in `.npz`. Missing folders are made; an existing file is replaced.
+
+        Returns
+        -------
+        Path
+            The file. `Prediction.load` reads it again.
+
+        Raises
+        ------
+        InputError
+            If the path has another suffix, or the arrays are larger than 1 GiB.
+        MaskprismError
+            If it cannot be written; an existing file stays as it was.
+        """
+        from maskprism.core import archive
+
+        if Path(path).suffix.lower() != ".npz":
+            raise InputError(f"{os.fspath(path)}: expected a file name ending in .npz")
+        return archive.write(path, [self])
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Prediction:
+        """Read the prediction that `save` wrote. No code in the file is run.
+
+        Raises
+        ------
+        InputError
+            If there is no such file, or it is damaged or of another kind.
+        """
+        from maskprism.core import archive
+
+        return archive.read(path)
 
     def logits(self, size: Size = "grid", *, crop: bool = False) -> Float32[np.ndarray, "N H W"]:
         """The weighted sums of prototypes, resized bilinearly.

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import numpy as np
 import pyarrow as pa
 
+from maskprism.core import archive
 from maskprism.errors import InputError, TableError
 from maskprism.geometry import Letterbox
-from maskprism.masks import MaskRule
-from maskprism.prediction import Prediction
-from maskprism.preprocessing import YOLO, Preprocessing
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
+
+    from maskprism.prediction import Prediction
 
 Stored = Literal["summary", "fp16", "fp32"]
 STORED: tuple[Stored, ...] = get_args(Stored)
@@ -54,7 +54,8 @@ def checked_stored(stored: str | None) -> Stored | None:
 def prototype_columns(settings: Mapping[str, Any]) -> tuple[PrototypeColumn, ...]:
     """The columns beside the name of the image; none where the settings of the table store no prototypes.
 
-    `gram` holds the upper triangle, row by row; `canvas_boxes` is missing where the network gives no boxes.
+    `gram` holds the upper triangle, row by row; `canvas_boxes` is missing where the model gives no boxes, `levels`
+    (of the pyramid) where its outputs do not tell them.
     """
     stored, k = settings.get("stored"), int(settings["prototypes"])
     if stored is None:
@@ -63,6 +64,7 @@ def prototype_columns(settings: Mapping[str, Any]) -> tuple[PrototypeColumn, ...
     return (
         *frames,
         PrototypeColumn("canvas_boxes", pa.list_(pa.float32()), _boxes),
+        PrototypeColumn("levels", pa.list_(pa.int32()), _levels),
         PrototypeColumn("mean", pa.list_(pa.float32(), k), lambda found: _cells(found).mean(axis=1)),
         PrototypeColumn("minimum", pa.list_(pa.float32(), k), lambda found: _cells(found).min(axis=1)),
         PrototypeColumn("maximum", pa.list_(pa.float32(), k), lambda found: _cells(found).max(axis=1)),
@@ -108,35 +110,26 @@ def restored(stored: Mapping[str, Any], rows: pa.Table, settings: Mapping[str, A
             f"{label}: has no prototypes, only {settings.get('stored') or 'coefficients'}; "
             "extract it with prototypes stored as fp16 or fp32"
         )
+    frame: dict[str, list[Any]] = {}
+    for column, (name, _) in _FRAMES.items():
+        frame.setdefault(f"{name}_{'yx' if name == 'offset' else 'hw'}", []).append(stored[column])
+    header = {name: settings.get(name) for name in ("rule", "preprocessing", "names")}
     try:
-        frame: dict[str, list[int]] = {}
-        for column, (name, _) in _FRAMES.items():
-            frame.setdefault(f"{name}_{'yx' if name == 'offset' else 'hw'}", []).append(stored[column])
-        letterbox = Letterbox(**{name: (values[0], values[1]) for name, values in frame.items()})
-        k = int(settings["prototypes"])
-        prototypes = np.asarray(stored[VALUES], dtype=np.float32).reshape(k, *letterbox.grid_hw)
-        boxes = stored["canvas_boxes"]
-        preprocessing = settings.get("preprocessing")
-        return Prediction(
-            canvas_boxes=None if boxes is None else np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
-            scores=rows["score"].to_numpy(),
-            classes=rows["class_id"].to_numpy().astype(np.int64),
-            coefficients=np.asarray(rows["coefficients"].to_pylist(), dtype=np.float32).reshape(-1, k),
-            prototypes=prototypes,
-            letterbox=letterbox,
-            rule=MaskRule(**settings["rule"]),
-            names={int(class_id): name for class_id, name in settings["names"].items()},
-            objectness=rows["objectness"].to_numpy() if settings["objectness"] else None,
-            source=label,
-            preprocessing=YOLO if preprocessing is None else _preprocessing(preprocessing),
-        )
+        k, grid_hw = int(settings["prototypes"]), frame["grid_hw"]
+        boxes, levels = stored["canvas_boxes"], stored["levels"]
+        arrays = {
+            "canvas_boxes": None if boxes is None else np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
+            "scores": rows["score"].to_numpy(),
+            "classes": rows["class_id"].to_numpy(),
+            "coefficients": np.asarray(rows["coefficients"].to_pylist(), dtype=np.float32).reshape(-1, k),
+            "prototypes": np.asarray(stored[VALUES]).reshape(k, *grid_hw),
+            "objectness": rows["objectness"].to_numpy() if settings["objectness"] else None,
+            "levels": None if levels is None else np.asarray(levels, dtype=np.int64),
+        }
+        return archive.prediction_of({**header, "letterbox": frame, "source": label}, arrays, label)
     except (InputError, TypeError, ValueError, KeyError) as error:
-        raise TableError(f"{label}: what is stored does not fit together ({error}); extract the image again") from None
-
-
-def _preprocessing(fields: Mapping[str, Any]) -> Preprocessing:
-    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return Preprocessing(**plain)
+        reason = str(error).removeprefix(f"{label}: ")
+        raise TableError(f"{label}: what is stored does not fit together ({reason}); extract the image again") from None
 
 
 def _cells(prediction: Prediction) -> Float32[np.ndarray, "K cells"]:
@@ -152,6 +145,10 @@ def _frame(name: str, position: int) -> Callable[[Prediction], int]:
 
 def _boxes(prediction: Prediction) -> Any:
     return None if prediction.canvas_boxes is None else prediction.canvas_boxes.reshape(-1)
+
+
+def _levels(prediction: Prediction) -> Any:
+    return None if prediction.levels is None else prediction.levels.astype(np.int32)
 
 
 def _numbers(stored: Stored) -> Callable[[Prediction], Any]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,10 @@ import numpy as np
 
 from maskprism._common.files import make_folder, reporting_write_errors, write_atomically
 from maskprism.analysis.prototypes.covariance import RunningCovariance
+from maskprism.core import archive
 from maskprism.decompose import Decomposition
 from maskprism.errors import InputError
-from maskprism.foreign import size_of_regular
-from maskprism.geometry import Letterbox
 from maskprism.images import read_image, source_name
-from maskprism.masks import rule_named
 from maskprism.models import Model
 from maskprism.models.rows import Thresholds
 from maskprism.prediction import Prediction
@@ -128,14 +126,16 @@ class PrototypeCallback:
         """
         found = [_best_alone(prediction) for prediction in model.predict(list(self.images))]
         counts = [count for _, count in found]
-        predictions = [prediction for prediction, _ in found]
+        predictions = [
+            replace(prediction, source=name) for (prediction, _), name in zip(found, self.names, strict=True)
+        ]
         row = {"epoch": epoch, "instances": float(np.mean(counts)), **_statistics(predictions, self._before)}
         make_folder(self.out)
         if self._rows is None:
             with reporting_write_errors(self.out):
                 self._rows = _rows_before(self.out, epoch)
         self._rows = [one for one in self._rows if int(one["epoch"]) < epoch] + [row]
-        _write_record(self.out / f"epoch_{epoch:04d}.npz", predictions, self.names)
+        archive.write(self.out / f"epoch_{epoch:04d}.npz", predictions, half=True)
         _write_rows(self.out / "statistics.csv", self._rows)
         self._before = predictions
         return row
@@ -186,7 +186,7 @@ def read_records(folder: str | os.PathLike[str], image_index: int = 0) -> dict[i
     }
     if not paths:
         raise InputError(f"{folder}: holds no epoch_0000.npz or later; expected a folder that PrototypeCallback wrote")
-    return {epoch: _read_record(paths[epoch], image_index) for epoch in sorted(paths)}
+    return {epoch: archive.read(paths[epoch], image_index) for epoch in sorted(paths)}
 
 
 def filmstrip(
@@ -246,54 +246,6 @@ def _mean_correlation(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float
 def _known_mean(values: list[float]) -> float:
     known = [value for value in values if math.isfinite(value)]
     return float(np.mean(known)) if known else math.nan
-
-
-def _write_record(path: Path, predictions: list[Prediction], names: list[str]) -> None:
-    arrays: dict[str, Any] = {}
-    for number, prediction in enumerate(predictions):
-        box = prediction.letterbox
-        sides = [box.image_hw, box.canvas_hw, box.content_hw, box.offset_yx, box.grid_hw]
-        arrays |= {
-            f"prototypes_{number}": prediction.prototypes.astype(np.float16),
-            f"coefficients_{number}": prediction.coefficients,
-            f"canvas_boxes_{number}": prediction.canvas_boxes,
-            f"scores_{number}": prediction.scores,
-            f"classes_{number}": prediction.classes,
-            f"letterbox_{number}": np.array(sides, dtype=np.int64),
-        }
-    about = {"images": names, "rule": predictions[0].rule.name, "names": dict(predictions[0].names)}
-    arrays["about"] = np.array(json.dumps(about))
-    write_atomically(path, lambda partial: np.savez_compressed(partial, **arrays))
-
-
-def _read_record(path: Path, number: int) -> Prediction:
-    size_of_regular(path, InputError)
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            about = json.loads(str(arrays["about"]))
-            if not 0 <= number < len(about["images"]):
-                raise InputError(
-                    f"image {number} is out of range: {path} holds {len(about['images'])} "
-                    f"(0..{len(about['images']) - 1})"
-                )
-            image_hw, canvas_hw, content_hw, offset_yx, grid_hw = (
-                (int(a), int(b)) for a, b in arrays[f"letterbox_{number}"]
-            )
-            return Prediction(
-                canvas_boxes=arrays[f"canvas_boxes_{number}"].astype(np.float32),
-                scores=arrays[f"scores_{number}"].astype(np.float32),
-                classes=arrays[f"classes_{number}"].astype(np.int64),
-                coefficients=arrays[f"coefficients_{number}"].astype(np.float32),
-                prototypes=arrays[f"prototypes_{number}"].astype(np.float32),
-                letterbox=Letterbox(image_hw, canvas_hw, content_hw, offset_yx, grid_hw),
-                rule=rule_named(about["rule"]),
-                names={int(key): name for key, name in about["names"].items()},
-                source=about["images"][number],
-            )
-    except InputError:
-        raise
-    except Exception:  # zip, numpy and json raise a dozen types for damaged files
-        raise InputError(f"{path}: is no record of an epoch, or damaged") from None
 
 
 def _rows_before(folder: Path, epoch: int) -> list[dict[str, Any]]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from starlette.requests import Request
 
-from fake_network import fake_model, write_images
+from fake_network import fake_model, v5_model, write_images
 from fuzz.kind import Kind, image
 from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
 from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
+from maskprism.core import archive
+from maskprism.masks import NO_CROP
 from maskprism.models.correction import Correction
-from maskprism.training import _write_record, read_records
+from maskprism.prediction import Prediction
+from maskprism.training import read_records
 from maskprism.views.server.app import parse_query
 from maskprism.views.widget import PrismWidget
 
@@ -51,8 +55,21 @@ def _use_edits(folder: Path) -> None:
 def _record(folder: Path) -> None:
     write_images(folder / "images", 2)
     predictions = fake_model(conf=0.01).predict(sorted((folder / "images").iterdir()))
-    _write_record(folder / "epoch_001.npz", predictions, ["a.png", "b.png"])
+    archive.write(folder / "epoch_001.npz", predictions, half=True)
     shutil.rmtree(folder / "images")
+
+
+def _saved(folder: Path, *, query: bool) -> None:
+    """One prediction in a file: of YOLOv5 with objectness and levels, or masks without boxes."""
+    (found,) = v5_model().predict([image(40, 56, 1)])
+    if query:
+        found = replace(found, canvas_boxes=None, objectness=None, levels=None, rule=NO_CROP)
+    found.save(folder / "prediction.npz")
+
+
+def _use_saved(folder: Path) -> None:
+    found = Prediction.load(folder / "prediction.npz")
+    found.masks("image"), found.areas(), list(map(repr, found)), found.save(folder / "again.npz")
 
 
 def _basis(folder: Path) -> None:
@@ -77,7 +94,13 @@ def _record_arrays(chance: Chance, data: bytes) -> bytes:
     name = chance.choice(sorted(arrays))
     chance.note("array", name)
     if name == "about":
-        arrays[name] = np.array(JSON(chance, str(arrays[name]).encode()).decode("utf-8", "replace"))
+        text = arrays[name].tobytes() if arrays[name].dtype == np.uint8 else str(arrays[name]).encode()
+        damaged = JSON(chance, text)
+        arrays[name] = (
+            np.frombuffer(damaged, np.uint8)
+            if arrays[name].dtype == np.uint8
+            else np.array(damaged.decode("utf-8", "replace"))
+        )
     else:
         array = arrays[name]
         changes = (
@@ -131,6 +154,12 @@ def _use_correction(folder: Path) -> None:
 KINDS = {
     "correction": Kind((_correction,), {"*": (JSON, bytes_damage)}, _use_correction, 3),
     "record": Kind((_record,), {"*": (_record_arrays, bytes_damage)}, _use_record, 3),
+    "prediction": Kind(
+        (partial(_saved, query=False), partial(_saved, query=True)),
+        {"*": (_record_arrays, bytes_damage)},
+        _use_saved,
+        3,
+    ),
     "basis": Kind((_basis,), {"*": (_record_arrays, bytes_damage)}, _use_basis, 3),
     "edits": Kind((_edits,), {"*": (JSON,)}, _use_edits, 3),
     "query": Kind((_query,), {"*": (_query_words, bytes_damage)}, _use_query, 3),

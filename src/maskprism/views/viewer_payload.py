@@ -11,7 +11,7 @@ import json
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from maskprism.core.archive import header_of
 from maskprism.errors import InputError
 from maskprism.images import read_image
 
@@ -96,12 +97,13 @@ def viewer_scene(
 
     encoded, size_hw = encode_webp(picture, image_side)
     prototypes, error = _prototypes(prediction, bits)
+    plain = header_of(prediction)
     header: dict[str, Any] = {
         "version": VERSION,
-        "source": prediction.source or "",
+        "source": plain["source"] or "",
         "boxes": prediction.has_boxes,
-        "letterbox": asdict(prediction.letterbox),
-        "rule": {**asdict(prediction.rule), "threshold": prediction.rule.threshold},
+        "letterbox": plain["letterbox"],
+        "rule": {**plain["rule"], "threshold": prediction.rule.threshold},
         "image": {**section(encoded), "type": "image/webp", "size_hw": size_hw},
         "prototypes": {**section(prototypes.pop("data")), **prototypes},
     }
