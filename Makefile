@@ -46,7 +46,7 @@ check-viewer: viewer/node_modules/done
 $(ULTRA)/done: pyproject.toml
 	$(PYTHON) -m venv $(ULTRA)
 	$(ULTRA)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(ULTRA)/bin/python -m pip install --quiet --editable ".[ultralytics,openvino,tune,ray,transformers,atlas,umap,index]" \
+	$(ULTRA)/bin/python -m pip install --quiet --editable ".[ultralytics,openvino,tune,ray,transformers,atlas,umap]" \
 		"moto[server]" onnxslim supervision polars duckdb datasets pycocotools hypothesis pytest pytest-timeout pytest-xdist
 	touch $@
 

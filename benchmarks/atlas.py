@@ -84,7 +84,7 @@ def ours(rows: pa.Table) -> None:
     from maskprism.analysis.atlas.signatures import signatures
     from maskprism.views.atlas.charts import value_counts
 
-    points = Points.of([rows], "generated")
+    points = Points.of(InstanceRows([rows], "generated"))
     moments = moments_of(points.coefficients)
     signatures(points.coefficients, points.classes, len(points.class_names))
     dependence(points.coefficients, {name: points.numbers[name] for name in ("score", "iou", "x")})

@@ -28,13 +28,14 @@ from maskprism.analysis.atlas.findings import findings_of
 from maskprism.analysis.atlas.groups import means
 from maskprism.analysis.atlas.judged import judged
 from maskprism.analysis.atlas.outliers import outliers
-from maskprism.analysis.atlas.points import LOSSES, Points
+from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components
 from maskprism.analysis.atlas.signatures import false_discovery_rates, signatures
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.labels import open_labels
 from maskprism.errors import MaskprismError, TableError
 from maskprism.extract import extract
+from maskprism.instance_rows import LOSSES, InstanceRows
 from maskprism.models import load
 from maskprism.scenes import write_dataset
 from maskprism.stored_predictions import StoredPredictions
@@ -69,7 +70,7 @@ def some_points(n: int = 300, k: int = 6, classes: int = 3, *, seed: int = 0, **
         "image_height": np.full(n, 60, np.int32),
         "coefficients": pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), k),
     }
-    return Points.of([pa.table(rows | more)], "some")
+    return Points.of(InstanceRows([pa.table(rows | more)], "some"))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_points_of_the_csv_of_the_first_commands(tmp_path: Path) -> None:
 def test_rows_without_coefficients_are_no_points() -> None:
     lists = pa.array([[1.0, 2.0], None, [3.0, float("nan")], [5.0, 6.0]], pa.list_(pa.float64()))
     rows = pa.table({"mask_coefficients": lists, "iou": [0.5, None, 0.1, None], "coefficients": [0.1, None, 0.2, 0.3]})
-    points = Points.of([rows], "rows")
+    points = Points.of(InstanceRows([rows], "rows"))
     np.testing.assert_array_equal(points.coefficients, [[1, 2], [5, 6]])
     np.testing.assert_array_equal(points.numbers["iou"], np.array([0.5, np.nan], np.float32))
     np.testing.assert_allclose(points.numbers["coefficients"], [0.1, 0.3], rtol=1e-6)
@@ -144,7 +145,7 @@ def test_rows_without_coefficients_are_no_points() -> None:
 )
 def test_tables_of_something_else_are_refused(columns: dict[str, Any], said: str) -> None:
     with pytest.raises(TableError, match=said):
-        Points.of([pa.table(columns)], "rows")
+        Points.of(InstanceRows([pa.table(columns)], "rows"))
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.txt", "folder"])
@@ -365,7 +366,7 @@ def test_the_worst_class_and_kind_are_named() -> None:
 @pytest.mark.parametrize("k", [1, 2, 40])
 def test_tiny_atlases_are_written(tmp_path: Path, n: int, k: int) -> None:
     matrix = np.random.default_rng(0).normal(size=(n, k)).astype(np.float32)
-    points = Points.of([pa.table({f"mask_{j}": matrix[:, j] for j in range(k)})], "tiny")
+    points = Points.of(InstanceRows([pa.table({f"mask_{j}": matrix[:, j] for j in range(k)})], "tiny"))
     written = write_atlas(make_atlas(points), tmp_path, "tiny")
     assert all(path.is_file() for path in written)
     assert json.loads((tmp_path / "atlas.json").read_text())["instances"] == n
@@ -423,7 +424,9 @@ def test_columns_of_the_map_read_back() -> None:
 
 def test_names_in_a_map_are_text_only() -> None:
     hostile = "</script><script>alert(1)</script>$policy"
-    points = Points.of([pa.table({"mask_0": [1.0, 2.0], "image": [hostile] * 2, "class_name": [hostile] * 2})], "t")
+    points = Points.of(
+        InstanceRows([pa.table({"mask_0": [1.0, 2.0], "image": [hostile] * 2, "class_name": [hostile] * 2})], "t")
+    )
     page = map_page(map_data(points, [Layout("a", "", np.zeros((2, 2), np.float32))], title=hostile), viewer='"><b>')
     assert "alert(1)</script>" not in page
     assert "<b>" not in page.split("<script", 1)[0]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 import maskprism.search
 from fake_network import fake_model, v5_model, write_images
-from maskprism.errors import InputError, MaskprismError, TableError
+from maskprism.errors import InputError, TableError
 from maskprism.extract import extract
 from maskprism.search import Index, Metric, Space, search, spread_of
-from maskprism.search_index import SearchIndex
+from maskprism.stored_predictions import StoredPredictions
 from maskprism.stored_prototypes import gram
 from maskprism.table import CoefficientTable
 from test_cli import run
@@ -108,8 +108,7 @@ def test_a_table_is_searched_a_batch_at_a_time(
         found = search(tmp_path / out, itself, metric=metric, count=9)  # type: ignore[arg-type]
         matrix = None
         if metric == "mask":
-            predictions = [make().predict(path) for path in sorted((tmp_path / "photos").iterdir())]
-            matrix = np.mean([gram(one).astype(float) for one in predictions if len(one)], axis=0)
+            matrix = gram(make().predict(tmp_path / "photos" / row["image"])).astype(float)
         expected = np.array(slow_distances(metric, weights[7].astype(float), weights, matrix))
         expected[7] = np.inf
         np.testing.assert_allclose(found.rows["distance"], np.sort(expected)[:9], atol=1e-3)
@@ -135,12 +134,11 @@ def test_how_far_images_agree() -> None:
     root = rng.normal(size=(4, 4))
     one = (root @ root.T).astype(np.float32)
     weights = rng.normal(size=(50, 4)).astype(np.float32)
-    same = spread_of(np.stack([one] * 3), weights)
+    same = spread_of(np.stack([one] * 3), one, weights)
     assert (same.low, same.median, same.high) == pytest.approx((1, 1, 1), abs=1e-4)
-    other = spread_of(np.stack([one, 4 * one]), weights)
-    assert other.low == pytest.approx(np.sqrt(1 / 2.5), abs=1e-4)
-    assert other.high == pytest.approx(np.sqrt(4 / 2.5), abs=1e-4)
-    assert spread_of(one[None], weights[:1]).median == 1
+    other = spread_of(np.stack([one, 4 * one]), one, weights)
+    assert (other.low, other.high) == pytest.approx((1, 2), abs=1e-4)
+    assert spread_of(one[None], one, weights[:1]).median == 1
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
@@ -153,9 +151,12 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         ((name, 1 << 60), "cosine", 3, "there is no instance"),
         (("none.png", 0), "cosine", 3, "no instance of that image is there"),
         (np.zeros(5), "cosine", 3, r"shape \(5,\); expected 4 finite weights"),
-        (np.array([0, 1, np.nan, 2]), "cosine", 3, "expected 4 finite weights"),
+        (np.array([0, 1, np.nan, 2]), "cosine", 3, "NaN or infinity; expected finite weights"),
         ((name, 0), "euclid", 3, "metric is 'euclid'; expected one of 'cosine', 'mask'"),
-        ((name, 0), "cosine", 0, "count is 0; expected at least 1"),
+        ((name, -1), "cosine", 3, "there is no instance -1"),
+        ((name, 10**30), "cosine", 3, "there is no instance 1000000000000000000000000000000"),
+        ((name, 0), "cosine", 0, "count is 0; expected 1 to 100000"),
+        ((name, 0), "cosine", 10**12, "count is 1000000000000; expected 1 to 100000"),
     ):
         with pytest.raises(InputError, match=message):
             search(out, like, metric=metric, count=count)  # type: ignore[arg-type]
@@ -181,88 +182,35 @@ def test_the_command(tmp_path: Path) -> None:
     assert len(answer["neighbours"]) == 3
     assert [one["distance"] for one in answer["neighbours"]] == sorted(one["distance"] for one in answer["neighbours"])
     assert answer["spread"]["images"] > 1
-    assert "prototypes differ" in result.stderr
-    assert len(run("search", str(out), "--like", f"{name}#0", "--count", "4").stdout.splitlines()) == 4
-    for like in (name, f"{name}#", f"{name}#x"):
+    assert f"drawn with the prototypes of {name}: exact within that image" in result.stderr
+    printed = run("search", str(out), "--like", f"{name}#0", "--count", "4").stdout.splitlines()
+    assert printed[0].split()[:4] == ["distance", "score", "class", "instance"]
+    assert len(printed) == 5
+    for like, said in (
+        (name, "expected IMAGE#INSTANCE"),
+        (f"{name}#", "expected IMAGE#INSTANCE"),
+        (f"{name}#x", "expected IMAGE#INSTANCE"),
+        (f"{name}#{'9' * 23}", "expected a number of at most 9 digits"),
+        (f"{name}#999999999", "there is no instance 999999999"),
+    ):
         refused = run("search", str(out), "--like", like)
         assert refused.returncode == 1
-        assert "expected IMAGE#INSTANCE" in refused.stderr
+        assert said in refused.stderr
+        assert refused.stderr.count("\n") == 1
 
 
-@pytest.fixture
-def usearch() -> None:
-    pytest.importorskip("usearch", reason="needs usearch")
-
-
-@pytest.mark.usefixtures("usearch")
-@pytest.mark.parametrize("name", ["t.parquet", "parts"])
-@pytest.mark.parametrize("metric", ["cosine", "mask"])
-def test_an_index_finds_what_the_whole_table_gives(tmp_path: Path, name: str, metric: Metric) -> None:
-    write_images(tmp_path / "images", 30)
-    extract(tmp_path / "images", fake_model(), tmp_path / name, prototypes="summary")
-    row = CoefficientTable.read(tmp_path / name).arrow.to_pylist()[7]
-    like = (row["image"], row["instance"])
-    expected = search(tmp_path / name, like, metric=metric, count=5).rows
-    steps: list[tuple[int, int]] = []
-    written = SearchIndex.write(
-        tmp_path / name, tmp_path / "i.index", metric=metric, on_progress=lambda *step: steps.append(step)
-    )
-    assert steps[-1] == (len(written), len(written))
-    for index in (written, SearchIndex.open(tmp_path / "i.index")):
-        found = index.search(tmp_path / name, like, count=5).rows
-        np.testing.assert_allclose(found["distance"], expected["distance"], atol=1e-5)
-        assert like not in zip(found["image"].to_pylist(), found["instance"].to_pylist(), strict=True)
-        edited = CoefficientTable.read(tmp_path / name).coefficients[7] * np.float32(0.9)
-        alike = index.search(tmp_path / name, edited, count=3).rows
-        exact = search(tmp_path / name, edited, metric=metric, count=3).rows
-        np.testing.assert_allclose(alike["distance"], exact["distance"], atol=1e-5)
-
-
-@pytest.mark.usefixtures("usearch")
-def test_an_index_of_another_table_is_refused(tmp_path: Path) -> None:
-    write_images(tmp_path / "images", 4)
-    extract(tmp_path / "images", fake_model(), tmp_path / "t.parquet")
-    index = SearchIndex.write(tmp_path / "t.parquet", tmp_path / "i.index")
-    write_images(tmp_path / "more", 6)
-    extract(tmp_path / "more", fake_model(), tmp_path / "other.parquet")
-    with pytest.raises(TableError, match="is the index of another table"):
-        index.search(tmp_path / "other.parquet", np.zeros(index._about.prototypes, np.float32))
-    with pytest.raises(InputError, match="there is no instance 77"):
-        index.search(
-            tmp_path / "t.parquet", (CoefficientTable.read(tmp_path / "t.parquet").arrow["image"][0].as_py(), 77)
-        )
-    extract(tmp_path / "images", fake_model(), tmp_path / "t.csv")
-    for table, said in (("t.csv", "is CSV"), ("none.parquet", "there is no such table")):
-        with pytest.raises(TableError, match=said):
-            SearchIndex.write(tmp_path / table, tmp_path / "j.index")
-    for data in (b"", b"usearch", (tmp_path / "i.index").read_bytes()[:99]):
-        (tmp_path / "i.index").write_bytes(data)
-        with pytest.raises(TableError, match="expected an index that maskprism search wrote"):
-            SearchIndex.open(tmp_path / "i.index")
-    (tmp_path / "i.index.json").write_text('{"maskprism_index": 1}')
-    with pytest.raises(TableError, match=r"i\.index\.json"):
-        SearchIndex.open(tmp_path / "i.index")
-
-
-@pytest.mark.usefixtures("usearch")
-def test_the_command_writes_an_index_and_uses_it(tmp_path: Path) -> None:
-    write_images(tmp_path / "images", 9)
-    extract(tmp_path / "images", fake_model(), tmp_path / "t.parquet", prototypes="summary")
-    row = CoefficientTable.read(tmp_path / "t.parquet").arrow.to_pylist()[0]
-    line = ("search", tmp_path / "t.parquet", "--like", f"{row['image']}#{row['instance']}", "--json", "--count", 4)
-    plain = json.loads(run(*line).stdout)["neighbours"]
-    for _ in range(2):
-        done = run(*line, "--index", tmp_path / "i.index")
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)["neighbours"]
-        np.testing.assert_allclose([one["distance"] for one in found], [one["distance"] for one in plain], atol=1e-5)
-    done = run(*line, "--index", tmp_path / "i.index", "--metric", "mask")
-    assert done.returncode == 1
-    assert "is an index for --metric cosine" in done.stderr
-
-
-def test_an_index_without_usearch_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskprism.search_index.find_spec", lambda name: None)
-    for call in (lambda: SearchIndex.write(tmp_path / "t.parquet", tmp_path / "i"), lambda: SearchIndex.open(tmp_path)):
-        with pytest.raises(MaskprismError, match=r"pip install 'maskprism\[index\]'"):
-            call()
+def test_masks_of_one_image_are_compared_with_its_own_prototypes(tmp_path: Path) -> None:
+    """Not with those of all images, which differ: the distance printed is that of the two logit images."""
+    write_images(tmp_path / "photos", 12)
+    out = tmp_path / "t.parquet"
+    extract(tmp_path / "photos", fake_model(conf=0.01), out, prototypes="fp32")
+    for name in list(StoredPredictions.open(out))[:4]:
+        prediction = StoredPredictions.open(out)[name]
+        rows, columns = prediction.letterbox.content_cells
+        logits = np.tensordot(prediction.weights, prediction.prototypes, 1)[:, rows, columns].astype(float)
+        found = search(out, (name, 0), metric="mask", count=1000).rows
+        here = [row for row in found.to_pylist() if row["image"] == name]
+        assert len(here) == len(prediction) - 1
+        for row in here:
+            expected = np.sqrt(np.mean((logits[row["instance"]] - logits[0]) ** 2))
+            assert row["distance"] == pytest.approx(expected, rel=1e-4, abs=1e-4)

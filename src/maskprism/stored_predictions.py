@@ -19,7 +19,15 @@ from maskprism.errors import TableError
 from maskprism.foreign import is_file, shortened
 from maskprism.locations import Location, UriPath
 from maskprism.stored_prototypes import VALUES, restored, unpacked
-from maskprism.table import PROTOTYPES, CoefficientTable, TablePaths, matrix_of, parquet_file, read_batches
+from maskprism.table import (
+    PROTOTYPES,
+    CoefficientTable,
+    TablePaths,
+    matrix_of,
+    parquet_file,
+    read_batches,
+    read_row_group,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -67,7 +75,8 @@ class StoredPredictions(Mapping[str, "Prediction"]):
             next(read_batches(file, schema), None)  # checks the columns
             with parquet_file(file) as parquet:
                 for group in range(parquet.num_row_groups):
-                    for row, name in enumerate(parquet.read_row_group(group, ["image"])["image"].to_pylist()):
+                    names = read_row_group(file, parquet, group, schema, ["image"])["image"].to_pylist()
+                    for row, name in enumerate(names):
                         places.setdefault(name, _Place(file, group, row))
         return cls(table, places, str(paths.table))
 
@@ -92,10 +101,11 @@ class StoredPredictions(Mapping[str, "Prediction"]):
 
     def grams(self) -> Iterator[tuple[str, Float32[np.ndarray, "K K"]]]:
         """All Gram matrices with the names of their images; prototypes are not read for them."""
+        schema = prototype_schema(self.table.metadata)
         for file in dict.fromkeys(place.file for place in self._places.values()):
             with parquet_file(file) as parquet:
                 for group in range(parquet.num_row_groups):
-                    found = parquet.read_row_group(group, ["image", "gram"])
+                    found = read_row_group(file, parquet, group, schema, ["image", "gram"])
                     matrices = unpacked(matrix_of(found["gram"]))
                     for row, (name, matrix) in enumerate(zip(found["image"].to_pylist(), matrices, strict=True)):
                         if self._places[name] == _Place(file, group, row):
@@ -106,7 +116,8 @@ class StoredPredictions(Mapping[str, "Prediction"]):
         key = (place.file, place.group)
         if self._held is None or self._held[0] != key:
             with parquet_file(place.file) as parquet:
-                self._held = key, parquet.read_row_group(place.group)
+                schema = prototype_schema(self.table.metadata)
+                self._held = key, read_row_group(place.file, parquet, place.group, schema)
         found = self._held[1].slice(place.row, 1)
         values = {column: found[column][0].as_py() for column in found.column_names if column != VALUES}
         if VALUES in found.column_names:

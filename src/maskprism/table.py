@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from maskprism._common.spreadsheet import guarded, unguarded
 from maskprism.columns import (
     METADATA_KEY,
     Manifest,
@@ -32,7 +33,7 @@ from maskprism.errors import TableError
 from maskprism.foreign import is_folder, read_regular, shortened, size_of_regular
 from maskprism.locations import Location, UriPath, location, shown
 from maskprism.stored_prototypes import VALUES
-from maskprism.text import readable
+from maskprism.text import one_line, readable
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -173,9 +174,9 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
 
 
 def read_batches(path: Location, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of a table, a bounded number at a time, as tables of `schema`.
+    """The rows of a table, a bounded number at a time, as tables of `schema`, whatever wrote them.
 
-    Raises TableError for a file that is damaged or has other columns.
+    Raises TableError for a file that is damaged or has other columns, or columns that do not become those of `schema`.
     """
     size_of_regular(path, TableError)
     try:
@@ -189,7 +190,26 @@ def read_batches(path: Location, schema: pa.Schema) -> Iterator[pa.Table]:
     with parquet_file(path) as file:
         _refuse_other_columns(path, file.schema_arrow, schema)
         for batch in file.iter_batches(_IMAGES_AT_ONCE if VALUES in schema.names else _ROW_GROUP):
-            yield pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata)
+            yield _cast(path, pa.Table.from_batches([batch]), schema)
+
+
+def _cast(path: Location, rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The same rows with the types of `schema`: pandas, Polars and DuckDB write lists and text with other types."""
+    arrays = []
+    for field in schema:
+        column = rows[field.name]
+        if column.type != field.type:
+            try:
+                column = column.cast(field.type)
+            except pa.ArrowException as error:
+                raise TableError(
+                    f"{path}: the column {field.name} holds {column.type}; expected {field.type} "
+                    f"({one_line(error)[:120]})"
+                ) from None
+        if pa.types.is_string(field.type):
+            column.validate(full=True)  # Parquet may hold bytes that are no text
+        arrays.append(column)
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 @contextmanager
@@ -198,8 +218,16 @@ def parquet_file(path: Location) -> Iterator[pq.ParquetFile]:
     try:
         with _opened(path) as data, pq.ParquetFile(data) as file:
             yield file
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeError, pa.ArrowException) as error:
         raise _damaged(path, error) from None
+
+
+def read_row_group(
+    path: Location, file: pq.ParquetFile, group: int, schema: pa.Schema, names: Sequence[str] | None = None
+) -> pa.Table:
+    """Some columns of one row group of a file, with the types of `schema`; all of them unless named."""
+    chosen = schema if names is None else pa.schema([schema.field(name) for name in names])
+    return _cast(path, file.read_row_group(group, chosen.names), chosen)
 
 
 def _damaged(path: Location, error: Exception) -> TableError:
@@ -320,11 +348,15 @@ class CoefficientTable:
 def read_rows(path: str | os.PathLike[str] | UriPath) -> Iterator[pa.Table]:
     """The rows of any table, a CSV or Parquet file or a folder of parts, whatever its columns: some at a time.
 
-    Raises TableError where there is none, or it is damaged.
+    Of a folder an image that is in two parts counts once. Raises TableError where there is no table, or it is damaged.
     """
     paths = TablePaths.of(path)
     if paths.is_folder:
-        yield CoefficientTable.read(path).arrow
+        settings = read_settings(paths)
+        if settings is None:
+            raise TableError(f"{shortened(paths.table)}: there is no such table; a folder of parts has a manifest.json")
+        schemas = {INSTANCES: instance_schema(settings), IMAGES: image_schema(settings)}
+        yield from (rows for kind, rows in _each_once(paths, schemas) if kind == INSTANCES)
         return
     if not there(paths.table):
         raise TableError(f"{shortened(paths.table)}: there is no such table")
@@ -337,7 +369,8 @@ def read_rows(path: str | os.PathLike[str] | UriPath) -> Iterator[pa.Table]:
         return
     try:
         with _opened(paths.table) as data:
-            yield pa_csv.read_csv(data, parse_options=pa_csv.ParseOptions(newlines_in_values=True))
+            parsing = pa_csv.ParseOptions(newlines_in_values=True)
+            yield unguarded(pa_csv.read_csv(data, parse_options=parsing))
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise _damaged(paths.table, error) from None
 
@@ -363,7 +396,8 @@ def matrix_of(column: pa.ChunkedArray) -> Float32[np.ndarray, "N K"]:
 
 
 def _to_csv(table: pa.Table) -> pa.Table:
-    """Coefficients spread over columns mask_0, mask_1, ...; CSV knows no lists."""
+    """Coefficients spread over columns mask_0, mask_1, ..., for CSV knows no lists; and text that is no formula."""
+    table = guarded(table)
     if "coefficients" not in table.column_names:
         return table
     by_prototype = np.ascontiguousarray(matrix_of(table["coefficients"]).T)
@@ -372,6 +406,7 @@ def _to_csv(table: pa.Table) -> pa.Table:
 
 
 def _from_csv(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    table = unguarded(table)
     if "coefficients" not in schema.names:
         return table.cast(schema)
     kind = schema.field("coefficients").type
@@ -401,9 +436,9 @@ def _open_csv(path: Location, data: Any, schema: pa.Schema) -> Any:
 
 
 def _refuse_other_columns(path: Location, found: pa.Schema, expected: pa.Schema) -> None:
-    if not found.equals(expected):
+    if sorted(found.names) != sorted(expected.names):
         raise TableError(
-            f"{path}: has the columns {', '.join(found.names)}; expected {', '.join(expected.names)}. "
+            f"{path}: has the columns {readable(', '.join(found.names))}; expected {', '.join(expected.names)}. "
             "Put the file back as it was written, or choose another name"
         )
 

@@ -74,6 +74,8 @@ def atlas(
         packages.umap()
     title = readable(Path(str(table).rstrip("/")).stem)
     points = Points.read(table)
+    if points.note:
+        output.note(f"note: {points.note}")
     stored = _stored(table)
     folder = images or _folder_of(stored)
     failures: list[tuple[str, str]] = []

@@ -72,7 +72,7 @@ def basis(
     if bool(images) == (table is not None):
         raise InputError("give either images to run the model on, or --table with coefficients of earlier images")
     if table is not None:
-        return _coefficients_alone(table, out)
+        return _coefficients_alone(table, out, output)
     network = load_model(model, reading, detections)
     usage = Usage(network.spec.prototypes)
     items = open_sources(images or [], without=out, limit=limit)
@@ -112,30 +112,32 @@ def _use(items: Sources, network: Model, usage: Usage, pictures: int, bar: Bar) 
     return shown
 
 
-def _coefficients_alone(table: Path, out: Path) -> Outcome:
-    import numpy as np
-
+def _coefficients_alone(table: Path, out: Path, output: Output) -> Outcome:
     from maskprism.analysis.prototypes.covariance import RunningCovariance
-    from maskprism.table import CoefficientTable
+    from maskprism.instance_rows import InstanceRows
+    from maskprism.table import matrix_of
     from maskprism.views.figures import save
     from maskprism.views.prototypes import basis as views
 
-    found = CoefficientTable.read(table)
-    coefficients = found.coefficients
-    if len(coefficients) < 2:
-        raise InputError(f"{table}: has {len(coefficients)} instances; expected at least 2")
-    if found.metadata["rule"]["objectness"]:
-        coefficients = coefficients * np.asarray(found.arrow["objectness"])[:, None]
-    moments = RunningCovariance.of(coefficients)
+    rows = InstanceRows.read(table)
+    batches = [matrix_of(some["weights"]) for some in rows]
+    instances = sum(map(len, batches))
+    if rows.note:
+        output.note(f"note: {rows.note}")
+    if instances < 2:
+        raise InputError(f"{table}: has {counted(instances, 'instance')} with coefficients; expected at least 2")
+    moments = RunningCovariance(batches[0].shape[1])
+    for weights in batches:
+        moments.add(weights)
     ranks = {
         "coefficients": moments.effective_rank(),
         "coefficients_centred": moments.effective_rank(centred=True),
     }
-    numbers = {"instances": len(coefficients), "prototypes": len(moments), "effective_rank": ranks}
+    numbers = {"instances": instances, "prototypes": len(moments), "effective_rank": ranks}
     _write_json(out, numbers)
-    title = f"{len(coefficients)} instances of {table.name}: coefficients alone"
+    title = f"{instances} instances of {table.name}: coefficients alone"
     save(views.coefficient_spectrum(moments, title=title), out / "coefficients.png", dpi=120)
-    print(f"{len(coefficients)} instances, {len(moments)} coefficients")
+    print(f"{instances} instances, {len(moments)} coefficients")
     print(f"  effective rank {ranks['coefficients']:.1f}; centred {ranks['coefficients_centred']:.1f}")
     print(f"basis.json and coefficients.png in {out}; images instead of a table also tell about prototypes")
     return Outcome({"files": [out / "basis.json", out / "coefficients.png"], **numbers, "failures": []})

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from maskprism.analysis.atlas.points import LOSSES, QUALITIES, Points
+from maskprism.analysis.atlas.points import QUALITIES, Points
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.errors import MaskprismError
+from maskprism.instance_rows import LOSSES
 
 if TYPE_CHECKING:
     from maskprism.analysis.truth.labels import DatasetLabels
@@ -54,8 +55,9 @@ def judged(
             rows = order[starts[place] : starts[place + 1]]
             point_of = dict(zip(points.instances[rows].tolist(), rows.tolist(), strict=True))
             for budget in budgets(prediction, truth, name):
-                for column, values in found.items():
-                    values[point_of[budget.instance]] = getattr(budget, column)
+                if (point := point_of.get(budget.instance)) is not None:  # not if its coefficients were not finite
+                    for column, values in found.items():
+                        values[point] = getattr(budget, column)
         except MaskprismError as error:
             failures.append((name, str(error)))
     on_progress(len(names), len(names))

@@ -13,6 +13,7 @@ from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components
 from maskprism.analysis.truth.error_budget import PARTS
 from maskprism.errors import TableError
+from maskprism.instance_rows import InstanceRows
 from maskprism.views.atlas.map_data import Layout, map_data
 from maskprism.views.markup import base64_text
 
@@ -35,7 +36,7 @@ def gallery_map(known: Sequence[Known], names: dict[int, str], *, title: str, wa
     found = [one for one in known if one.record.coefficients is not None and len(one.record.coefficients)]
     if not found:
         raise TableError("no instance has been found by now; wait for the network, and reload")
-    points = Points.of([_rows(found, names)], title)
+    points = Points.of(InstanceRows([_rows(found, names)], title))
     components = Components.of(moments_of(points.coefficients))
     left = f" {waiting} images wait for the network: reload for theirs." if waiting else ""
     note = (
