@@ -632,7 +632,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_both_masks_are_compared_with_the_ground_truth(labelled: Path) -> None:
-    a, folder = maskprism.load(), labelled.parent / "images" / "val"
+    a, folder = maskprism.load("sample"), labelled.parent / "images" / "val"
     b = a.with_correction(correction())
     truth = open_labels(labelled, folder, a.spec.names).ground_truth
     found = compare(a, b, folder, truth=truth, worst=2)

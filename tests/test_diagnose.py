@@ -43,7 +43,7 @@ SCENES = 6
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return maskprism.load(conf=0.001, multi_label=True, threads=1)
+    return maskprism.load("sample", conf=0.001, multi_label=True, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def labels(data: Path) -> list[Path]:
 
 def test_classes_that_the_model_leaves_out_do_not_count(found: Diagnosis, data: Path) -> None:
     kept = sorted(found.precision["predict"].by_class)[:2]
-    model = maskprism.load(conf=0.001, multi_label=True, threads=1, classes=kept)
+    model = maskprism.load("sample", conf=0.001, multi_label=True, threads=1, classes=kept)
     few = diagnose(open_dataset(data), model)
     assert {one.class_id for one in few.objects} == set(kept)
     assert few.precision["predict"].by_class == {c: found.precision["predict"].by_class[c] for c in kept}
@@ -221,7 +221,7 @@ def test_an_interruption_keeps_what_is_done(data: Path, model: Model) -> None:
 
 
 def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = maskprism.load(threads=1)
+    broken = maskprism.load("sample", threads=1)
     broken.predict = None  # type: ignore[method-assign, assignment]
     with pytest.raises(InputError, match=r"not one of 6 images can be examined .*not callable"):
         diagnose(open_dataset(own_data), broken)
@@ -235,7 +235,7 @@ def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch:
 
 def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one image: numbers that came of them would be nonsense, and look like numbers."""
-    network = maskprism.load(conf=0.001, multi_label=True, threads=1)
+    network = maskprism.load("sample", conf=0.001, multi_label=True, threads=1)
     names = [sample.name for sample in open_dataset(data)]
     spoilt = [sample.read()[0] for sample in open_dataset(data)][1]
     whole = network.predict

@@ -328,7 +328,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     wrong = Correction(rng.normal(0, 0.09, (3, 32, 32)), rng.normal(0, 0.2, (3, 32)))
     file = tmp_path_factory.mktemp("models") / "damaged.onnx"
-    write_corrected(load(), SAMPLE_MODEL, file, wrong)
+    write_corrected(load("sample"), SAMPLE_MODEL, file, wrong)
     return file
 
 
@@ -427,7 +427,7 @@ def test_the_correction_can_be_had_alone(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "alone.json"
     assert tune_command(data=dataset, out=out, folds=3, limit=5, force=True) == 0
     assert sorted(file.name for file in tmp_path.iterdir()) == ["alone.json", "alone.tune.html", "alone.tune.json"]
-    assert load(correction=out).correction is not None
+    assert load("sample", correction=out).correction is not None
 
 
 def test_mistakes_of_the_user(damaged: Path, dataset: Path, tmp_path: Path) -> None:

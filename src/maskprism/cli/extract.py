@@ -17,7 +17,7 @@ def extract(
     source: Source,
     /,
     *,
-    model: ModelFile = None,
+    model: ModelFile,
     out: Table,
     limit: Limit = None,
     overwrite: Overwrite = False,

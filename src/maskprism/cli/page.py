@@ -15,7 +15,7 @@ def page(
     images: Images,
     /,
     *,
-    model: ModelFile = None,
+    model: ModelFile,
     out: Out,
     limit: Limit = None,
     bits: Literal[8, 16] = 8,

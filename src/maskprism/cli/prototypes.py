@@ -18,7 +18,7 @@ def prototypes(
     images: Images,
     /,
     *,
-    model: ModelFile = None,
+    model: ModelFile,
     out: Out,
     limit: Limit = None,
     basis: Path | None = None,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
+from maskprism._common.choices import Precision
 from maskprism.errors import InputError, ModelError
 from maskprism.foreign import is_file
 from maskprism.models.heads import refusal
 from maskprism.models.mask_branch import MaskBranch, find_mask_branch, reveal
 from maskprism.models.runtimes import (
     NetworkInput,
-    Precision,
     first_line,
     hash_files,
     refuse_precision,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.choices import Precision
 from maskprism.errors import InputError, MissingExtraError, ModelError
 from maskprism.foreign import is_file
-from maskprism.models.runtimes import Precision, first_line, hash_files, read_metadata_yaml
+from maskprism.models.runtimes import first_line, hash_files, read_metadata_yaml
 from maskprism.models.runtimes.onnx import network_input
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.choices import Precision
 from maskprism.errors import InputError, MissingExtraError, ModelError
-from maskprism.models.metadata import refuse_other_tasks
+from maskprism.models.metadata import Metadata, refuse_other_tasks
 from maskprism.models.runtimes import (
     NetworkInput,
-    Precision,
     first_line,
     hash_files,
     refuse_precision,
@@ -67,8 +67,7 @@ class UltralyticsRuntime:
         self.metadata["agnostic_nms"] = type(network.model[-1]).__name__.startswith("YOLOE")
         args = getattr(network, "args", None)
         imgsz = args.get("imgsz") if isinstance(args, dict) else getattr(args, "imgsz", None)
-        if isinstance(imgsz, int | list | tuple):
-            self.metadata["imgsz"] = imgsz
+        imgsz = imgsz if isinstance(imgsz, int | list | tuple) else None
         self.sha256 = sha256 or hash_weights(network)
         network = copy.deepcopy(network).float().eval()  # fusing would change the caller's network
         self.metadata["end2end"] = _choose_head(network, end2end, ultralytics.__version__, label)
@@ -80,7 +79,8 @@ class UltralyticsRuntime:
         layout = torch.channels_last if x86 else torch.contiguous_format
         self._network = network.to(self._device, memory_format=layout)
         channels = getattr(network, "yaml", {}).get("channels", 3)
-        self.input = NetworkInput(None, None, None, channels=channels)
+        trained_hw = Metadata.parse({"imgsz": imgsz}, label).imgsz  # its own predict takes that size
+        self.input = NetworkInput(None, None, None, channels=channels, default_hw=trained_hw)
         # Accelerators prepare every new shape of a batch, for each thread anew, for longer than they then compute.
         self._thread = None if self._device.type == "cpu" else ThreadPoolExecutor(1, thread_name_prefix="network")
         self._lock = threading.Lock()
