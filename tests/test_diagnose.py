@@ -32,6 +32,8 @@ from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.errors import InputError, ModelError
 from maskprism.geometry import Letterbox
 from maskprism.models import Model
+from maskprism.models.rows import EXPORT_IN_SINGLE_PRECISION
+from maskprism.models.runtimes import FunctionRuntime
 from maskprism.scenes import NAMES, write_dataset
 from maskprism.views.dataset.files import FIGURES, write_diagnosis
 from maskprism.views.truth.budget import MISSING, TOO_MUCH
@@ -238,17 +240,21 @@ def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest
     network = maskprism.load("sample", conf=0.001, multi_label=True, threads=1)
     names = [sample.name for sample in open_dataset(data)]
     spoilt = [sample.read()[0] for sample in open_dataset(data)][1]
-    whole = network.predict
+    runtime, whole = network.runtime, network.predict
+
+    def compute(batch: np.ndarray) -> list[np.ndarray]:
+        outputs = runtime(batch)
+        outputs[network.layout.prototypes_output][0, 3, 5, 7] = np.nan
+        return outputs
+
+    broken = Model(FunctionRuntime(compute, runtime.input, runtime.metadata), name="broken")
 
     def predict(image: np.ndarray) -> Prediction:
-        prediction = whole(image)
-        if np.array_equal(image, spoilt):
-            prediction.prototypes[3, 5, 7] = np.nan
-        return prediction
+        return broken.predict(image) if np.array_equal(image, spoilt) else whole(image)
 
     monkeypatch.setattr(network, "predict", predict)
     found = diagnose(open_dataset(data), network)
-    assert found.failures == [(names[1], "prototypes 3 hold values that are no finite numbers")]
+    assert found.failures == [(names[1], "prototypes 3 hold NaN or infinity; " + EXPORT_IN_SINGLE_PRECISION)]
     assert found.images == SCENES - 1
 
 
@@ -521,7 +527,19 @@ def test_small_pictures_tint_what_is_wrong() -> None:
 
 def test_command(data: Path, tmp_path: Path) -> None:
     (tmp_path / "scenes").symlink_to(data.parent)
-    result = run("diagnose", "scenes/data.yaml", "--out", "out", "--limit", 3, "--table", "csv", cwd=tmp_path)
+    result = run(
+        "diagnose",
+        "scenes/data.yaml",
+        "--model",
+        "sample",
+        "--out",
+        "out",
+        "--limit",
+        3,
+        "--table",
+        "csv",
+        cwd=tmp_path,
+    )
     assert result.returncode == 0, result.stderr
     for text in (
         "sample.onnx on",
@@ -536,7 +554,7 @@ def test_command(data: Path, tmp_path: Path) -> None:
 
 
 def test_command_says_what_tuning_would_give(data: Path, tmp_path: Path) -> None:
-    result = run("diagnose", data, "--out", tmp_path / "o", "--tune", "--worst", 0)
+    result = run("diagnose", data, "--model", "sample", "--out", tmp_path / "o", "--tune", "--worst", 0)
     assert result.returncode == 0, result.stderr
     assert "Tuning: On images that took no part, the mean mask IoU of" in result.stdout
     page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
@@ -550,7 +568,7 @@ def test_command_says_what_tuning_would_give(data: Path, tmp_path: Path) -> None
 
 
 def test_where_tuning_cannot_be_measured_the_rest_is_written(data: Path, tmp_path: Path) -> None:
-    result = run("diagnose", data, "--out", tmp_path / "o", "--tune", "--limit", 2, "--worst", 0)
+    result = run("diagnose", data, "--model", "sample", "--out", tmp_path / "o", "--tune", "--limit", 2, "--worst", 0)
     assert result.returncode == 1
     assert "maskprism: tuning could not be measured: 2 of 2 images have an instance" in result.stderr
     assert "What tuning would gain" not in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
@@ -558,17 +576,27 @@ def test_where_tuning_cannot_be_measured_the_rest_is_written(data: Path, tmp_pat
 
 
 def test_command_refuses_in_one_line(data: Path, tmp_path: Path) -> None:
-    says(run("diagnose", tmp_path / "none.yaml", "--out", tmp_path / "o"), "there is no such file")
+    says(run("diagnose", tmp_path / "none.yaml", "--model", "sample", "--out", tmp_path / "o"), "there is no such file")
     (tmp_path / "file").write_text("")
-    says(run("diagnose", data, "--out", tmp_path / "file" / "o"), "cannot be written", "choose another --out")
-    says(run("diagnose", data, "--out", tmp_path / "o", "--limit", 0), "limit is 0; expected at least 1")
-    says(run("diagnose", data, "--out", tmp_path / "o", "--worst", -1), "worst is -1; expected 0 or more")
+    says(
+        run("diagnose", data, "--model", "sample", "--out", tmp_path / "file" / "o"),
+        "cannot be written",
+        "choose another --out",
+    )
+    says(
+        run("diagnose", data, "--model", "sample", "--out", tmp_path / "o", "--limit", 0),
+        "limit is 0; expected at least 1",
+    )
+    says(
+        run("diagnose", data, "--model", "sample", "--out", tmp_path / "o", "--worst", -1),
+        "worst is -1; expected 0 or more",
+    )
 
 
 def test_labels_without_masks_are_told(own_data: Path, tmp_path: Path) -> None:
     for file in labels(own_data):
         file.write_text("0 0.5 0.5 0.3 0.3\n")
-    result = run("diagnose", own_data, "--out", tmp_path / "o", "--limit", 1)
+    result = run("diagnose", own_data, "--model", "sample", "--out", tmp_path / "o", "--limit", 1)
     assert result.returncode == 0, result.stderr
     assert "1 image, 0 ground-truth instances" in result.stdout
     assert "1 remark about labels" in result.stdout
@@ -592,6 +620,6 @@ def test_an_interrupted_command_reports_what_is_done(
     monkeypatch.setattr("maskprism.analysis.dataset.diagnosis.diagnose", interrupted)
     from maskprism.cli.diagnose import diagnose as command
 
-    assert command(data, out=tmp_path, worst=1) == 130
+    assert command(data, model=Path("sample"), out=tmp_path, worst=1) == 130
     assert "interrupted after 2 of 6 images" in capsys.readouterr().out
     assert "Interrupted: this is about 2 of 6" in (tmp_path / "report.html").read_text(encoding="utf-8")
