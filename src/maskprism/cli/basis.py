@@ -29,7 +29,7 @@ def basis(
     /,
     *,
     table: Path | None = None,
-    model: ModelFile | None = None,
+    model: ModelFile = None,
     out: Out,
     limit: Limit = None,
     region: Literal["boxes", "image"] = "boxes",

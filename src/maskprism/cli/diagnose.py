@@ -29,7 +29,7 @@ def diagnose(
     data: Path,
     /,
     *,
-    model: ModelFile,
+    model: ModelFile = None,
     out: Out,
     split: Split = None,
     images: Path | None = None,

@@ -77,7 +77,7 @@ def explain(
     images: Images,
     /,
     *,
-    model: ModelFile,
+    model: ModelFile = None,
     out: Out,
     limit: Limit = None,
     instance: int | Literal["all"] | None = None,

@@ -9,7 +9,7 @@ from maskprism.cli.output import Outcome, Output, command
 
 
 @command
-def info(model: ModelFile, *, reading: Reading = Reading(), output: Output = Output()) -> Outcome:
+def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Output = Output()) -> Outcome:
     """Print what a model is.
 
     Family, runtime, input size, prototypes, classes, mask rule, fingerprint.

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from maskprism.models import Model
 
 ModelFile = Annotated[
-    Path,
+    Path | None,
     Parameter(
-        help="Model file: .onnx, .pt, .tflite, .torchscript, OpenVINO .xml or its folder; sample is the bundled demo "
-        "model, which knows drawn shapes only."
+        help="Model file, needed: .onnx, .pt, .tflite, .torchscript, OpenVINO .xml or its folder; sample is the "
+        "bundled demo model, which knows drawn shapes only."
     ),
 ]
 # A shell completes paths; what is typed is kept as it is, for a pattern is no path.

@@ -15,7 +15,7 @@ def page(
     images: Images,
     /,
     *,
-    model: ModelFile,
+    model: ModelFile = None,
     out: Out,
     limit: Limit = None,
     bits: Literal[8, 16] = 8,

@@ -18,7 +18,7 @@ def prototypes(
     images: Images,
     /,
     *,
-    model: ModelFile,
+    model: ModelFile = None,
     out: Out,
     limit: Limit = None,
     basis: Path | None = None,

@@ -18,7 +18,7 @@ _DESCRIPTIONS = (".yaml", ".yml", ".json")
 
 @command
 def reduce(
-    model: ModelFile,
+    model: ModelFile = None,
     *,
     images: Path,
     out: Out,

@@ -19,7 +19,7 @@ def serve(
     folder: Path | None = None,
     /,
     *,
-    model: ModelFile | None = None,
+    model: ModelFile = None,
     data: Labels = None,
     split: str | None = None,
     host: str = "127.0.0.1",

@@ -34,7 +34,7 @@ _WRITABLE = (".onnx", ".pt")
 
 @command
 def tune(
-    model: ModelFile,
+    model: ModelFile = None,
     *,
     data: Path | None = None,
     teacher: Path | None = None,

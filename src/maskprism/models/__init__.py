@@ -251,7 +251,7 @@ class Model:
         results: dict[int, Prediction] = {}
         for canvas_hw in dict.fromkeys(box.canvas_hw for box in letterboxes):
             members = [i for i, box in enumerate(letterboxes) if box.canvas_hw == canvas_hw]
-            canvases = [prepare.canvas(decoded[i], letterboxes[i]) for i in members]
+            canvases = [prepare.exact_canvas(decoded[i], letterboxes[i]) for i in members]
             outputs = self.runtime(self._stack(canvases, [letterboxes[i] for i in members], prepare))
             for position, i in enumerate(members):
                 results[i] = self._read(outputs, position, letterboxes[i], source_name(images[i]))

@@ -128,6 +128,10 @@ def open_runtime(
     if not isinstance(model, str | Path) and not hasattr(model, "__fspath__"):
         if runtime not in (None, "ultralytics"):
             raise InputError(f"runtime is {runtime!r}; only files can be opened with a runtime of your choice")
+        if _is_module(model):
+            from maskprism.models.runtimes.pytorch import unwrapped
+
+            model = unwrapped(model)
         if _is_module(model) and type(model).__module__.startswith("transformers."):
             from maskprism.models.runtimes.transformers import TransformersRuntime
 

@@ -28,7 +28,7 @@ from maskprism.models.runtimes import (
     hash_files,
     refuse_precision,
 )
-from maskprism.models.runtimes.pytorch import hash_weights, on_host, torch_device
+from maskprism.models.runtimes.pytorch import hash_weights, on_host, torch_device, unwrapped
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
@@ -48,17 +48,22 @@ class UltralyticsRuntime:
         import ultralytics
 
         self.name = f"ultralytics {ultralytics.__version__}"
-        network = getattr(yolo, "model", None)
+        network = unwrapped(getattr(yolo, "model", None))
         if not isinstance(network, torch.nn.Module):
             raise ModelError(
                 f"{label}: expected a YOLO object around a PyTorch network, got {type(network).__name__}; "
                 "pass the exported file itself to maskprism.load"
             )
+        if not isinstance(getattr(network, "model", None), torch.nn.Sequential):
+            raise ModelError(
+                f"{label}: holds a {type(network).__name__}; expected a network as Ultralytics builds it, with its "
+                "layers in .model. Export others to ONNX"
+            )
         task = getattr(yolo, "task", None)
         refuse_other_tasks(task, label)
         self.metadata: dict[str, Any] = {
             "task": task,
-            "names": dict(getattr(network, "names", {}) or {}),
+            "names": getattr(network, "names", None) or {},
             "stride": max(int(max(getattr(network, "stride", [32]))), 32),
             "version": ultralytics.__version__,
             "description": Path(str(getattr(yolo, "ckpt_path", None) or "")).name,
@@ -168,7 +173,7 @@ def write_corrected_checkpoint(
     except Exception as error:  # unpickling raises whatever the file makes it raise
         raise ModelError(f"{path}: PyTorch cannot read this file ({first_line(error)})") from None
     networks = [checkpoint.get(key) for key in ("model", "ema")] if isinstance(checkpoint, dict) else []
-    networks = [network for network in networks if isinstance(network, torch.nn.Module)]
+    networks = [unwrapped(network) for network in networks if isinstance(network, torch.nn.Module)]
     if not networks:
         raise ModelError(f"{path}: holds no network; expected a checkpoint as Ultralytics writes it")
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +39,9 @@ class YolactRuntime:
         self.input = NetworkInput(None, None, None, default_hw=(550, 550))
         self.sha256 = hash_weights(network)
         self._device = torch.device(torch_device(device))
-        self._network = copy.deepcopy(network).float().eval().to(self._device)
+        self._network = copy.deepcopy(network)
+        for change in (self._network.float, self._network.eval, partial(self._network.to, self._device)):
+            change()  # the public one's eval gives None back, and not itself
         if callable(getattr(self._network, "detect", None)):
             self._network._modules.pop("detect", None)  # where it is a module, a function cannot take its place
             self._network.detect = _given
