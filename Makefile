@@ -69,7 +69,7 @@ package:
 	$(PACKAGE)/bin/python utils/check_package.py dist
 	$(PACKAGE)/bin/python -m pip install --quiet dist/*.whl
 	cd tests/consumer && ../../$(PACKAGE)/bin/mypy --config-file= --strict use_the_package.py
-	cd dist && ../$(PACKAGE)/bin/python ../tests/consumer/use_the_package.py used && ../$(PACKAGE)/bin/maskprism info
+	cd dist && ../$(PACKAGE)/bin/python ../tests/consumer/use_the_package.py used && ../$(PACKAGE)/bin/maskprism info sample
 
 $(SITE)/done: pyproject.toml
 	$(PYTHON) -m venv $(SITE)

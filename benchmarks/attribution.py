@@ -81,7 +81,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 def instances() -> list[Instance]:
     if len(sys.argv) > 2:
         return list(maskprism.load(sys.argv[1], threads=1).predict(sys.argv[2]))[:INSTANCES]
-    model = maskprism.load(threads=1)
+    model = maskprism.load("sample", threads=1)
     predictions = [model.predict(draw_scene(seed).image) for seed in range(4)]
     return [one for prediction in predictions for one in prediction][:INSTANCES]
 

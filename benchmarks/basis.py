@@ -67,7 +67,7 @@ def ms(compute: Callable[[], Any]) -> float:
 
 
 def main() -> None:
-    model = maskprism.load(threads=1)
+    model = maskprism.load("sample", threads=1)
     images = [draw_scene(seed).image for seed in range(IMAGES)]
     small = [model.predict(image) for image in images]
     predictions = [enlarged(one) for one in small]

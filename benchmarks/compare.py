@@ -46,7 +46,7 @@ def seconds(function: Callable[[], Any]) -> float:
 
 def cost(console: Console) -> None:
     scenes = [draw_scene(seed).image for seed in range(SCENES)]
-    a, b = maskprism.load(threads=1), maskprism.load(threads=1)
+    a, b = maskprism.load("sample", threads=1), maskprism.load("sample", threads=1)
     b.keep = maskprism.models.layouts.Thresholds(conf=0.3)  # so that something has no partner
     compare(a, b, scenes[:2])
     alone, whole = [], []

@@ -61,7 +61,7 @@ def ms(draw: Callable[..., int], instance: Instance, *, png: bool) -> float:
 
 
 def main() -> None:
-    instance = maskprism.load().predict(draw_scene(0).image)[0]
+    instance = maskprism.load("sample").predict(draw_scene(0).image)[0]
     height, width, _ = raster.draw(sheets.prototype_grid(instance)).shape
     table = Table(title=f"prototype grid, ours {width} x {height} px, median of {RUNS} interleaved runs")
     for column in ("", "32 matplotlib subplots, ms", "array renderer, ms", "times faster"):

@@ -122,7 +122,7 @@ def wait_until(port: int) -> None:
 
 
 def predictions_per_s(folder: Path) -> float:
-    model = maskprism.load(threads=1)
+    model = maskprism.load("sample", threads=1)
     images = sorted(folder.rglob("*.png"))
     start = time.perf_counter()
     for path in images:

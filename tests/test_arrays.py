@@ -46,7 +46,7 @@ def assert_same_masks(one: Prediction, other: Prediction) -> None:
 
 def test_the_bundled_networks_own_arrays_give_its_masks():
     image = draw_scene(3).image[:200]
-    prediction = maskprism.load().predict(image)
+    prediction = maskprism.load("sample").predict(image)
     assert len(prediction) > 1
     found = again(prediction, image)
     assert_same_masks(prediction, found)

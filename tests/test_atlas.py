@@ -78,7 +78,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A data set of scenes, and the table of them with prototypes."""
     folder = tmp_path_factory.mktemp("atlas")
     data = write_dataset(folder / "scenes", 6, seed=3, validation_share=1.0)
-    extract(folder / "scenes", load(threads=1), folder / "t.parquet", prototypes="fp16")
+    extract(folder / "scenes", load("sample", threads=1), folder / "t.parquet", prototypes="fp16")
     return data, folder / "t.parquet"
 
 

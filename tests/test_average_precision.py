@@ -218,7 +218,7 @@ def test_areas_are_those_of_the_image() -> None:
     import maskprism
 
     scene = draw_scene(1, (320, 480))
-    prediction = maskprism.load(threads=1).predict(scene.image)
+    prediction = maskprism.load("sample", threads=1).predict(scene.image)
     boxes = prediction.letterbox.from_canvas(prediction.extents, "image")
     regions = [Region.of(mask) for mask in scene.masks]
     found = mask_overlaps(prediction, regions, scene.classes, "image")

@@ -23,7 +23,7 @@ from maskprism.views.truth import budget as views
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return maskprism.load()
+    return maskprism.load("sample")
 
 
 @pytest.fixture(scope="module")

@@ -173,9 +173,9 @@ LINES = {
     "page": "page images broken --out p.html --model m.onnx",
     "basis": "basis images broken --out b --model m.onnx --pictures 1",
     "prototypes": "prototypes images broken --out c --model m.onnx --cards 1 --moved 1",
-    "diagnose": "diagnose scenes/data.yaml --out g --limit 2",
+    "diagnose": "diagnose scenes/data.yaml --model sample --out g --limit 2",
     "compare": "compare m.onnx m.onnx --images images --out d",
-    "tune": "tune --data scenes/data.yaml --out t.onnx --folds 3 --force --overwrite",
+    "tune": "tune sample --data scenes/data.yaml --out t.onnx --folds 3 --force --overwrite",
     "report": "report results --out results/index.html",
     "reduce": "reduce m.onnx --images images --keep 7 --out r.onnx --overwrite",
     "filmstrip": "filmstrip m.onnx --image images/scene_000001.png --out f.png",
@@ -285,7 +285,7 @@ def test_the_server_tells_its_address_as_json_and_goes_on(work: Path) -> None:
 
 
 def test_an_error_is_told_and_leaves_stdout_empty(call: Call) -> None:
-    ended = call("page nowhere --out p.html --json --quiet")
+    ended = call("page nowhere --model m.onnx --out p.html --json --quiet")
     assert (ended.code, ended.out) == (1, "")
     assert "nowhere: there is no such file or folder" in ended.err
 
@@ -358,12 +358,13 @@ def test_quiet_leaves_failures(quiet: bool, capsys: pytest.CaptureFixture[str]) 
         ("info --model m.onnx", 0),
         ("--version", 0),
         ("info missing.onnx", 1),
-        ("explain nowhere --out e", 1),
-        ("explain images --out e --limit 0", 1),
+        ("explain nowhere --model sample --out e", 1),
+        ("explain images --model m.onnx --out e --limit 0", 1),
         ("nothing", 2),
         ("info m.onnx --wrong", 2),
         ("info m.onnx --imgsz many", 2),
-        ("extract images", 2),
+        ("extract images --model m.onnx", 2),
+        ("info", 1),
         ("compare m.onnx m.onnx --images images", 0),
         ("compare m.onnx other.onnx --images images --max-unmatched 1", 3),
     ],
@@ -380,13 +381,13 @@ def test_an_interruption_is_130(call: Call, monkeypatch: pytest.MonkeyPatch) -> 
         raise KeyboardInterrupt
 
     monkeypatch.setattr("maskprism.models.load", interrupted)
-    assert call("info") == (130, "", "maskprism: interrupted\n")
-    line = "extract images --out t.csv"
+    assert call("info m.onnx") == (130, "", "maskprism: interrupted\n")
+    line = "extract images --model m.onnx --out t.csv"
     assert call(line) == (130, "", "maskprism: interrupted; the same command goes on where it stopped\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes break differently")
-@pytest.mark.parametrize("line", ["--help", "info", "info --json --quiet"])
+@pytest.mark.parametrize("line", ["--help", "info sample", "info sample --json --quiet"])
 def test_a_reader_that_goes_away_is_no_news(line: str) -> None:
     read, write = os.pipe()
     os.close(read)

@@ -286,8 +286,8 @@ class Network:
     def model(self, **options: Any) -> Model:
         runtime = FunctionRuntime(
             self,
-            NetworkInput(None, self.side, self.side),
-            {"task": "segment", "names": dict(enumerate(self.names)), "imgsz": [64, 64], "stride": self.stride},
+            NetworkInput(None, self.side, self.side, default_hw=(64, 64)),
+            {"task": "segment", "names": dict(enumerate(self.names)), "stride": self.stride},
         )
         return Model(runtime, name="network", keep=Thresholds(), **options)
 
@@ -506,7 +506,7 @@ def test_prototypes_that_are_no_numbers_are_named(images: list[np.ndarray]) -> N
     mixing[1] = np.inf
     with (
         np.errstate(invalid="ignore"),
-        pytest.raises(ModelError, match=r"network: prototypes 1 hold values .* image 0"),
+        pytest.raises(ModelError, match=r"network: prototypes 1 hold NaN or infinity.*\(image 0\)"),
     ):
         changed(images, mixing=mixing)
     with pytest.raises(InputError, match="worst is -1"):
@@ -632,7 +632,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_both_masks_are_compared_with_the_ground_truth(labelled: Path) -> None:
-    a, folder = maskprism.load(), labelled.parent / "images" / "val"
+    a, folder = maskprism.load("sample"), labelled.parent / "images" / "val"
     b = a.with_correction(correction())
     truth = open_labels(labelled, folder, a.spec.names).ground_truth
     found = compare(a, b, folder, truth=truth, worst=2)

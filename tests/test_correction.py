@@ -54,7 +54,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="no finite numbers"):
         Correction(np.full((1, 2, 2), np.nan), np.zeros((1, 2)))
     with pytest.raises(InputError, match=r"for 4 coefficients on 3 levels; sample\.onnx has 32 on 3 levels"):
-        load(correction=some())
+        load("sample", correction=some())
 
 
 def test_a_file_keeps_every_number(tmp_path: Path) -> None:
@@ -89,15 +89,20 @@ def test_damaged_files_are_refused(change: dict[str, object], message: str, tmp_
 
 
 def test_a_model_applies_a_correction_made_for_it(tmp_path: Path) -> None:
-    model, scene = load(), draw_scene(3).image
+    model, scene = load("sample"), draw_scene(3).image
     correction = some(3, 32, model.spec.sha256)
     file = correction.write(tmp_path / "correction.json")
     expected = correction.apply(model.predict(scene)).coefficients
-    for opened in (load(correction=file), load(correction=correction), model.with_correction(correction)):
+    for opened in (
+        load("sample", correction=file),
+        load("sample", correction=correction),
+        model.with_correction(correction),
+    ):
         np.testing.assert_array_equal(opened.predict(scene).coefficients, expected)
     assert model.correction is None
     np.testing.assert_array_equal(
-        load(correction=file).with_correction(None).predict(scene).coefficients, model.predict(scene).coefficients
+        load("sample", correction=file).with_correction(None).predict(scene).coefficients,
+        model.predict(scene).coefficients,
     )
     other = Tiny(prototypes=32).save(tmp_path / "other.onnx")
     with pytest.raises(InputError, match=r"correction.json was fitted to another network than other.onnx"):
@@ -106,7 +111,7 @@ def test_a_model_applies_a_correction_made_for_it(tmp_path: Path) -> None:
 
 
 def test_predictions_from_before_the_correction_come_along() -> None:
-    scene, plain = draw_scene(3).image, load()
+    scene, plain = draw_scene(3).image, load("sample")
     correction = some(3, 32)
     found, untuned = plain.with_correction(correction).predict_untuned(scene)
     np.testing.assert_array_equal(untuned, plain.predict(scene).coefficients)
@@ -125,11 +130,11 @@ def test_a_table_says_which_correction_its_rows_have(tmp_path: Path) -> None:
     write_dataset(tmp_path, 1, validation_share=1)
     images, table = tmp_path / "images", tmp_path / "table.parquet"
     correction = some(3, 32)
-    extract(images, load(correction=correction), table)
+    extract(images, load("sample", correction=correction), table)
     assert CoefficientTable.read(table).metadata["correction"] == correction.fingerprint
     assert correction.fingerprint != some(1, 32).fingerprint
     with pytest.raises(TableError, match=r'correction: "[0-9a-f]{64}" in the table, null now'):
-        extract(images, load(), table)
+        extract(images, load("sample"), table)
 
 
 @pytest.mark.parametrize("levels", [1, 3])
@@ -163,7 +168,7 @@ def test_a_corrected_file_predicts_what_the_correction_says(name: str, levels: i
 
 @pytest.mark.parametrize("levels", [1, 3])
 def test_the_bundled_network_is_folded_and_all_else_stays(levels: int, tmp_path: Path) -> None:
-    model, target, correction = load(conf=0.05), tmp_path / "new.onnx", some(levels, 32)
+    model, target, correction = load("sample", conf=0.05), tmp_path / "new.onnx", some(levels, 32)
     assert write_corrected(model, SAMPLE_MODEL, target, correction).coefficients == "folded"
     scene = draw_scene(2).image
     expected, got = correction.apply(model.predict(scene)), load(target, conf=0.05).predict(scene)

@@ -33,6 +33,8 @@ from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.errors import InputError, ModelError
 from maskprism.geometry import Letterbox
 from maskprism.models import Model
+from maskprism.models.rows import EXPORT_IN_SINGLE_PRECISION
+from maskprism.models.runtimes import FunctionRuntime
 from maskprism.scenes import NAMES, write_dataset
 from maskprism.views.dataset.files import FIGURES, write_diagnosis
 from maskprism.views.truth.budget import MISSING, TOO_MUCH
@@ -44,7 +46,7 @@ SCENES = 6
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return maskprism.load(conf=0.001, multi_label=True, threads=1)
+    return maskprism.load("sample", conf=0.001, multi_label=True, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +190,7 @@ def labels(data: Path) -> list[Path]:
 
 def test_classes_that_the_model_leaves_out_do_not_count(found: Diagnosis, data: Path) -> None:
     kept = sorted(found.precision["predict"].by_class)[:2]
-    model = maskprism.load(conf=0.001, multi_label=True, threads=1, classes=kept)
+    model = maskprism.load("sample", conf=0.001, multi_label=True, threads=1, classes=kept)
     few = diagnose(open_dataset(data), model)
     assert {one.class_id for one in few.objects} == set(kept)
     assert few.precision["predict"].by_class == {c: found.precision["predict"].by_class[c] for c in kept}
@@ -222,7 +224,7 @@ def test_an_interruption_keeps_what_is_done(data: Path, model: Model) -> None:
 
 
 def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = maskprism.load(threads=1)
+    broken = maskprism.load("sample", threads=1)
     broken.predict = None  # type: ignore[method-assign, assignment]
     with pytest.raises(InputError, match=r"not one of 6 images can be examined .*not callable"):
         diagnose(open_dataset(own_data), broken)
@@ -236,20 +238,24 @@ def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch:
 
 def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one image: numbers that came of them would be nonsense, and look like numbers."""
-    network = maskprism.load(conf=0.001, multi_label=True, threads=1)
+    network = maskprism.load("sample", conf=0.001, multi_label=True, threads=1)
     names = [sample.name for sample in open_dataset(data)]
     spoilt = [sample.read()[0] for sample in open_dataset(data)][1]
-    whole = network.predict
+    runtime, whole = network.runtime, network.predict
+
+    def compute(batch: np.ndarray) -> list[np.ndarray]:
+        outputs = runtime(batch)
+        outputs[network.layout.prototypes_output][0, 3, 5, 7] = np.nan
+        return outputs
+
+    broken = Model(FunctionRuntime(compute, runtime.input, runtime.metadata), name="broken")
 
     def predict(image: np.ndarray) -> Prediction:
-        prediction = whole(image)
-        if np.array_equal(image, spoilt):
-            prediction.prototypes[3, 5, 7] = np.nan
-        return prediction
+        return broken.predict(image) if np.array_equal(image, spoilt) else whole(image)
 
     monkeypatch.setattr(network, "predict", predict)
     found = diagnose(open_dataset(data), network)
-    assert found.failures == [(names[1], "prototypes 3 hold values that are no finite numbers")]
+    assert found.failures == [(names[1], "prototypes 3 hold NaN or infinity; " + EXPORT_IN_SINGLE_PRECISION)]
     assert found.images == SCENES - 1
 
 
@@ -522,7 +528,19 @@ def test_small_pictures_tint_what_is_wrong() -> None:
 
 def test_command(data: Path, tmp_path: Path) -> None:
     (tmp_path / "scenes").symlink_to(data.parent)
-    result = run("diagnose", "scenes/data.yaml", "--out", "out", "--limit", 3, "--table", "csv", cwd=tmp_path)
+    result = run(
+        "diagnose",
+        "scenes/data.yaml",
+        "--model",
+        "sample",
+        "--out",
+        "out",
+        "--limit",
+        3,
+        "--table",
+        "csv",
+        cwd=tmp_path,
+    )
     assert result.returncode == 0, result.stderr
     for text in (
         "sample.onnx on",
@@ -537,7 +555,7 @@ def test_command(data: Path, tmp_path: Path) -> None:
 
 
 def test_command_says_what_tuning_would_give(data: Path, tmp_path: Path) -> None:
-    result = run("diagnose", data, "--out", tmp_path / "o", "--tune", "--worst", 0)
+    result = run("diagnose", data, "--model", "sample", "--out", tmp_path / "o", "--tune", "--worst", 0)
     assert result.returncode == 0, result.stderr
     assert "Tuning: On images that took no part, the mean mask IoU of" in result.stdout
     page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
@@ -551,7 +569,7 @@ def test_command_says_what_tuning_would_give(data: Path, tmp_path: Path) -> None
 
 
 def test_where_tuning_cannot_be_measured_the_rest_is_written(data: Path, tmp_path: Path) -> None:
-    result = run("diagnose", data, "--out", tmp_path / "o", "--tune", "--limit", 2, "--worst", 0)
+    result = run("diagnose", data, "--model", "sample", "--out", tmp_path / "o", "--tune", "--limit", 2, "--worst", 0)
     assert result.returncode == 1
     assert "maskprism: tuning could not be measured: 2 of 2 images have an instance" in result.stderr
     assert "What tuning would gain" not in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
@@ -559,17 +577,27 @@ def test_where_tuning_cannot_be_measured_the_rest_is_written(data: Path, tmp_pat
 
 
 def test_command_refuses_in_one_line(data: Path, tmp_path: Path) -> None:
-    says(run("diagnose", tmp_path / "none.yaml", "--out", tmp_path / "o"), "there is no such file")
+    says(run("diagnose", tmp_path / "none.yaml", "--model", "sample", "--out", tmp_path / "o"), "there is no such file")
     (tmp_path / "file").write_text("")
-    says(run("diagnose", data, "--out", tmp_path / "file" / "o"), "cannot be written", "choose another --out")
-    says(run("diagnose", data, "--out", tmp_path / "o", "--limit", 0), "limit is 0; expected at least 1")
-    says(run("diagnose", data, "--out", tmp_path / "o", "--worst", -1), "worst is -1; expected 0 or more")
+    says(
+        run("diagnose", data, "--model", "sample", "--out", tmp_path / "file" / "o"),
+        "cannot be written",
+        "choose another --out",
+    )
+    says(
+        run("diagnose", data, "--model", "sample", "--out", tmp_path / "o", "--limit", 0),
+        "limit is 0; expected at least 1",
+    )
+    says(
+        run("diagnose", data, "--model", "sample", "--out", tmp_path / "o", "--worst", -1),
+        "worst is -1; expected 0 or more",
+    )
 
 
 def test_labels_without_masks_are_told(own_data: Path, tmp_path: Path) -> None:
     for file in labels(own_data):
         file.write_text("0 0.5 0.5 0.3 0.3\n")
-    result = run("diagnose", own_data, "--out", tmp_path / "o", "--limit", 1)
+    result = run("diagnose", own_data, "--model", "sample", "--out", tmp_path / "o", "--limit", 1)
     assert result.returncode == 0, result.stderr
     assert "1 image, 0 ground-truth instances" in result.stdout
     assert "1 remark about labels" in result.stdout
@@ -619,6 +647,6 @@ def test_an_interrupted_command_reports_what_is_done(
     monkeypatch.setattr("maskprism.analysis.dataset.diagnosis.diagnose", interrupted)
     from maskprism.cli.diagnose import diagnose as command
 
-    assert command(data, out=tmp_path, worst=1) == 130
+    assert command(data, model=Path("sample"), out=tmp_path, worst=1) == 130
     assert "interrupted after 2 of 6 images" in capsys.readouterr().out
     assert "Interrupted: this is about 2 of 6" in (tmp_path / "report.html").read_text(encoding="utf-8")

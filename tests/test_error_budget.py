@@ -307,7 +307,7 @@ def asked_for(instance: Instance, rng: np.random.Generator) -> tuple[Region, np.
 def test_an_object_in_the_span_of_real_prototypes_comes_out_at_iou_1(rule):
     """To the last pixel of the canvas, on a grid of stride 4 and whatever rule resizes logits."""
     rng = np.random.default_rng(0)
-    prediction = replace(maskprism.load(threads=1).predict(draw_scene(0).image), rule=RULES[rule])
+    prediction = replace(maskprism.load("sample", threads=1).predict(draw_scene(0).image), rule=RULES[rule])
     assert len(prediction) > 4
     for instance in prediction:
         truth, box = asked_for(instance, rng)
@@ -373,7 +373,7 @@ def test_an_object_in_the_span_of_smooth_waves_comes_out_at_iou_1(stride):
 
 def test_the_true_box_is_searched_where_the_own_box_shows_more_than_the_object():
     rng = np.random.default_rng(0)
-    prediction = maskprism.load(threads=1).predict(draw_scene(0).image)
+    prediction = maskprism.load("sample", threads=1).predict(draw_scene(0).image)
     alone = 0
     for instance in prediction:
         x1, y1, x2, y2 = instance.canvas_box
@@ -610,7 +610,7 @@ def test_rank_correlation_and_calibration(pairs):
 @pytest.fixture(scope="module")
 def measured() -> ErrorBudget:
     """The bundled network on three scenes."""
-    model = maskprism.load()
+    model = maskprism.load("sample")
     rows: list[InstanceBudget] = []
     for seed in (50, 51, 52):
         scene = draw_scene(seed)

@@ -40,7 +40,7 @@ class Case:
     truth = draw_scene(3).masks
 
     def __init__(self) -> None:
-        self.prediction: Prediction = replace(maskprism.load().predict(self.image), source="scene ü.png")
+        self.prediction: Prediction = replace(maskprism.load("sample").predict(self.image), source="scene ü.png")
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +351,7 @@ def test_a_true_mask_and_a_region_choose_their_instance(question: str, case: Cas
     def explained(image: np.ndarray) -> Explained:
         given = Questions(**{question: image})
         item = SourceImage("a.png", case.image)
-        (found,) = explain_images([item], maskprism.load(), tmp_path, questions=given)
+        (found,) = explain_images([item], maskprism.load("sample"), tmp_path, questions=given)
         return found
 
     for index in (2, len(case.prediction) - 1):

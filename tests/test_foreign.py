@@ -158,7 +158,7 @@ def test_paths_that_cannot_be_and_pipes_are_told_wherever_a_path_is_taken(kind, 
 
 @pytest.mark.filterwarnings("ignore:Cyclopts application")
 def test_what_the_system_says_is_a_sentence_too(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["maskprism", "reduce", "--images", "images", "--out", f"{LONG}.onnx"])
+    monkeypatch.setattr(sys, "argv", ["maskprism", "reduce", "sample", "--images", "images", "--out", f"{LONG}.onnx"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1

@@ -26,7 +26,7 @@ from maskprism.table import CoefficientTable
 
 @pytest.fixture(scope="module")
 def prediction() -> Prediction:
-    found = maskprism.load().predict(draw_scene(3).image)
+    found = maskprism.load("sample").predict(draw_scene(3).image)
     assert len(found) > 2
     return found
 

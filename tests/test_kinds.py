@@ -17,7 +17,7 @@ from maskprism.views.page import Page
 
 @pytest.fixture(scope="module")
 def seen() -> list[tuple[np.ndarray, maskprism.Prediction]]:
-    model = maskprism.load()
+    model = maskprism.load("sample")
     images = [draw_scene(seed).image for seed in range(ENOUGH_IMAGES)]
     return [(image, model.predict(image)) for image in images]
 

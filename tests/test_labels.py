@@ -53,7 +53,9 @@ def test_labels_are_matched_by_their_definition(prediction: maskprism.Prediction
 
 def test_the_labels_of_scenes_are_their_masks(tmp_path: Path) -> None:
     data = write_dataset(tmp_path, 2, seed=5, validation_share=0.5)
-    names = {number + 3: name for number, name in enumerate(maskprism.load().spec.names.values())}  # another numbering
+    names = {
+        number + 3: name for number, name in enumerate(maskprism.load("sample").spec.names.values())
+    }  # another numbering
     labels = open_labels(data, tmp_path, names)
     assert len(labels) == 2
     with (tmp_path / "labels" / "val" / "scene_000006.txt").open("a") as file:
@@ -86,7 +88,7 @@ def test_labels_are_found_for_files_wherever_their_list_lies(tmp_path: Path) -> 
     (tmp_path / "lists").mkdir()
     listed = tmp_path / "lists" / "two.txt"
     listed.write_text("".join(f"{file}\n" for file in files[1:]))
-    labels = open_labels(data, open_sources([listed]).files, maskprism.load().spec.names)
+    labels = open_labels(data, open_sources([listed]).files, maskprism.load("sample").spec.names)
     assert len(labels) == 2
     truth = labels.ground_truth(files[1], draw_scene(1).owners.shape)
     assert truth is not None

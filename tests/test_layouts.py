@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import in_process
 import maskprism
 import reference
-from maskprism.errors import InputError, ModelError
+from maskprism.errors import InputError, ModelError, ModelWarning
 from maskprism.models.layouts import Layout, detect_layout, non_maximum_suppression
 from maskprism.models.metadata import Metadata
 from maskprism.models.rows import Thresholds
@@ -587,7 +589,7 @@ def test_a_batch_is_predicted_as_one_by_one(tiny, tmp_path):
 @pytest.mark.parametrize("family", ["yolov8", "yolov5"])
 def test_dynamic_axes_cut_the_canvas_to_a_rectangle(family, tmp_path):
     tiny = Tiny(family=family, dynamic=True, metadata=ultralytics_metadata(canvas_hw=(96, 96)))
-    model = maskprism.load(tiny.save(tmp_path / "tiny.onnx"))
+    model = maskprism.load(tiny.save(tmp_path / "tiny.onnx"), imgsz=96)
     assert (model.spec.input_hw, model.spec.rectangular, model.spec.layout) == ((96, 96), True, family)
     sizes = [(50, 100), (100, 50), (100, 100), (50, 100), (10, 200)]
     model.batch = 4
@@ -603,6 +605,23 @@ def test_dynamic_axes_cut_the_canvas_to_a_rectangle(family, tmp_path):
         assert len(alone) == 1
     assert maskprism.load(tmp_path / "tiny.onnx", imgsz=160).spec.input_hw == (160, 160)
     assert maskprism.load(tmp_path / "tiny.onnx", imgsz=(100, 160)).spec.input_hw == (128, 160)
+
+
+@pytest.mark.parametrize("metadata", [{}, ultralytics_metadata(canvas_hw=(256, 256))], ids=["foreign", "exported"])
+def test_a_file_of_any_size_gets_640_and_that_is_told(metadata, tmp_path):
+    """As Ultralytics' predict and val have it, whatever size the file was exported with."""
+    path = Tiny(dynamic=True, metadata=metadata).save(tmp_path / "tiny.onnx")
+    exported = ", and was exported with 256 x 256" if metadata else ""
+    with pytest.warns(ModelWarning, match=f"tiny.onnx: takes images of any size{exported}; 640 x 640 is used") as told:
+        model = maskprism.load(path, layout="yolov8")
+    assert (model.spec.input_hw, len(told)) == ((640, 640), 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert maskprism.load(path, layout="yolov8", imgsz=256).spec.input_hw == (256, 256)
+    for arguments, notes in (((), 1), (("--quiet",), 0), (("--imgsz", "640"), 0)):
+        result = in_process.command("info", path, "--layout", "yolov8", *arguments)
+        assert (result.returncode, result.stderr.count("note: tiny.onnx: takes images")) == (0, notes)
+        assert "640 x 640 at most" in result.stdout
 
 
 def test_one_dynamic_side_keeps_the_other(tmp_path):

@@ -29,7 +29,7 @@ IMAGE = draw_scene(3).image
 @pytest.fixture(scope="module")
 def alone() -> Prediction:
     """The bundled network's masks as if it gave no boxes, without what lies outside of its boxes."""
-    found = maskprism.load().predict(IMAGE)
+    found = maskprism.load("sample").predict(IMAGE)
     return replace(found, canvas_boxes=None, rule=RULES["no-crop"])
 
 
@@ -106,11 +106,11 @@ def test_ground_truth_is_matched_and_boxes_cost_nothing(alone):
 
 
 def test_tables_pages_and_records_hold_the_boxes_of_masks(alone):
-    columns = {one.name: one.of(alone) for one in instance_columns(settings_of(maskprism.load(), ""))}
+    columns = {one.name: one.of(alone) for one in instance_columns(settings_of(maskprism.load("sample"), ""))}
     np.testing.assert_array_equal(np.stack([columns[name] for name in ("x1", "y1", "x2", "y2")], axis=1), alone.boxes)
     header = viewer_scene(IMAGE, alone).header
     assert header["boxes"] is False
-    assert viewer_scene(IMAGE, maskprism.load().predict(IMAGE)).header["boxes"] is True
+    assert viewer_scene(IMAGE, maskprism.load("sample").predict(IMAGE)).header["boxes"] is True
     assert [one["canvas_box"] for one in header["instances"]] == alone.extents.tolist()
     assert Record.of(alone).boxes == tuple(map(tuple, alone.boxes.tolist()))
 

@@ -63,7 +63,7 @@ def test_an_atlas_of_odd_names(data: Path, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("error", "ignore:Glyph .* missing from font")  # it is the user who saves the figure
 def test_a_dollar_begins_no_formula(data: Path, tmp_path: Path) -> None:
     """Also where the figure is the user's to save, in any format, and other figures keep their formulas."""
-    model = maskprism.load(names=NAMES)
+    model = maskprism.load("sample", names=NAMES)
     image = sorted((data.parent / "images" / "val").iterdir())[0]
     prediction = model.predict(image)
     figure = figures.overview(image, prediction)

@@ -402,7 +402,7 @@ def test_the_components_of_a_basis_are_studied_in_place_of_prototypes(tiny: Path
     assert found.mean[0] == pytest.approx(np.concatenate(first).mean(), abs=1e-4)
     assert movement is not None
     with pytest.raises(InputError, match="the basis is of 3 prototypes; the model has 32"):
-        CanonicalModel(load(), basis)
+        CanonicalModel(load("sample"), basis)
     with pytest.raises(InputError, match="the basis is of 3 prototypes; the prediction has 2"):
         basis.apply(made(np.random.default_rng(0), np.zeros((2, *GRID))))
 

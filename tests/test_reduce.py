@@ -323,7 +323,7 @@ def test_a_reduced_network_is_reduced_again(name: str, image: np.ndarray, tmp_pa
 
 @pytest.mark.parametrize("selection", [True, False], ids=["selection", "projection"])
 def test_the_bundled_network_is_folded(selection: bool, tmp_path: Path) -> None:
-    model, source = load(conf=0.3), Path(load.__code__.co_filename).parents[1] / "data" / "sample.onnx"
+    model, source = load("sample", conf=0.3), Path(load.__code__.co_filename).parents[1] / "data" / "sample.onnx"
     reduction, small = some_maps(32, 12, selection), tmp_path / "small.onnx"
     where = write_reduced(model, source, small, reduction.prototype_map, reduction.coefficient_map)
     assert where.coefficients == "folded"

@@ -16,6 +16,7 @@ from hypothesis import given
 import maskprism
 from maskprism import Letterbox
 from maskprism.errors import InputError, MissingExtraError, ModelError
+from maskprism.models.external_data import external_data
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.models.runtimes.litert import dequantise, quantise
 from maskprism.preprocessing import YOLO
@@ -264,6 +265,69 @@ def test_external_data(tmp_path):
     assert maskprism.load(path).spec.sha256 != loaded.spec.sha256, "the fingerprint must cover the weights"
     data.unlink()
     with pytest.raises(ModelError, match=r"large\.onnx: the weights lie in a second file that is missing or damaged"):
+        maskprism.load(path)
+
+
+def name_weights(model: onnx.ModelProto, location: str) -> onnx.ModelProto:
+    """Say of one tensor of a graph that its values are in that file."""
+    tensor = next(tensor for tensor in model.graph.initializer if len(tensor.raw_data) > 200)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return model
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_fingerprint_covers_weights_in_files_of_any_name(runtime, tmp_path):
+    """Else `extract` would go on with the table of another model."""
+    pytest.importorskip(runtime)
+    path = tmp_path / "model.onnx"
+    onnx.save_model(Tiny().model(), path, save_as_external_data=True, location="w.bin", size_threshold=200)
+    first = maskprism.load(path, runtime=runtime, layout="yolov8").spec.sha256
+    weights = bytearray((tmp_path / "w.bin").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "w.bin").write_bytes(weights)
+    assert maskprism.load(path, runtime=runtime, layout="yolov8").spec.sha256 != first
+
+
+def test_external_data_is_found_wherever_a_graph_may_have_tensors(tmp_path):
+    """In nodes, branches of nodes, functions and sparse tensors as well."""
+
+    def tensor(location: str) -> onnx.TensorProto:
+        made = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL, raw_data=bytes(1000))
+        made.external_data.add(key="location", value=location)
+        made.external_data.add(key="offset", value="7")
+        return made
+
+    branch = onnx.GraphProto(initializer=[tensor("branch")])
+    attributes = [
+        onnx.AttributeProto(name="t", t=tensor("constant")),
+        onnx.AttributeProto(name="ts", tensors=[tensor("list")]),
+        onnx.AttributeProto(name="g", g=onnx.GraphProto(node=[onnx.NodeProto(attribute=[{"name": "g", "g": branch}])])),
+        onnx.AttributeProto(name="gs", graphs=[onnx.GraphProto(initializer=[tensor("other branch")])]),
+        onnx.AttributeProto(name="s", sparse_tensor=onnx.SparseTensorProto(values=tensor("sub/sparse"))),
+    ]
+    graph = onnx.GraphProto(node=[onnx.NodeProto(attribute=attributes)], initializer=[tensor("plain"), tensor("gone")])
+    graph.sparse_initializer.add(values=tensor("plain"), indices=tensor("sub/../indices"))
+    model = onnx.ModelProto(graph=graph)
+    model.functions.add().node.add().attribute.add(t=tensor("function"))
+    (tmp_path / "sub").mkdir()
+    names = ("branch", "constant", "function", "indices", "list", "other branch", "plain", "sub/sparse")
+    for name in names:
+        (tmp_path / name).write_bytes(b"weights")
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert sorted(external_data(tmp_path / "model.onnx")) == [tmp_path / name for name in names]
+
+
+@pytest.mark.parametrize(
+    "location", ["../w.bin", "a/../../w.bin", "/etc/passwd", "..\\w.bin", "C:\\w.bin", "\\\\host\\w"]
+)
+def test_weights_outside_of_the_folder_are_hostile(location, tmp_path):
+    (tmp_path / "w.bin").write_bytes(bytes(1 << 16))
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "folder" / "model.onnx"
+    path.write_bytes(name_weights(Tiny().model(), location).SerializeToString())
+    with pytest.raises(ModelError, match=r"model\.onnx: takes weights from .* which is outside of its folder"):
         maskprism.load(path)
 
 

@@ -684,7 +684,7 @@ def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
     data = write_dataset(tmp_path, 4, seed=0, validation_share=0.5)
     broken = sorted((tmp_path / "labels" / "train").iterdir())[0]
     broken.write_text("no label\n")
-    network = maskprism.load(threads=1)
+    network = maskprism.load("sample", threads=1)
     labels = open_labels(data, tmp_path / "images", network.spec.names)
     assert len(labels) == 4  # of both splits
     assert len(open_labels(data, tmp_path / "images", network.spec.names, "val")) == 2

@@ -43,7 +43,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled network with coefficients mixed by a known map."""
     rng = np.random.default_rng(0)
     file = tmp_path_factory.mktemp("models") / "damaged.onnx"
-    write_corrected(load(), SAMPLE_MODEL, file, Correction(rng.normal(0, 0.05, (1, 32, 32)), np.zeros((1, 32))))
+    write_corrected(load("sample"), SAMPLE_MODEL, file, Correction(rng.normal(0, 0.05, (1, 32, 32)), np.zeros((1, 32))))
     return file
 
 
@@ -51,7 +51,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_lesson_is_what_the_teacher_says_of_the_same_pixels(shape: tuple[int, int], tmp_path: Path) -> None:
     image = cv2.resize(draw_scene(3).image, shape[::-1])
     cv2.imwrite(str(tmp_path / "scene.png"), image)
-    model = load()
+    model = load("sample")
     (lesson,) = taught(model, model, tmp_path)
     canvas, truth = lesson.read()
     alone, seen = model.predict(image), model.predict(canvas)
@@ -69,7 +69,7 @@ def test_a_lesson_is_what_the_teacher_says_of_the_same_pixels(shape: tuple[int, 
 
 def test_instances_without_a_pixel_teach_nothing(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "scene.png"), HELD_OUT[0])
-    model = load()
+    model = load("sample")
     nothing = Correction(-np.eye(32)[None], np.zeros((1, 32)))  # all logits are 0
     (lesson,) = taught(model.with_correction(nothing), model, tmp_path)
     _, truth = lesson.read()
@@ -94,7 +94,7 @@ def test_both_see_one_canvas(tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
-    model = load()
+    model = load("sample")
     runtime = model.runtime
     works = True
 
@@ -115,11 +115,11 @@ def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
 
 def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     model = load(damaged)
-    found = tune(taught(load(), model, scenes), model, folds=3, per_level=False)
+    found = tune(taught(load("sample"), model, scenes), model, folds=3, per_level=False)
     assert found.teacher is not None
     assert found.helps
-    before = compare(load(), model, HELD_OUT).mean_iou
-    after = compare(load(), model.with_correction(found.correction), HELD_OUT).mean_iou
+    before = compare(load("sample"), model, HELD_OUT).mean_iou
+    after = compare(load("sample"), model.with_correction(found.correction), HELD_OUT).mean_iou
     assert before < 0.95
     assert after > 0.99
 
@@ -141,17 +141,17 @@ def test_a_quantised_file_is_repaired_by_the_command(
         a, b = old.predict(image), new.predict(image)
         for name in ("canvas_boxes", "scores", "classes", "prototypes"):
             np.testing.assert_array_equal(getattr(b, name), getattr(a, name), err_msg=name)
-    before, after = (compare(load(), one, HELD_OUT).mean_iou for one in (old, new))
+    before, after = (compare(load("sample"), one, HELD_OUT).mean_iou for one in (old, new))
     assert after > before
     numbers = json.loads((tmp_path / "tuned.tune.json").read_text())
-    assert numbers["teacher"]["sha256"] == load().spec.sha256
+    assert numbers["teacher"]["sha256"] == load("sample").spec.sha256
     assert numbers["data"]["path"] == str(scenes.resolve())
     page = (tmp_path / "tuned.tune.html").read_text()
     assert "There are no labels: what" in page
 
 
 def test_names_that_one_file_has_lost(damaged: Path, scenes: Path) -> None:
-    model = load()
+    model = load("sample")
     nameless = model.with_names({class_id: f"class{class_id}" for class_id in model.spec.names})
     for teacher, student in ((nameless, model), (model, nameless)):
         lessons = taught(teacher, student, scenes).for_model(student.spec.names)
@@ -185,7 +185,7 @@ def test_mistakes_of_the_user(damaged: Path, scenes: Path, tmp_path: Path) -> No
         metadata = ultralytics_metadata(names, canvas_hw=(side, side))
         return Tiny(classes=len(names), canvas_hw=(side, side), metadata=metadata).save(tmp_path / "tiny.onnx")
 
-    names = dict(load().spec.names)
+    names = dict(load("sample").spec.names)
     refused("sees 64 x 64 .* sees 320 x 320 .*; both must see the same", teacher=tiny(names, 64))
     refused("have no class in common; the teacher must be", teacher=tiny({0: "cat", 1: "dog", 2: "fish"}, 320))
     refused(r"0 of 20 images have an instance that found", teacher=tiny(names, 320))

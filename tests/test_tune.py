@@ -328,7 +328,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     wrong = Correction(rng.normal(0, 0.09, (3, 32, 32)), rng.normal(0, 0.2, (3, 32)))
     file = tmp_path_factory.mktemp("models") / "damaged.onnx"
-    write_corrected(load(), SAMPLE_MODEL, file, wrong)
+    write_corrected(load("sample"), SAMPLE_MODEL, file, wrong)
     return file
 
 
@@ -413,21 +413,21 @@ def test_what_may_be_chance_is_not_written_unless_forced(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "tuned.onnx"
-    assert tune_command(data=dataset, out=out, folds=3, limit=5) == 1
+    assert tune_command(Path("sample"), data=dataset, out=out, folds=3, limit=5) == 1
     told = capsys.readouterr()
     assert "was not written: its gain of" in told.err
     assert "label more images, or add --force" in told.err
     assert not out.exists()
     assert "Nothing was written" in (tmp_path / "tuned.tune.html").read_text()
-    assert tune_command(data=dataset, out=out, folds=3, limit=5, force=True) == 0
+    assert tune_command(Path("sample"), data=dataset, out=out, folds=3, limit=5, force=True) == 0
     assert out.exists()
 
 
 def test_the_correction_can_be_had_alone(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "alone.json"
-    assert tune_command(data=dataset, out=out, folds=3, limit=5, force=True) == 0
+    assert tune_command(Path("sample"), data=dataset, out=out, folds=3, limit=5, force=True) == 0
     assert sorted(file.name for file in tmp_path.iterdir()) == ["alone.json", "alone.tune.html", "alone.tune.json"]
-    assert load(correction=out).correction is not None
+    assert load("sample", correction=out).correction is not None
 
 
 def test_mistakes_of_the_user(damaged: Path, dataset: Path, tmp_path: Path) -> None:
@@ -479,5 +479,5 @@ def test_broken_images_are_left_out_and_broken_networks_refused(damaged: Path, d
         return outputs
 
     spoilt = Model(FunctionRuntime(broken, runtime.input, runtime.metadata), name="spoilt")
-    with pytest.raises(InputError, match=r"not one of 4 images can be used .*prototypes 0, 1, .* no finite numbers"):
+    with pytest.raises(InputError, match=r"not one of 4 images can be used .*prototypes 0, 1, .* NaN or infinity"):
         tune(open_dataset(dataset), spoilt, folds=3, limit=4)

@@ -52,7 +52,7 @@ SHEETS: dict[str, Callable[[Explained], Sheet]] = {
 @pytest.fixture(scope="module")
 def drawn() -> Explained:
     image = draw_scene(SEED).image
-    prediction = replace(maskprism.load().predict(image), source=f"scene {SEED}")
+    prediction = replace(maskprism.load("sample").predict(image), source=f"scene {SEED}")
     assert len(prediction) >= 5
     return Explained(image, prediction[:5])
 

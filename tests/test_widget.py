@@ -89,7 +89,9 @@ def test_image_and_prediction_in_every_habit(
         np.testing.assert_array_equal(widget.prediction.coefficients, prediction.coefficients)
         assert widget.buffer == viewer_scene(image, prediction, bits=32).buffer
     assert maskprism.show(str(path), model=model).header["source"] == str(path)
-    assert len(maskprism.show(draw_scene(1).image).prediction) > 0  # the bundled network
+    assert len(maskprism.show(draw_scene(1).image, model="sample").prediction) > 0
+    with pytest.raises(InputError, match="no model is given"):
+        maskprism.show(draw_scene(1).image)
 
 
 def test_mistakes_are_named(model: Model, image: np.ndarray, prediction: Prediction) -> None:
@@ -246,7 +248,7 @@ def test_a_jupyter_kernel_shows_it_and_sends_its_state() -> None:
 
     cells = (
         "import maskprism\nfrom maskprism.scenes import draw_scene\n"
-        "widget = maskprism.show(draw_scene(0).image)\nwidget",
+        "widget = maskprism.show(draw_scene(0).image, model='sample')\nwidget",
         "widget.selected = 1\nwidget.edit(drop=[3])\nprint(widget.coefficients[3])",
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])

@@ -391,7 +391,7 @@ def test_thresholds_are_the_familys_unless_given(tmp_path):
     assert maskprism.load(path, iou=0.7, max_det=5, classes=[1], multi_label=True).keep == Thresholds(
         0.15, 0.7, 5, (1,), True
     )
-    assert maskprism.load().keep == Thresholds(0.25, 0.7, 300)
+    assert maskprism.load("sample").keep == Thresholds(0.25, 0.7, 300)
 
 
 def test_a_batch_is_predicted_as_one_by_one(tmp_path):

@@ -262,8 +262,12 @@ def ultralytics_metadata(
     return found | changes
 
 
-def save_tiny_tflite(path: Path) -> Path:
-    """Write a YOLOv8 in TFLite: 3 prototypes, averages of colour planes over 4 x 4 pixels; fixed rows of 2 classes."""
+def save_tiny_tflite(path: Path, *, first: Literal["float32", "int8", "edge tpu"] | None = None) -> Path:
+    """Write a YOLOv8 in TFLite: 3 prototypes, averages of colour planes over 4 x 4 pixels; fixed rows of 2 classes.
+
+    first: what the image goes through before: a depthwise convolution with weights of that type, or what the compiler
+    for the Edge TPU makes of a network.
+    """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -279,19 +283,50 @@ def save_tiny_tflite(path: Path) -> Path:
         graph.tensors.append(tensor)
     model.buffers = [schema.BufferT(), schema.BufferT(), schema.BufferT()]
     model.buffers[1].data, model.buffers[2].data = list(rows.tobytes()), list(bytes(4))
+    image = 0
+    if first is not None:
+        image = 5
+        weights = np.ones((1, 3, 3, 3), np.int8 if first == "int8" else np.float32)
+        types = schema.TensorType
+        for name, shape, kind, values in (
+            ("filtered", (1, 64, 64, 3), types.FLOAT32, None),
+            ("weights", weights.shape, types.INT8 if first == "int8" else types.FLOAT32, weights),
+            ("bias", (3,), types.FLOAT32, np.zeros(3, np.float32)),
+        ):
+            tensor = schema.TensorT()
+            tensor.name, tensor.shape, tensor.type, tensor.buffer = name, list(shape), kind, 0
+            if values is not None:
+                tensor.buffer = len(model.buffers)
+                model.buffers.append(schema.BufferT())
+                model.buffers[-1].data = list(values.tobytes())
+            if kind == types.INT8:
+                tensor.quantization = schema.QuantizationParametersT()
+                tensor.quantization.scale, tensor.quantization.zeroPoint = [0.1] * 3, [0] * 3
+                tensor.quantization.quantizedDimension = 3
+            graph.tensors.append(tensor)
     pool = schema.Pool2DOptionsT()
     pool.strideH = pool.strideW = pool.filterHeight = pool.filterWidth = 4
     builtin, options = schema.BuiltinOperator, schema.BuiltinOptions
     model.operatorCodes = []
-    for index, (code, inputs, output, kind, chosen) in enumerate(
-        (
-            (builtin.ADD, [1, 2], 3, options.AddOptions, schema.AddOptionsT()),
-            (builtin.AVERAGE_POOL_2D, [0], 4, options.Pool2DOptions, pool),
-        )
-    ):
+    steps = [
+        (builtin.ADD, [1, 2], 3, options.AddOptions, schema.AddOptionsT()),
+        (builtin.AVERAGE_POOL_2D, [image], 4, options.Pool2DOptions, pool),
+    ]
+    if first == "edge tpu":
+        steps.insert(0, (builtin.CUSTOM, [0], 5, options.NONE, None))
+    elif first is not None:
+        depthwise = schema.DepthwiseConv2DOptionsT()
+        depthwise.strideH = depthwise.strideW = depthwise.depthMultiplier = 1
+        depthwise.dilationHFactor = depthwise.dilationWFactor = 1
+        steps.insert(0, (builtin.DEPTHWISE_CONV_2D, [0, 6, 7], 5, options.DepthwiseConv2DOptions, depthwise))
+    for index, (code, inputs, output, kind, chosen) in enumerate(steps):
         known, operator = schema.OperatorCodeT(), schema.OperatorT()
         known.builtinCode = known.deprecatedBuiltinCode = code
         known.version = 1
+        if code == builtin.CUSTOM:
+            known.customCode = "edgetpu-custom-op"
+        if code == builtin.DEPTHWISE_CONV_2D and first == "int8":
+            known.version = 6
         model.operatorCodes.append(known)
         operator.opcodeIndex, operator.inputs, operator.outputs = index, inputs, [output]
         operator.builtinOptionsType, operator.builtinOptions = kind, chosen

@@ -36,7 +36,7 @@ def cli_reference() -> str:
 def write_images(folder: Path) -> None:
     """The pictures of the documentation: the bundled model on a scene it has never seen."""
     image = draw_scene(SCENE).image
-    prediction = replace(load().predict(image), source=f"scene {SCENE}")
+    prediction = replace(load("sample").predict(image), source=f"scene {SCENE}")
     instance = next(one for one in prediction if one.name == "star")
     pictures = {
         "assembly": sheets.assembly_strip(image, instance),
@@ -58,7 +58,7 @@ def write_attribution_images(folder: Path) -> None:
     from maskprism.views.instance.roles import roles_sheet
 
     scene = draw_scene(SCENE)
-    prediction = replace(load().predict(scene.image), source=f"scene {SCENE}")
+    prediction = replace(load("sample").predict(scene.image), source=f"scene {SCENE}")
     ring = next(one for one in prediction if one.name == "ring")
     truth = max(scene.masks, key=lambda mask: int((mask & ring.mask("image")).sum()))
     picture = Image.fromarray(raster.draw(roles_sheet(scene.image, ring)))
@@ -106,7 +106,7 @@ def write_basis_images(folder: Path) -> None:
     from maskprism.sources import SourceImage
     from maskprism.views.prototypes import basis, cards
 
-    model = load()
+    model = load("sample")
     items = [SourceImage(f"scene {seed}", draw_scene(seed).image) for seed in range(64)]
     usage = Usage(model.spec.prototypes)
     for item in items:
@@ -134,7 +134,7 @@ def write_reduction_images(folder: Path) -> None:
     from maskprism.analysis.networks.reduction import fit_halves, measure, reductions
     from maskprism.views.networks.reduction import before_after, trade_off_figure
 
-    predictions = load().predict([draw_scene(seed).image for seed in range(64)])
+    predictions = load("sample").predict([draw_scene(seed).image for seed in range(64)])
     halves = fit_halves(predictions)
     figure = trade_off_figure(measure(predictions, halves), 8)
     figure.savefig(folder / "reduce-curve.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
@@ -157,7 +157,7 @@ def write_budget_images(folder: Path) -> None:
     from maskprism.scenes import write_dataset
     from maskprism.views.truth import budget as views
 
-    model = load()
+    model = load("sample")
     with tempfile.TemporaryDirectory() as scratch:
         dataset = open_dataset(write_dataset(scratch, 64, seed=7000, validation_share=1)).for_model(model.spec.names)
         samples = {sample.name: sample.read() for sample in dataset}
@@ -186,7 +186,7 @@ def write_diagnosis_images(folder: Path) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         dataset = open_dataset(write_dataset(scratch, 64, validation_share=1))
-        found = diagnose(dataset, load(conf=0.001, multi_label=True, threads=1))
+        found = diagnose(dataset, load("sample", conf=0.001, multi_label=True, threads=1))
     figures = (("perfect", views.perfect_figure(found)), ("errors", views.errors_figure(found)))
     for name, figure in figures:
         figure.savefig(folder / f"diagnose-{name}.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
@@ -202,7 +202,7 @@ def write_tuning_image(folder: Path) -> None:
     from maskprism.views.tuning.charts import curve_figure
 
     with tempfile.TemporaryDirectory() as scratch:
-        found = tune(open_dataset(write_dataset(scratch, 128, validation_share=1)), load(threads=1))
+        found = tune(open_dataset(write_dataset(scratch, 128, validation_share=1)), load("sample", threads=1))
     curve_figure(found).savefig(folder / "tune-curve.webp", dpi=110, pil_kwargs={"quality": 90, "method": 6})
 
 

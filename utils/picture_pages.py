@@ -43,7 +43,7 @@ def page_of_scene(width: int, height: int) -> Iterator[Page]:
     from playwright.sync_api import sync_playwright
 
     image = draw_scene(SCENE, (480, 640)).image
-    prediction = replace(load().predict(image), source=f"scene {SCENE}.png")
+    prediction = replace(load("sample").predict(image), source=f"scene {SCENE}.png")
     largest = int(prediction.areas().argmax())
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
         file = write_page(Path(scratch) / "page.html", [(image, prediction)])
@@ -137,7 +137,7 @@ def atlas(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
         folder = Path(scratch)
         write_dataset(folder / "scenes", MAPPED, seed=SERVED_SEED, validation_share=1.0)
-        extract(folder / "scenes", load(threads=1), folder / "t.parquet", prototypes="fp16")
+        extract(folder / "scenes", load("sample", threads=1), folder / "t.parquet", prototypes="fp16")
         points = Points.read(folder / "t.parquet")
         every = np.arange(len(points))
         sheets = thumbnails(points, every, StoredPredictions.open(folder / "t.parquet"), folder / "scenes")

@@ -52,7 +52,7 @@ def extract_features(
     Parameters
     ----------
     model
-        Model file: .pt, .onnx, .tflite or OpenVINO .xml; the bundled sample model unless given.
+        Model file: .pt, .onnx, .tflite or OpenVINO .xml; the bundled demo model unless given, which is printed.
     images_folder
         Folder with the images, subfolders included.
     save_folder
@@ -92,7 +92,7 @@ def extract_specific_feature(
     Parameters
     ----------
     model
-        Model file: .pt, .onnx, .tflite or OpenVINO .xml; the bundled sample model unless given.
+        Model file: .pt, .onnx, .tflite or OpenVINO .xml; the bundled demo model unless given, which is printed.
     images_folder
         Folder with the images, subfolders included.
     save_folder
@@ -187,9 +187,14 @@ def _with_images(folder: Path) -> Path:
 
 
 def _open(model: Path | None, conf: float, names: Path | None) -> Model:
-    from maskprism.models import load
+    from maskprism.models import SAMPLE, load
 
-    return load(model, conf=conf, names=names)
+    if model is None:
+        print(
+            "NO --model IS GIVEN: the bundled demo model is used. It knows drawn shapes only, so what it says of your "
+            "images means nothing. Name yours with --model best.pt"
+        )
+    return load(SAMPLE if model is None else model, conf=conf, names=names)
 
 
 def _over_images(

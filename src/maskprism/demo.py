@@ -63,7 +63,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     on_step(f"drawing {SCENES} scenes that the bundled model has never seen")
     scenes, pictures = out / "scenes", out / "pictures"
     data = write_dataset(scenes, SCENES, seed=FIRST_SEED, validation_share=1.0)
-    model, page = load(threads=1), Page()
+    model, page = load("sample", threads=1), Page()
     labels = open_labels(data, scenes, model.spec.names)
     predictions = {}
 
@@ -98,7 +98,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     save(charts.correlation(coefficients), result.correlation, dpi=130)
 
     on_step("comparing all masks with the ground truth")
-    validated = load(conf=0.001, multi_label=True, threads=1)
+    validated = load("sample", conf=0.001, multi_label=True, threads=1)
     write_diagnosis(diagnose(open_dataset(data), validated), result.report.parent, model=validated)
 
     on_step("writing the interactive page")

@@ -23,6 +23,10 @@ class ModelError(MaskprismError):
     """A model file cannot be read, or what it computes is not a prototype-based mask."""
 
 
+class ModelWarning(UserWarning):
+    """What a user should know of a model that can be used all the same; commands print it as a note."""
+
+
 class TableError(MaskprismError):
     """A coefficient table cannot be read, written, or continued."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ class Preprocessing:
     shortest_side: images are not enlarged beyond so many pixels on their shorter side (Mask2Former); None fills
         the canvas.
     antialias: shrinking averages all pixels that fall together, as Pillow does, and does not skip any.
+    rounds: resized pixels are rounded to whole numbers before they become numbers of the tensor; YOLACT does not.
     padding: the grey, 0 to 255, of the canvas around the image; None for what becomes 0 in the tensor, the mean.
     channels: their order in the tensor.
     scale, mean, std: a pixel, 0 to 255, becomes (pixel / scale - mean) / std; mean and std hold one number for all
@@ -40,6 +41,7 @@ class Preprocessing:
     resize: Resize = "letterbox"
     shortest_side: int | None = None
     antialias: bool = False
+    rounds: bool = True
     padding: int | None = 114
     channels: Channels = "rgb"
     scale: float = 255.0
@@ -52,6 +54,8 @@ class Preprocessing:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, options))}")
         if self.padding is not None and not 0 <= self.padding <= 255:
             raise InputError(f"padding is {self.padding}; expected 0 to 255, or None for the mean")
+        if self.antialias and not self.rounds:
+            raise InputError("antialias resizes whole numbers, so it goes with rounds=True")
         if self.shortest_side is not None and self.shortest_side < 1:
             raise InputError(f"shortest_side is {self.shortest_side}; expected at least 1")
         for name in ("mean", "std"):
@@ -89,19 +93,23 @@ class Preprocessing:
         )
 
     def canvas(self, image: Picture, letterbox: Letterbox) -> UInt8[np.ndarray, "Hc Wc 3"]:
-        """The image (HWC, BGR) as it lies on the canvas: what the network sees, before pixels become numbers.
+        """The image (HWC, BGR) as it lies on the canvas, as a picture: in whole numbers.
 
-        For a network of one channel it loses its colours first, as Ultralytics reads it, and not when it is resized.
+        For a model of one channel it loses its colours first, as Ultralytics reads it, and not when it is resized.
         """
+        return self._padded(self._resized(image, letterbox), letterbox)
+
+    def exact_canvas(
+        self, image: Picture, letterbox: Letterbox
+    ) -> UInt8[np.ndarray, "Hc Wc 3"] | Float32[np.ndarray, "Hc Wc 3"]:
+        """The image (HWC, BGR) as it lies on the canvas, as the network sees it: see `rounds`."""
+        return self._padded(self._resized(image if self.rounds else image.astype(np.float32), letterbox), letterbox)
+
+    def _padded(self, image: Any, letterbox: Letterbox) -> Any:
         height, width = letterbox.content_hw
-        pixels = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if self.channels == "grey" else image
-        if image.shape[:2] != letterbox.content_hw:
-            pixels = self._resized(pixels, (width, height))
-        if self.channels == "grey":
-            pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
         top, left = letterbox.offset_yx
         return cv2.copyMakeBorder(
-            pixels,
+            image,
             top,
             letterbox.canvas_hw[0] - height - top,
             left,
@@ -110,7 +118,13 @@ class Preprocessing:
             value=self.padding_bgr,
         )
 
-    def _resized(self, image: UInt8[np.ndarray, "H W *C"], size_wh: tuple[int, int]) -> UInt8[np.ndarray, "h w *C"]:
+    def _resized(self, image: Any, letterbox: Letterbox) -> Any:
+        pixels = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if self.channels == "grey" else image
+        if image.shape[:2] != letterbox.content_hw:
+            pixels = self._scaled(pixels, (letterbox.content_hw[1], letterbox.content_hw[0]))
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if self.channels == "grey" else pixels
+
+    def _scaled(self, image: Any, size_wh: tuple[int, int]) -> Any:
         if not self.antialias:
             return cv2.resize(image, size_wh, interpolation=cv2.INTER_LINEAR)
         from PIL import Image
@@ -119,7 +133,7 @@ class Preprocessing:
 
     def tensor(
         self,
-        canvases: Sequence[UInt8[np.ndarray, "H W 3"]],
+        canvases: Sequence[UInt8[np.ndarray, "H W 3"] | Float32[np.ndarray, "H W 3"]],
         letterboxes: Sequence[Letterbox],
         *,
         channels_last: bool = False,
@@ -140,7 +154,7 @@ class Preprocessing:
                 image[:, :, :left] = image[:, :, left + width :] = 0
         return np.ascontiguousarray(blob.transpose(0, 2, 3, 1)) if channels_last else blob
 
-    def _planes(self, canvas: Picture) -> Sequence[UInt8[np.ndarray, "H W"]]:
+    def _planes(self, canvas: Any) -> Sequence[Any]:
         if self.channels == "grey":
             return (cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY),)
         planes = cv2.split(canvas)
@@ -149,7 +163,13 @@ class Preprocessing:
 
 YOLO = Preprocessing("yolo")
 YOLACT = Preprocessing(
-    "yolact", resize="stretch", padding=None, scale=1, mean=(123.68, 116.78, 103.94), std=(58.40, 57.12, 57.38)
+    "yolact",
+    resize="stretch",
+    rounds=False,
+    padding=None,
+    scale=1,
+    mean=(123.68, 116.78, 103.94),
+    std=(58.40, 57.12, 57.38),
 )
 IMAGENET = Preprocessing(
     "imagenet", resize="stretch", padding=None, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)

@@ -32,7 +32,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with scenes, the table of them, a page of them, and the atlas that opens instances in it."""
     folder = tmp_path_factory.mktemp("atlas")
     data = write_dataset(folder / "scenes", 5, seed=11, validation_share=1.0)
-    extract(folder / "scenes", load(threads=1), folder / "t.parquet", prototypes="fp16")
+    extract(folder / "scenes", load("sample", threads=1), folder / "t.parquet", prototypes="fp16")
     for command in (
         ("page", folder / "scenes", "--out", folder / "atlas" / "page.html"),
         ("atlas", folder / "t.parquet", "--out", folder / "atlas", "--data", data, "--viewer", "page.html"),

@@ -46,7 +46,7 @@ MODEL = """({ header, buffer }) => {
 
 @pytest.fixture(scope="module")
 def prediction() -> Prediction:
-    return maskprism.load().predict(draw_scene(3).image)
+    return maskprism.load("sample").predict(draw_scene(3).image)
 
 
 @pytest.fixture(scope="module")

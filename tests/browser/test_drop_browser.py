@@ -62,7 +62,7 @@ def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iter
 def test_a_dropped_network_draws_what_python_draws(page: Page, tmp_path: Path) -> None:
     scene = draw_scene(3, (320, 320)).image  # the canvas of the network: nothing is resized
     cv2.imwrite(str(tmp_path / "scene.png"), scene)
-    expected = maskprism.load().predict(scene)
+    expected = maskprism.load("sample").predict(scene)
     assert page.evaluate("crossOriginIsolated")  # several threads
     page.locator("#files").set_input_files(SAMPLE_MODEL)
     page.get_by_text("is there. Now drop an image.").wait_for()
@@ -93,7 +93,7 @@ def test_masks_of_a_resized_image_are_those_of_python(page: Page, tmp_path: Path
     after_header = 33
     gamma = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     (tmp_path / "scene.png").write_bytes(scene[:after_header] + gamma + scene[after_header:])
-    expected = maskprism.load().predict(tmp_path / "scene.png")
+    expected = maskprism.load("sample").predict(tmp_path / "scene.png")
     page.locator("#files").set_input_files([SAMPLE_MODEL, tmp_path / "scene.png"])
     page.get_by_text("Drop another image or network.").wait_for(timeout=60_000)
     chips = page.locator(".instances button")

@@ -120,7 +120,9 @@ def firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
 def page(firefox: Firefox, tmp_path_factory: pytest.TempPathFactory) -> Firefox:
     """A page of one scene, opened from its file."""
     image = draw_scene(SEED).image
-    path = write_page(tmp_path_factory.mktemp("firefox") / "page.html", [(image, maskprism.load().predict(image))])
+    path = write_page(
+        tmp_path_factory.mktemp("firefox") / "page.html", [(image, maskprism.load("sample").predict(image))]
+    )
     firefox.size(1280, 800)
     firefox.open(f"{path.as_uri()}#i=0")
     firefox.until("document.querySelector('.stage') && document.querySelectorAll('.card').length === 32")
@@ -146,7 +148,7 @@ def mask_of(page: Firefox) -> np.ndarray:
 
 
 def test_masks_are_pythons_before_and_after_an_edit(page: Firefox) -> None:
-    shown = as_shown(maskprism.load().predict(draw_scene(SEED).image), 8)
+    shown = as_shown(maskprism.load("sample").predict(draw_scene(SEED).image), 8)
     strongest = int(Decomposition(shown[0]).order()[0])
     for prediction in (shown, Edit(drop=[strongest], instances=[0]).apply(shown)):
         decided = np.abs(prediction[0].logits("canvas")) > NEAR

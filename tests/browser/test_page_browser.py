@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shown(folder: Path) -> list[Prediction]:
     """What the page shows, in Python."""
-    model = maskprism.load()
+    model = maskprism.load("sample")
     return [as_shown(model.predict(path), 8) for path in sorted((folder / "images" / "val").iterdir())]
 
 
@@ -145,7 +145,7 @@ def test_measures_are_those_of_python(page: Page, folder: Path, shown: list[Pred
     labels = open_labels(folder / "data.yaml", folder, shown[0].names)
     truth = labels(path, shown[0].image_size)
     assert truth
-    exact = maskprism.load().predict(path)
+    exact = maskprism.load("sample").predict(path)
     instance = next(i for i, mask in enumerate(match_masks(exact, truth).masks) if mask is not None)
     true = match_masks(exact, truth).masks[instance]
     page.get_by_role("radio", name=re.compile(r"\d\.\d\d$")).nth(instance).click()
@@ -170,7 +170,7 @@ def iou(a: Any, b: Any) -> float:
 
 def test_masks_from_before_tuning_are_a_key_away(offline: Context, folder: Path) -> None:
     rng = np.random.default_rng(0)
-    tuned = maskprism.load().with_correction(Correction(rng.normal(0, 0.1, (1, 32, 32)), np.zeros((1, 32))))
+    tuned = maskprism.load("sample").with_correction(Correction(rng.normal(0, 0.1, (1, 32, 32)), np.zeros((1, 32))))
     path = folder / "images" / "val" / "scene_000003.png"
     prediction, untuned = tuned.predict_untuned(path)
     made = PageFile()
@@ -308,7 +308,7 @@ def test_the_pixel_follows_the_crop_and_the_look_at_what_was_before(page: Page, 
 
 def test_a_rule_without_a_crop_offers_none(offline: Context, tmp_path: Path, shown: list[Prediction]) -> None:
     image = draw_scene(3).image
-    whole = maskprism.load(rule="no-crop").predict(image)
+    whole = maskprism.load("sample", rule="no-crop").predict(image)
     page = open_page(offline(), write_page(tmp_path / "p.html", [(image, whole)]), "#i=0&pixel=99999,3")
     crop = page.get_by_label("Crop to box")
     assert crop.is_disabled()
@@ -541,7 +541,7 @@ def test_light_and_dark(offline: Context, folder: Path) -> None:
 def test_hostile_names_are_shown_as_they_are(offline: Context, tmp_path: Path) -> None:
     hostile = '</script><img src=x onerror="window.hacked = 1">'
     image = draw_scene(3, (320, 240)).image
-    prediction = maskprism.load().predict(image)
+    prediction = maskprism.load("sample").predict(image)
     named = replace(prediction, names={int(c): hostile for c in prediction.classes}, source=f"{hostile} ü.png")
     page = open_page(offline(), write_page(tmp_path / "p.html", [(image, named)], bits=16))
     assert page.locator(".heading .name").inner_text() == hostile
@@ -553,7 +553,7 @@ def test_hostile_names_are_shown_as_they_are(offline: Context, tmp_path: Path) -
 
 def test_an_image_without_instances(offline: Context, tmp_path: Path) -> None:
     image = draw_scene(3).image
-    nothing = maskprism.load().predict(image)[:0]
+    nothing = maskprism.load("sample").predict(image)[:0]
     page = open_page(offline(), write_page(tmp_path / "p.html", [(image, nothing)]))
     assert page.get_by_text("The network found no instance here.").is_visible()
     page.locator(".thumb").first.click()
@@ -569,7 +569,7 @@ def test_an_image_without_instances(offline: Context, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rule", ["validation", "retina", "yolact", "ultralytics-8.2", "ultralytics-8.3"])
 def test_other_rules_and_odd_images(offline: Context, tmp_path: Path, rule: str) -> None:
     image = draw_scene(3, (200, 333)).image
-    prediction = maskprism.load(rule=rule).predict(image)
+    prediction = maskprism.load("sample", rule=rule).predict(image)
     page = open_page(offline(), write_page(tmp_path / "p.html", [(image, prediction)]))
     slider(page, 1).press("Home")
     slider(page, 9).press("PageUp")
@@ -582,7 +582,7 @@ def test_other_rules_and_odd_images(offline: Context, tmp_path: Path, rule: str)
 
 def test_of_256_prototypes_64_are_shown_at_first_and_masks_alone_have_no_box(offline: Context, tmp_path: Path) -> None:
     image = draw_scene(3).image
-    found = maskprism.load().predict(image)
+    found = maskprism.load("sample").predict(image)
     mixing = np.linalg.qr(np.random.default_rng(0).normal(size=(256, 32)))[0].astype(np.float32)
     many = maskprism.from_arrays(
         image, found.coefficients @ mixing.T, np.tensordot(mixing, found.prototypes, axes=1), preprocessing="yolo"

@@ -29,7 +29,7 @@ COLUMN = "(table, column) => [...table.tBodies[0].rows].map((row) => row.cells[c
 @pytest.fixture(scope="module")
 def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Diagnosis, Path]:
     folder = tmp_path_factory.mktemp("diagnosis ü")
-    model = maskprism.load(conf=0.001, multi_label=True, threads=1)
+    model = maskprism.load("sample", conf=0.001, multi_label=True, threads=1)
     found = diagnose(open_dataset(write_dataset(folder, 3, seed=9, validation_share=1.0)), model)
     write_diagnosis(found, folder / "out", model=model, worst=WORST)
     return found, folder / "out" / "report.html"
@@ -158,7 +158,7 @@ def test_what_does_not_fit_leads_to_the_server(
 ) -> None:
     found, _ = diagnosed
     monkeypatch.setattr("maskprism.views.dataset.embedded.EMBEDDED_BYTES", 1000)
-    write_diagnosis(found, tmp_path, model=maskprism.load(conf=0.001, multi_label=True, threads=1), worst=2)
+    write_diagnosis(found, tmp_path, model=maskprism.load("sample", conf=0.001, multi_label=True, threads=1), worst=2)
     page = opened(offline(), tmp_path / "report.html")
     assert page.locator("#worst .open").count() == 0
     row = found.budget.worst(1)[0]

@@ -98,7 +98,7 @@ def shows(page: Page, expected: list[str]) -> None:
 @pytest.fixture(scope="module")
 def truth() -> dict[str, tuple[maskprism.Prediction, Any]]:
     """What Python says of every scene: prediction and comparison with the labels."""
-    model = maskprism.load()
+    model = maskprism.load("sample")
     found = {}
     for seed in range(SCENES):
         scene = draw_scene(seed)
@@ -520,7 +520,7 @@ def test_uploads_by_button_and_by_dropping(address: str, open_page: Open, tmp_pa
     scene = draw_scene(77, (200, 300))
     data = cv2.imencode(".png", scene.image)[1].tobytes()
     (tmp_path / "mine ü.png").write_bytes(data)
-    count = len(maskprism.load().predict(scene.image))
+    count = len(maskprism.load("sample").predict(scene.image))
     page = open_page(address)
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Upload").click()

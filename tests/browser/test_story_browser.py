@@ -31,14 +31,14 @@ SEED = 3
 
 @pytest.fixture(scope="module")
 def shown() -> Prediction:
-    return as_shown(maskprism.load().predict(draw_scene(SEED).image), 8)
+    return as_shown(maskprism.load("sample").predict(draw_scene(SEED).image), 8)
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One scene; of its labels, which it has all, the network is shown all but one, and one more that is not there."""
     scene = draw_scene(SEED)
-    prediction = maskprism.load().predict(scene.image)
+    prediction = maskprism.load("sample").predict(scene.image)
     extra = np.zeros(scene.image.shape[:2], bool)
     extra[10:60, 20:90] = True
     found = match_masks(prediction, Truth([*scene.classes.tolist(), 2], [*scene.masks, extra]))
@@ -312,7 +312,7 @@ def test_a_long_image_can_be_used(offline: Context, tmp_path: Path) -> None:
     scene = cv2.resize(draw_scene(SEED).image, (300, 300))
     image = np.full((300, 4000, 3), 120, np.uint8)
     image[:, 1800:2100] = scene
-    prediction = maskprism.load(conf=0.01).predict(image)
+    prediction = maskprism.load("sample", conf=0.01).predict(image)
     assert len(prediction)
     page = opened(offline(), write_page(tmp_path / "long.html", [(image, prediction)]), "")
     stage = page.locator(".stage").bounding_box()
@@ -343,7 +343,7 @@ def test_ground_truth_and_what_was_missed(page: Page) -> None:
     picture = pixels(truth)
     white, pink = ((picture == colour).all(axis=2) for colour in ([255, 255, 255, 255], [255, 92, 224, 255]))
     scene = draw_scene(SEED)
-    prediction = maskprism.load().predict(scene.image)
+    prediction = maskprism.load("sample").predict(scene.image)
     found = match_masks(prediction, Truth(scene.classes.tolist(), list(scene.masks)))
     edges = np.zeros(white.shape, bool)
     for mask in found.masks:
@@ -374,7 +374,7 @@ def test_the_iou_stays_in_view_while_something_moves(page: Page, shown: Predicti
 def test_colours_stand_out_from_the_image(offline: Context, tmp_path: Path) -> None:
     """An image in the colours of the palette's first: the instances get others."""
     scene = draw_scene(SEED)
-    prediction = maskprism.load().predict(scene.image)
+    prediction = maskprism.load("sample").predict(scene.image)
     tinted = np.empty_like(scene.image)
     tinted[:] = (0, 159, 230)  # BGR of the first colour
     page = opened(offline(), write_page(tmp_path / "tinted.html", [(tinted, prediction)]))

@@ -26,7 +26,7 @@ Context = Callable[..., "BrowserContext"]
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of three scenes."""
-    model = maskprism.load()
+    model = maskprism.load("sample")
     images = [draw_scene(seed).image for seed in (3, 5, 8)]
     path = tmp_path_factory.mktemp("trust") / "page.html"
     return write_page(path, [(image, model.predict(image)) for image in images])

@@ -91,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prediction(folder: Path) -> Prediction:
-    return maskprism.load().predict(folder / "photo.png")
+    return maskprism.load("sample").predict(folder / "photo.png")
 
 
 @pytest.fixture

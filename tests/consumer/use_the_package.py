@@ -23,7 +23,7 @@ def main(folder: Path) -> None:
     images = sorted((folder / "images").rglob("*.png"))
     assert_type(maskprism.__version__, str)
 
-    model = maskprism.load(conf=0.3, rule="retina")
+    model = maskprism.load("sample", conf=0.3, rule="retina")
     assert_type(model, maskprism.Model)
     assert_type(model.spec, maskprism.ModelSpec)
     assert_type(model.spec.prototypes, int)
@@ -68,10 +68,10 @@ def main(folder: Path) -> None:
 
 def mistakes(model: maskprism.Model) -> None:
     """Never called: what a type checker must not let through."""
-    maskprism.load(conf="much")  # type: ignore[arg-type]
+    maskprism.load("sample", conf="much")  # type: ignore[arg-type]
     maskprism.Edit(scale=[0.5])  # type: ignore[arg-type]
     maskprism.roles(model.predict("image.png"))  # type: ignore[arg-type]
-    maskprism.load().forecast("image.png")  # type: ignore[attr-defined]
+    maskprism.load("sample").forecast("image.png")  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -109,6 +109,37 @@ def test_a_detection_step_that_is_a_module_is_left_out_too(random_one):
     assert len(maskprism.load(network, imgsz=yolact.SIDE, conf=0.05).predict(scenes()[0]))
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=["alone", "in DataParallel"])
+def test_a_network_as_its_authors_publish_it(random_one, wrapped):
+    """Its `train` gives nothing back, and parts of it are TorchScript."""
+
+    class Published(yolact.Yolact):
+        def train(self, mode=True):
+            super().train(mode)
+
+    network = copy.deepcopy(random_one)
+    network.__class__ = Published
+    network.after = torch.jit.script(network.after)
+    assert network.train() is None
+    model = maskprism.load(torch.nn.DataParallel(network) if wrapped else network, imgsz=yolact.SIDE, conf=0.05)
+    for image in scenes():
+        assert_same(model.predict(image), *ask(random_one, image))
+    assert network.training
+    assert isinstance(network.detect, yolact.Detect)
+
+
+def test_images_are_resized_as_by_its_own_tools(random_one):
+    """In floating point: rounding to whole numbers between would be off by half a grey level."""
+    model = maskprism.load(random_one, imgsz=yolact.SIDE)
+    for image in scenes():
+        letterbox = model.letterbox(image.shape[:2])
+        prepare = model.spec.preprocessing
+        ours = prepare.tensor([prepare.exact_canvas(image, letterbox)], [letterbox])
+        np.testing.assert_allclose(ours, yolact.tensor_of([image]).numpy(), atol=5e-4)
+        rounded = prepare.tensor([prepare.canvas(image, letterbox)], [letterbox])
+        assert np.abs(rounded - ours).max() > 5e-3
+
+
 class Parts(torch.nn.Module):
     """What exports of YOLACT are made of: the parts as they come, one after the other."""
 

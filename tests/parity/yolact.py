@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -162,10 +161,13 @@ def draw(found: dict, image_hw: tuple[int, int]) -> torch.Tensor:
 
 
 def tensor_of(images: list[np.ndarray]) -> torch.Tensor:
-    """BGR images stretched to the canvas, as RGB without mean and deviation."""
-    stretched = [cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR) for image in images]
-    batch = torch.from_numpy(np.stack(stretched)[..., ::-1].astype(np.float32))
-    return ((batch - torch.tensor(MEANS)) / torch.tensor(DEVIATIONS)).permute(0, 3, 1, 2)
+    """BGR images stretched to the canvas by PyTorch, not rounded, as RGB without mean and deviation."""
+    stretched = []
+    for image in images:
+        planes = torch.from_numpy(image[..., ::-1].astype(np.float32)).permute(2, 0, 1)[None]
+        stretched.append(functional.interpolate(planes, (SIDE, SIDE), mode="bilinear", align_corners=False))
+    means, deviations = (torch.tensor(one)[:, None, None] for one in (MEANS, DEVIATIONS))
+    return (torch.cat(stretched) - means) / deviations
 
 
 def loss_of(parts: dict[str, torch.Tensor], scenes: list) -> torch.Tensor:

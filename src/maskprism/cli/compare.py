@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
@@ -15,43 +15,26 @@ from maskprism.cli.output import DIFFERENT, DONE, Outcome, Output, command, list
 if TYPE_CHECKING:
     from maskprism.models import Model
 
-_SECOND = Group("Reading B, where it is read in another way than A", sort_key=12)
+_SECOND = Group("Reading B; names, rule, size and device as for A unless given", sort_key=12)
 _TOLERANCE = Group("Tolerance, on the same canvas", sort_key=9)
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Second:
-    """How B is read."""
+SecondReading = Annotated[
+    Reading,
+    Parameter(name="*", group=_SECOND, name_transform=lambda name: f"{name.replace('_', '-')}-b"),
+]
+"""The options of `Reading` once more, with -b behind their names."""
 
-    runtime_b: Annotated[
-        Literal["onnxruntime", "openvino", "litert", "torchscript", "ultralytics"] | None, Parameter(group=_SECOND)
-    ] = None
-    """What computes B; by the file's suffix unless given."""
 
-    layout_b: Annotated[Literal["yolov5", "yolov8", "end2end"] | None, Parameter(group=_SECOND)] = None
-    """How the outputs of B are packed; found from shapes and metadata unless given."""
-
-    correction_b: Annotated[Path | None, Parameter(group=_SECOND)] = None
-    """Correction of the mask coefficients of B, a .json file of `maskprism tune`; with B the file of A, what tuning
-    changes."""
-
-    device_b: Annotated[str | None, Parameter(group=_SECOND)] = None
-    """Where to compute B; as for A unless given."""
-
-    precision_b: Annotated[Literal["f32", "bf16", "f16"], Parameter(group=_SECOND)] = "f32"
-    """Number format of the computation of B."""
-
-    def reading(self, first: Reading) -> Reading:
-        """The options for B, given those for A."""
-        return replace(
-            first,
-            runtime=self.runtime_b,
-            layout=self.layout_b,
-            correction=self.correction_b,
-            device=self.device_b or first.device,
-            precision=self.precision_b,
-        )
+def reading_of_b(first: Reading, second: Reading) -> Reading:
+    """How B is read: where it is not said, names, rule, size and device are those of A."""
+    return replace(
+        second,
+        rule=second.rule or first.rule,
+        imgsz=second.imgsz or first.imgsz,
+        names=second.names or first.names,
+        device=second.device or first.device,
+    )
 
 
 @command
@@ -70,7 +53,7 @@ def compare(
     max_score_drift: Annotated[float, Parameter(group=_TOLERANCE)] = 0.01,
     worst: int = 6,
     reading: Reading = Reading(),
-    second: Second = Second(),
+    second: SecondReading = Reading(),
     detections: Detections = Detections(),
     output: Output = Output(),
 ) -> Outcome:
@@ -110,7 +93,7 @@ def compare(
     if out is not None:
         make_folder(out, "choose another --out")
     network_a = load_model(a, reading, detections)
-    network_b = load_model(b, second.reading(reading), detections)
+    network_b = load_model(b, reading_of_b(reading, second), detections)
     labels = None if data is None else open_labels(data, Sources((source,)).files, network_a.spec.names, crowds=crowds)
     network_a = named_by(labels, network_a, output)
     if labels is not None and any(map(_is_tuned, (network_a, network_b))):

@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Detections, Limit, ModelFile, Overwrite, Reading, Source, Table, load_model
+from maskprism.cli.options import (
+    Detections,
+    Limit,
+    ModelFile,
+    Overwrite,
+    Reading,
+    Source,
+    Table,
+    load_model,
+    model_file,
+)
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
 from maskprism.text import readable
 
@@ -55,7 +65,7 @@ def extract(
     """
     from maskprism.extract import extract as run
 
-    opening = partial(load_model, model, reading, detections, threads=1)
+    opening = partial(load_model, model_file(model), reading, detections, threads=1)
     network = opening if engine == "ray" else opening()
     on_gpu = engine == "ray" and (reading.device or "").startswith("cuda")
     with output.bar("extracting", None, visible=False) as bar:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
+from maskprism._common.choices import Family, Precision, RuntimeName
+from maskprism.errors import InputError
+
 if TYPE_CHECKING:
     from maskprism.analysis.truth.labels import DatasetLabels
     from maskprism.cli.output import Output
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
 ModelFile = Annotated[
     Path | None,
     Parameter(
-        help="Model file: .onnx, .pt, .tflite, .torchscript, OpenVINO .xml or its folder; the bundled one unless given."
+        help="Model file, needed: .onnx, .pt, .tflite, .torchscript, OpenVINO .xml or its folder; sample is the "
+        "bundled demo model, which knows drawn shapes only."
     ),
 ]
 # A shell completes paths; what is typed is kept as it is, for a pattern is no path.
@@ -59,60 +63,68 @@ Labels = Annotated[
     ),
 ]
 
-Family = Literal["yolov5", "yolov8", "end2end", "yolact", "query"]
-
 _READING = Group("Reading the model", sort_key=10)
 _DETECTIONS = Group("Detections", sort_key=11)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=_READING)
 @dataclass(frozen=True)
 class Reading:
     """How the model file is read."""
 
-    runtime: Annotated[
-        Literal["onnxruntime", "openvino", "litert", "torchscript", "ultralytics"] | None, Parameter(group=_READING)
-    ] = None
+    runtime: RuntimeName | None = None
     """What computes the network; by the file's suffix unless given."""
 
-    layout: Annotated[Family | None, Parameter(group=_READING)] = None
+    layout: Family | None = None
     """How the outputs are packed; found from shapes and metadata unless given."""
 
-    rule: Annotated[str | None, Parameter(group=_READING)] = None
+    rule: str | None = None
     """Mask rule, by name ("retina", "validation", "yolov5", "no-crop", ...); by the model's version unless given."""
 
-    imgsz: Annotated[int | None, Parameter(group=_READING)] = None
+    imgsz: int | None = None
     """Side of the network input in pixels, for models that take more than one."""
 
-    names: Annotated[Path | None, Parameter(group=_READING)] = None
+    names: Path | None = None
     """Class names, for a model that has none: a data.yaml, a .txt file with one per line, a COCO json, a model."""
 
-    correction: Annotated[Path | None, Parameter(group=_READING)] = None
+    correction: Path | None = None
     """Correction of the mask coefficients: a .json file that `maskprism tune` wrote for this model."""
 
-    device: Annotated[str | None, Parameter(group=_READING)] = None
+    device: str | None = None
     """Where to compute: cpu, cuda, cuda:1, or a device of the runtime."""
 
-    precision: Annotated[Literal["f32", "bf16", "f16"], Parameter(group=_READING)] = "f32"
+    precision: Precision = "f32"
     """Number format of the computation; others than f32 with OpenVINO only."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=_DETECTIONS)
 @dataclass(frozen=True)
 class Detections:
     """Which detections are kept."""
 
-    conf: Annotated[float | None, Parameter(group=_DETECTIONS)] = None
+    conf: float | None = None
     """Keep detections with a score above this; 0.25 unless given (YOLACT: 0.15, queries: 0.5)."""
 
-    iou: Annotated[float | None, Parameter(group=_DETECTIONS)] = None
+    iou: float | None = None
     """Drop a box that overlaps a better one of its class by more than this; 0.7 unless given (YOLACT: 0.5)."""
 
-    max_det: Annotated[int | None, Parameter(group=_DETECTIONS)] = None
+    max_det: int | None = None
     """Keep at most this many detections per image; 300 unless given (YOLACT and queries: 100)."""
 
-    classes: Annotated[list[int] | None, Parameter(group=_DETECTIONS, consume_multiple=True, negative=())] = None
+    classes: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None
     """Keep only these class ids."""
+
+
+def model_file(path: Path | None) -> Path:
+    """The file that `--model` names: the path itself, or the bundled demo model for the word sample.
+
+    Raises InputError for none.
+    """
+    from maskprism.models import NO_MODEL, SAMPLE, SAMPLE_MODEL
+
+    if path is None:
+        raise InputError(NO_MODEL)
+    return SAMPLE_MODEL if str(path) == SAMPLE else path
 
 
 def load_model(
@@ -123,11 +135,11 @@ def load_model(
     threads: int | None = None,
     multi_label: bool = False,
 ) -> Model:
-    """The model that the options name."""
+    """The model that the options name. Raises InputError where they name none."""
     from maskprism.models import load
 
     return load(
-        path,
+        model_file(path),
         runtime=reading.runtime,
         layout=reading.layout,
         rule=reading.rule,

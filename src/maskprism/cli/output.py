@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, ParamSpec, TextIO
 
 from cyclopts import Group, Parameter
 
+from maskprism.errors import ModelWarning
 from maskprism.text import json_text, readable
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ EXIT_CODES = {
 }
 """What the exit codes of all commands mean."""
 
+SHOWN_NOTES = 5
+"""So many notes of models are printed in full."""
 _OUTPUT = Group("Output", sort_key=20)
 Command = ParamSpec("Command")
 
@@ -131,13 +135,39 @@ def command(function: Callable[Command, Outcome]) -> Callable[Command, int]:
     def run(*args: Command.args, **kwargs: Command.kwargs) -> int:
         output = kwargs.get("output")
         json, quiet = (output.json, output.quiet) if isinstance(output, Output) else (False, False)
-        with redirect_stdout(io.StringIO() if quiet else sys.stderr) if json else nullcontext():
+        with ExitStack() as stack:
+            stack.enter_context(model_warnings_as_notes(quiet))
+            if json:
+                stack.enter_context(redirect_stdout(io.StringIO() if quiet else sys.stderr))
             outcome = function(*args, **kwargs)
         if json and outcome.answer is not None:
             print_json(outcome.answer, sys.stdout)
         return outcome.code
 
     return run
+
+
+@contextmanager
+def model_warnings_as_notes(quiet: bool) -> Iterator[None]:
+    """Print each `ModelWarning` as a note on stderr, the first ones in full and then their number; none when quiet."""
+    count = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ModelWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            nonlocal count
+            if not issubclass(category, ModelWarning):
+                others(message, category, *where, **more)
+                return
+            count += 1
+            if count <= SHOWN_NOTES and not quiet:
+                print(f"note: {message}", file=sys.stderr)
+
+        warnings.showwarning = show
+        yield
+    if count > SHOWN_NOTES and not quiet:
+        print(f"note: and {count - SHOWN_NOTES} more of such notes", file=sys.stderr)
 
 
 def print_json(answer: Mapping[str, Any], file: TextIO) -> None:

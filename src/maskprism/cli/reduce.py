@@ -6,7 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from maskprism.cli.options import Crowds, Detections, Limit, ModelFile, Out, Overwrite, Reading, Split, load_model
+from maskprism.cli.options import (
+    Crowds,
+    Detections,
+    Limit,
+    ModelFile,
+    Out,
+    Overwrite,
+    Reading,
+    Split,
+    load_model,
+    model_file,
+)
 from maskprism.cli.output import Outcome, Output, command, listed
 from maskprism.errors import InputError, MaskprismError
 
@@ -58,12 +69,11 @@ def reduce(
     """
     from maskprism.analysis.networks.reduced_file import PASSES, CalibrationImages, reduce_file
     from maskprism.datasets import Dataset, open_dataset
-    from maskprism.models import SAMPLE_MODEL
     from maskprism.models.onnx_file import read_onnx
     from maskprism.sources import open_source
     from maskprism.views.networks.reduction import write_reduction
 
-    source = model or SAMPLE_MODEL
+    source = model_file(model)
     if out.suffix.lower() != ".onnx":
         raise InputError(f"{out}: expected a file name ending in .onnx")
     if out.exists() and source.exists() and out.samefile(source):

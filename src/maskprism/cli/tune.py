@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Crowds, Detections, Limit, ModelFile, Out, Overwrite, Reading, Seed, Split, load_model
+from maskprism.cli.options import (
+    Crowds,
+    Detections,
+    Limit,
+    ModelFile,
+    Out,
+    Overwrite,
+    Reading,
+    Seed,
+    Split,
+    load_model,
+    model_file,
+)
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
 from maskprism.errors import InputError, MaskprismError, ModelError
 
@@ -73,13 +85,12 @@ def tune(
         Replace existing files.
     """
     from maskprism.analysis.tuning.tuning import tune as run
-    from maskprism.models import SAMPLE_MODEL
     from maskprism.models.rewrite import check_rewritable, write_corrected
     from maskprism.text import signed
     from maskprism.views.tuning.files import summary, write_report
     from maskprism.views.tuning.report import sentences, title_of, warnings_of
 
-    source = model or SAMPLE_MODEL
+    source = model_file(model)
     _check_target(source, out, overwrite)
     if reading.correction is not None:
         raise InputError("tune fits a correction to the model as it is; leave out --correction")

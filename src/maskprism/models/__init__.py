@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import operator
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,18 +16,19 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 
+from maskprism._common.choices import Family, Precision, RuntimeName
 from maskprism.class_names import placeholder
-from maskprism.errors import InputError, ModelError
+from maskprism.errors import InputError, ModelError, ModelWarning
 from maskprism.images import read_image, source_name
 from maskprism.masks import MaskRule, rule_named, rule_of_version
 from maskprism.models.correction import Correction
 from maskprism.models.families import find_layout
-from maskprism.models.layouts import FAMILIES, Family, Layout
+from maskprism.models.layouts import FAMILIES, Layout
 from maskprism.models.metadata import MAX_SIDE, Metadata
 from maskprism.models.names import Names, read_names
 from maskprism.models.query import find_queries, has_finished_masks
-from maskprism.models.rows import Thresholds
-from maskprism.models.runtimes import Precision, Runtime, RuntimeName, open_runtime
+from maskprism.models.rows import EXPORT_IN_SINGLE_PRECISION, Thresholds, refuse_broken_prototypes, refuse_scores
+from maskprism.models.runtimes import Runtime, fill_heap, open_runtime
 from maskprism.prediction import Prediction
 from maskprism.preprocessing import YOLO, Preprocessing, preprocessing_named
 from maskprism.text import counted
@@ -38,8 +40,14 @@ if TYPE_CHECKING:
     from maskprism.images import ImageLike
     from maskprism.models.mask_branch import MaskBranch
 
+SAMPLE = "sample"
+"""What the bundled demo model is called in `load` and behind `--model`."""
 SAMPLE_MODEL = Path(__file__).parents[1] / "data" / "sample.onnx"
-"""The bundled network: it knows the shapes of `maskprism.scenes`."""
+"""Its file. It knows the shapes of `maskprism.scenes`, and nothing else."""
+NO_MODEL = (
+    'no model is given; expected a file, such as --model best.pt or maskprism.load("best.pt"), or the bundled demo '
+    'model, which knows drawn shapes only: --model sample or maskprism.load("sample")'
+)
 _ACCELERATOR_BATCH = 16
 
 
@@ -74,7 +82,10 @@ class ModelSpec:
 
 
 class Model:
-    """A network that can be asked about images."""
+    """A network that can be asked about images.
+
+    With `repeat` it is run again on the same input, and a `ModelWarning` says so if the outputs differ.
+    """
 
     def __init__(
         self,
@@ -89,6 +100,7 @@ class Model:
         batch: int = 1,
         names: Names | None = None,
         correction: Correction | None = None,
+        repeat: bool = False,
     ) -> None:
         self.runtime = runtime
         metadata = Metadata.parse(runtime.metadata, name)
@@ -118,6 +130,7 @@ class Model:
                 layout,
                 images_last=runtime.input.channels_last,
             )
+        refuse_scores(self.layout.raw_scores(outputs, 0), self.layout.score_limits, f"{name}: ")
         shapes = [output.shape for output in outputs]
         family = FAMILIES[self.layout.family]
         self.keep = keep or family.keep
@@ -139,6 +152,9 @@ class Model:
             sha256=runtime.sha256,
             notes=self.layout.notes,
         )
+        if repeat and (difference := self._repeated(outputs, canvas_hw, plain, noise=self.runtime is not runtime)):
+            warnings.warn(f"{name}: {difference}", ModelWarning, stacklevel=3)
+            self.spec = replace(self.spec, notes=(*self.spec.notes, difference))
         _check_classes(self.keep, self.spec)
         self.level_ends = self.layout.level_ends(self.layout.count(shapes), canvas_hw)
         self._correct(correction)
@@ -235,7 +251,7 @@ class Model:
         results: dict[int, Prediction] = {}
         for canvas_hw in dict.fromkeys(box.canvas_hw for box in letterboxes):
             members = [i for i, box in enumerate(letterboxes) if box.canvas_hw == canvas_hw]
-            canvases = [prepare.canvas(decoded[i], letterboxes[i]) for i in members]
+            canvases = [prepare.exact_canvas(decoded[i], letterboxes[i]) for i in members]
             outputs = self.runtime(self._stack(canvases, [letterboxes[i] for i in members], prepare))
             for position, i in enumerate(members):
                 results[i] = self._read(outputs, position, letterboxes[i], source_name(images[i]))
@@ -258,7 +274,14 @@ class Model:
         source: str | None,
     ) -> Prediction:
         prototypes = self.layout.read_prototypes(outputs, index)
+        refuse_broken_prototypes(prototypes)
+        refuse_scores(self.layout.raw_scores(outputs, index), self.layout.score_limits)
         rows = self.layout.read_rows(outputs, index, letterbox.canvas_hw, self.keep)
+        if rows.n_not_finite:
+            left_out = f"{counted(rows.n_not_finite, 'detection')} left out: NaN or infinity"
+            if not len(rows.scores):
+                raise ModelError(f"{left_out}, and there are no others; {EXPORT_IN_SINGLE_PRECISION}")
+            warnings.warn(f"{source or 'image'}: {left_out}", ModelWarning, stacklevel=4)
         found = Prediction(
             canvas_boxes=rows.boxes,
             scores=rows.scores,
@@ -274,6 +297,34 @@ class Model:
             preprocessing=self.spec.preprocessing,
         )
         return found if self.correction is None else self.correction.apply(found)
+
+    def _repeated(
+        self,
+        outputs: list[Float32[np.ndarray, "..."]],
+        canvas_hw: tuple[int, int],
+        prepare: Preprocessing,
+        *,
+        noise: bool,
+    ) -> str | None:
+        """How the outputs of the same input differ when memory holds other values; None where they are equal.
+
+        A kernel that reads memory which nobody wrote gets the same leftovers again when the same input follows itself:
+        every buffer is where it was. So another input runs in between, which changes what buffers hold; the heap is
+        filled, which changes what new allocations hold; and a runtime that keeps buffers for good opens the file anew.
+        """
+        name = self.spec.name
+        self._probe(canvas_hw, prepare, name, noise=not noise)
+        fill_heap()
+        fresh = getattr(self.runtime, "fresh", None)
+        again = copy.copy(self)
+        again.runtime = self.runtime if fresh is None else fresh()
+        pairs = zip(outputs, again._probe(canvas_hw, prepare, name, noise=noise), strict=True)
+        if all(np.array_equal(*pair, equal_nan=True) for pair in pairs):
+            return None
+        return (
+            "the same input gave other outputs when it was run again: results change from run to run. Use another "
+            "runtime or device, or export the model again"
+        )
 
     def _probe(
         self, canvas_hw: tuple[int, int], prepare: Preprocessing, name: str, *, noise: bool = False
@@ -321,8 +372,8 @@ def load(
     model
         `.onnx`, `.xml` (or the folder around it), `.tflite`, `.torchscript` or `.pt` file, a live `ultralytics.YOLO`, a
         YOLACT as an `nn.Module`, a MaskFormer or Mask2Former of transformers, or any
-        `maskprism.models.runtimes.Runtime`; the small network that comes with the package unless given (see
-        docs/model_card.md).
+        `maskprism.models.runtimes.Runtime`. "sample" is the bundled demo model, which knows drawn shapes only (see
+        docs/model_card.md); a file of that name is ``Path("sample")``.
     runtime
         by the file's suffix unless given; `.onnx` also runs with "openvino".
     layout
@@ -333,7 +384,9 @@ def load(
     preprocessing
         a `Preprocessing` or the name of a preset; that of the layout's family unless given.
     imgsz
-        canvas side or (height, width), for networks that take more than one.
+        canvas side or (height, width), for networks that take more than one. Unless given, files that take any size get
+        640 (YOLACT: 550), as Ultralytics has it, whatever size they were exported with; `.pt` files get the size that
+        they were trained with.
     conf, iou, max_det, classes
         which detections are kept; unless given, those that the family's own tools keep: above 0.25, 0.7 and 300 for
         YOLO, 0.15, 0.5 and 100 for YOLACT, 0.5 and 100 for queries.
@@ -359,11 +412,18 @@ def load(
     ModelError
         the file cannot be read, or is no prototype-based segmentation model.
     InputError
-        an argument is out of range.
+        no model is given, or an argument is out of range.
     MissingExtraError
         the runtime's package is not installed.
+
+    Warns
+    -----
+    ModelWarning
+        the input size was chosen here, or the same input gives other outputs when it is run again.
     """
-    model = SAMPLE_MODEL if model is None else model
+    if model is None:
+        raise InputError(NO_MODEL)
+    model = SAMPLE_MODEL if isinstance(model, str) and model == SAMPLE else model
     device = "cpu" if device is None else str(device).lower()
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads is {threads!r}; expected a whole number of at least 1")
@@ -387,6 +447,7 @@ def load(
         batch=1 if device == "cpu" else _ACCELERATOR_BATCH,
         names=names,
         correction=correction,
+        repeat=True,
     )
     chosen: dict[str, Any] = {
         "conf": conf,
@@ -423,11 +484,22 @@ def _canvas(
             f"imgsz is {wanted[0]} x {wanted[1]}; {name} takes exactly {fixed[0] or 'any'} x {fixed[1] or 'any'} "
             "(height x width)"
         )
-    height, width = wanted or metadata.imgsz or (traits.side, traits.side)
+    own = runtime.input.default_hw
+    if own is None and fixed != (None, None):  # one side may vary at most: the file says what it was made for
+        own = metadata.imgsz
+    height, width = wanted or own or (traits.side, traits.side)
     stride = metadata.stride or traits.multiple
     if (fixed[0] is None and height < stride) or (fixed[1] is None and width < stride):
         raise InputError(f"imgsz is {height} x {width}; expected at least the stride, {stride}")
     canvas_hw = (fixed[0] or -(-height // stride) * stride, fixed[1] or -(-width // stride) * stride)
+    if wanted is own is None and None in fixed:
+        exported = f", and was exported with {metadata.imgsz[0]} x {metadata.imgsz[1]}" if metadata.imgsz else ""
+        warnings.warn(
+            f"{name}: takes images of any size{exported}; {canvas_hw[0]} x {canvas_hw[1]} is used, as its own tools do "
+            "unless told otherwise. Choose with imgsz= (--imgsz)",
+            ModelWarning,
+            stacklevel=4,
+        )
     pixels = canvas_hw[0] * canvas_hw[1] * (runtime.input.batch or 1)
     if pixels > MAX_SIDE**2:
         raise InputError(

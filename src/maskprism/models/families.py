@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from maskprism._common.choices import Family
 from maskprism.errors import InputError, ModelError
 from maskprism.models.heads import refusal
-from maskprism.models.layouts import FAMILIES, Family, Layout, detect_layout
+from maskprism.models.layouts import FAMILIES, Layout, detect_layout
 from maskprism.models.metadata import refuse_other_tasks
 from maskprism.models.yolact import find_yolact
 

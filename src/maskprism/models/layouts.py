@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import cv2
 import numpy as np
 
+from maskprism._common.choices import Family
 from maskprism.errors import InputError, ModelError
 from maskprism.masks import NO_CROP, YOLOV5, MaskRule
 from maskprism.masks import YOLACT as YOLACT_RULE
 from maskprism.models.metadata import refuse_other_tasks
-from maskprism.models.rows import Rows, Thresholds
+from maskprism.models.rows import Rows, Thresholds, finite_columns
 from maskprism.preprocessing import IMAGENET, YOLACT, YOLO, Preprocessing
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from maskprism.models.metadata import Metadata
 
     Floats = Float32[np.ndarray, "..."]
-
-Family = Literal["yolov5", "yolov8", "end2end", "yolact", "query"]
 
 
 class FamilyTraits(NamedTuple):
@@ -109,10 +108,21 @@ class Layout:
         found = outputs[self.prototypes_output][index]
         return np.ascontiguousarray(np.moveaxis(found, -1, 0) if self.prototypes_last else found)
 
+    @property
+    def score_limits(self) -> tuple[float, float]:
+        """What raw scores lie between."""
+        return 0, 1
+
+    def raw_scores(self, outputs: Sequence[Floats], index: int) -> Floats | None:
+        """What image `index` of the batch has as scores, objectness included; None where they are made here."""
+        table = outputs[self.rows_output][index]
+        columns = table.T if self.channels_last else table
+        return columns[4:5] if self.family == "end2end" else columns[4 : len(columns) - self.prototypes]
+
     def read_rows(self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
         """The detections of image `index` of the batch that pass `keep`, best first.
 
-        Rows with a value that is no finite number are left out.
+        Rows with NaN or infinity are left out and counted.
         """
         found = outputs[self.rows_output][index]
         columns = found.T if self.channels_last else found
@@ -121,22 +131,31 @@ class Layout:
         return self._read_candidates(columns, canvas_hw, keep)
 
     def _read_finished(self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
-        chosen = (columns[4] > keep.conf) & np.isfinite(columns).all(axis=0)
+        sound = finite_columns(columns)
+        wanted = ~(columns[4] <= keep.conf)  # NaN is not known to be below
         if keep.classes is not None:
-            chosen &= np.isin(columns[5], keep.classes)
+            wanted &= np.isin(columns[5], keep.classes) | ~np.isfinite(columns[5])
+        chosen = wanted & sound
         best = np.argsort(-columns[4, chosen], kind="stable")[: keep.max_det]
         rows = columns[:, chosen].T[best]
         boxes = rows[:, :4] * _scale(canvas_hw) if _are_normalised(columns[:4]) else rows[:, :4].copy()
-        return Rows(boxes, rows[:, 4].copy(), rows[:, 5].astype(np.int64), rows[:, 6:].copy(), None)
+        return Rows(
+            boxes,
+            rows[:, 4].copy(),
+            rows[:, 5].astype(np.int64),
+            rows[:, 6:].copy(),
+            None,
+            n_not_finite=int(np.count_nonzero(wanted & ~sound)),
+        )
 
     def _read_candidates(self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
         first_class = 5 if self.family == "yolov5" else 4
         first_coefficient = columns.shape[0] - self.prototypes
-        if self.family == "yolov5":
-            chosen = np.flatnonzero(columns[4] > keep.conf)
-        else:
-            chosen = np.flatnonzero(columns[first_class:first_coefficient].max(axis=0) > keep.conf)
-        chosen = chosen[np.isfinite(columns[:, chosen]).all(axis=0)]
+        best_scores = columns[4] if self.family == "yolov5" else columns[first_class:first_coefficient].max(axis=0)
+        chosen = np.flatnonzero(~(best_scores <= keep.conf))  # NaN is not known to be below
+        sound = finite_columns(columns[:, chosen])
+        n_not_finite = len(chosen) - int(np.count_nonzero(sound))
+        chosen = chosen[sound]
         rows = columns[:, chosen].T
         by_class = rows[:, first_class:first_coefficient]
         objectness = None
@@ -166,6 +185,7 @@ class Layout:
             rows[best, first_coefficient:],
             None if objectness is None else objectness[wanted][best],
             None if ends is None else np.searchsorted(ends, chosen[candidates][wanted][best], side="right"),
+            n_not_finite,
         )
 
     def level_ends(self, count: int, canvas_hw: tuple[int, int]) -> tuple[int, ...] | None:

@@ -92,7 +92,7 @@ class QueryLayout(Layout):
     def read_rows(self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
         """The queries of image `index` that pass `keep`, best first, once for every class above the threshold.
 
-        There is no suppression: `keep.iou` plays no part. Queries with a value that is no finite number are left out.
+        There is no suppression: `keep.iou` plays no part. Queries with NaN or infinity are left out and counted.
         """
         chosen = slice(*self.branch.rows)
         vectors = self._factors(outputs)[0][index] * np.float32(self.gain)
@@ -109,6 +109,7 @@ class QueryLayout(Layout):
             centres, halves = shares[:, :2], shares[:, 2:] / 2
             corners = np.concatenate([centres - halves, centres + halves], axis=1)
             boxes = corners * np.array([width, height, width, height], dtype=np.float32)
+        n_not_finite = int(np.count_nonzero(~(by_class <= keep.conf).all(axis=1) & ~sound))  # NaN is not below
         above = (by_class > keep.conf) & sound[:, None]
         if keep.classes is not None:
             above &= np.isin(np.arange(by_class.shape[1]), keep.classes)
@@ -123,7 +124,17 @@ class QueryLayout(Layout):
             classes.astype(np.int64),
             np.ascontiguousarray(vectors[rows]),
             None,
+            n_not_finite=n_not_finite,
         )
+
+    @property
+    def score_limits(self) -> tuple[float, float]:
+        """What raw scores lie between; a predicted quality is not held to 0..1, so only what cannot be one is told."""
+        return (-1, 2) if self.scores == "quality" else (0, 1)
+
+    def raw_scores(self, outputs: Sequence[Floats], index: int) -> Floats | None:
+        """Probabilities or qualities of image `index` of the batch; None where a sigmoid or softmax is taken here."""
+        return outputs[self.scores_output][index] if self.scores in ("probabilities", "quality") else None
 
     def _factors(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
         logits = outputs[self.logits_output]

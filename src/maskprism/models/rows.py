@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from maskprism.errors import InputError
+from maskprism.errors import InputError, ModelError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Int64
+    from jaxtyping import Bool, Float32, Int64
+
+EXPORT_IN_SINGLE_PRECISION = "export the model again, in single precision if this is half"
+_SCORE_TOLERANCE = 0.1
+"""By how much scores in 8 bits miss 0..1 where they share their scale with coefficients."""
 
 
 class Rows(NamedTuple):
     """The detections of one image. Boxes are xyxy in canvas pixels; None for families of masks alone.
 
     levels: of the pyramid, 0 for the finest, that each detection comes from; None where the rows do not tell.
+    n_not_finite: how many detections were left out because they hold NaN or infinity.
     """
 
     boxes: Float32[np.ndarray, "N 4"] | None
@@ -26,6 +31,7 @@ class Rows(NamedTuple):
     coefficients: Float32[np.ndarray, "N K"]
     objectness: Float32[np.ndarray, " N"] | None
     levels: Int64[np.ndarray, " N"] | None = None
+    n_not_finite: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,3 +58,48 @@ class Thresholds:
                 raise InputError(f"{name} is {value!r}; expected 0 to 1")
         if not isinstance(self.max_det, Integral) or self.max_det < 1:
             raise InputError(f"max_det is {self.max_det!r}; expected at least 1")
+
+
+def finite_columns(columns: Float32[np.ndarray, "C N"]) -> Bool[np.ndarray, " N"]:
+    """Which columns hold neither NaN nor infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        sound = np.isfinite(columns.sum(axis=0))  # of a table of 8400 a third of the time of looking at each number
+    suspects = np.flatnonzero(~sound)  # also large numbers whose sum overflows
+    sound[suspects] = np.isfinite(columns[:, suspects]).all(axis=0)
+    return sound
+
+
+def refuse_scores(scores: Float32[np.ndarray, "..."] | None, limits: tuple[float, float], prefix: str = "") -> None:
+    """Raise ModelError for scores that are no probabilities: exported before the sigmoid, or in per cent.
+
+    Parameters
+    ----------
+    scores
+        As the network gave them; None where a family makes them itself.
+    limits
+        What they lie between.
+    prefix
+        What the message begins with.
+    """
+    if scores is None or not scores.size:
+        return
+    low, high = np.fmin.reduce(scores, axis=None), np.fmax.reduce(scores, axis=None)
+    if not (np.isfinite(low) and np.isfinite(high)):  # rows with infinity are left out, and others are looked at
+        finite = scores[np.isfinite(scores)]
+        low, high = finite.min(initial=0), finite.max(initial=0)
+    if low < limits[0] - _SCORE_TOLERANCE or high > limits[1] + _SCORE_TOLERANCE:
+        raise ModelError(
+            f"{prefix}scores go from {low:.3g} to {high:.3g}; expected {limits[0]:g} to {limits[1]:g}. They look like "
+            "logits: export the model with the sigmoid of its classes, or take the sigmoid yourself and hand the "
+            "arrays to maskprism.from_arrays"
+        )
+
+
+def refuse_broken_prototypes(prototypes: Float32[np.ndarray, "K h w"]) -> None:
+    """Raise ModelError for prototypes that hold NaN or infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(prototypes.sum()):
+            return
+    broken = np.flatnonzero(~np.isfinite(prototypes).all(axis=(1, 2)))
+    if len(broken):
+        raise ModelError(f"prototypes {', '.join(map(str, broken))} hold NaN or infinity; {EXPORT_IN_SINGLE_PRECISION}")

@@ -69,7 +69,7 @@ class Sam:
 
         pixels = read_image(image)
         letterbox = self.preprocessing.letterbox((pixels.shape[0], pixels.shape[1]), self.canvas_hw)
-        tensor = self.preprocessing.tensor([self.preprocessing.canvas(pixels, letterbox)], [letterbox])
+        tensor = self.preprocessing.tensor([self.preprocessing.exact_canvas(pixels, letterbox)], [letterbox])
         with torch.inference_mode():
             embedding = self._network.get_image_embeddings(torch.from_numpy(tensor).to(self._device))
         return SeenImage(self, embedding, letterbox, source_name(image))

@@ -141,14 +141,15 @@ class YolactLayout(Layout):
     def read_rows(self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
         """The detections of image `index` of the batch that pass `keep`, best first.
 
-        A candidate counts for every class above the threshold, as in YOLACT's own evaluation. Rows with a value that
-        is no finite number are left out.
+        A candidate counts for every class above the threshold, as in YOLACT's own evaluation. Rows with NaN or
+        infinity are left out and counted.
         """
         scores = outputs[self.scores_output][index][:, 1:]
-        found = np.flatnonzero(scores.max(axis=1, initial=0) > keep.conf)
+        found = np.flatnonzero(~(scores.max(axis=1, initial=0) <= keep.conf))  # NaN is not known to be below
         located, coefficients = (outputs[one][index][found] for one in (self.boxes_output, self.rows_output))
         boxes = located if self.corners else decoded_boxes(located, self._priors(outputs, index, canvas_hw)[found])
         sound = np.isfinite(np.concatenate([scores[found], located, boxes, coefficients], axis=1)).all(axis=1)
+        n_not_finite = len(found) - int(np.count_nonzero(sound))
         found, boxes, coefficients = found[sound], boxes[sound], coefficients[sound]
         scores = scores[found]
         kept = []
@@ -169,7 +170,12 @@ class YolactLayout(Layout):
             coefficients[rows],
             None,
             None if ends is None else np.searchsorted(ends, found[rows], side="right"),
+            n_not_finite,
         )
+
+    def raw_scores(self, outputs: Sequence[Floats], index: int) -> Floats | None:
+        """The scores of image `index` of the batch, the background included."""
+        return outputs[self.scores_output][index]
 
     @property
     def corners(self) -> bool:

@@ -176,7 +176,7 @@ def show(
     prediction
         what a network said about it; `model` is asked where there is none.
     model
-        a `Model`, or what `maskprism.load` takes; the bundled network unless given.
+        a `Model`, or what `maskprism.load` takes; needed where no prediction is given.
     truth
         a ground-truth mask of the image's size per instance, or None where there is none.
     selected
@@ -185,7 +185,7 @@ def show(
     Raises
     ------
     InputError
-        the image and the prediction do not fit each other.
+        the image and the prediction do not fit each other, or there is neither a prediction nor a model.
     ImageError
         the image cannot be read.
     """

@@ -175,14 +175,12 @@ class _Networks:
 
     def predict(self, name: str, image: UInt8[np.ndarray, "H W 3"]) -> _Answer:
         every = {self.a, self.b, self.own_a, self.own_b}
-        said = {model: model.predict(image) for model in every}
-        for model, one in said.items():
-            broken = one.broken_prototypes
-            if len(broken):
-                raise ModelError(
-                    f"{model.spec.name}: prototypes {', '.join(map(str, broken))} hold values that are no finite "
-                    f"numbers on {name}; export again, in single precision if this is half"
-                )
+        said = {}
+        for model in every:
+            try:
+                said[model] = model.predict(image)
+            except ModelError as error:
+                raise ModelError(f"{model.spec.name}: {error} ({name})") from None
         frame_hw = said[self.a].letterbox.content_hw
         framed = {
             model: replace(one, letterbox=replace(one.letterbox, image_hw=frame_hw)) for model, one in said.items()

@@ -38,19 +38,13 @@ class Teacher:
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> Rows:
         """The instances on a canvas, each with its box and its mask on the canvas; empty masks are left out.
 
-        Raises ImageError where there is no image, ModelError where the network fails or its prototypes are no finite
-        numbers.
+        Raises ImageError where there is no image, ModelError where the network fails.
         """
         canvas = image.read()
         try:
             said = self.model.predict(canvas)
         except Exception as error:  # runtimes raise what they like
             raise ModelError(f"the teacher {self.model.spec.name} failed ({' '.join(str(error).split())})") from error
-        if len(broken := said.broken_prototypes):
-            raise ModelError(
-                f"prototypes {', '.join(map(str, broken))} of the teacher {self.model.spec.name} hold values that are "
-                "no finite numbers"
-            )
         found = zip(said.classes.tolist(), said.masks("canvas"), said.boxes.tolist(), strict=True)
         return Rows([Row(class_id, mask, box) for class_id, mask, box in found if mask.any()], ())
 

@@ -259,9 +259,6 @@ class _Gatherer:
                 prediction = self._model.predict(seen)
             except Exception as error:  # runtimes raise what they like
                 return Failed(sample.name, one_line(error), network=True)
-            if len(broken := prediction.broken_prototypes):
-                named = ", ".join(map(str, broken))
-                return Failed(sample.name, f"prototypes {named} hold values that are no finite numbers", network=True)
             prediction, own = of_classes(prediction, truth, self._classes)
             parts.append(evidence_of(prediction, own, rng, iou=self._iou, most=self._most, altered=view > 1))
             if not view:

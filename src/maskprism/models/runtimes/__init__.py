@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
+from maskprism._common.choices import Precision, RuntimeName
 from maskprism.errors import InputError, ModelError
 from maskprism.foreign import is_file, is_folder, read_yaml, shortened
+from maskprism.locations import shown
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float32
 
-RuntimeName = Literal["onnxruntime", "openvino", "litert", "torchscript", "ultralytics"]
-RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino", "litert", "torchscript", "ultralytics")
-Precision = Literal["f32", "bf16", "f16"]
+RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 MODEL_SUFFIXES: dict[str, RuntimeName] = {
     ".onnx": "onnxruntime",
     ".xml": "openvino",
@@ -29,20 +31,26 @@ MODEL_SUFFIXES: dict[str, RuntimeName] = {
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What a network takes. None stands for a side that may vary."""
+    """What a network takes. None stands for a side that may vary.
+
+    default_hw: (height, width) that its own tools take unless told otherwise, where sides may vary; None for the
+    default of its family.
+    """
 
     batch: int | None
     height: int | None
     width: int | None
     channels: int = 3
     channels_last: bool = False
+    default_hw: tuple[int, int] | None = None
 
 
 class Runtime(Protocol):
     """A network as a function of arrays.
 
     One that knows how its outputs are called may say so in `output_names`, a tuple of text: it settles what shapes
-    and values leave open.
+    and values leave open. One that keeps its buffers from run to run may have a method `fresh`, which opens the same
+    network in memory of its own.
 
     Calling it takes what the model's `Preprocessing` makes of images, float32 RGB in 0..1 unless told otherwise,
     `[B, 3, H, W]` (or `[B, H, W, 3]` where the input is channels_last), and gives every output tensor as a float32
@@ -120,6 +128,10 @@ def open_runtime(
     if not isinstance(model, str | Path) and not hasattr(model, "__fspath__"):
         if runtime not in (None, "ultralytics"):
             raise InputError(f"runtime is {runtime!r}; only files can be opened with a runtime of your choice")
+        if _is_module(model):
+            from maskprism.models.runtimes.pytorch import unwrapped
+
+            model = unwrapped(model)
         if _is_module(model) and type(model).__module__.startswith("transformers."):
             from maskprism.models.runtimes.transformers import TransformersRuntime
 
@@ -133,6 +145,8 @@ def open_runtime(
 
             return UltralyticsRuntime.of_object(model, device=device, precision=precision, end2end=end2end)
         return model  # anything that is a Runtime already
+    if is_address(model):
+        raise ModelError(f"{shown_address(model)}: is an address; download the model first, and open the file")
     path = _file_of(Path(model))
     chosen = runtime or _runtime_of(path)
     if chosen == "ultralytics" and path.suffix.lower() != ".pt":
@@ -156,6 +170,14 @@ def open_runtime(
     from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
     return UltralyticsRuntime.of_file(path, device=device, precision=precision, end2end=end2end)
+
+
+def fill_heap() -> None:
+    """Write to memory and free it, so that what the heap gives out next does not hold zeros."""
+    import numpy as np
+
+    blocks = [np.full(1 << size, np.nan, dtype=np.float32) for size in range(4, 22) for _ in range(3)]
+    del blocks
 
 
 def refuse_precision(name: str, precision: Precision, *supported: Precision) -> None:
@@ -190,6 +212,16 @@ def hash_files(paths: Sequence[Path]) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def is_address(model: Any) -> bool:
+    """Whether this names something of another machine, also as a Path, which has lost a slash of ``https://``."""
+    return re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.\-]+:/", os.fspath(model)) is not None
+
+
+def shown_address(model: Any) -> str:
+    """An address with both of its slashes, and without a password or a query."""
+    return shown(re.sub(r":/+", "://", os.fspath(model), count=1))
 
 
 def _is_module(model: Any) -> bool:

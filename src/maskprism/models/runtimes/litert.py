@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.choices import Precision
 from maskprism.errors import InputError, MissingExtraError, ModelError
 from maskprism.foreign import literal
 from maskprism.models.runtimes import (
-    Precision,
     first_line,
     hash_files,
     read_metadata_yaml,
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float32
 
 _MAX_METADATA_BYTES = 1 << 20
+_EDGE_TPU = "edgetpu-custom-op"
+"""The operator that the compiler for the Edge TPU puts everything into."""
 
 
 class LiteRtRuntime:
@@ -41,14 +45,27 @@ class LiteRtRuntime:
         if device != "cpu":
             raise InputError(f"device {device!r} is not available with LiteRT; expected cpu")
         self.name = f"litert {getattr(ai_edge_litert, '__version__', '')}".strip()
+        self._open = partial(Interpreter, model_path=str(path), num_threads=threads or 0 or None)
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads or 0 or None)
+            self._interpreter = self._open()
             self._interpreter.allocate_tensors()
             inputs, self._outs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+            n_unstable = _hybrid_depthwise_convolutions(path)
         except Exception as error:  # LiteRT raises ValueError and RuntimeError alike, and for names that are no text
+            if _EDGE_TPU in str(error):
+                raise ModelError(
+                    f"{path}: is compiled for the Edge TPU and runs on that chip only; open the .tflite that it was "
+                    "compiled from (without _edgetpu in its name)"
+                ) from None
             raise ModelError(
                 f"{path}: LiteRT cannot read this file; is it a complete .tflite? ({first_line(error)})"
             ) from None
+        if n_unstable:
+            raise ModelError(
+                f"{path}: has {n_unstable} DEPTHWISE_CONV_2D with float input and int8 weights (dynamic-range "
+                "quantisation). LiteRT reads memory there that nobody wrote, so its results change from run to run. "
+                "Open the *_integer_quant.tflite or *_full_integer_quant.tflite of the same export, or a float model"
+            )
         if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
             raise ModelError(
                 f"{path}: takes inputs of shape {[tuple(i['shape']) for i in inputs]}; "
@@ -61,12 +78,40 @@ class LiteRtRuntime:
         self.sha256 = hash_files([path])
         self._lock = threading.Lock()
 
+    def fresh(self) -> LiteRtRuntime:
+        """The same network in memory of its own: an interpreter keeps its buffers from run to run."""
+        opened = copy.copy(self)
+        opened._interpreter, opened._lock = self._open(), threading.Lock()
+        opened._interpreter.allocate_tensors()
+        return opened
+
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
         """Compute every output of one batch."""
         with self._lock:
             self._interpreter.set_tensor(self._in["index"], quantise(batch, self._in))
             self._interpreter.invoke()
             return [dequantise(self._interpreter.get_tensor(out["index"]), out) for out in self._outs]
+
+
+def _hybrid_depthwise_convolutions(path: Path) -> int:
+    """How many depthwise convolutions of a file take float input and weights of 8 or 4 bits.
+
+    The file has been read by LiteRT before, which checks it.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    types = schema.TensorType
+    model = schema.Model.GetRootAsModel(path.read_bytes(), 0)
+    codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
+    # Codes above 127 do not fit the old field; the larger of the two is meant.
+    builtin = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
+    count = 0
+    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
+        for operator in map(graph.Operators, range(graph.OperatorsLength())):
+            if builtin[operator.OpcodeIndex()] == schema.BuiltinOperator.DEPTHWISE_CONV_2D:
+                image, weights = (graph.Tensors(operator.Inputs(which)).Type() for which in (0, 1))
+                count += image == types.FLOAT32 and weights in (types.INT8, types.INT4)
+    return count
 
 
 def quantise(values: Float32[np.ndarray, "..."], tensor: dict[str, Any]) -> np.ndarray[Any, Any]:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
+from maskprism._common.choices import Precision
 from maskprism.errors import InputError, ModelError
-from maskprism.foreign import is_file
+from maskprism.models.external_data import external_data
 from maskprism.models.heads import refusal
 from maskprism.models.mask_branch import MaskBranch, find_mask_branch, reveal
 from maskprism.models.runtimes import (
     NetworkInput,
-    Precision,
     first_line,
     hash_files,
     refuse_precision,
@@ -56,6 +56,7 @@ class OnnxRuntime:
         if threads:
             options.intra_op_num_threads = threads
         providers = _providers(device)
+        weights = external_data(path)  # before it is run: one that leads out of its folder is refused
         try:
             self._session = onnxruntime.InferenceSession(graph or str(path), options, providers=providers)
             inputs = [(one.name, one.shape, one.type) for one in self._session.get_inputs()]
@@ -79,7 +80,7 @@ class OnnxRuntime:
         self.output_names = tuple(one.name for one in self._session.get_outputs())
         self._dtype = _DTYPES[kind]
         self.input = network_input(shape, path)
-        self.sha256 = hash_files([path, *_external_data(path)])
+        self.sha256 = hash_files([path, *weights])
 
     def revealed(self) -> tuple[OnnxRuntime, MaskBranch] | None:
         """The same network with the factors of its finished masks as outputs; None where it multiplies none.
@@ -137,11 +138,6 @@ def _providers(device: str) -> list[Any]:
             "install the build for your hardware (for NVIDIA: pip install onnxruntime-gpu)"
         )
     return [(provider, {"device_id": index})] if index else [provider]
-
-
-def _external_data(path: Path) -> list[Path]:
-    """The file that exporters put large weights into, by their naming habits."""
-    return [p for p in (path.with_name(path.name + ".data"), path.with_name(path.name + "_data")) if is_file(p)]
 
 
 def _explain(path: Path, error: Exception) -> str:

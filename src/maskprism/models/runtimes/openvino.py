@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.choices import Precision
 from maskprism.errors import InputError, MissingExtraError, ModelError
 from maskprism.foreign import is_file
-from maskprism.models.runtimes import Precision, first_line, hash_files, read_metadata_yaml
+from maskprism.models.external_data import external_data
+from maskprism.models.runtimes import first_line, hash_files, read_metadata_yaml
 from maskprism.models.runtimes.onnx import network_input
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class OpenVinoRuntime:
             settings["PERFORMANCE_HINT"] = "THROUGHPUT" if threads == 1 else "LATENCY"
             if threads and threads > 1:
                 settings["INFERENCE_NUM_THREADS"] = threads
+        beside = path.with_suffix(".bin")
+        weights = external_data(path) if path.suffix.lower() == ".onnx" else [beside] if is_file(beside) else []
         try:
             network = core.read_model(str(path))
             self._compiled = core.compile_model(network, target, settings)
@@ -60,7 +64,7 @@ class OpenVinoRuntime:
         self._dtype = np.dtype(self._compiled.inputs[0].element_type.to_dtype())
         self.input = network_input(shape, path)
         self.metadata = _metadata(network, path)
-        self.sha256 = hash_files([path, *(p for p in [path.with_suffix(".bin")] if is_file(p))])
+        self.sha256 = hash_files([path, *weights])
         self._requests = threading.local()
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:

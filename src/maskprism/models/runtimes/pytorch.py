@@ -25,6 +25,15 @@ def torch_device(device: str) -> str:
     return name
 
 
+def unwrapped(network: Any) -> Any:
+    """The network inside DataParallel and its kin, in which training on several GPUs leaves it; others as they are."""
+    import torch
+
+    while isinstance(network, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+        network = network.module
+    return network
+
+
 def hash_weights(network: Any) -> str:
     """sha256 over the weights of a network, by name."""
     digest = hashlib.sha256()

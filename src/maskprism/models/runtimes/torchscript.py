@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.choices import Precision
 from maskprism.errors import MissingExtraError, ModelError
 from maskprism.foreign import decode_json
 from maskprism.models.metadata import Metadata
-from maskprism.models.runtimes import NetworkInput, Precision, first_line, hash_files, refuse_precision
+from maskprism.models.runtimes import NetworkInput, first_line, hash_files, refuse_precision
 from maskprism.models.runtimes.pytorch import on_host, torch_device
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.choices import Precision
 from maskprism.errors import ModelError
 from maskprism.models.mask_branch import MaskBranch
-from maskprism.models.runtimes import NetworkInput, Precision, refuse_precision
+from maskprism.models.runtimes import NetworkInput, refuse_precision
 from maskprism.models.runtimes.pytorch import hash_weights, on_host, torch_device
 
 if TYPE_CHECKING:

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.choices import Precision
 from maskprism.errors import InputError, MissingExtraError, ModelError
-from maskprism.models.metadata import refuse_other_tasks
+from maskprism.models.metadata import Metadata, refuse_other_tasks
 from maskprism.models.runtimes import (
     NetworkInput,
-    Precision,
     first_line,
     hash_files,
     refuse_precision,
 )
-from maskprism.models.runtimes.pytorch import hash_weights, on_host, torch_device
+from maskprism.models.runtimes.pytorch import hash_weights, on_host, torch_device, unwrapped
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
@@ -48,17 +48,22 @@ class UltralyticsRuntime:
         import ultralytics
 
         self.name = f"ultralytics {ultralytics.__version__}"
-        network = getattr(yolo, "model", None)
+        network = unwrapped(getattr(yolo, "model", None))
         if not isinstance(network, torch.nn.Module):
             raise ModelError(
                 f"{label}: expected a YOLO object around a PyTorch network, got {type(network).__name__}; "
                 "pass the exported file itself to maskprism.load"
             )
+        if not isinstance(getattr(network, "model", None), torch.nn.Sequential):
+            raise ModelError(
+                f"{label}: holds a {type(network).__name__}; expected a network as Ultralytics builds it, with its "
+                "layers in .model. Export others to ONNX"
+            )
         task = getattr(yolo, "task", None)
         refuse_other_tasks(task, label)
         self.metadata: dict[str, Any] = {
             "task": task,
-            "names": dict(getattr(network, "names", {}) or {}),
+            "names": getattr(network, "names", None) or {},
             "stride": max(int(max(getattr(network, "stride", [32]))), 32),
             "version": ultralytics.__version__,
             "description": Path(str(getattr(yolo, "ckpt_path", None) or "")).name,
@@ -67,8 +72,7 @@ class UltralyticsRuntime:
         self.metadata["agnostic_nms"] = type(network.model[-1]).__name__.startswith("YOLOE")
         args = getattr(network, "args", None)
         imgsz = args.get("imgsz") if isinstance(args, dict) else getattr(args, "imgsz", None)
-        if isinstance(imgsz, int | list | tuple):
-            self.metadata["imgsz"] = imgsz
+        imgsz = imgsz if isinstance(imgsz, int | list | tuple) else None
         self.sha256 = sha256 or hash_weights(network)
         network = copy.deepcopy(network).float().eval()  # fusing would change the caller's network
         self.metadata["end2end"] = _choose_head(network, end2end, ultralytics.__version__, label)
@@ -80,7 +84,8 @@ class UltralyticsRuntime:
         layout = torch.channels_last if x86 else torch.contiguous_format
         self._network = network.to(self._device, memory_format=layout)
         channels = getattr(network, "yaml", {}).get("channels", 3)
-        self.input = NetworkInput(None, None, None, channels=channels)
+        trained_hw = Metadata.parse({"imgsz": imgsz}, label).imgsz  # its own predict takes that size
+        self.input = NetworkInput(None, None, None, channels=channels, default_hw=trained_hw)
         # Accelerators prepare every new shape of a batch, for each thread anew, for longer than they then compute.
         self._thread = None if self._device.type == "cpu" else ThreadPoolExecutor(1, thread_name_prefix="network")
         self._lock = threading.Lock()
@@ -168,7 +173,7 @@ def write_corrected_checkpoint(
     except Exception as error:  # unpickling raises whatever the file makes it raise
         raise ModelError(f"{path}: PyTorch cannot read this file ({first_line(error)})") from None
     networks = [checkpoint.get(key) for key in ("model", "ema")] if isinstance(checkpoint, dict) else []
-    networks = [network for network in networks if isinstance(network, torch.nn.Module)]
+    networks = [unwrapped(network) for network in networks if isinstance(network, torch.nn.Module)]
     if not networks:
         raise ModelError(f"{path}: holds no network; expected a checkpoint as Ultralytics writes it")
     with torch.no_grad():

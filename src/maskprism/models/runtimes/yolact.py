@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.choices import Precision
 from maskprism.errors import ModelError
-from maskprism.models.runtimes import NetworkInput, Precision, refuse_precision
+from maskprism.models.runtimes import NetworkInput, refuse_precision
 from maskprism.models.runtimes.pytorch import hash_weights, on_host, torch_device
 
 if TYPE_CHECKING:
@@ -33,11 +35,13 @@ class YolactRuntime:
 
         refuse_precision("PyTorch", precision, "f32")
         self.name = f"pytorch {torch.__version__.split('+')[0]}"
-        self.metadata: dict[str, Any] = {"imgsz": [550, 550], "stride": 1}
-        self.input = NetworkInput(None, None, None)
+        self.metadata: dict[str, Any] = {"stride": 1}
+        self.input = NetworkInput(None, None, None, default_hw=(550, 550))
         self.sha256 = hash_weights(network)
         self._device = torch.device(torch_device(device))
-        self._network = copy.deepcopy(network).float().eval().to(self._device)
+        self._network = copy.deepcopy(network)
+        for change in (self._network.float, self._network.eval, partial(self._network.to, self._device)):
+            change()  # the public one's eval gives None back, and not itself
         if callable(getattr(self._network, "detect", None)):
             self._network._modules.pop("detect", None)  # where it is a module, a function cannot take its place
             self._network.detect = _given
