@@ -205,10 +205,7 @@ def test_what_costs_more_is_not_told_where_it_is_dealt_at_random() -> None:
         rng = np.random.default_rng(seed)
         whole = [image(rng, objects=5) for _ in range(25)]
         sides = [
-            [
-                with_perfect_detection([pair[0]], [rng.uniform(0.3, 1, len(t))])[0]
-                for pair, t in zip(pairs, truth, strict=True)
-            ]
+            with_perfect_detection(whole, [rng.uniform(0.3, 1, len(one.true_classes)) for one in whole])
             for _ in range(2)
         ]
         first, second = map(ResampledAP, sides)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from msgspec import Meta, Struct
 
-from maskprism.errors import InputError, MaskprismError
+from maskprism._common.files import write_atomically
+from maskprism.errors import InputError
 from maskprism.foreign import decode_json, read_regular
 
 if TYPE_CHECKING:
@@ -110,18 +111,12 @@ class Correction:
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write it as JSON, every number as it is. Raises MaskprismError where that fails."""
-        file = Path(path)
         levels = [
             {"map": map.tolist(), "offset": offset.tolist()}
             for map, offset in zip(self.maps, self.offsets, strict=True)
         ]
         text = json.dumps({"maskprism_correction": 1, "network_sha256": self.sha256 or "", "levels": levels})
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise MaskprismError(f"{file}: cannot be written ({error.strerror or error})") from None
-        return file
+        return write_atomically(path, text + "\n")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Correction:

@@ -85,7 +85,7 @@ def ap_intervals(
         return np.stack([*now.values(), *better, *lost, lost[0] - lost[1], SIZE_RATIO * large - small], axis=1)
 
     names = (*scored, "perfect_masks", "perfect_detection", "masks", "detection", "difference", "small_behind")
-    whole = dict(zip(names, _intervals(of_whole, len(canvas)), strict=True))
+    whole = dict(zip(names, intervals_of(of_whole, len(canvas)), strict=True))
     gains, ahead = _of_errors(canvas, errors)
     class_images = _images_with(scored["predict"], canvas)
     return ApIntervals(
@@ -104,8 +104,16 @@ def ap_intervals(
     )
 
 
-def _intervals(statistics: Statistics, n_images: int, comparisons: int = 1) -> list[Interval]:
-    """Of statistics of images; without ends, where there are too few."""
+def intervals_of(statistics: Statistics, n_images: int, comparisons: int = 1) -> list[Interval]:
+    """Return intervals of statistics of `ResampledAP`; without ends (NaN) where there are too few images.
+
+    Parameters
+    ----------
+    statistics, comparisons
+        See `intervals.bootstraps`; the columns of the weights are the groups of `ResampledAP`.
+    n_images
+        How many images there are.
+    """
     n_groups = min(n_images, MOST_GROUPS)
     if too_few(n_images):
         return [Interval(float(value), math.nan, math.nan) for value in statistics(np.ones((1, n_groups)))[0]]
@@ -119,7 +127,7 @@ def _spread(decodes: Sequence[ResampledAP], n_images: int) -> Interval:
         return Interval(math.nan, math.nan, math.nan)
     largest, smallest = decodes[int(np.argmax(now))], decodes[int(np.argmin(now))]
     pairs = len(decodes) * (len(decodes) - 1) // 2
-    (found,) = _intervals(lambda weights: (largest(weights) - smallest(weights))[:, None], n_images, pairs)
+    (found,) = intervals_of(lambda weights: (largest(weights) - smallest(weights))[:, None], n_images, pairs)
     return found
 
 
@@ -140,7 +148,7 @@ def _of_errors(
         ap50 = mean_known(now)
         return np.stack([_gain(one, base, weights, now, ap50) for one in mended.values()], axis=1)
 
-    found = dict(zip(ERROR_TYPES, _intervals(gains, len(canvas)), strict=True))
+    found = dict(zip(ERROR_TYPES, intervals_of(gains, len(canvas)), strict=True))
     values = [found[kind].mean for kind in ERROR_TYPES]
     if np.isnan(values).any():
         return found, {}
@@ -151,7 +159,7 @@ def _of_errors(
         every = gains(weights)
         return every[:, [first]] - every[:, others]
 
-    behind = _intervals(ahead, len(canvas), comparisons=len(others))
+    behind = intervals_of(ahead, len(canvas), comparisons=len(others))
     return found, {ERROR_TYPES[kind]: one for kind, one in zip(others, behind, strict=True)}
 
 
@@ -185,5 +193,5 @@ def _of_classes(scored: ResampledAP, class_images: Mapping[int, int], n_images: 
     enough = [column for column, count in enumerate(class_images.values()) if not too_few(count)]
     if not enough:
         return {}
-    found = _intervals(lambda weights: scored.by_class(weights)[:, enough], n_images, comparisons=len(enough))
+    found = intervals_of(lambda weights: scored.by_class(weights)[:, enough], n_images, comparisons=len(enough))
     return {int(scored.classes[column]): one for column, one in zip(enough, found, strict=True)}

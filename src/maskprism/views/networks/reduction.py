@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from maskprism.errors import MaskprismError
+from maskprism._common.files import write_atomically
 from maskprism.views import raster
 from maskprism.views.figures import new_figure, save, share
 from maskprism.views.palette import INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, RGB, colour_of
@@ -100,20 +100,21 @@ def before_after(examples: Sequence[BeforeAfter]) -> Sheet:
     )
 
 
+def files_beside(path: Path) -> dict[str, Path]:
+    """Return the files that go beside a reduced file."""
+    base = path.with_suffix("")
+    return {kind: base.with_name(f"{base.name}.{kind}") for kind in ("json", "curve.png", "masks.png")}
+
+
 def write_reduction(found: ReducedFile, images: CalibrationImages, full: Model, reduced: Model) -> dict[Path, str]:
     """Write numbers and pictures beside the reduced file; gives each with what it shows.
 
     Raises MaskprismError if that fails.
     """
-    base = found.path.with_suffix("")
-    paths = {kind: base.with_name(f"{base.name}.{kind}") for kind in ("json", "curve.png", "masks.png")}
-    try:
-        text = json.dumps(found.summary(), indent=2, allow_nan=False) + "\n"
-        paths["json"].write_text(text, encoding="utf-8")
-        figure = trade_off_figure(found.trade_off, len(found.reduction), found.reduction.method)
-        save(figure, paths["curve.png"], dpi=130)
-    except OSError as error:
-        raise MaskprismError(f"{base}: cannot be written ({error.strerror or error})") from None
+    paths = files_beside(found.path)
+    write_atomically(paths["json"], json.dumps(found.summary(), indent=2, allow_nan=False) + "\n")
+    figure = trade_off_figure(found.trade_off, len(found.reduction), found.reduction.method)
+    write_atomically(paths["curve.png"], lambda partial: save(figure, partial, dpi=130))
     written = {
         found.path: "the reduced network",
         paths["json"]: "all numbers",
