@@ -20,6 +20,7 @@ import maskprism
 import reference
 import reference_budget as twin
 from maskprism import Instance, Letterbox, Prediction
+from maskprism.analysis.intervals import MIN_IMAGES, interval
 from maskprism.analysis.truth import best_coefficients as solver
 from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, counterfactuals_of, instance_counterfactuals
@@ -655,15 +656,33 @@ def test_means_are_those_of_the_rows(measured):
             assert one.box == pytest.approx(sum(row.box for row in chosen) / len(chosen))
     counts = [one.instances for one in measured.means("class_name")]
     assert counts == sorted(counts, reverse=True)
-    spread = statistics.stdev(row.iou for row in measured.rows)
-    assert mean.standard_error == pytest.approx(spread / math.sqrt(len(measured)))
+    assert mean.images == len({row.image for row in measured.rows})
+    assert {name: one.mean for name, one in mean.intervals.items()} == pytest.approx(
+        {name: getattr(mean, name) for name in ("iou", *PARTS)}
+    )
     assert measured.ranking() == measured.ranking(bins=10) != measured.ranking(bins=11)
-    with warnings.catch_warnings(action="error"):  # one instance has no spread, which is no mistake
-        assert math.isnan(ErrorBudget(measured.rows[:1]).mean().standard_error)
-    a, b = (row.iou for row in measured.rows[:2])
-    assert ErrorBudget(measured.rows[:2]).mean().standard_error == pytest.approx(abs(a - b) / 2)
+    with warnings.catch_warnings(action="error"):  # one instance has no interval, which is no mistake
+        assert math.isnan(ErrorBudget(measured.rows[:1]).mean().intervals["iou"].low)
     with pytest.raises(InputError, match="expected 'class_name' or 'size'"):
         measured.means("colour")
+
+
+def test_intervals_of_the_budget_are_over_images_and_not_over_instances(measured):
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(40):
+        iou = rng.uniform(0.4, 1)  # of one image all masks are alike
+        losses = dict.fromkeys(PARTS, (1 - iou) / 4)
+        rows += [replace(measured.rows[0], image=f"{number}", iou=iou, **losses) for _ in range(10)]
+    found = ErrorBudget(rows).mean().intervals
+    expected = interval(np.array([row.iou for row in rows]), [row.image for row in rows])
+    assert found["iou"] == pytest.approx(expected, abs=1e-9)
+    over_instances = statistics.stdev(row.iou for row in rows) / math.sqrt(len(rows))
+    assert found["iou"].high - found["iou"].low > 2 * 3.92 * over_instances
+    few = ErrorBudget([row for row in rows if int(row.image) < MIN_IMAGES - 1]).mean()
+    assert few.images == MIN_IMAGES - 1
+    assert all(math.isnan(one.low) for one in few.intervals.values())
+    assert not ErrorBudget(rows).leading().certain
 
 
 def test_the_worst_come_first(measured):

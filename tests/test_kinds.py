@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 import maskprism
+from maskprism.analysis.intervals import MIN_IMAGES
 from maskprism.analysis.prototypes.positional import DependenceStudy
 from maskprism.scenes import draw_scene
-from maskprism.views.kinds import ENOUGH_IMAGES, Kinds
+from maskprism.views.kinds import Kinds
 from maskprism.views.page import Page
 
 
 @pytest.fixture(scope="module")
 def seen() -> list[tuple[np.ndarray, maskprism.Prediction]]:
     model = maskprism.load("sample")
-    images = [draw_scene(seed).image for seed in range(ENOUGH_IMAGES)]
+    images = [draw_scene(seed).image for seed in range(MIN_IMAGES)]
     return [(image, model.predict(image)) for image in images]
 
 
@@ -32,7 +33,7 @@ def test_kinds_are_those_of_the_study(seen: list[tuple[np.ndarray, maskprism.Pre
     study.add(*seen[-1])
     found, expected = kinds.found(), study.finish()
     assert found is not None
-    assert found["images"] == ENOUGH_IMAGES
+    assert found["images"] == MIN_IMAGES
     assert found["tags"] == [list(expected.tags(k)) for k in range(32)]
     assert any(found["tags"])
 
@@ -44,7 +45,7 @@ def test_pages_say_kinds_of_enough_images(seen: list[tuple[np.ndarray, maskprism
         index = re.search(r'id="maskprism-scenes">(.*?)</script>', page.html())
         assert index
         kinds = json.loads(index[1])["kinds"]
-        assert (kinds is not None) == (len(page) >= ENOUGH_IMAGES)
+        assert (kinds is not None) == (len(page) >= MIN_IMAGES)
     other = maskprism.from_arrays(
         seen[0][0], np.ones((1, 3), np.float32), np.ones((3, 20, 20), np.float32), preprocessing="yolo"
     )

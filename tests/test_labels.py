@@ -137,7 +137,7 @@ def test_labels_of_copied_images_are_found_by_file_name(tmp_path: Path) -> None:
     (photos / first.name).write_bytes(first.read_bytes())
     (photos / "mine.png").write_bytes(second.read_bytes())
     for images in (photos, [photos / first.name, photos / "mine.png"]):
-        labels = open_labels(data, images, maskprism.load().spec.names)
+        labels = open_labels(data, images, maskprism.load("sample").spec.names)
         assert len(labels) == 1
         assert "the 1 images with labels are found by their file names" in labels.notices[0]
         truth = labels.ground_truth(photos / first.name, draw_scene(0).owners.shape)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import in_process
 import reference_positional as slow
 from maskprism import Letterbox, Prediction, load
+from maskprism.analysis.intervals import MIN_IMAGES
 from maskprism.analysis.prototypes.basis import CanonicalBasis, CanonicalModel, Usage, content_samples
 from maskprism.analysis.prototypes.position_maps import PLACES, best_half_plane, place_means, ramp_variance
 from maskprism.analysis.prototypes.positional import (
@@ -163,7 +164,7 @@ def test_what_depends_on_one_thing_is_found_to() -> None:
     rng = np.random.default_rng(5)
     pairs = []
     y, x = np.mgrid[: GRID[0], : GRID[1]]
-    for image, prediction in batch(1, images=3):
+    for image, prediction in batch(1, images=MIN_IMAGES):
         luminance, edges = appearance(image, GRID)
         prediction = replace(
             prediction,
@@ -192,6 +193,10 @@ def test_what_depends_on_one_thing_is_found_to() -> None:
     assert "edges" in found.tags(3)
     assert "semantic" in found.tags(4)
     assert found.tags(5) == ()
+    few = DependenceStudy(6, NAMES)
+    for image, prediction, fields in pairs[:-1]:
+        few.add(image, _Painted.of(prediction, fields), "")
+    assert [few.finish().tags(k) for k in range(6)] == [()] * 6
 
 
 class _Painted(Prediction):
@@ -382,6 +387,7 @@ def test_the_command_writes_cards_and_a_table(tiny: Path, images: Path, tmp_path
     assert re.search(r"3 prototypes over 5 images with \d+ masks, 1 failed", result.stdout)
     assert "bad.png: failed:" in result.stderr
     assert all(tag in result.stdout for tag in TAG_RULES)
+    assert "5 images: with fewer than 20 no prototype is tagged" in result.stderr
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"prototypes.csv", "prototypes.png", "prototype-00.png", "prototype-02.png"}
     with (tmp_path / "out" / "prototypes.csv").open(encoding="utf-8", newline="") as file:

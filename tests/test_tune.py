@@ -29,7 +29,8 @@ from maskprism.models.correction import Correction
 from maskprism.models.rewrite import write_corrected
 from maskprism.models.runtimes import FunctionRuntime
 from maskprism.scenes import draw_scene, write_dataset
-from maskprism.views.tuning.report import warnings_of
+from maskprism.views.tuning import files
+from maskprism.views.tuning.report import report_page, sentences, warnings_of
 from test_reduce import made
 from tiny_models import Tiny, ultralytics_metadata
 
@@ -319,7 +320,7 @@ def test_too_few_images_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("scenes"), 12, seed=500, validation_share=1)
+    return write_dataset(tmp_path_factory.mktemp("scenes"), 24, seed=500, validation_share=1)
 
 
 @pytest.fixture(scope="module")
@@ -338,7 +339,7 @@ def tuned(damaged: Path, dataset: Path) -> Tuning:
 
 
 def test_a_damaged_network_is_mended(tuned: Tuning) -> None:
-    assert tuned.images == tuned.total == 12
+    assert tuned.images == tuned.total == 24
     assert tuned.helps
     assert tuned.change.gain.mean > 0.02
     before, after = tuned.precision
@@ -348,8 +349,43 @@ def test_a_damaged_network_is_mended(tuned: Tuning) -> None:
     )
     images, gains = zip(*tuned.curve(), strict=True)
     assert list(images) == sorted(images)
-    assert images[-1] == 8
+    assert images[-1] == 16
     assert gains[-1] == tuned.change.gain
+    for gain, change in ((tuned.ap_gain, after.ap - before.ap), (tuned.ap75_gain, after.ap75 - before.ap75)):
+        assert gain.mean == pytest.approx(change, abs=1e-6)
+        assert gain.low < gain.mean < gain.high
+    fewer, rise = tuned.rise
+    assert rise.mean == pytest.approx(gains[-1].mean - dict(tuned.curve())[fewer].mean)
+
+
+def test_more_labels_help_only_if_the_data_say_so(tuned: Tuning) -> None:
+    def with_curve(change: Any) -> Tuning:
+        rows = [
+            row._replace(curve={size: row.after - change(row.image, i) for size in row.curve})
+            for i, row in enumerate(tuned.rows)
+        ]
+        return replace(tuned, rows=rows)
+
+    assert "more labels would help." in sentences(with_curve(lambda image, i: 0.01 + 0.001 * (i % 2)))[-1]
+    chance = sentences(with_curve(lambda image, i: 0.002 + 0.05 * (-1) ** image))[
+        -1
+    ]  # a mean gain that images differ by
+    assert "cannot tell whether more labels would help" in chance
+    told = sum(
+        "more labels would help." in sentences(with_curve(lambda image, i, d=draws: d[image]))[-1]
+        for draws in np.random.default_rng(0).normal(0, 0.02, (60, 24))
+    )
+    assert told <= 3
+
+
+def test_of_too_few_images_no_gain_is_claimed(tuned: Tuning) -> None:
+    few = replace(tuned, rows=[row for row in tuned.rows if row.image < 19], images=19)
+    assert few.change.gain.mean > 0.02
+    assert math.isnan(few.change.gain.low)
+    assert not few.helps
+    assert "too few images to tell whether it helps" in sentences(few)[0]
+    assert "Only 19 images: with fewer than 20" in warnings_of(few)[0]
+    assert "too few images" in report_page(few, [], {})
 
 
 def test_the_same_seed_gives_the_same_correction(damaged: Path, dataset: Path) -> None:
@@ -379,9 +415,8 @@ def test_the_command_writes_a_file_that_is_better(
     out, correction = tmp_path / "made" / "tuned.onnx", tmp_path / "made" / "tuned.correction.json"
     assert tune_command(damaged, data=dataset, out=out, folds=3) == 0
     said = capsys.readouterr().out
-    assert "Only 12 images: with fewer than 60 a correction rarely helps" in said
     assert "It helps." in said
-    assert "the tuned network, the correction folded" in said
+    assert "the tuned model, the correction folded" in said
     assert sorted(file.name for file in out.parent.iterdir()) == [
         "tuned.correction.json",
         "tuned.onnx",
@@ -403,7 +438,7 @@ def test_the_command_writes_a_file_that_is_better(
     gain = numbers["mask_iou"]["all"]["gain"]
     assert 0 < gain["low"] < gain["mean"] < gain["high"]
     assert numbers["mask_iou"]["all"]["after"] - numbers["mask_iou"]["all"]["before"] == pytest.approx(gain["mean"])
-    assert sum(one["images"] for one in numbers["folds"]) == numbers["data"]["images"] == 12
+    assert sum(one["images"] for one in numbers["folds"]) == numbers["data"]["images"] == 24
     page = (out.parent / "tuned.tune.html").read_text()
     assert page.count("<img") == 2
     assert "tuned.onnx holds the correction, folded." in page
@@ -418,8 +453,10 @@ def test_what_may_be_chance_is_not_written_unless_forced(
     assert "was not written: its gain of" in told.err
     assert "label more images, or add --force" in told.err
     assert not out.exists()
-    assert "Nothing was written" in (tmp_path / "tuned.tune.html").read_text()
-    assert tune_command(Path("sample"), data=dataset, out=out, folds=3, limit=5, force=True) == 0
+    assert "The model was not written" in (tmp_path / "tuned.tune.html").read_text()
+    with pytest.raises(MaskprismError, match=r"tuned.tune.html: there is such a file already; .* add --overwrite"):
+        tune_command(Path("sample"), data=dataset, out=out, folds=3, limit=5, force=True)
+    assert tune_command(Path("sample"), data=dataset, out=out, folds=3, limit=5, force=True, overwrite=True) == 0
     assert out.exists()
 
 
@@ -448,6 +485,9 @@ def test_mistakes_of_the_user(damaged: Path, dataset: Path, tmp_path: Path) -> N
         (tmp_path / name).write_bytes(b"x")
         refused(f"{kind} cannot be rewritten; tune the .onnx or .pt .* --out FILE.json", tmp_path / name)
     refused("holds no network; is it a complete .onnx", tmp_path / "there.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    refused("folder.onnx: is a folder", out=tmp_path / "folder.onnx")
+    refused("seed is -1; expected 0 or more", seed=-1)
     refused("cannot be written", out=tmp_path / "there.onnx" / "tuned.onnx")
     refused("there is no such file", data=tmp_path / "none.yaml")
     refused("limit is 0", limit=0)
@@ -481,3 +521,42 @@ def test_broken_images_are_left_out_and_broken_networks_refused(damaged: Path, d
     spoilt = Model(FunctionRuntime(broken, runtime.input, runtime.metadata), name="spoilt")
     with pytest.raises(InputError, match=r"not one of 4 images can be used .*prototypes 0, 1, .* NaN or infinity"):
         tune(open_dataset(dataset), spoilt, folds=3, limit=4)
+
+
+@pytest.mark.parametrize("beside", ["tuned.tune.html", "tuned.tune.json", "tuned.correction.json"])
+def test_existing_files_are_kept_and_options_checked_before_the_model_runs(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str
+) -> None:
+    monkeypatch.setattr(Model, "predict", lambda *_: pytest.fail("the model ran"))
+    (tmp_path / beside).write_text("mine")
+    out = tmp_path / "tuned.onnx"
+    with pytest.raises(MaskprismError, match=f"{beside}: there is such a file already"):
+        tune_command(Path("sample"), data=dataset, out=out)
+    assert (tmp_path / beside).read_text() == "mine"
+    for options, text in (({"folds": 2}, "folds is 2"), ({"limit": 0}, "limit is 0"), ({"seed": -1}, "seed is -1")):
+        with pytest.raises(InputError, match=text):
+            tune_command(Path("sample"), data=dataset, out=out, overwrite=True, **options)
+
+
+def test_the_model_is_written_last(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped while the report is written, the same command can be called again."""
+    out, whole = tmp_path / "tuned.onnx", files.write_report
+
+    def stopped(*_: object) -> None:
+        assert not out.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "write_report", stopped)
+    options: dict[str, Any] = {"data": dataset, "out": out, "folds": 3, "limit": 5, "force": True}
+    with pytest.raises(KeyboardInterrupt):
+        tune_command(Path("sample"), **options)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(files, "write_report", whole)
+    assert tune_command(Path("sample"), **options) == 0
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_folds_are_at_most_the_images(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune_command(Path("sample"), data=dataset, out=tmp_path / "a.json", folds=10**9, limit=4, force=True) == 0
+    assert "--folds 1000000000 is more than there are images; each of the 4 is a fold" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "a.tune.json").read_text())["folds"]) == 4

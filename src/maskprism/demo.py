@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-SCENES = 8
+SCENES = 24
+"""Enough for the diagnosis to say something."""
+PICTURED = 8
+"""Scenes of which pictures are drawn, and which are on the page."""
 FIRST_SEED = 0
 """The training never saw scenes of these seeds."""
 
@@ -67,11 +70,13 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     labels = open_labels(data, scenes, model.spec.names)
     predictions = {}
 
-    on_step("explaining the most confident instance of each")
+    on_step(f"explaining the most confident instance of each of the first {PICTURED}")
     for item in open_source(scenes).pending(frozenset()):
         image = read_image(scenes / item.name)
         prediction = replace(model.predict(image), source=item.name)
         predictions[item.name] = prediction
+        if len(predictions) > PICTURED:
+            continue
         folder = pictures / Path(item.name).stem
         write_explanation(image, prediction, folder, best_instances(prediction, None))
         truth = labels(scenes / item.name, prediction.image_size)

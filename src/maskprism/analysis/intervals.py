@@ -25,6 +25,8 @@ MIN_IMAGES = 20
 _RESAMPLES = 2000
 _TAIL_SAMPLES = 25
 """At least so many resamples lie beyond each end of an interval."""
+_MOST_RESAMPLES = 200_000
+"""With very few images the tails are too far out for any number of resamples."""
 _CHUNK = 2**22
 
 
@@ -37,6 +39,15 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         return f"{signed(self.mean)}, between {signed(self.low)} and {signed(self.high)}"
+
+    def plain(self, digits: int = 3) -> str:
+        """Return the value and the ends in text: "0.332 (0.290 to 0.377)"; the value alone, where the ends are NaN."""
+        value, low, high = (f"{number + 0.0:.{digits}f}".replace("-", "−") for number in self)
+        return value if math.isnan(self.low) else f"{value} ({low} to {high})"
+
+    def negated(self) -> Interval:
+        """Return the interval of the negative value."""
+        return Interval(-self.mean, -self.high, -self.low)
 
     def excludes(self, value: float = 0.0) -> bool:
         """Return whether `value` lies outside the interval; False for an interval of NaN."""
@@ -118,19 +129,52 @@ def bootstrap(
     Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
     Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015, section 4.
     """
-    value = float(statistic(np.ones((1, n_images)))[0])
+    return bootstraps(lambda weights: statistic(weights)[:, None], n_images, seed, comparisons=comparisons)[0]
+
+
+def bootstraps(
+    statistics: Callable[[Float64[np.ndarray, "R I"]], Float64[np.ndarray, "R S"]],
+    n_images: int,
+    seed: int = 0,
+    *,
+    comparisons: int = 1,
+    centred: bool = False,
+) -> list[Interval]:
+    """Return several statistics of the same images, each as `bootstrap` returns it, from the same resamples.
+
+    Parameters
+    ----------
+    statistics
+        As for `bootstrap`; returns R rows of S values.
+    n_images, seed, comparisons
+        As for `bootstrap`.
+    centred
+        Shift the resamples of each value so that their mean is the value. For statistics that are larger or smaller in
+        a resample, because it has fewer different images, such as average precision.
+
+    Returns
+    -------
+    list of Interval
+        One for each of the S values.
+    """
+    values = statistics(np.ones((1, n_images)))[0]
     if n_images < 2:
-        return Interval(value, math.nan, math.nan)
+        return [Interval(float(value), math.nan, math.nan) for value in values]
     tail = _tail(n_images, (1 - LEVEL) / 2 / comparisons)
-    resamples = max(_RESAMPLES, math.ceil(_TAIL_SAMPLES / tail))
+    resamples = max(_RESAMPLES, math.ceil(_TAIL_SAMPLES / max(tail, _TAIL_SAMPLES / _MOST_RESAMPLES)))
     rng = np.random.default_rng(seed)
     rows = max(1, _CHUNK // n_images)
     found = []
     for start in range(0, resamples, rows):
         drawn = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=min(rows, resamples - start))
-        found.append(statistic(drawn.astype(np.float64)))
-    low, high = np.nanquantile(np.concatenate(found), [tail, 1 - tail])
-    return Interval(value, float(low), float(high))
+        found.append(statistics(drawn.astype(np.float64)))
+    sampled = np.concatenate(found)
+    undefined = np.isnan(sampled).all(axis=0)
+    if centred:
+        sampled[:, ~undefined] += values[~undefined] - np.nanmean(sampled[:, ~undefined], axis=0)
+    ends = np.full((2, len(values)), math.nan)
+    ends[:, ~undefined] = np.nanquantile(sampled[:, ~undefined], [tail, 1 - tail], axis=0)
+    return [Interval(*map(float, (value, *pair))) for value, pair in zip(values, ends.T, strict=True)]
 
 
 def _tail(n_images: int, tail: float) -> float:

@@ -148,6 +148,8 @@ def _write_json(out: Path, numbers: Mapping[str, Any]) -> None:
 
 
 def _tell(numbers: Mapping[str, Any], failed: int) -> None:
+    from maskprism.analysis.intervals import MIN_IMAGES
+
     ranks = numbers["effective_rank"]
     print(
         f"{numbers['prototypes']} prototypes, {numbers['instances']} instances in {numbers['images']} images"
@@ -163,6 +165,9 @@ def _tell(numbers: Mapping[str, Any], failed: int) -> None:
     print(f"  {'contributions':<24}{ranks['contributions']:>10.1f}")
     told = ", ".join(f"{count} explain {share}" for share, count in numbers["components_for"].items())
     print(f"  canonical components: {told} of the mean square logit")
+    if numbers["too_few_images"]:
+        print(f"  dead, redundant pairs: not said of fewer than {MIN_IMAGES} images, since others may need a prototype")
+        return
     print(f"  dead: {in_brief(numbers['dead']) or 'none'}")
     pairs = [f"{pair['first']}-{pair['second']}" for pair in numbers["redundant_pairs"]]
     print(f"  redundant pairs: {in_brief(pairs) or 'none'}")

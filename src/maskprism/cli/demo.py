@@ -13,8 +13,8 @@ def demo(*, out: Out = Path("maskprism-demo"), output: Output = Output()) -> Out
     """Show everything on sample scenes: no model, no image is needed.
 
     Draws scenes with exact ground truth, and with the bundled model explains the most confident instance
-    of each, writes the coefficient table of all instances, draws its histograms and correlation, diagnoses
-    the masks against the ground truth, writes an interactive page of all scenes, and maps all instances (extra atlas).
+    of some, writes the coefficient table of all instances, draws its histograms and correlation, diagnoses
+    the masks against the ground truth, writes an interactive page, and maps all instances (extra atlas).
 
     Parameters
     ----------
@@ -40,7 +40,8 @@ def demo(*, out: Out = Path("maskprism-demo"), output: Output = Output()) -> Out
         result.scenes / "data.yaml": "the scenes with their ground truth",
     }
     width = max(len(str(path)) for path in found)
-    print(f"{result.instances} instances in {len(list(result.pictures.iterdir()))} scenes. Where to look first:")
+    pictured = len(list(result.pictures.iterdir()))
+    print(f"{result.instances} instances in all scenes, pictures of {pictured} of them. Where to look first:")
     for path, what in found.items():
         print(f"  {path!s:<{width}}  {what}")
     print("With your own model: maskprism explain photo.jpg --model yours.pt --out pictures")

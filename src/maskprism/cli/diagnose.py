@@ -152,13 +152,16 @@ def _print(found: Diagnosis) -> None:
     print(f"{found.spec.name} on {title_of(found)}: {size_of(found)}")
     for warning in warnings_of(found):
         print(f"  {warning}")
-    print("  average precision                AP    AP50")
-    for name, decode in AP_PROTOCOLS.items():
-        one = found.precision[name]
-        print(f"    {f'masks, {decode.tool} ({decode.size})':<30} {number(one.ap):>6}  {number(one.ap50):>6}")
-    boxes = found.precision["boxes"]
-    print(f"    {'boxes':<30} {number(boxes.ap):>6}  {number(boxes.ap50):>6}")
+    print("  average precision                AP    AP50   AP, 95 % interval")
+    names = {name: f"masks, {decode.tool} ({decode.size})" for name, decode in AP_PROTOCOLS.items()} | {
+        "boxes": "boxes"
+    }
+    for name, words in names.items():
+        one, sure = found.precision[name], found.intervals.precision[name]
+        ends = "" if math.isnan(sure.low) else f"   {sure.low:.3f} to {sure.high:.3f}"
+        print(f"    {words:<30} {number(one.ap):>6}  {number(one.ap50):>6}{ends}")
     if len(found.budget):
         mean = found.budget.mean()
-        losses = "  ".join(f"{part} {getattr(mean, part):.3f}" for part in PARTS)
-        print(f"  mean mask IoU of {mean.instances} instances found: {mean.iou:.3f}; lost: {losses}")
+        losses = ", ".join(f"{part} {mean.intervals[part].plain()}" for part in PARTS)
+        print(f"  mean mask IoU of {mean.instances} instances found: {mean.intervals['iou'].plain()}")
+        print(f"  lost in {losses}")

@@ -22,7 +22,7 @@ def prototypes(
     out: Out,
     limit: Limit = None,
     basis: Path | None = None,
-    moved: int = 16,
+    moved: int = 20,
     cards: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
@@ -42,10 +42,12 @@ def prototypes(
     basis
         Study the components of this canonical basis, the `basis.npz` of `maskprism basis`, in place of the prototypes.
     moved
-        How many images are also shifted, flipped and padded; 0 for none.
+        How many images are also shifted, flipped and padded; 0 for none. Fewer than 20 are too few for the tags "fixed"
+        and "handed".
     cards
         Draw the cards of these prototypes only.
     """
+    from maskprism.analysis.intervals import MIN_IMAGES, too_few
     from maskprism.analysis.prototypes.basis import CanonicalBasis, CanonicalModel
     from maskprism.analysis.prototypes.positional import TAG_RULES, study_prototypes
     from maskprism.decompose import check_indices
@@ -76,6 +78,13 @@ def prototypes(
         for path in write_cards(study, movement, out, prototypes=cards, model=label):
             files.append(path)
             drawing.step()
+    if too_few(study.images):
+        output.note(
+            f"note: {counted(study.images, 'image')}: with fewer than {MIN_IMAGES} no prototype is tagged, since what "
+            "few images have in common is often chance"
+        )
+    elif movement is not None and too_few(movement.images):
+        output.note(f"note: --moved {movement.images}: with fewer than {MIN_IMAGES} nothing is tagged fixed or handed")
     tagged = {tag: [k for k in range(len(study)) if tag in study.tags(k, movement)] for tag in TAG_RULES}
     failed = failures(len(bar.failures))
     print(f"{len(study)} prototypes over {study.images} images with {study.instances} masks{failed}")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from maskprism._common.files import check_targets
 from maskprism.cli.options import (
     Crowds,
     Detections,
@@ -19,7 +20,7 @@ from maskprism.cli.options import (
     model_file,
 )
 from maskprism.cli.output import Outcome, Output, command, listed
-from maskprism.errors import InputError, MaskprismError
+from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from maskprism.models import Model
@@ -65,21 +66,20 @@ def reduce(
     method
         "projection" mixes new prototypes from all; "selection" keeps some as they are and drops the others.
     overwrite
-        Replace an existing file.
+        Replace existing files.
     """
     from maskprism.analysis.networks.reduced_file import PASSES, CalibrationImages, reduce_file
     from maskprism.datasets import Dataset, open_dataset
     from maskprism.models.onnx_file import read_onnx
     from maskprism.sources import open_source
-    from maskprism.views.networks.reduction import write_reduction
+    from maskprism.views.networks.reduction import files_beside, write_reduction
 
     source = model_file(model)
     if out.suffix.lower() != ".onnx":
         raise InputError(f"{out}: expected a file name ending in .onnx")
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"{out}: is the model itself; choose another --out")
-    if out.exists() and not overwrite:
-        raise MaskprismError(f"{out}: there is such a file already; choose another --out, or add --overwrite")
+    check_targets([out, *files_beside(out).values()], overwrite)
     if reading.correction is not None:
         raise InputError("reduce writes the model's own coefficients; tune it to an .onnx first, and reduce that")
     described = images.suffix.lower() in _DESCRIPTIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from maskprism._common.files import check_targets, write_atomically
 from maskprism.cli.options import (
     Crowds,
     Detections,
@@ -23,10 +25,11 @@ from maskprism.cli.options import (
     model_file,
 )
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
-from maskprism.errors import InputError, MaskprismError, ModelError
+from maskprism.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from maskprism.analysis.dataset.diagnosis import Failed
+    from maskprism.analysis.tuning import Tuning
     from maskprism.datasets import Dataset
     from maskprism.models import Model
 
@@ -55,12 +58,12 @@ def tune(
 ) -> Outcome:
     """Better masks without training, from labels or a teacher.
 
-    Coefficients c become c + A c + b, fitted in a minute, without a GPU and without PyTorch, and folded into the last
-    layers that make them: the new file runs wherever the old one did and costs the same; boxes, scores and classes stay
-    as they are. What it gains is measured on images that took no part, with an interval. If that touches zero, nothing
-    is written without --force. Beside the file go OUT.tune.html, one page with what it gains, OUT.tune.json, and
-    OUT.correction.json, the correction alone: with --correction, `maskprism page` and `serve` show masks before and
-    after.
+    Coefficients c become c + A c + b, fitted in a minute, without a GPU and without PyTorch, and folded into the
+    last layers that make them: the new file runs wherever the old one did and costs the same; boxes, scores and
+    classes stay as they are. What it gains is measured on images that took no part, with an interval. If that
+    touches zero, or there are too few images for one, no model is written without --force. Beside the file go
+    OUT.tune.html, one page with what it gains, OUT.tune.json, and OUT.correction.json, the correction alone: with
+    --correction, `maskprism page` and `serve` show masks before and after.
 
     Parameters
     ----------
@@ -75,7 +78,8 @@ def tune(
         With --teacher, the images: a folder, pattern or .txt list. With --data, the folder of the images of a COCO
         json; found beside the json unless given.
     folds
-        How many parts the images are put into for measuring: each is measured with what the others gave.
+        How many parts the images are put into for measuring: each is measured with what the others gave. At least 3,
+        and at most as many as there are images.
     per_level
         A correction for each level of the pyramid, or one for all. Unless given, one for all with --data, since labels
         tell too little of each level, and one for each with --teacher.
@@ -84,20 +88,27 @@ def tune(
     overwrite
         Replace existing files.
     """
+    from maskprism.analysis.tuning.tuning import check_options
     from maskprism.analysis.tuning.tuning import tune as run
     from maskprism.models.rewrite import check_rewritable, write_corrected
-    from maskprism.text import signed
-    from maskprism.views.tuning.files import summary, write_report
-    from maskprism.views.tuning.report import sentences, title_of, warnings_of
+    from maskprism.views.tuning.files import report_files, summary, write_report
+    from maskprism.views.tuning.report import gained, sentences, title_of, warnings_of
 
     source = model_file(model)
-    _check_target(source, out, overwrite)
+    check_options(folds=folds, seed=seed, limit=limit)
+    base = out.with_suffix("")
+    alone = out if out.suffix.lower() == ".json" else out.with_name(f"{out.stem}.correction.json")
+    _check_target(source, out)
+    check_targets([out, alone, *report_files(base)], overwrite)
     if reading.correction is not None:
         raise InputError("tune fits a correction to the model as it is; leave out --correction")
     network = load_model(source, reading, detections, threads=1)
     if out.suffix.lower() != ".json":
         check_rewritable(network)
     dataset = _dataset(data, teacher, split, images, crowds, network, reading, detections)
+    n_images = len(dataset) if limit is None else min(limit, len(dataset))
+    if folds > n_images:
+        output.note(f"note: --folds {folds} is more than there are images; each of the {n_images} is a fold")
     with output.bar("tuning", None) as bar:
 
         def show(done: int, total: int, failure: Failed | None) -> None:
@@ -118,37 +129,48 @@ def tune(
     print(title_of(found))
     for text in (*warnings_of(found), *sentences(found)):
         print(f"  {text}")
-    files: dict[Path, str] = {}
-    told = []
     written = found.helps or force
-    alone = out if out.suffix.lower() == ".json" else out.with_name(f"{out.stem}.correction.json")
-    if written and alone != out:
-        gain = found.change.gain
-        note = f"gain in mean mask IoU {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}), {found.images} images"
-        if found.teacher is not None:
-            note += f", against the teacher {found.teacher.spec.name}"
-        metadata = {"maskprism_tuned": f"{source.name}: {note}"}
-        place = write_corrected(network, source, out, found.correction, metadata).coefficients
-        files[out] = f"the tuned network, the correction {place}"
-        told.append(f"{out.name} holds the correction, {place}.")
-    if written:
-        files[found.correction.write(alone)] = "the correction alone, for --correction of the other commands"
+    files: dict[Path, str] = {}
+
+    def write_all(partial: Path) -> None:
+        """Write everything; the model under a name that it keeps until all the rest is there."""
+        told = []
+        if out == alone:
+            found.correction.write(partial)
+            files[out] = "the correction alone, for --correction of the other commands"
+        else:
+            metadata = {"maskprism_tuned": f"{source.name}: {_note(found)}"}
+            place = write_corrected(network, source, partial, found.correction, metadata).coefficients
+            files[out] = f"the tuned model, the correction {place}"
+            told.append(f"{out.name} holds the correction, {place}.")
         told.append(f"{alone.name} holds the correction alone.")
-    if not written:
-        told.append("Nothing was written: the interval of the gain touches zero.")
-    files |= write_report(found, out.with_suffix(""), told)
+        report = write_report(found, base, told)
+        if out != alone:
+            files[found.correction.write(alone)] = "the correction alone, for --correction of the other commands"
+        files.update(report)
+
+    if written:
+        write_atomically(out, write_all)
+    else:
+        files |= write_report(found, base, ["The model was not written: its gain may be chance."])
     width = max(len(str(path)) for path in files)
     for path, what in files.items():
         print(f"  {path!s:<{width}}  {what}")
     if not written:
-        gain = found.change.gain
         print(
-            f"maskprism: {out} was not written: its gain of {signed(gain.mean)} may be chance (between "
-            f"{signed(gain.low)} and {signed(gain.high)}); "
-            f"{'label' if teacher is None else 'give'} more images, or add --force",
+            f"maskprism: {out} was not written: its gain of {gained(found.change.gain)} may be chance; "
+            f"{'label' if teacher is None else 'give'} more images, or add --force (and --overwrite, for the report)",
             file=sys.stderr,
         )
     return Outcome({"files": list(files), **summary(found)}, DONE if written else FAILED)
+
+
+def _note(found: Tuning) -> str:
+    """What the metadata of the tuned model say of its gain."""
+    gain = found.change.gain
+    ends = "" if math.isnan(gain.low) else f" ({gain.low:+.4f} to {gain.high:+.4f})"
+    teacher = "" if found.teacher is None else f", against the teacher {found.teacher.spec.name}"
+    return f"gain in mean mask IoU {gain.mean:+.4f}{ends}, {found.images} images{teacher}"
 
 
 def _dataset(
@@ -182,7 +204,7 @@ def _dataset(
     return taught(better, network, images)
 
 
-def _check_target(source: Path, out: Path, overwrite: bool) -> None:
+def _check_target(source: Path, out: Path) -> None:
     """Everything that can be said of the file before hours of work."""
     suffix = source.suffix.lower()
     if out.suffix.lower() != ".json":
@@ -201,11 +223,5 @@ def _check_target(source: Path, out: Path, overwrite: bool) -> None:
             from maskprism.models.onnx_file import read_onnx
 
             read_onnx(source)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"{out}: is the model itself; choose another --out")
-    if out.exists() and not overwrite:
-        raise MaskprismError(f"{out}: there is such a file already; choose another, or add --overwrite")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from maskprism.analysis.intervals import too_few
 from maskprism.analysis.prototypes.positional import TAG_RULES, DependenceStudy
 
 if TYPE_CHECKING:
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
     from jaxtyping import UInt8
 
     from maskprism.prediction import Prediction
-
-ENOUGH_IMAGES = 8
-"""What two images have in common at the same place may be chance; with fewer than these nothing is said."""
 
 
 class Kinds:
@@ -41,7 +39,7 @@ class Kinds:
     def found(self) -> dict[str, Any] | None:
         """How many images, the tags of every prototype, and what each means; None with too few images."""
         with self._lock:
-            if self._study is None or self._prototypes < 0 or self.images < ENOUGH_IMAGES:
+            if self._study is None or self._prototypes < 0 or too_few(self.images):
                 return None
             dependence = self._study.finish()
         return {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import cv2
 import numpy as np
 
+from maskprism.analysis.dataset.ap_intervals import ApIntervals, ap_intervals
 from maskprism.analysis.dataset.ap_protocols import (
     AP_PROTOCOLS,
     excused,
@@ -18,9 +19,10 @@ from maskprism.analysis.dataset.ap_protocols import (
     true_regions,
 )
 from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
+from maskprism.analysis.dataset.oracles import with_perfect_detection
 from maskprism.analysis.dataset.tide import BACKGROUND, ERROR_TYPES, ErrorCost, Errors, error_cost, find_errors, only
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
-from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, InstanceBudget, Part, budget_of
+from maskprism.analysis.truth.error_budget import ErrorBudget, InstanceBudget, Part, budget_of
 from maskprism.analysis.truth.matching import Matches, match
 from maskprism.analysis.truth.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
 from maskprism.errors import InputError, MaskprismError, ModelError
@@ -88,14 +90,17 @@ class Diagnosis:
     images: how many were examined, out of total; failures: (name, why) of those that could not be.
     precision: per decode (see `ap_protocols.AP_PROTOCOLS`) and of the boxes ("boxes").
     perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
-        error budget, from "as it is" to "resolution", where all masks are those of the ground truth. What is
-        missing to 1 after that is detection.
+        error budget, from "as it is" to "resolution", where all masks of matched detections are those of the ground
+        truth.
+    perfect_detection: AP under the "predict" decode if every ground-truth instance were detected once, with its class
+        and box, and its mask were the one drawn for it (see `oracles`).
     alone: the same if one part alone cost nothing: the IoU of every matched instance with the ground truth grows by
         what that part costs in the error budget (nothing, where it gains). "true boxes": the same logits, cropped
         by the boxes of the ground truth.
     errors: TIDE under the "predict" decode. shown: its counts above `conf`; a ground-truth instance is missed
         there that none of those detections comes near.
-    localisation: mean losses of the localisation errors that hide a ground-truth instance, and their number.
+    localisation: error budgets of the localisation errors that hide a ground-truth instance.
+    intervals: of the average precisions, of what masks and detection cost, and of what kinds of errors cost.
     budget: of matched instances above `conf`. objects, detections: rows for tables.
     unknown_classes: classes of the data set that the model does not know; their instances are left out.
     interrupted: the run was stopped, and this is about the images before.
@@ -112,10 +117,11 @@ class Diagnosis:
     precision: Mapping[str, AveragePrecision]
     perfect: Mapping[Step, AveragePrecision]
     alone: Mapping[Alone, AveragePrecision]
+    perfect_detection: AveragePrecision
+    intervals: ApIntervals
     errors: ErrorCost
     shown: Mapping[str, int]
-    localisation: Mapping[Part, float]
-    localisation_count: int
+    localisation: ErrorBudget
     budget: ErrorBudget
     objects: Sequence[FoundObject]
     detections: Sequence[Detection]
@@ -168,11 +174,13 @@ class Examined:
     """One image, finished.
 
     overlaps: under each decode, and of the boxes. steps: the IoUs of the instances that a step makes better.
+    drawn: IoU of the mask that was drawn for each ground-truth instance, cropped by its box; NaN for missed ones.
     """
 
     name: str
     overlaps: Mapping[str, Overlaps]
     steps: Mapping[Step | Alone, Mapping[int, Float64[np.ndarray, " G"]]]
+    drawn: Float64[np.ndarray, " G"]
     budgets: Sequence[InstanceBudget] = ()
     localisation: Sequence[InstanceBudget] = ()
     objects: Sequence[FoundObject] = ()
@@ -313,9 +321,11 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
     rows: list[InstanceBudget] = []
     true = true_regions(truth, prediction.letterbox, "canvas")
     steps: dict[Step | Alone, dict[int, Float64[np.ndarray, " G"]]] = {step: {} for step in (*_MASKS, *_GIVEN_BACK)}
+    drawn = np.full(len(truth), np.nan)
     for pair, masks in counterfactuals_of(prediction, truth, matches):
         row = budget_of(pair, masks, truth, name)
         rows.append(row)
+        drawn[pair.truth] = row.true_box_iou
         for step, stage in _MASKS.items():
             steps[step][pair.instance] = mask_iou([getattr(masks, stage)], true, canvas.crowd)[0]
         for step, part in _GIVEN_BACK.items():
@@ -332,6 +342,7 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
         name=name,
         overlaps=overlaps,
         steps=steps,
+        drawn=drawn,
         budgets=[row for row in rows if shown[row.instance]],
         localisation=[budgets[pair] for pair in hidden],
         objects=list(_objects(truth, {row.object: row.instance for row in rows if shown[row.instance]}, name)),
@@ -386,8 +397,9 @@ def _concluded(
     precision = {name: average_precision([one.overlaps[name] for one in examined]) for name in (*AP_PROTOCOLS, "boxes")}
     perfect: dict[Step, AveragePrecision] = {"as it is": precision["predict"]}
     perfect |= {step: average_precision([one.after(step) for one in examined]) for step in get_args(Step)[1:]}
-    hidden = [row for one in examined for row in one.localisation]
-    cost = error_cost([one.overlaps["predict"] for one in examined])
+    overlaps = {name: [one.overlaps[name] for one in examined] for name in precision}
+    detected = with_perfect_detection(overlaps["predict"], [one.drawn for one in examined])
+    errors = [find_errors(one) for one in overlaps["predict"]]
     objects = [row for one in examined for row in one.objects]
     return Diagnosis(
         dataset=dataset,
@@ -401,12 +413,11 @@ def _concluded(
         precision=precision,
         perfect=perfect,
         alone={part: average_precision([one.after(part) for one in examined]) for part in get_args(Alone)},
-        errors=cost,
+        perfect_detection=average_precision(detected),
+        intervals=ap_intervals(overlaps, [one.after("resolution") for one in examined], detected, errors),
+        errors=error_cost(overlaps["predict"]),
         shown={kind: sum(one.errors[kind] for one in examined) for kind in ERROR_TYPES},
-        localisation={
-            part: float(np.mean([getattr(row, part) for row in hidden])) if hidden else 0.0 for part in PARTS
-        },
-        localisation_count=len(hidden),
+        localisation=ErrorBudget([row for one in examined for row in one.localisation]),
         budget=ErrorBudget([row for one in examined for row in one.budgets]),
         objects=objects,
         detections=[row for one in examined for row in one.detections],

@@ -16,6 +16,7 @@ import numpy as np
 
 from maskprism._common.files import reporting_write_errors
 from maskprism.analysis.dataset.average_precision import average_precision
+from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.networks.reduction import Reduction, TradeOff, fit_halves, measure, reductions
 from maskprism.analysis.truth.overlaps import Region, mask_overlaps, regions
 from maskprism.datasets import Dataset, Sample
@@ -25,6 +26,7 @@ from maskprism.models import load
 from maskprism.models.onnx_file import read_onnx
 from maskprism.models.rewrite import check_rewritable, noise_batch, write_reduced
 from maskprism.sources import spread
+from maskprism.text import counted
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
@@ -127,6 +129,8 @@ class FileComparison:
     def summary(self) -> dict[str, Any]:
         """The numbers as plain values, for JSON."""
         found: dict[str, Any] = {
+            "images": len(self.by_image),
+            "too_few_images": too_few(len(self.by_image)),
             "instances": len(self.ious),
             "mask_iou": {
                 "mean": _finite(self.ious.mean() if len(self.ious) else math.nan),
@@ -186,7 +190,13 @@ class ReducedFile:
         compared, k = self.comparison, self.reduction.prototype_map.shape[1]
         curve = self.trade_off.of(self.reduction.method, len(self.reduction))
         measured = "images it was not fitted to" if self.trade_off.held_out else "the images it was fitted to"
-        found = [
+        found = []
+        if too_few(len(compared.by_image)):
+            found.append(
+                f"only {counted(len(compared.by_image), 'image')} with instances: a basis of fewer than {MIN_IMAGES} "
+                "fits these, and masks of others may be much worse than the numbers below; use more images"
+            )
+        found += [
             f"{len(self.reduction)} of {k} prototypes by {self.reduction.method}: mask IoU with the full network "
             f"{curve.mean():.3f} mean, {np.median(curve):.3f} median, {np.percentile(curve, 5):.3f} 5th percentile, "
             f"over {len(curve)} instances of {measured}"
@@ -247,6 +257,8 @@ def reduce_file(
     k = model.spec.prototypes
     if (keep is None) == (mask_iou is None):
         raise InputError("say either how many prototypes to keep or which mask IoU to keep, not both or neither")
+    if mask_iou is not None and not 0 < mask_iou <= 1:
+        raise InputError(f"mask IoU is {mask_iou}; expected a number above 0 and up to 1")
     if keep is not None and not 1 <= keep < k:
         raise InputError(f"cannot keep {keep} prototypes of {k}; expected 1 to {k - 1}")
 

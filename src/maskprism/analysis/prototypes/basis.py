@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from maskprism._common.files import write_atomically
+from maskprism.analysis.intervals import too_few
 from maskprism.analysis.prototypes.covariance import RunningCovariance, effective_rank
 from maskprism.decompose import Decomposition
 from maskprism.errors import InputError
@@ -369,7 +370,11 @@ def component_rows(basis: CanonicalBasis) -> list[dict[str, int | float]]:
 
 
 def summary(usage: Usage, basis: CanonicalBasis) -> dict[str, Any]:
-    """The numbers of a basis as plain values, for JSON."""
+    """The numbers of a basis as plain values, for JSON.
+
+    Of too few images no prototype is called dead or redundant: others may need it.
+    """
+    few = too_few(usage.images)
     ranks = np.median(usage.image_ranks, axis=0)
     contributions = usage.rms_contributions(basis.region)
     return {
@@ -390,6 +395,7 @@ def summary(usage: Usage, basis: CanonicalBasis) -> dict[str, Any]:
         "component_shares": basis.shares.tolist(),
         "rms_contributions": contributions.tolist(),
         "pattern_shares": [share if np.isfinite(share) else None for share in usage.pattern_shares(basis.region)],
-        "dead": np.flatnonzero(usage.dead(region=basis.region)).tolist(),
-        "redundant_pairs": [pair._asdict() for pair in usage.redundant_pairs()],
+        "too_few_images": few,
+        "dead": [] if few else np.flatnonzero(usage.dead(region=basis.region)).tolist(),
+        "redundant_pairs": [] if few else [pair._asdict() for pair in usage.redundant_pairs()],
     }

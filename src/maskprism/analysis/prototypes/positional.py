@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.analysis.prototypes.position_maps import PLACES, HalfPlane, best_half_plane, place_means, ramp_variance
 from maskprism.analysis.prototypes.translation import CHANGES, Movement, MovementTest, move
@@ -108,8 +109,13 @@ class Dependence:
     def tags(self, k: int, movement: MovementTest | None = None) -> tuple[str, ...]:
         """The tags of `TAG_RULES` that prototype k has earned, without `movement` those of movement left out.
 
-        None for a prototype that nothing here explains.
+        None for a prototype that nothing here explains, and none where there are too few images: what few images have
+        in common is often chance.
         """
+        if too_few(self.images):
+            return ()
+        if movement is not None and too_few(movement.images):
+            movement = None
         shares = {
             "positional": self.position[k],
             "half-plane": self.half_planes[k].explained,
@@ -242,7 +248,7 @@ def study_prototypes(
     items: Iterable[SourceImage],
     model: Predictor,
     *,
-    moved: int = 16,
+    moved: int = MIN_IMAGES,
     total: int | None = None,
     on_image: Callable[[str, MaskprismError | None], None] = lambda name, error: None,
 ) -> tuple[Dependence, MovementTest | None]:

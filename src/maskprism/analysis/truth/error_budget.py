@@ -8,7 +8,7 @@ prediction.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from maskprism._common.files import write_atomically
+from maskprism.analysis.intervals import Interval, bootstraps, too_few
 from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
 from maskprism.analysis.truth.overlaps import SIZES
-from maskprism.analysis.truth.score_ranking import Ranking, ranking
+from maskprism.analysis.truth.score_ranking import Ranking, ranking, spearman_interval
 from maskprism.errors import InputError, TableError
 from maskprism.masks import pixels_between
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import os
 
     import pyarrow as pa
-    from jaxtyping import Bool
+    from jaxtyping import Bool, Float64, Int64
 
     from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, Pair
     from maskprism.analysis.truth.matching import Matches
@@ -100,16 +101,35 @@ COLUMNS = tuple(field for field in fields(InstanceBudget) if field.name != "thre
 
 
 class Mean(NamedTuple):
-    """Means over the instances of one group; standard_error is that of `iou`."""
+    """Means over the instances of one group, which are in so many images.
+
+    intervals: of `iou` and of each part, by bootstrap over images; their ends are NaN where there are too few images.
+    """
 
     group: str
     instances: int
+    images: int
     iou: float
     resolution: float
     box: float
     prototypes: float
     coefficients: float
-    standard_error: float
+    intervals: Mapping[str, Interval]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the means as plain values."""
+        return self._asdict() | {"intervals": {name: one._asdict() for name, one in self.intervals.items()}}
+
+
+class Leading(NamedTuple):
+    """The part with the largest mean loss, and its share of all losses; parts that gain are left out.
+
+    certain: whether it loses more than each other part, by intervals over images that hold for all three together.
+    """
+
+    part: Part
+    share: float
+    certain: bool
 
 
 @dataclass(frozen=True)
@@ -136,23 +156,62 @@ class ErrorBudget:
             raise InputError(
                 "there is no matched instance: nothing that was found lies on a ground-truth instance of its class"
             )
-        return self._mean("all", np.ones(len(self), dtype=bool))
+        return self._mean
 
     def means(self, by: Literal["class_name", "size"]) -> list[Mean]:
         """Over each class, most instances first, or each size of object, small first; empty groups are left out."""
         if by not in ("class_name", "size"):
             raise InputError(f"by is {by!r}; expected 'class_name' or 'size'")
-        labels = self.columns[by]
-        found = [self._mean(str(group), labels == group) for group in dict.fromkeys(labels.tolist())]
         if by == "size":
-            return sorted(found, key=lambda mean: list(SIZES).index(mean.group))
-        return sorted(found, key=lambda mean: (-mean.instances, mean.group))
+            return sorted(self._by_size, key=lambda mean: list(SIZES).index(mean.group))
+        return sorted(self._by_class, key=lambda mean: (-mean.instances, mean.group))
 
-    def _mean(self, group: str, chosen: Bool[np.ndarray, " N"]) -> Mean:
-        iou = self.columns["iou"][chosen]
-        losses = {part: float(self.columns[part][chosen].mean()) for part in PARTS}
-        error = float(iou.std(ddof=1)) / math.sqrt(len(iou)) if len(iou) > 1 else math.nan
-        return Mean(group, len(iou), float(iou.mean()), **losses, standard_error=error)
+    @cached_property
+    def _mean(self) -> Mean:
+        return self._mean_of("all", np.ones(len(self), dtype=bool))
+
+    @cached_property
+    def _by_size(self) -> list[Mean]:
+        return self._means_of(self.columns["size"])
+
+    @cached_property
+    def _by_class(self) -> list[Mean]:
+        return self._means_of(self.columns["class_name"])
+
+    def _means_of(self, labels: np.ndarray[Any, Any]) -> list[Mean]:
+        return [self._mean_of(str(group), labels == group) for group in dict.fromkeys(labels.tolist())]
+
+    def _mean_of(self, group: str, chosen: Bool[np.ndarray, " N"]) -> Mean:
+        names = ("iou", *PARTS)
+        values = np.stack([self.columns[name][chosen] for name in names], axis=1)
+        _, which = np.unique(self.columns["image"][chosen].astype(str), return_inverse=True)
+        images = int(which.max()) + 1
+        if too_few(images):
+            found = [Interval(float(value), math.nan, math.nan) for value in values.mean(axis=0)]
+        else:
+            sums, counts = by_image(values, which)
+            found = bootstraps(lambda weights: (weights @ sums) / (weights @ counts)[:, None], images)
+        intervals = dict(zip(names, found, strict=True))
+        means = {name: one.mean for name, one in intervals.items()}
+        return Mean(group=group, instances=len(values), images=images, **means, intervals=intervals)
+
+    def leading(self) -> Leading:
+        """Return the part that loses most, and whether that is sure. Raises InputError if there are no instances."""
+        mean = self.mean()
+        losses = {part: float(getattr(mean, part)) for part in PARTS}
+        part = max(PARTS, key=lambda one: losses[one])
+        whole = sum(max(loss, 0.0) for loss in losses.values())
+        share = losses[part] / whole if whole > 0 else 0.0
+        if too_few(mean.images):
+            return Leading(part, share, certain=False)
+        others = [one for one in PARTS if one != part]
+        ahead = np.stack([self.columns[part] - self.columns[one] for one in others], axis=1)
+        _, which = np.unique(self.columns["image"].astype(str), return_inverse=True)
+        sums, counts = by_image(ahead, which)
+        found = bootstraps(
+            lambda weights: (weights @ sums) / (weights @ counts)[:, None], mean.images, comparisons=len(others)
+        )
+        return Leading(part, share, certain=all(one.low > 0 for one in found))
 
     def means_beside(self) -> dict[str, dict[str, float]]:
         """Means of the columns that are no part of the sum (DUAL_PARTS, BESIDE), over "all" and each size of object.
@@ -196,6 +255,11 @@ class ErrorBudget:
         """Whether the score tells how good a mask is; see `score_ranking.ranking`."""
         return ranking(self.columns["score"], self.columns["iou"], bins=bins)
 
+    def rank_correlation(self) -> Interval:
+        """Return the rank correlation of score and mask IoU with its interval over images."""
+        _, image = np.unique(self.columns["image"].astype(str), return_inverse=True)
+        return spearman_interval(self.columns["score"], self.columns["iou"], image)
+
     def table(self) -> pa.Table:
         """One row per instance, one column per field of `InstanceBudget` that is a single value."""
         import pyarrow as pa
@@ -215,6 +279,14 @@ class ErrorBudget:
             raise TableError(f"{file}: expected a table ending in .csv or .parquet")
         write = partial(writers[file.suffix.lower()], self.table())
         return write_atomically(file, write, failure=TableError)
+
+
+def by_image(
+    values: Float64[np.ndarray, "N S"], image: Int64[np.ndarray, " N"]
+) -> tuple[Float64[np.ndarray, "I S"], Float64[np.ndarray, " I"]]:
+    """Return the sums of the values of each image (numbered from 0), and how many instances it has."""
+    sums = np.stack([np.bincount(image, column) for column in values.T], axis=1)
+    return sums, np.bincount(image).astype(np.float64)
 
 
 def budgets(

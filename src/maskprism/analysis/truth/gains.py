@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from maskprism.analysis.intervals import Interval, interval
+from maskprism.analysis.intervals import Interval, interval, too_few
 from maskprism.analysis.truth.overlaps import SIZES
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class Change(NamedTuple):
-    """Of a group of instances: how many, mean mask IoU before and after, and the gain."""
+    """Of a group of instances: how many, mean mask IoU before and after, and the gain.
+
+    The gain has no interval (NaN) where they are in too few images.
+    """
 
     group: str
     instances: int
@@ -65,4 +69,11 @@ class Gains:
     def _of(self, group: str, members: Bool[np.ndarray, " N"]) -> Change:
         before, after = self.before[members], self.after[members]
         first, last = (float(one.mean()) if len(one) else float("nan") for one in (before, after))
-        return Change(group, len(before), first, last, interval(after - before, self.image[members]))
+        return Change(group, len(before), first, last, self.interval_of(after - before, self.image[members]))
+
+    @staticmethod
+    def interval_of(values: Float[np.ndarray, " N"], image: Int64[np.ndarray, " N"]) -> Interval:
+        """Return the mean of values of instances with its interval over images; no ends (NaN) with too few images."""
+        if len(values) and too_few(len(np.unique(image))):
+            return Interval(float(values.mean()), math.nan, math.nan)
+        return interval(values, image)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from maskprism.analysis.intervals import Interval, bootstrap
+
 if TYPE_CHECKING:
-    from jaxtyping import Float64
+    from jaxtyping import Float64, Int64
 
 
 class Bin(NamedTuple):
@@ -63,6 +65,40 @@ def spearman(first: Float64[np.ndarray, " N"], second: Float64[np.ndarray, " N"]
     a, b = (ranks - ranks.mean() for ranks in (_ranks(first), _ranks(second)))
     spread = math.sqrt(float(a @ a) * float(b @ b))
     return float(a @ b) / spread if spread else math.nan
+
+
+def spearman_interval(
+    first: Float64[np.ndarray, " N"], second: Float64[np.ndarray, " N"], image: Int64[np.ndarray, " N"]
+) -> Interval:
+    """Return the correlation of ranks with its bootstrap interval over images.
+
+    Parameters
+    ----------
+    first, second
+        Two values per instance.
+    image
+        The image of each instance, numbered from 0.
+    """
+    columns = [np.unique(values, return_inverse=True)[1] for values in (first, second)]
+
+    def correlation(weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, " R"]:
+        return np.array([_weighted_spearman(columns[0], columns[1], row[image]) for row in weights])
+
+    return bootstrap(correlation, int(image.max()) + 1 if len(image) else 0)
+
+
+def _weighted_spearman(
+    first: Int64[np.ndarray, " N"], second: Int64[np.ndarray, " N"], weights: Float64[np.ndarray, " N"]
+) -> float:
+    """Correlation of the ranks that instances have if each counts so often; values are numbered in their order."""
+    total = float(weights.sum())
+    centred = []
+    for values in (first, second):
+        counts = np.bincount(values, weights)
+        centred.append((np.cumsum(counts) - (counts - 1) / 2)[values] - (total + 1) / 2)
+    a, b = centred
+    spread = math.sqrt(float((weights * a) @ a) * float((weights * b) @ b))
+    return float((weights * a) @ b) / spread if spread else math.nan
 
 
 def _ranks(values: Float64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:

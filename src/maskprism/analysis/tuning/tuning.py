@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 
+from maskprism.analysis.dataset.ap_intervals import intervals_of
 from maskprism.analysis.dataset.ap_protocols import overlaps_under
 from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
 from maskprism.analysis.dataset.diagnosis import SHOWN_CONF, Failed, check_network, known_classes, of_classes
-from maskprism.analysis.intervals import Interval, interval
+from maskprism.analysis.dataset.resampled_ap import IOU_THRESHOLDS, ResampledAP
+from maskprism.analysis.intervals import Interval
 from maskprism.analysis.truth.gains import Gains
 from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import Region, regions
 from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import Setting, minimiser
 from maskprism.analysis.tuning.teacher import teacher_of
-from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, cross_fit, fits
+from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, check_folds, cross_fit, fits
 from maskprism.datasets.alterations import Alteration
 from maskprism.errors import InputError, MaskprismError
 from maskprism.extract import in_order, one_thread_per_call, processors
@@ -31,6 +33,8 @@ from maskprism.sources import spread
 from maskprism.text import one_line
 
 if TYPE_CHECKING:
+    from jaxtyping import Float64
+
     from maskprism.analysis.truth.gains import Change
     from maskprism.analysis.truth.overlaps import Overlaps
     from maskprism.datasets import Dataset, Sample
@@ -38,8 +42,6 @@ if TYPE_CHECKING:
     from maskprism.models.correction import Correction
 
 AP_CONF = 0.001
-ENOUGH_IMAGES = 60
-"""Of fewer images, the gain is mostly chance."""
 VIEWS = 3
 """How often an image is altered by chance, beside as it is and in a mirror; less often where there are many images."""
 _SEEN = 2000
@@ -64,6 +66,7 @@ class Tuning:
     images: how many were used, out of total; failures: (name, why) of the others. evidence: instances it was fitted
     to, altered and suppressed ones among them. rows: matched instances with a score above `conf`, each measured
     with what was fitted without its image and its fold. precision: mask AP on the canvas before and after, likewise.
+    ap_gain, ap75_gain: of these, with intervals over images that hold for both; without ends where there are too few.
     seconds: how long gathering, fitting and measuring took.
     """
 
@@ -77,6 +80,8 @@ class Tuning:
     fitted: CrossFit
     rows: Sequence[Row]
     precision: tuple[AveragePrecision, AveragePrecision]
+    ap_gain: Interval
+    ap75_gain: Interval
     seconds: Mapping[str, float]
 
     @property
@@ -108,18 +113,28 @@ class Tuning:
 
     @property
     def helps(self) -> bool:
-        """Whether the interval of the gain lies above zero."""
+        """Whether the interval of the gain lies above zero; never with too few images."""
         return self.change.gain.low > 0
 
     def curve(self) -> list[tuple[int, Interval]]:
         """The gain by the number of images that a correction is fitted to; the last one is that of whole folds."""
-        image = self.gains.image
         sizes = sorted(self.fitted.folds[0].curve)
-        found = [
-            (size, interval(np.array([row.curve[size] - row.before for row in self.rows]), image)) for size in sizes
-        ]
+        found = [(size, self._interval([row.curve[size] - row.before for row in self.rows])) for size in sizes]
         held_out = max(fold.stop - fold.first for fold in self.fitted.folds)
         return [*found, (self.images - held_out, self.change.gain)]
+
+    @cached_property
+    def rise(self) -> tuple[int, Interval] | None:
+        """How much more is gained with whole folds than with so many images, the most of the curve that are fewer.
+
+        None for a curve of one point. The interval is that of the difference, over the same instances.
+        """
+        if not (sizes := sorted(self.fitted.folds[0].curve)):
+            return None
+        return sizes[-1], self._interval([row.after - row.curve[sizes[-1]] for row in self.rows])
+
+    def _interval(self, values: Sequence[float]) -> Interval:
+        return Gains.interval_of(np.array(values), self.gains.image)
 
 
 def tune(
@@ -149,6 +164,7 @@ def tune(
     an instance that is found; ModelError where the network fails on one image after the other; MissingExtraError
     without SciPy.
     """
+    check_options(folds=folds, seed=seed, limit=limit)
     chosen = spread(len(dataset), limit)
     minimiser()  # says at once what is not installed
     dataset = dataset.for_model(model.spec.names)
@@ -210,7 +226,8 @@ def tune(
                 measured.append(one)
                 step()
         clock.append(time.perf_counter())
-    before, after = (average_precision([one.overlaps[side] for one in measured]) for side in (0, 1))
+    before, after = ([one.overlaps[side] for one in measured] for side in (0, 1))
+    ap_gain, ap75_gain = _ap_gains(before, after)
     return Tuning(
         dataset=dataset,
         spec=model.spec,
@@ -221,9 +238,32 @@ def tune(
         evidence=count,
         fitted=fitted,
         rows=[row for one in measured for row in one.rows],
-        precision=(before, after),
+        precision=(average_precision(before), average_precision(after)),
+        ap_gain=ap_gain,
+        ap75_gain=ap75_gain,
         seconds=dict(zip(("gathering", "fitting", "measuring"), np.diff(clock).tolist(), strict=True)),
     )
+
+
+def check_options(*, folds: int, seed: int, limit: int | None) -> None:
+    """Check what `tune` is called with. Raises InputError for a value out of range."""
+    check_folds(folds)
+    spread(1, limit)
+    if seed < 0:
+        raise InputError(f"seed is {seed}; expected 0 or more")
+
+
+def _ap_gains(before: Sequence[Overlaps], after: Sequence[Overlaps]) -> list[Interval]:
+    """What AP and AP75 gain."""
+    pairs = [
+        [ResampledAP(images, thresholds=thresholds) for images in (after, before)]
+        for thresholds in (IOU_THRESHOLDS, (0.75,))
+    ]
+
+    def gains(weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, "R 2"]:
+        return np.stack([new(weights) - old(weights) for new, old in pairs], axis=1)
+
+    return intervals_of(gains, len(before), comparisons=len(pairs))
 
 
 class _Gathered(NamedTuple):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from maskprism.analysis.intervals import MIN_IMAGES
 from maskprism.analysis.tuning.fitting import Setting, fit, sampled_ious
 from maskprism.errors import InputError
 from maskprism.extract import in_order, one_thread_per_call, processors
@@ -67,14 +68,13 @@ def cross_fit(
 
     Raises InputError for fewer than FEWEST_IMAGES images with an unaltered instance, or fewer folds than 3.
     """
+    check_folds(folds)
     useful = len(np.unique(evidence.image[~evidence.altered]))
     if useful < FEWEST_IMAGES:
         raise InputError(
             f"{useful} of {images} images have an instance that found a ground-truth instance; tuning needs "
-            f"{FEWEST_IMAGES} at the very least, and 60 to be worth trying"
+            f"{FEWEST_IMAGES} at the very least, and {MIN_IMAGES} before anything can be said of its gain"
         )
-    if folds < 3:
-        raise InputError(f"folds is {folds}; expected at least 3")
     ranges = [(int(part[0]), int(part[-1]) + 1) for part in np.array_split(np.arange(images), min(folds, images))]
     spans = [evidence.of_images(*one) for one in ranges]
     with one_thread_per_call():
@@ -118,6 +118,12 @@ def cross_fit(
         setting=chosen[-1],
         chosen=over_all,
     )
+
+
+def check_folds(folds: int) -> None:
+    """Raise InputError for fewer folds than a setting can be chosen within."""
+    if folds < 3:
+        raise InputError(f"folds is {folds}; expected at least 3")
 
 
 def fits(images: int, paths: int = 1, *, folds: int = FOLDS) -> int:

@@ -40,14 +40,15 @@ STEP_TITLES = {
     "resolution alone": "resolution alone",
     "true boxes": "ground-truth boxes for the crop",
 }
+DETECTION_TITLE = "detection alone"
 
 
 def perfect_figure(found: Diagnosis) -> Figure:
-    """Mask AP if one part of the network after the other were perfect, and below if one of them alone were.
+    """Mask AP if one part of the model after the other were perfect, and below if one of them alone were.
 
-    What is missing to 1 after the last of the first block is detection.
+    The last bar is detection alone.
     """
-    figure, ax = plain_axes(_WIDTH, 5.2)
+    figure, ax = plain_axes(_WIDTH, 5.5)
     now = before = found.perfect["as it is"].ap
     ax.barh(0, now, color=share(MUTED), height=0.62)
     _note(ax, now, 0, f"{now:.3f}")
@@ -57,13 +58,14 @@ def perfect_figure(found: Diagnosis) -> Figure:
     below = len(found.perfect) + 0.5
     for row, (part, precision) in enumerate(found.alone.items()):
         _gain(ax, below + row, now, precision.ap, PART_COLOURS[_part_of(part)])
+    _gain(ax, below + len(found.alone), now, found.perfect_detection.ap, _BLUE)
     ax.axhline(below - 0.75, color=share(FRAME), linewidth=1)
-    places = [*range(len(found.perfect)), *(below + np.arange(len(found.alone)))]
-    ax.set_yticks(places, [STEP_TITLES[step] for step in (*found.perfect, *found.alone)])
+    places = [*range(len(found.perfect)), *(below + np.arange(len(found.alone) + 1))]
+    ax.set_yticks(places, [*(STEP_TITLES[step] for step in (*found.perfect, *found.alone)), DETECTION_TITLE])
     ax.set_xlim(0, 1)
     ax.invert_yaxis()
     ax.set_xlabel("mask AP (predict)")
-    return titled(figure, "Mask AP if parts of the network were perfect")
+    return titled(figure, "Mask AP if parts of the model were perfect")
 
 
 def _part_of(step: str) -> Part:
@@ -81,20 +83,26 @@ def errors_figure(found: Diagnosis) -> Figure:
     """What mending each kind of error would add to AP50; localisation is split by the error budget."""
     figure, ax = plain_axes(_WIDTH, 3.1)
     kinds = sorted(ERROR_TYPES, key=lambda kind: -found.errors.gain[kind])
-    total = sum(max(loss, 0.0) for loss in found.localisation.values())
+    mean = found.localisation.mean() if len(found.localisation) else None
+    losses = {part: max(getattr(mean, part), 0.0) for part in PARTS} if mean else {}
+    total = sum(losses.values())
     for row, kind in enumerate(kinds):
         gain = found.errors.gain[kind]
         if kind == "localisation" and total > 0:
             left = 0.0
             for part in PARTS:
-                width = gain * max(found.localisation[part], 0.0) / total
+                width = gain * losses[part] / total
                 ax.barh(row, width, left=left, color=share(PART_COLOURS[part]), height=0.62, label=part)
                 left += width
         else:
             ax.barh(row, gain, color=share(_BLUE), height=0.62)
-        _note(ax, gain, row, f"{gain:+.3f}")
+        interval = found.intervals.errors[kind]
+        if not np.isnan(interval.low):
+            ax.plot([interval.low, interval.high], [row, row], color=share(INK), linewidth=1.2)
+        _note(ax, max(gain, np.nan_to_num(interval.high)), row, f"{gain:+.3f}")
     ax.set_yticks(range(len(kinds)), kinds)
-    ax.set_xlim(0, max(0.01, 1.18 * max(found.errors.gain.values())))
+    most = [max(gain, np.nan_to_num(found.intervals.errors[kind].high)) for kind, gain in found.errors.gain.items()]
+    ax.set_xlim(0, max(0.01, 1.18 * max(most)))
     ax.invert_yaxis()
     ax.set_xlabel("AP50 to be gained")
     if ax.get_legend_handles_labels()[0]:
@@ -180,7 +188,8 @@ def words_of(name: FigureName, found: Diagnosis) -> str:
     """The numbers of a figure in a sentence, for those who do not see it."""
     if name == "perfect":
         steps = [*found.perfect.items(), *found.alone.items()]
-        return _listed((STEP_TITLES[step], precision.ap) for step, precision in steps)
+        named = [(STEP_TITLES[step], precision.ap) for step, precision in steps]
+        return _listed([*named, (DETECTION_TITLE, found.perfect_detection.ap)])
     if name == "budget":
         mean = found.budget.mean()
         return _listed([*((f"lost in {part}", getattr(mean, part)) for part in PARTS), ("mean mask IoU", mean.iou)])

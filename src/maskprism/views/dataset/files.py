@@ -13,6 +13,7 @@ from maskprism import __version__
 from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism.analysis.dataset.diagnosis import Detection, Diagnosis
 from maskprism.analysis.dataset.findings import FigureName, Finding, findings_of
+from maskprism.analysis.intervals import too_few
 from maskprism.analysis.truth.error_budget import COLUMNS
 from maskprism.text import json_text
 from maskprism.views.adaptive import adaptive
@@ -40,7 +41,7 @@ _OF_OBJECTS = ("image", "object", "class_id", "class_name", "area", "size", "ins
 FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
     "perfect": (
         figures.perfect_figure,
-        "Mask AP if one part after the other were perfect. What is missing to 1 after the last is detection.",
+        "Mask AP if one part after the other were perfect, and if each part alone or detection alone were.",
     ),
     "budget": (
         lambda found: budget_figures.waterfall(found.budget),
@@ -48,7 +49,8 @@ FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
     ),
     "errors": (
         figures.errors_figure,
-        "What AP50 would gain if all errors of one kind were mended; localisation by what its masks lose in.",
+        "What AP50 would gain if all errors of one kind were mended, with its interval; localisation by what its masks "
+        "lose in.",
     ),
     "decodes": (figures.protocols_figure, "The same network under the three decodes that tools measure it with."),
     "sizes": (figures.sizes_figure, "Average precision by the size of objects (COCO's: 32 and 96 pixels squared)."),
@@ -94,22 +96,20 @@ def write_diagnosis(
     every = {**summary(found, findings), **(numbers or {})}
     written[write_atomically(folder / "summary.json", json_text(every) + "\n")] = "every number of the page"
     empty = (_OF_BUDGET if not found.budget.rows else frozenset()) | (_OF_MASKS if not found.objects else frozenset())
-    with reporting_write_errors(folder):
+    with reporting_write_errors(folder, "choose another folder"):
         for name in empty:  # of an earlier run
             (folder / f"{name}.png").unlink(missing_ok=True)
     for name, (draw, caption) in FIGURES.items():
         if name not in empty:
             figure = draw(found)
-            write_atomically(folder / f"{name}.png", png_bytes(figure))
+            written[write_atomically(folder / f"{name}.png", png_bytes(figure))] = caption
             drawn[name] = Illustration(adaptive(figure), caption, figures.words_of(name, found))
-            written[folder / f"{name}.png"] = caption
-    rows = found.budget.worst(worst)
+    shown = found.budget.worst(worst)
     small: dict[tuple[str, int], bytes] = {}
-    seen = _pictured(found.pictured(model, rows), small) if model else ()
-    scenes = embedded(rows, seen, conf=found.conf)
-    pictured = [(row, small.get((row.image, row.instance))) for row in rows]
-    page = report_page(found, findings, drawn, pictured, more, scenes)
-    write_atomically(folder / "report.html", page)
+    seen = _pictured(found.pictured(model, shown), small) if model else ()
+    scenes = embedded(shown, seen, conf=found.conf)
+    pictured = [(row, small.get((row.image, row.instance))) for row in shown]
+    write_atomically(folder / "report.html", report_page(found, findings, drawn, pictured, more, scenes))
     return written
 
 
@@ -151,11 +151,12 @@ def detection_table(found: Diagnosis) -> pa.Table:
 
 def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
     """Everything but the rows of the tables; numbers that do not exist are None."""
-    spec = found.spec
+    spec, sure = found.spec, found.intervals
     return {
         "maskprism": __version__,
         "model": {"name": spec.name, "sha256": spec.sha256, "runtime": spec.runtime, "rule": spec.rule.name},
         "data": {"path": str(found.dataset.path), "split": found.dataset.split, "images": found.images},
+        "too_few_images": too_few(found.images),
         "interrupted": found.interrupted,
         "conf": found.conf,
         "objects": len(found.objects),
@@ -164,12 +165,27 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
         "average_precision": {name: _precision(found, one) for name, one in found.precision.items()},
         "if_perfect": {step: _precision(found, one) for step, one in found.perfect.items()},
         "if_perfect_alone": {step: _precision(found, one) for step, one in found.alone.items()},
+        "if_detection_perfect": _precision(found, found.perfect_detection),
+        "costs": {
+            "masks": sure.masks._asdict(),
+            "detection": sure.detection._asdict(),
+            "difference": sure.difference._asdict(),
+        },
+        "intervals": {
+            "average_precision": {name: one._asdict() for name, one in sure.precision.items()},
+            "if_masks_perfect": sure.perfect_masks._asdict(),
+            "if_detection_perfect": sure.perfect_detection._asdict(),
+            "error_gains": {kind: one._asdict() for kind, one in sure.errors.items()},
+        },
         "errors": asdict(found.errors) | {"shown": dict(found.shown)},
-        "localisation": {"instances": found.localisation_count, "mean_losses": dict(found.localisation)},
+        "localisation": {
+            "instances": len(found.localisation),
+            "mean": found.localisation.mean().as_dict() if len(found.localisation) else None,
+        },
         "error_budget": {
-            "mean": found.budget.mean()._asdict() if len(found.budget) else None,
+            "mean": found.budget.mean().as_dict() if len(found.budget) else None,
             **{
-                by: [mean._asdict() for mean in found.budget.means(by)] if len(found.budget) else []
+                by: [mean.as_dict() for mean in found.budget.means(by)] if len(found.budget) else []
                 for by in ("size", "class_name")
             },
             "beside": found.budget.means_beside(),
@@ -193,7 +209,12 @@ def _pictured(seen: Iterable[PicturedInstance], small: dict[tuple[str, int], byt
 def _precision(found: Diagnosis, one: AveragePrecision) -> dict[str, Any]:
     names = found.dataset.names
     by_class = [
-        {"class_id": class_id, "class_name": names.get(class_id, f"class{class_id}"), **own._asdict()}
+        {
+            "class_id": class_id,
+            "class_name": names.get(class_id, f"class{class_id}"),
+            "images": found.intervals.class_images[class_id],
+            **own._asdict(),
+        }
         for class_id, own in one.by_class.items()
     ]
     return asdict(one) | {"by_class": by_class}

@@ -8,13 +8,16 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+import numpy as np
+
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
 from maskprism.analysis.dataset.diagnosis import Diagnosis
-from maskprism.analysis.dataset.findings import RULES, Finding
+from maskprism.analysis.dataset.findings import FOR_SURE, RULES, Finding
 from maskprism.analysis.dataset.tide import ERROR_TYPES, MEANING
+from maskprism.analysis.intervals import LEVEL, MIN_IMAGES, Interval, too_few
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.text import counted
-from maskprism.views.dataset.charts import STEP_TITLES
+from maskprism.views.dataset.charts import DETECTION_TITLE, STEP_TITLES
 from maskprism.views.dataset.embedded import Embedded
 from maskprism.views.markup import data_url
 from maskprism.views.report_parts import Illustration, Section, definitions, page
@@ -58,6 +61,19 @@ METHOD = {
         "The masks of matched detections are replaced by those of the stages of the error budget; scores, classes and "
         "all other detections stay."
     ),
+    "masks or detection": (
+        "AP with perfect masks: every instance that a box finds has its ground-truth mask. AP with perfect detection: "
+        "every ground-truth instance is detected once, with its class and box, nothing else is detected, and the best "
+        "masks come first; its mask is the one that was drawn for it, cropped by the ground-truth box. A missed "
+        "instance counts as drawn as well as the found instance most like it, of its class and nearest in area. What "
+        "masks and what detection cost is the mean over both orders of making them perfect (Shapley value); both add "
+        "up to 1 - AP."
+    ),
+    "intervals": (
+        f"{LEVEL:.0%}, by bootstrap over images, since instances of one image are not independent. AP is computed anew "
+        "for each resample; a resample has fewer different images, which raises AP a little, and that shift is taken "
+        f"out. {FOR_SURE}"
+    ),
     "kinds of errors": (
         "TIDE in mask mode (Bolya et al., ECCV 2020): what AP50 would gain if all errors of one kind were mended. The "
         "gains do not add up."
@@ -65,6 +81,10 @@ METHOD = {
 }
 
 
+_NOTHING = {
+    True: f"Fewer than {MIN_IMAGES} images are too few for findings and advice: the numbers below may be chance.",
+    False: "There is nothing to be said.",
+}
 _WORST = """<p class="quiet">Of the instances that were found: <span class="swatch missing"></span> ground truth that
 the mask leaves out, <span class="swatch extra"></span> mask beyond the ground truth; the white line is the outline of
 the ground truth. "Ground-truth box" and "threshold" are the IoU with that box for the crop, and with the best
@@ -94,7 +114,7 @@ def report_page(
         tiles=_tiles(found),
         sections=[
             findings_section(
-                [_finding(one, figures) for one in findings] or ["<li>There is nothing to be said.</li>"],
+                [_finding(one, figures) for one in findings] or [f"<li>{_NOTHING[too_few(found.images)]}</li>"],
             ),
             *more,
             Section("figures", "Figures", figure_grid(figures)),
@@ -119,6 +139,11 @@ def warnings_of(found: Diagnosis) -> list[str]:
     said = []
     if found.interrupted:
         said.append(f"Interrupted: this is about {found.images} of {found.total} images.")
+    if too_few(found.images):
+        said.append(
+            f"Only {counted(found.images, 'image')}: with fewer than {MIN_IMAGES} the numbers may be chance, so there "
+            "are no intervals, no findings and no advice. Take more images."
+        )
     said += [f"{notice[0].upper()}{notice[1:]}." for notice in found.dataset.notices]
     if found.unknown_classes:
         said.append(
@@ -149,15 +174,30 @@ def _subtitle(found: Diagnosis) -> str:
 
 
 def _tiles(found: Diagnosis) -> list[tuple[str, str]]:
-    mean = found.budget.mean().iou if len(found.budget) else float("nan")
+    sure = found.intervals
+    mean = found.budget.mean() if len(found.budget) else None
     return [
         ("mask AP, as predict draws", _number(found.precision["predict"].ap)),
+        *_ends("its interval", sure.precision["predict"]),
         ("mask AP50", _number(found.precision["predict"].ap50)),
         ("mask AP, as val counts", _number(found.precision["validation"].ap)),
         ("box AP", _number(found.precision["boxes"].ap)),
-        ("mask AP, if masks were perfect", _number(found.perfect["resolution"].ap)),
-        ("mean mask IoU of what is found", _number(mean)),
+        ("AP that masks cost", _number(sure.masks.mean)),
+        ("AP that detection costs", _number(sure.detection.mean)),
+        ("mean mask IoU of what is found", _number(mean.iou if mean else float("nan"))),
     ]
+
+
+def _ends(name: str, interval: Interval) -> list[tuple[str, str]]:
+    """The ends of an interval as a tile; none, where there are too few images."""
+    return [] if np.isnan(interval.low) else [(name, f"{_number(interval.low)} to {_number(interval.high)}")]
+
+
+def _between(interval: Interval | None) -> str:
+    """The ends of an interval in a cell of a table."""
+    if interval is None or np.isnan(interval.low):
+        return "too few images"
+    return f"{_number(interval.low)} to {_number(interval.high)}"
 
 
 def _finding(finding: Finding, figures: Mapping[FigureName, Illustration]) -> str:
@@ -215,45 +255,88 @@ def _worst_table(worst: Sequence[tuple[InstanceBudget, bytes | None]], embedded:
 
 def _classes_table(found: Diagnosis) -> str:
     means = {mean.group: mean for mean in found.budget.means("class_name")} if len(found.budget) else {}
+    sure = found.intervals
     rows = []
     for class_id, precision in found.precision["predict"].by_class.items():
         name = found.dataset.names.get(class_id, f"class{class_id}")
         mean = means.get(name)
         parts = [_number(getattr(mean, part) if mean else float("nan")) for part in PARTS]
-        counts = [str(precision.objects), str(mean.instances if mean else 0)]
-        ious = [_number(value) for value in (precision.ap, precision.ap50, mean.iou if mean else float("nan"))]
-        rows.append(_cell(name, "text") + "".join(_cell(text) for text in (*counts, *ious, *parts)))
-    headings = ["class", "instances", "found", "AP", "AP50", "mean IoU", *PARTS]
-    return _table(headings, rows, sortable=True, text=1, tall=True)
+        counts = [
+            str(count) for count in (sure.class_images[class_id], precision.objects, mean.instances if mean else 0)
+        ]
+        rows.append(
+            _cell(name, "text")
+            + "".join(_cell(str(count)) for count in counts)
+            + _cell(_number(precision.ap))
+            + _cell(_between(sure.by_class.get(class_id)))
+            + _cell(_number(precision.ap50))
+            + _cell(_number(mean.iou if mean else float("nan")))
+            + _cell(_between(mean.intervals["iou"] if mean else None))
+            + "".join(map(_cell, parts))
+        )
+    headings = [
+        "class",
+        "images",
+        "instances",
+        "found",
+        "AP",
+        "its interval",
+        "AP50",
+        "mean IoU",
+        "its interval",
+        *PARTS,
+    ]
+    return (
+        f'<p class="quiet">A class in fewer than {MIN_IMAGES} images has no interval: its numbers may be chance. '
+        "The intervals of AP hold for all classes together.</p>"
+        + _table(headings, rows, sortable=True, text=1, tall=True)
+    )
 
 
 def _numbers(found: Diagnosis) -> str:
-    def precision(name: str, one: AveragePrecision) -> str:
-        return _row(name, (one.ap, one.ap50, one.ap75, one.recall, *one.by_size.values()))
+    sure = found.intervals
 
-    decodes = [precision(f"masks, {decode.tool}", found.precision[name]) for name, decode in AP_PROTOCOLS.items()]
-    decodes.append(precision("boxes", found.precision["boxes"]))
-    perfect = [precision(STEP_TITLES[step], one) for step, one in found.perfect.items()]
+    def precision(name: str, one: AveragePrecision, interval: Interval | None = None) -> str:
+        ends = "–" if interval is None else _between(interval)
+        rest = (one.ap50, one.ap75, one.recall, *one.by_size.values())
+        return _row(name, (one.ap,)) + _cell(ends) + "".join(_cell(_number(value)) for value in rest)
+
+    decodes = [
+        precision(f"masks, {decode.tool}", found.precision[name], sure.precision[name])
+        for name, decode in AP_PROTOCOLS.items()
+    ]
+    decodes.append(precision("boxes", found.precision["boxes"], sure.precision["boxes"]))
+    known = {"as it is": sure.precision["predict"], "resolution": sure.perfect_masks}
+    perfect = [precision(STEP_TITLES[step], one, known.get(step)) for step, one in found.perfect.items()]
     alone = [precision(STEP_TITLES[step], one) for step, one in found.alone.items()]
+    alone.append(precision(DETECTION_TITLE, found.perfect_detection, sure.perfect_detection))
+    lost = (("masks", sure.masks), ("detection", sure.detection), ("masks minus detection", sure.difference))
     errors = [
         _cell(kind, "text")
         + _cell(MEANING[kind], "text wrap")
         + _cell(f"{found.errors.gain[kind]:+.4f}")
+        + _cell(_between(sure.errors[kind]))
         + _cell(str(found.shown[kind]))
         + _cell(str(found.errors.counts[kind]))
         for kind in ERROR_TYPES
     ]
-    headings = ["AP", "AP50", "AP75", "recall", "AP small", "AP medium", "AP large"]
+    headings = ["AP", "its interval", "AP50", "AP75", "recall", "AP small", "AP medium", "AP large"]
     return (
         "<h3>Average precision</h3>"
         + _table(["", *headings], decodes, text=1)
+        + "<h3>What masks and detection cost, over both orders</h3>"
+        + _table(
+            ["", "AP", "its interval"],
+            [_row(name, (one.mean,)) + _cell(_between(one)) for name, one in lost],
+            text=1,
+        )
         + "<h3>Mask AP (predict) if parts were perfect, one after the other</h3>"
         + _table(["perfect up to", *headings], perfect, text=1)
         + "<h3>Mask AP (predict) if one part alone were perfect</h3>"
         + _table(["perfect", *headings], alone, text=1)
         + (_budget_tables(found) if len(found.budget) else "")
         + "<h3>Kinds of errors</h3>"
-        + _table(["kind", "meaning", "AP50 to gain", f"above {found.conf:g}", "all"], errors, text=2)
+        + _table(["kind", "meaning", "AP50 to gain", "its interval", f"above {found.conf:g}", "all"], errors, text=2)
         + _listing("image", "could not be examined", [f"{name}: {why}" for name, why in found.failures])
         + _listing("remark", "about labels", found.remarks)
     )
@@ -262,7 +345,10 @@ def _numbers(found: Diagnosis) -> str:
 def _budget_tables(found: Diagnosis) -> str:
     """The budget of the instances found in both orders, and what stands beside it, over all and by size."""
     means, beside = [found.budget.mean(), *found.budget.means("size")], found.budget.means_beside()
-    rows = [_row(f"{one.group} ({one.instances})", (one.iou, *(getattr(one, part) for part in PARTS))) for one in means]
+    rows = []
+    for one in means:
+        rows.append(_row(f"{one.group} ({one.instances})", (one.iou, *(getattr(one, part) for part in PARTS))))
+        rows.append(_cell("its interval", "text") + "".join(_cell(_between(end)) for end in one.intervals.values()))
     dual = (beside["all"][f"dual_{part}"] for part in PARTS)
     rows.append(_row("all, the box put right first", (means[0].iou, *dual)))
     common, reached = found.budget.common_threshold()

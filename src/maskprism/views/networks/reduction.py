@@ -100,15 +100,21 @@ def before_after(examples: Sequence[BeforeAfter]) -> Sheet:
     )
 
 
+def files_beside(path: Path) -> dict[str, Path]:
+    """Return the files that go beside a reduced file."""
+    base = path.with_suffix("")
+    return {kind: base.with_name(f"{base.name}.{kind}") for kind in ("json", "curve.png", "masks.png")}
+
+
 def write_reduction(found: ReducedFile, images: CalibrationImages, full: Model, reduced: Model) -> dict[Path, str]:
     """Write numbers and pictures beside the reduced file; gives each with what it shows.
 
     Raises MaskprismError if that fails.
     """
-    base = found.path.with_suffix("")
-    paths = {kind: base.with_name(f"{base.name}.{kind}") for kind in ("json", "curve.png", "masks.png")}
+    paths = files_beside(found.path)
     write_atomically(paths["json"], json.dumps(found.summary(), indent=2, allow_nan=False) + "\n")
-    save(trade_off_figure(found.trade_off, len(found.reduction), found.reduction.method), paths["curve.png"], dpi=130)
+    figure = trade_off_figure(found.trade_off, len(found.reduction), found.reduction.method)
+    write_atomically(paths["curve.png"], lambda partial: save(figure, partial, dpi=130))
     written = {
         found.path: "the reduced network",
         paths["json"]: "all numbers",

@@ -52,7 +52,8 @@ _MARGIN = 0.12
 
 
 def waterfall(budget: ErrorBudget, *, title: str | None = None) -> Figure:
-    """From a perfect mask down to the mean IoU, part by part; thin bars show the losses in the other order.
+    """From a perfect mask down to the mean IoU, part by part, with intervals; thin bars show the losses in the other
+    order.
 
     Raises InputError without a single instance.
     """
@@ -68,8 +69,10 @@ def waterfall(budget: ErrorBudget, *, title: str | None = None) -> Figure:
         ax.barh(row + 0.28, -duals[part], left=level, color=share(palette.MUTED), height=0.09)
         ax.plot([level, level], [row - 1.33 if row > 1 else row - 0.67, row + 0.33], color=share(palette.MUTED), lw=0.7)
         level -= loss
+        interval = mean.intervals[part].negated()
+        ends = "" if math.isnan(interval.low) else f" ({_signed(interval.low)} to {_signed(interval.high)})"
         ax.annotate(
-            f"{_loss(loss)}  (other order {_loss(duals[part])})",
+            f"{_signed(-loss)}{ends}; other order {_signed(-duals[part])}",
             (min(level, level + loss), row),
             (-6, 0),
             textcoords="offset points",
@@ -81,8 +84,7 @@ def waterfall(budget: ErrorBudget, *, title: str | None = None) -> Figure:
     last = len(PARTS) + 1
     ax.plot([level, level], [last - 1.33, last - 0.33], color=share(palette.MUTED), lw=0.7)
     ax.barh(last, level, color=share(INSTANCE_COLOURS[4]), height=0.66)
-    error = f" ± {mean.standard_error:.3f}" if not math.isnan(mean.standard_error) else ""
-    ax.text(0.01, last, f"{level:.3f}{error}", va="center", fontsize=9, fontweight="bold", color="white")
+    ax.text(0.01, last, mean.intervals["iou"].plain(), va="center", fontsize=9, fontweight="bold", color="white")
     parts = [f"{part}\n{PART_WORDS[part]}" for part in PARTS]
     ax.set_yticks(range(last + 1), ["ground truth", *parts, "mean mask IoU"])
     ax.set_xlim(0, 1)
@@ -132,7 +134,7 @@ def instance_strip(image: ImageLike, masks: Counterfactuals) -> Sheet:
     panels, before = [], None
     for name, mask in chain:
         iou = mask.iou_with(masks.truth)
-        number = f"{iou:.2f}" if before is None else f"{iou:.2f}  ({_loss(before - iou)})"
+        number = f"{iou:.2f}" if before is None else f"{iou:.2f}  ({_signed(iou - before)})"
         panels.append(
             Panel(
                 f"{name}  {number}",
@@ -243,9 +245,9 @@ def _stack(ax: Axes, place: float, mean: Mean) -> float:
     return losses
 
 
-def _loss(value: float) -> str:
-    """A loss with its sign: what is lost is below zero."""
-    return f"{-value + 0.0:+.3f}".replace("-", "−")
+def _signed(value: float) -> str:
+    """Three digits with a sign: what is lost is below zero."""
+    return f"{value + 0.0:+.3f}".replace("-", "−")
 
 
 def plain_axes(width: float, height: float) -> tuple[Figure, Axes]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskprism import __version__
-from maskprism.errors import MaskprismError
+from maskprism._common.files import write_atomically
 from maskprism.text import json_text
 from maskprism.views.adaptive import adaptive
 from maskprism.views.report_parts import Illustration
 from maskprism.views.truth.gains import groups_figure
 from maskprism.views.tuning.charts import curve_figure
-from maskprism.views.tuning.report import report_page, section, warnings_of
+from maskprism.views.tuning.report import gained, report_page, section, warnings_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,14 +40,15 @@ def write_report(found: Tuning, base: Path, written: Sequence[str]) -> dict[Path
 
     written: what became of the correction, in sentences. Raises MaskprismError where that fails.
     """
-    numbers, page = (base.with_name(f"{base.name}.tune.{kind}") for kind in ("json", "html"))
-    try:
-        base.parent.mkdir(parents=True, exist_ok=True)
-        numbers.write_text(json_text(summary(found)) + "\n", encoding="utf-8")
-        page.write_text(report_page(found, written, _drawn(found)), encoding="utf-8")
-    except OSError as error:
-        raise MaskprismError(f"{base}: cannot be written ({error.strerror or error}); choose another --out") from None
+    page, numbers = report_files(base)
+    write_atomically(numbers, json_text(summary(found)) + "\n")
+    write_atomically(page, report_page(found, written, _drawn(found)))
     return {page: "what it gains, on one page", numbers: "all numbers"}
+
+
+def report_files(base: Path) -> tuple[Path, Path]:
+    """Return the files of a report: BASE.tune.html and BASE.tune.json."""
+    return base.with_name(f"{base.name}.tune.html"), base.with_name(f"{base.name}.tune.json")
 
 
 def section_of(found: Tuning) -> Section:
@@ -72,7 +73,8 @@ def summary(found: Tuning) -> dict[str, Any]:
             "by_size": [one.as_dict() for one in found.gains.by_size()],
             "by_class": [one.as_dict() for one in found.gains.by_class()],
         },
-        "mask_ap": {name: asdict(one) | {"by_class": None} for name, one in zip(names, found.precision, strict=True)},
+        "mask_ap": {name: asdict(one) | {"by_class": None} for name, one in zip(names, found.precision, strict=True)}
+        | {"gain": found.ap_gain._asdict(), "ap75_gain": found.ap75_gain._asdict()},
         "curve": [{"images": images} | gain._asdict() for images, gain in found.curve()],
         "ridge": found.fitted.setting.ridge,
         "views": found.fitted.setting.views,
@@ -101,6 +103,6 @@ def _drawn(found: Tuning) -> dict[str, Illustration]:
 def _words_of(name: str, found: Tuning) -> str:
     """The numbers of a figure in a sentence, for those who do not see it."""
     if name == "curve":
-        return "; ".join(f"{images} images {gain}" for images, gain in found.curve()) + "."
+        return "; ".join(f"{images} images {gained(gain)}" for images, gain in found.curve()) + "."
     groups = [found.change, *found.gains.by_size(), *found.gains.by_class()]
-    return "; ".join(f"{one.group} ({one.instances}) {one.gain}" for one in groups) + "."
+    return "; ".join(f"{one.group} ({one.instances}) {gained(one.gain)}" for one in groups) + "."

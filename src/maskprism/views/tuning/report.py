@@ -7,15 +7,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.tuning.evidence import CANDIDATES, CONF, PIXELS
 from maskprism.analysis.tuning.fitting import SHARPNESS
-from maskprism.analysis.tuning.tuning import ENOUGH_IMAGES, VIEWS
+from maskprism.analysis.tuning.tuning import VIEWS
 from maskprism.text import counted, signed
-from maskprism.views.report_parts import Illustration, Section, cell, definitions, findings, number, page, row, table
+from maskprism.views.report_parts import Illustration, Section, cell, definitions, findings, page, row, table
 from maskprism.views.report_parts import figures as figure_grid
 
 if TYPE_CHECKING:
     from maskprism.analysis.dataset.average_precision import AveragePrecision
+    from maskprism.analysis.intervals import Interval
     from maskprism.analysis.truth.gains import Change
     from maskprism.analysis.tuning import Tuning
     from maskprism.models import Model
@@ -38,7 +40,8 @@ METHOD = {
     "gain": (
         "Measured on folds of images: every image with what was fitted without its fold, under the mask rule, at the "
         "size of the network input. The ridge of a fold, and whether altered views count, is chosen on the other folds "
-        "alone. Intervals are by bootstrap over images, before and after in pairs, 95 %."
+        "alone. Intervals are by bootstrap over images, before and after in pairs, 95 %; those of the gains of AP and "
+        f"AP75 hold for both together. A group in fewer than {MIN_IMAGES} images has none."
     ),
     "mask AP": "COCO's, of all detections above a score of .001, every class of a box; boxes and scores are the same.",
     "settings": (
@@ -65,10 +68,10 @@ def title_of(found: Tuning) -> str:
 def warnings_of(found: Tuning) -> list[str]:
     """What a reader must know before the numbers."""
     said = []
-    if found.images < ENOUGH_IMAGES:
+    if too_few(len(set(found.gains.image.tolist()))):
         said.append(
-            f"Only {counted(found.images, 'image')}: with fewer than {ENOUGH_IMAGES} a correction rarely helps, and "
-            f"what is measured is mostly chance. {'Label' if found.teacher is None else 'Give'} more."
+            f"Only {counted(found.images, 'image')}: with fewer than {MIN_IMAGES} in which something is found, what is "
+            f"measured may be chance, and no interval is given. {'Label' if found.teacher is None else 'Give'} more."
         )
     said += [f"{notice[0].upper()}{notice[1:]}." for notice in found.dataset.notices]
     if found.failures:
@@ -83,7 +86,9 @@ def sentences(found: Tuning) -> list[str]:
     """What the numbers say, the most important first."""
     change = found.change
     verdict = (
-        "It helps"
+        "There are too few images to tell whether it helps"
+        if math.isnan(change.gain.low)
+        else "It helps"
         if found.helps
         else "It does harm"
         if change.gain.high < 0
@@ -92,28 +97,28 @@ def sentences(found: Tuning) -> list[str]:
     said = [
         f"On images that took no part, the mean mask IoU of {counted(change.instances, 'instance')}"
         f"{'' if found.teacher is None else f' with the masks of the teacher {found.teacher.spec.name}'} goes from "
-        f"{change.before:.4f} to {change.after:.4f}: {change.gain}. {verdict}."
+        f"{change.before:.4f} to {change.after:.4f}: {gained(change.gain)}. {verdict}."
     ]
     before, after = found.precision
-    sizes = ", ".join(
-        f"{size} {number(before.by_size[size])} to {number(after.by_size[size])}"
-        for size in before.by_size
-        if not math.isnan(before.by_size[size])
-    )
     said.append(
-        f"Mask AP goes from {before.ap:.4f} to {after.ap:.4f}, AP75 from {before.ap75:.4f} to {after.ap75:.4f}"
-        + (f"; by size: {sizes}" if sizes else "")
-        + "."
+        f"Mask AP goes from {before.ap:.4f} to {after.ap:.4f}: {gained(found.ap_gain)}. AP75 goes from "
+        f"{before.ap75:.4f} to {after.ap75:.4f}: {gained(found.ap75_gain)}."
     )
-    (fewer, first), (images, last) = found.curve()[-2:] if len(found.curve()) > 1 else (found.curve()[-1],) * 2
-    if fewer < images and found.helps:
-        more = last.mean - first.mean
+    if found.helps and found.rise is not None:
+        fewer, rise = found.rise
+        more, most = "labels" if found.teacher is None else "images", found.curve()[-1][0]
         said.append(
-            f"With {fewer} images the gain is {signed(first.mean)}, with {images} it is {signed(last.mean)}: "
-            + f"more {'labels' if found.teacher is None else 'images'} would help"
-            + ("." if more > 0.1 * abs(last.mean) else " little.")
+            f"With {most} images it gains more than with {fewer}, by {gained(rise)}: more {more} would help."
+            if rise.low > 0
+            else f"These images cannot tell whether more {more} would help: with {most} images in place of {fewer} the "
+            f"gain changes by {gained(rise)}."
         )
     return said
+
+
+def gained(gain: Interval) -> str:
+    """A gain with the ends of its interval, where it has any."""
+    return signed(gain.mean) if math.isnan(gain.low) else str(gain)
 
 
 def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Illustration]) -> str:
@@ -130,10 +135,12 @@ def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Ill
         warnings=warnings_of(found),
         tiles=[
             ("gain in mean mask IoU", signed(gain.mean)),
-            ("its 95 % interval", f"{signed(gain.low)} to {signed(gain.high)}"),
+            ("its 95 % interval", _ends(gain)),
             ("mean mask IoU", f"{found.change.before:.4f} → {found.change.after:.4f}"),
             ("mask AP", f"{before.ap:.4f} → {after.ap:.4f}"),
+            ("interval of its gain", _ends(found.ap_gain)),
             ("mask AP75", f"{before.ap75:.4f} → {after.ap75:.4f}"),
+            ("interval of its gain", _ends(found.ap75_gain)),
             ("images", str(found.images)),
         ],
         sections=[
@@ -149,6 +156,10 @@ def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Ill
             ),
         ],
     )
+
+
+def _ends(gain: Interval) -> str:
+    return "too few images" if math.isnan(gain.low) else f"{signed(gain.low)} to {signed(gain.high)}"
 
 
 def section(found: Tuning, figures: Mapping[str, Illustration]) -> Section:
@@ -177,6 +188,14 @@ def _numbers(found: Tuning) -> str:
         + "<h3>Mask AP</h3>"
         + table(
             precision, [_precision(*pair) for pair in zip(("before", "after"), found.precision, strict=True)], text=1
+        )
+        + table(
+            ["", "gain", "from", "to"],
+            [
+                cell(name, "text") + "".join(cell(signed(value)) for value in one)
+                for name, one in (("AP", found.ap_gain), ("AP75", found.ap75_gain))
+            ],
+            text=1,
         )
         + "<h3>By the number of images</h3>"
         + table(["images", "gain", "from", "to"], curve, text=1)
