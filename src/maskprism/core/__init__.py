@@ -1,0 +1,1 @@
+"""Predictions: frames, masks, decomposition and their file format."""
