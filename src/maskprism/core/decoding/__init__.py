@@ -17,7 +17,7 @@ from maskprism.core.decoding.outputs import (
     rle,
     soft,
 )
-from maskprism.core.decoding.polygons import MaskPolygons, Outline
+from maskprism.core.decoding.outlines import MaskPolygons, Outline
 
 __all__ = [
     "MAX_STACK_BYTES",

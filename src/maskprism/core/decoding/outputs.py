@@ -8,14 +8,14 @@ import numpy as np
 
 from maskprism.core.decoding.engine import engine
 from maskprism.core.decoding.job import DecodeJob, decode_job
-from maskprism.core.decoding.polygons import polygons_of
+from maskprism.core.decoding.outlines import TOLERANCE, polygons_of
 from maskprism.errors import InputError
 from maskprism.masks import Patch
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int64
 
-    from maskprism.core.decoding.polygons import MaskPolygons
+    from maskprism.core.decoding.outlines import MaskPolygons
     from maskprism.geometry import Letterbox, Size
     from maskprism.masks import MaskRule
     from maskprism.prediction import Prediction
@@ -38,7 +38,7 @@ def decode(
     out: Bool[np.ndarray, "N H W"] | None = None,
     scale: float = 1.0,
     zero_point: int = 0,
-    tolerance: float = 0.0,
+    tolerance: float = TOLERANCE,
 ) -> Any:
     """Decode the masks of one image from raw arrays.
 
@@ -65,7 +65,7 @@ def decode(
     scale, zero_point
         Of int8 prototypes: `(value - zero_point) * scale`.
     tolerance
-        For "polygons": how far in pixels an outline may move, so that it needs fewer vertices.
+        For "polygons": how far in pixels an outline may move, so that it needs fewer vertices. Default: 0.1.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def areas(prediction: Prediction, size: Size | None = None) -> Int64[np.ndarray,
     return found
 
 
-def polygons(prediction: Prediction, size: Size | None = None, *, tolerance: float = 0.0) -> list[MaskPolygons]:
+def polygons(prediction: Prediction, size: Size | None = None, *, tolerance: float = TOLERANCE) -> list[MaskPolygons]:
     """Decode each mask as polygons along the level of the threshold, at sub-pixel precision.
 
     Parameters
@@ -141,7 +141,8 @@ def polygons(prediction: Prediction, size: Size | None = None, *, tolerance: flo
     size
         Frame of the coordinates. Default: that of the rule.
     tolerance
-        How far in pixels an outline may move, so that it needs fewer vertices. `MaskPolygons.iou()` says what that costs.
+        How far in pixels an outline may move, so that it needs fewer vertices; 0 keeps them all. `MaskPolygons.iou()` says
+        what that costs. Default: 0.1.
 
     Returns
     -------
