@@ -114,7 +114,7 @@ static void try_one(long number_of_case) {
         if (any) { /* every pixel computed gives the same */
             float *values = (float *)malloc(height * width * sizeof *values);
             mpd_soft(&plan, values, (ptrdiff_t)width, 1);
-            for (size_t i = 0; i < height * width; i++) CHECK(bitmap[i] == (values[i] > plan.threshold));
+            for (size_t i = 0; i < height * width; i++) CHECK(bitmap[i] == (values[i] > plan.threshold && values[i] <= plan.largest));
             mpd_soft(&plan, values, (ptrdiff_t)width, 0);
             for (size_t i = 0; i < height * width; i++) CHECK(extreme || (values[i] >= 0 && values[i] <= 1));
             plan.plain = 1;

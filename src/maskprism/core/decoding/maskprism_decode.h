@@ -19,6 +19,7 @@
 #ifndef MASKPRISM_DECODE_H
 #define MASKPRISM_DECODE_H
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -64,6 +65,7 @@ typedef struct {
     mpd_axis zoom_y, zoom_x, y, x;     /* grid -> enlarged grid -> frame */
     mpd_window window, enlarged, grid; /* of the loaded instance: its pixels, and the samples that they read */
     int32_t plain;                     /* 1: NaN, infinity or extreme values, so every pixel is computed */
+    float largest;                     /* what is larger, infinity, is in no mask */
     float *logits, *turned, *lines[6]; /* lines: scratch, each as long as the longest side */
     uint8_t *states[3];
 } mpd_plan;
@@ -221,6 +223,7 @@ static inline size_t mpd_layout(mpd_plan *plan, const mpd_letterbox *l, const mp
     plan->turned = (float *)mpd_take(&memory, (size_t)l->grid_h * (size_t)l->grid_w, sizeof(float));
     for (i = 0; i < 6; i++) plan->lines[i] = (float *)mpd_take(&memory, (size_t)longest, sizeof(float));
     for (i = 0; i < 3; i++) plan->states[i] = (uint8_t *)mpd_take(&memory, (size_t)longest, 1);
+    plan->largest = plan->y.source == plan->h && plan->x.source == plan->w && zoom == 1 ? INFINITY : FLT_MAX;
     memset(&plan->window, 0, sizeof plan->window);
     return memory.used;
 }
@@ -500,7 +503,7 @@ static inline void mpd_column_plain(mpd_plan *plan, const float *column, int64_t
     for (y = plan->window.y0; y < y1; y++) {
         const float a = column[axis->low[y] - top], b = column[axis->high[y] - top];
         const float value = axis->source == axis->target ? a : mpd_mix(a, b, axis->fraction[y]);
-        if ((value > plan->threshold) != on) mpd_toggle(runs, base + y), on = !on;
+        if ((value > plan->threshold && value <= plan->largest) != on) mpd_toggle(runs, base + y), on = !on;
     }
     if (on) mpd_toggle(runs, base + y1);
 }
@@ -597,7 +600,7 @@ static inline void mpd_bitmap(mpd_plan *plan, uint8_t *out, ptrdiff_t stride) {
         size_t x;
         if (plan->plain) {
             if (axis->source != axis->target) mpd_mix_lines(plan->lines[5], a, b, axis->fraction[y], n), a = plan->lines[5];
-            mpd_above(out + (y - p->y0) * stride, a, plan->threshold, n);
+            for (x = 0; x < n; x++) out[(y - p->y0) * stride + (ptrdiff_t)x] = a[x] > plan->threshold && a[x] <= plan->largest;
             y = end;
             continue;
         }

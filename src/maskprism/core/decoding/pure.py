@@ -94,6 +94,11 @@ class Plan:
     start_yx: tuple[int, int]
     to_frame_yx: tuple[Axis, Axis]
 
+    @property
+    def resizes(self) -> bool:
+        """Whether values are mixed on the way, and not only copied."""
+        return any(axis.source != axis.target for axis in (*self.zoom_yx, *self.to_frame_yx))
+
 
 @lru_cache(maxsize=32)
 def plan_of(letterbox: Letterbox, size: Size, unpad: Unpad) -> Plan:
@@ -190,6 +195,13 @@ def _resized(job: DecodeJob, index: int, loaded: Loaded) -> Floats:
     return values
 
 
+def _above(job: DecodeJob, values: Floats) -> Bool[np.ndarray, "rows columns"]:
+    above = values > job.rule.threshold
+    if plan_of(job.letterbox, job.size, job.rule.unpad).resizes:
+        above &= np.isfinite(values)  # between infinity and a number nothing is known
+    return above
+
+
 def windows(job: DecodeJob) -> Int32[np.ndarray, "N 8"]:
     """See `compiled.windows`."""
     found = np.zeros((len(job), 8), dtype=np.int32)
@@ -215,7 +227,7 @@ def fill(
                 continue
             values = _grid_logits(job, index, loaded) if kind == "grid" else _resized(job, index, loaded)
             if kind == "bitmap":
-                values = values > job.rule.threshold
+                values = _above(job, values)
             elif kind == "soft" and not job.rule.squash:
                 values = sigmoid(values)
             for row, line in enumerate(values):
@@ -228,7 +240,7 @@ def _bitmap(job: DecodeJob, index: int) -> tuple[Loaded, Bool[np.ndarray, "rows 
     if loaded is None:
         return None
     with np.errstate(all="ignore"):
-        return loaded, _resized(job, index, loaded) > job.rule.threshold
+        return loaded, _above(job, _resized(job, index, loaded))
 
 
 def areas(job: DecodeJob) -> Int64[np.ndarray, " N"]:
