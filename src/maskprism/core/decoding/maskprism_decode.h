@@ -53,6 +53,7 @@ typedef struct { /* pixel i of `target` lies between the samples low[i] and high
     int32_t source, target;
     int32_t *low, *high, *first; /* first[r]: the first pixel with low >= r; source + 1 entries */
     float *fraction;
+    double scale; /* pixels per sample */
 } mpd_axis;
 
 typedef struct { int32_t y0, y1, x0, x1; } mpd_window; /* rows y0..y1 - 1, columns x0..x1 - 1 */
@@ -66,8 +67,8 @@ typedef struct {
     mpd_window window, enlarged, grid; /* of the loaded instance: its pixels, and the samples that they read */
     int32_t plain;                     /* 1: NaN, infinity or extreme values, so every pixel is computed */
     float largest;                     /* what is larger, infinity, is in no mask */
-    float *logits, *turned, *lines[6]; /* lines: scratch, each as long as the longest side */
-    uint8_t *states[3];
+    float *logits, *turned, *lines[8]; /* lines: scratch, each as long as the longest side */
+    uint8_t *states[5];
 } mpd_plan;
 
 /* ---- arithmetic: the one definition of every value ---- */
@@ -159,6 +160,7 @@ static inline void mpd_axis_init(mpd_axis *axis, int32_t source, int32_t target,
     int32_t i, r = 0;
     axis->source = source;
     axis->target = target;
+    axis->scale = (double)target / source;
     axis->low = (int32_t *)mpd_take(memory, (size_t)target, sizeof(int32_t));
     axis->high = (int32_t *)mpd_take(memory, (size_t)target, sizeof(int32_t));
     axis->fraction = (float *)mpd_take(memory, (size_t)target, sizeof(float));
@@ -221,8 +223,8 @@ static inline size_t mpd_layout(mpd_plan *plan, const mpd_letterbox *l, const mp
     longest = mpd_max(mpd_max(plan->h, plan->w), (int32_t)(enlarged_h > enlarged_w ? enlarged_h : enlarged_w));
     plan->logits = (float *)mpd_take(&memory, (size_t)l->grid_h * (size_t)l->grid_w, sizeof(float));
     plan->turned = (float *)mpd_take(&memory, (size_t)l->grid_h * (size_t)l->grid_w, sizeof(float));
-    for (i = 0; i < 6; i++) plan->lines[i] = (float *)mpd_take(&memory, (size_t)longest, sizeof(float));
-    for (i = 0; i < 3; i++) plan->states[i] = (uint8_t *)mpd_take(&memory, (size_t)longest, 1);
+    for (i = 0; i < 8; i++) plan->lines[i] = (float *)mpd_take(&memory, (size_t)longest, sizeof(float));
+    for (i = 0; i < 5; i++) plan->states[i] = (uint8_t *)mpd_take(&memory, (size_t)longest, 1);
     plan->largest = plan->y.source == plan->h && plan->x.source == plan->w && zoom == 1 ? INFINITY : FLT_MAX;
     memset(&plan->window, 0, sizeof plan->window);
     return memory.used;
@@ -417,8 +419,16 @@ static inline void mpd_toggle(mpd_runs *runs, int64_t position) {
 static inline int32_t mpd_cross(const mpd_axis *axis, int32_t cell, float a, float b, float threshold, int32_t from,
                                 int32_t to) {
     const int side = a > threshold;
-    double place = ((double)cell + (double)((threshold - a) / (b - a)) + 0.5) * axis->target / axis->source - 0.5;
-    int32_t y = place < from ? from : place > to ? to : (int32_t)place;
+    int32_t y;
+    if (to - from <= 8) { /* mixing is monotonous, so counting the pixels on the side of a is enough */
+        int32_t count = 0;
+        for (y = from; y < to; y++) count += (mpd_mix(a, b, axis->fraction[y]) > threshold) == side;
+        return from + count;
+    } else {
+        /* the first pixel whose centre lies behind the level, up to rounding */
+        const double place = ((double)cell + (double)((threshold - a) / (b - a)) + 0.5) * axis->scale + 0.5;
+        y = place < from ? from : place > to ? to : (int32_t)place;
+    }
     while (y > from && (mpd_mix(a, b, axis->fraction[y - 1]) > threshold) != side) y--;
     while (y < to && (mpd_mix(a, b, axis->fraction[y]) > threshold) == side) y++;
     return y;
@@ -430,7 +440,7 @@ MPD_HOT static void mpd_mix_lines(float *restrict out, const float *a, const flo
 }
 
 /* `line` begins with the sample number `start` of the axis. */
-static inline void mpd_mix_along(float *restrict out, const float *line, int32_t start, const mpd_axis *axis, int32_t from,
+MPD_HOT static void mpd_mix_along(float *restrict out, const float *line, int32_t start, const mpd_axis *axis, int32_t from,
                                  int32_t to) {
     int32_t i;
     if (axis->source == axis->target)
@@ -555,29 +565,48 @@ static inline size_t mpd_compress(const uint32_t *counts, size_t n, char *text) 
 
 /* ---- bitmaps and soft masks: row after row ---- */
 
-/* Row `row` of the enlarged grid at the columns of the window. `held` says what the four lines hold. */
+/* Row `row` of the enlarged grid, columns plan->enlarged.x0 and on. `held` says which rows the lines hold. */
 static inline const float *mpd_row(mpd_plan *plan, int32_t row, int32_t held[4]) {
-    const mpd_window *g = &plan->grid, *e = &plan->enlarged, *p = &plan->window;
+    const mpd_window *g = &plan->grid, *e = &plan->enlarged;
     const ptrdiff_t width = g->x1 - g->x0;
-    const int slot = row & 1;
-    const float *line = plan->logits + (row - g->y0) * width;
-    if (held[slot] == row) return plan->lines[slot];
-    if (plan->zoom > 1) {
+    float *line = plan->lines[row & 1];
+    int i;
+    if (plan->zoom == 1) return plan->logits + (row - g->y0) * width;
+    if (held[row & 1] != row) {
         const int32_t rows[2] = {plan->zoom_y.low[row], plan->zoom_y.high[row]};
-        int i;
-        for (i = 0; i < 2; i++)
-            if (held[2 + (rows[i] & 1)] != rows[i]) {
-                mpd_mix_along(plan->lines[2 + (rows[i] & 1)], plan->logits + (rows[i] - g->y0) * width, g->x0,
-                              &plan->zoom_x, e->x0, e->x1);
-                held[2 + (rows[i] & 1)] = rows[i];
-            }
-        mpd_mix_lines(plan->lines[4], plan->lines[2 + (rows[0] & 1)], plan->lines[2 + (rows[1] & 1)],
-                      plan->zoom_y.fraction[row], (size_t)(e->x1 - e->x0));
-        line = plan->lines[4];
+        for (i = 0; i < 2; i++) {
+            const int slot = 2 + (rows[i] & 1);
+            if (held[slot] != rows[i])
+                mpd_mix_along(plan->lines[slot], plan->logits + (rows[i] - g->y0) * width, g->x0, &plan->zoom_x, e->x0, e->x1);
+            held[slot] = rows[i];
+        }
+        mpd_mix_lines(line, plan->lines[2 + (rows[0] & 1)], plan->lines[2 + (rows[1] & 1)], plan->zoom_y.fraction[row],
+                      (size_t)(e->x1 - e->x0));
+        held[row & 1] = row;
     }
-    mpd_mix_along(plan->lines[slot], line, e->x0 - plan->start_x, &plan->x, p->x0, p->x1);
-    held[slot] = row;
-    return plan->lines[slot];
+    return line;
+}
+
+/* Row `y` of the frame in the window: what the rule compares with its threshold. */
+static inline void mpd_values(mpd_plan *plan, int32_t y, int32_t held[4], float *out) {
+    const mpd_window *p = &plan->window;
+    const int32_t start = plan->enlarged.x0 - plan->start_x;
+    const float *low = mpd_row(plan, plan->y.low[y] + plan->start_y, held);
+    mpd_mix_along(out, low, start, &plan->x, p->x0, p->x1);
+    if (plan->y.source != plan->y.target) {
+        const float *high = mpd_row(plan, plan->y.high[y] + plan->start_y, held);
+        mpd_mix_along(plan->lines[6], high, start, &plan->x, p->x0, p->x1);
+        mpd_mix_lines(plan->lines[7], out, plan->lines[6], plan->y.fraction[y], (size_t)(p->x1 - p->x0));
+        memcpy(out, plan->lines[7], (size_t)(p->x1 - p->x0) * sizeof(float));
+    }
+}
+
+/* For a row of cells, which have corners on both sides. Their states are those of the samples above and below. */
+MPD_HOT static void mpd_mixed(uint8_t *restrict mixed, const uint8_t *above, const uint8_t *below, size_t n) {
+    size_t i;
+    for (i = 0; i + 1 < n; i++)
+        mixed[i] = (uint8_t)((above[i] ^ above[i + 1]) | (above[i] ^ below[i]) | (below[i] ^ below[i + 1]));
+    if (n) mixed[n - 1] = above[n - 1] ^ below[n - 1];
 }
 
 MPD_HOT static void mpd_fill(uint8_t *restrict out, const uint8_t *state, const uint8_t *change, uint8_t row, size_t n) {
@@ -588,47 +617,61 @@ MPD_HOT static void mpd_fill(uint8_t *restrict out, const uint8_t *state, const 
 /* The mask in `plan->window`: 0 or 1, row after row, `stride` bytes apart. */
 static inline void mpd_bitmap(mpd_plan *plan, uint8_t *out, ptrdiff_t stride) {
     const mpd_window *p = &plan->window;
-    const mpd_axis *axis = &plan->y;
-    const size_t n = (size_t)(p->x1 - p->x0);
-    uint8_t *sides = plan->states[0], *below = plan->states[1], *change = plan->states[2];
-    int32_t held[4] = {-1, -1, -1, -1}, y = p->y0, i;
-    while (y < p->y1) {
-        const int32_t cell = axis->low[y];
-        const float *a = mpd_row(plan, cell + plan->start_y, held);
-        const float *b = mpd_row(plan, axis->high[y] + plan->start_y, held);
-        int32_t end = y + 1;
-        size_t x;
-        if (plan->plain) {
-            if (axis->source != axis->target) mpd_mix_lines(plan->lines[5], a, b, axis->fraction[y], n), a = plan->lines[5];
-            for (x = 0; x < n; x++) out[(y - p->y0) * stride + (ptrdiff_t)x] = a[x] > plan->threshold && a[x] <= plan->largest;
-            y = end;
-            continue;
+    const mpd_axis *rows = &plan->y, *columns = &plan->x;
+    const int32_t first = plan->enlarged.x0 - plan->start_x, n = plan->enlarged.x1 - plan->enlarged.x0;
+    const size_t width = (size_t)(p->x1 - p->x0);
+    uint8_t *sides = plan->states[0], *change = plan->states[1], *above = plan->states[2], *below = plan->states[3];
+    uint8_t *mixed = plan->states[4];
+    int32_t held[4] = {-1, -1, -1, -1}, y, end, i, x;
+    for (y = p->y0; plan->plain && y < p->y1; y++) {
+        uint8_t *row = out + (y - p->y0) * stride;
+        mpd_values(plan, y, held, plan->lines[5]);
+        for (i = 0; i < (int32_t)width; i++) {
+            const float value = plan->lines[5][i];
+            row[i] = value > plan->threshold && value <= plan->largest;
         }
-        while (end < p->y1 && end - y < 254 && axis->low[end] == cell && axis->high[end] == axis->high[y]) end++;
-        mpd_above(sides, a, plan->threshold, n);
-        mpd_above(below, b, plan->threshold, n);
-        memset(change, 255, n); /* the row of this band from which on a pixel is on the other side */
-        for (x = mpd_differ(sides, below, 0, n); x < n; x = mpd_differ(sides, below, x + 1, n))
-            change[x] = (uint8_t)(mpd_cross(axis, cell, a[x], b[x], plan->threshold, y, end) - y);
-        for (i = y; i < end; i++) mpd_fill(out + (i - p->y0) * stride, sides, change, (uint8_t)(i - y), n);
-        y = end;
+    }
+    for (; y < p->y1; y = end) { /* a band of rows between the same two rows of samples */
+        const int32_t cell = rows->low[y];
+        const float *a = mpd_row(plan, cell + plan->start_y, held);
+        const float *b = mpd_row(plan, mpd_min(cell + 1, rows->source - 1) + plan->start_y, held);
+        end = mpd_min(mpd_min(rows->first[cell + 1], p->y1), y + 254);
+        if (cell + 1 >= plan->enlarged.y1 - plan->start_y) b = a; /* no row of the window reads the next one */
+        mpd_above(above, a, plan->threshold, (size_t)n);
+        mpd_above(below, b, plan->threshold, (size_t)n);
+        mpd_mixed(mixed, above, below, (size_t)n);
+        memset(change, 255, width); /* the row of this band from which on a pixel is on the other side */
+        for (i = 0; i < n; i++) {
+            const int32_t from = mpd_max(columns->first[first + i], p->x0), here = i;
+            const int32_t next = mpd_min(i + 1, n - 1);
+            if (!mixed[i]) while (i + 1 < n && !mixed[i + 1]) i++;
+            const int32_t to = mpd_min(columns->first[first + i + 1], p->x1);
+            if (from >= to) continue;
+            if (!mixed[here]) {
+                memset(sides + (from - p->x0), above[here], (size_t)(to - from));
+                continue;
+            }
+            for (x = from; x < to; x++) {
+                const float upper = mpd_mix(a[i], a[next], columns->fraction[x]);
+                const float lower = mpd_mix(b[i], b[next], columns->fraction[x]);
+                const uint8_t side = upper > plan->threshold;
+                sides[x - p->x0] = side;
+                if (side != (lower > plan->threshold))
+                    change[x - p->x0] = (uint8_t)(mpd_cross(rows, cell, upper, lower, plan->threshold, y, end) - y);
+            }
+        }
+        for (i = y; i < end; i++) mpd_fill(out + (i - p->y0) * stride, sides, change, (uint8_t)(i - y), width);
     }
 }
 
-/* Probabilities in `plan->window`, row after row, `stride` floats apart; with `logits`, what the rule resizes. */
-static inline void mpd_soft(mpd_plan *plan, float *out, ptrdiff_t stride, int logits) {
+/* Probabilities in `plan->window`, row after row, `stride` floats apart; with `resized`, what the rule compares. */
+static inline void mpd_soft(mpd_plan *plan, float *out, ptrdiff_t stride, int resized) {
     const mpd_window *p = &plan->window;
-    const mpd_axis *axis = &plan->y;
-    const size_t n = (size_t)(p->x1 - p->x0);
     int32_t held[4] = {-1, -1, -1, -1}, y;
     for (y = p->y0; y < p->y1; y++) {
-        const float *a = mpd_row(plan, axis->low[y] + plan->start_y, held);
         float *row = out + (y - p->y0) * stride;
-        if (axis->source == axis->target)
-            memcpy(row, a, n * sizeof(float));
-        else
-            mpd_mix_lines(row, a, mpd_row(plan, axis->high[y] + plan->start_y, held), axis->fraction[y], n);
-        if (!plan->rule.squash && !logits) mpd_squash(row, n);
+        mpd_values(plan, y, held, row);
+        if (!plan->rule.squash && !resized) mpd_squash(row, (size_t)(p->x1 - p->x0));
     }
 }
 
