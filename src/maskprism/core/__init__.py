@@ -1,1 +1,1 @@
-"""What a prediction is, apart from how it is computed and shown: `archive` turns it into named arrays and back."""
+"""Predictions: frames, masks, decomposition and their file format."""

@@ -1,0 +1,212 @@
+/* The Python extension around maskprism_decode.h: loops over instances without the GIL. See compiled.py for the arrays. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdlib.h>
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define MPD_HOT __attribute__((target_clones("avx2", "default"))) /* wider registers where there are any, the same bits */
+#endif
+#include "maskprism_decode.h"
+
+enum { BITMAP, SOFT, RESIZED, GRID_LOGITS };
+
+typedef struct {
+    Py_buffer setup, data, weights, boxes, a, b, c;
+    mpd_plan plan;
+    mpd_prototypes prototypes;
+    void *memory;
+    Py_ssize_t n;
+} Job;
+
+static void release(Job *job) {
+    Py_buffer *buffers[] = {&job->setup, &job->data, &job->weights, &job->boxes, &job->a, &job->b, &job->c};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
+        if (buffers[i]->obj) PyBuffer_Release(buffers[i]);
+    free(job->memory);
+}
+
+/* Check the arrays, so that no pointer can leave them, and make the plan. Returns 0, or -1 with an exception. */
+static int prepare(Job *job) {
+    mpd_letterbox letterbox;
+    mpd_rule rule;
+    mpd_prototypes *p = &job->prototypes;
+    int32_t ints[16];
+    size_t bytes, width = p->is_int8 ? 1 : sizeof(float);
+    if (job->setup.len != sizeof ints) return PyErr_SetString(PyExc_ValueError, "setup: expected 16 int32"), -1;
+    memcpy(ints, job->setup.buf, sizeof ints);
+    memcpy(&letterbox, ints, sizeof letterbox);
+    memcpy(&rule, ints + 10, sizeof rule);
+    bytes = mpd_plan_bytes(&letterbox, &rule, ints[15]);
+    if (!bytes) return PyErr_SetString(PyExc_ValueError, "the sizes of the letterbox are too large to decode"), -1;
+    if (p->n < 1 || p->stride_k < 1 || p->stride_y < 1 || p->stride_x < 1 ||
+        ((p->n - 1) * p->stride_k + (letterbox.grid_h - 1) * p->stride_y + (letterbox.grid_w - 1) * p->stride_x + 1) *
+                (Py_ssize_t)width > job->data.len)
+        return PyErr_SetString(PyExc_ValueError, "prototypes: the buffer is too small"), -1;
+    job->n = job->weights.len / (Py_ssize_t)sizeof(float) / p->n;
+    if (job->boxes.obj && job->boxes.len < job->n * 4 * (Py_ssize_t)sizeof(float))
+        return PyErr_SetString(PyExc_ValueError, "boxes: the buffer is too small"), -1;
+    p->data = job->data.buf;
+    job->memory = malloc(bytes);
+    if (!job->memory) return PyErr_NoMemory(), -1;
+    return mpd_plan_init(&job->plan, &letterbox, &rule, ints[15], job->memory, bytes);
+}
+
+static const float *box_of(const Job *job, Py_ssize_t i) {
+    return job->boxes.obj ? (const float *)job->boxes.buf + 4 * i : NULL;
+}
+
+static int load(Job *job, Py_ssize_t i) {
+    const float *weights = (const float *)job->weights.buf + i * job->prototypes.n;
+    return mpd_load(&job->plan, &job->prototypes, weights, box_of(job, i));
+}
+
+#define COMMON "y*y*(iifinnn)y*z*"
+#define COMMON_ARGS \
+    &job.setup, &job.data, &job.prototypes.n, &job.prototypes.is_int8, &job.prototypes.scale, \
+        &job.prototypes.zero_point, &job.prototypes.stride_k, &job.prototypes.stride_y, &job.prototypes.stride_x, \
+        &job.weights, &job.boxes
+
+/* windows(..., out int32 (N, 8)): the windows of pixels and of grid cells, each as y0, y1, x0, x1. */
+static PyObject *windows(PyObject *self, PyObject *args) {
+    Job job = {0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, COMMON "w*", COMMON_ARGS, &job.a) || prepare(&job) < 0) return release(&job), NULL;
+    if (job.a.len < job.n * 32) {
+        release(&job);
+        return PyErr_SetString(PyExc_ValueError, "out: the buffer is too small"), NULL;
+    }
+    for (Py_ssize_t i = 0; i < job.n; i++) {
+        mpd_window kept, found[2] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
+        if (mpd_locate(&job.plan, box_of(&job, i), &kept)) found[0] = job.plan.window, found[1] = job.plan.grid;
+        memcpy((char *)job.a.buf + 32 * i, found, sizeof found);
+    }
+    release(&job);
+    Py_RETURN_NONE;
+}
+
+/* fill(..., out, offsets int64 (N), strides int64 (N), kind): write each window at its offset of `out`, in elements. */
+static PyObject *fill(PyObject *self, PyObject *args) {
+    Job job = {0};
+    int kind, inside = 1;
+    (void)self;
+    if (!PyArg_ParseTuple(args, COMMON "w*y*y*i", COMMON_ARGS, &job.a, &job.b, &job.c, &kind) || prepare(&job) < 0)
+        return release(&job), NULL;
+    if (job.b.len < job.n * 8 || job.c.len < job.n * 8) {
+        release(&job);
+        return PyErr_SetString(PyExc_ValueError, "offsets, strides: the buffers are too small"), NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < job.n && inside; i++) {
+        const int64_t offset = ((const int64_t *)job.b.buf)[i], stride = ((const int64_t *)job.c.buf)[i];
+        const int64_t elements = job.a.len / (kind == BITMAP ? 1 : (int64_t)sizeof(float));
+        const mpd_window *w = kind == GRID_LOGITS ? &job.plan.grid : &job.plan.window;
+        if (!load(&job, i)) continue;
+        inside = offset >= 0 && stride >= w->x1 - w->x0 && stride <= elements &&
+                 offset + (w->y1 - w->y0 - 1) * stride + (w->x1 - w->x0) <= elements;
+        if (!inside) break;
+        if (kind == BITMAP) mpd_bitmap(&job.plan, (uint8_t *)job.a.buf + offset, (ptrdiff_t)stride);
+        if (kind == SOFT || kind == RESIZED)
+            mpd_soft(&job.plan, (float *)job.a.buf + offset, (ptrdiff_t)stride, kind == RESIZED);
+        for (int32_t y = 0; kind == GRID_LOGITS && y < w->y1 - w->y0; y++)
+            memcpy((float *)job.a.buf + offset + y * stride, job.plan.logits + (ptrdiff_t)y * (w->x1 - w->x0),
+                   (size_t)(w->x1 - w->x0) * sizeof(float));
+    }
+    Py_END_ALLOW_THREADS
+    release(&job);
+    if (!inside) return PyErr_SetString(PyExc_ValueError, "out: a window lies outside of it"), NULL;
+    Py_RETURN_NONE;
+}
+
+/* areas(..., out int64 (N)): pixels of each mask. */
+static PyObject *areas(PyObject *self, PyObject *args) {
+    Job job = {0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, COMMON "w*", COMMON_ARGS, &job.a) || prepare(&job) < 0) return release(&job), NULL;
+    if (job.a.len < job.n * 8) {
+        release(&job);
+        return PyErr_SetString(PyExc_ValueError, "out: the buffer is too small"), NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < job.n; i++) {
+        int64_t area = 0;
+        if (load(&job, i)) mpd_rle(&job.plan, NULL, 0, &area);
+        ((int64_t *)job.a.buf)[i] = area;
+    }
+    Py_END_ALLOW_THREADS
+    release(&job);
+    Py_RETURN_NONE;
+}
+
+/* rle(..., compressed) -> list of bytes: COCO's text, or uint32 counts. */
+static PyObject *rle(PyObject *self, PyObject *args) {
+    Job job = {0};
+    int compressed;
+    size_t capacity = 1 << 12, used = 0, room = 0;
+    uint32_t *counts = NULL;
+    char *arena = NULL;
+    size_t *ends = NULL;
+    PyObject *list = NULL;
+    int failed = 0;
+    (void)self;
+    if (!PyArg_ParseTuple(args, COMMON "i", COMMON_ARGS, &compressed) || prepare(&job) < 0) return release(&job), NULL;
+    Py_BEGIN_ALLOW_THREADS
+    ends = (size_t *)malloc(((size_t)job.n + 1) * sizeof *ends);
+    counts = (uint32_t *)malloc(capacity * sizeof *counts);
+    failed = !ends || !counts;
+    for (Py_ssize_t i = 0; i < job.n && !failed; i++) {
+        int64_t n;
+        load(&job, i);
+        while ((n = mpd_rle(&job.plan, counts, capacity, NULL)) < 0 && !failed) {
+            free(counts);
+            capacity *= 4;
+            counts = (uint32_t *)malloc(capacity * sizeof *counts);
+            failed = !counts;
+        }
+        if (!failed && used + 7 * (size_t)n > room) {
+            char *larger;
+            room = 2 * room + 7 * (size_t)n;
+            larger = (char *)realloc(arena, room);
+            failed = !larger;
+            if (larger) arena = larger;
+        }
+        if (failed) break;
+        if (compressed) {
+            used += mpd_compress(counts, (size_t)n, arena + used);
+        } else {
+            memcpy(arena + used, counts, (size_t)n * sizeof *counts);
+            used += (size_t)n * sizeof *counts;
+        }
+        ends[i] = used;
+    }
+    Py_END_ALLOW_THREADS
+    if (failed) {
+        PyErr_NoMemory();
+    } else if ((list = PyList_New(job.n))) {
+        for (Py_ssize_t i = 0; i < job.n && list; i++) {
+            const size_t start = i ? ends[i - 1] : 0;
+            PyObject *text = PyBytes_FromStringAndSize(arena + start, (Py_ssize_t)(ends[i] - start));
+            if (!text || PyList_SetItem(list, i, text) < 0) Py_CLEAR(list);
+        }
+    }
+    free(counts);
+    free(ends);
+    free(arena);
+    release(&job);
+    return list;
+}
+
+static PyMethodDef methods[] = {
+    {"windows", windows, METH_VARARGS, "Write the windows of pixels and of grid cells."},
+    {"fill", fill, METH_VARARGS, "Write bitmaps, soft masks, resized values or grid logits."},
+    {"areas", areas, METH_VARARGS, "Write the area of each mask."},
+    {"rle", rle, METH_VARARGS, "Return COCO RLE, compressed or not."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_compiled", "Decode instance masks; see maskprism_decode.h.", 0, methods, slots, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__compiled(void) { return PyModuleDef_Init(&module); }
