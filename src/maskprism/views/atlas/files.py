@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskprism import __version__
+from maskprism._common.files import write_atomically
 from maskprism.analysis.atlas.findings import findings_of
-from maskprism.errors import MaskprismError
 from maskprism.text import json_text, readable
 from maskprism.views.atlas.map_data import Layout, map_data
 from maskprism.views.atlas.map_page import SERVER, map_page
@@ -33,28 +34,25 @@ def write_atlas(
     Raises MaskprismError if the folder cannot be written.
     """
     points = atlas.points
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        data = map_data(
-            points,
-            layouts_of(atlas),
-            title=title,
-            clusters=atlas.clusters.numbers,
-            more={"outlier": np.maximum(atlas.outliers.distances, np.float32(1e-3))},
-        )
-        (out / MAP).write_text(map_page(data, sheets, viewer=viewer, statistics=REPORT), encoding="utf-8", newline="\n")
-        del data
-        (out / REPORT).write_text(report_page(atlas, title, map_address=MAP), encoding="utf-8", newline="\n")
-        (out / "atlas.json").write_text(json_text(summary(atlas, title)) + "\n", encoding="utf-8")
-        pq.write_table(point_table(atlas), out / "points.parquet", compression="zstd")
-        pq.write_table(class_table(atlas), out / "classes.parquet", compression="zstd")
-    except OSError as error:
-        raise MaskprismError(f"{out}: cannot be written ({error.strerror or error})") from None
+    data = map_data(
+        points,
+        layouts_of(atlas),
+        title=title,
+        clusters=atlas.clusters.numbers,
+        more={"outlier": np.maximum(atlas.outliers, np.float32(1e-3))},
+    )
+    write_atomically(out / MAP, map_page(data, sheets, viewer=viewer, statistics=REPORT))
+    del data
+    write_atomically(out / REPORT, report_page(atlas, title, map_address=MAP))
+    write_atomically(out / "atlas.json", json_text(summary(atlas, title)) + "\n")
+    for name, table in (("points.parquet", point_table(atlas)), ("classes.parquet", class_table(atlas))):
+        write_atomically(out / name, partial(pq.write_table, table, compression="zstd"))
     return {
         out / REPORT: "statistics, with what they say",
         out / MAP: "the map: hover, select, compare, open in the viewer",
         out / "points.parquet": "per instance: its place on the map, kind, distance from its class, duplicates",
-        out / "classes.parquet": "per class and coefficient: mean, interval, effect size, false discovery rate",
+        out
+        / "classes.parquet": "per class and coefficient: mean, effect size, its standard error, false discovery rate",
         out / "atlas.json": "the numbers of the page",
     }
 
@@ -91,12 +89,13 @@ def summary(atlas: Atlas, title: str) -> dict[str, Any]:
         "instances": len(points),
         "images": len(points.image_names),
         "prototypes": len(points.labels),
-        "effective_rank": atlas.moments.effective_rank(centred=True),
+        "effective_rank": atlas.moments.effective_rank(),
         "explained_variance": list(atlas.components.shares),
         "classes": [
             {
                 "name": name,
                 "instances": int(found.counts[row]),
+                "images": int(found.images[row]),
                 "silhouette": atlas.clusters.silhouettes.get(row),
             }
             for row, name in enumerate(points.class_names)
@@ -122,8 +121,18 @@ def summary(atlas: Atlas, title: str) -> dict[str, Any]:
             "rho": dict(zip(atlas.dependence.names, atlas.dependence.rho, strict=True)),
             "false_discovery_rate": dict(zip(atlas.dependence.names, atlas.dependence.p, strict=True)),
         },
-        "outliers": {"threshold": atlas.outliers.threshold, "beyond": atlas.outliers.beyond},
-        "duplicates": {"instances": atlas.duplicates.instances, "pairs": len(atlas.duplicates.pairs)},
+        "duplicates": {
+            "instances": atlas.duplicates.instances,
+            "groups": [
+                {
+                    "instances": group.instances,
+                    "images": group.images,
+                    "distance": group.distance,
+                    "examples": [_named(atlas, group.first), _named(atlas, group.second)],
+                }
+                for group in atlas.duplicates.groups
+            ],
+        },
         "findings": findings_of(atlas),
     }
 
@@ -138,8 +147,8 @@ def point_table(atlas: Atlas) -> pa.Table:
         "pca_1": atlas.places[:, 0],
         "pca_2": atlas.places[:, 1],
         "kind": atlas.clusters.numbers,
-        "distance": atlas.outliers.distances,
-        "duplicates": atlas.duplicates.groups,
+        "distance": atlas.outliers,
+        "duplicates": atlas.duplicates.numbers,
     }
     if atlas.neighbours is not None:
         columns |= {"umap_1": atlas.neighbours[:, 0], "umap_2": atlas.neighbours[:, 1]}
@@ -153,11 +162,12 @@ def class_table(atlas: Atlas) -> pa.Table:
     """One row per class and coefficient."""
     points, found = atlas.points, atlas.signatures
     classes, k = len(points.class_names), len(points.labels)
-    columns = {name: getattr(found, name).reshape(-1) for name in ("mean", "low", "high", "effect", "p")}
+    columns = {name: getattr(found, name).reshape(-1) for name in ("mean", "effect", "error", "p")}
     return pa.table(
         {
             "class_name": _dictionary(np.repeat(np.arange(classes, dtype=np.int32), k), list(points.class_names)),
             "instances": np.repeat(found.counts, k),
+            "images": np.repeat(found.images, k),
             "coefficient": np.tile(np.arange(k, dtype=np.int32), classes),
             **{name: pa.array(values, from_pandas=True) for name, values in columns.items()},
         }
