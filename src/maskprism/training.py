@@ -222,7 +222,7 @@ def _statistics(predictions: list[Prediction], before: list[Prediction] | None) 
         flat = prediction.prototypes[:, *prediction.letterbox.content_cells].reshape(len(prediction.prototypes), -1)
         moments = RunningCovariance.of(flat.T)
         spread = np.sqrt(np.diag(moments.covariance))
-        found["effective_rank"].append(moments.effective_rank(centred=True))
+        found["effective_rank"].append(moments.effective_rank())
         found["flat_prototypes"].append(float(np.count_nonzero(spread <= FLAT * spread.max())))
         found["prototype_spread"].append(float(spread.mean()))
         if before is not None and before[index].prototypes.shape == prediction.prototypes.shape:

@@ -69,6 +69,8 @@ def atlas(
 
     if thumbnails < 0:
         raise InputError(f"--thumbnails is {thumbnails}; expected 0 or more")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out is {out}, which is a file; expected a folder")
     packages.scikit_learn()
     if umap:
         packages.umap()

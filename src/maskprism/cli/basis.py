@@ -129,16 +129,13 @@ def _coefficients_alone(table: Path, out: Path, output: Output) -> Outcome:
     moments = RunningCovariance(batches[0].shape[1])
     for weights in batches:
         moments.add(weights)
-    ranks = {
-        "coefficients": moments.effective_rank(),
-        "coefficients_centred": moments.effective_rank(centred=True),
-    }
-    numbers = {"instances": instances, "prototypes": len(moments), "effective_rank": ranks}
+    rank = moments.effective_rank()
+    numbers = {"instances": instances, "prototypes": len(moments), "effective_rank": {"coefficients": rank}}
     _write_json(out, numbers)
     title = f"{instances} instances of {table.name}: coefficients alone"
     save(views.coefficient_spectrum(moments, title=title), out / "coefficients.png", dpi=120)
     print(f"{instances} instances, {len(moments)} coefficients")
-    print(f"  effective rank {ranks['coefficients']:.1f}; centred {ranks['coefficients_centred']:.1f}")
+    print(f"  effective rank {rank:.1f}")
     print(f"basis.json and coefficients.png in {out}; images instead of a table also tell about prototypes")
     return Outcome({"files": [out / "basis.json", out / "coefficients.png"], **numbers, "failures": []})
 
@@ -155,14 +152,14 @@ def _tell(numbers: Mapping[str, Any], failed: int) -> None:
         f"{numbers['prototypes']} prototypes, {numbers['instances']} instances in {numbers['images']} images"
         + failures(failed)
     )
-    print("  effective rank          not centred   centred")
+    print("  effective rank")
     for name, key in (
         ("prototypes of one image", "prototypes_of_one_image"),
         ("prototypes of all", "prototypes_of_all_images"),
         ("coefficients", "coefficients"),
+        ("contributions", "contributions"),
     ):
-        print(f"  {name:<24}{ranks[key]:>10.1f}{ranks[f'{key}_centred']:>10.1f}")
-    print(f"  {'contributions':<24}{ranks['contributions']:>10.1f}")
+        print(f"    {name:<24}{ranks[key]:>6.1f}")
     told = ", ".join(f"{count} explain {share}" for share, count in numbers["components_for"].items())
     print(f"  canonical components: {told} of the mean square logit")
     if numbers["too_few_images"]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, validators
 
 from maskprism._common.choices import Family, Precision, RuntimeName
 from maskprism.errors import InputError
@@ -43,7 +43,13 @@ Out = Annotated[Path, Parameter(name="--out")]
 Table = Annotated[str | Path, Parameter(name="--out")]
 Overwrite = Annotated[bool, Parameter(name="--overwrite", negative=())]
 Limit = Annotated[int | None, Parameter(help="Only so many images, evenly spread.")]
-Seed = Annotated[int, Parameter(help="Of what is drawn at random: the same seed gives the same result.")]
+Seed = Annotated[
+    int,
+    Parameter(
+        help="Of what is drawn at random, 0 to 4294967295: the same seed gives the same result.",
+        validator=validators.Number(gte=0, lt=1 << 32),
+    ),
+]
 Split = Annotated[
     Literal["train", "val", "test"] | None,
     Parameter(help="Part of a data.yaml; the first of val, test, train that it has unless given."),

@@ -12,11 +12,12 @@ from maskprism.analysis.atlas import packages
 from maskprism.analysis.atlas.clusters import MOST, Clusters, clusters
 from maskprism.analysis.atlas.dependence import Dependence, dependence, sample
 from maskprism.analysis.atlas.duplicates import Duplicates, duplicates
-from maskprism.analysis.atlas.outliers import Outliers, outliers
+from maskprism.analysis.atlas.outliers import outliers
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components, neighbour_map
 from maskprism.analysis.atlas.signatures import Signatures, signatures
 from maskprism.analysis.prototypes.covariance import RunningCovariance
+from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int32, Int64
@@ -29,7 +30,8 @@ class Atlas:
     """What is known of the instances of a table; arrays of N are in the order of `points`.
 
     moments: of the coefficients. components, places: the map of principal components, (N, 2). neighbours: the map of
-    UMAP, if it was asked for. The others: see their modules.
+    UMAP, if it was asked for. outliers: how far each instance is from the middle of its class. The others: see their
+    modules.
     """
 
     points: Points
@@ -40,7 +42,7 @@ class Atlas:
     signatures: Signatures
     dependence: Dependence
     clusters: Clusters
-    outliers: Outliers
+    outliers: Float32[np.ndarray, " N"]
     duplicates: Duplicates
 
     @property
@@ -55,8 +57,8 @@ class Atlas:
 
     def notable(self, count: int, *, seed: int = 0) -> Int64[np.ndarray, " T"]:
         """Up to `count` points to be shown: examples of kinds, outliers, near duplicates, and then some of all."""
-        far = np.argsort(-np.nan_to_num(self.outliers.distances), kind="stable")[:_EACH]
-        twice = [point for pair in self.duplicates.pairs[:_EACH] for point in (pair.first, pair.second)]
+        far = np.argsort(-np.nan_to_num(self.outliers), kind="stable")[:_EACH]
+        twice = [point for group in self.duplicates.groups[:_EACH] for point in (group.first, group.second)]
         first = [*(cluster.example for cluster in self.clusters.found), *far.tolist(), *twice]
         chosen = list(dict.fromkeys([*first, *sample(len(self.points), count, seed).tolist()]))[:count]
         return np.array(chosen, dtype=np.int64)
@@ -67,8 +69,10 @@ def make_atlas(
 ) -> Atlas:
     """Ask everything. umap: make that map, too. seed: of whatever is drawn at random. on_step: called before each step.
 
-    Raises MaskprismError without the packages that it needs (extras atlas and umap).
+    Raises MaskprismError without the packages that it needs (extras atlas and umap), InputError for a negative seed.
     """
+    if not 0 <= seed < 1 << 32:
+        raise InputError(f"seed is {seed}; expected 0 to {(1 << 32) - 1}")
     packages.scikit_learn()
     if umap:
         packages.umap()
@@ -77,15 +81,15 @@ def make_atlas(
     moments = moments_of(coefficients)
     components = Components.of(moments)
     on_step("classes")
-    of_classes = signatures(coefficients, classes, count)
+    of_classes = signatures(coefficients, classes, count, points.images)
     on_step("sizes and places")
-    depends = dependence(coefficients, points.numbers, seed=seed)
+    depends = dependence(coefficients, points.numbers, points.images, seed=seed)
     on_step("clusters")
-    kinds = clusters(coefficients, classes, count, seed=seed)
+    kinds = clusters(coefficients, classes, count, points.images, seed=seed)
     on_step("outliers")
     odd = outliers(coefficients, classes, count, seed=seed)
     on_step("near duplicates")
-    twice = duplicates(coefficients, moments, seed=seed)
+    twice = duplicates(coefficients, moments, points.images, seed=seed)
     if umap:
         on_step("map of neighbours")
     return Atlas(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,17 +11,23 @@ from threadpoolctl import threadpool_limits
 
 from maskprism.analysis.atlas.dependence import sample
 from maskprism.analysis.atlas.packages import scikit_learn
+from maskprism.analysis.intervals import MIN_IMAGES
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Int32
+    from jaxtyping import Float32, Int32, Int64
 
-LEAST = 40
-"""A class with fewer instances is one cluster."""
 MOST = 6
-CLEAR = 0.05
-"""Clusters whose mean silhouette is not so much above that of one normal distribution, split in the same way, are none:
-the class is one."""
-_TRIED, _FITTED, _PATIENCE = 400, 5_000, 2
+LEAST = 4 * MIN_IMAGES
+"""A class in fewer images is one kind: half of them are looked at for kinds, and each kind needs some of the others."""
+SUBSTANTIAL = 0.25
+"""Clusters whose mean silhouette is below this are none: "no substantial structure" (Kaufman and Rousseeuw, 1990)."""
+VALLEY = 0.5
+"""Two kinds have less than this share of the smaller one's density halfway between their centres."""
+STEPS = 0.98
+"""The gap between two kinds is wider than this share of the steps within them."""
+SURE = 0.01
+"""Probability of at least one wrong claim of kinds over all classes."""
+_TRIED, _FITTED = 800, 5_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,77 +56,122 @@ class Clusters:
 
 
 def clusters(
-    coefficients: Float32[np.ndarray, "N K"], classes: Int32[np.ndarray, " N"], count: int, *, seed: int = 0
+    coefficients: Float32[np.ndarray, "N K"],
+    classes: Int32[np.ndarray, " N"],
+    count: int,
+    images: Int32[np.ndarray, " N"],
+    *,
+    seed: int = 0,
 ) -> Clusters:
-    """Split every class by k-means into 2 to MOST clusters, by what has the best silhouette, or leave it whole.
+    """Split every class into 2 to MOST kinds, if there are gaps between them, or leave it whole.
 
-    More clusters are tried until two numbers in a row are no better.
-    Clusters are looked for among a sample of 5,000 instances of a class, and all of them then belong to the nearest.
+    Notes
+    -----
+    k-means finds 2 to 6 clusters in anything, in a normal distribution and in sizes that go evenly from small to large,
+    too. So clusters are kinds only if there is a gap between every two of them, in two respects:
+
+    - Clusters are found in one half of the images, one instance of each, and tested in the other half: on the line
+      between two centres, fewer than VALLEY of as many instances lie halfway as around the less crowded centre
+      (binomial test; any distribution with one mode, and much that is bent, has more).
+    - The two instances nearest to each other across the gap are further apart than STEPS of all steps from one instance
+      to a near one within the two: a continuum that bends, such as a ring, has no such gap.
+
+    The number of clusters is tried in the order of their silhouettes. A class stays whole in case of doubt.
     """
     numbers = np.zeros(len(classes), dtype=np.int32)
     found: list[Cluster] = []
     silhouettes: dict[int, float] = {}
     order = np.argsort(classes, kind="stable")
     stops = np.cumsum(np.bincount(classes, minlength=count))
-    for of_class, rows in enumerate(np.split(order, stops[:-1])):
-        if len(rows) < LEAST:
-            continue
+    members = {at: rows for at, rows in enumerate(np.split(order, stops[:-1])) if len(rows) >= LEAST}
+    single = {at: _one_of_each_image(rows, images, seed) for at, rows in members.items()}
+    tested = {at: rows for at, rows in single.items() if len(rows) >= LEAST}
+    for of_class, chosen in tested.items():
+        rows = members[of_class]
         own = coefficients[rows]
         with threadpool_limits(1):  # the parts are so small that threads take three times as long
-            split = _split(own, seed)
+            split = _split(coefficients[chosen], own, SURE / len(tested) / (MOST - 1), seed)
         if split is None:
             continue
         centres, silhouettes[of_class] = split
         nearest, distances = _nearest(own, centres)
         sizes = np.bincount(nearest, minlength=len(centres))
         for number, centre in enumerate(np.argsort(-sizes, kind="stable")):
-            members = np.flatnonzero(nearest == centre)
-            numbers[rows[members]] = number
-            example = int(rows[members[np.argmin(distances[members])]])
-            found.append(Cluster(of_class, number, len(members), example, own[members].mean(axis=0)))
+            held = np.flatnonzero(nearest == centre)
+            numbers[rows[held]] = number
+            example = int(rows[held[np.argmin(distances[held])]])
+            found.append(Cluster(of_class, number, len(held), example, own[held].mean(axis=0)))
     return Clusters(numbers, tuple(found), silhouettes)
 
 
-def _split(own: Float32[np.ndarray, "M K"], seed: int) -> tuple[Float32[np.ndarray, "k K"], float] | None:
-    """The centres of the best split of a class, and its silhouette; None for a class that is one."""
+def _one_of_each_image(
+    rows: Int64[np.ndarray, " M"], images: Int32[np.ndarray, " N"], seed: int
+) -> Int64[np.ndarray, " I"]:
+    """One row of each image, all drawn at random: instances of one image are not independent."""
+    drawn = np.random.default_rng(seed).permutation(rows)
+    return drawn[np.sort(np.unique(images[drawn], return_index=True)[1])]
+
+
+def _split(
+    independent: Float32[np.ndarray, "I K"], own: Float32[np.ndarray, "M K"], sure: float, seed: int
+) -> tuple[Float32[np.ndarray, "k K"], float] | None:
+    """The centres of the kinds of a class, and their silhouette; None for a class that is one."""
     scikit_learn()
     from sklearn.cluster import KMeans
-    from sklearn.metrics.pairwise import euclidean_distances
 
-    few = own[sample(len(own), _TRIED, seed)]
-    if len(np.unique(few, axis=0)) <= MOST:
-        return None
-    apart = euclidean_distances(few)
-    scores, centres = {}, {}
-    for k in range(2, MOST + 1):
-        scores[k], centres[k] = _silhouette(few, apart, k, seed)
-        best = max(scores, key=lambda k: scores[k])
-        if k - best == _PATIENCE:
-            break
-    without = _without_clusters(few, seed)
-    if scores[best] < CLEAR + _silhouette(without, euclidean_distances(without), best, seed)[0]:
-        return None
-    fit = KMeans(best, init=centres[best], n_init=1).fit(own[sample(len(own), _FITTED, seed)])
-    return fit.cluster_centers_.astype(np.float32), scores[best]
+    half = min(len(independent) // 2, _TRIED)
+    few, others = independent[:half], independent[half : half + 10 * _TRIED]
+    for silhouette, centres in _candidates(few, seed):
+        nearest = _nearest(others, centres)[0]
+        if all(
+            _valley(others[(nearest == a) | (nearest == b)], centres[[a, b]], sure) and _apart(few, centres, a, b)
+            for a in range(len(centres))
+            for b in range(a)
+        ):
+            fit = KMeans(len(centres), init=centres, n_init=1).fit(own[sample(len(own), _FITTED, seed)])
+            return fit.cluster_centers_.astype(np.float32), silhouette
+    return None
 
 
-def _silhouette(
-    few: Float32[np.ndarray, "m K"], apart: Float32[np.ndarray, "m m"], k: int, seed: int
-) -> tuple[float, Float32[np.ndarray, "k K"]]:
-    """The mean silhouette of k clusters, -1 where one has a single instance (an outlier), and their centres."""
+def _candidates(few: Float32[np.ndarray, "m K"], seed: int) -> Iterator[tuple[float, Float32[np.ndarray, "k K"]]]:
+    """Clusters by k-means, 2 to MOST of them, with their silhouettes, the best first."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
 
-    fit = KMeans(k, n_init=1, random_state=seed).fit(few)
-    alone = np.bincount(fit.labels_, minlength=k).min() < 2
-    return -1.0 if alone else float(silhouette_score(apart, fit.labels_, metric="precomputed")), fit.cluster_centers_
+    found = []
+    for k in range(2, MOST + 1) if len(np.unique(few, axis=0)) > MOST else ():
+        fit = KMeans(k, n_init=3, random_state=seed).fit(few)
+        silhouette = float(silhouette_score(few, fit.labels_))
+        if silhouette >= SUBSTANTIAL:
+            found.append((silhouette, fit.cluster_centers_))
+    yield from sorted(found, key=lambda one: -one[0])
 
 
-def _without_clusters(few: Float32[np.ndarray, "m K"], seed: int) -> Float32[np.ndarray, "m K"]:
-    """As many instances of a normal distribution with the same mean and covariance."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.multivariate_normal(few.mean(axis=0), np.cov(few, rowvar=False).reshape(few.shape[1], -1), len(few))
-    return drawn.astype(np.float32)
+def _valley(others: Float32[np.ndarray, "m K"], ends: Float32[np.ndarray, "2 K"], sure: float) -> bool:
+    """Whether few of some instances lie halfway between two centres, those on the line between them counted."""
+    from scipy import stats
+
+    line = ends[1] - ends[0]
+    at = (others - ends[0]) @ line / max(float(line @ line), 1e-30)
+    first, halfway, second = (int(np.count_nonzero(np.abs(at - middle) < 1 / 6)) for middle in (0, 0.5, 1))
+    side = min(first, second)
+    return bool(stats.binom.cdf(halfway, halfway + side, VALLEY / (1 + VALLEY)) < sure)
+
+
+def _apart(few: Float32[np.ndarray, "m K"], centres: Float32[np.ndarray, "k K"], first: int, second: int) -> bool:
+    """Whether two clusters do not touch: the gap between them is wider than nearly all steps within them.
+
+    Steps are the edges of the minimum spanning trees.
+    """
+    from scipy.sparse.csgraph import minimum_spanning_tree
+    from sklearn.metrics.pairwise import euclidean_distances
+
+    nearest = _nearest(few, centres)[0]
+    left, right = few[nearest == first], few[nearest == second]
+    if min(len(left), len(right)) < 2:
+        return False
+    steps = np.concatenate([minimum_spanning_tree(euclidean_distances(own)).data for own in (left, right)])
+    return bool(euclidean_distances(left, right).min() > np.quantile(steps, STEPS, method="higher"))
 
 
 def _nearest(

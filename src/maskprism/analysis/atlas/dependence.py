@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism.analysis.atlas.groups import sums
 from maskprism.analysis.atlas.signatures import false_discovery_rates
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64
+    from jaxtyping import Float32, Float64, Int32
 
 SAMPLE = 100_000
 _LEAST = 10
@@ -22,7 +23,7 @@ class Dependence:
     """Of Q qualities of an instance, in the order of `names`, and K coefficients.
 
     rho: Spearman's rank correlation, -1 to 1; NaN for constant columns, and where fewer than 10 instances are known.
-    p: as false discovery rates over all of them; see `signatures.Signatures.p`.
+    p: of rho, with images as the unit, as false discovery rates over all of them; NaN also with a single image.
     instances: how many were looked at: all, or a sample of SAMPLE.
     """
 
@@ -33,9 +34,17 @@ class Dependence:
 
 
 def dependence(
-    coefficients: Float32[np.ndarray, "N K"], numbers: Mapping[str, Float32[np.ndarray, " N"]], *, seed: int = 0
+    coefficients: Float32[np.ndarray, "N K"],
+    numbers: Mapping[str, Float32[np.ndarray, " N"]],
+    images: Int32[np.ndarray, " N"],
+    *,
+    seed: int = 0,
 ) -> Dependence:
-    """The rank correlation of every quality with every coefficient."""
+    """The rank correlation of every quality with every coefficient; `images` has the image of each row.
+
+    Instances of one image are not independent: the standard error of a correlation is that of a sum over images of its
+    influence function, each divided by 1 minus the share that the image has of the variance (CR3; see `groups`).
+    """
     from scipy import stats
 
     rows = sample(len(coefficients), SAMPLE, seed)
@@ -45,15 +54,18 @@ def dependence(
     p = np.full_like(rho, np.nan)
     for row, values in enumerate(numbers.values()):
         known = np.isfinite(quality := values[rows])
-        count = int(known.sum())
-        if count < _LEAST:
+        if int(known.sum()) < _LEAST:
             continue
         own = _standard(stats.rankdata(quality[known])[:, None])
         theirs = ranks if known.all() else _standard(stats.rankdata(chosen[known], axis=0))
         rho[row] = (own.T @ theirs)[0].clip(-1, 1)
-        with np.errstate(divide="ignore"):
-            t = rho[row] * np.sqrt((count - 2) / (1 - rho[row] ** 2))
-        p[row] = 2 * stats.t.sf(np.abs(t), count - 2)
+        names, of_image = np.unique(images[rows][known], return_inverse=True)
+        squares = (np.square(own) + np.square(theirs)) / 2
+        shares = sums(squares, of_image, len(names))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            influence = (sums(own * theirs, of_image, len(names)) - rho[row] * shares) / (1 - shares)
+            t = rho[row] / np.sqrt(np.square(influence).sum(axis=0))
+            p[row] = 2 * stats.t.sf(np.abs(t), len(names) - 1)
     return Dependence(tuple(numbers), rho, false_discovery_rates(p), len(rows))
 
 

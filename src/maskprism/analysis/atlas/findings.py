@@ -1,4 +1,8 @@
-"""An atlas in plain language: what its numbers say."""
+"""An atlas in plain language: what its numbers say, as far as it is no chance.
+
+Every sentence about classes, sizes, kinds or quality takes images as the unit, is corrected for how many classes and
+coefficients were looked at, and stays away with fewer images than `intervals.MIN_IMAGES`.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism.analysis.atlas.clusters import MOST
-from maskprism.analysis.atlas.groups import means
+from maskprism.analysis.atlas.groups import differences
 from maskprism.analysis.atlas.points import SHAPES
+from maskprism.analysis.atlas.signatures import false_discovery_rates
+from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.text import counted
 
 if TYPE_CHECKING:
     from maskprism.analysis.atlas.atlas import Atlas
 
 SURE = 0.01
-"""False discovery rates above this are not spoken of."""
+"""Probabilities and false discovery rates above this are not spoken of."""
 STRONG = 0.8
 """Effects below so many standard deviations are not spoken of (Cohen calls this one large)."""
 NOTABLE = 0.3
 """Rank correlations below this are not spoken of."""
-GAP, GAP_COUNT = 0.1, 10
-"""A cluster or class of so many instances whose mean IoU is this much below the mean is spoken of."""
+GAP = 0.1
+"""A class or kind whose mean IoU is this much below that of the others is spoken of."""
 QUALITY_WORDS = {
     "score": "the score",
     "size": "the size of the box",
@@ -44,31 +50,38 @@ def findings_of(atlas: Atlas) -> list[str]:
 
 def _findings(atlas: Atlas) -> Iterator[str]:
     points, k = atlas.points, len(atlas.moments)
-    rank = atlas.moments.effective_rank(centred=True)
+    if not np.trace(atlas.moments.covariance):
+        yield f"All {counted(len(points), 'instance')} have the same coefficients: there is no variation to describe."
+        return
     first, second = atlas.components.shares
     yield (
-        f"The {k} coefficients fill {rank:.1f} dimensions (effective rank), and the map shows {first + second:.0%} of "
-        "their variance: what lies far apart on it is different, what lies together need not be alike."
+        f"The {k} coefficients vary in {atlas.moments.effective_rank():.1f} dimensions, by their effective rank, and "
+        f"the map shows {first + second:.0%} of their variance: what lies far apart on it is different, what lies "
+        "together need not be alike."
     )
-    yield from _of_classes(atlas)
-    yield from _of_shapes(atlas)
-    yield from _of_clusters(atlas)
-    yield from _of_truth(atlas)
-    if atlas.duplicates.instances:
-        across = sum(points.images[pair.first] != points.images[pair.second] for pair in atlas.duplicates.pairs)
+    if too_few(len(points.image_names)):
         yield (
-            f"{atlas.duplicates.instances} instances have a near duplicate; {counted(across, 'pair')} "
-            "of them are of different images: the same image may be there twice, or be in two splits."
+            f"{counted(len(points.image_names), 'image')} say too little about what is behind this: with fewer than "
+            f"{MIN_IMAGES} images nothing is claimed about classes, sizes, kinds or the quality of masks."
+        )
+    else:
+        yield from _of_classes(atlas)
+        yield from _of_shapes(atlas)
+        yield from _of_clusters(atlas)
+        yield from _of_truth(atlas)
+    if atlas.duplicates.groups:
+        groups = atlas.duplicates.groups
+        across = sum(group.images > 1 for group in groups)
+        yield (
+            f"{atlas.duplicates.instances} instances are near duplicates, in {counted(len(groups), 'group')}, {across} "
+            "of them across different images: the same image may be there twice, or be in two splits."
         )
 
 
 def _of_classes(atlas: Atlas) -> Iterator[str]:
-    if len(atlas.points.class_names) < 2:
-        return
     effect = np.where(atlas.signatures.p < SURE, np.abs(atlas.signatures.effect), 0)
     told = int((effect >= STRONG).any(axis=1).sum())
     if not told:
-        yield "No coefficient tells a class clearly from the others: they say how to draw, not what."
         return
     which, coefficient = np.unravel_index(np.argmax(effect), effect.shape)
     yield (
@@ -110,31 +123,36 @@ def _of_clusters(atlas: Atlas) -> Iterator[str]:
 def _of_truth(atlas: Atlas) -> Iterator[str]:
     if not atlas.has_truth:
         return
-    iou = atlas.points.numbers["iou"]
-    if not np.isfinite(iou).any():
+    points, names = atlas.points, atlas.points.class_names
+    known = np.isfinite(points.numbers["iou"])
+    iou, images = points.numbers["iou"][known, None], points.images[known]
+    if not len(iou):
         return
-    mean = float(np.nanmean(iou))
-    names = atlas.points.class_names
-    of_class = means(iou, atlas.points.classes, len(names))
-    of_kind = means(iou, atlas.kinds, len(names) * MOST)
-    kinds = [(one.of_class * MOST + one.number, one) for one in atlas.clusters.found]
-    groups = [
-        *zip(*of_class, names, strict=True),
-        *((of_kind.mean[at], of_kind.known[at], f"kind {one.number} of {names[one.of_class]}") for at, one in kinds),
-    ]
-    lowest, name = min(((value, name) for value, known, name in groups if known >= GAP_COUNT), default=(mean, ""))
-    if mean - lowest >= GAP:
-        yield f"Masks are worst in {name}: mean IoU {lowest:.2f}, against {mean:.2f} over all."
-    distances = atlas.outliers.distances
-    known = np.isfinite(iou) & np.isfinite(distances)
-    if known.sum() >= GAP_COUNT:
-        far = known & (distances > np.quantile(distances[known], 0.9))
-        rest = float(np.mean(iou[known & ~far]))
-        if far.any() and rest - float(np.mean(iou[far])) >= GAP / 2:
-            yield (
-                f"What is unlike its class is drawn worse: the tenth furthest from the middle of its class has a mean "
-                f"IoU of {float(np.mean(iou[far])):.2f}, the others {rest:.2f}."
-            )
+    by_class = differences(iou, points.classes[known], len(names), images)
+    by_kind = differences(iou, atlas.kinds[known], len(names) * MOST, images)
+    kinds = [one.of_class * MOST + one.number for one in atlas.clusters.found]
+    labels = [*names, *(f"kind {one.number} of {names[one.of_class]}" for one in atlas.clusters.found)]
+    p = false_discovery_rates(np.concatenate([by_class.p[:, 0], by_kind.p[kinds, 0]]))
+    mean, below = (
+        np.concatenate([of_class[:, 0], of_kind[kinds, 0]])
+        for of_class, of_kind in ((by_class.mean, by_kind.mean), (-by_class.difference, -by_kind.difference))
+    )
+    surely = np.flatnonzero((p < SURE) & (below >= GAP))
+    if len(surely):
+        worst = surely[np.argmin(mean[surely])]
+        others = mean[worst] + below[worst]
+        yield f"Masks are worst in {labels[worst]}: mean IoU {mean[worst]:.2f}, against {others:.2f} in all others."
+    distances = atlas.outliers[known]
+    ranked = np.isfinite(distances)
+    if not ranked.any():
+        return
+    far = distances[ranked] > np.quantile(distances[ranked], 0.9)
+    found = differences(iou[ranked], far.astype(np.int32), 2, images[ranked])
+    if found.p[1, 0] < SURE and -found.difference[1, 0] >= GAP / 2:
+        yield (
+            "What is unlike its class is drawn worse: the tenth furthest from the middle of its class has a mean IoU "
+            f"of {found.mean[1, 0]:.2f}, the others {found.mean[0, 0]:.2f}."
+        )
 
 
 def _signed(value: float) -> str:

@@ -7,69 +7,69 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism.analysis.atlas.groups import LEAST, differences
+
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64, Int32, Int64
-
-LEAST = 5
-"""Of a class with fewer instances nothing is said."""
-CONFIDENCE = 0.95
-_BLOCK = 1 << 15
 
 
 @dataclass(frozen=True, eq=False)
 class Signatures:
     """Of C classes, rows in their order, and K coefficients.
 
-    counts: instances. mean, and low to high, its interval of 95 % confidence by the t distribution.
+    counts: instances. images: in how many images they are. mean: of the coefficients.
     effect: by how much the class lies above all other instances, in standard deviations (Hedges' g: the difference of
-        means by the pooled standard deviation, corrected for few instances).
-    p: of Welch's test of that difference, as false discovery rates over all of them (Benjamini and Hochberg, 1995).
-        Instances of one image are not independent, so these are too small where images hold many.
+        means by the pooled standard deviation, corrected for few instances). error: its standard error over images.
+    p: of that difference, with images as the unit (see `groups.differences`), as false discovery rates over all of
+        them (Benjamini and Hochberg, 1995).
     shares: of each coefficient, the share of its variance between classes (eta squared), 0 to 1.
-    NaN where a class, or what is not of it, has fewer than LEAST instances, or a coefficient is constant.
+    NaN where a class, or what is not of it, has fewer than LEAST instances, or a coefficient is constant; p and error
+    also where it is in too few images.
     """
 
     counts: Int64[np.ndarray, " C"]
+    images: Int64[np.ndarray, " C"]
     mean: Float64[np.ndarray, "C K"]
-    low: Float64[np.ndarray, "C K"]
-    high: Float64[np.ndarray, "C K"]
     effect: Float64[np.ndarray, "C K"]
+    error: Float64[np.ndarray, "C K"]
     p: Float64[np.ndarray, "C K"]
     shares: Float64[np.ndarray, " K"]
 
 
-def signatures(coefficients: Float32[np.ndarray, "N K"], classes: Int32[np.ndarray, " N"], count: int) -> Signatures:
-    """The signatures of `count` classes; `classes` has the class of each row."""
-    from scipy import stats
-
-    n, sums, squares = _moments(coefficients, classes, count)
+def signatures(
+    coefficients: Float32[np.ndarray, "N K"],
+    classes: Int32[np.ndarray, " N"],
+    count: int,
+    images: Int32[np.ndarray, " N"],
+) -> Signatures:
+    """The signatures of `count` classes; `classes` and `images` have the class and the image of each row."""
+    found = differences(coefficients, classes, count, images)
+    others = found.counts.sum() - found.counts
+    total = _total(found.counts, found.mean, found.within)
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean, variance = _mean_and_variance(n[:, None], sums, squares)
-        others = n.sum() - n
-        other_mean, other_variance = _mean_and_variance(
-            others[:, None], sums.sum(axis=0) - sums, squares.sum(axis=0) - squares
+        unit = (1 - 3 / (4 * (found.counts.sum() - 2) - 1)) / found.pooled
+        shares = np.where(total > 0, 1 - np.nansum(found.within, axis=0) / total, np.nan).clip(0, 1)
+        known = ((found.counts >= LEAST) & (others >= LEAST))[:, None] & (found.pooled > 0)
+        return Signatures(
+            counts=found.counts,
+            images=found.images,
+            mean=np.where((found.counts >= LEAST)[:, None], found.mean, np.nan),
+            effect=np.where(known, found.difference * unit, np.nan),
+            error=np.where(np.isfinite(found.p), found.standard_error * unit, np.nan),
+            p=false_discovery_rates(found.p),
+            shares=shares,
         )
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)[:, None] * np.sqrt(variance / n[:, None])
-        freedom = (n + others - 2)[:, None]
-        pooled = np.sqrt(((n - 1)[:, None] * variance + (others - 1)[:, None] * other_variance) / freedom)
-        effect = (mean - other_mean) / pooled * (1 - 3 / (4 * freedom - 1))
-        test = stats.ttest_ind_from_stats(
-            mean, np.sqrt(variance), n[:, None], other_mean, np.sqrt(other_variance), others[:, None], equal_var=False
-        )
-        within = (squares - sums**2 / np.maximum(n, 1)[:, None]).sum(axis=0)
-        total = squares.sum(axis=0) - sums.sum(axis=0) ** 2 / n.sum()
-        shares = np.where(total > 0, 1 - within / total, np.nan).clip(0, 1)
-    known = ((n >= LEAST) & (others >= LEAST))[:, None] & (pooled > 0)
-    some = (n >= LEAST)[:, None]
-    return Signatures(
-        counts=n,
-        mean=np.where(some, mean, np.nan),
-        low=np.where(some, mean - half, np.nan),
-        high=np.where(some, mean + half, np.nan),
-        effect=np.where(known, effect, np.nan),
-        p=false_discovery_rates(np.where(known, test.pvalue, np.nan)),
-        shares=shares,
-    )
+
+
+def _total(
+    counts: Int64[np.ndarray, " C"], mean: Float64[np.ndarray, "C K"], within: Float64[np.ndarray, "C K"]
+) -> Float64[np.ndarray, " K"]:
+    """The sum of squares around the mean of all; 0 for constant coefficients."""
+    some = counts > 0
+    means, sizes = mean[some], counts[some, None]
+    middle = (sizes * means).sum(axis=0) / sizes.sum()
+    total = (sizes * np.square(means - middle)).sum(axis=0) + within[some].sum(axis=0)
+    return np.where(total > 1e-12 * (sizes * np.square(means)).sum(axis=0), total, 0)
 
 
 def false_discovery_rates(p: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
@@ -81,28 +81,3 @@ def false_discovery_rates(p: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, 
     if known.any():
         found[known] = stats.false_discovery_control(p[known])
     return found
-
-
-def _moments(
-    coefficients: Float32[np.ndarray, "N K"], classes: Int32[np.ndarray, " N"], count: int
-) -> tuple[Int64[np.ndarray, " C"], Float64[np.ndarray, "C K"], Float64[np.ndarray, "C K"]]:
-    """Of each class how many rows, their sums, and the sums of their squares."""
-    from scipy import sparse
-
-    sums, squares = np.zeros((2, count, coefficients.shape[1]))
-    for start in range(0, len(classes), _BLOCK):
-        block = coefficients[start : start + _BLOCK].astype(np.float64)
-        rows = classes[start : start + _BLOCK]
-        member = sparse.csr_matrix((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(count, len(rows)))
-        sums += member @ block
-        squares += member @ np.square(block)
-    return np.bincount(classes, minlength=count), sums, squares
-
-
-def _mean_and_variance(
-    n: Int64[np.ndarray, "C 1"], sums: Float64[np.ndarray, "C K"], squares: Float64[np.ndarray, "C K"]
-) -> tuple[Float64[np.ndarray, "C K"], Float64[np.ndarray, "C K"]]:
-    mean = sums / n
-    spread = squares / n - mean**2
-    spread[spread <= 1e-12 * squares / np.maximum(n, 1)] = 0  # constant, but for rounding
-    return mean, spread * n / (n - 1)

@@ -45,16 +45,16 @@ class Usage:
     image: moments of the K prototypes over the grid cells that show the images.
     boxes: the same over the cells inside boxes, each cell once per box: where coefficients were trained.
     coefficients: moments of the weights (coefficients, times objectness if the rule says so) over instances.
-    image_ranks: (effective rank, the same of centred prototypes) of every image.
+    image_ranks: effective rank of the prototypes of every image.
 
-    Memory does not grow with the images but for two numbers each.
+    Memory does not grow with the images but for a number each.
     """
 
     def __init__(self, prototypes: int) -> None:
         self.image = RunningCovariance(prototypes)
         self.boxes = RunningCovariance(prototypes)
         self.coefficients = RunningCovariance(prototypes)
-        self.image_ranks: list[tuple[float, float]] = []
+        self.image_ranks: list[float] = []
 
     @classmethod
     def of(cls, predictions: Iterable[Prediction]) -> Usage:
@@ -98,7 +98,7 @@ class Usage:
         inside = weights > 0
         self.boxes.add(samples[inside], weights[inside])
         self.coefficients.add(prediction.weights)
-        self.image_ranks.append((moments.effective_rank(), moments.effective_rank(centred=True)))
+        self.image_ranks.append(moments.effective_rank())
 
     def prototypes(self, region: Region = "boxes") -> RunningCovariance:
         """The covariance of the prototypes over a region. Raises InputError if it has not a single cell."""
@@ -375,7 +375,6 @@ def summary(usage: Usage, basis: CanonicalBasis) -> dict[str, Any]:
     Of too few images no prototype is called dead or redundant: others may need it.
     """
     few = too_few(usage.images)
-    ranks = np.median(usage.image_ranks, axis=0)
     contributions = usage.rms_contributions(basis.region)
     return {
         "images": usage.images,
@@ -383,12 +382,9 @@ def summary(usage: Usage, basis: CanonicalBasis) -> dict[str, Any]:
         "prototypes": len(usage),
         "region": basis.region,
         "effective_rank": {
-            "prototypes_of_one_image": float(ranks[0]),
-            "prototypes_of_one_image_centred": float(ranks[1]),
+            "prototypes_of_one_image": float(np.median(usage.image_ranks)),
             "prototypes_of_all_images": usage.image.effective_rank(),
-            "prototypes_of_all_images_centred": usage.image.effective_rank(centred=True),
             "coefficients": usage.coefficients.effective_rank(),
-            "coefficients_centred": usage.coefficients.effective_rank(centred=True),
             "contributions": basis.effective_rank,
         },
         "components_for": {f"{share:.0%}": basis.components_for(share) for share in (0.9, 0.95, 0.99)},

@@ -40,8 +40,13 @@ class RunningCovariance:
         return len(self.sums)
 
     def add(self, samples: Float[np.ndarray, "M K"], weights: Float[np.ndarray, " M"] | None = None) -> None:
-        """Add samples, each counted once or as often as its weight says."""
+        """Add samples, each counted once or as often as its weight says.
+
+        Raises InputError, and adds none, if they hold NaN or infinity: one would make all moments NaN.
+        """
         exact = np.asarray(samples, dtype=np.float64)
+        if not np.isfinite(exact).all():
+            raise InputError("the samples hold NaN or infinity; expected finite numbers")
         weighted = exact if weights is None else exact * np.asarray(weights, dtype=np.float64)[:, None]
         self.weight += float(len(exact) if weights is None else np.sum(weights))
         self.sums += weighted.sum(axis=0)
@@ -81,14 +86,13 @@ class RunningCovariance:
         np.divide(covariance, product, out=found, where=product > 0)
         return np.clip(found, -1, 1)
 
-    def singular_values(self, *, centred: bool = False) -> Float64[np.ndarray, " K"]:
-        """Those of the matrix whose rows are the samples, divided by the root of their number; largest first."""
-        matrix = self.covariance if centred else self.gram
-        return np.sqrt(np.clip(np.linalg.eigvalsh(matrix)[::-1], 0, None))
+    def singular_values(self) -> Float64[np.ndarray, " K"]:
+        """Those of the matrix of samples less their mean, divided by the root of their number; largest first."""
+        return np.sqrt(np.clip(np.linalg.eigvalsh(self.covariance)[::-1], 0, None))
 
-    def effective_rank(self, *, centred: bool = False) -> float:
-        """See `effective_rank`."""
-        return effective_rank(self.singular_values(centred=centred))
+    def effective_rank(self) -> float:
+        """In how many dimensions the quantities vary about their means; see `effective_rank`."""
+        return effective_rank(self.singular_values())
 
     def explained(self, targets: Sequence[int], by: Sequence[int]) -> Float64[np.ndarray, " T"]:
         """Share of the variance of every target that a linear fit on the quantities `by` explains (R^2), 0 to 1.
@@ -113,10 +117,13 @@ class RunningCovariance:
 
 
 def effective_rank(singular_values: Float[np.ndarray, " K"]) -> float:
-    """How many dimensions a matrix really fills, 1 to K: the exponential of the entropy of its singular values.
+    """How many dimensions a matrix fills, 1 to K, by the entropy of its singular values.
 
-    Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007: the
-    singular values are divided by their sum. 0 for a matrix of zeros.
+    Notes
+    -----
+    Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007: the exponential of the
+    entropy of the singular values, divided by their sum. 0 for a matrix of zeros. It is the only definition in this
+    package; others (of squared singular values, such as the participation ratio) give two to three times less.
     """
     values = np.asarray(singular_values, dtype=np.float64)
     if values.ndim != 1 or np.any(values < 0) or not np.all(np.isfinite(values)):

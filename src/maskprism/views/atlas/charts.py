@@ -124,10 +124,10 @@ def value_counts(coefficients: Float32[np.ndarray, "N K"], limit: float) -> Int6
 
 def spectrum_figure(atlas: Atlas) -> Figure:
     """How much of the variance the first principal components have together."""
-    values = atlas.moments.singular_values(centred=True) ** 2
+    values = atlas.moments.singular_values() ** 2
     total = values.sum()
     shares = np.cumsum(values) / total if total > 0 else np.ones_like(values)
-    rank = atlas.moments.effective_rank(centred=True)
+    rank = atlas.moments.effective_rank()
     figure, ax = plain_axes(WIDTH, 3.1)
     ax.plot(range(1, len(shares) + 1), shares, "o-", color=share(INSTANCE_COLOURS[4]), markersize=4)
     ax.axvline(rank, color=share(MUTED), linewidth=1, linestyle="--")

@@ -39,19 +39,20 @@ def write_atlas(
         layouts_of(atlas),
         title=title,
         clusters=atlas.clusters.numbers,
-        more={"outlier": np.maximum(atlas.outliers.distances, np.float32(1e-3))},
+        more={"outlier": np.maximum(atlas.outliers, np.float32(1e-3))},
     )
     write_atomically(out / MAP, map_page(data, sheets, viewer=viewer, statistics=REPORT))
     del data
     write_atomically(out / REPORT, report_page(atlas, title, map_address=MAP))
     write_atomically(out / "atlas.json", json_text(summary(atlas, title)) + "\n")
-    for name, rows in (("points", point_table(atlas)), ("classes", class_table(atlas))):
-        write_atomically(out / f"{name}.parquet", partial(pq.write_table, rows, compression="zstd"))
+    for name, table in (("points.parquet", point_table(atlas)), ("classes.parquet", class_table(atlas))):
+        write_atomically(out / name, partial(pq.write_table, table, compression="zstd"))
     return {
         out / REPORT: "statistics, with what they say",
         out / MAP: "the map: hover, select, compare, open in the viewer",
         out / "points.parquet": "per instance: its place on the map, kind, distance from its class, duplicates",
-        out / "classes.parquet": "per class and coefficient: mean, interval, effect size, false discovery rate",
+        out
+        / "classes.parquet": "per class and coefficient: mean, effect size, its standard error, false discovery rate",
         out / "atlas.json": "the numbers of the page",
     }
 
@@ -88,12 +89,13 @@ def summary(atlas: Atlas, title: str) -> dict[str, Any]:
         "instances": len(points),
         "images": len(points.image_names),
         "prototypes": len(points.labels),
-        "effective_rank": atlas.moments.effective_rank(centred=True),
+        "effective_rank": atlas.moments.effective_rank(),
         "explained_variance": list(atlas.components.shares),
         "classes": [
             {
                 "name": name,
                 "instances": int(found.counts[row]),
+                "images": int(found.images[row]),
                 "silhouette": atlas.clusters.silhouettes.get(row),
             }
             for row, name in enumerate(points.class_names)
@@ -119,8 +121,18 @@ def summary(atlas: Atlas, title: str) -> dict[str, Any]:
             "rho": dict(zip(atlas.dependence.names, atlas.dependence.rho, strict=True)),
             "false_discovery_rate": dict(zip(atlas.dependence.names, atlas.dependence.p, strict=True)),
         },
-        "outliers": {"threshold": atlas.outliers.threshold, "beyond": atlas.outliers.beyond},
-        "duplicates": {"instances": atlas.duplicates.instances, "pairs": len(atlas.duplicates.pairs)},
+        "duplicates": {
+            "instances": atlas.duplicates.instances,
+            "groups": [
+                {
+                    "instances": group.instances,
+                    "images": group.images,
+                    "distance": group.distance,
+                    "examples": [_named(atlas, group.first), _named(atlas, group.second)],
+                }
+                for group in atlas.duplicates.groups
+            ],
+        },
         "findings": findings_of(atlas),
     }
 
@@ -135,8 +147,8 @@ def point_table(atlas: Atlas) -> pa.Table:
         "pca_1": atlas.places[:, 0],
         "pca_2": atlas.places[:, 1],
         "kind": atlas.clusters.numbers,
-        "distance": atlas.outliers.distances,
-        "duplicates": atlas.duplicates.groups,
+        "distance": atlas.outliers,
+        "duplicates": atlas.duplicates.numbers,
     }
     if atlas.neighbours is not None:
         columns |= {"umap_1": atlas.neighbours[:, 0], "umap_2": atlas.neighbours[:, 1]}
@@ -150,11 +162,12 @@ def class_table(atlas: Atlas) -> pa.Table:
     """One row per class and coefficient."""
     points, found = atlas.points, atlas.signatures
     classes, k = len(points.class_names), len(points.labels)
-    columns = {name: getattr(found, name).reshape(-1) for name in ("mean", "low", "high", "effect", "p")}
+    columns = {name: getattr(found, name).reshape(-1) for name in ("mean", "effect", "error", "p")}
     return pa.table(
         {
             "class_name": _dictionary(np.repeat(np.arange(classes, dtype=np.int32), k), list(points.class_names)),
             "instances": np.repeat(found.counts, k),
+            "images": np.repeat(found.images, k),
             "coefficient": np.tile(np.arange(k, dtype=np.int32), classes),
             **{name: pa.array(values, from_pandas=True) for name, values in columns.items()},
         }

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.atlas.clusters import CLEAR, MOST
+from maskprism.analysis.atlas.clusters import LEAST as CLUSTER_IMAGES
+from maskprism.analysis.atlas.clusters import MOST, STEPS, SUBSTANTIAL, VALLEY
 from maskprism.analysis.atlas.duplicates import NEAR
 from maskprism.analysis.atlas.findings import NOTABLE, STRONG, SURE, findings_of
 from maskprism.analysis.atlas.groups import means
-from maskprism.analysis.atlas.outliers import BEYOND
+from maskprism.analysis.intervals import MIN_IMAGES
 from maskprism.text import counted
 from maskprism.views.adaptive import adaptive
 from maskprism.views.atlas import charts
@@ -41,30 +42,40 @@ METHOD = {
         "different; what lies together may differ in the other directions."
     ),
     "effective rank": (
-        "The exponential of the entropy of the singular values (Roy and Vetterli, 2007): how many directions are used, "
-        "as if all of them were used alike."
+        "In how many dimensions the coefficients vary about their means: the exponential of the entropy of their "
+        "singular values (Roy and Vetterli, 2007), the same as in maskprism basis. Other definitions, such as the "
+        "participation ratio, give two to three times less."
     ),
-    "signature of a class": (
-        "The mean of its coefficients, with an interval of 95 % (t distribution) in classes.parquet."
+    "images as the unit": (
+        "Instances of one image are not independent. Standard errors, tests and the search for kinds count images, not "
+        f"instances, and with fewer than {MIN_IMAGES} images nothing is claimed."
     ),
     "what tells classes apart": (
-        "The difference of the means of a class and of all other instances in standard deviations (Hedges' g). Welch's "
-        "test, corrected for all classes and coefficients (Benjamini and Hochberg). Instances of one image are not "
-        "independent: where images hold many, these are surer than they should be."
+        "The difference of the means of a class and of all other instances in standard deviations (Hedges' g). Tested "
+        "with cluster-robust standard errors over images (CR3), corrected for all classes and coefficients (Benjamini "
+        "and Hochberg)."
     ),
-    "what goes with what": "Spearman's rank correlation, corrected in the same way; of a sample of 100,000 instances.",
+    "what goes with what": (
+        "Spearman's rank correlation, tested and corrected in the same way; of a sample of 100,000 instances."
+    ),
+    "where masks are worst": (
+        "The mean IoU of a class or kind against that of all other instances, tested in the same way and corrected for "
+        "all classes and kinds."
+    ),
     "kinds within a class": (
-        f"k-means into 2 to {MOST} clusters, as many as have the best silhouette. If that is not {CLEAR} above what a "
-        "normal distribution with the same mean and covariance gives, the class counts as one kind."
+        f"k-means into 2 to {MOST} clusters of one half of the images, one instance of each, with a silhouette of at "
+        f"least {SUBSTANTIAL}. They count as kinds if there is a gap between them: in the other half less than "
+        f"{VALLEY} of the density of either halfway between their centres, and a gap wider than {STEPS:.0%} of the "
+        f"steps within them. In case of doubt, and in fewer than {CLUSTER_IMAGES} images, a class counts as one kind."
     ),
     "outliers": (
         "The distance from the middle of the class in robust standard deviations (Mahalanobis distance with the "
-        "minimum covariance determinant, one covariance for all classes). Coefficients have heavier tails than the "
-        f"normal distribution: of that, {1 - BEYOND:.1%} would be beyond the threshold."
+        "minimum covariance determinant, one covariance for all classes). They are ranked, without a threshold: "
+        "coefficients have heavy tails."
     ),
     "near duplicates": (
-        f"Instances whose coefficients differ by less than {NEAR:.0%} of what two random instances differ by (the root "
-        "of the mean square)."
+        f"Groups of instances, each of which differs from another one of the group by less than {NEAR:.0%} of what two "
+        "random instances differ by (the root of the mean square)."
     ),
     "images and prototypes": (
         "A coefficient says how much of a prototype is taken, and prototypes are made anew for every image: those of "
@@ -122,7 +133,7 @@ def _figures(atlas: Atlas) -> dict[str, tuple[Callable[[Atlas], Figure], str, Ca
         "spectrum": (
             charts.spectrum_figure,
             "How much of what instances differ in lies in the first so many directions.",
-            lambda a: f"The effective rank is {a.moments.effective_rank(centred=True):.1f}.",
+            lambda a: f"The effective rank is {a.moments.effective_rank():.1f}.",
         ),
         "correlation": (
             charts.correlation_figure,
@@ -168,7 +179,7 @@ def _tiles(atlas: Atlas) -> Iterable[tuple[str, str]]:
     points = atlas.points
     yield "instances", f"{len(points):,}"
     yield "classes", f"{len(points.class_names):,}"
-    yield "effective rank", f"{atlas.moments.effective_rank(centred=True):.1f} of {len(points.labels)}"
+    yield "effective rank", f"{atlas.moments.effective_rank():.1f} of {len(points.labels)}"
     yield "classes with several kinds", str(len(atlas.clusters.silhouettes))
     yield "with a near duplicate", f"{atlas.duplicates.instances:,}"
     if atlas.has_truth:
@@ -254,9 +265,9 @@ def _clusters(atlas: Atlas) -> str:
 
 
 def _outliers(atlas: Atlas) -> str:
-    distances = atlas.outliers.distances
+    distances = atlas.outliers
     if not np.isfinite(distances).any():
-        return "<p>There are too few instances to tell.</p>"
+        return "<p>There are too few different instances to tell.</p>"
     points = atlas.points
     rows = []
     for point in np.argsort(-distances, kind="stable")[:LISTED]:
@@ -271,31 +282,31 @@ def _outliers(atlas: Atlas) -> str:
         )
     known = [QUALITY_TITLES[name] for name in ("score", "iou") if name in points.numbers]
     headings = ["class", "instance", "distance", *known]
-    beyond = atlas.outliers.beyond
     return (
-        f'<p class="quiet">{beyond:,} instances ({beyond / len(points):.0%}) are further than '
-        f"{atlas.outliers.threshold:.1f} from the middle of their class. Coefficients have "
-        "heavy tails: the order says more than how many are beyond.</p>" + _table(headings, rows, text=2)
+        '<p class="quiet">The instances furthest from the middle of their class, in robust standard deviations. There '
+        "is no threshold: coefficients have heavy tails.</p>" + _table(headings, rows, text=2)
     )
 
 
 def _duplicates(atlas: Atlas) -> str:
     points = atlas.points
-    if not atlas.duplicates.pairs:
+    if not atlas.duplicates.groups:
         return "<p>There are none.</p>"
     rows = []
-    for pair in atlas.duplicates.pairs[:LISTED]:
-        (image, instance), (other, number_there) = points.name_of(pair.first), points.name_of(pair.second)
+    for group in atlas.duplicates.groups[:LISTED]:
+        (image, instance), (other, number_there) = points.name_of(group.first), points.name_of(group.second)
         rows.append(
             cell(f"{image} #{instance}", "text name", title=image)
             + cell(f"{other} #{number_there}", "text name", title=other)
-            + cell(points.class_names[points.classes[pair.first]], "text")
-            + cell("same" if image == other else "another", "text")
-            + cell(f"{pair.distance:.2%}")
+            + cell(points.class_names[points.classes[group.first]], "text")
+            + cell(f"{group.instances:,}")
+            + cell(f"{group.images:,}")
+            + cell(f"{group.distance:.2%}")
         )
-    left = len(atlas.duplicates.pairs) - len(rows)
-    more = f'<p class="quiet">and {left:,} more pairs; points.parquet has the groups of all.</p>' if left > 0 else ""
-    return _table(["instance", "is like", "class", "image", "distance"], rows, text=4) + more
+    left = len(atlas.duplicates.groups) - len(rows)
+    more = f'<p class="quiet">and {counted(left, "more group")}; points.parquet has all.</p>' if left else ""
+    note = '<p class="quiet">Two instances of each group, and how far apart they are.</p>'
+    return note + _table(["instance", "is like", "class", "instances", "images", "distance"], rows, text=3) + more
 
 
 def _table(headings: Sequence[str], rows: Sequence[str], *, text: int) -> str:

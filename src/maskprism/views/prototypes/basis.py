@@ -168,20 +168,17 @@ def coefficient_spectrum(coefficients: RunningCovariance, *, title: str = "") ->
     """Spectrum and correlation of coefficients alone, where the prototypes are not known."""
     figure = new_figure(13, 5.8)
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    for centred, colour in ((False, palette.INSTANCE_COLOURS[4]), (True, palette.INSTANCE_COLOURS[5])):
-        energies = coefficients.singular_values(centred=centred) ** 2
-        name = "centred" if centred else "not centred"
-        rank = coefficients.effective_rank(centred=centred)
-        left.plot(
-            np.cumsum(energies) / (energies.sum() or 1),
-            "o-",
-            markersize=4,
-            color=share(colour),
-            label=f"{name}: effective rank {rank:.1f} of {len(energies)}",
-        )
+    energies = coefficients.singular_values() ** 2
+    left.plot(
+        np.cumsum(energies) / (energies.sum() or 1),
+        "o-",
+        markersize=4,
+        color=share(palette.INSTANCE_COLOURS[4]),
+        label=f"effective rank {coefficients.effective_rank():.1f} of {len(energies)}",
+    )
     left.set_ylim(0, 1.03)
     left.set_xlabel("principal component, largest first")
-    left.set_ylabel("running share of the variance (or mean square)")
+    left.set_ylabel("running share of the variance")
     left.legend(loc="lower right", frameon=False)
     left.spines[["top", "right"]].set_visible(False)
     _heat_map(right, coefficients.correlation)
