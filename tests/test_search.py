@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import maskprism.search
 from fake_network import fake_model, v5_model, write_images
-from maskprism.errors import InputError, MaskprismError, TableError
+from maskprism.errors import InputError, MissingExtraError, TableError
 from maskprism.extract import extract
 from maskprism.search import Index, Metric, Space, search, spread_of
 from maskprism.search_index import SearchIndex
@@ -262,7 +263,8 @@ def test_the_command_writes_an_index_and_uses_it(tmp_path: Path) -> None:
 
 
 def test_an_index_without_usearch_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskprism.search_index.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "usearch", None)
+    monkeypatch.delitem(sys.modules, "usearch.index", raising=False)
     for call in (lambda: SearchIndex.write(tmp_path / "t.parquet", tmp_path / "i"), lambda: SearchIndex.open(tmp_path)):
-        with pytest.raises(MaskprismError, match=r"pip install 'maskprism\[index\]'"):
+        with pytest.raises(MissingExtraError, match=r"pip install 'maskprism\[index\]'"):
             call()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from maskprism._common.extras import require
 from maskprism.errors import InputError, MaskprismError, TableError
 from maskprism.foreign import decode_json, read_regular, size_of_regular
 from maskprism.search import Found, Metric, Space, gram_of, weights_of_rows
@@ -74,10 +74,10 @@ class SearchIndex:
         """Index all instances of a table; see `search.search` for the metrics. on_progress: (instances done, of all).
 
         Memory grows with the index (some 300 bytes per instance and 32 coefficients). Raises TableError for a table
-        that is none, is CSV, or lacks what the metric needs; MaskprismError without usearch, or where nothing can be
-        written.
+        that is none, is CSV, or lacks what the metric needs; MissingExtraError without usearch, MaskprismError where
+        nothing can be written.
         """
-        usearch = _usearch()
+        usearch = require("usearch.index", "an index")
         paths, settings = _table(table)
         k = int(settings["prototypes"])
         gram = gram_of(table, k) if metric == "mask" else None
@@ -103,8 +103,8 @@ class SearchIndex:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> SearchIndex:
-        """Open an index that was written. Raises TableError for a file that is none, MaskprismError without usearch."""
-        usearch, target = _usearch(), Path(path)
+        """Open an index. Raises TableError for a file that is none, MissingExtraError without usearch."""
+        usearch, target = require("usearch.index", "an index"), Path(path)
         hint = "an index that maskprism search wrote; delete it to have it written again"
         about = decode_json(read_regular(_beside(target), TableError), _About, str(_beside(target)), TableError, hint)
         size_of_regular(target, TableError)
@@ -151,14 +151,6 @@ class SearchIndex:
         distances = squares[kept] / 2 if self.space.metric == "cosine" else np.sqrt(squares[kept])
         rows = _rows_at(groups, positions[kept])
         return Found(rows.append_column(pa.field("distance", pa.float32()), pa.array(distances)), None)
-
-
-def _usearch() -> Any:
-    if find_spec("usearch") is None:
-        raise MaskprismError("an index needs usearch; install it with: pip install 'maskprism[index]'")
-    import usearch.index
-
-    return usearch.index
 
 
 def _beside(path: Path) -> Path:

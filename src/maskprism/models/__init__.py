@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 
+from maskprism._common.lazy import lazy_submodules
 from maskprism.class_names import placeholder
 from maskprism.errors import InputError, ModelError
 from maskprism.images import read_image, source_name
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from maskprism.geometry import Letterbox
     from maskprism.images import ImageLike
     from maskprism.models.mask_branch import MaskBranch
+
+if not TYPE_CHECKING:  # type checkers shall know the names that are here
+    __getattr__, __dir__ = lazy_submodules(__name__)
 
 SAMPLE_MODEL = Path(__file__).parents[1] / "data" / "sample.onnx"
 """The bundled network: it knows the shapes of `maskprism.scenes`."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from maskprism._common.extras import require
 from maskprism.analysis.atlas.dependence import sample
-from maskprism.analysis.atlas.packages import scikit_learn
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int32
@@ -82,7 +82,7 @@ def clusters(
 
 def _split(own: Float32[np.ndarray, "M K"], seed: int) -> tuple[Float32[np.ndarray, "k K"], float] | None:
     """The centres of the best split of a class, and its silhouette; None for a class that is one."""
-    scikit_learn()
+    require("sklearn", "the atlas")
     from sklearn.cluster import KMeans
     from sklearn.metrics.pairwise import euclidean_distances
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from maskprism._common.extras import require
 from maskprism.analysis.atlas.dependence import sample
-from maskprism.analysis.atlas.packages import scikit_learn
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int32
@@ -47,7 +47,7 @@ def outliers(
 
     One covariance serves all classes: that of instances around the median of their class.
     """
-    scikit_learn()
+    require("sklearn", "the atlas")
     from scipy import stats
     from sklearn.covariance import MinCovDet
 

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from maskprism._common.lazy import lazy_submodules
 from maskprism.errors import InputError, ModelError
 from maskprism.foreign import is_file, is_folder, read_yaml, shortened
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float32
+
+if not TYPE_CHECKING:  # type checkers shall know the names that are here
+    __getattr__, __dir__ = lazy_submodules(__name__)
 
 RuntimeName = Literal["onnxruntime", "openvino", "litert", "torchscript", "ultralytics"]
 RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino", "litert", "torchscript", "ultralytics")
