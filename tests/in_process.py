@@ -13,9 +13,9 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from maskprism import cli
+from maskprism._common import process
 
 Done = subprocess.CompletedProcess[str]
 
@@ -37,8 +37,7 @@ def _done(main: Callable[[], object], name: str, arguments: tuple[object, ...], 
         patch.setattr(sys, "argv", given)
         patch.setenv("COLUMNS", str(columns))
         patch.setenv("NO_COLOR", "1")
-        patch.setattr(cli.app, "_console", Console())  # its own would keep the width of its first use
-        patch.setattr(cli.app, "_error_console", Console(stderr=True))
+        patch.setattr(process, "report_of", lambda name, error: "".join(traceback.format_exception(error)))
         if cwd is not None:
             patch.chdir(cwd)
         _warn_as_python_does()

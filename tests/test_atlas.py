@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,6 @@ from scipy import stats
 
 import reference_atlas as slow
 from fake_network import fake_model, write_images
-from maskprism.analysis.atlas import packages
 from maskprism.analysis.atlas.atlas import make_atlas, moments_of
 from maskprism.analysis.atlas.clusters import clusters
 from maskprism.analysis.atlas.dependence import dependence, sample
@@ -34,7 +34,7 @@ from maskprism.analysis.atlas.projection import Components
 from maskprism.analysis.atlas.signatures import false_discovery_rates, signatures
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.labels import open_labels
-from maskprism.errors import MaskprismError, TableError
+from maskprism.errors import MissingExtraError, TableError
 from maskprism.extract import extract
 from maskprism.instance_rows import LOSSES, InstanceRows
 from maskprism.models import load
@@ -700,11 +700,11 @@ def test_mistakes_are_one_sentence(tmp_path: Path, extracted: tuple[Path, Path])
 
 
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "find_spec", lambda name: None)
-    with pytest.raises(MaskprismError, match=r"pip install 'maskprism\[atlas\]'"):
-        make_atlas(some_points(20))
-    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "umap" else name)
-    with pytest.raises(MaskprismError, match=r"pip install 'maskprism\[umap\]'"):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(MissingExtraError, match=r"this map needs the package umap-learn, .*'maskprism\[umap\]'"):
+        make_atlas(some_points(20), umap=True)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(MissingExtraError, match=r"the atlas needs the package scikit-learn, .*'maskprism\[atlas\]'"):
         make_atlas(some_points(20), umap=True)
 
 

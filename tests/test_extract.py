@@ -21,7 +21,7 @@ import pytest
 import fake_network
 import maskprism
 from fake_network import fake_model, network, v5_model, write_images
-from maskprism.errors import ImageError, InputError, ModelError, TableError
+from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError, TableError
 from maskprism.extract import extract, in_order
 from maskprism.stored_predictions import StoredPredictions
 from maskprism.stored_prototypes import Stored
@@ -389,7 +389,8 @@ def test_engines_that_there_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match="gpus is 1; threads share the device of the model"):
         extract(tmp_path / "photos", fake_model(), tmp_path / "t.csv", gpus=1)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"needs Ray .*pip install \"maskprism\[ray\]\""):
+    monkeypatch.delitem(sys.modules, "ray.data", raising=False)
+    with pytest.raises(MissingExtraError, match=r"engine 'ray', .* needs the package ray, .*'maskprism\[ray\]'"):
         extract(tmp_path / "photos", fake_model, tmp_path / "t.csv", engine="ray")
     assert not list(tmp_path.glob("t.*"))
 

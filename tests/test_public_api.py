@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,28 @@ def test_every_name_can_be_imported(name):
     assert thing is not None
     if name in maskprism._HOMES:
         assert thing is getattr(import_module(f"maskprism.{maskprism._HOMES[name]}"), name)
+
+
+def submodules() -> list[str]:
+    """All public modules below the package, as attributes of it."""
+    root = Path(maskprism.__file__).parent
+    paths = [path.relative_to(root).with_suffix("") for path in root.rglob("*.py")]
+    names = sorted(".".join(path.parts).removesuffix(".__init__") for path in paths)
+    private = re.compile(r"(.*\.)?_.*|cli\..*|models\.runtimes\.products")  # the last is a part of its runtime
+    return [name for name in names if not private.fullmatch(name)]
+
+
+def test_every_module_is_there_without_an_import_of_its_own():
+    named = ("interchange.to_fiftyone", "views.figures.save", "analysis.truth.labels", "extract.extract")
+    code = "import maskprism\n" + "".join(f"maskprism.{name}\n" for name in [*named, *submodules()])
+    modules_after(code)
+    for name in submodules():
+        package, _, own = f"maskprism.{name}".rpartition(".")
+        assert own in dir(import_module(package))
+    assert {"analysis", "interchange", "views", "load"} <= set(dir(maskprism))
+    assert not [name for name in dir(maskprism) if name.startswith("_") and name != "__version__"]
+    with pytest.raises(AttributeError, match=r"module 'maskprism.views' has no attribute 'figure'"):
+        maskprism.views.figure  # noqa: B018
 
 
 def test_another_name_is_an_attribute_error():

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from maskprism._common.lazy import lazy_submodules
+
 __version__ = "0.1.0"
 
+# Libraries that report how they are used read these when they are imported, which is always after this line.
+for _variable, _value in {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}.items():
+    os.environ.setdefault(_variable, _value)
+
 if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ imports on first use
+    from maskprism import analysis as analysis
+    from maskprism import datasets as datasets
+    from maskprism import interchange as interchange
+    from maskprism import views as views
     from maskprism.analysis.instance.regions import pixel_query as pixel_query
     from maskprism.analysis.instance.roles import roles as roles
     from maskprism.analysis.instance.shapley import shapley as shapley
@@ -58,12 +73,15 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 
+_submodule, _names = lazy_submodules(__name__)
+
+
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `import maskprism` stays quick."""
     if name in _HOMES:
         return getattr(import_module(f"maskprism.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'maskprism' has no attribute {name!r}")
+    return _submodule(name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*_names(), *__all__})

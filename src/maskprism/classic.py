@@ -21,10 +21,11 @@ import numpy as np
 from cyclopts import App, Parameter
 
 from maskprism._common.files import reporting_write_errors, write_atomically
+from maskprism._common.process import run_command
 from maskprism.demo import FIRST_SEED as FIRST_SAMPLE_SEED
 from maskprism.demo import SCENES as SAMPLE_SCENES
 from maskprism.errors import InputError, MaskprismError, TableError
-from maskprism.foreign import read_regular, said_by_system, shortened
+from maskprism.foreign import read_regular, shortened
 from maskprism.sources import ImageFiles, VideoFile, open_source
 
 if TYPE_CHECKING:
@@ -161,17 +162,7 @@ def run(command: Callable[..., int]) -> None:
         suppress_keyboard_interrupt=False,
     )
     app.default(command)
-    try:
-        sys.exit(app())
-    except MaskprismError as error:
-        print(f"{command.__name__}: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        print(f"{command.__name__}: {said_by_system(error)}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"{command.__name__}: interrupted; run it again to go on", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(run_command(command.__name__, app, resumes="run it again to go on"))
 
 
 def _with_images(folder: Path) -> Path:

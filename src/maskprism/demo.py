@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from maskprism._common.extras import installed
+
 SCENES = 24
 """Enough for the diagnosis to say something."""
 PICTURED = 8
@@ -41,7 +43,6 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     """
     from dataclasses import replace
 
-    from maskprism.analysis.atlas import packages
     from maskprism.analysis.atlas.atlas import make_atlas
     from maskprism.analysis.atlas.judged import judged
     from maskprism.analysis.atlas.points import Points
@@ -96,7 +97,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
         correlation=out / "correlation.png",
         report=out / "diagnosis" / "report.html",
         page=out / "page.html",
-        atlas=out / "atlas" / REPORT if packages.installed() else None,
+        atlas=out / "atlas" / REPORT if installed("sklearn", "scipy") else None,
         instances=len(coefficients),
     )
     save(charts.histograms(coefficients), result.histograms, dpi=130)

@@ -36,8 +36,8 @@ class MissingExtraError(MaskprismError, ImportError):
 
     @classmethod
     def of(cls, what: str, *, package: str, extra: str) -> MissingExtraError:
-        """The message that names the install command."""
+        """The message that names the install command: of an extra, or without one of the package itself."""
+        install = f"'maskprism[{extra}]'" if extra else package
         return cls(
-            f"{what} needs the package {package}, which is not installed; "
-            f"install it with: pip install 'maskprism[{extra}]'"
+            f"{what} needs the package {package}, which is not installed; install it with: pip install {install}"
         )

@@ -140,12 +140,6 @@ def plain_text(value: Any) -> str:
     return readable(str(value))
 
 
-def said_by_system(error: OSError) -> str:
-    """What the system says about a file, in one line."""
-    where = "" if error.filename is None else f"{shortened(error.filename)}: "
-    return where + (error.strerror or str(error))
-
-
 def _kind_of(mode: int) -> str:
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")

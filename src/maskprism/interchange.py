@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.extras import require
 from maskprism.datasets.coco import open_categories
-from maskprism.errors import InputError, MissingExtraError
+from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from maskprism.datasets import Dataset
@@ -32,10 +33,7 @@ def to_supervision(prediction: Prediction) -> Any:
     `coefficients`, (N, K). Raises MissingExtraError where supervision is not installed, and InputError for masks that
     do not fit into memory together.
     """
-    try:
-        import supervision
-    except ImportError:
-        raise MissingExtraError("to_supervision needs supervision: pip install supervision") from None
+    supervision = require("supervision", "to_supervision")
     return supervision.Detections(
         xyxy=prediction.boxes.astype(np.float32),
         mask=prediction.masks("image"),
@@ -80,10 +78,7 @@ def to_fiftyone(prediction: Prediction) -> Any:
     of an object over its box. `coefficients` is a list of K numbers, which `compute_visualization` and
     `compute_similarity` take as embeddings. Raises MissingExtraError where FiftyOne is not installed.
     """
-    try:
-        import fiftyone
-    except ImportError:
-        raise MissingExtraError("to_fiftyone needs FiftyOne: pip install fiftyone") from None
+    fiftyone = require("fiftyone", "to_fiftyone")
     height, width = prediction.image_size
     found = []
     for instance in prediction:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from maskprism._common.extras import require
 from maskprism.columns import ExtractedImage, shard_batch, shard_schema
 from maskprism.errors import InputError, MaskprismError
 from maskprism.shard import in_lists
@@ -32,21 +33,18 @@ _CALLS_PER_WORKER = 4
 """At least so many, where there are few images: the last ones must not wait for one worker."""
 _ATTEMPTS = 3
 """How often a worker may die of the same images."""
-_ADVICE = 'install it in the environment of every node: pip install "maskprism[ray]"'
 
 
 @contextmanager
 def ray_work(shard: Shard, workers: int | None, gpus: float) -> Iterator[RayWork]:
     """The engine around a shard; a cluster that is started here ends with it.
 
-    Raises InputError where Ray is missing, or the cluster has not what a worker needs; ModelError where the model
-    cannot be opened on a worker.
+    Raises MissingExtraError without Ray, InputError where the cluster has not what a worker needs; ModelError where
+    the model cannot be opened on a worker.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise InputError(f"engine 'ray' needs Ray ({error}); {_ADVICE}") from None
+    require("ray.data", "engine 'ray', here and in the environment of every node,")
+    import ray
+
     if gpus < 0:
         raise InputError(f"gpus is {gpus}; expected at least 0")
     pickled = _pickled(shard)

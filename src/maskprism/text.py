@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
+
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's categories of control and format characters, surrogates, line and paragraph separators."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -27,6 +31,30 @@ def brief(name: str, most: int = 28) -> str:
     """A name of at most so many characters; both ends of longer ones stay."""
     kept = (most - 1) // 2
     return name if len(name) <= most else f"{name[:kept]}…{name[-kept:]}"
+
+
+def printable(text: str) -> str:
+    """Escape control and format characters, so that nobody's text moves the cursor or turns other text around.
+
+    Parameters
+    ----------
+    text
+        Any text. Line ends and tabs stay.
+
+    Returns
+    -------
+    str
+        The text with ``\\u202e`` and the like in place of such characters, of other line and paragraph separators,
+        and of odd bytes of file names. Inside a string of JSON the escapes mean the same characters.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNPRINTABLE else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", errors="surrogatepass")
+    return "".join(f"\\u{int.from_bytes(units[at : at + 2]):04x}" for at in range(0, len(units), 2))
 
 
 def readable(text: str) -> str:

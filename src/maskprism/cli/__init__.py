@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 
 from cyclopts import App, Group
 
 from maskprism import __version__
-from maskprism.cli.output import FAILED, INTERRUPTED
-from maskprism.errors import MaskprismError
+from maskprism._common.process import run_command
+from maskprism.cli.output import DONE
 
 COMMANDS = {
     "Look": ("explain", "page", "serve", "demo"),
@@ -40,26 +39,14 @@ app.register_install_completion_command(group=options, help="Let the shell compl
 
 
 def main() -> None:
-    """Run the command; a mistake of the user ends in one line and a non-zero exit code."""
-    try:
-        status = app(sys.argv[1:], result_action="return_value")
-        sys.stdout.flush()
-    except MaskprismError as error:
-        print(f"maskprism: {error}", file=sys.stderr)
-        sys.exit(FAILED)
-    except BrokenPipeError:  # whoever read the output has seen enough; nothing more is written, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
-    except OSError as error:  # a full disk, a name that is too long, a folder that is not ours
-        from maskprism.foreign import said_by_system
+    """Run the command; whatever goes wrong ends in one line and a non-zero exit code."""
+    resumes = "the same command goes on where it stopped" if "extract" in sys.argv[1:2] else ""
+    sys.exit(run_command("maskprism", _status, resumes=resumes))
 
-        print(f"maskprism: {said_by_system(error)}", file=sys.stderr)
-        sys.exit(FAILED)
-    except KeyboardInterrupt:
-        resumes = "extract" in sys.argv[1:2]
-        print(
-            "maskprism: interrupted" + ("; the same command goes on where it stopped" if resumes else ""),
-            file=sys.stderr,
-        )
-        sys.exit(INTERRUPTED)
-    sys.exit(status if isinstance(status, int) else 0)
+
+def _status() -> int:
+    from maskprism.cli.terminal import TerminalConsole
+
+    app.console, app.error_console = TerminalConsole(), TerminalConsole(stderr=True)
+    status = app(sys.argv[1:], result_action="return_value")
+    return status if isinstance(status, int) else DONE

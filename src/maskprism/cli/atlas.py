@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from maskprism._common.extras import require
 from maskprism.cli.options import Crowds, Labels, Out, Seed
 from maskprism.cli.output import Outcome, Output, command, listed
 from maskprism.errors import InputError
@@ -60,7 +61,6 @@ def atlas(
     viewer
         Where the map opens instances: the address of maskprism serve, or a page of maskprism page (page.html).
     """
-    from maskprism.analysis.atlas import packages
     from maskprism.analysis.atlas.atlas import make_atlas
     from maskprism.analysis.atlas.findings import findings_of
     from maskprism.analysis.atlas.points import Points
@@ -71,9 +71,9 @@ def atlas(
         raise InputError(f"--thumbnails is {thumbnails}; expected 0 or more")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out is {out}, which is a file; expected a folder")
-    packages.scikit_learn()
+    require("sklearn", "the atlas")
     if umap:
-        packages.umap()
+        require("umap", "this map")
     title = readable(Path(str(table).rstrip("/")).stem)
     points = Points.read(table)
     if points.note:

@@ -80,12 +80,12 @@ def compare(
     worst
         How many of the pairs of masks that differ most are drawn; with --data also of those that gain and lose most.
     """
-    from rich.console import Console
 
     from maskprism.analysis.networks.comparison import Tolerance
     from maskprism.analysis.networks.paired_run import compare as run
     from maskprism.analysis.networks.summary import sentences
     from maskprism.analysis.truth.labels import open_labels
+    from maskprism.cli.terminal import TerminalConsole
     from maskprism.sources import Sources, open_source
 
     tolerance = Tolerance(min_iou, max_unmatched, max_score_drift)
@@ -111,7 +111,7 @@ def compare(
             bar.fail(name, reason, said=f"failed: {reason}")
     *findings, verdict = sentences(found, tolerance)
     violated = found.violations(tolerance)
-    console = Console(highlight=False, soft_wrap=True)
+    console = TerminalConsole(highlight=False, soft_wrap=True)
     for sentence in findings:
         console.print(sentence, markup=False)
     console.print(verdict, markup=False, style="bold red" if violated else "bold green")

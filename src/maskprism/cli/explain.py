@@ -141,10 +141,11 @@ def explain(
 def print_tables(tables: Sequence[TextTable], top: int) -> None:
     """Print so many rows of each table, and what to know about it."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from maskprism.cli.terminal import TerminalConsole
+
+    console = TerminalConsole(highlight=False)
     for one in tables:
         shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for column, header in enumerate(one.headers):

@@ -16,9 +16,10 @@ def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Outpu
     """
     import dataclasses
 
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from maskprism.cli.terminal import TerminalConsole
 
     spec = load_model(model, reading, Detections()).spec
     entries = {
@@ -38,7 +39,7 @@ def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Outpu
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in entries.items():
         table.add_row(Text(key, style="bold"), Text(value))
-    Console().print(table)
+    TerminalConsole().print(table)
     return Outcome(dataclasses.asdict(spec))
 
 

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, ParamSpec, TextIO
 
 from cyclopts import Group, Parameter
 
+from maskprism._common.extras import called_command
+from maskprism._common.process import FAILED as FAILED
+from maskprism._common.process import INTERRUPTED as INTERRUPTED
 from maskprism.errors import ModelWarning
 from maskprism.text import json_text, readable
 
@@ -20,10 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 DONE = 0
-FAILED = 1
 WRONG_USAGE = 2
 DIFFERENT = 3
-INTERRUPTED = 130
 EXIT_CODES = {
     DONE: "done; of many images, those that failed are told",
     FAILED: "not done: a mistake in what was given, or not one image that could be used; stderr says what",
@@ -99,7 +100,6 @@ class Output:
     @contextmanager
     def bar(self, verb: str, total: int | None, *, visible: bool = True) -> Iterator[Bar]:
         """A progress bar on stderr with rate and remaining time; invisible until its first step unless `visible`."""
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -110,6 +110,8 @@ class Output:
             TimeRemainingColumn,
         )
         from rich.text import Text
+
+        from maskprism.cli.terminal import TerminalConsole
 
         class Rate(ProgressColumn):
             def render(self, task: Task) -> Text:
@@ -122,7 +124,7 @@ class Output:
             Rate(),
             TimeRemainingColumn(),
             TextColumn("[red]{task.fields[failed]}"),
-            console=Console(stderr=True),
+            console=TerminalConsole(stderr=True),
             disable=self.quiet,
         ) as progress:
             yield Bar(progress, progress.add_task(verb, total=total, failed="", visible=visible), self.quiet)
@@ -135,6 +137,7 @@ def command(function: Callable[Command, Outcome]) -> Callable[Command, int]:
     def run(*args: Command.args, **kwargs: Command.kwargs) -> int:
         output = kwargs.get("output")
         json, quiet = (output.json, output.quiet) if isinstance(output, Output) else (False, False)
+        called_command.set(function.__name__)
         with ExitStack() as stack:
             stack.enter_context(model_warnings_as_notes(quiet))
             if json:
@@ -172,7 +175,7 @@ def model_warnings_as_notes(quiet: bool) -> Iterator[None]:
 
 def print_json(answer: Mapping[str, Any], file: TextIO) -> None:
     """Print an answer as JSON: in UTF-8, whatever the encoding of the terminal."""
-    if isinstance(file, io.TextIOWrapper):
+    if hasattr(file, "reconfigure"):
         file.reconfigure(encoding="utf-8")
     print(json_text(answer), file=file, flush=True)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
+from maskprism._common.lazy import lazy_submodules
 from maskprism.datasets.coco import Crowds, open_coco
 from maskprism.datasets.samples import LOCAL_ONLY, Dataset, Sample
 from maskprism.datasets.truth import GroundTruth
@@ -21,6 +22,9 @@ from maskprism.foreign import is_file, is_folder, shortened
 from maskprism.locations import is_uri, shown
 
 __all__ = ["Dataset", "GroundTruth", "Sample", "open_dataset"]
+
+if not TYPE_CHECKING:  # type checkers shall know the names that are here
+    __getattr__, __dir__ = lazy_submodules(__name__)
 
 
 def open_dataset(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 import numpy as np
 
 from maskprism._common.choices import Family, Precision, RuntimeName
+from maskprism._common.lazy import lazy_submodules
 from maskprism.class_names import placeholder
 from maskprism.errors import InputError, ModelError, ModelWarning
 from maskprism.images import read_image, source_name
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 SAMPLE = "sample"
 """What the bundled demo model is called in `load` and behind `--model`."""
+if not TYPE_CHECKING:  # type checkers shall know the names that are here
+    __getattr__, __dir__ = lazy_submodules(__name__)
+
 SAMPLE_MODEL = Path(__file__).parents[1] / "data" / "sample.onnx"
 """Its file. It knows the shapes of `maskprism.scenes`, and nothing else."""
 NO_MODEL = (

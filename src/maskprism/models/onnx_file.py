@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskprism.errors import MissingExtraError, ModelError
+from maskprism._common.extras import require
+from maskprism.errors import ModelError
 from maskprism.foreign import is_file, shortened
 from maskprism.models.runtimes import first_line
 
@@ -27,10 +28,7 @@ def read_onnx(source: Path) -> ModelProto:
             f"{source}: only ONNX files can be rewritten; export the model first, for example with: "
             "yolo export model=best.pt format=onnx"
         )
-    try:
-        import onnx
-    except ImportError:
-        raise MissingExtraError.of("changing an ONNX file", package="onnx", extra="reduce") from None
+    onnx = require("onnx", "changing an ONNX file")
     try:
         model = onnx.load(str(source))
     except Exception as error:  # onnx and protobuf raise several unrelated types

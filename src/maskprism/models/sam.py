@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskprism.errors import InputError, MissingExtraError, ModelError
+from maskprism._common.extras import require
+from maskprism.errors import InputError, ModelError
 from maskprism.images import read_image, source_name
 from maskprism.masks import NO_CROP
 from maskprism.models.runtimes.pytorch import on_host, torch_device
@@ -40,11 +41,8 @@ class Sam:
     """
 
     def __init__(self, network: Any, *, device: str = "cpu") -> None:
-        try:
-            import torch
-            import transformers  # noqa: F401  (what the network is made of)
-        except ImportError:
-            raise MissingExtraError.of("asking SAM", package="transformers", extra="transformers") from None
+        require("transformers", "asking SAM")  # what the network is made of
+        torch = require("torch", "asking SAM", extra="transformers")
         decoder = getattr(network, "mask_decoder", None)
         tokens = getattr(decoder, "output_hypernetworks_mlps", None)
         if tokens is None or not hasattr(network, "get_image_embeddings"):

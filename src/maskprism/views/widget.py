@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.extras import require
 from maskprism.decompose import Edit
-from maskprism.errors import InputError, MissingExtraError
+from maskprism.errors import InputError
 from maskprism.foreign import is_file
 from maskprism.images import read_image, source_name
 from maskprism.prediction import Prediction
 from maskprism.views.viewer_payload import viewer_scene
 
-try:
+if require("anywidget", "the notebook widget"):  # says which extra installs it
     import anywidget
     import traitlets
-except ModuleNotFoundError as error:
-    raise MissingExtraError.of("the notebook widget", package=error.name or "anywidget", extra="notebook") from None
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.atlas import packages
+from maskprism._common.extras import require
 from maskprism.analysis.atlas.clusters import MOST, Clusters, clusters
 from maskprism.analysis.atlas.dependence import Dependence, dependence, sample
 from maskprism.analysis.atlas.duplicates import Duplicates, duplicates
@@ -69,13 +69,13 @@ def make_atlas(
 ) -> Atlas:
     """Ask everything. umap: make that map, too. seed: of whatever is drawn at random. on_step: called before each step.
 
-    Raises MaskprismError without the packages that it needs (extras atlas and umap), InputError for a negative seed.
+    Raises MissingExtraError without the packages that it needs (extras atlas and umap), InputError for a negative seed.
     """
     if not 0 <= seed < 1 << 32:
         raise InputError(f"seed is {seed}; expected 0 to {(1 << 32) - 1}")
-    packages.scikit_learn()
+    require("sklearn", "the atlas")
     if umap:
-        packages.umap()
+        require("umap", "this map")
     coefficients, classes, count = points.coefficients, points.classes, len(points.class_names)
     on_step("principal components")
     moments = moments_of(coefficients)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from maskprism._common.extras import require
 from maskprism.analysis.atlas.dependence import sample
-from maskprism.analysis.atlas.packages import scikit_learn
 from maskprism.analysis.intervals import MIN_IMAGES
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _split(
     independent: Float32[np.ndarray, "I K"], own: Float32[np.ndarray, "M K"], sure: float, seed: int
 ) -> tuple[Float32[np.ndarray, "k K"], float] | None:
     """The centres of the kinds of a class, and their silhouette; None for a class that is one."""
-    scikit_learn()
+    require("sklearn", "the atlas")
     from sklearn.cluster import KMeans
 
     half = min(len(independent) // 2, _TRIED)

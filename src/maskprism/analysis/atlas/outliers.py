@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from maskprism._common.extras import require
 from maskprism.analysis.atlas.dependence import sample
-from maskprism.analysis.atlas.packages import scikit_learn
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int32
@@ -28,7 +28,7 @@ def outliers(
     class. There is no threshold: coefficients have heavy tails, so that half of them lie beyond what one in a thousand
     of a normal distribution would. Their order says which are most unlike their class.
     """
-    scikit_learn()
+    require("sklearn", "the atlas")
     from sklearn.covariance import MinCovDet
 
     k = coefficients.shape[1]

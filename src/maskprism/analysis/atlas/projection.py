@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.atlas import packages
+from maskprism._common.extras import require
 from maskprism.analysis.atlas.dependence import sample
 
 if TYPE_CHECKING:
@@ -46,19 +46,17 @@ def neighbour_map(coefficients: Float32[np.ndarray, "N K"], *, seed: int = 0) ->
     """UMAP (McInnes, Healy and Melville, 2018): neighbours stay neighbours; distances between groups mean little.
 
     Fitted to 50,000 instances drawn with the seed; the others are placed among them. It takes about a minute for them.
-    Raises MaskprismError without umap-learn, InputError for too few instances.
+    Raises MissingExtraError without umap-learn, InputError for too few instances.
     """
-    packages.umap()
     import warnings
 
     with warnings.catch_warnings():  # that a seed takes one thread
         warnings.simplefilter("ignore")
-        from umap import UMAP
-
+        umap = require("umap", "this map")
         rows = sample(len(coefficients), _FITTED, seed)
         if len(rows) < 4:
             return np.zeros((len(coefficients), 2), dtype=np.float32)
-        fit = UMAP(
+        fit = umap.UMAP(
             n_neighbors=min(_NEIGHBOURS, len(rows) - 1),
             random_state=seed,
             init="random" if len(rows) < 10 else "spectral",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism._common.extras import require
 from maskprism.analysis.prototypes.covariance import RunningCovariance
-from maskprism.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64, Int64
@@ -173,13 +173,8 @@ def _assign(strength: Float64[np.ndarray, "R C"]) -> Int64[np.ndarray, "R 2"]:
     best = strength.argmax(axis=1) if strength.size else np.zeros(0, dtype=np.int64)
     if len(set(best.tolist())) == len(best):  # every row has its favourite: nothing can be better
         return np.stack([np.arange(len(best)), best], axis=1)
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError:
-        raise MissingExtraError.of(
-            "matching the prototypes of different networks", package="scipy", extra="compare"
-        ) from None
-    return np.stack(linear_sum_assignment(strength, maximize=True), axis=1)
+    optimize = require("scipy.optimize", "matching the prototypes of different networks", extra="compare")
+    return np.stack(optimize.linear_sum_assignment(strength, maximize=True), axis=1)
 
 
 def on_grid(

@@ -15,6 +15,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from maskprism._common.lazy import lazy_submodules
 from maskprism.analysis.intervals import interval
 from maskprism.analysis.truth.best_coefficients import best_weights
 from maskprism.analysis.truth.boundary import boundary_agreement
@@ -48,3 +51,6 @@ __all__ = [
     "ranking",
     "worst_cases",
 ]
+
+if not TYPE_CHECKING:  # type checkers shall know the names that are here
+    __getattr__, __dir__ = lazy_submodules(__name__)

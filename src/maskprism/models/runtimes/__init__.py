@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from maskprism._common.choices import Precision, RuntimeName
+from maskprism._common.lazy import lazy_submodules
 from maskprism.errors import InputError, ModelError
 from maskprism.foreign import is_file, is_folder, read_yaml, shortened
 from maskprism.locations import shown
@@ -18,6 +19,9 @@ from maskprism.locations import shown
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float32
+
+if not TYPE_CHECKING:  # type checkers shall know the names that are here
+    __getattr__, __dir__ = lazy_submodules(__name__)
 
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 MODEL_SUFFIXES: dict[str, RuntimeName] = {

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskprism._common.choices import Precision
-from maskprism.errors import InputError, MissingExtraError, ModelError
+from maskprism._common.extras import require
+from maskprism.errors import InputError, ModelError
 from maskprism.foreign import literal
 from maskprism.models.runtimes import (
     first_line,
@@ -36,16 +37,13 @@ class LiteRtRuntime:
     threadsafe = False
 
     def __init__(self, path: Path, *, device: str, precision: Precision, threads: int | None) -> None:
-        try:
-            import ai_edge_litert
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError:
-            raise MissingExtraError.of(f"reading {path.name}", package="ai-edge-litert", extra="litert") from None
+        ai_edge_litert = require("ai_edge_litert", f"reading {path.name}")
+        interpreter = require("ai_edge_litert.interpreter", f"reading {path.name}")
         refuse_precision("LiteRT (the file decides)", precision, "f32")
         if device != "cpu":
             raise InputError(f"device {device!r} is not available with LiteRT; expected cpu")
         self.name = f"litert {getattr(ai_edge_litert, '__version__', '')}".strip()
-        self._open = partial(Interpreter, model_path=str(path), num_threads=threads or 0 or None)
+        self._open = partial(interpreter.Interpreter, model_path=str(path), num_threads=threads or 0 or None)
         try:
             self._interpreter = self._open()
             self._interpreter.allocate_tensors()

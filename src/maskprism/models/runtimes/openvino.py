@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskprism._common.choices import Precision
-from maskprism.errors import InputError, MissingExtraError, ModelError
+from maskprism._common.extras import require
+from maskprism.errors import InputError, ModelError
 from maskprism.foreign import is_file
 from maskprism.models.external_data import external_data
 from maskprism.models.runtimes import first_line, hash_files, read_metadata_yaml
@@ -29,12 +30,7 @@ class OpenVinoRuntime:
     threadsafe = True
 
     def __init__(self, path: Path, *, device: str, precision: Precision, threads: int | None) -> None:
-        try:
-            import openvino
-        except ImportError:
-            raise MissingExtraError.of(
-                f"reading {path.name} with OpenVINO", package="openvino", extra="openvino"
-            ) from None
+        openvino = require("openvino", f"reading {path.name} with OpenVINO")
         self.name = f"openvino {openvino.__version__.split('-')[0]} ({precision})"
         core = openvino.Core()
         target = device.upper()

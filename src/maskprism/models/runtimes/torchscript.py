@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskprism._common.choices import Precision
-from maskprism.errors import MissingExtraError, ModelError
+from maskprism._common.extras import require
+from maskprism.errors import ModelError
 from maskprism.foreign import decode_json
 from maskprism.models.metadata import Metadata
 from maskprism.models.runtimes import NetworkInput, first_line, hash_files, refuse_precision
@@ -31,10 +32,7 @@ class TorchScriptRuntime:
     threadsafe = False
 
     def __init__(self, path: Path, *, device: str, precision: Precision) -> None:
-        try:
-            import torch
-        except ImportError:
-            raise MissingExtraError.of(f"reading {path.name}", package="torch", extra="ultralytics") from None
+        torch = require("torch", f"reading {path.name}")
         refuse_precision("TorchScript (the file decides)", precision, "f32")
         self.name = f"torchscript {torch.__version__.split('+')[0]}"
         self._device = torch.device(torch_device(device))

@@ -6,10 +6,14 @@ tensor into the raw output tensors; reading them is ours.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import logging
 import os
 import platform
+import shutil
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskprism._common.choices import Precision
-from maskprism.errors import InputError, MissingExtraError, ModelError
+from maskprism._common.extras import require
+from maskprism.errors import InputError, ModelError
 from maskprism.models.metadata import Metadata, refuse_other_tasks
 from maskprism.models.runtimes import (
     NetworkInput,
@@ -32,6 +37,8 @@ from maskprism.models.runtimes.pytorch import hash_weights, on_host, torch_devic
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
+
+_WHILE_IMPORTED = ("YOLO_OFFLINE", "YOLO_CONFIG_DIR")
 
 
 class UltralyticsRuntime:
@@ -249,13 +256,43 @@ def _nothing_installed() -> Iterator[None]:
 
 def _import_yolo(what: str) -> Any:
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # nor may importing it
+    with _nothing_reported():
+        return require("ultralytics", what).YOLO
+
+
+@contextmanager
+def _nothing_reported() -> Iterator[None]:
+    """Importing Ultralytics resolves hosts to learn whether it may report, and files an id of this machine.
+
+    Settings that the user has made are used; without any, its default ones stay in a folder that goes with this
+    process. Whether there is a network is asked again where a user downloads weights with it.
+    """
+    if "ultralytics.utils" in sys.modules:
+        yield
+        return
+    before, disabled = {name: os.environ.get(name) for name in _WHILE_IMPORTED}, logging.root.manager.disable
+    os.environ["YOLO_OFFLINE"] = "true"
+    if before["YOLO_CONFIG_DIR"] is None and not _settings_of_user().is_file():
+        folder = tempfile.mkdtemp(prefix="maskprism-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["YOLO_CONFIG_DIR"] = folder
+    logging.disable(logging.INFO)  # "Creating new Ultralytics Settings"
     try:
-        from ultralytics import YOLO
-    except ImportError as error:
-        if (error.name or "").split(".")[0] not in ("ultralytics", "torch", "torchvision"):
-            raise
-        raise MissingExtraError.of(what, package="ultralytics", extra="ultralytics") from None
-    return YOLO
+        yield
+    finally:
+        logging.disable(disabled)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _settings_of_user() -> Path:
+    system = platform.system()
+    home = {"Darwin": Path.home() / "Library/Application Support", "Windows": Path.home() / "AppData/Roaming"}
+    linux = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return home.get(system, linux) / "Ultralytics" / "settings.json"
 
 
 def _release(version: str) -> tuple[int, ...]:

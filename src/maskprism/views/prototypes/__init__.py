@@ -3,3 +3,12 @@
 `cards` shows one prototype each, `basis` the canonical basis and the spectrum, `filmstrip` how they change from one
 checkpoint to the next.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from maskprism._common.lazy import lazy_submodules
+
+if not TYPE_CHECKING:  # type checkers shall know the names that are here
+    __getattr__, __dir__ = lazy_submodules(__name__)

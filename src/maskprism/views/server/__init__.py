@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from maskprism.errors import InputError, MaskprismError, MissingExtraError
+from maskprism._common.extras import require
+from maskprism.errors import InputError, MaskprismError
 
-try:
-    import starlette as _starlette  # noqa: F401
+if require("starlette", "the server") and require("uvicorn", "the server"):  # says which extra installs them
     import uvicorn
-except ModuleNotFoundError as error:
-    raise MissingExtraError.of("the server", package=error.name or "starlette", extra="serve") from None
 
 from maskprism.views.server.app import create_app as create_app
 from maskprism.views.server.closing import Closing, Server
