@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,16 @@ from hypothesis import strategies as st
 from maskprism.analysis.networks.class_map import ClassPairs
 from maskprism.analysis.networks.comparison import Comparison, Tolerance
 from maskprism.analysis.networks.paired_run import compare
+from maskprism.analysis.networks.relations import Relations
+from maskprism.analysis.networks.similarity import PrototypeSimilarity, paired_pixels
 from maskprism.analysis.networks.summary import summary_of
+from maskprism.analysis.prototypes.covariance import RunningCovariance
+from maskprism.geometry import Letterbox
+from maskprism.masks import ULTRALYTICS
 from maskprism.models import Model
 from maskprism.models.rows import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
+from maskprism.prediction import Prediction
 from maskprism.preprocessing import IMAGENET
 from maskprism.scenes import draw_scene
 
@@ -206,6 +213,24 @@ def test_a_backbone_of_another_precision_is_no_fault_of_the_input(images: list[n
     assert "None of the usual faults of an input gives what B says" in summary_of(found)
 
 
+def test_a_model_of_its_own_is_no_fault_of_the_input(images: list[np.ndarray]) -> None:
+    """As two trainings: prototypes have nothing in common, and nothing is said of what lies before the head."""
+
+    def other(rows: np.ndarray, prototypes: np.ndarray) -> Arrays:
+        rng = np.random.default_rng(5)
+        rows[:, :4] += rng.normal(0, 0.3, rows[:, :4].shape)
+        rows[:, 4:] *= 1 + rng.normal(0, 0.1, rows[:, 4:].shape)
+        mixing = rng.normal(size=(K, K))
+        return rows, np.tanh(np.einsum("ij,bjhw->bihw", mixing, prototypes)).astype(np.float32)
+
+    found = compared(images, after=other)
+    assert found.input_fault is None
+    assert not found.before_head
+    text = summary_of(found)
+    assert "prototypes of their own" in text
+    assert "before the head" not in text
+
+
 def test_equal_models_and_single_parts_start_no_search(images: list[np.ndarray]) -> None:
     calls = []
 
@@ -260,6 +285,27 @@ def test_moved_prototypes_are_named_and_equal_coefficients_are_not_to_blame(
     assert f"B's prototypes are all A's {K} {words}." in text
     assert "Equal up to rounding in both: scores, boxes, coefficients." in text
     assert "translated" not in text
+
+
+def test_transposed_prototypes_of_a_grid_that_is_no_square() -> None:
+    box = Letterbox.fit((60, 90), (64, 96)).with_grid((16, 24))
+    rng = np.random.default_rng(0)
+    a = Prediction(
+        canvas_boxes=np.float32([[8, 8, 40, 40]]),
+        scores=np.float32([0.8]),
+        classes=np.array([0]),
+        coefficients=rng.normal(size=(1, K)).astype(np.float32),
+        prototypes=rng.normal(size=(K, 16, 24)).astype(np.float32),
+        letterbox=box,
+        rule=ULTRALYTICS,
+    )
+    b = replace(a, prototypes=a.prototypes.transpose(0, 2, 1), letterbox=box.with_grid((24, 16)))
+    moments, relations = RunningCovariance(2 * K), Relations(K, same_count=True)
+    moments.add(paired_pixels(a, b))
+    relations.add(a, b, np.array([[0, 0]]))
+    found = relations.relation(PrototypeSimilarity(K, moments))
+    assert found.change == "transposed (height and width exchanged)"
+    assert found.coefficients_equal
 
 
 def test_one_moved_prototype_among_many_is_named(images: list[np.ndarray]) -> None:

@@ -203,9 +203,11 @@ class Comparison:
     def before_head(self) -> bool:
         """Whether the difference begins before the head: all prototypes differ, and scores, boxes and coefficients.
 
-        That is so with a fault of the input or the backbone, or if the precision of the whole model is another.
+        That is so with a fault of the input or the backbone, or if the precision of the whole model is another. It is
+        not said of models whose prototypes have nothing in common, or that see different canvases.
         """
-        return self.input_fault is not None or (self.relation.all_differ and all_prototypes_differ(self.similarity))
+        together = self.relation.all_differ and all_prototypes_differ(self.similarity)
+        return self.input_fault is not None or (together and self.similarity.shared and self.same_canvas)
 
     @property
     def damaged_level(self) -> LevelDamage | None:

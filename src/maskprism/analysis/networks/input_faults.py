@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from maskprism.analysis.networks.relations import RESTORED
+from maskprism.errors import MaskprismError
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
@@ -126,7 +127,10 @@ def _apart(model: Model, seen: Sequence[Seen], prepare: _Prepare | None) -> floa
             asked = copy(model)
             asked.runtime = _GivenInput(model.runtime, prepare(one.image)[None])
         theirs = one.prototypes.astype(np.float64)
-        ours = asked.predict(one.image).prototypes
+        try:
+            ours = asked.predict(one.image).prototypes
+        except MaskprismError:  # what it computes for such an input can be no prediction
+            return float("inf")
         if ours.shape != theirs.shape:
             return float("inf")
         rows, columns = (slice(side // _EDGE, side - side // _EDGE) for side in theirs.shape[1:])

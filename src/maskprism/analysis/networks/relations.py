@@ -32,7 +32,7 @@ _DIFFERENT = 0.01
 """Prototypes that differ by less than this share of their spread are the same but for the precision."""
 _MUCH_LESS = 0.1
 _IMAGES = 2
-"""So many images are enough to recognise how prototypes were moved."""
+"""Images of which prototypes are looked at to recognise how they were moved."""
 
 
 def _moved(planes: Planes, down: float, right: float) -> Planes:
@@ -130,7 +130,7 @@ class Relation:
         return not explained and all_prototypes_differ(similarity)
 
     def sentences(self) -> list[str]:
-        """Everything that was recognised, in words."""
+        """Return one sentence for each thing that was recognised."""
         found = []
         if self.same_order and self.prototype_order is not None:
             found.append(
@@ -225,14 +225,15 @@ class Relations:
         self._images += 1
         for row, change in enumerate((lambda planes: planes, *_CHANGES.values())):
             planes = change(a)
-            if planes.shape != b.shape:
-                self._squares[row] = np.inf
-                continue
             inside = np.isfinite(planes[0])
             own = planes[:, inside]
-            apart, spread = own - b[:, inside], own - own.mean(axis=1, keepdims=True)
-            self._squares[row] += np.einsum("kp,kp->k", apart, apart)
+            spread = own - own.mean(axis=1, keepdims=True)
             self._sizes[row] += np.einsum("kp,kp->k", spread, spread)
+            if planes.shape != b.shape:  # of a grid that is no square
+                self._squares[row] = np.inf
+                continue
+            apart = own - b[:, inside]
+            self._squares[row] += np.einsum("kp,kp->k", apart, apart)
 
     def relation(self, similarity: PrototypeSimilarity) -> Relation:
         """Everything that can be recognised."""
