@@ -9,7 +9,7 @@ if (!folder) throw new Error("name the folder to write into: node static.js FOLD
 const here = dirname(fileURLToPath(import.meta.url));
 const runtime = process.env.ONNXRUNTIME_WEB ?? join(here, "node_modules/onnxruntime-web");
 await mkdir(folder, { recursive: true });
-for (const [entry, name] of [["src/drop/main.js", "drop.js"], ["src/drop/drop.css", "drop.css"], ["src/viewer.css", "viewer.css"]]) {
+for (const [entry, name] of [["src/drop/main.js", "drop.js"], ["src/drop/worker.js", "worker.js"], ["src/drop/drop.css", "drop.css"], ["src/viewer.css", "viewer.css"]]) {
   const built = await build({ entryPoints: [join(here, entry)], bundle: true, minify: true, charset: "ascii", format: "esm", target: ["es2022", "chrome105", "firefox113", "safari16.4"], legalComments: "none", write: false });
   await writeFile(join(folder, name), built.outputFiles[0].text);
 }

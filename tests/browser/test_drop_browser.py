@@ -95,7 +95,7 @@ def test_masks_of_a_resized_image_are_those_of_python(page: Page, tmp_path: Path
     (tmp_path / "scene.png").write_bytes(scene[:after_header] + gamma + scene[after_header:])
     expected = maskprism.load("sample").predict(tmp_path / "scene.png")
     page.locator("#files").set_input_files([SAMPLE_MODEL, tmp_path / "scene.png"])
-    page.get_by_text("Drop another image or network.").wait_for(timeout=60_000)
+    page.get_by_text("Drop another image or model.").wait_for(timeout=60_000)
     chips = page.locator(".instances button")
     assert chips.count() == len(expected) > 0
     for number, instance in enumerate(expected):
@@ -118,7 +118,7 @@ def test_both_can_be_dropped_at_once_and_others_after_them(page: Page, tmp_path:
         cv2.imwrite(str(tmp_path / name), draw_scene(seed, shape).image)
     page.locator("#files").set_input_files([SAMPLE_MODEL, tmp_path / "wide.png"])
     page.locator("h1", has_text="wide.png").wait_for(timeout=60_000)
-    page.get_by_text("Drop another image or network.").wait_for()
+    page.get_by_text("Drop another image or model.").wait_for()
     page.locator("#files").set_input_files(tmp_path / "tall.png")
     page.locator("h1.source", has_text="tall.png").wait_for(timeout=60_000)
     assert page.locator(".maskprism").count() == 1
@@ -185,3 +185,137 @@ def test_what_is_neither_is_refused_in_words(page: Page, tmp_path: Path) -> None
     page.locator("#files").set_input_files([SAMPLE_MODEL, tmp_path / "broken.jpg"])
     page.get_by_text("broken.jpg cannot be read as an image").wait_for(timeout=60_000)
     assert low_contrast(page, "body > header") == []
+
+
+def endless() -> onnx.ModelProto:
+    """The bundled model after a loop that never ends."""
+    network = onnx.load(SAMPLE_MODEL)
+    graph = network.graph
+    make = onnx.helper
+    (given,) = [one for one in graph.input if one.name not in {one.name for one in graph.initializer}]
+    for node in graph.node:
+        node.input[:] = ["looped" if name == given.name else name for name in node.input]
+    image = onnx.TensorProto.FLOAT
+    values = [make.make_tensor_value_info(name, image, None) for name in ("before", "after")]
+    flags = [make.make_tensor_value_info(name, onnx.TensorProto.BOOL, []) for name in ("on", "still")]
+    number = make.make_tensor_value_info("number", onnx.TensorProto.INT64, [])
+    body = make.make_graph(
+        [make.make_node("Identity", ["on"], ["still"]), make.make_node("Abs", ["before"], ["after"])],
+        "body",
+        [number, flags[0], values[0]],
+        [flags[1], values[1]],
+    )
+    graph.initializer.append(make.make_tensor("yes", onnx.TensorProto.BOOL, [], [True]))
+    graph.node.insert(0, make.make_node("Loop", ["", "yes", given.name], ["looped"], body=body))
+    return network
+
+
+def test_an_endless_model_leaves_the_page_awake_and_can_be_stopped(page: Page, tmp_path: Path) -> None:
+    onnx.save(endless(), tmp_path / "endless.onnx")
+    cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(3, (320, 320)).image)
+    page.locator("#files").set_input_files([tmp_path / "endless.onnx", tmp_path / "scene.png"])
+    page.get_by_text("endless.onnx is looking at scene.png").wait_for(timeout=60_000)
+    for _ in range(5):  # the page answers while the model runs
+        page.wait_for_timeout(100)
+        assert page.evaluate("1 + 1") == 2
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("endless.onnx was stopped. Drop another model.").wait_for()
+    assert page.get_by_role("button", name="Stop").is_hidden()
+    page.locator("#files").set_input_files(SAMPLE_MODEL)  # the image is still there
+    page.locator(".stage").wait_for(timeout=60_000)
+
+
+def altered(change: Callable[[list[onnx.NodeProto], str, str], None]) -> onnx.ModelProto:
+    """The bundled model, with nodes appended that change one of its outputs."""
+    network = onnx.load(SAMPLE_MODEL)
+    prototypes, rows = sorted(network.graph.output, key=lambda one: -len(one.type.tensor_type.shape.dim))
+    change(network.graph, prototypes.name, rows.name)
+    return network
+
+
+def renamed(graph: onnx.GraphProto, name: str, inner: str) -> None:
+    for node in graph.node:
+        node.output[:] = [inner if one == name else one for one in node.output]
+        node.input[:] = [inner if one == name else one for one in node.input]
+
+
+def with_nan_prototypes(graph: onnx.GraphProto, prototypes: str, rows: str) -> None:
+    renamed(graph, prototypes, "inner")
+    graph.initializer.append(onnx.numpy_helper.from_array(np.float32(np.nan), "factor"))
+    graph.node.append(onnx.helper.make_node("Mul", ["inner", "factor"], [prototypes]))
+
+
+def by_row(graph: onnx.GraphProto, rows: str, factors: np.ndarray) -> None:
+    renamed(graph, rows, "inner")
+    graph.initializer.append(onnx.numpy_helper.from_array(factors.astype(np.float32), "factor"))
+    graph.node.append(onnx.helper.make_node("Mul", ["inner", "factor"], [rows]))
+
+
+def shape_of(graph: onnx.GraphProto, name: str) -> list[int]:
+    (value,) = [one for one in graph.output if one.name == name]
+    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def with_huge_boxes(graph: onnx.GraphProto, prototypes: str, rows: str) -> None:
+    _, channels, count = shape_of(graph, rows)
+    factors = np.ones((1, channels, count))
+    factors[:, 2:4] = 1e36
+    by_row(graph, rows, factors)
+
+
+def with_some_infinite_boxes(graph: onnx.GraphProto, prototypes: str, rows: str) -> None:
+    _, channels, count = shape_of(graph, rows)
+    factors = np.ones((1, channels, count))
+    factors[:, 0, : count // 2] = np.inf
+    by_row(graph, rows, factors)
+
+
+def with_infinite_boxes(graph: onnx.GraphProto, prototypes: str, rows: str) -> None:
+    _, channels, count = shape_of(graph, rows)
+    factors = np.ones((1, channels, count))
+    factors[:, 2] = np.inf
+    by_row(graph, rows, factors)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (with_nan_prototypes, r"prototypes 0, 1, 2, 3, 4, 5, 6, 7 and 24 more contain NaN or infinity; export again"),
+        (with_infinite_boxes, r"all \d+ detections contain NaN or infinity; export again"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(
+    page: Page, tmp_path: Path, change: Callable[[onnx.GraphProto, str, str], None], words: str
+) -> None:
+    onnx.save(altered(change), tmp_path / "broken.onnx")
+    cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(3, (320, 320)).image)
+    page.locator("#files").set_input_files([tmp_path / "broken.onnx", tmp_path / "scene.png"])
+    page.locator("#says.failed").wait_for(timeout=60_000)
+    assert re.search(words, page.locator("#says").inner_text())
+
+
+@pytest.mark.parametrize("change", [with_huge_boxes, with_some_infinite_boxes])
+def test_huge_and_infinite_boxes_raise_no_error_when_an_instance_is_chosen(
+    page: Page, tmp_path: Path, change: Callable[[onnx.GraphProto, str, str], None]
+) -> None:
+    onnx.save(altered(change), tmp_path / "odd.onnx")
+    cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(3, (320, 320)).image)
+    page.locator("#files").set_input_files([tmp_path / "odd.onnx", tmp_path / "scene.png"])
+    page.locator("#says", has_text="Drop another image or model.").wait_for(timeout=60_000)
+    assert ("Left out: " in page.locator("#says").inner_text()) == (change is not with_huge_boxes)
+    chips = page.locator(".instances button")
+    assert chips.count() > 0
+    for number in range(chips.count()):
+        chips.nth(number).click()
+        settle(page)
+
+
+def test_messages_of_the_runtime_hold_no_path_of_the_machine_that_built_it(page: Page, tmp_path: Path) -> None:
+    network = onnx.load(SAMPLE_MODEL)
+    network.opset_import[0].version = 999
+    (tmp_path / "newer.onnx").write_bytes(network.SerializeToString())
+    page.locator("#files").set_input_files(tmp_path / "newer.onnx")
+    page.locator("#says.failed").wait_for(timeout=60_000)
+    words = page.locator("#says").inner_text()
+    assert "onnxruntime-web cannot open newer.onnx" in words
+    assert not re.search(r"[/\\]\w+[/\\]|\.cc\b|::", words), words

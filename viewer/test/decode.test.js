@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { detectLayout, readPrototypes, readRows } from "../src/drop/layout.js";
+import { brokenPrototypes, brokenRows, detectLayout, readPrototypes, readRows } from "../src/drop/layout.js";
 import { metadataProps, namesOf, readMetadata } from "../src/drop/onnx_file.js";
-import { fit, resized } from "../src/drop/predict.js";
+import { fit, resized, said } from "../src/drop/predict.js";
 import { ruleOfVersion, YOLOV5 } from "../src/drop/rules.js";
 import { floats } from "./cases.js";
 
@@ -73,4 +73,23 @@ test("a detection network is refused in words", () => {
   const nothing = readMetadata({});
   assert.throws(() => detectLayout([[1, 84, 84]], [64, 64], nothing, false), /holds prototypes/);
   assert.throws(() => detectLayout([[1, 11, 84], [1, 4, 16, 16]], [64, 64], readMetadata({ task: "detect" }), false), /detect model/);
+});
+
+test("messages of the runtime lose the paths of the machine that built it", () => {
+  const cases = [
+    ["failed to call OrtRun(). ERROR_CODE: 6, ERROR_MESSAGE: Non-zero status code returned while running Gather node. Name:'/model.22/Gather' Status Message: /mnt/vss/_work/1/s/onnxruntime/core/providers/cpu/tensor/gather.cc:154 onnxruntime::common::Status onnxruntime::Gather::Compute(OpKernelContext *) const indices element out of data bounds", "Non-zero status code returned while running Gather node. Name:'/model.22/Gather' Status Message: indices element out of data bounds"],
+    ["ERROR_MESSAGE: /onnxruntime_src/onnxruntime/core/graph/model.cc:149 onnxruntime::Model::Model(ModelProto &&, const PathString &, const logging::Logger &, const ModelOptions &) Unsupported model IR version: 99", "Unsupported model IR version: 99"],
+    ["C:\\a\\_work\\1\\s\\onnxruntime\\core\\session\\x.cpp:12 No graph was found", "No graph was found"],
+    ["", "it gives no reason"],
+  ];
+  for (const [message, words] of cases) assert.equal(said(new Error(message)), words);
+  assert.ok(said("x".repeat(9999)).length < 400);
+});
+
+test("numbers that are not finite are found, in either order of memory", () => {
+  const layout = /** @type {any} */ ({ rowsOutput: 0, channelsLast: true });
+  const data = Float32Array.from([1, 2, 3, NaN, 5, 6, 7, 8, 9, Infinity, NaN, 12]);
+  assert.deepEqual(brokenRows(layout, [{ dims: [1, 4, 3], data }]), [2, 4]);
+  assert.deepEqual(brokenRows({ ...layout, channelsLast: false }, [{ dims: [1, 3, 4], data }]), [3, 4]);
+  assert.deepEqual(brokenPrototypes({ k: 3, h: 2, w: 2, values: data }), [0, 2]);
 });

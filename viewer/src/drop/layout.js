@@ -71,6 +71,20 @@ export function readPrototypes({ prototypesOutput, prototypesLast }, outputs) {
   return { k, h, w, values };
 }
 
+/** Which prototypes contain NaN or infinity. @param {{ k: number, h: number, w: number, values: Float32Array }} prototypes @returns {number[]} */
+export function brokenPrototypes({ k, h, w, values }) {
+  return Array.from({ length: k }, (_, i) => i).filter((i) => !values.subarray(i * h * w, (i + 1) * h * w).every(Number.isFinite));
+}
+
+/** How many rows of the first image contain NaN or infinity, and how many there are. @param {Layout} layout @param {Tensor[]} outputs @returns {[number, number]} */
+export function brokenRows({ rowsOutput, channelsLast }, outputs) {
+  const { dims, data } = outputs[rowsOutput];
+  const [count, channels] = channelsLast ? [dims[1], dims[2]] : [dims[2], dims[1]];
+  const broken = new Set();
+  for (let i = 0; i < count * channels; i++) if (!Number.isFinite(data[i])) broken.add(channelsLast ? Math.floor(i / channels) : i % count);
+  return [broken.size, count];
+}
+
 /** The detections of the first image that pass, best first; boxes x1 y1 x2 y2 in canvas pixels. @param {Layout} layout @param {Tensor[]} outputs @param {Pair} canvas @param {Thresholds} keep @returns {Row[]} */
 export function readRows(layout, outputs, canvas, keep) {
   const { dims, data } = outputs[layout.rowsOutput];

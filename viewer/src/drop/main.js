@@ -1,21 +1,18 @@
-// The page that needs no server behind it: drop a network and an image, and the browser runs the one over the other.
+// The page that needs no server behind it: drop a model and an image, and the browser runs the one over the other.
 
 import { App } from "../app.js";
 import { element, h, messageOf } from "../dom.js";
-import { Network } from "./predict.js";
-
-/** @typedef {import("./predict.js").Runtime} Runtime */
-
-const MOST_THREADS = 4;
+import { RemoteModel, Stopped } from "./remote.js";
 
 class DropPage {
   constructor() {
     this.place = element(document, "#viewer");
     this.say = element(document, "#says");
-    /** @type {Promise<Runtime> | null} */
-    this.runtime = null;
-    /** @type {Network | null} */
-    this.network = null;
+    this.stopper = element(document, ".stop", HTMLButtonElement);
+    /** @type {RemoteModel | null} */
+    this.model = null;
+    /** The model that is being opened, or looks at an image. @type {RemoteModel | null} */
+    this.busy = null;
     /** @type {File | null} */
     this.image = null;
     /** @type {App | null} */
@@ -28,6 +25,7 @@ class DropPage {
       chooser.value = "";
     });
     element(document, ".choose").addEventListener("click", () => chooser.click());
+    this.stopper.addEventListener("click", () => this.busy?.stop());
     addEventListener("dragover", (event) => event.preventDefault());
     addEventListener("drop", (event) => {
       event.preventDefault();
@@ -36,7 +34,7 @@ class DropPage {
     this.tell();
   }
 
-  /** After what was dropped before: a network that is still being opened waits for no other image. @param {File[]} files */
+  /** After what was dropped before: a model that is still being opened waits for no other image. @param {File[]} files */
   take(files) {
     this.before = this.before.then(() => this.open(files));
   }
@@ -50,10 +48,10 @@ class DropPage {
       if (image) this.image = image;
       if (model) {
         this.tell(`Opening ${model.name} …`);
-        await painted();
-        const network = await Network.open(await this.load(), model.name, new Uint8Array(await model.arrayBuffer()));
-        await this.network?.session.release();
-        this.network = network;
+        const opened = new RemoteModel(model.name);
+        await this.running(opened, opened.open(new Uint8Array(await model.arrayBuffer())));
+        this.model?.stop();
+        this.model = opened;
       }
       await this.look();
     } catch (error) {
@@ -62,45 +60,49 @@ class DropPage {
   }
 
   async look() {
-    const { network, image } = this;
+    const { model, image } = this;
     this.tell();
-    if (!network || !image) return;
-    this.tell(`${network.name} is looking at ${image.name} …`);
-    await painted();
+    if (!model || !image) return;
+    this.tell(`${model.name} is looking at ${image.name} …`);
     const began = performance.now();
-    const scene = await network.scene(await this.load(), await decoded(image), image.name);
+    const { notes, ...scene } = await this.running(model, model.scene(await decoded(image), image.name));
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
     this.app?.destroy();
     const box = h("div");
     this.place.replaceChildren(box);
-    this.app = new App(box, [{ title: image.name, open: async () => scene }], { hash: false, main: true, note: `${network.name}, ${seconds} s in this browser. Nothing was uploaded.` });
+    const note = [`${model.name}, ${seconds} s in this browser. Nothing was uploaded.`, ...notes].join(" ");
+    this.app = new App(box, [{ title: image.name, open: async () => scene }], { hash: false, main: true, note });
     document.body.classList.add("shown");
     await this.app.ready;
-    this.tell("Drop another image or network.");
+    this.tell(["Drop another image or model.", ...notes].join(" "));
   }
 
-  /** onnxruntime-web, which lies beside this file. @returns {Promise<Runtime>} */
-  load() {
-    this.runtime ??= import(new URL("ort.wasm.min.mjs", import.meta.url).href).then((found) => {
-      const runtime = found.default ?? found;
-      runtime.env.logLevel = "error";
-      runtime.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
-      runtime.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS) : 1;
-      return runtime;
-    });
-    return this.runtime;
+  /** What a model computes, with a button that stops it; a model that fails while it is opened, or is stopped, is gone. @template T @param {RemoteModel} model @param {Promise<T>} work @returns {Promise<T>} */
+  async running(model, work) {
+    this.busy = model;
+    this.stopper.hidden = false;
+    try {
+      return await work;
+    } catch (error) {
+      if (model !== this.model) model.stop();
+      else if (error instanceof Stopped) this.model = null;
+      throw error;
+    } finally {
+      this.busy = null;
+      this.stopper.hidden = true;
+    }
   }
 
   /** @param {string} [text] */
   tell(text) {
     this.say.className = "";
-    this.say.textContent = text ?? (this.network ? `${this.network.name} is there. Now drop an image.` : this.image ? `${this.image.name} is there. Now drop a network.` : "Drop an ONNX file and an image here.");
+    this.say.textContent = text ?? (this.model ? `${this.model.name} is there. Now drop an image.` : this.image ? `${this.image.name} is there. Now drop a model.` : "Drop an ONNX file and an image here.");
   }
 
   /** @param {unknown} error */
   fail(error) {
     this.say.className = "failed";
-    this.say.textContent = `That did not work: ${messageOf(error)}`;
+    this.say.textContent = error instanceof Stopped ? `${messageOf(error)}. Drop another model.` : `That did not work: ${messageOf(error)}`;
   }
 }
 
@@ -110,8 +112,5 @@ async function decoded(image) {
     throw new Error(`${image.name} cannot be read as an image`);
   });
 }
-
-/** After the next frame: what is said is seen before the network blocks the page. */
-const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
 
 new DropPage();

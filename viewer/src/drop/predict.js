@@ -2,7 +2,7 @@
 
 import { messageOf } from "../dom.js";
 import { linear, roundHalfEven } from "../geometry.js";
-import { detectLayout, readPrototypes, readRows } from "./layout.js";
+import { brokenPrototypes, brokenRows, detectLayout, readPrototypes, readRows } from "./layout.js";
 import { metadataProps, readMetadata } from "./onnx_file.js";
 import { ruleOfVersion, YOLOV5 } from "./rules.js";
 
@@ -52,7 +52,7 @@ export class Network {
     return new Network(name, session, metadata);
   }
 
-  /** @param {Runtime} runtime @param {ImageBitmap} image @param {string} source @returns {Promise<{ header: Header, buffer: Uint8Array }>} */
+  /** @param {Runtime} runtime @param {ImageBitmap} image @param {string} source @returns {Promise<import("./remote.js").DropScene>} */
   async scene(runtime, image, source) {
     const { canvas, session, metadata } = this;
     /** @type {[number, number]} */
@@ -65,7 +65,14 @@ export class Network {
     const outputs = session.outputNames.map((/** @type {string} */ name) => ({ dims: answers[name].dims, data: answers[name].data }));
     const layout = detectLayout(outputs.map((/** @type {{ dims: number[] }} */ one) => one.dims), canvas, metadata, this.imagesLast);
     const prototypes = readPrototypes(layout, outputs);
-    const rows = readRows(layout, outputs, canvas, KEEP);
+    const broken = brokenPrototypes(prototypes);
+    if (broken.length) throw new Error(`${this.name}: prototypes ${brief(broken)} contain NaN or infinity; export again, in single precision if this is half`);
+    const [lost, all] = brokenRows(layout, outputs);
+    if (lost && lost === all) throw new Error(`${this.name}: all ${all} detections contain NaN or infinity; export again, in single precision if this is half`);
+    const found = readRows(layout, outputs, canvas, KEEP);
+    const rows = found.filter((row) => row.box.every(Number.isFinite));
+    const leftOut = lost + found.length - rows.length;
+    const notes = leftOut ? [`Left out: ${leftOut} ${leftOut === 1 ? "detection" : "detections"} with NaN or infinity.`] : [];
     const letterbox = { ...box, grid_hw: /** @type {[number, number]} */ ([prototypes.h, prototypes.w]) };
     const picture = await shown(image);
     const buffer = new Uint8Array(picture.bytes.length + prototypes.values.byteLength);
@@ -87,7 +94,7 @@ export class Network {
           name: metadata.names?.[row.class] ?? `class${row.class}`,
           score: row.score,
           box: row.box.map((value, i) => inImage(value, i % 2 ? 0 : 1)),
-          canvas_box: row.box,
+          canvas_box: row.box.map((value, i) => near(value, canvas[i % 2 ? 0 : 1])),
           coefficients: Array.from(row.coefficients),
           untuned: null,
           objectness: row.objectness,
@@ -96,6 +103,7 @@ export class Network {
         })),
       },
       buffer,
+      notes,
     };
   }
 
@@ -120,8 +128,21 @@ export class Network {
 /** A length that is not left open. @param {number | string} length */
 const known = (length) => typeof length === "number" && length > 0;
 
-/** The words of the runtime without its codes. @param {unknown} error */
-const said = (error) => messageOf(error).replace(/^.*ERROR_MESSAGE: /s, "");
+/** A coordinate that leaves the canvas by at most its side: numbers beyond overflow, and say nothing more. @param {number} value @param {number} side */
+const near = (value, side) => Math.min(Math.max(value, -side), 2 * side);
+
+/** The first of many numbers. @param {number[]} numbers */
+const brief = (numbers) => (numbers.length > 8 ? `${numbers.slice(0, 8).join(", ")} and ${numbers.length - 8} more` : numbers.join(", "));
+
+/** A source file of the runtime on the machine that built it, and the function in it. */
+const BUILD_PATH = /(?:[A-Za-z]:)?(?:[\\/][\w.+-]+)+\.(?:cc|cpp|cxx|hpp|hh|h|c)(?::\d+|\(\d+\))?(?:\s+[^()]*\([^()]*\)(?:\s*(?:const|mutable)\b)?(?:\s*\[[^\]]*\])?)?\s*/g;
+const MOST_WORDS = 300;
+
+/** The words of the runtime without its codes, and without paths of the machine that built it. @param {unknown} error */
+export function said(error) {
+  const words = messageOf(error).replace(/^.*ERROR_MESSAGE: /s, "").replaceAll(BUILD_PATH, "").replaceAll(/\s+/g, " ").trim();
+  return words.length > MOST_WORDS ? `${words.slice(0, MOST_WORDS)} …` : words || "it gives no reason";
+}
 
 /** RGB of another size, bilinearly from the nearest two pixels an axis, as OpenCV does; browsers' own ways smooth more. @param {ImageData} image @param {[number, number]} size_hw */
 export function resized({ width, height, data }, [high, wide]) {

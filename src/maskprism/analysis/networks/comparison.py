@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from maskprism.analysis.networks.relations import NO_RELATION, Relation, all_prototypes_differ
 from maskprism.analysis.networks.swap import PARTS
 from maskprism.analysis.truth.gains import Gains
 from maskprism.errors import InputError
@@ -18,6 +19,7 @@ from maskprism.errors import InputError
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, UInt8
 
+    from maskprism.analysis.networks.input_faults import InputFault
     from maskprism.analysis.networks.logit_drift import LogitDrift
     from maskprism.analysis.networks.similarity import PrototypeSimilarity
     from maskprism.analysis.networks.swap import Part
@@ -32,12 +34,15 @@ _FIELDS = {
     "instance_b": pa.int32(),
     "class_a": pa.string(),
     "class_b": pa.string(),
+    "level_a": pa.int32(),
+    "level_b": pa.int32(),
     "score_a": pa.float32(),
     "score_b": pa.float32(),
     "box_iou": pa.float32(),
     "mask_iou": pa.float64(),
     **{part: pa.float64() for part in PARTS},
     **{f"path_{part}": pa.float64() for part in PARTS},
+    "coefficient_change": pa.float64(),
     "own_canvas_iou": pa.float64(),
     "truth_iou_a": pa.float64(),
     "truth_iou_b": pa.float64(),
@@ -46,11 +51,19 @@ _FIELDS = {
 INSTANCES = pa.schema(_FIELDS)
 """One row per instance: matched pairs, pairs of one place and two classes, and instances without a partner.
 
+level_a, level_b: of the pyramid, 0 for the finest; missing where the outputs do not tell.
 mask_iou: on the same canvas, if the networks could be brought onto one. coefficients, prototypes,
-boxes: the parts of 1 - mask_iou, mean over all orders; path_...: in that one order. own_canvas_iou:
+boxes: the parts of 1 - mask_iou, mean over all orders; path_...: in that one order. coefficient_change: distance
+of B's coefficients from A's, over the size of A's; only for as many prototypes. own_canvas_iou:
 mask IoU of the pair when each network chooses its own canvas. truth_iou_a, truth_iou_b: mask IoU of A and B with the
 ground-truth instance that A found, as large as the network sees it; truth_area: its pixels in the image.
 """
+
+_COMPARED = ("mask_iou", "box_iou", "score_a", "score_b", "coefficient_change")
+_EQUAL_INSTANCES = 1e-3
+"""Masks, boxes, scores and coefficients of equal instances differ by less than this."""
+_MOST_OF_LEVEL, _FEW_OF_OTHERS = 0.5, 0.05
+"""Shares of differing instances: of a damaged level at least, of all other levels at most."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,14 @@ class Tolerance:
         for name, value in asdict(self).items():
             if not 0 <= value <= 1:
                 raise InputError(f"{name} is {value}; expected 0 to 1")
+
+
+class LevelDamage(NamedTuple):
+    """A level of the pyramid, 0 for the finest, whose instances alone differ; and how many there are elsewhere."""
+
+    level: int
+    differing: int
+    others: int
 
 
 class Case(NamedTuple):
@@ -106,6 +127,8 @@ class Comparison:
     own_unmatched: instances without a partner when each network chooses its own canvas; None if
     that is the same. worst: the pairs with the lowest mask IoU, lowest first; equal ones left out.
     gained, lost: the pairs whose IoU with the ground truth rises or falls most from A to B, most first.
+    moved_classes: B's class by A's class, where instances show that it is not the one of the same name.
+    relation: what the outputs have in common. input_fault: the change of A's input that gives what B says.
     """
 
     a: ModelSpec
@@ -121,6 +144,9 @@ class Comparison:
     worst: tuple[Case, ...]
     gained: tuple[TruthCase, ...] = ()
     lost: tuple[TruthCase, ...] = ()
+    moved_classes: Mapping[int, int] = field(default_factory=dict)
+    relation: Relation = NO_RELATION
+    input_fault: InputFault | None = None
 
     def count(self, status: Status) -> int:
         """How many rows of `instances` have that status."""
@@ -165,10 +191,44 @@ class Comparison:
 
     @property
     def guilty(self) -> Part | None:
-        """The part that causes most of the difference of masks; None if there is no pair, or no difference."""
+        """The part that causes most of the difference of masks.
+
+        None if there is no pair, or no difference, or all parts differ because of something before the head.
+        """
         shares = self.shares
         worst: Part = max(PARTS, key=lambda part: shares[part])
-        return worst if self.mean_iou < 1 else None
+        return worst if self.mean_iou < 1 and not self.before_head else None
+
+    @property
+    def before_head(self) -> bool:
+        """Whether the difference begins before the head: all prototypes differ, and scores, boxes and coefficients.
+
+        That is so with a fault of the input or the backbone, or if the precision of the whole model is another. It is
+        not said of models whose prototypes have nothing in common, or that see different canvases.
+        """
+        together = self.relation.all_differ and all_prototypes_differ(self.similarity)
+        return self.input_fault is not None or (together and self.similarity.shared and self.same_canvas)
+
+    @property
+    def damaged_level(self) -> LevelDamage | None:
+        """The one level of the pyramid whose instances differ, if those of all other levels are equal."""
+        rows = self.instances.filter(pc.is_valid(self.instances["level_a"]))
+        if not len(rows):
+            return None
+        column = {name: np.asarray(rows[name], dtype=np.float64) for name in ("level_a", *_COMPARED)}
+        equal = (
+            (column["mask_iou"] > 1 - _EQUAL_INSTANCES)
+            & (column["box_iou"] > 1 - _EQUAL_INSTANCES)
+            & (np.abs(column["score_a"] - column["score_b"]) < _EQUAL_INSTANCES)
+            & ~(column["coefficient_change"] >= _EQUAL_INSTANCES)
+        )
+        levels = column["level_a"].astype(np.int64)
+        shares = {level: float(np.mean(~equal[levels == level])) for level in np.unique(levels).tolist()}
+        damaged = max(shares, key=lambda level: shares[level])
+        others = ~equal[levels != damaged]
+        if shares[damaged] < _MOST_OF_LEVEL or not len(others) or others.mean() > _FEW_OF_OTHERS:
+            return None
+        return LevelDamage(damaged, int(np.count_nonzero(~equal[levels == damaged])), len(others))
 
     @property
     def on_both(self) -> pa.Table:
@@ -219,9 +279,13 @@ class Comparison:
     def violations(self, tolerance: Tolerance) -> list[str]:
         """What is out of tolerance, a line each; where nothing is matched, that is."""
         if not len(self.matched):
+            if self.input_fault is not None:
+                return [f"no instance of A has a partner in B: in the input of B {self.input_fault.name}"]
             return ["no instance of A has a partner in B, so nothing can be judged; more images or a lower --conf"]
         drift = float(np.abs(self.score_drifts).mean())
         found = []
+        if self.moved_classes:
+            found.append(f"{len(self.moved_classes)} classes have other names in B")
         if self.mean_iou < tolerance.min_iou:
             found.append(f"mean mask IoU is {self.mean_iou:.4f} (expected at least {tolerance.min_iou:g})")
         if self.unmatched_share > tolerance.max_unmatched:
@@ -261,6 +325,14 @@ class Comparison:
             "prototypes": _prototypes(self.similarity),
             "drift": _drift(self.drift) if self.drift else None,
             "truth": _truth(self.gains) if self.gains else None,
+            "moved_classes": [
+                {"a": a, "name_a": self.a.names.get(a), "b": b, "name_b": self.b.names.get(b)}
+                for a, b in self.moved_classes.items()
+            ],
+            "before_head": self.before_head,
+            "input_fault": None if self.input_fault is None else asdict(self.input_fault),
+            "damaged_level": None if (level := self.damaged_level) is None else level._asdict(),
+            "relation": self.relation.as_dict(),
         }
         if tolerance is not None:
             violations = self.violations(tolerance)

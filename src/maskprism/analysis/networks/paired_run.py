@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
@@ -18,9 +18,12 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from maskprism.analysis.networks.class_map import ClassPairs
 from maskprism.analysis.networks.comparison import INSTANCES, Case, Comparison, TruthCase
+from maskprism.analysis.networks.input_faults import Seen, find_input_fault
 from maskprism.analysis.networks.logit_drift import LogitDrift
 from maskprism.analysis.networks.pairing import pair_instances
+from maskprism.analysis.networks.relations import Relations, coefficient_change
 from maskprism.analysis.networks.similarity import PrototypeSimilarity, paired_pixels
 from maskprism.analysis.networks.swap import PARTS, loss, swap, swapped
 from maskprism.analysis.prototypes.covariance import RunningCovariance
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from maskprism.prediction import Instance, Prediction
 
 Kept = TypeVar("Kept")
+_SEEN = 3
+"""Images that are kept to look for a fault of the input."""
 
 
 def compare(
@@ -59,7 +64,9 @@ def compare(
 
     Networks that take any size are run on the canvas of the other, and on their own beside it. All
     masks are drawn under the rule of A, as large as A sees the image. Classes are the same if
-    their names are; if the networks share no name, by id.
+    their names are; if the networks share no name, by id. Where instances at the same positions
+    show that classes are exchanged one to one, they are paired accordingly. If all prototypes
+    differ, A is run with the usual faults of an input, to find the one that gives what B says.
 
     Parameters
     ----------
@@ -67,8 +74,9 @@ def compare(
         `Model`s, or anything that `maskprism.load` opens.
     images
         A folder, pattern, image, video, .txt list, or a list of images. Gone through twice if
-        the prototypes of the networks turn out to be no common basis: then coefficients of one are
-        translated for the other by least squares before they are exchanged.
+        the prototypes of the networks turn out to be no common basis, or classes to be exchanged. In the
+        first case coefficients of one are translated for the other by least squares before they are exchanged,
+        unless they are equal.
     truth
         The ground truth of an image file of (height, width), with the class ids of A, or None, such as
         `ground_truth` of `maskprism.analysis.truth.labels.open_labels`: then the masks of pairs are compared with it.
@@ -91,18 +99,29 @@ def compare(
     count = networks.a.spec.prototypes
     same_count = count == networks.b.spec.prototypes
     moments, drift, found = RunningCovariance(count + networks.b.spec.prototypes), LogitDrift(count), _Round(worst)
+    class_pairs, relations, seen = ClassPairs(), Relations(count, same_count), list[Seen]()
     for answer in answers.round():
         moments.add(paired_pixels(answer.a, answer.b))
+        pairs = pair_instances(answer.a, answer.b, moved=None)
+        class_pairs.add(answer.a[pairs[:, 0]], answer.b[pairs[:, 1]])
+        relations.add(answer.a, answer.b, pairs)
+        if len(seen) < _SEEN and answer.comparable:
+            seen.append(Seen(answer.image, answer.b.prototypes))
         if same_count:
             found.add(answer, drift)
     if not moments.weight:
         reason = next(iter(answers.failed.values()), "there is none")
         raise ImageError(f"not a single image could be compared: {reason}")
     similarity = PrototypeSimilarity(count, moments)
-    if not similarity.shared:
-        found = _Round(worst, similarity.translation)
+    relation, moved = relations.relation(similarity), class_pairs.moved(networks.a.spec.names, networks.b.spec.names)
+    as_they_are = similarity.shared or relation.coefficients_equal
+    if moved or not (same_count and as_they_are):
+        found, drift = _Round(worst, None if as_they_are else similarity.translation, moved), LogitDrift(count)
         for answer in answers.round():
-            found.add(answer)
+            found.add(answer, drift if similarity.shared else None)
+    fault = None
+    if seen and relation.may_start_in_the_input(similarity):
+        fault = find_input_fault(networks.a, seen, relations.shift_xy)
     return Comparison(
         a=networks.own_a.spec,
         b=networks.own_b.spec,
@@ -117,6 +136,9 @@ def compare(
         worst=found.worst.cases(),
         gained=found.gained.cases(),
         lost=found.lost.cases(),
+        moved_classes=moved,
+        relation=relation,
+        input_fault=fault,
     )
 
 
@@ -145,6 +167,12 @@ class _Answer:
     def forced(self) -> bool:
         """Whether one of the networks has been given another canvas than its own."""
         return self.a is not self.own_a or self.b is not self.own_b
+
+    @property
+    def comparable(self) -> bool:
+        """Whether prototypes differ, and can be compared value by value."""
+        a, b = self.a.prototypes, self.b.prototypes
+        return self.a.letterbox == self.b.letterbox and a.shape == b.shape and not np.array_equal(a, b)
 
 
 @dataclass(frozen=True)
@@ -245,6 +273,7 @@ class _Round:
 
     keep: int
     translation: Translation | None = None
+    moved_classes: Mapping[int, int] = field(default_factory=dict)
     images: int = 0
     same_canvas: bool = True
     own_unmatched: int = 0
@@ -259,13 +288,15 @@ class _Round:
         a, b = answer.a, answer.b
         self.images += 1
         self.same_canvas &= a.letterbox == b.letterbox
-        pairs = pair_instances(a, b)
+        pairs = pair_instances(a, b, moved=self.moved_classes)
         left, right = a[pairs[:, 0]], b[pairs[:, 1]]
         if drift is not None:
             drift.add(left, right)
         changes = swap(left, right, self.translation)
         columns: dict[str, Any] = {"mask_iou": 1 - changes.total}
         columns |= changes.shares | {f"path_{part}": step for part, step in changes.path().items()}
+        if left.coefficients.shape == right.coefficients.shape:
+            columns["coefficient_change"] = coefficient_change(left, right)
         if answer.forced:
             columns["own_canvas_iou"] = self._own_ious(answer, pairs)
         for row, (i, j) in enumerate(pairs):
@@ -280,7 +311,7 @@ class _Round:
 
     def _own_ious(self, answer: _Answer, pairs: Int64[np.ndarray, "M 2"]) -> Float64[np.ndarray, " M"]:
         """Mask IoU of the pairs when each network chooses its own canvas; NaN where one is not found there."""
-        own = pair_instances(answer.own_a, answer.own_b)
+        own = pair_instances(answer.own_a, answer.own_b, moved=self.moved_classes)
         self.own_unmatched += len(answer.own_a) + len(answer.own_b) - 2 * len(own)
         side = 0 if answer.own_a is answer.a else 1  # the network that is the same in both
         partner = {pair[side]: pair for pair in own.tolist()}
@@ -294,7 +325,7 @@ class _Round:
     def _add_unmatched(self, answer: _Answer, pairs: Int64[np.ndarray, "M 2"]) -> None:
         alone_a = np.setdiff1d(np.arange(len(answer.a)), pairs[:, 0])
         alone_b = np.setdiff1d(np.arange(len(answer.b)), pairs[:, 1])
-        changed = pair_instances(answer.a[alone_a], answer.b[alone_b], classes=False)
+        changed = pair_instances(answer.a[alone_a], answer.b[alone_b], moved=None)
         for i, j in changed:
             self._add_row(answer, "class changed", alone_a[i], alone_b[j])
         for i in np.delete(alone_a, changed[:, 0]):
@@ -310,6 +341,8 @@ class _Round:
                 entry[f"instance_{letter}"] = instance.index
                 entry[f"class_{letter}"] = instance.name
                 entry[f"score_{letter}"] = instance.score
+                if prediction.levels is not None:
+                    entry[f"level_{letter}"] = int(prediction.levels[index])
         if i is not None and j is not None:
             entry["box_iou"] = float(box_iou(answer.a[i].box[None], answer.b[j].box[None])[0, 0])
         self.rows.append(entry | {column: value for column, value in values.items() if np.isfinite(value)})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism.analysis.networks.class_map import classes_in_a
 from maskprism.analysis.truth.overlaps import claims
 from maskprism.geometry import box_iou
 
@@ -16,27 +18,28 @@ if TYPE_CHECKING:
 
 PAIR_IOU = 0.5
 """Boxes of a pair of instances overlap at least this much."""
+_NAMES: Mapping[int, int] = {}
 
 
 def pair_instances(
-    a: Prediction, b: Prediction, *, min_iou: float = PAIR_IOU, classes: bool = True
+    a: Prediction, b: Prediction, *, min_iou: float = PAIR_IOU, moved: Mapping[int, int] | None = _NAMES
 ) -> Int64[np.ndarray, "M 2"]:
     """Pairs (instance of A, instance of B), one to one, of boxes that overlap and of one class.
 
-    Greedy: the instances of A, most confident first, each take the free one with the largest box
-    IoU. Without `classes` any class goes with any.
+    Greedy: the instances of A, most confident first, each take the free one with the largest box IoU.
+
+    Parameters
+    ----------
+    a, b
+        Predictions of the same image.
+    min_iou
+        Box IoU of a pair, at least.
+    moved
+        B's class by A's class where it is not the one of that name; None pairs any class with any.
     """
     overlap = box_iou(*(one.letterbox.to_image(one.extents) for one in (a, b)))  # also those in the padding
-    if classes:
-        overlap = np.where(a.classes[:, None] == _classes_of(b, a)[None], overlap, 0)
+    if moved is not None:
+        overlap = np.where(a.classes[:, None] == classes_in_a(b, a, moved)[None], overlap, 0)
     partners = claims(overlap, a.scores, min_iou)
     paired = np.flatnonzero(partners >= 0)
     return np.stack([paired, partners[paired]], axis=1)
-
-
-def _classes_of(b: Prediction, a: Prediction) -> Int64[np.ndarray, " N"]:
-    """The classes of B as A numbers them: by name, or unchanged if the networks share no name."""
-    ids = {name: class_id for class_id, name in a.names.items()}
-    if not set(ids) & set(b.names.values()):
-        return b.classes
-    return np.array([ids.get(b.name_of(class_id), -1) for class_id in b.classes], dtype=np.int64)

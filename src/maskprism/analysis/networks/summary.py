@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maskprism.analysis.networks.swap import PARTS
+from maskprism.class_names import placeholder
 from maskprism.text import brief, counted, signed
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from maskprism.models import ModelSpec
 
 _NAMED = 3
+_NAMED_CLASSES = 8
 _ROUNDING = 1e-4
 
 
@@ -22,10 +25,14 @@ def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> lis
     found = [
         f"A is {_model(comparison.a)}; B is {_model(comparison.b)}.",
         _canvas(comparison),
+        _preprocessing(comparison),
         _instances(comparison),
+        _classes(comparison),
+        _before_head(comparison),
     ]
     if len(comparison.matched):
-        found += [_masks(comparison), _truth(comparison), _parts(comparison)]
+        found += [_masks(comparison), _truth(comparison), _parts(comparison), _level(comparison)]
+    found += [_equal(comparison), *comparison.relation.sentences()]
     found += [_prototypes(comparison), _letterbox(comparison), _rules(comparison)]
     if comparison.failed:
         found.append(f"Left out: {counted(len(comparison.failed), 'image')} that cannot be read.")
@@ -91,6 +98,64 @@ def _instances(comparison: Comparison) -> str:
     return text
 
 
+def _preprocessing(comparison: Comparison) -> str:
+    a, b = (asdict(replace(spec.preprocessing, name="")) for spec in (comparison.a, comparison.b))
+    other = [f"{name} is {b[name]} in B and {a[name]} in A" for name in a if a[name] != b[name]]
+    return f"Images are prepared in another way: {', '.join(other)}." if other else ""
+
+
+def _classes(comparison: Comparison) -> str:
+    moved = comparison.moved_classes
+    if not moved:
+        return ""
+    names_a, names_b = comparison.a.names, comparison.b.names
+    shown = [
+        f"{names_a.get(a, placeholder(a))} of A is {names_b.get(b, placeholder(b))} of B"
+        for a, b in list(moved.items())[:_NAMED_CLASSES]
+    ]
+    more = f", and {len(moved) - len(shown)} more" if len(moved) > len(shown) else ""
+    same_ids = all(a == b for a, b in moved.items())
+    why = " The ids are the same, only the names are in another order." if same_ids else ""
+    return (
+        f"Classes are exchanged one to one: {', '.join(shown)}{more}.{why} Instances at the same positions show it, "
+        "and they are paired accordingly."
+    )
+
+
+def _before_head(comparison: Comparison) -> str:
+    if not comparison.before_head:
+        return ""
+    k = comparison.similarity.count_a
+    text = ""
+    if comparison.relation.all_differ:
+        text = f"Scores, boxes, coefficients and all {k} prototypes differ: the difference begins before the head."
+    if comparison.input_fault is not None:
+        return f"{text} {comparison.input_fault.sentence()}".strip()
+    return (
+        f"{text} None of the usual faults of an input gives what B says: look at the backbone, and at the precision of "
+        "the whole model (quantisation, half precision)."
+    )
+
+
+def _equal(comparison: Comparison) -> str:
+    """What is equal, where something is not."""
+    equal = comparison.relation.equal
+    parts = ("scores", "boxes", "coefficients", "prototypes")
+    if not equal or set(parts) <= equal:
+        return ""
+    return f"Equal up to rounding in both: {', '.join(part for part in parts if part in equal)}."
+
+
+def _level(comparison: Comparison) -> str:
+    damage = comparison.damaged_level
+    if damage is None:
+        return ""
+    return (
+        f"Only instances of pyramid level {damage.level} (0 is the finest) differ: {damage.differing} of them; the "
+        f"{damage.others} of other levels are equal."
+    )
+
+
 def _masks(comparison: Comparison) -> str:
     ious = comparison.ious
     if ious.min() == 1:
@@ -124,7 +189,7 @@ def _parts(comparison: Comparison) -> str:
     shares = comparison.shares
     order = sorted(PARTS, key=lambda part: -shares[part])
     text = "Of that, " + ", ".join(f"{percent(shares[part] / total)} is in the {part}" for part in order) + "."
-    if comparison.drift is not None and comparison.drift.flipped_cells:
+    if comparison.drift is not None and comparison.drift.flipped_cells and not comparison.before_head:
         blame = comparison.drift.blame
         worst = [k for k in comparison.drift.worst()[:_NAMED] if blame[k] > 0]
         named = ", ".join(f"{k} ({percent(float(blame[k]))})" for k in worst)
@@ -134,6 +199,8 @@ def _parts(comparison: Comparison) -> str:
 
 def _prototypes(comparison: Comparison) -> str:
     similarity = comparison.similarity
+    if comparison.relation.sentences() or (comparison.input_fault is not None and not similarity.shared):
+        return ""  # what the prototypes are to each other has been said
     if similarity.shared:
         errors = similarity.errors
         worst = int(np.argmax(errors))
@@ -150,7 +217,11 @@ def _prototypes(comparison: Comparison) -> str:
     return (
         f"The networks have prototypes of their own: matched one to one, |correlation| is {median} (median); A's can "
         f"draw {percent(b_by_a)} of what B's show, B's {percent(a_by_b)} of what A's show; CKA {similarity.cka:.2f}. "
-        "Coefficients were translated by least squares before they were exchanged."
+        + (
+            "Coefficients are equal, so they were exchanged as they are."
+            if comparison.relation.coefficients_equal
+            else "Coefficients were translated by least squares before they were exchanged."
+        )
     )
 
 
