@@ -5,6 +5,7 @@ Everything is computed from the logits in the window of the grid that a box read
 """
 
 from maskprism.core.decoding.engine import implementation
+from maskprism.core.decoding.outlines import MaskPolygons, Outline
 from maskprism.core.decoding.outputs import (
     MAX_STACK_BYTES,
     OUTPUTS,
@@ -17,7 +18,6 @@ from maskprism.core.decoding.outputs import (
     rle,
     soft,
 )
-from maskprism.core.decoding.outlines import MaskPolygons, Outline
 
 __all__ = [
     "MAX_STACK_BYTES",
