@@ -208,60 +208,61 @@ static PyObject *areas(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+typedef struct { uint32_t *counts; char *text; size_t capacity, used, room, ends[GROUP]; } Encoded;
+
+/* Encode the instances whose logits are computed together with those of `begin`. Returns -1 without memory. */
+static int encode_group(Job *job, Py_ssize_t begin, int compressed, Encoded *out) {
+    Py_ssize_t i = begin;
+    out->used = 0;
+    do {
+        int64_t n;
+        if (load(job, i) < 0) return -1;
+        while (!out->counts || (n = mpd_rle(&job->plan, out->counts, out->capacity, NULL)) < 0) {
+            free(out->counts);
+            out->capacity = out->capacity ? 4 * out->capacity : 1 << 12;
+            out->counts = (uint32_t *)malloc(out->capacity * sizeof(uint32_t));
+            if (!out->counts) return -1;
+        }
+        if (out->used + 7 * (size_t)n > out->room) {
+            char *larger = (char *)realloc(out->text, out->used + out->used / 2 + 7 * (size_t)n);
+            if (!larger) return -1;
+            out->text = larger;
+            out->room = out->used + out->used / 2 + 7 * (size_t)n;
+        }
+        if (compressed) {
+            out->used += mpd_compress(out->counts, (size_t)n, out->text + out->used);
+        } else {
+            memcpy(out->text + out->used, out->counts, (size_t)n * sizeof(uint32_t));
+            out->used += (size_t)n * sizeof(uint32_t);
+        }
+        out->ends[i - begin] = out->used;
+    } while (++i < job->end);
+    return 0;
+}
+
 /* rle(..., compressed) -> list of bytes: COCO's text, or uint32 counts. */
 static PyObject *rle(PyObject *self, PyObject *args) {
     Job job = {0};
-    int compressed;
-    size_t capacity = 1 << 12, used = 0, room = 0;
-    uint32_t *counts = NULL;
-    char *arena = NULL;
-    size_t *ends = NULL;
-    PyObject *list = NULL;
-    int failed = 0;
+    Encoded out = {0};
+    int compressed, failed = 0;
+    PyObject *list;
     (void)self;
     if (!PyArg_ParseTuple(args, COMMON "i", COMMON_ARGS, &compressed) || prepare(&job) < 0) return release(&job), NULL;
-    Py_BEGIN_ALLOW_THREADS
-    ends = (size_t *)malloc(((size_t)job.n + 1) * sizeof *ends);
-    counts = (uint32_t *)malloc(capacity * sizeof *counts);
-    failed = !ends || !counts;
-    for (Py_ssize_t i = 0; i < job.n && !failed; i++) {
-        int64_t n = 0;
-        failed = load(&job, i) < 0;
-        while (!failed && (n = mpd_rle(&job.plan, counts, capacity, NULL)) < 0) {
-            free(counts);
-            capacity *= 4;
-            counts = (uint32_t *)malloc(capacity * sizeof *counts);
-            failed = !counts;
+    list = PyList_New(job.n);
+    for (Py_ssize_t begin = 0; list && begin < job.n; begin = job.end) {
+        Py_BEGIN_ALLOW_THREADS
+        failed = encode_group(&job, begin, compressed, &out);
+        Py_END_ALLOW_THREADS
+        if (failed) PyErr_NoMemory();
+        for (Py_ssize_t i = begin; !failed && i < job.end; i++) {
+            const size_t start = i > begin ? out.ends[i - begin - 1] : 0, end = out.ends[i - begin];
+            PyObject *bytes = PyBytes_FromStringAndSize(out.text + start, (Py_ssize_t)(end - start));
+            failed = !bytes || PyList_SetItem(list, i, bytes) < 0;
         }
-        if (!failed && used + 7 * (size_t)n > room) {
-            char *larger;
-            room = 2 * room + 7 * (size_t)n;
-            larger = (char *)realloc(arena, room);
-            failed = !larger;
-            if (larger) arena = larger;
-        }
-        if (failed) break;
-        if (compressed) {
-            used += mpd_compress(counts, (size_t)n, arena + used);
-        } else {
-            memcpy(arena + used, counts, (size_t)n * sizeof *counts);
-            used += (size_t)n * sizeof *counts;
-        }
-        ends[i] = used;
+        if (failed) Py_CLEAR(list);
     }
-    Py_END_ALLOW_THREADS
-    if (failed) {
-        PyErr_NoMemory();
-    } else if ((list = PyList_New(job.n))) {
-        for (Py_ssize_t i = 0; i < job.n && list; i++) {
-            const size_t start = i ? ends[i - 1] : 0;
-            PyObject *text = PyBytes_FromStringAndSize(arena + start, (Py_ssize_t)(ends[i] - start));
-            if (!text || PyList_SetItem(list, i, text) < 0) Py_CLEAR(list);
-        }
-    }
-    free(counts);
-    free(ends);
-    free(arena);
+    free(out.counts);
+    free(out.text);
     release(&job);
     return list;
 }
