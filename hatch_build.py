@@ -1,4 +1,4 @@
-"""Compile the decoder while the package is built. Without a compiler the package is pure Python, and decodes as exactly.
+"""Compile the decoder while the package is built; without a compiler the package is pure Python, slower and as exact.
 
 `python hatch_build.py` compiles it in place, for work in a checkout. MASKPRISM_PURE=1 compiles nothing.
 """
@@ -47,7 +47,10 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, valid-type]
         if not reason:
             try:
                 return compile_extension(folder)
-            except (Exception, SystemExit) as error:  # whatever compilers and setuptools raise: the package works without
+            except (
+                Exception,
+                SystemExit,
+            ) as error:  # whatever setuptools raises: the package works without it
                 reason = " ".join(str(error).split()) or type(error).__name__
         self.app.display_warning(f"The decoder was not compiled, so NumPy decodes masks, slower: {reason}")
         return None
@@ -89,8 +92,10 @@ def _platform() -> str:
     from packaging.tags import sys_tags
 
     # as hatchling does: what runs here, without a promise of other Linux systems
-    return next(tag.platform for tag in sys_tags() if "manylinux" not in tag.platform and "musllinux" not in tag.platform)
+    return next(
+        tag.platform for tag in sys_tags() if "manylinux" not in tag.platform and "musllinux" not in tag.platform
+    )
 
 
 if __name__ == "__main__":
-    print(compile_extension(ROOT / "src" / FOLDER))
+    print(compile_extension(ROOT / "src" / FOLDER))  # noqa: T201

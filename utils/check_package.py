@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+EXTENSION = "maskprism/core/decoding/_compiled.abi3.so"  # where the wheel is one of a platform
 
 
 def main(folder: Path) -> None:
@@ -29,7 +30,7 @@ def main(folder: Path) -> None:
         in_wheel = {name for name in archive.namelist() if ".dist-info/" not in name}
     with tarfile.open(source) as archive:
         in_source = {name.partition("/")[2] for name in archive.getnames()} - {"PKG-INFO"}
-    told("the wheel", in_wheel, package)
+    told("the wheel", in_wheel, package | ({EXTENSION} if "none-any" not in wheel.name else set()))
     told("the source distribution", in_source, files)
     print(f"{wheel.name}: {len(in_wheel)} files; {source.name}: {len(in_source)} files")
 

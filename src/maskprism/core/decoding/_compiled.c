@@ -10,12 +10,18 @@
 
 enum { BITMAP, SOFT, RESIZED, GRID_LOGITS };
 
+enum { GROUP = 64, ARENA = 1 << 20 }; /* at most so many instances, and logits, are computed together */
+
+typedef struct { mpd_window window, enlarged, grid, kept; int any; size_t at; } Loaded;
+
 typedef struct {
     Py_buffer setup, data, weights, boxes, a, b, c;
     mpd_plan plan;
     mpd_prototypes prototypes;
     void *memory;
-    Py_ssize_t n;
+    Py_ssize_t n, begin, end; /* instances begin..end - 1 have their logits in `logits` */
+    float *packed, *logits;
+    Loaded group[GROUP];
 } Job;
 
 static void release(Job *job) {
@@ -23,6 +29,8 @@ static void release(Job *job) {
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         if (buffers[i]->obj) PyBuffer_Release(buffers[i]);
     free(job->memory);
+    free(job->packed);
+    free(job->logits);
 }
 
 /* Check the arrays, so that no pointer can leave them, and make the plan. Returns 0, or -1 with an exception. */
@@ -55,9 +63,67 @@ static const float *box_of(const Job *job, Py_ssize_t i) {
     return job->boxes.obj ? (const float *)job->boxes.buf + 4 * i : NULL;
 }
 
+/* Compute the logits of the next instances. A row of all prototypes stays in the cache while they use it. */
+static int load_group(Job *job, Py_ssize_t begin) {
+    const mpd_letterbox *l = &job->plan.letterbox;
+    const mpd_prototypes *p = &job->prototypes;
+    const size_t cells = (size_t)l->grid_h * (size_t)l->grid_w, most = cells > ARENA ? cells : ARENA;
+    size_t used = 0;
+    free(job->logits);
+    job->logits = NULL;
+    if (!job->packed) job->packed = (float *)calloc((size_t)(p->n + 1) * ((size_t)l->grid_w + 8), sizeof(float));
+    if (!job->packed) return -1;
+    job->begin = job->end = begin;
+    for (; job->end < job->n && job->end - begin < GROUP; job->end++) {
+        Loaded *one = &job->group[job->end - begin];
+        size_t size;
+        one->any = mpd_locate(&job->plan, box_of(job, job->end), &one->kept);
+        if (!one->any) continue;
+        one->window = job->plan.window, one->enlarged = job->plan.enlarged, one->grid = job->plan.grid;
+        size = (size_t)(one->grid.y1 - one->grid.y0) * (size_t)(one->grid.x1 - one->grid.x0);
+        if (used && used + size > most) break;
+        one->at = used;
+        used += size;
+    }
+    job->logits = (float *)malloc((used + 1) * sizeof(float));
+    if (!job->logits) return -1;
+    memset(job->logits, 0, used * sizeof(float));
+    for (int32_t y = 0; y < l->grid_h; y++) {
+        int32_t x0 = l->grid_w, x1 = 0, stride;
+        for (Py_ssize_t i = begin; i < job->end; i++) {
+            const Loaded *one = &job->group[i - begin];
+            if (!one->any || y < one->kept.y0 || y >= one->kept.y1) continue;
+            x0 = mpd_min(x0, one->kept.x0), x1 = mpd_max(x1, one->kept.x1);
+        }
+        if (x0 >= x1) continue;
+        stride = x1 - x0 + 8;
+        mpd_unpack(p, 0, p->n, y, x0, x1, job->packed, stride);
+        for (Py_ssize_t i = begin; i < job->end; i++) {
+            const Loaded *one = &job->group[i - begin];
+            const mpd_window *g = &one->grid, *kept = &one->kept;
+            float *sum = job->packed + (ptrdiff_t)p->n * stride;
+            const int32_t columns = kept->x1 - kept->x0, whole = (columns + 7) / 8 * 8; /* no rest for loops of 8 */
+            if (!one->any || y < kept->y0 || y >= kept->y1) continue;
+            memset(sum, 0, (size_t)whole * sizeof(float));
+            mpd_add(sum, job->packed + (kept->x0 - x0), stride, (const float *)job->weights.buf + i * p->n, p->n, whole);
+            memcpy(job->logits + one->at + (ptrdiff_t)(y - g->y0) * (g->x1 - g->x0) + (kept->x0 - g->x0), sum,
+                   (size_t)columns * sizeof(float));
+        }
+    }
+    return 0;
+}
+
+/* As mpd_load, of instance i; instances are asked for in their order. Returns -1 without memory. */
 static int load(Job *job, Py_ssize_t i) {
-    const float *weights = (const float *)job->weights.buf + i * job->prototypes.n;
-    return mpd_load(&job->plan, &job->prototypes, weights, box_of(job, i));
+    const Loaded *one;
+    if (i >= job->end && load_group(job, i) < 0) return -1;
+    one = &job->group[i - job->begin];
+    memset(&job->plan.window, 0, sizeof job->plan.window);
+    if (!one->any) return 0;
+    job->plan.window = one->window, job->plan.enlarged = one->enlarged, job->plan.grid = one->grid;
+    job->plan.logits = job->logits + one->at;
+    mpd_finish(&job->plan, &one->kept);
+    return 1;
 }
 
 #define COMMON "y*y*(iifinnn)y*z*"
@@ -87,7 +153,7 @@ static PyObject *windows(PyObject *self, PyObject *args) {
 /* fill(..., out, offsets int64 (N), strides int64 (N), kind): write each window at its offset of `out`, in elements. */
 static PyObject *fill(PyObject *self, PyObject *args) {
     Job job = {0};
-    int kind, inside = 1;
+    int kind, inside = 1, any = 0;
     (void)self;
     if (!PyArg_ParseTuple(args, COMMON "w*y*y*i", COMMON_ARGS, &job.a, &job.b, &job.c, &kind) || prepare(&job) < 0)
         return release(&job), NULL;
@@ -96,11 +162,12 @@ static PyObject *fill(PyObject *self, PyObject *args) {
         return PyErr_SetString(PyExc_ValueError, "offsets, strides: the buffers are too small"), NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t i = 0; i < job.n && inside; i++) {
+    for (Py_ssize_t i = 0; i < job.n && inside && any >= 0; i++) {
         const int64_t offset = ((const int64_t *)job.b.buf)[i], stride = ((const int64_t *)job.c.buf)[i];
         const int64_t elements = job.a.len / (kind == BITMAP ? 1 : (int64_t)sizeof(float));
         const mpd_window *w = kind == GRID_LOGITS ? &job.plan.grid : &job.plan.window;
-        if (!load(&job, i)) continue;
+        any = load(&job, i);
+        if (any <= 0) continue;
         inside = offset >= 0 && stride >= w->x1 - w->x0 && stride <= elements &&
                  offset + (w->y1 - w->y0 - 1) * stride + (w->x1 - w->x0) <= elements;
         if (!inside) break;
@@ -113,6 +180,7 @@ static PyObject *fill(PyObject *self, PyObject *args) {
     }
     Py_END_ALLOW_THREADS
     release(&job);
+    if (any < 0) return PyErr_NoMemory();
     if (!inside) return PyErr_SetString(PyExc_ValueError, "out: a window lies outside of it"), NULL;
     Py_RETURN_NONE;
 }
@@ -120,6 +188,7 @@ static PyObject *fill(PyObject *self, PyObject *args) {
 /* areas(..., out int64 (N)): pixels of each mask. */
 static PyObject *areas(PyObject *self, PyObject *args) {
     Job job = {0};
+    int any = 0;
     (void)self;
     if (!PyArg_ParseTuple(args, COMMON "w*", COMMON_ARGS, &job.a) || prepare(&job) < 0) return release(&job), NULL;
     if (job.a.len < job.n * 8) {
@@ -127,70 +196,73 @@ static PyObject *areas(PyObject *self, PyObject *args) {
         return PyErr_SetString(PyExc_ValueError, "out: the buffer is too small"), NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t i = 0; i < job.n; i++) {
+    for (Py_ssize_t i = 0; i < job.n && any >= 0; i++) {
         int64_t area = 0;
-        if (load(&job, i)) mpd_rle(&job.plan, NULL, 0, &area);
+        any = load(&job, i);
+        if (any > 0) mpd_rle(&job.plan, NULL, 0, &area);
         ((int64_t *)job.a.buf)[i] = area;
     }
     Py_END_ALLOW_THREADS
     release(&job);
+    if (any < 0) return PyErr_NoMemory();
     Py_RETURN_NONE;
+}
+
+typedef struct { uint32_t *counts; char *text; size_t capacity, used, room, ends[GROUP]; } Encoded;
+
+/* Encode the instances whose logits are computed together with those of `begin`. Returns -1 without memory. */
+static int encode_group(Job *job, Py_ssize_t begin, int compressed, Encoded *out) {
+    Py_ssize_t i = begin;
+    out->used = 0;
+    do {
+        int64_t n;
+        if (load(job, i) < 0) return -1;
+        while (!out->counts || (n = mpd_rle(&job->plan, out->counts, out->capacity, NULL)) < 0) {
+            free(out->counts);
+            out->capacity = out->capacity ? 4 * out->capacity : 1 << 12;
+            out->counts = (uint32_t *)malloc(out->capacity * sizeof(uint32_t));
+            if (!out->counts) return -1;
+        }
+        if (out->used + 7 * (size_t)n > out->room) {
+            char *larger = (char *)realloc(out->text, out->used + out->used / 2 + 7 * (size_t)n);
+            if (!larger) return -1;
+            out->text = larger;
+            out->room = out->used + out->used / 2 + 7 * (size_t)n;
+        }
+        if (compressed) {
+            out->used += mpd_compress(out->counts, (size_t)n, out->text + out->used);
+        } else {
+            memcpy(out->text + out->used, out->counts, (size_t)n * sizeof(uint32_t));
+            out->used += (size_t)n * sizeof(uint32_t);
+        }
+        out->ends[i - begin] = out->used;
+    } while (++i < job->end);
+    return 0;
 }
 
 /* rle(..., compressed) -> list of bytes: COCO's text, or uint32 counts. */
 static PyObject *rle(PyObject *self, PyObject *args) {
     Job job = {0};
-    int compressed;
-    size_t capacity = 1 << 12, used = 0, room = 0;
-    uint32_t *counts = NULL;
-    char *arena = NULL;
-    size_t *ends = NULL;
-    PyObject *list = NULL;
-    int failed = 0;
+    Encoded out = {0};
+    int compressed, failed = 0;
+    PyObject *list;
     (void)self;
     if (!PyArg_ParseTuple(args, COMMON "i", COMMON_ARGS, &compressed) || prepare(&job) < 0) return release(&job), NULL;
-    Py_BEGIN_ALLOW_THREADS
-    ends = (size_t *)malloc(((size_t)job.n + 1) * sizeof *ends);
-    counts = (uint32_t *)malloc(capacity * sizeof *counts);
-    failed = !ends || !counts;
-    for (Py_ssize_t i = 0; i < job.n && !failed; i++) {
-        int64_t n;
-        load(&job, i);
-        while ((n = mpd_rle(&job.plan, counts, capacity, NULL)) < 0 && !failed) {
-            free(counts);
-            capacity *= 4;
-            counts = (uint32_t *)malloc(capacity * sizeof *counts);
-            failed = !counts;
+    list = PyList_New(job.n);
+    for (Py_ssize_t begin = 0; list && begin < job.n; begin = job.end) {
+        Py_BEGIN_ALLOW_THREADS
+        failed = encode_group(&job, begin, compressed, &out);
+        Py_END_ALLOW_THREADS
+        if (failed) PyErr_NoMemory();
+        for (Py_ssize_t i = begin; !failed && i < job.end; i++) {
+            const size_t start = i > begin ? out.ends[i - begin - 1] : 0, end = out.ends[i - begin];
+            PyObject *bytes = PyBytes_FromStringAndSize(out.text + start, (Py_ssize_t)(end - start));
+            failed = !bytes || PyList_SetItem(list, i, bytes) < 0;
         }
-        if (!failed && used + 7 * (size_t)n > room) {
-            char *larger;
-            room = 2 * room + 7 * (size_t)n;
-            larger = (char *)realloc(arena, room);
-            failed = !larger;
-            if (larger) arena = larger;
-        }
-        if (failed) break;
-        if (compressed) {
-            used += mpd_compress(counts, (size_t)n, arena + used);
-        } else {
-            memcpy(arena + used, counts, (size_t)n * sizeof *counts);
-            used += (size_t)n * sizeof *counts;
-        }
-        ends[i] = used;
+        if (failed) Py_CLEAR(list);
     }
-    Py_END_ALLOW_THREADS
-    if (failed) {
-        PyErr_NoMemory();
-    } else if ((list = PyList_New(job.n))) {
-        for (Py_ssize_t i = 0; i < job.n && list; i++) {
-            const size_t start = i ? ends[i - 1] : 0;
-            PyObject *text = PyBytes_FromStringAndSize(arena + start, (Py_ssize_t)(ends[i] - start));
-            if (!text || PyList_SetItem(list, i, text) < 0) Py_CLEAR(list);
-        }
-    }
-    free(counts);
-    free(ends);
-    free(arena);
+    free(out.counts);
+    free(out.text);
     release(&job);
     return list;
 }

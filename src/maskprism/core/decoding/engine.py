@@ -37,6 +37,7 @@ def implementation() -> Implementation:
     Returns
     -------
     str
-        "compiled" for the extension in C, "pure" for NumPy: no compiler when the package was built, or MASKPRISM_PURE=1.
+        "compiled" for the extension in C. "pure" for NumPy, where there was no compiler when the package was built, or
+        MASKPRISM_PURE=1.
     """
     return "pure" if engine is pure else "compiled"

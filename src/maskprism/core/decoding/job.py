@@ -86,7 +86,8 @@ def decode_job(
     if maps.shape[1:] != letterbox.grid_hw:
         raise InputError(
             f"prototypes have shape {maps.shape}; the letterbox says the grid is {letterbox.grid_hw}, so expected "
-            f"(K, {letterbox.grid_hw[0]}, {letterbox.grid_hw[1]}). Prototypes of (h, w, K): np.moveaxis(prototypes, -1, 0)"
+            f"(K, {letterbox.grid_hw[0]}, {letterbox.grid_hw[1]}). Prototypes of (h, w, K): "
+            "np.moveaxis(prototypes, -1, 0)"
         )
     if maps.dtype != np.int8:
         if maps.dtype.kind != "f":

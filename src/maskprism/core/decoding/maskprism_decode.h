@@ -301,32 +301,58 @@ static inline void mpd_read_by(const mpd_axis *axis, int32_t a, int32_t b, int32
     *end = mpd_max(axis->high[b - 1], axis->low[b - 1]) + 1 + shift;
 }
 
-/* One prototype after the other, so that the sum does not depend on the width of the machine's registers. */
-MPD_HOT static void mpd_product(const mpd_prototypes *prototypes, const float *weights, const mpd_window *cells,
-                                float *out, ptrdiff_t width) {
-    int32_t k, n = prototypes->n, columns = cells->x1 - cells->x0, y, x;
-    const ptrdiff_t along = prototypes->stride_x, next = prototypes->stride_k;
-    for (y = cells->y0; y < cells->y1; y++) {
-        const ptrdiff_t at = y * prototypes->stride_y + cells->x0 * along;
-        float *restrict row = out + (y - cells->y0) * width;
-        for (k = 0; !prototypes->is_int8 && along == 1 && k + 4 <= n; k += 4) {
-            const float *a = (const float *)prototypes->data + at + k * next, *b = a + next, *c = b + next, *d = c + next;
-            const float p = weights[k], q = weights[k + 1], r = weights[k + 2], s = weights[k + 3];
-            for (x = 0; x < columns; x++) row[x] = (((row[x] + p * a[x]) + q * b[x]) + r * c[x]) + s * d[x];
+/* Add prototypes to a row of logits, one after the other, so that the sum does not depend on the machine's registers. */
+MPD_HOT static void mpd_add(float *restrict row, const float *data, ptrdiff_t stride_k, const float *w, int32_t n,
+                            int32_t columns) {
+    int32_t k = 0, x;
+    for (; k + 4 <= n; k += 4, w += 4, data += 4 * stride_k) {
+        const float *a = data, *b = a + stride_k, *c = b + stride_k, *d = c + stride_k;
+        for (x = 0; x < columns; x++) row[x] = (((row[x] + w[0] * a[x]) + w[1] * b[x]) + w[2] * c[x]) + w[3] * d[x];
+    }
+    for (; k < n; k++, w++, data += stride_k)
+        for (x = 0; x < columns; x++) row[x] += w[0] * data[x];
+}
+
+/* Row `y` of prototypes k..k + n - 1, columns x0..x1 - 1, as floats, `stride` apart. */
+MPD_HOT static void mpd_unpack(const mpd_prototypes *p, int32_t k, int32_t n, int32_t y, int32_t x0, int32_t x1, float *out,
+                               ptrdiff_t stride) {
+    const ptrdiff_t at = k * p->stride_k + y * p->stride_y + x0 * p->stride_x, along = p->stride_x;
+    const int32_t zero = p->zero_point;
+    const float scale = p->scale;
+    ptrdiff_t x, columns = x1 - x0;
+    for (k = 0; k < n; k++) {
+        float *restrict line = out + k * stride;
+        if (!p->is_int8) {
+            const float *data = (const float *)p->data + at + k * p->stride_k;
+            if (along == 1)
+                memcpy(line, data, (size_t)columns * sizeof(float));
+            else
+                for (x = 0; x < columns; x++) line[x] = data[x * along];
+        } else {
+            const int8_t *data = (const int8_t *)p->data + at + k * p->stride_k;
+            if (along == 1)
+                for (x = 0; x < columns; x++) line[x] = (float)(data[x] - zero) * scale;
+            else
+                for (x = 0; x < columns; x++) line[x] = (float)(data[x * along] - zero) * scale;
         }
-        for (; k < n; k++) {
-            const float weight = weights[k], scale = prototypes->scale;
-            const int32_t zero = prototypes->zero_point;
-            if (prototypes->is_int8) {
-                const int8_t *data = (const int8_t *)prototypes->data + at + k * next;
-                if (along == 1)
-                    for (x = 0; x < columns; x++) row[x] += weight * ((float)(data[x] - zero) * scale);
-                else
-                    for (x = 0; x < columns; x++) row[x] += weight * ((float)(data[x * along] - zero) * scale);
-            } else {
-                const float *data = (const float *)prototypes->data + at + k * next;
-                for (x = 0; x < columns; x++) row[x] += weight * data[x * along];
-            }
+    }
+}
+
+/* The weighted sum in the cells of a window, added to `out`; `lines` are four of the plan's. */
+static inline void mpd_product(const mpd_prototypes *p, const float *weights, const mpd_window *cells, float *out,
+                               ptrdiff_t width, float *const *lines) {
+    const int32_t columns = cells->x1 - cells->x0;
+    int32_t k, y;
+    for (y = cells->y0; y < cells->y1; y++, out += width) {
+        if (!p->is_int8 && p->stride_x == 1) {
+            const float *data = (const float *)p->data + y * p->stride_y + cells->x0;
+            mpd_add(out, data, p->stride_k, weights, p->n, columns);
+            continue;
+        }
+        for (k = 0; k < p->n; k += 4) {
+            const int32_t some = mpd_min(4, p->n - k);
+            mpd_unpack(p, k, some, y, cells->x0, cells->x1, lines[0], lines[1] - lines[0]);
+            mpd_add(out, lines[0], lines[1] - lines[0], weights + k, some, columns);
         }
     }
 }
@@ -366,26 +392,18 @@ static inline int mpd_locate(mpd_plan *plan, const float *box, mpd_window *kept)
     if (crop != MPD_CROP_BEFORE) *kept = *g;
     kept->y0 = mpd_max(kept->y0, g->y0), kept->y1 = mpd_min(kept->y1, g->y1);
     kept->x0 = mpd_max(kept->x0, g->x0), kept->x1 = mpd_min(kept->x1, g->x1);
+    if (kept->y0 >= kept->y1 || kept->x0 >= kept->x1) kept->y0 = kept->y1 = g->y0, kept->x0 = kept->x1 = g->x0;
     return 1;
 }
 
-/* Compute the logits of one instance where its pixels read them (probabilities, where the rule squashes first).
- * `plan->window` is then the window of pixels that it can touch. Returns 0 where that is empty. */
-static inline int mpd_load(mpd_plan *plan, const mpd_prototypes *prototypes, const float *weights, const float *box) {
-    mpd_window kept;
+/* What the outputs need besides the logits in plan->logits: squashed, where the rule does, and turned. */
+static inline void mpd_finish(mpd_plan *plan, const mpd_window *kept) {
     const mpd_window *g = &plan->grid;
-    ptrdiff_t width, height, y, x;
+    const ptrdiff_t width = g->x1 - g->x0, height = g->y1 - g->y0;
+    ptrdiff_t y, x;
     uint32_t bits, odd = 0;
-    if (!mpd_locate(plan, box, &kept)) return 0;
-    width = g->x1 - g->x0;
-    height = g->y1 - g->y0;
-    memset(plan->logits, 0, (size_t)(width * height) * sizeof(float));
-    if (kept.y0 < kept.y1 && kept.x0 < kept.x1) {
-        float *inner = plan->logits + (kept.y0 - g->y0) * width + (kept.x0 - g->x0);
-        mpd_product(prototypes, weights, &kept, inner, width);
-        for (y = 0; plan->rule.squash && y < kept.y1 - kept.y0; y++)
-            mpd_squash(inner + y * width, (size_t)(kept.x1 - kept.x0));
-    }
+    for (y = kept->y0; plan->rule.squash && y < kept->y1; y++)
+        mpd_squash(plan->logits + (y - g->y0) * width + (kept->x0 - g->x0), (size_t)(kept->x1 - kept->x0));
     for (y = 0; y < width * height; y++) { /* beyond 1e30 or within 1e-30: the signs of corners decide nothing */
         memcpy(&bits, plan->logits + y, sizeof bits);
         bits &= 0x7fffffffu;
@@ -394,6 +412,19 @@ static inline int mpd_load(mpd_plan *plan, const mpd_prototypes *prototypes, con
     plan->plain = odd != 0;
     for (y = 0; y < height; y++)
         for (x = 0; x < width; x++) plan->turned[x * height + y] = plan->logits[y * width + x];
+}
+
+/* Compute the logits of one instance where its pixels read them (probabilities, where the rule squashes first).
+ * `plan->window` is then the window of pixels that it can touch. Returns 0 where that is empty. */
+static inline int mpd_load(mpd_plan *plan, const mpd_prototypes *prototypes, const float *weights, const float *box) {
+    const mpd_window *g = &plan->grid;
+    mpd_window kept;
+    ptrdiff_t width;
+    if (!mpd_locate(plan, box, &kept)) return 0;
+    width = g->x1 - g->x0;
+    memset(plan->logits, 0, (size_t)(width * (g->y1 - g->y0)) * sizeof(float));
+    mpd_product(prototypes, weights, &kept, plan->logits + (kept.y0 - g->y0) * width + (kept.x0 - g->x0), width, plan->lines);
+    mpd_finish(plan, &kept);
     return 1;
 }
 

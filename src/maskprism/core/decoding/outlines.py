@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -26,7 +26,7 @@ _BEND = 0.1
 """In pixels of the frame: a segment that misses the curve by more gets a vertex in its middle."""
 _ROUNDS = 2
 TOLERANCE = 0.1
-"""In pixels of the frame: how far outlines may move when none is asked for. Nobody sees that, and it saves a third of the vertices."""
+"""In pixels of the frame: how far outlines may move by default, which saves a third of the vertices."""
 
 
 class Outline(NamedTuple):
@@ -119,7 +119,7 @@ def polygons_of(job: DecodeJob, tolerance: float = TOLERANCE) -> list[MaskPolygo
 
 @dataclass(frozen=True, eq=False)
 class _Lines:
-    """One axis of the field: lines at pixel coordinates, each between two samples; the field is bilinear between lines."""
+    """One axis of the field, in lines at pixel coordinates, each between two samples. It is bilinear between lines."""
 
     at: Float64[np.ndarray, " L"]
     low: Int64[np.ndarray, " L"]
@@ -161,10 +161,10 @@ def _traced(
     generator = contourpy.contour_generator(
         columns.at, rows.at, known, name="serial", corner_mask=False, fill_type=contourpy.FillType.OuterOffset
     )
-    points, offsets = generator.filled(0.0, np.inf)
+    parts = cast("tuple[list[Ring], list[Int64[np.ndarray, ' B']]]", generator.filled(0.0, np.inf))
     outlines = []
-    for vertices, bounds in zip(points, offsets, strict=True):
-        rings = _bent(vertices, np.asarray(bounds, dtype=np.int64), level, rows, columns)
+    for vertices, bounds in zip(*parts, strict=True):
+        rings = _bent(vertices, bounds.astype(np.int64), level, rows, columns)
         if tolerance:
             rings = [_simplified(ring, tolerance) for ring in rings]
         if len(rings[0]) >= 3:

@@ -141,8 +141,8 @@ def polygons(prediction: Prediction, size: Size | None = None, *, tolerance: flo
     size
         Frame of the coordinates. Default: that of the rule.
     tolerance
-        How far in pixels an outline may move, so that it needs fewer vertices; 0 keeps them all. `MaskPolygons.iou()` says
-        what that costs. Default: 0.1.
+        How far in pixels an outline may move, so that it needs fewer vertices; 0 keeps them all.
+        `MaskPolygons.iou()` says what that costs. Default: 0.1.
 
     Returns
     -------

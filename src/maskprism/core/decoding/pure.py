@@ -88,7 +88,7 @@ class Axis:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The axes from the grid to a frame: enlarged by `zoom`, cut at the content, resized."""
+    """The axes from the grid to a frame: enlarged, cropped to the image, resized."""
 
     zoom_yx: tuple[Axis, Axis]
     start_yx: tuple[int, int]
