@@ -328,12 +328,15 @@ def test_the_command_measures_and_draws(model: Path, images: Path, tmp_path: Pat
     assert result.returncode == 0, result.stdout + result.stderr
     assert "4 prototypes, 9 instances in 3 images, 1 failed" in result.stdout
     assert "bad.png: failed:" in result.stderr
+    assert "dead, redundant pairs: not said of fewer than 20 images" in result.stdout
     names = {"basis.json", "basis.npz", "spectrum.png", "redundancy.png", "prototypes-00.png", "prototypes-01.png"}
     names |= {"prototypes.csv", "components.csv"}
     assert {path.name for path in tmp_path.iterdir()} == names
     numbers = json.loads((tmp_path / "basis.json").read_text(encoding="utf-8"))
     network = load(model)
     usage = Usage.of(network.predict(str(path)) for path in sorted(images.glob("?*ü.png")))
+    assert numbers["too_few_images"]
+    assert numbers["dead"] == numbers["redundant_pairs"] == []
     assert numbers["effective_rank"]["coefficients"] == pytest.approx(usage.coefficients.effective_rank())
     assert numbers["component_shares"] == pytest.approx(CanonicalBasis.of(usage).shares.tolist(), abs=1e-9)
     basis = CanonicalBasis.load(tmp_path / "basis.npz")

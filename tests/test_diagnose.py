@@ -510,7 +510,13 @@ def test_summary_has_every_number(found: Diagnosis, written: Path) -> None:
     assert said["error_budget"]["mean"]["coefficients"] == found.budget.mean().coefficients
     assert [one["rule"] for one in said["reading"]] == [one.rule for one in findings_of(found)]
     assert said["error_budget"]["beside"]["all"] == found.budget.means_beside()["all"]
-    assert tuple(said["error_budget"]["common_threshold"].values()) == found.budget.common_threshold()
+    common = said["error_budget"]["common_threshold"]
+    assert (common["probability"], common["mean_iou"]) == found.budget.common_threshold()
+    assert common["gain"]["low"] is None  # too few images
+    assert said["too_few_images"]
+    assert said["costs"]["masks"]["mean"] + said["costs"]["detection"]["mean"] == pytest.approx(
+        1 - found.precision["predict"].ap, abs=1e-6
+    )
 
 
 def test_the_page_says_what_stands_beside_the_budget(found: Diagnosis, written: Path) -> None:

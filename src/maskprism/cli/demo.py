@@ -13,8 +13,8 @@ def demo(*, out: Out = Path("maskprism-demo"), output: Output = Output()) -> Out
     """Show everything on sample scenes: no model, no image is needed.
 
     Draws scenes with exact ground truth, and with the bundled model explains the most confident instance
-    of some, writes the coefficient table of all instances, draws its histograms and correlation, diagnoses
-    the masks against the ground truth, writes an interactive page, and maps all instances (extra atlas).
+    of some, writes the coefficient table of all instances, draws its histograms and correlation, diagnoses the
+    masks against the ground truth, writes an interactive page of these scenes, and maps all instances (extra atlas).
 
     Parameters
     ----------

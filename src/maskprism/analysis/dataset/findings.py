@@ -11,7 +11,7 @@ from maskprism.analysis.dataset.ap_intervals import SIZE_RATIO
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
 from maskprism.analysis.dataset.tide import MEANING, ErrorType
 from maskprism.analysis.intervals import LEVEL, MIN_IMAGES, Interval, bootstraps, interval, too_few
-from maskprism.analysis.truth.error_budget import PARTS, THRESHOLDS, ErrorBudget, Part, by_image
+from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, Part, by_image
 from maskprism.analysis.truth.overlaps import SIZES
 
 if TYPE_CHECKING:
@@ -274,10 +274,7 @@ def _threshold(found: Diagnosis) -> Iterator[Finding]:
     thresholds = found.budget.columns["threshold"]
     common, _ = found.budget.common_threshold()
     large, small = (float(share) for share in (np.mean(thresholds > own), np.mean(thresholds < own)))
-    curve = np.array([row.threshold_curve[THRESHOLDS.index(common)] for row in found.budget.rows])
-    of_all = interval(  # the best of many thresholds, chosen by these images
-        curve - found.budget.columns["iou"], found.budget.columns["image"].astype(str), comparisons=len(THRESHOLDS)
-    )
+    of_all = found.budget.common_threshold_gain()
     says = (
         f"With the best threshold for each, masks would reach {gain.plain()} more IoU: {large:.0%} of them are too "
         f"large, {small:.0%} too small."

@@ -331,7 +331,7 @@ def _in_basis(
 def prototype_rows(usage: Usage, region: Region = "boxes") -> list[dict[str, int | float | bool]]:
     """One dictionary per prototype: what it contributes, what its coefficients are like, and which one is most alike.
 
-    rms_contribution, pattern_share, dead: see `Usage`; nan where undefined. mean, spread: of its values in the region;
+    rms_contribution, pattern_share, dead: see `Usage`; nan where undefined; of too few images none is dead. mean, spread: of its values in the region;
     coefficient_mean, coefficient_spread: of its coefficients over instances. most_alike, correlation: the other
     prototype with the largest absolute correlation, over the images; -1 and nan where none is defined.
     """
@@ -345,7 +345,7 @@ def prototype_rows(usage: Usage, region: Region = "boxes") -> list[dict[str, int
         "prototype": range(len(usage)),
         "rms_contribution": usage.rms_contributions(region),
         "pattern_share": usage.pattern_shares(region),
-        "dead": usage.dead(region=region),
+        "dead": usage.dead(region=region) & (not too_few(usage.images)),
         "mean": drawn.mean,
         "spread": np.sqrt(np.diag(drawn.covariance)),
         "coefficient_mean": used.mean,

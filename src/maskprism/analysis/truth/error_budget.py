@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from maskprism._common.files import write_atomically
-from maskprism.analysis.intervals import Interval, bootstraps, too_few
+from maskprism.analysis.intervals import Interval, bootstraps, interval, too_few
 from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
@@ -250,6 +250,18 @@ class ErrorBudget:
         curve = np.mean([row.threshold_curve for row in self.rows], axis=0)
         best = min(range(len(THRESHOLDS)), key=lambda step: (-curve[step], abs(THRESHOLDS[step] - 0.5)))
         return THRESHOLDS[best], float(curve[best])
+
+    def common_threshold_gain(self) -> Interval:
+        """Return what the common threshold gains over each mask's own, in mean IoU.
+
+        The interval is corrected for the number of thresholds tried; it has no ends (NaN) with too few images. Raises
+        InputError if there are no instances.
+        """
+        best = THRESHOLDS.index(self.common_threshold()[0])
+        gain = np.array([row.threshold_curve[best] for row in self.rows]) - self.columns["iou"]
+        if too_few(self.mean().images):
+            return Interval(float(gain.mean()), math.nan, math.nan)
+        return interval(gain, self.columns["image"].astype(str), comparisons=len(THRESHOLDS))
 
     def ranking(self, *, bins: int = 10) -> Ranking:
         """Whether the score tells how good a mask is; see `score_ranking.ranking`."""

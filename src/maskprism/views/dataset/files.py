@@ -227,11 +227,12 @@ def _ranking(found: Diagnosis) -> dict[str, Any] | None:
     return ranking._asdict() | {"bins": [one._asdict() for one in ranking.bins]}
 
 
-def _common_threshold(found: Diagnosis) -> dict[str, float] | None:
+def _common_threshold(found: Diagnosis) -> dict[str, Any] | None:
     if not len(found.budget):
         return None
     probability, iou = found.budget.common_threshold()
-    return {"probability": probability, "mean_iou": iou}
+    gain = found.budget.common_threshold_gain()
+    return {"probability": probability, "mean_iou": iou, "gain": gain._asdict()}
 
 
 def _flat(one: Detection) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def _tiles(found: Diagnosis) -> list[tuple[str, str]]:
     mean = found.budget.mean() if len(found.budget) else None
     return [
         ("mask AP, as predict draws", _number(found.precision["predict"].ap)),
-        *_ends("its interval", sure.precision["predict"]),
+        *_ends("its 95 % interval, as predict draws", sure.precision["predict"]),
         ("mask AP50", _number(found.precision["predict"].ap50)),
         ("mask AP, as val counts", _number(found.precision["validation"].ap)),
         ("box AP", _number(found.precision["boxes"].ap)),
@@ -358,8 +358,10 @@ def _budget_tables(found: Diagnosis) -> str:
         + _table(["", "mean IoU", *PARTS], rows, text=1)
         + "<h3>What stands beside it</h3>"
         + _table(["", *BESIDE_WORDS], others, text=1)
-        + f"<p>One threshold for all masks is best at a probability of {common:.2f}: "
-        + f"mean IoU {reached:.3f}, against {means[0].iou:.3f} at 0.50.</p>"
+        + f"<p>Of the common thresholds tried, {common:.2f} (probability) gives the largest mean IoU, {reached:.3f} "
+        + f"against {means[0].iou:.3f}. The gain is {found.budget.common_threshold_gain().plain()}"
+        + ("" if found.budget.common_threshold_gain().excludes() else ": it may be chance")
+        + ".</p>"
     )
 
 
