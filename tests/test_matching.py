@@ -48,7 +48,7 @@ def test_the_most_confident_takes_what_it_overlaps_most():
     assert matches.instances.tolist() == [1, 0]
     assert matches.objects.tolist() == [0, 1]  # the first is free for whoever is more confident
     np.testing.assert_allclose(matches.box_iou, [0.9, 0.8])
-    assert matches.alone.tolist() == [2]  # another class
+    assert matches.false_positives.tolist() == [2]  # another class
     assert matches.missed.tolist() == [2]
 
 
@@ -62,13 +62,13 @@ def test_crowds_and_boxes_without_a_mask_excuse():
     matches = match(prediction, truth)
     assert len(matches) == 0
     assert matches.excused.tolist() == [0, 1]
-    assert matches.alone.tolist() == [2]
+    assert matches.false_positives.tolist() == [2]
     assert matches.missed.tolist() == []
 
 
 def test_nothing_found_and_nothing_there():
     assert match(found([], [], []), true([[0, 0, 1, 1]], [0])).missed.tolist() == [0]
-    assert match(found([[0, 0, 1, 1]], [0.5], [0]), true([], [])).alone.tolist() == [0]
+    assert match(found([[0, 0, 1, 1]], [0.5], [0]), true([], [])).false_positives.tolist() == [0]
     assert len(match(found([], [], []), true([], []))) == 0
 
 
@@ -88,7 +88,7 @@ def test_as_the_slow_twin(prediction, seed):
     matches = match(prediction, truth, threshold=0.3)
     pairs = list(zip(matches.instances.tolist(), matches.objects.tolist(), strict=True))
     assert pairs == reference.matched(prediction, truth, 0.3)
-    everyone = [*matches.instances, *matches.alone, *matches.excused]
+    everyone = [*matches.instances, *matches.false_positives, *matches.excused]
     assert sorted(everyone) == list(range(len(prediction)))
     assert sorted([*matches.objects, *matches.missed]) == list(range(len(truth)))
 

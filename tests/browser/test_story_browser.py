@@ -175,14 +175,12 @@ def test_three_things_to_try(page: Page, shown: Prediction) -> None:
 
 
 def test_prototypes_have_the_roles_that_python_gives_them(page: Page, shown: Prediction) -> None:
-    expected = roles(shown[0], size="grid").role
+    expected = roles(shown[0]).role
     found = dict(page.locator(".card").evaluate_all("all => all.map(one => [one.dataset.k, one.dataset.role])"))
     assert [found[str(k)] for k in range(len(expected))] == list(expected)
     says = page.locator(".says").inner_text()
     assert says.startswith(f"{shown[0].name}: {expected.count('builds')} prototype")
-    strongest = max(
-        (k for k, role in enumerate(expected) if role == "builds"), key=lambda k: roles(shown[0], size="grid").inside[k]
-    )
+    strongest = max((k for k, role in enumerate(expected) if role == "builds"), key=lambda k: roles(shown[0]).inside[k])
     assert re.search(rf"build\w* it \((above all )?{strongest}\b", says)
 
 

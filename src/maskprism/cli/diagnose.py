@@ -145,7 +145,7 @@ def _print(found: Diagnosis) -> None:
     """The numbers on one screen."""
     from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
     from maskprism.analysis.truth.error_budget import PARTS
-    from maskprism.views.dataset.report import size_of, title_of, warnings_of
+    from maskprism.views.dataset.report import outcome_of, size_of, title_of, warnings_of
 
     def number(value: float) -> str:
         return "–" if math.isnan(value) else f"{value:.3f}"
@@ -159,6 +159,7 @@ def _print(found: Diagnosis) -> None:
         print(f"    {f'masks, {decode.tool} ({decode.size})':<30} {number(one.ap):>6}  {number(one.ap50):>6}")
     boxes = found.precision["boxes"]
     print(f"    {'boxes':<30} {number(boxes.ap):>6}  {number(boxes.ap50):>6}")
+    print(f"  {outcome_of(found)}")
     if len(found.budget):
         mean = found.budget.mean()
         losses = "  ".join(f"{part} {getattr(mean, part):.3f}" for part in PARTS)

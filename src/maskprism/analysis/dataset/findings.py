@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
-from maskprism.analysis.dataset.tide import MEANING, ErrorType
 from maskprism.analysis.truth.error_budget import PARTS, Mean, Part
+from maskprism.analysis.truth.matching import MEANING, ErrorType
 
 if TYPE_CHECKING:
     from maskprism.analysis.dataset.diagnosis import Diagnosis

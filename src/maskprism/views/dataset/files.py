@@ -109,7 +109,7 @@ def write_diagnosis(
         rows = found.budget.worst(worst)
         small: dict[tuple[str, int], bytes] = {}
         seen = _pictured(found.pictured(model, rows), small) if model else ()
-        scenes = embedded(rows, seen, conf=found.conf)
+        scenes = embedded(rows, seen)
         pictured = [(row, small.get((row.image, row.instance))) for row in rows]
         page = report_page(found, findings, drawn, pictured, more, scenes)
         (folder / "report.html").write_text(page, encoding="utf-8")
@@ -139,7 +139,7 @@ def object_table(found: Diagnosis) -> pa.Table:
 
 
 def detection_table(found: Diagnosis) -> pa.Table:
-    """One row per detection above the score shown; `error` is null for a right one, `object` where none is meant."""
+    """One row per detection shown; `error` is null for a right or excused one, `object` where none is meant."""
     import pyarrow as pa
 
     kinds = {
@@ -149,6 +149,7 @@ def detection_table(found: Diagnosis) -> pa.Table:
         "class_name": pa.string(),
         "score": pa.float64(),
         **dict.fromkeys(("x1", "y1", "x2", "y2"), pa.float64()),
+        "outcome": pa.string(),
         "error": pa.string(),
         "object": pa.int64(),
     }
@@ -167,6 +168,8 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
         "conf": found.conf,
         "objects": len(found.objects),
         "found": len(found.budget),
+        "missed": found.missed,
+        "false_positives": found.false_positives,
         "reading": [finding._asdict() for finding in findings],
         "average_precision": {name: _precision(found, one) for name, one in found.precision.items()},
         "if_perfect": {step: _precision(found, one) for step, one in found.perfect.items()},
@@ -192,7 +195,8 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
 def _pictured(seen: Iterable[PicturedInstance], small: dict[tuple[str, int], bytes]) -> Iterator[PicturedInstance]:
     """The same instances; of each a small picture as WebP goes into `small` when its turn comes."""
     for one in seen:
-        picture = mask_against_truth(one.image, one.mask, one.truth, one.box)
+        instance = one.prediction[one.row.instance]
+        picture = mask_against_truth(one.image, instance.mask("image"), one.truth.masks()[one.row.object], instance.box)
         small[one.row.image, one.row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
         yield one
 
