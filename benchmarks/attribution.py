@@ -57,7 +57,7 @@ def plain_elimination(instance: Instance) -> np.ndarray:
 def plain_roles(instance: Instance) -> np.ndarray:
     """Means of every term inside the mask, each decoded as a whole map."""
     mask = instance.mask("canvas")
-    found = [Edit(keep=[k]).apply(instance.alone)[0].logits("canvas")[mask] for k in range(len(instance.weights))]
+    found = [Edit(keep=[k]).apply(instance.alone)[0].logits("grid")[mask] for k in range(len(instance.weights))]
     return np.array([values.mean() if values.size else np.nan for values in found])
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     for instance in chosen:
         SubsetMasks(instance, size="canvas")  # warm
         pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-            "roles": (lambda one=instance: roles(one, size="canvas").inside, lambda one=instance: plain_roles(one)),
+            "roles": (lambda one=instance: roles(one).inside, lambda one=instance: plain_roles(one)),
             "knock-out": (
                 lambda one=instance: knock_out(one, size="canvas"),
                 lambda one=instance: plain_knock_out(one),
@@ -114,7 +114,7 @@ def main() -> None:
 
         def everything(one: Instance = instance) -> None:
             game = SubsetMasks(one, size="canvas")
-            roles(one, window=game.window)
+            roles(one)
             knock_out(one, coalitions=game)
             sufficiency(one, coalitions=game)
 

@@ -105,3 +105,12 @@ def soft_dice(instance: Instance, weights: np.ndarray, target: np.ndarray, size:
     soft = np.where(left, values if rule.squash else 1 / (1 + np.exp(-values)), 0)
     both = soft.sum() + target.sum()
     return float(2 * (soft * target).sum() / both) if both else 1.0
+
+
+def smallest_sufficient(score: Callable[[np.ndarray], float], k: int, threshold: float) -> int | None:
+    """The size of the smallest of all subsets that reach a score; None if none does."""
+    for count in range(k + 1):
+        for members in itertools.combinations(range(k), count):
+            if score(np.array(members, dtype=np.int64)) >= threshold:
+                return count
+    return None

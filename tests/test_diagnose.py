@@ -25,16 +25,15 @@ from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, overlaps_under
 from maskprism.analysis.dataset.average_precision import average_precision
 from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose, examine
 from maskprism.analysis.dataset.findings import RULES, findings_of
-from maskprism.analysis.dataset.tide import ERROR_TYPES, find_errors
 from maskprism.analysis.intervals import Interval, too_few
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, ErrorBudget
-from maskprism.analysis.truth.matching import match
+from maskprism.analysis.truth.matching import ERROR_TYPES, find_errors, match
 from maskprism.analysis.truth.overlaps import mask_overlaps
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.errors import InputError, ModelError
 from maskprism.geometry import Letterbox
 from maskprism.models import Model
-from maskprism.models.rows import EXPORT_IN_SINGLE_PRECISION
+from maskprism.models.rows import EXPORT_IN_SINGLE_PRECISION, Thresholds
 from maskprism.models.runtimes import FunctionRuntime
 from maskprism.scenes import NAMES, write_dataset
 from maskprism.views.dataset.files import FIGURES, write_diagnosis
@@ -78,14 +77,14 @@ def test_each_step_takes_away_its_part_of_the_loss(data: Path, model: Model) -> 
     sample = next(iter(open_dataset(data).for_model(model.spec.names)))
     image, truth = sample.read()
     prediction = model.predict(image)
-    one = examine(prediction, truth, sample.name, conf=0.0)
+    one = examine(prediction, truth, sample.name)
     matches = match(prediction, truth)
     pairs = (matches.instances, matches.objects)
     assert len(one.budgets) == len(matches) > 2
-    few = examine(prediction, truth, sample.name, conf=0.5)
-    near = (one.overlaps["predict"].iou[prediction.scores > 0.5] >= 0.5).any(axis=0)
-    assert few.errors["missed"] <= len(truth) - near.sum()
-    assert one.errors["missed"] == find_errors(one.overlaps["predict"]).missed.sum()
+    sure = prediction[prediction.scores > 0.5]
+    few = examine(prediction, truth, sample.name, sure)
+    assert few.errors["missed"] == len(match(sure, truth).missed) > one.errors["missed"] == len(matches.missed)
+    assert {row.instance for row in few.budgets} == set(match(sure, truth).instances.tolist())
     np.testing.assert_array_equal(one.overlaps["predict"].iou[pairs], [row.iou for row in one.budgets])
     gained = np.zeros(len(matches))
     for part in reversed(PARTS):
@@ -115,13 +114,15 @@ def test_of_masks_that_are_off_one_per_object_hides_it(data: Path, model: Model)
         canvas_boxes=np.array([cut, cut]),
         scores=np.array([0.9, 0.5], dtype=np.float32),
     )
-    one = examine(twice, truth, "image", conf=0.5)
+    one = examine(twice, truth, "image", twice[[0]])
     iou = mask_overlaps(twice, true_regions(truth, prediction.letterbox, "canvas"), truth.classes, "canvas").iou
     assert 0.1 < iou[0, hidden] < 0.3
     np.testing.assert_array_equal(one.overlaps["predict"].iou[:, hidden], iou[:, hidden])
     assert find_errors(one.overlaps["predict"]).of("localisation").tolist() == [True, True]
     assert [(row.instance, row.object) for row in one.localisation] == [(0, hidden)]
-    assert [found.instance for found in one.detections] == [0]  # a score of conf itself is not above it
+    assert [(found.instance, found.outcome, found.error) for found in one.detections] == [
+        (0, "false positive", "localisation")
+    ]
 
 
 def test_everything_adds_up(found: Diagnosis, data: Path) -> None:
@@ -137,7 +138,7 @@ def test_everything_adds_up(found: Diagnosis, data: Path) -> None:
     assert {kind: kinds.count(kind) for kind in ERROR_TYPES if kind != "missed"} == {
         kind: count for kind, count in found.shown.items() if kind != "missed"
     }
-    assert found.shown["missed"] <= found.missed  # something of the class may be near, with a box that is off
+    assert found.shown["missed"] == found.missed
     assert found.perfect["as it is"] == found.precision["predict"]
     assert found.perfect["resolution"].ap >= found.perfect["as it is"].ap > 0.3
     assert {*found.alone} == {*(f"{part} alone" for part in PARTS), "true boxes"}
@@ -227,7 +228,7 @@ def test_an_interruption_keeps_what_is_done(data: Path, model: Model) -> None:
 
 def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = maskprism.load("sample", threads=1)
-    broken.predict = None  # type: ignore[method-assign, assignment]
+    broken.predict_under = None  # type: ignore[method-assign, assignment]
     with pytest.raises(InputError, match=r"not one of 6 images can be examined .*not callable"):
         diagnose(open_dataset(own_data), broken)
     monkeypatch.setattr(diagnosis, "_NETWORK_FAILURES", 3)
@@ -243,7 +244,7 @@ def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest
     network = maskprism.load("sample", conf=0.001, multi_label=True, threads=1)
     names = [sample.name for sample in open_dataset(data)]
     spoilt = [sample.read()[0] for sample in open_dataset(data)][1]
-    runtime, whole = network.runtime, network.predict
+    runtime, whole = network.runtime, network.predict_under
 
     def compute(batch: np.ndarray) -> list[np.ndarray]:
         outputs = runtime(batch)
@@ -252,10 +253,10 @@ def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest
 
     broken = Model(FunctionRuntime(compute, runtime.input, runtime.metadata), name="broken")
 
-    def predict(image: np.ndarray) -> Prediction:
-        return broken.predict(image) if np.array_equal(image, spoilt) else whole(image)
+    def predict_under(image: np.ndarray, thresholds: Sequence[Thresholds]) -> list[Prediction]:
+        return (broken.predict_under if np.array_equal(image, spoilt) else whole)(image, thresholds)
 
-    monkeypatch.setattr(network, "predict", predict)
+    monkeypatch.setattr(network, "predict_under", predict_under)
     found = diagnose(open_dataset(data), network)
     assert found.failures == [(names[1], "prototypes 3 hold NaN or infinity; " + EXPORT_IN_SINGLE_PRECISION)]
     assert found.images == SCENES - 1

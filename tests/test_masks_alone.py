@@ -97,7 +97,7 @@ def test_ground_truth_is_matched_and_boxes_cost_nothing(alone):
         classes, tuple((one,) for one in corners), boxes, np.zeros(len(alone), dtype=bool), masks.shape[1:], alone.names
     )
     assert len(match(alone, truth)) == len(alone)
-    one = examine(alone, truth, "scene", conf=0.0)
+    one = examine(alone, truth, "scene")
     assert len(one.budgets) == len(alone)
     for row in one.budgets:
         assert (row.box, row.dual_box, row.leak, row.box_iou) == (0, 0, 0, pytest.approx(1))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 import reference_budget as reference
 from maskprism import Letterbox, Prediction
-from maskprism.analysis.truth.matching import match
+from maskprism.analysis.truth.matching import MATCHING_RULE, match, match_masks
 from maskprism.datasets import GroundTruth
 from maskprism.errors import InputError
 from maskprism.masks import ULTRALYTICS
@@ -48,7 +48,7 @@ def test_the_most_confident_takes_what_it_overlaps_most():
     assert matches.instances.tolist() == [1, 0]
     assert matches.objects.tolist() == [0, 1]  # the first is free for whoever is more confident
     np.testing.assert_allclose(matches.box_iou, [0.9, 0.8])
-    assert matches.alone.tolist() == [2]  # another class
+    assert matches.false_positives.tolist() == [2]  # another class
     assert matches.missed.tolist() == [2]
 
 
@@ -62,13 +62,13 @@ def test_crowds_and_boxes_without_a_mask_excuse():
     matches = match(prediction, truth)
     assert len(matches) == 0
     assert matches.excused.tolist() == [0, 1]
-    assert matches.alone.tolist() == [2]
+    assert matches.false_positives.tolist() == [2]
     assert matches.missed.tolist() == []
 
 
 def test_nothing_found_and_nothing_there():
     assert match(found([], [], []), true([[0, 0, 1, 1]], [0])).missed.tolist() == [0]
-    assert match(found([[0, 0, 1, 1]], [0.5], [0]), true([], [])).alone.tolist() == [0]
+    assert match(found([[0, 0, 1, 1]], [0.5], [0]), true([], [])).false_positives.tolist() == [0]
     assert len(match(found([], [], []), true([], []))) == 0
 
 
@@ -88,7 +88,7 @@ def test_as_the_slow_twin(prediction, seed):
     matches = match(prediction, truth, threshold=0.3)
     pairs = list(zip(matches.instances.tolist(), matches.objects.tolist(), strict=True))
     assert pairs == reference.matched(prediction, truth, 0.3)
-    everyone = [*matches.instances, *matches.alone, *matches.excused]
+    everyone = [*matches.instances, *matches.false_positives, *matches.excused]
     assert sorted(everyone) == list(range(len(prediction)))
     assert sorted([*matches.objects, *matches.missed]) == list(range(len(truth)))
 
@@ -108,3 +108,60 @@ def test_a_perfect_detector_finds_everything(letterbox, seed):
         prototypes=np.ones((1, *letterbox.grid_hw), dtype=np.float32),
     )
     assert match(prediction, truth, threshold=0.9).objects.tolist() == [0, 1, 2]
+
+
+def test_kinds_of_errors_by_boxes():
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 3], [20, 20, 30, 30], [10, 20, 11, 21], [0, 0, 10, 2]]
+    prediction = found(boxes, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0, 0, 0, 1, 0, 1])
+    matches = match(prediction, true([[0, 0, 10, 10], [20, 20, 30, 30]], [0, 0]))
+    assert matches.errors == (None, "duplicate", "localisation", "class", "background", "both")
+    assert matches.outcomes == ("true positive", *["false positive"] * 5)
+    assert matches.targets.tolist() == [0, -1, 0, 1, -1, -1]
+
+
+def test_a_pair_whose_mask_is_off_is_a_localisation_error():
+    """Boxes agree, and the mask covers a quarter of the labelled one: a true positive, told apart."""
+    prediction = found([[0, 0, 16, 16], [16, 16, 32, 32]], [0.9, 0.8], [0, 0])
+    corner = np.zeros((32, 32), dtype=bool)
+    corner[:8, :8] = corner[0, 15] = corner[15, 0] = True
+    whole = np.zeros((32, 32), dtype=bool)
+    whole[16:, 16:] = True
+    matches = match_masks(prediction, GroundTruth.of_masks([corner, whole], [0, 0]))
+    assert matches.outcomes == ("true positive", "true positive")
+    assert matches.errors == ("localisation", None)
+    np.testing.assert_allclose(matches.mask_iou, [66 / 256, 1])
+    assert np.isnan(match(prediction, GroundTruth.of_masks([corner, whole], [0, 0])).mask_iou).all()
+
+
+def test_a_detection_of_another_class_finds_nothing():
+    """A cat that is called a dog beside a dog: their masks touch, and still the dog is missed."""
+    prediction = found([[0, 0, 10, 10]], [0.9], [1])
+    matches = match(prediction, true([[0, 0, 10, 10], [9, 9, 19, 19]], [0, 1]))
+    assert len(matches) == 0
+    assert matches.false_positives.tolist() == [0]
+    assert matches.missed.tolist() == [0, 1]
+    assert matches.errors == ("class",)
+
+
+def test_classes_that_do_not_count_are_excused_and_not_missed():
+    prediction = found([[0, 0, 10, 10], [20, 20, 30, 30]], [0.9, 0.8], [0, 1])
+    matches = match(prediction, true([[20, 20, 30, 30], [0, 0, 9, 9]], [2, 0]), classes=[0])
+    assert matches.outcomes == ("true positive", "excused")
+    assert matches.missed.tolist() == []
+
+
+def test_the_rule_states_its_thresholds():
+    assert "0.5 or more" in MATCHING_RULE
+    assert "by 0.1 to 0.5" in MATCHING_RULE
+
+
+def test_masks_become_ground_truth():
+    masks = np.zeros((2, 4, 6), dtype=bool)
+    masks[0, 1:3, 2:5] = True
+    truth = GroundTruth.of_masks(masks, [3, 4])
+    assert truth.boxes.tolist() == [[2, 1, 5, 3], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(truth.masks(), masks)
+    with pytest.raises(InputError, match="2 masks of 1 sizes and 1 class ids"):
+        GroundTruth.of_masks(masks, [3])
+    with pytest.raises(InputError, match="0 masks"):
+        GroundTruth.of_masks([], [])

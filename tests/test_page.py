@@ -24,6 +24,8 @@ import decode_cases
 import in_process
 import viewer_cases
 from maskprism import Letterbox, Prediction
+from maskprism.analysis.truth.matching import Matches
+from maskprism.datasets import GroundTruth
 from maskprism.errors import InputError, MaskprismError
 from maskprism.masks import ULTRALYTICS
 from maskprism.scenes import draw_scene, write_dataset
@@ -111,7 +113,8 @@ def test_prototypes_of_one_value_stay_exact() -> None:
 def test_ground_truth_is_kept_as_runs(seed: int, share: float) -> None:
     prediction = viewer_cases.prediction_of("retina", viewer_cases.LETTERBOXES["fit"], 1)
     mask = np.random.default_rng(seed).random(prediction.image_size) < share
-    header, buffer = viewer_scene(image_for(prediction), prediction, truth=[None, mask])
+    truth, pair = GroundTruth.of_masks([mask], [0]), Matches.given([1], [0], [1])
+    header, buffer = viewer_scene(image_for(prediction), prediction, truth=truth, matches=pair)
     assert header["instances"][0]["truth"] is None
     said = header["instances"][1]["truth"]
     flat = [index % 2 for index, run in enumerate(np.frombuffer(section(said, buffer), "<u4")) for _ in range(run)]
@@ -135,10 +138,8 @@ def test_what_does_not_fit_together_is_refused() -> None:
         viewer_scene(np.zeros((4, 3, 3), np.uint8), prediction)
     with pytest.raises(InputError, match="bits is 12"):
         viewer_scene(image, prediction, bits=12)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="truth has 1 masks for 2 instances"):
-        viewer_scene(image, prediction, truth=[None])
-    with pytest.raises(InputError, match=r"shape \(2, 2\)"):
-        viewer_scene(image, prediction, truth=[None, np.zeros((2, 2), bool)])
+    with pytest.raises(InputError, match="the ground truth is about an image of 2 x 2 pixels"):
+        viewer_scene(image, prediction, truth=GroundTruth.of_masks([np.ones((2, 2), bool)], [0]))
     broken = replace(prediction, prototypes=np.full_like(prediction.prototypes, np.nan))
     with pytest.raises(InputError, match="prototypes hold values that are not finite"):
         viewer_scene(image, broken)
@@ -153,6 +154,9 @@ def test_the_shared_table_is_what_maskprism_says() -> None:
     assert json.loads(decode_cases.PATH.read_text(encoding="utf-8")) == json.loads(decode_cases.text())
     committed = json.loads(viewer_cases.PATH.read_text(encoding="utf-8"))
     assert committed["palette"] == viewer_cases.tables()
+    assert [case["found"] for case in committed["roles"]] == [
+        case["found"] for case in json.loads(json.dumps(viewer_cases.role_cases()))
+    ]
     found = json.loads(json.dumps(viewer_cases.cases()))
     assert [one["name"] for one in found] == [one["name"] for one in committed["cases"]]
     for one, other in zip(found, committed["cases"], strict=True):

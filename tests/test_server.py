@@ -37,8 +37,10 @@ from PIL import Image
 
 import in_process
 import maskprism
-from maskprism.analysis.truth.error_budget import PARTS
-from maskprism.analysis.truth.labels import Truth, losses, match_masks, open_labels
+from maskprism.analysis.truth.error_budget import PARTS, budgets
+from maskprism.analysis.truth.labels import open_labels
+from maskprism.analysis.truth.matching import MATCHING_RULE, match_masks
+from maskprism.datasets import GroundTruth
 from maskprism.errors import InputError, MaskprismError
 from maskprism.models import Model
 from maskprism.models.correction import Correction
@@ -585,6 +587,8 @@ records = st.builds(
         classes=tuple(one[0] for one in instances),
         scores=tuple(one[1] / 4 for one in instances),
         ious=tuple(one[2] / 4 if one[2] else None for one in instances),
+        outcomes=tuple("true positive" if one[2] else "false positive" for one in instances),
+        errors=tuple("localisation" if one[2] == 1 else None for one in instances),
         missed=tuple(missed),
         losses=tuple(dict.fromkeys(PARTS, one[2] / 8 - 0.25) if one[2] else None for one in instances),
     ),
@@ -600,7 +604,7 @@ bounds = st.tuples(st.integers(0, 4), st.integers(0, 4)).map(lambda pair: (min(p
     classes=st.frozensets(st.integers(0, 2)),
     score=bounds,
     iou=bounds,
-    show=st.sampled_from(["all", "ok", "empty", "failed", "missed", "false-positives"]),
+    show=st.sampled_from(["all", "ok", "empty", "failed", "missed", "false-positives", "localisation"]),
     sort=st.sampled_from(["name", "score", "iou", "instances", "box"]),
     text=st.sampled_from(["", "1", "X"]),
 )
@@ -622,14 +626,15 @@ def test_filters_against_their_definition(found: list[Record], **asked: Any) -> 
                 and asked["score"][0] <= score <= asked["score"][1]
                 and (asked["iou"] == (0, 1) or (iou is not None and asked["iou"][0] <= iou <= asked["iou"][1]))
                 and (asked["show"] != "false-positives" or iou is None)
+                and (asked["show"] != "localisation" or iou == 0.25)
             ):
                 fitting.append((score, iou))
         everything = not asked["classes"] and asked["score"] == asked["iou"] == (0, 1)
-        everything &= asked["show"] != "false-positives"
+        everything &= asked["show"] not in ("false-positives", "localisation")
         wanted = bool(fitting) or everything
         if asked["show"] == "missed":
             wanted = bool([one for one in record.missed if not asked["classes"] or one in asked["classes"]])
-        elif asked["show"] not in ("all", "false-positives"):
+        elif asked["show"] not in ("all", "false-positives", "localisation"):
             wanted = wanted and record.state == asked["show"]
         if not wanted or asked["text"].lower() not in title.lower():
             continue
@@ -646,7 +651,14 @@ def test_filters_against_their_definition(found: list[Record], **asked: Any) -> 
 
 def test_an_image_stands_for_the_instance_that_put_it_there() -> None:
     """The lowest IoU, and not the false positive beside it, whose IoU there is none of."""
-    record = Record("ok", classes=(0, 1, 0, 0), scores=(0.9, 0.4, 0.3, 0.5), ious=(0.939, None, 0.12, None))
+    record = Record(
+        "ok",
+        classes=(0, 1, 0, 0),
+        scores=(0.9, 0.4, 0.3, 0.5),
+        ious=(0.939, None, 0.12, None),
+        outcomes=("true positive", "false positive", "true positive", "false positive"),
+        errors=(None, "class", "localisation", None),
+    )
     everything = list(range(4))
     assert Query(sort="iou").stands_for(record, everything) == 2
     assert Query(sort="iou").rank(record, everything) == 0.12
@@ -654,6 +666,7 @@ def test_an_image_stands_for_the_instance_that_put_it_there() -> None:
     false = Query(show="false-positives", sort="score")
     assert false.fitting(record) == [1, 3]
     assert false.stands_for(record, false.fitting(record)) == 1
+    assert Query(show="localisation").fitting(record) == [2]
     assert Query(show="false-positives", sort="iou").stands_for(record, [1, 3]) == 1  # neither has an IoU
     assert Query(classes=frozenset({1})).stands_for(record, [1]) == 1
     assert Query().stands_for(record, everything) is None
@@ -688,11 +701,12 @@ def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
     labels = open_labels(data, tmp_path / "images", network.spec.names)
     assert len(labels) == 4  # of both splits
     assert len(open_labels(data, tmp_path / "images", network.spec.names, "val")) == 2
-    gallery = Gallery(tmp_path / "images", network, labels=labels)
+    gallery = Gallery(tmp_path / "images", network, labels=labels.match)
     with serving(gallery) as client:
         wait_for(client)
         answer = client.get("/api/images").json()
         assert answer["labels"] is True
+        assert answer["matching"]["rule"] == MATCHING_RULE
         listed = {one["name"]: one for one in answer["images"]}
         first = listed.pop(f"train/{broken.stem}.png")
         assert "its labels cannot be used" in first["message"]
@@ -701,28 +715,32 @@ def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
         for name, one in listed.items():
             scene = draw_scene(int(name[-10:-4]))
             prediction = network.predict(scene.image)
-            expected = match_masks(prediction, Truth(scene.classes.tolist(), list(scene.masks)))
+            truth = GroundTruth.of_masks(scene.masks, scene.classes.tolist())
+            expected = match_masks(prediction, truth)
+            lost_by = {row.instance: {part: getattr(row, part) for part in PARTS} for row in budgets(prediction, truth)}
             details = client.get(f"/api/images/{name}").json()
-            np.testing.assert_allclose([thing["iou"] or 0 for thing in details["instances"]], expected.ious, atol=0.02)
-            assert [thing["false_positive"] for thing in details["instances"]] == [m is None for m in expected.masks]
-            assert one["false_positives"] == sum(mask is None for mask in expected.masks)
-            assert [thing["class"] for thing in details["missed"]] == expected.missed
-            for thing, lost in zip(details["instances"], losses(prediction, expected), strict=True):
+            assert tuple(thing["outcome"] for thing in details["instances"]) == expected.outcomes
+            assert tuple(thing["error"] for thing in details["instances"]) == expected.errors
+            assert one["false_positives"] == len(expected.false_positives)
+            assert [thing["class"] for thing in details["missed"]] == truth.classes[expected.missed].tolist()
+            for index, thing in enumerate(details["instances"]):
+                lost = lost_by.get(index)
                 assert thing["losses"] == (None if lost is None else pytest.approx(lost, abs=0.02))
                 if lost is not None:
-                    assert sum(lost.values()) == pytest.approx(1 - thing["iou"], abs=0.05)  # canvas and image size
+                    assert thing["iou"] == pytest.approx(expected.mask_iou_of(index), abs=0.02)
+                    assert sum(thing["losses"].values()) == pytest.approx(1 - thing["iou"], abs=1e-9)
             assert len(expected.missed) == one["missed"]
             truths = [
                 thing["truth"] is not None
                 for thing in header_of(client.get(f"/api/scenes/{name}").content)["instances"]
             ]
-            assert truths == [mask is not None for mask in expected.masks]
+            assert truths == [outcome == "true positive" for outcome in expected.outcomes]
         for part in PARTS:
             cards = client.get(f"/api/images?view=instances&sort={part}").json()["images"]
             lost = [one["stands_for"]["losses"][part] for one in cards if one["stands_for"]["losses"]]
             assert lost == sorted(lost, reverse=True)
             assert len(lost) > 3
-            assert all(one["stands_for"]["false_positive"] is not False for one in cards[len(lost) :])
+            assert all(one["stands_for"]["outcome"] != "true positive" for one in cards[len(lost) :])
         poor = client.get("/api/images?iou=0-0.7&sort=iou").json()["images"]
         assert [one["name"] for one in poor] == sorted(
             (name for name, one in listed.items() if one["ious"][0] <= 0.7), key=lambda name: listed[name]["ious"][0]

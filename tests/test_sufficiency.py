@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -11,8 +13,17 @@ from hypothesis import strategies as st
 
 import reference_attribution as slow
 from maskprism import RULES, Decomposition
-from maskprism.analysis.instance.subset_masks import SubsetMasks
-from maskprism.analysis.instance.sufficiency import PATHS, Sufficiency, area, faithfulness, knock_out, sufficiency
+from maskprism.analysis.instance.subset_masks import SubsetBound, SubsetMasks
+from maskprism.analysis.instance.sufficiency import (
+    PATHS,
+    SmallestSet,
+    Sufficiency,
+    area,
+    faithfulness,
+    knock_out,
+    smallest_set,
+    sufficiency,
+)
 from maskprism.errors import InputError
 from strategies import predictions, seeds
 from test_roles import drawn, square
@@ -102,12 +113,12 @@ def test_the_smallest_set_stays_sufficient():
     curve = np.array([0, 0.5, 0.96, 0.9, 0.97, 0.96, 1])
     found = Sufficiency(np.array([3, 1, 5, 0, 2, 4]), curve, 0.95)
     assert found.first == 2
-    assert found.smallest == 4
+    assert found.enough == 4
     assert found.chosen.tolist() == [3, 1, 5, 0]
-    assert Sufficiency(np.arange(2), np.array([1.0, 1, 1]), 0.95).smallest == 0  # an empty mask needs nothing
-    assert Sufficiency(np.arange(2), np.array([0, 0.95, 1]), 0.95).smallest == 1  # at the threshold is enough
+    assert Sufficiency(np.arange(2), np.array([1.0, 1, 1]), 0.95).enough == 0  # an empty mask needs nothing
+    assert Sufficiency(np.arange(2), np.array([0, 0.95, 1]), 0.95).enough == 1  # at the threshold is enough
     never = Sufficiency(np.arange(2), np.array([0.0, 0.1, 0.2]), 0.95)  # against ground truth
-    assert never.first == never.smallest == 3
+    assert never.first == never.enough == 3
     assert never.chosen.tolist() == []
 
 
@@ -140,7 +151,7 @@ def test_empty_masks_and_windows(rule):
         if rule == "no-crop" and one is outside:
             continue
         assert knock_out(one[0]).tolist() == [1, 1]
-        assert sufficiency(one[0]).smallest == 0
+        assert sufficiency(one[0]).enough == 0
         assert faithfulness(one[0], permutations=2).insertion_gain == 0
 
 
@@ -176,6 +187,70 @@ def test_faithfulness_prefers_the_order_that_matters():
     spread = np.var([area(run.random_insertion) for run in runs], ddof=1)
     assert np.mean([run.insertion_gain_error**2 for run in runs]) == pytest.approx(spread, rel=0.25)
     assert (faithfulness(prediction[0], permutations=64, seed=2).random_insertion != good.random_insertion).any()
+
+
+@settings(max_examples=40)
+@given(predictions(max_count=1), sizes, st.sampled_from([0.5, 0.8, 0.95, 1.0]), st.sampled_from(["iou", "dice"]), seeds)
+def test_the_smallest_set_is_that_of_all_subsets(prediction, size, threshold, metric, seed):
+    """Against the mask itself, and against a target that no set may reach."""
+    instance = prediction[0]
+    noise = np.random.default_rng(seed).random(prediction.image_size) < 0.5
+    for target in (None, noise | instance.mask("image")):
+        game = SubsetMasks(instance, size=size, metric=metric, target=target)
+        expected = slow.smallest_sufficient(game.of, len(game), threshold)
+        found = smallest_set(instance, threshold=threshold, subsets=game)
+        assert found.proven
+        assert found.exists == (expected is not None)
+        if expected is None:
+            assert found.at_least == len(game) + 1
+        else:
+            assert len(found.members) == found.at_least == expected
+            assert found.score == game.of(found.members) >= threshold
+
+
+@settings(max_examples=25)
+@given(predictions(max_count=1), sizes, st.integers(0, 3), st.sampled_from([0.7, 0.95]))
+def test_the_bound_rules_out_no_set_that_suffices(prediction, size, count, threshold):
+    game = SubsetMasks(prediction[0], size=size)
+    kept = {tuple(one.tolist()) for one in SubsetBound(game).candidates(count, threshold)}
+    for members in itertools.combinations(range(len(game)), count):
+        if game.of(np.array(members, dtype=np.int64)) >= threshold:
+            assert members in kept
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_smallest_set_of_ten_smooth_prototypes(seed):
+    """On the canvas, where tiles hold 16 pixels each."""
+    rng = np.random.default_rng(seed)
+    waves = [cv2.resize(rng.normal(size=(4, 4)), (16, 16), interpolation=cv2.INTER_CUBIC) for _ in range(10)]
+    instance = drawn(*waves, weights=rng.normal(size=10).tolist())[0]
+    game = SubsetMasks(instance, size="canvas")
+    found = smallest_set(instance, subsets=game, threshold=0.9)
+    assert found.proven
+    assert len(found.members) == slow.smallest_sufficient(game.of, 10, 0.9)
+    assert len(found.members) <= sufficiency(instance, subsets=game, threshold=0.9).first
+
+
+def test_without_the_work_only_bounds_are_given():
+    rng = np.random.default_rng(0)
+    prediction = drawn(*rng.normal(size=(9, 16, 16)), weights=[1.0] * 9)
+    whole, none = smallest_set(prediction[0]), smallest_set(prediction[0], work=0)
+    assert whole.proven
+    assert str(whole) == f"the smallest set that suffices has {len(whole.members)} of 9 prototypes"
+    assert not none.proven
+    assert none.at_least == 0
+    assert len(none.members) >= len(whole.members) > 1
+    assert str(none) == f"at most {len(none.members)} of 9 prototypes suffice, and at least 0 are needed"
+    some = smallest_set(prediction[0], work=20_000)
+    assert none.at_least < some.at_least <= len(whole.members)
+    again = smallest_set(prediction[0], work=20_000)
+    assert (again.members.tolist(), again.at_least) == (some.members.tolist(), some.at_least)
+    far = smallest_set(prediction[0], target=np.ones((64, 64), dtype=bool))
+    assert str(far) == "no set of 9 prototypes suffices"
+    assert isinstance(far, SmallestSet)
+    assert not far.exists
+    with pytest.raises(InputError, match="threshold is 95"):
+        smallest_set(prediction[0], threshold=95)
 
 
 def test_areas():

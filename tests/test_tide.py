@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import reference_ap
 from maskprism.analysis.dataset.average_precision import class_precision_at
-from maskprism.analysis.dataset.tide import ERROR_TYPES, error_cost, find_errors, mend
+from maskprism.analysis.dataset.tide import error_cost, mend
+from maskprism.analysis.truth.matching import ERROR_TYPES, find_errors
 from maskprism.analysis.truth.overlaps import Overlaps, Region, mask_iou
 from test_average_precision import images_of_masks, overlaps
 

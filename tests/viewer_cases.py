@@ -13,10 +13,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from maskprism import Decomposition, Edit, Letterbox, Prediction
 from maskprism.analysis.instance.roles import roles
+from maskprism.analysis.truth.matching import Matches
+from maskprism.datasets import GroundTruth
 from maskprism.geometry import SIZES
 from maskprism.masks import RULES
 from maskprism.views import palette
@@ -63,12 +66,13 @@ def case(rule: str, name: str, bits: Any, seed: int, *, boxed: bool = True) -> d
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (*prediction.image_size, 3), dtype=np.uint8)
     truth = rng.random(prediction.image_size) < 0.5
+    labelled, pair = GroundTruth.of_masks([truth], [0]), Matches.given([0], [0], [1], count=2)
     shown = as_shown(prediction, bits)
     edits = {1: 0.0, 3: float(np.float32(rng.normal()))}
     edited = Edit(set=edits).apply(shown)
     return {
         "name": f"{rule}, {name}, {bits} bits" + ("" if boxed else ", masks alone"),
-        "scene": _base64(viewer_scene(image, prediction, bits=bits, truth=[truth, None]).pack()),
+        "scene": _base64(viewer_scene(image, prediction, bits=bits, truth=labelled, matches=pair).pack()),
         "truth": _base64(np.packbits(truth)),
         "edits": edits,
         "original": _said(shown, SIZES),
@@ -95,7 +99,7 @@ def _said(prediction: Prediction, sizes: tuple[Size, ...]) -> list[dict[str, Any
                 "weights": instance.weights.tolist(),
                 "effects": parts.effects.tolist(),
                 "order": parts.order().tolist(),
-                "roles": roles(instance, size="grid").role,
+                "roles": roles(instance).named,
                 "pixel": {"y": y, "x": x, "terms": (instance.weights * at).tolist()},
                 "flip": None if prediction.rule.squash else {"k": nearest, "change": float(changes[nearest])},
             }
@@ -123,6 +127,47 @@ def cases() -> list[dict[str, Any]]:
     return found + [case("no-crop", name, 32, 100, boxed=False) for name in ("fit", "corner", "stretch")]
 
 
+def role_case(rule: str, bits: Any, seed: int) -> dict[str, Any]:
+    """A scene like a real one, 32 smooth prototypes of both signs and four instances, and the roles in it."""
+    rng = np.random.default_rng(seed)
+    letterbox = Letterbox.fit((90, 120), (128, 128)).with_grid((32, 32))
+    waves = rng.normal(size=(32, 6, 6))
+    raw = np.stack([cv2.resize(wave, (32, 32), interpolation=cv2.INTER_CUBIC) for wave in waves])
+    corners = rng.uniform((0, 16), (60, 60), (4, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(8, 60, (4, 2))], axis=1)
+    prediction = Prediction(
+        canvas_boxes=boxes.astype(np.float32),
+        scores=np.array([0.9, 0.8, 0.6, 0.3], np.float32),
+        classes=np.zeros(4, np.int64),
+        coefficients=rng.normal(0, 0.7, (4, 32)).astype(np.float32),
+        prototypes=(2 * raw / (1 + np.exp(-2 * raw))).astype(np.float32),
+        letterbox=letterbox,
+        rule=RULES[rule],
+        objectness=np.full(4, 0.9, np.float32),
+    )
+    shown = as_shown(prediction, bits)
+    scene = viewer_scene(np.zeros((90, 120, 3), np.uint8), prediction, bits=bits)
+    found = [roles(instance) for instance in shown]
+    return {
+        "name": f"{rule}, {bits} bits, {seed}",
+        "scene": _base64(scene.pack()),
+        "found": [
+            {"named": one.named, **{name: _numbers(getattr(one, name)) for name in ("inside", "ring", "edge", "share")}}
+            for one in found
+        ],
+    }
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def role_cases() -> list[dict[str, Any]]:
+    """Scenes like real ones under rules that crop and that do not, and that decide by logits and by probabilities."""
+    chosen = [("ultralytics", 8), ("validation", 16), ("no-crop", 8), ("yolov5", 8), ("retina", 8)]
+    return [role_case(rule, bits, seed) for seed, (rule, bits) in enumerate(chosen)]
+
+
 def tables() -> dict[str, str]:
     """The colours of the diverging maps, 256 of three bytes, and those of instances."""
     maps = {name: _base64(palette.lookup_table(name)) for name in ("contribution", "prototype")}
@@ -130,5 +175,8 @@ def tables() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    lines = ",\n".join(json.dumps(one) for one in cases())
-    PATH.write_text(f'{{"palette": {json.dumps(tables())},\n"cases": [\n{lines}\n]}}\n', encoding="utf-8")
+    lines, role_lines = (",\n".join(json.dumps(one) for one in found) for found in (cases(), role_cases()))
+    PATH.write_text(
+        f'{{"palette": {json.dumps(tables())},\n"roles": [\n{role_lines}\n],\n"cases": [\n{lines}\n]}}\n',
+        encoding="utf-8",
+    )

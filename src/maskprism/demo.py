@@ -47,7 +47,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from maskprism.analysis.atlas.judged import judged
     from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.dataset.diagnosis import diagnose
-    from maskprism.analysis.truth.labels import match_masks, open_labels
+    from maskprism.analysis.truth.labels import open_labels
     from maskprism.datasets import open_dataset
     from maskprism.extract import extract
     from maskprism.images import read_image
@@ -80,9 +80,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
             continue
         folder = pictures / Path(item.name).stem
         write_explanation(image, prediction, folder, best_instances(prediction, None))
-        truth = labels(scenes / item.name, prediction.image_size)
-        found = match_masks(prediction, truth) if truth else None
-        page.add(image, prediction, found.masks if found else None, missed=found.missed_instances if found else ())
+        page.add(image, prediction, *(labels.match(prediction, scenes / item.name) or ()))
 
     on_step("writing the coefficients of every instance")
     summary = extract(scenes, model, out / "coefficients.csv", overwrite=True)

@@ -319,6 +319,11 @@ class Instance:
     prediction: Prediction
     index: int
 
+    def __repr__(self) -> str:
+        box = ", ".join(f"{side:.0f}" for side in self.box)
+        source = f", in {self.prediction.source!r}" if self.prediction.source else ""
+        return f"Instance({self.index}: {self.name!r}, score {self.score:.2f}, box xyxy ({box}){source})"
+
     @property
     def box(self) -> Float32[np.ndarray, " 4"]:
         """x1, y1, x2, y2 in image pixels; see `Prediction.boxes`."""

@@ -17,7 +17,7 @@ import pytest
 import maskprism
 import pages
 from maskprism import Decomposition, Edit, Prediction
-from maskprism.analysis.truth.labels import match_masks, open_labels
+from maskprism.analysis.truth.labels import open_labels
 from maskprism.images import read_image
 from maskprism.models.correction import Correction
 from maskprism.scenes import draw_scene, write_dataset
@@ -143,11 +143,12 @@ def test_dragging_a_slider_moves_the_mask_as_python_says(page: Page, shown: list
 def test_measures_are_those_of_python(page: Page, folder: Path, shown: list[Prediction]) -> None:
     path = folder / "images" / "val" / "scene_000003.png"
     labels = open_labels(folder / "data.yaml", folder, shown[0].names)
-    truth = labels(path, shown[0].image_size)
-    assert truth
     exact = maskprism.load("sample").predict(path)
-    instance = next(i for i, mask in enumerate(match_masks(exact, truth).masks) if mask is not None)
-    true = match_masks(exact, truth).masks[instance]
+    matched = labels.match(exact, path)
+    assert matched
+    truth, matches = matched
+    instance = int(matches.instances.min())
+    true = truth.masks()[matches.targets[instance]]
     page.get_by_role("radio", name=re.compile(r"\d\.\d\d$")).nth(instance).click()
     slider(page, strongest(shown[0], instance)).press("Delete")
     settle(page)

@@ -15,7 +15,8 @@ import pytest
 
 import maskprism
 from contrast import hovered, low_contrast
-from maskprism.analysis.truth.labels import Truth, losses, match_masks
+from maskprism.analysis.truth.matching import match_masks
+from maskprism.datasets import GroundTruth
 from maskprism.scenes import draw_scene, write_dataset
 from pages import ABOUT_SPEED, start, stop
 from tiny_models import Tiny, ultralytics_metadata
@@ -105,7 +106,7 @@ def truth() -> dict[str, tuple[maskprism.Prediction, Any]]:
         prediction = model.predict(scene.image)
         found[f"val/scene_{seed:06d}.png"] = (
             prediction,
-            match_masks(prediction, Truth(scene.classes.tolist(), list(scene.masks))),
+            match_masks(prediction, GroundTruth.of_masks(scene.masks, scene.classes.tolist())),
         )
     return found
 

@@ -14,7 +14,8 @@ import pytest
 import maskprism
 from maskprism import Decomposition, Edit, Prediction
 from maskprism.analysis.instance.roles import roles
-from maskprism.analysis.truth.labels import Truth, match_masks
+from maskprism.analysis.truth.matching import match_masks
+from maskprism.datasets import GroundTruth
 from maskprism.scenes import draw_scene
 from maskprism.views.page import Page as PageFile
 from maskprism.views.page import write_page
@@ -41,9 +42,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prediction = maskprism.load("sample").predict(scene.image)
     extra = np.zeros(scene.image.shape[:2], bool)
     extra[10:60, 20:90] = True
-    found = match_masks(prediction, Truth([*scene.classes.tolist(), 2], [*scene.masks, extra]))
+    truth = GroundTruth.of_masks([*scene.masks, extra], [*scene.classes.tolist(), 2])
     page = PageFile()
-    page.add(scene.image, prediction, found.masks, missed=found.missed_instances)
+    page.add(scene.image, prediction, truth)
     return page.write(tmp_path_factory.mktemp("story") / "page.html")
 
 
@@ -175,14 +176,12 @@ def test_three_things_to_try(page: Page, shown: Prediction) -> None:
 
 
 def test_prototypes_have_the_roles_that_python_gives_them(page: Page, shown: Prediction) -> None:
-    expected = roles(shown[0], size="grid").role
+    expected = roles(shown[0]).role
     found = dict(page.locator(".card").evaluate_all("all => all.map(one => [one.dataset.k, one.dataset.role])"))
     assert [found[str(k)] for k in range(len(expected))] == list(expected)
     says = page.locator(".says").inner_text()
     assert says.startswith(f"{shown[0].name}: {expected.count('builds')} prototype")
-    strongest = max(
-        (k for k, role in enumerate(expected) if role == "builds"), key=lambda k: roles(shown[0], size="grid").inside[k]
-    )
+    strongest = max((k for k, role in enumerate(expected) if role == "builds"), key=lambda k: roles(shown[0]).inside[k])
     assert re.search(rf"build\w* it \((above all )?{strongest}\b", says)
 
 
@@ -344,14 +343,11 @@ def test_ground_truth_and_what_was_missed(page: Page) -> None:
     white, pink = ((picture == colour).all(axis=2) for colour in ([255, 255, 255, 255], [255, 92, 224, 255]))
     scene = draw_scene(SEED)
     prediction = maskprism.load("sample").predict(scene.image)
-    found = match_masks(prediction, Truth(scene.classes.tolist(), list(scene.masks)))
+    found = match_masks(prediction, GroundTruth.of_masks(scene.masks, scene.classes.tolist()))
     edges = np.zeros(white.shape, bool)
-    for mask in found.masks:
-        if mask is not None:
-            inner = cv2.erode(
-                mask.astype(np.uint8), np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8), borderValue=0
-            )
-            edges |= mask & ~inner.astype(bool)
+    for mask in scene.masks[found.objects]:
+        inner = cv2.erode(mask.astype(np.uint8), np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8), borderValue=0)
+        edges |= mask & ~inner.astype(bool)
     assert not (white & ~edges).any()
     assert (edges & ~white & ~pink).sum() < 0.02 * edges.sum()
     assert pink[10, 20:90].all()

@@ -179,10 +179,10 @@ export class Equation {
     const { selected } = state;
     if (selected < 0) return [];
     const coefficients = state.coefficients();
-    const { role, inside, ring, edge } = rolesOf(scene, selected, coefficients);
+    const { named, inside, ring, edge } = rolesOf(scene, selected, coefficients);
     const name = scene.instances[selected].name;
     const led = (/** @type {string} */ of, /** @type {ArrayLike<number>} */ by, /** @type {string} */ one, /** @type {string} */ many) => {
-      const found = descending(by).filter((k) => role[k] === of);
+      const found = descending(by).filter((k) => named[k][0] === of);
       if (!found.length) return "";
       const strongest = found.slice(0, 2).join(" and ");
       return `${found.length} ${found.length === 1 ? one : many} (${found.length > 2 ? "above all " : ""}${strongest})`;
@@ -191,7 +191,7 @@ export class Equation {
       led("builds", inside, "prototype builds it", "prototypes build it"),
       led("carves", ring.map((value) => -value), "carves away what lies around it", "carve away what lies around it"),
       led("sharpens", edge, "sharpens its edge", "sharpen its edge"),
-      led("opposes", inside.map((value, k) => Math.max(-value, ring[k], -edge[k])), "speaks against it", "speak against it"),
+      led("opposes", inside.map((value, k) => Math.max(-value, ring[k], -edge[k])), "opposes it", "oppose it"),
     ].filter(Boolean);
     const text = parts.length ? `${parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : parts[0]}.` : "no prototype does anything for it.";
     return [h("b", {}, name), ": ", text];

@@ -1,4 +1,4 @@
-// What each prototype does for one mask, as src/maskprism/analysis/instance/roles.py has it, on the grid of the prototypes;
+// What each prototype does for one mask, by the rules of src/maskprism/analysis/instance/roles.py, on the prototype grid;
 // and of which kind it is in this image: what of it the masks explain, and which others say the same.
 
 import { fromCanvas, pixelsBetween, sizeOf } from "./geometry.js";
@@ -6,11 +6,13 @@ import { Frame, mix } from "./masks.js";
 
 /** @typedef {import("./scene.js").Scene} Scene */
 /** @typedef {"builds" | "carves" | "sharpens" | "opposes" | "negligible"} Role */
-/** @typedef {{ role: Role[], inside: Float64Array, ring: Float64Array, edge: Float64Array }} Roles */
+/** Of each prototype its role, or the two helpful ones between which none leads. @typedef {{ named: Role[][], inside: Float64Array, ring: Float64Array, edge: Float64Array, share: Float64Array }} Roles */
 /** @typedef {{ semantic: boolean, same: number[] }} Kind */
 
 const NEGLIGIBLE = 0.5;
-const OPPOSING = 2;
+const CLEAR_LEAD = 1.25;
+const ROUNDING = 1e-9;
+const HELPFUL = /** @type {const} */ (["builds", "carves", "sharpens"]);
 /** Masks explain at least this share of the variance of a semantic prototype; redundant ones correlate at least so much. */
 const SEMANTIC = 0.25;
 const REDUNDANT = 0.9;
@@ -21,7 +23,7 @@ export const ROLES = {
   builds: "lifts the inside of the mask",
   carves: "lowers what lies around the mask",
   sharpens: "makes a step at the edge of the mask",
-  opposes: "does more harm to this mask than good",
+  opposes: "does more harm to this mask than help, or has a negative share of the difference between mask and ring",
   negligible: "does hardly anything here",
 };
 
@@ -42,7 +44,13 @@ export function rolesOf(scene, instance, coefficients) {
   const acts = [mask, ring, last, first].map((region) => means(prototypes, weights, region, { rows, columns }, letterbox.grid_hw[1]));
   const [inside, around] = acts;
   const edge = acts[2].map((value, k) => value - acts[3][k]);
-  return { role: named(inside, around, edge), inside, ring: around, edge };
+  const margin = inside.map((value, k) => (Math.abs(value - around[k]) <= ROUNDING * (Math.abs(value) + Math.abs(around[k])) ? 0 : value - around[k]));
+  const total = margin.reduce((sum, value) => sum + value, 0);
+  const share = margin.map((value) => (total ? value / total : NaN));
+  // Of the coefficients as they came the roles came, too: from prototypes of all bits.
+  const { roles, coefficients: original } = scene.instances[instance];
+  const kept = roles && original.every((value, k) => Math.fround(value) === Math.fround(coefficients[k]));
+  return { named: kept ? roles : named(inside, around, edge, share), inside, ring: around, edge, share };
 }
 
 /** The cells of the box, where nothing crops. @param {Scene} scene @param {number[]} box @param {number} width @param {number} length */
@@ -87,16 +95,19 @@ function means({ cells, values }, weights, region, { rows, columns }, gridWidth)
   });
 }
 
-/** @param {Float64Array} inside @param {Float64Array} ring @param {Float64Array} edge @returns {Role[]} */
-function named(inside, ring, edge) {
+/** @param {Float64Array} inside @param {Float64Array} ring @param {Float64Array} edge @param {Float64Array} share @returns {Role[][]} */
+function named(inside, ring, edge, share) {
   const acts = [inside, ring.map((value) => -value), edge].map((act) => act.map((value) => (Number.isNaN(value) ? 0 : value)));
   const totals = acts.map((act) => act.reduce((sum, value) => sum + Math.abs(value), 0));
   return Array.from(inside, (_, k) => {
     const parts = acts.map((act, i) => (totals[i] ? act[k] / totals[i] : 0));
-    const [helps, harms] = [Math.max(...parts), -Math.min(...parts)];
-    if (Math.max(helps, harms) * inside.length < NEGLIGIBLE) return "negligible";
-    if (harms > OPPOSING * helps) return "opposes";
-    return /** @type {const} */ (["builds", "carves", "sharpens"])[parts.indexOf(helps)];
+    const [best, second] = [0, 1, 2].sort((a, b) => parts[b] - parts[a] || a - b);
+    const harms = -Math.min(...parts);
+    const least = NEGLIGIBLE / inside.length;
+    if (Math.max(parts[best], harms) < least) return ["negligible"];
+    if (share[k] < 0 || harms > parts[best]) return ["opposes"];
+    const close = parts[second] >= least && parts[best] < CLEAR_LEAD * parts[second];
+    return close ? [HELPFUL[best], HELPFUL[second]] : [HELPFUL[best]];
   });
 }
 

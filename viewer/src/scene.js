@@ -5,11 +5,12 @@
 /** @typedef {{ offset: number, length: number }} Section */
 /**
  * @typedef {{ class: number, name: string, score: number, box: number[], canvas_box: number[], coefficients: number[],
- *   untuned?: number[] | null, objectness: number | null, logit_error: number, truth: (Section & { area: number }) | null }} Instance
+ *   untuned?: number[] | null, objectness: number | null, logit_error: number, truth: (Section & { area: number }) | null,
+ *   roles?: import("./roles.js").Role[][], outcome?: "true positive" | "false positive" | "excused", error?: string | null }} Instance
  */
 /**
  * @typedef {Section & { class: number, name: string, area: number, box: number[] }} Missed A labelled instance that no prediction found.
- * @typedef {{ version: number, source: string, boxes?: boolean, missed?: Missed[], letterbox: Letterbox, rule: MaskRule, instances: Instance[],
+ * @typedef {{ version: number, source: string, boxes?: boolean, missed?: Missed[], matching?: { rule: string, errors: Record<string, string> }, letterbox: Letterbox, rule: MaskRule, instances: Instance[],
  *   image: Section & { type: string, size_hw: [number, number] },
  *   prototypes: Section & { k: number, h: number, w: number, bits: 8 | 16 | 32, low: number[], step: number[], encoding: "raw" | "deflate" } }} Header
  */

@@ -126,19 +126,19 @@ export class Strip {
     const { state, scene } = this;
     const found = state.selected < 0 ? null : rolesOf(scene, state.selected, state.coefficients());
     this.cards.forEach(({ role, element }, k) => {
-      const does = found?.role[k];
+      const does = found?.named[k] ?? [];
       const { semantic, same } = this.kinds[k] ?? { semantic: false, same: [] };
       const { over } = this;
       const tags = over?.tags[k] ?? (semantic ? ["semantic"] : []);
       const kinds = [...tags, same.length > 0 && `like ${same.slice(0, 2).join(", ")}`].filter((one) => typeof one === "string");
-      role.replaceChildren(h("span", {}, does ?? ""), h("span", {}, kinds.join(", ")));
+      role.replaceChildren(h("span", {}, does.join(", ")), h("span", {}, kinds.join(", ")));
       role.title = [
-        does && `${does}: ${ROLES[does]}`,
+        ...does.map((one) => `${one}: ${ROLES[one]}`),
         ...(over ? tags.map((tag) => `${tag}: ${over.rules[tag]} (over ${over.images} images)`) : []),
         !over && semantic && "semantic: the masks of this image explain a quarter of its variance, or more",
         same.length > 0 && `redundant: correlates with ${same.join(", ")} by 0.9 or more in this image`,
       ].filter(Boolean).join("\n");
-      element.dataset.role = does ?? "";
+      element.dataset.role = does[0] ?? "";
     });
   }
 

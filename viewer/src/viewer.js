@@ -8,6 +8,7 @@ import { Stage } from "./stage.js";
 import { shortest } from "./state.js";
 import { Strip } from "./strip.js";
 import { Tour } from "./tour.js";
+import { verdict, verdictMark, verdictTitle } from "./verdict.js";
 import { Waterfall } from "./waterfall.js";
 
 /** @typedef {import("./scene.js").Scene} Scene */
@@ -237,8 +238,9 @@ export class Viewer {
     const box = h("input", { type: "checkbox", onchange: () => state.look({ truth: box.checked }) });
     this.onRefresh(() => (box.checked = state.truth));
     const many = scene.missed.length;
-    const missed = many ? h("button", { type: "button", className: "missed", title: "Show the next labelled instance that no prediction found", onclick: () => this.showMissed(this.missed + 1) }, `${many} missed`) : null;
-    return h("span", { className: "truth-controls" }, h("label", { className: "check", title: "Outlines of the labels: white where an instance found them, pink where none did" }, box, "Ground truth"), missed);
+    const rule = scene.header.matching?.rule ?? "";
+    const missed = many ? h("button", { type: "button", className: "missed", title: `Show the next labelled instance that no prediction found. ${rule}`, onclick: () => this.showMissed(this.missed + 1) }, `${many} missed`) : null;
+    return h("span", { className: "truth-controls" }, h("label", { className: "check", title: `Outlines of the labels: white where an instance found them, pink where none did. ${rule}` }, box, "Ground truth"), missed);
   }
 
   /** Looks closer at a labelled instance that no prediction found; counts go round. @param {number} index */
@@ -258,7 +260,7 @@ export class Viewer {
     const buttons = scene.instances.map((instance, i) => {
       const swatch = h("i", { className: "swatch" });
       this.onRefresh(() => style(swatch, { "--colour": `#${this.stage.colours[i]}` }));
-      return h("button", { type: "button", role: "radio", onclick: () => state.select(i) }, swatch, h("span", { className: "name" }, instance.name), h("span", { className: "score" }, instance.score.toFixed(2)));
+      return h("button", { type: "button", role: "radio", onclick: () => state.select(i) }, swatch, h("span", { className: "name" }, instance.name), h("span", { className: "score" }, instance.score.toFixed(2)), verdictMark(instance, scene.header.matching));
     });
     const move = (/** @type {KeyboardEvent} */ event) => {
       const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
@@ -289,7 +291,8 @@ export class Viewer {
       swatch.hidden = !instance;
       style(swatch, { "--colour": `#${this.stage.colours[Math.max(state.selected, 0)] ?? ""}` });
       name.textContent = instance ? instance.name : "Prototypes";
-      detail.textContent = instance ? `instance ${state.selected}, score ${instance.score.toFixed(2)}` : "no instance";
+      detail.textContent = instance ? [`instance ${state.selected}, score ${instance.score.toFixed(2)}`, verdict(instance)].filter(Boolean).join(", ") : "no instance";
+      detail.title = instance ? verdictTitle(instance, scene.header.matching) : "";
     });
     return h("div", { className: "heading" }, h("h2", {}, swatch, name, detail));
   }

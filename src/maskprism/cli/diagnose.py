@@ -144,7 +144,7 @@ def _print(found: Diagnosis) -> None:
     """The numbers on one screen."""
     from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
     from maskprism.analysis.truth.error_budget import PARTS
-    from maskprism.views.dataset.report import size_of, title_of, warnings_of
+    from maskprism.views.dataset.report import outcome_of, size_of, title_of, warnings_of
 
     def number(value: float) -> str:
         return "–" if math.isnan(value) else f"{value:.3f}"
@@ -160,6 +160,7 @@ def _print(found: Diagnosis) -> None:
         one, sure = found.precision[name], found.intervals.precision[name]
         ends = "" if math.isnan(sure.low) else f"   {sure.low:.3f} to {sure.high:.3f}"
         print(f"    {words:<30} {number(one.ap):>6}  {number(one.ap50):>6}{ends}")
+    print(f"  {outcome_of(found)}")
     if len(found.budget):
         mean = found.budget.mean()
         losses = ", ".join(f"{part} {mean.intervals[part].plain()}" for part in PARTS)

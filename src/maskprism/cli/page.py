@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -50,7 +51,7 @@ def page(
     """
     from dataclasses import replace
 
-    from maskprism.analysis.truth.labels import match_masks, open_labels
+    from maskprism.analysis.truth.labels import open_labels
     from maskprism.foreign import is_folder
     from maskprism.sources import open_sources
     from maskprism.views.page import LARGE_BYTES, Page
@@ -59,24 +60,25 @@ def page(
         raise InputError(f"{out}: is a folder; expected the name of the page, such as {out / 'page.html'}")
     items = open_sources(images, limit=limit)
     network = load_model(model, reading, detections)
-    labels = None if data is None else open_labels(data, items.files, network.spec.names, crowds=crowds)
+    labels = (
+        None
+        if data is None
+        else open_labels(data, items.files, network.spec.names, kept=network.keep.classes, crowds=crowds)
+    )
     network = named_by(labels, network, output)
-    shown = Page(bits=bits)
+    shown, counts = Page(bits=bits), Counter[str]()
     with output.bar("predicting", items.count()) as bar:
         for item in items:
             try:
                 image = item.read()
                 prediction, untuned = network.predict_untuned(image)
                 prediction = replace(prediction, source=item.name)
-                truth = labels(item.image, prediction.image_size) if labels and isinstance(item.image, Path) else None
-                found = None if truth is None else match_masks(prediction, truth)
-                shown.add(
-                    image,
-                    prediction,
-                    None if found is None else found.masks,
-                    untuned,
-                    () if found is None else found.missed_instances,
-                )
+                found = labels.match(prediction, item.image) if labels and isinstance(item.image, Path) else None
+                truth, matches = found or (None, None)
+                shown.add(image, prediction, truth, matches, untuned)
+                if matches is not None:
+                    counts.update(found=len(matches), missed=len(matches.missed))
+                    counts.update(false_positives=len(matches.false_positives))
             except MaskprismError as error:
                 bar.fail(item.name, error)
             bar.step()
@@ -92,6 +94,9 @@ def page(
     noun = "image" if len(shown) == 1 else "images"
     print(f"{len(shown)} {noun} in {out}, {size / 1e6:.1f} MB" + failures(failed))
     print(f"prototypes in {bits} bits: {shown.exactness}")
+    outcome = None if labels is None else {name: counts[name] for name in ("found", "missed", "false_positives")}
+    if outcome is not None:
+        print("labels: {found} found, {missed} missed, {false_positives} false positives".format(**outcome))
     return Outcome(
         {
             "files": [out],
@@ -99,6 +104,7 @@ def page(
             "bytes": size,
             "bits": bits,
             "exactness": shown.exactness,
+            "labels": outcome,
             "failures": listed(bar.failures),
         }
     )

@@ -96,7 +96,11 @@ def serve(
         workers=workers,
     )
     network = load_model(model, reading, detections, threads=max((os.cpu_count() or 1) // workers, 1))
-    labels = None if data is None else open_labels(data, folder, network.spec.names, split, crowds=crowds)
+    labels = (
+        None
+        if data is None
+        else open_labels(data, folder, network.spec.names, split, network.keep.classes, crowds=crowds)
+    )
     network = named_by(labels, network, output)
 
     def ready(url: str, gallery: server.Gallery) -> None:
@@ -118,7 +122,7 @@ def serve(
         host=host,
         port=port,
         allowed_hosts=allow_host or (),
-        labels=labels,
+        labels=None if labels is None else labels.match,
         limits=limits,
         on_ready=ready,
     )

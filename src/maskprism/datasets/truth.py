@@ -50,6 +50,28 @@ class GroundTruth:
     remarks: tuple[str, ...] = ()
     outlines: Outlines = "coco"
 
+    @classmethod
+    def of_masks(cls, masks: Sequence[Bitmap] | Bool[np.ndarray, "M H W"], classes: Sequence[int]) -> GroundTruth:
+        """Ground truth from masks of the image's size and class ids, one for each.
+
+        Raises InputError for no masks, for masks of several sizes, or for another number of class ids.
+        """
+        shapes = {mask.shape for mask in masks}
+        if len(shapes) != 1 or len(masks) != len(classes):
+            raise InputError(
+                f"expected masks of one size with a class id each; got {len(masks)} masks of {len(shapes)} sizes and "
+                f"{len(classes)} class ids"
+            )
+        segments = tuple(np.asarray(mask, dtype=bool) for mask in masks)
+        (image_hw,) = shapes
+        return cls(
+            classes=np.asarray(classes, dtype=np.int64),
+            segments=segments,
+            boxes=np.array([box_around(mask, None, image_hw) for mask in segments], dtype=np.float32).reshape(-1, 4),
+            crowd=np.zeros(len(segments), dtype=bool),
+            image_hw=image_hw,
+        )
+
     def __len__(self) -> int:
         return len(self.classes)
 

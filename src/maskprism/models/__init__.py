@@ -185,6 +185,11 @@ class Model:
         chunks = (images[i : i + self.batch] for i in range(0, len(images), self.batch))
         return [prediction for chunk in chunks for prediction in self._predict_batch(chunk)]
 
+    def predict_under(self, image: ImageLike, thresholds: Sequence[Thresholds]) -> list[Prediction]:
+        """What the network says about one image under each of these thresholds; it runs once."""
+        models = [self.with_thresholds(keep) for keep in thresholds]
+        return self._predict_batch([image], models)
+
     def predict_untuned(self, image: ImageLike) -> tuple[Prediction, Float32[np.ndarray, "N K"] | None]:
         """What `predict` says, and its coefficients as they were before the correction; None without a correction."""
         plain = self.with_correction(None).predict(image)
@@ -248,18 +253,21 @@ class Model:
         self.correction = correction
         self.spec = replace(self.spec, correction=None if correction is None else correction.fingerprint)
 
-    def _predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
+    def _predict_batch(self, images: Sequence[ImageLike], readers: Sequence[Model] = ()) -> list[Prediction]:
+        """Of every image what each reader makes of the outputs; this model alone unless readers are given."""
+        readers = readers or [self]
         decoded = [read_image(image) for image in images]
         prepare = self.spec.preprocessing
         letterboxes = [self.letterbox((one.shape[0], one.shape[1])) for one in decoded]
-        results: dict[int, Prediction] = {}
+        results: dict[int, list[Prediction]] = {}
         for canvas_hw in dict.fromkeys(box.canvas_hw for box in letterboxes):
             members = [i for i, box in enumerate(letterboxes) if box.canvas_hw == canvas_hw]
             canvases = [prepare.exact_canvas(decoded[i], letterboxes[i]) for i in members]
             outputs = self.runtime(self._stack(canvases, [letterboxes[i] for i in members], prepare))
             for position, i in enumerate(members):
-                results[i] = self._read(outputs, position, letterboxes[i], source_name(images[i]))
-        return [results[i] for i in range(len(images))]
+                name = source_name(images[i])
+                results[i] = [reader._read(outputs, position, letterboxes[i], name) for reader in readers]
+        return [prediction for i in range(len(images)) for prediction in results[i]]
 
     def _stack(
         self, canvases: list[UInt8[np.ndarray, "H W 3"]], letterboxes: list[Letterbox], prepare: Preprocessing

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,12 +23,12 @@ from maskprism.views.markup import base64_text, content_hash, data_url, script_j
 from maskprism.views.viewer_payload import as_shown, encode_webp, viewer_scene
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32
+    from jaxtyping import Float32
 
+    from maskprism.analysis.truth.matching import Matches
+    from maskprism.datasets import GroundTruth
     from maskprism.images import ImageLike
     from maskprism.prediction import Prediction
-
-    Truth = Sequence[Bool[np.ndarray, "H W"] | None]
 
 _THUMBNAIL_SIDE = 220
 LARGE_BYTES = 50_000_000
@@ -84,13 +84,13 @@ class Page:
         self,
         image: ImageLike,
         prediction: Prediction,
-        truth: Truth | None = None,
+        truth: GroundTruth | None = None,
+        matches: Matches | None = None,
         untuned: Float32[np.ndarray, "N K"] | None = None,
-        missed: Sequence[tuple[int, Bool[np.ndarray, "H W"]]] = (),
     ) -> None:
         """Add an image; see `viewer_scene` for what is expected, and raised; and InputError beyond MAX_BYTES."""
         picture = read_image(image)
-        scene = viewer_scene(picture, prediction, bits=self.bits, truth=truth, untuned=untuned, missed=missed)
+        scene = viewer_scene(picture, prediction, bits=self.bits, truth=truth, matches=matches, untuned=untuned)
         packed = base64_text(scene.pack())
         if self.scene_bytes + len(packed) > MAX_BYTES:
             raise InputError(
@@ -157,19 +157,19 @@ def write_page(
     path: str | os.PathLike[str],
     images: Iterable[tuple[ImageLike, Prediction]],
     *,
-    truth: Iterable[Truth | None] | None = None,
+    truth: Iterable[GroundTruth | None] | None = None,
     bits: Literal[8, 16] = 8,
 ) -> Path:
     """Write images and their predictions as one interactive HTML file.
 
-    truth: per image the ground-truth masks of its instances (booleans of the image's size, or None).
+    truth: per image what is labelled in it, or None; `matching.match` says which instance found what.
     bits: how exact prototypes are kept; the page says what that changes.
     Raises InputError for no images or what does not fit together, MaskprismError if `path` cannot be written.
     """
     page = Page(bits=bits)
     pairs = list(images)
-    for (image, prediction), masks in zip(pairs, truth or [None] * len(pairs), strict=True):
-        page.add(image, prediction, masks)
+    for (image, prediction), labelled in zip(pairs, truth or [None] * len(pairs), strict=True):
+        page.add(image, prediction, labelled)
     return page.write(path)
 
 

@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from maskprism.analysis.instance.roles import roles
+from maskprism.analysis.truth.matching import MATCHING_RULE, MEANING, match_masks
 from maskprism.core.archive import header_of
 from maskprism.errors import InputError
 from maskprism.images import read_image
@@ -26,6 +28,8 @@ from maskprism.images import read_image
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, UInt8, UInt16, UInt32
 
+    from maskprism.analysis.truth.matching import Matches
+    from maskprism.datasets import GroundTruth
     from maskprism.images import ImageLike
     from maskprism.prediction import Prediction
 
@@ -68,22 +72,21 @@ def viewer_scene(
     prediction: Prediction,
     *,
     bits: Bits = 8,
-    truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
+    truth: GroundTruth | None = None,
+    matches: Matches | None = None,
     untuned: Float32[np.ndarray, "N K"] | None = None,
-    missed: Sequence[tuple[int, Bool[np.ndarray, "H W"]]] = (),
     image_side: int = IMAGE_SIDE,
 ) -> ViewerScene:
     """Everything the viewer needs of one image.
 
     `bits` is how exact prototypes are kept: 32 keeps them as they are; 8 and 16 quantise each over its own range, and
-    `logit_error` of every instance in the header bounds what that can change. `truth` holds a ground-truth mask of
-    image size per instance, or None where an instance has none, and `missed` class and mask of every labelled
-    instance that none found. `untuned` are coefficients as they were before a
-    correction, to look at the masks before it. Raises InputError for other shapes or bits, and
+    `logit_error` of every instance in the header bounds what that can change. `truth` is what is labelled in the image;
+    `matches` says which instance found what, `matching.match_masks` unless given. `untuned` are coefficients as they
+    were before a correction, to look at the masks before it. Raises InputError for other shapes or bits, and
     for predictions with values that are not finite.
     """
     picture = read_image(image)
-    _check(picture, prediction, bits, truth, [mask for _, mask in missed])
+    _check(picture, prediction, bits)
     if untuned is not None and (untuned.shape != prediction.coefficients.shape or not np.isfinite(untuned).all()):
         raise InputError(
             f"untuned has shape {untuned.shape}; expected finite numbers for all coefficients, of shape "
@@ -107,6 +110,10 @@ def viewer_scene(
         "image": {**section(encoded), "type": "image/webp", "size_hw": size_hw},
         "prototypes": {**section(prototypes.pop("data")), **prototypes},
     }
+    if truth is not None:
+        matches = match_masks(prediction, truth) if matches is None else matches
+        header["matching"] = {"rule": MATCHING_RULE, "errors": MEANING}
+    named = [roles(instance) for instance in prediction]
     header["instances"] = [
         {
             "class": instance.class_id,
@@ -118,21 +125,67 @@ def viewer_scene(
             "untuned": None if untuned is None else untuned[instance.index].tolist(),
             "objectness": None if prediction.objectness is None else float(prediction.objectness[instance.index]),
             "logit_error": float(np.abs(instance.weights, dtype=np.float64) @ error),
+            "roles": named[instance.index].named,
             "truth": None if mask is None else {**section(_runs(mask).tobytes()), "area": int(np.count_nonzero(mask))},
+            **({} if matches is None else outcome(matches, instance.index)),
         }
-        for instance, mask in zip(prediction, truth or [None] * len(prediction), strict=True)
+        for instance, mask in zip(prediction, masks_of_pairs(truth, matches, len(prediction)), strict=True)
     ]
     header["missed"] = [
         {
             "class": class_id,
-            "name": prediction.names.get(class_id, f"class{class_id}"),
+            "name": name,
             **section(_runs(mask).tobytes()),
             "area": int(np.count_nonzero(mask)),
             "box": _box_of(mask),
         }
-        for class_id, mask in missed
+        for class_id, name, mask in _missed(prediction, truth, matches)
     ]
     return ViewerScene(header, b"".join(sections))
+
+
+def masks_of_pairs(
+    truth: GroundTruth | None, matches: Matches | None, count: int
+) -> list[Bool[np.ndarray, "H W"] | None]:
+    """Per instance the mask, of the image's size, of the ground-truth instance that it found, or None."""
+    masks: list[Bool[np.ndarray, "H W"] | None] = [None] * count
+    if truth is not None and matches is not None:
+        true = _masks(truth, matches.objects.tolist())
+        for instance, index in zip(matches.instances.tolist(), matches.objects.tolist(), strict=True):
+            masks[instance] = true[index]
+    return masks
+
+
+def outcome(matches: Matches, instance: int) -> dict[str, Any]:
+    """What the matching rule says of one instance, for JSON.
+
+    outcome: "true positive", "false positive" or "excused". error: one of ERROR_TYPES, or None.
+    """
+    return {
+        "outcome": matches.outcomes[instance],
+        "error": matches.errors[instance],
+    }
+
+
+def _missed(
+    prediction: Prediction, truth: GroundTruth | None, matches: Matches | None
+) -> list[tuple[int, str, Bool[np.ndarray, "H W"]]]:
+    """Class id, class name and mask of every ground-truth instance that nothing found."""
+    if truth is None or matches is None:
+        return []
+    true = _masks(truth, matches.missed.tolist())
+    classes = {index: int(truth.classes[index]) for index in true}
+    return [(one, prediction.names.get(one) or truth.name_of(one), true[index]) for index, one in classes.items()]
+
+
+def _masks(truth: GroundTruth, indices: Sequence[int]) -> dict[int, Bool[np.ndarray, "H W"]]:
+    """Masks of the image's size, by index."""
+    wanted, found = set(indices), {}
+    for index, patch in enumerate(truth.patches("image")):
+        if index in wanted:
+            found[index] = np.zeros(truth.image_hw, dtype=bool)
+            found[index][patch.rows, patch.columns] = patch.values
+    return found
 
 
 def as_shown(prediction: Prediction, bits: Bits = 8) -> Prediction:
@@ -204,8 +257,6 @@ def _check(
     picture: UInt8[np.ndarray, "H W 3"],
     prediction: Prediction,
     bits: int,
-    truth: Sequence[Bool[np.ndarray, "H W"] | None] | None,
-    missed: Sequence[Bool[np.ndarray, "H W"]],
 ) -> None:
     height, width = prediction.image_size
     if bits not in (8, 16, 32):
@@ -219,8 +270,3 @@ def _check(
         values = getattr(prediction, name)
         if values is not None and not np.isfinite(values).all():
             raise InputError(f"the prediction's {name} hold values that are not finite; the viewer cannot show them")
-    if truth is not None and len(truth) != len(prediction):
-        raise InputError(f"truth has {len(truth)} masks for {len(prediction)} instances; give None where there is none")
-    for mask in (*(truth or ()), *missed):
-        if mask is not None and mask.shape != (height, width):
-            raise InputError(f"a ground-truth mask has shape {mask.shape}; expected ({height}, {width})")

@@ -6,7 +6,7 @@ Built on anywidget, so it works in Jupyter, VS Code, Colab and marimo. Needs the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,9 @@ if require("anywidget", "the notebook widget"):  # says which extra installs it
     import traitlets
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32
+    from jaxtyping import Float32
 
+    from maskprism.datasets import GroundTruth
     from maskprism.images import ImageLike
     from maskprism.models import Model
     from maskprism.prediction import Instance
@@ -56,7 +57,7 @@ class PrismWidget(anywidget.AnyWidget):
         image: ImageLike,
         prediction: Prediction,
         *,
-        truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
+        truth: GroundTruth | None = None,
         untuned: Float32[np.ndarray, "N K"] | None = None,
         selected: int = 0,
     ) -> None:
@@ -162,7 +163,7 @@ def show(
     prediction: Prediction | ImageLike | None = None,
     *,
     model: Model | str | os.PathLike[str] | None = None,
-    truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
+    truth: GroundTruth | None = None,
     selected: int = 0,
 ) -> PrismWidget:
     """The interactive viewer for an image: `show("photo.jpg")`, `show(prediction)` or `show(image, prediction)`.
@@ -177,7 +178,8 @@ def show(
     model
         a `Model`, or what `maskprism.load` takes; needed where no prediction is given.
     truth
-        a ground-truth mask of the image's size per instance, or None where there is none.
+        what is labelled in the image, such as `GroundTruth.of_masks(masks, classes)` of `maskprism.datasets`;
+        which instance found what is decided by `maskprism.analysis.truth.match`.
     selected
         the instance that is chosen at first.
 

@@ -18,7 +18,8 @@
  * @property {[number, number] | null} ious
  * @property {number} missed
  * @property {number} false_positives
- * @property {{ index: number, name: string, score: number, iou: number | null, false_positive: boolean | null, losses: Record<string, number> | null } | null} stands_for The instance that put the image where it is in the list.
+ * @property {number} localisation_errors
+ * @property {{ index: number, name: string, score: number, iou: number | null, outcome: string | null, error: string | null, losses: Record<string, number> | null } | null} stands_for The instance that put the image where it is in the list.
  */
 /**
  * @typedef {object} Page
@@ -31,6 +32,7 @@
  * @property {number[]} scores How many instances have scores in each twentieth of 0..1.
  * @property {number[]} ious
  * @property {boolean} labels
+ * @property {import("../verdict.js").Matching} matching What is found, missed, or a false positive, in words.
  * @property {number} upload_bytes How large an uploaded file may be.
  * @property {number} matches
  * @property {number} offset

@@ -14,7 +14,7 @@ import { element, h, roving, svg } from "../dom.js";
  * @property {string} view
  */
 
-const SHOWS = ["all", "ok", "empty", "failed", "missed", "false-positives"];
+const SHOWS = ["all", "ok", "empty", "failed", "missed", "false-positives", "localisation"];
 /** Orders that need labels: the IoU, and what is lost in each part. */
 const LABELLED = ["iou", "coefficients", "prototypes", "box", "resolution"];
 const SORTS = ["name", "score", "iou", "size", "instances", "coefficients", "prototypes", "box", "resolution"];
@@ -120,9 +120,10 @@ export class FilterControls {
     this.seen = [...kept, ...page.classes.filter(({ id }) => !kept.some((one) => one.id === id))];
     this.score.draw(page.scores);
     this.iou.draw(page.ious);
-    for (const option of this.form.querySelectorAll(`option[value=missed], option[value=false-positives], ${LABELLED.map((sort) => `option[value=${sort}]`)}`)) {
+    for (const option of this.form.querySelectorAll(`option[value=missed], option[value=false-positives], option[value=localisation], ${LABELLED.map((sort) => `option[value=${sort}]`)}`)) {
       /** @type {HTMLOptionElement} */ (option).hidden = !page.labels;
     }
+    this.show.title = page.matching?.rule ?? "";
     this.render();
   }
 

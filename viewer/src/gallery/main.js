@@ -40,6 +40,8 @@ class GalleryPage {
     this.pending = undefined;
     /** @type {import("./api.js").Progress | null} */
     this.progress = null;
+    /** @type {import("../verdict.js").Matching} */
+    this.matching = null;
     this.controls = new FilterControls(
       element(document, "#filters", HTMLFormElement),
       this.filters,
@@ -54,6 +56,7 @@ class GalleryPage {
       choose: (key, chosen) => this.choose(key, chosen),
       isChosen: (key) => this.chosen.includes(key),
       sort: () => this.filters.sort,
+      matching: () => this.matching,
     });
     this.comparison = new CompareView(element(document, "#comparison"), () => this.visit(this.address()));
     this.compare = element(document, "#compare");
@@ -195,6 +198,7 @@ class GalleryPage {
     const page = await this.ask(0, PAGE, (message) => this.unanswered(message));
     if (!page) return;
     this.wait(false);
+    this.matching = page.matching;
     this.tiles.show(page.images);
     this.know(page);
   }

@@ -1,11 +1,12 @@
 // The images as a grid of links. A tile has its size before anything is known of its image.
 
 import { h, roving } from "../dom.js";
+import { verdict } from "../verdict.js";
 import { keyOf, thumbnailUrl } from "./api.js";
 
 /** @typedef {import("./api.js").GalleryImage} GalleryImage */
 
-/** @typedef {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void, choose: (key: string, chosen: boolean) => void, isChosen: (key: string) => boolean, sort: () => string }} Host */
+/** @typedef {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void, choose: (key: string, chosen: boolean) => void, isChosen: (key: string) => boolean, sort: () => string, matching: () => import("../verdict.js").Matching }} Host */
 
 /** So many letters at the end of a name are never cut: numbers, which tell images apart, stand there. */
 const TAIL = 12;
@@ -140,7 +141,7 @@ class Tile {
 
   /** @param {GalleryImage} image */
   describe(image) {
-    const badges = badgesOf(image, this.edited);
+    const badges = badgesOf(image, this.edited, this.host.matching());
     this.badges.replaceChildren(...badges);
     this.link.setAttribute("aria-label", [image.uploaded ? "uploaded" : "", image.title, factsOf(image, this.host.sort()), ...badges.map((badge) => badge.textContent), image.message].filter(Boolean).join(", "));
   }
@@ -197,24 +198,25 @@ function factsOf({ state, classes, scores, stands_for }, sort = "") {
 /** @param {string} kind @param {string} text @param {string} title */
 const badge = (kind, text, title = "") => h("span", { className: `badge ${kind}`, title }, text);
 
-/** What the labels say of all instances of an image. @param {Pick<GalleryImage, "ious" | "missed" | "false_positives">} image */
-const summaries = ({ ious, missed, false_positives }) => [
-  ...(ious ? [badge("iou", `IoU ${range(ious)}`, "masks against labels: lowest to highest IoU")] : []),
-  ...(false_positives ? [badge("false", `${false_positives} false`, "masks that found no labelled instance")] : []),
-  ...(missed ? [badge("missed", `${missed} missed`, "labelled instances that no prediction found")] : []),
+/** What the labels say of all instances of an image. @param {GalleryImage} image @param {string} rule */
+const summaries = ({ ious, missed, false_positives, localisation_errors }, rule) => [
+  ...(ious ? [badge("iou", `IoU ${range(ious)}`, "masks against labels, on the network input: lowest to highest IoU")] : []),
+  ...(false_positives ? [badge("false", `${false_positives} false`, `False positives. ${rule}`)] : []),
+  ...(localisation_errors ? [badge("localisation", `${localisation_errors} localisation`, `Localisation errors, which may be true or false positives. ${rule}`)] : []),
+  ...(missed ? [badge("missed", `${missed} missed`, `Labelled instances that no prediction found. ${rule}`)] : []),
 ];
 
 /** The instance that a tile stands for. @param {NonNullable<GalleryImage["stands_for"]>} instance @param {string} sort */
-function standing({ index, name, score, iou, false_positive, losses }, sort) {
+function standing({ index, name, score, iou, losses, ...judged }, sort) {
   if (losses && sort in losses) return `${name} ${index} · loses ${losses[sort].toFixed(2).replace("-", "−")}`;
-  const found = false_positive ? "false positive" : iou === null ? "" : `IoU ${iou.toFixed(2)}`;
-  return [`${name} ${index}`, found, score.toFixed(2)].filter(Boolean).join(" · ");
+  return [`${name} ${index}`, iou === null ? "" : `IoU ${iou.toFixed(2)}`, verdict(judged), score.toFixed(2)].filter(Boolean).join(" · ");
 }
 
-/** @param {GalleryImage} image */
-function badgesOf({ uploaded, ious, missed, false_positives, message, state, instance }, edited = false) {
+/** @param {GalleryImage} image @param {boolean} edited @param {import("../verdict.js").Matching} matching */
+function badgesOf(image, edited, matching) {
+  const { uploaded, message, state, instance } = image;
   return [
-    ...(instance !== undefined ? [] : summaries({ ious, missed, false_positives })),
+    ...(instance === undefined ? summaries(image, matching?.rule ?? "") : []),
     ...(edited ? [badge("edited", "edited", "has edits of yours; they are kept as long as this tab is open")] : []),
     ...(uploaded ? [badge("uploaded", "uploaded", "in memory only, gone with the server")] : []),
     ...(message && state !== "failed" ? [badge("missed", "labels unusable", message)] : []),

@@ -12,8 +12,9 @@ import numpy as np
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
 from maskprism.analysis.dataset.oracles import costs
 from maskprism.analysis.dataset.resampled_ap import MOST_GROUPS, ResampledAP, mean_known
-from maskprism.analysis.dataset.tide import ERROR_TYPES, FOREGROUND, Errors, ErrorType, mend
+from maskprism.analysis.dataset.tide import mend
 from maskprism.analysis.intervals import Interval, bootstraps, too_few
+from maskprism.analysis.truth.matching import ERROR_TYPES, FOUND_IOU, Errors, ErrorType
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64
@@ -135,10 +136,10 @@ def _of_errors(
     canvas: Sequence[Overlaps], errors: Sequence[Errors]
 ) -> tuple[dict[ErrorType, Interval], dict[ErrorType, Interval]]:
     """What mending each kind of error adds, and by how much the first is ahead of the others."""
-    base = ResampledAP(canvas, thresholds=(FOREGROUND,))
+    base = ResampledAP(canvas, thresholds=(FOUND_IOU,))
     mended = {
         kind: ResampledAP(
-            [mend(image, own, kind) for image, own in zip(canvas, errors, strict=True)], thresholds=(FOREGROUND,)
+            [mend(image, own, kind) for image, own in zip(canvas, errors, strict=True)], thresholds=(FOUND_IOU,)
         )
         for kind in ERROR_TYPES
     }

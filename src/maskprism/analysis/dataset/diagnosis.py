@@ -20,10 +20,19 @@ from maskprism.analysis.dataset.ap_protocols import (
 )
 from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
 from maskprism.analysis.dataset.oracles import with_perfect_detection
-from maskprism.analysis.dataset.tide import BACKGROUND, ERROR_TYPES, ErrorCost, Errors, error_cost, find_errors, only
+from maskprism.analysis.dataset.tide import ErrorCost, error_cost
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
 from maskprism.analysis.truth.error_budget import ErrorBudget, InstanceBudget, Part, budget_of
-from maskprism.analysis.truth.matching import Matches, match
+from maskprism.analysis.truth.matching import (
+    ERROR_TYPES,
+    NEAR_IOU,
+    ErrorType,
+    Matches,
+    Outcome,
+    find_errors,
+    match,
+    match_masks,
+)
 from maskprism.analysis.truth.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
 from maskprism.errors import InputError, MaskprismError, ModelError
 from maskprism.extract import in_order, one_thread_per_call, processors
@@ -31,10 +40,11 @@ from maskprism.sources import spread
 from maskprism.text import one_line
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32, Float64, UInt8
+    from jaxtyping import Float64, UInt8
 
     from maskprism.datasets import Dataset, GroundTruth, Sample
     from maskprism.models import Model, ModelSpec
+    from maskprism.models.rows import Thresholds
     from maskprism.prediction import Prediction
 
 SHOWN_CONF = 0.25
@@ -58,7 +68,7 @@ _NETWORK_FAILURES = 8
 
 
 class FoundObject(NamedTuple):
-    """One ground-truth instance: where it is, and the instance that found it (or -1), at scores above the one shown."""
+    """One ground-truth instance: where it is, and the detection that found it (or -1); see `Diagnosis.conf`."""
 
     image: str
     object: int
@@ -70,7 +80,10 @@ class FoundObject(NamedTuple):
 
 
 class Detection(NamedTuple):
-    """One detection above the score shown, and what TIDE says of it; `error` is "" for one that is right."""
+    """One detection that `Model.predict` shows, numbered as there; see `matching.Matches` for `error` and `object`.
+
+    error: one of ERROR_TYPES, or "" for one that is right or excused. outcome: what counts.
+    """
 
     image: str
     instance: int
@@ -78,6 +91,7 @@ class Detection(NamedTuple):
     class_name: str
     score: float
     box: tuple[float, float, float, float]
+    outcome: Outcome
     error: str
     object: int
 
@@ -97,11 +111,11 @@ class Diagnosis:
     alone: the same if one part alone cost nothing: the IoU of every matched instance with the ground truth grows by
         what that part costs in the error budget (nothing, where it gains). "true boxes": the same logits, cropped
         by the boxes of the ground truth.
-    errors: TIDE under the "predict" decode. shown: its counts above `conf`; a ground-truth instance is missed
-        there that none of those detections comes near.
+    errors: TIDE of all detections under the "predict" decode. shown: the kinds of errors among the detections that
+        `Model.predict` shows above `conf`, and the instances that these miss, by `matching.match_masks`.
     localisation: error budgets of the localisation errors that hide a ground-truth instance.
     intervals: of the average precisions, of what masks and detection cost, and of what kinds of errors cost.
-    budget: of matched instances above `conf`. objects, detections: rows for tables.
+    budget: of the true positives among the detections shown. objects, detections: rows for tables.
     unknown_classes: classes of the data set that the model does not know; their instances are left out.
     interrupted: the run was stopped, and this is about the images before.
     """
@@ -120,7 +134,7 @@ class Diagnosis:
     perfect_detection: AveragePrecision
     intervals: ApIntervals
     errors: ErrorCost
-    shown: Mapping[str, int]
+    shown: Mapping[ErrorType, int]
     localisation: ErrorBudget
     budget: ErrorBudget
     objects: Sequence[FoundObject]
@@ -130,8 +144,13 @@ class Diagnosis:
 
     @property
     def missed(self) -> int:
-        """Ground-truth instances that no instance above `conf` found by its box."""
+        """Ground-truth instances that no detection shown has found; see `matching.match`."""
         return sum(one.instance < 0 for one in self.objects)
+
+    @property
+    def false_positives(self) -> int:
+        """Detections shown that found no ground-truth instance and are not excused; see `matching.match`."""
+        return sum(one.outcome == "false positive" for one in self.detections)
 
     def pictured(self, model: Model, rows: Sequence[InstanceBudget]) -> Iterator[PicturedInstance]:
         """The images and masks of some rows of the budget, image by image, from the model that was diagnosed.
@@ -146,27 +165,22 @@ class Diagnosis:
                 image, labelled = sample.read()
             except MaskprismError:
                 continue
-            prediction, truth = of_classes(model.predict(image), labelled, self.classes)
-            masks = truth.masks()
+            prediction = model.with_thresholds(shown_thresholds(model, self.conf)).predict(image)
+            truth = truth_of_classes(labelled, self.classes)
+            matches = match_masks(prediction, truth, classes=self.classes)
             for row in rows:
                 if row.image == sample.name and row.instance < len(prediction):
-                    instance = prediction[row.instance]
-                    found = instance.mask("image")
-                    yield PicturedInstance(row, image, found, masks[row.object], instance.box, prediction)
+                    yield PicturedInstance(row, image, prediction, truth, matches)
 
 
 class PicturedInstance(NamedTuple):
-    """One row of the error budget with what a picture needs: image (BGR), masks of its size, box in its pixels.
-
-    prediction: all that was found in the image, with instance `row.instance`.
-    """
+    """One row of the error budget, with its image (BGR) and all that was found and is labelled there."""
 
     row: InstanceBudget
     image: UInt8[np.ndarray, "H W 3"]
-    mask: Bool[np.ndarray, "H W"]
-    truth: Bool[np.ndarray, "H W"]
-    box: Float32[np.ndarray, " 4"]
     prediction: Prediction
+    truth: GroundTruth
+    matches: Matches
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +199,7 @@ class Examined:
     localisation: Sequence[InstanceBudget] = ()
     objects: Sequence[FoundObject] = ()
     detections: Sequence[Detection] = ()
-    errors: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[ErrorType, int] = field(default_factory=dict)
     remarks: Sequence[str] = ()
 
     def after(self, step: Step | Alone) -> Overlaps:
@@ -217,7 +231,8 @@ def diagnose(
     """Examine every image of a data set, or `limit` of them, evenly spread.
 
     AP and TIDE take all detections that the model gives, so load it as Ultralytics validates, with
-    `load(..., conf=0.001, multi_label=True)`; the error budget and the tables take those above `conf`.
+    `load(..., conf=0.001, multi_label=True)`. The error budget and the tables take the detections that the same model
+    shows when it predicts: those above `conf`, with one class for each.
     Classes are matched by name, or by index where one side has no names, as `dataset.notices` says. An
     image that cannot be read is left out and told in `failures`. A KeyboardInterrupt ends the work early; what is
     finished by then is the result.
@@ -280,10 +295,17 @@ class _Examiner:
         except (MaskprismError, MemoryError, cv2.error) as error:
             return Failed(sample.name, one_line(error))
         try:
-            prediction = self._model.predict(image)
+            shown = shown_thresholds(self._model, self._conf)
+            prediction, visible = self._model.predict_under(image, (self._model.keep, shown))
         except Exception as error:  # runtimes raise what they like
             return Failed(sample.name, one_line(error), network=True)
-        return examine(*of_classes(prediction, truth, self._classes), sample.name, conf=self._conf)
+        return examine(*of_classes(prediction, truth, self._classes), sample.name, visible, self._classes)
+
+
+def shown_thresholds(model: Model, conf: float) -> Thresholds:
+    """Which detections `Model.predict` shows above a score: of each candidate the best class."""
+    agnostic = model.keep.agnostic or bool(model.runtime.metadata.get("agnostic_nms"))
+    return replace(model.keep, conf=max(conf, model.keep.conf), multi_label=False, agnostic=agnostic)
 
 
 def known_classes(dataset: Dataset, model: Model) -> list[int]:
@@ -295,23 +317,46 @@ def known_classes(dataset: Dataset, model: Model) -> list[int]:
 
 def of_classes(prediction: Prediction, truth: GroundTruth, classes: Sequence[int]) -> tuple[Prediction, GroundTruth]:
     """The detections and the ground truth of these classes."""
+    return prediction[np.isin(prediction.classes, classes)], truth_of_classes(truth, classes)
+
+
+def truth_of_classes(truth: GroundTruth, classes: Sequence[int]) -> GroundTruth:
+    """The ground truth of these classes."""
     kept = np.flatnonzero(np.isin(truth.classes, classes))
-    objects = replace(
+    return replace(
         truth,
         classes=truth.classes[kept],
         segments=tuple(truth.segments[i] for i in kept),
         boxes=truth.boxes[kept],
         crowd=truth.crowd[kept],
     )
-    return prediction[np.isin(prediction.classes, classes)], objects
 
 
-def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: float = SHOWN_CONF) -> Examined:
-    """One image: every detection against every ground-truth instance, under every decode and after every step."""
+def examine(
+    prediction: Prediction,
+    truth: GroundTruth,
+    name: str,
+    shown: Prediction | None = None,
+    classes: Sequence[int] | None = None,
+) -> Examined:
+    """One image: every detection against every ground-truth instance, under every decode and after every step.
+
+    Parameters
+    ----------
+    prediction, truth
+        All detections and the ground truth of the classes that count.
+    name
+        Of the image, for rows.
+    shown
+        The detections that count for tables and the error budget; all unless given.
+    classes
+        The classes of `shown` that count; all unless given.
+    """
+    shown = prediction if shown is None else shown
     areas = mask_areas(prediction)
     overlaps = {
         "validation": overlaps_under(prediction, truth, "validation", areas=areas),
-        "predict": overlaps_under(prediction, truth, "predict", least=BACKGROUND, same_class=False, areas=areas),
+        "predict": overlaps_under(prediction, truth, "predict", least=NEAR_IOU, same_class=False, areas=areas),
         "native": overlaps_under(prediction, truth, "native", areas=areas),
         "boxes": overlaps_of_boxes(prediction, truth),
     }
@@ -335,21 +380,52 @@ def examine(prediction: Prediction, truth: GroundTruth, name: str, *, conf: floa
     others = _pairs(prediction, truth, [pair for pair in hidden if pair not in budgets])
     for pair, masks in counterfactuals_of(prediction, truth, others):
         budgets[pair.instance, pair.truth] = budget_of(pair, masks, truth, name)
-    shown = prediction.scores > conf
-    counts: dict[str, int] = {kind: int((errors.of(kind) & shown).sum()) for kind in ERROR_TYPES}
-    counts["missed"] = int(find_errors(only(canvas, shown)).missed.sum())
+    visible = match_masks(shown, truth, classes=classes)
+    visible_rows = _budgets_of(shown, truth, visible, name, prediction, budgets)
+    counts: dict[ErrorType, int] = {kind: visible.errors.count(kind) for kind in ERROR_TYPES}
+    counts["missed"] = len(visible.missed)
     return Examined(
         name=name,
         overlaps=overlaps,
         steps=steps,
         drawn=drawn,
-        budgets=[row for row in rows if shown[row.instance]],
+        budgets=visible_rows,
         localisation=[budgets[pair] for pair in hidden],
-        objects=list(_objects(truth, {row.object: row.instance for row in rows if shown[row.instance]}, name)),
-        detections=list(_detections(prediction, errors, np.flatnonzero(shown), name)),
+        objects=list(
+            _objects(truth, dict(zip(visible.objects.tolist(), visible.instances.tolist(), strict=True)), name)
+        ),
+        detections=list(_detections(shown, visible, name, classes)),
         errors=counts,
         remarks=truth.remarks,
     )
+
+
+def _budgets_of(
+    shown: Prediction,
+    truth: GroundTruth,
+    matches: Matches,
+    name: str,
+    prediction: Prediction,
+    known: Mapping[tuple[int, int], InstanceBudget],
+) -> list[InstanceBudget]:
+    """The budgets of the pairs of `shown`: those that are known of the same detection in `prediction`, or new ones."""
+    numbers = {_fingerprint(prediction, index): index for index in range(len(prediction))}
+    twins = {index: numbers.get(_fingerprint(shown, index), -1) for index in matches.instances.tolist()}
+    pairs = list(zip(matches.instances.tolist(), matches.objects.tolist(), strict=True))
+    rows = {
+        pair: replace(known[key], instance=pair[0]) for pair in pairs if (key := (twins[pair[0]], pair[1])) in known
+    }
+    for pair, masks in counterfactuals_of(
+        shown, truth, _pairs(shown, truth, [one for one in pairs if one not in rows])
+    ):
+        rows[pair.instance, pair.truth] = budget_of(pair, masks, truth, name)
+    return [rows[pair] for pair in pairs]
+
+
+def _fingerprint(prediction: Prediction, index: int) -> bytes:
+    """Two detections of one image with equal ones are the same."""
+    parts = (prediction.classes, prediction.scores, prediction.boxes, prediction.coefficients)
+    return b"".join(part[index].tobytes() for part in parts)
 
 
 def _pairs(prediction: Prediction, truth: GroundTruth, pairs: Sequence[tuple[int, int]]) -> Matches:
@@ -368,9 +444,12 @@ def _objects(truth: GroundTruth, found_by: Mapping[int, int], name: str) -> Iter
         )
 
 
-def _detections(prediction: Prediction, errors: Errors, shown: np.ndarray, name: str) -> Iterator[Detection]:
-    for i in shown.tolist():
-        kind = int(errors.kinds[i])
+def _detections(
+    prediction: Prediction, matches: Matches, name: str, classes: Sequence[int] | None
+) -> Iterator[Detection]:
+    for i, outcome in enumerate(matches.outcomes):
+        if classes is not None and prediction.classes[i] not in classes:
+            continue
         x1, y1, x2, y2 = prediction.boxes[i].tolist()
         yield Detection(
             image=name,
@@ -379,8 +458,9 @@ def _detections(prediction: Prediction, errors: Errors, shown: np.ndarray, name:
             class_name=prediction.name_of(prediction.classes[i]),
             score=float(prediction.scores[i]),
             box=(x1, y1, x2, y2),
-            error=ERROR_TYPES[kind] if kind >= 0 else "",
-            object=int(max(errors.matched[i], errors.target[i])),
+            outcome=outcome,
+            error=matches.errors[i] or "",
+            object=int(matches.targets[i]),
         )
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from maskprism.analysis.dataset.ap_intervals import SIZE_RATIO
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
-from maskprism.analysis.dataset.tide import MEANING, ErrorType
 from maskprism.analysis.intervals import LEVEL, MIN_IMAGES, Interval, bootstraps, interval, too_few
 from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, Part, by_image
+from maskprism.analysis.truth.matching import MEANING, ErrorType
 from maskprism.analysis.truth.overlaps import SIZES
 
 if TYPE_CHECKING:

@@ -1,60 +1,25 @@
 """TIDE: what kinds of errors cost average precision, and how much mending each kind would give back.
 
 Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors",
-ECCV 2020. The order of the tests and the mending are those of the authors' own code.
+ECCV 2020. The mending is that of the authors' own code; the kinds themselves are told apart in `truth.matching`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maskprism.analysis.dataset.average_precision import class_precision_at
-from maskprism.analysis.truth.overlaps import claims
+from maskprism.analysis.truth.matching import ERROR_TYPES, FOUND_IOU, Errors, ErrorType, find_errors
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Int64
+    from jaxtyping import Bool
 
     from maskprism.analysis.truth.overlaps import Overlaps
-
-ErrorType = Literal["class", "localisation", "both", "duplicate", "background", "missed"]
-ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
-MEANING: dict[ErrorType, str] = {
-    "class": "the mask is right, the class is wrong",
-    "localisation": "the class is right, the mask is off",
-    "both": "the class is wrong and the mask is off",
-    "duplicate": "the instance was found already, with a higher score",
-    "background": "there is no such instance",
-    "missed": "no detection comes near the instance",
-}
-FOREGROUND, BACKGROUND = 0.5, 0.1
-"""From this IoU on a detection is right; below this one it touches nothing."""
-
-
-@dataclass(frozen=True, eq=False)
-class Errors:
-    """The errors of one image.
-
-    matched: the ground-truth instance that a detection found, or -1.
-    kinds: index into ERROR_TYPES per detection, or -1 for one that is right, or lies in a crowd.
-    target: the ground-truth instance that a class or localisation error means, or -1.
-    mends: whether correcting that error would find a ground-truth instance that is found by no other detection.
-    missed: ground-truth instances that no detection finds and no mended one would.
-    """
-
-    matched: Int64[np.ndarray, " N"]
-    kinds: Int64[np.ndarray, " N"]
-    target: Int64[np.ndarray, " N"]
-    mends: Bool[np.ndarray, " N"]
-    missed: Bool[np.ndarray, " G"]
-
-    def of(self, kind: ErrorType) -> Bool[np.ndarray, " N"]:
-        """Which detections have this error."""
-        return self.kinds == ERROR_TYPES.index(kind)
 
 
 @dataclass(frozen=True)
@@ -74,36 +39,6 @@ class ErrorCost:
     false_negatives: float
 
 
-def find_errors(image: Overlaps, *, foreground: float = FOREGROUND, background: float = BACKGROUND) -> Errors:
-    """What is wrong with every detection of an image.
-
-    Detections that lie in a crowd of their class are no error, as in AP (the authors' code counts them).
-    """
-    real = ~image.crowd
-    same, iou = image.same_class & real, image.iou * real
-    matched = claims(image.iou * same, image.scores, foreground)
-    found = np.isin(np.arange(len(real)), matched)
-    own, other, any_class = _best(iou * same), _best(iou * ~same), _best(iou)
-    nowhere = np.full(len(matched), -1)
-    tests: Sequence[tuple[ErrorType, Bool[np.ndarray, " N"], Int64[np.ndarray, " N"]]] = (
-        ("localisation", (own[1] >= background) & (own[1] < foreground), own[0]),
-        ("class", other[1] >= foreground, other[0]),
-        ("duplicate", own[1] >= foreground, nowhere),  # had the object been free, it would be matched
-        ("background", any_class[1] <= background, nowhere),
-        ("both", np.ones(len(matched), dtype=bool), nowhere),
-    )
-    excused = (image.iou * (image.same_class & image.crowd) >= foreground).any(axis=1)
-    wrong = (matched < 0) & ~excused
-    kinds = np.select([~wrong, *(test for _, test, _ in tests)], [-1, *(ERROR_TYPES.index(k) for k, _, _ in tests)], -1)
-    target = np.select([~wrong, *(test for _, test, _ in tests)], [nowhere, *(t for _, _, t in tests)], -1)
-    mends = np.zeros(len(matched), dtype=bool)
-    taken = found.copy()
-    for i in np.argsort(-image.scores, kind="stable"):  # of several claims on one instance the best counts
-        if target[i] >= 0 and not taken[target[i]]:
-            mends[i] = taken[target[i]] = True
-    return Errors(matched, kinds, target, mends, missed=real & ~taken)
-
-
 def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
     """What mending each kind of error would give.
 
@@ -114,14 +49,14 @@ def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
     images = list(images)
     errors = [find_errors(image) for image in images]
     together = list(zip(images, errors, strict=True))
-    asked_for = class_precision_at(images, FOREGROUND)
+    asked_for = class_precision_at(images, FOUND_IOU)
     ap50 = float(np.mean(list(asked_for.values()))) if asked_for else math.nan
 
     def gain(mended: Iterable[Overlaps]) -> float:
         """A class without ground truth left is worth 0 as long as it is detected, as in the authors' code."""
         mended = list(mended)
         detected = {int(class_id) for image in mended for class_id in image.classes}
-        found = dict.fromkeys(detected & set(asked_for), 0.0) | class_precision_at(mended, FOREGROUND)
+        found = dict.fromkeys(detected & set(asked_for), 0.0) | class_precision_at(mended, FOUND_IOU)
         return max(float(np.mean(list(found.values()))) - ap50, 0.0) if found else 0.0
 
     counts = {kind: sum(int(one.of(kind).sum()) for one in errors) for kind in ERROR_TYPES}
@@ -145,13 +80,6 @@ def mend(image: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
     iou[right] = 0
     iou[right, errors.target[right]] = 1
     return only(replace(image, classes=classes, iou=iou), ~errors.of(kind) | right)
-
-
-def _best(iou: np.ndarray) -> tuple[Int64[np.ndarray, " N"], np.ndarray]:
-    """Per detection the ground-truth instance of the largest IoU, and that IoU; -1 and 0 without any."""
-    if not iou.shape[1]:
-        return np.full(len(iou), -1), np.zeros(len(iou))
-    return iou.argmax(axis=1), iou.max(axis=1)
 
 
 def _found(errors: Errors) -> Bool[np.ndarray, " G"]:

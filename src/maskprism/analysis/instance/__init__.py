@@ -5,7 +5,8 @@
 | `roles` | does a prototype build the mask, carve the background away, sharpen the edge, or work against it? |
 | `pixel_query` | which prototypes decide a pixel, and what would flip it? |
 | `region_blame`, `truth_blame` | which act in a region, and which are to blame for false positives and negatives? |
-| `knock_out`, `sufficiency`, `faithfulness` | what is lost without each, how few suffice, and does the order hold? |
+| `knock_out`, `sufficiency`, `faithfulness` | what is lost without each, how many of an order suffice, does it hold? |
+| `smallest_set` | how few prototypes suffice, as far as it can be proven? |
 | `shapley` | how much of a logit or of the mask's quality is due to each? |
 | `sensitivity` | what would a small change of a coefficient do? |
 | `Attribution` | all of it at once |
@@ -24,7 +25,15 @@ from maskprism.analysis.instance.roles import Roles, roles
 from maskprism.analysis.instance.sensitivity import Sensitivity, sensitivity
 from maskprism.analysis.instance.shapley import LogitShares, ShapleyValues, shapley, shapley_logits
 from maskprism.analysis.instance.subset_masks import SubsetMasks
-from maskprism.analysis.instance.sufficiency import Faithfulness, Sufficiency, faithfulness, knock_out, sufficiency
+from maskprism.analysis.instance.sufficiency import (
+    Faithfulness,
+    SmallestSet,
+    Sufficiency,
+    faithfulness,
+    knock_out,
+    smallest_set,
+    sufficiency,
+)
 
 __all__ = [
     "Attribution",
@@ -37,6 +46,7 @@ __all__ = [
     "Roles",
     "Sensitivity",
     "ShapleyValues",
+    "SmallestSet",
     "SubsetMasks",
     "Sufficiency",
     "asked_about",
@@ -48,6 +58,7 @@ __all__ = [
     "sensitivity",
     "shapley",
     "shapley_logits",
+    "smallest_set",
     "sufficiency",
     "truth_blame",
 ]

@@ -13,9 +13,11 @@ from maskprism.analysis.instance.sufficiency import (
     PATHS,
     Faithfulness,
     Path,
+    SmallestSet,
     Sufficiency,
     faithfulness,
     knock_out,
+    smallest_set,
     sufficiency,
 )
 
@@ -37,6 +39,7 @@ class Attribution:
 
     knock_out: Float64[np.ndarray, " K"]
     paths: Mapping[Path, Sufficiency]
+    smallest: SmallestSet
     faithfulness: Faithfulness
     shapley: ShapleyValues
     sensitivity: Sensitivity
@@ -59,6 +62,7 @@ class Attribution:
         return cls(
             knock_out=knock_out(instance, subsets=game),
             paths={by: sufficiency(instance, by, subsets=game) for by in PATHS},
+            smallest=smallest_set(instance, subsets=game),
             faithfulness=faithfulness(instance, seed=seed, subsets=game),
             shapley=shapley(instance, permutations=permutations, seed=seed, subsets=shared),
             sensitivity=sensitivity(instance, target=target, window=game.window),

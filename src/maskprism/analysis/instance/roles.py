@@ -12,36 +12,38 @@ from maskprism.analysis.instance.mask_window import MaskWindow
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32, Int64
+    from jaxtyping import Bool, Float32, Float64, Int64
 
-    from maskprism.geometry import Size
     from maskprism.prediction import Instance
 
 Role = Literal["builds", "carves", "sharpens", "opposes", "negligible"]
 RoleOrder = Literal["index", "effect", "spread", "share"]
 ROLES: tuple[Role, ...] = ("builds", "carves", "sharpens", "opposes", "negligible")
+HELPFUL: tuple[Role, Role, Role] = ("builds", "carves", "sharpens")
+"""The roles of the three acts."""
 ROLE_ORDERS: tuple[RoleOrder, ...] = ("index", "effect", "spread", "share")
 
 NEGLIGIBLE = 0.5
 """A prototype is negligible if its largest part in any act is below this many even parts of 1 / K."""
-OPPOSING = 2.0
-"""A prototype opposes the mask if it harms in one act more than this many times what it helps in any."""
+CLEAR_LEAD = 1.25
+"""A prototype has one role if its part in that act is at least this many times its part in the next; otherwise two."""
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Roles:
-    """What each of K prototypes does for one instance; everything in units of the logit.
+    """What each of K prototypes does for one instance, measured on the prototype grid, in units of the logit.
 
     weights: what multiplies the prototypes.
     inside: mean contribution inside the mask. ring: outside the mask, within the box.
-    edge: step across the edge of the mask: mean within one prototype cell inside it, less the mean within
-        one cell outside it. Where the crop cuts the mask there is no edge.
+    edge: step across the edge of the mask: mean of the cells of the mask that touch the ring, less the mean of the
+        cells of the ring that touch the mask. Where the crop cuts the mask there is no edge.
     share: of the logit margin, which is the mean logit inside less that of the ring; sums to 1.
     bias: weight x mean of the prototype over the image: what it adds everywhere.
     spread: |weight| x standard deviation of the prototype within the box: what it tells apart there.
     effect: mean |contribution| within the box.
-    role: one of ROLES, see `roles`.
-    NaN where a region has no pixel.
+    named: of each prototype its role, one of ROLES, or the two helpful ones between which none leads; see `roles`.
+    NaN where a region has no cell.
     """
 
     weights: Float32[np.ndarray, " K"]
@@ -52,10 +54,15 @@ class Roles:
     bias: Float32[np.ndarray, " K"]
     spread: Float32[np.ndarray, " K"]
     effect: Float32[np.ndarray, " K"]
-    role: tuple[Role, ...]
+    named: tuple[tuple[Role, ...], ...]
 
     def __len__(self) -> int:
-        return len(self.role)
+        return len(self.named)
+
+    @property
+    def role(self) -> tuple[Role, ...]:
+        """Of each prototype its first role."""
+        return tuple(names[0] for names in self.named)
 
     def order(self, by: RoleOrder = "effect") -> Int64[np.ndarray, " K"]:
         """Prototype indices, largest first; shares by their size, whatever their sign. Ties keep index order."""
@@ -71,75 +78,93 @@ class Roles:
         names = ("weights", "inside", "ring", "edge", "share", "bias", "spread", "effect")
         columns = {("weight" if name == "weights" else name): getattr(self, name) for name in names}
         return [
-            {"prototype": int(k), "role": self.role[k]} | {name: float(values[k]) for name, values in columns.items()}
+            {"prototype": int(k), "role": self.named[k][0], "second_role": (*self.named[k], "")[1]}
+            | {name: float(values[k]) for name, values in columns.items()}
             for k in self.order(by)
         ]
 
 
-def roles(instance: Instance, *, size: Size | None = None, window: MaskWindow | None = None) -> Roles:
-    """What each prototype does for the mask of an instance, measured in the frame of its rule unless `size` is given.
+def roles(instance: Instance) -> Roles:
+    """What each prototype does for the mask of an instance, measured on the prototype grid.
 
     A prototype acts in three ways: it lifts the inside of the mask (builds), it lowers the ring around it
     (carves), it makes a step across the edge (sharpens). Its part in each act is its contribution over the sum of
-    the sizes of all K. The act in which it helps most names its role, unless it does more than OPPOSING times as much
-    harm in another (lowers the inside, lifts the ring, or steps down into the mask): then it opposes the mask. If no
-    part, good or bad, reaches NEGLIGIBLE even ones, it is negligible. Signs of coefficients play no part: rescaling a
-    prototype by any number and its coefficient by the inverse changes no role.
+    the sizes of all K. The rules apply in this order:
+
+    1. If no part, good or bad, reaches NEGLIGIBLE even ones (1 / K), the prototype is negligible.
+    2. If its share of the margin is negative, it opposes the mask: it separates mask and ring the wrong way round.
+    3. If the largest part in which it harms (lowers the inside, lifts the ring, or steps down into the mask) is larger
+       than the largest in which it helps, it opposes the mask, too.
+    4. Otherwise the act in which it helps most names its role. If another act follows by less than CLEAR_LEAD, and is
+       not negligible, both are named.
+
+    Signs of coefficients play no part: rescaling a prototype by any number and its coefficient by the inverse changes
+    no role. The viewer has the same rules (`viewer/src/roles.js`), and tests share their cases.
+
+    Raises
+    ------
+    InputError
+        For a prediction in place of one instance.
     """
-    window = window or MaskWindow.of(instance, size)
+    window = MaskWindow.of(instance, "grid")
     weights = instance.weights
-    near = np.ones((2 * window.cell + 1, 2 * window.cell + 1), dtype=np.uint8)
     ring = window.ring
-    regions = (window.mask, ring, window.mask & _grown(ring, near), ring & _grown(window.mask, near))
-    inside, outside, last, first = (weights * mean for mean in _means(window.prototypes, regions))
+    regions = (window.mask, ring, window.mask & _grown(ring), ring & _grown(window.mask))
+    inside, outside, last, first = (weights * _means(window.prototypes, region) for region in regions)
     edge, margin = last - first, inside - outside
+    margin[np.abs(margin) <= _ROUNDING * (np.abs(inside) + np.abs(outside))] = 0  # flat on mask and ring
     total = margin.sum()
+    share = margin / total if total else np.full_like(margin, np.nan)
     sizes, spreads = _within(window)
     return Roles(
         weights=weights,
-        inside=inside,
-        ring=outside,
-        edge=edge,
-        share=margin / total if total else np.full_like(margin, np.nan),
+        inside=inside.astype(np.float32),
+        ring=outside.astype(np.float32),
+        edge=edge.astype(np.float32),
+        share=share.astype(np.float32),
         bias=weights * image_means(instance),
         spread=np.abs(weights) * spreads,
         effect=np.abs(weights) * sizes,
-        role=_named(inside, outside, edge),
+        named=_named(inside, outside, edge, share),
     )
 
 
 def _named(
-    inside: Float32[np.ndarray, " K"], ring: Float32[np.ndarray, " K"], edge: Float32[np.ndarray, " K"]
-) -> tuple[Role, ...]:
+    inside: Float64[np.ndarray, " K"],
+    ring: Float64[np.ndarray, " K"],
+    edge: Float64[np.ndarray, " K"],
+    share: Float64[np.ndarray, " K"],
+) -> tuple[tuple[Role, ...], ...]:
     acts = np.nan_to_num(np.stack([inside, -ring, edge]))  # each is above zero where it helps the mask
     totals = np.abs(acts).sum(axis=1, keepdims=True)
     parts = np.divide(acts, totals, out=np.zeros_like(acts), where=totals > 0)
-    helps, harms = parts.max(axis=0), -parts.min(axis=0)
-    names: tuple[Role, ...] = ("builds", "carves", "sharpens")
-    return tuple(
-        "negligible"
-        if max(helps[k], harms[k]) * len(helps) < NEGLIGIBLE
-        else "opposes"
-        if harms[k] > OPPOSING * helps[k]
-        else names[best]
-        for k, best in enumerate(parts.argmax(axis=0))
-    )
+    return tuple(_named_by(own, bool(negative), len(inside)) for own, negative in zip(parts.T, share < 0, strict=True))
 
 
-def _grown(region: Bool[np.ndarray, "H W"], near: np.ndarray) -> Bool[np.ndarray, "H W"]:
+def _named_by(parts: Float64[np.ndarray, " 3"], negative: bool, count: int) -> tuple[Role, ...]:
+    """The roles of one prototype of `count`, by its parts in the three acts and the sign of its share."""
+    least = NEGLIGIBLE / count
+    if np.abs(parts).max() < least:
+        return ("negligible",)
+    best, second, _ = np.argsort(-parts, kind="stable")
+    if negative or -parts.min() > parts[best]:
+        return ("opposes",)
+    close = parts[second] >= least and parts[best] < CLEAR_LEAD * parts[second]
+    return (HELPFUL[best], HELPFUL[second]) if close else (HELPFUL[best],)
+
+
+def _grown(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """A region and all cells that touch it, corners too."""
     if not region.size:
         return region
-    return cv2.dilate(region.astype(np.uint8), near).astype(bool)
+    return cv2.dilate(region.astype(np.uint8), np.ones((3, 3), dtype=np.uint8)).astype(bool)
 
 
-def _means(
-    values: Float32[np.ndarray, "K H W"], regions: tuple[Bool[np.ndarray, "H W"], ...]
-) -> Float32[np.ndarray, "R K"]:
-    """The mean of each image over each region; NaN over none."""
-    flat = np.stack([region.reshape(-1) for region in regions])
-    counts = np.array([np.count_nonzero(region) for region in flat], dtype=np.float32)[:, None]
-    sums = flat.astype(np.float32) @ values.reshape(len(values), -1).T
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+def _means(values: Float32[np.ndarray, "K h w"], region: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, " K"]:
+    """The mean of each image over a region; NaN over none."""
+    if not region.any():
+        return np.full(len(values), np.nan)
+    return values[:, region].mean(axis=1, dtype=np.float64)
 
 
 def _within(window: MaskWindow) -> tuple[Float32[np.ndarray, " K"], Float32[np.ndarray, " K"]]:

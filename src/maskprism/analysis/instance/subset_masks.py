@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations, islice
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from maskprism.errors import InputError
 from maskprism.masks import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from jaxtyping import Bool, Float32, Float64, Int64
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from maskprism.prediction import Instance
 
 Metric = Literal["iou", "dice"]
+_MOST_TILES = 512
+_CHUNK = 4096
+_ROUNDING = 1e-5
 METRIC_NAMES: dict[Metric, str] = {"iou": "IoU", "dice": "Dice"}
 
 
@@ -107,3 +111,58 @@ class SubsetMasks:
             return 2 * shared / both if both else 1.0
         union = area + self._target_area - shared
         return shared / union if union else 1.0
+
+
+class SubsetBound:
+    """Which sets of prototypes may reach a score: a bound on tiles of pixels that never rules out a set that does.
+
+    In every tile each term lies between its least and its largest value. Where the largest values of a set sum to less
+    than 0 no pixel of the tile is in the mask of the set, and where the least ones sum to more than 0 all are; of other
+    tiles the best is assumed. Sums are taken with a margin for rounding. Rules that squash before they resize have no
+    such bound: there, every set is a candidate.
+    """
+
+    def __init__(self, game: SubsetMasks) -> None:
+        self._game = game
+        self._squashes = game._decodes
+        height, width = game.window.mask.shape
+        side = 1 if self._squashes else max(game.window.cell, 1)
+        while not self._squashes and -(-height // side) * -(-width // side) > _MOST_TILES:
+            side += max(game.window.cell, 1)
+        rows, columns = (np.arange(0, length, side) for length in (height, width))
+        self._empty = self._squashes or not len(rows) or not len(columns)
+        self.cost = 1
+        if self._empty:
+            return
+        terms = game.terms.reshape(len(game), height, width)
+
+        def tiled(reduce: np.ufunc, values: np.ndarray) -> np.ndarray:
+            found = reduce.reduceat(reduce.reduceat(values, rows, axis=-2), columns, axis=-1)
+            return found.reshape(*values.shape[:-2], -1)
+
+        slack = _ROUNDING * tiled(np.maximum, np.abs(terms))
+        self._least, self._most = tiled(np.minimum, terms) - slack, tiled(np.maximum, terms) + slack
+        target = game._target.reshape(height, width)
+        self._inside = tiled(np.add, target.astype(np.float32))
+        self._outside = tiled(np.add, (~target).astype(np.float32))
+        self.cost = 2 * len(self._inside)
+
+    def candidates(self, count: int, threshold: float) -> Iterator[Int64[np.ndarray, " M"]]:
+        """The sets of `count` prototypes whose score may be `threshold` or more, in order."""
+        k, target = len(self._game), self._game._target_area
+        every = combinations(range(k), count)
+        while chunk := list(islice(every, _CHUNK)):
+            sets = np.array(chunk, dtype=np.int64).reshape(len(chunk), count)
+            if self._empty or not count:
+                yield from sets
+                continue
+            chosen = np.zeros((len(sets), k), dtype=np.float32)
+            np.put_along_axis(chosen, sets, 1, axis=1)
+            lost = (chosen @ self._most < 0) @ self._inside
+            added = (chosen @ self._least > 0) @ self._outside
+            shared = self._game._target_area - lost
+            if self._game.metric == "dice":
+                best = 2 * shared / (target + shared + added) if target else np.ones(len(sets))
+            else:
+                best = shared / (target + added) if target else np.ones(len(sets))
+            yield from sets[best >= threshold - _ROUNDING]

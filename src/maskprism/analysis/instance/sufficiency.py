@@ -1,14 +1,19 @@
-"""Which prototypes a mask needs, and which suffice: knock-outs, growing sets, insertion and deletion curves."""
+"""Which prototypes a mask needs, and which suffice: knock-outs, growing sets, insertion and deletion curves.
+
+`smallest_set` gives the smallest set that suffices where it can be proven within a bound on work, and otherwise a set
+and a proven lower bound.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from maskprism.analysis.instance.subset_masks import SubsetMasks
+from maskprism.analysis.instance.subset_masks import SubsetBound, SubsetMasks
 from maskprism.decompose import Decomposition, check_indices
 from maskprism.errors import InputError
 
@@ -20,6 +25,10 @@ if TYPE_CHECKING:
     from maskprism.prediction import Instance
 
 Path = Literal["effect", "greedy", "elimination"]
+BEAM = 16
+"""So many sets of each size are kept by the search for a small set."""
+SEARCH_WORK = 600_000_000
+"""How much `smallest_set` computes to rule sets out, in sums of a prototype over a tile or a pixel."""
 PATHS: tuple[Path, ...] = ("elimination", "greedy", "effect")
 
 
@@ -42,7 +51,7 @@ def knock_out(
 
 @dataclass(frozen=True, eq=False)
 class Sufficiency:
-    """How few prototypes make the mask.
+    """How many prototypes of an order make the mask; `smallest_set` says how few of any make it.
 
     order: prototype indices as they join. curve: the score of none, of the first, the first two, up to all K.
     threshold: the score that counts as enough.
@@ -53,7 +62,7 @@ class Sufficiency:
     threshold: float
 
     @property
-    def smallest(self) -> int:
+    def enough(self) -> int:
         """How many it takes until the score is at the threshold and stays there; K + 1 if it never is."""
         below = np.flatnonzero(self.curve < self.threshold)
         return int(below[-1]) + 1 if len(below) else 0
@@ -66,8 +75,8 @@ class Sufficiency:
 
     @property
     def chosen(self) -> Int64[np.ndarray, " M"]:
-        """The first `smallest` prototypes of the order; none if no set suffices."""
-        return self.order[: self.smallest if self.smallest < len(self.curve) else 0]
+        """The first `enough` prototypes of the order; none if no set suffices."""
+        return self.order[: self.enough if self.enough < len(self.curve) else 0]
 
 
 def sufficiency(
@@ -80,11 +89,11 @@ def sufficiency(
     size: Size | None = None,
     subsets: SubsetMasks | None = None,
 ) -> Sufficiency:
-    """The score of growing sets of prototypes, and the smallest set of them that suffices.
+    """The score of sets of prototypes that grow in an order, and how many of that order suffice.
 
     `by` "effect": largest mean |contribution| in the box first. "greedy": always the prototype that raises the
     score most. "elimination": greedily from the other end, from all K always the prototype that is missed least;
-    sets found so are the smallest and stay sufficient when more join. Or prototype indices, all K of them.
+    sets found so are often small and stay sufficient when more join. Or prototype indices, all K of them.
     Equal scores are decided by effect. Raises InputError for other orders, or a threshold outside 0 to 1.
     """
     if not 0 < threshold <= 1:
@@ -98,6 +107,127 @@ def sufficiency(
         order = ordered(instance, by)
         curve = game.growing(order)
     return Sufficiency(order, curve, threshold)
+
+
+@dataclass(frozen=True, eq=False)
+class SmallestSet:
+    """The fewest prototypes whose mask reaches a score, as far as that is known.
+
+    members: prototype indices of the smallest set found, in ascending order. score: of its mask.
+    at_least: no set of fewer prototypes reaches the threshold: proven. Equal to `len(members)` where the set is the
+        smallest one; K + 1 where no set at all suffices.
+    threshold: the score that counts as enough.
+    """
+
+    members: Int64[np.ndarray, " M"]
+    score: float
+    at_least: int
+    threshold: float
+    prototypes: int
+
+    @property
+    def exists(self) -> bool:
+        """Whether a set that suffices was found."""
+        return self.score >= self.threshold
+
+    @property
+    def proven(self) -> bool:
+        """Whether the set is proven to be a smallest one, or that there is none."""
+        return self.at_least == (len(self.members) if self.exists else self.prototypes + 1)
+
+    def __str__(self) -> str:
+        of = f"of {self.prototypes} prototypes"
+        if not self.exists:
+            return f"no set {of} suffices" if self.proven else "no set was found that suffices"
+        if self.proven:
+            return f"the smallest set that suffices has {len(self.members)} {of}"
+        return f"at most {len(self.members)} {of} suffice, and at least {self.at_least} are needed"
+
+
+def smallest_set(
+    instance: Instance,
+    *,
+    threshold: float = 0.95,
+    target: Bool[np.ndarray, "H W"] | None = None,
+    metric: Metric = "iou",
+    size: Size | None = None,
+    subsets: SubsetMasks | None = None,
+    work: int = SEARCH_WORK,
+) -> SmallestSet:
+    """The smallest set of prototypes whose mask alone reaches a score, or bounds on its size.
+
+    A beam search finds a small set. Then all smaller sets are ruled out, size by size, by a bound on their scores that
+    holds for whole tiles of pixels (`SubsetBound`) and, where the bound does not rule a set out, by its mask.
+
+    Parameters
+    ----------
+    instance, target, metric, size, subsets
+        As in `sufficiency`.
+    threshold
+        The score that counts as enough, above 0, at most 1. More prototypes may spoil the mask again.
+    work
+        How much may be computed to rule sets out, in sums of a prototype over a tile or pixel: no clock, so that
+        results do not depend on the machine. The default takes about a second.
+
+    Returns
+    -------
+    SmallestSet
+        Proven to be the smallest, or with a proven lower bound.
+
+    Raises
+    ------
+    InputError
+        For a threshold outside 0 to 1.
+    """
+    if not 0 < threshold <= 1:
+        raise InputError(f"threshold is {threshold}; expected a score above 0, at most 1")
+    game = subsets or SubsetMasks(instance, target=target, metric=metric, size=size)
+    k = len(game)
+    members, score = _beam(game, threshold)
+    limit = len(members) if score >= threshold else k + 1
+    bound = SubsetBound(game)
+    at_least, left = 0, work
+    while at_least < limit:
+        cost = comb(k, at_least) * bound.cost
+        if cost > left:
+            break
+        left -= cost
+        better = None
+        for candidate in bound.candidates(at_least, threshold):
+            left -= game.terms.shape[1] * max(at_least, 1)
+            if left < 0:
+                break
+            if (found := game.of(candidate)) >= threshold and (better is None or found > better[1]):
+                better = candidate, found
+        if better is not None:
+            members, score = better  # all smaller sets are ruled out
+        if better is not None or left < 0:
+            break
+        at_least += 1
+    return SmallestSet(members, score, at_least, threshold, k)
+
+
+def _beam(game: SubsetMasks, threshold: float) -> tuple[Int64[np.ndarray, " M"], float]:
+    """A small set that reaches the threshold, found by a beam search and by elimination; the best set if none does."""
+    order, curve = _eliminated(game, np.arange(len(game)))
+    enough = np.flatnonzero(curve >= threshold)
+    best = (np.sort(order[: enough[0]]), float(curve[enough[0]])) if len(enough) else (np.arange(len(game)), game.full)
+    if game.none >= threshold:
+        return np.zeros(0, dtype=np.int64), game.none
+    beam: dict[tuple[int, ...], float] = {(): game.none}
+    for _ in range(1, len(best[0]) if len(enough) else 1):
+        grown: dict[tuple[int, ...], float] = {}
+        for chosen in beam:
+            sums = game.terms[list(chosen)].sum(axis=0) if chosen else np.zeros_like(game.total)
+            for one in range(len(game)):
+                together = tuple(sorted({*chosen, one}))
+                if one not in chosen and together not in grown:
+                    grown[together] = game.value(sums + game.terms[one])
+        beam = dict(sorted(grown.items(), key=lambda item: -item[1])[:BEAM])
+        together = next(iter(beam))
+        if (score := game.of(np.array(together))) >= threshold:
+            return np.array(together), score
+    return best
 
 
 @dataclass(frozen=True, eq=False)

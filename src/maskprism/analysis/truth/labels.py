@@ -1,101 +1,21 @@
-"""Ground truth for the images of a view, from a data set that lists them; and which instance found what."""
+"""Ground truth for the images of a view, from a data set that lists them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from maskprism.analysis.truth.error_budget import PARTS, Part, budgets
-from maskprism.analysis.truth.matching import Matches
-from maskprism.analysis.truth.overlaps import Region, mask_overlaps
-from maskprism.datasets.truth import GroundTruth
+from maskprism.analysis.truth.matching import Matches, match_masks
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool
-
-    from maskprism.datasets import Sample
+    from maskprism.datasets import GroundTruth, Sample
     from maskprism.datasets.coco import Crowds
     from maskprism.prediction import Prediction
 
 SPLITS = ("val", "test", "train")
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """The labelled instances of one image: class ids, and masks of the image's size."""
-
-    classes: Sequence[int]
-    masks: Sequence[Bool[np.ndarray, "H W"]]
-
-
-@dataclass(frozen=True, eq=False)
-class Match:
-    """Per instance the mask of its labelled instance or None, and their IoU (0 for None); what is left over.
-
-    missed: the classes of the labelled instances that nothing found; missed_masks: their masks.
-    """
-
-    masks: list[Bool[np.ndarray, "H W"] | None]
-    ious: list[float]
-    missed: list[int]
-    missed_masks: list[Bool[np.ndarray, "H W"]]
-
-    @property
-    def missed_instances(self) -> list[tuple[int, Bool[np.ndarray, "H W"]]]:
-        """Class and mask of each labelled instance that nothing found."""
-        return list(zip(self.missed, self.missed_masks, strict=True))
-
-
-def match_masks(prediction: Prediction, truth: Truth) -> Match:
-    """Which labelled instance each predicted one found: the most confident one chooses first, among those of its class.
-
-    It takes the one that its mask overlaps most (in IoU, at the image's size), if it overlaps any.
-    """
-    iou = mask_overlaps(
-        prediction, [Region.of(mask) for mask in truth.masks], np.asarray(truth.classes, dtype=np.int64), "image"
-    ).iou
-    iou[prediction.classes[:, None] != np.asarray(truth.classes, dtype=np.int64)] = 0
-    masks: list[Bool[np.ndarray, "H W"] | None] = [None] * len(prediction)
-    ious = [0.0] * len(prediction)
-    left = set(range(len(truth.masks)))
-    for index in np.argsort(-prediction.scores, kind="stable"):
-        best = max(sorted(left), key=lambda candidate: iou[index, candidate], default=None)
-        if best is not None and iou[index, best] > 0:
-            masks[index], ious[index] = truth.masks[best], float(iou[index, best])
-            left.remove(best)
-    missed = sorted(left)
-    return Match(masks, ious, [truth.classes[one] for one in missed], [truth.masks[one] for one in missed])
-
-
-def losses(prediction: Prediction, match: Match) -> list[dict[Part, float] | None]:
-    """Per instance what its mask loses in each part, None for one that found nothing; see `error_budget.budgets`."""
-    found = [index for index, mask in enumerate(match.masks) if mask is not None]
-    masks = [mask for mask in match.masks if mask is not None]
-    truth = GroundTruth(
-        classes=prediction.classes[found].astype(np.int64),
-        segments=tuple(masks),
-        boxes=np.array([_box_of(mask) for mask in masks], dtype=np.float32).reshape(-1, 4),
-        crowd=np.zeros(len(masks), dtype=bool),
-        image_hw=prediction.image_size,
-        names=prediction.names,
-    )
-    pairs = Matches.given(found, range(len(found)), np.zeros(len(found)))
-    rows: list[dict[Part, float] | None] = [None] * len(prediction)
-    for row in budgets(prediction, truth, matches=pairs):
-        rows[row.instance] = {part: getattr(row, part) for part in PARTS}
-    return rows
-
-
-def _box_of(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 around the pixels of a mask."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 class DatasetLabels:
@@ -107,8 +27,11 @@ class DatasetLabels:
         names: Mapping[int, str],
         notices: Sequence[str] = (),
         by_index: bool = False,
+        classes: Collection[int] | None = None,
     ) -> None:
         self._samples = samples
+        self.classes = classes
+        """The classes that count: those that the data set labels and the model knows; all if None."""
         self.names, self.notices, self.by_index = names, tuple(notices), by_index
         """Class names, what a reader must know of labels, and whether classes were matched by their numbers."""
 
@@ -120,14 +43,10 @@ class DatasetLabels:
         sample = self._samples.get(os.path.realpath(path))
         return None if sample is None else sample.truth(size_hw)
 
-    def __call__(self, path: Path, size_hw: tuple[int, int]) -> Truth | None:
-        """The labelled masks of an image; None if the data set does not list it. Raises LabelError."""
-        truth = self.ground_truth(path, size_hw)
-        if truth is None:
-            return None
-        counted = np.flatnonzero(~truth.crowd & ~truth.box_only)  # a crowd is nobody's mask, and a box is none
-        masks = truth.masks("image")
-        return Truth([int(truth.classes[index]) for index in counted], [masks[index] for index in counted])
+    def match(self, prediction: Prediction, path: Path) -> tuple[GroundTruth, Matches] | None:
+        """What is labelled in an image and who found it; None if the data set does not list it. Raises LabelError."""
+        truth = self.ground_truth(path, prediction.image_size)
+        return None if truth is None else (truth, match_masks(prediction, truth, classes=self.classes))
 
 
 def open_labels(
@@ -135,6 +54,7 @@ def open_labels(
     images: str | os.PathLike[str] | Collection[Path],
     names: Mapping[int, str],
     split: str | None = None,
+    kept: Collection[int] | None = None,
     *,
     crowds: Crowds = "left-out",
 ) -> DatasetLabels:
@@ -150,6 +70,8 @@ def open_labels(
         Class names of the model; see `Dataset.for_model`.
     split
         Split of a data.yaml.
+    kept
+        The classes that the model is told to keep, `Model.keep.classes`; others do not count. All unless given.
     crowds
         What becomes of masks that a COCO json marks as crowds.
 
@@ -203,4 +125,6 @@ def open_labels(
             f"{data}: lists {len(samples)} images, and none of them is {where}; expected a data set of the images that "
             "are shown"
         )
-    return DatasetLabels(inside, datasets[0].names, tuple(notices), datasets[0].by_index)
+    labelled = {class_id for dataset in datasets for class_id in dataset.class_ids.values()}
+    known = frozenset(i for i in labelled if (i in names or not names) and (kept is None or i in kept))
+    return DatasetLabels(inside, datasets[0].names, tuple(notices), datasets[0].by_index, known)

@@ -10,7 +10,7 @@ import numpy as np
 
 from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.exact_coefficients import interpolated
-from maskprism.analysis.truth.matching import THRESHOLD, match
+from maskprism.analysis.truth.matching import FOUND_IOU, match
 from maskprism.analysis.truth.overlaps import Region, box_overlap
 from maskprism.analysis.tuning.fitting import SHARPNESS
 from maskprism.models.layouts import non_maximum_suppression
@@ -101,7 +101,7 @@ def evidence_of(
     first = list(zip(kept[matches.instances].tolist(), matches.objects.tolist(), strict=True))
     others: list[tuple[int, int]] = []
     for found, target in first:
-        near = np.flatnonzero((nearest == target) & (overlap[:, target] >= THRESHOLD))
+        near = np.flatnonzero((nearest == target) & (overlap[:, target] >= FOUND_IOU))
         near = rng.permutation(near[near != found])[: CANDIDATES - 1]
         others += [(index, target) for index in near.tolist()]
     room = max(most - len(first), 0)

@@ -9,8 +9,8 @@ import numpy as np
 
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
 from maskprism.analysis.dataset.diagnosis import Step
-from maskprism.analysis.dataset.tide import ERROR_TYPES
 from maskprism.analysis.truth.error_budget import PARTS
+from maskprism.analysis.truth.matching import ERROR_TYPES
 from maskprism.analysis.truth.overlaps import SIZES
 from maskprism.views.figures import share
 from maskprism.views.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, RGB

@@ -7,14 +7,10 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from maskprism.views.markup import base64_text, script_json
 from maskprism.views.viewer_payload import viewer_scene
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool
-
     from maskprism.analysis.dataset.diagnosis import PicturedInstance
     from maskprism.analysis.truth.error_budget import InstanceBudget
 
@@ -39,12 +35,10 @@ class Embedded(NamedTuple):
 def embedded(
     rows: Sequence[InstanceBudget],
     pictured: Iterable[PicturedInstance],
-    *,
-    conf: float,
 ) -> Embedded:
-    """The scenes of the images of `rows`, in their order, as many as fit; instances with a score above `conf`."""
+    """The scenes of the images of `rows`, in their order, as many as fit."""
     packed = {
-        name: _scene(list(found), conf) for name, found in groupby(pictured, lambda one: one.row.image)
+        name: _scene(list(found)) for name, found in groupby(pictured, lambda one: one.row.image)
     }  # image by image: none is held longer than its turn
     places: dict[tuple[str, int], Place] = {}
     scenes: list[tuple[str, str]] = []
@@ -54,7 +48,7 @@ def embedded(
             continue
         text, numbers = packed[name]
         used += len(text)
-        places |= {(name, instance): Place(len(scenes), number) for instance, number in numbers.items()}
+        places |= {(name, number): Place(len(scenes), number) for number in numbers}
         scenes.append((name, text))
     if not scenes:
         return Embedded("", {})
@@ -67,15 +61,9 @@ def embedded(
     return Embedded("\n".join(elements), places)
 
 
-def _scene(found: Sequence[PicturedInstance], conf: float) -> tuple[str, dict[int, int]]:
-    """One image as base64, and the number that each instance of `found` has in it."""
-    prediction = found[0].prediction
-    kept = np.flatnonzero(prediction.scores > conf)
-    kept = np.union1d(kept, [one.row.instance for one in found])
-    number = {int(instance): place for place, instance in enumerate(kept)}
-    truth: list[Bool[np.ndarray, "H W"] | None] = [None] * len(kept)
-    for one in found:
-        truth[number[one.row.instance]] = one.truth
-    shown = replace(prediction[kept], source=found[0].row.image)
-    scene = viewer_scene(found[0].image, shown, bits=8, truth=truth)
-    return base64_text(scene.pack()), {one.row.instance: number[one.row.instance] for one in found}
+def _scene(found: Sequence[PicturedInstance]) -> tuple[str, list[int]]:
+    """One image as base64, and the numbers of the instances of `found` in it."""
+    first = found[0]
+    shown = replace(first.prediction, source=first.row.image)
+    scene = viewer_scene(first.image, shown, bits=8, truth=first.truth, matches=first.matches)
+    return base64_text(scene.pack()), [one.row.instance for one in found]

@@ -107,7 +107,7 @@ def write_diagnosis(
     shown = found.budget.worst(worst)
     small: dict[tuple[str, int], bytes] = {}
     seen = _pictured(found.pictured(model, shown), small) if model else ()
-    scenes = embedded(shown, seen, conf=found.conf)
+    scenes = embedded(shown, seen)
     pictured = [(row, small.get((row.image, row.instance))) for row in shown]
     write_atomically(folder / "report.html", report_page(found, findings, drawn, pictured, more, scenes))
     return written
@@ -132,7 +132,7 @@ def object_table(found: Diagnosis) -> pa.Table:
 
 
 def detection_table(found: Diagnosis) -> pa.Table:
-    """One row per detection above the score shown; `error` is null for a right one, `object` where none is meant."""
+    """One row per detection shown; `error` is null for a right or excused one, `object` where none is meant."""
     import pyarrow as pa
 
     kinds = {
@@ -142,6 +142,7 @@ def detection_table(found: Diagnosis) -> pa.Table:
         "class_name": pa.string(),
         "score": pa.float64(),
         **dict.fromkeys(("x1", "y1", "x2", "y2"), pa.float64()),
+        "outcome": pa.string(),
         "error": pa.string(),
         "object": pa.int64(),
     }
@@ -161,6 +162,8 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
         "conf": found.conf,
         "objects": len(found.objects),
         "found": len(found.budget),
+        "missed": found.missed,
+        "false_positives": found.false_positives,
         "reading": [finding._asdict() for finding in findings],
         "average_precision": {name: _precision(found, one) for name, one in found.precision.items()},
         "if_perfect": {step: _precision(found, one) for step, one in found.perfect.items()},
@@ -201,7 +204,8 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
 def _pictured(seen: Iterable[PicturedInstance], small: dict[tuple[str, int], bytes]) -> Iterator[PicturedInstance]:
     """The same instances; of each a small picture as WebP goes into `small` when its turn comes."""
     for one in seen:
-        picture = mask_against_truth(one.image, one.mask, one.truth, one.box)
+        instance = one.prediction[one.row.instance]
+        picture = mask_against_truth(one.image, instance.mask("image"), one.truth.masks()[one.row.object], instance.box)
         small[one.row.image, one.row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
         yield one
 

@@ -13,9 +13,9 @@ import numpy as np
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
 from maskprism.analysis.dataset.diagnosis import Diagnosis
 from maskprism.analysis.dataset.findings import FOR_SURE, RULES, Finding
-from maskprism.analysis.dataset.tide import ERROR_TYPES, MEANING
 from maskprism.analysis.intervals import LEVEL, MIN_IMAGES, Interval, too_few
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, InstanceBudget
+from maskprism.analysis.truth.matching import ERROR_TYPES, MATCHING_RULE, MEANING
 from maskprism.text import counted
 from maskprism.views.dataset.charts import DETECTION_TITLE, STEP_TITLES
 from maskprism.views.dataset.embedded import Embedded
@@ -170,7 +170,15 @@ def size_of(found: Diagnosis) -> str:
 
 
 def _subtitle(found: Diagnosis) -> str:
-    return f"{size_of(found)}; {len(found.budget)} of them found with a score above {found.conf:g}"
+    return f"{size_of(found)}; {outcome_of(found)}"
+
+
+def outcome_of(found: Diagnosis) -> str:
+    """How many true positives, missed instances and false positives there are."""
+    return (
+        f"with a score above {found.conf:g} {len(found.budget)} found, {found.missed} missed, "
+        f"{counted(found.false_positives, 'false positive')}"
+    )
 
 
 def _tiles(found: Diagnosis) -> list[tuple[str, str]]:
@@ -336,6 +344,8 @@ def _numbers(found: Diagnosis) -> str:
         + _table(["perfect", *headings], alone, text=1)
         + (_budget_tables(found) if len(found.budget) else "")
         + "<h3>Kinds of errors</h3>"
+        + f"<p>Those above {found.conf:g} are counted by boxes: {html.escape(MATCHING_RULE)} The gain and the count of "
+        + "all detections are those of TIDE, by the IoU of masks.</p>"
         + _table(["kind", "meaning", "AP50 to gain", "its interval", f"above {found.conf:g}", "all"], errors, text=2)
         + _listing("image", "could not be examined", [f"{name}: {why}" for name, why in found.failures])
         + _listing("remark", "about labels", found.remarks)

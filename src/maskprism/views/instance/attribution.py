@@ -167,7 +167,7 @@ def attribution(instance: Instance, found: Attribution | None = None) -> Figure:
 
 def _draw_sets(ax: Axes, found: Attribution) -> None:
     for by, path in found.paths.items():
-        count = path.smallest
+        count = path.enough
         reached = f"{count} suffice" if count < len(path.curve) else "never enough"
         ax.plot(path.curve, color=_PATH_COLOURS[by], linewidth=1.8, label=f"{_PATH_WORDS[by]}: {reached}")
         if count < len(path.curve):

@@ -140,7 +140,7 @@ def _explain(
     rank: RoleOrder = "effect",
 ) -> None:
     game = SubsetMasks(instance, size=_frame(instance))
-    found, without = roles(instance, window=game.window), game.without_each()
+    found, without = roles(instance), game.without_each()
     pictures = {
         "prototypes": sheets.prototype_grid(instance, order=order, scale=scale),
         "contributions": sheets.contribution_grid(instance, order=order),

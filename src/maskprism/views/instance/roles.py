@@ -39,7 +39,7 @@ ROLE_WORDS: dict[Role, str] = {
     "builds": "lifts the inside of the mask",
     "carves": "lowers the ring: the box around the mask",
     "sharpens": "makes the step across the edge",
-    "opposes": "harms one of the three more than it helps another",
+    "opposes": "does more harm than help, or has a share below 0",
     "negligible": "moves none of the three",
 }
 _WIDTH, _ROW, _TOP, _HEAD = 1480, 34, 250, 58
@@ -98,6 +98,7 @@ def roles_sheet(
         panels=(Panel("", picture=page),),
         columns=1,
         notes=(
+            "Measured on the prototype grid. Two roles: neither leads by a quarter. "
             "bias: weight x mean of the prototype over the image. share: of the logit margin, mean inside less "
             "mean ring. spread: size of the weight x standard deviation of the prototype in the box. IoU without: with "
             "the full mask, after setting the coefficient to zero. A weight below zero does not subtract by itself: "
@@ -137,11 +138,14 @@ def _draw_header(page: Picture) -> None:
 def _draw_row(page: Picture, y: int, k: int, found: Roles, values: dict[str, float], limit: float) -> None:
     middle = y + _ROW // 2 + 1
     text, small = font(_TEXT), font(_SMALL)
-    role = found.role[k]
+    role, *second = found.named[k]
     write(page, (122, middle), str(k), palette.INK, font(_TEXT, bold=True), anchor="rm")
     colour = ROLE_COLOURS[role]
-    page[y + 6 : y + _ROW - 4, 140:244] = colour
-    write(page, (148, middle), role, palette.PAPER if palette.is_dark(colour) else palette.INK, small, anchor="lm")
+    ink = palette.PAPER if palette.is_dark(colour) else palette.INK
+    page[y + 6 : y + _ROW - 4, 140:258] = colour
+    write(page, (146, middle), ", ".join(found.named[k]), ink, small, anchor="lm")
+    for other in second:
+        page[y + 6 : y + _ROW - 4, 252:258] = ROLE_COLOURS[other]
     weight = float(found.weights[k])
     ink = palette.POSITIVE if weight > 0 else palette.NEGATIVE if weight < 0 else palette.INK
     write(page, (312, middle), signed(weight), ink, text, anchor="rm")

@@ -31,7 +31,7 @@ def roles_table(
     rows = tuple(
         (
             str(k),
-            found.role[k],
+            ", ".join(found.named[k]),
             *(_number(values[k]) for values in (found.weights, found.inside, found.ring, found.edge)),
             _percent(found.share[k]),
             _number(found.bias[k]),
@@ -121,8 +121,7 @@ def attribution_table(instance: Instance, found: Attribution) -> TextTable:
     """What the mask owes to each prototype: Shapley values with standard errors, knock-outs, sensitivity."""
     shapley, pull = found.shapley, found.sensitivity
     metric = METRIC_NAMES[shapley.metric]
-    smallest = found.paths["elimination"]
-    chosen = set(smallest.chosen.tolist())
+    chosen = set(found.smallest.members.tolist()) if found.smallest.exists else set()
     rows = tuple(
         (
             str(k),
@@ -134,15 +133,19 @@ def attribution_table(instance: Instance, found: Attribution) -> TextTable:
         )
         for k in shapley.order()[:MOST_ROWS]
     )
-    others, k = shapley.order()[MOST_ROWS:], len(shapley.values)
-    enough = (
-        f"{smallest.smallest} of {k} prototypes suffice for an IoU of {smallest.threshold:g}"
-        if smallest.smallest <= k
-        else f"no set reaches an IoU of {smallest.threshold:g}"
-    )
+    others = shapley.order()[MOST_ROWS:]
+    which = "in the smallest set" if found.smallest.proven else "in a small set"
+    enough = f"for an IoU of {found.smallest.threshold:g}: {found.smallest}"
     return TextTable(
         title=f"Which prototypes the mask needs: {instance_title(instance)}, against {found.against}",
-        headers=("k", f"Shapley ({metric})", "± 2 SE", "IoU without", "sensitivity", "in the smallest set"),
+        headers=(
+            "k",
+            f"Shapley ({metric})",
+            "± 2 SE",
+            "IoU without",
+            "sensitivity",
+            which,
+        ),
         rows=rows,
         note=f"{enough}; {metric} of all {shapley.full:.3f}; {shapley.permutations} orders, seed {shapley.seed}",
         totals=((f"{len(others)} others", signed(shapley.values[others].sum()), *[""] * 4),) if len(others) else (),

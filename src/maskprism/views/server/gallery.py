@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from maskprism.analysis.truth.labels import Match, Truth, losses, match_masks
+from maskprism.analysis.truth.error_budget import PARTS, Part, budgets
+from maskprism.analysis.truth.matching import MATCHING_RULE, MEANING
 from maskprism.errors import ImageError, MaskprismError, ModelError
 from maskprism.images import MAX_PIXELS, decode_image
 from maskprism.views.kinds import Kinds
@@ -28,18 +29,20 @@ from maskprism.views.server.images import GalleryImages
 from maskprism.views.server.map import Known, gallery_map
 from maskprism.views.server.records import WAITING, Query, Record, Tally
 from maskprism.views.server.thumbnails import crops, painted_thumbnail, plain_thumbnail
-from maskprism.views.viewer_payload import viewer_scene
+from maskprism.views.viewer_payload import masks_of_pairs, viewer_scene
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
+    from maskprism.analysis.truth.matching import Matches
+    from maskprism.datasets import GroundTruth
     from maskprism.models import Model
     from maskprism.prediction import Prediction
     from maskprism.views.server.images import GalleryImage
 
 Done = TypeVar("Done")
-Labels = Callable[[Path, tuple[int, int]], "Truth | None"]
-"""The labelled instances of the image at a path, of (height, width); None where it has no labels."""
+Labels = Callable[["Prediction", Path], "tuple[GroundTruth, Matches] | None"]
+"""What is labelled in the image at a path and who found it, as `DatasetLabels.match`; None where it has no labels."""
 
 _log = logging.getLogger(__name__)
 
@@ -233,7 +236,10 @@ class Gallery:
             "total": len(self.images),
             "states": {state: tally.states[state] for state in ("waiting", "ok", "empty", "failed")},
             "missed": tally.missed,
+            "found": tally.found,
             "false_positives": tally.false_positives,
+            "localisation_errors": tally.localisation_errors,
+            "matching": {"rule": MATCHING_RULE, "errors": MEANING} if self.labels else None,
             "classes": tally.classes(self.name_of),
             "scores": tally.scores,
             "ious": tally.ious,
@@ -280,7 +286,8 @@ class Gallery:
             "name": self.name_of(record.classes[index]),
             "score": record.scores[index],
             "iou": None if record.ious is None else record.ious[index],
-            "false_positive": None if record.ious is None else record.is_false_positive(index),
+            "outcome": None if record.outcomes is None else record.outcomes[index],
+            "error": None if record.errors is None else record.errors[index],
             "losses": None if record.losses is None else record.losses[index],
         }
 
@@ -302,6 +309,7 @@ class Gallery:
             "ious": [min(ious), max(ious)] if ious else None,
             "missed": len(record.missed),
             "false_positives": record.false_positives,
+            "localisation_errors": record.localisation_errors,
             "stands_for": None if stands_for is None else {"index": stands_for, **self._instance(record, stands_for)},
         }
 
@@ -351,19 +359,19 @@ class Gallery:
             prediction = replace(prediction, source=image.title)
             _refuse_nonsense(prediction)
             found, remark = self._match(image, prediction)
+            truth, matches = found or (None, None)
             known = self.record(image)
             lost = known.losses
             if known.state == "waiting":  # once each, also where the scene or the crops have to be made again
                 self.kinds.add(picture, prediction)
-                lost = None if found is None else tuple(losses(prediction, found))
-            masks, missed = (None, []) if found is None else (found.masks, found.missed_instances)
+                lost = None if truth is None else _losses(prediction, truth, matches)
             scene = None
             if with_scene:
-                scene = viewer_scene(picture, prediction, bits=32, truth=masks, untuned=untuned, missed=missed).pack()
+                scene = viewer_scene(picture, prediction, bits=32, truth=truth, matches=matches, untuned=untuned).pack()
             return Examined(
                 Record.of(prediction, found, lost, remark),
                 painted_thumbnail(picture, prediction),
-                crops(picture, prediction, masks) if with_crops else None,
+                crops(picture, prediction, masks_of_pairs(truth, matches, len(prediction))) if with_crops else None,
                 scene,
             )
         except MaskprismError as error:
@@ -373,16 +381,15 @@ class Gallery:
             _log.warning(message)
             return Examined(Record("failed", message))
 
-    def _match(self, image: GalleryImage, prediction: Prediction) -> tuple[Match | None, str]:
+    def _match(self, image: GalleryImage, prediction: Prediction) -> tuple[tuple[GroundTruth, Matches] | None, str]:
         """The prediction against the image's labels if it has any; or what is wrong with them."""
         path = self.images.path(image)
         if self.labels is None or path is None:
             return None, ""
         try:
-            truth = self.labels(path, prediction.image_size)
+            return self.labels(prediction, path), ""
         except MaskprismError as error:
             return None, f"its labels cannot be used: {error}"
-        return (None if truth is None else match_masks(prediction, truth)), ""
 
     def _picture(self, image: GalleryImage) -> UInt8[np.ndarray, "H W 3"]:
         data = self.images.read(image)
@@ -396,6 +403,17 @@ class Gallery:
     @staticmethod
     async def _in(pool: ThreadPoolExecutor, call: Callable[[], Done]) -> Done:
         return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+def _losses(
+    prediction: Prediction, truth: GroundTruth, matches: Matches | None
+) -> tuple[dict[Part, float] | None, ...]:
+    """Per instance what its mask loses in each part, None for one that found nothing; see `error_budget.budgets`."""
+    rows = {row.instance: row for row in budgets(prediction, truth, matches=matches)}
+    return tuple(
+        {part: getattr(rows[index], part) for part in PARTS} if index in rows else None
+        for index in range(len(prediction))
+    )
 
 
 def _refuse_nonsense(prediction: Prediction) -> None:

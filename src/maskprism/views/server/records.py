@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -16,19 +16,21 @@ from maskprism.errors import InputError
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
-    from maskprism.analysis.truth.labels import Match
+    from maskprism.analysis.truth.matching import ErrorType, Matches, Outcome
+    from maskprism.datasets import GroundTruth
     from maskprism.prediction import Prediction
 
 State = Literal["waiting", "ok", "empty", "failed"]
-Show = Literal["all", "ok", "empty", "failed", "missed", "false-positives"]
+Show = Literal["all", "ok", "empty", "failed", "missed", "false-positives", "localisation"]
 Sort = Literal["name", "score", "iou", "size", "instances", "resolution", "box", "prototypes", "coefficients"]
 View = Literal["images", "instances"]
-SHOWS: tuple[Show, ...] = ("all", "ok", "empty", "failed", "missed", "false-positives")
+SHOWS: tuple[Show, ...] = get_args(Show)
 SORTS: tuple[Sort, ...] = ("name", "score", "iou", "size", "instances", *PARTS)
 VIEWS: tuple[View, ...] = ("images", "instances")
 BINS = 20
 """Scores and IoUs are counted in this many even steps from 0 to 1."""
 _ANY = (0.0, 1.0)
+_OF_INSTANCES = ("false-positives", "localisation")
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Record:
 
     message: why it failed, or what is wrong with its labels.
     boxes: x1, y1, x2, y2 in image pixels.
-    ious: with labels, the IoU of each mask with the labelled instance it found; None for a false positive, which found
-    none.
+    ious: with labels, the IoU of each mask with the labelled instance it found; None for one that found none.
+    outcomes, errors: with labels, what the matching rule says of each instance; see `matching.Matches`.
     missed: with labels, the classes of labelled instances that no prediction found.
     losses: with labels, what the mask of each instance loses in each part; None for a false positive.
     coefficients: of each instance, (N, K).
@@ -51,6 +53,8 @@ class Record:
     scores: tuple[float, ...] = ()
     boxes: tuple[tuple[float, ...], ...] = ()
     ious: tuple[float | None, ...] | None = None
+    outcomes: tuple[Outcome, ...] | None = None
+    errors: tuple[ErrorType | None, ...] | None = None
     missed: tuple[int, ...] = ()
     losses: tuple[Mapping[Part, float] | None, ...] | None = None
     coefficients: Float32[np.ndarray, "N K"] | None = field(default=None, compare=False, repr=False)
@@ -59,11 +63,12 @@ class Record:
     def of(
         cls,
         prediction: Prediction,
-        match: Match | None = None,
+        found: tuple[GroundTruth, Matches] | None = None,
         losses: Sequence[Mapping[Part, float] | None] | None = None,
         remark: str = "",
     ) -> Record:
         """The record of a prediction, and of its comparison with labels if there are any."""
+        truth, matches = found or (None, None)
         return cls(
             state="ok" if len(prediction) else "empty",
             message=remark,
@@ -71,22 +76,28 @@ class Record:
             classes=tuple(int(class_id) for class_id in prediction.classes),
             scores=tuple(float(score) for score in prediction.scores),
             boxes=tuple(tuple(float(edge) for edge in box) for box in prediction.boxes),
-            ious=None
-            if match is None
-            else tuple(None if mask is None else iou for iou, mask in zip(match.ious, match.masks, strict=True)),
-            missed=() if match is None else tuple(match.missed),
+            ious=None if matches is None else tuple(matches.mask_iou_of(index) for index in range(len(prediction))),
+            outcomes=None if matches is None else matches.outcomes,
+            errors=None if matches is None else matches.errors,
+            missed=() if truth is None or matches is None else tuple(truth.classes[matches.missed].tolist()),
             losses=None if losses is None else tuple(losses),
             coefficients=prediction.coefficients.astype(np.float32),
         )
 
-    def is_false_positive(self, index: int) -> bool:
-        """Whether there are labels, and an instance found none of them."""
-        return self.ious is not None and self.ious[index] is None
+    @property
+    def found(self) -> int:
+        """How many instances are true positives."""
+        return (self.outcomes or ()).count("true positive")
 
     @property
     def false_positives(self) -> int:
         """How many instances are false positives."""
-        return 0 if self.ious is None else self.ious.count(None)
+        return (self.outcomes or ()).count("false positive")
+
+    @property
+    def localisation_errors(self) -> int:
+        """How many instances are localisation errors, true and false positives."""
+        return (self.errors or ()).count("localisation")
 
 
 WAITING = Record("waiting")
@@ -97,10 +108,11 @@ class Query:
     """Which images are wanted, in which order.
 
     An instance fits if its class is among `classes` (all for none) and its score and IoU lie within
-    the bounds, which are part of the range; a false positive has no IoU and lies within no bounds of it. An image fits
-    if one of its instances does; with `show="false-positives"` only those fit, and with `show="missed"` the image does
-    if one of the labelled instances that were missed is of these classes. The list has an entry per image, or with
-    `view="instances"` one per instance that fits. The size that is sorted by is the area of the box.
+    the bounds, which are part of the range; one that found nothing has no IoU and lies within no bounds of it. An
+    image fits if one of its instances does; with `show="false-positives"` or "localisation" only those fit, and with
+    `show="missed"` the image does if one of the labelled instances that were missed is of these classes. The list has
+    an entry per image, or with `view="instances"` one per instance that fits. The size that is sorted by is the area of
+    the box.
     Raises InputError for values that mean nothing.
     """
 
@@ -130,7 +142,7 @@ class Query:
     @property
     def about_instances(self) -> bool:
         """Whether it asks for instances, which only images that were examined can answer."""
-        return bool(self.classes) or self.score != _ANY or self.iou != _ANY or self.show == "false-positives"
+        return bool(self.classes) or self.score != _ANY or self.iou != _ANY or self.show in _OF_INSTANCES
 
     def fitting(self, record: Record) -> list[int]:
         """The instances of an image that fit."""
@@ -141,7 +153,8 @@ class Query:
             if (not self.classes or class_id in self.classes)
             and self.score[0] <= score <= self.score[1]
             and (self.iou == _ANY or (iou is not None and self.iou[0] <= iou <= self.iou[1]))
-            and (self.show != "false-positives" or record.is_false_positive(index))
+            and (self.show != "false-positives" or (record.outcomes or ())[index : index + 1] == ("false positive",))
+            and (self.show != "localisation" or (record.errors or ())[index : index + 1] == ("localisation",))
         ]
 
     def takes(self, title: str, record: Record, fitting: list[int]) -> bool:
@@ -150,7 +163,7 @@ class Query:
             return False
         if self.show == "missed":
             return any(not self.classes or class_id in self.classes for class_id in record.missed)
-        if self.show not in ("all", "false-positives") and record.state != self.show:
+        if self.show not in ("all", *_OF_INSTANCES) and record.state != self.show:
             return False
         return bool(fitting) or not self.about_instances
 
@@ -193,7 +206,9 @@ class Tally:
     instances: Counter[int] = field(default_factory=Counter)
     images: Counter[int] = field(default_factory=Counter)
     missed: int = 0
+    found: int = 0
     false_positives: int = 0
+    localisation_errors: int = 0
     scores: list[int] = field(default_factory=lambda: [0] * BINS)
     ious: list[int] = field(default_factory=lambda: [0] * BINS)
 
@@ -203,7 +218,9 @@ class Tally:
         self.instances.update(record.classes)
         self.images.update(set(record.classes))
         self.missed += len(record.missed)
+        self.found += record.found
         self.false_positives += record.false_positives
+        self.localisation_errors += record.localisation_errors
         for bins, values in ((self.scores, record.scores), (self.ious, record.ious or ())):
             for value in values:
                 if value is None:
