@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskprism._common.spreadsheet import guarded_text
 from maskprism.errors import MaskprismError
 
 Rows = Sequence[Mapping[str, int | float | str]]
@@ -27,13 +28,22 @@ class TextTable:
 
 
 def write_rows(rows: Rows, path: Path) -> Path:
-    """Write rows as CSV; values that do not exist are left empty. Raises MaskprismError if that fails."""
+    """Write rows as CSV; values that do not exist are left empty, and no text is a formula (`spreadsheet`).
+
+    Raises MaskprismError if that fails.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
-            writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
+            writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     except OSError as error:
         raise MaskprismError(f"{path}: cannot be written ({error.strerror or error})") from None
     return path
+
+
+def _cell(value: int | float | str) -> int | float | str:
+    if isinstance(value, str):
+        return guarded_text(value)
+    return "" if value != value else value

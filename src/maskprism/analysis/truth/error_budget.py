@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from maskprism._common.spreadsheet import guarded
 from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
@@ -209,12 +210,14 @@ class ErrorBudget:
         import pyarrow.parquet
 
         file = Path(path)
-        writers = {".csv": pyarrow.csv.write_csv, ".parquet": pyarrow.parquet.write_table}
-        if file.suffix.lower() not in writers:
+        if file.suffix.lower() not in (".csv", ".parquet"):
             raise TableError(f"{file}: expected a table ending in .csv or .parquet")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            writers[file.suffix.lower()](self.table(), file)
+            if file.suffix.lower() == ".csv":
+                pyarrow.csv.write_csv(guarded(self.table()), file)
+            else:
+                pyarrow.parquet.write_table(self.table(), file)
         except OSError as error:
             raise TableError(f"{file}: cannot be written ({error.strerror or error})") from None
         return file

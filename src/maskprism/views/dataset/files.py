@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism import __version__
+from maskprism._common.spreadsheet import guarded
 from maskprism.analysis.dataset.diagnosis import Detection, Diagnosis
 from maskprism.analysis.dataset.findings import FigureName, Finding, findings_of
 from maskprism.analysis.truth.error_budget import COLUMNS
@@ -229,7 +230,7 @@ def _write_table(rows: pa.Table, path: Path) -> Path:
     if path.suffix == ".csv":
         import pyarrow.csv
 
-        pyarrow.csv.write_csv(rows, path)
+        pyarrow.csv.write_csv(guarded(rows), path)
     else:
         import pyarrow.parquet
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskprism._common.spreadsheet import guarded
 from maskprism.analysis.networks.summary import percent, versus
 from maskprism.errors import MaskprismError
 from maskprism.text import brief
@@ -64,7 +65,7 @@ def write_comparison(
         text = json.dumps(comparison.as_dict(tolerance), indent=2, allow_nan=False) + "\n"
         (folder / "comparison.json").write_text(text, encoding="utf-8")
         written[folder / "comparison.json"] = "all numbers, and the verdict"
-        pa_csv.write_csv(comparison.instances, folder / "instances.csv")
+        pa_csv.write_csv(guarded(comparison.instances), folder / "instances.csv")
         written[folder / "instances.csv"] = "one row per instance"
         pa_csv.write_csv(pa.table(_prototype_columns(comparison)), folder / "prototypes.csv")
         written[folder / "prototypes.csv"] = "one row per prototype of A"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from maskprism.text import brief
 from maskprism.views import palette, raster
 from maskprism.views.figures import colour_map, new_figure, save, share
 from maskprism.views.sheets import MOST_PANELS, Label, Panel, Sheet, signed
+from maskprism.views.tables import write_rows
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -54,12 +54,7 @@ def write_cards(
     rows = [study.record(k, movement) for k in range(len(study))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        table = folder / "prototypes.csv"
-        with table.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        yield table
+        yield write_rows(rows, folder / "prototypes.csv")
         yield raster.save(sheet_of_all(study, movement, model=model), folder / "prototypes.png")
         for k in range(len(study)) if prototypes is None else prototypes:
             path = folder / f"prototype-{k:02d}.png"
