@@ -247,3 +247,24 @@ def test_reading_what_is_no_table(tmp_path: Path, both: tuple[Path, Path]) -> No
 def test_arrow_is_not_imported_with_the_package() -> None:
     code = "import sys, maskprism; assert not {'pyarrow', 'cv2', 'onnxruntime'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_text_in_csv_is_no_formula_and_comes_back(tmp_path: Path) -> None:
+    """Names of images come from other people; spreadsheet programs run cells that begin with these characters."""
+    write_images(tmp_path / "photos", 1)
+    picture = next((tmp_path / "photos").iterdir())
+    names = ["=HYPERLINK(A1).png", "+1.png", "-2.png", "@x.png", "'=quoted.png", "plain.png"]
+    for name in names:
+        (tmp_path / "photos" / name).write_bytes(picture.read_bytes())
+    extract(tmp_path / "photos", fake_model(), tmp_path / "t.csv")
+    for name in ("t.csv", "t.images.csv"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        cells = {row.split(",")[0].strip('"') for row in text.splitlines()[1:]}
+        assert not [cell for cell in cells if cell[:1] in "=+-@"]
+        assert {"'=HYPERLINK(A1).png", "'-2.png", "''=quoted.png", "plain.png"} <= cells or name == "t.csv"
+    images = CoefficientTable.read(tmp_path / "t.csv").images
+    assert images is not None
+    assert set(images["image"].to_pylist()) == {picture.name, *names}
+    before = (tmp_path / "t.csv").read_bytes()
+    extract(tmp_path / "photos", fake_model(), tmp_path / "t.csv")  # all are known by their names
+    assert (tmp_path / "t.csv").read_bytes() == before

@@ -231,7 +231,7 @@ def read_row_group(
 
 
 def _damaged(path: Location, error: Exception) -> TableError:
-    return TableError(f"{path}: cannot be read as a table ({error}); has it been edited or damaged?")
+    return TableError(f"{path}: cannot be read as a table ({one_line(error)[:200]}); has it been edited or damaged?")
 
 
 def read_settings(paths: TablePaths) -> dict[str, Any] | None:
@@ -270,7 +270,7 @@ def read_parquet_settings(path: Location) -> dict[str, Any]:
         with _opened(path) as data:
             metadata = pq.read_schema(data).metadata or {}
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise TableError(f"{path}: cannot be read as Parquet ({error}); {hint}") from None
+        raise TableError(f"{path}: cannot be read as Parquet ({one_line(error)[:200]}); {hint}") from None
     if METADATA_KEY not in metadata:
         raise TableError(f"{path}: is not a coefficient table of maskprism; {hint}")
     return read_settings_text(metadata[METADATA_KEY], str(path), hint)
@@ -313,7 +313,7 @@ class CoefficientTable:
         try:
             return cls._read(paths)
         except OSError as error:
-            raise TableError(f"{paths.table}: cannot be read ({error}){_HINT}") from None
+            raise TableError(f"{paths.table}: cannot be read ({one_line(error)[:200]}){_HINT}") from None
 
     @classmethod
     def _read(cls, paths: TablePaths) -> CoefficientTable:

@@ -66,7 +66,7 @@ class PrototypeCallback:
     is run. An error in here is told once as a warning, and the training goes on.
 
     statistics.csv has one row per epoch, means over the images: instances found; score of the
-    best one; effective rank of the prototypes (centred; see `analysis.prototypes.Usage`); flat prototypes;
+    best one; effective rank of the prototypes (see `analysis.prototypes.Usage`); flat prototypes;
     prototype_spread, their mean standard deviation; same_as_before, the mean correlation of every
     prototype with itself at the epoch recorded before; mean_contribution, the mean over prototypes of |weight x
     prototype| in the box of the best instance; coefficient_size, the root mean square of its

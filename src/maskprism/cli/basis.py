@@ -122,10 +122,10 @@ def _coefficients_alone(table: Path, out: Path, output: Output) -> Outcome:
     rows = InstanceRows.read(table)
     batches = [matrix_of(some["weights"]) for some in rows]
     instances = sum(map(len, batches))
+    if instances < 2:
+        raise InputError(f"{table}: has {counted(instances, 'instance')} with finite coefficients; expected at least 2")
     if rows.note:
         output.note(f"note: {rows.note}")
-    if instances < 2:
-        raise InputError(f"{table}: has {counted(instances, 'instance')} with coefficients; expected at least 2")
     moments = RunningCovariance(batches[0].shape[1])
     for weights in batches:
         moments.add(weights)

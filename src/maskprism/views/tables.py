@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskprism._common.files import write_atomically
+from maskprism._common.spreadsheet import guarded_text
 
 Rows = Sequence[Mapping[str, int | float | str]]
 
@@ -28,9 +29,18 @@ class TextTable:
 
 
 def write_rows(rows: Rows, path: Path) -> Path:
-    """Write rows as CSV; values that do not exist are left empty. Raises MaskprismError if that fails."""
+    """Write rows as CSV; values that do not exist are left empty, and no text is a formula (`spreadsheet`).
+
+    Raises MaskprismError if that fails.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [])
     writer.writeheader()
-    writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return write_atomically(path, text.getvalue())
+
+
+def _cell(value: int | float | str) -> int | float | str:
+    if isinstance(value, str):
+        return guarded_text(value)
+    return "" if value != value else value

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from maskprism._common.files import write_atomically
+from maskprism._common.spreadsheet import guarded
 from maskprism.analysis.intervals import Interval, bootstraps, interval, too_few
 from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
@@ -286,10 +287,12 @@ class ErrorBudget:
         import pyarrow.parquet
 
         file = Path(path)
-        writers = {".csv": pyarrow.csv.write_csv, ".parquet": pyarrow.parquet.write_table}
-        if file.suffix.lower() not in writers:
+        if file.suffix.lower() not in (".csv", ".parquet"):
             raise TableError(f"{file}: expected a table ending in .csv or .parquet")
-        write = partial(writers[file.suffix.lower()], self.table())
+        if file.suffix.lower() == ".csv":
+            write = partial(pyarrow.csv.write_csv, guarded(self.table()))
+        else:
+            write = partial(pyarrow.parquet.write_table, self.table())
         return write_atomically(file, write, failure=TableError)
 
 

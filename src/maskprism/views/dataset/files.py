@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism import __version__
 from maskprism._common.files import reporting_write_errors, write_atomically
+from maskprism._common.spreadsheet import guarded
 from maskprism.analysis.dataset.diagnosis import Detection, Diagnosis
 from maskprism.analysis.dataset.findings import FigureName, Finding, findings_of
 from maskprism.analysis.intervals import too_few
@@ -248,5 +249,6 @@ def _write_table(rows: pa.Table, path: Path) -> Path:
     import pyarrow.csv
     import pyarrow.parquet
 
-    write = pyarrow.csv.write_csv if path.suffix == ".csv" else pyarrow.parquet.write_table
-    return write_atomically(path, partial(write, rows))
+    if path.suffix == ".csv":
+        return write_atomically(path, partial(pyarrow.csv.write_csv, guarded(rows)))
+    return write_atomically(path, partial(pyarrow.parquet.write_table, rows))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskprism._common.files import reporting_write_errors, write_atomically
+from maskprism._common.spreadsheet import guarded
 from maskprism.analysis.networks.summary import percent, versus
 from maskprism.errors import MaskprismError
 from maskprism.text import brief
@@ -66,7 +67,7 @@ def write_comparison(
     written[write_atomically(folder / "comparison.json", text)] = "all numbers, and the verdict"
     prototypes = pa.table(_prototype_columns(comparison))
     for name, rows, what in (
-        ("instances.csv", comparison.instances, "one row per instance"),
+        ("instances.csv", guarded(comparison.instances), "one row per instance"),
         ("prototypes.csv", prototypes, "one row per prototype of A"),
     ):
         written[write_atomically(folder / name, partial(pa_csv.write_csv, rows))] = what
