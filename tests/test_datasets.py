@@ -482,7 +482,7 @@ def test_a_file_whose_annotations_belong_to_no_image_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"none of its 2 annotations belongs to an image: their image_id is 41"):
         open_dataset(export(tmp_path, [{"image_id": 41, "segmentation": [SQUARE]}] * 2))
     dataset = open_dataset(export(tmp_path, [{"image_id": 41}, {"segmentation": [SQUARE]}]))
-    assert dataset.notices == ("1 annotation of data.json belong to no image that it lists and are left out",)
+    assert dataset.notices == ("1 annotation of data.json left out: no image of it has their image_id",)
 
 
 @pytest.mark.parametrize("kind", ["polygon", "box"])
@@ -501,15 +501,13 @@ def test_crowds_are_counted_and_may_be_taken_for_instances(tmp_path):
     crowd = {"segmentation": RUNS, "iscrowd": 1}
     file = export(tmp_path, [crowd, crowd, {"segmentation": [SQUARE]}, {"bbox": [1, 2, 3, 4], "iscrowd": 1}])
     dataset = open_dataset(file)
-    assert dataset.notices[0].startswith("2 of the 3 masks in data.json are marked as crowds (iscrowd: 1), which COCO")
+    assert dataset.notices[0].startswith("2 of 3 masks in data.json are crowds (iscrowd: 1), which COCO")
     assert "CVAT marks every brush mask so" in dataset.notices[0]
     assert not dataset.nothing_counts
     assert truths(dataset)[0].crowd.tolist() == [True, True, False, True]
     counted = open_dataset(file, crowds="as-instances")
     assert not truths(counted)[0].crowd.any()
-    assert counted.notices == (
-        "2 of the 3 masks in data.json are marked as crowds (iscrowd: 1) and counted as instances",
-    )
+    assert counted.notices == ("2 of 3 masks in data.json are crowds (iscrowd: 1), counted as single objects",)
     assert open_dataset(export(tmp_path, [crowd])).nothing_counts
     with pytest.raises(InputError, match="crowds is 'all'; expected one of 'left-out', 'as-instances'"):
         open_dataset(file, crowds="all")

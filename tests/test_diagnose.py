@@ -697,14 +697,14 @@ def test_masks_that_are_all_crowds_are_told_before_the_network_runs(tmp_path: Pa
     data.write_text(json.dumps(tree))
     says(
         run("diagnose", data, "--out", tmp_path / "o"),
-        "1 of the 1 mask in instances_default.json are marked as crowds",
+        "1 of 1 mask in instances_default.json is a crowd (iscrowd: 1)",
         "CVAT marks every brush mask so",
         "take --crowds as-instances",
     )
     result = run("diagnose", data, "--out", tmp_path / "o", "--crowds", "as-instances")
     assert result.returncode == 0, result.stderr
     assert "1 image, 1 ground-truth instance" in result.stdout
-    assert "marked as crowds (iscrowd: 1) and counted as instances" in result.stdout
+    assert "is a crowd (iscrowd: 1), counted as single objects" in result.stdout
 
 
 def test_an_interrupted_command_reports_what_is_done(

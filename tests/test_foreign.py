@@ -66,7 +66,7 @@ def test_json_is_read_as_generously_as_python_reads_it():
         (b"[1]", "expected object, got array"),
         (b'{"x": 1, "name": "\\ud800"}', "surrogates not allowed"),
         (b'{"x": 1, "name": "\xff"}', "can't decode byte 0xff"),
-        (b"\xff\xfe{\x00}\x00", "cannot be read as JSON"),
+        (b"\xff\xfe{\x00}", "cannot be read as JSON"),
     ],
 )
 def test_json_that_does_not_fit_is_told(data, said):
@@ -290,16 +290,16 @@ def changed(file: Path, change: Any) -> Path:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda d: d["images"][0].update(id=None), "expected int | str, got null at images[0].id"),
+        (lambda d: d["images"][0].update(id=None), "expected int | float | str, got null at images[0].id"),
         (lambda d: d["images"][0].update(width=float("inf")), None),
         (lambda d: d["images"][0].update(width=60.5), "at images[0].width"),
         (lambda d: d["images"][0].update(file_name=7), "at images[0].file_name"),
-        (lambda d: d["images"][0].update(file_name="x" * 5_000), "is in none of"),
-        (lambda d: d["images"][0].update(file_name="a\0b"), "is in none of"),
+        (lambda d: d["images"][0].update(file_name="x" * 5_000), None),
+        (lambda d: d["images"][0].update(file_name="a\0b"), None),
         (lambda d: d["images"][1].update(id=d["images"][0]["id"]), "two of its images have"),
         (lambda d: d["images"][1].update(file_name=d["images"][0]["file_name"]), "two of its images have"),
         (lambda d: d["categories"][0].update(id=str(d["categories"][0]["id"])), None),
-        (lambda d: d["categories"][0].update(id="x"), "at categories[0].id"),
+        (lambda d: d["categories"][0].update(id="x"), None),
         (lambda d: d["categories"][1].update(id=d["categories"][0]["id"]), "two of its categories have"),
         (lambda d: d["categories"][0].update(name={}), "at categories[0].name"),
         (lambda d: d.update(annotations=[{}]), "annotation 0: is not as it should be"),
@@ -310,7 +310,8 @@ def changed(file: Path, change: Any) -> Path:
 def test_coco_descriptions_that_do_not_fit(tmp_path, change, said):
     file = changed(coco(tmp_path, []), change)
     if said is None:
-        assert len(open_dataset(file)) == 2
+        dataset = open_dataset(file)
+        assert len(dataset) + len(dataset.notices) == 2  # an image that is not there is told
         return
     with pytest.raises(InputError) as raised:
         open_dataset(file)
@@ -334,7 +335,7 @@ def test_coco_descriptions_that_do_not_fit(tmp_path, change, said):
         [[0, 0, 1, 1, 1e39, 3]],
         [[0, 0, 1, 1, "x", 3]],
         [[0, 0, 1, 1, 2]],
-        [0, 0, 1, 1, 2, 3],
+        [0, 0, 1, 1, 2],
         7,
         [[[[[]]]]],
     ],

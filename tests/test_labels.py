@@ -120,4 +120,4 @@ def test_crowds_of_a_json_are_labels_if_they_are_taken_for_instances(tmp_path: P
         truth = labels(tmp_path / "a.png", (64, 64))
         assert truth is not None
         assert len(truth.masks) == count
-        assert "1 of the 1 mask in instances.json are marked as crowds" in labels.notices[0]
+        assert "1 of 1 mask in instances.json is a crowd (iscrowd: 1)" in labels.notices[0]

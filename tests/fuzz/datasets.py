@@ -11,6 +11,7 @@ import numpy as np
 
 from fuzz.kind import Kind, image, write_images
 from fuzz.mutate import JSON, YAML, as_yaml, bytes_damage, text_damage
+from maskprism import Letterbox
 from maskprism.datasets import open_dataset
 from maskprism.errors import MaskprismError
 from maskprism.models.names import read_names
@@ -41,17 +42,45 @@ def _coco(folder: Path) -> None:
     (folder / "data.json").write_text(json.dumps(tree))
 
 
+def _coco_export(folder: Path) -> None:
+    """As other tools vary it: ids as text, paths of another machine, a bare polygon, points, listed run lengths."""
+    write_images(folder / "images" / "deep")
+    runs = {"counts": [100, 60, 600, 8], "size": [24, 32]}
+    square = [2, 2, 20.5, 2, 20, 18, 2, 18]
+    shared = {"iscrowd": "0", "category_id": "7"}
+    tree = {
+        "images": [
+            {"id": "a0", "file_name": "C:\\data\\deep\\0.png", "height": 24.0, "width": 32.0},
+            {"id": "1", "file_name": "/data/deep/1.png", "height": 0, "width": None},
+            {"id": "2", "file_name": "gone.png"},
+        ],
+        "annotations": [
+            {"id": "x", "image_id": "a0", "segmentation": square, **shared},
+            {"image_id": 1, "segmentation": [[2, 2], [20, 2], [20, 18]], **shared},
+            {"image_id": 1.0, "segmentation": [runs], **shared, "iscrowd": 1},
+            {"image_id": "2", "segmentation": [[], square], **shared},
+            {"image_id": 99, "segmentation": [square], **shared},
+        ],
+        "categories": [*CATEGORIES, {"id": "9", "name": "dog"}],
+    }
+    (folder / "data.json").write_text(json.dumps(tree))
+
+
 def _yolo(folder: Path, tree: Any, images: str = "images/val") -> None:
     write_images(folder / images)
     labels = folder / images.replace("images", "labels")
     labels.mkdir(parents=True)
     (labels / "0.txt").write_text("0 0.1 0.1 0.9 0.15 0.5 0.9\n1 0.2 0.2 0.4 0.2 0.4 0.6 0.2 0.6\n")
     (labels / "1.txt").write_text("1 0.5 0.5 0.25 0.25\n0 1.005 0.1 0.9 0.15 0.5 0.9\n\n")
-    (folder / "list.txt").write_text("./images/val/0.png\nimages/val/1.png\n")
+    (folder / "list.txt").write_text("./images/val/0.png\n.\\images\\val\\1.png\n/home/me/images/val/gone.png\n")
     (folder / "data.yaml").write_text(as_yaml(tree))
 
 
 YOLO = (
+    partial(
+        _yolo,
+        tree={"path": "C:\\set", "train": "C:\\set\\images\\val", "validation": "list.txt", "names": ["cat", "dog"]},
+    ),
     partial(_yolo, tree={"path": ".", "train": "images/val", "val": "images/val", "names": {0: "cat", 1: "dog"}}),
     partial(_yolo, tree={"val": ["images/val", "list.txt"], "test": None, "nc": 2, "names": ["cat", "dog"]}),
     partial(_yolo, tree={"train": "list.txt", "nc": 2}),
@@ -64,14 +93,23 @@ YOLO = (
 )
 
 
+BOX = Letterbox.fit((24, 32), (64, 64))
+
+
 def _use_dataset(folder: Path, name: str) -> None:
     dataset = open_dataset(folder / name)
-    str(dataset), len(dataset)
+    str(dataset), len(dataset), "\n".join(dataset.notices)
     errors = []
     for sample in dataset.for_model({0: "cat", 1: "class1"}):
         try:
             _, truth = sample.read()
-            truth.masks(), truth.areas, truth.box_only, [truth.name_of(one) for one in truth.classes]
+            (
+                truth.masks(),
+                truth.masks("grid", BOX),
+                truth.areas,
+                truth.box_only,
+                [truth.name_of(one) for one in truth.classes],
+            )
         except MaskprismError as error:
             errors.append(error)
     if errors:
@@ -110,9 +148,9 @@ def _use_names(folder: Path) -> None:
 
 COCO_USE, YAML_USE = partial(_use_dataset, name="data.json"), partial(_use_dataset, name="data.yaml")
 KINDS = {
-    "coco": Kind((_coco,), {"data.json": (JSON, JSON, JSON, bytes_damage)}, COCO_USE, 20),
+    "coco": Kind((_coco, _coco_export), {"data.json": (JSON, JSON, JSON, bytes_damage)}, COCO_USE, 20),
     "yaml": Kind(YOLO, {"data.yaml": (YAML, YAML, YAML, bytes_damage), "list.txt": (text_damage,)}, YAML_USE, 20),
-    "labels": Kind(YOLO[:1], {"labels/*": (text_damage, bytes_damage)}, YAML_USE, 10),
+    "labels": Kind(YOLO[1:2], {"labels/*": (text_damage, bytes_damage)}, YAML_USE, 10),
     "names": Kind(
         (_names,),
         {"*.txt": (text_damage, bytes_damage), "*.yaml": (YAML, bytes_damage), "*.json": (JSON, bytes_damage)},

@@ -163,10 +163,11 @@ def _annotation(raw: Raw, label: str) -> Annotation:
         return decode_json(raw, Annotation, label, LabelError, expected)
     except LabelError:
         loose = decode_json(raw, dict[str, Any], label, LabelError, expected)
-        first, *others = loose.get("segmentation") or [None]
+        segmentation = loose.get("segmentation")
+        first = segmentation[0] if isinstance(segmentation, list) and segmentation else None
         if isinstance(first, int | float):
-            loose["segmentation"] = [[first, *others]]
-        elif isinstance(first, dict) and not others:
+            loose["segmentation"] = [segmentation]
+        elif isinstance(first, dict) and segmentation == [first]:
             loose["segmentation"] = first
         else:
             raise
@@ -297,12 +298,13 @@ def open_coco(file: Path, folder: Path | None, *, crowds: Crowds = "left-out", f
         )
     notices = missing_notice(file, names, found)
     if lost:
-        notices += (f"{counted(lost, 'annotation')} of {file.name} belong to no image that it lists and are left out",)
-    explained = f"{marked} of the {counted(masks, 'mask')} in {file.name} are marked as crowds (iscrowd: 1)" + (
-        " and counted as instances"
+        notices += (f"{counted(lost, 'annotation')} of {file.name} left out: no image of it has their image_id",)
+    are_crowds = f"{marked} of {counted(masks, 'mask')} in {file.name} {'is a crowd' if marked == 1 else 'are crowds'}"
+    explained = f"{are_crowds} (iscrowd: 1), " + (
+        "counted as single objects"
         if crowds == "as-instances"
-        else ", which COCO leaves out of every count. CVAT "
-        'marks every brush mask so; if these are single objects, take --crowds as-instances (crowds="as-instances")'
+        else "which COCO leaves out of every count. CVAT marks every brush mask so; if these are single objects, take "
+        '--crowds as-instances (crowds="as-instances")'
     )
     if marked:
         notices += (explained,)

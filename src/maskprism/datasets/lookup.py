@@ -16,6 +16,8 @@ from maskprism.sources import walk
 
 MOST_FILES = 200_000
 """So many files are looked through below a folder before the search ends."""
+MOST_PARTS = 8
+"""So many of the last parts of a path are looked for, and then ever fewer."""
 TOO_COMMON = frozenset(("images", "labels", "data", "dataset", "datasets"))
 """Names of folders that say nothing alone: the last part of a path must be another one."""
 
@@ -45,20 +47,15 @@ def find_images(names: Iterable[str], folders: Sequence[Path], below: Sequence[P
         apart from others, neither is found.
     """
     wanted = list(dict.fromkeys(names))
-    exact, shortened_names = {}, {}
-    last: tuple[Path, int] | None = None
+    exact: dict[str, Path] = {}
+    shortened_names: dict[str, Path] = {}
     for name in wanted:
-        path = next((path for folder in folders if is_file(path := _joined(folder, name))), None)
-        if path is not None:
-            exact[name] = path
-            continue
-        parts = parts_of(name)
-        tries = [(folder, drop) for drop in range(len(parts)) for folder in folders]
-        for folder, drop in [last, *tries] if last is not None else tries:
-            if is_file(path := _joined(folder, "/".join(parts[drop:]))) and parts[drop:]:
-                shortened_names[name] = path
-                last = (folder, drop)
-                break
+        parts = parts_of(name)[-MOST_PARTS:]
+        tails = ["/".join(parts[dropped:]) for dropped in range(len(parts))]
+        if (file := _first(folders, [name])) is not None:
+            exact[name] = file
+        elif (file := _first(folders, tails)) is not None:
+            shortened_names[name] = file
     missing = [name for name in wanted if name not in exact and name not in shortened_names]
     if missing and below:
         shortened_names |= _below(missing, below, set(exact.values()) | set(shortened_names.values()))
@@ -66,8 +63,10 @@ def find_images(names: Iterable[str], folders: Sequence[Path], below: Sequence[P
     return exact | {name: path for name, path in shortened_names.items() if taken[path] == 1}
 
 
-def _joined(folder: Path, name: str) -> Path:
-    return Path(os.path.normpath(folder / name))
+def _first(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
+    """The first file of these names, in the first folder that has it."""
+    files = (Path(os.path.normpath(folder / name)) for name in names for folder in folders)
+    return next((file for file in files if is_file(file)), None)
 
 
 def _below(names: Sequence[str], folders: Iterable[Path], taken: set[Path]) -> dict[str, Path]:

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from maskprism.class_names import class_names, placeholder
-from maskprism.datasets.lookup import TOO_COMMON, find_images, looked_in, missing_notice, parts_of
+from maskprism.datasets.lookup import MOST_PARTS, TOO_COMMON, find_images, looked_in, missing_notice, parts_of
 from maskprism.datasets.samples import LOCAL_ONLY, Dataset, Row, Rows
 from maskprism.errors import ImageError, InputError, LabelError
 from maskprism.foreign import decoded_text, is_file, read_regular, read_yaml, shortened
@@ -221,8 +221,8 @@ def _roots(file: Path, stated: object) -> list[Path]:
     beside = file.parent
     if stated is None:
         return [beside]
-    name = "/".join(parts_of(str(stated))[-1:])
-    return list(dict.fromkeys([beside / str(stated), Path(str(stated)), beside, beside / name, beside.parent / name]))
+    moved = [place / name for name in parts_of(str(stated))[-1:] for place in (beside, beside.parent)]
+    return list(dict.fromkeys([beside / str(stated), Path(str(stated)), beside, *moved]))
 
 
 def _located(
@@ -235,18 +235,18 @@ def _located(
     """
     roots = [*_roots(file, stated), *further]
     parts = [parts_of(entry) for entry in entries]
-    spellings = [entries, ["/".join(one) for one in parts]]
-    spellings += [
-        ["/".join(one[drop:]) for one in parts]
-        for drop in range(1, min(map(len, parts)))
-        if not any(len(one) - drop == 1 and one[-1] in TOO_COMMON for one in parts)
-    ]
+    parts = [one[-MOST_PARTS:] for one in parts]
+    fewest = min(map(len, parts))
+    shorter = [["/".join(one[drop:]) for one in parts] for drop in range(fewest)]
+    if any(one[-1:] == (common,) for one in parts for common in TOO_COMMON):
+        shorter = shorter[: max(fewest - 1, 1)]
+    spellings = [entries, *shorter]
     for spelling in spellings:
         for root in roots:
             sources = [root / entry for entry in spelling]
             if all(os.path.exists(source) for source in sources):  # noqa: PTH110  (Path.exists raises for a NUL)
-                shorter = spelling not in spellings[:2]
-                return root, sources, (_shorter_notice(file, split, entries, sources),) if shorter else ()
+                told = (_shorter_notice(file, split, entries, sources),) if spelling in shorter[1:] else ()
+                return root, sources, told
     tried = ", ".join(dict.fromkeys(shortened(root / entry) for root in roots for entry in entries[:3]))
     raise InputError(
         f"{file}: its images are not there; looked for {tried}, and for the last parts of these paths. "
