@@ -26,9 +26,12 @@ def pair_instances(
     Greedy: the instances of A, most confident first, each take the free one with the largest box
     IoU. Without `classes` any class goes with any.
     """
-    overlap = box_iou(*(one.letterbox.to_image(one.extents) for one in (a, b)))  # also those in the padding
+    boxes_a, boxes_b = (one.letterbox.to_image(one.extents) for one in (a, b))  # also those in the padding
+    overlap = box_iou(boxes_a, boxes_b)
+    for row in np.flatnonzero((boxes_a[:, 2:] <= boxes_a[:, :2]).any(axis=1)):  # without area, and still the same box
+        overlap[row, (boxes_b == boxes_a[row]).all(axis=1)] = 1
     if classes:
-        overlap = np.where(a.classes[:, None] == _classes_of(b, a)[None], overlap, 0)
+        overlap *= a.classes[:, None] == _classes_of(b, a)[None]
     partners = claims(overlap, a.scores, min_iou)
     paired = np.flatnonzero(partners >= 0)
     return np.stack([paired, partners[paired]], axis=1)
