@@ -308,8 +308,13 @@ def test_a_network_that_never_ends_is_interrupted(tmp_path):
     model.graph.node.insert(0, helper.make_node("Loop", ["rounds", "yes", image], ["looped"], body=body))
     onnx.save(model, tmp_path / "endless.onnx")
     code = (
-        "import signal, sys, threading\n"
-        "threading.Timer(2, signal.raise_signal, [signal.SIGINT]).start()\n"
+        "import os, signal, threading, time\n"
+        "def interrupt():\n"
+        "    while not any(thread.name.startswith('onnxruntime') for thread in threading.enumerate()):\n"
+        "        time.sleep(0.05)\n"
+        "    time.sleep(0.5)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=interrupt, daemon=True).start()\n"
         "from maskprism.cli import main\n"
         "main()"
     )
