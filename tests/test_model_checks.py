@@ -6,6 +6,7 @@ import itertools
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from maskprism.models import SAMPLE_MODEL
 from maskprism.models.rows import Thresholds, finite_columns
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput, litert
 from maskprism.models.yolact import YolactLayout
+from maskprism.scenes import write_dataset
 from tiny_models import KEPT, Tiny, save_tiny_tflite
 
 WHITE = np.full((64, 64, 3), 255, dtype=np.uint8)
@@ -43,13 +45,23 @@ def test_no_model_is_chosen_silently(tmp_path: Path) -> None:
     for use in (maskprism.load, lambda: maskprism.show(WHITE)):
         with pytest.raises(InputError, match=r"no model is given; expected .*--model best\.pt.*--model sample"):
             use()
-    for command in ("info", "explain", "page", "serve", "prototypes", "basis", "diagnose", "extract", "tune", "reduce"):
-        arguments: tuple[object, ...] = () if command in ("info", "tune", "reduce") else (tmp_path,)
-        arguments += () if command in ("info", "serve") else ("--out", "out")
-        arguments += ("--images", tmp_path) if command in ("tune", "reduce") else ()
-        result = in_process.command(command, *arguments)
-        assert result.returncode in (1, 2), command
-        assert "--model" in result.stderr, f"{command}: {result.stderr}"
+    data = write_dataset(tmp_path, 1, validation_share=1.0)
+    images = tmp_path / "images"
+    for line in (
+        ("info",),
+        ("serve", images),
+        ("explain", images, "--out", tmp_path / "explained"),
+        ("page", images, "--out", tmp_path / "page.html"),
+        ("prototypes", images, "--out", tmp_path / "prototypes"),
+        ("basis", images, "--out", tmp_path / "basis"),
+        ("diagnose", data, "--out", tmp_path / "diagnosis"),
+        ("extract", images, "--out", tmp_path / "table.csv"),
+        ("tune", "--data", data, "--out", tmp_path / "tuned.onnx"),
+        ("reduce", "--images", images, "--keep", 7, "--out", tmp_path / "small.onnx"),
+    ):
+        result = in_process.command(*line)
+        assert result.returncode == 1, line
+        assert "no model is given; expected a file, such as --model best.pt" in result.stderr, result.stderr
 
 
 def test_the_bundled_model_is_there_when_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +148,7 @@ def test_a_model_that_overflows_is_no_model_without_instances(tmp_path: Path) ->
     images = tmp_path / "images"
     images.mkdir()
     for number in range(2):
-        maskprism.images.cv2.imwrite(str(images / f"{number}.png"), WHITE)
+        cv2.imwrite(str(images / f"{number}.png"), WHITE)
     file = Tiny().model()
     for tensor in file.graph.initializer:
         if tensor.raw_data and tensor.data_type == 1:

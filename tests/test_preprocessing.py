@@ -182,7 +182,7 @@ def test_a_model_sees_through_its_preprocessing():
     assert model.spec.preprocessing == prediction.preprocessing == YOLACT
     assert prediction.letterbox == Letterbox.stretch((20, 50), (64, 64))
     letterbox = prediction.letterbox
-    np.testing.assert_array_equal(batches[-1], YOLACT.tensor([YOLACT.canvas(image, letterbox)], [letterbox]))
+    np.testing.assert_array_equal(batches[-1], YOLACT.tensor([YOLACT.exact_canvas(image, letterbox)], [letterbox]))
     np.testing.assert_allclose(prediction.boxes, [[0, 0, 50, 10]], atol=1e-4)  # the upper half, stretched
     assert prediction.masks("image").shape == (1, 20, 50)
 

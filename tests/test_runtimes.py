@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -275,6 +277,51 @@ def name_weights(model: onnx.ModelProto, location: str) -> onnx.ModelProto:
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
     return model
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent differently")
+def test_a_network_that_never_ends_is_interrupted(tmp_path):
+    """Ctrl-C reaches Python, and Python the run."""
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["still"]),
+            helper.make_node("Identity", ["seen"], ["again"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("round", onnx.TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", onnx.TensorProto.BOOL, []),
+            helper.make_tensor_value_info("seen", floats, None),
+        ],
+        [
+            helper.make_tensor_value_info("still", onnx.TensorProto.BOOL, []),
+            helper.make_tensor_value_info("again", floats, None),
+        ],
+    )
+    model = Tiny().model()
+    image = model.graph.input[0].name
+    for node in model.graph.node:
+        node.input[:] = ["looped" if name == image else name for name in node.input]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.int64(2**62), "rounds"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.bool_(True), "yes"))
+    model.graph.node.insert(0, helper.make_node("Loop", ["rounds", "yes", image], ["looped"], body=body))
+    onnx.save(model, tmp_path / "endless.onnx")
+    code = (
+        "import os, signal, threading, time\n"
+        "def interrupt():\n"
+        "    while not any(thread.name.startswith('onnxruntime') for thread in threading.enumerate()):\n"
+        "        time.sleep(0.05)\n"
+        "    time.sleep(0.5)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=interrupt, daemon=True).start()\n"
+        "from maskprism.cli import main\n"
+        "main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "info", str(tmp_path / "endless.onnx")], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (130, "maskprism: interrupted\n")
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Floats = Float32[np.ndarray, "..."]
 
+_PAIRS_AT_ONCE = 1 << 20
 Size = Literal["grid", "canvas", "image"]
 Unpad = Literal["floor", "round", "whole"]
 
@@ -218,11 +219,18 @@ def same_shape(grid_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> bool:
 
 
 def box_iou(a: Float32[np.ndarray, "A 4"], b: Float32[np.ndarray, "B 4"]) -> Float32[np.ndarray, "A B"]:
-    """Intersection over union of every box of `a` with every box of `b` (xyxy); 0 for empty boxes."""
-    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
-    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
+    """Intersection over union of every box of `a` with every box of `b` (xyxy); 0 for empty boxes.
+
+    Computed some rows at a time: beside the result it takes 32 MB, however many boxes there are.
+    """
+    result = np.zeros((len(a), len(b)), dtype=np.result_type(a, b))
     area_a, area_b = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b))
-    # Boxes that are inside out overlap nothing, so that the result is 0 whatever comes out as their area.
-    union = area_a[:, None] + area_b[None, :] - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    step = max(_PAIRS_AT_ONCE // max(len(b), 1), 1)
+    for rows in (slice(start, start + step) for start in range(0, len(a), step)):
+        top_left = np.maximum(a[rows, None, :2], b[None, :, :2])
+        bottom_right = np.minimum(a[rows, None, 2:], b[None, :, 2:])
+        overlap = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
+        # Boxes that are inside out overlap nothing, so that the result is 0 whatever comes out as their area.
+        union = area_a[rows, None] + area_b[None, :] - overlap
+        np.divide(overlap, union, out=result[rows], where=union > 0)
+    return result

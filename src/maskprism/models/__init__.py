@@ -321,17 +321,22 @@ class Model:
         """How the outputs of the same input differ when memory holds other values; None where they are equal.
 
         A kernel that reads memory which nobody wrote gets the same leftovers again when the same input follows itself:
-        every buffer is where it was. So another input runs in between, which changes what buffers hold; the heap is
-        filled, which changes what new allocations hold; and a runtime that keeps buffers for good opens the file anew.
+        every buffer is where it was. So another input runs in between, which changes what buffers hold, and the heap
+        is filled, which changes what new allocations hold. A runtime that keeps its buffers for good opens the file
+        anew, several times: each gets other memory while the ones before are still there.
         """
         name = self.spec.name
         self._probe(canvas_hw, prepare, name, noise=not noise)
-        fill_heap()
         fresh = getattr(self.runtime, "fresh", None)
-        again = copy.copy(self)
-        again.runtime = self.runtime if fresh is None else fresh()
-        pairs = zip(outputs, again._probe(canvas_hw, prepare, name, noise=noise), strict=True)
-        if all(np.array_equal(*pair, equal_nan=True) for pair in pairs):
+        others: list[Model] = []
+        for value in (np.nan,) if fresh is None else (np.nan, 1.0, 1e9):
+            fill_heap(value)
+            others.append(copy.copy(self))
+            others[-1].runtime = self.runtime if fresh is None else fresh()
+            pairs = zip(outputs, others[-1]._probe(canvas_hw, prepare, name, noise=noise), strict=True)
+            if not all(np.array_equal(*pair, equal_nan=True) for pair in pairs):
+                break
+        else:
             return None
         return (
             "the same input gave other outputs when it was run again: results change from run to run. Use another "

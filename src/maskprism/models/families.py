@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from maskprism._common.choices import Family
 from maskprism.errors import InputError, ModelError
-from maskprism.models.heads import refusal
+from maskprism.models.heads import coefficients_apart, refusal
 from maskprism.models.layouts import FAMILIES, Layout, detect_layout
 from maskprism.models.metadata import refuse_other_tasks
 from maskprism.models.yolact import find_yolact
@@ -57,10 +57,12 @@ def find_layout(
             f"{label}: has no finished masks that can be taken apart; expected an ONNX file, in ONNX Runtime, whose "
             "masks are a product of queries and a pixel embedding"
         )
+    if forced is None and (reason := coefficients_apart(outputs, canvas_hw)) is not None:
+        raise ModelError(f"{label}: {reason}")
     try:
         return detect_layout(shapes, canvas_hw, metadata, label, forced, images_last=images_last)
     except ModelError:
-        reason = refusal(shapes, names)
+        reason = refusal(shapes, names, canvas_hw)
         if reason is None:
             raise
         raise ModelError(f"{label}: {reason}") from None

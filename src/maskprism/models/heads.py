@@ -1,9 +1,18 @@
-"""Mask heads that are no weighted sum of shared prototypes, known by their outputs, so that a refusal says why."""
+"""Outputs that are not read, known by their shapes, so that a refusal says what they are and what to do.
+
+Mask heads that are no weighted sum of shared prototypes, and YOLO heads that other exporters write in another form.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
 
 Shape = tuple[int | None, ...]
 Shapes = Sequence[Shape]
@@ -13,15 +22,144 @@ DYNAMIC_WEIGHTS = 169
 _DYNAMIC_MAPS = 8
 _KERNEL = 256
 _ROI_SIDES = (28, 14, 56)
+_STRIDES = (2, 4, 8)
+"""Of prototypes, and of masks as finished heads have them."""
+_IN_FRONT = (5, 6, 7)
+"""Columns before the mask in rows of finished heads: box, score, class."""
+_HAND_OVER = (
+    "or decode its boxes, run NMS, and hand the arrays of one image over: maskprism.from_arrays(image, coefficients, "
+    'prototypes, boxes=..., scores=..., classes=..., preprocessing="yolo")'
+)
 
 
-def refusal(shapes: Shapes, names: Sequence[str] = ()) -> str | None:
+def refusal(shapes: Shapes, names: Sequence[str] = (), canvas_hw: tuple[int, int] | None = None) -> str | None:
     """Why the masks of a network with these outputs cannot be taken apart; None for a network that is not known.
 
-    shapes: of all outputs, None for a side that may vary. names: of the outputs, as far as they are known.
+    Parameters
+    ----------
+    shapes
+        Of all outputs, None for a side that may vary.
+    names
+        Of the outputs, as far as they are known.
+    canvas_hw
+        (height, width) of the input that they are for, where that is known; heads of YOLO are known by it only.
     """
     named = [name.lower() for name in names]
-    return next((reason for known in _KNOWN if (reason := known(shapes, named)) is not None), None)
+    reason = next((reason for known in _KNOWN if (reason := known(shapes, named)) is not None), None)
+    if reason is not None or canvas_hw is None:
+        return reason
+    return next((reason for form in _FORMS if (reason := form(shapes, canvas_hw)) is not None), None)
+
+
+def coefficients_apart(outputs: Sequence[Float32[np.ndarray, "..."]], canvas_hw: tuple[int, int]) -> str | None:
+    """Why a YOLO head whose coefficients are an output of their own is not read; None where there is none.
+
+    Boxes and scores beside them may have the shape of a whole table with fewer classes, so values are looked at: some
+    exports repeat the coefficients of their table, and those are read.
+    """
+    for _, k in _grids(outputs, canvas_hw):
+        tables = [one for one in outputs if one.ndim == 3]
+        for apart in tables:
+            for axis in (1, 2):
+                count = apart.shape[3 - axis]
+                beside = [one for one in tables if one is not apart and one.shape[3 - axis] == count]
+                if apart.shape[axis] != k or count <= k or not beside:
+                    continue
+                if not any(
+                    np.array_equal(one.take(range(-k, 0), axis), apart, equal_nan=True)
+                    for one in beside
+                    if one.shape[axis] > k
+                ):
+                    return _pieces([one.shape for one in outputs])
+    return None
+
+
+def _pieces(shapes: Shapes) -> str:
+    return (
+        "looks like a YOLO-seg head in pieces (as EdgeFirst, RKNN and Hailo have it): boxes, scores and coefficients "
+        f"in outputs of their own, {_described(shapes)}. Export the model with one table of detections and one output "
+        f"of prototypes, {_HAND_OVER}"
+    )
+
+
+def _described(shapes: Shapes) -> str:
+    return ", ".join(str(tuple(shape)) for shape in shapes)
+
+
+def _grids(arrays: Sequence[Float32[np.ndarray, "..."]], canvas_hw: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """(stride, number of prototypes) of every output of 4 axes that could be prototypes."""
+    for shape in (one.shape for one in arrays if one.ndim == 4):
+        for k, grid_hw in ((shape[1], shape[2:]), (shape[3], shape[1:3])):
+            for stride in _STRIDES:
+                if grid_hw == _cells(canvas_hw, stride) and k > 1:
+                    yield stride, k
+
+
+def _cells(canvas_hw: tuple[int, int], stride: int) -> tuple[int, int]:
+    return canvas_hw[0] // stride, canvas_hw[1] // stride
+
+
+def _levels(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
+    """RKNN and Hailo: for each level of the pyramid boxes, classes and coefficients apart, and prototypes."""
+    maps = [shape for shape in shapes if len(shape) == 4]
+    for channels, sides in ((1, (2, 3)), (3, (1, 2))):
+        by_grid: dict[tuple[int | None, ...], list[int | None]] = {}
+        for shape in maps:
+            by_grid.setdefault((shape[sides[0]], shape[sides[1]]), []).append(shape[channels])
+        prototypes = {k for stride in _STRIDES for k in by_grid.get(_cells(canvas_hw, stride), ())}
+        levels = [by_grid.get(_cells(canvas_hw, stride), ()) for stride in (8, 16, 32)]
+        if any(k in prototypes and all(len(level) > 1 and k in level for level in levels) for k in prototypes):
+            return _pieces(shapes)
+    return None
+
+
+def _without_batch(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
+    """Outputs of a YOLO-seg whose batch axis was squeezed away."""
+    tables = [shape for shape in shapes if len(shape) == 2]
+    for shape in shapes:
+        for k, grid_hw in ((shape[0], shape[1:]), (shape[-1], shape[:2])) if len(shape) == 3 else ():
+            wide = [table for table in tables if min(side or 0 for side in table) > (k or 0) + 4]
+            if k and k > 1 and wide and any(grid_hw == _cells(canvas_hw, stride) for stride in _STRIDES):
+                return (
+                    f"looks like a YOLO-seg without a batch axis: detections {wide[0]} and prototypes {tuple(shape)}. "
+                    f"Export the model with the batch axis in its outputs, {_HAND_OVER}"
+                )
+    return None
+
+
+def _flat_prototypes(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
+    """A YOLO-seg whose prototypes are (B, K, h w)."""
+    tables = [shape for shape in shapes if len(shape) in (2, 3)]
+    for stride in _STRIDES:
+        height, width = _cells(canvas_hw, stride)
+        for flat in tables:
+            if height * width not in flat[-2:]:
+                continue
+            k = flat[-1] if flat[-2] == height * width else flat[-2]
+            if k and k > 1 and any(k + 4 < min(side or 0 for side in table[-2:]) for table in tables if table != flat):
+                return (
+                    f"looks like a YOLO-seg with flattened prototypes, {tuple(flat)} in place of (1, {k}, {height}, "
+                    f"{width}). Export the model without the reshape, {_HAND_OVER}. The prototypes are that output, "
+                    f"reshaped to ({k}, {height}, {width})"
+                )
+    return None
+
+
+def _finished_masks(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
+    """DeepStream: one output, whose rows are box, score, class and a finished mask."""
+    if len(shapes) != 1 or len(shapes[0]) not in (2, 3):
+        return None
+    columns = shapes[0][-1]
+    for stride in (1, *_STRIDES):
+        height, width = _cells(canvas_hw, stride)
+        if columns in [height * width + front for front in _IN_FRONT]:
+            return (
+                f"looks like an export for DeepStream: rows of box, score, class and a finished mask of {height} x "
+                f"{width} ({tuple(shapes[0])}). Coefficients and prototypes are not in its output, so nothing can be "
+                "taken apart. Export the model without that output layer (yolo export format=onnx), or hand over its "
+                "coefficients and prototypes: maskprism.from_arrays"
+            )
+    return None
 
 
 def _dynamic_convolutions(shapes: Shapes, names: Sequence[str]) -> str | None:
@@ -85,4 +223,10 @@ _KNOWN: tuple[Callable[[Shapes, Sequence[str]], str | None], ...] = (
     _dynamic_convolutions,
     _kernels_per_cell,
     _masks_in_boxes,
+)
+_FORMS: tuple[Callable[[Shapes, tuple[int, int]], str | None], ...] = (
+    _levels,
+    _without_batch,
+    _flat_prototypes,
+    _finished_masks,
 )

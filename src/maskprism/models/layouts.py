@@ -153,9 +153,12 @@ class Layout:
         first_coefficient = columns.shape[0] - self.prototypes
         best_scores = columns[4] if self.family == "yolov5" else columns[first_class:first_coefficient].max(axis=0)
         chosen = np.flatnonzero(~(best_scores <= keep.conf))  # NaN is not known to be below
-        sound = finite_columns(columns[:, chosen])
+        scale = _scale(canvas_hw) if _are_normalised(columns[:4]) else np.float32(1)
+        with np.errstate(over="ignore", invalid="ignore"):  # such boxes are left out
+            boxes = _corners(columns[:4, chosen].T) * scale
+        sound = finite_columns(columns[:, chosen]) & np.isfinite(boxes).all(axis=1)
         n_not_finite = len(chosen) - int(np.count_nonzero(sound))
-        chosen = chosen[sound]
+        chosen, boxes = chosen[sound], boxes[sound]
         rows = columns[:, chosen].T
         by_class = rows[:, first_class:first_coefficient]
         objectness = None
@@ -171,11 +174,8 @@ class Layout:
         wanted = scores > keep.conf
         if keep.classes is not None:
             wanted &= np.isin(classes, keep.classes)
-        rows, classes, scores = rows[wanted], classes[wanted], scores[wanted]
+        rows, classes, scores, boxes = rows[wanted], classes[wanted], scores[wanted], boxes[candidates][wanted]
         ends = self.level_ends(columns.shape[1], canvas_hw)
-        boxes = _corners(rows[:, :4])
-        if _are_normalised(columns[:4]):
-            boxes = boxes * _scale(canvas_hw)
         apart = np.zeros_like(classes) if keep.agnostic else classes
         best = non_maximum_suppression(boxes, scores, apart, keep.iou)[: keep.max_det]
         return Rows(

@@ -105,10 +105,10 @@ class QueryLayout(Layout):
         if self.boxes_output is not None:
             height, width = canvas_hw
             shares = outputs[self.boxes_output][index]
-            sound &= np.isfinite(shares).all(axis=1)
             centres, halves = shares[:, :2], shares[:, 2:] / 2
             corners = np.concatenate([centres - halves, centres + halves], axis=1)
             boxes = corners * np.array([width, height, width, height], dtype=np.float32)
+            sound &= np.isfinite(boxes).all(axis=1)
         n_not_finite = int(np.count_nonzero(~(by_class <= keep.conf).all(axis=1) & ~sound))  # NaN is not below
         above = (by_class > keep.conf) & sound[:, None]
         if keep.classes is not None:

@@ -148,7 +148,11 @@ class YolactLayout(Layout):
         found = np.flatnonzero(~(scores.max(axis=1, initial=0) <= keep.conf))  # NaN is not known to be below
         located, coefficients = (outputs[one][index][found] for one in (self.boxes_output, self.rows_output))
         boxes = located if self.corners else decoded_boxes(located, self._priors(outputs, index, canvas_hw)[found])
-        sound = np.isfinite(np.concatenate([scores[found], located, boxes, coefficients], axis=1)).all(axis=1)
+        height, width = canvas_hw
+        scale = np.array([width, height, width, height], dtype=np.float32)
+        with np.errstate(over="ignore"):  # such boxes are left out
+            numbers = np.concatenate([scores[found], located, boxes * scale, coefficients], axis=1)
+        sound = np.isfinite(numbers).all(axis=1)
         n_not_finite = len(found) - int(np.count_nonzero(sound))
         found, boxes, coefficients = found[sound], boxes[sound], coefficients[sound]
         scores = scores[found]
@@ -162,9 +166,8 @@ class YolactLayout(Layout):
         best = np.argsort(-scores[rows, classes], kind="stable")[: keep.max_det]
         rows, classes = rows[best], classes[best]
         ends = self.level_ends(len(outputs[self.rows_output][index]), canvas_hw)
-        height, width = canvas_hw
         return Rows(
-            boxes[rows] * np.array([width, height, width, height], dtype=np.float32),
+            boxes[rows] * scale,
             scores[rows, classes],
             classes,
             coefficients[rows],
@@ -295,7 +298,7 @@ def _scores(outputs: Sequence[Floats], group: list[int], k: int, called: dict[st
     raise ModelError(
         f"{label}: looks like a YOLACT whose scores go from {suspect.min():.3g} to {suspect.max():.3g}; expected "
         "probabilities that sum to 1 over the background and the classes. Export it in evaluation mode, with softmax "
-        "over the last axis of conf"
+        "over the last axis of conf. If it is a YOLO head in pieces, hand its arrays to maskprism.from_arrays"
     )
 
 

@@ -37,7 +37,10 @@ def pair_instances(
     moved
         B's class by A's class where it is not the one of that name; None pairs any class with any.
     """
-    overlap = box_iou(*(one.letterbox.to_image(one.extents) for one in (a, b)))  # also those in the padding
+    boxes_a, boxes_b = (one.letterbox.to_image(one.extents) for one in (a, b))  # also those in the padding
+    overlap = box_iou(boxes_a, boxes_b)
+    for row in np.flatnonzero((boxes_a[:, 2:] <= boxes_a[:, :2]).any(axis=1)):  # without area, and still the same box
+        overlap[row, (boxes_b == boxes_a[row]).all(axis=1)] = 1
     if moved is not None:
         overlap = np.where(a.classes[:, None] == classes_in_a(b, a, moved)[None], overlap, 0)
     partners = claims(overlap, a.scores, min_iou)

@@ -176,11 +176,11 @@ def open_runtime(
     return UltralyticsRuntime.of_file(path, device=device, precision=precision, end2end=end2end)
 
 
-def fill_heap() -> None:
-    """Write to memory and free it, so that what the heap gives out next does not hold zeros."""
+def fill_heap(value: float) -> None:
+    """Write a value all over memory and free it, so that what the heap gives out next does not hold zeros."""
     import numpy as np
 
-    blocks = [np.full(1 << size, np.nan, dtype=np.float32) for size in range(4, 22) for _ in range(3)]
+    blocks = [np.full(1 << size, value, dtype=np.float32) for size in range(4, 22) for _ in range(3)]
     del blocks
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +108,23 @@ class OnnxRuntime:
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
         """Compute every output of one batch."""
-        outputs = self._session.run(None, {self._input_name: batch.astype(self._dtype, copy=False)})
+        inputs, options = {self._input_name: batch.astype(self._dtype, copy=False)}, onnxruntime.RunOptions()
+        if threading.current_thread() is not threading.main_thread():
+            outputs = self._session.run(None, inputs, options)
+        else:  # Python hears of Ctrl-C in its main thread, and not while that is inside of a run
+            running = _waited_for().submit(self._session.run, None, inputs, options)
+            try:
+                outputs = running.result()
+            except KeyboardInterrupt:
+                options.terminate = True
+                raise
         return [np.asarray(output, dtype=np.float32) for output in outputs]
+
+
+@cache
+def _waited_for() -> ThreadPoolExecutor:
+    """The thread in which runs of the main thread are computed."""
+    return ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
 
 
 def network_input(shape: list[Any] | tuple[Any, ...], path: Path) -> NetworkInput:
