@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _BEND = 0.1
 """In pixels of the frame: a segment that misses the curve by more gets a vertex in its middle."""
-_ROUNDS = 2
 TOLERANCE = 0.1
 """In pixels of the frame: how far outlines may move by default, which saves a third of the vertices."""
 
@@ -119,11 +118,14 @@ def polygons_of(job: DecodeJob, tolerance: float = TOLERANCE) -> list[MaskPolygo
 
 @dataclass(frozen=True, eq=False)
 class _Lines:
-    """One axis of the field, in lines at pixel coordinates, each between two samples. It is bilinear between lines."""
+    """One axis of the field, in lines at pixel coordinates, between which it is bilinear.
+
+    Line i lies at the sample low[i]; the two at the borders lie a fraction behind it.
+    """
 
     at: Float64[np.ndarray, " L"]
     low: Int64[np.ndarray, " L"]
-    fraction: Float64[np.ndarray, " L"]
+    border_fractions: Float64[np.ndarray, " 2"]
 
 
 def _lines(resize: Axis, window: Span, samples: Span) -> _Lines:
@@ -133,9 +135,9 @@ def _lines(resize: Axis, window: Span, samples: Span) -> _Lines:
     at = at[(at > window.start + 1e-9) & (at < window.stop - 1e-9)]
     lines = np.concatenate([[window.start], at, [window.stop]])
     places = np.clip(lines * scale - 0.5, samples.start, samples.stop - 1) - samples.start
-    places[1:-1] = np.rint(places[1:-1])
-    low = np.minimum(places.astype(np.int64), max(samples.stop - samples.start - 2, 0))
-    return _Lines(lines, low, places - low)
+    low = places.astype(np.int64)
+    low[1:-1] = np.rint(places[1:-1])
+    return _Lines(lines, low, places[[0, -1]] - low[[0, -1]])
 
 
 def _traced(
@@ -159,23 +161,33 @@ def _traced(
     # Pixels that read NaN or infinity belong to no mask.
     known = level if np.isfinite(level).all() else np.ma.masked_invalid(level)
     generator = contourpy.contour_generator(
-        columns.at, rows.at, known, name="serial", corner_mask=False, fill_type=contourpy.FillType.OuterOffset
+        columns.at,
+        rows.at,
+        known,
+        name="serial",
+        corner_mask=False,
+        fill_type=contourpy.FillType.ChunkCombinedOffsetOffset,
     )
-    parts = cast("tuple[list[Ring], list[Int64[np.ndarray, ' B']]]", generator.filled(0.0, np.inf))
+    (vertices,), (bounds,), (parts,) = cast("Any", generator.filled(0.0, np.inf))
+    if vertices is None:  # every cell with a pixel above the level reads NaN
+        return []
+    rings = _bent(vertices, bounds.astype(np.int64), level, rows, columns)
+    if tolerance:
+        rings = [_simplified(ring, tolerance) for ring in rings]
     outlines = []
-    for vertices, bounds in zip(*parts, strict=True):
-        rings = _bent(vertices, bounds.astype(np.int64), level, rows, columns)
-        if tolerance:
-            rings = [_simplified(ring, tolerance) for ring in rings]
-        if len(rings[0]) >= 3:
-            outlines.append(Outline(rings[0], [ring for ring in rings[1:] if len(ring) >= 3]))
+    for first, last in itertools.pairwise(parts.tolist()):
+        exterior, *holes = rings[first:last]
+        if len(exterior) >= 3:
+            outlines.append(Outline(exterior, [hole for hole in holes if len(hole) >= 3]))
     return outlines
 
 
 def _mixed(values: Float64[np.ndarray, "h w"], lines: _Lines) -> Float64[np.ndarray, "L w"]:
-    low, high = values[lines.low], values[np.minimum(lines.low + 1, len(values) - 1)]
-    fraction = lines.fraction[:, None]
-    return np.where(fraction == 0, low, np.where(fraction == 1, high, low + fraction * (high - low)))
+    mixed = values[lines.low]
+    for border, fraction in zip((0, -1), lines.border_fractions.tolist(), strict=True):
+        if fraction > 0:
+            mixed[border] += fraction * (values[lines.low[border] + 1] - mixed[border])
+    return mixed
 
 
 def _bent(
@@ -183,20 +195,17 @@ def _bent(
 ) -> list[Ring]:
     """Add vertices where the level inside a cell, a hyperbola, leaves the segment between two vertices.
 
-    `bounds` says where the closed rings of one part begin; the result repeats no vertex.
+    `bounds` says where the closed rings begin; in the result, no vertex is repeated.
     """
-    for _ in range(_ROUNDS):
-        start, stop = vertices[:-1], vertices[1:]  # the segments from ring to ring are straight
-        middle, along = (start + stop) / 2, stop - start
-        shift = _to_level(middle, along, field, rows, columns)
-        shift[bounds[1:-1] - 1] = 0
-        bends = np.flatnonzero(np.abs(shift) * np.hypot(along[:, 0], along[:, 1]) > _BEND)
-        if not len(bends):
-            break
-        normal = np.stack([-along[bends, 1], along[bends, 0]], axis=1)
-        vertices = np.insert(vertices, bends + 1, middle[bends] + shift[bends, None] * normal, axis=0)
-        bounds = bounds + np.searchsorted(bends + 1, bounds, side="left")
-    return [vertices[first : last - 1] for first, last in itertools.pairwise(bounds.tolist())]
+    start, stop = vertices[:-1], vertices[1:]
+    middle, along = (start + stop) / 2, stop - start
+    shift = _to_level(middle, along, field, rows, columns)
+    shift[bounds[1:-1] - 1] = 0  # from one ring to the next
+    bends = np.flatnonzero(np.abs(shift) * np.hypot(along[:, 0], along[:, 1]) > _BEND)
+    normal = np.stack([-along[bends, 1], along[bends, 0]], axis=1)
+    bent = np.insert(vertices, bends + 1, middle[bends] + shift[bends, None] * normal, axis=0)
+    bounds = bounds + np.searchsorted(bends + 1, bounds)
+    return [bent[first : last - 1] for first, last in itertools.pairwise(bounds.tolist())]
 
 
 def _to_level(
