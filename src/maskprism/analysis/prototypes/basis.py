@@ -330,9 +330,10 @@ def _in_basis(
 def prototype_rows(usage: Usage, region: Region = "boxes") -> list[dict[str, int | float | bool]]:
     """One dictionary per prototype: what it contributes, what its coefficients are like, and which one is most alike.
 
-    rms_contribution, pattern_share, dead: see `Usage`; nan where undefined; of too few images none is dead. mean, spread: of its values in the region;
-    coefficient_mean, coefficient_spread: of its coefficients over instances. most_alike, correlation: the other
-    prototype with the largest absolute correlation, over the images; -1 and nan where none is defined.
+    rms_contribution, pattern_share, dead: see `Usage`; nan where undefined; of too few images none is dead. mean,
+    spread: of its values in the region; coefficient_mean, coefficient_spread: of its coefficients over instances.
+    most_alike, correlation: the other prototype with the largest absolute correlation, over the images; -1 and nan
+    where none is defined.
     """
     drawn, used = usage.prototypes(region), usage.coefficients
     others = usage.image.correlation.copy()
