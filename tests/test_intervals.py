@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from maskprism._common.files import write_atomically
-from maskprism.analysis.intervals import MIN_IMAGES, Interval, bootstrap, interval, too_few
+from maskprism._common.files import check_targets, write_atomically
+from maskprism.analysis.intervals import MIN_IMAGES, Interval, bootstrap, bootstraps, interval, too_few
 from maskprism.errors import MaskprismError
 
 
@@ -68,6 +68,51 @@ def test_resamples_without_the_statistic_are_left_out():
     found = bootstrap(share, 8)
     assert found.mean == 0.5
     assert 0 <= found.low < found.high <= 1
+
+
+def test_several_statistics_are_those_of_one_after_the_other():
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(30, 2))
+    both = bootstraps(lambda weights: weights @ values / 30, 30)
+    for found, column in zip(both, values.T, strict=True):
+        assert found == pytest.approx(bootstrap(lambda weights, column=column: weights @ column / 30, 30))
+
+
+def test_a_statistic_that_resamples_raise_can_be_centred():
+    values = np.random.default_rng(3).normal(size=40)
+
+    def largest(weights):
+        return np.where(weights > 0, values, -np.inf).max(axis=1)[:, None] + weights.max(axis=1)[:, None]
+
+    (raised,), (centred,) = (bootstraps(largest, 40, centred=how) for how in (False, True))
+    assert centred.mean == raised.mean < raised.low
+    assert centred.low < centred.mean < centred.high
+    assert centred.high - centred.low == pytest.approx(raised.high - raised.low)
+
+
+@pytest.mark.parametrize("n_images", [2, 3, 5])
+def test_very_few_images_have_wide_intervals_that_end(n_images):
+    values = np.arange(n_images, dtype=np.float64)
+    found = interval(values, np.arange(n_images), comparisons=3)
+    assert (found.low, found.high) == (0, n_images - 1)  # of every resample
+
+
+def test_plain_text_has_ends_only_where_there_are_some():
+    assert Interval(0.3321, 0.2944, 0.3732).plain() == "0.332 (0.294 to 0.373)"
+    assert Interval(-0.0001, -0.0421, math.nan).negated().plain(2) == "0.00"
+    assert Interval(0.004, -0.042, 0.051).negated().plain() == "−0.004 (−0.051 to 0.042)"
+
+
+def test_targets_are_checked_before_the_work(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "there").write_text("x")
+    check_targets([tmp_path / "new" / "a"], overwrite=False)
+    check_targets([tmp_path / "there"], overwrite=True)
+    for name, overwrite, text in (("there", False, "add --overwrite"), ("folder", True, "is a folder")):
+        with pytest.raises(MaskprismError, match=text):
+            check_targets([tmp_path / "new" / "a", tmp_path / name], overwrite)
+    with pytest.raises(MaskprismError, match="cannot be written"):
+        check_targets([tmp_path / "there" / "b"], overwrite=True)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

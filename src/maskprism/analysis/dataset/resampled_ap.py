@@ -145,7 +145,7 @@ def _areas(
     which = np.repeat(np.arange(len(lengths)), lengths)
     true, false = weights @ right, weights @ wrong
     precision = np.divide(true, true + false, out=np.zeros_like(true), where=true > 0)
-    # The best precision from each place on, within its class: classes are told apart by steps of 2.
+    # The best precision at each right detection or a later one of its class: classes are told apart by steps of 2.
     ahead = 2.0 * (len(lengths) - which).astype(np.float32)
     best = np.maximum.accumulate((precision + ahead)[:, ::-1], axis=1)[:, ::-1] - ahead
     whole = np.maximum(objects[:, ranked.columns[which]], 1)

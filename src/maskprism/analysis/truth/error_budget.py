@@ -102,9 +102,10 @@ COLUMNS = tuple(field for field in fields(InstanceBudget) if field.name != "thre
 
 
 class Mean(NamedTuple):
-    """Means over the instances of one group, which are in so many images.
+    """Means over the instances of one group.
 
-    intervals: of `iou` and of each part, by bootstrap over images; their ends are NaN where there are too few images.
+    images: the number of images that they are in. intervals: of `iou` and of each part, by bootstrap over images; their
+    ends are NaN where there are too few images.
     """
 
     group: str

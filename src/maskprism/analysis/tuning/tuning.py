@@ -125,7 +125,7 @@ class Tuning:
 
     @cached_property
     def rise(self) -> tuple[int, Interval] | None:
-        """How much more is gained with whole folds than with so many images, the most of the curve that are fewer.
+        """The last point of the curve but one: its number of images, and how much more whole folds gain.
 
         None for a curve of one point. The interval is that of the difference, over the same instances.
         """

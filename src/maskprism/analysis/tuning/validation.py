@@ -73,7 +73,7 @@ def cross_fit(
     if useful < FEWEST_IMAGES:
         raise InputError(
             f"{useful} of {images} images have an instance that found a ground-truth instance; tuning needs "
-            f"{FEWEST_IMAGES} at the very least, and {MIN_IMAGES} before anything can be said of its gain"
+            f"{FEWEST_IMAGES} at the very least, and {MIN_IMAGES} before its gain can be reported"
         )
     ranges = [(int(part[0]), int(part[-1]) + 1) for part in np.array_split(np.arange(images), min(folds, images))]
     spans = [evidence.of_images(*one) for one in ranges]

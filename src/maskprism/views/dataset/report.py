@@ -83,7 +83,7 @@ METHOD = {
 
 _NOTHING = {
     True: f"Fewer than {MIN_IMAGES} images are too few for findings and advice: the numbers below may be chance.",
-    False: "There is nothing to be said.",
+    False: "No rule speaks.",
 }
 _WORST = """<p class="quiet">Of the instances that were found: <span class="swatch missing"></span> ground truth that
 the mask leaves out, <span class="swatch extra"></span> mask beyond the ground truth; the white line is the outline of
