@@ -96,6 +96,11 @@ def shows(page: Page, expected: list[str]) -> None:
     )
 
 
+def _labelled(seed: int) -> GroundTruth:
+    scene = draw_scene(seed)
+    return GroundTruth.of_masks(scene.masks, scene.classes.tolist())
+
+
 @pytest.fixture(scope="module")
 def truth() -> dict[str, tuple[maskprism.Prediction, Any]]:
     """What Python says of every scene: prediction and comparison with the labels."""
@@ -106,7 +111,7 @@ def truth() -> dict[str, tuple[maskprism.Prediction, Any]]:
         prediction = model.predict(scene.image)
         found[f"val/scene_{seed:06d}.png"] = (
             prediction,
-            match_masks(prediction, GroundTruth.of_masks(scene.masks, scene.classes.tolist())),
+            match_masks(prediction, _labelled(seed)),
         )
     return found
 
@@ -141,12 +146,12 @@ def test_filters_show_what_python_says(address: str, open_page: Open, truth: dic
     for _ in range(6):
         page.keyboard.press("ArrowLeft")
     page.locator("select[name=sort]").select_option("iou")
-    lowest = {name: min(iou for iou in found.ious if iou) for name, (_, found) in truth.items()}
+    lowest = {name: min(found.mask_iou) for name, (_, found) in truth.items()}
     worst = {name: iou for name, iou in lowest.items() if iou <= 0.7}
     shows(page, sorted(worst, key=lambda name: (worst[name], name)))
     page.get_by_role("button", name="Clear filters").click()
     page.locator("select[name=show]").select_option("missed")
-    shows(page, [name for name, (_, found) in truth.items() if found.missed])
+    shows(page, [name for name, (_, found) in truth.items() if len(found.missed)])
     page.get_by_role("searchbox").fill("nothing like that")
     shows(page, [])
     assert page.get_by_text("No image fits the filter.").is_visible()
@@ -229,10 +234,11 @@ def test_a_tile_opens_the_instance_that_put_it_there(address: str, open_page: Op
         page.locator("select[name=sort]").select_option(sort)
         lowest = {}
         for name, (prediction, found) in truth.items():
-            matched = [i for i, mask in enumerate(found.masks) if of == "scores" or mask is not None]
-            values = prediction.scores if of == "scores" else found.ious
-            index = min(matched, key=lambda i: (values[i], i))
-            lowest[name] = float(values[index]), index
+            matched = range(len(prediction)) if of == "scores" else sorted(found.instances.tolist())
+            values = prediction.scores.tolist() if of == "scores" else map(found.mask_iou_of, range(len(prediction)))
+            known = dict(enumerate(values))
+            index = min(matched, key=lambda i: (known[i], i))
+            lowest[name] = float(known[index]), index
         order = sorted(lowest, key=lambda name: (lowest[name][0], name))
         shows(page, [*order, "val/broken.png"])
         tile = page.locator(".tile").first
@@ -248,10 +254,9 @@ def test_instances_that_lose_most_in_a_part_come_first(address: str, open_page: 
     page = open_page(f"{address}?view=instances")
     page.locator("select[name=sort]").select_option("coefficients")
     found = [
-        (lost["coefficients"], f"{prediction[i].name} {i}")
-        for prediction, match in truth.values()
-        for i, lost in enumerate(losses(prediction, match))
-        if lost is not None
+        (row.coefficients, f"{row.class_name} {row.instance}")
+        for name, (prediction, matches) in truth.items()
+        for row in budgets(prediction, _labelled(int(name[-10:-4])), matches=matches)
     ]
     most, name = max(found)
     page.locator(".tile .facts").first.get_by_text(f"{name} · loses {most:.2f}").wait_for()
@@ -302,7 +307,7 @@ def test_false_positives_are_a_kind_of_their_own(
         tiles = page.locator(".tile")
         assert tiles.count() >= 1
         for facts in tiles.locator(".facts").all_inner_texts():
-            assert "· false positive ·" in facts
+            assert "· false positive" in facts
         assert "false" in tiles.first.locator(".badge.false").inner_text()
         index = int(re.findall(r"^\w+ (\d+) ·", tiles.first.locator(".facts").inner_text())[0])
         tiles.first.click()
@@ -322,9 +327,9 @@ def test_a_card_per_instance_and_instances_side_by_side(address: str, open_page:
     page.locator(".views").get_by_text("Instances").click()
     page.wait_for_url("**view=instances**")
     objects = sorted(
-        (iou if mask is not None else np.inf, name, index)
+        (np.inf if iou is None else iou, name, index)
         for name, (_, found) in truth.items()
-        for index, (iou, mask) in enumerate(zip(found.ious, found.masks, strict=True))
+        for index, iou in enumerate(map(found.mask_iou_of, range(len(found.errors))))
     )
     page.locator("#count").get_by_text(f"{len(objects)} instances").wait_for()
     matched = [(name, index) for iou, name, index in objects if np.isfinite(iou)]

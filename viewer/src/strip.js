@@ -131,7 +131,7 @@ export class Strip {
       const { over } = this;
       const tags = over?.tags[k] ?? (semantic ? ["semantic"] : []);
       const kinds = [...tags, same.length > 0 && `like ${same.slice(0, 2).join(", ")}`].filter((one) => typeof one === "string");
-      role.replaceChildren(h("span", {}, does.join(", ")), h("span", {}, kinds.join(", ")));
+      role.replaceChildren(h("span", {}, does.join("/")), h("span", {}, kinds.join(", ")));
       role.title = [
         ...does.map((one) => `${one}: ${ROLES[one]}`),
         ...(over ? tags.map((tag) => `${tag}: ${over.rules[tag]} (over ${over.images} images)`) : []),

@@ -22,5 +22,5 @@ export function verdictTitle(judged, matching) {
 /** The same as an element; null where there is nothing to say. @param {Judged} judged @param {Matching} matching */
 export function verdictMark(judged, matching) {
   const text = verdict(judged);
-  return text ? h("span", { className: "verdict", title: verdictTitle(judged, matching) }, text) : null;
+  return text ? h("span", { className: "judged", title: verdictTitle(judged, matching) }, text) : null;
 }

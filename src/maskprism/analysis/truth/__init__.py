@@ -2,7 +2,7 @@
 
 | name | answers |
 |---|---|
-| `match` | which instance found which instance of the ground truth? |
+| `match`, `match_masks` | what is found, missed, or a false positive? the rule of every tool |
 | `budgets`, `ErrorBudget` | what do the grid, the box, the prototypes and the coefficients cost? |
 | `worst_cases` | which instances went wrong most, and what do their masks look like? |
 | `counterfactuals_of` | what would the mask be if a part of the network were perfect? |
@@ -25,7 +25,7 @@ from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, count
 from maskprism.analysis.truth.error_budget import ErrorBudget, InstanceBudget, budgets
 from maskprism.analysis.truth.exact_coefficients import exact_weights
 from maskprism.analysis.truth.gains import Gains
-from maskprism.analysis.truth.matching import Matches, match
+from maskprism.analysis.truth.matching import Matches, match, match_masks
 from maskprism.analysis.truth.overlaps import Overlaps, Region, mask_overlaps
 from maskprism.analysis.truth.score_ranking import Ranking, ranking
 from maskprism.analysis.truth.worst_cases import WorstCase, worst_cases
@@ -48,6 +48,7 @@ __all__ = [
     "interval",
     "mask_overlaps",
     "match",
+    "match_masks",
     "ranking",
     "worst_cases",
 ]

@@ -143,7 +143,7 @@ def _draw_row(page: Picture, y: int, k: int, found: Roles, values: dict[str, flo
     colour = ROLE_COLOURS[role]
     ink = palette.PAPER if palette.is_dark(colour) else palette.INK
     page[y + 6 : y + _ROW - 4, 140:258] = colour
-    write(page, (146, middle), ", ".join(found.named[k]), ink, small, anchor="lm")
+    write(page, (146, middle), "/".join(found.named[k]), ink, small, anchor="lm")
     for other in second:
         page[y + 6 : y + _ROW - 4, 252:258] = ROLE_COLOURS[other]
     weight = float(found.weights[k])

@@ -31,7 +31,7 @@ def roles_table(
     rows = tuple(
         (
             str(k),
-            ", ".join(found.named[k]),
+            "/".join(found.named[k]),
             *(_number(values[k]) for values in (found.weights, found.inside, found.ring, found.edge)),
             _percent(found.share[k]),
             _number(found.bias[k]),
