@@ -82,12 +82,14 @@ def ours(rows: pa.Table) -> None:
     from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.atlas.projection import Components
     from maskprism.analysis.atlas.signatures import signatures
+    from maskprism.instance_rows import InstanceRows
     from maskprism.views.atlas.charts import value_counts
 
     points = Points.of(InstanceRows([rows], "generated"))
     moments = moments_of(points.coefficients)
-    signatures(points.coefficients, points.classes, len(points.class_names))
-    dependence(points.coefficients, {name: points.numbers[name] for name in ("score", "iou", "x")})
+    signatures(points.coefficients, points.classes, len(points.class_names), points.images)
+    numbers = {name: points.numbers[name] for name in ("score", "iou", "x")}
+    dependence(points.coefficients, numbers, points.images)
     Components.of(moments).places(points.coefficients)
     value_counts(points.coefficients, 3.0)
 

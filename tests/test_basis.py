@@ -254,6 +254,18 @@ def test_dead_and_redundant_prototypes_are_found() -> None:
     np.testing.assert_allclose(black.matrix @ black.inverse, np.eye(6), atol=1e-9)
 
 
+@pytest.mark.parametrize("what", ["prototypes", "coefficients"])
+def test_predictions_that_are_not_finite_are_refused_whole(what: str) -> None:
+    prediction = made(0)
+    broken = getattr(prediction, what).copy()
+    broken.flat[3] = np.nan
+    usage = Usage.of([prediction])
+    before = (usage.image.weight, usage.boxes.weight, usage.coefficients.weight, usage.images)
+    with pytest.raises(InputError, match="NaN or infinity"):
+        usage.add(replace(prediction, **{what: broken}))
+    assert (usage.image.weight, usage.boxes.weight, usage.coefficients.weight, usage.images) == before
+
+
 def test_usage_refuses_what_does_not_fit() -> None:
     usage = Usage.of([made(0, k=5)])
     with pytest.raises(InputError, match="one model"):

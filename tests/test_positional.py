@@ -256,6 +256,10 @@ def test_studies_refuse_what_does_not_fit() -> None:
         study.add(image[:-1], prediction)
     with pytest.raises(InputError, match="the ones before had 3"):
         study.add(image, made(np.random.default_rng(0), np.zeros((2, *GRID))))
+    broken = prediction.prototypes.copy()
+    broken[1, 2, 3] = np.nan
+    with pytest.raises(InputError, match="NaN or infinity"):
+        study.add(image, _Painted.of(prediction, broken))
 
 
 def test_constant_prototypes_and_no_instances_are_undefined_not_wrong() -> None:

@@ -27,7 +27,7 @@ STEPS = 0.98
 """The gap between two kinds is wider than this share of the steps within them."""
 SURE = 0.01
 """Probability of at least one wrong claim of kinds over all classes."""
-_TRIED, _FITTED = 800, 5_000
+_TRIED, _FITTED = 500, 5_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,11 +137,13 @@ def _candidates(few: Float32[np.ndarray, "m K"], seed: int) -> Iterator[tuple[fl
     """Clusters by k-means, 2 to MOST of them, with their silhouettes, the best first."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
+    from sklearn.metrics.pairwise import euclidean_distances
 
-    found = []
+    found, apart = [], euclidean_distances(few)
+    np.fill_diagonal(apart, 0)
     for k in range(2, MOST + 1) if len(np.unique(few, axis=0)) > MOST else ():
         fit = KMeans(k, n_init=3, random_state=seed).fit(few)
-        silhouette = float(silhouette_score(few, fit.labels_))
+        silhouette = float(silhouette_score(apart, fit.labels_, metric="precomputed"))
         if silhouette >= SUBSTANTIAL:
             found.append((silhouette, fit.cluster_centers_))
     yield from sorted(found, key=lambda one: -one[0])

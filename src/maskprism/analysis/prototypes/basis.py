@@ -81,7 +81,10 @@ class Usage:
         return round(self.coefficients.weight)
 
     def add(self, prediction: Prediction) -> None:
-        """Add one prediction. Raises InputError if it has another number of prototypes."""
+        """Add one prediction.
+
+        Raises InputError, and adds nothing, if it has another number of prototypes, or holds NaN or infinity.
+        """
         if len(prediction.prototypes) != len(self):
             raise InputError(
                 f"{prediction.source or 'the prediction'} has {len(prediction.prototypes)} prototypes; "
@@ -89,7 +92,7 @@ class Usage:
             )
         content = prediction.letterbox.content_cells
         samples = content_samples(prediction)
-        moments = RunningCovariance.of(samples)
+        moments, coefficients = RunningCovariance.of(samples), RunningCovariance.of(prediction.weights)
         self.image.merge(moments)
         covers = np.zeros(prediction.letterbox.grid_hw)
         for instance in prediction:
@@ -97,7 +100,7 @@ class Usage:
         weights = covers[content].reshape(-1)
         inside = weights > 0
         self.boxes.add(samples[inside], weights[inside])
-        self.coefficients.add(prediction.weights)
+        self.coefficients.merge(coefficients)
         self.image_ranks.append(moments.effective_rank())
 
     def prototypes(self, region: Region = "boxes") -> RunningCovariance:
