@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from maskprism._common.extras import require
-from maskprism.cli.options import Labels, Out, Seed
+from maskprism.cli.options import Labels, Out, Replace, Seed, check_out
 from maskprism.cli.output import Outcome, Output, command, listed
 from maskprism.errors import InputError
 from maskprism.foreign import is_folder
@@ -29,6 +29,7 @@ def atlas(
     /,
     *,
     out: Out,
+    overwrite: Replace = False,
     images: Path | None = None,
     data: Labels = None,
     split: str | None = None,
@@ -71,6 +72,7 @@ def atlas(
     require("sklearn", "the atlas")
     if umap:
         require("umap", "this map")
+    check_out(out, overwrite=overwrite, folder=True)
     title = readable(Path(str(table).rstrip("/")).stem)
     points = Points.read(table)
     stored = _stored(table)

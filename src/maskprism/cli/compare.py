@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from maskprism._common.files import make_folder
-from maskprism.cli.options import Detections, Labels, Limit, Out, Reading, Source, load_model, named_by
+from maskprism.cli.options import (
+    Detections,
+    Labels,
+    Limit,
+    Out,
+    Reading,
+    Replace,
+    Source,
+    check_out,
+    load_model,
+    named_by,
+)
 from maskprism.cli.output import DIFFERENT, DONE, Outcome, Output, command, listed
 
 if TYPE_CHECKING:
@@ -62,6 +72,7 @@ def compare(
     *,
     images: Source,
     out: Out | None = None,
+    overwrite: Replace = False,
     limit: Limit = None,
     data: Labels = None,
     min_iou: Annotated[float, Parameter(group=_TOLERANCE)] = 0.99,
@@ -107,7 +118,7 @@ def compare(
     tolerance = Tolerance(min_iou, max_unmatched, max_score_drift)
     source = open_source(images, without=out, limit=limit)
     if out is not None:
-        make_folder(out, "choose another --out")
+        check_out(out, overwrite=overwrite, folder=True)
     network_a = load_model(a, reading, detections)
     network_b = load_model(b, second.reading(reading), detections)
     labels = None if data is None else open_labels(data, Sources((source,)).files, network_a.spec.names)

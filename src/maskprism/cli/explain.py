@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from maskprism._common.files import make_folder
-from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, Seed, load_model
+from maskprism.cli.options import (
+    Detections,
+    Images,
+    Limit,
+    ModelFile,
+    Out,
+    Reading,
+    Replace,
+    Seed,
+    check_out,
+    load_model,
+)
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, failures, listed
 from maskprism.errors import InputError
 from maskprism.text import counted, readable
@@ -80,6 +90,7 @@ def explain(
     *,
     model: ModelFile = None,
     out: Out,
+    overwrite: Replace = False,
     limit: Limit = None,
     instance: int | Literal["all"] | None = None,
     order: Literal["index", "weight", "magnitude", "effect"] = "effect",
@@ -115,7 +126,7 @@ def explain(
 
     questions = asked.questions()
     items = open_sources(images, without=out, limit=limit)
-    make_folder(out, "choose another --out")
+    check_out(out, overwrite=overwrite, folder=True)
     network = load_model(model, reading, detections)
     found: list[Explained] = []
     with output.bar("explaining", items.count()) as bar:

@@ -5,9 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from maskprism.cli.options import Detections, Images, Labels, Limit, ModelFile, Out, Reading, load_model, named_by
+from maskprism.cli.options import (
+    Detections,
+    Images,
+    Labels,
+    Limit,
+    ModelFile,
+    Out,
+    Reading,
+    Replace,
+    check_out,
+    load_model,
+    named_by,
+)
 from maskprism.cli.output import Outcome, Output, command, failures, listed
-from maskprism.errors import InputError, MaskprismError
+from maskprism.errors import MaskprismError
 
 
 @command
@@ -17,6 +29,7 @@ def page(
     *,
     model: ModelFile = None,
     out: Out,
+    overwrite: Replace = False,
     limit: Limit = None,
     bits: Literal[8, 16] = 8,
     data: Labels = None,
@@ -39,12 +52,10 @@ def page(
     from dataclasses import replace
 
     from maskprism.analysis.truth.labels import match_masks, open_labels
-    from maskprism.foreign import is_folder
     from maskprism.sources import open_sources
     from maskprism.views.page import LARGE_BYTES, Page
 
-    if is_folder(out):  # said before the work, not after it
-        raise InputError(f"{out}: is a folder; expected the name of the page, such as {out / 'page.html'}")
+    check_out(out, overwrite=overwrite)
     items = open_sources(images, limit=limit)
     network = load_model(model, reading, detections)
     labels = None if data is None else open_labels(data, items.files, network.spec.names)

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from maskprism.cli.options import Detections, Limit, ModelFile, Out, Overwrite, Reading, Split, load_model
+from maskprism.cli.options import Detections, Limit, ModelFile, Out, Reading, Replace, Split, check_out, load_model
 from maskprism.cli.output import Outcome, Output, command, listed
-from maskprism.errors import InputError, MaskprismError
+from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from maskprism.models import Model
@@ -27,7 +27,7 @@ def reduce(
     method: Literal["projection", "selection"] = "projection",
     split: Split = None,
     limit: Limit = None,
-    overwrite: Overwrite = False,
+    overwrite: Replace = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
     output: Output = Output(),
@@ -52,8 +52,6 @@ def reduce(
         Instead of --keep: as few as keep the mean mask IoU with the full model at least at this, such as 0.95.
     method
         "projection" mixes new prototypes from all; "selection" keeps some as they are and drops the others.
-    overwrite
-        Replace an existing file.
     """
     from maskprism.analysis.networks.reduced_file import PASSES, CalibrationImages, reduce_file
     from maskprism.datasets import Dataset, open_dataset
@@ -67,8 +65,7 @@ def reduce(
         raise InputError(f"{out}: expected a file name ending in .onnx")
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"{out}: is the model itself; choose another --out")
-    if out.exists() and not overwrite:
-        raise MaskprismError(f"{out}: there is such a file already; choose another --out, or add --overwrite")
+    check_out(out, overwrite=overwrite)
     if reading.correction is not None:
         raise InputError("reduce writes the model's own coefficients; tune it to an .onnx first, and reduce that")
     described = images.suffix.lower() in _DESCRIPTIONS
