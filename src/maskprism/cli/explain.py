@@ -122,12 +122,13 @@ def explain(
         Print this many rows of each table, 0 for none; the CSV files have them all.
     """
     from maskprism.sources import open_sources
-    from maskprism.views.instance.explain import explain_images
+    from maskprism.views.instance.explain import explain_images, remove_explanations
 
     questions = asked.questions()
     items = open_sources(images, without=out, limit=limit)
     check_out(out, overwrite=overwrite, folder=True)
     network = load_model(model, reading, detections)
+    remove_explanations(out)
     found: list[Explained] = []
     with output.bar("explaining", items.count()) as bar:
         for one in explain_images(items, network, out, instance, order=order, scale=scale, questions=questions):
@@ -138,9 +139,10 @@ def explain(
                 bar.note(one.message)
             bar.step()
     failed, pictures = len(bar.failures), sum(len(one.pictures) for one in found)
+    drawn = sum(bool(one.pictures) for one in found)  # an overview, too, where a question has no answer
     if top > 0:
         print_tables([table for one in found for table in one.tables], top)
-    print(f"{counted(pictures, 'picture')} of {counted(len(found) - failed, 'image')} in {out}" + failures(failed))
+    print(f"{counted(pictures, 'picture')} of {counted(drawn, 'image')} in {out}" + failures(failed))
     explained = [
         {"image": readable(one.name), "files": one.files, "note": readable(one.message)}
         for one in found

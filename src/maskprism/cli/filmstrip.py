@@ -51,9 +51,7 @@ def filmstrip(
     from maskprism.views import raster
     from maskprism.views.prototypes.filmstrip import filmstrip_sheet
 
-    if out.suffix.lower() != ".png":
-        raise InputError(f"{out}: expected a file name ending in .png")
-    check_out(out, overwrite=overwrite)
+    check_out(out, overwrite=overwrite, suffix=".png")
     if image is None:
         if len(checkpoints) != 1 or not is_folder(checkpoints[0]):
             raise InputError("which image? add --image, or name one folder that PrototypeCallback wrote")

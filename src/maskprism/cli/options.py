@@ -114,7 +114,7 @@ class Detections:
     """Keep only these class ids."""
 
 
-def check_out(out: Path, *, overwrite: bool, folder: bool = False) -> None:
+def check_out(out: Path, *, overwrite: bool, folder: bool = False, suffix: str = "") -> None:
     """Refuse an --out that cannot be written, or that holds something already; asked before any work.
 
     Parameters
@@ -125,6 +125,8 @@ def check_out(out: Path, *, overwrite: bool, folder: bool = False) -> None:
         Whether what is there may be replaced.
     folder
         Whether it is a folder; it is made.
+    suffix
+        How the name of a file must end.
 
     Raises
     ------
@@ -140,7 +142,9 @@ def check_out(out: Path, *, overwrite: bool, folder: bool = False) -> None:
             raise InputError(f"{out}: exists and is not empty; choose another --out, or give --overwrite")
         return
     if is_folder(out):
-        raise InputError(f"{out}: is a folder; expected the name of a file, such as {out / 'NAME'}")
+        raise InputError(f"{out}: is a folder; expected the name of a file, such as {out / f'NAME{suffix}'}")
+    if not out.name.lower().endswith(suffix):
+        raise InputError(f"{out}: expected a file name ending in {suffix}, such as {out.with_suffix(suffix)}")
     if not overwrite and os.path.lexists(out):
         raise InputError(f"{out}: exists; choose another --out, or give --overwrite")
     with reporting_write_errors(out, "choose another --out"):

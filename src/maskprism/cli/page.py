@@ -55,7 +55,7 @@ def page(
     from maskprism.sources import open_sources
     from maskprism.views.page import LARGE_BYTES, Page
 
-    check_out(out, overwrite=overwrite)
+    check_out(out, overwrite=overwrite, suffix=".html")
     items = open_sources(images, limit=limit)
     network = load_model(model, reading, detections)
     labels = None if data is None else open_labels(data, items.files, network.spec.names)

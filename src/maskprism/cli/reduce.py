@@ -61,11 +61,9 @@ def reduce(
     from maskprism.views.networks.reduction import write_reduction
 
     source = model or SAMPLE_MODEL
-    if out.suffix.lower() != ".onnx":
-        raise InputError(f"{out}: expected a file name ending in .onnx")
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"{out}: is the model itself; choose another --out")
-    check_out(out, overwrite=overwrite)
+    check_out(out, overwrite=overwrite, suffix=".onnx")
     if reading.correction is not None:
         raise InputError("reduce writes the model's own coefficients; tune it to an .onnx first, and reduce that")
     described = images.suffix.lower() in _DESCRIPTIONS

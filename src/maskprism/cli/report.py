@@ -25,7 +25,7 @@ def report(folders: list[Path], /, *, out: Out, overwrite: Replace = False, outp
     """
     from maskprism.views.house import write_house
 
-    check_out(out, overwrite=overwrite)
+    check_out(out, overwrite=overwrite, suffix=".html")
     written = write_house(folders, out)
     print(f"{out}, and {counted(len(written) - 1, 'page')} that lead back to it")
     return Outcome({"files": written})
