@@ -72,9 +72,9 @@ def atlas(
     require("sklearn", "the atlas")
     if umap:
         require("umap", "this map")
-    check_out(out, overwrite=overwrite, folder=True)
     title = readable(Path(str(table).rstrip("/")).stem)
     points = Points.read(table)
+    check_out(out, overwrite=overwrite, folder=True)
     stored = _stored(table)
     folder = images or _folder_of(stored)
     failures: list[tuple[str, str]] = []
