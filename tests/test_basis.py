@@ -342,7 +342,7 @@ run = in_process.command
 
 
 def test_the_command_measures_and_draws(model: Path, images: Path, tmp_path: Path) -> None:
-    result = run("basis", images, "--model", model, "--out", tmp_path, "--pictures", "2")
+    result = run("basis", images, "--model", model, "--out", tmp_path, "--overwrite", "--pictures", "2")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "4 prototypes, 9 instances in 3 images, 1 failed" in result.stdout
     assert "bad.png: failed:" in result.stderr

@@ -100,7 +100,7 @@ def test_explain_writes_every_picture(model: Path, images: Path, tmp_path: Path)
 
 def test_explain_takes_several_images_and_instances(model: Path, images: Path, tmp_path: Path) -> None:
     images = [images / "a.png", images / "sub dir" / "a.png"]
-    result = run("explain", *images, "--model", model, "--out", tmp_path, "--instance", "all")
+    result = run("explain", *images, "--model", model, "--out", tmp_path, "--overwrite", "--instance", "all")
     assert result.returncode == 0, result.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"a", "a.png"}  # same names stay apart
     assert (tmp_path / "a" / "02-crop.png").exists()
@@ -112,12 +112,12 @@ def test_explain_takes_several_images_and_instances(model: Path, images: Path, t
 def test_results_are_no_input_of_the_next_run(model: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes((images / "a.png").read_bytes())
     for _ in range(2):
-        result = run("explain", ".", "--model", model, "--out", "pictures", cwd=tmp_path)
+        result = run("explain", ".", "--model", model, "--out", "pictures", "--overwrite", cwd=tmp_path)
         assert "7 pictures of 1 image in" in result.stdout, result.stdout + result.stderr
 
 
 def test_explain_without_instances_draws_the_overview(model: Path, images: Path, tmp_path: Path) -> None:
-    result = run("explain", images / "a.png", "--model", model, "--out", tmp_path, "--conf", "0.99")
+    result = run("explain", images / "a.png", "--model", model, "--out", tmp_path, "--overwrite", "--conf", "0.99")
     assert result.returncode == 0
     assert "no instance with a score above 0.99" in result.stderr
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["overview.png"]
@@ -213,7 +213,7 @@ def test_demo_tells_the_whole_story(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "mask AP" in (tmp_path / "demo" / "diagnosis" / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "demo" / "page.html").read_text(encoding="utf-8").count("maskprism-scene-") >= scenes
     assert len(list((tmp_path / "demo" / "scenes" / "labels").rglob("*.txt"))) == scenes
-    again = run("demo", "--out", tmp_path / "demo")
+    again = run("demo", "--out", tmp_path / "demo", "--overwrite")
     assert again.returncode == 0
     assert again.stdout == result.stdout
     (tmp_path / "file").write_text("in the way")

@@ -46,7 +46,7 @@ SHARED: dict[str, set[str]] = {
     "--split": {"diagnose", "reduce", "tune"},
     "--data": {"page", "serve", "compare", "atlas"},
     "--crowds": {"diagnose", "reduce", "tune", "page", "serve", "compare", "atlas"},
-    "--overwrite": {"extract", "reduce", "tune"},
+    "--overwrite": {*COMMANDS} - {"info", "serve", "search"},
     **dict.fromkeys(
         ("--runtime", "--layout", "--rule", "--imgsz", "--names", "--correction", "--device", "--precision"),
         {*COMMANDS} - {"demo"} - WITHOUT_MODEL,

@@ -246,7 +246,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_roles_are_printed_and_written(model: Path, image: Path, tmp_path: Path) -> None:
-    result = run(image, "--model", model, "--out", tmp_path, "--top", 3)
+    result = run(image, "--model", model, "--out", tmp_path, "--overwrite", "--top", 3)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Roles: instance 0, class0")
@@ -260,8 +260,8 @@ def test_roles_are_printed_and_written(model: Path, image: Path, tmp_path: Path)
     np.testing.assert_allclose([float(row["ring"]) for row in rows], roles(prediction[0]).ring[
         [int(row["prototype"]) for row in rows]
     ], rtol=1e-5)  # fmt: skip
-    assert "share" not in run(image, "--model", model, "--out", tmp_path, "--top", 0).stdout
-    ranked = run(image, "--model", model, "--out", tmp_path, "--top", 8, "--rank", "spread").stdout
+    assert "share" not in run(image, "--model", model, "--out", tmp_path, "--overwrite", "--top", 0).stdout
+    ranked = run(image, "--model", model, "--out", tmp_path, "--overwrite", "--top", 8, "--rank", "spread").stdout
     first = [line.split()[0] for line in ranked.splitlines() if line.strip()]
     assert [int(word) for word in first if word.isdigit()][:8] == roles(prediction[0]).order("spread").tolist()
 
@@ -311,7 +311,7 @@ def test_every_question_is_answered(model: Path, image: Path, tmp_path: Path) ->
 
 def test_other_baselines_and_metrics(model: Path, image: Path, tmp_path: Path) -> None:
     asked = ("--instance", 0, "--at", "60,50", "--baseline", "mean", "--attribution", "--metric", "dice")
-    result = run(image, "--model", model, "--out", tmp_path, *asked)
+    result = run(image, "--model", model, "--out", tmp_path, "--overwrite", *asked)
     assert result.returncode == 0, result.stdout + result.stderr
     instance = maskprism.load(model).predict(image)[0]
     query = pixel_query(instance, 60, 50, baseline="mean")
@@ -333,13 +333,13 @@ def test_a_pixel_chooses_its_instance(model: Path, image: Path, tmp_path: Path) 
     prediction = maskprism.load(model).predict(image)
     x1, y1, x2, y2 = prediction[1].box
     x, y = int((x1 + x2) / 2), int((y1 + y2) / 2)
-    result = run(image, "--model", model, "--out", tmp_path, "--at", f"{x},{y}", "--top", 2)
+    result = run(image, "--model", model, "--out", tmp_path, "--overwrite", "--at", f"{x},{y}", "--top", 2)
     assert result.returncode == 0, result.stderr
     assert f"Pixel {x},{y}: instance 1, class1" in result.stdout
-    result = run(image, "--model", model, "--out", tmp_path, "--at", "159,0")
+    result = run(image, "--model", model, "--out", tmp_path, "--overwrite", "--at", "159,0")
     assert result.returncode == 1
     assert "pixel 159,0 lies in the box of no instance; choose one with --instance" in result.stderr
-    asked = run(image, "--model", model, "--out", tmp_path, "--at", "159,0", "--instance", 0)
+    asked = run(image, "--model", model, "--out", tmp_path, "--overwrite", "--at", "159,0", "--instance", 0)
     assert asked.returncode == 0
     assert "not in the mask; it lies outside the crop" in asked.stdout
 

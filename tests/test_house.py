@@ -69,7 +69,7 @@ def test_everything_is_linked_and_leads_back(results: Path) -> None:
     said = json.loads((results / "diagnosis" / "summary.json").read_text())
     assert f"mask AP <b>{said['average_precision']['predict']['ap']:.3f}</b>" in text
     assert text.count("sample.onnx") == 2  # the networks, where files name them
-    again = run("report", "results", "--out", "results/index.html", cwd=results.parent)
+    again = run("report", "results", "--out", "results/index.html", "--overwrite", cwd=results.parent)
     assert again.stdout == done.stdout
     assert (results / "index.html").read_text(encoding="utf-8") == text  # it does not list itself
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
     assert "missing: is no folder; expected one with results" in fails("missing", "--out", "i.html")
     (tmp_path / "empty").mkdir()
     assert "empty: holds nothing that maskprism diagnose" in fails("empty", "--out", "i.html")
-    assert "is a folder; expected the name of the index" in fails("empty", "--out", "empty")
+    assert "is a folder; expected the name of a file" in fails("empty", "--out", "empty")
     (tmp_path / "empty" / "comparison.json").write_text("{")
     assert "comparison.json: " in fails("empty", "--out", "i.html")
     (tmp_path / "empty" / "comparison.json").write_text("[1, 2]")
@@ -159,7 +159,7 @@ def test_no_file_is_lost(tmp_path: Path, results: Path) -> None:
     assert set(links(tmp_path / "index.html")) == {both / "report.html", both / "basis.html"}
     before = (both / "report.html").read_bytes()
     for name in ("report.html", "basis.html"):
-        done = run("report", "both", "--out", f"both/{name}", cwd=tmp_path)
+        done = run("report", "both", "--out", f"both/{name}", "--overwrite", cwd=tmp_path)
         assert f"{name}: is the page of a result; expected another name" in done.stderr
     victim = tmp_path / "notes.txt"
     victim.write_text("mine")

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from maskprism._common.files import check_targets, write_atomically
+from maskprism._common.files import write_atomically
 from maskprism.analysis.intervals import MIN_IMAGES, Interval, bootstrap, bootstraps, interval, too_few
 from maskprism.errors import MaskprismError
 
@@ -101,18 +101,6 @@ def test_plain_text_has_ends_only_where_there_are_some():
     assert Interval(0.3321, 0.2944, 0.3732).plain() == "0.332 (0.294 to 0.373)"
     assert Interval(-0.0001, -0.0421, math.nan).negated().plain(2) == "0.00"
     assert Interval(0.004, -0.042, 0.051).negated().plain() == "−0.004 (−0.051 to 0.042)"
-
-
-def test_targets_are_checked_before_the_work(tmp_path):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "there").write_text("x")
-    check_targets([tmp_path / "new" / "a"], overwrite=False)
-    check_targets([tmp_path / "there"], overwrite=True)
-    for name, overwrite, text in (("there", False, "add --overwrite"), ("folder", True, "is a folder")):
-        with pytest.raises(MaskprismError, match=text):
-            check_targets([tmp_path / "new" / "a", tmp_path / name], overwrite)
-    with pytest.raises(MaskprismError, match="cannot be written"):
-        check_targets([tmp_path / "there" / "b"], overwrite=True)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

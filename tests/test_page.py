@@ -310,7 +310,7 @@ def test_the_command_without_anything_to_show(scenes: Path, tmp_path: Path) -> N
     assert not (tmp_path / "p.html").exists()
     result = run(scenes / "images", "--out", ".", cwd=tmp_path)
     assert result.returncode == 1
-    assert "is a folder; expected the name of the page" in result.stderr
+    assert "is a folder; expected the name of a file" in result.stderr
 
 
 def test_the_command_without_detections_still_shows_prototypes(scenes: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import maskprism
 from fake_network import fake_model, v5_model, write_images
 from maskprism.errors import InputError, ModelError
 from maskprism.extract import ExtractSummary, extract
-from maskprism.models import Model
+from maskprism.models import SAMPLE_MODEL, Model
 from maskprism.stored_predictions import StoredPredictions
 from maskprism.table import CoefficientTable
 from test_extract import assert_same, images_of, write_video
@@ -161,3 +162,55 @@ def test_from_a_bucket_to_a_bucket(tmp_path: Path) -> None:
             summary = on_ray(test_s3.at("ray/photos", options), fake_model, out)
             assert (summary.images, summary.failed) == (9, 0)
             test_s3.assert_equal(out, tmp_path / "reference.parquet")
+
+
+def shell(arguments: list[Any], **environment: str) -> subprocess.Popen[str]:
+    """The command in a process of its own, with a cluster of its own unless RAY_ADDRESS is given."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"RAY_ADDRESS": "local"}
+    line = [sys.executable, "-m", "maskprism.cli", "extract", *arguments, "--engine", "ray", "--workers", 1]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(list(map(str, line)), text=True, env=own | environment, **pipes)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "ray://127.0.0.1:1", "no.such.host.invalid:6379"])
+def test_an_address_without_a_cluster_is_one_sentence(tmp_path: Path, address: str) -> None:
+    write_images(tmp_path / "photos", 1)
+    with shell(
+        [tmp_path / "photos", "--out", tmp_path / "t.parquet", "--model", SAMPLE_MODEL], RAY_ADDRESS=address
+    ) as run:
+        out, errors = run.communicate(timeout=120)
+    assert (run.returncode, out) == (1, "")
+    assert errors.count("\n") == 1
+    assert errors.startswith(f"maskprism: engine 'ray': cannot reach the cluster of RAY_ADDRESS={address} (")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_the_counter_is_killed_and_nothing_is_lost(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", 24)
+    extract(tmp_path / "photos", fake_model(), tmp_path / "reference.parquet")
+    killed: list[int] = []
+
+    def kill(now: int, total: int | None, failed: int) -> None:
+        if now > 4 and not killed:
+            for process in psutil.process_iter(["cmdline"]):
+                if "ray::_Attempts" in " ".join(process.info["cmdline"] or []):
+                    killed.append(process.pid)
+                    process.kill()
+
+    summary = on_ray(tmp_path / "photos", fake_model, tmp_path / "t.parquet", on_progress=kill)
+    assert killed
+    assert (summary.images, summary.failed) == (24, 0)
+    assert_same(tmp_path / "t.parquet", tmp_path / "reference.parquet")
+
+
+def test_sigterm_prints_no_stack_and_quiet_is_quiet(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", 200)
+    arguments = [tmp_path / "photos", "--out", tmp_path / "t.parquet", "--model", SAMPLE_MODEL, "--quiet"]
+    with shell(arguments) as run:
+        while not list((tmp_path / "t.parquet.parts").glob("*/*.parquet")):
+            assert run.poll() is None
+            time.sleep(0.1)
+        run.terminate()
+        out, errors = run.communicate(timeout=60)
+    assert run.returncode == -signal.SIGTERM
+    assert (out, errors) == ("", "")

@@ -494,7 +494,7 @@ def test_reduce_writes_a_working_file_and_its_report(tiny: Path, dataset: Path, 
     for name in ("small ü.curve.png", "small ü.masks.png"):
         assert cv2.imdecode(np.fromfile(base.parent / name, np.uint8), cv2.IMREAD_COLOR) is not None
     before = {path.name: path.read_bytes() for path in out.parent.iterdir()}
-    with pytest.raises(MaskprismError, match="there is such a file already"):
+    with pytest.raises(MaskprismError, match="exists; choose another --out, or give --overwrite"):
         reduce_command(tiny, keep=2, images=pictures, out=out)
     assert {path.name: path.read_bytes() for path in out.parent.iterdir()} == before
     assert reduce_command(tiny, keep=2, images=pictures, out=out, overwrite=True) == 0

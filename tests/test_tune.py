@@ -454,7 +454,7 @@ def test_what_may_be_chance_is_not_written_unless_forced(
     assert "label more images, or add --force" in told.err
     assert not out.exists()
     assert "The model was not written" in (tmp_path / "tuned.tune.html").read_text()
-    with pytest.raises(MaskprismError, match=r"tuned.tune.html: there is such a file already; .* add --overwrite"):
+    with pytest.raises(MaskprismError, match=r"tuned.tune.html: exists; .* give --overwrite"):
         tune_command(Path("sample"), data=dataset, out=out, folds=3, limit=5, force=True)
     assert tune_command(Path("sample"), data=dataset, out=out, folds=3, limit=5, force=True, overwrite=True) == 0
     assert out.exists()
@@ -480,7 +480,7 @@ def test_mistakes_of_the_user(damaged: Path, dataset: Path, tmp_path: Path) -> N
     refused("is the model itself", out=damaged)
     refused("there is no such model file", tmp_path / "none.onnx")
     (tmp_path / "there.onnx").write_bytes(b"")
-    refused("there is such a file already", out=tmp_path / "there.onnx")
+    refused("exists; choose another --out", out=tmp_path / "there.onnx")
     for name, kind in (("model.tflite", "TFLite files"), ("model.xml", "OpenVINO files")):
         (tmp_path / name).write_bytes(b"x")
         refused(f"{kind} cannot be rewritten; tune the .onnx or .pt .* --out FILE.json", tmp_path / name)
@@ -530,7 +530,7 @@ def test_existing_files_are_kept_and_options_checked_before_the_model_runs(
     monkeypatch.setattr(Model, "predict", lambda *_: pytest.fail("the model ran"))
     (tmp_path / beside).write_text("mine")
     out = tmp_path / "tuned.onnx"
-    with pytest.raises(MaskprismError, match=f"{beside}: there is such a file already"):
+    with pytest.raises(MaskprismError, match=f"{beside}: exists"):
         tune_command(Path("sample"), data=dataset, out=out)
     assert (tmp_path / beside).read_text() == "mine"
     for options, text in (({"folds": 2}, "folds is 2"), ({"limit": 0}, "limit is 0"), ({"seed": -1}, "seed is -1")):

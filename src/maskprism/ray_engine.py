@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import pickle
+import secrets
+import signal
+import socket
+import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +29,7 @@ from maskprism._common.extras import require
 from maskprism.columns import ExtractedImage, shard_batch, shard_schema
 from maskprism.errors import InputError, MaskprismError
 from maskprism.shard import in_lists
+from maskprism.text import brief, one_line
 
 if TYPE_CHECKING:
     from maskprism.shard import Shard
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 _IMAGES_PER_CALL = 32
 _CALLS_PER_WORKER = 4
 """At least so many, where there are few images: the last ones must not wait for one worker."""
+_REACH_S = 10
 _ATTEMPTS = 3
 """How often a worker may die of the same images."""
 
@@ -51,12 +59,52 @@ def ray_work(shard: Shard, workers: int | None, gpus: float) -> Iterator[RayWork
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     started_here = not ray.is_initialized()
     if started_here:
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        _start()
     try:
         yield RayWork(pickled, _workers(ray.cluster_resources(), workers, gpus), gpus)
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _start() -> None:
+    """Connect to the cluster that RAY_ADDRESS names or that runs here, or else start one.
+
+    Raises InputError where that fails.
+    """
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    options = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
+    before = signal.getsignal(signal.SIGTERM)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own reports; errors are told here
+    try:
+        if address not in ("", "local", "auto"):
+            _reach(address)
+        try:
+            ray.init(address="local" if address == "local" else address or "auto", **options)
+        except ConnectionError:
+            if address:
+                raise
+            if not (Path.home() / ".ray" / "auth_token").exists():  # Ray would file a token for this cluster there
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            ray.init(address="local", **options)
+    except Exception as error:  # Ray raises a dozen types
+        where = f"cannot reach the cluster of RAY_ADDRESS={address}" if address else "Ray cannot be started"
+        advice = "set RAY_ADDRESS to the address of a cluster, such as 10.0.0.1:6379, or leave it out for one here"
+        raise InputError(f"engine 'ray': {where} ({brief(one_line(error), 200)}); {advice}") from None
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)  # Ray's prints a stack
+
+
+def _reach(address: str) -> None:
+    """Try the port of an address, for which Ray itself tries for minutes. Raises OSError or ValueError."""
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("it is no HOST:PORT")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S):
+        pass
 
 
 def _pickled(shard: Shard) -> bytes:
@@ -88,7 +136,12 @@ class RayWork:
         self._shard, self._workers, self._gpus = shard, workers, gpus
         # The process that asks may have no GPU, so a worker tells what the model is like.
         ask = ray.remote(num_cpus=1, num_gpus=gpus)(_described)
-        found = ray.get(ask.remote(shard))
+        try:
+            found = ray.get(ask.remote(shard))
+        except ray.exceptions.RayError as error:
+            raise MaskprismError(
+                f"engine 'ray': a worker cannot open the model ({brief(one_line(error), 200)})"
+            ) from None
         if isinstance(found, MaskprismError):
             raise found
         self.settings, self._batch = found
@@ -124,7 +177,8 @@ class RayWork:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        attempts = ray.remote(num_cpus=0)(_Attempts).remote()
+        # Started again where its process dies: it begins to count anew, and no image is lost.
+        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
         # One row per list, so that a list is what is tried again; a file system is sent once for it.
         blocks = [
             pa.table({"list": [number], "images": pa.array([pickle.dumps(images)], pa.large_binary())})
@@ -139,7 +193,8 @@ class RayWork:
             num_cpus=1,
             num_gpus=self._gpus,
         )
-        for block in found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+        blocks_found = iter(found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
+        while (block := _next(blocks_found)) is not None:
             for row in block.to_pylist():
                 answer = pickle.loads(row["answer"])
                 if isinstance(answer, MaskprismError):
@@ -148,6 +203,20 @@ class RayWork:
                     lost += lists[row["list"]]
                 else:
                     yield answer
+
+
+def _next(blocks: Iterator[pa.Table]) -> pa.Table | None:
+    """The next block; None after the last one. Raises MaskprismError where Ray itself fails."""
+    import ray.exceptions
+
+    try:
+        return next(blocks, None)
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        reason = brief(" ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__, 200)
+        raise MaskprismError(
+            f"engine 'ray': the cluster failed ({reason}); images already extracted are kept: run the same command "
+            "again to go on"
+        ) from None
 
 
 class _Attempts:

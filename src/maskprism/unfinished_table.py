@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _TEMPORARY = ".tmp"
+OVERWRITE = "overwrite=True (on the command line: --overwrite)"
 
 
 class UnfinishedTable:
@@ -257,18 +258,18 @@ class UnfinishedTable:
             if paths.table.exists() and self._continues:
                 raise TableError(
                     f"{paths.images}: is missing, so it is unknown which images {paths.table.name} holds; "
-                    "put it back, or start over with overwrite"
+                    f"put it back, or start over with {OVERWRITE}"
                 )
             return
         if not has_settings or not paths.table.exists():
             raise TableError(
                 f"{paths.images}: records images of a table that is not there ({paths.table.name}); "
-                "put it back, or start over with overwrite"
+                f"put it back, or start over with {OVERWRITE}"
             )
         if PROTOTYPES in self._schemas and not paths.prototypes.exists():
             raise TableError(
                 f"{paths.prototypes}: is missing; put the prototypes of {paths.table.name} back, or start over "
-                "with overwrite"
+                f"with {OVERWRITE}"
             )
         if paths.settings is None:
             self._refuse_mixing(paths.images, read_parquet_settings(paths.images))
@@ -329,13 +330,13 @@ class UnfinishedTable:
         if found:
             raise TableError(
                 f"{path}: was made with other settings, and one table cannot mix them ({'; '.join(found)}); "
-                "choose another name for the table, or start over with overwrite"
+                f"choose another name for the table, or start over with {OVERWRITE}"
             )
 
     def _does_not_fit(self, rows: int) -> TableError:
         return TableError(
             f"{self.paths.table}: holds {rows} instances and {self.paths.images.name} records {self._finished_rows}; "
-            "one of them was changed. Put it back, or start over with overwrite"
+            f"one of them was changed. Put it back, or start over with {OVERWRITE}"
         )
 
     def _write_manifest(self, *, merged: bool) -> None:

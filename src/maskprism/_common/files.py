@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -87,30 +87,6 @@ def make_folder(path: str | os.PathLike[str], advice: str = "") -> Path:
     with reporting_write_errors(folder, advice):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def check_targets(paths: Iterable[str | os.PathLike[str]], overwrite: bool) -> None:
-    """Check that files can be written, before the work whose results go into them.
-
-    Parameters
-    ----------
-    paths
-        All files that will be written; missing parent folders are made.
-    overwrite
-        Whether existing files may be replaced.
-
-    Raises
-    ------
-    MaskprismError
-        If one of them is a folder, exists without `overwrite`, or lies in a folder that cannot be made.
-    """
-    for path in map(Path, paths):
-        with reporting_write_errors(path, "choose another --out"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise MaskprismError(f"{path}: is a folder; expected the name of a file that can be written")
-        if path.exists() and not overwrite:
-            raise MaskprismError(f"{path}: there is such a file already; choose another --out, or add --overwrite")
 
 
 @contextmanager

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from cyclopts import App, Group
+from cyclopts import App, CycloptsError, CycloptsPanel, Group, MissingArgumentError
 
 from maskprism import __version__
 from maskprism._common.process import run_command
-from maskprism.cli.output import DONE
+from maskprism.cli.output import DONE, WRONG_USAGE
 
 COMMANDS = {
     "Look": ("explain", "page", "serve", "demo"),
@@ -45,8 +45,24 @@ def main() -> None:
 
 
 def _status() -> int:
+    from rich.text import Text
+
     from maskprism.cli.terminal import TerminalConsole
 
     app.console, app.error_console = TerminalConsole(), TerminalConsole(stderr=True)
-    status = app(sys.argv[1:], result_action="return_value")
+    try:
+        status = app(sys.argv[1:], result_action="return_value", exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        app.error_console.print(CycloptsPanel(Text(_told(error))))
+        return WRONG_USAGE
     return status if isinstance(status, int) else DONE
+
+
+def _told(error: CycloptsError) -> str:
+    """What is wrong with the arguments; an option that is missing is not told as one without its value."""
+    if not isinstance(error, MissingArgumentError) or error.argument is None or error.argument.tokens:
+        return str(error)
+    name = error.argument.name
+    option = name.startswith("-") and not error.keyword
+    command = " ".join(error.command_chain or ())
+    return f"{name} is missing; `maskprism {command} --help` says what it is" if option else str(error)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from maskprism._common.extras import require
-from maskprism.cli.options import Crowds, Labels, Out, Seed
+from maskprism.cli.options import Crowds, Labels, Out, Replace, Seed, check_out
 from maskprism.cli.output import Outcome, Output, command, listed
 from maskprism.errors import InputError
 from maskprism.foreign import is_folder
@@ -29,6 +29,7 @@ def atlas(
     /,
     *,
     out: Out,
+    overwrite: Replace = False,
     images: Path | None = None,
     data: Labels = None,
     split: str | None = None,
@@ -78,6 +79,7 @@ def atlas(
     points = Points.read(table)
     if points.note:
         output.note(f"note: {points.note}")
+    check_out(out, overwrite=overwrite, folder=True)
     stored = _stored(table)
     folder = images or _folder_of(stored)
     failures: list[tuple[str, str]] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism._common.files import write_atomically
-from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, load_model
+from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, Replace, check_out, load_model
 from maskprism.cli.output import Bar, Outcome, Output, command, failures, listed
 from maskprism.errors import InputError, MaskprismError
 from maskprism.text import counted, in_brief, json_text
@@ -32,6 +32,7 @@ def basis(
     table: Path | None = None,
     model: ModelFile = None,
     out: Out,
+    overwrite: Replace = False,
     limit: Limit = None,
     region: Literal["boxes", "image"] = "boxes",
     pictures: int = 3,
@@ -71,6 +72,7 @@ def basis(
         raise InputError(f"--pictures is {pictures}; expected 0 or more")
     if bool(images) == (table is not None):
         raise InputError("give either images to run the model on, or --table with coefficients of earlier images")
+    check_out(out, overwrite=overwrite, folder=True)
     if table is not None:
         return _coefficients_alone(table, out, output)
     network = load_model(model, reading, detections)

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from maskprism._common.files import make_folder
-from maskprism.cli.options import Crowds, Detections, Labels, Limit, Out, Reading, Source, load_model, named_by
+from maskprism.cli.options import (
+    Crowds,
+    Detections,
+    Labels,
+    Limit,
+    Out,
+    Reading,
+    Replace,
+    Source,
+    check_out,
+    load_model,
+    named_by,
+)
 from maskprism.cli.output import DIFFERENT, DONE, Outcome, Output, command, listed
 
 if TYPE_CHECKING:
@@ -45,6 +56,7 @@ def compare(
     *,
     images: Source,
     out: Out | None = None,
+    overwrite: Replace = False,
     limit: Limit = None,
     data: Labels = None,
     crowds: Crowds = "left-out",
@@ -91,7 +103,7 @@ def compare(
     tolerance = Tolerance(min_iou, max_unmatched, max_score_drift)
     source = open_source(images, without=out, limit=limit)
     if out is not None:
-        make_folder(out, "choose another --out")
+        check_out(out, overwrite=overwrite, folder=True)
     network_a = load_model(a, reading, detections)
     network_b = load_model(b, reading_of_b(reading, second), detections)
     labels = None if data is None else open_labels(data, Sources((source,)).files, network_a.spec.names, crowds=crowds)

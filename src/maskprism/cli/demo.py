@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskprism.cli.options import Out
+from maskprism.cli.options import Out, Replace, check_out
 from maskprism.cli.output import Outcome, Output, command
 
 
 @command
-def demo(*, out: Out = Path("maskprism-demo"), output: Output = Output()) -> Outcome:
+def demo(*, out: Out = Path("maskprism-demo"), overwrite: Replace = False, output: Output = Output()) -> Outcome:
     """Show everything on sample scenes: no model, no image is needed.
 
     Draws scenes with exact ground truth, and with the bundled model explains the most confident instance
@@ -25,6 +25,7 @@ def demo(*, out: Out = Path("maskprism-demo"), output: Output = Output()) -> Out
 
     from maskprism.demo import run_demo
 
+    check_out(out, overwrite=overwrite, folder=True)
     result = run_demo(out, on_step=lambda step: output.note(f"... {step}"))
     first = min(path for path in result.pictures.iterdir() if path.is_dir())
     found = {

@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-from maskprism._common.files import make_folder
-from maskprism.cli.options import Crowds, Detections, Limit, ModelFile, Out, Reading, Split, load_model
+from maskprism.cli.options import (
+    Crowds,
+    Detections,
+    Limit,
+    ModelFile,
+    Out,
+    Reading,
+    Replace,
+    Split,
+    check_out,
+    load_model,
+)
 from maskprism.cli.output import DONE, FAILED, INTERRUPTED, Outcome, Output, command
 from maskprism.errors import InputError, MaskprismError
 
@@ -32,6 +42,7 @@ def diagnose(
     *,
     model: ModelFile = None,
     out: Out,
+    overwrite: Replace = False,
     split: Split = None,
     crowds: Crowds = "left-out",
     images: Path | None = None,
@@ -81,7 +92,7 @@ def diagnose(
 
         minimiser()  # says at once what is not installed
     dataset = open_dataset(data, split, images, crowds=crowds)
-    make_folder(out, "choose another --out")
+    check_out(out, overwrite=overwrite, folder=True)
     network = load_model(model, reading, detections, threads=1, multi_label=True)
     conf = network.keep.conf
     network = network.with_thresholds(replace(network.keep, conf=min(VALIDATION_CONF, conf)))

@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from maskprism._common.files import make_folder
-from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, Seed, load_model
+from maskprism.cli.options import (
+    Detections,
+    Images,
+    Limit,
+    ModelFile,
+    Out,
+    Reading,
+    Replace,
+    Seed,
+    check_out,
+    load_model,
+)
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, failures, listed
 from maskprism.errors import InputError
 from maskprism.text import counted, readable
@@ -80,6 +90,7 @@ def explain(
     *,
     model: ModelFile = None,
     out: Out,
+    overwrite: Replace = False,
     limit: Limit = None,
     instance: int | Literal["all"] | None = None,
     order: Literal["index", "weight", "magnitude", "effect"] = "effect",
@@ -111,12 +122,13 @@ def explain(
         Print this many rows of each table, 0 for none; the CSV files have them all.
     """
     from maskprism.sources import open_sources
-    from maskprism.views.instance.explain import explain_images
+    from maskprism.views.instance.explain import explain_images, remove_explanations
 
     questions = asked.questions()
     items = open_sources(images, without=out, limit=limit)
-    make_folder(out, "choose another --out")
+    check_out(out, overwrite=overwrite, folder=True)
     network = load_model(model, reading, detections)
+    remove_explanations(out)
     found: list[Explained] = []
     with output.bar("explaining", items.count()) as bar:
         for one in explain_images(items, network, out, instance, order=order, scale=scale, questions=questions):
@@ -127,9 +139,10 @@ def explain(
                 bar.note(one.message)
             bar.step()
     failed, pictures = len(bar.failures), sum(len(one.pictures) for one in found)
+    drawn = sum(bool(one.pictures) for one in found)  # an overview, too, where a question has no answer
     if top > 0:
         print_tables([table for one in found for table in one.tables], top)
-    print(f"{counted(pictures, 'picture')} of {counted(len(found) - failed, 'image')} in {out}" + failures(failed))
+    print(f"{counted(pictures, 'picture')} of {counted(drawn, 'image')} in {out}" + failures(failed))
     explained = [
         {"image": readable(one.name), "files": one.files, "note": readable(one.message)}
         for one in found

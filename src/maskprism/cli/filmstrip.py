@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Detections, Out, Reading, load_model
+from maskprism.cli.options import Detections, Out, Reading, Replace, check_out, load_model
 from maskprism.cli.output import Outcome, Output, command
 from maskprism.errors import InputError
 
@@ -18,6 +18,7 @@ def filmstrip(
     /,
     *,
     out: Out,
+    overwrite: Replace = False,
     image: Path | None = None,
     prototypes: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
     image_index: int = 0,
@@ -50,8 +51,7 @@ def filmstrip(
     from maskprism.views import raster
     from maskprism.views.prototypes.filmstrip import filmstrip_sheet
 
-    if out.suffix.lower() != ".png":
-        raise InputError(f"{out}: expected a file name ending in .png")
+    check_out(out, overwrite=overwrite, suffix=".png")
     if image is None:
         if len(checkpoints) != 1 or not is_folder(checkpoints[0]):
             raise InputError("which image? add --image, or name one folder that PrototypeCallback wrote")

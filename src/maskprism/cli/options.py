@@ -6,6 +6,8 @@ same, and the docstring of the command says what is written.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter, validators
 
 from maskprism._common.choices import Family, Precision, RuntimeName
+from maskprism._common.files import make_folder, reporting_write_errors
 from maskprism.errors import InputError
+from maskprism.foreign import is_folder
 
 if TYPE_CHECKING:
     from maskprism.analysis.truth.labels import DatasetLabels
@@ -42,6 +46,7 @@ Source = Annotated[
 Out = Annotated[Path, Parameter(name="--out")]
 Table = Annotated[str | Path, Parameter(name="--out")]
 Overwrite = Annotated[bool, Parameter(name="--overwrite", negative=())]
+Replace = Annotated[bool, Parameter(name="--overwrite", negative=(), help="Replace results that are there already.")]
 Limit = Annotated[int | None, Parameter(help="Only so many images, evenly spread.")]
 Seed = Annotated[
     int,
@@ -131,6 +136,50 @@ def model_file(path: Path | None) -> Path:
     if path is None:
         raise InputError(NO_MODEL)
     return SAMPLE_MODEL if str(path) == SAMPLE else path
+
+
+def check_out(
+    out: Path, *, overwrite: bool, folder: bool = False, suffix: str = "", beside: Iterable[Path] = ()
+) -> None:
+    """Refuse an --out that cannot be written, or that holds something already; asked before any work.
+
+    Parameters
+    ----------
+    out
+        A file, or a folder for several.
+    overwrite
+        Whether what is there may be replaced.
+    folder
+        Whether it is a folder; it is made.
+    suffix
+        How the name of a file must end.
+    beside
+        Further files that will be written.
+
+    Raises
+    ------
+    MaskprismError
+        If it exists (a folder: with anything in it) and may not be replaced, is a folder where a file is expected or
+        the other way round, or cannot be made.
+    """
+    if folder:
+        if out.exists() and not is_folder(out):
+            raise InputError(f"{out}: cannot be written (it is a file); expected a folder; choose another --out")
+        make_folder(out, "choose another --out")
+        if not overwrite and any(out.iterdir()):
+            raise InputError(f"{out}: exists and is not empty; choose another --out, or give --overwrite")
+        return
+    if is_folder(out):
+        raise InputError(f"{out}: is a folder; expected the name of a file, such as {out / f'NAME{suffix}'}")
+    if not out.name.lower().endswith(suffix):
+        raise InputError(f"{out}: expected a file name ending in {suffix}, such as {out.with_suffix(suffix)}")
+    for path in (out, *beside):
+        if is_folder(path):
+            raise InputError(f"{path}: is a folder; expected the name of a file that can be written")
+        if not overwrite and os.path.lexists(path):
+            raise InputError(f"{path}: exists; choose another --out, or give --overwrite")
+    with reporting_write_errors(out, "choose another --out"):
+        out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def load_model(

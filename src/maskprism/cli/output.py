@@ -115,7 +115,7 @@ class Output:
 
         class Rate(ProgressColumn):
             def render(self, task: Task) -> Text:
-                return Text(f"{task.speed:.1f} images/s" if task.speed else "- images/s", style="cyan")
+                return Text(f"{task.speed:.1f} images/s" if task.speed else "", style="cyan")
 
         with Progress(
             TextColumn("{task.description}"),

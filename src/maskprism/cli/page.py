@@ -15,11 +15,13 @@ from maskprism.cli.options import (
     ModelFile,
     Out,
     Reading,
+    Replace,
+    check_out,
     load_model,
     named_by,
 )
 from maskprism.cli.output import Outcome, Output, command, failures, listed
-from maskprism.errors import InputError, MaskprismError
+from maskprism.errors import MaskprismError
 
 
 @command
@@ -29,6 +31,7 @@ def page(
     *,
     model: ModelFile = None,
     out: Out,
+    overwrite: Replace = False,
     limit: Limit = None,
     bits: Literal[8, 16] = 8,
     data: Labels = None,
@@ -52,12 +55,10 @@ def page(
     from dataclasses import replace
 
     from maskprism.analysis.truth.labels import open_labels
-    from maskprism.foreign import is_folder
     from maskprism.sources import open_sources
     from maskprism.views.page import LARGE_BYTES, Page
 
-    if is_folder(out):  # said before the work, not after it
-        raise InputError(f"{out}: is a folder; expected the name of the page, such as {out / 'page.html'}")
+    check_out(out, overwrite=overwrite, suffix=".html")
     items = open_sources(images, limit=limit)
     network = load_model(model, reading, detections)
     labels = (

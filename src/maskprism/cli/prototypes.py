@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, load_model
+from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, Replace, check_out, load_model
 from maskprism.cli.output import Outcome, Output, command, failures, listed
 from maskprism.errors import MaskprismError
 from maskprism.text import counted, in_brief
@@ -20,6 +20,7 @@ def prototypes(
     *,
     model: ModelFile = None,
     out: Out,
+    overwrite: Replace = False,
     limit: Limit = None,
     basis: Path | None = None,
     moved: int = 20,
@@ -54,6 +55,7 @@ def prototypes(
     from maskprism.sources import open_sources
     from maskprism.views.prototypes.cards import write_cards
 
+    check_out(out, overwrite=overwrite, folder=True)
     network = load_model(model, reading, detections)
     studied = network if basis is None else CanonicalModel(network, CanonicalBasis.load(basis))
     if isinstance(studied, CanonicalModel) and studied.basis.model_sha256 not in ("", network.spec.sha256):

@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from maskprism._common.files import check_targets
 from maskprism.cli.options import (
     Crowds,
     Detections,
     Limit,
     ModelFile,
     Out,
-    Overwrite,
     Reading,
+    Replace,
     Split,
+    check_out,
     load_model,
     model_file,
 )
@@ -40,7 +40,7 @@ def reduce(
     split: Split = None,
     crowds: Crowds = "left-out",
     limit: Limit = None,
-    overwrite: Overwrite = False,
+    overwrite: Replace = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
     output: Output = Output(),
@@ -65,8 +65,6 @@ def reduce(
         Instead of --keep: as few as keep the mean mask IoU with the full model at least at this, such as 0.95.
     method
         "projection" mixes new prototypes from all; "selection" keeps some as they are and drops the others.
-    overwrite
-        Replace existing files.
     """
     from maskprism.analysis.networks.reduced_file import PASSES, CalibrationImages, reduce_file
     from maskprism.datasets import Dataset, open_dataset
@@ -75,11 +73,9 @@ def reduce(
     from maskprism.views.networks.reduction import files_beside, write_reduction
 
     source = model_file(model)
-    if out.suffix.lower() != ".onnx":
-        raise InputError(f"{out}: expected a file name ending in .onnx")
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"{out}: is the model itself; choose another --out")
-    check_targets([out, *files_beside(out).values()], overwrite)
+    check_out(out, overwrite=overwrite, suffix=".onnx", beside=files_beside(out).values())
     if reading.correction is not None:
         raise InputError("reduce writes the model's own coefficients; tune it to an .onnx first, and reduce that")
     described = images.suffix.lower() in _DESCRIPTIONS

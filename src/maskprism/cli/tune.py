@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from maskprism._common.files import check_targets, write_atomically
+from maskprism._common.files import write_atomically
 from maskprism.cli.options import (
     Crowds,
     Detections,
     Limit,
     ModelFile,
     Out,
-    Overwrite,
     Reading,
+    Replace,
     Seed,
     Split,
+    check_out,
     load_model,
     model_file,
 )
@@ -51,7 +52,7 @@ def tune(
     per_level: bool | None = None,
     seed: Seed = 0,
     force: Annotated[bool, Parameter(negative=())] = False,
-    overwrite: Overwrite = False,
+    overwrite: Replace = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
     output: Output = Output(),
@@ -85,8 +86,6 @@ def tune(
         tell too little of each level, and one for each with --teacher.
     force
         Write the file whatever it gains.
-    overwrite
-        Replace existing files.
     """
     from maskprism.analysis.tuning.tuning import check_options
     from maskprism.analysis.tuning.tuning import tune as run
@@ -99,7 +98,7 @@ def tune(
     base = out.with_suffix("")
     alone = out if out.suffix.lower() == ".json" else out.with_name(f"{out.stem}.correction.json")
     _check_target(source, out)
-    check_targets([out, alone, *report_files(base)], overwrite)
+    check_out(out, overwrite=overwrite, beside=[alone, *report_files(base)])
     if reading.correction is not None:
         raise InputError("tune fits a correction to the model as it is; leave out --correction")
     network = load_model(source, reading, detections, threads=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ class OpenVinoRuntime:
     threadsafe = True
 
     def __init__(self, path: Path, *, device: str, precision: Precision, threads: int | None) -> None:
+        # OpenVINO files an id of the user for its telemetry when it is imported; without that package it does not.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         openvino = require("openvino", f"reading {path.name} with OpenVINO")
         self.name = f"openvino {openvino.__version__.split('-')[0]} ({precision})"
         core = openvino.Core()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
+from maskprism._common.files import reporting_write_errors
 from maskprism.analysis.instance.attribution import Attribution
 from maskprism.analysis.instance.mask_window import window_bytes
 from maskprism.analysis.instance.questions import Questions, asked_about
@@ -51,6 +53,12 @@ class Explained:
     def pictures(self) -> tuple[Path, ...]:
         """The files that are pictures."""
         return tuple(path for path in self.files if path.suffix == ".png")
+
+
+_OURS = re.compile(
+    r"\d\d+-(prototypes|contributions|contributions-full|assembly|crop|roles|region|truth|attribution"
+    r"|pixel-\d+-\d+)\.(png|csv)"
+)
 
 
 @dataclass
@@ -105,6 +113,21 @@ def explain_images(
             message,
             failed=bool(message) and len(prediction) > 0,
         )
+
+
+def remove_explanations(out: Path) -> None:
+    """Remove what an earlier run of `explain_images` wrote into a folder, and nothing else.
+
+    Raises
+    ------
+    MaskprismError
+        If a file cannot be removed.
+    """
+    with reporting_write_errors(out):
+        for overview in list(out.rglob("overview.png")):
+            for path in list(overview.parent.iterdir()):
+                if path == overview or _OURS.fullmatch(path.name):
+                    path.unlink()
 
 
 def write_explanation(

@@ -1,0 +1,126 @@
+"""Nothing is sent anywhere, and nothing is filed in the user's home: telemetry of libraries is off."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import maskprism
+from maskprism.models import SAMPLE_MODEL
+
+VARIABLES = ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED", "HF_HUB_DISABLE_TELEMETRY")
+STRACE = shutil.which("strace")
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+needs_serve = pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="uvicorn is not installed")
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
+
+
+@pytest.fixture(params=["files", "network"])
+def watch(request: pytest.FixtureRequest, tmp_path: Path):
+    """Run a command with an empty home; under strace, too, to see whom it talks to."""
+    traced = request.param == "network"
+    if traced and STRACE is None:
+        pytest.skip("strace, which shows what a process sends, is not installed")
+    home, photos, log = tmp_path / "home", tmp_path / "photos", tmp_path / "log"
+    home.mkdir()
+    photos.mkdir()
+    for number in range(2):
+        picture = np.random.default_rng(number).integers(0, 255, (64, 64, 3), np.uint8)
+        cv2.imwrite(str(photos / f"{number}.png"), picture)
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    environment = {name: value for name, value in environment.items() if not name.startswith("XDG_")}
+    environment |= {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(*arguments: object, until: str = "") -> None:
+        trace = [STRACE, "-f", "-qq", "-e", "trace=connect,sendto,sendmmsg", "-o", log] if traced else []
+        command = [*trace, sys.executable, "-m", "maskprism.cli", *arguments]
+        with subprocess.Popen(
+            list(map(str, command)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            lines = []
+            while until and until not in (line := process.stdout.readline()):
+                lines.append(line)
+                assert process.poll() is None, lines
+            if until:
+                os.killpg(process.pid, signal.SIGINT)
+            lines.append(process.communicate(timeout=240)[0])
+        assert process.returncode == 0, lines
+        assert not list(home.rglob("*"))
+        if traced:
+            addresses = re.findall(r'inet_(?:addr|pton)\((?:AF_INET6, )?"([^"]+)"', log.read_text(errors="replace"))
+            strangers = {
+                one for one in addresses if not one.startswith("127.") and one not in ("::1", *own_addresses())
+            }
+            assert not strangers
+
+    run.photos = photos  # type: ignore[attr-defined]
+    run.out = tmp_path / "t.parquet"  # type: ignore[attr-defined]
+    return run
+
+
+def own_addresses() -> list[str]:
+    """Those of this machine, by which the processes of Ray speak with each other."""
+    try:
+        import psutil
+    except ImportError:
+        return []
+    return [address.address for card in psutil.net_if_addrs().values() for address in card]
+
+
+def test_info(watch) -> None:
+    watch("info", "--model", SAMPLE_MODEL)
+
+
+@needs_openvino
+def test_openvino(watch) -> None:
+    watch("info", "--model", SAMPLE_MODEL, "--runtime", "openvino")
+
+
+def test_extract(watch) -> None:
+    watch("extract", watch.photos, "--model", SAMPLE_MODEL, "--out", watch.out)
+
+
+@needs_serve
+def test_serve(watch) -> None:
+    watch("serve", watch.photos, "--model", SAMPLE_MODEL, "--port", 0, until="Ctrl-C stops")
+
+
+@needs_ray
+def test_workers_of_ray(watch) -> None:
+    line = ("extract", watch.photos, "--model", SAMPLE_MODEL, "--out", watch.out)
+    watch(*line, "--engine", "ray", "--workers", 1)
+
+
+def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = f"import os, maskprism; print(*(os.environ[name] for name in {VARIABLES}))"
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["1", "1", "1"]
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["0", "0", "1"]
+
+
+def test_security_names_the_variables() -> None:
+    text = (Path(maskprism.__file__).parents[2] / "SECURITY.md").read_text(encoding="utf-8")
+    assert all(f"`{name}" in text for name in VARIABLES)
