@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import maskprism
-from maskprism.errors import InputError, ModelError
+from maskprism.errors import InputError, ModelError, ModelWarning
 from parity.comparison import Tally, ask, pair
 from parity.more_networks import random_yoloe
 from parity.networks import random_network, save, scenes
@@ -221,3 +221,52 @@ def test_damaged_torchscript_files_are_refused(files, tmp_path):
     assert maskprism.load(tmp_path / "bare.torchscript", imgsz=SIDE).spec.names[79] == "class79"
     with pytest.raises(InputError, match=r"precision 'f16' is not available with TorchScript"):
         maskprism.load(path, precision="f16")
+
+
+# --- without a size -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_an_export_of_any_size_gets_that_of_ultralytics(kind, files, tmp_path):
+    """Whatever size it was exported with."""
+    from ultralytics import YOLO
+
+    path = export(files("yolov8n-seg"), tmp_path, format=kind, imgsz=128, dynamic=True)
+    with pytest.warns(ModelWarning, match="was exported with 128 x 128; 640 x 640 is used"):
+        model = maskprism.load(path, conf=CONF)
+    image = scenes()[0]
+    network = YOLO(path, task="segment")
+    network.predict(image, verbose=False)
+    assert tuple(network.predictor.imgsz) == model.spec.input_hw == (640, 640)
+    assert maskprism.load(files("yolov8n-seg")).spec.input_hw == (640, 640)
+
+
+# --- checkpoints that were saved by hand ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("spoil", ["names", "DataParallel", "DataParallel in DataParallel"])
+def test_checkpoints_that_were_saved_by_hand(spoil, files, tmp_path):
+    """With the network as training on several GPUs left it, or with names as a list."""
+    import torch
+
+    checkpoint = torch.load(files("yolov8n-seg"), map_location="cpu", weights_only=False)
+    if spoil == "names":
+        checkpoint["model"].names = list(checkpoint["model"].names.values())
+    for _ in range(spoil.count("DataParallel")):
+        checkpoint["model"] = torch.nn.DataParallel(checkpoint["model"])
+    torch.save(checkpoint, tmp_path / "by_hand.pt")
+    paths = tmp_path / "by_hand.pt", files("yolov8n-seg")
+    model, plain = (maskprism.load(path, imgsz=SIDE, conf=CONF) for path in paths)
+    assert model.spec.names == plain.spec.names
+    for image in scenes():
+        np.testing.assert_array_equal(model.predict(image).coefficients, plain.predict(image).coefficients)
+
+
+def test_another_network_in_a_checkpoint_is_named(tmp_path):
+    import torch
+    from ultralytics import YOLO
+
+    network = YOLO("yolov8n-seg.yaml", verbose=False)
+    network.model = torch.nn.Linear(2, 2)
+    with pytest.raises(ModelError, match="holds a Linear; expected a network as Ultralytics builds it"):
+        maskprism.load(network)

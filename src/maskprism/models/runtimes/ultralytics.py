@@ -66,7 +66,8 @@ class UltralyticsRuntime:
                 f"{label}: holds a {type(network).__name__}; expected a network as Ultralytics builds it, with its "
                 "layers in .model. Export others to ONNX"
             )
-        task = getattr(yolo, "task", None)
+        # Of a network inside DataParallel, Ultralytics guesses the task.
+        task = getattr(yolo if network is getattr(yolo, "model", None) else network, "task", None)
         refuse_other_tasks(task, label)
         self.metadata: dict[str, Any] = {
             "task": task,
