@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import json
 import re
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 import decode_cases
 import in_process
+import maskprism
 import viewer_cases
 from maskprism import Letterbox, Prediction
 from maskprism.analysis.truth.matching import Matches
@@ -29,6 +31,8 @@ from maskprism.datasets import GroundTruth
 from maskprism.errors import InputError, MaskprismError
 from maskprism.masks import ULTRALYTICS
 from maskprism.scenes import draw_scene, write_dataset
+from maskprism.sources import open_sources
+from maskprism.views.instance.explain import explain_images
 from maskprism.views.page import Page, write_page
 from maskprism.views.viewer_payload import MAGIC, as_shown, viewer_scene
 from strategies import predictions, seeds
@@ -319,3 +323,25 @@ def test_the_command_without_detections_still_shows_prototypes(scenes: Path, tmp
     header, _ = unpack(base64.b64decode(Elements((tmp_path / "p.html").read_text()).of("script")[1][1]))
     assert header["instances"] == []
     assert header["prototypes"]["bits"] == 16
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_a_scene_has_the_roles_of_the_exact_prototypes(bits: Any) -> None:
+    """Those that `explain` prints: few bits change no role that is shown."""
+    prediction = maskprism.load(threads=1).predict(draw_scene(0).image)
+    header, _ = viewer_scene(draw_scene(0).image, prediction, bits=bits)
+    found = [instance["roles"] for instance in header["instances"]]
+    assert found == [maskprism.roles(instance).named for instance in prediction]
+
+
+def test_roles_of_explain_and_page_are_the_same_on_a_real_image(real_data: Path, tmp_path: Path) -> None:
+    model, image = maskprism.load(real_data / "models" / "yolov8n-seg.onnx"), real_data / "images" / "bus.jpg"
+    prediction = model.predict(image)
+    header, _ = viewer_scene(image, prediction, bits=8)
+    (shown,) = list(explain_images(open_sources([image]), model, tmp_path, "all"))
+    tables = sorted(path for path in shown.files if path.name.endswith("-roles.csv"))
+    assert len(tables) == len(prediction) > 4
+    for path, instance in zip(tables, header["instances"], strict=True):
+        with path.open(encoding="utf-8") as file:
+            rows = {int(row["prototype"]): (row["role"], row["second_role"]) for row in csv.DictReader(file)}
+        assert tuple(tuple(name for name in rows[k] if name) for k in range(32)) == instance["roles"]

@@ -15,6 +15,7 @@ import pytest
 
 import maskprism
 from contrast import hovered, low_contrast
+from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.matching import match_masks
 from maskprism.datasets import GroundTruth
 from maskprism.scenes import draw_scene, write_dataset

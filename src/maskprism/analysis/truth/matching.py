@@ -104,15 +104,15 @@ def find_errors(image: Overlaps, *, foreground: float = FOUND_IOU, background: f
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Pairs of instances and ground-truth instances, in the order in which they were found, and who is left over.
+    """Pairs of instances and ground-truth instances, in the order in which they were found, and what is left over.
 
     instances, objects: indices into the prediction and the ground truth, pair by pair; no index twice. These are the
         true positives.
     box_iou: of each pair, in image pixels. mask_iou: of each pair on the canvas, as in the error budget; NaN where
         masks were not compared.
     missed: ground-truth instances that nothing found; crowds and boxes without a mask are not counted.
-    false_positives: instances without a partner. excused: those that lie in a crowd of their class, or on a
-        ground-truth instance of which the labels give no mask, or whose class is none of those that count: they count
+    false_positives: instances that found nothing. excused: those that lie in a crowd of their class, or on a
+        ground-truth instance of which the labels give no mask, or whose class does not count: they count
         neither for nor against.
     errors: per instance of the prediction, what is wrong with it: one of ERROR_TYPES, or None.
     targets: per instance the ground-truth instance that it found, or that a class or localisation error means, or -1.
@@ -130,8 +130,8 @@ class Matches:
 
     @classmethod
     def given(cls, instances: ArrayLike, objects: ArrayLike, box_iou: ArrayLike, *, count: int = 0) -> Matches:
-        """Pairs that are known already, with nobody left over; `count` instances, or as many as the pairs name."""
-        nobody = np.zeros(0, dtype=np.int64)
+        """Pairs that are known already, with nothing left over; `count` instances, or as many as the pairs name."""
+        nothing = np.zeros(0, dtype=np.int64)
         pairs = np.asarray(instances, dtype=np.int64), np.asarray(objects, dtype=np.int64)
         targets = np.full(max(pairs[0].max(initial=-1) + 1, count), -1)
         targets[pairs[0]] = pairs[1]
@@ -140,9 +140,9 @@ class Matches:
             objects=pairs[1],
             box_iou=np.asarray(box_iou, dtype=np.float64),
             mask_iou=np.full(len(pairs[0]), np.nan),
-            missed=nobody,
-            false_positives=nobody,
-            excused=nobody,
+            missed=nothing,
+            false_positives=nothing,
+            excused=nothing,
             errors=(None,) * len(targets),
             targets=targets,
         )
@@ -187,7 +187,7 @@ def match(
     prediction, truth
         Of the same image. Equal scores keep their order.
     classes
-        The classes that count: those that the data set labels and the model knows. All unless given.
+        The classes that count: those that the data set labels and the model knows. Default: all.
     threshold
         The least box IoU, above 0 and up to 1.
 
