@@ -18,10 +18,10 @@ from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, ApProtocol
 from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
 from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose
 from maskprism.analysis.dataset.findings import Finding, findings_of
-from maskprism.analysis.dataset.tide import ErrorCost, error_cost, find_errors
-from maskprism.analysis.truth.matching import find_errors
 from maskprism.analysis.dataset.oracles import costs, with_perfect_detection
 from maskprism.analysis.dataset.resampled_ap import ResampledAP
+from maskprism.analysis.dataset.tide import ErrorCost, error_cost
+from maskprism.analysis.truth.matching import find_errors
 
 __all__ = [
     "AP_PROTOCOLS",
