@@ -268,6 +268,7 @@ def test_defaults_are_the_bundled_model_and_sample_scenes(tmp_path: Path) -> Non
     result = run("src/extract_features.py", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "data: held no images; 8 sample scenes are drawn there" in result.stdout
+    assert "NO --model IS GIVEN: the bundled demo model is used" in result.stdout
     assert [row["image_name"] for row in rows_of(tmp_path / "mask_coefficients.csv")] == [
         f"scene_{number}.png" for number in range(8)
     ]

@@ -220,13 +220,16 @@ def test_demo_tells_the_whole_story(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     says(run("demo", "--out", tmp_path / "file"), "cannot be written")
 
 
-def test_the_bundled_model_is_the_default(images: Path, tmp_path: Path) -> None:
-    spec = json.loads(run("info", "--json").stdout)
+def test_the_bundled_model_is_named(images: Path, tmp_path: Path) -> None:
+    spec = json.loads(run("info", "sample", "--json").stdout)
     assert (spec["name"], spec["layout"], spec["prototypes"]) == ("sample.onnx", "yolov8", 32)
-    result = run("explain", images / "a.png", "--out", tmp_path / "p")
-    assert result.returncode == 0, result.stderr
-    result = run("extract", images, "--out", tmp_path / "t.csv")
-    assert result.returncode == 0, result.stderr
+    for line in (
+        ("explain", images / "a.png", "--out", tmp_path / "p"),
+        ("extract", images, "--out", tmp_path / "t.csv"),
+    ):
+        says(run(*line), "no model is given")
+        result = run(*line, "--model", "sample")
+        assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("command", ["explain", "extract"])

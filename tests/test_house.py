@@ -33,11 +33,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("house ü")
     write_dataset(folder / "data", 3, validation_share=1.0)
     for line in (
-        "basis data/images --out results/basis --pictures 1",
-        "prototypes data/images --out results/prototypes --moved 0 --cards 0 3",
-        "diagnose data/data.yaml --out results/diagnosis --worst 2",
-        "page data/images --out results/page.html",
-        "extract data/images --out table.csv",
+        "basis data/images --model sample --out results/basis --pictures 1",
+        "prototypes data/images --model sample --out results/prototypes --moved 0 --cards 0 3",
+        "diagnose data/data.yaml --model sample --out results/diagnosis --worst 2",
+        "page data/images --model sample --out results/page.html",
+        "extract data/images --model sample --out table.csv",
         "atlas table.csv --out results/atlas",
     ):
         done = run(*line.split(), cwd=folder)

@@ -276,9 +276,11 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_large_page_is_announced_before_it_is_written(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "maskprism serve" not in run("images", "--out", tmp_path / "small.html", cwd=scenes).stderr
+    assert (
+        "maskprism serve" not in run("images", "--model", "sample", "--out", tmp_path / "small.html", cwd=scenes).stderr
+    )
     monkeypatch.setattr("maskprism.views.page.LARGE_BYTES", 100_000)
-    done = run("images", "--out", tmp_path / "p.html", cwd=scenes)
+    done = run("images", "--model", "sample", "--out", tmp_path / "p.html", cwd=scenes)
     assert done.returncode == 0
     assert "p.html will have" in done.stderr
     assert "`maskprism serve FOLDER` shows a folder of any size" in done.stderr
@@ -307,7 +309,7 @@ def test_the_command_writes_one_file(scenes: Path, tmp_path: Path) -> None:
 
 def test_the_command_without_anything_to_show(scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
-    result = run("broken.png", "--out", "p.html", cwd=tmp_path)
+    result = run("broken.png", "--model", "sample", "--out", "p.html", cwd=tmp_path)
     assert result.returncode == 1
     assert "none of the 1 images could be shown" in result.stderr
     assert "Traceback" not in result.stderr

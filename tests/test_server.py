@@ -998,7 +998,8 @@ class running:  # noqa: N801  # a context manager
     """`maskprism serve` as a user starts it, on a free port."""
 
     def __init__(self, folder: Path, *options: object) -> None:
-        self.arguments = [*COMMAND, "serve", str(folder), "--port", "0", *map(str, options)]
+        model = () if "--model" in options else ("--model", "sample")
+        self.arguments = [*COMMAND, "serve", str(folder), "--port", "0", *map(str, (*options, *model))]
 
     def __enter__(self) -> tuple[subprocess.Popen[str], int]:
         self.process = subprocess.Popen(self.arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -1137,7 +1138,7 @@ def test_the_deadline_of_uploads_can_be_set(folder: Path, model_file: Path) -> N
 def fails(*arguments: object, environment: dict[str, str] | None = None) -> str:
     """The one line that a command which cannot work says."""
     result = subprocess.run(
-        [*COMMAND, "serve", *map(str, arguments)],
+        [*COMMAND, "serve", *map(str, arguments), "--model", "sample"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -26,7 +26,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dataset(folder / "data", 2, validation_share=1.0)
     for line in (
         f"compare {SAMPLE_MODEL} {SAMPLE_MODEL} --images data/images --out results/compare",
-        "basis data/images --out results/basis --pictures 1",
+        "basis data/images --model sample --out results/basis --pictures 1",
         "report results --out results/index.html",
     ):
         done = in_process.command(*line.split(), cwd=folder)
