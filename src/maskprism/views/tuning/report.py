@@ -135,12 +135,12 @@ def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Ill
         warnings=warnings_of(found),
         tiles=[
             ("gain in mean mask IoU", signed(gain.mean)),
-            ("its 95 % interval", _ends(gain)),
+            ("gain in mean mask IoU, 95 % interval", _ends(gain)),
             ("mean mask IoU", f"{found.change.before:.4f} → {found.change.after:.4f}"),
             ("mask AP", f"{before.ap:.4f} → {after.ap:.4f}"),
-            ("interval of its gain", _ends(found.ap_gain)),
+            ("gain in AP, 95 % interval", _ends(found.ap_gain)),
             ("mask AP75", f"{before.ap75:.4f} → {after.ap75:.4f}"),
-            ("interval of its gain", _ends(found.ap75_gain)),
+            ("gain in AP75, 95 % interval", _ends(found.ap75_gain)),
             ("images", str(found.images)),
         ],
         sections=[
