@@ -98,7 +98,7 @@ def main() -> None:
                 lambda one=instance: knock_out(one, size="canvas"),
                 lambda one=instance: plain_knock_out(one),
             ),
-            "smallest sufficient set": (
+            "elimination": (
                 lambda one=instance: sufficiency(one, size="canvas").curve,
                 lambda one=instance: plain_elimination(one),
             ),
@@ -136,7 +136,7 @@ def main() -> None:
             f"{statistics.median(quick for _, quick in measured):.1f}",
             f"{statistics.median(slow / quick for slow, quick in measured):.0f}",
         )
-    table.add_row("roles, knock-out and smallest set together", "", f"{statistics.median(together):.1f}", "")
+    table.add_row("roles, knock-out and elimination together", "", f"{statistics.median(together):.1f}", "")
     table.add_row("one pixel query", "", f"{statistics.median(query):.1f}", "")
     Console().print(table)
 
