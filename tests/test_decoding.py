@@ -273,6 +273,16 @@ def test_windows_without_a_pixel_give_empty_masks(name, box):
         assert (polygon.outlines, polygon.area, polygon.iou()) == ([], 0, 1)
 
 
+def test_cells_of_more_than_255_pixels_are_decoded_alike():
+    """The compiled decoder notes in a byte where a mask changes within a band of rows."""
+    letterbox = Letterbox.stretch((2000, 30), (8, 8)).with_grid((2, 2))
+    for values in ([[1, -1], [-1, 1]], [[-9, 1], [1, -1]], [[0.1, 5], [-7, -1]]):
+        arguments, options = one_map(values, letterbox)
+        masks = [decoded(name, *arguments, **options, size="image") for name in ENGINES]
+        np.testing.assert_array_equal(*masks)
+        assert 0 < masks[0].sum() < masks[0].size
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_bitmaps_are_written_to_the_array_that_is_given(name):
     arguments, options = one_map(np.ones((4, 4)), Letterbox.fit((16, 16), (16, 16)), [4, 4, 12, 16], "ultralytics")
@@ -289,6 +299,10 @@ def test_bitmaps_are_written_to_the_array_that_is_given(name):
         ({"prototypes": np.ones((3, 8, 8), dtype=np.uint8)}, r"prototypes hold uint8; expected floats, or int8"),
         ({"scale": 0.5}, r"scale and zero_point are given for prototypes of float64; they belong to int8"),
         ({"boxes": np.ones((3, 4))}, r"boxes have shape \(3, 4\); expected \(2, 4\): x1, y1, x2, y2"),
+        (
+            {"prototypes": np.ones((3, 8, 8), dtype=np.int8), "zero_point": 128},
+            r"scale is 1\.0 and zero_point 128; expected a number and -128\.\.127",
+        ),
         ({"rule": "yolov9"}, r"there is no mask rule 'yolov9'"),
         ({"size": "full"}, r"size is 'full'; expected one of 'grid', 'canvas', 'image'"),
         ({"output": "png"}, r"output is 'png'; expected one of 'bitmap', 'soft', 'rle'"),
