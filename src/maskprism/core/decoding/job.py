@@ -95,6 +95,8 @@ def decode_job(
         if (scale, zero_point) != (1.0, 0):
             raise InputError(f"scale and zero_point are given for prototypes of {maps.dtype}; they belong to int8")
         maps = maps.astype(np.float32, copy=False)
+    elif not -128 <= zero_point <= 127 or not np.isfinite(scale):
+        raise InputError(f"scale is {scale!r} and zero_point {zero_point!r}; expected a number and -128..127")
     if not (maps.flags.c_contiguous or np.moveaxis(maps, 0, -1).flags.c_contiguous):
         maps = np.ascontiguousarray(maps)
     rows = np.ascontiguousarray(weights, dtype=np.float32)
