@@ -254,8 +254,8 @@ def test_every_command_has_its_row_in_the_documentation() -> None:
 
 def test_without_json_the_outcome_is_text_on_stdout(call: Call) -> None:
     plain, quiet = (
-        call("page images --out p.html --model m.onnx"),
-        call("page images --out p.html --model m.onnx --quiet"),
+        call("page images --out p.html --overwrite --model m.onnx"),
+        call("page images --out p.html --overwrite --model m.onnx --quiet"),
     )
     assert plain.out == quiet.out
     assert plain.out.startswith("3 images in p.html")
@@ -285,7 +285,7 @@ def test_the_server_tells_its_address_as_json_and_goes_on(work: Path) -> None:
 
 
 def test_an_error_is_told_and_leaves_stdout_empty(call: Call) -> None:
-    ended = call("page nowhere --model m.onnx --out p.html --json --quiet")
+    ended = call("page nowhere --model m.onnx --out new.html --json --quiet")
     assert (ended.code, ended.out) == (1, "")
     assert "nowhere: there is no such file or folder" in ended.err
 

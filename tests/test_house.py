@@ -166,7 +166,7 @@ def test_no_file_is_lost(tmp_path: Path, results: Path) -> None:
     for theirs in (lambda path: path.write_text("mine"), lambda path: path.symlink_to(victim)):
         (both / "basis.html").unlink()
         theirs(both / "basis.html")
-        done = run("report", "both", "--out", "index.html", cwd=tmp_path)
+        done = run("report", "both", "--out", "index.html", "--overwrite", cwd=tmp_path)
         assert "basis.html: is a file of somebody else; move it away" in done.stderr
         assert (both / "basis.html").read_text() == victim.read_text() == "mine"
     assert (both / "report.html").read_bytes() == before
