@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import maskprism.prediction
 import reference
 from maskprism import RULES, Letterbox, Prediction
+from maskprism.core.decoding import outputs
 from maskprism.errors import InputError
 from strategies import predictions, seeds
 
@@ -302,10 +302,10 @@ def test_scores_must_be_one_per_instance():
 
 
 def test_a_stack_over_the_limit_is_refused_with_what_to_do(monkeypatch):
-    monkeypatch.setattr(maskprism.prediction, "MAX_STACK_BYTES", 4 * 48 * 64 - 1)
-    with pytest.raises(InputError, match=r"4 masks of 64 x 48 would take .* GiB.*iterate over the instances"):
+    monkeypatch.setattr(outputs, "MAX_STACK_BYTES", 4 * 48 * 64 - 1)
+    with pytest.raises(InputError, match=r"4 masks of 64 x 48 would take .* GiB.*take crops or RLE"):
         four().masks("image")
-    monkeypatch.setattr(maskprism.prediction, "MAX_STACK_BYTES", 4 * 48 * 64)
+    monkeypatch.setattr(outputs, "MAX_STACK_BYTES", 4 * 48 * 64)
     assert four().masks("image").shape == (4, 48, 64)
     with pytest.raises(InputError, match="4 logits of 64 x 48"):
         four().logits("image")
@@ -350,8 +350,8 @@ def test_300_instances_on_24_megapixels_stay_within_memory():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     refusal, summary = found.stdout.strip().splitlines()
     assert refusal == (
-        "300 masks of 6000 x 4000 would take 6.7 GiB, over the limit of 4 GiB; iterate over the instances, "
-        'take a slice, or ask for size="canvas" or "grid"'
+        "300 masks of 6000 x 4000 would take 6.7 GiB, over the limit of 4 GiB; take crops or RLE, "
+        'a slice of the instances, or size="canvas" or "grid"'
     )
     count, all_there, megabytes = summary.split()
     assert (count, all_there) == ("300", "True")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ impo
     from maskprism.analysis.instance.sufficiency import knock_out as knock_out
     from maskprism.analysis.instance.sufficiency import sufficiency as sufficiency
     from maskprism.arrays import from_arrays as from_arrays
+    from maskprism.core.decoding import decode as decode
     from maskprism.decompose import Decomposition as Decomposition
     from maskprism.decompose import Edit as Edit
     from maskprism.errors import MaskprismError as MaskprismError
@@ -60,6 +61,7 @@ _HOMES = {
     "Preprocessing": "preprocessing",
     "PrismWidget": "views.widget",
     "RULES": "masks",
+    "decode": "core.decoding",
     "from_arrays": "arrays",
     "knock_out": "analysis.instance.sufficiency",
     "load": "models",

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 
+from maskprism.core import decoding
+from maskprism.core.decoding import outputs
+from maskprism.core.decoding.outlines import TOLERANCE
 from maskprism.errors import InputError
 from maskprism.masks import Patch, decode, rule_named, sigmoid
 from maskprism.preprocessing import YOLO
@@ -23,13 +26,12 @@ from maskprism.preprocessing import YOLO
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Int64
 
+    from maskprism.core.decoding import MaskPolygons
     from maskprism.geometry import Letterbox, Size
     from maskprism.masks import Crop, MaskRule
     from maskprism.preprocessing import Preprocessing
 
 _CHUNK = 32
-MAX_STACK_BYTES = 4 << 30
-"""Stacks of full-size masks larger than this are refused: iterate over the instances instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,20 +271,56 @@ class Prediction:
         return self._stack(patches, size, np.float32, "probability maps")
 
     def masks(self, size: Size | None = None) -> Bool[np.ndarray, "N H W"]:
-        """The binary masks under the rule, at the rule's own size unless one is given.
+        """Decode the binary masks under the rule.
 
-        Raises InputError for a stack over MAX_STACK_BYTES: iterate over the instances instead.
+        Parameters
+        ----------
+        size
+            "grid", "canvas" (letterboxed input) or "image". Default: that of the rule.
+
+        Raises
+        ------
+        InputError
+            For a stack over MAX_STACK_BYTES: take `crops` or `rle`, or iterate over the instances.
         """
-        size = size or self.rule.size
-        above = (Patch(p.rows, p.columns, p.values > self.rule.threshold) for p in self.patches(size))
-        return self._stack(above, size, np.bool_, "masks")
+        return decoding.masks(self, size)
 
     def areas(self, size: Size = "image") -> Int64[np.ndarray, " N"]:
-        """Mask areas in pixels of the frame named `size`; never holds more than one mask."""
-        return np.array(
-            [np.count_nonzero(patch.values > self.rule.threshold) for patch in self.patches(size)],
-            dtype=np.int64,
-        )
+        """Count the pixels of each mask in the frame named `size`."""
+        return decoding.areas(self, size)
+
+    def crops(self, size: Size | None = None) -> list[Patch]:
+        """Decode each mask in the window of the frame that it can touch; outside of it there is none.
+
+        A `Patch` has the slices `rows` and `columns`, and booleans as `values`.
+        """
+        return decoding.crops(self, size)
+
+    def rle(self, size: Size | None = None, *, compressed: bool = True) -> list[dict[str, Any]]:
+        """Decode each mask as COCO RLE: `{"size": [height, width], "counts": ...}`.
+
+        Counts are bytes, as pycocotools gives and takes them, or a list of numbers without `compressed`. No bitmap is
+        made on the way.
+        """
+        return decoding.rle(self, size, compressed=compressed)
+
+    def polygons(self, size: Size | None = None, *, tolerance: float = TOLERANCE) -> list[MaskPolygons]:
+        """Decode each mask as polygons along the level of the threshold, at sub-pixel precision.
+
+        Parameters
+        ----------
+        size
+            Frame of the coordinates. Default: that of the rule.
+        tolerance
+            How far in pixels an outline may move, so that it needs fewer vertices; 0 keeps them all.
+            `MaskPolygons.iou()` says what that costs.
+
+        Returns
+        -------
+        list of MaskPolygons
+            One per instance, with holes and several parts; without outlines where the mask is empty.
+        """
+        return decoding.polygons(self, size, tolerance=tolerance)
 
     def patches(self, size: Size, *, crop: Crop | None = None, squash: bool | None = None) -> Iterator[Patch]:
         """Per instance the window of the frame named `size` that it can touch; see `masks.decode`.
@@ -300,10 +338,10 @@ class Prediction:
     def _stack(self, patches: Iterator[Patch], size: Size, dtype: type[np.generic], kind: str) -> np.ndarray[Any, Any]:
         height, width = self.letterbox.size_hw(size)
         needed = len(self) * height * width * np.dtype(dtype).itemsize
-        if needed > MAX_STACK_BYTES:
+        if needed > outputs.MAX_STACK_BYTES:
             raise InputError(
                 f"{len(self)} {kind} of {width} x {height} would take {needed / 2**30:.1f} GiB, over the limit "
-                f"of {MAX_STACK_BYTES / 2**30:.0f} GiB; iterate over the instances, take a slice, "
+                f"of {outputs.MAX_STACK_BYTES / 2**30:.0f} GiB; iterate over the instances, take a slice, "
                 'or ask for size="canvas" or "grid"'
             )
         stack = np.zeros((len(self), height, width), dtype=dtype)
@@ -390,6 +428,22 @@ class Instance:
     def mask(self, size: Size | None = None) -> Bool[np.ndarray, "H W"]:
         """See `Prediction.masks`."""
         return self.alone.masks(size)[0]
+
+    def area(self, size: Size = "image") -> int:
+        """See `Prediction.areas`."""
+        return int(self.alone.areas(size)[0])
+
+    def crop(self, size: Size | None = None) -> Patch:
+        """See `Prediction.crops`."""
+        return self.alone.crops(size)[0]
+
+    def rle(self, size: Size | None = None, *, compressed: bool = True) -> dict[str, Any]:
+        """See `Prediction.rle`."""
+        return self.alone.rle(size, compressed=compressed)[0]
+
+    def polygons(self, size: Size | None = None, *, tolerance: float = TOLERANCE) -> MaskPolygons:
+        """See `Prediction.polygons`."""
+        return self.alone.polygons(size, tolerance=tolerance)[0]
 
 
 def _shape(array: np.ndarray[Any, Any], name: str, axes: tuple[str, ...]) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Outpu
     from rich.text import Text
 
     from maskprism.cli.terminal import TerminalConsole
+    from maskprism.core.decoding import implementation
 
     spec = load_model(model, reading, Detections()).spec
     entries = {
@@ -33,6 +34,7 @@ def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Outpu
         "version": f"Ultralytics {spec.version}" if spec.version else "unknown",
         "classes": _classes(spec.names),
         "sha256": spec.sha256,
+        "mask decoder": "compiled" if implementation() == "compiled" else "NumPy (no compiler when it was installed)",
         **({} if spec.correction is None else {"correction": spec.correction}),
         **({"notes": "\n".join(spec.notes)} if spec.notes else {}),
     }
@@ -40,7 +42,7 @@ def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Outpu
     for key, value in entries.items():
         table.add_row(Text(key, style="bold"), Text(value))
     TerminalConsole().print(table)
-    return Outcome(dataclasses.asdict(spec))
+    return Outcome(dataclasses.asdict(spec) | {"mask_decoder": implementation()})
 
 
 def _classes(names: Mapping[int, str]) -> str:

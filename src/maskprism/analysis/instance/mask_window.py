@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism.core.decoding import MAX_STACK_BYTES
 from maskprism.datasets.truth import sampled
 from maskprism.errors import InputError
 from maskprism.masks import decode, pixels_between
-from maskprism.prediction import MAX_STACK_BYTES
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32
