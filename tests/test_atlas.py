@@ -34,7 +34,7 @@ from maskprism.analysis.atlas.projection import Components
 from maskprism.analysis.atlas.signatures import false_discovery_rates, signatures
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.labels import open_labels
-from maskprism.errors import MissingExtraError, TableError
+from maskprism.errors import MaskprismError, MissingExtraError, TableError
 from maskprism.extract import extract
 from maskprism.instance_rows import LOSSES, InstanceRows
 from maskprism.models import load
@@ -543,7 +543,7 @@ def test_one_table_has_one_effective_rank(tmp_path: Path) -> None:
         pa.table({"mask_0": [1.0, 2.0, 4.0, 9.0], "mask_1": [50.0, 51.0, 49.0, 50.0]}), tmp_path / "t.parquet"
     )
     answers = [
-        json.loads(run(*command, "--out", tmp_path / "out", "--json").stdout)["effective_rank"]
+        json.loads(run(*command, "--out", tmp_path / command[0], "--json").stdout)["effective_rank"]
         for command in (("atlas", tmp_path / "t.parquet"), ("basis", "--table", tmp_path / "t.parquet"))
     ]
     assert answers[0] == pytest.approx(answers[1]["coefficients"], rel=1e-9)

@@ -116,7 +116,7 @@ def test_bitmaps_equal_the_reference_rule(rule, size, record_property):
             pixels += mask.size
 
     compare()
-    record_property("ties", ties)
+    record_property("ties", int(ties))
     print(f"{rule}, {size}: {ties} ties among {pixels:,} pixels")
     assert ties <= pixels / 10_000
 
@@ -474,7 +474,7 @@ def test_masks_of_a_real_model_equal_the_reference(real_data, record_property):
                     assert not (differ & ~near).any()
                     ties += np.count_nonzero(differ)
                     pixels += mask.size
-    record_property("ties", ties)
+    record_property("ties", int(ties))
     print(f"{ties} ties among {pixels:,} pixels")
     assert ties <= 3
 

@@ -84,9 +84,9 @@ def test_a_table_means_the_same_whatever_wrote_it(write: Any, table: Path, tmp_p
     assert found.to_pylist() == wanted.to_pylist()
     answers = []
     for path in (tmp_path / "other.parquet", table):
-        done = run("basis", "--table", path, "--out", tmp_path / "basis", "--json")
+        done = run("basis", "--table", path, "--out", tmp_path / path.stem, "--json")
         assert done.returncode == 0, done.stderr
-        answers.append(json.loads(done.stdout))
+        answers.append({key: value for key, value in json.loads(done.stdout).items() if key != "files"})
     assert answers[0] == answers[1]
 
 

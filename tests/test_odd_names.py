@@ -43,7 +43,7 @@ COMMANDS = {
 def test_odd_names_are_drawn(command: str, data: Path, tmp_path: Path) -> None:
     places = {"data": data, "images": data.parent / "images" / "val"}
     arguments = [part.format(**places) for part in COMMANDS[command]]
-    result = run(*arguments, "--names", data, "--out", tmp_path / "out $ \\x")
+    result = run(*arguments, "--model", "sample", "--names", data, "--out", tmp_path / "out $ \\x")
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     assert "Warning" not in result.stderr
@@ -52,7 +52,10 @@ def test_odd_names_are_drawn(command: str, data: Path, tmp_path: Path) -> None:
 
 def test_an_atlas_of_odd_names(data: Path, tmp_path: Path) -> None:
     table = tmp_path / "t $ \\x#?%.csv"
-    assert run("extract", data.parent / "images" / "val", "--names", data, "--out", table).returncode == 0
+    assert (
+        run("extract", data.parent / "images" / "val", "--model", "sample", "--names", data, "--out", table).returncode
+        == 0
+    )
     result = run("atlas", table, "--out", tmp_path / "out $ \\x")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""

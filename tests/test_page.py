@@ -289,7 +289,15 @@ def test_a_large_page_is_announced_before_it_is_written(
 def test_the_command_writes_one_file(scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     result = run(
-        scenes / "images", tmp_path / "broken.png", "--data", scenes / "data.yaml", "--out", "a b/ü.html", cwd=tmp_path
+        scenes / "images",
+        tmp_path / "broken.png",
+        "--data",
+        scenes / "data.yaml",
+        "--model",
+        "sample",
+        "--out",
+        "a b/ü.html",
+        cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
     assert "2 images in a b/ü.html" in result.stdout
@@ -320,7 +328,9 @@ def test_the_command_without_anything_to_show(scenes: Path, tmp_path: Path) -> N
 
 
 def test_the_command_without_detections_still_shows_prototypes(scenes: Path, tmp_path: Path) -> None:
-    result = run(scenes / "images", "--conf", "0.999", "--bits", "16", "--out", "p.html", cwd=tmp_path)
+    result = run(
+        scenes / "images", "--model", "sample", "--conf", "0.999", "--bits", "16", "--out", "p.html", cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr
     header, _ = unpack(base64.b64decode(Elements((tmp_path / "p.html").read_text()).of("script")[1][1]))
     assert header["instances"] == []
@@ -330,7 +340,7 @@ def test_the_command_without_detections_still_shows_prototypes(scenes: Path, tmp
 @pytest.mark.parametrize("bits", [8, 16, 32])
 def test_a_scene_has_the_roles_of_the_exact_prototypes(bits: Any) -> None:
     """Those that `explain` prints: few bits change no role that is shown."""
-    prediction = maskprism.load(threads=1).predict(draw_scene(0).image)
+    prediction = maskprism.load("sample", threads=1).predict(draw_scene(0).image)
     header, _ = viewer_scene(draw_scene(0).image, prediction, bits=bits)
     found = [instance["roles"] for instance in header["instances"]]
     assert found == [maskprism.roles(instance).named for instance in prediction]

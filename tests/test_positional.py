@@ -424,7 +424,7 @@ def test_a_basis_of_another_network_is_noticed(
     basis = CanonicalBasis.of(Usage.of(predictions))
     for sha256, noted in ((load(tiny).spec.sha256, False), ("0" * 64, True)):
         replace(basis, model_sha256=sha256).save(tmp_path / "basis.npz")
-        out = tmp_path / "out"
+        out = tmp_path / f"out-{noted}"
         prototypes_command([str(images)], model=tiny, out=out, basis=tmp_path / "basis.npz", moved=0, cards=[])
         assert ("a basis fits only the network that it is of" in capsys.readouterr().err) == noted
 

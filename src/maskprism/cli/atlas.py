@@ -70,8 +70,7 @@ def atlas(
 
     if thumbnails < 0:
         raise InputError(f"--thumbnails is {thumbnails}; expected 0 or more")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out is {out}, which is a file; expected a folder")
+    check_out(out, overwrite=overwrite, folder=True)
     require("sklearn", "the atlas")
     if umap:
         require("umap", "this map")
@@ -79,7 +78,6 @@ def atlas(
     points = Points.read(table)
     if points.note:
         output.note(f"note: {points.note}")
-    check_out(out, overwrite=overwrite, folder=True)
     stored = _stored(table)
     folder = images or _folder_of(stored)
     failures: list[tuple[str, str]] = []
