@@ -104,6 +104,7 @@ def by_plane(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray
     ("before", "words"),
     [
         (lambda batch: batch[:, ::-1], "red and blue are exchanged (BGR instead of RGB)"),
+        (lambda batch: batch[:, [1, 2, 0]], "channels are in another order (GBR instead of RGB)"),
         (lambda batch: batch * 255, "the division by 255 is missing"),
         (lambda batch: batch / 255, "divided by 255 once more than needed"),
         (lambda batch: 2 * batch - 1, "scaled to −1 to 1"),
@@ -439,6 +440,17 @@ def test_one_confused_instance_is_no_other_order() -> None:
     swapped = ClassPairs()
     swapped.counts.update({(0, 1): 3, (1, 0): 1})
     assert swapped.moved(names, names) == {0: 1, 1: 0}
+
+
+def test_rare_classes_whose_name_another_class_has_taken_are_recognised() -> None:
+    """Three classes exchanged among many that are not: one is frequent, two are rare."""
+    names = dict(enumerate(("person", "cat", "car", "dog", "fish", "bus")))
+    pairs = ClassPairs()
+    pairs.counts.update({(1, 1): 9, (3, 3): 8, (2, 0): 6, (0, 5): 2, (5, 2): 1, (4, 4): 1})
+    assert pairs.moved(names, names) == {0: 5, 2: 0, 5: 2}
+    alone = ClassPairs()
+    alone.counts.update({(1, 1): 9, (3, 3): 8, (2, 0): 6, (4, 5): 1})
+    assert alone.moved(names, names) == {2: 0}, "nothing has taken the names fish and bus"
 
 
 # --- real weights

@@ -105,7 +105,9 @@ def test_scores_out_of_range_on_one_image_cost_that_image(family: str, tmp_path:
             table[4, 0] = 2.2
 
     model = maskprism.load(spoiled(family, later, tmp_path), layout=family)
-    with pytest.raises(ModelError, match=r"scores go from 0.* to 2\.2; expected 0 to 1"):
+    with pytest.raises(
+        ModelError, match=r"from 0.* to 2\.2; expected 0 to 1.*logits, divide by 100 if they are in per"
+    ):
         model.predict(WHITE)
 
 

@@ -253,6 +253,20 @@ def test_without_the_work_only_bounds_are_given():
         smallest_set(prediction[0], threshold=95)
 
 
+def test_the_search_for_a_small_set_is_bounded_too(monkeypatch: pytest.MonkeyPatch):
+    """Large masks that need most prototypes took seconds that `work` did not count."""
+    prediction = drawn(*np.random.default_rng(0).normal(size=(9, 16, 16)), weights=[1.0] * 9)
+    game, asked = SubsetMasks(prediction[0]), []
+    monkeypatch.setattr(game, "value", lambda logits, own=game.value: asked.append(1) or own(logits))
+    eliminations = 9 * 10 // 2 - 1
+    for steps in (0, 1, 2):
+        asked.clear()
+        smallest_set(prediction[0], subsets=game, threshold=1.0, work=steps * game.terms.size)
+        assert len(asked) - eliminations <= 9 * steps + 9, "one mask more is that of the first bound"
+    smallest_set(prediction[0], subsets=game, threshold=1.0)
+    assert len(asked) > eliminations + 27
+
+
 def test_areas():
     assert area(np.array([0.0, 1.0])) == 0.5
     assert area(np.array([0, 1, 1, 1, 1.0])) == pytest.approx(0.875)

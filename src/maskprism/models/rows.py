@@ -88,10 +88,15 @@ def refuse_scores(scores: Float32[np.ndarray, "..."] | None, limits: tuple[float
         finite = scores[np.isfinite(scores)]
         low, high = finite.min(initial=0), finite.max(initial=0)
     if low < limits[0] - _SCORE_TOLERANCE or high > limits[1] + _SCORE_TOLERANCE:
+        if low >= limits[0] - _SCORE_TOLERANCE:
+            reason = "Take the sigmoid if they are logits, divide by 100 if they are in per cent"
+        else:
+            reason = (
+                "They look like logits: export the model with the sigmoid of its classes, or take the sigmoid yourself"
+            )
         raise ModelError(
-            f"{prefix}scores go from {low:.3g} to {high:.3g}; expected {limits[0]:g} to {limits[1]:g}. They look like "
-            "logits: export the model with the sigmoid of its classes, or take the sigmoid yourself and hand the "
-            "arrays to maskprism.from_arrays"
+            f"{prefix}scores go from {low:.3g} to {high:.3g}; expected {limits[0]:g} to {limits[1]:g}. {reason}, and "
+            "hand the arrays to maskprism.from_arrays"
         )
 
 

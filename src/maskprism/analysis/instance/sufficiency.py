@@ -28,7 +28,7 @@ Path = Literal["effect", "greedy", "elimination"]
 BEAM = 16
 """So many sets of each size are kept by the search for a small set."""
 SEARCH_WORK = 600_000_000
-"""How much `smallest_set` computes to rule sets out, in sums of a prototype over a tile or a pixel."""
+"""How much `smallest_set` computes to find a set, and to rule sets out, in sums of a prototype over a tile or pixel."""
 PATHS: tuple[Path, ...] = ("elimination", "greedy", "effect")
 
 
@@ -166,8 +166,8 @@ def smallest_set(
     threshold
         The score that counts as enough, above 0, at most 1. More prototypes may spoil the mask again.
     work
-        How much may be computed to rule sets out, in sums of a prototype over a tile or pixel: no clock, so that
-        results do not depend on the machine. The default takes about a second.
+        How much may be computed to find a set, and as much to rule sets out, in sums of a prototype over a tile or
+        pixel: no clock, so that results do not depend on the machine. The default takes about two seconds.
 
     Returns
     -------
@@ -183,7 +183,7 @@ def smallest_set(
         raise InputError(f"threshold is {threshold}; expected a score above 0, at most 1")
     game = subsets or SubsetMasks(instance, target=target, metric=metric, size=size)
     k = len(game)
-    members, score = _beam(game, threshold)
+    members, score = _beam(game, threshold, work)
     limit = len(members) if score >= threshold else k + 1
     bound = SubsetBound(game)
     at_least, left = 0, work
@@ -207,8 +207,11 @@ def smallest_set(
     return SmallestSet(members, score, at_least, threshold, k)
 
 
-def _beam(game: SubsetMasks, threshold: float) -> tuple[Int64[np.ndarray, " M"], float]:
-    """A small set that reaches the threshold, found by a beam search and by elimination; the best set if none does."""
+def _beam(game: SubsetMasks, threshold: float, work: int) -> tuple[Int64[np.ndarray, " M"], float]:
+    """A small set that reaches the threshold, found by elimination and by a beam search; the best set if none does.
+
+    The beam search ends where its next step would exceed `work`: it takes seconds for large masks of many prototypes.
+    """
     order, curve = _eliminated(game, np.arange(len(game)))
     enough = np.flatnonzero(curve >= threshold)
     best = (np.sort(order[: enough[0]]), float(curve[enough[0]])) if len(enough) else (np.arange(len(game)), game.full)
@@ -216,6 +219,9 @@ def _beam(game: SubsetMasks, threshold: float) -> tuple[Int64[np.ndarray, " M"],
         return np.zeros(0, dtype=np.int64), game.none
     beam: dict[tuple[int, ...], float] = {(): game.none}
     for _ in range(1, len(best[0]) if len(enough) else 1):
+        work -= len(beam) * game.terms.size
+        if work < 0:
+            break
         grown: dict[tuple[int, ...], float] = {}
         for chosen in beam:
             sums = game.terms[list(chosen)].sum(axis=0) if chosen else np.zeros_like(game.total)

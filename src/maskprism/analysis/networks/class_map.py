@@ -72,8 +72,8 @@ class ClassPairs:
         -------
         dict
             Empty where classes are as named, or where there are too few pairs to tell. A class counts with three pairs,
-            with five if A has no class of that name; rarer ones count if most of all pairs have another class than the
-            name says.
+            with five if A has no class of that name. Rarer ones count if most of all pairs have another class than the
+            name says, and where a class that counts has taken their name, so that they must be elsewhere.
         """
         of_a, of_b = Counter[int](), Counter[int]()
         for (class_a, class_b), count in self.counts.items():
@@ -88,8 +88,16 @@ class ClassPairs:
         renamed = {pair for pair in pure if shared and names_b.get(pair[1]) not in shared}
         total = sum(pure.values())
         most = total >= (_MIN_RENAMED if renamed else _MIN_PAIRS) and 2 * total > self.counts.total()
-        return {
-            pair[0]: pair[1]
-            for pair, count in sorted(pure.items())
-            if most or count >= (_MIN_RENAMED if pair in renamed else _MIN_PAIRS)
+        kept = {
+            pair for pair, count in pure.items() if most or count >= (_MIN_RENAMED if pair in renamed else _MIN_PAIRS)
         }
+        while True:
+            used_b, used_a = {class_b for _, class_b in kept}, {class_a for class_a, _ in kept}
+            displaced = {
+                (class_a, class_b)
+                for class_a, class_b in pure.keys() - kept
+                if _namesake(class_a, names_a, names_b) in used_b or _namesake(class_b, names_b, names_a) in used_a
+            }
+            if not displaced:
+                return dict(sorted(kept))
+            kept |= displaced

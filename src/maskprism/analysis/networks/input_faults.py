@@ -166,6 +166,12 @@ def _suspects(model: Model, shift_xy: Sequence[float] | None) -> Iterator[tuple[
         plain_values = len(plain.mean) == len(plain.std) == 1
         exchanged = settings(channels=channels) if plain_values else tensor(lambda values: values[::-1])
         yield f"red and blue are exchanged ({words})", exchanged
+        for order in ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1)):
+            letters = "".join(plain.channels.upper()[place] for place in order)
+            yield (
+                f"channels are in another order ({letters} instead of {plain.channels.upper()})",
+                tensor(partial(np.take, indices=order, axis=0)),
+            )
     yield "values are 255 times too large (the division by 255 is missing)", tensor(lambda values: values * 255)
     yield "values are divided by 255 once more than needed", tensor(lambda values: values / 255)
     for resize, words in (
