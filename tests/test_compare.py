@@ -501,12 +501,37 @@ def test_one_bad_image_does_not_stop_the_rest(images: list[np.ndarray], tmp_path
         compare(Network().model(), Network().model(), images[0])  # type: ignore[arg-type]
 
 
+class BrokenOn(Network):
+    """A network whose prototypes are no numbers where the picture is dark."""
+
+    def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows, prototypes = super().__call__(batch)
+        return rows, np.where(batch.mean() < 0.2, np.float32("nan"), prototypes)
+
+
+@pytest.mark.parametrize("broken", ["A", "B", "both"])
+def test_an_image_on_which_a_network_fails_is_left_out(images: list[np.ndarray], broken: str) -> None:
+    a, b = (BrokenOn().model() if broken in (side, "both") else Network().model() for side in "AB")
+    dark = np.zeros((64, 64, 3), np.uint8)
+    bright = [np.maximum(image, 120) for image in images]
+    found = compare(a, b, [dark, *bright, dark])
+    assert found.images == len(bright)
+    assert list(found.failed) == ["image 0", "image 4"]
+    assert "prototypes 0, 1, 2 hold NaN or infinity" in found.failed["image 0"]
+    text = summary_of(found, Tolerance())
+    assert "Left out: 2 images on which a network fails." in text
+    assert ("Within tolerance" in text) == (broken == "both")  # one that fails as A does is no worse
+    assert (f"{broken} alone fails on 2 images" in text) == (broken != "both")
+    with pytest.raises(ModelError, match="not a single image could be compared: network: "):
+        compare(a, b, [dark])
+
+
 def test_prototypes_that_are_no_numbers_are_named(images: list[np.ndarray]) -> None:
     mixing = Network().mixing.copy()
     mixing[1] = np.inf
     with (
         np.errstate(invalid="ignore"),
-        pytest.raises(ModelError, match=r"network: prototypes 1 hold NaN or infinity.*\(image 0\)"),
+        pytest.raises(ModelError, match=r"not a single image.*network: prototypes 1 hold NaN or infinity.*\(image 0\)"),
     ):
         changed(images, mixing=mixing)
     with pytest.raises(InputError, match="worst is -1"):

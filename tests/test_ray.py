@@ -34,7 +34,8 @@ ray = pytest.importorskip("ray", reason="Ray is not installed")
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Two processors."""
-    tests = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}
+    places = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
+    tests = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, places))}}
     ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, runtime_env=tests)
     yield
     ray.shutdown()
