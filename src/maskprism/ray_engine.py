@@ -91,8 +91,7 @@ def _start() -> None:
             if not (Path.home() / ".ray" / "auth_token").exists():  # Ray would file a token for this cluster there
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             with _without_api_server():
-                # Found by asking for the route to a server on the internet, unless given.
-                ray.init(address="local", _node_ip_address="127.0.0.1", **options)
+                ray.init(address="local", **options)
     except Exception as error:  # Ray raises a dozen types
         where = f"cannot reach the cluster of RAY_ADDRESS={address}" if address else "Ray cannot be started"
         advice = "set RAY_ADDRESS to the address of a cluster, such as 10.0.0.1:6379, or leave it out for one here"
