@@ -18,7 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskprism._common import process
+from maskprism.errors import MaskprismError
 from maskprism.models import SAMPLE_MODEL
+from maskprism.scenes import draw_scene
 from maskprism.text import printable
 
 COMMAND = [sys.executable, "-m", "maskprism.cli"]
@@ -193,6 +195,52 @@ def test_printable_text_holds_no_control_or_format_characters(text: str) -> None
 
 def test_printable_text_names_what_it_hides() -> None:
     assert printable("a\u202eb\x1b[31m\U000e0001\udcffc\n\tö") == r"a\u202eb\u001b[31m\udb40\udc01\udcffc" + "\n\tö"
+
+
+def test_one_call_of_print_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        print("a.png\nmaskprism: all is well\r\tb.png: failed")
+        print("note: a\nb", file=sys.stderr)
+        raise MaskprismError("a\nb")
+
+    assert process.run_command("maskprism", work) == process.FAILED
+    out, err = capsys.readouterr()
+    assert out == r"a.png\u000amaskprism: all is well\u000d\u0009b.png: failed" + "\n"
+    assert err.splitlines() == [r"note: a\u000ab", r"maskprism: a\u000ab"]
+
+
+@posix
+def test_line_ends_in_names_of_files_and_classes_begin_no_line(tmp_path: Path, image: Path) -> None:
+    import json
+
+    from in_process import command as run
+
+    odd = "a\nFORGED\rb"
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(3).image)
+    (tmp_path / "scene.png").rename(folder / f"{odd}.png")
+    (folder / f"bad{odd}.png").write_bytes(b"")
+    names = tmp_path / "names.json"
+    listed = [{"id": number, "name": f"class {number}\nFORGED"} for number in range(10)]
+    names.write_text(json.dumps({"categories": listed, "images": [], "annotations": []}), encoding="utf-8")
+    given = ("--model", SAMPLE_MODEL, "--names", names)
+    lines = [
+        ("info", *given),
+        ("explain", folder, *given, "--out", tmp_path / "out", "--top", 3),
+        ("extract", folder, *given, "--out", tmp_path / "t.csv"),
+        ("search", tmp_path / "t.csv", "--like", f"{odd}.png#0"),
+        ("search", tmp_path / "t.csv", "--like", f"{odd}.png#99"),
+        ("compare", SAMPLE_MODEL, SAMPLE_MODEL, "--images", folder, "--names", names),
+        ("page", folder, *given, "--out", tmp_path / "page.html"),
+        ("prototypes", folder, *given, "--out", tmp_path / "p", "--cards", 0, "--moved", 0),
+        ("info", "--model", tmp_path / f"{odd}.onnx"),
+    ]
+    for line in lines:
+        done = run(*line)
+        assert not re.search(r"(?m)^\s*FORGED|\r", done.stdout + done.stderr), line
+        named = r"\u000aFORGED" in done.stdout + done.stderr or r"\nFORGED" in done.stderr
+        assert named or line[0] in ("page", "prototypes", "compare"), line
 
 
 ODD = "cat\u202etac\u2028\x1b[31m\x07"

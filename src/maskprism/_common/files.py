@@ -56,9 +56,11 @@ def write_atomically(
             else:
                 partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
             partial.replace(target)
-        except BaseException:
+        except BaseException as error:
             with suppress(OSError):
                 partial.unlink()
+            if isinstance(error, MaskprismError) and str(partial) in str(error):
+                raise type(error)(str(error).replace(str(partial), str(target))) from None
             raise
     return target
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from typing import Any, TextIO
 
 from maskprism.errors import MaskprismError
-from maskprism.text import brief, one_line, printable
+from maskprism.text import brief, one_line, single_line
 
 FAILED = 1
 INTERRUPTED = 130
@@ -31,7 +31,7 @@ def run_command(name: str, function: Callable[[], int], *, resumes: str = "") ->
     """Run a command and give its exit code, whatever happens: every failure ends in one line on stderr.
 
     The first Ctrl-C raises KeyboardInterrupt, a second one ends the process at once, native code that never returns
-    included. What is printed has no control or format characters; see `text.printable`.
+    included. What is printed has no control or format characters; see `PrintableStream`.
 
     Parameters
     ----------
@@ -102,6 +102,7 @@ def report_of(name: str, error: Exception) -> str:
 class PrintableStream:
     """A text stream that escapes control and format characters of whatever is printed.
 
+    One call of `print` is one line: a line end inside of it comes from somebody else's name.
     `rich` looks for `rich_proxied_file` and writes its own control codes there; the texts that it draws are escaped by
     `cli.output.TerminalConsole`.
     """
@@ -110,8 +111,9 @@ class PrintableStream:
         self.rich_proxied_file = stream
 
     def write(self, text: str) -> int:
-        """Write a text with its control and format characters as escapes."""
-        self.rich_proxied_file.write(printable(text))
+        """Write a text with its control and format characters as escapes; line ends stay at its end alone."""
+        line = text.rstrip("\n")
+        self.rich_proxied_file.write(single_line(line) + text[len(line) :])
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
@@ -182,7 +184,7 @@ def _drop_columns() -> None:
 
 def _fail(name: str, message: str) -> int:
     with suppress(OSError):
-        sys.stderr.write(f"{name}: {message}\n")
+        sys.stderr.write(f"{name}: {single_line(message)}\n")
     try:
         sys.stdout.flush()
     except OSError:  # Python would try again at its end, and complain

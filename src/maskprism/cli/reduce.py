@@ -110,7 +110,8 @@ def reduce(
             for name, reason in chosen.failed.items():
                 bar.fail(name, reason, said=f"failed: {reason}")
     files = write_reduction(found, chosen, network, reopen(out))
-    print("\n".join(found.lines()))
+    for line in found.lines():
+        print(line)
     width = max(len(str(path)) for path in files)
     for path, what in files.items():
         print(f"  {path!s:<{width}}  {what}")

@@ -217,7 +217,7 @@ class _Networks:
                 except ModelError as error:
                     failures[side] = ModelError(f"{model.spec.name}: {error} ({name})")
         if failures:
-            raise _NetworkFailure(failures)
+            raise _NetworkError(failures)
         frame_hw = said[self.a].letterbox.content_hw
         framed = {
             model: replace(one, letterbox=replace(one.letterbox, image_hw=frame_hw)) for model, one in said.items()
@@ -225,7 +225,7 @@ class _Networks:
         return _Answer(name, image, framed[self.a], framed[self.b], framed[self.own_a], framed[self.own_b])
 
 
-class _NetworkFailure(ModelError):
+class _NetworkError(ModelError):
     """One of the networks, or both, fail on an image."""
 
     def __init__(self, failures: Mapping[Literal["A", "B"], ModelError]) -> None:
@@ -265,7 +265,7 @@ class _Answers:
                 answer = replace(self._networks.predict(item.name, pixels), truth=truth)
             except MaskprismError as error:
                 self.failed[item.name] = str(error)
-                if isinstance(error, _NetworkFailure):
+                if isinstance(error, _NetworkError):
                     self.failed_in[item.name] = error.sides
             else:
                 yield answer
