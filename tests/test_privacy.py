@@ -22,6 +22,9 @@ VARIABLES = ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED", "HF_HUB_DISABLE
 STRACE = shutil.which("strace")
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 needs_serve = pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="uvicorn is not installed")
+needs_ultralytics = pytest.mark.skipif(
+    importlib.util.find_spec("ultralytics") is None, reason="Ultralytics is not installed"
+)
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
 
 
@@ -41,7 +44,7 @@ def watch(request: pytest.FixtureRequest, tmp_path: Path):
     environment = {name: value for name, value in environment.items() if not name.startswith("XDG_")}
     environment |= {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
 
-    def run(*arguments: object, until: str = "") -> None:
+    def run(*arguments: object, until: str = "", code: int = 0) -> None:
         trace = [STRACE, "-f", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", log] if traced else []
         command = [*trace, sys.executable, "-m", "maskprism.cli", *arguments]
         with subprocess.Popen(
@@ -61,7 +64,7 @@ def watch(request: pytest.FixtureRequest, tmp_path: Path):
             if until:
                 os.killpg(process.pid, signal.SIGINT)
             lines.append(process.communicate(timeout=240)[0])
-        assert process.returncode == 0, lines
+        assert process.returncode == code, lines
         assert not list(home.rglob("*"))
         if traced:
             assert not strangers(log.read_text(errors="replace"))
@@ -119,6 +122,13 @@ def test_info(watch) -> None:
 @needs_openvino
 def test_openvino(watch) -> None:
     watch("info", "--model", SAMPLE_MODEL, "--runtime", "openvino")
+
+
+@needs_ultralytics
+def test_importing_ultralytics(watch) -> None:
+    checkpoint = watch.out.with_suffix(".pt")
+    checkpoint.write_bytes(b"no checkpoint")
+    watch("info", "--model", checkpoint, code=1)
 
 
 def test_extract(watch) -> None:

@@ -170,6 +170,61 @@ def test_the_second_ctrl_c_ends_native_code_that_never_returns() -> None:
     assert b"maskprism: interrupted twice; ended at once" in told
 
 
+def write_endless_on_white(path: Path) -> Path:
+    """The bundled model, in a loop without end where the image is white."""
+    onnx = pytest.importorskip("onnx", reason="onnx, which writes the model, is not installed")
+    h, kind = onnx.helper, onnx.TensorProto
+    model = onnx.load(SAMPLE_MODEL)
+    graph, out = model.graph, model.graph.output[0].name
+    for node in graph.node:
+        node.output[:] = [name.replace(out, "finite") if name == out else name for name in node.output]
+        node.input[:] = [name.replace(out, "finite") if name == out else name for name in node.input]
+    inside = [("i", kind.INT64, []), ("on", kind.BOOL, []), ("x", kind.FLOAT, None)]
+    body = h.make_graph(
+        [h.make_node("Identity", ["on"], ["still"]), h.make_node("Identity", ["x"], ["y"])],
+        "body",
+        [h.make_tensor_value_info(*one) for one in inside],
+        [h.make_tensor_value_info("still", kind.BOOL, []), h.make_tensor_value_info("y", kind.FLOAT, None)],
+    )
+    graph.initializer.append(h.make_tensor("nearly_white", kind.FLOAT, [], [0.9]))
+    graph.node.extend(
+        [
+            h.make_node("ReduceMean", [graph.input[0].name], ["mean"], keepdims=0),
+            h.make_node("Greater", ["mean", "nearly_white"], ["is_white"]),
+            h.make_node("Loop", ["", "is_white", "finite"], [out], body=body),
+        ]
+    )
+    onnx.save(model, path)
+    return path
+
+
+@posix
+@pytest.mark.parametrize("command", ["explain", "extract", "serve"])
+def test_one_ctrl_c_ends_a_network_that_never_ends(command: str, tmp_path: Path) -> None:
+    if command == "serve":
+        pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    model = write_endless_on_white(tmp_path / "endless.onnx")
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "white.png"), np.full((320, 320, 3), 255, np.uint8))
+    out = {"explain": tmp_path / "out", "extract": tmp_path / "t.parquet", "serve": None}[command]
+    options = ["--port", "0"] if out is None else ["--out", out]
+    line = [*COMMAND, command, tmp_path / "photos", "--model", model, *options]
+    begun = {"explain": out, "extract": tmp_path / "t.parquet.parts", "serve": None}[command]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        if begun is None:
+            assert "Ctrl-C stops" in running.stdout.readline()
+        while begun is not None and not begun.exists():
+            assert running.poll() is None
+            time.sleep(0.1)
+        time.sleep(3)  # the network is running
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == (0 if command == "serve" else process.INTERRUPTED), errors
+    assert "Traceback" not in errors
+    assert ("interrupted" in errors) == (command != "serve")
+
+
 def test_the_first_ctrl_c_is_left_to_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> int:
         signal.raise_signal(signal.SIGINT)

@@ -30,8 +30,8 @@ _SAME_INTERRUPT_S = 0.3
 def run_command(name: str, function: Callable[[], int], *, resumes: str = "") -> int:
     """Run a command and give its exit code, whatever happens: every failure ends in one line on stderr.
 
-    The first Ctrl-C raises KeyboardInterrupt, a second one ends the process at once, native code that never returns
-    included. What is printed has no control or format characters; see `PrintableStream`.
+    The first Ctrl-C raises KeyboardInterrupt and calls what `at_interrupt` was given, a second one ends the process at
+    once, native code that never returns included. What is printed has no control or format characters; see `PrintableStream`.
 
     Parameters
     ----------
@@ -148,6 +148,20 @@ def _ending_at_second_interrupt(name: str) -> Iterator[None]:
         writing.close()
 
 
+def at_interrupt(stop: Callable[[], None]) -> None:
+    """Have a function called, in a thread of its own, at the first Ctrl-C of a command: it stops native code.
+
+    Parameters
+    ----------
+    stop
+        The function.
+    """
+    _stops.append(stop)
+
+
+_stops: list[Callable[[], None]] = []
+
+
 def _watch(reading: socket.socket, name: str) -> None:
     first = 0.0
     with reading:
@@ -156,6 +170,8 @@ def _watch(reading: socket.socket, name: str) -> None:
                 continue
             if not first:
                 first = time.monotonic()
+                for stop in _stops:
+                    stop()
             elif time.monotonic() - first > _SAME_INTERRUPT_S:
                 cursor = b"\x1b[?25h" if os.isatty(2) else b""  # a progress bar hides it
                 with suppress(OSError):
