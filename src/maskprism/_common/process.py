@@ -31,7 +31,8 @@ def run_command(name: str, function: Callable[[], int], *, resumes: str = "") ->
     """Run a command and give its exit code, whatever happens: every failure ends in one line on stderr.
 
     The first Ctrl-C raises KeyboardInterrupt and calls what `at_interrupt` was given, a second one ends the process at
-    once, native code that never returns included. What is printed has no control or format characters; see `PrintableStream`.
+    once, native code that never returns included. What is printed has no control or format characters; see
+    `PrintableStream`.
 
     Parameters
     ----------
