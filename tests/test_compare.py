@@ -713,7 +713,7 @@ def test_the_command_compares_with_labels(labelled: Path, tmp_path: Path) -> Non
     told = json.loads((tmp_path / "o" / "comparison.json").read_text())["truth"]
     assert told["all"]["instances"] == sum(one["instances"] for one in told["by_size"])
     assert {"truth.png", "changed.png"} <= {path.name for path in (tmp_path / "o").iterdir()}
-    result = run("compare", *common)
+    result = run("compare", *common, "--overwrite")
     assert result.returncode == 0, result.stderr
     assert "a network was tuned" not in result.stderr
     assert "0 are better in B, 0 worse" in result.stdout
@@ -757,7 +757,8 @@ def test_results_are_no_input_of_the_next_run(files: Path, tmp_path: Path) -> No
     for image in (files / "photos").iterdir():
         for folder in (tmp_path, tmp_path / "out"):
             (folder / image.name).write_bytes(image.read_bytes())
-    result = run("compare", files / "float.onnx", files / "damaged.onnx", "--images", ".", "--out", "out", cwd=tmp_path)
+    options = ("--images", ".", "--out", "out", "--overwrite")
+    result = run("compare", files / "float.onnx", files / "damaged.onnx", *options, cwd=tmp_path)
     says(result, "3 images, both networks", "worst.png", code=3)
 
 
