@@ -70,8 +70,6 @@ def atlas(
 
     if thumbnails < 0:
         raise InputError(f"--thumbnails is {thumbnails}; expected 0 or more")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out is {out}, which is a file; expected a folder")
     require("sklearn", "the atlas")
     if umap:
         require("umap", "this map")
