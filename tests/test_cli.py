@@ -136,7 +136,8 @@ def test_one_bad_image_does_not_stop_the_rest(model: Path, images: Path, tmp_pat
     for text in ("empty.jpg: the file is empty", "text.jpg: not an image", "cut.png: the image is truncated"):
         assert text in result.stderr
     (tmp_path / "in" / "good.png").unlink()
-    says(run("explain", tmp_path / "in", "--model", model, "--out", tmp_path / "out"), "0 pictures of 0 images")
+    line = ("explain", tmp_path / "in", "--model", model, "--out", tmp_path / "out", "--overwrite")
+    says(run(*line), "0 pictures of 0 images")
 
 
 def test_extract_writes_a_table(model: Path, images: Path, tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_demo_tells_the_whole_story(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("maskprism.demo.SCENES", scenes)
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "page.html").write_text("of an earlier run")
-    result = run("demo", "--out", tmp_path / "demo")
+    result = run("demo", "--out", tmp_path / "demo", "--overwrite")
     assert result.returncode == 0, result.stderr
     shown = result.stdout.split("Where to look first:")[1]
     named = [Path(word.strip(",")) for word in shown.split() if str(tmp_path) in word]

@@ -501,12 +501,37 @@ def test_one_bad_image_does_not_stop_the_rest(images: list[np.ndarray], tmp_path
         compare(Network().model(), Network().model(), images[0])  # type: ignore[arg-type]
 
 
+class BrokenOn(Network):
+    """A network whose prototypes are no numbers where the picture is dark."""
+
+    def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows, prototypes = super().__call__(batch)
+        return rows, np.where(batch.mean() < 0.2, np.float32("nan"), prototypes)
+
+
+@pytest.mark.parametrize("broken", ["A", "B", "both"])
+def test_an_image_on_which_a_network_fails_is_left_out(images: list[np.ndarray], broken: str) -> None:
+    a, b = (BrokenOn().model() if broken in (side, "both") else Network().model() for side in "AB")
+    dark = np.zeros((64, 64, 3), np.uint8)
+    bright = [np.maximum(image, 120) for image in images]
+    found = compare(a, b, [dark, *bright, dark])
+    assert found.images == len(bright)
+    assert list(found.failed) == ["image 0", "image 4"]
+    assert "prototypes 0, 1, 2 hold NaN or infinity" in found.failed["image 0"]
+    text = summary_of(found, Tolerance())
+    assert "Left out: 2 images on which a network fails." in text
+    assert ("Within tolerance" in text) == (broken == "both")  # one that fails as A does is no worse
+    assert (f"{broken} alone fails on 2 images" in text) == (broken != "both")
+    with pytest.raises(ModelError, match="not a single image could be compared: network: "):
+        compare(a, b, [dark])
+
+
 def test_prototypes_that_are_no_numbers_are_named(images: list[np.ndarray]) -> None:
     mixing = Network().mixing.copy()
     mixing[1] = np.inf
     with (
         np.errstate(invalid="ignore"),
-        pytest.raises(ModelError, match=r"network: prototypes 1 hold NaN or infinity.*\(image 0\)"),
+        pytest.raises(ModelError, match=r"not a single image.*network: prototypes 1 hold NaN or infinity.*\(image 0\)"),
     ):
         changed(images, mixing=mixing)
     with pytest.raises(InputError, match="worst is -1"):
@@ -688,7 +713,7 @@ def test_the_command_compares_with_labels(labelled: Path, tmp_path: Path) -> Non
     told = json.loads((tmp_path / "o" / "comparison.json").read_text())["truth"]
     assert told["all"]["instances"] == sum(one["instances"] for one in told["by_size"])
     assert {"truth.png", "changed.png"} <= {path.name for path in (tmp_path / "o").iterdir()}
-    result = run("compare", *common)
+    result = run("compare", *common, "--overwrite")
     assert result.returncode == 0, result.stderr
     assert "a network was tuned" not in result.stderr
     assert "0 are better in B, 0 worse" in result.stdout
@@ -732,7 +757,8 @@ def test_results_are_no_input_of_the_next_run(files: Path, tmp_path: Path) -> No
     for image in (files / "photos").iterdir():
         for folder in (tmp_path, tmp_path / "out"):
             (folder / image.name).write_bytes(image.read_bytes())
-    result = run("compare", files / "float.onnx", files / "damaged.onnx", "--images", ".", "--out", "out", cwd=tmp_path)
+    options = ("--images", ".", "--out", "out", "--overwrite")
+    result = run("compare", files / "float.onnx", files / "damaged.onnx", *options, cwd=tmp_path)
     says(result, "3 images, both networks", "worst.png", code=3)
 
 

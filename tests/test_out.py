@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from in_process import command as run
+from maskprism._common.files import write_atomically, written_together
+from maskprism.errors import MaskprismError
 from maskprism.models import SAMPLE_MODEL
 from maskprism.scenes import write_dataset
 
@@ -81,6 +83,15 @@ def test_a_file_that_is_there_is_refused_before_any_work(command: str, given: di
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
+@pytest.mark.parametrize("name", [".", "..", "/", ""])
+@pytest.mark.parametrize("command", ["page", "filmstrip", "reduce", "report", "tune"])
+def test_a_folder_without_a_name_is_refused_like_any(command: str, name: str, given: dict[str, Any]) -> None:
+    text = "tune --model sample --data {data} --out {out}" if command == "tune" else FILES[command][0]
+    done = run(*[part.format(**given | {"out": name}) for part in text.split()])
+    assert done.returncode == 1
+    assert "is a folder; expected the name of a file" in done.stderr
+
+
 def test_explaining_again_leaves_nothing_of_the_run_before(given: dict[str, Any], tmp_path: Path) -> None:
     command = line(FOLDERS["explain"], given, tmp_path / "out")
     assert run(*command, "--instance", "0", "--limit", "1").returncode == 0
@@ -126,3 +137,38 @@ def test_a_missing_out_is_told_as_missing() -> None:
     assert done.returncode == 2
     assert "--out is missing; `maskprism explain --help` says what it is" in done.stderr
     assert "--out requires an argument" in run("explain", "a.png", "--out").stderr
+
+
+def test_results_of_several_files_appear_together(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it writes, `reduce` leaves nothing that it would refuse when it is called again."""
+    rename, targets = Path.replace, list[str]()
+
+    def renamed(path: Path, target: Path) -> Path:
+        if target.parent == tmp_path and ".partial" not in target.name:
+            if not targets:
+                assert not [one.name for one in tmp_path.iterdir() if ".partial" not in one.name]
+                assert len(list(tmp_path.iterdir())) == 4
+            targets.append(target.name)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", renamed)
+    pytest.importorskip("onnx", reason="onnx, which writes the model, is not installed")
+    assert run(*line(FILES["reduce"][0], given, tmp_path / "small.onnx")).returncode == 0
+    assert targets == ["small.masks.png", "small.curve.png", "small.json", "small.onnx"]
+
+
+def test_after_an_error_no_file_of_several_is_there(tmp_path: Path) -> None:
+    def write_all(last: Path) -> None:
+        with written_together():
+            write_atomically(tmp_path / "model", lambda path: write_atomically(path, "nested").read_text())
+            write_atomically(tmp_path / "report", "whole")
+            write_atomically(last, "more")
+
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(MaskprismError, match="folder: cannot be written"):
+        write_all(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    write_all(tmp_path / "last")
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "model", "report", "last"}

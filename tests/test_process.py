@@ -18,7 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskprism._common import process
+from maskprism.errors import MaskprismError
 from maskprism.models import SAMPLE_MODEL
+from maskprism.scenes import draw_scene
 from maskprism.text import printable
 
 COMMAND = [sys.executable, "-m", "maskprism.cli"]
@@ -168,6 +170,61 @@ def test_the_second_ctrl_c_ends_native_code_that_never_returns() -> None:
     assert b"maskprism: interrupted twice; ended at once" in told
 
 
+def write_endless_on_white(path: Path) -> Path:
+    """The bundled model, in a loop without end where the image is white."""
+    onnx = pytest.importorskip("onnx", reason="onnx, which writes the model, is not installed")
+    h, kind = onnx.helper, onnx.TensorProto
+    model = onnx.load(SAMPLE_MODEL)
+    graph, out = model.graph, model.graph.output[0].name
+    for node in graph.node:
+        node.output[:] = [name.replace(out, "finite") if name == out else name for name in node.output]
+        node.input[:] = [name.replace(out, "finite") if name == out else name for name in node.input]
+    inside = [("i", kind.INT64, []), ("on", kind.BOOL, []), ("x", kind.FLOAT, None)]
+    body = h.make_graph(
+        [h.make_node("Identity", ["on"], ["still"]), h.make_node("Identity", ["x"], ["y"])],
+        "body",
+        [h.make_tensor_value_info(*one) for one in inside],
+        [h.make_tensor_value_info("still", kind.BOOL, []), h.make_tensor_value_info("y", kind.FLOAT, None)],
+    )
+    graph.initializer.append(h.make_tensor("nearly_white", kind.FLOAT, [], [0.9]))
+    graph.node.extend(
+        [
+            h.make_node("ReduceMean", [graph.input[0].name], ["mean"], keepdims=0),
+            h.make_node("Greater", ["mean", "nearly_white"], ["is_white"]),
+            h.make_node("Loop", ["", "is_white", "finite"], [out], body=body),
+        ]
+    )
+    onnx.save(model, path)
+    return path
+
+
+@posix
+@pytest.mark.parametrize("command", ["explain", "extract", "serve"])
+def test_one_ctrl_c_ends_a_network_that_never_ends(command: str, tmp_path: Path) -> None:
+    if command == "serve":
+        pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    model = write_endless_on_white(tmp_path / "endless.onnx")
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "white.png"), np.full((320, 320, 3), 255, np.uint8))
+    out = {"explain": tmp_path / "out", "extract": tmp_path / "t.parquet", "serve": None}[command]
+    options = ["--port", "0"] if out is None else ["--out", out]
+    line = [*COMMAND, command, tmp_path / "photos", "--model", model, *options]
+    begun = {"explain": out, "extract": tmp_path / "t.parquet.parts", "serve": None}[command]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        if begun is None:
+            assert "Ctrl-C stops" in running.stdout.readline()
+        while begun is not None and not begun.exists():
+            assert running.poll() is None
+            time.sleep(0.1)
+        time.sleep(3)  # the network is running
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == (0 if command == "serve" else process.INTERRUPTED), errors
+    assert "Traceback" not in errors
+    assert ("interrupted" in errors) == (command != "serve")
+
+
 def test_the_first_ctrl_c_is_left_to_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> int:
         signal.raise_signal(signal.SIGINT)
@@ -193,6 +250,52 @@ def test_printable_text_holds_no_control_or_format_characters(text: str) -> None
 
 def test_printable_text_names_what_it_hides() -> None:
     assert printable("a\u202eb\x1b[31m\U000e0001\udcffc\n\tö") == r"a\u202eb\u001b[31m\udb40\udc01\udcffc" + "\n\tö"
+
+
+def test_one_call_of_print_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        print("a.png\nmaskprism: all is well\r\tb.png: failed")
+        print("note: a\nb", file=sys.stderr)
+        raise MaskprismError("a\nb")
+
+    assert process.run_command("maskprism", work) == process.FAILED
+    out, err = capsys.readouterr()
+    assert out == r"a.png\u000amaskprism: all is well\u000d\u0009b.png: failed" + "\n"
+    assert err.splitlines() == [r"note: a\u000ab", r"maskprism: a\u000ab"]
+
+
+@posix
+def test_line_ends_in_names_of_files_and_classes_begin_no_line(tmp_path: Path, image: Path) -> None:
+    import json
+
+    from in_process import command as run
+
+    odd = "a\nFORGED\rb"
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(3).image)
+    (tmp_path / "scene.png").rename(folder / f"{odd}.png")
+    (folder / f"bad{odd}.png").write_bytes(b"")
+    names = tmp_path / "names.json"
+    listed = [{"id": number, "name": f"class {number}\nFORGED"} for number in range(10)]
+    names.write_text(json.dumps({"categories": listed, "images": [], "annotations": []}), encoding="utf-8")
+    given = ("--model", SAMPLE_MODEL, "--names", names)
+    lines = [
+        ("info", *given),
+        ("explain", folder, *given, "--out", tmp_path / "out", "--top", 3),
+        ("extract", folder, *given, "--out", tmp_path / "t.csv"),
+        ("search", tmp_path / "t.csv", "--like", f"{odd}.png#0"),
+        ("search", tmp_path / "t.csv", "--like", f"{odd}.png#99"),
+        ("compare", SAMPLE_MODEL, SAMPLE_MODEL, "--images", folder, "--names", names),
+        ("page", folder, *given, "--out", tmp_path / "page.html"),
+        ("prototypes", folder, *given, "--out", tmp_path / "p", "--cards", 0, "--moved", 0),
+        ("info", "--model", tmp_path / f"{odd}.onnx"),
+    ]
+    for line in lines:
+        done = run(*line)
+        assert not re.search(r"(?m)^\s*FORGED|\r", done.stdout + done.stderr), line
+        named = r"\u000aFORGED" in done.stdout + done.stderr or r"\nFORGED" in done.stderr
+        assert named or line[0] in ("page", "prototypes", "compare"), line
 
 
 ODD = "cat\u202etac\u2028\x1b[31m\x07"

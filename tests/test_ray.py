@@ -31,10 +31,15 @@ from test_extract import assert_same, images_of, write_video
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 
+def with_tests() -> str:
+    """The places of PYTHONPATH, and this folder."""
+    return os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Two processors."""
-    tests = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}
+    tests = {"env_vars": {"PYTHONPATH": with_tests()}}
     ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, runtime_env=tests)
     yield
     ray.shutdown()
@@ -134,7 +139,7 @@ def test_the_asking_process_is_killed_and_started_again(tmp_path: Path) -> None:
     command = [sys.executable, deadly_models.__file__, str(tmp_path / "photos"), str(tmp_path / "t")]
     # A cluster of its own, that ends with it.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"RAY_ADDRESS": "local", "PYTHONPATH": str(Path(__file__).parent)}
+    environment |= {"RAY_ADDRESS": "local", "PYTHONPATH": with_tests()}
     already = []
     for attempt in range(2):
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:

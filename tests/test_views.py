@@ -423,3 +423,11 @@ def test_long_lists_are_told_in_brief() -> None:
     assert in_brief(range(3)) == "0 1 2"
     assert in_brief("abcd", most=4) == "a b c d"
     assert in_brief("abcd", most=2) == "a b … and 2 more"
+
+
+@pytest.mark.parametrize("odd", ["a\nb", "a\rb", "\x1b[31m", "a\u2028b", "a\u202eb", "a\udcffb", "\ud800", "$\\frac$"])
+@pytest.mark.parametrize("draw", [raster.draw, lambda sheet: figures.png_bytes(figures.draw(sheet))])
+def test_names_of_somebody_else_are_drawn_whatever_they_hold(draw: Callable[[Sheet], object], odd: str) -> None:
+    label = sheets.Label(odd, (1.0, 1.0), (255, 0, 0))
+    panel = Panel(odd, picture=np.zeros((8, 8, 3), np.uint8), labels=(label,))
+    draw(Sheet(odd, (panel,), subtitle=odd, notes=(odd,)))

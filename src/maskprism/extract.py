@@ -76,9 +76,13 @@ class ExtractSummary:
     settings: Location | None
 
     def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """What was done, which images failed, and where the tables are, a line each."""
         before = f"{self.skipped} were in the table before" if self.skipped else ""
         if not self.images:
-            return f"nothing new for {self.table}: {before}"
+            return [f"nothing new for {self.table}: {before}"]
         rate = f"{self.images / self.seconds:.1f} images/s" if self.seconds else ""
         done = (
             f"{self.images} images in {self.seconds:.1f} s ({rate}): {self.with_instances} with {self.instances} "
@@ -88,7 +92,7 @@ class ExtractSummary:
         if self.failed > len(self.failures):
             failed.append(f"  ... and {self.failed - len(self.failures)} more, all in {self.images_table}")
         tables = [str(one) for one in (self.table, self.images_table, self.prototypes_table) if one is not None]
-        return "\n".join([done, *failed, *tables])
+        return [done, *failed, *tables]
 
 
 def extract(

@@ -82,13 +82,16 @@ def _start() -> None:
         if address not in ("", "local", "auto"):
             _reach(address)
         try:
-            ray.init(address="local" if address == "local" else address or "auto", **options)
+            if address == "local":
+                raise ConnectionError
+            ray.init(address=address or "auto", **options)
         except ConnectionError:
-            if address:
+            if address not in ("", "local"):
                 raise
             if not (Path.home() / ".ray" / "auth_token").exists():  # Ray would file a token for this cluster there
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            ray.init(address="local", **options)
+            with _without_api_server():
+                ray.init(address="local", **options)
     except Exception as error:  # Ray raises a dozen types
         where = f"cannot reach the cluster of RAY_ADDRESS={address}" if address else "Ray cannot be started"
         advice = "set RAY_ADDRESS to the address of a cluster, such as 10.0.0.1:6379, or leave it out for one here"
@@ -96,6 +99,23 @@ def _start() -> None:
     finally:
         if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)  # Ray's prints a stack
+
+
+@contextmanager
+def _without_api_server() -> Iterator[None]:
+    """Start a cluster without the process that serves Ray's dashboard.
+
+    Without a dashboard all that it does is to report usage; told not to, it still asks the metadata services of three
+    clouds where it runs. Ray has no setting for it.
+    """
+    from ray._private.node import Node
+
+    start = Node.start_api_server
+    Node.start_api_server = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        Node.start_api_server = start
 
 
 def _reach(address: str) -> None:

@@ -33,13 +33,15 @@ def brief(name: str, most: int = 28) -> str:
     return name if len(name) <= most else f"{name[:kept]}…{name[-kept:]}"
 
 
-def printable(text: str) -> str:
+def printable(text: str, keep: str = "\n\t") -> str:
     """Escape control and format characters, so that nobody's text moves the cursor or turns other text around.
 
     Parameters
     ----------
     text
-        Any text. Line ends and tabs stay.
+        Any text.
+    keep
+        Control characters that stay; line ends and tabs unless given.
 
     Returns
     -------
@@ -49,7 +51,12 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNPRINTABLE else _escaped(c) for c in text)
+    return "".join(c if c in keep or unicodedata.category(c) not in _UNPRINTABLE else _escaped(c) for c in text)
+
+
+def single_line(text: str) -> str:
+    """Escape control and format characters, line ends included: names of somebody else begin no line of their own."""
+    return printable(text, keep="")
 
 
 def _escaped(character: str) -> str:

@@ -6,11 +6,14 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from maskprism.errors import MaskprismError
 
 _numbers = itertools.count()
+_waiting: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("_waiting", default=None)
+"""Files under their temporary names that wait for others; None where none do."""
 
 
 def write_atomically(
@@ -51,16 +54,52 @@ def write_atomically(
             kind = "a folder" if target.is_dir() else "a pipe or a device"
             raise failure(f"{target}: cannot be written (it is {kind}); expected the name of a file")
         try:
+            waiting = _waiting.get()
             if callable(content):
-                content(partial)
+                token = _waiting.set(None)  # what it writes by itself is needed at once
+                try:
+                    content(partial)
+                finally:
+                    _waiting.reset(token)
             else:
                 partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-            partial.replace(target)
-        except BaseException:
+            if waiting is None:
+                partial.replace(target)
+            else:
+                waiting.append((partial, target))
+        except BaseException as error:
             with suppress(OSError):
                 partial.unlink()
+            if isinstance(error, MaskprismError) and str(partial) in str(error):
+                raise type(error)(str(error).replace(str(partial), str(target))) from None
             raise
     return target
+
+
+@contextmanager
+def written_together() -> Iterator[None]:
+    """Let the files that a block writes appear when the last one is whole, the first one last; after an error none.
+
+    So a command that is killed leaves no part of its results, which would be refused as there already. Whatever the
+    block reads again is not there yet.
+
+    Raises
+    ------
+    MaskprismError
+        If one cannot be renamed.
+    """
+    waiting: list[tuple[Path, Path]] = []
+    token = _waiting.set(waiting)
+    try:
+        yield
+        for partial, target in reversed(waiting):
+            with reporting_write_errors(target):
+                partial.replace(target)
+    finally:
+        _waiting.reset(token)
+        for partial, _ in waiting:
+            with suppress(OSError):
+                partial.unlink()
 
 
 def make_folder(path: str | os.PathLike[str], advice: str = "") -> Path:

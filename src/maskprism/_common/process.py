@@ -16,7 +16,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from typing import Any, TextIO
 
 from maskprism.errors import MaskprismError
-from maskprism.text import brief, one_line, printable
+from maskprism.text import brief, one_line, single_line
 
 FAILED = 1
 INTERRUPTED = 130
@@ -30,8 +30,9 @@ _SAME_INTERRUPT_S = 0.3
 def run_command(name: str, function: Callable[[], int], *, resumes: str = "") -> int:
     """Run a command and give its exit code, whatever happens: every failure ends in one line on stderr.
 
-    The first Ctrl-C raises KeyboardInterrupt, a second one ends the process at once, native code that never returns
-    included. What is printed has no control or format characters; see `text.printable`.
+    The first Ctrl-C raises KeyboardInterrupt and calls what `at_interrupt` was given, a second one ends the process at
+    once, native code that never returns included. What is printed has no control or format characters; see
+    `PrintableStream`.
 
     Parameters
     ----------
@@ -102,6 +103,7 @@ def report_of(name: str, error: Exception) -> str:
 class PrintableStream:
     """A text stream that escapes control and format characters of whatever is printed.
 
+    One call of `print` is one line: a line end inside of it comes from somebody else's name.
     `rich` looks for `rich_proxied_file` and writes its own control codes there; the texts that it draws are escaped by
     `cli.output.TerminalConsole`.
     """
@@ -110,8 +112,9 @@ class PrintableStream:
         self.rich_proxied_file = stream
 
     def write(self, text: str) -> int:
-        """Write a text with its control and format characters as escapes."""
-        self.rich_proxied_file.write(printable(text))
+        """Write a text with its control and format characters as escapes; line ends stay at its end alone."""
+        line = text.rstrip("\n")
+        self.rich_proxied_file.write(single_line(line) + text[len(line) :])
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
@@ -146,6 +149,20 @@ def _ending_at_second_interrupt(name: str) -> Iterator[None]:
         writing.close()
 
 
+def at_interrupt(stop: Callable[[], None]) -> None:
+    """Have a function called, in a thread of its own, at the first Ctrl-C of a command: it stops native code.
+
+    Parameters
+    ----------
+    stop
+        The function.
+    """
+    _stops.append(stop)
+
+
+_stops: list[Callable[[], None]] = []
+
+
 def _watch(reading: socket.socket, name: str) -> None:
     first = 0.0
     with reading:
@@ -154,6 +171,8 @@ def _watch(reading: socket.socket, name: str) -> None:
                 continue
             if not first:
                 first = time.monotonic()
+                for stop in _stops:
+                    stop()
             elif time.monotonic() - first > _SAME_INTERRUPT_S:
                 cursor = b"\x1b[?25h" if os.isatty(2) else b""  # a progress bar hides it
                 with suppress(OSError):
@@ -182,7 +201,7 @@ def _drop_columns() -> None:
 
 def _fail(name: str, message: str) -> int:
     with suppress(OSError):
-        sys.stderr.write(f"{name}: {message}\n")
+        sys.stderr.write(f"{name}: {single_line(message)}\n")
     try:
         sys.stdout.flush()
     except OSError:  # Python would try again at its end, and complain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 
@@ -41,7 +42,9 @@ app.register_install_completion_command(group=options, help="Let the shell compl
 def main() -> None:
     """Run the command; whatever goes wrong ends in one line and a non-zero exit code."""
     resumes = "the same command goes on where it stopped" if "extract" in sys.argv[1:2] else ""
-    sys.exit(run_command("maskprism", _status, resumes=resumes))
+    status = run_command("maskprism", _status, resumes=resumes)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python now waits for threads: another Ctrl-C ends it
+    sys.exit(status)
 
 
 def _status() -> int:

@@ -22,6 +22,7 @@ from maskprism.cli.options import (
     named_by,
 )
 from maskprism.cli.output import DIFFERENT, DONE, Outcome, Output, command, listed
+from maskprism.text import single_line
 
 if TYPE_CHECKING:
     from maskprism.models import Model
@@ -125,8 +126,8 @@ def compare(
     violated = found.violations(tolerance)
     console = TerminalConsole(highlight=False, soft_wrap=True)
     for sentence in findings:
-        console.print(sentence, markup=False)
-    console.print(verdict, markup=False, style="bold red" if violated else "bold green")
+        console.print(single_line(sentence), markup=False)
+    console.print(single_line(verdict), markup=False, style="bold red" if violated else "bold green")
     files: dict[Path, str] = {}
     if out is not None:
         from maskprism.views.networks.comparison import write_comparison

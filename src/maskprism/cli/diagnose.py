@@ -114,7 +114,8 @@ def diagnose(
     _print(found)
     findings = findings_of(found)
     for number, finding in enumerate(findings, 1):
-        print(f"{number}. {finding.says}\n   {finding.advice}")
+        print(f"{number}. {finding.says}")
+        print(f"   {finding.advice}")
     for sentence in tuned.sentences:
         print(f"Tuning: {sentence}")
     width = max(len(str(path)) for path in written)

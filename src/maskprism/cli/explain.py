@@ -23,7 +23,7 @@ from maskprism.cli.options import (
 )
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, failures, listed
 from maskprism.errors import InputError
-from maskprism.text import counted, readable
+from maskprism.text import counted, readable, single_line
 
 if TYPE_CHECKING:
     from maskprism.analysis.instance.questions import Questions
@@ -169,9 +169,9 @@ def print_tables(tables: Sequence[TextTable], top: int) -> None:
             shown.add_row(*row)
         left = max(len(one.rows) - top, 0)
         more = f"; {left} more rows in the CSV file" if left else ""
-        console.print(one.title, style="bold", markup=False, soft_wrap=True)
+        console.print(single_line(one.title), style="bold", markup=False, soft_wrap=True)
         console.print(shown, crop=False)
-        console.print(f"{one.note}{more}\n", markup=False, soft_wrap=True)
+        console.print(single_line(f"{one.note}{more}") + "\n", markup=False, soft_wrap=True)
 
 
 def _pixel(text: str) -> tuple[int, int]:

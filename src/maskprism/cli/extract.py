@@ -81,7 +81,8 @@ def extract(
             overwrite=overwrite,
             limit=limit,
         )
-    print(summary)
+    for line in summary.lines():
+        print(line)
     answer = dict(vars(summary))
     answer["first_failures"] = [readable(message) for message in answer.pop("failures")]
     for name in ("table", "images_table", "prototypes_table", "settings"):  # paths or URIs

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from maskprism.cli.options import Detections, ModelFile, Reading, load_model
 from maskprism.cli.output import Outcome, Output, command
+from maskprism.text import single_line
 
 
 @command
@@ -24,7 +25,7 @@ def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Outpu
 
     spec = load_model(model, reading, Detections()).spec
     entries = {
-        "model": spec.name,
+        "model": single_line(spec.name),
         "layout": spec.layout,
         "runtime": spec.runtime,
         "input": f"{spec.input_hw[0]} x {spec.input_hw[1]}"
@@ -36,7 +37,7 @@ def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Outpu
         "sha256": spec.sha256,
         "mask decoder": "compiled" if implementation() == "compiled" else "NumPy (no compiler when it was installed)",
         **({} if spec.correction is None else {"correction": spec.correction}),
-        **({"notes": "\n".join(spec.notes)} if spec.notes else {}),
+        **({"notes": "\n".join(map(single_line, spec.notes))} if spec.notes else {}),
     }
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in entries.items():
@@ -48,4 +49,4 @@ def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Outpu
 def _classes(names: Mapping[int, str]) -> str:
     if all(name == f"class{i}" for i, name in names.items()):
         return f"{len(names)}, without names"
-    return f"{len(names)}: " + ", ".join(f"{i} {name}" for i, name in names.items())
+    return f"{len(names)}: " + ", ".join(f"{i} {single_line(name)}" for i, name in names.items())

@@ -7,7 +7,7 @@ same, and the docstring of the command says what is written.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -139,7 +139,12 @@ def model_file(path: Path | None) -> Path:
 
 
 def check_out(
-    out: Path, *, overwrite: bool, folder: bool = False, suffix: str = "", beside: Iterable[Path] = ()
+    out: Path,
+    *,
+    overwrite: bool,
+    folder: bool = False,
+    suffix: str = "",
+    beside: Callable[[Path], Iterable[Path]] = lambda _: (),
 ) -> None:
     """Refuse an --out that cannot be written, or that holds something already; asked before any work.
 
@@ -154,7 +159,7 @@ def check_out(
     suffix
         How the name of a file must end.
     beside
-        Further files that will be written.
+        What gives the further files that will be written, of the file.
 
     Raises
     ------
@@ -173,7 +178,7 @@ def check_out(
         raise InputError(f"{out}: is a folder; expected the name of a file, such as {out / f'NAME{suffix}'}")
     if not out.name.lower().endswith(suffix):
         raise InputError(f"{out}: expected a file name ending in {suffix}, such as {out.with_suffix(suffix)}")
-    for path in (out, *beside):
+    for path in (out, *beside(out)):
         if is_folder(path):
             raise InputError(f"{path}: is a folder; expected the name of a file that can be written")
         if not overwrite and os.path.lexists(path):

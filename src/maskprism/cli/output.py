@@ -17,7 +17,7 @@ from maskprism._common.extras import called_command
 from maskprism._common.process import FAILED as FAILED
 from maskprism._common.process import INTERRUPTED as INTERRUPTED
 from maskprism.errors import ModelWarning
-from maskprism.text import json_text, readable
+from maskprism.text import json_text, printable, readable, single_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -78,7 +78,7 @@ class Bar:
             self._say(text)
 
     def _say(self, text: str) -> None:
-        self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.progress.console.print(single_line(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @Parameter(name="*")
@@ -117,7 +117,14 @@ class Output:
             def render(self, task: Task) -> Text:
                 return Text(f"{task.speed:.1f} images/s" if task.speed else "", style="cyan")
 
-        with Progress(
+        class Shown(Progress):
+            def stop(self) -> None:
+                if any(task.visible for task in self.tasks):
+                    super().stop()
+                else:  # no line is ended that was not begun
+                    self.live.stop()
+
+        with Shown(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -177,7 +184,9 @@ def print_json(answer: Mapping[str, Any], file: TextIO) -> None:
     """Print an answer as JSON: in UTF-8, whatever the encoding of the terminal."""
     if hasattr(file, "reconfigure"):
         file.reconfigure(encoding="utf-8")
-    print(json_text(answer), file=file, flush=True)
+    for line in json_text(answer).split("\n"):
+        print(printable(line), file=file)
+    file.flush()
 
 
 def failures(count: int) -> str:

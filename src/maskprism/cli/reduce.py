@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from maskprism._common.files import write_atomically, written_together
 from maskprism.cli.options import (
     Crowds,
     Detections,
@@ -23,6 +24,7 @@ from maskprism.cli.output import Outcome, Output, command, listed
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
+    from maskprism.analysis.networks.reduced_file import ReducedFile
     from maskprism.models import Model
 
 _DESCRIPTIONS = (".yaml", ".yml", ".json")
@@ -75,7 +77,7 @@ def reduce(
     source = model_file(model)
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"{out}: is the model itself; choose another --out")
-    check_out(out, overwrite=overwrite, suffix=".onnx", beside=files_beside(out).values())
+    check_out(out, overwrite=overwrite, suffix=".onnx", beside=lambda path: files_beside(path).values())
     if reading.correction is not None:
         raise InputError("reduce writes the model's own coefficients; tune it to an .onnx first, and reduce that")
     described = images.suffix.lower() in _DESCRIPTIONS
@@ -93,24 +95,33 @@ def reduce(
         return load_model(path, replace(reading, layout=network.layout.family), detections)
 
     count = chosen.count()
-    with output.bar("reducing", None if count is None else PASSES * count) as bar:
-        try:
-            found = reduce_file(
-                network,
-                source,
-                chosen,
-                out,
-                keep=keep,
-                mask_iou=mask_iou,
-                method=method,
-                reopen=reopen,
-                on_image=lambda: bar.step(len(chosen.failed)),
-            )
-        finally:
-            for name, reason in chosen.failed.items():
-                bar.fail(name, reason, said=f"failed: {reason}")
-    files = write_reduction(found, chosen, network, reopen(out))
-    print("\n".join(found.lines()))
+    results: list[tuple[ReducedFile, Model]] = []
+
+    def write_model(partial: Path) -> None:
+        reduced = reduce_file(
+            network,
+            source,
+            chosen,
+            partial,
+            keep=keep,
+            mask_iou=mask_iou,
+            method=method,
+            reopen=reopen,
+            on_image=lambda: bar.step(len(chosen.failed)),
+        )
+        results.append((replace(reduced, path=out), reopen(partial)))
+
+    with written_together():  # the model last
+        with output.bar("reducing", None if count is None else PASSES * count) as bar:
+            try:
+                write_atomically(out, write_model)
+            finally:
+                for name, reason in chosen.failed.items():
+                    bar.fail(name, reason, said=f"failed: {reason}")
+        ((found, reduced),) = results
+        files = write_reduction(found, chosen, network, reduced)
+    for line in found.lines():
+        print(line)
     width = max(len(str(path)) for path in files)
     for path, what in files.items():
         print(f"  {path!s:<{width}}  {what}")

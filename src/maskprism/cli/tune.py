@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from maskprism._common.files import write_atomically
+from maskprism._common.files import write_atomically, written_together
 from maskprism.cli.options import (
     Crowds,
     Detections,
@@ -95,10 +95,11 @@ def tune(
 
     source = model_file(model)
     check_options(folds=folds, seed=seed, limit=limit)
-    base = out.with_suffix("")
-    alone = out if out.suffix.lower() == ".json" else out.with_name(f"{out.stem}.correction.json")
+    check_out(
+        out, overwrite=overwrite, beside=lambda out: (_correction_beside(out), *report_files(out.with_suffix("")))
+    )
     _check_target(source, out)
-    check_out(out, overwrite=overwrite, beside=[alone, *report_files(base)])
+    base, alone = out.with_suffix(""), _correction_beside(out)
     if reading.correction is not None:
         raise InputError("tune fits a correction to the model as it is; leave out --correction")
     network = load_model(source, reading, detections, threads=1)
@@ -131,27 +132,20 @@ def tune(
     written = found.helps or force
     files: dict[Path, str] = {}
 
-    def write_all(partial: Path) -> None:
-        """Write everything; the model under a name that it keeps until all the rest is there."""
-        told = []
-        if out == alone:
-            found.correction.write(partial)
-            files[out] = "the correction alone, for --correction of the other commands"
-        else:
-            metadata = {"maskprism_tuned": f"{source.name}: {_note(found)}"}
-            place = write_corrected(network, source, partial, found.correction, metadata).coefficients
-            files[out] = f"the tuned model, the correction {place}"
-            told.append(f"{out.name} holds the correction, {place}.")
-        told.append(f"{alone.name} holds the correction alone.")
-        report = write_report(found, base, told)
-        if out != alone:
-            files[found.correction.write(alone)] = "the correction alone, for --correction of the other commands"
-        files.update(report)
+    def write_model(partial: Path) -> None:
+        metadata = {"maskprism_tuned": f"{source.name}: {_note(found)}"}
+        place = write_corrected(network, source, partial, found.correction, metadata).coefficients
+        files[out] = f"the tuned model, the correction {place}"
+        told.append(f"{out.name} holds the correction, {place}.")
 
-    if written:
-        write_atomically(out, write_all)
-    else:
-        files |= write_report(found, base, ["The model was not written: its gain may be chance."])
+    told: list[str] = []
+    with written_together():  # the model last
+        if written and out != alone:
+            write_atomically(out, write_model)
+        if written:
+            files[found.correction.write(alone)] = "the correction alone, for --correction of the other commands"
+            told.append(f"{alone.name} holds the correction alone.")
+        files |= write_report(found, base, told or ["The model was not written: its gain may be chance."])
     width = max(len(str(path)) for path in files)
     for path, what in files.items():
         print(f"  {path!s:<{width}}  {what}")
@@ -162,6 +156,10 @@ def tune(
             file=sys.stderr,
         )
     return Outcome({"files": list(files), **summary(found)}, DONE if written else FAILED)
+
+
+def _correction_beside(out: Path) -> Path:
+    return out if out.suffix.lower() == ".json" else out.with_name(f"{out.stem}.correction.json")
 
 
 def _note(found: Tuning) -> str:

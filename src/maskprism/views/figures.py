@@ -25,6 +25,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from maskprism._common.files import write_atomically
+from maskprism.text import printable
 from maskprism.views import palette, sheets
 from maskprism.views.raster import best_columns
 
@@ -84,9 +85,14 @@ class LiteralFigure(Figure):
 
     @contextmanager
     def _literal(self) -> Iterator[None]:
-        """Formulas are off in the texts that there are, and in the labels of ticks that come while drawing."""
+        """Formulas are off in the texts that there are, and in the labels of ticks that come while drawing.
+
+        Control and format characters are escapes: a font cannot draw them, and some would turn other text around.
+        """
         for text in self.findobj(Text):
             text.set_parse_math(False)
+            if text.get_text() != (escaped := printable(text.get_text())):
+                text.set_text(escaped)
         with mpl.rc_context({"text.parse_math": False}):
             yield
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from maskprism._common.files import write_atomically
+from maskprism.text import printable, single_line
 from maskprism.views import palette
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
     aspect = sheet.panels[0].aspect
     cell_w = (sheet.size_wh[0] - joint * (columns - 1)) // columns
     cell_h = min((sheet.size_wh[1] - _GAP * (rows - 1)) // rows - band, max(math.ceil(cell_w * aspect), 40))
-    titles = max(font(_BAND_SIZE, bold=panel.sign != 0).getlength(panel.title) for panel in sheet.panels) + 20
+    titles = (
+        max(font(_BAND_SIZE, bold=panel.sign != 0).getlength(single_line(panel.title)) for panel in sheet.panels) + 20
+    )
     cell_w = max(min(cell_w, math.ceil(cell_h / aspect)), min(cell_w, math.ceil(titles)))  # narrow panels need room too
     width = max(columns * cell_w + joint * (columns - 1), 760) + 2 * _MARGIN
     header = 84 if sheet.subtitle else 52
@@ -133,7 +136,8 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
-    """The text, shortened with an ellipsis to so many pixels."""
+    """The text, shortened with an ellipsis to so many pixels; control and format characters are escapes."""
+    text = single_line(text)
     while len(text) > 4 and letters.getlength(text) > room:
         text = text[:-2].rstrip() + "…"
     return text
@@ -142,7 +146,7 @@ def fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
 def wrapped(text: str, letters: ImageFont.FreeTypeFont, room: int) -> list[str]:
     """The text in lines of at most so many pixels, broken between words; a longer word is shortened."""
     lines = [""]
-    for word in text.split():
+    for word in printable(text).split():
         longer = f"{lines[-1]} {word}".lstrip()
         if lines[-1] and letters.getlength(longer) > room:
             lines.append(word)
@@ -215,7 +219,7 @@ def _draw_labels(page: Picture, panel: Panel, x: int, y: int, cell_w: int, cell_
     line = round(letters.size) + 8
     taken: list[tuple[int, int, int, int]] = []
     for label in panel.labels:
-        length = round(letters.getlength(label.text)) + 10
+        length = round(letters.getlength(single_line(label.text))) + 10
         lx = round(min(max(left + label.xy[0] * zoom, left), max(left + width * zoom - length, left)))
         ly = round(max(top + label.xy[1] * zoom - line, top))
         while any(lx < t[2] and t[0] < lx + length and ly < t[3] and t[1] < ly + line for t in taken):
@@ -245,7 +249,11 @@ def write(
     letters: ImageFont.FreeTypeFont,
     anchor: str = "la",
 ) -> None:
-    """Blend a line of text into the page; what leaves the page is cut off. Anchors are those of Pillow."""
+    """Blend a line of text into the page; what leaves the page is cut off. Anchors are those of Pillow.
+
+    Control and format characters are escapes: a font cannot draw them, and some would turn other text around.
+    """
+    text = single_line(text)
     left, top, right, bottom = (math.floor(v) for v in letters.getbbox(text, anchor=anchor))
     width, height = right - left + 1, bottom - top + 1
     if not text or width <= 0 or height <= 0:

@@ -15,6 +15,7 @@ from maskprism.analysis.networks.relations import NO_RELATION, Relation, all_pro
 from maskprism.analysis.networks.swap import PARTS
 from maskprism.analysis.truth.gains import Gains
 from maskprism.errors import InputError
+from maskprism.text import counted
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, UInt8
@@ -119,7 +120,8 @@ class TruthCase(NamedTuple):
 class Comparison:
     """Two networks on the same images, A being what B should be.
 
-    images: how many images were compared. failed: why others were not, by name.
+    images: how many images were compared. failed: why others were not, by name; failed_in: of those that could be
+        read, in which network.
     forced: which network was given another canvas than its own so that both have the same.
     same_canvas: whether they had the same on all images.
     similarity: of their prototypes. instances: a table with the columns of INSTANCES.
@@ -147,6 +149,7 @@ class Comparison:
     moved_classes: Mapping[int, int] = field(default_factory=dict)
     relation: Relation = NO_RELATION
     input_fault: InputFault | None = None
+    failed_in: Mapping[str, frozenset[Literal["A", "B"]]] = field(default_factory=dict)
 
     def count(self, status: Status) -> int:
         """How many rows of `instances` have that status."""
@@ -283,7 +286,11 @@ class Comparison:
                 return [f"no instance of A has a partner in B: in the input of B {self.input_fault.name}"]
             return ["no instance of A has a partner in B, so nothing can be judged; more images or a lower --conf"]
         drift = float(np.abs(self.score_drifts).mean())
-        found = []
+        found = [
+            f"{network} alone fails on {counted(count, 'image')}"
+            for network in ("A", "B")
+            if (count := sum(sides == {network} for sides in self.failed_in.values()))
+        ]
         if self.moved_classes:
             found.append(f"{len(self.moved_classes)} classes have other names in B")
         if self.mean_iou < tolerance.min_iou:

@@ -88,9 +88,9 @@ def compare(
     Raises
     ------
     ImageError
-        not a single image can be compared.
+        not a single image can be read.
     ModelError
-        prototypes are no finite numbers, or `load` cannot open a network.
+        a network fails on every image, as with prototypes that are no finite numbers, or `load` cannot open it.
     """
     if worst < 0:
         raise InputError(f"worst is {worst}; expected 0 or more")
@@ -111,7 +111,8 @@ def compare(
             found.add(answer, drift)
     if not moments.weight:
         reason = next(iter(answers.failed.values()), "there is none")
-        raise ImageError(f"not a single image could be compared: {reason}")
+        failure = ModelError if answers.failed_in else ImageError
+        raise failure(f"not a single image could be compared: {reason}")
     similarity = PrototypeSimilarity(count, moments)
     relation, moved = relations.relation(similarity), class_pairs.moved(networks.a.spec.names, networks.b.spec.names)
     as_they_are = similarity.shared or relation.coefficients_equal
@@ -127,6 +128,7 @@ def compare(
         b=networks.own_b.spec,
         images=found.images,
         failed=answers.failed,
+        failed_in=answers.failed_in,
         forced=networks.forced,
         same_canvas=found.same_canvas,
         similarity=similarity,
@@ -202,18 +204,33 @@ class _Networks:
         return "B" if self.b is not self.own_b else None
 
     def predict(self, name: str, image: UInt8[np.ndarray, "H W 3"]) -> _Answer:
-        every = {self.a, self.b, self.own_a, self.own_b}
-        said = {}
-        for model in every:
-            try:
-                said[model] = model.predict(image)
-            except ModelError as error:
-                raise ModelError(f"{model.spec.name}: {error} ({name})") from None
+        said: dict[Model, Prediction] = {}
+        failures: dict[Literal["A", "B"], ModelError] = {}
+        sides: tuple[tuple[Literal["A", "B"], set[Model]], ...] = (
+            ("A", {self.a, self.own_a}),
+            ("B", {self.b, self.own_b}),
+        )
+        for side, models in sides:
+            for model in models:
+                try:
+                    said[model] = model.predict(image)
+                except ModelError as error:
+                    failures[side] = ModelError(f"{model.spec.name}: {error} ({name})")
+        if failures:
+            raise _NetworkError(failures)
         frame_hw = said[self.a].letterbox.content_hw
         framed = {
             model: replace(one, letterbox=replace(one.letterbox, image_hw=frame_hw)) for model, one in said.items()
         }
         return _Answer(name, image, framed[self.a], framed[self.b], framed[self.own_a], framed[self.own_b])
+
+
+class _NetworkError(ModelError):
+    """One of the networks, or both, fail on an image."""
+
+    def __init__(self, failures: Mapping[Literal["A", "B"], ModelError]) -> None:
+        super().__init__("; ".join(dict.fromkeys(map(str, failures.values()))))
+        self.sides = frozenset(failures)
 
 
 class _Answers:
@@ -227,6 +244,7 @@ class _Answers:
         on_progress: Callable[[int, int | None, int], None] | None,
     ) -> None:
         self.failed: dict[str, str] = {}
+        self.failed_in: dict[str, frozenset[Literal["A", "B"]]] = {}
         self._networks = networks
         self._source = open_source(images) if isinstance(images, str | os.PathLike) else images
         if not isinstance(self._source, ImageFiles | VideoFile | Sequence):
@@ -238,16 +256,19 @@ class _Answers:
         self._rounds = self._done = 0
 
     def round(self) -> Iterator[_Answer]:
-        """Every image; one that cannot be read is noted, and the rest goes on."""
+        """Every image; one that cannot be read, or on which a network fails, is noted, and the rest goes on."""
         self._rounds += 1
         for item in self._items():
             try:
                 pixels = item.read()
                 truth = self._true(item, pixels)
+                answer = replace(self._networks.predict(item.name, pixels), truth=truth)
             except MaskprismError as error:
                 self.failed[item.name] = str(error)
+                if isinstance(error, _NetworkError):
+                    self.failed_in[item.name] = error.sides
             else:
-                yield replace(self._networks.predict(item.name, pixels), truth=truth)
+                yield answer
             self._done += 1
             if self._on_progress:
                 total = None if self._total is None else self._total * self._rounds

@@ -35,12 +35,21 @@ def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> lis
     found += [_equal(comparison), *comparison.relation.sentences()]
     found += [_prototypes(comparison), _letterbox(comparison), _rules(comparison)]
     if comparison.failed:
-        found.append(f"Left out: {counted(len(comparison.failed), 'image')} that cannot be read.")
+        found.append(f"Left out: {_left_out(comparison)}.")
     if tolerance is not None:
         violations = comparison.violations(tolerance)
         verdict = f"Out of tolerance: {'; '.join(violations)}." if violations else "Within tolerance."
         found.append(verdict)
     return [sentence for sentence in found if sentence]
+
+
+def _left_out(comparison: Comparison) -> str:
+    unread = len(comparison.failed) - len(comparison.failed_in)
+    causes = (
+        (unread, "that cannot be read"),
+        (len(comparison.failed_in), "on which a network fails"),
+    )
+    return ", ".join(f"{counted(count, 'image')} {why}" for count, why in causes if count)
 
 
 def summary_of(comparison: Comparison, tolerance: Tolerance | None = None) -> str:

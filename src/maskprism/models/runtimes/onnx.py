@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 
 from maskprism._common.choices import Precision
+from maskprism._common.process import at_interrupt
 from maskprism.errors import InputError, ModelError
 from maskprism.models.external_data import external_data
 from maskprism.models.heads import refusal
@@ -109,16 +110,34 @@ class OnnxRuntime:
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
         """Compute every output of one batch."""
         inputs, options = {self._input_name: batch.astype(self._dtype, copy=False)}, onnxruntime.RunOptions()
-        if threading.current_thread() is not threading.main_thread():
-            outputs = self._session.run(None, inputs, options)
-        else:  # Python hears of Ctrl-C in its main thread, and not while that is inside of a run
-            running = _waited_for().submit(self._session.run, None, inputs, options)
-            try:
-                outputs = running.result()
-            except KeyboardInterrupt:
-                options.terminate = True
-                raise
+        _running.add(options)
+        try:
+            if threading.current_thread() is not threading.main_thread():
+                outputs = self._session.run(None, inputs, options)
+            else:  # Python hears of Ctrl-C in its main thread, and not while that is inside of a run
+                outputs = _waited_for().submit(self._session.run, None, inputs, options).result()
+        except KeyboardInterrupt:
+            options.terminate = True
+            raise
+        except Exception:
+            if options.terminate:  # not a failure of the network, so no image is recorded as failed
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            _running.discard(options)
         return [np.asarray(output, dtype=np.float32) for output in outputs]
+
+
+_running: set[onnxruntime.RunOptions] = set()
+
+
+def _terminate_runs() -> None:
+    """End every run, those of threads included, and of a network that never ends."""
+    for options in list(_running):
+        options.terminate = True
+
+
+at_interrupt(_terminate_runs)
 
 
 @cache

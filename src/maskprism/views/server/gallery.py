@@ -376,6 +376,8 @@ class Gallery:
             )
         except MaskprismError as error:
             return Examined(Record("failed", str(error)))
+        except KeyboardInterrupt:  # Ctrl-C ended the run of the network; the server ends, too
+            return Examined(Record("failed", f"{image.title}: interrupted"))
         except Exception as error:  # of the network or a decoder: one image, not the server
             message = f"{image.title}: cannot be examined ({type(error).__name__}: {error})"
             _log.warning(message)
