@@ -696,12 +696,12 @@ def test_masks_that_are_all_crowds_are_told_before_the_network_runs(tmp_path: Pa
     data = tmp_path / "instances_default.json"
     data.write_text(json.dumps(tree))
     says(
-        run("diagnose", data, "--out", tmp_path / "o"),
+        run("diagnose", data, "--model", "sample", "--out", tmp_path / "o"),
         "1 of 1 mask in instances_default.json is a crowd (iscrowd: 1)",
         "CVAT marks every brush mask so",
         "take --crowds as-instances",
     )
-    result = run("diagnose", data, "--out", tmp_path / "o", "--crowds", "as-instances")
+    result = run("diagnose", data, "--model", "sample", "--out", tmp_path / "p", "--crowds", "as-instances")
     assert result.returncode == 0, result.stderr
     assert "1 image, 1 ground-truth instance" in result.stdout
     assert "is a crowd (iscrowd: 1), counted as single objects" in result.stdout

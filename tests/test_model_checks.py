@@ -118,6 +118,15 @@ def test_scores_of_eight_bits_may_miss_the_range_by_a_step(tmp_path: Path) -> No
     assert len(maskprism.load(spoiled("yolov8", quantised, tmp_path)).predict(WHITE)) > 0
 
 
+def test_scores_that_share_eight_bits_with_boxes_are_zero_or_one(tmp_path: Path) -> None:
+    def quantised(table: np.ndarray, _: np.ndarray) -> None:
+        table[4:7] = np.where(table[4:7] > 0.5, 1.27, 0)
+
+    found = maskprism.load(spoiled("yolov8", quantised, tmp_path)).predict(WHITE)
+    assert len(found) > 0
+    assert set(found.scores.tolist()) == {1.0}
+
+
 # --- NaN and infinity -----------------------------------------------------------------------------
 
 

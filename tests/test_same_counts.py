@@ -121,7 +121,7 @@ def described(folder: Path, names: dict[int, str]) -> Path:
 
 @pytest.mark.parametrize("classes", [None, (0, 2, 3)])
 def test_all_tools_count_the_same(tmp_path: Path, classes: tuple[int, ...] | None) -> None:
-    model = maskprism.load(threads=1, classes=classes)
+    model = maskprism.load("sample", threads=1, classes=classes)
     data, images = described(tmp_path, dict(model.spec.names)), tmp_path / "images"
     labels = open_labels(data, images, model.spec.names, kept=model.keep.classes)
     counts = by_diagnosis(data, images, model)
@@ -130,14 +130,14 @@ def test_all_tools_count_the_same(tmp_path: Path, classes: tuple[int, ...] | Non
     assert by_viewer(images, model, labels) == counts
     assert by_table(images, model, labels, tmp_path) == counts.found
     chosen = [] if classes is None else ["--classes", *map(str, classes)]
-    line = ["page", images, "--data", data, "--out", tmp_path / "page.html", "--json", *chosen]
+    line = ["page", images, "--data", data, "--out", tmp_path / "page.html", "--model", "sample", "--json", *chosen]
     said = json.loads(in_process.command(*line).stdout)["labels"]
     assert said == {name: getattr(counts, name) for name in ("found", "missed", "false_positives")}
 
 
 def test_classes_that_are_not_labelled_count_nowhere(tmp_path: Path) -> None:
     """A data set that labels two of the model's classes: other detections are no false positives."""
-    model = maskprism.load(threads=1)
+    model = maskprism.load("sample", threads=1)
     data, images = described(tmp_path, dict(model.spec.names)), tmp_path / "images"
     whole = json.loads(data.read_text())
     whole["categories"] = whole["categories"][:2]

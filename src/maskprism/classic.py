@@ -23,7 +23,7 @@ from cyclopts import App, Parameter
 from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism._common.process import run_command
 from maskprism.demo import FIRST_SEED as FIRST_SAMPLE_SEED
-from maskprism.demo import SCENES as SAMPLE_SCENES
+from maskprism.demo import PICTURED as SAMPLE_SCENES
 from maskprism.errors import InputError, MaskprismError, TableError
 from maskprism.foreign import read_regular, shortened
 from maskprism.sources import ImageFiles, VideoFile, open_source

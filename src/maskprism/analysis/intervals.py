@@ -137,7 +137,7 @@ def bootstraps(
     n_images: int,
     seed: int = 0,
     *,
-    comparisons: int = 1,
+    comparisons: int | Sequence[int] = 1,
     centred: bool = False,
 ) -> list[Interval]:
     """Return several statistics of the same images, each as `bootstrap` returns it, from the same resamples.
@@ -147,7 +147,7 @@ def bootstraps(
     statistics
         As for `bootstrap`; returns R rows of S values.
     n_images, seed, comparisons
-        As for `bootstrap`.
+        As for `bootstrap`; `comparisons` for all values, or one number for each.
     centred
         Shift the resamples of each value so that their mean is the value. For statistics that are larger or smaller in
         a resample, because it has fewer different images, such as average precision.
@@ -160,8 +160,9 @@ def bootstraps(
     values = statistics(np.ones((1, n_images)))[0]
     if n_images < 2:
         return [Interval(float(value), math.nan, math.nan) for value in values]
-    tail = _tail(n_images, (1 - LEVEL) / 2 / comparisons)
-    resamples = max(_RESAMPLES, math.ceil(_TAIL_SAMPLES / max(tail, _TAIL_SAMPLES / _MOST_RESAMPLES)))
+    counts = [comparisons] * len(values) if isinstance(comparisons, int) else comparisons
+    tails = [_tail(n_images, (1 - LEVEL) / 2 / count) for count in counts]
+    resamples = max(_RESAMPLES, math.ceil(_TAIL_SAMPLES / max(min(tails, default=1), _TAIL_SAMPLES / _MOST_RESAMPLES)))
     rng = np.random.default_rng(seed)
     rows = max(1, _CHUNK // n_images)
     found = []
@@ -172,9 +173,10 @@ def bootstraps(
     undefined = np.isnan(sampled).all(axis=0)
     if centred:
         sampled[:, ~undefined] += values[~undefined] - np.nanmean(sampled[:, ~undefined], axis=0)
-    ends = np.full((2, len(values)), math.nan)
-    ends[:, ~undefined] = np.nanquantile(sampled[:, ~undefined], [tail, 1 - tail], axis=0)
-    return [Interval(*map(float, (value, *pair))) for value, pair in zip(values, ends.T, strict=True)]
+    return [
+        Interval(float(value), *([math.nan] * 2 if absent else np.nanquantile(column, [tail, 1 - tail]).tolist()))
+        for value, absent, column, tail in zip(values, undefined, sampled.T, tails, strict=True)
+    ]
 
 
 def _tail(n_images: int, tail: float) -> float:

@@ -160,7 +160,7 @@ def print_tables(tables: Sequence[TextTable], top: int) -> None:
 
     console = TerminalConsole(highlight=False)
     for one in tables:
-        shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        shown = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
         for column, header in enumerate(one.headers):
             words = [*header.split(), *(row[column] for row in (*one.rows[:top], *one.totals))]
             # Headers may take two lines, but nothing is cut: a table that is too wide for the terminal goes beyond it.

@@ -296,7 +296,7 @@ class Model:
             warnings.warn(f"{source or 'image'}: {left_out}", ModelWarning, stacklevel=4)
         found = Prediction(
             canvas_boxes=rows.boxes,
-            scores=rows.scores,
+            scores=np.minimum(rows.scores, np.float32(self.layout.score_limits[1])),
             classes=rows.classes,
             coefficients=rows.coefficients,
             prototypes=prototypes,

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 EXPORT_IN_SINGLE_PRECISION = "export the model again, in single precision if this is half"
 _SCORE_TOLERANCE = 0.1
-"""By how much scores in 8 bits miss 0..1 where they share their scale with coefficients."""
+"""By how much scores may miss their limits: those of 8 bits that share their scale with coefficients are coarse. Where
+they share it with boxes one step may be 1.3, so that scores are 0 or 1.3: then by half a step."""
 
 
 class Rows(NamedTuple):
@@ -87,7 +88,10 @@ def refuse_scores(scores: Float32[np.ndarray, "..."] | None, limits: tuple[float
     if not (np.isfinite(low) and np.isfinite(high)):  # rows with infinity are left out, and others are looked at
         finite = scores[np.isfinite(scores)]
         low, high = finite.min(initial=0), finite.max(initial=0)
-    if low < limits[0] - _SCORE_TOLERANCE or high > limits[1] + _SCORE_TOLERANCE:
+    above = _SCORE_TOLERANCE
+    if high > limits[1] + above and low >= limits[0]:
+        above = max(above, float(scores[scores > 0].min()) / 2)
+    if low < limits[0] - _SCORE_TOLERANCE or high > limits[1] + above:
         if low >= limits[0] - _SCORE_TOLERANCE:
             reason = "Take the sigmoid if they are logits, divide by 100 if they are in per cent"
         else:

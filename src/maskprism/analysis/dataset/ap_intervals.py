@@ -86,7 +86,9 @@ def ap_intervals(
         return np.stack([*now.values(), *better, *lost, lost[0] - lost[1], SIZE_RATIO * large - small], axis=1)
 
     names = (*scored, "perfect_masks", "perfect_detection", "masks", "detection", "difference", "small_behind")
-    whole = dict(zip(names, intervals_of(of_whole, len(canvas)), strict=True))
+    claims = {"difference", "small_behind"}  # of the other intervals nothing is claimed
+    comparisons = [len(claims) if name in claims else 1 for name in names]
+    whole = dict(zip(names, intervals_of(of_whole, len(canvas), comparisons), strict=True))
     gains, ahead = _of_errors(canvas, errors)
     class_images = _images_with(scored["predict"], canvas)
     return ApIntervals(
@@ -105,7 +107,7 @@ def ap_intervals(
     )
 
 
-def intervals_of(statistics: Statistics, n_images: int, comparisons: int = 1) -> list[Interval]:
+def intervals_of(statistics: Statistics, n_images: int, comparisons: int | Sequence[int] = 1) -> list[Interval]:
     """Return intervals of statistics of `ResampledAP`; without ends (NaN) where there are too few images.
 
     Parameters
