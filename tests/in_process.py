@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import runpy
+import signal
 import subprocess
 import sys
 import traceback
@@ -41,8 +42,12 @@ def _done(main: Callable[[], object], name: str, arguments: tuple[object, ...], 
         if cwd is not None:
             patch.chdir(cwd)
         _warn_as_python_does()
-        with redirect_stdout(out), redirect_stderr(errors):
-            code = _exit_code(main)
+        interrupts = signal.getsignal(signal.SIGINT)  # a command gives them up at its end
+        try:
+            with redirect_stdout(out), redirect_stderr(errors):
+                code = _exit_code(main)
+        finally:
+            signal.signal(signal.SIGINT, interrupts)
     return subprocess.CompletedProcess(given, code, *(one.buffer.getvalue().decode() for one in (out, errors)))
 
 

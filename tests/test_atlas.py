@@ -737,6 +737,6 @@ def test_a_name_that_is_not_unicode(tmp_path: Path) -> None:
             (tmp_path / f"plain{suffix}").rename(odd)
         except OSError:
             pytest.skip("this file system takes no such names")
-        done = run("atlas", odd, "--out", tmp_path / "out")
+        done = run("atlas", odd, "--out", tmp_path / "out", "--overwrite")
         assert done.returncode == 0, done.stderr
         assert "a\\udcff&lt;b&gt;" in (tmp_path / "out" / "map.html").read_text(encoding="utf-8")

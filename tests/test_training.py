@@ -275,7 +275,7 @@ def test_the_command_draws_checkpoints_and_records(network: Growing, tmp_path: P
     filmstrip_command([tmp_path / "r"], out=tmp_path / "of records.png")
     assert (tmp_path / "of records.png").exists()
     with pytest.raises(InputError, match="which image"):
-        filmstrip_command(models, out=out)
+        filmstrip_command(models, out=tmp_path / "other.png")
     with pytest.raises(InputError, match="expected a file name ending in"):
         filmstrip_command(models, out=tmp_path / "strip.gif", image=tmp_path / "photo.png")
 

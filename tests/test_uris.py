@@ -512,10 +512,10 @@ def instance_files(memory: MemoryFileSystem, suffix: str) -> list[str]:
 def test_the_command_line(tmp_path: Path) -> None:
     write_images(tmp_path / "photos", 2)
     folder, out = (tmp_path / "photos").as_uri(), (tmp_path / "a b" / "t.csv").as_uri()
-    result = run("extract", folder, "--out", out)
+    result = run("extract", folder, "--model", "sample", "--out", out)
     assert result.returncode == 0, result.stderr
     assert len(images_of(tmp_path / "a b" / "t.csv")) == 2
-    result = run("extract", folder, "--out", "s4://key:secret@b/t.csv")
+    result = run("extract", folder, "--model", "sample", "--out", "s4://key:secret@b/t.csv")
     assert result.returncode == 1
     assert "Protocol not known" in result.stderr
     assert "secret" not in result.stderr

@@ -15,6 +15,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "fiftyone": (),
     "onnx": ("reduce", "tune", "train"),
     "openvino": ("openvino",),
+    "pillow_heif": ("heic",),
     "ray": ("ray",),
     "scipy": ("atlas", "compare", "tune"),
     "sklearn": ("atlas",),
@@ -27,7 +28,12 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "uvicorn": ("serve",),
 }
 """The extras of pyproject.toml that install a package, by the name that is imported; without any, its own name does."""
-_DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "sklearn": "scikit-learn", "umap": "umap-learn"}
+_DISTRIBUTIONS = {
+    "ai_edge_litert": "ai-edge-litert",
+    "pillow_heif": "pillow-heif",
+    "sklearn": "scikit-learn",
+    "umap": "umap-learn",
+}
 """What packages are called where they are installed, if it is another name."""
 
 called_command: ContextVar[str] = ContextVar("called_command", default="")

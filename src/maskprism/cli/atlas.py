@@ -70,7 +70,6 @@ def atlas(
 
     if thumbnails < 0:
         raise InputError(f"--thumbnails is {thumbnails}; expected 0 or more")
-    check_out(out, overwrite=overwrite, folder=True)
     require("sklearn", "the atlas")
     if umap:
         require("umap", "this map")
@@ -78,6 +77,7 @@ def atlas(
     points = Points.read(table)
     if points.note:
         output.note(f"note: {points.note}")
+    check_out(out, overwrite=overwrite, folder=True)
     stored = _stored(table)
     folder = images or _folder_of(stored)
     failures: list[tuple[str, str]] = []

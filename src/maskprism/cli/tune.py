@@ -95,6 +95,8 @@ def tune(
 
     source = model_file(model)
     check_options(folds=folds, seed=seed, limit=limit)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise InputError(f"{out}: is the model itself; choose another --out")
     check_out(
         out, overwrite=overwrite, beside=lambda out: (_correction_beside(out), *report_files(out.with_suffix("")))
     )
@@ -220,5 +222,3 @@ def _check_target(source: Path, out: Path) -> None:
             from maskprism.models.onnx_file import read_onnx
 
             read_onnx(source)
-    if out.exists() and source.exists() and out.samefile(source):
-        raise InputError(f"{out}: is the model itself; choose another --out")
