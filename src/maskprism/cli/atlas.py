@@ -17,6 +17,7 @@ from maskprism.text import readable
 if TYPE_CHECKING:
     from maskprism.analysis.atlas.judged import Judged
     from maskprism.analysis.atlas.points import Points
+    from maskprism.analysis.truth.labels import DatasetLabels
     from maskprism.stored_predictions import StoredPredictions
 
 _MANY = 50_000
@@ -77,12 +78,13 @@ def atlas(
     points = Points.read(table)
     if points.note:
         output.note(f"note: {points.note}")
-    check_out(out, overwrite=overwrite, folder=True)
     stored = _stored(table)
     folder = images or _folder_of(stored)
     failures: list[tuple[str, str]] = []
-    if data is not None:
-        points, failures = _judged(points, stored, data, split, folder, crowds, output)
+    labels = None if data is None else _labels(stored, data, split, folder, crowds, output)
+    check_out(out, overwrite=overwrite, folder=True)
+    if labels is not None and stored is not None and folder is not None:
+        points, failures = _judged(points, stored, labels, folder, output)
     many = len(points) > _MANY
     found = make_atlas(points, umap=umap, seed=seed, on_step=lambda step: output.note(f"{step} ...") if many else None)
     sheets = None
@@ -126,16 +128,10 @@ def _folder_of(stored: StoredPredictions | None) -> Path | None:
     return Path(source) if source and is_folder(source) else None
 
 
-def _judged(
-    points: Points,
-    stored: StoredPredictions | None,
-    data: Path,
-    split: str | None,
-    folder: Path | None,
-    crowds: Crowds,
-    output: Output,
-) -> Judged:
-    from maskprism.analysis.atlas.judged import judged
+def _labels(
+    stored: StoredPredictions | None, data: Path, split: str | None, folder: Path | None, crowds: Crowds, output: Output
+) -> DatasetLabels:
+    """The labels of `--data`. Raises InputError where the table cannot be compared with them."""
     from maskprism.analysis.truth.labels import open_labels
 
     if stored is None:
@@ -146,6 +142,12 @@ def _judged(
     labels = open_labels(data, folder, names, split, crowds=crowds)
     for notice in labels.notices:
         output.note(f"note: {notice}")
+    return labels
+
+
+def _judged(points: Points, stored: StoredPredictions, labels: DatasetLabels, folder: Path, output: Output) -> Judged:
+    from maskprism.analysis.atlas.judged import judged
+
     with output.bar("comparing", None, visible=False) as bar:
         found = judged(points, stored, labels, folder, on_progress=lambda done, total: bar.at(done, total, 0))
         for name, why in found.failures:
