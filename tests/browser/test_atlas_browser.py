@@ -34,8 +34,18 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = write_dataset(folder / "scenes", 5, seed=11, validation_share=1.0)
     extract(folder / "scenes", load("sample", threads=1), folder / "t.parquet", prototypes="fp16")
     for command in (
-        ("page", folder / "scenes", "--out", folder / "atlas" / "page.html"),
-        ("atlas", folder / "t.parquet", "--out", folder / "atlas", "--data", data, "--viewer", "page.html"),
+        ("page", folder / "scenes", "--model", "sample", "--out", folder / "atlas" / "page.html"),
+        (
+            "atlas",
+            folder / "t.parquet",
+            "--out",
+            folder / "atlas",
+            "--overwrite",
+            "--data",
+            data,
+            "--viewer",
+            "page.html",
+        ),
     ):
         done = run(*command)
         assert done.returncode == 0, done.stderr

@@ -210,8 +210,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     data = write_dataset(folder / "scenes", 4, seed=21, validation_share=1.0)
     for line in (
-        ("diagnose", data, "--out", folder / "diagnosis", "--worst", 3),
-        ("extract", folder / "scenes", "--out", folder / "t.parquet", "--prototypes", "fp16"),
+        ("diagnose", data, "--model", "sample", "--out", folder / "diagnosis", "--worst", 3),
+        ("extract", folder / "scenes", "--model", "sample", "--out", folder / "t.parquet", "--prototypes", "fp16"),
         ("atlas", folder / "t.parquet", "--out", folder / "atlas"),
     ):
         done = run(*line)

@@ -41,8 +41,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     for seed in SCENES:
         write_dataset(folder, 1, seed=seed, validation_share=1.0)
-    command = [sys.executable, "-m", "maskprism.cli", "page", "images", "--data", "data.yaml", "--out", "page.html"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
+    command = ["page", "images", "--model", "sample", "--data", "data.yaml", "--out", "page.html"]
+    subprocess.run(
+        [sys.executable, "-m", "maskprism.cli", *command], cwd=folder, check=True, capture_output=True, timeout=120
+    )
     return folder
 
 
