@@ -17,7 +17,7 @@ import maskprism
 from contrast import hovered, low_contrast
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.matching import match_masks
-from maskprism.datasets import GroundTruth
+from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.scenes import draw_scene, write_dataset
 from pages import ABOUT_SPEED, start, stop
 from tiny_models import Tiny, ultralytics_metadata
@@ -97,13 +97,15 @@ def shows(page: Page, expected: list[str]) -> None:
     )
 
 
-def _labelled(seed: int) -> GroundTruth:
-    scene = draw_scene(seed)
-    return GroundTruth.of_masks(scene.masks, scene.classes.tolist())
+@pytest.fixture(scope="module")
+def labelled(folder: Path) -> dict[str, GroundTruth]:
+    """The labels of every scene, as its file has them: one outline each, which joins the parts of an object."""
+    samples = [sample for sample in open_dataset(folder / "data.yaml") if "scene" in sample.name]
+    return {sample.name.removeprefix("images/"): sample.read()[1] for sample in samples}
 
 
 @pytest.fixture(scope="module")
-def truth() -> dict[str, tuple[maskprism.Prediction, Any]]:
+def truth(labelled: dict[str, GroundTruth]) -> dict[str, tuple[maskprism.Prediction, Any]]:
     """What Python says of every scene: prediction and comparison with the labels."""
     model = maskprism.load("sample")
     found = {}
@@ -112,7 +114,7 @@ def truth() -> dict[str, tuple[maskprism.Prediction, Any]]:
         prediction = model.predict(scene.image)
         found[f"val/scene_{seed:06d}.png"] = (
             prediction,
-            match_masks(prediction, _labelled(seed)),
+            match_masks(prediction, labelled[f"val/scene_{seed:06d}.png"]),
         )
     return found
 
@@ -251,13 +253,15 @@ def test_a_tile_opens_the_instance_that_put_it_there(address: str, open_page: Op
         page.locator("#gallery").wait_for()
 
 
-def test_instances_that_lose_most_in_a_part_come_first(address: str, open_page: Open, truth: dict[str, Any]) -> None:
+def test_instances_that_lose_most_in_a_part_come_first(
+    address: str, open_page: Open, truth: dict[str, Any], labelled: dict[str, GroundTruth]
+) -> None:
     page = open_page(f"{address}?view=instances")
     page.locator("select[name=sort]").select_option("coefficients")
     found = [
         (row.coefficients, f"{row.class_name} {row.instance}")
         for name, (prediction, matches) in truth.items()
-        for row in budgets(prediction, _labelled(int(name[-10:-4])), matches=matches)
+        for row in budgets(prediction, labelled[name], matches=matches)
     ]
     most, name = max(found)
     page.locator(".tile .facts").first.get_by_text(f"{name} · loses {most:.2f}").wait_for()
