@@ -39,7 +39,7 @@ def _():
 
     import maskprism
 
-    widget = maskprism.show("photo.png")
+    widget = maskprism.show("photo.png", model="sample")
 
     def write(change=None):
         prediction = widget.edited_prediction

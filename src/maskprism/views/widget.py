@@ -166,7 +166,7 @@ def show(
     truth: GroundTruth | None = None,
     selected: int = 0,
 ) -> PrismWidget:
-    """The interactive viewer for an image: `show("photo.jpg")`, `show(prediction)` or `show(image, prediction)`.
+    """The interactive viewer: `show("photo.jpg", model="best.pt")`, `show(prediction)` or `show(image, prediction)`.
 
     Parameters
     ----------
