@@ -53,7 +53,8 @@ def assert_same(prediction, found, masks):
     np.testing.assert_allclose(prediction.scores, found["score"], atol=1e-5)
     np.testing.assert_allclose(prediction.coefficients, found["mask"][order], atol=1e-4)
     np.testing.assert_allclose(prediction.canvas_boxes, found["box"][order] * yolact.SIDE, atol=1e-2)
-    np.testing.assert_allclose(prediction.prototypes, np.moveaxis(found["proto"].numpy(), 2, 0), atol=1e-4)
+    # OpenCV and PyTorch resize the image in another order of operations: in a trained network 1e-5 of large prototypes.
+    np.testing.assert_allclose(prediction.prototypes, np.moveaxis(found["proto"].numpy(), 2, 0), atol=1e-4, rtol=2e-5)
     ours = prediction.masks()
     assert ours.shape == masks.shape
     # Ties: probabilities of exactly a half, or box edges on a cell, in other last bits.
