@@ -33,7 +33,7 @@ def signature(coefficients: Any, classes: Any, images: Any, of_class: int, k: in
 
 def correlation(first: Any, second: Any, images: Any) -> tuple[float, float]:
     """Spearman's rank correlation, and its p value with images as the unit."""
-    x, y = (stats.zscore(stats.rankdata(one)) for one in (first, second))
+    x, y = (stats.zscore(stats.rankdata(np.asarray(one, np.float64))) for one in (first, second))
     rho = float(np.mean(x * y))
     variance = 0.0
     for one in np.unique(images):

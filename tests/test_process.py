@@ -77,6 +77,19 @@ def test_an_error_that_nobody_expects_is_one_line_and_a_traceback_in_a_file(
     assert type(error).__name__ in log.read_text(encoding="utf-8")
 
 
+def test_an_error_that_an_interrupt_left_behind_is_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:
+    """A KeyboardInterrupt within the condition of a lock makes Python 3.13 raise "release unlocked lock"."""
+
+    def command() -> int:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("release unlocked lock")
+
+    assert process.run_command("maskprism", command, resumes="run it again") == process.INTERRUPTED
+    assert capsys.readouterr().err == "maskprism: interrupted; run it again\n"
+
+
 def test_without_room_for_a_file_the_line_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
     assert process.report_of("maskprism", ValueError("x")).endswith(f"report it at {process.REPORT_TO}")

@@ -60,12 +60,13 @@ def run_command(name: str, function: Callable[[], int], *, resumes: str = "") ->
             _discard_output()
             return FAILED
         except KeyboardInterrupt:
-            _fail(name, "interrupted" + (f"; {resumes}" if resumes else ""))
-            return INTERRUPTED
+            return _interrupted(name, resumes)
         except OSError as error:  # a full disk, a name that is too long, a folder of somebody else
             where = "" if error.filename is None else f"{brief(os.fsdecode(error.filename), 120)}: "
             return _fail(name, where + (error.strerror or one_line(error)))
         except Exception as error:
+            if _came_of_interrupt(error):
+                return _interrupted(name, resumes)
             return _fail(name, report_of(name, error))
         return status
 
@@ -197,6 +198,18 @@ def _drop_columns() -> None:
     columns = os.environ.get("COLUMNS", "")
     if not columns.isascii() or not columns.isdigit() or int(columns) < 1:
         os.environ.pop("COLUMNS", None)
+
+
+def _came_of_interrupt(error: BaseException | None) -> bool:
+    """Whether an error was raised while a KeyboardInterrupt passed through, as by a lock that it left half taken."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _interrupted(name: str, resumes: str) -> int:
+    _fail(name, "interrupted" + (f"; {resumes}" if resumes else ""))
+    return INTERRUPTED
 
 
 def _fail(name: str, message: str) -> int:
