@@ -82,8 +82,8 @@ def ours(rows: pa.Table) -> None:
     from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.atlas.projection import Components
     from maskprism.analysis.atlas.signatures import signatures
-    from maskprism.instance_rows import InstanceRows
-    from maskprism.views.atlas.charts import value_counts
+    from maskprism.drawing.atlas import value_counts
+    from maskprism.tables.instance_rows import InstanceRows
 
     points = Points.of(InstanceRows([rows], "generated"))
     moments = moments_of(points.coefficients)
@@ -98,8 +98,8 @@ def whole(table: Path, folder: Path) -> None:
     """Everything, in a process of its own: what took how long, and the most memory."""
     from maskprism.analysis.atlas.atlas import make_atlas
     from maskprism.analysis.atlas.points import Points
-    from maskprism.views.atlas.files import write_atlas
-    from maskprism.views.atlas.report import report_page
+    from maskprism.reports.atlas import report_page
+    from maskprism.reports.atlas_files import write_atlas
 
     began = time.perf_counter()
     steps: list[tuple[str, float]] = [("reading", began)]

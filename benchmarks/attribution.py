@@ -26,7 +26,7 @@ from maskprism.analysis.instance.roles import roles
 from maskprism.analysis.instance.shapley import shapley
 from maskprism.analysis.instance.subset_masks import SubsetMasks
 from maskprism.analysis.instance.sufficiency import knock_out, sufficiency
-from maskprism.scenes import draw_scene
+from maskprism.datasets.scenes import draw_scene
 
 INSTANCES = 12
 ORDERS = 8

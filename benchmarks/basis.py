@@ -27,7 +27,7 @@ from maskprism import Prediction
 from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
 from maskprism.analysis.prototypes.positional import DependenceStudy
 from maskprism.analysis.prototypes.translation import move
-from maskprism.scenes import draw_scene
+from maskprism.datasets.scenes import draw_scene
 
 IMAGES = 16
 RUNS = 3

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 import maskprism
-from maskprism.analysis.networks.comparison import Comparison
-from maskprism.analysis.networks.paired_run import compare
-from maskprism.analysis.networks.swap import PARTS
-from maskprism.scenes import draw_scene
+from maskprism.analysis.comparison.paired_run import compare
+from maskprism.analysis.comparison.report import Comparison
+from maskprism.analysis.comparison.swap import PARTS
+from maskprism.datasets.scenes import draw_scene
 
 SCENES = 24
 ONNX = "yolov8n-seg.onnx"
@@ -47,7 +47,7 @@ def seconds(function: Callable[[], Any]) -> float:
 def cost(console: Console) -> None:
     scenes = [draw_scene(seed).image for seed in range(SCENES)]
     a, b = maskprism.load("sample", threads=1), maskprism.load("sample", threads=1)
-    b.keep = maskprism.models.layouts.Thresholds(conf=0.3)  # so that something has no partner
+    b.keep = maskprism.models.families.yolo.Thresholds(conf=0.3)  # so that something has no partner
     compare(a, b, scenes[:2])
     alone, whole = [], []
     for _ in range(3):

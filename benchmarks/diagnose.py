@@ -28,7 +28,7 @@ from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, overlaps_of_bo
 from maskprism.analysis.dataset.diagnosis import examine
 from maskprism.analysis.truth.overlaps import mask_overlaps
 from maskprism.datasets import open_dataset
-from maskprism.scenes import write_dataset
+from maskprism.datasets.scenes import write_dataset
 
 
 def by_run_lengths(prediction: maskprism.Prediction, true: np.ndarray) -> np.ndarray:

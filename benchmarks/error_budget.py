@@ -31,9 +31,9 @@ from maskprism.analysis.truth.best_coefficients import PENALTY, best_weights, wi
 from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, counterfactuals_of
 from maskprism.analysis.truth.error_budget import RING, budgets, leak, thresholds
+from maskprism.core.prediction import Prediction
 from maskprism.datasets import GroundTruth, open_dataset
-from maskprism.prediction import Prediction
-from maskprism.scenes import write_dataset
+from maskprism.datasets.scenes import write_dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import reference

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 import maskprism
-from maskprism.extract import extract
-from maskprism.sources import ImageFiles, open_source
+from maskprism.io.sources import ImageFiles, open_source
+from maskprism.tables.extraction import extract
 
 
 def bare_session(model: Path, threads: int, tensors: np.ndarray[Any, Any], count: int) -> Callable[[], int]:

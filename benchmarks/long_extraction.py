@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import psutil
 
-from maskprism.extract import extract
-from maskprism.images import IMAGE_SUFFIXES
+from maskprism.io.images import IMAGE_SUFFIXES
 from maskprism.models import Model
-from maskprism.models.layouts import Thresholds
+from maskprism.models.families.yolo import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
+from maskprism.tables.extraction import extract
 
 CLASSES, PROTOTYPES, ANCHORS, INSTANCES = 80, 32, 84, 6
 

@@ -24,8 +24,8 @@ import numpy as np
 
 import maskprism
 from maskprism import Instance
-from maskprism.scenes import draw_scene
-from maskprism.views import raster, sheets
+from maskprism.datasets.scenes import draw_scene
+from maskprism.drawing import raster, sheets
 
 RUNS = 5
 

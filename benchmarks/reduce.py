@@ -22,9 +22,9 @@ from rich.table import Table
 
 import maskprism
 from maskprism import Prediction
-from maskprism.analysis.networks.reduction import fit_halves, reductions
-from maskprism.scenes import draw_scene
-from maskprism.sources import open_source
+from maskprism.analysis.reduction.trade_off import fit_halves, reductions
+from maskprism.datasets.scenes import draw_scene
+from maskprism.io.sources import open_source
 
 ROUNDS = 5
 SCENES = 24

@@ -25,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 import maskprism
-from maskprism.geometry import box_iou
+from maskprism.core.geometry import box_iou
 
 MATCH_IOU = 0.5
 REFERENCE = "yolov8n-seg.onnx"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from maskprism.search import Index, Space
+from maskprism.tables.similar import Index, Space
 
 QUERIES = 7
 

@@ -35,8 +35,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import maskprism
-from maskprism.images import read_image
-from maskprism.scenes import write_dataset
+from maskprism.datasets.scenes import write_dataset
+from maskprism.io.images import read_image
 
 CLIENTS = 50
 IMAGES = 100

@@ -55,7 +55,7 @@ def lost() -> Model:
 
 if __name__ == "__main__":
     from fake_network import slow_model
-    from maskprism.extract import extract
+    from maskprism.tables.extraction import extract
 
     def report(done: int, total: int | None, failed: int) -> None:
         """Tell whoever waits for it how far this is."""

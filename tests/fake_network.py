@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from maskprism.models import Model
-from maskprism.models.rows import Thresholds
+from maskprism.models.families.rows import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 
 CLASSES, PROTOTYPES, ANCHORS = 2, 4, 84
@@ -81,7 +81,7 @@ def slow_model() -> Model:
 
 
 if __name__ == "__main__":
-    from maskprism.extract import extract
+    from maskprism.tables.extraction import extract
 
     def report(done: int, total: int | None, failed: int) -> None:
         """Tell whoever waits for it how far this is."""

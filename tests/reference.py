@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from maskprism.geometry import Letterbox
-from maskprism.masks import MaskRule
+from maskprism.core.geometry import Letterbox
+from maskprism.core.masks import MaskRule
 
 
 def fitted_sides(image_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> tuple[int, int]:

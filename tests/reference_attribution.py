@@ -10,7 +10,7 @@ import numpy as np
 
 import reference
 from maskprism import Edit, Instance
-from maskprism.masks import Patch
+from maskprism.core.masks import Patch
 
 
 def boxes_of(instance: Instance) -> dict[str, list[float]]:

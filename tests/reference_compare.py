@@ -8,7 +8,7 @@ import numpy as np
 
 import reference
 from maskprism import Prediction
-from maskprism.geometry import Letterbox
+from maskprism.core.geometry import Letterbox
 
 
 def cka(x: np.ndarray, y: np.ndarray) -> float:

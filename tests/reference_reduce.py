@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from maskprism import Decomposition, Prediction
-from maskprism.analysis.networks.reduction import _FLOOR, _RIDGE
+from maskprism.analysis.reduction.trade_off import _FLOOR, _RIDGE
 
 
 def weighted_cells(prediction: Prediction) -> list[tuple[int, np.ndarray, float]]:

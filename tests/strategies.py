@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from maskprism import Letterbox, MaskRule, Prediction, Preprocessing
-from maskprism.masks import RULES
+from maskprism.core.masks import RULES
 
 seeds = st.integers(0, 2**32 - 1)
 

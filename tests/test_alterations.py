@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskprism.datasets import GroundTruth, alterations
-from maskprism.datasets.alterations import LONGEST, Alteration
-from maskprism.scenes import draw_scene
+from maskprism.datasets import GroundTruth
+from maskprism.datasets import augmentation as alterations
+from maskprism.datasets.augmentation import LONGEST, Alteration
+from maskprism.datasets.scenes import draw_scene
 
 
 def truth_of(*segments: object, image_hw: tuple[int, int]) -> GroundTruth:

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from fake_network import fake_model, v5_model, write_images
 from maskprism import Letterbox, MaskprismError, Prediction
 from maskprism.core import archive
+from maskprism.core.masks import NO_CROP
+from maskprism.core.preprocessing import PREPROCESSINGS, Preprocessing
 from maskprism.errors import InputError
-from maskprism.extract import extract
-from maskprism.masks import NO_CROP
+from maskprism.integrations.training import PrototypeCallback, filmstrip, read_records
 from maskprism.models.correction import Correction
-from maskprism.preprocessing import PREPROCESSINGS, Preprocessing
-from maskprism.stored_predictions import StoredPredictions
-from maskprism.stored_prototypes import prototype_columns, restored
-from maskprism.training import PrototypeCallback, filmstrip, read_records
+from maskprism.tables.extraction import extract
+from maskprism.tables.stored_predictions import StoredPredictions
+from maskprism.tables.stored_prototypes import prototype_columns, restored
 from strategies import predictions, seeds
 from test_stored import assert_equal
 

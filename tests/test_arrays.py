@@ -13,10 +13,10 @@ from PIL import Image
 
 import maskprism
 from maskprism import Decomposition, Letterbox, Prediction, from_arrays
+from maskprism.core.masks import NO_CROP, ULTRALYTICS, YOLOV5
+from maskprism.core.preprocessing import YOLACT, YOLO
+from maskprism.datasets.scenes import draw_scene
 from maskprism.errors import ImageError, InputError
-from maskprism.masks import NO_CROP, ULTRALYTICS, YOLOV5
-from maskprism.preprocessing import YOLACT, YOLO
-from maskprism.scenes import draw_scene
 from strategies import seeds
 
 

@@ -34,18 +34,18 @@ from maskprism.analysis.atlas.projection import Components
 from maskprism.analysis.atlas.signatures import false_discovery_rates, signatures
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.labels import open_labels
+from maskprism.datasets.scenes import write_dataset
+from maskprism.drawing.atlas import value_counts
+from maskprism.drawing.map_data import UNKNOWN, Layout, map_data
 from maskprism.errors import MaskprismError, MissingExtraError, TableError
-from maskprism.extract import extract
-from maskprism.instance_rows import LOSSES, InstanceRows
 from maskprism.models import load
-from maskprism.scenes import write_dataset
-from maskprism.stored_predictions import StoredPredictions
-from maskprism.table import CoefficientTable
-from maskprism.views.atlas.charts import value_counts
-from maskprism.views.atlas.files import write_atlas
-from maskprism.views.atlas.map_data import UNKNOWN, Layout, map_data
-from maskprism.views.atlas.map_page import map_page
-from maskprism.views.atlas.thumbnails import thumbnails
+from maskprism.reports.atlas_files import write_atlas
+from maskprism.reports.map_page import map_page
+from maskprism.reports.map_thumbnails import thumbnails
+from maskprism.tables.extraction import extract
+from maskprism.tables.instance_rows import LOSSES, InstanceRows
+from maskprism.tables.stored_predictions import StoredPredictions
+from maskprism.tables.table import CoefficientTable
 from test_cli import run
 
 RNG = np.random.default_rng(7)

@@ -18,10 +18,10 @@ import reference_basis as slow
 from maskprism import CoefficientTable, Letterbox, Prediction, load
 from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage, change_basis, content_samples
 from maskprism.analysis.prototypes.covariance import RunningCovariance, effective_rank
+from maskprism.core.masks import RULES
+from maskprism.datasets.scenes import draw_scene
+from maskprism.drawing import basis as views
 from maskprism.errors import InputError
-from maskprism.masks import RULES
-from maskprism.scenes import draw_scene
-from maskprism.views.prototypes import basis as views
 from strategies import letterboxes, predictions, seeds
 from tiny_models import Tiny
 

@@ -14,11 +14,11 @@ from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, budgets
 from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.worst_cases import worst_cases
 from maskprism.datasets import Dataset, GroundTruth, open_dataset
+from maskprism.datasets.scenes import write_dataset
+from maskprism.drawing import error_budget as views
+from maskprism.drawing import raster
 from maskprism.errors import InputError
 from maskprism.models import Model
-from maskprism.scenes import write_dataset
-from maskprism.views import raster
-from maskprism.views.truth import budget as views
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 import in_process
 import maskprism
 from in_process import Done
-from maskprism.scenes import draw_scene
+from maskprism.datasets.scenes import draw_scene
 from tiny_models import Tiny
 
 ROOT = Path(__file__).resolve().parents[1]

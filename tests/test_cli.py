@@ -19,7 +19,7 @@ import pytest
 import in_process
 from in_process import Done
 from maskprism import cli
-from maskprism.scenes import draw_scene
+from maskprism.datasets.scenes import draw_scene
 from tiny_models import Tiny
 
 COMMAND = [sys.executable, "-m", "maskprism.cli"]
@@ -201,7 +201,7 @@ def test_extract_fails_when_every_image_fails(model: Path, tmp_path: Path) -> No
 def test_demo_tells_the_whole_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On fewer scenes than it has for users; CI runs the whole as README says."""
     scenes = 3
-    monkeypatch.setattr("maskprism.demo.SCENES", scenes)
+    monkeypatch.setattr("maskprism.cli.sample_story.SCENES", scenes)
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "page.html").write_text("of an earlier run")
     result = run("demo", "--out", tmp_path / "demo", "--overwrite")

@@ -21,13 +21,13 @@ from cyclopts.argument import Argument
 
 import in_process
 from maskprism import cli
+from maskprism._common.text import json_text
 from maskprism.cli.options import Table
 from maskprism.cli.output import EXIT_CODES, Bar, Outcome, Output, command, print_json
-from maskprism.demo import DemoResult
-from maskprism.extract import extract
+from maskprism.cli.sample_story import DemoResult
+from maskprism.datasets.scenes import write_dataset
 from maskprism.models import load
-from maskprism.scenes import write_dataset
-from maskprism.text import json_text
+from maskprism.tables.extraction import extract
 from tiny_models import Tiny, ultralytics_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -212,7 +212,7 @@ def no_work(out: Path, on_step: Callable[[str], None]) -> DemoResult:
 def test_json_is_what_the_documentation_says(
     name: str, call: Call, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskprism.demo.run_demo", no_work)
+    monkeypatch.setattr("maskprism.cli.sample_story.run_demo", no_work)
     (work / "broken").mkdir(exist_ok=True)
     (work / "broken" / "b.png").write_bytes(b"no image")
     ended = call(f"{LINES[name]} --json --quiet")

@@ -20,26 +20,26 @@ from hypothesis import strategies as st
 import maskprism
 import reference_compare as twin
 from maskprism import MaskprismError, Prediction
-from maskprism.analysis.networks.comparison import INSTANCES, Comparison, Tolerance
-from maskprism.analysis.networks.logit_drift import LogitDrift
-from maskprism.analysis.networks.paired_run import compare, same_canvas
-from maskprism.analysis.networks.pairing import pair_instances
-from maskprism.analysis.networks.similarity import PrototypeSimilarity, match_prototypes, on_grid, paired_pixels
-from maskprism.analysis.networks.summary import brief, percent, summary_of
-from maskprism.analysis.networks.swap import ORDERS, PARTS, Swap, swap
+from maskprism.analysis.comparison.logit_drift import LogitDrift
+from maskprism.analysis.comparison.paired_run import compare, same_canvas
+from maskprism.analysis.comparison.pairing import pair_instances
+from maskprism.analysis.comparison.report import INSTANCES, Comparison, Tolerance
+from maskprism.analysis.comparison.similarity import PrototypeSimilarity, match_prototypes, on_grid, paired_pixels
+from maskprism.analysis.comparison.summary import brief, percent, summary_of
+from maskprism.analysis.comparison.swap import ORDERS, PARTS, Swap, swap
 from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.analysis.truth.labels import open_labels
 from maskprism.analysis.truth.matching import match
+from maskprism.core.geometry import Letterbox
+from maskprism.datasets.scenes import draw_scene, write_dataset
+from maskprism.drawing import raster
+from maskprism.drawing.pairs import worst_pairs
 from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError
-from maskprism.geometry import Letterbox
 from maskprism.models import Model
 from maskprism.models.correction import Correction
-from maskprism.models.rows import Thresholds
+from maskprism.models.families.rows import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
-from maskprism.scenes import draw_scene, write_dataset
-from maskprism.views import raster
-from maskprism.views.networks import comparison as views
-from maskprism.views.networks.worst_pairs import worst_pairs
+from maskprism.reports import comparison as views
 from strategies import boxes, predictions, seeds
 from test_cli import run, says
 from tiny_models import Tiny
@@ -783,7 +783,9 @@ def test_the_command_tells_mistakes(files: Path, tmp_path: Path) -> None:
 
 
 def test_comparing_imports_nothing_heavy() -> None:
-    code = "import sys, maskprism.analysis.networks; print(sorted({'scipy', 'matplotlib', 'torch'} & set(sys.modules)))"
+    code = (
+        "import sys, maskprism.analysis.comparison; print(sorted({'scipy', 'matplotlib', 'torch'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

@@ -14,21 +14,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskprism.analysis.networks.class_map import ClassPairs
-from maskprism.analysis.networks.comparison import Comparison, Tolerance
-from maskprism.analysis.networks.paired_run import compare
-from maskprism.analysis.networks.relations import Relations
-from maskprism.analysis.networks.similarity import PrototypeSimilarity, paired_pixels
-from maskprism.analysis.networks.summary import summary_of
+from maskprism.analysis.comparison.class_map import ClassPairs
+from maskprism.analysis.comparison.paired_run import compare
+from maskprism.analysis.comparison.relations import Relations
+from maskprism.analysis.comparison.report import Comparison, Tolerance
+from maskprism.analysis.comparison.similarity import PrototypeSimilarity, paired_pixels
+from maskprism.analysis.comparison.summary import summary_of
 from maskprism.analysis.prototypes.covariance import RunningCovariance
-from maskprism.geometry import Letterbox
-from maskprism.masks import ULTRALYTICS
+from maskprism.core.geometry import Letterbox
+from maskprism.core.masks import ULTRALYTICS
+from maskprism.core.prediction import Prediction
+from maskprism.core.preprocessing import IMAGENET
+from maskprism.datasets.scenes import draw_scene
 from maskprism.models import Model
-from maskprism.models.rows import Thresholds
+from maskprism.models.families.rows import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
-from maskprism.prediction import Prediction
-from maskprism.preprocessing import IMAGENET
-from maskprism.scenes import draw_scene
 
 K, CLASSES, SIDE = 6, 3, 64
 NAMES = ("cat", "dog", "fish")

@@ -13,15 +13,15 @@ import pytest
 
 import reference_tune as slow
 from maskprism import load
+from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.errors import InputError, MaskprismError, ModelError, TableError
-from maskprism.extract import extract
 from maskprism.models import SAMPLE_MODEL
 from maskprism.models.correction import Correction
-from maskprism.models.onnx_graph import ChannelSurgery
+from maskprism.models.onnx.graph import ChannelSurgery
 from maskprism.models.rewrite import write_corrected
-from maskprism.scenes import draw_scene, write_dataset
-from maskprism.table import CoefficientTable
-from maskprism.views.viewer_payload import viewer_scene
+from maskprism.tables.extraction import extract
+from maskprism.tables.table import CoefficientTable
+from maskprism.viewer.payload import viewer_scene
 from test_reduce import LAYOUTS, head, made, outputs_of
 from tiny_models import Tiny
 

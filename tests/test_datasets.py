@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 import reference_datasets as reference
 from maskprism import Letterbox
 from maskprism.datasets import Dataset, GroundTruth, open_dataset
+from maskprism.datasets.scenes import NAMES, draw_scene, write_dataset
 from maskprism.datasets.yolo import label_path
 from maskprism.errors import ImageError, InputError, LabelError
-from maskprism.scenes import NAMES, draw_scene, write_dataset
 from strategies import letterboxes, seeds
 
 HEIGHT, WIDTH = 40, 60

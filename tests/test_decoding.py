@@ -26,8 +26,8 @@ from maskprism.core import decoding
 from maskprism.core.decoding import engine as engine_module
 from maskprism.core.decoding import outlines, outputs, pure
 from maskprism.core.decoding.job import KINDS, decode_job
+from maskprism.core.masks import decode as reference_decode
 from maskprism.errors import InputError
-from maskprism.masks import decode as reference_decode
 from strategies import boxes, letterboxes, predictions
 
 ROOT = Path(__file__).resolve().parents[1]

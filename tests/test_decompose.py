@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import reference
 from maskprism import RULES, Decomposition, Edit, Letterbox, Prediction
-from maskprism.decompose import ORDERS
+from maskprism.core.decomposition import ORDERS
 from maskprism.errors import InputError
 from strategies import predictions, seeds
 

@@ -29,17 +29,17 @@ from maskprism.analysis.intervals import Interval, too_few
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, ErrorBudget
 from maskprism.analysis.truth.matching import ERROR_TYPES, find_errors, match
 from maskprism.analysis.truth.overlaps import mask_overlaps
+from maskprism.core.geometry import Letterbox
 from maskprism.datasets import GroundTruth, open_dataset
+from maskprism.datasets.scenes import NAMES, write_dataset
+from maskprism.drawing.mask_thumbnails import mask_against_truth
+from maskprism.drawing.palette import MISSING, TOO_MUCH
 from maskprism.errors import InputError, ModelError
-from maskprism.geometry import Letterbox
 from maskprism.models import Model
-from maskprism.models.rows import EXPORT_IN_SINGLE_PRECISION, Thresholds
+from maskprism.models.families.rows import EXPORT_IN_SINGLE_PRECISION, Thresholds
 from maskprism.models.runtimes import FunctionRuntime
-from maskprism.scenes import NAMES, write_dataset
-from maskprism.views.dataset.files import FIGURES, write_diagnosis
-from maskprism.views.dataset.report import warnings_of
-from maskprism.views.truth.budget import MISSING, TOO_MUCH
-from maskprism.views.truth.thumbnails import mask_against_truth
+from maskprism.reports.diagnosis import warnings_of
+from maskprism.reports.diagnosis_files import FIGURES, write_diagnosis
 from test_cli import run, says
 
 SCENES = 6

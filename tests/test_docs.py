@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import in_process
-from maskprism.scenes import draw_scene
+from maskprism.datasets.scenes import draw_scene
 from tiny_models import Tiny, ultralytics_metadata
 
 ROOT = Path(__file__).resolve().parents[1]

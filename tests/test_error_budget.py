@@ -41,10 +41,10 @@ from maskprism.analysis.truth.exact_coefficients import interpolated
 from maskprism.analysis.truth.matching import Matches, match
 from maskprism.analysis.truth.overlaps import Region
 from maskprism.analysis.truth.score_ranking import ranking, spearman
+from maskprism.core.masks import RULES, ULTRALYTICS
 from maskprism.datasets import GroundTruth, open_dataset
+from maskprism.datasets.scenes import draw_scene
 from maskprism.errors import InputError, TableError
-from maskprism.masks import RULES, ULTRALYTICS
-from maskprism.scenes import draw_scene
 from strategies import letterboxes, predictions, seeds
 
 DUAL = ("dual_box", "dual_coefficients", "dual_prototypes", "dual_resolution")

@@ -21,13 +21,13 @@ from maskprism.analysis.instance.regions import pixel_query, region_blame, truth
 from maskprism.analysis.instance.roles import ROLES, roles
 from maskprism.analysis.instance.sufficiency import knock_out
 from maskprism.cli.explain import print_tables
-from maskprism.scenes import draw_scene
-from maskprism.sources import SourceImage
-from maskprism.views import raster
-from maskprism.views.instance import attribution, tables
-from maskprism.views.instance.explain import Explained, explain_images
-from maskprism.views.instance.roles import ROLE_COLOURS, roles_sheet
-from maskprism.views.sheets import signed
+from maskprism.datasets.scenes import draw_scene
+from maskprism.drawing import attribution, raster
+from maskprism.drawing import instance_tables as tables
+from maskprism.drawing.roles import ROLE_COLOURS, roles_sheet
+from maskprism.drawing.sheets import signed
+from maskprism.io.sources import SourceImage
+from maskprism.reports.explanation import Explained, explain_images
 from test_roles import drawn as four_by_hand
 from test_roles import square
 from tiny_models import Tiny
@@ -401,7 +401,7 @@ def test_mistakes_in_questions_are_told(
 
 @pytest.mark.parametrize("rule", ["retina", "validation", "ultralytics-8.2", "yolact", "no-crop"])
 def test_every_rule_is_explained(rule: str, case: Case, tmp_path: Path) -> None:
-    from maskprism.views.instance.explain import write_explanation
+    from maskprism.reports.explanation import write_explanation
 
     written = write_explanation(case.image, case.prediction[:1].with_rule(rule), tmp_path, [0])
     assert {"00-roles.png", "00-roles.csv"} <= {path.name for path in written}

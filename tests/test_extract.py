@@ -22,11 +22,11 @@ import fake_network
 import maskprism
 from fake_network import fake_model, network, v5_model, write_images
 from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError, TableError
-from maskprism.extract import extract, in_order
-from maskprism.stored_predictions import StoredPredictions
-from maskprism.stored_prototypes import Stored
-from maskprism.table import CoefficientTable
-from maskprism.unfinished_table import UnfinishedTable
+from maskprism.tables.extraction import extract, in_order
+from maskprism.tables.stored_predictions import StoredPredictions
+from maskprism.tables.stored_prototypes import Stored
+from maskprism.tables.table import CoefficientTable
+from maskprism.tables.writer import UnfinishedTable
 
 SUFFIXES = (".parquet", ".csv", "")  # the last one is a folder
 
@@ -397,7 +397,7 @@ def test_engines_that_there_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_part_holds_a_bounded_number_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path / "photos", 6)
-    monkeypatch.setattr("maskprism.extract.MAX_BYTES_PER_PART", 1)
+    monkeypatch.setattr("maskprism.tables.extraction.MAX_BYTES_PER_PART", 1)
     extract(tmp_path / "photos", fake_model(), tmp_path / "t", workers=1)
     assert len(list((tmp_path / "t" / "images").iterdir())) == 6
     monkeypatch.undo()
@@ -824,7 +824,7 @@ def test_videos_whose_decoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_large_images_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path / "photos", 8)
-    monkeypatch.setattr("maskprism.shard.LARGE_PIXELS", 100)
+    monkeypatch.setattr("maskprism.tables.worker.LARGE_PIXELS", 100)
     at_work, most = [0], [0]
     guard = threading.Lock()
 

@@ -13,9 +13,9 @@ import pytest
 
 from maskprism._common.extras import _DISTRIBUTIONS, EXTRAS, called_command, installed, require
 from maskprism.cli import COMMANDS
+from maskprism.datasets.scenes import write_dataset
 from maskprism.errors import MissingExtraError
 from maskprism.models import SAMPLE_MODEL
-from maskprism.scenes import write_dataset
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 BARE = f"""

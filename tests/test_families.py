@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import maskprism
-from maskprism.analysis.networks import compare
+from maskprism.analysis.comparison import compare
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.matching import Matches
-from maskprism.datasets.truth import GroundTruth
-from maskprism.extract import extract
-from maskprism.models.layouts import FAMILIES
-from maskprism.views.instance.explain import write_explanation
-from maskprism.views.page import write_page
+from maskprism.datasets.ground_truth import GroundTruth
+from maskprism.models.families.yolo import FAMILIES
+from maskprism.reports.explanation import write_explanation
+from maskprism.tables.extraction import extract
+from maskprism.viewer.page import write_page
 from tiny_models import Tiny, ultralytics_metadata
 from tiny_queries import TinyQueries
 from tiny_yolact import TinyYolact

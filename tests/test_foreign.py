@@ -15,20 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import maskprism
-from maskprism import foreign
 from maskprism.analysis.prototypes.basis import CanonicalBasis
-from maskprism.class_names import are_placeholders, class_names
-from maskprism.classic import _read_masks
 from maskprism.cli import main
-from maskprism.columns import read_settings_text
+from maskprism.cli.original import _read_masks
 from maskprism.datasets import open_dataset
 from maskprism.errors import InputError, LabelError, MaskprismError, ModelError, TableError
+from maskprism.io import untrusted as foreign
+from maskprism.io.class_names import are_placeholders, class_names
+from maskprism.io.sources import open_source
 from maskprism.models.metadata import MAX_SIDE, Metadata
 from maskprism.models.names import read_names
 from maskprism.models.rewrite import read_onnx
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
-from maskprism.sources import open_source
-from maskprism.table import CoefficientTable
+from maskprism.tables.schema import read_settings_text
+from maskprism.tables.table import CoefficientTable
 from test_datasets import TRIANGLE, coco, data_set
 from tiny_models import Tiny, ultralytics_metadata
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import reference
 from maskprism import Letterbox
+from maskprism.core.geometry import box_iou
 from maskprism.errors import InputError
-from maskprism.geometry import box_iou
 from strategies import boxes, letterboxes, seeds
 
 UNPADS = ("floor", "round", "whole")

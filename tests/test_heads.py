@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import maskprism
 from maskprism.errors import ModelError
-from maskprism.models.heads import refusal
+from maskprism.models.families.unsupported import refusal
 from tiny_models import Tiny
 
 LEVELS = (80, 40, 20)

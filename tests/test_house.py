@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import in_process
-from maskprism.scenes import write_dataset
-from maskprism.views.house import pages
-from maskprism.views.house.kinds import KINDS
-from maskprism.views.house.pages import sentences
-from maskprism.views.house.results import Result
+from maskprism.datasets.scenes import write_dataset
+from maskprism.reports.index import pages
+from maskprism.reports.index.pages import sentences
+from maskprism.reports.index.result_types import KINDS
+from maskprism.reports.index.results import Result
 
 run = partial(in_process.command)
 

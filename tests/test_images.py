@@ -17,8 +17,8 @@ from PIL import Image
 import maskprism
 from maskprism import read_image
 from maskprism.errors import ImageError, InputError
-from maskprism.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_name
-from maskprism.sources import open_source
+from maskprism.io.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_name
+from maskprism.io.sources import open_source
 from tiny_models import Tiny
 
 RNG = np.random.default_rng(11)

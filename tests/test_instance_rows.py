@@ -15,10 +15,10 @@ import pytest
 from fake_network import fake_model, v5_model, write_images
 from maskprism.analysis.atlas.points import Points
 from maskprism.errors import TableError
-from maskprism.extract import extract
-from maskprism.instance_rows import InstanceRows
-from maskprism.search import search
-from maskprism.table import CoefficientTable, matrix_of
+from maskprism.tables.extraction import extract
+from maskprism.tables.instance_rows import InstanceRows
+from maskprism.tables.similar import search
+from maskprism.tables.table import CoefficientTable, matrix_of
 from test_cli import run
 
 

@@ -15,13 +15,13 @@ from pycocotools import mask as coco_mask
 
 import maskprism
 from fake_network import fake_model, write_images
+from maskprism.core.prediction import Prediction
 from maskprism.datasets import open_dataset
+from maskprism.datasets.scenes import draw_scene
 from maskprism.errors import InputError, MissingExtraError
-from maskprism.extract import extract
-from maskprism.interchange import COCO_NAMES, coco_results, from_supervision, to_fiftyone, to_supervision
-from maskprism.prediction import Prediction
-from maskprism.scenes import draw_scene
-from maskprism.table import CoefficientTable
+from maskprism.integrations.interchange import COCO_NAMES, coco_results, from_supervision, to_fiftyone, to_supervision
+from maskprism.tables.extraction import extract
+from maskprism.tables.table import CoefficientTable
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 import maskprism
 from maskprism.analysis.intervals import MIN_IMAGES
 from maskprism.analysis.prototypes.positional import DependenceStudy
-from maskprism.scenes import draw_scene
-from maskprism.views.kinds import Kinds
-from maskprism.views.page import Page
+from maskprism.datasets.scenes import draw_scene
+from maskprism.viewer.page import Page
+from maskprism.viewer.prototype_tags import Kinds
 
 
 @pytest.fixture(scope="module")

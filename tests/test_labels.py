@@ -11,9 +11,9 @@ import pytest
 
 import maskprism
 from maskprism.analysis.truth.labels import open_labels
+from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.errors import InputError
-from maskprism.scenes import draw_scene, write_dataset
-from maskprism.sources import open_sources
+from maskprism.io.sources import open_sources
 
 
 def test_the_labels_of_scenes_are_their_masks(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import in_process
 import maskprism
 import reference
 from maskprism.errors import InputError, ModelError, ModelWarning
-from maskprism.models.layouts import Layout, detect_layout, non_maximum_suppression
+from maskprism.models.families.rows import Thresholds
+from maskprism.models.families.yolo import Layout, detect_layout, non_maximum_suppression
 from maskprism.models.metadata import Metadata
-from maskprism.models.rows import Thresholds
 from strategies import boxes, seeds
 from tiny_models import DETECTIONS, KEPT, NAMES, OBJECTNESS, Tiny, ultralytics_metadata
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import reference
 from maskprism import RULES, Letterbox, MaskRule, Prediction
+from maskprism.core.masks import crop_window, decode, pixels_between, rule_named, rule_of_version, sigmoid
 from maskprism.errors import InputError
-from maskprism.masks import crop_window, decode, pixels_between, rule_named, rule_of_version, sigmoid
 from strategies import boxes, letterboxes, predictions
 
 SIZES = ("grid", "canvas", "image")

@@ -10,17 +10,17 @@ from hypothesis import given, settings
 
 import maskprism
 from maskprism import RULES, Decomposition, Edit, Prediction
+from maskprism.analysis.comparison.pairing import pair_instances
+from maskprism.analysis.comparison.swap import swap
 from maskprism.analysis.dataset.diagnosis import examine
-from maskprism.analysis.networks.pairing import pair_instances
-from maskprism.analysis.networks.swap import swap
 from maskprism.analysis.truth.matching import match
-from maskprism.columns import instance_columns, settings_of
 from maskprism.datasets import GroundTruth
+from maskprism.datasets.scenes import draw_scene
 from maskprism.errors import InputError
-from maskprism.scenes import draw_scene
-from maskprism.views.page import Page
-from maskprism.views.server.records import Record
-from maskprism.views.viewer_payload import viewer_scene
+from maskprism.server.records import Record
+from maskprism.tables.schema import instance_columns, settings_of
+from maskprism.viewer.page import Page
+from maskprism.viewer.payload import viewer_scene
 from strategies import predictions
 
 IMAGE = draw_scene(3).image
@@ -118,7 +118,7 @@ def test_tables_pages_and_records_hold_the_boxes_of_masks(alone):
 def test_a_page_has_a_largest_size(alone, monkeypatch):
     page = Page()
     page.add(IMAGE, alone)
-    monkeypatch.setattr("maskprism.views.page.MAX_BYTES", 2 * len(page._scenes[0]) - 1)
+    monkeypatch.setattr("maskprism.viewer.page.MAX_BYTES", 2 * len(page._scenes[0]) - 1)
     with pytest.raises(InputError, match="the page would take more than 0 MiB with this image, number 2; write fewer"):
         page.add(IMAGE, alone)
     assert len(page) == 1

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 import reference_budget as reference
 from maskprism import Letterbox, Prediction
 from maskprism.analysis.truth.matching import MATCHING_RULE, match, match_masks
+from maskprism.core.masks import ULTRALYTICS
 from maskprism.datasets import GroundTruth
 from maskprism.errors import InputError
-from maskprism.masks import ULTRALYTICS
 from strategies import letterboxes, predictions, seeds
 
 LETTERBOX = Letterbox.fit((32, 32), (32, 32))

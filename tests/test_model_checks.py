@@ -12,12 +12,12 @@ import pytest
 
 import in_process
 import maskprism
+from maskprism.datasets.scenes import write_dataset
 from maskprism.errors import InputError, ModelError, ModelWarning
 from maskprism.models import SAMPLE_MODEL
-from maskprism.models.rows import Thresholds, finite_columns
+from maskprism.models.families.rows import Thresholds, finite_columns
+from maskprism.models.families.yolact import YolactLayout
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput, litert
-from maskprism.models.yolact import YolactLayout
-from maskprism.scenes import write_dataset
 from tiny_models import KEPT, Tiny, save_tiny_tflite
 
 WHITE = np.full((64, 64, 3), 255, dtype=np.uint8)

@@ -9,14 +9,14 @@ import pytest
 import yaml
 
 import maskprism
+from maskprism.analysis.comparison.paired_run import compare
 from maskprism.analysis.dataset.diagnosis import diagnose
-from maskprism.analysis.networks.paired_run import compare
 from maskprism.analysis.truth.labels import open_labels
 from maskprism.datasets import open_dataset
+from maskprism.datasets.scenes import write_dataset
 from maskprism.errors import InputError, ModelError
 from maskprism.models.names import read_names
-from maskprism.scenes import write_dataset
-from maskprism.views.dataset.report import warnings_of
+from maskprism.reports.diagnosis import warnings_of
 from test_cli import run, says
 from test_datasets import coco
 from tiny_models import NAMES, Tiny, ultralytics_metadata

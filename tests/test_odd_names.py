@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 import maskprism
-from maskprism.scenes import write_dataset
-from maskprism.views import figures
+from maskprism.datasets.scenes import write_dataset
+from maskprism.drawing import figures
 from test_cli import run
 
 NAMES = ["$5 note", "a_b$c$", "\\alpha", "$\\frac{1$", "<b>&amp;", "한국어", "tab\tname", "x" * 300, "$", "^{_}$$"]

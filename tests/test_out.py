@@ -12,9 +12,9 @@ import pytest
 
 from in_process import command as run
 from maskprism._common.files import write_atomically, written_together
+from maskprism.datasets.scenes import write_dataset
 from maskprism.errors import MaskprismError
 from maskprism.models import SAMPLE_MODEL
-from maskprism.scenes import write_dataset
 
 FOLDERS = {
     "explain": "explain {photos} --model {model} --out {out}",

@@ -27,14 +27,14 @@ import maskprism
 import viewer_cases
 from maskprism import Letterbox, Prediction
 from maskprism.analysis.truth.matching import Matches
+from maskprism.core.masks import ULTRALYTICS
 from maskprism.datasets import GroundTruth
+from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.errors import InputError, MaskprismError
-from maskprism.masks import ULTRALYTICS
-from maskprism.scenes import draw_scene, write_dataset
-from maskprism.sources import open_sources
-from maskprism.views.instance.explain import explain_images
-from maskprism.views.page import Page, write_page
-from maskprism.views.viewer_payload import MAGIC, as_shown, viewer_scene
+from maskprism.io.sources import open_sources
+from maskprism.reports.explanation import explain_images
+from maskprism.viewer.page import Page, write_page
+from maskprism.viewer.payload import MAGIC, as_shown, viewer_scene
 from strategies import predictions, seeds
 
 HOSTILE = '</script><img src=x onerror="window.hacked = 1"> & \u2028 <!-- \udce9'
@@ -279,7 +279,7 @@ def test_a_large_page_is_announced_before_it_is_written(
     assert (
         "maskprism serve" not in run("images", "--model", "sample", "--out", tmp_path / "small.html", cwd=scenes).stderr
     )
-    monkeypatch.setattr("maskprism.views.page.LARGE_BYTES", 100_000)
+    monkeypatch.setattr("maskprism.viewer.page.LARGE_BYTES", 100_000)
     done = run("images", "--model", "sample", "--out", tmp_path / "p.html", cwd=scenes)
     assert done.returncode == 0
     assert "p.html will have" in done.stderr

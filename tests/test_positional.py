@@ -36,12 +36,11 @@ from maskprism.analysis.prototypes.translation import (
     move,
 )
 from maskprism.cli.prototypes import prototypes as prototypes_command
+from maskprism.core.masks import RULES
+from maskprism.datasets.scenes import draw_scene
+from maskprism.drawing import cards, raster
 from maskprism.errors import InputError
-from maskprism.masks import RULES
-from maskprism.scenes import draw_scene
-from maskprism.sources import open_source
-from maskprism.views import raster
-from maskprism.views.prototypes import cards
+from maskprism.io.sources import open_source
 from strategies import seeds
 from tiny_models import Tiny
 

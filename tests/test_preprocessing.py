@@ -13,9 +13,9 @@ from PIL import Image
 
 import maskprism
 from maskprism import Letterbox, Preprocessing
+from maskprism.core.preprocessing import IMAGENET, PREPROCESSINGS, YOLACT, YOLO, preprocessing_named
 from maskprism.errors import InputError
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
-from maskprism.preprocessing import IMAGENET, PREPROCESSINGS, YOLACT, YOLO, preprocessing_named
 from strategies import seeds
 
 

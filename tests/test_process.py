@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskprism._common import process
+from maskprism._common.text import printable
+from maskprism.datasets.scenes import draw_scene
 from maskprism.errors import MaskprismError
 from maskprism.models import SAMPLE_MODEL
-from maskprism.scenes import draw_scene
-from maskprism.text import printable
 
 COMMAND = [sys.executable, "-m", "maskprism.cli"]
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and streams are another matter there")

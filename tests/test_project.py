@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from maskprism.datasets.yolo import MAX_LABEL_BYTES
-from maskprism.foreign import MAX_YAML_BYTES
-from maskprism.images import MAX_PIXELS
+from maskprism.io.images import MAX_PIXELS
+from maskprism.io.untrusted import MAX_YAML_BYTES
 from maskprism.models.metadata import MAX_SIDE
-from maskprism.views.server import Limits
+from maskprism.server import Limits
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -97,7 +97,7 @@ def test_the_reference_names_where_things_are_defined(site: dict[str, Any]) -> N
     assert "maskprism.analysis.instance.roles.roles" in site["public_names"]("maskprism")
     assert "maskprism.analysis.instance.roles.roles" in site["public_names"]("maskprism.analysis.instance")
     assert "maskprism.errors.InputError" in site["public_names"]("maskprism.errors")
-    assert "maskprism.views.server.gallery.Gallery" in site["public_names"]("maskprism.views.server")
+    assert "maskprism.server.gallery.Gallery" in site["public_names"]("maskprism.server")
     page = site["reference"]("maskprism")
     assert "::: maskprism.models.load" in page
     assert "[`roles`](instance.md#maskprism.analysis.instance.roles.roles)" in page

@@ -68,16 +68,21 @@ def submodules() -> list[str]:
 
 
 def test_every_module_is_there_without_an_import_of_its_own():
-    named = ("interchange.to_fiftyone", "views.figures.save", "analysis.truth.labels", "extract.extract")
+    named = (
+        "integrations.interchange.to_fiftyone",
+        "drawing.figures.save",
+        "analysis.truth.labels",
+        "tables.extraction.extract",
+    )
     code = "import maskprism\n" + "".join(f"maskprism.{name}\n" for name in [*named, *submodules()])
     modules_after(code)
     for name in submodules():
         package, _, own = f"maskprism.{name}".rpartition(".")
         assert own in dir(import_module(package))
-    assert {"analysis", "interchange", "views", "load"} <= set(dir(maskprism))
+    assert {"analysis", "drawing", "integrations", "load"} <= set(dir(maskprism))
     assert not [name for name in dir(maskprism) if name.startswith("_") and name != "__version__"]
-    with pytest.raises(AttributeError, match=r"module 'maskprism.views' has no attribute 'figure'"):
-        maskprism.views.figure  # noqa: B018
+    with pytest.raises(AttributeError, match=r"module 'maskprism.drawing' has no attribute 'figure'"):
+        maskprism.drawing.figure  # noqa: B018
 
 
 def test_another_name_is_an_attribute_error():

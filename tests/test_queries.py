@@ -15,10 +15,10 @@ import maskprism
 import reference
 from in_process import command
 from maskprism.errors import InputError, MissingExtraError, ModelError
-from maskprism.models.mask_branch import MaskBranch, factors, find_mask_branch, reveal, write_revealed
-from maskprism.models.query import _line, find_queries, has_finished_masks
+from maskprism.models.families.query import _line, find_queries, has_finished_masks
+from maskprism.models.families.rows import Thresholds
+from maskprism.models.onnx.mask_branch import MaskBranch, factors, find_mask_branch, reveal, write_revealed
 from maskprism.models.rewrite import write_reduced
-from maskprism.models.rows import Thresholds
 from maskprism.models.runtimes.onnx import OnnxRuntime
 from tiny_models import Tiny
 from tiny_queries import SIDE, TinyQueries
@@ -151,8 +151,8 @@ def test_info_says_what_was_found(tmp_path):
 
 def test_everything_behind_works_on_query_masks(tmp_path):
     """Terms, roles, pictures and pages do not know the family."""
-    from maskprism.views.instance.explain import write_explanation
-    from maskprism.views.page import write_page
+    from maskprism.reports.explanation import write_explanation
+    from maskprism.viewer.page import write_page
 
     model = maskprism.load(TinyQueries(k=256).save(tmp_path / "net.onnx"), conf=0.05)
     cv2.imwrite(str(tmp_path / "photo.png"), picture())

@@ -22,10 +22,10 @@ import deadly_models
 import maskprism
 from fake_network import fake_model, v5_model, write_images
 from maskprism.errors import InputError, ModelError
-from maskprism.extract import ExtractSummary, extract
 from maskprism.models import SAMPLE_MODEL, Model
-from maskprism.stored_predictions import StoredPredictions
-from maskprism.table import CoefficientTable
+from maskprism.tables.extraction import ExtractSummary, extract
+from maskprism.tables.stored_predictions import StoredPredictions
+from maskprism.tables.table import CoefficientTable
 from test_extract import assert_same, images_of, write_video
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")

@@ -19,9 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import reference_reduce as slow
 from maskprism import Letterbox, MaskprismError, Prediction, load
-from maskprism.analysis.networks import reduction as reducing
-from maskprism.analysis.networks.reduced_file import BeforeAfter, CalibrationImages, matched_ious, reduce_file
-from maskprism.analysis.networks.reduction import (
+from maskprism.analysis.reduction import trade_off as reducing
+from maskprism.analysis.reduction.reduced_file import BeforeAfter, CalibrationImages, matched_ious, reduce_file
+from maskprism.analysis.reduction.trade_off import (
     METHODS,
     MixingCost,
     Reduction,
@@ -32,15 +32,15 @@ from maskprism.analysis.networks.reduction import (
 )
 from maskprism.cli.options import Detections
 from maskprism.cli.reduce import reduce as reduce_command
+from maskprism.core.masks import RULES
+from maskprism.datasets.scenes import NAMES, draw_scene, write_dataset
+from maskprism.drawing import raster
 from maskprism.errors import InputError, MissingExtraError, ModelError
-from maskprism.masks import RULES
-from maskprism.models.onnx_file import read_onnx
-from maskprism.models.onnx_graph import ChannelSurgery
+from maskprism.io.sources import open_source
+from maskprism.models.onnx.file import read_onnx
+from maskprism.models.onnx.graph import ChannelSurgery
 from maskprism.models.rewrite import write_reduced
-from maskprism.scenes import NAMES, draw_scene, write_dataset
-from maskprism.sources import open_source
-from maskprism.views import raster
-from maskprism.views.networks.reduction import before_after, trade_off_figure
+from maskprism.reports.reduction import before_after, trade_off_figure
 from strategies import predictions, seeds
 from test_cli import run
 from tiny_models import Tiny, ultralytics_metadata

@@ -17,11 +17,11 @@ from hypothesis import given
 
 import maskprism
 from maskprism import Letterbox
+from maskprism.core.preprocessing import YOLO
 from maskprism.errors import InputError, MissingExtraError, ModelError
 from maskprism.models.external_data import external_data
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.models.runtimes.litert import dequantise, quantise
-from maskprism.preprocessing import YOLO
 from strategies import seeds
 from tiny_models import NAMES, Tiny, save_tiny_tflite, ultralytics_metadata
 

@@ -15,11 +15,11 @@ from pyarrow.fs import S3FileSystem
 import fake_network
 from fake_network import fake_model, write_images
 from maskprism.errors import ImageError, TableError
-from maskprism.extract import extract
-from maskprism.locations import UriPath, location
-from maskprism.shard import Shard
-from maskprism.sources import open_source
-from maskprism.table import CoefficientTable
+from maskprism.io.sources import open_source
+from maskprism.io.uris import UriPath, location
+from maskprism.tables.extraction import extract
+from maskprism.tables.table import CoefficientTable
+from maskprism.tables.worker import Shard
 
 server = pytest.importorskip("moto.server", reason="moto, a server that speaks S3, is not installed")
 
@@ -148,7 +148,7 @@ def test_errors_are_one_sentence_without_secrets(tmp_path: Path, options: str) -
 
 def test_a_process_that_used_s3_ends_quietly(options: str) -> None:
     code = f"""
-from maskprism.locations import location
+from maskprism.io.uris import location
 location({at("none", options)!r}).exists()
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

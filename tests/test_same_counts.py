@@ -18,15 +18,15 @@ from maskprism.analysis.atlas.judged import judged
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.dataset.diagnosis import diagnose
 from maskprism.analysis.truth.labels import DatasetLabels, open_labels
+from maskprism.core.prediction import Prediction
 from maskprism.datasets import open_dataset
-from maskprism.extract import extract
+from maskprism.datasets.scenes import draw_scene
 from maskprism.models import Model
-from maskprism.models.rows import Thresholds
-from maskprism.prediction import Prediction
-from maskprism.scenes import draw_scene
-from maskprism.views.server import Gallery
-from maskprism.views.server.records import Query
-from maskprism.views.viewer_payload import viewer_scene
+from maskprism.models.families.rows import Thresholds
+from maskprism.server import Gallery
+from maskprism.server.records import Query
+from maskprism.tables.extraction import extract
+from maskprism.viewer.payload import viewer_scene
 
 
 class Counts(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import maskprism
-from maskprism.scenes import NAMES, draw_scene
+from maskprism.datasets.scenes import NAMES, draw_scene
 
 PATH = Path(maskprism.__file__).parent / "data" / "sample.onnx"
 UNSEEN = range(500_500, 500_524)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
+from maskprism.datasets.scenes import NAMES, SMALLEST_AREA, draw_scene, write_dataset
 from maskprism.errors import InputError
-from maskprism.scenes import NAMES, SMALLEST_AREA, draw_scene, write_dataset
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import maskprism.search
+import maskprism.tables.similar
 from fake_network import fake_model, v5_model, write_images
 from maskprism.errors import InputError, TableError
-from maskprism.extract import extract
-from maskprism.search import Index, Metric, Space, search, spread_of
-from maskprism.stored_predictions import StoredPredictions
-from maskprism.stored_prototypes import gram
-from maskprism.table import CoefficientTable
+from maskprism.tables.extraction import extract
+from maskprism.tables.similar import Index, Metric, Space, search, spread_of
+from maskprism.tables.stored_predictions import StoredPredictions
+from maskprism.tables.stored_prototypes import gram
+from maskprism.tables.table import CoefficientTable
 from test_cli import run
 
 
@@ -47,14 +47,14 @@ def test_neighbours_are_those_of_the_definition(rows: int, k: int, count: int, m
     space = Space(metric, matrix)
     expected = np.array(slow_distances(metric, query, weights, matrix))
     np.testing.assert_allclose(space.distances(query, weights), expected, atol=2e-3)
-    old = maskprism.search._BLOCK
+    old = maskprism.tables.similar._BLOCK
     try:
         found = {}
         for block in (4, 1 << 16):
-            maskprism.search._BLOCK = block
+            maskprism.tables.similar._BLOCK = block
             found[block] = space.nearest(query, weights, count)
     finally:
-        maskprism.search._BLOCK = old
+        maskprism.tables.similar._BLOCK = old
     positions, distances = found[4]
     np.testing.assert_allclose(distances, found[1 << 16].distances, atol=1e-5)
     assert len(set(positions.tolist())) == len(positions) == min(count, rows)
@@ -64,7 +64,7 @@ def test_neighbours_are_those_of_the_definition(rows: int, k: int, count: int, m
 
 @pytest.mark.parametrize("metric", ["cosine", "mask"])
 def test_an_index_gives_what_a_search_gives(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maskprism.search, "_SPARE", 3)
+    monkeypatch.setattr(maskprism.tables.similar, "_SPARE", 3)
     rng = np.random.default_rng(2)
     weights = rng.normal(size=(5000, 8)).astype(np.float32)
     root = rng.normal(size=(8, 8))
@@ -101,7 +101,7 @@ def test_a_table_is_searched_a_batch_at_a_time(
     weights = table.coefficients
     if make is v5_model:
         weights = weights * table.arrow["objectness"].to_numpy()[:, None]
-    monkeypatch.setattr("maskprism.table._ROW_GROUP", 5)
+    monkeypatch.setattr("maskprism.tables.table._ROW_GROUP", 5)
     row = table.arrow.slice(7, 1).to_pylist()[0]
     itself = (row["image"], row["instance"])
     for metric in ("cosine", *(["mask"] if stored else [])):

@@ -41,15 +41,15 @@ from maskprism.analysis.truth.error_budget import PARTS, budgets
 from maskprism.analysis.truth.labels import open_labels
 from maskprism.analysis.truth.matching import MATCHING_RULE, match_masks
 from maskprism.datasets import GroundTruth
+from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.errors import InputError, MaskprismError
 from maskprism.models import Model
 from maskprism.models.correction import Correction
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
-from maskprism.scenes import draw_scene, write_dataset
-from maskprism.views.server import Gallery, Limits, create_app, create_static_app, serve
-from maskprism.views.server.images import GalleryImages
-from maskprism.views.server.records import SHOWS, SORTS, Query, Record
-from maskprism.views.server.thumbnails import crops
+from maskprism.server import Gallery, Limits, create_app, create_static_app, serve
+from maskprism.server.images import GalleryImages
+from maskprism.server.records import SHOWS, SORTS, Query, Record
+from maskprism.server.thumbnails import crops
 from tiny_models import Tiny, ultralytics_metadata
 
 COMMAND = [sys.executable, "-m", "maskprism.cli"]

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskprism.views.server.cache import ByteCache, SingleFlight
+from maskprism.server.cache import ByteCache, SingleFlight
 
 
 @given(

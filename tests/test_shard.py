@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from fake_network import fake_model, network, v5_model, write_images
-from maskprism.columns import image_schema, instance_schema
 from maskprism.errors import ImageError, InputError, ModelError
-from maskprism.extract import extract
+from maskprism.io.sources import SourceImage, open_source
 from maskprism.models import Model
-from maskprism.shard import Shard, instances_of, records_of
-from maskprism.sources import SourceImage, open_source
-from maskprism.table import CoefficientTable
+from maskprism.tables.extraction import extract
+from maskprism.tables.schema import image_schema, instance_schema
+from maskprism.tables.table import CoefficientTable
+from maskprism.tables.worker import Shard, instances_of, records_of
 
 
 def counted_model(folder: Path) -> Model:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskprism.errors import ImageError, InputError
-from maskprism.extract import extract
-from maskprism.sources import open_source, open_sources, spread
+from maskprism.io.sources import open_source, open_sources, spread
+from maskprism.tables.extraction import extract
 from test_extract import fake_model, images_of, write_video
 
 
@@ -80,7 +80,7 @@ def test_a_video_that_does_not_tell_its_length_gives_the_first_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = write_video(tmp_path / "clip.avi", 9)
-    monkeypatch.setattr("maskprism.sources.VideoFile._claimed", lambda video: None)
+    monkeypatch.setattr("maskprism.io.sources.VideoFile._claimed", lambda video: None)
     assert [item.name for item in open_source(clip, limit=2).pending(frozenset())] == [
         "clip.avi#000000",
         "clip.avi#000001",
@@ -89,7 +89,7 @@ def test_a_video_that_does_not_tell_its_length_gives_the_first_ones(
 
 def test_a_video_that_is_cut_short_is_told_with_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = write_video(tmp_path / "clip.avi", 9)
-    monkeypatch.setattr("maskprism.sources.VideoFile._claimed", lambda video: 100)
+    monkeypatch.setattr("maskprism.io.sources.VideoFile._claimed", lambda video: 100)
     *_, last = open_source(clip, limit=3).pending(frozenset())
     assert isinstance(last.image, ImageError)
     assert "ends after 9 of 100 frames" in str(last.image)

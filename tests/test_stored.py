@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 import maskprism
 from fake_network import fake_model, v5_model, write_images
+from maskprism.core.prediction import Prediction
 from maskprism.errors import InputError, TableError
-from maskprism.extract import extract
 from maskprism.models import Model
-from maskprism.prediction import Prediction
-from maskprism.shard import Shard
-from maskprism.stored_predictions import StoredPredictions
-from maskprism.stored_prototypes import gram, packed, unpacked
-from maskprism.table import TablePaths
+from maskprism.tables.extraction import extract
+from maskprism.tables.stored_predictions import StoredPredictions
+from maskprism.tables.stored_prototypes import gram, packed, unpacked
+from maskprism.tables.table import TablePaths
+from maskprism.tables.worker import Shard
 
 
 def stored_of(folder: Path, model: Model, kind: Any, out: Path) -> StoredPredictions:

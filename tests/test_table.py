@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 import maskprism
 from fake_network import PROTOTYPES, fake_model, v5_model, write_images
-from maskprism.columns import (
+from maskprism.errors import TableError
+from maskprism.tables.extraction import extract
+from maskprism.tables.schema import (
     IMAGE_SCHEMA,
     ExtractedImage,
     differences,
@@ -27,9 +29,7 @@ from maskprism.columns import (
     shard_batch,
     shard_schema,
 )
-from maskprism.errors import TableError
-from maskprism.extract import extract
-from maskprism.table import CoefficientTable, TablePaths, TableWriter, read_batches
+from maskprism.tables.table import CoefficientTable, TablePaths, TableWriter, read_batches
 
 COLUMNS = "image image_width image_height instance class_id class_name score x1 y1 x2 y2 mask_area mask_empty".split()
 
@@ -154,8 +154,8 @@ def rows_table(schema: pa.Schema, count: int) -> pa.Table:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_batches_of_any_size_come_back_in_order(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskprism.table._ROW_GROUP", 100)
-    monkeypatch.setattr("maskprism.table._CSV_BLOCK", 20_000)
+    monkeypatch.setattr("maskprism.tables.table._ROW_GROUP", 100)
+    monkeypatch.setattr("maskprism.tables.table._CSV_BLOCK", 20_000)
     schema = instance_schema(settings_of(fake_model(), Path("/photos")))
     batches = [rows_table(schema, count) for count in (0, 30, 250, 0, 1, 99, 400)]
     writer = TableWriter(tmp_path / f"t{suffix}", schema, csv=suffix == ".csv")

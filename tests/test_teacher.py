@@ -13,17 +13,17 @@ import pytest
 from onnxruntime.quantization import quantize_static
 
 from maskprism import Model, load
-from maskprism.analysis.networks import compare
+from maskprism.analysis.comparison import compare
 from maskprism.analysis.tuning import taught, tune
 from maskprism.cli.options import Detections
 from maskprism.cli.tune import tune as tune_command
-from maskprism.datasets.alterations import Alteration
+from maskprism.datasets.augmentation import Alteration
+from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.errors import ImageError, InputError, MaskprismError
 from maskprism.models import SAMPLE_MODEL
 from maskprism.models.correction import Correction
 from maskprism.models.rewrite import write_corrected
 from maskprism.models.runtimes import FunctionRuntime
-from maskprism.scenes import draw_scene, write_dataset
 from tiny_models import Tiny, ultralytics_metadata
 
 HELD_OUT = [draw_scene(seed).image for seed in range(5)]

@@ -12,14 +12,15 @@ import cv2
 import numpy as np
 import pytest
 
-from maskprism import Decomposition, MaskprismError, Prediction, load, training
+from maskprism import Decomposition, MaskprismError, Prediction, load
 from maskprism.cli.filmstrip import _labels
 from maskprism.cli.filmstrip import filmstrip as filmstrip_command
+from maskprism.datasets.scenes import draw_scene
+from maskprism.drawing import raster
+from maskprism.drawing.filmstrip import MOST_COLUMNS, filmstrip_sheet
 from maskprism.errors import InputError
-from maskprism.scenes import draw_scene
-from maskprism.training import STATISTICS, PrototypeCallback, filmstrip, read_records
-from maskprism.views import raster
-from maskprism.views.prototypes.filmstrip import MOST_COLUMNS, filmstrip_sheet
+from maskprism.integrations import training
+from maskprism.integrations.training import STATISTICS, PrototypeCallback, filmstrip, read_records
 from test_cli import run
 from tiny_models import Tiny
 

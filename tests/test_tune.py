@@ -23,14 +23,14 @@ from maskprism.analysis.tuning.validation import cross_fit, curve_sizes, fits
 from maskprism.cli.options import Reading
 from maskprism.cli.tune import tune as tune_command
 from maskprism.datasets import GroundTruth, open_dataset
+from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.errors import InputError, MaskprismError, MissingExtraError
 from maskprism.models import SAMPLE_MODEL
 from maskprism.models.correction import Correction
 from maskprism.models.rewrite import write_corrected
 from maskprism.models.runtimes import FunctionRuntime
-from maskprism.scenes import draw_scene, write_dataset
-from maskprism.views.tuning import files
-from maskprism.views.tuning.report import report_page, sentences, warnings_of
+from maskprism.reports import tuning_files as files
+from maskprism.reports.tuning import report_page, sentences, warnings_of
 from test_reduce import made
 from tiny_models import Tiny, ultralytics_metadata
 

@@ -24,10 +24,10 @@ import maskprism
 from fake_network import fake_model, v5_model, write_images
 from maskprism.datasets import open_dataset
 from maskprism.errors import ImageError, InputError, MaskprismError, TableError
-from maskprism.extract import extract
-from maskprism.locations import UriPath, location, shown
-from maskprism.sources import ImageFiles, open_source
-from maskprism.table import CoefficientTable
+from maskprism.io.sources import ImageFiles, open_source
+from maskprism.io.uris import UriPath, location, shown
+from maskprism.tables.extraction import extract
+from maskprism.tables.table import CoefficientTable
 from test_cli import run
 from test_extract import Crash, assert_same, images_of, write_video
 
@@ -376,7 +376,7 @@ def test_a_crash_at_any_moment_loses_and_doubles_nothing(
     few.write_text("001.png\n")
     if whole:
         filesystem = PyFileSystem(FSSpecHandler(memory))
-        monkeypatch.setattr("maskprism.locations._WHOLE_PUTS", (filesystem.type_name,))
+        monkeypatch.setattr("maskprism.io.uris._WHOLE_PUTS", (filesystem.type_name,))
 
     def start(out: str) -> None:
         if scenario == "added":

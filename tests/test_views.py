@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 
 import maskprism
 from maskprism import RULES, Decomposition, Letterbox, Prediction
+from maskprism._common.text import in_brief
+from maskprism.core.masks import ULTRALYTICS
+from maskprism.datasets.scenes import draw_scene
+from maskprism.drawing import charts, figures, palette, raster, sheets
+from maskprism.drawing.sheets import Panel, Sheet
 from maskprism.errors import InputError, MaskprismError
-from maskprism.masks import ULTRALYTICS
-from maskprism.scenes import draw_scene
-from maskprism.text import in_brief
-from maskprism.views import charts, figures, palette, raster, sheets
-from maskprism.views.instance.explain import write_explanation
-from maskprism.views.sheets import Panel, Sheet
+from maskprism.reports.explanation import write_explanation
 
 SEED = 3
 INSTANCE, PROTOTYPE = 0, 7

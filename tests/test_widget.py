@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import maskprism
 from maskprism import RULES, Edit, Prediction, PrismWidget
+from maskprism.datasets.scenes import draw_scene
 from maskprism.errors import InputError
 from maskprism.models import Model
 from maskprism.models.correction import Correction
-from maskprism.scenes import draw_scene
-from maskprism.views.viewer_payload import viewer_scene
+from maskprism.viewer.payload import viewer_scene
 from strategies import predictions
 from tiny_models import Tiny, ultralytics_metadata
 
@@ -247,7 +247,7 @@ def test_a_jupyter_kernel_shows_it_and_sends_its_state() -> None:
     import nbformat
 
     cells = (
-        "import maskprism\nfrom maskprism.scenes import draw_scene\n"
+        "import maskprism\nfrom maskprism.datasets.scenes import draw_scene\n"
         "widget = maskprism.show(draw_scene(0).image, model='sample')\nwidget",
         "widget.selected = 1\nwidget.edit(drop=[3])\nprint(widget.coefficients[3])",
     )

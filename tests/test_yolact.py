@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 import maskprism
 import reference
 import reference_yolact
+from maskprism.core.masks import RULES
 from maskprism.errors import ModelError
-from maskprism.masks import RULES
 from maskprism.models.correction import Correction
-from maskprism.models.families import find_layout
+from maskprism.models.families.detection import find_layout
+from maskprism.models.families.rows import Thresholds
+from maskprism.models.families.yolact import YolactLayout, decoded_boxes, fast_nms, level_sizes, made_priors
 from maskprism.models.metadata import Metadata
 from maskprism.models.rewrite import write_corrected, write_reduced
-from maskprism.models.rows import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
-from maskprism.models.yolact import YolactLayout, decoded_boxes, fast_nms, level_sizes, made_priors
 from strategies import boxes, seeds
 from tiny_yolact import SIDE, TinyYolact
 

@@ -19,14 +19,14 @@ import numpy as np
 from maskprism import Decomposition, Edit, Letterbox, Prediction
 from maskprism.analysis.instance.roles import roles
 from maskprism.analysis.truth.matching import Matches
+from maskprism.core.geometry import SIZES
+from maskprism.core.masks import RULES
 from maskprism.datasets import GroundTruth
-from maskprism.geometry import SIZES
-from maskprism.masks import RULES
-from maskprism.views import palette
-from maskprism.views.viewer_payload import as_shown, viewer_scene
+from maskprism.drawing import palette
+from maskprism.viewer.payload import as_shown, viewer_scene
 
 if TYPE_CHECKING:
-    from maskprism.geometry import Size
+    from maskprism.core.geometry import Size
 
 PATH = Path(__file__).with_name("viewer_cases.json")
 LETTERBOXES = {

@@ -16,9 +16,9 @@ from PIL import Image
 
 from maskprism.cli import app
 from maskprism.cli.output import EXIT_CODES
+from maskprism.datasets.scenes import draw_scene
+from maskprism.drawing import raster, sheets
 from maskprism.models import load
-from maskprism.scenes import draw_scene
-from maskprism.views import raster, sheets
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SCENE = 3
@@ -54,8 +54,8 @@ def write_images(folder: Path) -> None:
 def write_attribution_images(folder: Path) -> None:
     """What docs/attribution.md reads: a ring that another object hides in part."""
     from maskprism.analysis.instance.regions import pixel_query, truth_blame
-    from maskprism.views.instance import attribution
-    from maskprism.views.instance.roles import roles_sheet
+    from maskprism.drawing import attribution
+    from maskprism.drawing.roles import roles_sheet
 
     scene = draw_scene(SCENE)
     prediction = replace(load("sample").predict(scene.image), source=f"scene {SCENE}")
@@ -80,10 +80,10 @@ def write_comparison_images(folder: Path) -> None:
     from onnxruntime.quantization import quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from maskprism.analysis.networks.paired_run import compare
+    from maskprism.analysis.comparison.paired_run import compare
+    from maskprism.drawing.pairs import worst_pairs
     from maskprism.models import SAMPLE_MODEL
-    from maskprism.views.networks.comparison import drift_figure, parts_figure
-    from maskprism.views.networks.worst_pairs import worst_pairs
+    from maskprism.reports.comparison import drift_figure, parts_figure
 
     with tempfile.TemporaryDirectory() as scratch:
         plain, int8 = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
@@ -103,8 +103,8 @@ def write_basis_images(folder: Path) -> None:
 
     from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
     from maskprism.analysis.prototypes.positional import study_prototypes
-    from maskprism.sources import SourceImage
-    from maskprism.views.prototypes import basis, cards
+    from maskprism.drawing import basis, cards
+    from maskprism.io.sources import SourceImage
 
     model = load("sample")
     items = [SourceImage(f"scene {seed}", draw_scene(seed).image) for seed in range(64)]
@@ -130,9 +130,9 @@ def write_basis_images(folder: Path) -> None:
 
 def write_reduction_images(folder: Path) -> None:
     """What docs/reduce.md reads: the bundled network with fewer prototypes, over 64 scenes it has never seen."""
-    from maskprism.analysis.networks.reduced_file import BeforeAfter, matched_ious
-    from maskprism.analysis.networks.reduction import fit_halves, measure, reductions
-    from maskprism.views.networks.reduction import before_after, trade_off_figure
+    from maskprism.analysis.reduction.reduced_file import BeforeAfter, matched_ious
+    from maskprism.analysis.reduction.trade_off import fit_halves, measure, reductions
+    from maskprism.reports.reduction import before_after, trade_off_figure
 
     predictions = load("sample").predict([draw_scene(seed).image for seed in range(64)])
     halves = fit_halves(predictions)
@@ -154,8 +154,8 @@ def write_budget_images(folder: Path) -> None:
     from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
     from maskprism.analysis.truth.error_budget import ErrorBudget, budgets
     from maskprism.datasets import open_dataset
-    from maskprism.scenes import write_dataset
-    from maskprism.views.truth import budget as views
+    from maskprism.datasets.scenes import write_dataset
+    from maskprism.drawing import error_budget as views
 
     model = load("sample")
     with tempfile.TemporaryDirectory() as scratch:
@@ -181,8 +181,8 @@ def write_diagnosis_images(folder: Path) -> None:
 
     from maskprism.analysis.dataset.diagnosis import diagnose
     from maskprism.datasets import open_dataset
-    from maskprism.scenes import write_dataset
-    from maskprism.views.dataset import charts as views
+    from maskprism.datasets.scenes import write_dataset
+    from maskprism.drawing import diagnosis as views
 
     with tempfile.TemporaryDirectory() as scratch:
         dataset = open_dataset(write_dataset(scratch, 64, validation_share=1))
@@ -198,8 +198,8 @@ def write_tuning_image(folder: Path) -> None:
 
     from maskprism.analysis.tuning import tune
     from maskprism.datasets import open_dataset
-    from maskprism.scenes import write_dataset
-    from maskprism.views.tuning.charts import curve_figure
+    from maskprism.datasets.scenes import write_dataset
+    from maskprism.drawing.tuning import curve_figure
 
     with tempfile.TemporaryDirectory() as scratch:
         found = tune(open_dataset(write_dataset(scratch, 128, validation_share=1)), load("sample", threads=1))
@@ -208,7 +208,7 @@ def write_tuning_image(folder: Path) -> None:
 
 def write_filmstrip_image(folder: Path, checkpoints: list[str]) -> None:
     """What docs/training.md shows: networks of utils/train_sample_model.py after so many steps, step_20.onnx and on."""
-    from maskprism.views.prototypes.filmstrip import filmstrip_sheet
+    from maskprism.drawing.filmstrip import filmstrip_sheet
 
     image = draw_scene(SCENE).image
     frames = {Path(one).stem.replace("_", " "): load(one, conf=0.001).predict(image) for one in checkpoints}

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.models import load
-from maskprism.scenes import draw_scene, write_dataset
-from maskprism.views.page import write_page
+from maskprism.viewer.page import write_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -129,10 +129,10 @@ def atlas(target: Path) -> None:
 
     from maskprism.analysis.atlas.atlas import make_atlas
     from maskprism.analysis.atlas.points import Points
-    from maskprism.extract import extract
-    from maskprism.stored_predictions import StoredPredictions
-    from maskprism.views.atlas.files import MAP, write_atlas
-    from maskprism.views.atlas.thumbnails import thumbnails
+    from maskprism.reports.atlas_files import MAP, write_atlas
+    from maskprism.reports.map_thumbnails import thumbnails
+    from maskprism.tables.extraction import extract
+    from maskprism.tables.stored_predictions import StoredPredictions
 
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
         folder = Path(scratch)

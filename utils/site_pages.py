@@ -30,18 +30,22 @@ SOURCES = {
 REFERENCE = {
     "maskprism": "maskprism",
     **{
-        room: f"maskprism.analysis.{room}"
-        for room in ("instance", "prototypes", "truth", "dataset", "atlas", "networks", "tuning")
-    },
-    **{view: f"maskprism.views.{view}" for view in ("figures", "page", "widget", "server")},
-    **{
-        name: f"maskprism.{name}"
+        name.rpartition(".")[2]: f"maskprism.{name}"
         for name in (
-            *("datasets", "extract", "shard", "stored_predictions", "search", "interchange"),
-            *("sources", "preprocessing", "scenes", "training", "errors"),
+            *(f"analysis.{room}" for room in ("instance", "prototypes", "truth", "dataset", "atlas")),
+            *(f"analysis.{room}" for room in ("comparison", "reduction", "tuning")),
+            *("core.preprocessing", "datasets", "datasets.scenes", "drawing.figures", "errors", "io.sources"),
+            *("integrations.interchange", "integrations.training", "server", "viewer.page", "viewer.widget"),
+            *(
+                "models.families.yolo",
+                "models.families.yolact",
+                "models.onnx.mask_branch",
+                "models.runtimes",
+                "models.sam",
+            ),
+            *("models.sam", "tables.extraction", "tables.similar", "tables.stored_predictions", "tables.worker"),
         )
     },
-    **{name: f"maskprism.models.{name}" for name in ("runtimes", "layouts", "yolact", "sam", "mask_branch")},
 }
 """Pages of the reference: the module of each."""
 FETCHED = re.compile(r'<(?:script|img|iframe|source)[^>]+src="?https?:[^>]*>|<link[^>]+stylesheet[^>]+https?:[^>]*>')

@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, distributed, nn
 
-from maskprism.scenes import NAMES, draw_scene
+from maskprism.datasets.scenes import NAMES, draw_scene
 
 if TYPE_CHECKING:
     import onnx

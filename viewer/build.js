@@ -3,7 +3,7 @@ import { build } from "esbuild";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 
-const target = new URL("../src/maskprism/views/static/", import.meta.url);
+const target = new URL("../src/maskprism/viewer/static/", import.meta.url);
 const check = process.argv.includes("--check");
 
 /** @param {string} entry @param {string} name */
@@ -24,7 +24,7 @@ async function bundle(entry, name) {
   if (!check) return writeFile(new URL(name, target), text);
   const committed = await readFile(new URL(name, target), "utf8").catch(() => "");
   if (committed === text) return undefined;
-  console.error(`src/maskprism/views/static/${name} is stale; run: make viewer`);
+  console.error(`src/maskprism/viewer/static/${name} is stale; run: make viewer`);
   process.exitCode = 1;
   return undefined;
 }

@@ -14,6 +14,6 @@ for (const [entry, name] of [["src/drop/main.js", "drop.js"], ["src/drop/worker.
   await writeFile(join(folder, name), built.outputFiles[0].text);
 }
 await copyFile(join(here, "src/drop/index.html"), join(folder, "index.html"));
-await copyFile(join(here, "../src/maskprism/views/static/icon.svg"), join(folder, "icon.svg"));
+await copyFile(join(here, "../src/maskprism/viewer/static/icon.svg"), join(folder, "icon.svg"));
 for (const name of ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"]) await copyFile(join(runtime, "dist", name), join(folder, name));
 console.log(`wrote ${folder}/index.html; any web server shows it, such as: maskprism serve --static ${folder}`);

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from maskprism import Letterbox, Prediction
-from maskprism.masks import RETINA, ULTRALYTICS, MaskRule
-from maskprism.scenes import draw_scene
-from maskprism.views.viewer_payload import viewer_scene
+from maskprism.core.masks import RETINA, ULTRALYTICS, MaskRule
+from maskprism.datasets.scenes import draw_scene
+from maskprism.viewer.payload import viewer_scene
 
 RUNS, PLAIN_RUNS = 200, 5
 BUDGET_MS, RETINA_BUDGET_MS = 4, 16
@@ -109,7 +109,7 @@ def measure(executable: str) -> tuple[dict[str, list[float]], str]:
     def answer(route: Route, **content: Any) -> None:
         route.fulfill(**content)
 
-    bundle = (files("maskprism.views") / "static" / "viewer.js").read_text(encoding="utf-8")
+    bundle = (files("maskprism.viewer") / "static" / "viewer.js").read_text(encoding="utf-8")
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         page = chromium.new_page()

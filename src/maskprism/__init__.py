@@ -21,55 +21,57 @@ for _variable, _value in {
 if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ imports on first use
     from maskprism import analysis as analysis
     from maskprism import datasets as datasets
-    from maskprism import interchange as interchange
-    from maskprism import views as views
+    from maskprism import drawing as drawing
+    from maskprism import integrations as integrations
+    from maskprism import reports as reports
+    from maskprism import viewer as viewer
     from maskprism.analysis.instance.regions import pixel_query as pixel_query
     from maskprism.analysis.instance.roles import roles as roles
     from maskprism.analysis.instance.shapley import shapley as shapley
     from maskprism.analysis.instance.sufficiency import knock_out as knock_out
     from maskprism.analysis.instance.sufficiency import sufficiency as sufficiency
-    from maskprism.arrays import from_arrays as from_arrays
+    from maskprism.core.arrays import from_arrays as from_arrays
     from maskprism.core.decoding import decode as decode
-    from maskprism.decompose import Decomposition as Decomposition
-    from maskprism.decompose import Edit as Edit
+    from maskprism.core.decomposition import Decomposition as Decomposition
+    from maskprism.core.decomposition import Edit as Edit
+    from maskprism.core.geometry import Letterbox as Letterbox
+    from maskprism.core.masks import RULES as RULES
+    from maskprism.core.masks import MaskRule as MaskRule
+    from maskprism.core.prediction import Instance as Instance
+    from maskprism.core.prediction import Prediction as Prediction
+    from maskprism.core.preprocessing import Preprocessing as Preprocessing
     from maskprism.errors import MaskprismError as MaskprismError
-    from maskprism.geometry import Letterbox as Letterbox
-    from maskprism.images import read_image as read_image
-    from maskprism.masks import RULES as RULES
-    from maskprism.masks import MaskRule as MaskRule
+    from maskprism.io.images import read_image as read_image
     from maskprism.models import Model as Model
     from maskprism.models import ModelSpec as ModelSpec
     from maskprism.models import load as load
-    from maskprism.prediction import Instance as Instance
-    from maskprism.prediction import Prediction as Prediction
-    from maskprism.preprocessing import Preprocessing as Preprocessing
-    from maskprism.table import CoefficientTable as CoefficientTable
-    from maskprism.views.widget import PrismWidget as PrismWidget
-    from maskprism.views.widget import show as show
+    from maskprism.tables.table import CoefficientTable as CoefficientTable
+    from maskprism.viewer.widget import PrismWidget as PrismWidget
+    from maskprism.viewer.widget import show as show
 
 _HOMES = {
-    "CoefficientTable": "table",
-    "Decomposition": "decompose",
-    "Edit": "decompose",
-    "Instance": "prediction",
-    "Letterbox": "geometry",
-    "MaskRule": "masks",
+    "CoefficientTable": "tables.table",
+    "Decomposition": "core.decomposition",
+    "Edit": "core.decomposition",
+    "Instance": "core.prediction",
+    "Letterbox": "core.geometry",
+    "MaskRule": "core.masks",
     "MaskprismError": "errors",
     "Model": "models",
     "ModelSpec": "models",
-    "Prediction": "prediction",
-    "Preprocessing": "preprocessing",
-    "PrismWidget": "views.widget",
-    "RULES": "masks",
+    "Prediction": "core.prediction",
+    "Preprocessing": "core.preprocessing",
+    "PrismWidget": "viewer.widget",
+    "RULES": "core.masks",
     "decode": "core.decoding",
-    "from_arrays": "arrays",
+    "from_arrays": "core.arrays",
     "knock_out": "analysis.instance.sufficiency",
     "load": "models",
     "pixel_query": "analysis.instance.regions",
-    "read_image": "images",
+    "read_image": "io.images",
     "roles": "analysis.instance.roles",
     "shapley": "analysis.instance.shapley",
-    "show": "views.widget",
+    "show": "viewer.widget",
     "sufficiency": "analysis.instance.sufficiency",
 }
 __all__ = ["__version__", *_HOMES]

@@ -16,9 +16,9 @@ import pytest
 from maskprism.analysis.atlas.atlas import moments_of
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components
-from maskprism.extract import extract
+from maskprism.datasets.scenes import write_dataset
 from maskprism.models import load
-from maskprism.scenes import write_dataset
+from maskprism.tables.extraction import extract
 from test_cli import run
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import pytest
 
 import maskprism
 from maskprism import Prediction
-from maskprism.scenes import draw_scene
-from maskprism.views.viewer_payload import ViewerScene, viewer_scene
+from maskprism.datasets.scenes import draw_scene
+from maskprism.viewer.payload import ViewerScene, viewer_scene
 from pages import settle
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """An empty page of a server that has the bundle."""
     context = browser.new_context(viewport={"width": 1000, "height": 800})
     context.set_default_timeout(10_000)
-    static = files("maskprism.views") / "static"
+    static = files("maskprism.viewer") / "static"
     for name, kind in {"viewer.js": "text/javascript", "viewer.css": "text/css"}.items():
         answer = partial(answered, body=(static / name).read_text(encoding="utf-8"), content_type=kind)
         context.route(f"http://host.test/{name}", answer)

@@ -19,8 +19,8 @@ import pytest
 
 import maskprism
 from contrast import low_contrast
+from maskprism.datasets.scenes import draw_scene
 from maskprism.models import SAMPLE_MODEL
-from maskprism.scenes import draw_scene
 from pages import pixels, settle, start, stop
 
 if TYPE_CHECKING:

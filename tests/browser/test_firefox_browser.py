@@ -20,9 +20,9 @@ import pytest
 import maskprism
 from maskprism import Decomposition, Edit
 from maskprism.analysis.atlas.points import Points
-from maskprism.scenes import draw_scene, write_dataset
-from maskprism.views.page import write_page
-from maskprism.views.viewer_payload import as_shown
+from maskprism.datasets.scenes import draw_scene, write_dataset
+from maskprism.viewer.page import write_page
+from maskprism.viewer.payload import as_shown
 from pages import start, stop
 from test_cli import run
 

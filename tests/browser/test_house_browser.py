@@ -10,8 +10,8 @@ import pytest
 
 import in_process
 from contrast import low_contrast
+from maskprism.datasets.scenes import write_dataset
 from maskprism.models import SAMPLE_MODEL
-from maskprism.scenes import write_dataset
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext

@@ -18,13 +18,13 @@ import maskprism
 import pages
 from maskprism import Decomposition, Edit, Prediction
 from maskprism.analysis.truth.labels import open_labels
-from maskprism.images import read_image
+from maskprism.datasets.scenes import draw_scene, write_dataset
+from maskprism.drawing import palette
+from maskprism.io.images import read_image
 from maskprism.models.correction import Correction
-from maskprism.scenes import draw_scene, write_dataset
-from maskprism.views import palette
-from maskprism.views.page import Page as PageFile
-from maskprism.views.page import write_page
-from maskprism.views.viewer_payload import as_shown
+from maskprism.viewer.page import Page as PageFile
+from maskprism.viewer.page import write_page
+from maskprism.viewer.payload import as_shown
 from pages import coefficients, settle, slider, until
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import maskprism
 from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose
 from maskprism.analysis.dataset.findings import findings_of
 from maskprism.datasets import open_dataset
-from maskprism.scenes import write_dataset
-from maskprism.views.dataset.files import FIGURES, write_diagnosis
+from maskprism.datasets.scenes import write_dataset
+from maskprism.reports.diagnosis_files import FIGURES, write_diagnosis
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -157,7 +157,7 @@ def test_what_does_not_fit_leads_to_the_server(
     offline: Context, diagnosed: tuple[Diagnosis, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, _ = diagnosed
-    monkeypatch.setattr("maskprism.views.dataset.embedded.EMBEDDED_BYTES", 1000)
+    monkeypatch.setattr("maskprism.reports.embedded.EMBEDDED_BYTES", 1000)
     write_diagnosis(found, tmp_path, model=maskprism.load("sample", conf=0.001, multi_label=True, threads=1), worst=2)
     page = opened(offline(), tmp_path / "report.html")
     assert page.locator("#worst .open").count() == 0

@@ -18,7 +18,7 @@ from contrast import hovered, low_contrast
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.matching import match_masks
 from maskprism.datasets import GroundTruth, open_dataset
-from maskprism.scenes import draw_scene, write_dataset
+from maskprism.datasets.scenes import draw_scene, write_dataset
 from pages import ABOUT_SPEED, start, stop
 from tiny_models import Tiny, ultralytics_metadata
 

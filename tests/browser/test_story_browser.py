@@ -16,11 +16,11 @@ from maskprism import Decomposition, Edit, Prediction
 from maskprism.analysis.instance.roles import roles
 from maskprism.analysis.truth.matching import match_masks
 from maskprism.datasets import GroundTruth
-from maskprism.scenes import draw_scene
-from maskprism.views.page import Page as PageFile
-from maskprism.views.page import write_page
-from maskprism.views.palette import lookup_table
-from maskprism.views.viewer_payload import as_shown
+from maskprism.datasets.scenes import draw_scene
+from maskprism.drawing.palette import lookup_table
+from maskprism.viewer.page import Page as PageFile
+from maskprism.viewer.page import write_page
+from maskprism.viewer.payload import as_shown
 from pages import pixels, settle, until
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pytest
 
 import maskprism
 from contrast import CONTRAST, hovered, low_contrast, ratio
-from maskprism.scenes import draw_scene
-from maskprism.views.page import write_page
+from maskprism.datasets.scenes import draw_scene
+from maskprism.viewer.page import write_page
 from pages import coefficients, settle, slider, until
 
 if TYPE_CHECKING:

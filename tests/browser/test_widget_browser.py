@@ -17,7 +17,7 @@ import pytest
 
 import maskprism
 from maskprism import Edit, Prediction
-from maskprism.scenes import draw_scene
+from maskprism.datasets.scenes import draw_scene
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page

@@ -12,9 +12,9 @@ from typing import assert_type
 
 import maskprism
 from maskprism.analysis.instance import PixelQuery, Roles, ShapleyValues, Sufficiency
+from maskprism.datasets.scenes import write_dataset
 from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError, TableError
-from maskprism.extract import ExtractSummary, extract
-from maskprism.scenes import write_dataset
+from maskprism.tables.extraction import ExtractSummary, extract
 
 
 def main(folder: Path) -> None:

@@ -14,8 +14,8 @@ from fuzz.mutate import JSON, YAML, as_yaml, bytes_damage, text_damage
 from maskprism import Letterbox
 from maskprism.datasets import open_dataset
 from maskprism.errors import MaskprismError
+from maskprism.io.sources import open_source
 from maskprism.models.names import read_names
-from maskprism.sources import open_source
 
 CATEGORIES = [{"id": 1, "name": "cat", "supercategory": "animal"}, {"id": 7, "name": "dog"}]
 

@@ -16,7 +16,7 @@ from fuzz.datasets import use_source
 from fuzz.kind import Kind, image, write_images
 from fuzz.mutate import bytes_damage
 from maskprism.errors import MaskprismError
-from maskprism.views.server.gallery import Gallery, Limits
+from maskprism.server.gallery import Gallery, Limits
 
 
 def _images(folder: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fuzz.kind import Kind, write_images
 from fuzz.mutate import JSON, bytes_damage, text_damage
-from maskprism.views.house import write_house
-from maskprism.views.report_parts import page
+from maskprism.reports.html import page
+from maskprism.reports.index import write_house
 
 FILES = {
     "a/comparison.json": {

@@ -18,12 +18,12 @@ from fuzz.kind import Kind, image
 from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
 from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
 from maskprism.core import archive
-from maskprism.masks import NO_CROP
+from maskprism.core.masks import NO_CROP
+from maskprism.core.prediction import Prediction
+from maskprism.integrations.training import read_records
 from maskprism.models.correction import Correction
-from maskprism.prediction import Prediction
-from maskprism.training import read_records
-from maskprism.views.server.app import parse_query
-from maskprism.views.widget import PrismWidget
+from maskprism.server.app import parse_query
+from maskprism.viewer.widget import PrismWidget
 
 
 def _edits(folder: Path) -> None:

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from fake_network import fake_model
 from fuzz.kind import Kind, image
 from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
-from maskprism import classic
 from maskprism.analysis.atlas.atlas import moments_of
 from maskprism.analysis.atlas.dependence import dependence
 from maskprism.analysis.atlas.duplicates import duplicates
@@ -25,13 +24,14 @@ from maskprism.analysis.atlas.outliers import outliers
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components
 from maskprism.analysis.atlas.signatures import signatures
+from maskprism.cli import original as classic
+from maskprism.drawing import charts
 from maskprism.errors import MaskprismError
-from maskprism.search import search
-from maskprism.shard import Shard, instances_of, prototypes_of, records_of
-from maskprism.stored_predictions import StoredPredictions
-from maskprism.table import IMAGES, INSTANCES, PROTOTYPES, CoefficientTable, TablePaths
-from maskprism.unfinished_table import UnfinishedTable
-from maskprism.views import charts
+from maskprism.tables.similar import search
+from maskprism.tables.stored_predictions import StoredPredictions
+from maskprism.tables.table import IMAGES, INSTANCES, PROTOTYPES, CoefficientTable, TablePaths
+from maskprism.tables.worker import Shard, instances_of, prototypes_of, records_of
+from maskprism.tables.writer import UnfinishedTable
 
 
 def _commit(paths: TablePaths, numbers: range, *, finish: bool) -> None:

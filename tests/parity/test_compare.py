@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import maskprism
-from maskprism.analysis.networks.comparison import Tolerance
-from maskprism.analysis.networks.paired_run import compare
+from maskprism.analysis.comparison.paired_run import compare
+from maskprism.analysis.comparison.report import Tolerance
 from parity.networks import random_network, save, scenes
 
 

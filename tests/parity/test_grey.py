@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskprism.preprocessing import YOLO
+from maskprism.core.preprocessing import YOLO
 
 
 @pytest.mark.parametrize("size_hw", [(200, 300), (480, 640), (97, 51), (640, 640)])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskprism.datasets import open_dataset
-from maskprism.images import IMAGE_SUFFIXES
+from maskprism.io.images import IMAGE_SUFFIXES
 
 
 def row(polygon: np.ndarray) -> str:

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 import maskprism
-from maskprism.masks import MaskRule
+from maskprism.core.masks import MaskRule
 
 torch = pytest.importorskip("torch")
 

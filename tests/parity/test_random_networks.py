@@ -186,7 +186,7 @@ def test_half_precision_inputs_and_outputs(checkpoint, tmp_path, monkeypatch):
         assert found.mean() >= 0.99
         assert abs(answer.canvas_boxes[found] - ours[partner[found]].canvas_boxes).max() <= 0.25
         with monkeypatch.context() as patched:
-            patched.setattr("maskprism.models.layouts._corners", rounded)
+            patched.setattr("maskprism.models.families.yolo._corners", rounded)
             prediction = model.predict(scene)
         assert not np.array_equal(prediction.canvas_boxes, ours.canvas_boxes)
         tally.add(prediction, answer)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import maskprism
-from maskprism.analysis.networks.reduction import METHODS, fit_halves, reductions
+from maskprism.analysis.reduction.trade_off import METHODS, fit_halves, reductions
 from maskprism.models.rewrite import write_reduced
 from parity.networks import random_network, save, scenes
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskprism.geometry import Letterbox
-from maskprism.masks import RULES, MaskRule
-from maskprism.prediction import Prediction
+from maskprism.core.geometry import Letterbox
+from maskprism.core.masks import RULES, MaskRule
+from maskprism.core.prediction import Prediction
 
 K, N = 32, 24
 TIE = 1e-5

@@ -7,8 +7,8 @@ import csv
 import numpy as np
 import pytest
 
-from maskprism.scenes import draw_scene, write_dataset
-from maskprism.training import PrototypeCallback, read_records
+from maskprism.datasets.scenes import draw_scene, write_dataset
+from maskprism.integrations.training import PrototypeCallback, read_records
 
 EPOCHS = 3
 

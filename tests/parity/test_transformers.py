@@ -14,7 +14,7 @@ transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install 'maskprism[transformers]'"
 )
 
-from maskprism.models.mask_branch import factors, write_revealed  # noqa: E402
+from maskprism.models.onnx.mask_branch import factors, write_revealed  # noqa: E402
 from maskprism.models.sam import Sam  # noqa: E402
 
 SIDE = 128
@@ -424,7 +424,7 @@ def test_the_decoder_of_an_exported_sam_is_revealed(tmp_path):
 
 @pytest.mark.parametrize("which", ["sam", "sam2", "mask2former"])
 def test_tensors_are_those_of_the_own_processors(which):
-    from maskprism.preprocessing import preprocessing_named
+    from maskprism.core.preprocessing import preprocessing_named
 
     build = {
         "sam": lambda: transformers.SamImageProcessor(

@@ -77,7 +77,7 @@ def test_a_live_network_draws_its_own_masks(which, request):
 
 
 def test_priors_that_are_made_are_those_of_the_network(random_one):
-    from maskprism.models.yolact import made_priors
+    from maskprism.models.families.yolact import made_priors
 
     parts = maskprism.load(random_one, imgsz=yolact.SIDE).runtime(yolact.tensor_of(scenes()[:1]).numpy())
     np.testing.assert_allclose(made_priors("base", (yolact.SIDE, yolact.SIDE)), parts[3], atol=1e-7)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import maskprism
-from maskprism.preprocessing import YOLO
+from maskprism.core.preprocessing import YOLO
 from parity.networks import scenes
 
 torch = pytest.importorskip("torch")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from maskprism.scenes import draw_scene
+from maskprism.datasets.scenes import draw_scene
 
 SIDE = 140
 """Of the canvas. Strides round up, as with 550: levels of 18, 9, 5, 3 and 2 cells, and prototypes of 36."""

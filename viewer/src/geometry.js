@@ -1,4 +1,4 @@
-// Frames and resampling, as src/maskprism/geometry.py has them. Sizes are [height, width], coordinates x1 y1 x2 y2.
+// Frames and resampling, as src/maskprism/core/geometry.py has them. Sizes are [height, width], coordinates x1 y1 x2 y2.
 
 /** @typedef {"grid" | "canvas" | "image"} Size */
 /** @typedef {"floor" | "round" | "whole"} Unpad */

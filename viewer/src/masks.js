@@ -1,4 +1,4 @@
-// From weights and prototypes to masks, as src/maskprism/masks.py and decompose.py have it.
+// From weights and prototypes to masks, as src/maskprism/core/masks.py and decompose.py have it.
 
 import { axisTaps, fromCanvas, pixelsBetween, sizeOf } from "./geometry.js";
 

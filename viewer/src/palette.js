@@ -1,4 +1,4 @@
-// The colours of src/maskprism/views/palette.py; a test holds the two together.
+// The colours of src/maskprism/drawing/palette.py; a test holds the two together.
 
 /** @typedef {"contribution" | "prototype"} MapName */
 

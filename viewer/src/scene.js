@@ -1,4 +1,4 @@
-// What Python sends (src/maskprism/views/viewer_payload.py): unpacking, prototypes, instances.
+// What Python sends (src/maskprism/viewer/payload.py): unpacking, prototypes, instances.
 
 /** @typedef {import("./geometry.js").Letterbox} Letterbox */
 /** @typedef {import("./masks.js").MaskRule} MaskRule */

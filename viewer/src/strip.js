@@ -11,7 +11,7 @@ import { kindsOf, ROLES, rolesOf } from "./roles.js";
 /** @typedef {import("./state.js").State} State */
 /** @typedef {{ element: HTMLLIElement, canvas: HTMLCanvasElement, thumb: HTMLButtonElement, drop: HTMLButtonElement, slider: HTMLInputElement, value: HTMLElement, role: HTMLElement }} Card */
 
-/** Over many images: their number, the tags of every prototype, and what the tags mean (src/maskprism/views/kinds.py). @typedef {{ images: number, tags: string[][], rules: Record<string, string> }} Kinds */
+/** Over many images: their number, the tags of every prototype, and what the tags mean (src/maskprism/viewer/prototype_tags.py). @typedef {{ images: number, tags: string[][], rules: Record<string, string> }} Kinds */
 
 const STEPS = 100;
 /** So many prototypes are shown at first: those with the largest effect. */

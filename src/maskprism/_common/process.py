@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO
 
+from maskprism._common.text import brief, one_line, single_line
 from maskprism.errors import MaskprismError
-from maskprism.text import brief, one_line, single_line
 
 FAILED = 1
 INTERRUPTED = 130

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from maskprism.text import signed
+from maskprism._common.text import signed
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Int64

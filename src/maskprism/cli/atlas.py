@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from maskprism._common.extras import require
+from maskprism._common.text import readable
 from maskprism.cli.options import Crowds, Labels, Out, Replace, Seed, check_out
 from maskprism.cli.output import Outcome, Output, command, listed
 from maskprism.errors import InputError
-from maskprism.foreign import is_folder
-from maskprism.text import readable
+from maskprism.io.untrusted import is_folder
 
 if TYPE_CHECKING:
     from maskprism.analysis.atlas.judged import Judged
     from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.truth.labels import DatasetLabels
-    from maskprism.stored_predictions import StoredPredictions
+    from maskprism.tables.stored_predictions import StoredPredictions
 
 _MANY = 50_000
 """Instances from which on the steps take long enough to be told."""
@@ -66,8 +66,8 @@ def atlas(
     from maskprism.analysis.atlas.atlas import make_atlas
     from maskprism.analysis.atlas.findings import findings_of
     from maskprism.analysis.atlas.points import Points
-    from maskprism.views.atlas.files import summary, write_atlas
-    from maskprism.views.atlas.thumbnails import thumbnails as draw
+    from maskprism.reports.atlas_files import summary, write_atlas
+    from maskprism.reports.map_thumbnails import thumbnails as draw
 
     if thumbnails < 0:
         raise InputError(f"--thumbnails is {thumbnails}; expected 0 or more")
@@ -112,8 +112,8 @@ def atlas(
 def _stored(table: str | Path) -> StoredPredictions | None:
     """The predictions of a table that has prototypes; None for any other."""
     from maskprism.errors import TableError
-    from maskprism.stored_predictions import StoredPredictions
-    from maskprism.table import TablePaths, read_settings
+    from maskprism.tables.stored_predictions import StoredPredictions
+    from maskprism.tables.table import TablePaths, read_settings
 
     try:
         settings = read_settings(TablePaths.of(table))

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism._common.files import write_atomically
+from maskprism._common.text import counted, in_brief, json_text
 from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, Replace, check_out, load_model
 from maskprism.cli.output import Bar, Outcome, Output, command, failures, listed
 from maskprism.errors import InputError, MaskprismError
-from maskprism.text import counted, in_brief, json_text
 
 if TYPE_CHECKING:
     import numpy as np
 
     from maskprism.analysis.prototypes.basis import Usage
+    from maskprism.core.prediction import Prediction
+    from maskprism.io.sources import Sources
     from maskprism.models import Model
-    from maskprism.prediction import Prediction
-    from maskprism.sources import Sources
 
     Shown = tuple[np.ndarray[Any, Any], Prediction]
 
@@ -62,11 +62,11 @@ def basis(
         Colour scale of the prototypes: one for all, or one for each.
     """
     from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage, component_rows, prototype_rows, summary
-    from maskprism.sources import open_sources
-    from maskprism.views.figures import save
-    from maskprism.views.prototypes import basis as views
-    from maskprism.views.raster import encode_png
-    from maskprism.views.tables import write_rows
+    from maskprism.drawing import basis as views
+    from maskprism.drawing.figures import save
+    from maskprism.drawing.raster import encode_png
+    from maskprism.drawing.text_tables import write_rows
+    from maskprism.io.sources import open_sources
 
     if pictures < 0:
         raise InputError(f"--pictures is {pictures}; expected 0 or more")
@@ -116,10 +116,10 @@ def _use(items: Sources, network: Model, usage: Usage, pictures: int, bar: Bar) 
 
 def _coefficients_alone(table: Path, out: Path, output: Output) -> Outcome:
     from maskprism.analysis.prototypes.covariance import RunningCovariance
-    from maskprism.instance_rows import InstanceRows
-    from maskprism.table import matrix_of
-    from maskprism.views.figures import save
-    from maskprism.views.prototypes import basis as views
+    from maskprism.drawing import basis as views
+    from maskprism.drawing.figures import save
+    from maskprism.tables.instance_rows import InstanceRows
+    from maskprism.tables.table import matrix_of
 
     rows = InstanceRows.read(table)
     batches = [matrix_of(some["weights"]) for some in rows]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
+from maskprism._common.text import single_line
 from maskprism.cli.options import (
     Crowds,
     Detections,
@@ -22,7 +23,6 @@ from maskprism.cli.options import (
     named_by,
 )
 from maskprism.cli.output import DIFFERENT, DONE, Outcome, Output, command, listed
-from maskprism.text import single_line
 
 if TYPE_CHECKING:
     from maskprism.models import Model
@@ -94,12 +94,12 @@ def compare(
         How many of the pairs of masks that differ most are drawn; with --data also of those that gain and lose most.
     """
 
-    from maskprism.analysis.networks.comparison import Tolerance
-    from maskprism.analysis.networks.paired_run import compare as run
-    from maskprism.analysis.networks.summary import sentences
+    from maskprism.analysis.comparison.paired_run import compare as run
+    from maskprism.analysis.comparison.report import Tolerance
+    from maskprism.analysis.comparison.summary import sentences
     from maskprism.analysis.truth.labels import open_labels
     from maskprism.cli.terminal import TerminalConsole
-    from maskprism.sources import Sources, open_source
+    from maskprism.io.sources import Sources, open_source
 
     tolerance = Tolerance(min_iou, max_unmatched, max_score_drift)
     source = open_source(images, without=out, limit=limit)
@@ -130,7 +130,7 @@ def compare(
     console.print(single_line(verdict), markup=False, style="bold red" if violated else "bold green")
     files: dict[Path, str] = {}
     if out is not None:
-        from maskprism.views.networks.comparison import write_comparison
+        from maskprism.reports.comparison import write_comparison
 
         files = write_comparison(found, out, tolerance)
         width = max(len(str(path)) for path in files)

@@ -23,7 +23,7 @@ def demo(*, out: Out = Path("maskprism-demo"), overwrite: Replace = False, outpu
     """
     from dataclasses import asdict
 
-    from maskprism.demo import run_demo
+    from maskprism.cli.sample_story import run_demo
 
     check_out(out, overwrite=overwrite, folder=True)
     result = run_demo(out, on_step=lambda step: output.note(f"... {step}"))

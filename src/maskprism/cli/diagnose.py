@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.dataset.diagnosis import Diagnosis, Failed
     from maskprism.datasets import Dataset
     from maskprism.models import Model
-    from maskprism.views.report_parts import Section
+    from maskprism.reports.html import Section
 
 VALIDATION_CONF = 0.001
 
@@ -83,7 +83,7 @@ def diagnose(
     from maskprism.analysis.dataset.diagnosis import diagnose as run
     from maskprism.analysis.dataset.findings import findings_of
     from maskprism.datasets import open_dataset
-    from maskprism.views.dataset.files import summary, write_diagnosis
+    from maskprism.reports.diagnosis_files import summary, write_diagnosis
 
     if worst < 0:
         raise InputError(f"worst is {worst}; expected 0 or more")
@@ -139,8 +139,8 @@ class _Tuned(NamedTuple):
 
 def _tuned(dataset: Dataset, network: Model, conf: float, limit: int | None, output: Output) -> _Tuned:
     from maskprism.analysis.tuning import tune
-    from maskprism.views.tuning.files import section_of, summary
-    from maskprism.views.tuning.report import sentences
+    from maskprism.reports.tuning import sentences
+    from maskprism.reports.tuning_files import section_of, summary
 
     with output.bar("tuning", None) as bar:  # what failed has been told
         try:
@@ -156,7 +156,7 @@ def _print(found: Diagnosis) -> None:
     """The numbers on one screen."""
     from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
     from maskprism.analysis.truth.error_budget import PARTS
-    from maskprism.views.dataset.report import outcome_of, size_of, title_of, warnings_of
+    from maskprism.reports.diagnosis import outcome_of, size_of, title_of, warnings_of
 
     def number(value: float) -> str:
         return "–" if math.isnan(value) else f"{value:.3f}"

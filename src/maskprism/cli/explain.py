@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from maskprism._common.text import counted, readable, single_line
 from maskprism.cli.options import (
     Detections,
     Images,
@@ -23,12 +24,11 @@ from maskprism.cli.options import (
 )
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, failures, listed
 from maskprism.errors import InputError
-from maskprism.text import counted, readable, single_line
 
 if TYPE_CHECKING:
     from maskprism.analysis.instance.questions import Questions
-    from maskprism.views.instance.explain import Explained
-    from maskprism.views.tables import TextTable
+    from maskprism.drawing.text_tables import TextTable
+    from maskprism.reports.explanation import Explained
 
 _QUESTIONS = Group("Questions about the mask", sort_key=9)
 
@@ -121,8 +121,8 @@ def explain(
     top
         Print this many rows of each table, 0 for none; the CSV files have them all.
     """
-    from maskprism.sources import open_sources
-    from maskprism.views.instance.explain import explain_images, remove_explanations
+    from maskprism.io.sources import open_sources
+    from maskprism.reports.explanation import explain_images, remove_explanations
 
     questions = asked.questions()
     items = open_sources(images, without=out, limit=limit)
@@ -184,8 +184,8 @@ def _pixel(text: str) -> tuple[int, int]:
 
 def _bright(path: Path) -> Any:
     """Where an image is at least half as bright as it is anywhere, as booleans."""
-    from maskprism.foreign import is_file, shortened
-    from maskprism.images import read_image
+    from maskprism.io.images import read_image
+    from maskprism.io.untrusted import is_file, shortened
 
     if not is_file(path):
         raise InputError(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from maskprism._common.text import readable
 from maskprism.cli.options import (
     Detections,
     Limit,
@@ -19,7 +20,6 @@ from maskprism.cli.options import (
     model_file,
 )
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
-from maskprism.text import readable
 
 
 @command
@@ -63,7 +63,7 @@ def extract(
     gpus
         Of each process of the cluster; 1 with --device cuda unless given.
     """
-    from maskprism.extract import extract as run
+    from maskprism.tables.extraction import extract as run
 
     opening = partial(load_model, model_file(model), reading, detections, threads=1)
     network = opening if engine == "ray" else opening()

@@ -46,10 +46,10 @@ def filmstrip(
     image_index
         Which image of a folder of records, counted from 0.
     """
-    from maskprism.foreign import is_folder
-    from maskprism.training import filmstrip as of_records
-    from maskprism.views import raster
-    from maskprism.views.prototypes.filmstrip import filmstrip_sheet
+    from maskprism.drawing import raster
+    from maskprism.drawing.filmstrip import filmstrip_sheet
+    from maskprism.integrations.training import filmstrip as of_records
+    from maskprism.io.untrusted import is_folder
 
     check_out(out, overwrite=overwrite, suffix=".png")
     if image is None:

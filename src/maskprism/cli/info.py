@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from maskprism._common.text import single_line
 from maskprism.cli.options import Detections, ModelFile, Reading, load_model
 from maskprism.cli.output import Outcome, Output, command
-from maskprism.text import single_line
 
 
 @command

@@ -17,7 +17,7 @@ from cyclopts import Group, Parameter, validators
 from maskprism._common.choices import Family, Precision, RuntimeName
 from maskprism._common.files import make_folder, reporting_write_errors
 from maskprism.errors import InputError
-from maskprism.foreign import is_folder
+from maskprism.io.untrusted import is_folder
 
 if TYPE_CHECKING:
     from maskprism.analysis.truth.labels import DatasetLabels

@@ -16,8 +16,8 @@ from cyclopts import Group, Parameter
 from maskprism._common.extras import called_command
 from maskprism._common.process import FAILED as FAILED
 from maskprism._common.process import INTERRUPTED as INTERRUPTED
+from maskprism._common.text import json_text, printable, readable, single_line
 from maskprism.errors import ModelWarning
-from maskprism.text import json_text, printable, readable, single_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -55,8 +55,8 @@ def page(
     from dataclasses import replace
 
     from maskprism.analysis.truth.labels import open_labels
-    from maskprism.sources import open_sources
-    from maskprism.views.page import LARGE_BYTES, Page
+    from maskprism.io.sources import open_sources
+    from maskprism.viewer.page import LARGE_BYTES, Page
 
     check_out(out, overwrite=overwrite, suffix=".html")
     items = open_sources(images, limit=limit)

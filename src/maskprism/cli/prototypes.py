@@ -7,10 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from maskprism._common.text import counted, in_brief
 from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, Replace, check_out, load_model
 from maskprism.cli.output import Outcome, Output, command, failures, listed
 from maskprism.errors import MaskprismError
-from maskprism.text import counted, in_brief
 
 
 @command
@@ -51,9 +51,9 @@ def prototypes(
     from maskprism.analysis.intervals import MIN_IMAGES, too_few
     from maskprism.analysis.prototypes.basis import CanonicalBasis, CanonicalModel
     from maskprism.analysis.prototypes.positional import TAG_RULES, study_prototypes
-    from maskprism.decompose import check_indices
-    from maskprism.sources import open_sources
-    from maskprism.views.prototypes.cards import write_cards
+    from maskprism.core.decomposition import check_indices
+    from maskprism.drawing.cards import write_cards
+    from maskprism.io.sources import open_sources
 
     check_out(out, overwrite=overwrite, folder=True)
     network = load_model(model, reading, detections)

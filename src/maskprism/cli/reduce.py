@@ -24,7 +24,7 @@ from maskprism.cli.output import Outcome, Output, command, listed
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
-    from maskprism.analysis.networks.reduced_file import ReducedFile
+    from maskprism.analysis.reduction.reduced_file import ReducedFile
     from maskprism.models import Model
 
 _DESCRIPTIONS = (".yaml", ".yml", ".json")
@@ -68,11 +68,11 @@ def reduce(
     method
         "projection" mixes new prototypes from all; "selection" keeps some as they are and drops the others.
     """
-    from maskprism.analysis.networks.reduced_file import PASSES, CalibrationImages, reduce_file
+    from maskprism.analysis.reduction.reduced_file import PASSES, CalibrationImages, reduce_file
     from maskprism.datasets import Dataset, open_dataset
-    from maskprism.models.onnx_file import read_onnx
-    from maskprism.sources import open_source
-    from maskprism.views.networks.reduction import files_beside, write_reduction
+    from maskprism.io.sources import open_source
+    from maskprism.models.onnx.file import read_onnx
+    from maskprism.reports.reduction import files_beside, write_reduction
 
     source = model_file(model)
     if out.exists() and source.exists() and out.samefile(source):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from maskprism._common.text import counted
 from maskprism.cli.options import Out, Replace, check_out
 from maskprism.cli.output import Outcome, Output, command
-from maskprism.text import counted
 
 
 @command
@@ -23,7 +23,7 @@ def report(folders: list[Path], /, *, out: Out, overwrite: Replace = False, outp
     out
         File of the index, such as results/index.html.
     """
-    from maskprism.views.house import write_house
+    from maskprism.reports.index import write_house
 
     check_out(out, overwrite=overwrite, suffix=".html")
     written = write_house(folders, out)

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from maskprism._common.text import readable
 from maskprism.cli.output import DONE, Outcome, Output, command
 from maskprism.errors import InputError
-from maskprism.foreign import shortened
-from maskprism.text import readable
+from maskprism.io.untrusted import shortened
 
 _COLUMNS = ("image", "instance", "class_name", "score", "distance")
 _DIGITS = 9
@@ -45,7 +45,7 @@ def search(
     count
         How many, up to 100000.
     """
-    from maskprism.search import search as run
+    from maskprism.tables.similar import search as run
 
     name, mark, number = like.rpartition("#")
     if not mark or not number.isdecimal():

@@ -70,9 +70,9 @@ def serve(
     import os
     import webbrowser
 
+    from maskprism import server
     from maskprism.analysis.truth.labels import open_labels
     from maskprism.errors import InputError
-    from maskprism.views import server
 
     if (folder is None) == (static is None):
         raise InputError("name a folder with images, or one of finished pages with --static DIR, and not both")
@@ -135,7 +135,7 @@ def _serve_static(
 ) -> Outcome:
     import webbrowser
 
-    from maskprism.views import server
+    from maskprism import server
 
     def ready(url: str) -> None:
         print(f"{folder} at {url} (Ctrl-C stops)", flush=True)

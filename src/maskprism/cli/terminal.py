@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from maskprism.text import printable
+from maskprism._common.text import printable
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType

@@ -90,8 +90,8 @@ def tune(
     from maskprism.analysis.tuning.tuning import check_options
     from maskprism.analysis.tuning.tuning import tune as run
     from maskprism.models.rewrite import check_rewritable, write_corrected
-    from maskprism.views.tuning.files import report_files, summary, write_report
-    from maskprism.views.tuning.report import gained, sentences, title_of, warnings_of
+    from maskprism.reports.tuning import gained, sentences, title_of, warnings_of
+    from maskprism.reports.tuning_files import report_files, summary, write_report
 
     source = model_file(model)
     check_options(folds=folds, seed=seed, limit=limit)
@@ -219,6 +219,6 @@ def _check_target(source: Path, out: Path) -> None:
         if out.suffix.lower() != suffix:
             raise InputError(f"{out}: expected a file name ending in {suffix}, as the model has it, or in .json")
         if suffix == ".onnx":
-            from maskprism.models.onnx_file import read_onnx
+            from maskprism.models.onnx.file import read_onnx
 
             read_onnx(source)

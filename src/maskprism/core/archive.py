@@ -22,13 +22,13 @@ import msgspec
 import numpy as np
 
 from maskprism._common.files import write_atomically
+from maskprism._common.text import counted
+from maskprism.core.geometry import Letterbox
+from maskprism.core.masks import MaskRule
+from maskprism.core.prediction import Prediction
+from maskprism.core.preprocessing import Preprocessing
 from maskprism.errors import InputError
-from maskprism.foreign import ANY_KIND, fitted, size_of_regular
-from maskprism.geometry import Letterbox
-from maskprism.masks import MaskRule
-from maskprism.prediction import Prediction
-from maskprism.preprocessing import Preprocessing
-from maskprism.text import counted
+from maskprism.io.untrusted import ANY_KIND, fitted, size_of_regular
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, get_args
 
 from maskprism._common.lazy import lazy_submodules
 from maskprism.datasets.coco import Crowds, open_coco
+from maskprism.datasets.ground_truth import GroundTruth
 from maskprism.datasets.samples import LOCAL_ONLY, Dataset, Sample
-from maskprism.datasets.truth import GroundTruth
 from maskprism.datasets.yolo import open_yaml
 from maskprism.errors import InputError
-from maskprism.foreign import is_file, is_folder, shortened
-from maskprism.locations import is_uri, shown
+from maskprism.io.untrusted import is_file, is_folder, shortened
+from maskprism.io.uris import is_uri, shown
 
 __all__ = ["Dataset", "GroundTruth", "Sample", "open_dataset"]
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import numpy as np
 from msgspec import Meta, Raw, Struct
 
-from maskprism.class_names import class_names
+from maskprism._common.text import counted
+from maskprism.datasets.ground_truth import run_lengths
 from maskprism.datasets.lookup import find_images, looked_in, missing_notice
 from maskprism.datasets.samples import Dataset, Row, Rows
-from maskprism.datasets.truth import run_lengths
 from maskprism.errors import InputError, LabelError
-from maskprism.foreign import decode_json, fitted, read_regular, shortened
-from maskprism.sources import ImageFiles
-from maskprism.text import counted
+from maskprism.io.class_names import class_names
+from maskprism.io.sources import ImageFiles
+from maskprism.io.untrusted import decode_json, fitted, read_regular, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from maskprism.datasets.truth import Bitmap, Polygon
-    from maskprism.sources import SourceImage
+    from maskprism.datasets.ground_truth import Bitmap, Polygon
+    from maskprism.io.sources import SourceImage
 
 Crowds = Literal["left-out", "as-instances"]
 """What becomes of masks that are marked as crowds (`iscrowd: 1`): COCO does not count them."""

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from maskprism.errors import ImageError
-from maskprism.foreign import is_file, shortened
-from maskprism.sources import walk
+from maskprism.io.sources import walk
+from maskprism.io.untrusted import is_file, shortened
 
 MOST_FILES = 200_000
 """So many files are looked through below a folder before the search ends."""

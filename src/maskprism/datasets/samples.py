@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from maskprism.class_names import are_placeholders
-from maskprism.datasets.truth import GroundTruth, box_around
+from maskprism._common.text import counted
+from maskprism.datasets.ground_truth import GroundTruth, box_around
 from maskprism.errors import InputError
-from maskprism.sources import ImageFiles, SourceImage
-from maskprism.text import counted
+from maskprism.io.class_names import are_placeholders
+from maskprism.io.sources import ImageFiles, SourceImage
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-    from maskprism.datasets.alterations import Alteration
-    from maskprism.datasets.truth import Outlines, Segment
+    from maskprism.datasets.augmentation import Alteration
+    from maskprism.datasets.ground_truth import Outlines, Segment
 
 
 LOCAL_ONLY = "a data set is only read from files of this machine; copy it there"

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from msgspec import Meta, Struct
 
-from maskprism.class_names import class_names, placeholder
+from maskprism._common.text import counted
 from maskprism.datasets.lookup import MOST_PARTS, TOO_COMMON, find_images, looked_in, missing_notice, parts_of
 from maskprism.datasets.samples import LOCAL_ONLY, Dataset, Row, Rows
 from maskprism.errors import ImageError, InputError, LabelError
-from maskprism.foreign import decoded_text, is_file, read_regular, read_yaml, shortened
-from maskprism.locations import is_uri, shown
-from maskprism.sources import ImageFiles, open_source
-from maskprism.text import counted
+from maskprism.io.class_names import class_names, placeholder
+from maskprism.io.sources import ImageFiles, open_source
+from maskprism.io.untrusted import decoded_text, is_file, read_regular, read_yaml, shortened
+from maskprism.io.uris import is_uri, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from maskprism.sources import SourceImage
+    from maskprism.io.sources import SourceImage
 
 SPLITS = ("val", "test", "train")
 """The split that is opened when none is asked for: the first of these that the data set has."""

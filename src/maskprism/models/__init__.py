@@ -18,28 +18,33 @@ import numpy as np
 
 from maskprism._common.choices import Family, Precision, RuntimeName
 from maskprism._common.lazy import lazy_submodules
-from maskprism.class_names import placeholder
+from maskprism._common.text import counted
+from maskprism.core.masks import MaskRule, rule_named, rule_of_version
+from maskprism.core.prediction import Prediction
+from maskprism.core.preprocessing import YOLO, Preprocessing, preprocessing_named
 from maskprism.errors import InputError, ModelError, ModelWarning
-from maskprism.images import read_image, source_name
-from maskprism.masks import MaskRule, rule_named, rule_of_version
+from maskprism.io.class_names import placeholder
+from maskprism.io.images import read_image, source_name
 from maskprism.models.correction import Correction
-from maskprism.models.families import find_layout
-from maskprism.models.layouts import FAMILIES, Layout
+from maskprism.models.families.detection import find_layout
+from maskprism.models.families.query import find_queries, has_finished_masks
+from maskprism.models.families.rows import (
+    EXPORT_IN_SINGLE_PRECISION,
+    Thresholds,
+    refuse_broken_prototypes,
+    refuse_scores,
+)
+from maskprism.models.families.yolo import FAMILIES, Layout
 from maskprism.models.metadata import MAX_SIDE, Metadata
 from maskprism.models.names import Names, read_names
-from maskprism.models.query import find_queries, has_finished_masks
-from maskprism.models.rows import EXPORT_IN_SINGLE_PRECISION, Thresholds, refuse_broken_prototypes, refuse_scores
 from maskprism.models.runtimes import Runtime, fill_heap, open_runtime
-from maskprism.prediction import Prediction
-from maskprism.preprocessing import YOLO, Preprocessing, preprocessing_named
-from maskprism.text import counted
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
 
-    from maskprism.geometry import Letterbox
-    from maskprism.images import ImageLike
-    from maskprism.models.mask_branch import MaskBranch
+    from maskprism.core.geometry import Letterbox
+    from maskprism.io.images import ImageLike
+    from maskprism.models.onnx.mask_branch import MaskBranch
 
 SAMPLE = "sample"
 """What the bundled demo model is called in `load` and behind `--model`."""
@@ -47,7 +52,7 @@ if not TYPE_CHECKING:  # type checkers shall know the names that are here
     __getattr__, __dir__ = lazy_submodules(__name__)
 
 SAMPLE_MODEL = Path(__file__).parents[1] / "data" / "sample.onnx"
-"""Its file. It knows the shapes of `maskprism.scenes`, and nothing else."""
+"""Its file. It knows the shapes of `maskprism.datasets.scenes`, and nothing else."""
 NO_MODEL = (
     'no model is given; expected a file, such as --model best.pt or maskprism.load("best.pt"), or the bundled demo '
     'model, which knows drawn shapes only: --model sample or maskprism.load("sample")'

@@ -14,12 +14,12 @@ from msgspec import Meta, Struct
 
 from maskprism._common.files import write_atomically
 from maskprism.errors import InputError
-from maskprism.foreign import decode_json, read_regular
+from maskprism.io.untrusted import decode_json, read_regular
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64, Int64
 
-    from maskprism.prediction import Prediction
+    from maskprism.core.prediction import Prediction
 
 MAX_BYTES = 64 << 20
 _EXPECTED = "a correction as maskprism tune writes it"

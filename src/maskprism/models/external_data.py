@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from maskprism.errors import ModelError
-from maskprism.foreign import is_file, shortened
+from maskprism.io.untrusted import is_file, shortened
 
 _MESSAGES: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 25: "Function"},

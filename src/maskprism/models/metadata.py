@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from maskprism.class_names import class_names
 from maskprism.errors import ModelError
-from maskprism.foreign import fitted, literal, plain_text, shortened
+from maskprism.io.class_names import class_names
+from maskprism.io.untrusted import fitted, literal, plain_text, shortened
 
 MAX_SIDE = 8192
 """Canvases of more pixels than the square of this are refused: half a million cells per prototype are plenty."""

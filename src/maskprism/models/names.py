@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from maskprism.class_names import class_names
 from maskprism.datasets.coco import read_categories
 from maskprism.datasets.yolo import read_description
 from maskprism.errors import InputError
-from maskprism.foreign import decoded_text, is_folder, read_regular, shortened
+from maskprism.io.class_names import class_names
+from maskprism.io.untrusted import decoded_text, is_folder, read_regular, shortened
 from maskprism.models.metadata import Metadata
 from maskprism.models.runtimes import MODEL_SUFFIXES, open_runtime
 

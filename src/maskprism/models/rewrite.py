@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from maskprism._common.files import write_atomically
+from maskprism._common.text import first_line
 from maskprism.errors import ModelError
-from maskprism.models.onnx_file import read_onnx
-from maskprism.models.runtimes import first_line
+from maskprism.models.onnx.file import read_onnx
 from maskprism.models.runtimes.onnx import OnnxRuntime
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from maskprism.models import Model
     from maskprism.models.correction import Correction
-    from maskprism.models.onnx_graph import ChannelSurgery
+    from maskprism.models.onnx.graph import ChannelSurgery
 
     Map = Float[np.ndarray, "M K"]
 
@@ -172,7 +172,7 @@ def _rewritten(
     """
     check_rewritable(model)
     original = read_onnx(source)
-    from maskprism.models.onnx_graph import ChannelSurgery, is_half
+    from maskprism.models.onnx.graph import ChannelSurgery, is_half
 
     def outputs_of(file: Path) -> list[Float32[np.ndarray, "..."]]:
         # One thread for both: sums in another order fall on the other side of a step of int8 now and then.

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskprism._common.extras import require
+from maskprism.core.masks import NO_CROP
+from maskprism.core.prediction import Prediction
+from maskprism.core.preprocessing import IMAGENET, SAM
 from maskprism.errors import InputError, ModelError
-from maskprism.images import read_image, source_name
-from maskprism.masks import NO_CROP
+from maskprism.io.images import read_image, source_name
 from maskprism.models.runtimes.pytorch import on_host, torch_device
-from maskprism.prediction import Prediction
-from maskprism.preprocessing import IMAGENET, SAM
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from maskprism.geometry import Letterbox
-    from maskprism.images import ImageLike
+    from maskprism.core.geometry import Letterbox
+    from maskprism.core.preprocessing import Preprocessing
+    from maskprism.io.images import ImageLike
     from maskprism.models.runtimes.products import Product
-    from maskprism.preprocessing import Preprocessing
 
 _TOLERANCE = 1e-4
 """Largest deviation of the product from the network's own logits, as a share of the largest."""

@@ -1,4 +1,4 @@
-// How the outputs of YOLO-seg networks are read, as src/maskprism/models/layouts.py has it.
+// How the outputs of YOLO-seg networks are read, as src/maskprism/models/families/yolo.py has it.
 
 /** @typedef {"yolov5" | "yolov8" | "end2end"} Family */
 /** @typedef {{ family: Family, rowsOutput: number, prototypesOutput: number, channelsLast: boolean, prototypesLast: boolean, classes: number | null, prototypes: number }} Layout */

@@ -12,11 +12,11 @@ import numpy as np
 from maskprism.analysis.atlas.points import QUALITIES, Points
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.errors import MaskprismError
-from maskprism.instance_rows import LOSSES
+from maskprism.tables.instance_rows import LOSSES
 
 if TYPE_CHECKING:
     from maskprism.analysis.truth.labels import DatasetLabels
-    from maskprism.prediction import Prediction
+    from maskprism.core.prediction import Prediction
 
 
 class Judged(NamedTuple):

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from maskprism.errors import TableError
-from maskprism.instance_rows import LOSSES, InstanceRows
-from maskprism.table import matrix_of
+from maskprism.tables.instance_rows import LOSSES, InstanceRows
+from maskprism.tables.table import matrix_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int32
 
-    from maskprism.locations import UriPath
+    from maskprism.io.uris import UriPath
 
 QUALITIES = ("score", "size", "x", "y", "aspect", "iou", *LOSSES)
 """Numbers that a point may have, in this order; see `Points.numbers`."""

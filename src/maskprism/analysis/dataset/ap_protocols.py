@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 
 from maskprism.analysis.truth.overlaps import Overlaps, Region, box_overlap, mask_overlaps
-from maskprism.masks import pixels_between
+from maskprism.core.masks import pixels_between
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Float32, UInt8
 
+    from maskprism.core.geometry import Letterbox, Size
+    from maskprism.core.prediction import Prediction
     from maskprism.datasets import GroundTruth
-    from maskprism.geometry import Letterbox, Size
-    from maskprism.prediction import Prediction
 
 ApProtocolName = Literal["validation", "predict", "native"]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import cv2
 import numpy as np
 
+from maskprism._common.text import one_line
 from maskprism.analysis.dataset.ap_intervals import ApIntervals, ap_intervals
 from maskprism.analysis.dataset.ap_protocols import (
     AP_PROTOCOLS,
@@ -35,17 +36,16 @@ from maskprism.analysis.truth.matching import (
 )
 from maskprism.analysis.truth.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
 from maskprism.errors import InputError, MaskprismError, ModelError
-from maskprism.extract import in_order, one_thread_per_call, processors
-from maskprism.sources import spread
-from maskprism.text import one_line
+from maskprism.io.sources import spread
+from maskprism.tables.extraction import in_order, one_thread_per_call, processors
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, UInt8
 
+    from maskprism.core.prediction import Prediction
     from maskprism.datasets import Dataset, GroundTruth, Sample
     from maskprism.models import Model, ModelSpec
-    from maskprism.models.rows import Thresholds
-    from maskprism.prediction import Prediction
+    from maskprism.models.families.rows import Thresholds
 
 SHOWN_CONF = 0.25
 """Detections above this score are what a user of `predict` sees; tables and budgets are of these."""

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float64
 
     from maskprism.analysis.instance.subset_masks import Metric
-    from maskprism.geometry import Size
-    from maskprism.prediction import Instance
+    from maskprism.core.geometry import Size
+    from maskprism.core.prediction import Instance
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism.core.decoding import MAX_STACK_BYTES
-from maskprism.datasets.truth import sampled
+from maskprism.core.masks import decode, pixels_between
+from maskprism.datasets.ground_truth import sampled
 from maskprism.errors import InputError
-from maskprism.masks import decode, pixels_between
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32
 
-    from maskprism.geometry import Letterbox, Size
-    from maskprism.prediction import Instance
+    from maskprism.core.geometry import Letterbox, Size
+    from maskprism.core.prediction import Instance
 
 
 @dataclass(frozen=True, eq=False)

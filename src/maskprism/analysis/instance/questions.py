@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.instance.roles import RoleOrder
     from maskprism.analysis.instance.shapley import Baseline
     from maskprism.analysis.instance.subset_masks import Metric
-    from maskprism.prediction import Prediction
+    from maskprism.core.prediction import Prediction
 
 
 @dataclass(frozen=True, eq=False)

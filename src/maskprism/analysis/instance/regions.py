@@ -11,16 +11,16 @@ import numpy as np
 
 from maskprism.analysis.instance.mask_window import box_pixels, mask_in_frame
 from maskprism.analysis.instance.shapley import baseline_means
+from maskprism.core.masks import decode, pixels_between
 from maskprism.errors import InputError
-from maskprism.masks import decode, pixels_between
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int64
 
     from maskprism.analysis.instance.shapley import Baseline
-    from maskprism.geometry import Size
-    from maskprism.masks import Patch
-    from maskprism.prediction import Instance
+    from maskprism.core.geometry import Size
+    from maskprism.core.masks import Patch
+    from maskprism.core.prediction import Instance
 
     Floats = Float32[np.ndarray, "..."] | Float64[np.ndarray, "..."]
 

@@ -14,7 +14,7 @@ from maskprism.errors import InputError
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int64
 
-    from maskprism.prediction import Instance
+    from maskprism.core.prediction import Instance
 
 Role = Literal["builds", "carves", "sharpens", "opposes", "negligible"]
 RoleOrder = Literal["index", "effect", "spread", "share"]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism.analysis.instance.mask_window import MaskWindow, mask_in_frame
-from maskprism.masks import decode, sigmoid
+from maskprism.core.masks import decode, sigmoid
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64
 
-    from maskprism.geometry import Size
-    from maskprism.prediction import Instance
+    from maskprism.core.geometry import Size
+    from maskprism.core.prediction import Instance
 
 
 @dataclass(frozen=True, eq=False)

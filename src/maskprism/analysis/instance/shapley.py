@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int64
 
     from maskprism.analysis.instance.subset_masks import Metric
-    from maskprism.geometry import Size
-    from maskprism.prediction import Instance
+    from maskprism.core.geometry import Size
+    from maskprism.core.prediction import Instance
 
 Baseline = Literal["zero", "mean"]
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from maskprism.analysis.instance.mask_window import MaskWindow, mask_in_frame
+from maskprism.core.masks import decode
 from maskprism.errors import InputError
-from maskprism.masks import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from jaxtyping import Bool, Float32, Float64, Int64
 
-    from maskprism.geometry import Size
-    from maskprism.prediction import Instance
+    from maskprism.core.geometry import Size
+    from maskprism.core.prediction import Instance
 
 Metric = Literal["iou", "dice"]
 _MOST_TILES = 512

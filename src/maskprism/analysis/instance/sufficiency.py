@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from maskprism.analysis.instance.subset_masks import SubsetBound, SubsetMasks
-from maskprism.decompose import Decomposition, check_indices
+from maskprism.core.decomposition import Decomposition, check_indices
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64
 
     from maskprism.analysis.instance.subset_masks import Metric
-    from maskprism.geometry import Size
-    from maskprism.prediction import Instance
+    from maskprism.core.geometry import Size
+    from maskprism.core.prediction import Instance
 
 Path = Literal["effect", "greedy", "elimination"]
 BEAM = 16

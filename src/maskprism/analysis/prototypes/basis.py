@@ -17,16 +17,16 @@ import numpy as np
 from maskprism._common.files import write_atomically
 from maskprism.analysis.intervals import too_few
 from maskprism.analysis.prototypes.covariance import RunningCovariance, effective_rank
-from maskprism.decompose import Decomposition
+from maskprism.core.decomposition import Decomposition
 from maskprism.errors import InputError
-from maskprism.foreign import size_of_regular
+from maskprism.io.untrusted import size_of_regular
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Float32, Float64
 
-    from maskprism.images import ImageLike
+    from maskprism.core.prediction import Prediction
+    from maskprism.io.images import ImageLike
     from maskprism.models import Model, ModelSpec
-    from maskprism.prediction import Prediction
 
 Region = Literal["boxes", "image"]
 REGIONS: tuple[Region, ...] = ("boxes", "image")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
     from maskprism.analysis.prototypes.translation import Predictor
-    from maskprism.prediction import Prediction
-    from maskprism.sources import SourceImage
+    from maskprism.core.prediction import Prediction
+    from maskprism.io.sources import SourceImage
 
 _THUMBNAIL = 240
 

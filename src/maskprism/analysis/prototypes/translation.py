@@ -17,9 +17,9 @@ from maskprism.errors import InputError
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, UInt8
 
-    from maskprism.images import ImageLike
+    from maskprism.core.prediction import Prediction
+    from maskprism.io.images import ImageLike
     from maskprism.models import ModelSpec
-    from maskprism.prediction import Prediction
 
     Canvas = UInt8[np.ndarray, "H W 3"]
     Maps = Float32[np.ndarray, "K h w"]

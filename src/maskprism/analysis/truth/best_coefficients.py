@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from maskprism.masks import sigmoid
+from maskprism.core.masks import sigmoid
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
 
     from maskprism.analysis.truth.overlaps import Region
-    from maskprism.geometry import Letterbox
+    from maskprism.core.geometry import Letterbox
 
 PENALTY = 1e-4
 """On half the mean square of the logits: it keeps weights finite where a mask can be had without an error."""

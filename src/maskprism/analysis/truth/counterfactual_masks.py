@@ -13,15 +13,15 @@ from maskprism.analysis.truth.best_coefficients import Fit, best_weights
 from maskprism.analysis.truth.exact_coefficients import exact_weights
 from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import Region
-from maskprism.masks import Patch, crop_window, decode
+from maskprism.core.masks import Patch, crop_window, decode
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
     from maskprism.analysis.truth.matching import Matches
+    from maskprism.core.masks import Crop
+    from maskprism.core.prediction import Instance, Prediction
     from maskprism.datasets import GroundTruth
-    from maskprism.masks import Crop
-    from maskprism.prediction import Instance, Prediction
 
 
 @dataclass(frozen=True, eq=False)

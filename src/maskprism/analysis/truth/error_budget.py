@@ -24,8 +24,8 @@ from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
 from maskprism.analysis.truth.overlaps import SIZES
 from maskprism.analysis.truth.score_ranking import Ranking, ranking, spearman_interval
+from maskprism.core.masks import pixels_between
 from maskprism.errors import InputError, TableError
-from maskprism.masks import pixels_between
 
 if TYPE_CHECKING:
     import os
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, Pair
     from maskprism.analysis.truth.matching import Matches
+    from maskprism.core.prediction import Prediction
     from maskprism.datasets import GroundTruth
-    from maskprism.prediction import Prediction
 
 Part = Literal["resolution", "box", "prototypes", "coefficients"]
 PARTS: tuple[Part, ...] = ("resolution", "box", "prototypes", "coefficients")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Int64
 
     from maskprism.analysis.truth.overlaps import Region
-    from maskprism.geometry import Letterbox
+    from maskprism.core.geometry import Letterbox
 
 HOPELESS = 0.03
 """The share of pixels that a fit to them may get wrong before the search is given up."""

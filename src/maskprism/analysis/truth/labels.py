@@ -11,9 +11,9 @@ from maskprism.analysis.truth.matching import Matches, match_masks
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
+    from maskprism.core.prediction import Prediction
     from maskprism.datasets import GroundTruth, Sample
     from maskprism.datasets.coco import Crowds
-    from maskprism.prediction import Prediction
 
 SPLITS = ("val", "test", "train")
 

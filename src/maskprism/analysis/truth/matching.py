@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64
     from numpy.typing import ArrayLike
 
+    from maskprism.core.prediction import Prediction
     from maskprism.datasets import GroundTruth
-    from maskprism.prediction import Prediction
 
 FOUND_IOU = 0.5
 """Boxes from this IoU on are of the same instance; a mask from this IoU on is right."""

@@ -18,9 +18,9 @@ from maskprism.errors import InputError
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Float64, Int64
 
-    from maskprism.geometry import Size
-    from maskprism.masks import Patch
-    from maskprism.prediction import Prediction
+    from maskprism.core.geometry import Size
+    from maskprism.core.masks import Patch
+    from maskprism.core.prediction import Prediction
 
 SIZES: dict[str, tuple[float, float]] = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
 """COCO's sizes of objects, in pixels of the image."""

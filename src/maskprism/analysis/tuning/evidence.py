@@ -13,13 +13,13 @@ from maskprism.analysis.truth.exact_coefficients import interpolated
 from maskprism.analysis.truth.matching import FOUND_IOU, match
 from maskprism.analysis.truth.overlaps import Region, box_overlap
 from maskprism.analysis.tuning.fitting import SHARPNESS
-from maskprism.models.layouts import non_maximum_suppression
+from maskprism.models.families.yolo import non_maximum_suppression
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int64
 
+    from maskprism.core.prediction import Prediction
     from maskprism.datasets import GroundTruth
-    from maskprism.prediction import Prediction
 
 CONF = 0.05
 """Candidates above this score are evidence."""

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.class_names import are_placeholders
 from maskprism.datasets import Dataset, GroundTruth, Sample
 from maskprism.datasets.samples import LOCAL_ONLY, Row, Rows
 from maskprism.errors import InputError, ModelError
-from maskprism.sources import ImageFiles, SourceImage, open_source
+from maskprism.io.class_names import are_placeholders
+from maskprism.io.sources import ImageFiles, SourceImage, open_source
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-    from maskprism.datasets.alterations import Alteration
+    from maskprism.datasets.augmentation import Alteration
     from maskprism.models import Model
 
     Picture = UInt8[np.ndarray, "H W 3"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 
+from maskprism._common.text import one_line
 from maskprism.analysis.dataset.ap_intervals import intervals_of
 from maskprism.analysis.dataset.ap_protocols import overlaps_under
 from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
@@ -25,12 +26,11 @@ from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import Setting, minimiser
 from maskprism.analysis.tuning.teacher import teacher_of
 from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, check_folds, cross_fit, fits
-from maskprism.datasets.alterations import Alteration
+from maskprism.datasets.augmentation import Alteration
 from maskprism.errors import InputError, MaskprismError
-from maskprism.extract import in_order, one_thread_per_call, processors
-from maskprism.models.rows import Thresholds
-from maskprism.sources import spread
-from maskprism.text import one_line
+from maskprism.io.sources import spread
+from maskprism.models.families.rows import Thresholds
+from maskprism.tables.extraction import in_order, one_thread_per_call, processors
 
 if TYPE_CHECKING:
     from jaxtyping import Float64

@@ -13,7 +13,7 @@ import numpy as np
 from maskprism.analysis.intervals import MIN_IMAGES
 from maskprism.analysis.tuning.fitting import Setting, fit, sampled_ious
 from maskprism.errors import InputError
-from maskprism.extract import in_order, one_thread_per_call, processors
+from maskprism.tables.extraction import in_order, one_thread_per_call, processors
 
 if TYPE_CHECKING:
     from maskprism.analysis.tuning.evidence import Evidence

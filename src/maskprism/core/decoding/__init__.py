@@ -1,7 +1,7 @@
 """Masks out of coefficients and prototypes: bitmaps, soft masks, COCO RLE, crops, polygons and areas.
 
 Everything is computed from the logits in the window of the grid that a box reads. Results equal those of
-`maskprism.masks.decode`, pixel for pixel. `implementation()` says whether the compiled decoder is in use.
+`maskprism.core.masks.decode`, pixel for pixel. `implementation()` says whether the compiled decoder is in use.
 """
 
 from maskprism.core.decoding.engine import implementation

@@ -8,7 +8,7 @@ import numpy as np
 
 from maskprism.core.decoding import _compiled  # type: ignore[attr-defined]
 from maskprism.core.decoding.job import KINDS
-from maskprism.geometry import SIZES, Unpad
+from maskprism.core.geometry import SIZES, Unpad
 
 if TYPE_CHECKING:
     from jaxtyping import Int32, Int64

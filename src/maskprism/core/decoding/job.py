@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from maskprism.core.masks import rule_named
 from maskprism.errors import InputError
-from maskprism.masks import rule_named
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
 
-    from maskprism.geometry import Letterbox, Size
-    from maskprism.masks import Crop, MaskRule
+    from maskprism.core.geometry import Letterbox, Size
+    from maskprism.core.masks import Crop, MaskRule
 
 Kind = Literal["bitmap", "soft", "resized", "grid"]
 """What `fill` writes: masks, probabilities, the values that the rule compares with its threshold, or grid logits."""

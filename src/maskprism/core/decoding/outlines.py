@@ -11,8 +11,8 @@ import numpy as np
 
 from maskprism.core.decoding.engine import engine
 from maskprism.core.decoding.pure import Span, plan_of
+from maskprism.core.masks import Patch
 from maskprism.errors import InputError
-from maskprism.masks import Patch
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int64

@@ -9,16 +9,16 @@ import numpy as np
 from maskprism.core.decoding.engine import engine
 from maskprism.core.decoding.job import DecodeJob, decode_job
 from maskprism.core.decoding.outlines import TOLERANCE, polygons_of
+from maskprism.core.masks import Patch
 from maskprism.errors import InputError
-from maskprism.masks import Patch
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int64
 
     from maskprism.core.decoding.outlines import MaskPolygons
-    from maskprism.geometry import Letterbox, Size
-    from maskprism.masks import MaskRule
-    from maskprism.prediction import Prediction
+    from maskprism.core.geometry import Letterbox, Size
+    from maskprism.core.masks import MaskRule
+    from maskprism.core.prediction import Prediction
 
 Output = Literal["bitmap", "soft", "rle", "counts", "crop", "area", "polygons"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from maskprism.core.decoding.job import compress
-from maskprism.masks import crop_window
+from maskprism.core.masks import crop_window
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
     from maskprism.core.decoding.job import DecodeJob, Kind
-    from maskprism.geometry import Letterbox, Size, Unpad
+    from maskprism.core.geometry import Letterbox, Size, Unpad
 
     Floats = Float32[np.ndarray, "..."]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 from maskprism._common.choices import Precision, RuntimeName
 from maskprism._common.lazy import lazy_submodules
 from maskprism.errors import InputError, ModelError
-from maskprism.foreign import is_file, is_folder, read_yaml, shortened
-from maskprism.locations import shown
+from maskprism.io.untrusted import is_file, is_folder, read_yaml, shortened
+from maskprism.io.uris import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -197,13 +197,6 @@ def read_metadata_yaml(folder: Path) -> dict[str, Any]:
         return {}
     found = read_yaml(path, dict[Any, Any], ModelError, "keys such as names, stride and imgsz")
     return {str(key): value for key, value in found.items()}
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of another library's message that says something, for ours."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from ", "Check '"))] or lines
-    return telling[0][:300] if telling else type(error).__name__
 
 
 def hash_files(paths: Sequence[Path]) -> str:

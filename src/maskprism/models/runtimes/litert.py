@@ -13,14 +13,10 @@ import numpy as np
 
 from maskprism._common.choices import Precision
 from maskprism._common.extras import require
+from maskprism._common.text import first_line
 from maskprism.errors import InputError, ModelError
-from maskprism.foreign import literal
-from maskprism.models.runtimes import (
-    first_line,
-    hash_files,
-    read_metadata_yaml,
-    refuse_precision,
-)
+from maskprism.io.untrusted import literal
+from maskprism.models.runtimes import hash_files, read_metadata_yaml, refuse_precision
 from maskprism.models.runtimes.onnx import network_input
 
 if TYPE_CHECKING:

@@ -13,16 +13,12 @@ import onnxruntime
 
 from maskprism._common.choices import Precision
 from maskprism._common.process import at_interrupt
+from maskprism._common.text import first_line
 from maskprism.errors import InputError, ModelError
 from maskprism.models.external_data import external_data
-from maskprism.models.heads import refusal
-from maskprism.models.mask_branch import MaskBranch, find_mask_branch, reveal
-from maskprism.models.runtimes import (
-    NetworkInput,
-    first_line,
-    hash_files,
-    refuse_precision,
-)
+from maskprism.models.families.unsupported import refusal
+from maskprism.models.onnx.mask_branch import MaskBranch, find_mask_branch, reveal
+from maskprism.models.runtimes import NetworkInput, hash_files, refuse_precision
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -74,7 +70,7 @@ class OnnxRuntime:
                 raise ModelError(f"{path}: {reason}")
             prompts = (
                 ". A decoder that takes prompts, as SAM's, is made to give its parts by "
-                "maskprism.models.mask_branch.write_revealed"
+                "maskprism.models.onnx.mask_branch.write_revealed"
             )
             raise ModelError(
                 f"{path}: takes {', '.join(f'{name} {shape} {kind}' for name, shape, kind in inputs)}; "
@@ -91,7 +87,7 @@ class OnnxRuntime:
 
         Raises MissingExtraError without the package onnx, ModelError for a file that it cannot read or write.
         """
-        from maskprism.models.onnx_file import read_onnx
+        from maskprism.models.onnx.file import read_onnx
 
         model = read_onnx(self._path)
         branch = find_mask_branch(model)

@@ -11,10 +11,11 @@ import numpy as np
 
 from maskprism._common.choices import Precision
 from maskprism._common.extras import require
+from maskprism._common.text import first_line
 from maskprism.errors import InputError, ModelError
-from maskprism.foreign import is_file
+from maskprism.io.untrusted import is_file
 from maskprism.models.external_data import external_data
-from maskprism.models.runtimes import first_line, hash_files, read_metadata_yaml
+from maskprism.models.runtimes import hash_files, read_metadata_yaml
 from maskprism.models.runtimes.onnx import network_input
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from maskprism._common.text import first_line
 from maskprism.errors import InputError
-from maskprism.models.runtimes import first_line
 
 if TYPE_CHECKING:
     import numpy as np

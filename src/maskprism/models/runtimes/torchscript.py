@@ -10,10 +10,11 @@ import numpy as np
 
 from maskprism._common.choices import Precision
 from maskprism._common.extras import require
+from maskprism._common.text import first_line
 from maskprism.errors import ModelError
-from maskprism.foreign import decode_json
+from maskprism.io.untrusted import decode_json
 from maskprism.models.metadata import Metadata
-from maskprism.models.runtimes import NetworkInput, first_line, hash_files, refuse_precision
+from maskprism.models.runtimes import NetworkInput, hash_files, refuse_precision
 from maskprism.models.runtimes.pytorch import on_host, torch_device
 
 if TYPE_CHECKING:

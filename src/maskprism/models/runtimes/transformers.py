@@ -11,7 +11,7 @@ import numpy as np
 
 from maskprism._common.choices import Precision
 from maskprism.errors import ModelError
-from maskprism.models.mask_branch import MaskBranch
+from maskprism.models.onnx.mask_branch import MaskBranch
 from maskprism.models.runtimes import NetworkInput, refuse_precision
 from maskprism.models.runtimes.pytorch import hash_weights, on_host, torch_device
 

@@ -25,14 +25,10 @@ import numpy as np
 
 from maskprism._common.choices import Precision
 from maskprism._common.extras import require
+from maskprism._common.text import first_line
 from maskprism.errors import InputError, ModelError
 from maskprism.models.metadata import Metadata, refuse_other_tasks
-from maskprism.models.runtimes import (
-    NetworkInput,
-    first_line,
-    hash_files,
-    refuse_precision,
-)
+from maskprism.models.runtimes import NetworkInput, hash_files, refuse_precision
 from maskprism.models.runtimes.pytorch import hash_weights, on_host, torch_device, unwrapped
 
 if TYPE_CHECKING:

@@ -1,0 +1,94 @@
+"""What all sentences share."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's categories of control and format characters, surrogates, line and paragraph separators."""
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things in words."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def in_brief(items: Sequence[object], most: int = 32) -> str:
+    """The first of many things, one after the other, and how many more there are."""
+    shown = " ".join(map(str, items[:most]))
+    return shown if len(items) <= most else f"{shown} … and {len(items) - most} more"
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its type, where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def brief(name: str, most: int = 28) -> str:
+    """A name of at most so many characters; both ends of longer ones stay."""
+    kept = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:kept]}…{name[-kept:]}"
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """Escape control and format characters, so that nobody's text moves the cursor or turns other text around.
+
+    Parameters
+    ----------
+    text
+        Any text.
+    keep
+        Control characters that stay; line ends and tabs unless given.
+
+    Returns
+    -------
+    str
+        The text with ``\\u202e`` and the like in place of such characters, of other line and paragraph separators,
+        and of odd bytes of file names. Inside a string of JSON the escapes mean the same characters.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in keep or unicodedata.category(c) not in _UNPRINTABLE else _escaped(c) for c in text)
+
+
+def single_line(text: str) -> str:
+    """Escape control and format characters, line ends included: names of somebody else begin no line of their own."""
+    return printable(text, keep="")
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", errors="surrogatepass")
+    return "".join(f"\\u{int.from_bytes(units[at : at + 2]):04x}" for at in range(0, len(units), 2))
+
+
+def readable(text: str) -> str:
+    """Text that is Unicode: odd bytes of file names as escapes."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON: null for numbers that are not finite, text for paths, plain numbers and lists for NumPy's."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()
+
+
+def _plain(value: Any) -> Any:
+    from pathlib import PurePath
+
+    return readable(str(value)) if isinstance(value, PurePath) else value.tolist()
+
+
+def signed(value: float) -> str:
+    """Four digits with a sign; a dash for nan."""
+    return "–" if math.isnan(value) else f"{value:+.4f}".replace("-", "−")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message that says something, for ours."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from ", "Check '"))] or lines
+    return telling[0][:300] if telling else type(error).__name__

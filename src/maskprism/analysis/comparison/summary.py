@@ -1,0 +1,255 @@
+"""A comparison of two networks in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskprism._common.text import brief, counted, signed
+from maskprism.analysis.comparison.swap import PARTS
+from maskprism.io.class_names import placeholder
+
+if TYPE_CHECKING:
+    from maskprism.analysis.comparison.report import Comparison, Tolerance
+    from maskprism.models import ModelSpec
+
+_NAMED = 3
+_NAMED_CLASSES = 8
+_ROUNDING = 1e-4
+
+
+def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> list[str]:
+    """What was compared, what differs, and what is to blame; with the verdict if a tolerance is given."""
+    found = [
+        f"A is {_model(comparison.a)}; B is {_model(comparison.b)}.",
+        _canvas(comparison),
+        _preprocessing(comparison),
+        _instances(comparison),
+        _classes(comparison),
+        _before_head(comparison),
+    ]
+    if len(comparison.matched):
+        found += [_masks(comparison), _truth(comparison), _parts(comparison), _level(comparison)]
+    found += [_equal(comparison), *comparison.relation.sentences()]
+    found += [_prototypes(comparison), _letterbox(comparison), _rules(comparison)]
+    if comparison.failed:
+        found.append(f"Left out: {_left_out(comparison)}.")
+    if tolerance is not None:
+        violations = comparison.violations(tolerance)
+        verdict = f"Out of tolerance: {'; '.join(violations)}." if violations else "Within tolerance."
+        found.append(verdict)
+    return [sentence for sentence in found if sentence]
+
+
+def _left_out(comparison: Comparison) -> str:
+    unread = len(comparison.failed) - len(comparison.failed_in)
+    causes = (
+        (unread, "that cannot be read"),
+        (len(comparison.failed_in), "on which a network fails"),
+    )
+    return ", ".join(f"{counted(count, 'image')} {why}" for count, why in causes if count)
+
+
+def summary_of(comparison: Comparison, tolerance: Tolerance | None = None) -> str:
+    """The `sentences`, one per line."""
+    return "\n".join(sentences(comparison, tolerance))
+
+
+def percent(share: float) -> str:
+    """A share as percent with two digits that mean something; the minus is a true minus, no number a dash."""
+    if not np.isfinite(share):
+        return "–"
+    size = abs(share) * 100
+    digits = 0 if size >= 10 or size == 0 else 1 if size >= 1 else 2
+    if 0 < size < 0.005:
+        return "less than 0.01 %" if share > 0 else "−0 %"
+    return f"{share * 100:.{digits}f} %".replace("-", "−")
+
+
+def versus(comparison: Comparison) -> str:
+    """Which networks were compared, for titles; long names are cut in the middle."""
+    a, b = (f"{brief(spec.name)} ({spec.runtime})" for spec in (comparison.a, comparison.b))
+    return f"A: {a}, B: {b}"
+
+
+def _model(spec: ModelSpec) -> str:
+    return f"{spec.name} ({spec.runtime})"
+
+
+def _canvas(comparison: Comparison) -> str:
+    images = counted(comparison.images, "image")
+    if not comparison.same_canvas:
+        sides = " and ".join(f"{spec.input_hw[1]} x {spec.input_hw[0]}" for spec in (comparison.a, comparison.b))
+        return (
+            f"{images}, on different canvases ({sides}; neither network takes the other's): "
+            "what follows is the canvas and the network together."
+        )
+    if comparison.forced is None:
+        return f"{images}, both networks on the same canvas."
+    free = comparison.a if comparison.forced == "A" else comparison.b
+    other = comparison.b if comparison.forced == "A" else comparison.a
+    habit = "which by itself cuts a rectangle around each image, " if free.rectangular else ""
+    side = f"{other.input_hw[1]} x {other.input_hw[0]}"
+    return f"{images}, both on the same canvas: {comparison.forced}, {habit}was given the {side} of the other."
+
+
+def _instances(comparison: Comparison) -> str:
+    matched, changed = comparison.count("matched"), comparison.count("class changed")
+    text = (
+        f"{counted(matched, 'instance')} found by both, {comparison.count('only in A')} only by A, "
+        f"{comparison.count('only in B')} only by B, {changed} with another class."
+    )
+    if matched:
+        drifts = np.abs(comparison.score_drifts)
+        text += f" Scores differ by {_small(drifts.mean())} on average, {_small(drifts.max())} at most."
+    return text
+
+
+def _preprocessing(comparison: Comparison) -> str:
+    a, b = (asdict(replace(spec.preprocessing, name="")) for spec in (comparison.a, comparison.b))
+    other = [f"{name} is {b[name]} in B and {a[name]} in A" for name in a if a[name] != b[name]]
+    return f"Images are prepared in another way: {', '.join(other)}." if other else ""
+
+
+def _classes(comparison: Comparison) -> str:
+    moved = comparison.moved_classes
+    if not moved:
+        return ""
+    names_a, names_b = comparison.a.names, comparison.b.names
+    shown = [
+        f"{names_a.get(a, placeholder(a))} of A is {names_b.get(b, placeholder(b))} of B"
+        for a, b in list(moved.items())[:_NAMED_CLASSES]
+    ]
+    more = f", and {len(moved) - len(shown)} more" if len(moved) > len(shown) else ""
+    same_ids = all(a == b for a, b in moved.items())
+    why = " The ids are the same, only the names are in another order." if same_ids else ""
+    return (
+        f"Classes are exchanged one to one: {', '.join(shown)}{more}.{why} Instances at the same positions show it, "
+        "and they are paired accordingly."
+    )
+
+
+def _before_head(comparison: Comparison) -> str:
+    if not comparison.before_head:
+        return ""
+    k = comparison.similarity.count_a
+    text = ""
+    if comparison.relation.all_differ:
+        text = f"Scores, boxes, coefficients and all {k} prototypes differ: the difference begins before the head."
+    if comparison.input_fault is not None:
+        return f"{text} {comparison.input_fault.sentence()}".strip()
+    return (
+        f"{text} None of the usual faults of an input gives what B says: look at the backbone, and at the precision of "
+        "the whole model (quantisation, half precision)."
+    )
+
+
+def _equal(comparison: Comparison) -> str:
+    """What is equal, where something is not."""
+    equal = comparison.relation.equal
+    parts = ("scores", "boxes", "coefficients", "prototypes")
+    if not equal or set(parts) <= equal:
+        return ""
+    return f"Equal up to rounding in both: {', '.join(part for part in parts if part in equal)}."
+
+
+def _level(comparison: Comparison) -> str:
+    damage = comparison.damaged_level
+    if damage is None:
+        return ""
+    return (
+        f"Only instances of pyramid level {damage.level} (0 is the finest) differ: {damage.differing} of them; the "
+        f"{damage.others} of other levels are equal."
+    )
+
+
+def _masks(comparison: Comparison) -> str:
+    ious = comparison.ious
+    if ious.min() == 1:
+        return "All masks are equal to the last pixel."
+    equal = int(np.count_nonzero(ious == 1))
+    return (
+        f"Masks differ by {percent(1 - comparison.mean_iou)} on average (IoU: mean {ious.mean():.4f}, median "
+        f"{np.median(ious):.4f}, worst {ious.min():.4f}); {equal} of {len(ious)} are equal to the last pixel."
+    )
+
+
+def _truth(comparison: Comparison) -> str:
+    gains = comparison.gains
+    if gains is None:
+        return ""
+    change, better = gains.change, int(np.count_nonzero(gains.after > gains.before))
+    worse = int(np.count_nonzero(gains.after < gains.before))
+    verdict = "B is better" if change.gain.low > 0 else "B is worse" if change.gain.high < 0 else "That may be chance"
+    sizes = ", ".join(f"{one.group} {signed(one.gain.mean)}" for one in gains.by_size())
+    return (
+        f"Against the ground truth, the mean mask IoU of {counted(change.instances, 'pair')} goes from "
+        f"{change.before:.4f} in A to {change.after:.4f} in B: {change.gain} (95 %, bootstrap over images). {verdict}. "
+        f"{better} are better in B, {worse} worse; by size: {sizes}."
+    )
+
+
+def _parts(comparison: Comparison) -> str:
+    total = 1 - comparison.mean_iou
+    if total < _ROUNDING:
+        return ""
+    shares = comparison.shares
+    order = sorted(PARTS, key=lambda part: -shares[part])
+    text = "Of that, " + ", ".join(f"{percent(shares[part] / total)} is in the {part}" for part in order) + "."
+    if comparison.drift is not None and comparison.drift.flipped_cells and not comparison.before_head:
+        blame = comparison.drift.blame
+        worst = [k for k in comparison.drift.worst()[:_NAMED] if blame[k] > 0]
+        named = ", ".join(f"{k} ({percent(float(blame[k]))})" for k in worst)
+        text += f" Worst terms (coefficient times prototype), by their share of the change where pixels flip: {named}."
+    return text
+
+
+def _prototypes(comparison: Comparison) -> str:
+    similarity = comparison.similarity
+    if comparison.relation.sentences() or (comparison.input_fault is not None and not similarity.shared):
+        return ""  # what the prototypes are to each other has been said
+    if similarity.shared:
+        errors = similarity.errors
+        worst = int(np.argmax(errors))
+        if errors[worst] < _ROUNDING:
+            return "The prototypes are the same up to rounding."
+        return (
+            f"The prototypes mean the same in both: they differ by {percent(float(np.median(errors)))} of their spread "
+            f"(median), prototype {worst} by most ({percent(float(errors[worst]))}). CKA {similarity.cka:.4f}, "
+            f"largest principal angle {similarity.angles_deg.max(initial=0):.1f}°."
+        )
+    correlation = [abs(similarity.correlation[a, b]) for a, b in similarity.pairs]
+    median = f"{np.median(correlation):.2f}" if correlation else "undefined"
+    a_by_b, b_by_a = similarity.explained
+    return (
+        f"The networks have prototypes of their own: matched one to one, |correlation| is {median} (median); A's can "
+        f"draw {percent(b_by_a)} of what B's show, B's {percent(a_by_b)} of what A's show; CKA {similarity.cka:.2f}. "
+        + (
+            "Coefficients are equal, so they were exchanged as they are."
+            if comparison.relation.coefficients_equal
+            else "Coefficients were translated by least squares before they were exchanged."
+        )
+    )
+
+
+def _letterbox(comparison: Comparison) -> str:
+    share, own = comparison.letterbox_share, comparison.own_iou
+    if share is None or own is None:
+        return ""
+    text = (
+        f"Each on its own canvas, masks differ by {percent(1 - own)}: {percent(share)} of that is the letterbox, "
+        f"not the network"
+    )
+    return f"{text}. There, {counted(comparison.own_unmatched or 0, 'instance')} of A and B have no partner."
+
+
+def _rules(comparison: Comparison) -> str:
+    a, b = comparison.a.rule, comparison.b.rule
+    return "" if a == b else f"Masks of both are drawn under the rule of A ({a.name}); that of B is {b.name}."
+
+
+def _small(value: float) -> str:
+    """Four decimals, or the size of what is smaller."""
+    return f"{value:.4f}" if value == 0 or value >= 0.0001 else f"{value:.0e}"

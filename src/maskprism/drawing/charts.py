@@ -1,0 +1,83 @@
+"""Charts of the coefficients of many instances, as matplotlib figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskprism.analysis.prototypes.covariance import RunningCovariance
+from maskprism.drawing.figures import colour_map, name_ticks, new_figure, share
+from maskprism.drawing.palette import MUTED, NEGATIVE, POSITIVE
+from maskprism.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+    from matplotlib.figure import Figure
+
+
+def histograms(
+    coefficients: Float32[np.ndarray, "N K"], labels: Sequence[str] | None = None, *, title: str | None = None
+) -> Figure:
+    """One histogram per coefficient, all on the same axes: negative values blue, positive ones red.
+
+    Raises InputError without a single row.
+    """
+    rows, k = _checked(coefficients, 1)
+    columns = min(8, k)
+    limit = float(np.percentile(np.abs(coefficients), 99.8)) or 1.0
+    edges = np.linspace(-limit, limit, 41)
+    counts = [np.histogram(np.clip(column, -limit, limit), edges)[0] for column in coefficients.T]
+    lines = math.ceil(k / columns)
+    figure = new_figure(1.9 * columns + 0.6, 1.45 * lines + 1.1)
+    axes = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)).reshape(-1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    colours = [share(NEGATIVE if centre < 0 else POSITIVE) for centre in centres]
+    for index, ax in enumerate(axes):
+        if index >= k:
+            ax.set_visible(False)
+            continue
+        ax.bar(centres, counts[index], width=edges[1] - edges[0], color=colours)
+        ax.axvline(0, color="black", linewidth=0.6)
+        column = coefficients[:, index]
+        label = labels[index] if labels else str(index)
+        ax.set_title(f"{label}   {column.mean():+.2f} ± {column.std():.2f}".replace("-", "−"), fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title or f"Mask coefficients of {rows} instances: mean ± standard deviation", fontsize=12)
+    figure.supxlabel("coefficient", fontsize=9)
+    figure.supylabel("instances", fontsize=9)
+    return figure
+
+
+def correlation(
+    coefficients: Float32[np.ndarray, "N K"], labels: Sequence[str] | None = None, *, title: str | None = None
+) -> Figure:
+    """Heat map of the correlation between coefficients, -1 to 1; constant ones are left grey.
+
+    Raises InputError with fewer than two rows.
+    """
+    rows, k = _checked(coefficients, 2)
+    matrix = RunningCovariance.of(coefficients).correlation
+    figure = new_figure(9.2, 8.2)
+    ax = figure.subplots()
+    ax.set_facecolor("0.85")
+    shown = ax.imshow(np.ma.masked_invalid(matrix), cmap=colour_map("contribution"), vmin=-1, vmax=1)
+    names = list(labels) if labels else [str(index) for index in range(k)]
+    name_ticks(ax.xaxis, names, rotation=90)
+    name_ticks(ax.yaxis, names)
+    ax.tick_params(length=0, colors=share(MUTED))
+    figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation")
+    ax.set_title(title or f"Correlation of mask coefficients over {rows} instances", fontsize=12)
+    return figure
+
+
+def _checked(coefficients: Float32[np.ndarray, "N K"], least: int) -> tuple[int, int]:
+    if coefficients.ndim != 2 or len(coefficients) < least or not coefficients.shape[1]:
+        raise InputError(
+            f"coefficients have shape {coefficients.shape}; expected (N, K) with at least {least} "
+            f"row{'s' if least > 1 else ''}: extract more instances first"
+        )
+    return coefficients.shape

@@ -1,0 +1,56 @@
+"""One instance cut out of its image: its mask in a colour, its ground truth as a line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from maskprism.drawing.palette import colour_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, UInt8
+
+    from maskprism.core.prediction import Instance
+
+MASK_OPACITY = 0.5
+_AROUND, _LEAST_PX, _LARGEST_ZOOM = 1.3, 24, 6.0
+_WHITE = (255, 255, 255)
+
+
+def crop(
+    picture: UInt8[np.ndarray, "H W 3"],
+    instance: Instance,
+    truth: Bool[np.ndarray, "H W"] | None = None,
+    *,
+    side: int,
+    colour: int | None = None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The box of an instance and some pixels around it, BGR, with no side over `side`.
+
+    picture: the image, BGR. truth: its ground truth, a white line. colour: the number of the mask's colour, that of the
+    instance unless given.
+    """
+    height, width = picture.shape[:2]
+    x1, y1, x2, y2 = instance.box.astype(float)
+    reach = np.maximum([(x2 - x1) * _AROUND, (y2 - y1) * _AROUND], _LEAST_PX) / 2
+    middle = np.array([(x1 + x2) / 2, (y1 + y2) / 2])
+    left, top = np.clip(np.floor(middle - reach), 0, [width - 1, height - 1]).astype(int)
+    right, bottom = np.clip(np.ceil(middle + reach), [left + 1, top + 1], [width, height]).astype(int)
+    window = (slice(top, bottom), slice(left, right))
+    zoom = min(side / max(bottom - top, right - left), _LARGEST_ZOOM)
+    size_wh = max(round((right - left) * zoom), 1), max(round((bottom - top) * zoom), 1)
+    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+    shown = cv2.resize(picture[window], size_wh, interpolation=way)
+    own = colour_of(instance.index if colour is None else colour)
+    for mask, line, filled in ((instance.mask("image"), own, True), (truth, _WHITE, False)):
+        if mask is None:
+            continue
+        inside = cv2.resize(mask[window].astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST)
+        bgr = np.array(line[::-1], dtype=np.float32)
+        if filled:
+            shown[inside > 0] = (shown[inside > 0] * (1 - MASK_OPACITY) + bgr * MASK_OPACITY).astype(np.uint8)
+        contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(shown, contours, -1, bgr.tolist(), 1)
+    return shown

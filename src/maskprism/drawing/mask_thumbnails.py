@@ -1,0 +1,59 @@
+"""Small pictures of masks against the ground truth, for tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from maskprism.drawing.palette import MISSING, TOO_MUCH
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float32, UInt8
+
+_MARGIN = 0.2
+_TINT = 0.6
+
+
+def mask_against_truth(
+    image: UInt8[np.ndarray, "H W 3"],
+    found: Bool[np.ndarray, "H W"],
+    true: Bool[np.ndarray, "H W"],
+    box: Float32[np.ndarray, " 4"],
+    side: int = 232,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The part of a BGR image around both masks and a box (xyxy), what is wrong tinted, the ground truth outlined.
+
+    It is as square as the image allows; its longer side is `side`.
+    """
+    rows, columns = _around(found | true, box)
+    zoom = side / max(rows.stop - rows.start, columns.stop - columns.start)
+    size = (max(round((columns.stop - columns.start) * zoom), 1), max(round((rows.stop - rows.start) * zoom), 1))
+    smooth = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
+    picture = cv2.resize(image[rows, columns], size, interpolation=smooth)
+    mask, truth = (
+        cv2.resize(one[rows, columns].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        for one in (found, true)
+    )
+    for wrong, colour in ((truth & ~mask, MISSING), (mask & ~truth, TOO_MUCH)):
+        picture[wrong] = (1 - _TINT) * picture[wrong] + _TINT * np.array(colour[::-1])
+    outlines = cv2.findContours(truth.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
+    cv2.drawContours(picture, outlines, -1, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, (255, 255, 255), 1, cv2.LINE_AA)
+    return picture
+
+
+def _around(masks: Bool[np.ndarray, "H W"], box: Float32[np.ndarray, " 4"]) -> tuple[slice, slice]:
+    """Rows and columns around everything, moved into the image."""
+    first, last = np.floor(box[[1, 0]]), np.ceil(box[[3, 2]])
+    spans = []
+    for axis, length in enumerate(masks.shape):
+        touched = np.flatnonzero(masks.any(axis=1 - axis))
+        if len(touched):
+            first[axis], last[axis] = min(first[axis], touched[0]), max(last[axis], touched[-1] + 1)
+        spans.append((first[axis], last[axis], length))
+    side = max(max(stop - start for start, stop, _ in spans) * (1 + 2 * _MARGIN), 8)
+    starts = [int(np.clip((start + stop - side) / 2, 0, max(length - side, 0))) for start, stop, length in spans]
+    rows, columns = (slice(at, min(at + round(side), length)) for at, (_, _, length) in zip(starts, spans, strict=True))
+    return rows, columns

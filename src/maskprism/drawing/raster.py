@@ -1,0 +1,282 @@
+"""Draw a sheet as an array of pixels: no matplotlib, fast enough for every image of a data set."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from maskprism._common.files import write_atomically
+from maskprism._common.text import printable, single_line
+from maskprism.drawing import palette
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, UInt8
+
+    from maskprism.drawing.sheets import Panel, Sheet
+
+    Picture = UInt8[np.ndarray, "H W 3"]
+
+_MARGIN = 20
+_GAP = 10
+_JOINT = 56
+_BAND = 34
+_FAR = 1e6  # pixels: lines that go further leave every picture, and OpenCV takes no more than an int32 holds
+_TITLE_SIZE, _TEXT_SIZE, _BAND_SIZE = 26, 17, 18
+
+
+def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
+    """The sheet as HWC uint8 in RGB."""
+    columns = sheet.columns or best_columns(sheet)
+    rows = math.ceil(len(sheet.panels) / columns)
+    joint = _JOINT if any(panel.joint for panel in sheet.panels) else _GAP
+    band = _BAND if any(panel.title for panel in sheet.panels) else 0
+    aspect = sheet.panels[0].aspect
+    cell_w = (sheet.size_wh[0] - joint * (columns - 1)) // columns
+    cell_h = min((sheet.size_wh[1] - _GAP * (rows - 1)) // rows - band, max(math.ceil(cell_w * aspect), 40))
+    titles = (
+        max(font(_BAND_SIZE, bold=panel.sign != 0).getlength(single_line(panel.title)) for panel in sheet.panels) + 20
+    )
+    cell_w = max(min(cell_w, math.ceil(cell_h / aspect)), min(cell_w, math.ceil(titles)))  # narrow panels need room too
+    width = max(columns * cell_w + joint * (columns - 1), 760) + 2 * _MARGIN
+    header = 84 if sheet.subtitle else 52
+    room = width - 2 * _MARGIN
+    notes = [line for note in sheet.notes for line in wrapped(note, font(_TEXT_SIZE), room)]
+    footer = (26 * len(notes) + 8 if notes else 0) + (48 if sheet.scale else 0)
+    height = header + rows * (cell_h + band) + _GAP * (rows - 1) + footer + _MARGIN
+    page = np.empty((height, width, 3), dtype=np.uint8)
+    page.fill(255)
+    left = (width - (columns * cell_w + joint * (columns - 1))) // 2
+
+    places = [
+        (left + (i % columns) * (cell_w + joint), header + (i // columns) * (cell_h + band + _GAP))
+        for i in range(len(sheet.panels))
+    ]
+    contours: dict[tuple[int, int, int], list[np.ndarray]] = {}
+    for panel, (x, y) in zip(sheet.panels, places, strict=True):
+        if band:
+            _draw_band(page[y : y + band, x : x + cell_w], panel)
+        picture = _draw_panel(panel, cell_w, cell_h, contours)
+        dy, dx = (cell_h - picture.shape[0]) // 2, (cell_w - picture.shape[1]) // 2
+        page[y + band + dy : y + band + dy + picture.shape[0], x + dx : x + dx + picture.shape[1]] = picture
+
+    _write_header(page, sheet, room)
+    for panel, (x, y) in zip(sheet.panels, places, strict=True):
+        if panel.title:
+            ink = {1: palette.POSITIVE, -1: palette.NEGATIVE, 0: palette.INK}[panel.sign]
+            bold = panel.sign != 0
+            title = fit(panel.title, font(_BAND_SIZE, bold=bold), cell_w - 12)
+            write(page, (x + 8, y + 14), title, ink, font(_BAND_SIZE, bold=bold), anchor="lm")
+        if panel.joint:
+            middle = y + band + cell_h // 2
+            write(page, (x - joint // 2, middle), panel.joint, palette.INK, font(40, bold=True), anchor="mm")
+        _draw_labels(page, panel, x, y + band, cell_w, cell_h)
+    bottom = height - _MARGIN - footer + 14
+    if sheet.scale:
+        _draw_scale(page, sheet.scale, _MARGIN, bottom)
+        bottom += 44
+    for line in notes:
+        write(page, (_MARGIN, bottom), line, palette.MUTED, font(_TEXT_SIZE))
+        bottom += 26
+    return page
+
+
+def _write_header(page: Picture, sheet: Sheet, room: int) -> None:
+    title, text = font(_TITLE_SIZE, bold=True), font(_TEXT_SIZE)
+    write(page, (_MARGIN, 14), fit(sheet.title, title, room), palette.INK, title)
+    write(page, (_MARGIN, 52), fit(sheet.subtitle, text, room), palette.MUTED, text)
+
+
+def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
+    """An RGB picture as PNG, packed quickly: smooth colour maps pack well even without row filters."""
+    settings = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    if hasattr(cv2, "IMWRITE_PNG_FILTER"):
+        settings += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+    _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), settings)
+    return data.tobytes()
+
+
+def save(sheet: Sheet, path: str | os.PathLike[str]) -> Path:
+    """Draw the sheet into a PNG file; parent folders are made. Raises MaskprismError if that fails."""
+    return write_atomically(path, encode_png(draw(sheet)))
+
+
+def best_columns(sheet: Sheet) -> int:
+    """The number of columns that lets the panels of a sheet be largest."""
+    count = len(sheet.panels)
+    aspect = sheet.panels[0].aspect
+    width, height = sheet.size_wh
+
+    def scale(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        cell_w = (width - _GAP * (columns - 1)) / columns
+        cell_h = (height - _GAP * (rows - 1)) / rows - _BAND
+        return min(cell_w, cell_h / aspect)
+
+    # Titles need room, so narrow panels are not packed tighter than sixteen to a row.
+    return max(range(1, min(count, 16) + 1), key=scale)
+
+
+@lru_cache(maxsize=16)
+def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and knows signs and most alphabets."""
+    spec = find_spec("matplotlib")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folder = Path(next(iter(spec.submodule_search_locations))) / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(str(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), size)
+
+
+def fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
+    """The text, shortened with an ellipsis to so many pixels; control and format characters are escapes."""
+    text = single_line(text)
+    while len(text) > 4 and letters.getlength(text) > room:
+        text = text[:-2].rstrip() + "…"
+    return text
+
+
+def wrapped(text: str, letters: ImageFont.FreeTypeFont, room: int) -> list[str]:
+    """The text in lines of at most so many pixels, broken between words; a longer word is shortened."""
+    lines = [""]
+    for word in printable(text).split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and letters.getlength(longer) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [fit(line, letters, room) for line in lines]
+
+
+def _draw_band(band: Picture, panel: Panel) -> None:
+    tint = {1: palette.POSITIVE_TINT, -1: palette.NEGATIVE_TINT, 0: (244, 244, 244)}[panel.sign]
+    band[: -_BAND // 8] = tint
+    if panel.bar is not None:
+        _, width = band.shape[:2]
+        middle, length = width // 2, round(abs(panel.bar) * (width // 2 - 2))
+        colour = palette.POSITIVE if panel.bar > 0 else palette.NEGATIVE
+        start = middle if panel.bar > 0 else middle - length
+        band[-9:-2] = (255, 255, 255)
+        band[-8:-3, start : start + max(length, 1)] = colour
+        band[-9:-2, middle : middle + 1] = palette.MUTED
+
+
+def _draw_panel(
+    panel: Panel, cell_w: int, cell_h: int, contours: dict[tuple[int, int, int], list[np.ndarray]]
+) -> Picture:
+    height, width = panel.size_hw
+    zoom = min(cell_w / (width * panel.pixel_aspect), cell_h / height)
+    across = zoom * panel.pixel_aspect
+    size = (max(round(width * across), 1), max(round(height * zoom), 1))
+    if panel.values is not None:
+        picture = palette.paint(panel.values, panel.limit, panel.map, size)
+    else:
+        assert panel.picture is not None
+        smooth = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+        picture = panel.picture.copy() if zoom == 1 else cv2.resize(panel.picture, size, interpolation=smooth)
+    picture = np.ascontiguousarray(picture)
+    box = None
+    if panel.box is not None:
+        sides = np.multiply(panel.box, (across, zoom, across, zoom))
+        x1, y1, x2, y2 = (round(side) for side in np.clip(sides, -_FAR, _FAR).tolist())
+        box = (x1, y1, x2, y2)
+    if panel.outline is not None:
+        key = (id(panel.outline), *size)
+        if key not in contours:
+            contours[key] = list(_contours(panel.outline, size, box))
+        cv2.drawContours(picture, contours[key], -1, palette.INK, 1, cv2.LINE_AA)
+    if box is not None and not panel.fills:
+        cv2.rectangle(picture, box[:2], (box[2] - 1, box[3] - 1), (255, 255, 255), 3)
+        cv2.rectangle(picture, box[:2], (box[2] - 1, box[3] - 1), palette.INK, 1)
+    picture[[0, -1]] = picture[:, [0, -1]] = palette.FRAME
+    return picture
+
+
+def _contours(logits: np.ndarray, size: tuple[int, int], box: tuple[int, int, int, int] | None) -> Iterator[np.ndarray]:
+    """The zero lines of the logits inside the box, in picture pixels."""
+    above = (cv2.resize(np.ascontiguousarray(logits), size, interpolation=cv2.INTER_LINEAR) > 0).astype(np.uint8)
+    if box is not None:
+        x1, y1, x2, y2 = (max(side, 0) for side in box)
+        inside = np.zeros_like(above)
+        inside[y1:y2, x1:x2] = above[y1:y2, x1:x2]
+        above = inside
+    yield from cv2.findContours(above, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
+
+
+def _draw_labels(page: Picture, panel: Panel, x: int, y: int, cell_w: int, cell_h: int) -> None:
+    """Chips at box corners, moved down where they would cover one another."""
+    height, width = panel.size_hw
+    zoom = min(cell_w / width, cell_h / height)
+    left, top = x + (cell_w - round(width * zoom)) // 2, y + (cell_h - round(height * zoom)) // 2
+    letters = font(max(14, round(max(cell_w, cell_h) / 64)))
+    line = round(letters.size) + 8
+    taken: list[tuple[int, int, int, int]] = []
+    for label in panel.labels:
+        length = round(letters.getlength(single_line(label.text))) + 10
+        lx = round(min(max(left + label.xy[0] * zoom, left), max(left + width * zoom - length, left)))
+        ly = round(max(top + label.xy[1] * zoom - line, top))
+        while any(lx < t[2] and t[0] < lx + length and ly < t[3] and t[1] < ly + line for t in taken):
+            ly += line
+        ly = min(ly, round(top + height * zoom) - line)
+        taken.append((lx, ly, lx + length, ly + line))
+        page[max(ly, 0) : ly + line, lx : lx + length] = label.colour
+        ink = palette.PAPER if palette.is_dark(label.colour) else palette.INK
+        write(page, (lx + 5, ly + line // 2), label.text, ink, letters, anchor="lm")
+
+
+def _draw_scale(page: Picture, scale: tuple[float, palette.MapName, str], x: int, y: int) -> None:
+    limit, name, label = scale
+    page[y : y + 16, x : x + 320] = palette.lookup_table(name)[np.linspace(0, 255, 320).astype(int)]
+    letters = font(_TEXT_SIZE)
+    write(page, (x, y + 18), f"{-limit:.2f}".replace("-", "−"), palette.MUTED, letters)
+    write(page, (x + 160, y + 18), "0", palette.MUTED, letters, anchor="ma")
+    write(page, (x + 320, y + 18), f"{limit:+.2f}", palette.MUTED, letters, anchor="ra")
+    write(page, (x + 336, y + 8), label, palette.INK, letters, anchor="lm")
+
+
+def write(
+    page: Picture,
+    xy: tuple[int, int],
+    text: str,
+    colour: palette.RGB,
+    letters: ImageFont.FreeTypeFont,
+    anchor: str = "la",
+) -> None:
+    """Blend a line of text into the page; what leaves the page is cut off. Anchors are those of Pillow.
+
+    Control and format characters are escapes: a font cannot draw them, and some would turn other text around.
+    """
+    text = single_line(text)
+    left, top, right, bottom = (math.floor(v) for v in letters.getbbox(text, anchor=anchor))
+    width, height = right - left + 1, bottom - top + 1
+    if not text or width <= 0 or height <= 0:
+        return
+    ink = Image.new("L", (width, height))
+    ImageDraw.Draw(ink).text((-left, -top), text, 255, letters, anchor=anchor)
+    x, y = xy[0] + left, xy[1] + top
+    cut_x, cut_y = max(-x, 0), max(-y, 0)
+    region = page[y + cut_y : y + height, x + cut_x : x + width]
+    if not region.size:
+        return
+    share = np.asarray(ink, dtype=np.float32)[cut_y:, cut_x:][: region.shape[0], : region.shape[1], None] / 255
+    region[:] = (region + share * (np.array(colour, dtype=np.float32) - region) + 0.5).astype(np.uint8)
+
+
+def covered(picture: Picture, mask: Bool[np.ndarray, "H W"], colour: palette.RGB, opacity: float = 0.6) -> Picture:
+    """The picture with a colour over a mask."""
+    found, layer = picture.copy(), np.array(colour, dtype=np.float32) * np.float32(opacity)
+    found[mask] = (picture[mask] * np.float32(1 - opacity) + layer).astype(np.uint8)
+    return found
+
+
+def greyed(image: Picture) -> Picture:
+    """A BGR image in light greys, so that colours on it are those of masks alone."""
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return np.repeat((90 + grey * (165 / 255))[:, :, None], 3, axis=2).astype(np.uint8)

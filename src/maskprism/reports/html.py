@@ -1,0 +1,159 @@
+"""Parts of reports: one HTML file that explains itself, with no network, no server, and nothing beside it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from string import Template
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from maskprism import __version__
+from maskprism.viewer.markup import content_hash, data_url, static_text
+
+if TYPE_CHECKING:
+    from maskprism.drawing.responsive_svg import Adaptive
+
+_NARROW_PX = 620
+_SHORT = 9
+"""So many letters of a value fit into a tile; longer ones get two."""
+KICKER = '<p class="kicker">'
+"""What a report begins with, as static/report.html has it."""
+
+
+class Illustration(NamedTuple):
+    """A figure as two SVGs, what it shows, and its numbers in words, for those who do not see it."""
+
+    picture: Adaptive
+    caption: str
+    words: str
+
+
+class Section(NamedTuple):
+    """A part of a report: the id that links lead to, its heading, and what stands under it, as HTML."""
+
+    id: str
+    heading: str
+    inner: str
+
+
+def page(
+    command: str,
+    *,
+    title: str,
+    subtitle: str,
+    warnings: Iterable[str],
+    tiles: Iterable[tuple[str, str]],
+    sections: Iterable[Section],
+    scenes: str = "",
+    home: str = "",
+) -> str:
+    """A whole report. command: that made it. All but the sections is text; tiles are (name, value).
+
+    scenes: elements with scenes that buttons of the sections open in the viewer, which is then part of the file.
+    home: the address of the index that the report belongs to.
+    """
+    style, script = (static_text(name) for name in ("report.css", "report.js"))
+    viewer = static_text("viewer.js") if scenes else ""
+    style += static_text("viewer.css") if scenes else ""
+    policy = (
+        f"default-src 'none'; img-src data:{' blob:' if scenes else ''}; style-src {content_hash(style)}; "
+        f"script-src {content_hash(script)}{f' {content_hash(viewer)}' if scenes else ''}"
+    )
+    return Template(static_text("report.html")).substitute(
+        policy=policy,
+        style=style,
+        script=script,
+        scenes=f'{scenes}\n<script type="module">{viewer}</script>' if scenes else "",
+        version=__version__,
+        command=(home_link(home) if home else "") + f"maskprism {html.escape(command)}",
+        title=html.escape(title),
+        subtitle=html.escape(subtitle),
+        warnings="\n".join(f'<p class="warning">{html.escape(text)}</p>' for text in warnings),
+        tiles="\n".join(_tile(*one) for one in tiles),
+        sections="\n".join(
+            f'<section id="{one.id}">\n<h2>{html.escape(one.heading)}</h2>\n{one.inner}\n</section>' for one in sections
+        ),
+    )
+
+
+def _tile(name: str, value: str) -> str:
+    wide = ' class="wide"' if len(value) > _SHORT else ""
+    return f"<div{wide}><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
+
+
+def home_link(address: str) -> str:
+    """The way back to the index; it stands behind KICKER."""
+    return f'<a href="{html.escape(address)}">All reports</a> · '
+
+
+def findings(items: Iterable[str]) -> Section:
+    """What the numbers say, a list of HTML items."""
+    return Section("reading", "What this says", '<ol class="findings">\n' + "\n".join(items) + "\n</ol>")
+
+
+def figures(shown: Mapping[Any, Illustration]) -> str:
+    """Figures in a grid, each with its caption."""
+    return '<div class="figures">\n' + "\n".join(figure(name, one) for name, one in shown.items()) + "\n</div>"
+
+
+def figure(name: str, shown: Illustration) -> str:
+    """A figure with its caption, in the width that the reader's window has room for."""
+    wide, narrow = (data_url("image/svg+xml", one) for one in shown.picture)
+    caption, words = html.escape(shown.caption), html.escape(f"{shown.caption} {shown.words}")
+    return (
+        f'<figure id="figure-{name}"><picture><source media="(max-width: {_NARROW_PX}px)" srcset="{narrow}">'
+        f'<img src="{wide}" alt="{words}"></picture><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def definitions(entries: Iterable[tuple[str, str]]) -> str:
+    """Terms and what they mean."""
+    found = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in entries)
+    return f'<dl class="method">{found}</dl>'
+
+
+def table(
+    headings: Sequence[str],
+    rows: Iterable[str],
+    *,
+    text: int | Collection[int] = 0,
+    sortable: bool = False,
+    tall: bool = False,
+) -> str:
+    """A table of finished cells; the first `text` columns are of text, or those that it names."""
+    of_text = range(text) if isinstance(text, int) else text
+
+    def heading(number: int, name: str) -> str:
+        inner = html.escape(name)
+        if sortable and name:
+            inner = f'<button type="button">{inner}</button>'
+        return f'<th scope="col"{" class=text" if number in of_text else ""}>{inner}</th>'
+
+    head = "".join(heading(number, name) for number, name in enumerate(headings))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f'<div class="scroll{" tall" if tall else ""}" tabindex="0"><table{" class=sortable" if sortable else ""}>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def cell(text: str, style: str = "", *, title: str = "") -> str:
+    """One cell of a table."""
+    return (
+        "<td"
+        + (f' class="{style}"' if style else "")
+        + (f' title="{html.escape(title)}"' if title else "")
+        + f">{html.escape(text)}</td>"
+    )
+
+
+def row(name: str, values: Iterable[float]) -> str:
+    """The cells of a row: a name and numbers."""
+    return cell(name, "text") + "".join(cell(number(value)) for value in values)
+
+
+def number(value: float) -> str:
+    """Three digits; a dash for nan."""
+    return "–" if np.isnan(value) else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")

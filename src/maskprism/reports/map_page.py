@@ -1,0 +1,54 @@
+"""The map as one HTML file that needs no network, no server, and nothing beside it."""
+
+from __future__ import annotations
+
+import html
+from string import Template
+from typing import TYPE_CHECKING
+
+from maskprism.viewer.markup import base64_text, content_hash, script_json, static_text
+
+if TYPE_CHECKING:
+    from maskprism.drawing.map_data import MapData
+    from maskprism.reports.map_thumbnails import Sheets
+
+SERVER = "http://127.0.0.1:8000/"
+"""Where `maskprism serve` listens unless it is told otherwise."""
+
+
+def map_page(data: MapData, sheets: Sheets | None = None, *, viewer: str = SERVER, statistics: str = "") -> str:
+    """The whole file. viewer: where instances open, see `Info` of the viewer. statistics: the address of that page."""
+    style, script = static_text("report.css") + static_text("atlas.css"), static_text("atlas.js")
+    info = {**data.info, "viewer": viewer, "thumbnails": None}
+    columns = dict(data.columns)
+    elements = []
+    if sheets is not None and sheets.pictures:
+        columns["pictured"] = sheets.points
+        info["thumbnails"] = {"side": sheets.side, "across": sheets.across, "down": sheets.down, "count": sheets.count}
+        elements = [_element(f"maskprism-sheet-{number}", one) for number, one in enumerate(sheets.pictures)]
+    link = f'<a href="{html.escape(statistics)}">Statistics</a> · ' if statistics else ""
+    policy = (
+        # the renderer makes its WebGL commands from text, which takes unsafe-eval; it is given no text from elsewhere
+        f"default-src 'none'; script-src {content_hash(script)} 'unsafe-eval'; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+    first = [name for name in ("x-0", "y-0", "class") if name in columns]
+    return Template(static_text("map.html")).substitute(
+        policy=f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n',
+        title=html.escape(data.info["title"]),
+        head=f"<style>{style}</style>",
+        kicker=f"{link}maskprism atlas",
+        data="\n".join(
+            [
+                f'<script type="application/json" id="maskprism-map">{script_json(info)}</script>',
+                *(_element(f"maskprism-map-{name}", columns[name]) for name in first),
+                *(_element(f"maskprism-map-{name}", one) for name, one in columns.items() if name not in first),
+                *elements,
+                f'<script type="module">{script}</script>',
+            ]
+        ),
+    )
+
+
+def _element(name: str, data: bytes) -> str:
+    return f'<script type="application/octet-stream" id="{name}">{base64_text(data)}</script>'

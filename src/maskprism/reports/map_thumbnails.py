@@ -1,0 +1,111 @@
+"""Small pictures of instances for the map, many to a sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskprism.drawing.crops import crop
+from maskprism.drawing.map_data import deflated
+from maskprism.errors import MaskprismError
+from maskprism.io.images import read_image
+from maskprism.viewer.payload import encode_webp
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64, UInt8
+
+    from maskprism.analysis.atlas.points import Points
+    from maskprism.core.prediction import Prediction
+
+SIDE = 80
+_ACROSS, _DOWN = 10, 10
+_EMPTY = (128, 128, 128)
+_COLOUR = 0
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Pictures of `side` pixels, row by row in sheets of `across` by `down` (WebP).
+
+    points: the number of the point of each picture, uint32, deflated. failures: images that could not be read, and why.
+    """
+
+    side: int
+    across: int
+    down: int
+    count: int
+    points: bytes
+    pictures: list[bytes]
+    failures: list[tuple[str, str]]
+
+
+def thumbnails(
+    points: Points,
+    chosen: Int64[np.ndarray, " T"],
+    predictions: Mapping[str, Prediction],
+    images: Path | None,
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Sheets:
+    """Pictures of the chosen points: their masks, on the images in the folder `images`, else on grey.
+
+    predictions: by the names of images, such as `StoredPredictions`; instances without one have no picture.
+    """
+    cells: list[UInt8[np.ndarray, "h w 3"]] = []
+    pictured: list[int] = []
+    failures: list[tuple[str, str]] = []
+    order = chosen[np.argsort(points.images[chosen], kind="stable")]
+    groups = np.split(order, np.flatnonzero(np.diff(points.images[order])) + 1) if len(order) else []
+    for done, members in enumerate(groups):
+        name = points.image_names[points.images[members[0]]]
+        on_progress(done, len(groups))
+        if name not in predictions:
+            continue
+        try:
+            prediction = predictions[name]
+            picture = _picture(prediction, name, images)
+        except MaskprismError as error:
+            failures.append((name, str(error)))
+            continue
+        for member in members:
+            number = int(points.instances[member])
+            if number < len(prediction):
+                cells.append(_framed(crop(picture, prediction[number], side=SIDE, colour=_COLOUR)))
+                pictured.append(int(member))
+    on_progress(len(groups), len(groups))
+    each = _ACROSS * _DOWN
+    sheets = [_sheet(cells[start : start + each]) for start in range(0, len(cells), each)]
+    return Sheets(SIDE, _ACROSS, _DOWN, len(cells), deflated(np.array(pictured, dtype="<u4")), sheets, failures)
+
+
+def _picture(prediction: Prediction, name: str, images: Path | None) -> UInt8[np.ndarray, "H W 3"]:
+    height, width = prediction.image_size
+    if images is None:
+        return np.full((height, width, 3), _EMPTY, dtype=np.uint8)
+    found = read_image(images / name)
+    if found.shape[:2] != (height, width):
+        raise MaskprismError(
+            f"{images / name}: has {found.shape[1]} x {found.shape[0]} pixels; expected {width} x {height}"
+        )
+    return found
+
+
+def _framed(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "side side 3"]:
+    """In the middle of a square."""
+    height, width = picture.shape[:2]
+    found = np.full((SIDE, SIDE, 3), 255, dtype=np.uint8)
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    found[top : top + height, left : left + width] = picture
+    return found
+
+
+def _sheet(cells: Sequence[UInt8[np.ndarray, "side side 3"]]) -> bytes:
+    sheet = np.full((_DOWN * SIDE, _ACROSS * SIDE, 3), 255, dtype=np.uint8)
+    for at, cell in enumerate(cells):
+        top, left = at // _ACROSS * SIDE, at % _ACROSS * SIDE
+        sheet[top : top + SIDE, left : left + SIDE] = cell
+    return encode_webp(sheet, max(sheet.shape))[0]

@@ -1,0 +1,233 @@
+"""A tuning in words, and as one HTML file that explains itself."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from maskprism._common.text import counted, signed
+from maskprism.analysis.intervals import MIN_IMAGES, too_few
+from maskprism.analysis.tuning.evidence import CANDIDATES, CONF, PIXELS
+from maskprism.analysis.tuning.fitting import SHARPNESS
+from maskprism.analysis.tuning.tuning import VIEWS
+from maskprism.reports.html import Illustration, Section, cell, definitions, findings, page, row, table
+from maskprism.reports.html import figures as figure_grid
+
+if TYPE_CHECKING:
+    from maskprism.analysis.dataset.average_precision import AveragePrecision
+    from maskprism.analysis.intervals import Interval
+    from maskprism.analysis.truth.gains import Change
+    from maskprism.analysis.tuning import Tuning
+    from maskprism.models import Model
+
+METHOD = {
+    "correction": (
+        "The coefficients c of an instance become c + A c + b, the same A and b for all instances, or for all of a "
+        "level of the pyramid. The prototypes, and with them what masks can be drawn at all, stay as they are."
+    ),
+    "what it is fitted to": (
+        f"Instances with a score above {CONF} that lie on a ground-truth instance of their class (box IoU of .5 or "
+        f"more), in the image, in its mirror image, and, where that helps, in up to {VIEWS} views that are turned, "
+        f"scaled, mirrored and recoloured by chance; of each ground-truth instance up to {CANDIDATES} candidates, "
+        f"those that NMS drops among them; at up to {PIXELS} pixels of the box each, most of them along the edge. "
+        "What is surer and overlaps more counts for more."
+    ),
+    "how": (
+        f"The mean soft IoU of logits times {SHARPNESS:g} is made as large as a ridge on A and b allows, by L-BFGS."
+    ),
+    "gain": (
+        "Measured on folds of images: every image with what was fitted without its fold, under the mask rule, at the "
+        "size of the network input. The ridge of a fold, and whether altered views count, is chosen on the other folds "
+        "alone. Intervals are by bootstrap over images, before and after in pairs, 95 %; those of the gains of AP and "
+        f"AP75 hold for both together. A group in fewer than {MIN_IMAGES} images has none."
+    ),
+    "mask AP": "COCO's, of all detections above a score of .001, every class of a box; boxes and scores are the same.",
+    "settings": (
+        "A stronger ridge corrects less. Gains within the folds are estimated at the pixels looked at, of mirrored "
+        "images and of what NMS drops, too, and weighted like the evidence; they choose, and do not measure."
+    ),
+    "the file": "Holds the correction that is fitted to all images, with the setting that gains most over all folds.",
+}
+
+
+_HOW = "maskprism tune writes the network with this correction; it costs the same, and boxes, scores and classes stay."
+_WITH = {True: "with", False: "without"}
+
+
+def title_of(found: Tuning) -> str:
+    """The network and the data set, or the teacher."""
+    if found.teacher is not None:
+        return f"{found.spec.name} against the teacher {found.teacher.spec.name}"
+    path = found.dataset.path.resolve()
+    name = path.parent.name if path.suffix.lower() in (".yaml", ".yml") else path.stem
+    return f"{found.spec.name} on {name}" + (f" ({found.dataset.split})" if found.dataset.split else "")
+
+
+def warnings_of(found: Tuning) -> list[str]:
+    """What a reader must know before the numbers."""
+    said = []
+    if too_few(len(set(found.gains.image.tolist()))):
+        said.append(
+            f"Only {counted(found.images, 'image')}: with fewer than {MIN_IMAGES} in which something is found, what is "
+            f"measured may be chance, and no interval is given. {'Label' if found.teacher is None else 'Give'} more."
+        )
+    said += [f"{notice[0].upper()}{notice[1:]}." for notice in found.dataset.notices]
+    if found.failures:
+        said.append(
+            f"{counted(len(found.failures), 'image')} of {found.total} could not be used (the first: "
+            f"{found.failures[0][0]}: {found.failures[0][1]})."
+        )
+    return said
+
+
+def sentences(found: Tuning) -> list[str]:
+    """What the numbers say, the most important first."""
+    change = found.change
+    verdict = (
+        "There are too few images to tell whether it helps"
+        if math.isnan(change.gain.low)
+        else "It helps"
+        if found.helps
+        else "It does harm"
+        if change.gain.high < 0
+        else "The interval touches zero: it may be chance"
+    )
+    said = [
+        f"On images that took no part, the mean mask IoU of {counted(change.instances, 'instance')}"
+        f"{'' if found.teacher is None else f' with the masks of the teacher {found.teacher.spec.name}'} goes from "
+        f"{change.before:.4f} to {change.after:.4f}: {gained(change.gain)}. {verdict}."
+    ]
+    before, after = found.precision
+    said.append(
+        f"Mask AP goes from {before.ap:.4f} to {after.ap:.4f}: {gained(found.ap_gain)}. AP75 goes from "
+        f"{before.ap75:.4f} to {after.ap75:.4f}: {gained(found.ap75_gain)}."
+    )
+    if found.helps and found.rise is not None:
+        fewer, rise = found.rise
+        more, most = "labels" if found.teacher is None else "images", found.curve()[-1][0]
+        said.append(
+            f"With {most} images it gains more than with {fewer}, by {gained(rise)}: more {more} would help."
+            if rise.low > 0
+            else f"These images cannot tell whether more {more} would help: with {most} images in place of {fewer} the "
+            f"gain changes by {gained(rise)}."
+        )
+    return said
+
+
+def gained(gain: Interval) -> str:
+    """A gain with the ends of its interval, where it has any."""
+    return signed(gain.mean) if math.isnan(gain.low) else str(gain)
+
+
+def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Illustration]) -> str:
+    """The whole page. written: what became of the correction, in sentences."""
+    before, after = found.precision
+    gain = found.change.gain
+    return page(
+        "tune",
+        title=title_of(found),
+        subtitle=(
+            f"{counted(found.images, 'image')}, {counted(found.change.instances, 'instance')} found with a score above "
+            f"{found.conf:g}; all numbers are of images that took no part in what they are measured with"
+        ),
+        warnings=warnings_of(found),
+        tiles=[
+            ("gain in mean mask IoU", signed(gain.mean)),
+            ("gain in mean mask IoU, 95 % interval", _ends(gain)),
+            ("mean mask IoU", f"{found.change.before:.4f} → {found.change.after:.4f}"),
+            ("mask AP", f"{before.ap:.4f} → {after.ap:.4f}"),
+            ("gain in AP, 95 % interval", _ends(found.ap_gain)),
+            ("mask AP75", f"{before.ap75:.4f} → {after.ap75:.4f}"),
+            ("gain in AP75, 95 % interval", _ends(found.ap75_gain)),
+            ("images", str(found.images)),
+        ],
+        sections=[
+            findings(f"<li><p>{html.escape(text)}</p></li>" for text in [*sentences(found), *written]),
+            Section("figures", "Figures", figure_grid(figures)),
+            Section("numbers", "Numbers", _numbers(found)),
+            Section(
+                "method",
+                "How this was measured",
+                definitions(
+                    (METHOD if found.teacher is None else {"ground truth": _taught(found.teacher)} | METHOD).items()
+                ),
+            ),
+        ],
+    )
+
+
+def _ends(gain: Interval) -> str:
+    return "too few images" if math.isnan(gain.low) else f"{signed(gain.low)} to {signed(gain.high)}"
+
+
+def section(found: Tuning, figures: Mapping[str, Illustration]) -> Section:
+    """What tuning would gain, as a section of another report."""
+    said = "".join(f"<p>{html.escape(text)}</p>" for text in [*warnings_of(found), *sentences(found), _HOW])
+    return Section("tuning", "What tuning would gain", said + figure_grid(figures))
+
+
+def _taught(teacher: Model) -> str:
+    return (
+        f"There are no labels: what {teacher.spec.name} finds with a score above {teacher.keep.conf:g} stands in for "
+        "it, box by box and mask by mask, on the canvas that both networks see. Sizes of objects are pixels of that "
+        "canvas."
+    )
+
+
+def _numbers(found: Tuning) -> str:
+    headings = ["", "instances", "before", "after", "gain", "from", "to"]
+    precision = ["", "AP", "AP50", "AP75", "recall", "AP small", "AP medium", "AP large"]
+    curve = [
+        cell(str(images), "text") + "".join(cell(signed(value)) for value in gain) for images, gain in found.curve()
+    ]
+    return (
+        "<h3>Mean mask IoU</h3>"
+        + table(headings, [_changed(one) for one in (found.change, *found.gains.by_size())], text=1)
+        + "<h3>Mask AP</h3>"
+        + table(
+            precision, [_precision(*pair) for pair in zip(("before", "after"), found.precision, strict=True)], text=1
+        )
+        + table(
+            ["", "gain", "from", "to"],
+            [
+                cell(name, "text") + "".join(cell(signed(value)) for value in one)
+                for name, one in (("AP", found.ap_gain), ("AP75", found.ap75_gain))
+            ],
+            text=1,
+        )
+        + "<h3>By the number of images</h3>"
+        + table(["images", "gain", "from", "to"], curve, text=1)
+        + "<h3>Classes</h3>"
+        + table(headings, [_changed(one) for one in found.gains.by_class()], text=1, sortable=True, tall=True)
+        + _settings(found)
+    )
+
+
+def _settings(found: Tuning) -> str:
+    """What each ridge gains within the folds, and which were chosen."""
+    gains = found.fitted.chosen
+    views = sorted({one.views for one in gains})
+    tried = [
+        cell(f"{ridge:g}", "text") + "".join(cell(signed(gains[one])) for one in gains if one.ridge == ridge)
+        for ridge in dict.fromkeys(one.ridge for one in gains)
+    ]
+    own, *folds = (
+        f"{one.ridge:g} {_WITH[one.views]}"
+        for one in (found.fitted.setting, *(fold.setting for fold in found.fitted.folds))
+    )
+    return (
+        "<h3>Settings that were tried</h3>"
+        + table(["ridge", *(f"gain {_WITH[one]} altered views" for one in views)], tried, text=1)
+        + f"<p>Chosen: ridge {own} altered views; for the folds, one after the other, {', '.join(folds)}.</p>"
+    )
+
+
+def _changed(one: Change) -> str:
+    values = [f"{one.before:.4f}", f"{one.after:.4f}", *(signed(value) for value in one.gain)]
+    return cell(one.group, "text") + cell(str(one.instances)) + "".join(cell(value) for value in values)
+
+
+def _precision(name: str, one: AveragePrecision) -> str:
+    return row(name, (one.ap, one.ap50, one.ap75, one.recall, *one.by_size.values()))

@@ -1,0 +1,108 @@
+"""A local server: a gallery of a folder with what a network says about it, and the interactive viewer.
+
+`serve` runs it; `create_app` gives the ASGI application for another server. Needs the extra `serve`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from maskprism._common.extras import require
+from maskprism.errors import InputError, MaskprismError
+
+if require("starlette", "the server") and require("uvicorn", "the server"):  # says which extra installs them
+    import uvicorn
+
+from maskprism.server.app import create_app as create_app
+from maskprism.server.closing import Closing, Server
+from maskprism.server.gallery import Gallery as Gallery
+from maskprism.server.gallery import Labels as Labels
+from maskprism.server.gallery import Limits as Limits
+from maskprism.server.security import is_loopback as is_loopback
+from maskprism.server.static import create_static_app as create_static_app
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from maskprism.models import Model
+
+
+def serve(
+    folder: str | os.PathLike[str],
+    model: Model,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allowed_hosts: Iterable[str] = (),
+    labels: Labels | None = None,
+    limits: Limits | None = None,
+    on_ready: Callable[[str, Gallery], None] = lambda url, gallery: None,
+) -> None:
+    """Serve the images of a folder until interrupted.
+
+    Parameters
+    ----------
+    folder
+        its images and those of its subfolders are shown; nothing outside of it can be reached.
+    host, port
+        where to listen; port 0 takes a free one. Everybody who can reach the address sees the images.
+    allowed_hosts
+        further names that the server goes by, as in a Host header.
+    labels
+        gives the labelled instances of an image, for IoU.
+    on_ready
+        called with the URL and the gallery once requests are answered.
+
+    Raises
+    ------
+    InputError
+        the folder is none, or cannot be read.
+    MaskprismError
+        the address cannot be used.
+    """
+    gallery = Gallery(folder, model, labels=labels, limits=limits)
+    _run(create_app(gallery, host=host, allowed_hosts=allowed_hosts), host, port, lambda url: on_ready(url, gallery))
+
+
+def serve_static(
+    folder: str | os.PathLike[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allowed_hosts: Iterable[str] = (),
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve a folder of finished pages until interrupted, such as the one that runs networks in the browser.
+
+    Raises InputError for a folder without an index.html, MaskprismError where the address cannot be used.
+    """
+    _run(create_static_app(folder, host=host, allowed_hosts=allowed_hosts), host, port, on_ready)
+
+
+def _run(inner: ASGIApp, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Answer requests until interrupted."""
+    with _listen(host, port) as listening:
+        app = Closing(inner)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        name = f"[{host}]" if ":" in host else host
+        url = f"http://{name}:{listening.getsockname()[1]}/"
+        with suppress(KeyboardInterrupt):  # uvicorn has shut down by then
+            Server(config, app, lambda: on_ready(url)).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise InputError(f"port is {port}; expected 0 to 65535 (0 for a free one)")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=256)
+    except (OSError, UnicodeError) as error:
+        number = getattr(error, "errno", None) or 0
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
+        raise MaskprismError(
+            f"cannot listen on {host}, port {port} ({reason}); choose another --port (0 takes a free one) or --host"
+        ) from None

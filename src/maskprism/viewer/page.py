@@ -1,0 +1,189 @@
+"""The interactive page: images and their predictions in one HTML file that needs no network and no server.
+
+>>> write_page("page.html", [("photo.jpg", model.predict("photo.jpg"))])      # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from maskprism._common.files import write_atomically
+from maskprism._common.text import readable
+from maskprism.errors import InputError
+from maskprism.io.images import read_image
+from maskprism.viewer.markup import base64_text, content_hash, data_url, script_json, static_text
+from maskprism.viewer.payload import as_shown, encode_webp, viewer_scene
+from maskprism.viewer.prototype_tags import Kinds
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+    from maskprism.analysis.truth.matching import Matches
+    from maskprism.core.prediction import Prediction
+    from maskprism.datasets import GroundTruth
+    from maskprism.io.images import ImageLike
+
+_THUMBNAIL_SIDE = 220
+LARGE_BYTES = 50_000_000
+"""A page of more than this is worth a word before it is written."""
+MAX_BYTES = 256 << 20
+"""A page of more than this is refused: browsers open it slowly, or not at all."""
+_STYLE = """
+body { margin: 0; background: #fbfaf8; }
+@media (prefers-color-scheme: dark) { body { background: #15171a; } }
+body:has([data-theme="light"]) { background: #fbfaf8; }
+body:has([data-theme="dark"]) { background: #15171a; }
+#maskprism { max-width: 1800px; margin: 0 auto; }
+"""
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """What keeping prototypes in few bits did: to logits, and to the pixels of masks at the rule's own size.
+
+    logit_error: no logit of any instance is further from the network's than this.
+    changed, area: pixels in which the masks differ from the network's, and pixels of the masks.
+    """
+
+    logit_error: float = 0.0
+    changed: int = 0
+    area: int = 0
+
+    def __str__(self) -> str:
+        if not self.logit_error:
+            return "no logit and no mask differs from the network's"
+        return (
+            f"logits within {self.logit_error:.2g} of the network's, {self.changed:,} of {self.area:,} mask pixels "
+            "differ from its masks"
+        )
+
+
+class Page:
+    """A page that images are added to, one after the other."""
+
+    def __init__(self, *, bits: Literal[8, 16] = 8) -> None:
+        if bits not in (8, 16):
+            raise InputError(f"bits is {bits!r}; expected 8 or 16")
+        self.bits = bits
+        self.exactness = Exactness()
+        self._index: list[dict[str, str]] = []
+        self._scenes: list[str] = []
+        self._kinds = Kinds()
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def add(
+        self,
+        image: ImageLike,
+        prediction: Prediction,
+        truth: GroundTruth | None = None,
+        matches: Matches | None = None,
+        untuned: Float32[np.ndarray, "N K"] | None = None,
+    ) -> None:
+        """Add an image; see `viewer_scene` for what is expected, and raised; and InputError beyond MAX_BYTES."""
+        picture = read_image(image)
+        scene = viewer_scene(picture, prediction, bits=self.bits, truth=truth, matches=matches, untuned=untuned)
+        packed = base64_text(scene.pack())
+        if self.scene_bytes + len(packed) > MAX_BYTES:
+            raise InputError(
+                f"the page would take more than {MAX_BYTES / 2**20:.0f} MiB with {prediction.source or 'this image'}, "
+                f"number {len(self) + 1}; write fewer images into one page"
+            )
+        self.exactness = _combined(self.exactness, exactness(prediction, self.bits))
+        thumbnail, _ = encode_webp(picture, _THUMBNAIL_SIDE)
+        count = len(prediction)
+        self._index.append(
+            {
+                "title": prediction.source or f"image {len(self) + 1}",
+                "detail": f"{count} {'instance' if count == 1 else 'instances'}",
+                "thumbnail": data_url("image/webp", thumbnail),
+            }
+        )
+        self._scenes.append(packed)
+        self._kinds.add(picture, prediction)
+
+    @property
+    def scene_bytes(self) -> int:
+        """How many bytes the images take by now, which is nearly all of the file."""
+        return sum(map(len, self._scenes))
+
+    def html(self) -> str:
+        """The whole file. Raises InputError for a page without images."""
+        if not self._scenes:
+            raise InputError("the page has no image; add at least one")
+        script, style = static_text("viewer.js"), static_text("viewer.css") + _STYLE
+        title = Path(self._index[0]["title"].replace("\\", "/")).name
+        title += f" and {len(self) - 1} more" if len(self) > 1 else ""
+        title = readable(title)  # file names need not be Unicode
+        policy = (
+            f"default-src 'none'; script-src {content_hash(script)}; style-src {content_hash(style)}; "
+            "img-src data: blob:; base-uri 'none'; form-action 'none'"
+        )
+        index = {
+            "scenes": self._index,
+            "kinds": self._kinds.found(),
+            "note": f"All images of this page, in {self.bits} bits: {self.exactness}.",
+        }
+        scenes = [
+            f'<script type="application/octet-stream" id="maskprism-scene-{i}">{scene}</script>\n'
+            for i, scene in enumerate(self._scenes)
+        ]
+        return (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            '<meta name="generator" content="maskprism">\n'
+            f"<title>{html.escape(title)} · maskprism</title>\n<style>{style}</style>\n</head>\n<body>\n"
+            '<div id="maskprism"></div>\n<noscript>This page needs JavaScript.</noscript>\n'
+            f'<script type="application/json" id="maskprism-scenes">{script_json(index)}</script>\n{scenes[0]}'
+            # async: it runs at once and shows the first image while the browser reads the others
+            f'<script type="module" async>{script}</script>\n{"".join(scenes[1:])}</body>\n</html>\n'
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Write the file; parent folders are made. Raises MaskprismError if that fails."""
+        return write_atomically(path, self.html())
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    images: Iterable[tuple[ImageLike, Prediction]],
+    *,
+    truth: Iterable[GroundTruth | None] | None = None,
+    bits: Literal[8, 16] = 8,
+) -> Path:
+    """Write images and their predictions as one interactive HTML file.
+
+    truth: per image what is labelled in it, or None; `matching.match` says which instance found what.
+    bits: how exact prototypes are kept; the page says what that changes.
+    Raises InputError for no images or what does not fit together, MaskprismError if `path` cannot be written.
+    """
+    page = Page(bits=bits)
+    pairs = list(images)
+    for (image, prediction), labelled in zip(pairs, truth or [None] * len(pairs), strict=True):
+        page.add(image, prediction, labelled)
+    return page.write(path)
+
+
+def exactness(prediction: Prediction, bits: Literal[8, 16]) -> Exactness:
+    """What prototypes of so many bits do to the masks of a prediction."""
+    shown, size, threshold = as_shown(prediction, bits), prediction.rule.size, prediction.rule.threshold
+    changed = area = 0
+    for exact, kept in zip(prediction.patches(size), shown.patches(size), strict=True):
+        changed += int(np.count_nonzero((exact.values > threshold) != (kept.values > threshold)))
+        area += int(np.count_nonzero(exact.values > threshold))
+    spread = np.ptp(prediction.prototypes.reshape(len(prediction.prototypes), -1).astype(np.float64), axis=1)
+    errors = np.abs(prediction.weights) @ (spread / (2**bits - 1) / 2)
+    return Exactness(float(errors.max(initial=0.0)), changed, area)
+
+
+def _combined(a: Exactness, b: Exactness) -> Exactness:
+    return Exactness(max(a.logit_error, b.logit_error), a.changed + b.changed, a.area + b.area)
