@@ -78,10 +78,10 @@ def plain(rows: pa.Table) -> None:
 def ours(rows: pa.Table) -> None:
     """The same parts of the atlas, with effect sizes and false discovery rates."""
     from maskprism.analysis.atlas.atlas import moments_of
-    from maskprism.analysis.atlas.dependence import dependence
+    from maskprism.analysis.atlas.class_signatures import signatures
     from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.atlas.projection import Components
-    from maskprism.analysis.atlas.signatures import signatures
+    from maskprism.analysis.atlas.rank_correlation import dependence
     from maskprism.drawing.atlas import value_counts
     from maskprism.tables.instance_rows import InstanceRows
 

@@ -21,11 +21,11 @@ from rich.table import Table
 
 import maskprism
 from maskprism import Edit, Instance
+from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.instance.regions import pixel_query
-from maskprism.analysis.instance.roles import roles
-from maskprism.analysis.instance.shapley import shapley
+from maskprism.analysis.instance.shapley_values import shapley
 from maskprism.analysis.instance.subset_masks import SubsetMasks
-from maskprism.analysis.instance.sufficiency import knock_out, sufficiency
+from maskprism.analysis.instance.sufficient_sets import knock_out, sufficiency
 from maskprism.datasets.scenes import draw_scene
 
 INSTANCES = 12

@@ -22,8 +22,8 @@ from rich.table import Table
 
 import maskprism
 from maskprism.analysis.comparison.paired_run import compare
+from maskprism.analysis.comparison.part_swaps import PARTS
 from maskprism.analysis.comparison.report import Comparison
-from maskprism.analysis.comparison.swap import PARTS
 from maskprism.datasets.scenes import draw_scene
 
 SCENES = 24

@@ -22,25 +22,25 @@ from scipy import stats
 import reference_atlas as slow
 from fake_network import fake_model, write_images
 from maskprism.analysis.atlas.atlas import make_atlas, moments_of
-from maskprism.analysis.atlas.clusters import clusters
-from maskprism.analysis.atlas.dependence import dependence, sample
-from maskprism.analysis.atlas.duplicates import NEAR, duplicates
+from maskprism.analysis.atlas.class_signatures import false_discovery_rates, signatures
+from maskprism.analysis.atlas.clustering import clusters
 from maskprism.analysis.atlas.findings import findings_of
 from maskprism.analysis.atlas.groups import means
-from maskprism.analysis.atlas.judged import judged
-from maskprism.analysis.atlas.outliers import outliers
+from maskprism.analysis.atlas.mask_quality import judged
+from maskprism.analysis.atlas.near_duplicates import NEAR, duplicates
+from maskprism.analysis.atlas.outlier_search import outliers
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components
-from maskprism.analysis.atlas.signatures import false_discovery_rates, signatures
+from maskprism.analysis.atlas.rank_correlation import dependence, sample
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.labels import open_labels
 from maskprism.datasets.scenes import write_dataset
 from maskprism.drawing.atlas import value_counts
-from maskprism.drawing.map_data import UNKNOWN, Layout, map_data
+from maskprism.drawing.map_payload import UNKNOWN, MapLayout, map_data
 from maskprism.errors import MaskprismError, MissingExtraError, TableError
 from maskprism.models import load
 from maskprism.reports.atlas_files import write_atlas
-from maskprism.reports.map_page import map_page
+from maskprism.reports.atlas_map import map_page
 from maskprism.reports.map_thumbnails import thumbnails
 from maskprism.tables.extraction import extract
 from maskprism.tables.instance_rows import LOSSES, InstanceRows
@@ -593,7 +593,7 @@ def test_files_of_an_atlas_hold_its_numbers(tmp_path: Path) -> None:
 def test_columns_of_the_map_read_back() -> None:
     points = some_points(200, iou=[None if i % 3 else i / 200 for i in range(200)])
     places = RNG.normal(size=(200, 2)).astype(np.float32) * [3, 1]
-    data = map_data(points, [Layout("a", "", places)], title="t", clusters=np.arange(200, dtype=np.int32) % 2)
+    data = map_data(points, [MapLayout("a", "", places)], title="t", clusters=np.arange(200, dtype=np.int32) % 2)
 
     def column(name: str, kind: str) -> Any:
         return np.frombuffer(zlib.decompress(data.columns[name]), kind)
@@ -623,7 +623,7 @@ def test_names_in_a_map_are_text_only() -> None:
     points = Points.of(
         InstanceRows([pa.table({"mask_0": [1.0, 2.0], "image": [hostile] * 2, "class_name": [hostile] * 2})], "t")
     )
-    page = map_page(map_data(points, [Layout("a", "", np.zeros((2, 2), np.float32))], title=hostile), viewer='"><b>')
+    page = map_page(map_data(points, [MapLayout("a", "", np.zeros((2, 2), np.float32))], title=hostile), viewer='"><b>')
     assert "alert(1)</script>" not in page
     assert "<b>" not in page.split("<script", 1)[0]
 

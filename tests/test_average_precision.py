@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 import reference_ap
 from maskprism import Letterbox, Prediction
-from maskprism.analysis.dataset.average_precision import average_precision, class_precision_at
+from maskprism.analysis.dataset.coco_ap import average_precision, class_precision_at
 from maskprism.analysis.truth.overlaps import Overlaps, Region, box_overlap, mask_iou, mask_overlaps
 from maskprism.core.masks import RULES
 from maskprism.datasets.scenes import draw_scene

@@ -12,7 +12,7 @@ import maskprism
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
 from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, budgets
 from maskprism.analysis.truth.matching import match
-from maskprism.analysis.truth.worst_cases import worst_cases
+from maskprism.analysis.truth.worst_masks import worst_cases
 from maskprism.datasets import Dataset, GroundTruth, open_dataset
 from maskprism.datasets.scenes import write_dataset
 from maskprism.drawing import error_budget as views

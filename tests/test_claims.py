@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskprism.analysis.dataset.ap_intervals import ap_intervals
-from maskprism.analysis.dataset.average_precision import average_precision
+from maskprism.analysis.dataset.ap_bootstrap import ap_intervals
+from maskprism.analysis.dataset.coco_ap import average_precision
 from maskprism.analysis.dataset.findings import classes_behind
 from maskprism.analysis.dataset.oracles import costs, with_perfect_detection
 from maskprism.analysis.dataset.resampled_ap import ResampledAP

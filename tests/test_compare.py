@@ -23,10 +23,10 @@ from maskprism import MaskprismError, Prediction
 from maskprism.analysis.comparison.logit_drift import LogitDrift
 from maskprism.analysis.comparison.paired_run import compare, same_canvas
 from maskprism.analysis.comparison.pairing import pair_instances
+from maskprism.analysis.comparison.part_swaps import ORDERS, PARTS, Swap, swap
 from maskprism.analysis.comparison.report import INSTANCES, Comparison, Tolerance
 from maskprism.analysis.comparison.similarity import PrototypeSimilarity, match_prototypes, on_grid, paired_pixels
 from maskprism.analysis.comparison.summary import brief, percent, summary_of
-from maskprism.analysis.comparison.swap import ORDERS, PARTS, Swap, swap
 from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.analysis.truth.labels import open_labels
 from maskprism.analysis.truth.matching import match

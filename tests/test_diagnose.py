@@ -22,7 +22,7 @@ import maskprism
 from maskprism import Prediction
 from maskprism.analysis.dataset import diagnosis, findings
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, overlaps_under, true_regions, validation_regions
-from maskprism.analysis.dataset.average_precision import average_precision
+from maskprism.analysis.dataset.coco_ap import average_precision
 from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose, examine
 from maskprism.analysis.dataset.findings import RULES, findings_of
 from maskprism.analysis.intervals import Interval, too_few

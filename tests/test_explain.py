@@ -16,14 +16,15 @@ import maskprism
 import reference_attribution as slow
 from maskprism import Letterbox, Prediction
 from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.prototype_roles import ROLES, roles
 from maskprism.analysis.instance.questions import Questions
 from maskprism.analysis.instance.regions import pixel_query, region_blame, truth_blame
-from maskprism.analysis.instance.roles import ROLES, roles
-from maskprism.analysis.instance.sufficiency import knock_out
+from maskprism.analysis.instance.sufficient_sets import knock_out
 from maskprism.cli.explain import print_tables
 from maskprism.datasets.scenes import draw_scene
-from maskprism.drawing import attribution, raster
+from maskprism.drawing import attribution_charts as attribution
 from maskprism.drawing import instance_tables as tables
+from maskprism.drawing import raster
 from maskprism.drawing.roles import ROLE_COLOURS, roles_sheet
 from maskprism.drawing.sheets import signed
 from maskprism.io.sources import SourceImage

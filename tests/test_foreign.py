@@ -21,7 +21,7 @@ from maskprism.cli.original import _read_masks
 from maskprism.datasets import open_dataset
 from maskprism.errors import InputError, LabelError, MaskprismError, ModelError, TableError
 from maskprism.io import untrusted as foreign
-from maskprism.io.class_names import are_placeholders, class_names
+from maskprism.io.class_names import are_placeholders, parse_class_names
 from maskprism.io.sources import open_source
 from maskprism.models.metadata import MAX_SIDE, Metadata
 from maskprism.models.names import read_names
@@ -182,7 +182,7 @@ anything = st.recursive(
 @given(anything)
 def test_names_are_names_or_an_error(found):
     try:
-        names = class_names(found, "f", InputError)
+        names = parse_class_names(found, "f", InputError)
     except InputError as error:
         said = str(error)
         assert "expected a list of class names" in said

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 import maskprism
 from maskprism import RULES, Decomposition, Edit, Prediction
 from maskprism.analysis.comparison.pairing import pair_instances
-from maskprism.analysis.comparison.swap import swap
+from maskprism.analysis.comparison.part_swaps import swap
 from maskprism.analysis.dataset.diagnosis import examine
 from maskprism.analysis.truth.matching import match
 from maskprism.datasets import GroundTruth

@@ -94,13 +94,13 @@ def test_docstrings_become_markdown(site: dict[str, Any]) -> None:
 
 
 def test_the_reference_names_where_things_are_defined(site: dict[str, Any]) -> None:
-    assert "maskprism.analysis.instance.roles.roles" in site["public_names"]("maskprism")
-    assert "maskprism.analysis.instance.roles.roles" in site["public_names"]("maskprism.analysis.instance")
+    assert "maskprism.analysis.instance.prototype_roles.roles" in site["public_names"]("maskprism")
+    assert "maskprism.analysis.instance.prototype_roles.roles" in site["public_names"]("maskprism.analysis.instance")
     assert "maskprism.errors.InputError" in site["public_names"]("maskprism.errors")
     assert "maskprism.server.gallery.Gallery" in site["public_names"]("maskprism.server")
     page = site["reference"]("maskprism")
     assert "::: maskprism.models.load" in page
-    assert "[`roles`](instance.md#maskprism.analysis.instance.roles.roles)" in page
+    assert "[`roles`](instance.md#maskprism.analysis.instance.prototype_roles.roles)" in page
     assert "::: maskprism.analysis" not in page
 
 

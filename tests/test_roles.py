@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import reference_attribution as slow
 from maskprism import RULES, Letterbox, Prediction
 from maskprism.analysis.instance.mask_window import MaskWindow, mask_in_frame
-from maskprism.analysis.instance.roles import CLEAR_LEAD, NEGLIGIBLE, ROLE_ORDERS, ROLES, Roles, roles
+from maskprism.analysis.instance.prototype_roles import CLEAR_LEAD, NEGLIGIBLE, ROLE_ORDERS, ROLES, Roles, roles
 from maskprism.errors import InputError
 from strategies import predictions, seeds
 

@@ -19,7 +19,7 @@ import maskprism
 from maskprism import Letterbox
 from maskprism.core.preprocessing import YOLO
 from maskprism.errors import InputError, MissingExtraError, ModelError
-from maskprism.models.external_data import external_data
+from maskprism.models.onnx.external_files import external_data
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.models.runtimes.litert import dequantise, quantise
 from strategies import seeds

@@ -14,7 +14,7 @@ import pytest
 
 import in_process
 import maskprism
-from maskprism.analysis.atlas.judged import judged
+from maskprism.analysis.atlas.mask_quality import judged
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.dataset.diagnosis import diagnose
 from maskprism.analysis.truth.labels import DatasetLabels, open_labels

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import reference_attribution as slow
 from maskprism import RULES
-from maskprism.analysis.instance.sensitivity import sensitivity
+from maskprism.analysis.instance.coefficient_sensitivity import sensitivity
 from strategies import predictions, seeds
 from test_roles import drawn, square
 

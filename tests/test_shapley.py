@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import reference
 import reference_attribution as slow
 from maskprism import Decomposition, Letterbox
-from maskprism.analysis.instance.shapley import shapley, shapley_logits
+from maskprism.analysis.instance.shapley_values import shapley, shapley_logits
 from maskprism.analysis.instance.subset_masks import SubsetMasks
 from maskprism.errors import InputError
 from strategies import predictions, seeds

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import reference_attribution as slow
 from maskprism import RULES, Decomposition
 from maskprism.analysis.instance.subset_masks import SubsetBound, SubsetMasks
-from maskprism.analysis.instance.sufficiency import (
+from maskprism.analysis.instance.sufficient_sets import (
     PATHS,
     SmallestSet,
     Sufficiency,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference_ap
-from maskprism.analysis.dataset.average_precision import class_precision_at
+from maskprism.analysis.dataset.coco_ap import class_precision_at
 from maskprism.analysis.dataset.tide import error_cost, mend
 from maskprism.analysis.truth.matching import ERROR_TYPES, find_errors
 from maskprism.analysis.truth.overlaps import Overlaps, Region, mask_iou

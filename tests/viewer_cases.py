@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from maskprism import Decomposition, Edit, Letterbox, Prediction
-from maskprism.analysis.instance.roles import roles
+from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.truth.matching import Matches
 from maskprism.core.geometry import SIZES
 from maskprism.core.masks import RULES

@@ -54,7 +54,7 @@ def write_images(folder: Path) -> None:
 def write_attribution_images(folder: Path) -> None:
     """What docs/attribution.md reads: a ring that another object hides in part."""
     from maskprism.analysis.instance.regions import pixel_query, truth_blame
-    from maskprism.drawing import attribution
+    from maskprism.drawing import attribution_charts as attribution
     from maskprism.drawing.roles import roles_sheet
 
     scene = draw_scene(SCENE)

@@ -25,11 +25,11 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ impo
     from maskprism import integrations as integrations
     from maskprism import reports as reports
     from maskprism import viewer as viewer
+    from maskprism.analysis.instance.prototype_roles import roles as roles
     from maskprism.analysis.instance.regions import pixel_query as pixel_query
-    from maskprism.analysis.instance.roles import roles as roles
-    from maskprism.analysis.instance.shapley import shapley as shapley
-    from maskprism.analysis.instance.sufficiency import knock_out as knock_out
-    from maskprism.analysis.instance.sufficiency import sufficiency as sufficiency
+    from maskprism.analysis.instance.shapley_values import shapley as shapley
+    from maskprism.analysis.instance.sufficient_sets import knock_out as knock_out
+    from maskprism.analysis.instance.sufficient_sets import sufficiency as sufficiency
     from maskprism.core.arrays import from_arrays as from_arrays
     from maskprism.core.decoding import decode as decode
     from maskprism.core.decomposition import Decomposition as Decomposition
@@ -65,14 +65,14 @@ _HOMES = {
     "RULES": "core.masks",
     "decode": "core.decoding",
     "from_arrays": "core.arrays",
-    "knock_out": "analysis.instance.sufficiency",
+    "knock_out": "analysis.instance.sufficient_sets",
     "load": "models",
     "pixel_query": "analysis.instance.regions",
     "read_image": "io.images",
-    "roles": "analysis.instance.roles",
-    "shapley": "analysis.instance.shapley",
+    "roles": "analysis.instance.prototype_roles",
+    "shapley": "analysis.instance.shapley_values",
     "show": "viewer.widget",
-    "sufficiency": "analysis.instance.sufficiency",
+    "sufficiency": "analysis.instance.sufficient_sets",
 }
 __all__ = ["__version__", *_HOMES]
 

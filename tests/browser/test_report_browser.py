@@ -157,7 +157,7 @@ def test_what_does_not_fit_leads_to_the_server(
     offline: Context, diagnosed: tuple[Diagnosis, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, _ = diagnosed
-    monkeypatch.setattr("maskprism.reports.embedded.EMBEDDED_BYTES", 1000)
+    monkeypatch.setattr("maskprism.reports.embedded_viewers.EMBEDDED_BYTES", 1000)
     write_diagnosis(found, tmp_path, model=maskprism.load("sample", conf=0.001, multi_label=True, threads=1), worst=2)
     page = opened(offline(), tmp_path / "report.html")
     assert page.locator("#worst .open").count() == 0

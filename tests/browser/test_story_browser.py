@@ -13,7 +13,7 @@ import pytest
 
 import maskprism
 from maskprism import Decomposition, Edit, Prediction
-from maskprism.analysis.instance.roles import roles
+from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.truth.matching import match_masks
 from maskprism.datasets import GroundTruth
 from maskprism.datasets.scenes import draw_scene

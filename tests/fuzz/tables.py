@@ -18,12 +18,12 @@ from fake_network import fake_model
 from fuzz.kind import Kind, image
 from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
 from maskprism.analysis.atlas.atlas import moments_of
-from maskprism.analysis.atlas.dependence import dependence
-from maskprism.analysis.atlas.duplicates import duplicates
-from maskprism.analysis.atlas.outliers import outliers
+from maskprism.analysis.atlas.class_signatures import signatures
+from maskprism.analysis.atlas.near_duplicates import duplicates
+from maskprism.analysis.atlas.outlier_search import outliers
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components
-from maskprism.analysis.atlas.signatures import signatures
+from maskprism.analysis.atlas.rank_correlation import dependence
 from maskprism.cli import original as classic
 from maskprism.drawing import charts
 from maskprism.errors import MaskprismError

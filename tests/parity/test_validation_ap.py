@@ -11,7 +11,7 @@ import yaml
 
 import maskprism
 from maskprism.analysis.dataset.ap_protocols import overlaps_of_boxes, overlaps_under
-from maskprism.analysis.dataset.average_precision import average_precision
+from maskprism.analysis.dataset.coco_ap import average_precision
 from maskprism.datasets import open_dataset
 
 

@@ -1,4 +1,4 @@
-// What each prototype does for one mask, by the rules of src/maskprism/analysis/instance/roles.py, on the prototype grid;
+// What each prototype does for one mask, by the rules of src/maskprism/analysis/instance/prototype_roles.py, on the prototype grid;
 // and of which kind it is in this image: what of it the masks explain, and which others say the same.
 
 import { fromCanvas, pixelsBetween, sizeOf } from "./geometry.js";

@@ -15,7 +15,7 @@ from maskprism.errors import InputError
 from maskprism.io.untrusted import is_folder
 
 if TYPE_CHECKING:
-    from maskprism.analysis.atlas.judged import Judged
+    from maskprism.analysis.atlas.mask_quality import Judged
     from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.truth.labels import DatasetLabels
     from maskprism.tables.stored_predictions import StoredPredictions
@@ -146,7 +146,7 @@ def _labels(
 
 
 def _judged(points: Points, stored: StoredPredictions, labels: DatasetLabels, folder: Path, output: Output) -> Judged:
-    from maskprism.analysis.atlas.judged import judged
+    from maskprism.analysis.atlas.mask_quality import judged
 
     with output.bar("comparing", None, visible=False) as bar:
         found = judged(points, stored, labels, folder, on_progress=lambda done, total: bar.at(done, total, 0))

@@ -44,7 +44,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from dataclasses import replace
 
     from maskprism.analysis.atlas.atlas import make_atlas
-    from maskprism.analysis.atlas.judged import judged
+    from maskprism.analysis.atlas.mask_quality import judged
     from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.dataset.diagnosis import diagnose
     from maskprism.analysis.truth.labels import open_labels

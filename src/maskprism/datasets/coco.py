@@ -14,9 +14,9 @@ from msgspec import Meta, Raw, Struct
 from maskprism._common.text import counted
 from maskprism.datasets.ground_truth import run_lengths
 from maskprism.datasets.lookup import find_images, looked_in, missing_notice
-from maskprism.datasets.samples import Dataset, Row, Rows
+from maskprism.datasets.samples import Annotation, Dataset, ImageAnnotations
 from maskprism.errors import InputError, LabelError
-from maskprism.io.class_names import class_names
+from maskprism.io.class_names import parse_class_names
 from maskprism.io.sources import ImageFiles
 from maskprism.io.untrusted import decode_json, fitted, read_regular, shortened
 
@@ -61,7 +61,7 @@ class RunLengths(Struct):
     counts: str | list[Annotated[int, Meta(ge=0)]]
 
 
-class Annotation(Struct):
+class CocoAnnotation(Struct):
     """An entry of `annotations`."""
 
     category_id: Id
@@ -108,7 +108,7 @@ class CocoAnnotations:
     categories: frozenset[int | str]
     crowds: Crowds = "left-out"
 
-    def of(self, image: SourceImage, image_hw: tuple[int, int]) -> Rows:
+    def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
         """The annotations of one image."""
         assert isinstance(image.image, Path)
         entry = self.images[image.image]
@@ -137,30 +137,30 @@ class CocoAnnotations:
                 f"{self.file}: all coordinates of {image.name} are between 0 and 1; COCO counts in pixels: "
                 "multiply x by the width and y by the height of the image"
             )
-        return Rows(rows, tuple(remarks))
+        return ImageAnnotations(rows, tuple(remarks))
 
-    def _row(self, annotation: Annotation, image_hw: tuple[int, int]) -> Row:
+    def _row(self, annotation: CocoAnnotation, image_hw: tuple[int, int]) -> Annotation:
         category, segmentation = id_key(annotation.category_id), annotation.segmentation
         crowd = bool(annotation.iscrowd) and self.crowds == "left-out"
         if category not in self.categories:
             raise ValueError(f"category {shortened(category)} is none of the file's categories")
         if isinstance(segmentation, RunLengths):
-            return Row(category, _bitmap(segmentation, image_hw), crowd=crowd)
+            return Annotation(category, _bitmap(segmentation, image_hw), crowd=crowd)
         if polygons := [numbers for numbers in segmentation or () if numbers]:
             if len(polygons) > 2 and all(len(numbers) == 2 for numbers in polygons):  # a list of points
                 polygons = [[value for point in polygons for value in point]]
-            return Row(category, tuple(_polygon(numbers) for numbers in polygons), crowd=crowd)
+            return Annotation(category, tuple(_polygon(numbers) for numbers in polygons), crowd=crowd)
         if annotation.bbox is None:
             raise ValueError("has neither a segmentation nor a bbox")
         x, y, w, h = annotation.bbox
-        return Row(category, None, (x, y, x + w, y + h), crowd)
+        return Annotation(category, None, (x, y, x + w, y + h), crowd)
 
 
-def _annotation(raw: Raw, label: str) -> Annotation:
+def _annotation(raw: Raw, label: str) -> CocoAnnotation:
     """An annotation; some tools leave out the list around a single polygon, others put one around run lengths."""
     expected = "category_id, and segmentation or bbox"
     try:
-        return decode_json(raw, Annotation, label, LabelError, expected)
+        return decode_json(raw, CocoAnnotation, label, LabelError, expected)
     except LabelError:
         loose = decode_json(raw, dict[str, Any], label, LabelError, expected)
         segmentation = loose.get("segmentation")
@@ -171,10 +171,10 @@ def _annotation(raw: Raw, label: str) -> Annotation:
             loose["segmentation"] = first
         else:
             raise
-        return fitted(loose, Annotation, label, LabelError, expected)
+        return fitted(loose, CocoAnnotation, label, LabelError, expected)
 
 
-def _are_normalised(rows: Sequence[Row], image_hw: tuple[int, int]) -> bool:
+def _are_normalised(rows: Sequence[Annotation], image_hw: tuple[int, int]) -> bool:
     """Whether all outlines and boxes lie within the first pixel, as coordinates divided by the image's size do."""
     points = [
         np.asarray(row.box) if row.segment is None else np.concatenate(row.segment).reshape(-1)
@@ -225,7 +225,7 @@ def open_categories(file: Path) -> Dataset:
     return Dataset(
         file,
         None,
-        class_names([one.name for one in categories], str(file), InputError),
+        parse_class_names([one.name for one in categories], str(file), InputError),
         ImageFiles(file.parent, ()),
         CocoAnnotations(file, {}, {}, frozenset()),
         {id_key(one.id): index for index, one in enumerate(categories)},
@@ -317,7 +317,7 @@ def open_coco(file: Path, folder: Path | None, *, crowds: Crowds = "left-out", f
     return Dataset(
         file,
         None,
-        class_names([one.name for one in categories], str(file), InputError),
+        parse_class_names([one.name for one in categories], str(file), InputError),
         ImageFiles(root, tuple(images)),
         CocoAnnotations(file, images, annotations, frozenset(id_key(one.id) for one in categories), crowds),
         {id_key(one.id): index for index, one in enumerate(categories)},

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LOCAL_ONLY = "a data set is only read from files of this machine; copy it there"
 
 
-class Row(NamedTuple):
+class Annotation(NamedTuple):
     """One annotated instance, before classes are renumbered and coordinates are clipped."""
 
     class_id: int | str
@@ -34,10 +34,10 @@ class Row(NamedTuple):
     crowd: bool = False
 
 
-class Rows(NamedTuple):
+class ImageAnnotations(NamedTuple):
     """The annotated instances of an image, and what was mended while reading them."""
 
-    rows: list[Row]
+    rows: list[Annotation]
     remarks: tuple[str, ...]
     outlines: Outlines = "coco"
 
@@ -45,7 +45,7 @@ class Rows(NamedTuple):
 class Annotations(Protocol):
     """Where rows of ground truth come from."""
 
-    def of(self, image: SourceImage, image_hw: tuple[int, int]) -> Rows:
+    def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
         """The rows about one image. Raises LabelError."""
         ...
 

@@ -12,9 +12,9 @@ from msgspec import Meta, Struct
 
 from maskprism._common.text import counted
 from maskprism.datasets.lookup import MOST_PARTS, TOO_COMMON, find_images, looked_in, missing_notice, parts_of
-from maskprism.datasets.samples import LOCAL_ONLY, Dataset, Row, Rows
+from maskprism.datasets.samples import LOCAL_ONLY, Annotation, Dataset, ImageAnnotations
 from maskprism.errors import ImageError, InputError, LabelError
-from maskprism.io.class_names import class_names, placeholder
+from maskprism.io.class_names import parse_class_names, placeholder
 from maskprism.io.sources import ImageFiles, open_source
 from maskprism.io.untrusted import decoded_text, is_file, read_regular, read_yaml, shortened
 from maskprism.io.uris import is_uri, shown
@@ -58,7 +58,7 @@ class Described(Struct):
         """
         if self.names is None and self.nc is not None:
             return {index: placeholder(index) for index in range(self.nc)}
-        names = class_names(self.names, str(file), InputError)
+        names = parse_class_names(self.names, str(file), InputError)
         if self.nc is not None and self.nc != len(names):
             raise InputError(
                 f"{file}: nc is {self.nc}, and names has {counted(len(names), 'class name')}; expected as many: "
@@ -78,17 +78,17 @@ class YoloLabels:
 
     class_count: int
 
-    def of(self, image: SourceImage, image_hw: tuple[int, int]) -> Rows:
+    def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
         """The rows of the image's label file; none where there is no file."""
         assert isinstance(image.image, Path)
         file = label_path(image.image)
         if not is_file(file) and not os.path.lexists(file):
-            return Rows([], (), "ultralytics")
+            return ImageAnnotations([], (), "ultralytics")
         try:
             lines = decoded_text(read_regular(file, LabelError, limit=MAX_LABEL_BYTES)).splitlines()
         except UnicodeDecodeError:
             raise LabelError(f"{file}: is not UTF-8 text; expected rows of class x1 y1 x2 y2 ...") from None
-        rows: list[Row] = []
+        rows: list[Annotation] = []
         seen: dict[str, int] = {}
         remarks: list[str] = []
         for number, line in enumerate(lines, start=1):
@@ -106,9 +106,9 @@ class YoloLabels:
             rows.append(row)
             if remark:
                 remarks.append(f"{file}, line {number}: {remark}")
-        return Rows(rows, tuple(remarks), "ultralytics")
+        return ImageAnnotations(rows, tuple(remarks), "ultralytics")
 
-    def _row(self, words: list[str], image_hw: tuple[int, int]) -> tuple[Row, str]:
+    def _row(self, words: list[str], image_hw: tuple[int, int]) -> tuple[Annotation, str]:
         values = np.array([_number(word) for word in words])
         class_id, values = float(values[0]), values[1:]
         if class_id not in range(self.class_count):
@@ -128,10 +128,10 @@ class YoloLabels:
         if len(values) == 4:
             x, y, w, h = values * (width, height, width, height)
             box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-            return Row(int(class_id), None, box), "a box without a polygon: there is no mask to compare with"
+            return Annotation(int(class_id), None, box), "a box without a polygon: there is no mask to compare with"
         # single precision, as in Ultralytics: its masks depend on which side of a pixel's border a corner falls
         points = np.clip(values.reshape(-1, 2), 0, 1).astype(np.float32) * np.array([width, height], dtype=np.float32)
-        return Row(int(class_id), (points,)), remark
+        return Annotation(int(class_id), (points,)), remark
 
 
 def label_path(image: Path) -> Path:

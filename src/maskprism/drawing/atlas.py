@@ -10,10 +10,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from maskprism.analysis.atlas.dependence import sample
 from maskprism.analysis.atlas.findings import SURE
+from maskprism.analysis.atlas.rank_correlation import sample
 from maskprism.drawing.figures import colour_map, name_ticks, plain_axes, share, titled
-from maskprism.drawing.map_data import QUALITY_TITLES
+from maskprism.drawing.map_payload import QUALITY_TITLES
 from maskprism.drawing.palette import FRAME, INK, INSTANCE_COLOURS, MUTED
 
 if TYPE_CHECKING:

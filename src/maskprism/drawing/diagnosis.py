@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.dataset.average_precision import AveragePrecision
+    from maskprism.analysis.dataset.coco_ap import AveragePrecision
     from maskprism.analysis.dataset.diagnosis import Diagnosis
     from maskprism.analysis.dataset.findings import FigureName
     from maskprism.analysis.truth.error_budget import Part

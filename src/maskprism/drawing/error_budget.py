@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from maskprism.analysis.truth.counterfactual_masks import Counterfactuals
     from maskprism.analysis.truth.error_budget import ErrorBudget, InstanceBudget, Mean
-    from maskprism.analysis.truth.worst_cases import WorstCase
+    from maskprism.analysis.truth.worst_masks import WorstCase
     from maskprism.io.images import ImageLike
 
     Picture = UInt8[np.ndarray, "H W 3"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.instance.roles import ROLES
+from maskprism.analysis.instance.prototype_roles import ROLES
 from maskprism.analysis.instance.subset_masks import METRIC_NAMES
 from maskprism.drawing.sheets import instance_title, signed
 from maskprism.drawing.text_tables import MOST_ROWS, TextTable
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from maskprism.analysis.instance.attribution import Attribution
+    from maskprism.analysis.instance.prototype_roles import RoleOrder, Roles
     from maskprism.analysis.instance.regions import Blame, PixelQuery
-    from maskprism.analysis.instance.roles import RoleOrder, Roles
     from maskprism.core.prediction import Instance
     from maskprism.drawing.text_tables import Rows
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from maskprism._common.text import counted
 from maskprism.analysis.instance.mask_window import MaskWindow
-from maskprism.analysis.instance.roles import ROLES, roles
-from maskprism.analysis.instance.sufficiency import knock_out
+from maskprism.analysis.instance.prototype_roles import ROLES, roles
+from maskprism.analysis.instance.sufficient_sets import knock_out
 from maskprism.core.decomposition import Decomposition
 from maskprism.drawing import palette
 from maskprism.drawing.palette import INSTANCE_COLOURS
@@ -22,7 +22,7 @@ from maskprism.io.images import read_image
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, UInt8
 
-    from maskprism.analysis.instance.roles import Role, RoleOrder, Roles
+    from maskprism.analysis.instance.prototype_roles import Role, RoleOrder, Roles
     from maskprism.core.prediction import Instance
     from maskprism.io.images import ImageLike
 

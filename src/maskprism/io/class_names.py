@@ -8,7 +8,7 @@ from typing import Any
 from maskprism.io.untrusted import ANY_KIND, Failure, plain_text, shortened
 
 
-def class_names(found: Any, label: str, failure: Failure) -> dict[int, str]:
+def parse_class_names(found: Any, label: str, failure: Failure) -> dict[int, str]:
     """Class names by class id 0, 1, 2, ...: from a list, or from a mapping of ids to names.
 
     Names are plain values; what is no Unicode in them is written as escapes.

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from maskprism.errors import ModelError
-from maskprism.io.class_names import class_names
+from maskprism.io.class_names import parse_class_names
 from maskprism.io.untrusted import fitted, literal, plain_text, shortened
 
 MAX_SIDE = 8192
@@ -56,7 +56,7 @@ class Metadata:
         imgsz = [said.imgsz] if isinstance(said.imgsz, int) else said.imgsz
         return cls(
             task=plain_text(said.task) if said.task else None,
-            names=None if said.names is None else class_names(said.names, f"{label}, metadata", ModelError),
+            names=None if said.names is None else parse_class_names(said.names, f"{label}, metadata", ModelError),
             stride=said.stride,
             imgsz=(imgsz[0], imgsz[-1]) if imgsz else None,
             version=plain_text(said.version) if said.version else None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from maskprism.datasets.coco import read_categories
 from maskprism.datasets.yolo import read_description
 from maskprism.errors import InputError
-from maskprism.io.class_names import class_names
+from maskprism.io.class_names import parse_class_names
 from maskprism.io.untrusted import decoded_text, is_folder, read_regular, shortened
 from maskprism.models.metadata import Metadata
 from maskprism.models.runtimes import MODEL_SUFFIXES, open_runtime
@@ -26,7 +26,7 @@ def read_names(source: Names) -> dict[int, str]:
     Raises InputError for anything else, and ModelError for a model that cannot be read.
     """
     if not isinstance(source, str | os.PathLike):
-        return class_names(source, "names=", InputError)
+        return parse_class_names(source, "names=", InputError)
     path = Path(source)
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism._common.text import counted
-from maskprism.analysis.atlas.clusters import LEAST as CLUSTER_IMAGES
-from maskprism.analysis.atlas.clusters import MOST, STEPS, SUBSTANTIAL, VALLEY
-from maskprism.analysis.atlas.duplicates import NEAR
+from maskprism.analysis.atlas.clustering import LEAST as CLUSTER_IMAGES
+from maskprism.analysis.atlas.clustering import MOST, STEPS, SUBSTANTIAL, VALLEY
 from maskprism.analysis.atlas.findings import NOTABLE, STRONG, SURE, findings_of
 from maskprism.analysis.atlas.groups import means
+from maskprism.analysis.atlas.near_duplicates import NEAR
 from maskprism.analysis.intervals import MIN_IMAGES
 from maskprism.drawing import atlas as charts
-from maskprism.drawing.map_data import QUALITY_TITLES
+from maskprism.drawing.map_payload import QUALITY_TITLES
 from maskprism.drawing.responsive_svg import adaptive
 from maskprism.reports.html import Illustration, Section, cell, definitions, figures, findings, number, page, table
 

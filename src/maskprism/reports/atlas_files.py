@@ -14,9 +14,9 @@ from maskprism import __version__
 from maskprism._common.files import write_atomically
 from maskprism._common.text import json_text, readable
 from maskprism.analysis.atlas.findings import findings_of
-from maskprism.drawing.map_data import Layout, map_data
+from maskprism.drawing.map_payload import MapLayout, map_data
 from maskprism.reports.atlas import report_page
-from maskprism.reports.map_page import SERVER, map_page
+from maskprism.reports.atlas_map import SERVER, map_page
 
 if TYPE_CHECKING:
     from maskprism.analysis.atlas.atlas import Atlas
@@ -57,11 +57,11 @@ def write_atlas(
     }
 
 
-def layouts_of(atlas: Atlas) -> list[Layout]:
+def layouts_of(atlas: Atlas) -> list[MapLayout]:
     """The ways in which the map lays instances out."""
     first, second = atlas.components.shares
     found = [
-        Layout(
+        MapLayout(
             "principal components",
             f"The two directions in which coefficients differ most; they have {first + second:.0%} of the variance. "
             "What lies far apart is different, what lies together need not be alike.",
@@ -70,7 +70,7 @@ def layouts_of(atlas: Atlas) -> list[Layout]:
     ]
     if atlas.neighbours is not None:
         found.append(
-            Layout(
+            MapLayout(
                 "neighbours (UMAP)",
                 "Neighbours among the coefficients are neighbours here; distances between groups, and their sizes, "
                 "mean little.",

@@ -18,7 +18,7 @@ from maskprism.analysis.intervals import LEVEL, MIN_IMAGES, Interval, too_few
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.analysis.truth.matching import ERROR_TYPES, MATCHING_RULE, MEANING
 from maskprism.drawing.diagnosis import DETECTION_TITLE, STEP_TITLES
-from maskprism.reports.embedded import Embedded
+from maskprism.reports.embedded_viewers import Embedded
 from maskprism.reports.html import Illustration, Section, definitions, page
 from maskprism.reports.html import cell as _cell
 from maskprism.reports.html import figures as figure_grid
@@ -29,7 +29,7 @@ from maskprism.reports.html import table as _table
 from maskprism.viewer.markup import data_url
 
 if TYPE_CHECKING:
-    from maskprism.analysis.dataset.average_precision import AveragePrecision
+    from maskprism.analysis.dataset.coco_ap import AveragePrecision
     from maskprism.analysis.dataset.findings import FigureName
 
 _LISTED = 50

@@ -23,7 +23,7 @@ from maskprism.drawing.figures import png_bytes
 from maskprism.drawing.mask_thumbnails import mask_against_truth
 from maskprism.drawing.responsive_svg import adaptive
 from maskprism.reports.diagnosis import report_page
-from maskprism.reports.embedded import embedded
+from maskprism.reports.embedded_viewers import embedded
 from maskprism.reports.html import Illustration
 from maskprism.viewer.payload import encode_webp
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.dataset.average_precision import AveragePrecision
+    from maskprism.analysis.dataset.coco_ap import AveragePrecision
     from maskprism.analysis.dataset.diagnosis import PicturedInstance
     from maskprism.models import Model
     from maskprism.reports.html import Section

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 from maskprism._common.files import reporting_write_errors
 from maskprism.analysis.instance.attribution import Attribution
 from maskprism.analysis.instance.mask_window import window_bytes
+from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.instance.questions import Questions, asked_about
 from maskprism.analysis.instance.regions import pixel_query, region_blame, truth_blame
-from maskprism.analysis.instance.roles import roles
 from maskprism.analysis.instance.subset_masks import SubsetMasks
 from maskprism.drawing import instance_tables as tables
 from maskprism.drawing import raster, sheets
@@ -26,7 +26,7 @@ from maskprism.io.images import IMAGE_SUFFIXES, read_image
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from maskprism.analysis.instance.roles import RoleOrder
+    from maskprism.analysis.instance.prototype_roles import RoleOrder
     from maskprism.core.decomposition import Order
     from maskprism.core.geometry import Size
     from maskprism.core.prediction import Instance, Prediction
@@ -182,7 +182,7 @@ def _answer(image: Picture, instance: Instance, folder: Path, findings: _Finding
     """Answer the questions about one instance, each with a figure, a table, and a CSV file."""
     if not questions:
         return
-    from maskprism.drawing import attribution  # matplotlib
+    from maskprism.drawing import attribution_charts as attribution  # matplotlib
     from maskprism.drawing.figures import save
 
     def add(name: str, figure: Figure, shown: Sequence[TextTable], rows: Rows) -> None:

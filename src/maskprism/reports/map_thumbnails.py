@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism.drawing.crops import crop
-from maskprism.drawing.map_data import deflated
+from maskprism.drawing.map_payload import deflated
 from maskprism.errors import MaskprismError
 from maskprism.io.images import read_image
 from maskprism.viewer.payload import encode_webp

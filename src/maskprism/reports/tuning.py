@@ -16,7 +16,7 @@ from maskprism.reports.html import Illustration, Section, cell, definitions, fin
 from maskprism.reports.html import figures as figure_grid
 
 if TYPE_CHECKING:
-    from maskprism.analysis.dataset.average_precision import AveragePrecision
+    from maskprism.analysis.dataset.coco_ap import AveragePrecision
     from maskprism.analysis.intervals import Interval
     from maskprism.analysis.truth.gains import Change
     from maskprism.analysis.tuning import Tuning

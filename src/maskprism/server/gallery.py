@@ -69,7 +69,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Examined:
+class ScannedImage:
     """What one look at an image gave; no pictures of one that failed, and a scene only if asked for.
 
     crops: a small picture of every instance, only if asked for.
@@ -106,7 +106,7 @@ class Gallery:
         self.predictions = 0
         """How often the network was asked."""
         self._records: dict[str, tuple[str, Record]] = {}
-        self._looks: SingleFlight[tuple[str, str], Examined] = SingleFlight()
+        self._looks: SingleFlight[tuple[str, str], ScannedImage] = SingleFlight()
         self._plain: SingleFlight[tuple[str, str], bytes] = SingleFlight()
         self._listings: SingleFlight[str, None] = SingleFlight()
         self._listed_at = -_REFRESH_S
@@ -333,10 +333,10 @@ class Gallery:
 
     async def _look(
         self, image: GalleryImage, *, with_scene: bool, with_crops: bool = False, push_out: bool = True
-    ) -> Examined:
+    ) -> ScannedImage:
         """Ask the network about an image; whoever asks meanwhile gets the same answer."""
 
-        async def look() -> Examined:
+        async def look() -> ScannedImage:
             self.predictions += 1
             found = await self._in(self._network, lambda: self._examine(image, with_scene, with_crops))
             key = (image.name, image.stamp)
@@ -351,7 +351,7 @@ class Gallery:
 
         return await self._looks.run((image.name, image.stamp), look)
 
-    def _examine(self, image: GalleryImage, with_scene: bool, with_crops: bool) -> Examined:
+    def _examine(self, image: GalleryImage, with_scene: bool, with_crops: bool) -> ScannedImage:
         """Decode, predict, compare and draw; whatever goes wrong is the image's record."""
         try:
             picture = self._picture(image)
@@ -368,20 +368,20 @@ class Gallery:
             scene = None
             if with_scene:
                 scene = viewer_scene(picture, prediction, bits=32, truth=truth, matches=matches, untuned=untuned).pack()
-            return Examined(
+            return ScannedImage(
                 Record.of(prediction, found, lost, remark),
                 painted_thumbnail(picture, prediction),
                 crops(picture, prediction, masks_of_pairs(truth, matches, len(prediction))) if with_crops else None,
                 scene,
             )
         except MaskprismError as error:
-            return Examined(Record("failed", str(error)))
+            return ScannedImage(Record("failed", str(error)))
         except KeyboardInterrupt:  # Ctrl-C ended the run of the network; the server ends, too
-            return Examined(Record("failed", f"{image.title}: interrupted"))
+            return ScannedImage(Record("failed", f"{image.title}: interrupted"))
         except Exception as error:  # of the network or a decoder: one image, not the server
             message = f"{image.title}: cannot be examined ({type(error).__name__}: {error})"
             _log.warning(message)
-            return Examined(Record("failed", message))
+            return ScannedImage(Record("failed", message))
 
     def _match(self, image: GalleryImage, prediction: Prediction) -> tuple[tuple[GroundTruth, Matches] | None, str]:
         """The prediction against the image's labels if it has any; or what is wrong with them."""

@@ -12,7 +12,7 @@ from maskprism.analysis.atlas.atlas import moments_of
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components
 from maskprism.analysis.truth.error_budget import PARTS
-from maskprism.drawing.map_data import Layout, map_data
+from maskprism.drawing.map_payload import MapLayout, map_data
 from maskprism.errors import TableError
 from maskprism.tables.instance_rows import InstanceRows
 from maskprism.viewer.markup import base64_text
@@ -43,7 +43,7 @@ def gallery_map(known: Sequence[Known], names: dict[int, str], *, title: str, wa
         "The two directions in which coefficients differ most (principal components); they have "
         f"{sum(components.shares):.0%} of the variance.{left}"
     )
-    layout = Layout("principal components", note, components.places(points.coefficients))
+    layout = MapLayout("principal components", note, components.places(points.coefficients))
     data = map_data(points, [layout], title=title)
     info = {**data.info, "viewer": "/", "thumbnails": None}
     return {"info": info, "columns": {name: base64_text(column) for name, column in data.columns.items()}}

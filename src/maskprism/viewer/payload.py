@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from maskprism.analysis.instance.roles import roles
+from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.truth.matching import MATCHING_RULE, MEANING, match_masks
 from maskprism.core.archive import header_of
 from maskprism.errors import InputError

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism._common.extras import require
-from maskprism.analysis.atlas.clusters import MOST, Clusters, clusters
-from maskprism.analysis.atlas.dependence import Dependence, dependence, sample
-from maskprism.analysis.atlas.duplicates import Duplicates, duplicates
-from maskprism.analysis.atlas.outliers import outliers
+from maskprism.analysis.atlas.class_signatures import Signatures, signatures
+from maskprism.analysis.atlas.clustering import MOST, Clusters, clusters
+from maskprism.analysis.atlas.near_duplicates import Duplicates, duplicates
+from maskprism.analysis.atlas.outlier_search import outliers
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components, neighbour_map
-from maskprism.analysis.atlas.signatures import Signatures, signatures
+from maskprism.analysis.atlas.rank_correlation import RankCorrelations, dependence, sample
 from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.errors import InputError
 
@@ -40,7 +40,7 @@ class Atlas:
     places: Float32[np.ndarray, "N 2"]
     neighbours: Float32[np.ndarray, "N 2"] | None
     signatures: Signatures
-    dependence: Dependence
+    dependence: RankCorrelations
     clusters: Clusters
     outliers: Float32[np.ndarray, " N"]
     duplicates: Duplicates

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism._common.text import counted
-from maskprism.analysis.atlas.clusters import MOST
+from maskprism.analysis.atlas.class_signatures import false_discovery_rates
+from maskprism.analysis.atlas.clustering import MOST
 from maskprism.analysis.atlas.groups import differences
 from maskprism.analysis.atlas.points import SHAPES
-from maskprism.analysis.atlas.signatures import false_discovery_rates
 from maskprism.analysis.intervals import MIN_IMAGES, too_few
 
 if TYPE_CHECKING:

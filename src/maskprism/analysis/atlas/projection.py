@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism._common.extras import require
-from maskprism.analysis.atlas.dependence import sample
+from maskprism.analysis.atlas.rank_correlation import sample
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64

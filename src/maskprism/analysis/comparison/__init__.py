@@ -15,10 +15,10 @@ from __future__ import annotations
 from maskprism.analysis.comparison.logit_drift import LogitDrift
 from maskprism.analysis.comparison.paired_run import compare
 from maskprism.analysis.comparison.pairing import pair_instances
+from maskprism.analysis.comparison.part_swaps import Swap, swap
 from maskprism.analysis.comparison.report import Comparison, Tolerance
 from maskprism.analysis.comparison.similarity import PrototypeSimilarity
 from maskprism.analysis.comparison.summary import sentences, summary_of
-from maskprism.analysis.comparison.swap import Swap, swap
 
 __all__ = [
     "Comparison",

@@ -22,10 +22,10 @@ from maskprism.analysis.comparison.class_map import ClassPairs
 from maskprism.analysis.comparison.input_faults import Seen, find_input_fault
 from maskprism.analysis.comparison.logit_drift import LogitDrift
 from maskprism.analysis.comparison.pairing import pair_instances
+from maskprism.analysis.comparison.part_swaps import PARTS, loss, swap, swapped
 from maskprism.analysis.comparison.relations import Relations, coefficient_change
 from maskprism.analysis.comparison.report import INSTANCES, Case, Comparison, TruthCase
 from maskprism.analysis.comparison.similarity import PrototypeSimilarity, paired_pixels
-from maskprism.analysis.comparison.swap import PARTS, loss, swap, swapped
 from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import Region, regions

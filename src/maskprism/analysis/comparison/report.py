@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from maskprism._common.text import counted
+from maskprism.analysis.comparison.part_swaps import PARTS
 from maskprism.analysis.comparison.relations import NO_RELATION, Relation, all_prototypes_differ
-from maskprism.analysis.comparison.swap import PARTS
 from maskprism.analysis.truth.gains import Gains
 from maskprism.errors import InputError
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from maskprism.analysis.comparison.input_faults import InputFault
     from maskprism.analysis.comparison.logit_drift import LogitDrift
+    from maskprism.analysis.comparison.part_swaps import Part
     from maskprism.analysis.comparison.similarity import PrototypeSimilarity
-    from maskprism.analysis.comparison.swap import Part
     from maskprism.core.prediction import Instance
     from maskprism.models import ModelSpec
 

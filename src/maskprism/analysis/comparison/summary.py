@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism._common.text import brief, counted, signed
-from maskprism.analysis.comparison.swap import PARTS
+from maskprism.analysis.comparison.part_swaps import PARTS
 from maskprism.io.class_names import placeholder
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@
 
 from __future__ import annotations
 
-from maskprism.analysis.dataset.ap_intervals import ApIntervals
+from maskprism.analysis.dataset.ap_bootstrap import ApIntervals
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, ApProtocol
-from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
+from maskprism.analysis.dataset.coco_ap import AveragePrecision, average_precision
 from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose
 from maskprism.analysis.dataset.findings import Finding, findings_of
 from maskprism.analysis.dataset.oracles import costs, with_perfect_detection

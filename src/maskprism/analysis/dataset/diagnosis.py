@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from maskprism._common.text import one_line
-from maskprism.analysis.dataset.ap_intervals import ApIntervals, ap_intervals
+from maskprism.analysis.dataset.ap_bootstrap import ApIntervals, ap_intervals
 from maskprism.analysis.dataset.ap_protocols import (
     AP_PROTOCOLS,
     excused,
@@ -19,7 +19,7 @@ from maskprism.analysis.dataset.ap_protocols import (
     overlaps_under,
     true_regions,
 )
-from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
+from maskprism.analysis.dataset.coco_ap import AveragePrecision, average_precision
 from maskprism.analysis.dataset.oracles import with_perfect_detection
 from maskprism.analysis.dataset.tide import ErrorCost, error_cost
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
@@ -184,7 +184,7 @@ class PicturedInstance(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Examined:
+class ExaminedImage:
     """One image, finished.
 
     overlaps: under each decode, and of the boxes. steps: the IoUs of the instances that a step makes better.
@@ -252,7 +252,7 @@ def diagnose(
     classes = known_classes(dataset, model)
     if not classes:
         raise InputError(f"{dataset.path}: labels none of the classes {list(model.keep.classes or ())}")
-    examined: list[Examined] = []
+    examined: list[ExaminedImage] = []
     failures: list[Failed] = []
     interrupted = False
     with one_thread_per_call():
@@ -289,7 +289,7 @@ class _Examiner:
     def __init__(self, model: Model, classes: Sequence[int], conf: float) -> None:
         self._model, self._classes, self._conf = model, classes, conf
 
-    def __call__(self, sample: Sample) -> Examined | Failed:
+    def __call__(self, sample: Sample) -> ExaminedImage | Failed:
         try:
             image, truth = sample.read()
         except (MaskprismError, MemoryError, cv2.error) as error:
@@ -338,7 +338,7 @@ def examine(
     name: str,
     shown: Prediction | None = None,
     classes: Sequence[int] | None = None,
-) -> Examined:
+) -> ExaminedImage:
     """One image: every detection against every ground-truth instance, under every decode and after every step.
 
     Parameters
@@ -384,7 +384,7 @@ def examine(
     visible_rows = _budgets_of(shown, truth, visible, name, prediction, budgets)
     counts: dict[ErrorType, int] = {kind: visible.errors.count(kind) for kind in ERROR_TYPES}
     counts["missed"] = len(visible.missed)
-    return Examined(
+    return ExaminedImage(
         name=name,
         overlaps=overlaps,
         steps=steps,
@@ -470,7 +470,7 @@ def _concluded(
     classes: Sequence[int],
     conf: float,
     total: int,
-    examined: Sequence[Examined],
+    examined: Sequence[ExaminedImage],
     failures: Sequence[Failed],
     interrupted: bool,
 ) -> Diagnosis:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from maskprism.analysis.dataset.ap_intervals import SIZE_RATIO
+from maskprism.analysis.dataset.ap_bootstrap import SIZE_RATIO
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
 from maskprism.analysis.intervals import LEVEL, MIN_IMAGES, Interval, bootstraps, interval, too_few
 from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, Part, by_image

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from maskprism.analysis.dataset.average_precision import MAX_PER_CLASS
+from maskprism.analysis.dataset.coco_ap import MAX_PER_CLASS
 from maskprism.analysis.truth.overlaps import SIZES
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.analysis.dataset.average_precision import class_precision_at
+from maskprism.analysis.dataset.coco_ap import class_precision_at
 from maskprism.analysis.truth.matching import ERROR_TYPES, FOUND_IOU, Errors, ErrorType, find_errors
 
 if TYPE_CHECKING:

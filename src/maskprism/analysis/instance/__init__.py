@@ -18,14 +18,14 @@
 from __future__ import annotations
 
 from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.coefficient_sensitivity import Sensitivity, sensitivity
 from maskprism.analysis.instance.mask_window import MaskWindow
+from maskprism.analysis.instance.prototype_roles import Roles, roles
 from maskprism.analysis.instance.questions import Questions, asked_about
 from maskprism.analysis.instance.regions import Blame, PixelQuery, pixel_query, region_blame, truth_blame
-from maskprism.analysis.instance.roles import Roles, roles
-from maskprism.analysis.instance.sensitivity import Sensitivity, sensitivity
-from maskprism.analysis.instance.shapley import LogitShares, ShapleyValues, shapley, shapley_logits
+from maskprism.analysis.instance.shapley_values import LogitShares, ShapleyValues, shapley, shapley_logits
 from maskprism.analysis.instance.subset_masks import SubsetMasks
-from maskprism.analysis.instance.sufficiency import (
+from maskprism.analysis.instance.sufficient_sets import (
     Faithfulness,
     SmallestSet,
     Sufficiency,

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from maskprism.analysis.instance.sensitivity import Sensitivity, sensitivity
-from maskprism.analysis.instance.shapley import ShapleyValues, shapley
+from maskprism.analysis.instance.coefficient_sensitivity import Sensitivity, sensitivity
+from maskprism.analysis.instance.shapley_values import ShapleyValues, shapley
 from maskprism.analysis.instance.subset_masks import SubsetMasks
-from maskprism.analysis.instance.sufficiency import (
+from maskprism.analysis.instance.sufficient_sets import (
     PATHS,
     Faithfulness,
     Path,

@@ -14,8 +14,8 @@ from maskprism.errors import InputError
 if TYPE_CHECKING:
     from jaxtyping import Bool
 
-    from maskprism.analysis.instance.roles import RoleOrder
-    from maskprism.analysis.instance.shapley import Baseline
+    from maskprism.analysis.instance.prototype_roles import RoleOrder
+    from maskprism.analysis.instance.shapley_values import Baseline
     from maskprism.analysis.instance.subset_masks import Metric
     from maskprism.core.prediction import Prediction
 

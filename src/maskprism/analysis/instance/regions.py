@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from maskprism.analysis.instance.mask_window import box_pixels, mask_in_frame
-from maskprism.analysis.instance.shapley import baseline_means
+from maskprism.analysis.instance.shapley_values import baseline_means
 from maskprism.core.masks import decode, pixels_between
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int64
 
-    from maskprism.analysis.instance.shapley import Baseline
+    from maskprism.analysis.instance.shapley_values import Baseline
     from maskprism.core.geometry import Size
     from maskprism.core.masks import Patch
     from maskprism.core.prediction import Instance

@@ -16,7 +16,7 @@ import numpy as np
 
 from maskprism._common.files import reporting_write_errors
 from maskprism._common.text import counted
-from maskprism.analysis.dataset.average_precision import average_precision
+from maskprism.analysis.dataset.coco_ap import average_precision
 from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.reduction.trade_off import Reduction, TradeOff, fit_halves, measure, reductions
 from maskprism.analysis.truth.overlaps import Region, mask_overlaps, regions
@@ -31,7 +31,7 @@ from maskprism.models.rewrite import check_rewritable, noise_batch, write_reduce
 if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
 
-    from maskprism.analysis.dataset.average_precision import AveragePrecision
+    from maskprism.analysis.dataset.coco_ap import AveragePrecision
     from maskprism.analysis.reduction.trade_off import Method
     from maskprism.analysis.truth.overlaps import Overlaps
     from maskprism.core.prediction import Prediction

@@ -28,7 +28,7 @@ from maskprism.analysis.truth.gains import Gains
 from maskprism.analysis.truth.matching import Matches, match, match_masks
 from maskprism.analysis.truth.overlaps import Overlaps, Region, mask_overlaps
 from maskprism.analysis.truth.score_ranking import Ranking, ranking
-from maskprism.analysis.truth.worst_cases import WorstCase, worst_cases
+from maskprism.analysis.truth.worst_masks import WorstCase, worst_cases
 
 __all__ = [
     "Counterfactuals",

@@ -352,7 +352,7 @@ def budget_of(pair: Pair, masks: Counterfactuals, truth: GroundTruth, image: str
     )
 
 
-class Thresholds(NamedTuple):
+class ThresholdStudy(NamedTuple):
     """The threshold that is best for one mask, the IoU that it gives, and the IoU at each of THRESHOLDS."""
 
     best: float
@@ -360,7 +360,7 @@ class Thresholds(NamedTuple):
     curve: tuple[float, ...]
 
 
-def thresholds(masks: Counterfactuals) -> Thresholds:
+def thresholds(masks: Counterfactuals) -> ThresholdStudy:
     """What other thresholds on the values that the own mask is cut out of would give.
 
     The best one is exact: every value inside the crop is tried. Pixels that the crop removed stay removed. Equal IoUs
@@ -369,7 +369,7 @@ def thresholds(masks: Counterfactuals) -> Thresholds:
     rule = masks.instance.rule
     own, values = rule.threshold, masks.values.values.ravel()
     if not len(values):
-        return Thresholds(own, 0.0, (0.0,) * len(THRESHOLDS))
+        return ThresholdStudy(own, 0.0, (0.0,) * len(THRESHOLDS))
     inside = window_of(masks.truth, masks.real.rows, masks.real.columns).ravel()
     order = np.argsort(values)[::-1]
     falling = values[order]
@@ -384,7 +384,7 @@ def thresholds(masks: Counterfactuals) -> Thresholds:
     # A threshold between a value and the next lower one gives the same mask: the rule's own, if it lies there.
     between = np.clip(own, below[best], np.nextafter(falling[best], below[best]))
     closest = int(np.abs(between - own).argmin())
-    return Thresholds(float(between[closest]), float(iou[best[closest]]), tuple(curve.tolist()))
+    return ThresholdStudy(float(between[closest]), float(iou[best[closest]]), tuple(curve.tolist()))
 
 
 def leak(masks: Counterfactuals) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism.datasets import Dataset, GroundTruth, Sample
-from maskprism.datasets.samples import LOCAL_ONLY, Row, Rows
+from maskprism.datasets.samples import LOCAL_ONLY, Annotation, ImageAnnotations
 from maskprism.errors import InputError, ModelError
 from maskprism.io.class_names import are_placeholders
 from maskprism.io.sources import ImageFiles, SourceImage, open_source
@@ -35,7 +35,7 @@ class Teacher:
     model: Model
     frame: Model
 
-    def of(self, image: SourceImage, image_hw: tuple[int, int]) -> Rows:
+    def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
         """The instances on a canvas, each with its box and its mask on the canvas; empty masks are left out.
 
         Raises ImageError where there is no image, ModelError where the network fails.
@@ -46,7 +46,7 @@ class Teacher:
         except Exception as error:  # runtimes raise what they like
             raise ModelError(f"the teacher {self.model.spec.name} failed ({' '.join(str(error).split())})") from error
         found = zip(said.classes.tolist(), said.masks("canvas"), said.boxes.tolist(), strict=True)
-        return Rows([Row(class_id, mask, box) for class_id, mask, box in found if mask.any()], ())
+        return ImageAnnotations([Annotation(class_id, mask, box) for class_id, mask, box in found if mask.any()], ())
 
     def canvas(self, image: Picture) -> Picture:
         """An image as it lies on the canvas, padding and all."""

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from maskprism._common.text import one_line
-from maskprism.analysis.dataset.ap_intervals import intervals_of
+from maskprism.analysis.dataset.ap_bootstrap import intervals_of
 from maskprism.analysis.dataset.ap_protocols import overlaps_under
-from maskprism.analysis.dataset.average_precision import AveragePrecision, average_precision
+from maskprism.analysis.dataset.coco_ap import AveragePrecision, average_precision
 from maskprism.analysis.dataset.diagnosis import SHOWN_CONF, Failed, check_network, known_classes, of_classes
 from maskprism.analysis.dataset.resampled_ap import IOU_THRESHOLDS, ResampledAP
 from maskprism.analysis.intervals import Interval
@@ -48,7 +48,7 @@ _SEEN = 2000
 _CANDIDATES = 4000
 
 
-class Row(NamedTuple):
+class TunedInstance(NamedTuple):
     """One matched instance: mask IoU on the canvas before and after, and with what fewer images give."""
 
     image: int
@@ -78,7 +78,7 @@ class Tuning:
     failures: Sequence[tuple[str, str]]
     evidence: int
     fitted: CrossFit
-    rows: Sequence[Row]
+    rows: Sequence[TunedInstance]
     precision: tuple[AveragePrecision, AveragePrecision]
     ap_gain: Interval
     ap75_gain: Interval
@@ -308,7 +308,7 @@ class _Gatherer:
 
 class _Measured(NamedTuple):
     overlaps: tuple[Overlaps, Overlaps]
-    rows: list[Row]
+    rows: list[TunedInstance]
 
 
 def _measure(model: Model, classes: Sequence[int], conf: float, task: tuple[int, Sample, Any]) -> _Measured:
@@ -330,7 +330,7 @@ def _measure(model: Model, classes: Sequence[int], conf: float, task: tuple[int,
 
     curve = {size: ious(one) for size, one in fold.curve.items()}
     rows = [
-        Row(
+        TunedInstance(
             number,
             int(truth.classes[target]),
             int(truth.areas[target]),

@@ -14,7 +14,7 @@ import numpy as np
 from maskprism.core.geometry import same_shape
 from maskprism.core.masks import sigmoid
 from maskprism.errors import ModelError
-from maskprism.models.families.rows import Rows, Thresholds
+from maskprism.models.families.rows import RawInstances, Thresholds
 from maskprism.models.families.yolo import Layout
 from maskprism.models.onnx.mask_branch import MaskBranch, described, factors
 
@@ -89,7 +89,9 @@ class QueryLayout(Layout):
             found = np.concatenate([found, np.ones_like(found[:1])])
         return np.ascontiguousarray(found)
 
-    def read_rows(self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
+    def read_rows(
+        self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds
+    ) -> RawInstances:
         """The queries of image `index` that pass `keep`, best first, once for every class above the threshold.
 
         There is no suppression: `keep.iou` plays no part. Queries with NaN or infinity are left out and counted.
@@ -118,7 +120,7 @@ class QueryLayout(Layout):
         rows, classes = np.nonzero(above)
         best = np.argsort(-by_class[rows, classes], kind="stable")[: keep.max_det]
         rows, classes = rows[best], classes[best]
-        return Rows(
+        return RawInstances(
             None if boxes is None else boxes[rows],
             by_class[rows, classes].astype(np.float32),
             classes.astype(np.int64),

@@ -19,7 +19,7 @@ _SCORE_TOLERANCE = 0.1
 they share it with boxes one step may be 1.3, so that scores are 0 or 1.3: then by half a step."""
 
 
-class Rows(NamedTuple):
+class RawInstances(NamedTuple):
     """The detections of one image. Boxes are xyxy in canvas pixels; None for families of masks alone.
 
     levels: of the pyramid, 0 for the finest, that each detection comes from; None where the rows do not tell.

@@ -16,7 +16,7 @@ import numpy as np
 
 from maskprism.core.geometry import box_iou, same_shape
 from maskprism.errors import ModelError
-from maskprism.models.families.rows import Rows, Thresholds
+from maskprism.models.families.rows import RawInstances, Thresholds
 from maskprism.models.families.yolo import Layout
 
 if TYPE_CHECKING:
@@ -138,7 +138,9 @@ class YolactLayout(Layout):
             f"priors: made as those of {named} for COCO; a network with other scales must be exported with its own",
         )
 
-    def read_rows(self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
+    def read_rows(
+        self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds
+    ) -> RawInstances:
         """The detections of image `index` of the batch that pass `keep`, best first.
 
         A candidate counts for every class above the threshold, as in YOLACT's own evaluation. Rows with NaN or
@@ -166,7 +168,7 @@ class YolactLayout(Layout):
         best = np.argsort(-scores[rows, classes], kind="stable")[: keep.max_det]
         rows, classes = rows[best], classes[best]
         ends = self.level_ends(len(outputs[self.rows_output][index]), canvas_hw)
-        return Rows(
+        return RawInstances(
             boxes[rows] * scale,
             scores[rows, classes],
             classes,

@@ -18,7 +18,7 @@ from maskprism.core.masks import NO_CROP, YOLOV5, MaskRule
 from maskprism.core.masks import YOLACT as YOLACT_RULE
 from maskprism.core.preprocessing import IMAGENET, YOLACT, YOLO, Preprocessing
 from maskprism.errors import InputError, ModelError
-from maskprism.models.families.rows import Rows, Thresholds, finite_columns
+from maskprism.models.families.rows import RawInstances, Thresholds, finite_columns
 from maskprism.models.metadata import refuse_other_tasks
 
 if TYPE_CHECKING:
@@ -119,7 +119,9 @@ class Layout:
         columns = table.T if self.channels_last else table
         return columns[4:5] if self.family == "end2end" else columns[4 : len(columns) - self.prototypes]
 
-    def read_rows(self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
+    def read_rows(
+        self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds
+    ) -> RawInstances:
         """The detections of image `index` of the batch that pass `keep`, best first.
 
         Rows with NaN or infinity are left out and counted.
@@ -130,7 +132,7 @@ class Layout:
             return self._read_finished(columns, canvas_hw, keep)
         return self._read_candidates(columns, canvas_hw, keep)
 
-    def _read_finished(self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
+    def _read_finished(self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds) -> RawInstances:
         sound = finite_columns(columns)
         wanted = ~(columns[4] <= keep.conf)  # NaN is not known to be below
         if keep.classes is not None:
@@ -139,7 +141,7 @@ class Layout:
         best = np.argsort(-columns[4, chosen], kind="stable")[: keep.max_det]
         rows = columns[:, chosen].T[best]
         boxes = rows[:, :4] * _scale(canvas_hw) if _are_normalised(columns[:4]) else rows[:, :4].copy()
-        return Rows(
+        return RawInstances(
             boxes,
             rows[:, 4].copy(),
             rows[:, 5].astype(np.int64),
@@ -148,7 +150,7 @@ class Layout:
             n_not_finite=int(np.count_nonzero(wanted & ~sound)),
         )
 
-    def _read_candidates(self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds) -> Rows:
+    def _read_candidates(self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds) -> RawInstances:
         first_class = 5 if self.family == "yolov5" else 4
         first_coefficient = columns.shape[0] - self.prototypes
         best_scores = columns[4] if self.family == "yolov5" else columns[first_class:first_coefficient].max(axis=0)
@@ -178,7 +180,7 @@ class Layout:
         ends = self.level_ends(columns.shape[1], canvas_hw)
         apart = np.zeros_like(classes) if keep.agnostic else classes
         best = non_maximum_suppression(boxes, scores, apart, keep.iou)[: keep.max_det]
-        return Rows(
+        return RawInstances(
             boxes[best],
             scores[best],
             classes[best].astype(np.int64),

@@ -15,8 +15,8 @@ from maskprism._common.choices import Precision
 from maskprism._common.process import at_interrupt
 from maskprism._common.text import first_line
 from maskprism.errors import InputError, ModelError
-from maskprism.models.external_data import external_data
 from maskprism.models.families.unsupported import refusal
+from maskprism.models.onnx.external_files import external_data
 from maskprism.models.onnx.mask_branch import MaskBranch, find_mask_branch, reveal
 from maskprism.models.runtimes import NetworkInput, hash_files, refuse_precision
 

@@ -14,7 +14,7 @@ from maskprism._common.extras import require
 from maskprism._common.text import first_line
 from maskprism.errors import InputError, ModelError
 from maskprism.io.untrusted import is_file
-from maskprism.models.external_data import external_data
+from maskprism.models.onnx.external_files import external_data
 from maskprism.models.runtimes import hash_files, read_metadata_yaml
 from maskprism.models.runtimes.onnx import network_input
 

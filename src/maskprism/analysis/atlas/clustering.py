@@ -10,7 +10,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from maskprism._common.extras import require
-from maskprism.analysis.atlas.dependence import sample
+from maskprism.analysis.atlas.rank_correlation import sample
 from maskprism.analysis.intervals import MIN_IMAGES
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ QUALITY_TITLES = {
 LOGARITHMIC = ("size", "outlier")
 
 
-class Layout(NamedTuple):
+class MapLayout(NamedTuple):
     """One way to lay the points out. note: what the reader must know of it."""
 
     title: str
@@ -58,7 +58,7 @@ class MapData(NamedTuple):
 
 def map_data(
     points: Points,
-    layouts: list[Layout],
+    layouts: list[MapLayout],
     *,
     title: str,
     clusters: Int32[np.ndarray, " N"] | None = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from maskprism.viewer.markup import base64_text, content_hash, script_json, static_text
 
 if TYPE_CHECKING:
-    from maskprism.drawing.map_data import MapData
+    from maskprism.drawing.map_payload import MapData
     from maskprism.reports.map_thumbnails import Sheets
 
 SERVER = "http://127.0.0.1:8000/"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from maskprism.analysis.instance.roles import image_means
+from maskprism.analysis.instance.prototype_roles import image_means
 from maskprism.analysis.instance.subset_masks import SubsetMasks
 from maskprism.errors import InputError
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism.analysis.atlas.class_signatures import false_discovery_rates
 from maskprism.analysis.atlas.groups import sums
-from maskprism.analysis.atlas.signatures import false_discovery_rates
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64, Int32
@@ -19,7 +19,7 @@ _LEAST = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Dependence:
+class RankCorrelations:
     """Of Q qualities of an instance, in the order of `names`, and K coefficients.
 
     rho: Spearman's rank correlation, -1 to 1; NaN for constant columns, and where fewer than 10 instances are known.
@@ -39,7 +39,7 @@ def dependence(
     images: Int32[np.ndarray, " N"],
     *,
     seed: int = 0,
-) -> Dependence:
+) -> RankCorrelations:
     """The rank correlation of every quality with every coefficient; `images` has the image of each row.
 
     Instances of one image are not independent: the standard error of a correlation is that of a sum over images of its
@@ -66,7 +66,7 @@ def dependence(
             influence = (sums(own * theirs, of_image, len(names)) - rho[row] * shares) / (1 - shares)
             t = rho[row] / np.sqrt(np.square(influence).sum(axis=0))
             p[row] = 2 * stats.t.sf(np.abs(t), len(names) - 1)
-    return Dependence(tuple(numbers), rho, false_discovery_rates(p), len(rows))
+    return RankCorrelations(tuple(numbers), rho, false_discovery_rates(p), len(rows))
 
 
 def sample(count: int, most: int, seed: int) -> np.ndarray:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from maskprism.analysis.instance.regions import Blame, PixelQuery
-    from maskprism.analysis.instance.sufficiency import Path
+    from maskprism.analysis.instance.sufficient_sets import Path
     from maskprism.core.prediction import Instance
     from maskprism.io.images import ImageLike
 

@@ -8,7 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from maskprism._common.extras import require
-from maskprism.analysis.atlas.dependence import sample
+from maskprism.analysis.atlas.rank_correlation import sample
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int32
