@@ -1,4 +1,4 @@
-// The cases that Python and JavaScript share; see tests/viewer_cases.py.
+// The cases that Python and JavaScript share; see tests/helpers/viewer_cases.py.
 
 import { readFileSync } from "node:fs";
 
@@ -9,7 +9,7 @@ import { readFileSync } from "node:fs";
 /** @typedef {{ name: string, scene: string, found: { named: string[][], inside: (number | null)[], ring: (number | null)[], edge: (number | null)[], share: (number | null)[] }[] }} RoleCase */
 
 /** @type {{ cases: Case[], roles: RoleCase[], palette: Record<string, string> }} */
-export const { cases, roles, palette } = JSON.parse(readFileSync(new URL("../../tests/viewer_cases.json", import.meta.url), "utf8"));
+export const { cases, roles, palette } = JSON.parse(readFileSync(new URL("../../tests/helpers/viewer_cases.json", import.meta.url), "utf8"));
 
 /** @param {string} text @returns {Uint8Array<ArrayBuffer>} */
 export const bytes = (text) => Uint8Array.from(Buffer.from(text, "base64"));

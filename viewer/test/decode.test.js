@@ -10,7 +10,7 @@ import { fit, resized, said } from "../src/drop/predict.js";
 import { ruleOfVersion, YOLOV5 } from "../src/drop/rules.js";
 import { floats } from "./cases.js";
 
-const table = JSON.parse(readFileSync(new URL("../../tests/decode_cases.json", import.meta.url), "utf8"));
+const table = JSON.parse(readFileSync(new URL("../../tests/helpers/decode_cases.json", import.meta.url), "utf8"));
 
 for (const one of table.cases) {
   test(`${one.name}: read as in Python`, () => {
