@@ -11,7 +11,12 @@ export function valueOf(quality, packed) {
   return quality.log ? Math.exp(value) : value;
 }
 
-/** The mean of the known ones among some points, NaN without any. @param {Quality} quality @param {Uint16Array} values @param {ArrayLike<number>} points */
+/**
+ * The mean of the known ones among some points, NaN without any.
+ * @param {Quality} quality
+ * @param {Uint16Array} values
+ * @param {ArrayLike<number>} points
+ */
 export function meanOf(quality, values, points) {
   let [sum, known] = [0, 0];
   for (let i = 0; i < points.length; i++) {
