@@ -51,7 +51,7 @@ async function notices(inputs) {
     }),
   );
   return found.length
-    ? `/*\nThis file holds parts of these packages.\n\n${found.join("\n")}*/\n`.replace(/[^\x00-\x7f]/g, "?")
+    ? `/*\nThis file holds parts of these packages.\n\n${found.join("\n")}*/\n`.replace(/\P{ASCII}/gu, "?")
     : "";
 }
 

@@ -127,7 +127,7 @@ export function roving(box, selector, walks = true) {
   if (walks) {
     box.addEventListener("keydown", (event) => {
       const items = all();
-      const at = items.findIndex((item) => item === event.target);
+      const at = items.indexOf(/** @type {HTMLElement} */ (event.target));
       /** @type {Record<string, number>} */
       const places = {
         ArrowLeft: at - 1,

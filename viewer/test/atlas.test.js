@@ -2,16 +2,16 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { byClass, byCluster, byValue, OTHER, SEQUENCE } from "../src/atlas/colours.js";
 import { UNKNOWN } from "../src/atlas/data.js";
-import { asCsv, meanOf, signatureOf, valueOf } from "../src/atlas/selection.js";
+import { asCsv, meanOf, signatureOf, unpackedValue } from "../src/atlas/selection.js";
 
 const even = { name: "iou", title: "", low: 0.2, high: 0.7, log: false };
 
 test("packed numbers read back, also of logarithms, and what is not known is NaN", () => {
-  assert.equal(valueOf(even, 0), 0.2);
-  assert.ok(Math.abs(valueOf(even, UNKNOWN - 1) - 0.7) < 1e-12);
-  assert.ok(Number.isNaN(valueOf(even, UNKNOWN)));
+  assert.equal(unpackedValue(even, 0), 0.2);
+  assert.ok(Math.abs(unpackedValue(even, UNKNOWN - 1) - 0.7) < 1e-12);
+  assert.ok(Number.isNaN(unpackedValue(even, UNKNOWN)));
   assert.ok(
-    Math.abs(valueOf({ ...even, low: Math.log(2), high: Math.log(32), log: true }, (UNKNOWN - 1) / 2) - 8) < 1e-9,
+    Math.abs(unpackedValue({ ...even, low: Math.log(2), high: Math.log(32), log: true }, (UNKNOWN - 1) / 2) - 8) < 1e-9,
   );
 });
 

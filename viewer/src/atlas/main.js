@@ -4,7 +4,7 @@ import createScatterplot from "regl-scatterplot";
 import { download, grouped, h, messageOf, oncePerFrame } from "../dom.js";
 import { byClass, byCluster, byValue, CLASS_COLOURS, OTHER, SEQUENCE } from "./colours.js";
 import { embedded, served, UNKNOWN } from "./data.js";
-import { asCsv, meanOf, signatureOf, valueOf } from "./selection.js";
+import { asCsv, meanOf, signatureOf, unpackedValue } from "./selection.js";
 
 /** @typedef {import("./data.js").Info} Info */
 /** @typedef {import("./data.js").Source} Source */
@@ -222,9 +222,9 @@ export class AtlasMap {
       ? h(
           "div",
           { className: "ramp" },
-          h("span", {}, shown(valueOf(quality, 0))),
+          h("span", {}, shown(unpackedValue(quality, 0))),
           strip(),
-          h("span", {}, shown(valueOf(quality, UNKNOWN - 1))),
+          h("span", {}, shown(unpackedValue(quality, UNKNOWN - 1))),
           h("span", { className: "quiet" }, quality.log ? "logarithmic; grey: not known" : "grey: not known"),
         )
       : null;
@@ -251,7 +251,9 @@ export class AtlasMap {
         ),
       );
     });
-    const focus = [...legend.querySelectorAll("button")].findIndex((one) => one === document.activeElement);
+    const focus = [...legend.querySelectorAll("button")].indexOf(
+      /** @type {HTMLButtonElement} */ (document.activeElement),
+    );
     const scrolled = legend.querySelector("ul")?.scrollTop ?? 0;
     legend.replaceChildren(...[ramp, h("h2", {}, "Classes"), h("ul", {}, ...rows)].filter((one) => one !== null));
     const list = legend.querySelector("ul");
@@ -333,7 +335,7 @@ export class AtlasMap {
     const numbers = await Promise.all(
       info.qualities.map(async (quality) => [
         quality.title,
-        valueOf(quality, (await this.read(`quality-${quality.name}`, Uint16Array))[point]),
+        unpackedValue(quality, (await this.read(`quality-${quality.name}`, Uint16Array))[point]),
       ]),
     );
     return [
@@ -544,7 +546,7 @@ export class AtlasMap {
       names[images[point]] ?? "",
       instances[point],
       info.classes[classes[point]]?.name ?? "",
-      ...info.qualities.map((quality, i) => valueOf(quality, values[i][point])),
+      ...info.qualities.map((quality, i) => unpackedValue(quality, values[i][point])),
     ]);
     download(
       new Blob([asCsv([["image", "instance", "class_name", ...info.qualities.map(({ name }) => name)], ...rows])], {
