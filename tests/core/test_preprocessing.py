@@ -93,6 +93,24 @@ def test_yolact_stretches_and_takes_its_mean_off():
     np.testing.assert_allclose(tensor[:, 300, 20], expected, rtol=1e-6)
 
 
+@given(seeds, st.tuples(*[st.integers(1, 40)] * 4), st.sampled_from(["bgr", "grey"]))
+def test_what_is_not_rounded_is_interpolated_between_four_pixels(seed, sizes, channels):
+    (height, width), (tall, wide) = sizes[:2], sizes[2:]
+    image = picture(height, width, seed)
+    if channels == "grey":
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    rule = replace(YOLACT, channels=channels, mean=(0.0,), std=(1.0,))
+    made = rule.exact_canvas(image, rule.letterbox((height, width), (tall, wide)))
+    assert made.dtype == np.float32
+    twin = np.zeros((tall, wide, 3))
+    for i, j in np.ndindex(tall, wide):
+        y, x = (np.clip((n + 0.5) * a / b - 0.5, 0, a - 1) for n, a, b in ((i, height, tall), (j, width, wide)))
+        for row, col in ((r, c) for r in (int(y), int(y) + 1) for c in (int(x), int(x) + 1)):
+            weight = (1 - abs(row - y)) * (1 - abs(col - x))
+            twin[i, j] += weight * image[min(row, height - 1), min(col, width - 1)]
+    np.testing.assert_allclose(made, twin, atol=2e-3)
+
+
 def test_padding_with_the_mean_is_zero_in_the_tensor_and_visible_on_the_canvas():
     rule = replace(IMAGENET, resize="corner")
     letterbox = rule.letterbox((10, 20), (32, 32))
