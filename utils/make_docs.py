@@ -7,6 +7,7 @@ python utils/make_docs.py step_20.onnx step_60.onnx ...    # and the film strip 
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 
 from PIL import Image
 
-from maskprism.cli import app
+from maskprism.cli import find_commands, make_app
 from maskprism.cli.output import EXIT_CODES
 from maskprism.datasets.scenes import draw_scene
 from maskprism.drawing import raster, sheets
@@ -27,10 +28,20 @@ HEADER = "<!-- made by utils/make_docs.py; do not edit -->\n\n"
 
 def cli_reference() -> str:
     """The command line as Markdown."""
-    reference = app.generate_docs(output_format="markdown", heading_level=1).rstrip()
+    reference = make_app().generate_docs(output_format="markdown", heading_level=1).rstrip()
+    declared = {function.__name__: declaration for function, declaration in find_commands().items()}
+    for name, declaration in declared.items():
+        below = f"\n\nExample: `maskprism {declaration.example}`. More: [{declaration.page}]({declaration.page})."
+        reference = re.sub(
+            rf"(\n## maskprism {name}\n\n```console\n.*?\n```)", rf"\1{below}", reference, flags=re.DOTALL
+        )
+    keys = "\n".join(f"| `{name}` | {declaration.answer} |" for name, declaration in declared.items())
     codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
-    more = "What all commands share, their outcome as JSON, and completion: [in scripts](scripts.md)."
-    return f"{HEADER}{reference}\n\n## Exit codes\n\n| | |\n|---|---|\n{codes}\n\n{more}\n"
+    more = "What all commands share, and completion: [in scripts](scripts.md)."
+    return (
+        f"{HEADER}{reference}\n\n## The outcome as JSON\n\nWith `--json`, one object on stdout with these keys:\n\n"
+        f"| command | keys |\n|---|---|\n{keys}\n\n## Exit codes\n\n| | |\n|---|---|\n{codes}\n\n{more}\n"
+    )
 
 
 def write_images(folder: Path) -> None:
