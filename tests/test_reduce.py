@@ -35,12 +35,12 @@ from maskprism.cli.reduce import reduce as reduce_command
 from maskprism.core.masks import RULES
 from maskprism.datasets.scenes import NAMES, draw_scene, write_dataset
 from maskprism.drawing import raster
+from maskprism.drawing.reduction import before_after, trade_off_figure
 from maskprism.errors import InputError, MissingExtraError, ModelError
 from maskprism.io.sources import open_source
 from maskprism.models.onnx.file import read_onnx
 from maskprism.models.onnx.graph import ChannelSurgery
 from maskprism.models.rewrite import write_reduced
-from maskprism.reports.reduction import before_after, trade_off_figure
 from strategies import predictions, seeds
 from test_cli import run
 from tiny_models import Tiny, ultralytics_metadata

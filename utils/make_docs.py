@@ -92,9 +92,9 @@ def write_comparison_images(folder: Path) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     from maskprism.analysis.comparison.paired_run import compare
+    from maskprism.drawing.comparison import drift_figure, parts_figure
     from maskprism.drawing.pairs import worst_pairs
     from maskprism.models import SAMPLE_MODEL
-    from maskprism.reports.comparison import drift_figure, parts_figure
 
     with tempfile.TemporaryDirectory() as scratch:
         plain, int8 = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
@@ -143,7 +143,7 @@ def write_reduction_images(folder: Path) -> None:
     """What docs/reduce.md reads: the bundled network with fewer prototypes, over 64 scenes it has never seen."""
     from maskprism.analysis.reduction.reduced_file import BeforeAfter, matched_ious
     from maskprism.analysis.reduction.trade_off import fit_halves, measure, reductions
-    from maskprism.reports.reduction import before_after, trade_off_figure
+    from maskprism.drawing.reduction import before_after, trade_off_figure
 
     predictions = load("sample").predict([draw_scene(seed).image for seed in range(64)])
     halves = fit_halves(predictions)
