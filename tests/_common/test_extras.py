@@ -95,7 +95,7 @@ def test_a_command_in_a_bare_environment_names_its_extra(which: str, data: Path)
     assert told[2] in installs(extra)
 
 
-@pytest.mark.parametrize("command", [name for names in COMMANDS.values() for name in names])
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("package", sorted(EXTRAS))
 def test_every_command_names_an_extra_that_installs_the_package(
     package: str, command: str, monkeypatch: pytest.MonkeyPatch

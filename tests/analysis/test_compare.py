@@ -36,6 +36,7 @@ from maskprism.analysis.truth.labels import open_labels
 from maskprism.analysis.truth.matching import match
 from maskprism.core.geometry import Letterbox
 from maskprism.datasets.scenes import draw_scene, write_dataset
+from maskprism.drawing import comparison as figures
 from maskprism.drawing import raster
 from maskprism.drawing.pairs import worst_pairs
 from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError
@@ -487,7 +488,7 @@ def test_networks_with_other_numbers_of_prototypes(images: list[np.ndarray], tmp
     files = views.write_comparison(found, tmp_path)
     assert tmp_path / "drift.png" not in files
     with pytest.raises(MaskprismError, match="no common basis"):
-        views.drift_figure(found)
+        figures.drift_figure(found)
 
 
 def test_one_bad_image_does_not_stop_the_rest(images: list[np.ndarray], tmp_path: Path) -> None:
@@ -629,7 +630,7 @@ def test_pictures_and_files(images: list[np.ndarray], tmp_path: Path) -> None:
     assert len(sheet.panels) == 4 * len(found.worst)
     assert raster.draw(sheet).shape[2] == 3
     # The figure adds up: letterbox and parts end where the whole bar does.
-    bars = [bar for bar in views.parts_figure(found).axes[0].patches if hasattr(bar, "get_width")]
+    bars = [bar for bar in figures.parts_figure(found).axes[0].patches if hasattr(bar, "get_width")]
     assert sum(bar.get_width() for bar in bars[:4]) == pytest.approx(bars[4].get_width())
     same = views.write_comparison(changed(images), tmp_path / "a b ü")
     assert set(same) == set((tmp_path / "a b ü").iterdir()), "a picture of the first run was left"

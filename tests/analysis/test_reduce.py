@@ -38,12 +38,12 @@ from maskprism.cli.options import Detections
 from maskprism.cli.reduce import reduce as reduce_command
 from maskprism.datasets.scenes import NAMES, draw_scene, write_dataset
 from maskprism.drawing import raster
+from maskprism.drawing.reduction import before_after, trade_off_figure
 from maskprism.errors import InputError, MissingExtraError, ModelError
 from maskprism.io.sources import open_source
 from maskprism.models.onnx.file import read_onnx
 from maskprism.models.onnx.graph import ChannelSurgery
 from maskprism.models.rewrite import write_reduced
-from maskprism.reports.reduction import before_after, trade_off_figure
 
 
 def cost_of(*found: Prediction) -> MixingCost:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -31,25 +32,44 @@ from maskprism.models import load
 from maskprism.tables.extraction import extract
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = [name for names in cli.COMMANDS.values() for name in names]
+COMMANDS = list(cli.COMMANDS)
 WITHOUT_MODEL = {"search", "atlas", "report"}
 OVER_IMAGES = {"explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
-DETECTING = {*COMMANDS} - {"info", "demo"} - WITHOUT_MODEL
-# Which commands have an option that several have; a new command must find its place here.
+LINES = {
+    "info": "info m.onnx",
+    "explain": "explain images broken --out e --model m.onnx",
+    "extract": "extract images --out t.csv --model m.onnx --overwrite",
+    "atlas": "atlas s.csv --out a",
+    "search": "search s.csv --like 'scene_000001.png#0'",
+    "page": "page images broken --out p.html --model m.onnx",
+    "basis": "basis images broken --out b --model m.onnx --pictures 1",
+    "prototypes": "prototypes images broken --out c --model m.onnx --cards 1 --moved 1",
+    "diagnose": "diagnose scenes/data.yaml --model sample --out g --limit 2",
+    "compare": "compare m.onnx m.onnx --images images --out d",
+    "tune": "tune sample --data scenes/data.yaml --out t.onnx --folds 3 --force --overwrite",
+    "report": "report results --out results/index.html",
+    "reduce": "reduce m.onnx --images images --keep 7 --out r.onnx --overwrite",
+    "filmstrip": "filmstrip m.onnx --image images/scene_000001.png --out f.png",
+    "demo": "demo",
+}
+"""Lines that make the tests of the outcome short; a command without one is called as its example says."""
+KNOWN = {*LINES, "serve"}
+DETECTING = KNOWN - {"info", "demo"} - WITHOUT_MODEL
+# Which of these commands have an option that several have; what holds for every command: `test_options_come_together`.
 SHARED: dict[str, set[str]] = {
-    "--model": {*COMMANDS} - {"compare", "filmstrip", "demo"} - WITHOUT_MODEL,
-    "--out": {*COMMANDS} - {"info", "serve", "search"},
+    "--model": KNOWN - {"compare", "filmstrip", "demo"} - WITHOUT_MODEL,
+    "--out": KNOWN - {"info", "serve", "search"},
     "--limit": OVER_IMAGES,
     "--seed": {"explain", "tune", "atlas"},
-    "--json": {*COMMANDS},
-    "--quiet": {*COMMANDS},
+    "--json": KNOWN,
+    "--quiet": KNOWN,
     "--split": {"diagnose", "reduce", "tune"},
     "--data": {"page", "serve", "compare", "atlas"},
     "--crowds": {"diagnose", "reduce", "tune", "page", "serve", "compare", "atlas"},
-    "--overwrite": {*COMMANDS} - {"info", "serve", "search"},
+    "--overwrite": KNOWN - {"info", "serve", "search"},
     **dict.fromkeys(
         ("--runtime", "--layout", "--rule", "--imgsz", "--names", "--correction", "--device", "--precision"),
-        {*COMMANDS} - {"demo"} - WITHOUT_MODEL,
+        KNOWN - {"demo"} - WITHOUT_MODEL,
     ),
     **dict.fromkeys(("--conf", "--iou", "--max-det", "--classes"), DETECTING),
 }
@@ -89,6 +109,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for image in (folder / "scenes" / "images" / "val").iterdir():
         shutil.copy(image, folder / "images")
     extract(folder / "images", load(folder / "m.onnx"), folder / "s.csv")
+    for like, name in {"m.onnx": "best.onnx", "images/scene_000001.png": "photo.png", "s.csv": "table.csv"}.items():
+        shutil.copy(folder / like, folder / name)  # as the examples of commands call them
+    shutil.copytree(folder / "images", folder / "photos")
     (folder / "results").mkdir()
     (folder / "results" / "basis.json").write_text('{"effective_rank": 3.5}')
     return folder
@@ -118,15 +141,34 @@ def options_of(name: str) -> dict[str, Argument]:
 
 
 def test_commands_have_the_options_they_should() -> None:
-    options = {name: set(options_of(name)) for name in COMMANDS}
+    options = {name: set(options_of(name)) for name in KNOWN}
     for option, expected in SHARED.items():
-        found = {name for name in COMMANDS if option in options[name] and (name, option) not in OTHER_MEANING}
+        found = {name for name in KNOWN if option in options[name] and (name, option) not in OTHER_MEANING}
         assert found == expected, option
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_come_together(name: str) -> None:
+    options = set(options_of(name))
+    assert {"--json", "--quiet"} <= options
+    assert ("--out" in options) == ("--overwrite" in options)
+    for group in ({"--runtime", "--layout", "--rule", "--imgsz", "--names"}, {"--conf", "--iou", "--max-det"}):
+        assert options & group in (set(), group)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_are_calls(name: str) -> None:
+    function, bound, _ = cli.app.parse_args(cli.COMMANDS[name].example, exit_on_error=False, print_error=False)
+    assert function.__name__ == name
+    bound.apply_defaults()
 
 
 @pytest.mark.parametrize("option", SHARED)
 def test_an_option_is_the_same_everywhere(option: str) -> None:
-    arguments = [options_of(name)[option] for name in SHARED[option]]
+    every = {name: options_of(name) for name in COMMANDS}
+    arguments = [
+        every[name][option] for name in COMMANDS if option in every[name] and (name, option) not in OTHER_MEANING
+    ]
     assert all(argument.parameter.help for argument in arguments)
     if option in OWN_WORDS:
         hints = {Path, Path | None, Table.__origin__}  # a table may also be a URI
@@ -153,7 +195,7 @@ def test_the_whole_fits_one_screen(call: Call) -> None:
     assert 24 <= len(lines) <= 40
     assert max(map(len, lines)) <= 80
     titles = re.findall(r"^╭─ (.*?) ─+╮$", shown, re.MULTILINE)
-    assert titles == [*cli.COMMANDS, "Options"]
+    assert titles == [*cli.GROUPS, "Options"]
     rows = re.findall(r"^│ (\w+) +(.*?) +│$", shown, re.MULTILINE)
     assert [name for name, _ in rows] == COMMANDS
     assert all(text.endswith(".") for _, text in rows)  # each on one line
@@ -161,34 +203,49 @@ def test_the_whole_fits_one_screen(call: Call) -> None:
     assert [int(one.split()[0]) for one in codes.split(", ")] == [*EXIT_CODES]
 
 
+TOY = '''
+"""A command that adds."""
+
+from maskprism.cli.output import Outcome, Output, command
+
+
+@command(group="Data", order=15, page="tables.md", example="toy 1 2", answer="`sum`")
+def toy(first: int, second: int, /, *, output: Output = Output()) -> Outcome:
+    """Add two numbers."""
+    print(first + second)
+    return Outcome({"sum": first + second})
+'''
+
+
+def test_a_command_is_added_by_its_module_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "toy.py").write_text(TOY, encoding="utf-8")
+    (tmp_path / "helper.py").write_text("def helper(): ...\n", encoding="utf-8")
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
+    for name in ("toy", "helper"):
+        monkeypatch.setitem(sys.modules, f"maskprism.cli.{name}", None)  # so that it is forgotten in the end
+        monkeypatch.delitem(sys.modules, f"maskprism.cli.{name}")
+    app = cli.make_app()
+    assert app(["toy", "1", "2", "--json", "--quiet"], result_action="return_value") == 0
+    assert json.loads(capsys.readouterr().out) == {"sum": 3}
+    app(["--help"], result_action="return_value")
+    assert re.findall(r"^│ (\w+) +\w.*│$", capsys.readouterr().out, re.MULTILINE) == [
+        *COMMANDS[: COMMANDS.index("extract") + 1],
+        "toy",
+        *COMMANDS[COMMANDS.index("extract") + 1 :],
+    ]
+    reference = runpy.run_path(str(ROOT / "utils" / "make_docs.py"))["cli_reference"]()
+    assert "\n## maskprism toy\n" in reference
+    assert "\n| `toy` | `sum` |\n" in reference
+
+
 # --- the outcome as JSON
 
 
-LINES = {
-    "info": "info m.onnx",
-    "explain": "explain images broken --out e --model m.onnx",
-    "extract": "extract images --out t.csv --model m.onnx --overwrite",
-    "atlas": "atlas s.csv --out a",
-    "search": "search s.csv --like 'scene_000001.png#0'",
-    "page": "page images broken --out p.html --model m.onnx",
-    "basis": "basis images broken --out b --model m.onnx --pictures 1",
-    "prototypes": "prototypes images broken --out c --model m.onnx --cards 1 --moved 1",
-    "diagnose": "diagnose scenes/data.yaml --model sample --out g --limit 2",
-    "compare": "compare m.onnx m.onnx --images images --out d",
-    "tune": "tune sample --data scenes/data.yaml --out t.onnx --folds 3 --force --overwrite",
-    "report": "report results --out results/index.html",
-    "reduce": "reduce m.onnx --images images --keep 7 --out r.onnx --overwrite",
-    "filmstrip": "filmstrip m.onnx --image images/scene_000001.png --out f.png",
-    "demo": "demo",
-}
-"""A line for every command but `serve`, which goes on until it is stopped."""
-
-
-def documented() -> dict[str, set[str]]:
-    """The keys that docs/scripts.md promises of each command; of files whose content is promised, the file's."""
-    table = (ROOT / "docs" / "scripts.md").read_text(encoding="utf-8").split("| command | keys |")[1].split("\n\n")[0]
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE))
-    return {name: set(re.findall(r"`(\w+)`", text)) for name, text in rows.items()}
+def documented(name: str) -> set[str]:
+    """The keys that a command declares; of files whose content is promised, the file's."""
+    return set(re.findall(r"`(\w+)`", cli.COMMANDS[name].answer))
 
 
 CONTENT = {
@@ -208,25 +265,26 @@ def no_work(out: Path, on_step: Callable[[str], None]) -> DemoResult:
     return DemoResult(out, out / "pictures", out, out, out, out, out, out, instances=3)
 
 
-@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "serve"])
 def test_json_is_what_the_documentation_says(
     name: str, call: Call, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("maskprism.cli.sample_story.run_demo", no_work)
     (work / "broken").mkdir(exist_ok=True)
     (work / "broken" / "b.png").write_bytes(b"no image")
-    ended = call(f"{LINES[name]} --json --quiet")
+    line = LINES.get(name, cli.COMMANDS[name].example)
+    ended = call(f"{line} --json --quiet")
     assert ended.code == 0, ended.err
     answer = ended.answer()
     if name in CONTENT:
         promised = {"files", "failures", *json.loads((work / CONTENT[name]).read_text(encoding="utf-8"))} - {"failed"}
     else:
-        promised = documented()[name]
+        promised = documented(name)
     nested = {"image", "note", "files"} if name == "explain" else set()
     assert set(answer) == promised - nested
     if name == "explain":
         assert {key for one in answer["explained"] for key in one} == nested
-    if " broken " in LINES[name]:  # failures are told, however quiet
+    if " broken " in line:  # failures are told, however quiet
         (failure,) = answer["failures"]
         assert failure["image"] == "b.png"
         assert "not an image" in failure["why"]
@@ -245,11 +303,6 @@ def written(answer: Any) -> Iterable[str]:
         yield from value if isinstance(value, list) else [value] if value else []
     for one in answer.get("explained", ()):
         yield from one["files"]
-
-
-def test_every_command_has_its_row_in_the_documentation() -> None:
-    assert list(documented()) == COMMANDS
-    assert {*LINES} == {*COMMANDS} - {"serve"}
 
 
 def test_without_json_the_outcome_is_text_on_stdout(call: Call) -> None:
@@ -279,7 +332,7 @@ def test_the_server_tells_its_address_as_json_and_goes_on(work: Path) -> None:
         rest, err = server.communicate(timeout=60)
     assert (server.returncode, rest, err) == (0, "", "")
     answer = json.loads(text)
-    assert set(answer) == documented()["serve"]
+    assert set(answer) == documented("serve")
     assert (answer["folder"], answer["images"]) == ("images", 3)
     assert answer["url"].startswith("http://127.0.0.1:")
 
@@ -319,7 +372,7 @@ def test_json_is_utf8_whatever_the_terminal_speaks() -> None:
 
 
 def test_what_libraries_print_is_no_part_of_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    @command
+    @command(group="Data", order=0, page="scripts.md", example="talks", answer="`done`")
     def talks(*, output: Output = Output()) -> Outcome:
         print("from a library")
         return Outcome({"done": True}, 3)

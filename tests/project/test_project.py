@@ -24,13 +24,14 @@ def site() -> dict[str, Any]:
 
 
 def pages_of(nav: list[Any]) -> list[str]:
-    return [page for entry in nav for (title, page) in entry.items() if isinstance(page, str)] + [
-        page for entry in nav for (title, inner) in entry.items() if isinstance(inner, list) for page in pages_of(inner)
+    entries = [entry if isinstance(entry, dict) else {"": entry} for entry in nav]
+    return [page for entry in entries for page in entry.values() if isinstance(page, str)] + [
+        page for entry in entries for inner in entry.values() if isinstance(inner, list) for page in pages_of(inner)
     ]
 
 
 def test_the_site_has_every_page_in_the_order_of_the_readme(site: dict[str, Any]) -> None:
-    pages = [page for page in pages_of(read("mkdocs.yml")["nav"]) if not page.startswith("http")]
+    pages = [page for page in pages_of(site["complete_nav"](read("mkdocs.yml")["nav"])) if not page.startswith("http")]
     told = list(dict.fromkeys(re.findall(r"\(docs/(\w+\.md)\)", (ROOT / "README.md").read_text(encoding="utf-8"))))
     of_docs = [page for page in pages if (ROOT / "docs" / page).exists()]
     assert of_docs[: len(told)] == told
@@ -39,6 +40,13 @@ def test_the_site_has_every_page_in_the_order_of_the_readme(site: dict[str, Any]
         f"reference/{name}.md" for name in site["REFERENCE"]
     }
     assert len(pages) == len(set(pages))
+
+
+def test_a_page_that_the_nav_does_not_name_stands_at_its_end(site: dict[str, Any]) -> None:
+    nav = read("mkdocs.yml")["nav"]
+    assert site["complete_nav"](nav) == nav
+    without = [{title: inner for title, inner in entry.items() if title != "Look"} for entry in nav]
+    assert site["complete_nav"](without)[-1] == {"More": ["explain.md", "notebook.md", "page.md", "server.md"]}
 
 
 @pytest.mark.parametrize(

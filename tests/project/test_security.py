@@ -44,7 +44,7 @@ TESTS = next(folder for folder in Path(__file__).parents if folder.name == "test
 POLICY = (TESTS.parent / "SECURITY.md").read_text(encoding="utf-8")
 
 CLAIMS: dict[str, str | list[str]] = yaml.safe_load(
-    (TESTS / "project" / "security_claims.yaml").read_text(encoding="utf-8")
+    Path(__file__).with_name("security_claims.yaml").read_text(encoding="utf-8")
 )
 """For every claim the tests that hold it, or why no test can."""
 

@@ -37,7 +37,14 @@ if TYPE_CHECKING:
 _WRITABLE = (".onnx", ".pt")
 
 
-@command
+@command(
+    group="Model",
+    order=20,
+    page="tune.md",
+    example="tune best.onnx --data data.yaml --out tuned.onnx",
+    answer="`files`, and what OUT.tune.json holds: `failures` among it, and `teacher` (null with --data); exit code 1 "
+    "where nothing was written",
+)
 def tune(
     model: ModelFile = None,
     *,
@@ -148,9 +155,7 @@ def tune(
             files[found.correction.write(alone)] = "the correction alone, for --correction of the other commands"
             told.append(f"{alone.name} holds the correction alone.")
         files |= write_report(found, base, told or ["The model was not written: its gain may be chance."])
-    width = max(len(str(path)) for path in files)
-    for path, what in files.items():
-        print(f"  {path!s:<{width}}  {what}")
+    output.list_files(files)
     if not written:
         print(
             f"maskprism: {out} was not written: its gain of {gained(found.change.gain)} may be chance; "
