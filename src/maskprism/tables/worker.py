@@ -70,8 +70,11 @@ class Shard:
         self, model: Model | Callable[[], Model], root: Location | str = "", *, prototypes: Stored | None = None
     ) -> None:
         checked_stored(prototypes)
-        self._network = None if callable(model) else _Network(model, root, prototypes)
-        self._opening = _Opening(uuid.uuid4().hex, model, root, prototypes) if callable(model) else None
+        from maskprism.models import Model
+
+        opening = None if isinstance(model, Model) else _Opening(uuid.uuid4().hex, model, root, prototypes)
+        self._network = _Network(model, root, prototypes) if isinstance(model, Model) else None
+        self._opening = opening
 
     def __call__(self, images: Sequence[SourceImage | tuple[str, Any]]) -> pa.RecordBatch:
         """The rows of images, in their order: a batch of `schema` with one row per image.
