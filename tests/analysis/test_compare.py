@@ -40,9 +40,8 @@ from maskprism.drawing import comparison as figures
 from maskprism.drawing import raster
 from maskprism.drawing.pairs import worst_pairs
 from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError
-from maskprism.models import Model
+from maskprism.models import Model, load
 from maskprism.models.correction import Correction
-from maskprism.models.families.rows import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.reports import comparison as views
 
@@ -291,7 +290,7 @@ class Network:
             NetworkInput(None, self.side, self.side, default_hw=(64, 64)),
             {"task": "segment", "names": dict(enumerate(self.names)), "stride": self.stride},
         )
-        return Model(runtime, name="network", keep=Thresholds(), **options)
+        return load(runtime, name="network", **options)
 
 
 @pytest.fixture(scope="module")

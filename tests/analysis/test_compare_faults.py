@@ -26,8 +26,7 @@ from maskprism.core.masks import ULTRALYTICS
 from maskprism.core.prediction import Prediction
 from maskprism.core.preprocessing import IMAGENET
 from maskprism.datasets.scenes import draw_scene
-from maskprism.models import Model
-from maskprism.models.families.rows import Thresholds
+from maskprism.models import Model, load
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 
 K, CLASSES, SIDE = 6, 3, 64
@@ -79,9 +78,7 @@ def model(
         return (rows, prototypes) if after is None else after(rows, prototypes)
 
     metadata = {"task": "segment", "names": dict(enumerate(names)), "imgsz": [SIDE, SIDE], "stride": 32}
-    return Model(
-        FunctionRuntime(function, NetworkInput(None, SIDE, SIDE), metadata), name="m", keep=Thresholds(), **options
-    )
+    return load(FunctionRuntime(function, NetworkInput(None, SIDE, SIDE), metadata), name="m", **options)
 
 
 @pytest.fixture(scope="module")
@@ -458,17 +455,15 @@ def test_rare_classes_whose_name_another_class_has_taken_are_recognised() -> Non
 
 @pytest.mark.parametrize(("fault", "words"), [("bgr", "red and blue"), ("transposed", "transposed (height")])
 def test_faults_of_a_real_model_are_named(real_data: Path, fault: str, words: str) -> None:
-    import copy
 
     import maskprism
 
     a = maskprism.load(real_data / "models" / "yolov8n-seg.onnx")
-    b = copy.copy(a)
 
     def function(batch: np.ndarray) -> list[np.ndarray]:
         outputs = a.runtime(np.ascontiguousarray(batch[:, ::-1]) if fault == "bgr" else batch)
         return [o.transpose(0, 1, 3, 2) if fault == "transposed" and o.ndim == 4 else o for o in outputs]
 
-    b.runtime = FunctionRuntime(function, a.runtime.input, a.runtime.metadata)
+    b = replace(a, runtime=FunctionRuntime(function, a.runtime.input, a.runtime.metadata))
     text = summary_of(compare(a, b, [real_data / "images" / "bus.jpg"]))
     assert words in text

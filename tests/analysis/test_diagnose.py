@@ -229,7 +229,7 @@ def test_an_interruption_keeps_what_is_done(data: Path, model: Model) -> None:
 
 def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = maskprism.load("sample", threads=1)
-    broken.predict_under = None  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(Model, "predict_under", None)
     with pytest.raises(InputError, match=r"not one of 6 images can be examined .*not callable"):
         diagnose(open_dataset(own_data), broken)
     monkeypatch.setattr(diagnosis, "_NETWORK_FAILURES", 3)
@@ -245,19 +245,19 @@ def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest
     network = maskprism.load("sample", conf=0.001, multi_label=True, threads=1)
     names = [sample.name for sample in open_dataset(data)]
     spoilt = [sample.read()[0] for sample in open_dataset(data)][1]
-    runtime, whole = network.runtime, network.predict_under
+    runtime, whole = network.runtime, Model.predict_under
 
     def compute(batch: np.ndarray) -> list[np.ndarray]:
         outputs = runtime(batch)
         outputs[network.layout.prototypes_output][0, 3, 5, 7] = np.nan
         return outputs
 
-    broken = Model(FunctionRuntime(compute, runtime.input, runtime.metadata), name="broken")
+    broken = replace(network, runtime=FunctionRuntime(compute, runtime.input, runtime.metadata))
 
-    def predict_under(image: np.ndarray, thresholds: Sequence[Thresholds]) -> list[Prediction]:
-        return (broken.predict_under if np.array_equal(image, spoilt) else whole)(image, thresholds)
+    def predict_under(self: Model, image: np.ndarray, thresholds: Sequence[Thresholds]) -> list[Prediction]:
+        return whole(broken if np.array_equal(image, spoilt) else self, image, thresholds)
 
-    monkeypatch.setattr(network, "predict_under", predict_under)
+    monkeypatch.setattr(Model, "predict_under", predict_under)
     found = diagnose(open_dataset(data), network)
     assert found.failures == [(names[1], "prototypes 3 hold NaN or infinity; " + EXPORT_IN_SINGLE_PRECISION)]
     assert found.images == SCENES - 1

@@ -13,7 +13,7 @@ import pytest
 from onnxruntime.quantization import quantize_static
 
 from helpers.tiny_models import Tiny, ultralytics_metadata
-from maskprism import Model, load
+from maskprism import load
 from maskprism.analysis.comparison import compare
 from maskprism.analysis.tuning import taught, tune
 from maskprism.cli.options import Detections
@@ -105,7 +105,8 @@ def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
         outputs[model.layout.prototypes_output] = outputs[model.layout.prototypes_output] * np.nan
         return outputs
 
-    teacher = Model(FunctionRuntime(spoilt, runtime.input, runtime.metadata), name="spoilt")
+    spec = replace(model.spec, name="spoilt")
+    teacher = replace(model, runtime=FunctionRuntime(spoilt, runtime.input, runtime.metadata), spec=spec)
     with pytest.raises(
         InputError, match=r"not one of 20 images .*the teacher spoilt failed .prototypes 0, .* hold NaN"
     ):

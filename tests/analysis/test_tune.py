@@ -518,7 +518,7 @@ def test_broken_images_are_left_out_and_broken_networks_refused(damaged: Path, d
         outputs[model.layout.prototypes_output] = outputs[model.layout.prototypes_output] * np.nan
         return outputs
 
-    spoilt = Model(FunctionRuntime(broken, runtime.input, runtime.metadata), name="spoilt")
+    spoilt = replace(model, runtime=FunctionRuntime(broken, runtime.input, runtime.metadata))
     with pytest.raises(InputError, match=r"not one of 4 images can be used .*prototypes 0, 1, .* NaN or infinity"):
         tune(open_dataset(dataset), spoilt, folds=3, limit=4)
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from maskprism import Letterbox
 from maskprism.core.masks import YOLOV5, rule_of_version
-from maskprism.models.families.yolo import Thresholds, detect_layout
+from maskprism.models.families.rows import Thresholds
+from maskprism.models.families.yolo import detect_layout
 from maskprism.models.metadata import Metadata
 
 PATH = Path(__file__).with_name("decode_cases.json")

@@ -10,8 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from maskprism.models import Model
-from maskprism.models.families.rows import Thresholds
+from maskprism.models import Model, load
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 
 CLASSES, PROTOTYPES, ANCHORS = 2, 4, 84
@@ -33,9 +32,7 @@ def network(batch: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarr
     return rows, prototypes
 
 
-def fake_model(
-    function: Any = network, *, batch: int | None = 1, conf: float = 0.25, sha256: str = "a" * 64, **options: Any
-) -> Model:
+def fake_model(function: Any = network, *, batch: int | None = 1, sha256: str = "a" * 64, **options: Any) -> Model:
     """A model around `function`, with names for its two classes."""
     runtime = FunctionRuntime(
         function,
@@ -43,7 +40,7 @@ def fake_model(
         metadata={"task": "segment", "names": {0: "cat", 1: "dog"}},
         sha256=sha256,
     )
-    return Model(runtime, name="fake", keep=Thresholds(conf=conf), **options)
+    return load(runtime, name="fake", **options)
 
 
 def v5_model() -> Model:
@@ -55,7 +52,7 @@ def v5_model() -> Model:
         return rows, np.ones((len(batch), PROTOTYPES, 16, 16), dtype=np.float32)
 
     runtime = FunctionRuntime(function, NetworkInput(1, 64, 64), {"task": "segment", "names": {0: "cat", 1: "dog"}})
-    return Model(runtime, name="v5", keep=Thresholds())
+    return load(runtime, name="v5")
 
 
 def write_images(folder: Path, count: int, *, start: int = 0, suffix: str = ".png") -> list[Path]:

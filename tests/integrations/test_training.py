@@ -155,7 +155,7 @@ def test_a_training_that_goes_on_keeps_earlier_records_and_drops_later_ones(netw
 
 
 def test_nothing_found_is_no_problem(network: Growing, tmp_path: Path) -> None:
-    network.model.keep = replace(network.model.keep, conf=0.99)
+    network.model = network.model.with_thresholds(replace(network.model.keep, conf=0.99))
     train(PrototypeCallback(IMAGES[0], tmp_path / "r"), range(2))
     assert [row["score"] for row in rows_of(tmp_path / "r")] == ["", ""]
     assert [len(prediction) for prediction in read_records(tmp_path / "r").values()] == [0, 0]

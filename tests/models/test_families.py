@@ -16,7 +16,7 @@ from maskprism.analysis.comparison import compare
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.matching import Matches
 from maskprism.datasets.ground_truth import GroundTruth
-from maskprism.models.families.yolo import FAMILIES
+from maskprism.models.families import known_families
 from maskprism.reports.explanation import write_explanation
 from maskprism.tables.extraction import extract
 from maskprism.viewer.page import write_page
@@ -113,7 +113,7 @@ def test_the_documentation_has_a_row_for_every_case():
     assert rows
     assert all("../tests/" in row for row in rows)
     models = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
-    assert all(f"| `{layout}` |" in models for layout in FAMILIES)
+    assert all(f"| `{layout}` |" in models for layout in known_families())
 
 
 def test_boxes_that_crop_nothing_are_no_crop(image, tmp_path):

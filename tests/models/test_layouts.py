@@ -16,15 +16,17 @@ from helpers import in_process, reference
 from helpers.strategies import boxes, seeds
 from helpers.tiny_models import DETECTIONS, KEPT, NAMES, OBJECTNESS, Tiny, ultralytics_metadata
 from maskprism.errors import InputError, ModelError, ModelWarning
+from maskprism.models.families.detection import find_layout
+from maskprism.models.families.family import Probe
 from maskprism.models.families.rows import Thresholds
-from maskprism.models.families.yolo import Layout, detect_layout, non_maximum_suppression
+from maskprism.models.families.yolo import YoloLayout, detect_layout, non_maximum_suppression
 from maskprism.models.metadata import Metadata
 
 CANVAS = (640, 640)
 PROTO = (1, 32, 160, 160)
 
 
-def found(shapes, canvas_hw=CANVAS, forced=None, **metadata) -> Layout:
+def found(shapes, canvas_hw=CANVAS, forced=None, **metadata) -> YoloLayout:
     return detect_layout(shapes, canvas_hw, Metadata(**metadata), "model.onnx", forced, images_last=False)
 
 
@@ -63,7 +65,7 @@ def test_families_are_told_by_their_shapes(
     if reverse:
         shapes = shapes[::-1]
     layout = found(shapes, canvas_hw)
-    assert layout == Layout(family, int(reverse), 1 - int(reverse), channels_last, prototypes_last, classes, k)
+    assert layout == YoloLayout(family, int(reverse), 1 - int(reverse), channels_last, prototypes_last, classes, k)
 
 
 def test_other_outputs_are_passed_over():
@@ -125,7 +127,7 @@ def test_an_unknown_number_of_anchors_needs_the_number_of_classes(shape):
 )
 def test_a_forced_layout_is_read_by_the_longer_side(shape, family, classes, channels_last):
     shapes = [(1, 7), PROTO, shape]
-    assert found(shapes, forced=family) == Layout(family, 2, 1, channels_last, False, classes, 32)
+    assert found(shapes, forced=family) == YoloLayout(family, 2, 1, channels_last, False, classes, 32)
 
 
 @pytest.mark.parametrize(("shape", "family"), [((1, 8400, 37), "yolov5"), ((1, 25200, 36), "yolov8")])
@@ -138,7 +140,7 @@ def test_a_forced_layout_without_room_for_a_class_is_refused(shape, family):
 @pytest.mark.parametrize("side", [640, 1024, 4096])  # the last tells neighbouring strides apart
 def test_levels_end_where_the_cells_of_their_strides_do(strides, side):
     cells = [(side // stride) * (2 * side // stride) for stride in strides]
-    layout = Layout("yolov8", 0, 1, False, False, 1, 2)
+    layout = YoloLayout("yolov8", 0, 1, False, False, 1, 2)
     assert layout.level_ends(sum(cells), (side, 2 * side)) == tuple(np.cumsum(cells))
     assert replace(layout, family="end2end").level_ends(sum(cells), (side, 2 * side)) is None
 
@@ -168,7 +170,7 @@ def test_a_forced_layout_must_fit_and_exist():
     with pytest.raises(ModelError, match="no detections that fit"):
         found([(1, 36, 8400), PROTO], forced="yolov8")  # room for a box and coefficients, and for no class
     with pytest.raises(InputError, match="there is no layout 'yolov9'; expected one of yolov5, yolov8, end2end"):
-        found([(1, 116, 8400), PROTO], forced="yolov9")
+        maskprism.load("sample", layout="yolov9")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_models_without_prototypes_are_named_for_what_they_look_like(shapes, kin
 @pytest.mark.parametrize("task", ["detect", "classify", "pose", "obb"])
 def test_another_task_is_refused_by_name(task):
     with pytest.raises(ModelError, match=rf"model.onnx: is a {task} model; masks come from a segmentation model"):
-        found([(1, 116, 8400), PROTO], task=task)
+        find_layout(Probe([np.zeros(PROTO)], (640, 640), Metadata(task=task), "model.onnx"))
 
 
 def test_two_outputs_that_could_be_prototypes_need_the_number_of_classes():
@@ -217,14 +219,17 @@ def test_prototypes_as_many_as_cells_lie_where_the_image_has_its_channels(images
 GOOD = Thresholds(conf=0.25, iou=0.7)
 
 
-def v8(columns: list[list[float]], k: int = 2) -> tuple[Layout, list[np.ndarray]]:
+def v8(columns: list[list[float]], k: int = 2) -> tuple[YoloLayout, list[np.ndarray]]:
     """A YOLOv8 layout over columns given as rows of cx, cy, w, h, scores, coefficients."""
     rows = np.array(columns, dtype=np.float32)
-    return Layout("yolov8", 0, 1, False, False, rows.shape[1] - 4 - k, k), [rows.T[None], np.zeros((1, k, 2, 2))]
+    return YoloLayout("yolov8", 0, 1, False, False, rows.shape[1] - 4 - k, k), [rows.T[None], np.zeros((1, k, 2, 2))]
 
 
-def end2end(rows: list[list[float]], k: int = 2) -> tuple[Layout, list[np.ndarray]]:
-    return Layout("end2end", 0, 1, True, False, None, k), [np.array([rows], dtype=np.float32), np.zeros((1, k, 2, 2))]
+def end2end(rows: list[list[float]], k: int = 2) -> tuple[YoloLayout, list[np.ndarray]]:
+    return YoloLayout("end2end", 0, 1, True, False, None, k), [
+        np.array([rows], dtype=np.float32),
+        np.zeros((1, k, 2, 2)),
+    ]
 
 
 def test_yolov8_columns():
@@ -243,7 +248,7 @@ def test_yolov5_rows_multiply_scores_by_objectness_and_leave_coefficients_raw():
         [[50, 60, 4, 4, 0.6, 0.4, 0.2, 3, 4], [9, 9, 2, 2, 0.2, 1, 1, 5, 6], [20, 30, 10, 20, 0.5, 0.1, 0.8, -1, 2]],
         dtype=np.float32,
     )
-    layout = Layout("yolov5", 0, 1, True, False, 2, 2)
+    layout = YoloLayout("yolov5", 0, 1, True, False, 2, 2)
     found = layout.read_rows([rows[None], np.zeros((1, 2, 2, 2))], 0, (64, 64), GOOD)
     np.testing.assert_allclose(found.scores, [0.4])  # 0.5 * 0.8; 0.6 * 0.4 and 0.2 * 1 are too low
     assert found.classes.tolist() == [1]
@@ -263,7 +268,7 @@ def test_candidates_tell_the_level_that_they_come_from(family, per_cell):
         columns[first_class:, place] = [0.9 - 0.1 * step, step, step]
     columns[4, places[3]] = np.nan
     outputs = [columns[None], np.zeros((1, 2, 16, 32))]
-    layout = Layout(family, 0, 1, False, False, 1, 2)
+    layout = YoloLayout(family, 0, 1, False, False, 1, 2)
     rows = layout.read_rows(outputs, 0, (64, 128), Thresholds(conf=0.1))
     assert rows.coefficients[:, 0].tolist() == [0, 1, 2, 4, 5]
     assert rows.levels.tolist() == [2, 0, 0, 1, 2]
@@ -286,7 +291,7 @@ def test_with_many_labels_a_candidate_counts_once_per_class_above_the_threshold(
         rows = layout.read_rows(outputs, 0, (64, 64), Thresholds(conf=conf, multi_label=True))
         np.testing.assert_allclose(rows.scores, kept)
     v5 = np.array([[20, 30, 10, 20, 0.5, 0.6, 0.8, -1, 2]], dtype=np.float32)
-    found = Layout("yolov5", 0, 1, True, False, 2, 2).read_rows([v5[None], outputs[1]], 0, (64, 64), many)
+    found = YoloLayout("yolov5", 0, 1, True, False, 2, 2).read_rows([v5[None], outputs[1]], 0, (64, 64), many)
     np.testing.assert_allclose(found.scores, [0.4, 0.3])
     assert found.objectness.tolist() == [0.5, 0.5]
     assert found.boxes.tolist() == [[15, 20, 25, 40]] * 2
@@ -313,7 +318,7 @@ def test_the_confidence_must_be_above_the_threshold():
     )
     assert layout.read_rows(outputs, 0, (64, 64), Thresholds(conf=0.5)).coefficients.tolist() == [[2, 2]]
     v5 = np.array([[20, 30, 10, 20, 1, half, 1, 1], [50, 50, 9, 9, 1, more, 2, 2]], dtype=np.float32)
-    layout, keep = Layout("yolov5", 0, 1, True, False, 1, 2), Thresholds(conf=0.5)
+    layout, keep = YoloLayout("yolov5", 0, 1, True, False, 1, 2), Thresholds(conf=0.5)
     assert layout.read_rows([v5[None]], 0, (64, 64), keep).coefficients.tolist() == [[2, 2]]
 
 
@@ -398,7 +403,7 @@ def test_one_long_side_tells_pixels_from_shares():
 
 def test_low_shares_of_the_canvas_are_no_low_scores():
     rows = np.array([[0.5, 0.5, 0.4, 0.1, 1, 0.9, 0.1, 1, 1]], dtype=np.float32)
-    layout = Layout("yolov5", 0, 1, True, False, 2, 2)
+    layout = YoloLayout("yolov5", 0, 1, True, False, 2, 2)
     read = layout.read_rows([rows[None], np.zeros((1, 2, 2, 2))], 0, (100, 100), GOOD)
     np.testing.assert_allclose(read.boxes, [[30, 45, 70, 55]])
 
@@ -413,7 +418,7 @@ def test_a_tiny_box_in_the_corner_is_no_normalised_box():
 
 def test_prototypes_are_read_with_the_channel_first():
     stored = np.arange(2 * 3 * 5 * 4, dtype=np.float32).reshape(2, 3, 5, 4)  # batch, h, w, K
-    layout = Layout("yolov8", 0, 1, False, True, 3, 4)
+    layout = YoloLayout("yolov8", 0, 1, False, True, 3, 4)
     prototypes = layout.read_prototypes([np.zeros((2, 9, 9)), stored], 1)
     assert prototypes.shape == (4, 3, 5)
     np.testing.assert_array_equal(prototypes[2], stored[1, :, :, 2])
@@ -570,7 +575,7 @@ def test_a_batch_is_predicted_as_one_by_one(tiny, tmp_path):
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     model = maskprism.load(tiny.save(tmp_path / "tiny.onnx"))
     if tiny.batch is None:
-        model.batch = 4  # as on an accelerator
+        model = replace(model, batch=4)  # as on an accelerator
     together = model.predict(images)
     assert len(together) == len(images)
     for one, image in zip(together, images, strict=True):
@@ -591,7 +596,7 @@ def test_dynamic_axes_cut_the_canvas_to_a_rectangle(family, tmp_path):
     model = maskprism.load(tiny.save(tmp_path / "tiny.onnx"), imgsz=96)
     assert (model.spec.input_hw, model.spec.rectangular, model.spec.layout) == ((96, 96), True, family)
     sizes = [(50, 100), (100, 50), (100, 100), (50, 100), (10, 200)]
-    model.batch = 4
+    model = replace(model, batch=4)
     images = [np.full((*size, 3), 200, dtype=np.uint8) for size in sizes]
     predictions = model.predict(images)
     canvases = [prediction.letterbox.canvas_hw for prediction in predictions]
@@ -666,7 +671,9 @@ def test_a_source_is_kept_for_titles(tmp_path):
     model = maskprism.load(Tiny().save(tmp_path / "tiny.onnx"))
     assert model.predict(WHITE).source is None
     assert repr(model).startswith("Model('tiny.onnx', layout 'yolov8', onnxruntime ")
-    assert repr(model).endswith("8 prototypes of 16x16)")
+    assert "input 64x64, 8 prototypes of 16x16, 3 classes (class0, class1, class2)" in repr(model)
+    assert repr(model).endswith("rule 'ultralytics', conf 0.25, iou 0.7, max_det 300)")
+    assert repr(model.spec) == f"ModelSpec({model.spec.summary})"
 
 
 def test_a_layout_can_be_forced_on_a_file(tmp_path):

@@ -278,9 +278,9 @@ def test_masks_without_a_product_are_refused(tmp_path):
     path = TinyQueries(constant=True).save(tmp_path / "net.onnx")
     with pytest.raises(ModelError, match="no detections that fit"):
         maskprism.load(path)
-    with pytest.raises(ModelError, match="has no finished masks that can be taken apart; expected an ONNX file"):
+    with pytest.raises(ModelError, match="are not those of layout 'query'; expected finished masks"):
         maskprism.load(path, layout="query")
-    with pytest.raises(ModelError, match="has no finished masks that can be taken apart"):
+    with pytest.raises(ModelError, match="are not those of layout 'query'"):
         maskprism.load(Tiny().save(tmp_path / "tiny.onnx"), layout="query")
 
 

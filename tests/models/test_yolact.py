@@ -19,6 +19,7 @@ from maskprism.core.masks import RULES
 from maskprism.errors import ModelError
 from maskprism.models.correction import Correction
 from maskprism.models.families.detection import find_layout
+from maskprism.models.families.family import Probe
 from maskprism.models.families.rows import Thresholds
 from maskprism.models.families.yolact import YolactLayout, decoded_boxes, fast_nms, level_sizes, made_priors
 from maskprism.models.metadata import Metadata
@@ -179,7 +180,7 @@ NAMES = ("loc", "conf", "mask", "priors", "proto")
 
 
 def found(outputs, names=(), side=550, forced=None):
-    return find_layout(outputs, names, (side, side), Metadata(), "net.onnx", forced, images_last=False)
+    return find_layout(Probe(outputs, (side, side), Metadata(), "net.onnx", names), forced)[0]
 
 
 def test_the_grid_of_138_cells_on_550_pixels_is_read():
@@ -207,7 +208,7 @@ def test_outputs_are_told_apart_in_any_order(order, batched, classes, k):
 def test_prototypes_may_have_the_channel_first_or_last(axis, images_last):
     outputs = tables()
     outputs[4] = np.moveaxis(outputs[4], 3, axis)
-    layout = find_layout(outputs, (), (550, 550), Metadata(), "net.onnx", images_last=images_last)
+    layout = find_layout(Probe(outputs, (550, 550), Metadata(), "net.onnx", images_last=images_last))[0]
     assert layout.prototypes_last is (axis == 3)
 
 
@@ -276,7 +277,7 @@ def test_priors_without_a_side_are_refused():
 @pytest.mark.parametrize("images_last", [False, True])
 def test_prototypes_as_many_as_cells_lie_where_the_image_has_its_channels(images_last):
     outputs = [*tables(3, 8)[:4], np.zeros((1, 8, 8, 8), dtype=np.float32)]
-    layout = find_layout(outputs, NAMES, (550, 550), Metadata(), "net.onnx", images_last=images_last)
+    layout = find_layout(Probe(outputs, (550, 550), Metadata(), "net.onnx", NAMES, images_last))[0]
     assert layout.prototypes_last is images_last
 
 
@@ -305,12 +306,12 @@ def test_other_tables_are_no_yolact():
         [loc, conf, mask, conf, mask, proto],
         [loc, mask, conf[:, :, :1], proto],
     ):
-        with pytest.raises(ModelError, match="are not those of a YOLACT"):
+        with pytest.raises(ModelError, match="are not those of layout 'yolact'"):
             found(outputs, forced="yolact")
 
 
 def test_a_forced_layout_must_fit():
-    with pytest.raises(ModelError, match=r"outputs of shape \(1, 19248, 4\) are not those of a YOLACT; expected"):
+    with pytest.raises(ModelError, match=r"shape \(1, 19248, 4\) are not those of layout 'yolact'; expected"):
         found(tables()[:1], forced="yolact")
     with pytest.raises(ModelError, match=r"no output holds prototypes|no detections that fit"):
         found(tables(), forced="yolov8")
@@ -397,7 +398,7 @@ def test_a_batch_is_predicted_as_one_by_one(tmp_path):
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((70, 70), (20, 90), (100, 30))]
     model = maskprism.load(TinyYolact(batch=None).save(tmp_path / "tiny.onnx"))
-    model.batch = 3
+    model = replace(model, batch=3)
     for together, image in zip(model.predict(images), images, strict=True):
         alone = model.predict(image)
         np.testing.assert_array_equal(together.classes, alone.classes)

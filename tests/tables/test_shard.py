@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -115,7 +116,8 @@ def test_a_network_that_fails_is_told_from_an_image_that_does() -> None:
 
     for batch_size in (1, 4):
         model = fake_model(batch=batch_size)
-        model.runtime = type(model.runtime)(partial(fails, {2, 5}), model.runtime.input)  # the letterbox is exact here
+        runtime = type(model.runtime)(partial(fails, {2, 5}), model.runtime.input)
+        model = replace(model, runtime=runtime)  # the letterbox is exact here
         images = [(f"{n}", np.full((64, 64, 3), n, np.uint8)) for n in range(9)]
         batch = Shard(model)(images)
         assert [i for i, failed in enumerate(batch["network_failed"].to_pylist()) if failed] == [2, 5]
@@ -123,7 +125,7 @@ def test_a_network_that_fails_is_told_from_an_image_that_does() -> None:
         assert batch["message"][2].as_py() == "device lost"
         assert batch["width"][2].as_py() == 64
 
-        model.runtime = type(model.runtime)(partial(fails, set(range(256))), model.runtime.input)
+        model = replace(model, runtime=replace(runtime, function=partial(fails, set(range(256)))))
         few = Shard(model)(images[:7])
         assert all(few["network_failed"].to_pylist())  # too few to tell: it is for the engine to judge
         for others in ([], [("bad", b"no image")]):
