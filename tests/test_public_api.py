@@ -69,7 +69,7 @@ def submodules() -> list[str]:
 
 def test_every_module_is_there_without_an_import_of_its_own():
     named = (
-        "integrations.interchange.to_fiftyone",
+        "integrations.fiftyone.to_fiftyone",
         "drawing.figures.save",
         "analysis.truth.labels",
         "tables.extraction.extract",
