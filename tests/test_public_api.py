@@ -26,8 +26,14 @@ NAMES = {
     "Prediction",
     "RULES",
     "__version__",
+    "compare",
+    "diagnose",
+    "explain",
+    "extract",
     "load",
+    "open_dataset",
     "read_image",
+    "tune",
 }
 
 

@@ -442,6 +442,15 @@ def load(
     -----
     ModelWarning
         the input size was chosen here, or the same input gives other outputs when it is run again.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> model = maskprism.load("sample", conf=0.5)
+    >>> prediction = model.predict(draw_scene(3).image)  # or a path, or a PIL image
+    >>> prediction.coefficients.shape == (len(prediction), model.spec.prototypes)
+    True
     """
     if model is None:
         raise InputError(NO_MODEL)

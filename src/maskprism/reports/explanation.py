@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from maskprism._common.files import reporting_write_errors
-from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.attribution import explain
 from maskprism.analysis.instance.mask_window import window_bytes
 from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.instance.questions import Questions, asked_about
@@ -204,7 +204,7 @@ def _answer(image: Picture, instance: Instance, folder: Path, findings: _Finding
             figure = attribution.blame(image, instance, blames)
             add(name, figure, [tables.blame_table(instance, one) for one in blames], rows)
     if questions.attribution:
-        owed = Attribution.of(
+        owed = explain(
             instance,
             target=questions.truth,
             permutations=questions.permutations,

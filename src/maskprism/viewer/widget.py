@@ -188,6 +188,15 @@ def show(
         the image and the prediction do not fit each other, or there is neither a prediction nor a model.
     ImageError
         the image cannot be read.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> widget = maskprism.show(draw_scene(3).image, model="sample")
+    >>> widget.edit(drop=[7])  # of the chosen instance; in a notebook the sliders do it
+    >>> float(widget.edited_instance.coefficients[7])
+    0.0
     """
     given = [one for one in (image, prediction) if one is not None]
     predictions = [one for one in given if isinstance(one, Prediction)]
