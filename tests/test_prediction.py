@@ -266,7 +266,7 @@ def test_repr_says_what_there_is():
         "Prediction('a/b.jpg', 64x48: 4 instances (2 dog, 1 cat, 1 class9); 3 prototypes of 16x16, rule 'ultralytics')"
     )
     many = replace(found[[0] * 7], classes=np.arange(7), names={})
-    assert "(1 class0, 1 class1, 1 class2, 1 class3, 1 class4 and 2 more classes)" in repr(many)
+    assert "(1 class0, 1 class1, 1 class2, 1 class3, 1 class4 and 2 more)" in repr(many)
 
 
 def test_plot_draws_on_the_image_and_nowhere_else(tmp_path):

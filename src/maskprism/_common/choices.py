@@ -12,3 +12,5 @@ Precision = Literal["f32", "bf16", "f16"]
 """Number format of the computation."""
 Segmentation = Literal["rle", "polygons"]
 """How COCO files write masks."""
+ExportName = Literal["coco", "coco-annotations", "yolo", "labelme", "png", "npz", "overlay"]
+"""What predictions of many images are written as."""

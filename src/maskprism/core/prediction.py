@@ -152,7 +152,7 @@ class Prediction:
         classes, counts = np.unique(self.classes, return_counts=True)
         most = np.argsort(-counts, kind="stable")
         named = ", ".join(f"{counts[place]} {self.name_of(classes[place])}" for place in most[:_CLASSES_SHOWN])
-        more = f" and {len(most) - _CLASSES_SHOWN} more classes" if len(most) > _CLASSES_SHOWN else ""
+        more = f" and {len(most) - _CLASSES_SHOWN} more" if len(most) > _CLASSES_SHOWN else ""
         return (
             f"Prediction({source}{width}x{height}: {counted(len(self), 'instance')}"
             + (f" ({named}{more})" if named else "")

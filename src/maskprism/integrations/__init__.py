@@ -8,6 +8,7 @@
 | `supervision`, `fiftyone` | detections of these packages |
 | `dataframe` | pandas |
 | `notebook` | what notebooks show |
+| `exports` | the files that `maskprism predict` writes |
 | `training` | records of prototypes while a model learns |
 
 Tables need nothing of this: pandas, polars, DuckDB and Hugging Face `datasets` read their Parquet as it is.

@@ -234,6 +234,21 @@ class Model:
         changed.keep = keep
         return changed
 
+    def in_batches(self, batch: int) -> Model:
+        """Return the same model that takes so many images at once, nothing loaded again.
+
+        Raises
+        ------
+        InputError
+            For less than 1, or another number than that which the file is made for.
+        """
+        fixed = self.runtime.input.batch
+        if batch < 1 or fixed not in (None, batch):
+            raise InputError(f"batch is {batch}; {self.spec.name} takes {fixed or 'at least 1'} at once")
+        changed = copy.copy(self)
+        changed.batch = batch
+        return changed
+
     def with_correction(self, correction: Correction | None) -> Model:
         """The same network with its mask coefficients corrected, or as they are, nothing loaded again.
 
