@@ -35,7 +35,8 @@ REFERENCE = {
             *(f"analysis.{room}" for room in ("instance", "prototypes", "truth", "dataset", "atlas")),
             *(f"analysis.{room}" for room in ("comparison", "reduction", "tuning")),
             *("core.preprocessing", "datasets", "datasets.scenes", "drawing.figures", "errors", "io.sources"),
-            *("integrations.interchange", "integrations.training", "server", "viewer.page", "viewer.widget"),
+            *("integrations.coco", "integrations.fiftyone", "integrations.labelme", "integrations.supervision"),
+            *("integrations.training", "server", "viewer.page", "viewer.widget"),
             *(
                 "models.families.yolo",
                 "models.families.yolact",

@@ -8,6 +8,7 @@ import textwrap
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -258,7 +259,48 @@ def test_nothing_found_is_a_prediction_too():
 
 
 def test_repr_says_what_there_is():
-    assert repr(four()) == ("Prediction(4 instances, 3 prototypes of 16x16, image 64x48, rule 'ultralytics')")
+    found = four()
+    assert repr(found[:0]) == "Prediction('pond.jpg', 64x48: 0 instances; 3 prototypes of 16x16, rule 'ultralytics')"
+    named = replace(found, classes=np.array([1, 0, 1, 9]), names={0: "cat", 1: "dog"}, source="a/b.jpg")
+    assert repr(named) == (
+        "Prediction('a/b.jpg', 64x48: 4 instances (2 dog, 1 cat, 1 class9); 3 prototypes of 16x16, rule 'ultralytics')"
+    )
+    many = replace(found[[0] * 7], classes=np.arange(7), names={})
+    assert "(1 class0, 1 class1, 1 class2, 1 class3, 1 class4 and 2 more)" in repr(many)
+
+
+def test_plot_draws_on_the_image_and_nowhere_else(tmp_path):
+    found = four()
+    image = np.full((48, 64, 3), 200, np.uint8)
+    drawn = found.plot(image)
+    assert (drawn.shape, drawn.dtype) == (image.shape, np.uint8)
+    assert (image == 200).all()
+    assert (drawn[found.masks("image").any(axis=0)] != 200).any(axis=1).mean() > 0.9
+    np.testing.assert_array_equal(found[:0].plot(image), image)
+    cv2.imwrite(str(tmp_path / "one.png"), image)
+    np.testing.assert_array_equal(replace(found, source=str(tmp_path / "one.png")).plot(), drawn)
+    with pytest.raises(InputError, match=r"made from 'pond\.jpg', which cannot be read again; give the image"):
+        found.plot()
+    with pytest.raises(InputError, match="made from an array, which cannot be read again"):
+        replace(found, source=None).plot()
+    with pytest.raises(InputError, match="the image is 8 x 9 pixels; the prediction is about one of 64 x 48"):
+        found.plot(np.zeros((9, 8, 3), np.uint8))
+
+
+def test_notebooks_show_a_picture_where_the_image_is_still_there(tmp_path):
+    named = replace(four(), names=dict.fromkeys(range(4), "<b>&"), source=str(tmp_path / "<i>.png"))
+    assert "<img" not in named._repr_html_()
+    assert named[0]._repr_png_() is None
+    (tmp_path / "<i>.png").write_bytes(b"no image")
+    assert "<img" not in named._repr_html_()
+    cv2.imwrite(str(tmp_path / "<i>.png"), np.zeros((48, 64, 3), np.uint8))
+    shown = named._repr_html_()
+    assert "data:image/png;base64," in shown
+    assert "&lt;b&gt;&amp;" in shown
+    assert "<b>" not in shown
+    assert "<i>" not in shown
+    assert shown.count("<tr>") == 1 + len(named)
+    assert cv2.imdecode(np.frombuffer(named[0]._repr_png_(), np.uint8), cv2.IMREAD_COLOR) is not None
 
 
 # --- validation -----------------------------------------------------------------------------------

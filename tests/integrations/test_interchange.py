@@ -8,18 +8,27 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given
 from pycocotools import mask as coco_mask
 
 import maskprism
+from helpers import strategies
 from helpers.fake_network import fake_model, write_images
+from maskprism.core.decoding.outlines import rasterised
 from maskprism.core.prediction import Prediction
 from maskprism.datasets import open_dataset
 from maskprism.datasets.scenes import draw_scene
 from maskprism.errors import InputError, MissingExtraError
-from maskprism.integrations.interchange import COCO_NAMES, coco_results, from_supervision, to_fiftyone, to_supervision
+from maskprism.integrations.coco import COCO_NAMES, annotation_categories, coco_annotations
+from maskprism.integrations.fiftyone import to_fiftyone
+from maskprism.integrations.labelme import labelme_document
+from maskprism.integrations.rings import joined_rings
+from maskprism.integrations.supervision import from_supervision
 from maskprism.tables.extraction import extract
 from maskprism.tables.table import CoefficientTable
 
@@ -33,7 +42,7 @@ def prediction() -> Prediction:
 
 def test_coco_results_are_masks_boxes_and_coefficients(prediction: Prediction) -> None:
     with pytest.warns(UserWarning, match=r"category ids are the class ids of the model, which begin with 0: \d"):
-        results = json.loads(json.dumps(coco_results(prediction, 17)))
+        results = json.loads(json.dumps(prediction.to_coco(17, coefficients=True)))
     assert len(results) == len(prediction)
     for result, instance in zip(results, prediction, strict=True):
         assert (result["image_id"], result["category_id"], result["score"]) == (17, instance.class_id, instance.score)
@@ -41,11 +50,11 @@ def test_coco_results_are_masks_boxes_and_coefficients(prediction: Prediction) -
         x, y, width, height = result["bbox"]
         np.testing.assert_allclose([x, y, x + width, y + height], instance.box, rtol=1e-6)
         np.testing.assert_array_equal(np.float32(result["coefficients"]), instance.coefficients)
-    mapped = coco_results(prediction, "a.jpg", categories={class_id: class_id + 100 for class_id in range(80)})
+    mapped = prediction.to_coco("a.jpg", categories={class_id: class_id + 100 for class_id in range(80)})
     assert [one["category_id"] - 100 for one in mapped] == prediction.classes.tolist()
     with pytest.raises(InputError, match="has no category"):
-        coco_results(prediction, 1, categories={99: 1})
-    assert coco_results(prediction[:0], 1) == []
+        prediction.to_coco(1, categories={99: 1})
+    assert prediction[:0].to_coco(1) == []
 
 
 def named(prediction: Prediction, *names: str) -> Prediction:
@@ -60,15 +69,15 @@ def test_category_ids_are_those_of_the_annotation_file(prediction: Prediction, t
     image = {"id": 1, "file_name": "1.png"}
     file.write_text(json.dumps({"images": [image], "annotations": [], "categories": categories}))
     found = named(prediction, "bus", "car", "traffic light")
-    assert [one["category_id"] for one in coco_results(found, 1, categories=file)] == [7, 30]
+    assert [one["category_id"] for one in found.to_coco(1, categories=file)] == [7, 30]
     write_images(tmp_path, 1)
     (tmp_path / "1.png").write_bytes(next(tmp_path.glob("*.png")).read_bytes())
     dataset = open_dataset(file)
-    assert [one["category_id"] for one in coco_results(found, 1, categories=dataset)] == [7, 30]
+    assert [one["category_id"] for one in found.to_coco(1, categories=dataset)] == [7, 30]
     matched = dataset.for_model(found.names)
-    assert [one["category_id"] for one in coco_results(found, 1, categories=matched)] == [7, 30]
+    assert [one["category_id"] for one in found.to_coco(1, categories=matched)] == [7, 30]
     with pytest.raises(InputError, match=r"class 2 \(bicycle\) has no category"):
-        coco_results(named(prediction, "bus", "car", "bicycle"), 1, categories=file)
+        named(prediction, "bus", "car", "bicycle").to_coco(1, categories=file)
 
 
 def test_the_classes_of_coco_get_their_official_ids(prediction: Prediction) -> None:
@@ -77,16 +86,127 @@ def test_the_classes_of_coco_get_their_official_ids(prediction: Prediction) -> N
     assert (len(names), COCO_NAMES.index("toothbrush") + 1) == (80, 90)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert [one["category_id"] for one in coco_results(named(prediction, *names), 1)] == [1, 90]
+        assert [one["category_id"] for one in named(prediction, *names).to_coco(1)] == [1, 90]
         turned = named(prediction, *reversed(names))
-        assert [one["category_id"] for one in coco_results(turned, 1)] == [90, 1]
+        assert [one["category_id"] for one in turned.to_coco(1)] == [90, 1]
     with pytest.warns(UserWarning, match=r"0 \(person\), 78 \(hair drier\)"):
-        assert [one["category_id"] for one in coco_results(named(prediction, *names[:79]), 1)] == [0, 78]
+        assert [one["category_id"] for one in named(prediction, *names[:79]).to_coco(1)] == [0, 78]
+
+
+def test_a_result_has_the_name_of_its_image_as_id(prediction: Prediction) -> None:
+    ids = {"photos/000000000139.jpg": 139, "photos/one two.jpg": "one two", "c:\\photos\\7a.png": "7a"}
+    for source, image_id in ids.items():
+        made = replace(prediction[:1], source=source).to_coco(categories=range_ids())
+        assert [one["image_id"] for one in made] == [image_id]
+    with pytest.raises(InputError, match="give the image_id"):
+        prediction.to_coco(categories=range_ids())
+    with pytest.raises(InputError, match="segmentation is 'bitmap'"):
+        prediction.to_coco(1, categories=range_ids(), segmentation="bitmap")
+
+
+def range_ids() -> dict[int, int | str]:
+    return {class_id: class_id + 1 for class_id in range(80)}
+
+
+def coco_file(folder: Path, prediction: Prediction, **options: Any) -> Path:
+    """A COCO json of annotations, and the image that it speaks of."""
+    cv2.imwrite(str(folder / "scene.png"), draw_scene(3).image)
+    categories = annotation_categories(prediction.names, None)
+    entries = coco_annotations(prediction, 5, categories=categories, **options)
+    height, width = prediction.image_size
+    document = {
+        "images": [{"id": 5, "file_name": "scene.png", "width": width, "height": height}],
+        "categories": [{"id": categories[class_id], "name": name} for class_id, name in prediction.names.items()],
+        "annotations": [{"id": number, **entry} for number, entry in enumerate(entries, 1)],
+    }
+    (folder / "annotations.json").write_text(json.dumps(document))
+    return folder / "annotations.json"
+
+
+def reread(description: Path, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
+    """Classes of the model and masks of the only image of a data set."""
+    (sample,) = open_dataset(description).for_model(prediction.names)
+    _, truth = sample.read()
+    return truth.classes, truth.masks()
+
+
+def test_coco_annotations_are_read_again(prediction: Prediction, tmp_path: Path) -> None:
+    kept = prediction[prediction.areas() > 0]
+    classes, masks = reread(coco_file(tmp_path, prediction, segmentation="rle"), prediction)
+    np.testing.assert_array_equal(classes, kept.classes)
+    np.testing.assert_array_equal(masks, kept.masks("image"))
+    classes, masks = reread(coco_file(tmp_path, prediction), prediction)
+    np.testing.assert_array_equal(classes, kept.classes)
+    assert min(iou(*pair) for pair in zip(masks, kept.masks("image"), strict=True)) > 0.97
+    entry = json.loads((tmp_path / "annotations.json").read_text())["annotations"][0]
+    assert {"id", "image_id", "category_id", "segmentation", "area", "bbox", "iscrowd", "score"} == set(entry)
+    assert entry["area"] == kept[0].area()
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return np.count_nonzero(a & b) / np.count_nonzero(a | b)
+
+
+def test_label_files_are_read_again(prediction: Prediction, tmp_path: Path) -> None:
+    """Ultralytics fills polygons together with their edges: masks grow by a pixel or two, and lose none."""
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "scene.png"), draw_scene(3).image)
+    (tmp_path / "labels" / "scene.txt").write_text(prediction.to_yolo_txt())
+    names = [prediction.names[class_id] for class_id in sorted(prediction.names)]
+    (tmp_path / "data.yaml").write_text(json.dumps({"path": ".", "val": "images", "names": names}))
+    kept = prediction[prediction.areas() > 0]
+    classes, masks = reread(tmp_path / "data.yaml", prediction)
+    np.testing.assert_array_equal(classes, kept.classes)
+    around = np.ones((3, 3), np.uint8)
+    for read, mask, polygons in zip(masks, kept.masks("image"), kept.polygons("image"), strict=True):
+        assert iou(read, mask) > 0.9
+        larger = cv2.dilate(mask.astype(np.uint8), around, iterations=2) > 0
+        smaller = cv2.erode(mask.astype(np.uint8), around) > 0
+        assert not (smaller & ~read).any()
+        assert len(polygons.outlines) > 1 or not (read & ~larger).any()  # cuts between parts are drawn, too
+    assert prediction[:0].to_yolo_txt() == ""
+
+
+@given(strategies.predictions())
+def test_rings_hold_what_outlines_with_holes_hold(prediction: Prediction) -> None:
+    for mask in prediction.polygons("image"):
+        if mask.outlines:
+            ring = joined_rings([ring for part in mask.outlines for ring in (part.exterior, *part.holes)])
+            drawn = mask.rasterise()
+            rows, columns = drawn.rows, drawn.columns
+            np.testing.assert_array_equal(
+                rasterised([ring], rows.start, rows.stop, columns.start, columns.stop), drawn.values
+            )
+
+
+@given(strategies.predictions())
+def test_exports_of_all_families_speak_of_the_same_masks(prediction: Prediction) -> None:
+    masks = prediction.masks("image")
+    results = prediction.to_coco(1, categories=range_ids())
+    for result, mask in zip(results, masks, strict=True):
+        np.testing.assert_array_equal(coco_mask.decode(result["segmentation"]).astype(bool), mask)
+    frame = prediction.to_pandas()
+    assert frame["mask_area"].tolist() == masks.sum(axis=(1, 2)).tolist()
+    assert (frame["class_name"].tolist(), len(frame)) == ([one.name for one in prediction], len(prediction))
+    parts = [len(mask.outlines) for mask in prediction.polygons("image")]
+    document = labelme_document(prediction, "one.png")
+    assert len(document["shapes"]) == sum(parts)
+    assert len(prediction.to_yolo_txt().splitlines()) == np.count_nonzero(parts)
+    assert len(prediction.to_coco(1, categories=range_ids(), segmentation="polygons")) == np.count_nonzero(parts)
+
+
+def test_labelme_shapes_are_polygons_in_pixels(prediction: Prediction) -> None:
+    document = labelme_document(prediction, "../scene.png")
+    assert (document["imageHeight"], document["imageWidth"]) == prediction.image_size
+    first = next(one for one in document["shapes"] if one["label"] == prediction[0].name)
+    assert first["shape_type"] == "polygon"
+    np.testing.assert_allclose(np.max(first["points"], axis=0), prediction[0].box[2:], atol=3)
 
 
 def test_supervision_there_and_back(prediction: Prediction) -> None:
     supervision = pytest.importorskip("supervision", reason="supervision is not installed")
-    detections = to_supervision(prediction)
+    detections = prediction.to_supervision()
     assert isinstance(detections, supervision.Detections)
     np.testing.assert_array_equal(detections.mask, prediction.masks("image"))
     np.testing.assert_array_equal(detections.xyxy, prediction.boxes)
@@ -100,10 +220,15 @@ def test_supervision_there_and_back(prediction: Prediction) -> None:
     np.testing.assert_array_equal(
         from_supervision(edited, prediction).coefficients, prediction.coefficients[[2, 0]] * 2
     )
+    compact = prediction.to_supervision(compact=True)
+    assert isinstance(compact.mask, supervision.CompactMask)
+    np.testing.assert_array_equal(np.asarray(compact.mask), detections.mask)
+    np.testing.assert_array_equal(np.asarray(compact[[2, 0]].mask), detections.mask[[2, 0]])
+    assert len(prediction[:0].to_supervision(compact=True)) == 0
     image = supervision.MaskAnnotator().annotate(draw_scene(3).image.copy(), detections)
     assert (image != draw_scene(3).image).any()
-    assert len(to_supervision(prediction[:0])) == 0
-    assert len(from_supervision(to_supervision(prediction[:0]), prediction)) == 0
+    assert len(prediction[:0].to_supervision()) == 0
+    assert len(from_supervision(prediction[:0].to_supervision(), prediction)) == 0
 
 
 def test_detections_of_others_are_refused(prediction: Prediction) -> None:
@@ -134,7 +259,10 @@ def test_fiftyone_gets_masks_inside_their_boxes(prediction: Prediction, monkeypa
         assert one.coefficients == instance.coefficients.tolist()
 
 
-@pytest.mark.parametrize(("function", "package"), [(to_supervision, "supervision"), (to_fiftyone, "fiftyone")])
+@pytest.mark.parametrize(
+    ("function", "package"),
+    [(Prediction.to_supervision, "supervision"), (Prediction.to_pandas, "pandas"), (to_fiftyone, "fiftyone")],
+)
 def test_a_missing_package_is_named(prediction: Prediction, monkeypatch: pytest.MonkeyPatch, function, package) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=f"pip install {package}"):

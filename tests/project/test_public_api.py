@@ -26,8 +26,14 @@ NAMES = {
     "Prediction",
     "RULES",
     "__version__",
+    "compare",
+    "diagnose",
+    "explain",
+    "extract",
     "load",
+    "open_dataset",
     "read_image",
+    "tune",
 }
 
 
@@ -69,7 +75,7 @@ def submodules() -> list[str]:
 
 def test_every_module_is_there_without_an_import_of_its_own():
     named = (
-        "integrations.interchange.to_fiftyone",
+        "integrations.fiftyone.to_fiftyone",
         "drawing.figures.save",
         "analysis.truth.labels",
         "tables.extraction.extract",

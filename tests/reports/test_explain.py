@@ -18,7 +18,7 @@ from helpers.by_hand import drawn as four_by_hand
 from helpers.by_hand import square
 from helpers.tiny_models import Tiny
 from maskprism import Letterbox, Prediction
-from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.attribution import explain
 from maskprism.analysis.instance.prototype_roles import ROLES, roles
 from maskprism.analysis.instance.questions import Questions
 from maskprism.analysis.instance.regions import pixel_query, region_blame, truth_blame
@@ -70,7 +70,7 @@ def test_roles_of_empty_masks_and_boxes_elsewhere_are_drawn(case: Case) -> None:
     nothing = replace(case.prediction[[0]], coefficients=np.zeros((1, 32), dtype=np.float32))
     for prediction in (empty, away, nothing):
         raster.draw(roles_sheet(case.image, prediction[0]))
-        attribution.attribution(prediction[0], Attribution.of(prediction[0], permutations=4))
+        attribution.attribution(prediction[0], explain(prediction[0], permutations=4))
         shown = tables.roles_table(prediction[0], roles(prediction[0]), knock_out(prediction[0]))
         assert all("nan" not in cell for row in shown.rows for cell in row)
 
@@ -83,7 +83,7 @@ def test_tables_of_256_prototypes_show_64_and_the_sum_of_the_others(case: Case) 
     instance = many[0]
     x1, y1, x2, y2 = instance.box
     query = pixel_query(instance, int((x1 + x2) / 2), int((y1 + y2) / 2))
-    found, owed = roles(instance), Attribution.of(instance, permutations=4, size="grid")
+    found, owed = roles(instance), explain(instance, permutations=4, size="grid")
     missing, _ = truth_blame(instance, ~instance.mask("image"))
     shown = (
         (tables.roles_table(instance, found, knock_out(instance), order="index"), 3, found.inside, found.order()),
@@ -149,11 +149,11 @@ def test_text_tables_say_what_the_numbers_say(case: Case) -> None:
     assert "scene ü.png" in shown.title
     rows = tables.role_rows(found, without)
     assert rows[0]["iou_without"] == without[int(rows[0]["prototype"])]
-    owed = Attribution.of(instance, permutations=8)
+    owed = explain(instance, permutations=8)
     table = tables.attribution_table(instance, owed)
     assert sum(row[-1] == "yes" for row in table.rows) == len(owed.smallest.members)
     assert [row["prototype"] for row in tables.attribution_rows(owed)] == owed.shapley.order().tolist()
-    against = Attribution.of(instance, permutations=4, target=np.ones(case.prediction.image_size, bool))
+    against = explain(instance, permutations=4, target=np.ones(case.prediction.image_size, bool))
     table = tables.attribution_table(instance, against)
     assert "no set " in table.note
     assert {row[-1] for row in table.rows} == {""}
@@ -321,7 +321,7 @@ def test_other_baselines_and_metrics(model: Path, image: Path, tmp_path: Path) -
     (level,) = (line for line in result.stdout.splitlines() if line.split()[:1] == ["level"])
     assert signed(query.level) in level
     assert "Dice of all 1.000" in result.stdout
-    owed = Attribution.of(instance, metric="dice")
+    owed = explain(instance, metric="dice")
     assert owed.shapley.metric == "dice"
     rows = read(tmp_path / "a ü" / "00-attribution.csv")
     assert [float(row["shapley"]) for row in rows] == pytest.approx(sorted(owed.shapley.values, reverse=True))

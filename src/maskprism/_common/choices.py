@@ -8,3 +8,7 @@ RuntimeName = Literal["onnxruntime", "openvino", "litert", "torchscript", "ultra
 """What computes a model."""
 Precision = Literal["f32", "bf16", "f16"]
 """Number format of the computation."""
+Segmentation = Literal["rle", "polygons"]
+"""How COCO files write masks."""
+ExportName = Literal["coco", "coco-annotations", "yolo", "labelme", "png", "npz", "overlay"]
+"""What predictions of many images are written as."""

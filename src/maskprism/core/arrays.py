@@ -81,6 +81,15 @@ def from_arrays(
         shapes do not fit together, numbers are not finite or out of range, or a rule crops without boxes.
     ImageError
         the image cannot be read.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> import numpy as np
+    >>> prototypes = np.ones((2, 40, 40))
+    >>> prediction = maskprism.from_arrays((160, 160), [[1.0, -0.5]], prototypes, boxes=[[40, 40, 120, 100]])
+    >>> prediction[0].area()
+    4800
     """
     image_hw, name = _image(image)
     maps = _floats("prototypes", prototypes, ("K", "h", "w"))

@@ -260,6 +260,19 @@ class Model:
         class_ids(keep.classes or (), self.spec.names)
         return replace(self, keep=keep)
 
+    def in_batches(self, batch: int) -> Model:
+        """Return the same model that takes so many images at once, nothing loaded again.
+
+        Raises
+        ------
+        InputError
+            For less than 1, or another number than that which the file is made for.
+        """
+        fixed = self.runtime.input.batch
+        if batch < 1 or fixed not in (None, batch):
+            raise InputError(f"batch is {batch}; {self.spec.name} takes {fixed or 'at least 1'} at once")
+        return replace(self, batch=batch)
+
     def with_correction(self, correction: Correction | None) -> Model:
         """The same model with its mask coefficients corrected, or as they are; nothing is loaded again.
 

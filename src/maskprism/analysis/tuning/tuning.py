@@ -163,6 +163,17 @@ def tune(
     Raises InputError where data set and model share no class, nothing is labelled with a mask, or too few images have
     an instance that is found; ModelError where the network fails on one image after the other; MissingExtraError
     without SciPy.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import write_dataset
+    >>> dataset = maskprism.open_dataset(write_dataset("scenes", 3, validation_share=1))
+    >>> model = maskprism.load("sample")
+    >>> found = maskprism.tune(dataset, model, folds=3)
+    >>> found.images
+    3
+    >>> model = model.with_correction(found.correction) if found.helps else model
     """
     check_options(folds=folds, seed=seed, limit=limit)
     chosen = spread(len(dataset), limit)

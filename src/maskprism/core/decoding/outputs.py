@@ -80,7 +80,7 @@ def decode(
     Examples
     --------
     >>> import numpy as np
-    >>> from maskprism import Letterbox
+    >>> from maskprism import Letterbox, decode
     >>> letterbox = Letterbox.fit((160, 160), (160, 160))
     >>> prototypes = np.ones((2, 40, 40), dtype=np.float32)
     >>> decode([[1, -0.5]], prototypes, [[40, 40, 120, 100]], letterbox, output="area")
