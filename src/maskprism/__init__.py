@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ impo
     from maskprism.models import Model as Model
     from maskprism.models import ModelSpec as ModelSpec
     from maskprism.models import load as load
+    from maskprism.models.raw import from_raw as from_raw
     from maskprism.tables.table import CoefficientTable as CoefficientTable
     from maskprism.viewer.widget import PrismWidget as PrismWidget
     from maskprism.viewer.widget import show as show
@@ -65,6 +66,7 @@ _HOMES = {
     "RULES": "core.masks",
     "decode": "core.decoding",
     "from_arrays": "core.arrays",
+    "from_raw": "models.raw",
     "knock_out": "analysis.instance.sufficient_sets",
     "load": "models",
     "pixel_query": "analysis.instance.regions",

@@ -10,3 +10,5 @@ Family = Literal["yolov5", "yolov8", "end2end", "yolact", "query"]
 """How the outputs of a model are packed."""
 Precision = Literal["f32", "bf16", "f16"]
 """Number format of the computation."""
+RawLayout = Literal["rknn", "hailo", "ncnn", "coreml", "tensorrt", "deepstream", "edgefirst"]
+"""Which edge runtime gave raw outputs."""

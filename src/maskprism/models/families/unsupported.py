@@ -145,7 +145,7 @@ def _flat_prototypes(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
     return None
 
 
-def _finished_masks(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
+def finished_masks(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
     """DeepStream: one output, whose rows are box, score, class and a finished mask."""
     if len(shapes) != 1 or len(shapes[0]) not in (2, 3):
         return None
@@ -228,5 +228,5 @@ _FORMS: tuple[Callable[[Shapes, tuple[int, int]], str | None], ...] = (
     _levels,
     _without_batch,
     _flat_prototypes,
-    _finished_masks,
+    finished_masks,
 )
