@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,9 +13,11 @@ import pytest
 
 import maskprism
 from maskprism import Prediction, from_raw
+from maskprism.analysis.comparison.paired_run import compare
 from maskprism.errors import InputError, ModelError
 from maskprism.models import Model
 from maskprism.models.families.rows import Thresholds
+from test_cli import run
 from tiny_heads import tensors_of, write_tiny_head
 from tiny_models import Tiny
 
@@ -317,3 +321,113 @@ def test_broken_prototypes_are_refused(tiny):
     outputs["net/conv48"] = outputs["net/conv48"] * np.float32("inf")
     with pytest.raises(ModelError, match="NaN or infinity"):
         from_raw(outputs, tiny.image, layout="hailo")
+
+
+def write_dump(path: Path, outputs: dict[str, Any], layout: str, **settings: Any) -> Path:
+    """Write recorded outputs by image: arrays by name, or a list of them."""
+    arrays: dict[str, Any] = {"layout": layout, "images": list(outputs), **settings}
+    for number, recorded in enumerate(outputs.values()):
+        named = (
+            recorded.items() if isinstance(recorded, dict) else ((f"output{i}", one) for i, one in enumerate(recorded))
+        )
+        arrays |= {f"{number}/{name}": array for name, array in named}
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A model, a folder of images, and what RKNN would give for them as int8."""
+    folder = tmp_path_factory.mktemp("recorded")
+    model = write_tiny_head(folder / "head.onnx")
+    (folder / "images" / "more").mkdir(parents=True)
+    outputs, settings = {}, {}
+    for number, name in enumerate(("a.png", "more/b.png", "more/a.png")):
+        image = np.random.default_rng(number).integers(0, 256, (100, 120 - number, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / "images" / name), image)
+        outputs[name], scales, zeros = quantised(rknn(Cut(maskprism.load(model), model, TINY, image)))
+        if not number:
+            settings = {f"scale/output{i}": scale for i, scale in enumerate(scales)}
+            settings |= {f"zero_point/output{i}": zero for i, zero in enumerate(zeros)}
+            fixed = scales, zeros
+        else:
+            outputs[name] = requantised(rknn(Cut(maskprism.load(model), model, TINY, image)), *fixed)
+    names = [f"kind{i}" for i in range(3)]
+    return model, folder / "images", write_dump(folder / "dump.npz", outputs, "rknn", names=names, **settings)
+
+
+def requantised(outputs: list[np.ndarray], scales: list[float], zeros: list[int]) -> list[np.ndarray]:
+    return [
+        np.clip(np.rint(values / scale) + zero, -128, 127).astype(np.int8)
+        for values, scale, zero in zip(outputs, scales, zeros, strict=True)
+    ]
+
+
+def test_a_dump_stands_in_for_a_model_and_knows_its_images(recorded):
+    model_path, images, dump = recorded
+    model, device = maskprism.load(model_path), maskprism.load(dump)
+    assert (device.spec.names, device.spec.input_hw) == (model.spec.names, model.spec.input_hw)
+    predictions = device.predict([images / "a.png", images / "more" / "a.png", images / "more" / "b.png"])
+    for name, found in zip(("a.png", "more/a.png", "more/b.png"), predictions, strict=True):
+        expected = model.predict(images / name)
+        assert found.letterbox == expected.letterbox
+        assert np.abs(found.prototypes - expected.prototypes).max() < 0.2
+    with pytest.raises(ModelError, match=r"dump.npz: holds no outputs for this image; it has 3 images: a.png, "):
+        device.predict(write_image(images.parent / "c.png"))
+    with pytest.raises(ModelError, match="expected images by their paths, not arrays"):
+        device.predict(cv2.imread(str(images / "a.png")))
+
+
+def write_image(path: Path) -> Path:
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), dtype=np.uint8))
+    return path
+
+
+def test_a_dump_is_compared_with_the_model_that_was_exported(recorded, tmp_path):
+    model, images, dump = recorded
+    done = run("compare", model, dump, "--images", images, "--out", tmp_path / "out")
+    assert done.returncode in (0, 3), done.stderr
+    assert "3 images" in done.stdout
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert (found["images"], found["failed"]) == (3, {})
+    assert found["mask_iou"]["mean"] > 0.9
+
+
+def test_float_outputs_in_a_dump_leave_no_difference(recorded, tmp_path):
+    model, images, _ = recorded
+    outputs = {}
+    for path in sorted(images.rglob("*.png")):
+        cut = Cut(maskprism.load(model), model, TINY, cv2.imread(str(path)))
+        outputs[str(path.relative_to(images))] = hailo(cut)
+    dump = write_dump(tmp_path / "hailo.npz", outputs, "hailo", canvas_hw=(64, 96))
+    found = compare(model, dump, images)
+    assert (found.images, found.failed, found.forced) == (3, {}, None)
+    assert min(row["mask_iou"] for row in found.instances.to_pylist()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"images": ["a.png"]}, "layout missing; expected a dump of raw outputs: layout, images, and for image I"),
+        ({"layout": "rknn", "images": []}, "holds no images"),
+        ({"layout": "rknn", "images": ["a.png"], "0/x": np.array([None])}, "cannot be read"),
+        (
+            {"layout": "rknn", "images": ["a.png"], "0/x": np.zeros((1, 2, 3, 4))},
+            "image 0, a.png: layout 'rknn'",
+        ),
+        (
+            {"layout": "rknn", "images": ["a.png"], "canvas_hw": 3},
+            r"canvas_hw has shape \(\)",
+        ),
+    ],
+)
+def test_a_dump_that_is_none_is_refused(arrays, words, tmp_path):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(ModelError, match=words):
+        maskprism.load(tmp_path / "bad.npz")
+
+
+def test_what_is_no_dump_is_refused(tmp_path):
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(ModelError, match="cannot be read"):
+        maskprism.load(tmp_path / "bad.npz")

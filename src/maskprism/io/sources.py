@@ -19,7 +19,7 @@ import numpy as np
 
 from maskprism._common.text import readable
 from maskprism.errors import ImageError, InputError
-from maskprism.io.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, read_image
+from maskprism.io.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, named_pixels, read_image
 from maskprism.io.untrusted import decoded_text, is_file, is_folder, read_regular, shortened, size_of_regular
 from maskprism.io.uris import Location, UriPath, is_uri, location, shown
 
@@ -45,7 +45,8 @@ class SourceImage(NamedTuple):
         """The image, HWC uint8 in BGR. Raises ImageError if there is none."""
         if isinstance(self.image, ImageError):
             raise self.image
-        return decode_image(self.image, self.name) if isinstance(self.image, bytes) else read_image(self.image)
+        pixels = decode_image(self.image, self.name) if isinstance(self.image, bytes) else read_image(self.image)
+        return named_pixels(pixels, self.name)
 
 
 @dataclass(frozen=True)

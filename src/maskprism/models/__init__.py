@@ -24,7 +24,7 @@ from maskprism.core.prediction import Prediction
 from maskprism.core.preprocessing import YOLO, Preprocessing, preprocessing_named
 from maskprism.errors import InputError, ModelError, ModelWarning
 from maskprism.io.class_names import placeholder
-from maskprism.io.images import read_image, source_name
+from maskprism.io.images import image_name, read_image, source_name
 from maskprism.models.correction import Correction
 from maskprism.models.families.detection import find_layout
 from maskprism.models.families.query import find_queries, has_finished_masks
@@ -268,6 +268,8 @@ class Model:
         for canvas_hw in dict.fromkeys(box.canvas_hw for box in letterboxes):
             members = [i for i, box in enumerate(letterboxes) if box.canvas_hw == canvas_hw]
             canvases = [prepare.exact_canvas(decoded[i], letterboxes[i]) for i in members]
+            if select := getattr(self.runtime, "select", None):  # recorded outputs, one image at a time
+                select(image_name(images[members[0]]))
             outputs = self.runtime(self._stack(canvases, [letterboxes[i] for i in members], prepare))
             for position, i in enumerate(members):
                 name = source_name(images[i])

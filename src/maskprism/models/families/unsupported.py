@@ -27,8 +27,8 @@ _STRIDES = (2, 4, 8)
 _IN_FRONT = (5, 6, 7)
 """Columns before the mask in rows of finished heads: box, score, class."""
 _HAND_OVER = (
-    "or decode its boxes, run NMS, and hand the arrays of one image over: maskprism.from_arrays(image, coefficients, "
-    'prototypes, boxes=..., scores=..., classes=..., preprocessing="yolo")'
+    'or hand the outputs for one image to maskprism.from_raw(outputs, image, layout="rknn"), or what its runtime is '
+    "called; or decode its boxes, run NMS, and call maskprism.from_arrays"
 )
 
 
