@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from maskprism.core.decoding import each_crop
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
@@ -171,8 +172,7 @@ def claims(
 
 def regions(prediction: Prediction, size: Size) -> Iterator[Region]:
     """The masks of a prediction under its rule, in the frame named `size`, one after the other."""
-    for patch in prediction.patches(size):
-        yield Region.of_patch(patch, prediction.rule.threshold, prediction.letterbox.size_hw(size))
+    return (Region(*patch) for patch in each_crop(prediction, size))
 
 
 def mask_overlaps(
