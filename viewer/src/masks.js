@@ -9,7 +9,7 @@ import { axisTaps, fromCanvas, pixelsBetween, sizeOf } from "./geometry.js";
 /** @typedef {"before" | "after" | "none"} Crop */
 /**
  * @typedef {{ name: string, squash: boolean, crop: Crop, crop_image: Crop, crop_padding: number, round_box: boolean,
- *   unpad: import("./geometry.js").Unpad, objectness: boolean, size: Size, threshold: number }} MaskRule
+ *   unpad: import("./geometry.js").Unpad, objectness: boolean, size: Size, crop_margin: number, logit_threshold: number, threshold: number }} MaskRule
  */
 /** The rows and columns of a frame, each as [first, stop]. @typedef {{ rows: Pair, columns: Pair }} Window */
 /** With the cells of the grid that a crop before resizing keeps. @typedef {Window & { cells: Window | null }} CroppedWindow */
@@ -66,6 +66,11 @@ export function side(weights, { cells, values }, sign, out) {
 /** @param {number} x */
 export const sigmoid = (x) => 0.5 * (1 + Math.tanh(0.5 * x));
 
+/** An edge of a box as it cuts masks: moved outwards by the margin. @param {ArrayLike<number>} box @param {number} i @param {number} margin */
+function widened(box, i, margin) {
+  return Math.fround(box[i] + (i < 2 ? -1 : 1) * Math.fround(Math.fround(margin) * Math.fround(box[2 + (i % 2)] - box[i % 2])));
+}
+
 /** One frame of a letterbox under a rule: decodes what lies on the grid. Its buffers are reused by every decode. */
 export class Frame {
   /** @param {Letterbox} letterbox @param {MaskRule} rule @param {Size} size */
@@ -90,7 +95,7 @@ export class Frame {
     const frame = crop === "before" ? "grid" : this.size;
     const padding = crop === "before" ? this.rule.crop_padding : 0;
     const [height, width] = sizeOf(this.letterbox, frame);
-    const [x1, y1, x2, y2] = [1, 0, 1, 0].map((axis, i) => fromCanvas(this.letterbox, frame, axis, box[i]));
+    const [x1, y1, x2, y2] = [1, 0, 1, 0].map((axis, i) => fromCanvas(this.letterbox, frame, axis, widened(box, i, this.rule.crop_margin)));
     const rows = pixelsBetween(y1, y2, height, padding, this.rule.round_box);
     const columns = pixelsBetween(x1, x2, width, padding, this.rule.round_box);
     if (rows[1] <= rows[0] || columns[1] <= columns[0]) return { rows: [0, 0], columns: [0, 0], cells: null };
@@ -234,15 +239,15 @@ function prototypesAt({ cells, values }, k, reads) {
  * The smallest change of a single weight that brings the value of a pixel to the threshold, or null if none does.
  * Exact for rules that resize logits; found by halving for rules that resize probabilities.
  * @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Reads} reads
- * @param {boolean} squash @returns {{ k: number, change: number } | null}
+ * @param {Pick<MaskRule, "squash" | "threshold">} rule @returns {{ k: number, change: number } | null}
  */
-export function smallestFlip(weights, prototypes, reads, squash) {
+export function smallestFlip(weights, prototypes, reads, { squash, threshold }) {
   const at = prototypesAt(prototypes, weights.length, reads);
   const logit = at.reduce((sum, value, k) => sum + value * weights[k], 0);
   /** @type {{ k: number, change: number } | null} */
   let best = null;
   for (let k = 0; k < weights.length; k++) {
-    const change = squash ? squashedFlip(weights, prototypes, reads, k) : at[k] ? -logit / at[k] : NaN;
+    const change = squash ? squashedFlip(weights, prototypes, reads, k, threshold) : at[k] ? (threshold - logit) / at[k] : NaN;
     if (Number.isFinite(change) && (!best || Math.abs(change) < Math.abs(best.change))) best = { k, change };
   }
   return best;
@@ -263,12 +268,12 @@ function cellLogits(weights, { cells, values }, reads) {
   });
 }
 
-/** @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Reads} reads @param {number} k */
-function squashedFlip(weights, prototypes, reads, k) {
+/** @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Reads} reads @param {number} k @param {number} threshold */
+function squashedFlip(weights, prototypes, reads, k, threshold) {
   const { cells, values } = prototypes;
   const logits = cellLogits(weights, prototypes, reads);
   /** @param {number} change */
-  const over = (change) => reads.reduce((sum, { cell, weight }, i) => sum + weight * sigmoid(logits[i] + change * values[k * cells + cell]), 0) - 0.5;
+  const over = (change) => reads.reduce((sum, { cell, weight }, i) => sum + weight * sigmoid(logits[i] + change * values[k * cells + cell]), 0) - threshold;
   const here = over(0) > 0;
   for (let far = 1 / 64; far <= 4096; far *= 2) {
     for (const sign of [1, -1]) {

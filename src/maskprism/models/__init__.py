@@ -573,7 +573,13 @@ def _rule(rule: MaskRule | str | None, layout: Layout, metadata: Metadata) -> Ma
                 "use 'ultralytics-8.2', which is the same without it"
             )
         return chosen
-    return own or rule_of_version(metadata.version)
+    stock = own or rule_of_version(metadata.version)
+    if metadata.crop_margin is None or metadata.logit_threshold is None:
+        return stock
+    try:
+        return replace(stock, crop_margin=metadata.crop_margin, logit_threshold=metadata.logit_threshold)
+    except InputError as error:
+        raise ModelError(f"the mask rule in the metadata: {error}") from None
 
 
 def _preprocessing(given: Preprocessing | str, channels: int, name: str) -> Preprocessing:
