@@ -7,7 +7,7 @@ PACKAGE := .venv-package
 OTHER := .venv-other
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup check check-viewer viewer static test test-browser test-python test-ultralytics package site fuzz mutants bench docs clean
+.PHONY: setup check check-viewer viewer static test test-browser test-python test-ultralytics package site fuzz fuzz-decoder mutants bench docs clean
 
 setup: $(VENV)/done
 
@@ -83,6 +83,10 @@ site: $(SITE)/done
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
 
+# the decoder in C, compiled with AddressSanitizer and UBSan
+fuzz-decoder:
+	$(PYTHON) utils/fuzz_decoder.py $(ARGS)
+
 $(VENV)/mutants: $(VENV)/done
 	$(BIN)/python -m pip install --quiet --group mutants
 	touch $@
@@ -108,6 +112,7 @@ bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/long_extraction.py --count 5000 --images $(REAL)/images
 	$(ULTRA)/bin/python benchmarks/extract_throughput.py --bf16 \
 		--model $(REAL)/models/yolov8n-seg.onnx --images $(REAL)/datasets/coco128-seg/images
+	MASKPRISM_REAL_DATA=$(REAL) $(ULTRA)/bin/python benchmarks/decode.py
 	$(ULTRA)/bin/python benchmarks/runtime_disagreement.py
 	$(ULTRA)/bin/python benchmarks/compare.py
 

@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ impo
     from maskprism.models import Model as Model
     from maskprism.models import ModelSpec as ModelSpec
     from maskprism.models import load as load
+    from maskprism.models.raw import from_raw as from_raw
     from maskprism.tables.extraction import extract as extract
     from maskprism.tables.table import CoefficientTable as CoefficientTable
     from maskprism.viewer.widget import PrismWidget as PrismWidget
@@ -80,6 +81,7 @@ _HOMES = {
     "explain": "analysis.instance.attribution",
     "extract": "tables.extraction",
     "from_arrays": "core.arrays",
+    "from_raw": "models.raw",
     "knock_out": "analysis.instance.sufficient_sets",
     "load": "models",
     "open_dataset": "datasets",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from maskprism import Decomposition, Edit, Letterbox, Prediction
 from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.truth.matching import Matches
 from maskprism.core.geometry import SIZES
-from maskprism.core.masks import RULES
+from maskprism.core.masks import RETINA, RULES, ULTRALYTICS, YOLACT
 from maskprism.datasets import GroundTruth
 from maskprism.drawing import palette
 from maskprism.viewer.payload import as_shown, viewer_scene
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from maskprism.core.geometry import Size
 
 PATH = Path(__file__).with_name("viewer_cases.json")
+TUNED = {
+    "wide crop": replace(ULTRALYTICS, name="wide crop", crop_margin=0.07),
+    "other threshold": replace(RETINA, name="other threshold", crop_margin=0.02, logit_threshold=0.35),
+    "both, of probabilities": replace(YOLACT, name="both, of probabilities", crop_margin=0.1, logit_threshold=-0.5),
+}
 LETTERBOXES = {
     "fit": Letterbox.fit((22, 30), (32, 32)).with_grid((8, 8)),
     "tall, odd padding": Letterbox.fit((29, 11), (32, 32)).with_grid((16, 16)),
@@ -53,7 +59,7 @@ def prediction_of(rule: str, letterbox: Letterbox, seed: int, *, boxed: bool = T
         coefficients=rng.normal(0, 1, (2, 5)).astype(np.float32),
         prototypes=(raw / (1 + np.exp(-raw))).astype(np.float32),
         letterbox=letterbox,
-        rule=RULES[rule],
+        rule=(RULES | TUNED)[rule],
         names={0: "cat"},
         objectness=np.array([0.8, 0.35], np.float32),
         source=f"{rule}.png",
@@ -88,7 +94,7 @@ def _said(prediction: Prediction, sizes: tuple[Size, ...]) -> list[dict[str, Any
         parts = Decomposition(instance)
         y, x = 9, 11  # a pixel of the canvas
         at = np.array([prediction.letterbox.resample(p, "canvas")[y, x] for p in prediction.prototypes])
-        changes = -(instance.weights @ at) / at
+        changes = (prediction.rule.logit_threshold - instance.weights @ at) / at
         nearest = int(np.argmin(np.abs(changes)))
         said.append(
             {
@@ -122,6 +128,7 @@ def cases() -> list[dict[str, Any]]:
     names = list(LETTERBOXES)
     chosen = [(rule, names[i % len(names)], (8, 16, 32)[i % 3]) for i, rule in enumerate(RULES)]
     chosen += [(rule, name, 32) for rule in ("retina", "ultralytics-8.2") for name in names]
+    chosen += [(rule, name, 16) for rule, name in zip(TUNED, ("fit", "corner", "rectangle"), strict=True)]
     chosen += [("ultralytics-8.3.215", name, 32) for name in names if "stretch" in name or name == "corner"]
     found = [case(rule, name, bits, seed) for seed, (rule, name, bits) in enumerate(chosen)]
     return found + [case("no-crop", name, 32, 100, boxed=False) for name in ("fit", "corner", "stretch")]

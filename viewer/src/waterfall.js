@@ -124,7 +124,7 @@ export class Waterfall {
       return [h("b", { className: "out" }, "Not in the mask"), ": the crop cuts it away, whatever its logit."];
     const inside = valueAt(weights, scene.prototypes, deciding, squash) > threshold;
     const verdict = h("b", { className: inside ? "in" : "out" }, inside ? "In the mask" : "Not in the mask");
-    const flip = smallestFlip(weights, scene.prototypes, deciding, squash);
+    const flip = smallestFlip(weights, scene.prototypes, deciding, scene.rule);
     if (!flip) return [verdict, ": no single coefficient can flip it."];
     const change = flip.change / (scene.factor(state.selected) || 1);
     const now = state.shown()[flip.k];

@@ -84,7 +84,7 @@ for (const one of cases) {
         const reads = canvas.reads(said.pixel.y, said.pixel.x);
         near(contributions(weights, scene.prototypes, reads), said.pixel.terms, "terms at a pixel");
         if (said.flip) {
-          const flip = smallestFlip(weights, scene.prototypes, reads, false);
+          const flip = smallestFlip(weights, scene.prototypes, reads, scene.rule);
           assert.equal(flip?.k, said.flip.k);
           assert.ok(Math.abs((flip?.change ?? NaN) - said.flip.change) < 1e-3 * Math.abs(said.flip.change));
         }
@@ -186,7 +186,7 @@ test("a flip brings the pixel to the threshold, and no smaller change of any wei
       const value = reads.reduce((sum, { weight }, i) => sum + weight * (squash ? sigmoid(logits[i]) : logits[i]), 0);
       return value > scene.rule.threshold;
     };
-    const flip = smallestFlip(weights, scene.prototypes, reads, squash);
+    const flip = smallestFlip(weights, scene.prototypes, reads, scene.rule);
     assert.ok(flip, one.name);
     assert.notEqual(inside(flip.k, flip.change * 1.001), inside(0, 0), one.name);
     for (let k = 0; k < scene.k; k++) {

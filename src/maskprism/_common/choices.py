@@ -12,3 +12,5 @@ Segmentation = Literal["rle", "polygons"]
 """How COCO files write masks."""
 ExportName = Literal["coco", "coco-annotations", "yolo", "labelme", "png", "npz", "overlay"]
 """What predictions of many images are written as."""
+RawLayout = Literal["rknn", "hailo", "ncnn", "coreml", "tensorrt", "deepstream", "edgefirst"]
+"""Which edge runtime gave raw outputs."""

@@ -87,7 +87,7 @@ def compare(
     a
         What B should be: .onnx, .pt, .tflite, .torchscript, or OpenVINO .xml (or its folder).
     b
-        The export, other runtime or other checkpoint.
+        The export, other runtime or other checkpoint; or a .npz with the raw outputs that a device recorded.
     out
         Folder for comparison.json, tables and figures; only a summary is printed unless given.
     min_iou

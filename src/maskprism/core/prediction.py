@@ -185,9 +185,8 @@ class Prediction:
             return self.canvas_boxes
         (top, left), (height, width) = self.letterbox.offset_yx, self.letterbox.content_hw
         found = np.array([[left, top, left + width, top + height]] * len(self), dtype=np.float32).reshape(-1, 4)
-        for extent, patch in zip(found, self.patches("canvas"), strict=True):
-            mask = patch.values > self.rule.threshold
-            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        for extent, patch in zip(found, decoding.each_crop(self, "canvas"), strict=True):
+            rows, columns = np.flatnonzero(patch.values.any(axis=1)), np.flatnonzero(patch.values.any(axis=0))
             if len(rows):
                 extent[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
         return found

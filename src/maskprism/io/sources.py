@@ -22,7 +22,7 @@ import numpy as np
 
 from maskprism._common.text import readable
 from maskprism.errors import ImageError, InputError
-from maskprism.io.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, read_image
+from maskprism.io.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, named_pixels, read_image
 from maskprism.io.untrusted import decoded_text, is_file, is_folder, read_regular, shortened, size_of_regular
 from maskprism.io.uris import Location, UriPath, is_uri, location, shown
 
@@ -50,8 +50,8 @@ class SourceImage(NamedTuple):
         if isinstance(self.image, ImageError):
             raise self.image
         if isinstance(self.image, bytes):
-            return decode_image(self.image, self.name, grey=grey)
-        return read_image(self.image, grey=grey)
+            return named_pixels(decode_image(self.image, self.name, grey=grey), self.name)
+        return named_pixels(read_image(self.image, grey=grey), self.name)
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,7 @@ def _names(metadata: Metadata, layout: Layout, name: str, given: Names | None) -
 
 def _rule(rule: MaskRule | str | None, family: Family, metadata: Metadata) -> MaskRule:
     if rule is None:
-        return family.rule or rule_of_version(metadata.version)
+        return _tuned(family.rule or rule_of_version(metadata.version), metadata)
     chosen = rule_named(rule)
     if chosen.objectness and not family.objectness:
         raise InputError(
@@ -244,6 +244,16 @@ def _rule(rule: MaskRule | str | None, family: Family, metadata: Metadata) -> Ma
             "use 'ultralytics-8.2', which is the same without it"
         )
     return chosen
+
+
+def _tuned(stock: MaskRule, metadata: Metadata) -> MaskRule:
+    """The rule with the crop margin and the threshold that `maskprism tune` wrote into the file, if it did."""
+    if metadata.crop_margin is None or metadata.logit_threshold is None:
+        return stock
+    try:
+        return replace(stock, crop_margin=metadata.crop_margin, logit_threshold=metadata.logit_threshold)
+    except InputError as error:
+        raise ModelError(f"the mask rule in the metadata: {error}") from None
 
 
 def _preprocessing(given: Preprocessing | str, channels: int, name: str) -> Preprocessing:

@@ -13,7 +13,7 @@ from maskprism._common.text import counted
 from maskprism.core.prediction import Prediction
 from maskprism.errors import InputError, ModelError, ModelWarning
 from maskprism.io.class_names import class_ids
-from maskprism.io.images import read_image, source_name
+from maskprism.io.images import image_name, read_image, source_name
 from maskprism.models.families import known_families
 from maskprism.models.families.rows import EXPORT_IN_SINGLE_PRECISION, refuse_broken_prototypes, refuse_scores
 from maskprism.models.input_size import input_hw
@@ -305,6 +305,8 @@ class Model:
         for canvas_hw in dict.fromkeys(box.canvas_hw for box in letterboxes):
             members = [i for i, box in enumerate(letterboxes) if box.canvas_hw == canvas_hw]
             canvases = [prepare.exact_canvas(decoded[i], letterboxes[i]) for i in members]
+            if select := getattr(self.runtime, "select", None):  # recorded outputs, one image at a time
+                select(image_name(images[members[0]]))
             outputs = self.runtime(
                 input_tensor(self.runtime.input, canvases, [letterboxes[i] for i in members], prepare)
             )

@@ -1,5 +1,4 @@
-// How masks are drawn, by the version of Ultralytics in the file: the presets of src/maskprism/core/masks.py, and their
-// order.
+// How masks are drawn, by the version of Ultralytics in the file: the presets of src/maskprism/core/masks.py, and their order.
 
 /** @typedef {import("../masks.js").MaskRule} MaskRule */
 
@@ -14,6 +13,8 @@ const NOW = {
   unpad: "whole",
   objectness: false,
   size: "canvas",
+  crop_margin: 0,
+  logit_threshold: 0,
   threshold: 0,
 };
 /** @type {MaskRule} */
