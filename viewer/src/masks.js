@@ -12,12 +12,20 @@ import { axisTaps, fromCanvas, pixelsBetween, sizeOf } from "./geometry.js";
  *   unpad: import("./geometry.js").Unpad, objectness: boolean, size: Size, crop_margin: number, logit_threshold: number, threshold: number }} MaskRule
  */
 /** The rows and columns of a frame, each as [first, stop]. @typedef {{ rows: Pair, columns: Pair }} Window */
-/** With the cells of the grid that a crop before resizing keeps. @typedef {Window & { cells: Window | null }} CroppedWindow */
+/**
+ * With the cells of the grid that a crop before resizing keeps.
+ * @typedef {Window & { cells: Window | null }} CroppedWindow
+ */
 /** A window of a frame with its values, row by row. @typedef {Window & { values: Float32Array }} Patch */
 /** @typedef {{ cells: number, values: Float32Array }} Prototypes */
 /** Cells of the grid that a pixel is interpolated from. @typedef {{ cell: number, weight: number }[]} Reads */
 
-/** The sum of weight times prototype on the grid. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Float32Array} out */
+/**
+ * The sum of weight times prototype on the grid.
+ * @param {ArrayLike<number>} weights
+ * @param {Prototypes} prototypes
+ * @param {Float32Array} out
+ */
 export function mix(weights, { cells, values }, out) {
   out.fill(0);
   const used = Array.from(weights, (_, k) => k).filter((k) => weights[k] !== 0);
@@ -32,7 +40,15 @@ export function mix(weights, { cells, values }, out) {
   }
 }
 
-/** The sum of the sizes of all terms, in the cells from `from` to `to`: with the sum of the terms it says how much is positive and how much negative. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {number} from @param {number} to @param {Float32Array} out */
+/**
+ * The sum of the sizes of all terms, in the cells from `from` to `to`: with the sum of the terms it says how much is
+ * positive and how much negative.
+ * @param {ArrayLike<number>} weights
+ * @param {Prototypes} prototypes
+ * @param {number} from
+ * @param {number} to
+ * @param {Float32Array} out
+ */
 export function sizesSum(weights, { cells, values }, from, to, out) {
   out.fill(0, from, to);
   const sum = out.subarray(from, to);
@@ -47,13 +63,25 @@ export function sizesSum(weights, { cells, values }, from, to, out) {
   }
 }
 
-/** Moves the sum by a change of one weight. @param {Float32Array} sum @param {number} delta @param {number} k @param {Prototypes} prototypes */
+/**
+ * Moves the sum by a change of one weight.
+ * @param {Float32Array} sum
+ * @param {number} delta
+ * @param {number} k
+ * @param {Prototypes} prototypes
+ */
 export function shift(sum, delta, k, { cells, values }) {
   const p = values.subarray(k * cells, (k + 1) * cells);
   for (let i = 0; i < cells; i++) sum[i] += delta * p[i];
 }
 
-/** The sum of the positive (sign 1) or negative (sign -1) parts of the terms. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {1 | -1} sign @param {Float32Array} out */
+/**
+ * The sum of the positive (sign 1) or negative (sign -1) parts of the terms.
+ * @param {ArrayLike<number>} weights
+ * @param {Prototypes} prototypes
+ * @param {1 | -1} sign
+ * @param {Float32Array} out
+ */
 export function side(weights, { cells, values }, sign, out) {
   out.fill(0);
   for (let k = 0; k < weights.length; k++) {
@@ -94,7 +122,12 @@ export class Frame {
     this.out = new Float32Array(0);
   }
 
-  /** The window that an instance can touch, and for a crop before resizing the cells of the grid that it keeps. @param {ArrayLike<number>} box @param {Crop} crop @returns {CroppedWindow} */
+  /**
+   * The window that an instance can touch, and for a crop before resizing the cells of the grid that it keeps.
+   * @param {ArrayLike<number>} box
+   * @param {Crop} crop
+   * @returns {CroppedWindow}
+   */
   window(box, crop = this.crop) {
     if (crop === "none") return { rows: [0, this.height], columns: [0, this.width], cells: null };
     const frame = crop === "before" ? "grid" : this.size;
@@ -110,7 +143,15 @@ export class Frame {
     return { rows: touched(this.rowTaps, rows), columns: touched(this.columnTaps, columns), cells: { rows, columns } };
   }
 
-  /** Values of the grid in the window that a box leaves; squashed first if asked. The values are good until the next decode. @param {Float32Array} grid @param {ArrayLike<number>} box @param {Crop} crop @param {boolean} squash @returns {Patch} */
+  /**
+   * Values of the grid in the window that a box leaves; squashed first if asked. The values are good until the next
+   * decode.
+   * @param {Float32Array} grid
+   * @param {ArrayLike<number>} box
+   * @param {Crop} crop
+   * @param {boolean} squash
+   * @returns {Patch}
+   */
   decode(grid, box, crop = this.crop, squash = this.rule.squash) {
     const window = this.window(box, crop);
     const width = window.columns[1] - window.columns[0];
@@ -123,7 +164,13 @@ export class Frame {
     };
   }
 
-  /** Decodes a window row by row, without keeping it. @param {Float32Array} grid @param {CroppedWindow} window @param {boolean} squash @param {(row: number, line: Float32Array) => void} visit */
+  /**
+   * Decodes a window row by row, without keeping it.
+   * @param {Float32Array} grid
+   * @param {CroppedWindow} window
+   * @param {boolean} squash
+   * @param {(row: number, line: Float32Array) => void} visit
+   */
   eachRow(grid, { rows, columns, cells }, squash, visit) {
     const width = columns[1] - columns[0];
     if (rows[1] <= rows[0] || !width) return;
@@ -148,12 +195,22 @@ export class Frame {
     }
   }
 
-  /** What pixels are interpolated from. @param {Float32Array} grid @param {Window | null} cells @param {boolean} squash */
+  /**
+   * What pixels are interpolated from.
+   * @param {Float32Array} grid
+   * @param {Window | null} cells
+   * @param {boolean} squash
+   */
   source(grid, cells, squash) {
     return squash || cells ? this.prepared(grid, cells, squash) : grid;
   }
 
-  /** The grid squashed, and zero outside of the cells that a crop before resizing keeps. @param {Float32Array} grid @param {Window | null} cells @param {boolean} squash */
+  /**
+   * The grid squashed, and zero outside of the cells that a crop before resizing keeps.
+   * @param {Float32Array} grid
+   * @param {Window | null} cells
+   * @param {boolean} squash
+   */
   prepared(grid, cells, squash) {
     const [height, width] = this.letterbox.grid_hw;
     const [r0, r1] = cells?.rows ?? [0, height];
@@ -166,7 +223,13 @@ export class Frame {
     return this.cut;
   }
 
-  /** The cells of the grid that a pixel reads, and their weights; only those of `cells` if given. @param {number} y @param {number} x @param {Window | null} cells @returns {Reads} */
+  /**
+   * The cells of the grid that a pixel reads, and their weights; only those of `cells` if given.
+   * @param {number} y
+   * @param {number} x
+   * @param {Window | null} cells
+   * @returns {Reads}
+   */
   reads(y, x, cells = null) {
     const found = [];
     const { rowTaps, columnTaps } = this;
@@ -181,7 +244,14 @@ export class Frame {
     return found;
   }
 
-  /** What decides a pixel: the cells it reads behind the crop; none where the crop cuts it away. @param {number} y @param {number} x @param {ArrayLike<number>} box @param {Crop} crop @returns {Reads} */
+  /**
+   * What decides a pixel: the cells it reads behind the crop; none where the crop cuts it away.
+   * @param {number} y
+   * @param {number} x
+   * @param {ArrayLike<number>} box
+   * @param {Crop} crop
+   * @returns {Reads}
+   */
   deciding(y, x, box, crop = this.crop) {
     const window = this.window(box, crop);
     return holds(window, y, x) ? this.reads(y, x, window.cells) : [];
@@ -203,7 +273,14 @@ function across(line, { start, weights, count }, first, out) {
   }
 }
 
-/** @param {Float32Array} wide @param {number} from @param {Float32Array} weights @param {number} at @param {number} count @param {Float32Array} out */
+/**
+ * @param {Float32Array} wide
+ * @param {number} from
+ * @param {Float32Array} weights
+ * @param {number} at
+ * @param {number} count
+ * @param {Float32Array} out
+ */
 function down(wide, from, weights, at, count, out) {
   const width = out.length;
   if (count === 2) {
@@ -242,7 +319,12 @@ function sized(array, length) {
   return array.length < length ? new Float32Array(length) : array;
 }
 
-/** What each prototype adds at a place; they sum to its logit. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Reads} reads */
+/**
+ * What each prototype adds at a place; they sum to its logit.
+ * @param {ArrayLike<number>} weights
+ * @param {Prototypes} prototypes
+ * @param {Reads} reads
+ */
 export function contributions(weights, prototypes, reads) {
   const at = prototypesAt(prototypes, weights.length, reads);
   return Float64Array.from(at, (value, k) => value * weights[k]);
@@ -277,7 +359,13 @@ export function smallestFlip(weights, prototypes, reads, { squash, threshold }) 
   return best;
 }
 
-/** The value of a pixel that the threshold is held against. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Reads} reads @param {boolean} squash */
+/**
+ * The value of a pixel that the threshold is held against.
+ * @param {ArrayLike<number>} weights
+ * @param {Prototypes} prototypes
+ * @param {Reads} reads
+ * @param {boolean} squash
+ */
 export function valueAt(weights, prototypes, reads, squash) {
   const logits = cellLogits(weights, prototypes, reads);
   return reads.reduce((sum, { weight }, i) => sum + weight * (squash ? sigmoid(logits[i]) : logits[i]), 0);
@@ -318,7 +406,13 @@ function squashedFlip(weights, prototypes, reads, k, threshold) {
   return NaN;
 }
 
-/** Per prototype the mean of |weight x prototype| over the cells inside the box. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Letterbox} letterbox @param {ArrayLike<number>} box */
+/**
+ * Per prototype the mean of |weight x prototype| over the cells inside the box.
+ * @param {ArrayLike<number>} weights
+ * @param {Prototypes} prototypes
+ * @param {Letterbox} letterbox
+ * @param {ArrayLike<number>} box
+ */
 export function effects(weights, { cells, values }, letterbox, box) {
   const width = letterbox.grid_hw[1];
   const [columns, rows] = [1, 0].map((axis) => {
@@ -342,7 +436,12 @@ export function descending(values) {
   return Array.from(values, (_, k) => k).sort((a, b) => values[b] - values[a] || a - b);
 }
 
-/** Visits the pixels above the threshold. @param {Patch} patch @param {number} threshold @param {(row: number, column: number) => void} visit */
+/**
+ * Visits the pixels above the threshold.
+ * @param {Patch} patch
+ * @param {number} threshold
+ * @param {(row: number, column: number) => void} visit
+ */
 export function eachInside({ rows, columns, values }, threshold, visit) {
   let i = 0;
   for (let r = rows[0]; r < rows[1]; r++) {
@@ -350,5 +449,10 @@ export function eachInside({ rows, columns, values }, threshold, visit) {
   }
 }
 
-/** Intersection over union from three counts; two empty masks agree. @param {number} both @param {number} a @param {number} b */
+/**
+ * Intersection over union from three counts; two empty masks agree.
+ * @param {number} both
+ * @param {number} a
+ * @param {number} b
+ */
 export const iou = (both, a, b) => (a + b - both ? both / (a + b - both) : 1);

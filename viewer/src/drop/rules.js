@@ -1,4 +1,5 @@
-// How masks are drawn, by the version of Ultralytics in the file: the presets of src/maskprism/core/masks.py, and their order.
+// How masks are drawn, by the version of Ultralytics in the file: the presets of src/maskprism/core/masks.py, and their
+// order.
 
 /** @typedef {import("../masks.js").MaskRule} MaskRule */
 

@@ -13,13 +13,13 @@ import pytest
 from test_cli import run
 
 import maskprism
+from helpers.tiny_heads import tensors_of, write_tiny_head
 from helpers.tiny_models import Tiny
 from maskprism import Prediction, from_raw
 from maskprism.analysis.comparison.paired_run import compare
 from maskprism.errors import InputError, ModelError
 from maskprism.models import Model
 from maskprism.models.families.rows import Thresholds
-from tiny_heads import tensors_of, write_tiny_head
 
 Tensors = dict[str, np.ndarray]
 PIECES = ("box", "cls", "coef")
