@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from test_cli import run
 
 import maskprism
+from helpers.in_process import command as run
 from helpers.tiny_heads import tensors_of, write_tiny_head
 from helpers.tiny_models import Tiny
 from maskprism import Prediction, from_raw
