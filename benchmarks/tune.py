@@ -19,13 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 import maskprism
-from maskprism.analysis.tuning.tuning import VIEWS, tune
+from maskprism.analysis.tuning.fitting import FULL_EFFORT
+from maskprism.analysis.tuning.tuning import tune
 from maskprism.datasets import open_dataset
 from maskprism.datasets.scenes import write_dataset
 from maskprism.tables.extraction import in_order, one_thread_per_call, processors
 
 SCENES = 128
-PREDICTIONS = 2 + VIEWS + 1
+PREDICTIONS = 2 + FULL_EFFORT.views + 1
 
 
 def main() -> None:

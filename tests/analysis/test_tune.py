@@ -15,12 +15,13 @@ from scipy.optimize import minimize
 from helpers import reference_tune as slow
 from helpers.by_hand import made
 from helpers.tiny_models import Tiny, ultralytics_metadata
+from helpers.tuned import tune, with_little_effort
 from maskprism import Model, load
 from maskprism.analysis.intervals import interval
 from maskprism.analysis.tuning import evidence as gathering
 from maskprism.analysis.tuning.evidence import Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import SHARPNESS, SPREAD, Objective, Setting, fit, sampled_ious
-from maskprism.analysis.tuning.tuning import Tuning, tune
+from maskprism.analysis.tuning.tuning import Tuning
 from maskprism.analysis.tuning.validation import cross_fit, curve_sizes, fits
 from maskprism.cli.options import Reading
 from maskprism.cli.tune import tune as tune_command
@@ -33,6 +34,11 @@ from maskprism.models.rewrite import write_corrected
 from maskprism.models.runtimes import FunctionRuntime
 from maskprism.reports import tuning_files as files
 from maskprism.reports.tuning import report_page, sentences, warnings_of
+
+
+@pytest.fixture(autouse=True)
+def _little_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_little_effort(monkeypatch)
 
 
 def drawn(seed: int = 0, n: int = 12, m: int = 9, k: int = 3, images: int = 6) -> Evidence:
