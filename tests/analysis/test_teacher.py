@@ -16,7 +16,8 @@ from helpers.tiny_models import Tiny, ultralytics_metadata
 from helpers.tuned import tune, with_little_effort
 from maskprism import Model, load
 from maskprism.analysis.comparison import compare
-from maskprism.analysis.tuning import taught, tuning
+from maskprism.analysis.tuning import taught
+from maskprism.analysis.tuning.fitting import FULL_EFFORT
 from maskprism.cli.options import Detections
 from maskprism.cli.tune import tune as tune_command
 from maskprism.datasets.augmentation import Alteration
@@ -124,7 +125,7 @@ def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
 
 def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     model = load(damaged)
-    found = tuning.tune(taught(load("sample"), model, scenes), model, folds=3, per_level=False)  # with full effort
+    found = tune(taught(load("sample"), model, scenes), model, folds=3, per_level=False, effort=FULL_EFFORT)
     assert found.teacher is not None
     assert found.helps
     before = compare(load("sample"), model, HELD_OUT).mean_iou
