@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 ULTRA := .venv-ultralytics
 PACKAGE := .venv-package
 OTHER := .venv-other
+GROUP := dev
 LOCK := $(CURDIR)/requirements/lock.txt
 PIP := python -m pip install --quiet --no-compile
 # every environment takes its packages, and what builds them, in the versions of the lock file
@@ -19,7 +20,7 @@ setup: $(VENV)/done
 $(VENV)/done: pyproject.toml requirements/lock.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/$(PIP) --upgrade "pip>=25.1"
-	$(BIN)/$(PIP) --editable ".[openvino,litert]" --group dev
+	$(BIN)/$(PIP) --editable ".[openvino,litert]" --group $(GROUP)
 	touch $@
 
 # what pyproject.toml needs, for every Python and system; versions change with ARGS=--upgrade alone
@@ -36,6 +37,7 @@ test: setup
 	$(PYTEST) $(TESTS)
 
 coverage: setup
+	mkdir -p build
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html $(TESTS)
 
 test-browser: setup
@@ -73,7 +75,7 @@ test-ultralytics: $(ULTRA)/done
 
 # the base tests with another Python: make test-python PYTHON=python3.13; some of them with TESTS="tests/core tests/io"
 test-python:
-	$(MAKE) --no-print-directory test VENV=$(OTHER)
+	$(MAKE) --no-print-directory test VENV=$(OTHER) GROUP=test
 
 # built from the source distribution, and used by a typed program that knows nothing but the wheel
 package: setup
