@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from helpers import reference_tune as slow
 from helpers.by_hand import made
 from helpers.tiny_models import Tiny, ultralytics_metadata
-from helpers.tuned import tune, with_little_effort
+from helpers.tuned import LITTLE, tune, with_little_effort
 from maskprism import Model, load
 from maskprism.analysis.intervals import interval
 from maskprism.analysis.tuning import evidence as gathering
@@ -121,6 +121,17 @@ def test_a_ridge_decides_how_much_is_corrected() -> None:
         for one in fit(evidence, everything(evidence), [Setting(r) for r in (200, 2, 0.2)], 20)
     ]
     assert sizes[0] < 0.1 < sizes[1] < sizes[2]
+
+
+def test_a_fit_of_few_steps_goes_less_far() -> None:
+    evidence = drawn(n=60, images=20)
+    objective = Objective(evidence, everything(evidence), Setting(0.2), 20)
+    losses = []
+    for steps in (1, 3, 100):
+        (found,) = fit(evidence, everything(evidence), [Setting(0.2)], 20, steps=steps)
+        x = np.concatenate([found.maps[0], found.offsets[0][:, None] / objective.scale], axis=1).ravel()
+        losses.append(objective(x)[0])
+    assert losses[0] > losses[1] > losses[2]
 
 
 def test_sampled_ious_count_pixels() -> None:
@@ -346,6 +357,7 @@ def tuned(damaged: Path, dataset: Path) -> Tuning:
 
 def test_a_damaged_network_is_mended(tuned: Tuning) -> None:
     assert tuned.images == tuned.total == 24
+    assert {setting.ridge for setting in tuned.fitted.chosen} == set(LITTLE.ridges)
     assert tuned.helps
     assert tuned.change.gain.mean > 0.02
     before, after = tuned.precision
