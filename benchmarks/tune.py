@@ -20,12 +20,13 @@ from rich.table import Table
 
 import maskprism
 from maskprism._common.parallel import in_order, one_thread_per_call, processors
-from maskprism.analysis.tuning.tuning import VIEWS, tune
+from maskprism.analysis.tuning.fitting import FULL_EFFORT
+from maskprism.analysis.tuning.tuning import tune
 from maskprism.datasets import open_dataset
 from maskprism.datasets.scenes import write_dataset
 
 SCENES = 128
-PREDICTIONS = 2 + VIEWS + 1
+PREDICTIONS = 2 + FULL_EFFORT.views + 1
 
 
 def main() -> None:

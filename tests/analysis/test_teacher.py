@@ -13,9 +13,11 @@ import pytest
 from onnxruntime.quantization import quantize_static
 
 from helpers.tiny_models import Tiny, ultralytics_metadata
+from helpers.tuned import tune, with_little_effort
 from maskprism import load
 from maskprism.analysis.comparison import compare
-from maskprism.analysis.tuning import taught, tune
+from maskprism.analysis.tuning import taught
+from maskprism.analysis.tuning.fitting import FULL_EFFORT
 from maskprism.cli.options import Detections
 from maskprism.cli.tune import tune as tune_command
 from maskprism.datasets.augmentation import Alteration
@@ -25,6 +27,12 @@ from maskprism.models import SAMPLE_MODEL
 from maskprism.models.correction import Correction
 from maskprism.models.rewrite import write_corrected
 from maskprism.models.runtimes import FunctionRuntime
+
+
+@pytest.fixture(autouse=True)
+def _little_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_little_effort(monkeypatch)
+
 
 HELD_OUT = [draw_scene(seed).image for seed in range(5)]
 
@@ -118,7 +126,7 @@ def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
 
 def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     model = load(damaged)
-    found = tune(taught(load("sample"), model, scenes), model, folds=3, per_level=False)
+    found = tune(taught(load("sample"), model, scenes), model, folds=3, per_level=False, effort=FULL_EFFORT)
     assert found.teacher is not None
     assert found.helps
     before = compare(load("sample"), model, HELD_OUT).mean_iou

@@ -15,12 +15,13 @@ from scipy.optimize import minimize
 from helpers import reference_tune as slow
 from helpers.by_hand import made
 from helpers.tiny_models import Tiny, ultralytics_metadata
+from helpers.tuned import LITTLE, tune, with_little_effort
 from maskprism import Model, load
 from maskprism.analysis.intervals import interval
 from maskprism.analysis.tuning import evidence as gathering
 from maskprism.analysis.tuning.evidence import Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import SHARPNESS, SPREAD, Objective, Setting, fit, sampled_ious
-from maskprism.analysis.tuning.tuning import Tuning, tune
+from maskprism.analysis.tuning.tuning import Tuning
 from maskprism.analysis.tuning.validation import cross_fit, curve_sizes, fits
 from maskprism.cli.options import Reading
 from maskprism.cli.tune import tune as tune_command
@@ -33,6 +34,11 @@ from maskprism.models.rewrite import write_corrected
 from maskprism.models.runtimes import FunctionRuntime
 from maskprism.reports import tuning_files as files
 from maskprism.reports.tuning import report_page, sentences, warnings_of
+
+
+@pytest.fixture(autouse=True)
+def _little_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_little_effort(monkeypatch)
 
 
 def drawn(seed: int = 0, n: int = 12, m: int = 9, k: int = 3, images: int = 6) -> Evidence:
@@ -115,6 +121,17 @@ def test_a_ridge_decides_how_much_is_corrected() -> None:
         for one in fit(evidence, everything(evidence), [Setting(r) for r in (200, 2, 0.2)], 20)
     ]
     assert sizes[0] < 0.1 < sizes[1] < sizes[2]
+
+
+def test_a_fit_of_few_steps_goes_less_far() -> None:
+    evidence = drawn(n=60, images=20)
+    objective = Objective(evidence, everything(evidence), Setting(0.2), 20)
+    losses = []
+    for steps in (1, 3, 100):
+        (found,) = fit(evidence, everything(evidence), [Setting(0.2)], 20, steps=steps)
+        x = np.concatenate([found.maps[0], found.offsets[0][:, None] / objective.scale], axis=1).ravel()
+        losses.append(objective(x)[0])
+    assert losses[0] > losses[1] > losses[2]
 
 
 def test_sampled_ious_count_pixels() -> None:
@@ -340,6 +357,7 @@ def tuned(damaged: Path, dataset: Path) -> Tuning:
 
 def test_a_damaged_network_is_mended(tuned: Tuning) -> None:
     assert tuned.images == tuned.total == 24
+    assert {setting.ridge for setting in tuned.fitted.chosen} == set(LITTLE.ridges)
     assert tuned.helps
     assert tuned.change.gain.mean > 0.02
     before, after = tuned.precision

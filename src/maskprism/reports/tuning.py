@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from maskprism._common.text import counted, signed
 from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.tuning.evidence import CANDIDATES, CONF, PIXELS
-from maskprism.analysis.tuning.fitting import SHARPNESS
-from maskprism.analysis.tuning.tuning import VIEWS
+from maskprism.analysis.tuning.fitting import FULL_EFFORT, SHARPNESS
 from maskprism.reports.html import Illustration, Section, cell, definitions, findings, page, row, table
 from maskprism.reports.html import figures as figure_grid
 
@@ -31,9 +30,10 @@ METHOD = {
     ),
     "what it is fitted to": (
         f"Instances with a score above {CONF} that lie on a ground-truth instance of their class (box IoU of .5 or "
-        f"more), in the image, in its mirror image, and, where that helps, in up to {VIEWS} views that are turned, "
-        f"scaled, mirrored and recoloured by chance; of each ground-truth instance up to {CANDIDATES} candidates, "
-        f"those that NMS drops among them; at up to {PIXELS} pixels of the box each, most of them along the edge. "
+        f"more), in the image, in its mirror image, and, where that helps, in up to {FULL_EFFORT.views} views that are "
+        "turned, scaled, mirrored and recoloured by chance; of each ground-truth instance up to "
+        f"{CANDIDATES} candidates, those that NMS drops among them; at up to {PIXELS} pixels of the box each, most of "
+        "them along the edge. "
         "What is surer and overlaps more counts for more."
     ),
     "how": (

@@ -3,6 +3,7 @@
 | name | answers |
 |---|---|
 | `tune`, `Tuning` | which correction of the coefficients is best, and what does it gain on images that took no part? |
+| `Effort` | how long is searched for it? |
 | `fit`, `Setting` | which correction is best on given evidence? |
 | `evidence_of`, `Evidence` | what can be learned from an image with its ground truth? |
 | `taught`, `Lessons` | what can be learned from a better network, where there are no labels? |
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from maskprism.analysis.tuning.decode_rule import DecodeRuleChoice, choose_decode_rule
 from maskprism.analysis.tuning.evidence import Evidence, evidence_of
-from maskprism.analysis.tuning.fitting import Setting, fit
+from maskprism.analysis.tuning.fitting import Effort, Setting, fit
 from maskprism.analysis.tuning.teacher import Lessons, taught
 from maskprism.analysis.tuning.tuning import Tuning, tune
 from maskprism.analysis.tuning.validation import CrossFit, cross_fit
@@ -22,6 +23,7 @@ from maskprism.analysis.tuning.validation import CrossFit, cross_fit
 __all__ = [
     "CrossFit",
     "DecodeRuleChoice",
+    "Effort",
     "Evidence",
     "Lessons",
     "Setting",

@@ -25,8 +25,30 @@ OFFSETS = 5.0
 """How much farther b may go than A at the same cost, in root mean squares of the coefficients: all evidence tells of
 the same few offsets."""
 _BLOCK = 512
-_STEPS = 100
 _TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long `tune` searches.
+
+    Parameters
+    ----------
+    ridges
+        The ridges of `Setting` to try, one after the other: each fit begins where the last one ended.
+    views
+        How many random augmentations of an image are evidence, beside the image and its mirror image; fewer where
+        there are many images.
+    steps
+        The most iterations of L-BFGS in one fit.
+    """
+
+    ridges: tuple[float, ...] = (30.0, 10.0, 3.0, 1.8, 1.0, 0.6, 0.3, 0.1, 0.03, 0.01)
+    views: int = 3
+    steps: int = 100
+
+
+FULL_EFFORT = Effort()
 
 
 @dataclass(frozen=True)
@@ -114,14 +136,21 @@ class Objective:
         return float(np.dot(weights.astype(np.float64), 1 - shared / either)), by_coefficient.astype(np.float64)
 
 
-def fit(evidence: Evidence, parts: Sequence[slice], settings: Sequence[Setting], images: int) -> list[Correction]:
+def fit(
+    evidence: Evidence,
+    parts: Sequence[slice],
+    settings: Sequence[Setting],
+    images: int,
+    *,
+    steps: int = FULL_EFFORT.steps,
+) -> list[Correction]:
     """The correction that is best on parts of the evidence, of some images, under each setting, by full-batch L-BFGS.
 
     Settings differ in their ridge; each search begins where the one before ended, the first at no correction.
     Raises MissingExtraError without SciPy.
     """
     minimize = minimiser()
-    options = {"maxiter": _STEPS, "maxcor": 20, "ftol": 1e-6}
+    options = {"maxiter": steps, "maxcor": 20, "ftol": 1e-6}
     found: list[Correction] = []
     x: Float64[np.ndarray, " P"] | None = None
     for setting in settings:

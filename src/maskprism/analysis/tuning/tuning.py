@@ -25,9 +25,9 @@ from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import Region, regions
 from maskprism.analysis.tuning.decode_rule import DecodeRuleChoice, choose_decode_rule, setting_ious
 from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of
-from maskprism.analysis.tuning.fitting import Setting, minimiser
+from maskprism.analysis.tuning.fitting import FULL_EFFORT, Effort, Setting, minimiser
 from maskprism.analysis.tuning.teacher import teacher_of
-from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, check_folds, cross_fit, fits
+from maskprism.analysis.tuning.validation import FOLDS, CrossFit, check_folds, cross_fit, fits
 from maskprism.datasets.augmentation import Alteration
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.sources import spread
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from maskprism.models.correction import Correction
 
 AP_CONF = 0.001
-VIEWS = 3
-"""How often an image is altered by chance, beside as it is and in a mirror; less often where there are many images."""
 _SEEN = 2000
 _CANDIDATES = 4000
 
@@ -164,6 +162,7 @@ def tune(
     folds: int = FOLDS,
     per_level: bool | None = None,
     seed: int = 0,
+    effort: Effort = FULL_EFFORT,
     workers: int | None = None,
     on_progress: Callable[[int, int, Failed | None], None] = lambda done, total, failed: None,
 ) -> Tuning:
@@ -172,10 +171,10 @@ def tune(
     dataset: images with ground truth, or what `taught` gives, where the masks of another network stand in for it.
 
     Evidence are candidates above a score of `evidence.CONF`, in the image, in its mirror image, and, if that helps, in
-    up to VIEWS views of it that are turned, scaled, mirrored and recoloured by chance. The views, the pixels that are
-    looked at, and which images make a fold follow from `seed`. per_level: whether every level of the pyramid has a
-    correction of its own, where the outputs tell levels apart; unless given, only with a teacher. Mean IoU counts
-    matched instances above `conf`; AP all detections.
+    up to `effort.views` views of it that are turned, scaled, mirrored and recoloured by chance. The views, the pixels
+    that are looked at, and which images make a fold follow from `seed`. per_level: whether every level of the pyramid
+    has a correction of its own, where the outputs tell levels apart; unless given, only with a teacher. effort: how
+    long to search. Mean IoU counts matched instances above `conf`; AP all detections.
 
     on_progress: called with the steps done, their total, and a failure, if the last step was one.
     Raises InputError where data set and model share no class, nothing is labelled with a mask, or too few images have
@@ -205,10 +204,10 @@ def tune(
     samples = [samples[position] for position in chosen]
     classes = known_classes(dataset, model)
     levels = model.levels if per_level or (per_level is None and teacher is not None) else 1
-    views = min(_SEEN // max(len(samples), 1), VIEWS)
+    views = min(_SEEN // max(len(samples), 1), effort.views)
     # Whether altered views are of use is found out; a teacher draws them anew.
     seen = (False, True) if teacher is None and views else (views > 0,)
-    paths = [[Setting(ridge, levels, altered) for ridge in RIDGES] for altered in seen]
+    paths = [[Setting(ridge, levels, altered) for ridge in effort.ridges] for altered in seen]
     workers = workers or processors()
     done, total = 0, 2 * len(samples) + fits(len(samples), len(paths), folds=folds)
     clock = [time.perf_counter()]
@@ -244,7 +243,9 @@ def tune(
         evidence = Evidence.joined([one for _, one in gathered])
         count = len(evidence)
         clock.append(time.perf_counter())
-        fitted = cross_fit(evidence, len(gathered), paths, folds=folds, workers=workers, on_fit=step)
+        fitted = cross_fit(
+            evidence, len(gathered), paths, folds=folds, steps=effort.steps, workers=workers, on_fit=step
+        )
         del evidence
         clock.append(time.perf_counter())
         measured: list[_Measured] = []

@@ -12,7 +12,7 @@ import numpy as np
 
 from maskprism._common.parallel import in_order, one_thread_per_call, processors
 from maskprism.analysis.intervals import MIN_IMAGES
-from maskprism.analysis.tuning.fitting import Setting, fit, sampled_ious
+from maskprism.analysis.tuning.fitting import FULL_EFFORT, Setting, fit, sampled_ious
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from maskprism.models.correction import Correction
 
 FOLDS = 5
-RIDGES = (30.0, 10.0, 3.0, 1.8, 1.0, 0.6, 0.3, 0.1, 0.03, 0.01)
-"""Tried one after the other, each fit beginning where the last one ended."""
 FEWEST_IMAGES = 3
 _CURVE = (0.125, 0.25, 0.5)
 
@@ -55,6 +53,7 @@ def cross_fit(
     settings: Sequence[Sequence[Setting]],
     *,
     folds: int = FOLDS,
+    steps: int = FULL_EFFORT.steps,
     workers: int | None = None,
     on_fit: Callable[[], None] = lambda: None,
 ) -> CrossFit:
@@ -64,7 +63,7 @@ def cross_fit(
     that fold: nothing about a fold decides anything that is measured on it. All of their evidence is looked at that is
     not altered: mirror images and what NMS drops make the choice surer. Folds are of images that follow each other, so
     give images in an order that chance has made. settings: paths of settings, each fit begins where the one before
-    ended.
+    ended. steps: the most iterations of a fit.
 
     Raises InputError for fewer than FEWEST_IMAGES images with an unaltered instance, or fewer folds than 3.
     """
@@ -81,7 +80,7 @@ def cross_fit(
 
         def run(jobs: Sequence[_Job]) -> list[list[Correction]]:
             done = []
-            for found in in_order(partial(_fitted, evidence), iter(jobs), workers or processors()):
+            for found in in_order(partial(_fitted, evidence, steps), iter(jobs), workers or processors()):
                 done.append(found)
                 on_fit()
             return done
@@ -146,8 +145,8 @@ class _Job(NamedTuple):
     images: int
 
 
-def _fitted(evidence: Evidence, job: _Job) -> list[Correction]:
-    return fit(evidence, *job)
+def _fitted(evidence: Evidence, steps: int, job: _Job) -> list[Correction]:
+    return fit(evidence, *job, steps=steps)
 
 
 def _some_images(evidence: Evidence, fold: tuple[int, int], images: int, count: int) -> list[slice]:
