@@ -8,5 +8,7 @@ RuntimeName = Literal["onnxruntime", "openvino", "litert", "torchscript", "ultra
 """What computes a model."""
 Family = Literal["yolov5", "yolov8", "end2end", "yolact", "query"]
 """How the outputs of a model are packed."""
+EngineName = Literal["threads", "ray"]
+"""Where images are worked on: threads of this process, or processes of a cluster that Ray runs."""
 Precision = Literal["f32", "bf16", "f16"]
 """Number format of the computation."""

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter, validators
 
-from maskprism._common.choices import Family, Precision, RuntimeName
+from maskprism._common.choices import EngineName, Family, Precision, RuntimeName
 from maskprism._common.files import make_folder, reporting_write_errors
 from maskprism.errors import InputError
 from maskprism.io.untrusted import is_folder
 
 if TYPE_CHECKING:
+    from maskprism._common.parallel import Engine
     from maskprism.analysis.truth.labels import DatasetLabels
     from maskprism.cli.output import Output
     from maskprism.models import Model
@@ -76,6 +78,7 @@ Labels = Annotated[
 
 _READING = Group("Reading the model", sort_key=10)
 _DETECTIONS = Group("Detections", sort_key=11)
+_WORK = Group("Where the work is done", sort_key=13)
 
 
 @Parameter(name="*", group=_READING)
@@ -124,6 +127,38 @@ class Detections:
 
     classes: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None
     """Keep only these class ids."""
+
+
+@Parameter(name="*", group=_WORK)
+@dataclass(frozen=True)
+class Work:
+    """Which machines work on the images, and how many at once."""
+
+    engine: EngineName = "threads"
+    """Threads of this machine, or a cluster that Ray runs: the one that RAY_ADDRESS names or that was started here, or
+    else a new one here. The results are the same."""
+
+    workers: int | None = None
+    """Threads, or processes of the cluster; default: one per processor (or GPU)."""
+
+    gpus: float | None = None
+    """Of each process of the cluster; default: 1 with --device cuda."""
+
+    def open(self, reading: Reading) -> AbstractContextManager[Engine]:
+        """The engine; see `open_engine`."""
+        from maskprism._common.parallel import open_engine
+
+        return open_engine(self.engine, self.workers, self.gpus_for(reading))
+
+    def gpus_for(self, reading: Reading) -> float:
+        """GPUs of each process, for a model that is read so."""
+        on_gpu = self.engine == "ray" and (reading.device or "").startswith("cuda")
+        return float(on_gpu) if self.gpus is None else self.gpus
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of one call of the model: one on a cluster, whose processes share processors."""
+        return 1 if self.engine == "ray" else None
 
 
 def model_file(path: Path | None) -> Path:
