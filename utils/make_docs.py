@@ -125,7 +125,7 @@ def write_basis_images(folder: Path) -> None:
     canonical = CanonicalBasis.of(usage)
     image = draw_scene(SCENE).image
     beside = basis.raw_and_canonical(image, model.predict(image), usage, canonical)
-    study, movement = study_prototypes(items, model, total=len(items))
+    study, movement = study_prototypes(items, model)
     sheet = raster.draw(cards.sheet_of_all(study, movement, model="the bundled network"))
     for name, pixels in (("basis", beside), ("prototypes", sheet)):
         picture = Image.fromarray(pixels)

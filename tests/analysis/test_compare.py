@@ -463,13 +463,13 @@ def test_both_take_any_size(images: list[np.ndarray]) -> None:
 def test_networks_of_another_basis(images: list[np.ndarray]) -> None:
     """The same network after a change of basis: other coefficients and prototypes, the same masks."""
     basis = np.array([[0.0, 2.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.3, 1.0]])
-    calls: list[tuple[int, int | None, int]] = []
+    calls: list[tuple[int, int | None, object]] = []
     other = Network()
     other.mixing, other.coefficients = basis @ other.mixing, other.coefficients @ np.linalg.inv(basis)
     found = compare(Network().model(), other.model(), images, on_progress=lambda *call: calls.append(call))
     assert not found.similarity.shared
     assert found.drift is None
-    assert calls == [(1, 3, 0), (2, 3, 0), (3, 3, 0), (4, 6, 0), (5, 6, 0), (6, 6, 0)]
+    assert calls == [(1, 3, None), (2, 3, None), (3, 3, None), (4, 6, None), (5, 6, None), (6, 6, None)]
     assert found.images == 3
     np.testing.assert_allclose(found.ious, 1, atol=0.01)
     for part in PARTS:

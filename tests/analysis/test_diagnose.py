@@ -22,7 +22,7 @@ import maskprism
 from helpers.in_process import command as run
 from helpers.in_process import says
 from maskprism import Prediction
-from maskprism.analysis.dataset import diagnosis, findings
+from maskprism.analysis.dataset import findings
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, overlaps_under, true_regions, validation_regions
 from maskprism.analysis.dataset.coco_ap import average_precision
 from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose, examine
@@ -34,6 +34,7 @@ from maskprism.analysis.truth.overlaps import mask_overlaps
 from maskprism.core.geometry import Letterbox
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.datasets.scenes import NAMES, write_dataset
+from maskprism.datasets.visit import Failure
 from maskprism.drawing.mask_thumbnails import mask_against_truth
 from maskprism.drawing.palette import MISSING, TOO_MUCH
 from maskprism.errors import InputError, ModelError
@@ -208,7 +209,10 @@ def test_what_cannot_be_read_is_told_and_left_out(own_data: Path, model: Model) 
     told = []
     rest = diagnose(open_dataset(own_data), model, on_progress=lambda done, total, failed: told.append((done, failed)))
     assert rest.images == SCENES - 2
-    assert [name for name, _ in rest.failures] == [f"images/val/{images[0].name}", f"images/val/{images[1].name}"]
+    assert [failure.name for failure in rest.failures] == [
+        f"images/val/{images[0].name}",
+        f"images/val/{images[1].name}",
+    ]
     assert [done for done, _ in told] == list(range(1, SCENES + 1))
     assert sum(failed is not None for _, failed in told) == 2
     for image in images:
@@ -232,7 +236,7 @@ def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch:
     monkeypatch.setattr(Model, "predict_under", None)
     with pytest.raises(InputError, match=r"not one of 6 images can be examined .*not callable"):
         diagnose(open_dataset(own_data), broken)
-    monkeypatch.setattr(diagnosis, "_NETWORK_FAILURES", 3)
+    monkeypatch.setattr("maskprism.datasets.visit.TOLERATED_MODEL_FAILURES", 3)
     labels(own_data)[0].write_text("0 0.1 0.2\n")  # is no failure of the network
     told: list[int] = []
     with pytest.raises(ModelError, match=r"failed on all of the first 3 images .*not callable"):
@@ -259,7 +263,9 @@ def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Model, "predict_under", predict_under)
     found = diagnose(open_dataset(data), network)
-    assert found.failures == [(names[1], "prototypes 3 hold NaN or infinity; " + EXPORT_IN_SINGLE_PRECISION)]
+    (failure,) = found.failures
+    assert failure.name == names[1]
+    assert failure.message == "prototypes 3 hold NaN or infinity; " + EXPORT_IN_SINGLE_PRECISION
     assert found.images == SCENES - 1
 
 
@@ -566,7 +572,7 @@ def test_names_cannot_break_the_page(found: Diagnosis, tmp_path: Path) -> None:
         spec=replace(found.spec, name=evil),
         dataset=replace(found.dataset, names=names),
         budget=ErrorBudget(rows),
-        failures=[(evil, evil)],
+        failures=[Failure(evil, evil)],
         remarks=[evil],
         unknown_classes=[evil],
     )

@@ -40,6 +40,7 @@ from maskprism.analysis.prototypes.translation import (
 from maskprism.cli.prototypes import prototypes as prototypes_command
 from maskprism.core.masks import RULES
 from maskprism.datasets.scenes import draw_scene
+from maskprism.datasets.visit import Failure
 from maskprism.drawing import cards, raster
 from maskprism.errors import InputError
 from maskprism.io.sources import open_source
@@ -288,8 +289,8 @@ class Positional:
     def __init__(self, prediction: Prediction) -> None:
         self.prediction = prediction
 
-    def predict(self, image: np.ndarray) -> Prediction:
-        return self.prediction
+    def predict(self, images: list[np.ndarray]) -> list[Prediction]:
+        return [self.prediction for _ in images]
 
 
 @pytest.fixture(scope="module")
@@ -353,12 +354,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_study_goes_on_after_failures_and_moves_evenly(tiny: Path, images: Path) -> None:
-    seen: list[tuple[str, bool]] = []
+    seen: list[Failure | None] = []
     items = list(open_source(images).pending(frozenset()))
     found, movement = study_prototypes(
-        items, load(tiny), moved=2, total=6, on_image=lambda name, error: seen.append((name, error is None))
+        items, load(tiny), moved=2, on_progress=lambda done, total, failure: seen.append(failure)
     )
-    assert [fine for _, fine in seen].count(False) == 1
+    assert [failure.name for failure in seen if failure is not None] == ["bad.png"]
+    assert len(seen) == 6
     assert found.images == 5
     assert movement is not None
     assert movement.images == 2

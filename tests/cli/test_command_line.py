@@ -28,6 +28,7 @@ from maskprism.cli.options import Table
 from maskprism.cli.output import EXIT_CODES, Bar, Outcome, Output, command, print_json
 from maskprism.cli.sample_story import DemoResult
 from maskprism.datasets.scenes import write_dataset
+from maskprism.datasets.visit import Failure
 from maskprism.models import load
 from maskprism.tables.extraction import extract
 
@@ -289,7 +290,7 @@ def test_json_is_what_the_documentation_says(
         assert failure["image"] == "b.png"
         assert "not an image" in failure["why"]
         (said,) = ended.err.splitlines()
-        assert "b.png: not an image" in said
+        assert said.startswith("b.png: failed: not an image")
     else:
         assert ended.err == ""
     for path in written(answer):
@@ -391,10 +392,10 @@ def test_quiet_leaves_failures(quiet: bool, capsys: pytest.CaptureFixture[str]) 
     output.note("note: by the way")
     with output.bar("working", 2) as bar:
         bar.note("that one is odd")
-        bar.fail("a.png", "too [small]")
+        bar.at(1, 2, Failure("a.png", "too [small]"))
         bar.step()
     assert isinstance(bar, Bar)
-    assert bar.failures == [("a.png", "too [small]")]
+    assert bar.failures == [Failure("a.png", "too [small]")]
     out, err = capsys.readouterr()
     assert out == ""
     assert "a.png: failed: too [small]" in err

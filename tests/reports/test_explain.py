@@ -370,10 +370,12 @@ def test_a_true_mask_and_a_region_choose_their_instance(question: str, case: Cas
     outside = np.ones(case.prediction.image_size, dtype=bool)
     for x1, y1, x2, y2 in case.prediction.boxes.tolist():
         outside[max(int(y1) - 2, 0) : int(y2) + 3, max(int(x1) - 2, 0) : int(x2) + 3] = False
-    assert "lies in the box of no instance; choose one with --instance" in explained(outside).message
+    failure = explained(outside).failure
+    assert failure is not None
+    assert "lies in the box of no instance; choose one with --instance" in failure.message
     black = explained(np.zeros(case.prediction.image_size, dtype=bool))
     assert "00-roles.png" in {path.name for path in black.pictures}
-    assert ("the region is empty" in black.message) == (question == "region")
+    assert (black.failure is not None and "the region is empty" in black.failure.message) == (question == "region")
 
 
 @pytest.mark.parametrize(

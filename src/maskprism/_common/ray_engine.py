@@ -1,7 +1,7 @@
 """An engine of processes on a Ray cluster (extra `ray`).
 
 Answers come back to the process that asked, which alone writes anything. A worker that dies is started again by Ray,
-and its tasks with it; tasks that kill their worker every time are told apart one by one, as `Lost`.
+and its tasks with it; tasks that kill their worker every time are found one by one, and answered by `Lost`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import cv2
 from threadpoolctl import threadpool_limits
 
 from maskprism._common.extras import require
-from maskprism._common.parallel import Answer, Lost, Task, in_flight, in_lists
+from maskprism._common.parallel import Answer, Lost, Task, in_lists
 from maskprism._common.text import brief, one_line
 from maskprism.errors import InputError, MaskprismError
 
@@ -139,7 +139,7 @@ class RayEngine:
     def map(
         self, function: Callable[[Sequence[Task]], Iterable[Answer]], tasks: Iterable[Task], size: int = 1
     ) -> Generator[Answer | Lost[Task], None, None]:
-        """Apply a function to tasks; see `Engine`.
+        """Apply a function to tasks; see `Threads.map`.
 
         Raises
         ------
@@ -150,14 +150,14 @@ class RayEngine:
         """
         import ray
 
-        pickled = ray.put(_pickled(function))
+        sent = [ray.put(_pickled(function))]  # in a list, so that a worker fetches it once
         kind = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=-1, max_task_retries=_ATTEMPTS - 1)(_Worker)
         rest, waiting = in_lists(tasks, size), deque[_Call]()
         workers: list[Any] = []
         running: dict[Any, int] = {}
         try:
             while True:
-                while len(waiting) < in_flight(self.workers) and (some := next(rest, None)) is not None:
+                while len(waiting) <= 2 * self.workers and (some := next(rest, None)) is not None:
                     waiting.append(_Call(some))
                 if not waiting:
                     return
@@ -166,8 +166,8 @@ class RayEngine:
                     if call.answer is None and idle:
                         number = idle.popleft()
                         if number == len(workers):
-                            workers.append(kind.remote([pickled]))
-                        call.answer = workers[number].call.remote(_pickled(call.tasks))
+                            workers.append(kind.remote())
+                        call.answer = workers[number].call.remote(sent, _pickled(call.tasks))
                         running[call.answer] = number
                 for answer in ray.wait(list(running))[0] if running else ():
                     del running[answer]
@@ -203,6 +203,8 @@ def _answers(call: Any) -> list[Any] | None:
         answers = pickle.loads(ray.get(call))
     except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
         return None
+    except ray.exceptions.RayTaskError:  # a bug: raised here as on threads
+        raise
     except (ray.exceptions.RayError, ConnectionError) as error:
         reason = brief(" ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__, 200)
         raise MaskprismError(
@@ -216,19 +218,18 @@ def _answers(call: Any) -> list[Any] | None:
 class _Worker:
     """A process of the cluster; it unpickles the function, and opens the model in it, with its first tasks."""
 
-    def __init__(self, pickled: list[Any]) -> None:
+    def __init__(self) -> None:
         cv2.setNumThreads(1)
         threadpool_limits(1)
-        self._pickled = pickled[0]
         self._function: Callable[[Sequence[Any]], Iterable[Any]] | None = None
 
-    def call(self, tasks: bytes) -> bytes:
+    def call(self, function: list[Any], tasks: bytes) -> bytes:
         """The pickled answers to pickled tasks, or an error of ours."""
         import ray
 
         try:
             if self._function is None:
-                self._function = pickle.loads(ray.get(self._pickled))
+                self._function = pickle.loads(ray.get(function[0]))
             return pickle.dumps(list(self._function(pickle.loads(tasks))))
         except MaskprismError as error:
             return pickle.dumps(error)

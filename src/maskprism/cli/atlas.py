@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.atlas.mask_quality import Judged
     from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.truth.labels import DatasetLabels
+    from maskprism.datasets.visit import Failure
     from maskprism.tables.stored_predictions import StoredPredictions
 
 _MANY = 50_000
@@ -86,7 +87,7 @@ def atlas(
         output.note(f"note: {points.note}")
     stored = _stored(table)
     folder = images or _folder_of(stored)
-    failures: list[tuple[str, str]] = []
+    failures: list[Failure] = []
     labels = None if data is None else _labels(stored, data, split, folder, crowds, output)
     check_out(out, overwrite=overwrite, folder=True)
     if labels is not None and stored is not None and folder is not None:
@@ -96,15 +97,9 @@ def atlas(
     sheets = None
     if stored is not None and thumbnails:
         with output.bar("drawing", None, visible=False) as bar:
-            sheets = draw(
-                points,
-                found.notable(thumbnails, seed=seed),
-                stored,
-                folder,
-                on_progress=lambda done, total: bar.at(done, total, 0),
-            )
-            for name, why in sheets.failures:
-                bar.fail(name, why)
+            sheets = draw(points, found.notable(thumbnails, seed=seed), stored, folder, on_progress=bar.at)
+            for failure in sheets.failures:
+                bar.fail(failure)
             failures += [failure for failure in sheets.failures if failure not in failures]
     written = write_atlas(found, out, title, sheets=sheets, viewer=viewer)
     for number, finding in enumerate(findings_of(found), 1):
@@ -153,7 +148,7 @@ def _judged(points: Points, stored: StoredPredictions, labels: DatasetLabels, fo
     from maskprism.analysis.atlas.mask_quality import judged
 
     with output.bar("comparing", None, visible=False) as bar:
-        found = judged(points, stored, labels, folder, on_progress=lambda done, total: bar.at(done, total, 0))
-        for name, why in found.failures:
-            bar.fail(name, why)
+        found = judged(points, stored, labels, folder, on_progress=bar.at)
+        for failure in found.failures:
+            bar.fail(failure)
     return found

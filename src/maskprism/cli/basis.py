@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism._common.files import write_atomically
 from maskprism._common.text import counted, in_brief, json_text
-from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, Replace, check_out, load_model
-from maskprism.cli.output import Bar, Outcome, Output, command, failures, listed
-from maskprism.errors import InputError, MaskprismError
+from maskprism.cli.options import (
+    Detections,
+    Images,
+    Limit,
+    ModelFile,
+    Out,
+    Reading,
+    Replace,
+    Work,
+    check_out,
+    load_model,
+)
+from maskprism.cli.output import Outcome, Output, command, failures, listed
+from maskprism.datasets.visit import Failure, VisitedImage, visit
+from maskprism.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from maskprism.analysis.prototypes.basis import Usage
     from maskprism.core.prediction import Prediction
-    from maskprism.io.sources import Sources
-    from maskprism.models import Model
-
-    Shown = tuple[np.ndarray[Any, Any], Prediction]
 
 
 @command(
@@ -45,6 +52,7 @@ def basis(
     scale: Literal["shared", "each"] = "shared",
     reading: Reading = Reading(),
     detections: Detections = Detections(),
+    work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:
     """Tell how many prototypes are used, in a basis easier to read.
@@ -81,11 +89,20 @@ def basis(
     check_out(out, overwrite=overwrite, folder=True)
     if table is not None:
         return _coefficients_alone(table, out, output)
-    network = load_model(model, reading, detections)
+    network = load_model(model, reading, detections, threads=work.threads)
     usage = Usage(network.spec.prototypes)
     items = open_sources(images or [], without=out, limit=limit)
-    with output.bar("measuring", items.count()) as bar:
-        shown = _use(items, network, usage, pictures, bar)
+    pictured: list[str] = []
+    with (
+        output.bar("measuring", items.count()) as bar,
+        work.open(reading) as engine,
+        closing(visit(items, network, _used, engine=engine, on_progress=bar.at)) as results,
+    ):
+        for result in results:
+            if not isinstance(result, Failure):
+                name, used = result
+                usage.merge(used)
+                pictured += [name] if used.instances and len(pictured) < pictures else []
     canonical = replace(CanonicalBasis.of(usage, region), model_sha256=network.spec.sha256)
     numbers = {"model": network.spec.name, "model_sha256": network.spec.sha256, **summary(usage, canonical)}
     names = ("basis.json", "prototypes.csv", "components.csv", "basis.npz", "spectrum.png", "redundancy.png")
@@ -96,28 +113,21 @@ def basis(
     save(views.spectrum(usage, canonical, model=network.spec.name), out / "spectrum.png", dpi=120)
     save(views.redundancy(usage, model=network.spec.name), out / "redundancy.png", dpi=120)
     files = [out / name for name in names]
-    for number, (image, prediction) in enumerate(shown):
-        page = views.raw_and_canonical(image, prediction, usage, canonical, scale=scale)
-        files.append(write_atomically(out / f"prototypes-{number:02d}.png", encode_png(page)))
+    shown = [item for item in items if item.name in pictured] if pictured else []
+    for number, one in enumerate(visit(shown, network)):
+        if not isinstance(one, Failure):
+            page = views.raw_and_canonical(one.image, one.prediction, usage, canonical, scale=scale)
+            files.append(write_atomically(out / f"prototypes-{number:02d}.png", encode_png(page)))
     _tell(numbers, len(bar.failures))
     print(f"{', '.join(names)} and {counted(len(shown), 'picture')} of prototypes in {out}")
     return Outcome({"files": files, **numbers, "failures": listed(bar.failures)})
 
 
-def _use(items: Sources, network: Model, usage: Usage, pictures: int, bar: Bar) -> list[Shown]:
-    """Run the model over all images; give the first ones with instances."""
-    shown: list[Shown] = []
-    for item in items:
-        try:
-            image = item.read()
-            prediction = replace(network.predict(image), source=item.name)
-            usage.add(prediction)
-            if len(prediction) and len(shown) < pictures:
-                shown.append((image, prediction))
-        except MaskprismError as error:
-            bar.fail(item.name, error)
-        bar.step()
-    return shown
+def _used(visited: VisitedImage[Prediction]) -> tuple[str, Usage]:
+    """What a worker measures of one image."""
+    from maskprism.analysis.prototypes.basis import Usage
+
+    return visited.name, Usage.of([visited.prediction])
 
 
 def _coefficients_alone(table: Path, out: Path, output: Output) -> Outcome:

@@ -18,6 +18,7 @@ from maskprism.cli.options import (
     Reading,
     Replace,
     Source,
+    Work,
     check_out,
     load_model,
     named_by,
@@ -74,6 +75,7 @@ def compare(
     reading: Reading = Reading(),
     second: SecondReading = Reading(),
     detections: Detections = Detections(),
+    work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:
     """Check an export, or compare two networks: what differs, and why.
@@ -111,23 +113,22 @@ def compare(
     source = open_source(images, without=out, limit=limit)
     if out is not None:
         check_out(out, overwrite=overwrite, folder=True)
-    network_a = load_model(a, reading, detections)
-    network_b = load_model(b, reading_of_b(reading, second), detections)
+    network_a = load_model(a, reading, detections, threads=work.threads)
+    network_b = load_model(b, reading_of_b(reading, second), detections, threads=work.threads)
     labels = None if data is None else open_labels(data, Sources((source,)).files, network_a.spec.names, crowds=crowds)
     network_a = named_by(labels, network_a, output)
     if labels is not None and any(map(_is_tuned, (network_a, network_b))):
         output.note("note: a network was tuned; on the images that it was tuned with, its gain is too good to be true")
-    with output.bar("comparing", None) as bar:
+    with output.bar("comparing") as bar, work.open(reading) as engine:
         found = run(
             network_a,
             network_b,
             source,
             truth=None if labels is None else labels.ground_truth,
             worst=worst,
+            engine=engine,
             on_progress=bar.at,
         )
-        for name, reason in found.failed.items():
-            bar.fail(name, reason, said=f"failed: {reason}")
     *findings, verdict = sentences(found, tolerance)
     violated = found.violations(tolerance)
     console = TerminalConsole(highlight=False, soft_wrap=True)
@@ -141,8 +142,8 @@ def compare(
         files = write_comparison(found, out, tolerance)
         output.list_files(files)
     numbers = found.as_dict(tolerance)
-    failed = listed(numbers.pop("failed").items())
-    return Outcome({"files": list(files), **numbers, "failures": failed}, DIFFERENT if violated else DONE)
+    del numbers["failed"]
+    return Outcome({"files": list(files), **numbers, "failures": listed(bar.failures)}, DIFFERENT if violated else DONE)
 
 
 def _is_tuned(network: Model) -> bool:

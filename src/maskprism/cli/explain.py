@@ -135,24 +135,23 @@ def explain(
     check_out(out, overwrite=overwrite, folder=True)
     network = load_model(model, reading, detections)
     remove_explanations(out)
-    found: list[Explained] = []
     with output.bar("explaining", items.count()) as bar:
-        for one in explain_images(items, network, out, instance, order=order, scale=scale, questions=questions):
+        found: list[Explained] = []
+        for one in explain_images(
+            items, network, out, instance, order=order, scale=scale, questions=questions, on_progress=bar.at
+        ):
             found.append(one)
-            if one.failed:
-                bar.fail(one.name, one.message.removeprefix("failed: "), said=one.message)
-            elif one.message:
-                bar.note(one.message)
-            bar.step()
+            if one.note:
+                bar.note(one.note)
     failed, pictures = len(bar.failures), sum(len(one.pictures) for one in found)
     drawn = sum(bool(one.pictures) for one in found)  # an overview, too, where a question has no answer
     if top > 0:
         print_tables([table for one in found for table in one.tables], top)
     print(f"{counted(pictures, 'picture')} of {counted(drawn, 'image')} in {out}" + failures(failed))
     explained = [
-        {"image": readable(one.name), "files": one.files, "note": readable(one.message)}
+        {"image": readable(one.name), "files": one.files, "note": readable(one.note)}
         for one in found
-        if not one.failed
+        if one.failure is None
     ]
     return Outcome({"explained": explained, "failures": listed(bar.failures)}, FAILED if failed == len(found) else DONE)
 

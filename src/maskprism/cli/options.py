@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter, validators
 
 # Hints of the library's options are evaluated here, for they are inherited.
+from maskprism._common.choices import EngineName
 from maskprism._common.choices import Precision as Precision
 from maskprism._common.choices import RuntimeName as RuntimeName
 from maskprism._common.files import make_folder, reporting_write_errors
@@ -24,6 +26,7 @@ from maskprism.models import options
 from maskprism.models.families import FamilyName as FamilyName
 
 if TYPE_CHECKING:
+    from maskprism._common.parallel import Engine
     from maskprism.analysis.truth.labels import DatasetLabels
     from maskprism.cli.output import Output
     from maskprism.models import Model
@@ -80,6 +83,7 @@ Labels = Annotated[
 
 _READING = Group("Reading the model", sort_key=10)
 _DETECTIONS = Group("Detections", sort_key=11)
+_WORK = Group("Where the work is done", sort_key=13)
 
 
 @Parameter(name="*", group=_READING)
@@ -108,6 +112,38 @@ class DetectionOptions(options.Detections):
 
 Reading = ReadingOptions
 Detections = DetectionOptions
+
+
+@Parameter(name="*", group=_WORK)
+@dataclass(frozen=True)
+class Work:
+    """Which machines work on the images, and how many at once."""
+
+    engine: EngineName = "threads"
+    """Threads of this machine, or a cluster that Ray runs: the one that RAY_ADDRESS names or that was started here, or
+    else a new one here. The results are the same."""
+
+    workers: int | None = None
+    """Threads, or processes of the cluster; default: one per processor (or GPU)."""
+
+    gpus: float | None = None
+    """Of each process of the cluster; default: 1 with --device cuda."""
+
+    def open(self, reading: Reading) -> AbstractContextManager[Engine]:
+        """The engine; see `open_engine`."""
+        from maskprism._common.parallel import open_engine
+
+        return open_engine(self.engine, self.workers, self.gpus_for(reading))
+
+    def gpus_for(self, reading: Reading) -> float:
+        """GPUs of each process, for a model that is read so."""
+        on_gpu = self.engine == "ray" and (reading.device or "").startswith("cuda")
+        return float(on_gpu) if self.gpus is None else self.gpus
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of one call of the model: one on a cluster, whose processes share processors."""
+        return 1 if self.engine == "ray" else None
 
 
 def model_file(path: Path | None) -> Path:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
+    from maskprism.datasets.visit import Failure
+
 DONE = 0
 WRONG_USAGE = 2
 DIFFERENT = 3
@@ -54,28 +56,31 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Bar:
-    """A progress bar over images on stderr, and the failures told beside it: (name of the image, why)."""
+    """A progress bar over images on stderr, and the failures; with `told`, they are printed beside it."""
 
     progress: Progress
     task: TaskID
     quiet: bool
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    told: bool = True
+    failures: list[Failure] = field(default_factory=list)
 
-    def step(self, failed: int | None = None) -> None:
-        """One more is done; so many failed, if not those told here."""
-        count = len(self.failures) if failed is None else failed
-        self.progress.update(self.task, advance=1, failed=failures(count))
+    def step(self) -> None:
+        """One more is done."""
+        self.progress.update(self.task, advance=1, failed=failures(len(self.failures)))
 
-    def at(self, done: int, total: int | None, failed: int) -> None:
-        """So many are done, of so many, and so many of them failed."""
+    def at(self, done: int, total: int | None, failure: Failure | None = None) -> None:
+        """Show how many are done, of how many, and count the last one if it is a failure: an `OnProgress`."""
+        if failure is not None:
+            self.fail(failure)
         if not self.progress.tasks[0].visible:  # what was done before the first call is no part of the rate
             self.progress.reset(self.task, completed=done, total=total, visible=True)
-        self.progress.update(self.task, completed=done, total=total, failed=failures(failed))
+        self.progress.update(self.task, completed=done, total=total, failed=failures(len(self.failures)))
 
-    def fail(self, name: str, why: object, *, said: str | None = None) -> None:
-        """One failed: that is said, in other words if they are given."""
-        self.failures.append((name, str(why)))
-        self._say(f"{name}: failed: {why}" if said is None else said)
+    def fail(self, failure: Failure) -> None:
+        """Count one that failed, and print it if failures are printed."""
+        self.failures.append(failure)
+        if self.told:
+            self._say(f"{failure.name}: failed: {failure.message}")
 
     def note(self, text: str) -> None:
         """Say something that is no failure, unless quiet."""
@@ -110,7 +115,7 @@ class Output:
             print(f"  {path!s:<{width}}  {what}")
 
     @contextmanager
-    def bar(self, verb: str, total: int | None, *, visible: bool = True) -> Iterator[Bar]:
+    def bar(self, verb: str, total: int | None = None, *, visible: bool = True, told: bool = True) -> Iterator[Bar]:
         """A progress bar on stderr with rate and remaining time; invisible until its first step unless `visible`."""
         from rich.progress import (
             BarColumn,
@@ -146,7 +151,7 @@ class Output:
             console=TerminalConsole(stderr=True),
             disable=self.quiet,
         ) as progress:
-            yield Bar(progress, progress.add_task(verb, total=total, failed="", visible=visible), self.quiet)
+            yield Bar(progress, progress.add_task(verb, total=total, failed="", visible=visible), self.quiet, told)
 
 
 @dataclass(frozen=True)
@@ -255,6 +260,6 @@ def failures(count: int) -> str:
     return f", {count} failed" if count else ""
 
 
-def listed(failed: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+def listed(failed: Iterable[Failure]) -> list[dict[str, str]]:
     """The failures of images for JSON."""
-    return [{"image": readable(name), "why": readable(why)} for name, why in failed]
+    return [{"image": readable(one.name), "why": readable(one.message)} for one in failed]

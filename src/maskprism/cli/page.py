@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from maskprism.cli.options import (
     Crowds,
@@ -21,6 +23,7 @@ from maskprism.cli.options import (
     named_by,
 )
 from maskprism.cli.output import Outcome, Output, command, failures, listed
+from maskprism.datasets.visit import Asking, Failure, VisitedImage, visit
 from maskprism.errors import MaskprismError
 
 
@@ -59,8 +62,6 @@ def page(
         How exactly prototypes are kept. With 8, an image of 640 pixels takes about a megabyte; with 16 about twice
         that. What it changes in the masks is printed, and written on the page.
     """
-    from dataclasses import replace
-
     from maskprism.analysis.truth.labels import open_labels
     from maskprism.io.sources import open_sources
     from maskprism.viewer.page import LARGE_BYTES, Page
@@ -75,21 +76,25 @@ def page(
     )
     network = named_by(labels, network, output)
     shown, counts = Page(bits=bits), Counter[str]()
-    with output.bar("predicting", items.count()) as bar:
-        for item in items:
-            try:
-                image = item.read()
-                prediction, untuned = network.predict_untuned(image)
-                prediction = replace(prediction, source=item.name)
-                found = labels.match(prediction, item.image) if labels and isinstance(item.image, Path) else None
-                truth, matches = found or (None, None)
-                shown.add(image, prediction, truth, matches, untuned)
-                if matches is not None:
+
+    def examine(visited: VisitedImage[Any]) -> tuple[Any, ...]:
+        """What the page is given of one image; see `Page.add`."""
+        (prediction, untuned), path = visited.prediction, visited.item.image
+        prediction = replace(prediction, source=visited.name)
+        found = labels.match(prediction, path) if labels and isinstance(path, Path) else None
+        return visited.image, prediction, *(found or (None, None)), untuned
+
+    asking = Asking(network.predict_untuned, network.grey)
+    with (
+        output.bar("predicting", items.count()) as bar,
+        closing(visit(items, asking, examine, on_progress=bar.at)) as results,
+    ):
+        for result in results:
+            if not isinstance(result, Failure):
+                shown.add(*result)
+                if (matches := result[3]) is not None:
                     counts.update(found=len(matches), missed=len(matches.missed))
                     counts.update(false_positives=len(matches.false_positives))
-            except MaskprismError as error:
-                bar.fail(item.name, error)
-            bar.step()
     failed = len(bar.failures)
     if not len(shown):
         raise MaskprismError(f"none of the {failed} images could be shown; nothing is written")

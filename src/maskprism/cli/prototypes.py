@@ -8,9 +8,19 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from maskprism._common.text import counted, in_brief
-from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, Replace, check_out, load_model
+from maskprism.cli.options import (
+    Detections,
+    Images,
+    Limit,
+    ModelFile,
+    Out,
+    Reading,
+    Replace,
+    Work,
+    check_out,
+    load_model,
+)
 from maskprism.cli.output import Outcome, Output, command, failures, listed
-from maskprism.errors import MaskprismError
 
 
 @command(
@@ -33,6 +43,7 @@ def prototypes(
     cards: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
+    work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:
     """Tell positional prototypes from semantic ones, over many images.
@@ -62,7 +73,7 @@ def prototypes(
     from maskprism.io.sources import open_sources
 
     check_out(out, overwrite=overwrite, folder=True)
-    network = load_model(model, reading, detections)
+    network = load_model(model, reading, detections, threads=work.threads)
     studied = network if basis is None else CanonicalModel(network, CanonicalBasis.load(basis))
     if isinstance(studied, CanonicalModel) and studied.basis.model_sha256 not in ("", network.spec.sha256):
         output.note(
@@ -73,14 +84,8 @@ def prototypes(
     if cards is not None:
         check_indices(cards, network.spec.prototypes)
     items = open_sources(images, without=out, limit=limit)
-    with output.bar("studying", items.count()) as bar:
-
-        def show(name: str, error: MaskprismError | None) -> None:
-            if error is not None:
-                bar.fail(name, error)
-            bar.step()
-
-        study, movement = study_prototypes(items, studied, moved=moved, total=items.count(), on_image=show)
+    with output.bar("studying", items.count()) as bar, work.open(reading) as engine:
+        study, movement = study_prototypes(items, studied, moved=moved, engine=engine, on_progress=bar.at)
     drawn, files = len(study) if cards is None else len(cards), []
     with output.bar("drawing", drawn + 2) as drawing:
         for path in write_cards(study, movement, out, prototypes=cards, model=label):

@@ -25,6 +25,7 @@ from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from maskprism.analysis.reduction.reduced_file import ReducedFile
+    from maskprism.datasets.visit import Failure
     from maskprism.models import Model
 
 _DESCRIPTIONS = (".yaml", ".yml", ".json")
@@ -100,6 +101,11 @@ def reduce(
     def reopen(path: Path) -> Model:
         return load_model(path, replace(reading, layout=network.layout.family), detections)
 
+    def step(failure: Failure | None) -> None:
+        if failure is not None:
+            bar.fail(failure)
+        bar.step()
+
     count = chosen.count()
     results: list[tuple[ReducedFile, Model]] = []
 
@@ -113,17 +119,13 @@ def reduce(
             mask_iou=mask_iou,
             method=method,
             reopen=reopen,
-            on_image=lambda: bar.step(len(chosen.failed)),
+            on_image=step,
         )
         results.append((replace(reduced, path=out), reopen(partial)))
 
     with written_together():  # the model last
         with output.bar("reducing", None if count is None else PASSES * count) as bar:
-            try:
-                write_atomically(out, write_model)
-            finally:
-                for name, reason in chosen.failed.items():
-                    bar.fail(name, reason, said=f"failed: {reason}")
+            write_atomically(out, write_model)
         ((found, reduced),) = results
         files = write_reduction(found, chosen, network, reduced)
     for line in found.lines():

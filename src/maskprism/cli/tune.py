@@ -21,6 +21,7 @@ from maskprism.cli.options import (
     Replace,
     Seed,
     Split,
+    Work,
     check_out,
     load_model,
     model_file,
@@ -29,7 +30,6 @@ from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
 from maskprism.errors import InputError, ModelError
 
 if TYPE_CHECKING:
-    from maskprism.analysis.dataset.diagnosis import Failed
     from maskprism.analysis.tuning import Tuning
     from maskprism.datasets import Dataset
     from maskprism.models import Model
@@ -62,6 +62,7 @@ def tune(
     overwrite: Replace = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
+    work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:
     """Better masks without training, from labels or a teacher.
@@ -120,13 +121,7 @@ def tune(
     n_images = len(dataset) if limit is None else min(limit, len(dataset))
     if folds > n_images:
         output.note(f"note: --folds {folds} is more than there are images; each of the {n_images} is a fold")
-    with output.bar("tuning", None) as bar:
-
-        def show(done: int, total: int, failure: Failed | None) -> None:
-            if failure is not None:
-                bar.fail(failure.name, failure.message)
-            bar.at(done, total, len(bar.failures))
-
+    with output.bar("tuning") as bar, work.open(reading) as engine:
         found = run(
             dataset,
             network,
@@ -135,7 +130,8 @@ def tune(
             folds=folds,
             per_level=per_level,
             seed=seed,
-            on_progress=show,
+            engine=engine,
+            on_progress=bar.at,
         )
     print(title_of(found))
     for text in (*warnings_of(found), *sentences(found)):

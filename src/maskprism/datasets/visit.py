@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, o
 import cv2
 import numpy as np
 
-from maskprism._common.parallel import Engine, EngineName, Lost, in_lists, open_engine
+from maskprism._common.choices import EngineName
+from maskprism._common.parallel import Engine, Lost, in_lists, open_engine
 from maskprism._common.text import one_line
 from maskprism.core.prediction import Prediction
 from maskprism.datasets.samples import Dataset
@@ -37,7 +38,7 @@ TOLERATED_MODEL_FAILURES = 8
 """A model that fails on this many images, and has worked on none, is taken for gone."""
 _IMAGES_PER_CALL = 32
 _CALLS_PER_WORKER = 4
-"""At least so many, where there are few images: the last ones must not wait for one process."""
+"""At least this many, where there are few images: the last ones must not wait for one process."""
 _ONE_LARGE = Lock()
 
 Said = TypeVar("Said")
@@ -95,42 +96,20 @@ class Predictor(Protocol[SaidAgain]):
         ...
 
 
-class HasGrey(Protocol):
-    """What `Asking` knows of a model."""
-
-    @property
-    def grey(self) -> bool:
-        """See `Predictor`."""
-        ...
-
-
-Asked = TypeVar("Asked", bound=HasGrey)
-
-
 @dataclass(frozen=True)
-class Asking(Generic[Asked, Said]):
-    """A model that is asked in another way than by `predict`, about one image at a time.
+class Asking(Generic[Said]):
+    """A model, or several, asked in another way than by `predict`, about one image at a time.
 
-    Parameters
-    ----------
-    model
-        The model, or several.
-    ask
-        Called with the model and an image; what it raises is a failure of the model.
+    ask: called with an image; what it raises is a failure of the model. grey, batch: see `Predictor`.
     """
 
-    model: Asked
-    ask: Callable[[Asked, Any], Said]
+    ask: Callable[[Any], Said]
+    grey: bool = False
     batch: int = 1
-
-    @property
-    def grey(self) -> bool:
-        """That of the model."""
-        return self.model.grey
 
     def predict(self, images: list[Any], /) -> Sequence[Said]:
         """What is answered about each image."""
-        return [self.ask(self.model, image) for image in images]
+        return [self.ask(image) for image in images]
 
 
 Images = Dataset | Sources | ImageFiles | VideoFile | Iterable[SourceImage]
@@ -168,7 +147,7 @@ def visit(
     """Ask a model about one image after the other.
 
     An image that cannot be read, that the model fails on, or that a worker died of, is a `Failure`, and the rest goes
-    on. Whoever stops early closes the generator (`contextlib.closing`): nothing more is begun then.
+    on. To stop early, close the generator (`contextlib.closing`): nothing more is begun then.
 
     Parameters
     ----------
@@ -177,9 +156,9 @@ def visit(
     model
         A `Model`, or an `Asking`.
     examine
-        Called where the model runs, with each `VisitedImage`; only its result is sent back, and a `MaskprismError`
-        that it raises is a failure of the image. With the engine "ray" it must be one that can be pickled. Default:
-        the `VisitedImage` itself is the result.
+        Called where the model runs, with each `VisitedImage`; only its result is sent back. A `MaskprismError` that it
+        raises is a failure of the image (a `ModelError` of the model). With the engine "ray" it must be one that can
+        be pickled. Default: the `VisitedImage` itself is the result.
     engine
         "threads", "ray", or what `open_engine` opened, which serves several visits.
     workers
@@ -200,8 +179,7 @@ def visit(
         For frames of a video, or a model that cannot be pickled, and the engine "ray".
     """
     dataset = images if isinstance(images, Dataset) else None
-    total = images.count() if isinstance(images, Sources | ImageFiles | VideoFile) else None
-    total = len(images) if isinstance(images, Sized) else total
+    total = count_of(images)
     done = worked = 0
     gone: list[Failure] = []
     with open_engine(engine, workers) as opened:
@@ -233,6 +211,14 @@ def look_at(
     return list(_Visitor(model, examine, None)(list(enumerate(items))))
 
 
+def predicted(model: Predictor[Said], image: Pixels) -> Said:
+    """What a model says about one image more, asked while another is examined. Raises ModelError if it fails."""
+    (said,) = _said(model, [image])
+    if isinstance(said, _Raised):
+        raise ModelError(one_line(said.error)) from said.error
+    return said
+
+
 def check_finite(said: object) -> None:
     """Raise ModelError for a `Prediction` (or several) with NaN or infinity: it can be neither measured nor drawn."""
     if isinstance(said, tuple | list):
@@ -259,7 +245,7 @@ class _Visitor(Generic[Said]):
             read = [self._read(*task) for task in some]
             images = [one.image for one in read if isinstance(one, VisitedImage)]
             with _ONE_LARGE if sum(image.size // 3 for image in images) > LARGE_PIXELS else nullcontext():
-                said = iter(self._said(images))
+                said = iter(_said(self.model, images))
                 results = [one if isinstance(one, Failure) else self._examined(one, next(said)) for one in read]
             yield from results
 
@@ -272,18 +258,6 @@ class _Visitor(Generic[Said]):
         image, truth = read if isinstance(read, tuple) else (read, None)
         return VisitedImage(number, item.name, image, truth, item, None)
 
-    def _said(self, images: list[Pixels]) -> Sequence[Said | _Raised]:
-        """What the model says about each image; where it fails on several, they are given to it one by one."""
-        if not images:
-            return []
-        try:
-            answers = self.model.predict(images)
-            for said in answers:
-                check_finite(said)
-        except Exception as error:  # runtimes raise what they like
-            return [_Raised(error)] if len(images) == 1 else [said for one in images for said in self._said([one])]
-        return answers
-
     def _examined(self, read: VisitedImage[None], said: Said | _Raised) -> Any:
         name, size_hw = read.name, (read.image.shape[0], read.image.shape[1])
         if isinstance(said, _Raised):
@@ -293,7 +267,20 @@ class _Visitor(Generic[Said]):
         try:
             return visited if self.examine is None else self.examine(visited)
         except (MaskprismError, MemoryError, cv2.error) as error:
-            return Failure(name, _why(error, read.item), size_hw=size_hw)
+            return Failure(name, _why(error, read.item), isinstance(error, ModelError), size_hw)
+
+
+def _said(model: Predictor[Said], images: list[Pixels]) -> Sequence[Said | _Raised]:
+    """What a model says about each image; where it fails on several, they are given to it one by one."""
+    if not images:
+        return []
+    try:
+        answers = model.predict(images)
+        for said in answers:
+            check_finite(said)
+    except Exception as error:  # runtimes raise what they like
+        return [_Raised(error)] if len(images) == 1 else [said for one in images for said in _said(model, [one])]
+    return answers
 
 
 def _why(error: Exception, item: SourceImage | Sample) -> str:
@@ -308,6 +295,13 @@ class _Raised(NamedTuple):
     """What the model raises in place of an answer."""
 
     error: Exception
+
+
+def count_of(images: Images) -> int | None:
+    """How many images there are, as far as they tell."""
+    if isinstance(images, Sources | ImageFiles | VideoFile):
+        return images.count()
+    return len(images) if isinstance(images, Sized) else None
 
 
 def _listed(images: Images) -> Iterator[SourceImage]:

@@ -347,7 +347,7 @@ def _numbers(found: Diagnosis) -> str:
         + f"<p>Those above {found.conf:g} are counted by boxes: {html.escape(MATCHING_RULE)} The gain and the count of "
         + "all detections are those of TIDE, by the IoU of masks.</p>"
         + _table(["kind", "meaning", "AP50 to gain", "its interval", f"above {found.conf:g}", "all"], errors, text=2)
-        + _listing("image", "could not be examined", [f"{name}: {why}" for name, why in found.failures])
+        + _listing("image", "could not be examined", [f"{one.name}: {one.message}" for one in found.failures])
         + _listing("remark", "about labels", found.remarks)
     )
 

@@ -197,7 +197,7 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
             "score_ranking": _ranking(found),
         },
         "unknown_classes": list(found.unknown_classes),
-        "failures": [{"image": name, "why": why} for name, why in found.failures],
+        "failures": [{"image": one.name, "why": one.message} for one in found.failures],
         "remarks": list(found.remarks),
     }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,7 @@ from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.instance.questions import Questions, asked_about
 from maskprism.analysis.instance.regions import pixel_query, region_blame, truth_blame
 from maskprism.analysis.instance.subset_masks import SubsetMasks
+from maskprism.datasets.visit import Failure, OnProgress, VisitedImage, count_of, visit
 from maskprism.drawing import instance_tables as tables
 from maskprism.drawing import raster, sheets
 from maskprism.drawing.roles import roles_sheet
@@ -30,29 +32,32 @@ if TYPE_CHECKING:
     from maskprism.core.decomposition import Order
     from maskprism.core.geometry import Size
     from maskprism.core.prediction import Instance, Prediction
+    from maskprism.datasets.visit import Images
     from maskprism.drawing.sheets import Picture, Scale
     from maskprism.drawing.text_tables import Rows, TextTable
     from maskprism.io.images import ImageLike
-    from maskprism.io.sources import SourceImage
     from maskprism.models import Model
 
 _MOST_BYTES = 256 << 20  # of all prototypes in the window of one instance: beyond, masks are measured on the grid
 
 
-@dataclass(frozen=True)
+@dataclass
 class Explained:
-    """What became of one image: its files, its tables, and a message where there is something to say."""
+    """What became of one image: its files, its tables, and a note where there is something to say.
+
+    failure: the image could not be read, or a question not be answered; then there is an overview all the same.
+    """
 
     name: str
-    files: tuple[Path, ...] = ()
-    tables: tuple[TextTable, ...] = ()
-    message: str = ""
-    failed: bool = False
+    files: list[Path] = field(default_factory=list)
+    tables: list[TextTable] = field(default_factory=list)
+    note: str = ""
+    failure: Failure | None = None
 
     @property
-    def pictures(self) -> tuple[Path, ...]:
+    def pictures(self) -> list[Path]:
         """The files that are pictures."""
-        return tuple(path for path in self.files if path.suffix == ".png")
+        return [path for path in self.files if path.suffix == ".png"]
 
 
 _OURS = re.compile(
@@ -61,16 +66,8 @@ _OURS = re.compile(
 )
 
 
-@dataclass
-class _Findings:
-    """Files and tables, as they come."""
-
-    files: list[Path] = field(default_factory=list)
-    tables: list[TextTable] = field(default_factory=list)
-
-
 def explain_images(
-    items: Iterable[SourceImage],
+    items: Images,
     model: Model,
     out: Path,
     instance: int | Literal["all"] | None = None,
@@ -78,41 +75,51 @@ def explain_images(
     order: Order = "effect",
     scale: Scale = "shared",
     questions: Questions = Questions(),
+    on_progress: OnProgress = lambda done, total, failure: None,
 ) -> Iterator[Explained]:
     """Explain one image after the other, each in a folder of `out` of its own.
 
     `instance` is a number, "all", or None for the one that is asked about, or else the most confident one. An image
-    that cannot be read, or has no such instance, is told in its message, and the rest goes on.
+    that cannot be read, or has no such instance, is a failure told to `on_progress`, and the rest goes on.
     """
     folders = DistinctStems()
-    for item in items:
-        folder = out / folders.next(item.name)
-        findings, message = _Findings(), ""
-        try:
-            image = item.read()
-            prediction = replace(model.predict(image), source=item.name)
-            findings.files.append(raster.save(sheets.overview(image, prediction), folder / "overview.png"))
+    with closing(visit(items, model)) as results:
+        for done, result in enumerate(results, 1):
+            folder, explained = out / folders.next(result.name), Explained(result.name)
             try:
-                for index in _chosen(prediction, instance, questions):
-                    _explain(image, prediction[index], folder, findings, order, scale, questions.rank)
-                    _answer(image, prediction[index], folder, findings, questions)
-            except InputError as error:
-                message = str(error) if item.name in str(error) else f"{item.name}: {error}"
-        except MaskprismError as error:
-            yield Explained(item.name, message=f"failed: {error}", failed=True)
-            continue
-        if not len(prediction):
-            message = (
-                f"{item.name}: no instance with a score above {model.keep.conf}; only the overview is drawn "
-                "(a lower --conf keeps more)"
-            )
-        yield Explained(
-            item.name,
-            tuple(findings.files),
-            tuple(findings.tables),
-            message,
-            failed=bool(message) and len(prediction) > 0,
-        )
+                if isinstance(result, Failure):
+                    explained.failure = result
+                else:
+                    _explain_image(result, explained, folder, instance, order, scale, questions)
+            except MaskprismError as error:
+                explained = Explained(result.name, failure=Failure(result.name, str(error)))
+            if not isinstance(result, Failure) and explained.files and not len(result.prediction):
+                explained.failure = None
+                explained.note = (
+                    f"{result.name}: no instance with a score above {model.keep.conf}; only the overview is drawn "
+                    "(a lower --conf keeps more)"
+                )
+            yield explained
+            on_progress(done, count_of(items), explained.failure)
+
+
+def _explain_image(
+    visited: VisitedImage[Prediction],
+    explained: Explained,
+    folder: Path,
+    instance: int | Literal["all"] | None,
+    order: Order,
+    scale: Scale,
+    questions: Questions,
+) -> None:
+    name, image, prediction = visited.name, visited.image, visited.prediction
+    explained.files.append(raster.save(sheets.overview(image, prediction), folder / "overview.png"))
+    try:
+        for index in _chosen(prediction, instance, questions):
+            _explain(image, prediction[index], folder, explained, order, scale, questions.rank)
+            _answer(image, prediction[index], folder, explained, questions)
+    except InputError as error:
+        explained.failure = Failure(name, str(error).removeprefix(f"{name}: "))
 
 
 def remove_explanations(out: Path) -> None:
@@ -147,7 +154,7 @@ def write_explanation(
     `00-roles.png` and `00-roles.csv`: what each prototype does for the mask.
     """
     pixels = read_image(image)
-    findings = _Findings([raster.save(sheets.overview(pixels, prediction), folder / "overview.png")])
+    findings = Explained("", [raster.save(sheets.overview(pixels, prediction), folder / "overview.png")])
     for index in instances:
         _explain(pixels, prediction[index], folder, findings, order, scale)
     return findings.files
@@ -157,7 +164,7 @@ def _explain(
     image: Picture,
     instance: Instance,
     folder: Path,
-    findings: _Findings,
+    findings: Explained,
     order: Order,
     scale: Scale,
     rank: RoleOrder = "effect",
@@ -178,7 +185,7 @@ def _explain(
     findings.tables.append(tables.roles_table(instance, found, without, order=rank))
 
 
-def _answer(image: Picture, instance: Instance, folder: Path, findings: _Findings, questions: Questions) -> None:
+def _answer(image: Picture, instance: Instance, folder: Path, findings: Explained, questions: Questions) -> None:
     """Answer the questions about one instance, each with a figure, a table, and a CSV file."""
     if not questions:
         return

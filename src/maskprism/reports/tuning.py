@@ -83,7 +83,7 @@ def warnings_of(found: Tuning) -> list[str]:
     if found.failures:
         said.append(
             f"{counted(len(found.failures), 'image')} of {found.total} could not be used (the first: "
-            f"{found.failures[0][0]}: {found.failures[0][1]})."
+            f"{found.failures[0].name}: {found.failures[0].message})."
         )
     return said
 

@@ -93,7 +93,7 @@ def summary(found: Tuning) -> dict[str, Any]:
         ],
         "seconds": dict(found.seconds),
         "warnings": warnings_of(found),
-        "failures": [{"image": name, "why": why} for name, why in found.failures],
+        "failures": [{"image": one.name, "why": one.message} for one in found.failures],
     }
 
 

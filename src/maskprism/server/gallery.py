@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from maskprism.analysis.truth.error_budget import PARTS, Part, budgets
 from maskprism.analysis.truth.matching import MATCHING_RULE, MEANING
-from maskprism.errors import ImageError, MaskprismError, ModelError
+from maskprism.datasets.visit import Asking, Failure, VisitedImage, look_at
+from maskprism.errors import ImageError, MaskprismError
 from maskprism.io.images import MAX_PIXELS, decode_image
+from maskprism.io.sources import SourceImage
 from maskprism.server.cache import ByteCache, SingleFlight
 from maskprism.server.images import GalleryImages
 from maskprism.server.map import Known, gallery_map
@@ -32,6 +32,7 @@ from maskprism.viewer.payload import masks_of_pairs, viewer_scene
 from maskprism.viewer.prototype_tags import Kinds
 
 if TYPE_CHECKING:
+    import numpy as np
     from jaxtyping import UInt8
 
     from maskprism.analysis.truth.matching import Matches
@@ -353,11 +354,10 @@ class Gallery:
 
     def _examine(self, image: GalleryImage, with_scene: bool, with_crops: bool) -> ScannedImage:
         """Decode, predict, compare and draw; whatever goes wrong is the image's record."""
-        try:
-            picture = self._picture(image)
-            prediction, untuned = self.model.predict_untuned(picture)
+
+        def examine(visited: VisitedImage[tuple[Prediction, Any]]) -> ScannedImage:
+            picture, (prediction, untuned) = visited.image, visited.prediction
             prediction = replace(prediction, source=image.title)
-            _refuse_nonsense(prediction)
             found, remark = self._match(image, prediction)
             truth, matches = found or (None, None)
             known = self.record(image)
@@ -374,14 +374,23 @@ class Gallery:
                 crops(picture, prediction, masks_of_pairs(truth, matches, len(prediction))) if with_crops else None,
                 scene,
             )
+
+        try:
+            asking = Asking(self.model.predict_untuned, self.model.grey)
+            (result,) = look_at([SourceImage(image.title, self._picture(image))], asking, examine)
+            if not isinstance(result, Failure):
+                return result
+            message = f"{image.title}: {result.message}"
+            if result.by_model:
+                _log.warning(message)
         except MaskprismError as error:
-            return ScannedImage(Record("failed", str(error)))
+            message = str(error)
         except KeyboardInterrupt:  # Ctrl-C ended the run of the network; the server ends, too
-            return ScannedImage(Record("failed", f"{image.title}: interrupted"))
-        except Exception as error:  # of the network or a decoder: one image, not the server
+            message = f"{image.title}: interrupted"
+        except Exception as error:  # of a decoder or of drawing: one image, not the server
             message = f"{image.title}: cannot be examined ({type(error).__name__}: {error})"
             _log.warning(message)
-            return ScannedImage(Record("failed", message))
+        return ScannedImage(Record("failed", message))
 
     def _match(self, image: GalleryImage, prediction: Prediction) -> tuple[tuple[GroundTruth, Matches] | None, str]:
         """The prediction against the image's labels if it has any; or what is wrong with them."""
@@ -396,8 +405,10 @@ class Gallery:
     def _picture(self, image: GalleryImage) -> UInt8[np.ndarray, "H W 3"]:
         data = self.images.read(image)
         if image.uploaded:
-            return decode_image(data, image.title, max_pixels=self.limits.upload_pixels, known_size=True)
-        return decode_image(data, image.title, max_pixels=MAX_PIXELS)
+            return decode_image(
+                data, image.title, max_pixels=self.limits.upload_pixels, known_size=True, grey=self.model.grey
+            )
+        return decode_image(data, image.title, max_pixels=MAX_PIXELS, grey=self.model.grey)
 
     def _plain_thumbnail(self, image: GalleryImage) -> bytes:
         return plain_thumbnail(self._picture(image))
@@ -416,11 +427,3 @@ def _losses(
         {part: getattr(rows[index], part) for part in PARTS} if index in rows else None
         for index in range(len(prediction))
     )
-
-
-def _refuse_nonsense(prediction: Prediction) -> None:
-    """Numbers that are not finite can neither be drawn nor written as JSON."""
-    for name in ("canvas_boxes", "scores", "coefficients", "prototypes"):
-        values = getattr(prediction, name)
-        if values is not None and not np.isfinite(values).all():
-            raise ModelError(f"{prediction.source}: the network gave {name} that are not finite")

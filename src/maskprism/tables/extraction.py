@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from maskprism._common.parallel import Engine, EngineName, Lost, open_engine
+from maskprism._common.choices import EngineName
+from maskprism._common.parallel import Engine, Lost, open_engine
 from maskprism.datasets.visit import TOLERATED_MODEL_FAILURES, Failure, OnProgress, visit
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.sources import ImageFiles, open_source

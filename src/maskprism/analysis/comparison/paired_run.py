@@ -10,14 +10,17 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 import cv2
 import numpy as np
 import pyarrow as pa
 
+from maskprism._common.parallel import open_engine
 from maskprism.analysis.comparison.class_map import ClassPairs
 from maskprism.analysis.comparison.input_faults import Seen, find_input_fault
 from maskprism.analysis.comparison.logit_drift import LogitDrift
@@ -30,7 +33,8 @@ from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import Region, regions
 from maskprism.core.geometry import box_iou
-from maskprism.errors import ImageError, InputError, MaskprismError, ModelError
+from maskprism.datasets.visit import Asking, Failure, OnProgress, VisitedImage, predicted, visit
+from maskprism.errors import ImageError, InputError, ModelError
 from maskprism.io.class_names import are_placeholders
 from maskprism.io.images import source_name
 from maskprism.io.sources import ImageFiles, SourceImage, VideoFile, open_source
@@ -39,6 +43,8 @@ from maskprism.models import Model, load
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64, UInt8
 
+    from maskprism._common.choices import EngineName
+    from maskprism._common.parallel import Engine
     from maskprism.analysis.comparison.report import Status
     from maskprism.analysis.comparison.similarity import Translation
     from maskprism.core.geometry import Letterbox
@@ -47,6 +53,8 @@ if TYPE_CHECKING:
     from maskprism.io.images import ImageLike
 
 Kept = TypeVar("Kept")
+Truth = Callable[[Path, tuple[int, int]], "GroundTruth | None"]
+"""The ground truth of an image file of (height, width), if it has one."""
 _SEEN = 3
 """Images that are kept to look for a fault of the input."""
 
@@ -56,9 +64,11 @@ def compare(
     b: Any,
     images: str | os.PathLike[str] | ImageFiles | VideoFile | Sequence[ImageLike],
     *,
-    truth: Callable[[Path, tuple[int, int]], GroundTruth | None] | None = None,
+    truth: Truth | None = None,
     worst: int = 6,
-    on_progress: Callable[[int, int | None, int], None] | None = None,
+    engine: EngineName | Engine = "threads",
+    workers: int | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Comparison:
     """Compare network B with network A over images, one after the other; memory stays bounded.
 
@@ -82,8 +92,8 @@ def compare(
         `ground_truth` of `maskprism.analysis.truth.labels.open_labels`: then the masks of pairs are compared with it.
     worst
         How many of the pairs that differ most are kept with their images, and of those that gain and lose most.
-    on_progress
-        Called with (done, total, failed) images; a second round adds to the total.
+    engine, workers, on_progress
+        See `maskprism.datasets.visit.visit`; a second round adds to the total.
 
     Raises
     ------
@@ -103,7 +113,11 @@ def compare(
     if worst < 0:
         raise InputError(f"worst is {worst}; expected 0 or more")
     networks = _Networks.of(a if isinstance(a, Model) else load(a), b if isinstance(b, Model) else load(b))
-    answers = _Answers(networks, images, truth, on_progress)
+    with open_engine(engine, workers) as opened:
+        return _compared(networks, _Answers(networks, images, truth, opened, on_progress), worst)
+
+
+def _compared(networks: _Networks, answers: _Answers, worst: int) -> Comparison:
     count = networks.a.spec.prototypes
     same_count = count == networks.b.spec.prototypes
     moments, drift, found = RunningCovariance(count + networks.b.spec.prototypes), LogitDrift(count), _Round(worst)
@@ -118,7 +132,7 @@ def compare(
         if same_count:
             found.add(answer, drift)
     if not moments.weight:
-        reason = next(iter(answers.failed.values()), "there is none")
+        reason = next((f"{why} ({name})" for name, why in answers.failed.items()), "there is none")
         failure = ModelError if answers.failed_in else ImageError
         raise failure(f"not a single image could be compared: {reason}")
     similarity = PrototypeSimilarity(count, moments)
@@ -211,9 +225,15 @@ class _Networks:
             return "A"
         return "B" if self.b is not self.own_b else None
 
-    def predict(self, name: str, image: UInt8[np.ndarray, "H W 3"]) -> _Answer:
+    @property
+    def grey(self) -> bool:
+        """Whether both take one channel."""
+        return self.a.grey and self.b.grey
+
+    def predict(self, image: UInt8[np.ndarray, "H W 3"]) -> _Answer | _NetworkError:
+        """What both say about an image; or, as a value, which of them failed, and how."""
         said: dict[Model, Prediction] = {}
-        failures: dict[Literal["A", "B"], ModelError] = {}
+        failures: dict[Literal["A", "B"], str] = {}
         sides: tuple[tuple[Literal["A", "B"], set[Model]], ...] = (
             ("A", {self.a, self.own_a}),
             ("B", {self.b, self.own_b}),
@@ -221,24 +241,23 @@ class _Networks:
         for side, models in sides:
             for model in models:
                 try:
-                    said[model] = model.predict(image)
+                    said[model] = predicted(model, image)
                 except ModelError as error:
-                    failures[side] = ModelError(f"{model.spec.name}: {error} ({name})")
+                    failures[side] = f"{model.spec.name}: {error}"
         if failures:
-            raise _NetworkError(failures)
+            return _NetworkError("; ".join(dict.fromkeys(failures.values())), frozenset(failures))
         frame_hw = said[self.a].letterbox.content_hw
         framed = {
             model: replace(one, letterbox=replace(one.letterbox, image_hw=frame_hw)) for model, one in said.items()
         }
-        return _Answer(name, image, framed[self.a], framed[self.b], framed[self.own_a], framed[self.own_b])
+        return _Answer("", image, framed[self.a], framed[self.b], framed[self.own_a], framed[self.own_b])
 
 
-class _NetworkError(ModelError):
+class _NetworkError(NamedTuple):
     """One of the networks, or both, fail on an image."""
 
-    def __init__(self, failures: Mapping[Literal["A", "B"], ModelError]) -> None:
-        super().__init__("; ".join(dict.fromkeys(map(str, failures.values()))))
-        self.sides = frozenset(failures)
+    message: str
+    sides: frozenset[Literal["A", "B"]]
 
 
 class _Answers:
@@ -248,52 +267,61 @@ class _Answers:
         self,
         networks: _Networks,
         images: str | os.PathLike[str] | ImageFiles | VideoFile | Sequence[ImageLike],
-        truth: Callable[[Path, tuple[int, int]], GroundTruth | None] | None,
-        on_progress: Callable[[int, int | None, int], None] | None,
+        truth: Truth | None,
+        engine: Engine,
+        on_progress: OnProgress | None,
     ) -> None:
         self.failed: dict[str, str] = {}
         self.failed_in: dict[str, frozenset[Literal["A", "B"]]] = {}
-        self._networks = networks
-        self._source = open_source(images) if isinstance(images, str | os.PathLike) else images
-        if not isinstance(self._source, ImageFiles | VideoFile | Sequence):
+        self._networks, self._engine = networks, engine
+        source = open_source(images) if isinstance(images, str | os.PathLike) else images
+        if not isinstance(source, ImageFiles | VideoFile | Sequence):
             raise InputError(
                 f"images is {type(images).__name__}; expected a folder, pattern, video, or a list of images"
             )
-        self._total = len(self._source) if isinstance(self._source, Sequence) else self._source.count()
+        self._total = len(source) if isinstance(source, Sequence) else source.count()
+        self._source: ImageFiles | VideoFile | list[SourceImage] = (
+            [SourceImage(source_name(one) or f"image {number}", cast("Any", one)) for number, one in enumerate(source)]
+            if isinstance(source, Sequence)
+            else source
+        )
         self._truth, self._on_progress = truth, on_progress
         self._rounds = self._done = 0
 
     def round(self) -> Iterator[_Answer]:
         """Every image; one that cannot be read, or on which a network fails, is noted, and the rest goes on."""
         self._rounds += 1
-        for item in self._items():
-            try:
-                pixels = item.read()
-                truth = self._true(item, pixels)
-                answer = replace(self._networks.predict(item.name, pixels), truth=truth)
-            except MaskprismError as error:
-                self.failed[item.name] = str(error)
-                if isinstance(error, _NetworkError):
-                    self.failed_in[item.name] = error.sides
-            else:
-                yield answer
-            self._done += 1
-            if self._on_progress:
-                total = None if self._total is None else self._total * self._rounds
-                self._on_progress(self._done, total, len(self.failed))
+        asking = Asking(self._networks.predict, self._networks.grey)
+        with closing(visit(self._source, asking, partial(_answered, self._truth), engine=self._engine)) as results:
+            for result in results:
+                failure = None if isinstance(result, _Answer) else self._noted(result)
+                if isinstance(result, _Answer):
+                    yield result
+                self._done += 1
+                if self._on_progress:
+                    total = None if self._total is None else self._total * self._rounds
+                    self._on_progress(self._done, total, failure if self._rounds == 1 else None)
 
-    def _true(self, item: SourceImage, pixels: UInt8[np.ndarray, "H W 3"]) -> GroundTruth | None:
-        if self._truth is None or not isinstance(item.image, Path):
-            return None
-        return self._truth(item.image, (pixels.shape[0], pixels.shape[1]))
+    def _noted(self, result: Failure | tuple[str, _NetworkError]) -> Failure:
+        if not isinstance(result, Failure):
+            name, error = result
+            self.failed_in[name] = error.sides
+            result = Failure(name, error.message, by_model=True)
+        self.failed[result.name] = result.message
+        return result
 
-    def _items(self) -> Iterator[SourceImage]:
-        if not isinstance(self._source, Sequence):
-            return self._source.pending(frozenset())
-        return (
-            SourceImage(source_name(image) or f"image {number}", cast("Any", image))
-            for number, image in enumerate(self._source)
-        )
+
+def _answered(
+    truth: Truth | None, visited: VisitedImage[_Answer | _NetworkError]
+) -> _Answer | tuple[str, _NetworkError]:
+    """What a worker sends back about one image."""
+    said, item = visited.prediction, visited.item
+    if isinstance(said, _NetworkError):
+        return visited.name, said
+    labelled = None
+    if truth is not None and isinstance(item.image, Path):
+        labelled = truth(item.image, (visited.image.shape[0], visited.image.shape[1]))
+    return replace(said, name=visited.name, truth=labelled)
 
 
 @dataclass

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-import cv2
 import numpy as np
 
-from maskprism._common.parallel import in_order, one_thread_per_call, processors
-from maskprism._common.text import one_line
 from maskprism.analysis.dataset.ap_bootstrap import ApIntervals, ap_intervals
 from maskprism.analysis.dataset.ap_protocols import (
     AP_PROTOCOLS,
@@ -36,14 +34,17 @@ from maskprism.analysis.truth.matching import (
     match_masks,
 )
 from maskprism.analysis.truth.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
-from maskprism.errors import InputError, MaskprismError, ModelError
+from maskprism.datasets.visit import Asking, Failure, OnProgress, VisitedImage, visit
+from maskprism.errors import InputError
 from maskprism.io.sources import spread
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, UInt8
 
+    from maskprism._common.choices import EngineName
+    from maskprism._common.parallel import Engine
     from maskprism.core.prediction import Prediction
-    from maskprism.datasets import Dataset, GroundTruth, Sample
+    from maskprism.datasets import Dataset, GroundTruth
     from maskprism.models import Model, ModelSpec
     from maskprism.models.families.rows import Thresholds
 
@@ -64,7 +65,6 @@ _GIVEN_BACK: dict[Alone, Part] = {
     "box alone": "box",
     "resolution alone": "resolution",
 }
-_NETWORK_FAILURES = 8
 
 
 class FoundObject(NamedTuple):
@@ -101,7 +101,7 @@ class Diagnosis:
     """What became of a data set.
 
     classes: ids of those that count: labelled in the data set, known to the model, and not left out by it.
-    images: how many were examined, out of total; failures: (name, why) of those that could not be.
+    images: how many were examined, out of total; failures: those that could not be.
     precision: per decode (see `ap_protocols.AP_PROTOCOLS`) and of the boxes ("boxes").
     perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
         error budget, from "as it is" to "resolution", where all masks of matched detections are those of the ground
@@ -126,7 +126,7 @@ class Diagnosis:
     conf: float
     images: int
     total: int
-    failures: Sequence[tuple[str, str]]
+    failures: Sequence[Failure]
     remarks: Sequence[str]
     precision: Mapping[str, AveragePrecision]
     perfect: Mapping[Step, AveragePrecision]
@@ -158,18 +158,17 @@ class Diagnosis:
         Images are read and predicted again; those that are gone are left out.
         """
         wanted = {row.image for row in rows}
-        for sample in self.dataset:
-            if sample.name not in wanted:
+        places = [place for place, sample in enumerate(self.dataset) if sample.name in wanted]
+        shown = model.with_thresholds(shown_thresholds(model, self.conf))
+        for visited in visit(self.dataset.take(places), shown):
+            if isinstance(visited, Failure):
                 continue
-            try:
-                image, labelled = sample.read()
-            except MaskprismError:
-                continue
-            prediction = model.with_thresholds(shown_thresholds(model, self.conf)).predict(image)
-            truth = truth_of_classes(labelled, self.classes)
+            assert visited.truth is not None
+            image, prediction = visited.image, visited.prediction
+            truth = truth_of_classes(visited.truth, self.classes)
             matches = match_masks(prediction, truth, classes=self.classes)
             for row in rows:
-                if row.image == sample.name and row.instance < len(prediction):
+                if row.image == visited.name and row.instance < len(prediction):
                     yield PicturedInstance(row, image, prediction, truth, matches)
 
 
@@ -211,22 +210,15 @@ class ExaminedImage:
         return canvas.with_iou(iou)
 
 
-class Failed(NamedTuple):
-    """One image that could not be examined."""
-
-    name: str
-    message: str
-    network: bool = False
-
-
 def diagnose(
     dataset: Dataset,
     model: Model,
     *,
     conf: float = SHOWN_CONF,
     limit: int | None = None,
+    engine: EngineName | Engine = "threads",
     workers: int | None = None,
-    on_progress: Callable[[int, int, Failed | None], None] = lambda done, total, failed: None,
+    on_progress: OnProgress | None = None,
 ) -> Diagnosis:
     """Examine every image of a data set, or `limit` of them, evenly spread.
 
@@ -237,7 +229,7 @@ def diagnose(
     image that cannot be read is left out and told in `failures`. A KeyboardInterrupt ends the work early; what is
     finished by then is the result.
 
-    on_progress: called with the images done, their total, and a failure, if the last one was.
+    engine, workers, on_progress: see `maskprism.datasets.visit.visit`.
     Raises InputError where data set and model share no class or nothing is left to examine, and
     ModelError where the network fails on one image after the other.
 
@@ -254,29 +246,30 @@ def diagnose(
     >>> found.budget.mean().instances > 0  # what costs the masks that are found: resolution, box, prototypes, ...
     True
     """
-    chosen = spread(len(dataset), limit)
+    spread(1, limit)  # says at once what is out of range
     dataset = dataset.for_model(model.spec.names)
     if dataset.nothing_counts:
         raise InputError(f"{dataset.path}: no mask counts: {dataset.nothing_counts}")
     if dataset.by_index:
         model = model.with_names(dataset.names)
-    samples = list(dataset)
-    samples = [samples[position] for position in chosen]
+    dataset, whole = dataset.take(spread(len(dataset), limit)), dataset
     classes = known_classes(dataset, model)
     if not classes:
         raise InputError(f"{dataset.path}: labels none of the classes {list(model.keep.classes or ())}")
     examined: list[ExaminedImage] = []
-    failures: list[Failed] = []
+    failures: list[Failure] = []
     interrupted = False
-    with one_thread_per_call():
+    asking = Asking(partial(_under_both, model, shown_thresholds(model, conf)), model.grey)
+    visited = visit(
+        dataset, asking, partial(_examined, classes), engine=engine, workers=workers, on_progress=on_progress
+    )
+    with closing(visited) as results:
         try:
-            with closing(in_order(_Examiner(model, classes, conf), iter(samples), workers or processors())) as results:
-                for result in results:
-                    failed = result if isinstance(result, Failed) else None
-                    failures += [failed] if failed else []
-                    examined += [] if isinstance(result, Failed) else [result]
-                    on_progress(len(examined) + len(failures), len(samples), failed)
-                    check_network(examined, failures)
+            for result in results:
+                if isinstance(result, Failure):
+                    failures.append(result)
+                else:
+                    examined.append(result)
         except KeyboardInterrupt:
             if not examined:
                 raise
@@ -286,33 +279,19 @@ def diagnose(
             f"{dataset.path}: not one of {len(failures)} images can be examined "
             f"(the first: {failures[0].name}: {failures[0].message})"
         )
-    return _concluded(dataset, model.spec, classes, conf, len(samples), examined, failures, interrupted)
+    return _concluded(whole, model.spec, classes, conf, len(dataset), examined, failures, interrupted)
 
 
-def check_network(examined: Sequence[object], failures: Sequence[Failed]) -> None:
-    """Raise ModelError once the network has failed on every one of the first images."""
-    failed = [one for one in failures if one.network]
-    if not examined and len(failed) >= _NETWORK_FAILURES:
-        raise ModelError(f"the network failed on all of the first {len(failed)} images ({failed[0].message})")
+def _under_both(model: Model, shown: Thresholds, image: UInt8[np.ndarray, "H W 3"]) -> list[Prediction]:
+    """All detections, and those shown."""
+    return model.predict_under(image, (model.keep, shown))
 
 
-class _Examiner:
+def _examined(classes: Sequence[int], visited: VisitedImage[list[Prediction]]) -> ExaminedImage:
     """What a worker does with one image."""
-
-    def __init__(self, model: Model, classes: Sequence[int], conf: float) -> None:
-        self._model, self._classes, self._conf = model, classes, conf
-
-    def __call__(self, sample: Sample) -> ExaminedImage | Failed:
-        try:
-            image, truth = sample.read()
-        except (MaskprismError, MemoryError, cv2.error) as error:
-            return Failed(sample.name, one_line(error))
-        try:
-            shown = shown_thresholds(self._model, self._conf)
-            prediction, visible = self._model.predict_under(image, (self._model.keep, shown))
-        except Exception as error:  # runtimes raise what they like
-            return Failed(sample.name, one_line(error), network=True)
-        return examine(*of_classes(prediction, truth, self._classes), sample.name, visible, self._classes)
+    prediction, visible = visited.prediction
+    assert visited.truth is not None
+    return examine(*of_classes(prediction, visited.truth, classes), visited.name, visible, classes)
 
 
 def shown_thresholds(model: Model, conf: float) -> Thresholds:
@@ -484,7 +463,7 @@ def _concluded(
     conf: float,
     total: int,
     examined: Sequence[ExaminedImage],
-    failures: Sequence[Failed],
+    failures: Sequence[Failure],
     interrupted: bool,
 ) -> Diagnosis:
     precision = {name: average_precision([one.overlaps[name] for one in examined]) for name in (*AP_PROTOCOLS, "boxes")}
@@ -501,7 +480,7 @@ def _concluded(
         conf=conf,
         images=len(examined),
         total=total,
-        failures=[(failed.name, failed.message) for failed in failures],
+        failures=failures,
         remarks=[remark for one in examined for remark in one.remarks],
         precision=precision,
         perfect=perfect,

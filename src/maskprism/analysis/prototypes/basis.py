@@ -103,6 +103,20 @@ class Usage:
         self.coefficients.merge(coefficients)
         self.image_ranks.append(moments.effective_rank())
 
+    def merge(self, other: Usage) -> None:
+        """Add all images of another usage; one image each, in order, give what `add` gives to the last bit.
+
+        Raises InputError if it has another number of prototypes.
+        """
+        if len(other) != len(self):
+            raise InputError(
+                f"the usages are of {len(self)} and {len(other)} prototypes: they must come from one model"
+            )
+        self.image.merge(other.image)
+        self.boxes.merge(other.boxes)
+        self.coefficients.merge(other.coefficients)
+        self.image_ranks += other.image_ranks
+
     def prototypes(self, region: Region = "boxes") -> RunningCovariance:
         """The covariance of the prototypes over a region. Raises InputError if it has not a single cell."""
         if region not in REGIONS:
@@ -288,9 +302,19 @@ class CanonicalModel:
         """That of the model."""
         return self.model.spec
 
-    def predict(self, image: ImageLike, /) -> Prediction:
-        """What the model says about one image, in the canonical basis."""
-        return self.basis.apply(self.model.predict(image))
+    @property
+    def batch(self) -> int:
+        """That of the model."""
+        return self.model.batch
+
+    @property
+    def grey(self) -> bool:
+        """That of the model."""
+        return self.model.grey
+
+    def predict(self, images: list[ImageLike], /) -> list[Prediction]:
+        """What the model says about each image, in the canonical basis."""
+        return [self.basis.apply(prediction) for prediction in self.model.predict(images)]
 
 
 def change_basis(prediction: Prediction, matrix: Float[np.ndarray, "K K"]) -> Prediction:

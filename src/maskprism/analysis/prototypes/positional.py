@@ -6,25 +6,31 @@ matters. Prototypes are looked at on the grid cells that show the image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
+from maskprism._common.parallel import open_engine
 from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.analysis.prototypes.position_maps import PLACES, HalfPlane, best_half_plane, place_means, ramp_variance
 from maskprism.analysis.prototypes.translation import CHANGES, Movement, MovementTest, move
-from maskprism.errors import InputError, MaskprismError
+from maskprism.datasets.visit import Failure, OnProgress, VisitedImage, visit
+from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
-    from maskprism.analysis.prototypes.translation import Predictor
+    from maskprism._common.choices import EngineName
+    from maskprism._common.parallel import Engine
+    from maskprism.analysis.prototypes.basis import CanonicalModel
     from maskprism.core.prediction import Prediction
-    from maskprism.io.sources import SourceImage
+    from maskprism.io.sources import SourceImage, Sources
+    from maskprism.models import Model
 
 _THUMBNAIL = 240
 
@@ -181,25 +187,17 @@ class DependenceStudy:
         k = len(self._places)
         if len(prediction.prototypes) != k:
             raise InputError(f"{name}: has {len(prediction.prototypes)} prototypes; the ones before had {k}")
-        if image.shape[:2] != prediction.image_size:
-            raise InputError(
-                f"{name}: the image is {image.shape[1]} x {image.shape[0]} pixels; the prediction is "
-                f"about one of {prediction.image_size[1]} x {prediction.image_size[0]}"
-            )
-        content = prediction.letterbox.content_cells
-        shown = np.ascontiguousarray(prediction.prototypes[:, *content])
-        luminance, edges = appearance(image, shown.shape[1:])
-        masks = prediction.masks("grid")[:, *content]
-        covariates = np.stack([luminance, edges, masks.any(axis=0)])
-        self._pixels.add(np.concatenate([shown, covariates]).reshape(k + 3, -1).T)
-        places = place_means(shown)
-        self._places += places
-        self._place_squares += places**2
-        self._means.add(places.mean(axis=(1, 2))[None])
-        for class_id, mask in zip(prediction.classes, masks, strict=True):
-            if mask.any():
-                self._classes.setdefault(int(class_id), _ClassSums.zero(k)).add(shown[:, mask].mean(axis=1))
-        self._strongest.offer(name, places.reshape(k, -1), shown, image)
+        self.take(Observation.of(image, prediction, name))
+
+    def take(self, seen: Observation) -> None:
+        """Add one image by what was observed of it, on another machine perhaps."""
+        self._pixels.merge(seen.pixels)
+        self._places += seen.places
+        self._place_squares += seen.places**2
+        self._means.add(seen.places.mean(axis=(1, 2))[None])
+        for class_id, means in seen.class_means:
+            self._classes.setdefault(class_id, _ClassSums.zero(len(self._places))).add(means)
+        self._strongest.offer(seen)
 
     def finish(self) -> Dependence:
         """What the prototypes depend on. Raises InputError for fewer than two images: places need a comparison."""
@@ -244,37 +242,97 @@ class DependenceStudy:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What a `DependenceStudy` takes of one image.
+
+    pixels: moments of prototypes, luminance, edges and foreground over grid cells. places: means of the prototypes
+    at the positions of the image. class_means: of every mask with a cell, its class and the means inside.
+    shown: the prototypes where they show the image. picture: the image, small, BGR.
+    """
+
+    name: str
+    pixels: RunningCovariance
+    places: Float64[np.ndarray, "K P P"]
+    class_means: list[tuple[int, Float32[np.ndarray, " K"]]]
+    shown: Float32[np.ndarray, "K h w"]
+    picture: UInt8[np.ndarray, "h w 3"]
+
+    @classmethod
+    def of(cls, image: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> Observation:
+        """Observe an image (BGR). Raises InputError if the prediction is about one of another size."""
+        if image.shape[:2] != prediction.image_size:
+            raise InputError(
+                f"{name}: the image is {image.shape[1]} x {image.shape[0]} pixels; the prediction is "
+                f"about one of {prediction.image_size[1]} x {prediction.image_size[0]}"
+            )
+        content = prediction.letterbox.content_cells
+        shown = np.ascontiguousarray(prediction.prototypes[:, *content])
+        luminance, edges = appearance(image, shown.shape[1:])
+        masks = prediction.masks("grid")[:, *content]
+        covariates = np.stack([luminance, edges, masks.any(axis=0)])
+        return cls(
+            name=name,
+            pixels=RunningCovariance.of(np.concatenate([shown, covariates]).reshape(len(shown) + 3, -1).T),
+            places=place_means(shown),
+            class_means=[
+                (int(class_id), shown[:, mask].mean(axis=1))
+                for class_id, mask in zip(prediction.classes, masks, strict=True)
+                if mask.any()
+            ],
+            shown=shown,
+            picture=_thumbnail(image),
+        )
+
+
 def study_prototypes(
-    items: Iterable[SourceImage],
-    model: Predictor,
+    items: Sources | Sequence[SourceImage],
+    model: Model | CanonicalModel,
     *,
     moved: int = MIN_IMAGES,
-    total: int | None = None,
-    on_image: Callable[[str, MaskprismError | None], None] = lambda name, error: None,
+    engine: EngineName | Engine = "threads",
+    workers: int | None = None,
+    on_progress: OnProgress = lambda done, total, failure: None,
 ) -> tuple[Dependence, MovementTest | None]:
     """Run a model over images, and tell what its prototypes depend on.
 
-    So many as `moved` are also shifted, flipped and padded: spread evenly over `total`
-    images, or the first ones where the number is not known. `on_image` is called after every
-    image, with the error if it could not be read; the rest goes on. Raises InputError if
-    fewer than two could be.
+    Then `moved` of them, if there are as many, spread evenly over all, are also shifted, flipped and padded.
+    engine, workers, on_progress: see `maskprism.datasets.visit.visit`. Raises InputError if fewer than two images
+    could be read.
     """
     if moved < 0:
         raise InputError(f"moved is {moved}; expected 0 or more images")
     study = DependenceStudy(model.spec.prototypes, model.spec.names)
-    movements: list[Movement] = []
-    for number, item in enumerate(items):
-        try:
-            image = item.read()
-            prediction = model.predict(image)
-            study.add(image, prediction, item.name)
-            if len(movements) < moved and (total is None or number * moved >= len(movements) * total):
-                movements.append(move(model, image, prediction))
-        except MaskprismError as error:
-            on_image(item.name, error)
-        else:
-            on_image(item.name, None)
+    observed: list[int] = []
+    total = 0
+    with open_engine(engine, workers) as opened:
+        with closing(visit(items, model, _observed, engine=opened, on_progress=on_progress)) as results:
+            for total, result in enumerate(results, 1):
+                if not isinstance(result, Failure):
+                    study.take(result)
+                    observed.append(total - 1)
+        chosen: list[int] = []
+        for number in observed:
+            if len(chosen) < moved and number * moved >= len(chosen) * total:
+                chosen.append(number)
+        again = [item for number, item in enumerate(items) if number in chosen]
+        with closing(visit(again, model, _Mover(model), engine=opened)) as moves:
+            movements = [one for one in moves if not isinstance(one, Failure)]
     return study.finish(), MovementTest.of(movements) if movements else None
+
+
+def _observed(visited: VisitedImage[Prediction]) -> Observation:
+    return Observation.of(visited.image, visited.prediction, visited.name)
+
+
+@dataclass(frozen=True)
+class _Mover:
+    """What a worker does with one image that is moved."""
+
+    model: Model | CanonicalModel
+
+    def __call__(self, visited: VisitedImage[Prediction]) -> Movement:
+        return move(self.model, visited.image, visited.prediction)
 
 
 def appearance(
@@ -334,22 +392,14 @@ class _Strongest:
     top: int
     kept: dict[tuple[int, int], list[Activation]] = field(default_factory=dict)
 
-    def offer(
-        self,
-        name: str,
-        places: Float64[np.ndarray, "K cells"],
-        shown: Float32[np.ndarray, "K h w"],
-        image: UInt8[np.ndarray, "H W 3"],
-    ) -> None:
-        thumbnail = None
+    def offer(self, seen: Observation) -> None:
+        places = seen.places.reshape(self.prototypes, -1)
         for sign, extremes in ((1, places.max(axis=1)), (-1, places.min(axis=1))):
             for k, value in enumerate(extremes.tolist()):
                 best = self.kept.setdefault((k, sign), [])
                 if len(best) == self.top and sign * value <= sign * best[-1].score:
                     continue
-                if thumbnail is None:
-                    thumbnail = _thumbnail(image)
-                best.append(Activation(name, value, shown[k].copy(), thumbnail))
+                best.append(Activation(seen.name, value, seen.shown[k].copy(), seen.picture))
                 best.sort(key=lambda one: -sign * one.score)
                 del best[self.top :]
 

@@ -7,19 +7,19 @@ knows positions gives the response that it gave before.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import cv2
 import numpy as np
 
+from maskprism.datasets.visit import predicted
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, UInt8
 
     from maskprism.core.prediction import Prediction
-    from maskprism.io.images import ImageLike
-    from maskprism.models import ModelSpec
+    from maskprism.datasets.visit import Predictor
 
     Canvas = UInt8[np.ndarray, "H W 3"]
     Maps = Float32[np.ndarray, "K h w"]
@@ -31,17 +31,6 @@ _SHIFT = 0.25
 _PAD = 0.75
 MARGIN = 0.1
 """A prototype follows (or stays) if one mean correlation is larger than the other by more than this."""
-
-
-class Predictor(Protocol):
-    """What images can be given to: a `Model`, or one in another basis."""
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What the model is."""
-
-    def predict(self, images: ImageLike, /) -> Prediction:
-        """What it says about one image."""
 
 
 class Movement(NamedTuple):
@@ -107,7 +96,7 @@ class MovementTest:
         return float(self.follows[_SHIFTED, k] - self.follows[_FLIPPED, k])
 
 
-def move(model: Predictor, image: Canvas, prediction: Prediction | None = None) -> Movement:
+def move(model: Predictor[Prediction], image: Canvas, prediction: Prediction | None = None) -> Movement:
     """Shift, flip and pad one image on the canvas, and compare the responses of all prototypes.
 
     `prediction` is what the model said about the image, if that is known already.
@@ -117,7 +106,7 @@ def move(model: Predictor, image: Canvas, prediction: Prediction | None = None) 
     Only cells that show the image before and after are compared.
     """
     if prediction is None:
-        prediction = model.predict(image)
+        prediction = predicted(model, image)
     letterbox, before = prediction.letterbox, prediction.prototypes
     prepare = prediction.preprocessing
     canvas = prepare.canvas(image, letterbox)
@@ -125,7 +114,8 @@ def move(model: Predictor, image: Canvas, prediction: Prediction | None = None) 
     shown[letterbox.content_cells] = True
     follows, stays = [], []
     for change in CHANGES:
-        after = model.predict(changed_canvas(canvas, change, letterbox.grid_hw, prepare.padding_bgr)).prototypes
+        moved = changed_canvas(canvas, change, letterbox.grid_hw, prepare.padding_bgr)
+        after = predicted(model, moved).prototypes
         compared = shown & changed_maps(shown[None].astype(np.float32), change)[0].astype(bool)
         follows.append(correlations(after, changed_maps(before, change), compared))
         stays.append(correlations(after, before, compared))

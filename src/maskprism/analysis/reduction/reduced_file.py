@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,8 +22,9 @@ from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.reduction.trade_off import Reduction, TradeOff, fit_halves, measure, reductions
 from maskprism.analysis.truth.overlaps import Region, mask_overlaps, regions
 from maskprism.core.geometry import box_iou
-from maskprism.datasets import Dataset, Sample
-from maskprism.errors import ImageError, InputError, LabelError
+from maskprism.datasets import Dataset
+from maskprism.datasets.visit import Asking, Failure, VisitedImage, visit
+from maskprism.errors import InputError
 from maskprism.io.sources import spread
 from maskprism.models import load
 from maskprism.models.onnx.file import read_onnx
@@ -36,10 +38,13 @@ if TYPE_CHECKING:
     from maskprism.analysis.truth.overlaps import Overlaps
     from maskprism.core.prediction import Prediction
     from maskprism.datasets import GroundTruth
-    from maskprism.io.sources import ImageFiles, SourceImage, VideoFile
+    from maskprism.datasets.visit import Predictor
+    from maskprism.io.sources import ImageFiles, VideoFile
     from maskprism.models import Model
     from maskprism.models.rewrite import Rewritten
 
+Said = TypeVar("Said")
+Result = TypeVar("Result")
 PASSES = 3
 """How often the images are gone through: to fit, to measure the trade-off, to compare the two files."""
 AP_CONF = 0.001
@@ -53,18 +58,19 @@ _CURVE_POINTS = 16
 class CalibrationImages:
     """Images that are gone through several times, with ground truth where the source has it.
 
-    Iterating gives (name, HWC uint8 in BGR, ground truth or None). failed: why an image cannot be read; it is
-    left out from then on. limit: only so many, evenly spread over the source; the first ones of a video that does not
-    tell how many it has.
+    failed: those that could not be used; they are left out from then on. limit: at most this many, evenly spread over
+    the source; the first ones of a video that does not tell how many it has.
     """
 
     source: ImageFiles | VideoFile | Dataset
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, Failure] = field(default_factory=dict)
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"limit is {self.limit}; expected at least 1")
+        whole = self.count()
+        chosen = spread(self.limit or 0 if whole is None else whole, self.limit)
+        if self.limit is not None:
+            self.source = self.source.take(chosen)
 
     @property
     def labelled(self) -> bool:
@@ -73,36 +79,30 @@ class CalibrationImages:
 
     def count(self) -> int | None:
         """How many there are, as far as the source tells."""
-        whole = len(self.source) if isinstance(self.source, Dataset) else self.source.count()
-        return whole if whole is None or self.limit is None else min(whole, self.limit)
+        return len(self.source) if isinstance(self.source, Dataset) else self.source.count()
 
-    def __iter__(self) -> Iterator[tuple[str, UInt8[np.ndarray, "H W 3"], GroundTruth | None]]:
-        return self.named(None)
+    def visit(
+        self,
+        model: Predictor[Said],
+        examine: Callable[[VisitedImage[Said]], Result],
+        *,
+        workers: int | None = None,
+        on_image: Callable[[Failure | None], None] = lambda failure: None,
+    ) -> Iterator[Result]:
+        """Go through all images that have not failed; on_image is called after each, with a failure if it is new."""
+        before = set(self.failed)
+        with closing(visit(self.source, model, partial(_with_name, examine), workers=workers)) as results:
+            for result in results:
+                failure: Failure | None = None
+                if isinstance(result, Failure):
+                    failure = None if result.name in before else self.failed.setdefault(result.name, result)
+                elif result[0] not in before:
+                    yield result[1]
+                on_image(failure)
 
-    def named(
-        self, names: Collection[str] | None
-    ) -> Iterator[tuple[str, UInt8[np.ndarray, "H W 3"], GroundTruth | None]]:
-        """Only those with these names; the others are not read."""
-        for item in self._items():
-            if item.name in self.failed or (names is not None and item.name not in names):
-                continue
-            try:
-                image, truth = item.read() if isinstance(item, Sample) else (item.read(), None)
-            except (ImageError, LabelError) as error:
-                self.failed[item.name] = str(error)
-                continue
-            yield item.name, image, truth
 
-    def _items(self) -> Iterator[Sample | SourceImage]:
-        items: Iterator[Sample | SourceImage] = (
-            iter(self.source) if isinstance(self.source, Dataset) else self.source.pending(frozenset())
-        )
-        whole = len(self.source) if isinstance(self.source, Dataset) else self.source.count()
-        if self.limit is None or whole is None or whole <= self.limit:
-            yield from itertools.islice(items, self.limit)
-            return
-        chosen = set(spread(whole, self.limit))
-        yield from (item for number, item in enumerate(items) if number in chosen)
+def _with_name(examine: Callable[[VisitedImage[Said]], Result], visited: VisitedImage[Said]) -> tuple[str, Result]:
+    return visited.name, examine(visited)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,12 +225,10 @@ class ReducedFile:
         ious = self.comparison.by_image
         by_iou = sorted(ious, key=lambda name: ious[name])
         wanted = list(dict.fromkeys((by_iou[0], by_iou[len(by_iou) // 2]))) if by_iou else []
-        read = {name: image for name, image, _ in images.named(wanted)}
-        return [
-            BeforeAfter(read[name], full.predict(read[name]), reduced.predict(read[name]), ious[name])
-            for name in wanted
-            if name in read
-        ]
+        asking = Asking(partial(_under_both, (full, reduced)), full.grey)
+        read = {one.name: one for one in images.visit(asking, lambda one: one if one.name in wanted else None) if one}
+        found = [(read[name].image, read[name].prediction, ious[name]) for name in wanted if name in read]
+        return [BeforeAfter(image, before, after, iou) for image, (before, after), iou in found]
 
 
 def reduce_file(
@@ -243,13 +241,14 @@ def reduce_file(
     mask_iou: float | None = None,
     method: Method = "projection",
     reopen: Callable[[Path], Model] = load,
-    on_image: Callable[[], None] = lambda: None,
+    on_image: Callable[[Failure | None], None] = lambda failure: None,
 ) -> ReducedFile:
     """Write the file `source`, opened as `model`, with fewer prototypes to `out`, and compare the two.
 
     keep: how many prototypes to keep. mask_iou: instead, as few as keep the mean mask IoU with the full network at
     least at this, as measured on images that the basis was not fitted to. reopen: opens the
-    new file, as `model` was opened. on_image is called after each image of each of the `PASSES`.
+    new file, as `model` was opened. on_image is called after each image of each of the `PASSES`, with a failure if
+    it is a new one.
 
     Raises InputError unless exactly one of `keep` and `mask_iou` is given and within range, or where no image
     has an instance; and what `write_reduced` raises.
@@ -264,10 +263,9 @@ def reduce_file(
 
     def predictions() -> Iterator[Prediction]:
         read = False
-        for _, image, _ in images:
+        for prediction in images.visit(model, lambda visited: visited.prediction, on_image=on_image):
             read = True
-            yield model.predict(image)
-            on_image()
+            yield prediction
         if not read:
             raise InputError(f"none of the {len(images.failed)} images can be read; take others")
 
@@ -309,7 +307,7 @@ def compare_files(
     reduced: Model,
     images: CalibrationImages,
     files: tuple[Path, Path],
-    on_image: Callable[[], None] = lambda: None,
+    on_image: Callable[[Failure | None], None] = lambda failure: None,
 ) -> FileComparison:
     """Run both networks on all images; see `FileComparison`."""
     models = (full, reduced)
@@ -320,21 +318,24 @@ def compare_files(
     product: tuple[list[float], list[float]] = ([], [])
     masks: tuple[list[float], list[float]] = ([], [])
     if isinstance(images.source, Dataset):
-        images = replace(images, source=images.source.for_model(full.spec.names))
-    for name, image, truth in images:
-        all_found = [model.predict(image) for model in wide]
-        found = [one[one.scores > full.keep.conf] for one in all_found]
+        images = replace(images, source=images.source.for_model(full.spec.names), limit=None)
+
+    def compared(visited: VisitedImage[list[Prediction]]) -> None:
+        found = [one[one.scores > full.keep.conf] for one in visited.prediction]
         same = matched_ious(*found)
         ious.append(same)
         if len(same):
-            by_image[name] = float(same.mean())
+            by_image[visited.name] = float(same.mean())
             for side in (0, 1) if len(by_image) % 2 else (1, 0):
                 for times, elapsed in zip((product[side], masks[side]), _decode_ms(found[side]), strict=True):
                     times.append(elapsed)
-        if truth is not None:
-            for one, kept in zip(all_found, overlaps, strict=True):
-                kept.append(_against_truth(one, truth))
-        on_image()
+        if visited.truth is not None:
+            for one, kept in zip(visited.prediction, overlaps, strict=True):
+                kept.append(_against_truth(one, visited.truth))
+
+    asking = Asking(partial(_under_both, wide), full.grey)
+    for _ in images.visit(asking, compared, workers=1, on_image=on_image):  # one after the other: times are taken
+        pass
     precision = None
     if images.labelled:
         precision = (average_precision(overlaps[0]), average_precision(overlaps[1]))
@@ -349,6 +350,10 @@ def compare_files(
         output_bytes=sizes,
         file_bytes=(files[0].stat().st_size, files[1].stat().st_size),
     )
+
+
+def _under_both(models: Sequence[Model], image: UInt8[np.ndarray, "H W 3"]) -> list[Prediction]:
+    return [model.predict(image) for model in models]
 
 
 def matched_ious(full: Prediction, reduced: Prediction) -> Float32[np.ndarray, " N"]:

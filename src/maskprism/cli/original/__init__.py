@@ -12,7 +12,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism._common.process import run_command
 from maskprism.cli.sample_story import FIRST_SEED as FIRST_SAMPLE_SEED
 from maskprism.cli.sample_story import PICTURED as SAMPLE_SCENES
-from maskprism.errors import InputError, MaskprismError, TableError
+from maskprism.errors import TableError
 from maskprism.io.sources import ImageFiles, VideoFile, open_source
 from maskprism.io.untrusted import read_regular, shortened
 
@@ -199,8 +199,7 @@ def _over_images(
     sheet: Callable[[np.ndarray[Any, Any], Instance], Sheet],
 ) -> int:
     """One CSV row and one figure for the most confident instance of every image not done yet."""
-    from dataclasses import replace
-
+    from maskprism.datasets.visit import Failure, visit
     from maskprism.drawing import raster
 
     source = open_source(_with_images(images_folder), without=save_folder)
@@ -208,31 +207,24 @@ def _over_images(
     columns = [*columns, "model"]
     done = _rows_done(csv_path, columns, model)
     figure_names = _figure_names(source, done)
-    written = skipped = 0
-    failed: list[str] = []
-    with _appending(csv_path, columns) as append:
-        for item in source.pending(done):
-            try:
-                image = item.read()
-                prediction = replace(network.predict(image), source=item.name)
-                if not len(prediction):
-                    print(f"{item.name}: no instance above {network.keep.conf}; skipped")
-                    skipped += 1
-                    continue
-                instance = prediction[int(np.argmax(prediction.scores))]
-                figure = save_folder / f"{figure_names.get(item.name, item.name)}{figure_suffix}.png"
-                raster.save(sheet(image, instance), figure)
-            except InputError:
-                raise
-            except MaskprismError as error:
-                print(f"{item.name}: failed ({error})")
-                failed.append(item.name)
-                continue
-            append([item.name, TYPE, *row(instance), model])
-            written += 1
+    written = skipped = failed = 0
+    with _appending(csv_path, columns) as append, closing(visit(source.pending(done), network)) as results:
+        for result in results:
+            if isinstance(result, Failure):
+                print(f"{result.name}: failed ({result.message})")
+                failed += 1
+            elif not len(result.prediction):
+                print(f"{result.name}: no instance above {network.keep.conf}; skipped")
+                skipped += 1
+            else:
+                instance = result.prediction[int(np.argmax(result.prediction.scores))]
+                figure = save_folder / f"{figure_names.get(result.name, result.name)}{figure_suffix}.png"
+                raster.save(sheet(result.image, instance), figure)
+                append([result.name, TYPE, *row(instance), model])
+                written += 1
     print(
         f"{written} images written to {csv_path} and {save_folder}, {len(done)} were done before, "
-        f"{skipped} without an instance, {len(failed)} failed"
+        f"{skipped} without an instance, {failed} failed"
     )
     return 1 if failed and not (written or skipped or done) else 0
 

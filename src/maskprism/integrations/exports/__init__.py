@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from maskprism._common.choices import ExportName, Segmentation
+from maskprism._common.choices import EngineName, ExportName, Segmentation
 from maskprism._common.files import write_atomically
 from maskprism._common.parallel import open_engine
 from maskprism._common.text import counted
