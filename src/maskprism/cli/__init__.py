@@ -17,12 +17,12 @@ from cyclopts import App, CycloptsError, CycloptsPanel, Group, MissingArgumentEr
 
 from maskprism import __version__
 from maskprism._common.process import run_command
-from maskprism.cli.output import DECLARATIONS, DONE, WRONG_USAGE, CommandGroup, Declaration
+from maskprism.cli.output import DECLARATIONS, DONE, WRONG_USAGE, CommandGroup, command
 
 GROUPS: tuple[CommandGroup, ...] = get_args(CommandGroup)
 
 
-def find_commands() -> dict[Callable[..., int], Declaration]:
+def find_commands() -> dict[Callable[..., int], command]:
     """Find the commands in the modules of this package, in the order of `--help`.
 
     Returns
