@@ -82,7 +82,7 @@ def test_everything_is_linked_and_leads_back(results: Path) -> None:
         assert index in links(page)
     text = index.read_text(encoding="utf-8")
     said = json.loads((results / "basis" / "basis.json").read_text())
-    assert f"effective rank of what is drawn <b>{said['effective_rank']['contributions']:.1f}</b>" in text
+    assert f"effective rank of contributions <b>{said['effective_rank']['contributions']:.1f}</b>" in text
     said = json.loads((results / "diagnosis" / "summary.json").read_text())
     assert f"mask AP <b>{said['average_precision']['predict']['ap']:.3f}</b>" in text
     assert "PASS: the same within the tolerance" in text
@@ -158,7 +158,7 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
         assert done.returncode == 1
         return done.stderr
 
-    assert "missing: is no folder; expected one with results" in fails("missing", "--out", "i.html")
+    assert "missing: is not a folder; expected one with results" in fails("missing", "--out", "i.html")
     (tmp_path / "empty").mkdir()
     assert "empty: holds no result with a manifest" in fails("empty", "--out", "i.html")
     assert "is a folder; expected the name of a file" in fails("empty", "--out", "empty")
@@ -358,6 +358,19 @@ def test_a_result_that_is_replaced_has_no_manifest_of_the_earlier_run(
 
 def _fail(*_: object, **__: object) -> object:
     raise MaskprismError("the disk is full")
+
+
+def test_the_manifest_of_a_continued_table_tells_of_the_whole_table(tmp_path: Path, results: Path) -> None:
+    line = f"extract data/images --model sample --out {tmp_path / 't.csv'}"
+    shutil.copytree(results.parent / "data", tmp_path / "data")
+    (late,) = sorted((tmp_path / "data" / "images" / "val").iterdir())[2:]
+    late.rename(tmp_path / late.name)
+    for images, title in ((2, "instances"), (3, "instances of the last run")):
+        assert run(*line.split(), cwd=tmp_path).returncode == 0
+        first, second, _ = read_manifest(tmp_path / "t.csv.extract.manifest.json").numbers
+        assert (first, second.title) == (Number("images", images, ","), title)
+        if images == 2:
+            (tmp_path / late.name).rename(late)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The command line: thin over the package; one module per command, which imports nothing heavy before it is called.
 
 A command is a function of the name of its module under `output.command`, which declares all that others need to know
-about it: there is no list of commands to edit.
+about it: no list of commands has to be edited.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def _coefficients_alone(table: Path, out: Path, output: Output) -> Outcome:
 
 
 _CAPTIONS = {
-    "spectrum": "How much of what is drawn the first so many components hold.",
+    "spectrum": "The share of the contributions that the first n components hold.",
     "redundancy": "Which prototypes are drawn alike, and have alike coefficients.",
     "coefficients": "How many directions the coefficients have.",
     "prototypes": "The prototypes of an image beside the components of the canonical basis.",
@@ -171,8 +171,8 @@ _TABLES = {
         },
     ),
     "components": (
-        "A row for each component of the canonical basis: its share of what is drawn, and how much of each prototype "
-        "it takes.",
+        "A row for each component of the canonical basis: its share of the contributions, and how much of each "
+        "prototype it takes.",
         "",
         {},
     ),
@@ -194,7 +194,7 @@ def _write_manifest(out: Path, numbers: Mapping[str, Any], files: list[Path]) ->
         models=[numbers["model"]] if "model" in numbers else [],
         numbers=[
             *(Number(name, numbers.get(name), ",") for name in ("images", "instances", "prototypes")),
-            Number("effective rank of what is drawn", ranks.get("contributions"), ".1f"),
+            Number("effective rank of contributions", ranks.get("contributions"), ".1f"),
             Number("effective rank of coefficients", ranks["coefficients"], ".1f"),
             Number("components for 90\N{NO-BREAK SPACE}%", components.get("90%"), ","),
             Number("components for 99\N{NO-BREAK SPACE}%", components.get("99%"), ","),

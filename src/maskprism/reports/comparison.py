@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 _TABLES = (
     TableFile(
         "instances.csv",
-        "one row per instance of either model: who its partner is, how both masks differ, and how much of that each "
-        "part of the model adds; masks that differ most come first",
+        "one row per instance of either model: its match, how both masks differ, and how much of that each "
+        "part of the model adds; masks that differ most come first.",
         "mask_iou",
         {
             **{
@@ -55,7 +55,7 @@ _TABLES = (
     ),
     TableFile(
         "prototypes.csv",
-        "one row per prototype of A: the one of B that is most like it",
+        "one row per prototype of A: the one of B that is most like it.",
         "-correlation",
         {f"prototype_{side}": f"prototype in {side.upper()}" for side in "ab"},
     ),
@@ -129,7 +129,7 @@ def _manifest(
         numbers=[
             Number("images", comparison.images, ","),
             Number("instances in both", len(comparison.matched), ","),
-            Number("without a partner", numbers["unmatched_share"], ".1%"),
+            Number("unmatched", numbers["unmatched_share"], ".1%"),
             Number("mean mask IoU", ious.get("mean")),
             Number("worst mask IoU", ious.get("worst")),
             Number("mean difference of scores", drifts.get("mean")),

@@ -125,7 +125,7 @@ def write_diagnosis(
             Number("mask AP", predicted.ap),
             Number("mask AP50", predicted.ap50),
             Number("box AP", boxes.ap),
-            Number("mean mask IoU of what is found", mean["iou"] if mean else None),
+            Number("mean mask IoU of found instances", mean["iou"] if mean else None),
         ],
         findings=[finding.says for finding in findings],
         pictures=[PictureFile(f"{name}.png", one.caption) for name, one in drawn.items()],

@@ -72,7 +72,7 @@ def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()
             write_atomically(path, text)
         write_atomically(out, _index(results, out, order, notes))
     except UnicodeDecodeError as error:
-        raise MaskprismError(f"a report is no UTF-8 any more ({error}); {_AGAIN}") from None
+        raise MaskprismError(f"a report is not UTF-8 any more ({error}); {_AGAIN}") from None
     except OSError as error:
         raise MaskprismError(
             f"{error.filename or out}: cannot be read or written ({error.strerror or error})"
@@ -86,7 +86,7 @@ def _results_in(folders: Sequence[Path]) -> tuple[list[Result], list[str]]:
     pages: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"{folder}: is no folder; expected one with results of maskprism")
+            raise InputError(f"{folder}: is not a folder; expected one with results of maskprism")
         for path in _files_in(folder):
             if path.name.endswith(SUFFIX):
                 results.setdefault(path.resolve(), Result(path, read_manifest(path)))

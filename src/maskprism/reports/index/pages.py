@@ -1,4 +1,4 @@
-"""A page for a result of pictures and tables, in the hand of the reports."""
+"""A page for a result of pictures and tables, in the style of the reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from maskprism.reports.manifest import SUFFIX, PictureFile, ResultManifest, Tabl
 from maskprism.viewer.markup import data_url
 
 MOST_BYTES = 64 << 20
-"""Larger files are none of ours."""
+"""Larger files were not written by maskprism."""
 _MOST_ROWS, _FIRST = 400, 2
 _PICTURE_BYTES = 32 << 20
 """Pictures beyond these stay beside the page."""
@@ -62,7 +62,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """The verdict in words; nothing without one."""
+        """The verdict as text; nothing without one."""
         verdict = self.manifest.verdict
         if verdict is None:
             return ""
@@ -127,7 +127,7 @@ def _figure(path: Path, picture: PictureFile, data: bytes, *, named: bool) -> st
 def _table(path: Path, about: TableFile) -> str:
     """A CSV file as a table: in its order, without the columns that hold nothing."""
     headings, rows = _read_table(path)
-    words = f'<p class="quiet">{html.escape(about.caption)}</p>'
+    words = f'<p class="quiet">{html.escape(about.caption[:1].upper() + about.caption[1:])}</p>'
     shown = [i for i in range(len(headings)) if not rows or any(row[i] for row in rows)]
     order = about.order.removeprefix("-")
     if order in headings:
