@@ -348,7 +348,7 @@ def test_the_command_measures_and_draws(model: Path, images: Path, tmp_path: Pat
     assert "bad.png: failed:" in result.stderr
     assert "dead, redundant pairs: not said of fewer than 20 images" in result.stdout
     names = {"basis.json", "basis.npz", "spectrum.png", "redundancy.png", "prototypes-00.png", "prototypes-01.png"}
-    names |= {"prototypes.csv", "components.csv"}
+    names |= {"prototypes.csv", "components.csv", "basis.manifest.json"}
     assert {path.name for path in tmp_path.iterdir()} == names
     numbers = json.loads((tmp_path / "basis.json").read_text(encoding="utf-8"))
     network = load(model)

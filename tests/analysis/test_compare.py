@@ -613,7 +613,7 @@ def test_pictures_and_files(images: list[np.ndarray], tmp_path: Path) -> None:
     found = changed(images, side=None, mixing=Network().mixing * [[1], [1], [0.7]])
     files = views.write_comparison(found, tmp_path / "a b ü", Tolerance())
     names = "comparison.json instances.csv prototypes.csv parts.png agreement.png correlation.png angles.png drift.png"
-    assert [path.name for path in files] == [*names.split(), "worst.png"]
+    assert [path.name for path in files] == [*names.split(), "worst.png", "compare.manifest.json"]
     assert all(path.stat().st_size > 100 for path in files)
     written = json.loads((tmp_path / "a b ü" / "comparison.json").read_text(encoding="utf-8"))
     assert written["mask_iou"]["mean"] == found.mean_iou

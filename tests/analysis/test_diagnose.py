@@ -631,6 +631,7 @@ def test_command(data: Path, tmp_path: Path) -> None:
     ):
         assert text in result.stdout
     names = {"report.html", "instances.csv", "detections.csv", "summary.json", *(f"{name}.png" for name in FIGURES)}
+    names.add("diagnose.manifest.json")
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 

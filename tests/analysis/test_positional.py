@@ -394,7 +394,8 @@ def test_the_command_writes_cards_and_a_table(tiny: Path, images: Path, tmp_path
     assert all(tag in result.stdout for tag in TAG_RULES)
     assert "5 images: with fewer than 20 no prototype is tagged" in result.stderr
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"prototypes.csv", "prototypes.png", "prototype-00.png", "prototype-02.png"}
+    pictures = {"prototypes.png", "prototype-00.png", "prototype-02.png"}
+    assert written == {"prototypes.csv", "prototypes.manifest.json"} | pictures
     with (tmp_path / "out" / "prototypes.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["prototype"] for row in rows] == ["0", "1", "2"]

@@ -571,7 +571,7 @@ def test_the_model_is_written_last(dataset: Path, tmp_path: Path, monkeypatch: p
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(files, "write_report", whole)
     assert tune_command(Path("sample"), **options) == 0
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_folds_are_at_most_the_images(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ from maskprism.cli.sample_story import DemoResult
 from maskprism.datasets.scenes import write_dataset
 from maskprism.datasets.visit import Failure
 from maskprism.models import load
+from maskprism.reports.manifest import ResultManifest, write_manifest
 from maskprism.tables.extraction import extract
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,7 +115,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(folder / like, folder / name)  # as the examples of commands call them
     shutil.copytree(folder / "images", folder / "photos")
     (folder / "results").mkdir()
-    (folder / "results" / "basis.json").write_text('{"effective_rank": 3.5}')
+    write_manifest(folder / "results", ResultManifest(command="basis", about="prototypes"))
     return folder
 
 

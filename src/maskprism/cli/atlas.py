@@ -139,8 +139,7 @@ def _labels(
         raise InputError("--data needs the images, whose folder is not where it was; give it by --images")
     names = {int(class_id): name for class_id, name in stored.table.metadata["names"].items()}
     labels = open_labels(data, folder, names, split, crowds=crowds)
-    for notice in labels.notices:
-        output.note(f"note: {notice}")
+    output.notices(labels.notices)
     return labels
 
 

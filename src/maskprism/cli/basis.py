@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +118,7 @@ def basis(
         if not isinstance(one, Failure):
             page = views.raw_and_canonical(one.image, one.prediction, usage, canonical, scale=scale)
             files.append(write_atomically(out / f"prototypes-{number:02d}.png", encode_png(page)))
+    files += _write_manifest(out, numbers, files)
     _tell(numbers, len(bar.failures))
     print(f"{', '.join(names)} and {counted(len(shown), 'picture')} of prototypes in {out}")
     return Outcome({"files": files, **numbers, "failures": listed(bar.failures)})
@@ -152,13 +153,77 @@ def _coefficients_alone(table: Path, out: Path, output: Output) -> Outcome:
     _write_json(out, numbers)
     title = f"{instances} instances of {table.name}: coefficients alone"
     save(views.coefficient_spectrum(moments, title=title), out / "coefficients.png", dpi=120)
+    files = [out / "basis.json", out / "coefficients.png"]
+    files += _write_manifest(out, numbers, files)
     print(f"{instances} instances, {len(moments)} coefficients")
     print(f"  effective rank {rank:.1f}")
     print(f"basis.json and coefficients.png in {out}; images instead of a table also tell about prototypes")
-    return Outcome({"files": [out / "basis.json", out / "coefficients.png"], **numbers, "failures": []})
+    return Outcome({"files": files, **numbers, "failures": []})
+
+
+_CAPTIONS = {
+    "spectrum": "The share of the contributions that the first n components hold.",
+    "redundancy": "Which prototypes are drawn alike, and have alike coefficients.",
+    "coefficients": "How many directions the coefficients have.",
+    "prototypes": "The prototypes of an image beside the components of the canonical basis.",
+}
+_TABLES = {
+    "prototypes": (
+        "A row for each prototype: how much it adds to a logit, how much of that is a pattern, whether it is dead, and "
+        "which one is most like it; those that add most come first.",
+        "-rms_contribution",
+        {
+            "rms_contribution": "contribution (RMS)",
+            "pattern_share": "share that is a pattern",
+            "coefficient_mean": "mean coefficient",
+            "coefficient_spread": "standard deviation of the coefficient",
+            "most_alike": "most like",
+        },
+    ),
+    "components": (
+        "A row for each component of the canonical basis: its share of the contributions, and how much of each "
+        "prototype it takes.",
+        "",
+        {},
+    ),
+}
+
+
+def _write_manifest(out: Path, numbers: Mapping[str, Any], files: list[Path]) -> Iterable[Path]:
+    from maskprism.reports.manifest import Number, PictureFile, ResultManifest, TableFile, write_manifest
+
+    ranks, components = numbers["effective_rank"], numbers.get("components_for", {})
+    pairs = [f"{pair['first']} and {pair['second']}" for pair in numbers.get("redundant_pairs", ())]
+    lists = {
+        "Redundant: drawn alike, with alike coefficients": pairs,
+        "Dead: adds next to nothing": [str(k) for k in numbers.get("dead", ())],
+    }
+    manifest = ResultManifest(
+        command="basis",
+        about="how many of the prototypes are used, in a basis easier to read",
+        models=[numbers["model"]] if "model" in numbers else [],
+        numbers=[
+            *(Number(name, numbers.get(name), ",") for name in ("images", "instances", "prototypes")),
+            Number("effective rank of contributions", ranks.get("contributions"), ".1f"),
+            Number("effective rank of coefficients", ranks["coefficients"], ".1f"),
+            Number("components for 90\N{NO-BREAK SPACE}%", components.get("90%"), ","),
+            Number("components for 99\N{NO-BREAK SPACE}%", components.get("99%"), ","),
+        ],
+        findings=[f"{words}: {in_brief(names, 8)}." for words, names in lists.items() if names],
+        pictures=[
+            PictureFile(path.name, _CAPTIONS[kind], wide=kind == "prototypes")
+            for path in files
+            if path.suffix == ".png" and (kind := path.stem.partition("-")[0])
+        ],
+        tables=[TableFile(path.name, *_TABLES[path.stem]) for path in files if path.suffix == ".csv"],
+    )
+    return write_manifest(out, manifest)
 
 
 def _write_json(out: Path, numbers: Mapping[str, Any]) -> None:
+    from maskprism.reports.manifest import withdraw_manifest
+
+    withdraw_manifest(out, "basis")
     write_atomically(out / "basis.json", json_text(numbers) + "\n")
 
 

@@ -20,8 +20,8 @@ from maskprism.cli.options import (
     Source,
     Work,
     check_out,
+    labels_for,
     load_model,
-    named_by,
 )
 from maskprism.cli.output import DIFFERENT, DONE, Outcome, Output, command, listed
 
@@ -105,7 +105,6 @@ def compare(
     from maskprism.analysis.comparison.paired_run import compare as run
     from maskprism.analysis.comparison.report import Tolerance
     from maskprism.analysis.comparison.summary import sentences
-    from maskprism.analysis.truth.labels import open_labels
     from maskprism.cli.terminal import TerminalConsole
     from maskprism.io.sources import Sources, open_source
 
@@ -115,8 +114,7 @@ def compare(
         check_out(out, overwrite=overwrite, folder=True)
     network_a = load_model(a, reading, detections, threads=work.threads)
     network_b = load_model(b, reading_of_b(reading, second), detections, threads=work.threads)
-    labels = None if data is None else open_labels(data, Sources((source,)).files, network_a.spec.names, crowds=crowds)
-    network_a = named_by(labels, network_a, output)
+    labels, network_a = labels_for(network_a, data, Sources((source,)).files, output, crowds=crowds, every_class=True)
     if labels is not None and any(map(_is_tuned, (network_a, network_b))):
         output.note("note: a network was tuned; on the images that it was tuned with, its gain is too good to be true")
     with output.bar("comparing") as bar, work.open(reading) as engine:

@@ -128,7 +128,7 @@ def explain(
         Print this many rows of each table, 0 for none; the CSV files have them all.
     """
     from maskprism.io.sources import open_sources
-    from maskprism.reports.explanation import explain_images, remove_explanations
+    from maskprism.reports.explanation import explain_images, remove_explanations, write_explanation_manifest
 
     questions = asked.questions()
     items = open_sources(images, without=out, limit=limit)
@@ -143,6 +143,8 @@ def explain(
             found.append(one)
             if one.note:
                 bar.note(one.note)
+    if any(one.pictures for one in found):
+        write_explanation_manifest(found, out, network.spec.name)
     failed, pictures = len(bar.failures), sum(len(one.pictures) for one in found)
     drawn = sum(bool(one.pictures) for one in found)  # an overview, too, where a question has no answer
     if top > 0:

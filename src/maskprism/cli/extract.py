@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from maskprism._common.text import readable
 from maskprism.cli.options import (
@@ -19,6 +20,9 @@ from maskprism.cli.options import (
     model_file,
 )
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
+
+if TYPE_CHECKING:
+    from maskprism.tables.extraction import ExtractSummary
 
 
 @command(
@@ -78,6 +82,8 @@ def extract(
             overwrite=overwrite,
             limit=limit,
         )
+    if isinstance(summary.table, Path):  # a table at a URI has none: `report` looks at folders of this machine
+        _write_manifest(summary.table, summary, model_file(model).name)
     for line in summary.lines():
         print(line)
     answer = dict(vars(summary))
@@ -85,3 +91,20 @@ def extract(
     for name in ("table", "images_table", "prototypes_table", "settings"):  # paths or URIs
         answer[name] = None if answer[name] is None else readable(str(answer[name]))
     return Outcome(answer, FAILED if summary.all_failed else DONE)
+
+
+def _write_manifest(table: Path, summary: ExtractSummary, model: str) -> None:
+    from maskprism.reports.manifest import Number, ResultManifest, file_url, write_manifest
+
+    manifest = ResultManifest(
+        command="extract",
+        about="tables of coefficients",
+        page=file_url(table, table.parent),
+        models=[model],
+        numbers=[
+            Number("images", summary.images + summary.skipped, ","),
+            Number("instances of the last run" if summary.skipped else "instances", summary.instances, ","),
+            Number("failed images of the last run" if summary.skipped else "failed images", summary.failed, ","),
+        ],
+    )
+    write_manifest(table, manifest)

@@ -7,7 +7,7 @@ same, and the docstring of the command says what is written.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from cyclopts import Group, Parameter, validators
 from maskprism._common.choices import EngineName
 from maskprism._common.choices import Precision as Precision
 from maskprism._common.choices import RuntimeName as RuntimeName
+from maskprism._common.extras import called_command
 from maskprism._common.files import make_folder, reporting_write_errors
 from maskprism.errors import InputError
 from maskprism.io.untrusted import is_folder
@@ -185,6 +186,8 @@ def check_out(
         If it exists (a folder: with anything in it) and may not be replaced, is a folder where a file is expected or
         the other way round, or cannot be made.
     """
+    from maskprism.reports.manifest import manifest_path
+
     if folder:
         if out.exists() and not is_folder(out):
             raise InputError(f"{out}: cannot be written (it is a file); expected a folder; choose another --out")
@@ -196,7 +199,7 @@ def check_out(
         raise InputError(f"{out}: is a folder; expected the name of a file, such as {out / f'NAME{suffix}'}")
     if not out.name.lower().endswith(suffix):
         raise InputError(f"{out}: expected a file name ending in {suffix}, such as {out.with_suffix(suffix)}")
-    for path in (out, *beside(out)):
+    for path in (out, manifest_path(out, called_command.get()), *beside(out)):
         if is_folder(path):
             raise InputError(f"{path}: is a folder; expected the name of a file that can be written")
         if not overwrite and os.path.lexists(path):
@@ -223,10 +226,41 @@ def load_model(
     )
 
 
-def named_by(labels: DatasetLabels | None, network: Model, output: Output) -> Model:
-    """The network with the class names of the labels where it has none; what there is to know of labels is noted."""
-    if labels is None:
-        return network
-    for notice in labels.notices:
-        output.note(f"note: {notice}")
-    return network.with_names(labels.names) if labels.by_index else network
+def labels_for(
+    model: Model,
+    data: Path | None,
+    images: Path | Collection[Path],
+    output: Output,
+    *,
+    crowds: Crowds,
+    split: str | None = None,
+    every_class: bool = False,
+) -> tuple[DatasetLabels | None, Model]:
+    """Open the labels of `--data`, where it is given, and note what there is to know of them.
+
+    Parameters
+    ----------
+    model
+        The model whose predictions are compared with them.
+    data, crowds, split
+        The options.
+    images
+        The folder of the images, or the files; see `open_labels`.
+    output
+        Where notes go.
+    every_class
+        Whether labels count of classes, too, that `--classes` leaves out.
+
+    Returns
+    -------
+    tuple
+        The labels, and the model: with the class names of the labels, where it has none.
+    """
+    from maskprism.analysis.truth.labels import open_labels
+
+    if data is None:
+        return None, model
+    kept = None if every_class else model.keep.classes
+    labels = open_labels(data, images, model.spec.names, split, kept, crowds=crowds)
+    output.notices(labels.notices)
+    return labels, model.with_names(labels.names) if labels.by_index else model

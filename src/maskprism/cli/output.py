@@ -107,6 +107,11 @@ class Output:
         if not self.quiet:
             print(text, file=sys.stderr)
 
+    def notices(self, notices: Iterable[str]) -> None:
+        """Say what there is to know of labels, on stderr."""
+        for notice in notices:
+            self.note(f"note: {notice}")
+
     @staticmethod
     def list_files(written: Mapping[Path, str]) -> None:
         """Print the files that were written, each with what it holds."""
@@ -154,9 +159,11 @@ class Output:
             yield Bar(progress, progress.add_task(verb, total=total, failed="", visible=visible), self.quiet, told)
 
 
-@dataclass(frozen=True)
-class Declaration:
-    """What help and documentation need to know about a command, beside its function.
+@dataclass(frozen=True, kw_only=True)
+class command:  # noqa: N801  (a decorator)
+    """Declare a command of the command line: the function of the name of its module, in a module of `maskprism.cli`.
+
+    Called, it gives the exit code; with --json only its answer is on stdout.
 
     Parameters
     ----------
@@ -179,30 +186,9 @@ class Declaration:
     answer: str
     resumes: bool = False
 
+    def __call__(self, function: Callable[Command, Outcome]) -> Callable[Command, int]:
+        """Make the function a command."""
 
-DECLARATIONS: dict[Callable[..., int], Declaration] = {}
-"""The declaration of each function under `command`."""
-
-
-def command(
-    *, group: CommandGroup, order: int, page: str, example: str, answer: str, resumes: bool = False
-) -> Callable[[Callable[Command, Outcome]], Callable[Command, int]]:
-    """Declare a command of the command line: the function of the name of its module, in a module of `maskprism.cli`.
-
-    Called, it gives the exit code; with --json only its answer is on stdout.
-
-    Parameters
-    ----------
-    group, order, page, example, answer, resumes
-        See `Declaration`.
-
-    Returns
-    -------
-    Callable
-        The decorator.
-    """
-
-    def declared(function: Callable[Command, Outcome]) -> Callable[Command, int]:
         @wraps(function)
         def run(*args: Command.args, **kwargs: Command.kwargs) -> int:
             output = kwargs.get("output")
@@ -217,10 +203,12 @@ def command(
                 print_json(outcome.answer, sys.stdout)
             return outcome.code
 
-        DECLARATIONS[run] = Declaration(group, order, page, example, answer, resumes)
+        DECLARATIONS[run] = self
         return run
 
-    return declared
+
+DECLARATIONS: dict[Callable[..., int], command] = {}
+"""What each command declares."""
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,8 @@ from maskprism.cli.options import (
     Reading,
     Replace,
     check_out,
+    labels_for,
     load_model,
-    named_by,
 )
 from maskprism.cli.output import Outcome, Output, command, failures, listed
 from maskprism.datasets.visit import Asking, Failure, VisitedImage, visit
@@ -62,19 +63,15 @@ def page(
         How exactly prototypes are kept. With 8, an image of 640 pixels takes about a megabyte; with 16 about twice
         that. What it changes in the masks is printed, and written on the page.
     """
-    from maskprism.analysis.truth.labels import open_labels
+
     from maskprism.io.sources import open_sources
+    from maskprism.reports.manifest import withdraw_manifest
     from maskprism.viewer.page import LARGE_BYTES, Page
 
     check_out(out, overwrite=overwrite, suffix=".html")
     items = open_sources(images, limit=limit)
     network = load_model(model, reading, detections)
-    labels = (
-        None
-        if data is None
-        else open_labels(data, items.files, network.spec.names, kept=network.keep.classes, crowds=crowds)
-    )
-    network = named_by(labels, network, output)
+    labels, network = labels_for(network, data, items.files, output, crowds=crowds)
     shown, counts = Page(bits=bits), Counter[str]()
 
     def examine(visited: VisitedImage[Any]) -> tuple[Any, ...]:
@@ -103,6 +100,7 @@ def page(
             f"{out} will have {shown.scene_bytes / 1e6:.0f} MB, which browsers take seconds to read; "
             "`maskprism serve FOLDER` shows a folder of any size without a file, and --limit writes fewer images"
         )
+    withdraw_manifest(out, "page")
     size = shown.write(out).stat().st_size
     noun = "image" if len(shown) == 1 else "images"
     print(f"{len(shown)} {noun} in {out}, {size / 1e6:.1f} MB" + failures(failed))
@@ -110,9 +108,10 @@ def page(
     outcome = None if labels is None else {name: counts[name] for name in ("found", "missed", "false_positives")}
     if outcome is not None:
         print("labels: {found} found, {missed} missed, {false_positives} false positives".format(**outcome))
+    files = write_page_manifest(out, network.spec.name, images=len(shown), **(outcome or {}))
     return Outcome(
         {
-            "files": [out],
+            "files": [out, *files],
             "images": len(shown),
             "bytes": size,
             "bits": bits,
@@ -121,3 +120,17 @@ def page(
             "failures": listed(bar.failures),
         }
     )
+
+
+def write_page_manifest(out: Path, model: str, **counts: int) -> Iterable[Path]:
+    """Write the manifest of a page, after the page. counts: numbers, by what is counted."""
+    from maskprism.reports.manifest import Number, ResultManifest, file_url, write_manifest
+
+    manifest = ResultManifest(
+        command="page",
+        about="images and their masks to take apart",
+        page=file_url(out, out.parent),
+        models=[model],
+        numbers=[Number(name.replace("_", " "), count, ",") for name, count in counts.items()],
+    )
+    return write_manifest(out, manifest)

@@ -22,6 +22,25 @@ from maskprism.cli.options import (
 )
 from maskprism.cli.output import Outcome, Output, command, failures, listed
 
+_ALL = "All prototypes: their mean, and what they depend on."
+_ROWS = (
+    "A row for each prototype: its tags, the shares of its variance by what explains them, whether it follows an image "
+    "that is shifted, mirrored or padded or stays in place, and where it is strongest."
+)
+_HEADINGS = {
+    "spread": "standard deviation",
+    "half_plane_angle": "angle of the half-plane, °",
+    "half_plane_offset": "offset of the half-plane",
+    "half_plane": "half-plane",
+    "shift_follows": "follows a shift",
+    "shift_stays": "stays under a shift",
+    "flip_follows": "follows a mirror",
+    "flip_stays": "stays under a mirror",
+    "pad_follows": "follows padding",
+    "pad_stays": "stays under padding",
+    "strongest": "strongest in",
+}
+
 
 @command(
     group="Why is a mask as it is?",
@@ -71,6 +90,14 @@ def prototypes(
     from maskprism.core.decomposition import check_indices
     from maskprism.drawing.cards import write_cards
     from maskprism.io.sources import open_sources
+    from maskprism.reports.manifest import (
+        Number,
+        PictureFile,
+        ResultManifest,
+        TableFile,
+        withdraw_manifest,
+        write_manifest,
+    )
 
     check_out(out, overwrite=overwrite, folder=True)
     network = load_model(model, reading, detections, threads=work.threads)
@@ -87,6 +114,7 @@ def prototypes(
     with output.bar("studying", items.count()) as bar, work.open(reading) as engine:
         study, movement = study_prototypes(items, studied, moved=moved, engine=engine, on_progress=bar.at)
     drawn, files = len(study) if cards is None else len(cards), []
+    withdraw_manifest(out, "prototypes")
     with output.bar("drawing", drawn + 2) as drawing:
         for path in write_cards(study, movement, out, prototypes=cards, model=label):
             files.append(path)
@@ -99,6 +127,22 @@ def prototypes(
     elif movement is not None and too_few(movement.images):
         output.note(f"note: --moved {movement.images}: with fewer than {MIN_IMAGES} nothing is tagged fixed or handed")
     tagged = {tag: [k for k in range(len(study)) if tag in study.tags(k, movement)] for tag in TAG_RULES}
+    manifest = ResultManifest(
+        command="prototypes",
+        about="what every prototype depends on: position, classes, edges, light",
+        models=[label],
+        numbers=[
+            Number("prototypes", len(study), ","),
+            *(Number(tag, len(which), ",") for tag, which in tagged.items() if which),
+        ],
+        pictures=[
+            PictureFile(path.name, _ALL if path.stem == "prototypes" else "One prototype in detail.", wide=True)
+            for path in files
+            if path.suffix == ".png"
+        ],
+        tables=[TableFile("prototypes.csv", _ROWS, "", _HEADINGS)],
+    )
+    files += write_manifest(out, manifest)
     failed = failures(len(bar.failures))
     print(f"{len(study)} prototypes over {study.images} images with {study.instances} masks{failed}")
     for tag, which in tagged.items():

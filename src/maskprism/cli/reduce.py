@@ -79,7 +79,8 @@ def reduce(
     from maskprism.datasets import Dataset, open_dataset
     from maskprism.io.sources import open_source
     from maskprism.models.onnx.file import read_onnx
-    from maskprism.reports.reduction import files_beside, write_reduction
+    from maskprism.reports.manifest import withdraw_manifest
+    from maskprism.reports.reduction import files_beside, write_reduction, write_reduction_manifest
 
     source = model_file(model)
     if out.exists() and source.exists() and out.samefile(source):
@@ -95,8 +96,8 @@ def reduce(
     )
     read_onnx(source)
     network = load_model(source, reading, detections)
-    for notice in chosen.source.for_model(network.spec.names).notices if isinstance(chosen.source, Dataset) else ():
-        output.note(f"note: {notice}")
+    if isinstance(chosen.source, Dataset):
+        output.notices(chosen.source.for_model(network.spec.names).notices)
 
     def reopen(path: Path) -> Model:
         return load_model(path, replace(reading, layout=network.layout.family), detections)
@@ -128,6 +129,8 @@ def reduce(
             write_atomically(out, write_model)
         ((found, reduced),) = results
         files = write_reduction(found, chosen, network, reduced)
+        withdraw_manifest(out, "reduce")
+    files |= write_reduction_manifest(found, [path for path in files if path.suffix == ".png"])
     for line in found.lines():
         print(line)
     output.list_files(files)

@@ -48,6 +48,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.dataset.diagnosis import diagnose
     from maskprism.analysis.truth.labels import open_labels
+    from maskprism.cli.page import write_page_manifest
     from maskprism.datasets import open_dataset
     from maskprism.datasets.scenes import write_dataset
     from maskprism.drawing import charts
@@ -106,7 +107,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     write_diagnosis(diagnose(open_dataset(data), validated), result.report.parent, model=validated)
 
     on_step("writing the interactive page")
-    page.write(result.page)
+    write_page_manifest(page.write(result.page), model.spec.name, images=len(page))
 
     if result.atlas is None:
         on_step("no atlas of all instances: it needs scikit-learn (pip install 'maskprism[atlas]')")

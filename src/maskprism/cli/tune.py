@@ -100,8 +100,9 @@ def tune(
     from maskprism.analysis.tuning.tuning import check_options
     from maskprism.analysis.tuning.tuning import tune as run
     from maskprism.models.rewrite import check_rewritable, write_corrected
+    from maskprism.reports.manifest import withdraw_manifest
     from maskprism.reports.tuning import gained, recipe, sentences, title_of, warnings_of
-    from maskprism.reports.tuning_files import report_files, summary, write_report
+    from maskprism.reports.tuning_files import report_files, summary, write_report, write_tuning_manifest
 
     source = model_file(model)
     check_options(folds=folds, seed=seed, limit=limit)
@@ -157,6 +158,8 @@ def tune(
             files[found.correction.write(alone)] = "the correction alone, for --correction of the other commands"
             told.append(f"{alone.name} holds the correction alone.")
         files |= write_report(found, base, told or ["The model was not written: its gain may be chance."])
+        withdraw_manifest(out, "tune")
+    files |= write_tuning_manifest(found, out)
     output.list_files(files)
     if not written:
         print(

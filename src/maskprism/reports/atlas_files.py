@@ -17,6 +17,7 @@ from maskprism.analysis.atlas.findings import findings_of
 from maskprism.drawing.map_payload import MapLayout, map_data
 from maskprism.reports.atlas import report_page
 from maskprism.reports.atlas_map import SERVER, map_page
+from maskprism.reports.manifest import Number, ResultManifest, withdraw_manifest, write_manifest
 
 if TYPE_CHECKING:
     from maskprism.analysis.atlas.atlas import Atlas
@@ -34,6 +35,7 @@ def write_atlas(
     Raises MaskprismError if the folder cannot be written.
     """
     points = atlas.points
+    withdraw_manifest(out, "atlas")
     data = map_data(
         points,
         layouts_of(atlas),
@@ -47,6 +49,18 @@ def write_atlas(
     write_atomically(out / "atlas.json", json_text(summary(atlas, title)) + "\n")
     for name, table in (("points.parquet", point_table(atlas)), ("classes.parquet", class_table(atlas))):
         write_atomically(out / name, partial(pq.write_table, table, compression="zstd"))
+    manifest = ResultManifest(
+        command="atlas",
+        about="all instances at once: a map, and what coefficients say of classes, sizes and positions",
+        page=REPORT,
+        numbers=[
+            Number("instances", len(points), ","),
+            Number("images", len(points.image_names), ","),
+            Number("effective rank", atlas.moments.effective_rank(), ".1f"),
+            Number("with a near duplicate", atlas.duplicates.instances, ","),
+        ],
+        findings=findings_of(atlas),
+    )
     return {
         out / REPORT: "statistics, with what they say",
         out / MAP: "the map: hover, select, compare, open in the viewer",
@@ -54,6 +68,7 @@ def write_atlas(
         out
         / "classes.parquet": "per class and coefficient: mean, effect size, its standard error, false discovery rate",
         out / "atlas.json": "the numbers of the page",
+        **write_manifest(out, manifest),
     }
 
 

@@ -25,6 +25,7 @@ from maskprism.drawing.responsive_svg import adaptive
 from maskprism.reports.diagnosis import report_page
 from maskprism.reports.embedded_viewers import embedded
 from maskprism.reports.html import Illustration
+from maskprism.reports.manifest import Number, PictureFile, ResultManifest, TableFile, withdraw_manifest, write_manifest
 from maskprism.viewer.payload import encode_webp
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def write_diagnosis(
     Raises MaskprismError if the folder cannot be written.
     """
     folder = Path(out)
+    withdraw_manifest(folder, "diagnose")
     findings = findings_of(found)
     written: dict[Path, str] = {folder / "report.html": "all of it on one page, with what it means"}
     drawn: dict[FigureName, Illustration] = {}
@@ -111,6 +113,25 @@ def write_diagnosis(
     scenes = embedded(shown, seen)
     pictured = [(row, small.get((row.image, row.instance))) for row in shown]
     write_atomically(folder / "report.html", report_page(found, findings, drawn, pictured, more, scenes))
+    predicted, boxes, mean = found.precision["predict"], found.precision["boxes"], every["error_budget"]["mean"]
+    manifest = ResultManifest(
+        command="diagnose",
+        about="where masks lose: detection or masks, which part of the model, what to work on",
+        page="report.html",
+        models=[found.spec.name],
+        numbers=[
+            Number("images", found.images, ","),
+            Number("ground-truth instances", len(found.objects), ","),
+            Number("mask AP", predicted.ap),
+            Number("mask AP50", predicted.ap50),
+            Number("box AP", boxes.ap),
+            Number("mean mask IoU of found instances", mean["iou"] if mean else None),
+        ],
+        findings=[finding.says for finding in findings],
+        pictures=[PictureFile(f"{name}.png", one.caption) for name, one in drawn.items()],
+        tables=[TableFile(path.name, what) for path, what in written.items() if path.suffix == tables],
+    )
+    written |= write_manifest(folder, manifest)
     return written
 
 

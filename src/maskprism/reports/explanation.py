@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from maskprism._common.files import reporting_write_errors
+from maskprism._common.text import readable
 from maskprism.analysis.instance.attribution import explain
 from maskprism.analysis.instance.mask_window import window_bytes
 from maskprism.analysis.instance.prototype_roles import roles
@@ -24,6 +25,7 @@ from maskprism.drawing.text_tables import write_rows
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.images import read_image
 from maskprism.io.sources import DistinctStems
+from maskprism.reports.manifest import Number, PictureFile, ResultManifest, file_url, withdraw_manifest, write_manifest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,10 +62,22 @@ class Explained:
         return [path for path in self.files if path.suffix == ".png"]
 
 
-_OURS = re.compile(
-    r"\d\d+-(prototypes|contributions|contributions-full|assembly|crop|roles|region|truth|attribution"
-    r"|pixel-\d+-\d+)\.(png|csv)"
-)
+_CAPTIONS = {
+    "overview": "all instances",
+    "prototypes": "all prototypes, and their weights for this instance",
+    "contributions": "what each prototype adds inside the box",
+    "contributions-full": "what each prototype adds everywhere",
+    "assembly": "positive and negative evidence, logits, mask",
+    "crop": "what the crop to the box cuts away",
+    "roles": "what each prototype does for the mask",
+    "region": "which prototypes act in the region",
+    "truth": "which prototypes are responsible for what the mask has too much or too little",
+    "attribution": "which prototypes the mask needs",
+    "pixel": "which contributions decide the pixel",
+}
+"""What is in a picture, by the begin of its name behind the number of the instance."""
+_KINDS = "|".join(name for name in _CAPTIONS if name != "overview").replace("pixel", r"pixel-\d+-\d+")
+_OURS = re.compile(rf"\d\d+-({_KINDS})\.(png|csv)")
 
 
 def explain_images(
@@ -122,6 +136,23 @@ def _explain_image(
         explained.failure = Failure(name, str(error).removeprefix(f"{name}: "))
 
 
+def write_explanation_manifest(explained: Iterable[Explained], out: Path, model: str) -> None:
+    """Write the manifest of explanations, after their files. model: its name."""
+    images = [one for one in explained if one.pictures]
+    kinds = [(path, re.sub(r"^\d\d+-|-\d+-\d+$", "", path.stem)) for one in images for path in one.pictures]
+    manifest = ResultManifest(
+        command="explain",
+        about="how masks are made of prototypes and coefficients",
+        models=[model],
+        numbers=[Number("images", len(images), ","), Number("pictures", len(kinds), ",")],
+        pictures=[
+            PictureFile(file_url(path, out), f"{readable(path.parent.name)}: {_CAPTIONS[kind]}.", wide=True)
+            for path, kind in kinds
+        ],
+    )
+    write_manifest(out, manifest)
+
+
 def remove_explanations(out: Path) -> None:
     """Remove what an earlier run of `explain_images` wrote into a folder, and nothing else.
 
@@ -130,6 +161,7 @@ def remove_explanations(out: Path) -> None:
     MaskprismError
         If a file cannot be removed.
     """
+    withdraw_manifest(out, "explain")
     with reporting_write_errors(out):
         for overview in list(out.rglob("overview.png")):
             for path in list(overview.parent.iterdir()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,37 @@ from maskprism._common.files import write_atomically
 from maskprism.drawing import raster
 from maskprism.drawing.figures import save
 from maskprism.drawing.reduction import before_after, trade_off_figure
+from maskprism.reports.manifest import Number, PictureFile, ResultManifest, file_url, write_manifest
 
 if TYPE_CHECKING:
     from maskprism.analysis.reduction.reduced_file import CalibrationImages, ReducedFile
     from maskprism.models import Model
+
+
+def write_reduction_manifest(found: ReducedFile, pictures: Iterable[Path]) -> dict[Path, str]:
+    """Write the manifest of a reduction, after its other files. pictures: those of `write_reduction`."""
+    compared = found.comparison.summary()
+    captions = {".curve": "Mask IoU by the number of prototypes.", ".masks": "Masks before and after."}
+    before, after = (compared.get("mask_ap", {}).get("ap", {}).get(name) for name in ("full", "reduced"))
+    manifest = ResultManifest(
+        command="reduce",
+        about="what fewer prototypes cost and save",
+        models=[found.source.name],
+        numbers=[
+            Number("images", compared["images"], ","),
+            Number("prototypes before", found.reduction.prototype_map.shape[1], ","),
+            Number("prototypes after", len(found.reduction), ","),
+            Number("mean mask IoU with the full model", compared["mask_iou"]["mean"]),
+            Number("mask AP before", before),
+            Number("mask AP after", after),
+        ],
+        findings=found.lines(),
+        pictures=[
+            PictureFile(file_url(path, found.path.parent), captions[Path(path.stem).suffix], wide=True)
+            for path in pictures
+        ],
+    )
+    return write_manifest(found.path, manifest)
 
 
 def files_beside(path: Path) -> dict[str, Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism import __version__
 from maskprism._common.files import write_atomically
@@ -14,7 +14,8 @@ from maskprism.drawing.gains import groups_figure
 from maskprism.drawing.responsive_svg import adaptive
 from maskprism.drawing.tuning import curve_figure
 from maskprism.reports.html import Illustration
-from maskprism.reports.tuning import gained, recipe, report_page, section, warnings_of
+from maskprism.reports.manifest import Number, ResultManifest, Verdict, file_url, write_manifest
+from maskprism.reports.tuning import gained, recipe, report_page, section, sentences, warnings_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +45,29 @@ def write_report(found: Tuning, base: Path, written: Sequence[str]) -> dict[Path
     write_atomically(numbers, json_text(summary(found)) + "\n")
     write_atomically(page, report_page(found, written, _drawn(found)))
     return {page: "what it gains, on one page", numbers: "all numbers"}
+
+
+def write_tuning_manifest(found: Tuning, out: Path) -> dict[Path, str]:
+    """Write the manifest of a tuning, after its other files. out: the file that was asked for."""
+    gain, (before, after) = found.change.gain, found.precision
+    outcome: Literal["pass", "fail", "cannot tell"]
+    outcome = "pass" if found.helps else "fail" if gain.high < 0 else "cannot tell"
+    manifest = ResultManifest(
+        command="tune",
+        about="what a correction of the coefficients gains",
+        page=file_url(report_files(out.with_suffix(""))[0], out.parent),
+        models=[found.spec.name],
+        numbers=[
+            Number("images", found.images, ","),
+            Number("mean mask IoU before", found.change.before),
+            Number("mean mask IoU after", found.change.after),
+            Number("mask AP before", before.ap),
+            Number("mask AP after", after.ap),
+        ],
+        findings=sentences(found),
+        verdict=Verdict(outcome, f"the gain in mean mask IoU is {gained(gain)}"),
+    )
+    return write_manifest(out, manifest)
 
 
 def report_files(base: Path) -> tuple[Path, Path]:

@@ -29,7 +29,8 @@ from maskprism.io.sources import DistinctStems, ImageFiles, LiveStream, Sources,
 from maskprism.tables.schema import settings_of
 
 if TYPE_CHECKING:
-    from maskprism._common.parallel import Engine, EngineName
+    from maskprism._common.choices import EngineName
+    from maskprism._common.parallel import Engine
     from maskprism.datasets.visit import OnProgress
     from maskprism.models import Model
 
