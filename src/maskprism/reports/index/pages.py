@@ -126,7 +126,7 @@ def _figure(path: Path, picture: PictureFile, data: bytes, *, named: bool) -> st
 
 def _table(path: Path, about: TableFile) -> str:
     """A CSV file as a table: in its order, without the columns that hold nothing."""
-    headings, rows = _read_table(path)
+    headings, rows = read_table(path)
     words = f'<p class="quiet">{html.escape(about.caption[:1].upper() + about.caption[1:])}</p>'
     shown = [i for i in range(len(headings)) if not rows or any(row[i] for row in rows)]
     order = about.order.removeprefix("-")
@@ -142,7 +142,7 @@ def _table(path: Path, about: TableFile) -> str:
     return words + table(names, cells, text=[shown.index(i) for i in text], sortable=True, tall=True) + more
 
 
-def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """The headings and rows of a CSV file; MaskprismError where it is none."""
     try:
         text = read_regular(path, MaskprismError, limit=MOST_BYTES).decode("utf-8")
