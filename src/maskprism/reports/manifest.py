@@ -17,7 +17,8 @@ from maskprism.io.untrusted import decode_json, is_folder, read_regular
 
 FORMAT: Literal[1] = 1
 SUFFIX = ".manifest.json"
-MOST_BYTES = 16 << 20
+MOST_BYTES = 64 << 20
+"""Larger files of results were not written by maskprism."""
 
 
 class Number(msgspec.Struct, frozen=True):

@@ -17,8 +17,8 @@ from maskprism._common.text import counted
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.untrusted import read_regular
 from maskprism.reports.html import KICKER, Section, home_link, page
-from maskprism.reports.index.pages import MOST_BYTES, Result, page_of
-from maskprism.reports.manifest import SUFFIX, read_manifest
+from maskprism.reports.index.pages import Result, page_of
+from maskprism.reports.manifest import MOST_BYTES, SUFFIX, read_manifest
 
 _OURS = b'<meta name="generator" content="maskprism">'
 _HEAD_BYTES = 1 << 20

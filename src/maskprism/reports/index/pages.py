@@ -15,11 +15,9 @@ from maskprism._common.text import counted, readable
 from maskprism.errors import MaskprismError
 from maskprism.io.untrusted import is_file, read_regular
 from maskprism.reports.html import Section, cell, findings, page, table
-from maskprism.reports.manifest import SUFFIX, PictureFile, ResultManifest, TableFile
+from maskprism.reports.manifest import MOST_BYTES, SUFFIX, PictureFile, ResultManifest, TableFile
 from maskprism.viewer.markup import data_url
 
-MOST_BYTES = 64 << 20
-"""Larger files were not written by maskprism."""
 _MOST_ROWS, _FIRST = 400, 2
 _PICTURE_BYTES = 32 << 20
 """Pictures beyond these stay beside the page."""
