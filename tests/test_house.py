@@ -127,7 +127,7 @@ def write(folder: Path, **fields: object) -> Path:
     return path
 
 
-def test_names_and_texts_are_text(tmp_path: Path) -> None:
+def test_names_of_files_are_text(tmp_path: Path) -> None:
     folder, bad = tmp_path / "<b>x&amp;\"'", "<script>x</script>"
     write(
         folder,
