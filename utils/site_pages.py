@@ -41,8 +41,8 @@ REFERENCE = {
                 "models.families.yolo",
                 "models.families.yolact",
                 "models.onnx.mask_branch",
+                "models.options",
                 "models.runtimes",
-                "models.sam",
             ),
             *("models.sam", "tables.extraction", "tables.similar", "tables.stored_predictions", "tables.worker"),
         )

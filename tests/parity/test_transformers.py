@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -188,7 +190,7 @@ def test_images_in_the_corner_are_cut_to_a_rectangle():
 
 def test_a_batch_is_predicted_as_one_by_one():
     model = maskprism.load(mask2former(), imgsz=SIDE, conf=0.0)
-    model.batch = 3
+    model = replace(model, batch=3)
     images = scenes()[:3]
     for together, image in zip(model.predict(images), images, strict=True):
         np.testing.assert_allclose(together.logits(), model.predict(image).logits(), atol=1e-3)

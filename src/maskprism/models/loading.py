@@ -54,10 +54,11 @@ def load(
         `maskprism.models.runtimes.Runtime`. "sample" is the bundled demo model, which knows drawn shapes only (see
         docs/model_card.md); a file of that name is ``Path("sample")``.
     reading
-        How the file is read: runtime, layout, rule, preprocessing, imgsz, names, correction, device, precision,
-        threads.
+        How the file is read. Beside names, `rule` and `preprocessing` may be a `MaskRule` and a `Preprocessing`,
+        `imgsz` (height, width), `names` a list or mapping, `correction` a `Correction`. `layout="end2end"` runs the
+        one-to-one head of a YOLO26 checkpoint that has both.
     detections
-        Which detections are kept: conf, iou, max_det, classes (by id or name), multi_label, agnostic.
+        Which detections are kept.
     name
         What results call the model. Default: the file's name, or the type of a live object.
     **options

@@ -16,7 +16,7 @@ from maskprism.core.masks import NO_CROP, sigmoid
 from maskprism.core.preprocessing import IMAGENET
 from maskprism.errors import ModelError
 from maskprism.models.families.family import Family, Layout, Probe
-from maskprism.models.families.rows import RawInstances, Thresholds
+from maskprism.models.families.rows import RawInstances, Thresholds, canvas_scale, corners
 from maskprism.models.onnx.mask_branch import MaskBranch, described, factors
 
 if TYPE_CHECKING:
@@ -104,11 +104,7 @@ class QueryLayout(Layout):
         boxes = None
         sound = np.isfinite(vectors).all(axis=1) & np.isfinite(by_class).all(axis=1)
         if self.boxes_output is not None:
-            height, width = canvas_hw
-            shares = outputs[self.boxes_output][index]
-            centres, halves = shares[:, :2], shares[:, 2:] / 2
-            corners = np.concatenate([centres - halves, centres + halves], axis=1)
-            boxes = corners * np.array([width, height, width, height], dtype=np.float32)
+            boxes = corners(outputs[self.boxes_output][index]) * canvas_scale(canvas_hw)
             sound &= np.isfinite(boxes).all(axis=1)
         n_not_finite = int(np.count_nonzero(~(by_class <= keep.conf).all(axis=1) & ~sound))  # NaN is not below
         above = (by_class > keep.conf) & sound[:, None]

@@ -61,6 +61,18 @@ class Thresholds:
             raise InputError(f"max_det is {self.max_det!r}; expected at least 1")
 
 
+def corners(boxes_cxcywh: Float32[np.ndarray, "N C"]) -> Float32[np.ndarray, "N 4"]:
+    """Turn cx, cy, w, h, the first columns, into x1, y1, x2, y2."""
+    centre, half = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:4] / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def canvas_scale(canvas_hw: tuple[int, int]) -> Float32[np.ndarray, " 4"]:
+    """What makes pixels of x1, y1, x2, y2 as shares of the letterboxed input."""
+    height, width = canvas_hw
+    return np.array([width, height, width, height], dtype=np.float32)
+
+
 def finite_columns(columns: Float32[np.ndarray, "C N"]) -> Bool[np.ndarray, " N"]:
     """Which columns hold neither NaN nor infinity."""
     with np.errstate(over="ignore", invalid="ignore"):

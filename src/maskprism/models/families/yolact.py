@@ -19,7 +19,7 @@ from maskprism.core.masks import YOLACT as YOLACT_RULE
 from maskprism.core.preprocessing import YOLACT
 from maskprism.errors import ModelError
 from maskprism.models.families.family import Family, Layout, Probe
-from maskprism.models.families.rows import RawInstances, Thresholds
+from maskprism.models.families.rows import RawInstances, Thresholds, canvas_scale
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -154,8 +154,7 @@ class YolactLayout(Layout):
         found = np.flatnonzero(~(scores.max(axis=1, initial=0) <= keep.conf))  # NaN is not known to be below
         located, coefficients = (outputs[one][index][found] for one in (self.boxes_output, self.rows_output))
         boxes = located if self.corners else decoded_boxes(located, self._priors(outputs, index, canvas_hw)[found])
-        height, width = canvas_hw
-        scale = np.array([width, height, width, height], dtype=np.float32)
+        scale = canvas_scale(canvas_hw)
         with np.errstate(over="ignore"):  # such boxes are left out
             numbers = np.concatenate([scores[found], located, boxes * scale, coefficients], axis=1)
         sound = np.isfinite(numbers).all(axis=1)

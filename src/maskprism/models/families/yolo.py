@@ -16,7 +16,7 @@ import numpy as np
 from maskprism.core.masks import YOLOV5 as YOLOV5_RULE
 from maskprism.errors import ModelError
 from maskprism.models.families.family import Family, Layout, Probe
-from maskprism.models.families.rows import RawInstances, Thresholds, finite_columns
+from maskprism.models.families.rows import RawInstances, Thresholds, canvas_scale, corners, finite_columns
 from maskprism.models.families.unsupported import coefficients_apart, refusal
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class YoloLayout(Layout):
         chosen = wanted & sound
         best = np.argsort(-columns[4, chosen], kind="stable")[: keep.max_det]
         rows = columns[:, chosen].T[best]
-        boxes = rows[:, :4] * _scale(canvas_hw) if _are_normalised(columns[:4]) else rows[:, :4].copy()
+        boxes = rows[:, :4] * canvas_scale(canvas_hw) if _are_normalised(columns[:4]) else rows[:, :4].copy()
         return RawInstances(
             boxes,
             rows[:, 4].copy(),
@@ -99,9 +99,9 @@ class YoloLayout(Layout):
         with_objectness = self.traits.objectness
         best_scores = columns[4] if with_objectness else columns[first_class:first_coefficient].max(axis=0)
         chosen = np.flatnonzero(~(best_scores <= keep.conf))  # NaN is not known to be below
-        scale = _scale(canvas_hw) if _are_normalised(columns[:4]) else np.float32(1)
+        scale = canvas_scale(canvas_hw) if _are_normalised(columns[:4]) else np.float32(1)
         with np.errstate(over="ignore", invalid="ignore"):  # such boxes are left out
-            boxes = _corners(columns[:4, chosen].T) * scale
+            boxes = corners(columns[:4, chosen].T) * scale
         sound = finite_columns(columns[:, chosen]) & np.isfinite(boxes).all(axis=1)
         n_not_finite = len(chosen) - int(np.count_nonzero(sound))
         chosen, boxes = chosen[sound], boxes[sound]
@@ -324,16 +324,6 @@ def _decide_by_metadata(found: list[YoloLayout], metadata: Metadata) -> list[Yol
     if metadata.version:  # Ultralytics writes it, and never rows with objectness
         found = [layout for layout in found if not layout.traits.objectness] or found
     return found
-
-
-def _corners(boxes_cxcywh: Floats) -> Floats:
-    centre, half = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:4] / 2
-    return np.concatenate([centre - half, centre + half], axis=1)
-
-
-def _scale(canvas_hw: tuple[int, int]) -> Floats:
-    height, width = canvas_hw
-    return np.array([width, height, width, height], dtype=np.float32)
 
 
 def _are_normalised(coordinates: Floats) -> bool:
