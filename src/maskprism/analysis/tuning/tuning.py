@@ -61,8 +61,8 @@ class TunedInstance(NamedTuple):
     before: float
     after: float
     curve: Mapping[int, float]
-    plain: Float64[np.ndarray, " S"]
-    corrected: Float64[np.ndarray, " S"]
+    plain: tuple[float, ...]
+    corrected: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,8 +356,8 @@ def _measure(model: Model, classes: Sequence[int], conf: float, task: tuple[int,
             float(plain[0, index]),
             float(corrected[0, index]),
             {size: values[index] for size, values in curve.items()},
-            plain[:, index],
-            corrected[:, index],
+            tuple(plain[:, index].tolist()),
+            tuple(corrected[:, index].tolist()),
         )
         for index, target in enumerate(matches.objects.tolist())
     ]
