@@ -163,11 +163,11 @@ class Letterbox:
             return values[rows, columns]
         if size == "image":
             unpad = unpad if self.is_centred_fit else "whole"  # the others reckon with such a fit
-            zoom = self._whole_pixel_zoom() if unpad == "whole" else 1
+            zoom = self.whole_pixel_zoom() if unpad == "whole" else 1
             if zoom > 1:
                 grid_h, grid_w = self.grid_hw
                 values = cv2.resize(values, (grid_w * zoom, grid_h * zoom), interpolation=cv2.INTER_LINEAR)
-            values = values[self._content_span(0, zoom, unpad), self._content_span(1, zoom, unpad)]
+            values = values[self.content_span(0, zoom, unpad), self.content_span(1, zoom, unpad)]
         height, width = self.size_hw(size)
         # One axis after the other, so that only the columns and rows of the window are computed.
         wide = cv2.resize(values, (width, values.shape[0]), interpolation=cv2.INTER_LINEAR)[:, columns]
@@ -175,8 +175,8 @@ class Letterbox:
             return np.zeros((len(range(height)[rows]), 0), dtype=np.float32)
         return cv2.resize(wide, (wide.shape[1], height), interpolation=cv2.INTER_LINEAR)[rows]
 
-    def _whole_pixel_zoom(self) -> int:
-        """The smallest enlargement (1, 2, 4, ... stride) of the grid that puts the padding on whole pixels."""
+    def whole_pixel_zoom(self) -> int:
+        """Return the smallest enlargement (1, 2, 4, ... stride) of the grid that puts the padding on whole pixels."""
         stride = max(round(c / g) for c, g in zip(self.canvas_hw, self.grid_hw, strict=True))
         edges = [
             (edge * grid, canvas)
@@ -188,8 +188,8 @@ class Letterbox:
             zoom *= 2
         return zoom
 
-    def _content_span(self, axis: int, zoom: int, unpad: Unpad) -> slice:
-        """Where the image lies on one axis of the (enlarged) grid; at least one cell."""
+    def content_span(self, axis: int, zoom: int, unpad: Unpad) -> slice:
+        """Return where the image lies on one axis of the grid, enlarged by `zoom`; at least one cell."""
         grid = self.grid_hw[axis] * zoom
         if unpad == "whole":
             scale = grid / self.canvas_hw[axis]

@@ -62,8 +62,8 @@ class TunedInstance(NamedTuple):
     before: float
     after: float
     curve: Mapping[int, float]
-    plain: Float64[np.ndarray, " S"]
-    corrected: Float64[np.ndarray, " S"]
+    plain: tuple[float, ...]
+    corrected: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -381,8 +381,8 @@ class _Measurer:
                 float(plain[0, index]),
                 float(corrected[0, index]),
                 {size: values[index] for size, values in curve.items()},
-                plain[:, index],
-                corrected[:, index],
+                tuple(plain[:, index].tolist()),
+                tuple(corrected[:, index].tolist()),
             )
             for index, target in enumerate(matches.objects.tolist())
         ]

@@ -104,10 +104,10 @@ class Plan:
 def plan_of(letterbox: Letterbox, size: Size, unpad: Unpad) -> Plan:
     """How the prototype grid becomes a frame; see `Letterbox.resample`."""
     unpad = unpad if letterbox.is_centred_fit else "whole"
-    zoom = letterbox._whole_pixel_zoom() if size == "image" and unpad == "whole" else 1
+    zoom = letterbox.whole_pixel_zoom() if size == "image" and unpad == "whole" else 1
     zooms, starts, axes = [], [], []
     for axis, (cells, pixels) in enumerate(zip(letterbox.grid_hw, letterbox.size_hw(size), strict=True)):
-        content = letterbox._content_span(axis, zoom, unpad) if size == "image" else slice(0, cells)
+        content = letterbox.content_span(axis, zoom, unpad) if size == "image" else slice(0, cells)
         zooms.append(Axis.between(cells, cells * zoom))
         starts.append(content.start)
         axes.append(Axis.between(content.stop - content.start, pixels))
