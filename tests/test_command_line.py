@@ -33,7 +33,7 @@ from tiny_models import Tiny, ultralytics_metadata
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [name for names in cli.COMMANDS.values() for name in names]
 WITHOUT_MODEL = {"search", "atlas", "report"}
-OVER_IMAGES = {"explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
+OVER_IMAGES = {"predict", "explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
 DETECTING = {*COMMANDS} - {"info", "demo"} - WITHOUT_MODEL
 # Which commands have an option that several have; a new command must find its place here.
 SHARED: dict[str, set[str]] = {
@@ -167,6 +167,7 @@ def test_the_whole_fits_one_screen(call: Call) -> None:
 LINES = {
     "info": "info m.onnx",
     "explain": "explain images broken --out e --model m.onnx",
+    "predict": "predict images --out q --format coco --model m.onnx",
     "extract": "extract images --out t.csv --model m.onnx --overwrite",
     "atlas": "atlas s.csv --out a",
     "search": "search s.csv --like 'scene_000001.png#0'",

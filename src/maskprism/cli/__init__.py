@@ -16,7 +16,7 @@ COMMANDS = {
     "Look": ("explain", "page", "serve", "demo"),
     "Why is a mask as it is?": ("prototypes", "basis"),
     "Diagnose": ("diagnose", "compare", "report"),
-    "Data": ("extract", "atlas", "search"),
+    "Data": ("predict", "extract", "atlas", "search"),
     "Model": ("info", "tune", "reduce", "filmstrip"),
 }
 """All commands, in the groups and the order of --help; each is the function of its name in the module of its name."""
@@ -41,7 +41,7 @@ app.register_install_completion_command(group=options, help="Let the shell compl
 
 def main() -> None:
     """Run the command; whatever goes wrong ends in one line and a non-zero exit code."""
-    resumes = "the same command goes on where it stopped" if "extract" in sys.argv[1:2] else ""
+    resumes = "the same command goes on where it stopped" if {*sys.argv[1:2]} & {"extract", "predict"} else ""
     status = run_command("maskprism", _status, resumes=resumes)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python now waits for threads: another Ctrl-C ends it
     sys.exit(status)
