@@ -211,6 +211,7 @@ def test_damaged_records_are_told(scenes: Path, tmp_path: Path) -> None:
     assert f"{file}, line 2" in predict(scenes, "coco", tmp_path / "o", code=1)["error"]
     file.write_bytes(b"[]\n")
     assert "expected the settings" in predict(scenes, "coco", tmp_path / "o", code=1)["error"]
+    assert predict(scenes, "coco", tmp_path / "o", "--overwrite")["skipped"] == 0
 
 
 def test_nothing_usable_is_a_failure(scenes: Path, tmp_path: Path) -> None:
