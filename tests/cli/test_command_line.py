@@ -36,10 +36,11 @@ from maskprism.tables.extraction import extract
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = list(cli.COMMANDS)
 WITHOUT_MODEL = {"search", "atlas", "report"}
-OVER_IMAGES = {"explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
+OVER_IMAGES = {"predict", "explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
 LINES = {
     "info": "info m.onnx",
     "explain": "explain images broken --out e --model m.onnx",
+    "predict": "predict images --out q --format coco --model m.onnx",
     "extract": "extract images --out t.csv --model m.onnx --overwrite",
     "atlas": "atlas s.csv --out a",
     "search": "search s.csv --like 'scene_000001.png#0'",

@@ -34,7 +34,7 @@ EXIT_CODES = {
     FAILED: "not done: a mistake in what was given, or not one image that could be used; stderr says what",
     WRONG_USAGE: "wrong usage: no such command or option, one that is missing, or a value of the wrong kind",
     DIFFERENT: "`compare` is done, and the networks differ by more than the tolerance",
-    INTERRUPTED: "interrupted; `diagnose` reports on the images before, `extract` goes on when it is called again",
+    INTERRUPTED: "interrupted; `diagnose` reports on the images before, `extract` and `predict` go on if called again",
 }
 """What the exit codes of all commands mean."""
 

@@ -402,8 +402,10 @@ class Prediction:
         Returns
         -------
         str
-            A line holds one polygon, so the parts and holes of a mask are joined by cuts of no width. Instances with
-            an empty mask are left out; without instances the text is empty, which means an image without objects.
+            A line holds one polygon, so the parts and holes of a mask are joined by cuts of no width. It runs half a
+            pixel inside the outline, because Ultralytics fills polygons together with their edges: what it reads is
+            the mask. Instances with an empty mask are left out; without instances the text is empty, which means an
+            image without objects.
         """
         from maskprism.integrations.yolo_txt import yolo_txt
 
