@@ -22,11 +22,11 @@ LEVEL = 0.95
 """Probability with which an interval covers the true value, over all values that are compared."""
 MIN_IMAGES = 20
 """With fewer images than this no claim is made and no advice is given: bootstrap intervals are too narrow there."""
+CLAIMS = 10
+"""So many claims a diagnosis may make about the same images: their intervals hold together."""
 _RESAMPLES = 2000
-_TAIL_SAMPLES = 25
-"""At least so many resamples lie beyond each end of an interval."""
-_MOST_RESAMPLES = 200_000
-"""With very few images the tails are too far out for any number of resamples."""
+_FARTHEST_TAIL = 0.0125
+"""25 resamples lie beyond it; ends that are farther out are extrapolated."""
 _CHUNK = 2**22
 
 
@@ -122,7 +122,9 @@ def bootstrap(
     Notes
     -----
     Percentile intervals of small samples are too narrow. Their tails are chosen as for a t distribution, by
-    n / (n - 1) times its variance.
+    n / (n - 1) times its variance. Ends too far out for the number of resamples, of many comparisons, are extrapolated
+    from `_FARTHEST_TAIL` on their side as in a normal distribution; with fewer than `MIN_IMAGES` they are those of the
+    resamples.
 
     References
     ----------
@@ -161,31 +163,41 @@ def bootstraps(
     if n_images < 2:
         return [Interval(float(value), math.nan, math.nan) for value in values]
     counts = [comparisons] * len(values) if isinstance(comparisons, int) else comparisons
-    tails = [_tail(n_images, (1 - LEVEL) / 2 / count) for count in counts]
-    resamples = max(_RESAMPLES, math.ceil(_TAIL_SAMPLES / max(min(tails, default=1), _TAIL_SAMPLES / _MOST_RESAMPLES)))
     rng = np.random.default_rng(seed)
     rows = max(1, _CHUNK // n_images)
     found = []
-    for start in range(0, resamples, rows):
-        drawn = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=min(rows, resamples - start))
+    for start in range(0, _RESAMPLES, rows):
+        drawn = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=min(rows, _RESAMPLES - start))
         found.append(statistics(drawn.astype(np.float64)))
     sampled = np.concatenate(found)
     undefined = np.isnan(sampled).all(axis=0)
     if centred:
         sampled[:, ~undefined] += values[~undefined] - np.nanmean(sampled[:, ~undefined], axis=0)
     return [
-        Interval(float(value), *([math.nan] * 2 if absent else np.nanquantile(column, [tail, 1 - tail]).tolist()))
-        for value, absent, column, tail in zip(values, undefined, sampled.T, tails, strict=True)
+        Interval(float(value), *([math.nan] * 2 if absent else _ends(column, n_images, count)))
+        for value, absent, column, count in zip(values, undefined, sampled.T, counts, strict=True)
     ]
 
 
-def _tail(n_images: int, tail: float) -> float:
-    """The tail of a normal distribution that is as far out as `tail` of a t distribution, widened by n / (n - 1)."""
-    z, degrees = -NormalDist().inv_cdf(tail), n_images - 1
+def _ends(sampled: Float64[np.ndarray, " R"], n_images: int, comparisons: int) -> list[float]:
+    """The quantiles of resamples as far out as the ends of an interval that holds for so many comparisons."""
+    normal = NormalDist()
+    deviations = _deviations(n_images, comparisons)
+    farthest = -normal.inv_cdf(_FARTHEST_TAIL)
+    if deviations <= farthest or too_few(n_images):
+        tail = normal.cdf(-deviations)
+        return np.nanquantile(sampled, [tail, 1 - tail]).tolist()
+    low, middle, high = np.nanquantile(sampled, [_FARTHEST_TAIL, 0.5, 1 - _FARTHEST_TAIL]).tolist()
+    return [middle + (end - middle) * deviations / farthest for end in (low, high)]
+
+
+def _deviations(n_images: int, comparisons: int) -> float:
+    """How far out the ends of a t interval are that holds for so many, widened by n / (n - 1)."""
+    z, degrees = NormalDist().inv_cdf(1 - (1 - LEVEL) / 2 / comparisons), n_images - 1
     student = (  # Abramowitz and Stegun 26.7.5
         z
         + (z**3 + z) / (4 * degrees)
         + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
     )
-    return NormalDist().cdf(-student * math.sqrt(n_images / degrees))
+    return student * math.sqrt(n_images / degrees)

@@ -9,7 +9,7 @@ import numpy as np
 
 from maskprism.analysis.dataset.ap_bootstrap import SIZE_RATIO
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
-from maskprism.analysis.intervals import LEVEL, MIN_IMAGES, Interval, bootstraps, interval, too_few
+from maskprism.analysis.intervals import CLAIMS, LEVEL, MIN_IMAGES, Interval, bootstraps, interval, too_few
 from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, Part, by_image
 from maskprism.analysis.truth.matching import MEANING, ErrorType
 from maskprism.analysis.truth.overlaps import SIZES
@@ -54,8 +54,9 @@ RULES: dict[RuleName, str] = {
     "score": f"the rank correlation of score and IoU is below {RANK_CORRELATION} for sure",
 }
 FOR_SURE = (
-    f"For sure means: by a {LEVEL:.0%} bootstrap interval over images, made wider for the number of things compared. "
-    f"Whatever rests on fewer than {MIN_IMAGES} images is not said."
+    f"For sure means: by a {LEVEL:.0%} bootstrap interval over images, made wider for the number of things compared "
+    f"and for the {CLAIMS} rules, so that all that is claimed holds together. Whatever rests on fewer than "
+    f"{MIN_IMAGES} images is not said."
 )
 
 PART_ADVICE: dict[Part, tuple[str, str]] = {
@@ -167,7 +168,7 @@ def _missed(found: Diagnosis) -> Iterator[Finding]:
     images = [one.image for one in found.objects]
     if too_few(_images(images)):
         return
-    share = interval(np.array([float(one.instance < 0) for one in found.objects]), images)
+    share = interval(np.array([float(one.instance < 0) for one in found.objects]), images, comparisons=CLAIMS)
     if share.low > MISSED_SHARE:
         yield Finding(
             "missed",
@@ -235,7 +236,7 @@ def classes_behind(budget: ErrorBudget) -> dict[str, Interval]:
     -------
     dict
         By name, the mean IoU of the class minus that of all other instances, with an interval that is corrected for the
-        number of classes compared.
+        number of classes compared and of `CLAIMS`.
     """
     compared = [mean.group for mean in budget.means("class_name") if not too_few(mean.images)] if len(budget) else []
     names, iou = budget.columns["class_name"], budget.columns["iou"]
@@ -252,7 +253,7 @@ def classes_behind(budget: ErrorBudget) -> dict[str, Interval]:
             others = ((weights @ total)[:, None] - own_sum) / ((weights @ count)[:, None] - own_count)
             return own_sum / own_count - others
 
-    found = dict(zip(compared, bootstraps(gaps, len(total), comparisons=len(compared)), strict=True))
+    found = dict(zip(compared, bootstraps(gaps, len(total), comparisons=CLAIMS * len(compared)), strict=True))
     return {name: gap for name, gap in found.items() if gap.mean <= -CLASS_GAP and gap.high < 0}
 
 
@@ -309,7 +310,7 @@ def _gain(found: Diagnosis, column: str) -> Interval | None:
     rows = found.budget.columns
     if too_few(_images(rows["image"])):
         return None
-    return interval(rows[column] - rows["iou"], rows["image"].astype(str))
+    return interval(rows[column] - rows["iou"], rows["image"].astype(str), comparisons=CLAIMS)
 
 
 def _images(names: Iterable[str]) -> int:

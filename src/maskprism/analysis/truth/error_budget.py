@@ -18,7 +18,7 @@ import numpy as np
 
 from maskprism._common.files import write_atomically
 from maskprism._common.spreadsheet import guarded
-from maskprism.analysis.intervals import Interval, bootstraps, interval, too_few
+from maskprism.analysis.intervals import CLAIMS, Interval, bootstraps, interval, too_few
 from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
@@ -126,7 +126,7 @@ class Mean(NamedTuple):
 class Leading(NamedTuple):
     """The part with the largest mean loss, and its share of all losses; parts that gain are left out.
 
-    certain: whether it loses more than each other part, by intervals over images that hold for all three together.
+    certain: whether it loses more than each other part, by intervals over images that hold for `intervals.CLAIMS`.
     """
 
     part: Part
@@ -211,7 +211,7 @@ class ErrorBudget:
         _, which = np.unique(self.columns["image"].astype(str), return_inverse=True)
         sums, counts = by_image(ahead, which)
         found = bootstraps(
-            lambda weights: (weights @ sums) / (weights @ counts)[:, None], mean.images, comparisons=len(others)
+            lambda weights: (weights @ sums) / (weights @ counts)[:, None], mean.images, comparisons=CLAIMS
         )
         return Leading(part, share, certain=all(one.low > 0 for one in found))
 
@@ -256,21 +256,21 @@ class ErrorBudget:
     def common_threshold_gain(self) -> Interval:
         """Return what the common threshold gains over each mask's own, in mean IoU.
 
-        The interval is corrected for the number of thresholds tried; it has no ends (NaN) with too few images. Raises
-        InputError if there are no instances.
+        The interval is corrected for the number of thresholds tried and of `CLAIMS`; it has no ends (NaN) with too few
+        images. Raises InputError if there are no instances.
         """
         best = THRESHOLDS.index(self.common_threshold()[0])
         gain = np.array([row.threshold_curve[best] for row in self.rows]) - self.columns["iou"]
         if too_few(self.mean().images):
             return Interval(float(gain.mean()), math.nan, math.nan)
-        return interval(gain, self.columns["image"].astype(str), comparisons=len(THRESHOLDS))
+        return interval(gain, self.columns["image"].astype(str), comparisons=CLAIMS * len(THRESHOLDS))
 
     def ranking(self, *, bins: int = 10) -> Ranking:
         """Whether the score tells how good a mask is; see `score_ranking.ranking`."""
         return ranking(self.columns["score"], self.columns["iou"], bins=bins)
 
     def rank_correlation(self) -> Interval:
-        """Return the rank correlation of score and mask IoU with its interval over images."""
+        """Return the rank correlation of score and mask IoU with its interval over images, one of `CLAIMS`."""
         _, image = np.unique(self.columns["image"].astype(str), return_inverse=True)
         return spearman_interval(self.columns["score"], self.columns["iou"], image)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from maskprism.analysis.intervals import Interval, bootstrap
+from maskprism.analysis.intervals import CLAIMS, Interval, bootstrap
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
@@ -70,7 +70,7 @@ def spearman(first: Float64[np.ndarray, " N"], second: Float64[np.ndarray, " N"]
 def spearman_interval(
     first: Float64[np.ndarray, " N"], second: Float64[np.ndarray, " N"], image: Int64[np.ndarray, " N"]
 ) -> Interval:
-    """Return the correlation of ranks with its bootstrap interval over images.
+    """Return the correlation of ranks with its bootstrap interval over images, which holds for `CLAIMS` together.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def spearman_interval(
     def correlation(weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, " R"]:
         return np.array([_weighted_spearman(columns[0], columns[1], row[image]) for row in weights])
 
-    return bootstrap(correlation, int(image.max()) + 1 if len(image) else 0)
+    return bootstrap(correlation, int(image.max()) + 1 if len(image) else 0, comparisons=CLAIMS)
 
 
 def _weighted_spearman(
