@@ -105,7 +105,7 @@ def _use(items: Sources, network: Model, usage: Usage, pictures: int, bar: Bar) 
         try:
             image = item.read()
             prediction = replace(network.predict(image), source=item.name)
-            usage.add(prediction)
+            usage.update(prediction)
             if len(prediction) and len(shown) < pictures:
                 shown.append((image, prediction))
         except MaskprismError as error:
@@ -130,7 +130,7 @@ def _coefficients_alone(table: Path, out: Path, output: Output) -> Outcome:
         output.note(f"note: {rows.note}")
     moments = RunningCovariance(batches[0].shape[1])
     for weights in batches:
-        moments.add(weights)
+        moments.update(weights)
     rank = moments.effective_rank()
     numbers = {"instances": instances, "prototypes": len(moments), "effective_rank": {"coefficients": rank}}
     _write_json(out, numbers)

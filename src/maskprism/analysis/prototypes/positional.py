@@ -173,7 +173,7 @@ class DependenceStudy:
         self._classes: dict[int, _ClassSums] = {}
         self._strongest = _Strongest(prototypes, top)
 
-    def add(self, image: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> None:
+    def update(self, image: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> None:
         """Add one image (BGR) and what the network said about it.
 
         Raises InputError if they do not belong together, or come from another model.
@@ -191,17 +191,17 @@ class DependenceStudy:
         luminance, edges = appearance(image, shown.shape[1:])
         masks = prediction.masks("grid")[:, *content]
         covariates = np.stack([luminance, edges, masks.any(axis=0)])
-        self._pixels.add(np.concatenate([shown, covariates]).reshape(k + 3, -1).T)
+        self._pixels.update(np.concatenate([shown, covariates]).reshape(k + 3, -1).T)
         places = place_means(shown)
         self._places += places
         self._place_squares += places**2
-        self._means.add(places.mean(axis=(1, 2))[None])
+        self._means.update(places.mean(axis=(1, 2))[None])
         for class_id, mask in zip(prediction.classes, masks, strict=True):
             if mask.any():
-                self._classes.setdefault(int(class_id), _ClassSums.zero(k)).add(shown[:, mask].mean(axis=1))
-        self._strongest.offer(name, places.reshape(k, -1), shown, image)
+                self._classes.setdefault(int(class_id), _ClassSums.zero(k)).update(shown[:, mask].mean(axis=1))
+        self._strongest.update(name, places.reshape(k, -1), shown, image)
 
-    def finish(self) -> Dependence:
+    def compute(self) -> Dependence:
         """What the prototypes depend on. Raises InputError for fewer than two images: places need a comparison."""
         images, k = round(self._means.weight), len(self._places)
         if images < 2:
@@ -216,7 +216,7 @@ class DependenceStudy:
             name: self._pixels.explained(variables, by)
             for name, by in {"l": [k], "e": [k + 1], "le": [k, k + 1], "f": [k + 2]}.items()
         }
-        side, strongest = self._strongest.finish(mean, np.sqrt(total))
+        side, strongest = self._strongest.compute(mean, np.sqrt(total))
         class_ids = np.array(sorted(self._classes), dtype=np.int64)
         groups = [self._classes[class_id] for class_id in class_ids.tolist()]
         return Dependence(
@@ -267,14 +267,14 @@ def study_prototypes(
         try:
             image = item.read()
             prediction = model.predict(image)
-            study.add(image, prediction, item.name)
+            study.update(image, prediction, item.name)
             if len(movements) < moved and (total is None or number * moved >= len(movements) * total):
                 movements.append(move(model, image, prediction))
         except MaskprismError as error:
             on_image(item.name, error)
         else:
             on_image(item.name, None)
-    return study.finish(), MovementTest.of(movements) if movements else None
+    return study.compute(), MovementTest.of(movements) if movements else None
 
 
 def appearance(
@@ -300,7 +300,7 @@ class _ClassSums:
     def zero(cls, k: int) -> _ClassSums:
         return cls(np.zeros(k), np.zeros(k))
 
-    def add(self, means: Float[np.ndarray, " K"]) -> None:
+    def update(self, means: Float[np.ndarray, " K"]) -> None:
         exact = means.astype(np.float64)
         self.count += 1
         self.sums += exact
@@ -334,7 +334,7 @@ class _Strongest:
     top: int
     kept: dict[tuple[int, int], list[Activation]] = field(default_factory=dict)
 
-    def offer(
+    def update(
         self,
         name: str,
         places: Float64[np.ndarray, "K cells"],
@@ -353,7 +353,7 @@ class _Strongest:
                 best.sort(key=lambda one: -sign * one.score)
                 del best[self.top :]
 
-    def finish(
+    def compute(
         self, mean: Float64[np.ndarray, " K"], spread: Float64[np.ndarray, " K"]
     ) -> tuple[Int64[np.ndarray, " K"], tuple[tuple[Activation, ...], ...]]:
         sides, chosen = np.ones(self.prototypes, dtype=np.int64), []
