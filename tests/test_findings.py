@@ -35,7 +35,7 @@ def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Drawn:
-    """One image: what is there, what is found of it, and the numbers of its masks. Nothing depends on anything.
+    """One image: its labels, its detections, and the numbers of its masks. Nothing depends on anything.
 
     Instances of an image are alike, classes are dealt to whole images, and so are the order in which parts of the model
     lose, the kind of all wrong detections, and which decode is good. `true` names what is made to hold all the same.
@@ -143,7 +143,7 @@ def diagnosis(seed: int, *true: str, images: int = IMAGES) -> Any:
 
 
 def is_claim(finding: Finding) -> bool:
-    """Whether more is said than numbers: two rules always speak, and one has a best threshold for each mask."""
+    """Whether it claims more than numbers: two rules always report them, and one the best threshold for each mask."""
     sign = {"limit": "Work on", "part": "Most is lost", "threshold": "would give"}.get(finding.rule, "")
     return sign in finding.says + finding.advice
 

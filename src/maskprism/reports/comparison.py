@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism._common.spreadsheet import guarded
-from maskprism._common.text import brief
+from maskprism._common.text import brief, json_text
 from maskprism.analysis.comparison.summary import percent, versus
 from maskprism.drawing import raster
 from maskprism.drawing.figures import colour_map, name_ticks, new_figure, save, share
@@ -63,7 +62,7 @@ def write_comparison(
     with reporting_write_errors(folder):
         for name in ("drift.png", "worst.png", "truth.png", "changed.png"):  # of an earlier run; not every one has them
             (folder / name).unlink(missing_ok=True)
-    text = json.dumps(comparison.as_dict(tolerance), indent=2, allow_nan=False) + "\n"
+    text = json_text(comparison.as_dict(tolerance)) + "\n"
     written[write_atomically(folder / "comparison.json", text)] = "all numbers, and the verdict"
     prototypes = pa.table(_prototype_columns(comparison))
     for name, rows, what in (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 
 from maskprism._common.files import write_atomically
+from maskprism._common.text import json_text
 from maskprism.drawing import raster
 from maskprism.drawing.figures import new_figure, save, share
 from maskprism.drawing.palette import INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, RGB, colour_of
@@ -112,7 +112,7 @@ def write_reduction(found: ReducedFile, images: CalibrationImages, full: Model, 
     Raises MaskprismError if that fails.
     """
     paths = files_beside(found.path)
-    write_atomically(paths["json"], json.dumps(found.summary(), indent=2, allow_nan=False) + "\n")
+    write_atomically(paths["json"], json_text(found.summary()) + "\n")
     figure = trade_off_figure(found.trade_off, len(found.reduction), found.reduction.method)
     write_atomically(paths["curve.png"], lambda partial: save(figure, partial, dpi=130))
     written = {

@@ -162,7 +162,7 @@ def _of_errors(
         every = gains(weights)
         return every[:, [first]] - every[:, others]
 
-    behind = intervals_of(ahead, len(canvas), comparisons=CLAIMS)  # each holds, or nothing is said
+    behind = intervals_of(ahead, len(canvas), comparisons=CLAIMS)  # a claim needs all of them
     return found, {ERROR_TYPES[kind]: one for kind, one in zip(others, behind, strict=True)}
 
 

@@ -9,8 +9,17 @@ import numpy as np
 
 from maskprism.analysis.dataset.ap_bootstrap import SIZE_RATIO
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
-from maskprism.analysis.intervals import CLAIMS, LEVEL, MIN_IMAGES, Interval, bootstraps, interval, too_few
-from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, Part, by_image
+from maskprism.analysis.intervals import (
+    CLAIMS,
+    LEVEL,
+    MIN_IMAGES,
+    Interval,
+    bootstraps,
+    by_image,
+    claimed_interval,
+    too_few,
+)
+from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, Part
 from maskprism.analysis.truth.matching import MEANING, ErrorType
 from maskprism.analysis.truth.overlaps import SIZES
 
@@ -165,10 +174,8 @@ def _errors(found: Diagnosis) -> Iterator[Finding]:
 
 
 def _missed(found: Diagnosis) -> Iterator[Finding]:
-    images = [one.image for one in found.objects]
-    if too_few(_images(images)):
-        return
-    share = interval(np.array([float(one.instance < 0) for one in found.objects]), images, comparisons=CLAIMS)
+    missed = np.array([float(one.instance < 0) for one in found.objects])
+    share = claimed_interval(missed, [one.image for one in found.objects], comparisons=CLAIMS)
     if share.low > MISSED_SHARE:
         yield Finding(
             "missed",
@@ -242,7 +249,7 @@ def classes_behind(budget: ErrorBudget) -> dict[str, Interval]:
     names, iou = budget.columns["class_name"], budget.columns["iou"]
     if not compared or len(set(names)) < 2:
         return {}
-    _, image = np.unique(budget.columns["image"].astype(str), return_inverse=True)
+    image = budget.image_numbers
     own = np.stack([names == name for name in compared], axis=1).astype(np.float64)
     sums, counts = (by_image(values, image)[0] for values in (own * iou[:, None], own))
     total, count = by_image(np.stack([iou, np.ones(len(iou))], axis=1), image)[0].T
@@ -259,7 +266,7 @@ def classes_behind(budget: ErrorBudget) -> dict[str, Interval]:
 
 def _box(found: Diagnosis) -> Iterator[Finding]:
     gain = _gain(found, "true_box_iou")
-    if gain is not None and gain.mean >= BOX_GAIN and gain.low > 0:
+    if gain.mean >= BOX_GAIN and gain.low > 0:
         yield Finding(
             "box",
             f"Cropped by ground-truth boxes, the same masks would reach {gain.plain()} more IoU.",
@@ -270,7 +277,7 @@ def _box(found: Diagnosis) -> Iterator[Finding]:
 
 def _threshold(found: Diagnosis) -> Iterator[Finding]:
     gain, own = _gain(found, "threshold_iou"), found.spec.rule.threshold
-    if gain is None or gain.mean < THRESHOLD_GAIN or gain.low <= 0:
+    if not (gain.mean >= THRESHOLD_GAIN and gain.low > 0):
         return
     thresholds = found.budget.columns["threshold"]
     common, _ = found.budget.common_threshold()
@@ -305,12 +312,10 @@ def _score(found: Diagnosis) -> Iterator[Finding]:
         )
 
 
-def _gain(found: Diagnosis, column: str) -> Interval | None:
-    """The mean gain of IoU that a column of the budget gives; None where there are too few images."""
+def _gain(found: Diagnosis, column: str) -> Interval:
+    """The mean gain of IoU that a column of the budget gives; without ends where there are too few images."""
     rows = found.budget.columns
-    if too_few(_images(rows["image"])):
-        return None
-    return interval(rows[column] - rows["iou"], rows["image"].astype(str), comparisons=CLAIMS)
+    return claimed_interval(rows[column] - rows["iou"], found.budget.image_numbers, comparisons=CLAIMS)
 
 
 def _images(names: Iterable[str]) -> int:
