@@ -95,8 +95,8 @@ def main() -> None:
         table.add_column(column, justify="right")
     table.add_row("network", f"{network:.1f}", "1.00")
     for name, compute in (
-        ("Usage.add", lambda: usage.add(prediction)),
-        ("DependenceStudy.add", lambda: study.add(image, prediction)),
+        ("Usage.update", lambda: usage.update(prediction)),
+        ("DependenceStudy.update", lambda: study.update(image, prediction)),
         ("move (3 more network calls)", lambda: move(model, image, prediction)),
     ):
         taken = statistics.median(ms(compute) for _ in range(5))

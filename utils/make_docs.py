@@ -121,7 +121,7 @@ def write_basis_images(folder: Path) -> None:
     items = [SourceImage(f"scene {seed}", draw_scene(seed).image) for seed in range(64)]
     usage = Usage(model.spec.prototypes)
     for item in items:
-        usage.add(model.predict(item.read()))
+        usage.update(model.predict(item.read()))
     canonical = CanonicalBasis.of(usage)
     image = draw_scene(SCENE).image
     beside = basis.raw_and_canonical(image, model.predict(image), usage, canonical)

@@ -216,7 +216,7 @@ def test_translated_coefficients_draw_the_same_masks(prediction: Prediction, see
     moments = RunningCovariance(2 * k)
     rng = np.random.default_rng(seed)
     pixels = rng.normal(size=(200, k))
-    moments.add(np.concatenate([pixels, pixels @ mixing.T], axis=1))
+    moments.update(np.concatenate([pixels, pixels @ mixing.T], axis=1))
     found = swap(prediction, other, PrototypeSimilarity(k, moments).translation)
     logits = prediction.probabilities("image", crop=True)
     # Rounding flips pixels at the threshold alone.
@@ -244,7 +244,7 @@ def test_prototypes_are_sampled_where_the_other_canvas_has_its_cells(pair: tuple
 def test_drift_is_that_of_every_cell(pair: tuple[Prediction, Prediction]) -> None:
     a, b = (replace(one, rule=replace(one.rule, objectness=False), objectness=None) for one in pair)
     found = LogitDrift(len(a.prototypes))
-    found.add(a, b)
+    found.update(a, b)
     changes, blame, flipped = twin.drift(a, b)
     np.testing.assert_allclose(found.changes, changes, atol=1e-5)
     assert found.flipped_cells == flipped

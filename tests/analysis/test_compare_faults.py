@@ -299,8 +299,8 @@ def test_transposed_prototypes_of_a_grid_that_is_no_square() -> None:
     )
     b = replace(a, prototypes=a.prototypes.transpose(0, 2, 1), letterbox=box.with_grid((24, 16)))
     moments, relations = RunningCovariance(2 * K), Relations(K, same_count=True)
-    moments.add(paired_pixels(a, b))
-    relations.add(a, b, np.array([[0, 0]]))
+    moments.update(paired_pixels(a, b))
+    relations.update(a, b, np.array([[0, 0]]))
     found = relations.relation(PrototypeSimilarity(K, moments))
     assert found.change == "transposed (height and width exchanged)"
     assert found.coefficients_equal

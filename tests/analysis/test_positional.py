@@ -79,8 +79,8 @@ def batch(seed: int, images: int = 4, k: int = 3) -> list[tuple[np.ndarray, Pred
 def studied(pairs: list[tuple[np.ndarray, Prediction]]) -> Dependence:
     study = DependenceStudy(len(pairs[0][1].prototypes), NAMES)
     for number, (image, prediction) in enumerate(pairs):
-        study.add(image, prediction, f"{number}.jpg")
-    return study.finish()
+        study.update(image, prediction, f"{number}.jpg")
+    return study.compute()
 
 
 @settings(max_examples=5)
@@ -177,8 +177,8 @@ def test_what_depends_on_one_thing_is_found_to() -> None:
         pairs.append((image, prediction, np.array(fields, dtype=np.float32)))
     study = DependenceStudy(6, NAMES)
     for image, prediction, fields in pairs:
-        study.add(image, _Painted.of(prediction, fields), "")
-    found = study.finish()
+        study.update(image, _Painted.of(prediction, fields), "")
+    found = study.compute()
     assert found.position[0] > 0.99
     assert found.ramp[0] > 0.99
     assert found.position[1] > 0.99
@@ -195,8 +195,8 @@ def test_what_depends_on_one_thing_is_found_to() -> None:
     assert found.tags(5) == ()
     few = DependenceStudy(6, NAMES)
     for image, prediction, fields in pairs[:-1]:
-        few.add(image, _Painted.of(prediction, fields), "")
-    assert [few.finish().tags(k) for k in range(6)] == [()] * 6
+        few.update(image, _Painted.of(prediction, fields), "")
+    assert [few.compute().tags(k) for k in range(6)] == [()] * 6
 
 
 class _Painted(Prediction):
@@ -249,17 +249,17 @@ def test_appearance_is_that_of_the_sobel_operator() -> None:
 def test_studies_refuse_what_does_not_fit() -> None:
     (image, prediction), *_ = batch(0)
     study = DependenceStudy(3, NAMES)
-    study.add(image, prediction)
+    study.update(image, prediction)
     with pytest.raises(InputError, match="at least 2"):
-        study.finish()
+        study.compute()
     with pytest.raises(InputError, match="the prediction is about one of 256 x 192"):
-        study.add(image[:-1], prediction)
+        study.update(image[:-1], prediction)
     with pytest.raises(InputError, match="the ones before had 3"):
-        study.add(image, made(np.random.default_rng(0), np.zeros((2, *GRID))))
+        study.update(image, made(np.random.default_rng(0), np.zeros((2, *GRID))))
     broken = prediction.prototypes.copy()
     broken[1, 2, 3] = np.nan
     with pytest.raises(InputError, match="NaN or infinity"):
-        study.add(image, _Painted.of(prediction, broken))
+        study.update(image, _Painted.of(prediction, broken))
 
 
 def test_constant_prototypes_and_no_instances_are_undefined_not_wrong() -> None:

@@ -49,7 +49,7 @@ from maskprism.models.rewrite import write_reduced
 def cost_of(*found: Prediction) -> MixingCost:
     cost = MixingCost(len(found[0].prototypes))
     for prediction in found:
-        cost.add(prediction)
+        cost.update(prediction)
     return cost
 
 
@@ -199,7 +199,7 @@ def test_mistakes_are_told() -> None:
     with pytest.raises(InputError, match="no instance in the images"):
         reductions(MixingCost(4), "selection")
     with pytest.raises(InputError, match="has 6 prototypes; the ones before had 4"):
-        cost.add(made(0, k=6))
+        cost.update(made(0, k=6))
     with pytest.raises(InputError, match="at most 64"):
         MixingCost(65)
     with pytest.raises(InputError, match="no predictions"):

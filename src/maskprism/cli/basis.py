@@ -147,7 +147,7 @@ def _coefficients_alone(table: Path, out: Path, output: Output) -> Outcome:
         output.note(f"note: {rows.note}")
     moments = RunningCovariance(batches[0].shape[1])
     for weights in batches:
-        moments.add(weights)
+        moments.update(weights)
     rank = moments.effective_rank()
     numbers = {"instances": instances, "prototypes": len(moments), "effective_rank": {"coefficients": rank}}
     _write_json(out, numbers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism._common.spreadsheet import guarded
+from maskprism._common.text import json_text
 from maskprism.drawing import comparison as figures
 from maskprism.drawing import raster
 from maskprism.drawing.figures import save
@@ -93,7 +93,7 @@ def write_comparison(
         for name in ("drift.png", "worst.png", "truth.png", "changed.png"):  # of an earlier run; not every one has them
             (folder / name).unlink(missing_ok=True)
     numbers = comparison.as_dict(tolerance)
-    text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"
+    text = json_text(numbers) + "\n"
     written[write_atomically(folder / "comparison.json", text)] = "all numbers, and the verdict"
     prototypes = pa.table(_prototype_columns(comparison))
     for table, rows in zip(_TABLES, (guarded(comparison.instances), prototypes), strict=True):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskprism._common.files import write_atomically
+from maskprism._common.text import json_text
 from maskprism.drawing import raster
 from maskprism.drawing.figures import save
 from maskprism.drawing.reduction import before_after, trade_off_figure
@@ -56,7 +56,7 @@ def write_reduction(found: ReducedFile, images: CalibrationImages, full: Model, 
     Raises MaskprismError if that fails.
     """
     paths = files_beside(found.path)
-    write_atomically(paths["json"], json.dumps(found.summary(), indent=2, allow_nan=False) + "\n")
+    write_atomically(paths["json"], json_text(found.summary()) + "\n")
     figure = trade_off_figure(found.trade_off, len(found.reduction), found.reduction.method)
     write_atomically(paths["curve.png"], lambda partial: save(figure, partial, dpi=130))
     written = {

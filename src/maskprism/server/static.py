@@ -12,15 +12,14 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from maskprism.errors import InputError
-from maskprism.server.security import Guard
+from maskprism.server import security
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; style-src 'self'; "
-        "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "Content-Security-Policy": security.HEADERS["Content-Security-Policy"].replace(
+        "script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:"
     ),
     "Cross-Origin-Embedder-Policy": "require-corp",  # with it, networks may run on several threads
 }
@@ -39,4 +38,4 @@ def create_static_app(
             f"{root}: has no index.html; expected a folder of finished pages, such as one written by `make static`"
         )
     files = Mount("/", StaticFiles(directory=root, html=True))
-    return Guard(Starlette(routes=[files]), host=host, allowed=allowed_hosts, headers=HEADERS)
+    return security.Guard(Starlette(routes=[files]), host=host, allowed=allowed_hosts, headers=HEADERS)

@@ -33,7 +33,7 @@ class Kinds:
             if self._prototypes != len(prediction.prototypes):
                 self._prototypes = -1
                 return
-            self._study.add(picture, prediction)
+            self._study.update(picture, prediction)
             self.images += 1
 
     def found(self) -> dict[str, Any] | None:
@@ -41,7 +41,7 @@ class Kinds:
         with self._lock:
             if self._study is None or self._prototypes < 0 or too_few(self.images):
                 return None
-            dependence = self._study.finish()
+            dependence = self._study.compute()
         return {
             "images": self.images,
             "tags": [list(dependence.tags(k)) for k in range(len(dependence))],

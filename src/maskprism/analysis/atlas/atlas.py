@@ -110,5 +110,5 @@ def moments_of(coefficients: Float32[np.ndarray, "N K"]) -> RunningCovariance:
     """Their mean and covariance."""
     found = RunningCovariance(coefficients.shape[1])
     for start in range(0, len(coefficients), _BLOCK):
-        found.add(coefficients[start : start + _BLOCK])
+        found.update(coefficients[start : start + _BLOCK])
     return found

@@ -56,7 +56,7 @@ class ClassPairs:
 
     counts: Counter[tuple[int, int]] = field(default_factory=Counter)
 
-    def add(self, a: Prediction, b: Prediction) -> None:
+    def update(self, a: Prediction, b: Prediction) -> None:
         """Add N instances of A and the N instances of B at the same positions, whatever their classes."""
         self.counts.update(zip(a.classes.tolist(), b.classes.tolist(), strict=True))
 

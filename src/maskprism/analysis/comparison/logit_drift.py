@@ -32,7 +32,7 @@ class LogitDrift:
         self._changes = np.zeros((3, prototypes))  # of the term, by its coefficient, by its prototype
         self._flips = np.zeros(prototypes)
 
-    def add(self, a: Prediction, b: Prediction) -> None:
+    def update(self, a: Prediction, b: Prediction) -> None:
         """Add the N instances of A and the same N instances of B on one image."""
         theirs = on_grid(b.prototypes, b.letterbox, a.letterbox)
         corners = b.letterbox.to_image(b.extents)

@@ -123,14 +123,14 @@ def _compared(networks: _Networks, answers: _Answers, worst: int) -> Comparison:
     moments, drift, found = RunningCovariance(count + networks.b.spec.prototypes), LogitDrift(count), _Round(worst)
     class_pairs, relations, seen = ClassPairs(), Relations(count, same_count), list[Seen]()
     for answer in answers.round():
-        moments.add(paired_pixels(answer.a, answer.b))
+        moments.update(paired_pixels(answer.a, answer.b))
         pairs = pair_instances(answer.a, answer.b, moved=None)
-        class_pairs.add(answer.a[pairs[:, 0]], answer.b[pairs[:, 1]])
-        relations.add(answer.a, answer.b, pairs)
+        class_pairs.update(answer.a[pairs[:, 0]], answer.b[pairs[:, 1]])
+        relations.update(answer.a, answer.b, pairs)
         if len(seen) < _SEEN and answer.comparable:
             seen.append(Seen(answer.image, answer.b.prototypes))
         if same_count:
-            found.add(answer, drift)
+            found.update(answer, drift)
     if not moments.weight:
         reason = next((f"{why} ({name})" for name, why in answers.failed.items()), "there is none")
         failure = ModelError if answers.failed_in else ImageError
@@ -141,7 +141,7 @@ def _compared(networks: _Networks, answers: _Answers, worst: int) -> Comparison:
     if moved or not (same_count and as_they_are):
         found, drift = _Round(worst, None if as_they_are else similarity.translation, moved), LogitDrift(count)
         for answer in answers.round():
-            found.add(answer, drift if similarity.shared else None)
+            found.update(answer, drift if similarity.shared else None)
     fault = None
     if seen and relation.may_start_in_the_input(similarity):
         fault = find_input_fault(networks.a, seen, relations.shift_xy)
@@ -340,7 +340,7 @@ class _Round:
         self.worst = _Most[Case](self.keep)
         self.gained, self.lost = _Most[TruthCase](self.keep), _Most[TruthCase](self.keep)
 
-    def add(self, answer: _Answer, drift: LogitDrift | None = None) -> None:
+    def update(self, answer: _Answer, drift: LogitDrift | None = None) -> None:
         """Take up one image."""
         a, b = answer.a, answer.b
         self.images += 1
@@ -348,7 +348,7 @@ class _Round:
         pairs = pair_instances(a, b, moved=self.moved_classes)
         left, right = a[pairs[:, 0]], b[pairs[:, 1]]
         if drift is not None:
-            drift.add(left, right)
+            drift.update(left, right)
         changes = swap(left, right, self.translation)
         columns: dict[str, Any] = {"mask_iou": 1 - changes.total}
         columns |= changes.shares | {f"path_{part}": step for part, step in changes.path().items()}
@@ -361,7 +361,7 @@ class _Round:
             self._add_row(answer, "matched", i, j, **values)
             differs = 1 - values["mask_iou"]
             if self.worst.wants(differs):
-                self.worst.add(differs, Case(*_shown(answer, i, j), values["mask_iou"]))
+                self.worst.update(differs, Case(*_shown(answer, i, j), values["mask_iou"]))
         if answer.truth is not None:
             self._add_truth(answer, answer.truth, pairs)
         self._add_unmatched(answer, pairs)
@@ -425,7 +425,7 @@ class _Round:
             most = self.gained if after > before else self.lost
             if most.wants(abs(after - before)):
                 mask = _in_content(regions_of[0][1][target], own.letterbox)
-                most.add(abs(after - before), TruthCase(*_shown(answer, *pairs[row]), mask, before, after))
+                most.update(abs(after - before), TruthCase(*_shown(answer, *pairs[row]), mask, before, after))
 
 
 class _Most(Generic[Kept]):
@@ -439,7 +439,7 @@ class _Most(Generic[Kept]):
         """Whether a case of this size is among them; one of no size is not."""
         return size > 0 and self._keep > 0 and (len(self._heap) < self._keep or size > self._heap[0][0])
 
-    def add(self, size: float, case: Kept) -> None:
+    def update(self, size: float, case: Kept) -> None:
         """Take it up, and drop the smallest where there are too many."""
         self._added += 1
         heapq.heappush(self._heap, (size, -self._added, case))

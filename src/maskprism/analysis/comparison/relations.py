@@ -195,7 +195,7 @@ class Relations:
         self._sizes = np.zeros_like(self._squares)
         self._images = 0
 
-    def add(self, a: Prediction, b: Prediction, at_same_position: Int64[np.ndarray, "M 2"]) -> None:
+    def update(self, a: Prediction, b: Prediction, at_same_position: Int64[np.ndarray, "M 2"]) -> None:
         """Add one image; pairs are instances at the same position, whatever their classes."""
         left, right = a[at_same_position[:, 0]], b[at_same_position[:, 1]]
         boxes = [one.letterbox.to_image(one.extents) for one in (left, right)]
@@ -208,7 +208,7 @@ class Relations:
         apart = coefficient_change(left, right)
         drift = np.abs(right.scores - left.scores)
         self.pairs += list(zip(drift.tolist(), moved.tolist(), apart.tolist(), strict=True))
-        self._coefficients.add(np.concatenate([left.coefficients, right.coefficients], axis=1))
+        self._coefficients.update(np.concatenate([left.coefficients, right.coefficients], axis=1))
         self._add_planes(a.prototypes, b.prototypes)
 
     @property

@@ -305,7 +305,7 @@ class Comparison:
         return found
 
     def as_dict(self, tolerance: Tolerance | None = None) -> dict[str, Any]:
-        """Everything but the rows, for JSON; with the verdict if a tolerance is given."""
+        """Everything but the rows, for `json_text`; with the verdict if a tolerance is given."""
         statuses: tuple[Status, ...] = ("matched", "class changed", "only in A", "only in B")
         ious, drifts = self.ious, np.abs(self.score_drifts)
         found: dict[str, Any] = {
@@ -344,7 +344,7 @@ class Comparison:
         if tolerance is not None:
             violations = self.violations(tolerance)
             found["tolerance"] = {**asdict(tolerance), "within": not violations, "violations": violations}
-        return _finite(found)
+        return found
 
 
 def _mean(column: pa.ChunkedArray) -> float:
@@ -380,14 +380,3 @@ def _prototypes(similarity: PrototypeSimilarity) -> dict[str, Any]:
 def _drift(drift: LogitDrift) -> dict[str, Any]:
     columns = {name: [float(value) for value in column] for name, column in drift.as_columns().items()}
     return {"flipped_cells": drift.flipped_cells, "worst": drift.worst().tolist(), **columns}
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinity as None: JSON has neither."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value

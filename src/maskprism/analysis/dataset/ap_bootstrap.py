@@ -13,7 +13,7 @@ from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
 from maskprism.analysis.dataset.oracles import costs
 from maskprism.analysis.dataset.resampled_ap import MOST_GROUPS, ResampledAP, mean_known
 from maskprism.analysis.dataset.tide import mend
-from maskprism.analysis.intervals import Interval, bootstraps, too_few
+from maskprism.analysis.intervals import CLAIMS, Interval, bootstraps, too_few
 from maskprism.analysis.truth.matching import ERROR_TYPES, FOUND_IOU, Errors, ErrorType
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def ap_intervals(
 
     names = (*scored, "perfect_masks", "perfect_detection", "masks", "detection", "difference", "small_behind")
     claims = {"difference", "small_behind"}  # of the other intervals nothing is claimed
-    comparisons = [len(claims) if name in claims else 1 for name in names]
+    comparisons = [CLAIMS if name in claims else 1 for name in names]
     whole = dict(zip(names, intervals_of(of_whole, len(canvas), comparisons), strict=True))
     gains, ahead = _of_errors(canvas, errors)
     class_images = _images_with(scored["predict"], canvas)
@@ -130,7 +130,7 @@ def _spread(decodes: Sequence[ResampledAP], n_images: int) -> Interval:
         return Interval(math.nan, math.nan, math.nan)
     largest, smallest = decodes[int(np.argmax(now))], decodes[int(np.argmin(now))]
     pairs = len(decodes) * (len(decodes) - 1) // 2
-    (found,) = intervals_of(lambda weights: (largest(weights) - smallest(weights))[:, None], n_images, pairs)
+    (found,) = intervals_of(lambda weights: (largest(weights) - smallest(weights))[:, None], n_images, CLAIMS * pairs)
     return found
 
 
@@ -162,7 +162,7 @@ def _of_errors(
         every = gains(weights)
         return every[:, [first]] - every[:, others]
 
-    behind = intervals_of(ahead, len(canvas), comparisons=len(others))
+    behind = intervals_of(ahead, len(canvas), comparisons=CLAIMS)  # a claim needs all of them
     return found, {ERROR_TYPES[kind]: one for kind, one in zip(others, behind, strict=True)}
 
 

@@ -9,8 +9,17 @@ import numpy as np
 
 from maskprism.analysis.dataset.ap_bootstrap import SIZE_RATIO
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
-from maskprism.analysis.intervals import LEVEL, MIN_IMAGES, Interval, bootstraps, interval, too_few
-from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, Part, by_image
+from maskprism.analysis.intervals import (
+    CLAIMS,
+    LEVEL,
+    MIN_IMAGES,
+    Interval,
+    bootstraps,
+    by_image,
+    claimed_interval,
+    too_few,
+)
+from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, Part
 from maskprism.analysis.truth.matching import MEANING, ErrorType
 from maskprism.analysis.truth.overlaps import SIZES
 
@@ -54,8 +63,9 @@ RULES: dict[RuleName, str] = {
     "score": f"the rank correlation of score and IoU is below {RANK_CORRELATION} for sure",
 }
 FOR_SURE = (
-    f"For sure means: by a {LEVEL:.0%} bootstrap interval over images, made wider for the number of things compared. "
-    f"Whatever rests on fewer than {MIN_IMAGES} images is not said."
+    f"For sure means: by a {LEVEL:.0%} bootstrap interval over images, made wider for the number of things compared "
+    f"and for the {CLAIMS} rules, so that all that is claimed holds together. Whatever rests on fewer than "
+    f"{MIN_IMAGES} images is not said."
 )
 
 PART_ADVICE: dict[Part, tuple[str, str]] = {
@@ -164,10 +174,8 @@ def _errors(found: Diagnosis) -> Iterator[Finding]:
 
 
 def _missed(found: Diagnosis) -> Iterator[Finding]:
-    images = [one.image for one in found.objects]
-    if too_few(_images(images)):
-        return
-    share = interval(np.array([float(one.instance < 0) for one in found.objects]), images)
+    missed = np.array([float(one.instance < 0) for one in found.objects])
+    share = claimed_interval(missed, [one.image for one in found.objects], comparisons=CLAIMS)
     if share.low > MISSED_SHARE:
         yield Finding(
             "missed",
@@ -235,13 +243,13 @@ def classes_behind(budget: ErrorBudget) -> dict[str, Interval]:
     -------
     dict
         By name, the mean IoU of the class minus that of all other instances, with an interval that is corrected for the
-        number of classes compared.
+        number of classes compared and of `CLAIMS`.
     """
     compared = [mean.group for mean in budget.means("class_name") if not too_few(mean.images)] if len(budget) else []
     names, iou = budget.columns["class_name"], budget.columns["iou"]
     if not compared or len(set(names)) < 2:
         return {}
-    _, image = np.unique(budget.columns["image"].astype(str), return_inverse=True)
+    image = budget.image_numbers
     own = np.stack([names == name for name in compared], axis=1).astype(np.float64)
     sums, counts = (by_image(values, image)[0] for values in (own * iou[:, None], own))
     total, count = by_image(np.stack([iou, np.ones(len(iou))], axis=1), image)[0].T
@@ -252,13 +260,13 @@ def classes_behind(budget: ErrorBudget) -> dict[str, Interval]:
             others = ((weights @ total)[:, None] - own_sum) / ((weights @ count)[:, None] - own_count)
             return own_sum / own_count - others
 
-    found = dict(zip(compared, bootstraps(gaps, len(total), comparisons=len(compared)), strict=True))
+    found = dict(zip(compared, bootstraps(gaps, len(total), comparisons=CLAIMS * len(compared)), strict=True))
     return {name: gap for name, gap in found.items() if gap.mean <= -CLASS_GAP and gap.high < 0}
 
 
 def _box(found: Diagnosis) -> Iterator[Finding]:
     gain = _gain(found, "true_box_iou")
-    if gain is not None and gain.mean >= BOX_GAIN and gain.low > 0:
+    if gain.mean >= BOX_GAIN and gain.low > 0:
         yield Finding(
             "box",
             f"Cropped by ground-truth boxes, the same masks would reach {gain.plain()} more IoU.",
@@ -269,7 +277,7 @@ def _box(found: Diagnosis) -> Iterator[Finding]:
 
 def _threshold(found: Diagnosis) -> Iterator[Finding]:
     gain, own = _gain(found, "threshold_iou"), found.spec.rule.threshold
-    if gain is None or gain.mean < THRESHOLD_GAIN or gain.low <= 0:
+    if not (gain.mean >= THRESHOLD_GAIN and gain.low > 0):
         return
     thresholds = found.budget.columns["threshold"]
     common, _ = found.budget.common_threshold()
@@ -304,12 +312,10 @@ def _score(found: Diagnosis) -> Iterator[Finding]:
         )
 
 
-def _gain(found: Diagnosis, column: str) -> Interval | None:
-    """The mean gain of IoU that a column of the budget gives; None where there are too few images."""
+def _gain(found: Diagnosis, column: str) -> Interval:
+    """The mean gain of IoU that a column of the budget gives; without ends where there are too few images."""
     rows = found.budget.columns
-    if too_few(_images(rows["image"])):
-        return None
-    return interval(rows[column] - rows["iou"], rows["image"].astype(str))
+    return claimed_interval(rows[column] - rows["iou"], found.budget.image_numbers, comparisons=CLAIMS)
 
 
 def _images(names: Iterable[str]) -> int:

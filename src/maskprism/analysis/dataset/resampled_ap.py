@@ -35,8 +35,6 @@ class ResampledAP:
         IoU thresholds that AP is the mean over.
     size
         "small", "medium" or "large": AP of objects of that size; of all unless given.
-    max_per_class
-        Detections of one class in one image that count.
 
     Notes
     -----
@@ -50,10 +48,9 @@ class ResampledAP:
         *,
         thresholds: Sequence[float] = IOU_THRESHOLDS,
         size: str | None = None,
-        max_per_class: int = MAX_PER_CLASS,
     ) -> None:
         limits = _EVERYTHING if size is None else SIZES[size]
-        matched = [_match_image(image, limits, np.array(thresholds), max_per_class) for image in images]
+        matched = [_match_image(image, limits, np.array(thresholds)) for image in images]
         self.classes = np.unique(np.concatenate([one.true_classes for one in images] or [np.zeros(0, dtype=np.int64)]))
         self.n_groups = min(len(images), MOST_GROUPS)
         shuffled = np.random.default_rng(0).permutation(len(images)) if len(images) > MOST_GROUPS else None
@@ -159,9 +156,7 @@ def _areas(
     return areas
 
 
-def _match_image(
-    image: Overlaps, limits: tuple[float, float], thresholds: Float[np.ndarray, " T"], max_per_class: int
-) -> _Matched:
+def _match_image(image: Overlaps, limits: tuple[float, float], thresholds: Float[np.ndarray, " T"]) -> _Matched:
     """COCO's matching in one image: best detection first, each takes the free object that it overlaps most."""
     low, high = limits
     left_out = image.crowd.copy()
@@ -171,7 +166,7 @@ def _match_image(
     classes = image.classes[order]
     kept = np.zeros(len(order), dtype=bool)
     for class_id in np.unique(classes):
-        kept[np.flatnonzero(classes == class_id)[:max_per_class]] = True
+        kept[np.flatnonzero(classes == class_id)[:MAX_PER_CLASS]] = True
     order = order[kept]
     iou = np.where(image.same_class[order], image.iou[order], -1.0)
     right = np.zeros((len(order), len(thresholds)), dtype=bool)

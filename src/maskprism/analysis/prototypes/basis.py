@@ -62,7 +62,7 @@ class Usage:
         found: Usage | None = None
         for prediction in predictions:
             found = found or cls(len(prediction.prototypes))
-            found.add(prediction)
+            found.update(prediction)
         if found is None:
             raise InputError("there are no predictions; expected at least one")
         return found
@@ -80,7 +80,7 @@ class Usage:
         """How many instances they had."""
         return round(self.coefficients.weight)
 
-    def add(self, prediction: Prediction) -> None:
+    def update(self, prediction: Prediction) -> None:
         """Add one prediction.
 
         Raises InputError, and adds nothing, if it has another number of prototypes, or holds NaN or infinity.
@@ -99,7 +99,7 @@ class Usage:
             covers[Decomposition(instance).box_window] += 1
         weights = covers[content].reshape(-1)
         inside = weights > 0
-        self.boxes.add(samples[inside], weights[inside])
+        self.boxes.update(samples[inside], weights[inside])
         self.coefficients.merge(coefficients)
         self.image_ranks.append(moments.effective_rank())
 

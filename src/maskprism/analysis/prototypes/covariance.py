@@ -33,13 +33,13 @@ class RunningCovariance:
         if np.ndim(samples) != 2:
             raise InputError(f"samples have shape {np.shape(samples)}; expected (M, K), one row per sample")
         found = cls(samples.shape[1])
-        found.add(samples)
+        found.update(samples)
         return found
 
     def __len__(self) -> int:
         return len(self.sums)
 
-    def add(self, samples: Float[np.ndarray, "M K"], weights: Float[np.ndarray, " M"] | None = None) -> None:
+    def update(self, samples: Float[np.ndarray, "M K"], weights: Float[np.ndarray, " M"] | None = None) -> None:
         """Add samples, each counted once or as often as its weight says.
 
         Raises InputError, and adds none, if they hold NaN or infinity: one would make all moments NaN.

@@ -179,7 +179,7 @@ class DependenceStudy:
         self._classes: dict[int, _ClassSums] = {}
         self._strongest = _Strongest(prototypes, top)
 
-    def add(self, image: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> None:
+    def update(self, image: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> None:
         """Add one image (BGR) and what the network said about it.
 
         Raises InputError if they do not belong together, or come from another model.
@@ -194,12 +194,12 @@ class DependenceStudy:
         self._pixels.merge(seen.pixels)
         self._places += seen.places
         self._place_squares += seen.places**2
-        self._means.add(seen.places.mean(axis=(1, 2))[None])
+        self._means.update(seen.places.mean(axis=(1, 2))[None])
         for class_id, means in seen.class_means:
-            self._classes.setdefault(class_id, _ClassSums.zero(len(self._places))).add(means)
-        self._strongest.offer(seen)
+            self._classes.setdefault(class_id, _ClassSums.zero(len(self._places))).update(means)
+        self._strongest.update(seen)
 
-    def finish(self) -> Dependence:
+    def compute(self) -> Dependence:
         """What the prototypes depend on. Raises InputError for fewer than two images: places need a comparison."""
         images, k = round(self._means.weight), len(self._places)
         if images < 2:
@@ -214,7 +214,7 @@ class DependenceStudy:
             name: self._pixels.explained(variables, by)
             for name, by in {"l": [k], "e": [k + 1], "le": [k, k + 1], "f": [k + 2]}.items()
         }
-        side, strongest = self._strongest.finish(mean, np.sqrt(total))
+        side, strongest = self._strongest.compute(mean, np.sqrt(total))
         class_ids = np.array(sorted(self._classes), dtype=np.int64)
         groups = [self._classes[class_id] for class_id in class_ids.tolist()]
         return Dependence(
@@ -318,7 +318,7 @@ def study_prototypes(
         again = [item for number, item in enumerate(items) if number in chosen]
         with closing(visit(again, model, _Mover(model), engine=opened)) as moves:
             movements = [one for one in moves if not isinstance(one, Failure)]
-    return study.finish(), MovementTest.of(movements) if movements else None
+    return study.compute(), MovementTest.of(movements) if movements else None
 
 
 def _observed(visited: VisitedImage[Prediction]) -> Observation:
@@ -358,7 +358,7 @@ class _ClassSums:
     def zero(cls, k: int) -> _ClassSums:
         return cls(np.zeros(k), np.zeros(k))
 
-    def add(self, means: Float[np.ndarray, " K"]) -> None:
+    def update(self, means: Float[np.ndarray, " K"]) -> None:
         exact = means.astype(np.float64)
         self.count += 1
         self.sums += exact
@@ -392,7 +392,7 @@ class _Strongest:
     top: int
     kept: dict[tuple[int, int], list[Activation]] = field(default_factory=dict)
 
-    def offer(self, seen: Observation) -> None:
+    def update(self, seen: Observation) -> None:
         places = seen.places.reshape(self.prototypes, -1)
         for sign, extremes in ((1, places.max(axis=1)), (-1, places.min(axis=1))):
             for k, value in enumerate(extremes.tolist()):
@@ -403,7 +403,7 @@ class _Strongest:
                 best.sort(key=lambda one: -sign * one.score)
                 del best[self.top :]
 
-    def finish(
+    def compute(
         self, mean: Float64[np.ndarray, " K"], spread: Float64[np.ndarray, " K"]
     ) -> tuple[Int64[np.ndarray, " K"], tuple[tuple[Activation, ...], ...]]:
         sides, chosen = np.ones(self.prototypes, dtype=np.int64), []

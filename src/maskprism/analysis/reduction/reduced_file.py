@@ -127,15 +127,15 @@ class FileComparison:
     file_bytes: tuple[int, int]
 
     def summary(self) -> dict[str, Any]:
-        """The numbers as plain values, for JSON."""
+        """The numbers, for `json_text`: NaN without an instance."""
         found: dict[str, Any] = {
             "images": len(self.by_image),
             "too_few_images": too_few(len(self.by_image)),
             "instances": len(self.ious),
             "mask_iou": {
-                "mean": _finite(self.ious.mean() if len(self.ious) else math.nan),
-                "median": _finite(np.median(self.ious) if len(self.ious) else math.nan),
-                "p5": _finite(np.percentile(self.ious, 5) if len(self.ious) else math.nan),
+                "mean": self.ious.mean() if len(self.ious) else math.nan,
+                "median": np.median(self.ious) if len(self.ious) else math.nan,
+                "p5": np.percentile(self.ious, 5) if len(self.ious) else math.nan,
             },
         }
         for name in ("network_ms", "product_ms", "masks_ms", "output_bytes", "file_bytes"):
@@ -144,7 +144,7 @@ class FileComparison:
         if self.precision is not None:
             full_ap, reduced_ap = self.precision
             found["mask_ap"] = {
-                name: {"full": _finite(getattr(full_ap, name)), "reduced": _finite(getattr(reduced_ap, name))}
+                name: {"full": getattr(full_ap, name), "reduced": getattr(reduced_ap, name)}
                 for name in ("ap", "ap50", "ap75")
             }
         return found
@@ -421,7 +421,3 @@ def _decode_ms(prediction: Prediction) -> tuple[float, float]:
 
 def _median(values: list[float]) -> float:
     return median(values) if values else math.nan
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

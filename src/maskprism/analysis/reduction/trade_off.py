@@ -96,7 +96,7 @@ class MixingCost:
     def __len__(self) -> int:
         return len(self.products)
 
-    def add(self, prediction: Prediction) -> None:
+    def update(self, prediction: Prediction) -> None:
         """Add the instances of an image."""
         if len(prediction.prototypes) != len(self):
             raise InputError(
@@ -179,7 +179,7 @@ def fit_halves(predictions: Iterable[Prediction]) -> tuple[MixingCost, MixingCos
     for number, prediction in enumerate(predictions):
         if not halves:
             halves = [MixingCost(len(prediction.prototypes)) for _ in range(2)]
-        halves[number % 2].add(prediction)
+        halves[number % 2].update(prediction)
     if not halves:
         raise InputError("there are no predictions; expected at least one")
     return halves[0], halves[1]

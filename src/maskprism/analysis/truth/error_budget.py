@@ -18,7 +18,7 @@ import numpy as np
 
 from maskprism._common.files import write_atomically
 from maskprism._common.spreadsheet import guarded
-from maskprism.analysis.intervals import Interval, bootstraps, interval, too_few
+from maskprism.analysis.intervals import CLAIMS, Interval, claimed_interval, mean_intervals
 from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import os
 
     import pyarrow as pa
-    from jaxtyping import Bool, Float64, Int64
+    from jaxtyping import Bool, Int64
 
     from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, Pair
     from maskprism.analysis.truth.matching import Matches
@@ -126,7 +126,7 @@ class Mean(NamedTuple):
 class Leading(NamedTuple):
     """The part with the largest mean loss, and its share of all losses; parts that gain are left out.
 
-    certain: whether it loses more than each other part, by intervals over images that hold for all three together.
+    certain: whether it loses more than each other part, by intervals over images that hold for `intervals.CLAIMS`.
     """
 
     part: Part
@@ -151,6 +151,11 @@ class ErrorBudget:
             field.name: np.array([getattr(row, field.name) for row in self.rows], dtype=kinds[str(field.type)])
             for field in COLUMNS
         }
+
+    @cached_property
+    def image_numbers(self) -> Int64[np.ndarray, " N"]:
+        """The image of each row, numbered from 0 in the order of their names."""
+        return np.unique(self.columns["image"].astype(str), return_inverse=True)[1]
 
     def mean(self) -> Mean:
         """Over all instances. Raises InputError if there are none."""
@@ -186,16 +191,10 @@ class ErrorBudget:
     def _mean_of(self, group: str, chosen: Bool[np.ndarray, " N"]) -> Mean:
         names = ("iou", *PARTS)
         values = np.stack([self.columns[name][chosen] for name in names], axis=1)
-        _, which = np.unique(self.columns["image"][chosen].astype(str), return_inverse=True)
-        images = int(which.max()) + 1
-        if too_few(images):
-            found = [Interval(float(value), math.nan, math.nan) for value in values.mean(axis=0)]
-        else:
-            sums, counts = by_image(values, which)
-            found = bootstraps(lambda weights: (weights @ sums) / (weights @ counts)[:, None], images)
-        intervals = dict(zip(names, found, strict=True))
+        numbers, image = np.unique(self.image_numbers[chosen], return_inverse=True)
+        intervals = dict(zip(names, mean_intervals(values, image), strict=True))
         means = {name: one.mean for name, one in intervals.items()}
-        return Mean(group=group, instances=len(values), images=images, **means, intervals=intervals)
+        return Mean(group=group, instances=len(values), images=len(numbers), **means, intervals=intervals)
 
     def leading(self) -> Leading:
         """Return the part that loses most, and whether that is sure. Raises InputError if there are no instances."""
@@ -204,15 +203,9 @@ class ErrorBudget:
         part = max(PARTS, key=lambda one: losses[one])
         whole = sum(max(loss, 0.0) for loss in losses.values())
         share = losses[part] / whole if whole > 0 else 0.0
-        if too_few(mean.images):
-            return Leading(part, share, certain=False)
         others = [one for one in PARTS if one != part]
         ahead = np.stack([self.columns[part] - self.columns[one] for one in others], axis=1)
-        _, which = np.unique(self.columns["image"].astype(str), return_inverse=True)
-        sums, counts = by_image(ahead, which)
-        found = bootstraps(
-            lambda weights: (weights @ sums) / (weights @ counts)[:, None], mean.images, comparisons=len(others)
-        )
+        found = mean_intervals(ahead, self.image_numbers, comparisons=CLAIMS)
         return Leading(part, share, certain=all(one.low > 0 for one in found))
 
     def means_beside(self) -> dict[str, dict[str, float]]:
@@ -256,23 +249,20 @@ class ErrorBudget:
     def common_threshold_gain(self) -> Interval:
         """Return what the common threshold gains over each mask's own, in mean IoU.
 
-        The interval is corrected for the number of thresholds tried; it has no ends (NaN) with too few images. Raises
-        InputError if there are no instances.
+        The interval is corrected for the number of thresholds tried and of `CLAIMS`; it has no ends (NaN) with too few
+        images. Raises InputError if there are no instances.
         """
         best = THRESHOLDS.index(self.common_threshold()[0])
         gain = np.array([row.threshold_curve[best] for row in self.rows]) - self.columns["iou"]
-        if too_few(self.mean().images):
-            return Interval(float(gain.mean()), math.nan, math.nan)
-        return interval(gain, self.columns["image"].astype(str), comparisons=len(THRESHOLDS))
+        return claimed_interval(gain, self.image_numbers, comparisons=CLAIMS * len(THRESHOLDS))
 
     def ranking(self, *, bins: int = 10) -> Ranking:
         """Whether the score tells how good a mask is; see `score_ranking.ranking`."""
         return ranking(self.columns["score"], self.columns["iou"], bins=bins)
 
     def rank_correlation(self) -> Interval:
-        """Return the rank correlation of score and mask IoU with its interval over images."""
-        _, image = np.unique(self.columns["image"].astype(str), return_inverse=True)
-        return spearman_interval(self.columns["score"], self.columns["iou"], image)
+        """Return the rank correlation of score and mask IoU with its interval over images, one of `CLAIMS`."""
+        return spearman_interval(self.columns["score"], self.columns["iou"], self.image_numbers)
 
     def table(self) -> pa.Table:
         """One row per instance, one column per field of `InstanceBudget` that is a single value."""
@@ -295,14 +285,6 @@ class ErrorBudget:
         else:
             write = partial(pyarrow.parquet.write_table, self.table())
         return write_atomically(file, write, failure=TableError)
-
-
-def by_image(
-    values: Float64[np.ndarray, "N S"], image: Int64[np.ndarray, " N"]
-) -> tuple[Float64[np.ndarray, "I S"], Float64[np.ndarray, " I"]]:
-    """Return the sums of the values of each image (numbered from 0), and how many instances it has."""
-    sums = np.stack([np.bincount(image, column) for column in values.T], axis=1)
-    return sums, np.bincount(image).astype(np.float64)
 
 
 def budgets(

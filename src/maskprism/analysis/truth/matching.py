@@ -234,11 +234,9 @@ def match(
     )
 
 
-def match_masks(
-    prediction: Prediction, truth: GroundTruth, *, classes: Collection[int] | None = None, threshold: float = FOUND_IOU
-) -> Matches:
+def match_masks(prediction: Prediction, truth: GroundTruth, *, classes: Collection[int] | None = None) -> Matches:
     """Match as `match` does, and compare the masks of every pair on the canvas."""
-    matches = match(prediction, truth, classes=classes, threshold=threshold)
+    matches = match(prediction, truth, classes=classes)
     true = [Region(*patch) for patch in truth.patches("canvas", prediction.letterbox)] if len(matches) else []
     masks = regions(prediction[matches.instances], "canvas")
     pairs = zip(masks, matches.objects.tolist(), strict=True)

@@ -17,7 +17,7 @@ from maskprism.analysis.dataset.ap_protocols import overlaps_under
 from maskprism.analysis.dataset.coco_ap import AveragePrecision, average_precision
 from maskprism.analysis.dataset.diagnosis import SHOWN_CONF, known_classes, of_classes
 from maskprism.analysis.dataset.resampled_ap import IOU_THRESHOLDS, ResampledAP
-from maskprism.analysis.intervals import Interval
+from maskprism.analysis.intervals import Interval, claimed_interval
 from maskprism.analysis.truth.gains import Gains
 from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import Region, regions
@@ -153,7 +153,7 @@ class Tuning:
         return sizes[-1], self._interval([row.after - row.curve[sizes[-1]] for row in self.rows])
 
     def _interval(self, values: Sequence[float]) -> Interval:
-        return Gains.interval_of(np.array(values), self.gains.image)
+        return claimed_interval(np.array(values), self.gains.image)
 
 
 def tune(
