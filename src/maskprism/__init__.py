@@ -1,4 +1,16 @@
-"""maskprism takes instance masks of YOLO-seg networks apart and shows how they are made."""
+"""maskprism takes instance masks of YOLO-seg networks apart and shows how they are made.
+
+Examples
+--------
+>>> import maskprism
+>>> from maskprism.datasets.scenes import draw_scene
+>>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+>>> prediction.name_of(prediction.classes[0])
+'arrow'
+>>> decomposition = maskprism.Decomposition(prediction[0])
+>>> decomposition.terms.shape  # weight times prototype; they sum to the logits
+(32, 80, 80)
+"""
 
 from __future__ import annotations
 

@@ -81,6 +81,13 @@ def from_arrays(
         shapes do not fit together, numbers are not finite or out of range, or a rule crops without boxes.
     ImageError
         the image cannot be read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> prediction = from_arrays((8, 8), coefficients=[[1, -1]], prototypes=np.eye(8).reshape(1, 8, 8).repeat(2, 0))
+    >>> prediction.coefficients.shape, prediction.prototypes.shape
+    ((1, 2), (2, 8, 8))
     """
     image_hw, name = _image(image)
     maps = _floats("prototypes", prototypes, ("K", "h", "w"))

@@ -1,7 +1,12 @@
 """Draw a sheet as a matplotlib figure: for notebooks, papers, and other formats than PNG.
 
->>> from maskprism.drawing import figures                        # doctest: +SKIP
->>> figures.prototype_grid(prediction[0]).savefig("grid.svg")    # doctest: +SKIP
+Examples
+--------
+>>> import maskprism
+>>> from maskprism.datasets.scenes import draw_scene
+>>> from maskprism.drawing import figures
+>>> image = draw_scene(3).image
+>>> figures.overview(image, maskprism.load("sample").predict(image)).savefig("overview.svg")
 """
 
 from __future__ import annotations
