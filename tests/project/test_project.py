@@ -86,17 +86,6 @@ def test_pages_that_fetch_from_elsewhere_are_found(site: dict[str, Any], element
     assert (site["FETCHED"].search(element) is not None) == fetches
 
 
-def test_docstrings_become_markdown(site: dict[str, Any]) -> None:
-    text = (
-        "What: it is.\n\nboxes: in pixels,\n    of the image. scores: from\n    0: none\na, b: two: things\n\n"
-        "where X: no\nlist.\n\n    >>> f(1)  # doctest: +SKIP"
-    )
-    assert site["markdown_of"](text) == (
-        "What: it is.\n\n- **`boxes`**: in pixels,\n    of the image.\n- **`scores`**: from\n    0: none\n"
-        "- **`a, b`**: two: things\n\nwhere X: no\nlist.\n\n```python\nf(1)\n```"
-    )
-
-
 def test_the_reference_names_where_things_are_defined(site: dict[str, Any]) -> None:
     assert "maskprism.analysis.instance.prototype_roles.roles" in site["public_names"]("maskprism")
     assert "maskprism.analysis.instance.prototype_roles.roles" in site["public_names"]("maskprism.analysis.instance")

@@ -29,6 +29,15 @@ class Decomposition:
 
     A term is weight times prototype. Prototypes may be negative themselves, so the sign of a
     contribution is that of the term at a place, not that of the coefficient alone.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+    >>> decomposition = Decomposition(prediction[0])
+    >>> bool(abs(decomposition.terms.sum(axis=0) - decomposition.logits).max() < 1e-3)
+    True
     """
 
     instance: Instance
@@ -111,6 +120,16 @@ class Edit:
     multiplies, `set` replaces (in the units of `Prediction.coefficients`). Keys are prototype
     indices, 0 to K - 1. `instances` limits the edit to some instances. Raises InputError for
     indices that are not a collection.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+    >>> strongest = Decomposition(prediction[0]).order()[0]
+    >>> edited = Edit(drop=[strongest]).apply(prediction)
+    >>> bool((edited.masks()[0] != prediction.masks()[0]).any())
+    True
     """
 
     keep: Iterable[int] | None = None

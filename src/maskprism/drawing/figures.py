@@ -1,7 +1,12 @@
 """Draw a sheet as a matplotlib figure: for notebooks, papers, and other formats than PNG.
 
->>> from maskprism.drawing import figures                        # doctest: +SKIP
->>> figures.prototype_grid(prediction[0]).savefig("grid.svg")    # doctest: +SKIP
+Examples
+--------
+>>> import maskprism
+>>> from maskprism.datasets.scenes import draw_scene
+>>> from maskprism.drawing import figures
+>>> image = draw_scene(3).image
+>>> figures.overview(image, maskprism.load("sample").predict(image)).savefig("overview.svg")
 """
 
 from __future__ import annotations
@@ -9,7 +14,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +22,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -27,9 +31,10 @@ from matplotlib.text import Text
 from maskprism._common.files import write_atomically
 from maskprism._common.text import printable
 from maskprism.drawing import palette, sheets
-from maskprism.drawing.raster import best_columns
+from maskprism.drawing.raster import Filled, Shown, Written, lay_out
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.backend_bases import RendererBase
@@ -37,11 +42,12 @@ if TYPE_CHECKING:
 
     from maskprism.core.decomposition import Order
     from maskprism.core.prediction import Instance, Prediction
-    from maskprism.drawing.sheets import Panel, Scale, Sheet, View
+    from maskprism.drawing.sheets import Scale, Sheet, View
     from maskprism.io.images import ImageLike
 
 _INCHES_PER_PIXEL = 1 / 150
-_LETTERS_PER_INCH = 13
+_POINTS_PER_PIXEL = 72 * _INCHES_PER_PIXEL
+_ZORDER = Rectangle.zorder  # the same for all that a sheet holds: what is drawn later is above
 _MOST_NAMES = 64
 
 
@@ -111,35 +117,48 @@ def name_ticks(axis: Axis, names: Sequence[str], *, rotation: float = 0) -> None
 
 
 def draw(sheet: Sheet) -> Figure:
-    """The sheet as a matplotlib figure of its own, not the current one of pyplot."""
-    columns = sheet.columns or best_columns(sheet)
-    rows = math.ceil(len(sheet.panels) / columns)
-    panel_w = min(sheet.size_wh[0] * _INCHES_PER_PIXEL, 16) / columns
-    panel_h = panel_w * sheet.panels[0].aspect + (0.3 if sheet.panels[0].title else 0)
-    width_in = max(panel_w * columns, 5)
-    notes = [line for note in sheet.notes for line in textwrap.wrap(note, round(width_in * _LETTERS_PER_INCH))]
-    below = 0.25 * len(notes) + (0.6 if sheet.scale else 0)
-    figure = new_figure(width_in, panel_h * rows + 0.8 + below)
-    axes = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
-    for ax, panel in zip(axes, sheet.panels, strict=False):
-        _draw_panel(ax, panel)
-    for ax in axes:
-        ax.set_axis_off()
-    figure.suptitle(sheet.title + (f"\n{sheet.subtitle}" if sheet.subtitle else ""), fontsize=12)
-    if sheet.scale:
-        limit, name, label = sheet.scale
-        figure.colorbar(
-            ScalarMappable(Normalize(-limit, limit), colour_map(name)),
-            ax=list(axes),
-            location="bottom",
-            label=label,
-            shrink=0.3,
-            aspect=40,
-            pad=0.02,
-        )
-    if notes:
-        figure.supxlabel("\n".join(notes), fontsize=9, color=share(palette.MUTED))
+    """Draw the sheet as a matplotlib figure of its own, not the current one of pyplot: text and lines as vectors."""
+    width, height, marks = lay_out(sheet)
+    figure = new_figure(width * _INCHES_PER_PIXEL, height * _INCHES_PER_PIXEL, layout=None)
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    ax.set_axis_off()
+    for mark in marks:
+        match mark:
+            case Shown():
+                _show(ax, mark)
+            case Filled(x, y, width, height, colour):
+                ax.add_patch(Rectangle((x, y), width, height, fc=share(colour), ec="none", antialiased=False))
+            case Written(x, y, text, colour, letters, anchor):
+                ascent, descent = letters.getmetrics()
+                ax.text(
+                    x,
+                    y + {"a": ascent, "m": (ascent - descent) / 2}[anchor[1]],
+                    text,
+                    color=share(colour),
+                    family="DejaVu Sans",
+                    weight="bold" if letters.getname()[1] == "Bold" else "normal",
+                    size=letters.size * _POINTS_PER_PIXEL,
+                    ha={"l": "left", "m": "center", "r": "right"}[anchor[0]],
+                    zorder=_ZORDER,
+                )
     return figure
+
+
+def _show(ax: Axes, shown: Shown) -> None:
+    """A picture with its contours, its box and its frame, cut off at its edges."""
+    x, y, (height, width) = shown.x, shown.y, shown.picture.shape[:2]
+    ax.imshow(shown.picture, extent=(x, x + width, y + height, y), aspect="auto", zorder=_ZORDER)
+    outlines = [np.add(np.concatenate([line[:, 0], line[:1, 0]]), (x + 0.5, y + 0.5)) for line in shown.contours]
+    lines: list[Artist] = [LineCollection(outlines, colors="black", linewidths=_POINTS_PER_PIXEL)]
+    for (x1, y1, x2, y2), colour, pixels in (
+        *([(shown.box, "white", 3), (shown.box, "black", 1)] if shown.box else []),
+        ((0, 0, width, height), share(palette.FRAME), 1),
+    ):
+        corner, size = (x + x1 + 0.5, y + y1 + 0.5), (x2 - x1 - 1, y2 - y1 - 1)
+        lines.append(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=pixels * _POINTS_PER_PIXEL))
+    for artist in lines:
+        artist.set_zorder(_ZORDER)
+        ax.add_artist(artist).set_clip_path(Rectangle((x, y), width, height, transform=ax.transData))
 
 
 def save(figure: Figure, path: str | os.PathLike[str] | IO[bytes], *, dpi: int, **settings: Any) -> None:
@@ -157,54 +176,6 @@ def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
     data = io.BytesIO()
     save(figure, data, format="png", dpi=dpi, metadata={"Software": None})
     return data.getvalue()
-
-
-def _draw_panel(ax: Axes, panel: Panel) -> None:
-    height, width = panel.size_hw
-    shape = 1 / panel.pixel_aspect
-    edges = (0.0, float(width), float(height), 0.0)
-    if panel.values is not None:
-        ax.imshow(
-            panel.values,
-            cmap=colour_map(panel.map),
-            vmin=-panel.limit,
-            vmax=panel.limit,
-            extent=edges,
-            interpolation="bilinear",
-            aspect=shape,
-        )
-    else:
-        assert panel.picture is not None
-        ax.imshow(panel.picture, extent=edges)
-    if panel.title:
-        ink = {1: palette.POSITIVE, -1: palette.NEGATIVE, 0: palette.INK}[panel.sign]
-        weight = "bold" if panel.sign else "normal"
-        title = f"{panel.joint}  {panel.title}" if panel.joint else panel.title
-        ax.set_title(title, fontsize=9, color=share(ink), fontweight=weight)
-    clip = Rectangle((0, 0), width, height, transform=ax.transData)
-    if panel.box is not None:
-        x1, y1, x2, y2 = panel.box
-        clip = Rectangle((x1, y1), x2 - x1, y2 - y1, transform=ax.transData)
-        if not panel.fills:
-            ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="white", linewidth=2.2))
-            ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="black", linewidth=0.8))
-    if panel.outline is not None and min(panel.outline.shape) > 1 and panel.outline.min() < 0 < panel.outline.max():
-        lines = ax.contour(
-            np.arange(width) + 0.5, np.arange(height) + 0.5, panel.outline, levels=[0], colors="black", linewidths=0.8
-        )
-        lines.set_clip_path(clip)
-    ax.set_xlim(0, width)
-    ax.set_ylim(height, 0)
-    for label in panel.labels:
-        dark = palette.is_dark(label.colour)
-        ax.text(
-            *label.xy,
-            label.text,
-            fontsize=8,
-            color="white" if dark else "black",
-            va="bottom",
-            bbox={"facecolor": share(label.colour), "edgecolor": "none", "pad": 1.5},
-        )
 
 
 def colour_map(name: palette.MapName) -> ListedColormap:

@@ -66,7 +66,6 @@ def roles_sheet(
     indices = found.order(order)
     indices = indices[np.isin(indices, found.order()[:MOST_PANELS])]
     hidden = len(found) - len(indices)
-    hidden = len(found) - len(indices)
     notes = [f"Not drawn: the {hidden} prototypes with the least effect in the box; the table has them."] * bool(hidden)
     notes += [] if instance.prediction.has_boxes else [NO_BOXES]
     page = np.full((_TOP + _HEAD + _ROW * len(indices) + 8, _WIDTH, 3), 255, dtype=np.uint8)

@@ -1,10 +1,12 @@
 """Watch prototypes while a network learns: records of every epoch, and a film strip of them.
 
->>> from ultralytics import YOLO                                                       # doctest: +SKIP
->>> from maskprism.integrations.training import PrototypeCallback                                   # doctest: +SKIP
->>> yolo = YOLO("yolov8n-seg.yaml")                                                    # doctest: +SKIP
->>> PrototypeCallback("photo.jpg", out="prototypes").attach(yolo)                      # doctest: +SKIP
->>> yolo.train(data="data.yaml", epochs=50)                                            # doctest: +SKIP
+Examples
+--------
+>>> from ultralytics import YOLO                                           # doctest: +SKIP
+>>> from maskprism.integrations.training import PrototypeCallback
+>>> yolo = YOLO("yolov8n-seg.yaml")                                        # doctest: +SKIP
+>>> PrototypeCallback("photo.jpg", out="prototypes").attach(yolo)          # doctest: +SKIP
+>>> yolo.train(data="data.yaml", epochs=50)                                # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -1,6 +1,12 @@
 """The interactive page: images and their predictions in one HTML file that needs no network and no server.
 
->>> write_page("page.html", [("photo.jpg", model.predict("photo.jpg"))])      # doctest: +SKIP
+Examples
+--------
+>>> import maskprism
+>>> from maskprism.datasets.scenes import draw_scene
+>>> image = draw_scene(3).image
+>>> write_page("page.html", [(image, maskprism.load("sample").predict(image))]).name
+'page.html'
 """
 
 from __future__ import annotations

@@ -105,6 +105,14 @@ def roles(instance: Instance) -> Roles:
     ------
     InputError
         For a prediction in place of one instance.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+    >>> len(roles(prediction[0]).named)
+    32
     """
     window = MaskWindow.of(instance, "grid")
     weights = instance.weights

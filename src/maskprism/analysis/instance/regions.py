@@ -83,6 +83,16 @@ def pixel_query(instance: Instance, x: int, y: int, *, baseline: Baseline = "zer
     `baseline` "zero": contributions are weight times prototype. "mean": weight times what the prototype is here above
     its mean over the image, beside a `level` that all means make together (see `shapley.shapley_logits`). Raises
     InputError for a pixel outside the image, or another baseline.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+    >>> x1, y1, x2, y2 = prediction.boxes[0]
+    >>> query = pixel_query(prediction[0], int(x1 + x2) // 2, int(y1 + y2) // 2)
+    >>> bool(abs(query.contributions.sum() - query.logit) < 1e-3), query.in_mask
+    (True, True)
     """
     means = baseline_means(instance, baseline).astype(np.float64)
     height, width = instance.letterbox.image_hw

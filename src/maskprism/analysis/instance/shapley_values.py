@@ -92,6 +92,15 @@ def shapley(
     Shapley value estimation", JMLR 2022: on masks it usually lowers the error); standard errors are those of the
     mean over such pairs. The target is the full mask unless one is given. Raises InputError for a number of
     permutations that is not even, or below 4.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+    >>> found = shapley(prediction[0], permutations=4)
+    >>> bool(abs(found.values.sum() - (found.full - found.none)) < 1e-6)
+    True
     """
     if permutations < 4 or permutations % 2:
         raise InputError(f"permutations is {permutations}; expected an even number of at least 4, pairs of an order "
