@@ -801,5 +801,4 @@ def test_int8_of_a_real_network(real_data: Path) -> None:
     assert found.similarity.cka > 0.99
     assert 0.9 < found.mean_iou < 1
     assert 0 < np.median(found.similarity.errors) < 0.2
-    assert maskprism.load(pairs[0]).spec.prototypes == 32
     assert len(found.matched) >= 5
