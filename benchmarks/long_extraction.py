@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 
 from maskprism.io.images import IMAGE_SUFFIXES
+from maskprism.models import load
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.tables.extraction import extract
 
