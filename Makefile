@@ -53,7 +53,7 @@ $(ULTRA)/done: pyproject.toml
 test-ultralytics: $(ULTRA)/done
 	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/test_s3.py tests/test_interchange.py tests/test_search.py \
 		tests/test_atlas.py::test_umap_keeps_neighbours_together -n logical --maxprocesses 8 --dist worksteal
-	$(ULTRA)/bin/python -m pytest tests/test_ray.py  # a cluster of its own, for all processors
+	$(ULTRA)/bin/python -m pytest tests/test_ray.py tests/test_ray_commands.py  # a cluster of its own, for all processors
 
 # the base tests with another Python: make test-python PYTHON=python3.13
 test-python:
