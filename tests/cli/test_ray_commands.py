@@ -25,6 +25,7 @@ from maskprism.io.sources import open_source
 from maskprism.models import SAMPLE_MODEL
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
+pytestmark = pytest.mark.timeout(600)  # two runs of a command, and the processes of a cluster start slowly
 IMAGES = 8
 
 
@@ -84,7 +85,7 @@ def test_a_command_gives_what_it_gives_on_threads(
         folder.mkdir()
         out = {"tune": folder / "tuned.json", "extract": folder / "table.parquet"}.get(name, folder / "out")
         done = in_process.command(name, *given, "--out", out, "--engine", engine, "--workers", 2)
-        assert "Traceback" not in done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
         assert done.returncode in (0, 3), done.stderr
         files = sorted(path for path in folder.rglob("*") if path.suffix in compared and path.is_file())
         results[engine] = {path.relative_to(folder): content(path) for path in files}
@@ -119,11 +120,9 @@ def test_a_worker_that_is_killed_changes_nothing(data: Path) -> None:
     expected = diagnose(open_dataset(data), model)
     assert killed
     assert (found.images, found.failures) == (IMAGES - 1, expected.failures)
-    assert found.precision == expected.precision
-    assert found.intervals == expected.intervals
-    assert found.objects == expected.objects
-    assert found.detections == expected.detections
-    np.testing.assert_equal(found.budget.rows(), expected.budget.rows())
+    for name in ("precision", "perfect", "alone", "intervals", "objects", "detections"):
+        assert repr(getattr(found, name)) == repr(getattr(expected, name)), name  # NaN is not equal to NaN
+    assert repr(found.budget.rows) == repr(expected.budget.rows)
 
 
 def test_visited_images_travel(data: Path) -> None:
