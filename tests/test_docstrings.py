@@ -27,6 +27,6 @@ def test_examples_in_docstrings(name: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_every_headline_name_has_an_example() -> None:
-    """Those that somebody meets first; constants and classes that others give back need none."""
+    """Constants, and classes that other calls return, need none."""
     names = ("from_arrays", "decode", "Decomposition", "Edit", "roles", "shapley", "pixel_query", "sufficiency")
     assert [name for name in names if ">>> " not in (getattr(maskprism, name).__doc__ or "")] == []

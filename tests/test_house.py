@@ -1,4 +1,4 @@
-"""One address for what was computed: what is found, linked, and given a page."""
+"""The index of results: which are found, linked, and given a page."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_everything_is_linked_and_leads_back(results: Path) -> None:
         assert index in links(page)
     text = index.read_text(encoding="utf-8")
     said = json.loads((results / "basis" / "basis.json").read_text())
-    assert f"effective rank of what is drawn <b>{said['effective_rank']['contributions']:.1f}</b>" in text
+    assert f"effective rank of contributions <b>{said['effective_rank']['contributions']:.1f}</b>" in text
     said = json.loads((results / "diagnosis" / "summary.json").read_text())
     assert f"mask AP <b>{said['average_precision']['predict']['ap']:.3f}</b>" in text
     assert text.count("sample.onnx") == 2  # the networks, where files name them
@@ -117,7 +117,7 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
         assert done.returncode == 1
         return done.stderr
 
-    assert "missing: is no folder; expected one with results" in fails("missing", "--out", "i.html")
+    assert "missing: is not a folder; expected one with results" in fails("missing", "--out", "i.html")
     (tmp_path / "empty").mkdir()
     assert "empty: holds nothing that maskprism diagnose" in fails("empty", "--out", "i.html")
     assert "is a folder; expected the name of a file" in fails("empty", "--out", "empty")
@@ -167,7 +167,7 @@ def test_no_file_is_lost(tmp_path: Path, results: Path) -> None:
         (both / "basis.html").unlink()
         theirs(both / "basis.html")
         done = run("report", "both", "--out", "index.html", "--overwrite", cwd=tmp_path)
-        assert "basis.html: is a file of somebody else; move it away" in done.stderr
+        assert "basis.html: was not written by maskprism; move it away" in done.stderr
         assert (both / "basis.html").read_text() == victim.read_text() == "mine"
     assert (both / "report.html").read_bytes() == before
     assert not list(tmp_path.rglob("*.partial*"))
@@ -200,7 +200,7 @@ def test_tables_show_first_what_matters(tmp_path: Path) -> None:
     assert run("report", ".", "--out", "index.html", cwd=tmp_path).returncode == 0
     text = (tmp_path / "compare.html").read_text(encoding="utf-8")
     assert "A x.onnx · B y.pt · How two networks differ" in text
-    assert "<dt>without a partner</dt><dd>25.0%</dd>" in text
+    assert "<dt>unmatched</dt><dd>25.0%</dd>" in text
     (part,) = re.findall(r'<section id="table-instances">(.*?)</section>', text, re.DOTALL)
     headings = re.findall(r"<th scope=\"col\"( class=text)?><button type=\"button\">([^<]*)<", part)
     assert headings == [

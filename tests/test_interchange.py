@@ -111,7 +111,7 @@ def test_detections_of_others_are_refused(prediction: Prediction) -> None:
     assert len(from_supervision(SimpleNamespace(data=whole), prediction)) == 2
     for data, message in (
         ({}, "do not say which instances they are"),
-        (whole | {"instance": np.array([0, 99])}, "speak of instance 99"),
+        (whole | {"instance": np.array([0, 99])}, "refer to instance 99"),
         (whole | {"coefficients": np.zeros((2, 5))}, r"shape \(2, 5\); expected \(2, 32\)"),
     ):
         with pytest.raises(InputError, match=message):

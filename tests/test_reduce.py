@@ -47,7 +47,7 @@ from tiny_models import Tiny, ultralytics_metadata
 
 
 def made(seed: int, k: int = 4, n: int = 6, rank: int | None = None, rule: str = "ultralytics") -> Prediction:
-    """A prediction with boxes inside; with `rank`, all prototypes are mixtures of so many."""
+    """A prediction with boxes inside; with `rank`, all prototypes are mixtures of `rank` others."""
     rng = np.random.default_rng(seed)
     letterbox = Letterbox.fit((32, 48), (32, 48)).with_grid((8, 12))
     corners = rng.integers(0, 14, (n, 2))
@@ -371,7 +371,7 @@ def head(**changes: object) -> onnx.ModelProto:
         helper.make_node("Mul", ["raw", "squashed"], ["output1"]),
     ]
     outputs = {"output0": [1, 10, 80], "output1": [1, 4, 16, 16]}
-    if changes.get("reads_inside"):  # somebody else reads what folding would change
+    if changes.get("reads_inside"):  # another node reads what folding would change
         nodes += [
             helper.make_node("ReduceMean", ["first"], ["mean"], keepdims=0),
             helper.make_node("ReduceMean", ["raw"], ["mean2"], keepdims=0),

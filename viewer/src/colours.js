@@ -5,7 +5,7 @@ import { INSTANCE_COLOURS, rgb } from "./palette.js";
 const USED = 90;
 const BESIDE = 160;
 
-/** How far two colours are apart, about as it is seen (Riemersma's weighted distance in RGB). @param {ArrayLike<number>} a @param {ArrayLike<number>} b */
+/** How far two colours are apart, about as perceived (Riemersma's weighted distance in RGB). @param {ArrayLike<number>} a @param {ArrayLike<number>} b */
 export function apart(a, b) {
   const red = (a[0] + b[0]) / 2;
   const [r, g, blue] = [a[0] - b[0], a[1] - b[1], a[2] - b[2]];

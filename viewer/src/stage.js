@@ -27,7 +27,7 @@ export class Stage {
     const [height, width] = scene.letterbox.image_hw;
     const { rule } = scene;
     if (state.pixel && !(state.pixel.x >= 0 && state.pixel.x < width && state.pixel.y >= 0 && state.pixel.y < height)) state.pixel = null; // of a link to another image
-    // A mask of a very large image is shown as it is on the canvas, so that it can follow a slider.
+    // A mask of a very large image is shown at the size of the canvas, so that it can follow a slider.
     this.frame = new Frame(scene.letterbox, rule, rule.size === "image" && height * width > MOST_PIXELS ? "canvas" : rule.size);
     this.imageFrame = this.frame.size === "image" ? this.frame : new Frame(scene.letterbox, rule, "image");
     this.logits = new Float32Array(scene.prototypes.cells);
@@ -393,7 +393,7 @@ export class Stage {
     return this.describe(`prototype ${k}`, limitOf(shown), "prototype");
   }
 
-  /** Says what is shown over the image, with its scale; null for the mask. @param {string | null} text @param {number} limit @param {import("./palette.js").MapName} map */
+  /** Names the layer over the image, with its scale; null for the mask. @param {string | null} text @param {number} limit @param {import("./palette.js").MapName} map */
   describe(text, limit, map) {
     this.caption.hidden = text === null;
     if (text === null) return;

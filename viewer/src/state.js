@@ -30,7 +30,7 @@ export class State {
     /** @type {View} */
     this.view = "mask";
     this.crop = true;
-    /** What is shown in place of the edited mask: that before all edits, or before the network was tuned. @type {"" | "edits" | "tuning"} */
+    /** The mask in place of the edited one: that before all edits, or before the network was tuned. @type {"" | "edits" | "tuning"} */
     this.before = "";
     this.opacity = OPACITY;
     /** Whether the outlines of the ground truth are drawn. */
@@ -65,7 +65,7 @@ export class State {
     for (const listener of this.listeners) listener(change);
   }
 
-  /** The coefficients of an instance as they are now. */
+  /** The current coefficients of an instance. */
   coefficients(instance = this.selected) {
     return this.edits.get(instance) ?? this.original[instance] ?? new Float32Array(0);
   }
@@ -74,7 +74,7 @@ export class State {
   move(k, value) {
     const { selected } = this;
     if (selected < 0) return;
-    if (this.before) this.look({ before: "" }); // whoever edits wants to see what it does
+    if (this.before) this.look({ before: "" }); // an edit shows its effect
     const now = this.coefficients();
     this.start ??= now.slice();
     const moved = now.slice();

@@ -14,7 +14,7 @@ import { kindsOf, ROLES, rolesOf } from "./roles.js";
 /** Over many images: their number, the tags of every prototype, and what the tags mean (src/maskprism/viewer/prototype_tags.py). @typedef {{ images: number, tags: string[][], rules: Record<string, string> }} Kinds */
 
 const STEPS = 100;
-/** So many prototypes are shown at first: those with the largest effect. */
+/** The number of prototypes shown at first: those with the largest effect. */
 const MOST = 64;
 
 export class Strip {
@@ -175,7 +175,7 @@ export class Strip {
       this.point();
       return;
     }
-    if (change.kind === "coefficient" && this.pinned !== null) this.pin(null); // whoever edits wants to see the mask
+    if (change.kind === "coefficient" && this.pinned !== null) this.pin(null); // an edit shows the mask
     if (change.kind === "coefficient") {
       this.updateCard(change.k, Number(this.cards[change.k].slider.max)); // the scale stays while something moves on it
       if (this.state.thumbnails === "term" && this.cards[change.k].element.isConnected) this.paintThumbnail(change.k);

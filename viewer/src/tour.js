@@ -1,4 +1,4 @@
-// A tour of four steps over what is on the page. It is offered once; whoever says no, or has seen it, is not asked again.
+// A tour of four steps over what is on the page. It is offered once; a user who declines, or has seen it, is not asked again.
 
 import { h, style } from "./dom.js";
 
@@ -100,7 +100,7 @@ function recall() {
   try {
     return localStorage.getItem(SEEN);
   } catch {
-    return "closed"; // where nothing is remembered, nobody is asked each time
+    return "closed"; // where nothing is remembered, the user is not asked each time
   }
 }
 

@@ -18,9 +18,9 @@ import { Waterfall } from "./waterfall.js";
 /** @type {[View, string, string][]} */
 const VIEWS = [
   ["mask", "Mask", "Where the sum is above the threshold"],
-  ["logits", "Logits", "The weighted sum itself: red speaks for the mask, blue against it"],
-  ["positive", "For", "All that speaks for the mask: the sum of the positive parts"],
-  ["negative", "Against", "All that speaks against it: the sum of the negative parts"],
+  ["logits", "Logits", "The weighted sum itself: red is positive, blue is negative"],
+  ["positive", "For", "Positive evidence: the sum of the positive contributions"],
+  ["negative", "Against", "Negative evidence: the sum of the negative contributions"],
 ];
 
 const SPEAK_MS = 500;
@@ -157,7 +157,7 @@ export class Viewer {
   /** What the tour shows. @returns {import("./tour.js").Step[]} */
   steps() {
     return [
-      { target: () => this.equation.element, text: "A mask is a sum. What speaks for it and what speaks against it make the logits, and where those are above zero is the mask." },
+      { target: () => this.equation.element, text: "A mask is a sum. Positive and negative evidence add up to the logits; the mask is where they are above zero." },
       { target: () => this.element.querySelector(".tries"), text: "Take a part of the sum away and see whether the mask needs it. Undo is above at the right, Ctrl+Z." },
       { target: () => this.strip.cards[this.strip.order[0]]?.element, text: "Each card is a prototype: a map that the network draws of the whole image. Its slider is the coefficient that this instance multiplies it by. Move it." },
       { target: () => this.stage.element, text: "Point at any pixel: the bars beside say what each prototype adds there. Click another instance to take that one apart." },
@@ -186,7 +186,7 @@ export class Viewer {
   tellEdit() {
     clearTimeout(this.speaking);
     this.speaking = setTimeout(() => {
-      if (!this.status.classList.contains("unseen")) return; // somebody is saying something
+      if (!this.status.classList.contains("unseen")) return; // a message is shown
       const { original, area } = this.measures;
       this.status.textContent = `IoU with original ${original.value.textContent}, area ${area.value.textContent} pixels`;
     }, SPEAK_MS);

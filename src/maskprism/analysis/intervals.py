@@ -24,7 +24,7 @@ MIN_IMAGES = 20
 """With fewer images than this no claim is made and no advice is given: bootstrap intervals are too narrow there."""
 _RESAMPLES = 2000
 _TAIL_SAMPLES = 25
-"""At least so many resamples lie beyond each end of an interval."""
+"""The least number of resamples beyond each end of an interval."""
 _MOST_RESAMPLES = 200_000
 """With very few images the tails are too far out for any number of resamples."""
 _CHUNK = 2**22

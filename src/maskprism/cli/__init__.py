@@ -14,7 +14,7 @@ from maskprism.cli.output import DONE, WRONG_USAGE
 
 COMMANDS = {
     "Look": ("explain", "page", "serve", "demo"),
-    "Why is a mask as it is?": ("prototypes", "basis"),
+    "Why does a mask look like this?": ("prototypes", "basis"),
     "Diagnose": ("diagnose", "compare", "report"),
     "Data": ("extract", "atlas", "search"),
     "Model": ("info", "tune", "reduce", "filmstrip"),

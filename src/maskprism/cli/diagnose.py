@@ -71,7 +71,7 @@ def diagnose(
     out
         Folder for the results.
     images
-        Folder of the images of a COCO json; found beside the json unless given.
+        Folder of the images of a COCO json; default: found beside the json.
     worst
         How many of the worst masks the page shows.
     table
@@ -129,7 +129,7 @@ def diagnose(
 
 
 class _Tuned(NamedTuple):
-    """What is said of tuning: nothing, unless it was asked for; or why it cannot be."""
+    """What the report says of tuning: nothing without --tune; or why it cannot be done."""
 
     sections: Sequence[Section] = ()
     sentences: Sequence[str] = ()
@@ -142,7 +142,7 @@ def _tuned(dataset: Dataset, network: Model, conf: float, limit: int | None, out
     from maskprism.reports.tuning import sentences
     from maskprism.reports.tuning_files import section_of, summary
 
-    with output.bar("tuning", None) as bar:  # what failed has been told
+    with output.bar("tuning", None) as bar:  # failures have been printed
         try:
             found = tune(
                 dataset, network, conf=conf, limit=limit, on_progress=lambda done, total, _: bar.at(done, total, 0)

@@ -59,9 +59,9 @@ def extract(
         Threads of this machine, or a cluster that Ray runs: the one that RAY_ADDRESS names or that was started here,
         or else a new one here.
     workers
-        Threads, or processes of the cluster; one per processor (or GPU) unless given.
+        Threads, or processes of the cluster; default: one per processor (or GPU).
     gpus
-        Of each process of the cluster; 1 with --device cuda unless given.
+        Of each process of the cluster; default with --device cuda: 1.
     """
     from maskprism.tables.extraction import extract as run
 

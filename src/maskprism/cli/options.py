@@ -31,7 +31,7 @@ ModelFile = Annotated[
         "bundled demo model, which knows drawn shapes only."
     ),
 ]
-# A shell completes paths; what is typed is kept as it is, for a pattern is no path.
+# A shell completes paths; the text stays unchanged, as a pattern is not a path.
 Images = Annotated[
     list[str | Path],
     Parameter(help="Images, folders, patterns, videos, or .txt lists of paths; all but videos also by URI."),
@@ -47,17 +47,17 @@ Out = Annotated[Path, Parameter(name="--out")]
 Table = Annotated[str | Path, Parameter(name="--out")]
 Overwrite = Annotated[bool, Parameter(name="--overwrite", negative=())]
 Replace = Annotated[bool, Parameter(name="--overwrite", negative=(), help="Replace results that are there already.")]
-Limit = Annotated[int | None, Parameter(help="Only so many images, evenly spread.")]
+Limit = Annotated[int | None, Parameter(help="At most this number of images, evenly spread.")]
 Seed = Annotated[
     int,
     Parameter(
-        help="Of what is drawn at random, 0 to 4294967295: the same seed gives the same result.",
+        help="Seed of random draws, 0 to 4294967295: the same seed gives the same result.",
         validator=validators.Number(gte=0, lt=1 << 32),
     ),
 ]
 Split = Annotated[
     Literal["train", "val", "test"] | None,
-    Parameter(help="Part of a data.yaml; the first of val, test, train that it has unless given."),
+    Parameter(help="Part of a data.yaml. Default: the first of val, test, train that it has."),
 ]
 Crowds = Annotated[
     Literal["left-out", "as-instances"],
@@ -84,13 +84,13 @@ class Reading:
     """How the model file is read."""
 
     runtime: RuntimeName | None = None
-    """What computes the network; by the file's suffix unless given."""
+    """What runs the model. Default: by the file's suffix."""
 
     layout: Family | None = None
-    """How the outputs are packed; found from shapes and metadata unless given."""
+    """How the outputs are packed. Default: found from shapes and metadata."""
 
     rule: str | None = None
-    """Mask rule, by name ("retina", "validation", "yolov5", "no-crop", ...); by the model's version unless given."""
+    """Mask rule, by name ("retina", "validation", "yolov5", "no-crop", ...); default: by the model's version."""
 
     imgsz: int | None = None
     """Side of the network input in pixels, for models that take more than one."""
@@ -114,13 +114,13 @@ class Detections:
     """Which detections are kept."""
 
     conf: float | None = None
-    """Keep detections with a score above this; 0.25 unless given (YOLACT: 0.15, queries: 0.5)."""
+    """Keep detections with a score above this. Default: 0.25 (YOLACT: 0.15, queries: 0.5)."""
 
     iou: float | None = None
-    """Drop a box that overlaps a better one of its class by more than this; 0.7 unless given (YOLACT: 0.5)."""
+    """Drop a box that overlaps a better one of its class by more than this. Default: 0.7 (YOLACT: 0.5)."""
 
     max_det: int | None = None
-    """Keep at most this many detections per image; 300 unless given (YOLACT and queries: 100)."""
+    """Keep at most this many detections per image. Default: 300 (YOLACT and queries: 100)."""
 
     classes: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None
     """Keep only these class ids."""

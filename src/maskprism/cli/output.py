@@ -26,7 +26,7 @@ DONE = 0
 WRONG_USAGE = 2
 DIFFERENT = 3
 EXIT_CODES = {
-    DONE: "done; of many images, those that failed are told",
+    DONE: "done; of many images, those that failed are printed",
     FAILED: "not done: a mistake in what was given, or not one image that could be used; stderr says what",
     WRONG_USAGE: "wrong usage: no such command or option, one that is missing, or a value of the wrong kind",
     DIFFERENT: "`compare` is done, and the networks differ by more than the tolerance",
@@ -35,7 +35,7 @@ EXIT_CODES = {
 """What the exit codes of all commands mean."""
 
 SHOWN_NOTES = 5
-"""So many notes of models are printed in full."""
+"""The number of notes of models that are printed in full."""
 _OUTPUT = Group("Output", sort_key=20)
 Command = ParamSpec("Command")
 
@@ -57,18 +57,18 @@ class Bar:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def step(self, failed: int | None = None) -> None:
-        """One more is done; so many failed, if not those told here."""
+        """One more is done; `failed` in all, default: those reported here."""
         count = len(self.failures) if failed is None else failed
         self.progress.update(self.task, advance=1, failed=failures(count))
 
     def at(self, done: int, total: int | None, failed: int) -> None:
-        """So many are done, of so many, and so many of them failed."""
-        if not self.progress.tasks[0].visible:  # what was done before the first call is no part of the rate
+        """`done` of `total` are done, of which `failed` failed."""
+        if not self.progress.tasks[0].visible:  # earlier work does not count for the rate
             self.progress.reset(self.task, completed=done, total=total, visible=True)
         self.progress.update(self.task, completed=done, total=total, failed=failures(failed))
 
     def fail(self, name: str, why: object, *, said: str | None = None) -> None:
-        """One failed: that is said, in other words if they are given."""
+        """One failed: print that, with the given text if there is one."""
         self.failures.append((name, str(why)))
         self._say(f"{name}: failed: {why}" if said is None else said)
 
@@ -84,7 +84,7 @@ class Bar:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Output:
-    """How the outcome is told."""
+    """How the outcome is printed."""
 
     json: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
     """Print the outcome as one JSON object on stdout, and everything else on stderr."""

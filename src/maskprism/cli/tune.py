@@ -61,7 +61,7 @@ def tune(
 
     Coefficients c become c + A c + b, fitted in a minute, without a GPU and without PyTorch, and folded into the
     last layers that make them: the new file runs wherever the old one did and costs the same; boxes, scores and
-    classes stay as they are. What it gains is measured on images that took no part, with an interval. If that
+    classes stay unchanged. What it gains is measured on images that took no part, with an interval. If that
     touches zero, or there are too few images for one, no model is written without --force. Beside the file go
     OUT.tune.html, one page with what it gains, OUT.tune.json, and OUT.correction.json, the correction alone: with
     --correction, `maskprism page` and `serve` show masks before and after.
@@ -77,12 +77,12 @@ def tune(
         The new file: .onnx of an .onnx, .pt of a .pt; or a .json, of any model, for the correction alone.
     images
         With --teacher, the images: a folder, pattern or .txt list. With --data, the folder of the images of a COCO
-        json; found beside the json unless given.
+        json; default: found beside the json.
     folds
         How many parts the images are put into for measuring: each is measured with what the others gave. At least 3,
         and at most as many as there are images.
     per_level
-        A correction for each level of the pyramid, or one for all. Unless given, one for all with --data, since labels
+        A correction for each level of the pyramid, or one for all. Default: one for all with --data, since labels
         tell too little of each level, and one for each with --teacher.
     force
         Write the file whatever it gains.
@@ -103,7 +103,7 @@ def tune(
     _check_target(source, out)
     base, alone = out.with_suffix(""), _correction_beside(out)
     if reading.correction is not None:
-        raise InputError("tune fits a correction to the model as it is; leave out --correction")
+        raise InputError("tune fits a correction to the unmodified model; leave out --correction")
     network = load_model(source, reading, detections, threads=1)
     if out.suffix.lower() != ".json":
         check_rewritable(network)
@@ -204,7 +204,7 @@ def _dataset(
 
 
 def _check_target(source: Path, out: Path) -> None:
-    """Everything that can be said of the file before hours of work."""
+    """Check the file before hours of work."""
     suffix = source.suffix.lower()
     if out.suffix.lower() != ".json":
         if not source.is_file() and not source.is_dir():

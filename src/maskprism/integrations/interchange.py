@@ -1,6 +1,6 @@
 """Predictions for other tools: supervision, FiftyOne and COCO results, each with its coefficients.
 
-Tables need nothing of this: pandas, polars, DuckDB and Hugging Face `datasets` read their Parquet as it is.
+Tables need nothing of this: pandas, polars, DuckDB and Hugging Face `datasets` read their Parquet directly.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def from_supervision(detections: Any, prediction: Prediction) -> Prediction:
     chosen = np.asarray(data[_INSTANCE], dtype=np.int64).reshape(-1)
     if ((chosen < 0) | (chosen >= len(prediction))).any():
         raise InputError(
-            f"the detections speak of instance {chosen.max()}; the prediction has {len(prediction)}. Is it another one?"
+            f"the detections refer to instance {chosen.max()}; the prediction has {len(prediction)}. Is it another one?"
         )
     coefficients = np.asarray(data["coefficients"], dtype=np.float32)
     expected = (len(chosen), prediction.coefficients.shape[1])

@@ -82,7 +82,7 @@ def explain_images(
     """Explain one image after the other, each in a folder of `out` of its own.
 
     `instance` is a number, "all", or None for the one that is asked about, or else the most confident one. An image
-    that cannot be read, or has no such instance, is told in its message, and the rest goes on.
+    that cannot be read, or has no such instance, is reported in its message, and the rest goes on.
     """
     folders = _Folders()
     for item in items:

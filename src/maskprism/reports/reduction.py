@@ -134,7 +134,7 @@ def _coloured(picture: Picture, prediction: Prediction) -> Picture:
 
 
 def _changed(before: Prediction, after: Prediction) -> tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-    """Where some instance gained a pixel, and where one lost it; instances are told apart while they are as many."""
+    """Where some instance gained a pixel, and where one lost it; instances keep their colour while they are as many."""
     gained, lost = (np.zeros(before.image_size, dtype=bool) for _ in range(2))
     all_had, all_has = before.masks("image"), after.masks("image")
     if len(before) != len(after):

@@ -40,7 +40,7 @@ MAX_BYTES_PER_PART = 64 << 20
 MAX_WORKERS = 32
 _FLUSH_S = 5.0
 _FOLDER_FLUSH_S = 60.0
-"""Parts of a folder stay as they are: fewer and larger ones are read faster."""
+"""Parts of a folder are never merged: fewer and larger ones are read faster."""
 _IMAGES_PER_FOLDER_PART = 1 << 14
 _MESSAGES = 5
 
@@ -79,7 +79,7 @@ class ExtractSummary:
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """What was done, which images failed, and where the tables are, a line each."""
+        """How many images were done, which failed, and where the tables are, a line each."""
         before = f"{self.skipped} were in the table before" if self.skipped else ""
         if not self.images:
             return [f"nothing new for {self.table}: {before}"]
@@ -133,7 +133,7 @@ def extract(
         names or that was started on this machine, or else a new one here. For "ray", `model` is a function that can
         be pickled, such as `functools.partial(maskprism.load, "best.onnx", threads=1)`.
     workers
-        threads, or processes of the cluster; one per processor (or GPU) unless given.
+        threads, or processes of the cluster; default: one per processor (or GPU).
     gpus
         of each process of the cluster; may be a part of one.
     prototypes
@@ -142,9 +142,9 @@ def extract(
     overwrite
         start over instead of continuing; replaces only tables of maskprism.
     flush_s
-        about this many seconds of work are lost when killed; 5 unless given, and 60 for a folder.
+        about this many seconds of work are lost when killed. Default: 5, and 60 for a folder.
     limit
-        only so many images, evenly spread over the source.
+        at most this number of images, evenly spread over the source.
 
     Raises
     ------

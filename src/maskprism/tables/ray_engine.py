@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _IMAGES_PER_CALL = 32
 _CALLS_PER_WORKER = 4
-"""At least so many, where there are few images: the last ones must not wait for one worker."""
+"""The least number, where there are few images: the last ones must not wait for one worker."""
 _REACH_S = 10
 _ATTEMPTS = 3
 """How often a worker may die of the same images."""
@@ -77,7 +77,7 @@ def _start() -> None:
     address = os.environ.get("RAY_ADDRESS", "")
     options = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
     before = signal.getsignal(signal.SIGTERM)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own reports; errors are told here
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own reports; errors are reported here
     try:
         if address not in ("", "local", "auto"):
             _reach(address)
@@ -139,7 +139,7 @@ def _pickled(shard: Shard) -> bytes:
 
 
 def _workers(resources: dict[str, float], workers: int | None, gpus: float) -> int:
-    """How many processes: as many as the cluster has room for, unless given."""
+    """How many processes. Default: as many as the cluster has room for."""
     room = int(resources.get("GPU", 0) / gpus) if gpus else int(resources.get("CPU", 0))
     if room < 1:
         has = f"{resources.get('CPU', 0):.0f} processors and {resources.get('GPU', 0):.0f} GPUs"

@@ -127,7 +127,7 @@ class Shard:
 
 
 def in_lists(images: Iterable[SourceImage], size: int) -> Iterator[tuple[SourceImage, ...]]:
-    """Images, so many at a time."""
+    """Images, n at a time."""
     rest = iter(images)
     while found := tuple(islice(rest, size)):
         yield found

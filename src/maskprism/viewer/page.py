@@ -1,4 +1,4 @@
-"""The interactive page: images and their predictions in one HTML file that needs no network and no server.
+"""The interactive page: images and their predictions in one HTML file that works offline, without a server.
 
 Examples
 --------
@@ -118,7 +118,7 @@ class Page:
 
     @property
     def scene_bytes(self) -> int:
-        """How many bytes the images take by now, which is nearly all of the file."""
+        """How many bytes the images take so far, which is nearly all of the file."""
         return sum(map(len, self._scenes))
 
     def html(self) -> str:
@@ -180,7 +180,7 @@ def write_page(
 
 
 def exactness(prediction: Prediction, bits: Literal[8, 16]) -> Exactness:
-    """What prototypes of so many bits do to the masks of a prediction."""
+    """What prototypes of 8 or 16 bits do to the masks of a prediction."""
     shown, size, threshold = as_shown(prediction, bits), prediction.rule.size, prediction.rule.threshold
     changed = area = 0
     for exact, kept in zip(prediction.patches(size), shown.patches(size), strict=True):

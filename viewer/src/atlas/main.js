@@ -56,7 +56,7 @@ export class AtlasMap {
         this.text,
         this.lasso,
         h("button", { type: "button", onclick: () => this.whole(true) }, "Whole map"),
-        h("button", { type: "button", onclick: () => this.choose(this.shown ?? Array.from({ length: info.count }, (_, i) => i)) }, "Select what is shown"),
+        h("button", { type: "button", onclick: () => this.choose(this.shown ?? Array.from({ length: info.count }, (_, i) => i)) }, "Select visible points"),
         this.count,
       ),
       h("div", { className: "places" }, this.stage, h("aside", {}, this.legend, this.panel)),
@@ -355,7 +355,7 @@ export class AtlasMap {
   }
 }
 
-/** How points of which there are so many look. Beyond a hundred thousand they are squares without transparency, which are drawn faster. @param {number} count */
+/** How this number of points looks. Beyond a hundred thousand they are squares without transparency, which are drawn faster. @param {number} count */
 function looksOf(count) {
   const size = count > 200_000 ? 1 : count > 20_000 ? 2.5 : count > 2_000 ? 4 : 6;
   const many = count > MANY;

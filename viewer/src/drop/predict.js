@@ -138,7 +138,7 @@ const brief = (numbers) => (numbers.length > 8 ? `${numbers.slice(0, 8).join(", 
 const BUILD_PATH = /(?:[A-Za-z]:)?(?:[\\/][\w.+-]+)+\.(?:cc|cpp|cxx|hpp|hh|h|c)(?::\d+|\(\d+\))?(?:\s+[^()]*\([^()]*\)(?:\s*(?:const|mutable)\b)?(?:\s*\[[^\]]*\])?)?\s*/g;
 const MOST_WORDS = 300;
 
-/** The words of the runtime without its codes, and without paths of the machine that built it. @param {unknown} error */
+/** The message of the runtime without its codes, and without paths of the machine that built it. @param {unknown} error */
 export function said(error) {
   const words = messageOf(error).replace(/^.*ERROR_MESSAGE: /s, "").replaceAll(BUILD_PATH, "").replaceAll(/\s+/g, " ").trim();
   return words.length > MOST_WORDS ? `${words.slice(0, MOST_WORDS)} …` : words || "it gives no reason";

@@ -22,7 +22,7 @@ export class Kept {
     return [...this.stored.keys()];
   }
 
-  /** What the viewer asks of whoever keeps its states; for the image of one name. @param {string} name @returns {import("../app.js").Keeper} */
+  /** The keeper of states for the image of one name. @param {string} name @returns {import("../app.js").Keeper} */
   of(name) {
     return {
       recall: (fresh, saved) => this.recall(name, fresh, saved),

@@ -8,7 +8,7 @@ import { keyOf, thumbnailUrl } from "./api.js";
 
 /** @typedef {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void, choose: (key: string, chosen: boolean) => void, isChosen: (key: string) => boolean, sort: () => string, matching: () => import("../verdict.js").Matching }} Host */
 
-/** So many letters at the end of a name are never cut: numbers, which tell images apart, stand there. */
+/** The number of letters at the end of a name that are never cut: numbers, which distinguish images, are there. */
 const TAIL = 12;
 
 /** The grid: shows, appends and updates images; opens one. */

@@ -54,7 +54,7 @@ class CalibrationImages:
     """Images that are gone through several times, with ground truth where the source has it.
 
     Iterating gives (name, HWC uint8 in BGR, ground truth or None). failed: why an image cannot be read; it is
-    left out from then on. limit: only so many, evenly spread over the source; the first ones of a video that does not
+    left out from then on. limit: at most n, evenly spread over the source; the first ones of a video that does not
     tell how many it has.
     """
 
@@ -186,7 +186,7 @@ class ReducedFile:
         }
 
     def lines(self) -> list[str]:
-        """The findings in words, one line each."""
+        """The findings, one line each."""
         compared, k = self.comparison, self.reduction.prototype_map.shape[1]
         curve = self.trade_off.of(self.reduction.method, len(self.reduction))
         measured = "images it was not fitted to" if self.trade_off.held_out else "the images it was fitted to"

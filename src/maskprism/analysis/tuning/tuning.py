@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 AP_CONF = 0.001
 VIEWS = 3
-"""How often an image is altered by chance, beside as it is and in a mirror; less often where there are many images."""
+"""The number of random augmentations of an image, besides the image and its mirror image; fewer for many images."""
 _SEEN = 2000
 _CANDIDATES = 4000
 
@@ -64,7 +64,7 @@ class Tuning:
     """A correction for a network, and what it gains on images that took no part in it.
 
     images: how many were used, out of total; failures: (name, why) of the others. evidence: instances it was fitted
-    to, altered and suppressed ones among them. rows: matched instances with a score above `conf`, each measured
+    to, augmented and suppressed ones among them. rows: matched instances with a score above `conf`, each measured
     with what was fitted without its image and its fold. precision: mask AP on the canvas before and after, likewise.
     ap_gain, ap75_gain: of these, with intervals over images that hold for both; without ends where there are too few.
     seconds: how long gathering, fitting and measuring took.
@@ -151,12 +151,12 @@ def tune(
 ) -> Tuning:
     """Fit a correction of the mask coefficients of a model to a data set, or `limit` evenly spread images of it.
 
-    dataset: images with ground truth, or what `taught` gives, where the masks of another network stand in for it.
+    dataset: images with ground truth, or pseudo-labels of another model, as `taught` gives them.
 
     Evidence are candidates above a score of `evidence.CONF`, in the image, in its mirror image, and, if that helps, in
     up to VIEWS views of it that are turned, scaled, mirrored and recoloured by chance. The views, the pixels that are
     looked at, and which images make a fold follow from `seed`. per_level: whether every level of the pyramid has a
-    correction of its own, where the outputs tell levels apart; unless given, only with a teacher. Mean IoU counts
+    correction of its own, where the outputs have levels; by default only with a teacher. Mean IoU counts
     matched instances above `conf`; AP all detections.
 
     on_progress: called with the steps done, their total, and a failure, if the last step was one.
@@ -177,7 +177,7 @@ def tune(
     classes = known_classes(dataset, model)
     levels = model.levels if per_level or (per_level is None and teacher is not None) else 1
     views = min(_SEEN // max(len(samples), 1), VIEWS)
-    # Whether altered views are of use is found out; a teacher draws them anew.
+    # Whether augmented views are of use is measured; a teacher draws them anew.
     seen = (False, True) if teacher is None and views else (views > 0,)
     paths = [[Setting(ridge, levels, altered) for ridge in RIDGES] for altered in seen]
     workers = workers or processors()

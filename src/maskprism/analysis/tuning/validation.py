@@ -62,8 +62,8 @@ def cross_fit(
 
     A fold's setting is the one that gains most on the other folds, each with what was fitted without it and without
     that fold: nothing about a fold decides anything that is measured on it. All of their evidence is looked at that is
-    not altered: mirror images and what NMS drops make the choice surer. Folds are of images that follow each other, so
-    give images in an order that chance has made. settings: paths of settings, each fit begins where the one before
+    not augmented: mirror images and what NMS drops make the choice surer. Folds are of images that follow each other:
+    give images in random order. settings: paths of settings, each fit begins where the one before
     ended.
 
     Raises InputError for fewer than FEWEST_IMAGES images with an unaltered instance, or fewer folds than 3.

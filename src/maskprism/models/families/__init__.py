@@ -1,1 +1,1 @@
-"""How the outputs of each family of models are told apart and read."""
+"""How the outputs of each family of models are recognised and read."""

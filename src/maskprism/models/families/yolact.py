@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Floats = Float32[np.ndarray, "..."]
 
 PER_CLASS = 200
-"""Fast NMS looks at so many candidates of a class, the best ones."""
+"""The number of candidates of a class, the best ones, that Fast NMS looks at."""
 VARIANCES = (0.1, 0.2)
 _LEVELS, _FIRST_STRIDE = 5, 8
 _TOLERANCE = 0.02
@@ -94,7 +94,7 @@ def made_priors(kind: Priors, canvas_hw: tuple[int, int]) -> Float32[np.ndarray,
 def decoded_boxes(offsets: Float32[np.ndarray, "N 4"], priors: Float32[np.ndarray, "N 4"]) -> Floats:
     """x1, y1, x2, y2 as shares of the canvas: centres move by shares of the prior, sides grow exponentially."""
     centres = priors[:, :2] + offsets[:, :2] * np.float32(VARIANCES[0]) * priors[:, 2:]
-    with np.errstate(over="ignore"):  # such a box is no number, and left out
+    with np.errstate(over="ignore"):  # such a box is not finite, and left out
         halves = priors[:, 2:] * np.exp(offsets[:, 2:] * np.float32(VARIANCES[1])) / 2
     return np.concatenate([centres - halves, centres + halves], axis=1)
 
@@ -210,10 +210,10 @@ def find_yolact(
 ) -> YolactLayout | None:
     """The layout of what a network gave for one canvas, if these are the raw outputs of a YOLACT; None if not.
 
-    names: of the outputs, as far as they are known; they decide where shapes and values do not.
+    names: of the outputs, where they are known; they decide where shapes and values do not.
 
     Raises ModelError where scores are no probabilities, where there are no priors and none can be made, or where
-    boxes and priors cannot be told apart.
+    boxes and priors are indistinguishable.
     """
     tables = {index: one.shape for index, one in enumerate(outputs) if one.ndim == 3 and one.size}
     maps = {index: one.shape for index, one in enumerate(outputs) if one.ndim == 4 and one.size}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class FamilyTraits(NamedTuple):
     """What a family of networks is, beside how its rows are read: all of it data.
 
-    rows: how detections are packed, in words. rule: how masks are drawn; None for that of the version that wrote the
+    rows: how detections are packed, as text. rule: how masks are drawn; None for that of the version that wrote the
     file. preprocessing: what becomes of images before. keep: which detections its own tools keep. side, multiple: of
     the canvas in pixels, where the network takes any, and what its sides are multiples of.
     """
@@ -350,7 +350,7 @@ def _force(
 ) -> list[Layout]:
     """The forced family on the one tensor of 3 axes, with the longer side (or known count) as detections."""
     overhead = {"yolov8": 4, "yolov5": 5}.get(family)
-    if overhead is None:  # finished rows are told by their number of columns, wherever they are
+    if overhead is None:  # finished rows are recognised by their number of columns, wherever they are
         return []
     found = []
     for index, shape in enumerate(shapes):

@@ -1,7 +1,7 @@
 """One address for what was computed: an index over folders of results, and a page for those that have none.
 
 What `diagnose`, `atlas`, `tune` and `page` write is linked; their reports get a link back. `compare`, `basis` and
-`prototypes` write pictures and tables: each of their results gets a page of them in the hand of the reports.
+`prototypes` write pictures and tables: each of their results gets a page of them in the style of the reports.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def write_house(folders: Sequence[Path], out: Path) -> list[Path]:
             if result.page.resolve() == out.resolve():
                 raise InputError(f"{out}: is the page of a result; expected another name for the index")
             if result.kind.made and os.path.lexists(result.page) and not says(result.page, OURS):
-                raise InputError(f"{result.page}: is a file of somebody else; move it away, for the page goes there")
+                raise InputError(f"{result.page}: was not written by maskprism; move it away, for the page goes there")
         pages = {
             result.page: text
             for result in found
@@ -51,7 +51,7 @@ def write_house(folders: Sequence[Path], out: Path) -> list[Path]:
             write_atomically(path, text)
         write_atomically(out, _index(found, out))
     except UnicodeDecodeError as error:
-        raise MaskprismError(f"a report is no UTF-8 any more ({error}); run the command that wrote it again") from None
+        raise MaskprismError(f"a report is no longer UTF-8 ({error}); run the command that wrote it again") from None
     except OSError as error:
         raise MaskprismError(
             f"{error.filename or out}: cannot be read or written ({error.strerror or error})"

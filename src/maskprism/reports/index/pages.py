@@ -1,4 +1,4 @@
-"""A page for a folder of pictures and tables, in the hand of the reports."""
+"""A page for a folder of pictures and tables, in the style of the reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PICTURE_BYTES = 32 << 20
 
 
 def page_of(result: Result, home: str) -> str:
-    """The page of a result that has none of its own. home: the address of the index."""
+    """Make the page of a result that has no page. home: the address of the index."""
     folder, kind = result.page.parent, result.kind
     said = [findings([f"<li><p>{html.escape(one)}</p></li>" for one in found])] if (found := sentences(result)) else []
     tables = [
@@ -43,7 +43,7 @@ def page_of(result: Result, home: str) -> str:
 
 
 def sentences(result: Result) -> list[str]:
-    """What a comparison or a basis says in words, as far as its file has it."""
+    """The sentences of a comparison or a basis, as far as its file has them."""
     said = result.said
     if result.kind.command == "compare":
         tolerance = said.get("tolerance")
@@ -131,7 +131,7 @@ def _table(path: Path, about: Rows) -> str:
 
 
 def _short(value: str) -> str:
-    """A number with four digits, yes and no; any other text, and numbers that count, as they are."""
+    """A number with four digits, yes and no; any other text, and counts unchanged."""
     number = number_of(value)
     if not math.isfinite(number):
         return {"True": "yes", "False": "no"}.get(value, value)

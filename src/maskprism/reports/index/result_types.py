@@ -59,12 +59,12 @@ KINDS = (
             Number("mask AP", ("average_precision", "predict", "ap")),
             Number("mask AP50", ("average_precision", "predict", "ap50")),
             Number("box AP", ("average_precision", "boxes", "ap")),
-            Number("mean mask IoU of what is found", ("error_budget", "mean", "iou")),
+            Number("mean mask IoU of TP", ("error_budget", "mean", "iou")),
         ),
     ),
     Kind(
         "atlas",
-        "all instances at once: a map, and what coefficients say of classes, sizes and places",
+        "all instances at once: a map, and what coefficients say of classes, sizes and positions",
         ("atlas.json", "atlas.html"),
         page="atlas.html",
         json="atlas.json",
@@ -77,7 +77,7 @@ KINDS = (
     ),
     Kind(
         "compare",
-        "how two networks differ, and which part is to blame",
+        "how two networks differ, and which part is responsible",
         ("comparison.json",),
         page="compare.html",
         made=True,
@@ -86,7 +86,7 @@ KINDS = (
         numbers=(
             Number("images", ("images",), ","),
             Number("instances in both", ("instances", "matched"), ","),
-            Number("without a partner", ("unmatched_share",), ".1%"),
+            Number("unmatched", ("unmatched_share",), ".1%"),
             Number("mean mask IoU", ("mask_iou", "mean")),
             Number("worst mask IoU", ("mask_iou", "worst")),
             Number("mean difference of scores", ("score_drift", "mean")),
@@ -106,7 +106,7 @@ KINDS = (
         wide=("worst",),
         tables={
             "instances": Rows(
-                "a row for every instance of either network: who its partner is, how both masks differ, and how much "
+                "a row for every instance of either network: its match, how both masks differ, and how much "
                 "of that each part of the network adds; masks that differ most come first",
                 "mask_iou",
             ),
@@ -125,13 +125,13 @@ KINDS = (
             Number("images", ("images",), ","),
             Number("instances", ("instances",), ","),
             Number("prototypes", ("prototypes",), ","),
-            Number("effective rank of what is drawn", ("effective_rank", "contributions"), ".1f"),
+            Number("effective rank of contributions", ("effective_rank", "contributions"), ".1f"),
             Number("effective rank of coefficients", ("effective_rank", "coefficients"), ".1f"),
             Number("components for 90\N{NO-BREAK SPACE}%", ("components_for", "90%"), ","),
             Number("components for 99\N{NO-BREAK SPACE}%", ("components_for", "99%"), ","),
         ),
         captions={
-            "spectrum": "How much of what is drawn the first so many components hold.",
+            "spectrum": "How much of the contributions the first n components hold.",
             "redundancy": "Which prototypes are drawn alike, and asked for alike.",
             "prototypes": "The prototypes of an image beside the components of the canonical basis.",
         },
@@ -143,7 +143,7 @@ KINDS = (
                 "-rms_contribution",
             ),
             "components": Rows(
-                "a row for each component of the canonical basis: its share of what is drawn, and how much of each "
+                "a row for each component of the canonical basis: its share of the contributions, and how much of each "
                 "prototype it takes"
             ),
         },

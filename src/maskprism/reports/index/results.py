@@ -18,7 +18,7 @@ from maskprism.io.untrusted import decode_json, read_regular
 from maskprism.reports.index.result_types import KINDS, PAGE, TUNE, Kind
 
 MOST_BYTES = 64 << 20
-"""Larger files are none of ours."""
+"""Larger files were not written by maskprism."""
 OURS = b'<meta name="generator" content="maskprism">'
 _HEAD_BYTES = 1 << 20
 _AGAIN = "run the command that wrote it again, or move it away"
@@ -63,7 +63,7 @@ def results_in(folder: Path) -> Iterator[Result]:
     Raises InputError where there is no such folder, MaskprismError where a file of a result is damaged.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder; expected one with results of maskprism")
+        raise InputError(f"{folder}: is not a folder; expected one with results of maskprism")
     for root, folders, names in os.walk(folder):
         folders.sort()
         here, held = Path(root), set(names)
