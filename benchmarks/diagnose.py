@@ -1,4 +1,4 @@
-"""Masks against the ground truth: windows that can count, against whole masks as run lengths.
+"""Masks against the ground truth: windows that can count, against whole masks as RLE.
 
     python benchmarks/diagnose.py [--model yolov8n-seg.onnx --data data.yaml] [--images 16]
 

@@ -78,7 +78,7 @@ def parts_of(masks: Counterfactuals) -> dict[str, Callable[[], object]]:
 
 
 def slowly(masks: Counterfactuals) -> None:
-    """The same by the slow twin: every stage, the objective once per step of the search, and what stands beside."""
+    """The same by the slow twin: every stage, the objective once per step of the search, and the additional columns."""
     instance, letterbox = masks.instance, masks.instance.letterbox
     rows, columns = (slice(0, length) for length in letterbox.canvas_hw)
     truth = window_of(masks.truth, rows, columns)

@@ -3,7 +3,7 @@
     python benchmarks/original_commands.py [--model M.onnx] [--images FOLDER]
 
 Baseline in the same run: the work of the original script beside the network, one matplotlib figure of 32 subplots per
-image. Model and images come from MASKPRISM_REAL_DATA (default ../shared) unless given.
+image. Model and images come from MASKPRISM_REAL_DATA (default ../shared) by default.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ CANDIDATES = (
 
 @dataclass
 class Differences:
-    """What was found over all images."""
+    """The results over all images."""
 
     missed: int = 0
     extra: int = 0

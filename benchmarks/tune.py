@@ -3,8 +3,8 @@
     python benchmarks/tune.py
     python benchmarks/tune.py --model yolov8n-seg.onnx --data coco128-seg.yaml
 
-The baseline are the predictions that gathering (each image, its mirror image and its altered views) and measuring need
-of the network; told are the seconds of each part, their ratio to it, and what was gained. By default the bundled
+The baseline is prediction alone, as often as gathering (each image, its mirror image, its altered views) and measuring
+need it; printed are the seconds of each part, their ratio to it, and what was gained. By default the bundled
 network on drawn scenes.
 """
 

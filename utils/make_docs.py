@@ -218,7 +218,7 @@ def write_tuning_image(folder: Path) -> None:
 
 
 def write_filmstrip_image(folder: Path, checkpoints: list[str]) -> None:
-    """What docs/training.md shows: networks of utils/train_sample_model.py after so many steps, step_20.onnx and on."""
+    """What docs/training.md shows: networks of utils/train_sample_model.py by training step, step_20.onnx and on."""
     from maskprism.drawing.filmstrip import filmstrip_sheet
 
     image = draw_scene(SCENE).image

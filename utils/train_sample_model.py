@@ -556,7 +556,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that share every batch")
     parser.add_argument("--full-precision", action="store_true", help="train without bfloat16")
     parser.add_argument("--checkpoint", type=Path, help="keep averaged weights here every 500 steps")
-    parser.add_argument("--folder", type=Path, help="keep drawn scenes here (2.5 GB); a temporary folder unless given")
+    parser.add_argument("--folder", type=Path, help="keep drawn scenes here (2.5 GB); default: a temporary folder")
     options = parser.parse_args()
     if options.export:
         network = Network(len(NAMES))

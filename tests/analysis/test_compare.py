@@ -205,7 +205,7 @@ def test_a_part_that_alone_differs_has_all_of_the_loss(pair: tuple[Prediction, P
 @given(prediction=predictions(), seed=seeds)
 @settings(max_examples=25)
 def test_translated_coefficients_draw_the_same_masks(prediction: Prediction, seed: int) -> None:
-    """B is A in another basis: with translated coefficients every exchange leaves the mask as it is."""
+    """B is A in another basis: with translated coefficients every exchange leaves the mask unchanged."""
     k = len(prediction.prototypes)
     mixing = np.linalg.qr(np.random.default_rng(seed).normal(size=(k, k)))[0] * 2
     other = replace(
@@ -236,7 +236,7 @@ def test_prototypes_are_sampled_where_the_other_canvas_has_its_cells(pair: tuple
     assert paired_pixels(a, b).shape[1] == 2 * len(a.prototypes)
 
 
-# --- which prototypes are to blame
+# --- which prototypes are responsible
 
 
 @given(pair=two(same=True))
@@ -503,7 +503,7 @@ def test_one_bad_image_does_not_stop_the_rest(images: list[np.ndarray], tmp_path
 
 
 class BrokenOn(Network):
-    """A network whose prototypes are no numbers where the picture is dark."""
+    """A network whose prototypes are NaN where the picture is dark."""
 
     def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, prototypes = super().__call__(batch)

@@ -212,7 +212,7 @@ def test_a_backbone_of_another_precision_is_no_fault_of_the_input(images: list[n
 
 
 def test_a_model_of_its_own_is_no_fault_of_the_input(images: list[np.ndarray]) -> None:
-    """As two trainings: prototypes have nothing in common, and nothing is said of what lies before the head."""
+    """As two trainings: prototypes have nothing in common, and no fault before the head is reported."""
 
     def other(rows: np.ndarray, prototypes: np.ndarray) -> Arrays:
         rng = np.random.default_rng(5)

@@ -1,4 +1,4 @@
-"""Diagnosing a data set: what is counted, what is said of it, what is written, and the command."""
+"""Diagnosing a data set: counts, findings, files, and the command."""
 
 from __future__ import annotations
 
@@ -142,10 +142,12 @@ def test_everything_adds_up(found: Diagnosis, data: Path) -> None:
         kind: count for kind, count in found.shown.items() if kind != "missed"
     }
     assert found.shown["missed"] == found.missed
-    assert found.perfect["as it is"] == found.precision["predict"]
-    assert found.perfect["resolution"].ap >= found.perfect["as it is"].ap > 0.3
+    assert found.perfect["as predicted"] == found.precision["predict"]
+    assert found.perfect["resolution"].ap >= found.perfect["as predicted"].ap > 0.3
     assert {*found.alone} == {*(f"{part} alone" for part in PARTS), "true boxes"}
-    assert all(found.perfect["resolution"].ap >= one.ap >= found.perfect["as it is"].ap for one in found.alone.values())
+    assert all(
+        found.perfect["resolution"].ap >= one.ap >= found.perfect["as predicted"].ap for one in found.alone.values()
+    )
     assert found.errors.ap50 == pytest.approx(found.precision["predict"].ap50)
     assert not found.failures
     assert not found.interrupted
@@ -246,7 +248,7 @@ def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch:
 
 
 def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one image: numbers that came of them would be nonsense, and look like numbers."""
+    """Of one image: numbers that came of them would be meaningless, and look like numbers."""
     network = maskprism.load("sample", conf=0.001, multi_label=True, threads=1)
     names = [sample.name for sample in open_dataset(data)]
     spoilt = [sample.read()[0] for sample in open_dataset(data)][1]
@@ -328,7 +330,7 @@ def test_a_box_without_a_mask_excuses_what_lies_in_it(model: Model, data: Path) 
         assert average_precision([overlaps]).by_class.get(int(truth.classes[0])) is None or len(truth) > 1
 
 
-# --- what is said ---------------------------------------------------------------------------------
+# --- findings ------------------------------------------------------------------------------------
 
 
 MANY = 24
@@ -446,7 +448,7 @@ def test_thresholds_of_the_rules(many: Diagnosis) -> None:
     rows = [
         replace(row, iou=0.5, threshold_iou=0.6, threshold=own + (i % 10 < 3) - (i % 10 >= 9))
         for i, row in enumerate(many.budget.rows[: 10 * (len(many.budget) // 10)])
-    ]  # six of ten are right as they are
+    ]  # six of ten are right already
     (finding,) = (one for one in findings_of(replace(many, budget=ErrorBudget(rows))) if one.rule == "threshold")
     assert "30% of them are too large, 10% too small" in finding.says
 
@@ -691,7 +693,7 @@ def test_labels_without_masks_are_told(own_data: Path, tmp_path: Path) -> None:
 
 
 def test_masks_that_are_all_crowds_are_told_before_the_network_runs(tmp_path: Path) -> None:
-    """As CVAT exports brush masks: `iscrowd: 1` and uncompressed run lengths."""
+    """As CVAT exports brush masks: `iscrowd: 1` and uncompressed RLE."""
     cv2.imwrite(str(tmp_path / "1.png"), np.full((64, 64, 3), 90, np.uint8))
     runs = [8 * 64 + 8, *[32, 32] * 31, 32, 64 * 64 - 8 * 64 - 8 - 32 * 63]
     tree = {

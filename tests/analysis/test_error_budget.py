@@ -427,7 +427,7 @@ def test_windows_without_pixels_and_prototypes_without_values():
     assert not silent.weights.any()
 
 
-# What stands beside the budget
+# Columns in addition to the budget
 
 
 def beside(case: tuple[Prediction, int]) -> tuple[Prediction, GroundTruth, Counterfactuals]:

@@ -325,7 +325,7 @@ def test_altered_evidence_has_no_say_in_the_choice() -> None:
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(InputError, match=r"1 of 9 images have an instance that found .* needs 3 at the very least"):
         cross_fit(replace(drawn(), image=np.zeros(12, dtype=np.int64)), 9, PATH)
-    altered = drawn().image > 0  # nothing but the first image was found as it is
+    altered = drawn().image > 0  # only the first image was found unchanged
     with pytest.raises(InputError, match="1 of 6 images"):
         cross_fit(replace(drawn(), altered=altered), 6, PATH)
     with pytest.raises(InputError, match="folds is 2; expected at least 3"):
@@ -342,7 +342,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled network with coefficients that a correction can mend."""
+    """The bundled network with coefficients that a correction can fix."""
     rng = np.random.default_rng(0)
     wrong = Correction(rng.normal(0, 0.09, (3, 32, 32)), rng.normal(0, 0.2, (3, 32)))
     file = tmp_path_factory.mktemp("models") / "damaged.onnx"

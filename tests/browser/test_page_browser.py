@@ -234,7 +234,7 @@ def test_a_prototype_is_large_under_the_pointer_and_a_click_keeps_it(page: Page,
     page.mouse.move(5, 5)
     assert page.locator(".layer.prototype").is_visible()
     assert thumb.get_attribute("aria-pressed") == "true"
-    slider(page, k).press("ArrowLeft")  # whoever edits wants to see the mask
+    slider(page, k).press("ArrowLeft")  # an edit shows the mask
     assert not page.locator(".layer.prototype").is_visible()
     thumb.focus()
     page.keyboard.press("Enter")

@@ -118,7 +118,7 @@ def test_one_bad_image_does_not_stop_the_rest(model: Path, images: Path, tmp_pat
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "good.png").write_bytes((images / "a.png").read_bytes())
     (tmp_path / "in" / "empty.jpg").write_bytes(b"")
-    (tmp_path / "in" / "text.jpg").write_text("this is no image")
+    (tmp_path / "in" / "text.jpg").write_text("this is text")
     (tmp_path / "in" / "cut.png").write_bytes((images / "a.png").read_bytes()[:2000])
     result = run("explain", tmp_path / "in", "--model", model, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""How a command ends: its streams, its signals, errors that nobody expects, and what it leaves to the network."""
+"""How a command ends: its streams, its signals, unexpected errors, and what it leaves to the network."""
 
 from __future__ import annotations
 

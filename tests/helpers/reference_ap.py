@@ -115,7 +115,7 @@ def mended(image: Overlaps, kind: str) -> tuple[list[tuple[float, int, bool]], d
 
 
 def gain(images: list[Overlaps], kind: str) -> float:
-    """What mending one kind of error gives."""
+    """What fixing one kind of error gives."""
 
     def mean(everything: list[tuple[list[tuple[float, int, bool]], dict[int, int]]], asked_for: set[int]) -> float:
         points = [point for some, _ in everything for point in some]

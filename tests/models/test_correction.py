@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_refused() -> None:
         some(1, 5).apply(made(0))
     with pytest.raises(InputError, match=r"maps have shape \(1, 2, 3\) and offsets \(1, 2\); expected \(L, K, K\)"):
         Correction(np.zeros((1, 2, 3)), np.zeros((1, 2)))
-    with pytest.raises(InputError, match="no finite numbers"):
+    with pytest.raises(InputError, match="contains NaN or infinity"):
         Correction(np.full((1, 2, 2), np.nan), np.zeros((1, 2)))
     with pytest.raises(InputError, match=r"for 4 coefficients on 3 levels; sample\.onnx has 32 on 3 levels"):
         load("sample", correction=some())
@@ -76,7 +76,7 @@ def test_a_file_keeps_every_number(tmp_path: Path) -> None:
         ({"levels": [{"map": [[1, 2]], "offset": [1, 2]}]}, "the map of level 0 is not 2 x 2"),
         ({"levels": [{"map": [["a"]], "offset": [1]}]}, "is not as it should be"),
         ({"levels": [{"map": [[1]], "offset": [1]}, {"map": [[1, 2], [3, 4]], "offset": [1, 2]}]}, "level 1 is not 1"),
-        ({"levels": [{"map": [[float("nan")]], "offset": [1]}]}, "is not as it should be|no finite numbers"),
+        ({"levels": [{"map": [[float("nan")]], "offset": [1]}]}, "is not as it should be|contains NaN or infinity"),
     ],
 )
 def test_damaged_files_are_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_corrected_file_predicts_what_the_correction_says(name: str, levels: i
             write_corrected(model, source, target, correction)
         return
     if levels > 1 and LAYOUTS[name].dynamic:  # one constant table: its levels lie apart nowhere
-        with pytest.raises(ModelError, match="cannot be told apart in the network; fit one correction for all levels"):
+        with pytest.raises(ModelError, match="cannot be distinguished in the model; fit one correction for all levels"):
             write_corrected(model, source, target, correction)
         assert not target.exists()
         return

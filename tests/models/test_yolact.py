@@ -1,4 +1,4 @@
-"""YOLACT: priors, boxes, Fast NMS, how its outputs are told apart, and whole files."""
+"""YOLACT: priors, boxes, Fast NMS, how its outputs are recognised, and whole files."""
 
 from __future__ import annotations
 

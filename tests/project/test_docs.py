@@ -33,7 +33,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.fixture
 def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the documentation speaks of, the model being a tiny one."""
+    """A folder with the files that the documentation names, the model being a tiny one."""
     Tiny(prototypes=32, metadata=ultralytics_metadata()).save(tmp_path / "yolov8n-seg.onnx")
     Tiny(prototypes=32).save(tmp_path / "foreign.onnx")
     (tmp_path / "names.txt").write_text("cat\ndog\nfish\n")

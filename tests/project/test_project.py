@@ -1,4 +1,4 @@
-"""What stands beside the code: the site, the hooks, and the files that tell others about the project."""
+"""The files around the code: the site, the hooks, and the files that tell others about the project."""
 
 from __future__ import annotations
 

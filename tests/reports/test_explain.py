@@ -204,7 +204,7 @@ def test_questions_are_true_when_something_is_asked() -> None:
 
 @pytest.mark.parametrize(("network", "rule"), [("yolov8n-seg", None), ("yolov8n-seg", "yolact"), ("yolov5n-seg", None)])
 def test_real_networks(network: str, rule: str | None, real_data: Path) -> None:
-    """Knock-outs are those of edits, and contributions decide pixels, whoever made the network."""
+    """Knock-outs are those of edits, and contributions decide pixels, for every family."""
     prediction = maskprism.load(real_data / "models" / f"{network}.onnx", threads=1).predict(
         real_data / "images" / "bus.jpg"
     )
@@ -347,7 +347,7 @@ def test_a_pixel_chooses_its_instance(model: Path, image: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("question", ["truth", "region"])
 def test_a_true_mask_and_a_region_choose_their_instance(question: str, case: Case, tmp_path: Path) -> None:
-    """Every labelled instance finds its own; what lies in no box finds none; black images leave the choice as it is."""
+    """Every labelled instance finds its own; what lies in no box finds none; black images keep the choice."""
 
     def explained(image: np.ndarray) -> Explained:
         given = Questions(**{question: image})

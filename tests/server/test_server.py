@@ -170,10 +170,10 @@ def test_a_file_that_becomes_a_link_is_not_read(folder: Path, tmp_path: Path) ->
     images = GalleryImages(folder, upload_bytes=100)
     image = images.find("a.png")
     (folder / "a.png").unlink()
-    with pytest.raises(MaskprismError, match=r"a\.png: is no regular file"):
+    with pytest.raises(MaskprismError, match=r"a\.png: is no longer a regular file"):
         images.read(image)
     (folder / "a.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(MaskprismError, match=r"a\.png: is no regular file"):
+    with pytest.raises(MaskprismError, match=r"a\.png: is no longer a regular file"):
         images.read(image)
     images.refresh()
     assert images.find("a.png") is None
@@ -185,7 +185,7 @@ def test_the_folder_may_be_a_link_itself_and_must_be_a_folder(folder: Path, tmp_
     (tmp_path / "link").symlink_to(folder)
     assert len(GalleryImages(tmp_path / "link", upload_bytes=1)) == len(NAMES) + 1
     for wrong in (folder / "a.png", tmp_path / "nothing"):
-        with pytest.raises(InputError, match="is no folder"):
+        with pytest.raises(InputError, match="is not a folder"):
             GalleryImages(wrong, upload_bytes=1)
 
 
@@ -361,7 +361,7 @@ def test_a_map_without_instances_says_so(tmp_path: Path, model: Model) -> None:
         wait_for(client)
         answer = client.get("/api/map")
     assert answer.status_code == 404
-    assert "no instance has been found by now" in answer.json()["error"]
+    assert "no instance has been found so far" in answer.json()["error"]
 
 
 def test_only_the_page_of_the_map_may_make_code_from_text(any_client: httpx.Client) -> None:
@@ -503,7 +503,7 @@ def test_a_broken_image_says_why_and_the_rest_goes_on(client: httpx.Client) -> N
 
 
 def test_a_network_that_fails_on_one_image_costs_that_one(tmp_path: Path, model: Model) -> None:
-    """It raises for one image and gives nonsense for another."""
+    """It raises for one image and gives wrong values for another."""
 
     def function(batch: np.ndarray) -> list[np.ndarray]:
         outputs = model.runtime(batch)
@@ -564,8 +564,8 @@ def test_a_changed_file_is_seen_when_the_list_is_asked_for(folder: Path, model: 
         ("score=2-3", "score is 2 to 3; expected two numbers from 0 to 1"),
         ("score=0.9-0.1", "the lower one first"),
         ("score=nan-1", "score is nan to 1"),
-        ("score=high", "a parameter is no number"),
-        ("class=cat", "a parameter is no number"),
+        ("score=high", "a parameter is not a number"),
+        ("class=cat", "a parameter is not a number"),
         ("show=everything", "show is 'everything'; expected one of all, ok, empty, failed, missed, false-positives"),
         ("sort=beauty", "expected one of name, score, iou, size, instances"),
         ("limit=0", "limit 0"),
@@ -650,7 +650,7 @@ def test_filters_against_their_definition(found: list[Record], **asked: Any) -> 
 
 
 def test_an_image_stands_for_the_instance_that_put_it_there() -> None:
-    """The lowest IoU, and not the false positive beside it, whose IoU there is none of."""
+    """The lowest IoU, and not the false positive beside it, which has no IoU."""
     record = Record(
         "ok",
         classes=(0, 1, 0, 0),
@@ -906,7 +906,7 @@ def test_old_uploads_make_room(folder: Path, model: Model) -> None:
 
 
 class Unfinished:
-    """An upload that claims a megabyte, and sends of it only what it is told to."""
+    """An upload that claims a megabyte, and sends only a part of it."""
 
     def __init__(self, port: int, begun: bytes = b"\x89PNG") -> None:
         self.connection = socket.create_connection(("127.0.0.1", port), timeout=20)
@@ -1146,7 +1146,7 @@ def test_mistakes_end_in_one_line(folder: Path, tmp_path: Path) -> None:
         said = fails(folder, "--port", port)
         assert said.startswith(f"maskprism: cannot listen on 127.0.0.1, port {port} (Address already in use)")
         assert "choose another --port" in said
-    assert "is no folder" in fails(tmp_path / "nothing")
+    assert "is not a folder" in fails(tmp_path / "nothing")
     assert "--cache-mb is 0" in fails(folder, "--cache-mb", 0)
     assert "--max-upload-seconds is 0" in fails(folder, "--max-upload-seconds", 0)
 

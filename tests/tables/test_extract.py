@@ -691,7 +691,7 @@ def test_pipes_and_links_to_nothing_are_no_images(tmp_path: Path) -> None:
     for name in ("pipe.txt", "pipe.mp4"):
         os.mkfifo(tmp_path / name)
     for source in (folder / "pipe.png", tmp_path / "pipe.txt", tmp_path / "pipe.mp4"):
-        with pytest.raises(ImageError, match="it is no regular file, but a pipe"):
+        with pytest.raises(ImageError, match="it is not a regular file, but a pipe"):
             extract(source, fake_model(), tmp_path / "t.parquet")
     for name in ("pipe.csv", "pipe.parquet"):
         os.mkfifo(tmp_path / name)

@@ -77,7 +77,7 @@ export class State {
     for (const listener of this.listeners) listener(change);
   }
 
-  /** The coefficients of an instance as they are now. */
+  /** The current coefficients of an instance. */
   coefficients(instance = this.selected) {
     return this.edits.get(instance) ?? this.original[instance] ?? new Float32Array(0);
   }
@@ -86,7 +86,7 @@ export class State {
   move(k, value) {
     const { selected } = this;
     if (selected < 0) return;
-    if (this.before) this.look({ before: "" }); // whoever edits wants to see what it does
+    if (this.before) this.look({ before: "" }); // an edit shows its effect
     const now = this.coefficients();
     this.start ??= now.slice();
     const moved = now.slice();

@@ -18,9 +18,9 @@ import { Waterfall } from "./waterfall.js";
 /** @type {[View, string, string][]} */
 const VIEWS = [
   ["mask", "Mask", "Where the sum is above the threshold"],
-  ["logits", "Logits", "The weighted sum itself: red speaks for the mask, blue against it"],
-  ["positive", "For", "All that speaks for the mask: the sum of the positive parts"],
-  ["negative", "Against", "All that speaks against it: the sum of the negative parts"],
+  ["logits", "Logits", "The weighted sum itself: red is positive, blue is negative"],
+  ["positive", "For", "Positive evidence: the sum of the positive contributions"],
+  ["negative", "Against", "Negative evidence: the sum of the negative contributions"],
 ];
 
 const SPEAK_MS = 500;
@@ -246,7 +246,7 @@ export class Viewer {
   tellEdit() {
     clearTimeout(this.speaking);
     this.speaking = setTimeout(() => {
-      if (!this.status.classList.contains("unseen")) return; // somebody is saying something
+      if (!this.status.classList.contains("unseen")) return; // a message is shown
       const { original, area } = this.measures;
       this.status.textContent = `IoU with original ${original.value.textContent}, area ${area.value.textContent} pixels`;
     }, SPEAK_MS);

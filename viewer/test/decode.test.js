@@ -112,7 +112,7 @@ test("metadata is found in a file, and other files are refused", () => {
   }
 });
 
-test("a detection network is refused in words", () => {
+test("a detection model is refused with a message", () => {
   const nothing = readMetadata({});
   assert.throws(() => detectLayout([[1, 84, 84]], [64, 64], nothing, false), /holds prototypes/);
   assert.throws(

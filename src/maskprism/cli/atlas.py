@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from maskprism.tables.stored_predictions import StoredPredictions
 
 _MANY = 50_000
-"""Instances from which on the steps take long enough to be told."""
+"""Instances from which on the steps take long enough to be printed."""
 
 
 @command(
@@ -50,7 +50,7 @@ def atlas(
 ) -> Outcome:
     """Map all instances of a table, and tell what their coefficients say.
 
-    Writes `atlas.html` (which coefficients tell classes apart, follow size and place, kinds within classes, outliers,
+    Writes `atlas.html` (which coefficients separate classes, follow size and position, kinds within classes, outliers,
     near duplicates), `map.html` (a million points to hover, select, compare and open), and the numbers as Parquet and
     JSON. Any table will do: of extract, or a CSV with columns mask_1 and so on (extra atlas).
 
@@ -62,7 +62,7 @@ def atlas(
         Folder that the names of images start from, for small pictures on the map; that of the extraction unless
         given. Pictures need a table with stored prototypes (fp16 or fp32), and so does --data.
     split
-        Split of the data set, such as val; all that list these images unless given.
+        Split of the data set, such as val. Default: all that list these images.
     umap
         A second map, on which neighbours stay together (extra umap).
     thumbnails

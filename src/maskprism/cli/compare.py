@@ -28,7 +28,7 @@ from maskprism.cli.output import DIFFERENT, DONE, Outcome, Output, command, list
 if TYPE_CHECKING:
     from maskprism.models import Model
 
-_SECOND = Group("Reading B; names, rule, size and device as for A unless given", sort_key=12)
+_SECOND = Group("Reading B; default: names, rule, size and device of A", sort_key=12)
 _TOLERANCE = Group("Tolerance, on the same canvas", sort_key=9)
 
 
@@ -80,8 +80,8 @@ def compare(
 ) -> Outcome:
     """Check an export, or compare two networks: what differs, and why.
 
-    Tells which part is to blame. Both run on the same canvas where one of them takes any size, so that
-    differences of the letterbox (a .pt sees a rectangle, an export a square) are told from those of the
+    Reports which part is responsible. Both run on the same canvas where one of them takes any size, so that
+    differences of the letterbox (a .pt sees a rectangle, an export a square) are separated from those of the
     network. Ends with exit code 0 within the tolerance, 3 out of it.
 
     Parameters
@@ -91,11 +91,11 @@ def compare(
     b
         The export, other runtime or other checkpoint; or a .npz with the raw outputs that a device recorded.
     out
-        Folder for comparison.json, tables and figures; only a summary is printed unless given.
+        Folder for comparison.json, tables and figures. Default: only a summary is printed.
     min_iou
         Mean mask IoU of matched instances, at least.
     max_unmatched
-        Share of instances without a partner of their class, at most.
+        Largest share of instances that are unmatched in their class.
     max_score_drift
         Mean difference of the scores of matched instances, at most.
     worst

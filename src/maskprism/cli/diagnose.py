@@ -82,7 +82,7 @@ def diagnose(
     out
         Folder for the results.
     images
-        Folder of the images of a COCO json; found beside the json unless given.
+        Folder of the images of a COCO json; default: found beside the json.
     worst
         How many of the worst masks the page shows.
     table
@@ -136,7 +136,7 @@ def diagnose(
 
 
 class _Tuned(NamedTuple):
-    """What is said of tuning: nothing, unless it was asked for; or why it cannot be."""
+    """What the report says of tuning: nothing without --tune; or why it cannot be done."""
 
     sections: Sequence[Section] = ()
     sentences: Sequence[str] = ()

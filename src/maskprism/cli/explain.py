@@ -43,26 +43,26 @@ class Asked:
     most confident instance that has it in its mask, or else in its box."""
 
     baseline: Annotated[Literal["zero", "mean"], Parameter(group=_QUESTIONS)] = "zero"
-    """What contributions to --at are told from: nothing, or every prototype's mean over the image. Those means
+    """What contributions to --at are measured from: nothing, or every prototype's mean over the image. Those means
     make one level, which acts as a bias; what is left says what the patterns do."""
 
     region: Annotated[Path | None, Parameter(group=_QUESTIONS)] = None
     """A mask of the image's size, bright where you ask: which prototypes act there."""
 
     truth: Annotated[Path | None, Parameter(group=_QUESTIONS)] = None
-    """The ground-truth mask, an image file of the image's size, bright on the instance: which prototypes are to blame
+    """The ground-truth mask, an image file of the image's size, bright on the instance: which prototypes cause
     for what the mask has too much or too little. Scores are then against it."""
 
     attribution: Annotated[bool, Parameter(group=_QUESTIONS, negative=())] = False
     """Which prototypes the mask needs: knock-outs, sufficient sets, Shapley values, sensitivity."""
 
     metric: Annotated[Literal["iou", "dice"], Parameter(group=_QUESTIONS)] = "iou"
-    """What the Shapley values of --attribution share out."""
+    """The score that the Shapley values of --attribution add up to."""
 
     seed: Annotated[Seed, Parameter(group=_QUESTIONS)] = 0
 
     rank: Annotated[Literal["effect", "spread", "share", "index"], Parameter(group=_QUESTIONS)] = "effect"
-    """Order of the roles: by the effect in the box, by what a prototype tells apart there (size of the weight times
+    """Order of the roles: by the effect in the box, by what a prototype distinguishes there (absolute weight times
     spread of the prototype), by its share of the logit margin, or by index."""
 
     def questions(self) -> Questions:
@@ -119,7 +119,7 @@ def explain(
         Folder for the pictures and tables.
     instance
         Number of the instance to explain, as in the overview; "all" for every one. The most
-        confident one unless given.
+        confident one by default.
     order
         Order of the panels: by prototype index, weight, size of the weight, or effect in the box.
     scale
@@ -159,7 +159,7 @@ def explain(
 
 
 def print_tables(tables: Sequence[TextTable], top: int) -> None:
-    """Print so many rows of each table, and what to know about it."""
+    """Print at most `top` rows of each table, and what to know about it."""
     from rich import box
     from rich.table import Table
 
@@ -190,7 +190,7 @@ def _pixel(text: str) -> tuple[int, int]:
 
 
 def _bright(path: Path) -> Any:
-    """Where an image is at least half as bright as it is anywhere, as booleans."""
+    """Where an image is at least half as bright as its brightest pixel, as booleans."""
     from maskprism.io.images import read_image
     from maskprism.io.untrusted import is_file, shortened
 

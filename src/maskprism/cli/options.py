@@ -39,7 +39,7 @@ ModelFile = Annotated[
         "bundled demo model, which knows drawn shapes only."
     ),
 ]
-# A shell completes paths; what is typed is kept as it is, for a pattern is no path.
+# A shell completes paths; the text stays unchanged, as a pattern is not a path.
 Images = Annotated[
     list[str | Path],
     Parameter(help="Images, folders, patterns, videos, or .txt lists of paths; all but videos also by URI."),
@@ -55,17 +55,17 @@ Out = Annotated[Path, Parameter(name="--out")]
 Table = Annotated[str | Path, Parameter(name="--out")]
 Overwrite = Annotated[bool, Parameter(name="--overwrite", negative=())]
 Replace = Annotated[bool, Parameter(name="--overwrite", negative=(), help="Replace results that are there already.")]
-Limit = Annotated[int | None, Parameter(help="Only so many images, evenly spread.")]
+Limit = Annotated[int | None, Parameter(help="At most this number of images, evenly spread.")]
 Seed = Annotated[
     int,
     Parameter(
-        help="Of what is drawn at random, 0 to 4294967295: the same seed gives the same result.",
+        help="Seed of random draws, 0 to 4294967295: the same seed gives the same result.",
         validator=validators.Number(gte=0, lt=1 << 32),
     ),
 ]
 Split = Annotated[
     Literal["train", "val", "test"] | None,
-    Parameter(help="Part of a data.yaml; the first of val, test, train that it has unless given."),
+    Parameter(help="Part of a data.yaml. Default: the first of val, test, train that it has."),
 ]
 Crowds = Annotated[
     Literal["left-out", "as-instances"],

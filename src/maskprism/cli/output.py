@@ -30,7 +30,7 @@ DONE = 0
 WRONG_USAGE = 2
 DIFFERENT = 3
 EXIT_CODES = {
-    DONE: "done; of many images, those that failed are told",
+    DONE: "done; of many images, those that failed are printed",
     FAILED: "not done: a mistake in what was given, or not one image that could be used; stderr says what",
     WRONG_USAGE: "wrong usage: no such command or option, one that is missing, or a value of the wrong kind",
     DIFFERENT: "`compare` is done, and the networks differ by more than the tolerance",
@@ -42,7 +42,7 @@ CommandGroup = Literal["Look", "Why is a mask as it is?", "Diagnose", "Data", "M
 """The groups of commands, in the order of `--help`."""
 
 SHOWN_NOTES = 5
-"""So many notes of models are printed in full."""
+"""The number of notes of models that are printed in full."""
 _OUTPUT = Group("Output", sort_key=20)
 Command = ParamSpec("Command")
 
@@ -94,7 +94,7 @@ class Bar:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Output:
-    """How the outcome is told."""
+    """How the outcome is printed."""
 
     json: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
     """Print the outcome as one JSON object on stdout, and everything else on stderr."""

@@ -53,7 +53,7 @@ def page(
 ) -> Outcome:
     """Write one HTML file: move a coefficient, watch the mask.
 
-    The file opens from disk, without a network, and can be sent to others as it is.
+    The file opens from disk, offline, and can be sent to others.
 
     Parameters
     ----------

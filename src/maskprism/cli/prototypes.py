@@ -67,7 +67,7 @@ def prototypes(
 ) -> Outcome:
     """Tell positional prototypes from semantic ones, over many images.
 
-    Writes one card per prototype (`prototype-07.png`): its mean by place, the images that
+    Writes one card per prototype (`prototype-07.png`): its mean by position, the images that
     activate it most, what explains its variance, whether it follows a moved image, and its
     mean inside each class; `prototypes.png`, all of them with their tags; and `prototypes.csv`,
     every number. It takes at least two images.

@@ -65,7 +65,7 @@ def reduce(
     ----------
     images
         A folder (with its subfolders), a pattern in quotes, an image, a video, or a .txt list of paths; or a data.yaml
-        or COCO json, and then the mask AP that is lost is told, too.
+        or COCO json, and then the lost mask AP is reported, too.
     out
         The new .onnx file.
     keep
@@ -73,7 +73,7 @@ def reduce(
     mask_iou
         Instead of --keep: as few as keep the mean mask IoU with the full model at least at this, such as 0.95.
     method
-        "projection" mixes new prototypes from all; "selection" keeps some as they are and drops the others.
+        "projection" mixes new prototypes from all; "selection" keeps some unchanged and drops the others.
     """
     from maskprism.analysis.reduction.reduced_file import PASSES, CalibrationImages, reduce_file
     from maskprism.datasets import Dataset, open_dataset

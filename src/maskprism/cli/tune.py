@@ -87,12 +87,12 @@ def tune(
         The new file: .onnx of an .onnx, .pt of a .pt; or a .json, of any model, for the correction alone.
     images
         With --teacher, the images: a folder, pattern or .txt list. With --data, the folder of the images of a COCO
-        json; found beside the json unless given.
+        json; default: found beside the json.
     folds
         How many parts the images are put into for measuring: each is measured with what the others gave. At least 3,
         and at most as many as there are images.
     per_level
-        A correction for each level of the pyramid, or one for all. Unless given, one for all with --data, since labels
+        A correction for each level of the pyramid, or one for all. Default: one for all with --data, since labels
         tell too little of each level, and one for each with --teacher.
     force
         Write the file whatever it gains.
@@ -114,7 +114,7 @@ def tune(
     _check_target(source, out)
     base, alone = out.with_suffix(""), _correction_beside(out)
     if reading.correction is not None:
-        raise InputError("tune fits a correction to the model as it is; leave out --correction")
+        raise InputError("tune fits a correction to the unmodified model; leave out --correction")
     network = load_model(source, reading, detections, threads=1)
     if out.suffix.lower() != ".json":
         check_rewritable(network)
@@ -214,7 +214,7 @@ def _dataset(
 
 
 def _check_target(source: Path, out: Path) -> None:
-    """Everything that can be said of the file before hours of work."""
+    """Check the file before hours of work."""
     suffix = source.suffix.lower()
     if out.suffix.lower() != ".json":
         if not source.is_file() and not source.is_dir():

@@ -58,12 +58,12 @@ class Decomposition:
 
     @cached_property
     def positive(self) -> Float32[np.ndarray, "h w"]:
-        """What speaks for the mask at each place: the sum of the positive parts of the terms."""
+        """The positive evidence at each position: the sum of the positive contributions."""
         return np.maximum(self.terms, 0).sum(axis=0)
 
     @cached_property
     def negative(self) -> Float32[np.ndarray, "h w"]:
-        """What speaks against it: the sum of the negative parts, 0 or below."""
+        """The negative evidence: the sum of the negative contributions, 0 or below."""
         return np.minimum(self.terms, 0).sum(axis=0)
 
     @cached_property

@@ -66,7 +66,7 @@ class Letterbox:
         With `rectangle_stride` the canvas shrinks to the smallest rectangle whose sides are
         multiples of it plus the fitted content (what Ultralytics does for `.pt` and dynamic
         exports). With `corner` the image lies at the top left. With `shortest_side` its shorter
-        side gets at most so many pixels. The grid is that of stride 4 until `with_grid` says
+        side gets at most this number of pixels. The grid is that of stride 4 until `with_grid` says
         otherwise.
         """
         (image_h, image_w), (canvas_h, canvas_w) = image_hw, canvas_hw

@@ -27,7 +27,7 @@ Crop = Literal["before", "after", "none"]
 
 @dataclass(frozen=True)
 class MaskRule:
-    """What is done to the weighted sum of prototypes to get a mask.
+    """Mask post-processing: how the weighted sum of prototypes becomes a mask.
 
     squash: the sigmoid is taken on the grid and probabilities are resized (threshold 0.5);
         otherwise logits are resized (threshold 0).

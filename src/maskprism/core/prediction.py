@@ -198,7 +198,7 @@ class Prediction:
 
     @property
     def broken_prototypes(self) -> Int64[np.ndarray, " B"]:
-        """Indices of prototypes with values that are no finite numbers: an export in half precision may have some."""
+        """Indices of prototypes that contain NaN or infinity: an export in half precision may have some."""
         return np.flatnonzero(~np.isfinite(self.prototypes).all(axis=(1, 2)))
 
     @cached_property

@@ -23,11 +23,11 @@ Channels = Literal["rgb", "bgr", "grey"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to an image before a network sees it.
+    """Preprocessing: how an image becomes the input of the model.
 
     resize: "letterbox" keeps the image's shape and centres it on the canvas, "corner" keeps its shape and puts it at
         the top left (SAM, Mask2Former), "stretch" fills the canvas whatever that does to its shape (YOLACT).
-    shortest_side: images are not enlarged beyond so many pixels on their shorter side (Mask2Former); None fills
+    shortest_side: images are enlarged to at most this number of pixels on their shorter side (Mask2Former); None fills
         the canvas.
     antialias: shrinking averages all pixels that fall together, as Pillow does, and does not skip any.
     rounds: resized pixels are rounded to whole numbers before they become numbers of the tensor; YOLACT does not, and

@@ -1,4 +1,4 @@
-"""An image and its ground truth seen otherwise: turned, scaled, moved, mirrored and recoloured by chance."""
+"""An image and its ground truth, augmented: turned, scaled, moved, mirrored and recoloured by chance."""
 
 from __future__ import annotations
 

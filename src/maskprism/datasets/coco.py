@@ -1,4 +1,4 @@
-"""Data sets of COCO: one json with polygons and run lengths."""
+"""Data sets of COCO: one json with polygons and RLE."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Entry(Struct):
 
 
 class RunLengths(Struct):
-    """A mask as run lengths along columns, beginning with the background; compressed to text, or as numbers."""
+    """A mask as RLE along columns, beginning with the background; compressed to text, or as numbers."""
 
     size: tuple[int, int]
     counts: str | list[Annotated[int, Meta(ge=0)]]
@@ -147,7 +147,7 @@ class CocoAnnotations:
         category, segmentation = id_key(annotation.category_id), annotation.segmentation
         crowd = bool(annotation.iscrowd) and self.crowds == "left-out"
         if category not in self.categories:
-            raise ValueError(f"category {shortened(category)} is none of the file's categories")
+            raise ValueError(f"category {shortened(category)} is not in the file's categories")
         if isinstance(segmentation, RunLengths):
             return Annotation(category, _bitmap(segmentation, image_hw), crowd=crowd)
         if polygons := [numbers for numbers in segmentation or () if numbers]:
@@ -161,7 +161,7 @@ class CocoAnnotations:
 
 
 def _annotation(raw: Raw, label: str) -> CocoAnnotation:
-    """An annotation; some tools leave out the list around a single polygon, others put one around run lengths."""
+    """An annotation; some tools leave out the list around a single polygon, others put one around RLE."""
     expected = "category_id, and segmentation or bbox"
     try:
         return decode_json(raw, CocoAnnotation, label, LabelError, expected)
@@ -201,7 +201,7 @@ def _polygon(numbers: Sequence[float]) -> Polygon:
 
 
 def _bitmap(encoded: RunLengths, image_hw: tuple[int, int]) -> Bitmap:
-    """The mask of run lengths: along columns, beginning with the background."""
+    """The mask of an RLE: along columns, beginning with the background."""
     height, width = encoded.size
     if encoded.size != image_hw:
         raise ValueError(f"its mask is {width} x {height} pixels; the image is {image_hw[1]} x {image_hw[0]}")
@@ -209,11 +209,11 @@ def _bitmap(encoded: RunLengths, image_hw: tuple[int, int]) -> Bitmap:
         try:
             runs = run_lengths(encoded.counts)
         except ValueError as error:
-            raise ValueError(f"its compressed run lengths are damaged ({error})") from None
+            raise ValueError(f"its compressed RLE is damaged ({error})") from None
     else:
         runs = np.array(encoded.counts, dtype=np.int64)
     if (len(runs) and (runs.min() < 0 or runs.max() > height * width)) or runs.sum() != height * width:
-        raise ValueError(f"its run lengths add up to {runs.sum()}; expected {height * width} pixels")
+        raise ValueError(f"its RLE adds up to {runs.sum()}; expected {height * width} pixels")
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 

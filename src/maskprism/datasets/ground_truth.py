@@ -37,7 +37,7 @@ class GroundTruth:
     boxes: x1, y1, x2, y2 around the segments, in image pixels.
     crowd: groups of instances that COCO marks as one; they are not to be found one by one.
     image_hw: (height, width) of the image.
-    remarks: what was mended while reading, such as clipped coordinates or repeated rows.
+    remarks: what was corrected while reading, such as clipped coordinates or repeated rows.
     outlines: by whose rule polygons become pixels: "coco" for a COCO json, "ultralytics" for label files.
     """
 
@@ -82,7 +82,7 @@ class GroundTruth:
 
     @cached_property
     def areas(self) -> Int64[np.ndarray, " M"]:
-        """Mask areas in image pixels (0 for a box alone): small, medium and large of COCO are said of these."""
+        """Mask areas in image pixels (0 for a box alone): COCO's small, medium and large refer to these."""
         return np.array([np.count_nonzero(patch.values) for patch in self.patches("image")], dtype=np.int64)
 
     def name_of(self, class_id: int) -> str:
@@ -195,7 +195,7 @@ def _drawn_by_coco(polygon: Polygon, height: int, width: int) -> Patch:
 
 
 def run_lengths(compressed: bytes | str) -> Int64[np.ndarray, " R"]:
-    """The run lengths of COCO's compressed RLE: down the columns, beginning with the background.
+    """Decode COCO's compressed RLE: runs down the columns, beginning with the background.
 
     Parameters
     ----------
@@ -205,14 +205,14 @@ def run_lengths(compressed: bytes | str) -> Int64[np.ndarray, " R"]:
     Raises
     ------
     ValueError
-        For text that is none, or ends within a number.
+        For malformed text, or text that ends within a number.
     """
     data = compressed.encode() if isinstance(compressed, str) else compressed
     letters = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
     if not len(letters):
         return letters
     if letters.min() < 0 or letters.max() > 63 or letters[-1] & 32:
-        raise ValueError("it is no text of compressed run lengths, or ends too early")
+        raise ValueError("it is not a compressed RLE, or ends too early")
     last = np.flatnonzero(letters & 32 == 0)
     lengths = np.diff(last, prepend=-1)
     if lengths.max() > 7:  # 35 bits
@@ -275,7 +275,7 @@ def _united(parts: Sequence[Patch]) -> Patch:
 
 
 def box_around(segment: Segment, stated: Sequence[float] | None, image_hw: tuple[int, int]) -> Sequence[float]:
-    """x1, y1, x2, y2 around a segment, or of one that is None the stated box, within the image; zeros for nothing."""
+    """x1, y1, x2, y2 around a segment, or for None the stated box, within the image; zeros if empty."""
     if segment is None:
         height, width = image_hw
         return [float(v) for v in np.clip(stated or (0, 0, 0, 0), 0, (width, height, width, height))]

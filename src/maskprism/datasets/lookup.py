@@ -15,9 +15,9 @@ from maskprism.io.sources import walk
 from maskprism.io.untrusted import is_file, shortened
 
 MOST_FILES = 200_000
-"""So many files are looked through below a folder before the search ends."""
+"""The number of files that a search below a folder looks through at most."""
 MOST_PARTS = 8
-"""So many of the last parts of a path are looked for, and then ever fewer."""
+"""The number of last parts of a path that a search begins with; then one less each time."""
 TOO_COMMON = frozenset(("images", "labels", "data", "dataset", "datasets"))
 """Names of folders that say nothing alone: the last part of a path must be another one."""
 

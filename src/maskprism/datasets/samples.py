@@ -35,7 +35,7 @@ class Annotation(NamedTuple):
 
 
 class ImageAnnotations(NamedTuple):
-    """The annotated instances of an image, and what was mended while reading them."""
+    """The annotated instances of an image, and what was corrected while reading them."""
 
     rows: list[Annotation]
     remarks: tuple[str, ...]
@@ -77,7 +77,7 @@ class Sample:
     def altered(
         self, image: UInt8[np.ndarray, "H W 3"], truth: GroundTruth, how: Alteration
     ) -> tuple[UInt8[np.ndarray, "H W 3"], GroundTruth]:
-        """What `read` gave, seen otherwise."""
+        """What `read` gave, augmented."""
         return how.image(image), how.truth(truth)
 
     def truth(self, image_hw: tuple[int, int]) -> GroundTruth:
@@ -147,8 +147,8 @@ class Dataset:
         Dataset
             Classes are matched by their order where both have the same names in the same order, even if a name occurs
             twice; otherwise by name (case and spaces do not matter), and classes that the model does not know get ids
-            behind its own. Where one of the two has no names and they have equally many classes (or nobody knows how
-            many the model has), they are matched by index. `notices` tells of that, and of names that occur twice.
+            behind its own. Where one of the two has no names and they have equally many classes (or it is unknown how
+            many the model has), they are matched by index. `notices` lists that, and names that occur twice.
 
         Raises
         ------

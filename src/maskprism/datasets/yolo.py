@@ -52,9 +52,9 @@ class Described(Struct):
         return [str(entry) for entry in (found if isinstance(found, list) else [found]) if entry]
 
     def class_names(self, file: Path) -> dict[int, str]:
-        """Names by class id; "class0", "class1", ... where only their number is told.
+        """Names by class id; "class0", "class1", ... where only their number is given.
 
-        Raises InputError for names that are none, or are not as many as `nc` says.
+        Raises InputError for malformed names, or a number of names other than `nc`.
         """
         if self.names is None and self.nc is not None:
             return {index: placeholder(index) for index in range(self.nc)}
@@ -79,7 +79,7 @@ class YoloLabels:
     class_count: int
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
-        """The rows of the image's label file; none where there is no file."""
+        """The rows of the image's label file; none where it is missing."""
         assert isinstance(image.image, Path)
         file = label_path(image.image)
         if not is_file(file) and not os.path.lexists(file):
@@ -128,7 +128,7 @@ class YoloLabels:
         if len(values) == 4:
             x, y, w, h = values * (width, height, width, height)
             box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-            return Annotation(int(class_id), None, box), "a box without a polygon: there is no mask to compare with"
+            return Annotation(int(class_id), None, box), "a box without a polygon: it has no mask to compare with"
         # single precision, as in Ultralytics: its masks depend on which side of a pixel's border a corner falls
         points = np.clip(values.reshape(-1, 2), 0, 1).astype(np.float32) * np.array([width, height], dtype=np.float32)
         return Annotation(int(class_id), (points,)), remark
@@ -213,7 +213,7 @@ def _number(word: str) -> float:
             return float(word)
     except ValueError:
         pass
-    raise ValueError(f"{shortened(word)} is no number; expected class x1 y1 x2 y2 ...")
+    raise ValueError(f"{shortened(word)} is not a number; expected class x1 y1 x2 y2 ...")
 
 
 def _roots(file: Path, stated: object) -> list[Path]:

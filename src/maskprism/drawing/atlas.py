@@ -231,6 +231,6 @@ def _height(rows: int) -> float:
 
 
 def strongest(values: Float[np.ndarray, " K"], labels: Sequence[str], most: int = 3) -> str:
-    """The largest of some values with their coefficients, in words."""
+    """List the largest of some values with their coefficients."""
     order = [int(k) for k in np.argsort(-np.abs(np.nan_to_num(values)))[:most] if np.isfinite(values[k])]
     return ", ".join(f"{labels[k]} {values[k]:+.1f}".replace("-", "−") for k in order)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TAG_COLOURS: dict[str, palette.RGB] = dict(zip(TAG_RULES, palette.INSTANCE_COLOURS, strict=True))
 PLACE_LIMIT = 1.0
-"""Maps of places end at so many standard deviations, on every card and on the sheet of all."""
+"""Maps of positions end at this number of standard deviations, on every card and on the sheet of all."""
 _HEAT_LIMIT = 3.0
 _MOST_CLASSES = 9
 _FEWEST_INSTANCES = 3
@@ -77,7 +77,7 @@ def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, mod
     told = ", ".join(f"{count} {tag}" for tag, count in counts if count) or "no tags"
     return Sheet(
         title=f"Positional or semantic? The {len(study)} prototypes{_of(model)}",
-        subtitle=f"mean at every place of {study.images} images, each stretched to a square; {told}"
+        subtitle=f"mean at every position of {study.images} images, each stretched to a square; {told}"
         + ("" if columns == 8 else "; percent: what position explains"),
         panels=tuple(panels),
         columns=columns,
@@ -90,7 +90,7 @@ def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, mod
 def card(study: Dependence, k: int, movement: MovementTest | None = None, *, model: str = "") -> Figure:
     """Everything about prototype k on one figure.
 
-    Mean by place with the best half-plane, the images that activate it most, what explains
+    Mean by position with the best half-plane, the images that activate it most, what explains
     its variance, whether it follows a moved image, and what it is inside each class.
     """
     figure = new_figure(13.5, 7.6, layout=None)
@@ -109,7 +109,7 @@ def card(study: Dependence, k: int, movement: MovementTest | None = None, *, mod
 
 
 def place_map(study: Dependence, k: int) -> np.ndarray:
-    """The mean of prototype k by place, in standard deviations from its mean; zeros for a constant one."""
+    """The mean of prototype k by position, in standard deviations from its mean; zeros for a constant one."""
     spread = study.spread[k] if study.spread[k] > 0 else np.inf
     return ((study.place_means[k] - study.mean[k]) / spread).astype(np.float32)
 
@@ -145,7 +145,7 @@ def _draw_places(ax: Axes, study: Dependence, k: int) -> None:
     ax.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.set_anchor("N")
-    ax.set_title(f"mean by place\n{study.images} images", fontsize=8)
+    ax.set_title(f"mean by position\n{study.images} images", fontsize=8)
     ends_at = f"colours end at ±{PLACE_LIMIT:.0f} SD"
     line = "; dashed: best half-plane" if plane.explained >= _WORTH_A_LINE else ""
     ax.set_xlabel(ends_at + line, fontsize=7.5, color=share(palette.MUTED))

@@ -32,7 +32,7 @@ def crop(
     """The box of an instance and some pixels around it, BGR, with no side over `side`.
 
     picture: the image, BGR. truth: its ground truth, a white line. colour: the number of the mask's colour, that of the
-    instance unless given.
+    instance by default.
     """
     height, width = picture.shape[:2]
     x1, y1, x2, y2 = instance.box.astype(float)

@@ -238,5 +238,5 @@ def _stack(ax: Axes, place: float, mean: Mean) -> float:
 
 
 def _signed(value: float) -> str:
-    """Three digits with a sign: what is lost is below zero."""
+    """Three digits with a sign: losses are below zero."""
     return f"{value + 0.0:+.3f}".replace("-", "−")

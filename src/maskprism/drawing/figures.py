@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _INCHES_PER_PIXEL = 1 / 150
 _POINTS_PER_PIXEL = 72 * _INCHES_PER_PIXEL
-_ZORDER = Rectangle.zorder  # the same for all that a sheet holds: what is drawn later is above
+_ZORDER = Rectangle.zorder  # the same for all that a sheet holds, so that later marks are above
 _MOST_NAMES = 64
 
 
@@ -77,7 +77,7 @@ def crop_view(image: ImageLike, instance: Instance) -> Figure:
 
 
 class LiteralFigure(Figure):
-    """A figure whose texts are drawn as they are: a "$" in the name of a class or an image begins no formula."""
+    """A figure whose texts are drawn literally: a "$" in the name of a class or an image begins no formula."""
 
     def draw(self, renderer: RendererBase) -> None:
         """Draw, without formulas."""

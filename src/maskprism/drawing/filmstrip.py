@@ -28,7 +28,7 @@ def filmstrip_sheet(
 
     frames: by label what each checkpoint says about one image; of more than `MOST_COLUMNS`, evenly chosen ones
         are shown, the first and the last among them.
-    prototypes: 0-based indices; those that matter most for the best instance of the last frame unless given.
+    prototypes: 0-based indices; those that matter most for the best instance of the last frame by default.
 
     Raises InputError without a frame, for an index out of range, and for frames of other images or with another
     number of prototypes.

@@ -1,4 +1,4 @@
-"""What is found about a mask as rows of text, for the terminal and for CSV files; printed elsewhere."""
+"""Findings about a mask as rows of text, for the terminal and for CSV files; printed elsewhere."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def pixel_table(instance: Instance, query: PixelQuery) -> TextTable:
 
 
 def blame_table(instance: Instance, blame: Blame) -> TextTable:
-    """Which prototypes are to blame for a region, and how that differs from what they do elsewhere."""
+    """Which prototypes are responsible for a region, and how that differs from what they do elsewhere."""
     shares = blame.shares
     rows = tuple(
         (
@@ -112,7 +112,7 @@ def blame_table(instance: Instance, blame: Blame) -> TextTable:
 
 
 def most_unusual(blame: Blame, count: int = 3) -> str:
-    """The prototypes that depart most from what they do elsewhere, in words."""
+    """List the prototypes that depart most from what they do elsewhere."""
     named = ", ".join(f"{k} ({_number(blame.departures[k])})" for k in blame.unusual[:count])
     return f"furthest from what they do elsewhere: {named}"
 

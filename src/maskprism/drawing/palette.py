@@ -20,7 +20,7 @@ MapName = Literal["contribution", "prototype"]
 RGB = tuple[int, int, int]
 
 _ANCHORS: dict[MapName, str] = {
-    # blue speaks against the mask, red for it
+    # blue is negative evidence, red is positive
     "contribution": "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f",
     # purple below zero, orange above
     "prototype": "2d004b 542788 8073ac b2abd2 d8daeb f7f7f7 fee0b6 fdb863 e08214 b35806 7f3b08",

@@ -91,7 +91,7 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def lay_out(sheet: Sheet) -> tuple[int, int, list[Mark]]:
-    """Lay the sheet out: the width and height of the page in pixels, and what is drawn on it, in this order."""
+    """Lay the sheet out: the width and height of the page in pixels, and the marks on it, in drawing order."""
     columns = sheet.columns or _best_columns(sheet)
     rows = math.ceil(len(sheet.panels) / columns)
     joint = _JOINT if any(panel.joint for panel in sheet.panels) else _GAP
@@ -180,7 +180,7 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
-    """The text, shortened with an ellipsis to so many pixels; control and format characters are escapes."""
+    """The text, shortened with an ellipsis to `room` pixels; control and format characters are escapes."""
     text = single_line(text)
     while len(text) > 4 and letters.getlength(text) > room:
         text = text[:-2].rstrip() + "…"
@@ -188,7 +188,7 @@ def fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
 
 
 def wrapped(text: str, letters: ImageFont.FreeTypeFont, room: int) -> list[str]:
-    """The text in lines of at most so many pixels, broken between words; a longer word is shortened."""
+    """The text in lines of at most `room` pixels, broken between words; a longer word is shortened."""
     lines = [""]
     for word in printable(text).split():
         longer = f"{lines[-1]} {word}".lstrip()

@@ -131,7 +131,7 @@ def _draw_header(page: Picture) -> None:
     write(page, (_SHARE, y), "share", palette.INK, bold, anchor="rs")
     write(page, (_SPREAD, y), "spread", palette.INK, bold, anchor="rs")
     write(page, (_LOSS, y), "IoU without", palette.INK, bold, anchor="ls")
-    write(page, (_LOSS, y - 22), "bar: what is lost", palette.MUTED, plain, anchor="ls")
+    write(page, (_LOSS, y - 22), "bar: lost IoU", palette.MUTED, plain, anchor="ls")
 
 
 def _draw_row(page: Picture, y: int, k: int, found: Roles, values: dict[str, float], limit: float) -> None:

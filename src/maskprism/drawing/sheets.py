@@ -33,7 +33,7 @@ IMAGE_SIDE = 1280
 """Images are shrunk to at most this many pixels a side in pictures."""
 
 MOST_PANELS = 64
-"""Grids show at most so many prototypes: those with the largest effect."""
+"""Grids show at most this number of prototypes: those with the largest effect."""
 NO_BOXES = "The network gives no boxes: here the box is the smallest one around the mask, and nothing is cropped."
 
 _ROUND = 0.02
@@ -263,7 +263,7 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
         for name, term, mean in shown
     )
     where = "inside the box" if view == "box" else "on the whole image"
-    notes = ["Title: prototype index and its mean contribution inside the box. Red speaks for the mask, blue against."]
+    notes = ["Title: prototype index and its mean contribution inside the box. Red is positive, blue is negative."]
     if not instance.prediction.has_boxes:
         notes.append(NO_BOXES)
     elif view == "full":
@@ -279,7 +279,7 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
 
 
 def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
-    """How the mask comes about: what speaks for it + what speaks against it = logits -> mask."""
+    """How the mask comes about: positive evidence + negative evidence = logits -> mask."""
     parts = Decomposition(instance)
     window = _box_window(instance, margin=0.15)
     pixels, shown = _at_display_size(read_image(image), instance.prediction)
@@ -292,12 +292,12 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
     masked = _tinted(cut, display.mask("image")[span], colour_of(instance.index))
     sheet = Sheet(
         title=f"How the mask is assembled: {instance_title(instance)}",
-        subtitle="red speaks for the mask, blue against it; the mask is where the sum is above zero"
+        subtitle="red is positive evidence, blue is negative; the mask is where the sum is above zero"
         + (", inside the box" if instance.rule.crops else ""),
         panels=(
             Panel("image", picture=cut, box=box),
-            Panel("what speaks for it", values=sides[0], limit=limit, sign=1, box=window.box),
-            Panel("what speaks against it", values=sides[1], limit=limit, sign=-1, box=window.box, joint="+"),
+            Panel("positive evidence", values=sides[0], limit=limit, sign=1, box=window.box),
+            Panel("negative evidence", values=sides[1], limit=limit, sign=-1, box=window.box, joint="+"),
             Panel("their sum: the logits", values=logits, limit=limit, box=window.box, outline=logits, joint="="),
             Panel("the mask", picture=masked, box=box, joint="→"),
         ),
@@ -376,7 +376,7 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
     before = _striped(_tinted(cut, (whole & kept)[span], colour), lost[span])
     sheet = Sheet(
         title=f"What the crop cuts away: {instance_title(instance)}",
-        subtitle=f"the crop removes {share:.1%} of what is above zero",
+        subtitle=f"the crop removes {share:.1%} of the pixels above zero",
         panels=(
             Panel("logits everywhere, and the box", values=logits, limit=limit, box=window.box, outline=logits),
             Panel("above zero; striped: cut away", picture=before, box=box, joint="→"),

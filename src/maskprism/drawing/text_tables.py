@@ -14,7 +14,7 @@ from maskprism._common.spreadsheet import guarded_text
 Rows = Sequence[Mapping[str, int | float | str]]
 
 MOST_ROWS = 64
-"""Tables of text show at most so many prototypes, and the others as one row; CSV files hold all."""
+"""Tables of text show at most this number of prototypes, and the others as one row; CSV files hold all."""
 
 
 @dataclass(frozen=True)

@@ -61,10 +61,10 @@ class PrototypeCallback:
 
     images: one image, or several. out: folder for `epoch_0000.npz`, ..., `statistics.csv`, and a
         film strip for each image at the end of the training.
-    every: record every so many epochs (and the first one). conf: the lowest score of an instance.
+    every: record every n-th epoch (and the first one). conf: the lowest score of an instance.
 
     The network itself is not touched: a copy of the weights that would be saved (the moving average)
-    is run. An error in here is told once as a warning, and the training goes on.
+    is run. An error in here gives one warning, and the training goes on.
 
     statistics.csv has one row per epoch, means over the images: instances found; score of the
     best one; effective rank of the prototypes (see `analysis.prototypes.Usage`); flat prototypes;
@@ -86,7 +86,7 @@ class PrototypeCallback:
     ) -> None:
         listed: list[ImageLike] = list(images) if isinstance(images, list | tuple) else [images]
         if not listed:
-            raise InputError("there are no images; expected at least one")
+            raise InputError("no images were given; expected at least one")
         if every < 1:
             raise InputError(f"every is {every}; expected at least 1")
         self.images = [read_image(image) for image in listed]
@@ -165,7 +165,7 @@ class PrototypeCallback:
 
 
 def model_in_training(trainer: Any, conf: float = 0.001) -> Model:
-    """The network that an Ultralytics trainer would save, as a `Model` of its own; the trainer's is left as it is."""
+    """The network that an Ultralytics trainer would save, as a `Model` of its own; the trainer's is left unchanged."""
     from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
     average = getattr(trainer, "ema", None)
@@ -217,7 +217,7 @@ def _best_alone(prediction: Prediction) -> tuple[Prediction, int]:
 
 
 def _statistics(predictions: list[Prediction], before: list[Prediction] | None) -> dict[str, float]:
-    """One row of numbers, each the mean over images of what is known; nan where nothing is."""
+    """One row of numbers, each the mean over images of the known values; nan without any."""
     found: dict[str, list[float]] = {name: [] for name in STATISTICS[2:]}
     for index, prediction in enumerate(predictions):
         flat = prediction.prototypes[:, *prediction.letterbox.content_cells].reshape(len(prediction.prototypes), -1)

@@ -114,7 +114,7 @@ def decode_image(
 def _from_file(place: str | os.PathLike[str] | UriPath, grey: bool) -> UInt8[np.ndarray, "H W 3"]:
     try:
         path = location(place)
-    except (OSError, ValueError) as error:  # a URI that nobody opens
+    except (OSError, ValueError) as error:  # a URI that no file system opens
         raise ImageError(f"{shown(place)}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     return decode_image(read_regular(path, ImageError), str(path), grey=grey)
 
@@ -138,7 +138,7 @@ def _by_pillow(data: bytes, name: str | os.PathLike[str]) -> UInt8[np.ndarray, "
 def _header(name: str | os.PathLike[str], data: bytes, max_pixels: int, known_size: bool) -> tuple[str, str] | None:
     """Format and mode that the header tells, None where Pillow does not know it.
 
-    Raises ImageError for one that tells of too many pixels, before a decoder allocates for them.
+    Raises ImageError for one that declares too many pixels, before a decoder allocates for them.
     """
     import warnings
 

@@ -434,7 +434,7 @@ def walk(folder: Path, visited: set[str]) -> Iterator[Path]:
     for entry in found:
         if is_folder(entry.path):
             yield from walk(Path(entry.path), visited)
-        elif is_file(entry.path) or entry.is_symlink():  # links to nothing are told of when they are read; no pipes
+        elif is_file(entry.path) or entry.is_symlink():  # dangling links are reported when they are read; no pipes
             yield Path(entry.path)
 
 

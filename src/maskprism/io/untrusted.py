@@ -1,7 +1,7 @@
-"""Files that somebody else wrote: JSON, YAML and literals, checked against a schema before anything is believed.
+"""Foreign files: JSON, YAML and literals, checked against a schema before anything is believed.
 
 What a kind of file may hold is a `msgspec.Struct` beside the code that uses it; how files are read, and how what does
-not fit becomes one of our errors, is told here only.
+not fit becomes one of our errors, is written here only.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Failure = type[MaskprismError]
 MAX_YAML_BYTES = 1 << 20
 """YAML files are descriptions; reading one of this size takes seconds."""
 ANY_KIND = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError)
-"""What parsers raise for text that is none of theirs: PyYAML alone raises seven of these."""
+"""What parsers raise for malformed text: PyYAML alone raises seven of these."""
 
 
 def read_regular(file: Location, failure: Failure, *, limit: int | None = None) -> bytes:
-    """The bytes of a regular file; `failure` for one that is none, cannot be read, or holds more than `limit` bytes."""
+    """The bytes of a regular file; `failure` for others, one that cannot be read or holds more than `limit` bytes."""
     size = size_of_regular(file, failure)
     if limit is not None and size > limit:
         raise failure(f"{file}: has {size / 2**20:.1f} MB; expected at most {limit / 2**20:.0f} MB of such a file")
@@ -58,7 +58,7 @@ def size_of_regular(file: str | os.PathLike[str] | UriPath, failure: Failure) ->
             f"{shortened(file if isinstance(file, UriPath) else Path(file))}: cannot be read ({told})"
         ) from None
     if not stat.S_ISREG(found.st_mode):
-        raise failure(f"{file}: cannot be read; it is no regular file, but {_kind_of(found.st_mode)}")
+        raise failure(f"{file}: cannot be read; it is not a regular file, but {_kind_of(found.st_mode)}")
     return found.st_size
 
 

@@ -44,7 +44,7 @@ def location(place: str | os.PathLike[str] | UriPath) -> Location:
     """The path or URI that a user names; percent escapes of URIs are decoded, except for https.
 
     `file://` URIs are paths of this machine, `s3`, `gs`, `abfs` and `hdfs` are opened by pyarrow, all other schemes
-    by fsspec where it is installed. Raises OSError for a URI that nobody opens.
+    by fsspec where it is installed. Raises OSError for a URI that no file system opens.
     """
     if isinstance(place, UriPath):
         return place
@@ -147,7 +147,7 @@ class UriPath:
         return False
 
     def files(self, *, recursive: bool) -> Iterator[UriPath]:
-        """The files in a folder, and with `recursive` in those below; none where there is no folder."""
+        """The files in a folder, and with `recursive` in those below; none for a missing folder."""
         from pyarrow.fs import FileSelector, FileType
 
         selector = FileSelector(self.path, allow_not_found=True, recursive=recursive)
@@ -157,7 +157,7 @@ class UriPath:
         return (replace(self, path=one.path) for one in found if one.type == FileType.File)
 
     def iterdir(self) -> Iterator[UriPath]:
-        """The files in a folder; none where there is no folder."""
+        """The files in a folder; none for a missing folder."""
         return self.files(recursive=False)
 
     def read_bytes(self) -> bytes:

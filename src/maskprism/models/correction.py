@@ -56,7 +56,7 @@ class Correction:
                 f"maps have shape {shape} and offsets {np.shape(self.offsets)}; expected (L, K, K) and (L, K)"
             )
         if not (np.isfinite(self.maps).all() and np.isfinite(self.offsets).all()):
-            raise InputError("a correction holds values that are no finite numbers")
+            raise InputError("a correction contains NaN or infinity")
 
     @classmethod
     def none(cls, prototypes: int, levels: int = 1) -> Correction:
@@ -106,11 +106,11 @@ class Correction:
         return (wide + change).astype(np.float32)
 
     def apply(self, prediction: Prediction) -> Prediction:
-        """The prediction with corrected coefficients and all else as it is; see `coefficients`."""
+        """The prediction with corrected coefficients and all else unchanged; see `coefficients`."""
         return replace(prediction, coefficients=self.coefficients(prediction.coefficients, prediction.levels))
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write it as JSON, every number as it is. Raises MaskprismError where that fails."""
+        """Write it as JSON, every number unchanged. Raises MaskprismError where that fails."""
         levels = [
             {"map": map.tolist(), "offset": offset.tolist()}
             for map, offset in zip(self.maps, self.offsets, strict=True)

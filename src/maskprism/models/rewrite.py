@@ -64,7 +64,7 @@ def write_reduced(
     """Write the network of the file `source`, opened as `model`, with M prototypes in the place of K.
 
     New prototypes are prototype_map @ prototypes, new coefficients coefficient_map @ coefficients, both maps
-    `[M, K]`. Metadata (with `notes` added), names, input, number formats and free axes stay as they are. The new
+    `[M, K]`. Metadata (with `notes` added), names, input, number formats and free axes stay unchanged. The new
     file is run against the old one before it gets its name.
 
     Raises MissingExtraError without the package onnx, ModelError for a file that is no ONNX or cannot be rewritten,
@@ -126,7 +126,7 @@ def write_corrected(
         )
         if place is None:
             raise ModelError(
-                f"{source}: the levels of its coefficients cannot be told apart in the network; fit one correction "
+                f"{source}: the levels of its coefficients cannot be distinguished in the model; fit one correction "
                 "for all levels"
             )
         return Corrected(place)

@@ -35,7 +35,7 @@ _TOLERANCE = 1e-4
 
 
 class Sam:
-    """A `SamModel` or `Sam2Model`. The network itself stays as it is; a copy is asked.
+    """A `SamModel` or `Sam2Model`. The model itself stays unchanged; a copy is run.
 
     Raises ModelError for another network, InputError for a device that is not there.
     """
@@ -115,11 +115,11 @@ class SeenImage:
         """The masks of one prompt.
 
         points: (n, 2) x and y in pixels of the image. labels: of each point, 1 where it lies on the object, 0 where it
-        lies beside; all 1 unless given. box: x1, y1, x2, y2 in pixels of the image. several: all readings of the
+        lies beside; default: all 1. box: x1, y1, x2, y2 in pixels of the image. several: all readings of the
         prompt (three masks), or one. Scores are the quality that the network predicts; there are no classes and no
         boxes.
 
-        Raises InputError for a prompt that is none, ModelError where the network's masks are no such sums.
+        Raises InputError for a malformed prompt, ModelError where the network's masks are no such sums.
         """
         prompt = self._prompt(points, labels, box) | {"multimask_output": several}
         product, masks, quality = self.sam._ask(self.embedding, prompt)

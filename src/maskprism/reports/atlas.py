@@ -122,7 +122,7 @@ def _figures(atlas: Atlas) -> dict[str, tuple[Callable[[Atlas], Figure], str, Ca
         ),
         "spectrum": (
             charts.spectrum_figure,
-            "How much of what instances differ in lies in the first so many directions.",
+            "How much of what instances differ in lies in the first n directions.",
             lambda a: f"The effective rank is {a.moments.effective_rank():.1f}.",
         ),
         "correlation": (
@@ -230,7 +230,7 @@ def _coefficients(atlas: Atlas) -> str:
 
 def _clusters(atlas: Atlas) -> str:
     if not atlas.clusters.found:
-        return "<p>Every class is of one kind, as far as can be told.</p>"
+        return "<p>No class has more than one kind, as far as the data can tell.</p>"
     points = atlas.points
     rows = []
     shown = [name for name in ("size", "iou") if name in points.numbers]

@@ -151,7 +151,7 @@ def _verdict(comparison: Comparison, tolerance: Tolerance) -> Verdict:
 
 
 def _prototype_columns(comparison: Comparison) -> dict[str, Any]:
-    """One row per prototype of A: its partner in B, their correlation, and how its term changed."""
+    """One row per prototype of A: its best match in B, their correlation, and how its term changed."""
     similarity = comparison.similarity
     partner = dict(similarity.pairs.tolist())
     k = range(similarity.count_a)

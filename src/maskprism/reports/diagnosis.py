@@ -1,4 +1,4 @@
-"""A diagnosis as one HTML file that explains itself: no network, no server, nothing beside it."""
+"""A diagnosis as one HTML file that explains itself, offline, without a server or other files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _LISTED = 50
 _SERVER = "http://127.0.0.1:8000/"
-"""Where `maskprism serve` listens unless it is told otherwise."""
+"""Where `maskprism serve` listens by default."""
 _LISTED_WHERE = "they are listed under Numbers in report.html"
 METHOD = {
     "mask AP": (
@@ -52,7 +52,7 @@ METHOD = {
         "to the predicted box costs beyond that (box), what the best possible coefficients still cannot draw "
         "(prototypes), and the rest down to the mask that was predicted (coefficients). The four add up to 1 - IoU."
     ),
-    "what stands beside it": (
+    "additional measurements": (
         "IoU of the same masks cropped by the ground-truth box, without a crop, and at the best threshold of each; "
         "IoU of the bands along the outlines (2 % of the diagonal wide) and of what lies further inside; and the share "
         "of a ring around the box, a quarter of its sides wide, that only the crop keeps out of the mask."
@@ -75,7 +75,7 @@ METHOD = {
         f"out. {FOR_SURE}"
     ),
     "kinds of errors": (
-        "TIDE in mask mode (Bolya et al., ECCV 2020): what AP50 would gain if all errors of one kind were mended. The "
+        "TIDE in mask mode (Bolya et al., ECCV 2020): what AP50 would gain if all errors of one kind were fixed. The "
         "gains do not add up."
     ),
 }
@@ -156,7 +156,7 @@ def warnings_of(found: Diagnosis) -> list[str]:
         said.append(f"{counted(len(found.remarks), 'remark')} about labels; {_LISTED_WHERE}.")
     if not found.objects:
         said.append(
-            "Nothing in these images is labelled with a mask, crowds aside: nothing can be said of the masks of "
+            "Nothing in these images is labelled with a mask, crowds aside: the report says nothing about the masks of "
             "the model."
         )
     elif not len(found.budget):
@@ -192,7 +192,7 @@ def _tiles(found: Diagnosis) -> list[tuple[str, str]]:
         ("box AP", _number(found.precision["boxes"].ap)),
         ("AP that masks cost", _number(sure.masks.mean)),
         ("AP that detection costs", _number(sure.detection.mean)),
-        ("mean mask IoU of what is found", _number(mean.iou if mean else float("nan"))),
+        ("mean mask IoU of TP", _number(mean.iou if mean else float("nan"))),
     ]
 
 
@@ -314,7 +314,7 @@ def _numbers(found: Diagnosis) -> str:
         for name, decode in AP_PROTOCOLS.items()
     ]
     decodes.append(precision("boxes", found.precision["boxes"], sure.precision["boxes"]))
-    known = {"as it is": sure.precision["predict"], "resolution": sure.perfect_masks}
+    known = {"as predicted": sure.precision["predict"], "resolution": sure.perfect_masks}
     perfect = [precision(STEP_TITLES[step], one, known.get(step)) for step, one in found.perfect.items()]
     alone = [precision(STEP_TITLES[step], one) for step, one in found.alone.items()]
     alone.append(precision(DETECTION_TITLE, found.perfect_detection, sure.perfect_detection))
@@ -353,7 +353,7 @@ def _numbers(found: Diagnosis) -> str:
 
 
 def _budget_tables(found: Diagnosis) -> str:
-    """The budget of the instances found in both orders, and what stands beside it, over all and by size."""
+    """The budget of the instances found in both orders, and additional measurements, over all and by size."""
     means, beside = [found.budget.mean(), *found.budget.means("size")], found.budget.means_beside()
     rows = []
     for one in means:
@@ -366,7 +366,7 @@ def _budget_tables(found: Diagnosis) -> str:
     return (
         "<h3>Error budget of the instances found</h3>"
         + _table(["", "mean IoU", *PARTS], rows, text=1)
-        + "<h3>What stands beside it</h3>"
+        + "<h3>Additional measurements</h3>"
         + _table(["", *BESIDE_WORDS], others, text=1)
         + f"<p>Of the common thresholds tried, {common:.2f} (probability) gives the largest mean IoU, {reached:.3f} "
         + f"against {means[0].iou:.3f}. The gain is {found.budget.common_threshold_gain().plain()}"
@@ -384,7 +384,7 @@ def _listing(noun: str, rest: str, lines: Sequence[str]) -> str:
 
 
 def _method() -> str:
-    return definitions([*METHOD.items(), *((f"what is said: {rule}", f"{when}.") for rule, when in RULES.items())])
+    return definitions([*METHOD.items(), *((f"finding: {rule}", f"{when}.") for rule, when in RULES.items())])
 
 
 def _some(names: Sequence[str], most: int = 10) -> str:

@@ -51,7 +51,7 @@ FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
     ),
     "errors": (
         figures.errors_figure,
-        "What AP50 would gain if all errors of one kind were mended, with its interval; localisation by what its masks "
+        "What AP50 would gain if all errors of one kind were fixed, with its interval; localisation by what its masks "
         "lose in.",
     ),
     "decodes": (figures.protocols_figure, "The same network under the three decodes that tools measure it with."),

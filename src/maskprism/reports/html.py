@@ -1,4 +1,4 @@
-"""Parts of reports: one HTML file that explains itself, with no network, no server, and nothing beside it."""
+"""Parts of reports: one HTML file that explains itself, offline, without a server or other files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 _NARROW_PX = 620
 _SHORT = 9
-"""So many letters of a value fit into a tile; longer ones get two."""
+"""The number of letters of a value that fit into a tile; longer ones get two."""
 KICKER = '<p class="kicker">'
 """What a report begins with, as static/report.html has it."""
 
 
 class Illustration(NamedTuple):
-    """A figure as two SVGs, what it shows, and its numbers in words, for those who do not see it."""
+    """A figure as two SVGs, what it shows, and its numbers as text, for screen readers."""
 
     picture: Adaptive
     caption: str

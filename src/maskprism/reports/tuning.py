@@ -1,4 +1,4 @@
-"""A tuning in words, and as one HTML file that explains itself."""
+"""A tuning as text, and as one HTML file that explains itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 METHOD = {
     "correction": (
         "The coefficients c of an instance become c + A c + b, the same A and b for all instances, or for all of a "
-        "level of the pyramid. The prototypes, and with them what masks can be drawn at all, stay as they are."
+        "level of the pyramid. The prototypes, and with them the masks that are possible, stay unchanged."
     ),
     "what it is fitted to": (
         f"Instances with a score above {CONF} that lie on a ground-truth instance of their class (box IoU of .5 or "
@@ -41,8 +41,8 @@ METHOD = {
     ),
     "gain": (
         "Measured on folds of images: every image with what was fitted without its fold, under the mask rule, at the "
-        "size of the network input. The ridge of a fold, and whether altered views count, is chosen on the other folds "
-        "alone. Intervals are by bootstrap over images, before and after in pairs, 95 %; those of the gains of AP and "
+        "size of the network input. The ridge of a fold, and whether augmented views count, is chosen on the other "
+        "folds alone. Intervals are by bootstrap over images, in pairs, 95 %; those of the gains of AP and "
         f"AP75 hold for both together. A group in fewer than {MIN_IMAGES} images has none."
     ),
     "mask rule": (
@@ -266,8 +266,8 @@ def _settings(found: Tuning) -> str:
     )
     return (
         "<h3>Settings that were tried</h3>"
-        + table(["ridge", *(f"gain {_WITH[one]} altered views" for one in views)], tried, text=1)
-        + f"<p>Chosen: ridge {own} altered views; for the folds, one after the other, {', '.join(folds)}.</p>"
+        + table(["ridge", *(f"gain {_WITH[one]} augmented views" for one in views)], tried, text=1)
+        + f"<p>Chosen: ridge {own} augmented views; for the folds, one after the other, {', '.join(folds)}.</p>"
     )
 
 

@@ -99,11 +99,11 @@ class Api:
         return _json(await asyncio.to_thread(self.gallery.progress))
 
     async def map(self, request: Request) -> Response:
-        """All instances found by now, as points (see `views.atlas.map_data`)."""
+        """All instances found so far, as points (see `views.atlas.map_data`)."""
         return _json(await asyncio.to_thread(self.gallery.map))
 
     async def prototypes(self, request: Request) -> Response:
-        """Of which kind each prototype is, over the images examined by now; null with too few."""
+        """Of which kind each prototype is, over the images examined so far; null with too few."""
         return _json({"kinds": await asyncio.to_thread(self.gallery.kinds.found)})
 
     async def image(self, request: Request) -> Response:
@@ -218,7 +218,7 @@ def parse_query(request: Request) -> Query:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"a parameter is no number ({error}); expected such as class=3, score=0.5-1") from None
+        raise InputError(f"a parameter is not a number ({error}); expected such as class=3, score=0.5-1") from None
 
 
 def _bounds(text: str) -> tuple[float, float]:

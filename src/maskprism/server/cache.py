@@ -54,7 +54,7 @@ class ByteCache(Generic[Key]):
 
 
 class SingleFlight(Generic[Key, Value]):
-    """Calls by key: whoever asks while a call is under way waits for that one.
+    """Calls by key: a caller that asks while a call is under way waits for that one.
 
     A caller that goes away does not take the call with it, for others may wait.
     """

@@ -144,7 +144,7 @@ class Gallery:
         self._news.set()
 
     def map(self) -> dict[str, Any]:
-        """All instances found by now, as the map takes them; see `map.gallery_map`. Raises TableError for none."""
+        """All instances found so far, as the map takes them; see `map.gallery_map`. Raises TableError for none."""
         known = [Known(image.name, self.record(image)) for image in list(self.images)]
         classes = {class_id for one in known for class_id in one.record.classes}
         return gallery_map(
@@ -155,7 +155,7 @@ class Gallery:
         )
 
     def record(self, image: GalleryImage) -> Record:
-        """What is known of an image by now."""
+        """What is known of an image so far."""
         stamp, record = self._records.get(image.name, ("", WAITING))
         return record if stamp == image.stamp else WAITING
 
@@ -328,14 +328,14 @@ class Gallery:
             await asyncio.gather(*(work() for _ in range(self._scanners)))
 
     def _room_for_scenes(self) -> bool:
-        """Whether the background may add a scene: it never pushes out what somebody asked for."""
+        """Whether the background may add a scene: it never pushes out what a request asked for."""
         average = self.scenes.held // max(len(self.scenes), 1)
         return self.scenes.held + average < self.scenes.limit
 
     async def _look(
         self, image: GalleryImage, *, with_scene: bool, with_crops: bool = False, push_out: bool = True
     ) -> ScannedImage:
-        """Ask the network about an image; whoever asks meanwhile gets the same answer."""
+        """Run the model on an image; requests meanwhile get the same answer."""
 
         async def look() -> ScannedImage:
             self.predictions += 1

@@ -53,7 +53,7 @@ class GalleryImages:
     def __init__(self, folder: str | os.PathLike[str], *, upload_bytes: int) -> None:
         self.root = Path(folder).resolve()
         if not is_folder(self.root):
-            raise InputError(f"{shortened(Path(folder))}: is no folder; expected a folder with images")
+            raise InputError(f"{shortened(Path(folder))}: is not a folder; expected a folder with images")
         if not os.access(self.root, os.R_OK | os.X_OK):
             raise InputError(f"{folder}: the folder cannot be read; check its permissions")
         self.upload_bytes = upload_bytes
@@ -98,7 +98,7 @@ class GalleryImages:
         self.left_out = left_out
 
     def read(self, image: GalleryImage) -> bytes:
-        """The encoded image. Raises ImageError if it is gone, or is a link out of the folder by now."""
+        """The encoded image. Raises ImageError if it is gone, or has become a link out of the folder."""
         upload, file = self._uploads.get(image.name), self._files.get(image.name)
         if upload:
             return upload[1]
@@ -108,7 +108,7 @@ class GalleryImages:
         path = file[1]
         try:
             if self._status(path) is None:
-                raise ImageError(f"{image.title}: is no regular file of the folder any more")
+                raise ImageError(f"{image.title}: is no longer a regular file of the folder")
             return path.read_bytes()
         except OSError as error:
             raise ImageError(f"{image.title}: cannot be read ({error.strerror or error})") from None

@@ -30,7 +30,7 @@ MAX_IMAGES_PER_PART = 512
 MAX_BYTES_PER_PART = 64 << 20
 _FLUSH_S = 5.0
 _FOLDER_FLUSH_S = 60.0
-"""Parts of a folder stay as they are: fewer and larger ones are read faster."""
+"""Parts of a folder are never merged: fewer and larger ones are read faster."""
 _IMAGES_PER_FOLDER_PART = 1 << 14
 _MESSAGES = 5
 
@@ -65,7 +65,7 @@ class ExtractSummary:
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """What was done, which images failed, and where the tables are, a line each."""
+        """How many images were done, which failed, and where the tables are, a line each."""
         before = f"{self.skipped} were in the table before" if self.skipped else ""
         if not self.images:
             return [f"nothing new for {self.table}: {before}"]
@@ -120,7 +120,7 @@ def extract(
         from a file; or, where this machine cannot open it, a function that can be pickled, such as
         `functools.partial(maskprism.load, "best.onnx", device="cuda")`.
     workers
-        threads, or processes of the cluster; one per processor (or GPU) unless given.
+        threads, or processes of the cluster; default: one per processor (or GPU).
     gpus
         of each process of the cluster; may be a part of one.
     prototypes
@@ -129,9 +129,9 @@ def extract(
     overwrite
         start over instead of continuing; replaces only tables of maskprism.
     flush_s
-        about this many seconds of work are lost when killed; 5 unless given, and 60 for a folder.
+        about this many seconds of work are lost when killed. Default: 5, and 60 for a folder.
     limit
-        only so many images, evenly spread over the source.
+        at most this number of images, evenly spread over the source.
 
     Raises
     ------

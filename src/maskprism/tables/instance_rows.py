@@ -47,7 +47,7 @@ class InstanceRows:
     names
         What the table calls each coefficient; empty until the first instance was read.
     not_finite
-        How many instances were left out by now because their coefficients hold NaN or infinity.
+        How many instances were left out so far because their coefficients hold NaN or infinity.
 
     Notes
     -----
@@ -100,7 +100,7 @@ class InstanceRows:
 
     @property
     def note(self) -> str:
-        """A sentence about the instances that were left out by now; empty for none."""
+        """A sentence about the instances that were left out so far; empty for none."""
         if not self.not_finite:
             return ""
         verb = "is" if self.not_finite == 1 else "are"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Metric = Literal["cosine", "mask"]
 MOST = 100_000
-"""A search gives at most so many instances, which are held in memory."""
+"""A search gives at most this number of instances, which are held in memory."""
 _LARGEST = int(np.iinfo(np.int32).max)
 _BLOCK = 1 << 16
 _SPARE = 64

@@ -60,7 +60,7 @@ class TablePaths:
     table: as it was named; of a file table the file of instances, of a folder table the folder.
     instances, images, prototypes: files, or folders of parts.
     settings: None for Parquet, which carries them inside.
-    parts: the folder of what is not merged yet; of a folder table the folder itself.
+    parts: the folder of parts not merged yet; of a folder table the folder itself.
     """
 
     table: Location
@@ -307,7 +307,7 @@ class CoefficientTable:
     def read(cls, path: str | os.PathLike[str] | UriPath) -> CoefficientTable:
         """Read the table at `path`, a path or URI, whole. Raises TableError where there is none, or it is damaged.
 
-        Of a folder that is being written those parts are read that are whole by now.
+        Of a folder that is being written the parts that are whole so far are read.
         """
         paths = TablePaths.of(path)
         try:
@@ -444,5 +444,5 @@ def _refuse_other_columns(path: Location, found: pa.Schema, expected: pa.Schema)
 
 
 def there(path: Location) -> bool:
-    """Whether something has this name, be it a link that leads nowhere."""
+    """Whether something has this name, even a dangling link."""
     return os.path.lexists(path) if isinstance(path, Path) else path.exists()  # Path.exists raises for long names

@@ -2,8 +2,8 @@
 
 One rule makes every moment safe: an image is done when, and only when, a record of it is in the
 finished table of images or in a committed part. Rows without such a record do not count. Every
-file is written under another name and moved into place, the records after the rows they speak of.
-A table that is a folder keeps its parts as they are; one that is a file gets them merged at the end.
+file is written under another name and moved into place, the records after their rows.
+A table that is a folder keeps its parts; one that is a file gets them merged at the end.
 
 Behind a URI the files are written here and put in place whole. Nothing is locked there: who begins
 last goes on, parts of two processes have different names, and an image counts once.
@@ -374,7 +374,7 @@ class UnfinishedTable:
             self._staging = None
         if self._lock.held:
             self._lock.release()
-            with suppress(OSError):  # it holds parts, or somebody else has started to use it
+            with suppress(OSError):  # it holds parts, or another process has started to use it
                 self.paths.parts.rmdir()
 
 
@@ -415,7 +415,7 @@ class _Lock:
             file.close()
 
     def release(self) -> None:
-        """Let others in; the file is removed while still held, so that nobody locks one that is gone."""
+        """Let others in; the file is removed while still held, so that no process locks one that is gone."""
         self._path.unlink(missing_ok=True)
         if self._file is not None:
             self._file.close()
@@ -425,7 +425,7 @@ class _Lock:
         """It is held from the beginning."""
 
     def check(self) -> None:
-        """Nobody takes it away."""
+        """Do nothing: no process can take it away."""
 
 
 class _Claim:
@@ -449,7 +449,7 @@ class _Claim:
         self.held = True
 
     def check(self) -> None:
-        """Raise TableError if somebody else has begun to write."""
+        """Raise TableError if another process has begun to write."""
         found = b""
         with _writing(self._table), suppress(FileNotFoundError):
             found = self._note.read_bytes()

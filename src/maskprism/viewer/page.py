@@ -1,4 +1,4 @@
-"""The interactive page: images and their predictions in one HTML file that needs no network and no server.
+"""The interactive page: images and their predictions in one HTML file that works offline, without a server.
 
 Examples
 --------
@@ -119,7 +119,7 @@ class Page:
 
     @property
     def scene_bytes(self) -> int:
-        """How many bytes the images take by now, which is nearly all of the file."""
+        """How many bytes the images take so far, which is nearly all of the file."""
         return sum(map(len, self._scenes))
 
     def html(self) -> str:

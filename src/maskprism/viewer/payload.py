@@ -2,7 +2,7 @@
 
 All hosts of the viewer (one-file page, notebook widget, server) send the same two things. The header is JSON: frames,
 rule, instances, and where the sections of the buffer lie. The buffer holds the image as an encoded image, the
-prototypes as numbers of 8, 16 or 32 bits, and ground-truth masks as run lengths.
+prototypes as numbers of 8, 16 or 32 bits, and ground-truth masks as RLE.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def viewer_scene(
 ) -> ViewerScene:
     """Everything the viewer needs of one image.
 
-    `bits` is how exact prototypes are kept: 32 keeps them as they are; 8 and 16 quantise each over its own range, and
+    `bits` is how exact prototypes are kept: 32 keeps them unchanged; 8 and 16 quantise each over its own range, and
     `logit_error` of every instance in the header bounds what that can change. `truth` is what is labelled in the image;
-    `matches` says which instance found what, `matching.match_masks` unless given. `untuned` are coefficients as they
+    `matches` says which instance found what, default: `matching.match_masks`. `untuned` are coefficients as they
     were before a correction, to look at the masks before it. Raises InputError for other shapes or bits, and
     for predictions with values that are not finite.
     """
@@ -189,7 +189,7 @@ def _masks(truth: GroundTruth, indices: Sequence[int]) -> dict[int, Bool[np.ndar
 
 
 def as_shown(prediction: Prediction, bits: Bits = 8) -> Prediction:
-    """The prediction with the prototypes that a viewer scene of so many bits holds."""
+    """The prediction with the prototypes that a viewer scene of `bits` bits holds."""
     return prediction if bits == 32 else replace(prediction, prototypes=quantise(prediction.prototypes, bits).values())
 
 

@@ -73,7 +73,7 @@ class PrismWidget(anywidget.AnyWidget):
 
     @property
     def coefficients(self) -> Float32[np.ndarray, " K"]:
-        """The coefficients of the chosen instance as they are now, in the units of `Prediction.coefficients`.
+        """The current coefficients of the chosen instance, in the units of `Prediction.coefficients`.
 
         Assigning K numbers edits the instance. Raises InputError without instances.
         """
@@ -108,7 +108,7 @@ class PrismWidget(anywidget.AnyWidget):
         scale: Mapping[int, float] | None = None,
         set: Mapping[int, float] | None = None,  # the name that Edit gives it
     ) -> None:
-        """Change the coefficients of the chosen instance as they are now, or apply an `Edit` as it is.
+        """Change the current coefficients of the chosen instance, or apply an `Edit`.
 
         The keywords are those of `maskprism.Edit`. Raises InputError for indices out of range.
         """

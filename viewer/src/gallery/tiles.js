@@ -12,7 +12,7 @@ import { keyOf, thumbnailUrl } from "./api.js";
  * import("../verdict.js").Matching }} Host
  */
 
-/** So many letters at the end of a name are never cut: numbers, which tell images apart, stand there. */
+/** The number of letters at the end of a name that are never cut: numbers, which distinguish images, are there. */
 const TAIL = 12;
 
 /** The grid: shows, appends and updates images; opens one. */

@@ -82,7 +82,7 @@ def make_atlas(
     components = Components.of(moments)
     on_step("classes")
     of_classes = signatures(coefficients, classes, count, points.images)
-    on_step("sizes and places")
+    on_step("sizes and positions")
     depends = dependence(coefficients, points.numbers, points.images, seed=seed)
     on_step("clusters")
     kinds = clusters(coefficients, classes, count, points.images, seed=seed)

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Float64, Int32, Int64
 
 LEAST = 5
-"""Of a group with fewer instances nothing is said."""
+"""A group with fewer instances is not reported."""
 _COLUMNS = 8
 
 
 class Means(NamedTuple):
-    """Of each group the mean of what is known, NaN where nothing is, and of how many instances that is."""
+    """The mean of the known values of each group, NaN without any, and how many they are."""
 
     mean: Float64[np.ndarray, " G"]
     known: Int64[np.ndarray, " G"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from maskprism.core.prediction import Prediction
 
 _PURE = 0.9
-"""Share of the pairs of a class that go to its partner, and of those of the partner that come from it, at least."""
+"""Least share of the pairs of a class that go to its best match, and of those of the best match that come from it."""
 _MIN_PAIRS = 3
 """Fewer pairs are no evidence that a class has another name: one confused instance looks the same."""
 _MIN_RENAMED = 5

@@ -36,7 +36,7 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class InputFault:
     """A change of A's input that gives B's prototypes.
 
-    name: what is done to the input of B. before, after: how far B's prototypes are from A's without and with it, root
+    name: the change of the input of B. before, after: how far B's prototypes are from A's without and with it, root
     mean square over their spread.
     """
 

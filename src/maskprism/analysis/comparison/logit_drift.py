@@ -84,7 +84,7 @@ class LogitDrift:
         return self._flips / total if total > 0 else np.zeros_like(self._flips)
 
     def worst(self) -> Int64[np.ndarray, " K"]:
-        """Prototype indices, most to blame first; by mean |change| where no cell flips."""
+        """Prototype indices, the one that changes most cells first; by mean |change| where no cell flips."""
         return np.argsort(-(self.blame if self.flipped_cells else self.changes), kind="stable")
 
     def as_columns(self) -> dict[str, Iterable[float]]:

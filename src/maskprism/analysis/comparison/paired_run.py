@@ -1,6 +1,6 @@
 """Two networks on the same images: two files of one network, or two checkpoints.
 
-On the way from A to B everything that can differ is told apart: the canvas (a `.pt` sees the
+On the way from A to B everything that can differ is measured apart: the canvas (a `.pt` sees the
 smallest rectangle, an export its whole square), which instances are found, their scores and
 classes, and of their masks the coefficients, the prototypes and the boxes.
 """
@@ -201,7 +201,7 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _Networks:
-    """Both networks on the same canvas, and as they are by themselves."""
+    """Both models on the same canvas, and each on its own."""
 
     a: Model
     b: Model
@@ -429,7 +429,7 @@ class _Round:
 
 
 class _Most(Generic[Kept]):
-    """The cases of which most is to be said, so many at most; of equal ones the first stays."""
+    """The cases with the largest difference, at most n; of equal ones the first stays."""
 
     def __init__(self, keep: int) -> None:
         self._keep, self._added = keep, 0

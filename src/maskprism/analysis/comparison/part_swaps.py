@@ -64,7 +64,7 @@ def swap(a: Prediction, b: Prediction, translation: Translation | None = None) -
     """Exchange coefficients, prototypes and boxes of N instances of A by those of the same N instances of B.
 
     Masks are compared at image size, under the rule of A. Without a translation coefficients
-    are taken over as they are: for two versions of one network.
+    are taken over unchanged: for two versions of one network.
     """
     losses: dict[frozenset[Part], list[Float64[np.ndarray, " N"]]] = {subset: [np.zeros(0)] for subset in _SUBSETS}
     for start in range(0, len(a), _CHUNK):

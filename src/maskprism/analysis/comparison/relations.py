@@ -89,7 +89,7 @@ class Relation:
 
     equal: parts that are equal up to rounding: "scores", "boxes", "coefficients", "prototypes"; None without a pair.
     prototype_order, coefficient_order: B's index of each prototype, and each coefficient, of A, where that is another
-    order. change: what was done to the prototypes of `changed`, such as "transposed (height and width exchanged)".
+    order. change: of the prototypes of `changed`, such as "transposed (height and width exchanged)".
     """
 
     equal: frozenset[str] | None
@@ -111,7 +111,7 @@ class Relation:
 
     @property
     def same_order(self) -> bool:
-        """Whether prototypes and coefficients are in the same other order, so that masks stay as they are."""
+        """Whether prototypes and coefficients are in the same other order, so that masks stay the same."""
         return self.prototype_order is not None and self.prototype_order == self.coefficient_order
 
     @property

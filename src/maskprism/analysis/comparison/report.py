@@ -50,7 +50,7 @@ _FIELDS = {
     "truth_area": pa.int64(),
 }
 INSTANCES = pa.schema(_FIELDS)
-"""One row per instance: matched pairs, pairs of one place and two classes, and instances without a partner.
+"""One row per instance: matched pairs, pairs of one place and two classes, and unmatched instances.
 
 level_a, level_b: of the pyramid, 0 for the finest; missing where the outputs do not tell.
 mask_iou: on the same canvas, if the networks could be brought onto one. coefficients, prototypes,
@@ -72,7 +72,7 @@ class Tolerance:
     """How far B may be from A on the same canvas.
 
     min_iou: the mean mask IoU of matched instances, at least. max_unmatched: the share of instances
-    without a partner of their class, at most. max_score_drift: the mean |difference| of scores of
+    unmatched in their class, at most. max_score_drift: the mean |difference| of scores of
     matched instances, at most. The defaults are for exports in float; int8 needs more room.
     """
 
@@ -126,7 +126,7 @@ class Comparison:
     same_canvas: whether they had the same on all images.
     similarity: of their prototypes. instances: a table with the columns of INSTANCES.
     drift: which prototypes changed; None if the networks have no common basis.
-    own_unmatched: instances without a partner when each network chooses its own canvas; None if
+    own_unmatched: unmatched instances when each network chooses its own canvas; None if
     that is the same. worst: the pairs with the lowest mask IoU, lowest first; equal ones left out.
     gained, lost: the pairs whose IoU with the ground truth rises or falls most from A to B, most first.
     moved_classes: B's class by A's class, where instances show that it is not the one of the same name.
@@ -177,7 +177,7 @@ class Comparison:
 
     @property
     def unmatched_share(self) -> float:
-        """The share of all instances of A and B without a partner of their class; NaN without any."""
+        """The share of all instances of A and B unmatched in their class; NaN without any."""
         apart = self.count("only in A") + self.count("only in B") + 2 * self.count("class changed")
         total = apart + 2 * self.count("matched")
         return apart / total if total else float("nan")
@@ -283,8 +283,8 @@ class Comparison:
         """What is out of tolerance, a line each; where nothing is matched, that is."""
         if not len(self.matched):
             if self.input_fault is not None:
-                return [f"no instance of A has a partner in B: in the input of B {self.input_fault.name}"]
-            return ["no instance of A has a partner in B, so nothing can be judged; more images or a lower --conf"]
+                return [f"no instance of A is matched in B: in the input of B {self.input_fault.name}"]
+            return ["no instance of A is matched in B, so nothing can be judged; more images or a lower --conf"]
         drift = float(np.abs(self.score_drifts).mean())
         found = [
             f"{network} alone fails on {counted(count, 'image')}"
@@ -297,7 +297,7 @@ class Comparison:
             found.append(f"mean mask IoU is {self.mean_iou:.4f} (expected at least {tolerance.min_iou:g})")
         if self.unmatched_share > tolerance.max_unmatched:
             found.append(
-                f"{self.unmatched_share:.4f} of the instances have no partner (expected at most "
+                f"{self.unmatched_share:.4f} of the instances are unmatched (expected at most "
                 f"{tolerance.max_unmatched:g})"
             )
         if drift > tolerance.max_score_drift:

@@ -141,7 +141,7 @@ class PrototypeSimilarity:
 
 @dataclass(frozen=True, eq=False)
 class Translation:
-    """How coefficients of one network are said in the prototypes of another.
+    """How coefficients of one model are expressed in the prototypes of another.
 
     b_to_a: the prototypes of B as weighted sums of those of A. a_to_b: those of A of those of B.
     """
@@ -153,8 +153,8 @@ class Translation:
 def match_prototypes(correlation: Float64[np.ndarray, "K K'"]) -> Int64[np.ndarray, "M 2"]:
     """Pairs (k of A, k of B), one to one, with the largest sum of |correlation|, sorted by k of A.
 
-    Prototypes whose correlations are NaN (constant ones) stay without a partner. Raises
-    MissingExtraError where prototypes compete for a partner and SciPy, which solves that
+    Prototypes whose correlations are NaN (constant ones) stay unmatched. Raises
+    MissingExtraError where prototypes compete for a match and SciPy, which solves that
     (Hungarian method), is not installed; two versions of one network do not need it.
     """
     strength = np.abs(np.nan_to_num(correlation))
@@ -171,7 +171,7 @@ def match_prototypes(correlation: Float64[np.ndarray, "K K'"]) -> Int64[np.ndarr
 def _assign(strength: Float64[np.ndarray, "R C"]) -> Int64[np.ndarray, "R 2"]:
     """The best column for each of at most as many rows, no column twice."""
     best = strength.argmax(axis=1) if strength.size else np.zeros(0, dtype=np.int64)
-    if len(set(best.tolist())) == len(best):  # every row has its favourite: nothing can be better
+    if len(set(best.tolist())) == len(best):  # every row has its best match: nothing can be better
         return np.stack([np.arange(len(best)), best], axis=1)
     optimize = require("scipy.optimize", "matching the prototypes of different networks", extra="compare")
     return np.stack(optimize.linear_sum_assignment(strength, maximize=True), axis=1)

@@ -21,7 +21,7 @@ _ROUNDING = 1e-4
 
 
 def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> list[str]:
-    """What was compared, what differs, and what is to blame; with the verdict if a tolerance is given."""
+    """What was compared, what differs, and which part is responsible; with the verdict if a tolerance is given."""
     found = [
         f"A is {_model(comparison.a)}; B is {_model(comparison.b)}.",
         _canvas(comparison),
@@ -209,7 +209,7 @@ def _parts(comparison: Comparison) -> str:
 def _prototypes(comparison: Comparison) -> str:
     similarity = comparison.similarity
     if comparison.relation.sentences() or (comparison.input_fault is not None and not similarity.shared):
-        return ""  # what the prototypes are to each other has been said
+        return ""  # how the prototypes relate has been reported
     if similarity.shared:
         errors = similarity.errors
         worst = int(np.argmax(errors))
@@ -227,7 +227,7 @@ def _prototypes(comparison: Comparison) -> str:
         f"The networks have prototypes of their own: matched one to one, |correlation| is {median} (median); A's can "
         f"draw {percent(b_by_a)} of what B's show, B's {percent(a_by_b)} of what A's show; CKA {similarity.cka:.2f}. "
         + (
-            "Coefficients are equal, so they were exchanged as they are."
+            "Coefficients are equal, so they were exchanged unchanged."
             if comparison.relation.coefficients_equal
             else "Coefficients were translated by least squares before they were exchanged."
         )
@@ -242,7 +242,7 @@ def _letterbox(comparison: Comparison) -> str:
         f"Each on its own canvas, masks differ by {percent(1 - own)}: {percent(share)} of that is the letterbox, "
         f"not the network"
     )
-    return f"{text}. There, {counted(comparison.own_unmatched or 0, 'instance')} of A and B have no partner."
+    return f"{text}. There, {counted(comparison.own_unmatched or 0, 'instance')} of A and B are unmatched."
 
 
 def _rules(comparison: Comparison) -> str:
@@ -251,5 +251,5 @@ def _rules(comparison: Comparison) -> str:
 
 
 def _small(value: float) -> str:
-    """Four decimals, or the size of what is smaller."""
+    """Four decimals, or the magnitude of a smaller number."""
     return f"{value:.4f}" if value == 0 or value >= 0.0001 else f"{value:.0e}"

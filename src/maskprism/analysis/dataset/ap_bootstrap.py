@@ -32,7 +32,7 @@ class ApIntervals:
     perfect (see `oracles`). masks, detection: what they cost, over both orders; difference: masks - detection.
     decodes: the largest AP of the three decodes minus the smallest. small_behind: `SIZE_RATIO` times AP of large
     objects minus AP of small ones.
-    errors: the AP50 that mending each kind of error would add. ahead: by how much the kind that adds most exceeds each
+    errors: the AP50 that fixing each kind of error would add. ahead: by how much the kind that adds most exceeds each
     other kind.
     by_class: AP of each class that is in enough images, under the decode of `predict`; they hold together.
     class_images: in how many images each class has an instance.
@@ -53,7 +53,7 @@ class ApIntervals:
 
 
 SIZE_RATIO = 0.5
-"""Small objects whose AP is below this share of that of large ones are spoken of."""
+"""Small objects whose AP is below this share of that of large ones are reported."""
 
 
 def ap_intervals(
@@ -67,7 +67,7 @@ def ap_intervals(
     Parameters
     ----------
     overlaps
-        Per decode, and "boxes", what was found in each image against what is there.
+        Per decode, and "boxes", the detections of each image against its ground truth.
     perfect_masks, perfect_detection
         Likewise under "predict", if these were perfect.
     errors
@@ -137,7 +137,7 @@ def _spread(decodes: Sequence[ResampledAP], n_images: int) -> Interval:
 def _of_errors(
     canvas: Sequence[Overlaps], errors: Sequence[Errors]
 ) -> tuple[dict[ErrorType, Interval], dict[ErrorType, Interval]]:
-    """What mending each kind of error adds, and by how much the first is ahead of the others."""
+    """What fixing each kind of error adds, and by how much the first is ahead of the others."""
     base = ResampledAP(canvas, thresholds=(FOUND_IOU,))
     mended = {
         kind: ResampledAP(
@@ -173,7 +173,7 @@ def _gain(
     now: Float[np.ndarray, "R classes"],
     ap50: Float[np.ndarray, " R"],
 ) -> Float[np.ndarray, " R"]:
-    """As `tide.error_cost` has it: a class without ground truth left is worth 0 as long as it is detected."""
+    """As in `tide.error_cost`, a class without ground truth left is worth 0 while it is detected."""
     found = np.full(now.shape, np.nan)
     detected = np.zeros(now.shape, dtype=bool)
     columns = np.searchsorted(base.classes, mended.classes)

@@ -40,7 +40,7 @@ AP_PROTOCOLS: dict[ApProtocolName, ApProtocol] = {
 
 
 def true_regions(truth: GroundTruth, letterbox: Letterbox, size: Size) -> list[Region]:
-    """The ground-truth masks in the frame named `size`; a box without a mask stands for itself."""
+    """The ground-truth masks in the frame named `size`; a box without a mask is its own mask."""
     size_hw = letterbox.size_hw(size)
     boxes = letterbox.from_canvas(letterbox.to_canvas(truth.boxes), size)
     return [

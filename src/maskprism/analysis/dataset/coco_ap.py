@@ -1,4 +1,4 @@
-"""COCO's average precision, from what was found, what is there, and how much each pair overlaps."""
+"""COCO's average precision, from detections, ground truth, and how much each pair overlaps."""
 
 from __future__ import annotations
 

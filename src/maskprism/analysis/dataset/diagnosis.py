@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 SHOWN_CONF = 0.25
 """Detections above this score are what a user of `predict` sees; tables and budgets are of these."""
-Step = Literal["as it is", "coefficients", "prototypes", "box", "resolution"]
+Step = Literal["as predicted", "coefficients", "prototypes", "box", "resolution"]
 Alone = Literal["coefficients alone", "prototypes alone", "box alone", "resolution alone", "true boxes"]
 _MASKS: dict[Step | Alone, str] = {
     "coefficients": "best",
@@ -104,7 +104,7 @@ class Diagnosis:
     images: how many were examined, out of total; failures: those that could not be.
     precision: per decode (see `ap_protocols.AP_PROTOCOLS`) and of the boxes ("boxes").
     perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
-        error budget, from "as it is" to "resolution", where all masks of matched detections are those of the ground
+        error budget, from "as predicted" to "resolution", where all masks of matched detections are those of the ground
         truth.
     perfect_detection: AP under the "predict" decode if every ground-truth instance were detected once, with its class
         and box, and its mask were the one drawn for it (see `oracles`).
@@ -340,9 +340,9 @@ def examine(
     name
         Of the image, for rows.
     shown
-        The detections that count for tables and the error budget; all unless given.
+        The detections that count for tables and the error budget. Default: all.
     classes
-        The classes of `shown` that count; all unless given.
+        The classes of `shown` that count. Default: all.
     """
     shown = prediction if shown is None else shown
     areas = mask_areas(prediction)
@@ -467,7 +467,7 @@ def _concluded(
     interrupted: bool,
 ) -> Diagnosis:
     precision = {name: average_precision([one.overlaps[name] for one in examined]) for name in (*AP_PROTOCOLS, "boxes")}
-    perfect: dict[Step, AveragePrecision] = {"as it is": precision["predict"]}
+    perfect: dict[Step, AveragePrecision] = {"as predicted": precision["predict"]}
     perfect |= {step: average_precision([one.after(step) for one in examined]) for step in get_args(Step)[1:]}
     overlaps = {name: [one.overlaps[name] for one in examined] for name in precision}
     detected = with_perfect_detection(overlaps["predict"], [one.drawn for one in examined])

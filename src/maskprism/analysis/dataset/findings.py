@@ -32,26 +32,26 @@ RuleName = Literal["limit", "part", "errors", "missed", "decodes", "size", "clas
 FigureName = Literal["perfect", "budget", "errors", "decodes", "sizes", "classes", "score"]
 
 WORTH_MENDING = 0.01
-"""Gains of AP50 below this one are not spoken of."""
+"""Gains of AP50 below this one are not reported."""
 MISSED_SHARE = 0.4
-"""More instances missed than this are spoken of."""
+"""More instances missed than this are reported."""
 DECODE_GAP = 0.005
 """Decodes whose AP differ by less than this agree."""
 CLASS_GAP = 0.1
-"""A class whose mean IoU is this much below that of the other classes is spoken of."""
+"""A class whose mean IoU is this much below that of the other classes is reported."""
 BOX_GAIN = 0.02
-"""Ground-truth boxes for the crop that give less IoU than this are not spoken of."""
+"""Ground-truth boxes for the crop that give less IoU than this are not reported."""
 THRESHOLD_GAIN = 0.03
-"""A threshold of its own for each mask that gives less IoU than this is not spoken of."""
+"""A threshold of its own for each mask that gives less IoU than this is not reported."""
 RANK_CORRELATION = 0.3
-"""Below this rank correlation scores are said not to rank masks."""
+"""Below this rank correlation, the report says that scores do not rank masks."""
 
 RULES: dict[RuleName, str] = {
     "limit": "always: what masks and what detection cost, averaged over both orders; which costs more only if the "
     "interval of the difference excludes 0",
     "part": "always: mean mask IoU; the part with the largest loss only if it loses more than each other part for sure",
-    "errors": f"the kind of error that costs most AP50, if mending it gives {WORTH_MENDING} or more, and more than "
-    "mending each other kind for sure",
+    "errors": f"the kind of error that costs most AP50, if fixing it gives {WORTH_MENDING} or more, and more than "
+    "fixing each other kind for sure",
     "missed": f"more than {MISSED_SHARE:.0%} of the instances, for sure, are found by no detection above the score "
     "shown",
     "decodes": f"AP under the three decodes differs by {DECODE_GAP} or more, and for sure",
@@ -71,7 +71,7 @@ FOR_SURE = (
 PART_ADVICE: dict[Part, tuple[str, str]] = {
     "coefficients": (
         "the prototypes could draw better masks than the head predicts",
-        "mend a part of it without training (maskprism tune), train longer, give the mask loss more weight, or look "
+        "correct a part of it without training (maskprism tune), train longer, give the mask loss more weight, or look "
         "for labels that disagree with each other; with an int8 or fp16 export, compare it with the original first "
         "(maskprism compare)",
     ),
@@ -122,7 +122,7 @@ def _limit(found: Diagnosis) -> Iterator[Finding]:
     says = (
         f"Mask AP is {sure.precision['predict'].plain()} as predict draws masks. With the ground-truth mask of every "
         f"instance that a box finds it would be {found.perfect['resolution'].ap:.3f}; with every instance detected, "
-        f"and masks as they are drawn, {found.perfect_detection.ap:.3f}. Averaged over both orders, masks cost "
+        f"and the masks predicted, {found.perfect_detection.ap:.3f}. Averaged over both orders, masks cost "
         f"{sure.masks.plain()} and detection costs {sure.detection.plain()}."
     )
     if not sure.difference.excludes():
@@ -163,7 +163,7 @@ def _errors(found: Diagnosis) -> Iterator[Finding]:
     if gains[kind] < WORTH_MENDING or not ahead or not all(one.low > 0 for one in (sure.errors[kind], *ahead)):
         return
     says = (
-        f"Of the kinds of errors, {kind} costs most ({MEANING[kind]}): mending it would add "
+        f"Of the kinds of errors, {kind} costs most ({MEANING[kind]}): fixing it would add "
         f"{sure.errors[kind].plain()} to AP50."
     )
     if kind == "localisation" and len(found.localisation) and (lead := found.localisation.leading()).certain:

@@ -1,4 +1,4 @@
-"""Average precision of resampled images: detections are matched once, and an image counts as often as it is drawn."""
+"""Average precision of resampled images: detections are matched once, and an image counts once per draw."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 IOU_THRESHOLDS = tuple(step / 100 for step in range(50, 100, 5))
 MOST_GROUPS = 200
-"""More images than this are resampled in so many groups of images, drawn by chance, to bound time and memory."""
+"""More images than this are resampled in this number of random groups of images, to bound time and memory."""
 _EVERYTHING = (0.0, 1e10)
 _CHUNK = 2**22
 _ROUNDED_UP = np.linspace(0, 1, 101) > np.arange(101) / 100
@@ -30,7 +30,7 @@ class ResampledAP:
     Parameters
     ----------
     images
-        What was found in each image against what is there.
+        The detections of each image against its ground truth.
     thresholds
         IoU thresholds that AP is the mean over.
     size
@@ -142,7 +142,7 @@ def _areas(
     which = np.repeat(np.arange(len(lengths)), lengths)
     true, false = weights @ right, weights @ wrong
     precision = np.divide(true, true + false, out=np.zeros_like(true), where=true > 0)
-    # The best precision at each right detection or a later one of its class: classes are told apart by steps of 2.
+    # The best precision at each right detection or a later one of its class: classes are 2 apart.
     ahead = 2.0 * (len(lengths) - which).astype(np.float32)
     best = np.maximum.accumulate((precision + ahead)[:, ::-1], axis=1)[:, ::-1] - ahead
     whole = np.maximum(objects[:, ranked.columns[which]], 1)

@@ -1,7 +1,7 @@
-"""TIDE: what kinds of errors cost average precision, and how much mending each kind would give back.
+"""TIDE: what kinds of errors cost average precision, and how much fixing each kind would give back.
 
 Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors",
-ECCV 2020. The mending is that of the authors' own code; the kinds themselves are told apart in `truth.matching`.
+ECCV 2020. The fixing is that of the authors' own code; the kinds themselves are defined in `truth.matching`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ErrorCost:
     """What the kinds of errors cost.
 
     ap50: average precision at an IoU of 0.5.
-    gain: what ap50 would grow by if all errors of one kind were mended, and no others; they do not add up.
+    gain: what ap50 would grow by if all errors of one kind were fixed, and no others; they do not add up.
     counts: how many there are, detections or (missed) instances.
     false_positives, false_negatives: the gain if none of these were left.
     """
@@ -40,9 +40,9 @@ class ErrorCost:
 
 
 def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
-    """What mending each kind of error would give.
+    """What fixing each kind of error would give.
 
-    Mending means, for class and localisation errors, that the detection finds its instance, unless
+    Fixing means, for class and localisation errors, that the detection finds its instance, unless
     another one does already; for duplicates, background and both, that it is gone; and for missed
     instances, that they do not count.
     """
@@ -53,7 +53,7 @@ def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
     ap50 = float(np.mean(list(asked_for.values()))) if asked_for else math.nan
 
     def gain(mended: Iterable[Overlaps]) -> float:
-        """A class without ground truth left is worth 0 as long as it is detected, as in the authors' code."""
+        """A class without ground truth left is worth 0 while it is detected, as in the authors' code."""
         mended = list(mended)
         detected = {int(class_id) for image in mended for class_id in image.classes}
         found = dict.fromkeys(detected & set(asked_for), 0.0) | class_precision_at(mended, FOUND_IOU)
@@ -71,7 +71,7 @@ def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
 
 
 def mend(image: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
-    """The image with all errors of one kind mended."""
+    """The image with all errors of one kind fixed."""
     if kind == "missed":
         return _without(image, errors.missed)
     right = errors.of(kind) & errors.mends

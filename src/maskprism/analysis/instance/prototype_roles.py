@@ -40,7 +40,7 @@ class Roles:
         cells of the ring that touch the mask. Where the crop cuts the mask there is no edge.
     share: of the logit margin, which is the mean logit inside less that of the ring; sums to 1.
     bias: weight x mean of the prototype over the image: what it adds everywhere.
-    spread: |weight| x standard deviation of the prototype within the box: what it tells apart there.
+    spread: |weight| x standard deviation of the prototype within the box: what it distinguishes there.
     effect: mean |contribution| within the box.
     named: of each prototype its role, one of ROLES, or the two helpful ones between which none leads; see `roles`.
     NaN where a region has no cell.

@@ -1,4 +1,4 @@
-"""What is asked about the mask of an instance, and which instance is meant."""
+"""The questions about the mask of an instance, and which instance is meant."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Questions:
     at: a pixel (x, y) of the image: why it is, or is not, in the mask.
     baseline: what an absent prototype is there, nothing ("zero") or its mean over the image ("mean").
     region: a boolean mask of the image's size: which prototypes act there.
-    truth: the ground-truth mask, of the image's size: which prototypes are to blame for false positives and
+    truth: the ground-truth mask, of the image's size: which prototypes cause false positives and
         false negatives; scores are then against it.
     attribution: knock-outs, sufficient sets, Shapley values and sensitivities too.
     permutations, seed, metric: of the Shapley values.
@@ -71,7 +71,7 @@ def asked_about(prediction: Prediction, questions: Questions) -> int | None:
 
 
 def _fits(prediction: Prediction, questions: Questions) -> tuple[str, list[tuple[float, float]]] | None:
-    """What is asked about, in words; and how much of it every instance has in its mask, and in its box."""
+    """The pixel or region of the questions, as text; and how much of it every instance has in its mask and box."""
     if questions.at is not None:
         queries = [pixel_query(one, *questions.at) for one in prediction]
         return "pixel {},{}".format(*questions.at), [(float(one.in_mask), float(one.in_crop)) for one in queries]

@@ -1,4 +1,4 @@
-"""Which prototypes decide a pixel, and which are to blame for a region: false positives, false negatives, or any."""
+"""Which prototypes decide a pixel, and which make a region: false positives, false negatives, or any."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Blame:
 
     kind: "false positives" (in the mask, not in the ground truth), "false negatives" (the other way round), or
     "region". pixels: how many count. cropped: how many more of the region lie outside the crop, where no prototype
-    is to blame, but the box. contributions: mean over the region. inside, outside: mean over the mask, and over the
+    is responsible, but the box. contributions: mean over the region. inside, outside: mean over the mask, and over the
     rest of the box. logit: mean over the region, the sum of the contributions (and of what a crop before resizing
     takes away). NaN where there is no pixel.
     """
@@ -157,7 +157,7 @@ class Blame:
 
     @property
     def order(self) -> Int64[np.ndarray, " K"]:
-        """Prototype indices, most to blame first.
+        """Prototype indices, the most responsible first.
 
         False positives: what pushes up most. False negatives: what pushes down most. Else by size.
         """
@@ -193,7 +193,7 @@ class Blame:
         return {"false positives": values, "false negatives": -values}.get(self.kind, np.abs(values))
 
     def rows(self) -> list[dict[str, int | float]]:
-        """One dictionary per prototype, most to blame first."""
+        """One dictionary per prototype, the most responsible first."""
         shares, departures = self.shares, self.departures
         return [
             {
@@ -222,7 +222,7 @@ def region_blame(instance: Instance, region: Bool[np.ndarray, "H W"]) -> Blame:
 
 
 def truth_blame(instance: Instance, truth: Bool[np.ndarray, "H W"]) -> tuple[Blame, Blame]:
-    """Which prototypes are to blame for what the mask has too much, and too little, against the ground-truth mask.
+    """Which prototypes are responsible for false positive and false negative pixels of the mask.
 
     `truth` is a boolean mask of the image's or canvas's size. Gives the blame for false positives and for false
     negatives. Raises InputError for another size.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Path = Literal["effect", "greedy", "elimination"]
 BEAM = 16
-"""So many sets of each size are kept by the search for a small set."""
+"""The number of sets of each size that the search for a small set keeps."""
 SEARCH_WORK = 600_000_000
 """How much `smallest_set` computes to find a set, and to rule sets out, in sums of a prototype over a tile or pixel."""
 PATHS: tuple[Path, ...] = ("elimination", "greedy", "effect")

@@ -237,7 +237,7 @@ class CanonicalBasis:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CanonicalBasis:
-        """Read a basis that `save` wrote. Raises InputError for a file that is none."""
+        """Read a basis that `save` wrote. Raises InputError for any other file."""
         size_of_regular(path, InputError)
         try:
             with np.load(path, allow_pickle=False) as found:
@@ -255,7 +255,7 @@ class CanonicalBasis:
             raise InputError(f"{path}: is not a canonical basis as `maskprism basis` writes it{reason}") from None
 
     def apply(self, prediction: Prediction, components: int | None = None) -> Prediction:
-        """The prediction in the canonical basis; with `components`, only the first so many (masks then change)."""
+        """The prediction in the canonical basis; with `components`, only the first n (masks then change)."""
         if len(prediction.prototypes) != len(self):
             raise InputError(f"the basis is of {len(self)} prototypes; the prediction has {len(prediction.prototypes)}")
         if components is not None and not 1 <= components <= len(self):
@@ -321,7 +321,7 @@ def change_basis(prediction: Prediction, matrix: Float[np.ndarray, "K K"]) -> Pr
     """The same masks from other prototypes: `matrix` @ prototypes, coefficients @ its inverse.
 
     Raises InputError for a matrix of another shape, or one that float32 cannot invert (its condition
-    number, rows scaled to length 1, is told).
+    number, rows scaled to length 1, is in the message).
     """
     exact = np.asarray(matrix, dtype=np.float64)
     k = len(prediction.prototypes)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
 
 PLACES = 32
-"""Side of the map of places: every image is averaged down to so many by so many cells."""
+"""Side of the map of positions: every image is averaged down to n by n cells."""
 _ANGLES = 36
 
 

@@ -76,8 +76,8 @@ class Dependence:
 
     images, instances: how many were seen; instances are those whose mask has a cell on the grid.
     mean, spread: mean and standard deviation over all grid cells.
-    place_means: mean at every place of the image; rows from top to bottom.
-    position: share that two images have in common at the same place.
+    place_means: mean at every position of the image; rows from top to bottom.
+    position: share that two images have in common at the same position.
     ramp: share explained by a linear ramp over the image; half_planes: by the best half-plane.
     luminance, edges: by the image's luminance, and by the size of its Sobel gradient, alone.
     appearance: by both together. foreground: by whether a cell is inside any mask of the network.

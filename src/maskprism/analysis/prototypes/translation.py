@@ -180,7 +180,7 @@ def _window(change: Change, grid_hw: tuple[int, ...]) -> tuple[tuple[int, int], 
 
 
 def _mean(values: Float64[np.ndarray, "M ..."]) -> Float64[np.ndarray, "..."]:
-    """Mean over the first axis of what is finite; NaN where nothing is."""
+    """Mean of the finite values over the first axis; NaN without any."""
     known = np.isfinite(values)
     found = np.full(values.shape[1:], np.nan)
     np.divide(np.where(known, values, 0).sum(axis=0), known.sum(axis=0), out=found, where=known.any(axis=0))

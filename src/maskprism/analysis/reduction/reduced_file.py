@@ -186,7 +186,7 @@ class ReducedFile:
         }
 
     def lines(self) -> list[str]:
-        """The findings in words, one line each."""
+        """The findings, one line each."""
         compared, k = self.comparison, self.reduction.prototype_map.shape[1]
         curve = self.trade_off.of(self.reduction.method, len(self.reduction))
         measured = "images it was not fitted to" if self.trade_off.held_out else "the images it was fitted to"

@@ -129,7 +129,7 @@ class MixingCost:
 
 
 def reductions(cost: MixingCost, method: Method, keeps: Iterable[int] | None = None) -> list[Reduction]:
-    """The reductions to so many prototypes; to 1, 2, ..., K - 1 unless `keeps` says otherwise.
+    """The reductions to fewer prototypes; to 1, 2, ..., K - 1 unless `keeps` says otherwise.
 
     "selection" keeps some of the prototypes, the best one first, and of the rest the one that lowers
     the cost most; after every step the coefficients are fitted anew (block orthogonal matching
@@ -160,7 +160,7 @@ def reductions(cost: MixingCost, method: Method, keeps: Iterable[int] | None = N
     for keep in keeps:
         pairs = [(chosen[:keep], _fit(form, chosen[:keep]))]
         if method == "selection":
-            size = (chosen[:keep] @ scale)[:, None]  # the chosen prototypes stay as they are
+            size = (chosen[:keep] @ scale)[:, None]  # the chosen prototypes stay unchanged
             found.append(Reduction(method, chosen[:keep], pairs[0][1] * scale / size))
             continue
         pairs.append((principal[:keep], _fit(form, principal[:keep])))
@@ -208,7 +208,7 @@ class TradeOff:
         return np.percentile(self.ious[method], q, axis=1)
 
     def of(self, method: Method, keep: int) -> Float32[np.ndarray, " N"]:
-        """The IoU of every instance with so many prototypes kept. Raises InputError for a number not measured."""
+        """The IoU of every instance with `keep` prototypes. Raises InputError for a number not measured."""
         if keep not in self.keeps:
             raise InputError(f"{keep} prototypes were not measured; expected one of {', '.join(map(str, self.keeps))}")
         return self.ious[method][self.keeps.index(keep)]
@@ -253,7 +253,7 @@ def measure(
 ) -> TradeOff:
     """The curves of both methods over the predictions that `halves` come from, in the same order.
 
-    keeps: the numbers of prototypes to measure; 1 to K - 1 unless given. Where a half has no instance,
+    keeps: the numbers of prototypes to measure. Default: 1 to K - 1. Where a half has no instance,
     everything is fitted to all of them, and `held_out` is False.
     """
     keeps = sorted(set(range(1, len(halves[0])) if keeps is None else keeps))

@@ -2,7 +2,7 @@
 
 | name | answers |
 |---|---|
-| `match`, `match_masks` | what is found, missed, or a false positive? the rule of every tool |
+| `match`, `match_masks` | which are TP, FP and FN? the rule of every tool |
 | `budgets`, `ErrorBudget` | what do the grid, the box, the prototypes and the coefficients cost? |
 | `worst_cases` | which instances went wrong most, and what do their masks look like? |
 | `counterfactuals_of` | what would the mask be if a part of the network were perfect? |

@@ -22,7 +22,7 @@ TOLERANCE = 1e-6
 MAX_STEPS = 100
 _RANK = 1e-6
 _MANY = 3000
-_SLACK = 1e-7  # objectives are told apart up to float32 rounding
+_SLACK = 1e-7  # objectives are compared up to float32 rounding
 
 
 class Fit(NamedTuple):
@@ -63,7 +63,7 @@ def best_weights(
     A logistic regression on the cells of the prototype grid under the window: the target of a cell is the share of its
     pixels that the ground truth covers. Best is what minimises the mean cross entropy plus PENALTY times half the mean
     square of the logits. That is convex, so `start` (the predicted weights) changes how soon the minimum is found and
-    not which it is; and it is said of logits alone, so no change of basis and no rescaling of prototypes changes the
+    not which it is; and it holds for logits alone, so no change of basis and no rescaling of prototypes changes the
     mask.
 
     truth: the ground-truth mask on the canvas. An empty window gives `start` back.

@@ -29,7 +29,7 @@ class Counterfactuals:
     """Masks of one instance on the canvas, under the rule of its prediction, from the ground truth down to its own.
 
     truth: g, the ground-truth mask. on_grid: R, g averaged over the cells of the prototype grid, enlarged again and
-    cut at one half: what a mask of that grid can be expected to keep (interpolated logits may keep more). in_box: R,
+    thresholded at one half: what a mask of that grid can keep (interpolated logits may keep more). in_box: R,
     cropped by the predicted box. best: the mask of the coefficients that fit g best, cropped by that box. real: the
     instance's own mask.
 
@@ -66,7 +66,7 @@ class Pair(NamedTuple):
 def counterfactuals_of(
     prediction: Prediction, truth: GroundTruth, matches: Matches | None = None
 ) -> Iterator[tuple[Pair, Counterfactuals]]:
-    """The counterfactual masks of every matched instance of an image; the matches are `matching.match` unless given."""
+    """The counterfactual masks of every matched instance of an image; default matches: `matching.match`."""
     matches = match(prediction, truth) if matches is None else matches
     letterbox = prediction.letterbox
     true_boxes = letterbox.to_canvas(truth.boxes)

@@ -42,7 +42,7 @@ Part = Literal["resolution", "box", "prototypes", "coefficients"]
 PARTS: tuple[Part, ...] = ("resolution", "box", "prototypes", "coefficients")
 DUAL_PARTS = ("dual_box", "dual_coefficients", "dual_prototypes", "dual_resolution")
 BESIDE = ("true_box_iou", "uncropped_iou", "threshold_iou", "boundary_iou", "interior_iou", "leak")
-"""Columns that stand beside the budget."""
+"""Columns in addition to the budget."""
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 """Probabilities at which one threshold for all masks is tried; 0.5 is the rule's own."""
 RING = 0.25
@@ -292,7 +292,7 @@ def budgets(
 ) -> Iterator[InstanceBudget]:
     """The budget of every matched instance of an image, the most confident first.
 
-    image: the name in the rows; the prediction's source unless given.
+    image: the name in the rows; default: the prediction's source.
     """
     name = image or prediction.source or ""
     for pair, masks in counterfactuals_of(prediction, truth, matches):

@@ -37,7 +37,7 @@ def exact_weights(
     A logit on the canvas is a weighted sum, too: of prototypes, interpolated. So the weights that draw the ground truth
     are those that separate the pixels in it from the others by a plane. A few pixels along the outline settle nearly
     all; they are separated by logistic regression with next to no penalty, the pixels that the mask then gets
-    wrong join them, and so on until none is wrong. If some of the few cannot be told apart, no weights can be exact; a
+    wrong join them, and so on until none is wrong. If some of the few are indistinguishable, no weights can be exact; a
     fit that gets more than HOPELESS of them wrong is taken for the sign of that. None is no proof, then:
     prototypes that differ by less than a hundredth may hide exact weights.
 

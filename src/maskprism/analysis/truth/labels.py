@@ -71,7 +71,7 @@ def open_labels(
     split
         Split of a data.yaml.
     kept
-        The classes that the model is told to keep, `Model.keep.classes`; others do not count. All unless given.
+        The classes that the model keeps, `Model.keep.classes`; others do not count. Default: all.
     crowds
         What becomes of masks that a COCO json marks as crowds.
 

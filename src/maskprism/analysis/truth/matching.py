@@ -1,4 +1,4 @@
-"""The one rule for what is found, missed, or a false positive, and what kind of error a detection is.
+"""The one rule for TP, FP and FN, and what kind of error a detection is.
 
 Every tool counts by `match`: diagnosis, server, page, widget, tables and comparisons. The thresholds stand here and
 nowhere else. The kinds of errors are those of TIDE: Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for
@@ -47,7 +47,7 @@ MATCHING_RULE = (
     f"{FOUND_IOU:g}, is a localisation error. Crowds, labels without a mask, and classes that only the labels or only "
     "the model know count neither for nor against."
 )
-"""The rule in words, for tooltips, reports and help."""
+"""The text of the rule, for tooltips, reports and help."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class Errors:
     kinds: index into ERROR_TYPES per detection, or -1 for one that is right, or lies in a crowd.
     target: the ground-truth instance that a class or localisation error means, or -1.
     mends: whether correcting that error would find a ground-truth instance that is found by no other detection.
-    missed: ground-truth instances that no detection finds and no mended one would.
+    missed: ground-truth instances that no detection finds and no corrected one would.
     """
 
     matched: Int64[np.ndarray, " N"]

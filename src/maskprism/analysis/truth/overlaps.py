@@ -1,4 +1,4 @@
-"""What was found in an image against what is there: the IoU of every detection with every ground-truth instance.
+"""Detections of an image against its ground truth: the IoU of every detection with every ground-truth instance.
 
 Masks are compared while images stream by, and forgotten. What stays of an image is one
 small matrix, so that any number of decodes and counterfactuals of a run fit in memory.

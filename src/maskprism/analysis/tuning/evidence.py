@@ -39,7 +39,7 @@ _LEAST_IOU = 1e-3
 class Evidence:
     """N instances with M pixels each, in the order of their images.
 
-    image: number of the image. altered: whether it is from a view whose scale and colours are others than those of
+    image: number of the image. altered: whether its view is augmented: scale and colours differ from those of
     the image.
     weights: the score times the mask's IoU: what is sure and drawn well tells most about what is always wrong.
     coefficients, levels: of each instance; factors: the objectness that a rule multiplies them by, else 1.

@@ -22,7 +22,7 @@ no mask; and an edge that moves by a pixel counts for less than the certainty fa
 SPREAD = 0.6
 """How far the corrections of levels may differ."""
 OFFSETS = 5.0
-"""How much farther b may go than A at the same cost, in root mean squares of the coefficients: all evidence tells of
+"""How much farther b may go than A at the same cost, in root mean squares of the coefficients: all evidence bears on
 the same few offsets."""
 _BLOCK = 512
 _TINY = 1e-6
@@ -58,7 +58,7 @@ class Setting:
     ridge: on the sum of squares of A, and of b over OFFSETS times the root mean square of the coefficients, against the
     loss of one image: the more images, the freer. levels: how many levels of the pyramid have a correction of their
     own, which is a common one plus SPREAD times something that costs as much; 1 for one that is common to all. views:
-    whether altered evidence counts, too.
+    whether augmented evidence counts, too.
     """
 
     ridge: float
@@ -186,7 +186,7 @@ def sampled_ious(evidence: Evidence, part: slice, correction: Correction | None)
 
 
 def _unaltered(evidence: Evidence, parts: Sequence[slice]) -> Iterator[slice]:
-    """The runs of parts that no altered view has given."""
+    """The runs of parts without augmented views."""
     for part in parts:
         edges = np.flatnonzero(np.diff(evidence.altered[part], prepend=True, append=True)) + part.start
         yield from (slice(int(start), int(stop)) for start, stop in edges.reshape(-1, 2))

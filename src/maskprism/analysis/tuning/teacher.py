@@ -65,7 +65,7 @@ class Lesson(Sample):
         return canvas, self._taught(canvas)
 
     def altered(self, image: Picture, truth: GroundTruth, how: Alteration) -> tuple[Picture, GroundTruth]:
-        """The canvas seen otherwise, and what the teacher finds there."""
+        """The canvas augmented, and what the teacher finds there."""
         seen = how.image(image)
         return seen, self._taught(seen)
 

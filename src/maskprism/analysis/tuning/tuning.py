@@ -172,7 +172,7 @@ def tune(
 ) -> Tuning:
     """Fit a correction of the mask coefficients of a model to a data set, or `limit` evenly spread images of it.
 
-    dataset: images with ground truth, or what `taught` gives, where the masks of another network stand in for it.
+    dataset: images with ground truth, or pseudo-labels of another model, as `taught` gives them.
 
     Evidence are candidates above a score of `evidence.CONF`, in the image, in its mirror image, and, if that helps, in
     up to `effort.views` views of it that are turned, scaled, mirrored and recoloured by chance. The views, the pixels

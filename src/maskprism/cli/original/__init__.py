@@ -53,7 +53,7 @@ def extract_features(
     Parameters
     ----------
     model
-        Model file: .pt, .onnx, .tflite or OpenVINO .xml; the bundled demo model unless given, which is printed.
+        Model file: .pt, .onnx, .tflite or OpenVINO .xml; default: the bundled demo model, which is printed.
     images_folder
         Folder with the images, subfolders included.
     save_folder
@@ -93,7 +93,7 @@ def extract_specific_feature(
     Parameters
     ----------
     model
-        Model file: .pt, .onnx, .tflite or OpenVINO .xml; the bundled demo model unless given, which is printed.
+        Model file: .pt, .onnx, .tflite or OpenVINO .xml; default: the bundled demo model, which is printed.
     images_folder
         Folder with the images, subfolders included.
     save_folder

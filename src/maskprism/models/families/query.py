@@ -126,7 +126,7 @@ class QueryLayout(Layout):
 
     @property
     def score_limits(self) -> tuple[float, float]:
-        """What raw scores lie between; a predicted quality is not held to 0..1, so only what cannot be one is told."""
+        """What raw scores lie between; a predicted quality is not held to 0..1, so only others are reported."""
         return (-1, 2) if self.scores == "quality" else (0, 1)
 
     def raw_scores(self, outputs: Sequence[Floats], index: int) -> Floats | None:

@@ -40,7 +40,7 @@ class Thresholds:
     """Which detections are kept.
 
     conf: scores must be above it. iou: a box that overlaps a better one of its class more than
-    this is dropped. max_det: at most so many per image. classes: only these class ids.
+    this is dropped. max_det: at most this number per image. classes: only these class ids.
     multi_label: a candidate counts for every class whose score is above `conf`, as when Ultralytics
     validates, and not only for its best class, as when it predicts. agnostic: a box falls to a better
     one of any class, as YOLOE predicts. Neither the layouts of YOLACT and of queries nor finished rows ask for it.

@@ -40,7 +40,7 @@ def refusal(shapes: Shapes, names: Sequence[str] = (), canvas_hw: tuple[int, int
     shapes
         Of all outputs, None for a side that may vary.
     names
-        Of the outputs, as far as they are known.
+        Of the outputs, where they are known.
     canvas_hw
         (height, width) of the input that they are for, where that is known; heads of YOLO are known by it only.
     """

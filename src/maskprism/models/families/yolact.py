@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Floats = Float32[np.ndarray, "..."]
 
 PER_CLASS = 200
-"""Fast NMS looks at so many candidates of a class, the best ones."""
+"""The number of candidates of a class, the best ones, that Fast NMS looks at."""
 VARIANCES = (0.1, 0.2)
 _LEVELS, _FIRST_STRIDE = 5, 8
 _TOLERANCE = 0.02
@@ -98,7 +98,7 @@ def made_priors(kind: Priors, canvas_hw: tuple[int, int]) -> Float32[np.ndarray,
 def decoded_boxes(offsets: Float32[np.ndarray, "N 4"], priors: Float32[np.ndarray, "N 4"]) -> Floats:
     """x1, y1, x2, y2 as shares of the canvas: centres move by shares of the prior, sides grow exponentially."""
     centres = priors[:, :2] + offsets[:, :2] * np.float32(VARIANCES[0]) * priors[:, 2:]
-    with np.errstate(over="ignore"):  # such a box is no number, and left out
+    with np.errstate(over="ignore"):  # such a box is not finite, and left out
         halves = priors[:, 2:] * np.exp(offsets[:, 2:] * np.float32(VARIANCES[1])) / 2
     return np.concatenate([centres - halves, centres + halves], axis=1)
 

@@ -42,7 +42,7 @@ def external_data(path: Path) -> list[Path]:
     Returns
     -------
     list of Path
-        Empty also for a file that is no ONNX: whoever runs it says why it cannot be read.
+        Empty also for a file that is not ONNX: the runtime says why it cannot be read.
 
     Raises
     ------

@@ -46,7 +46,7 @@ class _Plan:
 
     @property
     def selects(self) -> bool:
-        """Whether the map picks channels and leaves their values as they are."""
+        """Whether the map picks channels and leaves their values unchanged."""
         picks = bool(np.isin(self.map, (0, 1)).all() and (self.map.sum(axis=1) == 1).all())
         return picks and self.offset is None
 
@@ -271,7 +271,7 @@ class ChannelSurgery:
     def _last_part(self, name: str, axis: int, channels: int) -> tuple[str, int, NodeProto] | None:
         """The tensor that an output ends with along an axis, its axis, and the Concat that puts it there."""
         while (node := self._producers.get(name)) is not None:
-            if len(self._readers(name)) != (0 if name in self.outputs else 1):  # somebody else wants it as it is
+            if len(self._readers(name)) != (0 if name in self.outputs else 1):  # another node reads it
                 return None
             if node.op_type == "Transpose":
                 axis = _attribute(node, "perm", [2, 1, 0])[axis]

@@ -57,7 +57,7 @@ class LiteRtRuntime(FileRuntime):
         if n_unstable:
             raise ModelError(
                 f"{path}: has {n_unstable} DEPTHWISE_CONV_2D with float input and int8 weights (dynamic-range "
-                "quantisation). LiteRT reads memory there that nobody wrote, so its results change from run to run. "
+                "quantisation). LiteRT reads uninitialised memory there, so its results change from run to run. "
                 "Open the *_integer_quant.tflite or *_full_integer_quant.tflite of the same export, or a float model"
             )
         if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:

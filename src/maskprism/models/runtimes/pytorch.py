@@ -26,7 +26,7 @@ def torch_device(device: str) -> str:
 
 
 def unwrapped(network: Any) -> Any:
-    """The network inside DataParallel and its kin, in which training on several GPUs leaves it; others as they are."""
+    """The network inside DataParallel and its kin, in which training on several GPUs leaves it; others unchanged."""
     import torch
 
     while isinstance(network, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):

@@ -32,7 +32,7 @@ _OF_BOXES = ("pred_boxes", "logits", "pred_masks")
 class TransformersRuntime:
     """A network that gives masks and classes of queries, in evaluation mode: MaskFormer and its kin, or RF-DETR.
 
-    The network itself stays as it is; a copy is asked. Once revealed, the factors of the masks are outputs, too.
+    The model itself stays unchanged; a copy is run. Once revealed, the factors of the masks are outputs, too.
     """
 
     threadsafe = False

@@ -118,7 +118,7 @@ class UltralyticsRuntime(FileRuntime):
     def of_object(
         cls, model: Any, *, device: str, precision: Precision, end2end: bool | None = None
     ) -> UltralyticsRuntime:
-        """Take a live `ultralytics.YOLO`; the object itself is left as it is."""
+        """Take a live `ultralytics.YOLO`; the object itself is left unchanged."""
         refuse_precision("Ultralytics", precision, "f32")
         if type(model).__module__.split(".")[0] != "ultralytics":
             raise InputError(
@@ -167,7 +167,7 @@ def write_corrected_checkpoint(
 ) -> None:
     """Write a `.pt` whose coefficients x are `map @ x + offset`, by the last convolution of every level's branch.
 
-    All else stays as it is, number formats, too. maps, offsets: one pair per level, or one for all. end2end: whether
+    All else stays unchanged, number formats, too. maps, offsets: one pair per level, or one for all. end2end: whether
     the one-to-one head is meant. The checkpoint is unpickled: only files that you trust. Raises ModelError where such
     branches are not found, MissingExtraError without Ultralytics.
     """

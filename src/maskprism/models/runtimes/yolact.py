@@ -24,7 +24,7 @@ class YolactRuntime:
     """A YOLACT whose forward gives a dict of loc, conf, mask, priors and proto, in evaluation mode.
 
     A network whose last step is called `detect`, as the public one's is, gives that step what we need: it is left out.
-    The network itself stays as it is; a copy is asked.
+    The model itself stays unchanged; a copy is run.
     """
 
     threadsafe = False
