@@ -47,7 +47,7 @@ def seconds(function: Callable[[], Any]) -> float:
 def cost(console: Console) -> None:
     scenes = [draw_scene(seed).image for seed in range(SCENES)]
     a = maskprism.load("sample", threads=1)
-    b = maskprism.load("sample", threads=1, conf=0.3)  # so that something has no partner
+    b = maskprism.load("sample", threads=1, conf=0.3)  # so that something is unmatched
     compare(a, b, scenes[:2])
     alone, whole = [], []
     for _ in range(3):

@@ -305,7 +305,7 @@ def test_a_network_is_what_it_is(images: list[np.ndarray]) -> None:
     assert found.forced is None
     assert found.same_canvas
     assert found.worst == ()
-    assert found.guilty is None
+    assert found.responsible is None
     assert found.letterbox_share is None
     assert found.violations(Tolerance()) == []
     assert "All masks are equal to the last pixel." in summary_of(found, Tolerance())
@@ -324,7 +324,7 @@ def test_a_damaged_prototype_is_named(images: list[np.ndarray], k: int) -> None:
     mixing = Network().mixing.copy()
     mixing[k] *= 0.8
     found = changed(images, mixing=mixing)
-    assert found.guilty == "prototypes"
+    assert found.responsible == "prototypes"
     assert found.shares["prototypes"] == pytest.approx(1 - found.mean_iou)
     assert found.drift is not None
     assert found.drift.worst()[0] == k
@@ -337,12 +337,12 @@ def test_a_damaged_prototype_is_named(images: list[np.ndarray], k: int) -> None:
 
 def test_damaged_coefficients_and_boxes_are_named(images: list[np.ndarray]) -> None:
     found = changed(images, coefficients=Network().coefficients + np.array([0, 0.3, 0]))
-    assert found.guilty == "coefficients"
+    assert found.responsible == "coefficients"
     assert found.drift is not None
     assert found.drift.worst()[0] == 1
     np.testing.assert_allclose(found.drift.by_prototypes, 0, atol=1e-6)
     found = changed(images, places=Network().places + np.array([0.05, 0, 0, 0]))
-    assert found.guilty == "boxes"
+    assert found.responsible == "boxes"
     assert found.shares["boxes"] == pytest.approx(1 - found.mean_iou)
     assert found.violations(Tolerance(min_iou=found.mean_iou)) == []
     assert len(found.violations(Tolerance(min_iou=found.mean_iou + 1e-6))) == 1
@@ -383,7 +383,7 @@ def test_the_guilty_part_is_the_one_that_costs_most(images: list[np.ndarray]) ->
         row | {"coefficients": 0.3, "prototypes": -0.4, "boxes": 0.2, "mask_iou": 0.9}
         for row in found.instances.to_pylist()
     ]
-    assert replace(found, instances=pa.Table.from_pylist(rows, schema=INSTANCES)).guilty == "coefficients"
+    assert replace(found, instances=pa.Table.from_pylist(rows, schema=INSTANCES)).responsible == "coefficients"
 
 
 def test_the_letterbox_is_told_from_the_network(images: list[np.ndarray]) -> None:
@@ -643,7 +643,7 @@ def test_networks_that_see_nothing_still_give_files(images: list[np.ndarray], tm
     a.scores = b.scores = [0.1, 0.1]
     found = compare(a.model(), b.model(), images)
     assert len(found.instances) == 0
-    assert found.guilty is None
+    assert found.responsible is None
     files = views.write_comparison(found, tmp_path, Tolerance())
     assert "NaN" not in (tmp_path / "comparison.json").read_text(encoding="utf-8")
     assert tmp_path / "worst.png" not in files

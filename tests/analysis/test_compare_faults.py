@@ -120,7 +120,7 @@ def test_a_fault_of_the_input_is_named(images: list[np.ndarray], before: Any, wo
     assert found.input_fault is not None, summary_of(found)
     assert words in found.input_fault.name
     assert found.before_head
-    assert found.guilty is None
+    assert found.responsible is None
     text = summary_of(found, Tolerance())
     assert words in text
     assert "Worst terms" not in text
@@ -277,7 +277,7 @@ def test_moved_prototypes_are_named_and_equal_coefficients_are_not_to_blame(
     assert found.relation.change == words
     assert found.relation.changed == tuple(range(K))
     assert found.shares["coefficients"] == found.shares["boxes"] == 0
-    assert found.guilty == "prototypes"
+    assert found.responsible == "prototypes"
     assert found.input_fault is None
     text = summary_of(found)
     assert f"B's prototypes are all A's {K} {words}." in text
@@ -349,7 +349,7 @@ def test_two_exchanged_ones_are_named(images: list[np.ndarray]) -> None:
     assert "B has A's prototypes in another order, and its coefficients in the same order" in text
     assert "1 and 4 are exchanged." in text
     found = compared(images, after=coefficients)
-    assert found.guilty == "coefficients"
+    assert found.responsible == "coefficients"
     assert "B has A's coefficients in another order, and its prototypes not in that order" in summary_of(found)
 
 

@@ -51,7 +51,7 @@ def drawn(seed: int = 0, n: int = 12, m: int = 9, k: int = 3, images: int = 6) -
     pixels[0, 5:] = 0
     return Evidence(
         image=np.sort(rng.integers(0, images, n)),
-        altered=np.zeros(n, dtype=bool),
+        augmented=np.zeros(n, dtype=bool),
         weights=rng.uniform(0.2, 1, n).astype(np.float32),
         coefficients=coefficients,
         factors=rng.uniform(0.5, 1, n).astype(np.float32),
@@ -148,10 +148,10 @@ def test_sampled_ious_count_pixels() -> None:
 
 def test_altered_views_count_only_where_they_are_wanted() -> None:
     evidence = drawn(n=30)
-    altered = np.random.default_rng(1).random(30) < 0.5
-    mixed, parts = replace(evidence, altered=altered), [slice(2, 12), slice(20, 29)]
+    augmented = np.random.default_rng(1).random(30) < 0.5
+    mixed, parts = replace(evidence, augmented=augmented), [slice(2, 12), slice(20, 29)]
     kept = np.concatenate([np.arange(2, 12), np.arange(20, 29)])
-    kept = kept[~altered[kept]]
+    kept = kept[~augmented[kept]]
     rest = Evidence(**{name: values[kept] for name, values in vars(evidence).items()})
     x = np.random.default_rng(2).normal(0, 0.3, 12)
     without = Objective(mixed, parts, Setting(0.02, views=False), 1)
@@ -240,16 +240,16 @@ def test_few_candidates_are_kept_where_few_are_asked_for() -> None:
     truth = truth_for((32, 48), (4, 4, 20, 20), (24, 8, 40, 28))
     sizes = {most: evidence_of(prediction, truth, np.random.default_rng(0), most=most) for most in (1, 3, 100)}
     assert [len(one) for one in sizes.values()] == [1, 3, 6]
-    assert not sizes[3].altered.any()
-    assert evidence_of(prediction, truth, np.random.default_rng(0), altered=True).altered.all()
+    assert not sizes[3].augmented.any()
+    assert evidence_of(prediction, truth, np.random.default_rng(0), augmented=True).augmented.all()
     rule = replace(prediction.rule, objectness=True)
     scaled = replace(prediction, rule=rule, objectness=np.full(6, 0.5, dtype=np.float32))
     assert set(evidence_of(scaled, truth, np.random.default_rng(0)).factors.tolist()) == {0.5}
     empty = replace(prediction, coefficients=np.zeros_like(prediction.coefficients))
     blank = evidence_of(empty, truth, np.random.default_rng(0))
     np.testing.assert_allclose(blank.weights[:2], empty.scores[:2] / 1000)
-    (mended,) = fit(blank, everything(blank), [Setting(0.001)], 1)
-    assert sampled_ious(blank, slice(0, len(blank)), mended).mean() > 0.3
+    (fixed,) = fit(blank, everything(blank), [Setting(0.001)], 1)
+    assert sampled_ious(blank, slice(0, len(blank)), fixed).mean() > 0.3
     nothing = evidence_of(prediction[[]], truth, np.random.default_rng(0))
     assert len(nothing) == 0
     joined = Evidence.joined([sizes[3], nothing, sizes[1]])
@@ -312,22 +312,22 @@ def test_folds_gain_where_there_is_something_to_gain() -> None:
 
 
 def test_altered_evidence_has_no_say_in_the_choice() -> None:
-    altered = np.random.default_rng(2).random(120) < 0.4
-    evidence = replace(drawn(n=120, images=30), altered=altered)
+    augmented = np.random.default_rng(2).random(120) < 0.4
+    evidence = replace(drawn(n=120, images=30), augmented=augmented)
     without = [[Setting(ridge, views=False) for ridge in (10, 1)]]
     found = cross_fit(evidence, 30, without, workers=1)
-    inside = np.where(altered[:, None], 1 - evidence.inside, evidence.inside)
+    inside = np.where(augmented[:, None], 1 - evidence.inside, evidence.inside)
     assert cross_fit(replace(evidence, inside=inside), 30, without, workers=1).chosen == found.chosen
-    plain = cross_fit(replace(evidence, altered=np.zeros_like(altered)), 30, without, workers=1)
+    plain = cross_fit(replace(evidence, augmented=np.zeros_like(augmented)), 30, without, workers=1)
     assert plain.chosen != found.chosen
 
 
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(InputError, match=r"1 of 9 images have an instance that found .* needs 3 at the very least"):
         cross_fit(replace(drawn(), image=np.zeros(12, dtype=np.int64)), 9, PATH)
-    altered = drawn().image > 0  # only the first image was found unchanged
+    augmented = drawn().image > 0  # only the first image was found unchanged
     with pytest.raises(InputError, match="1 of 6 images"):
-        cross_fit(replace(drawn(), altered=altered), 6, PATH)
+        cross_fit(replace(drawn(), augmented=augmented), 6, PATH)
     with pytest.raises(InputError, match="folds is 2; expected at least 3"):
         cross_fit(drawn(), 6, PATH, folds=2)
 

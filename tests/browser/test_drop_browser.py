@@ -225,7 +225,7 @@ def test_an_endless_model_leaves_the_page_awake_and_can_be_stopped(page: Page, t
     page.locator(".stage").wait_for(timeout=60_000)
 
 
-def altered(change: Callable[[list[onnx.NodeProto], str, str], None]) -> onnx.ModelProto:
+def augmented(change: Callable[[list[onnx.NodeProto], str, str], None]) -> onnx.ModelProto:
     """The bundled model, with nodes appended that change one of its outputs."""
     network = onnx.load(SAMPLE_MODEL)
     prototypes, rows = sorted(network.graph.output, key=lambda one: -len(one.type.tensor_type.shape.dim))
@@ -287,7 +287,7 @@ def with_infinite_boxes(graph: onnx.GraphProto, prototypes: str, rows: str) -> N
 def test_numbers_that_are_not_finite_are_refused(
     page: Page, tmp_path: Path, change: Callable[[onnx.GraphProto, str, str], None], words: str
 ) -> None:
-    onnx.save(altered(change), tmp_path / "broken.onnx")
+    onnx.save(augmented(change), tmp_path / "broken.onnx")
     cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(3, (320, 320)).image)
     page.locator("#files").set_input_files([tmp_path / "broken.onnx", tmp_path / "scene.png"])
     page.locator("#says.failed").wait_for(timeout=60_000)
@@ -298,7 +298,7 @@ def test_numbers_that_are_not_finite_are_refused(
 def test_huge_and_infinite_boxes_raise_no_error_when_an_instance_is_chosen(
     page: Page, tmp_path: Path, change: Callable[[onnx.GraphProto, str, str], None]
 ) -> None:
-    onnx.save(altered(change), tmp_path / "odd.onnx")
+    onnx.save(augmented(change), tmp_path / "odd.onnx")
     cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(3, (320, 320)).image)
     page.locator("#files").set_input_files([tmp_path / "odd.onnx", tmp_path / "scene.png"])
     page.locator("#says", has_text="Drop another image or model.").wait_for(timeout=60_000)

@@ -162,10 +162,10 @@ def test_half_precision_inputs_and_outputs(checkpoint, tmp_path, monkeypatch):
     for scene in scenes():
         answer = ask(yolo, scene, retina=False, conf=CONF)[0]
         ours = model.predict(scene)
-        partner = pair(ours, answer)
-        found = partner >= 0  # a box more or less, where suppression hangs on the rounding
+        matched_with = pair(ours, answer)
+        found = matched_with >= 0  # a box more or less, where suppression hangs on the rounding
         assert found.mean() >= 0.99
-        assert abs(answer.canvas_boxes[found] - ours[partner[found]].canvas_boxes).max() <= 0.25
+        assert abs(answer.canvas_boxes[found] - ours[matched_with[found]].canvas_boxes).max() <= 0.25
         with monkeypatch.context() as patched:
             patched.setattr("maskprism.models.families.yolo._corners", rounded)
             prediction = model.predict(scene)

@@ -207,10 +207,10 @@ def _dataset(
         raise InputError("--teacher needs --images: a folder, pattern or .txt list of images; they need no labels")
     if split is not None:
         raise InputError(f"--split {split} is about --data; leave it out beside --teacher")
-    from maskprism.analysis.tuning.teacher import taught
+    from maskprism.analysis.tuning.teacher import pseudo_labels
 
     better = load_model(teacher, replace(reading, runtime=None, layout=None, precision="f32"), detections, threads=1)
-    return taught(better, network, images)
+    return pseudo_labels(better, network, images)
 
 
 def _check_target(source: Path, out: Path) -> None:

@@ -25,7 +25,7 @@ _HUE, _SATURATION, _VALUE = 0.015, 0.5, 0.3
 
 
 @dataclass(frozen=True, eq=False)
-class Alteration:
+class Augmentation:
     """How an image is seen: point p, x and y in image pixels, lies at `linear @ p + shift` of a picture of `size_hw`.
 
     colour: added to the hue, as a share of the circle; and what saturation and value are multiplied by.
@@ -37,13 +37,13 @@ class Alteration:
     colour: tuple[float, float, float] = (0.0, 1.0, 1.0)
 
     @classmethod
-    def mirror(cls, image_hw: tuple[int, int]) -> Alteration:
+    def mirror(cls, image_hw: tuple[int, int]) -> Augmentation:
         """In a mirror: `image[:, ::-1]`, reduced where it is larger than LONGEST."""
         height, width = size_hw = _reduced(image_hw)
         return cls(np.diag([-width / image_hw[1], height / image_hw[0]]), np.array([width, 0.0]), size_hw)
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, image_hw: tuple[int, int]) -> Alteration:
+    def drawn(cls, rng: np.random.Generator, image_hw: tuple[int, int]) -> Augmentation:
         """By chance: 0.65 to 1.5 times as large, turned by up to 8 degrees, moved within what that leaves and 8 pixels
         more, mirrored every other time, and of other colours."""
         height, width = size_hw = _reduced(image_hw)

@@ -18,7 +18,7 @@ from maskprism.io.sources import ImageFiles, SourceImage
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-    from maskprism.datasets.augmentation import Alteration
+    from maskprism.datasets.augmentation import Augmentation
     from maskprism.datasets.ground_truth import Outlines, Segment
 
 
@@ -74,8 +74,8 @@ class Sample:
         pixels = self.image.read(grey=grey)
         return pixels, self.truth((pixels.shape[0], pixels.shape[1]))
 
-    def altered(
-        self, image: UInt8[np.ndarray, "H W 3"], truth: GroundTruth, how: Alteration
+    def augmented(
+        self, image: UInt8[np.ndarray, "H W 3"], truth: GroundTruth, how: Augmentation
     ) -> tuple[UInt8[np.ndarray, "H W 3"], GroundTruth]:
         """What `read` gave, augmented."""
         return how.image(image), how.truth(truth)

@@ -105,7 +105,7 @@ def correlation_figure(comparison: Comparison) -> Figure:
     name_ticks(ax.yaxis, [str(k) for k in rows])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(True)
-    ax.set_xlabel(f"prototype of B, {brief(comparison.b.name)}, each below its partner")
+    ax.set_xlabel(f"prototype of B, {brief(comparison.b.name)}, each below its matched_with")
     ax.set_ylabel(f"prototype of A, {brief(comparison.a.name)}")
     figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation over the pixels of all images")
     strengths = np.abs([similarity.correlation[a, b] for a, b in pairs])

@@ -121,7 +121,7 @@ def _manifest(
 ) -> ResultManifest:
     """What the index and the page show. numbers: those of comparison.json."""
     ious, drifts, parts = (numbers[name] or {} for name in ("mask_iou", "score_drift", "parts"))
-    guilty = comparison.guilty
+    responsible = comparison.responsible
     return ResultManifest(
         command="compare",
         about="how two models differ, and which part is responsible",
@@ -136,7 +136,7 @@ def _manifest(
             *(Number(f"IoU lost in {part}", parts.get(part)) for part in ("coefficients", "prototypes", "boxes")),
             Number("likeness of prototypes (CKA)", numbers["prototypes"]["cka"]),
         ],
-        findings=[f"Most of the difference comes from the {guilty}."] if isinstance(guilty, str) else [],
+        findings=[f"Most of the difference comes from the {responsible}."] if isinstance(responsible, str) else [],
         pictures=pictures,
         tables=[*_TABLES],
         verdict=None if tolerance is None else _verdict(comparison, tolerance),
@@ -153,12 +153,12 @@ def _verdict(comparison: Comparison, tolerance: Tolerance) -> Verdict:
 def _prototype_columns(comparison: Comparison) -> dict[str, Any]:
     """One row per prototype of A: its best match in B, their correlation, and how its term changed."""
     similarity = comparison.similarity
-    partner = dict(similarity.pairs.tolist())
+    matched_with = dict(similarity.pairs.tolist())
     k = range(similarity.count_a)
     columns: dict[str, Any] = {
         "prototype_a": list(k),
-        "prototype_b": [partner.get(one) for one in k],
-        "correlation": [float(similarity.correlation[one, partner[one]]) if one in partner else None for one in k],
+        "prototype_b": [matched_with.get(one) for one in k],
+        "correlation": [float(similarity.correlation[one, matched_with[one]]) if one in matched_with else None for one in k],
     }
     if comparison.drift is not None:
         columns["error"] = similarity.errors

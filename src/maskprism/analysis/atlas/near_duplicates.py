@@ -100,8 +100,8 @@ def _links(
     tree = cKDTree(places, leafsize=16, balanced_tree=False, compact_nodes=False)
     order = tree.indices  # those that are asked about one after the other are near each other: 3 times as fast
     reach = near * (1 + 1e-6)  # places are rounded
-    lonely = np.isinf(tree.query(places[order], k=[2], distance_upper_bound=reach, workers=-1)[0][:, 0])
-    some = np.sort(order[~lonely])
+    isolated = np.isinf(tree.query(places[order], k=[2], distance_upper_bound=reach, workers=-1)[0][:, 0])
+    some = np.sort(order[~isolated])
     if not len(some):
         return np.zeros((0, 2), dtype=np.int64)
     exact, places = distinct[some].astype(np.float64), places[some]

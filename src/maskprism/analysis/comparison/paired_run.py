@@ -371,11 +371,11 @@ class _Round:
         own = pair_instances(answer.own_a, answer.own_b, moved=self.moved_classes)
         self.own_unmatched += len(answer.own_a) + len(answer.own_b) - 2 * len(own)
         side = 0 if answer.own_a is answer.a else 1  # the network that is the same in both
-        partner = {pair[side]: pair for pair in own.tolist()}
+        matched_with = {pair[side]: pair for pair in own.tolist()}
         found = np.full(len(pairs), np.nan)
         for row, pair in enumerate(pairs.tolist()):
-            if pair[side] in partner:
-                i, j = partner[pair[side]]
+            if pair[side] in matched_with:
+                i, j = matched_with[pair[side]]
                 found[row] = 1 - loss(answer.own_a[[i]], answer.own_b[[j]])[0]
         return found
 

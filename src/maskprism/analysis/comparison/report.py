@@ -193,7 +193,7 @@ class Comparison:
         return {part: _mean(self.matched[f"path_{part}"]) for part in PARTS}
 
     @property
-    def guilty(self) -> Part | None:
+    def responsible(self) -> Part | None:
         """The part that causes most of the difference of masks.
 
         None if there is no pair, or no difference, or all parts differ because of something before the head.
@@ -320,7 +320,7 @@ class Comparison:
             "score_drift": {"mean": drifts.mean(), "largest": drifts.max()} if len(drifts) else None,
             "mask_iou": {"mean": ious.mean(), "median": np.median(ious), "worst": ious.min()} if len(ious) else None,
             "parts": self.shares,
-            "guilty": self.guilty,
+            "responsible": self.responsible,
             "path": self.path,
             "own_canvas": {
                 "mask_iou": self.own_iou,

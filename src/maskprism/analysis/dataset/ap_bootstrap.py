@@ -12,7 +12,7 @@ import numpy as np
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
 from maskprism.analysis.dataset.oracles import costs
 from maskprism.analysis.dataset.resampled_ap import MOST_GROUPS, ResampledAP, mean_known
-from maskprism.analysis.dataset.tide import mend
+from maskprism.analysis.dataset.tide import fix_errors
 from maskprism.analysis.intervals import CLAIMS, Interval, bootstraps, too_few
 from maskprism.analysis.truth.matching import ERROR_TYPES, FOUND_IOU, Errors, ErrorType
 
@@ -139,9 +139,9 @@ def _of_errors(
 ) -> tuple[dict[ErrorType, Interval], dict[ErrorType, Interval]]:
     """What fixing each kind of error adds, and by how much the first is ahead of the others."""
     base = ResampledAP(canvas, thresholds=(FOUND_IOU,))
-    mended = {
+    fixed = {
         kind: ResampledAP(
-            [mend(image, own, kind) for image, own in zip(canvas, errors, strict=True)], thresholds=(FOUND_IOU,)
+            [fix_errors(image, own, kind) for image, own in zip(canvas, errors, strict=True)], thresholds=(FOUND_IOU,)
         )
         for kind in ERROR_TYPES
     }
@@ -149,7 +149,7 @@ def _of_errors(
     def gains(weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, "R kinds"]:
         now = base.by_class(weights)
         ap50 = mean_known(now)
-        return np.stack([_gain(one, base, weights, now, ap50) for one in mended.values()], axis=1)
+        return np.stack([_gain(one, base, weights, now, ap50) for one in fixed.values()], axis=1)
 
     found = dict(zip(ERROR_TYPES, intervals_of(gains, len(canvas)), strict=True))
     values = [found[kind].mean for kind in ERROR_TYPES]
@@ -167,7 +167,7 @@ def _of_errors(
 
 
 def _gain(
-    mended: ResampledAP,
+    fixed: ResampledAP,
     base: ResampledAP,
     weights: Float64[np.ndarray, "R I"],
     now: Float[np.ndarray, "R classes"],
@@ -176,9 +176,9 @@ def _gain(
     """As in `tide.error_cost`, a class without ground truth left is worth 0 while it is detected."""
     found = np.full(now.shape, np.nan)
     detected = np.zeros(now.shape, dtype=bool)
-    columns = np.searchsorted(base.classes, mended.classes)
-    found[:, columns] = mended.by_class(weights)
-    detected[:, columns] = weights @ mended.detected > 0
+    columns = np.searchsorted(base.classes, fixed.classes)
+    found[:, columns] = fixed.by_class(weights)
+    detected[:, columns] = weights @ fixed.detected > 0
     found[np.isnan(found) & detected & ~np.isnan(now)] = 0.0
     return np.maximum(mean_known(found) - ap50, 0.0)
 

@@ -52,29 +52,29 @@ def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
     asked_for = class_precision_at(images, FOUND_IOU)
     ap50 = float(np.mean(list(asked_for.values()))) if asked_for else math.nan
 
-    def gain(mended: Iterable[Overlaps]) -> float:
+    def gain(fixed: Iterable[Overlaps]) -> float:
         """A class without ground truth left is worth 0 while it is detected, as in the authors' code."""
-        mended = list(mended)
-        detected = {int(class_id) for image in mended for class_id in image.classes}
-        found = dict.fromkeys(detected & set(asked_for), 0.0) | class_precision_at(mended, FOUND_IOU)
+        fixed = list(fixed)
+        detected = {int(class_id) for image in fixed for class_id in image.classes}
+        found = dict.fromkeys(detected & set(asked_for), 0.0) | class_precision_at(fixed, FOUND_IOU)
         return max(float(np.mean(list(found.values()))) - ap50, 0.0) if found else 0.0
 
     counts = {kind: sum(int(one.of(kind).sum()) for one in errors) for kind in ERROR_TYPES}
     counts["missed"] = sum(int(one.missed.sum()) for one in errors)
     return ErrorCost(
         ap50=ap50,
-        gain={kind: gain(mend(image, one, kind) for image, one in together) for kind in ERROR_TYPES},
+        gain={kind: gain(fix_errors(image, one, kind) for image, one in together) for kind in ERROR_TYPES},
         counts=counts,
         false_positives=gain(only(image, one.kinds < 0) for image, one in together),
         false_negatives=gain(_without(image, ~image.crowd & ~_found(one)) for image, one in together),
     )
 
 
-def mend(image: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
+def fix_errors(image: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
     """The image with all errors of one kind fixed."""
     if kind == "missed":
         return _without(image, errors.missed)
-    right = errors.of(kind) & errors.mends
+    right = errors.of(kind) & errors.fixable
     classes, iou = image.classes.copy(), image.iou.copy()
     classes[right] = image.true_classes[errors.target[right]]
     iou[right] = 0

@@ -367,8 +367,8 @@ def prototype_rows(usage: Usage, region: Region = "boxes") -> list[dict[str, int
     others = usage.image.correlation.copy()
     np.fill_diagonal(others, np.nan)
     alike = np.nan_to_num(np.abs(others))
-    partner = np.where(alike.any(axis=1), alike.argmax(axis=1), -1)
-    correlation = np.where(partner < 0, np.nan, others[np.arange(len(usage)), partner])
+    matched_with = np.where(alike.any(axis=1), alike.argmax(axis=1), -1)
+    correlation = np.where(matched_with < 0, np.nan, others[np.arange(len(usage)), matched_with])
     columns = {
         "prototype": range(len(usage)),
         "rms_contribution": usage.rms_contributions(region),
@@ -378,7 +378,7 @@ def prototype_rows(usage: Usage, region: Region = "boxes") -> list[dict[str, int
         "spread": np.sqrt(np.diag(drawn.covariance)),
         "coefficient_mean": used.mean,
         "coefficient_spread": np.sqrt(np.diag(used.covariance)),
-        "most_alike": partner,
+        "most_alike": matched_with,
         "correlation": correlation,
     }
     plain = {name: np.asarray(values).tolist() for name, values in columns.items()}

@@ -367,9 +367,9 @@ def matched_ious(full: Prediction, reduced: Prediction) -> Float32[np.ndarray, "
     same = box_iou(full.extents, reduced.extents) * (full.classes[:, None] == reduced.classes[None, :])
     others = list(regions(reduced, "canvas"))
     for index, region in enumerate(regions(full, "canvas")):
-        partner = int(same[index].argmax())
-        if same[index, partner] >= _SAME_BOX:
-            found[index] = _region_iou(region, others[partner])
+        matched_with = int(same[index].argmax())
+        if same[index, matched_with] >= _SAME_BOX:
+            found[index] = _region_iou(region, others[matched_with])
     return found
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.truth.overlaps import Region
     from maskprism.core.geometry import Letterbox
 
-HOPELESS = 0.03
+MOST_MISTAKEN = 0.03
 """The share of pixels that a fit to them may get wrong before the search is given up."""
 _PENALTIES = (1e-6, 1e-9)  # small, since exact masks need steep logits where an outline passes close to pixels
 _ROUNDS = 10
@@ -38,7 +38,7 @@ def exact_weights(
     are those that separate the pixels in it from the others by a plane. A few pixels along the outline settle nearly
     all; they are separated by logistic regression with next to no penalty, the pixels that the mask then gets
     wrong join them, and so on until none is wrong. If some of the few are indistinguishable, no weights can be exact; a
-    fit that gets more than HOPELESS of them wrong is taken for the sign of that. None is no proof, then:
+    fit that gets more than MOST_MISTAKEN of them wrong is taken for the sign of that. None is no proof, then:
     prototypes that differ by less than a hundredth may hide exact weights.
 
     start: the best weights on grid cells, where the search begins.
@@ -64,7 +64,7 @@ def exact_weights(
         for penalty in _PENALTIES:
             found = fit(pixels, found.weights, penalty=penalty, tolerance=penalty, max_steps=_STEPS)
             mistaken = float(np.mean((features @ found.weights > 0) != covered))
-            if mistaken > HOPELESS:
+            if mistaken > MOST_MISTAKEN:
                 return None
             if not mistaken:
                 break

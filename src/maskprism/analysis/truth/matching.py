@@ -57,14 +57,14 @@ class Errors:
     matched: the ground-truth instance that a detection found, or -1.
     kinds: index into ERROR_TYPES per detection, or -1 for one that is right, or lies in a crowd.
     target: the ground-truth instance that a class or localisation error means, or -1.
-    mends: whether correcting that error would find a ground-truth instance that is found by no other detection.
+    fixable: whether correcting that error would find a ground-truth instance that is found by no other detection.
     missed: ground-truth instances that no detection finds and no corrected one would.
     """
 
     matched: Int64[np.ndarray, " N"]
     kinds: Int64[np.ndarray, " N"]
     target: Int64[np.ndarray, " N"]
-    mends: Bool[np.ndarray, " N"]
+    fixable: Bool[np.ndarray, " N"]
     missed: Bool[np.ndarray, " G"]
 
     def of(self, kind: ErrorType) -> Bool[np.ndarray, " N"]:
@@ -94,12 +94,12 @@ def find_errors(image: Overlaps, *, foreground: float = FOUND_IOU, background: f
     wrong = (matched < 0) & ~excused
     kinds = np.select([~wrong, *(test for _, test, _ in tests)], [-1, *(ERROR_TYPES.index(k) for k, _, _ in tests)], -1)
     target = np.select([~wrong, *(test for _, test, _ in tests)], [nowhere, *(t for _, _, t in tests)], -1)
-    mends = np.zeros(len(matched), dtype=bool)
+    fixable = np.zeros(len(matched), dtype=bool)
     taken = found.copy()
     for i in np.argsort(-image.scores, kind="stable"):  # of several claims on one instance the best counts
         if target[i] >= 0 and not taken[target[i]]:
-            mends[i] = taken[target[i]] = True
-    return Errors(matched, kinds, target, mends, missed=real & ~taken)
+            fixable[i] = taken[target[i]] = True
+    return Errors(matched, kinds, target, fixable, missed=real & ~taken)
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,7 @@ _LEAST_IOU = 1e-3
 class Evidence:
     """N instances with M pixels each, in the order of their images.
 
-    image: number of the image. altered: whether its view is augmented: scale and colours differ from those of
+    image: number of the image. augmented: whether its view is augmented: scale and colours differ from those of
     the image.
     weights: the score times the mask's IoU: what is sure and drawn well tells most about what is always wrong.
     coefficients, levels: of each instance; factors: the objectness that a rule multiplies them by, else 1.
@@ -49,7 +49,7 @@ class Evidence:
     """
 
     image: Int64[np.ndarray, " N"]
-    altered: Bool[np.ndarray, " N"]
+    augmented: Bool[np.ndarray, " N"]
     weights: Float32[np.ndarray, " N"]
     coefficients: Float32[np.ndarray, "N K"]
     factors: Float32[np.ndarray, " N"]
@@ -85,12 +85,12 @@ def evidence_of(
     *,
     iou: float = 0.7,
     most: int = MOST,
-    altered: bool = False,
+    augmented: bool = False,
 ) -> Evidence:
     """The evidence in one image.
 
     prediction: all candidates, before NMS; those that NMS at `iou` keeps are matched. Others count that overlap the
-    same ground-truth instance of their class most, by half or more. most: instances, at most. altered: see
+    same ground-truth instance of their class most, by half or more. most: instances, at most. augmented: see
     `Evidence`.
     """
     kept = non_maximum_suppression(prediction.extents, prediction.scores, prediction.classes, iou)
@@ -106,14 +106,14 @@ def evidence_of(
         others += [(index, target) for index in near.tolist()]
     room = max(most - len(first), 0)
     chosen = first[:most] + [others[index] for index in sorted(rng.permutation(len(others))[:room].tolist())]
-    return _sampled(prediction, truth, chosen, altered, rng)
+    return _sampled(prediction, truth, chosen, augmented, rng)
 
 
 def _sampled(
     prediction: Prediction,
     truth: GroundTruth,
     chosen: Sequence[tuple[int, int]],
-    altered: bool,
+    augmented: bool,
     rng: np.random.Generator,
 ) -> Evidence:
     """The evidence of (instance, ground-truth instance)."""
@@ -145,7 +145,7 @@ def _sampled(
     factors = prediction.objectness if prediction.rule.objectness else None
     return Evidence(
         image=np.zeros(n, dtype=np.int64),
-        altered=np.full(n, altered),
+        augmented=np.full(n, augmented),
         weights=weights,
         coefficients=prediction.coefficients[which],
         factors=np.ones(n, dtype=np.float32) if factors is None else factors[which],

@@ -188,7 +188,7 @@ def sampled_ious(evidence: Evidence, part: slice, correction: Correction | None)
 def _unaltered(evidence: Evidence, parts: Sequence[slice]) -> Iterator[slice]:
     """The runs of parts without augmented views."""
     for part in parts:
-        edges = np.flatnonzero(np.diff(evidence.altered[part], prepend=True, append=True)) + part.start
+        edges = np.flatnonzero(np.diff(evidence.augmented[part], prepend=True, append=True)) + part.start
         yield from (slice(int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
 
 

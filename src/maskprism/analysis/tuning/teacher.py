@@ -19,7 +19,7 @@ from maskprism.io.sources import ImageFiles, SourceImage, open_source
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-    from maskprism.datasets.augmentation import Alteration
+    from maskprism.datasets.augmentation import Augmentation
     from maskprism.models import Model
 
     Picture = UInt8[np.ndarray, "H W 3"]
@@ -54,7 +54,7 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class Lesson(Sample):
+class PseudoLabelledSample(Sample):
     """An image as it lies on the canvas, the same pixels for both networks, and what the teacher finds there."""
 
     annotations: Teacher
@@ -64,7 +64,7 @@ class Lesson(Sample):
         canvas = self.annotations.canvas(self.image.read(grey=grey))
         return canvas, self._taught(canvas)
 
-    def altered(self, image: Picture, truth: GroundTruth, how: Alteration) -> tuple[Picture, GroundTruth]:
+    def augmented(self, image: Picture, truth: GroundTruth, how: Augmentation) -> tuple[Picture, GroundTruth]:
         """The canvas augmented, and what the teacher finds there."""
         seen = how.image(image)
         return seen, self._taught(seen)
@@ -83,8 +83,8 @@ class Lesson(Sample):
 
 
 @dataclass(frozen=True, repr=False)
-class Lessons(Dataset):
-    """Images without labels, and a teacher that says what is on them: a data set for `tune`; see `taught`."""
+class PseudoLabels(Dataset):
+    """Images without labels, and a teacher that says what is on them: a data set for `tune`; see `pseudo_labels`."""
 
     annotations: Teacher
 
@@ -94,15 +94,15 @@ class Lessons(Dataset):
 
     def sample(self, image: SourceImage) -> Sample:
         """One of its images, as a lesson."""
-        return Lesson(image, self.annotations, self.class_ids, self.names)
+        return PseudoLabelledSample(image, self.annotations, self.class_ids, self.names)
 
 
 def teacher_of(dataset: Dataset) -> Model | None:
     """The network whose masks stand in for labels; None for a data set that has labels."""
-    return dataset.annotations.model if isinstance(dataset, Lessons) else None
+    return dataset.annotations.model if isinstance(dataset, PseudoLabels) else None
 
 
-def taught(teacher: Model, model: Model, images: str | os.PathLike[str]) -> Lessons:
+def pseudo_labels(teacher: Model, model: Model, images: str | os.PathLike[str]) -> PseudoLabels:
     """What a teacher finds on images, as ground truth for a model that should draw the same masks.
 
     teacher: finds instances above the score that it is loaded with. images: a folder, pattern, image or `.txt` list.
@@ -132,7 +132,7 @@ def taught(teacher: Model, model: Model, images: str | os.PathLike[str]) -> Less
             f"{other.name} and {own.name} have no class in common; the teacher must be the network that the model was "
             "made from, or one of the same classes"
         )
-    return Lessons(
+    return PseudoLabels(
         path=source.root,
         split=None,
         names=names,

@@ -26,7 +26,7 @@ from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import FULL_EFFORT, Effort, Setting, minimiser
 from maskprism.analysis.tuning.teacher import teacher_of
 from maskprism.analysis.tuning.validation import FOLDS, CrossFit, check_folds, cross_fit, fits
-from maskprism.datasets.augmentation import Alteration
+from maskprism.datasets.augmentation import Augmentation
 from maskprism.datasets.samples import Sample
 from maskprism.datasets.visit import Failure, OnProgress, VisitedImage, predicted, visit
 from maskprism.errors import InputError
@@ -71,7 +71,7 @@ class Tuning:
     """A correction for a network, and what it gains on images that took no part in it.
 
     images: how many were used, out of total; failures: the others. evidence: instances it was fitted
-    to, altered and suppressed ones among them. rows: matched instances with a score above `conf`, each measured
+    to, augmented and suppressed ones among them. rows: matched instances with a score above `conf`, each measured
     with what was fitted without its image and its fold. precision: mask AP on the canvas before and after, likewise.
     ap_gain, ap75_gain: of these, with intervals over images that hold for both; without ends where there are too few.
     seconds: how long gathering, fitting and measuring took.
@@ -172,7 +172,7 @@ def tune(
 ) -> Tuning:
     """Fit a correction of the mask coefficients of a model to a data set, or `limit` evenly spread images of it.
 
-    dataset: images with ground truth, or pseudo-labels of another model, as `taught` gives them.
+    dataset: images with ground truth, or pseudo-labels of another model, as `pseudo_labels` gives them.
 
     Evidence are candidates above a score of `evidence.CONF`, in the image, in its mirror image, and, if that helps, in
     up to `effort.views` views of it that are turned, scaled, mirrored and recoloured by chance. The views, the pixels
@@ -208,9 +208,9 @@ def tune(
     classes = known_classes(dataset, model)
     levels = model.levels if per_level or (per_level is None and teacher is not None) else 1
     views = min(_SEEN // max(len(dataset), 1), effort.views)
-    # Whether altered views are of use is found out; a teacher draws them anew.
+    # Whether augmented views are of use is found out; a teacher draws them anew.
     seen = (False, True) if teacher is None and views else (views > 0,)
-    paths = [[Setting(ridge, levels, altered) for ridge in effort.ridges] for altered in seen]
+    paths = [[Setting(ridge, levels, augmented) for ridge in effort.ridges] for augmented in seen]
     done, total = 0, 2 * len(dataset) + fits(len(dataset), len(paths), folds=folds)
     clock = [time.perf_counter()]
     failures: list[Failure] = []
@@ -333,11 +333,11 @@ class _Gatherer:
         for view in range(2 + self.views):
             truth, prediction = whole, visited.prediction
             if view:
-                how = Alteration.mirror(size_hw) if view == 1 else Alteration.drawn(rng, size_hw)
-                seen, truth = sample.altered(image, whole, how)
+                how = Augmentation.mirror(size_hw) if view == 1 else Augmentation.drawn(rng, size_hw)
+                seen, truth = sample.augmented(image, whole, how)
                 prediction = predicted(self.model, seen)
             prediction, own = of_classes(prediction, truth, self.classes)
-            parts.append(evidence_of(prediction, own, rng, iou=self.iou, most=self.most, altered=view > 1))
+            parts.append(evidence_of(prediction, own, rng, iou=self.iou, most=self.most, augmented=view > 1))
             if not view:
                 masks = int(np.count_nonzero(~own.box_only))
         return _Gathered(visited.number, Evidence.joined(parts), masks)

@@ -61,14 +61,14 @@ def cross_fit(
 
     A fold's setting is the one that gains most on the other folds, each with what was fitted without it and without
     that fold: nothing about a fold decides anything that is measured on it. All of their evidence is looked at that is
-    not altered: mirror images and what NMS drops make the choice surer. Folds are of images that follow each other, so
+    not augmented: mirror images and what NMS drops make the choice surer. Folds are of images that follow each other, so
     give images in an order that chance has made. settings: paths of settings, each fit begins where the one before
     ended. steps: the most iterations of a fit.
 
     Raises InputError for fewer than FEWEST_IMAGES images with an unaltered instance, or fewer folds than 3.
     """
     check_folds(folds)
-    useful = len(np.unique(evidence.image[~evidence.altered]))
+    useful = len(np.unique(evidence.image[~evidence.augmented]))
     if useful < FEWEST_IMAGES:
         raise InputError(
             f"{useful} of {images} images have an instance that found a ground-truth instance; tuning needs "
@@ -158,7 +158,7 @@ def _some_images(evidence: Evidence, fold: tuple[int, int], images: int, count: 
 
 def _gain(evidence: Evidence, part: slice, correction: Correction) -> tuple[float, float]:
     """The gain in IoU of the unaltered instances of a part, from sampled pixels, summed by weight; and their weight."""
-    weights = evidence.weights[part] * ~evidence.altered[part]
+    weights = evidence.weights[part] * ~evidence.augmented[part]
     change = sampled_ious(evidence, part, correction) - sampled_ious(evidence, part, None)
     return float(np.dot(change, weights)), float(weights.sum())
 
