@@ -2,7 +2,7 @@
 
     python benchmarks/error_budget.py [--model M --data data.yaml] [--images 24]
 
-Without a model and a data set: the bundled network on drawn scenes. One thread, processor time; images are read
+Without a model and a data set: the bundled model on drawn scenes. One thread, processor time; images are read
 and predicted before the clock runs. The slow twin goes pixel by pixel and cell by cell through the same formulas, for
 one instance.
 """

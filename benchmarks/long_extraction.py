@@ -1,4 +1,4 @@
-"""Memory and speed of a long extraction: many images, a folder as the table, a network that costs next to nothing.
+"""Memory and speed of a long extraction: many images, a folder as the table, a model that costs next to nothing.
 
     python benchmarks/long_extraction.py --images photos/ --count 100000
 

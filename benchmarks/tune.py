@@ -1,11 +1,11 @@
-"""What tuning costs beside the network passes that it needs, in one run.
+"""What tuning costs beside the model passes that it needs, in one run.
 
     python benchmarks/tune.py
     python benchmarks/tune.py --model yolov8n-seg.onnx --data coco128-seg.yaml
 
 The baseline is prediction alone, as often as gathering (each image, its mirror image, its augmented views) and measuring
 need it; printed are the seconds of each part, their ratio to it, and what was gained. By default the bundled
-network on drawn scenes.
+model on drawn scenes.
 """
 
 from __future__ import annotations

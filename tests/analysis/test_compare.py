@@ -1,4 +1,4 @@
-"""Two networks compared: prototypes matched, masks taken apart by exchange, the letterbox told from the rest."""
+"""Two models compared: prototypes matched, masks taken apart by exchange, the letterbox told from the rest."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_only_different_networks_need_scipy(monkeypatch: pytest.MonkeyPatch) -> 
 
 @st.composite
 def two(draw: st.DrawFn, same: bool | None = None) -> tuple[Prediction, Prediction]:
-    """The same instances of one image in two networks, on one canvas or on two."""
+    """The same instances of one image in two models, on one canvas or on two."""
     a = draw(predictions())
     letterbox = a.letterbox
     if not (draw(st.booleans()) if same is None else same):
@@ -254,11 +254,11 @@ def test_drift_is_that_of_every_cell(pair: tuple[Prediction, Prediction]) -> Non
     assert (found.changes <= found.by_coefficients + found.by_prototypes + 1e-5).all()
 
 
-# --- whole networks, made of numpy
+# --- whole models, made of numpy
 
 
 class Network:
-    """One object per network call at a fixed place; everything depends on the picture, the padding included."""
+    """One object per model call at a fixed place; everything depends on the picture, the padding included."""
 
     def __init__(self, *, side: int | None = 64, names: tuple[str, ...] = ("cat", "dog"), prototypes: int = 3) -> None:
         self.side, self.names, self.count, self.stride = side, names, prototypes, 32
@@ -461,7 +461,7 @@ def test_both_take_any_size(images: list[np.ndarray]) -> None:
 
 
 def test_networks_of_another_basis(images: list[np.ndarray]) -> None:
-    """The same network after a change of basis: other coefficients and prototypes, the same masks."""
+    """The same model after a change of basis: other coefficients and prototypes, the same masks."""
     basis = np.array([[0.0, 2.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.3, 1.0]])
     calls: list[tuple[int, int | None, object]] = []
     other = Network()
@@ -503,7 +503,7 @@ def test_one_bad_image_does_not_stop_the_rest(images: list[np.ndarray], tmp_path
 
 
 class BrokenOn(Network):
-    """A network whose prototypes are NaN where the picture is dark."""
+    """A model whose prototypes are NaN where the picture is dark."""
 
     def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, prototypes = super().__call__(batch)
@@ -520,10 +520,10 @@ def test_an_image_on_which_a_network_fails_is_left_out(images: list[np.ndarray],
     assert list(found.failed) == ["image 0", "image 4"]
     assert "prototypes 0, 1, 2 hold NaN or infinity" in found.failed["image 0"]
     text = summary_of(found, Tolerance())
-    assert "Left out: 2 images on which a network fails." in text
+    assert "Left out: 2 images on which a model fails." in text
     assert ("Within tolerance" in text) == (broken == "both")  # one that fails as A does is no worse
     assert (f"{broken} alone fails on 2 images" in text) == (broken != "both")
-    with pytest.raises(ModelError, match="not a single image could be compared: network: "):
+    with pytest.raises(ModelError, match="not a single image could be compared: model: "):
         compare(a, b, [dark])
 
 
@@ -709,14 +709,14 @@ def test_the_command_compares_with_labels(labelled: Path, tmp_path: Path) -> Non
     result = run("compare", *common, "--correction-b", file)
     assert result.returncode == 3, result.stderr
     assert "Against the ground truth, the mean mask IoU of" in result.stdout
-    assert "a network was tuned" in result.stderr
+    assert "a model was tuned" in result.stderr
     assert "100 % is in the coefficients" in result.stdout
     told = json.loads((tmp_path / "o" / "comparison.json").read_text())["truth"]
     assert told["all"]["instances"] == sum(one["instances"] for one in told["by_size"])
     assert {"truth.png", "changed.png"} <= {path.name for path in (tmp_path / "o").iterdir()}
     result = run("compare", *common, "--overwrite")
     assert result.returncode == 0, result.stderr
-    assert "a network was tuned" not in result.stderr
+    assert "a model was tuned" not in result.stderr
     assert "0 are better in B, 0 worse" in result.stdout
     assert not (tmp_path / "o" / "changed.png").exists()
 
@@ -760,7 +760,7 @@ def test_results_are_no_input_of_the_next_run(files: Path, tmp_path: Path) -> No
             (folder / image.name).write_bytes(image.read_bytes())
     options = ("--images", ".", "--out", "out", "--overwrite")
     result = run("compare", files / "float.onnx", files / "damaged.onnx", *options, cwd=tmp_path)
-    says(result, "3 images, both networks", "worst.png", code=3)
+    says(result, "3 images, both models", "worst.png", code=3)
 
 
 def test_the_command_reads_b_in_another_way(files: Path) -> None:

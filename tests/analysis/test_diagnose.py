@@ -240,7 +240,7 @@ def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch:
     with pytest.raises(InputError, match=r"not one of 6 images can be examined .*not callable"):
         diagnose(open_dataset(own_data), broken)
     monkeypatch.setattr("maskprism.datasets.visit.TOLERATED_MODEL_FAILURES", 3)
-    labels(own_data)[0].write_text("0 0.1 0.2\n")  # is no failure of the network
+    labels(own_data)[0].write_text("0 0.1 0.2\n")  # is no failure of the model
     told: list[int] = []
     with pytest.raises(ModelError, match=r"failed on all of the first 3 images .*not callable"):
         diagnose(open_dataset(own_data), broken, workers=1, on_progress=lambda done, *_: told.append(done))

@@ -610,7 +610,7 @@ def test_rank_correlation_and_calibration(pairs):
 
 @pytest.fixture(scope="module")
 def measured() -> ErrorBudget:
-    """The bundled network on three scenes."""
+    """The bundled model on three scenes."""
     model = maskprism.load("sample")
     rows: list[InstanceBudget] = []
     for seed in (50, 51, 52):

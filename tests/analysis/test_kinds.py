@@ -49,5 +49,5 @@ def test_pages_say_kinds_of_enough_images(seen: list[tuple[np.ndarray, maskprism
     other = maskprism.from_arrays(
         seen[0][0], np.ones((1, 3), np.float32), np.ones((3, 20, 20), np.float32), preprocessing="yolo"
     )
-    page.add(seen[0][0], other)  # of another network
+    page.add(seen[0][0], other)  # of another model
     assert '"kinds": null' in page.html()

@@ -428,7 +428,7 @@ def test_a_basis_of_another_network_is_noticed(
         replace(basis, model_sha256=sha256).save(tmp_path / "basis.npz")
         out = tmp_path / f"out-{noted}"
         prototypes_command([str(images)], model=tiny, out=out, basis=tmp_path / "basis.npz", moved=0, cards=[])
-        assert ("a basis fits only the network that it is of" in capsys.readouterr().err) == noted
+        assert ("a basis fits only the model that it is of" in capsys.readouterr().err) == noted
 
 
 def test_the_command_needs_two_images(tiny: Path, images: Path, tmp_path: Path) -> None:

@@ -339,7 +339,7 @@ def test_what_cannot_be_rewritten_is_refused(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ModelError, match="cannot be read as ONNX"):
         read_onnx(damaged)
     damaged.write_bytes(b"")
-    with pytest.raises(ModelError, match="holds no network"):
+    with pytest.raises(ModelError, match="holds no model"):
         read_onnx(damaged)
     old = Tiny().model()
     old.opset_import[0].version = 9
@@ -359,7 +359,7 @@ def test_a_network_that_comes_out_wrong_gets_no_name(tmp_path: Path, monkeypatch
         return twice(self, name, axis, map * 1.01)
 
     monkeypatch.setattr(ChannelSurgery, "map_output", wrong)
-    with pytest.raises(ModelError, match="prototypes of the new network are off by up to"):
+    with pytest.raises(ModelError, match="prototypes of the new model are off by up to"):
         write_reduced(load(source), source, tmp_path / "small.onnx", maps.prototype_map, maps.coefficient_map)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full.onnx"]
 
@@ -385,7 +385,7 @@ def test_reduce_writes_a_working_file_and_its_report(tiny: Path, dataset: Path, 
     (tmp_path / "photos" / "broken.png").write_bytes(b"")
     result = run("reduce", tiny, "--keep", 3, "--images", tmp_path / "photos", "--out", out)
     assert result.returncode == 0, result.stderr
-    assert "3 of 8 prototypes by projection: mask IoU with the full network" in result.stdout
+    assert "3 of 8 prototypes by projection: mask IoU with the full model" in result.stdout
     assert "broken.png" in result.stderr
     assert load(out).spec.prototypes == 3
     base = out.parent / "small ü"

@@ -1,4 +1,4 @@
-"""A network in the place of labels: what it teaches, what that repairs, and the command."""
+"""A model in the place of labels: what it teaches, what that repairs, and the command."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled network with coefficients mixed by a known map."""
+    """The bundled model with coefficients mixed by a known map."""
     rng = np.random.default_rng(0)
     file = tmp_path_factory.mktemp("models") / "damaged.onnx"
     write_corrected(load("sample"), SAMPLE_MODEL, file, Correction(rng.normal(0, 0.05, (1, 32, 32)), np.zeros((1, 32))))

@@ -42,7 +42,7 @@ def _little_effort(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drawn(seed: int = 0, n: int = 12, m: int = 9, k: int = 3, images: int = 6) -> Evidence:
-    """Evidence made up: masks that a corrected network would draw."""
+    """Evidence made up: masks that a corrected model would draw."""
     rng = np.random.default_rng(seed)
     coefficients = rng.normal(0, 1, (n, k)).astype(np.float32)
     prototypes = rng.normal(0, 1, (n, m, k)).astype(np.float32)
@@ -332,7 +332,7 @@ def test_too_few_images_are_refused() -> None:
         cross_fit(drawn(), 6, PATH, folds=2)
 
 
-# Networks
+# Models
 
 
 @pytest.fixture(scope="module")
@@ -342,7 +342,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled network with coefficients that a correction can fix."""
+    """The bundled model with coefficients that a correction can fix."""
     rng = np.random.default_rng(0)
     wrong = Correction(rng.normal(0, 0.09, (3, 32, 32)), rng.normal(0, 0.2, (3, 32)))
     file = tmp_path_factory.mktemp("models") / "damaged.onnx"
@@ -502,7 +502,7 @@ def test_mistakes_of_the_user(damaged: Path, dataset: Path, tmp_path: Path) -> N
     for name, kind in (("model.tflite", "TFLite files"), ("model.xml", "OpenVINO files")):
         (tmp_path / name).write_bytes(b"x")
         refused(f"{kind} cannot be rewritten; tune the .onnx or .pt .* --out FILE.json", tmp_path / name)
-    refused("holds no network; is it a complete .onnx", tmp_path / "there.onnx")
+    refused("holds no model; is it a complete .onnx", tmp_path / "there.onnx")
     (tmp_path / "folder.onnx").mkdir()
     refused("folder.onnx: is a folder", out=tmp_path / "folder.onnx")
     refused("seed is -1; expected 0 or more", seed=-1)

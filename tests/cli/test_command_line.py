@@ -103,7 +103,7 @@ Call = Callable[..., Ended]
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set, a table, two models of one network and one of another."""
+    """A folder with a data set, a table, two models of one model and one of another."""
     folder = tmp_path_factory.mktemp("work")
     write_dataset(folder / "scenes", 3, validation_share=1)
     for name, tiny in {"m": Tiny(metadata=ultralytics_metadata()), "other": Tiny(prototypes=9)}.items():

@@ -19,7 +19,7 @@ from maskprism.tables.extraction import ExtractSummary, extract
 
 
 def main(folder: Path) -> None:
-    """The bundled network on drawn scenes, taken apart."""
+    """The bundled model on drawn scenes, taken apart."""
     write_dataset(folder, 2, seed=1, validation_share=1)
     images = sorted((folder / "images").rglob("*.png"))
     assert_type(maskprism.__version__, str)

@@ -1,4 +1,4 @@
-"""`from_arrays`: any network's arrays become a prediction, bit for bit; what does not fit is refused."""
+"""`from_arrays`: any model's arrays become a prediction, bit for bit; what does not fit is refused."""
 
 from __future__ import annotations
 

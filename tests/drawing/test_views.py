@@ -30,7 +30,7 @@ INSTANCE, PROTOTYPE = 0, 7
 
 
 class Explained(NamedTuple):
-    """An image (BGR) and what the bundled network says about it."""
+    """An image (BGR) and what the bundled model says about it."""
 
     image: np.ndarray
     prediction: Prediction
@@ -126,7 +126,7 @@ def test_a_figure_has_its_text_and_lines_as_vectors(drawn: Explained) -> None:
 @pytest.mark.parametrize("side", [1e30, 1e9])
 @pytest.mark.parametrize("name", SHEETS)
 def test_boxes_beyond_every_picture_are_drawn(name: str, side: float) -> None:
-    """What a damaged network says: the corners alone are out of the picture."""
+    """What a damaged model says: the corners alone are out of the picture."""
     image, prediction = noise((64, 96), PROTOTYPE + 1)
     far = Explained(image, replace(prediction, canvas_boxes=np.tile(np.float32([-side, -side, side, side]), (3, 1))))
     assert raster.draw(SHEETS[name](far)).std() > 0
@@ -300,7 +300,7 @@ def test_masks_without_boxes_are_drawn_without_one(drawn: Explained) -> None:
     alone = replace(prediction, canvas_boxes=None, rule=RULES["no-crop"])
     cropless = sheets.overview(image, prediction.with_rule("no-crop")).panels[0].picture
     sheet = sheets.overview(image, alone)
-    assert sheet.subtitle.endswith("mask rule no-crop; the network gives no boxes, so nothing is cropped")
+    assert sheet.subtitle.endswith("mask rule no-crop; the model gives no boxes, so nothing is cropped")
     assert (sheet.panels[0].picture != cropless).any()
     for instance in alone:
         for build in (sheets.prototype_grid, sheets.contribution_grid):

@@ -15,7 +15,11 @@ MANIFESTS = {
         command="compare",
         about="how two models differ",
         models=["a.onnx", "b.onnx"],
-        numbers=[Number("images", 2, ","), Number("without a matched_with", 0.25, ".1%"), Number("worst mask IoU", None)],
+        numbers=[
+            Number("images", 2, ","),
+            Number("without a matched_with", 0.25, ".1%"),
+            Number("worst mask IoU", None),
+        ],
         findings=["Most of the difference comes from the prototypes."],
         tables=[TableFile("instances.csv", "a row for every instance", "mask_iou", {"mask_iou": "mask IoU"})],
         verdict=Verdict("fail", "mean mask IoU is 0.9 (expected at least 0.99)"),

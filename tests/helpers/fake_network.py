@@ -1,4 +1,4 @@
-"""A network of plain numpy whose answer depends on the image; and, run as a script, a slow extraction with it."""
+"""A model of plain numpy whose answer depends on the image; and, run as a script, a slow extraction with it."""
 
 from __future__ import annotations
 

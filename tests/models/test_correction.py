@@ -1,4 +1,4 @@
-"""Corrections of coefficients: applied, kept in a file, given to a model, and folded into networks."""
+"""Corrections of coefficients: applied, kept in a file, given to a model, and folded into models."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_model_applies_a_correction_made_for_it(tmp_path: Path) -> None:
         model.predict(scene).coefficients,
     )
     other = Tiny(prototypes=32).save(tmp_path / "other.onnx")
-    with pytest.raises(InputError, match=r"correction.json was fitted to another network than other.onnx"):
+    with pytest.raises(InputError, match=r"correction.json was fitted to another model than other.onnx"):
         load(other, correction=file)
     assert load(other, correction=Correction.read(file)).correction is not None
 
@@ -146,7 +146,7 @@ def test_a_corrected_file_predicts_what_the_correction_says(name: str, levels: i
     model = load(source, layout=layout, conf=0.1)
     correction = some(levels, 8)
     if levels > model.levels:
-        with pytest.raises(InputError, match=r"has 8 on 1 level: fit one to this network"):
+        with pytest.raises(InputError, match=r"has 8 on 1 level: fit one to this model"):
             write_corrected(model, source, target, correction)
         return
     if levels > 1 and LAYOUTS[name].dynamic:  # one constant table: its levels lie apart nowhere

@@ -25,7 +25,7 @@ FAMILIES = ("yolov8", "yolov5", "end2end")
 
 
 def spoiled(family: str, spoil, folder: Path) -> FunctionRuntime:
-    """A tiny network whose table of detections (columns, candidates) `spoil` changes."""
+    """A tiny model whose table of detections (columns, candidates) `spoil` changes."""
     runtime = maskprism.load(Tiny(family=family).save(folder / "tiny.onnx"), layout=family).runtime
 
     def compute(batch: np.ndarray) -> list[np.ndarray]:
@@ -97,7 +97,7 @@ def test_scores_before_the_sigmoid_are_refused(family: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_out_of_range_on_one_image_cost_that_image(family: str, tmp_path: Path) -> None:
-    """A network may behave on the canvas that it is tried with, and not on an image."""
+    """A model may behave on the canvas that it is tried with, and not on an image."""
     calls = itertools.count()
 
     def later(table: np.ndarray, _: np.ndarray) -> None:

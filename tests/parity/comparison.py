@@ -123,7 +123,9 @@ class Tally:
             self.problems.append(f"{where}: {len(prediction)} instances, Ultralytics has {len(answer.scores)}")
         matched_with = pair(prediction, answer)
         if (matched_with < 0).any():
-            self.problems.append(f"{where}: {np.count_nonzero(matched_with < 0)} of {len(matched_with)} instances not found")
+            self.problems.append(
+                f"{where}: {np.count_nonzero(matched_with < 0)} of {len(matched_with)} instances not found"
+            )
             return
         if not len(matched_with):
             return

@@ -1,4 +1,4 @@
-"""PyTorch against ONNX of one network on real weights: the letterbox is measured apart from the rest."""
+"""PyTorch against ONNX of one model on real weights: the letterbox is measured apart from the rest."""
 
 from __future__ import annotations
 

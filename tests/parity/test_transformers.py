@@ -1,4 +1,4 @@
-"""Networks of transformers, small and with random weights: the sum of terms is their own mask logits."""
+"""Models of transformers, small and with random weights: the sum of terms is their own mask logits."""
 
 from __future__ import annotations
 
@@ -370,7 +370,7 @@ def test_sam_is_left_as_it_was_and_needs_a_prompt_to_be_loaded():
 
 
 class Given(torch.nn.Module):
-    """Some of what a network gives, for the exporter."""
+    """Some of what a model gives, for the exporter."""
 
     def __init__(self, network, names, inputs=("pixel_values",)):
         super().__init__()

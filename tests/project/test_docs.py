@@ -19,7 +19,7 @@ from maskprism.datasets.scenes import draw_scene
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# Lines that set things up from the network, or that other tests run.
+# Lines that set things up from the model, or that other tests run.
 ELSEWHERE = (
     *("pip install", "git clone", "make ", "cd ", "python utils/", "python benchmarks/", "python -m pytest"),
     "maskprism serve",  # goes on until it is stopped

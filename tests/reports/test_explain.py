@@ -35,7 +35,7 @@ from maskprism.reports.explanation import Explained, explain_images
 
 
 class Case:
-    """A scene and what the bundled network says about it."""
+    """A scene and what the bundled model says about it."""
 
     image = draw_scene(3).image
     truth = draw_scene(3).masks

@@ -1,4 +1,4 @@
-"""The server: what it may show, to whom, how often it asks the network, and what it answers."""
+"""The server: what it may show, to whom, how often it asks the model, and what it answers."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def serving(gallery: Gallery) -> Iterator[httpx.Client]:
 
 
 def wait_for(client: Any) -> dict[str, Any]:
-    """Until the network has seen everything."""
+    """Until the model has seen everything."""
     while True:
         progress = client.get("/api/progress").json()
         if progress["examined"] == progress["total"]:
@@ -444,7 +444,7 @@ def test_a_corrected_network_serves_its_masks_before_and_after(folder: Path, mod
 
 
 def test_pictures_of_instances_are_drawn_when_they_are_asked_for(folder: Path, model: Model) -> None:
-    """The network is asked once more for all of an image, and not by those who look at images alone."""
+    """The model is asked once more for all of an image, and not by those who look at images alone."""
     gallery = Gallery(folder, model)
     count = len(model.predict(folder / "a.png"))
 
@@ -693,7 +693,7 @@ def test_pages_of_the_list_make_up_the_whole(client: httpx.Client) -> None:
 
 
 def test_labels_of_a_data_set_are_compared(tmp_path: Path) -> None:
-    """With the bundled network on scenes, whose ground truth is known."""
+    """With the bundled model on scenes, whose ground truth is known."""
     data = write_dataset(tmp_path, 4, seed=0, validation_share=0.5)
     broken = sorted((tmp_path / "labels" / "train").iterdir())[0]
     broken.write_text("no label\n")
@@ -808,7 +808,7 @@ def test_the_background_pushes_nothing_out(folder: Path, model: Model) -> None:
 
 
 def test_a_slow_network_does_not_hold_up_other_answers(folder: Path, model: Model) -> None:
-    """While every thread of the network is stuck, lists, pictures and pages are answered."""
+    """While every thread of the model is stuck, lists, pictures and pages are answered."""
     stuck, go = threading.Semaphore(0), threading.Event()
 
     def function(batch: np.ndarray) -> list[np.ndarray]:
@@ -973,7 +973,7 @@ def test_an_upload_whose_turn_does_not_come_is_refused(folder: Path, model: Mode
         free = threading.Event()
         network = ThreadPoolExecutor(1)
         gallery._network = network
-        network.submit(free.wait)  # the network is at something long
+        network.submit(free.wait)  # the model is at something long
         holding = [asyncio.create_task(client.post("/api/uploads?name=a.png", content=png(n))) for n in range(4)]
         try:
             await asyncio.sleep(0.1)  # they have the four places
@@ -1061,7 +1061,7 @@ def nothing(port: int) -> list[socket.socket]:
 
 
 def scenes(port: int) -> list[socket.socket]:
-    """Requests that wait for the network, one after the other of the same connection, and are never read."""
+    """Requests that wait for the model, one after the other of the same connection, and are never read."""
     asked = []
     for number in range(20, 40):
         asked.append(socket.create_connection(("127.0.0.1", port), timeout=20))

@@ -121,7 +121,7 @@ def test_failed_images_are_recorded_and_the_rest_goes_on(tmp_path: Path, batch: 
     assert "0 bytes" in failed[1]["message"]
     assert "truncated" in failed[2]["message"]
 
-    # A batch of the network is filled by other images than when they come one by one; rows are the same.
+    # A batch of the model is filled by other images than when they come one by one; rows are the same.
     for name in ("001.png", "003.png", "004.png"):
         (folder / name).unlink()
     extract(folder, fake_model(batch=1), tmp_path / "reference.csv")

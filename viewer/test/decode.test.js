@@ -1,4 +1,4 @@
-// What the page that runs networks in the browser reads out of their outputs, against what maskprism reads.
+// What the page that runs models in the browser reads out of their outputs, against what maskprism reads.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";

@@ -78,11 +78,11 @@ def compare(
     work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:
-    """Check an export, or compare two networks: what differs, and why.
+    """Check an export, or compare two models: what differs, and why.
 
     Reports which part is responsible. Both run on the same canvas where one of them takes any size, so that
     differences of the letterbox (a .pt sees a rectangle, an export a square) are separated from those of the
-    network. Ends with exit code 0 within the tolerance, 3 out of it.
+    model. Ends with exit code 0 within the tolerance, 3 out of it.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def compare(
     network_b = load_model(b, reading_of_b(reading, second), detections, threads=work.threads)
     labels, network_a = labels_for(network_a, data, Sources((source,)).files, output, crowds=crowds, every_class=True)
     if labels is not None and any(map(_is_tuned, (network_a, network_b))):
-        output.note("note: a network was tuned; on the images that it was tuned with, its gain is too good to be true")
+        output.note("note: a model was tuned; on the images that it was tuned with, its gain is too good to be true")
     with output.bar("comparing") as bar, work.open(reading) as engine:
         found = run(
             network_a,

@@ -67,7 +67,7 @@ def diagnose(
 ) -> Outcome:
     """Compare masks with their ground truth: which part loses what.
 
-    Mask AP under the three decodes that tools use, AP if parts of the network were perfect, the kinds of errors (TIDE),
+    Mask AP under the three decodes that tools use, AP if parts of the model were perfect, the kinds of errors (TIDE),
     and the error budget of every instance found: resolution, box, prototypes, coefficients. Writes
     `report.html`, one page with figures, the worst masks and what to try; `instances` and
     `detections`, tables of every ground-truth instance and detection; `summary.json`; and the figures.

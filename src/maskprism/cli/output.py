@@ -33,7 +33,7 @@ EXIT_CODES = {
     DONE: "done; of many images, those that failed are printed",
     FAILED: "not done: a mistake in what was given, or not one image that could be used; stderr says what",
     WRONG_USAGE: "wrong usage: no such command or option, one that is missing, or a value of the wrong kind",
-    DIFFERENT: "`compare` is done, and the networks differ by more than the tolerance",
+    DIFFERENT: "`compare` is done, and the models differ by more than the tolerance",
     INTERRUPTED: "interrupted; `diagnose` reports on the images before, `extract` and `predict` go on if called again",
 }
 """What the exit codes of all commands mean."""

@@ -104,7 +104,7 @@ def prototypes(
     studied = network if basis is None else CanonicalModel(network, CanonicalBasis.load(basis))
     if isinstance(studied, CanonicalModel) and studied.basis.model_sha256 not in ("", network.spec.sha256):
         output.note(
-            f"note: {basis} was not measured with {network.spec.name}; a basis fits only the network that it is of, "
+            f"note: {basis} was not measured with {network.spec.name}; a basis fits only the model that it is of, "
             "in whatever format"
         )
     label = network.spec.name + (" in the canonical basis" if basis else "")

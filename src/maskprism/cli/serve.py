@@ -44,7 +44,7 @@ def serve(
 ) -> Outcome:
     """Show a folder of images in the browser: a gallery and the viewer.
 
-    The gallery has filters by class, score and IoU. The network looks at every image in the background,
+    The gallery has filters by class, score and IoU. The model looks at every image in the background,
     and at once at one that is opened. Images can be uploaded for a look; they are kept in memory and gone with the
     server. Ctrl-C stops it.
 
@@ -55,7 +55,7 @@ def serve(
     split
         Split of the data set, such as val. Default: all that list these images.
     host
-        Address to listen on. Everybody who can reach it sees the images: 0.0.0.0 is the whole network.
+        Address to listen on. Everybody who can reach it sees the images: 0.0.0.0 is the whole model.
     port
         Port to listen on; 0 takes a free one.
     allow_host
@@ -69,7 +69,7 @@ def serve(
     max_upload_seconds
         Cut off uploads that take longer to arrive; others wait twice as long for their turn.
     static
-        Serve this folder of finished pages instead, such as the page that runs networks in the browser.
+        Serve this folder of finished pages instead, such as the page that runs models in the browser.
     open_browser
         Open the page in the browser.
     """

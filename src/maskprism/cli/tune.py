@@ -196,7 +196,7 @@ def _dataset(
     if (data is None) == (teacher is None):
         raise InputError(
             "say what the masks should be: --data for images with ground truth, or --teacher and --images for a "
-            "network that draws them better; one of the two"
+            "model that draws them better; one of the two"
         )
     if teacher is None:
         from maskprism.datasets import open_dataset

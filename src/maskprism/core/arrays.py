@@ -1,4 +1,4 @@
-"""The smallest door: a `Prediction` out of arrays that any network gave, checked before anything is believed."""
+"""The smallest door: a `Prediction` out of arrays that any model gave, checked before anything is believed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def from_arrays(
     letterbox: Letterbox | None = None,
     source: str | None = None,
 ) -> Prediction:
-    """What a network said about one image, from its arrays: N instances over K prototypes.
+    """What a model said about one image, from its arrays: N instances over K prototypes.
 
     Arrays are anything that numpy reads, tensors of PyTorch included; they are copied as float32.
 

@@ -1,4 +1,4 @@
-"""Frames: image pixels, canvas pixels (network input) and prototype-grid pixels.
+"""Frames: image pixels, canvas pixels (model input) and prototype-grid pixels.
 
 This is the only module in which coordinates change frame. Coordinates are continuous: pixel `i`
 covers the interval from `i` to `i + 1`, and boxes are `x1, y1, x2, y2`.
@@ -29,7 +29,7 @@ SIZES: tuple[Size, ...] = get_args(Size)
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How an image lies on the canvas that the network sees, and on the prototype grid.
+    """How an image lies on the canvas that the model sees, and on the prototype grid.
 
     Sizes are (height, width) in pixels, `offset_yx` is the (top, left) padding on the canvas.
     A plain stretch is a letterbox without padding whose content fills the canvas.

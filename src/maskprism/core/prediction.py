@@ -1,4 +1,4 @@
-"""Everything a network said about one image, and one instance of it.
+"""Everything a model said about one image, and one instance of it.
 
 A `Prediction` keeps coefficients and prototypes, not masks: masks are decoded when asked for, at
 the size asked for, so a prediction stays small and every explanation of it is exact.
@@ -43,19 +43,19 @@ _CLASSES_SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a network said about one image: N instances over K shared prototypes.
+    """What a model said about one image: N instances over K shared prototypes.
 
-    canvas_boxes: x1, y1, x2, y2 in canvas pixels, as the network gave them (`boxes` has them in
-        image pixels); None where it gives none, as networks of query masks do. Such masks are never
+    canvas_boxes: x1, y1, x2, y2 in canvas pixels, as the model gave them (`boxes` has them in
+        image pixels); None where it gives none, as models of query masks do. Such masks are never
         cropped, and the boxes around them stand in (`extents`).
     scores: confidence, 0 to 1.
     classes: class ids, keys of `names`.
-    coefficients: as the network gave them, any sign, unbounded.
+    coefficients: as the model gave them, any sign, unbounded.
     prototypes: shared by all instances; may be negative themselves.
     objectness: the factor that YOLOv5 and YOLOv7 apply to coefficients; None elsewhere.
     source: where the image came from, for titles and messages.
     levels: of the pyramid, 0 for the finest, that each instance comes from; None where the outputs do not tell.
-    preprocessing: what became of the image before the network saw it.
+    preprocessing: what became of the image before the model saw it.
 
     Raises InputError for arrays whose shapes do not fit together, or a rule that crops without boxes.
     """
@@ -171,14 +171,14 @@ class Prediction:
 
     @property
     def has_boxes(self) -> bool:
-        """Whether the network gives boxes, and not masks alone."""
+        """Whether the model gives boxes, and not masks alone."""
         return self.canvas_boxes is not None
 
     @cached_property
     def extents(self) -> Float32[np.ndarray, "N 4"]:
         """x1, y1, x2, y2 in canvas pixels of where each instance is.
 
-        Its box, as the network gave it; where it gives none, the smallest one around its mask on the
+        Its box, as the model gave it; where it gives none, the smallest one around its mask on the
         canvas, or the whole image where that mask is empty.
         """
         if self.canvas_boxes is not None:
@@ -552,7 +552,7 @@ class Instance:
 
     @property
     def canvas_box(self) -> Float32[np.ndarray, " 4"]:
-        """x1, y1, x2, y2 in canvas pixels, as the network gave it; see `Prediction.extents` where it gives none."""
+        """x1, y1, x2, y2 in canvas pixels, as the model gave it; see `Prediction.extents` where it gives none."""
         return self.prediction.extents[self.index]
 
     @property
@@ -572,7 +572,7 @@ class Instance:
 
     @property
     def coefficients(self) -> Float32[np.ndarray, " K"]:
-        """As the network gave them."""
+        """As the model gave them."""
         return self.prediction.coefficients[self.index]
 
     @property

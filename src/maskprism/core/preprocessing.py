@@ -1,4 +1,4 @@
-"""From an image to the tensor that a network sees, as data: how it lies on the canvas, how pixels become numbers."""
+"""From an image to the tensor that a model sees, as data: how it lies on the canvas, how pixels become numbers."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Preprocessing:
     def exact_canvas(
         self, image: Picture, letterbox: Letterbox
     ) -> UInt8[np.ndarray, "Hc Wc 3"] | Float32[np.ndarray, "Hc Wc 3"]:
-        """The image (HWC, BGR) as it lies on the canvas, as the network sees it: see `rounds`."""
+        """The image (HWC, BGR) as it lies on the canvas, as the model sees it: see `rounds`."""
         if self.rounds:
             return self.canvas(image, letterbox)
         return self._padded(self._resized(image, letterbox, _interpolate).astype(np.float32), letterbox)

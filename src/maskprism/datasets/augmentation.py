@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Picture = UInt8[np.ndarray, "H W 3"]
 
 LONGEST = 4096
-"""Larger images are reduced to this side: OpenCV turns none above 32,767, and networks see less."""
+"""Larger images are reduced to this side: OpenCV turns none above 32,767, and models see less."""
 PADDING = (114, 114, 114)
 _SCALES, _DEGREES, _PIXELS = (0.65, 1.5), 8.0, 8.0
 _HUE, _SATURATION, _VALUE = 0.015, 0.5, 0.3

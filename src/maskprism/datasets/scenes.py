@@ -1,4 +1,4 @@
-"""Drawn scenes with exact ground truth: the images that the bundled network learned from.
+"""Drawn scenes with exact ground truth: the images that the bundled model learned from.
 
 Every scene is drawn from its seed alone: objects of ten classes with textured and shaded surfaces,
 turned, scaled and partly hidden by each other, over textured backgrounds, under changing light.

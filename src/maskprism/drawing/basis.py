@@ -61,7 +61,7 @@ def sheets(
     drawn = np.argsort(-contributions, kind="stable")[:MOST_PANELS]
     rest = f"{len(basis) - shown} more components: {_percent(basis.shares[shown:].sum())} together"
     left = Sheet(
-        title="Prototypes, as the network has them",
+        title="Prototypes, as the model has them",
         subtitle="prototype × rms of its coefficients, largest first; titles: index, rms contribution in logits"
         + (f"; {len(raw) - len(drawn)} smaller ones are not drawn" if len(drawn) < len(raw) else ""),
         panels=tuple(

@@ -1,4 +1,4 @@
-"""What comparing two networks found, as figures."""
+"""What comparing two models found, as figures."""
 
 from __future__ import annotations
 
@@ -135,11 +135,11 @@ def angles_figure(comparison: Comparison) -> Figure:
 def drift_figure(comparison: Comparison) -> Figure:
     """Per prototype how much its term changed, through coefficient or prototype, and its share in flipped pixels.
 
-    Raises MaskprismError for networks without a common basis.
+    Raises MaskprismError for models without a common basis.
     """
     drift = comparison.drift
     if drift is None:
-        raise MaskprismError("the networks have no common basis, so their terms cannot be compared one by one")
+        raise MaskprismError("the models have no common basis, so their terms cannot be compared one by one")
     figure, (top, bottom) = _axes(10, 5.6, rows=2, sharex=True)
     k = np.arange(len(drift.changes))
     top.bar(k, drift.by_coefficients, color=share(_PART_COLOURS["coefficients"]), label="through its coefficient")

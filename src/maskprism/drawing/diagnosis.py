@@ -114,7 +114,7 @@ def protocols_figure(found: Diagnosis) -> Figure:
     names: dict[str, str] = {name: f"{decode.tool}\n({decode.size})" for name, decode in AP_PROTOCOLS.items()}
     names["boxes"] = "boxes"
     return _grouped(
-        "One network under three decodes",
+        "One model under three decodes",
         list(names.values()),
         {
             "AP50": [found.precision[name].ap50 for name in names],

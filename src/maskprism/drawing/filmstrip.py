@@ -139,7 +139,7 @@ def _check_alike(frames: Mapping[str, Prediction]) -> None:
         if len(other.prototypes) != len(model.prototypes):
             raise InputError(
                 f"{label} has {len(other.prototypes)} prototypes and {first} has {len(model.prototypes)}; a film strip "
-                "shows checkpoints of one network"
+                "shows checkpoints of one model"
             )
         if other.image_size != model.image_size:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Pairs of masks of two networks, side by side: those that differ most, and those that gain or lose most."""
+"""Pairs of masks of two models, side by side: those that differ most, and those that gain or lose most."""
 
 from __future__ import annotations
 

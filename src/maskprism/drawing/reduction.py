@@ -29,7 +29,7 @@ _WORDS: dict[Method, str] = {"projection": "mixed anew (projection)", "selection
 
 
 def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Method = "projection") -> Figure:
-    """Mask IoU with the full network against the number of prototypes: mean as a line, 5th percentile dotted.
+    """Mask IoU with the full model against the number of prototypes: mean as a line, 5th percentile dotted.
 
     keep: a number of prototypes to mark on the curve of `method`.
     """
@@ -57,7 +57,7 @@ def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Metho
     ax.set_xlim(0, keeps[-1] + 1)
     ax.set_ylim(0, 1.01)
     ax.set_xlabel("prototypes kept")
-    ax.set_ylabel("mask IoU with the full network")
+    ax.set_ylabel("mask IoU with the full model")
     ax.plot([], [], color=share(MUTED), linewidth=1, linestyle="--", label="median")
     ax.plot([], [], color=share(MUTED), linewidth=1, linestyle=":", label="5th percentile")
     ax.legend(frameon=False, reverse=True, loc="lower right", fontsize=9)
@@ -70,7 +70,7 @@ def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Metho
 
 
 def before_after(examples: Sequence[BeforeAfter]) -> Sheet:
-    """Per image all masks of the full network, those of the reduced one, and the pixels that changed sides."""
+    """Per image all masks of the full model, those of the reduced one, and the pixels that changed sides."""
     panels: list[Panel] = []
     for image, before, after, iou in examples:
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -34,7 +34,7 @@ IMAGE_SIDE = 1280
 
 MOST_PANELS = 64
 """Grids show at most this number of prototypes: those with the largest effect."""
-NO_BOXES = "The network gives no boxes: here the box is the smallest one around the mask, and nothing is cropped."
+NO_BOXES = "The model gives no boxes: here the box is the smallest one around the mask, and nothing is cropped."
 
 _ROUND = 0.02
 
@@ -135,7 +135,7 @@ def overview(image: ImageLike, prediction: Prediction) -> Sheet:
     return Sheet(
         title=_image_title(prediction),
         subtitle=f"{counted(len(prediction), 'instance')}, mask rule {prediction.rule.name}"
-        + ("" if prediction.has_boxes else "; the network gives no boxes, so nothing is cropped"),
+        + ("" if prediction.has_boxes else "; the model gives no boxes, so nothing is cropped"),
         panels=(Panel("", picture=picture, labels=labels),),
         columns=1,
         size_wh=_at_least(picture.shape[1], picture.shape[0]),
@@ -399,7 +399,7 @@ def most_effective(parts: Decomposition, order: Order) -> tuple[Int64[np.ndarray
 
 
 def in_shape(sheet: Sheet, letterbox: Letterbox) -> Sheet:
-    """The sheet with grid values drawn in the shape of the image, where that was stretched for the network."""
+    """The sheet with grid values drawn in the shape of the image, where that was stretched for the model."""
     (cell_h, cell_w), (gain_y, gain_x) = (
         (canvas / grid for canvas, grid in zip(letterbox.canvas_hw, letterbox.grid_hw, strict=True)),
         letterbox.gain_yx,

@@ -1,4 +1,4 @@
-"""Watch prototypes while a network learns: records of every epoch, and a film strip of them.
+"""Watch prototypes while a model learns: records of every epoch, and a film strip of them.
 
 Examples
 --------
@@ -63,7 +63,7 @@ class PrototypeCallback:
         film strip for each image at the end of the training.
     every: record every n-th epoch (and the first one). conf: the lowest score of an instance.
 
-    The network itself is not touched: a copy of the weights that would be saved (the moving average)
+    The model itself is not touched: a copy of the weights that would be saved (the moving average)
     is run. An error in here gives one warning, and the training goes on.
 
     statistics.csv has one row per epoch, means over the images: instances found; score of the
@@ -111,7 +111,7 @@ class PrototypeCallback:
         return self
 
     def on_train_epoch_end(self, trainer: Any) -> None:
-        """Record the trainer's network; called by Ultralytics."""
+        """Record the trainer's model; called by Ultralytics."""
         if trainer.epoch % self.every == 0:
             self._without_breaking(lambda: self.record(trainer.epoch, model_in_training(trainer, self.conf)))
 
@@ -165,7 +165,7 @@ class PrototypeCallback:
 
 
 def model_in_training(trainer: Any, conf: float = 0.001) -> Model:
-    """The network that an Ultralytics trainer would save, as a `Model` of its own; the trainer's is left unchanged."""
+    """The model that an Ultralytics trainer would save, as a `Model` of its own; the trainer's is left unchanged."""
     from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
     average = getattr(trainer, "ema", None)
@@ -173,8 +173,8 @@ def model_in_training(trainer: Any, conf: float = 0.001) -> Model:
     network = getattr(network, "module", network)  # inside DataParallel
     device = str(next(network.parameters()).device)
     yolo = SimpleNamespace(model=network, task=getattr(trainer.args, "task", "segment"))
-    runtime = UltralyticsRuntime(yolo, "0" * 64, device=device, label="network in training")
-    return load(runtime, name="network in training", imgsz=trainer.args.imgsz, conf=conf)
+    runtime = UltralyticsRuntime(yolo, "0" * 64, device=device, label="model in training")
+    return load(runtime, name="model in training", imgsz=trainer.args.imgsz, conf=conf)
 
 
 def read_records(folder: str | os.PathLike[str], image_index: int = 0) -> dict[int, Prediction]:

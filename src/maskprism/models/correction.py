@@ -42,7 +42,7 @@ class Correction:
     """Coefficients c become c + A c + b.
 
     maps: A of each level of the pyramid, the finest first; one alone is for all levels. offsets: b.
-    sha256: fingerprint of the network that it was fitted to; None where it is for any.
+    sha256: fingerprint of the model that it was fitted to; None where it is for any.
     """
 
     maps: Float64[np.ndarray, "L K K"]

@@ -171,7 +171,7 @@ def load(
     from_file = correction is not reading.correction
     if correction is not None and from_file and correction.sha256 not in (None, model.spec.sha256):
         raise InputError(
-            f"{Path(str(reading.correction)).name} was fitted to another network than {name}; fit one to this network, "
+            f"{Path(str(reading.correction)).name} was fitted to another model than {name}; fit one to this model, "
             "or, to use it all the same, pass Correction.read(...) itself"
         )
     return model
@@ -194,9 +194,9 @@ def _run(
         return runtime(tensor)
     except ModelError:
         raise
-    except Exception as error:  # whatever the runtime raises when a network cannot run
+    except Exception as error:  # whatever the runtime raises when a model cannot run
         raise ModelError(
-            f"{name}: the network does not run on a canvas of {canvas_hw[1]} x {canvas_hw[0]} pixels "
+            f"{name}: the model does not run on a canvas of {canvas_hw[1]} x {canvas_hw[0]} pixels "
             f"({' '.join(str(error).split())})"
         ) from error
 

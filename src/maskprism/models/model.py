@@ -282,7 +282,7 @@ class Model:
         if correction is not None and (correction.prototypes != k or correction.levels not in (1, self.levels)):
             raise InputError(
                 f"the correction is for {correction.prototypes} coefficients on {counted(correction.levels, 'level')}; "
-                f"{self.spec.name} has {k} on {counted(self.levels, 'level')}: fit one to this network"
+                f"{self.spec.name} has {k} on {counted(self.levels, 'level')}: fit one to this model"
             )
         fingerprint = None if correction is None else correction.fingerprint
         return replace(self, correction=correction, spec=replace(self.spec, correction=fingerprint))

@@ -1,4 +1,4 @@
-"""What comparing two networks found, as files."""
+"""What comparing two models found, as files."""
 
 from __future__ import annotations
 
@@ -158,7 +158,9 @@ def _prototype_columns(comparison: Comparison) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "prototype_a": list(k),
         "prototype_b": [matched_with.get(one) for one in k],
-        "correlation": [float(similarity.correlation[one, matched_with[one]]) if one in matched_with else None for one in k],
+        "correlation": [
+            float(similarity.correlation[one, matched_with[one]]) if one in matched_with else None for one in k
+        ],
     }
     if comparison.drift is not None:
         columns["error"] = similarity.errors

@@ -48,7 +48,7 @@ METHOD = {
     ),
     "error budget": (
         "Per ground-truth instance that a detection of its class found (box IoU of .5 or more, best score first), at "
-        "the size of the network input: what rounding its mask to the prototype grid costs (resolution), what the crop "
+        "the size of the model input: what rounding its mask to the prototype grid costs (resolution), what the crop "
         "to the predicted box costs beyond that (box), what the best possible coefficients still cannot draw "
         "(prototypes), and the rest down to the mask that was predicted (coefficients). The four add up to 1 - IoU."
     ),

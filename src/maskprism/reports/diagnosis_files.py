@@ -47,14 +47,14 @@ FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
     ),
     "budget": (
         lambda found: budget_figures.waterfall(found.budget),
-        "From the ground-truth mask down to the mean IoU: what each part of the network costs.",
+        "From the ground-truth mask down to the mean IoU: what each part of the model costs.",
     ),
     "errors": (
         figures.errors_figure,
         "What AP50 would gain if all errors of one kind were fixed, with its interval; localisation by what its masks "
         "lose in.",
     ),
-    "decodes": (figures.protocols_figure, "The same network under the three decodes that tools measure it with."),
+    "decodes": (figures.protocols_figure, "The same model under the three decodes that tools measure it with."),
     "sizes": (figures.sizes_figure, "Average precision by the size of objects (COCO's: 32 and 96 pixels squared)."),
     "score": (figures.score_figure, "Score and mask IoU of every instance found."),
     "classes": (

@@ -60,7 +60,7 @@ def write_reduction(found: ReducedFile, images: CalibrationImages, full: Model, 
     figure = trade_off_figure(found.trade_off, len(found.reduction), found.reduction.method)
     write_atomically(paths["curve.png"], lambda partial: save(figure, partial, dpi=130))
     written = {
-        found.path: "the reduced network",
+        found.path: "the reduced model",
         paths["json"]: "all numbers",
         paths["curve.png"]: "mask IoU by the number of prototypes",
     }

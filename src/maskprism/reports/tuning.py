@@ -41,7 +41,7 @@ METHOD = {
     ),
     "gain": (
         "Measured on folds of images: every image with what was fitted without its fold, under the mask rule, at the "
-        "size of the network input. The ridge of a fold, and whether augmented views count, is chosen on the other "
+        "size of the model input. The ridge of a fold, and whether augmented views count, is chosen on the other "
         "folds alone. Intervals are by bootstrap over images, in pairs, 95 %; those of the gains of AP and "
         f"AP75 hold for both together. A group in fewer than {MIN_IMAGES} images has none."
     ),
@@ -58,12 +58,12 @@ METHOD = {
 }
 
 
-_HOW = "maskprism tune writes the network with this correction; it costs the same, and boxes, scores and classes stay."
+_HOW = "maskprism tune writes the model with this correction; it costs the same, and boxes, scores and classes stay."
 _WITH = {True: "with", False: "without"}
 
 
 def title_of(found: Tuning) -> str:
-    """The network and the data set, or the teacher."""
+    """The model and the data set, or the teacher."""
     if found.teacher is not None:
         return f"{found.spec.name} against the teacher {found.teacher.spec.name}"
     path = found.dataset.path.resolve()
@@ -218,7 +218,7 @@ def section(found: Tuning, figures: Mapping[str, Illustration]) -> Section:
 def _taught(teacher: Model) -> str:
     return (
         f"There are no labels: what {teacher.spec.name} finds with a score above {teacher.keep.conf:g} stands in for "
-        "it, box by box and mask by mask, on the canvas that both networks see. Sizes of objects are pixels of that "
+        "it, box by box and mask by mask, on the canvas that both models see. Sizes of objects are pixels of that "
         "canvas."
     )
 

@@ -95,7 +95,7 @@ class Api:
         return _json({"model": spec.name, "folder": self.gallery.images.root.name, **answer})
 
     async def progress(self, request: Request) -> Response:
-        """How many images the network has seen."""
+        """How many images the model has seen."""
         return _json(await asyncio.to_thread(self.gallery.progress))
 
     async def map(self, request: Request) -> Response:

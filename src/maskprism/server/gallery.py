@@ -1,6 +1,6 @@
-"""Images and what a network says about them: on demand, once each, within a memory bound, never in the way.
+"""Images and what a model says about them: on demand, once each, within a memory bound, never in the way.
 
-Everything slow runs on two small pools of threads: one for the network, one for the disk. The
+Everything slow runs on two small pools of threads: one for the model, one for the disk. The
 event loop only hands work out and results over. A background task examines image after
 image, so that filters know more and more of them.
 """
@@ -59,7 +59,7 @@ class Limits:
     cache_bytes: for viewer scenes and thumbnails together.
     upload_bytes, upload_pixels: of one uploaded image.
     upload_s: seconds in which an upload has to arrive; it waits twice as long for its turn.
-    workers: threads that run the network.
+    workers: threads that run the model.
     """
 
     cache_bytes: int = 256 << 20
@@ -105,7 +105,7 @@ class Gallery:
         self.kinds = Kinds()
         """Of which kind the prototypes are, over the images examined."""
         self.predictions = 0
-        """How often the network was asked."""
+        """How often the model was asked."""
         self._records: dict[str, tuple[str, Record]] = {}
         self._looks: SingleFlight[tuple[str, str], ScannedImage] = SingleFlight()
         self._plain: SingleFlight[tuple[str, str], bytes] = SingleFlight()
@@ -385,7 +385,7 @@ class Gallery:
                 _log.warning(message)
         except MaskprismError as error:
             message = str(error)
-        except KeyboardInterrupt:  # Ctrl-C ended the run of the network; the server ends, too
+        except KeyboardInterrupt:  # Ctrl-C ended the run of the model; the server ends, too
             message = f"{image.title}: interrupted"
         except Exception as error:  # of a decoder or of drawing: one image, not the server
             message = f"{image.title}: cannot be examined ({type(error).__name__}: {error})"

@@ -38,7 +38,7 @@ def gallery_map(known: Sequence[Known], names: dict[int, str], *, title: str, wa
         raise TableError("no instance has been found so far; wait for the model, and reload")
     points = Points.of(InstanceRows([_rows(found, names)], title))
     components = Components.of(moments_of(points.coefficients))
-    left = f" {waiting} images wait for the network: reload for theirs." if waiting else ""
+    left = f" {waiting} images wait for the model: reload for theirs." if waiting else ""
     note = (
         "The two directions in which coefficients differ most (principal components); they have "
         f"{sum(components.shares):.0%} of the variance.{left}"

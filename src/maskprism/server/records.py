@@ -1,4 +1,4 @@
-"""What the gallery knows of every image once the network has seen it, and the questions it answers."""
+"""What the gallery knows of every image once the model has seen it, and the questions it answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of finished files over HTTP, such as the page that runs networks in the browser."""
+"""A folder of finished files over HTTP, such as the page that runs models in the browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADERS = {
     "Content-Security-Policy": security.HEADERS["Content-Security-Policy"].replace(
         "script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:"
     ),
-    "Cross-Origin-Embedder-Policy": "require-corp",  # with it, networks may run on several threads
+    "Cross-Origin-Embedder-Policy": "require-corp",  # with it, models may run on several threads
 }
 
 

@@ -108,7 +108,7 @@ def extract(
         all but videos also by URI (`s3://bucket/photos`).
     model
         see `maskprism.load`; or a function without arguments that opens one. On a CPU `load(..., threads=1)` is
-        fastest here, because every worker runs the network on an image of its own.
+        fastest here, because every worker runs the model on an image of its own.
     out
         a `.parquet` or `.csv` file, or a folder for a table in Parquet parts; a path or a URI.
     on_progress
@@ -141,7 +141,7 @@ def extract(
         `out` was made with another model or settings, is not ours, is being written by another
         process, or cannot be written.
     ModelError
-        the network cannot be opened, or fails on one image after the other.
+        the model cannot be opened, or fails on one image after the other.
     InputError
         an argument is out of range, or does not fit the engine.
 

@@ -184,7 +184,7 @@ def image_schema(settings: Mapping[str, Any]) -> pa.Schema:
 class ExtractedImage:
     """One image, finished: the values of its instances by column, or None and why it failed.
 
-    size_hw: None where it could not be decoded. network_failed: it is the network that failed, not the file.
+    size_hw: None where it could not be decoded. network_failed: it is the model that failed, not the file.
     prototypes: what is stored of them, by column; None where there are no instances, or nothing is stored.
     """
 

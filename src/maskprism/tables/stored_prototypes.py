@@ -1,4 +1,4 @@
-"""Prototypes of an image as columns of a table, so that its masks can be drawn again without the network.
+"""Prototypes of an image as columns of a table, so that its masks can be drawn again without the model.
 
 A *summary* keeps what statistics need: the mean, minimum and maximum of each prototype and their Gram matrix.
 `fp16` and `fp32` keep the prototypes as well, as half or single precision.

@@ -341,7 +341,7 @@ class CoefficientTable:
 
     @property
     def coefficients(self) -> Float32[np.ndarray, "N K"]:
-        """One row per instance, as the network gave them."""
+        """One row per instance, as the model gave them."""
         return matrix_of(self.arrow["coefficients"])
 
 

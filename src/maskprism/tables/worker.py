@@ -144,7 +144,7 @@ class Shard:
 def model_gone(failed: Sequence[ExtractedImage]) -> ModelError:
     """The error for a model that fails on one image after the other."""
     return ModelError(
-        f"the network failed on {len(failed)} images in a row and the extraction stopped "
+        f"the model failed on {len(failed)} images in a row and the extraction stopped "
         f"({failed[0].name}: {failed[0].message}); run the same command again to continue once it works"
     )
 

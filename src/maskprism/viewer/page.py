@@ -55,8 +55,8 @@ body:has([data-theme="dark"]) { background: #15171a; }
 class Exactness:
     """What keeping prototypes in few bits did: to logits, and to the pixels of masks at the rule's own size.
 
-    logit_error: no logit of any instance is further from the network's than this.
-    changed, area: pixels in which the masks differ from the network's, and pixels of the masks.
+    logit_error: no logit of any instance is further from the model's than this.
+    changed, area: pixels in which the masks differ from the model's, and pixels of the masks.
     """
 
     logit_error: float = 0.0
@@ -65,9 +65,9 @@ class Exactness:
 
     def __str__(self) -> str:
         if not self.logit_error:
-            return "no logit and no mask differs from the network's"
+            return "no logit and no mask differs from the model's"
         return (
-            f"logits within {self.logit_error:.2g} of the network's, {self.changed:,} of {self.area:,} mask pixels "
+            f"logits within {self.logit_error:.2g} of the model's, {self.changed:,} of {self.area:,} mask pixels "
             "differ from its masks"
         )
 

@@ -1,4 +1,4 @@
-"""Of which kind the prototypes of a network are, over the images that a page or a server shows."""
+"""Of which kind the prototypes of a model are, over the images that a page or a server shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Kinds:
         self._lock = threading.Lock()
 
     def add(self, picture: UInt8[np.ndarray, "H W 3"], prediction: Prediction) -> None:
-        """Add one image (BGR). Images of a network with another number of prototypes end the count."""
+        """Add one image (BGR). Images of a model with another number of prototypes end the count."""
         with self._lock:
             if self._study is None:
                 self._prototypes = len(prediction.prototypes)

@@ -68,7 +68,7 @@ class PrismWidget(anywidget.AnyWidget):
 
     @property
     def instance(self) -> Instance | None:
-        """The chosen instance as the network gave it; None where there is none."""
+        """The chosen instance as the model gave it; None where there is none."""
         return self.prediction[self.selected] if len(self.prediction) else None
 
     @property
@@ -173,7 +173,7 @@ def show(
         the image (a path, a PIL image or a BGR array), or its prediction alone if that was
         made from a file that is still there. The two may come in either order.
     prediction
-        what a network said about it; `model` is asked where there is none.
+        what a model said about it; `model` is asked where there is none.
     model
         a `Model`, or what `maskprism.load` takes; needed where no prediction is given.
     truth

@@ -38,7 +38,7 @@ export class ImageView {
     const turn = ++this.turn;
     const { activeElement } = document;
     if (activeElement !== document.body && !this.root.contains(activeElement)) this.back.focus({ preventScroll: true });
-    this.stage.replaceChildren(h("p", { className: "notice", role: "status" }, `The network is looking at ${title} …`));
+    this.stage.replaceChildren(h("p", { className: "notice", role: "status" }, `The model is looking at ${title} …`));
     this.stage.setAttribute("aria-busy", "true");
     try {
       const [{ mount }, scene, kinds] = await Promise.all([loadViewer(), fetchScene(name), askKinds()]);

@@ -310,7 +310,7 @@ class GalleryPage {
     this.place();
   }
 
-  /** Asks how far the network is, and shows it while it is not done. */
+  /** Asks how far the model is, and shows it while it is not done. */
   async poll() {
     if (!document.hidden) {
       try {

@@ -237,7 +237,7 @@ const badge = (kind, text, title = "") => h("span", { className: `badge ${kind}`
 /** What the labels say of all instances of an image. @param {GalleryImage} image @param {string} rule */
 const summaries = ({ ious, missed, false_positives, localisation_errors }, rule) => [
   ...(ious
-    ? [badge("iou", `IoU ${range(ious)}`, "masks against labels, on the network input: lowest to highest IoU")]
+    ? [badge("iou", `IoU ${range(ious)}`, "masks against labels, on the model input: lowest to highest IoU")]
     : []),
   ...(false_positives ? [badge("false", `${false_positives} false`, `False positives. ${rule}`)] : []),
   ...(localisation_errors

@@ -1,4 +1,4 @@
-"""Which prototypes changed the logits between two versions of one network, and which of them flipped pixels."""
+"""Which prototypes changed the logits between two versions of one model, and which of them flipped pixels."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class LogitDrift:
-    """The change of every term c_k P_k from network A to B, over the boxes of many pairs of instances.
+    """The change of every term c_k P_k from model A to B, over the boxes of many pairs of instances.
 
     A term changes because its coefficient does and because its prototype does:
-    c'P' - cP = (c' - c)(P + P')/2 + (c + c')/2 (P' - P), exactly. Both networks need the same basis.
+    c'P' - cP = (c' - c)(P + P')/2 + (c + c')/2 (P' - P), exactly. Both models need the same basis.
     """
 
     def __init__(self, prototypes: int) -> None:

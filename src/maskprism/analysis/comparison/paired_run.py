@@ -1,4 +1,4 @@
-"""Two networks on the same images: two files of one network, or two checkpoints.
+"""Two models on the same images: two files of one model, or two checkpoints.
 
 On the way from A to B everything that can differ is measured apart: the canvas (a `.pt` sees the
 smallest rectangle, an export its whole square), which instances are found, their scores and
@@ -70,11 +70,11 @@ def compare(
     workers: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Comparison:
-    """Compare network B with network A over images, one after the other; memory stays bounded.
+    """Compare model B with model A over images, one after the other; memory stays bounded.
 
-    Networks that take any size are run on the canvas of the other, and on their own beside it. All
+    Models that take any size are run on the canvas of the other, and on their own beside it. All
     masks are drawn under the rule of A, as large as A sees the image. Classes are the same if
-    their names are; if the networks share no name, by id. Where instances at the same positions
+    their names are; if the models share no name, by id. Where instances at the same positions
     show that classes are exchanged one to one, they are paired accordingly. If all prototypes
     differ, A is run with the usual faults of an input, to find the one that gives what B says.
 
@@ -84,7 +84,7 @@ def compare(
         `Model`s, or anything that `maskprism.load` opens.
     images
         A folder, pattern, image, video, .txt list, or a list of images. Gone through twice if
-        the prototypes of the networks turn out to be no common basis, or classes to be exchanged. In the
+        the prototypes of the models turn out to be no common basis, or classes to be exchanged. In the
         first case coefficients of one are translated for the other by least squares before they are exchanged,
         unless they are equal.
     truth
@@ -100,7 +100,7 @@ def compare(
     ImageError
         not a single image can be read.
     ModelError
-        a network fails on every image, as with prototypes that are no finite numbers, or `load` cannot open it.
+        a model fails on every image, as with prototypes that are no finite numbers, or `load` cannot open it.
 
     Examples
     --------
@@ -167,7 +167,7 @@ def _compared(networks: _Networks, answers: _Answers, worst: int) -> Comparison:
 
 
 def same_canvas(a: Model, b: Model) -> tuple[Model, Model]:
-    """Both networks on the same canvas, where one of them takes any size: it follows the other, B if both do."""
+    """Both models on the same canvas, where one of them takes any size: it follows the other, B if both do."""
     if a.spec.rectangular and not b.spec.rectangular:
         return a.on_canvas(b.spec.input_hw), b
     if b.spec.rectangular and (a.spec.input_hw, a.spec.rectangular) != (b.spec.input_hw, b.spec.rectangular):
@@ -177,7 +177,7 @@ def same_canvas(a: Model, b: Model) -> tuple[Model, Model]:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What both networks say about one image, on the same canvas and on their own, all in one frame."""
+    """What both models say about one image, on the same canvas and on their own, all in one frame."""
 
     name: str
     image: UInt8[np.ndarray, "H W 3"]
@@ -189,7 +189,7 @@ class _Answer:
 
     @property
     def forced(self) -> bool:
-        """Whether one of the networks has been given another canvas than its own."""
+        """Whether one of the models has been given another canvas than its own."""
         return self.a is not self.own_a or self.b is not self.own_b
 
     @property
@@ -210,9 +210,7 @@ class _Networks:
 
     @classmethod
     def of(cls, a: Model, b: Model) -> _Networks:
-        if len(a.spec.names) == len(
-            b.spec.names
-        ):  # of the same network, as an export without its metadata has lost them
+        if len(a.spec.names) == len(b.spec.names):  # of the same model, as an export without its metadata has lost them
             if are_placeholders(a.spec.names):
                 a = a.with_names(b.spec.names)
             elif are_placeholders(b.spec.names):
@@ -254,14 +252,14 @@ class _Networks:
 
 
 class _NetworkError(NamedTuple):
-    """One of the networks, or both, fail on an image."""
+    """One of the models, or both, fail on an image."""
 
     message: str
     sides: frozenset[Literal["A", "B"]]
 
 
 class _Answers:
-    """What the networks say about the images, one after the other, in one or more rounds."""
+    """What the models say about the images, one after the other, in one or more rounds."""
 
     def __init__(
         self,
@@ -289,7 +287,7 @@ class _Answers:
         self._rounds = self._done = 0
 
     def round(self) -> Iterator[_Answer]:
-        """Every image; one that cannot be read, or on which a network fails, is noted, and the rest goes on."""
+        """Every image; one that cannot be read, or on which a model fails, is noted, and the rest goes on."""
         self._rounds += 1
         asking = Asking(self._networks.predict, self._networks.grey)
         with closing(visit(self._source, asking, partial(_answered, self._truth), engine=self._engine)) as results:
@@ -367,10 +365,10 @@ class _Round:
         self._add_unmatched(answer, pairs)
 
     def _own_ious(self, answer: _Answer, pairs: Int64[np.ndarray, "M 2"]) -> Float64[np.ndarray, " M"]:
-        """Mask IoU of the pairs when each network chooses its own canvas; NaN where one is not found there."""
+        """Mask IoU of the pairs when each model chooses its own canvas; NaN where one is not found there."""
         own = pair_instances(answer.own_a, answer.own_b, moved=self.moved_classes)
         self.own_unmatched += len(answer.own_a) + len(answer.own_b) - 2 * len(own)
-        side = 0 if answer.own_a is answer.a else 1  # the network that is the same in both
+        side = 0 if answer.own_a is answer.a else 1  # the model that is the same in both
         matched_with = {pair[side]: pair for pair in own.tolist()}
         found = np.full(len(pairs), np.nan)
         for row, pair in enumerate(pairs.tolist()):

@@ -1,7 +1,7 @@
-"""Which part of a network changed a mask: coefficients, prototypes and boxes swapped one at a time.
+"""Which part of a model changed a mask: coefficients, prototypes and boxes swapped one at a time.
 
-A mask is coefficients on prototypes, cropped by a box. Going from the mask of network A to that of
-network B by exchanging one of the three after the other splits the loss 1 - IoU(A, B) into three
+A mask is coefficients on prototypes, cropped by a box. Going from the mask of model A to that of
+model B by exchanging one of the three after the other splits the loss 1 - IoU(A, B) into three
 parts that add up to it exactly. The split depends on the order, so there is also the mean over all
 six orders: the Shapley values of the three parts.
 """
@@ -64,7 +64,7 @@ def swap(a: Prediction, b: Prediction, translation: Translation | None = None) -
     """Exchange coefficients, prototypes and boxes of N instances of A by those of the same N instances of B.
 
     Masks are compared at image size, under the rule of A. Without a translation coefficients
-    are taken over unchanged: for two versions of one network.
+    are taken over unchanged: for two versions of one model.
     """
     losses: dict[frozenset[Part], list[Float64[np.ndarray, " N"]]] = {subset: [np.zeros(0)] for subset in _SUBSETS}
     for start in range(0, len(a), _CHUNK):

@@ -1,4 +1,4 @@
-"""What comparing two networks found: numbers, and a verdict."""
+"""What comparing two models found: numbers, and a verdict."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ INSTANCES = pa.schema(_FIELDS)
 """One row per instance: matched pairs, pairs of one place and two classes, and unmatched instances.
 
 level_a, level_b: of the pyramid, 0 for the finest; missing where the outputs do not tell.
-mask_iou: on the same canvas, if the networks could be brought onto one. coefficients, prototypes,
+mask_iou: on the same canvas, if the models could be brought onto one. coefficients, prototypes,
 boxes: the parts of 1 - mask_iou, mean over all orders; path_...: in that one order. coefficient_change: distance
 of B's coefficients from A's, over the size of A's; only for as many prototypes. own_canvas_iou:
-mask IoU of the pair when each network chooses its own canvas. truth_iou_a, truth_iou_b: mask IoU of A and B with the
-ground-truth instance that A found, as large as the network sees it; truth_area: its pixels in the image.
+mask IoU of the pair when each model chooses its own canvas. truth_iou_a, truth_iou_b: mask IoU of A and B with the
+ground-truth instance that A found, as large as the model sees it; truth_area: its pixels in the image.
 """
 
 _COMPARED = ("mask_iou", "box_iou", "score_a", "score_b", "coefficient_change")
@@ -95,7 +95,7 @@ class LevelDamage(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One pair of instances to look at; the image is BGR, as large as the network saw it."""
+    """One pair of instances to look at; the image is BGR, as large as the model saw it."""
 
     name: str
     image: UInt8[np.ndarray, "H W 3"]
@@ -118,15 +118,15 @@ class TruthCase(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two networks on the same images, A being what B should be.
+    """Two models on the same images, A being what B should be.
 
     images: how many images were compared. failed: why others were not, by name; failed_in: of those that could be
-        read, in which network.
-    forced: which network was given another canvas than its own so that both have the same.
+        read, in which model.
+    forced: which model was given another canvas than its own so that both have the same.
     same_canvas: whether they had the same on all images.
     similarity: of their prototypes. instances: a table with the columns of INSTANCES.
-    drift: which prototypes changed; None if the networks have no common basis.
-    own_unmatched: unmatched instances when each network chooses its own canvas; None if
+    drift: which prototypes changed; None if the models have no common basis.
+    own_unmatched: unmatched instances when each model chooses its own canvas; None if
     that is the same. worst: the pairs with the lowest mask IoU, lowest first; equal ones left out.
     gained, lost: the pairs whose IoU with the ground truth rises or falls most from A to B, most first.
     moved_classes: B's class by A's class, where instances show that it is not the one of the same name.
@@ -262,7 +262,7 @@ class Comparison:
 
     @property
     def own_iou(self) -> float | None:
-        """The mean mask IoU of `on_both` when each network chooses its own canvas."""
+        """The mean mask IoU of `on_both` when each model chooses its own canvas."""
         return _mean(self.on_both["own_canvas_iou"]) if len(self.on_both) else None
 
     @cached_property

@@ -1,4 +1,4 @@
-"""How alike the prototypes of two networks are: matched one to one, and as the spaces that they span.
+"""How alike the prototypes of two models are: matched one to one, and as the spaces that they span.
 
 Everything follows from the moments of all prototypes together over pixels, so images are added
 one by one and memory stays that of one.
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from maskprism.core.prediction import Prediction
 
 SHARED_BELOW = 0.5
-"""Two networks share a basis if the median prototype differs from its namesake by less than this share of its own
+"""Two models share a basis if the median prototype differs from its namesake by less than this share of its own
 spread: then coefficients of one mean the same to the other."""
 _RANK_TOLERANCE = 1e-10
 _EQUAL = 1e-14
 
 
 def paired_pixels(a: Prediction, b: Prediction) -> Float32[np.ndarray, "M K+K'"]:
-    """The prototypes of both networks, those of A first, at the M pixels of one image.
+    """The prototypes of both models, those of A first, at the M pixels of one image.
 
     Pixels are the cells of A's grid that show the image, not the padding. B's prototypes are
     sampled there where its canvas is another one.
@@ -42,7 +42,7 @@ def paired_pixels(a: Prediction, b: Prediction) -> Float32[np.ndarray, "M K+K'"]
 
 @dataclass(frozen=True, eq=False)
 class PrototypeSimilarity:
-    """How the K prototypes of network A and the K' of network B compare over the pixels of many images.
+    """How the K prototypes of model A and the K' of model B compare over the pixels of many images.
 
     moments: of all of them together, those of A first; filled with `paired_pixels`.
     """
@@ -104,7 +104,7 @@ class PrototypeSimilarity:
 
     @cached_property
     def translation(self) -> Translation:
-        """Each network's prototypes by those of the other, by least squares over all pixels."""
+        """Each model's prototypes by those of the other, by least squares over all pixels."""
         (a, b, between) = (self.moments.gram[one, two] for one, two in self._blocks)
         return Translation(b_to_a=between.T @ _pseudo_inverse(a), a_to_b=between @ _pseudo_inverse(b))
 
@@ -155,7 +155,7 @@ def match_prototypes(correlation: Float64[np.ndarray, "K K'"]) -> Int64[np.ndarr
 
     Prototypes whose correlations are NaN (constant ones) stay unmatched. Raises
     MissingExtraError where prototypes compete for a match and SciPy, which solves that
-    (Hungarian method), is not installed; two versions of one network do not need it.
+    (Hungarian method), is not installed; two versions of one model do not need it.
     """
     strength = np.abs(np.nan_to_num(correlation))
     alive = ~np.isnan(correlation)
@@ -173,7 +173,7 @@ def _assign(strength: Float64[np.ndarray, "R C"]) -> Int64[np.ndarray, "R 2"]:
     best = strength.argmax(axis=1) if strength.size else np.zeros(0, dtype=np.int64)
     if len(set(best.tolist())) == len(best):  # every row has its best match: nothing can be better
         return np.stack([np.arange(len(best)), best], axis=1)
-    optimize = require("scipy.optimize", "matching the prototypes of different networks", extra="compare")
+    optimize = require("scipy.optimize", "matching the prototypes of different models", extra="compare")
     return np.stack(optimize.linear_sum_assignment(strength, maximize=True), axis=1)
 
 

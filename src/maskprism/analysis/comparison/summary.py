@@ -1,4 +1,4 @@
-"""A comparison of two networks in plain words."""
+"""A comparison of two models in plain words."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _left_out(comparison: Comparison) -> str:
     unread = len(comparison.failed) - len(comparison.failed_in)
     causes = (
         (unread, "that cannot be read"),
-        (len(comparison.failed_in), "on which a network fails"),
+        (len(comparison.failed_in), "on which a model fails"),
     )
     return ", ".join(f"{counted(count, 'image')} {why}" for count, why in causes if count)
 
@@ -69,7 +69,7 @@ def percent(share: float) -> str:
 
 
 def versus(comparison: Comparison) -> str:
-    """Which networks were compared, for titles; long names are cut in the middle."""
+    """Which models were compared, for titles; long names are cut in the middle."""
     a, b = (f"{brief(spec.name)} ({spec.runtime})" for spec in (comparison.a, comparison.b))
     return f"A: {a}, B: {b}"
 
@@ -83,11 +83,11 @@ def _canvas(comparison: Comparison) -> str:
     if not comparison.same_canvas:
         sides = " and ".join(f"{spec.input_hw[1]} x {spec.input_hw[0]}" for spec in (comparison.a, comparison.b))
         return (
-            f"{images}, on different canvases ({sides}; neither network takes the other's): "
-            "what follows is the canvas and the network together."
+            f"{images}, on different canvases ({sides}; neither model takes the other's): "
+            "what follows is the canvas and the model together."
         )
     if comparison.forced is None:
-        return f"{images}, both networks on the same canvas."
+        return f"{images}, both models on the same canvas."
     free = comparison.a if comparison.forced == "A" else comparison.b
     other = comparison.b if comparison.forced == "A" else comparison.a
     habit = "which by itself cuts a rectangle around each image, " if free.rectangular else ""
@@ -224,7 +224,7 @@ def _prototypes(comparison: Comparison) -> str:
     median = f"{np.median(correlation):.2f}" if correlation else "undefined"
     a_by_b, b_by_a = similarity.explained
     return (
-        f"The networks have prototypes of their own: matched one to one, |correlation| is {median} (median); A's can "
+        f"The models have prototypes of their own: matched one to one, |correlation| is {median} (median); A's can "
         f"draw {percent(b_by_a)} of what B's show, B's {percent(a_by_b)} of what A's show; CKA {similarity.cka:.2f}. "
         + (
             "Coefficients are equal, so they were exchanged unchanged."
@@ -240,7 +240,7 @@ def _letterbox(comparison: Comparison) -> str:
         return ""
     text = (
         f"Each on its own canvas, masks differ by {percent(1 - own)}: {percent(share)} of that is the letterbox, "
-        f"not the network"
+        f"not the model"
     )
     return f"{text}. There, {counted(comparison.own_unmatched or 0, 'instance')} of A and B are unmatched."
 

@@ -34,7 +34,7 @@ AP_PROTOCOLS: dict[ApProtocolName, ApProtocol] = {
         "val",
         "threshold and crop on the prototype grid; ground-truth masks resized to it, the smallest one in front",
     ),
-    "predict": ApProtocol("canvas", "predict", "logits enlarged to the network input, then threshold and crop"),
+    "predict": ApProtocol("canvas", "predict", "logits enlarged to the model input, then threshold and crop"),
     "native": ApProtocol("image", "val save_json", "logits enlarged to the image itself"),
 }
 

@@ -1,4 +1,4 @@
-"""A whole data set against its ground truth: mask AP, kinds of errors, and which part of the network loses what."""
+"""A whole data set against its ground truth: mask AP, kinds of errors, and which part of the model loses what."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def diagnose(
 
     engine, workers, on_progress: see `maskprism.datasets.visit.visit`.
     Raises InputError where data set and model share no class or nothing is left to examine, and
-    ModelError where the network fails on one image after the other.
+    ModelError where the model fails on one image after the other.
 
     Examples
     --------

@@ -78,11 +78,11 @@ PART_ADVICE: dict[Part, tuple[str, str]] = {
     "prototypes": (
         "even the best coefficients cannot draw these shapes from the prototypes that there are",
         "train the prototype branch further, at a larger input size or with undiminished training masks "
-        "(mask_ratio=1), or give the network more or wider prototypes (a larger model)",
+        "(mask_ratio=1), or give the model more or wider prototypes (a larger model)",
     ),
     "resolution": (
         "the prototype grid is too coarse for these outlines, whatever is learned",
-        "use a larger input size (--imgsz), or a network whose prototypes have a smaller stride",
+        "use a larger input size (--imgsz), or a model whose prototypes have a smaller stride",
     ),
     "box": (
         "the crop to the predicted box cuts off or lets in what a ground-truth box would not",
@@ -90,9 +90,9 @@ PART_ADVICE: dict[Part, tuple[str, str]] = {
     ),
 }
 ERROR_ADVICE: dict[ErrorType, str] = {
-    "class": "look at the classes that are mistaken for each other; unite them, or give the network more of both",
-    "localisation": "look at the error budget of these detections, which says what part of the network to work on",
-    "both": "look at images of this kind; they may be unlike those that the network was trained on",
+    "class": "look at the classes that are mistaken for each other; unite them, or give the model more of both",
+    "localisation": "look at the error budget of these detections, which says what part of the model to work on",
+    "both": "look at images of this kind; they may be unlike those that the model was trained on",
     "duplicate": "lower the IoU of the suppression (--iou), or check for objects that are labelled in parts",
     "background": "look for objects that are there and not labelled; else train with more empty images",
     "missed": "lower the score threshold, use a larger input size, or train with more objects like these",

@@ -22,7 +22,7 @@ class Sensitivity:
     """Soft Dice of a mask with its target, and its gradient.
 
     dice: 2 sum(p t) / (sum(p) + sum(t)) of the probabilities p within the crop and the target t; 1 if both are empty.
-    gradient: its derivatives by the coefficients, as the network gave them.
+    gradient: its derivatives by the coefficients, as the model gave them.
     elasticity: coefficient x derivative, the change of Dice per relative change of the coefficient; unlike the
         gradient it does not depend on how a prototype and its coefficient are scaled.
     """

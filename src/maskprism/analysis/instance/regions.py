@@ -38,7 +38,7 @@ class PixelQuery:
     contribute with flat means in their place; 0 unless the query was made with that baseline. crop: what cropping
     before resizing takes away (0 for rules that crop after it). The pixel is in the mask if `logit` is above 0 and
     `in_crop` holds.
-    margins: the change of each coefficient alone, as the network gives it, that brings the logit to 0; infinite
+    margins: the change of each coefficient alone, as the model gives it, that brings the logit to 0; infinite
     where none does.
     """
 

@@ -1,4 +1,4 @@
-"""What are the prototypes of a network, and in which basis can they be read?
+"""What are the prototypes of a model, and in which basis can they be read?
 
 | name | answers |
 |---|---|

@@ -187,14 +187,14 @@ class CanonicalBasis:
     Among all bases of the same space the one in which prototypes are orthonormal (over the cells of
     `region`: mean square 1, mean product 0) and coefficients uncorrelated about zero (mean product 0
     over instances), ordered by the mean square logit that each component adds. It is the same
-    whatever basis the network was given in. The first M components are the best approximation of
+    whatever basis the model was given in. The first M components are the best approximation of
     the logits with M prototypes in the mean square, if instances and cells are taken as
     independent of each other.
 
     matrix: `[K, K]`, components = matrix @ prototypes. inverse: coefficients @ inverse are the new
     ones. energies: mean square logit of each component, largest first; they sum to that of the
     logits. Signs: the mean coefficient of a component is positive, so that it is drawn as it speaks
-    for the average instance. model_sha256: of the network file that it was measured with, "" where
+    for the average instance. model_sha256: of the model file that it was measured with, "" where
     that is not known.
     """
 

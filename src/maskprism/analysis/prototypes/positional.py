@@ -80,7 +80,7 @@ class Dependence:
     position: share that two images have in common at the same position.
     ramp: share explained by a linear ramp over the image; half_planes: by the best half-plane.
     luminance, edges: by the image's luminance, and by the size of its Sobel gradient, alone.
-    appearance: by both together. foreground: by whether a cell is inside any mask of the network.
+    appearance: by both together. foreground: by whether a cell is inside any mask of the model.
     class_share: share of the variance between instances (of the mean inside the mask) that class
         explains: epsilon squared of Kelley (1935), corrected for the number of classes; 0 where it
         would be negative.
@@ -180,7 +180,7 @@ class DependenceStudy:
         self._strongest = _Strongest(prototypes, top)
 
     def update(self, image: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> None:
-        """Add one image (BGR) and what the network said about it.
+        """Add one image (BGR) and what the model said about it.
 
         Raises InputError if they do not belong together, or come from another model.
         """

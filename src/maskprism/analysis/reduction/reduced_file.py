@@ -1,4 +1,4 @@
-"""Reduce a network file: find the basis over images, write the file, and say what it costs and saves."""
+"""Reduce a model file: find the basis over images, write the file, and say what it costs and saves."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class FileComparison:
     ious: mask IoU at canvas size of every instance of the full one with that of the reduced one at the same box; 0
         where there is none. by_image: their mean, by name, of images that have instances.
     precision: mask AP at canvas size of the full and the reduced file; None without ground truth.
-    network_ms, product_ms, masks_ms: medians per image on this machine, full and reduced: computing the network,
+    network_ms, product_ms, masks_ms: medians per image on this machine, full and reduced: computing the model,
         the weighted sums alone, and masks at canvas size with them.
     output_bytes, file_bytes: of one image's output tensors, and of the files.
     """
@@ -151,7 +151,7 @@ class FileComparison:
 
 
 class BeforeAfter(NamedTuple):
-    """One image (BGR), what the full and the reduced network say of it, and the mean mask IoU between them."""
+    """One image (BGR), what the full and the reduced model say of it, and the mean mask IoU between them."""
 
     image: UInt8[np.ndarray, "H W 3"]
     full: Prediction
@@ -161,7 +161,7 @@ class BeforeAfter(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ReducedFile:
-    """A reduced network: what was kept, why that many, where it was written, and how it compares."""
+    """A reduced model: what was kept, why that many, where it was written, and how it compares."""
 
     path: Path
     source: Path
@@ -197,7 +197,7 @@ class ReducedFile:
                 "fits these, and masks of others may be much worse than the numbers below; use more images"
             )
         found += [
-            f"{len(self.reduction)} of {k} prototypes by {self.reduction.method}: mask IoU with the full network "
+            f"{len(self.reduction)} of {k} prototypes by {self.reduction.method}: mask IoU with the full model "
             f"{curve.mean():.3f} mean, {np.median(curve):.3f} median, {np.percentile(curve, 5):.3f} 5th percentile, "
             f"over {len(curve)} instances of {measured}"
         ]
@@ -221,7 +221,7 @@ class ReducedFile:
         return found
 
     def examples(self, images: CalibrationImages, full: Model, reduced: Model) -> list[BeforeAfter]:
-        """The image whose masks changed most, and one in the middle, with what both networks say of them."""
+        """The image whose masks changed most, and one in the middle, with what both models say of them."""
         ious = self.comparison.by_image
         by_iou = sorted(ious, key=lambda name: ious[name])
         wanted = list(dict.fromkeys((by_iou[0], by_iou[len(by_iou) // 2]))) if by_iou else []
@@ -245,7 +245,7 @@ def reduce_file(
 ) -> ReducedFile:
     """Write the file `source`, opened as `model`, with fewer prototypes to `out`, and compare the two.
 
-    keep: how many prototypes to keep. mask_iou: instead, as few as keep the mean mask IoU with the full network at
+    keep: how many prototypes to keep. mask_iou: instead, as few as keep the mean mask IoU with the full model at
     least at this, as measured on images that the basis was not fitted to. reopen: opens the
     new file, as `model` was opened. on_image is called after each image of each of the `PASSES`, with a failure if
     it is a new one.
@@ -309,7 +309,7 @@ def compare_files(
     files: tuple[Path, Path],
     on_image: Callable[[Failure | None], None] = lambda failure: None,
 ) -> FileComparison:
-    """Run both networks on all images; see `FileComparison`."""
+    """Run both models on all images; see `FileComparison`."""
     models = (full, reduced)
     wide = [_with_conf(model, AP_CONF) for model in models] if images.labelled else list(models)
     ious: list[Float32[np.ndarray, " N"]] = []
@@ -388,7 +388,7 @@ def _against_truth(prediction: Prediction, truth: GroundTruth) -> Overlaps:
 
 
 def _with_conf(model: Model, conf: float) -> Model:
-    """The same network, keeping detections above another score, if it is lower."""
+    """The same model, keeping detections above another score, if it is lower."""
     return model.with_thresholds(replace(model.keep, conf=min(conf, model.keep.conf)))
 
 

@@ -1,4 +1,4 @@
-"""Fewer prototypes for nearly the same masks: the best K' < K of a network, over a set of images.
+"""Fewer prototypes for nearly the same masks: the best K' < K of a model, over a set of images.
 
 A reduction is one linear map on the prototypes and one on the coefficients, the same for every
 image, so that it can be written into the network. With M the K x K matrix of rank K' that
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Method = Literal["selection", "projection"]
 METHODS: tuple[Method, ...] = ("selection", "projection")
 MOST_PROTOTYPES = 64
-"""Networks with more prototypes are refused: the cost of mixing K prototypes takes 8 K^4 bytes."""
+"""Models with more prototypes are refused: the cost of mixing K prototypes takes 8 K^4 bytes."""
 _RIDGE = 0.1
 _ROUNDS = 3
 _FLOOR = 1e-6
@@ -60,7 +60,7 @@ class Reduction:
         return tuple(self.prototype_map.argmax(axis=1).tolist()) if self.method == "selection" else None
 
     def apply(self, prediction: Prediction) -> Prediction:
-        """The prediction as the reduced network makes it: K' prototypes, K' coefficients."""
+        """The prediction as the reduced model makes it: K' prototypes, K' coefficients."""
         flat = prediction.prototypes.reshape(len(prediction.prototypes), -1)
         prototypes = self.prototype_map.astype(np.float32) @ flat
         return replace(
@@ -70,7 +70,7 @@ class Reduction:
         )
 
     def mixed(self, prediction: Prediction) -> Prediction:
-        """The same masks as `apply` makes, written in the K prototypes of the full network."""
+        """The same masks as `apply` makes, written in the K prototypes of the full model."""
         mixing = self.coefficient_map.T @ self.prototype_map
         return replace(prediction, coefficients=prediction.coefficients @ mixing.astype(np.float32))
 
@@ -187,7 +187,7 @@ def fit_halves(predictions: Iterable[Prediction]) -> tuple[MixingCost, MixingCos
 
 @dataclass(frozen=True, eq=False)
 class TradeOff:
-    """Mask IoU with the full network, by the number of prototypes kept.
+    """Mask IoU with the full model, by the number of prototypes kept.
 
     keeps: numbers of prototypes. ious: per method `[S, N]`, one row per number kept, one column per instance; masks
         are compared at canvas size under the rule. Two empty masks are the same.
@@ -288,7 +288,7 @@ def _gram(parts: Decomposition) -> tuple[Float64[np.ndarray, "K K"], float]:
     prototypes = parts.instance.prototypes
     inside = prototypes[:, *parts.box_window].reshape(len(prototypes), -1).astype(np.float64)
     logits = parts.logits[parts.box_window].reshape(-1).astype(np.float64)
-    # p (1 - p) in a form that is never 0, so that something weighs even where a network is quite sure.
+    # p (1 - p) in a form that is never 0, so that something weighs even where a model is quite sure.
     weight = 0.25 / np.cosh(np.clip(logits, -60, 60) / 2) ** 2 / max(float(sigmoid(logits).sum()), 1.0)
     return (inside * weight) @ inside.T, float(weight.sum())
 

@@ -1,4 +1,4 @@
-"""The mask of a matched instance, and what it would be if parts of the network were perfect."""
+"""The mask of a matched instance, and what it would be if parts of the model were perfect."""
 
 from __future__ import annotations
 

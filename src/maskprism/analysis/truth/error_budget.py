@@ -1,4 +1,4 @@
-"""What every part of the network costs a mask: resolution, box, prototypes, coefficients.
+"""What every part of the model costs a mask: resolution, box, prototypes, coefficients.
 
 Per matched instance the four losses add up to 1 - IoU exactly, since each is the difference of two IoUs of the same
 chain of masks, the `counterfactual_masks.Counterfactuals`. They are measured at canvas size, under the rule of the

@@ -1,4 +1,4 @@
-"""What a change of a network gains against the ground truth: mask IoU before and after, with intervals."""
+"""What a change of a model gains against the ground truth: mask IoU before and after, with intervals."""
 
 from __future__ import annotations
 

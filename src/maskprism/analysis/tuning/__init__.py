@@ -6,7 +6,7 @@
 | `Effort` | how long is searched for it? |
 | `fit`, `Setting` | which correction is best on given evidence? |
 | `evidence_of`, `Evidence` | what can be learned from an image with its ground truth? |
-| `pseudo_labels`, `PseudoLabels` | what can be learned from a better network, where there are no labels? |
+| `pseudo_labels`, `PseudoLabels` | what can be learned from a better model, where there are no labels? |
 | `choose_decode_rule`, `DecodeRuleChoice` | which crop margin and logit threshold draw the best masks? |
 | `cross_fit` | how are settings chosen, and corrections measured, without deceiving oneself? |
 """

@@ -1,4 +1,4 @@
-"""A network in the place of labels: its masks are what the masks of another should be."""
+"""A model in the place of labels: its masks are what the masks of another should be."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Teacher:
-    """What a network finds, as annotations.
+    """What a model finds, as annotations.
 
-    frame: the network, this one or that which learns, that decides how an image lies on the canvas of both.
+    frame: the model, this one or that which learns, that decides how an image lies on the canvas of both.
     """
 
     model: Model
@@ -38,7 +38,7 @@ class Teacher:
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
         """The instances on a canvas, each with its box and its mask on the canvas; empty masks are left out.
 
-        Raises ImageError where there is no image, ModelError where the network fails.
+        Raises ImageError where there is no image, ModelError where the model fails.
         """
         canvas = image.read()
         try:
@@ -55,7 +55,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class PseudoLabelledSample(Sample):
-    """An image as it lies on the canvas, the same pixels for both networks, and what the teacher finds there."""
+    """An image as it lies on the canvas, the same pixels for both models, and what the teacher finds there."""
 
     annotations: Teacher
 
@@ -98,7 +98,7 @@ class PseudoLabels(Dataset):
 
 
 def teacher_of(dataset: Dataset) -> Model | None:
-    """The network whose masks stand in for labels; None for a data set that has labels."""
+    """The model whose masks stand in for labels; None for a data set that has labels."""
     return dataset.annotations.model if isinstance(dataset, PseudoLabels) else None
 
 
@@ -108,7 +108,7 @@ def pseudo_labels(teacher: Model, model: Model, images: str | os.PathLike[str]) 
     teacher: finds instances above the score that it is loaded with. images: a folder, pattern, image or `.txt` list.
     Both see the same canvas: the size of the model where the teacher takes any.
 
-    Raises ImageError for images that are not there, InputError for a video, images behind a URI, networks that see
+    Raises ImageError for images that are not there, InputError for a video, images behind a URI, models that see
     other canvases, and classes of which none is common.
     """
     source = open_source(images)
@@ -126,10 +126,10 @@ def pseudo_labels(teacher: Model, model: Model, images: str | os.PathLike[str]) 
         raise InputError(f"{' and '.join(seen)}; both must see the same: export the teacher for the size of the model")
     names = other.names
     if len(own.names) == len(names) and (are_placeholders(own.names) or are_placeholders(names)):
-        names = own.names if are_placeholders(names) else names  # the same network; one file has lost its names
+        names = own.names if are_placeholders(names) else names  # the same model; one file has lost its names
     elif not set(own.names.values()) & set(names.values()):
         raise InputError(
-            f"{other.name} and {own.name} have no class in common; the teacher must be the network that the model was "
+            f"{other.name} and {own.name} have no class in common; the teacher must be the model that the model was "
             "made from, or one of the same classes"
         )
     return PseudoLabels(

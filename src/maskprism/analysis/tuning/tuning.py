@@ -1,4 +1,4 @@
-"""Tune a network on a data set: gather evidence, fit, and measure every image with what was fitted without it."""
+"""Tune a model on a data set: gather evidence, fit, and measure every image with what was fitted without it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TunedInstance(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """A correction for a network, and what it gains on images that took no part in it.
+    """A correction for a model, and what it gains on images that took no part in it.
 
     images: how many were used, out of total; failures: the others. evidence: instances it was fitted
     to, augmented and suppressed ones among them. rows: matched instances with a score above `conf`, each measured
@@ -93,7 +93,7 @@ class Tuning:
 
     @property
     def teacher(self) -> Model | None:
-        """The network whose masks stand in for labels; None where there are labels."""
+        """The model whose masks stand in for labels; None where there are labels."""
         return teacher_of(self.dataset)
 
     @property
@@ -183,7 +183,7 @@ def tune(
     engine, workers, on_progress: see `maskprism.datasets.visit.visit`; corrections are fitted in this process, and
     on_progress counts steps: images gathered, fits, and images measured.
     Raises InputError where data set and model share no class, nothing is labelled with a mask, or too few images have
-    an instance that is found; ModelError where the network fails on one image after the other; MissingExtraError
+    an instance that is found; ModelError where the model fails on one image after the other; MissingExtraError
     without SciPy.
 
     Examples

@@ -35,7 +35,7 @@ Scores = Literal["softmax", "sigmoid", "probabilities", "quality", "none"]
 
 @dataclass(frozen=True)
 class QueryLayout(Layout):
-    """Where things are in the outputs of a network of query masks.
+    """Where things are in the outputs of a model of query masks.
 
     rows_output, prototypes_output: the factors, which `branch` says how to read. logits_output: what they give, (B, Q,
     h, w). scores_output: classes (B, Q, C), or the quality of every mask (B, Q), read as `scores` says: "softmax" has
@@ -187,7 +187,7 @@ def detect(probe: Probe, forced: FamilyName | None) -> tuple[Layout, Probe] | No
 
 
 def find_queries(outputs: Sequence[Floats], names: Sequence[str], branch: MaskBranch, label: str) -> QueryLayout:
-    """The layout of a network whose mask branch has been revealed, from its outputs for noise.
+    """The layout of a model whose mask branch has been revealed, from its outputs for noise.
 
     Raises ModelError where the factors do not give the file's own logits: there is more between them than a sum.
     """
@@ -277,7 +277,7 @@ def _are_shares(table: Floats) -> bool:
 
 
 def _how(table: Floats, with_boxes: bool) -> Scores:
-    """How classes are read: networks with boxes (RF-DETR) have a sigmoid each, those without "no object" at the end."""
+    """How classes are read: models with boxes (RF-DETR) have a sigmoid each, those without "no object" at the end."""
     if table.size and table.min() >= 0 and table.max() <= 1:
         return "probabilities"
     return "sigmoid" if with_boxes else "softmax"

@@ -1,4 +1,4 @@
-"""What reading a network's outputs gives, and which detections are kept: the same for every family."""
+"""What reading a model's outputs gives, and which detections are kept: the same for every family."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def refuse_scores(scores: Float32[np.ndarray, "..."] | None, limits: tuple[float
     Parameters
     ----------
     scores
-        As the network gave them; None where a family makes them itself.
+        As the model gave them; None where a family makes them itself.
     limits
         What they lie between.
     prefix

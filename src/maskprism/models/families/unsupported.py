@@ -33,7 +33,7 @@ _HAND_OVER = (
 
 
 def refusal(shapes: Shapes, names: Sequence[str] = (), canvas_hw: tuple[int, int] | None = None) -> str | None:
-    """Why the masks of a network with these outputs cannot be taken apart; None for a network that is not known.
+    """Why the masks of a model with these outputs cannot be taken apart; None for a model that is not known.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def _dynamic_convolutions(shapes: Shapes, names: Sequence[str]) -> str | None:
     return (
         f"looks like {who}: {DYNAMIC_WEIGHTS} weights of dynamic convolutions for each instance. Every instance runs "
         "three layers of its own, with ReLU in between and its own coordinates as input, so its mask is no weighted "
-        "sum of maps that all instances share, and there is nothing to take apart. Expected a network with prototypes, "
+        "sum of maps that all instances share, and there is nothing to take apart. Expected a model with prototypes, "
         "such as YOLO-seg, YOLACT or Mask2Former"
     )
 
@@ -214,7 +214,7 @@ def _masks_in_boxes(shapes: Shapes, names: Sequence[str]) -> str | None:
     side = masks[0][-1]
     return (
         f"looks like Mask R-CNN: masks of {side} x {side} pixels, each drawn by convolutions inside its own box. They "
-        "share no prototypes, so there is nothing to take apart. Expected a network with prototypes, such as YOLO-seg, "
+        "share no prototypes, so there is nothing to take apart. Expected a model with prototypes, such as YOLO-seg, "
         "YOLACT or Mask2Former"
     )
 

@@ -138,9 +138,7 @@ class YolactLayout(Layout):
         if self.made is None:
             return ("priors: none, boxes are finished corners",)
         named = {"base": "YOLACT", "plus": "YOLACT++"}[self.made]
-        return (
-            f"priors: made as those of {named} for COCO; a network with other scales must be exported with its own",
-        )
+        return (f"priors: made as those of {named} for COCO; a model with other scales must be exported with its own",)
 
     def read_rows(
         self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds

@@ -202,7 +202,7 @@ def detect_layout(
 ) -> YoloLayout:
     """The layout of outputs of these shapes for a canvas of (height, width).
 
-    `images_last`: the network takes images as (H, W, 3), and so likely gives its prototypes.
+    `images_last`: the model takes images as (H, W, 3), and so likely gives its prototypes.
 
     Raises ModelError where the outputs hold no prototypes, or where several layouts fit and
     neither the metadata nor `forced` decides.

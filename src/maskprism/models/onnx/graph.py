@@ -52,7 +52,7 @@ class _Plan:
 
 
 class ChannelSurgery:
-    """A copy of a network whose outputs can be mapped along an axis. With `fold` False maps are never folded."""
+    """A copy of a model whose outputs can be mapped along an axis. With `fold` False maps are never folded."""
 
     def __init__(self, original: ModelProto, *, fold: bool = True) -> None:
         self._model = onnx.ModelProto()
@@ -126,7 +126,7 @@ class ChannelSurgery:
         return "appended"
 
     def finish(self, notes: Mapping[str, str]) -> ModelProto:
-        """The network without what nothing uses any more, with entries added to its metadata."""
+        """The model without what nothing uses any more, with entries added to its metadata."""
         graph = self._model.graph
         needed, kept = set(self.outputs), []
         for node in reversed(self._nodes):
@@ -349,7 +349,7 @@ class ChannelSurgery:
     def _rename(self, name: str) -> str:
         """Give a tensor another name, so that its own is free for what takes its place before those who read it.
 
-        Of an output of the network, only the network's reader gets what takes its place.
+        Of an output of the model, only the model's reader gets what takes its place.
         """
         node, renamed = self._producers.pop(name), self._free(f"{name}/full")
         node.output[list(node.output).index(name)] = renamed
@@ -379,21 +379,21 @@ class ChannelSurgery:
         return numpy_helper.to_array(self._constants[name]) if name in self._constants else None
 
     def _constant(self, values: np.ndarray[Any, Any]) -> str:
-        """A new weight of the network; its name."""
+        """A new weight of the model; its name."""
         tensor = numpy_helper.from_array(np.ascontiguousarray(values), self._free("maskprism/map"))
         self._model.graph.initializer.append(tensor)
         self._constants[tensor.name] = tensor
         return tensor.name
 
     def _free(self, name: str) -> str:
-        """This name, numbered where the network has it already, as one does that was reduced before."""
+        """This name, numbered where the model has it already, as one does that was reduced before."""
         names = itertools.chain((name,), (f"{name}_{number}" for number in itertools.count(2)))
         found = next(one for one in names if one not in self._taken)
         self._taken.add(found)
         return found
 
     def _resize(self, name: str, axis: int, more: int) -> None:
-        """What the network says about the size of an output."""
+        """What the model says about the size of an output."""
         for output in self._model.graph.output:
             sizes = output.type.tensor_type.shape.dim
             if output.name == name and len(sizes) > axis and sizes[axis].HasField("dim_value"):
@@ -401,7 +401,7 @@ class ChannelSurgery:
 
 
 def is_half(model: ModelProto) -> bool:
-    """Whether a network gives, or computes with, numbers of half precision."""
+    """Whether a model gives, or computes with, numbers of half precision."""
     half = onnx.TensorProto.FLOAT16
     return any(output.type.tensor_type.elem_type == half for output in model.graph.output) or any(
         tensor.data_type == half for tensor in model.graph.initializer

@@ -1,6 +1,6 @@
 """Where an ONNX graph multiplies queries with a pixel embedding to get its masks (needs the package onnx).
 
-Networks of query masks (MaskFormer, Mask2Former, RF-DETR, SAM) are exported with finished masks. The two factors are
+Models of query masks (MaskFormer, Mask2Former, RF-DETR, SAM) are exported with finished masks. The two factors are
 still in the graph, in front of the last product of the mask branch: as outputs they say what the masks are made of.
 """
 
@@ -53,7 +53,7 @@ class MaskBranch:
 
 
 def find_mask_branch(model: ModelProto) -> MaskBranch | None:
-    """The mask branch of a network; None where no output is a product of two things that it computes.
+    """The mask branch of a model; None where no output is a product of two things that it computes.
 
     Outputs are tried in their order. A factor that is a constant is a layer, not a query, and no product of the branch.
     """
@@ -62,7 +62,7 @@ def find_mask_branch(model: ModelProto) -> MaskBranch | None:
 
 
 def reveal(model: ModelProto, branch: MaskBranch) -> ModelProto:
-    """A copy of a network with the parts of its mask branch as outputs behind its own."""
+    """A copy of a model with the parts of its mask branch as outputs behind its own."""
     import onnx
 
     changed = onnx.ModelProto()
@@ -75,7 +75,7 @@ def reveal(model: ModelProto, branch: MaskBranch) -> ModelProto:
 
 
 def write_revealed(source: Path, target: Path) -> MaskBranch:
-    """Write a copy of an ONNX file whose mask branch is revealed, for networks that take more than an image.
+    """Write a copy of an ONNX file whose mask branch is revealed, for models that take more than an image.
 
     The decoders of SAM take prompts, too: run the copy yourself, and hand `factors` of what it gives to
     `maskprism.from_arrays`. Returns where the branch is.
@@ -87,7 +87,7 @@ def write_revealed(source: Path, target: Path) -> MaskBranch:
     branch = find_mask_branch(model)
     if branch is None:
         raise ModelError(
-            f"{source}: no output is a product of two things that the network computes; expected masks made of queries "
+            f"{source}: no output is a product of two things that the model computes; expected masks made of queries "
             "and a pixel embedding"
         )
     write_atomically(target, reveal(model, branch).SerializeToString())

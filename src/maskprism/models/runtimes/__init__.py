@@ -37,7 +37,7 @@ DUMP_SUFFIX = ".npz"
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What a network takes. None stands for a side that may vary.
+    """What a model takes. None stands for a side that may vary.
 
     default_hw: (height, width) that its own tools take unless told otherwise, where sides may vary; None for the
     default of its family.
@@ -52,11 +52,11 @@ class NetworkInput:
 
 
 class Runtime(Protocol):
-    """A network as a function of arrays.
+    """A model as a function of arrays.
 
     One that knows how its outputs are called may say so in `output_names`, a tuple of text: it settles what shapes
     and values leave open. One that keeps its buffers from run to run may have a method `fresh`, which opens the same
-    network in memory of its own.
+    model in memory of its own.
 
     Calling it takes what the model's `Preprocessing` makes of images, float32 RGB in 0..1 unless told otherwise,
     `[B, 3, H, W]` (or `[B, H, W, 3]` where the input is channels_last), and gives every output tensor as a float32
@@ -70,7 +70,7 @@ class Runtime(Protocol):
 
     @property
     def input(self) -> NetworkInput:
-        """What the network takes."""
+        """What the model takes."""
         ...
 
     @property
@@ -115,7 +115,7 @@ def _opened_again(opening: Callable[[], FileRuntime], sha256: str) -> FileRuntim
 
 @dataclass(frozen=True)
 class FunctionRuntime:
-    """A runtime around a plain function of arrays: for tests, teaching and home-made networks."""
+    """A runtime around a plain function of arrays: for tests, teaching and home-made models."""
 
     function: Any
     input: NetworkInput = NetworkInput(None, 640, 640)
@@ -140,10 +140,10 @@ def open_runtime(
 ) -> Runtime:
     """The runtime for a file (by its suffix), a folder with an OpenVINO model, or a live object.
 
-    Live objects are an `ultralytics.YOLO`, a YOLACT in PyTorch, a network of query masks of
+    Live objects are an `ultralytics.YOLO`, a YOLACT in PyTorch, a model of query masks of
     transformers, or a `Runtime` already.
 
-    `end2end` chooses between the two heads of a PyTorch network that has them; files that were
+    `end2end` chooses between the two heads of a PyTorch model that has them; files that were
     exported hold only one.
 
     Raises ModelError for a file that is missing, of an unknown kind or damaged, and
@@ -248,7 +248,7 @@ def shown_address(model: Any) -> str:
 
 
 def _is_module(model: Any) -> bool:
-    """Whether this is a network in PyTorch; Ultralytics' own have a runtime of theirs."""
+    """Whether this is a model in PyTorch; Ultralytics' own have a runtime of theirs."""
     torch = sys.modules.get("torch")
     if torch is None or type(model).__module__.split(".")[0] == "ultralytics":
         return False

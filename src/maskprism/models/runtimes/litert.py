@@ -73,7 +73,7 @@ class LiteRtRuntime(FileRuntime):
         self._lock = threading.Lock()
 
     def fresh(self) -> LiteRtRuntime:
-        """The same network in memory of its own: an interpreter keeps its buffers from run to run."""
+        """The same model in memory of its own: an interpreter keeps its buffers from run to run."""
         return copy.copy(self)  # which opens the file again
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:

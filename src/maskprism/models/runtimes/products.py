@@ -1,4 +1,4 @@
-"""What a PyTorch network multiplies, seen while it runs: no layer has to be known by name, nothing is changed."""
+"""What a PyTorch model multiplies, seen while it runs: no layer has to be known by name, nothing is changed."""
 
 from __future__ import annotations
 

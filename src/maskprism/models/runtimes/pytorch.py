@@ -26,7 +26,7 @@ def torch_device(device: str) -> str:
 
 
 def unwrapped(network: Any) -> Any:
-    """The network inside DataParallel and its kin, in which training on several GPUs leaves it; others unchanged."""
+    """The model inside DataParallel and its kin, in which training on several GPUs leaves it; others unchanged."""
     import torch
 
     while isinstance(network, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
@@ -35,7 +35,7 @@ def unwrapped(network: Any) -> Any:
 
 
 def hash_weights(network: Any) -> str:
-    """sha256 over the weights of a network, by name."""
+    """sha256 over the weights of a model, by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())

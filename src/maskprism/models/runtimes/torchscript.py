@@ -85,7 +85,7 @@ def _tensors(found: Any) -> list[Any]:
 
 
 def _read(text: str | bytes, path: Path) -> dict[str, Any]:
-    """The JSON that Ultralytics packs beside the network; empty where there is none."""
+    """The JSON that Ultralytics packs beside the model; empty where there is none."""
     if not text:
         return {}
     data = text if isinstance(text, bytes) else text.encode()

@@ -1,4 +1,4 @@
-"""Live YOLACT networks in PyTorch: any `nn.Module` of the shape of the public repository's (needs torch)."""
+"""Live YOLACT models in PyTorch: any `nn.Module` of the shape of the public repository's (needs torch)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PARTS = ("loc", "conf", "mask", "priors", "proto")
 class YolactRuntime:
     """A YOLACT whose forward gives a dict of loc, conf, mask, priors and proto, in evaluation mode.
 
-    A network whose last step is called `detect`, as the public one's is, gives that step what we need: it is left out.
+    A model whose last step is called `detect`, as the public one's is, gives that step what we need: it is left out.
     The model itself stays unchanged; a copy is run.
     """
 
@@ -48,7 +48,7 @@ class YolactRuntime:
         self._lock = threading.Lock()
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
-        """Compute the five parts for one batch. Raises ModelError for a network that gives anything else."""
+        """Compute the five parts for one batch. Raises ModelError for a model that gives anything else."""
         import torch
 
         with self._lock, torch.inference_mode():
@@ -59,7 +59,7 @@ class YolactRuntime:
                 raise ModelError(
                     f"{type(self._network).__name__}: gives a {type(found).__name__}{keys} in evaluation mode; "
                     f"expected a dict of the tensors {', '.join(_PARTS)}, as YOLACT has them before detection. Hand "
-                    "over the arrays of other networks to maskprism.from_arrays"
+                    "over the arrays of other models to maskprism.from_arrays"
                 )
             return [on_host(given[part].float()) for part in _PARTS]
 
