@@ -3,8 +3,8 @@
     python benchmarks/tune.py
     python benchmarks/tune.py --model yolov8n-seg.onnx --data coco128-seg.yaml
 
-The baseline is prediction alone, as often as gathering (each image, its mirror image, its augmented views) and measuring
-need it; printed are the seconds of each part, their ratio to it, and what was gained. By default the bundled
+The baseline is prediction alone, as often as gathering (each image, its mirror image, its augmented views) and
+measuring need it; printed are the seconds of each part, their ratio to it, and what was gained. By default the bundled
 model on drawn scenes.
 """
 

@@ -17,7 +17,7 @@ MANIFESTS = {
         models=["a.onnx", "b.onnx"],
         numbers=[
             Number("images", 2, ","),
-            Number("without a matched_with", 0.25, ".1%"),
+            Number("unmatched", 0.25, ".1%"),
             Number("worst mask IoU", None),
         ],
         findings=["Most of the difference comes from the prototypes."],

@@ -266,7 +266,7 @@ def test_tables_show_first_what_matters(tmp_path: Path) -> None:
         command="compare",
         about="how two models differ",
         models=["x.onnx", "y.pt"],
-        numbers=[Number("without a matched_with", 0.25, ".1%")],
+        numbers=[Number("unmatched", 0.25, ".1%")],
         tables=[
             TableFile("instances.csv", "rows", "mask_iou", {"instance_a": "instance in A", "mask_iou": "mask IoU"})
         ],
@@ -277,7 +277,7 @@ def test_tables_show_first_what_matters(tmp_path: Path) -> None:
     assert run("report", ".", "--out", "index.html", cwd=tmp_path).returncode == 0
     text = (tmp_path / "compare.html").read_text(encoding="utf-8")
     assert "A x.onnx · B y.pt · How two models differ" in text
-    assert "<dt>without a matched_with</dt><dd>25.0%</dd>" in text
+    assert "<dt>unmatched</dt><dd>25.0%</dd>" in text
     (part,) = re.findall(r'<section id="table-instances">(.*?)</section>', text, re.DOTALL)
     headings = re.findall(r"<th scope=\"col\"( class=text)?><button type=\"button\">([^<]*)<", part)
     assert headings == [

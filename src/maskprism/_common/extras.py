@@ -78,5 +78,5 @@ def require(package: str, what: str, *, extra: str = "") -> Any:
 
 
 def installed(*packages: str) -> bool:
-    """Whether all these packages are installed; nothing is imported."""
+    """Return whether all these packages are installed; nothing is imported."""
     return all(find_spec(package) is not None for package in packages)

@@ -119,7 +119,7 @@ def in_lists(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
 
 
 def in_order(function: Callable[[Task], Answer], tasks: Iterable[Task], workers: int) -> Generator[Answer, None, None]:
-    """What a function makes of each task, on threads, in the order of tasks; a bounded number are in flight."""
+    """Yield what a function makes of each task, on threads, in the order of tasks; a bounded number are in flight."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="maskprism")
     flying: deque[Future[Answer]] = deque()
     try:
@@ -146,7 +146,7 @@ def one_thread_per_call() -> Iterator[None]:
 
 
 def processors() -> int:
-    """How many this process may use, up to MAX_WORKERS."""
+    """Return how many this process may use, up to MAX_WORKERS."""
     try:
         available = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux

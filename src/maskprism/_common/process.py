@@ -72,7 +72,7 @@ def run_command(name: str, function: Callable[[], int], *, resumes: str = "") ->
 
 
 def report_of(name: str, error: Exception) -> str:
-    """What to say of an error that no command expects; its traceback goes into a file.
+    """Return what to say of an error that no command expects; its traceback goes into a file.
 
     Parameters
     ----------

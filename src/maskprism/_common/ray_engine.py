@@ -62,7 +62,10 @@ def open_ray(workers: int | None, gpus: float) -> Iterator[RayEngine]:
 def _start() -> None:
     """Connect to the cluster that RAY_ADDRESS names or that runs here, or else start one.
 
-    Raises InputError where that fails.
+    Raises
+    ------
+    InputError
+        Where that fails.
     """
     import ray
 
@@ -111,7 +114,13 @@ def _without_api_server() -> Iterator[None]:
 
 
 def _reach(address: str) -> None:
-    """Try the port of an address, for which Ray itself tries for minutes. Raises OSError or ValueError."""
+    """Try the port of an address, for which Ray itself tries for minutes.
+
+    Raises
+    ------
+    OSError
+    ValueError
+    """
     host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError("it is no HOST:PORT")
@@ -120,7 +129,7 @@ def _reach(address: str) -> None:
 
 
 def _workers(resources: dict[str, float], workers: int | None, gpus: float) -> int:
-    """How many processes: as many as the cluster has room for, unless given."""
+    """Return how many processes: as many as the cluster has room for, unless given."""
     room = int(resources.get("GPU", 0) / gpus) if gpus else int(resources.get("CPU", 0))
     if room < 1:
         has = f"{resources.get('CPU', 0):.0f} processors and {resources.get('GPU', 0):.0f} GPUs"
@@ -196,7 +205,13 @@ class _Call:
 
 
 def _answers(call: Any) -> list[Any] | None:
-    """The answers of a call; None where its worker died. Raises MaskprismError: ours, or where Ray itself fails."""
+    """Return the answers of a call; None where its worker died.
+
+    Raises
+    ------
+    MaskprismError:
+        Ours, or where Ray itself fails.
+    """
     import ray
 
     try:
@@ -224,7 +239,7 @@ class _Worker:
         self._function: Callable[[Sequence[Any]], Iterable[Any]] | None = None
 
     def call(self, function: list[Any], tasks: bytes) -> bytes:
-        """The pickled answers to pickled tasks, or an error of ours."""
+        """Return the pickled answers to pickled tasks, or an error of ours."""
         import ray
 
         try:
@@ -236,7 +251,13 @@ class _Worker:
 
 
 def _pickled(sent: Callable[..., Any] | list[Any]) -> bytes:
-    """A function, or tasks, as they travel. Raises InputError where they cannot."""
+    """Return a function, or tasks, as they travel.
+
+    Raises
+    ------
+    InputError
+        Where they cannot.
+    """
     try:
         return pickle.dumps(sent)
     except (pickle.PicklingError, AttributeError, TypeError) as error:

@@ -17,13 +17,13 @@ def counted(number: int, noun: str) -> str:
 
 
 def in_brief(items: Sequence[object], most: int = 32) -> str:
-    """The first of many things, one after the other, and how many more there are."""
+    """Return the first of many things, one after the other, and how many more there are."""
     shown = " ".join(map(str, items[:most]))
     return shown if len(items) <= most else f"{shown} … and {len(items) - most} more"
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, on one line; its type, where it says nothing."""
+    """Return what an error says, on one line; its type, where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -88,7 +88,7 @@ def signed(value: float) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message that says something, for ours."""
+    """Return the first line of another library's message that says something, for ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from ", "Check '"))] or lines
     return telling[0][:300] if telling else type(error).__name__

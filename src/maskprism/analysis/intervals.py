@@ -220,7 +220,7 @@ def bootstraps(
 
 
 def _ends(sampled: Float64[np.ndarray, " R"], n_images: int, comparisons: int) -> list[float]:
-    """The quantiles of resamples as far out as the ends of an interval that holds for all these comparisons."""
+    """Return the quantiles of resamples as far out as the ends of an interval that holds for all these comparisons."""
     normal = NormalDist()
     deviations = _deviations(n_images, comparisons)
     farthest = -normal.inv_cdf(_FARTHEST_TAIL)

@@ -85,7 +85,7 @@ def _status() -> int:
 
 
 def _told(error: CycloptsError) -> str:
-    """What is wrong with the arguments; an option that is missing is not told as one without its value."""
+    """Return what is wrong with the arguments; an option that is missing is not told as one without its value."""
     if not isinstance(error, MissingArgumentError) or error.argument is None or error.argument.tokens:
         return str(error)
     name = error.argument.name

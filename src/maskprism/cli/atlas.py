@@ -109,7 +109,7 @@ def atlas(
 
 
 def _stored(table: str | Path) -> StoredPredictions | None:
-    """The predictions of a table that has prototypes; None for any other."""
+    """Return the predictions of a table that has prototypes; None for any other."""
     from maskprism.errors import TableError
     from maskprism.tables.stored_predictions import StoredPredictions
     from maskprism.tables.table import TablePaths, read_settings
@@ -122,7 +122,7 @@ def _stored(table: str | Path) -> StoredPredictions | None:
 
 
 def _folder_of(stored: StoredPredictions | None) -> Path | None:
-    """The folder that a table was extracted from, if it is still there."""
+    """Return the folder that a table was extracted from, if it is still there."""
     source = "" if stored is None else str(stored.table.metadata.get("source", ""))
     return Path(source) if source and is_folder(source) else None
 
@@ -130,7 +130,13 @@ def _folder_of(stored: StoredPredictions | None) -> Path | None:
 def _labels(
     stored: StoredPredictions | None, data: Path, split: str | None, folder: Path | None, crowds: Crowds, output: Output
 ) -> DatasetLabels:
-    """The labels of `--data`. Raises InputError where the table cannot be compared with them."""
+    """Return the labels of `--data`.
+
+    Raises
+    ------
+    InputError
+        Where the table cannot be compared with them.
+    """
     from maskprism.analysis.truth.labels import open_labels
 
     if stored is None:

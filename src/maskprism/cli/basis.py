@@ -125,7 +125,7 @@ def basis(
 
 
 def _used(visited: VisitedImage[Prediction]) -> tuple[str, Usage]:
-    """What a worker measures of one image."""
+    """Return what a worker measures of one image."""
     from maskprism.analysis.prototypes.basis import Usage
 
     return visited.name, Usage.of([visited.prediction])

@@ -40,7 +40,7 @@ SecondReading = Annotated[
 
 
 def reading_of_b(first: Reading, second: Reading) -> Reading:
-    """How B is read: where it is not said, names, rule, size and device are those of A."""
+    """Return how B is read: where it is not said, names, rule, size and device are those of A."""
     return replace(
         second,
         rule=second.rule or first.rule,

@@ -66,7 +66,7 @@ class Asked:
     spread of the prototype), by its share of the logit margin, or by index."""
 
     def questions(self) -> Questions:
-        """The options with their images read."""
+        """Return the options with their images read."""
         from maskprism.analysis.instance.questions import Questions
 
         at = None if self.at is None else _pixel(self.at)
@@ -190,7 +190,7 @@ def _pixel(text: str) -> tuple[int, int]:
 
 
 def _bright(path: Path) -> Any:
-    """Where an image is at least half as bright as its brightest pixel, as booleans."""
+    """Return where an image is at least half as bright as its brightest pixel, as booleans."""
     from maskprism.io.images import read_image
     from maskprism.io.untrusted import is_file, shortened
 

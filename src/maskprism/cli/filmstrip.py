@@ -89,7 +89,7 @@ def _written(picture: Path, checkpoints: list[Path]) -> Outcome:
 
 
 def _labels(paths: list[Path]) -> list[str]:
-    """The names of the files, with as many of their folders as it takes to tell them apart."""
+    """Return the names of the files, with as many of their folders as it takes to tell them apart."""
     for parts in range(1, max(len(path.parts) for path in paths) + 1):
         labels = ["/".join(path.with_suffix("").parts[-parts:]) for path in paths]
         if len(set(labels)) == len(labels):

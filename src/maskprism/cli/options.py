@@ -131,7 +131,7 @@ class Work:
     """Of each process of the cluster; default: 1 with --device cuda."""
 
     def open(self, reading: Reading) -> AbstractContextManager[Engine]:
-        """The engine; see `open_engine`."""
+        """Return the engine; see `open_engine`."""
         from maskprism._common.parallel import open_engine
 
         return open_engine(self.engine, self.workers, self.gpus_for(reading))
@@ -148,9 +148,12 @@ class Work:
 
 
 def model_file(path: Path | None) -> Path:
-    """The file that `--model` names: the path itself, or the bundled demo model for the word sample.
+    """Return the file that `--model` names: the path itself, or the bundled demo model for the word sample.
 
-    Raises InputError for none.
+    Raises
+    ------
+    InputError
+        For none.
     """
     if path is None:
         raise InputError(options.NO_MODEL)
@@ -216,7 +219,13 @@ def load_model(
     threads: int | None = None,
     multi_label: bool = False,
 ) -> Model:
-    """The model that the options name. Raises InputError where they name none."""
+    """Return the model that the options name.
+
+    Raises
+    ------
+    InputError
+        Where they name none.
+    """
     from maskprism.models import load
 
     return load(

@@ -244,10 +244,10 @@ def print_json(answer: Mapping[str, Any], file: TextIO) -> None:
 
 
 def failures(count: int) -> str:
-    """How many failed, to be written behind a count; nothing for none."""
+    """Return how many failed, to be written behind a count; nothing for none."""
     return f", {count} failed" if count else ""
 
 
 def listed(failed: Iterable[Failure]) -> list[dict[str, str]]:
-    """The failures of images for JSON."""
+    """Return the failures of images for JSON."""
     return [{"image": readable(one.name), "why": readable(one.message)} for one in failed]

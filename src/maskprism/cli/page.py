@@ -75,7 +75,7 @@ def page(
     shown, counts = Page(bits=bits), Counter[str]()
 
     def examine(visited: VisitedImage[Any]) -> tuple[Any, ...]:
-        """What the page is given of one image; see `Page.add`."""
+        """Return what the page is given of one image; see `Page.add`."""
         (prediction, untuned), path = visited.prediction, visited.item.image
         prediction = replace(prediction, source=visited.name)
         found = labels.match(prediction, path) if labels and isinstance(path, Path) else None
@@ -123,7 +123,13 @@ def page(
 
 
 def write_page_manifest(out: Path, model: str, **counts: int) -> Iterable[Path]:
-    """Write the manifest of a page, after the page. counts: numbers, by what is counted."""
+    """Write the manifest of a page, after the page.
+
+    Parameters
+    ----------
+    counts
+        Numbers, by what is counted.
+    """
     from maskprism.reports.manifest import Number, ResultManifest, file_url, write_manifest
 
     manifest = ResultManifest(

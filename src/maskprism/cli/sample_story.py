@@ -20,7 +20,10 @@ FIRST_SEED = 0
 class DemoResult:
     """Where everything is: a data set of scenes, a folder of pictures, a table, charts, a diagnosis, a page, an atlas.
 
-    atlas: None without the packages that it needs.
+    Attributes
+    ----------
+    atlas
+        None without the packages that it needs.
     """
 
     scenes: Path
@@ -37,7 +40,12 @@ class DemoResult:
 def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -> DemoResult:
     """Draw the sample scenes, explain them, and write table, charts, diagnosis, page and atlas into `out`.
 
-    `on_step` is called with a line before each step. Raises MaskprismError if `out` cannot be written.
+    `on_step` is called with a line before each step.
+
+    Raises
+    ------
+    MaskprismError
+        If `out` cannot be written.
     """
     from dataclasses import replace
 

@@ -137,7 +137,15 @@ def _serve_static(
 
 
 def _started(answer: dict[str, Any], shown: str, host: str, what: str, open_browser: bool, output: Output) -> None:
-    """Tell where the server is. shown: what it serves; what: what everybody who reaches it can do."""
+    """Tell where the server is.
+
+    Parameters
+    ----------
+    shown
+        What it serves.
+    what
+        What everybody who reaches it can do.
+    """
     import webbrowser
 
     from maskprism import server

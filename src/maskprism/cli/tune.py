@@ -175,7 +175,7 @@ def _correction_beside(out: Path) -> Path:
 
 
 def _note(found: Tuning) -> str:
-    """What the metadata of the tuned model say of its gain."""
+    """Return what the metadata of the tuned model say of its gain."""
     gain = found.change.gain
     ends = "" if math.isnan(gain.low) else f" ({gain.low:+.4f} to {gain.high:+.4f})"
     teacher = "" if found.teacher is None else f", against the teacher {found.teacher.spec.name}"
@@ -192,7 +192,7 @@ def _dataset(
     reading: Reading,
     detections: Detections,
 ) -> Dataset:
-    """What is fitted to: images with labels, or with what a teacher finds on them."""
+    """Return what is fitted to: images with labels, or with what a teacher finds on them."""
     if (data is None) == (teacher is None):
         raise InputError(
             "say what the masks should be: --data for images with ground truth, or --teacher and --images for a "

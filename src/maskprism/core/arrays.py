@@ -41,7 +41,7 @@ def from_arrays(
     letterbox: Letterbox | None = None,
     source: str | None = None,
 ) -> Prediction:
-    """What a model said about one image, from its arrays: N instances over K prototypes.
+    """Return what a model said about one image, from its arrays: N instances over K prototypes.
 
     Arrays are anything that numpy reads, tensors of PyTorch included; they are copied as float32.
 

@@ -104,7 +104,7 @@ class Decomposition:
         return np.argsort(-key, kind="stable")
 
     def partial(self, order: Sequence[int] | Int64[np.ndarray, " M"] | None = None) -> Float32[np.ndarray, "M h w"]:
-        """Running sums of the terms, in the order of their effect unless another one is given.
+        """Return running sums of the terms, in the order of their effect unless another one is given.
 
         With all K prototypes in the order, the last sum is the logits.
         """
@@ -116,10 +116,14 @@ class Decomposition:
 class Edit:
     """A change of coefficients: from a `Prediction` to the `Prediction` it would have been.
 
-    Applied in this order: `keep` zeroes every other coefficient, `drop` zeroes these, `scale`
-    multiplies, `set` replaces (in the units of `Prediction.coefficients`). Keys are prototype
-    indices, 0 to K - 1. `instances` limits the edit to some instances. Raises InputError for
-    indices that are not a collection.
+    Applied in this order: `keep` zeroes every other coefficient, `drop` zeroes these, `scale` multiplies, `set`
+    replaces (in the units of `Prediction.coefficients`). Keys are prototype indices, 0 to K - 1. `instances` limits the
+    edit to some instances.
+
+    Raises
+    ------
+    InputError
+        For indices that are not a collection.
 
     Examples
     --------
@@ -151,7 +155,13 @@ class Edit:
             _check_numbers(name, getattr(self, name))
 
     def apply(self, prediction: Prediction) -> Prediction:
-        """The prediction with edited coefficients. Raises InputError for an index out of range."""
+        """Return the prediction with edited coefficients.
+
+        Raises
+        ------
+        InputError
+            For an index out of range.
+        """
         k = len(prediction.prototypes)
         if self.instances is None:
             rows = np.arange(len(prediction))
@@ -184,7 +194,13 @@ def check_indices(
     owner: str = "model",
     plural: str = "prototypes",
 ) -> Int64[np.ndarray, " M"]:
-    """`indices` as an array. Raises InputError if one is not an integer from 0 to `count` - 1."""
+    """`indices` as an array.
+
+    Raises
+    ------
+    InputError
+        If one is not an integer from 0 to `count` - 1.
+    """
     listed = list(indices)
     for index in listed:
         if isinstance(index, bool) or not hasattr(index, "__index__"):

@@ -31,9 +31,13 @@ SIZES: tuple[Size, ...] = get_args(Size)
 class Letterbox:
     """How an image lies on the canvas that the model sees, and on the prototype grid.
 
-    Sizes are (height, width) in pixels, `offset_yx` is the (top, left) padding on the canvas.
-    A plain stretch is a letterbox without padding whose content fills the canvas.
-    Raises InputError for a side below 1, or content that does not fit on the canvas.
+    Sizes are (height, width) in pixels, `offset_yx` is the (top, left) padding on the canvas. A plain stretch is a
+    letterbox without padding whose content fills the canvas.
+
+    Raises
+    ------
+    InputError
+        For a side below 1, or content that does not fit on the canvas.
     """
 
     image_hw: tuple[int, int]
@@ -93,7 +97,7 @@ class Letterbox:
         return cls(image_hw, canvas_hw, canvas_hw, (0, 0), grid_hw)
 
     def with_grid(self, grid_hw: tuple[int, int]) -> Letterbox:
-        """The same letterbox over a prototype grid of (height, width)."""
+        """Return the same letterbox over a prototype grid of (height, width)."""
         return replace(self, grid_hw=grid_hw)
 
     def size_hw(self, size: Size) -> tuple[int, int]:
@@ -154,7 +158,7 @@ class Letterbox:
         rows: slice = _ALL,
         columns: slice = _ALL,
     ) -> Float32[np.ndarray, "rows columns"]:
-        """A grid image in the frame named `size`, bilinearly; only the window asked for.
+        """Return a grid image in the frame named `size`, bilinearly; only the window asked for.
 
         Pixel centres are aligned and edges repeated, as in `torch.nn.functional.interpolate` with
         `mode="bilinear"`. `unpad` says how the padding of a centred fit is cut away for "image".
@@ -213,7 +217,7 @@ class Letterbox:
 
 
 def same_shape(grid_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> bool:
-    """Whether a grid of (height, width) has the shape of a canvas, up to a cell."""
+    """Return whether a grid of (height, width) has the shape of a canvas, up to a cell."""
     (grid_h, grid_w), (canvas_h, canvas_w) = grid_hw, canvas_hw
     return abs(grid_h * canvas_w - grid_w * canvas_h) <= max(canvas_hw)
 

@@ -45,19 +45,32 @@ _CLASSES_SHOWN = 5
 class Prediction:
     """What a model said about one image: N instances over K shared prototypes.
 
-    canvas_boxes: x1, y1, x2, y2 in canvas pixels, as the model gave them (`boxes` has them in
-        image pixels); None where it gives none, as models of query masks do. Such masks are never
-        cropped, and the boxes around them stand in (`extents`).
-    scores: confidence, 0 to 1.
-    classes: class ids, keys of `names`.
-    coefficients: as the model gave them, any sign, unbounded.
-    prototypes: shared by all instances; may be negative themselves.
-    objectness: the factor that YOLOv5 and YOLOv7 apply to coefficients; None elsewhere.
-    source: where the image came from, for titles and messages.
-    levels: of the pyramid, 0 for the finest, that each instance comes from; None where the outputs do not tell.
-    preprocessing: what became of the image before the model saw it.
+    Attributes
+    ----------
+    canvas_boxes
+        x1, y1, x2, y2 in canvas pixels, as the model gave them (`boxes` has them in image pixels); None where it gives
+        none, as models of query masks do. Such masks are never cropped, and the boxes around them stand in (`extents`).
+    scores
+        Confidence, 0 to 1.
+    classes
+        Class ids, keys of `names`.
+    coefficients
+        Coefficients as the model gave them, any sign, unbounded.
+    prototypes
+        Shared by all instances; may be negative themselves.
+    objectness
+        The factor that YOLOv5 and YOLOv7 apply to coefficients; None elsewhere.
+    source
+        Where the image came from, for titles and messages.
+    levels
+        Levels of the pyramid, 0 for the finest, that each instance comes from; None where the outputs do not tell.
+    preprocessing
+        What became of the image before the model saw it.
 
-    Raises InputError for arrays whose shapes do not fit together, or a rule that crops without boxes.
+    Raises
+    ------
+    InputError
+        For arrays whose shapes do not fit together, or a rule that crops without boxes.
     """
 
     canvas_boxes: Float32[np.ndarray, "N 4"] | None
@@ -130,7 +143,7 @@ class Prediction:
         )
 
     def _rows(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Checked indices, counted from the front, or a boolean per instance."""
+        """Return checked indices, counted from the front, or a boolean per instance."""
         if rows.dtype == bool:
             if rows.shape != (len(self),):
                 raise IndexError(f"a boolean index has shape {rows.shape}; expected ({len(self)},), one per instance")
@@ -222,11 +235,11 @@ class Prediction:
         return self.areas(self.rule.size) == 0
 
     def name_of(self, class_id: int) -> str:
-        """The name of a class, or "class7" where the model has none."""
+        """Return the name of a class, or "class7" where the model has none."""
         return self.names.get(int(class_id), f"class{int(class_id)}")
 
     def with_rule(self, rule: MaskRule | str) -> Prediction:
-        """The same prediction, decoded under another mask rule (or the preset of that name)."""
+        """Return the same prediction, decoded under another mask rule (or the preset of that name)."""
         return replace(self, rule=rule_named(rule))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -257,7 +270,9 @@ class Prediction:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Prediction:
-        """Read the prediction that `save` wrote. No code in the file is run.
+        """Read the prediction that `save` wrote.
+
+        No code in the file is run.
 
         Raises
         ------
@@ -430,7 +445,7 @@ class Prediction:
         return to_dataframe(self)
 
     def logits(self, size: Size = "grid", *, crop: bool = False) -> Float32[np.ndarray, "N H W"]:
-        """The weighted sums of prototypes, resized bilinearly.
+        """Return the weighted sums of prototypes, resized bilinearly.
 
         With `crop` everything outside the box as the rule crops it is 0, the value at the threshold.
         Logits outside boxes were never trained: uncropped maps may look wild there.

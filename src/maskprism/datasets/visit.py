@@ -49,8 +49,12 @@ Result = TypeVar("Result")
 class Failure(NamedTuple):
     """One image that could not be used, and why.
 
-    by_model: the model failed on it; otherwise the image or its labels cannot be read, or nothing can be made of them.
-    size_hw: (height, width) of the image; None where it was not read.
+    Attributes
+    ----------
+    by_model
+        The model failed on it; otherwise the image or its labels cannot be read, or nothing can be made of them.
+    size_hw
+        (height, width) of the image; None where it was not read.
     """
 
     name: str
@@ -66,8 +70,14 @@ OnProgress = Callable[[int, int | None, Failure | None], None]
 class VisitedImage(NamedTuple, Generic[Said]):
     """One image and what the model says about it.
 
-    number: position in the order of images, from 0. truth: the ground truth; None without a data set.
-    item: where the image comes from: a `Sample` of a data set, or else a `SourceImage`.
+    Attributes
+    ----------
+    number
+        Position in the order of images, from 0.
+    truth
+        The ground truth; None without a data set.
+    item
+        Where the image comes from: a `Sample` of a data set, or else a `SourceImage`.
     """
 
     number: int
@@ -92,7 +102,7 @@ class Predictor(Protocol[SaidAgain]):
         ...
 
     def predict(self, images: list[Any], /) -> Sequence[SaidAgain]:
-        """What it says about each image."""
+        """Return what it says about each image."""
         ...
 
 
@@ -100,7 +110,12 @@ class Predictor(Protocol[SaidAgain]):
 class Asking(Generic[Said]):
     """A model, or several, asked in another way than by `predict`, about one image at a time.
 
-    ask: called with an image; what it raises is a failure of the model. grey, batch: see `Predictor`.
+    Attributes
+    ----------
+    ask
+        Called with an image; what it raises is a failure of the model.
+    grey, batch
+        See `Predictor`.
     """
 
     ask: Callable[[Any], Said]
@@ -108,7 +123,7 @@ class Asking(Generic[Said]):
     batch: int = 1
 
     def predict(self, images: list[Any], /) -> Sequence[Said]:
-        """What is answered about each image."""
+        """Return what is answered about each image."""
         return [self.ask(image) for image in images]
 
 
@@ -207,12 +222,18 @@ def look_at(
     model: Predictor[Said],
     examine: Callable[[VisitedImage[Said]], Result],
 ) -> list[Result | Failure]:
-    """What `visit` does with a few images, here and now."""
+    """Return what `visit` does with a few images, here and now."""
     return list(_Visitor(model, examine, None)(list(enumerate(items))))
 
 
 def predicted(model: Predictor[Said], image: Pixels) -> Said:
-    """What a model says about one image more, asked while another is examined. Raises ModelError if it fails."""
+    """Return what a model says about one image more, asked while another is examined.
+
+    Raises
+    ------
+    ModelError
+        If it fails.
+    """
     (said,) = _said(model, [image])
     if isinstance(said, _Raised):
         raise ModelError(one_line(said.error)) from said.error
@@ -271,7 +292,7 @@ class _Visitor(Generic[Said]):
 
 
 def _said(model: Predictor[Said], images: list[Pixels]) -> Sequence[Said | _Raised]:
-    """What a model says about each image; where it fails on several, they are given to it one by one."""
+    """Return what a model says about each image; where it fails on several, they are given to it one by one."""
     if not images:
         return []
     try:
@@ -284,7 +305,7 @@ def _said(model: Predictor[Said], images: list[Pixels]) -> Sequence[Said | _Rais
 
 
 def _why(error: Exception, item: SourceImage | Sample) -> str:
-    """What an error says on one line, without the name of the image before it, which a `Failure` has anyway."""
+    """Return what an error says on one line, without the name of the image before it, which a `Failure` has anyway."""
     source = item if isinstance(item, SourceImage) else item.image
     named = [source.name] if isinstance(source.image, bytes | np.ndarray) else [source.name, str(source.image)]
     message = one_line(error)
@@ -298,7 +319,7 @@ class _Raised(NamedTuple):
 
 
 def count_of(images: Images) -> int | None:
-    """How many images there are, as far as they tell."""
+    """Return how many images there are, as far as they tell."""
     if isinstance(images, Sources | ImageFiles | VideoFile):
         return images.count()
     return len(images) if isinstance(images, Sized) else None
@@ -311,7 +332,13 @@ def _listed(images: Images) -> Iterator[SourceImage]:
 
 
 def _without_frames(image: SourceImage) -> SourceImage:
-    """An image that can be read elsewhere. Raises InputError for one that is decoded."""
+    """Return an image that can be read elsewhere.
+
+    Raises
+    ------
+    InputError
+        For one that is decoded.
+    """
     if isinstance(image.image, np.ndarray):
         raise InputError("a video is decoded in one process, and arrays stay there; leave engine='ray' out for them")
     return image

@@ -46,7 +46,7 @@ class Described(Struct):
     train: str | int | float | list[str | int | float] | None = None
 
     def entries(self, split: str) -> list[str]:
-        """Where the images of a split are; none where it is not named. "validation" and "valid" are "val"."""
+        """Return where the images of a split are; none where it is not named. "validation" and "valid" are "val"."""
         found = getattr(self, split) if split in SPLITS else None
         found = found or self.validation or self.valid if split == "val" else found
         return [str(entry) for entry in (found if isinstance(found, list) else [found]) if entry]
@@ -54,7 +54,10 @@ class Described(Struct):
     def class_names(self, file: Path) -> dict[int, str]:
         """Names by class id; "class0", "class1", ... where only their number is given.
 
-        Raises InputError for malformed names, or a number of names other than `nc`.
+        Raises
+        ------
+        InputError
+            For malformed names, or a number of names other than `nc`.
         """
         if self.names is None and self.nc is not None:
             return {index: placeholder(index) for index in range(self.nc)}
@@ -68,7 +71,12 @@ class Described(Struct):
 
 
 def read_description(file: Path) -> Described:
-    """The keys of a data.yaml. Raises InputError."""
+    """Return the keys of a data.yaml.
+
+    Raises
+    ------
+    InputError
+    """
     return read_yaml(file, Described, InputError, "keys such as path, train, val and names")
 
 
@@ -79,7 +87,7 @@ class YoloLabels:
     class_count: int
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
-        """The rows of the image's label file; none where it is missing."""
+        """Return the rows of the image's label file; none where it is missing."""
         assert isinstance(image.image, Path)
         file = label_path(image.image)
         if not is_file(file) and not os.path.lexists(file):
@@ -135,7 +143,7 @@ class YoloLabels:
 
 
 def label_path(image: Path) -> Path:
-    """Where Ultralytics looks for the labels of an image: the last folder `images` of its path is `labels`."""
+    """Return where Ultralytics looks for the labels of an image: the last folder `images` of its path is `labels`."""
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] == "images":
@@ -228,7 +236,7 @@ def _roots(file: Path, stated: object) -> list[Path]:
 def _located(
     file: Path, stated: object, entries: list[str], split: str, further: Sequence[Path]
 ) -> tuple[Path, list[Path], tuple[str, ...]]:
-    """The root of a data set, where its entries are, and what to tell of that.
+    """Return the root of a data set, where its entries are, and what to tell of that.
 
     `path` may be meant to start from several places, and paths may be those of another machine: then their last parts
     are looked for. Ultralytics, too, takes "../train/images" for "train/images" where that is what exists.

@@ -104,7 +104,7 @@ def _verdict(query: PixelQuery) -> str:
 
 
 def blame(image: ImageLike, instance: Instance, blames: Sequence[Blame], *, named: int = 10) -> Figure:
-    """The regions on the image, and the prototypes that are most responsible for each.
+    """Return the regions on the image, and the prototypes that are most responsible for each.
 
     Ticks mark what the same prototype contributes on average inside the mask and in the rest of the box.
     """
@@ -150,7 +150,10 @@ _BLAME_WORDS = {
 
 
 def attribution(instance: Instance, found: Attribution | None = None) -> Figure:
-    """Which prototypes the mask needs: sets that suffice, insertion and deletion, Shapley values, sensitivity."""
+    """Return which prototypes the mask needs.
+
+    Sets that suffice, insertion and deletion, Shapley values, sensitivity.
+    """
     found = found or explain(instance)
     figure = new_figure(13, 9)
     (sets, curves), (worth, pull) = figure.subplots(2, 2)
@@ -286,7 +289,7 @@ def _draw_place(
 
 
 def _on_image(region: Bool[np.ndarray, "h w"], instance: Instance) -> Bool[np.ndarray, "H W"]:
-    """A region of the image's or the canvas's size at the pixel centres of the image."""
+    """Return a region of the image's or the canvas's size at the pixel centres of the image."""
     letterbox = instance.letterbox
     if region.shape == letterbox.image_hw:
         return region

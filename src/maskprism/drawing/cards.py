@@ -48,7 +48,12 @@ def write_cards(
 ) -> Iterator[Path]:
     """Write `prototypes.csv`, `prototypes.png` and one `prototype-07.png` per prototype; give each path when written.
 
-    With `prototypes`, only the cards of these. Raises MaskprismError if the folder cannot be written.
+    With `prototypes`, only the cards of these.
+
+    Raises
+    ------
+    MaskprismError
+        If the folder cannot be written.
     """
     rows = [study.record(k, movement) for k in range(len(study))]
     yield write_rows(rows, folder / "prototypes.csv")
@@ -60,7 +65,7 @@ def write_cards(
 
 
 def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, model: str = "") -> Sheet:
-    """Where in the image every prototype is high or low on average, with its tags."""
+    """Return where in the image every prototype is high or low on average, with its tags."""
     panels = []
     columns = 8 if len(study) <= MOST_PANELS else 16
     for k in range(len(study)):
@@ -109,13 +114,13 @@ def card(study: Dependence, k: int, movement: MovementTest | None = None, *, mod
 
 
 def place_map(study: Dependence, k: int) -> np.ndarray:
-    """The mean of prototype k by position, in standard deviations from its mean; zeros for a constant one."""
+    """Return the mean of prototype k by position, in standard deviations from its mean; zeros for a constant one."""
     spread = study.spread[k] if study.spread[k] > 0 else np.inf
     return ((study.place_means[k] - study.mean[k]) / spread).astype(np.float32)
 
 
 def overlay(activation: Activation, mean: float, spread: float) -> UInt8[np.ndarray, "H W 3"]:
-    """The image in grey under the prototype in colour: purple below its mean, orange above (RGB)."""
+    """Return the image in grey under the prototype in colour: purple below its mean, orange above (RGB)."""
     grey = cv2.cvtColor(activation.picture, cv2.COLOR_BGR2GRAY)
     height, width = grey.shape
     unit = spread if spread > 0 else np.inf
@@ -252,7 +257,7 @@ def _draw_classes(ax: Axes, study: Dependence, k: int) -> None:
 
 
 def _classes_shown(study: Dependence, k: int) -> np.ndarray:
-    """The classes that lie furthest from the mean, highest first; rare ones only if there are no others."""
+    """Return the classes that lie furthest from the mean, highest first; rare ones only if there are no others."""
     common = np.flatnonzero(study.class_counts >= _FEWEST_INSTANCES)
     candidates = common if len(common) >= 2 else np.arange(len(study.class_ids))
     values = study.class_means[k, candidates] - study.mean[k]

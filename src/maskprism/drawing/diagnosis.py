@@ -79,7 +79,7 @@ def _gain(ax: Axes, row: float, before: float, after: float, colour: RGB) -> Non
 
 
 def errors_figure(found: Diagnosis) -> Figure:
-    """What fixing each kind of error would add to AP50; localisation is split by the error budget."""
+    """Return what fixing each kind of error would add to AP50; localisation is split by the error budget."""
     figure, ax = plain_axes(_WIDTH, 3.1)
     kinds = sorted(ERROR_TYPES, key=lambda kind: -found.errors.gain[kind])
     mean = found.localisation.mean() if len(found.localisation) else None
@@ -184,7 +184,7 @@ def _note(ax: Axes, x: float, y: float, text: str) -> None:
 
 
 def words_of(name: FigureName, found: Diagnosis) -> str:
-    """The numbers of a figure in a sentence, for those who do not see it."""
+    """Return the numbers of a figure in a sentence, for those who do not see it."""
     if name == "perfect":
         steps = [*found.perfect.items(), *found.alone.items()]
         named = [(STEP_TITLES[step], precision.ap) for step, precision in steps]

@@ -52,12 +52,12 @@ _MOST_NAMES = 64
 
 
 def overview(image: ImageLike, prediction: Prediction) -> Figure:
-    """The image with every instance; see `sheets.overview`."""
+    """Return the image with every instance; see `sheets.overview`."""
     return draw(sheets.overview(image, prediction))
 
 
 def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale = "shared") -> Figure:
-    """All K prototypes with the weights of one instance; see `sheets.prototype_grid`."""
+    """Return all K prototypes with the weights of one instance; see `sheets.prototype_grid`."""
     return draw(sheets.prototype_grid(instance, order=order, scale=scale))
 
 
@@ -67,12 +67,12 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
 
 
 def assembly_strip(image: ImageLike, instance: Instance) -> Figure:
-    """How the mask comes about; see `sheets.assembly_strip`."""
+    """Return how the mask comes about; see `sheets.assembly_strip`."""
     return draw(sheets.assembly_strip(image, instance))
 
 
 def crop_view(image: ImageLike, instance: Instance) -> Figure:
-    """What the crop to the box cuts away; see `sheets.crop_view`."""
+    """Return what the crop to the box cuts away; see `sheets.crop_view`."""
     return draw(sheets.crop_view(image, instance))
 
 
@@ -85,7 +85,7 @@ class LiteralFigure(Figure):
             super().draw(renderer)
 
     def get_tightbbox(self, *arguments: Any, **options: Any) -> Bbox:
-        """The box of all that is drawn."""
+        """Return the box of all that is drawn."""
         with self._literal():
             return super().get_tightbbox(*arguments, **options)
 
@@ -104,7 +104,7 @@ class LiteralFigure(Figure):
 
 
 def new_figure(width_in: float, height_in: float, *, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """An empty figure that belongs to its caller: a notebook shows it once, and loops do not pile figures up."""
+    """Return an empty figure that belongs to its caller: a notebook shows it once, and loops do not pile figures up."""
     figure = plt.figure(FigureClass=LiteralFigure, figsize=(width_in, height_in), layout=layout, facecolor="white")
     plt.close(figure)
     return figure
@@ -172,25 +172,25 @@ def save(figure: Figure, path: str | os.PathLike[str] | IO[bytes], *, dpi: int, 
 
 
 def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
-    """A figure as the bytes of a PNG that are the same every time."""
+    """Return a figure as the bytes of a PNG that are the same every time."""
     data = io.BytesIO()
     save(figure, data, format="png", dpi=dpi, metadata={"Software": None})
     return data.getvalue()
 
 
 def colour_map(name: palette.MapName) -> ListedColormap:
-    """The diverging map of that name for matplotlib."""
+    """Return the diverging map of that name for matplotlib."""
     return ListedColormap(palette.lookup_table(name) / 255.0, name=f"maskprism-{name}")
 
 
 def share(colour: palette.RGB) -> tuple[float, float, float]:
-    """A colour as matplotlib has it: shares of 0 to 1."""
+    """Return a colour as matplotlib has it: shares of 0 to 1."""
     red, green, blue = (channel / 255 for channel in colour)
     return red, green, blue
 
 
 def plain_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure that the caller owns, and its axes: frames on the left and below only, in quiet colours."""
+    """Return a figure that the caller owns, and its axes: frames on the left and below only, in quiet colours."""
     figure = new_figure(width, height)
     ax = figure.subplots()
     ax.spines[["top", "right"]].set_visible(False)
@@ -203,6 +203,6 @@ def plain_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def titled(figure: Figure, title: str) -> Figure:
-    """The figure with a title above, flush left."""
+    """Return the figure with a title above, flush left."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=share(palette.INK))
     return figure

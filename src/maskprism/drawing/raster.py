@@ -140,7 +140,7 @@ def _write_header(marks: list[Mark], sheet: Sheet, room: int) -> None:
 
 
 def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """An RGB picture as PNG, packed quickly: smooth colour maps pack well even without row filters."""
+    """Return an RGB picture as PNG, packed quickly: smooth colour maps pack well even without row filters."""
     settings = [cv2.IMWRITE_PNG_COMPRESSION, 1]
     if hasattr(cv2, "IMWRITE_PNG_FILTER"):
         settings += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
@@ -149,12 +149,18 @@ def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
 
 
 def save(sheet: Sheet, path: str | os.PathLike[str]) -> Path:
-    """Draw the sheet into a PNG file; parent folders are made. Raises MaskprismError if that fails."""
+    """Draw the sheet into a PNG file; parent folders are made.
+
+    Raises
+    ------
+    MaskprismError
+        If that fails.
+    """
     return write_atomically(path, encode_png(draw(sheet)))
 
 
 def _best_columns(sheet: Sheet) -> int:
-    """The number of columns that lets the panels of a sheet be largest."""
+    """Return the number of columns that lets the panels of a sheet be largest."""
     count = len(sheet.panels)
     aspect = sheet.panels[0].aspect
     width, height = sheet.size_wh
@@ -180,7 +186,7 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
-    """The text, shortened with an ellipsis to `room` pixels; control and format characters are escapes."""
+    """Return the text, shortened with an ellipsis to `room` pixels; control and format characters are escapes."""
     text = single_line(text)
     while len(text) > 4 and letters.getlength(text) > room:
         text = text[:-2].rstrip() + "…"
@@ -188,7 +194,7 @@ def fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
 
 
 def wrapped(text: str, letters: ImageFont.FreeTypeFont, room: int) -> list[str]:
-    """The text in lines of at most `room` pixels, broken between words; a longer word is shortened."""
+    """Return the text in lines of at most `room` pixels, broken between words; a longer word is shortened."""
     lines = [""]
     for word in printable(text).split():
         longer = f"{lines[-1]} {word}".lstrip()
@@ -245,7 +251,7 @@ def _draw_panel(marks: list[Mark], panel: Panel, cell: tuple[int, int, int, int]
 
 
 def _contours(logits: np.ndarray, size: tuple[int, int], box: tuple[int, int, int, int] | None) -> Iterator[np.ndarray]:
-    """The zero lines of the logits inside the box, in picture pixels."""
+    """Yield the zero lines of the logits inside the box, in picture pixels."""
     above = (cv2.resize(np.ascontiguousarray(logits), size, interpolation=cv2.INTER_LINEAR) > 0).astype(np.uint8)
     if box is not None:
         x1, y1, x2, y2 = (max(side, 0) for side in box)
@@ -295,7 +301,9 @@ def write(
     letters: ImageFont.FreeTypeFont,
     anchor: str = "la",
 ) -> None:
-    """Blend a line of text into the page; what leaves the page is cut off. Anchors are those of Pillow.
+    """Blend a line of text into the page; what leaves the page is cut off.
+
+    Anchors are those of Pillow.
 
     Control and format characters are escapes: a font cannot draw them, and some would turn other text around.
     """
@@ -316,13 +324,13 @@ def write(
 
 
 def covered(picture: Picture, mask: Bool[np.ndarray, "H W"], colour: palette.RGB, opacity: float = 0.6) -> Picture:
-    """The picture with a colour over a mask."""
+    """Return the picture with a colour over a mask."""
     found, layer = picture.copy(), np.array(colour, dtype=np.float32) * np.float32(opacity)
     found[mask] = (picture[mask] * np.float32(1 - opacity) + layer).astype(np.uint8)
     return found
 
 
 def greyed(image: Picture) -> Picture:
-    """A BGR image in light greys, so that colours on it are those of masks alone."""
+    """Return a BGR image in light greys, so that colours on it are those of masks alone."""
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     return np.repeat((90 + grey * (165 / 255))[:, :, None], 3, axis=2).astype(np.uint8)

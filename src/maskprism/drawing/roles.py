@@ -56,7 +56,7 @@ def roles_sheet(
     *,
     order: RoleOrder = "effect",
 ) -> Sheet:
-    """Every prototype with its role, and what it contributes where; the IoU of the mask without it.
+    """Return every prototype with its role, and what it contributes where; the IoU of the mask without it.
 
     `found` and `without` are what `roles` and `knock_out` gave, where they are known already.
     """

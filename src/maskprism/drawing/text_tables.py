@@ -31,7 +31,10 @@ class TextTable:
 def write_rows(rows: Rows, path: Path) -> Path:
     """Write rows as CSV; values that do not exist are left empty, and no text is a formula (`spreadsheet`).
 
-    Raises MaskprismError if that fails.
+    Raises
+    ------
+    MaskprismError
+        If that fails.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [])

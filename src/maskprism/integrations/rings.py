@@ -62,7 +62,7 @@ def shrunk(ring: Ring, distance: float) -> Ring:
 
 
 def _nearest(a: Ring, b: Ring) -> tuple[int, int]:
-    """The vertices of two rings that are nearest to each other; some rows at a time, to bound memory."""
+    """Return the vertices of two rings that are nearest to each other; some rows at a time, to bound memory."""
     step = max(_PAIRS_AT_ONCE // len(b), 1)
     best, found = np.inf, (0, 0)
     for start in range(0, len(a), step):

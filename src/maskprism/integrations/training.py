@@ -59,10 +59,6 @@ _RECORD = re.compile(r"epoch_(\d+)\.npz")
 class PrototypeCallback:
     """Writes what prototypes and coefficients look like on chosen images, epoch by epoch.
 
-    images: one image, or several. out: folder for `epoch_0000.npz`, ..., `statistics.csv`, and a
-        film strip for each image at the end of the training.
-    every: record every n-th epoch (and the first one). conf: the lowest score of an instance.
-
     The model itself is not touched: a copy of the weights that would be saved (the moving average)
     is run. An error in here gives one warning, and the training goes on.
 
@@ -73,7 +69,23 @@ class PrototypeCallback:
     prototype| in the box of the best instance; coefficient_size, the root mean square of its
     coefficients. Fields without a value are empty.
 
-    Raises ImageError for an image that cannot be read, InputError for none or an `every` below 1.
+    Parameters
+    ----------
+    images
+        One image, or several.
+    out
+        Folder for `epoch_0000.npz`, ..., `statistics.csv`, and a film strip for each image at the end of the training.
+    every
+        Record every n-th epoch (and the first one).
+    conf
+        The lowest score of an instance.
+
+    Raises
+    ------
+    ImageError
+        For an image that cannot be read.
+    InputError
+        For none or an `every` below 1.
     """
 
     def __init__(
@@ -122,8 +134,12 @@ class PrototypeCallback:
     def record(self, epoch: int, model: Model) -> dict[str, Any]:
         """Write the record of one epoch, for training loops of any kind; gives its row of statistics.
 
-        What an earlier training left in the folder for this epoch and later ones is removed. Raises MaskprismError
-        if the folder cannot be written.
+        What an earlier training left in the folder for this epoch and later ones is removed.
+
+        Raises
+        ------
+        MaskprismError
+            If the folder cannot be written.
         """
         found = [_best_alone(prediction) for prediction in model.predict(list(self.images))]
         counts = [count for _, count in found]
@@ -165,7 +181,10 @@ class PrototypeCallback:
 
 
 def model_in_training(trainer: Any, conf: float = 0.001) -> Model:
-    """The model that an Ultralytics trainer would save, as a `Model` of its own; the trainer's is left unchanged."""
+    """Return the model that an Ultralytics trainer would save, as a `Model` of its own.
+
+    The trainer's is left unchanged.
+    """
     from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
     average = getattr(trainer, "ema", None)
@@ -178,9 +197,12 @@ def model_in_training(trainer: Any, conf: float = 0.001) -> Model:
 
 
 def read_records(folder: str | os.PathLike[str], image_index: int = 0) -> dict[int, Prediction]:
-    """What every recorded epoch said about an image: its prototypes and its best instance, if it had one.
+    """Return what every recorded epoch said about an image: its prototypes and its best instance, if it had one.
 
-    Raises InputError for a folder without records, a record that is damaged, or an image that is not in them.
+    Raises
+    ------
+    InputError
+        For a folder without records, a record that is damaged, or an image that is not in them.
     """
     paths = {
         int(match[1]): path for path in Path(folder).glob("epoch_*.npz") if (match := _RECORD.fullmatch(path.name))
@@ -199,7 +221,12 @@ def filmstrip(
 ) -> Path:
     """Draw the film strip of a folder of records; `filmstrip.png` in it unless `path` is given.
 
-    See `views.filmstrip.filmstrip_sheet`. Raises InputError for a folder without records.
+    See `views.filmstrip.filmstrip_sheet`.
+
+    Raises
+    ------
+    InputError
+        For a folder without records.
     """
     records = read_records(folder, image_index)
     source = next(iter(records.values())).source or "image"
@@ -212,7 +239,7 @@ def filmstrip(
 
 
 def _best_alone(prediction: Prediction) -> tuple[Prediction, int]:
-    """The prediction with its most confident instance alone, and how many there were."""
+    """Return the prediction with its most confident instance alone, and how many there were."""
     return (prediction[[int(prediction.scores.argmax())]] if len(prediction) else prediction), len(prediction)
 
 
@@ -250,7 +277,7 @@ def _known_mean(values: list[float]) -> float:
 
 
 def _rows_before(folder: Path, epoch: int) -> list[dict[str, Any]]:
-    """The statistics of earlier epochs, when a training goes on; records of later ones are removed."""
+    """Return the statistics of earlier epochs, when a training goes on; records of later ones are removed."""
     for path in folder.glob("epoch_*.npz"):
         if (match := _RECORD.fullmatch(path.name)) and int(match[1]) >= epoch:
             path.unlink()

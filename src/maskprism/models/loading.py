@@ -185,7 +185,7 @@ def _correction(reading: Reading) -> Correction | None:
 def _run(
     runtime: Runtime, canvas_hw: tuple[int, int], prepare: Preprocessing, name: str, *, noise: bool = False
 ) -> list[Floats]:
-    """The outputs for a plain input, or for noise: files need not tell their shapes."""
+    """Return the outputs for a plain input, or for noise: files need not tell their shapes."""
     canvas = np.full((*canvas_hw, 3), prepare.padding_bgr, dtype=np.uint8)
     if noise:
         canvas = np.random.default_rng(0).integers(0, 256, canvas.shape, dtype=np.uint8)
@@ -202,7 +202,7 @@ def _run(
 
 
 def _is_repeatable(probe: Probe, prepare: Preprocessing, *, noise: bool) -> bool:
-    """Whether the same input gives the same outputs when memory holds other values.
+    """Return whether the same input gives the same outputs when memory holds other values.
 
     A kernel that reads memory which nobody wrote gets the same leftovers again when the same input follows itself:
     every buffer is where it was. So another input runs in between, which changes what buffers hold, and the heap
@@ -248,7 +248,7 @@ def _rule(rule: MaskRule | str | None, family: Family, metadata: Metadata) -> Ma
 
 
 def _tuned(stock: MaskRule, metadata: Metadata) -> MaskRule:
-    """The rule with the crop margin and the threshold that `maskprism tune` wrote into the file, if it did."""
+    """Return the rule with the crop margin and the threshold that `maskprism tune` wrote into the file, if it did."""
     if metadata.crop_margin is None or metadata.logit_threshold is None:
         return stock
     try:

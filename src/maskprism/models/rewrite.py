@@ -67,8 +67,14 @@ def write_reduced(
     `[M, K]`. Metadata (with `notes` added), names, input, number formats and free axes stay unchanged. The new
     file is run against the old one before it gets its name.
 
-    Raises MissingExtraError without the package onnx, ModelError for a file that is no ONNX or cannot be rewritten,
-    MaskprismError if `target` cannot be written.
+    Raises
+    ------
+    MissingExtraError
+        Without the package onnx.
+    ModelError
+        For a file that is no ONNX or cannot be rewritten.
+    MaskprismError
+        If `target` cannot be written.
     """
     layout = model.layout
 
@@ -99,9 +105,14 @@ def write_corrected(
     `.pt`, with those weights changed and nothing else. Boxes, scores, classes and prototypes stay equal to the last
     bit; the new file is run against the old one before it gets its name.
 
-    Raises ModelError for other files, which cannot be rewritten, and for models that the correction cannot be
-    written into; MissingExtraError without the package onnx or Ultralytics; MaskprismError if `target` cannot be
-    written.
+    Raises
+    ------
+    ModelError
+        For other files, which cannot be rewritten, and for models that the correction cannot be written into.
+    MissingExtraError
+        Without the package onnx or Ultralytics.
+    MaskprismError
+        If `target` cannot be written.
     """
     layout = model.layout
     model = model.with_correction(correction)
@@ -168,7 +179,12 @@ def _rewritten(
 ) -> Done:
     """Write what `edit` makes of the model if it computes what is expected: with maps folded, or else appended.
 
-    prototypes: how many the new file has. same: whether all but the coefficients must be equal to the last bit.
+    Parameters
+    ----------
+    prototypes
+        How many the new file has.
+    same
+        Whether all but the coefficients must be equal to the last bit.
     """
     check_rewritable(model)
     original = read_onnx(source)
@@ -208,7 +224,7 @@ def check_rewritable(model: Model) -> None:
 
 
 def noise_batch(model: Model) -> Float32[np.ndarray, "B ..."]:
-    """A canvas of noise, always the same, as often as the model takes it at once."""
+    """Return a canvas of noise, always the same, as often as the model takes it at once."""
     takes, (height, width) = model.runtime.input, model.spec.input_hw
     sides = (height, width, takes.channels) if takes.channels_last else (takes.channels, height, width)
     return np.random.default_rng(0).random((takes.batch or 1, *sides), dtype=np.float32)
@@ -232,7 +248,7 @@ def _parts(model: Model, outputs: list[Float32[np.ndarray, "..."]], channels: in
 
 
 def _disagreement(expected: Parts, found: Parts, tolerance: float, same: bool) -> str | None:
-    """What the new file computes other than it should, on a canvas of noise; None where it agrees."""
+    """Return what the new file computes other than it should, on a canvas of noise; None where it agrees."""
     for name, want, got in zip(("boxes", "coefficients", "prototypes"), expected, found, strict=True):
         if want.shape != got.shape:
             return f"{name} of the new model have shape {got.shape} instead of {want.shape}"

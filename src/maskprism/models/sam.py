@@ -35,9 +35,16 @@ _TOLERANCE = 1e-4
 
 
 class Sam:
-    """A `SamModel` or `Sam2Model`. The model itself stays unchanged; a copy is run.
+    """A `SamModel` or `Sam2Model`.
 
-    Raises ModelError for another model, InputError for a device that is not there.
+    The model itself stays unchanged; a copy is run.
+
+    Raises
+    ------
+    ModelError
+        For another model.
+    InputError
+        For a device that is not there.
     """
 
     def __init__(self, network: Any, *, device: str = "cpu") -> None:
@@ -62,7 +69,13 @@ class Sam:
         self.preprocessing: Preprocessing = SAM if self.name.startswith("SamModel") else IMAGENET
 
     def see(self, image: ImageLike) -> SeenImage:
-        """The slow step, once per image: compute its embedding. Raises ImageError for one that cannot be read."""
+        """Return the slow step, once per image: compute its embedding.
+
+        Raises
+        ------
+        ImageError
+            For one that cannot be read.
+        """
         import torch
 
         pixels = read_image(image)
@@ -112,14 +125,26 @@ class SeenImage:
         box: ArrayLike | None = None,
         several: bool = True,
     ) -> Prediction:
-        """The masks of one prompt.
+        """Return the masks of one prompt.
 
-        points: (n, 2) x and y in pixels of the image. labels: of each point, 1 where it lies on the object, 0 where it
-        lies beside; default: all 1. box: x1, y1, x2, y2 in pixels of the image. several: all readings of the
-        prompt (three masks), or one. Scores are the quality that the model predicts; there are no classes and no
-        boxes.
+        Parameters
+        ----------
+        points
+            (n, 2) x and y in pixels of the image.
+        labels
+            Of each point, 1 where it lies on the object, 0 where it lies beside; default: all 1.
+        box
+            x1, y1, x2, y2 in pixels of the image.
+        several
+            All readings of the prompt (three masks), or one. Scores are the quality that the model predicts; there are
+            no classes and no boxes.
 
-        Raises InputError for a malformed prompt, ModelError where the model's masks are no such sums.
+        Raises
+        ------
+        InputError
+            For a malformed prompt.
+        ModelError
+            Where the model's masks are no such sums.
         """
         prompt = self._prompt(points, labels, box) | {"multimask_output": several}
         product, masks, quality = self.sam._ask(self.embedding, prompt)

@@ -75,7 +75,13 @@ METHOD = {
 
 
 def report_page(atlas: Atlas, title: str, *, map_address: str = "") -> str:
-    """The whole page. map_address: where the map is, relative to it."""
+    """Return the whole page.
+
+    Parameters
+    ----------
+    map_address
+        Where the map is, relative to it.
+    """
     drawn = {
         name: Illustration(adaptive(draw(atlas)), caption, words(atlas))
         for name, (draw, caption, words) in _figures(atlas).items()
@@ -177,7 +183,7 @@ def _tiles(atlas: Atlas) -> Iterable[tuple[str, str]]:
 
 
 def _known(values: np.ndarray) -> np.ndarray:
-    """What is known; one NaN where nothing is, of which a mean can be asked for."""
+    """Return what is known; one NaN where nothing is, of which a mean can be asked for."""
     found = values[np.isfinite(values)]
     return found if len(found) else np.array([np.nan], dtype=np.float32)
 

@@ -31,8 +31,17 @@ def write_atlas(
 ) -> dict[Path, str]:
     """Write all files into a folder; gives each with what it holds.
 
-    sheets: small pictures for the map. viewer: where the map opens instances: a server, or a page of `maskprism page`.
-    Raises MaskprismError if the folder cannot be written.
+    Parameters
+    ----------
+    sheets
+        Small pictures for the map.
+    viewer
+        Where the map opens instances: a server, or a page of `maskprism page`.
+
+    Raises
+    ------
+    MaskprismError
+        If the folder cannot be written.
     """
     points = atlas.points
     withdraw_manifest(out, "atlas")
@@ -73,7 +82,7 @@ def write_atlas(
 
 
 def layouts_of(atlas: Atlas) -> list[MapLayout]:
-    """The ways in which the map lays instances out."""
+    """Return the ways in which the map lays instances out."""
     first, second = atlas.components.shares
     found = [
         MapLayout(
@@ -96,7 +105,7 @@ def layouts_of(atlas: Atlas) -> list[MapLayout]:
 
 
 def summary(atlas: Atlas, title: str) -> dict[str, Any]:
-    """The numbers of the page; what does not exist is None."""
+    """Return the numbers of the page; what does not exist is None."""
     points, found = atlas.points, atlas.signatures
     return {
         "maskprism": __version__,

@@ -17,7 +17,15 @@ SERVER = "http://127.0.0.1:8000/"
 
 
 def map_page(data: MapData, sheets: Sheets | None = None, *, viewer: str = SERVER, statistics: str = "") -> str:
-    """The whole file. viewer: where instances open, see `Info` of the viewer. statistics: the address of that page."""
+    """Return the whole file.
+
+    Parameters
+    ----------
+    viewer
+        Where instances open, see `Info` of the viewer.
+    statistics
+        The address of that page.
+    """
     style, script = static_text("report.css") + static_text("atlas.css"), static_text("atlas.js")
     info = {**data.info, "viewer": viewer, "thumbnails": None}
     columns = dict(data.columns)

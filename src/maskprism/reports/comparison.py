@@ -67,7 +67,10 @@ def write_comparison(
 ) -> dict[Path, str]:
     """Write tables, numbers and figures into a folder; gives each file with what it shows.
 
-    Raises MaskprismError if that fails.
+    Raises
+    ------
+    MaskprismError
+        If that fails.
     """
     import pyarrow as pa
     import pyarrow.csv as pa_csv
@@ -119,7 +122,13 @@ def write_comparison(
 def _manifest(
     comparison: Comparison, numbers: dict[str, Any], pictures: list[PictureFile], tolerance: Tolerance | None
 ) -> ResultManifest:
-    """What the index and the page show. numbers: those of comparison.json."""
+    """Return what the index and the page show.
+
+    Parameters
+    ----------
+    numbers
+        Those of comparison.json.
+    """
     ious, drifts, parts = (numbers[name] or {} for name in ("mask_iou", "score_drift", "parts"))
     responsible = comparison.responsible
     return ResultManifest(

@@ -102,9 +102,16 @@ def report_page(
     more: Sequence[Section] = (),
     embedded: Embedded | None = None,
 ) -> str:
-    """The whole page. worst: instances with small pictures of them (WebP), where there are any. more: sections.
+    """Return the whole page.
 
-    embedded: scenes in which these instances are opened.
+    Parameters
+    ----------
+    worst
+        Instances with small pictures of them (WebP), where there are any.
+    more
+        sections.
+    embedded
+        Scenes in which these instances are opened.
     """
     return page(
         "diagnose",
@@ -128,14 +135,14 @@ def report_page(
 
 
 def title_of(found: Diagnosis) -> str:
-    """The data set by the name of its folder and split."""
+    """Return the data set by the name of its folder and split."""
     path = found.dataset.path.resolve()
     name = path.parent.name if path.suffix.lower() in (".yaml", ".yml") else path.stem
     return name + (f" ({found.dataset.split})" if found.dataset.split else "")
 
 
 def warnings_of(found: Diagnosis) -> list[str]:
-    """What a reader must know before the numbers."""
+    """Return what a reader must know before the numbers."""
     said = []
     if found.interrupted:
         said.append(f"Interrupted: this is about {found.images} of {found.total} images.")
@@ -165,7 +172,7 @@ def warnings_of(found: Diagnosis) -> list[str]:
 
 
 def size_of(found: Diagnosis) -> str:
-    """How many images and ground-truth instances a diagnosis is about."""
+    """Return how many images and ground-truth instances a diagnosis is about."""
     return f"{counted(found.images, 'image')}, {counted(len(found.objects), 'ground-truth instance')}"
 
 
@@ -174,7 +181,7 @@ def _subtitle(found: Diagnosis) -> str:
 
 
 def outcome_of(found: Diagnosis) -> str:
-    """How many true positives, missed instances and false positives there are."""
+    """Return how many true positives, missed instances and false positives there are."""
     return (
         f"with a score above {found.conf:g} {len(found.budget)} found, {found.missed} missed, "
         f"{counted(found.false_positives, 'false positive')}"
@@ -197,12 +204,12 @@ def _tiles(found: Diagnosis) -> list[tuple[str, str]]:
 
 
 def _ends(name: str, interval: Interval) -> list[tuple[str, str]]:
-    """The ends of an interval as a tile; none, where there are too few images."""
+    """Return the ends of an interval as a tile; none, where there are too few images."""
     return [] if np.isnan(interval.low) else [(name, f"{_number(interval.low)} to {_number(interval.high)}")]
 
 
 def _between(interval: Interval | None) -> str:
-    """The ends of an interval in a cell of a table."""
+    """Return the ends of an interval in a cell of a table."""
     if interval is None or np.isnan(interval.low):
         return "too few images"
     return f"{_number(interval.low)} to {_number(interval.high)}"
@@ -217,7 +224,7 @@ def _finding(finding: Finding, figures: Mapping[FigureName, Illustration]) -> st
 
 
 def _worst(worst: Sequence[tuple[InstanceBudget, bytes | None]], embedded: Embedded) -> str:
-    """The table with what a reader must know of it."""
+    """Return the table with what a reader must know of it."""
     open_, rest = len(embedded.places), sum(1 for row, _ in worst if (row.image, row.instance) not in embedded.places)
     said = "<p>Press a picture to take its mask apart in the viewer.</p>" if open_ else ""
     if rest and worst:
@@ -353,7 +360,7 @@ def _numbers(found: Diagnosis) -> str:
 
 
 def _budget_tables(found: Diagnosis) -> str:
-    """The budget of the instances found in both orders, and additional measurements, over all and by size."""
+    """Return the budget of the instances found in both orders, and additional measurements, over all and by size."""
     means, beside = [found.budget.mean(), *found.budget.means("size")], found.budget.means_beside()
     rows = []
     for one in means:

@@ -78,9 +78,17 @@ def write_diagnosis(
 ) -> dict[Path, str]:
     """Write tables, summary.json, figures and report.html into a folder; gives each file with what it holds.
 
-    worst: instances in the page's table; with the model that was diagnosed they are shown in small pictures.
-    more, numbers: further sections of the page, and what they say, for summary.json.
-    Raises MaskprismError if the folder cannot be written.
+    Parameters
+    ----------
+    worst
+        Instances in the page's table; with the model that was diagnosed they are shown in small pictures.
+    more, numbers
+        Further sections of the page, and what they say, for summary.json.
+
+    Raises
+    ------
+    MaskprismError
+        If the folder cannot be written.
     """
     folder = Path(out)
     withdraw_manifest(folder, "diagnose")
@@ -224,7 +232,7 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _pictured(seen: Iterable[PicturedInstance], small: dict[tuple[str, int], bytes]) -> Iterator[PicturedInstance]:
-    """The same instances; of each a small picture as WebP goes into `small` when its turn comes."""
+    """Yield the same instances; of each a small picture as WebP goes into `small` when its turn comes."""
     for one in seen:
         instance = one.prediction[one.row.instance]
         picture = mask_against_truth(one.image, instance.mask("image"), one.truth.masks()[one.row.object], instance.box)

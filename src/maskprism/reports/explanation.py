@@ -47,7 +47,10 @@ _MOST_BYTES = 256 << 20  # of all prototypes in the window of one instance: beyo
 class Explained:
     """What became of one image: its files, its tables, and a note where there is something to say.
 
-    failure: the image could not be read, or a question not be answered; then there is an overview all the same.
+    Attributes
+    ----------
+    failure
+        The image could not be read, or a question not be answered; then there is an overview all the same.
     """
 
     name: str
@@ -137,7 +140,13 @@ def _explain_image(
 
 
 def write_explanation_manifest(explained: Iterable[Explained], out: Path, model: str) -> None:
-    """Write the manifest of explanations, after their files. model: its name."""
+    """Write the manifest of explanations, after their files.
+
+    Parameters
+    ----------
+    model
+        Its name.
+    """
     images = [one for one in explained if one.pictures]
     kinds = [(path, re.sub(r"^\d\d+-|-\d+-\d+$", "", path.stem)) for one in images for path in one.pictures]
     manifest = ResultManifest(
@@ -256,13 +265,19 @@ def _answer(image: Picture, instance: Instance, folder: Path, findings: Explaine
 
 
 def _chosen(prediction: Prediction, instance: int | Literal["all"] | None, questions: Questions) -> Sequence[int]:
-    """The instances to explain: the given ones, or the one that is asked about, or else the most confident one."""
+    """Return the instances to explain.
+
+    The given ones, or the one that is asked about, or else the most confident one.
+    """
     asked = None if instance is not None or not len(prediction) else asked_about(prediction, questions)
     return sheets.best_instances(prediction, instance) if asked is None else [asked]
 
 
 def _frame(instance: Instance) -> Size:
-    """Where masks are measured: in the frame of the rule, but never at the size of a large image, or out of memory."""
+    """Return where masks are measured.
+
+    In the frame of the rule, but never at the size of a large image, or out of memory.
+    """
     return "grid" if instance.rule.size == "grid" or window_bytes(instance, "canvas") > _MOST_BYTES else "canvas"
 
 

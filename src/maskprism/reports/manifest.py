@@ -37,7 +37,15 @@ class Number(msgspec.Struct, frozen=True):
 
 
 class PictureFile(msgspec.Struct, frozen=True):
-    """A PNG file; file: its URL from the folder of the manifest. wide: whether it needs the whole width."""
+    """A PNG file;
+
+    Attributes
+    ----------
+    file
+        Its URL from the folder of the manifest.
+    wide
+        Whether it needs the whole width.
+    """
 
     file: str
     caption: str
@@ -45,9 +53,14 @@ class PictureFile(msgspec.Struct, frozen=True):
 
 
 class TableFile(msgspec.Struct, frozen=True):
-    """A CSV or Parquet file; order: the column that it is sorted by, with - before it the largest first.
+    """A CSV or Parquet file;
 
-    headings: what columns are called; others by their names.
+    Attributes
+    ----------
+    order
+        The column that it is sorted by, with - before it the largest first.
+    headings
+        What columns are called; others by their names.
     """
 
     file: str
@@ -100,7 +113,7 @@ class ResultManifest(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def manifest_path(out: str | os.PathLike[str], command: str) -> Path:
-    """Where the manifest of a result is: in its folder, or beside its file."""
+    """Return where the manifest of a result is: in its folder, or beside its file."""
     path = Path(out)
     return path / f"{command}{SUFFIX}" if is_folder(path) else path.with_name(f"{path.name}.{command}{SUFFIX}")
 

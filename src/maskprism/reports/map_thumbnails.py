@@ -32,7 +32,12 @@ _COLOUR = 0
 class Sheets:
     """Pictures of `side` pixels, row by row in sheets of `across` by `down` (WebP).
 
-    points: the number of the point of each picture, uint32, deflated. failures: images that could not be read, and why.
+    Attributes
+    ----------
+    points
+        The number of the point of each picture, uint32, deflated.
+    failures
+        Images that could not be read, and why.
     """
 
     side: int
@@ -54,7 +59,10 @@ def thumbnails(
 ) -> Sheets:
     """Pictures of the chosen points: their masks, on the images in the folder `images`, else on grey.
 
-    predictions: by the names of images, such as `StoredPredictions`; instances without one have no picture.
+    Parameters
+    ----------
+    predictions
+        Predictions by the names of images, such as `StoredPredictions`; instances without one have no picture.
     """
     cells: list[UInt8[np.ndarray, "h w 3"]] = []
     pictured: list[int] = []

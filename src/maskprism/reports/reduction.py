@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def write_reduction_manifest(found: ReducedFile, pictures: Iterable[Path]) -> dict[Path, str]:
-    """Write the manifest of a reduction, after its other files. pictures: those of `write_reduction`."""
+    """Write the manifest of a reduction, after its other files.
+
+    Parameters
+    ----------
+    pictures
+        Those of `write_reduction`.
+    """
     compared = found.comparison.summary()
     captions = {".curve": "Mask IoU by the number of prototypes.", ".masks": "Masks before and after."}
     before, after = (compared.get("mask_ap", {}).get("ap", {}).get(name) for name in ("full", "reduced"))
@@ -53,7 +59,10 @@ def files_beside(path: Path) -> dict[str, Path]:
 def write_reduction(found: ReducedFile, images: CalibrationImages, full: Model, reduced: Model) -> dict[Path, str]:
     """Write numbers and pictures beside the reduced file; gives each with what it shows.
 
-    Raises MaskprismError if that fails.
+    Raises
+    ------
+    MaskprismError
+        If that fails.
     """
     paths = files_beside(found.path)
     write_atomically(paths["json"], json_text(found.summary()) + "\n")

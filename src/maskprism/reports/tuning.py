@@ -63,7 +63,7 @@ _WITH = {True: "with", False: "without"}
 
 
 def title_of(found: Tuning) -> str:
-    """The model and the data set, or the teacher."""
+    """Return the model and the data set, or the teacher."""
     if found.teacher is not None:
         return f"{found.spec.name} against the teacher {found.teacher.spec.name}"
     path = found.dataset.path.resolve()
@@ -72,7 +72,7 @@ def title_of(found: Tuning) -> str:
 
 
 def warnings_of(found: Tuning) -> list[str]:
-    """What a reader must know before the numbers."""
+    """Return what a reader must know before the numbers."""
     said = []
     if too_few(len(set(found.gains.image.tolist()))):
         said.append(
@@ -89,7 +89,7 @@ def warnings_of(found: Tuning) -> list[str]:
 
 
 def sentences(found: Tuning) -> list[str]:
-    """What the numbers say, the most important first."""
+    """Return what the numbers say, the most important first."""
     change = found.change
     verdict = (
         "There are too few images to tell whether it helps"
@@ -140,7 +140,10 @@ def _setting(setting: MaskRule | DecodeSetting) -> str:
 
 
 def recipe(found: Tuning) -> list[str]:
-    """The lines that draw masks under the chosen rule, in maskprism and in Ultralytics' terms; none where it stays."""
+    """Return the lines that draw masks under the chosen rule, in maskprism and in Ultralytics' terms.
+
+    None where it stays.
+    """
     choice = found.decode_rule
     if not choice.helps:
         return []
@@ -158,12 +161,18 @@ def recipe(found: Tuning) -> list[str]:
 
 
 def gained(gain: Interval) -> str:
-    """A gain with the ends of its interval, where it has any."""
+    """Return a gain with the ends of its interval, where it has any."""
     return signed(gain.mean) if math.isnan(gain.low) else str(gain)
 
 
 def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Illustration]) -> str:
-    """The whole page. written: what became of the correction, in sentences."""
+    """Return the whole page.
+
+    Parameters
+    ----------
+    written
+        What became of the correction, in sentences.
+    """
     before, after = found.precision
     gain = found.change.gain
     return page(
@@ -210,7 +219,7 @@ def _ends(gain: Interval) -> str:
 
 
 def section(found: Tuning, figures: Mapping[str, Illustration]) -> Section:
-    """What tuning would gain, as a section of another report."""
+    """Return what tuning would gain, as a section of another report."""
     said = "".join(f"<p>{html.escape(text)}</p>" for text in [*warnings_of(found), *sentences(found), _HOW])
     return Section("tuning", "What tuning would gain", said + figure_grid(figures))
 
@@ -253,7 +262,7 @@ def _numbers(found: Tuning) -> str:
 
 
 def _settings(found: Tuning) -> str:
-    """What each ridge gains within the folds, and which were chosen."""
+    """Return what each ridge gains within the folds, and which were chosen."""
     gains = found.fitted.chosen
     views = sorted({one.views for one in gains})
     tried = [

@@ -39,7 +39,15 @@ FIGURES: dict[str, tuple[Callable[[Tuning], Figure], str]] = {
 def write_report(found: Tuning, base: Path, written: Sequence[str]) -> dict[Path, str]:
     """Write BASE.tune.json and BASE.tune.html; gives each with what it holds.
 
-    written: what became of the correction, in sentences. Raises MaskprismError where that fails.
+    Parameters
+    ----------
+    written
+        What became of the correction, in sentences.
+
+    Raises
+    ------
+    MaskprismError
+        Where that fails.
     """
     page, numbers = report_files(base)
     write_atomically(numbers, json_text(summary(found)) + "\n")
@@ -48,7 +56,13 @@ def write_report(found: Tuning, base: Path, written: Sequence[str]) -> dict[Path
 
 
 def write_tuning_manifest(found: Tuning, out: Path) -> dict[Path, str]:
-    """Write the manifest of a tuning, after its other files. out: the file that was asked for."""
+    """Write the manifest of a tuning, after its other files.
+
+    Parameters
+    ----------
+    out
+        The file that was asked for.
+    """
     gain, (before, after) = found.change.gain, found.precision
     outcome: Literal["pass", "fail", "cannot tell"]
     outcome = "pass" if found.helps else "fail" if gain.high < 0 else "cannot tell"
@@ -76,7 +90,7 @@ def report_files(base: Path) -> tuple[Path, Path]:
 
 
 def section_of(found: Tuning) -> Section:
-    """What tuning would gain, as a section of another report."""
+    """Return what tuning would gain, as a section of another report."""
     return section(found, _drawn(found))
 
 
@@ -133,7 +147,7 @@ def _drawn(found: Tuning) -> dict[str, Illustration]:
 
 
 def _words_of(name: str, found: Tuning) -> str:
-    """The numbers of a figure in a sentence, for those who do not see it."""
+    """Return the numbers of a figure in a sentence, for those who do not see it."""
     if name == "curve":
         return "; ".join(f"{images} images {gained(gain)}" for images, gain in found.curve()) + "."
     groups = [found.change, *found.gains.by_size(), *found.gains.by_class()]

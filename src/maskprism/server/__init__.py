@@ -78,7 +78,12 @@ def serve_static(
 ) -> None:
     """Serve a folder of finished pages until interrupted, such as the one that runs models in the browser.
 
-    Raises InputError for a folder without an index.html, MaskprismError where the address cannot be used.
+    Raises
+    ------
+    InputError
+        For a folder without an index.html.
+    MaskprismError
+        Where the address cannot be used.
     """
     _run(create_static_app(folder, host=host, allowed_hosts=allowed_hosts), host, port, on_ready)
 

@@ -56,10 +56,16 @@ _UPLOADS_KEPT = 4
 class Limits:
     """How much memory and work a server allows.
 
-    cache_bytes: for viewer scenes and thumbnails together.
-    upload_bytes, upload_pixels: of one uploaded image.
-    upload_s: seconds in which an upload has to arrive; it waits twice as long for its turn.
-    workers: threads that run the model.
+    Attributes
+    ----------
+    cache_bytes
+        Cache bytes for viewer scenes and thumbnails together.
+    upload_bytes, upload_pixels
+        Of one uploaded image.
+    workers
+        Threads that run the model.
+    upload_s
+        Seconds in which an upload has to arrive; it waits twice as long for its turn.
     """
 
     cache_bytes: int = 256 << 20
@@ -73,7 +79,10 @@ class Limits:
 class ScannedImage:
     """What one look at an image gave; no pictures of one that failed, and a scene only if asked for.
 
-    crops: a small picture of every instance, only if asked for.
+    Attributes
+    ----------
+    crops
+        A small picture of every instance, only if asked for.
     """
 
     record: Record
@@ -144,7 +153,13 @@ class Gallery:
         self._news.set()
 
     def map(self) -> dict[str, Any]:
-        """All instances found so far, as the map takes them; see `map.gallery_map`. Raises TableError for none."""
+        """Return all instances found so far, as the map takes them; see `map.gallery_map`.
+
+        Raises
+        ------
+        TableError
+            For none.
+        """
         known = [Known(image.name, self.record(image)) for image in list(self.images)]
         classes = {class_id for one in known for class_id in one.record.classes}
         return gallery_map(
@@ -155,17 +170,23 @@ class Gallery:
         )
 
     def record(self, image: GalleryImage) -> Record:
-        """What is known of an image so far."""
+        """Return what is known of an image so far."""
         stamp, record = self._records.get(image.name, ("", WAITING))
         return record if stamp == image.stamp else WAITING
 
     async def examined(self, image: GalleryImage) -> Record:
-        """The record of an image, which is examined for it if need be."""
+        """Return the record of an image, which is examined for it if need be."""
         record = self.record(image)
         return record if record.state != "waiting" else (await self._look(image, with_scene=True)).record
 
     async def scene(self, image: GalleryImage) -> bytes:
-        """The packed scene for the viewer. Raises ImageError for an image that failed."""
+        """Return the packed scene for the viewer.
+
+        Raises
+        ------
+        ImageError
+            For an image that failed.
+        """
         while (held := self.scenes.get((image.name, image.stamp))) is None:
             record = self.record(image)
             if record.state == "failed":
@@ -177,7 +198,13 @@ class Gallery:
         return held
 
     async def thumbnail(self, image: GalleryImage, *, masks: bool) -> bytes:
-        """A small JPEG, with the masks painted in if asked for. Raises ImageError for an image that failed."""
+        """Return a small JPEG, with the masks painted in if asked for.
+
+        Raises
+        ------
+        ImageError
+            For an image that failed.
+        """
         key = (image.name, image.stamp)
         held = self.thumbnails.get((*key, "masks" if masks else "plain"))
         if held is not None:
@@ -192,7 +219,13 @@ class Gallery:
         return look.thumbnail
 
     async def crop(self, image: GalleryImage, index: int) -> bytes:
-        """A small JPEG of one instance with its mask. Raises ImageError for an image that failed, or has no such."""
+        """Return a small JPEG of one instance with its mask.
+
+        Raises
+        ------
+        ImageError
+            For an image that failed, or has no such.
+        """
         while (held := self.thumbnails.get((image.name, image.stamp, index))) is None:
             record = await self.examined(image)
             if record.state == "failed":
@@ -206,7 +239,13 @@ class Gallery:
         return held
 
     async def upload(self, filename: str, data: bytes) -> tuple[GalleryImage, Record]:
-        """Examine an uploaded image and keep it. Raises ImageError if it is none, or too large."""
+        """Examine an uploaded image and keep it.
+
+        Raises
+        ------
+        ImageError
+            If it is none, or too large.
+        """
         image = self.images.add(filename, data)
         record = await self.examined(image)
         if record.state == "failed":
@@ -257,13 +296,13 @@ class Gallery:
         }
 
     def progress(self) -> dict[str, Any]:
-        """How far the background work is."""
+        """Return how far the background work is."""
         states = [self.record(image).state for image in self.images]
         waiting = states.count("waiting")
         return {"total": len(states), "examined": len(states) - waiting, "failed": states.count("failed")}
 
     def details(self, image: GalleryImage, record: Record) -> dict[str, Any]:
-        """All that is known of one image, for JSON."""
+        """Return all that is known of one image, for JSON."""
         return {
             "name": image.name,
             "title": image.title,
@@ -277,11 +316,11 @@ class Gallery:
         }
 
     def name_of(self, class_id: int) -> str:
-        """The name of a class, or "class7" where the model has none."""
+        """Return the name of a class, or "class7" where the model has none."""
         return self.model.spec.names.get(class_id, f"class{class_id}")
 
     def _instance(self, record: Record, index: int) -> dict[str, Any]:
-        """What is known of one instance without its place."""
+        """Return what is known of one instance without its place."""
         return {
             "class": record.classes[index],
             "name": self.name_of(record.classes[index]),
@@ -328,7 +367,7 @@ class Gallery:
             await asyncio.gather(*(work() for _ in range(self._scanners)))
 
     def _room_for_scenes(self) -> bool:
-        """Whether the background may add a scene: it never pushes out what a request asked for."""
+        """Return whether the background may add a scene: it never pushes out what a request asked for."""
         average = self.scenes.held // max(len(self.scenes), 1)
         return self.scenes.held + average < self.scenes.limit
 
@@ -393,7 +432,7 @@ class Gallery:
         return ScannedImage(Record("failed", message))
 
     def _match(self, image: GalleryImage, prediction: Prediction) -> tuple[tuple[GroundTruth, Matches] | None, str]:
-        """The prediction against the image's labels if it has any; or what is wrong with them."""
+        """Return the prediction against the image's labels if it has any; or what is wrong with them."""
         path = self.images.path(image)
         if self.labels is None or path is None:
             return None, ""

@@ -29,9 +29,17 @@ class Known(NamedTuple):
 
 
 def gallery_map(known: Sequence[Known], names: dict[int, str], *, title: str, waiting: int) -> dict[str, Any]:
-    """The map of all instances of these images, columns as base64. waiting: images that are not examined yet.
+    """Return the map of all instances of these images, columns as base64.
 
-    Raises TableError where there is no instance.
+    Parameters
+    ----------
+    waiting
+        Images that are not examined yet.
+
+    Raises
+    ------
+    TableError
+        Where there is no instance.
     """
     found = [one for one in known if one.record.coefficients is not None and len(one.record.coefficients)]
     if not found:

@@ -28,9 +28,12 @@ HEADERS = {
 def create_static_app(
     folder: str | os.PathLike[str], *, host: str = "127.0.0.1", allowed_hosts: Iterable[str] = ()
 ) -> ASGIApp:
-    """The application over a folder with an index.html, for any ASGI server; links are not followed out of it.
+    """Return the application over a folder with an index.html, for any ASGI server; links are not followed out of it.
 
-    Raises InputError for a folder that has no such file.
+    Raises
+    ------
+    InputError
+        For a folder that has no such file.
     """
     root = Path(folder)
     if not (root / "index.html").is_file():

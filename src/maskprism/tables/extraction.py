@@ -37,14 +37,24 @@ _MESSAGES = 5
 
 @dataclass(frozen=True)
 class ExtractSummary:
-    """What one call of `extract` did. Counts are of images, `instances` of rows.
+    """What one call of `extract` did.
 
-    images: worked on in this call; of these with_instances, empty and failed.
-    skipped: already in the table before.
-    all_failed: not one image of the table, old or new, could be used.
-    failures: the first few images of this call that failed.
-    images_table: the table with one row per image; prototypes_table: the one with what is stored of prototypes;
-        settings: the `.meta.json` of a CSV table.
+    Counts are of images, `instances` of rows.
+
+    Attributes
+    ----------
+    images
+        Worked on in this call; of these with_instances, empty and failed.
+    skipped
+        Already in the table before.
+    all_failed
+        Not one image of the table, old or new, could be used.
+    failures
+        The first few images of this call that failed.
+    images_table
+        The table with one row per image.
+    prototypes_table
+        The one with what is stored of prototypes; settings: the `.meta.json` of a CSV table.
     """
 
     images: int
@@ -65,7 +75,7 @@ class ExtractSummary:
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """How many images were done, which failed, and where the tables are, a line each."""
+        """Return how many images were done, which failed, and where the tables are, a line each."""
         before = f"{self.skipped} were in the table before" if self.skipped else ""
         if not self.images:
             return [f"nothing new for {self.table}: {before}"]

@@ -58,11 +58,18 @@ OVERWRITE = "overwrite=True (on the command line: --overwrite)"
 class UnfinishedTable:
     """The table at `paths`, open for more images; a context that one process holds, where files can be locked.
 
-    done: names of the images that need no more work. records, failed: how many images have a
-        record, and how many of those failed.
+    Attributes
+    ----------
+    done
+        Names of the images that need no more work.
+    records, failed
+        How many images have a record, and how many of those failed.
 
-    Raises TableError where the table was made with other settings, is incomplete, is not ours,
-    cannot be written, or is being written by another process; and for CSV where prototypes are stored.
+    Raises
+    ------
+    TableError
+        Where the table was made with other settings, is incomplete, is not ours, cannot be written, or is being written
+        by another process; and for CSV where prototypes are stored.
     """
 
     def __init__(self, paths: TablePaths, settings: dict[str, Any], *, overwrite: bool = False) -> None:
@@ -163,7 +170,7 @@ class UnfinishedTable:
             self._remove_parts()
 
     def _staged(self, path: Location) -> Path:
-        """Where a file is written before it is put in its place: a disk of this machine."""
+        """Return where a file is written before it is put in its place: a disk of this machine."""
         if isinstance(self.paths.parts, Path):
             return self.paths.parts / (path.name + _TEMPORARY)
         if self._staging is None:
@@ -232,7 +239,7 @@ class UnfinishedTable:
             done |= images
 
     def _continue_parts(self) -> bool:
-        """Whether there are parts of an earlier run to take over; what is left of a merged one is removed."""
+        """Return whether there are parts of an earlier run to take over; what is left of a merged one is removed."""
         manifest = read_manifest(self.paths)
         if manifest is not None:
             differing = differences(manifest.settings, self._settings)
@@ -431,7 +438,10 @@ class _Lock:
 class _Claim:
     """What stands in for a lock behind a URI: a note of who writes, which the next one to begin replaces.
 
-    mark: in the names of parts, so that those of two processes never mix.
+    Attributes
+    ----------
+    mark
+        In the names of parts, so that those of two processes never mix.
     """
 
     def __init__(self, folder: UriPath, table: UriPath) -> None:
@@ -492,6 +502,6 @@ class _writing:  # noqa: N801
 
 
 def _files_in(folder: Location) -> Iterator[Location]:
-    """The parts of one kind, whole or not."""
+    """Yield the parts of one kind, whole or not."""
     found: list[Location] = [*folder.iterdir()] if is_folder(folder) else []
     return (path for path in found if path.suffix in (".parquet", _TEMPORARY))

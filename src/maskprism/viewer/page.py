@@ -55,8 +55,12 @@ body:has([data-theme="dark"]) { background: #15171a; }
 class Exactness:
     """What keeping prototypes in few bits did: to logits, and to the pixels of masks at the rule's own size.
 
-    logit_error: no logit of any instance is further from the model's than this.
-    changed, area: pixels in which the masks differ from the model's, and pixels of the masks.
+    Attributes
+    ----------
+    logit_error
+        No logit of any instance is further from the model's than this.
+    changed, area
+        Pixels in which the masks differ from the model's, and pixels of the masks.
     """
 
     logit_error: float = 0.0
@@ -123,7 +127,13 @@ class Page:
         return sum(map(len, self._scenes))
 
     def html(self) -> str:
-        """The whole file. Raises InputError for a page without images."""
+        """Return the whole file.
+
+        Raises
+        ------
+        InputError
+            For a page without images.
+        """
         if not self._scenes:
             raise InputError("the page has no image; add at least one")
         script, style = static_text("viewer.js"), static_text("viewer.css") + _STYLE
@@ -156,7 +166,13 @@ class Page:
         )
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write the file; parent folders are made. Raises MaskprismError if that fails."""
+        """Write the file; parent folders are made.
+
+        Raises
+        ------
+        MaskprismError
+            If that fails.
+        """
         return write_atomically(path, self.html())
 
 
@@ -169,9 +185,19 @@ def write_page(
 ) -> Path:
     """Write images and their predictions as one interactive HTML file.
 
-    truth: per image what is labelled in it, or None; `matching.match` says which instance found what.
-    bits: how exact prototypes are kept; the page says what that changes.
-    Raises InputError for no images or what does not fit together, MaskprismError if `path` cannot be written.
+    Parameters
+    ----------
+    truth
+        Per image what is labelled in it, or None; `matching.match` says which instance found what.
+    bits
+        How exact prototypes are kept; the page says what that changes.
+
+    Raises
+    ------
+    InputError
+        For no images or what does not fit together.
+    MaskprismError
+        If `path` cannot be written.
     """
     page = Page(bits=bits)
     pairs = list(images)
@@ -181,7 +207,7 @@ def write_page(
 
 
 def exactness(prediction: Prediction, bits: Literal[8, 16]) -> Exactness:
-    """What prototypes of so many bits do to the masks of a prediction."""
+    """Return what prototypes of so many bits do to the masks of a prediction."""
     shown = as_shown(prediction, bits)
     changed = area = 0
     for exact, kept in zip(each_crop(prediction), each_crop(shown), strict=True):

@@ -37,7 +37,7 @@ class Kinds:
             self.images += 1
 
     def found(self) -> dict[str, Any] | None:
-        """How many images, the tags of every prototype, and what each means; None with too few images."""
+        """Return how many images, the tags of every prototype, and what each means; None with too few images."""
         with self._lock:
             if self._study is None or self._prototypes < 0 or too_few(self.images):
                 return None

@@ -75,7 +75,12 @@ class PrismWidget(anywidget.AnyWidget):
     def coefficients(self) -> Float32[np.ndarray, " K"]:
         """The current coefficients of the chosen instance, in the units of `Prediction.coefficients`.
 
-        Assigning K numbers edits the instance. Raises InputError without instances.
+        Assigning K numbers edits the instance.
+
+        Raises
+        ------
+        InputError
+            Without instances.
         """
         return self.edited_prediction.coefficients[self._chosen()]
 
@@ -110,7 +115,12 @@ class PrismWidget(anywidget.AnyWidget):
     ) -> None:
         """Change the current coefficients of the chosen instance, or apply an `Edit`.
 
-        The keywords are those of `maskprism.Edit`. Raises InputError for indices out of range.
+        The keywords are those of `maskprism.Edit`.
+
+        Raises
+        ------
+        InputError
+            For indices out of range.
         """
         if edit is None:
             edit = Edit(keep=keep, drop=drop, scale=scale or {}, set=set or {}, instances=[self._chosen()])
@@ -165,7 +175,9 @@ def show(
     truth: GroundTruth | None = None,
     selected: int = 0,
 ) -> PrismWidget:
-    """The interactive viewer: `show("photo.jpg", model="best.pt")`, `show(prediction)` or `show(image, prediction)`.
+    """Return the interactive viewer.
+
+    `show("photo.jpg", model="best.pt")`, `show(prediction)` or `show(image, prediction)`.
 
     Parameters
     ----------

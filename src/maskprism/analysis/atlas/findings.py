@@ -44,7 +44,7 @@ QUALITY_WORDS = {
 
 
 def findings_of(atlas: Atlas) -> list[str]:
-    """What a reader should know first, a sentence or two each."""
+    """Return what a reader should know first, a sentence or two each."""
     return list(_findings(atlas))
 
 

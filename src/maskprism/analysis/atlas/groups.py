@@ -26,7 +26,7 @@ class Means(NamedTuple):
 
 
 def means(values: Float32[np.ndarray, " N"], groups: Int32[np.ndarray, " N"], count: int) -> Means:
-    """The means over `count` groups; `groups` has the group of each value."""
+    """Return the means over `count` groups; `groups` has the group of each value."""
     finite = np.isfinite(values)
     known = np.bincount(groups[finite], minlength=count)
     sums = np.bincount(groups[finite], values[finite], minlength=count)
@@ -150,7 +150,7 @@ def differences(
 
 
 def sums(values: Float64[np.ndarray, "N K"], groups: Int64[np.ndarray, " N"], count: int) -> Float64[np.ndarray, "G K"]:
-    """The sums of rows over groups."""
+    """Return the sums of rows over groups."""
     from scipy import sparse
 
     member = sparse.csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups)))), shape=(count, len(groups)))

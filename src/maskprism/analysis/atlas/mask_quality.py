@@ -35,9 +35,14 @@ def judged(
     *,
     on_progress: OnProgress = lambda done, total, failure: None,
 ) -> Judged:
-    """The error budget of every instance that found a ground-truth instance; see `error_budget.budgets`.
+    """Return the error budget of every instance that found a ground-truth instance; see `error_budget.budgets`.
 
-    predictions: by the names of images, such as `StoredPredictions`. images: the folder that names start from.
+    Parameters
+    ----------
+    predictions
+        Predictions by the names of images, such as `StoredPredictions`.
+    images
+        The folder that names start from.
     """
     of_image = dict(zip(points.image_names, range(len(points.image_names)), strict=True))
     order = np.lexsort((points.instances, points.images))

@@ -43,7 +43,7 @@ def classes_in_a(b: Prediction, a: Prediction, moved: Mapping[int, int]) -> Int6
 
 
 def _namesake(class_id: int, own: Mapping[int, str], other: Mapping[int, str]) -> int:
-    """The id in `other` of the class of that name; the same id if the models share no name, or all of them."""
+    """Return the id in `other` of the class of that name; the same id if the models share no name, or all of them."""
     if dict(own) == dict(other) or not set(own.values()) & set(other.values()):
         return class_id
     name = own.get(class_id)

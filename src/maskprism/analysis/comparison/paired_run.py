@@ -229,7 +229,7 @@ class _Networks:
         return self.a.grey and self.b.grey
 
     def predict(self, image: UInt8[np.ndarray, "H W 3"]) -> _Answer | _NetworkError:
-        """What both say about an image; or, as a value, which of them failed, and how."""
+        """Return what both say about an image; or, as a value, which of them failed, and how."""
         said: dict[Model, Prediction] = {}
         failures: dict[Literal["A", "B"], str] = {}
         sides: tuple[tuple[Literal["A", "B"], set[Model]], ...] = (
@@ -287,7 +287,7 @@ class _Answers:
         self._rounds = self._done = 0
 
     def round(self) -> Iterator[_Answer]:
-        """Every image; one that cannot be read, or on which a model fails, is noted, and the rest goes on."""
+        """Yield every image; one that cannot be read, or on which a model fails, is noted, and the rest goes on."""
         self._rounds += 1
         asking = Asking(self._networks.predict, self._networks.grey)
         with closing(visit(self._source, asking, partial(_answered, self._truth), engine=self._engine)) as results:
@@ -312,7 +312,7 @@ class _Answers:
 def _answered(
     truth: Truth | None, visited: VisitedImage[_Answer | _NetworkError]
 ) -> _Answer | tuple[str, _NetworkError]:
-    """What a worker sends back about one image."""
+    """Return what a worker sends back about one image."""
     said, item = visited.prediction, visited.item
     if isinstance(said, _NetworkError):
         return visited.name, said
@@ -434,7 +434,7 @@ class _Most(Generic[Kept]):
         self._heap: list[tuple[float, int, Kept]] = []
 
     def wants(self, size: float) -> bool:
-        """Whether a case of this size is among them; one of no size is not."""
+        """Return whether a case of this size is among them; one of no size is not."""
         return size > 0 and self._keep > 0 and (len(self._heap) < self._keep or size > self._heap[0][0])
 
     def update(self, size: float, case: Kept) -> None:
@@ -445,24 +445,24 @@ class _Most(Generic[Kept]):
             heapq.heappop(self._heap)
 
     def cases(self) -> tuple[Kept, ...]:
-        """The largest first."""
+        """Return the largest first."""
         return tuple(case for *_, case in sorted(self._heap, key=lambda entry: entry[:2], reverse=True))
 
 
 def _shown(answer: _Answer, i: int, j: int) -> tuple[str, UInt8[np.ndarray, "H W 3"], Instance, Instance]:
-    """The name and the image as large as A sees it, and the pair."""
+    """Return the name and the image as large as A sees it, and the pair."""
     height, width = answer.a.image_size
     small = cv2.resize(answer.image, (width, height), interpolation=cv2.INTER_AREA)
     return answer.name, small, answer.a[i], answer.b[j]
 
 
 def _as_seen(prediction: Prediction, truth: GroundTruth) -> Prediction:
-    """The prediction in the frame of the image of a ground truth."""
+    """Return the prediction in the frame of the image of a ground truth."""
     return replace(prediction, letterbox=replace(prediction.letterbox, image_hw=truth.image_hw))
 
 
 def _in_content(region: Region, letterbox: Letterbox) -> Bool[np.ndarray, "H W"]:
-    """A mask on the canvas, without the padding."""
+    """Return a mask on the canvas, without the padding."""
     mask = np.zeros(letterbox.canvas_hw, dtype=bool)
     mask[region.rows, region.columns] = region.inside
     (top, left), (height, width) = letterbox.offset_yx, letterbox.content_hw

@@ -44,7 +44,7 @@ class Swap:
         return self.losses[frozenset(PARTS)]
 
     def path(self, order: tuple[Part, ...] = PARTS) -> dict[Part, Float64[np.ndarray, " N"]]:
-        """What each exchange adds to the loss, in this order; sums to the total. May be negative."""
+        """Return what each exchange adds to the loss, in this order; sums to the total. May be negative."""
         done: frozenset[Part] = frozenset()
         steps: dict[Part, Float64[np.ndarray, " N"]] = {}
         for part in order:
@@ -84,7 +84,7 @@ def loss(a: Prediction, b: Prediction) -> Float64[np.ndarray, " N"]:
 def swapped(
     a: Prediction, b: Prediction, parts: Collection[Part], translation: Translation | None = None
 ) -> Prediction:
-    """The instances of A with these parts from B, on the canvas that the prototypes belong to."""
+    """Return the instances of A with these parts from B, on the canvas that the prototypes belong to."""
     base = b if "prototypes" in parts else a
     donor = b if "coefficients" in parts else a
     weights = donor.weights

@@ -87,9 +87,14 @@ _CHANGES: dict[str, Callable[[Any], Any]] = {
 class Relation:
     """How B's outputs follow from A's, as far as one sentence can say it.
 
-    equal: parts that are equal up to rounding: "scores", "boxes", "coefficients", "prototypes"; None without a pair.
-    prototype_order, coefficient_order: B's index of each prototype, and each coefficient, of A, where that is another
-    order. change: of the prototypes of `changed`, such as "transposed (height and width exchanged)".
+    Attributes
+    ----------
+    equal
+        Parts that are equal up to rounding: "scores", "boxes", "coefficients", "prototypes"; None without a pair.
+    prototype_order, coefficient_order
+        B's index of each prototype, and each coefficient, of A, where that is another order.
+    change
+        Change of the prototypes of `changed`, such as "transposed (height and width exchanged)".
     """
 
     equal: frozenset[str] | None
@@ -159,7 +164,7 @@ NO_RELATION = Relation(None, None, None, None, ())
 
 
 def all_prototypes_differ(similarity: PrototypeSimilarity) -> bool:
-    """Whether every prototype of B differs from A's of the same index, none much less than the others."""
+    """Return whether every prototype of B differs from A's of the same index, none much less than the others."""
     errors = similarity.errors
     if similarity.count_a != similarity.count_b or not len(errors):
         return False
@@ -175,7 +180,7 @@ def _order(order: tuple[int, ...]) -> str:
 
 
 def coefficient_change(a: Prediction, b: Prediction) -> Float64[np.ndarray, " N"]:
-    """How far the coefficients of N instances of B are from those of the same N of A, over the size of A's."""
+    """Return how far the coefficients of N instances of B are from those of the same N of A, over the size of A's."""
     own = a.coefficients.astype(np.float64)
     return np.linalg.norm(b.coefficients - own, axis=1) / np.maximum(np.linalg.norm(own, axis=1), 1e-12)
 
@@ -256,7 +261,10 @@ class Relations:
         return frozenset(found | ({"prototypes"} if similarity.errors.max(initial=0) < EQUAL else set()))
 
     def _change(self) -> tuple[str | None, tuple[int, ...]]:
-        """The change that leaves least of the difference of the prototypes that differ; None if it leaves much."""
+        """Return the change that leaves least of the difference of the prototypes that differ.
+
+        None if it leaves much.
+        """
         if not self._images:
             return None, ()
         with np.errstate(divide="ignore", invalid="ignore"):

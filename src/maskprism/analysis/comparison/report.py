@@ -71,9 +71,15 @@ _MOST_OF_LEVEL, _FEW_OF_OTHERS = 0.5, 0.05
 class Tolerance:
     """How far B may be from A on the same canvas.
 
-    min_iou: the mean mask IoU of matched instances, at least. max_unmatched: the share of instances
-    unmatched in their class, at most. max_score_drift: the mean |difference| of scores of
-    matched instances, at most. The defaults are for exports in float; int8 needs more room.
+    Attributes
+    ----------
+    min_iou
+        The mean mask IoU of matched instances, at least.
+    max_unmatched
+        The share of instances unmatched in their class, at most.
+    max_score_drift
+        The mean |difference| of scores of matched instances, at most. The defaults are for exports in float; int8 needs
+        more room.
     """
 
     min_iou: float = 0.99
@@ -120,17 +126,36 @@ class TruthCase(NamedTuple):
 class Comparison:
     """Two models on the same images, A being what B should be.
 
-    images: how many images were compared. failed: why others were not, by name; failed_in: of those that could be
-        read, in which model.
-    forced: which model was given another canvas than its own so that both have the same.
-    same_canvas: whether they had the same on all images.
-    similarity: of their prototypes. instances: a table with the columns of INSTANCES.
-    drift: which prototypes changed; None if the models have no common basis.
-    own_unmatched: unmatched instances when each model chooses its own canvas; None if
-    that is the same. worst: the pairs with the lowest mask IoU, lowest first; equal ones left out.
-    gained, lost: the pairs whose IoU with the ground truth rises or falls most from A to B, most first.
-    moved_classes: B's class by A's class, where instances show that it is not the one of the same name.
-    relation: what the outputs have in common. input_fault: the change of A's input that gives what B says.
+    Attributes
+    ----------
+    images
+        How many images were compared.
+    failed
+        Why others were not, by name.
+    forced
+        Which model was given another canvas than its own so that both have the same.
+    same_canvas
+        Whether they had the same on all images.
+    similarity
+        Similarity of their prototypes.
+    instances
+        A table with the columns of INSTANCES.
+    drift
+        Which prototypes changed; None if the models have no common basis.
+    own_unmatched
+        Unmatched instances when each model chooses its own canvas; None if that is the same.
+    worst
+        The pairs with the lowest mask IoU, lowest first; equal ones left out.
+    gained, lost
+        The pairs whose IoU with the ground truth rises or falls most from A to B, most first.
+    moved_classes
+        B's class by A's class, where instances show that it is not the one of the same name.
+    relation
+        What the outputs have in common.
+    input_fault
+        The change of A's input that gives what B says.
+    failed_in
+        Images that could be read and on which a model failed, by the model.
     """
 
     a: ModelSpec
@@ -152,7 +177,7 @@ class Comparison:
     failed_in: Mapping[str, frozenset[Literal["A", "B"]]] = field(default_factory=dict)
 
     def count(self, status: Status) -> int:
-        """How many rows of `instances` have that status."""
+        """Return how many rows of `instances` have that status."""
         return int(pc.sum(pc.equal(self.instances["status"], status)).as_py() or 0)
 
     @cached_property
@@ -280,7 +305,7 @@ class Comparison:
         )
 
     def violations(self, tolerance: Tolerance) -> list[str]:
-        """What is out of tolerance, a line each; where nothing is matched, that is."""
+        """Return what is out of tolerance, a line each; where nothing is matched, that is."""
         if not len(self.matched):
             if self.input_fault is not None:
                 return [f"no instance of A is matched in B: in the input of B {self.input_fault.name}"]

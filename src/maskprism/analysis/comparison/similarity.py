@@ -29,7 +29,7 @@ _EQUAL = 1e-14
 
 
 def paired_pixels(a: Prediction, b: Prediction) -> Float32[np.ndarray, "M K+K'"]:
-    """The prototypes of both models, those of A first, at the M pixels of one image.
+    """Return the prototypes of both models, those of A first, at the M pixels of one image.
 
     Pixels are the cells of A's grid that show the image, not the padding. B's prototypes are
     sampled there where its canvas is another one.
@@ -44,7 +44,10 @@ def paired_pixels(a: Prediction, b: Prediction) -> Float32[np.ndarray, "M K+K'"]
 class PrototypeSimilarity:
     """How the K prototypes of model A and the K' of model B compare over the pixels of many images.
 
-    moments: of all of them together, those of A first; filled with `paired_pixels`.
+    Attributes
+    ----------
+    moments
+        Moments of all of them together, those of A first; filled with `paired_pixels`.
     """
 
     count_a: int
@@ -143,7 +146,12 @@ class PrototypeSimilarity:
 class Translation:
     """How coefficients of one model are expressed in the prototypes of another.
 
-    b_to_a: the prototypes of B as weighted sums of those of A. a_to_b: those of A of those of B.
+    Attributes
+    ----------
+    b_to_a
+        The prototypes of B as weighted sums of those of A.
+    a_to_b
+        Those of A of those of B.
     """
 
     b_to_a: Float64[np.ndarray, "K' K"]
@@ -169,7 +177,7 @@ def match_prototypes(correlation: Float64[np.ndarray, "K K'"]) -> Int64[np.ndarr
 
 
 def _assign(strength: Float64[np.ndarray, "R C"]) -> Int64[np.ndarray, "R 2"]:
-    """The best column for each of at most as many rows, no column twice."""
+    """Return the best column for each of at most as many rows, no column twice."""
     best = strength.argmax(axis=1) if strength.size else np.zeros(0, dtype=np.int64)
     if len(set(best.tolist())) == len(best):  # every row has its best match: nothing can be better
         return np.stack([np.arange(len(best)), best], axis=1)
@@ -198,7 +206,7 @@ def on_grid(
 
 
 def _cells_of(own: Letterbox, target: Letterbox, axis: int) -> Float64[np.ndarray, " H"]:
-    """Where the cell centres of the target lie among the cells of the own grid, on one axis."""
+    """Return where the cell centres of the target lie among the cells of the own grid, on one axis."""
     canvas = (np.arange(target.grid_hw[axis]) + 0.5) * target.canvas_hw[axis] / target.grid_hw[axis]
     share = (canvas - target.offset_yx[axis]) / target.content_hw[axis]
     own_canvas = share * own.content_hw[axis] + own.offset_yx[axis]

@@ -21,7 +21,10 @@ _ROUNDING = 1e-4
 
 
 def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> list[str]:
-    """What was compared, what differs, and which part is responsible; with the verdict if a tolerance is given."""
+    """Return what was compared, what differs, and which part is responsible.
+
+    With the verdict if a tolerance is given.
+    """
     found = [
         f"A is {_model(comparison.a)}; B is {_model(comparison.b)}.",
         _canvas(comparison),
@@ -53,12 +56,12 @@ def _left_out(comparison: Comparison) -> str:
 
 
 def summary_of(comparison: Comparison, tolerance: Tolerance | None = None) -> str:
-    """The `sentences`, one per line."""
+    """Return the `sentences`, one per line."""
     return "\n".join(sentences(comparison, tolerance))
 
 
 def percent(share: float) -> str:
-    """A share as percent with two digits that mean something; the minus is a true minus, no number a dash."""
+    """Return a share as percent with two digits that mean something; the minus is a true minus, no number a dash."""
     if not np.isfinite(share):
         return "–"
     size = abs(share) * 100
@@ -69,7 +72,7 @@ def percent(share: float) -> str:
 
 
 def versus(comparison: Comparison) -> str:
-    """Which models were compared, for titles; long names are cut in the middle."""
+    """Return which models were compared, for titles; long names are cut in the middle."""
     a, b = (f"{brief(spec.name)} ({spec.runtime})" for spec in (comparison.a, comparison.b))
     return f"A: {a}, B: {b}"
 
@@ -147,7 +150,7 @@ def _before_head(comparison: Comparison) -> str:
 
 
 def _equal(comparison: Comparison) -> str:
-    """What is equal, where something is not."""
+    """Return what is equal, where something is not."""
     equal = comparison.relation.equal
     parts = ("scores", "boxes", "coefficients", "prototypes")
     if not equal or set(parts) <= equal:

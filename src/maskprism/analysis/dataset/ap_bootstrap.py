@@ -26,16 +26,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ApIntervals:
-    """Intervals of average precisions over the same resampled images. With too few images their ends are NaN.
+    """Intervals of average precisions over the same resampled images.
 
-    precision: AP under each decode, and of the boxes ("boxes"). perfect_masks, perfect_detection: AP if these were
-    perfect (see `oracles`). masks, detection: what they cost, over both orders; difference: masks - detection.
-    decodes: the largest AP of the three decodes minus the smallest. small_behind: `SIZE_RATIO` times AP of large
-    objects minus AP of small ones.
-    errors: the AP50 that fixing each kind of error would add. ahead: by how much the kind that adds most exceeds each
-    other kind.
-    by_class: AP of each class that is in enough images, under the decode of `predict`; they hold together.
-    class_images: in how many images each class has an instance.
+    With too few images their ends are NaN.
+
+    Attributes
+    ----------
+    precision
+        AP under each decode, and of the boxes ("boxes").
+    perfect_masks, perfect_detection
+        AP if these were perfect (see `oracles`).
+    masks, detection
+        What they cost, over both orders.
+    difference
+        Masks - detection.
+    decodes
+        The largest AP of the three decodes minus the smallest.
+    small_behind
+        `SIZE_RATIO` times AP of large objects minus AP of small ones.
+    errors
+        The AP50 that fixing each kind of error would add.
+    ahead
+        By how much the kind that adds most exceeds each other kind.
+    by_class
+        AP of each class that is in enough images, under the decode of `predict`; they hold together.
+    class_images
+        In how many images each class has an instance.
     """
 
     precision: Mapping[str, Interval]
@@ -124,7 +140,7 @@ def intervals_of(statistics: Statistics, n_images: int, comparisons: int | Seque
 
 
 def _spread(decodes: Sequence[ResampledAP], n_images: int) -> Interval:
-    """The largest minus the smallest AP, both chosen among all images."""
+    """Return the largest minus the smallest AP, both chosen among all images."""
     now = [float(one(np.ones((1, one.n_groups)))[0]) for one in decodes]
     if np.isnan(now).any():
         return Interval(math.nan, math.nan, math.nan)
@@ -137,7 +153,7 @@ def _spread(decodes: Sequence[ResampledAP], n_images: int) -> Interval:
 def _of_errors(
     canvas: Sequence[Overlaps], errors: Sequence[Errors]
 ) -> tuple[dict[ErrorType, Interval], dict[ErrorType, Interval]]:
-    """What fixing each kind of error adds, and by how much the first is ahead of the others."""
+    """Return what fixing each kind of error adds, and by how much the first is ahead of the others."""
     base = ResampledAP(canvas, thresholds=(FOUND_IOU,))
     fixed = {
         kind: ResampledAP(

@@ -33,8 +33,16 @@ class ClassPrecision(NamedTuple):
 class AveragePrecision:
     """COCO's metrics, 0 to 1; nan where there is no ground-truth instance to find.
 
-    ap: mean over IoU thresholds .50, .55 ... .95 and over classes; ap50, ap75: at one threshold.
-    recall: mean over thresholds and classes. by_size: AP of small, medium and large objects.
+    Attributes
+    ----------
+    ap
+        Mean over IoU thresholds .50, .55 ... .95 and over classes.
+    ap50, ap75
+        At one threshold.
+    recall
+        Mean over thresholds and classes.
+    by_size
+        AP of small, medium and large objects.
     """
 
     ap: float
@@ -137,7 +145,7 @@ def _truths(images: Sequence[Overlaps]) -> Iterator[dict[str, Any]]:
 
 
 def _findings(images: Sequence[Overlaps], classes: Collection[int]) -> Iterator[dict[str, Any]]:
-    """Detections as COCO writes them, of classes that have ground-truth instances somewhere."""
+    """Yield detections as COCO writes them, of classes that have ground-truth instances somewhere."""
     number = itertools.count(1)
     for image_id, image in enumerate(images):
         areas = image.areas if image.areas is not None else np.ones(len(image.scores))

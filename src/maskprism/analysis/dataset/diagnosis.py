@@ -82,7 +82,12 @@ class FoundObject(NamedTuple):
 class Detection(NamedTuple):
     """One detection that `Model.predict` shows, numbered as there; see `matching.Matches` for `error` and `object`.
 
-    error: one of ERROR_TYPES, or "" for one that is right or excused. outcome: what counts.
+    Attributes
+    ----------
+    outcome
+        What counts.
+    error
+        One of ERROR_TYPES, or "" for one that is right or excused.
     """
 
     image: str
@@ -100,24 +105,43 @@ class Detection(NamedTuple):
 class Diagnosis:
     """What became of a data set.
 
-    classes: ids of those that count: labelled in the data set, known to the model, and not left out by it.
-    images: how many were examined, out of total; failures: those that could not be.
-    precision: per decode (see `ap_protocols.AP_PROTOCOLS`) and of the boxes ("boxes").
-    perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
-        error budget, from "as predicted" to "resolution", where all masks of matched detections are those of the ground
-        truth.
-    perfect_detection: AP under the "predict" decode if every ground-truth instance were detected once, with its class
-        and box, and its mask were the one drawn for it (see `oracles`).
-    alone: the same if one part alone cost nothing: the IoU of every matched instance with the ground truth grows by
-        what that part costs in the error budget (nothing, where it gains). "true boxes": the same logits, cropped
-        by the boxes of the ground truth.
-    errors: TIDE of all detections under the "predict" decode. shown: the kinds of errors among the detections that
-        `Model.predict` shows above `conf`, and the instances that these miss, by `matching.match_masks`.
-    localisation: error budgets of the localisation errors that hide a ground-truth instance.
-    intervals: of the average precisions, of what masks and detection cost, and of what kinds of errors cost.
-    budget: of the true positives among the detections shown. objects, detections: rows for tables.
-    unknown_classes: classes of the data set that the model does not know; their instances are left out.
-    interrupted: the run was stopped, and this is about the images before.
+    Attributes
+    ----------
+    classes
+        Ids of those that count: labelled in the data set, known to the model, and not left out by it.
+    images
+        How many were examined, out of total.
+    failures
+        Those that could not be.
+    precision
+        Per decode (see `ap_protocols.AP_PROTOCOLS`) and of the boxes ("boxes").
+    perfect
+        AP under the "predict" decode if parts were perfect, one after the other in the order of the error budget, from
+        "as predicted" to "resolution", where all masks of matched detections are those of the ground truth.
+    alone
+        The same if one part alone cost nothing: the IoU of every matched instance with the ground truth grows by what
+        that part costs in the error budget (nothing, where it gains). "true boxes": the same logits, cropped by the
+        boxes of the ground truth.
+    perfect_detection
+        AP under the "predict" decode if every ground-truth instance were detected once, with its class and box, and its
+        mask were the one drawn for it (see `oracles`).
+    intervals
+        Intervals of the average precisions, of what masks and detection cost, and of what kinds of errors cost.
+    errors
+        TIDE of all detections under the "predict" decode.
+    shown
+        The kinds of errors among the detections that `Model.predict` shows above `conf`, and the instances that these
+        miss, by `matching.match_masks`.
+    localisation
+        Error budgets of the localisation errors that hide a ground-truth instance.
+    budget
+        Budget of the true positives among the detections shown.
+    objects, detections
+        Rows for tables.
+    unknown_classes
+        Classes of the data set that the model does not know; their instances are left out.
+    interrupted
+        The run was stopped, and this is about the images before.
     """
 
     dataset: Dataset
@@ -153,7 +177,7 @@ class Diagnosis:
         return sum(one.outcome == "false positive" for one in self.detections)
 
     def pictured(self, model: Model, rows: Sequence[InstanceBudget]) -> Iterator[PicturedInstance]:
-        """The images and masks of some rows of the budget, image by image, from the model that was diagnosed.
+        """Yield the images and masks of some rows of the budget, image by image, from the model that was diagnosed.
 
         Images are read and predicted again; those that are gone are left out.
         """
@@ -186,8 +210,14 @@ class PicturedInstance(NamedTuple):
 class ExaminedImage:
     """One image, finished.
 
-    overlaps: under each decode, and of the boxes. steps: the IoUs of the instances that a step makes better.
-    drawn: IoU of the mask that was drawn for each ground-truth instance, cropped by its box; NaN for missed ones.
+    Attributes
+    ----------
+    overlaps
+        Under each decode, and of the boxes.
+    steps
+        The IoUs of the instances that a step makes better.
+    drawn
+        IoU of the mask that was drawn for each ground-truth instance, cropped by its box; NaN for missed ones.
     """
 
     name: str
@@ -202,7 +232,7 @@ class ExaminedImage:
     remarks: Sequence[str] = ()
 
     def after(self, step: Step | Alone) -> Overlaps:
-        """The overlaps under the "predict" decode after that step."""
+        """Return the overlaps under the "predict" decode after that step."""
         canvas = self.overlaps["predict"]
         iou = canvas.iou.copy()
         for instance, row in self.steps[step].items():
@@ -229,9 +259,17 @@ def diagnose(
     image that cannot be read is left out and told in `failures`. A KeyboardInterrupt ends the work early; what is
     finished by then is the result.
 
-    engine, workers, on_progress: see `maskprism.datasets.visit.visit`.
-    Raises InputError where data set and model share no class or nothing is left to examine, and
-    ModelError where the model fails on one image after the other.
+    Parameters
+    ----------
+    engine, workers, on_progress
+        See `maskprism.datasets.visit.visit`.
+
+    Raises
+    ------
+    InputError
+        Where data set and model share no class or nothing is left to examine.
+    ModelError
+        Where the model fails on one image after the other.
 
     Examples
     --------
@@ -283,37 +321,37 @@ def diagnose(
 
 
 def _under_both(model: Model, shown: Thresholds, image: UInt8[np.ndarray, "H W 3"]) -> list[Prediction]:
-    """All detections, and those shown."""
+    """Return all detections, and those shown."""
     return model.predict_under(image, (model.keep, shown))
 
 
 def _examined(classes: Sequence[int], visited: VisitedImage[list[Prediction]]) -> ExaminedImage:
-    """What a worker does with one image."""
+    """Return what a worker does with one image."""
     prediction, visible = visited.prediction
     assert visited.truth is not None
     return examine(*of_classes(prediction, visited.truth, classes), visited.name, visible, classes)
 
 
 def shown_thresholds(model: Model, conf: float) -> Thresholds:
-    """Which detections `Model.predict` shows above a score: of each candidate the best class."""
+    """Return which detections `Model.predict` shows above a score: of each candidate the best class."""
     agnostic = model.keep.agnostic or bool(model.runtime.metadata.get("agnostic_nms"))
     return replace(model.keep, conf=max(conf, model.keep.conf), multi_label=False, agnostic=agnostic)
 
 
 def known_classes(dataset: Dataset, model: Model) -> list[int]:
-    """The classes that the data set labels, the model knows, and its thresholds keep."""
+    """Return the classes that the data set labels, the model knows, and its thresholds keep."""
     names, kept = model.spec.names, model.keep.classes
     labelled = sorted(set(dataset.class_ids.values()))
     return [one for one in labelled if (one in names or not names) and (kept is None or one in kept)]
 
 
 def of_classes(prediction: Prediction, truth: GroundTruth, classes: Sequence[int]) -> tuple[Prediction, GroundTruth]:
-    """The detections and the ground truth of these classes."""
+    """Return the detections and the ground truth of these classes."""
     return prediction[np.isin(prediction.classes, classes)], truth_of_classes(truth, classes)
 
 
 def truth_of_classes(truth: GroundTruth, classes: Sequence[int]) -> GroundTruth:
-    """The ground truth of these classes."""
+    """Return the ground truth of these classes."""
     kept = np.flatnonzero(np.isin(truth.classes, classes))
     return replace(
         truth,
@@ -400,7 +438,10 @@ def _budgets_of(
     prediction: Prediction,
     known: Mapping[tuple[int, int], InstanceBudget],
 ) -> list[InstanceBudget]:
-    """The budgets of the pairs of `shown`: those that are known of the same detection in `prediction`, or new ones."""
+    """Return the budgets of the pairs of `shown`.
+
+    Those that are known of the same detection in `prediction`, or new ones.
+    """
     numbers = {_fingerprint(prediction, index): index for index in range(len(prediction))}
     twins = {index: numbers.get(_fingerprint(shown, index), -1) for index in matches.instances.tolist()}
     pairs = list(zip(matches.instances.tolist(), matches.objects.tolist(), strict=True))

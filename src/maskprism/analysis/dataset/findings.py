@@ -109,7 +109,7 @@ class Finding(NamedTuple):
 
 
 def findings_of(diagnosis: Diagnosis) -> list[Finding]:
-    """What the rules find, in their order; nothing where there are too few images."""
+    """Return what the rules find, in their order; nothing where there are too few images."""
     if too_few(diagnosis.images):
         return []
     return [finding for rule in _RULES for finding in rule(diagnosis)]
@@ -313,7 +313,7 @@ def _score(found: Diagnosis) -> Iterator[Finding]:
 
 
 def _gain(found: Diagnosis, column: str) -> Interval:
-    """The mean gain of IoU that a column of the budget gives; without ends where there are too few images."""
+    """Return the mean gain of IoU that a column of the budget gives; without ends where there are too few images."""
     rows = found.budget.columns
     return claimed_interval(rows[column] - rows["iou"], found.budget.image_numbers, comparisons=CLAIMS)
 

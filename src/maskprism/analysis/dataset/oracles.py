@@ -96,7 +96,7 @@ def _detected(image: Overlaps, ious: Float64[np.ndarray, " D"]) -> Overlaps:
 def _imputed(
     ious: Float64[np.ndarray, " N"], classes: Int64[np.ndarray, " N"], areas: Float64[np.ndarray, " N"]
 ) -> Float64[np.ndarray, " N"]:
-    """The IoUs, those that are NaN taken from the most alike instance that has one."""
+    """Return the IoUs, those that are NaN taken from the most alike instance that has one."""
     found = np.flatnonzero(~np.isnan(ious))
     if not len(found):
         return np.zeros(len(ious))

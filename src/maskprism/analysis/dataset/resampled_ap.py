@@ -91,8 +91,17 @@ def mean_known(values: Float[np.ndarray, "R C"]) -> Float[np.ndarray, " R"]:
 
 
 class _Matched(NamedTuple):
-    """Detections of one image that count: class, score, and per threshold whether each is right, and whether it counts;
-    and which ground-truth instances are objects to find."""
+    """Detections of one image that count, and its ground truth.
+
+    Attributes
+    ----------
+    classes, scores
+        Of each detection.
+    right, counted
+        Whether it is right, and whether it counts, per threshold.
+    objects
+        Which ground-truth instances are to be found.
+    """
 
     classes: Int64[np.ndarray, " D"]
     scores: Float[np.ndarray, " D"]
@@ -102,10 +111,20 @@ class _Matched(NamedTuple):
 
 
 class _Ranked(NamedTuple):
-    """All detections at one threshold, class by class, best first. Only precision at those that are right matters.
+    """All detections at one threshold, class by class, best first.
 
-    right_group: group of images of each right detection. wrong_group, wrong_before: group of each wrong one, and the
-    first right one of its class behind it. starts: where the right ones of each class begin; columns: which class.
+    Only precision at those that are right matters.
+
+    Attributes
+    ----------
+    right_group
+        Group of images of each right detection.
+    wrong_group, wrong_before
+        Group of each wrong one, and the first right one of its class behind it.
+    starts
+        Where the right ones of each class begin.
+    columns
+        Which class.
     """
 
     right_group: Int64[np.ndarray, " P"]
@@ -134,7 +153,7 @@ def _areas(
     wrong: Float32[np.ndarray, "groups P"],
     ranked: _Ranked,
 ) -> Float32[np.ndarray, "R classes"]:
-    """The mean over 101 recalls of the best precision at that recall or beyond, per class."""
+    """Return the mean over 101 recalls of the best precision at that recall or beyond, per class."""
     areas = np.zeros(objects.shape, dtype=np.float32)
     if not right.shape[1]:
         return areas
@@ -191,7 +210,7 @@ def _match_image(image: Overlaps, limits: tuple[float, float], thresholds: Float
 def _ranked(
     matched: Sequence[_Matched], groups: Int64[np.ndarray, " I"], classes: Int64[np.ndarray, " C"], step: int
 ) -> _Ranked:
-    """The detections of all images at one threshold."""
+    """Return the detections of all images at one threshold."""
     none = [np.zeros(0, dtype=np.int64)]
     of_class = np.concatenate([one.classes for one in matched] or none)
     scores = np.concatenate([one.scores for one in matched] or none)

@@ -26,10 +26,16 @@ if TYPE_CHECKING:
 class ErrorCost:
     """What the kinds of errors cost.
 
-    ap50: average precision at an IoU of 0.5.
-    gain: what ap50 would grow by if all errors of one kind were fixed, and no others; they do not add up.
-    counts: how many there are, detections or (missed) instances.
-    false_positives, false_negatives: the gain if none of these were left.
+    Attributes
+    ----------
+    ap50
+        Average precision at an IoU of 0.5.
+    gain
+        What ap50 would grow by if all errors of one kind were fixed, and no others; they do not add up.
+    counts
+        How many there are, detections or (missed) instances.
+    false_positives, false_negatives
+        The gain if none of these were left.
     """
 
     ap50: float
@@ -40,7 +46,7 @@ class ErrorCost:
 
 
 def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
-    """What fixing each kind of error would give.
+    """Return what fixing each kind of error would give.
 
     Fixing means, for class and localisation errors, that the detection finds its instance, unless
     another one does already; for duplicates, background and both, that it is gone; and for missed
@@ -53,7 +59,7 @@ def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
     ap50 = float(np.mean(list(asked_for.values()))) if asked_for else math.nan
 
     def gain(fixed: Iterable[Overlaps]) -> float:
-        """A class without ground truth left is worth 0 while it is detected, as in the authors' code."""
+        """Return a class without ground truth left is worth 0 while it is detected, as in the authors' code."""
         fixed = list(fixed)
         detected = {int(class_id) for image in fixed for class_id in image.classes}
         found = dict.fromkeys(detected & set(asked_for), 0.0) | class_precision_at(fixed, FOUND_IOU)
@@ -71,7 +77,7 @@ def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
 
 
 def fix_errors(image: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
-    """The image with all errors of one kind fixed."""
+    """Return the image with all errors of one kind fixed."""
     if kind == "missed":
         return _without(image, errors.missed)
     right = errors.of(kind) & errors.fixable
@@ -87,7 +93,7 @@ def _found(errors: Errors) -> Bool[np.ndarray, " G"]:
 
 
 def only(image: Overlaps, rows: Bool[np.ndarray, " N"]) -> Overlaps:
-    """The image with these detections alone."""
+    """Return the image with these detections alone."""
     return replace(
         image,
         scores=image.scores[rows],

@@ -60,8 +60,14 @@ _CONSTANT = 1e-12
 class Activation:
     """One image that activates a prototype strongly.
 
-    score: value of its strongest place, in standard deviations above (or below) the mean.
-    values: the prototype where it shows the image. picture: the image, small, BGR.
+    Attributes
+    ----------
+    score
+        Value of its strongest place, in standard deviations above (or below) the mean.
+    values
+        The prototype where it shows the image.
+    picture
+        The image, small, BGR.
     """
 
     name: str
@@ -74,19 +80,33 @@ class Activation:
 class Dependence:
     """What the values of K prototypes depend on; every share is of variance, 0 to 1, NaN where undefined.
 
-    images, instances: how many were seen; instances are those whose mask has a cell on the grid.
-    mean, spread: mean and standard deviation over all grid cells.
-    place_means: mean at every position of the image; rows from top to bottom.
-    position: share that two images have in common at the same position.
-    ramp: share explained by a linear ramp over the image; half_planes: by the best half-plane.
-    luminance, edges: by the image's luminance, and by the size of its Sobel gradient, alone.
-    appearance: by both together. foreground: by whether a cell is inside any mask of the model.
-    class_share: share of the variance between instances (of the mean inside the mask) that class
-        explains: epsilon squared of Kelley (1935), corrected for the number of classes; 0 where it
-        would be negative.
-    class_means: mean inside instances of each class of `class_ids`, and class_counts instances.
-    strongest: images with the strongest places, on the side (`side`, +1 or -1) that goes
-        further from the mean.
+    Attributes
+    ----------
+    images, instances
+        How many were seen; instances are those whose mask has a cell on the grid.
+    mean, spread
+        Mean and standard deviation over all grid cells.
+    place_means
+        Mean at every position of the image; rows from top to bottom.
+    position
+        Share that two images have in common at the same position.
+    ramp
+        Share explained by a linear ramp over the image.
+    half_planes
+        Half planes by the best half-plane.
+    luminance, edges
+        By the image's luminance, and by the size of its Sobel gradient, alone.
+    appearance
+        Appearance by both together.
+    foreground
+        Foreground by whether a cell is inside any mask of the model.
+    class_share
+        Share of the variance between instances (of the mean inside the mask) that class explains: epsilon squared of
+        Kelley (1935), corrected for the number of classes; 0 where it would be negative.
+    class_means
+        Mean inside instances of each class of `class_ids`, and class_counts instances.
+    strongest
+        Images with the strongest places, on the side (`side`, +1 or -1) that goes further from the mean.
     """
 
     images: int
@@ -113,7 +133,7 @@ class Dependence:
         return len(self.mean)
 
     def tags(self, k: int, movement: MovementTest | None = None) -> tuple[str, ...]:
-        """The tags of `TAG_RULES` that prototype k has earned, without `movement` those of movement left out.
+        """Return the tags of `TAG_RULES` that prototype k has earned, without `movement` those of movement left out.
 
         None for a prototype that nothing here explains, and none where there are too few images: what few images have
         in common is often chance.
@@ -135,7 +155,7 @@ class Dependence:
         return tuple(tag for tag in TAG_RULES if earned[tag])
 
     def record(self, k: int, movement: MovementTest | None = None) -> dict[str, Any]:
-        """The numbers and tags of prototype k as one row of a table; missing numbers are None."""
+        """Return the numbers and tags of prototype k as one row of a table; missing numbers are None."""
         plane = self.half_planes[k]
         numbers = {
             "mean": self.mean[k],
@@ -182,7 +202,10 @@ class DependenceStudy:
     def update(self, image: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> None:
         """Add one image (BGR) and what the model said about it.
 
-        Raises InputError if they do not belong together, or come from another model.
+        Raises
+        ------
+        InputError
+            If they do not belong together, or come from another model.
         """
         k = len(self._places)
         if len(prediction.prototypes) != k:
@@ -200,7 +223,13 @@ class DependenceStudy:
         self._strongest.update(seen)
 
     def compute(self) -> Dependence:
-        """What the prototypes depend on. Raises InputError for fewer than two images: places need a comparison."""
+        """Return what the prototypes depend on.
+
+        Raises
+        ------
+        InputError
+            For fewer than two images: places need a comparison.
+        """
         images, k = round(self._means.weight), len(self._places)
         if images < 2:
             raise InputError(f"there are {images} images; expected at least 2: position is what images have in common")
@@ -246,9 +275,18 @@ class DependenceStudy:
 class Observation:
     """What a `DependenceStudy` takes of one image.
 
-    pixels: moments of prototypes, luminance, edges and foreground over grid cells. places: means of the prototypes
-    at the positions of the image. class_means: of every mask with a cell, its class and the means inside.
-    shown: the prototypes where they show the image. picture: the image, small, BGR.
+    Attributes
+    ----------
+    pixels
+        Moments of prototypes, luminance, edges and foreground over grid cells.
+    places
+        Means of the prototypes at the positions of the image.
+    class_means
+        Class means of every mask with a cell, its class and the means inside.
+    shown
+        The prototypes where they show the image.
+    picture
+        The image, small, BGR.
     """
 
     name: str
@@ -260,7 +298,13 @@ class Observation:
 
     @classmethod
     def of(cls, image: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> Observation:
-        """Observe an image (BGR). Raises InputError if the prediction is about one of another size."""
+        """Observe an image (BGR).
+
+        Raises
+        ------
+        InputError
+            If the prediction is about one of another size.
+        """
         if image.shape[:2] != prediction.image_size:
             raise InputError(
                 f"{name}: the image is {image.shape[1]} x {image.shape[0]} pixels; the prediction is "
@@ -297,8 +341,16 @@ def study_prototypes(
     """Run a model over images, and tell what its prototypes depend on.
 
     Then `moved` of them, if there are as many, spread evenly over all, are also shifted, flipped and padded.
-    engine, workers, on_progress: see `maskprism.datasets.visit.visit`. Raises InputError if fewer than two images
-    could be read.
+
+    Parameters
+    ----------
+    engine, workers, on_progress
+        See `maskprism.datasets.visit.visit`.
+
+    Raises
+    ------
+    InputError
+        If fewer than two images could be read.
     """
     if moved < 0:
         raise InputError(f"moved is {moved}; expected 0 or more images")

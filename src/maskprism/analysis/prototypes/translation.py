@@ -36,9 +36,14 @@ MARGIN = 0.1
 class Movement(NamedTuple):
     """Correlations of the response to a changed image, per change of `CHANGES` and prototype.
 
-    follows: with the response to the original, changed in the same way: 1 is perfectly equivariant.
-    stays: with the response to the original as it was at the same cells: 1 is perfectly positional.
     NaN where a response is constant.
+
+    Attributes
+    ----------
+    follows
+        With the response to the original, changed in the same way: 1 is perfectly equivariant.
+    stays
+        With the response to the original as it was at the same cells: 1 is perfectly positional.
     """
 
     follows: Float64[np.ndarray, "3 K"]
@@ -49,14 +54,23 @@ class Movement(NamedTuple):
 class MovementTest:
     """The movements of several images.
 
-    samples: follows and stays of every image.
+    Attributes
+    ----------
+    samples
+        Follows and stays of every image.
     """
 
     samples: Float64[np.ndarray, "images 2 3 K"]
 
     @classmethod
     def of(cls, movements: list[Movement]) -> MovementTest:
-        """Gather the movements of images. Raises InputError for none."""
+        """Gather the movements of images.
+
+        Raises
+        ------
+        InputError
+            For none.
+        """
         if not movements:
             raise InputError("no image could be moved; expected at least one")
         return cls(np.array([[one.follows, one.stays] for one in movements]))
@@ -87,12 +101,12 @@ class MovementTest:
         return np.sqrt(found)
 
     def verdict(self, k: int) -> Literal["follows", "stays", "unclear"]:
-        """Which correlation of prototype k is larger by more than `MARGIN`, on average over shift and pad."""
+        """Return which correlation of prototype k is larger by more than `MARGIN`, on average over shift and pad."""
         lead = float(_mean((self.follows - self.stays)[[_SHIFTED, _PADDED], k]))
         return "follows" if lead > MARGIN else "stays" if lead < -MARGIN else "unclear"
 
     def handedness(self, k: int) -> float:
-        """How much less prototype k follows a mirrored image than a shifted one; NaN where undefined."""
+        """Return how much less prototype k follows a mirrored image than a shifted one; NaN where undefined."""
         return float(self.follows[_SHIFTED, k] - self.follows[_FLIPPED, k])
 
 
@@ -125,7 +139,7 @@ def move(model: Predictor[Prediction], image: Canvas, prediction: Prediction | N
 def changed_canvas(
     canvas: Canvas, change: Change, grid_hw: tuple[int, int], padding_bgr: tuple[int, int, int]
 ) -> Canvas:
-    """The canvas after one of `CHANGES`; the padding's colour fills what comes free."""
+    """Return the canvas after one of `CHANGES`; the padding's colour fills what comes free."""
     if change == "flip":
         return np.ascontiguousarray(canvas[:, ::-1])
     (top, left), (height, width) = _window(change, grid_hw)
@@ -143,7 +157,7 @@ def changed_canvas(
 
 
 def changed_maps(maps: Maps, change: Change) -> Maps:
-    """What `changed_canvas` does, done to grid images; 0 fills what comes free."""
+    """Return what `changed_canvas` does, done to grid images; 0 fills what comes free."""
     if change == "flip":
         return maps[..., ::-1]
     (top, left), (height, width) = _window(change, maps.shape[1:])

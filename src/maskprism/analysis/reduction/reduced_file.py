@@ -58,8 +58,12 @@ _CURVE_POINTS = 16
 class CalibrationImages:
     """Images that are gone through several times, with ground truth where the source has it.
 
-    failed: those that could not be used; they are left out from then on. limit: at most this many, evenly spread over
-    the source; the first ones of a video that does not tell how many it has.
+    Attributes
+    ----------
+    failed
+        Those that could not be used; they are left out from then on.
+    limit
+        At most this many, evenly spread over the source; the first ones of a video that does not tell how many it has.
     """
 
     source: ImageFiles | VideoFile | Dataset
@@ -78,7 +82,7 @@ class CalibrationImages:
         return isinstance(self.source, Dataset)
 
     def count(self) -> int | None:
-        """How many there are, as far as the source tells."""
+        """Return how many there are, as far as the source tells."""
         return len(self.source) if isinstance(self.source, Dataset) else self.source.count()
 
     def visit(
@@ -109,12 +113,20 @@ def _with_name(examine: Callable[[VisitedImage[Said]], Result], visited: Visited
 class FileComparison:
     """The reduced file against the full one over the same images, both run.
 
-    ious: mask IoU at canvas size of every instance of the full one with that of the reduced one at the same box; 0
-        where there is none. by_image: their mean, by name, of images that have instances.
-    precision: mask AP at canvas size of the full and the reduced file; None without ground truth.
-    network_ms, product_ms, masks_ms: medians per image on this machine, full and reduced: computing the model,
-        the weighted sums alone, and masks at canvas size with them.
-    output_bytes, file_bytes: of one image's output tensors, and of the files.
+    Attributes
+    ----------
+    ious
+        Mask IoU at canvas size of every instance of the full one with that of the reduced one at the same box; 0 where
+        there is none.
+    by_image
+        Their mean, by name, of images that have instances.
+    precision
+        Mask AP at canvas size of the full and the reduced file; None without ground truth.
+    network_ms, product_ms, masks_ms
+        Medians per image on this machine, full and reduced: computing the model, the weighted sums alone, and masks at
+        canvas size with them.
+    output_bytes, file_bytes
+        Of one image's output tensors, and of the files.
     """
 
     ious: Float32[np.ndarray, " N"]
@@ -127,7 +139,7 @@ class FileComparison:
     file_bytes: tuple[int, int]
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, for `json_text`: NaN without an instance."""
+        """Return the numbers, for `json_text`: NaN without an instance."""
         found: dict[str, Any] = {
             "images": len(self.by_image),
             "too_few_images": too_few(len(self.by_image)),
@@ -171,7 +183,7 @@ class ReducedFile:
     comparison: FileComparison
 
     def summary(self) -> dict[str, Any]:
-        """The numbers as plain values, for JSON."""
+        """Return the numbers as plain values, for JSON."""
         return {
             "file": self.path.name,
             "source": self.source.name,
@@ -186,7 +198,7 @@ class ReducedFile:
         }
 
     def lines(self) -> list[str]:
-        """The findings, one line each."""
+        """Return the findings, one line each."""
         compared, k = self.comparison, self.reduction.prototype_map.shape[1]
         curve = self.trade_off.of(self.reduction.method, len(self.reduction))
         measured = "images it was not fitted to" if self.trade_off.held_out else "the images it was fitted to"
@@ -221,7 +233,7 @@ class ReducedFile:
         return found
 
     def examples(self, images: CalibrationImages, full: Model, reduced: Model) -> list[BeforeAfter]:
-        """The image whose masks changed most, and one in the middle, with what both models say of them."""
+        """Return the image whose masks changed most, and one in the middle, with what both models say of them."""
         ious = self.comparison.by_image
         by_iou = sorted(ious, key=lambda name: ious[name])
         wanted = list(dict.fromkeys((by_iou[0], by_iou[len(by_iou) // 2]))) if by_iou else []
@@ -245,13 +257,22 @@ def reduce_file(
 ) -> ReducedFile:
     """Write the file `source`, opened as `model`, with fewer prototypes to `out`, and compare the two.
 
-    keep: how many prototypes to keep. mask_iou: instead, as few as keep the mean mask IoU with the full model at
-    least at this, as measured on images that the basis was not fitted to. reopen: opens the
-    new file, as `model` was opened. on_image is called after each image of each of the `PASSES`, with a failure if
-    it is a new one.
+    Parameters
+    ----------
+    keep
+        How many prototypes to keep.
+    mask_iou
+        Instead, as few as keep the mean mask IoU with the full model at least at this, as measured on images that the
+        basis was not fitted to.
+    reopen
+        Opens the new file, as `model` was opened. on_image is called after each image of each of the `PASSES`, with a
+        failure if it is a new one.
 
-    Raises InputError unless exactly one of `keep` and `mask_iou` is given and within range, or where no image
-    has an instance; and what `write_reduced` raises.
+    Raises
+    ------
+    InputError
+        Unless exactly one of `keep` and `mask_iou` is given and within range, or where no image has an instance; and
+        what `write_reduced` raises.
     """
     k = model.spec.prototypes
     if (keep is None) == (mask_iou is None):
@@ -388,7 +409,7 @@ def _against_truth(prediction: Prediction, truth: GroundTruth) -> Overlaps:
 
 
 def _with_conf(model: Model, conf: float) -> Model:
-    """The same model, keeping detections above another score, if it is lower."""
+    """Return the same model, keeping detections above another score, if it is lower."""
     return model.with_thresholds(replace(model.keep, conf=min(conf, model.keep.conf)))
 
 
@@ -411,7 +432,7 @@ def _in_megabytes(sizes: tuple[int, int]) -> tuple[float, float]:
 
 
 def _decode_ms(prediction: Prediction) -> tuple[float, float]:
-    """How long the weighted sums take, and all of the masks at canvas size."""
+    """Return how long the weighted sums take, and all of the masks at canvas size."""
     start = time.perf_counter()
     prediction.logits("grid")
     middle = time.perf_counter()

@@ -53,20 +53,35 @@ RING = 0.25
 class InstanceBudget:
     """The error budget of one matched instance; all numbers are IoUs or differences of IoUs, 0 to 1.
 
-    image, instance, object: which one, and the number of its ground-truth instance. box_iou: of both boxes.
-    area: pixels of the ground-truth instance in the image; size: "small", "medium" or "large" by it, as in COCO.
-    iou: of its mask with the ground truth, on the canvas.
-    resolution, box, prototypes, coefficients: the losses, which add up to 1 - iou. A loss may be negative where what
-        should do harm happens to help: a crop that cuts a rounded edge right, or prototypes that draw finer than
-        averages of cells.
-    dual_box, dual_coefficients, dual_prototypes, dual_resolution: the losses in another order, the box put right
-        first; they add up to 1 - iou, too. Parts that differ much between both orders cost by acting together.
-    true_box_iou, uncropped_iou: with the ground-truth box for the crop, and without a crop.
-    threshold, threshold_iou: the one threshold on the resized logits (probabilities, where the rule squashes) that
-        would be best for this instance, and what it would give.
-    threshold_curve: the IoU at each of THRESHOLDS; no column of tables.
-    boundary_iou, interior_iou: along the outlines, and away from that of the ground truth (nan for thin objects).
-    leak: the share of a ring around the box in which the logits, uncropped, say mask and the ground truth does not.
+    Attributes
+    ----------
+    image, instance, object
+        Which one, and the number of its ground-truth instance.
+    box_iou
+        Box iou of both boxes.
+    area
+        Pixels of the ground-truth instance in the image.
+    size
+        "small", "medium" or "large" by it, as in COCO.
+    iou
+        IoU of its mask with the ground truth, on the canvas.
+    resolution, box, prototypes, coefficients
+        The losses, which add up to 1 - iou. A loss may be negative where what should do harm happens to help: a crop
+        that cuts a rounded edge right, or prototypes that draw finer than averages of cells.
+    dual_box, dual_coefficients, dual_prototypes, dual_resolution
+        The losses in another order, the box put right first; they add up to 1 - iou, too. Parts that differ much
+        between both orders cost by acting together.
+    true_box_iou, uncropped_iou
+        With the ground-truth box for the crop, and without a crop.
+    threshold, threshold_iou
+        The one threshold on the resized logits (probabilities, where the rule squashes) that would be best for this
+        instance, and what it would give.
+    boundary_iou, interior_iou
+        Along the outlines, and away from that of the ground truth (nan for thin objects).
+    leak
+        The share of a ring around the box in which the logits, uncropped, say mask and the ground truth does not.
+    threshold_curve
+        The IoU at each of THRESHOLDS; no column of tables.
     """
 
     image: str
@@ -104,8 +119,13 @@ COLUMNS = tuple(field for field in fields(InstanceBudget) if field.name != "thre
 class Mean(NamedTuple):
     """Means over the instances of one group.
 
-    images: the number of images that they are in. intervals: of `iou` and of each part, by bootstrap over images; their
-    ends are NaN where there are too few images.
+    Attributes
+    ----------
+    images
+        The number of images that they are in.
+    intervals
+        Intervals of `iou` and of each part, by bootstrap over images; their ends are NaN where there are too few
+        images.
     """
 
     group: str
@@ -126,7 +146,10 @@ class Mean(NamedTuple):
 class Leading(NamedTuple):
     """The part with the largest mean loss, and its share of all losses; parts that gain are left out.
 
-    certain: whether it loses more than each other part, by intervals over images that hold for `intervals.CLAIMS`.
+    Attributes
+    ----------
+    certain
+        Whether it loses more than each other part, by intervals over images that hold for `intervals.CLAIMS`.
     """
 
     part: Part
@@ -158,7 +181,13 @@ class ErrorBudget:
         return np.unique(self.columns["image"].astype(str), return_inverse=True)[1]
 
     def mean(self) -> Mean:
-        """Over all instances. Raises InputError if there are none."""
+        """Over all instances.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+        """
         if not self.rows:
             raise InputError(
                 "there is no matched instance: nothing that was found lies on a ground-truth instance of its class"
@@ -197,7 +226,13 @@ class ErrorBudget:
         return Mean(group=group, instances=len(values), images=len(numbers), **means, intervals=intervals)
 
     def leading(self) -> Leading:
-        """Return the part that loses most, and whether that is sure. Raises InputError if there are no instances."""
+        """Return the part that loses most, and whether that is sure.
+
+        Raises
+        ------
+        InputError
+            If there are no instances.
+        """
         mean = self.mean()
         losses = {part: float(getattr(mean, part)) for part in PARTS}
         part = max(PARTS, key=lambda one: losses[one])
@@ -225,7 +260,7 @@ class ErrorBudget:
         return found
 
     def worst(self, count: int = 20, by: str = "iou") -> list[InstanceBudget]:
-        """The instances with the lowest IoU, or the largest loss, leak, or whatever column `by` names."""
+        """Return the instances with the lowest IoU, or the largest loss, leak, or whatever column `by` names."""
         if count < 0:
             raise InputError(f"count is {count}; expected 0 or more")
         if by not in self.columns or self.columns[by].dtype == object:
@@ -237,9 +272,12 @@ class ErrorBudget:
         return [self.rows[index] for index in order[:count]]
 
     def common_threshold(self) -> tuple[float, float]:
-        """The one probability among THRESHOLDS at which all masks together are best, and their mean IoU there.
+        """Return the one probability among THRESHOLDS at which all masks together are best, and their mean IoU there.
 
-        Raises InputError if there are no instances.
+        Raises
+        ------
+        InputError
+            If there are no instances.
         """
         self.mean()
         curve = np.mean([row.threshold_curve for row in self.rows], axis=0)
@@ -250,14 +288,19 @@ class ErrorBudget:
         """Return what the common threshold gains over each mask's own, in mean IoU.
 
         The interval is corrected for the number of thresholds tried and of `CLAIMS`; it has no ends (NaN) with too few
-        images. Raises InputError if there are no instances.
+        images.
+
+        Raises
+        ------
+        InputError
+            If there are no instances.
         """
         best = THRESHOLDS.index(self.common_threshold()[0])
         gain = np.array([row.threshold_curve[best] for row in self.rows]) - self.columns["iou"]
         return claimed_interval(gain, self.image_numbers, comparisons=CLAIMS * len(THRESHOLDS))
 
     def ranking(self, *, bins: int = 10) -> Ranking:
-        """Whether the score tells how good a mask is; see `score_ranking.ranking`."""
+        """Return whether the score tells how good a mask is; see `score_ranking.ranking`."""
         return ranking(self.columns["score"], self.columns["iou"], bins=bins)
 
     def rank_correlation(self) -> Interval:
@@ -273,7 +316,13 @@ class ErrorBudget:
         return pa.table({name: values.tolist() for name, values in self.columns.items()}, schema=schema)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write the table as CSV or Parquet, by the suffix. Raises TableError where that fails."""
+        """Write the table as CSV or Parquet, by the suffix.
+
+        Raises
+        ------
+        TableError
+            Where that fails.
+        """
         import pyarrow.csv
         import pyarrow.parquet
 
@@ -290,9 +339,12 @@ class ErrorBudget:
 def budgets(
     prediction: Prediction, truth: GroundTruth, image: str = "", matches: Matches | None = None
 ) -> Iterator[InstanceBudget]:
-    """The budget of every matched instance of an image, the most confident first.
+    """Yield the budget of every matched instance of an image, the most confident first.
 
-    image: the name in the rows; default: the prediction's source.
+    Parameters
+    ----------
+    image
+        The name in the rows; default: the prediction's source.
     """
     name = image or prediction.source or ""
     for pair, masks in counterfactuals_of(prediction, truth, matches):
@@ -300,7 +352,7 @@ def budgets(
 
 
 def budget_of(pair: Pair, masks: Counterfactuals, truth: GroundTruth, image: str = "") -> InstanceBudget:
-    """The budget of one instance, from its counterfactual masks."""
+    """Return the budget of one instance, from its counterfactual masks."""
     instance, letterbox = masks.instance, masks.instance.letterbox
     area = int(truth.areas[pair.truth])
     falling = (masks.on_grid, masks.in_box, masks.best, masks.real)
@@ -343,7 +395,7 @@ class ThresholdStudy(NamedTuple):
 
 
 def thresholds(masks: Counterfactuals) -> ThresholdStudy:
-    """What other thresholds on the values that the own mask is cut out of would give.
+    """Return what other thresholds on the values that the own mask is cut out of would give.
 
     The best one is exact: every value inside the crop is tried. Pixels that the crop removed stay removed. Equal IoUs
     give the threshold closest to the rule's; no pixel at all gives the rule's own and 0.
@@ -370,7 +422,7 @@ def thresholds(masks: Counterfactuals) -> ThresholdStudy:
 
 
 def leak(masks: Counterfactuals) -> float:
-    """The share of the ring around the box where the uncropped mask is and the ground truth is not.
+    """Return the share of the ring around the box where the uncropped mask is and the ground truth is not.
 
     The ring is RING of the box's sides wide, on every side, and lies on the image; 0 for an empty one.
     """

@@ -41,10 +41,15 @@ def exact_weights(
     fit that gets more than MOST_MISTAKEN of them wrong is taken for the sign of that. None is no proof, then:
     prototypes that differ by less than a hundredth may hide exact weights.
 
-    start: the best weights on grid cells, where the search begins.
-    draw: the mask of weights under the rule in use, which has the last word; always in the same window of the canvas.
-        It must resize logits: resized probabilities are no weighted sums.
-    kept: 1 for the cells of the grid that a crop before resizing leaves, or else all, and 0 for the others.
+    Parameters
+    ----------
+    start
+        The best weights on grid cells, where the search begins.
+    draw
+        The mask of weights under the rule in use, which has the last word; always in the same window of the canvas. It
+        must resize logits: resized probabilities are no weighted sums.
+    kept
+        1 for the cells of the grid that a crop before resizing leaves, or else all, and 0 for the others.
     """
     mask = draw(start.weights)
     inside = window_of(truth, mask.rows, mask.columns)
@@ -79,7 +84,10 @@ def interpolated(
     x: Int64[np.ndarray, " M"],
     kept: Float32[np.ndarray, "h w"],
 ) -> Float32[np.ndarray, "M K"]:
-    """The prototypes at pixels of the canvas, as `Letterbox.resample` has them; cells count as much as is `kept`."""
+    """Return the prototypes at pixels of the canvas, as `Letterbox.resample` has them.
+
+    Cells count as much as is `kept`.
+    """
     grid_h, grid_w = letterbox.grid_hw
     top, down = _between(y, letterbox.canvas_hw[0], grid_h)
     left, right = _between(x, letterbox.canvas_hw[1], grid_w)
@@ -94,7 +102,7 @@ def interpolated(
 def _between(
     pixels: Int64[np.ndarray, " M"], length: int, cells: int
 ) -> tuple[Int64[np.ndarray, " M"], Float32[np.ndarray, " M"]]:
-    """The cell whose centre comes before each pixel's, and how far that is on the way to the next."""
+    """Return the cell whose centre comes before each pixel's, and how far that is on the way to the next."""
     at = np.clip((pixels + 0.5) * (cells / length) - 0.5, 0, cells - 1)
     before = at.astype(np.int64)
     return before, (at - before).astype(np.float32)

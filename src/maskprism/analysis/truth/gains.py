@@ -38,7 +38,14 @@ class Change(NamedTuple):
 class Gains:
     """Mask IoU of N instances with their ground truth, before and after.
 
-    image: which image each is in, any number. areas: of the ground truth, in pixels of the image. classes: names.
+    Attributes
+    ----------
+    image
+        Which image each is in, any number.
+    areas
+        Areas of the ground truth, in pixels of the image.
+    classes
+        names.
     """
 
     image: Int64[np.ndarray, " N"]

@@ -24,10 +24,16 @@ class Bin(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """spearman: rank correlation of score and mask IoU, -1 to 1; nan for fewer than two distinct scores or IoUs.
+    """Whether scores rank masks by their quality, and whether they equal it.
 
-    bins: the calibration curve, scores from low to high. calibration_error: mean distance of score and IoU over the
-    bins, weighted by their counts (ECE with IoU in the place of accuracy).
+    Attributes
+    ----------
+    spearman
+        Rank correlation of score and mask IoU, -1 to 1; nan for fewer than two distinct scores or IoUs.
+    bins
+        The calibration curve, scores from low to high.
+    calibration_error
+        Mean distance of score and IoU over the bins, weighted by their counts (ECE with IoU in the place of accuracy).
     """
 
     spearman: float
@@ -36,7 +42,7 @@ class Ranking(NamedTuple):
 
 
 def ranking(scores: Float64[np.ndarray, " N"], ious: Float64[np.ndarray, " N"], *, bins: int = 10) -> Ranking:
-    """How mask IoU goes with the score, over matched instances.
+    """Return how mask IoU goes with the score, over matched instances.
 
     The bins are tenths of 0..1 (or as many as asked for); empty ones are left out. Guo et al., "On Calibration of
     Modern Neural Networks", ICML 2017.
@@ -98,5 +104,5 @@ def _weighted_spearman(
 
 
 def _numbered(values: Float64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
-    """Every value as its number among the different values, in their order."""
+    """Return every value as its number among the different values, in their order."""
     return np.unique(values, return_inverse=True)[1]

@@ -133,5 +133,5 @@ def choose_decode_rule(
 
 
 def _means(ious: Float[np.ndarray, "S N"]) -> Float[np.ndarray, " S"]:
-    """The mean of each setting; all alike where there is no instance, so that the rule stays."""
+    """Return the mean of each setting; all alike where there is no instance, so that the rule stays."""
     return ious.mean(axis=1) if ious.shape[1] else np.zeros(len(ious))

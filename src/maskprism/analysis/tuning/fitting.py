@@ -55,10 +55,14 @@ FULL_EFFORT = Effort()
 class Setting:
     """How freely a correction is fitted.
 
-    ridge: on the sum of squares of A, and of b over OFFSETS times the root mean square of the coefficients, against the
-    loss of one image: the more images, the freer. levels: how many levels of the pyramid have a correction of their
-    own, which is a common one plus SPREAD times something that costs as much; 1 for one that is common to all. views:
-    whether augmented evidence counts, too.
+    Attributes
+    ----------
+    ridge
+        Ridge on the sum of squares of A, and of b over OFFSETS times the root mean square of the coefficients, against
+        the loss of one image: the more images, the freer.
+    levels
+        How many levels of the pyramid have a correction of their own, which is a common one plus SPREAD times something
+        that costs as much; 1 for one that is common to all. views: whether augmented evidence counts, too.
     """
 
     ridge: float
@@ -69,9 +73,15 @@ class Setting:
 class Objective:
     """What is minimised: 1 - mean soft IoU + ridge / images, of parameters x, flat: (A, b / scale), common one first.
 
-    The soft IoU of an instance is the sum over pixels of p g, over the sum of p + g - p g, with p the sigmoid of
-    the sharpened logit and g the ground truth; what the box leaves out counts as missed. parts: the evidence that
-    counts. images: how many it is of.
+    The soft IoU of an instance is the sum over pixels of p g, over the sum of p + g - p g, with p the sigmoid of the
+    sharpened logit and g the ground truth; what the box leaves out counts as missed.
+
+    Parameters
+    ----------
+    parts
+        The evidence that counts.
+    images
+        How many it is of.
     """
 
     def __init__(self, evidence: Evidence, parts: Sequence[slice], setting: Setting, images: int) -> None:
@@ -108,7 +118,7 @@ class Objective:
         return value + self._ridge * float(x @ x), gradient.ravel() + 2 * self._ridge * x
 
     def correction(self, x: Float64[np.ndarray, " P"]) -> Correction:
-        """The correction that parameters stand for."""
+        """Return the correction that parameters stand for."""
         parameters = x.reshape(self.shape)
         if self._setting.levels > 1:
             parameters = parameters[:1] + SPREAD * parameters[1:]
@@ -119,7 +129,7 @@ class Objective:
         return levels if self._setting.levels > 1 else np.zeros_like(levels)
 
     def _of_block(self, block: slice, correction: Correction) -> tuple[float, Float64[np.ndarray, "N K"]]:
-        """The weighted losses of a block, and their slopes by the coefficients of each instance."""
+        """Return the weighted losses of a block, and their slopes by the coefficients of each instance."""
         own = self._evidence
         prototypes, inside, pixels = own.prototypes[block], own.inside[block], own.pixels[block]
         coefficients = correction.coefficients(own.coefficients[block], self._levels(block))
@@ -147,7 +157,11 @@ def fit(
     """The correction that is best on parts of the evidence, of some images, under each setting, by full-batch L-BFGS.
 
     Settings differ in their ridge; each search begins where the one before ended, the first at no correction.
-    Raises MissingExtraError without SciPy.
+
+    Raises
+    ------
+    MissingExtraError
+        Without SciPy.
     """
     minimize = minimiser()
     options = {"maxiter": steps, "maxcor": 20, "ftol": 1e-6}
@@ -162,7 +176,13 @@ def fit(
 
 
 def minimiser() -> Callable[..., Any]:
-    """SciPy's. Raises MissingExtraError without it."""
+    """SciPy's.
+
+    Raises
+    ------
+    MissingExtraError
+        Without it.
+    """
     try:
         from scipy.optimize import minimize
     except ImportError:
@@ -186,7 +206,7 @@ def sampled_ious(evidence: Evidence, part: slice, correction: Correction | None)
 
 
 def _unaltered(evidence: Evidence, parts: Sequence[slice]) -> Iterator[slice]:
-    """The runs of parts without augmented views."""
+    """Yield the runs of parts without augmented views."""
     for part in parts:
         edges = np.flatnonzero(np.diff(evidence.augmented[part], prepend=True, append=True)) + part.start
         yield from (slice(int(start), int(stop)) for start, stop in edges.reshape(-1, 2))

@@ -29,16 +29,24 @@ if TYPE_CHECKING:
 class Teacher:
     """What a model finds, as annotations.
 
-    frame: the model, this one or that which learns, that decides how an image lies on the canvas of both.
+    Attributes
+    ----------
+    frame
+        The model, this one or that which learns, that decides how an image lies on the canvas of both.
     """
 
     model: Model
     frame: Model
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
-        """The instances on a canvas, each with its box and its mask on the canvas; empty masks are left out.
+        """Return the instances on a canvas, each with its box and its mask on the canvas; empty masks are left out.
 
-        Raises ImageError where there is no image, ModelError where the model fails.
+        Raises
+        ------
+        ImageError
+            Where there is no image.
+        ModelError
+            Where the model fails.
         """
         canvas = image.read()
         try:
@@ -49,7 +57,7 @@ class Teacher:
         return ImageAnnotations([Annotation(class_id, mask, box) for class_id, mask, box in found if mask.any()], ())
 
     def canvas(self, image: Picture) -> Picture:
-        """An image as it lies on the canvas, padding and all."""
+        """Return an image as it lies on the canvas, padding and all."""
         return self.frame.spec.preprocessing.canvas(image, self.frame.letterbox((image.shape[0], image.shape[1])))
 
 
@@ -60,12 +68,18 @@ class PseudoLabelledSample(Sample):
     annotations: Teacher
 
     def read(self, *, grey: bool = False) -> tuple[Picture, GroundTruth]:
-        """The canvas, HWC uint8 in BGR, and the teacher's instances on it. Raises ImageError or ModelError."""
+        """Return the canvas, HWC uint8 in BGR, and the teacher's instances on it.
+
+        Raises
+        ------
+        ImageError
+        ModelError
+        """
         canvas = self.annotations.canvas(self.image.read(grey=grey))
         return canvas, self._taught(canvas)
 
     def augmented(self, image: Picture, truth: GroundTruth, how: Augmentation) -> tuple[Picture, GroundTruth]:
-        """The canvas augmented, and what the teacher finds there."""
+        """Return the canvas augmented, and what the teacher finds there."""
         seen = how.image(image)
         return seen, self._taught(seen)
 
@@ -89,7 +103,7 @@ class PseudoLabels(Dataset):
     annotations: Teacher
 
     def for_model(self, names: Mapping[int, str]) -> Dataset:
-        """The same with the class ids of a model, matched by name, or by index where one has lost its names."""
+        """Return the same with the class ids of a model, matched by name, or by index where one has lost its names."""
         return replace(super().for_model(names), notices=())
 
     def sample(self, image: SourceImage) -> Sample:
@@ -98,18 +112,28 @@ class PseudoLabels(Dataset):
 
 
 def teacher_of(dataset: Dataset) -> Model | None:
-    """The model whose masks stand in for labels; None for a data set that has labels."""
+    """Return the model whose masks stand in for labels; None for a data set that has labels."""
     return dataset.annotations.model if isinstance(dataset, PseudoLabels) else None
 
 
 def pseudo_labels(teacher: Model, model: Model, images: str | os.PathLike[str]) -> PseudoLabels:
-    """What a teacher finds on images, as ground truth for a model that should draw the same masks.
+    """Return what a teacher finds on images, as ground truth for a model that should draw the same masks.
 
-    teacher: finds instances above the score that it is loaded with. images: a folder, pattern, image or `.txt` list.
     Both see the same canvas: the size of the model where the teacher takes any.
 
-    Raises ImageError for images that are not there, InputError for a video, images behind a URI, models that see
-    other canvases, and classes of which none is common.
+    Parameters
+    ----------
+    teacher
+        Finds instances above the score that it is loaded with.
+    images
+        A folder, pattern, image or `.txt` list.
+
+    Raises
+    ------
+    ImageError
+        For images that are not there.
+    InputError
+        For a video, images behind a URI, models that see other canvases, and classes of which none is common.
     """
     source = open_source(images)
     if not isinstance(source, ImageFiles):

@@ -53,7 +53,10 @@ _CANDIDATES = 4000
 class TunedInstance(NamedTuple):
     """One matched instance: mask IoU on the canvas before and after, and with what fewer images give.
 
-    plain, corrected: under each of `settings_of` the model's rule, before and after.
+    Attributes
+    ----------
+    plain, corrected
+        Under each of `settings_of` the model's rule, before and after.
     """
 
     image: int
@@ -70,11 +73,22 @@ class TunedInstance(NamedTuple):
 class Tuning:
     """A correction for a model, and what it gains on images that took no part in it.
 
-    images: how many were used, out of total; failures: the others. evidence: instances it was fitted
-    to, augmented and suppressed ones among them. rows: matched instances with a score above `conf`, each measured
-    with what was fitted without its image and its fold. precision: mask AP on the canvas before and after, likewise.
-    ap_gain, ap75_gain: of these, with intervals over images that hold for both; without ends where there are too few.
-    seconds: how long gathering, fitting and measuring took.
+    Attributes
+    ----------
+    images
+        How many were used, out of total.
+    failures
+        The others.
+    evidence
+        Instances it was fitted to, augmented and suppressed ones among them.
+    rows
+        Matched instances with a score above `conf`, each measured with what was fitted without its image and its fold.
+    precision
+        Mask AP on the canvas before and after, likewise.
+    ap_gain, ap75_gain
+        Of these, with intervals over images that hold for both; without ends where there are too few.
+    seconds
+        How long gathering, fitting and measuring took.
     """
 
     dataset: Dataset
@@ -136,7 +150,10 @@ class Tuning:
         return self.change.gain.low > 0
 
     def curve(self) -> list[tuple[int, Interval]]:
-        """The gain by the number of images that a correction is fitted to; the last one is that of whole folds."""
+        """Return the gain by the number of images that a correction is fitted to.
+
+        The last one is that of whole folds.
+        """
         sizes = sorted(self.fitted.folds[0].curve)
         found = [(size, self._interval([row.curve[size] - row.before for row in self.rows])) for size in sizes]
         held_out = max(fold.stop - fold.first for fold in self.fitted.folds)
@@ -172,19 +189,32 @@ def tune(
 ) -> Tuning:
     """Fit a correction of the mask coefficients of a model to a data set, or `limit` evenly spread images of it.
 
-    dataset: images with ground truth, or pseudo-labels of another model, as `pseudo_labels` gives them.
-
     Evidence are candidates above a score of `evidence.CONF`, in the image, in its mirror image, and, if that helps, in
     up to `effort.views` views of it that are turned, scaled, mirrored and recoloured by chance. The views, the pixels
-    that are looked at, and which images make a fold follow from `seed`. per_level: whether every level of the pyramid
-    has a correction of its own, where the outputs tell levels apart; unless given, only with a teacher. effort: how
-    long to search. Mean IoU counts matched instances above `conf`; AP all detections.
+    that are looked at, and which images make a fold follow from `seed`.
 
-    engine, workers, on_progress: see `maskprism.datasets.visit.visit`; corrections are fitted in this process, and
-    on_progress counts steps: images gathered, fits, and images measured.
-    Raises InputError where data set and model share no class, nothing is labelled with a mask, or too few images have
-    an instance that is found; ModelError where the model fails on one image after the other; MissingExtraError
-    without SciPy.
+    Parameters
+    ----------
+    dataset
+        Images with ground truth, or pseudo-labels of another model, as `pseudo_labels` gives them.
+    per_level
+        Whether every level of the pyramid has a correction of its own, where the outputs tell levels apart; unless
+        given, only with a teacher.
+    effort
+        How long to search. Mean IoU counts matched instances above `conf`; AP all detections.
+    engine, workers, on_progress
+        See `maskprism.datasets.visit.visit`; corrections are fitted in this process, and on_progress counts steps:
+        images gathered, fits, and images measured.
+
+    Raises
+    ------
+    InputError
+        Where data set and model share no class, nothing is labelled with a mask, or too few images have an instance
+        that is found.
+    ModelError
+        Where the model fails on one image after the other.
+    MissingExtraError
+        Without SciPy.
 
     Examples
     --------
@@ -281,7 +311,13 @@ def tune(
 
 
 def check_options(*, folds: int, seed: int, limit: int | None) -> None:
-    """Check what `tune` is called with. Raises InputError for a value out of range."""
+    """Check what `tune` is called with.
+
+    Raises
+    ------
+    InputError
+        For a value out of range.
+    """
     check_folds(folds)
     spread(1, limit)
     if seed < 0:
@@ -289,7 +325,7 @@ def check_options(*, folds: int, seed: int, limit: int | None) -> None:
 
 
 def _ap_gains(before: Sequence[Overlaps], after: Sequence[Overlaps]) -> list[Interval]:
-    """What AP and AP75 gain."""
+    """Return what AP and AP75 gain."""
     pairs = [
         [ResampledAP(images, thresholds=thresholds) for images in (after, before)]
         for thresholds in (IOU_THRESHOLDS, (0.75,))
@@ -313,7 +349,12 @@ class _Gathered(NamedTuple):
 class _Gatherer:
     """What a worker does with one image to learn from it.
 
-    model: gives all candidates; those that NMS at `iou` keeps are matched. most: instances per view, at most.
+    Attributes
+    ----------
+    model
+        Gives all candidates; those that NMS at `iou` keeps are matched.
+    most
+        Instances per view, at most.
     """
 
     model: Model

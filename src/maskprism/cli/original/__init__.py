@@ -166,7 +166,7 @@ def run(command: Callable[..., int]) -> None:
 
 
 def _with_images(folder: Path) -> Path:
-    """The folder; if it is the default one and holds nothing yet, with sample scenes drawn into it."""
+    """Return the folder; if it is the default one and holds nothing yet, with sample scenes drawn into it."""
     from maskprism.datasets.scenes import draw_scene
 
     if folder == DEFAULT_FOLDER and not any(path.name != ".gitkeep" for path in folder.glob("*")):
@@ -230,7 +230,7 @@ def _over_images(
 
 
 def _figure_names(source: ImageFiles | VideoFile, done: Collection[str]) -> dict[str, str]:
-    """The name of every image of a folder without its suffix; with it, and a notice, where that is taken.
+    """Return the name of every image of a folder without its suffix; with it, and a notice, where that is taken.
 
     Images that are done come first, so that new ones never take the name of their figure.
     """
@@ -250,7 +250,7 @@ def _figure_names(source: ImageFiles | VideoFile, done: Collection[str]) -> dict
 
 
 def _rows_done(path: Path, columns: Sequence[str], model: str) -> set[str]:
-    """The images that a CSV file has; a last line that an interruption cut short is removed."""
+    """Return the images that a CSV file has; a last line that an interruption cut short is removed."""
     data = read_regular(path, TableError) if os.path.exists(path) else b""  # noqa: PTH110  (never raises)
     if not data:
         return set()
@@ -295,7 +295,7 @@ def _appending(path: Path, columns: Sequence[str]) -> Iterator[Callable[[list[An
 
 
 def _read_masks(path: Path) -> tuple[Float32[np.ndarray, "N K"], list[str]]:
-    """The mask_1 .. mask_K columns of a CSV file, and their names."""
+    """Return the mask_1 .. mask_K columns of a CSV file, and their names."""
     if not os.path.lexists(path):
         raise TableError(f"{shortened(path)}: there is no such file; run extract_features first")
     try:
@@ -314,5 +314,5 @@ def _read_masks(path: Path) -> tuple[Float32[np.ndarray, "N K"], list[str]]:
 
 
 def _number(value: float) -> str:
-    """The shortest text that reads back as the same float32."""
+    """Return the shortest text that reads back as the same float32."""
     return str(np.float32(value))

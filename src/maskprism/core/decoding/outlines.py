@@ -221,7 +221,10 @@ def _bent(
 def _to_level(
     middle: Ring, along: Ring, field: Float64[np.ndarray, "R C"], rows: _Lines, columns: _Lines
 ) -> Float64[np.ndarray, " V"]:
-    """How far along the normals of segments the level lies from their middles, in lengths; 0 where not in the cell."""
+    """Return how far along the normals of segments the level lies from their middles, in lengths.
+
+    0 where not in the cell.
+    """
     column = np.searchsorted(columns.at[1:-1], middle[:, 0], side="right")
     row = np.searchsorted(rows.at[1:-1], middle[:, 1], side="right")
     flat, first = field.ravel(), row * field.shape[1] + column

@@ -19,8 +19,18 @@ NAME = "images.jsonl"
 class ImageRecord(msgspec.Struct, omit_defaults=True):
     """One image that is done, or why it failed.
 
-    instances: their number by class id. stem: what its files are named after. files: those about it alone, relative
-    to the folder. entries: its part of a file about all images. image_id: in that file.
+    Attributes
+    ----------
+    instances
+        Their number by class id.
+    stem
+        What its files are named after.
+    files
+        Those about it alone, relative to the folder.
+    image_id
+        In that file.
+    entries
+        Its part of a file about all images.
     """
 
     image: str
@@ -39,7 +49,9 @@ class _Head(msgspec.Struct):
 
 
 class Journal:
-    """The records of a folder. A new one begins where there is none, or `overwrite` says so.
+    """The records of a folder.
+
+    A new one begins where there is none, or `overwrite` says so.
 
     Parameters
     ----------
@@ -90,7 +102,7 @@ class Journal:
         self._file.close()
 
     def records(self) -> Iterator[ImageRecord]:
-        """The records of images that did not fail, in their order; read again, one by one."""
+        """Yield the records of images that did not fail, in their order; read again, one by one."""
         with self.path.open("rb") as lines:
             next(lines, None)
             for number, line in enumerate(lines, 2):

@@ -54,21 +54,23 @@ class Solov2Layout(Layout):
         return ("scores: of the class, times the mean probability in the mask, lowered by Matrix NMS",)
 
     def count(self, shapes: Sequence[tuple[int, ...]]) -> int:
-        """How many cells there are."""
+        """Return how many cells there are."""
         return shapes[self.rows_output][0]
 
     def level_ends(self, count: int, canvas_hw: tuple[int, int]) -> tuple[int, ...] | None:
-        """Where each grid ends among the cells."""
+        """Return where each grid ends among the cells."""
         return tuple(np.cumsum(np.square(GRIDS)).tolist())
 
     def raw_scores(self, outputs: Sequence[Floats], index: int) -> Floats | None:
-        """The scores of all cells; such exports take one image at a time."""
+        """Return the scores of all cells; such exports take one image at a time."""
         return outputs[self.scores_output]
 
     def read_rows(
         self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds
     ) -> RawInstances:
-        """The masks that pass `keep` after Matrix NMS, best first. `keep.iou` and `keep.agnostic` play no part.
+        """Return the masks that pass `keep` after Matrix NMS, best first.
+
+        `keep.iou` and `keep.agnostic` play no part.
 
         A score is only ever lowered, and only by better ones, so cells at or below `keep.conf` need no mask.
         """

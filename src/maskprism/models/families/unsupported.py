@@ -33,7 +33,7 @@ _HAND_OVER = (
 
 
 def refusal(shapes: Shapes, names: Sequence[str] = (), canvas_hw: tuple[int, int] | None = None) -> str | None:
-    """Why the masks of a model with these outputs cannot be taken apart; None for a model that is not known.
+    """Return why the masks of a model with these outputs cannot be taken apart; None for a model that is not known.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def refusal(shapes: Shapes, names: Sequence[str] = (), canvas_hw: tuple[int, int
 
 
 def coefficients_apart(outputs: Sequence[Float32[np.ndarray, "..."]], canvas_hw: tuple[int, int]) -> str | None:
-    """Why a YOLO head whose coefficients are an output of their own is not read; None where there is none.
+    """Return why a YOLO head whose coefficients are an output of their own is not read; None where there is none.
 
     Boxes and scores beside them may have the shape of a whole table with fewer classes, so values are looked at: some
     exports repeat the coefficients of their table, and those are read.
@@ -114,7 +114,7 @@ def _levels(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
 
 
 def _without_batch(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
-    """Outputs of a YOLO-seg whose batch axis was squeezed away."""
+    """Return outputs of a YOLO-seg whose batch axis was squeezed away."""
     tables = [shape for shape in shapes if len(shape) == 2]
     for shape in shapes:
         for k, grid_hw in ((shape[0], shape[1:]), (shape[-1], shape[:2])) if len(shape) == 3 else ():
@@ -128,7 +128,7 @@ def _without_batch(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
 
 
 def _flat_prototypes(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
-    """A YOLO-seg whose prototypes are (B, K, h w)."""
+    """Return a YOLO-seg whose prototypes are (B, K, h w)."""
     tables = [shape for shape in shapes if len(shape) in (2, 3)]
     for stride in _STRIDES:
         height, width = _cells(canvas_hw, stride)

@@ -59,7 +59,7 @@ class YoloLayout(Layout):
         return next(family for family in FAMILIES if family.name == self.family)
 
     def raw_scores(self, outputs: Sequence[Floats], index: int) -> Floats | None:
-        """The scores of image `index` of the batch, objectness included."""
+        """Return the scores of image `index` of the batch, objectness included."""
         table = outputs[self.rows_output][index]
         columns = table.T if self.channels_last else table
         return columns[4 : len(columns) - self.prototypes] if self.traits.per_cell else columns[4:5]
@@ -67,7 +67,7 @@ class YoloLayout(Layout):
     def read_rows(
         self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds
     ) -> RawInstances:
-        """The detections of image `index` of the batch that pass `keep`, best first.
+        """Return the detections of image `index` of the batch that pass `keep`, best first.
 
         Rows with NaN or infinity are left out and counted.
         """
@@ -135,7 +135,9 @@ class YoloLayout(Layout):
         )
 
     def level_ends(self, count: int, canvas_hw: tuple[int, int]) -> tuple[int, ...] | None:
-        """Where each level of the pyramid ends among `count` candidates, the finest first; None where nothing fits.
+        """Return where each level of the pyramid ends among `count` candidates, the finest first.
+
+        None where nothing fits.
 
         Finished rows are sorted by score, and heads that leave candidates out do not say which.
         """
@@ -153,7 +155,7 @@ def non_maximum_suppression(
     classes: Int64[np.ndarray, " N"],
     iou: float,
 ) -> Int64[np.ndarray, " M"]:
-    """Indices of the boxes that no better box of the same class overlaps by more than `iou`, best first."""
+    """Return indices of the boxes that no better box of the same class overlaps by more than `iou`, best first."""
     order = np.argsort(-scores, kind="stable")[:_MAX_CANDIDATES]
     # One shift per class keeps classes apart; in float32, because that is what YOLO predictors do.
     shifted = (boxes_xyxy + (classes[:, None] * _CLASS_OFFSET).astype(np.float32))[order].astype(np.float64)
@@ -170,7 +172,9 @@ def non_maximum_suppression(
 
 
 def detect(probe: Probe, forced: FamilyName | None) -> tuple[Layout, Probe]:
-    """Find the layout of a YOLO-seg. This is asked last, so whatever is none is refused here.
+    """Find the layout of a YOLO-seg.
+
+    This is asked last, so whatever is none is refused here.
 
     Raises
     ------
@@ -200,12 +204,15 @@ def detect_layout(
     *,
     images_last: bool,
 ) -> YoloLayout:
-    """The layout of outputs of these shapes for a canvas of (height, width).
+    """Return the layout of outputs of these shapes for a canvas of (height, width).
 
     `images_last`: the model takes images as (H, W, 3), and so likely gives its prototypes.
 
-    Raises ModelError where the outputs hold no prototypes, or where several layouts fit and
-    neither the metadata nor `forced` decides.
+    Raises
+    ------
+    ModelError
+        Where the outputs hold no prototypes, or where several layouts fit and neither the metadata nor `forced`
+        decides.
     """
     candidates = _find_prototypes(shapes, canvas_hw, label)
     found = [
@@ -251,7 +258,7 @@ def detect_layout(
 def _find_prototypes(
     shapes: Sequence[tuple[int, ...]], canvas_hw: tuple[int, int], label: str
 ) -> list[tuple[int, bool, int]]:
-    """Every (output index, whether prototypes are on the last axis, their number) that fits the canvas."""
+    """Return every (output index, whether prototypes are on the last axis, their number) that fits the canvas."""
     found = []
     for index, shape in enumerate(shapes):
         if len(shape) != 4:
@@ -282,7 +289,7 @@ def _readings(
     k: int,
     canvas_hw: tuple[int, int],
 ) -> list[YoloLayout]:
-    """Every way to read one tensor of 3 axes (batch first) as detections."""
+    """Return every way to read one tensor of 3 axes (batch first) as detections."""
     anchors, fitting = _anchor_counts(canvas_hw), []
     for channels_last in (False, True):
         channels, count = (shape[2], shape[1]) if channels_last else (shape[1], shape[2])
@@ -305,7 +312,7 @@ def _readings(
 def _along_longer_side(
     index: int, shape: tuple[int, ...], prototypes_output: int, prototypes_last: bool, k: int
 ) -> list[YoloLayout]:
-    """The ways to read a tensor whose longer side is that of the candidates, whatever their number."""
+    """Return the ways to read a tensor whose longer side is that of the candidates, whatever their number."""
     classes = {family.name: min(shape[1:]) - family.columns - k for family in FAMILIES if family.per_cell}
     return [
         YoloLayout(name, index, prototypes_output, shape[1] > shape[2], prototypes_last, n_classes, k)
@@ -327,7 +334,7 @@ def _decide_by_metadata(found: list[YoloLayout], metadata: Metadata) -> list[Yol
 
 
 def _are_normalised(coordinates: Floats) -> bool:
-    """Whether all boxes of an image lie within the first pixels of the canvas: then they are in 0..1."""
+    """Return whether all boxes of an image lie within the first pixels of the canvas: then they are in 0..1."""
     return float(coordinates[np.isfinite(coordinates)].max(initial=0)) <= _NORMALISED_LIMIT
 
 

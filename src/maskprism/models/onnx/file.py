@@ -17,9 +17,14 @@ _OLDEST_OPSET = 10
 
 
 def read_onnx(source: Path) -> ModelProto:
-    """The model of an ONNX file.
+    """Return the model of an ONNX file.
 
-    Raises MissingExtraError without the package onnx, ModelError for a file that is no ONNX, damaged or too old.
+    Raises
+    ------
+    MissingExtraError
+        Without the package onnx.
+    ModelError
+        For a file that is no ONNX, damaged or too old.
     """
     if not is_file(source):
         raise ModelError(f"{shortened(source)}: there is no such model file")

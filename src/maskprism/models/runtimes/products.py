@@ -9,7 +9,13 @@ from torch.overrides import TorchFunctionMode
 
 
 class Product(NamedTuple):
-    """One product: its factors and what came out. equation: of an einsum; None for a matrix product."""
+    """One product: its factors and what came out.
+
+    Attributes
+    ----------
+    equation
+        Equation of an einsum; None for a matrix product.
+    """
 
     equation: str | None
     left: Any

@@ -60,7 +60,7 @@ class TransformersRuntime:
         self._lock = threading.Lock()
 
     def revealed(self) -> tuple[TransformersRuntime, MaskBranch]:
-        """The same model with the queries and the pixel embedding as outputs behind its own."""
+        """Return the same model with the queries and the pixel embedding as outputs behind its own."""
         changed = copy.copy(self)
         changed.output_names = (*self.output_names, "queries", "pixels")
         operator, equation = ("MatMul", None) if self._with_boxes else ("Einsum", _EQUATIONS[0])
@@ -69,7 +69,10 @@ class TransformersRuntime:
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
         """Compute masks and classes of one batch, and once revealed what the masks are made of.
 
-        Raises ModelError for a model that gives no query masks, or does not make them by such a product.
+        Raises
+        ------
+        ModelError
+            For a model that gives no query masks, or does not make them by such a product.
         """
         import torch
 
@@ -109,7 +112,7 @@ def _fixed_side(network: Any) -> tuple[int | None, int | None]:
 
 
 def _is_of_matrices(product: Product) -> bool:
-    """Queries (B, Q, C) times pixels (B, C, h w), the last of which is that of the masks."""
+    """Return queries (B, Q, C) times pixels (B, C, h w), the last of which is that of the masks."""
     left, right = product.left, product.right
     return product.equation is None and left.ndim == right.ndim == 3 and right.shape[2] > left.shape[2]
 

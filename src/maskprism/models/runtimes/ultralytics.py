@@ -41,8 +41,11 @@ _WHILE_IMPORTED = ("YOLO_OFFLINE", "YOLO_CONFIG_DIR")
 class UltralyticsRuntime(FileRuntime):
     """A segmentation model of Ultralytics in PyTorch, fused and in evaluation mode.
 
-    end2end: of a model with two heads (YOLO26), whether to run the one-to-one head, which needs
-        no NMS, or the one-to-many head; None for the one that its own predict takes.
+    Parameters
+    ----------
+    end2end
+        end2end of a model with two heads (YOLO26), whether to run the one-to-one head, which needs no NMS, or the
+        one-to-many head; None for the one that its own predict takes.
     """
 
     threadsafe = False
@@ -135,7 +138,7 @@ class UltralyticsRuntime(FileRuntime):
             return self._compute(batch, len(batch))
 
     def _compute(self, batch: Float32[np.ndarray, "B ..."], size: int) -> list[Float32[np.ndarray, "..."]]:
-        """The same, in a batch of `size`, at least as many: what fills it up is computed and left there."""
+        """Return the same, in a batch of `size`, at least as many: what fills it up is computed and left there."""
         import torch
 
         with torch.inference_mode():
@@ -153,7 +156,7 @@ class UltralyticsRuntime(FileRuntime):
 
 
 def _power_of_two(count: int) -> int:
-    """The smallest that is not less."""
+    """Return the smallest that is not less."""
     return 1 << (count - 1).bit_length()
 
 
@@ -167,9 +170,21 @@ def write_corrected_checkpoint(
 ) -> None:
     """Write a `.pt` whose coefficients x are `map @ x + offset`, by the last convolution of every level's branch.
 
-    All else stays unchanged, number formats, too. maps, offsets: one pair per level, or one for all. end2end: whether
-    the one-to-one head is meant. The checkpoint is unpickled: only files that you trust. Raises ModelError where such
-    branches are not found, MissingExtraError without Ultralytics.
+    All else stays unchanged, number formats, too.
+
+    Parameters
+    ----------
+    maps, offsets
+        One pair per level, or one for all.
+    end2end
+        Whether the one-to-one head is meant. The checkpoint is unpickled: only files that you trust.
+
+    Raises
+    ------
+    ModelError
+        Where such branches are not found.
+    MissingExtraError
+        Without Ultralytics.
     """
     _import_yolo(f"rewriting {path.name}")
     import torch
@@ -196,7 +211,7 @@ def write_corrected_checkpoint(
 def _last_convolutions(
     network: Any, maps: Float64[np.ndarray, "L K K"], path: Path, end2end: bool | None
 ) -> Iterator[tuple[Any, int]]:
-    """The layers that make the coefficients, finest level first, each with the number of its map."""
+    """Yield the layers that make the coefficients, finest level first, each with the number of its map."""
     import torch
 
     layers = getattr(network, "model", None)

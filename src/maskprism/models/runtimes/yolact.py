@@ -48,7 +48,13 @@ class YolactRuntime:
         self._lock = threading.Lock()
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
-        """Compute the five parts for one batch. Raises ModelError for a model that gives anything else."""
+        """Compute the five parts for one batch.
+
+        Raises
+        ------
+        ModelError
+            For a model that gives anything else.
+        """
         import torch
 
         with self._lock, torch.inference_mode():
@@ -65,5 +71,5 @@ class YolactRuntime:
 
 
 def _given(outputs: Any, *_: Any) -> Any:
-    """What takes the place of detection: nothing is done."""
+    """Return what takes the place of detection: nothing is done."""
     return outputs

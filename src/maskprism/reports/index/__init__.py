@@ -81,7 +81,7 @@ def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()
 
 
 def _results_in(folders: Sequence[Path]) -> tuple[list[Result], list[str]]:
-    """The results in folders, each once, and notes on pages of results that are not among them."""
+    """Return the results in folders, each once, and notes on pages of results that are not among them."""
     results: dict[Path, Result] = {}
     pages: dict[Path, Path] = {}
     for folder in folders:
@@ -109,7 +109,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 
 def _head(path: Path) -> bytes:
-    """The beginning of a file that is no link; nothing of anything else."""
+    """Return the beginning of a file that is no link; nothing of anything else."""
     if path.is_symlink() or not path.is_file():
         return b""
     with path.open("rb") as file:
@@ -121,13 +121,13 @@ def _is_ours(path: Path) -> bool:
 
 
 def _wants_manifest(path: Path) -> bool:
-    """Whether a page of ours is that of a result, and no index, nor the map of an atlas."""
+    """Return whether a page of ours is that of a result, and no index, nor the map of an atlas."""
     head = _head(path)
     return not any(mark in head for mark in (b"maskprism report</p>", b'id="maskprism-map"'))
 
 
 def _led_back(result: Result, out: Path) -> str:
-    """A report of ours with a link to the index, in place of one to another index; nothing for other files."""
+    """Return a report of ours with a link to the index, in place of one to another index; nothing for other files."""
     if result.page.suffix != ".html" or result.page.stat().st_size > MOST_BYTES:
         return ""
     text = read_regular(result.page, MaskprismError).decode("utf-8")  # it says that it is ours
@@ -171,6 +171,6 @@ def _entry(result: Result, out: Path) -> str:
 
 
 def _link(start: Path, target: Path) -> str:
-    """The address of a file relative to another, whatever the bytes of its name are."""
+    """Return the address of a file relative to another, whatever the bytes of its name are."""
     relative = Path(os.path.relpath(target.resolve(), start.resolve().parent)).as_posix()
     return quote(relative.encode(errors="surrogateescape"))

@@ -68,7 +68,13 @@ class Result:
         return f"{outcome}: {verdict.why}" if verdict.why else outcome
 
     def file(self, url: str) -> Path:
-        """The file of a URL in the manifest. Raises MaskprismError for one outside of the folder."""
+        """Return the file of a URL in the manifest.
+
+        Raises
+        ------
+        MaskprismError
+            For one outside of the folder.
+        """
         folder = self.path.parent
         path = Path(os.path.normpath(folder / os.fsdecode(unquote_to_bytes(url))))
         if "\0" in str(path) or not path.resolve().is_relative_to(folder.resolve()) or path == folder:
@@ -77,7 +83,13 @@ class Result:
 
 
 def page_of(result: Result, home: str) -> str:
-    """The page of a result that has none of its own. home: the address of the index."""
+    """Return the page of a result that has none of its own.
+
+    Parameters
+    ----------
+    home
+        The address of the index.
+    """
     manifest = result.manifest
     texts = [text for text in (result.verdict, *manifest.findings) if text]
     reading = [findings([f"<li><p>{html.escape(text)}</p></li>" for text in texts])] if texts else []
@@ -98,7 +110,7 @@ def page_of(result: Result, home: str) -> str:
 
 
 def _pictures(result: Result) -> list[Section]:
-    """The pictures that are still there, as many as one file should hold; links to the others."""
+    """Return the pictures that are still there, as many as one file should hold; links to the others."""
     there = [(path, one) for one in result.manifest.pictures if is_file(path := result.file(one.file))]
     shared = [one.caption for _, one in there]
     shown, room = "", _PICTURE_BYTES
@@ -123,7 +135,7 @@ def _figure(path: Path, picture: PictureFile, data: bytes, *, named: bool) -> st
 
 
 def _table(path: Path, about: TableFile) -> str:
-    """A CSV file as a table: in its order, without the columns that hold nothing."""
+    """Return a CSV file as a table: in its order, without the columns that hold nothing."""
     headings, rows = read_table(path)
     words = f'<p class="quiet">{html.escape(about.caption[:1].upper() + about.caption[1:])}</p>'
     shown = [i for i in range(len(headings)) if not rows or any(row[i] for row in rows)]
@@ -141,7 +153,7 @@ def _table(path: Path, about: TableFile) -> str:
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The headings and rows of a CSV file; MaskprismError where it is none."""
+    """Return the headings and rows of a CSV file; MaskprismError where it is none."""
     try:
         text = read_regular(path, MaskprismError, limit=MOST_BYTES).decode("utf-8")
         headings, *rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
@@ -153,7 +165,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _number_of(text: str) -> float:
-    """The number that a cell holds; nan for other text."""
+    """Return the number that a cell holds; nan for other text."""
     try:
         return float(text)
     except ValueError:
@@ -161,7 +173,7 @@ def _number_of(text: str) -> float:
 
 
 def _short(value: str) -> str:
-    """A number with four digits, yes and no; any other text, and numbers that count, as they are."""
+    """Return a number with four digits, yes and no; any other text, and numbers that count, as they are."""
     number = _number_of(value)
     if not math.isfinite(number):
         return {"True": "yes", "False": "no"}.get(value, value)
