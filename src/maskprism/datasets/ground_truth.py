@@ -47,7 +47,7 @@ class GroundTruth:
     remarks
         What was corrected while reading, such as clipped coordinates or repeated rows.
     outlines
-        Outlines by whose rule polygons become pixels: "coco" for a COCO json, "ultralytics" for label files.
+        By whose rule polygons become pixels: "coco" for a COCO json, "ultralytics" for label files.
     """
 
     classes: Int64[np.ndarray, " M"]

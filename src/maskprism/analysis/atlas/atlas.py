@@ -32,7 +32,7 @@ class Atlas:
     Attributes
     ----------
     moments
-        Moments of the coefficients.
+        Of the coefficients.
     components, places
         The map of principal components, (N, 2).
     neighbours

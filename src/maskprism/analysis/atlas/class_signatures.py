@@ -27,9 +27,9 @@ class Signatures:
     images
         In how many images they are.
     mean
-        Mean of the coefficients.
+        Of the coefficients.
     effect
-        Effect by how much the class lies above all other instances, in standard deviations (Hedges' g: the difference
+        By how much the class lies above all other instances, in standard deviations (Hedges' g: the difference
         of means by the pooled standard deviation, corrected for few instances).
     error
         Its standard error over images.

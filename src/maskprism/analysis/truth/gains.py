@@ -43,7 +43,7 @@ class Gains:
     image
         Which image each is in, any number.
     areas
-        Areas of the ground truth, in pixels of the image.
+        Of the ground truth, in pixels of the image.
     classes
         names.
     """
