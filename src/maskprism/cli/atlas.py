@@ -62,7 +62,7 @@ def atlas(
         Folder that the names of images start from, for small pictures on the map; that of the extraction unless
         given. Pictures need a table with stored prototypes (fp16 or fp32), and so does --data.
     split
-        Of the data set, such as val. Default: all that list these images.
+        Split of the data set, such as val. Default: all that list these images.
     umap
         A second map, on which neighbours stay together (extra umap).
     thumbnails

@@ -121,7 +121,7 @@ def explain(
         Number of the instance to explain, as in the overview; "all" for every one. The most
         confident one by default.
     order
-        Of the panels: by prototype index, weight, size of the weight, or effect in the box.
+        Order of the panels: by prototype index, weight, size of the weight, or effect in the box.
     scale
         Colour scale of the prototype grid: one for all prototypes, or one for each.
     top

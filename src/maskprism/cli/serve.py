@@ -53,7 +53,7 @@ def serve(
     folder
         With images; those in its subfolders are shown too, and nothing outside of it.
     split
-        Of the data set, such as val. Default: all that list these images.
+        Split of the data set, such as val. Default: all that list these images.
     host
         Address to listen on. Everybody who can reach it sees the images: 0.0.0.0 is the whole model.
     port

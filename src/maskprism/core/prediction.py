@@ -63,7 +63,7 @@ class Prediction:
     source
         Where the image came from, for titles and messages.
     levels
-        Of the pyramid, 0 for the finest, that each instance comes from; None where the outputs do not tell.
+        Levels of the pyramid, 0 for the finest, that each instance comes from; None where the outputs do not tell.
     preprocessing
         What became of the image before the model saw it.
 

@@ -60,7 +60,7 @@ class Panel:
     limit
         The values at the two ends of the map are -limit and limit.
     sign
-        Of the weight or contribution; 0 where none is shown.
+        Sign of the weight or contribution; 0 where none is shown.
     bar
         Its size, -1 to 1.
     box

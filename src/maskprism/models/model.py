@@ -68,7 +68,7 @@ class ModelSpec:
     preprocessing
         What becomes of an image before the model sees it.
     version
-        Of Ultralytics that wrote the file; None where it does not say.
+        Version of Ultralytics that wrote the file; None where it does not say.
     sha256
         Fingerprint of the weights.
     correction

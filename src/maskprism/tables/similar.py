@@ -151,7 +151,7 @@ class GramSpread:
     low, median, high
         The 10th, 50th and 90th percentile.
     images
-        Of how many.
+        Images of how many.
     """
 
     low: float

@@ -32,7 +32,7 @@ class Atlas:
     Attributes
     ----------
     moments
-        Of the coefficients.
+        Moments of the coefficients.
     components, places
         The map of principal components, (N, 2).
     neighbours

@@ -27,7 +27,7 @@ class Signatures:
     images
         In how many images they are.
     mean
-        Of the coefficients.
+        Mean of the coefficients.
     effect
         By how much the class lies above all other instances, in standard deviations (Hedges' g: the difference
         of means by the pooled standard deviation, corrected for few instances).

@@ -60,7 +60,7 @@ class Clusters:
     found
         The clusters of classes that have more than one, class by class.
     silhouettes
-        Of those classes, by number, the mean silhouette over a sample (Rousseeuw, 1987), 0 to 1.
+        Silhouettes of those classes, by number, the mean silhouette over a sample (Rousseeuw, 1987), 0 to 1.
     """
 
     numbers: Int32[np.ndarray, " N"]

@@ -26,7 +26,7 @@ class Group(NamedTuple):
     first, second
         Two of them, of different images if there are any.
     distance
-        Of these two, as a share of that of two random instances; it may be above NEAR where others lie between
+        Distance of these two, as a share of that of two random instances; it may be above NEAR where others lie between
         them.
     instances, images
         How many.
@@ -76,7 +76,7 @@ def duplicates(
     Parameters
     ----------
     moments
-        Of the coefficients.
+        Moments of the coefficients.
     images
         Of each instance.
     """

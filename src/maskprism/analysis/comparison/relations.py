@@ -94,7 +94,7 @@ class Relation:
     prototype_order, coefficient_order
         B's index of each prototype, and each coefficient, of A, where that is another order.
     change
-        Of the prototypes of `changed`, such as "transposed (height and width exchanged)".
+        Change of the prototypes of `changed`, such as "transposed (height and width exchanged)".
     """
 
     equal: frozenset[str] | None

@@ -137,7 +137,7 @@ class Comparison:
     same_canvas
         Whether they had the same on all images.
     similarity
-        Of their prototypes.
+        Similarity of their prototypes.
     instances
         A table with the columns of INSTANCES.
     drift

@@ -47,7 +47,7 @@ class PrototypeSimilarity:
     Attributes
     ----------
     moments
-        Of all of them together, those of A first; filled with `paired_pixels`.
+        Moments of all of them together, those of A first; filled with `paired_pixels`.
     """
 
     count_a: int

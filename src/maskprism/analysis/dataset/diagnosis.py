@@ -126,7 +126,7 @@ class Diagnosis:
         AP under the "predict" decode if every ground-truth instance were detected once, with its class and box, and its
         mask were the one drawn for it (see `oracles`).
     intervals
-        Of the average precisions, of what masks and detection cost, and of what kinds of errors cost.
+        Intervals of the average precisions, of what masks and detection cost, and of what kinds of errors cost.
     errors
         TIDE of all detections under the "predict" decode.
     shown
@@ -135,7 +135,7 @@ class Diagnosis:
     localisation
         Error budgets of the localisation errors that hide a ground-truth instance.
     budget
-        Of the true positives among the detections shown.
+        Budget of the true positives among the detections shown.
     objects, detections
         Rows for tables.
     unknown_classes

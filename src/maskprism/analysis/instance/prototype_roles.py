@@ -48,7 +48,7 @@ class Roles:
         Step across the edge of the mask: mean of the cells of the mask that touch the ring, less the mean of the cells
         of the ring that touch the mask. Where the crop cuts the mask there is no edge.
     share
-        Of the logit margin, which is the mean logit inside less that of the ring; sums to 1.
+        Share of the logit margin, which is the mean logit inside less that of the ring; sums to 1.
     bias
         Weight x mean of the prototype over the image: what it adds everywhere.
     spread

@@ -37,7 +37,7 @@ class PixelQuery:
     Attributes
     ----------
     contributions
-        Of the K prototypes; with `level` and `crop`, they sum to `logit`.
+        Contributions of the K prototypes; with `level` and `crop`, they sum to `logit`.
     level
         What the prototypes contribute with flat means in their place; 0 unless the query was made with that baseline.
     crop

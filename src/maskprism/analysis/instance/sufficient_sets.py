@@ -138,7 +138,7 @@ class SmallestSet:
     members
         Prototype indices of the smallest set found, in ascending order.
     score
-        Of its mask.
+        Score of its mask.
     at_least
         No set of fewer prototypes reaches the threshold: proven. Equal to `len(members)` where the set is the smallest
         one; K + 1 where no set at all suffices.

@@ -33,7 +33,7 @@ class Fit(NamedTuple):
     weights
         They take the place of `Instance.weights`.
     steps
-        Of Newton's method.
+        Steps of Newton's method.
     gradient
         Its length at the end; above the tolerance only if the limit of steps or float32 stopped the search.
     exact

@@ -64,7 +64,7 @@ class InstanceBudget:
     size
         "small", "medium" or "large" by it, as in COCO.
     iou
-        Of its mask with the ground truth, on the canvas.
+        IoU of its mask with the ground truth, on the canvas.
     resolution, box, prototypes, coefficients
         The losses, which add up to 1 - iou. A loss may be negative where what should do harm happens to help: a crop
         that cuts a rounded edge right, or prototypes that draw finer than averages of cells.
@@ -124,7 +124,7 @@ class Mean(NamedTuple):
     images
         The number of images that they are in.
     intervals
-        Of `iou` and of each part, by bootstrap over images; their ends are NaN where there are too few
+        Intervals of `iou` and of each part, by bootstrap over images; their ends are NaN where there are too few
         images.
     """
 

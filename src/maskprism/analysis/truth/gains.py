@@ -43,7 +43,7 @@ class Gains:
     image
         Which image each is in, any number.
     areas
-        Of the ground truth, in pixels of the image.
+        Areas of the ground truth, in pixels of the image.
     classes
         names.
     """

@@ -79,7 +79,7 @@ def open_labels(
     names
         Class names of the model; see `Dataset.for_model`.
     split
-        Of a data.yaml.
+        Split of a data.yaml.
     kept
         The classes that the model keeps, `Model.keep.classes`; others do not count. Default: all.
     crowds

@@ -50,7 +50,7 @@ class ExportSummary:
     skipped
         Done before.
     instances
-        Of all images that are done, by class name.
+        Instances of all images that are done, by class name.
     files
         What to look at.
     notes

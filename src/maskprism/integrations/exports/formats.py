@@ -82,7 +82,7 @@ class ExportFormat:
     out
         The folder.
     names
-        Of the model's classes.
+        Names of the model's classes.
     category_ids
         Category ids by class id, where the format has some. segmentation: how COCO files write masks.
     tolerance

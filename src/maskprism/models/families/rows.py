@@ -27,7 +27,7 @@ class RawInstances(NamedTuple):
     Attributes
     ----------
     levels
-        Of the pyramid, 0 for the finest, that each detection comes from; None where the rows do not tell.
+        Levels of the pyramid, 0 for the finest, that each detection comes from; None where the rows do not tell.
     n_not_finite
         How many detections were left out because they hold NaN or infinity.
     """

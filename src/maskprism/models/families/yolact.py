@@ -46,7 +46,7 @@ class PriorShapes(NamedTuple):
     scales
         Sides in pixels on the finest level, doubled from level to level.
     ratios
-        Of width to height.
+        Ratios of width to height.
     square
         All are squares, of the width that a ratio gives (which YOLACT has as a matter of history).
     """

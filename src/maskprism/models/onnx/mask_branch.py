@@ -44,7 +44,7 @@ class MaskBranch:
     rows
         (first, last) of the queries that the output keeps.
     axis
-        Of the output on which they are, 1, or 2 behind the prompts of SAM.
+        Axis of the output on which they are, 1, or 2 behind the prompts of SAM.
     """
 
     operator: str

@@ -14,7 +14,7 @@ class Product(NamedTuple):
     Attributes
     ----------
     equation
-        Of an einsum; None for a matrix product.
+        Equation of an einsum; None for a matrix product.
     """
 
     equation: str | None
