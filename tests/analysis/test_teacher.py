@@ -61,8 +61,8 @@ def test_a_lesson_is_what_the_teacher_says_of_the_same_pixels(shape: tuple[int, 
     image = cv2.resize(draw_scene(3).image, shape[::-1])
     cv2.imwrite(str(tmp_path / "scene.png"), image)
     model = load("sample")
-    (lesson,) = pseudo_labels(model, model, tmp_path)
-    canvas, truth = lesson.read()
+    (labelled,) = pseudo_labels(model, model, tmp_path)
+    canvas, truth = labelled.read()
     alone, seen = model.predict(image), model.predict(canvas)
     assert len(truth) == len(alone) > 0
     for name in ("coefficients", "scores", "classes", "canvas_boxes", "prototypes"):
@@ -71,7 +71,7 @@ def test_a_lesson_is_what_the_teacher_says_of_the_same_pixels(shape: tuple[int, 
     np.testing.assert_array_equal(truth.masks("canvas", seen.letterbox), alone.masks("canvas"))
     np.testing.assert_array_equal(truth.areas, alone.areas("canvas"))
     how = Augmentation.drawn(np.random.default_rng(0), canvas.shape[:2])
-    other, found = lesson.augmented(canvas, truth, how)
+    other, found = labelled.augmented(canvas, truth, how)
     np.testing.assert_array_equal(other, how.image(canvas))
     np.testing.assert_array_equal(found.masks(), model.predict(other).masks("canvas"))
 
@@ -80,8 +80,8 @@ def test_instances_without_a_pixel_teach_nothing(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "scene.png"), HELD_OUT[0])
     model = load("sample")
     nothing = Correction(-np.eye(32)[None], np.zeros((1, 32)))  # all logits are 0
-    (lesson,) = pseudo_labels(model.with_correction(nothing), model, tmp_path)
-    _, truth = lesson.read()
+    (labelled,) = pseudo_labels(model.with_correction(nothing), model, tmp_path)
+    _, truth = labelled.read()
     assert len(model.predict(HELD_OUT[0])) > 0
     assert len(truth) == 0
 
@@ -94,8 +94,8 @@ def test_both_see_one_canvas(tmp_path: Path) -> None:
     )
     assert free.spec.rectangular
     for teacher, model, canvas_hw in ((free, fixed, (64, 64)), (free, free, (64, 128))):
-        (lesson,) = pseudo_labels(teacher, model, tmp_path)
-        canvas, truth = lesson.read()
+        (labelled,) = pseudo_labels(teacher, model, tmp_path)
+        canvas, truth = labelled.read()
         assert canvas.shape[:2] == truth.image_hw == canvas_hw
         assert model.predict(canvas).letterbox.canvas_hw == canvas_hw
     with pytest.raises(InputError, match=r"sees 64 x 64 .* sees 128 x 128"):
@@ -166,12 +166,12 @@ def test_names_that_one_file_has_lost(damaged: Path, scenes: Path) -> None:
     model = load("sample")
     nameless = model.with_names({class_id: f"class{class_id}" for class_id in model.spec.names})
     for teacher, student in ((nameless, model), (model, nameless)):
-        lessons = pseudo_labels(teacher, student, scenes).for_model(student.spec.names)
-        assert (lessons.names, lessons.notices) == (model.spec.names, ())
+        pseudo_labelled = pseudo_labels(teacher, student, scenes).for_model(student.spec.names)
+        assert (pseudo_labelled.names, pseudo_labelled.notices) == (model.spec.names, ())
     few = {class_id: name for class_id, name in model.spec.names.items() if class_id}
     other = model.with_names({**few, 0: "something else"})
-    (lesson, *_) = pseudo_labels(other, model, scenes).for_model(model.spec.names)
-    _, truth = lesson.read()
+    (labelled, *_) = pseudo_labels(other, model, scenes).for_model(model.spec.names)
+    _, truth = labelled.read()
     assert set(truth.classes.tolist()) & {len(model.spec.names)}
     assert 0 not in truth.classes
 

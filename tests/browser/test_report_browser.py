@@ -114,15 +114,15 @@ def test_figures_fit_phones_and_the_dark(offline: Context, diagnosed: tuple[Diag
 def test_descriptions_carry_the_numbers(offline: Context, diagnosed: tuple[Diagnosis, Path]) -> None:
     found, report = diagnosed
     page = opened(offline(), report)
-    words = {name: page.locator(f"#figure-{name} img").get_attribute("alt") or "" for name in FIGURES}
-    assert f"as predicted {found.perfect['as predicted'].ap:.3f}" in words["perfect"]
-    assert f"mean mask IoU {found.budget.mean().iou:.3f}" in words["budget"]
-    assert f"localisation {found.errors.gain['localisation']:.3f}" in words["errors"]
-    assert f"AP {found.precision['predict'].ap:.3f}" in words["decodes"]
-    assert f"small masks {found.precision['predict'].by_size['small']:.3f}" in words["sizes"]
-    assert f"rank correlation {found.budget.ranking().spearman:.3f}" in words["score"]
+    text = {name: page.locator(f"#figure-{name} img").get_attribute("alt") or "" for name in FIGURES}
+    assert f"as predicted {found.perfect['as predicted'].ap:.3f}" in text["perfect"]
+    assert f"mean mask IoU {found.budget.mean().iou:.3f}" in text["budget"]
+    assert f"localisation {found.errors.gain['localisation']:.3f}" in text["errors"]
+    assert f"AP {found.precision['predict'].ap:.3f}" in text["decodes"]
+    assert f"small masks {found.precision['predict'].by_size['small']:.3f}" in text["sizes"]
+    assert f"rank correlation {found.budget.ranking().spearman:.3f}" in text["score"]
     for mean in found.budget.means("class_name"):
-        assert f"{mean.group} ({mean.instances}), IoU {mean.iou:.3f}" in words["classes"]
+        assert f"{mean.group} ({mean.instances}), IoU {mean.iou:.3f}" in text["classes"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -27,7 +27,7 @@ def test_examples_in_docstrings(name: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_every_headline_name_has_an_example() -> None:
-    """Those that somebody meets first; constants and classes that others give back need none."""
+    """Those that a user meets first; constants and classes that others give back need none."""
     names = (
         *("load", "from_arrays", "open_dataset", "explain", "extract", "diagnose", "compare", "tune", "decode", "show"),
         *("Decomposition", "Edit", "roles", "shapley", "pixel_query", "sufficiency"),

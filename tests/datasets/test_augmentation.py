@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskprism.datasets import GroundTruth
-from maskprism.datasets import augmentation as alterations
+from maskprism.datasets import augmentation as augmentations
 from maskprism.datasets.augmentation import LONGEST, Augmentation
 from maskprism.datasets.scenes import draw_scene
 
@@ -48,7 +48,7 @@ def test_a_mirror_is_exact() -> None:
 def test_masks_follow_their_pixels(longest: int, off: int, seed: int) -> None:
     """A disc that is drawn is where its polygon and its bitmap say, however it is seen: reduced, to two pixels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alterations, "LONGEST", longest)
+        patch.setattr(augmentations, "LONGEST", longest)
         follow_their_pixels(np.random.default_rng(seed), off)
 
 
