@@ -438,6 +438,7 @@ def test_the_command_writes_a_file_that_is_better(
     assert sorted(file.name for file in out.parent.iterdir()) == [
         "tuned.correction.json",
         "tuned.onnx",
+        "tuned.onnx.tune.manifest.json",
         "tuned.tune.html",
         "tuned.tune.json",
     ]
@@ -472,7 +473,7 @@ def test_what_may_be_chance_is_not_written_unless_forced(
     assert "label more images, or add --force" in told.err
     assert not out.exists()
     assert "The model was not written" in (tmp_path / "tuned.tune.html").read_text()
-    with pytest.raises(MaskprismError, match=r"tuned.tune.html: exists; .* give --overwrite"):
+    with pytest.raises(MaskprismError, match=r"tuned.onnx.tune.manifest.json: exists; .* give --overwrite"):
         tune_command(Path("sample"), data=dataset, out=out, folds=3, limit=5, force=True)
     assert tune_command(Path("sample"), data=dataset, out=out, folds=3, limit=5, force=True, overwrite=True) == 0
     assert out.exists()
@@ -481,7 +482,12 @@ def test_what_may_be_chance_is_not_written_unless_forced(
 def test_the_correction_can_be_had_alone(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "alone.json"
     assert tune_command(Path("sample"), data=dataset, out=out, folds=3, limit=5, force=True) == 0
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["alone.json", "alone.tune.html", "alone.tune.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "alone.json",
+        "alone.json.tune.manifest.json",
+        "alone.tune.html",
+        "alone.tune.json",
+    ]
     assert load("sample", correction=out).correction is not None
 
 

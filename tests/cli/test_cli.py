@@ -124,7 +124,11 @@ def test_one_bad_image_does_not_stop_the_rest(model: Path, images: Path, tmp_pat
     assert result.returncode == 0, result.stderr
     assert "7 pictures of 1 image in" in result.stdout
     assert "3 failed" in result.stdout
-    for text in ("empty.jpg: the file is empty", "text.jpg: not an image", "cut.png: the image is truncated"):
+    for text in (
+        "empty.jpg: failed: the file is empty",
+        "text.jpg: failed: not an image",
+        "cut.png: failed: the image is truncated",
+    ):
         assert text in result.stderr
     (tmp_path / "in" / "good.png").unlink()
     line = ("explain", tmp_path / "in", "--model", model, "--out", tmp_path / "out", "--overwrite")

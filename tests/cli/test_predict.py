@@ -51,7 +51,7 @@ def predict(scenes: Path, format: str, out: Path, *more: object, code: int = 0) 
 
 def test_results_are_those_of_pycocotools(scenes: Path, expected: dict[str, Prediction], tmp_path: Path) -> None:
     answer = predict(scenes, "coco", tmp_path / "o")
-    assert answer["files"] == [str(tmp_path / "o" / "results.json")]
+    assert answer["files"] == [str(tmp_path / "o" / name) for name in ("results.json", "predict.manifest.json")]
     assert (answer["images"], [one["image"] for one in answer["failures"]]) == (5, ["broken.jpg"])
     assert answer["instances"] == sum(map(len, expected.values())) == sum(answer["classes"].values())
     assert "category ids are the class ids of the model" in answer["notes"][0]
@@ -182,7 +182,7 @@ def test_what_is_done_stays(scenes: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert (answer["skipped"], answer["images"]) == (2, 3)
     assert (answer["instances"], answer["classes"]) == (whole["instances"], whole["classes"])
     for path in (tmp_path / "whole").rglob("*.*"):
-        if path.is_file() and path.name != "images.jsonl":
+        if path.is_file() and path.name not in ("images.jsonl", "predict.manifest.json"):
             assert (tmp_path / "o" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
     again = predict(scenes, format, tmp_path / "o")
     assert (again["skipped"], again["images"], again["instances"]) == (4, 1, whole["instances"])

@@ -12,9 +12,9 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from test_ray import with_tests
 
 from helpers import in_process
+from helpers.cluster import with_tests
 from helpers.tiny_models import Tiny
 from maskprism import load
 from maskprism.analysis.dataset.diagnosis import diagnose

@@ -177,7 +177,7 @@ def test_what_cannot_be_written_leaves_the_file_as_it_was(tmp_path: Path) -> Non
         prediction.save(tmp_path / "taken" / "a.npz")
     with pytest.raises(InputError, match="there is no such file"):
         Prediction.load(tmp_path / "none.npz")
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="not a regular file"):
         Prediction.load(tmp_path)
     both = archive.write(tmp_path / "two.npz", [prediction, prediction])
     with pytest.raises(InputError, match="holds 2 predictions; expected one"):

@@ -359,7 +359,7 @@ def test_coco_images_are_found_in_the_usual_places(tmp_path, where):
         ),
         ({"category_id": 3}, "has neither a segmentation nor a bbox"),
         ({"segmentation": []}, "missing required field category_id"),
-        ({"category_id": 3, "segmentation": {"counts": [1, 2], "size": [HEIGHT, WIDTH]}}, "add up to 3"),
+        ({"category_id": 3, "segmentation": {"counts": [1, 2], "size": [HEIGHT, WIDTH]}}, "adds up to 3"),
         ({"category_id": 3, "segmentation": {"counts": [4], "size": [2, 2]}}, "its mask is 2 x 2"),
     ],
 )

@@ -37,8 +37,8 @@ def fails_on(shades: set[int], batch: np.ndarray[Any, Any]) -> Any:
 
 def failing(shades: set[int], batch: int = 1) -> Model:
     model = fake_model(batch=batch)
-    model.runtime = type(model.runtime)(partial(fails_on, shades), model.runtime.input)
-    return model
+    runtime: Any = model.runtime
+    return replace(model, runtime=replace(runtime, function=partial(fails_on, shades)))
 
 
 def plain(count: int) -> list[SourceImage]:

@@ -21,6 +21,7 @@ import pytest
 import maskprism
 from helpers import deadly_models
 from helpers.bucket import assert_equal, at, upload
+from helpers.cluster import with_tests
 from helpers.fake_network import fake_model, network, v5_model, write_images
 from helpers.written_tables import assert_same, images_of, write_video
 from maskprism.errors import InputError, ModelError
@@ -30,11 +31,6 @@ from maskprism.tables.stored_predictions import StoredPredictions
 from maskprism.tables.table import CoefficientTable
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
-
-
-def with_tests() -> str:
-    """The places of PYTHONPATH, and the folder of all tests."""
-    return os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -23,12 +23,12 @@ from maskprism.cli.options import (
     load_model,
 )
 from maskprism.cli.output import Outcome, Output, command, failures, listed
-from maskprism.datasets.visit import Failure, VisitedImage, visit
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from maskprism.analysis.prototypes.basis import Usage
     from maskprism.core.prediction import Prediction
+    from maskprism.datasets.visit import VisitedImage
 
 
 @command(
@@ -76,6 +76,7 @@ def basis(
         Colour scale of the prototypes: one for all, or one for each.
     """
     from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage, component_rows, prototype_rows, summary
+    from maskprism.datasets.visit import Failure, visit
     from maskprism.drawing import basis as views
     from maskprism.drawing.figures import save
     from maskprism.drawing.raster import encode_png

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism.cli.options import (
     Crowds,
@@ -24,8 +24,10 @@ from maskprism.cli.options import (
     load_model,
 )
 from maskprism.cli.output import Outcome, Output, command, failures, listed
-from maskprism.datasets.visit import Asking, Failure, VisitedImage, visit
 from maskprism.errors import MaskprismError
+
+if TYPE_CHECKING:
+    from maskprism.datasets.visit import VisitedImage
 
 
 @command(
@@ -64,6 +66,7 @@ def page(
         that. What it changes in the masks is printed, and written on the page.
     """
 
+    from maskprism.datasets.visit import Asking, Failure, visit
     from maskprism.io.sources import open_sources
     from maskprism.reports.manifest import withdraw_manifest
     from maskprism.viewer.page import LARGE_BYTES, Page

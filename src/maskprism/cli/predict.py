@@ -22,7 +22,6 @@ from maskprism.cli.options import (
     load_model,
 )
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, listed
-from maskprism.core.decoding.outlines import TOLERANCE
 
 if TYPE_CHECKING:
     from maskprism.integrations.exports import ExportSummary
@@ -50,7 +49,7 @@ def predict(
     limit: Limit = None,
     categories: Path | None = None,
     segmentation: Segmentation | None = None,
-    tolerance: Annotated[float, Parameter(validator=validators.Number(gte=0))] = TOLERANCE,
+    tolerance: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None,
     copy_images: Annotated[bool, Parameter(negative=())] = False,
     batch: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     work: Work = Work(),
@@ -86,12 +85,13 @@ def predict(
         How COCO files write masks: rle is exact, polygons are what labelling tools edit. Default: rle for coco,
         polygons for coco-annotations.
     tolerance
-        How far in pixels polygons may leave the outline; more needs fewer vertices.
+        How far in pixels polygons may leave the outline; more needs fewer vertices. Default: 0.1.
     copy_images
         For yolo: copy the images to the folder `images` beside `labels`, and write a data.yaml about both.
     batch
         How many images the model is given at once. Default: 1, with an accelerator 16.
     """
+    from maskprism.core.decoding.outlines import TOLERANCE
     from maskprism.integrations.exports import JOURNAL, write_predictions
     from maskprism.io.sources import open_sources
 
@@ -108,7 +108,7 @@ def predict(
             format,
             categories=categories,
             segmentation=segmentation,
-            tolerance=tolerance,
+            tolerance=TOLERANCE if tolerance is None else tolerance,
             copy_images=copy_images,
             overwrite=overwrite,
             engine=opened,
