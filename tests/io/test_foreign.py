@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import maskprism
+from helpers.in_process import command
 from helpers.small_datasets import TRIANGLE, coco, data_set
 from helpers.tiny_models import Tiny, ultralytics_metadata
 from maskprism.analysis.prototypes.basis import CanonicalBasis
-from maskprism.cli import main
 from maskprism.cli.original import _read_masks
 from maskprism.datasets import open_dataset
 from maskprism.errors import InputError, LabelError, MaskprismError, ModelError, TableError
@@ -156,16 +156,12 @@ def test_paths_that_cannot_be_and_pipes_are_told_wherever_a_path_is_taken(kind, 
         assert len(str(raised.value)) < 1_000, kind
 
 
-@pytest.mark.filterwarnings("ignore:Cyclopts application")
-def test_what_the_system_says_is_a_sentence_too(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["maskprism", "reduce", "sample", "--images", "images", "--out", f"{LONG}.onnx"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    said = capsys.readouterr().err
-    assert said.endswith("File name too long\n")
-    assert said.count("\n") == 1
-    assert len(said) < 300
+def test_what_the_system_says_is_a_sentence_too():
+    done = command("reduce", "sample", "--images", "images", "--out", f"{LONG}.onnx")
+    assert done.returncode == 1
+    assert done.stderr.endswith("File name too long\n")
+    assert done.stderr.count("\n") == 1
+    assert len(done.stderr) < 300
 
 
 def _file(folder: Path, data: bytes) -> Path:

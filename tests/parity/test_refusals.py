@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import maskprism
+from helpers.in_process import command
 from maskprism.errors import ModelError
 from parity.networks import random_network, save
 
@@ -131,14 +132,8 @@ def test_an_object_that_is_no_model():
         maskprism.load({"model": 1})
 
 
-def test_a_sentence_and_no_traceback_from_the_command_line(tmp_path, capfd, monkeypatch):
-    from maskprism.cli import main
-
-    path = write(tmp_path / "own.pt", "text")
-    monkeypatch.setattr(sys, "argv", ["maskprism", "info", str(path)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code not in (0, None)
-    out, err = capfd.readouterr()
-    assert "Traceback" not in out + err
-    assert "Ultralytics cannot read this file" in " ".join(err.split())
+def test_a_sentence_and_no_traceback_from_the_command_line(tmp_path):
+    done = command("info", write(tmp_path / "own.pt", "text"))
+    assert done.returncode not in (0, None)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "Ultralytics cannot read this file" in " ".join(done.stderr.split())
