@@ -71,7 +71,7 @@ $(ULTRA)/done: pyproject.toml requirements/lock.txt
 test-ultralytics: $(ULTRA)/done
 	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/tables/test_s3.py tests/integrations/test_interchange.py tests/tables/test_search.py \
 		tests/analysis/test_atlas.py::test_umap_keeps_neighbours_together -n logical --maxprocesses 8 --dist worksteal
-	$(ULTRA)/bin/python -m pytest tests/tables/test_ray.py tests/cli/test_ray_commands.py  # a cluster of its own, for all processors
+	$(ULTRA)/bin/python -m pytest tests/tables/test_ray.py tests/cli/test_ray_commands.py tests/integrations/test_exports.py  # a cluster of its own, for all processors
 
 # the base tests with another Python: make test-python PYTHON=python3.13; some of them with TESTS="tests/core tests/io"
 test-python:
