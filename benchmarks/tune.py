@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 import maskprism
+from maskprism._common.parallel import in_order, one_thread_per_call, processors
 from maskprism.analysis.tuning.tuning import VIEWS, tune
 from maskprism.datasets import open_dataset
 from maskprism.datasets.scenes import write_dataset
-from maskprism.tables.extraction import in_order, one_thread_per_call, processors
 
 SCENES = 128
 PREDICTIONS = 2 + VIEWS + 1

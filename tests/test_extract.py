@@ -21,8 +21,9 @@ import pytest
 import fake_network
 import maskprism
 from fake_network import fake_model, network, v5_model, write_images
+from maskprism._common.parallel import in_order
 from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError, TableError
-from maskprism.tables.extraction import extract, in_order
+from maskprism.tables.extraction import extract
 from maskprism.tables.stored_predictions import StoredPredictions
 from maskprism.tables.stored_prototypes import Stored
 from maskprism.tables.table import CoefficientTable
@@ -60,7 +61,7 @@ def images_of(out: Path) -> dict[str, str]:
 def test_rows_are_what_the_model_predicts(tmp_path: Path, suffix: str) -> None:
     paths = write_images(tmp_path / "photos", 9)
     model = fake_model()
-    calls: list[tuple[int, int | None, int]] = []
+    calls: list[tuple[int, int | None, object]] = []
     summary = extract(
         tmp_path / "photos", model, tmp_path / f"t{suffix}", on_progress=lambda *call: calls.append(call), workers=3
     )
@@ -87,8 +88,8 @@ def test_rows_are_what_the_model_predicts(tmp_path: Path, suffix: str) -> None:
     assert summary.images == len(paths) == summary.with_instances + summary.empty
     assert summary.empty > 0
     assert set(images_of(tmp_path / f"t{suffix}").values()) == {"ok", "empty"}
-    assert calls[0] == (0, 9, 0)
-    assert calls[-1] == (9, 9, 0)
+    assert calls[0] == (0, 9, None)
+    assert calls[-1] == (9, 9, None)
     assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
     assert not [name for name in files_in(tmp_path) if name.endswith((".parts", ".tmp"))]
 
@@ -128,7 +129,7 @@ def test_failed_images_are_recorded_and_the_rest_goes_on(tmp_path: Path, batch: 
     model = fake_model(batch=batch)
     summary = extract(folder, model, tmp_path / "t.csv")
     assert (summary.images, summary.failed, summary.all_failed) == (6, 3, False)
-    assert [message.split(":")[0] for message in summary.failures] == ["001.png", "003.png", "004.png"]
+    assert [failure.name for failure in summary.failures] == ["001.png", "003.png", "004.png"]
     images = CoefficientTable.read(tmp_path / "t.csv").images
     assert images is not None
     failed = images.filter(pc.equal(images["status"], "failed")).to_pylist()
@@ -824,7 +825,7 @@ def test_videos_whose_decoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_large_images_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path / "photos", 8)
-    monkeypatch.setattr("maskprism.tables.worker.LARGE_PIXELS", 100)
+    monkeypatch.setattr("maskprism.datasets.visit.LARGE_PIXELS", 100)
     at_work, most = [0], [0]
     guard = threading.Lock()
 

@@ -16,13 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from fake_network import fake_model, network, v5_model, write_images
-from maskprism.errors import ImageError, InputError, ModelError
+from maskprism import load
+from maskprism.errors import ImageError, ModelError
 from maskprism.io.sources import SourceImage, open_source
 from maskprism.models import Model
 from maskprism.tables.extraction import extract
 from maskprism.tables.schema import image_schema, instance_schema
 from maskprism.tables.table import CoefficientTable
 from maskprism.tables.worker import Shard, instances_of, records_of
+from tiny_models import Tiny
 
 
 def counted_model(folder: Path) -> Model:
@@ -156,14 +158,22 @@ def test_copies_in_one_process_share_the_model(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2  # another shard, another model
 
 
-def test_an_open_model_stays_where_it_is() -> None:
-    with pytest.raises(InputError, match=r"functools\.partial\(maskprism\.load"):
-        pickle.dumps(Shard(fake_model()))
+def test_an_open_model_travels_as_the_file_that_it_is_of(tmp_path: Path) -> None:
+    file = Tiny().save(tmp_path / "tiny.onnx")
+    image = ("grey", np.full((40, 50, 3), 120, np.uint8))
+    model = load(file, conf=0.1).with_names({0: "a", 1: "b", 2: "c"})
+    shard = Shard(model)
+    pickled = pickle.dumps(shard)
+    assert len(pickled) < 1 << 16
+    copy = pickle.loads(pickled)
+    assert copy.settings == shard.settings
+    assert copy([image]).equals(shard([image]))
+    Tiny(prototypes=5).save(file)
+    with pytest.raises(ModelError, match="the model file is another one here"):
+        pickle.loads(pickled)
 
 
 def test_a_model_that_cannot_be_opened_is_an_error_of_every_call() -> None:
-    from maskprism import load
-
     shard = pickle.loads(pickle.dumps(Shard(partial(load, "none.onnx"))))
     for _ in range(2):
         with pytest.raises(ModelError, match=r"none\.onnx: there is no such model file"):

@@ -20,6 +20,7 @@ from maskprism.cli.options import (
     model_file,
 )
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
+from maskprism.datasets.visit import Failure
 
 
 @command
@@ -69,11 +70,17 @@ def extract(
     network = opening if engine == "ray" else opening()
     on_gpu = engine == "ray" and (reading.device or "").startswith("cuda")
     with output.bar("extracting", None, visible=False) as bar:
+        failed: list[Failure] = []
+
+        def show(done: int, total: int | None, failure: Failure | None) -> None:
+            failed.extend([failure] if failure else [])
+            bar.at(done, total, len(failed))
+
         summary = run(
             source,
             network,
             out,
-            on_progress=bar.at,
+            on_progress=show,
             engine=engine,
             workers=workers,
             gpus=float(on_gpu) if gpus is None else gpus,
@@ -84,7 +91,7 @@ def extract(
     for line in summary.lines():
         print(line)
     answer = dict(vars(summary))
-    answer["first_failures"] = [readable(message) for message in answer.pop("failures")]
+    answer["first_failures"] = [readable(f"{name}: {message}") for name, message, *_ in answer.pop("failures")]
     for name in ("table", "images_table", "prototypes_table", "settings"):  # paths or URIs
         answer[name] = None if answer[name] is None else readable(str(answer[name]))
     return Outcome(answer, FAILED if summary.all_failed else DONE)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -64,14 +64,14 @@ class Sample:
         """The image's path, relative to the data set where it lies in it."""
         return self.image.name
 
-    def read(self) -> tuple[UInt8[np.ndarray, "H W 3"], GroundTruth]:
-        """The image, HWC uint8 in BGR, and its ground truth.
+    def read(self, *, grey: bool = False) -> tuple[UInt8[np.ndarray, "H W 3"], GroundTruth]:
+        """The image, HWC uint8 in BGR, and its ground truth; grey: as `read_image` has it.
 
         Raises ImageError or LabelError, which say what is wrong with which file: take the next sample then. An
         image with a mistake in one of its labels is left out as a whole, as in Ultralytics: half of its ground truth
         would make false alarms of good detections.
         """
-        pixels = self.image.read()
+        pixels = self.image.read(grey=grey)
         return pixels, self.truth((pixels.shape[0], pixels.shape[1]))
 
     def altered(
@@ -120,8 +120,15 @@ class Dataset:
         return len(self.images.paths)
 
     def __iter__(self) -> Iterator[Sample]:
-        for image in self.images.pending(frozenset()):
-            yield Sample(image, self.annotations, self.class_ids, self.names)
+        return map(self.sample, self.images.pending(frozenset()))
+
+    def sample(self, image: SourceImage) -> Sample:
+        """One of its images with the ground truth."""
+        return Sample(image, self.annotations, self.class_ids, self.names)
+
+    def take(self, positions: Iterable[int]) -> Self:
+        """The same data set with the images at these positions alone."""
+        return replace(self, images=self.images.take(positions))
 
     def __repr__(self) -> str:
         split = f", split {self.split!r}" if self.split else ""

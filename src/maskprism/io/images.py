@@ -33,12 +33,14 @@ MAX_PIXELS = 170_000_000
 """Images that unpack to more pixels than this are refused before they are decoded."""
 
 
-def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
-    """An image as HWC uint8 in BGR.
+def read_image(image: ImageLike, *, grey: bool = False) -> UInt8[np.ndarray, "H W 3"]:
+    """An image as HWC uint8 in BGR; of a path with `grey`, grey in all three channels.
 
     Paths and URIs (`s3://bucket/a.jpg`) are decoded by OpenCV: EXIF orientation applied, alpha dropped, 16 bits
     cut to 8. What it does not read, or gives other colours or another orientation (AVIF, HEIC, TIFF with Lab colours or
     an alpha channel), is decoded by Pillow, so that a path and `PIL.Image.open` of it are the same picture.
+    With `grey`, OpenCV decodes to grey, as Ultralytics reads files for a model of one channel: other numbers than
+    colours made grey. Arrays and PIL images are taken as they are.
     Arrays are taken as BGR, BGRA or grey, as OpenCV and Ultralytics have them; PIL images keep
     their own meaning. Raises ImageError for a file that is missing, empty, truncated, too large
     or no image, and InputError for an array of another shape or type.
@@ -46,7 +48,7 @@ def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(image, np.ndarray):
         return _from_array(image)
     if isinstance(image, str | os.PathLike | UriPath):
-        return _from_file(image)
+        return _from_file(image, grey)
     if type(image).__module__.startswith("PIL.") or hasattr(image, "getexif"):
         return _from_pil(image)
     raise InputError(f"cannot read an image from {type(image).__name__}; expected a path, a PIL image or a uint8 array")
@@ -60,12 +62,17 @@ def source_name(image: ImageLike) -> str | None:
 
 
 def decode_image(
-    data: bytes, name: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, known_size: bool = False
+    data: bytes,
+    name: str | os.PathLike[str],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    known_size: bool = False,
+    grey: bool = False,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The bytes of an image file as HWC uint8 in BGR, decoded as `read_image` decodes a path.
 
     name: what the file is called in messages. An image of more than `max_pixels` is refused by its
-    header, before it is decoded; with `known_size` so is one whose header does not tell its size.
+    header, before it is decoded; with `known_size` so is one whose header does not tell its size. grey: see there.
     Raises ImageError.
     """
     if not data:
@@ -76,22 +83,22 @@ def decode_image(
     if header is not None and header[0] in _BY_PILLOW and header[1] in (_BY_PILLOW[header[0]] or header[1:]):
         return _by_pillow(data, name)
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise ImageError(f"{name}: cannot be decoded as an image ({error.err})") from None
     if decoded is None:
         if header is not None:
             return _by_pillow(data, name)
         raise ImageError(f"{name}: not an image that OpenCV can decode ({len(data)} bytes)")
-    return np.asarray(decoded, dtype=np.uint8)
+    return cv2.cvtColor(decoded, cv2.COLOR_GRAY2BGR) if grey else np.asarray(decoded, dtype=np.uint8)
 
 
-def _from_file(place: str | os.PathLike[str] | UriPath) -> UInt8[np.ndarray, "H W 3"]:
+def _from_file(place: str | os.PathLike[str] | UriPath, grey: bool) -> UInt8[np.ndarray, "H W 3"]:
     try:
         path = location(place)
     except (OSError, ValueError) as error:  # a URI that nobody opens
         raise ImageError(f"{shown(place)}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    return decode_image(read_regular(path, ImageError), str(path))
+    return decode_image(read_regular(path, ImageError), str(path), grey=grey)
 
 
 _BY_PILLOW = {

@@ -41,11 +41,13 @@ class SourceImage(NamedTuple):
     name: str
     image: str | Location | bytes | np.ndarray[Any, Any] | ImageError
 
-    def read(self) -> UInt8[np.ndarray, "H W 3"]:
-        """The image, HWC uint8 in BGR. Raises ImageError if there is none."""
+    def read(self, *, grey: bool = False) -> UInt8[np.ndarray, "H W 3"]:
+        """The image, HWC uint8 in BGR; grey: as `read_image` has it. Raises ImageError if there is none."""
         if isinstance(self.image, ImageError):
             raise self.image
-        return decode_image(self.image, self.name) if isinstance(self.image, bytes) else read_image(self.image)
+        if isinstance(self.image, bytes):
+            return decode_image(self.image, self.name, grey=grey)
+        return read_image(self.image, grey=grey)
 
 
 @dataclass(frozen=True)

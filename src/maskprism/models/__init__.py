@@ -244,6 +244,11 @@ class Model:
         return changed
 
     @property
+    def grey(self) -> bool:
+        """Whether it takes one channel: files are then decoded to grey, as Ultralytics reads them for it."""
+        return self.spec.preprocessing.channels == "grey"
+
+    @property
     def levels(self) -> int:
         """How many levels of the pyramid its rows tell apart; 1 where they tell none."""
         return len(self.level_ends or (1,))
@@ -261,7 +266,7 @@ class Model:
     def _predict_batch(self, images: Sequence[ImageLike], readers: Sequence[Model] = ()) -> list[Prediction]:
         """Of every image what each reader makes of the outputs; this model alone unless readers are given."""
         readers = readers or [self]
-        decoded = [read_image(image) for image in images]
+        decoded = [read_image(image, grey=self.grey) for image in images]
         prepare = self.spec.preprocessing
         letterboxes = [self.letterbox((one.shape[0], one.shape[1])) for one in decoded]
         results: dict[int, list[Prediction]] = {}

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import pyarrow as pa
-from threadpoolctl import threadpool_limits
 
-from maskprism.errors import InputError, ModelError
-from maskprism.io.sources import SourceImage, open_source
+from maskprism._common.parallel import Engine, EngineName, Lost, open_engine
+from maskprism.datasets.visit import TOLERATED_MODEL_FAILURES, Failure, OnProgress, visit
+from maskprism.errors import InputError, MaskprismError
+from maskprism.io.sources import ImageFiles, open_source
+from maskprism.tables.schema import ExtractedImage, shard_batch
 from maskprism.tables.table import IMAGES, INSTANCES, PROTOTYPES, TablePaths
-from maskprism.tables.worker import (
-    TOLERATED_NETWORK_FAILURES,
-    Shard,
-    in_lists,
-    instances_of,
-    network_gone,
-    prototypes_of,
-    records_of,
-)
+from maskprism.tables.worker import Shard, instances_of, model_gone, prototypes_of, records_of
 from maskprism.tables.writer import UnfinishedTable
 
 if TYPE_CHECKING:
@@ -34,19 +25,13 @@ if TYPE_CHECKING:
     from maskprism.models import Model
     from maskprism.tables.stored_prototypes import Stored
 
-Engine = Literal["threads", "ray"]
 MAX_IMAGES_PER_PART = 512
 MAX_BYTES_PER_PART = 64 << 20
-MAX_WORKERS = 32
 _FLUSH_S = 5.0
 _FOLDER_FLUSH_S = 60.0
 """Parts of a folder stay as they are: fewer and larger ones are read faster."""
 _IMAGES_PER_FOLDER_PART = 1 << 14
 _MESSAGES = 5
-
-Progress = Callable[[int, int | None, int], None]
-Task = TypeVar("Task")
-Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -56,7 +41,7 @@ class ExtractSummary:
     images: worked on in this call; of these with_instances, empty and failed.
     skipped: already in the table before.
     all_failed: not one image of the table, old or new, could be used.
-    failures: the first few messages of failed images of this call.
+    failures: the first few images of this call that failed.
     images_table: the table with one row per image; prototypes_table: the one with what is stored of prototypes;
         settings: the `.meta.json` of a CSV table.
     """
@@ -69,7 +54,7 @@ class ExtractSummary:
     instances: int
     all_failed: bool
     seconds: float
-    failures: tuple[str, ...]
+    failures: tuple[Failure, ...]
     table: Location
     images_table: Location
     prototypes_table: Location | None
@@ -88,7 +73,7 @@ class ExtractSummary:
             f"{self.images} images in {self.seconds:.1f} s ({rate}): {self.with_instances} with {self.instances} "
             f"instances, {self.empty} without, {self.failed} failed{'; ' if before else ''}{before}"
         )
-        failed = [f"  failed: {message}" for message in self.failures]
+        failed = [f"  failed: {failure.name}: {failure.message}" for failure in self.failures]
         if self.failed > len(self.failures):
             failed.append(f"  ... and {self.failed - len(self.failures)} more, all in {self.images_table}")
         tables = [str(one) for one in (self.table, self.images_table, self.prototypes_table) if one is not None]
@@ -100,8 +85,8 @@ def extract(
     model: Model | Callable[[], Model],
     out: str | os.PathLike[str] | UriPath,
     *,
-    on_progress: Progress | None = None,
-    engine: Engine = "threads",
+    on_progress: OnProgress | None = None,
+    engine: EngineName | Engine = "threads",
     workers: int | None = None,
     gpus: float = 0,
     prototypes: Stored | None = None,
@@ -126,12 +111,13 @@ def extract(
     out
         a `.parquet` or `.csv` file, or a folder for a table in Parquet parts; a path or a URI.
     on_progress
-        called with the number of images done (those of earlier runs included), their total or
-        None (an estimate for videos), and the number that failed in this call.
+        see `maskprism.datasets.visit.OnProgress`; images of earlier runs are included, and the total of a video is an
+        estimate.
     engine
         "threads" of this process, or "ray": processes of a cluster that Ray runs, which is the one that RAY_ADDRESS
-        names or that was started on this machine, or else a new one here. For "ray", `model` is a function that can
-        be pickled, such as `functools.partial(maskprism.load, "best.onnx", threads=1)`.
+        names or that was started on this machine, or else a new one here. For "ray", `model` is one that was opened
+        from a file; or, where this machine cannot open it, a function that can be pickled, such as
+        `functools.partial(maskprism.load, "best.onnx", device="cuda")`.
     workers
         threads, or processes of the cluster; one per processor (or GPU) unless given.
     gpus
@@ -159,28 +145,27 @@ def extract(
         an argument is out of range, or does not fit the engine.
     """
     started = time.perf_counter()
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}; expected at least 1")
     if flush_s is not None and flush_s < 0:
         raise InputError(f"flush_s is {flush_s}; expected at least 0 seconds")
-    if engine not in get_args(Engine):
-        raise InputError(f"engine is {engine!r}; expected one of {', '.join(map(repr, get_args(Engine)))}")
     paths = TablePaths.of(out)
     images = open_source(source, limit=limit)
     shard = Shard(model, images.root, prototypes=prototypes)
     with (
-        _engine(engine, shard, workers, gpus) as work,
-        UnfinishedTable(paths, work.settings, overwrite=overwrite) as unfinished,
+        _opened(engine, workers, gpus, shard) as opened,
+        UnfinishedTable(paths, shard.settings, overwrite=overwrite) as unfinished,
     ):
         run = _Run(
             unfinished,
+            shard.schema,
             flush_s=flush_s,
             on_progress=on_progress,
             total=images.count(),
             skipped=images.count_done(unfinished.done),
         )
-        with closing(work.batches(images.pending(unfinished.done))) as batches:
-            run.collect(batches)
+        pending = images.pending(unfinished.done)
+        known = list(pending) if isinstance(images, ImageFiles) else pending
+        with closing(visit(known, shard, shard.extracted, engine=opened)) as results:
+            run.collect(results)
         unfinished.finish()
         return ExtractSummary(
             images=run.counts["ok"] + run.counts["empty"] + run.counts["failed"],
@@ -199,46 +184,20 @@ def extract(
         )
 
 
-class _Work(Protocol):
-    """What an engine does: images in, batches of a shard out, in the order of images unless a worker died."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What determines the rows."""
-        ...
-
-    def batches(self, pending: Iterator[SourceImage]) -> Generator[pa.RecordBatch, None, None]:
-        """The rows of all images, each once."""
-        ...
-
-
 @contextmanager
-def _engine(engine: Engine, shard: Shard, workers: int | None, gpus: float) -> Iterator[_Work]:
-    if engine == "ray":
-        from maskprism.tables.ray_engine import ray_work
-
-        with ray_work(shard, workers, gpus) as work:
-            yield work
-        return
-    if gpus:
-        raise InputError(f"gpus is {gpus}; threads share the device of the model, so leave it out, or use engine='ray'")
-    with one_thread_per_call():
-        yield _Threads(shard, workers or processors())
+def _opened(engine: EngineName | Engine, workers: int | None, gpus: float, shard: Shard) -> Iterator[Engine]:
+    """The engine, and with it what is to be known of the model: this process may have no GPU, so a worker tells."""
+    with open_engine(engine, workers, gpus) as opened:
+        if not opened.in_one_process:
+            (described,) = opened.map(_described, [shard])
+            if isinstance(described, Lost):
+                raise MaskprismError(f"engine 'ray': a worker cannot open the model ({described.message})")
+            shard.describe(described)
+        yield opened
 
 
-@dataclass(frozen=True)
-class _Threads:
-    """The threads of this process."""
-
-    shard: Shard
-    workers: int
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return self.shard.settings
-
-    def batches(self, pending: Iterator[SourceImage]) -> Generator[pa.RecordBatch, None, None]:
-        return in_order(self.shard, in_lists(pending, self.shard.batch), self.workers)
+def _described(shards: Sequence[Shard]) -> list[tuple[dict[str, Any], int]]:
+    return [shard.described() for shard in shards]
 
 
 class _Run:
@@ -247,13 +206,14 @@ class _Run:
     def __init__(
         self,
         unfinished: UnfinishedTable,
+        schema: pa.Schema,
         *,
         flush_s: float | None,
-        on_progress: Progress | None,
+        on_progress: OnProgress | None,
         total: int | None,
         skipped: int,
     ) -> None:
-        self._unfinished = unfinished
+        self._unfinished, self._schema = unfinished, schema
         in_folder = unfinished.paths.is_folder
         self._flush_s = (_FOLDER_FLUSH_S if in_folder else _FLUSH_S) if flush_s is None else flush_s
         self._most_images = _IMAGES_PER_FOLDER_PART if in_folder else MAX_IMAGES_PER_PART
@@ -261,118 +221,68 @@ class _Run:
         self.skipped = skipped
         self.counts = {"ok": 0, "empty": 0, "failed": 0}
         self.instances = 0
-        self.failures: list[str] = []
-        self._waiting: list[pa.RecordBatch] = []  # of one image each
+        self.failures: list[Failure] = []
+        self._waiting: list[ExtractedImage] = []
         self._waiting_bytes = 0
-        self._suspect: list[pa.RecordBatch] = []
+        self._suspect: list[ExtractedImage] = []
         self._flushed_at = time.monotonic()
 
-    def collect(self, batches: Iterator[pa.RecordBatch]) -> None:
-        """Take over every batch; what is finished is committed even if this is interrupted."""
+    def collect(self, results: Iterable[ExtractedImage | Failure]) -> None:
+        """Take over every image; what is finished is committed even if this is interrupted."""
         self._report()
         try:
-            for batch in batches:
-                for index in range(len(batch)):
-                    self._add(batch.slice(index, 1))
-                self._waiting_bytes += batch.nbytes
+            for result in results:
+                self._add(ExtractedImage.of(result) if isinstance(result, Failure) else result)
                 elapsed_s = time.monotonic() - self._flushed_at
                 full = len(self._waiting) >= self._most_images or self._waiting_bytes >= MAX_BYTES_PER_PART
                 if full or elapsed_s >= self._flush_s:
                     self._flush()
-                self._report()
+                self._report(result if isinstance(result, Failure) else None)
             self._settle()
-        except (KeyboardInterrupt, ModelError):
+        except (KeyboardInterrupt, MaskprismError):
             self._flush()
             raise
         self._flush()
 
-    def _add(self, image: pa.RecordBatch) -> None:
-        # A network that fails once may dislike the image. One that fails on everything (a device that
+    def _add(self, image: ExtractedImage) -> None:
+        # A model that fails once may dislike the image. One that fails on everything (a device that
         # is gone, say) must not mark the rest of the images as done.
-        if _value(image, "network_failed"):
+        if image.network_failed:
             self._suspect.append(image)
-            if len(self._suspect) >= TOLERATED_NETWORK_FAILURES:
-                self._blame_network()
+            if len(self._suspect) >= TOLERATED_MODEL_FAILURES:
+                raise model_gone(self._suspect)
             return
-        self._waiting += [*self._suspect, image]
-        for one in (*self._suspect, image):
-            self._tally(one)
+        self._take([*self._suspect, image])
         self._suspect.clear()
 
     def _settle(self) -> None:
-        """At the end of the source: failures of the network count as failures of images, unless it never worked."""
-        worked = self._unfinished.records > self._unfinished.failed or any(
-            _value(one, "status") != "failed" for one in self._waiting
-        )
+        """At the end of the source: failures of the model count as failures of images, unless it never worked."""
+        worked = self._unfinished.records > self._unfinished.failed or self.counts["ok"] + self.counts["empty"] > 0
         if self._suspect and not worked:
-            self._blame_network()
-        self._waiting += self._suspect
-        for one in self._suspect:
-            self._tally(one)
+            raise model_gone(self._suspect)
+        self._take(self._suspect)
         self._suspect.clear()
         self._report()
 
-    def _blame_network(self) -> None:
-        first = self._suspect[0]
-        raise network_gone(len(self._suspect), _value(first, "image"), _value(first, "message"))
-
-    def _tally(self, image: pa.RecordBatch) -> None:
-        self.counts[_value(image, "status")] += 1
-        self.instances += _value(image, "instances")
-        if _value(image, "status") == "failed" and len(self.failures) < _MESSAGES:
-            self.failures.append(f"{_value(image, 'image')}: {_value(image, 'message')}")
+    def _take(self, images: Sequence[ExtractedImage]) -> None:
+        self._waiting += images
+        for image in images:
+            self._waiting_bytes += image.nbytes
+            self.counts[image.status] += 1
+            self.instances += image.instances
+            if image.status == "failed" and len(self.failures) < _MESSAGES:
+                self.failures.append(Failure(image.name, image.message, image.network_failed))
 
     def _flush(self) -> None:
         self._flushed_at = time.monotonic()
         # Taken off the list first: an interruption from here on must not commit them a second time.
         images, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if images:
-            shards = pa.Table.from_batches(images)
+            shards = pa.Table.from_batches([shard_batch(images, self._schema)])
             self._unfinished.commit(
                 {INSTANCES: instances_of(shards), PROTOTYPES: prototypes_of(shards), IMAGES: records_of(shards)}
             )
 
-    def _report(self) -> None:
+    def _report(self, failure: Failure | None = None) -> None:
         if self._on_progress is not None:
-            done = self.skipped + sum(self.counts.values())
-            self._on_progress(done, self._total, self.counts["failed"])
-
-
-def _value(image: pa.RecordBatch, column: str) -> Any:
-    return image[column][0].as_py()
-
-
-def in_order(function: Callable[[Task], Done], tasks: Iterator[Task], workers: int) -> Generator[Done, None, None]:
-    """What `function` makes of each task, in the order of tasks; a bounded number are in flight."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="extract")
-    flying: deque[Future[Done]] = deque()
-    try:
-        for task in tasks:
-            flying.append(pool.submit(function, task))
-            if len(flying) >= 2 * workers + 1:
-                yield flying.popleft().result()
-        while flying:
-            yield flying.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def one_thread_per_call() -> Iterator[None]:
-    """Workers are the threads: a library that starts more for each call would only get in their way."""
-    before = cv2.getNumThreads()
-    with threadpool_limits(1):
-        cv2.setNumThreads(1)
-        try:
-            yield
-        finally:
-            cv2.setNumThreads(before)
-
-
-def processors() -> int:
-    """How many this process may use, up to MAX_WORKERS."""
-    try:
-        available = len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        available = os.cpu_count() or 1
-    return min(available, MAX_WORKERS)
+            self._on_progress(self.skipped + sum(self.counts.values()), self._total, failure)

@@ -21,6 +21,7 @@ from maskprism.tables.stored_prototypes import Stored, prototype_columns
 
 if TYPE_CHECKING:
     from maskprism.core.prediction import Prediction
+    from maskprism.datasets.visit import Failure
     from maskprism.io.uris import Location
     from maskprism.models import Model
 
@@ -194,6 +195,27 @@ class ExtractedImage:
     message: str = ""
     network_failed: bool = False
 
+    @classmethod
+    def of(cls, failure: Failure) -> ExtractedImage:
+        """An image that failed."""
+        return cls(failure.name, failure.size_hw, message=failure.message, network_failed=failure.by_model)
+
+    @property
+    def instances(self) -> int:
+        """How many there are."""
+        return 0 if self.values is None else len(self.values["instance"])
+
+    @property
+    def status(self) -> Literal["ok", "empty", "failed"]:
+        """What became of it."""
+        return "failed" if self.values is None else "ok" if self.instances else "empty"
+
+    @property
+    def nbytes(self) -> int:
+        """How much its name and its arrays take."""
+        columns = [*(self.values or {}).values(), *(self.prototypes or {}).values()]
+        return len(self.name) + sum(np.asarray(column).nbytes for column in columns)
+
 
 def shard_schema(settings: Mapping[str, Any]) -> pa.Schema:
     """The columns of a shard: those of the table of images, and in `rows` the instances of each image.
@@ -211,7 +233,7 @@ def shard_batch(images: Sequence[ExtractedImage], schema: pa.Schema) -> pa.Recor
     """Finished images as one batch of `shard_schema`."""
     kind = schema.field("rows").type.value_type
     found = [image.values for image in images if image.values is not None]
-    counts = [0 if image.values is None else len(image.values["instance"]) for image in images]
+    counts = [image.instances for image in images]
     rows = pa.ListArray.from_arrays(
         pa.array(np.cumsum([0, *counts]), pa.int32()),
         pa.StructArray.from_arrays([_joined(field, found) for field in kind], fields=list(kind)),
@@ -222,12 +244,12 @@ def shard_batch(images: Sequence[ExtractedImage], schema: pa.Schema) -> pa.Recor
             (
                 image.name,
                 *(image.size_hw or (None, None))[::-1],
-                "failed" if image.values is None else "ok" if count else "empty",
-                count,
+                image.status,
+                image.instances,
                 image.message,
                 image.network_failed,
             )
-            for image, count in zip(images, counts, strict=True)
+            for image in images
         ],
         strict=True,
     )

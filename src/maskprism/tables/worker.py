@@ -1,23 +1,20 @@
-"""The work of one engine's worker: images in, one Arrow batch out.
+"""The work of one engine's worker: images in, rows out.
 
-Extraction on this machine uses it on threads; any other engine may call it on processes or
-machines of its own, because it writes nothing, shows nothing and can be sent anywhere.
+Extraction uses it on threads and on a Ray cluster; any other engine may call it on processes or machines of its own,
+because it writes nothing, shows nothing and can be sent anywhere.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import cv2
-
-from maskprism._common.text import one_line
-from maskprism.errors import InputError, MaskprismError, ModelError
+from maskprism.datasets.visit import TOLERATED_MODEL_FAILURES, Failure, VisitedImage, look_at
+from maskprism.errors import ModelError
 from maskprism.io.sources import SourceImage
 from maskprism.tables.schema import (
     ExtractedImage,
@@ -32,113 +29,155 @@ from maskprism.tables.schema import (
 from maskprism.tables.stored_prototypes import Stored, checked_stored, prototype_columns
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
+    from maskprism.core.prediction import Prediction
     from maskprism.io.uris import Location
     from maskprism.models import Model
 
 __all__ = ["Shard", "instances_of", "prototypes_of", "records_of"]
 
-LARGE_PIXELS = 50_000_000
-"""Images over this many pixels are worked on one at a time, to bound memory."""
-TOLERATED_NETWORK_FAILURES = 8
-"""A network that fails on this many images, and on nothing else, is taken for gone."""
-
 
 class Shard:
-    """A network as a function from images to rows.
+    """A model as a function from images to rows.
 
     Parameters
     ----------
     model
-        a function without arguments that opens the model, such as `functools.partial(maskprism.load, "best.onnx")`:
-        then the shard can be pickled, and every process opens the model once, when it is first needed. Or an open
-        `Model`, which stays in its process.
+        A model; or a function without arguments that opens it, such as
+        `functools.partial(maskprism.load, "best.onnx")`: then every process opens the model once, when it is first
+        needed, and the one that sends the shard need not be able to.
     root
-        the folder that names of images are relative to, for the settings of the table.
+        The folder that names of images are relative to, for the settings of the table.
     prototypes
-        what to keep of the prototypes of images with instances: None, "summary", "fp16" or "fp32".
+        What to keep of the prototypes of images with instances: None, "summary", "fp16" or "fp32".
 
     Raises
     ------
     InputError
-        another word for `prototypes`.
+        For another word for `prototypes`.
     """
 
     def __init__(
         self, model: Model | Callable[[], Model], root: Location | str = "", *, prototypes: Stored | None = None
     ) -> None:
         checked_stored(prototypes)
-        self._network = None if callable(model) else _Network(model, root, prototypes)
-        self._opening = _Opening(uuid.uuid4().hex, model, root, prototypes) if callable(model) else None
+        self._open: Callable[[], _Extractor] = (
+            _Opening(uuid.uuid4().hex, model, root, prototypes)
+            if callable(model)
+            else _Opened(_Extractor(model, root, prototypes))
+        )
+        self._described: tuple[dict[str, Any], int] | None = None
 
     def __call__(self, images: Sequence[SourceImage | tuple[str, Any]]) -> pa.RecordBatch:
-        """The rows of images, in their order: a batch of `schema` with one row per image.
+        """The rows of images.
 
-        An image is (name, path, URI, bytes of a file, or an HWC uint8 array in BGR). One that cannot be read, or that
-        the network fails on, has the status "failed" and a message; `network_failed` tells these two apart.
-        `instances_of` and `records_of` make the two tables of a coefficient table of such batches.
+        Parameters
+        ----------
+        images
+            Each as (name, path, URI, bytes of a file, or an HWC uint8 array in BGR).
 
-        Raises ModelError where the model cannot be opened, or fails on every image, at least eight, that can be read:
-        then it is not the images. Raises InputError for an argument of the model that is out of range.
+        Returns
+        -------
+        pyarrow.RecordBatch
+            A batch of `schema` with one row per image, in their order. One that cannot be read, or that the model
+            fails on, has the status "failed" and a message; `network_failed` tells these two apart. `instances_of`
+            and `records_of` make the two tables of a coefficient table of such batches.
+
+        Raises
+        ------
+        ModelError
+            If the model cannot be opened, or fails on every image, at least eight, that can be read: then it is not
+            the images.
+        InputError
+            If an argument of the model is out of range.
         """
-        network = self._open()
-        size = network.model.batch
-        finished = [
-            one for start in range(0, len(images), size) for one in network.extract(images[start : start + size])
-        ]
+        schema = self.schema
+        results = look_at([SourceImage(*image) for image in images], self, self.extracted)
+        finished = [ExtractedImage.of(one) if isinstance(one, Failure) else one for one in results]
         failed = [one for one in finished if one.network_failed]
-        if len(failed) >= TOLERATED_NETWORK_FAILURES and all(one.values is None for one in finished):
-            raise network_gone(len(failed), failed[0].name, failed[0].message)
-        return shard_batch(finished, network.schema)
+        if len(failed) >= TOLERATED_MODEL_FAILURES and all(one.values is None for one in finished):
+            raise model_gone(failed)
+        return shard_batch(finished, schema)
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns of a batch: those of the table of images, whether the network failed, a list of instances, and
+        """The columns of a batch: those of the table of images, whether the model failed, a list of instances, and
         what is stored of the prototypes.
         """
-        return self._open().schema
+        return shard_schema(self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What determines the rows; tables carry it."""
-        return self._open().settings
+        return self.described()[0]
 
     @property
     def batch(self) -> int:
-        """How many images the network takes at once."""
-        return self._open().model.batch
+        """How many images the model takes at once."""
+        return self.described()[1]
 
-    def __getstate__(self) -> dict[str, Any]:
-        if self._opening is None:
-            raise InputError(
-                "a Shard around an open model cannot be sent to another process; give it a function that opens the "
-                'model, such as functools.partial(maskprism.load, "best.onnx")'
-            )
-        return self.__dict__
+    @property
+    def grey(self) -> bool:
+        """Whether the model takes one channel."""
+        return self._open().model.grey
 
-    def _open(self) -> _Network:
-        if self._opening is None:
-            assert self._network is not None
-            return self._network
-        with _ONE_OPENS:
-            return _network_of(self._opening)
+    def predict(self, images: list[Any], /) -> list[Prediction]:
+        """What the model says about each image."""
+        return self._open().model.predict(images)
+
+    def extracted(self, visited: VisitedImage[Prediction]) -> ExtractedImage:
+        """The rows of one image."""
+        return self._open().extracted(visited)
+
+    def described(self) -> tuple[dict[str, Any], int]:
+        """Settings, and how many images the model takes at once; opens the model unless told by `describe`."""
+        return self._described or self._open().described
+
+    def describe(self, described: tuple[dict[str, Any], int]) -> None:
+        """Take over what a shard in another process knows of the model, which then need not be opened in this one."""
+        self._described = described
 
 
-def in_lists(images: Iterable[SourceImage], size: int) -> Iterator[tuple[SourceImage, ...]]:
-    """Images, so many at a time."""
-    rest = iter(images)
-    while found := tuple(islice(rest, size)):
-        yield found
-
-
-def network_gone(count: int, name: str, message: str) -> ModelError:
-    """The error for a network that fails on one image after the other."""
+def model_gone(failed: Sequence[ExtractedImage]) -> ModelError:
+    """The error for a model that fails on one image after the other."""
     return ModelError(
-        f"the network failed on {count} images in a row and the extraction stopped "
-        f"({name}: {message}); run the same command again to continue once it works"
+        f"the network failed on {len(failed)} images in a row and the extraction stopped "
+        f"({failed[0].name}: {failed[0].message}); run the same command again to continue once it works"
     )
+
+
+class _Extractor:
+    """An open model, and the columns of its rows."""
+
+    def __init__(self, model: Model, root: Location | str, prototypes: Stored | None) -> None:
+        self.model, self._root, self._prototypes = model, root, prototypes
+        settings = settings_of(model, root, prototypes)
+        self.described = settings, model.batch
+        self._columns, self._stored = instance_columns(settings), prototype_columns(settings)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Extractor, (self.model, self._root, self._prototypes)
+
+    def extracted(self, visited: VisitedImage[Prediction]) -> ExtractedImage:
+        prediction = visited.prediction
+        stored = self._stored and len(prediction)
+        return ExtractedImage(
+            visited.name,
+            prediction.image_size,
+            {column.name: column.of(prediction) for column in self._columns},
+            {column.name: column.of(prediction) for column in self._stored} if stored else None,
+        )
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A model that is open."""
+
+    extractor: _Extractor
+
+    def __call__(self) -> _Extractor:
+        return self.extractor
 
 
 @dataclass(frozen=True)
@@ -150,71 +189,14 @@ class _Opening:
     root: Location | str = field(compare=False)
     prototypes: Stored | None = field(compare=False)
 
+    def __call__(self) -> _Extractor:
+        with _ONE_OPENS:
+            return _opened(self)
+
 
 _ONE_OPENS = Lock()
 
 
 @lru_cache(maxsize=4)
-def _network_of(opening: _Opening) -> _Network:
-    return _Network(opening.model(), opening.root, opening.prototypes)
-
-
-class _Network:
-    """An open model, and the columns of its rows."""
-
-    def __init__(self, model: Model, root: Location | str, prototypes: Stored | None) -> None:
-        self.model = model
-        self.settings = settings_of(model, root, prototypes)
-        self.schema = shard_schema(self.settings)
-        self._columns = instance_columns(self.settings)
-        self._stored = prototype_columns(self.settings)
-        self._one_large = Lock()
-
-    def extract(self, images: Sequence[SourceImage | tuple[str, Any]]) -> Iterator[ExtractedImage]:
-        """Decode, ask the network, measure the masks; in the order of images."""
-        finished: dict[int, ExtractedImage] = {}
-        decoded: dict[int, np.ndarray[Any, Any]] = {}
-        names = [name for name, _ in images]
-        for index, (name, image) in enumerate(images):
-            try:
-                decoded[index] = SourceImage(name, image).read()
-            except (MaskprismError, MemoryError, cv2.error) as error:
-                finished[index] = ExtractedImage(name, message=one_line(error).removeprefix(f"{_label(name, image)}: "))
-        if sum(image.size // 3 for image in decoded.values()) > LARGE_PIXELS:
-            with self._one_large:
-                finished |= self._ask(names, decoded)
-        elif decoded:
-            finished |= self._ask(names, decoded)
-        return (finished[index] for index in range(len(images)))
-
-    def _ask(self, names: list[str], decoded: dict[int, np.ndarray[Any, Any]]) -> dict[int, ExtractedImage]:
-        try:
-            predictions = self.model.predict(list(decoded.values()))
-            return {
-                index: ExtractedImage(
-                    names[index],
-                    prediction.image_size,
-                    {column.name: column.of(prediction) for column in self._columns},
-                    {column.name: column.of(prediction) for column in self._stored}
-                    if self._stored and len(prediction)
-                    else None,
-                )
-                for index, prediction in zip(decoded, predictions, strict=True)
-            }
-        except InputError:  # an argument of the caller, not the image
-            raise
-        except Exception as error:  # runtimes raise what they like
-            if len(decoded) > 1:
-                return {
-                    key: value
-                    for index, image in decoded.items()
-                    for key, value in self._ask(names, {index: image}).items()
-                }
-            ((index, image),) = decoded.items()
-            size_hw = (image.shape[0], image.shape[1])
-            return {index: ExtractedImage(names[index], size_hw, message=one_line(error), network_failed=True)}
-
-
-def _label(name: str, image: Any) -> str:
-    """What messages about an image begin with."""
-    return name if isinstance(image, bytes) or hasattr(image, "dtype") else str(image)
+def _opened(opening: _Opening) -> _Extractor:
+    return _Extractor(opening.model(), opening.root, opening.prototypes)

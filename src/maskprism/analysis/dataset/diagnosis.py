@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import cv2
 import numpy as np
 
+from maskprism._common.parallel import in_order, one_thread_per_call, processors
 from maskprism._common.text import one_line
 from maskprism.analysis.dataset.ap_bootstrap import ApIntervals, ap_intervals
 from maskprism.analysis.dataset.ap_protocols import (
@@ -37,7 +38,6 @@ from maskprism.analysis.truth.matching import (
 from maskprism.analysis.truth.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
 from maskprism.errors import InputError, MaskprismError, ModelError
 from maskprism.io.sources import spread
-from maskprism.tables.extraction import in_order, one_thread_per_call, processors
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, UInt8

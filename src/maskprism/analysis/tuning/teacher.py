@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,9 +59,9 @@ class Lesson(Sample):
 
     annotations: Teacher
 
-    def read(self) -> tuple[Picture, GroundTruth]:
+    def read(self, *, grey: bool = False) -> tuple[Picture, GroundTruth]:
         """The canvas, HWC uint8 in BGR, and the teacher's instances on it. Raises ImageError or ModelError."""
-        canvas = self.annotations.canvas(self.image.read())
+        canvas = self.annotations.canvas(self.image.read(grey=grey))
         return canvas, self._taught(canvas)
 
     def altered(self, image: Picture, truth: GroundTruth, how: Alteration) -> tuple[Picture, GroundTruth]:
@@ -92,9 +92,9 @@ class Lessons(Dataset):
         """The same with the class ids of a model, matched by name, or by index where one has lost its names."""
         return replace(super().for_model(names), notices=())
 
-    def __iter__(self) -> Iterator[Sample]:
-        for image in self.images.pending(frozenset()):
-            yield Lesson(image, self.annotations, self.class_ids, self.names)
+    def sample(self, image: SourceImage) -> Sample:
+        """One of its images, as a lesson."""
+        return Lesson(image, self.annotations, self.class_ids, self.names)
 
 
 def teacher_of(dataset: Dataset) -> Model | None:

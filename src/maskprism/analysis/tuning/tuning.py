@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 
+from maskprism._common.parallel import in_order, one_thread_per_call, processors
 from maskprism._common.text import one_line
 from maskprism.analysis.dataset.ap_bootstrap import intervals_of
 from maskprism.analysis.dataset.ap_protocols import overlaps_under
@@ -30,7 +31,6 @@ from maskprism.datasets.augmentation import Alteration
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.sources import spread
 from maskprism.models.families.rows import Thresholds
-from maskprism.tables.extraction import in_order, one_thread_per_call, processors
 
 if TYPE_CHECKING:
     from jaxtyping import Float64

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from maskprism._common.parallel import in_order, one_thread_per_call, processors
 from maskprism.analysis.intervals import MIN_IMAGES
 from maskprism.analysis.tuning.fitting import Setting, fit, sampled_ious
 from maskprism.errors import InputError
-from maskprism.tables.extraction import in_order, one_thread_per_call, processors
 
 if TYPE_CHECKING:
     from maskprism.analysis.tuning.evidence import Evidence

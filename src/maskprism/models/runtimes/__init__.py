@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, get_args
@@ -89,6 +89,26 @@ class Runtime(Protocol):
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
         """Compute every output of one batch."""
         ...
+
+
+class FileRuntime:
+    """A runtime of a file: pickled, it opens the file again in the process that it is sent to."""
+
+    sha256: str
+    opening: Callable[[], FileRuntime] | None = None
+    """Opens the file as it was opened; None for an object that was given, which stays in its process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.opening is None:
+            raise TypeError(f"{type(self).__name__} around an object, not a file")
+        return _opened_again, (self.opening, self.sha256)
+
+
+def _opened_again(opening: Callable[[], FileRuntime], sha256: str) -> FileRuntime:
+    opened = opening()
+    if opened.sha256 != sha256:
+        raise ModelError("the model file is another one here than where the work began; copy the same to every machine")
+    return opened
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from maskprism._common.extras import require
 from maskprism._common.text import first_line
 from maskprism.errors import InputError, ModelError
 from maskprism.io.untrusted import literal
-from maskprism.models.runtimes import hash_files, read_metadata_yaml, refuse_precision
+from maskprism.models.runtimes import FileRuntime, hash_files, read_metadata_yaml, refuse_precision
 from maskprism.models.runtimes.onnx import network_input
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _EDGE_TPU = "edgetpu-custom-op"
 """The operator that the compiler for the Edge TPU puts everything into."""
 
 
-class LiteRtRuntime:
+class LiteRtRuntime(FileRuntime):
     """One .tflite file; quantised inputs and outputs are converted with the file's own scales."""
 
     threadsafe = False
@@ -39,9 +39,9 @@ class LiteRtRuntime:
         if device != "cpu":
             raise InputError(f"device {device!r} is not available with LiteRT; expected cpu")
         self.name = f"litert {getattr(ai_edge_litert, '__version__', '')}".strip()
-        self._open = partial(interpreter.Interpreter, model_path=str(path), num_threads=threads or 0 or None)
+        self.opening = partial(LiteRtRuntime, path.resolve(), device=device, precision=precision, threads=threads)
         try:
-            self._interpreter = self._open()
+            self._interpreter = interpreter.Interpreter(model_path=str(path), num_threads=threads or None)
             self._interpreter.allocate_tensors()
             inputs, self._outs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
             n_unstable = _hybrid_depthwise_convolutions(path)
@@ -74,10 +74,7 @@ class LiteRtRuntime:
 
     def fresh(self) -> LiteRtRuntime:
         """The same network in memory of its own: an interpreter keeps its buffers from run to run."""
-        opened = copy.copy(self)
-        opened._interpreter, opened._lock = self._open(), threading.Lock()
-        opened._interpreter.allocate_tensors()
-        return opened
+        return copy.copy(self)  # which opens the file again
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
         """Compute every output of one batch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from maskprism.errors import InputError, ModelError
 from maskprism.models.families.unsupported import refusal
 from maskprism.models.onnx.external_files import external_data
 from maskprism.models.onnx.mask_branch import MaskBranch, find_mask_branch, reveal
-from maskprism.models.runtimes import NetworkInput, hash_files, refuse_precision
+from maskprism.models.runtimes import FileRuntime, NetworkInput, hash_files, refuse_precision
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -34,7 +34,7 @@ _PROVIDERS = {
 }
 
 
-class OnnxRuntime:
+class OnnxRuntime(FileRuntime):
     """One ONNX file, or a changed copy of it in memory (graph).
 
     Half-precision inputs and outputs are converted from and to float32.
@@ -46,6 +46,9 @@ class OnnxRuntime:
         self, path: Path, *, device: str, precision: Precision, threads: int | None, graph: bytes | None = None
     ) -> None:
         self._path, self._device, self._threads = path, device, threads
+        self.opening = partial(
+            OnnxRuntime, path.resolve(), device=device, precision=precision, threads=threads, graph=graph
+        )
         self.name = f"onnxruntime {onnxruntime.__version__}"
         refuse_precision("ONNX Runtime (the file decides)", precision, "f32")
         onnxruntime.set_default_logger_severity(4)  # reading a graph logs before the session's own level holds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,14 @@ from maskprism._common.text import first_line
 from maskprism.errors import InputError, ModelError
 from maskprism.io.untrusted import is_file
 from maskprism.models.onnx.external_files import external_data
-from maskprism.models.runtimes import hash_files, read_metadata_yaml
+from maskprism.models.runtimes import FileRuntime, hash_files, read_metadata_yaml
 from maskprism.models.runtimes.onnx import network_input
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
 
-class OpenVinoRuntime:
+class OpenVinoRuntime(FileRuntime):
     """One compiled network; every calling thread gets an inference request of its own.
 
     Computes in float32 unless another precision is asked for: OpenVINO on its own would pick
@@ -35,6 +36,7 @@ class OpenVinoRuntime:
         # OpenVINO files an id of the user for its telemetry when it is imported; without that package it does not.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         openvino = require("openvino", f"reading {path.name} with OpenVINO")
+        self.opening = partial(OpenVinoRuntime, path.resolve(), device=device, precision=precision, threads=threads)
         self.name = f"openvino {openvino.__version__.split('-')[0]} ({precision})"
         core = openvino.Core()
         target = device.upper()

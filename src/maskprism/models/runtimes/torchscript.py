@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from maskprism._common.text import first_line
 from maskprism.errors import ModelError
 from maskprism.io.untrusted import decode_json
 from maskprism.models.metadata import Metadata
-from maskprism.models.runtimes import NetworkInput, hash_files, refuse_precision
+from maskprism.models.runtimes import FileRuntime, NetworkInput, hash_files, refuse_precision
 from maskprism.models.runtimes.pytorch import on_host, torch_device
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _METADATA = "config.txt"
 
 
-class TorchScriptRuntime:
+class TorchScriptRuntime(FileRuntime):
     """One `.torchscript` file. It runs what it contains: load only files that you trust.
 
     The canvas is that of the export, or any where that was dynamic. Weights in half precision get images in half
@@ -36,6 +37,7 @@ class TorchScriptRuntime:
         torch = require("torch", f"reading {path.name}")
         refuse_precision("TorchScript (the file decides)", precision, "f32")
         self.name = f"torchscript {torch.__version__.split('+')[0]}"
+        self.opening = partial(TorchScriptRuntime, path.resolve(), device=device, precision=precision)
         self._device = torch.device(torch_device(device))
         beside = {_METADATA: ""}
         try:

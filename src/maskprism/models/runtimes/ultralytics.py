@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from maskprism._common.extras import require
 from maskprism._common.text import first_line
 from maskprism.errors import InputError, ModelError
 from maskprism.models.metadata import Metadata, refuse_other_tasks
-from maskprism.models.runtimes import NetworkInput, hash_files, refuse_precision
+from maskprism.models.runtimes import FileRuntime, NetworkInput, hash_files, refuse_precision
 from maskprism.models.runtimes.pytorch import hash_weights, on_host, torch_device, unwrapped
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _WHILE_IMPORTED = ("YOLO_OFFLINE", "YOLO_CONFIG_DIR")
 
 
-class UltralyticsRuntime:
+class UltralyticsRuntime(FileRuntime):
     """A segmentation network of Ultralytics in PyTorch, fused and in evaluation mode.
 
     end2end: of a network with two heads (YOLO26), whether to run the one-to-one head, which needs
@@ -109,7 +110,9 @@ class UltralyticsRuntime:
             raise ModelError(
                 f"{path}: Ultralytics cannot read this file; is it a YOLO checkpoint? ({first_line(error)})"
             ) from None
-        return cls(yolo, hash_files([path]), device=device, label=str(path), end2end=end2end)
+        opened = cls(yolo, hash_files([path]), device=device, label=str(path), end2end=end2end)
+        opened.opening = partial(cls.of_file, path.resolve(), device=device, precision=precision, end2end=end2end)
+        return opened
 
     @classmethod
     def of_object(

@@ -1,0 +1,172 @@
+"""Work on many things at once, results in order: on threads of this process, or on a cluster that Ray runs."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
+
+import cv2
+from threadpoolctl import threadpool_limits
+
+from maskprism.errors import InputError
+
+EngineName = Literal["threads", "ray"]
+"""Threads of this process, or processes of a cluster that Ray runs."""
+MAX_WORKERS = 32
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+
+class Lost(NamedTuple, Generic[Task]):
+    """What stands in for the answer where the process that worked on a task died, again and again."""
+
+    task: Task
+    message: str
+
+
+class Engine(Protocol):
+    """Workers that apply a function to tasks. `open_engine` opens one, for as many functions as are wanted."""
+
+    @property
+    def workers(self) -> int:
+        """How many threads or processes."""
+        ...
+
+    @property
+    def in_one_process(self) -> bool:
+        """Whether tasks and answers stay in this process; otherwise they are pickled."""
+        ...
+
+    def map(
+        self, function: Callable[[Sequence[Task]], Iterable[Answer]], tasks: Iterable[Task], size: int = 1
+    ) -> Generator[Answer | Lost[Task], None, None]:
+        """Apply a function to tasks.
+
+        Parameters
+        ----------
+        function
+            Gives as many answers as it is given tasks, in their order.
+        tasks
+            Drawn one after the other: a bounded number are in flight.
+        size
+            The function is given so many tasks at once, or a multiple.
+
+        Yields
+        ------
+        answer
+            In the order of tasks, whichever is finished first.
+        """
+        ...
+
+
+@contextmanager
+def open_engine(
+    engine: EngineName | Engine = "threads", workers: int | None = None, gpus: float = 0
+) -> Iterator[Engine]:
+    """Open an engine; a cluster that is started for it ends with it.
+
+    Parameters
+    ----------
+    engine
+        "threads"; or "ray": processes of the cluster that RAY_ADDRESS names or that was started on this machine, or
+        else of a new one here. An engine that is open already is given back and stays open.
+    workers
+        Threads or processes. Default: one per processor (or GPU).
+    gpus
+        Of each process of the cluster; may be a part of one.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range, or the cluster lacks what a worker needs.
+    MissingExtraError
+        For "ray" without Ray.
+    """
+    if not isinstance(engine, str):
+        yield engine
+        return
+    if engine not in get_args(EngineName):
+        raise InputError(f"engine is {engine!r}; expected one of {', '.join(map(repr, get_args(EngineName)))}")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; expected at least 1")
+    if engine == "ray":
+        from maskprism._common.ray_engine import open_ray
+
+        with open_ray(workers, gpus) as opened:
+            yield opened
+        return
+    if gpus:
+        raise InputError(f"gpus is {gpus}; threads share the device of the model, so leave it out, or use engine='ray'")
+    with one_thread_per_call():
+        yield Threads(workers or processors())
+
+
+@dataclass(frozen=True)
+class Threads:
+    """The threads of this process."""
+
+    workers: int
+    in_one_process = True
+
+    def map(
+        self, function: Callable[[Sequence[Task]], Iterable[Answer]], tasks: Iterable[Task], size: int = 1
+    ) -> Generator[Answer | Lost[Task], None, None]:
+        """Apply a function to tasks; see `Engine`."""
+        with closing(in_order(function, in_lists(tasks, size), self.workers)) as lists:
+            for answers in lists:
+                yield from answers
+
+
+def in_lists(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
+    """Tasks, so many at a time."""
+    rest = iter(tasks)
+    while some := list(islice(rest, size)):
+        yield some
+
+
+def in_order(function: Callable[[Task], Answer], tasks: Iterable[Task], workers: int) -> Generator[Answer, None, None]:
+    """What a function makes of each task, on threads, in the order of tasks; a bounded number are in flight."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="maskprism")
+    flying: deque[Future[Answer]] = deque()
+    try:
+        for task in tasks:
+            flying.append(pool.submit(function, task))
+            if len(flying) >= in_flight(workers):
+                yield flying.popleft().result()
+        while flying:
+            yield flying.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_flight(workers: int) -> int:
+    """How many tasks are begun before the first of them is needed: enough that no worker waits."""
+    return 2 * workers + 1
+
+
+@contextmanager
+def one_thread_per_call() -> Iterator[None]:
+    """Workers are the threads: a library that starts more for each call would only get in their way."""
+    before = cv2.getNumThreads()
+    with threadpool_limits(1):
+        cv2.setNumThreads(1)
+        try:
+            yield
+        finally:
+            cv2.setNumThreads(before)
+
+
+def processors() -> int:
+    """How many this process may use, up to MAX_WORKERS."""
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        available = os.cpu_count() or 1
+    return min(available, MAX_WORKERS)
