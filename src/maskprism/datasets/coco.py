@@ -129,7 +129,7 @@ class CocoAnnotations:
                 row = self._row(annotation, image_hw)
             except ValueError as error:
                 raise LabelError(f"{label}: {error}") from None
-            rows.append(row)
+            rows.append(row._replace(label_id=number if annotation.id == "?" else id_key(annotation.id)))
             if row.segment is None:
                 remarks.append(f"{label}: a box without a mask")
         if _are_normalised(rows, image_hw):

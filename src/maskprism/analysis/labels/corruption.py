@@ -70,6 +70,28 @@ def corrupt(
     return wrong if wrong.area >= MIN_PIXELS and changed else None
 
 
+def jittered(label: Region, content: tuple[slice, slice], rng: np.random.Generator) -> Region | None:
+    """Draw a label again, not quite alike: the other one of a pair of duplicates; None where nothing is left of it."""
+    distance = max(1, round(0.03 * _diagonal(label)))
+    down, right = rng.integers(-distance, distance + 1, 2).tolist()
+    moved = Region(
+        slice(label.rows.start + down, label.rows.stop + down),
+        slice(label.columns.start + right, label.columns.stop + right),
+        label.inside,
+    )
+    moved = _within(moved, content)
+    return moved if moved.area else None
+
+
+def halves(label: Region, rng: np.random.Generator) -> tuple[Region, Region] | None:
+    """Cut a label into two along a straight line; None where a part would have fewer than MIN_PIXELS pixels."""
+    kept = _cut(label.inside, _diagonal(label), rng)
+    whole = (slice(0, 1 << 30), slice(0, 1 << 30))
+    first = _within(Region(label.rows, label.columns, kept), whole)
+    second = _within(Region(label.rows, label.columns, label.inside & ~kept), whole)
+    return (first, second) if min(first.area, second.area) >= MIN_PIXELS else None
+
+
 def _diagonal(label: Region) -> float:
     return float(np.hypot(label.rows.stop - label.rows.start, label.columns.stop - label.columns.start))
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from maskprism.analysis.truth.best_coefficients import Cells, fit
 from maskprism.analysis.truth.overlaps import Region, regions
+from maskprism.core.decoding import decode
 from maskprism.core.geometry import box_iou
 
 if TYPE_CHECKING:
@@ -103,6 +104,11 @@ class ImageEvidence:
         """The detections' boxes, x1, y1, x2, y2."""
         return self.prediction.letterbox.to_canvas(self.prediction.extents.reshape(-1, 2, 2)).reshape(-1, 4)
 
+    def overlaps(self, label: Region) -> np.ndarray:
+        """IoU of each detection's mask with a label."""
+        shared = np.array([mask.shared_with(label) for mask in self.masks], dtype=np.float64)
+        return shared / np.maximum(self.areas + label.area - shared, 1)
+
     @cached_property
     def prototypes(self) -> Float32[np.ndarray, "K h w"]:
         """The prototypes, each with mean 0 and standard deviation 1 over the image."""
@@ -170,6 +176,39 @@ def label_features(
         **_outline(window, "prototype", window.cut(evidence.prototype_edges), window.cut(evidence.prototypes), 0.05),
         **_outline(window, "colour", window.cut(evidence.colour_edges), window.cut(evidence.grid_colours), 1.0),
     }
+
+
+def span_mask(evidence: ImageEvidence, label: Region) -> dict[str, Any] | None:
+    """The mask that the prototypes and a constant draw best for a label.
+
+    Returns
+    -------
+    dict or None
+        COCO RLE at image size; None where it is empty.
+    """
+    window = _Window.around(evidence, label)
+    drawn = window.prototypes @ _fitted(window, _RIDGES["tight"])
+    if not (drawn > 0).any():
+        return None
+    logits = np.full(evidence.prediction.letterbox.grid_hw, -1.0, dtype=np.float32)
+    logits[window.rows, window.columns] = drawn
+    high, wide = evidence.cell_hw
+    box = (
+        window.columns.start * wide,
+        window.rows.start * high,
+        window.columns.stop * wide,
+        window.rows.stop * high,
+    )
+    (encoded,) = decode(
+        [[1.0]],
+        logits[None],
+        [box],
+        evidence.prediction.letterbox,
+        rule=evidence.prediction.rule,
+        size="image",
+        output="rle",
+    )
+    return encoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,14 +282,14 @@ def _agreement(evidence: ImageEvidence, label: Region, class_id: int) -> dict[st
     scores, areas, area = evidence.prediction.scores, evidence.areas, float(label.area)
     shared = np.array([mask.shared_with(label) for mask in evidence.masks], dtype=np.float64)
     iou = shared / (areas + area - shared)
-    box = np.array([label.columns.start, label.rows.start, label.columns.stop, label.rows.stop], dtype=np.float32)
-    overlaps = box_iou(box[None], evidence.boxes)[0]
+    box = (float(label.columns.start), float(label.rows.start), float(label.columns.stop), float(label.rows.stop))
+    overlaps = box_iou(np.array([box], dtype=np.float32), evidence.boxes)[0]
     best = int(iou.argmax())
     of_class = evidence.prediction.classes == class_id
     near = int((iou * of_class).argmax())
     known = bool(iou[near] * of_class[near] > 0)
     width, height = box[2] - box[0], box[3] - box[1]
-    x1, y1, x2, y2 = evidence.boxes[best]
+    x1, y1, x2, y2 = evidence.boxes[best].tolist()
     close = overlaps[best] > 0.1
     within = (shared > 0.7 * areas) & (scores > 0.15)
     covers = np.sort(np.where(within, shared / area, 0))
@@ -334,23 +373,16 @@ def _overlap(label: Region, neighbours: Sequence[Region]) -> dict[str, float]:
 def _span(window: _Window) -> dict[str, float]:
     """How well any weighted sum of the prototypes and a constant draws the label: logistic regression, two ridges."""
     found: dict[str, float] = {}
-    step = int(np.ceil(np.sqrt(window.covered.size / _FIT_CELLS)))
-    thinned, target = window.prototypes[::step, ::step], window.covered[::step, ::step]
-    cells = Cells(
-        np.ascontiguousarray(thinned.reshape(-1, thinned.shape[2])),
-        target.ravel(),
-        np.ones(target.size, dtype=np.float32),
-    )
-    weights = np.zeros(thinned.shape[2], dtype=np.float32)
-    area = max(np.count_nonzero(window.inside), 1)
+    weights = None
+    area = float(max(np.count_nonzero(window.inside), 1))
     mean = float(window.covered.mean())
     entropy = -(mean * np.log(mean + 1e-9) + (1 - mean) * np.log(1 - mean + 1e-9))
     for name, ridge in _RIDGES.items():
-        weights = fit(cells, weights, penalty=ridge, tolerance=1e-3, max_steps=12).weights
+        weights = _fitted(window, ridge, weights)
         logits = window.prototypes @ weights
         losses = np.maximum(logits, 0) - window.covered * logits + np.log1p(np.exp(-np.abs(logits)))
         drawn = logits > 0
-        shared = np.count_nonzero(drawn & window.inside)
+        shared = float(np.count_nonzero(drawn & window.inside))
         found |= {
             f"{name}_loss": float(losses.mean()),
             f"{name}_loss_ratio": float(losses.mean()) / max(entropy, 1e-9),
@@ -362,9 +394,24 @@ def _span(window: _Window) -> dict[str, float]:
         }
         if name == "loose":
             wrong = (drawn != window.inside).astype(np.uint8)
-            _, _, stats, _ = cv2.connectedComponentsWithStats(wrong)
-            found["largest_error"] = stats[1:, cv2.CC_STAT_AREA].max(initial=0) / area
+                _, _, stats, _ = cv2.connectedComponentsWithStats(wrong)
+            found["largest_error"] = float(stats[1:, cv2.CC_STAT_AREA].max(initial=0)) / area
     return found
+
+
+def _fitted(
+    window: _Window, ridge: float, start: Float32[np.ndarray, " K+1"] | None = None
+) -> Float32[np.ndarray, " K+1"]:
+    """The weights of the prototypes and the constant, fitted to a part of the cells where there are many."""
+    step = int(np.ceil(np.sqrt(window.covered.size / _FIT_CELLS)))
+    thinned, target = window.prototypes[::step, ::step], window.covered[::step, ::step]
+    cells = Cells(
+        np.ascontiguousarray(thinned.reshape(-1, thinned.shape[2])),
+        target.ravel(),
+        np.ones(target.size, dtype=np.float32),
+    )
+    at = np.zeros(thinned.shape[2], dtype=np.float32) if start is None else start
+    return fit(cells, at, penalty=ridge, tolerance=1e-3, max_steps=12).weights
 
 
 def _outline(

@@ -24,6 +24,8 @@ FOLDS = 5
 MIN_CALIBRATED = 30
 """With fewer images than this, suspicions are not calibrated."""
 LEVELS = (0.5, 0.8, 0.9, 0.95)
+_KIND_ROUNDS = 30
+"""A round has a tree for each of twelve mistakes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,16 +151,16 @@ def kinds(
         taught = learns[names[learns] != ""]
         mine = np.flatnonzero(np.isin(rows, judged))
         if len(mine) and len(np.unique(names[taught])) > 1:
-            classifier = _classifier(seed).fit(features[taught], names[taught])
+            classifier = _classifier(seed, _KIND_ROUNDS).fit(features[taught], names[taught])
             for place, shares in zip(mine, classifier.predict_proba(features[rows[mine]]), strict=True):
                 answers[place] = dict(zip(classifier.classes_.tolist(), shares.tolist(), strict=True))
     return answers
 
 
-def _classifier(seed: int) -> Any:
+def _classifier(seed: int, rounds: int = 100) -> Any:
     ensemble = require("sklearn.ensemble", "judging labels")
     return ensemble.HistGradientBoostingClassifier(
-        max_iter=100,
+        max_iter=rounds,
         learning_rate=0.1,
         max_leaf_nodes=12,
         min_samples_leaf=15,
@@ -182,7 +184,7 @@ def _out_of_fold(
     values = np.full(len(image), np.nan)
     for learns, judged in _folds(image, seed):
         wrong = corrupted[learns]
-        weights = np.where(wrong, np.count_nonzero(~wrong) / max(np.count_nonzero(wrong), 1), 1.0)
+        weights = np.where(wrong, float(np.mean(~wrong)) / max(float(np.mean(wrong)), 1e-9), 1.0)
         classifier = _classifier(seed).fit(features[learns], wrong, sample_weight=weights)
         values[judged] = classifier.predict_proba(features[judged])[:, 1]
     return values
