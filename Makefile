@@ -7,7 +7,7 @@ PACKAGE := .venv-package
 OTHER := .venv-other
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup check check-viewer viewer static test test-browser test-python test-ultralytics package site fuzz mutants bench docs clean
+.PHONY: setup check check-viewer viewer static test test-browser test-python test-ultralytics package site fuzz fuzz-decoder mutants bench docs clean
 
 setup: $(VENV)/done
 
@@ -51,9 +51,9 @@ $(ULTRA)/done: pyproject.toml
 	touch $@
 
 test-ultralytics: $(ULTRA)/done
-	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/test_s3.py tests/test_interchange.py tests/test_search.py \
-		tests/test_atlas.py::test_umap_keeps_neighbours_together -n logical --maxprocesses 8 --dist worksteal
-	$(ULTRA)/bin/python -m pytest tests/test_ray.py  # a cluster of its own, for all processors
+	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/tables/test_s3.py tests/integrations/test_interchange.py tests/tables/test_search.py \
+		tests/analysis/test_atlas.py::test_umap_keeps_neighbours_together -n logical --maxprocesses 8 --dist worksteal
+	$(ULTRA)/bin/python -m pytest tests/tables/test_ray.py  # a cluster of its own, for all processors
 
 # the base tests with another Python: make test-python PYTHON=python3.13
 test-python:
@@ -83,6 +83,10 @@ site: $(SITE)/done
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
 
+# the decoder in C, compiled with AddressSanitizer and UBSan
+fuzz-decoder:
+	$(PYTHON) utils/fuzz_decoder.py $(ARGS)
+
 $(VENV)/mutants: $(VENV)/done
 	$(BIN)/python -m pip install --quiet --group mutants
 	touch $@
@@ -108,6 +112,7 @@ bench: setup $(ULTRA)/done
 	$(BIN)/python benchmarks/long_extraction.py --count 5000 --images $(REAL)/images
 	$(ULTRA)/bin/python benchmarks/extract_throughput.py --bf16 \
 		--model $(REAL)/models/yolov8n-seg.onnx --images $(REAL)/datasets/coco128-seg/images
+	MASKPRISM_REAL_DATA=$(REAL) $(ULTRA)/bin/python benchmarks/decode.py
 	$(ULTRA)/bin/python benchmarks/runtime_disagreement.py
 	$(ULTRA)/bin/python benchmarks/compare.py
 

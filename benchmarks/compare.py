@@ -46,8 +46,8 @@ def seconds(function: Callable[[], Any]) -> float:
 
 def cost(console: Console) -> None:
     scenes = [draw_scene(seed).image for seed in range(SCENES)]
-    a, b = maskprism.load("sample", threads=1), maskprism.load("sample", threads=1)
-    b.keep = maskprism.models.families.yolo.Thresholds(conf=0.3)  # so that something has no partner
+    a = maskprism.load("sample", threads=1)
+    b = maskprism.load("sample", threads=1, conf=0.3)  # so that something has no partner
     compare(a, b, scenes[:2])
     alone, whole = [], []
     for _ in range(3):

@@ -36,8 +36,8 @@ from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.datasets.scenes import write_dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-import reference
-import reference_budget as twin
+from helpers import reference
+from helpers import reference_budget as twin
 
 RUNS = 3
 cv2.setNumThreads(1)

@@ -19,8 +19,6 @@ import numpy as np
 import psutil
 
 from maskprism.io.images import IMAGE_SUFFIXES
-from maskprism.models import Model
-from maskprism.models.families.yolo import Thresholds
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.tables.extraction import extract
 
@@ -45,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     files = sorted(path.resolve() for path in options.images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     metadata = {"task": "segment", "names": {index: f"class {index}" for index in range(CLASSES)}}
-    model = Model(FunctionRuntime(network, NetworkInput(1, 64, 64), metadata), name="six", keep=Thresholds())
+    model = load(FunctionRuntime(network, NetworkInput(1, 64, 64), metadata), name="six")
     process = psutil.Process()
     began, marks = time.perf_counter(), []
 

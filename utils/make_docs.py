@@ -7,6 +7,7 @@ python utils/make_docs.py step_20.onnx step_60.onnx ...    # and the film strip 
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 
 from PIL import Image
 
-from maskprism.cli import app
+from maskprism.cli import find_commands, make_app
 from maskprism.cli.output import EXIT_CODES
 from maskprism.datasets.scenes import draw_scene
 from maskprism.drawing import raster, sheets
@@ -27,10 +28,20 @@ HEADER = "<!-- made by utils/make_docs.py; do not edit -->\n\n"
 
 def cli_reference() -> str:
     """The command line as Markdown."""
-    reference = app.generate_docs(output_format="markdown", heading_level=1).rstrip()
+    reference = make_app().generate_docs(output_format="markdown", heading_level=1).rstrip()
+    declared = {function.__name__: declaration for function, declaration in find_commands().items()}
+    for name, declaration in declared.items():
+        below = f"\n\nExample: `maskprism {declaration.example}`. More: [{declaration.page}]({declaration.page})."
+        reference = re.sub(
+            rf"(\n## maskprism {name}\n\n```console\n.*?\n```)", rf"\1{below}", reference, flags=re.DOTALL
+        )
+    keys = "\n".join(f"| `{name}` | {declaration.answer} |" for name, declaration in declared.items())
     codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
-    more = "What all commands share, their outcome as JSON, and completion: [in scripts](scripts.md)."
-    return f"{HEADER}{reference}\n\n## Exit codes\n\n| | |\n|---|---|\n{codes}\n\n{more}\n"
+    more = "What all commands share, and completion: [in scripts](scripts.md)."
+    return (
+        f"{HEADER}{reference}\n\n## The outcome as JSON\n\nWith `--json`, one object on stdout with these keys:\n\n"
+        f"| command | keys |\n|---|---|\n{keys}\n\n## Exit codes\n\n| | |\n|---|---|\n{codes}\n\n{more}\n"
+    )
 
 
 def write_images(folder: Path) -> None:
@@ -81,9 +92,9 @@ def write_comparison_images(folder: Path) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     from maskprism.analysis.comparison.paired_run import compare
+    from maskprism.drawing.comparison import drift_figure, parts_figure
     from maskprism.drawing.pairs import worst_pairs
     from maskprism.models import SAMPLE_MODEL
-    from maskprism.reports.comparison import drift_figure, parts_figure
 
     with tempfile.TemporaryDirectory() as scratch:
         plain, int8 = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
@@ -132,7 +143,7 @@ def write_reduction_images(folder: Path) -> None:
     """What docs/reduce.md reads: the bundled network with fewer prototypes, over 64 scenes it has never seen."""
     from maskprism.analysis.reduction.reduced_file import BeforeAfter, matched_ious
     from maskprism.analysis.reduction.trade_off import fit_halves, measure, reductions
-    from maskprism.reports.reduction import before_after, trade_off_figure
+    from maskprism.drawing.reduction import before_after, trade_off_figure
 
     predictions = load("sample").predict([draw_scene(seed).image for seed in range(64)])
     halves = fit_halves(predictions)

@@ -10,7 +10,7 @@ import ast
 import os
 import re
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -35,7 +35,8 @@ REFERENCE = {
             *(f"analysis.{room}" for room in ("instance", "prototypes", "truth", "dataset", "atlas")),
             *(f"analysis.{room}" for room in ("comparison", "reduction", "tuning")),
             *("core.preprocessing", "datasets", "datasets.scenes", "drawing.figures", "errors", "io.sources"),
-            *("integrations.interchange", "integrations.training", "server", "viewer.page", "viewer.widget"),
+            *("integrations.coco", "integrations.fiftyone", "integrations.labelme", "integrations.supervision"),
+            *("integrations.training", "server", "viewer.page", "viewer.widget"),
             *(
                 "models.families.yolo",
                 "models.families.yolact",
@@ -53,6 +54,17 @@ FIELD = re.compile(r"^([a-z]\w*(?:, [a-z]\w*)*): ", re.MULTILINE)
 NEXT = re.compile(r"(?<=[.;]) (?=[a-z]\w*(?:, [a-z]\w*)*: )")
 PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.) ?|\s*# doctest: .*$")
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=[#)\s])")
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Add the pages that mkdocs.yml does not name."""
+    config.nav = complete_nav(config.nav or [])
+
+
+def complete_nav(nav: list[Any]) -> list[Any]:
+    """Give the nav with the pages of docs/ that it does not name at its end."""
+    more = sorted(page.name for page in (ROOT / "docs").glob("*.md") if f"'{page.name}'" not in str(nav))
+    return [*nav, {"More": more}] if more else nav
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -1,4 +1,5 @@
-// Bundles the pages' scripts and styles into the Python package; with --check only says whether the committed bundles are current.
+// Bundles the pages' scripts and styles into the Python package; with --check only says whether the committed bundles
+// are current.
 import { build } from "esbuild";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -29,17 +30,29 @@ async function bundle(entry, name) {
   return undefined;
 }
 
-/** The licences of the packages that files of a bundle belong to, as a comment. @param {string[]} inputs @returns {Promise<string>} */
+/**
+ * The licences of the packages that files of a bundle belong to, as a comment.
+ * @param {string[]} inputs
+ * @returns {Promise<string>}
+ */
 async function notices(inputs) {
-  const names = inputs.map((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1]).filter((name) => name !== undefined);
-  const found = await Promise.all([...new Set(names)].sort().map(async (name) => {
-    const folder = new URL(`node_modules/${name}/`, import.meta.url);
-    const { version, license, author } = JSON.parse(await readFile(new URL("package.json", folder), "utf8"));
-    const file = (await readdir(folder)).find((one) => /^licen[cs]e/i.test(one));
-    const said = file ? (await readFile(new URL(file, folder), "utf8")).replaceAll("*/", "* /").trim() : `by ${author?.name ?? author}`;
-    return `${name} ${version} (${license})\n\n${said}\n`;
-  }));
-  return found.length ? `/*\nThis file holds parts of these packages.\n\n${found.join("\n")}*/\n`.replace(/[^\x00-\x7f]/g, "?") : "";
+  const names = inputs
+    .map((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1])
+    .filter((name) => name !== undefined);
+  const found = await Promise.all(
+    [...new Set(names)].sort().map(async (name) => {
+      const folder = new URL(`node_modules/${name}/`, import.meta.url);
+      const { version, license, author } = JSON.parse(await readFile(new URL("package.json", folder), "utf8"));
+      const file = (await readdir(folder)).find((one) => /^licen[cs]e/i.test(one));
+      const said = file
+        ? (await readFile(new URL(file, folder), "utf8")).replaceAll("*/", "* /").trim()
+        : `by ${author?.name ?? author}`;
+      return `${name} ${version} (${license})\n\n${said}\n`;
+    }),
+  );
+  return found.length
+    ? `/*\nThis file holds parts of these packages.\n\n${found.join("\n")}*/\n`.replace(/\P{ASCII}/gu, "?")
+    : "";
 }
 
 await bundle("src/index.js", "viewer.js");

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pages import ABOUT_SPEED
+from helpers.pages import ABOUT_SPEED
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from helpers.in_process import command as run
 from maskprism.analysis.atlas.atlas import moments_of
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components
 from maskprism.datasets.scenes import write_dataset
 from maskprism.models import load
 from maskprism.tables.extraction import extract
-from test_cli import run
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import maskprism
+from helpers.pages import settle
 from maskprism import Prediction
 from maskprism.datasets.scenes import draw_scene
 from maskprism.viewer.payload import ViewerScene, viewer_scene
-from pages import settle
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route

@@ -18,10 +18,10 @@ import onnx
 import pytest
 
 import maskprism
-from contrast import low_contrast
+from helpers.contrast import low_contrast
+from helpers.pages import pixels, settle, start, stop
 from maskprism.datasets.scenes import draw_scene
 from maskprism.models import SAMPLE_MODEL
-from pages import pixels, settle, start, stop
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 import maskprism
+from helpers.in_process import command as run
+from helpers.pages import start, stop
 from maskprism import Decomposition, Edit
 from maskprism.analysis.atlas.points import Points
 from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.viewer.page import write_page
 from maskprism.viewer.payload import as_shown
-from pages import start, stop
-from test_cli import run
 
 NAMES = ("firefox-esr", "firefox")
 NEAR = 1e-3  # logits this close to zero may fall to either side

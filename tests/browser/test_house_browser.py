@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import in_process
-from contrast import low_contrast
+from helpers import in_process
+from helpers.contrast import low_contrast
 from maskprism.datasets.scenes import write_dataset
 from maskprism.models import SAMPLE_MODEL
 

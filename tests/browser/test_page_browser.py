@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import maskprism
-import pages
+from helpers import pages
+from helpers.pages import coefficients, settle, slider, until
 from maskprism import Decomposition, Edit, Prediction
 from maskprism.analysis.truth.labels import open_labels
 from maskprism.datasets.scenes import draw_scene, write_dataset
@@ -25,7 +26,6 @@ from maskprism.models.correction import Correction
 from maskprism.viewer.page import Page as PageFile
 from maskprism.viewer.page import write_page
 from maskprism.viewer.payload import as_shown
-from pages import coefficients, settle, slider, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page

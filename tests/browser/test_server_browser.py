@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 import maskprism
-from contrast import hovered, low_contrast
+from helpers.contrast import hovered, low_contrast
+from helpers.pages import ABOUT_SPEED, start, stop
+from helpers.tiny_models import Tiny, ultralytics_metadata
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.matching import match_masks
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.datasets.scenes import draw_scene, write_dataset
-from pages import ABOUT_SPEED, start, stop
-from tiny_models import Tiny, ultralytics_metadata
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

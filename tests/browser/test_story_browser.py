@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import maskprism
+from helpers.pages import pixels, settle, until
 from maskprism import Decomposition, Edit, Prediction
 from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.truth.matching import match_masks
@@ -21,7 +22,6 @@ from maskprism.drawing.palette import lookup_table
 from maskprism.viewer.page import Page as PageFile
 from maskprism.viewer.page import write_page
 from maskprism.viewer.payload import as_shown
-from pages import pixels, settle, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page

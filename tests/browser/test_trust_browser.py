@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import maskprism
-from contrast import CONTRAST, hovered, low_contrast, ratio
+from helpers.contrast import CONTRAST, hovered, low_contrast, ratio
+from helpers.pages import coefficients, settle, slider, until
 from maskprism.datasets.scenes import draw_scene
 from maskprism.viewer.page import write_page
-from pages import coefficients, settle, slider, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, CDPSession, Locator, Page

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 import maskprism
-from fake_network import fake_model
 from fuzz.datasets import use_source
 from fuzz.kind import Kind, image, write_images
 from fuzz.mutate import bytes_damage
+from helpers.fake_network import fake_model
 from maskprism.errors import MaskprismError
 from maskprism.server.gallery import Gallery, Limits
 

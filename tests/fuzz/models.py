@@ -17,9 +17,9 @@ from onnx import helper
 import maskprism
 from fuzz.kind import Kind, image
 from fuzz.mutate import JSON, YAML, Chance, as_json, as_yaml, bytes_damage, damaged_tree, filled
-from tiny_models import Tiny, save_tiny_tflite, ultralytics_metadata
-from tiny_queries import TinyQueries
-from tiny_yolact import TinyYolact
+from helpers.tiny_models import Tiny, save_tiny_tflite, ultralytics_metadata
+from helpers.tiny_queries import TinyQueries
+from helpers.tiny_yolact import TinyYolact
 
 
 def _onnx(folder: Path, **options: Any) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from starlette.requests import Request
 
-from fake_network import fake_model, v5_model, write_images
 from fuzz.kind import Kind, image
 from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
+from helpers.fake_network import fake_model, v5_model, write_images
 from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
 from maskprism.core import archive
 from maskprism.core.masks import NO_CROP

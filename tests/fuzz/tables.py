@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from fake_network import fake_model
 from fuzz.kind import Kind, image
 from fuzz.mutate import JSON, Chance, bytes_damage, text_damage
+from helpers.fake_network import fake_model
 from maskprism.analysis.atlas.atlas import moments_of
 from maskprism.analysis.atlas.class_signatures import signatures
 from maskprism.analysis.atlas.near_duplicates import duplicates

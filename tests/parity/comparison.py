@@ -9,6 +9,9 @@ from unittest import mock
 import numpy as np
 
 TIE = 1e-5
+CONF = 0.25
+SIDE = 160
+WIDE = (192, 320)
 
 
 class Answer(NamedTuple):
@@ -164,3 +167,18 @@ class Tally:
         assert self.corner <= 0.01, self
         assert self.worst_iou_without_ties >= 0.999, self
         assert self.equal >= 0.95 * self.masks, self
+
+
+def compare(yolo, model, batches, imgsz, **settings) -> None:
+    """Both answers to every batch, at canvas and at image size."""
+    canvas, native = Tally(), Tally()
+    for batch in batches:
+        source = batch if len(batch) > 1 else batch[0]
+        here = {
+            retina: ask(yolo, source, retina=retina, imgsz=imgsz, conf=CONF, **settings) for retina in (False, True)
+        }
+        for prediction, flat, full in zip(model.predict(batch), here[False], here[True], strict=True):
+            canvas.add(prediction, flat)
+            native.add(prediction.with_rule("retina"), full)
+    canvas.check(at_least=24)
+    native.check(at_least=24)

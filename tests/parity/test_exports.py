@@ -9,10 +9,9 @@ import pytest
 
 import maskprism
 from maskprism.errors import InputError, ModelError, ModelWarning
-from parity.comparison import Tally, ask, pair
+from parity.comparison import CONF, SIDE, WIDE, Tally, ask, compare, pair
 from parity.more_networks import random_yoloe
 from parity.networks import random_network, save, scenes
-from parity.test_random_networks import CONF, SIDE, WIDE, compare
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 
 import maskprism
-from parity.comparison import Tally, ask, pair
+from parity.comparison import CONF, SIDE, WIDE, compare, pair
 from parity.networks import random_network, save, scenes
-
-CONF = 0.25
-SIDE = 160
 
 
 class Case(NamedTuple):
@@ -28,7 +25,6 @@ class Case(NamedTuple):
     batch: int = 1
 
 
-WIDE = (192, 320)
 CASES = {
     "v8.pt": Case("yolov8n-seg", None, rectangular=True),
     "v8.onnx": Case("yolov8n-seg", {}),
@@ -91,21 +87,6 @@ def exported(case: Case, path, folder):
     copy = shutil.copy(path, folder / path.name)  # exports are written beside the checkpoint
     baked = {"conf": CONF, "iou": 0.7} if case.export.get("nms") else {}
     return YOLO(copy).export(format="onnx", imgsz=case.imgsz, verbose=False, **baked, **case.export)
-
-
-def compare(yolo, model, batches, imgsz, **settings) -> None:
-    """Both answers to every batch, at canvas and at image size."""
-    canvas, native = Tally(), Tally()
-    for batch in batches:
-        source = batch if len(batch) > 1 else batch[0]
-        here = {
-            retina: ask(yolo, source, retina=retina, imgsz=imgsz, conf=CONF, **settings) for retina in (False, True)
-        }
-        for prediction, flat, full in zip(model.predict(batch), here[False], here[True], strict=True):
-            canvas.add(prediction, flat)
-            native.add(prediction.with_rule("retina"), full)
-    canvas.check(at_least=24)
-    native.check(at_least=24)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -53,8 +53,7 @@ def assert_same(prediction, found, masks):
     np.testing.assert_allclose(prediction.scores, found["score"], atol=1e-5)
     np.testing.assert_allclose(prediction.coefficients, found["mask"][order], atol=1e-4)
     np.testing.assert_allclose(prediction.canvas_boxes, found["box"][order] * yolact.SIDE, atol=1e-2)
-    # OpenCV and PyTorch resize the image in another order of operations: in a trained network 1e-5 of large prototypes.
-    np.testing.assert_allclose(prediction.prototypes, np.moveaxis(found["proto"].numpy(), 2, 0), atol=1e-4, rtol=2e-5)
+    np.testing.assert_allclose(prediction.prototypes, np.moveaxis(found["proto"].numpy(), 2, 0), atol=1e-4)
     ours = prediction.masks()
     assert ours.shape == masks.shape
     # Ties: probabilities of exactly a half, or box edges on a cell, in other last bits.
@@ -136,7 +135,8 @@ def test_images_are_resized_as_by_its_own_tools(random_one):
         letterbox = model.letterbox(image.shape[:2])
         prepare = model.spec.preprocessing
         ours = prepare.tensor([prepare.exact_canvas(image, letterbox)], [letterbox])
-        np.testing.assert_allclose(ours, yolact.tensor_of([image]).numpy(), atol=5e-4)
+        # PyTorch's own kernels (one thread, or several) differ in the last bit of a grey level: 3e-5 / 57.
+        np.testing.assert_allclose(ours, yolact.tensor_of([image]).numpy(), atol=1e-6, rtol=0)
         rounded = prepare.tensor([prepare.canvas(image, letterbox)], [letterbox])
         assert np.abs(rounded - ours).max() > 5e-3
 

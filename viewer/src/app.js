@@ -9,7 +9,8 @@ import { Viewer } from "./viewer.js";
 /** @typedef {import("./scene.js").Header} Header */
 /**
  * A scene to be opened when it is wanted.
- * @typedef {{ title: string, detail?: string, thumbnail?: string, open: () => Promise<{ header: Header, buffer: ArrayBuffer | ArrayBufferView }> }} Source
+ * @typedef {{ title: string, detail?: string, thumbnail?: string, open: () => Promise<{ header: Header, buffer:
+ * ArrayBuffer | ArrayBufferView }> }} Source
  */
 /**
  * Somebody who keeps the states of images while the page shows others.
@@ -20,7 +21,10 @@ import { Viewer } from "./viewer.js";
  * @property {() => number} edited How many images have edits.
  * @property {() => void} resetAll
  */
-/** @typedef {{ hash?: boolean, main?: boolean, instance?: number, truth?: boolean, note?: string, kinds?: import("./strip.js").Kinds | null, theme?: string, keeper?: Keeper, onOpen?: (viewer: Viewer) => void }} Options */
+/**
+ * @typedef {{ hash?: boolean, main?: boolean, instance?: number, truth?: boolean, note?: string, kinds?:
+ * import("./strip.js").Kinds | null, theme?: string, keeper?: Keeper, onOpen?: (viewer: Viewer) => void }} Options
+ */
 
 const SAVE_MS = 250;
 /** In ten seconds; browsers refuse about 100. */
@@ -48,7 +52,16 @@ export class App {
     this.detail = h("span", { className: "quiet" });
     this.history = h("span", { className: "history" });
     this.slot = h(options.main ? "main" : "div", { className: "slot" });
-    this.reset = h("button", { type: "button", className: "reset-all", title: "Take back all edits of all images; undo brings back those of an image", onclick: () => this.resetAll() }, "Reset all");
+    this.reset = h(
+      "button",
+      {
+        type: "button",
+        className: "reset-all",
+        title: "Take back all edits of all images; undo brings back those of an image",
+        onclick: () => this.resetAll(),
+      },
+      "Reset all",
+    );
     this.note = h("p", { className: "note" });
     this.toast = h("div", { className: "toast" });
     this.tiles = sources.map((source, i) => this.tile(source, i));
@@ -57,7 +70,15 @@ export class App {
     this.root = h(
       "div",
       { className: "maskprism" },
-      h("header", { className: "bar" }, h("div", { className: "title" }, this.title, this.detail), this.history, this.reset, this.menu(), this.themeButton()),
+      h(
+        "header",
+        { className: "bar" },
+        h("div", { className: "title" }, this.title, this.detail),
+        this.history,
+        this.reset,
+        this.menu(),
+        this.themeButton(),
+      ),
       sources.length > 1 && this.gallery,
       this.slot,
       h("footer", {}, this.note, options.note ? h("p", { className: "note" }, options.note) : null),
@@ -65,10 +86,12 @@ export class App {
     );
     this.useTheme(options.theme ?? remembered());
     host.append(this.root);
-    this.onHistory = (/** @type {PopStateEvent} */ event) => this.arrive(new URLSearchParams(location.hash.slice(1)), event.state?.maskprism);
+    this.onHistory = (/** @type {PopStateEvent} */ event) =>
+      this.arrive(new URLSearchParams(location.hash.slice(1)), event.state?.maskprism);
     if (options.hash) addEventListener("popstate", this.onHistory);
     this.onPress = (/** @type {Event} */ event) => {
-      for (const menu of this.root.querySelectorAll("details[open]")) if (!event.composedPath().includes(menu)) menu.removeAttribute("open");
+      for (const menu of this.root.querySelectorAll("details[open]"))
+        if (!event.composedPath().includes(menu)) menu.removeAttribute("open");
     };
     document.addEventListener("pointerdown", this.onPress);
     /** Keys count wherever the focus is; in a notebook only where it is in here. @type {EventTarget} */
@@ -88,7 +111,13 @@ export class App {
   /** @param {Source} source @param {number} index */
   tile(source, index) {
     const picture = source.thumbnail ? h("img", { src: source.thumbnail, alt: "", loading: "lazy" }) : null;
-    return h("button", { type: "button", className: "tile", title: source.title, onclick: () => this.visit(index) }, picture, h("span", { className: "name" }, short(source.title)), h("span", { className: "quiet" }, source.detail ?? ""));
+    return h(
+      "button",
+      { type: "button", className: "tile", title: source.title, onclick: () => this.visit(index) },
+      picture,
+      h("span", { className: "name" }, short(source.title)),
+      h("span", { className: "quiet" }, source.detail ?? ""),
+    );
   }
 
   /** Opens an image as the reader wants it: Back leads to the one before. @param {number} index */
@@ -120,7 +149,11 @@ export class App {
       if (this.current !== index) return;
       this.close();
       this.detail.textContent = this.note.textContent = "";
-      const again = h("button", { type: "button", onclick: () => ((this.current = -1), this.open(index)) }, "Try again");
+      const again = h(
+        "button",
+        { type: "button", onclick: () => ((this.current = -1), this.open(index)) },
+        "Try again",
+      );
       const text = `This image cannot be shown: ${messageOf(error)}`;
       this.slot.removeAttribute("aria-busy");
       this.slot.replaceChildren(h("div", { className: "failure" }, h("p", { role: "alert" }, text), again));
@@ -162,7 +195,11 @@ export class App {
   /** @param {Scene} scene @param {number} index */
   stateOf(scene, index) {
     const saved = part(this.saved, this.prefix(index));
-    const fresh = new State(scene.instances.map((one) => one.coefficients), scene.instances.map((one) => one.untuned), this.opening(scene));
+    const fresh = new State(
+      scene.instances.map((one) => one.coefficients),
+      scene.instances.map((one) => one.untuned),
+      this.opening(scene),
+    );
     fresh.truth = Boolean(this.options.truth);
     fresh.restore(saved);
     return this.options.keeper?.recall(fresh, saved) ?? fresh;
@@ -221,7 +258,10 @@ export class App {
     return this.sources.length > 1 ? `${index}.` : "";
   }
 
-  /** Writes what is done at once, so that a reload finds it; later where much is done at once, which browsers refuse to write. */
+  /**
+   * Writes what is done at once, so that a reload finds it; later where much is done at once, which browsers refuse to
+   * write.
+   */
   saveNow() {
     const now = Date.now();
     this.writes = this.writes.filter((at) => now - at < 10_000);
@@ -247,7 +287,11 @@ export class App {
     return text ? `#${text}` : location.pathname + location.search;
   }
 
-  /** What the browser's history or an address asks for: one of our own places an image, any other all that it says. @param {URLSearchParams} saved @param {boolean} own */
+  /**
+   * What the browser's history or an address asks for: one of our own places an image, any other all that it says.
+   * @param {URLSearchParams} saved
+   * @param {boolean} own
+   */
   async arrive(saved, own) {
     if (!own) return this.restore(saved);
     await this.open(this.savedIndex(saved));
@@ -270,13 +314,21 @@ export class App {
     };
     const item = (/** @type {string} */ text, /** @type {() => unknown} */ act) =>
       h("button", { type: "button", onclick: async () => (close(), await this.attempt(act)) }, text);
-    const file = h("input", { type: "file", accept: ".json,application/json", hidden: true, "aria-label": "State file", onchange: () => this.attempt(() => this.readState(file)) });
+    const file = h("input", {
+      type: "file",
+      accept: ".json,application/json",
+      hidden: true,
+      "aria-label": "State file",
+      onchange: () => this.attempt(() => this.readState(file)),
+    });
     const details = h(
       "details",
       {
         className: "menu",
         onkeydown: (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && close(),
-        onfocusout: (/** @type {FocusEvent} */ event) => event.relatedTarget instanceof Node && !details.contains(event.relatedTarget) && (details.open = false), // a press elsewhere closes it, too
+        onfocusout: (/** @type {FocusEvent} */ event) =>
+          // a press elsewhere closes it, too
+          event.relatedTarget instanceof Node && !details.contains(event.relatedTarget) && (details.open = false),
       },
       h("summary", {}, "Share"),
       h(
@@ -328,7 +380,8 @@ export class App {
     } catch {
       content = null;
     }
-    if (content?.maskprism !== 1 || typeof content.state !== "string") throw new Error(`${file.name} is no state file of this page.`);
+    if (content?.maskprism !== 1 || typeof content.state !== "string")
+      throw new Error(`${file.name} is no state file of this page.`);
     await this.restore(new URLSearchParams(content.state));
     const same = JSON.stringify(content.images) === JSON.stringify(this.sources.map((source) => source.title));
     this.viewer?.say(same ? "State restored." : "Restored, but the file was saved with other images.");
@@ -336,7 +389,17 @@ export class App {
   }
 
   themeButton() {
-    return h("button", { type: "button", className: "icon-button", title: "Light or dark", "aria-label": "Light or dark", onclick: () => this.useTheme(this.isDark() ? "light" : "dark", true) }, icon("theme"));
+    return h(
+      "button",
+      {
+        type: "button",
+        className: "icon-button",
+        title: "Light or dark",
+        "aria-label": "Light or dark",
+        onclick: () => this.useTheme(this.isDark() ? "light" : "dark", true),
+      },
+      icon("theme"),
+    );
   }
 
   isDark() {

@@ -1,4 +1,5 @@
-// A frame in blocks of pixels that are interpolated from the same cells of the grid. Where these agree the block is inside or
+// A frame in blocks of pixels that are interpolated from the same cells of the grid. Where these agree the block is
+// inside or
 // outside as a whole, so that a moved coefficient costs the pixels at the edge of the mask and not those of the image.
 
 /** @typedef {import("./masks.js").Frame} Frame */
@@ -36,9 +37,12 @@ export class Blocks {
   }
 
   /**
-   * Decides all pixels anew, and marks them by bit 1; says which blocks changed in `dirty`. Bit 2 of the marks is counted where
+   * Decides all pixels anew, and marks them by bit 1; says which blocks changed in `dirty`. Bit 2 of the marks is
+   * counted where
    * both are set.
-   * @param {Float32Array} grid @param {Uint8Array} marks @param {number} stride Of marks, which have a border of one pixel.
+   * @param {Float32Array} grid
+   * @param {Uint8Array} marks
+   * @param {number} stride Of marks, which have a border of one pixel.
    * @returns {{ area: number, both: number }}
    */
   decide(grid, marks, stride) {
@@ -46,7 +50,9 @@ export class Blocks {
     const { rule, rowTaps, columnTaps, letterbox } = frame;
     const source = frame.source(grid, window.cells, rule.squash);
     const width = letterbox.grid_hw[1];
-    const [first, last] = columns.length ? [columnTaps.start[columns[0][0]], columnTaps.start[columns[columns.length - 1][0]] + columnTaps.count] : [0, 0];
+    const [first, last] = columns.length
+      ? [columnTaps.start[columns[0][0]], columnTaps.start[columns[columns.length - 1][0]] + columnTaps.count]
+      : [0, 0];
     const { threshold } = rule;
     let [area, both] = [0, 0];
     for (let i = 0; i < rows.length; i++) {
@@ -80,7 +86,14 @@ export class Blocks {
     return { area, both };
   }
 
-  /** @param {number} b @param {number} kind @param {Pair} rows @param {Pair} columns @param {Uint8Array} marks @param {number} stride */
+  /**
+   * @param {number} b
+   * @param {number} kind
+   * @param {Pair} rows
+   * @param {Pair} columns
+   * @param {Uint8Array} marks
+   * @param {number} stride
+   */
   uniform(b, kind, rows, columns, marks, stride) {
     let shared = 0;
     for (let r = rows[0]; r < rows[1]; r++) {
@@ -95,7 +108,15 @@ export class Blocks {
     this.dirty[b] = 1;
   }
 
-  /** Pixel by pixel, as Frame.eachRow interpolates. @param {number} b @param {Pair} rows @param {Pair} columns @param {Float32Array} source @param {Uint8Array} marks @param {number} stride */
+  /**
+   * Pixel by pixel, as Frame.eachRow interpolates.
+   * @param {number} b
+   * @param {Pair} rows
+   * @param {Pair} columns
+   * @param {Float32Array} source
+   * @param {Uint8Array} marks
+   * @param {number} stride
+   */
   mixed(b, rows, columns, source, marks, stride) {
     const { wide, line, frame } = this;
     const { rowTaps, columnTaps, letterbox, rule } = frame;
@@ -106,7 +127,8 @@ export class Blocks {
       const from = (top + a) * letterbox.grid_hw[1] + left;
       for (let j = 0; j < width; j++) {
         let value = 0;
-        for (let t = 0, w = (columns[0] + j) * columnTaps.count; t < columnTaps.count; t++, w++) value += columnTaps.weights[w] * source[from + t];
+        for (let t = 0, w = (columns[0] + j) * columnTaps.count; t < columnTaps.count; t++, w++)
+          value += columnTaps.weights[w] * source[from + t];
         wide[a * width + j] = value;
       }
     }
@@ -141,7 +163,11 @@ export class Blocks {
     if (changed || this.kinds[b] === UNKNOWN) this.dirty[b] = 1;
   }
 
-  /** Visits what has to be painted anew: the blocks that changed and those beside them, runs of them at once. @param {boolean} all @param {(rows: Pair, columns: Pair) => void} visit */
+  /**
+   * Visits what has to be painted anew: the blocks that changed and those beside them, runs of them at once.
+   * @param {boolean} all
+   * @param {(rows: Pair, columns: Pair) => void} visit
+   */
   changed(all, visit) {
     const { rows, columns, dirty } = this;
     const many = columns.length;
@@ -149,7 +175,14 @@ export class Blocks {
       let run = -1;
       for (let j = 0; j <= many; j++) {
         const b = i * many + j;
-        const asked = j < many && (all || dirty[b] || (j > 0 && dirty[b - 1]) || (j + 1 < many && dirty[b + 1]) || (i > 0 && dirty[b - many]) || (i + 1 < rows.length && dirty[b + many]));
+        const asked =
+          j < many &&
+          (all ||
+            dirty[b] ||
+            (j > 0 && dirty[b - 1]) ||
+            (j + 1 < many && dirty[b + 1]) ||
+            (i > 0 && dirty[b - many]) ||
+            (i + 1 < rows.length && dirty[b + many]));
         if (asked && run < 0) run = j;
         else if (!asked && run >= 0) {
           visit(rows[i], [columns[run][0], columns[j - 1][1]]);

@@ -5,7 +5,11 @@ import { INSTANCE_COLOURS, rgb } from "./palette.js";
 const USED = 90;
 const BESIDE = 160;
 
-/** How far two colours are apart, about as it is seen (Riemersma's weighted distance in RGB). @param {ArrayLike<number>} a @param {ArrayLike<number>} b */
+/**
+ * How far two colours are apart, about as it is seen (Riemersma's weighted distance in RGB).
+ * @param {ArrayLike<number>} a
+ * @param {ArrayLike<number>} b
+ */
 export function apart(a, b) {
   const red = (a[0] + b[0]) / 2;
   const [r, g, blue] = [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
@@ -25,7 +29,8 @@ export function distinctColours(under, boxes) {
   const order = boxes.map((_, i) => i).sort((a, b) => area(boxes[b]) - area(boxes[a]) || a - b);
   for (const i of order) {
     const beside = new Set(order.filter((j) => chosen[j] && overlap(boxes[i], boxes[j])).map((j) => chosen[j]));
-    const worth = (/** @type {typeof palette[number]} */ one) => (under[i] ? apart(one.rgb, under[i]) : 0) - USED * one.used - (beside.has(one.colour) ? BESIDE : 0);
+    const worth = (/** @type {typeof palette[number]} */ one) =>
+      (under[i] ? apart(one.rgb, under[i]) : 0) - USED * one.used - (beside.has(one.colour) ? BESIDE : 0);
     const best = palette.reduce((a, b) => (worth(b) > worth(a) ? b : a));
     best.used += 1;
     chosen[i] = best.colour;

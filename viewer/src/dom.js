@@ -5,7 +5,10 @@
 /**
  * An element with properties, attributes (names with "-", "role", "for") and listeners ("onclick"), and its children.
  * @template {keyof HTMLElementTagNameMap} T
- * @param {T} tag @param {Record<string, unknown>} [properties] @param {Child[]} children @returns {HTMLElementTagNameMap[T]}
+ * @param {T} tag
+ * @param {Record<string, unknown>} [properties]
+ * @param {Child[]} children
+ * @returns {HTMLElementTagNameMap[T]}
  */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -19,7 +22,14 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
-/** An element that the page must have. @template {HTMLElement} [T=HTMLElement] @param {ParentNode} parent @param {string} selector @param {new () => T} kind @returns {T} */
+/**
+ * An element that the page must have.
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {ParentNode} parent
+ * @param {string} selector
+ * @param {new () => T} kind
+ * @returns {T}
+ */
 export function element(parent, selector, kind = /** @type {any} */ (HTMLElement)) {
   const found = parent.querySelector(selector);
   if (!(found instanceof kind)) throw new Error(`the page has no ${selector}`);
@@ -29,7 +39,12 @@ export function element(parent, selector, kind = /** @type {any} */ (HTMLElement
 /** What an error says. @param {unknown} error */
 export const messageOf = (error) => (error instanceof Error ? error.message : String(error));
 
-/** @param {string} tag @param {Record<string, string | number>} attributes @param {Node[]} children @returns {SVGElement} */
+/**
+ * @param {string} tag
+ * @param {Record<string, string | number>} attributes
+ * @param {Node[]} children
+ * @returns {SVGElement}
+ */
 export function svg(tag, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
@@ -46,10 +61,12 @@ const ICONS = {
 };
 
 /** @param {string} name */
-export const icon = (name) => svg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true", class: `icon ${name}` }, svg("path", { d: ICONS[name] }));
+export const icon = (name) =>
+  svg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true", class: `icon ${name}` }, svg("path", { d: ICONS[name] }));
 
 /** A number with sign and a true minus; zero has none. @param {number} value @param {number} digits */
-export const signed = (value, digits = 2) => `${value < 0 ? "−" : value > 0 ? "+" : ""}${Math.abs(value).toFixed(digits)}`;
+export const signed = (value, digits = 2) =>
+  `${value < 0 ? "−" : value > 0 ? "+" : ""}${Math.abs(value).toFixed(digits)}`;
 
 /** @param {number} value */
 export const grouped = (value) => value.toString().replace(/\B(?=(\d{3})+$)/g, " ");
@@ -76,7 +93,11 @@ export function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** Says that a button has nothing to do now, without taking it out of the reach of the keyboard: the focus stays. @param {HTMLElement} button @param {boolean} idle */
+/**
+ * Says that a button has nothing to do now, without taking it out of the reach of the keyboard: the focus stays.
+ * @param {HTMLElement} button
+ * @param {boolean} idle
+ */
 export const rest = (button, idle) => button.setAttribute("aria-disabled", String(idle));
 
 /**
@@ -90,7 +111,13 @@ export function roving(box, selector, walks = true) {
   const stopAt = (items, stop) => items.forEach((item) => (item.tabIndex = item === stop ? 0 : -1));
   const refresh = () => {
     const items = all();
-    stopAt(items, items.find((item) => item === document.activeElement) ?? items.find((item) => item.getAttribute("aria-current") === "true") ?? items.find((item) => item.tabIndex === 0) ?? items[0]);
+    stopAt(
+      items,
+      items.find((item) => item === document.activeElement) ??
+        items.find((item) => item.getAttribute("aria-current") === "true") ??
+        items.find((item) => item.tabIndex === 0) ??
+        items[0],
+    );
   };
   box.addEventListener("focusin", (event) => {
     const items = all();
@@ -100,9 +127,16 @@ export function roving(box, selector, walks = true) {
   if (walks) {
     box.addEventListener("keydown", (event) => {
       const items = all();
-      const at = items.findIndex((item) => item === event.target);
+      const at = items.indexOf(/** @type {HTMLElement} */ (event.target));
       /** @type {Record<string, number>} */
-      const places = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: items.length - 1 };
+      const places = {
+        ArrowLeft: at - 1,
+        ArrowUp: at - 1,
+        ArrowRight: at + 1,
+        ArrowDown: at + 1,
+        Home: 0,
+        End: items.length - 1,
+      };
       if (at < 0 || !(event.key in places) || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       items[Math.min(Math.max(places[event.key], 0), items.length - 1)].focus();

@@ -23,7 +23,13 @@ export function draggable(track, input, { move, end }) {
     const thumb = Number.parseFloat(getComputedStyle(input).getPropertyValue("--thumb")) || 0;
     const { low, high } = bounds();
     const length = Math.max(width - thumb, 1);
-    return { length, thumb, first: left + thumb / 2, per: (high - low) / length, at: left + thumb / 2 + ((input.valueAsNumber - low) / (high - low)) * length };
+    return {
+      length,
+      thumb,
+      first: left + thumb / 2,
+      per: (high - low) / length,
+      at: left + thumb / 2 + ((input.valueAsNumber - low) / (high - low)) * length,
+    };
   };
   const finish = (/** @type {boolean} */ taken) => {
     const ended = drag;
@@ -36,7 +42,14 @@ export function draggable(track, input, { move, end }) {
   track.addEventListener("pointerdown", (event) => {
     if (event.button || input.disabled || drag) return;
     const before = input.valueAsNumber;
-    drag = { id: event.pointerId, x: event.clientX, y: event.clientY, from: before, before, moving: event.pointerType !== "touch" };
+    drag = {
+      id: event.pointerId,
+      x: event.clientX,
+      y: event.clientY,
+      from: before,
+      before,
+      moving: event.pointerType !== "touch",
+    };
     if (!drag.moving) return;
     track.setPointerCapture(event.pointerId);
     input.focus({ preventScroll: true });

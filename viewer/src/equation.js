@@ -1,4 +1,5 @@
-// The equation, live: what speaks for the mask + what speaks against it = the logits -> the mask, around the chosen instance.
+// The equation, live: what speaks for the mask + what speaks against it = the logits -> the mask, around the chosen
+// instance.
 
 import { h, oncePerFrame, signed, style } from "./dom.js";
 import { fromCanvas, sizeOf } from "./geometry.js";
@@ -39,7 +40,21 @@ export class Equation {
       if (name !== "mask") canvas.className = "diverging";
       const value = h("b", { className: "at" });
       const operator = sign ? h("span", { className: "operator", "aria-hidden": "true" }, sign) : null;
-      return { name, canvas, value, element: h("div", { className: `panel ${name}` }, h("div", { className: "drawn" }, h("div", { className: "canvas" }, operator, canvas), h("span", { className: "label" }, h("span", {}, text), value))) };
+      return {
+        name,
+        canvas,
+        value,
+        element: h(
+          "div",
+          { className: `panel ${name}` },
+          h(
+            "div",
+            { className: "drawn" },
+            h("div", { className: "canvas" }, operator, canvas),
+            h("span", { className: "label" }, h("span", {}, text), value),
+          ),
+        ),
+      };
     });
     this.element = h("div", { className: "equation", role: "img" }, ...this.panels.map((panel) => panel.element));
     this.draw = oncePerFrame(() => this.repaint());
@@ -67,7 +82,10 @@ export class Equation {
     const [rows, columns] = [0, 1].map((axis) => {
       const scale = letterbox.grid_hw[axis] / letterbox.canvas_hw[axis];
       const least = Math.floor(letterbox.offset_yx[axis] * scale);
-      const most = Math.min(Math.ceil((letterbox.offset_yx[axis] + letterbox.content_hw[axis]) * scale), letterbox.grid_hw[axis]);
+      const most = Math.min(
+        Math.ceil((letterbox.offset_yx[axis] + letterbox.content_hw[axis]) * scale),
+        letterbox.grid_hw[axis],
+      );
       const [from, to] = [box[1 - axis], box[3 - axis]].map((value) => fromCanvas(letterbox, "grid", axis, value));
       const reach = Math.max((to - from) * (0.5 + MARGIN), LEAST_CELLS / 2);
       const middle = (from + to) / 2;
@@ -82,7 +100,13 @@ export class Equation {
       side(original, scene.prototypes, sign, sums);
       this.limit = Math.max(this.limit, limitOf(this.cut(sums)));
     }
-    const [height, width] = [0, 1].map((axis) => ((this.window[axis ? "columns" : "rows"][1] - this.window[axis ? "columns" : "rows"][0]) / letterbox.grid_hw[axis]) * letterbox.canvas_hw[axis] * (letterbox.image_hw[axis] / letterbox.content_hw[axis]));
+    const [height, width] = [0, 1].map(
+      (axis) =>
+        ((this.window[axis ? "columns" : "rows"][1] - this.window[axis ? "columns" : "rows"][0]) /
+          letterbox.grid_hw[axis]) *
+        letterbox.canvas_hw[axis] *
+        (letterbox.image_hw[axis] / letterbox.content_hw[axis]),
+    );
     for (const { canvas } of this.panels) style(canvas, { "aspect-ratio": `${width} / ${height}` });
     style(this.element, { "--aspect": String(width / height) });
   }
@@ -93,11 +117,15 @@ export class Equation {
     const width = columns[1] - columns[0];
     const gridWidth = this.stage.scene.letterbox.grid_hw[1];
     const out = new Float32Array((rows[1] - rows[0]) * width);
-    for (let r = rows[0]; r < rows[1]; r++) out.set(map.subarray(r * gridWidth + columns[0], r * gridWidth + columns[1]), (r - rows[0]) * width);
+    for (let r = rows[0]; r < rows[1]; r++)
+      out.set(map.subarray(r * gridWidth + columns[0], r * gridWidth + columns[1]), (r - rows[0]) * width);
     return out;
   }
 
-  /** Brings the sum of sizes up to the weights; of a weight that moved only its own terms. @param {Float32Array} weights */
+  /**
+   * Brings the sum of sizes up to the weights; of a weight that moved only its own terms.
+   * @param {Float32Array} weights
+   */
   add(weights) {
     const { values, cells } = this.stage.scene.prototypes;
     const { sizes, weights: before } = this;
@@ -150,27 +178,57 @@ export class Equation {
     const canvas = this.panels[3].canvas;
     if (state.selected < 0 || this.element.hidden) return;
     const { letterbox } = scene;
-    const spans = /** @type {const} */ (["rows", "columns"]).map((axis, i) => this.window[axis].map((cell) => (cell / letterbox.grid_hw[i]) * letterbox.canvas_hw[i]));
-    const onImage = spans.map((span, i) => span.map((at) => ((at - letterbox.offset_yx[i]) / letterbox.content_hw[i]) * scene.header.image.size_hw[i]));
+    const spans = /** @type {const} */ (["rows", "columns"]).map((axis, i) =>
+      this.window[axis].map((cell) => (cell / letterbox.grid_hw[i]) * letterbox.canvas_hw[i]),
+    );
+    const onImage = spans.map((span, i) =>
+      span.map((at) => ((at - letterbox.offset_yx[i]) / letterbox.content_hw[i]) * scene.header.image.size_hw[i]),
+    );
     const size = sizeOf(letterbox, frame.size);
-    const onFrame = frame.size === "image" ? spans.map((span, i) => span.map((at) => ((at - letterbox.offset_yx[i]) / letterbox.content_hw[i]) * size[i])) : spans.map((span, i) => span.map((at) => (at / letterbox.canvas_hw[i]) * size[i]));
+    const onFrame =
+      frame.size === "image"
+        ? spans.map((span, i) => span.map((at) => ((at - letterbox.offset_yx[i]) / letterbox.content_hw[i]) * size[i]))
+        : spans.map((span, i) => span.map((at) => (at / letterbox.canvas_hw[i]) * size[i]));
     const [height, width] = onImage.map(([from, to]) => Math.max(to - from, 1));
     const scale = Math.min(1, 360 / Math.max(height, width));
     [canvas.width, canvas.height] = [Math.max(Math.round(width * scale), 1), Math.max(Math.round(height * scale), 1)];
     const context = canvas.getContext("2d");
     if (!context) return;
-    for (const [layer, [rows, columns]] of /** @type {[HTMLCanvasElement, number[][]][]} */ ([[image, onImage], [mask.canvas, onFrame]])) {
+    for (const [layer, [rows, columns]] of /** @type {[HTMLCanvasElement, number[][]][]} */ ([
+      [image, onImage],
+      [mask.canvas, onFrame],
+    ])) {
       if (layer === mask.canvas && state.view !== "mask") continue;
-      context.drawImage(layer, columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0], 0, 0, canvas.width, canvas.height);
+      context.drawImage(
+        layer,
+        columns[0],
+        rows[0],
+        columns[1] - columns[0],
+        rows[1] - rows[0],
+        0,
+        0,
+        canvas.width,
+        canvas.height,
+      );
     }
   }
 
   /** The equation at one pixel, in numbers. @param {ArrayLike<number>} terms @param {boolean} inside */
   at(terms, inside) {
-    const [plus, minus] = [1, -1].map((sign) => Array.from(terms).reduce((sum, term) => sum + (term * sign > 0 ? term : 0), 0));
-    const texts = [signed(plus, 1), signed(minus, 1), signed(plus + minus, 1), inside ? "in the mask" : "not in the mask"];
+    const [plus, minus] = [1, -1].map((sign) =>
+      Array.from(terms).reduce((sum, term) => sum + (term * sign > 0 ? term : 0), 0),
+    );
+    const texts = [
+      signed(plus, 1),
+      signed(minus, 1),
+      signed(plus + minus, 1),
+      inside ? "in the mask" : "not in the mask",
+    ];
     this.panels.forEach(({ value }, i) => (value.textContent = texts[i]));
-    this.element.setAttribute("aria-label", `At the examined pixel: ${texts[0]} for the mask, ${texts[1]} against it, ${texts[2]} together, ${texts[3]}.`);
+    this.element.setAttribute(
+      "aria-label",
+      `At the examined pixel: ${texts[0]} for the mask, ${texts[1]} against it, ${texts[2]} together, ${texts[3]}.`,
+    );
   }
 
   /** What is seen, in a sentence. @returns {(Node | string)[]} */
@@ -181,7 +239,12 @@ export class Equation {
     const coefficients = state.coefficients();
     const { named, inside, ring, edge } = rolesOf(scene, selected, coefficients);
     const name = scene.instances[selected].name;
-    const led = (/** @type {string} */ of, /** @type {ArrayLike<number>} */ by, /** @type {string} */ one, /** @type {string} */ many) => {
+    const led = (
+      /** @type {string} */ of,
+      /** @type {ArrayLike<number>} */ by,
+      /** @type {string} */ one,
+      /** @type {string} */ many,
+    ) => {
       const found = descending(by).filter((k) => named[k][0] === of);
       if (!found.length) return "";
       const strongest = found.slice(0, 2).join(" and ");
@@ -189,11 +252,23 @@ export class Equation {
     };
     const parts = [
       led("builds", inside, "prototype builds it", "prototypes build it"),
-      led("carves", ring.map((value) => -value), "carves away what lies around it", "carve away what lies around it"),
+      led(
+        "carves",
+        ring.map((value) => -value),
+        "carves away what lies around it",
+        "carve away what lies around it",
+      ),
       led("sharpens", edge, "sharpens its edge", "sharpen its edge"),
-      led("opposes", inside.map((value, k) => Math.max(-value, ring[k], -edge[k])), "opposes it", "oppose it"),
+      led(
+        "opposes",
+        inside.map((value, k) => Math.max(-value, ring[k], -edge[k])),
+        "opposes it",
+        "oppose it",
+      ),
     ].filter(Boolean);
-    const text = parts.length ? `${parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : parts[0]}.` : "no prototype does anything for it.";
+    const text = parts.length
+      ? `${parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : parts[0]}.`
+      : "no prototype does anything for it.";
     return [h("b", {}, name), ": ", text];
   }
 

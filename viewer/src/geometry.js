@@ -1,11 +1,13 @@
-// Frames and resampling, as src/maskprism/core/geometry.py has them. Sizes are [height, width], coordinates x1 y1 x2 y2.
+// Frames and resampling, as src/maskprism/core/geometry.py has them. Sizes are [height, width], coordinates x1 y1 x2
+// y2.
 
 /** @typedef {"grid" | "canvas" | "image"} Size */
 /** @typedef {"floor" | "round" | "whole"} Unpad */
 /** @typedef {[number, number]} Pair */
 /** @typedef {{ image_hw: Pair, canvas_hw: Pair, content_hw: Pair, offset_yx: Pair, grid_hw: Pair }} Letterbox */
 /**
- * One axis of a resampling: output `i` is the sum of `count` neighbouring inputs from `start[i]` on, times their weights.
+ * One axis of a resampling: output `i` is the sum of `count` neighbouring inputs from `start[i]` on, times their
+ * weights.
  * @typedef {{ start: Int32Array, weights: Float32Array, count: number }} Taps
  */
 
@@ -23,7 +25,13 @@ export function sizeOf(letterbox, size) {
   return { grid: letterbox.grid_hw, canvas: letterbox.canvas_hw, image: letterbox.image_hw }[size];
 }
 
-/** A canvas coordinate on another frame; axis 0 is y, 1 is x. @param {Letterbox} letterbox @param {Size} size @param {number} axis @param {number} value */
+/**
+ * A canvas coordinate on another frame; axis 0 is y, 1 is x.
+ * @param {Letterbox} letterbox
+ * @param {Size} size
+ * @param {number} axis
+ * @param {number} value
+ */
 export function fromCanvas(letterbox, size, axis, value) {
   const v = f32(value);
   if (size === "canvas") return v;
@@ -32,7 +40,15 @@ export function fromCanvas(letterbox, size, axis, value) {
   return Math.min(Math.max(f32(f32(v - letterbox.offset_yx[axis]) / gain), 0), letterbox.image_hw[axis]);
 }
 
-/** Pixels `i` with `start - padding <= i < stop + padding`, as [first, stop]. @param {number} start @param {number} stop @param {number} length @param {number} padding @param {boolean} rounded @returns {Pair} */
+/**
+ * Pixels `i` with `start - padding <= i < stop + padding`, as [first, stop].
+ * @param {number} start
+ * @param {number} stop
+ * @param {number} length
+ * @param {number} padding
+ * @param {boolean} rounded
+ * @returns {Pair}
+ */
 export function pixelsBetween(start, stop, length, padding = 0, rounded = false) {
   const edge = rounded ? roundHalfEven : Math.ceil;
   const clip = (/** @type {number} */ x) => Math.min(Math.max(x, 0), length);
@@ -40,7 +56,12 @@ export function pixelsBetween(start, stop, length, padding = 0, rounded = false)
   return [first, Math.max(first, clip(edge(f32(stop + padding))))];
 }
 
-/** Bilinear resampling of one axis: centres aligned, edges repeated. @param {number} from @param {number} to @returns {Taps} */
+/**
+ * Bilinear resampling of one axis: centres aligned, edges repeated.
+ * @param {number} from
+ * @param {number} to
+ * @returns {Taps}
+ */
 export function linear(from, to) {
   const count = Math.min(2, from);
   const start = new Int32Array(to);
@@ -61,7 +82,13 @@ function slice(taps, first, stop) {
   return { start: taps.start.slice(first, stop), weights: taps.weights.slice(first * count, stop * count), count };
 }
 
-/** First `inner`, then `outer`, as one step. @param {Taps} outer @param {Taps} inner @param {number} from @returns {Taps} */
+/**
+ * First `inner`, then `outer`, as one step.
+ * @param {Taps} outer
+ * @param {Taps} inner
+ * @param {number} from
+ * @returns {Taps}
+ */
 export function compose(outer, inner, from) {
   const count = Math.min(from, widestSpan(outer, inner));
   const start = new Int32Array(outer.start.length);
@@ -92,7 +119,8 @@ function widestSpan(outer, inner) {
 function wholePixelZoom({ canvas_hw, grid_hw, offset_yx, content_hw }) {
   const stride = Math.max(roundHalfEven(canvas_hw[0] / grid_hw[0]), roundHalfEven(canvas_hw[1] / grid_hw[1]));
   let zoom = 1;
-  const off = () => [offset_yx, content_hw].some((edge) => [0, 1].some((i) => (edge[i] * grid_hw[i] * zoom) % canvas_hw[i]));
+  const off = () =>
+    [offset_yx, content_hw].some((edge) => [0, 1].some((i) => (edge[i] * grid_hw[i] * zoom) % canvas_hw[i]));
   while (zoom < stride && off()) zoom *= 2;
   return zoom;
 }
@@ -100,10 +128,21 @@ function wholePixelZoom({ canvas_hw, grid_hw, offset_yx, content_hw }) {
 /** Whether the image kept its shape, up to a pixel, and lies in the middle. @param {Letterbox} letterbox */
 export function isCentredFit({ canvas_hw, content_hw, image_hw, offset_yx }) {
   const gain = Math.min(canvas_hw[0] / image_hw[0], canvas_hw[1] / image_hw[1]);
-  return [0, 1].every((i) => Math.abs(content_hw[i] - image_hw[i] * gain) <= 1 && offset_yx[i] === Math.floor((canvas_hw[i] - content_hw[i]) / 2));
+  return [0, 1].every(
+    (i) =>
+      Math.abs(content_hw[i] - image_hw[i] * gain) <= 1 &&
+      offset_yx[i] === Math.floor((canvas_hw[i] - content_hw[i]) / 2),
+  );
 }
 
-/** Where the image lies on an axis of the enlarged grid; at least one cell. @param {Letterbox} letterbox @param {number} axis @param {number} zoom @param {Unpad} unpad @returns {Pair} */
+/**
+ * Where the image lies on an axis of the enlarged grid; at least one cell.
+ * @param {Letterbox} letterbox
+ * @param {number} axis
+ * @param {number} zoom
+ * @param {Unpad} unpad
+ * @returns {Pair}
+ */
 function contentSpan({ canvas_hw, content_hw, grid_hw, image_hw, offset_yx }, axis, zoom, unpad) {
   const grid = grid_hw[axis] * zoom;
   let start, stop;
@@ -125,10 +164,18 @@ function contentSpan({ canvas_hw, content_hw, grid_hw, image_hw, offset_yx }, ax
   return [start, Math.min(Math.max(stop, start + 1), grid)];
 }
 
-/** How an axis of the grid becomes one of the frame `size`. @param {Letterbox} letterbox @param {Size} size @param {Unpad} unpad @param {number} axis @returns {Taps} */
+/**
+ * How an axis of the grid becomes one of the frame `size`.
+ * @param {Letterbox} letterbox
+ * @param {Size} size
+ * @param {Unpad} unpad
+ * @param {number} axis
+ * @returns {Taps}
+ */
 export function axisTaps(letterbox, size, unpad, axis) {
   const grid = letterbox.grid_hw[axis];
-  if (size === "grid") return { start: Int32Array.from({ length: grid }, (_, i) => i), weights: new Float32Array(grid).fill(1), count: 1 };
+  if (size === "grid")
+    return { start: Int32Array.from({ length: grid }, (_, i) => i), weights: new Float32Array(grid).fill(1), count: 1 };
   if (size === "canvas") return linear(grid, letterbox.canvas_hw[axis]);
   const way = isCentredFit(letterbox) ? unpad : "whole"; // the others reckon with such a fit
   const zoom = way === "whole" ? wholePixelZoom(letterbox) : 1;
@@ -137,7 +184,13 @@ export function axisTaps(letterbox, size, unpad, axis) {
   return compose(linear(stop - start, letterbox.image_hw[axis]), unzoomed, grid);
 }
 
-/** A pixel of the image in another frame. @param {Letterbox} letterbox @param {Size} size @param {{ x: number, y: number }} pixel @returns {{ x: number, y: number }} */
+/**
+ * A pixel of the image in another frame.
+ * @param {Letterbox} letterbox
+ * @param {Size} size
+ * @param {{ x: number, y: number }} pixel
+ * @returns {{ x: number, y: number }}
+ */
 export function pixelInFrame(letterbox, size, { x, y }) {
   if (size === "image") return { x, y };
   const lengths = sizeOf(letterbox, size);
@@ -148,7 +201,12 @@ export function pixelInFrame(letterbox, size, { x, y }) {
   return { x: at(x, 1), y: at(y, 0) };
 }
 
-/** The pixel of the image under the middle of a cell of the grid; it may lie in the padding. @param {Letterbox} letterbox @param {number} cell @returns {{ x: number, y: number }} */
+/**
+ * The pixel of the image under the middle of a cell of the grid; it may lie in the padding.
+ * @param {Letterbox} letterbox
+ * @param {number} cell
+ * @returns {{ x: number, y: number }}
+ */
 export function cellInImage({ grid_hw, canvas_hw, offset_yx, image_hw, content_hw }, cell) {
   const at = (/** @type {number} */ value, /** @type {number} */ axis) => {
     const canvas = ((value + 0.5) * canvas_hw[axis]) / grid_hw[axis];

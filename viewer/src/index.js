@@ -1,4 +1,5 @@
-// What hosts use: `default.render` (anywidget), `mount` (any page), `unpack`. A page with #maskprism-scenes starts by itself.
+// What hosts use: `default.render` (anywidget), `mount` (any page), `unpack`. A page with #maskprism-scenes starts by
+// itself.
 
 import { App } from "./app.js";
 import { oncePerFrame } from "./dom.js";
@@ -50,7 +51,10 @@ function render({ model, el }) {
   };
   const open = () => {
     app?.destroy();
-    const source = { title: model.get("header").source, open: async () => ({ header: model.get("header"), buffer: model.get("buffer") }) };
+    const source = {
+      title: model.get("header").source,
+      open: async () => ({ header: model.get("header"), buffer: model.get("buffer") }),
+    };
     app = new App(el, [source], {
       hash: false,
       theme: hostTheme(),
@@ -61,7 +65,11 @@ function render({ model, el }) {
       },
     });
   };
-  const listeners = /** @type {const} */ ([["change:header", open], ["change:selected", takeSelected], ["change:edits", takeEdits]]);
+  const listeners = /** @type {const} */ ([
+    ["change:header", open],
+    ["change:selected", takeSelected],
+    ["change:edits", takeEdits],
+  ]);
   for (const [event, act] of listeners) model.on(event, act);
   el.addEventListener("keydown", keepKey);
   const themes = new MutationObserver(() => app?.useTheme(hostTheme()));
@@ -76,7 +84,10 @@ function render({ model, el }) {
   };
 }
 
-/** In a notebook B inserts a cell, D deletes one, and arrows leave it: keys that are pressed in here stay here. @param {KeyboardEvent} event */
+/**
+ * In a notebook B inserts a cell, D deletes one, and arrows leave it: keys that are pressed in here stay here.
+ * @param {KeyboardEvent} event
+ */
 function keepKey(event) {
   if (event.defaultPrevented || !(event.ctrlKey || event.metaKey || event.altKey)) event.stopPropagation();
 }
@@ -93,7 +104,10 @@ function hostTheme() {
 /** @param {Map<number, Float32Array>} edits @param {Record<string, ArrayLike<number>>} given */
 function sameEdits(edits, given) {
   const keys = Object.keys(given);
-  return keys.length === edits.size && keys.every((key) => Array.from(edits.get(Number(key)) ?? []).join() === Array.from(given[key], Math.fround).join());
+  return (
+    keys.length === edits.size &&
+    keys.every((key) => Array.from(edits.get(Number(key)) ?? []).join() === Array.from(given[key], Math.fround).join())
+  );
 }
 
 export default { render };

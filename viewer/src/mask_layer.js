@@ -74,7 +74,12 @@ export class MaskLayer {
     });
   }
 
-  /** Which pixels are inside, and how that compares with the original. @param {Float32Array} logits @param {import("./masks.js").CroppedWindow} window @returns {Measures} */
+  /**
+   * Which pixels are inside, and how that compares with the original.
+   * @param {Float32Array} logits
+   * @param {import("./masks.js").CroppedWindow} window
+   * @returns {Measures}
+   */
   measure(logits, window) {
     if (this.painted && !equal(this.painted, window)) this.unmark(INSIDE);
     if (!this.blocks || !equal(this.blocks.window, window)) {
@@ -85,7 +90,12 @@ export class MaskLayer {
     return { area, gained: area - both, lost: this.originalArea - both, iou: iou(both, area, this.originalArea) };
   }
 
-  /** The mask in a colour, where that is not painted yet; pixels that an edit took away stay as a pale shadow. @param {Window} window @param {[number, number, number]} colour @param {number} opacity */
+  /**
+   * The mask in a colour, where that is not painted yet; pixels that an edit took away stay as a pale shadow.
+   * @param {Window} window
+   * @param {[number, number, number]} colour
+   * @param {number} opacity
+   */
   fill(window, colour, opacity) {
     const look = `${colour} ${opacity}`;
     const all = look !== this.look || !this.painted || !equal(this.painted, window);
@@ -114,7 +124,12 @@ export class MaskLayer {
     this.context.putImageData(this.pixels, 0, 0, columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0]);
   }
 
-  /** @param {import("./geometry.js").Pair} rows @param {import("./geometry.js").Pair} columns @param {number} full @param {number} edge */
+  /**
+   * @param {import("./geometry.js").Pair} rows
+   * @param {import("./geometry.js").Pair} columns
+   * @param {number} full
+   * @param {number} edge
+   */
   fillPart(rows, columns, full, edge) {
     const { marks, colours, frame, stride } = this;
     const width = columns[1] - columns[0];
@@ -137,7 +152,11 @@ export class MaskLayer {
     }
   }
 
-  /** Values as colours, with the edge of the mask as a line. @param {import("./masks.js").Patch} patch @param {number} limit */
+  /**
+   * Values as colours, with the edge of the mask as a line.
+   * @param {import("./masks.js").Patch} patch
+   * @param {number} limit
+   */
   heat({ rows, columns, values }, limit) {
     this.look = "";
     const { colours, frame, marks, stride } = this;
@@ -157,7 +176,8 @@ export class MaskLayer {
 
   /** @param {Window} window */
   put({ rows, columns }) {
-    if (this.painted && !equal(this.painted, { rows, columns })) this.context.clearRect(0, 0, this.frame.width, this.frame.height);
+    if (this.painted && !equal(this.painted, { rows, columns }))
+      this.context.clearRect(0, 0, this.frame.width, this.frame.height);
     this.painted = { rows, columns };
     this.copy(this.painted);
   }
@@ -165,5 +185,7 @@ export class MaskLayer {
 
 /** @param {Window} a @param {Window} b */
 function equal(a, b) {
-  return a.rows[0] === b.rows[0] && a.rows[1] === b.rows[1] && a.columns[0] === b.columns[0] && a.columns[1] === b.columns[1];
+  return (
+    a.rows[0] === b.rows[0] && a.rows[1] === b.rows[1] && a.columns[0] === b.columns[0] && a.columns[1] === b.columns[1]
+  );
 }

@@ -9,15 +9,23 @@ import { axisTaps, fromCanvas, pixelsBetween, sizeOf } from "./geometry.js";
 /** @typedef {"before" | "after" | "none"} Crop */
 /**
  * @typedef {{ name: string, squash: boolean, crop: Crop, crop_image: Crop, crop_padding: number, round_box: boolean,
- *   unpad: import("./geometry.js").Unpad, objectness: boolean, size: Size, threshold: number }} MaskRule
+ *   unpad: import("./geometry.js").Unpad, objectness: boolean, size: Size, crop_margin: number, logit_threshold: number, threshold: number }} MaskRule
  */
 /** The rows and columns of a frame, each as [first, stop]. @typedef {{ rows: Pair, columns: Pair }} Window */
-/** With the cells of the grid that a crop before resizing keeps. @typedef {Window & { cells: Window | null }} CroppedWindow */
+/**
+ * With the cells of the grid that a crop before resizing keeps.
+ * @typedef {Window & { cells: Window | null }} CroppedWindow
+ */
 /** A window of a frame with its values, row by row. @typedef {Window & { values: Float32Array }} Patch */
 /** @typedef {{ cells: number, values: Float32Array }} Prototypes */
 /** Cells of the grid that a pixel is interpolated from. @typedef {{ cell: number, weight: number }[]} Reads */
 
-/** The sum of weight times prototype on the grid. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Float32Array} out */
+/**
+ * The sum of weight times prototype on the grid.
+ * @param {ArrayLike<number>} weights
+ * @param {Prototypes} prototypes
+ * @param {Float32Array} out
+ */
 export function mix(weights, { cells, values }, out) {
   out.fill(0);
   const used = Array.from(weights, (_, k) => k).filter((k) => weights[k] !== 0);
@@ -32,25 +40,48 @@ export function mix(weights, { cells, values }, out) {
   }
 }
 
-/** The sum of the sizes of all terms, in the cells from `from` to `to`: with the sum of the terms it says how much is positive and how much negative. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {number} from @param {number} to @param {Float32Array} out */
+/**
+ * The sum of the sizes of all terms, in the cells from `from` to `to`: with the sum of the terms it says how much is
+ * positive and how much negative.
+ * @param {ArrayLike<number>} weights
+ * @param {Prototypes} prototypes
+ * @param {number} from
+ * @param {number} to
+ * @param {Float32Array} out
+ */
 export function sizesSum(weights, { cells, values }, from, to, out) {
   out.fill(0, from, to);
   const sum = out.subarray(from, to);
   const used = Array.from(weights, (_, k) => k).filter((k) => weights[k] !== 0);
   for (let n = 0; n < used.length; n += 4) {
-    const [pa, pb, pc, pd] = [0, 1, 2, 3].map((i) => (used[n + i] ?? used[n]) * cells).map((at) => values.subarray(at + from, at + to));
+    const [pa, pb, pc, pd] = [0, 1, 2, 3]
+      .map((i) => (used[n + i] ?? used[n]) * cells)
+      .map((at) => values.subarray(at + from, at + to));
     const [wa, wb, wc, wd] = [0, 1, 2, 3].map((i) => (n + i < used.length ? Math.abs(weights[used[n + i]]) : 0));
-    for (let i = 0; i < sum.length; i++) sum[i] += wa * Math.abs(pa[i]) + wb * Math.abs(pb[i]) + wc * Math.abs(pc[i]) + wd * Math.abs(pd[i]);
+    for (let i = 0; i < sum.length; i++)
+      sum[i] += wa * Math.abs(pa[i]) + wb * Math.abs(pb[i]) + wc * Math.abs(pc[i]) + wd * Math.abs(pd[i]);
   }
 }
 
-/** Moves the sum by a change of one weight. @param {Float32Array} sum @param {number} delta @param {number} k @param {Prototypes} prototypes */
+/**
+ * Moves the sum by a change of one weight.
+ * @param {Float32Array} sum
+ * @param {number} delta
+ * @param {number} k
+ * @param {Prototypes} prototypes
+ */
 export function shift(sum, delta, k, { cells, values }) {
   const p = values.subarray(k * cells, (k + 1) * cells);
   for (let i = 0; i < cells; i++) sum[i] += delta * p[i];
 }
 
-/** The sum of the positive (sign 1) or negative (sign -1) parts of the terms. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {1 | -1} sign @param {Float32Array} out */
+/**
+ * The sum of the positive (sign 1) or negative (sign -1) parts of the terms.
+ * @param {ArrayLike<number>} weights
+ * @param {Prototypes} prototypes
+ * @param {1 | -1} sign
+ * @param {Float32Array} out
+ */
 export function side(weights, { cells, values }, sign, out) {
   out.fill(0);
   for (let k = 0; k < weights.length; k++) {
@@ -65,6 +96,13 @@ export function side(weights, { cells, values }, sign, out) {
 
 /** @param {number} x */
 export const sigmoid = (x) => 0.5 * (1 + Math.tanh(0.5 * x));
+
+/** An edge of a box as it cuts masks: moved outwards by the margin. @param {ArrayLike<number>} box @param {number} i @param {number} margin */
+function widened(box, i, margin) {
+  return Math.fround(
+    box[i] + (i < 2 ? -1 : 1) * Math.fround(Math.fround(margin) * Math.fround(box[2 + (i % 2)] - box[i % 2])),
+  );
+}
 
 /** One frame of a letterbox under a rule: decodes what lies on the grid. Its buffers are reused by every decode. */
 export class Frame {
@@ -84,13 +122,20 @@ export class Frame {
     this.out = new Float32Array(0);
   }
 
-  /** The window that an instance can touch, and for a crop before resizing the cells of the grid that it keeps. @param {ArrayLike<number>} box @param {Crop} crop @returns {CroppedWindow} */
+  /**
+   * The window that an instance can touch, and for a crop before resizing the cells of the grid that it keeps.
+   * @param {ArrayLike<number>} box
+   * @param {Crop} crop
+   * @returns {CroppedWindow}
+   */
   window(box, crop = this.crop) {
     if (crop === "none") return { rows: [0, this.height], columns: [0, this.width], cells: null };
     const frame = crop === "before" ? "grid" : this.size;
     const padding = crop === "before" ? this.rule.crop_padding : 0;
     const [height, width] = sizeOf(this.letterbox, frame);
-    const [x1, y1, x2, y2] = [1, 0, 1, 0].map((axis, i) => fromCanvas(this.letterbox, frame, axis, box[i]));
+    const [x1, y1, x2, y2] = [1, 0, 1, 0].map((axis, i) =>
+      fromCanvas(this.letterbox, frame, axis, widened(box, i, this.rule.crop_margin)),
+    );
     const rows = pixelsBetween(y1, y2, height, padding, this.rule.round_box);
     const columns = pixelsBetween(x1, x2, width, padding, this.rule.round_box);
     if (rows[1] <= rows[0] || columns[1] <= columns[0]) return { rows: [0, 0], columns: [0, 0], cells: null };
@@ -98,16 +143,34 @@ export class Frame {
     return { rows: touched(this.rowTaps, rows), columns: touched(this.columnTaps, columns), cells: { rows, columns } };
   }
 
-  /** Values of the grid in the window that a box leaves; squashed first if asked. The values are good until the next decode. @param {Float32Array} grid @param {ArrayLike<number>} box @param {Crop} crop @param {boolean} squash @returns {Patch} */
+  /**
+   * Values of the grid in the window that a box leaves; squashed first if asked. The values are good until the next
+   * decode.
+   * @param {Float32Array} grid
+   * @param {ArrayLike<number>} box
+   * @param {Crop} crop
+   * @param {boolean} squash
+   * @returns {Patch}
+   */
   decode(grid, box, crop = this.crop, squash = this.rule.squash) {
     const window = this.window(box, crop);
     const width = window.columns[1] - window.columns[0];
     this.out = sized(this.out, (window.rows[1] - window.rows[0]) * width);
     this.eachRow(grid, window, squash, (r, line) => this.out.set(line, (r - window.rows[0]) * width));
-    return { rows: window.rows, columns: window.columns, values: this.out.subarray(0, (window.rows[1] - window.rows[0]) * width) };
+    return {
+      rows: window.rows,
+      columns: window.columns,
+      values: this.out.subarray(0, (window.rows[1] - window.rows[0]) * width),
+    };
   }
 
-  /** Decodes a window row by row, without keeping it. @param {Float32Array} grid @param {CroppedWindow} window @param {boolean} squash @param {(row: number, line: Float32Array) => void} visit */
+  /**
+   * Decodes a window row by row, without keeping it.
+   * @param {Float32Array} grid
+   * @param {CroppedWindow} window
+   * @param {boolean} squash
+   * @param {(row: number, line: Float32Array) => void} visit
+   */
   eachRow(grid, { rows, columns, cells }, squash, visit) {
     const width = columns[1] - columns[0];
     if (rows[1] <= rows[0] || !width) return;
@@ -118,7 +181,12 @@ export class Frame {
     const bottom = rowTaps.start[rows[1] - 1] + rowTaps.count;
     this.wide = sized(this.wide, (bottom - top) * width);
     for (let r = top; r < bottom; r++) {
-      across(source.subarray(r * gridWidth, (r + 1) * gridWidth), columnTaps, columns[0], this.wide.subarray((r - top) * width, (r - top + 1) * width));
+      across(
+        source.subarray(r * gridWidth, (r + 1) * gridWidth),
+        columnTaps,
+        columns[0],
+        this.wide.subarray((r - top) * width, (r - top + 1) * width),
+      );
     }
     const line = new Float32Array(width);
     for (let r = rows[0]; r < rows[1]; r++) {
@@ -127,12 +195,22 @@ export class Frame {
     }
   }
 
-  /** What pixels are interpolated from. @param {Float32Array} grid @param {Window | null} cells @param {boolean} squash */
+  /**
+   * What pixels are interpolated from.
+   * @param {Float32Array} grid
+   * @param {Window | null} cells
+   * @param {boolean} squash
+   */
   source(grid, cells, squash) {
     return squash || cells ? this.prepared(grid, cells, squash) : grid;
   }
 
-  /** The grid squashed, and zero outside of the cells that a crop before resizing keeps. @param {Float32Array} grid @param {Window | null} cells @param {boolean} squash */
+  /**
+   * The grid squashed, and zero outside of the cells that a crop before resizing keeps.
+   * @param {Float32Array} grid
+   * @param {Window | null} cells
+   * @param {boolean} squash
+   */
   prepared(grid, cells, squash) {
     const [height, width] = this.letterbox.grid_hw;
     const [r0, r1] = cells?.rows ?? [0, height];
@@ -145,7 +223,13 @@ export class Frame {
     return this.cut;
   }
 
-  /** The cells of the grid that a pixel reads, and their weights; only those of `cells` if given. @param {number} y @param {number} x @param {Window | null} cells @returns {Reads} */
+  /**
+   * The cells of the grid that a pixel reads, and their weights; only those of `cells` if given.
+   * @param {number} y
+   * @param {number} x
+   * @param {Window | null} cells
+   * @returns {Reads}
+   */
   reads(y, x, cells = null) {
     const found = [];
     const { rowTaps, columnTaps } = this;
@@ -153,13 +237,21 @@ export class Frame {
       for (let b = 0; b < columnTaps.count; b++) {
         const weight = rowTaps.weights[y * rowTaps.count + a] * columnTaps.weights[x * columnTaps.count + b];
         const [row, column] = [rowTaps.start[y] + a, columnTaps.start[x] + b];
-        if (weight && (!cells || holds(cells, row, column))) found.push({ cell: row * this.letterbox.grid_hw[1] + column, weight });
+        if (weight && (!cells || holds(cells, row, column)))
+          found.push({ cell: row * this.letterbox.grid_hw[1] + column, weight });
       }
     }
     return found;
   }
 
-  /** What decides a pixel: the cells it reads behind the crop; none where the crop cuts it away. @param {number} y @param {number} x @param {ArrayLike<number>} box @param {Crop} crop @returns {Reads} */
+  /**
+   * What decides a pixel: the cells it reads behind the crop; none where the crop cuts it away.
+   * @param {number} y
+   * @param {number} x
+   * @param {ArrayLike<number>} box
+   * @param {Crop} crop
+   * @returns {Reads}
+   */
   deciding(y, x, box, crop = this.crop) {
     const window = this.window(box, crop);
     return holds(window, y, x) ? this.reads(y, x, window.cells) : [];
@@ -169,7 +261,8 @@ export class Frame {
 /** @param {Float32Array} line @param {Taps} taps @param {number} first @param {Float32Array} out */
 function across(line, { start, weights, count }, first, out) {
   if (count === 2) {
-    for (let j = 0, i = first; j < out.length; j++, i++) out[j] = weights[2 * i] * line[start[i]] + weights[2 * i + 1] * line[start[i] + 1];
+    for (let j = 0, i = first; j < out.length; j++, i++)
+      out[j] = weights[2 * i] * line[start[i]] + weights[2 * i + 1] * line[start[i] + 1];
     return;
   }
   for (let j = 0; j < out.length; j++) {
@@ -180,7 +273,14 @@ function across(line, { start, weights, count }, first, out) {
   }
 }
 
-/** @param {Float32Array} wide @param {number} from @param {Float32Array} weights @param {number} at @param {number} count @param {Float32Array} out */
+/**
+ * @param {Float32Array} wide
+ * @param {number} from
+ * @param {Float32Array} weights
+ * @param {number} at
+ * @param {number} count
+ * @param {Float32Array} out
+ */
 function down(wide, from, weights, at, count, out) {
   const width = out.length;
   if (count === 2) {
@@ -219,7 +319,12 @@ function sized(array, length) {
   return array.length < length ? new Float32Array(length) : array;
 }
 
-/** What each prototype adds at a place; they sum to its logit. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Reads} reads */
+/**
+ * What each prototype adds at a place; they sum to its logit.
+ * @param {ArrayLike<number>} weights
+ * @param {Prototypes} prototypes
+ * @param {Reads} reads
+ */
 export function contributions(weights, prototypes, reads) {
   const at = prototypesAt(prototypes, weights.length, reads);
   return Float64Array.from(at, (value, k) => value * weights[k]);
@@ -227,28 +332,40 @@ export function contributions(weights, prototypes, reads) {
 
 /** @param {Prototypes} prototypes @param {number} k @param {Reads} reads */
 function prototypesAt({ cells, values }, k, reads) {
-  return Float64Array.from({ length: k }, (_, i) => reads.reduce((sum, { cell, weight }) => sum + weight * values[i * cells + cell], 0));
+  return Float64Array.from({ length: k }, (_, i) =>
+    reads.reduce((sum, { cell, weight }) => sum + weight * values[i * cells + cell], 0),
+  );
 }
 
 /**
  * The smallest change of a single weight that brings the value of a pixel to the threshold, or null if none does.
  * Exact for rules that resize logits; found by halving for rules that resize probabilities.
  * @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Reads} reads
- * @param {boolean} squash @returns {{ k: number, change: number } | null}
+ * @param {Pick<MaskRule, "squash" | "threshold">} rule @returns {{ k: number, change: number } | null}
  */
-export function smallestFlip(weights, prototypes, reads, squash) {
+export function smallestFlip(weights, prototypes, reads, { squash, threshold }) {
   const at = prototypesAt(prototypes, weights.length, reads);
   const logit = at.reduce((sum, value, k) => sum + value * weights[k], 0);
   /** @type {{ k: number, change: number } | null} */
   let best = null;
   for (let k = 0; k < weights.length; k++) {
-    const change = squash ? squashedFlip(weights, prototypes, reads, k) : at[k] ? -logit / at[k] : NaN;
+    const change = squash
+      ? squashedFlip(weights, prototypes, reads, k, threshold)
+      : at[k]
+        ? (threshold - logit) / at[k]
+        : NaN;
     if (Number.isFinite(change) && (!best || Math.abs(change) < Math.abs(best.change))) best = { k, change };
   }
   return best;
 }
 
-/** The value of a pixel that the threshold is held against. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Reads} reads @param {boolean} squash */
+/**
+ * The value of a pixel that the threshold is held against.
+ * @param {ArrayLike<number>} weights
+ * @param {Prototypes} prototypes
+ * @param {Reads} reads
+ * @param {boolean} squash
+ */
 export function valueAt(weights, prototypes, reads, squash) {
   const logits = cellLogits(weights, prototypes, reads);
   return reads.reduce((sum, { weight }, i) => sum + weight * (squash ? sigmoid(logits[i]) : logits[i]), 0);
@@ -263,12 +380,16 @@ function cellLogits(weights, { cells, values }, reads) {
   });
 }
 
-/** @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Reads} reads @param {number} k */
-function squashedFlip(weights, prototypes, reads, k) {
+/** @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Reads} reads @param {number} k @param {number} threshold */
+function squashedFlip(weights, prototypes, reads, k, threshold) {
   const { cells, values } = prototypes;
   const logits = cellLogits(weights, prototypes, reads);
   /** @param {number} change */
-  const over = (change) => reads.reduce((sum, { cell, weight }, i) => sum + weight * sigmoid(logits[i] + change * values[k * cells + cell]), 0) - 0.5;
+  const over = (change) =>
+    reads.reduce(
+      (sum, { cell, weight }, i) => sum + weight * sigmoid(logits[i] + change * values[k * cells + cell]),
+      0,
+    ) - threshold;
   const here = over(0) > 0;
   for (let far = 1 / 64; far <= 4096; far *= 2) {
     for (const sign of [1, -1]) {
@@ -285,7 +406,13 @@ function squashedFlip(weights, prototypes, reads, k) {
   return NaN;
 }
 
-/** Per prototype the mean of |weight x prototype| over the cells inside the box. @param {ArrayLike<number>} weights @param {Prototypes} prototypes @param {Letterbox} letterbox @param {ArrayLike<number>} box */
+/**
+ * Per prototype the mean of |weight x prototype| over the cells inside the box.
+ * @param {ArrayLike<number>} weights
+ * @param {Prototypes} prototypes
+ * @param {Letterbox} letterbox
+ * @param {ArrayLike<number>} box
+ */
 export function effects(weights, { cells, values }, letterbox, box) {
   const width = letterbox.grid_hw[1];
   const [columns, rows] = [1, 0].map((axis) => {
@@ -309,7 +436,12 @@ export function descending(values) {
   return Array.from(values, (_, k) => k).sort((a, b) => values[b] - values[a] || a - b);
 }
 
-/** Visits the pixels above the threshold. @param {Patch} patch @param {number} threshold @param {(row: number, column: number) => void} visit */
+/**
+ * Visits the pixels above the threshold.
+ * @param {Patch} patch
+ * @param {number} threshold
+ * @param {(row: number, column: number) => void} visit
+ */
 export function eachInside({ rows, columns, values }, threshold, visit) {
   let i = 0;
   for (let r = rows[0]; r < rows[1]; r++) {
@@ -317,5 +449,10 @@ export function eachInside({ rows, columns, values }, threshold, visit) {
   }
 }
 
-/** Intersection over union from three counts; two empty masks agree. @param {number} both @param {number} a @param {number} b */
+/**
+ * Intersection over union from three counts; two empty masks agree.
+ * @param {number} both
+ * @param {number} a
+ * @param {number} b
+ */
 export const iou = (both, a, b) => (a + b - both ? both / (a + b - both) : 1);

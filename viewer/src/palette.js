@@ -18,22 +18,39 @@ export function rgb(colour) {
 /** The colour of an instance by its number; repeats after seven. @param {number} instance */
 export const colourOf = (instance) => INSTANCE_COLOURS[instance % INSTANCE_COLOURS.length];
 
-/** A colour as ImageData keeps it in a Uint32Array on little-endian machines. @param {ArrayLike<number>} colour @param {number} alpha 0 to 255 */
+/**
+ * A colour as ImageData keeps it in a Uint32Array on little-endian machines.
+ * @param {ArrayLike<number>} colour
+ * @param {number} alpha 0 to 255
+ */
 export const abgr = (colour, alpha) => ((alpha << 24) | (colour[2] << 16) | (colour[1] << 8) | colour[0]) >>> 0;
 
-/** 256 colours from the most negative over zero (128) to the most positive. @param {MapName} name @returns {Uint32Array} */
+/**
+ * 256 colours from the most negative over zero (128) to the most positive.
+ * @param {MapName} name
+ * @returns {Uint32Array}
+ */
 export function lookupTable(name) {
   const anchors = ANCHORS[name].split(" ").map(rgb);
   return Uint32Array.from({ length: 256 }, (_, i) => {
     const at = (i / 255) * (anchors.length - 1);
     const below = Math.min(Math.floor(at), anchors.length - 2);
-    return abgr([0, 1, 2].map((c) => Math.round(anchors[below][c] + (at - below) * (anchors[below + 1][c] - anchors[below][c]))), 255);
+    return abgr(
+      [0, 1, 2].map((c) => Math.round(anchors[below][c] + (at - below) * (anchors[below + 1][c] - anchors[below][c]))),
+      255,
+    );
   });
 }
 
 const TABLES = { contribution: lookupTable("contribution"), prototype: lookupTable("prototype") };
 
-/** Values as colours: -limit and limit are the ends of the map. @param {ArrayLike<number>} values @param {number} limit @param {MapName} name @param {Uint32Array} out */
+/**
+ * Values as colours: -limit and limit are the ends of the map.
+ * @param {ArrayLike<number>} values
+ * @param {number} limit
+ * @param {MapName} name
+ * @param {Uint32Array} out
+ */
 export function paint(values, limit, name, out) {
   const table = TABLES[name];
   const scale = 127.5 / limit;
@@ -43,7 +60,11 @@ export function paint(values, limit, name, out) {
   }
 }
 
-/** The value that `share` of a sample of |values| stays below; 1 where all are zero. @param {Float32Array} values @param {number} share */
+/**
+ * The value that `share` of a sample of |values| stays below; 1 where all are zero.
+ * @param {Float32Array} values
+ * @param {number} share
+ */
 export function limitOf(values, share = 0.995) {
   const every = Math.max(1, Math.floor(values.length / 20000));
   const sample = new Float32Array(Math.ceil(values.length / every));

@@ -1,4 +1,5 @@
-// What each prototype does for one mask, by the rules of src/maskprism/analysis/instance/prototype_roles.py, on the prototype grid;
+// What each prototype does for one mask, by the rules of src/maskprism/analysis/instance/prototype_roles.py, on the
+// prototype grid;
 // and of which kind it is in this image: what of it the masks explain, and which others say the same.
 
 import { fromCanvas, pixelsBetween, sizeOf } from "./geometry.js";
@@ -6,14 +7,20 @@ import { Frame, mix } from "./masks.js";
 
 /** @typedef {import("./scene.js").Scene} Scene */
 /** @typedef {"builds" | "carves" | "sharpens" | "opposes" | "negligible"} Role */
-/** Of each prototype its role, or the two helpful ones between which none leads. @typedef {{ named: Role[][], inside: Float64Array, ring: Float64Array, edge: Float64Array, share: Float64Array }} Roles */
+/**
+ * Of each prototype its role, or the two helpful ones between which none leads.
+ * @typedef {{ named: Role[][], inside: Float64Array, ring: Float64Array, edge: Float64Array, share: Float64Array }}
+ * Roles
+ */
 /** @typedef {{ semantic: boolean, same: number[] }} Kind */
 
 const NEGLIGIBLE = 0.5;
 const CLEAR_LEAD = 1.25;
 const ROUNDING = 1e-9;
 const HELPFUL = /** @type {const} */ (["builds", "carves", "sharpens"]);
-/** Masks explain at least this share of the variance of a semantic prototype; redundant ones correlate at least so much. */
+/**
+ * Masks explain at least this share of the variance of a semantic prototype; redundant ones correlate at least so much.
+ */
 const SEMANTIC = 0.25;
 const REDUNDANT = 0.9;
 const MOST_PRODUCTS = 12_000_000;
@@ -38,13 +45,18 @@ export function rolesOf(scene, instance, coefficients) {
   const { rows, columns, values } = frame.decode(logits, box);
   const width = columns[1] - columns[0];
   const mask = Uint8Array.from(values, (value) => Number(value > rule.threshold));
-  const within = frame.crop === "none" ? boxOf(scene, box, width, values.length) : new Uint8Array(values.length).fill(1);
+  const within =
+    frame.crop === "none" ? boxOf(scene, box, width, values.length) : new Uint8Array(values.length).fill(1);
   const ring = within.map((inside, i) => Number(inside && !mask[i]));
   const [last, first] = [both(mask, grown(ring, width)), both(ring, grown(mask, width))];
-  const acts = [mask, ring, last, first].map((region) => means(prototypes, weights, region, { rows, columns }, letterbox.grid_hw[1]));
+  const acts = [mask, ring, last, first].map((region) =>
+    means(prototypes, weights, region, { rows, columns }, letterbox.grid_hw[1]),
+  );
   const [inside, around] = acts;
   const edge = acts[2].map((value, k) => value - acts[3][k]);
-  const margin = inside.map((value, k) => (Math.abs(value - around[k]) <= ROUNDING * (Math.abs(value) + Math.abs(around[k])) ? 0 : value - around[k]));
+  const margin = inside.map((value, k) =>
+    Math.abs(value - around[k]) <= ROUNDING * (Math.abs(value) + Math.abs(around[k])) ? 0 : value - around[k],
+  );
   const total = margin.reduce((sum, value) => sum + value, 0);
   const share = margin.map((value) => (total ? value / total : NaN));
   // Of the coefficients as they came the roles came, too: from prototypes of all bits.
@@ -53,7 +65,13 @@ export function rolesOf(scene, instance, coefficients) {
   return { named: kept ? roles : named(inside, around, edge, share), inside, ring: around, edge, share };
 }
 
-/** The cells of the box, where nothing crops. @param {Scene} scene @param {number[]} box @param {number} width @param {number} length */
+/**
+ * The cells of the box, where nothing crops.
+ * @param {Scene} scene
+ * @param {number[]} box
+ * @param {number} width
+ * @param {number} length
+ */
 function boxOf({ letterbox }, box, width, length) {
   const [height, full] = sizeOf(letterbox, "grid");
   const edge = (/** @type {number} */ axis, /** @type {number} */ i) => fromCanvas(letterbox, "grid", axis, box[i]);
@@ -82,7 +100,14 @@ function grown(region, width) {
   return out;
 }
 
-/** What each prototype contributes to a region on average; NaN over none. @param {import("./masks.js").Prototypes} prototypes @param {Float32Array} weights @param {Uint8Array} region @param {import("./masks.js").Window} window @param {number} gridWidth */
+/**
+ * What each prototype contributes to a region on average; NaN over none.
+ * @param {import("./masks.js").Prototypes} prototypes
+ * @param {Float32Array} weights
+ * @param {Uint8Array} region
+ * @param {import("./masks.js").Window} window
+ * @param {number} gridWidth
+ */
 function means({ cells, values }, weights, region, { rows, columns }, gridWidth) {
   const width = columns[1] - columns[0];
   /** @type {number[]} */
@@ -95,9 +120,17 @@ function means({ cells, values }, weights, region, { rows, columns }, gridWidth)
   });
 }
 
-/** @param {Float64Array} inside @param {Float64Array} ring @param {Float64Array} edge @param {Float64Array} share @returns {Role[][]} */
+/**
+ * @param {Float64Array} inside
+ * @param {Float64Array} ring
+ * @param {Float64Array} edge
+ * @param {Float64Array} share
+ * @returns {Role[][]}
+ */
 function named(inside, ring, edge, share) {
-  const acts = [inside, ring.map((value) => -value), edge].map((act) => act.map((value) => (Number.isNaN(value) ? 0 : value)));
+  const acts = [inside, ring.map((value) => -value), edge].map((act) =>
+    act.map((value) => (Number.isNaN(value) ? 0 : value)),
+  );
   const totals = acts.map((act) => act.reduce((sum, value) => sum + Math.abs(value), 0));
   return Array.from(inside, (_, k) => {
     const parts = acts.map((act, i) => (totals[i] ? act[k] / totals[i] : 0));
@@ -126,7 +159,8 @@ export function kindsOf(scene) {
     const { rows, columns, values: patch } = frame.decode(logits, instance.canvas_box);
     const width = columns[1] - columns[0];
     patch.forEach((value, at) => {
-      if (value > rule.threshold) covered[(rows[0] + Math.floor(at / width)) * letterbox.grid_hw[1] + columns[0] + (at % width)] = 1;
+      if (value > rule.threshold)
+        covered[(rows[0] + Math.floor(at / width)) * letterbox.grid_hw[1] + columns[0] + (at % width)] = 1;
     });
   });
   const columns = Array.from({ length: k }, (_, i) => standardised(values.subarray(i * cells, (i + 1) * cells), shown));
@@ -150,7 +184,11 @@ function contentCells({ grid_hw, canvas_hw, content_hw, offset_yx }) {
   return found;
 }
 
-/** Some cells of a map with mean 0 and length 1, so that products are correlations; zeros where all are equal. @param {Float32Array} map @param {Uint32Array} cells */
+/**
+ * Some cells of a map with mean 0 and length 1, so that products are correlations; zeros where all are equal.
+ * @param {Float32Array} map
+ * @param {Uint32Array} cells
+ */
 function standardised(map, cells) {
   const out = Float32Array.from(cells, (cell) => map[cell]);
   const mean = out.reduce((sum, value) => sum + value, 0) / out.length;
@@ -181,7 +219,11 @@ export function mostTelling(scene) {
   const width = letterbox.grid_hw[1];
   scene.instances.forEach((instance, index) => {
     const weights = scene.weights(index, instance.coefficients);
-    const [c1, r1, c2, r2] = [1, 0, 1, 0].map((axis, i) => Math.round(Math.min(Math.max(fromCanvas(letterbox, "grid", axis, instance.canvas_box[i]), 0), letterbox.grid_hw[axis])));
+    const [c1, r1, c2, r2] = [1, 0, 1, 0].map((axis, i) =>
+      Math.round(
+        Math.min(Math.max(fromCanvas(letterbox, "grid", axis, instance.canvas_box[i]), 0), letterbox.grid_hw[axis]),
+      ),
+    );
     let [plus, minus] = [0, 0];
     for (let k = 0; k < weights.length; k++) {
       for (let r = r1; r < r2; r++) {

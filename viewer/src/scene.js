@@ -5,20 +5,29 @@
 /** @typedef {{ offset: number, length: number }} Section */
 /**
  * @typedef {{ class: number, name: string, score: number, box: number[], canvas_box: number[], coefficients: number[],
- *   untuned?: number[] | null, objectness: number | null, logit_error: number, truth: (Section & { area: number }) | null,
- *   roles?: import("./roles.js").Role[][], outcome?: "true positive" | "false positive" | "excused", error?: string | null }} Instance
+ *   untuned?: number[] | null, objectness: number | null, logit_error: number, truth: (Section & { area: number }) |
+ *   null,
+ *   roles?: import("./roles.js").Role[][], outcome?: "true positive" | "false positive" | "excused", error?: string |
+ *   null }} Instance
  */
 /**
- * @typedef {Section & { class: number, name: string, area: number, box: number[] }} Missed A labelled instance that no prediction found.
- * @typedef {{ version: number, source: string, boxes?: boolean, missed?: Missed[], matching?: { rule: string, errors: Record<string, string> }, letterbox: Letterbox, rule: MaskRule, instances: Instance[],
+ * @typedef {Section & { class: number, name: string, area: number, box: number[] }} Missed A labelled instance that no
+ * prediction found.
+ * @typedef {{ version: number, source: string, boxes?: boolean, missed?: Missed[], matching?: { rule: string, errors:
+ * Record<string, string> }, letterbox: Letterbox, rule: MaskRule, instances: Instance[],
  *   image: Section & { type: string, size_hw: [number, number] },
- *   prototypes: Section & { k: number, h: number, w: number, bits: 8 | 16 | 32, low: number[], step: number[], encoding: "raw" | "deflate" } }} Header
+ *   prototypes: Section & { k: number, h: number, w: number, bits: 8 | 16 | 32, low: number[], step: number[],
+ *   encoding: "raw" | "deflate" } }} Header
  */
 
 const MAGIC = "MPRISM\0\x01";
 const VERSION = 1;
 
-/** Header and buffer of a packed scene. @param {ArrayBuffer} message @returns {Promise<{ header: Header, buffer: Uint8Array }>} */
+/**
+ * Header and buffer of a packed scene.
+ * @param {ArrayBuffer} message
+ * @returns {Promise<{ header: Header, buffer: Uint8Array }>}
+ */
 export async function unpack(message) {
   const bytes = new Uint8Array(message);
   if (String.fromCharCode(...bytes.subarray(0, 8)) !== MAGIC) throw new Error("these bytes are no maskprism scene");
@@ -43,12 +52,19 @@ export class Scene {
 
   /** @param {Header} header @param {ArrayBuffer | ArrayBufferView} data */
   static async open(header, data) {
-    if (header.version !== VERSION) throw new Error(`the scene has format ${header.version}; this viewer reads format ${VERSION}`);
-    const buffer = ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data);
+    if (header.version !== VERSION)
+      throw new Error(`the scene has format ${header.version}; this viewer reads format ${VERSION}`);
+    const buffer = ArrayBuffer.isView(data)
+      ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+      : new Uint8Array(data);
     return new Scene(header, buffer, await readPrototypes(header.prototypes, buffer));
   }
 
-  /** What multiplies the prototypes, given coefficients of an instance. @param {number} instance @param {ArrayLike<number>} coefficients */
+  /**
+   * What multiplies the prototypes, given coefficients of an instance.
+   * @param {number} instance
+   * @param {ArrayLike<number>} coefficients
+   */
   weights(instance, coefficients) {
     const factor = this.factor(instance);
     return Float32Array.from(coefficients, (value) => Math.fround(value) * factor);
@@ -64,7 +80,10 @@ export class Scene {
     return this.buffer.slice(offset, offset + length);
   }
 
-  /** The ground truth of an instance at the image's size, 0 or 1 per pixel; null where there is none. @param {number} instance */
+  /**
+   * The ground truth of an instance at the image's size, 0 or 1 per pixel; null where there is none.
+   * @param {number} instance
+   */
   truth(instance) {
     const section = this.instances[instance].truth;
     return section && this.runs(section);

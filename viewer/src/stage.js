@@ -26,9 +26,14 @@ export class Stage {
     this.report = report;
     const [height, width] = scene.letterbox.image_hw;
     const { rule } = scene;
-    if (state.pixel && !(state.pixel.x >= 0 && state.pixel.x < width && state.pixel.y >= 0 && state.pixel.y < height)) state.pixel = null; // of a link to another image
+    if (state.pixel && !(state.pixel.x >= 0 && state.pixel.x < width && state.pixel.y >= 0 && state.pixel.y < height))
+      state.pixel = null; // of a link to another image
     // A mask of a very large image is shown as it is on the canvas, so that it can follow a slider.
-    this.frame = new Frame(scene.letterbox, rule, rule.size === "image" && height * width > MOST_PIXELS ? "canvas" : rule.size);
+    this.frame = new Frame(
+      scene.letterbox,
+      rule,
+      rule.size === "image" && height * width > MOST_PIXELS ? "canvas" : rule.size,
+    );
     this.imageFrame = this.frame.size === "image" ? this.frame : new Frame(scene.letterbox, rule, "image");
     this.logits = new Float32Array(scene.prototypes.cells);
     this.sideSum = new Float32Array(scene.prototypes.cells);
@@ -53,7 +58,12 @@ export class Stage {
     this.image = h("canvas", { className: "image", width: imageWidth, height: imageHeight });
     this.others = h("canvas", { className: "layer others", width: this.frame.width, height: this.frame.height });
     const [gridHeight, gridWidth] = scene.letterbox.grid_hw;
-    this.prototype = h("canvas", { className: "layer prototype diverging", width: gridWidth, height: gridHeight, hidden: true });
+    this.prototype = h("canvas", {
+      className: "layer prototype diverging",
+      width: gridWidth,
+      height: gridHeight,
+      hidden: true,
+    });
     for (const layer of [this.others, this.mask.canvas]) place(layer, scene, this.frame.size);
     place(this.prototype, scene, "grid");
     this.box = svg("rect", { class: "box" });
@@ -63,7 +73,22 @@ export class Stage {
     this.scale = h("i", { className: "scale" });
     this.caption = h("div", { className: "caption", hidden: true }, this.captionText, this.scale);
     this.name = h("span", { className: "pointed", hidden: true });
-    this.plane = h("div", { className: "plane" }, this.image, this.others, this.mask.canvas, this.prototype, this.truthLayer.canvas, svg("svg", { class: "marks", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.boxShadow, this.box, this.cross));
+    this.plane = h(
+      "div",
+      { className: "plane" },
+      this.image,
+      this.others,
+      this.mask.canvas,
+      this.prototype,
+      this.truthLayer.canvas,
+      svg(
+        "svg",
+        { class: "marks", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+        this.boxShadow,
+        this.box,
+        this.cross,
+      ),
+    );
     this.element = h(
       "div",
       {
@@ -83,7 +108,10 @@ export class Stage {
     );
     this.zoom = new Zoom(this.element, this.plane, [height, width]);
     this.draw = oncePerFrame(() => this.repaint());
-    /** The pixel under the pointer, which is looked at instead of the chosen one. @type {import("./state.js").Pixel | null} */
+    /**
+     * The pixel under the pointer, which is looked at instead of the chosen one.
+     * @type {import("./state.js").Pixel | null}
+     */
     this.hovered = null;
     this.certain = this.strongest();
     state.listen((change) => this.changed(change));
@@ -94,7 +122,10 @@ export class Stage {
     const { header } = this.scene;
     const bitmap = await createImageBitmap(new Blob([this.scene.bytes(header.image)], { type: header.image.type }));
     this.image.getContext("2d")?.drawImage(bitmap, 0, 0);
-    this.colours = distinctColours(this.under(bitmap), this.scene.instances.map((instance) => instance.box));
+    this.colours = distinctColours(
+      this.under(bitmap),
+      this.scene.instances.map((instance) => instance.box),
+    );
     this.truthLayer.show(this.state.truth);
     this.choose();
     if (this.zoom.isThin) this.fitInstance();
@@ -107,7 +138,12 @@ export class Stage {
     const [height, width] = letterbox.grid_hw;
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     if (!context) return scene.instances.map(() => null);
-    const [top, left, h_, w_] = [letterbox.offset_yx[0], letterbox.offset_yx[1], letterbox.content_hw[0], letterbox.content_hw[1]].map((value, i) => (value / letterbox.canvas_hw[i % 2]) * letterbox.grid_hw[i % 2]);
+    const [top, left, h_, w_] = [
+      letterbox.offset_yx[0],
+      letterbox.offset_yx[1],
+      letterbox.content_hw[0],
+      letterbox.content_hw[1],
+    ].map((value, i) => (value / letterbox.canvas_hw[i % 2]) * letterbox.grid_hw[i % 2]);
     context.drawImage(bitmap, left, top, w_, h_);
     const { data } = context.getImageData(0, 0, width, height);
     const frame = new Frame(letterbox, rule, "grid");
@@ -140,7 +176,8 @@ export class Stage {
     if (change.kind === "highlight") return;
     if (change.kind === "look") this.truthLayer.show(this.state.truth);
     if (change.kind === "coefficient") {
-      if (this.fresh && !this.state.before) shift(this.logits, change.delta * this.scene.factor(this.state.selected), change.k, this.scene.prototypes);
+      if (this.fresh && !this.state.before)
+        shift(this.logits, change.delta * this.scene.factor(this.state.selected), change.k, this.scene.prototypes);
     } else if (change.kind !== "pixel") this.fresh = false;
     if (change.kind === "coefficient" || change.kind === "coefficients") this.ownersFresh = false;
     if (change.kind === "selected") this.choose();
@@ -162,7 +199,13 @@ export class Stage {
     if (selected >= 0) {
       const [x1, y1, x2, y2] = this.scene.instances[selected].box;
       for (const mark of [this.box, this.boxShadow]) {
-        for (const [name, value] of Object.entries({ x: x1, y: y1, width: Math.max(x2 - x1, 0), height: Math.max(y2 - y1, 0) })) mark.setAttribute(name, String(value));
+        for (const [name, value] of Object.entries({
+          x: x1,
+          y: y1,
+          width: Math.max(x2 - x1, 0),
+          height: Math.max(y2 - y1, 0),
+        }))
+          mark.setAttribute(name, String(value));
       }
     }
     this.mask.clear();
@@ -202,7 +245,8 @@ export class Stage {
       this.mask.heat(frame.decode(shown, box, this.cropOf(), false), this.limit);
       this.mask.put(window);
     }
-    if (this.prototype.hidden) this.describe(state.view === "mask" ? null : HEAT[state.view], this.limit, "contribution");
+    if (this.prototype.hidden)
+      this.describe(state.view === "mask" ? null : HEAT[state.view], this.limit, "contribution");
     style(this.mask.canvas, { opacity: state.view === "mask" ? "1" : String(Math.min(1, 0.3 + state.opacity)) });
     this.measureTruth();
     this.report({ ...this.measures, truthIou: this.truthIou });
@@ -257,7 +301,11 @@ export class Stage {
     for (let i = 0; i < owners.length; i++) {
       const owner = owners[i];
       if (owner < 0 || owner === this.state.selected) continue;
-      const edge = owners[i - 1] !== owner || owners[i + 1] !== owner || owners[i - width] !== owner || owners[i + width] !== owner;
+      const edge =
+        owners[i - 1] !== owner ||
+        owners[i + 1] !== owner ||
+        owners[i - width] !== owner ||
+        owners[i + width] !== owner;
       colours[i] = abgr(rgb(this.colours[owner]), edge ? OTHERS_EDGE : OTHERS_FILL);
     }
     this.others.getContext("2d")?.putImageData(pixels, 0, 0);
@@ -271,7 +319,9 @@ export class Stage {
       mix(scene.weights(i, state.coefficients(i)), scene.prototypes, this.logits);
       /** @type {number[]} */
       const held = [];
-      eachInside(frame.decode(this.logits, instance.canvas_box), scene.rule.threshold, (r, c) => held.push(r * frame.width + c));
+      eachInside(frame.decode(this.logits, instance.canvas_box), scene.rule.threshold, (r, c) =>
+        held.push(r * frame.width + c),
+      );
       return { i, held };
     });
     masks.sort((a, b) => b.held.length - a.held.length);
@@ -284,8 +334,12 @@ export class Stage {
   pixelAt(event) {
     const area = this.plane.getBoundingClientRect();
     const [height, width] = this.scene.letterbox.image_hw;
-    const at = (/** @type {number} */ share, /** @type {number} */ length) => Math.min(Math.max(Math.floor(share * length), 0), length - 1);
-    return { x: at((event.clientX - area.left) / area.width, width), y: at((event.clientY - area.top) / area.height, height) };
+    const at = (/** @type {number} */ share, /** @type {number} */ length) =>
+      Math.min(Math.max(Math.floor(share * length), 0), length - 1);
+    return {
+      x: at((event.clientX - area.left) / area.width, width),
+      y: at((event.clientY - area.top) / area.height, height),
+    };
   }
 
   /** @param {PointerEvent | null} event */
@@ -310,7 +364,11 @@ export class Stage {
     const { name, score } = this.scene.instances[owner];
     this.name.textContent = `${name} ${score.toFixed(2)}`;
     const [x, y] = this.zoom.place(event.clientX, event.clientY);
-    style(this.name, { left: `${100 * Math.min(x, 0.8)}%`, top: `${100 * Math.min(y, 0.9)}%`, "--colour": `#${this.colours[owner]}` });
+    style(this.name, {
+      left: `${100 * Math.min(x, 0.8)}%`,
+      top: `${100 * Math.min(y, 0.9)}%`,
+      "--colour": `#${this.colours[owner]}`,
+    });
   }
 
   /** A click on another instance chooses it; any other click keeps the pixel. @param {MouseEvent} event */
@@ -325,21 +383,32 @@ export class Stage {
   /** @param {KeyboardEvent} event */
   key(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
-    const zooms = { "+": () => this.zoom.in(), "=": () => this.zoom.in(), "-": () => this.zoom.out(), 0: () => this.zoom.whole(), f: () => this.fitInstance() };
+    const zooms = {
+      "+": () => this.zoom.in(),
+      "=": () => this.zoom.in(),
+      "-": () => this.zoom.out(),
+      0: () => this.zoom.whole(),
+      f: () => this.fitInstance(),
+    };
     const zoom = zooms[/** @type {keyof typeof zooms} */ (event.key.toLowerCase())];
     if (zoom) {
       zoom();
       event.preventDefault();
       return;
     }
-    const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [0, 0];
+    const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [
+      0, 0,
+    ];
     if (!(dx || dy)) return;
     event.preventDefault();
     if (event.shiftKey) {
       const [height, width] = this.scene.letterbox.image_hw;
       const stride = Math.max(1, Math.round(Math.max(height, width) / 160));
       const { x, y } = this.state.pixel ?? this.certain;
-      const to = { x: Math.min(Math.max(x + dx * stride, 0), width - 1), y: Math.min(Math.max(y + dy * stride, 0), height - 1) };
+      const to = {
+        x: Math.min(Math.max(x + dx * stride, 0), width - 1),
+        y: Math.min(Math.max(y + dy * stride, 0), height - 1),
+      };
       this.state.point(to);
       this.zoom.follow([to.x / width, to.y / height]);
     } else {
@@ -353,7 +422,10 @@ export class Stage {
     return this.hovered ?? this.state.pixel ?? this.certain;
   }
 
-  /** The middle of the cell of the grid with the largest logit inside the box, in image pixels. @returns {import("./state.js").Pixel} */
+  /**
+   * The middle of the cell of the grid with the largest logit inside the box, in image pixels.
+   * @returns {import("./state.js").Pixel}
+   */
   strongest() {
     const { letterbox, instances, prototypes } = this.scene;
     const [height, width] = letterbox.image_hw;
@@ -384,7 +456,8 @@ export class Stage {
   /** Shows a prototype large over the image, or hides it. @param {number | null} k */
   showPrototype(k) {
     this.prototype.hidden = k === null;
-    if (k === null) return this.describe(this.state.view === "mask" ? null : HEAT[this.state.view], this.limit, "contribution");
+    if (k === null)
+      return this.describe(this.state.view === "mask" ? null : HEAT[this.state.view], this.limit, "contribution");
     const { cells, values } = this.scene.prototypes;
     const shown = values.subarray(k * cells, (k + 1) * cells);
     const pixels = new ImageData(this.prototype.width, this.prototype.height);
@@ -393,14 +466,24 @@ export class Stage {
     return this.describe(`prototype ${k}`, limitOf(shown), "prototype");
   }
 
-  /** Says what is shown over the image, with its scale; null for the mask. @param {string | null} text @param {number} limit @param {import("./palette.js").MapName} map */
+  /**
+   * Says what is shown over the image, with its scale; null for the mask.
+   * @param {string | null} text
+   * @param {number} limit
+   * @param {import("./palette.js").MapName} map
+   */
   describe(text, limit, map) {
     this.caption.hidden = text === null;
     if (text === null) return;
     this.captionText.textContent = text;
     this.scale.dataset.low = signed(-limit, 1);
     this.scale.dataset.high = signed(limit, 1);
-    style(this.scale, { "--colours": ANCHORS[map].split(" ").map((colour) => `#${colour}`).join(", ") });
+    style(this.scale, {
+      "--colours": ANCHORS[map]
+        .split(" ")
+        .map((colour) => `#${colour}`)
+        .join(", "),
+    });
   }
 
   /** The image with its masks as a PNG of the shown size. @returns {Promise<Blob>} */
@@ -415,12 +498,16 @@ export class Stage {
     const whole = this.frame.size === "image";
     const [sy, sx] = whole ? [1, 1] : [0, 1].map((i) => sizeOf(letterbox, this.frame.size)[i] / letterbox.canvas_hw[i]);
     const [top, left] = whole ? [0, 0] : [letterbox.offset_yx[0] * sy, letterbox.offset_yx[1] * sx];
-    const [rows, columns] = whole ? [this.frame.height, this.frame.width] : [letterbox.content_hw[0] * sy, letterbox.content_hw[1] * sx];
+    const [rows, columns] = whole
+      ? [this.frame.height, this.frame.width]
+      : [letterbox.content_hw[0] * sy, letterbox.content_hw[1] * sx];
     for (const layer of [this.others, this.mask.canvas]) {
       context.globalAlpha = Number(layer.style.opacity || 1);
       context.drawImage(layer, left, top, columns, rows, 0, 0, width, height);
     }
-    return new Promise((resolve, reject) => canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the picture could not be made"))), "image/png"));
+    return new Promise((resolve, reject) =>
+      canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the picture could not be made"))), "image/png"),
+    );
   }
 
   /** Ends all that is still to come. */
@@ -430,8 +517,21 @@ export class Stage {
   }
 }
 
-/** Lays a picture of a frame over the image; what is padding lies outside of it. @param {HTMLElement} layer @param {Scene} scene @param {import("./geometry.js").Size} size */
+/**
+ * Lays a picture of a frame over the image; what is padding lies outside of it.
+ * @param {HTMLElement} layer
+ * @param {Scene} scene
+ * @param {import("./geometry.js").Size} size
+ */
 function place(layer, { letterbox: { canvas_hw, content_hw, offset_yx } }, size) {
-  const [top, left, height, width] = size === "image" ? [0, 0, 1, 1] : [-offset_yx[0] / content_hw[0], -offset_yx[1] / content_hw[1], canvas_hw[0] / content_hw[0], canvas_hw[1] / content_hw[1]];
+  const [top, left, height, width] =
+    size === "image"
+      ? [0, 0, 1, 1]
+      : [
+          -offset_yx[0] / content_hw[0],
+          -offset_yx[1] / content_hw[1],
+          canvas_hw[0] / content_hw[0],
+          canvas_hw[1] / content_hw[1],
+        ];
   style(layer, { top: `${100 * top}%`, left: `${100 * left}%`, width: `${100 * width}%`, height: `${100 * height}%` });
 }

@@ -6,7 +6,10 @@
 /** @typedef {{ instance: number, before: Float32Array, after: Float32Array }} Edited */
 /** @typedef {{ edited: Edited[], key: string, at: number }} Step */
 /** What changed: one coefficient by a difference, all of them, the choice, the pixel, or how it is shown. */
-/** @typedef {{ kind: "coefficient", k: number, delta: number } | { kind: "coefficients" | "selected" | "pixel" | "look" | "highlight" }} Change */
+/**
+ * @typedef {{ kind: "coefficient", k: number, delta: number } | { kind: "coefficients" | "selected" | "pixel" | "look"
+ * | "highlight" }} Change
+ */
 
 export const VIEWS = /** @type {const} */ (["mask", "logits", "positive", "negative"]);
 const MERGE_MS = 800;
@@ -14,7 +17,11 @@ const OPACITY = 0.5;
 
 /** The state of one scene, given the original coefficients of its instances, and which of these is looked at first. */
 export class State {
-  /** @param {ArrayLike<number>[]} coefficients @param {(ArrayLike<number> | null | undefined)[]} untuned @param {number} opening */
+  /**
+   * @param {ArrayLike<number>[]} coefficients
+   * @param {(ArrayLike<number> | null | undefined)[]} untuned
+   * @param {number} opening
+   */
   constructor(coefficients, untuned = [], opening = 0) {
     this.original = coefficients.map((row) => Float32Array.from(row));
     /** As they were before the correction of the network, where it has one. */
@@ -30,7 +37,10 @@ export class State {
     /** @type {View} */
     this.view = "mask";
     this.crop = true;
-    /** What is shown in place of the edited mask: that before all edits, or before the network was tuned. @type {"" | "edits" | "tuning"} */
+    /**
+     * What is shown in place of the edited mask: that before all edits, or before the network was tuned.
+     * @type {"" | "edits" | "tuning"}
+     */
     this.before = "";
     this.opacity = OPACITY;
     /** Whether the outlines of the ground truth are drawn. */
@@ -49,7 +59,9 @@ export class State {
     this.start = null;
   }
 
-  /** The coefficients that are looked at: earlier ones while the mask from before all edits, or before tuning, is shown. */
+  /**
+   * The coefficients that are looked at: earlier ones while the mask from before all edits, or before tuning, is shown.
+   */
   shown() {
     const earlier = { edits: this.original, tuning: this.untuned, "": null }[this.before];
     return earlier?.[this.selected] ?? this.coefficients();
@@ -91,9 +103,11 @@ export class State {
     const at = Date.now();
     const last = this.done.at(-1);
     const after = this.coefficients().slice();
-    const merged = key && last?.key === key && last.edited[0].instance === this.selected && at - last.at < MERGE_MS ? last : null;
+    const merged =
+      key && last?.key === key && last.edited[0].instance === this.selected && at - last.at < MERGE_MS ? last : null;
     if (!merged) this.done.push({ edited: [{ instance: this.selected, before, after }], key, at });
-    else if (same(merged.edited[0].before, after)) this.done.pop(); // there and back again is no step
+    else if (same(merged.edited[0].before, after))
+      this.done.pop(); // there and back again is no step
     else Object.assign(merged, { edited: [{ ...merged.edited[0], after }], at });
     this.undone = [];
     this.tell({ kind: "coefficients" });
@@ -130,7 +144,11 @@ export class State {
   resetAll() {
     this.commit();
     if (!this.edits.size) return;
-    const edited = [...this.edits].map(([instance, before]) => ({ instance, before, after: this.original[instance].slice() }));
+    const edited = [...this.edits].map(([instance, before]) => ({
+      instance,
+      before,
+      after: this.original[instance].slice(),
+    }));
     this.edits.clear();
     this.done.push({ edited, key: "", at: Date.now() });
     this.undone = [];
@@ -176,24 +194,33 @@ export class State {
     this.tell({ kind: "highlight" });
   }
 
-  /** @param {Partial<Pick<State, "view" | "crop" | "before" | "opacity" | "order" | "thumbnails" | "truth">>} settings */
+  /**
+   * @param {Partial<Pick<State, "view" | "crop" | "before" | "opacity" | "order" | "thumbnails" | "truth">>} settings
+   */
   look(settings) {
     Object.assign(this, settings);
     this.tell({ kind: "look" });
   }
 
-  /** Takes edits from elsewhere: instance to all of its coefficients. @param {Record<string, ArrayLike<number>>} edits */
+  /**
+   * Takes edits from elsewhere: instance to all of its coefficients.
+   * @param {Record<string, ArrayLike<number>>} edits
+   */
   replace(edits) {
     this.edits.clear();
     for (const [key, row] of Object.entries(edits)) {
       const instance = Number(key);
       const values = Float32Array.from(row);
-      if (this.original[instance]?.length === values.length && values.every(Number.isFinite)) this.keep(instance, values);
+      if (this.original[instance]?.length === values.length && values.every(Number.isFinite))
+        this.keep(instance, values);
     }
     this.tell({ kind: "coefficients" });
   }
 
-  /** Everything that a link or file must hold, as short text: "i=2&view=logits&e2=7:0,9:-1.25". @returns {URLSearchParams} */
+  /**
+   * Everything that a link or file must hold, as short text: "i=2&view=logits&e2=7:0,9:-1.25".
+   * @returns {URLSearchParams}
+   */
   save() {
     const saved = new URLSearchParams();
     if (this.selected !== this.opening) saved.set("i", String(this.selected));
@@ -205,7 +232,9 @@ export class State {
     if (this.thumbnails !== "prototype") saved.set("show", this.thumbnails);
     if (this.pixel) saved.set("pixel", `${this.pixel.x},${this.pixel.y}`);
     for (const [instance, row] of this.edits) {
-      const changed = Array.from(row, (value, k) => (value === this.original[instance][k] ? "" : `${k}:${shortest(value)}`));
+      const changed = Array.from(row, (value, k) =>
+        value === this.original[instance][k] ? "" : `${k}:${shortest(value)}`,
+      );
       saved.set(`e${instance}`, changed.filter(Boolean).join(","));
     }
     return saved;

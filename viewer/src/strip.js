@@ -9,16 +9,28 @@ import { kindsOf, ROLES, rolesOf } from "./roles.js";
 
 /** @typedef {import("./scene.js").Scene} Scene */
 /** @typedef {import("./state.js").State} State */
-/** @typedef {{ element: HTMLLIElement, canvas: HTMLCanvasElement, thumb: HTMLButtonElement, drop: HTMLButtonElement, slider: HTMLInputElement, value: HTMLElement, role: HTMLElement }} Card */
+/**
+ * @typedef {{ element: HTMLLIElement, canvas: HTMLCanvasElement, thumb: HTMLButtonElement, drop: HTMLButtonElement,
+ * slider: HTMLInputElement, value: HTMLElement, role: HTMLElement }} Card
+ */
 
-/** Over many images: their number, the tags of every prototype, and what the tags mean (src/maskprism/viewer/prototype_tags.py). @typedef {{ images: number, tags: string[][], rules: Record<string, string> }} Kinds */
+/**
+ * Over many images: their number, the tags of every prototype, and what the tags mean
+ * (src/maskprism/viewer/prototype_tags.py).
+ * @typedef {{ images: number, tags: string[][], rules: Record<string, string> }} Kinds
+ */
 
 const STEPS = 100;
 /** So many prototypes are shown at first: those with the largest effect. */
 const MOST = 64;
 
 export class Strip {
-  /** @param {Scene} scene @param {State} state @param {(k: number | null) => void} showLarge @param {Kinds | null} over What is known over many images. */
+  /**
+   * @param {Scene} scene
+   * @param {State} state
+   * @param {(k: number | null) => void} showLarge
+   * @param {Kinds | null} over What is known over many images.
+   */
   constructor(scene, state, showLarge, over = null) {
     this.over = over?.tags.length === scene.k ? over : null;
     this.scene = scene;
@@ -30,7 +42,12 @@ export class Strip {
     this.cards = Array.from({ length: scene.k }, (_, k) => this.card(k));
     this.element = h("ul", { className: "strip", "aria-label": "Prototypes" });
     this.count = Math.min(scene.k, MOST);
-    this.more = h("button", { type: "button", className: "quiet-button more", hidden: scene.k <= MOST, onclick: () => this.toggle() });
+    this.more = h("button", {
+      type: "button",
+      className: "quiet-button more",
+      hidden: scene.k <= MOST,
+      onclick: () => this.toggle(),
+    });
     const { grid_hw, canvas_hw, content_hw, offset_yx } = scene.letterbox;
     /** What of the grid is image and not padding, as [first, stop]. */
     this.shown = [0, 1].map((axis) => {
@@ -73,7 +90,8 @@ export class Strip {
     const reset = () => state.set(k, state.original[state.selected]?.[k] ?? 0, `k${k}`);
     const canvas = h("canvas", { className: "diverging", width: 1, height: 1 });
     const { letterbox } = this.scene;
-    if (!isCentredFit(letterbox)) style(canvas, { "aspect-ratio": `${letterbox.image_hw[1]} / ${letterbox.image_hw[0]}` });
+    if (!isCentredFit(letterbox))
+      style(canvas, { "aspect-ratio": `${letterbox.image_hw[1]} / ${letterbox.image_hw[0]}` });
     const thumb = h(
       "button",
       {
@@ -90,7 +108,18 @@ export class Strip {
       canvas,
     );
     // Out of the order of Tab, where the slider beside it does the same with Delete.
-    const drop = h("button", { type: "button", className: "drop", tabIndex: -1, title: "Drop this prototype; once more brings it back", "aria-label": `Drop prototype ${k}`, onclick: () => (state.coefficients()[k] === 0 ? reset() : state.set(k, 0, `k${k}`)) }, icon("times"));
+    const drop = h(
+      "button",
+      {
+        type: "button",
+        className: "drop",
+        tabIndex: -1,
+        title: "Drop this prototype; once more brings it back",
+        "aria-label": `Drop prototype ${k}`,
+        onclick: () => (state.coefficients()[k] === 0 ? reset() : state.set(k, 0, `k${k}`)),
+      },
+      icon("times"),
+    );
     const slider = h("input", {
       type: "range",
       className: "slider",
@@ -109,14 +138,34 @@ export class Strip {
       const step = (this.range / STEPS) * (event.shiftKey ? 10 : 1);
       const range = Number(slider.max);
       /** @type {Record<string, number>} */
-      const targets = { ArrowLeft: now - step, ArrowDown: now - step, ArrowRight: now + step, ArrowUp: now + step, PageDown: now - 10 * step, PageUp: now + 10 * step, Home: -range, End: range, Delete: 0, Backspace: 0 };
+      const targets = {
+        ArrowLeft: now - step,
+        ArrowDown: now - step,
+        ArrowRight: now + step,
+        ArrowUp: now + step,
+        PageDown: now - 10 * step,
+        PageUp: now + 10 * step,
+        Home: -range,
+        End: range,
+        Delete: 0,
+        Backspace: 0,
+      };
       if (event.key.toLowerCase() === "r") reset();
       else if (event.key === "Escape" && this.pinned !== null) this.pin(null);
-      else if (event.key in targets && (event.target === slider || targets[event.key] === 0)) state.set(k, Math.min(Math.max(targets[event.key], -range), range), `k${k}`);
+      else if (event.key in targets && (event.target === slider || targets[event.key] === 0))
+        state.set(k, Math.min(Math.max(targets[event.key], -range), range), `k${k}`);
       else return;
       event.preventDefault();
     };
-    const element = h("li", { className: "card", onkeydown: keys }, thumb, drop, h("div", { className: "label" }, h("span", { className: "index" }, String(k)), value), role, track);
+    const element = h(
+      "li",
+      { className: "card", onkeydown: keys },
+      thumb,
+      drop,
+      h("div", { className: "label" }, h("span", { className: "index" }, String(k)), value),
+      role,
+      track,
+    );
     element.dataset.k = String(k);
     return { element, canvas, thumb, drop, slider, value, role };
   }
@@ -130,19 +179,27 @@ export class Strip {
       const { semantic, same } = this.kinds[k] ?? { semantic: false, same: [] };
       const { over } = this;
       const tags = over?.tags[k] ?? (semantic ? ["semantic"] : []);
-      const kinds = [...tags, same.length > 0 && `like ${same.slice(0, 2).join(", ")}`].filter((one) => typeof one === "string");
+      const kinds = [...tags, same.length > 0 && `like ${same.slice(0, 2).join(", ")}`].filter(
+        (one) => typeof one === "string",
+      );
       role.replaceChildren(h("span", {}, does.join("/")), h("span", {}, kinds.join(", ")));
       role.title = [
         ...does.map((one) => `${one}: ${ROLES[one]}`),
         ...(over ? tags.map((tag) => `${tag}: ${over.rules[tag]} (over ${over.images} images)`) : []),
         !over && semantic && "semantic: the masks of this image explain a quarter of its variance, or more",
         same.length > 0 && `redundant: correlates with ${same.join(", ")} by 0.9 or more in this image`,
-      ].filter(Boolean).join("\n");
+      ]
+        .filter(Boolean)
+        .join("\n");
       element.dataset.role = does[0] ?? "";
     });
   }
 
-  /** Marks the prototypes that do most at the pixel that is looked at. @param {number[]} order @param {ArrayLike<number>} terms */
+  /**
+   * Marks the prototypes that do most at the pixel that is looked at.
+   * @param {number[]} order
+   * @param {ArrayLike<number>} terms
+   */
   markTop(order, terms) {
     this.cards.forEach(({ element }) => element.classList.remove("top-for", "top-against"));
     for (const k of order) this.cards[k].element.classList.add(terms[k] > 0 ? "top-for" : "top-against");
@@ -185,13 +242,22 @@ export class Strip {
     if (change.kind !== "look") this.nameAll();
     const before = this.order;
     if (change.kind === "selected" || change.kind === "look") this.reorder();
-    if (change.kind === "look" || this.state.thumbnails === "term" || (this.count < this.scene.k && this.order !== before)) this.paintAll();
+    if (
+      change.kind === "look" ||
+      this.state.thumbnails === "term" ||
+      (this.count < this.scene.k && this.order !== before)
+    )
+      this.paintAll();
   }
 
-  /** All sliders, over a range half as wide again as the coefficients of the instance; one that an edit put beyond it is as wide as that. */
+  /**
+   * All sliders, over a range half as wide again as the coefficients of the instance; one that an edit put beyond it is
+   * as wide as that.
+   */
   update() {
     const { state } = this;
-    const largest = (/** @type {Float32Array} */ row) => row.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    const largest = (/** @type {Float32Array} */ row) =>
+      row.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
     const original = largest(state.original[state.selected] ?? new Float32Array(0));
     this.range = Math.max(0.1, Math.ceil(original * 15) / 10);
     for (let k = 0; k < this.cards.length; k++) this.updateCard(k);
@@ -231,9 +297,14 @@ export class Strip {
   reorder() {
     const shown = this.ranking().slice(0, this.count);
     this.order = this.state.order === "effect" ? shown : shown.sort((a, b) => a - b);
-    this.more.textContent = this.count < this.scene.k ? `Show all ${this.scene.k} prototypes` : `Show the ${MOST} with the largest effect`;
+    this.more.textContent =
+      this.count < this.scene.k ? `Show all ${this.scene.k} prototypes` : `Show the ${MOST} with the largest effect`;
     const elements = this.order.map((k) => this.cards[k].element);
-    if (elements.length !== this.element.children.length || elements.some((element, i) => element !== this.element.children[i])) this.element.replaceChildren(...elements);
+    if (
+      elements.length !== this.element.children.length ||
+      elements.some((element, i) => element !== this.element.children[i])
+    )
+      this.element.replaceChildren(...elements);
   }
 
   paintAll() {
@@ -255,8 +326,16 @@ export class Strip {
     const colours = new Uint32Array(pixels.data.buffer);
     const values = this.prototype(k);
     for (let r = top; r < bottom; r++) {
-      const line = Float32Array.from(values.subarray(r * gridWidth + left, r * gridWidth + right), (value) => value * factor);
-      paint(line, limit, terms ? "contribution" : "prototype", colours.subarray((r - top) * (right - left), (r - top + 1) * (right - left)));
+      const line = Float32Array.from(
+        values.subarray(r * gridWidth + left, r * gridWidth + right),
+        (value) => value * factor,
+      );
+      paint(
+        line,
+        limit,
+        terms ? "contribution" : "prototype",
+        colours.subarray((r - top) * (right - left), (r - top + 1) * (right - left)),
+      );
     }
     canvas.getContext("2d")?.putImageData(pixels, 0, 0);
   }

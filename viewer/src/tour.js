@@ -1,4 +1,5 @@
-// A tour of four steps over what is on the page. It is offered once; whoever says no, or has seen it, is not asked again.
+// A tour of four steps over what is on the page. It is offered once; whoever says no, or has seen it, is not asked
+// again.
 
 import { h, style } from "./dom.js";
 
@@ -19,7 +20,14 @@ export class Tour {
     const skip = h("button", { type: "button", className: "quiet-button", onclick: () => this.end() }, "Skip");
     this.box = h(
       "div",
-      { className: "tour", role: "dialog", "aria-label": "Tour", hidden: true, onkeydown: (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && (event.stopPropagation(), this.end()) },
+      {
+        className: "tour",
+        role: "dialog",
+        "aria-label": "Tour",
+        hidden: true,
+        onkeydown: (/** @type {KeyboardEvent} */ event) =>
+          event.key === "Escape" && (event.stopPropagation(), this.end()),
+      },
       this.text,
       h("div", { className: "group" }, this.count, skip, this.back, this.next),
     );
@@ -76,11 +84,16 @@ export class Tour {
   /** Beside what it is about: below it, or above where there is no room. */
   place() {
     if (!this.shown || this.box.hidden) return;
-    const [around, target, own] = [this.box.parentElement ?? this.box, this.shown, this.box].map((one) => one.getBoundingClientRect());
+    const [around, target, own] = [this.box.parentElement ?? this.box, this.shown, this.box].map((one) =>
+      one.getBoundingClientRect(),
+    );
     const below = target.bottom + GAP + own.height < innerHeight;
     const above = target.top - GAP - own.height > 0;
     const top = below ? target.bottom + GAP : above ? target.top - GAP - own.height : innerHeight - own.height - GAP;
-    const left = Math.min(Math.max(target.left + target.width / 2 - own.width / 2, around.left + GAP), around.right - own.width - GAP);
+    const left = Math.min(
+      Math.max(target.left + target.width / 2 - own.width / 2, around.left + GAP),
+      around.right - own.width - GAP,
+    );
     style(this.box, { top: `${top - around.top}px`, left: `${left - around.left}px` });
   }
 

@@ -36,7 +36,8 @@ export class TruthLayer {
       const mask = this.scene.truth(i);
       if (mask) this.outline(this.reduced(mask), colours, FOUND, 0);
     });
-    for (const missed of this.scene.missed) this.outline(this.reduced(this.scene.runs(missed)), colours, MISSED, MISSED_FILL);
+    for (const missed of this.scene.missed)
+      this.outline(this.reduced(this.scene.runs(missed)), colours, MISSED, MISSED_FILL);
     this.canvas.getContext("2d")?.putImageData(pixels, 0, 0);
   }
 
@@ -45,7 +46,9 @@ export class TruthLayer {
     const [imageHeight, imageWidth] = this.scene.letterbox.image_hw;
     const { width, height } = this.canvas;
     const out = new Uint8Array(width * height);
-    const columns = Int32Array.from({ length: width }, (_, x) => Math.min(Math.floor(((x + 0.5) * imageWidth) / width), imageWidth - 1));
+    const columns = Int32Array.from({ length: width }, (_, x) =>
+      Math.min(Math.floor(((x + 0.5) * imageWidth) / width), imageWidth - 1),
+    );
     for (let y = 0; y < height; y++) {
       const from = Math.min(Math.floor(((y + 0.5) * imageHeight) / height), imageHeight - 1) * imageWidth;
       for (let x = 0; x < width; x++) out[y * width + x] = mask[from + columns[x]];
@@ -59,11 +62,22 @@ export class TruthLayer {
     for (let y = 0; y < height; y++) {
       for (let x = 0; x < width; x++) {
         const i = y * width + x;
-        const inner = x > 0 && x < width - 1 && y > 0 && y < height - 1 && mask[i - 1] & mask[i + 1] & mask[i - width] & mask[i + width];
+        const inner =
+          x > 0 &&
+          x < width - 1 &&
+          y > 0 &&
+          y < height - 1 &&
+          mask[i - 1] & mask[i + 1] & mask[i - width] & mask[i + width];
         if (mask[i]) {
           if (!inner) colours[i] = edge;
           else if (fill) colours[i] ||= fill;
-        } else if ((x > 0 && mask[i - 1]) || (x < width - 1 && mask[i + 1]) || (y > 0 && mask[i - width]) || (y < height - 1 && mask[i + width])) colours[i] ||= AROUND;
+        } else if (
+          (x > 0 && mask[i - 1]) ||
+          (x < width - 1 && mask[i + 1]) ||
+          (y > 0 && mask[i - width]) ||
+          (y < height - 1 && mask[i + width])
+        )
+          colours[i] ||= AROUND;
       }
     }
   }

@@ -7,7 +7,8 @@ import { h } from "./dom.js";
 
 /** In short: nothing for a true positive whose mask is right, or where there are no labels. @param {Judged} judged */
 export function verdict({ outcome, error }) {
-  if (outcome === "false positive") return error && error !== "background" ? `false positive: ${error}` : "false positive";
+  if (outcome === "false positive")
+    return error && error !== "background" ? `false positive: ${error}` : "false positive";
   if (outcome === "excused") return "not counted";
   return outcome && error ? `${error} error` : "";
 }

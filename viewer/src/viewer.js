@@ -62,11 +62,24 @@ export class Viewer {
       h(
         "div",
         { className: "left" },
-        h("section", { className: "look", "aria-label": "Image" }, h("div", { className: "frame" }, frame), this.lookControls(), this.instancePicker()),
+        h(
+          "section",
+          { className: "look", "aria-label": "Image" },
+          h("div", { className: "frame" }, frame),
+          this.lookControls(),
+          this.instancePicker(),
+        ),
         this.waterfall.element,
       ),
       this.story(),
-      h("section", { className: "mix", "aria-label": "Prototypes and coefficients" }, this.measures.element, this.tools(), this.strip.element, this.strip.more),
+      h(
+        "section",
+        { className: "mix", "aria-label": "Prototypes and coefficients" },
+        this.measures.element,
+        this.tools(),
+        this.strip.element,
+        this.strip.more,
+      ),
       this.legend(),
     );
     this.element.append(this.tour.box);
@@ -83,7 +96,8 @@ export class Viewer {
     requestAnimationFrame(() => {
       const chosen = this.element.querySelector('.instances [aria-checked="true"]');
       const box = chosen?.parentElement;
-      if (box && chosen instanceof HTMLElement) box.scrollTop = chosen.offsetTop - box.offsetTop - 6; // the page stays where it is
+      // the page stays where it is
+      if (box && chosen instanceof HTMLElement) box.scrollTop = chosen.offsetTop - box.offsetTop - 6;
     });
     this.equation.open();
     this.refresh();
@@ -91,10 +105,18 @@ export class Viewer {
 
   zoomButtons() {
     const { zoom } = this.stage;
-    const button = (/** @type {string} */ text, /** @type {string} */ label, /** @type {() => void} */ act) => h("button", { type: "button", title: label, "aria-label": label, onclick: act }, text);
+    const button = (/** @type {string} */ text, /** @type {string} */ label, /** @type {() => void} */ act) =>
+      h("button", { type: "button", title: label, "aria-label": label, onclick: act }, text);
     const fit = button("⊡", "Fit the instance (F)", () => this.stage.fitInstance());
     this.onRefresh(() => (fit.disabled = this.state.selected < 0));
-    return h("div", { className: "zoom", role: "group", "aria-label": "Zoom" }, button("+", "Closer (+)", () => zoom.in()), button("−", "Further away (−)", () => zoom.out()), fit, button("▭", "The whole image (0)", () => zoom.whole()));
+    return h(
+      "div",
+      { className: "zoom", role: "group", "aria-label": "Zoom" },
+      button("+", "Closer (+)", () => zoom.in()),
+      button("−", "Further away (−)", () => zoom.out()),
+      fit,
+      button("▭", "The whole image (0)", () => zoom.whole()),
+    );
   }
 
   /** How the mask comes about, in a picture and a sentence, with three things to try. */
@@ -102,12 +124,17 @@ export class Viewer {
     const { state, scene } = this;
     const says = h("p", { className: "says" });
     const strongest = h("button", { type: "button", onclick: () => this.dropStrongest() }, "Drop the strongest");
-    const keep = h("button", { type: "button", onclick: () => state.only(this.byEffect().slice(0, KEPT)) }, `Keep ${KEPT}`);
+    const keep = h(
+      "button",
+      { type: "button", onclick: () => state.only(this.byEffect().slice(0, KEPT)) },
+      `Keep ${KEPT}`,
+    );
     const swap = h("button", { type: "button", onclick: () => this.swapWith(this.neighbour()) });
     let telling = 0;
     const tell = () => {
       cancelAnimationFrame(telling);
-      telling = requestAnimationFrame(() => says.replaceChildren(...this.equation.sentence())); // once the mask is measured
+      // once the mask is measured
+      telling = requestAnimationFrame(() => says.replaceChildren(...this.equation.sentence()));
     };
     state.listen((change) => (change.kind === "selected" || change.kind === "coefficients") && tell());
     tell();
@@ -118,7 +145,12 @@ export class Viewer {
       swap.textContent = other < 0 ? "" : `Swap with ${scene.instances[other].name} ${other}`;
     });
     const tries = h("div", { className: "group tries" }, strongest, keep, swap);
-    return h("section", { className: "story", "aria-label": "How the mask comes about" }, h("div", { className: "telling" }, this.heading(), says, tries, this.tour.invitation), h("div", { className: "shown" }, this.equation.element, this.lead()));
+    return h(
+      "section",
+      { className: "story", "aria-label": "How the mask comes about" },
+      h("div", { className: "telling" }, this.heading(), says, tries, this.tour.invitation),
+      h("div", { className: "shown" }, this.equation.element, this.lead()),
+    );
   }
 
   /** Drops the prototype with the largest effect of those that are left. */
@@ -131,10 +163,13 @@ export class Viewer {
   /** The instance whose middle is nearest to that of the chosen one; -1 where there is no other. */
   neighbour() {
     const { scene, state } = this;
-    const middle = (/** @type {number} */ i) => [0, 1].map((axis) => (scene.instances[i].box[axis] + scene.instances[i].box[axis + 2]) / 2);
+    const middle = (/** @type {number} */ i) =>
+      [0, 1].map((axis) => (scene.instances[i].box[axis] + scene.instances[i].box[axis + 2]) / 2);
     if (state.selected < 0) return -1;
     const [x, y] = middle(state.selected);
-    const far = scene.instances.map((_, i) => (i === state.selected ? Infinity : Math.hypot(middle(i)[0] - x, middle(i)[1] - y)));
+    const far = scene.instances.map((_, i) =>
+      i === state.selected ? Infinity : Math.hypot(middle(i)[0] - x, middle(i)[1] - y),
+    );
     const nearest = far.indexOf(Math.min(...far));
     return Number.isFinite(far[nearest]) ? nearest : -1;
   }
@@ -143,24 +178,49 @@ export class Viewer {
   legend() {
     const bar = (/** @type {import("./palette.js").MapName} */ map) => {
       const scale = h("i", { className: "ramp diverging" });
-      style(scale, { "--colours": ANCHORS[map].split(" ").map((colour) => `#${colour}`).join(", ") });
+      style(scale, {
+        "--colours": ANCHORS[map]
+          .split(" ")
+          .map((colour) => `#${colour}`)
+          .join(", "),
+      });
       return scale;
     };
     return h(
       "div",
       { className: "legend", role: "note", "aria-label": "Colours" },
       h("span", {}, h("b", {}, "Contribution"), " against ", bar("contribution"), " for the mask"),
-      h("span", {}, h("b", {}, "Prototype"), " negative ", bar("prototype"), " positive", h("span", { className: "aside" }, ", each on its own scale")),
+      h(
+        "span",
+        {},
+        h("b", {}, "Prototype"),
+        " negative ",
+        bar("prototype"),
+        " positive",
+        h("span", { className: "aside" }, ", each on its own scale"),
+      ),
     );
   }
 
   /** What the tour shows. @returns {import("./tour.js").Step[]} */
   steps() {
     return [
-      { target: () => this.equation.element, text: "A mask is a sum. What speaks for it and what speaks against it make the logits, and where those are above zero is the mask." },
-      { target: () => this.element.querySelector(".tries"), text: "Take a part of the sum away and see whether the mask needs it. Undo is above at the right, Ctrl+Z." },
-      { target: () => this.strip.cards[this.strip.order[0]]?.element, text: "Each card is a prototype: a map that the network draws of the whole image. Its slider is the coefficient that this instance multiplies it by. Move it." },
-      { target: () => this.stage.element, text: "Point at any pixel: the bars beside say what each prototype adds there. Click another instance to take that one apart." },
+      {
+        target: () => this.equation.element,
+        text: "A mask is a sum. What speaks for it and what speaks against it make the logits, and where those are above zero is the mask.",
+      },
+      {
+        target: () => this.element.querySelector(".tries"),
+        text: "Take a part of the sum away and see whether the mask needs it. Undo is above at the right, Ctrl+Z.",
+      },
+      {
+        target: () => this.strip.cards[this.strip.order[0]]?.element,
+        text: "Each card is a prototype: a map that the network draws of the whole image. Its slider is the coefficient that this instance multiplies it by. Move it.",
+      },
+      {
+        target: () => this.stage.element,
+        text: "Point at any pixel: the bars beside say what each prototype adds there. Click another instance to take that one apart.",
+      },
     ];
   }
 
@@ -197,21 +257,41 @@ export class Viewer {
     const crops = this.stage.frame.crop !== "none";
     const views = VIEWS.map(([view, text, about]) => {
       const title = view === "mask" && crops ? `${about}, inside the box` : about;
-      const input = h("input", { type: "radio", name: `${id}-view`, value: view, onchange: () => state.look({ view }) });
+      const input = h("input", {
+        type: "radio",
+        name: `${id}-view`,
+        value: view,
+        onchange: () => state.look({ view }),
+      });
       this.onRefresh(() => (input.checked = state.view === view));
       return h("label", { title }, input, h("span", {}, text));
     });
-    const cropTitle = crops ? "Cut the mask at the box, as the rule of the model does" : "The mask rule of this model cuts nothing away";
+    const cropTitle = crops
+      ? "Cut the mask at the box, as the rule of the model does"
+      : "The mask rule of this model cuts nothing away";
     const crop = h("input", { type: "checkbox", disabled: !crops, onchange: () => state.look({ crop: crop.checked }) });
-    const opacity = h("input", { type: "range", className: "plain", min: "0", max: "1", step: "0.05", "aria-label": "Opacity", oninput: () => state.look({ opacity: opacity.valueAsNumber }) });
+    const opacity = h("input", {
+      type: "range",
+      className: "plain",
+      min: "0",
+      max: "1",
+      step: "0.05",
+      "aria-label": "Opacity",
+      oninput: () => state.look({ opacity: opacity.valueAsNumber }),
+    });
     const act = (/** @type {"edits" | "tuning"} */ moment) => {
       if (state.before === moment) state.look({ before: "" });
       else if (moment === "tuning" || state.edits.has(state.selected)) state.look({ before: moment });
     };
-    const toggle = (/** @type {"edits" | "tuning"} */ moment, /** @type {string} */ text, /** @type {string} */ title) =>
-      h("button", { type: "button", className: "quiet-button", title, onclick: () => act(moment) }, text);
+    const toggle = (
+      /** @type {"edits" | "tuning"} */ moment,
+      /** @type {string} */ text,
+      /** @type {string} */ title,
+    ) => h("button", { type: "button", className: "quiet-button", title, onclick: () => act(moment) }, text);
     const before = toggle("edits", "Before", "Show the mask as it was before all edits (B)");
-    const untuned = state.untuned.some(Boolean) ? toggle("tuning", "Untuned", "Show the mask as the network draws it without its correction (U)") : null;
+    const untuned = state.untuned.some(Boolean)
+      ? toggle("tuning", "Untuned", "Show the mask as the network draws it without its correction (U)")
+      : null;
     this.onRefresh(() => {
       crop.checked = crops && state.crop;
       opacity.valueAsNumber = state.opacity;
@@ -239,8 +319,32 @@ export class Viewer {
     this.onRefresh(() => (box.checked = state.truth));
     const many = scene.missed.length;
     const rule = scene.header.matching?.rule ?? "";
-    const missed = many ? h("button", { type: "button", className: "missed", title: `Show the next labelled instance that no prediction found. ${rule}`, onclick: () => this.showMissed(this.missed + 1) }, `${many} missed`) : null;
-    return h("span", { className: "truth-controls" }, h("label", { className: "check", title: `Outlines of the labels: white where an instance found them, pink where none did. ${rule}` }, box, "Ground truth"), missed);
+    const missed = many
+      ? h(
+          "button",
+          {
+            type: "button",
+            className: "missed",
+            title: `Show the next labelled instance that no prediction found. ${rule}`,
+            onclick: () => this.showMissed(this.missed + 1),
+          },
+          `${many} missed`,
+        )
+      : null;
+    return h(
+      "span",
+      { className: "truth-controls" },
+      h(
+        "label",
+        {
+          className: "check",
+          title: `Outlines of the labels: white where an instance found them, pink where none did. ${rule}`,
+        },
+        box,
+        "Ground truth",
+      ),
+      missed,
+    );
   }
 
   /** Looks closer at a labelled instance that no prediction found; counts go round. @param {number} index */
@@ -260,7 +364,14 @@ export class Viewer {
     const buttons = scene.instances.map((instance, i) => {
       const swatch = h("i", { className: "swatch" });
       this.onRefresh(() => style(swatch, { "--colour": `#${this.stage.colours[i]}` }));
-      return h("button", { type: "button", role: "radio", onclick: () => state.select(i) }, swatch, h("span", { className: "name" }, instance.name), h("span", { className: "score" }, instance.score.toFixed(2)), verdictMark(instance, scene.header.matching));
+      return h(
+        "button",
+        { type: "button", role: "radio", onclick: () => state.select(i) },
+        swatch,
+        h("span", { className: "name" }, instance.name),
+        h("span", { className: "score" }, instance.score.toFixed(2)),
+        verdictMark(instance, scene.header.matching),
+      );
     });
     const move = (/** @type {KeyboardEvent} */ event) => {
       const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
@@ -277,8 +388,15 @@ export class Viewer {
         button.setAttribute("aria-description", state.edits.has(i) ? "edited" : "");
       });
     });
-    state.listen((change) => change.kind === "selected" && buttons[state.selected]?.scrollIntoView({ block: "nearest", inline: "nearest" }));
-    return h("div", { className: "instances", role: "radiogroup", "aria-label": "Instances", onkeydown: move }, ...(buttons.length ? buttons : [h("p", { className: "quiet" }, "The network found no instance here.")]));
+    state.listen(
+      (change) =>
+        change.kind === "selected" && buttons[state.selected]?.scrollIntoView({ block: "nearest", inline: "nearest" }),
+    );
+    return h(
+      "div",
+      { className: "instances", role: "radiogroup", "aria-label": "Instances", onkeydown: move },
+      ...(buttons.length ? buttons : [h("p", { className: "quiet" }, "The network found no instance here.")]),
+    );
   }
 
   heading() {
@@ -291,7 +409,11 @@ export class Viewer {
       swatch.hidden = !instance;
       style(swatch, { "--colour": `#${this.stage.colours[Math.max(state.selected, 0)] ?? ""}` });
       name.textContent = instance ? instance.name : "Prototypes";
-      detail.textContent = instance ? [`instance ${state.selected}, score ${instance.score.toFixed(2)}`, verdict(instance)].filter(Boolean).join(", ") : "no instance";
+      detail.textContent = instance
+        ? [`instance ${state.selected}, score ${instance.score.toFixed(2)}`, verdict(instance)]
+            .filter(Boolean)
+            .join(", ")
+        : "no instance";
       detail.title = instance ? verdictTitle(instance, scene.header.matching) : "";
     });
     return h("div", { className: "heading" }, h("h2", {}, swatch, name, detail));
@@ -315,8 +437,16 @@ export class Viewer {
     const truth = field("IoU with ground truth", "Overlap of this mask with the ground truth, at the image's size");
     const area = field(`Area, ${this.stage.frame.size} px`, "Pixels of the mask in the frame the rule decides them in");
     const change = field("Gained, lost", "Pixels that the edit added and took away");
-    const shown = this.scene.instances.some((instance) => instance.truth) ? [original, truth, area, change] : [original, area, change];
-    return { original, truth, area, change, element: h("dl", { className: "measures" }, ...shown.map((one) => one.element)) };
+    const shown = this.scene.instances.some((instance) => instance.truth)
+      ? [original, truth, area, change]
+      : [original, area, change];
+    return {
+      original,
+      truth,
+      area,
+      change,
+      element: h("dl", { className: "measures" }, ...shown.map((one) => one.element)),
+    };
   }
 
   /** @param {import("./stage.js").Measures} measures */
@@ -327,7 +457,10 @@ export class Viewer {
     measures.area.value.textContent = grouped(area);
     measures.change.value.textContent = `+${grouped(gained)} −${grouped(lost)}`;
     const edited = this.state.edits.has(this.state.selected);
-    const said = [edited && `IoU ${iou.toFixed(3)}`, truthIou !== null && `${edited ? "" : "IoU "}with ground truth ${truthIou.toFixed(3)}`].filter(Boolean);
+    const said = [
+      edited && `IoU ${iou.toFixed(3)}`,
+      truthIou !== null && `${edited ? "" : "IoU "}with ground truth ${truthIou.toFixed(3)}`,
+    ].filter(Boolean);
     this.overlay.hidden = !said.length;
     this.overlay.textContent = said.join(" · ");
   }
@@ -336,7 +469,15 @@ export class Viewer {
     const { state, scene } = this;
     const original = () => state.original[state.selected] ?? [];
     const indices = () => Array.from(original(), (_, k) => k);
-    const count = h("input", { type: "number", className: "count", min: "0", max: String(scene.k), value: String(Math.min(5, scene.k)), "aria-label": "How many prototypes to keep", onchange: () => keepTop() });
+    const count = h("input", {
+      type: "number",
+      className: "count",
+      min: "0",
+      max: String(scene.k),
+      value: String(Math.min(5, scene.k)),
+      "aria-label": "How many prototypes to keep",
+      onchange: () => keepTop(),
+    });
     let kept = Math.min(5, scene.k);
     const keepTop = () => {
       const n = Math.min(Math.max(Math.round(count.valueAsNumber), 0), scene.k);
@@ -348,17 +489,38 @@ export class Viewer {
       count.value = String(n);
       return state.only(this.byEffect().slice(0, n));
     };
-    const button = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ act) => h("button", { type: "button", title, onclick: act }, text);
-    const swap = h("select", { className: "swap", "aria-label": "Take the coefficients of another instance", onchange: () => this.swap(swap) });
+    const button = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ act) =>
+      h("button", { type: "button", title, onclick: act }, text);
+    const swap = h("select", {
+      className: "swap",
+      "aria-label": "Take the coefficients of another instance",
+      onchange: () => this.swap(swap),
+    });
     const reset = button("Reset", "Take back all edits of this instance", () => state.setAll(original()));
     reset.className = "reset";
-    const order = this.choice("Order", { effect: "Sorted by effect", index: "Sorted by index" }, (value) => state.look({ order: value }), () => state.order);
-    const thumbnails = this.choice("Show", { prototype: "Prototypes", term: "Weight × prototype" }, (value) => state.look({ thumbnails: value }), () => state.thumbnails);
+    const order = this.choice(
+      "Order",
+      { effect: "Sorted by effect", index: "Sorted by index" },
+      (value) => state.look({ order: value }),
+      () => state.order,
+    );
+    const thumbnails = this.choice(
+      "Show",
+      { prototype: "Prototypes", term: "Weight × prototype" },
+      (value) => state.look({ thumbnails: value }),
+      () => state.thumbnails,
+    );
     const only = (/** @type {string} */ sign, /** @type {string} */ other) =>
       `Keep the prototypes with ${sign} coefficients. Where such a prototype is negative itself, it still speaks ${other} the mask: the views For and Against go by the contributions`;
     const buttons = [
-      button("Keep top", `Keep the prototypes with the largest effect ${scene.header.boxes === false ? "around the mask" : "inside the box"}; zero the others`, keepTop),
-      button("Only positive", only("positive", "against"), () => state.only(indices().filter((k) => original()[k] > 0))),
+      button(
+        "Keep top",
+        `Keep the prototypes with the largest effect ${scene.header.boxes === false ? "around the mask" : "inside the box"}; zero the others`,
+        keepTop,
+      ),
+      button("Only positive", only("positive", "against"), () =>
+        state.only(indices().filter((k) => original()[k] > 0)),
+      ),
       button("Only negative", only("negative", "for"), () => state.only(indices().filter((k) => original()[k] < 0))),
     ];
     const donors = scene.instances.map((instance, i) => h("option", { value: String(i) }, `${i} ${instance.name}`));
@@ -373,7 +535,14 @@ export class Viewer {
     return h(
       "div",
       { className: "tools" },
-      h("div", { className: "group" }, h("span", { className: "joined" }, buttons[0], count), buttons[1], buttons[2], swap),
+      h(
+        "div",
+        { className: "group" },
+        h("span", { className: "joined" }, buttons[0], count),
+        buttons[1],
+        buttons[2],
+        swap,
+      ),
       h("div", { className: "group" }, order, thumbnails, reset),
     );
   }
@@ -384,7 +553,11 @@ export class Viewer {
    */
   choice(text, options, choose, now) {
     const entries = /** @type {[T, string][]} */ (Object.entries(options));
-    const select = h("select", { "aria-label": text, onchange: () => choose(/** @type {T} */ (select.value)) }, ...entries.map(([value, label]) => h("option", { value }, label)));
+    const select = h(
+      "select",
+      { "aria-label": text, onchange: () => choose(/** @type {T} */ (select.value)) },
+      ...entries.map(([value, label]) => h("option", { value }, label)),
+    );
     this.onRefresh(() => (select.value = now()));
     return select;
   }
@@ -413,8 +586,28 @@ export class Viewer {
   /** Undo and redo, for the bar above. */
   historyButtons() {
     const { state } = this;
-    const undo = h("button", { type: "button", className: "icon-button", title: "Undo (Ctrl+Z)", "aria-label": "Undo", onclick: () => state.undo() }, icon("undo"));
-    const redo = h("button", { type: "button", className: "icon-button", title: "Redo (Ctrl+Shift+Z)", "aria-label": "Redo", onclick: () => state.redo() }, icon("redo"));
+    const undo = h(
+      "button",
+      {
+        type: "button",
+        className: "icon-button",
+        title: "Undo (Ctrl+Z)",
+        "aria-label": "Undo",
+        onclick: () => state.undo(),
+      },
+      icon("undo"),
+    );
+    const redo = h(
+      "button",
+      {
+        type: "button",
+        className: "icon-button",
+        title: "Redo (Ctrl+Shift+Z)",
+        "aria-label": "Redo",
+        onclick: () => state.redo(),
+      },
+      icon("redo"),
+    );
     this.onRefresh(() => {
       rest(undo, !state.done.length);
       rest(redo, !state.undone.length);
@@ -431,10 +624,24 @@ export class Viewer {
       if (key === "y" || event.shiftKey) this.state.redo();
       else this.state.undo();
       event.preventDefault();
-    } else if (key === "b" && !event.ctrlKey && !event.metaKey && !event.altKey && !typing && this.state.edits.has(this.state.selected)) {
+    } else if (
+      key === "b" &&
+      !event.ctrlKey &&
+      !event.metaKey &&
+      !event.altKey &&
+      !typing &&
+      this.state.edits.has(this.state.selected)
+    ) {
       this.state.look({ before: this.state.before === "edits" ? "" : "edits" });
       event.preventDefault();
-    } else if (key === "u" && !event.ctrlKey && !event.metaKey && !event.altKey && !typing && this.state.untuned[this.state.selected]) {
+    } else if (
+      key === "u" &&
+      !event.ctrlKey &&
+      !event.metaKey &&
+      !event.altKey &&
+      !typing &&
+      this.state.untuned[this.state.selected]
+    ) {
       this.state.look({ before: this.state.before === "tuning" ? "" : "tuning" });
       event.preventDefault();
     }
@@ -444,20 +651,34 @@ export class Viewer {
   exported() {
     const { scene, state } = this;
     const plain = (/** @type {Float32Array} */ row) => Array.from(row, (value) => Number(shortest(value)));
-    const chosen = state.edits.size ? [...state.edits.keys()].sort((a, b) => a - b) : state.selected < 0 ? [] : [state.selected];
+    const chosen = state.edits.size
+      ? [...state.edits.keys()].sort((a, b) => a - b)
+      : state.selected < 0
+        ? []
+        : [state.selected];
     return {
       source: scene.header.source,
       rule: scene.rule.name,
       instances: chosen.map((i) => {
         const [now, original] = [plain(state.coefficients(i)), plain(state.original[i])];
         const set = Object.fromEntries(now.map((value, k) => [k, value]).filter(([k, value]) => value !== original[k]));
-        return { instance: i, class: scene.instances[i].class, name: scene.instances[i].name, coefficients: now, original, set };
+        return {
+          instance: i,
+          class: scene.instances[i].class,
+          name: scene.instances[i].name,
+          coefficients: now,
+          original,
+          set,
+        };
       }),
     };
   }
 
   exportCoefficients() {
-    download(new Blob([JSON.stringify(this.exported(), null, 1)], { type: "application/json" }), `${this.stem()}-coefficients.json`);
+    download(
+      new Blob([JSON.stringify(this.exported(), null, 1)], { type: "application/json" }),
+      `${this.stem()}-coefficients.json`,
+    );
   }
 
   async exportPng() {
@@ -466,7 +687,12 @@ export class Viewer {
 
   /** A file name without folders and suffix. */
   stem() {
-    return this.scene.header.source.replace(/^.*[\\/]/, "").replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N}._-]+/gu, "_") || "image";
+    return (
+      this.scene.header.source
+        .replace(/^.*[\\/]/, "")
+        .replace(/\.[^.]*$/, "")
+        .replace(/[^\p{L}\p{N}._-]+/gu, "_") || "image"
+    );
   }
 
   /** How exact the shown numbers are. */
@@ -474,7 +700,10 @@ export class Viewer {
     const { scene, state } = this;
     const { bits } = scene.header.prototypes;
     const instance = scene.instances[state.selected];
-    const error = instance && bits < 32 ? `: logits of this instance are within ±${instance.logit_error.toPrecision(2)} of the network's` : "";
+    const error =
+      instance && bits < 32
+        ? `: logits of this instance are within ±${instance.logit_error.toPrecision(2)} of the network's`
+        : "";
     const exact = bits < 32 ? `in ${bits} bits${error}` : "exactly as the network gave them";
     return `Prototypes are kept ${exact}. Mask rule ${scene.rule.name}.`;
   }

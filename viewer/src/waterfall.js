@@ -11,15 +11,29 @@ const STEPS = 9;
 const TOP = 3;
 
 export class Waterfall {
-  /** @param {Stage} stage @param {(order: number[], terms: ArrayLike<number>, inside: boolean) => void} report What is known of the pixel whenever it is another. */
+  /**
+   * @param {Stage} stage
+   * @param {(order: number[], terms: ArrayLike<number>, inside: boolean) => void} report What is known of the pixel
+   * whenever it is another.
+   */
   constructor(stage, report) {
     this.stage = stage;
     this.report = report;
     const { k } = stage.scene;
     this.steps = Math.min(STEPS, k);
     this.rows = Array.from({ length: this.steps + (k > this.steps ? 2 : 1) }, () => {
-      const [label, bar, value] = [h("span", { className: "name" }), h("span", { className: "run" }, h("i")), h("span", { className: "value" })];
-      const element = h("li", { onpointerenter: () => this.point(element), onpointerleave: () => this.point(null) }, label, bar, value);
+      const [label, bar, value] = [
+        h("span", { className: "name" }),
+        h("span", { className: "run" }, h("i")),
+        h("span", { className: "value" }),
+      ];
+      const element = h(
+        "li",
+        { onpointerenter: () => this.point(element), onpointerleave: () => this.point(null) },
+        label,
+        bar,
+        value,
+      );
       return { element, label, bar, value };
     });
     this.rows.at(-1)?.element.classList.add("total");
@@ -43,7 +57,8 @@ export class Waterfall {
 
   highlight() {
     const { highlighted } = this.stage.state;
-    for (const { element } of this.rows) element.classList.toggle("highlighted", highlighted !== null && element.dataset.k === String(highlighted));
+    for (const { element } of this.rows)
+      element.classList.toggle("highlighted", highlighted !== null && element.dataset.k === String(highlighted));
   }
 
   update() {
@@ -62,10 +77,12 @@ export class Waterfall {
     const order = descending(terms.map(Math.abs));
     const shown = order.slice(0, this.steps).map((k) => ({ name: `${k}`, term: terms[k] }));
     const others = order.slice(this.steps);
-    if (others.length) shown.push({ name: `${others.length} others`, term: others.reduce((sum, k) => sum + terms[k], 0) });
+    if (others.length)
+      shown.push({ name: `${others.length} others`, term: others.reduce((sum, k) => sum + terms[k], 0) });
     this.draw(shown);
     this.highlight();
-    const inside = deciding.length > 0 && valueAt(weights, scene.prototypes, deciding, scene.rule.squash) > scene.rule.threshold;
+    const inside =
+      deciding.length > 0 && valueAt(weights, scene.prototypes, deciding, scene.rule.squash) > scene.rule.threshold;
     this.report(order.slice(0, TOP), terms, inside);
     this.verdict.replaceChildren(...this.judge(weights, deciding));
   }
@@ -87,21 +104,37 @@ export class Waterfall {
       row.value.textContent = text;
       row.element.dataset.k = /^\d+$/.test(name) ? name : "";
       row.element.classList.toggle("negative", to < from);
-      style(row.bar, { "--from": String((Math.min(from, to) - low) / span), "--to": String((Math.max(from, to) - low) / span), "--zero": String(-low / span) });
+      style(row.bar, {
+        "--from": String((Math.min(from, to) - low) / span),
+        "--to": String((Math.max(from, to) - low) / span),
+        "--zero": String(-low / span),
+      });
     });
   }
 
-  /** Whether the pixel is in the mask, and how far it is from the other side. @param {Float32Array} weights @param {import("./masks.js").Reads} deciding */
+  /**
+   * Whether the pixel is in the mask, and how far it is from the other side.
+   * @param {Float32Array} weights
+   * @param {import("./masks.js").Reads} deciding
+   */
   judge(weights, deciding) {
     const { scene, state } = this.stage;
     const { squash, threshold } = scene.rule;
-    if (!deciding.length) return [h("b", { className: "out" }, "Not in the mask"), ": the crop cuts it away, whatever its logit."];
+    if (!deciding.length)
+      return [h("b", { className: "out" }, "Not in the mask"), ": the crop cuts it away, whatever its logit."];
     const inside = valueAt(weights, scene.prototypes, deciding, squash) > threshold;
     const verdict = h("b", { className: inside ? "in" : "out" }, inside ? "In the mask" : "Not in the mask");
-    const flip = smallestFlip(weights, scene.prototypes, deciding, squash);
+    const flip = smallestFlip(weights, scene.prototypes, deciding, scene.rule);
     if (!flip) return [verdict, ": no single coefficient can flip it."];
     const change = flip.change / (scene.factor(state.selected) || 1);
     const now = state.shown()[flip.k];
-    return [verdict, ". Flips when coefficient ", h("b", {}, String(flip.k)), ` goes from ${signed(now)} to ${signed(now + change)}`, h("span", { className: "quiet" }, ` (margin ${signed(change)}, the smallest of all)`), "."];
+    return [
+      verdict,
+      ". Flips when coefficient ",
+      h("b", {}, String(flip.k)),
+      ` goes from ${signed(now)} to ${signed(now + change)}`,
+      h("span", { className: "quiet" }, ` (margin ${signed(change)}, the smallest of all)`),
+      ".",
+    ];
   }
 }

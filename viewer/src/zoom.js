@@ -1,4 +1,5 @@
-// Looking closer at the image: wheel, two fingers, dragging, keys, and the instance that is chosen. All in shares of the stage.
+// Looking closer at the image: wheel, two fingers, dragging, keys, and the instance that is chosen. All in shares of
+// the stage.
 
 import { style } from "./dom.js";
 
@@ -13,7 +14,11 @@ const TALLEST = 0.62;
 export const stageAspect = (aspect) => Math.min(Math.max(aspect, TALLEST), WIDEST);
 
 export class Zoom {
-  /** @param {HTMLElement} stage @param {HTMLElement} plane What is enlarged. @param {[number, number]} size_hw Of the image. */
+  /**
+   * @param {HTMLElement} stage
+   * @param {HTMLElement} plane What is enlarged.
+   * @param {[number, number]} size_hw Of the image.
+   */
   constructor(stage, plane, size_hw) {
     this.stage = stage;
     this.plane = plane;
@@ -33,7 +38,8 @@ export class Zoom {
     stage.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     stage.addEventListener("pointerdown", (event) => this.press(event));
     stage.addEventListener("pointermove", (event) => this.move(event));
-    for (const end of /** @type {const} */ (["pointerup", "pointercancel"])) stage.addEventListener(end, (event) => this.pointers.delete(event.pointerId));
+    for (const end of /** @type {const} */ (["pointerup", "pointercancel"]))
+      stage.addEventListener(end, (event) => this.pointers.delete(event.pointerId));
     this.apply();
   }
 
@@ -49,12 +55,21 @@ export class Zoom {
       this.centre[axis] = size <= 1 ? 0.5 : Math.min(Math.max(this.centre[axis], half), 1 - half);
       return 0.5 - this.centre[axis] * size;
     });
-    style(this.plane, { left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * this.base[0] * this.scale}%`, height: `${100 * this.base[1] * this.scale}%` });
+    style(this.plane, {
+      left: `${100 * left}%`,
+      top: `${100 * top}%`,
+      width: `${100 * this.base[0] * this.scale}%`,
+      height: `${100 * this.base[1] * this.scale}%`,
+    });
     this.stage.classList.toggle("zoomed", this.scale > 1.001);
     this.stage.classList.toggle("close", this.scale > 5);
   }
 
-  /** Enlarges, and keeps a place of the stage (shares of it) where it is. @param {number} factor @param {[number, number]} at */
+  /**
+   * Enlarges, and keeps a place of the stage (shares of it) where it is.
+   * @param {number} factor
+   * @param {[number, number]} at
+   */
   by(factor, at = [0.5, 0.5]) {
     const scale = Math.min(Math.max(this.scale * factor, 1), this.most);
     for (const axis of [0, 1]) {
@@ -79,7 +94,10 @@ export class Zoom {
     this.apply();
   }
 
-  /** Shows a part of the image, given as shares of it, with some room around. @param {[number, number, number, number]} box x1 y1 x2 y2 */
+  /**
+   * Shows a part of the image, given as shares of it, with some room around.
+   * @param {[number, number, number, number]} box x1 y1 x2 y2
+   */
   fit([x1, y1, x2, y2]) {
     const room = [0, 1].map((axis) => AROUND / (this.base[axis] * Math.max(axis ? y2 - y1 : x2 - x1, 1e-6)));
     this.scale = Math.min(Math.max(Math.min(...room), 1), this.most);
@@ -102,7 +120,10 @@ export class Zoom {
     return [(x - left) / width, (y - top) / height];
   }
 
-  /** The wheel scrolls the page, unless the stage has the focus or Ctrl is held, as pinching on a touchpad does. @param {WheelEvent} event */
+  /**
+   * The wheel scrolls the page, unless the stage has the focus or Ctrl is held, as pinching on a touchpad does.
+   * @param {WheelEvent} event
+   */
   wheel(event) {
     if (!event.ctrlKey && !event.metaKey && document.activeElement !== this.stage) return;
     if (event.deltaY > 0 && this.scale <= 1 && !event.ctrlKey && !event.metaKey) return;
@@ -130,7 +151,9 @@ export class Zoom {
       this.pan((now[0] - before[0]) / 2, (now[1] - before[1]) / 2);
       this.dragged = true;
     } else if (this.pointers.size === 1) {
-      this.dragged ||= this.scale > 1 && Math.hypot(now[0] - (this.start?.[0] ?? now[0]), now[1] - (this.start?.[1] ?? now[1])) > DRAG_PX;
+      this.dragged ||=
+        this.scale > 1 &&
+        Math.hypot(now[0] - (this.start?.[0] ?? now[0]), now[1] - (this.start?.[1] ?? now[1])) > DRAG_PX;
       if (this.dragged) {
         this.stage.setPointerCapture(event.pointerId);
         this.pan(now[0] - before[0], now[1] - before[1]);

@@ -2,15 +2,17 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { byClass, byCluster, byValue, OTHER, SEQUENCE } from "../src/atlas/colours.js";
 import { UNKNOWN } from "../src/atlas/data.js";
-import { asCsv, meanOf, signatureOf, valueOf } from "../src/atlas/selection.js";
+import { asCsv, meanOf, signatureOf, unpackedValue } from "../src/atlas/selection.js";
 
 const even = { name: "iou", title: "", low: 0.2, high: 0.7, log: false };
 
 test("packed numbers read back, also of logarithms, and what is not known is NaN", () => {
-  assert.equal(valueOf(even, 0), 0.2);
-  assert.ok(Math.abs(valueOf(even, UNKNOWN - 1) - 0.7) < 1e-12);
-  assert.ok(Number.isNaN(valueOf(even, UNKNOWN)));
-  assert.ok(Math.abs(valueOf({ ...even, low: Math.log(2), high: Math.log(32), log: true }, (UNKNOWN - 1) / 2) - 8) < 1e-9);
+  assert.equal(unpackedValue(even, 0), 0.2);
+  assert.ok(Math.abs(unpackedValue(even, UNKNOWN - 1) - 0.7) < 1e-12);
+  assert.ok(Number.isNaN(unpackedValue(even, UNKNOWN)));
+  assert.ok(
+    Math.abs(unpackedValue({ ...even, low: Math.log(2), high: Math.log(32), log: true }, (UNKNOWN - 1) / 2) - 8) < 1e-9,
+  );
 });
 
 test("means are of what is known", () => {
@@ -32,12 +34,26 @@ test("a signature is the difference of means in standard deviations", () => {
     const expected = (mean(points.map((i) => column[i])) - mean(column.filter((_, i) => !points.includes(i)))) / spread;
     assert.ok(Math.abs(found[j] - expected) < 1e-9);
   }
-  assert.deepEqual([...signatureOf(weights, k, Array.from({ length: n }, (_, i) => i))], [0, 0, 0]);
+  assert.deepEqual(
+    [
+      ...signatureOf(
+        weights,
+        k,
+        Array.from({ length: n }, (_, i) => i),
+      ),
+    ],
+    [0, 0, 0],
+  );
   assert.deepEqual([...signatureOf(new Int8Array(12), 3, [1])], [0, 0, 0]);
 });
 
 test("CSV keeps names as text", () => {
-  const text = asCsv([["image", "iou"], ['a, "b"\n.jpg', 0.123456789], ["=HYPERLINK(1)", NaN], ["-x.jpg", -3]]);
+  const text = asCsv([
+    ["image", "iou"],
+    ['a, "b"\n.jpg', 0.123456789],
+    ["=HYPERLINK(1)", NaN],
+    ["-x.jpg", -3],
+  ]);
   assert.equal(text, 'image,iou\n"a, ""b""\n.jpg",0.123457\n\'=HYPERLINK(1),\n\'-x.jpg,-3\n');
 });
 
@@ -53,6 +69,11 @@ test("every point has a colour of its palette", () => {
 });
 
 test("the sequence grows lighter", () => {
-  const light = SEQUENCE.map((colour) => [1, 3, 5].reduce((sum, at) => sum + parseInt(colour.slice(at, at + 2), 16) * [0.2126, 0.7152, 0.0722][(at - 1) / 2], 0));
+  const light = SEQUENCE.map((colour) =>
+    [1, 3, 5].reduce(
+      (sum, at) => sum + parseInt(colour.slice(at, at + 2), 16) * [0.2126, 0.7152, 0.0722][(at - 1) / 2],
+      0,
+    ),
+  );
   assert.ok(light.every((value, i) => !i || value >= light[i - 1] - 1));
 });

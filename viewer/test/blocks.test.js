@@ -42,10 +42,12 @@ for (const one of cases) {
           assert.deepEqual([area, both], [expected, shared]);
           // What is visited is all that changed, with what lies beside it: painting only that is painting all.
           blocks.changed(step === 0, (rows, columns) => {
-            for (let r = rows[0]; r < rows[1]; r++) for (let c = columns[0]; c < columns[1]; c++) painted[r * frame.width + c] = around(marks, stride, r, c);
+            for (let r = rows[0]; r < rows[1]; r++)
+              for (let c = columns[0]; c < columns[1]; c++) painted[r * frame.width + c] = around(marks, stride, r, c);
           });
           for (let r = window.rows[0]; r < window.rows[1]; r++) {
-            for (let c = window.columns[0]; c < window.columns[1]; c++) assert.equal(painted[r * frame.width + c], around(marks, stride, r, c));
+            for (let c = window.columns[0]; c < window.columns[1]; c++)
+              assert.equal(painted[r * frame.width + c], around(marks, stride, r, c));
           }
         }
         for (let at = 0; at < marks.length; at++) assert.equal(marks[at] & 2, before[at], "the other mark stays");
@@ -54,7 +56,13 @@ for (const one of cases) {
   });
 }
 
-/** What a painted pixel depends on: its own marks and whether its four neighbours have the same. @param {Uint8Array} marks @param {number} stride @param {number} r @param {number} c */
+/**
+ * What a painted pixel depends on: its own marks and whether its four neighbours have the same.
+ * @param {Uint8Array} marks
+ * @param {number} stride
+ * @param {number} r
+ * @param {number} c
+ */
 function around(marks, stride, r, c) {
   const at = (r + 1) * stride + c + 1;
   return marks[at] | ((marks[at - 1] & marks[at + 1] & marks[at - stride] & marks[at + stride]) << 2);

@@ -6,7 +6,13 @@ import { test } from "node:test";
 import { cellInImage, compose, linear, pixelInFrame, pixelsBetween, roundHalfEven } from "../src/geometry.js";
 
 /** @type {import("../src/geometry.js").Letterbox} */
-const letterbox = { image_hw: [240, 320], canvas_hw: [640, 640], content_hw: [480, 640], offset_yx: [80, 0], grid_hw: [160, 160] };
+const letterbox = {
+  image_hw: [240, 320],
+  canvas_hw: [640, 640],
+  content_hw: [480, 640],
+  offset_yx: [80, 0],
+  grid_hw: [160, 160],
+};
 
 test("halves are rounded as in Python", () => {
   assert.deepEqual([0.5, 1.5, 2.5, -0.5, -1.5, 2.4, -2.6].map(roundHalfEven), [0, 2, 2, 0, -2, 2, -3]);
@@ -38,7 +44,13 @@ test("pixels between two edges are those whose index lies there", () => {
 });
 
 test("weights of every output add up to one, also of two steps at once", () => {
-  for (const [from, to] of [[1, 5], [2, 3], [8, 32], [7, 3], [16, 16]]) {
+  for (const [from, to] of [
+    [1, 5],
+    [2, 3],
+    [8, 32],
+    [7, 3],
+    [16, 16],
+  ]) {
     const once = linear(from, to);
     const twice = compose(linear(to, 11), once, from);
     for (const { weights, count, start } of [once, twice]) {

@@ -3,7 +3,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { contributions, descending, effects, Frame, mix, shift, side, sigmoid, sizesSum, smallestFlip } from "../src/masks.js";
+import {
+  contributions,
+  descending,
+  effects,
+  Frame,
+  mix,
+  shift,
+  side,
+  sigmoid,
+  sizesSum,
+  smallestFlip,
+} from "../src/masks.js";
 import { rolesOf } from "../src/roles.js";
 import { Scene, unpack } from "../src/scene.js";
 import { bytes, cases, floats } from "./cases.js";
@@ -15,7 +26,10 @@ const NEAR = 2e-5;
 function near(found, expected, what) {
   assert.equal(found.length, expected.length, what);
   for (let i = 0; i < expected.length; i++) {
-    assert.ok(Math.abs(found[i] - expected[i]) <= NEAR * Math.max(1, Math.abs(expected[i])), `${what}[${i}]: ${found[i]}, not ${expected[i]}`);
+    assert.ok(
+      Math.abs(found[i] - expected[i]) <= NEAR * Math.max(1, Math.abs(expected[i])),
+      `${what}[${i}]: ${found[i]}, not ${expected[i]}`,
+    );
   }
 }
 
@@ -47,13 +61,17 @@ for (const one of cases) {
           const patch = frame.decode(logits, box);
           const expected = said.patches[size];
           const empty = floats(expected.values).length === 0;
-          if (!empty) assert.deepEqual([patch.rows, patch.columns], [expected.rows, expected.columns], `window of ${size}`);
+          if (!empty)
+            assert.deepEqual([patch.rows, patch.columns], [expected.rows, expected.columns], `window of ${size}`);
           near(patch.values, floats(expected.values), size);
           sameMask(patch.values, floats(expected.values), scene.rule.threshold, size);
         }
         const canvas = new Frame(scene.letterbox, scene.rule, "canvas");
         near(canvas.decode(logits, box, "none", false).values, floats(said.uncropped.values), "uncropped logits");
-        for (const [sign, expected] of /** @type {const} */ ([[1, said.positive], [-1, said.negative]])) {
+        for (const [sign, expected] of /** @type {const} */ ([
+          [1, said.positive],
+          [-1, said.negative],
+        ])) {
           side(weights, scene.prototypes, sign, logits);
           near(logits, floats(expected), "side");
         }
@@ -66,7 +84,7 @@ for (const one of cases) {
         const reads = canvas.reads(said.pixel.y, said.pixel.x);
         near(contributions(weights, scene.prototypes, reads), said.pixel.terms, "terms at a pixel");
         if (said.flip) {
-          const flip = smallestFlip(weights, scene.prototypes, reads, false);
+          const flip = smallestFlip(weights, scene.prototypes, reads, scene.rule);
           assert.equal(flip?.k, said.flip.k);
           assert.ok(Math.abs((flip?.change ?? NaN) - said.flip.change) < 1e-3 * Math.abs(said.flip.change));
         }
@@ -75,10 +93,17 @@ for (const one of cases) {
   }
 }
 
-/** Equal, but where rounding decides. @param {Float32Array} found @param {Float32Array} expected @param {number} threshold @param {string} what */
+/**
+ * Equal, but where rounding decides.
+ * @param {Float32Array} found
+ * @param {Float32Array} expected
+ * @param {number} threshold
+ * @param {string} what
+ */
 function sameMask(found, expected, threshold, what) {
   for (let i = 0; i < expected.length; i++) {
-    if (Math.abs(expected[i] - threshold) > NEAR) assert.equal(found[i] > threshold, expected[i] > threshold, `${what}[${i}]`);
+    if (Math.abs(expected[i] - threshold) > NEAR)
+      assert.equal(found[i] > threshold, expected[i] > threshold, `${what}[${i}]`);
   }
 }
 
@@ -88,7 +113,10 @@ test("the ground truth comes back pixel by pixel", async () => {
     const truth = scene.truth(0) ?? new Uint8Array();
     const packed = bytes(one.truth);
     truth.forEach((inside, i) => assert.equal(inside, (packed[i >> 3] >> (7 - (i & 7))) & 1));
-    assert.equal(truth.reduce((a, b) => a + b, 0), scene.instances[0].truth?.area);
+    assert.equal(
+      truth.reduce((a, b) => a + b, 0),
+      scene.instances[0].truth?.area,
+    );
     assert.equal(scene.truth(1), null);
   }
 });
@@ -117,12 +145,24 @@ test("sizes and sum of the terms say how much speaks for a mask and how much aga
       mix(weights, scene.prototypes, sum);
       sizesSum(weights, scene.prototypes, 0, cells, sizes);
       side(weights, scene.prototypes, 1, expected);
-      near(sizes.map((size, at) => (size + sum[at]) / 2), expected, "for");
+      near(
+        sizes.map((size, at) => (size + sum[at]) / 2),
+        expected,
+        "for",
+      );
       side(weights, scene.prototypes, -1, expected);
-      near(sizes.map((size, at) => (sum[at] - size) / 2), expected, "against");
+      near(
+        sizes.map((size, at) => (sum[at] - size) / 2),
+        expected,
+        "against",
+      );
       part.fill(7);
       sizesSum(weights, scene.prototypes, 3, cells - 2, part);
-      near(part, sizes.map((size, at) => (at < 3 || at >= cells - 2 ? 7 : size)), "a part");
+      near(
+        part,
+        sizes.map((size, at) => (at < 3 || at >= cells - 2 ? 7 : size)),
+        "a part",
+      );
     }
   }
 });
@@ -136,15 +176,22 @@ test("a flip brings the pixel to the threshold, and no smaller change of any wei
     const weights = weightsOf(scene, 0, {});
     /** @param {number} k @param {number} change */
     const inside = (k, change) => {
-      const logits = reads.map(({ cell }) => weights.reduce((sum, w, i) => sum + (w + (i === k ? change : 0)) * scene.prototypes.values[i * scene.prototypes.cells + cell], 0));
+      const logits = reads.map(({ cell }) =>
+        weights.reduce(
+          (sum, w, i) =>
+            sum + (w + (i === k ? change : 0)) * scene.prototypes.values[i * scene.prototypes.cells + cell],
+          0,
+        ),
+      );
       const value = reads.reduce((sum, { weight }, i) => sum + weight * (squash ? sigmoid(logits[i]) : logits[i]), 0);
       return value > scene.rule.threshold;
     };
-    const flip = smallestFlip(weights, scene.prototypes, reads, squash);
+    const flip = smallestFlip(weights, scene.prototypes, reads, scene.rule);
     assert.ok(flip, one.name);
     assert.notEqual(inside(flip.k, flip.change * 1.001), inside(0, 0), one.name);
     for (let k = 0; k < scene.k; k++) {
-      for (const share of [-0.99, -0.6, -0.3, 0.3, 0.6, 0.99]) assert.equal(inside(k, flip.change * share), inside(0, 0), `${one.name}: ${k}`);
+      for (const share of [-0.99, -0.6, -0.3, 0.3, 0.6, 0.99])
+        assert.equal(inside(k, flip.change * share), inside(0, 0), `${one.name}: ${k}`);
     }
   }
 });

@@ -21,7 +21,11 @@ for (const one of roles) {
       const found = rolesOf(scene, i, scene.instances[i].coefficients);
       assert.deepEqual(found.named, expected.named);
       for (const name of /** @type {const} */ (["inside", "ring", "edge", "share"])) {
-        expected[name].forEach((value, k) => (value === null ? assert.ok(Number.isNaN(found[name][k])) : assert.ok(Math.abs(found[name][k] - value) < 1e-4 * Math.max(1, Math.abs(value)), `${name}[${k}]`)));
+        expected[name].forEach((value, k) =>
+          value === null
+            ? assert.ok(Number.isNaN(found[name][k]))
+            : assert.ok(Math.abs(found[name][k] - value) < 1e-4 * Math.max(1, Math.abs(value)), `${name}[${k}]`),
+        );
       }
     });
   });
@@ -34,7 +38,11 @@ test("a prototype with a negative share of the margin is never helpful", async (
     for (const instance of scene.instances) delete instance.roles;
     scene.instances.forEach(({ coefficients }, i) => {
       for (const factor of [1, 0.5, -1]) {
-        const { named, share } = rolesOf(scene, i, coefficients.map((value, k) => (k % 3 ? value : factor * value)));
+        const { named, share } = rolesOf(
+          scene,
+          i,
+          coefficients.map((value, k) => (k % 3 ? value : factor * value)),
+        );
         share.forEach((value, k) => {
           if (!(value < 0)) return;
           negative += 1;
@@ -51,5 +59,12 @@ test("roles that came with the scene hold for its own coefficients, and no other
   const { coefficients } = scene.instances[0];
   scene.instances[0].roles = coefficients.map(() => ["carves"]);
   assert.deepEqual(rolesOf(scene, 0, Float32Array.from(coefficients)).named, scene.instances[0].roles);
-  assert.notDeepEqual(rolesOf(scene, 0, coefficients.map((value, k) => (k ? value : value + 1))).named, scene.instances[0].roles);
+  assert.notDeepEqual(
+    rolesOf(
+      scene,
+      0,
+      coefficients.map((value, k) => (k ? value : value + 1)),
+    ).named,
+    scene.instances[0].roles,
+  );
 });

@@ -111,14 +111,40 @@ test("saved text restores everything, to the last bit", () => {
 
 test("saved text that does not fit is left out", () => {
   const state = new State(rows);
-  state.restore(new URLSearchParams("i=9&e0=7:1,1:x,0:2,2:1e39&e5=0:1&view=<b>&pixel=1,b&opacity=7&order=x&__proto__=1"));
+  state.restore(
+    new URLSearchParams("i=9&e0=7:1,1:x,0:2,2:1e39&e5=0:1&view=<b>&pixel=1,b&opacity=7&order=x&__proto__=1"),
+  );
   assert.deepEqual([...state.coefficients(0)], f32([2, -1.25, 0.1]));
   assert.deepEqual([state.selected, state.view, state.pixel, state.edits.size], [0, "mask", null, 1]);
   assert.deepEqual([state.opacity, state.order], [0.5, "effect"]);
 });
 
 test("2,000 damaged texts restore a state that can be saved and restored again", () => {
-  const pieces = ["e0", "e1", "e7", "i", "pixel", "view", "opacity", "__proto__", "=", "&", ",", ":", "-", ".", "%", "9", "1e39", "NaN", "Infinity", "0x1", "\u0000", "\ud800", "length"];
+  const pieces = [
+    "e0",
+    "e1",
+    "e7",
+    "i",
+    "pixel",
+    "view",
+    "opacity",
+    "__proto__",
+    "=",
+    "&",
+    ",",
+    ":",
+    "-",
+    ".",
+    "%",
+    "9",
+    "1e39",
+    "NaN",
+    "Infinity",
+    "0x1",
+    "\u0000",
+    "\ud800",
+    "length",
+  ];
   let seed = 1;
   const chance = (/** @type {number} */ below) => {
     seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
@@ -132,7 +158,8 @@ test("2,000 damaged texts restore a state that can be saved and restored again",
     }
     const state = new State(rows);
     state.restore(new URLSearchParams(text));
-    for (const i of [0, 1]) assert.ok(state.coefficients(i).every(Number.isFinite) && state.coefficients(i).length === 3, text);
+    for (const i of [0, 1])
+      assert.ok(state.coefficients(i).every(Number.isFinite) && state.coefficients(i).length === 3, text);
     assert.ok([0, 1].includes(state.selected) && state.opacity >= 0 && state.opacity <= 1, text);
     const again = new State(rows);
     again.restore(new URLSearchParams(state.save().toString()));
@@ -179,6 +206,7 @@ test("without instances nothing breaks", () => {
 });
 
 test("the shortest text is the same number", () => {
-  for (const value of [0.1, 1 / 3, -1e-7, 123456.7, 0, 3]) assert.equal(Math.fround(Number(shortest(Math.fround(value)))), Math.fround(value));
+  for (const value of [0.1, 1 / 3, -1e-7, 123456.7, 0, 3])
+    assert.equal(Math.fround(Number(shortest(Math.fround(value)))), Math.fround(value));
   assert.equal(shortest(Math.fround(0.1)), "0.1");
 });

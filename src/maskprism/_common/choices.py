@@ -6,7 +6,11 @@ from typing import Literal
 
 RuntimeName = Literal["onnxruntime", "openvino", "litert", "torchscript", "ultralytics"]
 """What computes a model."""
-Family = Literal["yolov5", "yolov8", "end2end", "yolact", "query"]
-"""How the outputs of a model are packed."""
 Precision = Literal["f32", "bf16", "f16"]
 """Number format of the computation."""
+Segmentation = Literal["rle", "polygons"]
+"""How COCO files write masks."""
+ExportName = Literal["coco", "coco-annotations", "yolo", "labelme", "png", "npz", "overlay"]
+"""What predictions of many images are written as."""
+RawLayout = Literal["rknn", "hailo", "ncnn", "coreml", "tensorrt", "deepstream", "edgefirst"]
+"""Which edge runtime gave raw outputs."""

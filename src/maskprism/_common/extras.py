@@ -15,6 +15,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "fiftyone": (),
     "onnx": ("reduce", "tune", "train"),
     "openvino": ("openvino",),
+    "pandas": (),
     "pillow_heif": ("heic",),
     "ray": ("ray",),
     "scipy": ("atlas", "compare", "tune"),

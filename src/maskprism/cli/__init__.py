@@ -1,48 +1,71 @@
-"""The command line: thin over the package; one module per command, which imports nothing heavy before it is called."""
+"""The command line: thin over the package; one module per command, which imports nothing heavy before it is called.
+
+A command is a function of the name of its module under `output.command`, which declares all that others need to know
+about it: there is no list of commands to edit.
+"""
 
 from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from pkgutil import iter_modules
+from typing import get_args
 
 from cyclopts import App, CycloptsError, CycloptsPanel, Group, MissingArgumentError
 
 from maskprism import __version__
 from maskprism._common.process import run_command
-from maskprism.cli.output import DONE, WRONG_USAGE
+from maskprism.cli.output import DECLARATIONS, DONE, WRONG_USAGE, CommandGroup, Declaration
 
-COMMANDS = {
-    "Look": ("explain", "page", "serve", "demo"),
-    "Why is a mask as it is?": ("prototypes", "basis"),
-    "Diagnose": ("diagnose", "compare", "report"),
-    "Data": ("extract", "atlas", "search"),
-    "Model": ("info", "tune", "reduce", "filmstrip"),
-}
-"""All commands, in the groups and the order of --help; each is the function of its name in the module of its name."""
+GROUPS: tuple[CommandGroup, ...] = get_args(CommandGroup)
 
-app = App(
-    name="maskprism",
-    help="Take YOLO-seg instance masks apart: prototypes, coefficients, and how they add up.",
-    help_epilogue="Exit codes: 0 done, 1 not done, 2 wrong usage, 3 different, 130 interrupted",
-    version=__version__,
-    help_format="plaintext",
-    suppress_keyboard_interrupt=False,
-)
-for place, (title, names) in enumerate(COMMANDS.items()):
-    group = Group(title, sort_key=place)
-    for order, name in enumerate(names):
-        function = getattr(import_module(f"maskprism.cli.{name}"), name)
-        app.command(function, group=group, sort_key=order, help_format="markdown")
-options = Group("Options", sort_key=len(COMMANDS))
-app["--help"].group = app["--version"].group = options
-app.register_install_completion_command(group=options, help="Let the shell complete commands, options and paths.")
+
+def find_commands() -> dict[Callable[..., int], Declaration]:
+    """Find the commands in the modules of this package, in the order of `--help`.
+
+    Returns
+    -------
+    dict
+        Each command, which is the function of its name in the module of its name, with its declaration.
+    """
+    names = [module.name for module in iter_modules(__path__) if not (module.ispkg or module.name.startswith("_"))]
+    functions = [vars(import_module(f"{__name__}.{name}")).get(name) for name in names]
+    commands = [function for function in functions if callable(function) and function in DECLARATIONS]
+    commands.sort(key=lambda one: (GROUPS.index(DECLARATIONS[one].group), DECLARATIONS[one].order, one.__name__))
+    return {function: DECLARATIONS[function] for function in commands}
+
+
+def make_app() -> App:
+    """Make the command line of all commands that are there."""
+    app = App(
+        name="maskprism",
+        help="Take YOLO-seg instance masks apart: prototypes, coefficients, and how they add up.",
+        help_epilogue="Exit codes: 0 done, 1 not done, 2 wrong usage, 3 different, 130 interrupted",
+        version=__version__,
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,
+    )
+    *groups, options = (Group(title, sort_key=place) for place, title in enumerate((*GROUPS, "Options")))
+    for order, (function, declared) in enumerate(find_commands().items()):
+        example = f"Example: maskprism {declared.example}"
+        group = groups[GROUPS.index(declared.group)]
+        app.command(function, group=group, sort_key=order, help_format="markdown", help_epilogue=example)
+    app["--help"].group = app["--version"].group = options
+    app.register_install_completion_command(group=options, help="Let the shell complete commands, options and paths.")
+    return app
+
+
+app = make_app()
+COMMANDS = {function.__name__: declared for function, declared in find_commands().items()}
+"""All commands in the order of `--help`, with their declarations."""
 
 
 def main() -> None:
     """Run the command; whatever goes wrong ends in one line and a non-zero exit code."""
-    resumes = "the same command goes on where it stopped" if "extract" in sys.argv[1:2] else ""
-    status = run_command("maskprism", _status, resumes=resumes)
+    resumes = any(name in sys.argv[1:2] and declared.resumes for name, declared in COMMANDS.items())
+    status = run_command("maskprism", _status, resumes="the same command goes on where it stopped" if resumes else "")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python now waits for threads: another Ctrl-C ends it
     sys.exit(status)
 

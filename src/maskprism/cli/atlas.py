@@ -24,7 +24,13 @@ _MANY = 50_000
 """Instances from which on the steps take long enough to be told."""
 
 
-@command
+@command(
+    group="Data",
+    order=20,
+    page="atlas.md",
+    example="atlas table.parquet --out atlas",
+    answer="`files`, `failures`, and what `atlas.json` holds",
+)
 def atlas(
     table: Annotated[str | Path, Parameter(help="A table of coefficients, a path or a URI.")],
     /,
@@ -103,9 +109,7 @@ def atlas(
     written = write_atlas(found, out, title, sheets=sheets, viewer=viewer)
     for number, finding in enumerate(findings_of(found), 1):
         print(f"{number}. {finding}")
-    width = max(len(str(path)) for path in written)
-    for path, what in written.items():
-        print(f"  {path!s:<{width}}  {what}")
+    output.list_files(written)
     return Outcome({"files": list(written), "failures": listed(failures), **summary(found, title)})
 
 

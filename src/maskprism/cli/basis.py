@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     Shown = tuple[np.ndarray[Any, Any], Prediction]
 
 
-@command
+@command(
+    group="Why is a mask as it is?",
+    order=20,
+    page="basis.md",
+    example="basis photos --model best.onnx --out basis",
+    answer="`files`, `failures`, and what `basis.json` holds",
+)
 def basis(
     images: Images | None = None,
     /,

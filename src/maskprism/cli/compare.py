@@ -49,7 +49,13 @@ def reading_of_b(first: Reading, second: Reading) -> Reading:
     )
 
 
-@command
+@command(
+    group="Diagnose",
+    order=20,
+    page="compare.md",
+    example="compare best.onnx best_int8.onnx --images photos --out comparison",
+    answer="`files`, `failures`, and what `comparison.json` holds",
+)
 def compare(
     a: Path,
     b: Path,
@@ -81,7 +87,7 @@ def compare(
     a
         What B should be: .onnx, .pt, .tflite, .torchscript, or OpenVINO .xml (or its folder).
     b
-        The export, other runtime or other checkpoint.
+        The export, other runtime or other checkpoint; or a .npz with the raw outputs that a device recorded.
     out
         Folder for comparison.json, tables and figures; only a summary is printed unless given.
     min_iou
@@ -133,9 +139,7 @@ def compare(
         from maskprism.reports.comparison import write_comparison
 
         files = write_comparison(found, out, tolerance)
-        width = max(len(str(path)) for path in files)
-        for path, what in files.items():
-            print(f"  {path!s:<{width}}  {what}")
+        output.list_files(files)
     numbers = found.as_dict(tolerance)
     failed = listed(numbers.pop("failed").items())
     return Outcome({"files": list(files), **numbers, "failures": failed}, DIFFERENT if violated else DONE)

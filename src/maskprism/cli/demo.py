@@ -8,7 +8,14 @@ from maskprism.cli.options import Out, Replace, check_out
 from maskprism.cli.output import Outcome, Output, command
 
 
-@command
+@command(
+    group="Look",
+    order=40,
+    page="model_card.md",
+    example="demo",
+    answer="`scenes`, `pictures`, `table`, `histograms`, `correlation`, `report`, `page`, `atlas` (null without its "
+    "extra), `instances`",
+)
 def demo(*, out: Out = Path("maskprism-demo"), overwrite: Replace = False, output: Output = Output()) -> Outcome:
     """Show everything on sample scenes: no model, no image is needed.
 
@@ -40,10 +47,8 @@ def demo(*, out: Out = Path("maskprism-demo"), overwrite: Replace = False, outpu
         result.correlation: "which of them go together",
         result.scenes / "data.yaml": "the scenes with their ground truth",
     }
-    width = max(len(str(path)) for path in found)
     pictured = len(list(result.pictures.iterdir()))
     print(f"{result.instances} instances in all scenes, pictures of {pictured} of them. Where to look first:")
-    for path, what in found.items():
-        print(f"  {path!s:<{width}}  {what}")
+    output.list_files(found)
     print("With your own model: maskprism explain photo.jpg --model yours.pt --out pictures")
     return Outcome(asdict(result))

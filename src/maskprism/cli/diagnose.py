@@ -35,7 +35,13 @@ if TYPE_CHECKING:
 VALIDATION_CONF = 0.001
 
 
-@command
+@command(
+    group="Diagnose",
+    order=10,
+    page="diagnose.md",
+    example="diagnose data.yaml --model best.onnx --out diagnosis",
+    answer="`files`, and what `summary.json` holds: `failures` among it",
+)
 def diagnose(
     data: Path,
     /,
@@ -118,10 +124,8 @@ def diagnose(
         print(f"   {finding.advice}")
     for sentence in tuned.sentences:
         print(f"Tuning: {sentence}")
-    width = max(len(str(path)) for path in written)
     print("Where to look first:")
-    for path, what in written.items():
-        print(f"  {path!s:<{width}}  {what}")
+    output.list_files(written)
     if tuned.error is not None:
         print(f"maskprism: tuning could not be measured: {tuned.error}", file=sys.stderr)
     answer = {"files": list(written), **summary(found, findings), **tuned.numbers}

@@ -83,7 +83,13 @@ class Asked:
         )
 
 
-@command
+@command(
+    group="Look",
+    order=10,
+    page="explain.md",
+    example="explain photos --model best.onnx --out pictures",
+    answer="`explained`: per image `image`, `files` and a `note`; `failures`",
+)
 def explain(
     images: Images,
     /,

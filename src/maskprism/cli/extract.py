@@ -23,7 +23,15 @@ from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
 from maskprism.datasets.visit import Failure
 
 
-@command
+@command(
+    group="Data",
+    order=10,
+    page="tables.md",
+    example="extract photos --model best.onnx --out table.parquet",
+    answer="`images`, `with_instances`, `empty`, `failed`, `skipped`, `instances`, `all_failed`, `seconds`, `table`, "
+    "`images_table` (which says why images failed), `prototypes_table`, `settings`, `first_failures`",
+    resumes=True,
+)
 def extract(
     source: Source,
     /,

@@ -12,7 +12,13 @@ from maskprism.cli.output import Outcome, Output, command
 from maskprism.errors import InputError
 
 
-@command
+@command(
+    group="Model",
+    order=40,
+    page="training.md",
+    example="filmstrip step10.onnx step20.onnx --image photo.jpg --out strip.png",
+    answer="`files`, `checkpoints`",
+)
 def filmstrip(
     checkpoints: list[Path],
     /,

@@ -9,7 +9,14 @@ from maskprism.cli.options import Detections, ModelFile, Reading, load_model
 from maskprism.cli.output import Outcome, Output, command
 
 
-@command
+@command(
+    group="Model",
+    order=10,
+    page="models.md",
+    example="info best.onnx",
+    answer="`name`, `layout`, `runtime`, `input_hw`, `rectangular`, `prototypes`, `grid_hw`, `stride`, `names`, "
+    '`rule`, `preprocessing`, `version`, `sha256`, `correction`, `notes`, `mask_decoder` ("compiled" or "pure")',
+)
 def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Output = Output()) -> Outcome:
     """Print what a model is.
 

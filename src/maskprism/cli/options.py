@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter, validators
 
-from maskprism._common.choices import Family, Precision, RuntimeName
+# Hints of the library's options are evaluated here, for they are inherited.
+from maskprism._common.choices import Precision as Precision
+from maskprism._common.choices import RuntimeName as RuntimeName
 from maskprism._common.files import make_folder, reporting_write_errors
 from maskprism.errors import InputError
 from maskprism.io.untrusted import is_folder
+from maskprism.models import options
+from maskprism.models.families import FamilyName as FamilyName
 
 if TYPE_CHECKING:
     from maskprism.analysis.truth.labels import DatasetLabels
@@ -80,50 +84,30 @@ _DETECTIONS = Group("Detections", sort_key=11)
 
 @Parameter(name="*", group=_READING)
 @dataclass(frozen=True)
-class Reading:
-    """How the model file is read."""
-
-    runtime: RuntimeName | None = None
-    """What computes the network; by the file's suffix unless given."""
-
-    layout: Family | None = None
-    """How the outputs are packed; found from shapes and metadata unless given."""
+class ReadingOptions(options.Reading):
+    """How the model file is read. Help and defaults are those of the library; the types are what can be typed."""
 
     rule: str | None = None
-    """Mask rule, by name ("retina", "validation", "yolov5", "no-crop", ...); by the model's version unless given."""
-
+    preprocessing: Annotated[str | None, Parameter(parse=False)] = None
     imgsz: int | None = None
-    """Side of the network input in pixels, for models that take more than one."""
-
     names: Path | None = None
-    """Class names, for a model that has none: a data.yaml, a .txt file with one per line, a COCO json, a model."""
-
     correction: Path | None = None
-    """Correction of the mask coefficients: a .json file that `maskprism tune` wrote for this model."""
-
     device: str | None = None
-    """Where to compute: cpu, cuda, cuda:1, or a device of the runtime."""
-
-    precision: Precision = "f32"
-    """Number format of the computation; others than f32 with OpenVINO only."""
+    threads: Annotated[int | None, Parameter(parse=False)] = None
 
 
 @Parameter(name="*", group=_DETECTIONS)
 @dataclass(frozen=True)
-class Detections:
+class DetectionOptions(options.Detections):
     """Which detections are kept."""
 
-    conf: float | None = None
-    """Keep detections with a score above this; 0.25 unless given (YOLACT: 0.15, queries: 0.5)."""
+    classes: Annotated[list[int | str] | None, Parameter(consume_multiple=True, negative=())] = None
+    multi_label: Annotated[bool | None, Parameter(parse=False)] = None
+    agnostic: Annotated[bool | None, Parameter(parse=False)] = None
 
-    iou: float | None = None
-    """Drop a box that overlaps a better one of its class by more than this; 0.7 unless given (YOLACT: 0.5)."""
 
-    max_det: int | None = None
-    """Keep at most this many detections per image; 300 unless given (YOLACT and queries: 100)."""
-
-    classes: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None
-    """Keep only these class ids."""
+Reading = ReadingOptions
+Detections = DetectionOptions
 
 
 def model_file(path: Path | None) -> Path:
@@ -131,11 +115,9 @@ def model_file(path: Path | None) -> Path:
 
     Raises InputError for none.
     """
-    from maskprism.models import NO_MODEL, SAMPLE, SAMPLE_MODEL
-
     if path is None:
-        raise InputError(NO_MODEL)
-    return SAMPLE_MODEL if str(path) == SAMPLE else path
+        raise InputError(options.NO_MODEL)
+    return options.SAMPLE_MODEL if str(path) == options.SAMPLE else path
 
 
 def check_out(
@@ -200,20 +182,8 @@ def load_model(
 
     return load(
         model_file(path),
-        runtime=reading.runtime,
-        layout=reading.layout,
-        rule=reading.rule,
-        imgsz=reading.imgsz,
-        names=reading.names,
-        correction=reading.correction,
-        device=reading.device,
-        precision=reading.precision,
-        conf=detections.conf,
-        iou=detections.iou,
-        max_det=detections.max_det,
-        classes=detections.classes,
-        multi_label=multi_label,
-        threads=threads,
+        reading=replace(reading, threads=threads),
+        detections=replace(detections, multi_label=multi_label),
     )
 
 

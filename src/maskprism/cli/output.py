@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, ParamSpec, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, ParamSpec, TextIO
 
 from cyclopts import Group, Parameter
 
@@ -20,6 +20,8 @@ from maskprism._common.text import json_text, printable, readable, single_line
 from maskprism.errors import ModelWarning
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.progress import Progress, TaskID
 
 DONE = 0
@@ -33,6 +35,9 @@ EXIT_CODES = {
     INTERRUPTED: "interrupted; `diagnose` reports on the images before, `extract` goes on when it is called again",
 }
 """What the exit codes of all commands mean."""
+
+CommandGroup = Literal["Look", "Why is a mask as it is?", "Diagnose", "Data", "Model"]
+"""The groups of commands, in the order of `--help`."""
 
 SHOWN_NOTES = 5
 """So many notes of models are printed in full."""
@@ -97,6 +102,13 @@ class Output:
         if not self.quiet:
             print(text, file=sys.stderr)
 
+    @staticmethod
+    def list_files(written: Mapping[Path, str]) -> None:
+        """Print the files that were written, each with what it holds."""
+        width = max(len(str(path)) for path in written)
+        for path, what in written.items():
+            print(f"  {path!s:<{width}}  {what}")
+
     @contextmanager
     def bar(self, verb: str, total: int | None, *, visible: bool = True) -> Iterator[Bar]:
         """A progress bar on stderr with rate and remaining time; invisible until its first step unless `visible`."""
@@ -137,24 +149,73 @@ class Output:
             yield Bar(progress, progress.add_task(verb, total=total, failed="", visible=visible), self.quiet)
 
 
-def command(function: Callable[Command, Outcome]) -> Callable[Command, int]:
-    """A command of the command line: called, it gives the exit code; with --json only its answer is on stdout."""
+@dataclass(frozen=True)
+class Declaration:
+    """What help and documentation need to know about a command, beside its function.
 
-    @wraps(function)
-    def run(*args: Command.args, **kwargs: Command.kwargs) -> int:
-        output = kwargs.get("output")
-        json, quiet = (output.json, output.quiet) if isinstance(output, Output) else (False, False)
-        called_command.set(function.__name__)
-        with ExitStack() as stack:
-            stack.enter_context(model_warnings_as_notes(quiet))
-            if json:
-                stack.enter_context(redirect_stdout(io.StringIO() if quiet else sys.stderr))
-            outcome = function(*args, **kwargs)
-        if json and outcome.answer is not None:
-            print_json(outcome.answer, sys.stdout)
-        return outcome.code
+    Parameters
+    ----------
+    group, order
+        The group of `--help` that it stands in, and its position there: smaller numbers first.
+    page
+        The page of docs/ that tells more.
+    example
+        A line that shows how it is called, with the files of `tests/test_command_line.py`: best.onnx, photos, ...
+    answer
+        The keys of its JSON as Markdown: each in backquotes, and what is not obvious about it.
+    resumes
+        Whether the same command goes on where an interruption stopped it.
+    """
 
-    return run
+    group: CommandGroup
+    order: int
+    page: str
+    example: str
+    answer: str
+    resumes: bool = False
+
+
+DECLARATIONS: dict[Callable[..., int], Declaration] = {}
+"""The declaration of each function under `command`."""
+
+
+def command(
+    *, group: CommandGroup, order: int, page: str, example: str, answer: str, resumes: bool = False
+) -> Callable[[Callable[Command, Outcome]], Callable[Command, int]]:
+    """Declare a command of the command line: the function of the name of its module, in a module of `maskprism.cli`.
+
+    Called, it gives the exit code; with --json only its answer is on stdout.
+
+    Parameters
+    ----------
+    group, order, page, example, answer, resumes
+        See `Declaration`.
+
+    Returns
+    -------
+    Callable
+        The decorator.
+    """
+
+    def declared(function: Callable[Command, Outcome]) -> Callable[Command, int]:
+        @wraps(function)
+        def run(*args: Command.args, **kwargs: Command.kwargs) -> int:
+            output = kwargs.get("output")
+            json, quiet = (output.json, output.quiet) if isinstance(output, Output) else (False, False)
+            called_command.set(function.__name__)
+            with ExitStack() as stack:
+                stack.enter_context(model_warnings_as_notes(quiet))
+                if json:
+                    stack.enter_context(redirect_stdout(io.StringIO() if quiet else sys.stderr))
+                outcome = function(*args, **kwargs)
+            if json and outcome.answer is not None:
+                print_json(outcome.answer, sys.stdout)
+            return outcome.code
+
+        DECLARATIONS[run] = Declaration(group, order, page, example, answer, resumes)
+        return run
+
+    return declared
 
 
 @contextmanager

@@ -24,7 +24,14 @@ from maskprism.cli.output import Outcome, Output, command, failures, listed
 from maskprism.errors import MaskprismError
 
 
-@command
+@command(
+    group="Look",
+    order=20,
+    page="page.md",
+    example="page photos --model best.onnx --out page.html",
+    answer="`files`, `images`, `bytes`, `bits`, `exactness` (what 8 bits change in the masks), `labels` (with "
+    "`--data`: how many instances are found, missed and false positives; else null), `failures`",
+)
 def page(
     images: Images,
     /,

@@ -13,7 +13,13 @@ from maskprism.cli.output import Outcome, Output, command, failures, listed
 from maskprism.errors import MaskprismError
 
 
-@command
+@command(
+    group="Why is a mask as it is?",
+    order=10,
+    page="prototypes.md",
+    example="prototypes photos --model best.onnx --out prototypes",
+    answer="`files`, `images`, `instances`, `tags`, `prototypes` (a row of the table for each), `failures`",
+)
 def prototypes(
     images: Images,
     /,

@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 _DESCRIPTIONS = (".yaml", ".yml", ".json")
 
 
-@command
+@command(
+    group="Model",
+    order=30,
+    page="reduce.md",
+    example="reduce best.onnx --images photos --keep 16 --out small.onnx",
+    answer="`files`, `failures`, and what the .json file beside the new model holds",
+)
 def reduce(
     model: ModelFile = None,
     *,
@@ -122,7 +128,5 @@ def reduce(
         files = write_reduction(found, chosen, network, reduced)
     for line in found.lines():
         print(line)
-    width = max(len(str(path)) for path in files)
-    for path, what in files.items():
-        print(f"  {path!s:<{width}}  {what}")
+    output.list_files(files)
     return Outcome({"files": list(files), **found.summary(), "failures": listed(bar.failures)})

@@ -9,7 +9,13 @@ from maskprism.cli.options import Out, Replace, check_out
 from maskprism.cli.output import Outcome, Output, command
 
 
-@command
+@command(
+    group="Diagnose",
+    order=30,
+    page="diagnose.md#one-address-for-all-results",
+    example="report results --out results/index.html",
+    answer="`files`",
+)
 def report(folders: list[Path], /, *, out: Out, overwrite: Replace = False, output: Output = Output()) -> Outcome:
     """Write an index over results: one address for all of them.
 

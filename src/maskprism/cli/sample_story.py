@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from maskprism._common.extras import installed
 
 SCENES = 24
@@ -42,6 +40,8 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     `on_step` is called with a line before each step. Raises MaskprismError if `out` cannot be written.
     """
     from dataclasses import replace
+
+    import numpy as np
 
     from maskprism.analysis.atlas.atlas import make_atlas
     from maskprism.analysis.atlas.mask_quality import judged

@@ -21,7 +21,13 @@ _MEANING = {
 }
 
 
-@command
+@command(
+    group="Data",
+    order=30,
+    page="search.md",
+    example="search table.parquet --like one.jpg#0",
+    answer="`neighbours` (each with its image, instance, class_name, score and distance), `spread` (null for cosine)",
+)
 def search(
     table: Annotated[str | Path, Parameter(help="A table of coefficients, a path or a URI.")],
     /,

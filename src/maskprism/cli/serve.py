@@ -14,7 +14,13 @@ from maskprism.cli.output import Outcome, Output, command, print_json
 MAX_WORKERS = 4
 
 
-@command
+@command(
+    group="Look",
+    order=30,
+    page="server.md",
+    example="serve photos --model best.onnx",
+    answer="as soon as it listens: `url`, `folder`, `images`, `left_out`",
+)
 def serve(
     folder: Path | None = None,
     /,

@@ -37,7 +37,14 @@ if TYPE_CHECKING:
 _WRITABLE = (".onnx", ".pt")
 
 
-@command
+@command(
+    group="Model",
+    order=20,
+    page="tune.md",
+    example="tune best.onnx --data data.yaml --out tuned.onnx",
+    answer="`files`, and what OUT.tune.json holds: `failures` among it, and `teacher` (null with --data); exit code 1 "
+    "where nothing was written",
+)
 def tune(
     model: ModelFile = None,
     *,
@@ -62,7 +69,9 @@ def tune(
     Coefficients c become c + A c + b, fitted in a minute, without a GPU and without PyTorch, and folded into the
     last layers that make them: the new file runs wherever the old one did and costs the same; boxes, scores and
     classes stay as they are. What it gains is measured on images that took no part, with an interval. If that
-    touches zero, or there are too few images for one, no model is written without --force. Beside the file go
+    touches zero, or there are too few images for one, no model is written without --force. On the same folds it also
+    chooses the crop margin and the logit threshold of the mask rule; where they help, an .onnx keeps them in its
+    metadata, and the lines that set them elsewhere are printed. Beside the file go
     OUT.tune.html, one page with what it gains, OUT.tune.json, and OUT.correction.json, the correction alone: with
     --correction, `maskprism page` and `serve` show masks before and after.
 
@@ -90,7 +99,7 @@ def tune(
     from maskprism.analysis.tuning.tuning import check_options
     from maskprism.analysis.tuning.tuning import tune as run
     from maskprism.models.rewrite import check_rewritable, write_corrected
-    from maskprism.reports.tuning import gained, sentences, title_of, warnings_of
+    from maskprism.reports.tuning import gained, recipe, sentences, title_of, warnings_of
     from maskprism.reports.tuning_files import report_files, summary, write_report
 
     source = model_file(model)
@@ -131,11 +140,15 @@ def tune(
     print(title_of(found))
     for text in (*warnings_of(found), *sentences(found)):
         print(f"  {text}")
+    for line in recipe(found):
+        print(f"    {line}")
     written = found.helps or force
     files: dict[Path, str] = {}
 
     def write_model(partial: Path) -> None:
         metadata = {"maskprism_tuned": f"{source.name}: {_note(found)}"}
+        if found.decode_rule.helps:
+            metadata["maskprism_rule"] = str(found.decode_rule.setting._asdict())
         place = write_corrected(network, source, partial, found.correction, metadata).coefficients
         files[out] = f"the tuned model, the correction {place}"
         told.append(f"{out.name} holds the correction, {place}.")
@@ -148,9 +161,7 @@ def tune(
             files[found.correction.write(alone)] = "the correction alone, for --correction of the other commands"
             told.append(f"{alone.name} holds the correction alone.")
         files |= write_report(found, base, told or ["The model was not written: its gain may be chance."])
-    width = max(len(str(path)) for path in files)
-    for path, what in files.items():
-        print(f"  {path!s:<{width}}  {what}")
+    output.list_files(files)
     if not written:
         print(
             f"maskprism: {out} was not written: its gain of {gained(found.change.gain)} may be chance; "

@@ -143,6 +143,24 @@ def write(path: str | os.PathLike[str], predictions: Sequence[Prediction], *, ha
     MaskprismError
         If the file cannot be written.
     """
+    return write_atomically(path, packed(predictions, half=half, label=os.fspath(path)))
+
+
+def packed(predictions: Sequence[Prediction], *, half: bool = False, label: str = "prediction") -> bytes:
+    """Return the bytes of the file that `write` writes.
+
+    Parameters
+    ----------
+    predictions, half
+        As in `write`.
+    label
+        What the file is called in messages.
+
+    Raises
+    ------
+    InputError
+        If a prediction has more than `MAX_BYTES` of arrays.
+    """
     about = {"format": FORMAT, "predictions": [header_of(prediction) for prediction in predictions]}
     arrays: dict[str, Any] = {_ABOUT: np.frombuffer(json.dumps(about, default=_plain).encode("ascii"), dtype=np.uint8)}
     for number, prediction in enumerate(predictions):
@@ -150,16 +168,14 @@ def write(path: str | os.PathLike[str], predictions: Sequence[Prediction], *, ha
         size = sum(array.nbytes for array in members.values())
         if size > MAX_BYTES:
             raise InputError(
-                f"{os.fspath(path)}: a prediction has {size / 2**30:.1f} GiB of arrays; expected at most "
+                f"{label}: a prediction has {size / 2**30:.1f} GiB of arrays; expected at most "
                 f"{MAX_BYTES / 2**30:.0f} GiB in a file"
             )
         arrays |= {f"{name}_{number}": array for name, array in members.items()}
 
-    def save(partial: Path) -> None:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-
-    return write_atomically(path, save)
+    file = BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
 
 
 def read(path: str | os.PathLike[str], index: int | None = None) -> Prediction:

@@ -81,8 +81,17 @@ def from_arrays(
         shapes do not fit together, numbers are not finite or out of range, or a rule crops without boxes.
     ImageError
         the image cannot be read.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> import numpy as np
+    >>> prototypes = np.ones((2, 40, 40))
+    >>> prediction = maskprism.from_arrays((160, 160), [[1.0, -0.5]], prototypes, boxes=[[40, 40, 120, 100]])
+    >>> prediction[0].area()
+    4800
     """
-    image_hw, name = _image(image)
+    image_hw, name = image_size(image)
     maps = _floats("prototypes", prototypes, ("K", "h", "w"))
     _, height, width = maps.shape
     if 0 in maps.shape:
@@ -100,15 +109,23 @@ def from_arrays(
         prototypes=maps,
         letterbox=frame,
         rule=chosen,
-        names=_names(names),
+        names=read_class_names(names),
         objectness=None if objectness is None else _shares("objectness", objectness, n),
         source=name if source is None else source,
         preprocessing=YOLO if preprocessing is None else preprocessing_named(preprocessing),
     )
 
 
-def _image(image: Any) -> tuple[tuple[int, int], str | None]:
-    """(height, width) of an image, and its path."""
+def image_size(image: Any) -> tuple[tuple[int, int], str | None]:
+    """Return (height, width) of an image, or of the tuple that says so, and its path.
+
+    Raises
+    ------
+    InputError
+        If the tuple is not two whole numbers.
+    ImageError
+        If the image cannot be read.
+    """
     if not isinstance(image, tuple | list):
         height, width = read_image(image).shape[:2]
         return (height, width), source_name(image)
@@ -210,7 +227,14 @@ def _shares(name: str, value: Any, n: int) -> Float32[np.ndarray, " N"]:
     return found
 
 
-def _names(value: Any) -> dict[int, str]:
+def read_class_names(value: Any) -> dict[int, str]:
+    """Return class names by class id, from a list or a mapping.
+
+    Raises
+    ------
+    InputError
+        If it is neither, or holds something that is no text.
+    """
     found = dict(value) if isinstance(value, Mapping) else dict(enumerate(value))
     if isinstance(value, str) or not all(isinstance(name, str) for name in found.values()):
         raise InputError(f"names is {value!r}; expected a list of names, or a mapping from class ids")

@@ -40,9 +40,13 @@ class MaskRule:
         down, rounded, or after enlarging the grid until the padding is whole pixels ("whole",
         which is also what becomes of images that are stretched or lie in a corner).
     objectness: coefficients are multiplied by the objectness of their row (YOLOv5, YOLOv7).
+    crop_margin: the box is widened on every side by this part of its width or height before it cuts: 0.05 for 5 %.
+    logit_threshold: the logit above which a pixel belongs to the mask; rules that resize probabilities compare them
+        with its sigmoid. Crops of logits before resizing have 0 outside, so they take no other threshold.
     size: the frame of masks when none is asked for.
 
-    Raises InputError for a crop, unpad or size that there is not.
+    Raises InputError for a crop, unpad or size that there is not, a margin or threshold out of range, or a threshold
+    that the rule cannot have.
     """
 
     name: str
@@ -54,6 +58,8 @@ class MaskRule:
     unpad: Unpad = "whole"
     objectness: bool = False
     size: Size = "canvas"
+    crop_margin: float = 0.0
+    logit_threshold: float = 0.0
 
     def __post_init__(self) -> None:
         crops = get_args(Crop)
@@ -61,11 +67,34 @@ class MaskRule:
         for name, known in options.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, known))}")
+        if not 0 <= self.crop_margin <= 1:
+            raise InputError(f"crop_margin is {self.crop_margin!r}; expected 0 to 1, as a part of the box")
+        if not -16 <= self.logit_threshold <= 16:
+            raise InputError(f"logit_threshold is {self.logit_threshold!r}; expected -16 to 16")
+        if self.logit_threshold and not self.takes_thresholds:
+            raise InputError(
+                f"rule {self.name!r} crops logits before resizing, so pixels outside the box are 0: it takes no "
+                f"logit_threshold but 0; got {self.logit_threshold!r}"
+            )
+
+    @property
+    def takes_thresholds(self) -> bool:
+        """Whether another logit threshold than 0 makes sense: not where a crop leaves logits of 0 to be resized."""
+        return self.squash or "before" not in (self.crop, self.crop_image)
 
     @property
     def threshold(self) -> float:
-        """A pixel belongs to the mask where its resized value is above this."""
-        return 0.5 if self.squash else 0.0
+        """A pixel belongs to the mask where its resized value is above this; exact in float32."""
+        logit = np.array(self.logit_threshold, dtype=np.float32)
+        return float(sigmoid(logit) if self.squash else logit)
+
+    def crop_boxes(self, boxes_xyxy: Float32[np.ndarray, "... 4"]) -> Float32[np.ndarray, "... 4"]:
+        """Boxes as they cut masks: widened by the margin."""
+        if not self.crop_margin:
+            return boxes_xyxy
+        with np.errstate(invalid="ignore", over="ignore"):  # such boxes leave nothing
+            margins = np.float32(self.crop_margin) * (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2])
+            return np.concatenate([boxes_xyxy[..., :2] - margins, boxes_xyxy[..., 2:] + margins], axis=-1)
 
     @property
     def crops(self) -> bool:
@@ -187,7 +216,7 @@ def crop_window(
     height, width = letterbox.size_hw(frame)
     if crop == "none" or box_canvas_xyxy is None:
         return slice(0, height), slice(0, width)
-    box = letterbox.from_canvas(box_canvas_xyxy, frame)
+    box = letterbox.from_canvas(rule.crop_boxes(box_canvas_xyxy), frame)
     padding = rule.crop_padding if crop == "before" else 0
     rows = pixels_between(box[1], box[3], height, padding, rule.round_box)
     return rows, pixels_between(box[0], box[2], width, padding, rule.round_box)

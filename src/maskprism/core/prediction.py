@@ -16,22 +16,29 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 
+from maskprism._common.text import counted
 from maskprism.core import decoding
 from maskprism.core.decoding import outputs
 from maskprism.core.decoding.outlines import TOLERANCE
 from maskprism.core.masks import Patch, decode, rule_named, sigmoid
 from maskprism.core.preprocessing import YOLO
 from maskprism.errors import InputError
+from maskprism.io.images import read_image
+from maskprism.io.untrusted import is_file
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32, Int64
+    from jaxtyping import Bool, Float32, Int64, UInt8
 
+    from maskprism._common.choices import Segmentation
     from maskprism.core.decoding import MaskPolygons
     from maskprism.core.geometry import Letterbox, Size
     from maskprism.core.masks import Crop, MaskRule
     from maskprism.core.preprocessing import Preprocessing
+    from maskprism.integrations.coco import Categories
+    from maskprism.io.images import ImageLike
 
 _CHUNK = 32
+_CLASSES_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +148,21 @@ class Prediction:
     def __repr__(self) -> str:
         height, width = self.image_size
         k, h, w = self.prototypes.shape
+        source = f"{self.source!r}, " if self.source else ""
+        classes, counts = np.unique(self.classes, return_counts=True)
+        most = np.argsort(-counts, kind="stable")
+        named = ", ".join(f"{counts[place]} {self.name_of(classes[place])}" for place in most[:_CLASSES_SHOWN])
+        more = f" and {len(most) - _CLASSES_SHOWN} more" if len(most) > _CLASSES_SHOWN else ""
         return (
-            f"Prediction({len(self)} instances, {k} prototypes of {h}x{w}, "
-            f"image {width}x{height}, rule {self.rule.name!r})"
+            f"Prediction({source}{width}x{height}: {counted(len(self), 'instance')}"
+            + (f" ({named}{more})" if named else "")
+            + f"; {k} prototypes of {h}x{w}, rule {self.rule.name!r})"
         )
+
+    def _repr_html_(self) -> str:
+        from maskprism.integrations.notebook import prediction_html
+
+        return prediction_html(self)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -167,9 +185,8 @@ class Prediction:
             return self.canvas_boxes
         (top, left), (height, width) = self.letterbox.offset_yx, self.letterbox.content_hw
         found = np.array([[left, top, left + width, top + height]] * len(self), dtype=np.float32).reshape(-1, 4)
-        for extent, patch in zip(found, self.patches("canvas"), strict=True):
-            mask = patch.values > self.rule.threshold
-            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        for extent, patch in zip(found, decoding.each_crop(self, "canvas"), strict=True):
+            rows, columns = np.flatnonzero(patch.values.any(axis=1)), np.flatnonzero(patch.values.any(axis=0))
             if len(rows):
                 extent[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
         return found
@@ -250,6 +267,165 @@ class Prediction:
         from maskprism.core import archive
 
         return archive.read(path)
+
+    def source_image(self) -> UInt8[np.ndarray, "H W 3"]:
+        """Read the image file again that the prediction was made from.
+
+        Returns
+        -------
+        array
+            (H, W, 3), uint8, BGR.
+
+        Raises
+        ------
+        InputError
+            If it was made from no file of this machine, or the file is gone.
+        ImageError
+            If the file cannot be read.
+        """
+        if self.source is None or not is_file(self.source):
+            made_from = "an array" if self.source is None else repr(self.source)
+            raise InputError(
+                f"the prediction was made from {made_from}, which cannot be read again; give the image too"
+            )
+        return read_image(self.source)
+
+    def plot(self, image: ImageLike | None = None) -> UInt8[np.ndarray, "H W 3"]:
+        """Draw the masks, boxes, class names and scores into a copy of the image.
+
+        Parameters
+        ----------
+        image
+            A path, a PIL image or a BGR array. Default: the file that the prediction was made from.
+
+        Returns
+        -------
+        array
+            (H, W, 3), uint8, BGR as in OpenCV and Ultralytics, of the image's size.
+
+        Raises
+        ------
+        InputError
+            If no image is given and the prediction was made from none that can be read again, or for an image of
+            another size.
+        ImageError
+            If the image cannot be read.
+        """
+        from maskprism.drawing.annotated import annotated
+
+        return annotated(self.source_image() if image is None else image, self)
+
+    def to_supervision(self, *, compact: bool = False) -> Any:
+        """Return the instances as `supervision.Detections`, with masks of the image's size.
+
+        Parameters
+        ----------
+        compact
+            Masks as `supervision.CompactMask`: encoded crops, which need little memory for large images. Default:
+            booleans, (N, H, W).
+
+        Returns
+        -------
+        supervision.Detections
+            `data` has `class_name`, as supervision's annotators want it; `instance`, the number of the instance; and
+            `coefficients`, (N, K). `maskprism.integrations.supervision.from_supervision` leads back.
+
+        Raises
+        ------
+        MissingExtraError
+            If supervision is not installed, or has no CompactMask.
+        InputError
+            For masks that do not fit into memory together.
+        """
+        from maskprism.integrations.supervision import to_detections
+
+        return to_detections(self, compact=compact)
+
+    def to_coco(
+        self,
+        image_id: int | str | None = None,
+        *,
+        categories: Categories | None = None,
+        segmentation: Segmentation = "rle",
+        tolerance: float = TOLERANCE,
+        coefficients: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Return the instances as COCO results, for `json.dump` and COCO's evaluation.
+
+        Parameters
+        ----------
+        image_id
+            The id of the image in the annotation file. Default: the name of the image's file without its suffix, as a
+            number where it is one.
+        categories
+            Where category ids come from: the annotation file (a COCO json, or the data set that `open_dataset` gives
+            for it), whose categories have the names of the model's classes, or the category id of each class id.
+            Default: for the 80 classes of COCO their official ids (1 to 90), whatever their order; for other classes
+            the class ids, which begin with 0, with a warning that says so.
+        segmentation
+            "rle" (compressed, exact), or "polygons". Cuts lead from outlines to their holes.
+        tolerance
+            How far in pixels polygons may leave the outline. Default: 0.1.
+        coefficients
+            Add the `coefficients` of each instance, which COCO's tools ignore.
+
+        Returns
+        -------
+        list of dict
+            One per instance: `image_id`, `category_id`, `bbox` (x, y, width, height), `score` and `segmentation`.
+            Instances with an empty mask have no polygon and are left out of "polygons".
+
+        Raises
+        ------
+        InputError
+            For a class without a category, or without an `image_id` where the prediction has no source.
+        """
+        from maskprism.integrations.coco import coco_results
+
+        return coco_results(
+            self,
+            image_id,
+            categories=categories,
+            segmentation=segmentation,
+            tolerance=tolerance,
+            coefficients=coefficients,
+        )
+
+    def to_yolo_txt(self, *, tolerance: float = TOLERANCE) -> str:
+        """Return the text of a label file of Ultralytics: `class x1 y1 x2 y2 ...`, normalised, a line per instance.
+
+        Parameters
+        ----------
+        tolerance
+            How far in pixels polygons may leave the outline. Default: 0.1.
+
+        Returns
+        -------
+        str
+            A line holds one polygon, so the parts and holes of a mask are joined by cuts of no width. Instances with
+            an empty mask are left out; without instances the text is empty, which means an image without objects.
+        """
+        from maskprism.integrations.yolo_txt import yolo_txt
+
+        return yolo_txt(self, tolerance=tolerance)
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame` with one row per instance.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns of a coefficient table (`maskprism extract`): image, class, score, box, area and
+            coefficients.
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed.
+        """
+        from maskprism.integrations.dataframe import to_dataframe
+
+        return to_dataframe(self)
 
     def logits(self, size: Size = "grid", *, crop: bool = False) -> Float32[np.ndarray, "N H W"]:
         """The weighted sums of prototypes, resized bilinearly.
@@ -361,6 +537,11 @@ class Instance:
         box = ", ".join(f"{side:.0f}" for side in self.box)
         source = f", in {self.prediction.source!r}" if self.prediction.source else ""
         return f"Instance({self.index}: {self.name!r}, score {self.score:.2f}, box xyxy ({box}){source})"
+
+    def _repr_png_(self) -> bytes | None:
+        from maskprism.integrations.notebook import instance_png
+
+        return instance_png(self)
 
     @property
     def box(self) -> Float32[np.ndarray, " 4"]:

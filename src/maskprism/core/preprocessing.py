@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,7 +13,7 @@ from maskprism.core.geometry import Letterbox
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, UInt8
+    from jaxtyping import Float32, Int64, UInt8
 
     Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -30,7 +30,8 @@ class Preprocessing:
     shortest_side: images are not enlarged beyond so many pixels on their shorter side (Mask2Former); None fills
         the canvas.
     antialias: shrinking averages all pixels that fall together, as Pillow does, and does not skip any.
-    rounds: resized pixels are rounded to whole numbers before they become numbers of the tensor; YOLACT does not.
+    rounds: resized pixels are rounded to whole numbers before they become numbers of the tensor; YOLACT does not, and
+        resizes as PyTorch does.
     padding: the grey, 0 to 255, of the canvas around the image; None for what becomes 0 in the tensor, the mean.
     channels: their order in the tensor.
     scale, mean, std: a pixel, 0 to 255, becomes (pixel / scale - mean) / std; mean and std hold one number for all
@@ -97,13 +98,15 @@ class Preprocessing:
 
         For a model of one channel it loses its colours first, as Ultralytics reads it, and not when it is resized.
         """
-        return self._padded(self._resized(image, letterbox), letterbox)
+        return self._padded(self._resized(image, letterbox, self._scaled), letterbox)
 
     def exact_canvas(
         self, image: Picture, letterbox: Letterbox
     ) -> UInt8[np.ndarray, "Hc Wc 3"] | Float32[np.ndarray, "Hc Wc 3"]:
         """The image (HWC, BGR) as it lies on the canvas, as the network sees it: see `rounds`."""
-        return self._padded(self._resized(image if self.rounds else image.astype(np.float32), letterbox), letterbox)
+        if self.rounds:
+            return self.canvas(image, letterbox)
+        return self._padded(self._resized(image, letterbox, _interpolate).astype(np.float32), letterbox)
 
     def _padded(self, image: Any, letterbox: Letterbox) -> Any:
         height, width = letterbox.content_hw
@@ -118,18 +121,18 @@ class Preprocessing:
             value=self.padding_bgr,
         )
 
-    def _resized(self, image: Any, letterbox: Letterbox) -> Any:
+    def _resized(self, image: Any, letterbox: Letterbox, scaled: Callable[[Any, tuple[int, int]], Any]) -> Any:
         pixels = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if self.channels == "grey" else image
         if image.shape[:2] != letterbox.content_hw:
-            pixels = self._scaled(pixels, (letterbox.content_hw[1], letterbox.content_hw[0]))
+            pixels = scaled(pixels, letterbox.content_hw)
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if self.channels == "grey" else pixels
 
-    def _scaled(self, image: Any, size_wh: tuple[int, int]) -> Any:
+    def _scaled(self, image: Any, size_hw: tuple[int, int]) -> Any:
         if not self.antialias:
-            return cv2.resize(image, size_wh, interpolation=cv2.INTER_LINEAR)
+            return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
         from PIL import Image
 
-        return np.asarray(Image.fromarray(image).resize(size_wh, Image.Resampling.BILINEAR))
+        return np.asarray(Image.fromarray(image).resize(size_hw[::-1], Image.Resampling.BILINEAR))
 
     def tensor(
         self,
@@ -159,6 +162,43 @@ class Preprocessing:
             return (cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY),)
         planes = cv2.split(canvas)
         return planes[::-1] if self.channels == "rgb" else planes
+
+
+def _interpolate(image: UInt8[np.ndarray, "H W *C"], size_hw: tuple[int, int]) -> Float32[np.ndarray, "h w *C"]:
+    """Resize in floating point by the arithmetic of PyTorch.
+
+    Parameters
+    ----------
+    image
+        Whole numbers, of one channel (H, W) or of several (H, W, C).
+    size_hw
+        Height and width of the result.
+
+    Returns
+    -------
+    ndarray
+        What `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` makes of the image in float32 on
+        the CPU: equal to the last bit, but for the kernel that PyTorch takes with one thread or for small results. That
+        one multiplies the weights first, which changes the last bit.
+    """
+
+    def mix(low: Any, high: Any, weight: Any) -> Any:  # fused multiplication and addition: float64 holds the product
+        return (low.astype(np.float64) * (1 - weight) + high.astype(np.float32) * weight).astype(np.float32)
+
+    (top, bottom, down), (left, right, along) = map(_neighbours, image.shape[:2], size_hw)
+    down, along = (weight.reshape(-1, *(1,) * n) for weight, n in ((down, image.ndim - 1), (along, image.ndim - 2)))
+    upper, lower = (mix(image[row][:, left], image[row][:, right], along) for row in (top, bottom))
+    return np.asarray(mix(upper, lower, down))
+
+
+def _neighbours(
+    n_pixels: int, size: int
+) -> tuple[Int64[np.ndarray, " size"], Int64[np.ndarray, " size"], Float32[np.ndarray, " size"]]:
+    """The two pixels between which each pixel of the result lies along one axis, and the weight of the second."""
+    scale = np.float64(np.float32(n_pixels) / np.float32(size))
+    position = np.maximum(scale * (np.arange(size) + 0.5) - 0.5, 0).astype(np.float32)
+    low = np.minimum(position.astype(np.int64), n_pixels - 1)
+    return low, np.minimum(low + 1, n_pixels - 1), np.minimum(position - low.astype(np.float32), 1)
 
 
 YOLO = Preprocessing("yolo")

@@ -61,6 +61,15 @@ def open_dataset(
     ------
     InputError
         For a description that cannot be read or leads to no images or labels.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import write_dataset
+    >>> dataset = maskprism.open_dataset(write_dataset("scenes", 4, validation_share=1), "val")
+    >>> image, truth = next(iter(dataset)).read()
+    >>> image.shape, truth.masks().shape[1:]
+    ((320, 320, 3), (320, 320))
     """
     if is_uri(path) or is_uri(images):
         raise InputError(f"{shown(path if is_uri(path) else images)}: {LOCAL_ONLY}")

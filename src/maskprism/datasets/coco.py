@@ -83,6 +83,10 @@ class _Categories(Struct):
     categories: list[Category]
 
 
+class _Listed(Struct):
+    images: list[Entry] = []
+
+
 class _Belonging(Struct):
     image_id: Id
     iscrowd: Any = None
@@ -230,6 +234,12 @@ def open_categories(file: Path) -> Dataset:
         CocoAnnotations(file, {}, {}, frozenset()),
         {id_key(one.id): index for index, one in enumerate(categories)},
     )
+
+
+def read_image_ids(file: Path) -> dict[str, int | str]:
+    """The id of each image that a COCO json lists, by its file name; none where it lists none. Raises InputError."""
+    listed = decode_json(read_regular(file, InputError), _Listed, str(file), InputError, _EXPECTED).images
+    return {one.file_name: id_key(one.id) for one in listed}
 
 
 def _in_order(file: Path, categories: Iterable[Category]) -> list[Category]:

@@ -7,11 +7,11 @@ Colours and textures are drawn independently of the class, so that only shape te
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -45,6 +45,9 @@ SMALLEST_AREA = 120
 """Visible pixels that every object keeps."""
 SMALLEST_SHARE = 0.6
 """Share of its whole shape that every object shows: the rest may be hidden or beyond the border."""
+SceneKind = Literal["shapes", "long"]
+_KINDS: dict[SceneKind, Sequence[int]] = {"shapes": range(len(NAMES)), "long": (7,)}
+_LONGER = 1.5
 _FEWEST, _MOST = 3, 12
 _TRIES = 12
 _SHIFT = 4
@@ -77,11 +80,28 @@ class Scene:
         return np.array([_bounds(mask) for mask in self.masks], dtype=np.float32).reshape(-1, 4)
 
 
-def draw_scene(seed: int, size_hw: tuple[int, int] = (REFERENCE_SIDE, REFERENCE_SIDE)) -> Scene:
-    """Draw 3 to 12 objects; the same seed and size give the same scene.
+def draw_scene(
+    seed: int, size_hw: tuple[int, int] = (REFERENCE_SIDE, REFERENCE_SIDE), *, kind: SceneKind = "shapes"
+) -> Scene:
+    """Draw 3 to 12 objects; the same seed, size and kind give the same scene.
 
-    Raises InputError for a scene of less than 64 pixels.
+    Parameters
+    ----------
+    seed
+        Of everything that is drawn at random.
+    size_hw
+        (height, width) in pixels.
+    kind
+        "shapes" has objects of all classes; "long" has long thin bars, level or upright, 1.5 times as long as those
+        of "shapes".
+
+    Raises
+    ------
+    InputError
+        For a scene of less than 64 pixels, or a kind that there is not.
     """
+    if kind not in _KINDS:
+        raise InputError(f"kind is {kind!r}; expected one of {', '.join(map(repr, _KINDS))}")
     height, width = size_hw
     if min(height, width) < 64:
         raise InputError(f"size_hw is {height} x {width}; expected at least 64 x 64")
@@ -97,8 +117,8 @@ def draw_scene(seed: int, size_hw: tuple[int, int] = (REFERENCE_SIDE, REFERENCE_
     for attempt in range(4 * _MOST):
         if attempt >= wanted and len(classes) >= _FEWEST:
             break
-        class_id = int(rng.integers(len(NAMES)))
-        placed = _place(rng, class_id, owners, wholes, visible, scale)
+        class_id = _KINDS[kind][int(rng.integers(len(_KINDS[kind])))]
+        placed = _place(rng, class_id, owners, wholes, visible, scale, kind)
         if placed is None:
             continue
         x, y, mask, whole, visible = placed
@@ -110,7 +130,9 @@ def draw_scene(seed: int, size_hw: tuple[int, int] = (REFERENCE_SIDE, REFERENCE_
     return Scene(_expose(rng, picture), np.array(classes, dtype=np.int64), owners)
 
 
-def write_dataset(folder: str | Path, count: int, *, seed: int = 0, validation_share: float = 0.2) -> Path:
+def write_dataset(
+    folder: str | Path, count: int, *, seed: int = 0, validation_share: float = 0.2, kind: SceneKind = "shapes"
+) -> Path:
     """Write scenes as a YOLO-seg data set (images, polygon labels, data.yaml); returns data.yaml.
 
     Objects of several parts, or with holes, become one polygon whose parts are joined by lines, as the format asks;
@@ -120,7 +142,7 @@ def write_dataset(folder: str | Path, count: int, *, seed: int = 0, validation_s
     first_validation = count - round(count * validation_share)
     for number in range(count):
         split = "train" if number < first_validation else "val"
-        scene = draw_scene(seed + number)
+        scene = draw_scene(seed + number, kind=kind)
         height, width = scene.owners.shape
         rows = [
             f"{class_id} " + " ".join(f"{value:.5f}" for value in (_polygon(mask) / (width, height)).reshape(-1))
@@ -249,6 +271,7 @@ def _place(
     wholes: list[int],
     visible: list[int],
     scale: float,
+    kind: SceneKind,
 ) -> tuple[int, int, UInt8[np.ndarray, "h w"], int, list[int]] | None:
     """Find a place where the object and all earlier ones still show enough; None if there is none.
 
@@ -261,6 +284,8 @@ def _place(
         low, high = _RADII.get(class_id, _USUAL_RADII)
         radius = scale * np.exp(rng.uniform(np.log(low), np.log(high)))
         angle = rng.uniform(0, 2 * np.pi)
+        if kind == "long":
+            radius, angle = radius * _LONGER, rng.integers(4) * np.pi / 2 + rng.normal(0, 0.06)
         turn = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
         outline = [radius * polygon @ turn for polygon in _OUTLINES[class_id](rng)]
         inset = min(0.6 * radius, 30 * scale)

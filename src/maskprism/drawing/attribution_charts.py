@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from matplotlib.patheffects import withStroke
 
-from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.attribution import Attribution, explain
 from maskprism.analysis.instance.subset_masks import METRIC_NAMES
 from maskprism.drawing.figures import new_figure, share
 from maskprism.drawing.instance_tables import most_unusual
@@ -151,7 +151,7 @@ _BLAME_WORDS = {
 
 def attribution(instance: Instance, found: Attribution | None = None) -> Figure:
     """Which prototypes the mask needs: sets that suffice, insertion and deletion, Shapley values, sensitivity."""
-    found = found or Attribution.of(instance)
+    found = found or explain(instance)
     figure = new_figure(13, 9)
     (sets, curves), (worth, pull) = figure.subplots(2, 2)
     _draw_sets(sets, found)

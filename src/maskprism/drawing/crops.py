@@ -10,6 +10,8 @@ import numpy as np
 from maskprism.drawing.palette import colour_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Bool, UInt8
 
     from maskprism.core.prediction import Instance
@@ -54,3 +56,23 @@ def crop(
         contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(shown, contours, -1, bgr.tolist(), 1)
     return shown
+
+
+def framed(picture: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """A small picture in the middle of a white square of `side` pixels."""
+    height, width = picture.shape[:2]
+    square = np.full((side, side, 3), 255, dtype=np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = picture
+    return square
+
+
+def contact_sheet(
+    cells: Sequence[UInt8[np.ndarray, "side side 3"]], side: int, across: int, down: int
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Squares of `side` pixels in rows of `across`, on a white sheet with room for `down` rows."""
+    sheet = np.full((down * side, across * side, 3), 255, dtype=np.uint8)
+    for at, cell in enumerate(cells):
+        top, left = at // across * side, at % across * side
+        sheet[top : top + side, left : left + side] = cell
+    return sheet

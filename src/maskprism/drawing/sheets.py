@@ -131,10 +131,38 @@ def overview(image: ImageLike, prediction: Prediction) -> Sheet:
     """The image with every instance: coloured mask, box, and number, class and score."""
     pixels, shown = _at_display_size(read_image(image), prediction)
     picture = pixels.copy()
+    labels = paint_instances(picture, shown, prediction.empty)
+    return Sheet(
+        title=_image_title(prediction),
+        subtitle=f"{counted(len(prediction), 'instance')}, mask rule {prediction.rule.name}"
+        + ("" if prediction.has_boxes else "; the network gives no boxes, so nothing is cropped"),
+        panels=(Panel("", picture=picture, labels=labels),),
+        columns=1,
+        size_wh=_at_least(picture.shape[1], picture.shape[0]),
+    )
+
+
+def paint_instances(picture: Picture, prediction: Prediction, empty: Bool[np.ndarray, " N"]) -> tuple[Label, ...]:
+    """Paint the mask, its outline and the box of every instance into an RGB picture of the prediction's image size.
+
+    Parameters
+    ----------
+    picture
+        What is painted on.
+    prediction
+        Instances of an image of that size.
+    empty
+        Which instances have an empty mask; their labels say so.
+
+    Returns
+    -------
+    tuple of Label
+        Number, class name and score of each instance, those with large masks first.
+    """
     thickness = max(1, round(max(picture.shape[:2]) / 500))
-    masks = [(patch.rows, patch.columns, patch.values > shown.rule.threshold) for patch in shown.patches("image")]
+    masks = prediction.crops("image")
     # Small masks stay visible on top of large ones.
-    order = sorted(range(len(shown)), key=lambda number: -int(np.count_nonzero(masks[number][2])))
+    order = sorted(range(len(prediction)), key=lambda number: -int(np.count_nonzero(masks[number].values)))
     for number in order:
         rows, columns, mask = masks[number]
         picture[rows, columns] = _tinted(picture[rows, columns], mask, colour_of(number), 0.5)
@@ -147,21 +175,14 @@ def overview(image: ImageLike, prediction: Prediction) -> Sheet:
                 mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=offset
             )
             cv2.drawContours(picture, contours, -1, colour_of(number), thickness)
-        x1, y1, x2, y2 = (round(float(v)) for v in shown.boxes[number])
-        if shown.has_boxes:
+        x1, y1, x2, y2 = (round(float(v)) for v in prediction.boxes[number])
+        if prediction.has_boxes:
             cv2.rectangle(picture, (x1, y1), (x2, y2), colour_of(number), thickness)
-        instance = shown[number]
-        flag = " (empty mask)" if prediction.empty[number] else ""
+        instance = prediction[number]
+        flag = " (empty mask)" if empty[number] else ""
         text = f"{number} {brief(instance.name)} {instance.score:.2f}{flag}"
         labels.append(Label(text, (x1, y1), colour_of(number)))
-    return Sheet(
-        title=_image_title(prediction),
-        subtitle=f"{counted(len(prediction), 'instance')}, mask rule {prediction.rule.name}"
-        + ("" if prediction.has_boxes else "; the network gives no boxes, so nothing is cropped"),
-        panels=(Panel("", picture=picture, labels=tuple(labels)),),
-        columns=1,
-        size_wh=_at_least(picture.shape[1], picture.shape[0]),
-    )
+    return tuple(labels)
 
 
 def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale = "shared") -> Sheet:

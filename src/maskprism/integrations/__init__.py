@@ -1,4 +1,18 @@
-"""Other tools: supervision, FiftyOne, COCO results, and training with Ultralytics."""
+"""Predictions for other tools, and training with Ultralytics.
+
+| module | what it makes of a prediction |
+|---|---|
+| `coco` | COCO results and annotations |
+| `yolo_txt` | label files of Ultralytics |
+| `labelme` | LabelMe json |
+| `supervision`, `fiftyone` | detections of these packages |
+| `dataframe` | pandas |
+| `notebook` | what notebooks show |
+| `exports` | the files that `maskprism predict` writes |
+| `training` | records of prototypes while a model learns |
+
+Tables need nothing of this: pandas, polars, DuckDB and Hugging Face `datasets` read their Parquet as it is.
+"""
 
 from __future__ import annotations
 

@@ -33,8 +33,7 @@ from maskprism.drawing import raster
 from maskprism.drawing.filmstrip import filmstrip_sheet
 from maskprism.errors import InputError
 from maskprism.io.images import read_image, source_name
-from maskprism.models import Model
-from maskprism.models.families.rows import Thresholds
+from maskprism.models import Model, load
 
 if TYPE_CHECKING:
     from maskprism.io.images import ImageLike
@@ -173,7 +172,7 @@ def model_in_training(trainer: Any, conf: float = 0.001) -> Model:
     device = str(next(network.parameters()).device)
     yolo = SimpleNamespace(model=network, task=getattr(trainer.args, "task", "segment"))
     runtime = UltralyticsRuntime(yolo, "0" * 64, device=device, label="network in training")
-    return Model(runtime, name="network in training", imgsz=trainer.args.imgsz, keep=Thresholds(conf=conf))
+    return load(runtime, name="network in training", imgsz=trainer.args.imgsz, conf=conf)
 
 
 def read_records(folder: str | os.PathLike[str], image_index: int = 0) -> dict[int, Prediction]:

@@ -61,6 +61,24 @@ def source_name(image: ImageLike) -> str | None:
     return getattr(image, "filename", None) or None
 
 
+class NamedPixels(np.ndarray[Any, Any]):
+    """Pixels that know which image they are of, for what is looked up by name."""
+
+    origin: str | None = None
+
+
+def named_pixels(pixels: np.ndarray[Any, Any], name: str) -> NamedPixels:
+    """Return the same pixels, which know the name of their image."""
+    named = pixels.view(NamedPixels)
+    named.origin = name
+    return named
+
+
+def image_name(image: ImageLike) -> str | None:
+    """Return the path or URI of an image, or the name that its pixels have; None where there is neither."""
+    return source_name(image) or getattr(image, "origin", None)
+
+
 def decode_image(
     data: bytes,
     name: str | os.PathLike[str],

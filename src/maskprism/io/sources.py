@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import itertools
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 
 from maskprism._common.text import readable
 from maskprism.errors import ImageError, InputError
-from maskprism.io.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, read_image
+from maskprism.io.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, named_pixels, read_image
 from maskprism.io.untrusted import decoded_text, is_file, is_folder, read_regular, shortened, size_of_regular
 from maskprism.io.uris import Location, UriPath, is_uri, location, shown
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 _MAGIC = frozenset("*?[")
 _SHORTFALL = 0.9
+_STREAMS = frozenset(("rtsp", "rtsps", "rtmp", "tcp", "udp"))
 MAX_LIST_BYTES = 1 << 28
 """Lists of paths: more than a million of the longest."""
 
@@ -46,8 +50,8 @@ class SourceImage(NamedTuple):
         if isinstance(self.image, ImageError):
             raise self.image
         if isinstance(self.image, bytes):
-            return decode_image(self.image, self.name, grey=grey)
-        return read_image(self.image, grey=grey)
+            return named_pixels(decode_image(self.image, self.name, grey=grey), self.name)
+        return named_pixels(read_image(self.image, grey=grey), self.name)
 
 
 @dataclass(frozen=True)
@@ -153,10 +157,86 @@ class VideoFile:
 
 
 @dataclass(frozen=True)
+class LiveStream:
+    """Frames of a camera or a network stream as they come, named `camera0#000000`; so many of them.
+
+    Parameters
+    ----------
+    address
+        The number of a camera, or a URL such as `rtsp://host/stream`.
+    length
+        How many frames. A stream has no end, so it must be known before one is read.
+    """
+
+    address: int | str
+    length: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What its frames are named after; without the password of a URL."""
+        if isinstance(self.address, int):
+            return f"camera{self.address}"
+        parts = urlsplit(self.address)
+        return re.sub(r"[^\w.-]+", "-", f"{parts.hostname or ''}{parts.path}").strip("-") or parts.scheme
+
+    @property
+    def root(self) -> Path:
+        """The folder that names are relative to: the current one."""
+        return Path.cwd()
+
+    def count(self) -> int | None:
+        """The number of frames."""
+        return self.length
+
+    def count_done(self, done: Collection[str]) -> int:
+        """How many names in `done` are those of frames."""
+        return sum(name.startswith(f"{self.name}#") for name in done)
+
+    def take(self, positions: Iterable[int]) -> LiveStream:
+        """Only as many frames as there are positions: the next ones that come."""
+        return replace(self, length=sum(1 for _ in positions))
+
+    def pending(self, done: Collection[str]) -> Iterator[SourceImage]:
+        """The frames whose names are not in `done`; none is skipped in the stream, for those are gone.
+
+        A stream that cannot be opened, or ends, gives one image of its own name that says so.
+
+        Raises
+        ------
+        InputError
+            If the number of frames is not known.
+        """
+        if self.length is None:
+            raise InputError(f"{self.name}: a camera or stream has no end; say how many frames with --limit (limit=)")
+        names = [name for index in range(self.length) if (name := f"{self.name}#{index:06d}") not in done]
+        if not names:
+            return
+        video = cv2.VideoCapture(self.address)
+        try:
+            for number, name in enumerate(names):
+                read, frame = _answer(video.read, (False, None))
+                if not read:
+                    told = f"ended after {number} frames" if number else "cannot be opened as a camera or stream"
+                    yield SourceImage(self.name, ImageError(f"{self.name}: {told}"))
+                    return
+                yield SourceImage(name, frame)
+        finally:
+            video.release()
+
+
+def live_stream(source: object) -> LiveStream | None:
+    """The camera or stream that a source names: a number (of a camera, not of a file), or a URL of a stream."""
+    text = str(source)
+    if text.isascii() and text.isdigit() and not os.path.lexists(text):
+        return LiveStream(int(text))
+    return LiveStream(text) if text.partition("://")[0].lower() in _STREAMS and "://" in text else None
+
+
+@dataclass(frozen=True)
 class Sources:
     """Several sources, one after the other."""
 
-    parts: tuple[ImageFiles | VideoFile, ...]
+    parts: tuple[ImageFiles | VideoFile | LiveStream, ...]
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -167,6 +247,32 @@ class Sources:
         """The number of images, if all sources tell theirs."""
         counts = [part.count() for part in self.parts]
         return None if None in counts else sum(count or 0 for count in counts)
+
+    def named_apart(self) -> Sources:
+        """The same images, of which no two have the same name: files are named from a folder that is above all.
+
+        Raises
+        ------
+        InputError
+            For two videos or streams of the same name.
+        """
+        files = [part for part in self.parts if isinstance(part, ImageFiles)]
+        others = [part for part in self.parts if not isinstance(part, ImageFiles)]
+        names = [part.name if isinstance(part, LiveStream) else part.path.name for part in others]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(
+                    f"two of the sources are called {name}; give them one after the other, each its own --out"
+                )
+        if len(files) < 2:
+            return self
+        roots = [part.root for part in files if isinstance(part.root, Path)]
+        try:
+            root: Location = Path(os.path.commonpath(roots))
+        except ValueError:  # none of this machine, or on several drives
+            root = files[0].root
+        paths = tuple(dict.fromkeys(path for part in files for path in part.paths))
+        return Sources((ImageFiles(root, paths), *others))
 
     def __iter__(self) -> Iterator[SourceImage]:
         for part in self.parts:
@@ -187,6 +293,8 @@ def open_source(
     Raises ImageError for a source that is missing, unreadable or without images, InputError for a limit below 1.
     """
     (part,) = open_sources([source], without=without, limit=limit).parts
+    if isinstance(part, LiveStream):
+        raise ImageError(f"{part.name}: a camera or stream cannot be used here; expected images or a video")
     return part
 
 
@@ -196,14 +304,18 @@ def open_sources(
     without: str | os.PathLike[str] | None = None,
     limit: int | None = None,
 ) -> Sources:
-    """Several sources as one; `limit` counts the images of all. See `open_source`."""
-    parts = [_open_one(source, without) for source in sources]
+    """Several sources as one; `limit` counts the images of all. See `open_source`.
+
+    Besides, a source may be the number of a camera or the URL of a stream (`rtsp://`), which give as many frames as
+    `limit` says.
+    """
+    parts = [live_stream(source) or _open_one(source, without) for source in sources]
     if limit is None:
         return Sources(tuple(parts))
     counts = [part.count() for part in parts]
     known = [limit if count is None else count for count in counts]
     chosen = spread(sum(known), limit) if None not in counts else range(len(spread(sum(known), limit)))
-    taken: list[ImageFiles | VideoFile] = []
+    taken: list[ImageFiles | VideoFile | LiveStream] = []
     before = 0
     for part, count in zip(parts, known, strict=True):
         if own := [position - before for position in chosen if before <= position < before + count]:
@@ -424,3 +536,19 @@ def _name(path: Location | str, root: Location) -> str:
 
 def _suffixes() -> str:
     return " ".join(sorted(IMAGE_SUFFIXES))
+
+
+class DistinctStems:
+    """Names for the files about images: an image's name without its suffix, or with it where that is taken."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = set(taken)
+
+    def next(self, name: str) -> str:
+        """Give the name for the next image: a relative path that does not lead upwards."""
+        path = PurePosixPath(*[part for part in PurePosixPath(name.lstrip("/")).parts if part != ".."])
+        stem = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
+        numbered = (f"{path} ({number})" for number in itertools.count(2))
+        free = next(one for one in itertools.chain((str(stem), str(path)), numbered) if one not in self._taken)
+        self._taken.add(free)
+        return free

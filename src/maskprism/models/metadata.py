@@ -15,7 +15,7 @@ from maskprism.io.untrusted import fitted, literal, plain_text, shortened
 MAX_SIDE = 8192
 """Canvases of more pixels than the square of this are refused: half a million cells per prototype are plenty."""
 _Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
-_LITERALS = ("names", "args", "imgsz", "stride")
+_LITERALS = ("names", "args", "imgsz", "stride", "maskprism_rule")
 
 
 class _Entries(Struct):
@@ -28,6 +28,7 @@ class _Entries(Struct):
     version: str | int | float | None = None
     end2end: Any = None
     args: dict[str, Any] | None = None
+    maskprism_rule: Any = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Metadata:
     version: str | None = None
     end2end: bool | None = None
     nms: bool | None = None
+    crop_margin: float | None = None
+    logit_threshold: float | None = None
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], label: str) -> Metadata:
@@ -53,6 +56,12 @@ class Metadata:
         said = fitted(
             values, _Entries, f"{label}, metadata", ModelError, "what Ultralytics writes; export the model again"
         )
+        tuned = said.maskprism_rule if isinstance(said.maskprism_rule, dict) else {}
+        if said.maskprism_rule and sorted(tuned) != ["crop_margin", "logit_threshold"]:
+            raise ModelError(
+                f"{label}: the metadata entry 'maskprism_rule' is {shortened(said.maskprism_rule)}; expected "
+                "crop_margin and logit_threshold, as maskprism tune writes them"
+            )
         imgsz = [said.imgsz] if isinstance(said.imgsz, int) else said.imgsz
         return cls(
             task=plain_text(said.task) if said.task else None,
@@ -62,6 +71,7 @@ class Metadata:
             version=plain_text(said.version) if said.version else None,
             end2end=_flag(said.end2end),
             nms=_flag((said.args or {}).get("nms")),
+            **{name: _number(value, label) for name, value in tuned.items()},
         )
 
 
@@ -82,6 +92,12 @@ def _literal(text: Any, key: str, label: str) -> Any:
             f"{label}: the metadata entry {key!r} is not a literal: {shortened(text)}; it is never evaluated. "
             "Export the model again, or remove the entry"
         ) from None
+
+
+def _number(value: Any, label: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ModelError(f"{label}: the metadata entry 'maskprism_rule' holds {shortened(value)}; expected numbers")
+    return float(value)
 
 
 def _flag(value: Any) -> bool | None:

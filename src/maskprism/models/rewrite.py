@@ -200,7 +200,7 @@ def _rewritten(
 
 def check_rewritable(model: Model) -> None:
     """Raise ModelError for a network whose coefficients or prototypes are no outputs of its file."""
-    if model.layout.family == "query":
+    if not model.family.rewritable:
         raise ModelError(
             f"{model.spec.name}: holds finished masks, whose coefficients and prototypes are inside the file; it "
             "cannot be rewritten. Expected a network whose outputs are coefficients and prototypes"

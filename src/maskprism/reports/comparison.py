@@ -1,4 +1,4 @@
-"""What comparing two networks found, as figures and files."""
+"""What comparing two networks found, as files."""
 
 from __future__ import annotations
 
@@ -8,31 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism._common.spreadsheet import guarded
-from maskprism._common.text import brief
-from maskprism.analysis.comparison.summary import percent, versus
+from maskprism.drawing import comparison as figures
 from maskprism.drawing import raster
-from maskprism.drawing.figures import colour_map, name_ticks, new_figure, save, share
+from maskprism.drawing.figures import save
 from maskprism.drawing.gains import groups_figure
 from maskprism.drawing.pairs import changed_pairs, worst_pairs
-from maskprism.drawing.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
-from maskprism.errors import MaskprismError
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from maskprism.analysis.comparison.report import Comparison, Tolerance
-
-_PART_COLOURS = {
-    "letterbox": FRAME,
-    "coefficients": INSTANCE_COLOURS[0],
-    "prototypes": INSTANCE_COLOURS[1],
-    "boxes": INSTANCE_COLOURS[2],
-}
 
 
 def write_comparison(
@@ -46,19 +31,22 @@ def write_comparison(
     import pyarrow.csv as pa_csv
 
     folder = Path(out)
-    figures = {
-        "parts.png": (parts_figure(comparison), "what the difference of masks is made of"),
-        "agreement.png": (agreement_figure(comparison), "mask IoU and scores of all instances"),
-        "correlation.png": (correlation_figure(comparison), "which prototype of B is which of A"),
-        "angles.png": (angles_figure(comparison), "how much of what A's prototypes can draw B's can"),
+    drawn = {
+        "parts.png": (figures.parts_figure(comparison), "what the difference of masks is made of"),
+        "agreement.png": (figures.agreement_figure(comparison), "mask IoU and scores of all instances"),
+        "correlation.png": (figures.correlation_figure(comparison), "which prototype of B is which of A"),
+        "angles.png": (figures.angles_figure(comparison), "how much of what A's prototypes can draw B's can"),
     }
     if comparison.gains is not None:
-        figures["truth.png"] = (
+        drawn["truth.png"] = (
             groups_figure(comparison.gains),
             "where B gains against the ground truth, and where not",
         )
     if comparison.drift is not None:
-        figures["drift.png"] = (drift_figure(comparison), "which prototypes changed the logits, and flipped pixels")
+        drawn["drift.png"] = (
+            figures.drift_figure(comparison),
+            "which prototypes changed the logits, and flipped pixels",
+        )
     written: dict[Path, str] = {}
     with reporting_write_errors(folder):
         for name in ("drift.png", "worst.png", "truth.png", "changed.png"):  # of an earlier run; not every one has them
@@ -71,7 +59,7 @@ def write_comparison(
         ("prototypes.csv", prototypes, "one row per prototype of A"),
     ):
         written[write_atomically(folder / name, partial(pa_csv.write_csv, rows))] = what
-    for name, (figure, what) in figures.items():
+    for name, (figure, what) in drawn.items():
         save(figure, folder / name, dpi=130)
         written[folder / name] = what
     if comparison.worst:
@@ -80,151 +68,6 @@ def write_comparison(
         what = "the pairs that gain and lose most against the ground truth"
         written[raster.save(changed_pairs(comparison), folder / "changed.png")] = what
     return written
-
-
-def parts_figure(comparison: Comparison) -> Figure:
-    """A waterfall of the mean loss of IoU from A to B: letterbox if canvases differ, then the three parts."""
-    figure, ax = _axes(7.5, 3.6)
-    budget = comparison.budget
-    position = 0.0
-    for row, (part, loss) in enumerate(budget.items()):
-        ax.barh(row, loss * 100, left=position * 100, color=share(_PART_COLOURS[part]), edgecolor="0.3", linewidth=0.6)
-        end = max(position, position + loss) * 100
-        ax.annotate(f" {percent(loss)}", (end, row), va="center", fontsize=10)
-        position += loss
-        ax.plot([position * 100] * 2, [row, row + 1], color="0.3", linewidth=0.8, linestyle=":")
-    ax.barh(len(budget), position * 100, color=share(MUTED))
-    ax.annotate(f" {percent(position)}", (position * 100, len(budget)), va="center", fontsize=10, fontweight="bold")
-    ax.set_yticks(range(len(budget) + 1), [*budget, "1 − IoU of the masks"])
-    ax.invert_yaxis()
-    ax.margins(x=0.14)
-    ax.axvline(0, color="0.3", linewidth=0.8)
-    ax.set_xlabel("mean loss of mask IoU from A to B, in percent")
-    pairs = len(comparison.on_both if comparison.forced else comparison.matched)
-    figure.suptitle(f"What the difference of {pairs} masks is made of\n{versus(comparison)}", fontsize=10)
-    return figure
-
-
-def agreement_figure(comparison: Comparison) -> Figure:
-    """How many instances are worse than which mask IoU, and the scores of every instance in A and B."""
-    figure, (left, right) = _axes(10, 4.4, columns=2)
-    ious = np.sort(comparison.ious)
-    if len(ious):
-        left.step(
-            [ious[0], *ious, 1.0], [0, *np.linspace(100 / len(ious), 100, len(ious)), 100], where="post", color="k"
-        )
-        left.set_xlim(min(float(ious[0]) - 0.02, 0.98), 1.002)
-    left.set_ylim(0, 102)
-    left.set_xlabel("mask IoU of A and B")
-    left.set_ylabel("instances at most this good, in percent")
-    left.set_title(f"{len(ious)} matched instances, mean IoU {comparison.mean_iou:.4f}", fontsize=11)
-    table = comparison.instances
-    status = np.asarray(table["status"].to_pylist(), dtype=object)
-    kinds = {
-        "matched": (".", INK),
-        "class changed": ("D", INSTANCE_COLOURS[6]),
-        "only in A": ("_", NEGATIVE),
-        "only in B": ("|", POSITIVE),
-    }
-    scores = {side: np.nan_to_num(table[f"score_{side}"].to_numpy()) for side in "ab"}
-    for kind, (marker, colour) in kinds.items():
-        chosen = status == kind
-        right.scatter(
-            scores["a"][chosen],
-            scores["b"][chosen],
-            marker=marker,
-            s=34 if marker != "." else 26,
-            color=share(colour),
-            alpha=0.6 if kind == "matched" else 1,
-            label=f"{kind}: {np.count_nonzero(chosen)}",
-            clip_on=False,
-        )
-    right.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
-    right.set(xlim=(0, 1), ylim=(0, 1), xlabel="score in A", ylabel="score in B (0: not found)", aspect="equal")
-    right.legend(fontsize=8, loc="lower right", framealpha=1)
-    right.set_title("scores", fontsize=11)
-    figure.suptitle(versus(comparison), fontsize=12)
-    return figure
-
-
-def correlation_figure(comparison: Comparison) -> Figure:
-    """Correlation of every prototype of A with every one of B; B in the order of its partners, so that they align."""
-    similarity = comparison.similarity
-    pairs = similarity.pairs
-    rows = [*pairs[:, 0], *np.setdiff1d(np.arange(similarity.count_a), pairs[:, 0])]
-    columns = [*pairs[:, 1], *np.setdiff1d(np.arange(similarity.count_b), pairs[:, 1])]
-    matrix = np.ma.masked_invalid(similarity.correlation[np.ix_(rows, columns)])
-    figure, ax = _axes(9.2, 8.2)
-    ax.set_facecolor("0.85")
-    shown = ax.imshow(matrix, cmap=colour_map("contribution"), vmin=-1, vmax=1)
-    name_ticks(ax.xaxis, [str(k) for k in columns], rotation=90)
-    name_ticks(ax.yaxis, [str(k) for k in rows])
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(True)
-    ax.set_xlabel(f"prototype of B, {brief(comparison.b.name)}, each below its partner")
-    ax.set_ylabel(f"prototype of A, {brief(comparison.a.name)}")
-    figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation over the pixels of all images")
-    strengths = np.abs([similarity.correlation[a, b] for a, b in pairs])
-    median = f"median |correlation| of partners {np.median(strengths):.3f}" if len(strengths) else "no partners"
-    ax.set_title(f"Which prototype is which: {median}", fontsize=12)
-    return figure
-
-
-def angles_figure(comparison: Comparison) -> Figure:
-    """Principal angles between the spaces that the prototypes span, smallest first."""
-    figure, ax = _axes(8, 3.8)
-    similarity = comparison.similarity
-    angles = similarity.angles_deg
-    ax.bar(range(len(angles)), angles, color=share(INSTANCE_COLOURS[1]), edgecolor="0.3", linewidth=0.4)
-    ax.set_ylim(0, max(90.0 if angles.max(initial=0) > 30 else float(angles.max(initial=0)) * 1.15, 1.0))
-    ax.set_xlabel("direction, best shared first")
-    ax.set_ylabel("angle in degrees")
-    a_by_b, b_by_a = similarity.explained
-    ax.set_title(
-        f"Angles between what the prototypes of A and B can draw (0°: both can, 90°: only one can)\n"
-        f"CKA {similarity.cka:.4f}; A's draw {percent(b_by_a)} of B's, B's draw {percent(a_by_b)} of A's",
-        fontsize=11,
-    )
-    return figure
-
-
-def drift_figure(comparison: Comparison) -> Figure:
-    """Per prototype how much its term changed, through coefficient or prototype, and its share in flipped pixels.
-
-    Raises MaskprismError for networks without a common basis.
-    """
-    drift = comparison.drift
-    if drift is None:
-        raise MaskprismError("the networks have no common basis, so their terms cannot be compared one by one")
-    figure, (top, bottom) = _axes(10, 5.6, rows=2, sharex=True)
-    k = np.arange(len(drift.changes))
-    top.bar(k, drift.by_coefficients, color=share(_PART_COLOURS["coefficients"]), label="through its coefficient")
-    top.bar(
-        k,
-        drift.by_prototypes,
-        bottom=drift.by_coefficients,
-        color=share(_PART_COLOURS["prototypes"]),
-        label="through the prototype itself",
-    )
-    top.set_ylabel("mean |change| in boxes, logits")
-    top.legend(fontsize=8, framealpha=1, ncols=2)
-    top.margins(y=0.2)
-    top.set_ylim(bottom=0)
-    top.set_title(f"How much each term, coefficient times prototype, changed\n{versus(comparison)}", fontsize=11)
-    blame = drift.blame * 100
-    bottom.bar(k, blame, color=[share(POSITIVE if one > 0 else NEGATIVE) for one in blame])
-    bottom.axhline(0, color="0.3", linewidth=0.8)
-    if not drift.flipped_cells:
-        bottom.text(0.5, 0.6, "no pixel flips", transform=bottom.transAxes, ha="center", fontsize=11)
-        bottom.set_yticks([])
-    bottom.set_ylabel("share in percent")
-    bottom.set_xlabel("prototype")
-    name_ticks(bottom.xaxis, [str(one) for one in k], rotation=90 if len(k) > 40 else 0)
-    bottom.set_title(
-        f"Share in the change of the logit where it flips a pixel ({drift.flipped_cells} cells); blue held against it",
-        fontsize=11,
-    )
-    return figure
 
 
 def _prototype_columns(comparison: Comparison) -> dict[str, Any]:
@@ -241,13 +84,3 @@ def _prototype_columns(comparison: Comparison) -> dict[str, Any]:
         columns["error"] = similarity.errors
         columns |= comparison.drift.as_columns()
     return columns
-
-
-def _axes(width: float, height: float, *, rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
-    """A figure that the caller owns, and its axes without frames on the right and above."""
-    figure = new_figure(width, height)
-    axes = figure.subplots(rows, columns, **settings)
-    every: list[Axes] = list(np.atleast_1d(axes).reshape(-1))
-    for ax in every:
-        ax.spines[["top", "right"]].set_visible(False)
-    return figure, axes

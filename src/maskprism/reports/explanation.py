@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from maskprism._common.files import reporting_write_errors
-from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.attribution import explain
 from maskprism.analysis.instance.mask_window import window_bytes
 from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.instance.questions import Questions, asked_about
@@ -21,7 +20,8 @@ from maskprism.drawing import raster, sheets
 from maskprism.drawing.roles import roles_sheet
 from maskprism.drawing.text_tables import write_rows
 from maskprism.errors import InputError, MaskprismError
-from maskprism.io.images import IMAGE_SUFFIXES, read_image
+from maskprism.io.images import read_image
+from maskprism.io.sources import DistinctStems
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +84,7 @@ def explain_images(
     `instance` is a number, "all", or None for the one that is asked about, or else the most confident one. An image
     that cannot be read, or has no such instance, is told in its message, and the rest goes on.
     """
-    folders = _Folders()
+    folders = DistinctStems()
     for item in items:
         folder = out / folders.next(item.name)
         findings, message = _Findings(), ""
@@ -204,7 +204,7 @@ def _answer(image: Picture, instance: Instance, folder: Path, findings: _Finding
             figure = attribution.blame(image, instance, blames)
             add(name, figure, [tables.blame_table(instance, one) for one in blames], rows)
     if questions.attribution:
-        owed = Attribution.of(
+        owed = explain(
             instance,
             target=questions.truth,
             permutations=questions.permutations,
@@ -229,18 +229,3 @@ def _frame(instance: Instance) -> Size:
 
 def _file(folder: Path, instance: Instance, name: str) -> Path:
     return folder / f"{instance.index:02d}-{name}"
-
-
-class _Folders:
-    """Folder names: an image's name without its suffix, or with it where that is taken."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def next(self, name: str) -> str:
-        path = PurePosixPath(name.lstrip("/"))
-        stem = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
-        numbered = (f"{path} ({number})" for number in itertools.count(2))
-        folder = next(one for one in itertools.chain((str(stem), str(path)), numbered) if one not in self._taken)
-        self._taken.add(folder)
-        return folder

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism.drawing.crops import crop
+from maskprism.drawing.crops import contact_sheet, crop, framed
 from maskprism.drawing.map_payload import deflated
 from maskprism.errors import MaskprismError
 from maskprism.io.images import read_image
@@ -74,12 +74,13 @@ def thumbnails(
         for member in members:
             number = int(points.instances[member])
             if number < len(prediction):
-                cells.append(_framed(crop(picture, prediction[number], side=SIDE, colour=_COLOUR)))
+                cells.append(framed(crop(picture, prediction[number], side=SIDE, colour=_COLOUR), SIDE))
                 pictured.append(int(member))
     on_progress(len(groups), len(groups))
     each = _ACROSS * _DOWN
-    sheets = [_sheet(cells[start : start + each]) for start in range(0, len(cells), each)]
-    return Sheets(SIDE, _ACROSS, _DOWN, len(cells), deflated(np.array(pictured, dtype="<u4")), sheets, failures)
+    sheets = (contact_sheet(cells[start : start + each], SIDE, _ACROSS, _DOWN) for start in range(0, len(cells), each))
+    webp = [encode_webp(sheet, max(sheet.shape))[0] for sheet in sheets]
+    return Sheets(SIDE, _ACROSS, _DOWN, len(cells), deflated(np.array(pictured, dtype="<u4")), webp, failures)
 
 
 def _picture(prediction: Prediction, name: str, images: Path | None) -> UInt8[np.ndarray, "H W 3"]:
@@ -92,20 +93,3 @@ def _picture(prediction: Prediction, name: str, images: Path | None) -> UInt8[np
             f"{images / name}: has {found.shape[1]} x {found.shape[0]} pixels; expected {width} x {height}"
         )
     return found
-
-
-def _framed(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "side side 3"]:
-    """In the middle of a square."""
-    height, width = picture.shape[:2]
-    found = np.full((SIDE, SIDE, 3), 255, dtype=np.uint8)
-    top, left = (SIDE - height) // 2, (SIDE - width) // 2
-    found[top : top + height, left : left + width] = picture
-    return found
-
-
-def _sheet(cells: Sequence[UInt8[np.ndarray, "side side 3"]]) -> bytes:
-    sheet = np.full((_DOWN * SIDE, _ACROSS * SIDE, 3), 255, dtype=np.uint8)
-    for at, cell in enumerate(cells):
-        top, left = at // _ACROSS * SIDE, at % _ACROSS * SIDE
-        sheet[top : top + SIDE, left : left + SIDE] = cell
-    return encode_webp(sheet, max(sheet.shape))[0]

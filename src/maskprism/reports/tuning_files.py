@@ -14,7 +14,7 @@ from maskprism.drawing.gains import groups_figure
 from maskprism.drawing.responsive_svg import adaptive
 from maskprism.drawing.tuning import curve_figure
 from maskprism.reports.html import Illustration
-from maskprism.reports.tuning import gained, report_page, section, warnings_of
+from maskprism.reports.tuning import gained, recipe, report_page, section, warnings_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,6 +72,14 @@ def summary(found: Tuning) -> dict[str, Any]:
             "all": found.change.as_dict(),
             "by_size": [one.as_dict() for one in found.gains.by_size()],
             "by_class": [one.as_dict() for one in found.gains.by_class()],
+        },
+        "mask_rule": {
+            "rule": found.spec.rule.name,
+            "crop_margin": found.decode_rule.setting.crop_margin,
+            "logit_threshold": found.decode_rule.setting.logit_threshold,
+            "helps": found.decode_rule.helps,
+            "mask_iou": found.decode_rule.change.as_dict(),
+            "recipe": recipe(found),
         },
         "mask_ap": {name: asdict(one) | {"by_class": None} for name, one in zip(names, found.precision, strict=True)}
         | {"gain": found.ap_gain._asdict(), "ap75_gain": found.ap75_gain._asdict()},

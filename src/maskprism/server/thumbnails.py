@@ -27,8 +27,8 @@ def painted_thumbnail(picture: UInt8[np.ndarray, "H W 3"], prediction: Predictio
     small = _small(picture)
     # Masks are decoded at the size of the thumbnail: to them, the thumbnail is the image.
     letterbox = replace(prediction.letterbox, image_hw=small.shape[:2])
-    for index, patch in reversed(list(enumerate(replace(prediction, letterbox=letterbox).patches("image")))):
-        inside = patch.values > prediction.rule.threshold
+    for index, patch in reversed(list(enumerate(replace(prediction, letterbox=letterbox).crops("image")))):
+        inside = patch.values
         window = small[patch.rows, patch.columns]
         colour = np.array(colour_of(index)[::-1], dtype=np.float32)
         window[inside] = (window[inside] * (1 - MASK_OPACITY) + colour * MASK_OPACITY).astype(np.uint8)

@@ -143,6 +143,17 @@ def extract(
         the network cannot be opened, or fails on one image after the other.
     InputError
         an argument is out of range, or does not fit the engine.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import write_dataset
+    >>> data = write_dataset("scenes", 4, validation_share=1)
+    >>> summary = maskprism.extract("scenes/images/val", maskprism.load("sample"), "table.csv", overwrite=True)
+    >>> summary.images, summary.failed
+    (4, 0)
+    >>> len(maskprism.CoefficientTable.read("table.csv")) == summary.instances
+    True
     """
     started = time.perf_counter()
     if flush_s is not None and flush_s < 0:

@@ -114,7 +114,7 @@ def settings_of(model: Model, source: Location | str, stored: Stored | None = No
         **({} if spec.correction is None else {"correction": spec.correction}),
         "preprocessing": _plain(asdict(spec.preprocessing)),
         "prototypes": spec.prototypes,
-        "objectness": spec.layout == "yolov5",
+        "objectness": model.family.objectness,
         "names": {str(class_id): name for class_id, name in spec.names.items()},
         **({} if stored is None else {"stored": stored}),
         "source": readable(folder),

@@ -62,10 +62,12 @@ class Shard:
         self, model: Model | Callable[[], Model], root: Location | str = "", *, prototypes: Stored | None = None
     ) -> None:
         checked_stored(prototypes)
+        from maskprism.models import Model
+
         self._open: Callable[[], _Extractor] = (
-            _Opening(uuid.uuid4().hex, model, root, prototypes)
-            if callable(model)
-            else _Opened(_Extractor(model, root, prototypes))
+            _Opened(_Extractor(model, root, prototypes))
+            if isinstance(model, Model)
+            else _Opening(uuid.uuid4().hex, model, root, prototypes)
         )
         self._described: tuple[dict[str, Any], int] | None = None
 

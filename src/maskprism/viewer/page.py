@@ -16,6 +16,7 @@ import numpy as np
 
 from maskprism._common.files import write_atomically
 from maskprism._common.text import readable
+from maskprism.core.decoding import each_crop
 from maskprism.errors import InputError
 from maskprism.io.images import read_image
 from maskprism.viewer.markup import base64_text, content_hash, data_url, script_json, static_text
@@ -175,11 +176,11 @@ def write_page(
 
 def exactness(prediction: Prediction, bits: Literal[8, 16]) -> Exactness:
     """What prototypes of so many bits do to the masks of a prediction."""
-    shown, size, threshold = as_shown(prediction, bits), prediction.rule.size, prediction.rule.threshold
+    shown = as_shown(prediction, bits)
     changed = area = 0
-    for exact, kept in zip(prediction.patches(size), shown.patches(size), strict=True):
-        changed += int(np.count_nonzero((exact.values > threshold) != (kept.values > threshold)))
-        area += int(np.count_nonzero(exact.values > threshold))
+    for exact, kept in zip(each_crop(prediction), each_crop(shown), strict=True):
+        changed += int(np.count_nonzero(exact.values != kept.values))
+        area += int(np.count_nonzero(exact.values))
     spread = np.ptp(prediction.prototypes.reshape(len(prediction.prototypes), -1).astype(np.float64), axis=1)
     errors = np.abs(prediction.weights) @ (spread / (2**bits - 1) / 2)
     return Exactness(float(errors.max(initial=0.0)), changed, area)

@@ -18,7 +18,6 @@ from maskprism.core.decomposition import Edit
 from maskprism.core.prediction import Prediction
 from maskprism.errors import InputError
 from maskprism.io.images import read_image, source_name
-from maskprism.io.untrusted import is_file
 from maskprism.viewer.payload import viewer_scene
 
 if require("anywidget", "the notebook widget"):  # says which extra installs it
@@ -189,13 +188,22 @@ def show(
         the image and the prediction do not fit each other, or there is neither a prediction nor a model.
     ImageError
         the image cannot be read.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> widget = maskprism.show(draw_scene(3).image, model="sample")
+    >>> widget.edit(drop=[7])  # of the chosen instance; in a notebook the sliders do it
+    >>> float(widget.edited_instance.coefficients[7])
+    0.0
     """
     given = [one for one in (image, prediction) if one is not None]
     predictions = [one for one in given if isinstance(one, Prediction)]
     raw = [one for one in given if not isinstance(one, Prediction)]
     if not given or len(predictions) > 1 or len(raw) > 1:
         raise InputError("expected an image, a prediction, or one of each in either order")
-    pixels = read_image(raw[0]) if raw else _image_of(predictions[0])
+    pixels = read_image(raw[0]) if raw else predictions[0].source_image()
     untuned = None
     if not predictions:
         found, untuned = _loaded(model).predict_untuned(pixels)
@@ -203,16 +211,6 @@ def show(
     elif model is not None:
         raise InputError("a prediction is given, so model= has nothing to do; leave one of the two out")
     return PrismWidget(pixels, predictions[0], truth=truth, untuned=untuned, selected=selected)
-
-
-def _image_of(prediction: Prediction) -> Any:
-    if prediction.source is None or not is_file(prediction.source):
-        made_from = "an array" if prediction.source is None else repr(prediction.source)
-        raise InputError(
-            f"the prediction was made from {made_from}, which cannot be read again; give the image too: "
-            "maskprism.show(image, prediction)"
-        )
-    return read_image(prediction.source)
 
 
 def _loaded(model: Any) -> Model:

@@ -13,25 +13,43 @@ export const SEQUENCE = Array.from({ length: STEPS }, (_, i) => {
   const at = (i / (STEPS - 1)) * (VIRIDIS.length - 1);
   const below = Math.min(Math.floor(at), VIRIDIS.length - 2);
   const parts = [0, 2, 4].map((start) => {
-    const [low, high] = [VIRIDIS[below], VIRIDIS[below + 1]].map((colour) => parseInt(colour.slice(start, start + 2), 16));
-    return Math.round(low + (at - below) * (high - low)).toString(16).padStart(2, "0");
+    const [low, high] = [VIRIDIS[below], VIRIDIS[below + 1]].map((colour) =>
+      parseInt(colour.slice(start, start + 2), 16),
+    );
+    return Math.round(low + (at - below) * (high - low))
+      .toString(16)
+      .padStart(2, "0");
   });
   return `#${parts.join("")}`;
 });
 
 /** @typedef {{ palette: string[], indices: Uint8Array }} Colouring */
 
-/** Classes as colours: those of `named`, in their order, and one for all others. @param {Uint32Array} classes @param {number[]} named @returns {Colouring} */
+/**
+ * Classes as colours: those of `named`, in their order, and one for all others.
+ * @param {Uint32Array} classes
+ * @param {number[]} named
+ * @returns {Colouring}
+ */
 export function byClass(classes, named) {
   const own = new Map(named.slice(0, CLASS_COLOURS.length).map((id, place) => [id, place]));
   const other = own.size;
-  return { palette: [...CLASS_COLOURS.slice(0, other), OTHER], indices: Uint8Array.from(classes, (id) => own.get(id) ?? other) };
+  return {
+    palette: [...CLASS_COLOURS.slice(0, other), OTHER],
+    indices: Uint8Array.from(classes, (id) => own.get(id) ?? other),
+  };
 }
 
 /** Numbers as colours, what is not known in grey. @param {Uint16Array} values @returns {Colouring} */
 export function byValue(values) {
-  return { palette: [...SEQUENCE, OTHER], indices: Uint8Array.from(values, (value) => (value === UNKNOWN ? STEPS : Math.floor((value / UNKNOWN) * STEPS))) };
+  return {
+    palette: [...SEQUENCE, OTHER],
+    indices: Uint8Array.from(values, (value) => (value === UNKNOWN ? STEPS : Math.floor((value / UNKNOWN) * STEPS))),
+  };
 }
 
 /** Kinds within a class. @param {Uint8Array} clusters @returns {Colouring} */
-export const byCluster = (clusters) => ({ palette: CLASS_COLOURS, indices: clusters.map((number) => number % CLASS_COLOURS.length) });
+export const byCluster = (clusters) => ({
+  palette: CLASS_COLOURS,
+  indices: clusters.map((number) => number % CLASS_COLOURS.length),
+});

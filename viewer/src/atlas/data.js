@@ -1,6 +1,9 @@
 // Where the map's points come from: elements of its own file, or the server. Columns are small numbers, deflated.
 
-/** @typedef {{ name: string, title: string, low: number, high: number, log: boolean }} Quality Numbers lie between low and high; of their logarithm where `log`. */
+/**
+ * @typedef {{ name: string, title: string, low: number, high: number, log: boolean }} Quality Numbers lie between low
+ * and high; of their logarithm where `log`.
+ */
 /**
  * @typedef {object} Info
  * @property {string} title
@@ -12,7 +15,8 @@
  * @property {string[]} labels Of the coefficients.
  * @property {number[] | null} scales What the weights are to be multiplied by; null where they were left out.
  * @property {{ side: number, across: number, down: number, count: number } | null} thumbnails Sheets of small pictures.
- * @property {string} viewer Where instances open: a page that holds their images, or a server; empty where the map can open them itself.
+ * @property {string} viewer Where instances open: a page that holds their images, or a server; empty where the map can
+ * open them itself.
  */
 /**
  * @typedef {object} Source
@@ -20,7 +24,10 @@
  * @property {(name: string) => Promise<ArrayBuffer | null>} column
  * @property {(name: string, instance: number, point: number) => Promise<Picture | null>} picture
  */
-/** @typedef {{ url: string, x: number, y: number, sheet: [number, number] | null }} Picture A picture, or the place of one in a sheet of that size, in pixels. */
+/**
+ * @typedef {{ url: string, x: number, y: number, sheet: [number, number] | null }} Picture A picture, or the place of
+ * one in a sheet of that size, in pixels.
+ */
 
 export const UNKNOWN = 65535;
 
@@ -37,14 +44,27 @@ export function embedded() {
     picture: async (_, __, point) => {
       const { thumbnails } = /** @type {Info} */ (info);
       if (!thumbnails) return null;
-      places ??= columnOf("pictured").then((buffer) => new Map([...new Uint32Array(buffer ?? new ArrayBuffer(0))].map((one, at) => [one, at])));
+      places ??= columnOf("pictured").then(
+        (buffer) => new Map([...new Uint32Array(buffer ?? new ArrayBuffer(0))].map((one, at) => [one, at])),
+      );
       const at = (await places).get(point);
       if (at === undefined) return null;
       const { side, across, down } = thumbnails;
       const sheet = Math.floor(at / (across * down));
       const inside = at % (across * down);
-      if (!urls.has(sheet)) urls.set(sheet, URL.createObjectURL(new Blob([bytesOf(`maskprism-sheet-${sheet}`) ?? new Uint8Array()], { type: "image/webp" })));
-      return { url: urls.get(sheet) ?? "", x: (inside % across) * side, y: Math.floor(inside / across) * side, sheet: [across * side, down * side] };
+      if (!urls.has(sheet))
+        urls.set(
+          sheet,
+          URL.createObjectURL(
+            new Blob([bytesOf(`maskprism-sheet-${sheet}`) ?? new Uint8Array()], { type: "image/webp" }),
+          ),
+        );
+      return {
+        url: urls.get(sheet) ?? "",
+        x: (inside % across) * side,
+        y: Math.floor(inside / across) * side,
+        sheet: [across * side, down * side],
+      };
     },
   };
 }
@@ -62,7 +82,12 @@ export function served() {
       const text = (await answer).columns[name];
       return text === undefined ? null : inflated(decoded(text));
     },
-    picture: async (name, instance) => ({ url: `/api/crops/${name.split("/").map(encodeURIComponent).join("/")}?index=${instance}`, x: 0, y: 0, sheet: null }),
+    picture: async (name, instance) => ({
+      url: `/api/crops/${name.split("/").map(encodeURIComponent).join("/")}?index=${instance}`,
+      x: 0,
+      y: 0,
+      sheet: null,
+    }),
   };
 }
 
@@ -87,4 +112,5 @@ function decoded(text) {
 }
 
 /** @param {Uint8Array<ArrayBuffer>} bytes */
-const inflated = (bytes) => new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
+const inflated = (bytes) =>
+  new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();

@@ -4,7 +4,7 @@ import createScatterplot from "regl-scatterplot";
 import { download, grouped, h, messageOf, oncePerFrame } from "../dom.js";
 import { byClass, byCluster, byValue, CLASS_COLOURS, OTHER, SEQUENCE } from "./colours.js";
 import { embedded, served, UNKNOWN } from "./data.js";
-import { asCsv, meanOf, signatureOf, valueOf } from "./selection.js";
+import { asCsv, meanOf, signatureOf, unpackedValue } from "./selection.js";
 
 /** @typedef {import("./data.js").Info} Info */
 /** @typedef {import("./data.js").Source} Source */
@@ -36,11 +36,37 @@ export class AtlasMap {
   build() {
     const { info } = this;
     this.canvas = h("canvas", { "aria-label": `Map of ${info.count} instances`, role: "img" });
-    this.layouts = h("select", { onchange: () => this.showLayout(Number(this.layouts?.value)) }, ...info.layouts.map((layout, i) => h("option", { value: String(i) }, layout.title)));
-    const colours = [["class", "class"], ...(info.clusters ? [["cluster", "kind within the class"]] : []), ...info.qualities.map(({ name, title }) => [`quality-${name}`, title])];
-    this.colours = h("select", { onchange: () => this.showColour(this.colours?.value ?? "class") }, ...colours.map(([value, title]) => h("option", { value }, title)));
-    this.text = h("input", { type: "search", placeholder: "Name of an image", "aria-label": "Only images whose name contains", spellcheck: false, oninput: oncePerFrame(() => this.filter()) });
-    this.lasso = h("button", { type: "button", "aria-pressed": "false", onclick: () => this.useLasso(this.lasso?.getAttribute("aria-pressed") !== "true") }, "Lasso");
+    this.layouts = h(
+      "select",
+      { onchange: () => this.showLayout(Number(this.layouts?.value)) },
+      ...info.layouts.map((layout, i) => h("option", { value: String(i) }, layout.title)),
+    );
+    const colours = [
+      ["class", "class"],
+      ...(info.clusters ? [["cluster", "kind within the class"]] : []),
+      ...info.qualities.map(({ name, title }) => [`quality-${name}`, title]),
+    ];
+    this.colours = h(
+      "select",
+      { onchange: () => this.showColour(this.colours?.value ?? "class") },
+      ...colours.map(([value, title]) => h("option", { value }, title)),
+    );
+    this.text = h("input", {
+      type: "search",
+      placeholder: "Name of an image",
+      "aria-label": "Only images whose name contains",
+      spellcheck: false,
+      oninput: oncePerFrame(() => this.filter()),
+    });
+    this.lasso = h(
+      "button",
+      {
+        type: "button",
+        "aria-pressed": "false",
+        onclick: () => this.useLasso(this.lasso?.getAttribute("aria-pressed") !== "true"),
+      },
+      "Lasso",
+    );
     this.count = h("p", { className: "quiet", role: "status" });
     this.note = h("p", { className: "quiet note" });
     this.card = h("div", { className: "card", hidden: true });
@@ -56,7 +82,11 @@ export class AtlasMap {
         this.text,
         this.lasso,
         h("button", { type: "button", onclick: () => this.whole(true) }, "Whole map"),
-        h("button", { type: "button", onclick: () => this.choose(this.shown ?? Array.from({ length: info.count }, (_, i) => i)) }, "Select what is shown"),
+        h(
+          "button",
+          { type: "button", onclick: () => this.choose(this.shown ?? Array.from({ length: info.count }, (_, i) => i)) },
+          "Select what is shown",
+        ),
         this.count,
       ),
       h("div", { className: "places" }, this.stage, h("aside", {}, this.legend, this.panel)),
@@ -64,9 +94,16 @@ export class AtlasMap {
     );
   }
 
-  /** A column by its name, read once. @template T @param {string} name @param {new (buffer: ArrayBuffer) => T} type @returns {Promise<T>} */
+  /**
+   * A column by its name, read once.
+   * @template T
+   * @param {string} name
+   * @param {new (buffer: ArrayBuffer) => T} type
+   * @returns {Promise<T>}
+   */
   read(name, type) {
-    const found = this.columns.get(name) ?? this.source.column(name).then((buffer) => new type(buffer ?? new ArrayBuffer(0)));
+    const found =
+      this.columns.get(name) ?? this.source.column(name).then((buffer) => new type(buffer ?? new ArrayBuffer(0)));
     this.columns.set(name, found);
     return found;
   }
@@ -74,7 +111,10 @@ export class AtlasMap {
   async open() {
     const { canvas, info } = this;
     if (!canvas) return;
-    if (!document.createElement("canvas").getContext("webgl")) throw new Error("this browser has no WebGL, which draws the points; try another one, or allow hardware acceleration");
+    if (!document.createElement("canvas").getContext("webgl"))
+      throw new Error(
+        "this browser has no WebGL, which draws the points; try another one, or allow hardware acceleration",
+      );
     this.plot = createScatterplot({
       canvas,
       width: "auto",
@@ -94,7 +134,9 @@ export class AtlasMap {
     this.plot.subscribe("pointOut", () => this.hover(-1));
     this.plot.subscribe("select", (/** @type {{ points: number[] }} */ { points }) => this.take(points));
     this.plot.subscribe("deselect", () => this.take([]));
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.plot?.set({ backgroundColor: background(this.root) }));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
+      this.plot?.set({ backgroundColor: background(this.root) }),
+    );
     await this.showColour("class");
     await this.filter();
     await this.whole(false);
@@ -105,7 +147,8 @@ export class AtlasMap {
   async whole(transition) {
     const { canvas, plot } = this;
     if (!canvas || !plot) return;
-    if (canvas.clientWidth < canvas.clientHeight) await plot.zoomToArea({ x: -1, y: -1, width: 2, height: 2 }, { transition });
+    if (canvas.clientWidth < canvas.clientHeight)
+      await plot.zoomToArea({ x: -1, y: -1, width: 2, height: 2 }, { transition });
     else await plot.zoomToOrigin({ transition });
   }
 
@@ -124,11 +167,24 @@ export class AtlasMap {
   async draw(moving = false) {
     const { info, plot, layout } = this;
     if (!plot) return;
-    const [x, y, colouring] = await Promise.all([this.placed(`x-${layout}`, 1), this.placed(`y-${layout}`, -1), this.colouring()]);
+    const [x, y, colouring] = await Promise.all([
+      this.placed(`x-${layout}`, 1),
+      this.placed(`y-${layout}`, -1),
+      this.colouring(),
+    ]);
     if (layout !== this.layout) return;
     const stays = this.drawn === layout && !moving;
     plot.set({ pointColor: colouring.palette });
-    await plot.draw({ x, y, valueA: colouring.indices }, { zDataType: "categorical", preventFilterReset: true, ...(stays ? { spatialIndex: plot.get("spatialIndex") } : {}), transition: moving && info.count <= MANY, transitionDuration: 600 });
+    await plot.draw(
+      { x, y, valueA: colouring.indices },
+      {
+        zDataType: "categorical",
+        preventFilterReset: true,
+        ...(stays ? { spatialIndex: plot.get("spatialIndex") } : {}),
+        transition: moving && info.count <= MANY,
+        transitionDuration: 600,
+      },
+    );
     this.drawn = layout;
     if (this.selected.length) plot.select(this.selected, { preventEvent: true });
     if (this.note) this.note.textContent = info.layouts[layout].note;
@@ -138,7 +194,11 @@ export class AtlasMap {
   /** Places between -1 and 1. @param {string} name @param {number} sign @returns {Promise<Float32Array>} */
   placed(name, sign) {
     const key = `placed-${name}`;
-    const found = this.columns.get(key) ?? this.read(name, Uint16Array).then((packed) => Float32Array.from(packed, (value) => sign * ((value / (UNKNOWN - 1)) * 1.9 - 0.95)));
+    const found =
+      this.columns.get(key) ??
+      this.read(name, Uint16Array).then((packed) =>
+        Float32Array.from(packed, (value) => sign * ((value / (UNKNOWN - 1)) * 1.9 - 0.95)),
+      );
     this.columns.set(key, found);
     return found;
   }
@@ -159,7 +219,14 @@ export class AtlasMap {
     if (!legend) return;
     const quality = info.qualities.find(({ name }) => this.colour === `quality-${name}`);
     const ramp = quality
-      ? h("div", { className: "ramp" }, h("span", {}, shown(valueOf(quality, 0))), strip(), h("span", {}, shown(valueOf(quality, UNKNOWN - 1))), h("span", { className: "quiet" }, quality.log ? "logarithmic; grey: not known" : "grey: not known"))
+      ? h(
+          "div",
+          { className: "ramp" },
+          h("span", {}, shown(unpackedValue(quality, 0))),
+          strip(),
+          h("span", {}, shown(unpackedValue(quality, UNKNOWN - 1))),
+          h("span", { className: "quiet" }, quality.log ? "logarithmic; grey: not known" : "grey: not known"),
+        )
       : null;
     const named = this.colour === "class" ? this.coloured().slice(0, CLASS_COLOURS.length) : [];
     const rows = info.classes.map(({ name, count }, id) => {
@@ -172,9 +239,21 @@ export class AtlasMap {
         if (this.colour === "class") this.draw();
         else this.showLegend();
       };
-      return h("li", {}, h("button", { type: "button", "aria-pressed": String(this.classes.has(id)), onclick: press }, dot, h("span", { className: "name" }, name), h("span", { className: "quiet" }, grouped(count))));
+      return h(
+        "li",
+        {},
+        h(
+          "button",
+          { type: "button", "aria-pressed": String(this.classes.has(id)), onclick: press },
+          dot,
+          h("span", { className: "name" }, name),
+          h("span", { className: "quiet" }, grouped(count)),
+        ),
+      );
     });
-    const focus = [...legend.querySelectorAll("button")].findIndex((one) => one === document.activeElement);
+    const focus = [...legend.querySelectorAll("button")].indexOf(
+      /** @type {HTMLButtonElement} */ (document.activeElement),
+    );
     const scrolled = legend.querySelector("ul")?.scrollTop ?? 0;
     legend.replaceChildren(...[ramp, h("h2", {}, "Classes"), h("ul", {}, ...rows)].filter((one) => one !== null));
     const list = legend.querySelector("ul");
@@ -191,21 +270,32 @@ export class AtlasMap {
       this.shown = null;
       plot.unfilter();
     } else {
-      const [ids, images, names] = await Promise.all([this.read("class", Uint32Array), this.read("image", Uint32Array), this.names()]);
+      const [ids, images, names] = await Promise.all([
+        this.read("class", Uint32Array),
+        this.read("image", Uint32Array),
+        this.names(),
+      ]);
       const wanted = names.map((/** @type {string} */ name) => name.toLowerCase().includes(text));
       /** @type {number[]} */
       const found = [];
-      for (let i = 0; i < info.count; i++) if ((!classes.size || classes.has(ids[i])) && wanted[images[i]]) found.push(i);
+      for (let i = 0; i < info.count; i++)
+        if ((!classes.size || classes.has(ids[i])) && wanted[images[i]]) found.push(i);
       this.shown = found;
       await plot.filter(found);
     }
     const many = this.shown?.length ?? info.count;
-    if (this.count) this.count.textContent = many === info.count ? `${grouped(many)} instances` : `${grouped(many)} of ${grouped(info.count)} instances`;
+    if (this.count)
+      this.count.textContent =
+        many === info.count ? `${grouped(many)} instances` : `${grouped(many)} of ${grouped(info.count)} instances`;
   }
 
   /** @returns {Promise<string[]>} */
   names() {
-    const found = this.columns.get("names") ?? this.source.column("names").then((buffer) => JSON.parse(new TextDecoder().decode(buffer ?? new ArrayBuffer(0)) || "[]"));
+    const found =
+      this.columns.get("names") ??
+      this.source
+        .column("names")
+        .then((buffer) => JSON.parse(new TextDecoder().decode(buffer ?? new ArrayBuffer(0)) || "[]"));
     this.columns.set("names", found);
     return found;
   }
@@ -234,10 +324,20 @@ export class AtlasMap {
   /** What is known of an instance: its picture, name and numbers. @param {number} point */
   async about(point) {
     const { info } = this;
-    const [classes, images, instances, names] = await Promise.all([this.read("class", Uint32Array), this.read("image", Uint32Array), this.read("instance", Uint32Array), this.names()]);
+    const [classes, images, instances, names] = await Promise.all([
+      this.read("class", Uint32Array),
+      this.read("image", Uint32Array),
+      this.read("instance", Uint32Array),
+      this.names(),
+    ]);
     const name = names[images[point]] ?? "";
     const picture = await this.source.picture(name, instances[point], point);
-    const numbers = await Promise.all(info.qualities.map(async (quality) => [quality.title, valueOf(quality, (await this.read(`quality-${quality.name}`, Uint16Array))[point])]));
+    const numbers = await Promise.all(
+      info.qualities.map(async (quality) => [
+        quality.title,
+        unpackedValue(quality, (await this.read(`quality-${quality.name}`, Uint16Array))[point]),
+      ]),
+    );
     return [
       picture && drawn(picture),
       h(
@@ -245,7 +345,14 @@ export class AtlasMap {
         { className: "about" },
         h("p", { className: "class" }, info.classes[classes[point]]?.name ?? ""),
         h("p", { className: "quiet name", title: name }, `${name.replace(/^.*[\\/]/, "")} #${instances[point]}`),
-        h("dl", {}, ...numbers.filter(([, value]) => !Number.isNaN(value)).slice(0, 6).flatMap(([title, value]) => [h("dt", {}, String(title)), h("dd", {}, shown(Number(value)))])),
+        h(
+          "dl",
+          {},
+          ...numbers
+            .filter(([, value]) => !Number.isNaN(value))
+            .slice(0, 6)
+            .flatMap(([title, value]) => [h("dt", {}, String(title)), h("dd", {}, shown(Number(value)))]),
+        ),
       ),
     ].filter((one) => one !== null);
   }
@@ -269,18 +376,49 @@ export class AtlasMap {
     if (!panel) return;
     panel.hidden = !selected.length;
     if (!selected.length) return panel.replaceChildren();
-    const [classes, images, instances, names] = await Promise.all([this.read("class", Uint32Array), this.read("image", Uint32Array), this.read("instance", Uint32Array), this.names()]);
+    const [classes, images, instances, names] = await Promise.all([
+      this.read("class", Uint32Array),
+      this.read("image", Uint32Array),
+      this.read("instance", Uint32Array),
+      this.names(),
+    ]);
     if (this.selected !== selected) return undefined;
     const rows = await Promise.all(
       selected.slice(0, this.listed).map(async (point) => {
         const name = names[images[point]] ?? "";
         const picture = await this.source.picture(name, instances[point], point);
-        const text = h("span", { className: "about" }, h("span", {}, info.classes[classes[point]]?.name ?? ""), h("span", { className: "quiet name", title: name }, `${name.replace(/^.*[\\/]/, "")} #${instances[point]}`));
-        return h("li", {}, h("button", { type: "button", title: "Open in the viewer", onclick: () => this.view([point]), onfocus: () => this.hover(point) }, picture && drawn(picture), text));
+        const text = h(
+          "span",
+          { className: "about" },
+          h("span", {}, info.classes[classes[point]]?.name ?? ""),
+          h("span", { className: "quiet name", title: name }, `${name.replace(/^.*[\\/]/, "")} #${instances[point]}`),
+        );
+        return h(
+          "li",
+          {},
+          h(
+            "button",
+            {
+              type: "button",
+              title: "Open in the viewer",
+              onclick: () => this.view([point]),
+              onfocus: () => this.hover(point),
+            },
+            picture && drawn(picture),
+            text,
+          ),
+        );
       }),
     );
     const left = selected.length - rows.length;
-    const more = left > 0 ? h("button", { type: "button", onclick: () => ((this.listed += LISTED), this.showSelection()) }, `${grouped(left)} more`) : null;
+    const more =
+      left > 0
+        ? h(
+            "button",
+            { type: "button", onclick: () => ((this.listed += LISTED), this.showSelection()) },
+            `${grouped(left)} more`,
+          )
+        : null;
     const about = await this.compared(selected, classes);
     if (this.selected !== selected) return undefined;
     return panel.replaceChildren(
@@ -289,8 +427,21 @@ export class AtlasMap {
         "div",
         { className: "controls" },
         h("button", { type: "button", onclick: () => this.writeCsv() }, "Export CSV"),
-        h("button", { type: "button", onclick: () => this.plot?.zoomToPoints(selected, { padding: 0.3, transition: true }) }, "Zoom to it"),
-        h("button", { type: "button", disabled: selected.length < 2 || selected.length > COMPARED, title: `Two to ${COMPARED} instances side by side`, onclick: () => this.view(selected) }, "Side by side"),
+        h(
+          "button",
+          { type: "button", onclick: () => this.plot?.zoomToPoints(selected, { padding: 0.3, transition: true }) },
+          "Zoom to it",
+        ),
+        h(
+          "button",
+          {
+            type: "button",
+            disabled: selected.length < 2 || selected.length > COMPARED,
+            title: `Two to ${COMPARED} instances side by side`,
+            onclick: () => this.view(selected),
+          },
+          "Side by side",
+        ),
         h("button", { type: "button", onclick: () => this.plot?.deselect() }, "Clear"),
       ),
       ...about,
@@ -305,61 +456,139 @@ export class AtlasMap {
     const { info } = this;
     const counts = new Map();
     for (const point of selected) counts.set(classes[point], (counts.get(classes[point]) ?? 0) + 1);
-    const most = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 5).map(([id, count]) => `${info.classes[id]?.name} ${grouped(count)}`);
+    const most = [...counts]
+      .sort((a, b) => b[1] - a[1])
+      .slice(0, 5)
+      .map(([id, count]) => `${info.classes[id]?.name} ${grouped(count)}`);
     const means = await Promise.all(
       info.qualities.map(async (quality) => {
         const values = await this.read(`quality-${quality.name}`, Uint16Array);
-        return h("tr", {}, h("th", { scope: "row" }, quality.title), h("td", {}, shown(meanOf(quality, values, selected))), h("td", { className: "quiet" }, shown(await this.meanOfAll(quality))));
+        return h(
+          "tr",
+          {},
+          h("th", { scope: "row" }, quality.title),
+          h("td", {}, shown(meanOf(quality, values, selected))),
+          h("td", { className: "quiet" }, shown(await this.meanOfAll(quality))),
+        );
       }),
     );
     const found = [
       h("p", { className: "quiet" }, most.join(", ") + (counts.size > 5 ? ` and ${counts.size - 5} more classes` : "")),
-      h("table", {}, h("thead", {}, h("tr", {}, h("th", {}), h("th", { scope: "col" }, "mean"), h("th", { scope: "col", className: "quiet" }, "of all"))), h("tbody", {}, ...means)),
+      h(
+        "table",
+        {},
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            h("th", {}),
+            h("th", { scope: "col" }, "mean"),
+            h("th", { scope: "col", className: "quiet" }, "of all"),
+          ),
+        ),
+        h("tbody", {}, ...means),
+      ),
     ];
     if (!info.scales || selected.length < 2 || selected.length === info.count) return found;
     const k = info.labels.length;
     const signature = signatureOf(await this.read("weights", Int8Array), k, selected);
-    const order = [...signature.keys()].sort((a, b) => Math.abs(signature[b]) - Math.abs(signature[a])).slice(0, SIGNATURE);
+    const order = [...signature.keys()]
+      .sort((a, b) => Math.abs(signature[b]) - Math.abs(signature[a]))
+      .slice(0, SIGNATURE);
     const limit = Math.max(...order.map((j) => Math.abs(signature[j])), 0.5);
     const bars = order.map((j) => {
       const bar = h("span", { className: signature[j] < 0 ? "bar negative" : "bar positive" });
       bar.style.width = `${(50 * Math.abs(signature[j])) / limit}%`;
-      return h("tr", {}, h("th", { scope: "row" }, info.labels[j]), h("td", { className: "bars" }, bar), h("td", {}, shown(signature[j], true)));
+      return h(
+        "tr",
+        {},
+        h("th", { scope: "row" }, info.labels[j]),
+        h("td", { className: "bars" }, bar),
+        h("td", {}, shown(signature[j], true)),
+      );
     });
-    return [...found, h("h3", {}, "Coefficients unlike those of all others"), h("p", { className: "quiet" }, "In standard deviations, the most different first."), h("table", {}, h("tbody", {}, ...bars))];
+    return [
+      ...found,
+      h("h3", {}, "Coefficients unlike those of all others"),
+      h("p", { className: "quiet" }, "In standard deviations, the most different first."),
+      h("table", {}, h("tbody", {}, ...bars)),
+    ];
   }
 
-  /** The mean over all points, which does not change. @param {import("./data.js").Quality} quality @returns {Promise<number>} */
+  /**
+   * The mean over all points, which does not change.
+   * @param {import("./data.js").Quality} quality
+   * @returns {Promise<number>}
+   */
   meanOfAll(quality) {
     const key = `mean-${quality.name}`;
-    const found = this.columns.get(key) ?? this.read(`quality-${quality.name}`, Uint16Array).then((values) => meanOf(quality, values, [...values.keys()]));
+    const found =
+      this.columns.get(key) ??
+      this.read(`quality-${quality.name}`, Uint16Array).then((values) => meanOf(quality, values, [...values.keys()]));
     this.columns.set(key, found);
     return found;
   }
 
   async writeCsv() {
     const { info, selected } = this;
-    const [classes, images, instances, names] = await Promise.all([this.read("class", Uint32Array), this.read("image", Uint32Array), this.read("instance", Uint32Array), this.names()]);
-    const values = await Promise.all(info.qualities.map((quality) => this.read(`quality-${quality.name}`, Uint16Array)));
-    const rows = selected.map((point) => [names[images[point]] ?? "", instances[point], info.classes[classes[point]]?.name ?? "", ...info.qualities.map((quality, i) => valueOf(quality, values[i][point]))]);
-    download(new Blob([asCsv([["image", "instance", "class_name", ...info.qualities.map(({ name }) => name)], ...rows])], { type: "text/csv" }), "maskprism-selection.csv");
+    const [classes, images, instances, names] = await Promise.all([
+      this.read("class", Uint32Array),
+      this.read("image", Uint32Array),
+      this.read("instance", Uint32Array),
+      this.names(),
+    ]);
+    const values = await Promise.all(
+      info.qualities.map((quality) => this.read(`quality-${quality.name}`, Uint16Array)),
+    );
+    const rows = selected.map((point) => [
+      names[images[point]] ?? "",
+      instances[point],
+      info.classes[classes[point]]?.name ?? "",
+      ...info.qualities.map((quality, i) => unpackedValue(quality, values[i][point])),
+    ]);
+    download(
+      new Blob([asCsv([["image", "instance", "class_name", ...info.qualities.map(({ name }) => name)], ...rows])], {
+        type: "text/csv",
+      }),
+      "maskprism-selection.csv",
+    );
   }
 
   /** Opens instances in the viewer. @param {number[]} points */
   async view(points) {
-    const [images, instances, names] = await Promise.all([this.read("image", Uint32Array), this.read("instance", Uint32Array), this.names()]);
+    const [images, instances, names] = await Promise.all([
+      this.read("image", Uint32Array),
+      this.read("instance", Uint32Array),
+      this.names(),
+    ]);
     const keys = points.map((point) => `${names[images[point]]}#${instances[point]}`);
     const { viewer } = this.info;
-    const address = /\.html?$/i.test(viewer) ? `${viewer}#${new URLSearchParams({ open: keys[0] })}` : `${viewer}?${new URLSearchParams(keys.map((key) => ["compare", key]))}`;
+    const address = /\.html?$/i.test(viewer)
+      ? `${viewer}#${new URLSearchParams({ open: keys[0] })}`
+      : `${viewer}?${new URLSearchParams(keys.map((key) => ["compare", key]))}`;
     window.open(address, "maskprism-viewer");
   }
 }
 
-/** How points of which there are so many look. Beyond a hundred thousand they are squares without transparency, which are drawn faster. @param {number} count */
+/**
+ * How points of which there are so many look. Beyond a hundred thousand they are squares without transparency, which
+ * are drawn faster.
+ * @param {number} count
+ */
 function looksOf(count) {
   const size = count > 200_000 ? 1 : count > 20_000 ? 2.5 : count > 2_000 ? 4 : 6;
   const many = count > MANY;
-  return { pointSize: size, pointSizeSelected: 2, pointOutlineWidth: 1, opacity: many ? 1 : count > 20_000 ? 0.55 : 0.85, opacityInactiveMax: 1, opacityInactiveScale: many ? 1 : 0.4, performanceMode: many };
+  return {
+    pointSize: size,
+    pointSizeSelected: 2,
+    pointOutlineWidth: 1,
+    opacity: many ? 1 : count > 20_000 ? 0.55 : 0.85,
+    opacityInactiveMax: 1,
+    opacityInactiveScale: many ? 1 : 0.4,
+    performanceMode: many,
+  };
 }
 
 /** @param {HTMLElement} root */
@@ -393,7 +622,9 @@ async function start() {
   try {
     await new AtlasMap(root, source, await source.info()).open();
   } catch (error) {
-    root.replaceChildren(h("p", { className: "notice", role: "alert" }, `The map cannot be shown: ${messageOf(error)}`));
+    root.replaceChildren(
+      h("p", { className: "notice", role: "alert" }, `The map cannot be shown: ${messageOf(error)}`),
+    );
   }
 }
 

@@ -5,17 +5,22 @@ import { UNKNOWN } from "./data.js";
 /** @typedef {import("./data.js").Quality} Quality */
 
 /** A packed number as it was. @param {Quality} quality @param {number} packed */
-export function valueOf(quality, packed) {
+export function unpackedValue(quality, packed) {
   if (packed === UNKNOWN) return NaN;
   const value = quality.low + (packed / (UNKNOWN - 1)) * (quality.high - quality.low);
   return quality.log ? Math.exp(value) : value;
 }
 
-/** The mean of the known ones among some points, NaN without any. @param {Quality} quality @param {Uint16Array} values @param {ArrayLike<number>} points */
+/**
+ * The mean of the known ones among some points, NaN without any.
+ * @param {Quality} quality
+ * @param {Uint16Array} values
+ * @param {ArrayLike<number>} points
+ */
 export function meanOf(quality, values, points) {
   let [sum, known] = [0, 0];
   for (let i = 0; i < points.length; i++) {
-    const value = valueOf(quality, values[points[i]]);
+    const value = unpackedValue(quality, values[points[i]]);
     if (Number.isNaN(value)) continue;
     sum += value;
     known += 1;
@@ -46,7 +51,7 @@ export function signatureOf(weights, k, points) {
 }
 
 /** Rows of texts and numbers as CSV. @param {(string | number)[][]} rows */
-export const asCsv = (rows) => rows.map((row) => row.map(field).join(",")).join("\n") + "\n";
+export const asCsv = (rows) => `${rows.map((row) => row.map(field).join(",")).join("\n")}\n`;
 
 /** @param {string | number} value */
 function field(value) {

@@ -1,22 +1,39 @@
 // How the outputs of YOLO-seg networks are read, as src/maskprism/models/families/yolo.py has it.
 
 /** @typedef {"yolov5" | "yolov8" | "end2end"} Family */
-/** @typedef {{ family: Family, rowsOutput: number, prototypesOutput: number, channelsLast: boolean, prototypesLast: boolean, classes: number | null, prototypes: number }} Layout */
+/**
+ * @typedef {{ family: Family, rowsOutput: number, prototypesOutput: number, channelsLast: boolean, prototypesLast:
+ * boolean, classes: number | null, prototypes: number }} Layout
+ */
 /** @typedef {{ dims: readonly number[], data: Float32Array }} Tensor */
 /** @typedef {import("./onnx_file.js").Metadata} Metadata */
 /** @typedef {{ conf: number, iou: number, maxDet: number }} Thresholds */
-/** @typedef {{ box: number[], score: number, class: number, coefficients: Float32Array, objectness: number | null }} Row */
+/**
+ * @typedef {{ box: number[], score: number, class: number, coefficients: Float32Array, objectness: number | null }} Row
+ */
 /** @typedef {[number, number]} Pair */
 
 const f32 = Math.fround;
-const STRIDE_SETS = [[8, 16, 32], [4, 8, 16, 32], [8, 16, 32, 64]];
+const STRIDE_SETS = [
+  [8, 16, 32],
+  [4, 8, 16, 32],
+  [8, 16, 32, 64],
+];
 const CLASS_OFFSET = 7680;
 const MOST_CANDIDATES = 30_000;
 const NORMALISED_LIMIT = 2;
 
-/** Where things are in outputs of these shapes; an error where nothing fits or several things do. @param {(readonly number[])[]} shapes @param {Pair} canvas [height, width] @param {Metadata} metadata @param {boolean} imagesLast @returns {Layout} */
+/**
+ * Where things are in outputs of these shapes; an error where nothing fits or several things do.
+ * @param {(readonly number[])[]} shapes
+ * @param {Pair} canvas [height, width]
+ * @param {Metadata} metadata
+ * @param {boolean} imagesLast
+ * @returns {Layout}
+ */
 export function detectLayout(shapes, canvas, metadata, imagesLast) {
-  if (metadata.task && metadata.task !== "segment") throw new Error(`this is a ${metadata.task} model; masks come from a segmentation model`);
+  if (metadata.task && metadata.task !== "segment")
+    throw new Error(`this is a ${metadata.task} model; masks come from a segmentation model`);
   const described = shapes.map((shape) => `(${shape.join(", ")})`).join(", ");
   const prototypes = shapes.flatMap((shape, index) => {
     if (shape.length !== 4) return [];
@@ -26,31 +43,53 @@ export function detectLayout(shapes, canvas, metadata, imagesLast) {
       return fits ? [{ index, last: axis === 3, k: shape[axis] }] : [];
     });
   });
-  if (!prototypes.length) throw new Error(`no output of shapes ${described} holds prototypes (4 axes, two of them the input size over a stride); expected a segmentation model`);
-  let found = prototypes.flatMap((one) => shapes.flatMap((shape, index) => (shape.length === 3 ? readings(index, shape, one, canvas) : [])));
+  if (!prototypes.length)
+    throw new Error(
+      `no output of shapes ${described} holds prototypes (4 axes, two of them the input size over a stride); expected a segmentation model`,
+    );
+  let found = prototypes.flatMap((one) =>
+    shapes.flatMap((shape, index) => (shape.length === 3 ? readings(index, shape, one, canvas) : [])),
+  );
   const narrow = (/** @type {(layout: Layout) => boolean} */ fits) => {
     const left = found.filter(fits);
     if (left.length) found = left;
   };
-  if (metadata.names) narrow((layout) => layout.classes === null || layout.classes === Object.keys(metadata.names ?? {}).length);
-  if (metadata.end2end !== null || metadata.names) narrow((layout) => (layout.family === "end2end") === (metadata.end2end || Boolean(metadata.nms)));
+  if (metadata.names)
+    narrow((layout) => layout.classes === null || layout.classes === Object.keys(metadata.names ?? {}).length);
+  if (metadata.end2end !== null || metadata.names)
+    narrow((layout) => (layout.family === "end2end") === (metadata.end2end || Boolean(metadata.nms)));
   if (metadata.version) narrow((layout) => layout.family !== "yolov5");
   narrow((layout) => layout.prototypesLast === imagesLast);
   if (found.length === 1) return found[0];
   if (!found.length) throw new Error(`outputs of shapes ${described} hold prototypes and no detections that fit them`);
-  throw new Error(`outputs of shapes ${described} can be read in several ways (${[...new Set(found.map((layout) => layout.family))].sort().join(", ")}); export the model with its class names in the metadata`);
+  throw new Error(
+    `outputs of shapes ${described} can be read in several ways (${[...new Set(found.map((layout) => layout.family))].sort().join(", ")}); export the model with its class names in the metadata`,
+  );
 }
 
-/** @param {number} index @param {readonly number[]} shape @param {{ index: number, last: boolean, k: number }} prototypes @param {Pair} canvas @returns {Layout[]} */
+/**
+ * @param {number} index
+ * @param {readonly number[]} shape
+ * @param {{ index: number, last: boolean, k: number }} prototypes
+ * @param {Pair} canvas
+ * @returns {Layout[]}
+ */
 function readings(index, shape, { index: prototypesOutput, last: prototypesLast, k }, [height, width]) {
-  const anchors = STRIDE_SETS.map((strides) => strides.reduce((sum, stride) => sum + Math.floor(height / stride) * Math.floor(width / stride), 0));
-  const layout = (/** @type {Family} */ family, /** @type {number | null} */ classes, /** @type {boolean} */ channelsLast) => ({ family, rowsOutput: index, prototypesOutput, channelsLast, prototypesLast, classes, prototypes: k });
+  const anchors = STRIDE_SETS.map((strides) =>
+    strides.reduce((sum, stride) => sum + Math.floor(height / stride) * Math.floor(width / stride), 0),
+  );
+  const layout = (
+    /** @type {Family} */ family,
+    /** @type {number | null} */ classes,
+    /** @type {boolean} */ channelsLast,
+  ) => ({ family, rowsOutput: index, prototypesOutput, channelsLast, prototypesLast, classes, prototypes: k });
   /** @type {Layout[]} */
   const found = [];
   for (const channelsLast of [false, true]) {
     const [channels, count] = channelsLast ? [shape[2], shape[1]] : [shape[1], shape[2]];
     if (anchors.includes(count) && channels - 4 - k > 0) found.push(layout("yolov8", channels - 4 - k, channelsLast));
-    if (anchors.some((anchor) => 3 * anchor === count) && channels - 5 - k > 0) found.push(layout("yolov5", channels - 5 - k, channelsLast));
+    if (anchors.some((anchor) => 3 * anchor === count) && channels - 5 - k > 0)
+      found.push(layout("yolov5", channels - 5 - k, channelsLast));
     if (channelsLast && channels === 6 + k) found.push(layout("end2end", null, true));
   }
   if (found.length) return found;
@@ -61,7 +100,12 @@ function readings(index, shape, { index: prototypesOutput, last: prototypesLast,
   return found;
 }
 
-/** The prototypes of the first image, [k][h][w]. @param {Layout} layout @param {Tensor[]} outputs @returns {{ k: number, h: number, w: number, values: Float32Array }} */
+/**
+ * The prototypes of the first image, [k][h][w].
+ * @param {Layout} layout
+ * @param {Tensor[]} outputs
+ * @returns {{ k: number, h: number, w: number, values: Float32Array }}
+ */
 export function readPrototypes({ prototypesOutput, prototypesLast }, outputs) {
   const { dims, data } = outputs[prototypesOutput];
   const [k, h, w] = prototypesLast ? [dims[3], dims[1], dims[2]] : [dims[1], dims[2], dims[3]];
@@ -71,35 +115,66 @@ export function readPrototypes({ prototypesOutput, prototypesLast }, outputs) {
   return { k, h, w, values };
 }
 
-/** Which prototypes contain NaN or infinity. @param {{ k: number, h: number, w: number, values: Float32Array }} prototypes @returns {number[]} */
+/**
+ * Which prototypes contain NaN or infinity.
+ * @param {{ k: number, h: number, w: number, values: Float32Array }} prototypes
+ * @returns {number[]}
+ */
 export function brokenPrototypes({ k, h, w, values }) {
-  return Array.from({ length: k }, (_, i) => i).filter((i) => !values.subarray(i * h * w, (i + 1) * h * w).every(Number.isFinite));
+  return Array.from({ length: k }, (_, i) => i).filter(
+    (i) => !values.subarray(i * h * w, (i + 1) * h * w).every(Number.isFinite),
+  );
 }
 
-/** How many rows of the first image contain NaN or infinity, and how many there are. @param {Layout} layout @param {Tensor[]} outputs @returns {[number, number]} */
+/**
+ * How many rows of the first image contain NaN or infinity, and how many there are.
+ * @param {Layout} layout
+ * @param {Tensor[]} outputs
+ * @returns {[number, number]}
+ */
 export function brokenRows({ rowsOutput, channelsLast }, outputs) {
   const { dims, data } = outputs[rowsOutput];
   const [count, channels] = channelsLast ? [dims[1], dims[2]] : [dims[2], dims[1]];
   const broken = new Set();
-  for (let i = 0; i < count * channels; i++) if (!Number.isFinite(data[i])) broken.add(channelsLast ? Math.floor(i / channels) : i % count);
+  for (let i = 0; i < count * channels; i++)
+    if (!Number.isFinite(data[i])) broken.add(channelsLast ? Math.floor(i / channels) : i % count);
   return [broken.size, count];
 }
 
-/** The detections of the first image that pass, best first; boxes x1 y1 x2 y2 in canvas pixels. @param {Layout} layout @param {Tensor[]} outputs @param {Pair} canvas @param {Thresholds} keep @returns {Row[]} */
+/**
+ * The detections of the first image that pass, best first; boxes x1 y1 x2 y2 in canvas pixels.
+ * @param {Layout} layout
+ * @param {Tensor[]} outputs
+ * @param {Pair} canvas
+ * @param {Thresholds} keep
+ * @returns {Row[]}
+ */
 export function readRows(layout, outputs, canvas, keep) {
   const { dims, data } = outputs[layout.rowsOutput];
   const [count, channels] = layout.channelsLast ? [dims[1], dims[2]] : [dims[2], dims[1]];
-  const at = layout.channelsLast ? (/** @type {number} */ row, /** @type {number} */ c) => data[row * channels + c] : (/** @type {number} */ row, /** @type {number} */ c) => data[c * count + row];
+  const at = layout.channelsLast
+    ? (/** @type {number} */ row, /** @type {number} */ c) => data[row * channels + c]
+    : (/** @type {number} */ row, /** @type {number} */ c) => data[c * count + row];
   const rows = Array.from({ length: count }, (_, row) => row);
   const finite = rows.filter((row) => {
     for (let c = 0; c < channels; c++) if (!Number.isFinite(at(row, c))) return false;
     return true;
   });
   const scale = normalised(rows, at) ? [canvas[1], canvas[0], canvas[1], canvas[0]] : [1, 1, 1, 1];
-  const coefficients = (/** @type {number} */ row, /** @type {number} */ first) => Float32Array.from({ length: channels - first }, (_, i) => at(row, first + i));
+  const coefficients = (/** @type {number} */ row, /** @type {number} */ first) =>
+    Float32Array.from({ length: channels - first }, (_, i) => at(row, first + i));
   if (layout.family === "end2end") {
-    const best = finite.filter((row) => at(row, 4) > keep.conf).sort((a, b) => at(b, 4) - at(a, 4) || a - b).slice(0, keep.maxDet);
-    return best.map((row) => ({ box: [0, 1, 2, 3].map((c) => f32(at(row, c) * scale[c])), score: at(row, 4), class: Math.trunc(at(row, 5)), coefficients: coefficients(row, 6), objectness: null }));
+    const best = finite
+      .filter((row) => at(row, 4) > keep.conf)
+      .sort((a, b) => at(b, 4) - at(a, 4) || a - b)
+      .slice(0, keep.maxDet);
+    return best.map((row) => ({
+      box: [0, 1, 2, 3].map((c) => f32(at(row, c) * scale[c])),
+      score: at(row, 4),
+      class: Math.trunc(at(row, 5)),
+      coefficients: coefficients(row, 6),
+      objectness: null,
+    }));
   }
   const old = layout.family === "yolov5";
   const firstClass = old ? 5 : 4;
@@ -122,7 +197,11 @@ export function readRows(layout, outputs, canvas, keep) {
   return nonMaximumSuppression(candidates, keep.iou).slice(0, keep.maxDet);
 }
 
-/** Whether all boxes lie within the first pixels of the canvas: then they are in 0..1. @param {number[]} rows @param {(row: number, c: number) => number} at */
+/**
+ * Whether all boxes lie within the first pixels of the canvas: then they are in 0..1.
+ * @param {number[]} rows
+ * @param {(row: number, c: number) => number} at
+ */
 function normalised(rows, at) {
   let most = 0;
   for (const row of rows) {
@@ -134,9 +213,17 @@ function normalised(rows, at) {
   return most <= NORMALISED_LIMIT;
 }
 
-/** The rows whose box no better one of the same class overlaps by more than `iou`, best first. @param {Row[]} rows @param {number} iou @returns {Row[]} */
+/**
+ * The rows whose box no better one of the same class overlaps by more than `iou`, best first.
+ * @param {Row[]} rows
+ * @param {number} iou
+ * @returns {Row[]}
+ */
 export function nonMaximumSuppression(rows, iou) {
-  const order = rows.map((row, i) => ({ row, i })).sort((a, b) => b.row.score - a.row.score || a.i - b.i).slice(0, MOST_CANDIDATES);
+  const order = rows
+    .map((row, i) => ({ row, i }))
+    .sort((a, b) => b.row.score - a.row.score || a.i - b.i)
+    .slice(0, MOST_CANDIDATES);
   // Shifted by class in float32, as YOLO predictors do; boxes without area overlap nothing.
   const shifted = order.map(({ row }) => row.box.map((value) => f32(value + f32(row.class * CLASS_OFFSET))));
   /** @type {number[]} */
@@ -153,6 +240,7 @@ export function nonMaximumSuppression(rows, iou) {
 function overlap(a, area, b) {
   const other = (b[2] - b[0]) * (b[3] - b[1]);
   if (!(b[2] > b[0] && b[3] > b[1])) return 0;
-  const both = Math.max(Math.min(a[2], b[2]) - Math.max(a[0], b[0]), 0) * Math.max(Math.min(a[3], b[3]) - Math.max(a[1], b[1]), 0);
+  const both =
+    Math.max(Math.min(a[2], b[2]) - Math.max(a[0], b[0]), 0) * Math.max(Math.min(a[3], b[3]) - Math.max(a[1], b[1]), 0);
   return both / (area + other - both);
 }

@@ -34,7 +34,10 @@ class DropPage {
     this.tell();
   }
 
-  /** After what was dropped before: a model that is still being opened waits for no other image. @param {File[]} files */
+  /**
+   * After what was dropped before: a model that is still being opened waits for no other image.
+   * @param {File[]} files
+   */
   take(files) {
     this.before = this.before.then(() => this.open(files));
   }
@@ -77,7 +80,13 @@ class DropPage {
     this.tell(["Drop another image or model.", ...notes].join(" "));
   }
 
-  /** What a model computes, with a button that stops it; a model that fails while it is opened, or is stopped, is gone. @template T @param {RemoteModel} model @param {Promise<T>} work @returns {Promise<T>} */
+  /**
+   * What a model computes, with a button that stops it; a model that fails while it is opened, or is stopped, is gone.
+   * @template T
+   * @param {RemoteModel} model
+   * @param {Promise<T>} work
+   * @returns {Promise<T>}
+   */
   async running(model, work) {
     this.busy = model;
     this.stopper.hidden = false;
@@ -96,13 +105,20 @@ class DropPage {
   /** @param {string} [text] */
   tell(text) {
     this.say.className = "";
-    this.say.textContent = text ?? (this.model ? `${this.model.name} is there. Now drop an image.` : this.image ? `${this.image.name} is there. Now drop a model.` : "Drop an ONNX file and an image here.");
+    this.say.textContent =
+      text ??
+      (this.model
+        ? `${this.model.name} is there. Now drop an image.`
+        : this.image
+          ? `${this.image.name} is there. Now drop a model.`
+          : "Drop an ONNX file and an image here.");
   }
 
   /** @param {unknown} error */
   fail(error) {
     this.say.className = "failed";
-    this.say.textContent = error instanceof Stopped ? `${messageOf(error)}. Drop another model.` : `That did not work: ${messageOf(error)}`;
+    this.say.textContent =
+      error instanceof Stopped ? `${messageOf(error)}. Drop another model.` : `That did not work: ${messageOf(error)}`;
   }
 }
 

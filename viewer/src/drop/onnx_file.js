@@ -1,6 +1,9 @@
 // What an ONNX file says about itself: the metadata that Ultralytics writes. Nothing of it is evaluated.
 
-/** @typedef {{ task: string | null, names: Record<number, string> | null, imgsz: [number, number] | null, version: string | null, end2end: boolean | null, nms: boolean | null }} Metadata */
+/**
+ * @typedef {{ task: string | null, names: Record<number, string> | null, imgsz: [number, number] | null, version:
+ * string | null, end2end: boolean | null, nms: boolean | null }} Metadata
+ */
 
 const METADATA_FIELD = 14;
 
@@ -22,7 +25,11 @@ export function metadataProps(bytes) {
   return found;
 }
 
-/** The fields of a protobuf message, those of bytes with their bytes. @param {Uint8Array} bytes @returns {Generator<{ field: number, data: Uint8Array | null }>} */
+/**
+ * The fields of a protobuf message, those of bytes with their bytes.
+ * @param {Uint8Array} bytes
+ * @returns {Generator<{ field: number, data: Uint8Array | null }>}
+ */
 function* fields(bytes) {
   let at = 0;
   const varint = () => {
@@ -40,7 +47,8 @@ function* fields(bytes) {
     const [field, wire] = [Math.floor(tag / 8), tag % 8];
     if (wire === 2) {
       const length = varint();
-      if (!field || at + length > bytes.length) throw new Error("this is no ONNX file: a field is longer than the file");
+      if (!field || at + length > bytes.length)
+        throw new Error("this is no ONNX file: a field is longer than the file");
       yield { field, data: bytes.subarray(at, at + length) };
       at += length;
     } else if (wire === 0) {
@@ -55,7 +63,8 @@ function* fields(bytes) {
 
 /** What reading a model needs of it. @param {Record<string, string>} props @returns {Metadata} */
 export function readMetadata(props) {
-  const flag = (/** @type {string | undefined} */ text) => (text === undefined || text === "None" ? null : text.toLowerCase() === "true");
+  const flag = (/** @type {string | undefined} */ text) =>
+    text === undefined || text === "None" ? null : text.toLowerCase() === "true";
   const size = (props.imgsz ?? "").match(/\d+/g)?.map(Number);
   return {
     task: props.task ?? null,
@@ -67,13 +76,18 @@ export function readMetadata(props) {
   };
 }
 
-/** A dictionary of numbers to strings as Python writes it: {0: 'person', 1: "it's"}. @param {string} text @returns {Record<number, string>} */
+/**
+ * A dictionary of numbers to strings as Python writes it: {0: 'person', 1: "it's"}.
+ * @param {string} text
+ * @returns {Record<number, string>}
+ */
 export function namesOf(text) {
   /** @type {Record<number, string>} */
   const names = {};
   const entry = /\s*(\d+)\s*:\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*(,|\})/gsy;
   const trimmed = text.trim();
-  if (!trimmed.startsWith("{")) throw new Error("the class names in the metadata are no dictionary of numbers to strings");
+  if (!trimmed.startsWith("{"))
+    throw new Error("the class names in the metadata are no dictionary of numbers to strings");
   entry.lastIndex = 1;
   for (;;) {
     const found = entry.exec(trimmed);
@@ -81,7 +95,11 @@ export function namesOf(text) {
       if (/^\{\s*\}$/.test(trimmed)) return names;
       throw new Error("the class names in the metadata are no dictionary of numbers to strings");
     }
-    names[Number(found[1])] = found[2].slice(1, -1).replace(/\\x([0-9a-f]{2})|\\u([0-9a-f]{4})|\\(.)/gi, (_, x, u, one) => (x || u ? String.fromCharCode(parseInt(x ?? u, 16)) : one === "n" ? "\n" : one === "t" ? "\t" : one));
+    names[Number(found[1])] = found[2]
+      .slice(1, -1)
+      .replace(/\\x([0-9a-f]{2})|\\u([0-9a-f]{4})|\\(.)/gi, (_, x, u, one) =>
+        x || u ? String.fromCharCode(parseInt(x ?? u, 16)) : one === "n" ? "\n" : one === "t" ? "\t" : one,
+      );
     if (found[3] === "}") return names;
     if (/^\s*\}$/.test(trimmed.slice(entry.lastIndex))) return names;
   }

@@ -1,9 +1,23 @@
-// How masks are drawn, by the version of Ultralytics in the file: the presets of src/maskprism/core/masks.py, and their order.
+// How masks are drawn, by the version of Ultralytics in the file: the presets of src/maskprism/core/masks.py, and their
+// order.
 
 /** @typedef {import("../masks.js").MaskRule} MaskRule */
 
 /** @type {MaskRule} */
-const NOW = { name: "ultralytics", squash: false, crop: "after", crop_image: "after", crop_padding: 0, round_box: false, unpad: "whole", objectness: false, size: "canvas", threshold: 0 };
+const NOW = {
+  name: "ultralytics",
+  squash: false,
+  crop: "after",
+  crop_image: "after",
+  crop_padding: 0,
+  round_box: false,
+  unpad: "whole",
+  objectness: false,
+  size: "canvas",
+  crop_margin: 0,
+  logit_threshold: 0,
+  threshold: 0,
+};
 /** @type {MaskRule} */
 const BEFORE = { ...NOW, name: "ultralytics-8.4.83", unpad: "round", crop: "before" };
 /** @type {MaskRule} */

@@ -4,7 +4,9 @@ import { messageOf } from "../dom.js";
 import { Network } from "./predict.js";
 
 /** @typedef {import("./predict.js").Runtime} Runtime */
-/** @typedef {{ open: { name: string, bytes: Uint8Array } } | { scene: { image: ImageBitmap, source: string } }} Question */
+/**
+ * @typedef {{ open: { name: string, bytes: Uint8Array } } | { scene: { image: ImageBitmap, source: string } }} Question
+ */
 
 const MOST_THREADS = 4;
 /** @type {Promise<Runtime> | null} */
@@ -18,7 +20,9 @@ function load() {
     const loaded = found.default ?? found;
     loaded.env.logLevel = "error";
     loaded.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
-    loaded.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS) : 1;
+    loaded.env.wasm.numThreads = globalThis.crossOriginIsolated
+      ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS)
+      : 1;
     return loaded;
   });
   return runtime;

@@ -19,7 +19,9 @@
  * @property {number} missed
  * @property {number} false_positives
  * @property {number} localisation_errors
- * @property {{ index: number, name: string, score: number, iou: number | null, outcome: string | null, error: string | null, losses: Record<string, number> | null } | null} stands_for The instance that put the image where it is in the list.
+ * @property {{ index: number, name: string, score: number, iou: number | null, outcome: string | null, error: string |
+ * null, losses: Record<string, number> | null } | null} stands_for The instance that put the image where it is in the
+ * list.
  */
 /**
  * @typedef {object} Page
@@ -71,7 +73,11 @@ export const fetchScene = async (name) => (await ask(`/api/scenes/${inUrl(name)}
 export const upload = async (file) =>
   (await ask(`/api/uploads?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file })).json();
 
-/** Fetches, and turns what the server has to say about a failure into an error. @param {string} url @param {RequestInit} [options] */
+/**
+ * Fetches, and turns what the server has to say about a failure into an error.
+ * @param {string} url
+ * @param {RequestInit} [options]
+ */
 async function ask(url, options) {
   let response;
   try {

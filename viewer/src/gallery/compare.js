@@ -28,11 +28,13 @@ export class CompareView {
     for (const one of this.mounted) one.destroy();
     this.mounted = [];
     this.turn += 1;
-    this.places.replaceChildren(...keys.map((key) => {
-      const place = h("section", { className: "compared" });
-      this.fill(place, key, this.turn);
-      return place;
-    }));
+    this.places.replaceChildren(
+      ...keys.map((key) => {
+        const place = h("section", { className: "compared" });
+        this.fill(place, key, this.turn);
+        return place;
+      }),
+    );
     if (keys.length) element(this.root, ".back").focus({ preventScroll: true });
     return keys.length > 0;
   }
@@ -45,7 +47,13 @@ export class CompareView {
       const [{ mount }, scene, kinds] = await Promise.all([loadViewer(), fetchScene(name), askKinds()]);
       if (turn !== this.turn) return;
       place.replaceChildren();
-      this.mounted.push(mount(place, [{ title: titleOf(name), open: async () => scene }], { hash: false, kinds, instance: Number(index) }));
+      this.mounted.push(
+        mount(place, [{ title: titleOf(name), open: async () => scene }], {
+          hash: false,
+          kinds,
+          instance: Number(index),
+        }),
+      );
     } catch (error) {
       if (turn !== this.turn) return;
       place.replaceChildren(failed(error, () => this.fill(place, key, turn)));

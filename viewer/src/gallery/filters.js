@@ -80,7 +80,10 @@ export class FilterControls {
     });
     new ResizeObserver(() => this.fit()).observe(this.chips);
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("reset", (event) => (event.preventDefault(), this.set({ ...readFilters(""), view: this.filters.view })));
+    form.addEventListener(
+      "reset",
+      (event) => (event.preventDefault(), this.set({ ...readFilters(""), view: this.filters.view })),
+    );
     for (const input of this.views) input.addEventListener("change", () => this.set({ view: input.value }));
     this.text.addEventListener("input", () => this.set({ text: this.text.value }));
     for (const select of [this.show, this.sort]) {
@@ -120,7 +123,9 @@ export class FilterControls {
     this.seen = [...kept, ...page.classes.filter(({ id }) => !kept.some((one) => one.id === id))];
     this.score.draw(page.scores);
     this.iou.draw(page.ious);
-    for (const option of this.form.querySelectorAll(`option[value=missed], option[value=false-positives], option[value=localisation], ${LABELLED.map((sort) => `option[value=${sort}]`)}`)) {
+    for (const option of this.form.querySelectorAll(
+      `option[value=missed], option[value=false-positives], option[value=localisation], ${LABELLED.map((sort) => `option[value=${sort}]`)}`,
+    )) {
       /** @type {HTMLOptionElement} */ (option).hidden = !page.labels;
     }
     this.show.title = page.matching?.rule ?? "";
@@ -135,15 +140,22 @@ export class FilterControls {
     this.sort.value = sort;
     this.score.show(score);
     this.iou.show(iou);
-    element(this.form, "button[type=reset]").toggleAttribute("disabled", !writeFilters({ ...this.filters, view: VIEWS[0] }).size);
+    element(this.form, "button[type=reset]").toggleAttribute(
+      "disabled",
+      !writeFilters({ ...this.filters, view: VIEWS[0] }).size,
+    );
     this.renderClasses(new Set(classes));
   }
 
   /** @param {Set<number>} chosen */
   renderClasses(chosen) {
     const names = new Map(this.seen.map((one) => [one.id, one]));
-    const unknown = [...chosen].filter((id) => !names.has(id)).map((id) => ({ id, name: `class ${id}`, instances: 0, images: 0 }));
-    const focused = this.chips.contains(document.activeElement) ? document.activeElement?.getAttribute("data-id") : null;
+    const unknown = [...chosen]
+      .filter((id) => !names.has(id))
+      .map((id) => ({ id, name: `class ${id}`, instances: 0, images: 0 }));
+    const focused = this.chips.contains(document.activeElement)
+      ? document.activeElement?.getAttribute("data-id")
+      : null;
     this.chips.replaceChildren(
       ...[...this.seen, ...unknown].map(({ id, name, instances, images }) =>
         h(
@@ -154,7 +166,8 @@ export class FilterControls {
             "aria-pressed": chosen.has(id),
             "data-id": id,
             title: `${name}: ${instances} instances in ${images} images`,
-            onclick: () => this.set({ classes: chosen.has(id) ? [...chosen].filter((one) => one !== id) : [...chosen, id] }),
+            onclick: () =>
+              this.set({ classes: chosen.has(id) ? [...chosen].filter((one) => one !== id) : [...chosen, id] }),
           },
           h("span", { className: "chip-name" }, name),
           h("span", { className: "chip-count" }, String(instances)),
@@ -180,7 +193,15 @@ class RangeControl {
   /** @param {HTMLElement} box @param {string} noun @param {(bounds: Bounds) => void} change */
   constructor(box, noun, change) {
     const input = (/** @type {string} */ label) =>
-      h("input", { type: "range", min: "0", max: "1", step: "0.05", "aria-label": label, oninput: () => this.move(), onchange: () => change(this.bounds) });
+      h("input", {
+        type: "range",
+        min: "0",
+        max: "1",
+        step: "0.05",
+        "aria-label": label,
+        oninput: () => this.move(),
+        onchange: () => change(this.bounds),
+      });
     this.low = input(`Lowest ${noun}`);
     this.high = input(`Highest ${noun}`);
     this.bars = svg("svg", { class: "bars", viewBox: "0 0 20 10", preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -190,13 +211,23 @@ class RangeControl {
     this.counts = [];
     box.append(
       h("span", { className: "range-label" }, noun === "score" ? "Score" : noun, " ", this.text),
-      h("span", { className: "range" }, /** @type {any} */ (this.bars), h("span", { className: "track" }), this.low, this.high),
+      h(
+        "span",
+        { className: "range" },
+        /** @type {any} */ (this.bars),
+        h("span", { className: "track" }),
+        this.low,
+        this.high,
+      ),
     );
   }
 
   move() {
     const [low, high] = [Number(this.low.value), Number(this.high.value)];
-    if (low > high) (document.activeElement === this.low ? this.high : this.low).value = String(document.activeElement === this.low ? low : high);
+    if (low > high)
+      (document.activeElement === this.low ? this.high : this.low).value = String(
+        document.activeElement === this.low ? low : high,
+      );
     this.show([Number(this.low.value), Number(this.high.value)]);
   }
 
@@ -226,6 +257,8 @@ class RangeControl {
 
   colour() {
     const [low, high] = this.bounds;
-    [...this.bars.children].forEach((bar, i) => bar.classList.toggle("in", (i + 0.5) / 20 > low && (i + 0.5) / 20 < high));
+    [...this.bars.children].forEach((bar, i) =>
+      bar.classList.toggle("in", (i + 0.5) / 20 > low && (i + 0.5) / 20 < high),
+    );
   }
 }

@@ -8,7 +8,10 @@ import { askKinds, fetchScene } from "./api.js";
 
 /** The second view of the page. */
 export class ImageView {
-  /** @param {HTMLElement} root @param {{ go: (step: number) => void, close: () => void, keeper: (name: string) => Keeper }} host */
+  /**
+   * @param {HTMLElement} root
+   * @param {{ go: (step: number) => void, close: () => void, keeper: (name: string) => Keeper }} host
+   */
   constructor(root, host) {
     this.host = host;
     this.root = root;
@@ -21,7 +24,10 @@ export class ImageView {
     this.turn = 0;
     this.back = element(root, ".back");
     this.back.addEventListener("click", (event) => (event.preventDefault(), host.close()));
-    for (const [button, step] of /** @type {const} */ ([[this.previous, -1], [this.next, 1]])) {
+    for (const [button, step] of /** @type {const} */ ([
+      [this.previous, -1],
+      [this.next, 1],
+    ])) {
       button.addEventListener("click", () => button.getAttribute("aria-disabled") !== "true" && host.go(step));
     }
   }
@@ -39,7 +45,11 @@ export class ImageView {
       if (turn !== this.turn) return; // somebody went on meanwhile
       const box = h("div");
       this.stage.replaceChildren(box);
-      this.mounted = mount(box, [{ title, open: async () => scene }], { hash: true, kinds, keeper: this.host.keeper(name) });
+      this.mounted = mount(box, [{ title, open: async () => scene }], {
+        hash: true,
+        kinds,
+        keeper: this.host.keeper(name),
+      });
       await this.mounted.ready;
       followTheme(box);
     } catch (error) {
@@ -86,7 +96,13 @@ function followTheme(box) {
 }
 
 /** What went wrong, and another try. @param {unknown} error @param {() => void} again */
-export const failed = (error, again) => h("div", { className: "notice failed" }, h("p", { role: "alert" }, messageOf(error)), h("button", { type: "button", onclick: again }, "Try again"));
+export const failed = (error, again) =>
+  h(
+    "div",
+    { className: "notice failed" },
+    h("p", { role: "alert" }, messageOf(error)),
+    h("button", { type: "button", onclick: again }, "Try again"),
+  );
 
 let tries = 0;
 

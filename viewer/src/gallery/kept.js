@@ -1,4 +1,5 @@
-// Edits of all images of the gallery while the page shows one: with their history in memory, and as text across a reload.
+// Edits of all images of the gallery while the page shows one: with their history in memory, and as text across a
+// reload.
 
 /** @typedef {import("../state.js").State} State */
 /** @typedef {{ text: string, of: string }} Stored */
@@ -22,7 +23,11 @@ export class Kept {
     return [...this.stored.keys()];
   }
 
-  /** What the viewer asks of whoever keeps its states; for the image of one name. @param {string} name @returns {import("../app.js").Keeper} */
+  /**
+   * What the viewer asks of whoever keeps its states; for the image of one name.
+   * @param {string} name
+   * @returns {import("../app.js").Keeper}
+   */
   of(name) {
     return {
       recall: (fresh, saved) => this.recall(name, fresh, saved),
@@ -33,7 +38,13 @@ export class Kept {
     };
   }
 
-  /** The state that was left, with the instance that the address asks for; edits in an address go before those of a closed page. @param {string} name @param {State} fresh @param {URLSearchParams} saved */
+  /**
+   * The state that was left, with the instance that the address asks for; edits in an address go before those of a
+   * closed page.
+   * @param {string} name
+   * @param {State} fresh
+   * @param {URLSearchParams} saved
+   */
   recall(name, fresh, saved) {
     const [held, stored] = [this.states.get(name), this.stored.get(name)];
     if (held && fingerprint(held) === fingerprint(fresh)) {
@@ -89,17 +100,24 @@ export class Kept {
 function read(storage) {
   try {
     const found = JSON.parse(storage?.getItem(KEY) ?? "[]");
-    return found.filter((/** @type {any} */ one) => typeof one?.[0] === "string" && typeof one[1]?.text === "string" && typeof one[1].of === "string");
+    return found.filter(
+      (/** @type {any} */ one) =>
+        typeof one?.[0] === "string" && typeof one[1]?.text === "string" && typeof one[1].of === "string",
+    );
   } catch {
     return [];
   }
 }
 
-/** Tells the coefficients of one network's instances from others, such as those of another model on the same address. @param {State} state */
+/**
+ * Tells the coefficients of one network's instances from others, such as those of another model on the same address.
+ * @param {State} state
+ */
 function fingerprint(state) {
   let hash = 0x811c9dc5;
   for (const row of state.original) {
-    for (const byte of new Uint8Array(row.buffer, row.byteOffset, row.byteLength)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+    for (const byte of new Uint8Array(row.buffer, row.byteOffset, row.byteLength))
+      hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
   }
   return `${state.original.length}-${hash.toString(16)}`;
 }

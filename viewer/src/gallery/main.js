@@ -42,10 +42,8 @@ class GalleryPage {
     this.progress = null;
     /** @type {import("../verdict.js").Matching} */
     this.matching = null;
-    this.controls = new FilterControls(
-      element(document, "#filters", HTMLFormElement),
-      this.filters,
-      (filters) => this.filter(filters),
+    this.controls = new FilterControls(element(document, "#filters", HTMLFormElement), this.filters, (filters) =>
+      this.filter(filters),
     );
     this.tiles = new Tiles(element(document, "#tiles"), {
       href: (image) => this.address(image.name) + instanceOf(image, this.filters.show),
@@ -60,7 +58,11 @@ class GalleryPage {
     });
     this.comparison = new CompareView(element(document, "#comparison"), () => this.visit(this.address()));
     this.compare = element(document, "#compare");
-    this.compare.addEventListener("click", () => this.visit(`${this.address()}${this.address().includes("?") ? "&" : "?"}${new URLSearchParams(this.chosen.map((key) => ["compare", key]))}`));
+    this.compare.addEventListener("click", () =>
+      this.visit(
+        `${this.address()}${this.address().includes("?") ? "&" : "?"}${new URLSearchParams(this.chosen.map((key) => ["compare", key]))}`,
+      ),
+    );
     this.view = new ImageView(element(document, "#image"), {
       go: (step) => this.step(step),
       close: () => this.visit(this.address()),
@@ -217,7 +219,10 @@ class GalleryPage {
     this.count.textContent = "";
     const empty = element(document, "#empty");
     empty.hidden = false;
-    empty.replaceChildren(`The list of images did not come: ${message} `, h("button", { type: "button", onclick: () => this.load() }, "Try again"));
+    empty.replaceChildren(
+      `The list of images did not come: ${message} `,
+      h("button", { type: "button", onclick: () => this.load() }, "Try again"),
+    );
   }
 
   async loadMore() {
@@ -247,7 +252,12 @@ class GalleryPage {
     this.know(page, fresh && shown > 0);
   }
 
-  /** @param {number} offset @param {number} limit @param {(message: string) => void} fail @returns {Promise<Page | null>} */
+  /**
+   * @param {number} offset
+   * @param {number} limit
+   * @param {(message: string) => void} fail
+   * @returns {Promise<Page | null>}
+   */
   async ask(offset, limit, fail = (message) => this.say(message, "failed")) {
     const request = ++this.request;
     const query = writeFilters(this.filters);
@@ -284,7 +294,11 @@ class GalleryPage {
     filtered.delete("sort");
     filtered.delete("view");
     const instances = this.filters.view === "instances";
-    this.count.textContent = instances ? `${page.matches} instance${page.matches === 1 ? "" : "s"}` : filtered.size ? `${page.matches} of ${images(page.total)}` : images(page.total);
+    this.count.textContent = instances
+      ? `${page.matches} instance${page.matches === 1 ? "" : "s"}`
+      : filtered.size
+        ? `${page.matches} of ${images(page.total)}`
+        : images(page.total);
     const empty = element(document, "#empty");
     empty.hidden = page.matches > 0;
     const nothing = instances ? "No instance" : "No image";
@@ -323,7 +337,9 @@ class GalleryPage {
       bar.max = Math.max(progress.total, 1);
       bar.value = progress.examined;
       const broken = progress.failed ? `${progress.failed} broken` : "";
-      text.textContent = done ? broken : [`examined ${progress.examined} of ${progress.total}`, broken].filter(Boolean).join(", ");
+      text.textContent = done
+        ? broken
+        : [`examined ${progress.examined} of ${progress.total}`, broken].filter(Boolean).join(", ");
     }
   }
 
@@ -336,7 +352,10 @@ class GalleryPage {
     for (const [index, file] of files.entries()) {
       this.say(`Uploading ${file.name}${files.length > 1 ? ` (${index + 1} of ${files.length})` : ""} …`);
       try {
-        if (file.size > this.uploadBytes) throw new Error(`${file.name} has ${megabytes(file.size, 1)} MB; the limit is ${megabytes(this.uploadBytes)} MB.`);
+        if (file.size > this.uploadBytes)
+          throw new Error(
+            `${file.name} has ${megabytes(file.size, 1)} MB; the limit is ${megabytes(this.uploadBytes)} MB.`,
+          );
         taken.push((await upload(file)).name);
       } catch (error) {
         const message = messageOf(error);
@@ -344,7 +363,10 @@ class GalleryPage {
       }
     }
     const more = failures.length - MOST_FAILURES;
-    this.say([...failures.slice(0, MOST_FAILURES), ...(more > 0 ? [`and ${more} more`] : [])].join("\n"), failures.length ? "failed" : "");
+    this.say(
+      [...failures.slice(0, MOST_FAILURES), ...(more > 0 ? [`and ${more} more`] : [])].join("\n"),
+      failures.length ? "failed" : "",
+    );
     if (!taken.length) return;
     if (files.length === 1) this.visit(this.address(taken[0]));
     else if (this.shown !== null) this.visit(this.address());
@@ -371,8 +393,13 @@ class GalleryPage {
   }
 }
 
-/** The part of an address that chooses the instance that the image stands for in the list, or what was missed where that is asked for. @param {GalleryImage} image */
-const instanceOf = ({ stands_for, missed }, show = "all") => (stands_for ? `#i=${stands_for.index}` : show === "missed" && missed ? "#missed=0" : "");
+/**
+ * The part of an address that chooses the instance that the image stands for in the list, or what was missed where that
+ * is asked for.
+ * @param {GalleryImage} image
+ */
+const instanceOf = ({ stands_for, missed }, show = "all") =>
+  stands_for ? `#i=${stands_for.index}` : show === "missed" && missed ? "#missed=0" : "";
 
 /** @param {number} count */
 const images = (count) => `${count} image${count === 1 ? "" : "s"}`;

@@ -6,7 +6,11 @@ import { keyOf, thumbnailUrl } from "./api.js";
 
 /** @typedef {import("./api.js").GalleryImage} GalleryImage */
 
-/** @typedef {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void, choose: (key: string, chosen: boolean) => void, isChosen: (key: string) => boolean, sort: () => string, matching: () => import("../verdict.js").Matching }} Host */
+/**
+ * @typedef {{ href: (image: GalleryImage) => string, open: (image: GalleryImage) => void, choose: (key: string, chosen:
+ * boolean) => void, isChosen: (key: string) => boolean, sort: () => string, matching: () =>
+ * import("../verdict.js").Matching }} Host
+ */
 
 /** So many letters at the end of a name are never cut: numbers, which tell images apart, stand there. */
 const TAIL = 12;
@@ -74,7 +78,11 @@ export class Tiles {
     for (const tile of this.tiles.values()) if (tile.image) tile.show(tile.image, masks);
   }
 
-  /** Where an entry stands; by its image alone where the entry is not known. @param {string} name @param {string | null} key */
+  /**
+   * Where an entry stands; by its image alone where the entry is not known.
+   * @param {string} name
+   * @param {string | null} key
+   */
   place(name, key) {
     const tiles = [...this.tiles];
     const at = tiles.findIndex(([one]) => one === key);
@@ -93,8 +101,18 @@ export class Tiles {
     const links = [...this.tiles.values()].map((tile) => tile.link);
     const at = links.indexOf(/** @type {HTMLAnchorElement} */ (document.activeElement));
     if (at < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
-    const columns = Math.max(1, links.findIndex((link) => link.offsetTop > links[0].offsetTop));
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -at, End: links.length - 1 - at }[event.key];
+    const columns = Math.max(
+      1,
+      links.findIndex((link) => link.offsetTop > links[0].offsetTop),
+    );
+    const step = {
+      ArrowLeft: -1,
+      ArrowRight: 1,
+      ArrowUp: -columns,
+      ArrowDown: columns,
+      Home: -at,
+      End: links.length - 1 - at,
+    }[event.key];
     if (step === undefined) return;
     event.preventDefault();
     links[Math.min(Math.max(at + step, 0), links.length - 1)].focus();
@@ -120,7 +138,10 @@ class Tile {
       h("span", { className: "picture" }, this.thumbnail, this.note, this.badges),
       h("span", { className: "caption" }, this.name, this.facts),
     );
-    this.chosen = h("input", { type: "checkbox", onchange: () => this.image && host.choose(keyOf(this.image), this.chosen.checked) });
+    this.chosen = h("input", {
+      type: "checkbox",
+      onchange: () => this.image && host.choose(keyOf(this.image), this.chosen.checked),
+    });
     this.choice = h("label", { className: "choice", hidden: true }, this.chosen);
     this.element = h("li", {}, this.link, this.choice);
   }
@@ -143,7 +164,18 @@ class Tile {
   describe(image) {
     const badges = badgesOf(image, this.edited, this.host.matching());
     this.badges.replaceChildren(...badges);
-    this.link.setAttribute("aria-label", [image.uploaded ? "uploaded" : "", image.title, factsOf(image, this.host.sort()), ...badges.map((badge) => badge.textContent), image.message].filter(Boolean).join(", "));
+    this.link.setAttribute(
+      "aria-label",
+      [
+        image.uploaded ? "uploaded" : "",
+        image.title,
+        factsOf(image, this.host.sort()),
+        ...badges.map((badge) => badge.textContent),
+        image.message,
+      ]
+        .filter(Boolean)
+        .join(", "),
+    );
   }
 
   /** @param {GalleryImage} image @param {boolean} masks */
@@ -158,7 +190,10 @@ class Tile {
     this.link.dataset.state = state;
     this.link.title = message || title;
     const letters = [...title]; // not halves of them
-    this.name.replaceChildren(h("span", {}, letters.slice(0, -TAIL).join("")), h("span", {}, letters.slice(-TAIL).join("")));
+    this.name.replaceChildren(
+      h("span", {}, letters.slice(0, -TAIL).join("")),
+      h("span", {}, letters.slice(-TAIL).join("")),
+    );
     this.facts.textContent = factsOf(image, this.host.sort());
     this.note.textContent = state === "failed" ? messageOf(image) : "";
     this.describe(image);
@@ -183,7 +218,8 @@ class Tile {
 }
 
 /** What is wrong with an image, without its name before it. @param {GalleryImage} image */
-const messageOf = ({ message, title }) => (message.startsWith(`${title}: `) ? message.slice(title.length + 2) : message);
+const messageOf = ({ message, title }) =>
+  message.startsWith(`${title}: `) ? message.slice(title.length + 2) : message;
 
 /** @param {GalleryImage} image */
 function factsOf({ state, classes, scores, stands_for }, sort = "") {
@@ -200,16 +236,32 @@ const badge = (kind, text, title = "") => h("span", { className: `badge ${kind}`
 
 /** What the labels say of all instances of an image. @param {GalleryImage} image @param {string} rule */
 const summaries = ({ ious, missed, false_positives, localisation_errors }, rule) => [
-  ...(ious ? [badge("iou", `IoU ${range(ious)}`, "masks against labels, on the network input: lowest to highest IoU")] : []),
+  ...(ious
+    ? [badge("iou", `IoU ${range(ious)}`, "masks against labels, on the network input: lowest to highest IoU")]
+    : []),
   ...(false_positives ? [badge("false", `${false_positives} false`, `False positives. ${rule}`)] : []),
-  ...(localisation_errors ? [badge("localisation", `${localisation_errors} localisation`, `Localisation errors, which may be true or false positives. ${rule}`)] : []),
+  ...(localisation_errors
+    ? [
+        badge(
+          "localisation",
+          `${localisation_errors} localisation`,
+          `Localisation errors, which may be true or false positives. ${rule}`,
+        ),
+      ]
+    : []),
   ...(missed ? [badge("missed", `${missed} missed`, `Labelled instances that no prediction found. ${rule}`)] : []),
 ];
 
-/** The instance that a tile stands for. @param {NonNullable<GalleryImage["stands_for"]>} instance @param {string} sort */
+/**
+ * The instance that a tile stands for.
+ * @param {NonNullable<GalleryImage["stands_for"]>} instance
+ * @param {string} sort
+ */
 function standing({ index, name, score, iou, losses, ...judged }, sort) {
   if (losses && sort in losses) return `${name} ${index} · loses ${losses[sort].toFixed(2).replace("-", "−")}`;
-  return [`${name} ${index}`, iou === null ? "" : `IoU ${iou.toFixed(2)}`, verdict(judged), score.toFixed(2)].filter(Boolean).join(" · ");
+  return [`${name} ${index}`, iou === null ? "" : `IoU ${iou.toFixed(2)}`, verdict(judged), score.toFixed(2)]
+    .filter(Boolean)
+    .join(" · ");
 }
 
 /** @param {GalleryImage} image @param {boolean} edited @param {import("../verdict.js").Matching} matching */
@@ -224,4 +276,5 @@ function badgesOf(image, edited, matching) {
 }
 
 /** @param {[number, number]} range */
-const range = ([low, high]) => (low.toFixed(2) === high.toFixed(2) ? low.toFixed(2) : `${low.toFixed(2)}–${high.toFixed(2)}`);
+const range = ([low, high]) =>
+  low.toFixed(2) === high.toFixed(2) ? low.toFixed(2) : `${low.toFixed(2)}–${high.toFixed(2)}`;

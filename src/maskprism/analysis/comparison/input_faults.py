@@ -8,7 +8,6 @@ what is compared, because every image has them, whether or not something is dete
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -124,8 +123,7 @@ def _apart(model: Model, seen: Sequence[Seen], prepare: _Prepare | None) -> floa
     for one in seen:
         asked = model
         if prepare is not None:
-            asked = copy(model)
-            asked.runtime = _GivenInput(model.runtime, prepare(one.image)[None])
+            asked = replace(model, runtime=_GivenInput(model.runtime, prepare(one.image)[None]))
         theirs = one.prototypes.astype(np.float64)
         try:
             ours = asked.predict(one.image).prototypes

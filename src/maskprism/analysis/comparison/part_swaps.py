@@ -8,17 +8,20 @@ six orders: the Shapley values of the three parts.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from maskprism.analysis.truth.overlaps import Region
+
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float64
+    from jaxtyping import Float64
 
     from maskprism.analysis.comparison.similarity import Translation
+    from maskprism.core.masks import Patch
     from maskprism.core.prediction import Prediction
 
 Part = Literal["coefficients", "prototypes", "boxes"]
@@ -66,16 +69,16 @@ def swap(a: Prediction, b: Prediction, translation: Translation | None = None) -
     losses: dict[frozenset[Part], list[Float64[np.ndarray, " N"]]] = {subset: [np.zeros(0)] for subset in _SUBSETS}
     for start in range(0, len(a), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        own = swapped(a[chunk], b[chunk], ()).masks("image")
+        own = swapped(a[chunk], b[chunk], ()).crops("image")
         for subset in _SUBSETS:
-            other = swapped(a[chunk], b[chunk], subset, translation).masks("image") if subset else own
+            other = swapped(a[chunk], b[chunk], subset, translation).crops("image") if subset else own
             losses[subset].append(1 - paired_iou(own, other))
     return Swap({subset: np.concatenate(found) for subset, found in losses.items()})
 
 
 def loss(a: Prediction, b: Prediction) -> Float64[np.ndarray, " N"]:
     """1 - IoU of the masks of N instances of A and the same N of B, as `swap` draws them."""
-    return 1 - paired_iou(swapped(a, b, ()).masks("image"), swapped(a, b, PARTS).masks("image"))
+    return 1 - paired_iou(swapped(a, b, ()).crops("image"), swapped(a, b, PARTS).crops("image"))
 
 
 def swapped(
@@ -102,8 +105,11 @@ def swapped(
     )
 
 
-def paired_iou(a: Bool[np.ndarray, "N H W"], b: Bool[np.ndarray, "N H W"]) -> Float64[np.ndarray, " N"]:
+def paired_iou(a: Sequence[Patch], b: Sequence[Patch]) -> Float64[np.ndarray, " N"]:
     """Intersection over union of N pairs of masks; 1 for two empty ones."""
-    shared = np.count_nonzero(a & b, axis=(1, 2))
-    union = np.count_nonzero(a | b, axis=(1, 2))
-    return np.where(union > 0, shared / np.maximum(union, 1), 1.0)
+    found = np.ones(len(a))
+    for index, (one, other) in enumerate(zip(map(Region._make, a), map(Region._make, b), strict=True)):
+        shared = one.shared_with(other)
+        if union := one.area + other.area - shared:
+            found[index] = shared / union
+    return found

@@ -240,6 +240,19 @@ def diagnose(
     on_progress: called with the images done, their total, and a failure, if the last one was.
     Raises InputError where data set and model share no class or nothing is left to examine, and
     ModelError where the network fails on one image after the other.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import write_dataset
+    >>> dataset = maskprism.open_dataset(write_dataset("scenes", 4, validation_share=1))
+    >>> found = maskprism.diagnose(dataset, maskprism.load("sample", conf=0.001, multi_label=True))
+    >>> found.images
+    4
+    >>> found.precision["predict"].ap50 > 0.5  # mask AP50, as Ultralytics predicts
+    True
+    >>> found.budget.mean().instances > 0  # what costs the masks that are found: resolution, box, prototypes, ...
+    True
     """
     chosen = spread(len(dataset), limit)
     dataset = dataset.for_model(model.spec.names)

@@ -9,7 +9,7 @@
 | `smallest_set` | how few prototypes suffice, as far as it can be proven? |
 | `shapley` | how much of a logit or of the mask's quality is due to each? |
 | `sensitivity` | what would a small change of a coefficient do? |
-| `Attribution` | all of it at once |
+| `explain`, `Attribution` | all of it at once |
 | `Questions`, `asked_about` | what is asked, and which instance is meant? |
 
 `mask_window` holds the prototypes where the mask is decided, `subset_masks` the masks that some of them draw.
@@ -17,7 +17,7 @@
 
 from __future__ import annotations
 
-from maskprism.analysis.instance.attribution import Attribution
+from maskprism.analysis.instance.attribution import Attribution, explain
 from maskprism.analysis.instance.coefficient_sensitivity import Sensitivity, sensitivity
 from maskprism.analysis.instance.mask_window import MaskWindow
 from maskprism.analysis.instance.prototype_roles import Roles, roles
@@ -50,6 +50,7 @@ __all__ = [
     "SubsetMasks",
     "Sufficiency",
     "asked_about",
+    "explain",
     "faithfulness",
     "knock_out",
     "pixel_query",

@@ -9,6 +9,7 @@ import numpy as np
 
 from maskprism.analysis.instance.mask_window import box_pixels, mask_in_frame
 from maskprism.analysis.instance.regions import pixel_query
+from maskprism.core.decoding import each_crop
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ def _fits(prediction: Prediction, questions: Questions) -> tuple[str, list[tuple
     if image is None or not np.any(image):
         return None
     wanted, fits = mask_in_frame(image, prediction.letterbox, "canvas", name), []
-    for one, patch in zip(prediction, prediction.patches("canvas"), strict=True):
-        mask, part = patch.values > prediction.rule.threshold, wanted[patch.rows, patch.columns]
+    for one, patch in zip(prediction, each_crop(prediction, "canvas"), strict=True):
+        mask, part = patch.values, wanted[patch.rows, patch.columns]
         shared = float(np.count_nonzero(mask & part))
         union = np.count_nonzero(mask) + np.count_nonzero(wanted) - shared
         in_box = float(np.count_nonzero(part & box_pixels(one, "canvas", mask.shape)))

@@ -270,21 +270,17 @@ def measure(
 
 def mask_ious(prediction: Prediction, candidates: list[Reduction]) -> Float32[np.ndarray, "M N"]:
     """IoU of every mask with the same one under each reduction, at canvas size."""
-    full = list(prediction.patches("canvas"))
+    full = prediction.crops("canvas")
     found = np.empty((len(candidates), len(prediction)), dtype=np.float32)
     for row, reduction in zip(found, candidates, strict=True):
-        row[:] = [
-            patch_iou(a, b, prediction.rule.threshold)
-            for a, b in zip(full, reduction.mixed(prediction).patches("canvas"), strict=True)
-        ]
+        row[:] = [patch_iou(a, b) for a, b in zip(full, reduction.mixed(prediction).crops("canvas"), strict=True)]
     return found
 
 
-def patch_iou(a: Patch, b: Patch, threshold: float) -> float:
+def patch_iou(a: Patch, b: Patch) -> float:
     """IoU of two masks inside one box: patches over the same window. 1 if both are empty."""
-    first, second = a.values > threshold, b.values > threshold
-    union = np.count_nonzero(first | second)
-    return np.count_nonzero(first & second) / union if union else 1.0
+    union = np.count_nonzero(a.values | b.values)
+    return np.count_nonzero(a.values & b.values) / union if union else 1.0
 
 
 def _gram(parts: Decomposition) -> tuple[Float64[np.ndarray, "K K"], float]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from maskprism.core.decoding import each_crop
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
@@ -171,8 +172,7 @@ def claims(
 
 def regions(prediction: Prediction, size: Size) -> Iterator[Region]:
     """The masks of a prediction under its rule, in the frame named `size`, one after the other."""
-    for patch in prediction.patches(size):
-        yield Region.of_patch(patch, prediction.rule.threshold, prediction.letterbox.size_hw(size))
+    return (Region(*patch) for patch in each_crop(prediction, size))
 
 
 def mask_overlaps(
@@ -235,7 +235,7 @@ def _reach(
     """The largest IoU that a mask inside its box can have: the box's share of the ground-truth mask, at most."""
     if prediction.rule.crop_at(size) != "after":  # masks may leave their boxes
         return np.ones((len(prediction), len(true)))
-    boxes = prediction.letterbox.from_canvas(prediction.extents, size).astype(np.float64)
+    boxes = prediction.letterbox.from_canvas(prediction.rule.crop_boxes(prediction.extents), size).astype(np.float64)
     windows = np.array([(t.columns.start, t.rows.start, t.columns.stop, t.rows.stop) for t in true]).reshape(-1, 4)
     first = np.maximum(np.floor(boxes[:, None, :2]) - 1, windows[None, :, :2])
     last = np.minimum(np.ceil(boxes[:, None, 2:]) + 1, windows[None, :, 2:])

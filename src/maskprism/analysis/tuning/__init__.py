@@ -6,11 +6,13 @@
 | `fit`, `Setting` | which correction is best on given evidence? |
 | `evidence_of`, `Evidence` | what can be learned from an image with its ground truth? |
 | `taught`, `Lessons` | what can be learned from a better network, where there are no labels? |
+| `choose_decode_rule`, `DecodeRuleChoice` | which crop margin and logit threshold draw the best masks? |
 | `cross_fit` | how are settings chosen, and corrections measured, without deceiving oneself? |
 """
 
 from __future__ import annotations
 
+from maskprism.analysis.tuning.decode_rule import DecodeRuleChoice, choose_decode_rule
 from maskprism.analysis.tuning.evidence import Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import Setting, fit
 from maskprism.analysis.tuning.teacher import Lessons, taught
@@ -19,10 +21,12 @@ from maskprism.analysis.tuning.validation import CrossFit, cross_fit
 
 __all__ = [
     "CrossFit",
+    "DecodeRuleChoice",
     "Evidence",
     "Lessons",
     "Setting",
     "Tuning",
+    "choose_decode_rule",
     "cross_fit",
     "evidence_of",
     "fit",

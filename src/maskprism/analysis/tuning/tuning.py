@@ -23,6 +23,7 @@ from maskprism.analysis.intervals import Interval
 from maskprism.analysis.truth.gains import Gains
 from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import Region, regions
+from maskprism.analysis.tuning.decode_rule import DecodeRuleChoice, choose_decode_rule, setting_ious
 from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import Setting, minimiser
 from maskprism.analysis.tuning.teacher import teacher_of
@@ -49,7 +50,10 @@ _CANDIDATES = 4000
 
 
 class TunedInstance(NamedTuple):
-    """One matched instance: mask IoU on the canvas before and after, and with what fewer images give."""
+    """One matched instance: mask IoU on the canvas before and after, and with what fewer images give.
+
+    plain, corrected: under each of `settings_of` the model's rule, before and after.
+    """
 
     image: int
     class_id: int
@@ -57,6 +61,8 @@ class TunedInstance(NamedTuple):
     before: float
     after: float
     curve: Mapping[int, float]
+    plain: Float64[np.ndarray, " S"]
+    corrected: Float64[np.ndarray, " S"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +111,18 @@ class Tuning:
             areas=np.array([row.area for row in self.rows]),
             classes=[names.get(row.class_id, f"class{row.class_id}") for row in self.rows],
         )
+
+    @cached_property
+    def decode_rule(self) -> DecodeRuleChoice:
+        """Crop margin and logit threshold, chosen and measured on the same folds as the correction."""
+        fold_of = np.concatenate(
+            [np.full(fold.stop - fold.first, number) for number, fold in enumerate(self.fitted.folds)]
+        )
+        plain, corrected = (
+            np.array([getattr(row, name) for row in self.rows]).reshape(len(self.rows), -1).T
+            for name in ("plain", "corrected")
+        )
+        return choose_decode_rule(self.spec.rule, self.gains, fold_of[self.gains.image], plain, corrected)
 
     @property
     def change(self) -> Change:
@@ -163,6 +181,17 @@ def tune(
     Raises InputError where data set and model share no class, nothing is labelled with a mask, or too few images have
     an instance that is found; ModelError where the network fails on one image after the other; MissingExtraError
     without SciPy.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import write_dataset
+    >>> dataset = maskprism.open_dataset(write_dataset("scenes", 3, validation_share=1))
+    >>> model = maskprism.load("sample")
+    >>> found = maskprism.tune(dataset, model, folds=3)
+    >>> found.images
+    3
+    >>> model = model.with_correction(found.correction) if found.helps else model
     """
     check_options(folds=folds, seed=seed, limit=limit)
     chosen = spread(len(dataset), limit)
@@ -324,22 +353,24 @@ def _measure(model: Model, classes: Sequence[int], conf: float, task: tuple[int,
     true = [Region(*patch) for patch in truth.patches("canvas", shown.letterbox)]
     targets = [true[index] for index in matches.objects]
 
-    def ious(correction: Correction | None) -> list[float]:
-        seen = found if correction is None else correction.apply(found)
+    def ious(correction: Correction) -> list[float]:
+        seen = correction.apply(found)
         return [region.iou_with(target) for region, target in zip(regions(seen, "canvas"), targets, strict=True)]
 
     curve = {size: ious(one) for size, one in fold.curve.items()}
+    plain, corrected = (setting_ious(one, targets, found.rule) for one in (found, fold.correction.apply(found)))
     rows = [
         TunedInstance(
             number,
             int(truth.classes[target]),
             int(truth.areas[target]),
-            *pair,
+            float(plain[0, index]),
+            float(corrected[0, index]),
             {size: values[index] for size, values in curve.items()},
+            plain[:, index],
+            corrected[:, index],
         )
-        for index, (target, pair) in enumerate(
-            zip(matches.objects.tolist(), zip(ious(None), ious(fold.correction), strict=True), strict=True)
-        )
+        for index, target in enumerate(matches.objects.tolist())
     ]
     overlaps = (overlaps_under(before, truth, "predict"), overlaps_under(after, truth, "predict"))
     return _Measured(overlaps, rows)

@@ -20,7 +20,7 @@ typedef struct {
     mpd_prototypes prototypes;
     void *memory;
     Py_ssize_t n, begin, end; /* instances begin..end - 1 have their logits in `logits` */
-    float *packed, *logits;
+    float *packed, *logits, threshold;
     Loaded group[GROUP];
 } Job;
 
@@ -56,7 +56,9 @@ static int prepare(Job *job) {
     p->data = job->data.buf;
     job->memory = malloc(bytes);
     if (!job->memory) return PyErr_NoMemory(), -1;
-    return mpd_plan_init(&job->plan, &letterbox, &rule, ints[15], job->memory, bytes);
+    if (mpd_plan_init(&job->plan, &letterbox, &rule, ints[15], job->memory, bytes) < 0) return -1;
+    job->plan.threshold = job->threshold;
+    return 0;
 }
 
 static const float *box_of(const Job *job, Py_ssize_t i) {
@@ -126,11 +128,11 @@ static int load(Job *job, Py_ssize_t i) {
     return 1;
 }
 
-#define COMMON "y*y*(iifinnn)y*z*"
+#define COMMON "y*y*(iifinnn)fy*z*"
 #define COMMON_ARGS \
     &job.setup, &job.data, &job.prototypes.n, &job.prototypes.is_int8, &job.prototypes.scale, \
         &job.prototypes.zero_point, &job.prototypes.stride_k, &job.prototypes.stride_y, &job.prototypes.stride_x, \
-        &job.weights, &job.boxes
+        &job.threshold, &job.weights, &job.boxes
 
 /* windows(..., out int32 (N, 8)): the windows of pixels and of grid cells, each as y0, y1, x0, x1. */
 static PyObject *windows(PyObject *self, PyObject *args) {

@@ -35,7 +35,8 @@ def _arguments(job: DecodeJob) -> tuple[Any, ...]:
     if not maps.flags.c_contiguous:
         maps, strides = np.moveaxis(maps, 0, -1), (1, width * k, k)
     layout = (k, maps.dtype == np.int8, job.scale, job.zero_point, *strides)
-    return setup, maps, layout, job.weights, job.boxes
+    boxes = None if job.boxes is None else job.rule.crop_boxes(job.boxes)
+    return setup, maps, layout, rule.threshold, job.weights, boxes
 
 
 def windows(job: DecodeJob) -> Int32[np.ndarray, "N 8"]:

@@ -8,6 +8,7 @@
  *     mpd_plan_init(&plan, &letterbox, &rule, MPD_IMAGE, malloc(bytes), bytes);
  *     for every instance:
  *         mpd_load(&plan, &prototypes, weights, box);                       box on the letterboxed input, or NULL
+ *                                                                           (a crop margin: widen the box)
  *         n = mpd_rle(&plan, counts, capacity, &area);                      or mpd_bitmap, mpd_soft
  *
  * C99, no dependencies, no allocation, no static data. The plan's memory belongs to the caller, is aligned as malloc
@@ -62,7 +63,7 @@ typedef struct {
     mpd_letterbox letterbox;
     mpd_rule rule;
     int32_t frame, h, w, zoom, start_y, start_x; /* the image starts there on the grid enlarged by `zoom` */
-    float threshold;
+    float threshold;                   /* of what is resized: 0, or .5 of probabilities; may be set after mpd_plan_init */
     mpd_axis zoom_y, zoom_x, y, x;     /* grid -> enlarged grid -> frame */
     mpd_window window, enlarged, grid; /* of the loaded instance: its pixels, and the samples that they read */
     int32_t plain;                     /* 1: NaN, infinity or extreme values, so every pixel is computed */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -24,6 +25,7 @@ Output = Literal["bitmap", "soft", "rle", "counts", "crop", "area", "polygons"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)
 MAX_STACK_BYTES = 4 << 30
 """Stacks of full-size masks larger than this are refused."""
+_CHUNK = 32
 
 
 def decode(
@@ -80,7 +82,7 @@ def decode(
     Examples
     --------
     >>> import numpy as np
-    >>> from maskprism import Letterbox
+    >>> from maskprism import Letterbox, decode
     >>> letterbox = Letterbox.fit((160, 160), (160, 160))
     >>> prototypes = np.ones((2, 40, 40), dtype=np.float32)
     >>> decode([[1, -0.5]], prototypes, [[40, 40, 120, 100]], letterbox, output="area")
@@ -105,6 +107,12 @@ def decode(
 def masks(prediction: Prediction, size: Size | None = None) -> Bool[np.ndarray, "N H W"]:
     """Decode all masks of a prediction as a stack of bitmaps; see `decode` for frames and errors."""
     return _bitmaps(_job_of(prediction, size), None)
+
+
+def each_crop(prediction: Prediction, size: Size | None = None) -> Iterator[Patch]:
+    """Decode each mask as `crops` does, a few at a time, so that memory stays that of a few."""
+    for start in range(0, len(prediction), _CHUNK):
+        yield from crops(prediction[start : start + _CHUNK], size)
 
 
 def soft(prediction: Prediction, size: Size | None = None) -> list[Patch]:

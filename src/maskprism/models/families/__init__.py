@@ -1,10 +1,34 @@
-"""How the outputs of each family of models are told apart and read."""
+"""The registry of families: how the outputs of each are told apart and read, and what its own tools do around it.
+
+A family is one `Family`, declared in a module of this folder. Two places name it, both in this file: `FamilyName`, for
+type checkers and the command line, and `known_families`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Literal
 
 from maskprism._common.lazy import lazy_submodules
 
-if not TYPE_CHECKING:  # type checkers shall know the names that are here
+if TYPE_CHECKING:
+    from maskprism.models.families.family import Family
+else:  # type checkers shall know the names that are here
     __getattr__, __dir__ = lazy_submodules(__name__)
+
+FamilyName = Literal["yolov5", "yolov8", "end2end", "yolact", "query"]
+"""How the outputs of a model are packed."""
+
+
+@cache
+def known_families() -> dict[FamilyName, Family]:
+    """Import all families, the most general first.
+
+    Returns
+    -------
+    dict
+        Each `Family` by its name, in the order of `FamilyName`. The last is asked first whether a model is of it.
+    """
+    from maskprism.models.families import query, yolact, yolo
+
+    return {family.name: family for family in (*yolo.FAMILIES, yolact.FAMILY, query.FAMILY)}

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from maskprism.core.geometry import same_shape
-from maskprism.core.masks import sigmoid
+from maskprism.core.masks import NO_CROP, sigmoid
+from maskprism.core.preprocessing import IMAGENET
 from maskprism.errors import ModelError
+from maskprism.models.families.family import Family, Layout, Probe
 from maskprism.models.families.rows import RawInstances, Thresholds
-from maskprism.models.families.yolo import Layout
 from maskprism.models.onnx.mask_branch import MaskBranch, described, factors
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
+
+    from maskprism.models.families import FamilyName
 
     Floats = Float32[np.ndarray, "..."]
 
@@ -77,10 +80,6 @@ class QueryLayout(Layout):
     def count(self, shapes: Sequence[tuple[int, ...]]) -> int:
         """How many queries there are."""
         return self.queries
-
-    def level_ends(self, count: int, canvas_hw: tuple[int, int]) -> tuple[int, ...] | None:
-        """None: queries are of no level."""
-        return None
 
     def read_prototypes(self, outputs: Sequence[Floats], index: int) -> Float32[np.ndarray, "K h w"]:
         """The pixel embedding of image `index` of the batch."""
@@ -175,6 +174,20 @@ def has_finished_masks(shapes: Sequence[tuple[int, ...]], canvas_hw: tuple[int, 
         if len(shape) == 4 and min(shape[2:]) > 1 and same_shape((shape[2], shape[3]), canvas_hw)
     }
     return any(len(shape) in (2, 3) and shape[:2] in masks for shape in shapes)
+
+
+def detect(probe: Probe, forced: FamilyName | None) -> tuple[Layout, Probe] | None:
+    """Find the layout of a model with finished masks, whose factors it is made to show; None for any other model.
+
+    Raises
+    ------
+    ModelError
+        As `find_queries`.
+    """
+    if not has_finished_masks(probe.shapes, probe.canvas_hw) or (shown := probe.reveal()) is None:
+        return None
+    revealed, branch = shown
+    return find_queries(revealed.outputs, revealed.names, branch, probe.label), revealed
 
 
 def find_queries(outputs: Sequence[Floats], names: Sequence[str], branch: MaskBranch, label: str) -> QueryLayout:
@@ -272,3 +285,15 @@ def _how(table: Floats, with_boxes: bool) -> Scores:
     if table.size and table.min() >= 0 and table.max() <= 1:
         return "probabilities"
     return "sigmoid" if with_boxes else "softmax"
+
+
+FAMILY = Family(
+    "query",
+    "finished masks that are a product of queries and a pixel embedding, taken apart inside the file (Mask2Former, "
+    "RF-DETR, SAM; in ONNX Runtime only)",
+    detect,
+    rule=NO_CROP,
+    preprocessing=IMAGENET,
+    keep=Thresholds(conf=0.5, max_det=100),
+    rewritable=False,
+)

@@ -27,8 +27,8 @@ _STRIDES = (2, 4, 8)
 _IN_FRONT = (5, 6, 7)
 """Columns before the mask in rows of finished heads: box, score, class."""
 _HAND_OVER = (
-    "or decode its boxes, run NMS, and hand the arrays of one image over: maskprism.from_arrays(image, coefficients, "
-    'prototypes, boxes=..., scores=..., classes=..., preprocessing="yolo")'
+    'or hand the outputs for one image to maskprism.from_raw(outputs, image, layout="rknn"), or what its runtime is '
+    "called; or decode its boxes, run NMS, and call maskprism.from_arrays"
 )
 
 
@@ -145,7 +145,7 @@ def _flat_prototypes(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
     return None
 
 
-def _finished_masks(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
+def finished_masks(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
     """DeepStream: one output, whose rows are box, score, class and a finished mask."""
     if len(shapes) != 1 or len(shapes[0]) not in (2, 3):
         return None
@@ -228,5 +228,5 @@ _FORMS: tuple[Callable[[Shapes, tuple[int, int]], str | None], ...] = (
     _levels,
     _without_batch,
     _flat_prototypes,
-    _finished_masks,
+    finished_masks,
 )

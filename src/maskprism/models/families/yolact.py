@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from maskprism.core.geometry import box_iou, same_shape
+from maskprism.core.masks import YOLACT as YOLACT_RULE
+from maskprism.core.preprocessing import YOLACT
 from maskprism.errors import ModelError
+from maskprism.models.families.family import Family, Layout, Probe
 from maskprism.models.families.rows import RawInstances, Thresholds
-from maskprism.models.families.yolo import Layout
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
+
+    from maskprism.models.families import FamilyName
 
     Floats = Float32[np.ndarray, "..."]
 
@@ -200,27 +204,24 @@ class YolactLayout(Layout):
         return priors if priors.ndim == 2 else priors[index % len(priors)]
 
 
-def find_yolact(
-    outputs: Sequence[Floats],
-    names: Sequence[str],
-    canvas_hw: tuple[int, int],
-    label: str,
-    *,
-    images_last: bool,
-) -> YolactLayout | None:
-    """The layout of what a network gave for one canvas, if these are the raw outputs of a YOLACT; None if not.
+def detect(probe: Probe, forced: FamilyName | None) -> tuple[Layout, Probe] | None:
+    """Find the layout of the raw outputs of a YOLACT; None for any other model.
 
-    names: of the outputs, as far as they are known; they decide where shapes and values do not.
+    Names of outputs decide where shapes and values do not.
 
-    Raises ModelError where scores are no probabilities, where there are no priors and none can be made, or where
-    boxes and priors cannot be told apart.
+    Raises
+    ------
+    ModelError
+        If scores are no probabilities, there are no priors and none can be made, or boxes and priors cannot be told
+        apart.
     """
+    outputs, canvas_hw, label = probe.outputs, probe.canvas_hw, probe.label
     tables = {index: one.shape for index, one in enumerate(outputs) if one.ndim == 3 and one.size}
     maps = {index: one.shape for index, one in enumerate(outputs) if one.ndim == 4 and one.size}
     found = [
         (prototypes, axis, count)
         for prototypes, shape in maps.items()
-        for axis in ((3, 1) if images_last else (1, 3))
+        for axis in ((3, 1) if probe.images_last else (1, 3))
         if same_shape((shape[1], shape[2]) if axis == 3 else (shape[2], shape[3]), canvas_hw)
         for count in dict.fromkeys(size for _, size, _ in tables.values())
         if _is_group([width for _, size, width in tables.values() if size == count], count, shape[axis])
@@ -230,7 +231,7 @@ def find_yolact(
     prototypes, axis, count = found[0]
     k = maps[prototypes][axis]
     group = [index for index, shape in tables.items() if shape[1] == count]
-    called = {role: _called(names, words, range(len(outputs))) for role, words in _WORDS.items()}
+    called = {role: _called(probe.names, words, range(len(outputs))) for role, words in _WORDS.items()}
     scores = _scores(outputs, group, k, called, label)
     rest = [index for index in group if index != scores]
     coefficients = _only([index for index in rest if tables[index][2] == k], called["coefficients"], label)
@@ -238,7 +239,7 @@ def find_yolact(
     apart = [index for index, one in enumerate(outputs) if one.shape == (count, 4)]
     boxes, priors = _boxes_and_priors(outputs, located, apart, called["priors"], label)
     corners = priors is None and boxes in called["corners"]
-    return YolactLayout(
+    layout = YolactLayout(
         family="yolact",
         rows_output=coefficients,
         prototypes_output=prototypes,
@@ -251,6 +252,7 @@ def find_yolact(
         priors_output=priors,
         made=None if corners or priors is not None else _made(count, canvas_hw, label),
     )
+    return layout, probe
 
 
 _WORDS = {
@@ -350,3 +352,16 @@ def _made(count: int, canvas_hw: tuple[int, int], label: str) -> Priors:
         f"{label}: looks like a YOLACT without its priors, and {count:,} boxes are not those of its configurations for "
         f"COCO, {known} on a canvas of {canvas_hw[0]} x {canvas_hw[1]}; export the priors, (P, 4), as an output too"
     )
+
+
+FAMILY = Family(
+    "yolact",
+    "boxes (B, P, 4), scores (B, P, 1 + classes) with the background first, coefficients (B, P, K), prototypes "
+    "(B, h, w, K), and priors (P, 4) (YOLACT)",
+    detect,
+    rule=YOLACT_RULE,
+    preprocessing=YOLACT,
+    keep=Thresholds(conf=0.15, iou=0.5, max_det=100),
+    side=_SIDE,
+    multiple=1,
+)

@@ -1,71 +1,31 @@
-"""Layouts: how the output tensors of YOLO-seg networks are read.
+"""YOLO-seg: one table of detections, and prototypes. Families differ in what the columns of the table are.
 
-A layout is found from the shapes of the outputs and the metadata; whatever stays ambiguous is
-refused with the options named.
+The layout is found from the shapes of the outputs and the metadata; whatever stays ambiguous is refused with the
+options named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from maskprism._common.choices import Family
-from maskprism.core.masks import NO_CROP, YOLOV5, MaskRule
-from maskprism.core.masks import YOLACT as YOLACT_RULE
-from maskprism.core.preprocessing import IMAGENET, YOLACT, YOLO, Preprocessing
-from maskprism.errors import InputError, ModelError
+from maskprism.core.masks import YOLOV5 as YOLOV5_RULE
+from maskprism.errors import ModelError
+from maskprism.models.families.family import Family, Layout, Probe
 from maskprism.models.families.rows import RawInstances, Thresholds, finite_columns
-from maskprism.models.metadata import refuse_other_tasks
+from maskprism.models.families.unsupported import coefficients_apart, refusal
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
 
+    from maskprism.models.families import FamilyName
     from maskprism.models.metadata import Metadata
 
     Floats = Float32[np.ndarray, "..."]
-
-
-class FamilyTraits(NamedTuple):
-    """What a family of networks is, beside how its rows are read: all of it data.
-
-    rows: how detections are packed, in words. rule: how masks are drawn; None for that of the version that wrote the
-    file. preprocessing: what becomes of images before. keep: which detections its own tools keep. side, multiple: of
-    the canvas in pixels, where the network takes any, and what its sides are multiples of.
-    """
-
-    rows: str
-    rule: MaskRule | None = None
-    preprocessing: Preprocessing = YOLO
-    keep: Thresholds = Thresholds()
-    side: int = 640
-    multiple: int = 32
-
-
-FAMILIES: dict[Family, FamilyTraits] = {
-    "yolov5": FamilyTraits(
-        "rows of cx, cy, w, h, objectness, classes, coefficients (YOLOv5, YOLOv7), then NMS", rule=YOLOV5
-    ),
-    "yolov8": FamilyTraits("columns of cx, cy, w, h, classes, coefficients (YOLOv8, 9, 11, 12, 26), then NMS"),
-    "end2end": FamilyTraits("finished rows of x1, y1, x2, y2, score, class, coefficients (YOLO26, exports with NMS)"),
-    "yolact": FamilyTraits(
-        "outputs of their own for boxes against priors, classes with the background first, coefficients (YOLACT)",
-        rule=YOLACT_RULE,
-        preprocessing=YOLACT,
-        keep=Thresholds(conf=0.15, iou=0.5, max_det=100),
-        side=550,
-        multiple=1,
-    ),
-    "query": FamilyTraits(
-        "finished masks of queries, taken apart inside the file (Mask2Former, RF-DETR, SAM; ONNX only)",
-        rule=NO_CROP,
-        preprocessing=IMAGENET,
-        keep=Thresholds(conf=0.5, max_det=100),
-    ),
-}
 
 _STRIDE_SETS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
 _CLASS_OFFSET = np.float32(7680)
@@ -74,50 +34,35 @@ _NORMALISED_LIMIT = 2.0
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where things are in the outputs.
+class YoloFamily(Family):
+    """A family whose detections are one table.
 
-    rows_output, prototypes_output: index of the tensor. channels_last: a detection is a row
-    rather than a column. prototypes_last: prototypes are (h, w, K) rather than (K, h, w).
+    Parameters
+    ----------
+    columns
+        How many columns come before the classes, or before the coefficients where the table has no classes.
+    per_cell
+        Candidates per cell of a level of the pyramid; 0 for finished rows, which are sorted by score.
     """
 
-    family: Family
-    rows_output: int
-    prototypes_output: int
-    channels_last: bool
-    prototypes_last: bool
-    classes: int | None
-    prototypes: int
+    columns: int = 4
+    per_cell: int = 1
+
+
+@dataclass(frozen=True)
+class YoloLayout(Layout):
+    """Where things are in the outputs of a YOLO-seg."""
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader should know of how this network is read, one sentence each."""
-        return ()
-
-    def grid_hw(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
-        """(height, width) of the prototypes in outputs of these shapes."""
-        shape = shapes[self.prototypes_output]
-        return (shape[1], shape[2]) if self.prototypes_last else (shape[2], shape[3])
-
-    def count(self, shapes: Sequence[tuple[int, ...]]) -> int:
-        """How many candidates, or finished rows, outputs of these shapes hold."""
-        return shapes[self.rows_output][1 if self.channels_last else 2]
-
-    def read_prototypes(self, outputs: Sequence[Floats], index: int) -> Float32[np.ndarray, "K h w"]:
-        """The prototypes of image `index` of the batch."""
-        found = outputs[self.prototypes_output][index]
-        return np.ascontiguousarray(np.moveaxis(found, -1, 0) if self.prototypes_last else found)
-
-    @property
-    def score_limits(self) -> tuple[float, float]:
-        """What raw scores lie between."""
-        return 0, 1
+    def traits(self) -> YoloFamily:
+        """Of its family."""
+        return next(family for family in FAMILIES if family.name == self.family)
 
     def raw_scores(self, outputs: Sequence[Floats], index: int) -> Floats | None:
-        """What image `index` of the batch has as scores, objectness included; None where they are made here."""
+        """The scores of image `index` of the batch, objectness included."""
         table = outputs[self.rows_output][index]
         columns = table.T if self.channels_last else table
-        return columns[4:5] if self.family == "end2end" else columns[4 : len(columns) - self.prototypes]
+        return columns[4 : len(columns) - self.prototypes] if self.traits.per_cell else columns[4:5]
 
     def read_rows(
         self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds
@@ -126,11 +71,10 @@ class Layout:
 
         Rows with NaN or infinity are left out and counted.
         """
-        found = outputs[self.rows_output][index]
-        columns = found.T if self.channels_last else found
-        if self.family == "end2end":
-            return self._read_finished(columns, canvas_hw, keep)
-        return self._read_candidates(columns, canvas_hw, keep)
+        table = outputs[self.rows_output][index]
+        columns = table.T if self.channels_last else table
+        read = self._read_candidates if self.traits.per_cell else self._read_finished
+        return read(columns, canvas_hw, keep)
 
     def _read_finished(self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds) -> RawInstances:
         sound = finite_columns(columns)
@@ -151,9 +95,9 @@ class Layout:
         )
 
     def _read_candidates(self, columns: Floats, canvas_hw: tuple[int, int], keep: Thresholds) -> RawInstances:
-        first_class = 5 if self.family == "yolov5" else 4
-        first_coefficient = columns.shape[0] - self.prototypes
-        best_scores = columns[4] if self.family == "yolov5" else columns[first_class:first_coefficient].max(axis=0)
+        first_class, first_coefficient = self.traits.columns, columns.shape[0] - self.prototypes
+        with_objectness = self.traits.objectness
+        best_scores = columns[4] if with_objectness else columns[first_class:first_coefficient].max(axis=0)
         chosen = np.flatnonzero(~(best_scores <= keep.conf))  # NaN is not known to be below
         scale = _scale(canvas_hw) if _are_normalised(columns[:4]) else np.float32(1)
         with np.errstate(over="ignore", invalid="ignore"):  # such boxes are left out
@@ -164,7 +108,7 @@ class Layout:
         rows = columns[:, chosen].T
         by_class = rows[:, first_class:first_coefficient]
         objectness = None
-        if self.family == "yolov5":
+        if with_objectness:
             objectness = rows[:, 4].copy()
             by_class = by_class * objectness[:, None]
         if keep.multi_label:
@@ -195,9 +139,9 @@ class Layout:
 
         Finished rows are sorted by score, and heads that leave candidates out do not say which.
         """
-        per_cell = {"yolov8": 1, "yolov5": 3}.get(self.family, 0)
         for strides in _STRIDE_SETS:
-            ends = np.cumsum([per_cell * (canvas_hw[0] // one) * (canvas_hw[1] // one) for one in strides]).tolist()
+            cells = [(canvas_hw[0] // stride) * (canvas_hw[1] // stride) for stride in strides]
+            ends = np.cumsum([self.traits.per_cell * n_cells for n_cells in cells]).tolist()
             if ends[-1] == count:
                 return tuple(ends)
         return None
@@ -225,15 +169,37 @@ def non_maximum_suppression(
     return order[kept]
 
 
+def detect(probe: Probe, forced: FamilyName | None) -> tuple[Layout, Probe]:
+    """Find the layout of a YOLO-seg. This is asked last, so whatever is none is refused here.
+
+    Raises
+    ------
+    ModelError
+        As `detect_layout`, with the reason for outputs that are known.
+    """
+    if forced is None and (reason := coefficients_apart(probe.outputs, probe.canvas_hw)) is not None:
+        raise ModelError(f"{probe.label}: {reason}")
+    try:
+        layout = detect_layout(
+            probe.shapes, probe.canvas_hw, probe.metadata, probe.label, forced, images_last=probe.images_last
+        )
+    except ModelError:
+        reason = refusal(probe.shapes, probe.names, probe.canvas_hw)
+        if reason is None:
+            raise
+        raise ModelError(f"{probe.label}: {reason}") from None
+    return layout, probe
+
+
 def detect_layout(
     shapes: Sequence[tuple[int, ...]],
     canvas_hw: tuple[int, int],
     metadata: Metadata,
     label: str,
-    forced: Family | None = None,
+    forced: FamilyName | None = None,
     *,
     images_last: bool,
-) -> Layout:
+) -> YoloLayout:
     """The layout of outputs of these shapes for a canvas of (height, width).
 
     `images_last`: the network takes images as (H, W, 3), and so likely gives its prototypes.
@@ -241,9 +207,6 @@ def detect_layout(
     Raises ModelError where the outputs hold no prototypes, or where several layouts fit and
     neither the metadata nor `forced` decides.
     """
-    if forced is not None and forced not in FAMILIES:
-        raise InputError(f"there is no layout {forced!r}; expected one of {', '.join(FAMILIES)}")
-    refuse_other_tasks(metadata.task, label)
     candidates = _find_prototypes(shapes, canvas_hw, label)
     found = [
         layout
@@ -254,7 +217,12 @@ def detect_layout(
     ]
     if forced:
         found = [layout for layout in found if layout.family == forced] or [
-            layout for candidate in candidates for layout in _force(shapes, *candidate, forced)
+            layout
+            for candidate in candidates
+            for index, shape in enumerate(shapes)
+            if len(shape) == 3
+            for layout in _along_longer_side(index, shape, *candidate)
+            if layout.family == forced
         ]
     found = _decide_by_metadata(found, metadata)
     found = [layout for layout in found if layout.prototypes_last == images_last] or found
@@ -266,7 +234,7 @@ def detect_layout(
         counts = " or ".join(str(k) for _, _, k in candidates)
         raise ModelError(
             f"{label}: outputs of shape {described} hold {counts} prototypes and no detections that fit them; expected "
-            f"one of: {'; '.join(f'{name}: {family.rows}' for name, family in FAMILIES.items())}"
+            f"one of: {'; '.join(f'{family.name}: {family.outputs}' for family in FAMILIES)}"
         )
     if len(families) == 1:
         raise ModelError(
@@ -275,7 +243,8 @@ def detect_layout(
         )
     raise ModelError(
         f"{label}: outputs of shape {described} can be read in several ways: "
-        f"{'; '.join(f'{name}: {FAMILIES[name].rows}' for name in sorted(families))}. Say which with layout="
+        f"{'; '.join(sorted(f'{one.name}: {one.outputs}' for one in FAMILIES if one.name in families))}. "
+        "Say which with layout="
     )
 
 
@@ -312,66 +281,48 @@ def _readings(
     prototypes_last: bool,
     k: int,
     canvas_hw: tuple[int, int],
-) -> list[Layout]:
+) -> list[YoloLayout]:
     """Every way to read one tensor of 3 axes (batch first) as detections."""
-    anchors = _anchor_counts(canvas_hw)
-    found = []
+    anchors, fitting = _anchor_counts(canvas_hw), []
     for channels_last in (False, True):
         channels, count = (shape[2], shape[1]) if channels_last else (shape[1], shape[2])
-
-        def layout(family: Family, classes: int | None, last: bool = channels_last) -> Layout:
-            return Layout(family, index, prototypes_output, last, prototypes_last, classes, k)
-
-        if count in anchors and channels - 4 - k > 0:
-            found.append(layout("yolov8", channels - 4 - k))
-        if count in {3 * anchor for anchor in anchors} and channels - 5 - k > 0:
-            found.append(layout("yolov5", channels - 5 - k))
-        if channels_last and channels == 6 + k:
-            found.append(layout("end2end", None))
-    if found:
-        return found
-    # No known number of anchors (heads that leave some out): the longer side is theirs.
-    channels_last = shape[1] > shape[2]
-    channels = min(shape[1:])
-    for family, classes in (("yolov8", channels - 4 - k), ("yolov5", channels - 5 - k)):
-        if classes > 0:
-            found.append(
-                Layout(cast(Family, family), index, prototypes_output, channels_last, prototypes_last, classes, k)
-            )
-    return found
+        for family in FAMILIES:
+            classes = channels - family.columns - k
+            if family.per_cell:
+                fits = classes > 0 and count in {family.per_cell * anchor for anchor in anchors}
+            else:  # finished rows are told by their number of columns
+                fits = classes == 0 and channels_last
+            if fits:
+                fitting.append(
+                    YoloLayout(
+                        family.name, index, prototypes_output, channels_last, prototypes_last, classes or None, k
+                    )
+                )
+    # No known number of anchors: heads that leave some out.
+    return fitting or _along_longer_side(index, shape, prototypes_output, prototypes_last, k)
 
 
-def _force(
-    shapes: Sequence[tuple[int, ...]],
-    prototypes_output: int,
-    prototypes_last: bool,
-    k: int,
-    family: Family,
-) -> list[Layout]:
-    """The forced family on the one tensor of 3 axes, with the longer side (or known count) as detections."""
-    overhead = {"yolov8": 4, "yolov5": 5}.get(family)
-    if overhead is None:  # finished rows are told by their number of columns, wherever they are
-        return []
-    found = []
-    for index, shape in enumerate(shapes):
-        if len(shape) != 3:
-            continue
-        channels_last = shape[1] > shape[2]
-        classes = min(shape[1:]) - overhead - k
-        if classes > 0:
-            found.append(Layout(family, index, prototypes_output, channels_last, prototypes_last, classes, k))
-    return found
+def _along_longer_side(
+    index: int, shape: tuple[int, ...], prototypes_output: int, prototypes_last: bool, k: int
+) -> list[YoloLayout]:
+    """The ways to read a tensor whose longer side is that of the candidates, whatever their number."""
+    classes = {family.name: min(shape[1:]) - family.columns - k for family in FAMILIES if family.per_cell}
+    return [
+        YoloLayout(name, index, prototypes_output, shape[1] > shape[2], prototypes_last, n_classes, k)
+        for name, n_classes in classes.items()
+        if n_classes > 0
+    ]
 
 
-def _decide_by_metadata(found: list[Layout], metadata: Metadata) -> list[Layout]:
+def _decide_by_metadata(found: list[YoloLayout], metadata: Metadata) -> list[YoloLayout]:
     if metadata.names:
         found = [layout for layout in found if layout.classes in (None, len(metadata.names))] or found
     # A file that names its classes and has finished rows says so.
     if metadata.end2end is not None or metadata.names:
         finished = metadata.end2end or bool(metadata.nms)
-        found = [layout for layout in found if (layout.family == "end2end") == finished] or found
+        found = [layout for layout in found if (not layout.traits.per_cell) == finished] or found
     if metadata.version:  # Ultralytics writes it, and never rows with objectness
-        found = [layout for layout in found if layout.family != "yolov5"] or found
+        found = [layout for layout in found if not layout.traits.objectness] or found
     return found
 
 
@@ -388,3 +339,24 @@ def _scale(canvas_hw: tuple[int, int]) -> Floats:
 def _are_normalised(coordinates: Floats) -> bool:
     """Whether all boxes of an image lie within the first pixels of the canvas: then they are in 0..1."""
     return float(coordinates[np.isfinite(coordinates)].max(initial=0)) <= _NORMALISED_LIMIT
+
+
+FAMILIES = (
+    YoloFamily(
+        "yolov5",
+        "rows of cx, cy, w, h, objectness, classes, coefficients (YOLOv5, YOLOv7), then NMS",
+        detect,
+        rule=YOLOV5_RULE,
+        objectness=True,
+        columns=5,
+        per_cell=3,
+    ),
+    YoloFamily("yolov8", "columns of cx, cy, w, h, classes, coefficients (YOLOv8, 9, 11, 12, 26), then NMS", detect),
+    YoloFamily(
+        "end2end",
+        "finished rows of x1, y1, x2, y2, score, class, coefficients (YOLO26, exports with NMS)",
+        detect,
+        columns=6,
+        per_cell=0,
+    ),
+)

@@ -31,6 +31,8 @@ MODEL_SUFFIXES: dict[str, RuntimeName] = {
     ".torchscript": "torchscript",
     ".pt": "ultralytics",
 }
+DUMP_SUFFIX = ".npz"
+"""Of recorded raw outputs, which stand in for a model."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,10 @@ def open_runtime(
     if is_address(model):
         raise ModelError(f"{shown_address(model)}: is an address; download the model first, and open the file")
     path = _file_of(Path(model))
+    if path.suffix.lower() == DUMP_SUFFIX:
+        from maskprism.models.runtimes.recorded import DumpRuntime
+
+        return DumpRuntime(path)
     chosen = runtime or _runtime_of(path)
     if chosen == "ultralytics" and path.suffix.lower() != ".pt":
         raise InputError(f"{path}: runtime 'ultralytics' reads .pt files; leave runtime out for {path.suffix} files")

@@ -1,0 +1,63 @@
+"""An annotated video, one piece per call that worked on it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+
+from maskprism._common.files import make_folder, reporting_write_errors
+from maskprism.errors import MaskprismError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import UInt8
+
+_USUAL_FPS = 25.0
+
+
+class VideoPiece:
+    """Writes frames to a video, which appears under its name when it is closed.
+
+    An interrupted call closes its piece; the next call writes the frames that are left to another one.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self._fps = path, fps
+        self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        self._writer: cv2.VideoWriter | None = None
+
+    def add(self, frame: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Add a frame.
+
+        Raises
+        ------
+        MaskprismError
+            If the video cannot be written.
+        """
+        if self._writer is None:
+            make_folder(self.path.parent)
+            size_wh = (frame.shape[1], frame.shape[0])
+            self._writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size_wh)
+            if not self._writer.isOpened():
+                raise MaskprismError(f"{self.path}: cannot be written; OpenCV has no encoder for .mp4 here")
+        self._writer.write(frame)
+
+    def close(self) -> bool:
+        """Finish the video; gives whether there is one."""
+        if self._writer is None:
+            return False
+        self._writer.release()
+        with reporting_write_errors(self.path):
+            self._partial.replace(self.path)
+        return True
+
+
+def frames_per_second(address: str | int) -> float:
+    """How fast a video or stream plays, as it claims, or else 25."""
+    video = cv2.VideoCapture(address)
+    claimed = float(video.get(cv2.CAP_PROP_FPS))
+    video.release()
+    return claimed if math.isfinite(claimed) and 0 < claimed <= 240 else _USUAL_FPS

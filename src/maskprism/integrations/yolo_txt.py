@@ -1,0 +1,28 @@
+"""Label files of Ultralytics: `class x1 y1 x2 y2 ...`, normalised to 0..1, one line per instance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskprism.core.decoding.outlines import TOLERANCE
+from maskprism.integrations.rings import joined_rings, part_rings
+
+if TYPE_CHECKING:
+    from maskprism.core.prediction import Prediction
+
+
+def yolo_txt(prediction: Prediction, *, tolerance: float = TOLERANCE) -> str:
+    """Return the text of a label file; see `Prediction.to_yolo_txt`, which calls this."""
+    height, width = prediction.image_size
+    lines = []
+    for class_id, mask in zip(prediction.classes, prediction.polygons("image", tolerance=tolerance), strict=True):
+        if rings := part_rings(mask):
+            values = (joined_rings(rings) / (width, height)).clip(0, 1).reshape(-1)
+            lines.append(" ".join([str(int(class_id)), *map(_number, values.tolist())]) + "\n")
+    return "".join(lines)
+
+
+def _number(value: float) -> str:
+    return np.format_float_positional(value, precision=6, trim="-")

@@ -1,0 +1,120 @@
+"""Everything the documentation shows runs: Python blocks, console lines, links and pictures."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import yaml
+
+from helpers import in_process
+from helpers.tiny_models import Tiny, ultralytics_metadata
+from maskprism.datasets.scenes import draw_scene
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TEXT = (".md", ".py", ".js", ".css", ".html", ".ipynb")
+# Lines that set things up from the network, or that other tests run.
+ELSEWHERE = (
+    *("pip install", "git clone", "make ", "cd ", "python utils/", "python benchmarks/", "python -m pytest"),
+    "maskprism serve",  # goes on until it is stopped
+)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for name, text in FENCE.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+@pytest.fixture
+def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the documentation speaks of, the model being a tiny one."""
+    Tiny(prototypes=32, metadata=ultralytics_metadata()).save(tmp_path / "yolov8n-seg.onnx")
+    Tiny(prototypes=32).save(tmp_path / "foreign.onnx")
+    (tmp_path / "names.txt").write_text("cat\ndog\nfish\n")
+    image = cv2.resize(draw_scene(0).image, (320, 240))
+    for name in ("photo.jpg", "photos/one.jpg", "photos/more/two.jpg", "data/one.jpg", "data/two.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        cv2.imwrite(str(tmp_path / name), image)
+    for name in ("src", "extract_specific_feature.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page: Path, playground: Path) -> None:
+    """In one script per page, so that later blocks may use the names of earlier ones."""
+    if page.name in ("atlas.md", "tables.md", "search.md"):
+        test_console_lines_run(page, playground)  # the blocks read what the lines have written
+    code = "\n".join(block for block in blocks(page, "python") if "import ray" not in block)
+    if "ProcessPoolExecutor" in code:  # -c, not a file: processes that a block starts must not run the page again
+        result = subprocess.run(
+            [sys.executable, "-c", code], cwd=playground, capture_output=True, text=True, timeout=120
+        )
+    else:
+        (playground / "page.py").write_text(code, encoding="utf-8")
+        result = in_process.script(playground / "page.py", cwd=playground)
+    assert result.returncode == 0, f"{page.name}:\n{result.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_console_lines_run(page: Path, playground: Path) -> None:
+    for line in "\n".join(blocks(page, "console")).replace("\\\n", " ").splitlines():
+        if not line.startswith("$ ") or line[2:].startswith(ELSEWHERE):
+            continue
+        command = shlex.split(line[2:], comments=True)
+        if command[0] == "maskprism":
+            result = in_process.command(*command[1:], cwd=playground)
+        elif command[:2] == ["python", "-c"]:
+            (playground / "line.py").write_text(command[2], encoding="utf-8")
+            result = in_process.script(playground / "line.py", *command[3:], cwd=playground)
+        elif command[0] == "python":
+            result = in_process.script(playground / command[1], *command[2:], cwd=playground)
+        else:
+            continue
+        assert result.returncode == 0, f"{page.name}: {line}\n{result.stdout}{result.stderr}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"], ids=lambda page: page.name)
+def test_links_and_pictures_exist(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not target.startswith(("http", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
+
+
+def test_every_page_is_reachable_from_the_readme() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for page in PAGES[2:]:
+        assert f"{page.name})" in text, f"no page links to {page.name}"
+
+
+def test_one_word_for_each_thing() -> None:
+    """What a network looks at is an image; what its head gives, it predicts."""
+    folders = ("benchmarks", "docs", "notebooks", "src", "tests", "utils", "viewer/src", "viewer/test")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.suffix in TEXT]
+    assert len(files) > 100
+    for file in (*files, *ROOT.glob("*.md"), *ROOT.glob("*.py"), ROOT / "pyproject.toml"):
+        found = re.search(r"photo[g]raph|head\s+asks", file.read_text(encoding="utf-8"), re.IGNORECASE)
+        assert found is None, f"{file.relative_to(ROOT)} says {found[0]!r}"
+
+
+def test_ci_runs_the_commands_of_the_first_screen() -> None:
+    marker = "<!-- install and run, set up and test -->"
+    first_screen = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:25])
+    block = first_screen.split(marker)[1].split("```")[1].strip().splitlines()
+    assert block == ["pip install . && maskprism demo", "make setup && make test"]
+    assert marker in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_changelog_has_the_version() -> None:
+    import maskprism
+
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == maskprism.__version__
+    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -1,0 +1,129 @@
+"""What stands beside the code: the site, the hooks, and the files that tell others about the project."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def site() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "utils" / "site_pages.py"))
+
+
+def pages_of(nav: list[Any]) -> list[str]:
+    entries = [entry if isinstance(entry, dict) else {"": entry} for entry in nav]
+    return [page for entry in entries for page in entry.values() if isinstance(page, str)] + [
+        page for entry in entries for inner in entry.values() if isinstance(inner, list) for page in pages_of(inner)
+    ]
+
+
+def test_the_site_has_every_page_in_the_order_of_the_readme(site: dict[str, Any]) -> None:
+    pages = [page for page in pages_of(site["complete_nav"](read("mkdocs.yml")["nav"])) if not page.startswith("http")]
+    told = list(dict.fromkeys(re.findall(r"\(docs/(\w+\.md)\)", (ROOT / "README.md").read_text(encoding="utf-8"))))
+    of_docs = [page for page in pages if (ROOT / "docs" / page).exists()]
+    assert of_docs[: len(told)] == told
+    assert sorted(of_docs) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+    assert {page for page in pages if page.startswith("reference/")} == {
+        f"reference/{name}.md" for name in site["REFERENCE"]
+    }
+    assert len(pages) == len(set(pages))
+
+
+def test_a_page_that_the_nav_does_not_name_stands_at_its_end(site: dict[str, Any]) -> None:
+    nav = read("mkdocs.yml")["nav"]
+    assert site["complete_nav"](nav) == nav
+    without = [{title: inner for title, inner in entry.items() if title != "Look"} for entry in nav]
+    assert site["complete_nav"](without)[-1] == {"More": ["explain.md", "notebook.md", "page.md", "server.md"]}
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "on_site"),
+    [
+        ("index.md", "docs/page.md", "page.md"),
+        ("index.md", "docs/page.md#drag", "page.md#drag"),
+        ("index.md", "docs/images/page.webp", "images/page.webp"),
+        ("index.md", "visualizations/output.png", "images/output.png"),
+        ("index.md", "CONTRIBUTING.md", "contributing.md"),
+        ("index.md", "LICENSE", "https://github.com/maskprism/maskprism/blob/main/LICENSE"),
+        ("index.md", "https://example.org/a.md", "https://example.org/a.md"),
+        ("original.md", "../visualizations/output.png", "images/output.png"),
+        ("original.md", "tables.md", "tables.md"),
+        ("reference/roles.md", "page.md#a", "page.md#a"),
+    ],
+)
+def test_links_of_the_repository_lead_somewhere_on_the_site(
+    site: dict[str, Any], page: str, link: str, on_site: str
+) -> None:
+    assert site["site_links"](f"See [this]({link}), (that)", page) == f"See [this]({on_site}), (that)"
+
+
+@pytest.mark.parametrize(
+    ("element", "fetches"),
+    [
+        ('<script src="https://cdn.example/a.js"></script>', True),
+        ("<img alt=a src=http://example.org/a.png>", True),
+        ('<link rel="stylesheet" href="https://fonts.example/a.css">', True),
+        ('<script src="assets/a.js"></script> <a href="https://example.org">', False),
+        ('<link rel="canonical" href="https://example.org/">', False),
+    ],
+)
+def test_pages_that_fetch_from_elsewhere_are_found(site: dict[str, Any], element: str, fetches: bool) -> None:
+    assert (site["FETCHED"].search(element) is not None) == fetches
+
+
+def test_docstrings_become_markdown(site: dict[str, Any]) -> None:
+    text = (
+        "What: it is.\n\nboxes: in pixels,\n    of the image. scores: from\n    0: none\na, b: two: things\n\n"
+        "where X: no\nlist.\n\n    >>> f(1)  # doctest: +SKIP"
+    )
+    assert site["markdown_of"](text) == (
+        "What: it is.\n\n- **`boxes`**: in pixels,\n    of the image.\n- **`scores`**: from\n    0: none\n"
+        "- **`a, b`**: two: things\n\nwhere X: no\nlist.\n\n```python\nf(1)\n```"
+    )
+
+
+def test_the_reference_names_where_things_are_defined(site: dict[str, Any]) -> None:
+    assert "maskprism.analysis.instance.prototype_roles.roles" in site["public_names"]("maskprism")
+    assert "maskprism.analysis.instance.prototype_roles.roles" in site["public_names"]("maskprism.analysis.instance")
+    assert "maskprism.errors.InputError" in site["public_names"]("maskprism.errors")
+    assert "maskprism.server.gallery.Gallery" in site["public_names"]("maskprism.server")
+    page = site["reference"]("maskprism")
+    assert "::: maskprism.models.load" in page
+    assert "[`roles`](instance.md#maskprism.analysis.instance.prototype_roles.roles)" in page
+    assert "::: maskprism.analysis" not in page
+
+
+def test_hooks_run_what_make_check_runs() -> None:
+    recipe = re.search(r"^check: setup\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert recipe is not None
+    commands = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe[1].splitlines()]
+    hooks = [hook for repository in read(".pre-commit-config.yaml")["repos"] for hook in repository["hooks"]]
+    assert [hook["entry"] for hook in hooks] == commands
+    assert all(hook["pass_filenames"] is False and hook["language"] == "system" for hook in hooks)
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert "version" not in json.loads((ROOT / "viewer" / "package.json").read_text(encoding="utf-8"))
+    assert not re.search(r"^version *=", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["bug", "model", "feature"])
+def test_issue_forms(name: str) -> None:
+    form = read(f".github/ISSUE_TEMPLATE/{name}.yml")
+    assert {"name", "description", "body"} <= set(form)
+    labels = [field["attributes"]["label"] for field in form["body"]]
+    assert len(labels) == len(set(labels))
+    assert name == "feature" or any("maskprism info" in label for label in labels)
