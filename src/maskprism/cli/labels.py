@@ -90,15 +90,17 @@ def labels(
     study = LabelStudy(dataset.names, seed)
     measuring = Measuring(sorted(set(dataset.class_ids.values())), learned_share(len(chosen)), seed)
     failures: list[Failure] = []
-    with output.bar("measuring labels", len(chosen)) as bar:
-        with closing(visit(chosen, loaded, measuring, workers=workers)) as results:
-            for done, result in enumerate(results, 1):
-                if isinstance(result, Failure):
-                    failures.append(result)
-                    bar.fail(result.name, result.message)
-                else:
-                    study.update(result)
-                bar.at(done, len(chosen), len(failures))
+    with (
+        output.bar("measuring labels", len(chosen)) as bar,
+        closing(visit(chosen, loaded, measuring, workers=workers)) as results,
+    ):
+        for done, result in enumerate(results, 1):
+            if isinstance(result, Failure):
+                failures.append(result)
+                bar.fail(result.name, result.message)
+            else:
+                study.update(result)
+            bar.at(done, len(chosen), len(failures))
     report = study.compute()
     make_folder(out)
     written = write_labels(report, out)

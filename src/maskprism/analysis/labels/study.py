@@ -37,10 +37,20 @@ _SUSPICIOUS = 0.5
 class JudgedLabel(NamedTuple):
     """One label, or one detection that no label has.
 
-    label_id: its annotation id or line number; None for a detection. box: x1, y1, x2, y2 in image pixels.
-    kind: what is probably wrong; "" where the suspicion is below one half. suspicion: 0 to 1; NaN for crowds and labels
-    without a mask, which cannot be judged. suggestion: COCO RLE of a better mask, or None. instance: the detection that it
-    is, or that overlaps most, as `Model.predict` numbers them; -1 for none.
+    Attributes
+    ----------
+    label_id
+        Its annotation id or line number; None for a detection.
+    box
+        x1, y1, x2, y2 in image pixels.
+    kind
+        What is probably wrong; "" where the suspicion is below one half.
+    suspicion
+        0 to 1; NaN for crowds and labels without a mask, which cannot be judged.
+    suggestion
+        COCO RLE of a better mask, or None.
+    instance
+        The detection that it is, or that overlaps most, as `Model.predict` numbers them; -1 for none.
     """
 
     image: str
@@ -326,8 +336,10 @@ class LabelStudy:
                 box=one.box,
                 kind="missing label",
                 suspicion=float(value),
-                reason=f"The model finds a {self._name(one.class_id)} here (score {one.score:.2f}), and no label overlaps "
-                f"it. Of detections with this score, {value:.0%} match a label.",
+                reason=(
+                    f"The model finds a {self._name(one.class_id)} here (score {one.score:.2f}), and no label overlaps it. "
+                    f"Of detections with this score, {value:.0%} match a label."
+                ),
                 suggestion=one.rle,
                 suggested_by="prediction",
                 instance=one.instance,
