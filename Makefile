@@ -2,24 +2,43 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ULTRA := .venv-ultralytics
-SITE := .venv-site
 PACKAGE := .venv-package
 OTHER := .venv-other
+GROUP := dev
+LOCK := $(CURDIR)/requirements/lock.txt
+PIP := python -m pip install --quiet --no-compile
+# every environment takes its packages, and what builds them, in the versions of the lock file
+export PIP_CONSTRAINT := $(LOCK)
+export PIP_BUILD_CONSTRAINT := $(LOCK)
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup check check-viewer viewer static test test-browser test-python test-ultralytics package site fuzz fuzz-decoder mutants bench docs clean
+.PHONY: setup lock check check-viewer viewer static test coverage test-browser test-python test-ultralytics package site fuzz \
+	fuzz-decoder mutants bench docs clean
 
 setup: $(VENV)/done
 
-$(VENV)/done: pyproject.toml
+$(VENV)/done: pyproject.toml requirements/lock.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[openvino,litert]" --group dev
+	$(BIN)/$(PIP) --upgrade "pip>=25.1"
+	$(BIN)/$(PIP) --editable ".[openvino,litert]" --group $(GROUP)
 	touch $@
 
-# a thread of BLAS for each of the processes: more wait for one another
+# what pyproject.toml needs, for every Python and system; versions change with ARGS=--upgrade alone
+lock: setup
+	PIP_CONSTRAINT= $(BIN)/$(PIP) uv
+	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --all-extras --group dev --group parity \
+		--group mutants --group package --group build --no-annotate --custom-compile-command "make lock" -o requirements/lock.txt $(ARGS)
+
+# one thread of BLAS for each process; a file of tests stays in one process, which makes its fixtures once
+PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" -n logical --maxprocesses 8 --dist loadfile
+TESTS := tests
+
 test: setup
-	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" -n logical --maxprocesses 8 --dist worksteal
+	$(PYTEST) $(TESTS)
+
+coverage: setup
+	mkdir -p build
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html $(TESTS)
 
 test-browser: setup
 	$(BIN)/python -m pytest -m browser tests/browser -n logical --maxprocesses 4 --dist loadfile
@@ -43,42 +62,34 @@ static: viewer/node_modules/done
 check-viewer: viewer/node_modules/done
 	cd viewer && npm run --silent check
 
-$(ULTRA)/done: pyproject.toml
+$(ULTRA)/done: pyproject.toml requirements/lock.txt
 	$(PYTHON) -m venv $(ULTRA)
-	$(ULTRA)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(ULTRA)/bin/python -m pip install --quiet --editable ".[ultralytics,openvino,tune,ray,transformers,atlas,umap]" \
-		"moto[server]" onnxslim supervision polars duckdb datasets pycocotools hypothesis pytest pytest-timeout pytest-xdist
+	$(ULTRA)/bin/$(PIP) --upgrade "pip>=25.1"
+	$(ULTRA)/bin/$(PIP) --editable ".[ultralytics,openvino,tune,ray,transformers,atlas,umap]" --group parity
 	touch $@
 
 test-ultralytics: $(ULTRA)/done
 	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/tables/test_s3.py tests/integrations/test_interchange.py tests/tables/test_search.py \
 		tests/analysis/test_atlas.py::test_umap_keeps_neighbours_together -n logical --maxprocesses 8 --dist worksteal
-	$(ULTRA)/bin/python -m pytest tests/tables/test_ray.py  # a cluster of its own, for all processors
+	$(ULTRA)/bin/python -m pytest tests/tables/test_ray.py tests/cli/test_ray_commands.py  # a cluster of its own, for all processors
 
-# the base tests with another Python: make test-python PYTHON=python3.13
+# the base tests with another Python: make test-python PYTHON=python3.13; some of them with TESTS="tests/core tests/io"
 test-python:
-	$(MAKE) --no-print-directory test VENV=$(OTHER)
+	$(MAKE) --no-print-directory test VENV=$(OTHER) GROUP=test
 
 # built from the source distribution, and used by a typed program that knows nothing but the wheel
-package:
+package: setup
 	rm -rf dist $(PACKAGE)
+	$(BIN)/python -m build --outdir dist . > /dev/null
+	$(BIN)/python utils/check_package.py dist
 	$(PYTHON) -m venv $(PACKAGE)
-	$(PACKAGE)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(PACKAGE)/bin/python -m pip install --quiet --group package
-	$(PACKAGE)/bin/python -m build --outdir dist . > /dev/null
-	$(PACKAGE)/bin/python utils/check_package.py dist
-	$(PACKAGE)/bin/python -m pip install --quiet dist/*.whl
+	$(PACKAGE)/bin/$(PIP) --upgrade "pip>=25.1"
+	$(PACKAGE)/bin/$(PIP) dist/*.whl --group package
 	cd tests/consumer && ../../$(PACKAGE)/bin/mypy --config-file= --strict use_the_package.py
 	cd dist && ../$(PACKAGE)/bin/python ../tests/consumer/use_the_package.py used && ../$(PACKAGE)/bin/maskprism info sample
 
-$(SITE)/done: pyproject.toml
-	$(PYTHON) -m venv $(SITE)
-	$(SITE)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(SITE)/bin/python -m pip install --quiet --group site
-	touch $@
-
-site: $(SITE)/done
-	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
@@ -88,7 +99,7 @@ fuzz-decoder:
 	$(PYTHON) utils/fuzz_decoder.py $(ARGS)
 
 $(VENV)/mutants: $(VENV)/done
-	$(BIN)/python -m pip install --quiet --group mutants
+	$(BIN)/$(PIP) --group mutants
 	touch $@
 
 mutants: $(VENV)/mutants
@@ -121,4 +132,4 @@ docs: setup
 	$(BIN)/python utils/picture_pages.py
 
 clean:
-	rm -rf $(VENV) $(OTHER) $(ULTRA) $(SITE) $(PACKAGE) viewer/node_modules build dist site
+	rm -rf $(VENV) $(OTHER) $(ULTRA) $(PACKAGE) viewer/node_modules build dist site

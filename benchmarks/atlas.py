@@ -95,7 +95,7 @@ def ours(rows: pa.Table) -> None:
 
 
 def whole(table: Path, folder: Path) -> None:
-    """Everything, in a process of its own: what took how long, and the most memory."""
+    """Everything, in a process of its own: the time of each step, and the most memory."""
     from maskprism.analysis.atlas.atlas import make_atlas
     from maskprism.analysis.atlas.points import Points
     from maskprism.reports.atlas import report_page

@@ -4,7 +4,7 @@
 
 Both give the same numbers (checked in the run): roles, the IoU without each prototype, and the greedy elimination
 that finds the smallest sufficient set. The plain way edits the prediction and decodes a whole mask at canvas size
-every time. Without arguments: the bundled network on drawn scenes.
+every time. Without arguments: the bundled model on drawn scenes.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 The baseline stacks the prototypes of all images, takes the singular value decomposition of the stack, and with
 it the components of the contributions: the same energies, from all data in memory. Both are timed in one run, on
-prototypes of the size of YOLO-seg (32 x 160 x 160) made from drawn scenes with the bundled network. The second table
-sets what every image costs beside the network that had to run for it.
+prototypes of the size of YOLO-seg (32 x 160 x 160) made from drawn scenes with the bundled model. The second table
+sets what every image costs beside the model that had to run for it.
 """
 
 from __future__ import annotations
@@ -90,14 +90,14 @@ def main() -> None:
     usage, study = Usage(32), DependenceStudy(32, model.spec.names)
     image, prediction = images[0], small[0]
     network = statistics.median(ms(lambda: model.predict(image)) for _ in range(5))
-    table = Table(title="per image, beside the bundled network")
-    for column in ("", "time, ms", "share of the network's time"):
+    table = Table(title="per image, beside the bundled model")
+    for column in ("", "time, ms", "share of the model's time"):
         table.add_column(column, justify="right")
     table.add_row("network", f"{network:.1f}", "1.00")
     for name, compute in (
-        ("Usage.add", lambda: usage.add(prediction)),
-        ("DependenceStudy.add", lambda: study.add(image, prediction)),
-        ("move (3 more network calls)", lambda: move(model, image, prediction)),
+        ("Usage.update", lambda: usage.update(prediction)),
+        ("DependenceStudy.update", lambda: study.update(image, prediction)),
+        ("move (3 more model calls)", lambda: move(model, image, prediction)),
     ):
         taken = statistics.median(ms(compute) for _ in range(5))
         table.add_row(name, f"{taken:.1f}", f"{taken / network:.2f}")

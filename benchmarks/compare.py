@@ -1,11 +1,11 @@
-"""What comparing two networks costs beside running them, and what it finds on real weights.
+"""What comparing two models costs beside running them, and what it finds on real weights.
 
     MASKPRISM_REAL_DATA=folder python benchmarks/compare.py [--limit N]
 
-First the time of `compare` over drawn scenes, as a ratio to running both networks alone on the same
+First the time of `compare` over drawn scenes, as a ratio to running both models alone on the same
 scenes in the same run. Then, where the folder holds models/ and datasets/coco128-seg/images/, the
-table of the documentation: yolov8n-seg.onnx against other files and runtimes of the same network,
-and against another network. Rows whose runtime is not installed are left out, with the reason.
+table of the documentation: yolov8n-seg.onnx against other files and runtimes of the same model,
+and against another model. Rows whose runtime is not installed are left out, with the reason.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROWS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("ONNX → OpenVINO f32", ONNX, ONNX, {"runtime": "openvino"}),
     ("ONNX → OpenVINO bf16", ONNX, ONNX, {"runtime": "openvino", "precision": "bf16"}),
     ("ONNX → LiteRT int8", ONNX, "yolov8n-seg_int8.tflite", {}),
-    ("v8n → v5n (another network)", ONNX, "yolov5n-seg.onnx", {}),
+    ("v8n → v5n (another model)", ONNX, "yolov5n-seg.onnx", {}),
 )
 
 
@@ -47,14 +47,14 @@ def seconds(function: Callable[[], Any]) -> float:
 def cost(console: Console) -> None:
     scenes = [draw_scene(seed).image for seed in range(SCENES)]
     a = maskprism.load("sample", threads=1)
-    b = maskprism.load("sample", threads=1, conf=0.3)  # so that something has no partner
+    b = maskprism.load("sample", threads=1, conf=0.3)  # so that something is unmatched
     compare(a, b, scenes[:2])
     alone, whole = [], []
     for _ in range(3):
         alone.append(seconds(lambda: [(a.predict(scene), b.predict(scene)) for scene in scenes]))
         whole.append(seconds(lambda: compare(a, b, scenes)))
     console.print(
-        f"{SCENES} scenes: running both networks {min(alone):.2f} s (baseline), compare {min(whole):.2f} s, "
+        f"{SCENES} scenes: running both models {min(alone):.2f} s (baseline), compare {min(whole):.2f} s, "
         f"{min(whole) / min(alone):.2f} x the baseline",
         highlight=False,
     )

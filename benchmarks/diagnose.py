@@ -1,4 +1,4 @@
-"""Masks against the ground truth: windows that can count, against whole masks as run lengths.
+"""Masks against the ground truth: windows that can count, against whole masks as RLE.
 
     python benchmarks/diagnose.py [--model yolov8n-seg.onnx --data data.yaml] [--images 16]
 
@@ -61,7 +61,7 @@ def main() -> None:
         places = np.linspace(0, len(samples) - 1, min(options.images, len(samples))).astype(int)
         for sample in (samples[i] for i in places):
             image, truth = timed("reading", sample.read)
-            prediction = timed("network and suppression", lambda pixels=image: model.predict(pixels))
+            prediction = timed("model and suppression", lambda pixels=image: model.predict(pixels))
             true, masks = (
                 true_regions(truth, prediction.letterbox, "canvas"),
                 truth.masks("canvas", prediction.letterbox),
@@ -80,7 +80,7 @@ def main() -> None:
             for name in AP_PROTOCOLS:
                 timed(f"decode {name}", lambda p=prediction, t=truth, d=name: overlaps_under(p, t, d))
             timed("boxes", lambda p=prediction, t=truth: overlaps_of_boxes(p, t))
-            timed("everything after the network", lambda p=prediction, t=truth: examine(p, t, ""))
+            timed("everything after the model", lambda p=prediction, t=truth: examine(p, t, ""))
     report(seconds, detections, objects, len(places))
 
 

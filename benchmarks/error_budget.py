@@ -2,7 +2,7 @@
 
     python benchmarks/error_budget.py [--model M --data data.yaml] [--images 24]
 
-Without a model and a data set: the bundled network on drawn scenes. One thread, processor time; images are read
+Without a model and a data set: the bundled model on drawn scenes. One thread, processor time; images are read
 and predicted before the clock runs. The slow twin goes pixel by pixel and cell by cell through the same formulas, for
 one instance.
 """
@@ -78,7 +78,7 @@ def parts_of(masks: Counterfactuals) -> dict[str, Callable[[], object]]:
 
 
 def slowly(masks: Counterfactuals) -> None:
-    """The same by the slow twin: every stage, the objective once per step of the search, and what stands beside."""
+    """The same by the slow twin: every stage, the objective once per step of the search, and the additional columns."""
     instance, letterbox = masks.instance, masks.instance.letterbox
     rows, columns = (slice(0, length) for length in letterbox.canvas_hw)
     truth = window_of(masks.truth, rows, columns)

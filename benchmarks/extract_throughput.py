@@ -1,4 +1,4 @@
-"""Images per second of extraction, against the network alone and against Ultralytics' predict.
+"""Images per second of extraction, against the model alone and against Ultralytics' predict.
 
 Every baseline runs in this process on the same images, interleaved with extraction round by
 round, with the same total number of threads; medians and their ratios are printed.
@@ -7,7 +7,7 @@ round, with the same total number of threads; medians and their ratios are print
 
 Baselines:
 
-    session.run     a bare loop of the network on ready tensors: no decoding, no reading of outputs
+    session.run     a bare loop of the model on ready tensors: no decoding, no reading of outputs
     ultralytics     `predict(stream=True)` on the same ONNX file with ONNX Runtime, if importable
 """
 
@@ -30,7 +30,7 @@ from maskprism.tables.extraction import extract
 
 
 def bare_session(model: Path, threads: int, tensors: np.ndarray[Any, Any], count: int) -> Callable[[], int]:
-    """The network alone, with all threads on one image at a time."""
+    """The model alone, with all threads on one image at a time."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

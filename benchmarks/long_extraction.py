@@ -1,4 +1,4 @@
-"""Memory and speed of a long extraction: many images, a folder as the table, a network that costs next to nothing.
+"""Memory and speed of a long extraction: many images, a folder as the table, a model that costs next to nothing.
 
     python benchmarks/long_extraction.py --images photos/ --count 100000
 
@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 
 from maskprism.io.images import IMAGE_SUFFIXES
+from maskprism.models import load
 from maskprism.models.runtimes import FunctionRuntime, NetworkInput
 from maskprism.tables.extraction import extract
 

@@ -2,8 +2,8 @@
 
     python benchmarks/original_commands.py [--model M.onnx] [--images FOLDER]
 
-Baseline in the same run: the work of the original script beside the network, one matplotlib figure of 32 subplots per
-image. Model and images come from MASKPRISM_REAL_DATA (default ../shared) unless given.
+Baseline in the same run: the work of the original script beside the model, one matplotlib figure of 32 subplots per
+image. Model and images come from MASKPRISM_REAL_DATA (default ../shared) by default.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def main(
     for column in ("", "seconds"):
         table.add_column(column, justify="right")
     table.add_row("ours, whole command with start-up", f"{ours:.2f}")
-    table.add_row("of that, the network alone", f"{inference:.2f}")
-    table.add_row("ours beside the network", f"{ours - inference:.2f}")
-    table.add_row("figures as the original drew them, beside the network", f"{original:.2f}")
-    table.add_row("times faster beside the network", f"{original / (ours - inference):.1f}")
+    table.add_row("of that, the model alone", f"{inference:.2f}")
+    table.add_row("ours beside the model", f"{ours - inference:.2f}")
+    table.add_row("figures as the original drew them, beside the model", f"{original:.2f}")
+    table.add_row("times faster beside the model", f"{original / (ours - inference):.1f}")
     Console().print(table)
 
 

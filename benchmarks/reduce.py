@@ -5,7 +5,7 @@
 
 The basis is found on the images, and both ways of decoding are timed on each of them, taking turns. Told are
 medians and their ratio: of the weighted sums alone, of masks window by window as `Prediction.patches` gives them, and
-of whole masks at canvas size, as most predictors make them. By default the bundled network on drawn scenes.
+of whole masks at canvas size, as most predictors make them. By default the bundled model on drawn scenes.
 """
 
 from __future__ import annotations

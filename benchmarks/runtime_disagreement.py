@@ -1,4 +1,4 @@
-"""How far runtimes, precisions and networks disagree with the float ONNX file, instance by instance.
+"""How far runtimes, precisions and models disagree with the float ONNX file, instance by instance.
 
     MASKPRISM_REAL_DATA=folder python benchmarks/runtime_disagreement.py [--limit N]
 
@@ -7,7 +7,7 @@ datasets/coco128-seg/images/. Rows whose runtime is not installed are left out, 
 
 Instances are matched one to one by class and box IoU >= 0.5, best first, and masks are compared
 at the size of the image, each under its model's own rule. Coefficients are compared where
-the network is the same: another network has other prototypes.
+the model is the same: another model has other prototypes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REFERENCE = "yolov8n-seg.onnx"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to compare with the reference; `same` where it is the same network."""
+    """A model to compare with the reference; `same` where it is the same model."""
 
     label: str
     file: str
@@ -52,7 +52,7 @@ CANDIDATES = (
 
 @dataclass
 class Differences:
-    """What was found over all images."""
+    """The results over all images."""
 
     missed: int = 0
     extra: int = 0

@@ -3,7 +3,7 @@
     python benchmarks/server.py
 
 Every client keeps one connection and asks one thing after another. "Cached" answers come from memory, "uncached" ones
-make the network look at an image; their baseline is `model.predict` in a loop on one thread, without any server.
+make the model look at an image; their baseline is `model.predict` in a loop on one thread, without any server.
 The clients run on the same machine, in one process, and take their share of it.
 """
 

@@ -1,11 +1,11 @@
-"""What tuning costs beside the network passes that it needs, in one run.
+"""What tuning costs beside the model passes that it needs, in one run.
 
     python benchmarks/tune.py
     python benchmarks/tune.py --model yolov8n-seg.onnx --data coco128-seg.yaml
 
-The baseline are the predictions that gathering (each image, its mirror image and its altered views) and measuring need
-of the network; told are the seconds of each part, their ratio to it, and what was gained. By default the bundled
-network on drawn scenes.
+The baseline is prediction alone, as often as gathering (each image, its mirror image, its augmented views) and
+measuring need it; printed are the seconds of each part, their ratio to it, and what was gained. By default the bundled
+model on drawn scenes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from rich.table import Table
 
 import maskprism
 from maskprism._common.parallel import in_order, one_thread_per_call, processors
-from maskprism.analysis.tuning.tuning import VIEWS, tune
+from maskprism.analysis.tuning.fitting import FULL_EFFORT
+from maskprism.analysis.tuning.tuning import tune
 from maskprism.datasets import open_dataset
 from maskprism.datasets.scenes import write_dataset
 
 SCENES = 128
-PREDICTIONS = 2 + VIEWS + 1
+PREDICTIONS = 2 + FULL_EFFORT.views + 1
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ def write_attribution_images(folder: Path) -> None:
 
 
 def write_comparison_images(folder: Path) -> None:
-    """The bundled network against a careless int8 version of itself, as docs/quantisation.md makes it."""
+    """The bundled model against a careless int8 version of itself, as docs/quantisation.md makes it."""
     import tempfile
 
     from onnxruntime.quantization import quantize_static
@@ -109,7 +109,7 @@ def write_comparison_images(folder: Path) -> None:
 
 
 def write_basis_images(folder: Path) -> None:
-    """What docs/basis.md and docs/prototypes.md show: the bundled network over 64 scenes it has never seen."""
+    """What docs/basis.md and docs/prototypes.md show: the bundled model over 64 scenes it has never seen."""
     import numpy as np
 
     from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
@@ -121,26 +121,26 @@ def write_basis_images(folder: Path) -> None:
     items = [SourceImage(f"scene {seed}", draw_scene(seed).image) for seed in range(64)]
     usage = Usage(model.spec.prototypes)
     for item in items:
-        usage.add(model.predict(item.read()))
+        usage.update(model.predict(item.read()))
     canonical = CanonicalBasis.of(usage)
     image = draw_scene(SCENE).image
     beside = basis.raw_and_canonical(image, model.predict(image), usage, canonical)
-    study, movement = study_prototypes(items, model, total=len(items))
-    sheet = raster.draw(cards.sheet_of_all(study, movement, model="the bundled network"))
+    study, movement = study_prototypes(items, model)
+    sheet = raster.draw(cards.sheet_of_all(study, movement, model="the bundled model"))
     for name, pixels in (("basis", beside), ("prototypes", sheet)):
         picture = Image.fromarray(pixels)
         picture.thumbnail((1600, 1600))
         picture.save(folder / f"{name}.webp", quality=85, method=6)
     settings = {"quality": 88, "method": 6}
-    figure = basis.spectrum(usage, canonical, model="the bundled network")
+    figure = basis.spectrum(usage, canonical, model="the bundled model")
     figure.savefig(folder / "basis-spectrum.webp", dpi=100, pil_kwargs=settings)
     for name, shares in (("positional", study.position), ("semantic", study.class_share)):
-        figure = cards.card(study, int(np.nanargmax(shares)), movement, model="the bundled network")
+        figure = cards.card(study, int(np.nanargmax(shares)), movement, model="the bundled model")
         figure.savefig(folder / f"prototype-{name}.webp", dpi=105, pil_kwargs=settings)
 
 
 def write_reduction_images(folder: Path) -> None:
-    """What docs/reduce.md reads: the bundled network with fewer prototypes, over 64 scenes it has never seen."""
+    """What docs/reduce.md reads: the bundled model with fewer prototypes, over 64 scenes it has never seen."""
     from maskprism.analysis.reduction.reduced_file import BeforeAfter, matched_ious
     from maskprism.analysis.reduction.trade_off import fit_halves, measure, reductions
     from maskprism.drawing.reduction import before_after, trade_off_figure
@@ -159,7 +159,7 @@ def write_reduction_images(folder: Path) -> None:
 
 
 def write_budget_images(folder: Path) -> None:
-    """What docs/error_budget.md reads: the bundled network over 64 scenes it has never seen."""
+    """What docs/error_budget.md reads: the bundled model over 64 scenes it has never seen."""
     import tempfile
 
     from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
@@ -187,7 +187,7 @@ def write_budget_images(folder: Path) -> None:
 
 
 def write_diagnosis_images(folder: Path) -> None:
-    """What docs/diagnose.md reads: the bundled network over the 64 scenes of its first command."""
+    """What docs/diagnose.md reads: the bundled model over the 64 scenes of its first command."""
     import tempfile
 
     from maskprism.analysis.dataset.diagnosis import diagnose
@@ -204,7 +204,7 @@ def write_diagnosis_images(folder: Path) -> None:
 
 
 def write_tuning_image(folder: Path) -> None:
-    """What docs/tune.md reads: the bundled network and 128 scenes."""
+    """What docs/tune.md reads: the bundled model and 128 scenes."""
     import tempfile
 
     from maskprism.analysis.tuning import tune
@@ -218,7 +218,7 @@ def write_tuning_image(folder: Path) -> None:
 
 
 def write_filmstrip_image(folder: Path, checkpoints: list[str]) -> None:
-    """What docs/training.md shows: networks of utils/train_sample_model.py after so many steps, step_20.onnx and on."""
+    """What docs/training.md shows: models of utils/train_sample_model.py by training step, step_20.onnx and on."""
     from maskprism.drawing.filmstrip import filmstrip_sheet
 
     image = draw_scene(SCENE).image

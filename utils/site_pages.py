@@ -41,8 +41,8 @@ REFERENCE = {
                 "models.families.yolo",
                 "models.families.yolact",
                 "models.onnx.mask_branch",
+                "models.options",
                 "models.runtimes",
-                "models.sam",
             ),
             *("models.sam", "tables.extraction", "tables.similar", "tables.stored_predictions", "tables.worker"),
         )
@@ -50,9 +50,6 @@ REFERENCE = {
 }
 """Pages of the reference: the module of each."""
 FETCHED = re.compile(r'<(?:script|img|iframe|source)[^>]+src="?https?:[^>]*>|<link[^>]+stylesheet[^>]+https?:[^>]*>')
-FIELD = re.compile(r"^([a-z]\w*(?:, [a-z]\w*)*): ", re.MULTILINE)
-NEXT = re.compile(r"(?<=[.;]) (?=[a-z]\w*(?:, [a-z]\w*)*: )")
-PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.) ?|\s*# doctest: .*$")
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=[#)\s])")
 
 
@@ -117,7 +114,7 @@ def reference(page: str) -> str:
     names = public_names(module)
     here = [name for name in names if pages.get(name, page) == page]
     elsewhere = [f"[`{name.rpartition('.')[2]}`]({pages[name]}.md#{name})" for name in names if name not in here]
-    parts = [f"# {module}", markdown_of(ast.get_docstring(ast.parse(source_of(module))) or "")]
+    parts = [f"# {module}", f"::: {module}\n    options:\n      members: false\n      show_root_heading: false"]
     if elsewhere:
         parts.append(f"Exported here, too, and described with what belongs to them: {', '.join(elsewhere)}.")
     return "\n\n".join([*parts, *(f"::: {name}" for name in here)])
@@ -153,23 +150,6 @@ def public_names(module: str) -> list[str]:
     defined = [item for item in tree.body if isinstance(item, ast.FunctionDef | ast.ClassDef)]
     public = [item.name for item in defined if item.name[0] != "_" and ast.get_docstring(item)]
     return [f"{module}.{name}" for name in public] + again
-
-
-def markdown_of(docstring: str) -> str:
-    """A docstring as Markdown: lines "name: what it is" become a list, and what is typed at a prompt a block of code.
-
-    A paragraph is a list where its every line begins with a name or is indented below one.
-    """
-    return "\n\n".join(map(_paragraph, docstring.split("\n\n")))
-
-
-def _paragraph(text: str) -> str:
-    lines = text.splitlines()
-    if lines and all(line.lstrip().startswith((">>>", "...")) for line in lines):
-        return "\n".join(["```python", *(PROMPT.sub("", line) for line in lines), "```"])
-    if lines and FIELD.match(lines[0]) and all(FIELD.match(line) or line[:1] == " " for line in lines):
-        return FIELD.sub(r"- **`\1`**: ", NEXT.sub("\n", text))
-    return text
 
 
 def source_of(module: str) -> str:

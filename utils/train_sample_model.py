@@ -1,9 +1,9 @@
-"""Train, export and judge the network that the package brings along, on drawn scenes alone.
+"""Train, export and judge the model that the package brings along, on drawn scenes alone.
 
     pip install -e ".[train]"
     python utils/train_sample_model.py --output src/maskprism/data/sample.onnx
 
-A compact one-stage network after published methods: prototypes and coefficients as in YOLACT
+A compact one-stage model after published methods: prototypes and coefficients as in YOLACT
 (Bolya et al. 2019), an anchor-free head as in FCOS (Tian et al. 2019), task-aligned assignment as
 in TOOD (Feng et al. 2021), CIoU (Zheng et al. 2020), mask loss of cross-entropy and Dice
 (Milletari et al. 2016) within boxes. Its outputs are packed like those of YOLOv8-seg exports.
@@ -45,7 +45,7 @@ TRAINING_SEED = 1_000_000
 """Seeds of scenes from here on are for training; those below are for judging."""
 JUDGING_SEED = 500_000
 
-# --- network --------------------------------------------------------------------------------------
+# --- model --------------------------------------------------------------------------------------
 
 
 class Conv(nn.Module):
@@ -85,7 +85,7 @@ class Split(nn.Module):
 
 
 class Raw(NamedTuple):
-    """What the network gives before it is packed: A locations over all strides."""
+    """What the model gives before it is packed: A locations over all strides."""
 
     distances: Tensor  # [B, A, 4] to left, top, right, bottom, in strides
     logits: Tensor  # [B, A, classes]
@@ -167,7 +167,7 @@ def locations(side: int = SIDE) -> tuple[Tensor, Tensor]:
 
 
 class Packed(nn.Module):
-    """The network with its outputs packed as YOLOv8-seg exports do."""
+    """The model with its outputs packed as YOLOv8-seg exports do."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -449,7 +449,7 @@ def export(network: Network, path: Path, *, opset: int = 17) -> None:
     model = onnx.load(str(path))
     _halve(model)
     described = {
-        "description": "Sample network of maskprism: instance segmentation of drawn scenes",
+        "description": "Sample model of maskprism: instance segmentation of drawn scenes",
         "author": "The maskprism authors",
         "date": date.today().isoformat(),
         "license": "MIT",
@@ -556,7 +556,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that share every batch")
     parser.add_argument("--full-precision", action="store_true", help="train without bfloat16")
     parser.add_argument("--checkpoint", type=Path, help="keep averaged weights here every 500 steps")
-    parser.add_argument("--folder", type=Path, help="keep drawn scenes here (2.5 GB); a temporary folder unless given")
+    parser.add_argument("--folder", type=Path, help="keep drawn scenes here (2.5 GB); default: a temporary folder")
     options = parser.parse_args()
     if options.export:
         network = Network(len(NAMES))

@@ -1,4 +1,4 @@
-// Writes the page that runs networks in the browser into a folder: node static.js FOLDER. onnxruntime-web comes from
+// Writes the page that runs models in the browser into a folder: node static.js FOLDER. onnxruntime-web comes from
 // node_modules.
 import { build } from "esbuild";
 import { copyFile, mkdir, writeFile } from "node:fs/promises";

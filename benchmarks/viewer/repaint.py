@@ -3,7 +3,7 @@
     python benchmarks/viewer/repaint.py
 
 One image of 640 x 640, 32 prototypes of 160 x 160, and a box that is the whole image: the worst case. Each
-repaint computes the mask of the network's input size, compares it with the original and paints it. "whole product"
+repaint computes the mask of the model's input size, compares it with the original and paints it. "whole product"
 multiplies all 32 prototypes anew, "one slider moved" adds the change of one of them; the baseline is the same repaint
 written plainly: every pixel interpolates all 32 prototypes by itself. "retina" is an image of 2000 x 1480 under the
 rule that decides its masks at the image's own size. A repaint includes the equation above the image.
@@ -87,7 +87,7 @@ MEASURE = """async ({ text, runs, plainRuns }) => {
 
 
 def scene(size_hw: tuple[int, int], rule: MaskRule) -> bytes:
-    """Prototypes as smooth as those of a network, and a mask of about half of the image."""
+    """Prototypes as smooth as those of a model, and a mask of about half of the image."""
     rng = np.random.default_rng(0)
     raw = np.stack([rng.normal(0, 3, (20, 20)).repeat(8, 0).repeat(8, 1) for _ in range(32)])
     prediction = Prediction(

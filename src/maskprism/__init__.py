@@ -3,6 +3,17 @@
 `load` opens a model, whose `predict` gives a `Prediction` for each image. `explain` says why a mask is as it is,
 `diagnose` where a model loses mask AP on a data set, `compare` how two models differ, `tune` what better coefficients
 gain, and `extract` writes the coefficients of many images into a table.
+
+Examples
+--------
+>>> import maskprism
+>>> from maskprism.datasets.scenes import draw_scene
+>>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+>>> prediction.name_of(prediction.classes[0])
+'arrow'
+>>> decomposition = maskprism.Decomposition(prediction[0])
+>>> decomposition.terms.shape  # weight times prototype; they sum to the logits
+(32, 80, 80)
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class MissingExtraError(MaskprismError, ImportError):
 
     @classmethod
     def of(cls, what: str, *, package: str, extra: str) -> MissingExtraError:
-        """The message that names the install command: of an extra, or without one of the package itself."""
+        """Return the message that names the install command: of an extra, or without one of the package itself."""
         install = f"'maskprism[{extra}]'" if extra else package
         return cls(
             f"{what} needs the package {package}, which is not installed; install it with: pip install {install}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from helpers.in_process import command
 from maskprism._common.extras import _DISTRIBUTIONS, EXTRAS, called_command, installed, require
 from maskprism.cli import COMMANDS
 from maskprism.datasets.scenes import write_dataset
@@ -75,13 +76,28 @@ LINES = {
 }
 
 
+def bare_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process that never had any of the optional packages."""
+    call = [sys.executable, "-c", BARE, *arguments]
+    return subprocess.run(call, capture_output=True, text=True, timeout=120, cwd=cwd)
+
+
+@pytest.fixture
+def without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the optional packages can be imported, whatever was imported before."""
+    for name in {*EXTRAS, *(name for name in sys.modules if name.partition(".")[0] in EXTRAS)}:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
 @pytest.mark.parametrize("which", LINES)
+@pytest.mark.usefixtures("without_extras")
 def test_a_command_in_a_bare_environment_names_its_extra(which: str, data: Path) -> None:
     line, package, extra = LINES[which]
     arguments = [part.format(model=SAMPLE_MODEL) for part in line.split()]
-    done = subprocess.run(
-        [sys.executable, "-c", BARE, *arguments], capture_output=True, text=True, timeout=120, cwd=data
-    )
+    done = command(*arguments, cwd=data)
+    if which == "reduce":
+        alone = bare_process(*arguments, cwd=data)
+        assert (alone.returncode, alone.stdout, alone.stderr) == (done.returncode, done.stdout, done.stderr)
     assert done.returncode == 1, done.stderr
     told = re.search(
         r"^maskprism: (.+) needs the package (\S+), which is not installed; "

@@ -641,7 +641,7 @@ def test_thumbnails_are_drawn_from_stored_prototypes(extracted: tuple[Path, Path
     assert (np.diff(points.images[drawn]) >= 0).all()  # each image is read once
     gone = thumbnails(points, chosen, stored, data.parent / "nowhere")
     assert gone.count == 0
-    assert {name for name, _ in gone.failures} == set(points.image_names)
+    assert {failure.name for failure in gone.failures} == set(points.image_names)
 
 
 def test_masks_are_judged_as_the_error_budget_does(extracted: tuple[Path, Path]) -> None:

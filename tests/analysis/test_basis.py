@@ -65,7 +65,7 @@ def test_moments_of_what_is_not_finite_are_refused() -> None:
     found = RunningCovariance(2)
     for value in (np.nan, np.inf):
         with pytest.raises(InputError, match="NaN or infinity"):
-            found.add(np.array([[1.0, 2.0], [value, 0.0]]))
+            found.update(np.array([[1.0, 2.0], [value, 0.0]]))
     assert found.weight == 0
 
 
@@ -84,7 +84,7 @@ def test_moments_add_up_batch_by_batch(seed: int, k: int) -> None:
     repeated = np.repeat(samples, weights.astype(int), axis=0)
     parts = RunningCovariance(k)
     for chunk in range(0, 30, 7):
-        parts.add(samples[chunk : chunk + 7], weights[chunk : chunk + 7])
+        parts.update(samples[chunk : chunk + 7], weights[chunk : chunk + 7])
     np.testing.assert_allclose(parts.mean, repeated.mean(axis=0))
     np.testing.assert_allclose(parts.covariance, np.cov(repeated.T, bias=True), atol=1e-12)
     np.testing.assert_allclose(parts.correlation, np.corrcoef(repeated.T), atol=1e-12)
@@ -262,14 +262,14 @@ def test_predictions_that_are_not_finite_are_refused_whole(what: str) -> None:
     usage = Usage.of([prediction])
     before = (usage.image.weight, usage.boxes.weight, usage.coefficients.weight, usage.images)
     with pytest.raises(InputError, match="NaN or infinity"):
-        usage.add(replace(prediction, **{what: broken}))
+        usage.update(replace(prediction, **{what: broken}))
     assert (usage.image.weight, usage.boxes.weight, usage.coefficients.weight, usage.images) == before
 
 
 def test_usage_refuses_what_does_not_fit() -> None:
     usage = Usage.of([made(0, k=5)])
     with pytest.raises(InputError, match="one model"):
-        usage.add(made(0, k=4))
+        usage.update(made(0, k=4))
     with pytest.raises(InputError, match="no predictions"):
         Usage.of([])
     empty = Usage.of([made(0)[[]]])
@@ -348,7 +348,7 @@ def test_the_command_measures_and_draws(model: Path, images: Path, tmp_path: Pat
     assert "bad.png: failed:" in result.stderr
     assert "dead, redundant pairs: not said of fewer than 20 images" in result.stdout
     names = {"basis.json", "basis.npz", "spectrum.png", "redundancy.png", "prototypes-00.png", "prototypes-01.png"}
-    names |= {"prototypes.csv", "components.csv"}
+    names |= {"prototypes.csv", "components.csv", "basis.manifest.json"}
     assert {path.name for path in tmp_path.iterdir()} == names
     numbers = json.loads((tmp_path / "basis.json").read_text(encoding="utf-8"))
     network = load(model)

@@ -120,7 +120,7 @@ def test_a_fault_of_the_input_is_named(images: list[np.ndarray], before: Any, wo
     assert found.input_fault is not None, summary_of(found)
     assert words in found.input_fault.name
     assert found.before_head
-    assert found.guilty is None
+    assert found.responsible is None
     text = summary_of(found, Tolerance())
     assert words in text
     assert "Worst terms" not in text
@@ -212,7 +212,7 @@ def test_a_backbone_of_another_precision_is_no_fault_of_the_input(images: list[n
 
 
 def test_a_model_of_its_own_is_no_fault_of_the_input(images: list[np.ndarray]) -> None:
-    """As two trainings: prototypes have nothing in common, and nothing is said of what lies before the head."""
+    """As two trainings: prototypes have nothing in common, and no fault before the head is reported."""
 
     def other(rows: np.ndarray, prototypes: np.ndarray) -> Arrays:
         rng = np.random.default_rng(5)
@@ -277,7 +277,7 @@ def test_moved_prototypes_are_named_and_equal_coefficients_are_not_to_blame(
     assert found.relation.change == words
     assert found.relation.changed == tuple(range(K))
     assert found.shares["coefficients"] == found.shares["boxes"] == 0
-    assert found.guilty == "prototypes"
+    assert found.responsible == "prototypes"
     assert found.input_fault is None
     text = summary_of(found)
     assert f"B's prototypes are all A's {K} {words}." in text
@@ -299,8 +299,8 @@ def test_transposed_prototypes_of_a_grid_that_is_no_square() -> None:
     )
     b = replace(a, prototypes=a.prototypes.transpose(0, 2, 1), letterbox=box.with_grid((24, 16)))
     moments, relations = RunningCovariance(2 * K), Relations(K, same_count=True)
-    moments.add(paired_pixels(a, b))
-    relations.add(a, b, np.array([[0, 0]]))
+    moments.update(paired_pixels(a, b))
+    relations.update(a, b, np.array([[0, 0]]))
     found = relations.relation(PrototypeSimilarity(K, moments))
     assert found.change == "transposed (height and width exchanged)"
     assert found.coefficients_equal
@@ -349,7 +349,7 @@ def test_two_exchanged_ones_are_named(images: list[np.ndarray]) -> None:
     assert "B has A's prototypes in another order, and its coefficients in the same order" in text
     assert "1 and 4 are exchanged." in text
     found = compared(images, after=coefficients)
-    assert found.guilty == "coefficients"
+    assert found.responsible == "coefficients"
     assert "B has A's coefficients in another order, and its prototypes not in that order" in summary_of(found)
 
 

@@ -1,4 +1,4 @@
-"""Diagnosing a data set: what is counted, what is said of it, what is written, and the command."""
+"""Diagnosing a data set: counts, findings, files, and the command."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import html
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import maskprism
 from helpers.in_process import command as run
 from helpers.in_process import says
 from maskprism import Prediction
-from maskprism.analysis.dataset import diagnosis, findings
+from maskprism.analysis.dataset import findings
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, overlaps_under, true_regions, validation_regions
 from maskprism.analysis.dataset.coco_ap import average_precision
 from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose, examine
@@ -34,6 +35,7 @@ from maskprism.analysis.truth.overlaps import mask_overlaps
 from maskprism.core.geometry import Letterbox
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.datasets.scenes import NAMES, write_dataset
+from maskprism.datasets.visit import Failure
 from maskprism.drawing.mask_thumbnails import mask_against_truth
 from maskprism.drawing.palette import MISSING, TOO_MUCH
 from maskprism.errors import InputError, ModelError
@@ -140,10 +142,12 @@ def test_everything_adds_up(found: Diagnosis, data: Path) -> None:
         kind: count for kind, count in found.shown.items() if kind != "missed"
     }
     assert found.shown["missed"] == found.missed
-    assert found.perfect["as it is"] == found.precision["predict"]
-    assert found.perfect["resolution"].ap >= found.perfect["as it is"].ap > 0.3
+    assert found.perfect["as predicted"] == found.precision["predict"]
+    assert found.perfect["resolution"].ap >= found.perfect["as predicted"].ap > 0.3
     assert {*found.alone} == {*(f"{part} alone" for part in PARTS), "true boxes"}
-    assert all(found.perfect["resolution"].ap >= one.ap >= found.perfect["as it is"].ap for one in found.alone.values())
+    assert all(
+        found.perfect["resolution"].ap >= one.ap >= found.perfect["as predicted"].ap for one in found.alone.values()
+    )
     assert found.errors.ap50 == pytest.approx(found.precision["predict"].ap50)
     assert not found.failures
     assert not found.interrupted
@@ -208,7 +212,10 @@ def test_what_cannot_be_read_is_told_and_left_out(own_data: Path, model: Model) 
     told = []
     rest = diagnose(open_dataset(own_data), model, on_progress=lambda done, total, failed: told.append((done, failed)))
     assert rest.images == SCENES - 2
-    assert [name for name, _ in rest.failures] == [f"images/val/{images[0].name}", f"images/val/{images[1].name}"]
+    assert [failure.name for failure in rest.failures] == [
+        f"images/val/{images[0].name}",
+        f"images/val/{images[1].name}",
+    ]
     assert [done for done, _ in told] == list(range(1, SCENES + 1))
     assert sum(failed is not None for _, failed in told) == 2
     for image in images:
@@ -232,8 +239,8 @@ def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch:
     monkeypatch.setattr(Model, "predict_under", None)
     with pytest.raises(InputError, match=r"not one of 6 images can be examined .*not callable"):
         diagnose(open_dataset(own_data), broken)
-    monkeypatch.setattr(diagnosis, "_NETWORK_FAILURES", 3)
-    labels(own_data)[0].write_text("0 0.1 0.2\n")  # is no failure of the network
+    monkeypatch.setattr("maskprism.datasets.visit.TOLERATED_MODEL_FAILURES", 3)
+    labels(own_data)[0].write_text("0 0.1 0.2\n")  # is no failure of the model
     told: list[int] = []
     with pytest.raises(ModelError, match=r"failed on all of the first 3 images .*not callable"):
         diagnose(open_dataset(own_data), broken, workers=1, on_progress=lambda done, *_: told.append(done))
@@ -241,7 +248,7 @@ def test_a_network_that_always_fails_stops_the_work(own_data: Path, monkeypatch:
 
 
 def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one image: numbers that came of them would be nonsense, and look like numbers."""
+    """Of one image: numbers that came of them would be meaningless, and look like numbers."""
     network = maskprism.load("sample", conf=0.001, multi_label=True, threads=1)
     names = [sample.name for sample in open_dataset(data)]
     spoilt = [sample.read()[0] for sample in open_dataset(data)][1]
@@ -259,7 +266,9 @@ def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Model, "predict_under", predict_under)
     found = diagnose(open_dataset(data), network)
-    assert found.failures == [(names[1], "prototypes 3 hold NaN or infinity; " + EXPORT_IN_SINGLE_PRECISION)]
+    (failure,) = found.failures
+    assert failure.name == names[1]
+    assert failure.message == "prototypes 3 hold NaN or infinity; " + EXPORT_IN_SINGLE_PRECISION
     assert found.images == SCENES - 1
 
 
@@ -321,7 +330,7 @@ def test_a_box_without_a_mask_excuses_what_lies_in_it(model: Model, data: Path) 
         assert average_precision([overlaps]).by_class.get(int(truth.classes[0])) is None or len(truth) > 1
 
 
-# --- what is said ---------------------------------------------------------------------------------
+# --- findings ------------------------------------------------------------------------------------
 
 
 MANY = 24
@@ -439,7 +448,7 @@ def test_thresholds_of_the_rules(many: Diagnosis) -> None:
     rows = [
         replace(row, iou=0.5, threshold_iou=0.6, threshold=own + (i % 10 < 3) - (i % 10 >= 9))
         for i, row in enumerate(many.budget.rows[: 10 * (len(many.budget) // 10)])
-    ]  # six of ten are right as they are
+    ]  # six of ten are right already
     (finding,) = (one for one in findings_of(replace(many, budget=ErrorBudget(rows))) if one.rule == "threshold")
     assert "30% of them are too large, 10% too small" in finding.says
 
@@ -566,7 +575,7 @@ def test_names_cannot_break_the_page(found: Diagnosis, tmp_path: Path) -> None:
         spec=replace(found.spec, name=evil),
         dataset=replace(found.dataset, names=names),
         budget=ErrorBudget(rows),
-        failures=[(evil, evil)],
+        failures=[Failure(evil, evil)],
         remarks=[evil],
         unknown_classes=[evil],
     )
@@ -625,6 +634,7 @@ def test_command(data: Path, tmp_path: Path) -> None:
     ):
         assert text in result.stdout
     names = {"report.html", "instances.csv", "detections.csv", "summary.json", *(f"{name}.png" for name in FIGURES)}
+    names.add("diagnose.manifest.json")
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
@@ -683,7 +693,7 @@ def test_labels_without_masks_are_told(own_data: Path, tmp_path: Path) -> None:
 
 
 def test_masks_that_are_all_crowds_are_told_before_the_network_runs(tmp_path: Path) -> None:
-    """As CVAT exports brush masks: `iscrowd: 1` and uncompressed run lengths."""
+    """As CVAT exports brush masks: `iscrowd: 1` and uncompressed RLE."""
     cv2.imwrite(str(tmp_path / "1.png"), np.full((64, 64, 3), 90, np.uint8))
     runs = [8 * 64 + 8, *[32, 32] * 31, 32, 64 * 64 - 8 * 64 - 8 - 32 * 63]
     tree = {

@@ -427,7 +427,7 @@ def test_windows_without_pixels_and_prototypes_without_values():
     assert not silent.weights.any()
 
 
-# What stands beside the budget
+# Columns in addition to the budget
 
 
 def beside(case: tuple[Prediction, int]) -> tuple[Prediction, GroundTruth, Counterfactuals]:
@@ -610,7 +610,7 @@ def test_rank_correlation_and_calibration(pairs):
 
 @pytest.fixture(scope="module")
 def measured() -> ErrorBudget:
-    """The bundled network on three scenes."""
+    """The bundled model on three scenes."""
     model = maskprism.load("sample")
     rows: list[InstanceBudget] = []
     for seed in (50, 51, 52):

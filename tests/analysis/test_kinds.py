@@ -27,11 +27,11 @@ def test_kinds_are_those_of_the_study(seen: list[tuple[np.ndarray, maskprism.Pre
     kinds, study = Kinds(), DependenceStudy(32, seen[0][1].names, top=1)
     for image, prediction in seen[:-1]:
         kinds.add(image, prediction)
-        study.add(image, prediction)
+        study.update(image, prediction)
     assert kinds.found() is None  # too few
     kinds.add(*seen[-1])
-    study.add(*seen[-1])
-    found, expected = kinds.found(), study.finish()
+    study.update(*seen[-1])
+    found, expected = kinds.found(), study.compute()
     assert found is not None
     assert found["images"] == MIN_IMAGES
     assert found["tags"] == [list(expected.tags(k)) for k in range(32)]
@@ -49,5 +49,5 @@ def test_pages_say_kinds_of_enough_images(seen: list[tuple[np.ndarray, maskprism
     other = maskprism.from_arrays(
         seen[0][0], np.ones((1, 3), np.float32), np.ones((3, 20, 20), np.float32), preprocessing="yolo"
     )
-    page.add(seen[0][0], other)  # of another network
+    page.add(seen[0][0], other)  # of another model
     assert '"kinds": null' in page.html()

@@ -46,7 +46,7 @@ def test_the_most_confident_takes_what_it_overlaps_most():
     prediction = found([[0, 0, 10, 10], [0, 0, 9, 10], [20, 20, 30, 30]], [0.5, 0.9, 0.8], [0, 0, 1])
     matches = match(prediction, true([[0, 0, 10, 10], [0, 0, 8, 10], [20, 20, 30, 30]], [0, 0, 0]))
     assert matches.instances.tolist() == [1, 0]
-    assert matches.objects.tolist() == [0, 1]  # the first is free for whoever is more confident
+    assert matches.objects.tolist() == [0, 1]  # the first is free for a more confident one
     np.testing.assert_allclose(matches.box_iou, [0.9, 0.8])
     assert matches.false_positives.tolist() == [2]  # another class
     assert matches.missed.tolist() == [2]

@@ -40,6 +40,7 @@ from maskprism.analysis.prototypes.translation import (
 from maskprism.cli.prototypes import prototypes as prototypes_command
 from maskprism.core.masks import RULES
 from maskprism.datasets.scenes import draw_scene
+from maskprism.datasets.visit import Failure
 from maskprism.drawing import cards, raster
 from maskprism.errors import InputError
 from maskprism.io.sources import open_source
@@ -78,8 +79,8 @@ def batch(seed: int, images: int = 4, k: int = 3) -> list[tuple[np.ndarray, Pred
 def studied(pairs: list[tuple[np.ndarray, Prediction]]) -> Dependence:
     study = DependenceStudy(len(pairs[0][1].prototypes), NAMES)
     for number, (image, prediction) in enumerate(pairs):
-        study.add(image, prediction, f"{number}.jpg")
-    return study.finish()
+        study.update(image, prediction, f"{number}.jpg")
+    return study.compute()
 
 
 @settings(max_examples=5)
@@ -176,8 +177,8 @@ def test_what_depends_on_one_thing_is_found_to() -> None:
         pairs.append((image, prediction, np.array(fields, dtype=np.float32)))
     study = DependenceStudy(6, NAMES)
     for image, prediction, fields in pairs:
-        study.add(image, _Painted.of(prediction, fields), "")
-    found = study.finish()
+        study.update(image, _Painted.of(prediction, fields), "")
+    found = study.compute()
     assert found.position[0] > 0.99
     assert found.ramp[0] > 0.99
     assert found.position[1] > 0.99
@@ -194,8 +195,8 @@ def test_what_depends_on_one_thing_is_found_to() -> None:
     assert found.tags(5) == ()
     few = DependenceStudy(6, NAMES)
     for image, prediction, fields in pairs[:-1]:
-        few.add(image, _Painted.of(prediction, fields), "")
-    assert [few.finish().tags(k) for k in range(6)] == [()] * 6
+        few.update(image, _Painted.of(prediction, fields), "")
+    assert [few.compute().tags(k) for k in range(6)] == [()] * 6
 
 
 class _Painted(Prediction):
@@ -248,17 +249,17 @@ def test_appearance_is_that_of_the_sobel_operator() -> None:
 def test_studies_refuse_what_does_not_fit() -> None:
     (image, prediction), *_ = batch(0)
     study = DependenceStudy(3, NAMES)
-    study.add(image, prediction)
+    study.update(image, prediction)
     with pytest.raises(InputError, match="at least 2"):
-        study.finish()
+        study.compute()
     with pytest.raises(InputError, match="the prediction is about one of 256 x 192"):
-        study.add(image[:-1], prediction)
+        study.update(image[:-1], prediction)
     with pytest.raises(InputError, match="the ones before had 3"):
-        study.add(image, made(np.random.default_rng(0), np.zeros((2, *GRID))))
+        study.update(image, made(np.random.default_rng(0), np.zeros((2, *GRID))))
     broken = prediction.prototypes.copy()
     broken[1, 2, 3] = np.nan
     with pytest.raises(InputError, match="NaN or infinity"):
-        study.add(image, _Painted.of(prediction, broken))
+        study.update(image, _Painted.of(prediction, broken))
 
 
 def test_constant_prototypes_and_no_instances_are_undefined_not_wrong() -> None:
@@ -288,8 +289,8 @@ class Positional:
     def __init__(self, prediction: Prediction) -> None:
         self.prediction = prediction
 
-    def predict(self, image: np.ndarray) -> Prediction:
-        return self.prediction
+    def predict(self, images: list[np.ndarray]) -> list[Prediction]:
+        return [self.prediction for _ in images]
 
 
 @pytest.fixture(scope="module")
@@ -353,12 +354,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_study_goes_on_after_failures_and_moves_evenly(tiny: Path, images: Path) -> None:
-    seen: list[tuple[str, bool]] = []
+    seen: list[Failure | None] = []
     items = list(open_source(images).pending(frozenset()))
     found, movement = study_prototypes(
-        items, load(tiny), moved=2, total=6, on_image=lambda name, error: seen.append((name, error is None))
+        items, load(tiny), moved=2, on_progress=lambda done, total, failure: seen.append(failure)
     )
-    assert [fine for _, fine in seen].count(False) == 1
+    assert [failure.name for failure in seen if failure is not None] == ["bad.png"]
+    assert len(seen) == 6
     assert found.images == 5
     assert movement is not None
     assert movement.images == 2
@@ -392,7 +394,8 @@ def test_the_command_writes_cards_and_a_table(tiny: Path, images: Path, tmp_path
     assert all(tag in result.stdout for tag in TAG_RULES)
     assert "5 images: with fewer than 20 no prototype is tagged" in result.stderr
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"prototypes.csv", "prototypes.png", "prototype-00.png", "prototype-02.png"}
+    pictures = {"prototypes.png", "prototype-00.png", "prototype-02.png"}
+    assert written == {"prototypes.csv", "prototypes.manifest.json"} | pictures
     with (tmp_path / "out" / "prototypes.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["prototype"] for row in rows] == ["0", "1", "2"]
@@ -425,7 +428,7 @@ def test_a_basis_of_another_network_is_noticed(
         replace(basis, model_sha256=sha256).save(tmp_path / "basis.npz")
         out = tmp_path / f"out-{noted}"
         prototypes_command([str(images)], model=tiny, out=out, basis=tmp_path / "basis.npz", moved=0, cards=[])
-        assert ("a basis fits only the network that it is of" in capsys.readouterr().err) == noted
+        assert ("a basis fits only the model that it is of" in capsys.readouterr().err) == noted
 
 
 def test_the_command_needs_two_images(tiny: Path, images: Path, tmp_path: Path) -> None:

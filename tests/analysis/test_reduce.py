@@ -6,7 +6,6 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -37,10 +36,11 @@ from maskprism.analysis.reduction.trade_off import (
 from maskprism.cli.options import Detections
 from maskprism.cli.reduce import reduce as reduce_command
 from maskprism.datasets.scenes import NAMES, draw_scene, write_dataset
+from maskprism.datasets.visit import Failure
 from maskprism.drawing import raster
 from maskprism.drawing.reduction import before_after, trade_off_figure
 from maskprism.errors import InputError, MissingExtraError, ModelError
-from maskprism.io.sources import open_source
+from maskprism.io.sources import ImageFiles, VideoFile, open_source
 from maskprism.models.onnx.file import read_onnx
 from maskprism.models.onnx.graph import ChannelSurgery
 from maskprism.models.rewrite import write_reduced
@@ -49,7 +49,7 @@ from maskprism.models.rewrite import write_reduced
 def cost_of(*found: Prediction) -> MixingCost:
     cost = MixingCost(len(found[0].prototypes))
     for prediction in found:
-        cost.add(prediction)
+        cost.update(prediction)
     return cost
 
 
@@ -199,7 +199,7 @@ def test_mistakes_are_told() -> None:
     with pytest.raises(InputError, match="no instance in the images"):
         reductions(MixingCost(4), "selection")
     with pytest.raises(InputError, match="has 6 prototypes; the ones before had 4"):
-        cost.add(made(0, k=6))
+        cost.update(made(0, k=6))
     with pytest.raises(InputError, match="at most 64"):
         MixingCost(65)
     with pytest.raises(InputError, match="no predictions"):
@@ -339,7 +339,7 @@ def test_what_cannot_be_rewritten_is_refused(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ModelError, match="cannot be read as ONNX"):
         read_onnx(damaged)
     damaged.write_bytes(b"")
-    with pytest.raises(ModelError, match="holds no network"):
+    with pytest.raises(ModelError, match="holds no model"):
         read_onnx(damaged)
     old = Tiny().model()
     old.opset_import[0].version = 9
@@ -359,7 +359,7 @@ def test_a_network_that_comes_out_wrong_gets_no_name(tmp_path: Path, monkeypatch
         return twice(self, name, axis, map * 1.01)
 
     monkeypatch.setattr(ChannelSurgery, "map_output", wrong)
-    with pytest.raises(ModelError, match="prototypes of the new network are off by up to"):
+    with pytest.raises(ModelError, match="prototypes of the new model are off by up to"):
         write_reduced(load(source), source, tmp_path / "small.onnx", maps.prototype_map, maps.coefficient_map)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full.onnx"]
 
@@ -385,7 +385,7 @@ def test_reduce_writes_a_working_file_and_its_report(tiny: Path, dataset: Path, 
     (tmp_path / "photos" / "broken.png").write_bytes(b"")
     result = run("reduce", tiny, "--keep", 3, "--images", tmp_path / "photos", "--out", out)
     assert result.returncode == 0, result.stderr
-    assert "3 of 8 prototypes by projection: mask IoU with the full network" in result.stdout
+    assert "3 of 8 prototypes by projection: mask IoU with the full model" in result.stdout
     assert "broken.png" in result.stderr
     assert load(out).spec.prototypes == 3
     base = out.parent / "small ü"
@@ -451,11 +451,9 @@ def test_mistakes_of_the_user(tiny: Path, dataset: Path, tmp_path: Path) -> None
 
 def test_images_are_gone_through_in_passes(tiny: Path, dataset: Path, tmp_path: Path) -> None:
     source = open_source(dataset.parent / "images")
-    steps: list[None] = []
-    found = reduce_file(
-        load(tiny), tiny, CalibrationImages(source), tmp_path / "s.onnx", keep=4, on_image=lambda: steps.append(None)
-    )
-    assert len(steps) == 3 * 4
+    steps: list[object] = []
+    found = reduce_file(load(tiny), tiny, CalibrationImages(source), tmp_path / "s.onnx", keep=4, on_image=steps.append)
+    assert steps == [None] * 3 * 4
     assert found.comparison.ious.shape == (12,)
     applied = [found.reduction.apply(load(tiny).predict(item.read())) for item in source.pending(frozenset())]
     expected = [
@@ -465,17 +463,29 @@ def test_images_are_gone_through_in_passes(tiny: Path, dataset: Path, tmp_path: 
     np.testing.assert_allclose(found.comparison.ious, np.concatenate(expected), atol=0.01)
 
 
-def test_images_can_be_limited_and_read_by_name(dataset: Path) -> None:
+def test_images_can_be_limited_and_failures_are_told_once(tiny: Path, dataset: Path) -> None:
     source = open_source(dataset.parent / "images")
     names = [item.name for item in source.pending(frozenset())]
     few = CalibrationImages(source, limit=2)
     assert few.count() == 2
-    assert [name for name, _, _ in few] == [names[0], names[-1]]
-    assert [name for name, _, _ in CalibrationImages(source).named([names[1]])] == [names[1]]
+
+    def visited(images: CalibrationImages, **options: Any) -> list[str]:
+        return list(images.visit(load(tiny), lambda one: one.name, **options))
+
+    assert visited(few) == [names[0], names[-1]]
     with pytest.raises(InputError, match="limit is 0"):
         CalibrationImages(source, limit=0)
-    untold = SimpleNamespace(count=lambda: None, pending=source.pending)  # a video that does not tell its length
-    assert [name for name, _, _ in CalibrationImages(untold, limit=2)] == names[:2]  # type: ignore[arg-type]
+    broken = ImageFiles(source.root, (*source.paths, source.root / "none.png"))
+    images, told = CalibrationImages(broken), list[Failure | None]()
+    for _ in range(2):
+        assert visited(images, on_image=told.append) == names
+    assert told == [*[None] * 4, Failure("none.png", "there is no such file"), *[None] * 5]
+
+
+def test_a_video_that_does_not_tell_its_length_gives_its_first_frames(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(VideoFile, "_claimed", lambda self: None)
+    images = CalibrationImages(VideoFile(tmp_path / "clip.avi"), limit=2)
+    assert images.source == VideoFile(tmp_path / "clip.avi", frozenset({0, 1}))
 
 
 # The pictures

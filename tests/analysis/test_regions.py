@@ -1,4 +1,4 @@
-"""Which prototypes decide a pixel, and which are to blame for a region."""
+"""Which prototypes decide a pixel, and which make a region."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_told_from_means_the_patterns_and_one_level_sum_to_the_same(prediction, 
 
 @pytest.mark.parametrize("name", ["yolact", "ultralytics-8.4.83", "ultralytics-8.2"])
 def test_pixels_that_the_crop_halves(name):
-    """Where a crop on the grid takes some of the cells that a pixel reads, what it takes is told apart."""
+    """Where a crop on the grid takes some of the cells that a pixel reads, what it takes is reported apart."""
     prediction = drawn(square(1, -0.5), np.ones((16, 16)), weights=[2, 0.7], box=(5, 5, 11, 14))
     rule = replace(RULES[name], crop_image="before")
     one = replace(prediction, rule=rule, letterbox=replace(prediction.letterbox, image_hw=(96, 96)))

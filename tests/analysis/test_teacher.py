@@ -1,8 +1,9 @@
-"""A network in the place of labels: what it teaches, what that repairs, and the command."""
+"""A model in the place of labels: what it teaches, what that repairs, and the command."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,18 +14,26 @@ import pytest
 from onnxruntime.quantization import quantize_static
 
 from helpers.tiny_models import Tiny, ultralytics_metadata
+from helpers.tuned import tune, with_little_effort
 from maskprism import load
 from maskprism.analysis.comparison import compare
-from maskprism.analysis.tuning import taught, tune
+from maskprism.analysis.tuning import pseudo_labels
+from maskprism.analysis.tuning.fitting import FULL_EFFORT
 from maskprism.cli.options import Detections
 from maskprism.cli.tune import tune as tune_command
-from maskprism.datasets.augmentation import Alteration
+from maskprism.datasets.augmentation import Augmentation
 from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.errors import ImageError, InputError, MaskprismError
 from maskprism.models import SAMPLE_MODEL
 from maskprism.models.correction import Correction
 from maskprism.models.rewrite import write_corrected
 from maskprism.models.runtimes import FunctionRuntime
+
+
+@pytest.fixture(autouse=True)
+def _little_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_little_effort(monkeypatch)
+
 
 HELD_OUT = [draw_scene(seed).image for seed in range(5)]
 
@@ -40,7 +49,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled network with coefficients mixed by a known map."""
+    """The bundled model with coefficients mixed by a known map."""
     rng = np.random.default_rng(0)
     file = tmp_path_factory.mktemp("models") / "damaged.onnx"
     write_corrected(load("sample"), SAMPLE_MODEL, file, Correction(rng.normal(0, 0.05, (1, 32, 32)), np.zeros((1, 32))))
@@ -52,7 +61,7 @@ def test_a_lesson_is_what_the_teacher_says_of_the_same_pixels(shape: tuple[int, 
     image = cv2.resize(draw_scene(3).image, shape[::-1])
     cv2.imwrite(str(tmp_path / "scene.png"), image)
     model = load("sample")
-    (lesson,) = taught(model, model, tmp_path)
+    (lesson,) = pseudo_labels(model, model, tmp_path)
     canvas, truth = lesson.read()
     alone, seen = model.predict(image), model.predict(canvas)
     assert len(truth) == len(alone) > 0
@@ -61,8 +70,8 @@ def test_a_lesson_is_what_the_teacher_says_of_the_same_pixels(shape: tuple[int, 
     np.testing.assert_array_equal(truth.classes, alone.classes)
     np.testing.assert_array_equal(truth.masks("canvas", seen.letterbox), alone.masks("canvas"))
     np.testing.assert_array_equal(truth.areas, alone.areas("canvas"))
-    how = Alteration.drawn(np.random.default_rng(0), canvas.shape[:2])
-    other, found = lesson.altered(canvas, truth, how)
+    how = Augmentation.drawn(np.random.default_rng(0), canvas.shape[:2])
+    other, found = lesson.augmented(canvas, truth, how)
     np.testing.assert_array_equal(other, how.image(canvas))
     np.testing.assert_array_equal(found.masks(), model.predict(other).masks("canvas"))
 
@@ -71,7 +80,7 @@ def test_instances_without_a_pixel_teach_nothing(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "scene.png"), HELD_OUT[0])
     model = load("sample")
     nothing = Correction(-np.eye(32)[None], np.zeros((1, 32)))  # all logits are 0
-    (lesson,) = taught(model.with_correction(nothing), model, tmp_path)
+    (lesson,) = pseudo_labels(model.with_correction(nothing), model, tmp_path)
     _, truth = lesson.read()
     assert len(model.predict(HELD_OUT[0])) > 0
     assert len(truth) == 0
@@ -85,12 +94,12 @@ def test_both_see_one_canvas(tmp_path: Path) -> None:
     )
     assert free.spec.rectangular
     for teacher, model, canvas_hw in ((free, fixed, (64, 64)), (free, free, (64, 128))):
-        (lesson,) = taught(teacher, model, tmp_path)
+        (lesson,) = pseudo_labels(teacher, model, tmp_path)
         canvas, truth = lesson.read()
         assert canvas.shape[:2] == truth.image_hw == canvas_hw
         assert model.predict(canvas).letterbox.canvas_hw == canvas_hw
     with pytest.raises(InputError, match=r"sees 64 x 64 .* sees 128 x 128"):
-        taught(fixed, free, tmp_path)
+        pseudo_labels(fixed, free, tmp_path)
 
 
 def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
@@ -110,15 +119,15 @@ def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
     with pytest.raises(
         InputError, match=r"not one of 20 images .*the teacher spoilt failed .prototypes 0, .* hold NaN"
     ):
-        tune(taught(teacher, model, scenes), model, folds=3)
+        tune(pseudo_labels(teacher, model, scenes), model, folds=3)
     works = False
     with pytest.raises(InputError, match=r"not one of 20 images .*the teacher spoilt failed \(out of memory\)"):
-        tune(taught(teacher, model, scenes), model, folds=3)
+        tune(pseudo_labels(teacher, model, scenes), model, folds=3)
 
 
 def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     model = load(damaged)
-    found = tune(taught(load("sample"), model, scenes), model, folds=3, per_level=False)
+    found = tune(pseudo_labels(load("sample"), model, scenes), model, folds=3, per_level=False, effort=FULL_EFFORT)
     assert found.teacher is not None
     assert found.helps
     before = compare(load("sample"), model, HELD_OUT).mean_iou
@@ -157,11 +166,11 @@ def test_names_that_one_file_has_lost(damaged: Path, scenes: Path) -> None:
     model = load("sample")
     nameless = model.with_names({class_id: f"class{class_id}" for class_id in model.spec.names})
     for teacher, student in ((nameless, model), (model, nameless)):
-        lessons = taught(teacher, student, scenes).for_model(student.spec.names)
+        lessons = pseudo_labels(teacher, student, scenes).for_model(student.spec.names)
         assert (lessons.names, lessons.notices) == (model.spec.names, ())
     few = {class_id: name for class_id, name in model.spec.names.items() if class_id}
     other = model.with_names({**few, 0: "something else"})
-    (lesson, *_) = taught(other, model, scenes).for_model(model.spec.names)
+    (lesson, *_) = pseudo_labels(other, model, scenes).for_model(model.spec.names)
     _, truth = lesson.read()
     assert set(truth.classes.tolist()) & {len(model.spec.names)}
     assert 0 not in truth.classes

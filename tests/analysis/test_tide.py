@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from helpers import reference_ap
 from helpers.overlap_cases import images_of_masks, overlaps
 from maskprism.analysis.dataset.coco_ap import class_precision_at
-from maskprism.analysis.dataset.tide import error_cost, mend
+from maskprism.analysis.dataset.tide import error_cost, fix_errors
 from maskprism.analysis.truth.matching import ERROR_TYPES, find_errors
 from maskprism.analysis.truth.overlaps import Overlaps, Region, mask_iou
 
@@ -90,7 +90,7 @@ def test_equals_the_slow_twin(images: list[Overlaps]) -> None:
 def test_every_detection_and_every_labelled_instance_has_one_fate(one: Overlaps) -> None:
     errors = find_errors(one)
     found = np.isin(np.arange(len(one.true_classes)), errors.matched)
-    wanted = np.isin(np.arange(len(one.true_classes)), errors.target[errors.mends])
+    wanted = np.isin(np.arange(len(one.true_classes)), errors.target[errors.fixable])
     np.testing.assert_array_equal(found.astype(int) + wanted + errors.missed, ~one.crowd)
     assert (errors.kinds[errors.matched >= 0] == -1).all()
     assert ((errors.target >= 0) == (errors.of("class") | errors.of("localisation"))).all()
@@ -101,7 +101,7 @@ def test_every_detection_and_every_labelled_instance_has_one_fate(one: Overlaps)
 @given(st.lists(overlaps(), min_size=1, max_size=3).map(untied))
 def test_with_all_errors_mended_nothing_is_left_to_gain(images: list[Overlaps]) -> None:
     for kind in ("both", "duplicate", "background", "localisation", "class", "missed"):
-        images = [mend(one, find_errors(one), kind) for one in images]
+        images = [fix_errors(one, find_errors(one), kind) for one in images]
     if any((~one.crowd).any() for one in images):
         assert min(class_precision_at(images, 0.5).values()) == pytest.approx(1)
 
@@ -128,8 +128,8 @@ def test_types_by_hand(iou: list, classes: list[int], scores: list[float], kinds
 
 def test_a_mended_detection_touches_its_object_alone() -> None:
     one = Overlaps(np.array([0.9]), np.array([0]), np.array([0, 1, 0]), np.array([[0.3, 0.2, 0.4]]))
-    mended = mend(one, find_errors(one), "localisation")
-    assert mended.iou.tolist() == [[0, 0, 1]]
+    fixed = fix_errors(one, find_errors(one), "localisation")
+    assert fixed.iou.tolist() == [[0, 0, 1]]
 
 
 def test_mending_never_costs() -> None:

@@ -15,12 +15,13 @@ from scipy.optimize import minimize
 from helpers import reference_tune as slow
 from helpers.by_hand import made
 from helpers.tiny_models import Tiny, ultralytics_metadata
+from helpers.tuned import LITTLE, tune, with_little_effort
 from maskprism import Model, load
 from maskprism.analysis.intervals import interval
 from maskprism.analysis.tuning import evidence as gathering
 from maskprism.analysis.tuning.evidence import Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import SHARPNESS, SPREAD, Objective, Setting, fit, sampled_ious
-from maskprism.analysis.tuning.tuning import Tuning, tune
+from maskprism.analysis.tuning.tuning import Tuning
 from maskprism.analysis.tuning.validation import cross_fit, curve_sizes, fits
 from maskprism.cli.options import Reading
 from maskprism.cli.tune import tune as tune_command
@@ -35,8 +36,13 @@ from maskprism.reports import tuning_files as files
 from maskprism.reports.tuning import report_page, sentences, warnings_of
 
 
+@pytest.fixture(autouse=True)
+def _little_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_little_effort(monkeypatch)
+
+
 def drawn(seed: int = 0, n: int = 12, m: int = 9, k: int = 3, images: int = 6) -> Evidence:
-    """Evidence made up: masks that a corrected network would draw."""
+    """Evidence made up: masks that a corrected model would draw."""
     rng = np.random.default_rng(seed)
     coefficients = rng.normal(0, 1, (n, k)).astype(np.float32)
     prototypes = rng.normal(0, 1, (n, m, k)).astype(np.float32)
@@ -45,7 +51,7 @@ def drawn(seed: int = 0, n: int = 12, m: int = 9, k: int = 3, images: int = 6) -
     pixels[0, 5:] = 0
     return Evidence(
         image=np.sort(rng.integers(0, images, n)),
-        altered=np.zeros(n, dtype=bool),
+        augmented=np.zeros(n, dtype=bool),
         weights=rng.uniform(0.2, 1, n).astype(np.float32),
         coefficients=coefficients,
         factors=rng.uniform(0.5, 1, n).astype(np.float32),
@@ -117,6 +123,17 @@ def test_a_ridge_decides_how_much_is_corrected() -> None:
     assert sizes[0] < 0.1 < sizes[1] < sizes[2]
 
 
+def test_a_fit_of_few_steps_goes_less_far() -> None:
+    evidence = drawn(n=60, images=20)
+    objective = Objective(evidence, everything(evidence), Setting(0.2), 20)
+    losses = []
+    for steps in (1, 3, 100):
+        (found,) = fit(evidence, everything(evidence), [Setting(0.2)], 20, steps=steps)
+        x = np.concatenate([found.maps[0], found.offsets[0][:, None] / objective.scale], axis=1).ravel()
+        losses.append(objective(x)[0])
+    assert losses[0] > losses[1] > losses[2]
+
+
 def test_sampled_ious_count_pixels() -> None:
     evidence = drawn()
     correction = Correction(np.full((1, 3, 3), 0.2), np.full((1, 3), 0.1))
@@ -131,10 +148,10 @@ def test_sampled_ious_count_pixels() -> None:
 
 def test_altered_views_count_only_where_they_are_wanted() -> None:
     evidence = drawn(n=30)
-    altered = np.random.default_rng(1).random(30) < 0.5
-    mixed, parts = replace(evidence, altered=altered), [slice(2, 12), slice(20, 29)]
+    augmented = np.random.default_rng(1).random(30) < 0.5
+    mixed, parts = replace(evidence, augmented=augmented), [slice(2, 12), slice(20, 29)]
     kept = np.concatenate([np.arange(2, 12), np.arange(20, 29)])
-    kept = kept[~altered[kept]]
+    kept = kept[~augmented[kept]]
     rest = Evidence(**{name: values[kept] for name, values in vars(evidence).items()})
     x = np.random.default_rng(2).normal(0, 0.3, 12)
     without = Objective(mixed, parts, Setting(0.02, views=False), 1)
@@ -223,16 +240,16 @@ def test_few_candidates_are_kept_where_few_are_asked_for() -> None:
     truth = truth_for((32, 48), (4, 4, 20, 20), (24, 8, 40, 28))
     sizes = {most: evidence_of(prediction, truth, np.random.default_rng(0), most=most) for most in (1, 3, 100)}
     assert [len(one) for one in sizes.values()] == [1, 3, 6]
-    assert not sizes[3].altered.any()
-    assert evidence_of(prediction, truth, np.random.default_rng(0), altered=True).altered.all()
+    assert not sizes[3].augmented.any()
+    assert evidence_of(prediction, truth, np.random.default_rng(0), augmented=True).augmented.all()
     rule = replace(prediction.rule, objectness=True)
     scaled = replace(prediction, rule=rule, objectness=np.full(6, 0.5, dtype=np.float32))
     assert set(evidence_of(scaled, truth, np.random.default_rng(0)).factors.tolist()) == {0.5}
     empty = replace(prediction, coefficients=np.zeros_like(prediction.coefficients))
     blank = evidence_of(empty, truth, np.random.default_rng(0))
     np.testing.assert_allclose(blank.weights[:2], empty.scores[:2] / 1000)
-    (mended,) = fit(blank, everything(blank), [Setting(0.001)], 1)
-    assert sampled_ious(blank, slice(0, len(blank)), mended).mean() > 0.3
+    (fixed,) = fit(blank, everything(blank), [Setting(0.001)], 1)
+    assert sampled_ious(blank, slice(0, len(blank)), fixed).mean() > 0.3
     nothing = evidence_of(prediction[[]], truth, np.random.default_rng(0))
     assert len(nothing) == 0
     joined = Evidence.joined([sizes[3], nothing, sizes[1]])
@@ -295,27 +312,27 @@ def test_folds_gain_where_there_is_something_to_gain() -> None:
 
 
 def test_altered_evidence_has_no_say_in_the_choice() -> None:
-    altered = np.random.default_rng(2).random(120) < 0.4
-    evidence = replace(drawn(n=120, images=30), altered=altered)
+    augmented = np.random.default_rng(2).random(120) < 0.4
+    evidence = replace(drawn(n=120, images=30), augmented=augmented)
     without = [[Setting(ridge, views=False) for ridge in (10, 1)]]
     found = cross_fit(evidence, 30, without, workers=1)
-    inside = np.where(altered[:, None], 1 - evidence.inside, evidence.inside)
+    inside = np.where(augmented[:, None], 1 - evidence.inside, evidence.inside)
     assert cross_fit(replace(evidence, inside=inside), 30, without, workers=1).chosen == found.chosen
-    plain = cross_fit(replace(evidence, altered=np.zeros_like(altered)), 30, without, workers=1)
+    plain = cross_fit(replace(evidence, augmented=np.zeros_like(augmented)), 30, without, workers=1)
     assert plain.chosen != found.chosen
 
 
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(InputError, match=r"1 of 9 images have an instance that found .* needs 3 at the very least"):
         cross_fit(replace(drawn(), image=np.zeros(12, dtype=np.int64)), 9, PATH)
-    altered = drawn().image > 0  # nothing but the first image was found as it is
+    augmented = drawn().image > 0  # only the first image was found unchanged
     with pytest.raises(InputError, match="1 of 6 images"):
-        cross_fit(replace(drawn(), altered=altered), 6, PATH)
+        cross_fit(replace(drawn(), augmented=augmented), 6, PATH)
     with pytest.raises(InputError, match="folds is 2; expected at least 3"):
         cross_fit(drawn(), 6, PATH, folds=2)
 
 
-# Networks
+# Models
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +342,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled network with coefficients that a correction can mend."""
+    """The bundled model with coefficients that a correction can fix."""
     rng = np.random.default_rng(0)
     wrong = Correction(rng.normal(0, 0.09, (3, 32, 32)), rng.normal(0, 0.2, (3, 32)))
     file = tmp_path_factory.mktemp("models") / "damaged.onnx"
@@ -340,6 +357,7 @@ def tuned(damaged: Path, dataset: Path) -> Tuning:
 
 def test_a_damaged_network_is_mended(tuned: Tuning) -> None:
     assert tuned.images == tuned.total == 24
+    assert {setting.ridge for setting in tuned.fitted.chosen} == set(LITTLE.ridges)
     assert tuned.helps
     assert tuned.change.gain.mean > 0.02
     before, after = tuned.precision
@@ -484,7 +502,7 @@ def test_mistakes_of_the_user(damaged: Path, dataset: Path, tmp_path: Path) -> N
     for name, kind in (("model.tflite", "TFLite files"), ("model.xml", "OpenVINO files")):
         (tmp_path / name).write_bytes(b"x")
         refused(f"{kind} cannot be rewritten; tune the .onnx or .pt .* --out FILE.json", tmp_path / name)
-    refused("holds no network; is it a complete .onnx", tmp_path / "there.onnx")
+    refused("holds no model; is it a complete .onnx", tmp_path / "there.onnx")
     (tmp_path / "folder.onnx").mkdir()
     refused("folder.onnx: is a folder", out=tmp_path / "folder.onnx")
     refused("seed is -1; expected 0 or more", seed=-1)
@@ -553,7 +571,7 @@ def test_the_model_is_written_last(dataset: Path, tmp_path: Path, monkeypatch: p
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(files, "write_report", whole)
     assert tune_command(Path("sample"), **options) == 0
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_folds_are_at_most_the_images(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

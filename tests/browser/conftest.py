@@ -37,7 +37,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def offline(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
-    """Contexts without a network; the test fails if a page asked for it, or complained of anything."""
+    """Offline contexts; the test fails if a page asked for it, or complained of anything."""
     complaints: list[str] = []
     contexts: list[BrowserContext] = []
 

@@ -1,4 +1,4 @@
-"""The map of the atlas in Chromium: from a file without a network."""
+"""The map of the atlas in Chromium: from a file, offline."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_classes_and_names_filter_and_colours_change(atlas: Path, offline: Calla
     press.click()
     page.get_by_text(f"{count} of {len(points)} instances").wait_for()
     assert press.get_attribute("aria-pressed") == "true"
-    page.get_by_role("button", name="Select what is shown").click()
+    page.get_by_role("button", name="Select visible points").click()
     page.get_by_text(f"{count} selected").wait_for()
     page.locator(".legend button").first.click()
     name = points.image_names[0]

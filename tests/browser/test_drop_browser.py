@@ -1,4 +1,4 @@
-"""The page that runs networks in the browser: a network and an image are dropped, and the masks are Python's."""
+"""The page that runs models in the browser: a model and an image are dropped, and the masks are Python's."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iter
 
 
 def test_a_dropped_network_draws_what_python_draws(page: Page, tmp_path: Path) -> None:
-    scene = draw_scene(3, (320, 320)).image  # the canvas of the network: nothing is resized
+    scene = draw_scene(3, (320, 320)).image  # the canvas of the model: nothing is resized
     cv2.imwrite(str(tmp_path / "scene.png"), scene)
     expected = maskprism.load("sample").predict(scene)
     assert page.evaluate("crossOriginIsolated")  # several threads
@@ -87,7 +87,7 @@ def test_a_dropped_network_draws_what_python_draws(page: Page, tmp_path: Path) -
 
 
 def test_masks_of_a_resized_image_are_those_of_python(page: Page, tmp_path: Path) -> None:
-    """Also of one that asks for another gamma: networks are given the values of the file."""
+    """Also of one that asks for another gamma: models are given the values of the file."""
     scene = cv2.imencode(".png", draw_scene(5, (500, 700)).image)[1].tobytes()
     chunk = b"gAMA" + struct.pack(">I", 100_000)
     after_header = 33
@@ -153,7 +153,7 @@ def identity(shape: list[int]) -> onnx.ModelProto:
     [
         (without_prototypes, "holds prototypes .* expected a segmentation model$"),
         (of_boxes, "this is a detect model; masks come from a segmentation model$"),
-        (of_grey_images, r"takes float32 \(1, 1, 64, 64\); expected a network that takes one image"),
+        (of_grey_images, r"takes float32 \(1, 1, 64, 64\); expected a model that takes one image"),
         (of_giants, "takes images of 9000 x 9000; expected at most 4096 a side$"),
         (lambda network: network.ClearField("graph"), "onnxruntime-web cannot open network.onnx: No graph was found"),
     ],
@@ -174,7 +174,7 @@ def test_what_is_neither_is_refused_in_words(page: Page, tmp_path: Path) -> None
     (tmp_path / "notes.txt").write_text("words")
     page.locator("#files").set_input_files(tmp_path / "notes.txt")
     page.get_by_text("notes.txt is neither an ONNX file nor an image.").wait_for()
-    (tmp_path / "broken.onnx").write_bytes(b"\x3a\xff\xff\xff\x07no network")
+    (tmp_path / "broken.onnx").write_bytes(b"\x3a\xff\xff\xff\x07no model")
     page.locator("#files").set_input_files(tmp_path / "broken.onnx")
     page.get_by_text("this is no ONNX file").wait_for()
     picture = cv2.imencode(".jpg", draw_scene(3, (64, 64)).image)[1].tobytes()
@@ -225,7 +225,7 @@ def test_an_endless_model_leaves_the_page_awake_and_can_be_stopped(page: Page, t
     page.locator(".stage").wait_for(timeout=60_000)
 
 
-def altered(change: Callable[[list[onnx.NodeProto], str, str], None]) -> onnx.ModelProto:
+def augmented(change: Callable[[list[onnx.NodeProto], str, str], None]) -> onnx.ModelProto:
     """The bundled model, with nodes appended that change one of its outputs."""
     network = onnx.load(SAMPLE_MODEL)
     prototypes, rows = sorted(network.graph.output, key=lambda one: -len(one.type.tensor_type.shape.dim))
@@ -287,7 +287,7 @@ def with_infinite_boxes(graph: onnx.GraphProto, prototypes: str, rows: str) -> N
 def test_numbers_that_are_not_finite_are_refused(
     page: Page, tmp_path: Path, change: Callable[[onnx.GraphProto, str, str], None], words: str
 ) -> None:
-    onnx.save(altered(change), tmp_path / "broken.onnx")
+    onnx.save(augmented(change), tmp_path / "broken.onnx")
     cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(3, (320, 320)).image)
     page.locator("#files").set_input_files([tmp_path / "broken.onnx", tmp_path / "scene.png"])
     page.locator("#says.failed").wait_for(timeout=60_000)
@@ -298,7 +298,7 @@ def test_numbers_that_are_not_finite_are_refused(
 def test_huge_and_infinite_boxes_raise_no_error_when_an_instance_is_chosen(
     page: Page, tmp_path: Path, change: Callable[[onnx.GraphProto, str, str], None]
 ) -> None:
-    onnx.save(altered(change), tmp_path / "odd.onnx")
+    onnx.save(augmented(change), tmp_path / "odd.onnx")
     cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(3, (320, 320)).image)
     page.locator("#files").set_input_files([tmp_path / "odd.onnx", tmp_path / "scene.png"])
     page.locator("#says", has_text="Drop another image or model.").wait_for(timeout=60_000)

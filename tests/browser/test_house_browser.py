@@ -21,7 +21,7 @@ Context = Callable[..., "BrowserContext"]
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index over a basis and a comparison of a network with itself."""
+    """An index over a basis and a comparison of a model with itself."""
     folder = tmp_path_factory.mktemp("house")
     write_dataset(folder / "data", 2, validation_share=1.0)
     for line in (

@@ -201,7 +201,7 @@ def test_masks_from_before_tuning_are_a_key_away(offline: Context, folder: Path)
     assert button.get_attribute("aria-pressed") == "false"
     assert np.array_equal(mask_of(page, 0), after)
     page.keyboard.press("u")
-    slider(page, strongest(shown, 0)).press("Delete")  # an edit goes from what the tuned network says
+    slider(page, strongest(shown, 0)).press("Delete")  # an edit goes from what the tuned model says
     assert button.get_attribute("aria-pressed") == "false"
     assert_mask(page, shown, 0)
 
@@ -234,7 +234,7 @@ def test_a_prototype_is_large_under_the_pointer_and_a_click_keeps_it(page: Page,
     page.mouse.move(5, 5)
     assert page.locator(".layer.prototype").is_visible()
     assert thumb.get_attribute("aria-pressed") == "true"
-    slider(page, k).press("ArrowLeft")  # whoever edits wants to see the mask
+    slider(page, k).press("ArrowLeft")  # an edit shows the mask
     assert not page.locator(".layer.prototype").is_visible()
     thumb.focus()
     page.keyboard.press("Enter")
@@ -558,7 +558,7 @@ def test_an_image_without_instances(offline: Context, tmp_path: Path) -> None:
     image = draw_scene(3).image
     nothing = maskprism.load("sample").predict(image)[:0]
     page = open_page(offline(), write_page(tmp_path / "p.html", [(image, nothing)]))
-    assert page.get_by_text("The network found no instance here.").is_visible()
+    assert page.get_by_text("The model found no instance here.").is_visible()
     page.locator(".thumb").first.click()
     page.locator(".stage").click()
     assert page.locator(".slider").first.is_disabled()

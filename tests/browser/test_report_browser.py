@@ -45,7 +45,7 @@ def opened(context: BrowserContext, report: Path) -> Page:
 def test_the_file_shows_everything_and_asks_for_nothing(
     offline: Context, diagnosed: tuple[Diagnosis, Path], scheme: str
 ) -> None:
-    """A violation of its own security policy, too, is told on the console, which `offline` listens to."""
+    """A violation of its own security policy, too, is reported on the console, which `offline` listens to."""
     found, report = diagnosed
     page = opened(offline(color_scheme=scheme), report)
     assert page.locator(".findings li").count() == (len(findings_of(found)) or 1)  # or why there are none
@@ -115,7 +115,7 @@ def test_descriptions_carry_the_numbers(offline: Context, diagnosed: tuple[Diagn
     found, report = diagnosed
     page = opened(offline(), report)
     words = {name: page.locator(f"#figure-{name} img").get_attribute("alt") or "" for name in FIGURES}
-    assert f"as it is {found.perfect['as it is'].ap:.3f}" in words["perfect"]
+    assert f"as predicted {found.perfect['as predicted'].ap:.3f}" in words["perfect"]
     assert f"mean mask IoU {found.budget.mean().iou:.3f}" in words["budget"]
     assert f"localisation {found.errors.gain['localisation']:.3f}" in words["errors"]
     assert f"AP {found.precision['predict'].ap:.3f}" in words["decodes"]
@@ -127,7 +127,7 @@ def test_descriptions_carry_the_numbers(offline: Context, diagnosed: tuple[Diagn
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_worst_mask_opens_in_the_viewer(offline: Context, diagnosed: tuple[Diagnosis, Path], scheme: str) -> None:
-    """In the file itself, without a network, and as the row says."""
+    """In the file itself, offline, and as the row says."""
     found, report = diagnosed
     page = opened(offline(color_scheme=scheme, viewport={"width": 1280, "height": 800}), report)
     buttons = page.locator("#worst .open")

@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    """The bundled network over scenes with labels; all of them examined."""
+    """The bundled model over scenes with labels; all of them examined."""
     process, address = start(folder / "images", "--data", folder / "data.yaml")
     while True:
         progress = httpx.get(f"{address}api/progress").json()
@@ -295,7 +295,7 @@ def test_the_end_of_a_long_name_is_not_cut_off(address: str, open_page: Open) ->
 def test_false_positives_are_a_kind_of_their_own(
     open_page: Open, folder: Path, tmp_path: Path, truth: dict[str, Any]
 ) -> None:
-    """Labels of which the first of every image is missing: what the network finds there is false."""
+    """Labels of which the first of every image is missing: what the model finds there is false."""
     for kind in ("images", "labels"):
         (tmp_path / kind / "val").mkdir(parents=True)
     (tmp_path / "data.yaml").write_text((folder / "data.yaml").read_text().replace(str(folder), str(tmp_path)))
@@ -506,7 +506,7 @@ def test_the_map_of_the_gallery_opens_instances(address: str, open_page: Open, t
     page.wait_for_selector("#maskprism-atlas[data-ready]")
     total = sum(len(prediction) for prediction, _ in truth.values())
     page.get_by_text(f"{total} instances", exact=True).wait_for()
-    page.get_by_role("button", name="Select what is shown").click()
+    page.get_by_role("button", name="Select visible points").click()
     one = page.locator(".selection li button").first
     one.locator("img").evaluate("(image) => image.decode()")  # the crop comes
     name, _, index = one.locator(".name").inner_text().partition(" #")
@@ -656,7 +656,7 @@ def test_it_fits_and_nothing_jumps(address: str, open_page: Open, width: int, sc
 
 
 def test_more_images_than_fit_on_a_page(browser: Browser, open_page: Open, tmp_path: Path) -> None:
-    """They come while scrolling, and the list fills in while the network is at work."""
+    """They come while scrolling, and the list fills in while the model is at work."""
     model = Tiny(metadata=ultralytics_metadata()).save(tmp_path / "model.onnx")
     (tmp_path / "photos").mkdir()
     for number in range(150):

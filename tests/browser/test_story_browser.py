@@ -37,7 +37,7 @@ def shown() -> Prediction:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One scene; of its labels, which it has all, the network is shown all but one, and one more that is not there."""
+    """One scene; of its labels, which it has all, the model is shown all but one, and one more that is not there."""
     scene = draw_scene(SEED)
     prediction = maskprism.load("sample").predict(scene.image)
     extra = np.zeros(scene.image.shape[:2], bool)

@@ -369,7 +369,7 @@ CONTROLS = (
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_control_can_be_read_in_every_state(offline: Context, file: Path, scheme: str) -> None:
-    """WCAG 1.4.3 in colours as they are computed: plain, pressed, chosen, edited, and each under the pointer."""
+    """WCAG 1.4.3 in computed colours: plain, pressed, chosen, edited, and each under the pointer."""
     page = opened(offline(color_scheme=scheme, reduced_motion="reduce"), file)
     assert low_contrast(page, ".maskprism") == []
     page.get_by_role("button", name="Keep top").click()

@@ -28,16 +28,19 @@ from maskprism.cli.options import Table
 from maskprism.cli.output import EXIT_CODES, Bar, Outcome, Output, command, print_json
 from maskprism.cli.sample_story import DemoResult
 from maskprism.datasets.scenes import write_dataset
+from maskprism.datasets.visit import Failure
 from maskprism.models import load
+from maskprism.reports.manifest import ResultManifest, write_manifest
 from maskprism.tables.extraction import extract
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = list(cli.COMMANDS)
 WITHOUT_MODEL = {"search", "atlas", "report"}
-OVER_IMAGES = {"explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
+OVER_IMAGES = {"predict", "explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
 LINES = {
     "info": "info m.onnx",
     "explain": "explain images broken --out e --model m.onnx",
+    "predict": "predict images --out q --format coco --model m.onnx",
     "extract": "extract images --out t.csv --model m.onnx --overwrite",
     "atlas": "atlas s.csv --out a",
     "search": "search s.csv --like 'scene_000001.png#0'",
@@ -100,7 +103,7 @@ Call = Callable[..., Ended]
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set, a table, two models of one network and one of another."""
+    """A folder with a data set, a table, two models of one model and one of another."""
     folder = tmp_path_factory.mktemp("work")
     write_dataset(folder / "scenes", 3, validation_share=1)
     for name, tiny in {"m": Tiny(metadata=ultralytics_metadata()), "other": Tiny(prototypes=9)}.items():
@@ -113,7 +116,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(folder / like, folder / name)  # as the examples of commands call them
     shutil.copytree(folder / "images", folder / "photos")
     (folder / "results").mkdir()
-    (folder / "results" / "basis.json").write_text('{"effective_rank": 3.5}')
+    write_manifest(folder / "results", ResultManifest(command="basis", about="prototypes"))
     return folder
 
 
@@ -289,7 +292,7 @@ def test_json_is_what_the_documentation_says(
         assert failure["image"] == "b.png"
         assert "not an image" in failure["why"]
         (said,) = ended.err.splitlines()
-        assert "b.png: not an image" in said
+        assert said.startswith("b.png: failed: not an image")
     else:
         assert ended.err == ""
     for path in written(answer):
@@ -391,10 +394,10 @@ def test_quiet_leaves_failures(quiet: bool, capsys: pytest.CaptureFixture[str]) 
     output.note("note: by the way")
     with output.bar("working", 2) as bar:
         bar.note("that one is odd")
-        bar.fail("a.png", "too [small]")
+        bar.at(1, 2, Failure("a.png", "too [small]"))
         bar.step()
     assert isinstance(bar, Bar)
-    assert bar.failures == [("a.png", "too [small]")]
+    assert bar.failures == [Failure("a.png", "too [small]")]
     out, err = capsys.readouterr()
     assert out == ""
     assert "a.png: failed: too [small]" in err

@@ -156,7 +156,13 @@ def test_results_of_several_files_appear_together(
     monkeypatch.setattr(Path, "replace", renamed)
     pytest.importorskip("onnx", reason="onnx, which writes the model, is not installed")
     assert run(*line(FILES["reduce"][0], given, tmp_path / "small.onnx")).returncode == 0
-    assert targets == ["small.masks.png", "small.curve.png", "small.json", "small.onnx"]
+    assert targets == [
+        "small.masks.png",
+        "small.curve.png",
+        "small.json",
+        "small.onnx",
+        "small.onnx.reduce.manifest.json",
+    ]
 
 
 def test_after_an_error_no_file_of_several_is_there(tmp_path: Path) -> None:

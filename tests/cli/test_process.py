@@ -1,4 +1,4 @@
-"""How a command ends: its streams, its signals, errors that nobody expects, and what it leaves to the network."""
+"""How a command ends: its streams, its signals, unexpected errors, and what it leaves to the network."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_one_ctrl_c_ends_a_network_that_never_ends(command: str, tmp_path: Path)
         while begun is not None and not begun.exists():
             assert running.poll() is None
             time.sleep(0.1)
-        time.sleep(3)  # the network is running
+        time.sleep(3)  # the model is running
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=60)
     assert running.returncode == (0 if command == "serve" else process.INTERRUPTED), errors

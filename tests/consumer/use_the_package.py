@@ -14,16 +14,18 @@ import maskprism
 from maskprism.analysis.instance import PixelQuery, Roles, ShapleyValues, Sufficiency
 from maskprism.datasets.scenes import write_dataset
 from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError, TableError
+from maskprism.models import Detections, Reading
 from maskprism.tables.extraction import ExtractSummary, extract
 
 
 def main(folder: Path) -> None:
-    """The bundled network on drawn scenes, taken apart."""
+    """The bundled model on drawn scenes, taken apart."""
     write_dataset(folder, 2, seed=1, validation_share=1)
     images = sorted((folder / "images").rglob("*.png"))
     assert_type(maskprism.__version__, str)
 
-    model = maskprism.load("sample", conf=0.3, rule="retina")
+    model = maskprism.load("sample", reading=Reading(rule="retina"), conf=0.3)
+    assert_type(model(maskprism.datasets.scenes.draw_scene(0).image, conf=0.5), list[maskprism.Prediction])
     assert_type(model, maskprism.Model)
     assert_type(model.spec, maskprism.ModelSpec)
     assert_type(model.spec.prototypes, int)
@@ -68,7 +70,7 @@ def main(folder: Path) -> None:
 
 def mistakes(model: maskprism.Model) -> None:
     """Never called: what a type checker must not let through."""
-    maskprism.load("sample", conf="much")  # type: ignore[arg-type]
+    Detections(conf="much")  # type: ignore[arg-type]
     maskprism.Edit(scale=[0.5])  # type: ignore[arg-type]
     maskprism.roles(model.predict("image.png"))  # type: ignore[arg-type]
     maskprism.load("sample").forecast("image.png")  # type: ignore[attr-defined]

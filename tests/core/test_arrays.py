@@ -1,4 +1,4 @@
-"""`from_arrays`: any network's arrays become a prediction, bit for bit; what does not fit is refused."""
+"""`from_arrays`: any model's arrays become a prediction, bit for bit; what does not fit is refused."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_k_may_be_256():
 
 
 class Tensor:
-    """What a tensor of PyTorch looks like that takes part in a gradient: numpy cannot read it as it is."""
+    """What a tensor of PyTorch looks like that takes part in a gradient: numpy cannot read it directly."""
 
     def __init__(self, values: np.ndarray, *, attached: bool = True) -> None:
         self.values, self.attached = values, attached

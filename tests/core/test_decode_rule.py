@@ -15,7 +15,7 @@ from helpers.strategies import predictions
 from helpers.tiny_models import NAMES, Tiny
 from maskprism.analysis.truth.gains import Gains
 from maskprism.analysis.truth.matching import match
-from maskprism.analysis.truth.overlaps import Region
+from maskprism.analysis.truth.overlaps import Region, regions
 from maskprism.analysis.tuning.decode_rule import DecodeSetting, choose_decode_rule, setting_ious, settings_of
 from maskprism.core.decoding import compiled, pure
 from maskprism.core.decoding.job import decode_job
@@ -175,6 +175,23 @@ def measured(kind: str, count: int) -> tuple[np.ndarray, np.ndarray]:
         ious.append(setting_ious(prediction[matches.instances], [true[i] for i in matches.objects], prediction.rule))
         images += [number] * len(matches.instances)
     return np.array(images), np.concatenate(ious, axis=1)
+
+
+def test_what_a_setting_gives_is_what_its_rule_draws():
+    scene = draw_scene(7)
+    truth, prediction = GroundTruth.of_masks(scene.masks, scene.classes), maskprism.load("sample").predict(scene.image)
+    for rule in (ULTRALYTICS, RULES["yolact"], NO_CROP):
+        seen = replace(prediction, rule=rule)
+        matches = match(seen, truth)
+        true = [Region(*patch) for patch in truth.patches("canvas", seen.letterbox)]
+        targets, found = [true[i] for i in matches.objects], seen[matches.instances]
+        assert len(targets) > 3
+        by_hand = [
+            [one.iou_with(target) for one, target in zip(regions(drawn, "canvas"), targets, strict=True)]
+            for setting in settings_of(rule)
+            for drawn in [replace(found, rule=setting.of_rule(rule))]
+        ]
+        np.testing.assert_allclose(setting_ious(found, targets, rule), by_hand, atol=1e-3)
 
 
 def test_long_thin_objects_gain_from_a_wider_crop():

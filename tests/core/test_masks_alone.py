@@ -1,4 +1,4 @@
-"""Predictions without boxes, as networks of query masks make them: who asks for a box gets that of the mask."""
+"""Predictions without boxes, as models of query masks make them: who asks for a box gets that of the mask."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IMAGE = draw_scene(3).image
 
 @pytest.fixture(scope="module")
 def alone() -> Prediction:
-    """The bundled network's masks as if it gave no boxes, without what lies outside of its boxes."""
+    """The bundled model's masks as if it gave no boxes, without what lies outside of its boxes."""
     found = maskprism.load("sample").predict(IMAGE)
     return replace(found, canvas_boxes=None, rule=RULES["no-crop"])
 

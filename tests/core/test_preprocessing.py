@@ -177,11 +177,11 @@ def test_presets_have_names():
         preprocessing_named("yolo9")
 
 
-# --- a network that sees images in another way ----------------------------------------------------
+# --- a model that sees images in another way ----------------------------------------------------
 
 
 def seeing(batches: list[np.ndarray], channels: int = 3) -> FunctionRuntime:
-    """A network with one instance that keeps what it is given."""
+    """A model with one instance that keeps what it is given."""
 
     def network(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         batches.append(batch)

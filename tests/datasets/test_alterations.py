@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from maskprism.datasets import GroundTruth
 from maskprism.datasets import augmentation as alterations
-from maskprism.datasets.augmentation import LONGEST, Alteration
+from maskprism.datasets.augmentation import LONGEST, Augmentation
 from maskprism.datasets.scenes import draw_scene
 
 
@@ -34,7 +34,7 @@ def test_a_mirror_is_exact() -> None:
     bitmap = np.zeros((20, 30), dtype=bool)
     bitmap[2:5, 1:4] = True
     truth = truth_of((polygon,), bitmap, None, image_hw=(20, 30))
-    how = Alteration.mirror((20, 30))
+    how = Augmentation.mirror((20, 30))
     np.testing.assert_array_equal(how.image(image), image[:, ::-1])
     seen = how.truth(truth)
     np.testing.assert_array_equal(seen.masks(), truth.masks()[:, :, ::-1])
@@ -58,7 +58,7 @@ def follow_their_pixels(rng: np.random.Generator, off: int) -> None:
     truth = truth_of((polygon,), image_hw=(120, 160))
     (bitmap,) = truth.masks()
     image = np.repeat(np.where(bitmap, 255, 0).astype(np.uint8)[..., None], 3, axis=2)
-    how = replace(Alteration.drawn(rng, (120, 160)), colour=(0, 1, 1))
+    how = replace(Augmentation.drawn(rng, (120, 160)), colour=(0, 1, 1))
     height, width = how.size_hw
     wider = replace(how, size_hw=(height + 16, width + 16), shift=how.shift + 8)  # what lies beyond the edges, too
     disc = wider.truth(truth).masks()[0].astype(np.uint8)
@@ -74,7 +74,7 @@ def test_a_mask_is_cut_where_the_picture_ends() -> None:
     """A corner that lies outside must not be moved to the side: that would bend the edges that lead to it."""
     triangle = np.array([(2.1, 10.2), (26.3, 2.4), (26.1, 18.2)], dtype=np.float32)
     notched = np.array([(2.2, 2.3), (40.1, 2.1), (10.3, 9.4), (40.2, 16.1), (2.1, 16.4)], dtype=np.float32)
-    larger = Alteration(np.diag([2.0, 2.0]), np.array([-20.0, -4.0]), (20, 30))
+    larger = Augmentation(np.diag([2.0, 2.0]), np.array([-20.0, -4.0]), (20, 30))
     whole = truth_of((2 * triangle,), (2 * notched,), image_hw=(40, 100)).masks()[:, 4:24, 20:50]
     assert whole.any(axis=(1, 2)).all()
     found = larger.truth(truth_of((triangle,), (notched,), image_hw=(20, 50)))
@@ -87,7 +87,7 @@ def test_a_mask_is_cut_where_the_picture_ends() -> None:
 @given(st.floats(-25, 25), st.floats(-25, 25))
 def test_a_rectangle_is_cut_at_every_side(x: float, y: float) -> None:
     rectangle = np.array([(4, 3), (24, 3), (24, 17), (4, 17)], dtype=np.float32)
-    moved = Alteration(np.eye(2), np.array([x, y]), (20, 28))
+    moved = Augmentation(np.eye(2), np.array([x, y]), (20, 28))
     found = moved.truth(truth_of((rectangle,), image_hw=(20, 28)))
     width, height = (
         max(min(hi + by, end) - max(lo + by, 0), 0) for lo, hi, by, end in ((4, 24, x, 28), (3, 17, y, 20))
@@ -102,7 +102,7 @@ def test_a_rectangle_is_cut_at_every_side(x: float, y: float) -> None:
 
 @given(st.integers(0, 10_000))
 def test_a_box_without_a_mask_holds_its_corners(seed: int) -> None:
-    how = Alteration.drawn(np.random.default_rng(seed), (16, 20))
+    how = Augmentation.drawn(np.random.default_rng(seed), (16, 20))
     found = how.truth(truth_of(None, image_hw=(16, 20)))
     corners = np.array([how.linear @ (x, y) + how.shift for x in (4, 12) for y in (3, 11)])
     expected = np.clip([*corners.min(axis=0), *corners.max(axis=0)], 0, (20, 16, 20, 16))
@@ -112,7 +112,7 @@ def test_a_box_without_a_mask_holds_its_corners(seed: int) -> None:
 
 
 def test_there_is_grey_where_the_image_does_not_reach() -> None:
-    moved = Alteration(np.eye(2), np.array([3.0, 2.0]), (10, 12))
+    moved = Augmentation(np.eye(2), np.array([3.0, 2.0]), (10, 12))
     seen = moved.image(np.full((10, 12, 3), 200, dtype=np.uint8))
     assert (seen[2:, 3:] == 200).all()
     assert (seen[:2] == 114).all()
@@ -123,13 +123,13 @@ def test_what_has_left_the_picture_is_left_out() -> None:
     polygon = np.array([(3, 2), (11, 2), (11, 9), (3, 9)], dtype=np.float32)
     bitmap = np.zeros((20, 30), dtype=bool)
     bitmap[2:5, 1:4] = True
-    away = Alteration(np.eye(2), np.array([-15.0, 0.0]), (20, 30))
+    away = Augmentation(np.eye(2), np.array([-15.0, 0.0]), (20, 30))
     truth = truth_of((polygon,), bitmap, None, (polygon + np.float32([10, 0]), polygon), image_hw=(20, 30))
     seen = away.truth(truth)
     assert seen.classes.tolist() == [3]
     np.testing.assert_array_equal(seen.boxes, [[0, 2, 6, 9]])
     assert not seen.masks()[0, :, 6:].any()
-    assert len(Alteration(np.eye(2), np.zeros(2), (20, 30)).truth(truth_of(image_hw=(20, 30)))) == 0
+    assert len(Augmentation(np.eye(2), np.zeros(2), (20, 30)).truth(truth_of(image_hw=(20, 30)))) == 0
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_what_has_left_the_picture_is_left_out() -> None:
     ],
 )
 def test_sizes_that_opencv_does_not_turn(shape: tuple[int, int], size_hw: tuple[int, int]) -> None:
-    how = Alteration.drawn(np.random.default_rng(1), shape)
-    assert Alteration.mirror(shape).size_hw == how.size_hw == size_hw
+    how = Augmentation.drawn(np.random.default_rng(1), shape)
+    assert Augmentation.mirror(shape).size_hw == how.size_hw == size_hw
     bitmap = np.ones(shape, dtype=bool)
     corners = np.array([(0, 0), (shape[1], 0), (shape[1], shape[0]), (0, shape[0])], dtype=np.float32)
     assert max(how.size_hw) <= LONGEST
@@ -157,7 +157,7 @@ def test_sizes_that_opencv_does_not_turn(shape: tuple[int, int], size_hw: tuple[
 
 def test_chance_draws_what_it_says() -> None:
     rng = np.random.default_rng(0)
-    drawn = [Alteration.drawn(rng, (480, 640)) for _ in range(400)]
+    drawn = [Augmentation.drawn(rng, (480, 640)) for _ in range(400)]
     scales = np.array([np.sqrt(abs(np.linalg.det(one.linear))) for one in drawn])
     mirrored = np.array([np.linalg.det(one.linear) < 0 for one in drawn])
     turned = np.array([np.rad2deg(np.arcsin(one.linear[1, 0] / s)) for one, s in zip(drawn, scales, strict=True)])
@@ -181,19 +181,19 @@ def test_chance_draws_what_it_says() -> None:
         assert high - edge < colours[:, index].max() <= high
     chances = np.concatenate([colours, moved, scales[:, None], turned[:, None], mirrored[:, None]], axis=1)
     assert np.abs(np.corrcoef(chances.T) - np.eye(8)).max() < 0.2
-    again = Alteration.drawn(np.random.default_rng(0), (480, 640))
+    again = Augmentation.drawn(np.random.default_rng(0), (480, 640))
     np.testing.assert_array_equal(again.linear, drawn[0].linear)
     assert again.colour == drawn[0].colour
 
 
 def test_colours_change_and_greys_stay_grey() -> None:
     scene = draw_scene(1).image
-    still = Alteration(np.eye(2), np.zeros(2), scene.shape[:2])
+    still = Augmentation(np.eye(2), np.zeros(2), scene.shape[:2])
     np.testing.assert_array_equal(still.image(scene), scene)
-    other = Alteration(np.eye(2), np.zeros(2), scene.shape[:2], (0.01, 1.3, 0.8)).image(scene)
+    other = Augmentation(np.eye(2), np.zeros(2), scene.shape[:2], (0.01, 1.3, 0.8)).image(scene)
     assert 0.7 * scene.mean() < other.mean() < 0.9 * scene.mean()
     grey = np.full((8, 8, 3), 100, dtype=np.uint8)
-    assert set(Alteration(np.eye(2), np.zeros(2), (8, 8), (0.01, 1.4, 0.9)).image(grey).ravel().tolist()) == {90}
+    assert set(Augmentation(np.eye(2), np.zeros(2), (8, 8), (0.01, 1.4, 0.9)).image(grey).ravel().tolist()) == {90}
 
 
 @pytest.mark.parametrize(
@@ -212,5 +212,5 @@ def test_colours_change_and_greys_stay_grey() -> None:
 def test_hue_is_turned_and_saturation_and_value_end_at_the_full(
     colour: tuple[float, float, float], before: tuple[int, ...], after: tuple[int, ...]
 ) -> None:
-    found = Alteration(np.eye(2), np.zeros(2), (2, 2), colour).image(np.full((2, 2, 3), before, dtype=np.uint8))
+    found = Augmentation(np.eye(2), np.zeros(2), (2, 2), colour).image(np.full((2, 2, 3), before, dtype=np.uint8))
     assert found[1, 1].tolist() == list(after)

@@ -184,7 +184,7 @@ def test_rows_of_every_kind(tmp_path):
         ("2 0.1 0.1 0.9 0.1 0.1 0.9", "class 2 is out of range: the data set has 2 classes (0..1)"),
         ("-1 0.1 0.1 0.9 0.1 0.1 0.9", "class -1 is out of range"),
         ("0.5 0.1 0.1 0.9 0.1 0.1 0.9", "class 0.5"),
-        ("cat 0.1 0.1 0.9 0.1 0.1 0.9", "'cat' is no number; expected class"),
+        ("cat 0.1 0.1 0.9 0.1 0.1 0.9", "'cat' is not a number; expected class"),
         (b"\xff\xfe\x00", "not UTF-8"),
     ],
 )

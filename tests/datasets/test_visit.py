@@ -86,11 +86,11 @@ def test_a_model_that_works_on_none_is_given_up_after_eight() -> None:
 @pytest.mark.parametrize("name", ["scores", "coefficients", "prototypes", "canvas_boxes"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_and_infinity_are_failures_of_the_model(name: str, value: float) -> None:
-    def broken(model: Model, image: Any) -> tuple[Prediction, None]:
-        said = model.predict(image)
+    def broken(image: Any) -> tuple[Prediction, None]:
+        said = fake_model().predict(image)
         return replace(said, **{name: np.full_like(getattr(said, name), value)}), None
 
-    results = list(visit(plain(3), Asking(fake_model(), broken)))
+    results = list(visit(plain(3), Asking(broken)))
     assert results[2] == Failure("2", f"the model gave {name} that hold NaN or infinity", True, (64, 64))
 
 

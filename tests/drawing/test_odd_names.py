@@ -1,4 +1,4 @@
-"""Names are drawn as they are: no formulas, no markup, whatever letters they have."""
+"""Names are drawn literally: no formulas, no markup, whatever letters they have."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import maskprism
-from fuzz import datasets, images, models, results, states, tables
+from fuzz import datasets, exports, images, models, results, states, tables
 from fuzz.kind import Kind
 from fuzz.mutate import Chance, Damage, bytes_damage
 from maskprism.errors import MaskprismError
@@ -24,6 +24,7 @@ KINDS: dict[str, Kind] = {
     **models.KINDS,
     **results.KINDS,
     **states.KINDS,
+    **exports.KINDS,
 }
 SOURCE = Path(maskprism.__file__).parent
 Files = dict[str, "bytes | None"]

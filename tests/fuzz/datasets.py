@@ -43,7 +43,7 @@ def _coco(folder: Path) -> None:
 
 
 def _coco_export(folder: Path) -> None:
-    """As other tools vary it: ids as text, paths of another machine, a bare polygon, points, listed run lengths."""
+    """As other tools vary it: ids as text, paths of another machine, a bare polygon, points, uncompressed RLE."""
     write_images(folder / "images" / "deep")
     runs = {"counts": [100, 60, 600, 8], "size": [24, 32]}
     square = [2, 2, 20.5, 2, 20, 18, 2, 18]

@@ -42,7 +42,7 @@ ENCODINGS = "utf-16 utf-8 utf-8-sig utf-16-be utf-32".split()
 
 
 class Chance(random.Random):
-    """Seeded choices, with notes of what was done."""
+    """Seeded choices, with notes of the changes."""
 
     def __init__(self, seed: str) -> None:
         super().__init__(seed)

@@ -76,7 +76,7 @@ def _basis(folder: Path) -> None:
     usage = Usage(4)
     for seed in range(3):
         for prediction in fake_model(conf=0.01).predict([image(40, 56, seed)]):
-            usage.add(prediction)
+            usage.update(prediction)
     CanonicalBasis.of(usage).save(folder / "basis.npz")
 
 

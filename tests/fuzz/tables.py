@@ -105,7 +105,7 @@ def _rows(folder: Path, *, lists: bool = True, csv: bool = False) -> None:
 
 
 def _types_of_rows(chance: Chance, data: bytes) -> bytes:
-    """Other types, doubled, missing and empty columns, and values that are none."""
+    """Other types, doubled, missing and empty columns, and malformed values."""
     table = pq.read_table(io.BytesIO(data))
     names, columns = list(table.column_names), list(table.columns)
     at = chance.randrange(len(names))

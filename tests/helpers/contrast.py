@@ -39,7 +39,7 @@ TEXTS = """root => {
 
 
 def low_contrast(page: Page, root: str) -> list[str]:
-    """Texts below 4.5 : 1, as they are now: all at once, for a page may draw some of them anew meanwhile."""
+    """Texts below 4.5 : 1, in their current state: all at once, for a page may draw some of them anew meanwhile."""
     of_each = f"[(one.className + one.textContent).trim().slice(0, 60), ({CONTRAST})(one)]"
     found = page.locator(root).evaluate(f"root => ({TEXTS})(root).map((one) => {of_each})")
     return [f"{text}: {ratio:.2f}" for text, ratio in found if ratio < 4.5]

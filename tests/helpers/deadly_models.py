@@ -58,7 +58,7 @@ if __name__ == "__main__":
     from maskprism.tables.extraction import extract
 
     def report(done: int, total: int | None, failed: int) -> None:
-        """Tell whoever waits for it how far this is."""
+        """Report how far this is."""
         print(done, flush=True)
 
     extract(sys.argv[1], slow_model, sys.argv[2], engine="ray", workers=2, flush_s=0.02, on_progress=report)

@@ -2,7 +2,7 @@
 
     python tests/helpers/decode_cases.py    # writes it anew, after a change that is meant
 
-Outputs of networks of every family, and what maskprism reads out of them; letterboxes; mask rules by version; names.
+Outputs of models of every family, and what maskprism reads out of them; letterboxes; mask rules by version; names.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def outputs_of(family: str, rng: np.random.Generator, *, last: bool, normalised:
 
 
 def case(family: str, seed: int, *, last: bool, normalised: bool, odd: bool, raw: dict[str, str]) -> dict[str, Any]:
-    """One network's outputs, and how they are read."""
+    """One model's outputs, and how they are read."""
     outputs = outputs_of(family, np.random.default_rng(seed), last=last, normalised=normalised, odd=odd)
     metadata = Metadata.parse(raw, "case")
     layout = detect_layout([one.shape for one in outputs], CANVAS, metadata, "case", images_last=last)

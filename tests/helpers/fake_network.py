@@ -1,4 +1,4 @@
-"""A network of plain numpy whose answer depends on the image; and, run as a script, a slow extraction with it."""
+"""A model of plain numpy whose answer depends on the image; and, run as a script, a slow extraction with it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ if __name__ == "__main__":
     from maskprism.tables.extraction import extract
 
     def report(done: int, total: int | None, failed: int) -> None:
-        """Tell whoever waits for it how far this is."""
+        """Report how far this is."""
         print(done, flush=True)
 
     extract(sys.argv[1], slow_model(), sys.argv[2], workers=2, flush_s=0.02, on_progress=report)

@@ -89,8 +89,8 @@ def kind_of(image: Overlaps, i: int, taken: dict[int, int], excused: set[int]) -
     return "both", None
 
 
-def mended(image: Overlaps, kind: str) -> tuple[list[tuple[float, int, bool]], dict[int, int]]:
-    """The detections (score, class, right) and the ground truth per class when one kind of error is mended."""
+def fixed(image: Overlaps, kind: str) -> tuple[list[tuple[float, int, bool]], dict[int, int]]:
+    """The detections (score, class, right) and the ground truth per class when one kind of error is fixed."""
     taken, excused = matched(image, 0.5)
     kinds = {i: kind_of(image, i, taken, excused) for i in best_first(image)}
     winner: dict[int, int] = {}
@@ -115,7 +115,7 @@ def mended(image: Overlaps, kind: str) -> tuple[list[tuple[float, int, bool]], d
 
 
 def gain(images: list[Overlaps], kind: str) -> float:
-    """What mending one kind of error gives."""
+    """What fixing one kind of error gives."""
 
     def mean(everything: list[tuple[list[tuple[float, int, bool]], dict[int, int]]], asked_for: set[int]) -> float:
         points = [point for some, _ in everything for point in some]
@@ -129,7 +129,7 @@ def gain(images: list[Overlaps], kind: str) -> float:
                 values.append(0.0)
         return sum(values) / len(values) if values else math.nan
 
-    now = [mended(image, "nothing") for image in images]
+    now = [fixed(image, "nothing") for image in images]
     asked_for = {c for _, objects in now for c in objects}
-    after = mean([mended(image, kind) for image in images], asked_for)
+    after = mean([fixed(image, kind) for image in images], asked_for)
     return 0.0 if math.isnan(after) else max(after - mean(now, asked_for), 0.0)

@@ -1,4 +1,4 @@
-"""Slow and obvious twins of comparing two networks: every pixel, every pair, every permutation."""
+"""Slow and obvious twins of comparing two models: every pixel, every pair, every permutation."""
 
 from __future__ import annotations
 

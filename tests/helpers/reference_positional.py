@@ -35,7 +35,7 @@ def position(maps: list[np.ndarray], values: list[np.ndarray]) -> float:
 
 
 def half_plane(values: np.ndarray, variance: float, angles: int) -> float:
-    """The largest variance between the two sides of a line, trying every direction and every place as the cut."""
+    """The largest variance between the two sides of a line, trying every direction and every position as the cut."""
     side, best = len(values), 0.0
     centres = [(i + 0.5) / side for i in range(side)]
     for step in range(angles):

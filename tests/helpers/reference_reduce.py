@@ -52,7 +52,7 @@ def design(predictions: list[Prediction]) -> tuple[np.ndarray, np.ndarray]:
     scale = np.sqrt(squares / total)
     k = len(scale)
     stacked = np.array(rows) * (scale[:, None] / scale[None, :]) / math.sqrt(total)
-    # The mean Gram matrix of the prototypes, weighted by the size of the coefficients.
+    # The mean Gram matrix of the prototypes, weighted by the mean square of the coefficients.
     gram = sum(row.T @ row for row in stacked) / k
     gram = _RIDGE * gram + _FLOOR * np.trace(gram) / k * np.eye(k)
     ridge = [np.outer(unit, direction) for unit in np.eye(k) for direction in np.linalg.cholesky(gram).T]

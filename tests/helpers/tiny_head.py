@@ -1,4 +1,4 @@
-"""Networks whose coefficients and prototypes are folded into: every layout, and the head of Ultralytics alone."""
+"""Models whose coefficients and prototypes are folded into: every layout, and the head of Ultralytics alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAYOUTS = {
 
 
 def head(**changes: object) -> onnx.ModelProto:
-    """A network that ends as those of Ultralytics do: 1 x 1 convolutions, reshaped and concatenated; SiLU."""
+    """A model that ends as those of Ultralytics do: 1 x 1 convolutions, reshaped and concatenated; SiLU."""
     rng = np.random.default_rng(0)
     weights = {
         "w_boxes": rng.normal(0, 1, (6, 3, 1, 1)),

@@ -1,4 +1,4 @@
-"""Tiny ONNX files that speak the layouts of YOLO-seg networks; they take milliseconds to build and run.
+"""Tiny ONNX files that speak the layouts of YOLO-seg models; they take milliseconds to build and run.
 
 Prototypes are averages of colour planes over cells of 4 x 4 pixels, mixed with fixed weights, through SiLU.
 Detections are fixed; their scores grow with the brightness of the whole image, from half on black to
@@ -56,7 +56,7 @@ class Tiny:
 
     @property
     def anchors(self) -> int:
-        """How many candidates a network for this canvas has, or finished rows."""
+        """How many candidates a model for this canvas has, or finished rows."""
         if self.rows is not None:
             return self.rows
         height, width = self.canvas_hw
@@ -266,7 +266,7 @@ def save_tiny_tflite(path: Path, *, first: Literal["float32", "int8", "edge tpu"
     """Write a YOLOv8 in TFLite: 3 prototypes, averages of colour planes over 4 x 4 pixels; fixed rows of 2 classes.
 
     first: what the image goes through before: a depthwise convolution with weights of that type, or what the compiler
-    for the Edge TPU makes of a network.
+    for the Edge TPU makes of a model.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema

@@ -15,7 +15,7 @@ SIDE = 64
 
 @dataclass(frozen=True)
 class TinyQueries:
-    """What a tiny network of query masks is like. Vectors follow the brightness, the embedding follows the pixels."""
+    """What a tiny model of query masks is like. Vectors follow the brightness, the embedding follows the pixels."""
 
     kind: Literal["mask2former", "rf-detr", "rf-detr flat", "sam"] = "mask2former"
     queries: int = 6

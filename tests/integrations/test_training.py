@@ -26,7 +26,7 @@ from maskprism.integrations.training import STATISTICS, PrototypeCallback, films
 
 
 class Growing:
-    """A network whose prototypes change with the epoch, as `training.model_in_training` would give it."""
+    """A model whose prototypes change with the epoch, as `training.model_in_training` would give it."""
 
     def __init__(self, folder: Path) -> None:
         self.model = load(Tiny().save(folder / "tiny.onnx"), conf=0.1)

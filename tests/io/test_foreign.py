@@ -1,4 +1,4 @@
-"""Files that somebody else wrote: what does not fit a schema is one sentence, whatever it is."""
+"""Foreign files: what does not fit a schema is one sentence, whatever it is."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path):
     assert foreign.read_regular(_file(tmp_path, b"abc"), InputError, limit=3) == b"abc"
     with pytest.raises(InputError, match=r"has 2\.0 MB; expected at most 1 MB"):
         foreign.read_regular(_file(tmp_path, bytes(2 << 20)), InputError, limit=1 << 20)
-    with pytest.raises(InputError, match="is no regular file"):
+    with pytest.raises(InputError, match="is not a regular file"):
         foreign.read_regular(tmp_path, InputError)
     for path in (tmp_path / "none", tmp_path / ("x" * 5_000), tmp_path / "a\0b"):
         with pytest.raises(LabelError, match=r"none: there is no such file|cannot be read \(") as raised:
@@ -123,7 +123,7 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path):
         assert not foreign.is_folder(path)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(InputError, match=r"^[^:]*: cannot be read; it is no regular file, but a pipe$"):
+        with pytest.raises(InputError, match=r"^[^:]*: cannot be read; it is not a regular file, but a pipe$"):
             foreign.read_regular(tmp_path / "pipe", InputError)
 
 
@@ -265,7 +265,7 @@ def test_labels_of_any_size_are_told_at_once(tmp_path):
             said[sample.name[-8:-4]] = str(error)
     assert max(len(str(one)) for one in said.values()) < 500
     assert said["good"] == 1
-    assert "is no number" in said["gits"]
+    assert "is not a number" in said["gits"]
     assert "expected at most 4 MB" in said["arge"]
     assert "is not UTF-8 text" in said["bage"]
 
@@ -276,7 +276,7 @@ def test_a_pipe_for_labels_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "labels" / "val" / "b.txt")
     good, bad = open_dataset(data)
     assert len(good.read()[1]) == 1
-    with pytest.raises(LabelError, match="is no regular file"):
+    with pytest.raises(LabelError, match="is not a regular file"):
         bad.read()
 
 
@@ -311,7 +311,7 @@ def test_coco_descriptions_that_do_not_fit(tmp_path, change, said):
     file = changed(coco(tmp_path, []), change)
     if said is None:
         dataset = open_dataset(file)
-        assert len(dataset) + len(dataset.notices) == 2  # an image that is not there is told
+        assert len(dataset) + len(dataset.notices) == 2  # a missing image is reported
         return
     with pytest.raises(InputError) as raised:
         open_dataset(file)

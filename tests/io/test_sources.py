@@ -1,4 +1,4 @@
-"""Several sources as one, and only so many of their images."""
+"""Several sources as one, and a limited number of their images."""
 
 from __future__ import annotations
 

@@ -473,7 +473,7 @@ def test_of_two_writers_the_later_goes_on_and_nothing_is_doubled(
 
     def meanwhile(done: int, total: int | None, failed: int) -> None:
         if done == 3 and not later:
-            with pytest.raises(TableError, match="other settings"):  # it does not disturb whoever it cannot join
+            with pytest.raises(TableError, match="other settings"):  # it does not disturb a table that it cannot join
                 extract(folder, fake_model(conf=0.5), out)
         if done == 4 and not later:
             later.append(0)

@@ -1,4 +1,4 @@
-"""Corrections of coefficients: applied, kept in a file, given to a model, and folded into networks."""
+"""Corrections of coefficients: applied, kept in a file, given to a model, and folded into models."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_refused() -> None:
         some(1, 5).apply(made(0))
     with pytest.raises(InputError, match=r"maps have shape \(1, 2, 3\) and offsets \(1, 2\); expected \(L, K, K\)"):
         Correction(np.zeros((1, 2, 3)), np.zeros((1, 2)))
-    with pytest.raises(InputError, match="no finite numbers"):
+    with pytest.raises(InputError, match="contains NaN or infinity"):
         Correction(np.full((1, 2, 2), np.nan), np.zeros((1, 2)))
     with pytest.raises(InputError, match=r"for 4 coefficients on 3 levels; sample\.onnx has 32 on 3 levels"):
         load("sample", correction=some())
@@ -76,7 +76,7 @@ def test_a_file_keeps_every_number(tmp_path: Path) -> None:
         ({"levels": [{"map": [[1, 2]], "offset": [1, 2]}]}, "the map of level 0 is not 2 x 2"),
         ({"levels": [{"map": [["a"]], "offset": [1]}]}, "is not as it should be"),
         ({"levels": [{"map": [[1]], "offset": [1]}, {"map": [[1, 2], [3, 4]], "offset": [1, 2]}]}, "level 1 is not 1"),
-        ({"levels": [{"map": [[float("nan")]], "offset": [1]}]}, "is not as it should be|no finite numbers"),
+        ({"levels": [{"map": [[float("nan")]], "offset": [1]}]}, "is not as it should be|contains NaN or infinity"),
     ],
 )
 def test_damaged_files_are_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_model_applies_a_correction_made_for_it(tmp_path: Path) -> None:
         model.predict(scene).coefficients,
     )
     other = Tiny(prototypes=32).save(tmp_path / "other.onnx")
-    with pytest.raises(InputError, match=r"correction.json was fitted to another network than other.onnx"):
+    with pytest.raises(InputError, match=r"correction.json was fitted to another model than other.onnx"):
         load(other, correction=file)
     assert load(other, correction=Correction.read(file)).correction is not None
 
@@ -146,11 +146,11 @@ def test_a_corrected_file_predicts_what_the_correction_says(name: str, levels: i
     model = load(source, layout=layout, conf=0.1)
     correction = some(levels, 8)
     if levels > model.levels:
-        with pytest.raises(InputError, match=r"has 8 on 1 level: fit one to this network"):
+        with pytest.raises(InputError, match=r"has 8 on 1 level: fit one to this model"):
             write_corrected(model, source, target, correction)
         return
     if levels > 1 and LAYOUTS[name].dynamic:  # one constant table: its levels lie apart nowhere
-        with pytest.raises(ModelError, match="cannot be told apart in the network; fit one correction for all levels"):
+        with pytest.raises(ModelError, match="cannot be distinguished in the model; fit one correction for all levels"):
             write_corrected(model, source, target, correction)
         assert not target.exists()
         return

@@ -117,7 +117,7 @@ def test_the_documentation_has_a_row_for_every_case():
 
 
 def test_boxes_that_crop_nothing_are_no_crop(image, tmp_path):
-    """RF-DETR gives boxes and draws whole masks: its logits outside were trained, and no picture speaks of a crop."""
+    """RF-DETR gives boxes and draws whole masks: its logits outside were trained, and no picture mentions a crop."""
     model = maskprism.load(TinyQueries("rf-detr", bias=-0.5).save(tmp_path / "net.onnx"), conf=0.05)
     prediction = model.predict(image)
     assert prediction.has_boxes

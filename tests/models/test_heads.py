@@ -1,4 +1,4 @@
-"""Networks whose masks are no sums of shared prototypes are refused with the reason."""
+"""Models whose masks are no sums of shared prototypes are refused with the reason."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_others_are_not(shapes):
 
 
 def save(path, outputs, sides=(1, 3, 64, 64)):
-    """A network that gives zeros of these shapes by name, whatever it sees."""
+    """A model that gives zeros of these shapes by name, whatever it sees."""
     zero = helper.make_node("ReduceMean", ["images"], ["mean"], axes=list(range(len(sides))), keepdims=0)
     nodes, weights = [zero], []
     for name, shape in outputs.items():

@@ -272,7 +272,7 @@ def test_candidates_tell_the_level_that_they_come_from(family, per_cell):
     rows = layout.read_rows(outputs, 0, (64, 128), Thresholds(conf=0.1))
     assert rows.coefficients[:, 0].tolist() == [0, 1, 2, 4, 5]
     assert rows.levels.tolist() == [2, 0, 0, 1, 2]
-    assert layout.read_rows(outputs, 0, (64, 64), Thresholds(conf=0.1)).levels is None  # not so many candidates
+    assert layout.read_rows(outputs, 0, (64, 64), Thresholds(conf=0.1)).levels is None  # fewer candidates
 
 
 def test_finished_rows_do_not_tell_their_level():

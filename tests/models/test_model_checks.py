@@ -25,7 +25,7 @@ FAMILIES = ("yolov8", "yolov5", "end2end")
 
 
 def spoiled(family: str, spoil, folder: Path) -> FunctionRuntime:
-    """A tiny network whose table of detections (columns, candidates) `spoil` changes."""
+    """A tiny model whose table of detections (columns, candidates) `spoil` changes."""
     runtime = maskprism.load(Tiny(family=family).save(folder / "tiny.onnx"), layout=family).runtime
 
     def compute(batch: np.ndarray) -> list[np.ndarray]:
@@ -41,7 +41,7 @@ def spoiled(family: str, spoil, folder: Path) -> FunctionRuntime:
 
 
 def test_no_model_is_chosen_silently(tmp_path: Path) -> None:
-    """The bundled demo model knows drawn shapes only: of other images it says nonsense that looks like numbers."""
+    """The bundled demo model knows drawn shapes only: of other images its numbers mean nothing."""
     for use in (maskprism.load, lambda: maskprism.show(WHITE)):
         with pytest.raises(InputError, match=r"no model is given; expected .*--model best\.pt.*--model sample"):
             use()
@@ -97,7 +97,7 @@ def test_scores_before_the_sigmoid_are_refused(family: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_out_of_range_on_one_image_cost_that_image(family: str, tmp_path: Path) -> None:
-    """A network may behave on the canvas that it is tried with, and not on an image."""
+    """A model may behave on the canvas that it is tried with, and not on an image."""
     calls = itertools.count()
 
     def later(table: np.ndarray, _: np.ndarray) -> None:
@@ -237,7 +237,7 @@ def test_a_network_that_answers_otherwise_the_second_time_is_told(tmp_path: Path
 
 
 def test_a_network_that_remembers_the_image_before_is_told(tmp_path: Path) -> None:
-    """Scratch memory that nobody clears: the same image twice would not show it."""
+    """Scratch memory that is never cleared: the same image twice would not show it."""
     before = [np.float32(0)]
 
     def leftover(table: np.ndarray, prototypes: np.ndarray) -> None:
@@ -258,7 +258,7 @@ def test_a_sound_network_is_run_three_times_and_not_told(family: str, tmp_path: 
 
 
 def test_depthwise_convolutions_of_mixed_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """LiteRT reads memory there that nobody wrote."""
+    """LiteRT reads uninitialised memory there."""
     pytest.importorskip("ai_edge_litert")
     assert maskprism.load(save_tiny_tflite(tmp_path / "float.tflite", first="float32")).spec.prototypes == 3
     path = save_tiny_tflite(tmp_path / "best_int8.tflite", first="int8")

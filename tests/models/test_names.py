@@ -32,7 +32,7 @@ def nameless(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled network as a foreign export: without any metadata."""
+    """The bundled model as a foreign export: without any metadata."""
     import onnx
 
     from maskprism.models import SAMPLE_MODEL

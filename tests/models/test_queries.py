@@ -259,7 +259,7 @@ def test_a_decoder_with_prompts_is_revealed_into_a_file_of_its_own(tmp_path):
     prediction = maskprism.from_arrays((80, 80), coefficients[0], prototypes[0].reshape(32, 8, 8))
     np.testing.assert_allclose(prediction.logits(), masks[0], atol=1e-4)
 
-    with pytest.raises(ModelError, match="no output is a product of two things that the network computes"):
+    with pytest.raises(ModelError, match="no output is a product of two things that the model computes"):
         write_revealed(Tiny().save(tmp_path / "tiny.onnx"), tmp_path / "new.onnx")
     with pytest.raises(maskprism.MaskprismError, match="cannot be written"):
         write_revealed(tmp_path / "sam.onnx", tmp_path / "sam.onnx" / "new.onnx")

@@ -212,10 +212,10 @@ def test_int8_outputs_differ_by_no_more_than_their_step(source, case, request):
     step = max(scales[:-1])
     for row in sure:  # is there with its class, and with coefficients and score up to a step
         distances = np.abs(found.coefficients - cut.expected.coefficients[row]).max(axis=1)
-        partner = int(distances.argmin())
-        assert distances[partner] <= step
-        assert found.classes[partner] == cut.expected.classes[row]
-        assert abs(found.scores[partner] - cut.expected.scores[row]) <= step
+        matched_with = int(distances.argmin())
+        assert distances[matched_with] <= step
+        assert found.classes[matched_with] == cut.expected.classes[row]
+        assert abs(found.scores[matched_with] - cut.expected.scores[row]) <= step
 
 
 def test_names_scales_thresholds_and_frames_can_be_given(tiny):

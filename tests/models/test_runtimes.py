@@ -1,4 +1,4 @@
-"""Runtimes: real networks find what is in well known images, and bad files are refused with a reason."""
+"""Runtimes: real models find what is in well known images, and bad files are refused with a reason."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_yolov5_through_openvino(real_data):
 
 @pytest.fixture(scope="module")
 def real_ir(real_data, tmp_path_factory) -> Path:
-    """The real network as OpenVINO IR, alone in its folder."""
+    """The real model as OpenVINO IR, alone in its folder."""
     openvino = pytest.importorskip("openvino")
     folder = tmp_path_factory.mktemp("ir")
     network = openvino.convert_model(str(real_data / "models" / "yolov8n-seg.onnx"))
@@ -201,7 +201,7 @@ def test_damaged_onnx_files_are_refused(runtime, damage, tiny, tmp_path):
         {
             "truncated": data[: len(data) // 2],
             "corrupt": data[:100] + middle + data[400:],
-            "text": b"this is no network\n" * 20,
+            "text": b"this is no model\n" * 20,
             "empty": b"",
         }[damage]
     )
@@ -238,7 +238,7 @@ def test_a_tflite_file_with_names_that_are_no_text_is_refused(tmp_path):
 def test_a_text_named_tflite_is_refused(tmp_path):
     pytest.importorskip("ai_edge_litert")
     path = tmp_path / "bad.tflite"
-    path.write_text("this is no network\n" * 20)
+    path.write_text("this is no model\n" * 20)
     with pytest.raises(ModelError, match=r"bad\.tflite: LiteRT cannot read this file"):
         maskprism.load(path)
 
@@ -587,7 +587,7 @@ def test_a_damaged_archive_behind_a_tflite_is_a_model_error(tmp_path):
 
 
 def quantised_copy(source: Path, target: Path, like: dict[str, np.ndarray]) -> dict[str, float]:
-    """Write the same network with a uint8 image, int16 detections and int8 prototypes; the steps of both outputs."""
+    """Write the same model with a uint8 image, int16 detections and int8 prototypes; the steps of both outputs."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -646,7 +646,7 @@ def test_quantised_inputs_and_outputs(tmp_path, real_data):
     real = maskprism.load(source)
     image = maskprism.read_image(real_data / "images" / "bus.jpg")
     canvas = YOLO.canvas(image, Letterbox.fit(image.shape[:2], (640, 640)))
-    tensor = canvas[None, :, :, ::-1] * np.float32(1 / 255)  # as DEQUANTIZE computes it: the network amplifies bits
+    tensor = canvas[None, :, :, ::-1] * np.float32(1 / 255)  # as DEQUANTIZE computes it: the model amplifies bits
     names = ["rows", "prototypes"]
     expected = dict(zip(names, real.runtime(tensor), strict=True))
     steps = quantised_copy(source, tmp_path / "all_int8.tflite", expected)

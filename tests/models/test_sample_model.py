@@ -1,4 +1,4 @@
-"""The bundled network: reads like a YOLOv8-seg export, and finds drawn objects it has never seen."""
+"""The bundled model: reads like a YOLOv8-seg export, and finds drawn objects it has never seen."""
 
 from __future__ import annotations
 

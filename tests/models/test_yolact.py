@@ -1,4 +1,4 @@
-"""YOLACT: priors, boxes, Fast NMS, how its outputs are told apart, and whole files."""
+"""YOLACT: priors, boxes, Fast NMS, how its outputs are recognised, and whole files."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_nothing_above_the_threshold_gives_rows_of_length_zero():
 
 
 def tables(classes=80, k=32, side=550, kind="base", grid=138, seed=0):
-    """loc, conf, mask, priors, proto as a network for COCO gives them."""
+    """loc, conf, mask, priors, proto as a model for COCO gives them."""
     rng = np.random.default_rng(seed)
     priors = made_priors(kind, (side, side))
     loc = rng.normal(0, 1, (1, len(priors), 4)).astype(np.float32)
@@ -247,7 +247,7 @@ def test_the_range_that_is_told_is_that_of_the_scores(names):
 
 def test_names_decide_where_values_do_not():
     outputs = tables()
-    outputs[0] = outputs[3][None].copy()  # a network that says nothing: offsets that look like priors
+    outputs[0] = outputs[3][None].copy()  # a model that says nothing: offsets that look like priors
     outputs[3] = outputs[3][None]
     with pytest.raises(ModelError, match=r"could each be its scores, .* or priors; name the outputs loc"):
         found(outputs)

@@ -79,12 +79,12 @@ def pair(prediction, answer: Answer) -> np.ndarray:
     iou = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
     possible = (answer.classes[:, None] == prediction.classes[None]) & ((iou > 0.98) | (corners < 0.5))
     distance = corners + np.abs(answer.scores[:, None] - prediction.scores[None])
-    partner = np.full(len(theirs), -1)
+    matched_with = np.full(len(theirs), -1)
     taken = np.zeros(len(ours), dtype=bool)
     for i, j in zip(*np.unravel_index(np.argsort(distance, axis=None, kind="stable"), distance.shape), strict=True):
-        if possible[i, j] and partner[i] < 0 and not taken[j]:
-            partner[i], taken[j] = j, True
-    return partner
+        if possible[i, j] and matched_with[i] < 0 and not taken[j]:
+            matched_with[i], taken[j] = j, True
+    return matched_with
 
 
 @dataclass
@@ -121,13 +121,15 @@ class Tally:
         self.prototype = max(self.prototype, float(np.abs(prediction.prototypes - answer.prototypes).max()))
         if len(prediction) != len(answer.scores):
             self.problems.append(f"{where}: {len(prediction)} instances, Ultralytics has {len(answer.scores)}")
-        partner = pair(prediction, answer)
-        if (partner < 0).any():
-            self.problems.append(f"{where}: {np.count_nonzero(partner < 0)} of {len(partner)} instances not found")
+        matched_with = pair(prediction, answer)
+        if (matched_with < 0).any():
+            self.problems.append(
+                f"{where}: {np.count_nonzero(matched_with < 0)} of {len(matched_with)} instances not found"
+            )
             return
-        if not len(partner):
+        if not len(matched_with):
             return
-        ours = prediction[partner]
+        ours = prediction[matched_with]
         self.score = max(self.score, float(np.abs(ours.scores - answer.scores).max()))
         self.coefficient = max(self.coefficient, float(np.abs(ours.coefficients - answer.coefficients).max()))
         if not np.array_equal(~ours.empty, answer.kept):

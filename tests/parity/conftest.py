@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 INSTALLED = importlib.util.find_spec("ultralytics") is not None
 WHY = "Ultralytics is not installed: pip install 'maskprism[ultralytics]'"
 
-# Read when Ultralytics is imported: no network, no installing, no settings in the user's home.
+# Read when Ultralytics is imported: no network access, no installing, no settings in the user's home.
 os.environ["YOLO_OFFLINE"] = "true"
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="maskprism-parity-"))

@@ -1,4 +1,4 @@
-"""Random networks of further families, and exports other than ONNX, through Ultralytics' own classes."""
+"""Random models of further families, and exports other than ONNX, through Ultralytics' own classes."""
 
 from __future__ import annotations
 

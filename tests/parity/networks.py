@@ -1,4 +1,4 @@
-"""Small, seeded networks with random weights that nevertheless say something."""
+"""Small, seeded models with random weights that nevertheless say something."""
 
 from __future__ import annotations
 

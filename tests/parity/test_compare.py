@@ -1,4 +1,4 @@
-"""PyTorch against ONNX of one network on real weights: the letterbox is told from the numbers."""
+"""PyTorch against ONNX of one model on real weights: the letterbox is measured apart from the rest."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ def test_export_of_a_random_network(tmp_path, dynamic):
     last = damaged.model.model[-1].proto.cv3
     last.conv.weight.data[7] *= 1.3
     found = compare(maskprism.load(checkpoint, imgsz=160), maskprism.load(damaged, imgsz=160), pictures)
-    assert found.guilty == "prototypes"
+    assert found.responsible == "prototypes"
     assert found.drift.worst()[0] == 7

@@ -245,7 +245,7 @@ def test_an_export_of_any_size_gets_that_of_ultralytics(kind, files, tmp_path):
 
 @pytest.mark.parametrize("spoil", ["names", "DataParallel", "DataParallel in DataParallel"])
 def test_checkpoints_that_were_saved_by_hand(spoil, files, tmp_path):
-    """With the network as training on several GPUs left it, or with names as a list."""
+    """With the model as training on several GPUs left it, or with names as a list."""
     import torch
 
     checkpoint = torch.load(files("yolov8n-seg"), map_location="cpu", weights_only=False)
@@ -267,5 +267,5 @@ def test_another_network_in_a_checkpoint_is_named(tmp_path):
 
     network = YOLO("yolov8n-seg.yaml", verbose=False)
     network.model = torch.nn.Linear(2, 2)
-    with pytest.raises(ModelError, match="holds a Linear; expected a network as Ultralytics builds it"):
+    with pytest.raises(ModelError, match="holds a Linear; expected a model as Ultralytics builds it"):
         maskprism.load(network)

@@ -1,4 +1,4 @@
-"""What a network of one channel sees of colour images, against what Ultralytics feeds it."""
+"""What a model of one channel sees of colour images, against what Ultralytics feeds it."""
 
 from __future__ import annotations
 

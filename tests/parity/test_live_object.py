@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,7 +111,8 @@ def test_an_object_around_an_exported_file_is_refused(tmp_path):
 def test_a_batch_is_filled_up_for_an_accelerator_and_nothing_of_that_is_seen(checkpoint, count, monkeypatch):
     """On the CPU, by the way that batches go on a GPU."""
     model, pictures = maskprism.load(checkpoint, imgsz=SIDE, conf=0.1), scenes()[:count]
-    model.batch, expected, sizes = 16, model.predict(pictures), []
+    expected, sizes = model.predict(pictures), []
+    model = replace(model, batch=16)
     compute = model.runtime._compute
 
     def counted(batch, size):

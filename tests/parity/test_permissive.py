@@ -1,4 +1,4 @@
-"""Networks under permissive licences whose masks are sums: lucid-yolo's prototypes, LibreYOLO's query masks.
+"""Models under permissive licences whose masks are sums: lucid-yolo's prototypes, LibreYOLO's query masks.
 
 Skipped where these packages are not installed; random weights, because what is compared is how outputs are read.
 """

@@ -14,7 +14,7 @@ from parity.networks import random_network, save, scenes
 
 
 class Case(NamedTuple):
-    """A network, how it is exported (None: the checkpoint itself), and what maskprism should see in it."""
+    """A model, how it is exported (None: the checkpoint itself), and what maskprism should see in it."""
 
     network: str
     export: dict[str, Any] | None = None
@@ -65,7 +65,7 @@ CASES = {
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """The saved checkpoint of a network, made once."""
+    """The saved checkpoint of a model, made once."""
     made: dict[tuple[str, int], Any] = {}
     folder = tmp_path_factory.mktemp("checkpoints")
 
@@ -102,7 +102,7 @@ def test_same_as_ultralytics(name, checkpoint, tmp_path):
         case.classes,
         32,
     )
-    # Networks with a fixed batch of 4 are given 3, in one go.
+    # Models with a fixed batch of 4 are given 3, in one go.
     batches = [scenes()[:3]] if case.batch > 1 else [[scene] for scene in scenes()]
     compare(YOLO(path, task="segment"), model, batches, case.imgsz)
 
@@ -162,10 +162,10 @@ def test_half_precision_inputs_and_outputs(checkpoint, tmp_path, monkeypatch):
     for scene in scenes():
         answer = ask(yolo, scene, retina=False, conf=CONF)[0]
         ours = model.predict(scene)
-        partner = pair(ours, answer)
-        found = partner >= 0  # a box more or less, where suppression hangs on the rounding
+        matched_with = pair(ours, answer)
+        found = matched_with >= 0  # a box more or less, where suppression hangs on the rounding
         assert found.mean() >= 0.99
-        assert abs(answer.canvas_boxes[found] - ours[partner[found]].canvas_boxes).max() <= 0.25
+        assert abs(answer.canvas_boxes[found] - ours[matched_with[found]].canvas_boxes).max() <= 0.25
         with monkeypatch.context() as patched:
             patched.setattr("maskprism.models.families.yolo._corners", rounded)
             prediction = model.predict(scene)

@@ -1,4 +1,4 @@
-"""Files named `.pt` that are no segmentation checkpoint: one clear sentence, nothing installed, no network."""
+"""Files named `.pt` that are no segmentation checkpoint: one clear sentence, nothing installed, no network access."""
 
 from __future__ import annotations
 

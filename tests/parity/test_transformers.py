@@ -1,6 +1,8 @@
-"""Networks of transformers, small and with random weights: the sum of terms is their own mask logits."""
+"""Models of transformers, small and with random weights: the sum of terms is their own mask logits."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -188,7 +190,7 @@ def test_images_in_the_corner_are_cut_to_a_rectangle():
 
 def test_a_batch_is_predicted_as_one_by_one():
     model = maskprism.load(mask2former(), imgsz=SIDE, conf=0.0)
-    model.batch = 3
+    model = replace(model, batch=3)
     images = scenes()[:3]
     for together, image in zip(model.predict(images), images, strict=True):
         np.testing.assert_allclose(together.logits(), model.predict(image).logits(), atol=1e-3)
@@ -368,7 +370,7 @@ def test_sam_is_left_as_it_was_and_needs_a_prompt_to_be_loaded():
 
 
 class Given(torch.nn.Module):
-    """Some of what a network gives, for the exporter."""
+    """Some of what a model gives, for the exporter."""
 
     def __init__(self, network, names, inputs=("pixel_values",)):
         super().__init__()

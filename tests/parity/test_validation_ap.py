@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import maskprism
 from maskprism.analysis.dataset.ap_protocols import overlaps_of_boxes, overlaps_under
 from maskprism.analysis.dataset.coco_ap import average_precision
 from maskprism.datasets import open_dataset
+from maskprism.models.runtimes import FunctionRuntime
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +94,8 @@ def test_detections_of_many_labels(real_data: Path, images: list[Path]) -> None:
     model = maskprism.load(real_data / "models" / "yolov8n-seg.onnx", conf=0.001, multi_label=True)
     outputs = []
     runtime = model.runtime
-    model.runtime = lambda tensor: outputs.append(runtime(tensor)) or outputs[-1]
-    model.runtime.input = runtime.input
+    recording = FunctionRuntime(lambda tensor: outputs.append(runtime(tensor)) or outputs[-1], runtime.input)
+    model = replace(model, runtime=recording)
     for image in images[:8]:
         ours = model.predict(image)
         (theirs,) = non_max_suppression(

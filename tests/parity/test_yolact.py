@@ -37,7 +37,7 @@ def random_one():
 
 
 def ask(network, image):
-    """What the network itself says: detection and masks."""
+    """What the model itself says: detection and masks."""
     with torch.no_grad():
         found = network(yolact.tensor_of([image]))[0]["detection"]
         return found, yolact.draw(found, image.shape[:2]).numpy()

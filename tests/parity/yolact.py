@@ -53,7 +53,7 @@ class Pyramid(nn.Module):
 
 
 class Detect:
-    """The last step of the public network: no module, a call with the parts and the network."""
+    """The last step of the public model: no module, a call with the parts and the model."""
 
     def __call__(self, parts: dict[str, torch.Tensor], network: nn.Module) -> list[dict]:
         return [{"detection": detect(parts, index, conf=0.05), "net": network} for index in range(len(parts["loc"]))]
@@ -214,7 +214,7 @@ def plain_scenes(count: int, *, first: int) -> list:
 
 
 def trained(steps: int, *, batch: int = 8, seed: int = 0) -> Yolact:
-    """A network that finds the objects of drawn scenes, whatever they are."""
+    """A model that finds the objects of drawn scenes, whatever they are."""
     torch.manual_seed(seed)
     network = Yolact()
     network.train()

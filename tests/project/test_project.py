@@ -1,10 +1,12 @@
-"""What stands beside the code: the site, the hooks, and the files that tell others about the project."""
+"""The files around the code: the site, the hooks, and the files that tell others about the project."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import runpy
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +86,6 @@ def test_pages_that_fetch_from_elsewhere_are_found(site: dict[str, Any], element
     assert (site["FETCHED"].search(element) is not None) == fetches
 
 
-def test_docstrings_become_markdown(site: dict[str, Any]) -> None:
-    text = (
-        "What: it is.\n\nboxes: in pixels,\n    of the image. scores: from\n    0: none\na, b: two: things\n\n"
-        "where X: no\nlist.\n\n    >>> f(1)  # doctest: +SKIP"
-    )
-    assert site["markdown_of"](text) == (
-        "What: it is.\n\n- **`boxes`**: in pixels,\n    of the image.\n- **`scores`**: from\n    0: none\n"
-        "- **`a, b`**: two: things\n\nwhere X: no\nlist.\n\n```python\nf(1)\n```"
-    )
-
-
 def test_the_reference_names_where_things_are_defined(site: dict[str, Any]) -> None:
     assert "maskprism.analysis.instance.prototype_roles.roles" in site["public_names"]("maskprism")
     assert "maskprism.analysis.instance.prototype_roles.roles" in site["public_names"]("maskprism.analysis.instance")
@@ -113,6 +104,24 @@ def test_hooks_run_what_make_check_runs() -> None:
     hooks = [hook for repository in read(".pre-commit-config.yaml")["repos"] for hook in repository["hooks"]]
     assert [hook["entry"] for hook in hooks] == commands
     assert all(hook["pass_filenames"] is False and hook["language"] == "system" for hook in hooks)
+
+
+def test_the_lock_file_has_what_the_project_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    groups = (*extras.values(), *project["dependency-groups"].values(), project["build-system"]["requires"])
+    listed = itertools.chain(project["project"]["dependencies"], *groups)
+    needed = [requirement for requirement in listed if isinstance(requirement, str)]  # no group that another includes
+    lock = (ROOT / "requirements" / "lock.txt").read_text(encoding="utf-8")
+    locked = {canonical(name) for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
+    names = {canonical(re.split(r"[^\w.-]", text)[0]) for text in needed}
+    assert len(names) > 50
+    assert names <= locked, "run: make lock"
+    assert "://" not in lock
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_the_version_stands_in_one_place() -> None:

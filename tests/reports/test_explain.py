@@ -35,7 +35,7 @@ from maskprism.reports.explanation import Explained, explain_images
 
 
 class Case:
-    """A scene and what the bundled network says about it."""
+    """A scene and what the bundled model says about it."""
 
     image = draw_scene(3).image
     truth = draw_scene(3).masks
@@ -204,7 +204,7 @@ def test_questions_are_true_when_something_is_asked() -> None:
 
 @pytest.mark.parametrize(("network", "rule"), [("yolov8n-seg", None), ("yolov8n-seg", "yolact"), ("yolov5n-seg", None)])
 def test_real_networks(network: str, rule: str | None, real_data: Path) -> None:
-    """Knock-outs are those of edits, and contributions decide pixels, whoever made the network."""
+    """Knock-outs are those of edits, and contributions decide pixels, for every family."""
     prediction = maskprism.load(real_data / "models" / f"{network}.onnx", threads=1).predict(
         real_data / "images" / "bus.jpg"
     )
@@ -347,7 +347,7 @@ def test_a_pixel_chooses_its_instance(model: Path, image: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("question", ["truth", "region"])
 def test_a_true_mask_and_a_region_choose_their_instance(question: str, case: Case, tmp_path: Path) -> None:
-    """Every labelled instance finds its own; what lies in no box finds none; black images leave the choice as it is."""
+    """Every labelled instance finds its own; what lies in no box finds none; black images keep the choice."""
 
     def explained(image: np.ndarray) -> Explained:
         given = Questions(**{question: image})
@@ -370,10 +370,12 @@ def test_a_true_mask_and_a_region_choose_their_instance(question: str, case: Cas
     outside = np.ones(case.prediction.image_size, dtype=bool)
     for x1, y1, x2, y2 in case.prediction.boxes.tolist():
         outside[max(int(y1) - 2, 0) : int(y2) + 3, max(int(x1) - 2, 0) : int(x2) + 3] = False
-    assert "lies in the box of no instance; choose one with --instance" in explained(outside).message
+    failure = explained(outside).failure
+    assert failure is not None
+    assert "lies in the box of no instance; choose one with --instance" in failure.message
     black = explained(np.zeros(case.prediction.image_size, dtype=bool))
     assert "00-roles.png" in {path.name for path in black.pictures}
-    assert ("the region is empty" in black.message) == (question == "region")
+    assert (black.failure is not None and "the region is empty" in black.failure.message) == (question == "region")
 
 
 @pytest.mark.parametrize(

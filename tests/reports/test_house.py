@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import os
 import re
 import shutil
+import tempfile
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -18,11 +20,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import in_process
+from helpers.tiny_models import Tiny
 from maskprism.datasets.scenes import write_dataset
+from maskprism.errors import MaskprismError
 from maskprism.reports.index import pages
-from maskprism.reports.index.pages import sentences
-from maskprism.reports.index.result_types import KINDS
-from maskprism.reports.index.results import Result
+from maskprism.reports.index.pages import Result, page_of
+from maskprism.reports.manifest import (
+    Number,
+    PictureFile,
+    ResultManifest,
+    TableFile,
+    Verdict,
+    file_url,
+    manifest_path,
+    read_manifest,
+    write_manifest,
+)
 
 run = partial(in_process.command)
 
@@ -37,8 +50,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "prototypes data/images --model sample --out results/prototypes --moved 0 --cards 0 3",
         "diagnose data/data.yaml --model sample --out results/diagnosis --worst 2",
         "page data/images --model sample --out results/page.html",
-        "extract data/images --model sample --out table.csv",
-        "atlas table.csv --out results/atlas",
+        "extract data/images --model sample --out results/table.csv",
+        "atlas results/table.csv --out results/atlas",
+        "compare sample sample --images data/images --out results/compare",
+        "explain data/images --model sample --out results/explain --limit 1",
     ):
         done = run(*line.split(), cwd=folder)
         assert done.returncode == 0, done.stderr
@@ -53,22 +68,25 @@ def links(page: Path) -> list[Path]:
 def test_everything_is_linked_and_leads_back(results: Path) -> None:
     done = run("report", "results", "--out", "results/index.html", cwd=results.parent)
     assert done.returncode == 0, done.stderr
-    assert "and 4 pages that lead back to it" in done.stdout
+    assert "and 6 pages that lead back to it" in done.stdout
+    assert done.stderr == ""
     index = results / "index.html"
     expected = {
         results / "page.html",
+        results / "table.csv",
         results / "diagnosis" / "report.html",
-        *(results / name / f"{name}.html" for name in ("atlas", "basis", "prototypes")),
+        *(results / name / f"{name}.html" for name in ("atlas", "basis", "compare", "explain", "prototypes")),
     }
     assert set(links(index)) == expected
-    for page in expected - {results / "page.html"}:
+    for page in expected - {results / "page.html", results / "table.csv"}:
         assert index in links(page)
     text = index.read_text(encoding="utf-8")
     said = json.loads((results / "basis" / "basis.json").read_text())
-    assert f"effective rank of what is drawn <b>{said['effective_rank']['contributions']:.1f}</b>" in text
+    assert f"effective rank of contributions <b>{said['effective_rank']['contributions']:.1f}</b>" in text
     said = json.loads((results / "diagnosis" / "summary.json").read_text())
     assert f"mask AP <b>{said['average_precision']['predict']['ap']:.3f}</b>" in text
-    assert text.count("sample.onnx") == 2  # the networks, where files name them
+    assert "PASS: the same within the tolerance" in text
+    assert text.count("sample.onnx") == 8  # the models; two are compared
     again = run("report", "results", "--out", "results/index.html", "--overwrite", cwd=results.parent)
     assert again.stdout == done.stdout
     assert (results / "index.html").read_text(encoding="utf-8") == text  # it does not list itself
@@ -80,7 +98,7 @@ def test_pages_hold_the_pictures_and_tables_of_their_folder(results: Path) -> No
     found = links(results / "diagnosis" / "report.html")
     assert elsewhere in found  # in place of the index before
     assert results / "index.html" not in found
-    for name in ("basis", "prototypes"):
+    for name in ("basis", "compare", "prototypes"):
         folder = results / name
         text = (folder / f"{name}.html").read_text(encoding="utf-8")
         assert text.count("data:image/png;base64,") == len(list(folder.glob("*.png"))) > 0
@@ -92,12 +110,35 @@ def test_pages_hold_the_pictures_and_tables_of_their_folder(results: Path) -> No
         assert results.parent / "elsewhere" / "all.html" in links(folder / f"{name}.html")
 
 
+# --- manifests
+
+ANYTHING = {
+    "command": "basis",
+    "about": "how many of the prototypes are used",
+    "page": "",
+    "models": ["a.onnx"],
+    "findings": ["Dead: 1 2."],
+}
+
+
+def write(folder: Path, **fields: object) -> Path:
+    folder.mkdir(exist_ok=True, parents=True)
+    (path,) = write_manifest(folder, ResultManifest(**{**ANYTHING, **fields}))  # type: ignore[arg-type]
+    return path
+
+
 def test_names_of_files_are_text(tmp_path: Path) -> None:
-    folder = tmp_path / "<b>x&amp;\"'"
-    folder.mkdir()
-    (folder / "basis.json").write_text(
-        '{"images": 1.5, "effective_rank": {"coefficients": "<i>"}, "dead": ["<script>x"], '
-        '"redundant_pairs": [{"first": "<script>y", "second": {}}, 7]}'
+    folder, bad = tmp_path / "<b>x&amp;\"'", "<script>x</script>"
+    write(
+        folder,
+        about=bad,
+        title=bad,
+        models=[bad],
+        numbers=[Number(bad, 1.5)],
+        findings=[bad],
+        pictures=[PictureFile("spectrum.png", bad)],
+        tables=[TableFile("prototypes.csv", bad, headings={"value": bad})],
+        verdict=Verdict("fail", bad),
     )
     cv2.imwrite(str(folder / "spectrum.png"), np.zeros((4, 4, 3), np.uint8))
     (folder / "prototypes.csv").write_text("<script>z,value\n<script>,-0.123456\n")
@@ -117,31 +158,60 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
         assert done.returncode == 1
         return done.stderr
 
-    assert "missing: is no folder; expected one with results" in fails("missing", "--out", "i.html")
+    assert "missing: is not a folder; expected one with results" in fails("missing", "--out", "i.html")
     (tmp_path / "empty").mkdir()
-    assert "empty: holds nothing that maskprism diagnose" in fails("empty", "--out", "i.html")
+    assert "empty: holds no result with a manifest" in fails("empty", "--out", "i.html")
     assert "is a folder; expected the name of a file" in fails("empty", "--out", "empty")
-    (tmp_path / "empty" / "comparison.json").write_text("{")
-    assert "comparison.json: " in fails("empty", "--out", "i.html")
-    (tmp_path / "empty" / "comparison.json").write_text("[1, 2]")
-    assert "comparison.json: " in fails("empty", "--out", "i.html")
-    (tmp_path / "empty" / "comparison.json").unlink()
-    (tmp_path / "empty" / "basis.json").write_text("{}")
+    manifest = tmp_path / "empty" / "basis.manifest.json"
+    for text in ("{", "[1, 2]", "{}", '{"a":' + "[" * 200_000, '{"command": "basis", "about": "", "format": 2}'):
+        manifest.write_text(text)
+        assert "basis.manifest.json: " in (told := fails("empty", "--out", "i.html"))
+        assert "expected the manifest of a result, format 1; run the command that wrote it again" in told
+    write(tmp_path / "empty", tables=[TableFile("prototypes.csv", "rows")])
     (tmp_path / "empty" / "prototypes.csv").write_bytes(b"a,b\n\xff\xfe,\x00")
     assert "prototypes.csv: cannot be read as CSV" in fails("empty", "--out", "i.html")
     (tmp_path / "empty" / "prototypes.csv").write_text("a,b\n1\n")
     assert "prototypes.csv: has rows that are longer or shorter than its headings" in fails("empty", "--out", "i.html")
-    (tmp_path / "empty" / "basis.json").write_text('{"a":' + "[" * 200_000)
-    assert "basis.json: cannot be read as JSON" in fails("empty", "--out", "i.html")
     assert not (tmp_path / "i.html").exists()
+
+
+@pytest.mark.parametrize("url", ["../secret.png", "/etc/passwd", "..", "", "a/../../secret.png", "%2e%2e/secret.png"])
+def test_a_manifest_names_files_of_its_own_folder_only(url: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    for fields in ({"pictures": [PictureFile(url, "x")]}, {"tables": [TableFile(url, "x")]}, {"page": url or "."}):
+        write(tmp_path / "theirs", **fields)
+        done = run("report", "theirs", "--out", "index.html", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "expected a file in its own folder" in done.stderr
+    (tmp_path / "theirs" / "link.png").symlink_to(tmp_path / "secret.png")
+    write(tmp_path / "theirs", pictures=[PictureFile("link.png", "x")])
+    assert "own folder" in run("report", "theirs", "--out", "index.html", cwd=tmp_path).stderr
+
+
+def test_results_without_a_manifest_are_named(tmp_path: Path, results: Path) -> None:
+    shutil.copytree(results, tmp_path / "results")
+    for name in ("diagnosis/diagnose.manifest.json", "page.html.page.manifest.json"):
+        (tmp_path / "results" / name).unlink()
+    (tmp_path / "results" / "atlas" / "atlas.html").unlink()
+    (tmp_path / "results" / "atlas" / "map.html").rename(tmp_path / "results" / "map.html")
+    done = run("report", "results", "--out", "index.html", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    told = json.loads(done.stdout)["notes"]
+    assert {f"note: {note}" for note in told} <= set(done.stderr.splitlines())
+    assert set(told) == {
+        f"{Path('results/atlas/atlas.html')}: is not there; run the command that wrote it again",
+        f"{Path('results/diagnosis/report.html')}: has no manifest; run the command that wrote it again",
+        f"{Path('results/page.html')}: has no manifest; run the command that wrote it again",
+    }
+    text = html.unescape((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert all(note in text for note in told)
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "summary.json").write_text("[]")
+    (tmp_path / "theirs" / "manifest.json").write_text("[]")
     (tmp_path / "theirs" / "report.html").write_text('<p class="kicker">maskprism diagnose</p>')
-    (tmp_path / "ours").mkdir()
-    (tmp_path / "ours" / "basis.json").write_text('{"images": NaN}'.replace("NaN", "true"))
+    write(tmp_path / "ours", numbers=[Number("images", None, ",")])
     (tmp_path / "loop").symlink_to(tmp_path)
     assert run("report", ".", "--out", "index.html", cwd=tmp_path).returncode == 0
     assert links(tmp_path / "index.html") == [tmp_path / "ours" / "basis.html"]
@@ -180,10 +250,10 @@ def test_any_name_of_a_folder_is_linked(tmp_path: Path, name: bytes) -> None:
         folder.mkdir()
     except OSError:
         pytest.skip("this file system takes no such name")
-    (folder / "basis.json").write_text("{}")
     cv2.imwrite(str(tmp_path / "one.png"), np.zeros((4, 4, 3), np.uint8))
     for stem in ("spectrum", f"prototypes-{os.fsdecode(name)}"):
         shutil.copy(tmp_path / "one.png", folder / f"{stem}.png")
+    write(folder, pictures=[PictureFile(file_url(path, folder), "x") for path in sorted(folder.glob("*.png"))])
     assert run("report", ".", "--out", "index.html", cwd=tmp_path).returncode == 0
     assert links(tmp_path / "index.html") == [folder / "basis.html"]
     expected = {tmp_path / "index.html", folder / "spectrum.png", folder / f"prototypes-{os.fsdecode(name)}.png"}
@@ -191,32 +261,40 @@ def test_any_name_of_a_folder_is_linked(tmp_path: Path, name: bytes) -> None:
 
 
 def test_tables_show_first_what_matters(tmp_path: Path) -> None:
-    (tmp_path / "comparison.json").write_text(
-        '{"a": {"name": "x.onnx"}, "b": {"name": "y.pt"}, "unmatched_share": 0.25}'
+    write(
+        tmp_path,
+        command="compare",
+        about="how two models differ",
+        models=["x.onnx", "y.pt"],
+        numbers=[Number("unmatched", 0.25, ".1%")],
+        tables=[
+            TableFile("instances.csv", "rows", "mask_iou", {"instance_a": "instance in A", "mask_iou": "mask IoU"})
+        ],
     )
     (tmp_path / "instances.csv").write_text(
         "image,instance_a,class_a,mask_iou,own_canvas_iou\nfar.jpg,0,car,0.91234567,\nnone.jpg,1,cow,,\nnear.jpg,2,,0.5,\n"
     )
     assert run("report", ".", "--out", "index.html", cwd=tmp_path).returncode == 0
     text = (tmp_path / "compare.html").read_text(encoding="utf-8")
-    assert "A x.onnx · B y.pt · How two networks differ" in text
-    assert "<dt>without a partner</dt><dd>25.0%</dd>" in text
+    assert "A x.onnx · B y.pt · How two models differ" in text
+    assert "<dt>unmatched</dt><dd>25.0%</dd>" in text
     (part,) = re.findall(r'<section id="table-instances">(.*?)</section>', text, re.DOTALL)
     headings = re.findall(r"<th scope=\"col\"( class=text)?><button type=\"button\">([^<]*)<", part)
     assert headings == [
         (" class=text", "image"),
         ("", "instance in A"),
         ("", "mask IoU"),
-        (" class=text", "class in A"),
+        (" class=text", "class a"),
     ]
     rows = [re.findall(r"<td[^>]*>([^<]*)<", row) for row in re.findall(r"<tr>(<td.*?)</tr>", part)]
     assert rows == [["near.jpg", "2", "0.5", ""], ["far.jpg", "0", "0.9123", "car"], ["none.jpg", "1", "", "cow"]]
 
 
 def test_pictures_beyond_a_size_stay_beside_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "basis.json").write_text("{}")
-    for name in ("spectrum", "prototypes-00", "prototypes-01"):
+    names = ("spectrum", "prototypes-00", "prototypes-01")
+    for name in names:
         (tmp_path / f"{name}.png").write_bytes(b"1234")
+    write(tmp_path, pictures=[PictureFile(f"{name}.png", "x") for name in names])
     monkeypatch.setattr(pages, "_PICTURE_BYTES", 8)
     assert run("report", ".", "--out", "index.html", cwd=tmp_path).returncode == 0
     text = (tmp_path / "basis.html").read_text(encoding="utf-8")
@@ -224,34 +302,95 @@ def test_pictures_beyond_a_size_stay_beside_the_page(tmp_path: Path, monkeypatch
     assert '<p>In the folder: <a href="prototypes-01.png">prototypes-01</a>.</p>' in text
 
 
+texts = st.text(max_size=9)
+
+
 @given(
-    st.recursive(
-        st.none() | st.booleans() | st.floats() | st.just(10**400) | st.integers() | st.text(),
-        lambda one: (
-            st.lists(one)
-            | st.dictionaries(
-                st.sampled_from(
-                    [
-                        "parts",
-                        "mask_iou",
-                        "mean",
-                        "images",
-                        "tolerance",
-                        "violations",
-                        "guilty",
-                        "dead",
-                        "redundant_pairs",
-                    ]
-                ),
-                one,
-            )
+    st.builds(
+        ResultManifest,
+        command=st.just("basis"),
+        about=texts,
+        title=texts,
+        page=st.just(""),
+        models=st.lists(texts, max_size=3),
+        numbers=st.lists(
+            st.builds(Number, texts, st.none() | st.floats() | st.integers(), st.sampled_from([",", ".1%", ".3f"]))
         ),
-        max_leaves=12,
+        findings=st.lists(texts, max_size=3),
+        verdict=st.none() | st.builds(Verdict, st.sampled_from(["pass", "fail", "cannot tell"]), texts),
     )
 )
-def test_any_content_of_a_file_gives_a_page(said: object) -> None:
-    content = said if isinstance(said, dict) else {"parts": said, "guilty": said, "dead": said, "redundant_pairs": said}
-    for kind in KINDS:
-        result = Result(kind, Path("a/report.html"), "a", content)
-        assert all(isinstance(value, str) for pair in result.numbers for value in pair)
-        assert all(isinstance(one, str) for one in sentences(result))
+def test_any_manifest_gives_a_page_and_is_read_as_it_was_written(manifest: ResultManifest) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = write_manifest(folder, manifest)
+        read = read_manifest(path)
+        assert read.numbers == [
+            Number(one.title, one.value if one.value is not None and math.isfinite(one.value) else None, one.style)
+            for one in manifest.numbers
+        ]
+        assert (read.findings, read.verdict, read.models) == (manifest.findings, manifest.verdict, manifest.models)
+        assert read.title == (manifest.title or Path(folder).name)
+        assert "</html>" in page_of(Result(path, read), "index.html")
+
+
+def test_a_manifest_stands_in_the_folder_or_beside_the_file(tmp_path: Path) -> None:
+    assert manifest_path(tmp_path, "basis") == tmp_path / "basis.manifest.json"
+    assert manifest_path(tmp_path / "t.csv", "extract") == tmp_path / "t.csv.extract.manifest.json"
+
+
+def test_a_result_that_is_replaced_has_no_manifest_of_the_earlier_run(
+    tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest goes before the first file is replaced, and comes after the last."""
+    line = "data/images --model sample --overwrite"
+    for command, more, last in (
+        ("basis", "--pictures 1", "maskprism.drawing.basis.redundancy"),
+        ("prototypes", "--moved 0 --cards 0", "maskprism.drawing.cards.card"),
+        ("explain", "--limit 1", "maskprism.drawing.sheets.overview"),
+    ):
+        shutil.copytree(results / command, tmp_path / command)
+        with monkeypatch.context() as patch:
+            patch.setattr(last, _fail)
+            done = run(command, *line.split(), *more.split(), "--out", tmp_path / command, cwd=results.parent)
+        assert "the disk is full" in done.stderr
+        assert not (tmp_path / command / f"{command}.manifest.json").exists()
+
+
+def _fail(*_: object, **__: object) -> object:
+    raise MaskprismError("the disk is full")
+
+
+def test_the_manifest_of_a_continued_table_tells_of_the_whole_table(tmp_path: Path, results: Path) -> None:
+    line = f"extract data/images --model sample --out {tmp_path / 't.csv'}"
+    shutil.copytree(results.parent / "data", tmp_path / "data")
+    (late,) = sorted((tmp_path / "data" / "images" / "val").iterdir())[2:]
+    late.rename(tmp_path / late.name)
+    for images, title in ((2, "instances"), (3, "instances of the last run")):
+        assert run(*line.split(), cwd=tmp_path).returncode == 0
+        first, second, _ = read_manifest(tmp_path / "t.csv.extract.manifest.json").numbers
+        assert (first, second.title) == (Number("images", images, ","), title)
+        if images == 2:
+            (tmp_path / late.name).rename(late)
+
+
+@pytest.mark.parametrize(
+    ("line", "outcome"),
+    [
+        ("compare sample sample --images data/images", "pass"),
+        ("compare sample other.onnx --images data/images", "fail"),
+        ("compare sample sample --images data/images --conf 0.9999", "cannot tell"),
+        ("tune sample --data data/data.yaml --folds 3", "cannot tell"),
+    ],
+)
+def test_verdicts(line: str, outcome: str, results: Path, tmp_path: Path) -> None:
+    Tiny(prototypes=9).save(results.parent / "other.onnx")
+    command = line.split()[0]
+    out = tmp_path / ("out" if command == "compare" else "t.onnx")
+    run(*line.split(), "--out", out, cwd=results.parent)
+    verdict = read_manifest(manifest_path(out, command)).verdict
+    assert verdict is not None
+    assert verdict.outcome == outcome
+    run("report", tmp_path, "--out", tmp_path / "index.html")
+    text = html.unescape((tmp_path / "index.html").read_text(encoding="utf-8"))
+    words = {"pass": "PASS", "fail": "FAIL", "cannot tell": "Cannot tell"}[outcome]
+    assert f"<p>{words}: {verdict.why}</p>" in text

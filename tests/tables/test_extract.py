@@ -121,7 +121,7 @@ def test_failed_images_are_recorded_and_the_rest_goes_on(tmp_path: Path, batch: 
     assert "0 bytes" in failed[1]["message"]
     assert "truncated" in failed[2]["message"]
 
-    # A batch of the network is filled by other images than when they come one by one; rows are the same.
+    # A batch of the model is filled by other images than when they come one by one; rows are the same.
     for name in ("001.png", "003.png", "004.png"):
         (folder / name).unlink()
     extract(folder, fake_model(batch=1), tmp_path / "reference.csv")
@@ -368,7 +368,6 @@ def test_engines_that_there_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match="gpus is 1; threads share the device of the model"):
         extract(tmp_path / "photos", fake_model(), tmp_path / "t.csv", gpus=1)
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "ray.data", raising=False)
     with pytest.raises(MissingExtraError, match=r"engine 'ray', .* needs the package ray, .*'maskprism\[ray\]'"):
         extract(tmp_path / "photos", fake_model, tmp_path / "t.csv", engine="ray")
     assert not list(tmp_path.glob("t.*"))
@@ -692,7 +691,7 @@ def test_pipes_and_links_to_nothing_are_no_images(tmp_path: Path) -> None:
     for name in ("pipe.txt", "pipe.mp4"):
         os.mkfifo(tmp_path / name)
     for source in (folder / "pipe.png", tmp_path / "pipe.txt", tmp_path / "pipe.mp4"):
-        with pytest.raises(ImageError, match="it is no regular file, but a pipe"):
+        with pytest.raises(ImageError, match="it is not a regular file, but a pipe"):
             extract(source, fake_model(), tmp_path / "t.parquet")
     for name in ("pipe.csv", "pipe.parquet"):
         os.mkfifo(tmp_path / name)

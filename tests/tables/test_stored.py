@@ -1,4 +1,4 @@
-"""Prototypes in tables: what is stored, and that the masks drawn from it are those of the network."""
+"""Prototypes in tables: what is stored, and that the masks drawn from it are those of the model."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_objectness_is_a_column_only_where_the_layout_has_it(tmp_path: Path, bot
         extract(tmp_path / "photos", v5_model(), tmp_path / f"v5{suffix}")
         table = CoefficientTable.read(tmp_path / f"v5{suffix}")
         np.testing.assert_array_equal(table.arrow["objectness"].to_numpy(), np.float32([0.8, 0.8]))
-        # As the network gave them: not multiplied by objectness.
+        # As the model gave them: not multiplied by objectness.
         np.testing.assert_array_equal(table.coefficients, np.float32([range(1, PROTOTYPES + 1)] * 2))
         np.testing.assert_allclose(table.arrow["score"].to_numpy(), 0.8 * 0.9, rtol=1e-6)
     assert "objectness" not in CoefficientTable.read(both[0]).arrow.column_names

@@ -300,9 +300,7 @@ def test_the_command_writes_one_file(scenes: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "2 images in a b/ü.html" in result.stdout
     assert ", 1 failed" in result.stdout
-    assert re.search(
-        r"prototypes in 8 bits: logits within 0\.\d+ of the network's, [\d,]+ of [\d,]+ mask", result.stdout
-    )
+    assert re.search(r"prototypes in 8 bits: logits within 0\.\d+ of the model's, [\d,]+ of [\d,]+ mask", result.stdout)
     assert "broken.png: failed: " in result.stderr
     scripts = Elements((tmp_path / "a b" / "ü.html").read_text(encoding="utf-8")).of("script")
     index = json.loads(scripts[0][1])

@@ -13,11 +13,11 @@ import { Viewer } from "./viewer.js";
  * ArrayBuffer | ArrayBufferView }> }} Source
  */
 /**
- * Somebody who keeps the states of images while the page shows others.
+ * An object that keeps the states of images while the page shows others.
  * @typedef {object} Keeper
  * @property {(fresh: State, saved: URLSearchParams) => State} recall The state to go on with, in place of a fresh one.
  * @property {(state: State) => void} changed
- * @property {() => void} forget What is kept of this image gives way to what an address or a file says.
+ * @property {() => void} forget Drops the kept state of this image for that of an address or a file.
  * @property {() => number} edited How many images have edits.
  * @property {() => void} resetAll
  */
@@ -211,7 +211,7 @@ export class App {
     return instance !== undefined && scene.instances[instance] ? instance : mostTelling(scene);
   }
 
-  /** Whether the instances of an image have edits, opened by now or not. @param {number} index */
+  /** Whether the instances of an image have edits, opened so far or not. @param {number} index */
   isEdited(index) {
     const state = this.states.get(index);
     if (state) return state.edits.size > 0;

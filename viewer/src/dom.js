@@ -102,7 +102,7 @@ export const rest = (button, idle) => button.setAttribute("aria-disabled", Strin
 
 /**
  * One tab stop for many elements; arrow keys, Home and End move among them.
- * Call what it returns when the elements are others; `walks` is false where somebody else moves the focus.
+ * Call what it returns when the elements are others; `walks` is false where other code moves the focus.
  * @param {HTMLElement} box @param {string} selector @param {boolean} walks @returns {() => void}
  */
 export function roving(box, selector, walks = true) {

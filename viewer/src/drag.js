@@ -1,6 +1,6 @@
 // Moving a range input with a pointer. A finger that starts up or down on a slider scrolls the page and moves nothing.
 
-/** So many pixels sideways, and more than up or down, make a touch a drag. */
+/** The number of pixels sideways, and more than up or down, that make a touch a drag. */
 const SIDEWAYS_PX = 6;
 
 /** @typedef {{ move: (value: number) => void, end: () => void }} Moves */

@@ -12,12 +12,12 @@ import { rolesOf } from "./roles.js";
 
 const MARGIN = 0.15;
 const LEAST_CELLS = 14;
-/** The sum is added up anew after so many small changes, so that rounding does not add up. */
+/** The sum is added up anew after this number of small changes, so that rounding does not add up. */
 const DRIFT = 500;
 
 const PANELS = /** @type {const} */ ([
-  ["positive", "what speaks for it", ""],
-  ["negative", "what speaks against it", "+"],
+  ["positive", "positive evidence", ""],
+  ["negative", "negative evidence", "+"],
   ["logits", "their sum: the logits", "="],
   ["mask", "above 0: the mask", "→"],
 ]);
@@ -70,7 +70,7 @@ export class Equation {
     this.draw();
   }
 
-  /** What is shown of the grid, on which scale. */
+  /** The visible part of the grid, and its scale. */
   choose() {
     const { scene, state } = this.stage;
     const { selected } = state;
@@ -231,7 +231,7 @@ export class Equation {
     );
   }
 
-  /** What is seen, in a sentence. @returns {(Node | string)[]} */
+  /** The picture as a sentence. @returns {(Node | string)[]} */
   sentence() {
     const { scene, state } = this.stage;
     const { selected } = state;

@@ -9,7 +9,7 @@ import { abgr, paint } from "./palette.js";
 /** @typedef {import("./masks.js").Window} Window */
 /** @typedef {{ area: number, gained: number, lost: number, iou: number }} Measures */
 
-/** To copy so many pixels of a row along costs less than to ask once more. */
+/** To copy this number of pixels of a row along costs less than one more request. */
 const GAP = 400;
 const INSIDE = 1;
 const ORIGINAL = 2;

@@ -30,7 +30,7 @@ const VERSION = 1;
  */
 export async function unpack(message) {
   const bytes = new Uint8Array(message);
-  if (String.fromCharCode(...bytes.subarray(0, 8)) !== MAGIC) throw new Error("these bytes are no maskprism scene");
+  if (String.fromCharCode(...bytes.subarray(0, 8)) !== MAGIC) throw new Error("these bytes are not a maskprism scene");
   const length = new DataView(message).getUint32(8, true);
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(12, 12 + length)));
   return { header, buffer: bytes.subarray(12 + length) };
@@ -89,7 +89,7 @@ export class Scene {
     return section && this.runs(section);
   }
 
-  /** A mask of the image's size out of run lengths. @param {Section} section */
+  /** A mask of the image's size out of RLE. @param {Section} section */
   runs(section) {
     const [height, width] = this.letterbox.image_hw;
     const mask = new Uint8Array(height * width);

@@ -24,7 +24,7 @@ export class State {
    */
   constructor(coefficients, untuned = [], opening = 0) {
     this.original = coefficients.map((row) => Float32Array.from(row));
-    /** As they were before the correction of the network, where it has one. */
+    /** As they were before the correction of the model, where it has one. */
     this.untuned = coefficients.map((_, i) => (untuned[i] ? Float32Array.from(untuned[i]) : null));
     /** @type {Map<number, Float32Array>} */
     this.edits = new Map();
@@ -38,7 +38,7 @@ export class State {
     this.view = "mask";
     this.crop = true;
     /**
-     * What is shown in place of the edited mask: that before all edits, or before the network was tuned.
+     * What is shown in place of the edited mask: that before all edits, or before the model was tuned.
      * @type {"" | "edits" | "tuning"}
      */
     this.before = "";
@@ -77,7 +77,7 @@ export class State {
     for (const listener of this.listeners) listener(change);
   }
 
-  /** The coefficients of an instance as they are now. */
+  /** The current coefficients of an instance. */
   coefficients(instance = this.selected) {
     return this.edits.get(instance) ?? this.original[instance] ?? new Float32Array(0);
   }
@@ -86,7 +86,7 @@ export class State {
   move(k, value) {
     const { selected } = this;
     if (selected < 0) return;
-    if (this.before) this.look({ before: "" }); // whoever edits wants to see what it does
+    if (this.before) this.look({ before: "" }); // an edit shows its effect
     const now = this.coefficients();
     this.start ??= now.slice();
     const moved = now.slice();

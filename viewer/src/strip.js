@@ -21,7 +21,7 @@ import { kindsOf, ROLES, rolesOf } from "./roles.js";
  */
 
 const STEPS = 100;
-/** So many prototypes are shown at first: those with the largest effect. */
+/** The number of prototypes shown at first: those with the largest effect. */
 const MOST = 64;
 
 export class Strip {
@@ -232,7 +232,7 @@ export class Strip {
       this.point();
       return;
     }
-    if (change.kind === "coefficient" && this.pinned !== null) this.pin(null); // whoever edits wants to see the mask
+    if (change.kind === "coefficient" && this.pinned !== null) this.pin(null); // an edit shows the mask
     if (change.kind === "coefficient") {
       this.updateCard(change.k, Number(this.cards[change.k].slider.max)); // the scale stays while something moves on it
       if (this.state.thumbnails === "term" && this.cards[change.k].element.isConnected) this.paintThumbnail(change.k);

@@ -113,7 +113,7 @@ function recall() {
   try {
     return localStorage.getItem(SEEN);
   } catch {
-    return "closed"; // where nothing is remembered, nobody is asked each time
+    return "closed"; // where nothing is remembered, the user is not asked each time
   }
 }
 

@@ -18,9 +18,9 @@ import { Waterfall } from "./waterfall.js";
 /** @type {[View, string, string][]} */
 const VIEWS = [
   ["mask", "Mask", "Where the sum is above the threshold"],
-  ["logits", "Logits", "The weighted sum itself: red speaks for the mask, blue against it"],
-  ["positive", "For", "All that speaks for the mask: the sum of the positive parts"],
-  ["negative", "Against", "All that speaks against it: the sum of the negative parts"],
+  ["logits", "Logits", "The weighted sum itself: red is positive, blue is negative"],
+  ["positive", "For", "Positive evidence: the sum of the positive contributions"],
+  ["negative", "Against", "Negative evidence: the sum of the negative contributions"],
 ];
 
 const SPEAK_MS = 500;
@@ -215,7 +215,7 @@ export class Viewer {
       },
       {
         target: () => this.strip.cards[this.strip.order[0]]?.element,
-        text: "Each card is a prototype: a map that the network draws of the whole image. Its slider is the coefficient that this instance multiplies it by. Move it.",
+        text: "Each card is a prototype: a map that the model draws of the whole image. Its slider is the coefficient that this instance multiplies it by. Move it.",
       },
       {
         target: () => this.stage.element,
@@ -246,7 +246,7 @@ export class Viewer {
   tellEdit() {
     clearTimeout(this.speaking);
     this.speaking = setTimeout(() => {
-      if (!this.status.classList.contains("unseen")) return; // somebody is saying something
+      if (!this.status.classList.contains("unseen")) return; // a message is shown
       const { original, area } = this.measures;
       this.status.textContent = `IoU with original ${original.value.textContent}, area ${area.value.textContent} pixels`;
     }, SPEAK_MS);
@@ -290,7 +290,7 @@ export class Viewer {
     ) => h("button", { type: "button", className: "quiet-button", title, onclick: () => act(moment) }, text);
     const before = toggle("edits", "Before", "Show the mask as it was before all edits (B)");
     const untuned = state.untuned.some(Boolean)
-      ? toggle("tuning", "Untuned", "Show the mask as the network draws it without its correction (U)")
+      ? toggle("tuning", "Untuned", "Show the mask as the model draws it without its correction (U)")
       : null;
     this.onRefresh(() => {
       crop.checked = crops && state.crop;
@@ -395,7 +395,7 @@ export class Viewer {
     return h(
       "div",
       { className: "instances", role: "radiogroup", "aria-label": "Instances", onkeydown: move },
-      ...(buttons.length ? buttons : [h("p", { className: "quiet" }, "The network found no instance here.")]),
+      ...(buttons.length ? buttons : [h("p", { className: "quiet" }, "The model found no instance here.")]),
     );
   }
 
@@ -702,9 +702,9 @@ export class Viewer {
     const instance = scene.instances[state.selected];
     const error =
       instance && bits < 32
-        ? `: logits of this instance are within ±${instance.logit_error.toPrecision(2)} of the network's`
+        ? `: logits of this instance are within ±${instance.logit_error.toPrecision(2)} of the model's`
         : "";
-    const exact = bits < 32 ? `in ${bits} bits${error}` : "exactly as the network gave them";
+    const exact = bits < 32 ? `in ${bits} bits${error}` : "exactly as the model gave them";
     return `Prototypes are kept ${exact}. Mask rule ${scene.rule.name}.`;
   }
 

@@ -7,7 +7,7 @@ import { contributions, descending, smallestFlip, valueAt } from "./masks.js";
 /** @typedef {import("./stage.js").Stage} Stage */
 
 const STEPS = 9;
-/** So many prototypes count as those that do most at a pixel. */
+/** The number of prototypes that count as those that do most at a pixel. */
 const TOP = 3;
 
 export class Waterfall {

@@ -15,7 +15,7 @@ test("packed numbers read back, also of logarithms, and what is not known is NaN
   );
 });
 
-test("means are of what is known", () => {
+test("means are of known values", () => {
   const values = Uint16Array.from([0, UNKNOWN, UNKNOWN - 1]);
   assert.ok(Math.abs(meanOf(even, values, [0, 1, 2]) - 0.45) < 1e-12);
   assert.ok(Number.isNaN(meanOf(even, values, [1])));

@@ -1,4 +1,4 @@
-// What the page that runs networks in the browser reads out of their outputs, against what maskprism reads.
+// What the page that runs models in the browser reads out of their outputs, against what maskprism reads.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -112,7 +112,7 @@ test("metadata is found in a file, and other files are refused", () => {
   }
 });
 
-test("a detection network is refused in words", () => {
+test("a detection model is refused with a message", () => {
   const nothing = readMetadata({});
   assert.throws(() => detectLayout([[1, 84, 84]], [64, 64], nothing, false), /holds prototypes/);
   assert.throws(

@@ -25,7 +25,7 @@ test("a pixel of the image lies under its own point of every frame", () => {
   assert.deepEqual(pixelInFrame(letterbox, "grid", { x: 0, y: 0 }), { x: 0, y: 20 });
 });
 
-test("a cell and the pixel under its middle are the same place", () => {
+test("a cell and the pixel under its middle are the same position", () => {
   for (let row = 20; row < 140; row += 7) {
     for (let column = 0; column < 160; column += 7) {
       const pixel = cellInImage(letterbox, row * 160 + column);

@@ -134,7 +134,7 @@ test("shifting the sum by one weight is mixing anew", async () => {
   }
 });
 
-test("sizes and sum of the terms say how much speaks for a mask and how much against it", async () => {
+test("sizes and sum of the terms are the positive and negative evidence", async () => {
   for (const one of cases) {
     const scene = await open(one);
     const { cells } = scene.prototypes;
@@ -197,7 +197,7 @@ test("a flip brings the pixel to the threshold, and no smaller change of any wei
 });
 
 test("a scene of another kind or version is refused", async () => {
-  await assert.rejects(unpack(new TextEncoder().encode("<!doctype html><html>").buffer), /no maskprism scene/);
+  await assert.rejects(unpack(new TextEncoder().encode("<!doctype html><html>").buffer), /not a maskprism scene/);
   const { header, buffer } = await unpack(bytes(cases[0].scene).buffer);
   await assert.rejects(Scene.open({ ...header, version: 99 }, buffer), /format 99/);
 });

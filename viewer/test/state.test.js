@@ -23,7 +23,7 @@ test("a drag is one step of the history", () => {
   assert.deepEqual([...state.coefficients()], f32([-0.2, -1.25, 0.1]));
 });
 
-test("differences of a drag add up, and are told one by one", () => {
+test("differences of a drag add up, and are reported one by one", () => {
   const state = new State(rows);
   let sum = rows[0][0];
   state.listen((change) => change.kind === "coefficient" && (sum += change.delta));

@@ -6,6 +6,8 @@ from typing import Literal
 
 RuntimeName = Literal["onnxruntime", "openvino", "litert", "torchscript", "ultralytics"]
 """What computes a model."""
+EngineName = Literal["threads", "ray"]
+"""Where images are worked on: threads of this process, or processes of a cluster that Ray runs."""
 Precision = Literal["f32", "bf16", "f16"]
 """Number format of the computation."""
 Segmentation = Literal["rle", "polygons"]

@@ -70,7 +70,7 @@ def require(package: str, what: str, *, extra: str = "") -> Any:
     except ImportError as error:
         missing = (error.name or "").partition(".")[0]
         if not isinstance(error, ModuleNotFoundError) or missing not in (*EXTRAS, "torchvision"):
-            raise  # it is installed and broken, which installing an extra does not mend
+            raise  # it is installed and broken, which installing an extra does not fix
     installing = EXTRAS[root]
     command = called_command.get()
     extra = command if command in installing else extra or next(iter(installing), "")
@@ -78,5 +78,5 @@ def require(package: str, what: str, *, extra: str = "") -> Any:
 
 
 def installed(*packages: str) -> bool:
-    """Whether all these packages are installed; nothing is imported."""
+    """Return whether all these packages are installed; nothing is imported."""
     return all(find_spec(package) is not None for package in packages)

@@ -46,7 +46,7 @@ def write_atomically(
         stays as it was.
     """
     target = Path(path)
-    # The name is short, for that of the target may be as long as names can be; and nobody else uses it.
+    # The name is short, for that of the target may be as long as names can be; and no other process uses it.
     partial = target.with_name(f".{os.getpid()}-{next(_numbers)}.partial{target.suffix}")
     with reporting_write_errors(target, failure=failure):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,19 +9,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar, get_args
 
 import cv2
 from threadpoolctl import threadpool_limits
 
+from maskprism._common.choices import EngineName
 from maskprism.errors import InputError
 
-EngineName = Literal["threads", "ray"]
-"""Threads of this process, or processes of a cluster that Ray runs."""
+if TYPE_CHECKING:
+    from maskprism._common.ray_engine import RayEngine
+
 MAX_WORKERS = 32
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
+
+
+Engine: TypeAlias = "Threads | RayEngine"
+"""Workers that apply a function to tasks. `open_engine` opens one, which serves several functions."""
 
 
 class Lost(NamedTuple, Generic[Task]):
@@ -29,41 +35,6 @@ class Lost(NamedTuple, Generic[Task]):
 
     task: Task
     message: str
-
-
-class Engine(Protocol):
-    """Workers that apply a function to tasks. `open_engine` opens one, for as many functions as are wanted."""
-
-    @property
-    def workers(self) -> int:
-        """How many threads or processes."""
-        ...
-
-    @property
-    def in_one_process(self) -> bool:
-        """Whether tasks and answers stay in this process; otherwise they are pickled."""
-        ...
-
-    def map(
-        self, function: Callable[[Sequence[Task]], Iterable[Answer]], tasks: Iterable[Task], size: int = 1
-    ) -> Generator[Answer | Lost[Task], None, None]:
-        """Apply a function to tasks.
-
-        Parameters
-        ----------
-        function
-            Gives as many answers as it is given tasks, in their order.
-        tasks
-            Drawn one after the other: a bounded number are in flight.
-        size
-            The function is given so many tasks at once, or a multiple.
-
-        Yields
-        ------
-        answer
-            In the order of tasks, whichever is finished first.
-        """
-        ...
 
 
 @contextmanager
@@ -110,7 +81,10 @@ def open_engine(
 
 @dataclass(frozen=True)
 class Threads:
-    """The threads of this process."""
+    """The threads of this process.
+
+    in_one_process: tasks and answers stay here; those of a `RayEngine` are pickled.
+    """
 
     workers: int
     in_one_process = True
@@ -118,37 +92,45 @@ class Threads:
     def map(
         self, function: Callable[[Sequence[Task]], Iterable[Answer]], tasks: Iterable[Task], size: int = 1
     ) -> Generator[Answer | Lost[Task], None, None]:
-        """Apply a function to tasks; see `Engine`."""
+        """Apply a function to tasks.
+
+        Parameters
+        ----------
+        function
+            Is given `size` tasks at once, and gives an answer to each, in their order.
+        tasks
+            Drawn one after the other: a bounded number are in flight.
+
+        Yields
+        ------
+        answer
+            In the order of tasks, whichever is finished first.
+        """
         with closing(in_order(function, in_lists(tasks, size), self.workers)) as lists:
             for answers in lists:
                 yield from answers
 
 
 def in_lists(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
-    """Tasks, so many at a time."""
+    """Tasks in lists of `size`; the last may be shorter."""
     rest = iter(tasks)
     while some := list(islice(rest, size)):
         yield some
 
 
 def in_order(function: Callable[[Task], Answer], tasks: Iterable[Task], workers: int) -> Generator[Answer, None, None]:
-    """What a function makes of each task, on threads, in the order of tasks; a bounded number are in flight."""
+    """Yield what a function makes of each task, on threads, in the order of tasks; a bounded number are in flight."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="maskprism")
     flying: deque[Future[Answer]] = deque()
     try:
         for task in tasks:
             flying.append(pool.submit(function, task))
-            if len(flying) >= in_flight(workers):
+            if len(flying) > 2 * workers:
                 yield flying.popleft().result()
         while flying:
             yield flying.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def in_flight(workers: int) -> int:
-    """How many tasks are begun before the first of them is needed: enough that no worker waits."""
-    return 2 * workers + 1
 
 
 @contextmanager
@@ -164,7 +146,7 @@ def one_thread_per_call() -> Iterator[None]:
 
 
 def processors() -> int:
-    """How many this process may use, up to MAX_WORKERS."""
+    """Return how many this process may use, up to MAX_WORKERS."""
     try:
         available = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux

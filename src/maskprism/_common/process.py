@@ -56,12 +56,12 @@ def run_command(name: str, function: Callable[[], int], *, resumes: str = "") ->
             sys.stdout.flush()
         except MaskprismError as error:
             return _fail(name, str(error))
-        except BrokenPipeError:  # whoever read the output has seen enough; nothing more is written, not even at exit
+        except BrokenPipeError:  # the reader of the output has stopped; nothing more is written, not even at exit
             _discard_output()
             return FAILED
         except KeyboardInterrupt:
             return _interrupted(name, resumes)
-        except OSError as error:  # a full disk, a name that is too long, a folder of somebody else
+        except OSError as error:  # a full disk, a name that is too long, a folder of another user
             where = "" if error.filename is None else f"{brief(os.fsdecode(error.filename), 120)}: "
             return _fail(name, where + (error.strerror or one_line(error)))
         except Exception as error:
@@ -72,7 +72,7 @@ def run_command(name: str, function: Callable[[], int], *, resumes: str = "") ->
 
 
 def report_of(name: str, error: Exception) -> str:
-    """What to say of an error that no command expects; its traceback goes into a file.
+    """Return what to say of an error that no command expects; its traceback goes into a file.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def report_of(name: str, error: Exception) -> str:
 class PrintableStream:
     """A text stream that escapes control and format characters of whatever is printed.
 
-    One call of `print` is one line: a line end inside of it comes from somebody else's name.
+    One call of `print` is one line: a line end inside of it comes from a foreign name.
     `rich` looks for `rich_proxied_file` and writes its own control codes there; the texts that it draws are escaped by
     `cli.output.TerminalConsole`.
     """

@@ -1,7 +1,7 @@
 """An engine of processes on a Ray cluster (extra `ray`).
 
 Answers come back to the process that asked, which alone writes anything. A worker that dies is started again by Ray,
-and its tasks with it; tasks that kill their worker every time are told apart one by one, as `Lost`.
+and its tasks with it; tasks that kill their worker every time are found one by one, and answered by `Lost`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import cv2
 from threadpoolctl import threadpool_limits
 
 from maskprism._common.extras import require
-from maskprism._common.parallel import Answer, Lost, Task, in_flight, in_lists
+from maskprism._common.parallel import Answer, Lost, Task, in_lists
 from maskprism._common.text import brief, one_line
 from maskprism.errors import InputError, MaskprismError
 
@@ -62,7 +62,10 @@ def open_ray(workers: int | None, gpus: float) -> Iterator[RayEngine]:
 def _start() -> None:
     """Connect to the cluster that RAY_ADDRESS names or that runs here, or else start one.
 
-    Raises InputError where that fails.
+    Raises
+    ------
+    InputError
+        Where that fails.
     """
     import ray
 
@@ -111,7 +114,13 @@ def _without_api_server() -> Iterator[None]:
 
 
 def _reach(address: str) -> None:
-    """Try the port of an address, for which Ray itself tries for minutes. Raises OSError or ValueError."""
+    """Try the port of an address, for which Ray itself tries for minutes.
+
+    Raises
+    ------
+    OSError
+    ValueError
+    """
     host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError("it is no HOST:PORT")
@@ -120,7 +129,7 @@ def _reach(address: str) -> None:
 
 
 def _workers(resources: dict[str, float], workers: int | None, gpus: float) -> int:
-    """How many processes: as many as the cluster has room for, unless given."""
+    """Return how many processes: as many as the cluster has room for, unless given."""
     room = int(resources.get("GPU", 0) / gpus) if gpus else int(resources.get("CPU", 0))
     if room < 1:
         has = f"{resources.get('CPU', 0):.0f} processors and {resources.get('GPU', 0):.0f} GPUs"
@@ -139,7 +148,7 @@ class RayEngine:
     def map(
         self, function: Callable[[Sequence[Task]], Iterable[Answer]], tasks: Iterable[Task], size: int = 1
     ) -> Generator[Answer | Lost[Task], None, None]:
-        """Apply a function to tasks; see `Engine`.
+        """Apply a function to tasks; see `Threads.map`.
 
         Raises
         ------
@@ -150,14 +159,14 @@ class RayEngine:
         """
         import ray
 
-        pickled = ray.put(_pickled(function))
+        sent = [ray.put(_pickled(function))]  # in a list, so that a worker fetches it once
         kind = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=-1, max_task_retries=_ATTEMPTS - 1)(_Worker)
         rest, waiting = in_lists(tasks, size), deque[_Call]()
         workers: list[Any] = []
         running: dict[Any, int] = {}
         try:
             while True:
-                while len(waiting) < in_flight(self.workers) and (some := next(rest, None)) is not None:
+                while len(waiting) <= 2 * self.workers and (some := next(rest, None)) is not None:
                     waiting.append(_Call(some))
                 if not waiting:
                     return
@@ -166,8 +175,8 @@ class RayEngine:
                     if call.answer is None and idle:
                         number = idle.popleft()
                         if number == len(workers):
-                            workers.append(kind.remote([pickled]))
-                        call.answer = workers[number].call.remote(_pickled(call.tasks))
+                            workers.append(kind.remote())
+                        call.answer = workers[number].call.remote(sent, _pickled(call.tasks))
                         running[call.answer] = number
                 for answer in ray.wait(list(running))[0] if running else ():
                     del running[answer]
@@ -196,13 +205,21 @@ class _Call:
 
 
 def _answers(call: Any) -> list[Any] | None:
-    """The answers of a call; None where its worker died. Raises MaskprismError: ours, or where Ray itself fails."""
+    """Return the answers of a call; None where its worker died.
+
+    Raises
+    ------
+    MaskprismError:
+        Ours, or where Ray itself fails.
+    """
     import ray
 
     try:
         answers = pickle.loads(ray.get(call))
     except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
         return None
+    except ray.exceptions.RayTaskError:  # a bug: raised here as on threads
+        raise
     except (ray.exceptions.RayError, ConnectionError) as error:
         reason = brief(" ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__, 200)
         raise MaskprismError(
@@ -216,26 +233,31 @@ def _answers(call: Any) -> list[Any] | None:
 class _Worker:
     """A process of the cluster; it unpickles the function, and opens the model in it, with its first tasks."""
 
-    def __init__(self, pickled: list[Any]) -> None:
+    def __init__(self) -> None:
         cv2.setNumThreads(1)
         threadpool_limits(1)
-        self._pickled = pickled[0]
         self._function: Callable[[Sequence[Any]], Iterable[Any]] | None = None
 
-    def call(self, tasks: bytes) -> bytes:
-        """The pickled answers to pickled tasks, or an error of ours."""
+    def call(self, function: list[Any], tasks: bytes) -> bytes:
+        """Return the pickled answers to pickled tasks, or an error of ours."""
         import ray
 
         try:
             if self._function is None:
-                self._function = pickle.loads(ray.get(self._pickled))
+                self._function = pickle.loads(ray.get(function[0]))
             return pickle.dumps(list(self._function(pickle.loads(tasks))))
         except MaskprismError as error:
             return pickle.dumps(error)
 
 
 def _pickled(sent: Callable[..., Any] | list[Any]) -> bytes:
-    """A function, or tasks, as they travel. Raises InputError where they cannot."""
+    """Return a function, or tasks, as they travel.
+
+    Raises
+    ------
+    InputError
+        Where they cannot.
+    """
     try:
         return pickle.dumps(sent)
     except (pickle.PicklingError, AttributeError, TypeError) as error:

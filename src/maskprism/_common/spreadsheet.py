@@ -22,7 +22,7 @@ _GUARDED = r"^'('*[=+\-@\t\r])"
 
 
 def guarded_text(text: str) -> str:
-    """Return text as a CSV cell that no spreadsheet program runs; most text as it is."""
+    """Return text as a CSV cell that no spreadsheet program runs; most text is returned unchanged."""
     return re.sub(_FORMULA, r"'\1", text)
 
 

@@ -12,36 +12,36 @@ _UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things in words."""
+    """Return a number and its noun: "1 image", "2 images"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def in_brief(items: Sequence[object], most: int = 32) -> str:
-    """The first of many things, one after the other, and how many more there are."""
+    """Return the first of many things, one after the other, and how many more there are."""
     shown = " ".join(map(str, items[:most]))
     return shown if len(items) <= most else f"{shown} … and {len(items) - most} more"
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, on one line; its type, where it says nothing."""
+    """Return what an error says, on one line; its type, where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def brief(name: str, most: int = 28) -> str:
-    """A name of at most so many characters; both ends of longer ones stay."""
+    """Shorten a name to at most `most` characters; both ends stay."""
     kept = (most - 1) // 2
     return name if len(name) <= most else f"{name[:kept]}…{name[-kept:]}"
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
-    """Escape control and format characters, so that nobody's text moves the cursor or turns other text around.
+    """Escape control and format characters, so that foreign text cannot move the cursor or turns other text around.
 
     Parameters
     ----------
     text
         Any text.
     keep
-        Control characters that stay; line ends and tabs unless given.
+        Control characters that stay; default: line ends and tabs.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def printable(text: str, keep: str = "\n\t") -> str:
 
 
 def single_line(text: str) -> str:
-    """Escape control and format characters, line ends included: names of somebody else begin no line of their own."""
+    """Escape control and format characters, line ends included: foreign names begin no line of their own."""
     return printable(text, keep="")
 
 
@@ -88,7 +88,7 @@ def signed(value: float) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message that says something, for ours."""
+    """Return the first line of another library's message that says something, for ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from ", "Check '"))] or lines
     return telling[0][:300] if telling else type(error).__name__

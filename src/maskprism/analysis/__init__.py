@@ -1,4 +1,4 @@
-"""Why masks are as they are: exact attribution, error budgets against ground truth, comparison of models."""
+"""Why masks look as they do: exact attribution, error budgets against ground truth, comparison of models."""
 
 from __future__ import annotations
 

@@ -22,11 +22,11 @@ LEVEL = 0.95
 """Probability with which an interval covers the true value, over all values that are compared."""
 MIN_IMAGES = 20
 """With fewer images than this no claim is made and no advice is given: bootstrap intervals are too narrow there."""
+CLAIMS = 10
+"""The number of claims that a diagnosis may make about the same images; their intervals hold together."""
 _RESAMPLES = 2000
-_TAIL_SAMPLES = 25
-"""At least so many resamples lie beyond each end of an interval."""
-_MOST_RESAMPLES = 200_000
-"""With very few images the tails are too far out for any number of resamples."""
+_FARTHEST_TAIL = 0.0125
+"""25 resamples lie beyond it; ends that are farther out are extrapolated."""
 _CHUNK = 2**22
 
 
@@ -62,7 +62,6 @@ def too_few(n_images: int) -> bool:
 def interval(
     values: Float[np.ndarray, " N"],
     image: Sequence[Hashable] | Int64[np.ndarray, " N"],
-    seed: int = 0,
     *,
     comparisons: int = 1,
 ) -> Interval:
@@ -74,8 +73,6 @@ def interval(
         One value per instance.
     image
         The image of each value: any number or name.
-    seed
-        Of the resampling.
     comparisons
         How many intervals are looked at together. Each is made wider so that all of them hold with probability
         `LEVEL` (Bonferroni).
@@ -90,13 +87,59 @@ def interval(
     _, which = np.unique(np.asarray(image), return_inverse=True)
     sums = np.bincount(which, values)
     counts = np.bincount(which).astype(np.float64)
-    return bootstrap(lambda weights: (weights @ sums) / (weights @ counts), len(sums), seed, comparisons=comparisons)
+    return bootstrap(lambda weights: (weights @ sums) / (weights @ counts), len(sums), comparisons=comparisons)
+
+
+def claimed_interval(
+    values: Float[np.ndarray, " N"],
+    image: Sequence[Hashable] | Int64[np.ndarray, " N"],
+    *,
+    comparisons: int = 1,
+) -> Interval:
+    """Return what `interval` returns, but with too few images for a claim without ends (NaN)."""
+    if len(values) and too_few(len(np.unique(np.asarray(image)))):
+        return Interval(float(values.mean()), math.nan, math.nan)
+    return interval(values, image, comparisons=comparisons)
+
+
+def mean_intervals(
+    values: Float64[np.ndarray, "N S"], image: Int64[np.ndarray, " N"], *, comparisons: int = 1
+) -> list[Interval]:
+    """Return the means of several values of instances, as `claimed_interval` returns one, from the same resamples.
+
+    Parameters
+    ----------
+    values
+        S values per instance; at least one instance.
+    image
+        The image of each instance, numbered from 0.
+    comparisons
+        As for `interval`.
+
+    Returns
+    -------
+    list of Interval
+        One for each of the S values.
+    """
+    sums, counts = by_image(values, image)
+    if too_few(len(counts)):
+        return [Interval(float(value), math.nan, math.nan) for value in values.mean(axis=0)]
+    return bootstraps(
+        lambda weights: (weights @ sums) / (weights @ counts)[:, None], len(counts), comparisons=comparisons
+    )
+
+
+def by_image(
+    values: Float64[np.ndarray, "N S"], image: Int64[np.ndarray, " N"]
+) -> tuple[Float64[np.ndarray, "I S"], Float64[np.ndarray, " I"]]:
+    """Return the sums of the values of each image (numbered from 0), and how many instances it has."""
+    sums = np.stack([np.bincount(image, column) for column in values.T], axis=1)
+    return sums, np.bincount(image).astype(np.float64)
 
 
 def bootstrap(
     statistic: Callable[[Float64[np.ndarray, "R I"]], Float64[np.ndarray, " R"]],
     n_images: int,
-    seed: int = 0,
     *,
     comparisons: int = 1,
 ) -> Interval:
@@ -109,8 +152,6 @@ def bootstrap(
         resample has none.
     n_images
         How many images there are.
-    seed
-        Of the resampling.
     comparisons
         How many intervals are looked at together; see `interval`.
 
@@ -122,20 +163,21 @@ def bootstrap(
     Notes
     -----
     Percentile intervals of small samples are too narrow. Their tails are chosen as for a t distribution, by
-    n / (n - 1) times its variance.
+    n / (n - 1) times its variance. Ends too far out for the number of resamples, of many comparisons, are extrapolated
+    from `_FARTHEST_TAIL` on their side as in a normal distribution; with fewer than `MIN_IMAGES` they are those of the
+    resamples.
 
     References
     ----------
     Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
     Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015, section 4.
     """
-    return bootstraps(lambda weights: statistic(weights)[:, None], n_images, seed, comparisons=comparisons)[0]
+    return bootstraps(lambda weights: statistic(weights)[:, None], n_images, comparisons=comparisons)[0]
 
 
 def bootstraps(
     statistics: Callable[[Float64[np.ndarray, "R I"]], Float64[np.ndarray, "R S"]],
     n_images: int,
-    seed: int = 0,
     *,
     comparisons: int | Sequence[int] = 1,
     centred: bool = False,
@@ -146,7 +188,7 @@ def bootstraps(
     ----------
     statistics
         As for `bootstrap`; returns R rows of S values.
-    n_images, seed, comparisons
+    n_images, comparisons
         As for `bootstrap`; `comparisons` for all values, or one number for each.
     centred
         Shift the resamples of each value so that their mean is the value. For statistics that are larger or smaller in
@@ -161,31 +203,41 @@ def bootstraps(
     if n_images < 2:
         return [Interval(float(value), math.nan, math.nan) for value in values]
     counts = [comparisons] * len(values) if isinstance(comparisons, int) else comparisons
-    tails = [_tail(n_images, (1 - LEVEL) / 2 / count) for count in counts]
-    resamples = max(_RESAMPLES, math.ceil(_TAIL_SAMPLES / max(min(tails, default=1), _TAIL_SAMPLES / _MOST_RESAMPLES)))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = max(1, _CHUNK // n_images)
     found = []
-    for start in range(0, resamples, rows):
-        drawn = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=min(rows, resamples - start))
+    for start in range(0, _RESAMPLES, rows):
+        drawn = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=min(rows, _RESAMPLES - start))
         found.append(statistics(drawn.astype(np.float64)))
     sampled = np.concatenate(found)
     undefined = np.isnan(sampled).all(axis=0)
     if centred:
         sampled[:, ~undefined] += values[~undefined] - np.nanmean(sampled[:, ~undefined], axis=0)
     return [
-        Interval(float(value), *([math.nan] * 2 if absent else np.nanquantile(column, [tail, 1 - tail]).tolist()))
-        for value, absent, column, tail in zip(values, undefined, sampled.T, tails, strict=True)
+        Interval(float(value), *([math.nan] * 2 if absent else _ends(column, n_images, count)))
+        for value, absent, column, count in zip(values, undefined, sampled.T, counts, strict=True)
     ]
 
 
-def _tail(n_images: int, tail: float) -> float:
-    """The tail of a normal distribution that is as far out as `tail` of a t distribution, widened by n / (n - 1)."""
-    z, degrees = -NormalDist().inv_cdf(tail), n_images - 1
+def _ends(sampled: Float64[np.ndarray, " R"], n_images: int, comparisons: int) -> list[float]:
+    """Return the quantiles of resamples as far out as the ends of an interval that holds for all these comparisons."""
+    normal = NormalDist()
+    deviations = _deviations(n_images, comparisons)
+    farthest = -normal.inv_cdf(_FARTHEST_TAIL)
+    if deviations <= farthest or too_few(n_images):
+        tail = normal.cdf(-deviations)
+        return np.nanquantile(sampled, [tail, 1 - tail]).tolist()
+    low, middle, high = np.nanquantile(sampled, [_FARTHEST_TAIL, 0.5, 1 - _FARTHEST_TAIL]).tolist()
+    return [middle + (end - middle) * deviations / farthest for end in (low, high)]
+
+
+def _deviations(n_images: int, comparisons: int) -> float:
+    """Ends of a t interval that holds for all comparisons, in standard deviations; the variance times n / (n - 1)."""
+    z, degrees = NormalDist().inv_cdf(1 - (1 - LEVEL) / 2 / comparisons), n_images - 1
     student = (  # Abramowitz and Stegun 26.7.5
         z
         + (z**3 + z) / (4 * degrees)
         + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
     )
-    return NormalDist().cdf(-student * math.sqrt(n_images / degrees))
+    return student * math.sqrt(n_images / degrees)

@@ -1,7 +1,7 @@
 """The command line: thin over the package; one module per command, which imports nothing heavy before it is called.
 
 A command is a function of the name of its module under `output.command`, which declares all that others need to know
-about it: there is no list of commands to edit.
+about it: no list of commands has to be edited.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from cyclopts import App, CycloptsError, CycloptsPanel, Group, MissingArgumentEr
 
 from maskprism import __version__
 from maskprism._common.process import run_command
-from maskprism.cli.output import DECLARATIONS, DONE, WRONG_USAGE, CommandGroup, Declaration
+from maskprism.cli.output import DECLARATIONS, DONE, WRONG_USAGE, CommandGroup, command
 
 GROUPS: tuple[CommandGroup, ...] = get_args(CommandGroup)
 
 
-def find_commands() -> dict[Callable[..., int], Declaration]:
+def find_commands() -> dict[Callable[..., int], command]:
     """Find the commands in the modules of this package, in the order of `--help`.
 
     Returns
@@ -85,7 +85,7 @@ def _status() -> int:
 
 
 def _told(error: CycloptsError) -> str:
-    """What is wrong with the arguments; an option that is missing is not told as one without its value."""
+    """Return what is wrong with the arguments; an option that is missing is not told as one without its value."""
     if not isinstance(error, MissingArgumentError) or error.argument is None or error.argument.tokens:
         return str(error)
     name = error.argument.name

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from maskprism.analysis.atlas.mask_quality import Judged
     from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.truth.labels import DatasetLabels
+    from maskprism.datasets.visit import Failure
     from maskprism.tables.stored_predictions import StoredPredictions
 
 _MANY = 50_000
-"""Instances from which on the steps take long enough to be told."""
+"""Instances from which on the steps take long enough to be printed."""
 
 
 @command(
@@ -49,7 +50,7 @@ def atlas(
 ) -> Outcome:
     """Map all instances of a table, and tell what their coefficients say.
 
-    Writes `atlas.html` (which coefficients tell classes apart, follow size and place, kinds within classes, outliers,
+    Writes `atlas.html` (which coefficients separate classes, follow size and position, kinds within classes, outliers,
     near duplicates), `map.html` (a million points to hover, select, compare and open), and the numbers as Parquet and
     JSON. Any table will do: of extract, or a CSV with columns mask_1 and so on (extra atlas).
 
@@ -61,7 +62,7 @@ def atlas(
         Folder that the names of images start from, for small pictures on the map; that of the extraction unless
         given. Pictures need a table with stored prototypes (fp16 or fp32), and so does --data.
     split
-        Split of the data set, such as val; all that list these images unless given.
+        Split of the data set, such as val. Default: all that list these images.
     umap
         A second map, on which neighbours stay together (extra umap).
     thumbnails
@@ -86,7 +87,7 @@ def atlas(
         output.note(f"note: {points.note}")
     stored = _stored(table)
     folder = images or _folder_of(stored)
-    failures: list[tuple[str, str]] = []
+    failures: list[Failure] = []
     labels = None if data is None else _labels(stored, data, split, folder, crowds, output)
     check_out(out, overwrite=overwrite, folder=True)
     if labels is not None and stored is not None and folder is not None:
@@ -96,15 +97,9 @@ def atlas(
     sheets = None
     if stored is not None and thumbnails:
         with output.bar("drawing", None, visible=False) as bar:
-            sheets = draw(
-                points,
-                found.notable(thumbnails, seed=seed),
-                stored,
-                folder,
-                on_progress=lambda done, total: bar.at(done, total, 0),
-            )
-            for name, why in sheets.failures:
-                bar.fail(name, why)
+            sheets = draw(points, found.notable(thumbnails, seed=seed), stored, folder, on_progress=bar.at)
+            for failure in sheets.failures:
+                bar.fail(failure)
             failures += [failure for failure in sheets.failures if failure not in failures]
     written = write_atlas(found, out, title, sheets=sheets, viewer=viewer)
     for number, finding in enumerate(findings_of(found), 1):
@@ -114,7 +109,7 @@ def atlas(
 
 
 def _stored(table: str | Path) -> StoredPredictions | None:
-    """The predictions of a table that has prototypes; None for any other."""
+    """Return the predictions of a table that has prototypes; None for any other."""
     from maskprism.errors import TableError
     from maskprism.tables.stored_predictions import StoredPredictions
     from maskprism.tables.table import TablePaths, read_settings
@@ -127,7 +122,7 @@ def _stored(table: str | Path) -> StoredPredictions | None:
 
 
 def _folder_of(stored: StoredPredictions | None) -> Path | None:
-    """The folder that a table was extracted from, if it is still there."""
+    """Return the folder that a table was extracted from, if it is still there."""
     source = "" if stored is None else str(stored.table.metadata.get("source", ""))
     return Path(source) if source and is_folder(source) else None
 
@@ -135,7 +130,13 @@ def _folder_of(stored: StoredPredictions | None) -> Path | None:
 def _labels(
     stored: StoredPredictions | None, data: Path, split: str | None, folder: Path | None, crowds: Crowds, output: Output
 ) -> DatasetLabels:
-    """The labels of `--data`. Raises InputError where the table cannot be compared with them."""
+    """Return the labels of `--data`.
+
+    Raises
+    ------
+    InputError
+        Where the table cannot be compared with them.
+    """
     from maskprism.analysis.truth.labels import open_labels
 
     if stored is None:
@@ -144,8 +145,7 @@ def _labels(
         raise InputError("--data needs the images, whose folder is not where it was; give it by --images")
     names = {int(class_id): name for class_id, name in stored.table.metadata["names"].items()}
     labels = open_labels(data, folder, names, split, crowds=crowds)
-    for notice in labels.notices:
-        output.note(f"note: {notice}")
+    output.notices(labels.notices)
     return labels
 
 
@@ -153,7 +153,7 @@ def _judged(points: Points, stored: StoredPredictions, labels: DatasetLabels, fo
     from maskprism.analysis.atlas.mask_quality import judged
 
     with output.bar("comparing", None, visible=False) as bar:
-        found = judged(points, stored, labels, folder, on_progress=lambda done, total: bar.at(done, total, 0))
-        for name, why in found.failures:
-            bar.fail(name, why)
+        found = judged(points, stored, labels, folder, on_progress=bar.at)
+        for failure in found.failures:
+            bar.fail(failure)
     return found

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism._common.files import write_atomically
 from maskprism._common.text import counted, in_brief, json_text
-from maskprism.cli.options import Detections, Images, Limit, ModelFile, Out, Reading, Replace, check_out, load_model
-from maskprism.cli.output import Bar, Outcome, Output, command, failures, listed
-from maskprism.errors import InputError, MaskprismError
+from maskprism.cli.options import (
+    Detections,
+    Images,
+    Limit,
+    ModelFile,
+    Out,
+    Reading,
+    Replace,
+    Work,
+    check_out,
+    load_model,
+)
+from maskprism.cli.output import Outcome, Output, command, failures, listed
+from maskprism.datasets.visit import Failure, VisitedImage, visit
+from maskprism.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from maskprism.analysis.prototypes.basis import Usage
     from maskprism.core.prediction import Prediction
-    from maskprism.io.sources import Sources
-    from maskprism.models import Model
-
-    Shown = tuple[np.ndarray[Any, Any], Prediction]
 
 
 @command(
@@ -45,6 +52,7 @@ def basis(
     scale: Literal["shared", "each"] = "shared",
     reading: Reading = Reading(),
     detections: Detections = Detections(),
+    work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:
     """Tell how many prototypes are used, in a basis easier to read.
@@ -81,11 +89,20 @@ def basis(
     check_out(out, overwrite=overwrite, folder=True)
     if table is not None:
         return _coefficients_alone(table, out, output)
-    network = load_model(model, reading, detections)
+    network = load_model(model, reading, detections, threads=work.threads)
     usage = Usage(network.spec.prototypes)
     items = open_sources(images or [], without=out, limit=limit)
-    with output.bar("measuring", items.count()) as bar:
-        shown = _use(items, network, usage, pictures, bar)
+    pictured: list[str] = []
+    with (
+        output.bar("measuring", items.count()) as bar,
+        work.open(reading) as engine,
+        closing(visit(items, network, _used, engine=engine, on_progress=bar.at)) as results,
+    ):
+        for result in results:
+            if not isinstance(result, Failure):
+                name, used = result
+                usage.merge(used)
+                pictured += [name] if used.instances and len(pictured) < pictures else []
     canonical = replace(CanonicalBasis.of(usage, region), model_sha256=network.spec.sha256)
     numbers = {"model": network.spec.name, "model_sha256": network.spec.sha256, **summary(usage, canonical)}
     names = ("basis.json", "prototypes.csv", "components.csv", "basis.npz", "spectrum.png", "redundancy.png")
@@ -96,28 +113,22 @@ def basis(
     save(views.spectrum(usage, canonical, model=network.spec.name), out / "spectrum.png", dpi=120)
     save(views.redundancy(usage, model=network.spec.name), out / "redundancy.png", dpi=120)
     files = [out / name for name in names]
-    for number, (image, prediction) in enumerate(shown):
-        page = views.raw_and_canonical(image, prediction, usage, canonical, scale=scale)
-        files.append(write_atomically(out / f"prototypes-{number:02d}.png", encode_png(page)))
+    shown = [item for item in items if item.name in pictured] if pictured else []
+    for number, one in enumerate(visit(shown, network)):
+        if not isinstance(one, Failure):
+            page = views.raw_and_canonical(one.image, one.prediction, usage, canonical, scale=scale)
+            files.append(write_atomically(out / f"prototypes-{number:02d}.png", encode_png(page)))
+    files += _write_manifest(out, numbers, files)
     _tell(numbers, len(bar.failures))
     print(f"{', '.join(names)} and {counted(len(shown), 'picture')} of prototypes in {out}")
     return Outcome({"files": files, **numbers, "failures": listed(bar.failures)})
 
 
-def _use(items: Sources, network: Model, usage: Usage, pictures: int, bar: Bar) -> list[Shown]:
-    """Run the model over all images; give the first ones with instances."""
-    shown: list[Shown] = []
-    for item in items:
-        try:
-            image = item.read()
-            prediction = replace(network.predict(image), source=item.name)
-            usage.add(prediction)
-            if len(prediction) and len(shown) < pictures:
-                shown.append((image, prediction))
-        except MaskprismError as error:
-            bar.fail(item.name, error)
-        bar.step()
-    return shown
+def _used(visited: VisitedImage[Prediction]) -> tuple[str, Usage]:
+    """Return what a worker measures of one image."""
+    from maskprism.analysis.prototypes.basis import Usage
+
+    return visited.name, Usage.of([visited.prediction])
 
 
 def _coefficients_alone(table: Path, out: Path, output: Output) -> Outcome:
@@ -136,19 +147,83 @@ def _coefficients_alone(table: Path, out: Path, output: Output) -> Outcome:
         output.note(f"note: {rows.note}")
     moments = RunningCovariance(batches[0].shape[1])
     for weights in batches:
-        moments.add(weights)
+        moments.update(weights)
     rank = moments.effective_rank()
     numbers = {"instances": instances, "prototypes": len(moments), "effective_rank": {"coefficients": rank}}
     _write_json(out, numbers)
     title = f"{instances} instances of {table.name}: coefficients alone"
     save(views.coefficient_spectrum(moments, title=title), out / "coefficients.png", dpi=120)
+    files = [out / "basis.json", out / "coefficients.png"]
+    files += _write_manifest(out, numbers, files)
     print(f"{instances} instances, {len(moments)} coefficients")
     print(f"  effective rank {rank:.1f}")
     print(f"basis.json and coefficients.png in {out}; images instead of a table also tell about prototypes")
-    return Outcome({"files": [out / "basis.json", out / "coefficients.png"], **numbers, "failures": []})
+    return Outcome({"files": files, **numbers, "failures": []})
+
+
+_CAPTIONS = {
+    "spectrum": "The share of the contributions that the first n components hold.",
+    "redundancy": "Which prototypes are drawn alike, and have alike coefficients.",
+    "coefficients": "How many directions the coefficients have.",
+    "prototypes": "The prototypes of an image beside the components of the canonical basis.",
+}
+_TABLES = {
+    "prototypes": (
+        "A row for each prototype: how much it adds to a logit, how much of that is a pattern, whether it is dead, and "
+        "which one is most like it; those that add most come first.",
+        "-rms_contribution",
+        {
+            "rms_contribution": "contribution (RMS)",
+            "pattern_share": "share that is a pattern",
+            "coefficient_mean": "mean coefficient",
+            "coefficient_spread": "standard deviation of the coefficient",
+            "most_alike": "most like",
+        },
+    ),
+    "components": (
+        "A row for each component of the canonical basis: its share of the contributions, and how much of each "
+        "prototype it takes.",
+        "",
+        {},
+    ),
+}
+
+
+def _write_manifest(out: Path, numbers: Mapping[str, Any], files: list[Path]) -> Iterable[Path]:
+    from maskprism.reports.manifest import Number, PictureFile, ResultManifest, TableFile, write_manifest
+
+    ranks, components = numbers["effective_rank"], numbers.get("components_for", {})
+    pairs = [f"{pair['first']} and {pair['second']}" for pair in numbers.get("redundant_pairs", ())]
+    lists = {
+        "Redundant: drawn alike, with alike coefficients": pairs,
+        "Dead: adds next to nothing": [str(k) for k in numbers.get("dead", ())],
+    }
+    manifest = ResultManifest(
+        command="basis",
+        about="how many of the prototypes are used, in a basis easier to read",
+        models=[numbers["model"]] if "model" in numbers else [],
+        numbers=[
+            *(Number(name, numbers.get(name), ",") for name in ("images", "instances", "prototypes")),
+            Number("effective rank of contributions", ranks.get("contributions"), ".1f"),
+            Number("effective rank of coefficients", ranks["coefficients"], ".1f"),
+            Number("components for 90\N{NO-BREAK SPACE}%", components.get("90%"), ","),
+            Number("components for 99\N{NO-BREAK SPACE}%", components.get("99%"), ","),
+        ],
+        findings=[f"{words}: {in_brief(names, 8)}." for words, names in lists.items() if names],
+        pictures=[
+            PictureFile(path.name, _CAPTIONS[kind], wide=kind == "prototypes")
+            for path in files
+            if path.suffix == ".png" and (kind := path.stem.partition("-")[0])
+        ],
+        tables=[TableFile(path.name, *_TABLES[path.stem]) for path in files if path.suffix == ".csv"],
+    )
+    return write_manifest(out, manifest)
 
 
 def _write_json(out: Path, numbers: Mapping[str, Any]) -> None:
+    from maskprism.reports.manifest import withdraw_manifest
+
+    withdraw_manifest(out, "basis")
     write_atomically(out / "basis.json", json_text(numbers) + "\n")
 
 

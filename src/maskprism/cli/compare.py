@@ -18,16 +18,17 @@ from maskprism.cli.options import (
     Reading,
     Replace,
     Source,
+    Work,
     check_out,
+    labels_for,
     load_model,
-    named_by,
 )
 from maskprism.cli.output import DIFFERENT, DONE, Outcome, Output, command, listed
 
 if TYPE_CHECKING:
     from maskprism.models import Model
 
-_SECOND = Group("Reading B; names, rule, size and device as for A unless given", sort_key=12)
+_SECOND = Group("Reading B; default: names, rule, size and device of A", sort_key=12)
 _TOLERANCE = Group("Tolerance, on the same canvas", sort_key=9)
 
 
@@ -39,7 +40,7 @@ SecondReading = Annotated[
 
 
 def reading_of_b(first: Reading, second: Reading) -> Reading:
-    """How B is read: where it is not said, names, rule, size and device are those of A."""
+    """Return how B is read: where it is not said, names, rule, size and device are those of A."""
     return replace(
         second,
         rule=second.rule or first.rule,
@@ -74,13 +75,14 @@ def compare(
     reading: Reading = Reading(),
     second: SecondReading = Reading(),
     detections: Detections = Detections(),
+    work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:
-    """Check an export, or compare two networks: what differs, and why.
+    """Check an export, or compare two models: what differs, and why.
 
-    Tells which part is to blame. Both run on the same canvas where one of them takes any size, so that
-    differences of the letterbox (a .pt sees a rectangle, an export a square) are told from those of the
-    network. Ends with exit code 0 within the tolerance, 3 out of it.
+    Reports which part is responsible. Both run on the same canvas where one of them takes any size, so that
+    differences of the letterbox (a .pt sees a rectangle, an export a square) are separated from those of the
+    model. Ends with exit code 0 within the tolerance, 3 out of it.
 
     Parameters
     ----------
@@ -89,11 +91,11 @@ def compare(
     b
         The export, other runtime or other checkpoint; or a .npz with the raw outputs that a device recorded.
     out
-        Folder for comparison.json, tables and figures; only a summary is printed unless given.
+        Folder for comparison.json, tables and figures. Default: only a summary is printed.
     min_iou
         Mean mask IoU of matched instances, at least.
     max_unmatched
-        Share of instances without a partner of their class, at most.
+        Largest share of instances that are unmatched in their class.
     max_score_drift
         Mean difference of the scores of matched instances, at most.
     worst
@@ -103,7 +105,6 @@ def compare(
     from maskprism.analysis.comparison.paired_run import compare as run
     from maskprism.analysis.comparison.report import Tolerance
     from maskprism.analysis.comparison.summary import sentences
-    from maskprism.analysis.truth.labels import open_labels
     from maskprism.cli.terminal import TerminalConsole
     from maskprism.io.sources import Sources, open_source
 
@@ -111,23 +112,21 @@ def compare(
     source = open_source(images, without=out, limit=limit)
     if out is not None:
         check_out(out, overwrite=overwrite, folder=True)
-    network_a = load_model(a, reading, detections)
-    network_b = load_model(b, reading_of_b(reading, second), detections)
-    labels = None if data is None else open_labels(data, Sources((source,)).files, network_a.spec.names, crowds=crowds)
-    network_a = named_by(labels, network_a, output)
+    network_a = load_model(a, reading, detections, threads=work.threads)
+    network_b = load_model(b, reading_of_b(reading, second), detections, threads=work.threads)
+    labels, network_a = labels_for(network_a, data, Sources((source,)).files, output, crowds=crowds, every_class=True)
     if labels is not None and any(map(_is_tuned, (network_a, network_b))):
-        output.note("note: a network was tuned; on the images that it was tuned with, its gain is too good to be true")
-    with output.bar("comparing", None) as bar:
+        output.note("note: a model was tuned; on the images that it was tuned with, its gain is too good to be true")
+    with output.bar("comparing") as bar, work.open(reading) as engine:
         found = run(
             network_a,
             network_b,
             source,
             truth=None if labels is None else labels.ground_truth,
             worst=worst,
+            engine=engine,
             on_progress=bar.at,
         )
-        for name, reason in found.failed.items():
-            bar.fail(name, reason, said=f"failed: {reason}")
     *findings, verdict = sentences(found, tolerance)
     violated = found.violations(tolerance)
     console = TerminalConsole(highlight=False, soft_wrap=True)
@@ -141,8 +140,8 @@ def compare(
         files = write_comparison(found, out, tolerance)
         output.list_files(files)
     numbers = found.as_dict(tolerance)
-    failed = listed(numbers.pop("failed").items())
-    return Outcome({"files": list(files), **numbers, "failures": failed}, DIFFERENT if violated else DONE)
+    del numbers["failed"]
+    return Outcome({"files": list(files), **numbers, "failures": listed(bar.failures)}, DIFFERENT if violated else DONE)
 
 
 def _is_tuned(network: Model) -> bool:

@@ -20,6 +20,7 @@ from maskprism.cli.options import (
     Reading,
     Replace,
     Split,
+    Work,
     check_out,
     load_model,
 )
@@ -27,7 +28,10 @@ from maskprism.cli.output import DONE, FAILED, INTERRUPTED, Outcome, Output, com
 from maskprism.errors import InputError, MaskprismError
 
 if TYPE_CHECKING:
-    from maskprism.analysis.dataset.diagnosis import Diagnosis, Failed
+    from contextlib import AbstractContextManager
+
+    from maskprism._common.parallel import Engine
+    from maskprism.analysis.dataset.diagnosis import Diagnosis
     from maskprism.datasets import Dataset
     from maskprism.models import Model
     from maskprism.reports.html import Section
@@ -58,11 +62,12 @@ def diagnose(
     tune: Annotated[bool, Parameter(negative=())] = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
+    work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:
     """Compare masks with their ground truth: which part loses what.
 
-    Mask AP under the three decodes that tools use, AP if parts of the network were perfect, the kinds of errors (TIDE),
+    Mask AP under the three decodes that tools use, AP if parts of the model were perfect, the kinds of errors (TIDE),
     and the error budget of every instance found: resolution, box, prototypes, coefficients. Writes
     `report.html`, one page with figures, the worst masks and what to try; `instances` and
     `detections`, tables of every ground-truth instance and detection; `summary.json`; and the figures.
@@ -77,7 +82,7 @@ def diagnose(
     out
         Folder for the results.
     images
-        Folder of the images of a COCO json; found beside the json unless given.
+        Folder of the images of a COCO json; default: found beside the json.
     worst
         How many of the worst masks the page shows.
     table
@@ -102,17 +107,15 @@ def diagnose(
     network = load_model(model, reading, detections, threads=1, multi_label=True)
     conf = network.keep.conf
     network = network.with_thresholds(replace(network.keep, conf=min(VALIDATION_CONF, conf)))
-    with output.bar("diagnosing", len(dataset)) as bar:
-
-        def show(done: int, total: int, failure: Failed | None) -> None:
-            if failure is not None:
-                bar.fail(failure.name, failure.message)
-            bar.at(done, total, len(bar.failures))
-
-        found = run(dataset, network, conf=conf, limit=limit, on_progress=show)
+    with output.bar("diagnosing", len(dataset)) as bar, work.open(reading) as engine:
+        found = run(dataset, network, conf=conf, limit=limit, engine=engine, on_progress=bar.at)
     if found.interrupted:
         print(f"interrupted after {found.images} of {found.total} images; this is about those")
-    tuned = _tuned(dataset, network, conf, limit, output) if tune and not found.interrupted else _Tuned()
+    tuned = (
+        _tuned(dataset, network, conf, limit, work.open(reading), output)
+        if tune and not found.interrupted
+        else _Tuned()
+    )
     suffixes: dict[str, Literal[".parquet", ".csv"]] = {"parquet": ".parquet", "csv": ".csv"}
     written = write_diagnosis(
         found, out, model=network, worst=worst, tables=suffixes[table], more=tuned.sections, numbers=tuned.numbers
@@ -133,7 +136,7 @@ def diagnose(
 
 
 class _Tuned(NamedTuple):
-    """What is said of tuning: nothing, unless it was asked for; or why it cannot be."""
+    """What the report says of tuning: nothing without --tune; or why it cannot be done."""
 
     sections: Sequence[Section] = ()
     sentences: Sequence[str] = ()
@@ -141,16 +144,21 @@ class _Tuned(NamedTuple):
     error: MaskprismError | None = None
 
 
-def _tuned(dataset: Dataset, network: Model, conf: float, limit: int | None, output: Output) -> _Tuned:
+def _tuned(
+    dataset: Dataset,
+    network: Model,
+    conf: float,
+    limit: int | None,
+    opening: AbstractContextManager[Engine],
+    output: Output,
+) -> _Tuned:
     from maskprism.analysis.tuning import tune
     from maskprism.reports.tuning import sentences
     from maskprism.reports.tuning_files import section_of, summary
 
-    with output.bar("tuning", None) as bar:  # what failed has been told
+    with output.bar("tuning", told=False) as bar, opening as engine:  # failures have been printed
         try:
-            found = tune(
-                dataset, network, conf=conf, limit=limit, on_progress=lambda done, total, _: bar.at(done, total, 0)
-            )
+            found = tune(dataset, network, conf=conf, limit=limit, engine=engine, on_progress=bar.at)
         except MaskprismError as error:
             return _Tuned(error=error)
     return _Tuned([section_of(found)], sentences(found), {"tuning": summary(found)})

@@ -43,30 +43,30 @@ class Asked:
     most confident instance that has it in its mask, or else in its box."""
 
     baseline: Annotated[Literal["zero", "mean"], Parameter(group=_QUESTIONS)] = "zero"
-    """What contributions to --at are told from: nothing, or every prototype's mean over the image. Those means
+    """What contributions to --at are measured from: nothing, or every prototype's mean over the image. Those means
     make one level, which acts as a bias; what is left says what the patterns do."""
 
     region: Annotated[Path | None, Parameter(group=_QUESTIONS)] = None
     """A mask of the image's size, bright where you ask: which prototypes act there."""
 
     truth: Annotated[Path | None, Parameter(group=_QUESTIONS)] = None
-    """The ground-truth mask, an image file of the image's size, bright on the instance: which prototypes are to blame
+    """The ground-truth mask, an image file of the image's size, bright on the instance: which prototypes cause
     for what the mask has too much or too little. Scores are then against it."""
 
     attribution: Annotated[bool, Parameter(group=_QUESTIONS, negative=())] = False
     """Which prototypes the mask needs: knock-outs, sufficient sets, Shapley values, sensitivity."""
 
     metric: Annotated[Literal["iou", "dice"], Parameter(group=_QUESTIONS)] = "iou"
-    """What the Shapley values of --attribution share out."""
+    """The score that the Shapley values of --attribution add up to."""
 
     seed: Annotated[Seed, Parameter(group=_QUESTIONS)] = 0
 
     rank: Annotated[Literal["effect", "spread", "share", "index"], Parameter(group=_QUESTIONS)] = "effect"
-    """Order of the roles: by the effect in the box, by what a prototype tells apart there (size of the weight times
+    """Order of the roles: by the effect in the box, by what a prototype distinguishes there (absolute weight times
     spread of the prototype), by its share of the logit margin, or by index."""
 
     def questions(self) -> Questions:
-        """The options with their images read."""
+        """Return the options with their images read."""
         from maskprism.analysis.instance.questions import Questions
 
         at = None if self.at is None else _pixel(self.at)
@@ -119,7 +119,7 @@ def explain(
         Folder for the pictures and tables.
     instance
         Number of the instance to explain, as in the overview; "all" for every one. The most
-        confident one unless given.
+        confident one by default.
     order
         Order of the panels: by prototype index, weight, size of the weight, or effect in the box.
     scale
@@ -128,37 +128,38 @@ def explain(
         Print this many rows of each table, 0 for none; the CSV files have them all.
     """
     from maskprism.io.sources import open_sources
-    from maskprism.reports.explanation import explain_images, remove_explanations
+    from maskprism.reports.explanation import explain_images, remove_explanations, write_explanation_manifest
 
     questions = asked.questions()
     items = open_sources(images, without=out, limit=limit)
     check_out(out, overwrite=overwrite, folder=True)
     network = load_model(model, reading, detections)
     remove_explanations(out)
-    found: list[Explained] = []
     with output.bar("explaining", items.count()) as bar:
-        for one in explain_images(items, network, out, instance, order=order, scale=scale, questions=questions):
+        found: list[Explained] = []
+        for one in explain_images(
+            items, network, out, instance, order=order, scale=scale, questions=questions, on_progress=bar.at
+        ):
             found.append(one)
-            if one.failed:
-                bar.fail(one.name, one.message.removeprefix("failed: "), said=one.message)
-            elif one.message:
-                bar.note(one.message)
-            bar.step()
+            if one.note:
+                bar.note(one.note)
+    if any(one.pictures for one in found):
+        write_explanation_manifest(found, out, network.spec.name)
     failed, pictures = len(bar.failures), sum(len(one.pictures) for one in found)
     drawn = sum(bool(one.pictures) for one in found)  # an overview, too, where a question has no answer
     if top > 0:
         print_tables([table for one in found for table in one.tables], top)
     print(f"{counted(pictures, 'picture')} of {counted(drawn, 'image')} in {out}" + failures(failed))
     explained = [
-        {"image": readable(one.name), "files": one.files, "note": readable(one.message)}
+        {"image": readable(one.name), "files": one.files, "note": readable(one.note)}
         for one in found
-        if not one.failed
+        if one.failure is None
     ]
     return Outcome({"explained": explained, "failures": listed(bar.failures)}, FAILED if failed == len(found) else DONE)
 
 
 def print_tables(tables: Sequence[TextTable], top: int) -> None:
-    """Print so many rows of each table, and what to know about it."""
+    """Print at most `top` rows of each table, and what to know about it."""
     from rich import box
     from rich.table import Table
 
@@ -189,7 +190,7 @@ def _pixel(text: str) -> tuple[int, int]:
 
 
 def _bright(path: Path) -> Any:
-    """Where an image is at least half as bright as it is anywhere, as booleans."""
+    """Return where an image is at least half as bright as its brightest pixel, as booleans."""
     from maskprism.io.images import read_image
     from maskprism.io.untrusted import is_file, shortened
 

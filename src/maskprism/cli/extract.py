@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from maskprism._common.text import readable
 from maskprism.cli.options import (
@@ -16,11 +15,14 @@ from maskprism.cli.options import (
     Reading,
     Source,
     Table,
+    Work,
     load_model,
     model_file,
 )
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
-from maskprism.datasets.visit import Failure
+
+if TYPE_CHECKING:
+    from maskprism.tables.extraction import ExtractSummary
 
 
 @command(
@@ -41,11 +43,9 @@ def extract(
     limit: Limit = None,
     overwrite: Overwrite = False,
     prototypes: Literal["summary", "fp16", "fp32"] | None = None,
-    engine: Literal["threads", "ray"] = "threads",
-    workers: int | None = None,
-    gpus: Annotated[float | None, Parameter(name="--gpus")] = None,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
+    work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:
     """Write the coefficients of every instance into a table.
@@ -64,38 +64,26 @@ def extract(
     prototypes
         Also keep prototypes, in TABLE.prototypes: a summary of each (3 KB an image), or all of them in half or single
         precision (1.2 or 2.6 MB an image), from which masks can be drawn again.
-    engine
-        Threads of this machine, or a cluster that Ray runs: the one that RAY_ADDRESS names or that was started here,
-        or else a new one here.
-    workers
-        Threads, or processes of the cluster; one per processor (or GPU) unless given.
-    gpus
-        Of each process of the cluster; 1 with --device cuda unless given.
     """
     from maskprism.tables.extraction import extract as run
 
     opening = partial(load_model, model_file(model), reading, detections, threads=1)
-    network = opening if engine == "ray" else opening()
-    on_gpu = engine == "ray" and (reading.device or "").startswith("cuda")
-    with output.bar("extracting", None, visible=False) as bar:
-        failed: list[Failure] = []
-
-        def show(done: int, total: int | None, failure: Failure | None) -> None:
-            failed.extend([failure] if failure else [])
-            bar.at(done, total, len(failed))
-
+    network = opening if work.engine == "ray" else opening()
+    with output.bar("extracting", visible=False, told=False) as bar:
         summary = run(
             source,
             network,
             out,
-            on_progress=show,
-            engine=engine,
-            workers=workers,
-            gpus=float(on_gpu) if gpus is None else gpus,
+            on_progress=bar.at,
+            engine=work.engine,
+            workers=work.workers,
+            gpus=work.gpus_for(reading),
             prototypes=prototypes,
             overwrite=overwrite,
             limit=limit,
         )
+    if isinstance(summary.table, Path):  # a table at a URI has none: `report` looks at folders of this machine
+        _write_manifest(summary.table, summary, model_file(model).name)
     for line in summary.lines():
         print(line)
     answer = dict(vars(summary))
@@ -103,3 +91,20 @@ def extract(
     for name in ("table", "images_table", "prototypes_table", "settings"):  # paths or URIs
         answer[name] = None if answer[name] is None else readable(str(answer[name]))
     return Outcome(answer, FAILED if summary.all_failed else DONE)
+
+
+def _write_manifest(table: Path, summary: ExtractSummary, model: str) -> None:
+    from maskprism.reports.manifest import Number, ResultManifest, file_url, write_manifest
+
+    manifest = ResultManifest(
+        command="extract",
+        about="tables of coefficients",
+        page=file_url(table, table.parent),
+        models=[model],
+        numbers=[
+            Number("images", summary.images + summary.skipped, ","),
+            Number("instances of the last run" if summary.skipped else "instances", summary.instances, ","),
+            Number("failed images of the last run" if summary.skipped else "failed images", summary.failed, ","),
+        ],
+    )
+    write_manifest(table, manifest)

@@ -62,8 +62,7 @@ def filmstrip(
         if len(checkpoints) != 1 or not is_folder(checkpoints[0]):
             raise InputError("which image? add --image, or name one folder that PrototypeCallback wrote")
         written = of_records(checkpoints[0], image_index=image_index, prototypes=prototypes, path=out)
-        print(written)
-        return Outcome({"files": [written], "checkpoints": checkpoints})
+        return _written(written, checkpoints)
     frames = {}
     labels = _labels(checkpoints)
     with output.bar("predicting", len(checkpoints)) as bar:
@@ -72,12 +71,25 @@ def filmstrip(
             bar.step()
     title = f"Prototypes from checkpoint to checkpoint: {image.name}"
     written = raster.save(filmstrip_sheet(frames, prototypes=prototypes, title=title), out)
-    print(written)
-    return Outcome({"files": [written], "checkpoints": checkpoints})
+    return _written(written, checkpoints)
+
+
+def _written(picture: Path, checkpoints: list[Path]) -> Outcome:
+    from maskprism.reports.manifest import PictureFile, ResultManifest, file_url, write_manifest
+
+    caption = "Checkpoints across, prototypes down; above them the logits and the mask edge of one instance."
+    manifest = ResultManifest(
+        command="filmstrip",
+        about="how prototypes change from checkpoint to checkpoint",
+        models=[f"{checkpoints[0].name} to {checkpoints[-1].name}" if len(checkpoints) > 1 else checkpoints[0].name],
+        pictures=[PictureFile(file_url(picture, picture.parent), caption, wide=True)],
+    )
+    print(picture)
+    return Outcome({"files": [picture, *write_manifest(picture, manifest)], "checkpoints": checkpoints})
 
 
 def _labels(paths: list[Path]) -> list[str]:
-    """The names of the files, with as many of their folders as it takes to tell them apart."""
+    """Return the names of the files, with as many of their folders as it takes to tell them apart."""
     for parts in range(1, max(len(path.parts) for path in paths) + 1):
         labels = ["/".join(path.with_suffix("").parts[-parts:]) for path in paths]
         if len(set(labels)) == len(labels):

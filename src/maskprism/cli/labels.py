@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter, validators
 
 from maskprism.cli.options import (
     Crowds,
@@ -18,6 +15,7 @@ from maskprism.cli.options import (
     Reading,
     Seed,
     Split,
+    Work,
     check_out,
     load_model,
 )
@@ -45,7 +43,7 @@ def labels(
     images: Path | None = None,
     limit: Limit = None,
     seed: Seed = 0,
-    workers: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    work: Work = Work(),
     reading: Reading = Reading(),
     detections: Detections = Detections(),
     output: Output = Output(),
@@ -65,8 +63,6 @@ def labels(
         Folder for the results.
     images
         Folder of the images of a COCO json. Default: found beside the json.
-    workers
-        Threads. Default: one per processor.
     """
     from dataclasses import replace
 
@@ -75,32 +71,27 @@ def labels(
     from maskprism.analysis.labels.features import MIN_SCORE
     from maskprism.analysis.labels.study import LabelStudy, Measuring, learned_share
     from maskprism.datasets import open_dataset
-    from maskprism.datasets.samples import spread
     from maskprism.datasets.visit import Failure, visit
+    from maskprism.io.sources import spread
     from maskprism.reports.labels_files import sentences, write_labels
 
     require("sklearn", "judging labels")  # says at once what is not installed
     dataset = open_dataset(data, split, images, crowds=crowds)
     check_out(out, overwrite=overwrite, folder=True)
-    loaded = load_model(model, reading, detections, threads=1)
+    loaded = load_model(model, reading, detections, threads=work.threads)
     loaded = loaded.with_thresholds(replace(loaded.keep, conf=min(MIN_SCORE, loaded.keep.conf)))
     dataset = dataset.for_model(loaded.spec.names)
-    samples = list(dataset)
-    chosen = [samples[place] for place in spread(len(samples), limit)]
+    dataset = dataset.take(spread(len(dataset), limit))
     study = LabelStudy(dataset.names, seed)
-    measuring = Measuring(sorted(set(dataset.class_ids.values())), learned_share(len(chosen)), seed)
-    failures: list[Failure] = []
+    measuring = Measuring(sorted(set(dataset.class_ids.values())), learned_share(len(dataset)), seed)
     with (
-        output.bar("measuring labels", len(chosen)) as bar,
-        closing(visit(chosen, loaded, measuring, workers=workers)) as results,
+        output.bar("measuring labels", len(dataset)) as bar,
+        work.open(reading) as engine,
+        closing(visit(dataset, loaded, measuring, engine=engine, on_progress=bar.at)) as results,
     ):
-        for done, result in enumerate(results, 1):
-            if isinstance(result, Failure):
-                failures.append(result)
-                bar.fail(result.name, result.message)
-            else:
+        for result in results:
+            if not isinstance(result, Failure):
                 study.update(result)
-            bar.at(done, len(chosen), len(failures))
     report = study.compute()
     make_folder(out)
     written = write_labels(report, out)
@@ -124,6 +115,6 @@ def labels(
             {"image": row.image, "label_id": row.label_id, "kind": row.kind, "suspicion": row.suspicion}
             for row in worst
         ],
-        "failures": listed((one.name, one.message) for one in failures),
+        "failures": listed(bar.failures),
     }
-    return Outcome(answer, FAILED if failures and not report.n_images else DONE)
+    return Outcome(answer, FAILED if bar.failures and not report.n_images else DONE)

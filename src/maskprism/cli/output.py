@@ -24,15 +24,17 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
+    from maskprism.datasets.visit import Failure
+
 DONE = 0
 WRONG_USAGE = 2
 DIFFERENT = 3
 EXIT_CODES = {
-    DONE: "done; of many images, those that failed are told",
+    DONE: "done; of many images, those that failed are printed",
     FAILED: "not done: a mistake in what was given, or not one image that could be used; stderr says what",
     WRONG_USAGE: "wrong usage: no such command or option, one that is missing, or a value of the wrong kind",
-    DIFFERENT: "`compare` is done, and the networks differ by more than the tolerance",
-    INTERRUPTED: "interrupted; `diagnose` reports on the images before, `extract` goes on when it is called again",
+    DIFFERENT: "`compare` is done, and the models differ by more than the tolerance",
+    INTERRUPTED: "interrupted; `diagnose` reports on the images before, `extract` and `predict` go on if called again",
 }
 """What the exit codes of all commands mean."""
 
@@ -40,7 +42,7 @@ CommandGroup = Literal["Look", "Why is a mask as it is?", "Diagnose", "Data", "M
 """The groups of commands, in the order of `--help`."""
 
 SHOWN_NOTES = 5
-"""So many notes of models are printed in full."""
+"""The number of notes of models that are printed in full."""
 _OUTPUT = Group("Output", sort_key=20)
 Command = ParamSpec("Command")
 
@@ -54,28 +56,31 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Bar:
-    """A progress bar over images on stderr, and the failures told beside it: (name of the image, why)."""
+    """A progress bar over images on stderr, and the failures; with `told`, they are printed beside it."""
 
     progress: Progress
     task: TaskID
     quiet: bool
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    told: bool = True
+    failures: list[Failure] = field(default_factory=list)
 
-    def step(self, failed: int | None = None) -> None:
-        """One more is done; so many failed, if not those told here."""
-        count = len(self.failures) if failed is None else failed
-        self.progress.update(self.task, advance=1, failed=failures(count))
+    def step(self) -> None:
+        """One more is done."""
+        self.progress.update(self.task, advance=1, failed=failures(len(self.failures)))
 
-    def at(self, done: int, total: int | None, failed: int) -> None:
-        """So many are done, of so many, and so many of them failed."""
+    def at(self, done: int, total: int | None, failure: Failure | None = None) -> None:
+        """Show how many are done, of how many, and count the last one if it is a failure: an `OnProgress`."""
+        if failure is not None:
+            self.fail(failure)
         if not self.progress.tasks[0].visible:  # what was done before the first call is no part of the rate
             self.progress.reset(self.task, completed=done, total=total, visible=True)
-        self.progress.update(self.task, completed=done, total=total, failed=failures(failed))
+        self.progress.update(self.task, completed=done, total=total, failed=failures(len(self.failures)))
 
-    def fail(self, name: str, why: object, *, said: str | None = None) -> None:
-        """One failed: that is said, in other words if they are given."""
-        self.failures.append((name, str(why)))
-        self._say(f"{name}: failed: {why}" if said is None else said)
+    def fail(self, failure: Failure) -> None:
+        """Count one that failed, and print it if failures are printed."""
+        self.failures.append(failure)
+        if self.told:
+            self._say(f"{failure.name}: failed: {failure.message}")
 
     def note(self, text: str) -> None:
         """Say something that is no failure, unless quiet."""
@@ -89,7 +94,7 @@ class Bar:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Output:
-    """How the outcome is told."""
+    """How the outcome is printed."""
 
     json: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
     """Print the outcome as one JSON object on stdout, and everything else on stderr."""
@@ -102,6 +107,11 @@ class Output:
         if not self.quiet:
             print(text, file=sys.stderr)
 
+    def notices(self, notices: Iterable[str]) -> None:
+        """Say what there is to know of labels, on stderr."""
+        for notice in notices:
+            self.note(f"note: {notice}")
+
     @staticmethod
     def list_files(written: Mapping[Path, str]) -> None:
         """Print the files that were written, each with what it holds."""
@@ -110,7 +120,7 @@ class Output:
             print(f"  {path!s:<{width}}  {what}")
 
     @contextmanager
-    def bar(self, verb: str, total: int | None, *, visible: bool = True) -> Iterator[Bar]:
+    def bar(self, verb: str, total: int | None = None, *, visible: bool = True, told: bool = True) -> Iterator[Bar]:
         """A progress bar on stderr with rate and remaining time; invisible until its first step unless `visible`."""
         from rich.progress import (
             BarColumn,
@@ -146,12 +156,14 @@ class Output:
             console=TerminalConsole(stderr=True),
             disable=self.quiet,
         ) as progress:
-            yield Bar(progress, progress.add_task(verb, total=total, failed="", visible=visible), self.quiet)
+            yield Bar(progress, progress.add_task(verb, total=total, failed="", visible=visible), self.quiet, told)
 
 
-@dataclass(frozen=True)
-class Declaration:
-    """What help and documentation need to know about a command, beside its function.
+@dataclass(frozen=True, kw_only=True)
+class command:  # noqa: N801  (a decorator)
+    """Declare a command of the command line: the function of the name of its module, in a module of `maskprism.cli`.
+
+    Called, it gives the exit code; with --json only its answer is on stdout.
 
     Parameters
     ----------
@@ -174,30 +186,9 @@ class Declaration:
     answer: str
     resumes: bool = False
 
+    def __call__(self, function: Callable[Command, Outcome]) -> Callable[Command, int]:
+        """Make the function a command."""
 
-DECLARATIONS: dict[Callable[..., int], Declaration] = {}
-"""The declaration of each function under `command`."""
-
-
-def command(
-    *, group: CommandGroup, order: int, page: str, example: str, answer: str, resumes: bool = False
-) -> Callable[[Callable[Command, Outcome]], Callable[Command, int]]:
-    """Declare a command of the command line: the function of the name of its module, in a module of `maskprism.cli`.
-
-    Called, it gives the exit code; with --json only its answer is on stdout.
-
-    Parameters
-    ----------
-    group, order, page, example, answer, resumes
-        See `Declaration`.
-
-    Returns
-    -------
-    Callable
-        The decorator.
-    """
-
-    def declared(function: Callable[Command, Outcome]) -> Callable[Command, int]:
         @wraps(function)
         def run(*args: Command.args, **kwargs: Command.kwargs) -> int:
             output = kwargs.get("output")
@@ -212,10 +203,12 @@ def command(
                 print_json(outcome.answer, sys.stdout)
             return outcome.code
 
-        DECLARATIONS[run] = Declaration(group, order, page, example, answer, resumes)
+        DECLARATIONS[run] = self
         return run
 
-    return declared
+
+DECLARATIONS: dict[Callable[..., int], command] = {}
+"""What each command declares."""
 
 
 @contextmanager
@@ -251,10 +244,10 @@ def print_json(answer: Mapping[str, Any], file: TextIO) -> None:
 
 
 def failures(count: int) -> str:
-    """How many failed, to be written behind a count; nothing for none."""
+    """Return how many failed, to be written behind a count; nothing for none."""
     return f", {count} failed" if count else ""
 
 
-def listed(failed: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    """The failures of images for JSON."""
-    return [{"image": readable(name), "why": readable(why)} for name, why in failed]
+def listed(failed: Iterable[Failure]) -> list[dict[str, str]]:
+    """Return the failures of images for JSON."""
+    return [{"image": readable(one.name), "why": readable(one.message)} for one in failed]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from maskprism.cli.options import (
     Crowds,
@@ -17,10 +20,11 @@ from maskprism.cli.options import (
     Reading,
     Replace,
     check_out,
+    labels_for,
     load_model,
-    named_by,
 )
 from maskprism.cli.output import Outcome, Output, command, failures, listed
+from maskprism.datasets.visit import Asking, Failure, VisitedImage, visit
 from maskprism.errors import MaskprismError
 
 
@@ -49,7 +53,7 @@ def page(
 ) -> Outcome:
     """Write one HTML file: move a coefficient, watch the mask.
 
-    The file opens from disk, without a network, and can be sent to others as it is.
+    The file opens from disk, offline, and can be sent to others.
 
     Parameters
     ----------
@@ -59,37 +63,35 @@ def page(
         How exactly prototypes are kept. With 8, an image of 640 pixels takes about a megabyte; with 16 about twice
         that. What it changes in the masks is printed, and written on the page.
     """
-    from dataclasses import replace
 
-    from maskprism.analysis.truth.labels import open_labels
     from maskprism.io.sources import open_sources
+    from maskprism.reports.manifest import withdraw_manifest
     from maskprism.viewer.page import LARGE_BYTES, Page
 
     check_out(out, overwrite=overwrite, suffix=".html")
     items = open_sources(images, limit=limit)
     network = load_model(model, reading, detections)
-    labels = (
-        None
-        if data is None
-        else open_labels(data, items.files, network.spec.names, kept=network.keep.classes, crowds=crowds)
-    )
-    network = named_by(labels, network, output)
+    labels, network = labels_for(network, data, items.files, output, crowds=crowds)
     shown, counts = Page(bits=bits), Counter[str]()
-    with output.bar("predicting", items.count()) as bar:
-        for item in items:
-            try:
-                image = item.read()
-                prediction, untuned = network.predict_untuned(image)
-                prediction = replace(prediction, source=item.name)
-                found = labels.match(prediction, item.image) if labels and isinstance(item.image, Path) else None
-                truth, matches = found or (None, None)
-                shown.add(image, prediction, truth, matches, untuned)
-                if matches is not None:
+
+    def examine(visited: VisitedImage[Any]) -> tuple[Any, ...]:
+        """Return what the page is given of one image; see `Page.add`."""
+        (prediction, untuned), path = visited.prediction, visited.item.image
+        prediction = replace(prediction, source=visited.name)
+        found = labels.match(prediction, path) if labels and isinstance(path, Path) else None
+        return visited.image, prediction, *(found or (None, None)), untuned
+
+    asking = Asking(network.predict_untuned, network.grey)
+    with (
+        output.bar("predicting", items.count()) as bar,
+        closing(visit(items, asking, examine, on_progress=bar.at)) as results,
+    ):
+        for result in results:
+            if not isinstance(result, Failure):
+                shown.add(*result)
+                if (matches := result[3]) is not None:
                     counts.update(found=len(matches), missed=len(matches.missed))
                     counts.update(false_positives=len(matches.false_positives))
-            except MaskprismError as error:
-                bar.fail(item.name, error)
-            bar.step()
     failed = len(bar.failures)
     if not len(shown):
         raise MaskprismError(f"none of the {failed} images could be shown; nothing is written")
@@ -98,6 +100,7 @@ def page(
             f"{out} will have {shown.scene_bytes / 1e6:.0f} MB, which browsers take seconds to read; "
             "`maskprism serve FOLDER` shows a folder of any size without a file, and --limit writes fewer images"
         )
+    withdraw_manifest(out, "page")
     size = shown.write(out).stat().st_size
     noun = "image" if len(shown) == 1 else "images"
     print(f"{len(shown)} {noun} in {out}, {size / 1e6:.1f} MB" + failures(failed))
@@ -105,9 +108,10 @@ def page(
     outcome = None if labels is None else {name: counts[name] for name in ("found", "missed", "false_positives")}
     if outcome is not None:
         print("labels: {found} found, {missed} missed, {false_positives} false positives".format(**outcome))
+    files = write_page_manifest(out, network.spec.name, images=len(shown), **(outcome or {}))
     return Outcome(
         {
-            "files": [out],
+            "files": [out, *files],
             "images": len(shown),
             "bytes": size,
             "bits": bits,
@@ -116,3 +120,23 @@ def page(
             "failures": listed(bar.failures),
         }
     )
+
+
+def write_page_manifest(out: Path, model: str, **counts: int) -> Iterable[Path]:
+    """Write the manifest of a page, after the page.
+
+    Parameters
+    ----------
+    counts
+        Numbers, by what is counted.
+    """
+    from maskprism.reports.manifest import Number, ResultManifest, file_url, write_manifest
+
+    manifest = ResultManifest(
+        command="page",
+        about="images and their masks to take apart",
+        page=file_url(out, out.parent),
+        models=[model],
+        numbers=[Number(name.replace("_", " "), count, ",") for name, count in counts.items()],
+    )
+    return write_manifest(out, manifest)

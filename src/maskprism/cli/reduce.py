@@ -25,6 +25,7 @@ from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from maskprism.analysis.reduction.reduced_file import ReducedFile
+    from maskprism.datasets.visit import Failure
     from maskprism.models import Model
 
 _DESCRIPTIONS = (".yaml", ".yml", ".json")
@@ -64,7 +65,7 @@ def reduce(
     ----------
     images
         A folder (with its subfolders), a pattern in quotes, an image, a video, or a .txt list of paths; or a data.yaml
-        or COCO json, and then the mask AP that is lost is told, too.
+        or COCO json, and then the lost mask AP is reported, too.
     out
         The new .onnx file.
     keep
@@ -72,13 +73,14 @@ def reduce(
     mask_iou
         Instead of --keep: as few as keep the mean mask IoU with the full model at least at this, such as 0.95.
     method
-        "projection" mixes new prototypes from all; "selection" keeps some as they are and drops the others.
+        "projection" mixes new prototypes from all; "selection" keeps some unchanged and drops the others.
     """
     from maskprism.analysis.reduction.reduced_file import PASSES, CalibrationImages, reduce_file
     from maskprism.datasets import Dataset, open_dataset
     from maskprism.io.sources import open_source
     from maskprism.models.onnx.file import read_onnx
-    from maskprism.reports.reduction import files_beside, write_reduction
+    from maskprism.reports.manifest import withdraw_manifest
+    from maskprism.reports.reduction import files_beside, write_reduction, write_reduction_manifest
 
     source = model_file(model)
     if out.exists() and source.exists() and out.samefile(source):
@@ -94,11 +96,16 @@ def reduce(
     )
     read_onnx(source)
     network = load_model(source, reading, detections)
-    for notice in chosen.source.for_model(network.spec.names).notices if isinstance(chosen.source, Dataset) else ():
-        output.note(f"note: {notice}")
+    if isinstance(chosen.source, Dataset):
+        output.notices(chosen.source.for_model(network.spec.names).notices)
 
     def reopen(path: Path) -> Model:
         return load_model(path, replace(reading, layout=network.layout.family), detections)
+
+    def step(failure: Failure | None) -> None:
+        if failure is not None:
+            bar.fail(failure)
+        bar.step()
 
     count = chosen.count()
     results: list[tuple[ReducedFile, Model]] = []
@@ -113,19 +120,17 @@ def reduce(
             mask_iou=mask_iou,
             method=method,
             reopen=reopen,
-            on_image=lambda: bar.step(len(chosen.failed)),
+            on_image=step,
         )
         results.append((replace(reduced, path=out), reopen(partial)))
 
     with written_together():  # the model last
         with output.bar("reducing", None if count is None else PASSES * count) as bar:
-            try:
-                write_atomically(out, write_model)
-            finally:
-                for name, reason in chosen.failed.items():
-                    bar.fail(name, reason, said=f"failed: {reason}")
+            write_atomically(out, write_model)
         ((found, reduced),) = results
         files = write_reduction(found, chosen, network, reduced)
+        withdraw_manifest(out, "reduce")
+    files |= write_reduction_manifest(found, [path for path in files if path.suffix == ".png"])
     for line in found.lines():
         print(line)
     output.list_files(files)

@@ -14,13 +14,14 @@ from maskprism.cli.output import Outcome, Output, command
     order=30,
     page="diagnose.md#one-address-for-all-results",
     example="report results --out results/index.html",
-    answer="`files`",
+    answer="`files`, `notes` (results that are not in the index, and what to do)",
 )
 def report(folders: list[Path], /, *, out: Out, overwrite: Replace = False, output: Output = Output()) -> Outcome:
     """Write an index over results: one address for all of them.
 
-    Links what diagnose, atlas, tune and page wrote, and writes a page of their pictures and tables for the results of
-    prototypes, basis and compare. All but page lead back to it. Nothing is computed anew.
+    Reads the manifests that commands write beside their results (NAME.manifest.json). Links what has a page, writes a
+    page of pictures and tables for what has none, and shows numbers and verdicts. Reports lead back to the index.
+    Nothing is computed anew. A result of an older version has no manifest: run its command again.
 
     Parameters
     ----------
@@ -29,9 +30,12 @@ def report(folders: list[Path], /, *, out: Out, overwrite: Replace = False, outp
     out
         File of the index, such as results/index.html.
     """
-    from maskprism.reports.index import write_house
+    from maskprism.cli import COMMANDS
+    from maskprism.reports.index import write_index
 
     check_out(out, overwrite=overwrite, suffix=".html")
-    written = write_house(folders, out)
+    written, notes = write_index(folders, out, order=[*COMMANDS])
+    for note in notes:
+        output.note(f"note: {note}")
     print(f"{out}, and {counted(len(written) - 1, 'page')} that lead back to it")
-    return Outcome({"files": written})
+    return Outcome({"files": written, "notes": notes})

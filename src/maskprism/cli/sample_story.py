@@ -20,7 +20,10 @@ FIRST_SEED = 0
 class DemoResult:
     """Where everything is: a data set of scenes, a folder of pictures, a table, charts, a diagnosis, a page, an atlas.
 
-    atlas: None without the packages that it needs.
+    Attributes
+    ----------
+    atlas
+        None without the packages that it needs.
     """
 
     scenes: Path
@@ -37,7 +40,12 @@ class DemoResult:
 def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -> DemoResult:
     """Draw the sample scenes, explain them, and write table, charts, diagnosis, page and atlas into `out`.
 
-    `on_step` is called with a line before each step. Raises MaskprismError if `out` cannot be written.
+    `on_step` is called with a line before each step.
+
+    Raises
+    ------
+    MaskprismError
+        If `out` cannot be written.
     """
     from dataclasses import replace
 
@@ -48,6 +56,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.dataset.diagnosis import diagnose
     from maskprism.analysis.truth.labels import open_labels
+    from maskprism.cli.page import write_page_manifest
     from maskprism.datasets import open_dataset
     from maskprism.datasets.scenes import write_dataset
     from maskprism.drawing import charts
@@ -106,7 +115,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     write_diagnosis(diagnose(open_dataset(data), validated), result.report.parent, model=validated)
 
     on_step("writing the interactive page")
-    page.write(result.page)
+    write_page_manifest(page.write(result.page), model.spec.name, images=len(page))
 
     if result.atlas is None:
         on_step("no atlas of all instances: it needs scikit-learn (pip install 'maskprism[atlas]')")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Crowds, Detections, Labels, ModelFile, Reading, load_model, named_by
+from maskprism.cli.options import Crowds, Detections, Labels, ModelFile, Reading, labels_for, load_model
 from maskprism.cli.output import Outcome, Output, command, print_json
 
 MAX_WORKERS = 4
@@ -44,7 +44,7 @@ def serve(
 ) -> Outcome:
     """Show a folder of images in the browser: a gallery and the viewer.
 
-    The gallery has filters by class, score and IoU. The network looks at every image in the background,
+    The gallery has filters by class, score and IoU. The model looks at every image in the background,
     and at once at one that is opened. Images can be uploaded for a look; they are kept in memory and gone with the
     server. Ctrl-C stops it.
 
@@ -53,9 +53,9 @@ def serve(
     folder
         Folder with images; those in its subfolders are shown too, and nothing outside of it.
     split
-        Split of the data set, such as val; all that list these images unless given.
+        Split of the data set, such as val. Default: all that list these images.
     host
-        Address to listen on. Everybody who can reach it sees the images: 0.0.0.0 is the whole network.
+        Address to listen on. Everybody who can reach it sees the images: 0.0.0.0 is the whole model.
     port
         Port to listen on; 0 takes a free one.
     allow_host
@@ -69,15 +69,13 @@ def serve(
     max_upload_seconds
         Cut off uploads that take longer to arrive; others wait twice as long for their turn.
     static
-        Serve this folder of finished pages instead, such as the page that runs networks in the browser.
+        Serve this folder of finished pages instead, such as the page that runs models in the browser.
     open_browser
         Open the page in the browser.
     """
     import os
-    import webbrowser
 
     from maskprism import server
-    from maskprism.analysis.truth.labels import open_labels
     from maskprism.errors import InputError
 
     if (folder is None) == (static is None):
@@ -102,25 +100,14 @@ def serve(
         workers=workers,
     )
     network = load_model(model, reading, detections, threads=max((os.cpu_count() or 1) // workers, 1))
-    labels = (
-        None
-        if data is None
-        else open_labels(data, folder, network.spec.names, split, network.keep.classes, crowds=crowds)
-    )
-    network = named_by(labels, network, output)
+    labels, network = labels_for(network, data, folder, output, split=split, crowds=crowds)
 
     def ready(url: str, gallery: server.Gallery) -> None:
         images = gallery.images
-        print(f"{len(images)} images of {folder} at {url} (Ctrl-C stops)", flush=True)
-        if output.json and sys.__stdout__:  # now, for it goes on until it is stopped
-            answer = {"url": url, "folder": folder, "images": len(images), "left_out": images.left_out}
-            print_json(answer, sys.__stdout__)
+        answer = {"url": url, "folder": folder, "images": len(images), "left_out": images.left_out}
         if images.left_out:
             output.note(f"left out: {images.left_out} links or special files; only files inside the folder are shown")
-        if not server.is_loopback(host):
-            output.note(f"everybody who can reach {host} can see these images")
-        if open_browser:
-            webbrowser.open(url)
+        _started(answer, f"{len(images)} images of {folder}", host, "see these images", open_browser, output)
 
     server.serve(
         folder,
@@ -139,19 +126,34 @@ def serve(
 def _serve_static(
     folder: Path, host: str, port: int, allowed: list[str], open_browser: bool, output: Output
 ) -> Outcome:
-    import webbrowser
-
     from maskprism import server
 
     def ready(url: str) -> None:
-        print(f"{folder} at {url} (Ctrl-C stops)", flush=True)
-        if output.json and sys.__stdout__:
-            print_json({"url": url, "folder": folder}, sys.__stdout__)
-        if not server.is_loopback(host):
-            output.note(f"everybody who can reach {host} can use this page")
-        if open_browser:
-            webbrowser.open(url)
+        _started({"url": url, "folder": folder}, str(folder), host, "use this page", open_browser, output)
 
     server.serve_static(folder, host=host, port=port, allowed_hosts=allowed, on_ready=ready)
     print("stopped")
     return Outcome(None)
+
+
+def _started(answer: dict[str, Any], shown: str, host: str, what: str, open_browser: bool, output: Output) -> None:
+    """Tell where the server is.
+
+    Parameters
+    ----------
+    shown
+        What it serves.
+    what
+        What everybody who reaches it can do.
+    """
+    import webbrowser
+
+    from maskprism import server
+
+    print(f"{shown} at {answer['url']} (Ctrl-C stops)", flush=True)
+    if output.json and sys.__stdout__:  # now, for it goes on until it is stopped
+        print_json(answer, sys.__stdout__)
+    if not server.is_loopback(host):
+        output.note(f"everybody who can reach {host} can {what}")
+    if open_browser:
+        webbrowser.open(answer["url"])

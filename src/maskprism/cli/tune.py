@@ -21,6 +21,7 @@ from maskprism.cli.options import (
     Replace,
     Seed,
     Split,
+    Work,
     check_out,
     load_model,
     model_file,
@@ -29,7 +30,6 @@ from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
 from maskprism.errors import InputError, ModelError
 
 if TYPE_CHECKING:
-    from maskprism.analysis.dataset.diagnosis import Failed
     from maskprism.analysis.tuning import Tuning
     from maskprism.datasets import Dataset
     from maskprism.models import Model
@@ -62,6 +62,7 @@ def tune(
     overwrite: Replace = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
+    work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:
     """Better masks without training, from labels or a teacher.
@@ -86,12 +87,12 @@ def tune(
         The new file: .onnx of an .onnx, .pt of a .pt; or a .json, of any model, for the correction alone.
     images
         With --teacher, the images: a folder, pattern or .txt list. With --data, the folder of the images of a COCO
-        json; found beside the json unless given.
+        json; default: found beside the json.
     folds
         How many parts the images are put into for measuring: each is measured with what the others gave. At least 3,
         and at most as many as there are images.
     per_level
-        A correction for each level of the pyramid, or one for all. Unless given, one for all with --data, since labels
+        A correction for each level of the pyramid, or one for all. Default: one for all with --data, since labels
         tell too little of each level, and one for each with --teacher.
     force
         Write the file whatever it gains.
@@ -99,8 +100,9 @@ def tune(
     from maskprism.analysis.tuning.tuning import check_options
     from maskprism.analysis.tuning.tuning import tune as run
     from maskprism.models.rewrite import check_rewritable, write_corrected
+    from maskprism.reports.manifest import withdraw_manifest
     from maskprism.reports.tuning import gained, recipe, sentences, title_of, warnings_of
-    from maskprism.reports.tuning_files import report_files, summary, write_report
+    from maskprism.reports.tuning_files import report_files, summary, write_report, write_tuning_manifest
 
     source = model_file(model)
     check_options(folds=folds, seed=seed, limit=limit)
@@ -112,7 +114,7 @@ def tune(
     _check_target(source, out)
     base, alone = out.with_suffix(""), _correction_beside(out)
     if reading.correction is not None:
-        raise InputError("tune fits a correction to the model as it is; leave out --correction")
+        raise InputError("tune fits a correction to the unmodified model; leave out --correction")
     network = load_model(source, reading, detections, threads=1)
     if out.suffix.lower() != ".json":
         check_rewritable(network)
@@ -120,13 +122,7 @@ def tune(
     n_images = len(dataset) if limit is None else min(limit, len(dataset))
     if folds > n_images:
         output.note(f"note: --folds {folds} is more than there are images; each of the {n_images} is a fold")
-    with output.bar("tuning", None) as bar:
-
-        def show(done: int, total: int, failure: Failed | None) -> None:
-            if failure is not None:
-                bar.fail(failure.name, failure.message)
-            bar.at(done, total, len(bar.failures))
-
+    with output.bar("tuning") as bar, work.open(reading) as engine:
         found = run(
             dataset,
             network,
@@ -135,7 +131,8 @@ def tune(
             folds=folds,
             per_level=per_level,
             seed=seed,
-            on_progress=show,
+            engine=engine,
+            on_progress=bar.at,
         )
     print(title_of(found))
     for text in (*warnings_of(found), *sentences(found)):
@@ -161,6 +158,8 @@ def tune(
             files[found.correction.write(alone)] = "the correction alone, for --correction of the other commands"
             told.append(f"{alone.name} holds the correction alone.")
         files |= write_report(found, base, told or ["The model was not written: its gain may be chance."])
+        withdraw_manifest(out, "tune")
+    files |= write_tuning_manifest(found, out)
     output.list_files(files)
     if not written:
         print(
@@ -176,7 +175,7 @@ def _correction_beside(out: Path) -> Path:
 
 
 def _note(found: Tuning) -> str:
-    """What the metadata of the tuned model say of its gain."""
+    """Return what the metadata of the tuned model say of its gain."""
     gain = found.change.gain
     ends = "" if math.isnan(gain.low) else f" ({gain.low:+.4f} to {gain.high:+.4f})"
     teacher = "" if found.teacher is None else f", against the teacher {found.teacher.spec.name}"
@@ -193,11 +192,11 @@ def _dataset(
     reading: Reading,
     detections: Detections,
 ) -> Dataset:
-    """What is fitted to: images with labels, or with what a teacher finds on them."""
+    """Return what is fitted to: images with labels, or with what a teacher finds on them."""
     if (data is None) == (teacher is None):
         raise InputError(
             "say what the masks should be: --data for images with ground truth, or --teacher and --images for a "
-            "network that draws them better; one of the two"
+            "model that draws them better; one of the two"
         )
     if teacher is None:
         from maskprism.datasets import open_dataset
@@ -208,14 +207,14 @@ def _dataset(
         raise InputError("--teacher needs --images: a folder, pattern or .txt list of images; they need no labels")
     if split is not None:
         raise InputError(f"--split {split} is about --data; leave it out beside --teacher")
-    from maskprism.analysis.tuning.teacher import taught
+    from maskprism.analysis.tuning.teacher import pseudo_labels
 
     better = load_model(teacher, replace(reading, runtime=None, layout=None, precision="f32"), detections, threads=1)
-    return taught(better, network, images)
+    return pseudo_labels(better, network, images)
 
 
 def _check_target(source: Path, out: Path) -> None:
-    """Everything that can be said of the file before hours of work."""
+    """Check the file before hours of work."""
     suffix = source.suffix.lower()
     if out.suffix.lower() != ".json":
         if not source.is_file() and not source.is_dir():

@@ -274,7 +274,7 @@ def _put_together(header: Header, arrays: Mapping[str, Any], label: str) -> Pred
 
 
 def _checked(arrays: Mapping[str, Any], name: str, kinds: str, dtype: DTypeLike, label: str) -> Any:
-    """A copy of an array of the right kind; None for an optional one that is missing."""
+    """Return a copy of an array of the right kind; None for an optional one that is missing."""
     if arrays.get(name) is None:
         if name in _OPTIONAL:
             return None

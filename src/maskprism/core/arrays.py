@@ -1,4 +1,4 @@
-"""The smallest door: a `Prediction` out of arrays that any network gave, checked before anything is believed."""
+"""The smallest door: a `Prediction` out of arrays that any model gave, checked before anything is believed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def from_arrays(
     letterbox: Letterbox | None = None,
     source: str | None = None,
 ) -> Prediction:
-    """What a network said about one image, from its arrays: N instances over K prototypes.
+    """Return what a model said about one image, from its arrays: N instances over K prototypes.
 
     Arrays are anything that numpy reads, tensors of PyTorch included; they are copied as float32.
 
@@ -56,24 +56,24 @@ def from_arrays(
     boxes
         (N, 4): x1, y1, x2, y2 in pixels of the image; None for masks without boxes, which are not cropped.
     scores
-        (N,), 0 to 1; all 1 unless given.
+        (N,), 0 to 1. Default: all 1.
     classes
-        (N,) ids, keys of `names`; all 0 unless given.
+        (N,) ids, keys of `names`. Default: all 0.
     objectness
         (N,), for rules that multiply coefficients by it.
     names
         of the classes: a list, or a mapping from their ids.
     rule
-        a `MaskRule` or the name of a preset; "ultralytics" unless given, "no-crop" without boxes.
+        a `MaskRule` or the name of a preset; default: "ultralytics", or "no-crop" without boxes.
     preprocessing
         a `Preprocessing` or the name of a preset: how the image lay on the canvas that the prototypes cover.
     canvas_hw
-        (height, width) of that canvas in pixels; four times that of the prototypes unless given.
+        (height, width) of that canvas in pixels; default: four times that of the prototypes.
     letterbox
         how the image lay on it, where that is known already. Without any of the three the prototypes cover the image
         itself.
     source
-        what the image is called in titles; its path, if it has one, unless given.
+        what the image is called in titles. Default: its path, if it has one.
 
     Raises
     ------

@@ -29,6 +29,15 @@ class Decomposition:
 
     A term is weight times prototype. Prototypes may be negative themselves, so the sign of a
     contribution is that of the term at a place, not that of the coefficient alone.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+    >>> decomposition = Decomposition(prediction[0])
+    >>> bool(abs(decomposition.terms.sum(axis=0) - decomposition.logits).max() < 1e-3)
+    True
     """
 
     instance: Instance
@@ -49,12 +58,12 @@ class Decomposition:
 
     @cached_property
     def positive(self) -> Float32[np.ndarray, "h w"]:
-        """What speaks for the mask at each place: the sum of the positive parts of the terms."""
+        """The positive evidence at each position: the sum of the positive contributions."""
         return np.maximum(self.terms, 0).sum(axis=0)
 
     @cached_property
     def negative(self) -> Float32[np.ndarray, "h w"]:
-        """What speaks against it: the sum of the negative parts, 0 or below."""
+        """The negative evidence: the sum of the negative contributions, 0 or below."""
         return np.minimum(self.terms, 0).sum(axis=0)
 
     @cached_property
@@ -95,7 +104,7 @@ class Decomposition:
         return np.argsort(-key, kind="stable")
 
     def partial(self, order: Sequence[int] | Int64[np.ndarray, " M"] | None = None) -> Float32[np.ndarray, "M h w"]:
-        """Running sums of the terms, in the order of their effect unless another one is given.
+        """Return running sums of the terms, in the order of their effect unless another one is given.
 
         With all K prototypes in the order, the last sum is the logits.
         """
@@ -107,10 +116,24 @@ class Decomposition:
 class Edit:
     """A change of coefficients: from a `Prediction` to the `Prediction` it would have been.
 
-    Applied in this order: `keep` zeroes every other coefficient, `drop` zeroes these, `scale`
-    multiplies, `set` replaces (in the units of `Prediction.coefficients`). Keys are prototype
-    indices, 0 to K - 1. `instances` limits the edit to some instances. Raises InputError for
-    indices that are not a collection.
+    Applied in this order: `keep` zeroes every other coefficient, `drop` zeroes these, `scale` multiplies, `set`
+    replaces (in the units of `Prediction.coefficients`). Keys are prototype indices, 0 to K - 1. `instances` limits the
+    edit to some instances.
+
+    Raises
+    ------
+    InputError
+        For indices that are not a collection.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+    >>> strongest = Decomposition(prediction[0]).order()[0]
+    >>> edited = Edit(drop=[strongest]).apply(prediction)
+    >>> bool((edited.masks()[0] != prediction.masks()[0]).any())
+    True
     """
 
     keep: Iterable[int] | None = None
@@ -132,7 +155,13 @@ class Edit:
             _check_numbers(name, getattr(self, name))
 
     def apply(self, prediction: Prediction) -> Prediction:
-        """The prediction with edited coefficients. Raises InputError for an index out of range."""
+        """Return the prediction with edited coefficients.
+
+        Raises
+        ------
+        InputError
+            For an index out of range.
+        """
         k = len(prediction.prototypes)
         if self.instances is None:
             rows = np.arange(len(prediction))
@@ -165,7 +194,13 @@ def check_indices(
     owner: str = "model",
     plural: str = "prototypes",
 ) -> Int64[np.ndarray, " M"]:
-    """`indices` as an array. Raises InputError if one is not an integer from 0 to `count` - 1."""
+    """`indices` as an array.
+
+    Raises
+    ------
+    InputError
+        If one is not an integer from 0 to `count` - 1.
+    """
     listed = list(indices)
     for index in listed:
         if isinstance(index, bool) or not hasattr(index, "__index__"):

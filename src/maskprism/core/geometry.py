@@ -1,4 +1,4 @@
-"""Frames: image pixels, canvas pixels (network input) and prototype-grid pixels.
+"""Frames: image pixels, canvas pixels (model input) and prototype-grid pixels.
 
 This is the only module in which coordinates change frame. Coordinates are continuous: pixel `i`
 covers the interval from `i` to `i + 1`, and boxes are `x1, y1, x2, y2`.
@@ -29,11 +29,15 @@ SIZES: tuple[Size, ...] = get_args(Size)
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How an image lies on the canvas that the network sees, and on the prototype grid.
+    """How an image lies on the canvas that the model sees, and on the prototype grid.
 
-    Sizes are (height, width) in pixels, `offset_yx` is the (top, left) padding on the canvas.
-    A plain stretch is a letterbox without padding whose content fills the canvas.
-    Raises InputError for a side below 1, or content that does not fit on the canvas.
+    Sizes are (height, width) in pixels, `offset_yx` is the (top, left) padding on the canvas. A plain stretch is a
+    letterbox without padding whose content fills the canvas.
+
+    Raises
+    ------
+    InputError
+        For a side below 1, or content that does not fit on the canvas.
     """
 
     image_hw: tuple[int, int]
@@ -66,7 +70,7 @@ class Letterbox:
         With `rectangle_stride` the canvas shrinks to the smallest rectangle whose sides are
         multiples of it plus the fitted content (what Ultralytics does for `.pt` and dynamic
         exports). With `corner` the image lies at the top left. With `shortest_side` its shorter
-        side gets at most so many pixels. The grid is that of stride 4 until `with_grid` says
+        side gets at most this number of pixels. The grid is that of stride 4 until `with_grid` says
         otherwise.
         """
         (image_h, image_w), (canvas_h, canvas_w) = image_hw, canvas_hw
@@ -93,7 +97,7 @@ class Letterbox:
         return cls(image_hw, canvas_hw, canvas_hw, (0, 0), grid_hw)
 
     def with_grid(self, grid_hw: tuple[int, int]) -> Letterbox:
-        """The same letterbox over a prototype grid of (height, width)."""
+        """Return the same letterbox over a prototype grid of (height, width)."""
         return replace(self, grid_hw=grid_hw)
 
     def size_hw(self, size: Size) -> tuple[int, int]:
@@ -154,7 +158,7 @@ class Letterbox:
         rows: slice = _ALL,
         columns: slice = _ALL,
     ) -> Float32[np.ndarray, "rows columns"]:
-        """A grid image in the frame named `size`, bilinearly; only the window asked for.
+        """Return a grid image in the frame named `size`, bilinearly; only the window asked for.
 
         Pixel centres are aligned and edges repeated, as in `torch.nn.functional.interpolate` with
         `mode="bilinear"`. `unpad` says how the padding of a centred fit is cut away for "image".
@@ -163,11 +167,11 @@ class Letterbox:
             return values[rows, columns]
         if size == "image":
             unpad = unpad if self.is_centred_fit else "whole"  # the others reckon with such a fit
-            zoom = self._whole_pixel_zoom() if unpad == "whole" else 1
+            zoom = self.whole_pixel_zoom() if unpad == "whole" else 1
             if zoom > 1:
                 grid_h, grid_w = self.grid_hw
                 values = cv2.resize(values, (grid_w * zoom, grid_h * zoom), interpolation=cv2.INTER_LINEAR)
-            values = values[self._content_span(0, zoom, unpad), self._content_span(1, zoom, unpad)]
+            values = values[self.content_span(0, zoom, unpad), self.content_span(1, zoom, unpad)]
         height, width = self.size_hw(size)
         # One axis after the other, so that only the columns and rows of the window are computed.
         wide = cv2.resize(values, (width, values.shape[0]), interpolation=cv2.INTER_LINEAR)[:, columns]
@@ -175,8 +179,8 @@ class Letterbox:
             return np.zeros((len(range(height)[rows]), 0), dtype=np.float32)
         return cv2.resize(wide, (wide.shape[1], height), interpolation=cv2.INTER_LINEAR)[rows]
 
-    def _whole_pixel_zoom(self) -> int:
-        """The smallest enlargement (1, 2, 4, ... stride) of the grid that puts the padding on whole pixels."""
+    def whole_pixel_zoom(self) -> int:
+        """Return the smallest enlargement (1, 2, 4, ... stride) of the grid that puts the padding on whole pixels."""
         stride = max(round(c / g) for c, g in zip(self.canvas_hw, self.grid_hw, strict=True))
         edges = [
             (edge * grid, canvas)
@@ -188,8 +192,8 @@ class Letterbox:
             zoom *= 2
         return zoom
 
-    def _content_span(self, axis: int, zoom: int, unpad: Unpad) -> slice:
-        """Where the image lies on one axis of the (enlarged) grid; at least one cell."""
+    def content_span(self, axis: int, zoom: int, unpad: Unpad) -> slice:
+        """Return where the image lies on one axis of the grid, enlarged by `zoom`; at least one cell."""
         grid = self.grid_hw[axis] * zoom
         if unpad == "whole":
             scale = grid / self.canvas_hw[axis]
@@ -213,7 +217,7 @@ class Letterbox:
 
 
 def same_shape(grid_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> bool:
-    """Whether a grid of (height, width) has the shape of a canvas, up to a cell."""
+    """Return whether a grid of (height, width) has the shape of a canvas, up to a cell."""
     (grid_h, grid_w), (canvas_h, canvas_w) = grid_hw, canvas_hw
     return abs(grid_h * canvas_w - grid_w * canvas_h) <= max(canvas_hw)
 

@@ -27,26 +27,40 @@ Crop = Literal["before", "after", "none"]
 
 @dataclass(frozen=True)
 class MaskRule:
-    """What is done to the weighted sum of prototypes to get a mask.
+    """Mask post-processing: how the weighted sum of prototypes becomes a mask.
 
-    squash: the sigmoid is taken on the grid and probabilities are resized (threshold 0.5);
-        otherwise logits are resized (threshold 0).
-    crop, crop_image: where the box cuts, on the way to the canvas and to the image:
-        on the grid before resizing, at the final size after it, or not at all.
-    crop_padding: grid cells by which a crop before resizing is widened.
-    round_box: box edges are rounded to whole pixels before cropping (a past behaviour of
-        Ultralytics, there with fewer than 50 instances on the CPU).
-    unpad: how letterbox padding is cut from the grid on the way to the image: rounded
-        down, rounded, or after enlarging the grid until the padding is whole pixels ("whole",
-        which is also what becomes of images that are stretched or lie in a corner).
-    objectness: coefficients are multiplied by the objectness of their row (YOLOv5, YOLOv7).
-    crop_margin: the box is widened on every side by this part of its width or height before it cuts: 0.05 for 5 %.
-    logit_threshold: the logit above which a pixel belongs to the mask; rules that resize probabilities compare them
-        with its sigmoid. Crops of logits before resizing have 0 outside, so they take no other threshold.
-    size: the frame of masks when none is asked for.
+    Attributes
+    ----------
+    squash
+        The sigmoid is taken on the grid and probabilities are resized (threshold 0.5); otherwise logits are resized
+        (threshold 0).
+    crop, crop_image
+        Where the box cuts, on the way to the canvas and to the image: on the grid before resizing, at the final size
+        after it, or not at all.
+    crop_padding
+        Grid cells by which a crop before resizing is widened.
+    round_box
+        Box edges are rounded to whole pixels before cropping (a past behaviour of Ultralytics, there with fewer than 50
+        instances on the CPU).
+    unpad
+        How letterbox padding is cut from the grid on the way to the image: rounded down, rounded, or after enlarging
+        the grid until the padding is whole pixels ("whole", which is also what becomes of images that are stretched or
+        lie in a corner).
+    objectness
+        Coefficients are multiplied by the objectness of their row (YOLOv5, YOLOv7).
+    size
+        The frame of masks when none is asked for.
+    crop_margin
+        The box is widened on every side by this part of its width or height before it cuts: 0.05 for 5 %.
+    logit_threshold
+        The logit above which a pixel belongs to the mask; rules that resize probabilities compare them with its
+        sigmoid. Crops of logits before resizing have 0 outside, so they take no other threshold.
 
-    Raises InputError for a crop, unpad or size that there is not, a margin or threshold out of range, or a threshold
-    that the rule cannot have.
+    Raises
+    ------
+    InputError
+        For a crop, unpad or size that there is not, a margin or threshold out of range, or a threshold that the rule
+        cannot have.
     """
 
     name: str
@@ -102,7 +116,7 @@ class MaskRule:
         return (self.crop, self.crop_image) != ("none", "none")
 
     def crop_at(self, size: Size) -> Crop:
-        """Where the box cuts on the way to the frame named `size`."""
+        """Return where the box cuts on the way to the frame named `size`."""
         return self.crop_image if size == "image" else self.crop
 
 
@@ -150,7 +164,13 @@ _SINCE: tuple[tuple[tuple[int, int, int], MaskRule], ...] = (
 
 
 def rule_named(name: str | MaskRule) -> MaskRule:
-    """The preset of that name. Raises InputError that lists the presets."""
+    """Return the preset of that name.
+
+    Raises
+    ------
+    InputError
+        With a message that lists the presets.
+    """
     if isinstance(name, MaskRule):
         return name
     if name not in RULES:
@@ -159,7 +179,7 @@ def rule_named(name: str | MaskRule) -> MaskRule:
 
 
 def rule_of_version(version: str | None) -> MaskRule:
-    """How the release `version` of Ultralytics draws masks; the current behaviour when unknown."""
+    """Return how the release `version` of Ultralytics draws masks; the current behaviour when unknown."""
     found = re.match(r"(\d+)\.(\d+)\.(\d+)", version or "")
     if not found:
         return ULTRALYTICS
@@ -168,7 +188,7 @@ def rule_of_version(version: str | None) -> MaskRule:
 
 
 def sigmoid(x: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
-    """The logistic function, without overflow."""
+    """Return the logistic function, without overflow."""
     return np.float32(0.5) * (np.float32(1) + np.tanh(np.float32(0.5) * x))
 
 
@@ -211,7 +231,10 @@ def decode(
 def crop_window(
     box_canvas_xyxy: Float32[np.ndarray, " 4"] | None, letterbox: Letterbox, rule: MaskRule, crop: Crop, size: Size
 ) -> tuple[slice, slice]:
-    """The (rows, columns) that a crop leaves: cells of the grid before resizing, or pixels of the frame `size`."""
+    """Return the (rows, columns) that a crop leaves.
+
+    Cells of the grid before resizing, or pixels of the frame `size`.
+    """
     frame: Size = "grid" if crop == "before" else size
     height, width = letterbox.size_hw(frame)
     if crop == "none" or box_canvas_xyxy is None:
@@ -223,7 +246,7 @@ def crop_window(
 
 
 def _touched(letterbox: Letterbox, rule: MaskRule, size: Size, rows: slice, columns: slice) -> tuple[slice, slice]:
-    """The window of the frame named `size` that reads at least one cell of a window of the grid."""
+    """Return the window of the frame named `size` that reads at least one cell of a window of the grid."""
     window = np.zeros(letterbox.grid_hw, dtype=np.float32)
     window[rows] = 1
     touched_rows = np.flatnonzero(letterbox.resample(window, size, rule.unpad, columns=slice(0, 1)))
@@ -238,7 +261,7 @@ def _span(indices: Int64[np.ndarray, " M"]) -> slice:
 
 
 def pixels_between(start: float, stop: float, length: int, padding: int = 0, rounded: bool = False) -> slice:
-    """The pixels `i` of an axis of `length` with `start - padding <= i < stop + padding`."""
+    """Return the pixels `i` of an axis of `length` with `start - padding <= i < stop + padding`."""
     if not (np.isfinite(start) and np.isfinite(stop)):
         return slice(0, 0)
     edge = np.rint if rounded else np.ceil

@@ -1,4 +1,4 @@
-"""Everything a network said about one image, and one instance of it.
+"""Everything a model said about one image, and one instance of it.
 
 A `Prediction` keeps coefficients and prototypes, not masks: masks are decoded when asked for, at
 the size asked for, so a prediction stays small and every explanation of it is exact.
@@ -43,21 +43,34 @@ _CLASSES_SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a network said about one image: N instances over K shared prototypes.
+    """What a model said about one image: N instances over K shared prototypes.
 
-    canvas_boxes: x1, y1, x2, y2 in canvas pixels, as the network gave them (`boxes` has them in
-        image pixels); None where it gives none, as networks of query masks do. Such masks are never
-        cropped, and the boxes around them stand in (`extents`).
-    scores: confidence, 0 to 1.
-    classes: class ids, keys of `names`.
-    coefficients: as the network gave them, any sign, unbounded.
-    prototypes: shared by all instances; may be negative themselves.
-    objectness: the factor that YOLOv5 and YOLOv7 apply to coefficients; None elsewhere.
-    source: where the image came from, for titles and messages.
-    levels: of the pyramid, 0 for the finest, that each instance comes from; None where the outputs do not tell.
-    preprocessing: what became of the image before the network saw it.
+    Attributes
+    ----------
+    canvas_boxes
+        x1, y1, x2, y2 in canvas pixels, as the model gave them (`boxes` has them in image pixels); None where it gives
+        none, as models of query masks do. Such masks are never cropped, and the boxes around them stand in (`extents`).
+    scores
+        Confidence, 0 to 1.
+    classes
+        Class ids, keys of `names`.
+    coefficients
+        Coefficients as the model gave them, any sign, unbounded.
+    prototypes
+        Shared by all instances; may be negative themselves.
+    objectness
+        The factor that YOLOv5 and YOLOv7 apply to coefficients; None elsewhere.
+    source
+        Where the image came from, for titles and messages.
+    levels
+        Levels of the pyramid, 0 for the finest, that each instance comes from; None where the outputs do not tell.
+    preprocessing
+        What became of the image before the model saw it.
 
-    Raises InputError for arrays whose shapes do not fit together, or a rule that crops without boxes.
+    Raises
+    ------
+    InputError
+        For arrays whose shapes do not fit together, or a rule that crops without boxes.
     """
 
     canvas_boxes: Float32[np.ndarray, "N 4"] | None
@@ -130,7 +143,7 @@ class Prediction:
         )
 
     def _rows(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Checked indices, counted from the front, or a boolean per instance."""
+        """Return checked indices, counted from the front, or a boolean per instance."""
         if rows.dtype == bool:
             if rows.shape != (len(self),):
                 raise IndexError(f"a boolean index has shape {rows.shape}; expected ({len(self)},), one per instance")
@@ -171,14 +184,14 @@ class Prediction:
 
     @property
     def has_boxes(self) -> bool:
-        """Whether the network gives boxes, and not masks alone."""
+        """Whether the model gives boxes, and not masks alone."""
         return self.canvas_boxes is not None
 
     @cached_property
     def extents(self) -> Float32[np.ndarray, "N 4"]:
         """x1, y1, x2, y2 in canvas pixels of where each instance is.
 
-        Its box, as the network gave it; where it gives none, the smallest one around its mask on the
+        Its box, as the model gave it; where it gives none, the smallest one around its mask on the
         canvas, or the whole image where that mask is empty.
         """
         if self.canvas_boxes is not None:
@@ -198,7 +211,7 @@ class Prediction:
 
     @property
     def broken_prototypes(self) -> Int64[np.ndarray, " B"]:
-        """Indices of prototypes with values that are no finite numbers: an export in half precision may have some."""
+        """Indices of prototypes that contain NaN or infinity: an export in half precision may have some."""
         return np.flatnonzero(~np.isfinite(self.prototypes).all(axis=(1, 2)))
 
     @cached_property
@@ -222,11 +235,11 @@ class Prediction:
         return self.areas(self.rule.size) == 0
 
     def name_of(self, class_id: int) -> str:
-        """The name of a class, or "class7" where the model has none."""
+        """Return the name of a class, or "class7" where the model has none."""
         return self.names.get(int(class_id), f"class{int(class_id)}")
 
     def with_rule(self, rule: MaskRule | str) -> Prediction:
-        """The same prediction, decoded under another mask rule (or the preset of that name)."""
+        """Return the same prediction, decoded under another mask rule (or the preset of that name)."""
         return replace(self, rule=rule_named(rule))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -257,7 +270,9 @@ class Prediction:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Prediction:
-        """Read the prediction that `save` wrote. No code in the file is run.
+        """Read the prediction that `save` wrote.
+
+        No code in the file is run.
 
         Raises
         ------
@@ -402,8 +417,10 @@ class Prediction:
         Returns
         -------
         str
-            A line holds one polygon, so the parts and holes of a mask are joined by cuts of no width. Instances with
-            an empty mask are left out; without instances the text is empty, which means an image without objects.
+            A line holds one polygon, so the parts and holes of a mask are joined by cuts of no width. It runs half a
+            pixel inside the outline, because Ultralytics fills polygons together with their edges: what it reads is
+            the mask. Instances with an empty mask are left out; without instances the text is empty, which means an
+            image without objects.
         """
         from maskprism.integrations.yolo_txt import yolo_txt
 
@@ -428,7 +445,7 @@ class Prediction:
         return to_dataframe(self)
 
     def logits(self, size: Size = "grid", *, crop: bool = False) -> Float32[np.ndarray, "N H W"]:
-        """The weighted sums of prototypes, resized bilinearly.
+        """Return the weighted sums of prototypes, resized bilinearly.
 
         With `crop` everything outside the box as the rule crops it is 0, the value at the threshold.
         Logits outside boxes were never trained: uncropped maps may look wild there.
@@ -550,7 +567,7 @@ class Instance:
 
     @property
     def canvas_box(self) -> Float32[np.ndarray, " 4"]:
-        """x1, y1, x2, y2 in canvas pixels, as the network gave it; see `Prediction.extents` where it gives none."""
+        """x1, y1, x2, y2 in canvas pixels, as the model gave it; see `Prediction.extents` where it gives none."""
         return self.prediction.extents[self.index]
 
     @property
@@ -570,7 +587,7 @@ class Instance:
 
     @property
     def coefficients(self) -> Float32[np.ndarray, " K"]:
-        """As the network gave them."""
+        """As the model gave them."""
         return self.prediction.coefficients[self.index]
 
     @property

@@ -1,4 +1,4 @@
-"""From an image to the tensor that a network sees, as data: how it lies on the canvas, how pixels become numbers."""
+"""From an image to the tensor that a model sees, as data: how it lies on the canvas, how pixels become numbers."""
 
 from __future__ import annotations
 
@@ -23,19 +23,27 @@ Channels = Literal["rgb", "bgr", "grey"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to an image before a network sees it.
+    """Preprocessing: how an image becomes the input of the model.
 
-    resize: "letterbox" keeps the image's shape and centres it on the canvas, "corner" keeps its shape and puts it at
-        the top left (SAM, Mask2Former), "stretch" fills the canvas whatever that does to its shape (YOLACT).
-    shortest_side: images are not enlarged beyond so many pixels on their shorter side (Mask2Former); None fills
-        the canvas.
-    antialias: shrinking averages all pixels that fall together, as Pillow does, and does not skip any.
-    rounds: resized pixels are rounded to whole numbers before they become numbers of the tensor; YOLACT does not, and
+    Attributes
+    ----------
+    resize
+        "letterbox" keeps the image's shape and centres it on the canvas, "corner" keeps its shape and puts it at the
+        top left (SAM, Mask2Former), "stretch" fills the canvas whatever that does to its shape (YOLACT).
+    shortest_side
+        Images are enlarged to at most this number of pixels on their shorter side (Mask2Former); None fills the canvas.
+    antialias
+        Shrinking averages all pixels that fall together, as Pillow does, and does not skip any.
+    rounds
+        Resized pixels are rounded to whole numbers before they become numbers of the tensor; YOLACT does not, and
         resizes as PyTorch does.
-    padding: the grey, 0 to 255, of the canvas around the image; None for what becomes 0 in the tensor, the mean.
-    channels: their order in the tensor.
-    scale, mean, std: a pixel, 0 to 255, becomes (pixel / scale - mean) / std; mean and std hold one number for all
-        channels, or one for each in their order.
+    padding
+        The grey, 0 to 255, of the canvas around the image; None for what becomes 0 in the tensor, the mean.
+    channels
+        Their order in the tensor.
+    scale, mean, std
+        A pixel, 0 to 255, becomes (pixel / scale - mean) / std; mean and std hold one number for all channels, or one
+        for each in their order.
     """
 
     name: str
@@ -82,7 +90,7 @@ class Preprocessing:
     def letterbox(
         self, image_hw: tuple[int, int], canvas_hw: tuple[int, int], *, rectangle_stride: int | None = None
     ) -> Letterbox:
-        """How an image of (height, width) lies on a canvas; see `Letterbox.fit` for `rectangle_stride`."""
+        """Return how an image of (height, width) lies on a canvas; see `Letterbox.fit` for `rectangle_stride`."""
         if self.resize == "stretch":
             return Letterbox.stretch(image_hw, canvas_hw)
         return Letterbox.fit(
@@ -94,7 +102,7 @@ class Preprocessing:
         )
 
     def canvas(self, image: Picture, letterbox: Letterbox) -> UInt8[np.ndarray, "Hc Wc 3"]:
-        """The image (HWC, BGR) as it lies on the canvas, as a picture: in whole numbers.
+        """Return the image (HWC, BGR) as it lies on the canvas, as a picture: in whole numbers.
 
         For a model of one channel it loses its colours first, as Ultralytics reads it, and not when it is resized.
         """
@@ -103,7 +111,7 @@ class Preprocessing:
     def exact_canvas(
         self, image: Picture, letterbox: Letterbox
     ) -> UInt8[np.ndarray, "Hc Wc 3"] | Float32[np.ndarray, "Hc Wc 3"]:
-        """The image (HWC, BGR) as it lies on the canvas, as the network sees it: see `rounds`."""
+        """Return the image (HWC, BGR) as it lies on the canvas, as the model sees it: see `rounds`."""
         if self.rounds:
             return self.canvas(image, letterbox)
         return self._padded(self._resized(image, letterbox, _interpolate).astype(np.float32), letterbox)
@@ -221,7 +229,13 @@ PREPROCESSINGS: dict[str, Preprocessing] = {one.name: one for one in (YOLO, YOLA
 
 
 def preprocessing_named(name: str | Preprocessing) -> Preprocessing:
-    """The preset of that name. Raises InputError that lists the presets."""
+    """Return the preset of that name.
+
+    Raises
+    ------
+    InputError
+        With a message that lists the presets.
+    """
     if isinstance(name, Preprocessing):
         return name
     if name not in PREPROCESSINGS:

@@ -1,7 +1,10 @@
 """Images with ground truth: Ultralytics data sets (`data.yaml`) and COCO json, read one image at a time.
 
->>> dataset = open_dataset("data.yaml", split="val")              # doctest: +SKIP
->>> for sample in dataset:                                        # doctest: +SKIP
+Examples
+--------
+>>> from maskprism.datasets.scenes import write_dataset
+>>> dataset = open_dataset(write_dataset("scenes", 5), split="val")
+>>> for sample in dataset:
 ...     image, truth = sample.read()
 """
 

@@ -1,4 +1,4 @@
-"""An image and its ground truth seen otherwise: turned, scaled, moved, mirrored and recoloured by chance."""
+"""An image and its ground truth, augmented: turned, scaled, moved, mirrored and recoloured by chance."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ if TYPE_CHECKING:
     Picture = UInt8[np.ndarray, "H W 3"]
 
 LONGEST = 4096
-"""Larger images are reduced to this side: OpenCV turns none above 32,767, and networks see less."""
+"""Larger images are reduced to this side: OpenCV turns none above 32,767, and models see less."""
 PADDING = (114, 114, 114)
 _SCALES, _DEGREES, _PIXELS = (0.65, 1.5), 8.0, 8.0
 _HUE, _SATURATION, _VALUE = 0.015, 0.5, 0.3
 
 
 @dataclass(frozen=True, eq=False)
-class Alteration:
+class Augmentation:
     """How an image is seen: point p, x and y in image pixels, lies at `linear @ p + shift` of a picture of `size_hw`.
 
-    colour: added to the hue, as a share of the circle; and what saturation and value are multiplied by.
+    Attributes
+    ----------
+    colour
+        Added to the hue, as a share of the circle; and what saturation and value are multiplied by.
     """
 
     linear: Float64[np.ndarray, "2 2"]
@@ -37,15 +40,18 @@ class Alteration:
     colour: tuple[float, float, float] = (0.0, 1.0, 1.0)
 
     @classmethod
-    def mirror(cls, image_hw: tuple[int, int]) -> Alteration:
+    def mirror(cls, image_hw: tuple[int, int]) -> Augmentation:
         """In a mirror: `image[:, ::-1]`, reduced where it is larger than LONGEST."""
         height, width = size_hw = _reduced(image_hw)
         return cls(np.diag([-width / image_hw[1], height / image_hw[0]]), np.array([width, 0.0]), size_hw)
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, image_hw: tuple[int, int]) -> Alteration:
-        """By chance: 0.65 to 1.5 times as large, turned by up to 8 degrees, moved within what that leaves and 8 pixels
-        more, mirrored every other time, and of other colours."""
+    def drawn(cls, rng: np.random.Generator, image_hw: tuple[int, int]) -> Augmentation:
+        """Draw a random view.
+
+        It is 0.65 to 1.5 times as large, turned by up to 8 degrees, moved within what that leaves and 8 pixels more,
+        mirrored every other time, and of other colours.
+        """
         height, width = size_hw = _reduced(image_hw)
         size = np.array([width, height], dtype=np.float64)
         scale = float(np.exp(rng.uniform(*np.log(_SCALES))))
@@ -64,7 +70,7 @@ class Alteration:
         )
 
     def image(self, image: Picture) -> Picture:
-        """The picture, HWC uint8 in BGR; grey where the image does not reach."""
+        """Return the picture, HWC uint8 in BGR; grey where the image does not reach."""
         seen = self._turned(image, cv2.INTER_AREA, cv2.INTER_LINEAR, PADDING)
         hue, saturation, value = self.colour
         if self.colour != (0.0, 1.0, 1.0):
@@ -75,7 +81,7 @@ class Alteration:
         return seen
 
     def truth(self, truth: GroundTruth) -> GroundTruth:
-        """The ground truth of the picture; instances that have left it are left out."""
+        """Return the ground truth of the picture; instances that have left it are left out."""
         segments: list[Segment] = []
         boxes, kept = [], []
         for index, (segment, box) in enumerate(zip(truth.segments, truth.boxes, strict=True)):
@@ -127,7 +133,7 @@ def _reduced(image_hw: tuple[int, int]) -> tuple[int, int]:
 
 
 def _within(polygon: Polygon, width: int, height: int) -> Float64[np.ndarray, "Q 2"]:
-    """What of a polygon lies in a picture: cut along one side after the other (Sutherland and Hodgman, 1974).
+    """Return what of a polygon lies in a picture: cut along one side after the other (Sutherland and Hodgman, 1974).
 
     Parts that fall asunder stay joined along the side, where they have no area.
     """

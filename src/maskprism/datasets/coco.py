@@ -1,4 +1,4 @@
-"""Data sets of COCO: one json with polygons and run lengths."""
+"""Data sets of COCO: one json with polygons and RLE."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Entry(Struct):
 
 
 class RunLengths(Struct):
-    """A mask as run lengths along columns, beginning with the background; compressed to text, or as numbers."""
+    """A mask as RLE along columns, beginning with the background; compressed to text, or as numbers."""
 
     size: tuple[int, int]
     counts: str | list[Annotated[int, Meta(ge=0)]]
@@ -94,7 +94,7 @@ class _Belonging(Struct):
 
 
 def id_key(value: Id) -> int | str:
-    """An id by its value: 7, 7.0, "7" and "007" are the same."""
+    """Return an id by its value: 7, 7.0, "7" and "007" are the same."""
     text = str(value).strip()
     return int(text.split(".")[0]) if len(text) < 64 and re.fullmatch(r"-?[0-9]+([.]0*)?", text) else text
 
@@ -103,7 +103,12 @@ def id_key(value: Id) -> int | str:
 class CocoAnnotations:
     """The annotations of a COCO json, by the path of the image.
 
-    categories: the ids of all categories, as `id_key` gives them. crowds: what becomes of masks marked as crowds.
+    Attributes
+    ----------
+    categories
+        The ids of all categories, as `id_key` gives them.
+    crowds
+        What becomes of masks marked as crowds.
     """
 
     file: Path
@@ -113,7 +118,7 @@ class CocoAnnotations:
     crowds: Crowds = "left-out"
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
-        """The annotations of one image."""
+        """Return the annotations of one image."""
         assert isinstance(image.image, Path)
         entry = self.images[image.image]
         height, width = entry.height or image_hw[0], entry.width or image_hw[1]
@@ -147,7 +152,7 @@ class CocoAnnotations:
         category, segmentation = id_key(annotation.category_id), annotation.segmentation
         crowd = bool(annotation.iscrowd) and self.crowds == "left-out"
         if category not in self.categories:
-            raise ValueError(f"category {shortened(category)} is none of the file's categories")
+            raise ValueError(f"category {shortened(category)} is not in the file's categories")
         if isinstance(segmentation, RunLengths):
             return Annotation(category, _bitmap(segmentation, image_hw), crowd=crowd)
         if polygons := [numbers for numbers in segmentation or () if numbers]:
@@ -161,7 +166,7 @@ class CocoAnnotations:
 
 
 def _annotation(raw: Raw, label: str) -> CocoAnnotation:
-    """An annotation; some tools leave out the list around a single polygon, others put one around run lengths."""
+    """Return an annotation; some tools leave out the list around a single polygon, others put one around RLE."""
     expected = "category_id, and segmentation or bbox"
     try:
         return decode_json(raw, CocoAnnotation, label, LabelError, expected)
@@ -201,7 +206,7 @@ def _polygon(numbers: Sequence[float]) -> Polygon:
 
 
 def _bitmap(encoded: RunLengths, image_hw: tuple[int, int]) -> Bitmap:
-    """The mask of run lengths: along columns, beginning with the background."""
+    """Return the mask of an RLE: along columns, beginning with the background."""
     height, width = encoded.size
     if encoded.size != image_hw:
         raise ValueError(f"its mask is {width} x {height} pixels; the image is {image_hw[1]} x {image_hw[0]}")
@@ -209,21 +214,26 @@ def _bitmap(encoded: RunLengths, image_hw: tuple[int, int]) -> Bitmap:
         try:
             runs = run_lengths(encoded.counts)
         except ValueError as error:
-            raise ValueError(f"its compressed run lengths are damaged ({error})") from None
+            raise ValueError(f"its compressed RLE is damaged ({error})") from None
     else:
         runs = np.array(encoded.counts, dtype=np.int64)
     if (len(runs) and (runs.min() < 0 or runs.max() > height * width)) or runs.sum() != height * width:
-        raise ValueError(f"its run lengths add up to {runs.sum()}; expected {height * width} pixels")
+        raise ValueError(f"its RLE adds up to {runs.sum()}; expected {height * width} pixels")
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
 def read_categories(file: Path) -> dict[int, str]:
-    """The class names of a COCO json, ids counted from 0 in the order of the categories' ids. Raises InputError."""
+    """Return the class names of a COCO json, ids counted from 0 in the order of the categories' ids.
+
+    Raises
+    ------
+    InputError
+    """
     return dict(open_categories(file).names)
 
 
 def open_categories(file: Path) -> Dataset:
-    """The categories of a COCO json alone: a data set without images, whose images need not be there."""
+    """Return the categories of a COCO json alone: a data set without images, whose images need not be there."""
     described = decode_json(read_regular(file, InputError), _Categories, str(file), InputError, _EXPECTED)
     categories = _in_order(file, described.categories)
     return Dataset(
@@ -237,7 +247,12 @@ def open_categories(file: Path) -> Dataset:
 
 
 def read_image_ids(file: Path) -> dict[str, int | str]:
-    """The id of each image that a COCO json lists, by its file name; none where it lists none. Raises InputError."""
+    """Return the id of each image that a COCO json lists, by its file name; none where it lists none.
+
+    Raises
+    ------
+    InputError
+    """
     listed = decode_json(read_regular(file, InputError), _Listed, str(file), InputError, _EXPECTED).images
     return {one.file_name: id_key(one.id) for one in listed}
 
@@ -248,7 +263,13 @@ def _in_order(file: Path, categories: Iterable[Category]) -> list[Category]:
 
 
 def _by(key: Callable[[T], Hashable], entries: Iterable[T], file: Path, kind: str) -> dict[Any, T]:
-    """The entries by what should tell them apart. Raises InputError where it does not."""
+    """Return the entries by what should tell them apart.
+
+    Raises
+    ------
+    InputError
+        Where it does not.
+    """
     found: dict[Any, T] = {}
     for entry in entries:
         if found.setdefault(key(entry), entry) is not entry:
@@ -337,7 +358,10 @@ def open_coco(file: Path, folder: Path | None, *, crowds: Crowds = "left-out", f
 
 
 def _folders(file: Path, folder: Path | None, further: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Where images may be, and what to look through with its subfolders: as COCO and its exporters lay them out."""
+    """Return where images may be, and what to look through with its subfolders.
+
+    As COCO and its exporters lay them out.
+    """
     if folder is not None:
         return [folder.resolve()], [folder.resolve()]
     split = file.stem.removeprefix("instances_")

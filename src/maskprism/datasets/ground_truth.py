@@ -31,16 +31,27 @@ Outlines = Literal["coco", "ultralytics"]
 class GroundTruth:
     """What is really to be seen on one image: M instances.
 
-    classes: class ids, keys of `names`.
-    segments: of each instance its polygons in image pixels (they are united), or a mask of the
-        image's size, or None where the labels give a box alone.
-    boxes: x1, y1, x2, y2 around the segments, in image pixels.
-    crowd: groups of instances that COCO marks as one; they are not to be found one by one.
-    image_hw: (height, width) of the image.
-    remarks: what was mended while reading, such as clipped coordinates or repeated rows.
-    outlines: by whose rule polygons become pixels: "coco" for a COCO json, "ultralytics" for label files.
-    label_ids: of each instance the id of its annotation in a COCO json, or its line in a label file, from 0.
-    repeats: labels left out because they repeat another one, as pairs of label ids: its own, the other's.
+    Attributes
+    ----------
+    classes
+        Class ids, keys of `names`.
+    segments
+        Of each instance its polygons in image pixels (they are united), or a mask of the image's size, or None where
+        the labels give a box alone.
+    boxes
+        x1, y1, x2, y2 around the segments, in image pixels.
+    crowd
+        Groups of instances that COCO marks as one; they are not to be found one by one.
+    image_hw
+        (height, width) of the image.
+    remarks
+        What was corrected while reading, such as clipped coordinates or repeated rows.
+    outlines
+        By whose rule polygons become pixels: "coco" for a COCO json, "ultralytics" for label files.
+    label_ids
+        Of each instance the id of its annotation in a COCO json, or its line in a label file, from 0.
+    repeats
+        Labels left out because they repeat another one, as pairs of label ids: its own, the other's.
     """
 
     classes: Int64[np.ndarray, " M"]
@@ -58,7 +69,10 @@ class GroundTruth:
     def of_masks(cls, masks: Sequence[Bitmap] | Bool[np.ndarray, "M H W"], classes: Sequence[int]) -> GroundTruth:
         """Ground truth from masks of the image's size and class ids, one for each.
 
-        Raises InputError for no masks, for masks of several sizes, or for another number of class ids.
+        Raises
+        ------
+        InputError
+            For no masks, for masks of several sizes, or for another number of class ids.
         """
         shapes = {mask.shape for mask in masks}
         if len(shapes) != 1 or len(masks) != len(classes):
@@ -86,15 +100,15 @@ class GroundTruth:
 
     @cached_property
     def areas(self) -> Int64[np.ndarray, " M"]:
-        """Mask areas in image pixels (0 for a box alone): small, medium and large of COCO are said of these."""
+        """Mask areas in image pixels (0 for a box alone): COCO's small, medium and large refer to these."""
         return np.array([np.count_nonzero(patch.values) for patch in self.patches("image")], dtype=np.int64)
 
     def name_of(self, class_id: int) -> str:
-        """The name of a class, or "class7" where the data set has none."""
+        """Return the name of a class, or "class7" where the data set has none."""
         return self.names.get(int(class_id), f"class{int(class_id)}")
 
     def masks(self, size: Size = "image", letterbox: Letterbox | None = None) -> Bool[np.ndarray, "M H W"]:
-        """The masks in the frame named `size`, as a stack; see `patches`."""
+        """Return the masks in the frame named `size`, as a stack; see `patches`."""
         patches = list(self.patches(size, letterbox))
         height, width = self.image_hw if letterbox is None else letterbox.size_hw(size)
         stack = np.zeros((len(self), height, width), dtype=bool)
@@ -162,7 +176,7 @@ class GroundTruth:
     def polygons(
         self, index: int, size: Size = "image", letterbox: Letterbox | None = None
     ) -> list[Float64[np.ndarray, "P 2"]]:
-        """The polygons of one instance in the frame named `size`; none for a bitmap or a box alone.
+        """Return the polygons of one instance in the frame named `size`; none for a bitmap or a box alone.
 
         In other frames than the image's they end where the image does.
         """
@@ -177,7 +191,10 @@ class GroundTruth:
 
 
 def _drawn_by_coco(polygon: Polygon, height: int, width: int) -> Patch:
-    """The pixels of a polygon by COCO's rule: that of pycocotools, whose mask API faster-coco-eval has as well."""
+    """Return the pixels of a polygon by COCO's rule.
+
+    That of pycocotools, whose mask API faster-coco-eval has as well.
+    """
     from faster_coco_eval.core.mask import frPyObjects
 
     if len(polygon) < 3:
@@ -199,7 +216,7 @@ def _drawn_by_coco(polygon: Polygon, height: int, width: int) -> Patch:
 
 
 def run_lengths(compressed: bytes | str) -> Int64[np.ndarray, " R"]:
-    """The run lengths of COCO's compressed RLE: down the columns, beginning with the background.
+    """Decode COCO's compressed RLE: runs down the columns, beginning with the background.
 
     Parameters
     ----------
@@ -209,14 +226,14 @@ def run_lengths(compressed: bytes | str) -> Int64[np.ndarray, " R"]:
     Raises
     ------
     ValueError
-        For text that is none, or ends within a number.
+        For malformed text, or text that ends within a number.
     """
     data = compressed.encode() if isinstance(compressed, str) else compressed
     letters = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
     if not len(letters):
         return letters
     if letters.min() < 0 or letters.max() > 63 or letters[-1] & 32:
-        raise ValueError("it is no text of compressed run lengths, or ends too early")
+        raise ValueError("it is not a compressed RLE, or ends too early")
     last = np.flatnonzero(letters & 32 == 0)
     lengths = np.diff(last, prepend=-1)
     if lengths.max() > 7:  # 35 bits
@@ -229,7 +246,10 @@ def run_lengths(compressed: bytes | str) -> Int64[np.ndarray, " R"]:
 
 
 def _filled(polygon: Polygon, height: int, width: int) -> Patch:
-    """The pixels of a polygon by Ultralytics' rule: fractions are cut off, the outline is filled with its edges."""
+    """Return the pixels of a polygon by Ultralytics' rule.
+
+    Fractions are cut off, the outline is filled with its edges.
+    """
     if not len(polygon):
         return _united([])
     corners = polygon.astype(np.int32)
@@ -242,7 +262,7 @@ def _filled(polygon: Polygon, height: int, width: int) -> Patch:
 
 
 def _reduced(patch: Patch, letterbox: Letterbox) -> Patch:
-    """A mask on the canvas as Ultralytics reduces it to the grid."""
+    """Return a mask on the canvas as Ultralytics reduces it to the grid."""
     canvas = np.zeros(letterbox.canvas_hw, dtype=np.uint8)
     canvas[patch.rows, patch.columns] = patch.values
     height, width = letterbox.grid_hw
@@ -254,7 +274,7 @@ _DRAW: dict[Outlines, Callable[[Polygon, int, int], Patch]] = {"coco": _drawn_by
 
 
 def _cut(patch: Patch, rows: slice, columns: slice) -> Patch:
-    """What of a patch lies in a window of the frame."""
+    """Return what of a patch lies in a window of the frame."""
     top, left = max(patch.rows.start, rows.start), max(patch.columns.start, columns.start)
     bottom = max(min(patch.rows.stop, rows.stop), top)
     right = max(min(patch.columns.stop, columns.stop), left)
@@ -279,7 +299,7 @@ def _united(parts: Sequence[Patch]) -> Patch:
 
 
 def box_around(segment: Segment, stated: Sequence[float] | None, image_hw: tuple[int, int]) -> Sequence[float]:
-    """x1, y1, x2, y2 around a segment, or of one that is None the stated box, within the image; zeros for nothing."""
+    """x1, y1, x2, y2 around a segment, or for None the stated box, within the image; zeros if empty."""
     if segment is None:
         height, width = image_hw
         return [float(v) for v in np.clip(stated or (0, 0, 0, 0), 0, (width, height, width, height))]
@@ -293,7 +313,7 @@ def box_around(segment: Segment, stated: Sequence[float] | None, image_hw: tuple
 
 
 def sampled(bitmap: Bitmap, letterbox: Letterbox | None, size: Size) -> Patch:
-    """A mask of the image's size at the pixel centres of another frame."""
+    """Return a mask of the image's size at the pixel centres of another frame."""
     height, width = bitmap.shape
     if letterbox is None or size == "image":
         return Patch(slice(0, height), slice(0, width), bitmap)

@@ -15,21 +15,21 @@ from maskprism.io.sources import walk
 from maskprism.io.untrusted import is_file, shortened
 
 MOST_FILES = 200_000
-"""So many files are looked through below a folder before the search ends."""
+"""The number of files that a search below a folder looks through at most."""
 MOST_PARTS = 8
-"""So many of the last parts of a path are looked for, and then ever fewer."""
+"""The number of last parts of a path that a search begins with; then one less each time."""
 TOO_COMMON = frozenset(("images", "labels", "data", "dataset", "datasets"))
 """Names of folders that say nothing alone: the last part of a path must be another one."""
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    """The parts of a path of any machine: without drive, root, "." and "..", split at either slash."""
+    """Return the parts of a path of any machine: without drive, root, "." and "..", split at either slash."""
     parts = name.replace("\\", "/").split("/")
     return tuple(part for part in parts if part not in ("", ".", "..") and not part.endswith(":"))
 
 
 def find_images(names: Iterable[str], folders: Sequence[Path], below: Sequence[Path] = ()) -> dict[str, Path]:
-    """Where named images are on this machine.
+    """Return where named images are on this machine.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def find_images(names: Iterable[str], folders: Sequence[Path], below: Sequence[P
 
 
 def _first(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
-    """The first file of these names, in the first folder that has it."""
+    """Return the first file of these names, in the first folder that has it."""
     files = (Path(os.path.normpath(folder / name)) for name in names for folder in folders)
     return next((file for file in files if is_file(file)), None)
 
@@ -89,18 +89,18 @@ def _below(names: Sequence[str], folders: Iterable[Path], taken: set[Path]) -> d
 
 
 def _plain(name: str) -> str:
-    """A file name as different systems write it: letters in either case, accents in one or two characters."""
+    """Return a file name as different systems write it: letters in either case, accents in one or two characters."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _shared(path: Sequence[str], parts: Sequence[str]) -> int:
-    """How many of the last parts are the same."""
+    """Return how many of the last parts are the same."""
     pairs = zip(reversed(path), reversed(parts), strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: _plain(pair[0]) == _plain(pair[1]), pairs))
 
 
 def missing_notice(file: Path, names: Sequence[str], found: Mapping[str, Path]) -> tuple[str, ...]:
-    """A sentence about the images that are not there; nothing where all are."""
+    """Return a sentence about the images that are not there; nothing where all are."""
     missing = [name for name in names if name not in found]
     if not missing:
         return ()
@@ -112,6 +112,6 @@ def missing_notice(file: Path, names: Sequence[str], found: Mapping[str, Path]) 
 
 
 def looked_in(folders: Sequence[Path], below: Sequence[Path] = ()) -> str:
-    """Where was looked, for a message."""
+    """Return where was looked, for a message."""
     told = [str(folder) for folder in dict.fromkeys(folders)]
     return ", ".join(told + [f"below {folder}" for folder in dict.fromkeys(below)])

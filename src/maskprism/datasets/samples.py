@@ -18,7 +18,7 @@ from maskprism.io.sources import ImageFiles, SourceImage
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-    from maskprism.datasets.augmentation import Alteration
+    from maskprism.datasets.augmentation import Augmentation
     from maskprism.datasets.ground_truth import Outlines, Segment
 
 
@@ -36,7 +36,7 @@ class Annotation(NamedTuple):
 
 
 class ImageAnnotations(NamedTuple):
-    """The annotated instances of an image, and what was mended while reading them."""
+    """The annotated instances of an image, and what was corrected while reading them."""
 
     rows: list[Annotation]
     remarks: tuple[str, ...]
@@ -48,7 +48,12 @@ class Annotations(Protocol):
     """Where rows of ground truth come from."""
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
-        """The rows about one image. Raises LabelError."""
+        """Return the rows about one image.
+
+        Raises
+        ------
+        LabelError
+        """
         ...
 
 
@@ -67,23 +72,39 @@ class Sample:
         return self.image.name
 
     def read(self, *, grey: bool = False) -> tuple[UInt8[np.ndarray, "H W 3"], GroundTruth]:
-        """The image, HWC uint8 in BGR, and its ground truth; grey: as `read_image` has it.
+        """The image, HWC uint8 in BGR, and its ground truth;
 
-        Raises ImageError or LabelError, which say what is wrong with which file: take the next sample then. An
-        image with a mistake in one of its labels is left out as a whole, as in Ultralytics: half of its ground truth
+        An image with a mistake in one of its labels is left out as a whole, as in Ultralytics: half of its ground truth
         would make false alarms of good detections.
+
+        Parameters
+        ----------
+        grey
+            Grey as `read_image` has it.
+
+        Raises
+        ------
+        ImageError
+            Which say what is wrong with which file: take the next sample then.
+        LabelError
+            Which say what is wrong with which file: take the next sample then.
         """
         pixels = self.image.read(grey=grey)
         return pixels, self.truth((pixels.shape[0], pixels.shape[1]))
 
-    def altered(
-        self, image: UInt8[np.ndarray, "H W 3"], truth: GroundTruth, how: Alteration
+    def augmented(
+        self, image: UInt8[np.ndarray, "H W 3"], truth: GroundTruth, how: Augmentation
     ) -> tuple[UInt8[np.ndarray, "H W 3"], GroundTruth]:
-        """What `read` gave, seen otherwise."""
+        """Return what `read` gave, augmented."""
         return how.image(image), how.truth(truth)
 
     def truth(self, image_hw: tuple[int, int]) -> GroundTruth:
-        """The ground truth alone, for an image of this (height, width). Raises LabelError."""
+        """Return the ground truth alone, for an image of this (height, width).
+
+        Raises
+        ------
+        LabelError
+        """
         rows, remarks, outlines, repeats = self.annotations.of(self.image, image_hw)
         boxes = [box_around(row.segment, row.box, image_hw) for row in rows]
         return GroundTruth(
@@ -104,10 +125,18 @@ class Sample:
 class Dataset:
     """The images of one split with their ground truth; iterating gives a `Sample` each.
 
-    names: class names by class id. split: "val", "test", "train", or None where the file is one split.
-    notices: what a reader must know: images that are not there, crowds, how its classes became those of a model.
-    by_index: its classes became those of a model by their numbers, because one of the two has no class names.
-    nothing_counts: why no mask of it counts, where that is known.
+    Attributes
+    ----------
+    split
+        "val", "test", "train", or None where the file is one split.
+    names
+        Class names by class id.
+    notices
+        What a reader must know: images that are not there, crowds, how its classes became those of a model.
+    by_index
+        Its classes became those of a model by their numbers, because one of the two has no class names.
+    nothing_counts
+        Why no mask of it counts, where that is known.
     """
 
     path: Path
@@ -131,7 +160,7 @@ class Dataset:
         return Sample(image, self.annotations, self.class_ids, self.names)
 
     def take(self, positions: Iterable[int]) -> Self:
-        """The same data set with the images at these positions alone."""
+        """Return the same data set with the images at these positions alone."""
         return replace(self, images=self.images.take(positions))
 
     def __repr__(self) -> str:
@@ -139,7 +168,7 @@ class Dataset:
         return f"Dataset({str(self.path)!r}{split}, {len(self)} images, {len(self.names)} classes)"
 
     def for_model(self, names: Mapping[int, str]) -> Dataset:
-        """The same data set with the class ids of a model.
+        """Return the same data set with the class ids of a model.
 
         Parameters
         ----------
@@ -151,8 +180,8 @@ class Dataset:
         Dataset
             Classes are matched by their order where both have the same names in the same order, even if a name occurs
             twice; otherwise by name (case and spaces do not matter), and classes that the model does not know get ids
-            behind its own. Where one of the two has no names and they have equally many classes (or nobody knows how
-            many the model has), they are matched by index. `notices` tells of that, and of names that occur twice.
+            behind its own. Where one of the two has no names and they have equally many classes (or it is unknown how
+            many the model has), they are matched by index. `notices` lists that, and names that occur twice.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Drawn scenes with exact ground truth: the images that the bundled network learned from.
+"""Drawn scenes with exact ground truth: the images that the bundled model learned from.
 
 Every scene is drawn from its seed alone: objects of ten classes with textured and shaded surfaces,
 turned, scaled and partly hidden by each other, over textured backgrounds, under changing light.
@@ -57,9 +57,14 @@ _SHIFT = 4
 class Scene:
     """An image and the ground truth of its N objects, in the order in which they were laid down.
 
-    image: HWC uint8 in BGR.
-    classes: keys of `NAMES`.
-    owners: per pixel 0 for the background, i + 1 for object i; so visible masks never overlap.
+    Attributes
+    ----------
+    image
+        HWC uint8 in BGR.
+    classes
+        Keys of `NAMES`.
+    owners
+        Per pixel 0 for the background, i + 1 for object i; so visible masks never overlap.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -357,7 +362,7 @@ def _surface(
     contrast: float,
     apart_from: Float32[np.ndarray, " 3"] | None = None,
 ) -> Float32[np.ndarray, "H W 3"]:
-    """A textured surface of two colours in 0..1; not of the colour `apart_from`."""
+    """Return a textured surface of two colours in 0..1; not of the colour `apart_from`."""
     for _ in range(8):
         base = rng.uniform(0.05, 0.98, 3)
         base += (1 - rng.uniform(0.3, 1)) * (base.mean() - base)

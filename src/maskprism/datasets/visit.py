@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, o
 import cv2
 import numpy as np
 
-from maskprism._common.parallel import Engine, EngineName, Lost, in_lists, open_engine
+from maskprism._common.choices import EngineName
+from maskprism._common.parallel import Engine, Lost, in_lists, open_engine
 from maskprism._common.text import one_line
 from maskprism.core.prediction import Prediction
 from maskprism.datasets.samples import Dataset
@@ -37,7 +38,7 @@ TOLERATED_MODEL_FAILURES = 8
 """A model that fails on this many images, and has worked on none, is taken for gone."""
 _IMAGES_PER_CALL = 32
 _CALLS_PER_WORKER = 4
-"""At least so many, where there are few images: the last ones must not wait for one process."""
+"""At least this many, where there are few images: the last ones must not wait for one process."""
 _ONE_LARGE = Lock()
 
 Said = TypeVar("Said")
@@ -48,8 +49,12 @@ Result = TypeVar("Result")
 class Failure(NamedTuple):
     """One image that could not be used, and why.
 
-    by_model: the model failed on it; otherwise the image or its labels cannot be read, or nothing can be made of them.
-    size_hw: (height, width) of the image; None where it was not read.
+    Attributes
+    ----------
+    by_model
+        The model failed on it; otherwise the image or its labels cannot be read, or nothing can be made of them.
+    size_hw
+        (height, width) of the image; None where it was not read.
     """
 
     name: str
@@ -65,8 +70,14 @@ OnProgress = Callable[[int, int | None, Failure | None], None]
 class VisitedImage(NamedTuple, Generic[Said]):
     """One image and what the model says about it.
 
-    number: position in the order of images, from 0. truth: the ground truth; None without a data set.
-    item: where the image comes from: a `Sample` of a data set, or else a `SourceImage`.
+    Attributes
+    ----------
+    number
+        Position in the order of images, from 0.
+    truth
+        The ground truth; None without a data set.
+    item
+        Where the image comes from: a `Sample` of a data set, or else a `SourceImage`.
     """
 
     number: int
@@ -91,46 +102,29 @@ class Predictor(Protocol[SaidAgain]):
         ...
 
     def predict(self, images: list[Any], /) -> Sequence[SaidAgain]:
-        """What it says about each image."""
+        """Return what it says about each image."""
         ...
-
-
-class HasGrey(Protocol):
-    """What `Asking` knows of a model."""
-
-    @property
-    def grey(self) -> bool:
-        """See `Predictor`."""
-        ...
-
-
-Asked = TypeVar("Asked", bound=HasGrey)
 
 
 @dataclass(frozen=True)
-class Asking(Generic[Asked, Said]):
-    """A model that is asked in another way than by `predict`, about one image at a time.
+class Asking(Generic[Said]):
+    """A model, or several, asked in another way than by `predict`, about one image at a time.
 
-    Parameters
+    Attributes
     ----------
-    model
-        The model, or several.
     ask
-        Called with the model and an image; what it raises is a failure of the model.
+        Called with an image; what it raises is a failure of the model.
+    grey, batch
+        See `Predictor`.
     """
 
-    model: Asked
-    ask: Callable[[Asked, Any], Said]
+    ask: Callable[[Any], Said]
+    grey: bool = False
     batch: int = 1
 
-    @property
-    def grey(self) -> bool:
-        """That of the model."""
-        return self.model.grey
-
     def predict(self, images: list[Any], /) -> Sequence[Said]:
-        """What is answered about each image."""
-        return [self.ask(self.model, image) for image in images]
+        """Return what is answered about each image."""
+        return [self.ask(image) for image in images]
 
 
 Images = Dataset | Sources | ImageFiles | VideoFile | Iterable[SourceImage]
@@ -168,7 +162,7 @@ def visit(
     """Ask a model about one image after the other.
 
     An image that cannot be read, that the model fails on, or that a worker died of, is a `Failure`, and the rest goes
-    on. Whoever stops early closes the generator (`contextlib.closing`): nothing more is begun then.
+    on. To stop early, close the generator (`contextlib.closing`): nothing more is begun then.
 
     Parameters
     ----------
@@ -177,9 +171,9 @@ def visit(
     model
         A `Model`, or an `Asking`.
     examine
-        Called where the model runs, with each `VisitedImage`; only its result is sent back, and a `MaskprismError`
-        that it raises is a failure of the image. With the engine "ray" it must be one that can be pickled. Default:
-        the `VisitedImage` itself is the result.
+        Called where the model runs, with each `VisitedImage`; only its result is sent back. A `MaskprismError` that it
+        raises is a failure of the image (a `ModelError` of the model). With the engine "ray" it must be one that can
+        be pickled. Default: the `VisitedImage` itself is the result.
     engine
         "threads", "ray", or what `open_engine` opened, which serves several visits.
     workers
@@ -200,8 +194,7 @@ def visit(
         For frames of a video, or a model that cannot be pickled, and the engine "ray".
     """
     dataset = images if isinstance(images, Dataset) else None
-    total = images.count() if isinstance(images, Sources | ImageFiles | VideoFile) else None
-    total = len(images) if isinstance(images, Sized) else total
+    total = count_of(images)
     done = worked = 0
     gone: list[Failure] = []
     with open_engine(engine, workers) as opened:
@@ -229,8 +222,22 @@ def look_at(
     model: Predictor[Said],
     examine: Callable[[VisitedImage[Said]], Result],
 ) -> list[Result | Failure]:
-    """What `visit` does with a few images, here and now."""
+    """Return what `visit` does with a few images, here and now."""
     return list(_Visitor(model, examine, None)(list(enumerate(items))))
+
+
+def predicted(model: Predictor[Said], image: Pixels) -> Said:
+    """Return what a model says about one image more, asked while another is examined.
+
+    Raises
+    ------
+    ModelError
+        If it fails.
+    """
+    (said,) = _said(model, [image])
+    if isinstance(said, _Raised):
+        raise ModelError(one_line(said.error)) from said.error
+    return said
 
 
 def check_finite(said: object) -> None:
@@ -259,7 +266,7 @@ class _Visitor(Generic[Said]):
             read = [self._read(*task) for task in some]
             images = [one.image for one in read if isinstance(one, VisitedImage)]
             with _ONE_LARGE if sum(image.size // 3 for image in images) > LARGE_PIXELS else nullcontext():
-                said = iter(self._said(images))
+                said = iter(_said(self.model, images))
                 results = [one if isinstance(one, Failure) else self._examined(one, next(said)) for one in read]
             yield from results
 
@@ -272,18 +279,6 @@ class _Visitor(Generic[Said]):
         image, truth = read if isinstance(read, tuple) else (read, None)
         return VisitedImage(number, item.name, image, truth, item, None)
 
-    def _said(self, images: list[Pixels]) -> Sequence[Said | _Raised]:
-        """What the model says about each image; where it fails on several, they are given to it one by one."""
-        if not images:
-            return []
-        try:
-            answers = self.model.predict(images)
-            for said in answers:
-                check_finite(said)
-        except Exception as error:  # runtimes raise what they like
-            return [_Raised(error)] if len(images) == 1 else [said for one in images for said in self._said([one])]
-        return answers
-
     def _examined(self, read: VisitedImage[None], said: Said | _Raised) -> Any:
         name, size_hw = read.name, (read.image.shape[0], read.image.shape[1])
         if isinstance(said, _Raised):
@@ -293,11 +288,24 @@ class _Visitor(Generic[Said]):
         try:
             return visited if self.examine is None else self.examine(visited)
         except (MaskprismError, MemoryError, cv2.error) as error:
-            return Failure(name, _why(error, read.item), size_hw=size_hw)
+            return Failure(name, _why(error, read.item), isinstance(error, ModelError), size_hw)
+
+
+def _said(model: Predictor[Said], images: list[Pixels]) -> Sequence[Said | _Raised]:
+    """Return what a model says about each image; where it fails on several, they are given to it one by one."""
+    if not images:
+        return []
+    try:
+        answers = model.predict(images)
+        for said in answers:
+            check_finite(said)
+    except Exception as error:  # runtimes raise what they like
+        return [_Raised(error)] if len(images) == 1 else [said for one in images for said in _said(model, [one])]
+    return answers
 
 
 def _why(error: Exception, item: SourceImage | Sample) -> str:
-    """What an error says on one line, without the name of the image before it, which a `Failure` has anyway."""
+    """Return what an error says on one line, without the name of the image before it, which a `Failure` has anyway."""
     source = item if isinstance(item, SourceImage) else item.image
     named = [source.name] if isinstance(source.image, bytes | np.ndarray) else [source.name, str(source.image)]
     message = one_line(error)
@@ -310,6 +318,13 @@ class _Raised(NamedTuple):
     error: Exception
 
 
+def count_of(images: Images) -> int | None:
+    """Return how many images there are, as far as they tell."""
+    if isinstance(images, Sources | ImageFiles | VideoFile):
+        return images.count()
+    return len(images) if isinstance(images, Sized) else None
+
+
 def _listed(images: Images) -> Iterator[SourceImage]:
     if isinstance(images, Dataset):
         return images.images.pending(frozenset())
@@ -317,7 +332,13 @@ def _listed(images: Images) -> Iterator[SourceImage]:
 
 
 def _without_frames(image: SourceImage) -> SourceImage:
-    """An image that can be read elsewhere. Raises InputError for one that is decoded."""
+    """Return an image that can be read elsewhere.
+
+    Raises
+    ------
+    InputError
+        For one that is decoded.
+    """
     if isinstance(image.image, np.ndarray):
         raise InputError("a video is decoded in one process, and arrays stay there; leave engine='ray' out for them")
     return image

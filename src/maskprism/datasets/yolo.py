@@ -46,15 +46,18 @@ class Described(Struct):
     train: str | int | float | list[str | int | float] | None = None
 
     def entries(self, split: str) -> list[str]:
-        """Where the images of a split are; none where it is not named. "validation" and "valid" are "val"."""
+        """Return where the images of a split are; none where it is not named. "validation" and "valid" are "val"."""
         found = getattr(self, split) if split in SPLITS else None
         found = found or self.validation or self.valid if split == "val" else found
         return [str(entry) for entry in (found if isinstance(found, list) else [found]) if entry]
 
     def class_names(self, file: Path) -> dict[int, str]:
-        """Names by class id; "class0", "class1", ... where only their number is told.
+        """Names by class id; "class0", "class1", ... where only their number is given.
 
-        Raises InputError for names that are none, or are not as many as `nc` says.
+        Raises
+        ------
+        InputError
+            For malformed names, or a number of names other than `nc`.
         """
         if self.names is None and self.nc is not None:
             return {index: placeholder(index) for index in range(self.nc)}
@@ -68,7 +71,12 @@ class Described(Struct):
 
 
 def read_description(file: Path) -> Described:
-    """The keys of a data.yaml. Raises InputError."""
+    """Return the keys of a data.yaml.
+
+    Raises
+    ------
+    InputError
+    """
     return read_yaml(file, Described, InputError, "keys such as path, train, val and names")
 
 
@@ -79,7 +87,7 @@ class YoloLabels:
     class_count: int
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
-        """The rows of the image's label file; none where there is no file."""
+        """Return the rows of the image's label file; none where it is missing."""
         assert isinstance(image.image, Path)
         file = label_path(image.image)
         if not is_file(file) and not os.path.lexists(file):
@@ -130,14 +138,14 @@ class YoloLabels:
         if len(values) == 4:
             x, y, w, h = values * (width, height, width, height)
             box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-            return Annotation(int(class_id), None, box), "a box without a polygon: there is no mask to compare with"
+            return Annotation(int(class_id), None, box), "a box without a polygon: it has no mask to compare with"
         # single precision, as in Ultralytics: its masks depend on which side of a pixel's border a corner falls
         points = np.clip(values.reshape(-1, 2), 0, 1).astype(np.float32) * np.array([width, height], dtype=np.float32)
         return Annotation(int(class_id), (points,)), remark
 
 
 def label_path(image: Path) -> Path:
-    """Where Ultralytics looks for the labels of an image: the last folder `images` of its path is `labels`."""
+    """Return where Ultralytics looks for the labels of an image: the last folder `images` of its path is `labels`."""
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] == "images":
@@ -215,7 +223,7 @@ def _number(word: str) -> float:
             return float(word)
     except ValueError:
         pass
-    raise ValueError(f"{shortened(word)} is no number; expected class x1 y1 x2 y2 ...")
+    raise ValueError(f"{shortened(word)} is not a number; expected class x1 y1 x2 y2 ...")
 
 
 def _roots(file: Path, stated: object) -> list[Path]:
@@ -230,7 +238,7 @@ def _roots(file: Path, stated: object) -> list[Path]:
 def _located(
     file: Path, stated: object, entries: list[str], split: str, further: Sequence[Path]
 ) -> tuple[Path, list[Path], tuple[str, ...]]:
-    """The root of a data set, where its entries are, and what to tell of that.
+    """Return the root of a data set, where its entries are, and what to tell of that.
 
     `path` may be meant to start from several places, and paths may be those of another machine: then their last parts
     are looked for. Ultralytics, too, takes "../train/images" for "train/images" where that is what exists.

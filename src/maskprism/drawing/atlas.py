@@ -33,7 +33,7 @@ _CLASS_COLOURS = tuple(INSTANCE_COLOURS[index] for index in (0, 1, 2, 5, 6, 4))
 
 
 def map_figure(atlas: Atlas) -> Figure:
-    """The map of principal components, the largest classes in colours."""
+    """Return the map of principal components, the largest classes in colours."""
     figure, ax = _map_axes(atlas)
     rows = sample(len(atlas.points), _DOTS, 0)
     places, classes = atlas.places[rows], atlas.points.classes[rows]
@@ -63,7 +63,7 @@ def map_figure(atlas: Atlas) -> Figure:
 
 
 def truth_figure(atlas: Atlas) -> Figure:
-    """Where on the map masks are bad: the mean IoU of what lies in each cell."""
+    """Return where on the map masks are bad: the mean IoU of what lies in each cell."""
     figure, ax = _map_axes(atlas)
     iou = atlas.points.numbers["iou"]
     known = np.isfinite(iou)
@@ -83,7 +83,7 @@ def truth_figure(atlas: Atlas) -> Figure:
 
 
 def values_figure(atlas: Atlas) -> Figure:
-    """How the values of each coefficient are spread, one row each."""
+    """Return how the values of each coefficient are spread, one row each."""
     coefficients, labels = atlas.points.coefficients, atlas.points.labels
     rows = sample(len(coefficients), 20_000, 0)
     limit = float(np.percentile(np.abs(coefficients[rows]), 99.7)) or 1.0
@@ -111,7 +111,10 @@ def values_figure(atlas: Atlas) -> Figure:
 
 
 def value_counts(coefficients: Float32[np.ndarray, "N K"], limit: float) -> Int64[np.ndarray, "K bins"]:
-    """How many values of each coefficient lie in each of even steps from -limit to limit; those beyond in the last."""
+    """Return how many values of each coefficient lie in each of even steps from -limit to limit.
+
+    Those beyond in the last.
+    """
     k = coefficients.shape[1]
     found = np.zeros(k * _BINS, dtype=np.int64)
     for start in range(0, len(coefficients), _BLOCK):
@@ -122,7 +125,7 @@ def value_counts(coefficients: Float32[np.ndarray, "N K"], limit: float) -> Int6
 
 
 def spectrum_figure(atlas: Atlas) -> Figure:
-    """How much of the variance the first principal components have together."""
+    """Return how much of the variance the first principal components have together."""
     values = atlas.moments.singular_values() ** 2
     total = values.sum()
     shares = np.cumsum(values) / total if total > 0 else np.ones_like(values)
@@ -142,7 +145,7 @@ def spectrum_figure(atlas: Atlas) -> Figure:
 
 
 def correlation_figure(atlas: Atlas) -> Figure:
-    """Which coefficients go together."""
+    """Return which coefficients go together."""
     labels = atlas.points.labels
     figure, ax = plain_axes(WIDTH, 6.4)
     shown = _heat(ax, atlas.moments.correlation, 1.0)
@@ -153,7 +156,7 @@ def correlation_figure(atlas: Atlas) -> Figure:
 
 
 def signatures_figure(atlas: Atlas) -> Figure:
-    """The mean coefficients of each class."""
+    """Return the mean coefficients of each class."""
     return _by_class(
         atlas,
         atlas.signatures.mean - atlas.moments.mean,
@@ -163,7 +166,7 @@ def signatures_figure(atlas: Atlas) -> Figure:
 
 
 def effects_figure(atlas: Atlas) -> Figure:
-    """Which coefficients tell each class from the others."""
+    """Return which coefficients tell each class from the others."""
     effect = np.where(atlas.signatures.p < SURE, atlas.signatures.effect, np.nan)
     return _by_class(
         atlas,
@@ -174,7 +177,7 @@ def effects_figure(atlas: Atlas) -> Figure:
 
 
 def dependence_figure(atlas: Atlas) -> Figure:
-    """Which coefficients go with the box, the score, and how good the mask is."""
+    """Return which coefficients go with the box, the score, and how good the mask is."""
     found = atlas.dependence
     rho = np.where(found.p < SURE, found.rho, np.nan)
     figure, ax = plain_axes(WIDTH, _height(len(found.names)))
@@ -187,7 +190,7 @@ def dependence_figure(atlas: Atlas) -> Figure:
 
 
 def _by_class(atlas: Atlas, values: Float[np.ndarray, "C K"], title: str, meaning: str) -> Figure:
-    """A row for each of the largest classes of which something is known."""
+    """Return a row for each of the largest classes of which something is known."""
     rows = np.flatnonzero(np.isfinite(atlas.signatures.mean).any(axis=1))[:MOST_CLASSES]
     figure, ax = plain_axes(WIDTH, _height(max(len(rows), 1)))
     known = np.abs(values[rows][np.isfinite(values[rows])])
@@ -231,6 +234,6 @@ def _height(rows: int) -> float:
 
 
 def strongest(values: Float[np.ndarray, " K"], labels: Sequence[str], most: int = 3) -> str:
-    """The largest of some values with their coefficients, in words."""
+    """List the largest of some values with their coefficients."""
     order = [int(k) for k in np.argsort(-np.abs(np.nan_to_num(values)))[:most] if np.isfinite(values[k])]
     return ", ".join(f"{labels[k]} {values[k]:+.1f}".replace("-", "−") for k in order)

@@ -1,4 +1,4 @@
-"""Figures of what decides a pixel, who is to blame for a region, and which prototypes a mask needs (matplotlib)."""
+"""Figures of what decides a pixel, which prototypes make a region, and which prototypes a mask needs (matplotlib)."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _verdict(query: PixelQuery) -> str:
 
 
 def blame(image: ImageLike, instance: Instance, blames: Sequence[Blame], *, named: int = 10) -> Figure:
-    """The regions on the image, and the prototypes that are most to blame for each.
+    """Return the regions on the image, and the prototypes that are most responsible for each.
 
     Ticks mark what the same prototype contributes on average inside the mask and in the rest of the box.
     """
@@ -115,7 +115,7 @@ def blame(image: ImageLike, instance: Instance, blames: Sequence[Blame], *, name
         picture.set_title(f"{one.kind}: {one.pixels} pixels" + (f", {one.cropped} more outside the crop" if one.cropped
                           else ""), fontsize=10)  # fmt: skip
         if not one.pixels:
-            ax.text(0.5, 0.5, "no pixel to blame a prototype for", ha="center", va="center", color=_GREY)
+            ax.text(0.5, 0.5, "no pixel to attribute", ha="center", va="center", color=_GREY)
             ax.set_axis_off()
             continue
         order = one.order[:named]
@@ -137,7 +137,7 @@ def blame(image: ImageLike, instance: Instance, blames: Sequence[Blame], *, name
         ax.set_title(words, fontsize=10, loc="left", color=_GREY)
         ax.legend(fontsize=8, frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
-    asked = "act in the region" if all(one.kind == "region" for one in blames) else "are to blame"
+    asked = "act in the region" if all(one.kind == "region" for one in blames) else "are responsible"
     figure.suptitle(f"Which prototypes {asked}: {instance_title(instance)}", fontsize=12)
     return figure
 
@@ -150,7 +150,10 @@ _BLAME_WORDS = {
 
 
 def attribution(instance: Instance, found: Attribution | None = None) -> Figure:
-    """Which prototypes the mask needs: sets that suffice, insertion and deletion, Shapley values, sensitivity."""
+    """Return which prototypes the mask needs.
+
+    Sets that suffice, insertion and deletion, Shapley values, sensitivity.
+    """
     found = found or explain(instance)
     figure = new_figure(13, 9)
     (sets, curves), (worth, pull) = figure.subplots(2, 2)
@@ -222,7 +225,7 @@ def _draw_worth(ax: Axes, found: Attribution) -> None:
     ax.set_xlabel("prototype" + (f"; {beyond} smaller ones are not drawn" if beyond > 0 else ""))
     ax.set_ylabel(METRIC_NAMES[values.metric])
     ax.set_title(
-        f"Shapley values: they share out {values.full:.2f} − {values.none:.2f}; bars: 2 standard errors "
+        f"Shapley values: they sum to {values.full:.2f} − {values.none:.2f}; bars: 2 standard errors "
         f"({values.permutations} orders, seed {values.seed})",
         fontsize=10,
     )
@@ -286,7 +289,7 @@ def _draw_place(
 
 
 def _on_image(region: Bool[np.ndarray, "h w"], instance: Instance) -> Bool[np.ndarray, "H W"]:
-    """A region of the image's or the canvas's size at the pixel centres of the image."""
+    """Return a region of the image's or the canvas's size at the pixel centres of the image."""
     letterbox = instance.letterbox
     if region.shape == letterbox.image_hw:
         return region

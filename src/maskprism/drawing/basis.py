@@ -33,7 +33,7 @@ _PERCENTILE = 99.5
 def raw_and_canonical(
     image: ImageLike, prediction: Prediction, usage: Usage, basis: CanonicalBasis, *, scale: Scale = "shared"
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """All prototypes of one image, and the first canonical ones beside them (RGB).
+    """Return all prototypes of one image, and the first canonical ones beside them (RGB).
 
     Every panel is a prototype times the root mean square of its coefficients: its typical
     contribution, in logits. On the shared scale what matters little is pale; `scale` "each"
@@ -49,7 +49,7 @@ def raw_and_canonical(
 def sheets(
     image: ImageLike, prediction: Prediction, usage: Usage, basis: CanonicalBasis, *, scale: Scale = "shared"
 ) -> tuple[Sheet, Sheet]:
-    """The two sheets of `raw_and_canonical`; for `raster.draw` and `figures.draw`."""
+    """Return the two sheets of `raw_and_canonical`; for `raster.draw` and `figures.draw`."""
     content = prediction.letterbox.content_cells
     weights = np.sqrt(np.diag(usage.coefficients.gram))
     raw = prediction.prototypes[:, *content] * weights[:, None, None].astype(np.float32)
@@ -61,7 +61,7 @@ def sheets(
     drawn = np.argsort(-contributions, kind="stable")[:MOST_PANELS]
     rest = f"{len(basis) - shown} more components: {_percent(basis.shares[shown:].sum())} together"
     left = Sheet(
-        title="Prototypes, as the network has them",
+        title="Prototypes, as the model has them",
         subtitle="prototype × rms of its coefficients, largest first; titles: index, rms contribution in logits"
         + (f"; {len(raw) - len(drawn)} smaller ones are not drawn" if len(drawn) < len(raw) else ""),
         panels=tuple(
@@ -201,7 +201,7 @@ def _heat_map(ax: Axes, matrix: Float64[np.ndarray, "K K"]) -> None:
 
 
 def _limits(values: Float32[np.ndarray, "M h w"], scale: Scale) -> list[float]:
-    """The end of the colour scale of every panel: a percentile of |value|, not its outliers."""
+    """Return the end of the colour scale of every panel: a percentile of |value|, not its outliers."""
     if scale not in ("shared", "each"):
         raise InputError(f"scale is {scale!r}; expected 'shared' or 'each'")
     sizes = np.abs(values)

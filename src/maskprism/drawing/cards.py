@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TAG_COLOURS: dict[str, palette.RGB] = dict(zip(TAG_RULES, palette.INSTANCE_COLOURS, strict=True))
 PLACE_LIMIT = 1.0
-"""Maps of places end at so many standard deviations, on every card and on the sheet of all."""
+"""Maps of positions end at this number of standard deviations, on every card and on the sheet of all."""
 _HEAT_LIMIT = 3.0
 _MOST_CLASSES = 9
 _FEWEST_INSTANCES = 3
@@ -48,7 +48,12 @@ def write_cards(
 ) -> Iterator[Path]:
     """Write `prototypes.csv`, `prototypes.png` and one `prototype-07.png` per prototype; give each path when written.
 
-    With `prototypes`, only the cards of these. Raises MaskprismError if the folder cannot be written.
+    With `prototypes`, only the cards of these.
+
+    Raises
+    ------
+    MaskprismError
+        If the folder cannot be written.
     """
     rows = [study.record(k, movement) for k in range(len(study))]
     yield write_rows(rows, folder / "prototypes.csv")
@@ -60,7 +65,7 @@ def write_cards(
 
 
 def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, model: str = "") -> Sheet:
-    """Where in the image every prototype is high or low on average, with its tags."""
+    """Return where in the image every prototype is high or low on average, with its tags."""
     panels = []
     columns = 8 if len(study) <= MOST_PANELS else 16
     for k in range(len(study)):
@@ -77,7 +82,7 @@ def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, mod
     told = ", ".join(f"{count} {tag}" for tag, count in counts if count) or "no tags"
     return Sheet(
         title=f"Positional or semantic? The {len(study)} prototypes{_of(model)}",
-        subtitle=f"mean at every place of {study.images} images, each stretched to a square; {told}"
+        subtitle=f"mean at every position of {study.images} images, each stretched to a square; {told}"
         + ("" if columns == 8 else "; percent: what position explains"),
         panels=tuple(panels),
         columns=columns,
@@ -90,7 +95,7 @@ def sheet_of_all(study: Dependence, movement: MovementTest | None = None, *, mod
 def card(study: Dependence, k: int, movement: MovementTest | None = None, *, model: str = "") -> Figure:
     """Everything about prototype k on one figure.
 
-    Mean by place with the best half-plane, the images that activate it most, what explains
+    Mean by position with the best half-plane, the images that activate it most, what explains
     its variance, whether it follows a moved image, and what it is inside each class.
     """
     figure = new_figure(13.5, 7.6, layout=None)
@@ -109,13 +114,13 @@ def card(study: Dependence, k: int, movement: MovementTest | None = None, *, mod
 
 
 def place_map(study: Dependence, k: int) -> np.ndarray:
-    """The mean of prototype k by place, in standard deviations from its mean; zeros for a constant one."""
+    """Return the mean of prototype k by position, in standard deviations from its mean; zeros for a constant one."""
     spread = study.spread[k] if study.spread[k] > 0 else np.inf
     return ((study.place_means[k] - study.mean[k]) / spread).astype(np.float32)
 
 
 def overlay(activation: Activation, mean: float, spread: float) -> UInt8[np.ndarray, "H W 3"]:
-    """The image in grey under the prototype in colour: purple below its mean, orange above (RGB)."""
+    """Return the image in grey under the prototype in colour: purple below its mean, orange above (RGB)."""
     grey = cv2.cvtColor(activation.picture, cv2.COLOR_BGR2GRAY)
     height, width = grey.shape
     unit = spread if spread > 0 else np.inf
@@ -145,7 +150,7 @@ def _draw_places(ax: Axes, study: Dependence, k: int) -> None:
     ax.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.set_anchor("N")
-    ax.set_title(f"mean by place\n{study.images} images", fontsize=8)
+    ax.set_title(f"mean by position\n{study.images} images", fontsize=8)
     ends_at = f"colours end at ±{PLACE_LIMIT:.0f} SD"
     line = "; dashed: best half-plane" if plane.explained >= _WORTH_A_LINE else ""
     ax.set_xlabel(ends_at + line, fontsize=7.5, color=share(palette.MUTED))
@@ -252,7 +257,7 @@ def _draw_classes(ax: Axes, study: Dependence, k: int) -> None:
 
 
 def _classes_shown(study: Dependence, k: int) -> np.ndarray:
-    """The classes that lie furthest from the mean, highest first; rare ones only if there are no others."""
+    """Return the classes that lie furthest from the mean, highest first; rare ones only if there are no others."""
     common = np.flatnonzero(study.class_counts >= _FEWEST_INSTANCES)
     candidates = common if len(common) >= 2 else np.arange(len(study.class_ids))
     values = study.class_means[k, candidates] - study.mean[k]

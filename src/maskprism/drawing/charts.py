@@ -23,7 +23,10 @@ def histograms(
 ) -> Figure:
     """One histogram per coefficient, all on the same axes: negative values blue, positive ones red.
 
-    Raises InputError without a single row.
+    Raises
+    ------
+    InputError
+        Without a single row.
     """
     rows, k = _checked(coefficients, 1)
     columns = min(8, k)
@@ -57,7 +60,10 @@ def correlation(
 ) -> Figure:
     """Heat map of the correlation between coefficients, -1 to 1; constant ones are left grey.
 
-    Raises InputError with fewer than two rows.
+    Raises
+    ------
+    InputError
+        With fewer than two rows.
     """
     rows, k = _checked(coefficients, 2)
     matrix = RunningCovariance.of(coefficients).correlation

@@ -1,4 +1,4 @@
-"""What comparing two networks found, as figures."""
+"""What comparing two models found, as figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PART_COLOURS = {
 
 
 def parts_figure(comparison: Comparison) -> Figure:
-    """A waterfall of the mean loss of IoU from A to B: letterbox if canvases differ, then the three parts."""
+    """Return a waterfall of the mean loss of IoU from A to B: letterbox if canvases differ, then the three parts."""
     figure, ax = _axes(7.5, 3.6)
     budget = comparison.budget
     position = 0.0
@@ -50,7 +50,7 @@ def parts_figure(comparison: Comparison) -> Figure:
 
 
 def agreement_figure(comparison: Comparison) -> Figure:
-    """How many instances are worse than which mask IoU, and the scores of every instance in A and B."""
+    """Return how many instances are worse than which mask IoU, and the scores of every instance in A and B."""
     figure, (left, right) = _axes(10, 4.4, columns=2)
     ious = np.sort(comparison.ious)
     if len(ious):
@@ -105,7 +105,7 @@ def correlation_figure(comparison: Comparison) -> Figure:
     name_ticks(ax.yaxis, [str(k) for k in rows])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(True)
-    ax.set_xlabel(f"prototype of B, {brief(comparison.b.name)}, each below its partner")
+    ax.set_xlabel(f"prototype of B, {brief(comparison.b.name)}, each below the one that it is matched with")
     ax.set_ylabel(f"prototype of A, {brief(comparison.a.name)}")
     figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation over the pixels of all images")
     strengths = np.abs([similarity.correlation[a, b] for a, b in pairs])
@@ -135,11 +135,14 @@ def angles_figure(comparison: Comparison) -> Figure:
 def drift_figure(comparison: Comparison) -> Figure:
     """Per prototype how much its term changed, through coefficient or prototype, and its share in flipped pixels.
 
-    Raises MaskprismError for networks without a common basis.
+    Raises
+    ------
+    MaskprismError
+        For models without a common basis.
     """
     drift = comparison.drift
     if drift is None:
-        raise MaskprismError("the networks have no common basis, so their terms cannot be compared one by one")
+        raise MaskprismError("the models have no common basis, so their terms cannot be compared one by one")
     figure, (top, bottom) = _axes(10, 5.6, rows=2, sharex=True)
     k = np.arange(len(drift.changes))
     top.bar(k, drift.by_coefficients, color=share(_PART_COLOURS["coefficients"]), label="through its coefficient")
@@ -172,7 +175,7 @@ def drift_figure(comparison: Comparison) -> Figure:
 
 
 def _axes(width: float, height: float, *, rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
-    """A figure that the caller owns, and its axes without frames on the right and above."""
+    """Return a figure that the caller owns, and its axes without frames on the right and above."""
     figure = new_figure(width, height)
     axes = figure.subplots(rows, columns, **settings)
     every: list[Axes] = list(np.atleast_1d(axes).reshape(-1))

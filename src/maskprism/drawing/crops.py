@@ -29,10 +29,16 @@ def crop(
     side: int,
     colour: int | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The box of an instance and some pixels around it, BGR, with no side over `side`.
+    """Return the box of an instance and some pixels around it, BGR, with no side over `side`.
 
-    picture: the image, BGR. truth: its ground truth, a white line. colour: the number of the mask's colour, that of the
-    instance unless given.
+    Parameters
+    ----------
+    picture
+        The image, BGR.
+    truth
+        Its ground truth, a white line.
+    colour
+        The number of the mask's colour, that of the instance by default.
     """
     height, width = picture.shape[:2]
     x1, y1, x2, y2 = instance.box.astype(float)
@@ -59,7 +65,7 @@ def crop(
 
 
 def framed(picture: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """A small picture in the middle of a white square of `side` pixels."""
+    """Return a small picture in the middle of a white square of `side` pixels."""
     height, width = picture.shape[:2]
     square = np.full((side, side, 3), 255, dtype=np.uint8)
     top, left = (side - height) // 2, (side - width) // 2

@@ -28,7 +28,7 @@ _WIDTH = 7.4
 _MOST_DOTS = 3000
 _BLUE = INSTANCE_COLOURS[4]
 STEP_TITLES = {
-    "as it is": "as it is",
+    "as predicted": "as predicted",
     "coefficients": "best coefficients",
     "prototypes": "and any prototypes",
     "box": "and no crop by a wrong box",
@@ -48,7 +48,7 @@ def perfect_figure(found: Diagnosis) -> Figure:
     The last bar is detection alone.
     """
     figure, ax = plain_axes(_WIDTH, 5.5)
-    now = before = found.perfect["as it is"].ap
+    now = before = found.perfect["as predicted"].ap
     ax.barh(0, now, color=share(MUTED), height=0.62)
     _note(ax, now, 0, f"{now:.3f}")
     for row, step in enumerate(get_args(Step)[1:], 1):
@@ -79,7 +79,7 @@ def _gain(ax: Axes, row: float, before: float, after: float, colour: RGB) -> Non
 
 
 def errors_figure(found: Diagnosis) -> Figure:
-    """What mending each kind of error would add to AP50; localisation is split by the error budget."""
+    """Return what fixing each kind of error would add to AP50; localisation is split by the error budget."""
     figure, ax = plain_axes(_WIDTH, 3.1)
     kinds = sorted(ERROR_TYPES, key=lambda kind: -found.errors.gain[kind])
     mean = found.localisation.mean() if len(found.localisation) else None
@@ -114,7 +114,7 @@ def protocols_figure(found: Diagnosis) -> Figure:
     names: dict[str, str] = {name: f"{decode.tool}\n({decode.size})" for name, decode in AP_PROTOCOLS.items()}
     names["boxes"] = "boxes"
     return _grouped(
-        "One network under three decodes",
+        "One model under three decodes",
         list(names.values()),
         {
             "AP50": [found.precision[name].ap50 for name in names],
@@ -184,7 +184,7 @@ def _note(ax: Axes, x: float, y: float, text: str) -> None:
 
 
 def words_of(name: FigureName, found: Diagnosis) -> str:
-    """The numbers of a figure in a sentence, for those who do not see it."""
+    """Return the numbers of a figure in a sentence, for those who do not see it."""
     if name == "perfect":
         steps = [*found.perfect.items(), *found.alone.items()]
         named = [(STEP_TITLES[step], precision.ap) for step, precision in steps]

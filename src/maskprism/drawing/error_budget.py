@@ -44,10 +44,14 @@ _MARGIN = 0.12
 
 
 def waterfall(budget: ErrorBudget, *, title: str | None = None) -> Figure:
-    """From a perfect mask down to the mean IoU, part by part, with intervals; thin bars show the losses in the other
-    order.
+    """From a perfect mask down to the mean IoU, part by part, with intervals.
 
-    Raises InputError without a single instance.
+    Thin bars show the losses in the other order.
+
+    Raises
+    ------
+    InputError
+        Without a single instance.
     """
     mean = budget.mean()
     figure, ax = plain_axes(7.6, 3.5)
@@ -86,9 +90,17 @@ def waterfall(budget: ErrorBudget, *, title: str | None = None) -> Figure:
 
 
 def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> Figure:
-    """The losses by size and by class, as stacked bars; gains are drawn to the left of zero.
+    """Return the losses by size and by class, as stacked bars; gains are drawn to the left of zero.
 
-    most: classes shown, those with the most instances. Raises InputError without a single instance.
+    Parameters
+    ----------
+    most
+        Classes shown, those with the most instances.
+
+    Raises
+    ------
+    InputError
+        Without a single instance.
     """
     budget.mean()
     sizes, classes = budget.means("size"), budget.means("class_name")
@@ -148,7 +160,17 @@ def instance_strip(image: ImageLike, masks: Counterfactuals) -> Sheet:
 def worst_sheet(cases: Sequence[WorstCase], *, of: int, by: str = "iou", columns: int = 6) -> Sheet:
     """The worst instances of a budget, each with its mask against the ground truth, its IoU and its largest loss.
 
-    of: how many instances the budget has. by: what the cases were chosen by. Raises InputError without a case.
+    Parameters
+    ----------
+    of
+        How many instances the budget has.
+    by
+        What the cases were chosen by.
+
+    Raises
+    ------
+    InputError
+        Without a case.
     """
     if not cases:
         raise InputError("the budget has no instance to show")
@@ -172,7 +194,7 @@ def _worst_panel(row: InstanceBudget, image: Picture, masks: Counterfactuals) ->
 
 
 def _on_canvas(image: Picture, masks: Counterfactuals) -> Picture:
-    """The image as it lies on the canvas, in greys."""
+    """Return the image as it lies on the canvas, in greys."""
     letterbox = masks.instance.letterbox
     canvas = np.full((*letterbox.canvas_hw, 3), masks.instance.prediction.preprocessing.padding_bgr, dtype=np.uint8)
     (top, left), (height, width) = letterbox.offset_yx, letterbox.content_hw
@@ -199,7 +221,10 @@ def _window(masks: Sequence[Region], canvas_hw: tuple[int, int], *, square: bool
 
 
 def _compared(canvas: Picture, mask: Region, truth: Region, rows: slice, columns: slice) -> Picture:
-    """A window of the canvas, enlarged, with a mask and the ground truth; canvas pixels stay visible as squares."""
+    """Return a window of the canvas, enlarged, with a mask and the ground truth.
+
+    Canvas pixels stay visible as squares.
+    """
     zoom = max(1, math.ceil(_PANEL_SIDE / max(rows.stop - rows.start, columns.stop - columns.start)))
     size = (zoom * (columns.stop - columns.start), zoom * (rows.stop - rows.start))
     picture = cv2.resize(canvas[rows, columns], size, interpolation=cv2.INTER_LINEAR)
@@ -219,7 +244,7 @@ def _enlarged(mask: Bool[np.ndarray, "H W"], zoom: int) -> Bool[np.ndarray, "H W
 
 
 def _box_in(masks: Counterfactuals, rows: slice, columns: slice) -> tuple[float, float, float, float]:
-    """The predicted box in the pixels of an enlarged window."""
+    """Return the predicted box in the pixels of an enlarged window."""
     zoom = max(1, math.ceil(_PANEL_SIDE / max(rows.stop - rows.start, columns.stop - columns.start)))
     x1, y1, x2, y2 = (float(v) for v in masks.instance.canvas_box)
     left, top = columns.start, rows.start
@@ -238,5 +263,5 @@ def _stack(ax: Axes, place: float, mean: Mean) -> float:
 
 
 def _signed(value: float) -> str:
-    """Three digits with a sign: what is lost is below zero."""
+    """Three digits with a sign: losses are below zero."""
     return f"{value + 0.0:+.3f}".replace("-", "−")

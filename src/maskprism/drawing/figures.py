@@ -1,7 +1,12 @@
 """Draw a sheet as a matplotlib figure: for notebooks, papers, and other formats than PNG.
 
->>> from maskprism.drawing import figures                        # doctest: +SKIP
->>> figures.prototype_grid(prediction[0]).savefig("grid.svg")    # doctest: +SKIP
+Examples
+--------
+>>> import maskprism
+>>> from maskprism.datasets.scenes import draw_scene
+>>> from maskprism.drawing import figures
+>>> image = draw_scene(3).image
+>>> figures.overview(image, maskprism.load("sample").predict(image)).savefig("overview.svg")
 """
 
 from __future__ import annotations
@@ -9,7 +14,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +22,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -27,9 +31,10 @@ from matplotlib.text import Text
 from maskprism._common.files import write_atomically
 from maskprism._common.text import printable
 from maskprism.drawing import palette, sheets
-from maskprism.drawing.raster import best_columns
+from maskprism.drawing.raster import Filled, Shown, Written, lay_out
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.backend_bases import RendererBase
@@ -37,21 +42,22 @@ if TYPE_CHECKING:
 
     from maskprism.core.decomposition import Order
     from maskprism.core.prediction import Instance, Prediction
-    from maskprism.drawing.sheets import Panel, Scale, Sheet, View
+    from maskprism.drawing.sheets import Scale, Sheet, View
     from maskprism.io.images import ImageLike
 
 _INCHES_PER_PIXEL = 1 / 150
-_LETTERS_PER_INCH = 13
+_POINTS_PER_PIXEL = 72 * _INCHES_PER_PIXEL
+_ZORDER = Rectangle.zorder  # the same for all that a sheet holds, so that later marks are above
 _MOST_NAMES = 64
 
 
 def overview(image: ImageLike, prediction: Prediction) -> Figure:
-    """The image with every instance; see `sheets.overview`."""
+    """Return the image with every instance; see `sheets.overview`."""
     return draw(sheets.overview(image, prediction))
 
 
 def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale = "shared") -> Figure:
-    """All K prototypes with the weights of one instance; see `sheets.prototype_grid`."""
+    """Return all K prototypes with the weights of one instance; see `sheets.prototype_grid`."""
     return draw(sheets.prototype_grid(instance, order=order, scale=scale))
 
 
@@ -61,17 +67,17 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
 
 
 def assembly_strip(image: ImageLike, instance: Instance) -> Figure:
-    """How the mask comes about; see `sheets.assembly_strip`."""
+    """Return how the mask comes about; see `sheets.assembly_strip`."""
     return draw(sheets.assembly_strip(image, instance))
 
 
 def crop_view(image: ImageLike, instance: Instance) -> Figure:
-    """What the crop to the box cuts away; see `sheets.crop_view`."""
+    """Return what the crop to the box cuts away; see `sheets.crop_view`."""
     return draw(sheets.crop_view(image, instance))
 
 
 class LiteralFigure(Figure):
-    """A figure whose texts are drawn as they are: a "$" in the name of a class or an image begins no formula."""
+    """A figure whose texts are drawn literally: a "$" in the name of a class or an image begins no formula."""
 
     def draw(self, renderer: RendererBase) -> None:
         """Draw, without formulas."""
@@ -79,7 +85,7 @@ class LiteralFigure(Figure):
             super().draw(renderer)
 
     def get_tightbbox(self, *arguments: Any, **options: Any) -> Bbox:
-        """The box of all that is drawn."""
+        """Return the box of all that is drawn."""
         with self._literal():
             return super().get_tightbbox(*arguments, **options)
 
@@ -98,7 +104,7 @@ class LiteralFigure(Figure):
 
 
 def new_figure(width_in: float, height_in: float, *, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """An empty figure that belongs to its caller: a notebook shows it once, and loops do not pile figures up."""
+    """Return an empty figure that belongs to its caller: a notebook shows it once, and loops do not pile figures up."""
     figure = plt.figure(FigureClass=LiteralFigure, figsize=(width_in, height_in), layout=layout, facecolor="white")
     plt.close(figure)
     return figure
@@ -111,35 +117,48 @@ def name_ticks(axis: Axis, names: Sequence[str], *, rotation: float = 0) -> None
 
 
 def draw(sheet: Sheet) -> Figure:
-    """The sheet as a matplotlib figure of its own, not the current one of pyplot."""
-    columns = sheet.columns or best_columns(sheet)
-    rows = math.ceil(len(sheet.panels) / columns)
-    panel_w = min(sheet.size_wh[0] * _INCHES_PER_PIXEL, 16) / columns
-    panel_h = panel_w * sheet.panels[0].aspect + (0.3 if sheet.panels[0].title else 0)
-    width_in = max(panel_w * columns, 5)
-    notes = [line for note in sheet.notes for line in textwrap.wrap(note, round(width_in * _LETTERS_PER_INCH))]
-    below = 0.25 * len(notes) + (0.6 if sheet.scale else 0)
-    figure = new_figure(width_in, panel_h * rows + 0.8 + below)
-    axes = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
-    for ax, panel in zip(axes, sheet.panels, strict=False):
-        _draw_panel(ax, panel)
-    for ax in axes:
-        ax.set_axis_off()
-    figure.suptitle(sheet.title + (f"\n{sheet.subtitle}" if sheet.subtitle else ""), fontsize=12)
-    if sheet.scale:
-        limit, name, label = sheet.scale
-        figure.colorbar(
-            ScalarMappable(Normalize(-limit, limit), colour_map(name)),
-            ax=list(axes),
-            location="bottom",
-            label=label,
-            shrink=0.3,
-            aspect=40,
-            pad=0.02,
-        )
-    if notes:
-        figure.supxlabel("\n".join(notes), fontsize=9, color=share(palette.MUTED))
+    """Draw the sheet as a matplotlib figure of its own, not the current one of pyplot: text and lines as vectors."""
+    width, height, marks = lay_out(sheet)
+    figure = new_figure(width * _INCHES_PER_PIXEL, height * _INCHES_PER_PIXEL, layout=None)
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    ax.set_axis_off()
+    for mark in marks:
+        match mark:
+            case Shown():
+                _show(ax, mark)
+            case Filled(x, y, width, height, colour):
+                ax.add_patch(Rectangle((x, y), width, height, fc=share(colour), ec="none", antialiased=False))
+            case Written(x, y, text, colour, letters, anchor):
+                ascent, descent = letters.getmetrics()
+                ax.text(
+                    x,
+                    y + {"a": ascent, "m": (ascent - descent) / 2}[anchor[1]],
+                    text,
+                    color=share(colour),
+                    family="DejaVu Sans",
+                    weight="bold" if letters.getname()[1] == "Bold" else "normal",
+                    size=letters.size * _POINTS_PER_PIXEL,
+                    ha={"l": "left", "m": "center", "r": "right"}[anchor[0]],
+                    zorder=_ZORDER,
+                )
     return figure
+
+
+def _show(ax: Axes, shown: Shown) -> None:
+    """A picture with its contours, its box and its frame, cut off at its edges."""
+    x, y, (height, width) = shown.x, shown.y, shown.picture.shape[:2]
+    ax.imshow(shown.picture, extent=(x, x + width, y + height, y), aspect="auto", zorder=_ZORDER)
+    outlines = [np.add(np.concatenate([line[:, 0], line[:1, 0]]), (x + 0.5, y + 0.5)) for line in shown.contours]
+    lines: list[Artist] = [LineCollection(outlines, colors="black", linewidths=_POINTS_PER_PIXEL)]
+    for (x1, y1, x2, y2), colour, pixels in (
+        *([(shown.box, "white", 3), (shown.box, "black", 1)] if shown.box else []),
+        ((0, 0, width, height), share(palette.FRAME), 1),
+    ):
+        corner, size = (x + x1 + 0.5, y + y1 + 0.5), (x2 - x1 - 1, y2 - y1 - 1)
+        lines.append(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=pixels * _POINTS_PER_PIXEL))
+    for artist in lines:
+        artist.set_zorder(_ZORDER)
+        ax.add_artist(artist).set_clip_path(Rectangle((x, y), width, height, transform=ax.transData))
 
 
 def save(figure: Figure, path: str | os.PathLike[str] | IO[bytes], *, dpi: int, **settings: Any) -> None:
@@ -153,73 +172,25 @@ def save(figure: Figure, path: str | os.PathLike[str] | IO[bytes], *, dpi: int, 
 
 
 def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
-    """A figure as the bytes of a PNG that are the same every time."""
+    """Return a figure as the bytes of a PNG that are the same every time."""
     data = io.BytesIO()
     save(figure, data, format="png", dpi=dpi, metadata={"Software": None})
     return data.getvalue()
 
 
-def _draw_panel(ax: Axes, panel: Panel) -> None:
-    height, width = panel.size_hw
-    shape = 1 / panel.pixel_aspect
-    edges = (0.0, float(width), float(height), 0.0)
-    if panel.values is not None:
-        ax.imshow(
-            panel.values,
-            cmap=colour_map(panel.map),
-            vmin=-panel.limit,
-            vmax=panel.limit,
-            extent=edges,
-            interpolation="bilinear",
-            aspect=shape,
-        )
-    else:
-        assert panel.picture is not None
-        ax.imshow(panel.picture, extent=edges)
-    if panel.title:
-        ink = {1: palette.POSITIVE, -1: palette.NEGATIVE, 0: palette.INK}[panel.sign]
-        weight = "bold" if panel.sign else "normal"
-        title = f"{panel.joint}  {panel.title}" if panel.joint else panel.title
-        ax.set_title(title, fontsize=9, color=share(ink), fontweight=weight)
-    clip = Rectangle((0, 0), width, height, transform=ax.transData)
-    if panel.box is not None:
-        x1, y1, x2, y2 = panel.box
-        clip = Rectangle((x1, y1), x2 - x1, y2 - y1, transform=ax.transData)
-        if not panel.fills:
-            ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="white", linewidth=2.2))
-            ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="black", linewidth=0.8))
-    if panel.outline is not None and min(panel.outline.shape) > 1 and panel.outline.min() < 0 < panel.outline.max():
-        lines = ax.contour(
-            np.arange(width) + 0.5, np.arange(height) + 0.5, panel.outline, levels=[0], colors="black", linewidths=0.8
-        )
-        lines.set_clip_path(clip)
-    ax.set_xlim(0, width)
-    ax.set_ylim(height, 0)
-    for label in panel.labels:
-        dark = palette.is_dark(label.colour)
-        ax.text(
-            *label.xy,
-            label.text,
-            fontsize=8,
-            color="white" if dark else "black",
-            va="bottom",
-            bbox={"facecolor": share(label.colour), "edgecolor": "none", "pad": 1.5},
-        )
-
-
 def colour_map(name: palette.MapName) -> ListedColormap:
-    """The diverging map of that name for matplotlib."""
+    """Return the diverging map of that name for matplotlib."""
     return ListedColormap(palette.lookup_table(name) / 255.0, name=f"maskprism-{name}")
 
 
 def share(colour: palette.RGB) -> tuple[float, float, float]:
-    """A colour as matplotlib has it: shares of 0 to 1."""
+    """Return a colour as matplotlib has it: shares of 0 to 1."""
     red, green, blue = (channel / 255 for channel in colour)
     return red, green, blue
 
 
 def plain_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure that the caller owns, and its axes: frames on the left and below only, in quiet colours."""
+    """Return a figure that the caller owns, and its axes: frames on the left and below only, in quiet colours."""
     figure = new_figure(width, height)
     ax = figure.subplots()
     ax.spines[["top", "right"]].set_visible(False)
@@ -232,6 +203,6 @@ def plain_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def titled(figure: Figure, title: str) -> Figure:
-    """The figure with a title above, flush left."""
+    """Return the figure with a title above, flush left."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=share(palette.INK))
     return figure

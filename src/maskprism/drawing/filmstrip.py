@@ -26,12 +26,18 @@ def filmstrip_sheet(
 ) -> Sheet:
     """Checkpoints across, prototypes down, all on one colour scale; above them the logits of the best instance.
 
-    frames: by label what each checkpoint says about one image; of more than `MOST_COLUMNS`, evenly chosen ones
-        are shown, the first and the last among them.
-    prototypes: 0-based indices; those that matter most for the best instance of the last frame unless given.
+    Parameters
+    ----------
+    frames
+        Frames by label what each checkpoint says about one image; of more than `MOST_COLUMNS`, evenly chosen ones are
+        shown, the first and the last among them.
+    prototypes
+        0-based indices; those that matter most for the best instance of the last frame by default.
 
-    Raises InputError without a frame, for an index out of range, and for frames of other images or with another
-    number of prototypes.
+    Raises
+    ------
+    InputError
+        Without a frame, for an index out of range, and for frames of other images or with another number of prototypes.
     """
     _check_alike(frames)
     labels = _evenly(list(frames), MOST_COLUMNS)
@@ -111,7 +117,7 @@ def _content(values: Float32[np.ndarray, "... h w"], prediction: Prediction) -> 
 
 
 def _most_telling(prediction: Prediction, count: int) -> list[int]:
-    """The prototypes with the largest effect on the best instance; without one, those that vary most."""
+    """Return the prototypes with the largest effect on the best instance; without one, those that vary most."""
     best = _best(prediction)
     if best is not None:
         order = Decomposition(best).order("effect")
@@ -121,7 +127,7 @@ def _most_telling(prediction: Prediction, count: int) -> list[int]:
 
 
 def _limit(values: Sequence[Float32[np.ndarray, "..."]]) -> float:
-    """The end of a colour scale that all share: the 99.5th percentile of |value|."""
+    """Return the end of a colour scale that all share: the 99.5th percentile of |value|."""
     return float(np.percentile(np.abs(np.concatenate([v.reshape(-1) for v in values])), _PERCENTILE)) or 1.0
 
 
@@ -139,7 +145,7 @@ def _check_alike(frames: Mapping[str, Prediction]) -> None:
         if len(other.prototypes) != len(model.prototypes):
             raise InputError(
                 f"{label} has {len(other.prototypes)} prototypes and {first} has {len(model.prototypes)}; a film strip "
-                "shows checkpoints of one network"
+                "shows checkpoints of one model"
             )
         if other.image_size != model.image_size:
             raise InputError(

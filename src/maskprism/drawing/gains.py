@@ -1,4 +1,4 @@
-"""What a change of a network gains against the ground truth, as a figure."""
+"""What a change of a model gains against the ground truth, as a figure."""
 
 from __future__ import annotations
 

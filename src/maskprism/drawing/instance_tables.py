@@ -1,4 +1,4 @@
-"""What is found about a mask as rows of text, for the terminal and for CSV files; printed elsewhere."""
+"""Findings about a mask as rows of text, for the terminal and for CSV files; printed elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def roles_table(
     instance: Instance, found: Roles, without: Float64[np.ndarray, " K"], *, order: RoleOrder = "effect"
 ) -> TextTable:
-    """What each prototype does, in order of effect unless another is given; the IoU of the mask without it."""
+    """Return what each prototype does, in order of effect unless another is given; the IoU of the mask without it."""
     counts = Counter(found.role)
     most = set(found.order()[:MOST_ROWS].tolist())
     rows = tuple(
@@ -57,12 +57,12 @@ def roles_table(
 
 
 def role_rows(found: Roles, without: Float64[np.ndarray, " K"]) -> Rows:
-    """The roles with all digits, for a CSV file."""
+    """Return the roles with all digits, for a CSV file."""
     return [row | {"iou_without": float(without[int(row["prototype"])])} for row in found.rows()]
 
 
 def pixel_table(instance: Instance, query: PixelQuery) -> TextTable:
-    """What each prototype contributes to one pixel, and the change of its coefficient that would flip it."""
+    """Return what each prototype contributes to one pixel, and the change of its coefficient that would flip it."""
     others = query.order[MOST_ROWS:]
     sums = (("level", query.level), ("crop", query.crop), ("logit", query.logit))
     rest = ((f"{len(others)} others", _number(query.contributions[others].sum()), ""),) if len(others) else ()
@@ -82,7 +82,7 @@ def pixel_table(instance: Instance, query: PixelQuery) -> TextTable:
 
 
 def blame_table(instance: Instance, blame: Blame) -> TextTable:
-    """Which prototypes are to blame for a region, and how that differs from what they do elsewhere."""
+    """Return which prototypes are responsible for a region, and how that differs from what they do elsewhere."""
     shares = blame.shares
     rows = tuple(
         (
@@ -112,13 +112,13 @@ def blame_table(instance: Instance, blame: Blame) -> TextTable:
 
 
 def most_unusual(blame: Blame, count: int = 3) -> str:
-    """The prototypes that depart most from what they do elsewhere, in words."""
+    """List the prototypes that depart most from what they do elsewhere."""
     named = ", ".join(f"{k} ({_number(blame.departures[k])})" for k in blame.unusual[:count])
     return f"furthest from what they do elsewhere: {named}"
 
 
 def attribution_table(instance: Instance, found: Attribution) -> TextTable:
-    """What the mask owes to each prototype: Shapley values with standard errors, knock-outs, sensitivity."""
+    """Return what the mask owes to each prototype: Shapley values with standard errors, knock-outs, sensitivity."""
     shapley, pull = found.shapley, found.sensitivity
     metric = METRIC_NAMES[shapley.metric]
     chosen = set(found.smallest.members.tolist()) if found.smallest.exists else set()
@@ -153,7 +153,7 @@ def attribution_table(instance: Instance, found: Attribution) -> TextTable:
 
 
 def attribution_rows(found: Attribution) -> Rows:
-    """The attribution with all digits, for a CSV file."""
+    """Return the attribution with all digits, for a CSV file."""
     places = {by: np.argsort(path.order) for by, path in found.paths.items()}
     rows: list[dict[str, int | float | str]] = []
     for k in found.shapley.order():

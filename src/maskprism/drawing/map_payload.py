@@ -37,7 +37,13 @@ LOGARITHMIC = ("size", "outlier")
 
 
 class MapLayout(NamedTuple):
-    """One way to lay the points out. note: what the reader must know of it."""
+    """One way to lay the points out.
+
+    Attributes
+    ----------
+    note
+        What the reader must know of it.
+    """
 
     title: str
     note: str
@@ -45,11 +51,17 @@ class MapLayout(NamedTuple):
 
 
 class MapData(NamedTuple):
-    """info: what the columns mean, as JSON. columns: their bytes, little-endian and deflated (zlib).
+    """`x-0` and `y-0` and so on have the places of each layout, uint16 over the range of the wider axis.
 
-    `x-0` and `y-0` and so on have the places of each layout, uint16 over the range of the wider axis; `class`, `image`
-    and `instance` uint32; `quality-NAME` uint16 between `low` and `high` of the info, and UNKNOWN;
+    `class`, `image` and `instance` uint32; `quality-NAME` uint16 between `low` and `high` of the info, and UNKNOWN;
     `cluster` uint8; `weights` int8, N rows of K, to be multiplied by `scales`; `names` the names of images, as JSON.
+
+    Attributes
+    ----------
+    info
+        What the columns mean, as JSON.
+    columns
+        Their bytes, little-endian and deflated (zlib).
     """
 
     info: dict[str, Any]
@@ -64,7 +76,15 @@ def map_data(
     clusters: Int32[np.ndarray, " N"] | None = None,
     more: Mapping[str, Float32[np.ndarray, " N"]] | None = None,
 ) -> MapData:
-    """Pack points. more: further numbers of each. clusters: within classes."""
+    """Pack points.
+
+    Parameters
+    ----------
+    clusters
+        Within classes.
+    more
+        Further numbers of each.
+    """
     columns: dict[str, bytes] = {}
     for number, layout in enumerate(layouts):
         for name, values in zip("xy", _placed(layout.places), strict=True):

@@ -1,4 +1,4 @@
-"""Pairs of masks of two networks, side by side: those that differ most, and those that gain or lose most."""
+"""Pairs of masks of two models, side by side: those that differ most, and those that gain or lose most."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ _MARGIN = 0.15
 
 
 def worst_pairs(comparison: Comparison) -> Sheet:
-    """The pairs with the lowest mask IoU: both masks, what B gains and loses, and the change of the logits.
+    """Return the pairs with the lowest mask IoU: both masks, what B gains and loses, and the change of the logits.
 
-    Raises MaskprismError where no pair differs.
+    Raises
+    ------
+    MaskprismError
+        Where no pair differs.
     """
     if not comparison.worst:
         raise MaskprismError("no pair of masks differs, so there is none to show")
@@ -44,9 +47,14 @@ def worst_pairs(comparison: Comparison) -> Sheet:
 
 
 def changed_pairs(comparison: Comparison) -> Sheet:
-    """The pairs whose IoU with the ground truth rises most from A to B, then those whose falls most; errors tinted.
+    """Return the pairs whose IoU with the ground truth rises most from A to B, then those whose falls most.
 
-    Raises MaskprismError where none changes.
+    Errors tinted.
+
+    Raises
+    ------
+    MaskprismError
+        Where none changes.
     """
     cases = [*comparison.gained, *comparison.lost]
     if not cases:
@@ -106,7 +114,7 @@ def _panels(case: Case) -> list[Panel]:
 
 
 def _square(around: Float32[np.ndarray, " 4"], image_hw: tuple[int, int]) -> tuple[slice, slice]:
-    """The (rows, columns) of the image around a box, as square as it allows."""
+    """Return the (rows, columns) of the image around a box, as square as it allows."""
     side = max(float(max(around[2] - around[0], around[3] - around[1])) * (1 + 2 * _MARGIN), 16.0)
     spans = []
     for axis, length in zip((1, 0), image_hw, strict=True):

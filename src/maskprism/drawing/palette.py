@@ -20,7 +20,7 @@ MapName = Literal["contribution", "prototype"]
 RGB = tuple[int, int, int]
 
 _ANCHORS: dict[MapName, str] = {
-    # blue speaks against the mask, red for it
+    # blue is negative evidence, red is positive
     "contribution": "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f",
     # purple below zero, orange above
     "prototype": "2d004b 542788 8073ac b2abd2 d8daeb f7f7f7 fee0b6 fdb863 e08214 b35806 7f3b08",
@@ -62,12 +62,12 @@ def lookup_table(name: MapName) -> UInt8[np.ndarray, "256 3"]:
 
 
 def colour_of(instance: int) -> RGB:
-    """The colour of an instance by its number; repeats after seven."""
+    """Return the colour of an instance by its number; repeats after seven."""
     return INSTANCE_COLOURS[instance % len(INSTANCE_COLOURS)]
 
 
 def is_dark(colour: RGB) -> bool:
-    """Whether text on this colour should be white."""
+    """Return whether text on this colour should be white."""
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 110
 
 

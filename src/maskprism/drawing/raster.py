@@ -1,14 +1,14 @@
-"""Draw a sheet as an array of pixels: no matplotlib, fast enough for every image of a data set."""
+"""Lay out a sheet, and draw it as an array of pixels: without matplotlib, fast enough for every image of a data set."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,11 +19,16 @@ from maskprism._common.text import printable, single_line
 from maskprism.drawing import palette
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from jaxtyping import Bool, UInt8
 
     from maskprism.drawing.sheets import Panel, Sheet
 
     Picture = UInt8[np.ndarray, "H W 3"]
+    Box = tuple[int, int, int, int]
+    Contours = dict[tuple[int, int, int], list[np.ndarray]]
+    Mark: TypeAlias = "Shown | Filled | Written"
 
 _MARGIN = 20
 _GAP = 10
@@ -33,9 +38,61 @@ _FAR = 1e6  # pixels: lines that go further leave every picture, and OpenCV take
 _TITLE_SIZE, _TEXT_SIZE, _BAND_SIZE = 26, 17, 18
 
 
+class Shown(NamedTuple):
+    """A picture at x, y with its frame; contours and box are in its own pixels."""
+
+    x: int
+    y: int
+    picture: Picture
+    contours: Sequence[np.ndarray]
+    box: Box | None
+
+
+class Filled(NamedTuple):
+    """A rectangle of one colour."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    colour: palette.RGB
+
+
+class Written(NamedTuple):
+    """A line of text; anchors are those of Pillow."""
+
+    x: int
+    y: int
+    text: str
+    colour: palette.RGB
+    letters: ImageFont.FreeTypeFont
+    anchor: str = "la"
+
+
 def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
-    """The sheet as HWC uint8 in RGB."""
-    columns = sheet.columns or best_columns(sheet)
+    """Draw the sheet as an array, HWC uint8 in RGB."""
+    width, height, marks = lay_out(sheet)
+    page = np.full((height, width, 3), 255, dtype=np.uint8)
+    for mark in marks:
+        match mark:
+            case Shown(x, y, picture, contours, box):
+                area = page[y : y + picture.shape[0], x : x + picture.shape[1]]
+                area[:] = picture
+                cv2.drawContours(area, contours, -1, palette.INK, 1, cv2.LINE_AA)
+                if box is not None:
+                    cv2.rectangle(area, box[:2], (box[2] - 1, box[3] - 1), (255, 255, 255), 3)
+                    cv2.rectangle(area, box[:2], (box[2] - 1, box[3] - 1), palette.INK, 1)
+                area[[0, -1]] = area[:, [0, -1]] = palette.FRAME
+            case Filled(x, y, width, height, colour):
+                page[max(y, 0) : y + height, x : x + width] = colour
+            case Written():
+                write(page, mark[:2], *mark[2:])
+    return page
+
+
+def lay_out(sheet: Sheet) -> tuple[int, int, list[Mark]]:
+    """Lay the sheet out: the width and height of the page in pixels, and the marks on it, in drawing order."""
+    columns = sheet.columns or _best_columns(sheet)
     rows = math.ceil(len(sheet.panels) / columns)
     joint = _JOINT if any(panel.joint for panel in sheet.panels) else _GAP
     band = _BAND if any(panel.title for panel in sheet.panels) else 0
@@ -52,51 +109,38 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
     notes = [line for note in sheet.notes for line in wrapped(note, font(_TEXT_SIZE), room)]
     footer = (26 * len(notes) + 8 if notes else 0) + (48 if sheet.scale else 0)
     height = header + rows * (cell_h + band) + _GAP * (rows - 1) + footer + _MARGIN
-    page = np.empty((height, width, 3), dtype=np.uint8)
-    page.fill(255)
+    marks: list[Mark] = []
     left = (width - (columns * cell_w + joint * (columns - 1))) // 2
 
-    places = [
-        (left + (i % columns) * (cell_w + joint), header + (i // columns) * (cell_h + band + _GAP))
-        for i in range(len(sheet.panels))
-    ]
-    contours: dict[tuple[int, int, int], list[np.ndarray]] = {}
-    for panel, (x, y) in zip(sheet.panels, places, strict=True):
+    contours: Contours = {}
+    for i, panel in enumerate(sheet.panels):
+        x, y = left + (i % columns) * (cell_w + joint), header + (i // columns) * (cell_h + band + _GAP)
         if band:
-            _draw_band(page[y : y + band, x : x + cell_w], panel)
-        picture = _draw_panel(panel, cell_w, cell_h, contours)
-        dy, dx = (cell_h - picture.shape[0]) // 2, (cell_w - picture.shape[1]) // 2
-        page[y + band + dy : y + band + dy + picture.shape[0], x + dx : x + dx + picture.shape[1]] = picture
-
-    _write_header(page, sheet, room)
-    for panel, (x, y) in zip(sheet.panels, places, strict=True):
-        if panel.title:
-            ink = {1: palette.POSITIVE, -1: palette.NEGATIVE, 0: palette.INK}[panel.sign]
-            bold = panel.sign != 0
-            title = fit(panel.title, font(_BAND_SIZE, bold=bold), cell_w - 12)
-            write(page, (x + 8, y + 14), title, ink, font(_BAND_SIZE, bold=bold), anchor="lm")
+            _draw_band(marks, panel, x, y, cell_w)
+        _draw_panel(marks, panel, (x, y + band, cell_w, cell_h), contours)
         if panel.joint:
             middle = y + band + cell_h // 2
-            write(page, (x - joint // 2, middle), panel.joint, palette.INK, font(40, bold=True), anchor="mm")
-        _draw_labels(page, panel, x, y + band, cell_w, cell_h)
+            marks.append(Written(x - joint // 2, middle, panel.joint, palette.INK, font(40, bold=True), "mm"))
+        _draw_labels(marks, panel, x, y + band, cell_w, cell_h)
+    _write_header(marks, sheet, room)
     bottom = height - _MARGIN - footer + 14
     if sheet.scale:
-        _draw_scale(page, sheet.scale, _MARGIN, bottom)
+        _draw_scale(marks, sheet.scale, _MARGIN, bottom)
         bottom += 44
     for line in notes:
-        write(page, (_MARGIN, bottom), line, palette.MUTED, font(_TEXT_SIZE))
+        marks.append(Written(_MARGIN, bottom, line, palette.MUTED, font(_TEXT_SIZE)))
         bottom += 26
-    return page
+    return width, height, marks
 
 
-def _write_header(page: Picture, sheet: Sheet, room: int) -> None:
+def _write_header(marks: list[Mark], sheet: Sheet, room: int) -> None:
     title, text = font(_TITLE_SIZE, bold=True), font(_TEXT_SIZE)
-    write(page, (_MARGIN, 14), fit(sheet.title, title, room), palette.INK, title)
-    write(page, (_MARGIN, 52), fit(sheet.subtitle, text, room), palette.MUTED, text)
+    marks.append(Written(_MARGIN, 14, fit(sheet.title, title, room), palette.INK, title))
+    marks.append(Written(_MARGIN, 52, fit(sheet.subtitle, text, room), palette.MUTED, text))
 
 
 def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """An RGB picture as PNG, packed quickly: smooth colour maps pack well even without row filters."""
+    """Return an RGB picture as PNG, packed quickly: smooth colour maps pack well even without row filters."""
     settings = [cv2.IMWRITE_PNG_COMPRESSION, 1]
     if hasattr(cv2, "IMWRITE_PNG_FILTER"):
         settings += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
@@ -105,12 +149,18 @@ def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
 
 
 def save(sheet: Sheet, path: str | os.PathLike[str]) -> Path:
-    """Draw the sheet into a PNG file; parent folders are made. Raises MaskprismError if that fails."""
+    """Draw the sheet into a PNG file; parent folders are made.
+
+    Raises
+    ------
+    MaskprismError
+        If that fails.
+    """
     return write_atomically(path, encode_png(draw(sheet)))
 
 
-def best_columns(sheet: Sheet) -> int:
-    """The number of columns that lets the panels of a sheet be largest."""
+def _best_columns(sheet: Sheet) -> int:
+    """Return the number of columns that lets the panels of a sheet be largest."""
     count = len(sheet.panels)
     aspect = sheet.panels[0].aspect
     width, height = sheet.size_wh
@@ -136,7 +186,7 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
-    """The text, shortened with an ellipsis to so many pixels; control and format characters are escapes."""
+    """Return the text, shortened with an ellipsis to `room` pixels; control and format characters are escapes."""
     text = single_line(text)
     while len(text) > 4 and letters.getlength(text) > room:
         text = text[:-2].rstrip() + "…"
@@ -144,7 +194,7 @@ def fit(text: str, letters: ImageFont.FreeTypeFont, room: int) -> str:
 
 
 def wrapped(text: str, letters: ImageFont.FreeTypeFont, room: int) -> list[str]:
-    """The text in lines of at most so many pixels, broken between words; a longer word is shortened."""
+    """Return the text in lines of at most `room` pixels, broken between words; a longer word is shortened."""
     lines = [""]
     for word in printable(text).split():
         longer = f"{lines[-1]} {word}".lstrip()
@@ -155,22 +205,26 @@ def wrapped(text: str, letters: ImageFont.FreeTypeFont, room: int) -> list[str]:
     return [fit(line, letters, room) for line in lines]
 
 
-def _draw_band(band: Picture, panel: Panel) -> None:
+def _draw_band(marks: list[Mark], panel: Panel, x: int, y: int, width: int) -> None:
+    """The strip above a panel: its title on the tint of its sign, and a bar as long as its weight is large."""
     tint = {1: palette.POSITIVE_TINT, -1: palette.NEGATIVE_TINT, 0: (244, 244, 244)}[panel.sign]
-    band[: -_BAND // 8] = tint
+    marks.append(Filled(x, y, width, _BAND - 5, tint))
     if panel.bar is not None:
-        _, width = band.shape[:2]
         middle, length = width // 2, round(abs(panel.bar) * (width // 2 - 2))
-        colour = palette.POSITIVE if panel.bar > 0 else palette.NEGATIVE
         start = middle if panel.bar > 0 else middle - length
-        band[-9:-2] = (255, 255, 255)
-        band[-8:-3, start : start + max(length, 1)] = colour
-        band[-9:-2, middle : middle + 1] = palette.MUTED
+        marks.append(Filled(x, y + _BAND - 9, width, 7, palette.PAPER))
+        colour = palette.POSITIVE if panel.bar > 0 else palette.NEGATIVE
+        marks.append(Filled(x + start, y + _BAND - 8, max(length, 1), 5, colour))
+        marks.append(Filled(x + middle, y + _BAND - 9, 1, 7, palette.MUTED))
+    if panel.title:
+        ink = {1: palette.POSITIVE, -1: palette.NEGATIVE, 0: palette.INK}[panel.sign]
+        letters = font(_BAND_SIZE, bold=panel.sign != 0)
+        marks.append(Written(x + 8, y + 14, fit(panel.title, letters, width - 12), ink, letters, "lm"))
 
 
-def _draw_panel(
-    panel: Panel, cell_w: int, cell_h: int, contours: dict[tuple[int, int, int], list[np.ndarray]]
-) -> Picture:
+def _draw_panel(marks: list[Mark], panel: Panel, cell: tuple[int, int, int, int], contours: Contours) -> None:
+    """A panel in the middle of its cell: x, y, width, height. Contours that panels share are found once."""
+    x, y, cell_w, cell_h = cell
     height, width = panel.size_hw
     zoom = min(cell_w / (width * panel.pixel_aspect), cell_h / height)
     across = zoom * panel.pixel_aspect
@@ -180,27 +234,24 @@ def _draw_panel(
     else:
         assert panel.picture is not None
         smooth = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-        picture = panel.picture.copy() if zoom == 1 else cv2.resize(panel.picture, size, interpolation=smooth)
-    picture = np.ascontiguousarray(picture)
+        picture = panel.picture if zoom == 1 else cv2.resize(panel.picture, size, interpolation=smooth)
     box = None
     if panel.box is not None:
         sides = np.multiply(panel.box, (across, zoom, across, zoom))
         x1, y1, x2, y2 = (round(side) for side in np.clip(sides, -_FAR, _FAR).tolist())
         box = (x1, y1, x2, y2)
+    outline: list[np.ndarray] = []
     if panel.outline is not None:
         key = (id(panel.outline), *size)
         if key not in contours:
             contours[key] = list(_contours(panel.outline, size, box))
-        cv2.drawContours(picture, contours[key], -1, palette.INK, 1, cv2.LINE_AA)
-    if box is not None and not panel.fills:
-        cv2.rectangle(picture, box[:2], (box[2] - 1, box[3] - 1), (255, 255, 255), 3)
-        cv2.rectangle(picture, box[:2], (box[2] - 1, box[3] - 1), palette.INK, 1)
-    picture[[0, -1]] = picture[:, [0, -1]] = palette.FRAME
-    return picture
+        outline = contours[key]
+    x, y = x + (cell_w - picture.shape[1]) // 2, y + (cell_h - picture.shape[0]) // 2
+    marks.append(Shown(x, y, picture, outline, None if panel.fills else box))
 
 
 def _contours(logits: np.ndarray, size: tuple[int, int], box: tuple[int, int, int, int] | None) -> Iterator[np.ndarray]:
-    """The zero lines of the logits inside the box, in picture pixels."""
+    """Yield the zero lines of the logits inside the box, in picture pixels."""
     above = (cv2.resize(np.ascontiguousarray(logits), size, interpolation=cv2.INTER_LINEAR) > 0).astype(np.uint8)
     if box is not None:
         x1, y1, x2, y2 = (max(side, 0) for side in box)
@@ -210,7 +261,7 @@ def _contours(logits: np.ndarray, size: tuple[int, int], box: tuple[int, int, in
     yield from cv2.findContours(above, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
 
 
-def _draw_labels(page: Picture, panel: Panel, x: int, y: int, cell_w: int, cell_h: int) -> None:
+def _draw_labels(marks: list[Mark], panel: Panel, x: int, y: int, cell_w: int, cell_h: int) -> None:
     """Chips at box corners, moved down where they would cover one another."""
     height, width = panel.size_hw
     zoom = min(cell_w / width, cell_h / height)
@@ -226,19 +277,20 @@ def _draw_labels(page: Picture, panel: Panel, x: int, y: int, cell_w: int, cell_
             ly += line
         ly = min(ly, round(top + height * zoom) - line)
         taken.append((lx, ly, lx + length, ly + line))
-        page[max(ly, 0) : ly + line, lx : lx + length] = label.colour
+        marks.append(Filled(lx, ly, length, line, label.colour))
         ink = palette.PAPER if palette.is_dark(label.colour) else palette.INK
-        write(page, (lx + 5, ly + line // 2), label.text, ink, letters, anchor="lm")
+        marks.append(Written(lx + 5, ly + line // 2, label.text, ink, letters, "lm"))
 
 
-def _draw_scale(page: Picture, scale: tuple[float, palette.MapName, str], x: int, y: int) -> None:
+def _draw_scale(marks: list[Mark], scale: tuple[float, palette.MapName, str], x: int, y: int) -> None:
     limit, name, label = scale
-    page[y : y + 16, x : x + 320] = palette.lookup_table(name)[np.linspace(0, 255, 320).astype(int)]
+    colours = palette.lookup_table(name)[np.linspace(0, 255, 320).astype(int)]
+    marks.append(Shown(x, y, np.repeat(colours[None], 16, axis=0), (), None))
     letters = font(_TEXT_SIZE)
-    write(page, (x, y + 18), f"{-limit:.2f}".replace("-", "−"), palette.MUTED, letters)
-    write(page, (x + 160, y + 18), "0", palette.MUTED, letters, anchor="ma")
-    write(page, (x + 320, y + 18), f"{limit:+.2f}", palette.MUTED, letters, anchor="ra")
-    write(page, (x + 336, y + 8), label, palette.INK, letters, anchor="lm")
+    marks.append(Written(x, y + 18, f"{-limit:.2f}".replace("-", "−"), palette.MUTED, letters))
+    marks.append(Written(x + 160, y + 18, "0", palette.MUTED, letters, "ma"))
+    marks.append(Written(x + 320, y + 18, f"{limit:+.2f}", palette.MUTED, letters, "ra"))
+    marks.append(Written(x + 336, y + 8, label, palette.INK, letters, "lm"))
 
 
 def write(
@@ -249,7 +301,9 @@ def write(
     letters: ImageFont.FreeTypeFont,
     anchor: str = "la",
 ) -> None:
-    """Blend a line of text into the page; what leaves the page is cut off. Anchors are those of Pillow.
+    """Blend a line of text into the page; what leaves the page is cut off.
+
+    Anchors are those of Pillow.
 
     Control and format characters are escapes: a font cannot draw them, and some would turn other text around.
     """
@@ -270,13 +324,13 @@ def write(
 
 
 def covered(picture: Picture, mask: Bool[np.ndarray, "H W"], colour: palette.RGB, opacity: float = 0.6) -> Picture:
-    """The picture with a colour over a mask."""
+    """Return the picture with a colour over a mask."""
     found, layer = picture.copy(), np.array(colour, dtype=np.float32) * np.float32(opacity)
     found[mask] = (picture[mask] * np.float32(1 - opacity) + layer).astype(np.uint8)
     return found
 
 
 def greyed(image: Picture) -> Picture:
-    """A BGR image in light greys, so that colours on it are those of masks alone."""
+    """Return a BGR image in light greys, so that colours on it are those of masks alone."""
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     return np.repeat((90 + grey * (165 / 255))[:, :, None], 3, axis=2).astype(np.uint8)

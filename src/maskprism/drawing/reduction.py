@@ -29,9 +29,12 @@ _WORDS: dict[Method, str] = {"projection": "mixed anew (projection)", "selection
 
 
 def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Method = "projection") -> Figure:
-    """Mask IoU with the full network against the number of prototypes: mean as a line, 5th percentile dotted.
+    """Mask IoU with the full model against the number of prototypes: mean as a line, 5th percentile dotted.
 
-    keep: a number of prototypes to mark on the curve of `method`.
+    Parameters
+    ----------
+    keep
+        A number of prototypes to mark on the curve of `method`.
     """
     figure = new_figure(7.6, 4.4)
     ax: Axes = figure.subplots()
@@ -57,7 +60,7 @@ def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Metho
     ax.set_xlim(0, keeps[-1] + 1)
     ax.set_ylim(0, 1.01)
     ax.set_xlabel("prototypes kept")
-    ax.set_ylabel("mask IoU with the full network")
+    ax.set_ylabel("mask IoU with the full model")
     ax.plot([], [], color=share(MUTED), linewidth=1, linestyle="--", label="median")
     ax.plot([], [], color=share(MUTED), linewidth=1, linestyle=":", label="5th percentile")
     ax.legend(frameon=False, reverse=True, loc="lower right", fontsize=9)
@@ -70,7 +73,7 @@ def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Metho
 
 
 def before_after(examples: Sequence[BeforeAfter]) -> Sheet:
-    """Per image all masks of the full network, those of the reduced one, and the pixels that changed sides."""
+    """Per image all masks of the full model, those of the reduced one, and the pixels that changed sides."""
     panels: list[Panel] = []
     for image, before, after, iou in examples:
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -97,7 +100,7 @@ def before_after(examples: Sequence[BeforeAfter]) -> Sheet:
 
 
 def _coloured(picture: Picture, prediction: Prediction) -> Picture:
-    """The picture with every mask in the colour of its instance, large ones first."""
+    """Return the picture with every mask in the colour of its instance, large ones first."""
     masks = [instance.mask("image") for instance in prediction]
     for number in sorted(range(len(masks)), key=lambda number: -int(masks[number].sum())):
         picture = raster.covered(picture, masks[number], colour_of(number))
@@ -105,7 +108,10 @@ def _coloured(picture: Picture, prediction: Prediction) -> Picture:
 
 
 def _changed(before: Prediction, after: Prediction) -> tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-    """Where some instance gained a pixel, and where one lost it; instances are told apart while they are as many."""
+    """Return where some instance gained a pixel, and where one lost it.
+
+    Instances are told apart while they are as many.
+    """
     gained, lost = (np.zeros(before.image_size, dtype=bool) for _ in range(2))
     all_had, all_has = before.masks("image"), after.masks("image")
     if len(before) != len(after):

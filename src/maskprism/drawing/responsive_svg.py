@@ -40,14 +40,14 @@ class Adaptive(NamedTuple):
 
 
 def adaptive(figure: Figure) -> Adaptive:
-    """A figure in both widths; the same bytes every time. The figure is the narrow one afterwards."""
+    """Return a figure in both widths; the same bytes every time. The figure is the narrow one afterwards."""
     wide = _svg(figure)
     _make_narrow(figure)
     return Adaptive(wide, _svg(figure))
 
 
 def _make_narrow(figure: Figure) -> None:
-    """Breaks titles and names into lines and makes room for them."""
+    """Break titles and names into lines and makes room for them."""
     width, height = figure.get_size_inches()
     lines = textwrap.wrap(figure.get_suptitle(), _TITLE_LETTERS)
     for text in figure.texts:  # the title among them

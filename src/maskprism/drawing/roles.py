@@ -56,7 +56,7 @@ def roles_sheet(
     *,
     order: RoleOrder = "effect",
 ) -> Sheet:
-    """Every prototype with its role, and what it contributes where; the IoU of the mask without it.
+    """Return every prototype with its role, and what it contributes where; the IoU of the mask without it.
 
     `found` and `without` are what `roles` and `knock_out` gave, where they are known already.
     """
@@ -65,7 +65,6 @@ def roles_sheet(
     without = knock_out(instance) if without is None else without
     indices = found.order(order)
     indices = indices[np.isin(indices, found.order()[:MOST_PANELS])]
-    hidden = len(found) - len(indices)
     hidden = len(found) - len(indices)
     notes = [f"Not drawn: the {hidden} prototypes with the least effect in the box; the table has them."] * bool(hidden)
     notes += [] if instance.prediction.has_boxes else [NO_BOXES]
@@ -132,7 +131,7 @@ def _draw_header(page: Picture) -> None:
     write(page, (_SHARE, y), "share", palette.INK, bold, anchor="rs")
     write(page, (_SPREAD, y), "spread", palette.INK, bold, anchor="rs")
     write(page, (_LOSS, y), "IoU without", palette.INK, bold, anchor="ls")
-    write(page, (_LOSS, y - 22), "bar: what is lost", palette.MUTED, plain, anchor="ls")
+    write(page, (_LOSS, y - 22), "bar: lost IoU", palette.MUTED, plain, anchor="ls")
 
 
 def _draw_row(page: Picture, y: int, k: int, found: Roles, values: dict[str, float], limit: float) -> None:

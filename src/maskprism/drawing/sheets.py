@@ -33,8 +33,8 @@ IMAGE_SIDE = 1280
 """Images are shrunk to at most this many pixels a side in pictures."""
 
 MOST_PANELS = 64
-"""Grids show at most so many prototypes: those with the largest effect."""
-NO_BOXES = "The network gives no boxes: here the box is the smallest one around the mask, and nothing is cropped."
+"""Grids show at most this number of prototypes: those with the largest effect."""
+NO_BOXES = "The model gives no boxes: here the box is the smallest one around the mask, and nothing is cropped."
 
 _ROUND = 0.02
 
@@ -55,11 +55,22 @@ class Label:
 class Panel:
     """One picture of a sheet: values under a diverging map, or a ready RGB picture.
 
-    limit: the values at the two ends of the map are -limit and limit.
-    sign: of the weight or contribution; 0 where none is shown. bar: its size, -1 to 1.
-    box: x1, y1, x2, y2 in pixels of the values or picture. outline: logits whose zero line,
-    inside the box, is the edge of the mask. joint: what stands between this panel and the one
-    before. pixel_aspect: how much wider than tall a value is drawn, where the image was stretched.
+    Attributes
+    ----------
+    limit
+        The values at the two ends of the map are -limit and limit.
+    sign
+        Sign of the weight or contribution; 0 where none is shown.
+    bar
+        Its size, -1 to 1.
+    box
+        x1, y1, x2, y2 in pixels of the values or picture.
+    outline
+        Logits whose zero line, inside the box, is the edge of the mask.
+    joint
+        What stands between this panel and the one before.
+    pixel_aspect
+        How much wider than tall a value is drawn, where the image was stretched.
     """
 
     title: str
@@ -101,8 +112,12 @@ class Panel:
 class Sheet:
     """Panels in rows, with a title, notes, and one colour scale if they share one.
 
-    columns: panels per row; None lets the drawing choose the number that fits best.
-    scale: (limit, map, what the values are) of the colour bar.
+    Attributes
+    ----------
+    columns
+        Panels per row; None lets the drawing choose the number that fits best.
+    scale
+        (limit, map, what the values are) of the colour bar.
     """
 
     title: str
@@ -123,19 +138,19 @@ class Window:
     box: tuple[float, float, float, float]
 
     def of(self, values: Float32[np.ndarray, "... h w"]) -> Float32[np.ndarray, "... rows columns"]:
-        """The part of a grid image inside the window."""
+        """Return the part of a grid image inside the window."""
         return values[..., self.rows, self.columns]
 
 
 def overview(image: ImageLike, prediction: Prediction) -> Sheet:
-    """The image with every instance: coloured mask, box, and number, class and score."""
+    """Return the image with every instance: coloured mask, box, and number, class and score."""
     pixels, shown = _at_display_size(read_image(image), prediction)
     picture = pixels.copy()
     labels = paint_instances(picture, shown, prediction.empty)
     return Sheet(
         title=_image_title(prediction),
         subtitle=f"{counted(len(prediction), 'instance')}, mask rule {prediction.rule.name}"
-        + ("" if prediction.has_boxes else "; the network gives no boxes, so nothing is cropped"),
+        + ("" if prediction.has_boxes else "; the model gives no boxes, so nothing is cropped"),
         panels=(Panel("", picture=picture, labels=labels),),
         columns=1,
         size_wh=_at_least(picture.shape[1], picture.shape[0]),
@@ -186,7 +201,7 @@ def paint_instances(picture: Picture, prediction: Prediction, empty: Bool[np.nda
 
 
 def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale = "shared") -> Sheet:
-    """All K prototypes (at most MOST_PANELS), each titled with its index and the weight this instance gives it.
+    """Return all K prototypes (at most MOST_PANELS), each titled with its index and the weight this instance gives it.
 
     `scale` "shared" draws all on one colour scale, so that they compare; "each" stretches every
     prototype to its own range, which shows weak ones too.
@@ -263,7 +278,7 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
         for name, term, mean in shown
     )
     where = "inside the box" if view == "box" else "on the whole image"
-    notes = ["Title: prototype index and its mean contribution inside the box. Red speaks for the mask, blue against."]
+    notes = ["Title: prototype index and its mean contribution inside the box. Red is positive, blue is negative."]
     if not instance.prediction.has_boxes:
         notes.append(NO_BOXES)
     elif view == "full":
@@ -279,7 +294,7 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
 
 
 def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
-    """How the mask comes about: what speaks for it + what speaks against it = logits -> mask."""
+    """Return how the mask comes about: positive evidence + negative evidence = logits -> mask."""
     parts = Decomposition(instance)
     window = _box_window(instance, margin=0.15)
     pixels, shown = _at_display_size(read_image(image), instance.prediction)
@@ -292,12 +307,12 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
     masked = _tinted(cut, display.mask("image")[span], colour_of(instance.index))
     sheet = Sheet(
         title=f"How the mask is assembled: {instance_title(instance)}",
-        subtitle="red speaks for the mask, blue against it; the mask is where the sum is above zero"
+        subtitle="red is positive evidence, blue is negative; the mask is where the sum is above zero"
         + (", inside the box" if instance.rule.crops else ""),
         panels=(
             Panel("image", picture=cut, box=box),
-            Panel("what speaks for it", values=sides[0], limit=limit, sign=1, box=window.box),
-            Panel("what speaks against it", values=sides[1], limit=limit, sign=-1, box=window.box, joint="+"),
+            Panel("positive evidence", values=sides[0], limit=limit, sign=1, box=window.box),
+            Panel("negative evidence", values=sides[1], limit=limit, sign=-1, box=window.box, joint="+"),
             Panel("their sum: the logits", values=logits, limit=limit, box=window.box, outline=logits, joint="="),
             Panel("the mask", picture=masked, box=box, joint="→"),
         ),
@@ -311,7 +326,10 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
 def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
     """One coefficient: its prototype, what it contributes, and the mask with and without it.
 
-    Raises InputError for an index out of range.
+    Raises
+    ------
+    InputError
+        For an index out of range.
     """
     check_indices([k], len(instance.weights))
     parts = Decomposition(instance)
@@ -354,9 +372,12 @@ def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
 
 
 def crop_view(image: ImageLike, instance: Instance) -> Sheet:
-    """What the crop to the box cuts away: logits everywhere, the mask before and after the crop.
+    """Return what the crop to the box cuts away: logits everywhere, the mask before and after the crop.
 
-    Raises InputError for an instance without a box.
+    Raises
+    ------
+    InputError
+        For an instance without a box.
     """
     if not instance.prediction.has_boxes:
         raise InputError("the prediction has no boxes, so nothing is cropped and there is no crop to show")
@@ -376,7 +397,7 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
     before = _striped(_tinted(cut, (whole & kept)[span], colour), lost[span])
     sheet = Sheet(
         title=f"What the crop cuts away: {instance_title(instance)}",
-        subtitle=f"the crop removes {share:.1%} of what is above zero",
+        subtitle=f"the crop removes {share:.1%} of the pixels above zero",
         panels=(
             Panel("logits everywhere, and the box", values=logits, limit=limit, box=window.box, outline=logits),
             Panel("above zero; striped: cut away", picture=before, box=box, joint="→"),
@@ -393,13 +414,16 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
 
 
 def most_effective(parts: Decomposition, order: Order) -> tuple[Int64[np.ndarray, " M"], Int64[np.ndarray, " R"]]:
-    """The prototypes to draw, in an order: all up to MOST_PANELS, else those of largest effect; and the others."""
+    """Return the prototypes to draw, in an order: all up to MOST_PANELS, else those of largest effect.
+
+    And the others.
+    """
     chosen = np.isin(parts.order(order), parts.order()[:MOST_PANELS])
     return parts.order(order)[chosen], parts.order()[MOST_PANELS:]
 
 
 def in_shape(sheet: Sheet, letterbox: Letterbox) -> Sheet:
-    """The sheet with grid values drawn in the shape of the image, where that was stretched for the network."""
+    """Return the sheet with grid values drawn in the shape of the image, where that was stretched for the model."""
     (cell_h, cell_w), (gain_y, gain_x) = (
         (canvas / grid for canvas, grid in zip(letterbox.canvas_hw, letterbox.grid_hw, strict=True)),
         letterbox.gain_yx,
@@ -418,7 +442,7 @@ def _at_least(width: int, height: int, side: int = 720) -> tuple[int, int]:
 
 
 def _at_display_size(image: Picture, prediction: Prediction) -> tuple[Picture, Prediction]:
-    """The image (RGB) shrunk to a size for pictures, and the prediction about that."""
+    """Return the image (RGB) shrunk to a size for pictures, and the prediction about that."""
     height, width = image.shape[:2]
     if (height, width) != prediction.image_size:
         raise InputError(
@@ -435,7 +459,7 @@ def _at_display_size(image: Picture, prediction: Prediction) -> tuple[Picture, P
 
 
 def _content_window(instance: Instance) -> Window:
-    """The cells of the grid that hold the image, without the letterbox padding."""
+    """Return the cells of the grid that hold the image, without the letterbox padding."""
     letterbox = instance.letterbox
     height, width = letterbox.image_hw
     corners = letterbox.to_grid(letterbox.to_canvas(np.array([0, 0, width, height], dtype=np.float32)))
@@ -443,7 +467,7 @@ def _content_window(instance: Instance) -> Window:
 
 
 def _box_window(instance: Instance, margin: float = 0.0) -> Window:
-    """The cells that the box touches, widened by a share of its sides."""
+    """Return the cells that the box touches, widened by a share of its sides."""
     x1, y1, x2, y2 = instance.letterbox.to_grid(instance.canvas_box)
     dx, dy = (x2 - x1) * margin, (y2 - y1) * margin
     content = _content_window(instance)
@@ -469,7 +493,7 @@ def _window(instance: Instance, corners: Float32[np.ndarray, " 4"]) -> Window:
 
 
 def _image_span(window: Window, instance: Instance) -> tuple[slice, slice]:
-    """The (rows, columns) of the image under a window of the grid; at least one pixel."""
+    """Return the (rows, columns) of the image under a window of the grid; at least one pixel."""
     letterbox = instance.letterbox
     scale_y = letterbox.canvas_hw[0] / letterbox.grid_hw[0]
     scale_x = letterbox.canvas_hw[1] / letterbox.grid_hw[1]
@@ -491,7 +515,7 @@ def _image_span(window: Window, instance: Instance) -> tuple[slice, slice]:
 def _cut(
     image: Picture, instance: Instance, span: tuple[slice, slice]
 ) -> tuple[Picture, tuple[float, float, float, float]]:
-    """The part of an image, and the box in its pixels."""
+    """Return the part of an image, and the box in its pixels."""
     x1, y1, x2, y2 = (float(v) for v in instance.box)
     rows, columns = span
     return image[span], (x1 - columns.start, y1 - rows.start, x2 - columns.start, y2 - rows.start)
@@ -500,7 +524,7 @@ def _cut(
 def _tinted(
     picture: Picture, mask: Bool[np.ndarray, "H W"], colour: tuple[int, int, int], opacity: float = 0.55
 ) -> Picture:
-    """The picture, covered by a colour where the mask is."""
+    """Return the picture, covered by a colour where the mask is."""
     tinted = picture.copy()
     layer = np.array(colour, dtype=np.float32) * np.float32(opacity)
     tinted[mask] = (picture[mask] * np.float32(1 - opacity) + layer).astype(np.uint8)
@@ -508,7 +532,10 @@ def _tinted(
 
 
 def _striped(picture: Picture, mask: Bool[np.ndarray, "H W"]) -> Picture:
-    """The picture with diagonal black and white stripes where the mask is: no instance colour looks like that."""
+    """Return the picture with diagonal black and white stripes where the mask is.
+
+    No instance colour looks like that.
+    """
     height, width = mask.shape
     stripe = (np.add.outer(np.arange(height), np.arange(width)) // max(3, max(mask.shape) // 200)) % 2 == 0
     dark = _tinted(picture, mask & stripe, (0, 0, 0))
@@ -554,9 +581,12 @@ def _image_title(prediction: Prediction) -> str:
 
 
 def best_instances(prediction: Prediction, instance: int | Literal["all"] | None) -> Sequence[int]:
-    """The instances to explain: the most confident one, one by number, or all.
+    """Return the instances to explain: the most confident one, one by number, or all.
 
-    Raises InputError for a number out of range.
+    Raises
+    ------
+    InputError
+        For a number out of range.
     """
     if instance == "all":
         return range(len(prediction))

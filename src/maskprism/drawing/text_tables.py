@@ -14,7 +14,7 @@ from maskprism._common.spreadsheet import guarded_text
 Rows = Sequence[Mapping[str, int | float | str]]
 
 MOST_ROWS = 64
-"""Tables of text show at most so many prototypes, and the others as one row; CSV files hold all."""
+"""Tables of text show at most this number of prototypes, and the others as one row; CSV files hold all."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,10 @@ class TextTable:
 def write_rows(rows: Rows, path: Path) -> Path:
     """Write rows as CSV; values that do not exist are left empty, and no text is a formula (`spreadsheet`).
 
-    Raises MaskprismError if that fails.
+    Raises
+    ------
+    MaskprismError
+        If that fails.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [])

@@ -18,7 +18,7 @@ _BLUE = INSTANCE_COLOURS[4]
 
 
 def curve_figure(found: Tuning) -> Figure:
-    """The gain in mean IoU against the number of images that it is fitted to, with intervals."""
+    """Return the gain in mean IoU against the number of images that it is fitted to, with intervals."""
     figure, ax = plain_axes(_WIDTH, 3.4)
     images, gains = zip(*found.curve(), strict=True)
     means = [gain.mean for gain in gains]

@@ -100,7 +100,7 @@ def coco_annotations(
 def _entries(
     prediction: Prediction, ids: Mapping[int, int | str], segmentation: Segmentation, tolerance: float
 ) -> Iterator[tuple[Instance, dict[str, Any]]]:
-    """Each instance, and what results and annotations share; instances without a polygon are left out."""
+    """Yield each instance, and what results and annotations share; instances without a polygon are left out."""
     if segmentation not in get_args(Segmentation):
         raise InputError(f"segmentation is {segmentation!r}; expected 'rle' or 'polygons'")
     masks: list[Any]
@@ -168,7 +168,10 @@ def annotation_categories(names: Mapping[int, str], categories: Categories | Non
 
 
 def _id_of_source(prediction: Prediction) -> int | str:
-    """The name of the image's file without its suffix, as a number where it is one: as in COCO, and Ultralytics."""
+    """Return the name of the image's file without its suffix, as a number where it is one.
+
+    As in COCO, and Ultralytics.
+    """
     if prediction.source is None:
         raise InputError("the prediction was made from an array, which has no name; give the image_id")
     stem = PurePosixPath(prediction.source.replace("\\", "/")).stem

@@ -61,7 +61,7 @@ def _shrunk_picture(prediction: Prediction) -> bytes | None:
 
 
 def _image_of(prediction: Prediction) -> UInt8[np.ndarray, "H W 3"] | None:
-    """The image where it can be read again and still has its size; showing an object must never fail."""
+    """Return the image where it can be read again and still has its size; showing an object must never fail."""
     with suppress(MaskprismError):
         image = prediction.source_image()
         return image if image.shape[:2] == prediction.image_size else None

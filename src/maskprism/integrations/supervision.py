@@ -35,7 +35,7 @@ def to_detections(prediction: Prediction, *, compact: bool = False) -> Any:
 
 
 def _compact(supervision: Any, prediction: Prediction) -> Any:
-    """The masks as supervision's own compact form, each from the window that it can touch."""
+    """Return the masks as supervision's own compact form, each from the window that it can touch."""
     if not hasattr(supervision, "CompactMask"):
         raise MissingExtraError(
             f"to_supervision(compact=True) needs CompactMask, which supervision {supervision.__version__} does not "

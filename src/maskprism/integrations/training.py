@@ -1,10 +1,12 @@
-"""Watch prototypes while a network learns: records of every epoch, and a film strip of them.
+"""Watch prototypes while a model learns: records of every epoch, and a film strip of them.
 
->>> from ultralytics import YOLO                                                       # doctest: +SKIP
->>> from maskprism.integrations.training import PrototypeCallback                                   # doctest: +SKIP
->>> yolo = YOLO("yolov8n-seg.yaml")                                                    # doctest: +SKIP
->>> PrototypeCallback("photo.jpg", out="prototypes").attach(yolo)                      # doctest: +SKIP
->>> yolo.train(data="data.yaml", epochs=50)                                            # doctest: +SKIP
+Examples
+--------
+>>> from ultralytics import YOLO                                           # doctest: +SKIP
+>>> from maskprism.integrations.training import PrototypeCallback
+>>> yolo = YOLO("yolov8n-seg.yaml")                                        # doctest: +SKIP
+>>> PrototypeCallback("photo.jpg", out="prototypes").attach(yolo)          # doctest: +SKIP
+>>> yolo.train(data="data.yaml", epochs=50)                                # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -57,12 +59,8 @@ _RECORD = re.compile(r"epoch_(\d+)\.npz")
 class PrototypeCallback:
     """Writes what prototypes and coefficients look like on chosen images, epoch by epoch.
 
-    images: one image, or several. out: folder for `epoch_0000.npz`, ..., `statistics.csv`, and a
-        film strip for each image at the end of the training.
-    every: record every so many epochs (and the first one). conf: the lowest score of an instance.
-
-    The network itself is not touched: a copy of the weights that would be saved (the moving average)
-    is run. An error in here is told once as a warning, and the training goes on.
+    The model itself is not touched: a copy of the weights that would be saved (the moving average)
+    is run. An error in here gives one warning, and the training goes on.
 
     statistics.csv has one row per epoch, means over the images: instances found; score of the
     best one; effective rank of the prototypes (see `analysis.prototypes.Usage`); flat prototypes;
@@ -71,7 +69,23 @@ class PrototypeCallback:
     prototype| in the box of the best instance; coefficient_size, the root mean square of its
     coefficients. Fields without a value are empty.
 
-    Raises ImageError for an image that cannot be read, InputError for none or an `every` below 1.
+    Parameters
+    ----------
+    images
+        One image, or several.
+    out
+        Folder for `epoch_0000.npz`, ..., `statistics.csv`, and a film strip for each image at the end of the training.
+    every
+        Record every n-th epoch (and the first one).
+    conf
+        The lowest score of an instance.
+
+    Raises
+    ------
+    ImageError
+        For an image that cannot be read.
+    InputError
+        For none or an `every` below 1.
     """
 
     def __init__(
@@ -84,7 +98,7 @@ class PrototypeCallback:
     ) -> None:
         listed: list[ImageLike] = list(images) if isinstance(images, list | tuple) else [images]
         if not listed:
-            raise InputError("there are no images; expected at least one")
+            raise InputError("no images were given; expected at least one")
         if every < 1:
             raise InputError(f"every is {every}; expected at least 1")
         self.images = [read_image(image) for image in listed]
@@ -109,7 +123,7 @@ class PrototypeCallback:
         return self
 
     def on_train_epoch_end(self, trainer: Any) -> None:
-        """Record the trainer's network; called by Ultralytics."""
+        """Record the trainer's model; called by Ultralytics."""
         if trainer.epoch % self.every == 0:
             self._without_breaking(lambda: self.record(trainer.epoch, model_in_training(trainer, self.conf)))
 
@@ -120,8 +134,12 @@ class PrototypeCallback:
     def record(self, epoch: int, model: Model) -> dict[str, Any]:
         """Write the record of one epoch, for training loops of any kind; gives its row of statistics.
 
-        What an earlier training left in the folder for this epoch and later ones is removed. Raises MaskprismError
-        if the folder cannot be written.
+        What an earlier training left in the folder for this epoch and later ones is removed.
+
+        Raises
+        ------
+        MaskprismError
+            If the folder cannot be written.
         """
         found = [_best_alone(prediction) for prediction in model.predict(list(self.images))]
         counts = [count for _, count in found]
@@ -163,7 +181,10 @@ class PrototypeCallback:
 
 
 def model_in_training(trainer: Any, conf: float = 0.001) -> Model:
-    """The network that an Ultralytics trainer would save, as a `Model` of its own; the trainer's is left as it is."""
+    """Return the model that an Ultralytics trainer would save, as a `Model` of its own.
+
+    The trainer's is left unchanged.
+    """
     from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
     average = getattr(trainer, "ema", None)
@@ -171,14 +192,17 @@ def model_in_training(trainer: Any, conf: float = 0.001) -> Model:
     network = getattr(network, "module", network)  # inside DataParallel
     device = str(next(network.parameters()).device)
     yolo = SimpleNamespace(model=network, task=getattr(trainer.args, "task", "segment"))
-    runtime = UltralyticsRuntime(yolo, "0" * 64, device=device, label="network in training")
-    return load(runtime, name="network in training", imgsz=trainer.args.imgsz, conf=conf)
+    runtime = UltralyticsRuntime(yolo, "0" * 64, device=device, label="model in training")
+    return load(runtime, name="model in training", imgsz=trainer.args.imgsz, conf=conf)
 
 
 def read_records(folder: str | os.PathLike[str], image_index: int = 0) -> dict[int, Prediction]:
-    """What every recorded epoch said about an image: its prototypes and its best instance, if it had one.
+    """Return what every recorded epoch said about an image: its prototypes and its best instance, if it had one.
 
-    Raises InputError for a folder without records, a record that is damaged, or an image that is not in them.
+    Raises
+    ------
+    InputError
+        For a folder without records, a record that is damaged, or an image that is not in them.
     """
     paths = {
         int(match[1]): path for path in Path(folder).glob("epoch_*.npz") if (match := _RECORD.fullmatch(path.name))
@@ -197,7 +221,12 @@ def filmstrip(
 ) -> Path:
     """Draw the film strip of a folder of records; `filmstrip.png` in it unless `path` is given.
 
-    See `views.filmstrip.filmstrip_sheet`. Raises InputError for a folder without records.
+    See `views.filmstrip.filmstrip_sheet`.
+
+    Raises
+    ------
+    InputError
+        For a folder without records.
     """
     records = read_records(folder, image_index)
     source = next(iter(records.values())).source or "image"
@@ -210,12 +239,12 @@ def filmstrip(
 
 
 def _best_alone(prediction: Prediction) -> tuple[Prediction, int]:
-    """The prediction with its most confident instance alone, and how many there were."""
+    """Return the prediction with its most confident instance alone, and how many there were."""
     return (prediction[[int(prediction.scores.argmax())]] if len(prediction) else prediction), len(prediction)
 
 
 def _statistics(predictions: list[Prediction], before: list[Prediction] | None) -> dict[str, float]:
-    """One row of numbers, each the mean over images of what is known; nan where nothing is."""
+    """One row of numbers, each the mean over images of the known values; nan without any."""
     found: dict[str, list[float]] = {name: [] for name in STATISTICS[2:]}
     for index, prediction in enumerate(predictions):
         flat = prediction.prototypes[:, *prediction.letterbox.content_cells].reshape(len(prediction.prototypes), -1)
@@ -248,7 +277,7 @@ def _known_mean(values: list[float]) -> float:
 
 
 def _rows_before(folder: Path, epoch: int) -> list[dict[str, Any]]:
-    """The statistics of earlier epochs, when a training goes on; records of later ones are removed."""
+    """Return the statistics of earlier epochs, when a training goes on; records of later ones are removed."""
     for path in folder.glob("epoch_*.npz"):
         if (match := _RECORD.fullmatch(path.name)) and int(match[1]) >= epoch:
             path.unlink()

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism.core.decoding.outlines import TOLERANCE
-from maskprism.integrations.rings import joined_rings, part_rings
+from maskprism.integrations.rings import joined_rings, shrunk
 
 if TYPE_CHECKING:
     from maskprism.core.prediction import Prediction
+
+
+_EDGE = 0.5
+"""In pixels: Ultralytics fills polygons together with their edges, which adds so much on each side."""
 
 
 def yolo_txt(prediction: Prediction, *, tolerance: float = TOLERANCE) -> str:
@@ -18,7 +22,8 @@ def yolo_txt(prediction: Prediction, *, tolerance: float = TOLERANCE) -> str:
     height, width = prediction.image_size
     lines = []
     for class_id, mask in zip(prediction.classes, prediction.polygons("image", tolerance=tolerance), strict=True):
-        if rings := part_rings(mask):
+        if mask.outlines:
+            rings = [shrunk(ring, _EDGE) for part in mask.outlines for ring in (part.exterior, *part.holes)]
             values = (joined_rings(rings) / (width, height)).clip(0, 1).reshape(-1)
             lines.append(" ".join([str(int(class_id)), *map(_number, values.tolist())]) + "\n")
     return "".join(lines)

@@ -30,12 +30,12 @@ def parse_class_names(found: Any, label: str, failure: Failure) -> dict[int, str
 
 
 def placeholder(class_id: int) -> str:
-    """What a class is called where nobody named it."""
+    """Return the name of a class without a name."""
     return f"class{class_id}"
 
 
 def are_placeholders(names: Mapping[int, str]) -> bool:
-    """Whether nobody named these classes: there are none, or each is called by its number: "class0", "0"."""
+    """Return whether these classes are unnamed: there are none, or each is called by its number: "class0", "0"."""
     return all(
         name.casefold() in (f"class{class_id}", f"class_{class_id}", f"class {class_id}", str(class_id))
         for class_id, name in names.items()

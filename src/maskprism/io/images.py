@@ -34,16 +34,21 @@ MAX_PIXELS = 170_000_000
 
 
 def read_image(image: ImageLike, *, grey: bool = False) -> UInt8[np.ndarray, "H W 3"]:
-    """An image as HWC uint8 in BGR; of a path with `grey`, grey in all three channels.
+    """Return an image as HWC uint8 in BGR; of a path with `grey`, grey in all three channels.
 
-    Paths and URIs (`s3://bucket/a.jpg`) are decoded by OpenCV: EXIF orientation applied, alpha dropped, 16 bits
-    cut to 8. What it does not read, or gives other colours or another orientation (AVIF, HEIC, TIFF with Lab colours or
-    an alpha channel), is decoded by Pillow, so that a path and `PIL.Image.open` of it are the same picture.
-    With `grey`, OpenCV decodes to grey, as Ultralytics reads files for a model of one channel: other numbers than
-    colours made grey. Arrays and PIL images are taken as they are.
-    Arrays are taken as BGR, BGRA or grey, as OpenCV and Ultralytics have them; PIL images keep
-    their own meaning. Raises ImageError for a file that is missing, empty, truncated, too large
-    or no image, and InputError for an array of another shape or type.
+    Paths and URIs (`s3://bucket/a.jpg`) are decoded by OpenCV: EXIF orientation applied, alpha dropped, 16 bits cut to
+    8. What it does not read, or gives other colours or another orientation (AVIF, HEIC, TIFF with Lab colours or an
+    alpha channel), is decoded by Pillow, so that a path and `PIL.Image.open` of it are the same picture. With `grey`,
+    OpenCV decodes to grey, as Ultralytics reads files for a model of one channel: other numbers than colours made grey.
+    Arrays and PIL images are taken as they are. Arrays are taken as BGR, BGRA or grey, as OpenCV and Ultralytics have
+    them; PIL images keep their own meaning.
+
+    Raises
+    ------
+    ImageError
+        For a file that is missing, empty, truncated, too large or no image.
+    InputError
+        For an array of another shape or type.
     """
     if isinstance(image, np.ndarray):
         return _from_array(image)
@@ -55,7 +60,7 @@ def read_image(image: ImageLike, *, grey: bool = False) -> UInt8[np.ndarray, "H 
 
 
 def source_name(image: ImageLike) -> str | None:
-    """The path or URI an image is read from, if it is read from one."""
+    """Return the path or URI an image is read from, if it is read from one."""
     if isinstance(image, str | os.PathLike | UriPath):
         return shown(image)
     return getattr(image, "filename", None) or None
@@ -87,11 +92,19 @@ def decode_image(
     known_size: bool = False,
     grey: bool = False,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The bytes of an image file as HWC uint8 in BGR, decoded as `read_image` decodes a path.
+    """Return the bytes of an image file as HWC uint8 in BGR, decoded as `read_image` decodes a path.
 
-    name: what the file is called in messages. An image of more than `max_pixels` is refused by its
-    header, before it is decoded; with `known_size` so is one whose header does not tell its size. grey: see there.
-    Raises ImageError.
+    Parameters
+    ----------
+    name
+        What the file is called in messages. An image of more than `max_pixels` is refused by its header, before it is
+        decoded; with `known_size` so is one whose header does not tell its size.
+    grey
+        See there.
+
+    Raises
+    ------
+    ImageError
     """
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes)")
@@ -114,7 +127,7 @@ def decode_image(
 def _from_file(place: str | os.PathLike[str] | UriPath, grey: bool) -> UInt8[np.ndarray, "H W 3"]:
     try:
         path = location(place)
-    except (OSError, ValueError) as error:  # a URI that nobody opens
+    except (OSError, ValueError) as error:  # a URI that no file system opens
         raise ImageError(f"{shown(place)}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     return decode_image(read_regular(path, ImageError), str(path), grey=grey)
 
@@ -138,7 +151,10 @@ def _by_pillow(data: bytes, name: str | os.PathLike[str]) -> UInt8[np.ndarray, "
 def _header(name: str | os.PathLike[str], data: bytes, max_pixels: int, known_size: bool) -> tuple[str, str] | None:
     """Format and mode that the header tells, None where Pillow does not know it.
 
-    Raises ImageError for one that tells of too many pixels, before a decoder allocates for them.
+    Raises
+    ------
+    ImageError
+        For one that declares too many pixels, before a decoder allocates for them.
     """
     import warnings
 
@@ -177,7 +193,7 @@ def _header(name: str | os.PathLike[str], data: bytes, max_pixels: int, known_si
 
 
 def _is_truncated(data: bytes) -> bool:
-    """Whether a JPEG or PNG stops before its end marker (OpenCV would fill the rest with grey)."""
+    """Return whether a JPEG or PNG stops before its end marker (OpenCV would fill the rest with grey)."""
     if data.startswith(b"\xff\xd8\xff"):
         return _is_truncated_jpeg(data)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -46,7 +46,18 @@ class SourceImage(NamedTuple):
     image: str | Location | bytes | np.ndarray[Any, Any] | ImageError
 
     def read(self, *, grey: bool = False) -> UInt8[np.ndarray, "H W 3"]:
-        """The image, HWC uint8 in BGR; grey: as `read_image` has it. Raises ImageError if there is none."""
+        """The image, HWC uint8 in BGR;
+
+        Parameters
+        ----------
+        grey
+            Grey as `read_image` has it.
+
+        Raises
+        ------
+        ImageError
+            If there is none.
+        """
         if isinstance(self.image, ImageError):
             raise self.image
         if isinstance(self.image, bytes):
@@ -56,7 +67,9 @@ class SourceImage(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files. Names are POSIX paths relative to `root`; outside of it absolute ones, or URIs.
+    """Image files.
+
+    Names are POSIX paths relative to `root`; outside of it absolute ones, or URIs.
 
     URIs from a list are text: what they name is only looked for when it is read.
     """
@@ -70,11 +83,11 @@ class ImageFiles:
         return tuple(path for path in self.paths if isinstance(path, Path))
 
     def count(self) -> int | None:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.paths)
 
     def count_done(self, done: Collection[str]) -> int:
-        """How many of the images have their names in `done`."""
+        """Return how many of the images have their names in `done`."""
         return sum(_name(path, self.root) in done for path in self.paths)
 
     def take(self, positions: Iterable[int]) -> ImageFiles:
@@ -82,7 +95,7 @@ class ImageFiles:
         return ImageFiles(self.root, tuple(self.paths[position] for position in positions))
 
     def pending(self, done: Collection[str]) -> Iterator[SourceImage]:
-        """The images whose names are not in `done`, in order."""
+        """Yield the images whose names are not in `done`, in order."""
         for path in self.paths:
             name = _name(path, self.root)
             if name not in done:
@@ -102,7 +115,7 @@ class VideoFile:
         return self.path.resolve().parent
 
     def count(self) -> int | None:
-        """The number of frames, as far as the container claims any: an estimate."""
+        """Return the number of frames, as far as the container claims any: an estimate."""
         return self._claimed() if self.frames is None else len(self.frames)
 
     def _claimed(self) -> int | None:
@@ -112,7 +125,7 @@ class VideoFile:
         return claimed if 0 < claimed < 1 << 40 else None
 
     def count_done(self, done: Collection[str]) -> int:
-        """How many names in `done` are those of frames."""
+        """Return how many names in `done` are those of frames."""
         if self.frames is not None:
             return sum(self._frame_name(index) in done for index in self.frames)
         return sum(name.startswith(f"{readable(self.path.name)}#") for name in done)
@@ -125,7 +138,7 @@ class VideoFile:
         return f"{readable(self.path.name)}#{index:06d}"
 
     def pending(self, done: Collection[str]) -> Iterator[SourceImage]:
-        """The frames whose names are not in `done`, in order; done frames are skipped undecoded.
+        """Yield the frames whose names are not in `done`, in order; done frames are skipped undecoded.
 
         A video that cannot be opened, or ends well before the length it claims, gives one image of
         the video's own name that says so.
@@ -185,11 +198,11 @@ class LiveStream:
         return Path.cwd()
 
     def count(self) -> int | None:
-        """The number of frames."""
+        """Return the number of frames."""
         return self.length
 
     def count_done(self, done: Collection[str]) -> int:
-        """How many names in `done` are those of frames."""
+        """Return how many names in `done` are those of frames."""
         return sum(name.startswith(f"{self.name}#") for name in done)
 
     def take(self, positions: Iterable[int]) -> LiveStream:
@@ -197,7 +210,7 @@ class LiveStream:
         return replace(self, length=sum(1 for _ in positions))
 
     def pending(self, done: Collection[str]) -> Iterator[SourceImage]:
-        """The frames whose names are not in `done`; none is skipped in the stream, for those are gone.
+        """Yield the frames whose names are not in `done`; none is skipped in the stream, for those are gone.
 
         A stream that cannot be opened, or ends, gives one image of its own name that says so.
 
@@ -225,7 +238,7 @@ class LiveStream:
 
 
 def live_stream(source: object) -> LiveStream | None:
-    """The camera or stream that a source names: a number (of a camera, not of a file), or a URL of a stream."""
+    """Return the camera or stream that a source names: a number (of a camera, not of a file), or a URL of a stream."""
     text = str(source)
     if text.isascii() and text.isdigit() and not os.path.lexists(text):
         return LiveStream(int(text))
@@ -244,12 +257,12 @@ class Sources:
         return tuple(file for part in self.parts if isinstance(part, ImageFiles) for file in part.files)
 
     def count(self) -> int | None:
-        """The number of images, if all sources tell theirs."""
+        """Return the number of images, if all sources tell theirs."""
         counts = [part.count() for part in self.parts]
         return None if None in counts else sum(count or 0 for count in counts)
 
     def named_apart(self) -> Sources:
-        """The same images, of which no two have the same name: files are named from a folder that is above all.
+        """Return the same images, of which no two have the same name: files are named from a folder that is above all.
 
         Raises
         ------
@@ -285,12 +298,22 @@ def open_source(
     without: str | os.PathLike[str] | None = None,
     limit: int | None = None,
 ) -> ImageFiles | VideoFile:
-    """The images of a folder (with its subfolders), pattern, image, video, or `.txt` list of paths.
+    """Return the images of a folder (with its subfolders), pattern, image, video, or `.txt` list of paths.
 
-    All but videos may lie behind a URI, such as `s3://bucket/photos`; see `maskprism.io.uris`.
-    `without` is a folder whose images are left out: results must not become input of the next run. limit: only so
-    many images, evenly spread; the first ones of a video that does not tell how many it has.
-    Raises ImageError for a source that is missing, unreadable or without images, InputError for a limit below 1.
+    All but videos may lie behind a URI, such as `s3://bucket/photos`; see `maskprism.io.uris`. `without` is a folder
+    whose images are left out: results must not become input of the next run.
+
+    Parameters
+    ----------
+    limit
+        Only so many images, evenly spread; the first ones of a video that does not tell how many it has.
+
+    Raises
+    ------
+    ImageError
+        For a source that is missing, unreadable or without images.
+    InputError
+        For a limit below 1.
     """
     (part,) = open_sources([source], without=without, limit=limit).parts
     if isinstance(part, LiveStream):
@@ -304,7 +327,9 @@ def open_sources(
     without: str | os.PathLike[str] | None = None,
     limit: int | None = None,
 ) -> Sources:
-    """Several sources as one; `limit` counts the images of all. See `open_source`.
+    """Several sources as one; `limit` counts the images of all.
+
+    See `open_source`.
 
     Besides, a source may be the number of a camera or the URL of a stream (`rtsp://`), which give as many frames as
     `limit` says.
@@ -325,7 +350,13 @@ def open_sources(
 
 
 def spread(count: int, limit: int | None) -> list[int]:
-    """Positions of at most `limit` things among `count`, evenly spread. Raises InputError for a limit below 1."""
+    """Positions of at most `limit` things among `count`, evenly spread.
+
+    Raises
+    ------
+    InputError
+        For a limit below 1.
+    """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1")
     if limit is None or limit >= count:
@@ -358,7 +389,7 @@ def _open_one(
 
 
 def _answer(ask: Callable[[], Any], otherwise: Any) -> Any:
-    """What OpenCV answers; of damaged videos it raises errors for some, and says no for others."""
+    """Return what OpenCV answers; of damaged videos it raises errors for some, and says no for others."""
     try:
         return ask()
     except cv2.error:
@@ -418,7 +449,7 @@ def _folder(folder: Path) -> ImageFiles:
 
 
 def walk(folder: Path, visited: set[str]) -> Iterator[Path]:
-    """Every file below a folder; linked folders are followed, each folder once."""
+    """Yield every file below a folder; linked folders are followed, each folder once."""
     real = os.path.realpath(folder)
     if real in visited:
         return
@@ -434,7 +465,7 @@ def walk(folder: Path, visited: set[str]) -> Iterator[Path]:
     for entry in found:
         if is_folder(entry.path):
             yield from walk(Path(entry.path), visited)
-        elif is_file(entry.path) or entry.is_symlink():  # links to nothing are told of when they are read; no pipes
+        elif is_file(entry.path) or entry.is_symlink():  # dangling links are reported when they are read; no pipes
             yield Path(entry.path)
 
 
@@ -471,7 +502,7 @@ def _matching_uri(pattern: UriPath) -> ImageFiles:
 
 
 def _fits(parts: list[str], pattern: list[str]) -> bool:
-    """Whether a path, part by part, matches a pattern as `glob` reads it: wildcards leave hidden names out."""
+    """Return whether a path, part by part, matches a pattern as `glob` reads it: wildcards leave hidden names out."""
     if not parts or not pattern:
         return not parts and pattern in ([], ["**"])
     wanted, *rest = pattern
@@ -497,7 +528,10 @@ def _each_once(paths: Iterable[Path]) -> list[Path]:
 
 
 def _listed(text_file: Location, root: Location) -> ImageFiles:
-    """The paths and URIs in a text file, in its order, each once; relative ones are relative to its folder, `root`."""
+    """Return the paths and URIs in a text file, in its order, each once.
+
+    Relative ones are relative to its folder, `root`.
+    """
     try:
         lines = decoded_text(read_regular(text_file, ImageError, limit=MAX_LIST_BYTES)).splitlines()
     except UnicodeDecodeError:
@@ -524,7 +558,10 @@ def _sorted(paths: Iterable[Location], root: Location) -> tuple[Location, ...]:
 
 
 def _name(path: Location | str, root: Location) -> str:
-    """The path below the root, or else the whole; `relative_to` takes seconds for one of thousands of folders."""
+    """Return the path below the root, or else the whole.
+
+    `relative_to` takes seconds for one of thousands of folders.
+    """
     if isinstance(path, str):
         return readable(shown(path).removeprefix(f"{root}/"))
     if isinstance(path, UriPath):

@@ -1,7 +1,7 @@
-"""Files that somebody else wrote: JSON, YAML and literals, checked against a schema before anything is believed.
+"""Foreign files: JSON, YAML and literals, checked against a schema before anything is believed.
 
 What a kind of file may hold is a `msgspec.Struct` beside the code that uses it; how files are read, and how what does
-not fit becomes one of our errors, is told here only.
+not fit becomes one of our errors, is written here only.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ Failure = type[MaskprismError]
 MAX_YAML_BYTES = 1 << 20
 """YAML files are descriptions; reading one of this size takes seconds."""
 ANY_KIND = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError)
-"""What parsers raise for text that is none of theirs: PyYAML alone raises seven of these."""
+"""What parsers raise for malformed text: PyYAML alone raises seven of these."""
 
 
 def read_regular(file: Location, failure: Failure, *, limit: int | None = None) -> bytes:
-    """The bytes of a regular file; `failure` for one that is none, cannot be read, or holds more than `limit` bytes."""
+    """Return the bytes of a regular file.
+
+    `failure` for others, one that cannot be read or holds more than `limit` bytes.
+    """
     size = size_of_regular(file, failure)
     if limit is not None and size > limit:
         raise failure(f"{file}: has {size / 2**20:.1f} MB; expected at most {limit / 2**20:.0f} MB of such a file")
@@ -42,12 +45,20 @@ def read_regular(file: Location, failure: Failure, *, limit: int | None = None) 
 
 
 def decoded_text(data: bytes) -> str:
-    """Text in UTF-8, or in UTF-16 with the byte order mark that Windows puts in front. Raises UnicodeDecodeError."""
+    """Text in UTF-8, or in UTF-16 with the byte order mark that Windows puts in front.
+
+    Raises
+    ------
+    UnicodeDecodeError
+    """
     return data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
 
 
 def size_of_regular(file: str | os.PathLike[str] | UriPath, failure: Failure) -> int:
-    """How many bytes a regular file has; `failure` for anything else: reading a pipe or a device may never end."""
+    """Return how many bytes a regular file has.
+
+    `failure` for anything else: reading a pipe or a device may never end.
+    """
     try:
         found = file.stat() if isinstance(file, UriPath) else os.stat(file)  # noqa: PTH116
     except FileNotFoundError:
@@ -58,24 +69,27 @@ def size_of_regular(file: str | os.PathLike[str] | UriPath, failure: Failure) ->
             f"{shortened(file if isinstance(file, UriPath) else Path(file))}: cannot be read ({told})"
         ) from None
     if not stat.S_ISREG(found.st_mode):
-        raise failure(f"{file}: cannot be read; it is no regular file, but {_kind_of(found.st_mode)}")
+        raise failure(f"{file}: cannot be read; it is not a regular file, but {_kind_of(found.st_mode)}")
     return found.st_size
 
 
 def is_file(path: str | os.PathLike[str] | UriPath) -> bool:
-    """Whether there is such a regular file; False, too, for a path that cannot be one (too long, a NUL in it)."""
+    """Return whether there is such a regular file.
+
+    False, too, for a path that cannot be one (too long, a NUL in it).
+    """
     return path.is_file() if isinstance(path, UriPath) else os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for those)
 
 
 def is_folder(path: str | os.PathLike[str] | UriPath) -> bool:
-    """Whether there is such a folder; False, too, for a path that cannot be one."""
+    """Return whether there is such a folder; False, too, for a path that cannot be one."""
     return path.is_dir() if isinstance(path, UriPath) else os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for those)
 
 
 def decode_json(
     data: bytes | msgspec.Raw, schema: type[T], label: str, failure: Failure, expected: str, *, strict: bool = False
 ) -> T:
-    """The value of JSON bytes as `schema`; `failure` says where it does not fit, and what was `expected`.
+    """Return the value of JSON bytes as `schema`; `failure` says where it does not fit, and what was `expected`.
 
     Unless `strict`, numbers and flags may come as text ("32", "true"), and whole numbers as 32.0.
     """
@@ -95,7 +109,7 @@ def decode_json(
 
 
 def read_yaml(file: Path, schema: type[T], failure: Failure, expected: str) -> T:
-    """The value of a YAML file as `schema`; `failure` says what is wrong, and what was `expected`."""
+    """Return the value of a YAML file as `schema`; `failure` says what is wrong, and what was `expected`."""
     import yaml
 
     data = read_regular(file, failure, limit=MAX_YAML_BYTES)
@@ -107,7 +121,7 @@ def read_yaml(file: Path, schema: type[T], failure: Failure, expected: str) -> T
 
 
 def fitted(value: Any, schema: type[T], label: str, failure: Failure, expected: str, *, strict: bool = False) -> T:
-    """A parsed value as `schema`; see `decode_json`."""
+    """Return a parsed value as `schema`; see `decode_json`."""
     try:
         return msgspec.convert(value, schema, strict=strict)
     except ANY_KIND as error:
@@ -115,7 +129,13 @@ def fitted(value: Any, schema: type[T], label: str, failure: Failure, expected: 
 
 
 def literal(text: str) -> Any:
-    """The value of a Python or JSON literal, which is never evaluated. Raises ValueError for anything else."""
+    """Return the value of a Python or JSON literal, which is never evaluated.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
     for parse in (ast.literal_eval, json.loads):
         try:
             return parse(text)
@@ -134,7 +154,13 @@ def shortened(value: object) -> str:
 
 
 def plain_text(value: Any) -> str:
-    """A plain value as text that is Unicode. Raises TypeError for a collection."""
+    """Return a plain value as text that is Unicode.
+
+    Raises
+    ------
+    TypeError
+        For a collection.
+    """
     if isinstance(value, Mapping | list | tuple | set | bytes):
         raise TypeError("no plain value")
     return readable(str(value))
@@ -150,7 +176,7 @@ def _unfit(label: str, error: BaseException, failure: Failure, expected: str) ->
 
 
 def _said(error: BaseException) -> str:
-    """What a parser or validator says, on one line; for one that only names its type, the type."""
+    """Return what a parser or validator says, on one line; for one that only names its type, the type."""
     if isinstance(error, RecursionError):
         return "it is nested too deep"
     said = " ".join(

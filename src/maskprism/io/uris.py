@@ -30,21 +30,26 @@ _WHOLE_PUTS = ("s3", "gcs")
 
 
 def is_uri(place: object) -> bool:
-    """Whether this is text like `s3://bucket/key`."""
+    """Return whether this is text like `s3://bucket/key`."""
     return isinstance(place, str) and _SCHEME.match(place) is not None
 
 
 def shown(place: object) -> str:
-    """A place for messages and tables: a URI without its options and passwords."""
+    """Return a place for messages and tables: a URI without its options and passwords."""
     text = os.fspath(place) if isinstance(place, os.PathLike) else str(place)
     return re.sub(r"^([^:/]+://[^/:@]*):[^/@]*@", r"\1@", text.partition("?")[0]) if is_uri(text) else str(text)
 
 
 def location(place: str | os.PathLike[str] | UriPath) -> Location:
-    """The path or URI that a user names; percent escapes of URIs are decoded, except for https.
+    """Return the path or URI that a user names; percent escapes of URIs are decoded, except for https.
 
-    `file://` URIs are paths of this machine, `s3`, `gs`, `abfs` and `hdfs` are opened by pyarrow, all other schemes
-    by fsspec where it is installed. Raises OSError for a URI that nobody opens.
+    `file://` URIs are paths of this machine, `s3`, `gs`, `abfs` and `hdfs` are opened by pyarrow, all other schemes by
+    fsspec where it is installed.
+
+    Raises
+    ------
+    OSError
+        For a URI that no file system opens.
     """
     if isinstance(place, UriPath):
         return place
@@ -68,8 +73,14 @@ def location(place: str | os.PathLike[str] | UriPath) -> Location:
 class UriPath:
     """A file or folder of a file system.
 
-    path: as the file system names it. prefix: what makes a URI of it, without options and passwords.
     Whatever a file system raises, these methods raise OSError.
+
+    Attributes
+    ----------
+    prefix
+        What makes a URI of it, without options and passwords.
+    path
+        Path as the file system names it.
     """
 
     prefix: str
@@ -114,12 +125,15 @@ class UriPath:
         return replace(self, path="/".join(parts))
 
     def name_in(self, root: Path | UriPath) -> str:
-        """The path relative to the folder `root`; the whole URI where it is not in there."""
+        """Return the path relative to the folder `root`; the whole URI where it is not in there."""
         inside = isinstance(root, UriPath) and str(self).startswith(f"{root}/")
         return str(self)[len(str(root)) + 1 :] if inside else str(self)
 
     def stat(self) -> Any:
-        """What kind of file it is, and its size, as `st_mode` and `st_size`. FileNotFoundError where there is none."""
+        """Return what kind of file it is, and its size, as `st_mode` and `st_size`.
+
+        FileNotFoundError where there is none.
+        """
         from pyarrow.fs import FileType
 
         with _said():
@@ -130,15 +144,15 @@ class UriPath:
         return SimpleNamespace(st_mode=mode, st_size=found.size or 0)
 
     def exists(self) -> bool:
-        """Whether there is such a file or folder."""
+        """Return whether there is such a file or folder."""
         return self._is(S_IFREG, S_IFDIR, 0)
 
     def is_dir(self) -> bool:
-        """Whether it is a folder."""
+        """Return whether it is a folder."""
         return self._is(S_IFDIR)
 
     def is_file(self) -> bool:
-        """Whether it is a file."""
+        """Return whether it is a file."""
         return self._is(S_IFREG)
 
     def _is(self, *kinds: int) -> bool:
@@ -147,7 +161,7 @@ class UriPath:
         return False
 
     def files(self, *, recursive: bool) -> Iterator[UriPath]:
-        """The files in a folder, and with `recursive` in those below; none where there is no folder."""
+        """Yield the files in a folder, and with `recursive` in those below; none for a missing folder."""
         from pyarrow.fs import FileSelector, FileType
 
         selector = FileSelector(self.path, allow_not_found=True, recursive=recursive)
@@ -157,11 +171,11 @@ class UriPath:
         return (replace(self, path=one.path) for one in found if one.type == FileType.File)
 
     def iterdir(self) -> Iterator[UriPath]:
-        """The files in a folder; none where there is no folder."""
+        """Yield the files in a folder; none for a missing folder."""
         return self.files(recursive=False)
 
     def read_bytes(self) -> bytes:
-        """The whole file."""
+        """Return the whole file."""
         with _said(), self.filesystem.open_input_stream(self.path) as stream:
             return stream.read()
 
@@ -245,7 +259,7 @@ def _of_pyarrow(scheme: str, uri: str) -> UriPath:
 
 @lru_cache(maxsize=32)
 def _connected(host: str, options: str) -> tuple[FileSystem, str]:
-    """The file system behind a host or bucket, and what its paths begin with."""
+    """Return the file system behind a host or bucket, and what its paths begin with."""
     from pyarrow.fs import FileSystem
 
     filesystem, path = FileSystem.from_uri(f"{quote(host, safe=':/@%+')}/x" + (f"?{options}" if options else ""))

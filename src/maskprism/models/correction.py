@@ -41,8 +41,14 @@ class _File(Struct):
 class Correction:
     """Coefficients c become c + A c + b.
 
-    maps: A of each level of the pyramid, the finest first; one alone is for all levels. offsets: b.
-    sha256: fingerprint of the network that it was fitted to; None where it is for any.
+    Attributes
+    ----------
+    maps
+        A of each level of the pyramid, the finest first; one alone is for all levels.
+    offsets
+        b.
+    sha256
+        Fingerprint of the model that it was fitted to; None where it is for any.
     """
 
     maps: Float64[np.ndarray, "L K K"]
@@ -56,11 +62,11 @@ class Correction:
                 f"maps have shape {shape} and offsets {np.shape(self.offsets)}; expected (L, K, K) and (L, K)"
             )
         if not (np.isfinite(self.maps).all() and np.isfinite(self.offsets).all()):
-            raise InputError("a correction holds values that are no finite numbers")
+            raise InputError("a correction contains NaN or infinity")
 
     @classmethod
     def none(cls, prototypes: int, levels: int = 1) -> Correction:
-        """The correction that changes nothing."""
+        """Return the correction that changes nothing."""
         return cls(np.zeros((levels, prototypes, prototypes)), np.zeros((levels, prototypes)))
 
     @property
@@ -89,7 +95,10 @@ class Correction:
     ) -> Float32[np.ndarray, "N K"]:
         """Corrected coefficients of instances that come from these levels.
 
-        Raises InputError for another number of coefficients, or where levels are needed and unknown.
+        Raises
+        ------
+        InputError
+            For another number of coefficients, or where levels are needed and unknown.
         """
         if coefficients.shape[1] != self.prototypes:
             raise InputError(
@@ -106,11 +115,17 @@ class Correction:
         return (wide + change).astype(np.float32)
 
     def apply(self, prediction: Prediction) -> Prediction:
-        """The prediction with corrected coefficients and all else as it is; see `coefficients`."""
+        """Return the prediction with corrected coefficients and all else unchanged; see `coefficients`."""
         return replace(prediction, coefficients=self.coefficients(prediction.coefficients, prediction.levels))
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write it as JSON, every number as it is. Raises MaskprismError where that fails."""
+        """Write it as JSON, every number unchanged.
+
+        Raises
+        ------
+        MaskprismError
+            Where that fails.
+        """
         levels = [
             {"map": map.tolist(), "offset": offset.tolist()}
             for map, offset in zip(self.maps, self.offsets, strict=True)
@@ -120,7 +135,13 @@ class Correction:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Correction:
-        """Read what `write` wrote. Raises InputError for anything else."""
+        """Read what `write` wrote.
+
+        Raises
+        ------
+        InputError
+            For anything else.
+        """
         file = Path(path)
         found = decode_json(read_regular(file, InputError, limit=MAX_BYTES), _File, str(file), InputError, _EXPECTED)
         k = len(found.levels[0].offset)

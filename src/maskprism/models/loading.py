@@ -54,10 +54,11 @@ def load(
         `maskprism.models.runtimes.Runtime`. "sample" is the bundled demo model, which knows drawn shapes only (see
         docs/model_card.md); a file of that name is ``Path("sample")``.
     reading
-        How the file is read: runtime, layout, rule, preprocessing, imgsz, names, correction, device, precision,
-        threads.
+        How the file is read. Beside names, `rule` and `preprocessing` may be a `MaskRule` and a `Preprocessing`,
+        `imgsz` (height, width), `names` a list or mapping, `correction` a `Correction`. `layout="end2end"` runs the
+        one-to-one head of a YOLO26 checkpoint that has both.
     detections
-        Which detections are kept: conf, iou, max_det, classes (by id or name), multi_label, agnostic.
+        Which detections are kept.
     name
         What results call the model. Default: the file's name, or the type of a live object.
     **options
@@ -170,7 +171,7 @@ def load(
     from_file = correction is not reading.correction
     if correction is not None and from_file and correction.sha256 not in (None, model.spec.sha256):
         raise InputError(
-            f"{Path(str(reading.correction)).name} was fitted to another network than {name}; fit one to this network, "
+            f"{Path(str(reading.correction)).name} was fitted to another model than {name}; fit one to this model, "
             "or, to use it all the same, pass Correction.read(...) itself"
         )
     return model
@@ -184,7 +185,7 @@ def _correction(reading: Reading) -> Correction | None:
 def _run(
     runtime: Runtime, canvas_hw: tuple[int, int], prepare: Preprocessing, name: str, *, noise: bool = False
 ) -> list[Floats]:
-    """The outputs for a plain input, or for noise: files need not tell their shapes."""
+    """Return the outputs for a plain input, or for noise: files need not tell their shapes."""
     canvas = np.full((*canvas_hw, 3), prepare.padding_bgr, dtype=np.uint8)
     if noise:
         canvas = np.random.default_rng(0).integers(0, 256, canvas.shape, dtype=np.uint8)
@@ -193,15 +194,15 @@ def _run(
         return runtime(tensor)
     except ModelError:
         raise
-    except Exception as error:  # whatever the runtime raises when a network cannot run
+    except Exception as error:  # whatever the runtime raises when a model cannot run
         raise ModelError(
-            f"{name}: the network does not run on a canvas of {canvas_hw[1]} x {canvas_hw[0]} pixels "
+            f"{name}: the model does not run on a canvas of {canvas_hw[1]} x {canvas_hw[0]} pixels "
             f"({' '.join(str(error).split())})"
         ) from error
 
 
 def _is_repeatable(probe: Probe, prepare: Preprocessing, *, noise: bool) -> bool:
-    """Whether the same input gives the same outputs when memory holds other values.
+    """Return whether the same input gives the same outputs when memory holds other values.
 
     A kernel that reads memory which nobody wrote gets the same leftovers again when the same input follows itself:
     every buffer is where it was. So another input runs in between, which changes what buffers hold, and the heap
@@ -247,7 +248,7 @@ def _rule(rule: MaskRule | str | None, family: Family, metadata: Metadata) -> Ma
 
 
 def _tuned(stock: MaskRule, metadata: Metadata) -> MaskRule:
-    """The rule with the crop margin and the threshold that `maskprism tune` wrote into the file, if it did."""
+    """Return the rule with the crop margin and the threshold that `maskprism tune` wrote into the file, if it did."""
     if metadata.crop_margin is None or metadata.logit_threshold is None:
         return stock
     try:

@@ -47,9 +47,14 @@ class Metadata:
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], label: str) -> Metadata:
-        """Read the keys that Ultralytics writes. Values are literals and are never evaluated.
+        """Read the keys that Ultralytics writes.
 
-        Raises ModelError for an entry that is no literal, of the wrong kind or out of range.
+        Values are literals and are never evaluated.
+
+        Raises
+        ------
+        ModelError
+            For an entry that is no literal, of the wrong kind or out of range.
         """
         values = {key: raw.get(key) for key in _Entries.__struct_fields__}
         values |= {key: _literal(values[key], key, label) for key in _LITERALS}

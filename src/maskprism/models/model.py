@@ -111,7 +111,9 @@ class ModelSpec:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """A model that can be asked about images. `maskprism.load` makes it; it never changes.
+    """A model that can be asked about images.
+
+    `maskprism.load` makes it; it never changes.
 
     Parameters
     ----------
@@ -222,12 +224,12 @@ class Model:
         return len(self.level_ends or (1,))
 
     def letterbox(self, image_hw: tuple[int, int]) -> Letterbox:
-        """How an image of (height, width) lies on the letterboxed input."""
+        """Return how an image of (height, width) lies on the letterboxed input."""
         stride = (self.metadata.stride or self.family.multiple) if self.spec.rectangular else None
         return self.spec.preprocessing.letterbox(image_hw, self.spec.input_hw, rectangle_stride=stride)
 
     def on_canvas(self, canvas_hw: tuple[int, int], *, rectangular: bool = False) -> Model:
-        """The same model with a letterboxed input of (height, width); nothing is loaded again.
+        """Return the same model with a letterboxed input of (height, width); nothing is loaded again.
 
         Parameters
         ----------
@@ -249,13 +251,16 @@ class Model:
         return replace(self, spec=replace(spec, input_hw=canvas_hw, grid_hw=grid_hw, rectangular=rectangular))
 
     def with_names(self, names: Mapping[int, str]) -> Model:
-        """The same model with other class names; nothing is loaded again."""
+        """Return the same model with other class names; nothing is loaded again."""
         return replace(self, spec=replace(self.spec, names=dict(names)))
 
     def with_thresholds(self, keep: Thresholds) -> Model:
-        """The same model that keeps other detections; nothing is loaded again.
+        """Return the same model that keeps other detections; nothing is loaded again.
 
-        Raises InputError for a class that is not in the model.
+        Raises
+        ------
+        InputError
+            For a class that is not in the model.
         """
         class_ids(keep.classes or (), self.spec.names)
         return replace(self, keep=keep)
@@ -274,15 +279,18 @@ class Model:
         return replace(self, batch=batch)
 
     def with_correction(self, correction: Correction | None) -> Model:
-        """The same model with its mask coefficients corrected, or as they are; nothing is loaded again.
+        """Return the same model with its mask coefficients corrected, or as they are; nothing is loaded again.
 
-        Raises InputError for a correction of another number of coefficients or levels.
+        Raises
+        ------
+        InputError
+            For a correction of another number of coefficients or levels.
         """
         k = self.spec.prototypes
         if correction is not None and (correction.prototypes != k or correction.levels not in (1, self.levels)):
             raise InputError(
                 f"the correction is for {correction.prototypes} coefficients on {counted(correction.levels, 'level')}; "
-                f"{self.spec.name} has {k} on {counted(self.levels, 'level')}: fit one to this network"
+                f"{self.spec.name} has {k} on {counted(self.levels, 'level')}: fit one to this model"
             )
         fingerprint = None if correction is None else correction.fingerprint
         return replace(self, correction=correction, spec=replace(self.spec, correction=fingerprint))

@@ -21,9 +21,18 @@ _MAX_TEXT_BYTES = 1 << 20
 def read_names(source: Names) -> dict[int, str]:
     """Class names by class id 0, 1, 2, ...
 
-    source: a `data.yaml` or `metadata.yaml`, a text file with one name per line, a COCO json (ids in the order of its
-    category ids), another model file that has names, or the names themselves as a list or a mapping.
-    Raises InputError for anything else, and ModelError for a model that cannot be read.
+    Parameters
+    ----------
+    source
+        A `data.yaml` or `metadata.yaml`, a text file with one name per line, a COCO json (ids in the order of its
+        category ids), another model file that has names, or the names themselves as a list or a mapping.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+    ModelError
+        For a model that cannot be read.
     """
     if not isinstance(source, str | os.PathLike):
         return parse_class_names(source, "names=", InputError)

@@ -43,23 +43,22 @@ class Reading:
     """What computes the model. Default: by the file's suffix; `.onnx` also runs with openvino."""
 
     layout: FamilyName | None = None
-    """How the outputs are packed. Default: found from shapes and metadata; end2end runs the one-to-one head of a
-    YOLO26 checkpoint that has both."""
+    """How the outputs are packed. Default: found from shapes and metadata."""
 
     rule: MaskRule | str | None = None
-    """Mask post-processing rule: a `MaskRule`, or a name ("retina", "validation", "yolov5", "no-crop", ...). Default:
-    by the model's version."""
+    """Mask post-processing rule, by name ("retina", "validation", "yolov5", "no-crop", ...). Default: that of the
+    model's version."""
 
     preprocessing: Preprocessing | str | None = None
-    """What becomes of images: a `Preprocessing`, or a name. Default: that of the family."""
+    """What becomes of images before the model sees them, by name. Default: that of the family."""
 
     imgsz: int | tuple[int, int] | None = None
-    """Side of the letterboxed input in pixels, or (height, width), for models that take more than one. Default: 640
-    (YOLACT: 550), whatever size the file was exported with; what a .pt file was trained with."""
+    """Side of the letterboxed input in pixels, for models that take more than one. Default: 640 (YOLACT: 550), for
+    .pt files the size that they were trained with."""
 
     names: str | os.PathLike[str] | Mapping[int, str] | Sequence[str] | None = None
     """Class names, for a model that has none or wrong ones: a data.yaml, a .txt file with one per line, a COCO json, a
-    model, or in Python a list or a mapping."""
+    model."""
 
     correction: Correction | str | os.PathLike[str] | None = None
     """Correction of the mask coefficients: a .json file that `maskprism tune` wrote for this model."""

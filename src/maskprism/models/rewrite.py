@@ -1,4 +1,4 @@
-"""Write a segmentation network with fewer prototypes, or corrected coefficients, into an ONNX file (extra `reduce`)."""
+"""Write a segmentation model with fewer prototypes, or corrected coefficients, into an ONNX file (extra `reduce`)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Corrected:
 
 
 class Parts(NamedTuple):
-    """What a network gives, channels last: all columns of its rows before the coefficients, those, and prototypes."""
+    """What a model gives, channels last: all columns of its rows before the coefficients, those, and prototypes."""
 
     others: Float32[np.ndarray, "B N C"]
     coefficients: Float32[np.ndarray, "B N K"]
@@ -61,14 +61,20 @@ def write_reduced(
     coefficient_map: Map,
     notes: Mapping[str, str] | None = None,
 ) -> Rewritten:
-    """Write the network of the file `source`, opened as `model`, with M prototypes in the place of K.
+    """Write the model of the file `source`, opened as `model`, with M prototypes in the place of K.
 
     New prototypes are prototype_map @ prototypes, new coefficients coefficient_map @ coefficients, both maps
-    `[M, K]`. Metadata (with `notes` added), names, input, number formats and free axes stay as they are. The new
+    `[M, K]`. Metadata (with `notes` added), names, input, number formats and free axes stay unchanged. The new
     file is run against the old one before it gets its name.
 
-    Raises MissingExtraError without the package onnx, ModelError for a file that is no ONNX or cannot be rewritten,
-    MaskprismError if `target` cannot be written.
+    Raises
+    ------
+    MissingExtraError
+        Without the package onnx.
+    ModelError
+        For a file that is no ONNX or cannot be rewritten.
+    MaskprismError
+        If `target` cannot be written.
     """
     layout = model.layout
 
@@ -92,16 +98,21 @@ def write_reduced(
 def write_corrected(
     model: Model, source: Path, target: Path, correction: Correction, notes: Mapping[str, str] | None = None
 ) -> Corrected:
-    """Write the network of the file `source`, opened as `model`, with its mask coefficients corrected.
+    """Write the model of the file `source`, opened as `model`, with its mask coefficients corrected.
 
     Of an ONNX file, the correction is folded into the convolutions that make the coefficients, level by level, where
     the graph allows it, and the file costs what the old one did; `notes` are added to its metadata. A `.pt` stays a
     `.pt`, with those weights changed and nothing else. Boxes, scores, classes and prototypes stay equal to the last
     bit; the new file is run against the old one before it gets its name.
 
-    Raises ModelError for other files, which cannot be rewritten, and for networks that the correction cannot be
-    written into; MissingExtraError without the package onnx or Ultralytics; MaskprismError if `target` cannot be
-    written.
+    Raises
+    ------
+    ModelError
+        For other files, which cannot be rewritten, and for models that the correction cannot be written into.
+    MissingExtraError
+        Without the package onnx or Ultralytics.
+    MaskprismError
+        If `target` cannot be written.
     """
     layout = model.layout
     model = model.with_correction(correction)
@@ -126,7 +137,7 @@ def write_corrected(
         )
         if place is None:
             raise ModelError(
-                f"{source}: the levels of its coefficients cannot be told apart in the network; fit one correction "
+                f"{source}: the levels of its coefficients cannot be distinguished in the model; fit one correction "
                 "for all levels"
             )
         return Corrected(place)
@@ -166,9 +177,14 @@ def _rewritten(
     *,
     same: bool = False,
 ) -> Done:
-    """Write what `edit` makes of the network if it computes what is expected: with maps folded, or else appended.
+    """Write what `edit` makes of the model if it computes what is expected: with maps folded, or else appended.
 
-    prototypes: how many the new file has. same: whether all but the coefficients must be equal to the last bit.
+    Parameters
+    ----------
+    prototypes
+        How many the new file has.
+    same
+        Whether all but the coefficients must be equal to the last bit.
     """
     check_rewritable(model)
     original = read_onnx(source)
@@ -199,16 +215,16 @@ def _rewritten(
 
 
 def check_rewritable(model: Model) -> None:
-    """Raise ModelError for a network whose coefficients or prototypes are no outputs of its file."""
+    """Raise ModelError for a model whose coefficients or prototypes are no outputs of its file."""
     if not model.family.rewritable:
         raise ModelError(
             f"{model.spec.name}: holds finished masks, whose coefficients and prototypes are inside the file; it "
-            "cannot be rewritten. Expected a network whose outputs are coefficients and prototypes"
+            "cannot be rewritten. Expected a model whose outputs are coefficients and prototypes"
         )
 
 
 def noise_batch(model: Model) -> Float32[np.ndarray, "B ..."]:
-    """A canvas of noise, always the same, as often as the network takes it at once."""
+    """Return a canvas of noise, always the same, as often as the model takes it at once."""
     takes, (height, width) = model.runtime.input, model.spec.input_hw
     sides = (height, width, takes.channels) if takes.channels_last else (takes.channels, height, width)
     return np.random.default_rng(0).random((takes.batch or 1, *sides), dtype=np.float32)
@@ -221,7 +237,7 @@ def _save(model: ModelProto, path: Path, source: Path) -> None:
         onnx.checker.check_model(model)
         path.write_bytes(model.SerializeToString())
     except (onnx.checker.ValidationError, ValueError) as error:  # ValueError: over the 2 GB of protobuf
-        raise ModelError(f"{source}: the rewritten network is not valid ({first_line(error)})") from None
+        raise ModelError(f"{source}: the rewritten model is not valid ({first_line(error)})") from None
 
 
 def _parts(model: Model, outputs: list[Float32[np.ndarray, "..."]], channels: int) -> Parts:
@@ -232,12 +248,12 @@ def _parts(model: Model, outputs: list[Float32[np.ndarray, "..."]], channels: in
 
 
 def _disagreement(expected: Parts, found: Parts, tolerance: float, same: bool) -> str | None:
-    """What the new file computes other than it should, on a canvas of noise; None where it agrees."""
+    """Return what the new file computes other than it should, on a canvas of noise; None where it agrees."""
     for name, want, got in zip(("boxes", "coefficients", "prototypes"), expected, found, strict=True):
         if want.shape != got.shape:
-            return f"{name} of the new network have shape {got.shape} instead of {want.shape}"
+            return f"{name} of the new model have shape {got.shape} instead of {want.shape}"
         off, size = float(np.abs(want - got).max(initial=0)), float(np.abs(want).max(initial=0))
         allowed = 0.0 if same and name != "coefficients" else tolerance * max(size, 1e-3)
         if not off <= allowed:
-            return f"{name} of the new network are off by up to {off:.3g} where the largest is {size:.3g}"
+            return f"{name} of the new model are off by up to {off:.3g} where the largest is {size:.3g}"
     return None

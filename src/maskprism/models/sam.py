@@ -1,7 +1,7 @@
 """SAM and SAM 2 of Hugging Face transformers: prompts in, masks as sums of upscaled feature maps out.
 
 Kirillov et al., "Segment Anything" (ICCV 2023), Ravi et al., "SAM 2" (2024): every mask token becomes a vector of
-K = 32 by a small network of its own, and the mask is that vector times the upscaled image embedding. The prompt changes
+K = 32 by a small model of its own, and the mask is that vector times the upscaled image embedding. The prompt changes
 the embedding, too: every prompt has prototypes of its own, which its masks share. Extra `transformers`.
 """
 
@@ -31,24 +31,31 @@ if TYPE_CHECKING:
     from maskprism.models.runtimes.products import Product
 
 _TOLERANCE = 1e-4
-"""Largest deviation of the product from the network's own logits, as a share of the largest."""
+"""Largest deviation of the product from the model's own logits, as a share of the largest."""
 
 
 class Sam:
-    """A `SamModel` or `Sam2Model`. The network itself stays as it is; a copy is asked.
+    """A `SamModel` or `Sam2Model`.
 
-    Raises ModelError for another network, InputError for a device that is not there.
+    The model itself stays unchanged; a copy is run.
+
+    Raises
+    ------
+    ModelError
+        For another model.
+    InputError
+        For a device that is not there.
     """
 
     def __init__(self, network: Any, *, device: str = "cpu") -> None:
-        require("transformers", "asking SAM")  # what the network is made of
+        require("transformers", "asking SAM")  # what the model is made of
         torch = require("torch", "asking SAM", extra="transformers")
         decoder = getattr(network, "mask_decoder", None)
         tokens = getattr(decoder, "output_hypernetworks_mlps", None)
         if tokens is None or not hasattr(network, "get_image_embeddings"):
             raise ModelError(
                 f"{type(network).__name__}: expected a SamModel or a Sam2Model of transformers, with a mask decoder of "
-                "hypernetworks. Hand over the arrays of other networks to maskprism.from_arrays"
+                "hypernetworks. Hand over the arrays of other models to maskprism.from_arrays"
             )
         self.name = type(network).__name__
         self._device = torch.device(torch_device(device))
@@ -62,7 +69,13 @@ class Sam:
         self.preprocessing: Preprocessing = SAM if self.name.startswith("SamModel") else IMAGENET
 
     def see(self, image: ImageLike) -> SeenImage:
-        """The slow step, once per image: compute its embedding. Raises ImageError for one that cannot be read."""
+        """Return the slow step, once per image: compute its embedding.
+
+        Raises
+        ------
+        ImageError
+            For one that cannot be read.
+        """
         import torch
 
         pixels = read_image(image)
@@ -73,7 +86,7 @@ class Sam:
         return SeenImage(self, embedding, letterbox, source_name(image))
 
     def _ask(self, embedding: Any, prompt: dict[str, Any]) -> tuple[Product, Any, Any]:
-        """The product of all mask tokens with the embedding, the masks that the network chose, and their quality."""
+        """The product of all mask tokens with the embedding, the masks that the model chose, and their quality."""
         import torch
 
         from maskprism.models.runtimes.products import LastProduct
@@ -112,14 +125,26 @@ class SeenImage:
         box: ArrayLike | None = None,
         several: bool = True,
     ) -> Prediction:
-        """The masks of one prompt.
+        """Return the masks of one prompt.
 
-        points: (n, 2) x and y in pixels of the image. labels: of each point, 1 where it lies on the object, 0 where it
-        lies beside; all 1 unless given. box: x1, y1, x2, y2 in pixels of the image. several: all readings of the
-        prompt (three masks), or one. Scores are the quality that the network predicts; there are no classes and no
-        boxes.
+        Parameters
+        ----------
+        points
+            (n, 2) x and y in pixels of the image.
+        labels
+            Of each point, 1 where it lies on the object, 0 where it lies beside; default: all 1.
+        box
+            x1, y1, x2, y2 in pixels of the image.
+        several
+            All readings of the prompt (three masks), or one. Scores are the quality that the model predicts; there are
+            no classes and no boxes.
 
-        Raises InputError for a prompt that is none, ModelError where the network's masks are no such sums.
+        Raises
+        ------
+        InputError
+            For a malformed prompt.
+        ModelError
+            Where the model's masks are no such sums.
         """
         prompt = self._prompt(points, labels, box) | {"multimask_output": several}
         product, masks, quality = self.sam._ask(self.embedding, prompt)
@@ -128,7 +153,7 @@ class SeenImage:
         prototypes = np.ascontiguousarray(maps.reshape(-1, *own.shape[1:]))
         logits = (vectors @ maps).reshape(-1, *own.shape[1:])
         apart = np.abs(own[:, None] - logits[None]).max(axis=(2, 3))
-        chosen = apart.argmin(axis=1)  # the network keeps some of its tokens
+        chosen = apart.argmin(axis=1)  # the model keeps some of its tokens
         size = max(float(np.abs(own).max(initial=0)), 1e-3)
         if not (apart.min(axis=1) <= _TOLERANCE * size).all():
             raise ModelError(
@@ -151,7 +176,7 @@ class SeenImage:
         )
 
     def _prompt(self, points: Any, labels: Any, box: Any) -> dict[str, Any]:
-        """As the network takes it: one image, one prompt, pixels of the canvas."""
+        """As the model takes it: one image, one prompt, pixels of the canvas."""
         if points is None and box is None:
             raise InputError("a prompt needs points, a box, or both")
         prompt: dict[str, Any] = {}

@@ -75,7 +75,13 @@ METHOD = {
 
 
 def report_page(atlas: Atlas, title: str, *, map_address: str = "") -> str:
-    """The whole page. map_address: where the map is, relative to it."""
+    """Return the whole page.
+
+    Parameters
+    ----------
+    map_address
+        Where the map is, relative to it.
+    """
     drawn = {
         name: Illustration(adaptive(draw(atlas)), caption, words(atlas))
         for name, (draw, caption, words) in _figures(atlas).items()
@@ -122,7 +128,7 @@ def _figures(atlas: Atlas) -> dict[str, tuple[Callable[[Atlas], Figure], str, Ca
         ),
         "spectrum": (
             charts.spectrum_figure,
-            "How much of what instances differ in lies in the first so many directions.",
+            "How much of what instances differ in lies in the first n directions.",
             lambda a: f"The effective rank is {a.moments.effective_rank():.1f}.",
         ),
         "correlation": (
@@ -177,7 +183,7 @@ def _tiles(atlas: Atlas) -> Iterable[tuple[str, str]]:
 
 
 def _known(values: np.ndarray) -> np.ndarray:
-    """What is known; one NaN where nothing is, of which a mean can be asked for."""
+    """Return what is known; one NaN where nothing is, of which a mean can be asked for."""
     found = values[np.isfinite(values)]
     return found if len(found) else np.array([np.nan], dtype=np.float32)
 
@@ -230,7 +236,7 @@ def _coefficients(atlas: Atlas) -> str:
 
 def _clusters(atlas: Atlas) -> str:
     if not atlas.clusters.found:
-        return "<p>Every class is of one kind, as far as can be told.</p>"
+        return "<p>No class has more than one kind, as far as the data can tell.</p>"
     points = atlas.points
     rows = []
     shown = [name for name in ("size", "iou") if name in points.numbers]

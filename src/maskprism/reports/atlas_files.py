@@ -17,6 +17,7 @@ from maskprism.analysis.atlas.findings import findings_of
 from maskprism.drawing.map_payload import MapLayout, map_data
 from maskprism.reports.atlas import report_page
 from maskprism.reports.atlas_map import SERVER, map_page
+from maskprism.reports.manifest import Number, ResultManifest, withdraw_manifest, write_manifest
 
 if TYPE_CHECKING:
     from maskprism.analysis.atlas.atlas import Atlas
@@ -30,10 +31,20 @@ def write_atlas(
 ) -> dict[Path, str]:
     """Write all files into a folder; gives each with what it holds.
 
-    sheets: small pictures for the map. viewer: where the map opens instances: a server, or a page of `maskprism page`.
-    Raises MaskprismError if the folder cannot be written.
+    Parameters
+    ----------
+    sheets
+        Small pictures for the map.
+    viewer
+        Where the map opens instances: a server, or a page of `maskprism page`.
+
+    Raises
+    ------
+    MaskprismError
+        If the folder cannot be written.
     """
     points = atlas.points
+    withdraw_manifest(out, "atlas")
     data = map_data(
         points,
         layouts_of(atlas),
@@ -47,6 +58,18 @@ def write_atlas(
     write_atomically(out / "atlas.json", json_text(summary(atlas, title)) + "\n")
     for name, table in (("points.parquet", point_table(atlas)), ("classes.parquet", class_table(atlas))):
         write_atomically(out / name, partial(pq.write_table, table, compression="zstd"))
+    manifest = ResultManifest(
+        command="atlas",
+        about="all instances at once: a map, and what coefficients say of classes, sizes and positions",
+        page=REPORT,
+        numbers=[
+            Number("instances", len(points), ","),
+            Number("images", len(points.image_names), ","),
+            Number("effective rank", atlas.moments.effective_rank(), ".1f"),
+            Number("with a near duplicate", atlas.duplicates.instances, ","),
+        ],
+        findings=findings_of(atlas),
+    )
     return {
         out / REPORT: "statistics, with what they say",
         out / MAP: "the map: hover, select, compare, open in the viewer",
@@ -54,11 +77,12 @@ def write_atlas(
         out
         / "classes.parquet": "per class and coefficient: mean, effect size, its standard error, false discovery rate",
         out / "atlas.json": "the numbers of the page",
+        **write_manifest(out, manifest),
     }
 
 
 def layouts_of(atlas: Atlas) -> list[MapLayout]:
-    """The ways in which the map lays instances out."""
+    """Return the ways in which the map lays instances out."""
     first, second = atlas.components.shares
     found = [
         MapLayout(
@@ -81,7 +105,7 @@ def layouts_of(atlas: Atlas) -> list[MapLayout]:
 
 
 def summary(atlas: Atlas, title: str) -> dict[str, Any]:
-    """The numbers of the page; what does not exist is None."""
+    """Return the numbers of the page; what does not exist is None."""
     points, found = atlas.points, atlas.signatures
     return {
         "maskprism": __version__,

@@ -1,4 +1,4 @@
-"""The map as one HTML file that needs no network, no server, and nothing beside it."""
+"""The map as one HTML file that works offline, without a server or other files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ if TYPE_CHECKING:
     from maskprism.reports.map_thumbnails import Sheets
 
 SERVER = "http://127.0.0.1:8000/"
-"""Where `maskprism serve` listens unless it is told otherwise."""
+"""Where `maskprism serve` listens by default."""
 
 
 def map_page(data: MapData, sheets: Sheets | None = None, *, viewer: str = SERVER, statistics: str = "") -> str:
-    """The whole file. viewer: where instances open, see `Info` of the viewer. statistics: the address of that page."""
+    """Return the whole file.
+
+    Parameters
+    ----------
+    viewer
+        Where instances open, see `Info` of the viewer.
+    statistics
+        The address of that page.
+    """
     style, script = static_text("report.css") + static_text("atlas.css"), static_text("atlas.js")
     info = {**data.info, "viewer": viewer, "thumbnails": None}
     columns = dict(data.columns)

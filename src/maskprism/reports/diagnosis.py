@@ -1,4 +1,4 @@
-"""A diagnosis as one HTML file that explains itself: no network, no server, nothing beside it."""
+"""A diagnosis as one HTML file that explains itself, offline, without a server or other files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _LISTED = 50
 _SERVER = "http://127.0.0.1:8000/"
-"""Where `maskprism serve` listens unless it is told otherwise."""
+"""Where `maskprism serve` listens by default."""
 _LISTED_WHERE = "they are listed under Numbers in report.html"
 METHOD = {
     "mask AP": (
@@ -48,11 +48,11 @@ METHOD = {
     ),
     "error budget": (
         "Per ground-truth instance that a detection of its class found (box IoU of .5 or more, best score first), at "
-        "the size of the network input: what rounding its mask to the prototype grid costs (resolution), what the crop "
+        "the size of the model input: what rounding its mask to the prototype grid costs (resolution), what the crop "
         "to the predicted box costs beyond that (box), what the best possible coefficients still cannot draw "
         "(prototypes), and the rest down to the mask that was predicted (coefficients). The four add up to 1 - IoU."
     ),
-    "what stands beside it": (
+    "additional measurements": (
         "IoU of the same masks cropped by the ground-truth box, without a crop, and at the best threshold of each; "
         "IoU of the bands along the outlines (2 % of the diagonal wide) and of what lies further inside; and the share "
         "of a ring around the box, a quarter of its sides wide, that only the crop keeps out of the mask."
@@ -75,7 +75,7 @@ METHOD = {
         f"out. {FOR_SURE}"
     ),
     "kinds of errors": (
-        "TIDE in mask mode (Bolya et al., ECCV 2020): what AP50 would gain if all errors of one kind were mended. The "
+        "TIDE in mask mode (Bolya et al., ECCV 2020): what AP50 would gain if all errors of one kind were fixed. The "
         "gains do not add up."
     ),
 }
@@ -102,9 +102,16 @@ def report_page(
     more: Sequence[Section] = (),
     embedded: Embedded | None = None,
 ) -> str:
-    """The whole page. worst: instances with small pictures of them (WebP), where there are any. more: sections.
+    """Return the whole page.
 
-    embedded: scenes in which these instances are opened.
+    Parameters
+    ----------
+    worst
+        Instances with small pictures of them (WebP), where there are any.
+    more
+        sections.
+    embedded
+        Scenes in which these instances are opened.
     """
     return page(
         "diagnose",
@@ -128,14 +135,14 @@ def report_page(
 
 
 def title_of(found: Diagnosis) -> str:
-    """The data set by the name of its folder and split."""
+    """Return the data set by the name of its folder and split."""
     path = found.dataset.path.resolve()
     name = path.parent.name if path.suffix.lower() in (".yaml", ".yml") else path.stem
     return name + (f" ({found.dataset.split})" if found.dataset.split else "")
 
 
 def warnings_of(found: Diagnosis) -> list[str]:
-    """What a reader must know before the numbers."""
+    """Return what a reader must know before the numbers."""
     said = []
     if found.interrupted:
         said.append(f"Interrupted: this is about {found.images} of {found.total} images.")
@@ -156,7 +163,7 @@ def warnings_of(found: Diagnosis) -> list[str]:
         said.append(f"{counted(len(found.remarks), 'remark')} about labels; {_LISTED_WHERE}.")
     if not found.objects:
         said.append(
-            "Nothing in these images is labelled with a mask, crowds aside: nothing can be said of the masks of "
+            "Nothing in these images is labelled with a mask, crowds aside: the report says nothing about the masks of "
             "the model."
         )
     elif not len(found.budget):
@@ -165,7 +172,7 @@ def warnings_of(found: Diagnosis) -> list[str]:
 
 
 def size_of(found: Diagnosis) -> str:
-    """How many images and ground-truth instances a diagnosis is about."""
+    """Return how many images and ground-truth instances a diagnosis is about."""
     return f"{counted(found.images, 'image')}, {counted(len(found.objects), 'ground-truth instance')}"
 
 
@@ -174,7 +181,7 @@ def _subtitle(found: Diagnosis) -> str:
 
 
 def outcome_of(found: Diagnosis) -> str:
-    """How many true positives, missed instances and false positives there are."""
+    """Return how many true positives, missed instances and false positives there are."""
     return (
         f"with a score above {found.conf:g} {len(found.budget)} found, {found.missed} missed, "
         f"{counted(found.false_positives, 'false positive')}"
@@ -192,17 +199,17 @@ def _tiles(found: Diagnosis) -> list[tuple[str, str]]:
         ("box AP", _number(found.precision["boxes"].ap)),
         ("AP that masks cost", _number(sure.masks.mean)),
         ("AP that detection costs", _number(sure.detection.mean)),
-        ("mean mask IoU of what is found", _number(mean.iou if mean else float("nan"))),
+        ("mean mask IoU of TP", _number(mean.iou if mean else float("nan"))),
     ]
 
 
 def _ends(name: str, interval: Interval) -> list[tuple[str, str]]:
-    """The ends of an interval as a tile; none, where there are too few images."""
+    """Return the ends of an interval as a tile; none, where there are too few images."""
     return [] if np.isnan(interval.low) else [(name, f"{_number(interval.low)} to {_number(interval.high)}")]
 
 
 def _between(interval: Interval | None) -> str:
-    """The ends of an interval in a cell of a table."""
+    """Return the ends of an interval in a cell of a table."""
     if interval is None or np.isnan(interval.low):
         return "too few images"
     return f"{_number(interval.low)} to {_number(interval.high)}"
@@ -217,7 +224,7 @@ def _finding(finding: Finding, figures: Mapping[FigureName, Illustration]) -> st
 
 
 def _worst(worst: Sequence[tuple[InstanceBudget, bytes | None]], embedded: Embedded) -> str:
-    """The table with what a reader must know of it."""
+    """Return the table with what a reader must know of it."""
     open_, rest = len(embedded.places), sum(1 for row, _ in worst if (row.image, row.instance) not in embedded.places)
     said = "<p>Press a picture to take its mask apart in the viewer.</p>" if open_ else ""
     if rest and worst:
@@ -314,7 +321,7 @@ def _numbers(found: Diagnosis) -> str:
         for name, decode in AP_PROTOCOLS.items()
     ]
     decodes.append(precision("boxes", found.precision["boxes"], sure.precision["boxes"]))
-    known = {"as it is": sure.precision["predict"], "resolution": sure.perfect_masks}
+    known = {"as predicted": sure.precision["predict"], "resolution": sure.perfect_masks}
     perfect = [precision(STEP_TITLES[step], one, known.get(step)) for step, one in found.perfect.items()]
     alone = [precision(STEP_TITLES[step], one) for step, one in found.alone.items()]
     alone.append(precision(DETECTION_TITLE, found.perfect_detection, sure.perfect_detection))
@@ -347,13 +354,13 @@ def _numbers(found: Diagnosis) -> str:
         + f"<p>Those above {found.conf:g} are counted by boxes: {html.escape(MATCHING_RULE)} The gain and the count of "
         + "all detections are those of TIDE, by the IoU of masks.</p>"
         + _table(["kind", "meaning", "AP50 to gain", "its interval", f"above {found.conf:g}", "all"], errors, text=2)
-        + _listing("image", "could not be examined", [f"{name}: {why}" for name, why in found.failures])
+        + _listing("image", "could not be examined", [f"{one.name}: {one.message}" for one in found.failures])
         + _listing("remark", "about labels", found.remarks)
     )
 
 
 def _budget_tables(found: Diagnosis) -> str:
-    """The budget of the instances found in both orders, and what stands beside it, over all and by size."""
+    """Return the budget of the instances found in both orders, and additional measurements, over all and by size."""
     means, beside = [found.budget.mean(), *found.budget.means("size")], found.budget.means_beside()
     rows = []
     for one in means:
@@ -366,7 +373,7 @@ def _budget_tables(found: Diagnosis) -> str:
     return (
         "<h3>Error budget of the instances found</h3>"
         + _table(["", "mean IoU", *PARTS], rows, text=1)
-        + "<h3>What stands beside it</h3>"
+        + "<h3>Additional measurements</h3>"
         + _table(["", *BESIDE_WORDS], others, text=1)
         + f"<p>Of the common thresholds tried, {common:.2f} (probability) gives the largest mean IoU, {reached:.3f} "
         + f"against {means[0].iou:.3f}. The gain is {found.budget.common_threshold_gain().plain()}"
@@ -384,7 +391,7 @@ def _listing(noun: str, rest: str, lines: Sequence[str]) -> str:
 
 
 def _method() -> str:
-    return definitions([*METHOD.items(), *((f"what is said: {rule}", f"{when}.") for rule, when in RULES.items())])
+    return definitions([*METHOD.items(), *((f"finding: {rule}", f"{when}.") for rule, when in RULES.items())])
 
 
 def _some(names: Sequence[str], most: int = 10) -> str:

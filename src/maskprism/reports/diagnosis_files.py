@@ -25,6 +25,7 @@ from maskprism.drawing.responsive_svg import adaptive
 from maskprism.reports.diagnosis import report_page
 from maskprism.reports.embedded_viewers import embedded
 from maskprism.reports.html import Illustration
+from maskprism.reports.manifest import Number, PictureFile, ResultManifest, TableFile, withdraw_manifest, write_manifest
 from maskprism.viewer.payload import encode_webp
 
 if TYPE_CHECKING:
@@ -46,14 +47,14 @@ FIGURES: dict[FigureName, tuple[Callable[[Diagnosis], Figure], str]] = {
     ),
     "budget": (
         lambda found: budget_figures.waterfall(found.budget),
-        "From the ground-truth mask down to the mean IoU: what each part of the network costs.",
+        "From the ground-truth mask down to the mean IoU: what each part of the model costs.",
     ),
     "errors": (
         figures.errors_figure,
-        "What AP50 would gain if all errors of one kind were mended, with its interval; localisation by what its masks "
+        "What AP50 would gain if all errors of one kind were fixed, with its interval; localisation by what its masks "
         "lose in.",
     ),
-    "decodes": (figures.protocols_figure, "The same network under the three decodes that tools measure it with."),
+    "decodes": (figures.protocols_figure, "The same model under the three decodes that tools measure it with."),
     "sizes": (figures.sizes_figure, "Average precision by the size of objects (COCO's: 32 and 96 pixels squared)."),
     "score": (figures.score_figure, "Score and mask IoU of every instance found."),
     "classes": (
@@ -77,11 +78,20 @@ def write_diagnosis(
 ) -> dict[Path, str]:
     """Write tables, summary.json, figures and report.html into a folder; gives each file with what it holds.
 
-    worst: instances in the page's table; with the model that was diagnosed they are shown in small pictures.
-    more, numbers: further sections of the page, and what they say, for summary.json.
-    Raises MaskprismError if the folder cannot be written.
+    Parameters
+    ----------
+    worst
+        Instances in the page's table; with the model that was diagnosed they are shown in small pictures.
+    more, numbers
+        Further sections of the page, and what they say, for summary.json.
+
+    Raises
+    ------
+    MaskprismError
+        If the folder cannot be written.
     """
     folder = Path(out)
+    withdraw_manifest(folder, "diagnose")
     findings = findings_of(found)
     written: dict[Path, str] = {folder / "report.html": "all of it on one page, with what it means"}
     drawn: dict[FigureName, Illustration] = {}
@@ -111,6 +121,25 @@ def write_diagnosis(
     scenes = embedded(shown, seen)
     pictured = [(row, small.get((row.image, row.instance))) for row in shown]
     write_atomically(folder / "report.html", report_page(found, findings, drawn, pictured, more, scenes))
+    predicted, boxes, mean = found.precision["predict"], found.precision["boxes"], every["error_budget"]["mean"]
+    manifest = ResultManifest(
+        command="diagnose",
+        about="where masks lose: detection or masks, which part of the model, what to work on",
+        page="report.html",
+        models=[found.spec.name],
+        numbers=[
+            Number("images", found.images, ","),
+            Number("ground-truth instances", len(found.objects), ","),
+            Number("mask AP", predicted.ap),
+            Number("mask AP50", predicted.ap50),
+            Number("box AP", boxes.ap),
+            Number("mean mask IoU of found instances", mean["iou"] if mean else None),
+        ],
+        findings=[finding.says for finding in findings],
+        pictures=[PictureFile(f"{name}.png", one.caption) for name, one in drawn.items()],
+        tables=[TableFile(path.name, what) for path, what in written.items() if path.suffix == tables],
+    )
+    written |= write_manifest(folder, manifest)
     return written
 
 
@@ -197,13 +226,13 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
             "score_ranking": _ranking(found),
         },
         "unknown_classes": list(found.unknown_classes),
-        "failures": [{"image": name, "why": why} for name, why in found.failures],
+        "failures": [{"image": one.name, "why": one.message} for one in found.failures],
         "remarks": list(found.remarks),
     }
 
 
 def _pictured(seen: Iterable[PicturedInstance], small: dict[tuple[str, int], bytes]) -> Iterator[PicturedInstance]:
-    """The same instances; of each a small picture as WebP goes into `small` when its turn comes."""
+    """Yield the same instances; of each a small picture as WebP goes into `small` when its turn comes."""
     for one in seen:
         instance = one.prediction[one.row.instance]
         picture = mask_against_truth(one.image, instance.mask("image"), one.truth.masks()[one.row.object], instance.box)

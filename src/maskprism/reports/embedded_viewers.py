@@ -36,7 +36,7 @@ def embedded(
     rows: Sequence[InstanceBudget],
     pictured: Iterable[PicturedInstance],
 ) -> Embedded:
-    """The scenes of the images of `rows`, in their order, as many as fit."""
+    """Return the scenes of the images of `rows`, in their order, as many as fit."""
     packed = {
         name: _scene(list(found)) for name, found in groupby(pictured, lambda one: one.row.image)
     }  # image by image: none is held longer than its turn

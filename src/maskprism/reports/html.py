@@ -1,4 +1,4 @@
-"""Parts of reports: one HTML file that explains itself, with no network, no server, and nothing beside it."""
+"""Parts of reports: one HTML file that explains itself, offline, without a server or other files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 _NARROW_PX = 620
 _SHORT = 9
-"""So many letters of a value fit into a tile; longer ones get two."""
+"""The number of letters of a value that fit into a tile; longer ones get two."""
 KICKER = '<p class="kicker">'
 """What a report begins with, as static/report.html has it."""
 
 
 class Illustration(NamedTuple):
-    """A figure as two SVGs, what it shows, and its numbers in words, for those who do not see it."""
+    """A figure as two SVGs, what it shows, and its numbers as text, for screen readers."""
 
     picture: Adaptive
     caption: str
@@ -49,10 +49,16 @@ def page(
     scenes: str = "",
     home: str = "",
 ) -> str:
-    """A whole report. command: that made it. All but the sections is text; tiles are (name, value).
+    """Return a whole report.
 
-    scenes: elements with scenes that buttons of the sections open in the viewer, which is then part of the file.
-    home: the address of the index that the report belongs to.
+    Parameters
+    ----------
+    command
+        That made it. All but the sections is text; tiles are (name, value).
+    scenes
+        Elements with scenes that buttons of the sections open in the viewer, which is then part of the file.
+    home
+        The address of the index that the report belongs to.
     """
     style, script = (static_text(name) for name in ("report.css", "report.js"))
     viewer = static_text("viewer.js") if scenes else ""
@@ -84,12 +90,12 @@ def _tile(name: str, value: str) -> str:
 
 
 def home_link(address: str) -> str:
-    """The way back to the index; it stands behind KICKER."""
+    """Return the way back to the index; it stands behind KICKER."""
     return f'<a href="{html.escape(address)}">All reports</a> · '
 
 
 def findings(items: Iterable[str]) -> Section:
-    """What the numbers say, a list of HTML items."""
+    """Return what the numbers say, a list of HTML items."""
     return Section("reading", "What this says", '<ol class="findings">\n' + "\n".join(items) + "\n</ol>")
 
 
@@ -99,7 +105,7 @@ def figures(shown: Mapping[Any, Illustration]) -> str:
 
 
 def figure(name: str, shown: Illustration) -> str:
-    """A figure with its caption, in the width that the reader's window has room for."""
+    """Return a figure with its caption, in the width that the reader's window has room for."""
     wide, narrow = (data_url("image/svg+xml", one) for one in shown.picture)
     caption, words = html.escape(shown.caption), html.escape(f"{shown.caption} {shown.words}")
     return (
@@ -122,7 +128,7 @@ def table(
     sortable: bool = False,
     tall: bool = False,
 ) -> str:
-    """A table of finished cells; the first `text` columns are of text, or those that it names."""
+    """Return a table of finished cells; the first `text` columns are of text, or those that it names."""
     of_text = range(text) if isinstance(text, int) else text
 
     def heading(number: int, name: str) -> str:
@@ -150,7 +156,7 @@ def cell(text: str, style: str = "", *, title: str = "") -> str:
 
 
 def row(name: str, values: Iterable[float]) -> str:
-    """The cells of a row: a name and numbers."""
+    """Return the cells of a row: a name and numbers."""
     return cell(name, "text") + "".join(cell(number(value)) for value in values)
 
 

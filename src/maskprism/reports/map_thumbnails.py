@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism.datasets.visit import Failure, OnProgress
 from maskprism.drawing.crops import contact_sheet, crop, framed
 from maskprism.drawing.map_payload import deflated
 from maskprism.errors import MaskprismError
@@ -31,7 +32,12 @@ _COLOUR = 0
 class Sheets:
     """Pictures of `side` pixels, row by row in sheets of `across` by `down` (WebP).
 
-    points: the number of the point of each picture, uint32, deflated. failures: images that could not be read, and why.
+    Attributes
+    ----------
+    points
+        The number of the point of each picture, uint32, deflated.
+    failures
+        Images that could not be read, and why.
     """
 
     side: int
@@ -40,7 +46,7 @@ class Sheets:
     count: int
     points: bytes
     pictures: list[bytes]
-    failures: list[tuple[str, str]]
+    failures: list[Failure]
 
 
 def thumbnails(
@@ -49,34 +55,37 @@ def thumbnails(
     predictions: Mapping[str, Prediction],
     images: Path | None,
     *,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total, failure: None,
 ) -> Sheets:
     """Pictures of the chosen points: their masks, on the images in the folder `images`, else on grey.
 
-    predictions: by the names of images, such as `StoredPredictions`; instances without one have no picture.
+    Parameters
+    ----------
+    predictions
+        Predictions by the names of images, such as `StoredPredictions`; instances without one have no picture.
     """
     cells: list[UInt8[np.ndarray, "h w 3"]] = []
     pictured: list[int] = []
-    failures: list[tuple[str, str]] = []
+    failures: list[Failure] = []
     order = chosen[np.argsort(points.images[chosen], kind="stable")]
     groups = np.split(order, np.flatnonzero(np.diff(points.images[order])) + 1) if len(order) else []
     for done, members in enumerate(groups):
         name = points.image_names[points.images[members[0]]]
-        on_progress(done, len(groups))
+        on_progress(done, len(groups), None)
         if name not in predictions:
             continue
         try:
             prediction = predictions[name]
             picture = _picture(prediction, name, images)
         except MaskprismError as error:
-            failures.append((name, str(error)))
+            failures.append(Failure(name, str(error)))
             continue
         for member in members:
             number = int(points.instances[member])
             if number < len(prediction):
                 cells.append(framed(crop(picture, prediction[number], side=SIDE, colour=_COLOUR), SIDE))
                 pictured.append(int(member))
-    on_progress(len(groups), len(groups))
+    on_progress(len(groups), len(groups), None)
     each = _ACROSS * _DOWN
     sheets = (contact_sheet(cells[start : start + each], SIDE, _ACROSS, _DOWN) for start in range(0, len(cells), each))
     webp = [encode_webp(sheet, max(sheet.shape))[0] for sheet in sheets]

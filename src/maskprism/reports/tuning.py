@@ -1,4 +1,4 @@
-"""A tuning in words, and as one HTML file that explains itself."""
+"""A tuning as text, and as one HTML file that explains itself."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from maskprism._common.text import counted, signed
 from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.tuning.evidence import CANDIDATES, CONF, PIXELS
-from maskprism.analysis.tuning.fitting import SHARPNESS
-from maskprism.analysis.tuning.tuning import VIEWS
+from maskprism.analysis.tuning.fitting import FULL_EFFORT, SHARPNESS
 from maskprism.reports.html import Illustration, Section, cell, definitions, findings, page, row, table
 from maskprism.reports.html import figures as figure_grid
 
@@ -27,13 +26,14 @@ if TYPE_CHECKING:
 METHOD = {
     "correction": (
         "The coefficients c of an instance become c + A c + b, the same A and b for all instances, or for all of a "
-        "level of the pyramid. The prototypes, and with them what masks can be drawn at all, stay as they are."
+        "level of the pyramid. The prototypes, and with them the masks that are possible, stay unchanged."
     ),
     "what it is fitted to": (
         f"Instances with a score above {CONF} that lie on a ground-truth instance of their class (box IoU of .5 or "
-        f"more), in the image, in its mirror image, and, where that helps, in up to {VIEWS} views that are turned, "
-        f"scaled, mirrored and recoloured by chance; of each ground-truth instance up to {CANDIDATES} candidates, "
-        f"those that NMS drops among them; at up to {PIXELS} pixels of the box each, most of them along the edge. "
+        f"more), in the image, in its mirror image, and, where that helps, in up to {FULL_EFFORT.views} views that are "
+        "turned, scaled, mirrored and recoloured by chance; of each ground-truth instance up to "
+        f"{CANDIDATES} candidates, those that NMS drops among them; at up to {PIXELS} pixels of the box each, most of "
+        "them along the edge. "
         "What is surer and overlaps more counts for more."
     ),
     "how": (
@@ -41,8 +41,8 @@ METHOD = {
     ),
     "gain": (
         "Measured on folds of images: every image with what was fitted without its fold, under the mask rule, at the "
-        "size of the network input. The ridge of a fold, and whether altered views count, is chosen on the other folds "
-        "alone. Intervals are by bootstrap over images, before and after in pairs, 95 %; those of the gains of AP and "
+        "size of the model input. The ridge of a fold, and whether augmented views count, is chosen on the other "
+        "folds alone. Intervals are by bootstrap over images, in pairs, 95 %; those of the gains of AP and "
         f"AP75 hold for both together. A group in fewer than {MIN_IMAGES} images has none."
     ),
     "mask rule": (
@@ -58,12 +58,12 @@ METHOD = {
 }
 
 
-_HOW = "maskprism tune writes the network with this correction; it costs the same, and boxes, scores and classes stay."
+_HOW = "maskprism tune writes the model with this correction; it costs the same, and boxes, scores and classes stay."
 _WITH = {True: "with", False: "without"}
 
 
 def title_of(found: Tuning) -> str:
-    """The network and the data set, or the teacher."""
+    """Return the model and the data set, or the teacher."""
     if found.teacher is not None:
         return f"{found.spec.name} against the teacher {found.teacher.spec.name}"
     path = found.dataset.path.resolve()
@@ -72,7 +72,7 @@ def title_of(found: Tuning) -> str:
 
 
 def warnings_of(found: Tuning) -> list[str]:
-    """What a reader must know before the numbers."""
+    """Return what a reader must know before the numbers."""
     said = []
     if too_few(len(set(found.gains.image.tolist()))):
         said.append(
@@ -83,13 +83,13 @@ def warnings_of(found: Tuning) -> list[str]:
     if found.failures:
         said.append(
             f"{counted(len(found.failures), 'image')} of {found.total} could not be used (the first: "
-            f"{found.failures[0][0]}: {found.failures[0][1]})."
+            f"{found.failures[0].name}: {found.failures[0].message})."
         )
     return said
 
 
 def sentences(found: Tuning) -> list[str]:
-    """What the numbers say, the most important first."""
+    """Return what the numbers say, the most important first."""
     change = found.change
     verdict = (
         "There are too few images to tell whether it helps"
@@ -140,7 +140,10 @@ def _setting(setting: MaskRule | DecodeSetting) -> str:
 
 
 def recipe(found: Tuning) -> list[str]:
-    """The lines that draw masks under the chosen rule, in maskprism and in Ultralytics' terms; none where it stays."""
+    """Return the lines that draw masks under the chosen rule, in maskprism and in Ultralytics' terms.
+
+    None where it stays.
+    """
     choice = found.decode_rule
     if not choice.helps:
         return []
@@ -158,12 +161,18 @@ def recipe(found: Tuning) -> list[str]:
 
 
 def gained(gain: Interval) -> str:
-    """A gain with the ends of its interval, where it has any."""
+    """Return a gain with the ends of its interval, where it has any."""
     return signed(gain.mean) if math.isnan(gain.low) else str(gain)
 
 
 def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Illustration]) -> str:
-    """The whole page. written: what became of the correction, in sentences."""
+    """Return the whole page.
+
+    Parameters
+    ----------
+    written
+        What became of the correction, in sentences.
+    """
     before, after = found.precision
     gain = found.change.gain
     return page(
@@ -210,7 +219,7 @@ def _ends(gain: Interval) -> str:
 
 
 def section(found: Tuning, figures: Mapping[str, Illustration]) -> Section:
-    """What tuning would gain, as a section of another report."""
+    """Return what tuning would gain, as a section of another report."""
     said = "".join(f"<p>{html.escape(text)}</p>" for text in [*warnings_of(found), *sentences(found), _HOW])
     return Section("tuning", "What tuning would gain", said + figure_grid(figures))
 
@@ -218,7 +227,7 @@ def section(found: Tuning, figures: Mapping[str, Illustration]) -> Section:
 def _taught(teacher: Model) -> str:
     return (
         f"There are no labels: what {teacher.spec.name} finds with a score above {teacher.keep.conf:g} stands in for "
-        "it, box by box and mask by mask, on the canvas that both networks see. Sizes of objects are pixels of that "
+        "it, box by box and mask by mask, on the canvas that both models see. Sizes of objects are pixels of that "
         "canvas."
     )
 
@@ -253,7 +262,7 @@ def _numbers(found: Tuning) -> str:
 
 
 def _settings(found: Tuning) -> str:
-    """What each ridge gains within the folds, and which were chosen."""
+    """Return what each ridge gains within the folds, and which were chosen."""
     gains = found.fitted.chosen
     views = sorted({one.views for one in gains})
     tried = [
@@ -266,8 +275,8 @@ def _settings(found: Tuning) -> str:
     )
     return (
         "<h3>Settings that were tried</h3>"
-        + table(["ridge", *(f"gain {_WITH[one]} altered views" for one in views)], tried, text=1)
-        + f"<p>Chosen: ridge {own} altered views; for the folds, one after the other, {', '.join(folds)}.</p>"
+        + table(["ridge", *(f"gain {_WITH[one]} augmented views" for one in views)], tried, text=1)
+        + f"<p>Chosen: ridge {own} augmented views; for the folds, one after the other, {', '.join(folds)}.</p>"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism import __version__
 from maskprism._common.files import write_atomically
@@ -14,7 +14,8 @@ from maskprism.drawing.gains import groups_figure
 from maskprism.drawing.responsive_svg import adaptive
 from maskprism.drawing.tuning import curve_figure
 from maskprism.reports.html import Illustration
-from maskprism.reports.tuning import gained, recipe, report_page, section, warnings_of
+from maskprism.reports.manifest import Number, ResultManifest, Verdict, file_url, write_manifest
+from maskprism.reports.tuning import gained, recipe, report_page, section, sentences, warnings_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,12 +39,49 @@ FIGURES: dict[str, tuple[Callable[[Tuning], Figure], str]] = {
 def write_report(found: Tuning, base: Path, written: Sequence[str]) -> dict[Path, str]:
     """Write BASE.tune.json and BASE.tune.html; gives each with what it holds.
 
-    written: what became of the correction, in sentences. Raises MaskprismError where that fails.
+    Parameters
+    ----------
+    written
+        What became of the correction, in sentences.
+
+    Raises
+    ------
+    MaskprismError
+        Where that fails.
     """
     page, numbers = report_files(base)
     write_atomically(numbers, json_text(summary(found)) + "\n")
     write_atomically(page, report_page(found, written, _drawn(found)))
     return {page: "what it gains, on one page", numbers: "all numbers"}
+
+
+def write_tuning_manifest(found: Tuning, out: Path) -> dict[Path, str]:
+    """Write the manifest of a tuning, after its other files.
+
+    Parameters
+    ----------
+    out
+        The file that was asked for.
+    """
+    gain, (before, after) = found.change.gain, found.precision
+    outcome: Literal["pass", "fail", "cannot tell"]
+    outcome = "pass" if found.helps else "fail" if gain.high < 0 else "cannot tell"
+    manifest = ResultManifest(
+        command="tune",
+        about="what a correction of the coefficients gains",
+        page=file_url(report_files(out.with_suffix(""))[0], out.parent),
+        models=[found.spec.name],
+        numbers=[
+            Number("images", found.images, ","),
+            Number("mean mask IoU before", found.change.before),
+            Number("mean mask IoU after", found.change.after),
+            Number("mask AP before", before.ap),
+            Number("mask AP after", after.ap),
+        ],
+        findings=sentences(found),
+        verdict=Verdict(outcome, f"the gain in mean mask IoU is {gained(gain)}"),
+    )
+    return write_manifest(out, manifest)
 
 
 def report_files(base: Path) -> tuple[Path, Path]:
@@ -52,7 +90,7 @@ def report_files(base: Path) -> tuple[Path, Path]:
 
 
 def section_of(found: Tuning) -> Section:
-    """What tuning would gain, as a section of another report."""
+    """Return what tuning would gain, as a section of another report."""
     return section(found, _drawn(found))
 
 
@@ -93,7 +131,7 @@ def summary(found: Tuning) -> dict[str, Any]:
         ],
         "seconds": dict(found.seconds),
         "warnings": warnings_of(found),
-        "failures": [{"image": name, "why": why} for name, why in found.failures],
+        "failures": [{"image": one.name, "why": one.message} for one in found.failures],
     }
 
 
@@ -109,7 +147,7 @@ def _drawn(found: Tuning) -> dict[str, Illustration]:
 
 
 def _words_of(name: str, found: Tuning) -> str:
-    """The numbers of a figure in a sentence, for those who do not see it."""
+    """Return the numbers of a figure in a sentence, for those who do not see it."""
     if name == "curve":
         return "; ".join(f"{images} images {gained(gain)}" for images, gain in found.curve()) + "."
     groups = [found.change, *found.gains.by_size(), *found.gains.by_class()]

@@ -1,4 +1,4 @@
-"""A local server: a gallery of a folder with what a network says about it, and the interactive viewer.
+"""A local server: a gallery of a folder with what a model says about it, and the interactive viewer.
 
 `serve` runs it; `create_app` gives the ASGI application for another server. Needs the extra `serve`.
 """
@@ -76,9 +76,14 @@ def serve_static(
     allowed_hosts: Iterable[str] = (),
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve a folder of finished pages until interrupted, such as the one that runs networks in the browser.
+    """Serve a folder of finished pages until interrupted, such as the one that runs models in the browser.
 
-    Raises InputError for a folder without an index.html, MaskprismError where the address cannot be used.
+    Raises
+    ------
+    InputError
+        For a folder without an index.html.
+    MaskprismError
+        Where the address cannot be used.
     """
     _run(create_static_app(folder, host=host, allowed_hosts=allowed_hosts), host, port, on_ready)
 

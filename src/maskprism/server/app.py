@@ -34,7 +34,7 @@ _PATIENCE = 2
 
 
 def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iterable[str] = ()) -> ASGIApp:
-    """The application over a gallery, for any ASGI server.
+    """Return the application over a gallery, for any ASGI server.
 
     `host` is what it is bound to and `allowed_hosts` further names it goes by: requests for other
     names are refused, see `security.Guard`.
@@ -95,19 +95,19 @@ class Api:
         return _json({"model": spec.name, "folder": self.gallery.images.root.name, **answer})
 
     async def progress(self, request: Request) -> Response:
-        """How many images the network has seen."""
+        """Return how many images the model has seen."""
         return _json(await asyncio.to_thread(self.gallery.progress))
 
     async def map(self, request: Request) -> Response:
-        """All instances found by now, as points (see `views.atlas.map_data`)."""
+        """Return all instances found so far, as points (see `views.atlas.map_data`)."""
         return _json(await asyncio.to_thread(self.gallery.map))
 
     async def prototypes(self, request: Request) -> Response:
-        """Of which kind each prototype is, over the images examined by now; null with too few."""
+        """Of which kind each prototype is, over the images examined so far; null with too few."""
         return _json({"kinds": await asyncio.to_thread(self.gallery.kinds.found)})
 
     async def image(self, request: Request) -> Response:
-        """All instances of one image."""
+        """Return all instances of one image."""
         image = self._named(request)
         return _json(self.gallery.details(image, await self.gallery.examined(image)))
 
@@ -122,7 +122,7 @@ class Api:
         )
 
     async def thumbnail(self, request: Request) -> Response:
-        """A small JPEG, with ?masks=1 with the masks in it."""
+        """Return a small JPEG, with ?masks=1 with the masks in it."""
         image = self._named(request)
         masks = request.query_params.get("masks") == "1"
         return await _tagged(
@@ -133,7 +133,7 @@ class Api:
         )
 
     async def crop(self, request: Request) -> Response:
-        """A small JPEG of one instance of an image: ?index=0 and so on."""
+        """Return a small JPEG of one instance of an image: ?index=0 and so on."""
         image = self._named(request)
         text = request.query_params.get("index", "0")
         if not text.isdecimal() or len(text) > 6:
@@ -170,7 +170,13 @@ class Api:
         return _json(self.gallery.details(image, record), 201)
 
     async def _body(self, request: Request) -> bytes:
-        """An uploaded file. Raises HTTPException if it is too large or too slow."""
+        """Return an uploaded file.
+
+        Raises
+        ------
+        HTTPException
+            If it is too large or too slow.
+        """
         limits = self.gallery.limits
         data = bytearray()
         try:
@@ -198,7 +204,13 @@ class Api:
 
 
 def parse_query(request: Request) -> Query:
-    """The filter that the query of a URL spells. Raises InputError for what it cannot mean."""
+    """Return the filter that the query of a URL spells.
+
+    Raises
+    ------
+    InputError
+        For what it cannot mean.
+    """
     given = request.query_params
     known = {"class", "score", "iou", "show", "text", "sort", "view", "offset", "limit"}
     for name in given.keys() - known:
@@ -218,11 +230,11 @@ def parse_query(request: Request) -> Query:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"a parameter is no number ({error}); expected such as class=3, score=0.5-1") from None
+        raise InputError(f"a parameter is not a number ({error}); expected such as class=3, score=0.5-1") from None
 
 
 def _bounds(text: str) -> tuple[float, float]:
-    """ "0.25-0.5" as two numbers; nothing is all."""
+    """Return "0.25-0.5" as two numbers; nothing is all."""
     if not text:
         return 0.0, 1.0
     low, _, high = text.partition("-")
@@ -230,7 +242,7 @@ def _bounds(text: str) -> tuple[float, float]:
 
 
 def _page(path: Path, *, labelled: bool = False) -> Callable[[Request], Any]:
-    """A file of the package; small, so held in memory. `labelled` pages have room for IoU from the start."""
+    """Return a file of the package; small, so held in memory. `labelled` pages have room for IoU from the start."""
     data = path.read_bytes()
     if labelled:
         data = data.replace(b'<form id="filters"', b'<form id="filters" class="labelled"')
@@ -244,7 +256,10 @@ def _page(path: Path, *, labelled: bool = False) -> Callable[[Request], Any]:
 
 
 def _map_page() -> Callable[[Request], Any]:
-    """The page of the map, which asks for its points. Its renderer makes its WebGL commands from text (unsafe-eval)."""
+    """Return the page of the map, which asks for its points.
+
+    Its renderer makes its WebGL commands from text (unsafe-eval).
+    """
     head = '<link rel="icon" href="/static/icon.svg" type="image/svg+xml">\n' + "\n".join(
         f'<link rel="stylesheet" href="/static/{name}">' for name in ("report.css", "atlas.css")
     )
@@ -276,7 +291,7 @@ async def _tagged(request: Request, tag: str, media_type: str, make: Callable[[]
 
 
 def _length(request: Request) -> str:
-    """How many bytes a request says that its body has; empty where it says nothing that can be true."""
+    """Return how many bytes a request says that its body has; empty where it says nothing that can be true."""
     length = request.headers.get("content-length", "")
     return length if length.isdecimal() and len(length) < 20 else ""
 

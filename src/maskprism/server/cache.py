@@ -29,7 +29,7 @@ class ByteCache(Generic[Key]):
         return key in self._entries
 
     def get(self, key: Key) -> bytes | None:
-        """The bytes under a key, which count as used now; None where there are none."""
+        """Return the bytes under a key, which count as used now; None where there are none."""
         if key in self._entries:
             self._entries.move_to_end(key)
         return self._entries.get(key)
@@ -54,7 +54,7 @@ class ByteCache(Generic[Key]):
 
 
 class SingleFlight(Generic[Key, Value]):
-    """Calls by key: whoever asks while a call is under way waits for that one.
+    """Calls by key: a caller that asks while a call is under way waits for that one.
 
     A caller that goes away does not take the call with it, for others may wait.
     """
@@ -66,7 +66,7 @@ class SingleFlight(Generic[Key, Value]):
         return len(self._under_way)
 
     async def run(self, key: Key, call: Callable[[], Awaitable[Value]]) -> Value:
-        """The value of the call under way for this key, or of a new one. Raises what the call raises."""
+        """Return the value of the call under way for this key, or of a new one. Raises what the call raises."""
         task = self._under_way.get(key)
         if task is None:
             task = self._under_way[key] = asyncio.ensure_future(_awaited(call()))

@@ -68,7 +68,10 @@ class Closing:
 class Server(uvicorn.Server):
     """uvicorn that closes its application before it waits for clients, and waits for none of them long.
 
-    on_ready: called once interrupts are in uvicorn's hands and requests are answered.
+    Parameters
+    ----------
+    on_ready
+        Called once interrupts are in uvicorn's hands and requests are answered.
     """
 
     def __init__(self, config: uvicorn.Config, closing: Closing, on_ready: Callable[[], None]) -> None:

@@ -1,6 +1,6 @@
-"""Images and what a network says about them: on demand, once each, within a memory bound, never in the way.
+"""Images and what a model says about them: on demand, once each, within a memory bound, never in the way.
 
-Everything slow runs on two small pools of threads: one for the network, one for the disk. The
+Everything slow runs on two small pools of threads: one for the model, one for the disk. The
 event loop only hands work out and results over. A background task examines image after
 image, so that filters know more and more of them.
 """
@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from maskprism.analysis.truth.error_budget import PARTS, Part, budgets
 from maskprism.analysis.truth.matching import MATCHING_RULE, MEANING
-from maskprism.errors import ImageError, MaskprismError, ModelError
+from maskprism.datasets.visit import Asking, Failure, VisitedImage, look_at
+from maskprism.errors import ImageError, MaskprismError
 from maskprism.io.images import MAX_PIXELS, decode_image
+from maskprism.io.sources import SourceImage
 from maskprism.server.cache import ByteCache, SingleFlight
 from maskprism.server.images import GalleryImages
 from maskprism.server.map import Known, gallery_map
@@ -32,6 +32,7 @@ from maskprism.viewer.payload import masks_of_pairs, viewer_scene
 from maskprism.viewer.prototype_tags import Kinds
 
 if TYPE_CHECKING:
+    import numpy as np
     from jaxtyping import UInt8
 
     from maskprism.analysis.truth.matching import Matches
@@ -55,10 +56,16 @@ _UPLOADS_KEPT = 4
 class Limits:
     """How much memory and work a server allows.
 
-    cache_bytes: for viewer scenes and thumbnails together.
-    upload_bytes, upload_pixels: of one uploaded image.
-    upload_s: seconds in which an upload has to arrive; it waits twice as long for its turn.
-    workers: threads that run the network.
+    Attributes
+    ----------
+    cache_bytes
+        Cache bytes for viewer scenes and thumbnails together.
+    upload_bytes, upload_pixels
+        Of one uploaded image.
+    workers
+        Threads that run the model.
+    upload_s
+        Seconds in which an upload has to arrive; it waits twice as long for its turn.
     """
 
     cache_bytes: int = 256 << 20
@@ -72,7 +79,10 @@ class Limits:
 class ScannedImage:
     """What one look at an image gave; no pictures of one that failed, and a scene only if asked for.
 
-    crops: a small picture of every instance, only if asked for.
+    Attributes
+    ----------
+    crops
+        A small picture of every instance, only if asked for.
     """
 
     record: Record
@@ -104,7 +114,7 @@ class Gallery:
         self.kinds = Kinds()
         """Of which kind the prototypes are, over the images examined."""
         self.predictions = 0
-        """How often the network was asked."""
+        """How often the model was asked."""
         self._records: dict[str, tuple[str, Record]] = {}
         self._looks: SingleFlight[tuple[str, str], ScannedImage] = SingleFlight()
         self._plain: SingleFlight[tuple[str, str], bytes] = SingleFlight()
@@ -143,7 +153,13 @@ class Gallery:
         self._news.set()
 
     def map(self) -> dict[str, Any]:
-        """All instances found by now, as the map takes them; see `map.gallery_map`. Raises TableError for none."""
+        """Return all instances found so far, as the map takes them; see `map.gallery_map`.
+
+        Raises
+        ------
+        TableError
+            For none.
+        """
         known = [Known(image.name, self.record(image)) for image in list(self.images)]
         classes = {class_id for one in known for class_id in one.record.classes}
         return gallery_map(
@@ -154,17 +170,23 @@ class Gallery:
         )
 
     def record(self, image: GalleryImage) -> Record:
-        """What is known of an image by now."""
+        """Return what is known of an image so far."""
         stamp, record = self._records.get(image.name, ("", WAITING))
         return record if stamp == image.stamp else WAITING
 
     async def examined(self, image: GalleryImage) -> Record:
-        """The record of an image, which is examined for it if need be."""
+        """Return the record of an image, which is examined for it if need be."""
         record = self.record(image)
         return record if record.state != "waiting" else (await self._look(image, with_scene=True)).record
 
     async def scene(self, image: GalleryImage) -> bytes:
-        """The packed scene for the viewer. Raises ImageError for an image that failed."""
+        """Return the packed scene for the viewer.
+
+        Raises
+        ------
+        ImageError
+            For an image that failed.
+        """
         while (held := self.scenes.get((image.name, image.stamp))) is None:
             record = self.record(image)
             if record.state == "failed":
@@ -176,7 +198,13 @@ class Gallery:
         return held
 
     async def thumbnail(self, image: GalleryImage, *, masks: bool) -> bytes:
-        """A small JPEG, with the masks painted in if asked for. Raises ImageError for an image that failed."""
+        """Return a small JPEG, with the masks painted in if asked for.
+
+        Raises
+        ------
+        ImageError
+            For an image that failed.
+        """
         key = (image.name, image.stamp)
         held = self.thumbnails.get((*key, "masks" if masks else "plain"))
         if held is not None:
@@ -191,7 +219,13 @@ class Gallery:
         return look.thumbnail
 
     async def crop(self, image: GalleryImage, index: int) -> bytes:
-        """A small JPEG of one instance with its mask. Raises ImageError for an image that failed, or has no such."""
+        """Return a small JPEG of one instance with its mask.
+
+        Raises
+        ------
+        ImageError
+            For an image that failed, or has no such.
+        """
         while (held := self.thumbnails.get((image.name, image.stamp, index))) is None:
             record = await self.examined(image)
             if record.state == "failed":
@@ -205,7 +239,13 @@ class Gallery:
         return held
 
     async def upload(self, filename: str, data: bytes) -> tuple[GalleryImage, Record]:
-        """Examine an uploaded image and keep it. Raises ImageError if it is none, or too large."""
+        """Examine an uploaded image and keep it.
+
+        Raises
+        ------
+        ImageError
+            If it is none, or too large.
+        """
         image = self.images.add(filename, data)
         record = await self.examined(image)
         if record.state == "failed":
@@ -256,13 +296,13 @@ class Gallery:
         }
 
     def progress(self) -> dict[str, Any]:
-        """How far the background work is."""
+        """Return how far the background work is."""
         states = [self.record(image).state for image in self.images]
         waiting = states.count("waiting")
         return {"total": len(states), "examined": len(states) - waiting, "failed": states.count("failed")}
 
     def details(self, image: GalleryImage, record: Record) -> dict[str, Any]:
-        """All that is known of one image, for JSON."""
+        """Return all that is known of one image, for JSON."""
         return {
             "name": image.name,
             "title": image.title,
@@ -276,11 +316,11 @@ class Gallery:
         }
 
     def name_of(self, class_id: int) -> str:
-        """The name of a class, or "class7" where the model has none."""
+        """Return the name of a class, or "class7" where the model has none."""
         return self.model.spec.names.get(class_id, f"class{class_id}")
 
     def _instance(self, record: Record, index: int) -> dict[str, Any]:
-        """What is known of one instance without its place."""
+        """Return what is known of one instance without its place."""
         return {
             "class": record.classes[index],
             "name": self.name_of(record.classes[index]),
@@ -327,14 +367,14 @@ class Gallery:
             await asyncio.gather(*(work() for _ in range(self._scanners)))
 
     def _room_for_scenes(self) -> bool:
-        """Whether the background may add a scene: it never pushes out what somebody asked for."""
+        """Return whether the background may add a scene: it never pushes out what a request asked for."""
         average = self.scenes.held // max(len(self.scenes), 1)
         return self.scenes.held + average < self.scenes.limit
 
     async def _look(
         self, image: GalleryImage, *, with_scene: bool, with_crops: bool = False, push_out: bool = True
     ) -> ScannedImage:
-        """Ask the network about an image; whoever asks meanwhile gets the same answer."""
+        """Run the model on an image; requests meanwhile get the same answer."""
 
         async def look() -> ScannedImage:
             self.predictions += 1
@@ -353,11 +393,10 @@ class Gallery:
 
     def _examine(self, image: GalleryImage, with_scene: bool, with_crops: bool) -> ScannedImage:
         """Decode, predict, compare and draw; whatever goes wrong is the image's record."""
-        try:
-            picture = self._picture(image)
-            prediction, untuned = self.model.predict_untuned(picture)
+
+        def examine(visited: VisitedImage[tuple[Prediction, Any]]) -> ScannedImage:
+            picture, (prediction, untuned) = visited.image, visited.prediction
             prediction = replace(prediction, source=image.title)
-            _refuse_nonsense(prediction)
             found, remark = self._match(image, prediction)
             truth, matches = found or (None, None)
             known = self.record(image)
@@ -374,17 +413,26 @@ class Gallery:
                 crops(picture, prediction, masks_of_pairs(truth, matches, len(prediction))) if with_crops else None,
                 scene,
             )
+
+        try:
+            asking = Asking(self.model.predict_untuned, self.model.grey)
+            (result,) = look_at([SourceImage(image.title, self._picture(image))], asking, examine)
+            if not isinstance(result, Failure):
+                return result
+            message = f"{image.title}: {result.message}"
+            if result.by_model:
+                _log.warning(message)
         except MaskprismError as error:
-            return ScannedImage(Record("failed", str(error)))
-        except KeyboardInterrupt:  # Ctrl-C ended the run of the network; the server ends, too
-            return ScannedImage(Record("failed", f"{image.title}: interrupted"))
-        except Exception as error:  # of the network or a decoder: one image, not the server
+            message = str(error)
+        except KeyboardInterrupt:  # Ctrl-C ended the run of the model; the server ends, too
+            message = f"{image.title}: interrupted"
+        except Exception as error:  # of a decoder or of drawing: one image, not the server
             message = f"{image.title}: cannot be examined ({type(error).__name__}: {error})"
             _log.warning(message)
-            return ScannedImage(Record("failed", message))
+        return ScannedImage(Record("failed", message))
 
     def _match(self, image: GalleryImage, prediction: Prediction) -> tuple[tuple[GroundTruth, Matches] | None, str]:
-        """The prediction against the image's labels if it has any; or what is wrong with them."""
+        """Return the prediction against the image's labels if it has any; or what is wrong with them."""
         path = self.images.path(image)
         if self.labels is None or path is None:
             return None, ""
@@ -396,8 +444,10 @@ class Gallery:
     def _picture(self, image: GalleryImage) -> UInt8[np.ndarray, "H W 3"]:
         data = self.images.read(image)
         if image.uploaded:
-            return decode_image(data, image.title, max_pixels=self.limits.upload_pixels, known_size=True)
-        return decode_image(data, image.title, max_pixels=MAX_PIXELS)
+            return decode_image(
+                data, image.title, max_pixels=self.limits.upload_pixels, known_size=True, grey=self.model.grey
+            )
+        return decode_image(data, image.title, max_pixels=MAX_PIXELS, grey=self.model.grey)
 
     def _plain_thumbnail(self, image: GalleryImage) -> bytes:
         return plain_thumbnail(self._picture(image))
@@ -416,11 +466,3 @@ def _losses(
         {part: getattr(rows[index], part) for part in PARTS} if index in rows else None
         for index in range(len(prediction))
     )
-
-
-def _refuse_nonsense(prediction: Prediction) -> None:
-    """Numbers that are not finite can neither be drawn nor written as JSON."""
-    for name in ("canvas_boxes", "scores", "coefficients", "prototypes"):
-        values = getattr(prediction, name)
-        if values is not None and not np.isfinite(values).all():
-            raise ModelError(f"{prediction.source}: the network gave {name} that are not finite")

@@ -28,9 +28,14 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 class GalleryImage:
     """One entry of the gallery.
 
-    name: POSIX path relative to the folder, or "upload:DIGEST/FILE".
-    title: what people call it.
-    stamp: another one as soon as the content is another.
+    Attributes
+    ----------
+    name
+        POSIX path relative to the folder, or "upload:DIGEST/FILE".
+    title
+        What people call it.
+    stamp
+        Another one as soon as the content is another.
     """
 
     name: str
@@ -46,14 +51,18 @@ class GalleryImage:
 class GalleryImages:
     """The images of a folder (with its subfolders) by name, and uploads, `upload_bytes` of them at most.
 
-    Raises InputError unless `folder` is a folder that can be listed. `refresh` and `read` touch the
-    disk and may run in any thread: what is known is only ever replaced as a whole.
+    `refresh` and `read` touch the disk and may run in any thread: what is known is only ever replaced as a whole.
+
+    Raises
+    ------
+    InputError
+        Unless `folder` is a folder that can be listed.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, upload_bytes: int) -> None:
         self.root = Path(folder).resolve()
         if not is_folder(self.root):
-            raise InputError(f"{shortened(Path(folder))}: is no folder; expected a folder with images")
+            raise InputError(f"{shortened(Path(folder))}: is not a folder; expected a folder with images")
         if not os.access(self.root, os.R_OK | os.X_OK):
             raise InputError(f"{folder}: the folder cannot be read; check its permissions")
         self.upload_bytes = upload_bytes
@@ -72,7 +81,7 @@ class GalleryImages:
         yield from [image for image, _ in self._files.values()]
 
     def find(self, name: str) -> GalleryImage | None:
-        """The image of exactly that name, if there is one."""
+        """Return the image of exactly that name, if there is one."""
         found = self._uploads.get(name) or self._files.get(name)
         return found[0] if found else None
 
@@ -98,7 +107,13 @@ class GalleryImages:
         self.left_out = left_out
 
     def read(self, image: GalleryImage) -> bytes:
-        """The encoded image. Raises ImageError if it is gone, or is a link out of the folder by now."""
+        """Return the encoded image.
+
+        Raises
+        ------
+        ImageError
+            If it is gone, or has become a link out of the folder.
+        """
         upload, file = self._uploads.get(image.name), self._files.get(image.name)
         if upload:
             return upload[1]
@@ -108,13 +123,13 @@ class GalleryImages:
         path = file[1]
         try:
             if self._status(path) is None:
-                raise ImageError(f"{image.title}: is no regular file of the folder any more")
+                raise ImageError(f"{image.title}: is no longer a regular file of the folder")
             return path.read_bytes()
         except OSError as error:
             raise ImageError(f"{image.title}: cannot be read ({error.strerror or error})") from None
 
     def path(self, image: GalleryImage) -> Path | None:
-        """Where an image of the folder lies; None for uploads."""
+        """Return where an image of the folder lies; None for uploads."""
         found = self._files.get(image.name)
         return found[1] if found else None
 
@@ -137,7 +152,7 @@ class GalleryImages:
         self._uploads = dict(islice(self._uploads.items(), kept))
 
     def _status(self, path: Path) -> os.stat_result | None:
-        """What the disk says about a regular file inside the folder; None for anything else."""
+        """Return what the disk says about a regular file inside the folder; None for anything else."""
         try:
             real = Path(os.path.realpath(path))
             status = real.stat()

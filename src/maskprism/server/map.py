@@ -1,4 +1,4 @@
-"""The instances that the gallery knows by now, as the map takes them."""
+"""The instances that the gallery knows so far, as the map takes them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,31 @@ if TYPE_CHECKING:
 
 
 class Known(NamedTuple):
-    """An image by its name in the gallery, and the record of what was found in it."""
+    """An image by its name in the gallery, and the record of its instances."""
 
     name: str
     record: Record
 
 
 def gallery_map(known: Sequence[Known], names: dict[int, str], *, title: str, waiting: int) -> dict[str, Any]:
-    """The map of all instances of these images, columns as base64. waiting: images that are not examined yet.
+    """Return the map of all instances of these images, columns as base64.
 
-    Raises TableError where there is no instance.
+    Parameters
+    ----------
+    waiting
+        Images that are not examined yet.
+
+    Raises
+    ------
+    TableError
+        Where there is no instance.
     """
     found = [one for one in known if one.record.coefficients is not None and len(one.record.coefficients)]
     if not found:
-        raise TableError("no instance has been found by now; wait for the network, and reload")
+        raise TableError("no instance has been found so far; wait for the model, and reload")
     points = Points.of(InstanceRows([_rows(found, names)], title))
     components = Components.of(moments_of(points.coefficients))
-    left = f" {waiting} images wait for the network: reload for theirs." if waiting else ""
+    left = f" {waiting} images wait for the model: reload for theirs." if waiting else ""
     note = (
         "The two directions in which coefficients differ most (principal components); they have "
         f"{sum(components.shares):.0%} of the variance.{left}"

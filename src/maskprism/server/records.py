@@ -1,4 +1,4 @@
-"""What the gallery knows of every image once the network has seen it, and the questions it answers."""
+"""What the gallery knows of every image once the model has seen it, and the questions it answers."""
 
 from __future__ import annotations
 
@@ -37,13 +37,22 @@ _OF_INSTANCES = ("false-positives", "localisation")
 class Record:
     """One image: its instances as columns, or why there are none.
 
-    message: why it failed, or what is wrong with its labels.
-    boxes: x1, y1, x2, y2 in image pixels.
-    ious: with labels, the IoU of each mask with the labelled instance it found; None for one that found none.
-    outcomes, errors: with labels, what the matching rule says of each instance; see `matching.Matches`.
-    missed: with labels, the classes of labelled instances that no prediction found.
-    losses: with labels, what the mask of each instance loses in each part; None for a false positive.
-    coefficients: of each instance, (N, K).
+    Attributes
+    ----------
+    message
+        Why it failed, or what is wrong with its labels.
+    boxes
+        x1, y1, x2, y2 in image pixels.
+    ious
+        With labels, the IoU of each mask with the labelled instance it found; None for one that found none.
+    outcomes, errors
+        With labels, what the matching rule says of each instance; see `matching.Matches`.
+    missed
+        With labels, the classes of labelled instances that no prediction found.
+    losses
+        With labels, what the mask of each instance loses in each part; None for a false positive.
+    coefficients
+        Of each instance, (N, K).
     """
 
     state: State
@@ -67,7 +76,7 @@ class Record:
         losses: Sequence[Mapping[Part, float] | None] | None = None,
         remark: str = "",
     ) -> Record:
-        """The record of a prediction, and of its comparison with labels if there are any."""
+        """Return the record of a prediction, and of its comparison with labels if there are any."""
         truth, matches = found or (None, None)
         return cls(
             state="ok" if len(prediction) else "empty",
@@ -107,13 +116,16 @@ WAITING = Record("waiting")
 class Query:
     """Which images are wanted, in which order.
 
-    An instance fits if its class is among `classes` (all for none) and its score and IoU lie within
-    the bounds, which are part of the range; one that found nothing has no IoU and lies within no bounds of it. An
-    image fits if one of its instances does; with `show="false-positives"` or "localisation" only those fit, and with
-    `show="missed"` the image does if one of the labelled instances that were missed is of these classes. The list has
-    an entry per image, or with `view="instances"` one per instance that fits. The size that is sorted by is the area of
-    the box.
-    Raises InputError for values that mean nothing.
+    An instance fits if its class is among `classes` (all for none) and its score and IoU lie within the bounds, which
+    are part of the range; one that found nothing has no IoU and lies within no bounds of it. An image fits if one of
+    its instances does; with `show="false-positives"` or "localisation" only those fit, and with `show="missed"` the
+    image does if one of the labelled instances that were missed is of these classes. The list has an entry per image,
+    or with `view="instances"` one per instance that fits. The size that is sorted by is the area of the box.
+
+    Raises
+    ------
+    InputError
+        For values that mean nothing.
     """
 
     classes: frozenset[int] = frozenset()
@@ -145,7 +157,7 @@ class Query:
         return bool(self.classes) or self.score != _ANY or self.iou != _ANY or self.show in _OF_INSTANCES
 
     def fitting(self, record: Record) -> list[int]:
-        """The instances of an image that fit."""
+        """Return the instances of an image that fit."""
         ious: Iterable[float | None] = record.ious if record.ious is not None else (None,) * len(record.classes)
         return [
             index
@@ -158,7 +170,7 @@ class Query:
         ]
 
     def takes(self, title: str, record: Record, fitting: list[int]) -> bool:
-        """Whether an image of this title and record is wanted, of which these instances fit."""
+        """Return whether an image of this title and record is wanted, of which these instances fit."""
         if self.text.casefold() not in title.casefold():
             return False
         if self.show == "missed":
@@ -168,7 +180,9 @@ class Query:
         return bool(fitting) or not self.about_instances
 
     def stands_for(self, record: Record, fitting: list[int]) -> int | None:
-        """The instance that put an image where it is in the list; None if that is no single one of those that fit.
+        """Return the instance that put an image where it is in the list.
+
+        None if that is no single one of those that fit.
 
         It has the lowest score, IoU or size, or the largest loss, if the list is sorted by that; otherwise it is the
         first one asked for.
@@ -187,7 +201,7 @@ class Query:
         return min((value for index in fitting if (value := self._value(record, index)) is not None), default=math.inf)
 
     def _value(self, record: Record, index: int) -> float | None:
-        """What an instance is sorted by, if it has that."""
+        """Return what an instance is sorted by, if it has that."""
         if self.sort == "size":
             x1, y1, x2, y2 = record.boxes[index]
             return (x2 - x1) * (y2 - y1)

@@ -38,10 +38,15 @@ HEADERS = {
 class Guard:
     """Refuses requests for other hosts and changes asked for by other sites; adds the security headers.
 
-    host: what the server is bound to; with a loopback address only loopback names are allowed,
-        else also every numeric address, for it takes a name to point a visitor's browser here.
-    allowed: further host names.
-    headers: in place of those of HEADERS with the same names, or beside them.
+    Parameters
+    ----------
+    host
+        What the server is bound to; with a loopback address only loopback names are allowed, else also every numeric
+        address, for it takes a name to point a visitor's browser here.
+    allowed
+        Further host names.
+    headers
+        In place of those of HEADERS with the same names, or beside them.
     """
 
     def __init__(
@@ -96,7 +101,7 @@ class Guard:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server bound to this host can be reached from its own machine only."""
+    """Return whether a server bound to this host can be reached from its own machine only."""
     return host.lower() == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
 
 

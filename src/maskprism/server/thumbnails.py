@@ -23,7 +23,7 @@ _JPEG_QUALITY = 82
 
 
 def painted_thumbnail(picture: UInt8[np.ndarray, "H W 3"], prediction: Prediction) -> bytes:
-    """The same with every mask in its instance's colour; confident ones on top."""
+    """Return the same with every mask in its instance's colour; confident ones on top."""
     small = _small(picture)
     # Masks are decoded at the size of the thumbnail: to them, the thumbnail is the image.
     letterbox = replace(prediction.letterbox, image_hw=small.shape[:2])
@@ -44,7 +44,10 @@ def crops(
     prediction: Prediction,
     truth: Sequence[Bool[np.ndarray, "H W"] | None] | None = None,
 ) -> tuple[bytes, ...]:
-    """A JPEG of every instance with no side over CROP_SIDE: its mask in its colour, its label as a white line."""
+    """Return a JPEG of every instance with no side over CROP_SIDE.
+
+    Its mask in its colour, its label as a white line.
+    """
     found = []
     for instance, mask in zip(prediction, truth or [None] * len(prediction), strict=True):
         found.append(_jpeg(crop(picture, instance, mask, side=CROP_SIDE)))
@@ -52,12 +55,12 @@ def crops(
 
 
 def plain_thumbnail(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """The image as a JPEG with no side over THUMBNAIL_SIDE."""
+    """Return the image as a JPEG with no side over THUMBNAIL_SIDE."""
     return _jpeg(_small(picture))
 
 
 def _small(picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """A copy with no side over THUMBNAIL_SIDE."""
+    """Return a copy with no side over THUMBNAIL_SIDE."""
     height, width = picture.shape[:2]
     zoom = min(1.0, THUMBNAIL_SIDE / max(height, width))
     size_wh = max(round(width * zoom), 1), max(round(height * zoom), 1)

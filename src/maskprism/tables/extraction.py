@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from maskprism._common.parallel import Engine, EngineName, Lost, open_engine
+from maskprism._common.choices import EngineName
+from maskprism._common.parallel import Engine, Lost, open_engine
 from maskprism.datasets.visit import TOLERATED_MODEL_FAILURES, Failure, OnProgress, visit
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.sources import ImageFiles, open_source
@@ -29,21 +30,31 @@ MAX_IMAGES_PER_PART = 512
 MAX_BYTES_PER_PART = 64 << 20
 _FLUSH_S = 5.0
 _FOLDER_FLUSH_S = 60.0
-"""Parts of a folder stay as they are: fewer and larger ones are read faster."""
+"""Parts of a folder are never merged: fewer and larger ones are read faster."""
 _IMAGES_PER_FOLDER_PART = 1 << 14
 _MESSAGES = 5
 
 
 @dataclass(frozen=True)
 class ExtractSummary:
-    """What one call of `extract` did. Counts are of images, `instances` of rows.
+    """What one call of `extract` did.
 
-    images: worked on in this call; of these with_instances, empty and failed.
-    skipped: already in the table before.
-    all_failed: not one image of the table, old or new, could be used.
-    failures: the first few images of this call that failed.
-    images_table: the table with one row per image; prototypes_table: the one with what is stored of prototypes;
-        settings: the `.meta.json` of a CSV table.
+    Counts are of images, `instances` of rows.
+
+    Attributes
+    ----------
+    images
+        Worked on in this call; of these with_instances, empty and failed.
+    skipped
+        Already in the table before.
+    all_failed
+        Not one image of the table, old or new, could be used.
+    failures
+        The first few images of this call that failed.
+    images_table
+        The table with one row per image.
+    prototypes_table
+        The one with what is stored of prototypes; settings: the `.meta.json` of a CSV table.
     """
 
     images: int
@@ -64,7 +75,7 @@ class ExtractSummary:
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """What was done, which images failed, and where the tables are, a line each."""
+        """Return how many images were done, which failed, and where the tables are, a line each."""
         before = f"{self.skipped} were in the table before" if self.skipped else ""
         if not self.images:
             return [f"nothing new for {self.table}: {before}"]
@@ -107,7 +118,7 @@ def extract(
         all but videos also by URI (`s3://bucket/photos`).
     model
         see `maskprism.load`; or a function without arguments that opens one. On a CPU `load(..., threads=1)` is
-        fastest here, because every worker runs the network on an image of its own.
+        fastest here, because every worker runs the model on an image of its own.
     out
         a `.parquet` or `.csv` file, or a folder for a table in Parquet parts; a path or a URI.
     on_progress
@@ -119,7 +130,7 @@ def extract(
         from a file; or, where this machine cannot open it, a function that can be pickled, such as
         `functools.partial(maskprism.load, "best.onnx", device="cuda")`.
     workers
-        threads, or processes of the cluster; one per processor (or GPU) unless given.
+        threads, or processes of the cluster; default: one per processor (or GPU).
     gpus
         of each process of the cluster; may be a part of one.
     prototypes
@@ -128,9 +139,9 @@ def extract(
     overwrite
         start over instead of continuing; replaces only tables of maskprism.
     flush_s
-        about this many seconds of work are lost when killed; 5 unless given, and 60 for a folder.
+        about this many seconds of work are lost when killed. Default: 5, and 60 for a folder.
     limit
-        only so many images, evenly spread over the source.
+        at most this number of images, evenly spread over the source.
 
     Raises
     ------
@@ -140,7 +151,7 @@ def extract(
         `out` was made with another model or settings, is not ours, is being written by another
         process, or cannot be written.
     ModelError
-        the network cannot be opened, or fails on one image after the other.
+        the model cannot be opened, or fails on one image after the other.
     InputError
         an argument is out of range, or does not fit the engine.
 

@@ -47,7 +47,7 @@ class InstanceRows:
     names
         What the table calls each coefficient; empty until the first instance was read.
     not_finite
-        How many instances were left out by now because their coefficients hold NaN or infinity.
+        How many instances were left out so far because their coefficients hold NaN or infinity.
 
     Notes
     -----
@@ -100,14 +100,14 @@ class InstanceRows:
 
     @property
     def note(self) -> str:
-        """A sentence about the instances that were left out by now; empty for none."""
+        """A sentence about the instances that were left out so far; empty for none."""
         if not self.not_finite:
             return ""
         verb = "is" if self.not_finite == 1 else "are"
         return f"{counted(self.not_finite, 'instance')} {verb} left out: NaN or infinity among the coefficients"
 
     def _source(self, schema: pa.Schema) -> tuple[str, ...]:
-        """The column of lists with the coefficients, or the columns with one coefficient each."""
+        """Return the column of lists with the coefficients, or the columns with one coefficient each."""
         lists = [field.name for field in schema if field.name in _LISTS and _is_list(field.type)]
         names = [name for name in schema.names if name.startswith("mask_") and name[5:].isdecimal()]
         if not lists and not names:
@@ -118,7 +118,13 @@ class InstanceRows:
         return (min(lists, key=_LISTS.index),) if lists else tuple(names)
 
     def _columns(self, table: pa.Table) -> Columns:
-        """The columns that are used, by name. Raises TableError for one that is there twice."""
+        """Return the columns that are used, by name.
+
+        Raises
+        ------
+        TableError
+            For one that is there twice.
+        """
         names = table.schema.names
         used = [name for name in dict.fromkeys(names) if name in _USED or name[:5] == "mask_"]
         if doubled := next((name for name in used if names.count(name) > 1), None):
@@ -141,7 +147,7 @@ class InstanceRows:
         return pa.table(form | {name: pa.array(values) for name, values in numbers.items()}).filter(pa.array(finite))
 
     def _lists(self, name: str, columns: Columns) -> tuple[Float32[np.ndarray, "N K"], Bool[np.ndarray, " R"]]:
-        """The coefficients of the N of R rows that have some, and which these are."""
+        """Return the coefficients of the N of R rows that have some, and which these are."""
         column = columns[name]
         lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0))
         known = lengths > 0
@@ -167,14 +173,17 @@ class InstanceRows:
         return values[known], known
 
     def _number(self, name: str, columns: Columns) -> Float32[np.ndarray, " N"]:
-        """A column of numbers, NaN for what is missing."""
+        """Return a column of numbers, NaN for what is missing."""
         values = _as_float32(columns[name])
         if values is None:
             raise TableError(f"{self.label}: the column {name} holds {columns[name].type}; expected numbers")
         return values
 
     def _text(self, columns: Columns, names: Sequence[str]) -> pa.ChunkedArray | None:
-        """The first of some columns as text, empty where it is missing; None where the table has none of them."""
+        """Return the first of some columns as text, empty where it is missing.
+
+        None where the table has none of them.
+        """
         name = next((name for name in names if name in columns), None)
         if name is None:
             return None
@@ -188,7 +197,7 @@ class InstanceRows:
         return text
 
     def _instances(self, columns: Columns, images: pa.ChunkedArray | None) -> Int32[np.ndarray, " N"]:
-        """The number of each row within its image: as the table has it, -1 where it is missing, or counted."""
+        """Return the number of each row within its image: as the table has it, -1 where it is missing, or counted."""
         if "instance" in columns:
             values = self._number("instance", columns)
             return np.nan_to_num(values, nan=-1, posinf=-1, neginf=-1).clip(-1, 1 << 30).astype(np.int32)
@@ -213,7 +222,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _as_float32(column: pa.ChunkedArray) -> Float32[np.ndarray, " N"] | None:
-    """A column of numbers, NaN for what is missing; None for anything else."""
+    """Return a column of numbers, NaN for what is missing; None for anything else."""
     try:
         return column.cast(pa.float32(), safe=False).to_numpy().astype(np.float32, copy=False)
     except (pa.ArrowException, UnicodeError):

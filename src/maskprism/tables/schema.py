@@ -71,28 +71,49 @@ class Manifest(msgspec.Struct):
 
 
 def read_settings_text(data: bytes, label: str, hint: str) -> dict[str, Any]:
-    """The settings of a table from JSON. Raises TableError with a `hint` at what to do for anything else."""
+    """Return the settings of a table from JSON.
+
+    Raises
+    ------
+    TableError
+        With a `hint` at what to do for anything else.
+    """
     expected = f"the settings of a coefficient table of maskprism; {hint}"
     return checked_settings(decode_json(data, dict[str, Any], label, TableError, expected), label, hint)
 
 
 def checked_settings(found: dict[str, Any], label: str, hint: str) -> dict[str, Any]:
-    """The same settings, if they are some. Raises TableError with a `hint` at what to do for others."""
+    """Return the same settings, if they are some.
+
+    Raises
+    ------
+    TableError
+        With a `hint` at what to do for others.
+    """
     fitted(found, Settings, label, TableError, f"the settings of a coefficient table of maskprism; {hint}", strict=True)
     return found
 
 
 def read_manifest_text(data: bytes, label: str, hint: str) -> Manifest:
-    """The manifest of a folder of parts from JSON. Raises TableError with a `hint` at what to do for anything else."""
+    """Return the manifest of a folder of parts from JSON.
+
+    Raises
+    ------
+    TableError
+        With a `hint` at what to do for anything else.
+    """
     found = decode_json(data, Manifest, label, TableError, f"the manifest of a folder of parts; {hint}", strict=True)
     checked_settings(found.settings, label, hint)
     return found
 
 
 def settings_of(model: Model, source: Location | str, stored: Stored | None = None) -> dict[str, Any]:
-    """What determines the rows of a table of `model` over the images under the folder `source`.
+    """Return what determines the rows of a table of `model` over the images under the folder `source`.
 
-    stored: what is kept of prototypes.
+    Parameters
+    ----------
+    stored
+        What is kept of prototypes.
     """
     folder = source.as_posix() if isinstance(source, PurePath) else str(source)
     spec, keep = model.spec, model.keep
@@ -122,7 +143,7 @@ def settings_of(model: Model, source: Location | str, stored: Stored | None = No
 
 
 def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Every setting that determines rows and differs, as "conf: 0.25 in the table, 0.5 now"."""
+    """Return every setting that determines rows and differs, as "conf: 0.25 in the table, 0.5 now"."""
     old, new = _flat(recorded), _flat(wanted)
     names = [name for name in {**old, **new} if name not in _NOT_COMPARED]
     if old.get("model_sha256") != new.get("model_sha256"):  # the rest of a model follows from which one it is
@@ -146,7 +167,7 @@ class Column(NamedTuple):
 
 
 def instance_columns(settings: Mapping[str, Any]) -> tuple[Column, ...]:
-    """Every column of the table of instances but those that say which image it is."""
+    """Return every column of the table of instances but those that say which image it is."""
     return (
         Column("instance", pa.int32(), lambda found: np.arange(len(found), dtype=np.int32)),
         Column("class_id", pa.int32(), lambda found: found.classes.astype(np.int32)),
@@ -164,19 +185,19 @@ def instance_columns(settings: Mapping[str, Any]) -> tuple[Column, ...]:
 
 
 def instance_schema(settings: Mapping[str, Any]) -> pa.Schema:
-    """The columns of the table of instances, with the settings as schema metadata."""
+    """Return the columns of the table of instances, with the settings as schema metadata."""
     columns = [pa.field(column.name, column.type) for column in instance_columns(settings)]
     return pa.schema([*_WHICH_IMAGE, *columns], metadata=_as_metadata(settings))
 
 
 def prototype_schema(settings: Mapping[str, Any]) -> pa.Schema:
-    """The columns of the table of prototypes, with the settings as schema metadata."""
+    """Return the columns of the table of prototypes, with the settings as schema metadata."""
     columns = [pa.field(column.name, column.type) for column in prototype_columns(settings)]
     return pa.schema([_WHICH_IMAGE[0], *columns], metadata=_as_metadata(settings))
 
 
 def image_schema(settings: Mapping[str, Any]) -> pa.Schema:
-    """The columns of the table of images, with the settings as schema metadata."""
+    """Return the columns of the table of images, with the settings as schema metadata."""
     return IMAGE_SCHEMA.with_metadata(_as_metadata(settings))
 
 
@@ -184,8 +205,14 @@ def image_schema(settings: Mapping[str, Any]) -> pa.Schema:
 class ExtractedImage:
     """One image, finished: the values of its instances by column, or None and why it failed.
 
-    size_hw: None where it could not be decoded. network_failed: it is the network that failed, not the file.
-    prototypes: what is stored of them, by column; None where there are no instances, or nothing is stored.
+    Attributes
+    ----------
+    size_hw
+        None where it could not be decoded.
+    prototypes
+        What is stored of them, by column; None where there are no instances, or nothing is stored.
+    network_failed
+        It is the model that failed, not the file.
     """
 
     name: str
@@ -197,7 +224,7 @@ class ExtractedImage:
 
     @classmethod
     def of(cls, failure: Failure) -> ExtractedImage:
-        """An image that failed."""
+        """Return an image that failed."""
         return cls(failure.name, failure.size_hw, message=failure.message, network_failed=failure.by_model)
 
     @property
@@ -218,7 +245,7 @@ class ExtractedImage:
 
 
 def shard_schema(settings: Mapping[str, Any]) -> pa.Schema:
-    """The columns of a shard: those of the table of images, and in `rows` the instances of each image.
+    """Return the columns of a shard: those of the table of images, and in `rows` the instances of each image.
 
     Where prototypes are stored, `prototypes` has what is stored of those of each image.
     """
@@ -263,7 +290,7 @@ def shard_batch(images: Sequence[ExtractedImage], schema: pa.Schema) -> pa.Recor
 
 
 def instances_of(shards: pa.Table) -> pa.Table:
-    """The table of instances in shards: one row per instance."""
+    """Return the table of instances in shards: one row per instance."""
     rows = shards["rows"].combine_chunks()
     parents = pc.list_parent_indices(rows)
     which = [shards[name].take(parents) for name in ("image", "width", "height")]
@@ -273,7 +300,10 @@ def instances_of(shards: pa.Table) -> pa.Table:
 
 
 def prototypes_of(shards: pa.Table) -> pa.Table:
-    """The table of prototypes in shards: one row per image with instances; without columns where none are stored."""
+    """Return the table of prototypes in shards: one row per image with instances.
+
+    Without columns where none are stored.
+    """
     fields = [_WHICH_IMAGE[0]]
     kept = shards.slice(0, 0)
     arrays: list[Any] = []
@@ -286,7 +316,10 @@ def prototypes_of(shards: pa.Table) -> pa.Table:
 
 
 def records_of(shards: pa.Table) -> pa.Table:
-    """The table of images in shards: one row per image, those without instances and those that failed included."""
+    """Return the table of images in shards.
+
+    One row per image, those without instances and those that failed included.
+    """
     return shards.select(IMAGE_SCHEMA.names)
 
 
@@ -300,7 +333,7 @@ def _structs(found: Sequence[Mapping[str, Any] | None], kind: pa.StructType) -> 
 
 
 def _lists(values: Sequence[Any], kind: pa.ListType) -> pa.ListArray:
-    """Lists of numbers, some missing, from NumPy arrays; pyarrow itself takes halves one by one."""
+    """Return lists of numbers, some missing, from NumPy arrays; pyarrow itself takes halves one by one."""
     flat = np.concatenate([np.zeros(0, kind.value_type.to_pandas_dtype()), *(one for one in values if one is not None)])
     offsets = pa.array(np.cumsum([0, *(0 if one is None else len(one) for one in values)]), pa.int32())
     return pa.ListArray.from_arrays(offsets, pa.array(flat), type=kind, mask=_missing(values))
@@ -311,7 +344,7 @@ def _missing(values: Sequence[Any]) -> pa.BooleanArray:
 
 
 def _joined(field: pa.Field, found: Iterable[Mapping[str, Any]]) -> pa.Array:
-    """The values of one column of several images, one after the other."""
+    """Return the values of one column of several images, one after the other."""
     values = [image[field.name] for image in found]
     if pa.types.is_string(field.type):
         return pa.array([value for image in values for value in image], type=field.type)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Metric = Literal["cosine", "mask"]
 MOST = 100_000
-"""A search gives at most so many instances, which are held in memory."""
+"""A search gives at most this number of instances, which are held in memory."""
 _LARGEST = int(np.iinfo(np.int32).max)
 _BLOCK = 1 << 16
 _SPARE = 64
@@ -52,7 +52,15 @@ class Neighbours(NamedTuple):
 class Space:
     """A measure of how far weight vectors are from each other; see the module.
 
-    gram: the mean Gram matrix, (K, K), for "mask". Raises InputError for one that is missing, or no Gram matrix.
+    Parameters
+    ----------
+    gram
+        The mean Gram matrix, (K, K), for "mask".
+
+    Raises
+    ------
+    InputError
+        For one that is missing, or no Gram matrix.
     """
 
     def __init__(self, metric: Metric, gram: Float32[np.ndarray, "K K"] | None = None) -> None:
@@ -64,7 +72,7 @@ class Space:
         self._root = None if gram is None else _root(gram)
 
     def embedded(self, weights: Float32[np.ndarray, "N K"]) -> Float32[np.ndarray, "N K"]:
-        """The vectors where the measure is Euclidean: of unit length for "cosine", whitened for "mask"."""
+        """Return the vectors where the measure is Euclidean: of unit length for "cosine", whitened for "mask"."""
         found = np.asarray(weights, dtype=np.float32)
         if self._root is not None:
             return found @ self._root
@@ -81,7 +89,7 @@ class Space:
         return np.sqrt(np.square(others - own).sum(axis=1))
 
     def nearest(self, query: Float32[np.ndarray, " K"], weights: Float32[np.ndarray, "N K"], count: int) -> Neighbours:
-        """The `count` nearest of many vectors; of equal ones the first. Exact, a block at a time."""
+        """Return the `count` nearest of many vectors; of equal ones the first. Exact, a block at a time."""
         blocks = [self.distances(query, weights[start : start + _BLOCK]) for start in range(0, len(weights), _BLOCK)]
         distances = np.concatenate([np.zeros(0, np.float32), *blocks])
         positions = _smallest(distances, count)
@@ -100,7 +108,7 @@ class Index:
         self._halves = np.square(self._vectors).sum(axis=1) / 2 if space.metric == "mask" else None
 
     def nearest(self, query: Float32[np.ndarray, " K"], count: int) -> Neighbours:
-        """The `count` nearest vectors, nearest first."""
+        """Return the `count` nearest vectors, nearest first."""
         likeness = self._vectors @ self._space.embedded(np.asarray(query, dtype=np.float32)[None])[0]
         if self._halves is not None:
             likeness -= self._halves
@@ -113,7 +121,7 @@ class Index:
 
 
 def _smallest(values: Float32[np.ndarray, " N"], count: int) -> Int64[np.ndarray, " n"]:
-    """The positions of the smallest values, smallest first; of equal ones the first."""
+    """Return the positions of the smallest values, smallest first; of equal ones the first."""
     kept = np.arange(len(values))
     if len(values) > count:
         kept = np.flatnonzero(values <= np.partition(values, count - 1)[count - 1])
@@ -121,7 +129,7 @@ def _smallest(values: Float32[np.ndarray, " N"], count: int) -> Int64[np.ndarray
 
 
 def _root(gram: Float32[np.ndarray, "K K"]) -> Float32[np.ndarray, "K K"]:
-    """A matrix R with R R' = gram."""
+    """Return a matrix R with R R' = gram."""
     matrix = np.asarray(gram, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
         raise InputError(f"a Gram matrix is square and finite; this one has shape {matrix.shape}")
@@ -136,8 +144,14 @@ class GramSpread:
     """How far the prototypes of other images agree with those that distances are measured with.
 
     Each number is the ratio of a distance with another image's own Gram matrix to that with the one that was used, over
-    differences of random pairs of instances: 1 for prototypes that are the same everywhere. low, median, high: the
-    10th, 50th and 90th percentile. images: of how many.
+    differences of random pairs of instances: 1 for prototypes that are the same everywhere.
+
+    Attributes
+    ----------
+    low, median, high
+        The 10th, 50th and 90th percentile.
+    images
+        Images of how many.
     """
 
     low: float
@@ -149,8 +163,13 @@ class GramSpread:
 class Found(NamedTuple):
     """What a search over a table gave.
 
-    rows: instances, nearest first, with the columns of `instance_rows.InstanceRows` and a column `distance`. spread:
-    how well the prototypes of images agree, for the metric "mask". note: about instances that were left out.
+    Attributes
+    ----------
+    rows
+        Instances, nearest first, with the columns of `instance_rows.InstanceRows` and a column `distance`. spread: how
+        well the prototypes of images agree, for the metric "mask".
+    note
+        About instances that were left out.
     """
 
     rows: pa.Table
@@ -221,13 +240,19 @@ def search(
 
 
 def _nearest(tables: Sequence[pa.Table], count: int) -> list[pa.Table]:
-    """The nearest rows of some tables as one."""
+    """Return the nearest rows of some tables as one."""
     rows = pa.concat_tables(tables)
     return [rows.take(_smallest(rows["distance"].to_numpy(), count))]
 
 
 def _grams(table: str | os.PathLike[str] | UriPath) -> dict[str, Float32[np.ndarray, "K K"]]:
-    """The Gram matrices of all images of a table. Raises TableError for one that stores no prototypes."""
+    """Return the Gram matrices of all images of a table.
+
+    Raises
+    ------
+    TableError
+        For one that stores no prototypes.
+    """
     grams = dict(StoredPredictions.open(table).grams())
     if not grams:
         raise TableError(f"{shown(table)}: holds no instance with prototypes")
@@ -248,7 +273,7 @@ def _gram_for(
 def spread_of(
     grams: Float32[np.ndarray, "I K K"], reference: Float32[np.ndarray, "K K"], weights: Float32[np.ndarray, "N K"]
 ) -> GramSpread:
-    """How far the Gram matrices of images agree with a reference; over pairs drawn with a fixed seed."""
+    """Return how far the Gram matrices of images agree with a reference; over pairs drawn with a fixed seed."""
     if len(weights) < 2:
         return GramSpread(1.0, 1.0, 1.0, len(grams))
     pairs = np.random.default_rng(0).integers(0, len(weights), (2, _PAIRS))
@@ -263,13 +288,21 @@ def spread_of(
 
 
 def _is(rows: pa.Table, which: tuple[str, int]) -> pa.ChunkedArray:
-    """Which rows are that instance of that image."""
+    """Return which rows are that instance of that image."""
     name, instance = which
     return pc.and_(pc.equal(rows["image"], pa.scalar(name, pa.string())), pc.equal(rows["instance"], instance))
 
 
 def _weights_of(rows: InstanceRows, which: tuple[str, int]) -> Float32[np.ndarray, " K"]:
-    """The weights of an instance. Raises InputError where there is none, TableError where images have no names."""
+    """Return the weights of an instance.
+
+    Raises
+    ------
+    InputError
+        Where there is none.
+    TableError
+        Where images have no names.
+    """
     name, instance = which
     known = 0
     if 0 <= instance <= _LARGEST:

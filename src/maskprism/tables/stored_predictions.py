@@ -59,7 +59,10 @@ class StoredPredictions(Mapping[str, "Prediction"]):
     def open(cls, path: str | os.PathLike[str] | UriPath) -> StoredPredictions:
         """Find the images of the table at `path`, a path or URI, whose prototypes are there.
 
-        Raises TableError where there is no such table, none were stored, or a file is damaged.
+        Raises
+        ------
+        TableError
+            Where there is no such table, none were stored, or a file is damaged.
         """
         table, paths = CoefficientTable.read(path), TablePaths.of(path)
         if table.metadata.get("stored") is None:
@@ -90,17 +93,29 @@ class StoredPredictions(Mapping[str, "Prediction"]):
         return name in self._places
 
     def __getitem__(self, name: str) -> Prediction:
-        """What was predicted for an image. Raises KeyError for one that has no instances, or is not in the table."""
+        """What was predicted for an image.
+
+        Raises
+        ------
+        KeyError
+            For one that has no instances, or is not in the table.
+        """
         start, stop = self._rows.get(name, (0, 0))
         label = f"{self._label}: {name}"
         return restored(self._stored(name), self.table.arrow.slice(start, stop - start), self.table.metadata, label)
 
     def gram(self, name: str) -> Float32[np.ndarray, "K K"]:
-        """The Gram matrix of an image's prototypes; see `stored_prototypes.gram`. Raises KeyError as above."""
+        """Return the Gram matrix of an image's prototypes; see `stored_prototypes.gram`.
+
+        Raises
+        ------
+        KeyError
+            As above.
+        """
         return unpacked(np.asarray(self._stored(name)["gram"], dtype=np.float32))
 
     def grams(self) -> Iterator[tuple[str, Float32[np.ndarray, "K K"]]]:
-        """All Gram matrices with the names of their images; prototypes are not read for them."""
+        """Yield all Gram matrices with the names of their images; prototypes are not read for them."""
         schema = prototype_schema(self.table.metadata)
         for file in dict.fromkeys(place.file for place in self._places.values()):
             with parquet_file(file) as parquet:

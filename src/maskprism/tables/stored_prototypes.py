@@ -1,4 +1,4 @@
-"""Prototypes of an image as columns of a table, so that its masks can be drawn again without the network.
+"""Prototypes of an image as columns of a table, so that its masks can be drawn again without the model.
 
 A *summary* keeps what statistics need: the mean, minimum and maximum of each prototype and their Gram matrix.
 `fp16` and `fp32` keep the prototypes as well, as half or single precision.
@@ -44,7 +44,13 @@ class PrototypeColumn(NamedTuple):
 
 
 def checked_stored(stored: str | None) -> Stored | None:
-    """The same word. Raises InputError for one that says nothing about what to store."""
+    """Return the same word.
+
+    Raises
+    ------
+    InputError
+        For one that says nothing about what to store.
+    """
     for one in (None, *STORED):
         if stored == one:
             return one
@@ -52,7 +58,7 @@ def checked_stored(stored: str | None) -> Stored | None:
 
 
 def prototype_columns(settings: Mapping[str, Any]) -> tuple[PrototypeColumn, ...]:
-    """The columns beside the name of the image; none where the settings of the table store no prototypes.
+    """Return the columns beside the name of the image; none where the settings of the table store no prototypes.
 
     `gram` holds the upper triangle, row by row; `canvas_boxes` is missing where the model gives no boxes, `levels`
     (of the pyramid) where its outputs do not tell them.
@@ -84,13 +90,13 @@ def gram(prediction: Prediction) -> Float32[np.ndarray, "K K"]:
 
 
 def packed(matrix: Float32[np.ndarray, "*B K K"]) -> Float32[np.ndarray, "*B T"]:
-    """The upper triangles of symmetric matrices, row by row."""
+    """Return the upper triangles of symmetric matrices, row by row."""
     rows, columns = np.triu_indices(matrix.shape[-1])
     return matrix[..., rows, columns]
 
 
 def unpacked(triangle: Float32[np.ndarray, "*B T"]) -> Float32[np.ndarray, "*B K K"]:
-    """The symmetric matrices of upper triangles; see `packed`."""
+    """Return the symmetric matrices of upper triangles; see `packed`."""
     k = (round((8 * triangle.shape[-1] + 1) ** 0.5) - 1) // 2
     rows, columns = np.triu_indices(k)
     matrix = np.zeros((*triangle.shape[:-1], k, k), dtype=triangle.dtype)
@@ -100,10 +106,14 @@ def unpacked(triangle: Float32[np.ndarray, "*B T"]) -> Float32[np.ndarray, "*B K
 
 
 def restored(stored: Mapping[str, Any], rows: pa.Table, settings: Mapping[str, Any], label: str) -> Prediction:
-    """What was predicted for an image, from its row in the table of prototypes and its `rows` of instances.
+    """Return what was predicted for an image, from its row in the table of prototypes and its `rows` of instances.
 
-    Masks are the same to the last pixel with fp32; with fp16 a few pixels along outlines differ. Raises TableError,
-    with `label` for the place, for values that do not fit together, or where only a summary was stored.
+    Masks are the same to the last pixel with fp32; with fp16 a few pixels along outlines differ.
+
+    Raises
+    ------
+    TableError
+        With `label` for the place, for values that do not fit together, or where only a summary was stored.
     """
     if settings.get("stored") not in _NUMBERS:
         raise TableError(
@@ -133,7 +143,7 @@ def restored(stored: Mapping[str, Any], rows: pa.Table, settings: Mapping[str, A
 
 
 def _cells(prediction: Prediction) -> Float32[np.ndarray, "K cells"]:
-    """The prototypes where the image is."""
+    """Return the prototypes where the image is."""
     rows, columns = prediction.letterbox.content_cells
     return prediction.prototypes[:, rows, columns].reshape(len(prediction.prototypes), -1)
 

@@ -57,10 +57,16 @@ _HINT = "; check its name, your credentials and the connection"
 class TablePaths:
     """The files of one table.
 
-    table: as it was named; of a file table the file of instances, of a folder table the folder.
-    instances, images, prototypes: files, or folders of parts.
-    settings: None for Parquet, which carries them inside.
-    parts: the folder of what is not merged yet; of a folder table the folder itself.
+    Attributes
+    ----------
+    table
+        As it was named; of a file table the file of instances, of a folder table the folder.
+    instances, images, prototypes
+        Files, or folders of parts.
+    settings
+        None for Parquet, which carries them inside.
+    parts
+        The folder of parts not merged yet; of a folder table the folder itself.
     """
 
     table: Location
@@ -72,9 +78,12 @@ class TablePaths:
 
     @classmethod
     def of(cls, out: str | os.PathLike[str] | UriPath) -> TablePaths:
-        """The files of the table at the path or URI `out`: a name without a suffix is a folder.
+        """Return the files of the table at the path or URI `out`: a name without a suffix is a folder.
 
-        Raises TableError for another suffix than .csv or .parquet.
+        Raises
+        ------
+        TableError
+            For another suffix than .csv or .parquet.
         """
         try:
             path = location(out)
@@ -106,11 +115,11 @@ class TablePaths:
         return self.parts / "manifest.json"
 
     def part(self, kind: str, stem: str) -> Location:
-        """The file of one part: of `INSTANCES`, `PROTOTYPES` or `IMAGES`."""
+        """Return the file of one part: of `INSTANCES`, `PROTOTYPES` or `IMAGES`."""
         return self.parts / kind / f"{stem}.parquet"
 
     def stems(self) -> list[str]:
-        """The names of the parts that are whole, in their order: those whose images are recorded."""
+        """Return the names of the parts that are whole, in their order: those whose images are recorded."""
         if not is_folder(self.parts / IMAGES):
             return []
         names = [path.name.removesuffix(".parquet") for path in (self.parts / IMAGES).iterdir()]
@@ -162,7 +171,7 @@ class TableWriter:
 
 
 def _encoding(schema: pa.Schema) -> dict[str, Any]:
-    """How a Parquet file is written: the bytes of numbers side by side, so that prototypes take a fifth less."""
+    """Return how a Parquet file is written: the bytes of numbers side by side, so that prototypes take a fifth less."""
     if VALUES not in schema.names:
         return {"compression": "zstd"}
     plain = [name for name in schema.names if name != VALUES]
@@ -174,9 +183,12 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
 
 
 def read_batches(path: Location, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of a table, a bounded number at a time, as tables of `schema`, whatever wrote them.
+    """Yield the rows of a table, a bounded number at a time, as tables of `schema`, whatever wrote them.
 
-    Raises TableError for a file that is damaged or has other columns, or columns that do not become those of `schema`.
+    Raises
+    ------
+    TableError
+        For a file that is damaged or has other columns, or columns that do not become those of `schema`.
     """
     size_of_regular(path, TableError)
     try:
@@ -194,7 +206,10 @@ def read_batches(path: Location, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def _cast(path: Location, rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The same rows with the types of `schema`: pandas, Polars and DuckDB write lists and text with other types."""
+    """Return the same rows with the types of `schema`.
+
+    Pandas, Polars and DuckDB write lists and text with other types.
+    """
     arrays = []
     for field in schema:
         column = rows[field.name]
@@ -214,7 +229,13 @@ def _cast(path: Location, rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 @contextmanager
 def parquet_file(path: Location) -> Iterator[pq.ParquetFile]:
-    """A Parquet file, to be read here and there. Raises TableError for one that is damaged, also while it is read."""
+    """A Parquet file, to be read here and there.
+
+    Raises
+    ------
+    TableError
+        For one that is damaged, also while it is read.
+    """
     try:
         with _opened(path) as data, pq.ParquetFile(data) as file:
             yield file
@@ -225,7 +246,7 @@ def parquet_file(path: Location) -> Iterator[pq.ParquetFile]:
 def read_row_group(
     path: Location, file: pq.ParquetFile, group: int, schema: pa.Schema, names: Sequence[str] | None = None
 ) -> pa.Table:
-    """Some columns of one row group of a file, with the types of `schema`; all of them unless named."""
+    """Return some columns of one row group of a file, with the types of `schema`; all of them unless named."""
     chosen = schema if names is None else pa.schema([schema.field(name) for name in names])
     return _cast(path, file.read_row_group(group, chosen.names), chosen)
 
@@ -235,9 +256,12 @@ def _damaged(path: Location, error: Exception) -> TableError:
 
 
 def read_settings(paths: TablePaths) -> dict[str, Any] | None:
-    """The settings that the table at `paths.table` was made with; None where there is no table.
+    """Return the settings that the table at `paths.table` was made with; None where there is no table.
 
-    Raises TableError for a file that is no coefficient table.
+    Raises
+    ------
+    TableError
+        For a file that is no coefficient table.
     """
     if paths.is_folder:
         manifest = read_manifest(paths)
@@ -255,7 +279,13 @@ def read_settings(paths: TablePaths) -> dict[str, Any] | None:
 
 
 def read_manifest(paths: TablePaths) -> Manifest | None:
-    """What the folder of parts says of itself; None where there is none. Raises TableError for anything else."""
+    """Return what the folder of parts says of itself; None where there is none.
+
+    Raises
+    ------
+    TableError
+        For anything else.
+    """
     if not there(paths.manifest):
         return None
     hint = "move it away" if paths.is_folder else f"delete {paths.parts} to start over"
@@ -263,7 +293,7 @@ def read_manifest(paths: TablePaths) -> Manifest | None:
 
 
 def read_parquet_settings(path: Location) -> dict[str, Any]:
-    """The settings in the schema metadata of one Parquet file; TableError where it has none."""
+    """Return the settings in the schema metadata of one Parquet file; TableError where it has none."""
     hint = "move it away, or choose another name"
     size_of_regular(path, TableError)
     try:
@@ -277,13 +307,13 @@ def read_parquet_settings(path: Location) -> dict[str, Any]:
 
 
 def count_rows(path: Location) -> int:
-    """The rows that a Parquet file says it has."""
+    """Return the rows that a Parquet file says it has."""
     with _opened(path) as data:
         return int(pq.read_metadata(data).num_rows)
 
 
 def without(rows: pa.Table, names: set[str]) -> pa.Table:
-    """The rows whose images are none of `names`."""
+    """Return the rows whose images are none of `names`."""
     found = [name for name in rows["image"].unique().to_pylist() if name in names]
     if not found:
         return rows
@@ -294,9 +324,14 @@ def without(rows: pa.Table, names: set[str]) -> pa.Table:
 class CoefficientTable:
     """A table in memory, the same whether it was Parquet or CSV, a file or a folder, on disk or behind a URI.
 
-    arrow: one row per instance, coefficients as fixed-size lists.
-    images: one row per image, with those that failed; None where that file is not beside the table.
-    metadata: the settings that determined the rows.
+    Attributes
+    ----------
+    arrow
+        One row per instance, coefficients as fixed-size lists.
+    images
+        One row per image, with those that failed; None where that file is not beside the table.
+    metadata
+        The settings that determined the rows.
     """
 
     arrow: pa.Table
@@ -305,9 +340,14 @@ class CoefficientTable:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str] | UriPath) -> CoefficientTable:
-        """Read the table at `path`, a path or URI, whole. Raises TableError where there is none, or it is damaged.
+        """Read the table at `path`, a path or URI, whole.
 
-        Of a folder that is being written those parts are read that are whole by now.
+        Of a folder that is being written the parts that are whole so far are read.
+
+        Raises
+        ------
+        TableError
+            Where there is none, or it is damaged.
         """
         paths = TablePaths.of(path)
         try:
@@ -341,14 +381,19 @@ class CoefficientTable:
 
     @property
     def coefficients(self) -> Float32[np.ndarray, "N K"]:
-        """One row per instance, as the network gave them."""
+        """One row per instance, as the model gave them."""
         return matrix_of(self.arrow["coefficients"])
 
 
 def read_rows(path: str | os.PathLike[str] | UriPath) -> Iterator[pa.Table]:
-    """The rows of any table, a CSV or Parquet file or a folder of parts, whatever its columns: some at a time.
+    """Yield the rows of any table, a CSV or Parquet file or a folder of parts, whatever its columns: some at a time.
 
-    Of a folder an image that is in two parts counts once. Raises TableError where there is no table, or it is damaged.
+    Of a folder an image that is in two parts counts once.
+
+    Raises
+    ------
+    TableError
+        Where there is no table, or it is damaged.
     """
     paths = TablePaths.of(path)
     if paths.is_folder:
@@ -376,7 +421,7 @@ def read_rows(path: str | os.PathLike[str] | UriPath) -> Iterator[pa.Table]:
 
 
 def _each_once(paths: TablePaths, schemas: Mapping[str, pa.Schema]) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of all parts by kind; an image that two processes have done counts once."""
+    """Yield the rows of all parts by kind; an image that two processes have done counts once."""
     done: set[str] = set()
     for stem in paths.stems():
         images: set[str] = set()
@@ -389,7 +434,7 @@ def _each_once(paths: TablePaths, schemas: Mapping[str, pa.Schema]) -> Iterator[
 
 
 def matrix_of(column: pa.ChunkedArray) -> Float32[np.ndarray, "N K"]:
-    """A column of lists of one size, one row for each."""
+    """Return a column of lists of one size, one row for each."""
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     flat = np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.float32)
     return flat.reshape(-1, column.type.list_size)
@@ -444,5 +489,5 @@ def _refuse_other_columns(path: Location, found: pa.Schema, expected: pa.Schema)
 
 
 def there(path: Location) -> bool:
-    """Whether something has this name, be it a link that leads nowhere."""
+    """Return whether something has this name, even a dangling link."""
     return os.path.lexists(path) if isinstance(path, Path) else path.exists()  # Path.exists raises for long names

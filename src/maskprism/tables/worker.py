@@ -104,8 +104,10 @@ class Shard:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns of a batch: those of the table of images, whether the model failed, a list of instances, and
-        what is stored of the prototypes.
+        """The columns of a batch.
+
+        Those of the table of images, whether the model failed, a list of instances, and what is stored of the
+        prototypes.
         """
         return shard_schema(self.settings)
 
@@ -125,11 +127,11 @@ class Shard:
         return self._open().model.grey
 
     def predict(self, images: list[Any], /) -> list[Prediction]:
-        """What the model says about each image."""
+        """Return what the model says about each image."""
         return self._open().model.predict(images)
 
     def extracted(self, visited: VisitedImage[Prediction]) -> ExtractedImage:
-        """The rows of one image."""
+        """Return the rows of one image."""
         return self._open().extracted(visited)
 
     def described(self) -> tuple[dict[str, Any], int]:
@@ -142,9 +144,9 @@ class Shard:
 
 
 def model_gone(failed: Sequence[ExtractedImage]) -> ModelError:
-    """The error for a model that fails on one image after the other."""
+    """Return the error for a model that fails on one image after the other."""
     return ModelError(
-        f"the network failed on {len(failed)} images in a row and the extraction stopped "
+        f"the model failed on {len(failed)} images in a row and the extraction stopped "
         f"({failed[0].name}: {failed[0].message}); run the same command again to continue once it works"
     )
 

@@ -2,8 +2,8 @@
 
 One rule makes every moment safe: an image is done when, and only when, a record of it is in the
 finished table of images or in a committed part. Rows without such a record do not count. Every
-file is written under another name and moved into place, the records after the rows they speak of.
-A table that is a folder keeps its parts as they are; one that is a file gets them merged at the end.
+file is written under another name and moved into place, the records after their rows.
+A table that is a folder keeps its parts; one that is a file gets them merged at the end.
 
 Behind a URI the files are written here and put in place whole. Nothing is locked there: who begins
 last goes on, parts of two processes have different names, and an image counts once.
@@ -58,11 +58,18 @@ OVERWRITE = "overwrite=True (on the command line: --overwrite)"
 class UnfinishedTable:
     """The table at `paths`, open for more images; a context that one process holds, where files can be locked.
 
-    done: names of the images that need no more work. records, failed: how many images have a
-        record, and how many of those failed.
+    Attributes
+    ----------
+    done
+        Names of the images that need no more work.
+    records, failed
+        How many images have a record, and how many of those failed.
 
-    Raises TableError where the table was made with other settings, is incomplete, is not ours,
-    cannot be written, or is being written by another process; and for CSV where prototypes are stored.
+    Raises
+    ------
+    TableError
+        Where the table was made with other settings, is incomplete, is not ours, cannot be written, or is being written
+        by another process; and for CSV where prototypes are stored.
     """
 
     def __init__(self, paths: TablePaths, settings: dict[str, Any], *, overwrite: bool = False) -> None:
@@ -163,7 +170,7 @@ class UnfinishedTable:
             self._remove_parts()
 
     def _staged(self, path: Location) -> Path:
-        """Where a file is written before it is put in its place: a disk of this machine."""
+        """Return where a file is written before it is put in its place: a disk of this machine."""
         if isinstance(self.paths.parts, Path):
             return self.paths.parts / (path.name + _TEMPORARY)
         if self._staging is None:
@@ -232,7 +239,7 @@ class UnfinishedTable:
             done |= images
 
     def _continue_parts(self) -> bool:
-        """Whether there are parts of an earlier run to take over; what is left of a merged one is removed."""
+        """Return whether there are parts of an earlier run to take over; what is left of a merged one is removed."""
         manifest = read_manifest(self.paths)
         if manifest is not None:
             differing = differences(manifest.settings, self._settings)
@@ -374,7 +381,7 @@ class UnfinishedTable:
             self._staging = None
         if self._lock.held:
             self._lock.release()
-            with suppress(OSError):  # it holds parts, or somebody else has started to use it
+            with suppress(OSError):  # it holds parts, or another process has started to use it
                 self.paths.parts.rmdir()
 
 
@@ -415,7 +422,7 @@ class _Lock:
             file.close()
 
     def release(self) -> None:
-        """Let others in; the file is removed while still held, so that nobody locks one that is gone."""
+        """Let others in; the file is removed while still held, so that no process locks one that is gone."""
         self._path.unlink(missing_ok=True)
         if self._file is not None:
             self._file.close()
@@ -425,13 +432,16 @@ class _Lock:
         """It is held from the beginning."""
 
     def check(self) -> None:
-        """Nobody takes it away."""
+        """Do nothing: no process can take it away."""
 
 
 class _Claim:
     """What stands in for a lock behind a URI: a note of who writes, which the next one to begin replaces.
 
-    mark: in the names of parts, so that those of two processes never mix.
+    Attributes
+    ----------
+    mark
+        In the names of parts, so that those of two processes never mix.
     """
 
     def __init__(self, folder: UriPath, table: UriPath) -> None:
@@ -449,7 +459,7 @@ class _Claim:
         self.held = True
 
     def check(self) -> None:
-        """Raise TableError if somebody else has begun to write."""
+        """Raise TableError if another process has begun to write."""
         found = b""
         with _writing(self._table), suppress(FileNotFoundError):
             found = self._note.read_bytes()
@@ -492,6 +502,6 @@ class _writing:  # noqa: N801
 
 
 def _files_in(folder: Location) -> Iterator[Location]:
-    """The parts of one kind, whole or not."""
+    """Yield the parts of one kind, whole or not."""
     found: list[Location] = [*folder.iterdir()] if is_folder(folder) else []
     return (path for path in found if path.suffix in (".parquet", _TEMPORARY))

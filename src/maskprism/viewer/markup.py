@@ -10,12 +10,12 @@ from typing import Any
 
 
 def static_text(name: str) -> str:
-    """A script, style or frame of the package."""
+    """Return a script, style or frame of the package."""
     return (files("maskprism.viewer") / "static" / name).read_text(encoding="utf-8")
 
 
 def content_hash(text: str) -> str:
-    """The element with this text, as a Content-Security-Policy names it."""
+    """Return the element with this text, as a Content-Security-Policy names it."""
     return f"'sha256-{base64_text(hashlib.sha256(text.encode()).digest())}'"
 
 

@@ -1,6 +1,12 @@
-"""The interactive page: images and their predictions in one HTML file that needs no network and no server.
+"""The interactive page: images and their predictions in one HTML file that works offline, without a server.
 
->>> write_page("page.html", [("photo.jpg", model.predict("photo.jpg"))])      # doctest: +SKIP
+Examples
+--------
+>>> import maskprism
+>>> from maskprism.datasets.scenes import draw_scene
+>>> image = draw_scene(3).image
+>>> write_page("page.html", [(image, maskprism.load("sample").predict(image))]).name
+'page.html'
 """
 
 from __future__ import annotations
@@ -49,8 +55,12 @@ body:has([data-theme="dark"]) { background: #15171a; }
 class Exactness:
     """What keeping prototypes in few bits did: to logits, and to the pixels of masks at the rule's own size.
 
-    logit_error: no logit of any instance is further from the network's than this.
-    changed, area: pixels in which the masks differ from the network's, and pixels of the masks.
+    Attributes
+    ----------
+    logit_error
+        No logit of any instance is further from the model's than this.
+    changed, area
+        Pixels in which the masks differ from the model's, and pixels of the masks.
     """
 
     logit_error: float = 0.0
@@ -59,9 +69,9 @@ class Exactness:
 
     def __str__(self) -> str:
         if not self.logit_error:
-            return "no logit and no mask differs from the network's"
+            return "no logit and no mask differs from the model's"
         return (
-            f"logits within {self.logit_error:.2g} of the network's, {self.changed:,} of {self.area:,} mask pixels "
+            f"logits within {self.logit_error:.2g} of the model's, {self.changed:,} of {self.area:,} mask pixels "
             "differ from its masks"
         )
 
@@ -113,11 +123,17 @@ class Page:
 
     @property
     def scene_bytes(self) -> int:
-        """How many bytes the images take by now, which is nearly all of the file."""
+        """How many bytes the images take so far, which is nearly all of the file."""
         return sum(map(len, self._scenes))
 
     def html(self) -> str:
-        """The whole file. Raises InputError for a page without images."""
+        """Return the whole file.
+
+        Raises
+        ------
+        InputError
+            For a page without images.
+        """
         if not self._scenes:
             raise InputError("the page has no image; add at least one")
         script, style = static_text("viewer.js"), static_text("viewer.css") + _STYLE
@@ -150,7 +166,13 @@ class Page:
         )
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write the file; parent folders are made. Raises MaskprismError if that fails."""
+        """Write the file; parent folders are made.
+
+        Raises
+        ------
+        MaskprismError
+            If that fails.
+        """
         return write_atomically(path, self.html())
 
 
@@ -163,9 +185,19 @@ def write_page(
 ) -> Path:
     """Write images and their predictions as one interactive HTML file.
 
-    truth: per image what is labelled in it, or None; `matching.match` says which instance found what.
-    bits: how exact prototypes are kept; the page says what that changes.
-    Raises InputError for no images or what does not fit together, MaskprismError if `path` cannot be written.
+    Parameters
+    ----------
+    truth
+        Per image what is labelled in it, or None; `matching.match` says which instance found what.
+    bits
+        How exact prototypes are kept; the page says what that changes.
+
+    Raises
+    ------
+    InputError
+        For no images or what does not fit together.
+    MaskprismError
+        If `path` cannot be written.
     """
     page = Page(bits=bits)
     pairs = list(images)
@@ -175,7 +207,7 @@ def write_page(
 
 
 def exactness(prediction: Prediction, bits: Literal[8, 16]) -> Exactness:
-    """What prototypes of so many bits do to the masks of a prediction."""
+    """Return what prototypes of so many bits do to the masks of a prediction."""
     shown = as_shown(prediction, bits)
     changed = area = 0
     for exact, kept in zip(each_crop(prediction), each_crop(shown), strict=True):

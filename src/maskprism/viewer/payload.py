@@ -2,7 +2,7 @@
 
 All hosts of the viewer (one-file page, notebook widget, server) send the same two things. The header is JSON: frames,
 rule, instances, and where the sections of the buffer lie. The buffer holds the image as an encoded image, the
-prototypes as numbers of 8, 16 or 32 bits, and ground-truth masks as run lengths.
+prototypes as numbers of 8, 16 or 32 bits, and ground-truth masks as RLE.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Quantised(NamedTuple):
     step: Float64[np.ndarray, " K"]
 
     def values(self) -> Float32[np.ndarray, "K h w"]:
-        """The numbers that the viewer reckons with."""
+        """Return the numbers that the viewer reckons with."""
         return (self.low[:, None, None] + self.step[:, None, None] * self.levels).astype(np.float32)
 
 
@@ -79,11 +79,15 @@ def viewer_scene(
 ) -> ViewerScene:
     """Everything the viewer needs of one image.
 
-    `bits` is how exact prototypes are kept: 32 keeps them as they are; 8 and 16 quantise each over its own range, and
+    `bits` is how exact prototypes are kept: 32 keeps them unchanged; 8 and 16 quantise each over its own range, and
     `logit_error` of every instance in the header bounds what that can change. `truth` is what is labelled in the image;
-    `matches` says which instance found what, `matching.match_masks` unless given. `untuned` are coefficients as they
-    were before a correction, to look at the masks before it. Raises InputError for other shapes or bits, and
-    for predictions with values that are not finite.
+    `matches` says which instance found what, default: `matching.match_masks`. `untuned` are coefficients as they were
+    before a correction, to look at the masks before it.
+
+    Raises
+    ------
+    InputError
+        For other shapes or bits, and for predictions with values that are not finite.
     """
     picture = read_image(image)
     _check(picture, prediction, bits)
@@ -157,7 +161,7 @@ def masks_of_pairs(
 
 
 def outcome(matches: Matches, instance: int) -> dict[str, Any]:
-    """What the matching rule says of one instance, for JSON.
+    """Return what the matching rule says of one instance, for JSON.
 
     outcome: "true positive", "false positive" or "excused". error: one of ERROR_TYPES, or None.
     """
@@ -189,12 +193,12 @@ def _masks(truth: GroundTruth, indices: Sequence[int]) -> dict[int, Bool[np.ndar
 
 
 def as_shown(prediction: Prediction, bits: Bits = 8) -> Prediction:
-    """The prediction with the prototypes that a viewer scene of so many bits holds."""
+    """Return the prediction with the prototypes that a viewer scene of `bits` bits holds."""
     return prediction if bits == 32 else replace(prediction, prototypes=quantise(prediction.prototypes, bits).values())
 
 
 def quantise(prototypes: Float32[np.ndarray, "K h w"], bits: Literal[8, 16]) -> Quantised:
-    """Every prototype over its own range in 256 or 65,536 even steps; see `Quantised`."""
+    """Return every prototype over its own range in 256 or 65,536 even steps; see `Quantised`."""
     flat = prototypes.reshape(len(prototypes), -1).astype(np.float64)
     low, high = flat.min(axis=1), flat.max(axis=1)
     step = (high - low) / (2**bits - 1)
@@ -210,7 +214,7 @@ def pack(header: dict[str, Any], buffer: bytes) -> bytes:
 
 
 def _prototypes(prediction: Prediction, bits: Bits) -> tuple[dict[str, Any], Float64[np.ndarray, " K"]]:
-    """The prototypes' part of the header with their bytes as "data"; and how far each may be off."""
+    """Return the prototypes' part of the header with their bytes as "data"; and how far each may be off."""
     k, h, w = prediction.prototypes.shape
     fields: dict[str, Any] = {"k": k, "h": h, "w": w, "bits": bits}
     if bits == 32:
@@ -222,7 +226,7 @@ def _prototypes(prediction: Prediction, bits: Bits) -> tuple[dict[str, Any], Flo
 
 
 def _differences(levels: UInt8[np.ndarray, "K h w"] | UInt16[np.ndarray, "K h w"]) -> bytes:
-    """Each level less its left neighbour, low bytes before high bytes: smooth images pack well that way."""
+    """Return each level less its left neighbour, low bytes before high bytes: smooth images pack well that way."""
     step = np.diff(levels, axis=2, prepend=levels.dtype.type(0))  # wraps around, and back again in the viewer
     planes = [step.astype(np.uint8)] if levels.dtype == np.uint8 else [step.astype(np.uint8), (step >> 8)]
     return b"".join(plane.astype(np.uint8).tobytes() for plane in planes)
@@ -242,7 +246,7 @@ def _box_of(mask: Bool[np.ndarray, "H W"]) -> list[int]:
 
 
 def encode_webp(picture: UInt8[np.ndarray, "H W 3"], side: int) -> tuple[bytes, list[int]]:
-    """A BGR picture as WebP, shrunk to at most `side` pixels a side; and its (height, width)."""
+    """Return a BGR picture as WebP, shrunk to at most `side` pixels a side; and its (height, width)."""
     zoom = min(1.0, side / max(picture.shape[:2]))
     height, width = (max(round(length * zoom), 1) for length in picture.shape[:2])
     if zoom < 1:

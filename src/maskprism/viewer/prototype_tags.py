@@ -1,4 +1,4 @@
-"""Of which kind the prototypes of a network are, over the images that a page or a server shows."""
+"""Of which kind the prototypes of a model are, over the images that a page or a server shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Kinds:
         self._lock = threading.Lock()
 
     def add(self, picture: UInt8[np.ndarray, "H W 3"], prediction: Prediction) -> None:
-        """Add one image (BGR). Images of a network with another number of prototypes end the count."""
+        """Add one image (BGR). Images of a model with another number of prototypes end the count."""
         with self._lock:
             if self._study is None:
                 self._prototypes = len(prediction.prototypes)
@@ -33,15 +33,15 @@ class Kinds:
             if self._prototypes != len(prediction.prototypes):
                 self._prototypes = -1
                 return
-            self._study.add(picture, prediction)
+            self._study.update(picture, prediction)
             self.images += 1
 
     def found(self) -> dict[str, Any] | None:
-        """How many images, the tags of every prototype, and what each means; None with too few images."""
+        """Return how many images, the tags of every prototype, and what each means; None with too few images."""
         with self._lock:
             if self._study is None or self._prototypes < 0 or too_few(self.images):
                 return None
-            dependence = self._study.finish()
+            dependence = self._study.compute()
         return {
             "images": self.images,
             "tags": [list(dependence.tags(k)) for k in range(len(dependence))],

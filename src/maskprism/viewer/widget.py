@@ -68,14 +68,19 @@ class PrismWidget(anywidget.AnyWidget):
 
     @property
     def instance(self) -> Instance | None:
-        """The chosen instance as the network gave it; None where there is none."""
+        """The chosen instance as the model gave it; None where there is none."""
         return self.prediction[self.selected] if len(self.prediction) else None
 
     @property
     def coefficients(self) -> Float32[np.ndarray, " K"]:
-        """The coefficients of the chosen instance as they are now, in the units of `Prediction.coefficients`.
+        """The current coefficients of the chosen instance, in the units of `Prediction.coefficients`.
 
-        Assigning K numbers edits the instance. Raises InputError without instances.
+        Assigning K numbers edits the instance.
+
+        Raises
+        ------
+        InputError
+            Without instances.
         """
         return self.edited_prediction.coefficients[self._chosen()]
 
@@ -108,9 +113,14 @@ class PrismWidget(anywidget.AnyWidget):
         scale: Mapping[int, float] | None = None,
         set: Mapping[int, float] | None = None,  # the name that Edit gives it
     ) -> None:
-        """Change the coefficients of the chosen instance as they are now, or apply an `Edit` as it is.
+        """Change the current coefficients of the chosen instance, or apply an `Edit`.
 
-        The keywords are those of `maskprism.Edit`. Raises InputError for indices out of range.
+        The keywords are those of `maskprism.Edit`.
+
+        Raises
+        ------
+        InputError
+            For indices out of range.
         """
         if edit is None:
             edit = Edit(keep=keep, drop=drop, scale=scale or {}, set=set or {}, instances=[self._chosen()])
@@ -165,7 +175,9 @@ def show(
     truth: GroundTruth | None = None,
     selected: int = 0,
 ) -> PrismWidget:
-    """The interactive viewer: `show("photo.jpg", model="best.pt")`, `show(prediction)` or `show(image, prediction)`.
+    """Return the interactive viewer.
+
+    `show("photo.jpg", model="best.pt")`, `show(prediction)` or `show(image, prediction)`.
 
     Parameters
     ----------
@@ -173,7 +185,7 @@ def show(
         the image (a path, a PIL image or a BGR array), or its prediction alone if that was
         made from a file that is still there. The two may come in either order.
     prediction
-        what a network said about it; `model` is asked where there is none.
+        what a model said about it; `model` is asked where there is none.
     model
         a `Model`, or what `maskprism.load` takes; needed where no prediction is given.
     truth

@@ -69,7 +69,7 @@ export function embedded() {
   };
 }
 
-/** The points that a server knows by now. @returns {Source} */
+/** The points that a server knows so far. @returns {Source} */
 export function served() {
   const answer = fetch("/api/map").then(async (response) => {
     const found = await response.json();

@@ -1,4 +1,4 @@
-// How the outputs of YOLO-seg networks are read, as src/maskprism/models/families/yolo.py has it.
+// How the outputs of YOLO-seg models are read, as src/maskprism/models/families/yolo.py has it.
 
 /** @typedef {"yolov5" | "yolov8" | "end2end"} Family */
 /**

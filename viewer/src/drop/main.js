@@ -122,7 +122,7 @@ class DropPage {
   }
 }
 
-/** The values of its pixels as they are in the file, upright: as Python reads it. @param {File} image */
+/** The raw values of its pixels, upright: as Python reads it. @param {File} image */
 async function decoded(image) {
   return createImageBitmap(image, { colorSpaceConversion: "none" }).catch(() => {
     throw new Error(`${image.name} cannot be read as an image`);

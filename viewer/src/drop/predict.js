@@ -1,4 +1,4 @@
-// One image through one network, as the scene that the viewer takes.
+// One image through one model, as the scene that the viewer takes.
 
 import { messageOf } from "../dom.js";
 import { linear, roundHalfEven } from "../geometry.js";
@@ -51,7 +51,7 @@ export class Network {
     const [channels, height, width] = this.imagesLast ? [c, a, b] : [a, b, c];
     if (type !== "float32" || shape.length !== 4 || batch > 1 || (channels && channels !== 3))
       throw new Error(
-        `${name} takes ${type} (${shape.join(", ")}); expected a network that takes one image, float32 (1, 3, height, width) or (1, height, width, 3)`,
+        `${name} takes ${type} (${shape.join(", ")}); expected a model that takes one image, float32 (1, 3, height, width) or (1, height, width, 3)`,
       );
     const [high, wide] = metadata.imgsz ?? [USUAL_SIDE, USUAL_SIDE];
     /** @type {[number, number]} */
@@ -165,7 +165,7 @@ export class Network {
     };
   }
 
-  /** The image on the canvas as the network takes it: RGB, 0 to 1. @param {ImageBitmap} image @param {Letterbox} box */
+  /** The image on the canvas as the model takes it: RGB, 0 to 1. @param {ImageBitmap} image @param {Letterbox} box */
   pixels(image, { canvas_hw: [height, width], content_hw, offset_yx }) {
     const context = new OffscreenCanvas(image.width, image.height).getContext("2d", { willReadFrequently: true });
     if (!context) throw new Error("this browser cannot draw on a canvas");

@@ -34,7 +34,7 @@
  * @property {number[]} scores How many instances have scores in each twentieth of 0..1.
  * @property {number[]} ious
  * @property {boolean} labels
- * @property {import("../verdict.js").Matching} matching What is found, missed, or a false positive, in words.
+ * @property {import("../verdict.js").Matching} matching The text of the matching rule: TP, FP, FN.
  * @property {number} upload_bytes How large an uploaded file may be.
  * @property {number} matches
  * @property {number} offset
@@ -63,7 +63,7 @@ export const listImages = async (query) => (await ask(`/api/images?${query}`)).j
 /** @returns {Promise<Progress>} */
 export const askProgress = async () => (await ask("/api/progress")).json();
 
-/** @returns {Promise<import("../strip.js").Kinds | null>} What is known of the prototypes over the images by now. */
+/** @returns {Promise<import("../strip.js").Kinds | null>} What is known of the prototypes over the images so far. */
 export const askKinds = async () => (await (await ask("/api/prototypes")).json()).kinds;
 
 /** @param {string} name @returns {Promise<ArrayBuffer>} */

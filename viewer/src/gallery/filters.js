@@ -15,7 +15,7 @@ import { element, h, roving, svg } from "../dom.js";
  */
 
 const SHOWS = ["all", "ok", "empty", "failed", "missed", "false-positives", "localisation"];
-/** Orders that need labels: the IoU, and what is lost in each part. */
+/** Orders that need labels: the IoU, and the loss of each part. */
 const LABELLED = ["iou", "coefficients", "prototypes", "box", "resolution"];
 const SORTS = ["name", "score", "iou", "size", "instances", "coefficients", "prototypes", "box", "resolution"];
 const VIEWS = ["images", "instances"];
@@ -115,7 +115,7 @@ export class FilterControls {
     this.change(this.filters);
   }
 
-  /** Shows what is known of the images by now. @param {import("./api.js").Page} page */
+  /** Shows what is known of the images so far. @param {import("./api.js").Page} page */
   know(page) {
     // Classes that were shown keep their places, so that nothing moves under the pointer.
     const counts = new Map(page.classes.map((one) => [one.id, one]));

@@ -38,11 +38,11 @@ export class ImageView {
     const turn = ++this.turn;
     const { activeElement } = document;
     if (activeElement !== document.body && !this.root.contains(activeElement)) this.back.focus({ preventScroll: true });
-    this.stage.replaceChildren(h("p", { className: "notice", role: "status" }, `The network is looking at ${title} …`));
+    this.stage.replaceChildren(h("p", { className: "notice", role: "status" }, `The model is looking at ${title} …`));
     this.stage.setAttribute("aria-busy", "true");
     try {
       const [{ mount }, scene, kinds] = await Promise.all([loadViewer(), fetchScene(name), askKinds()]);
-      if (turn !== this.turn) return; // somebody went on meanwhile
+      if (turn !== this.turn) return; // the user went on meanwhile
       const box = h("div");
       this.stage.replaceChildren(box);
       this.mounted = mount(box, [{ title, open: async () => scene }], {
@@ -72,7 +72,7 @@ export class ImageView {
     this.mounted?.app.viewer?.state.select(index);
   }
 
-  /** Lets the address say what was done a moment ago, before it is that of something else. */
+  /** Lets the address hold the last edit, before it is that of something else. */
   settle() {
     this.mounted?.app.writeHash();
   }

@@ -110,7 +110,7 @@ function read(storage) {
 }
 
 /**
- * Tells the coefficients of one network's instances from others, such as those of another model on the same address.
+ * Tells the coefficients of one model's instances from others, such as those of another model on the same address.
  * @param {State} state
  */
 function fingerprint(state) {

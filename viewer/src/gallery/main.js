@@ -233,7 +233,7 @@ class GalleryPage {
     this.know(page);
   }
 
-  /** Brings counts and tiles up to date, and moves nothing: images that fit by now are only offered. */
+  /** Brings counts and tiles up to date, and moves nothing: images that fit meanwhile are only offered. */
   async update() {
     if (this.loading) return;
     const shown = this.tiles.names.length;
@@ -266,7 +266,7 @@ class GalleryPage {
     this.loading = true;
     try {
       const page = await listImages(query);
-      return request === this.request ? page : null; // somebody asked something else meanwhile
+      return request === this.request ? page : null; // another request was made meanwhile
     } catch (error) {
       if (request === this.request) fail(messageOf(error));
       return null;
@@ -280,7 +280,7 @@ class GalleryPage {
     if (!fresh) this.matches = page.matches;
     const news = fresh ? page.matches - this.tiles.names.length : 0;
     this.found.hidden = !fresh;
-    this.found.textContent = news > 0 ? `Show ${news} more that fit by now` : "Show the new order";
+    this.found.textContent = news > 0 ? `Show ${news} more` : "Show the new order";
     this.folder = page.folder;
     this.uploadBytes = page.upload_bytes;
     element(document, "#folder").textContent = page.folder;
@@ -303,14 +303,14 @@ class GalleryPage {
     empty.hidden = page.matches > 0;
     const nothing = instances ? "No instance" : "No image";
     empty.textContent = !page.total
-      ? "There are no images in this folder yet. Drop one here to look at it."
+      ? "This folder has no images yet. Drop one here to look at it."
       : page.states.waiting
         ? "Nothing fits the filter among the images examined so far."
         : `${nothing} fits the filter.`;
     this.place();
   }
 
-  /** Asks how far the network is, and shows it while it is not done. */
+  /** Asks how far the model is, and shows it while it is not done. */
   async poll() {
     if (!document.hidden) {
       try {

@@ -12,7 +12,7 @@ import { keyOf, thumbnailUrl } from "./api.js";
  * import("../verdict.js").Matching }} Host
  */
 
-/** So many letters at the end of a name are never cut: numbers, which tell images apart, stand there. */
+/** The number of letters at the end of a name that are never cut: numbers, which distinguish images, are there. */
 const TAIL = 12;
 
 /** The grid: shows, appends and updates images; opens one. */
@@ -237,7 +237,7 @@ const badge = (kind, text, title = "") => h("span", { className: `badge ${kind}`
 /** What the labels say of all instances of an image. @param {GalleryImage} image @param {string} rule */
 const summaries = ({ ious, missed, false_positives, localisation_errors }, rule) => [
   ...(ious
-    ? [badge("iou", `IoU ${range(ious)}`, "masks against labels, on the network input: lowest to highest IoU")]
+    ? [badge("iou", `IoU ${range(ious)}`, "masks against labels, on the model input: lowest to highest IoU")]
     : []),
   ...(false_positives ? [badge("false", `${false_positives} false`, `False positives. ${rule}`)] : []),
   ...(localisation_errors

@@ -29,9 +29,16 @@ _BLOCK, _EACH = 1 << 15, 60
 class Atlas:
     """What is known of the instances of a table; arrays of N are in the order of `points`.
 
-    moments: of the coefficients. components, places: the map of principal components, (N, 2). neighbours: the map of
-    UMAP, if it was asked for. outliers: how far each instance is from the middle of its class. The others: see their
-    modules.
+    Attributes
+    ----------
+    moments
+        Moments of the coefficients.
+    components, places
+        The map of principal components, (N, 2).
+    neighbours
+        The map of UMAP, if it was asked for.
+    outliers
+        How far each instance is from the middle of its class. The others: see their modules.
     """
 
     points: Points
@@ -67,9 +74,23 @@ class Atlas:
 def make_atlas(
     points: Points, *, umap: bool = False, seed: int = 0, on_step: Callable[[str], None] = lambda step: None
 ) -> Atlas:
-    """Ask everything. umap: make that map, too. seed: of whatever is drawn at random. on_step: called before each step.
+    """Ask everything.
 
-    Raises MissingExtraError without the packages that it needs (extras atlas and umap), InputError for a negative seed.
+    Parameters
+    ----------
+    umap
+        Make that map, too.
+    seed
+        Of whatever is drawn at random.
+    on_step
+        Called before each step.
+
+    Raises
+    ------
+    MissingExtraError
+        Without the packages that it needs (extras atlas and umap).
+    InputError
+        For a negative seed.
     """
     if not 0 <= seed < 1 << 32:
         raise InputError(f"seed is {seed}; expected 0 to {(1 << 32) - 1}")
@@ -82,7 +103,7 @@ def make_atlas(
     components = Components.of(moments)
     on_step("classes")
     of_classes = signatures(coefficients, classes, count, points.images)
-    on_step("sizes and places")
+    on_step("sizes and positions")
     depends = dependence(coefficients, points.numbers, points.images, seed=seed)
     on_step("clusters")
     kinds = clusters(coefficients, classes, count, points.images, seed=seed)
@@ -110,5 +131,5 @@ def moments_of(coefficients: Float32[np.ndarray, "N K"]) -> RunningCovariance:
     """Their mean and covariance."""
     found = RunningCovariance(coefficients.shape[1])
     for start in range(0, len(coefficients), _BLOCK):
-        found.add(coefficients[start : start + _BLOCK])
+        found.update(coefficients[start : start + _BLOCK])
     return found

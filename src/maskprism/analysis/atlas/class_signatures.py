@@ -17,14 +17,27 @@ if TYPE_CHECKING:
 class Signatures:
     """Of C classes, rows in their order, and K coefficients.
 
-    counts: instances. images: in how many images they are. mean: of the coefficients.
-    effect: by how much the class lies above all other instances, in standard deviations (Hedges' g: the difference of
-        means by the pooled standard deviation, corrected for few instances). error: its standard error over images.
-    p: of that difference, with images as the unit (see `groups.differences`), as false discovery rates over all of
-        them (Benjamini and Hochberg, 1995).
-    shares: of each coefficient, the share of its variance between classes (eta squared), 0 to 1.
     NaN where a class, or what is not of it, has fewer than LEAST instances, or a coefficient is constant; p and error
     also where it is in too few images.
+
+    Attributes
+    ----------
+    counts
+        instances.
+    images
+        In how many images they are.
+    mean
+        Mean of the coefficients.
+    effect
+        Effect by how much the class lies above all other instances, in standard deviations (Hedges' g: the difference
+        of means by the pooled standard deviation, corrected for few instances).
+    error
+        Its standard error over images.
+    p
+        Of that difference, with images as the unit (see `groups.differences`), as false discovery rates over all of
+        them (Benjamini and Hochberg, 1995).
+    shares
+        Of each coefficient, the share of its variance between classes (eta squared), 0 to 1.
     """
 
     counts: Int64[np.ndarray, " C"]
@@ -42,7 +55,7 @@ def signatures(
     count: int,
     images: Int32[np.ndarray, " N"],
 ) -> Signatures:
-    """The signatures of `count` classes; `classes` and `images` have the class and the image of each row."""
+    """Return the signatures of `count` classes; `classes` and `images` have the class and the image of each row."""
     found = differences(coefficients, classes, count, images)
     others = found.counts.sum() - found.counts
     total = _total(found.counts, found.mean, found.within)
@@ -64,7 +77,7 @@ def signatures(
 def _total(
     counts: Int64[np.ndarray, " C"], mean: Float64[np.ndarray, "C K"], within: Float64[np.ndarray, "C K"]
 ) -> Float64[np.ndarray, " K"]:
-    """The sum of squares around the mean of all; 0 for constant coefficients."""
+    """Return the sum of squares around the mean of all; 0 for constant coefficients."""
     some = counts > 0
     means, sizes = mean[some], counts[some, None]
     middle = (sizes * means).sum(axis=0) / sizes.sum()

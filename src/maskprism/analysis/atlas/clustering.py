@@ -32,7 +32,15 @@ _TRIED, _FITTED = 500, 5_000
 
 @dataclass(frozen=True, eq=False)
 class Cluster:
-    """One of the clusters of a class. example: the instance nearest to its centre. centre: mean coefficients."""
+    """One of the clusters of a class.
+
+    Attributes
+    ----------
+    example
+        The instance nearest to its centre.
+    centre
+        Mean coefficients.
+    """
 
     of_class: int
     number: int
@@ -45,9 +53,14 @@ class Cluster:
 class Clusters:
     """The clusters of all classes.
 
-    numbers: of each instance the number of its cluster, from 0 within its class, largest cluster first.
-    found: the clusters of classes that have more than one, class by class.
-    silhouettes: of those classes, by number, the mean silhouette over a sample (Rousseeuw, 1987), 0 to 1.
+    Attributes
+    ----------
+    numbers
+        Of each instance the number of its cluster, from 0 within its class, largest cluster first.
+    found
+        The clusters of classes that have more than one, class by class.
+    silhouettes
+        Silhouettes of those classes, by number, the mean silhouette over a sample (Rousseeuw, 1987), 0 to 1.
     """
 
     numbers: Int32[np.ndarray, " N"]
@@ -115,7 +128,7 @@ def _one_of_each_image(
 def _split(
     independent: Float32[np.ndarray, "I K"], own: Float32[np.ndarray, "M K"], sure: float, seed: int
 ) -> tuple[Float32[np.ndarray, "k K"], float] | None:
-    """The centres of the kinds of a class, and their silhouette; None for a class that is one."""
+    """Return the centres of the kinds of a class, and their silhouette; None for a class that is one."""
     require("sklearn", "the atlas")
     from sklearn.cluster import KMeans
 
@@ -150,7 +163,7 @@ def _candidates(few: Float32[np.ndarray, "m K"], seed: int) -> Iterator[tuple[fl
 
 
 def _valley(others: Float32[np.ndarray, "m K"], ends: Float32[np.ndarray, "2 K"], sure: float) -> bool:
-    """Whether few of some instances lie halfway between two centres, those on the line between them counted."""
+    """Return whether few of some instances lie halfway between two centres, those on the line between them counted."""
     from scipy import stats
 
     line = ends[1] - ends[0]
@@ -161,7 +174,7 @@ def _valley(others: Float32[np.ndarray, "m K"], ends: Float32[np.ndarray, "2 K"]
 
 
 def _apart(few: Float32[np.ndarray, "m K"], centres: Float32[np.ndarray, "k K"], first: int, second: int) -> bool:
-    """Whether two clusters do not touch: the gap between them is wider than nearly all steps within them.
+    """Return whether two clusters do not touch: the gap between them is wider than nearly all steps within them.
 
     Steps are the edges of the minimum spanning trees.
     """

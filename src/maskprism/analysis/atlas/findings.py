@@ -1,4 +1,4 @@
-"""An atlas in plain language: what its numbers say, as far as it is no chance.
+"""An atlas in plain language: what its numbers say, where chance does not explain it.
 
 Every sentence about classes, sizes, kinds or quality takes images as the unit, is corrected for how many classes and
 coefficients were looked at, and stays away with fewer images than `intervals.MIN_IMAGES`.
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from maskprism.analysis.atlas.atlas import Atlas
 
 SURE = 0.01
-"""Probabilities and false discovery rates above this are not spoken of."""
+"""Probabilities and false discovery rates above this are not reported."""
 STRONG = 0.8
-"""Effects below so many standard deviations are not spoken of (Cohen calls this one large)."""
+"""Effects below this number of standard deviations are not reported (Cohen calls this one large)."""
 NOTABLE = 0.3
-"""Rank correlations below this are not spoken of."""
+"""Rank correlations below this are not reported."""
 GAP = 0.1
-"""A class or kind whose mean IoU is this much below that of the others is spoken of."""
+"""A class or kind whose mean IoU is this much below that of the others is reported."""
 QUALITY_WORDS = {
     "score": "the score",
     "size": "the size of the box",
@@ -44,7 +44,7 @@ QUALITY_WORDS = {
 
 
 def findings_of(atlas: Atlas) -> list[str]:
-    """What a reader should know first, a sentence or two each."""
+    """Return what a reader should know first, a sentence or two each."""
     return list(_findings(atlas))
 
 
@@ -150,7 +150,7 @@ def _of_truth(atlas: Atlas) -> Iterator[str]:
     found = differences(iou[ranked], far.astype(np.int32), 2, images[ranked])
     if found.p[1, 0] < SURE and -found.difference[1, 0] >= GAP / 2:
         yield (
-            "What is unlike its class is drawn worse: the tenth furthest from the middle of its class has a mean IoU "
+            "Outliers are drawn worse: the tenth furthest from the middle of its class has a mean IoU "
             f"of {found.mean[1, 0]:.2f}, the others {found.mean[0, 0]:.2f}."
         )
 

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Float64, Int32, Int64
 
 LEAST = 5
-"""Of a group with fewer instances nothing is said."""
+"""A group with fewer instances is not reported."""
 _COLUMNS = 8
 
 
 class Means(NamedTuple):
-    """Of each group the mean of what is known, NaN where nothing is, and of how many instances that is."""
+    """The mean of the known values of each group, NaN without any, and how many they are."""
 
     mean: Float64[np.ndarray, " G"]
     known: Int64[np.ndarray, " G"]
 
 
 def means(values: Float32[np.ndarray, " N"], groups: Int32[np.ndarray, " N"], count: int) -> Means:
-    """The means over `count` groups; `groups` has the group of each value."""
+    """Return the means over `count` groups; `groups` has the group of each value."""
     finite = np.isfinite(values)
     known = np.bincount(groups[finite], minlength=count)
     sums = np.bincount(groups[finite], values[finite], minlength=count)
@@ -150,7 +150,7 @@ def differences(
 
 
 def sums(values: Float64[np.ndarray, "N K"], groups: Int64[np.ndarray, " N"], count: int) -> Float64[np.ndarray, "G K"]:
-    """The sums of rows over groups."""
+    """Return the sums of rows over groups."""
     from scipy import sparse
 
     member = sparse.csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups)))), shape=(count, len(groups)))

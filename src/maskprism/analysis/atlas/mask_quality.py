@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 
 from maskprism.analysis.atlas.points import QUALITIES, Points
 from maskprism.analysis.truth.error_budget import budgets
+from maskprism.datasets.visit import Failure, OnProgress
 from maskprism.errors import MaskprismError
 from maskprism.tables.instance_rows import LOSSES
 
@@ -23,7 +24,7 @@ class Judged(NamedTuple):
     """Points with "iou" and the losses among their numbers, NaN for what found nothing; and images that failed."""
 
     points: Points
-    failures: list[tuple[str, str]]
+    failures: list[Failure]
 
 
 def judged(
@@ -32,20 +33,25 @@ def judged(
     labels: DatasetLabels,
     images: Path,
     *,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total, failure: None,
 ) -> Judged:
-    """The error budget of every instance that found a ground-truth instance; see `error_budget.budgets`.
+    """Return the error budget of every instance that found a ground-truth instance; see `error_budget.budgets`.
 
-    predictions: by the names of images, such as `StoredPredictions`. images: the folder that names start from.
+    Parameters
+    ----------
+    predictions
+        Predictions by the names of images, such as `StoredPredictions`.
+    images
+        The folder that names start from.
     """
     of_image = dict(zip(points.image_names, range(len(points.image_names)), strict=True))
     order = np.lexsort((points.instances, points.images))
     starts = np.searchsorted(points.images[order], np.arange(len(points.image_names) + 1))
     found = {name: np.full(len(points), np.nan, dtype=np.float32) for name in ("iou", *LOSSES)}
-    failures: list[tuple[str, str]] = []
+    failures: list[Failure] = []
     names = [name for name in points.image_names if name in predictions]
     for done, name in enumerate(names):
-        on_progress(done, len(names))
+        on_progress(done, len(names), None)
         try:
             prediction = predictions[name]
             truth = labels.ground_truth(images / name, prediction.image_size)
@@ -59,7 +65,7 @@ def judged(
                     for column, values in found.items():
                         values[point] = getattr(budget, column)
         except MaskprismError as error:
-            failures.append((name, str(error)))
-    on_progress(len(names), len(names))
+            failures.append(Failure(name, str(error)))
+    on_progress(len(names), len(names), None)
     numbers = {**points.numbers, **found}
     return Judged(replace(points, numbers={name: numbers[name] for name in QUALITIES if name in numbers}), failures)

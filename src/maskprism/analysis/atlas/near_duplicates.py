@@ -21,8 +21,15 @@ _DIRECTIONS, _BLOCK = 8, 1 << 15
 class Group(NamedTuple):
     """Instances that near duplicates join: each has another one of the group nearer than NEAR.
 
-    first, second: two of them, of different images if there are any. distance: of these two, as a share of that of two
-    random instances; it may be above NEAR where others lie between them. instances, images: how many.
+    Attributes
+    ----------
+    first, second
+        Two of them, of different images if there are any.
+    distance
+        Distance of these two, as a share of that of two random instances; it may be above NEAR where others lie between
+        them.
+    instances, images
+        How many.
     """
 
     first: int
@@ -36,8 +43,12 @@ class Group(NamedTuple):
 class Duplicates:
     """Near duplicates.
 
-    numbers: of each instance the number of its group in `groups`, -1 without a duplicate. groups: those of most images
-    first, and of these the largest.
+    Attributes
+    ----------
+    numbers
+        Of each instance the number of its group in `groups`, -1 without a duplicate.
+    groups
+        Those of most images first, and of these the largest.
     """
 
     numbers: Int32[np.ndarray, " N"]
@@ -56,11 +67,18 @@ def duplicates(
     *,
     seed: int = 0,
 ) -> Duplicates:
-    """Find all groups of near duplicates. moments: of the coefficients. images: of each instance.
+    """Find all groups of near duplicates.
 
     The groups are the connected components of all pairs nearer than NEAR. The pairs are not listed: a static camera
     has 5 billion of them in 100,000 frames. Instances within half of NEAR of one of them, a leader, are pairs of each
     other, so that only instances of neighbouring leaders are compared.
+
+    Parameters
+    ----------
+    moments
+        Moments of the coefficients.
+    images
+        Of each instance.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -100,8 +118,8 @@ def _links(
     tree = cKDTree(places, leafsize=16, balanced_tree=False, compact_nodes=False)
     order = tree.indices  # those that are asked about one after the other are near each other: 3 times as fast
     reach = near * (1 + 1e-6)  # places are rounded
-    lonely = np.isinf(tree.query(places[order], k=[2], distance_upper_bound=reach, workers=-1)[0][:, 0])
-    some = np.sort(order[~lonely])
+    isolated = np.isinf(tree.query(places[order], k=[2], distance_upper_bound=reach, workers=-1)[0][:, 0])
+    some = np.sort(order[~isolated])
     if not len(some):
         return np.zeros((0, 2), dtype=np.int64)
     exact, places = distinct[some].astype(np.float64), places[some]
@@ -130,7 +148,7 @@ def _links(
 def _between(
     exact: Float64[np.ndarray, "N K"], left: Int64[np.ndarray, " L"], right: Int64[np.ndarray, " R"], near: float
 ) -> tuple[int, int] | None:
-    """A pair nearer than `near`, one of each side; None where there is none."""
+    """Return a pair nearer than `near`, one of each side; None where there is none."""
     from scipy.spatial import cKDTree
 
     few, many = sorted((left, right), key=len)
@@ -142,7 +160,7 @@ def _between(
 def _equal(
     coefficients: Float32[np.ndarray, "N K"], seed: int
 ) -> tuple[Int64[np.ndarray, " D"], Int64[np.ndarray, "E 2"]]:
-    """The first of all instances that are equal, and the others, each with the first."""
+    """Return the first of all instances that are equal, and the others, each with the first."""
     factors = np.random.default_rng(seed).integers(0, 1 << 63, coefficients.shape[1], dtype=np.uint64) | np.uint64(1)
     sums = np.empty(len(coefficients), dtype=np.uint64)
     for start in range(0, len(coefficients), _BLOCK):
@@ -157,5 +175,5 @@ def _equal(
 
 
 def _directions(moments: RunningCovariance) -> Float64[np.ndarray, "K d"]:
-    """The orthonormal directions of most variance."""
+    """Return the orthonormal directions of most variance."""
     return np.linalg.eigh(moments.covariance)[1][:, ::-1][:, :_DIRECTIONS]

@@ -21,7 +21,9 @@ _FITTED, _MIDDLE, _BLOCK = 5_000, 5_000, 1 << 16
 def outliers(
     coefficients: Float32[np.ndarray, "N K"], classes: Int32[np.ndarray, " N"], count: int, *, seed: int = 0
 ) -> Float32[np.ndarray, " N"]:
-    """How far each instance is from the middle of its class; NaN for all where too few, or equal ones, tell nothing.
+    """Return how far each instance is from the middle of its class.
+
+    NaN for all where too few, or equal ones, tell nothing.
 
     Distances are in robust standard deviations, by the minimum covariance determinant (Rousseeuw and Van Driessen,
     1999), fitted to a sample of 5,000. One covariance serves all classes: that of instances around the median of their
@@ -58,7 +60,7 @@ def outliers(
 def _middles(
     coefficients: Float32[np.ndarray, "N K"], classes: Int32[np.ndarray, " N"], count: int, seed: int
 ) -> Float32[np.ndarray, "C K"]:
-    """The median of each class, or of all where a class is small; of large ones that of a sample."""
+    """Return the median of each class, or of all where a class is small; of large ones that of a sample."""
     everywhere = np.median(coefficients[sample(len(coefficients), _MIDDLE, seed)], axis=0)
     found = np.tile(everywhere, (count, 1))
     order = np.argsort(classes, kind="stable")

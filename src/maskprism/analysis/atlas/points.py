@@ -31,13 +31,26 @@ _LEAST_PX = 1e-3
 class Points:
     """N instances with K coefficients each.
 
-    coefficients: what multiplies the prototypes (see `instance_rows`). labels: what the table calls each coefficient.
-    classes: the number of each instance's class in `class_names`, which are sorted by how many instances they have.
-    images: the number of each instance's image in `image_names`. instances: its number within the image.
-    numbers: by name, float32, NaN where unknown. "score"; of the box "size" (the root of its area, image pixels), "x"
-        and "y" of its centre (shares of the image, or pixels where the table has no image sizes) and "aspect" (log of
-        width by height); against ground truth "iou" and the losses of its budget.
-    relative: whether "x" and "y" are shares of the image. note: about instances that were left out, if any were.
+    Attributes
+    ----------
+    coefficients
+        What multiplies the prototypes (see `instance_rows`).
+    labels
+        What the table calls each coefficient.
+    classes
+        The number of each instance's class in `class_names`, which are sorted by how many instances they have.
+    images
+        The number of each instance's image in `image_names`.
+    instances
+        Its number within the image.
+    numbers
+        Numbers by name, float32, NaN where unknown. "score"; of the box "size" (the root of its area, image pixels),
+        "x" and "y" of its centre (shares of the image, or pixels where the table has no image sizes) and "aspect" (log
+        of width by height); against ground truth "iou" and the losses of its budget.
+    relative
+        Whether "x" and "y" are shares of the image.
+    note
+        About instances that were left out, if any were.
     """
 
     coefficients: Float32[np.ndarray, "N K"]
@@ -55,21 +68,25 @@ class Points:
         return len(self.coefficients)
 
     def name_of(self, point: int) -> tuple[str, int]:
-        """The image of a point, and its number there."""
+        """Return the image of a point, and its number there."""
         return self.image_names[self.images[point]], int(self.instances[point])
 
     @classmethod
     def read(cls, table: str | os.PathLike[str] | UriPath) -> Points:
         """The points of a table of `extract`, of the instances of `diagnose`, or any CSV or Parquet file like them.
 
-        See `instance_rows.InstanceRows`. Raises TableError where there is no such table, it is damaged, or holds no
-        instance with coefficients.
+        See `instance_rows.InstanceRows`.
+
+        Raises
+        ------
+        TableError
+            Where there is no such table, it is damaged, or holds no instance with coefficients.
         """
         return cls.of(InstanceRows.read(table))
 
     @classmethod
     def of(cls, rows: InstanceRows) -> Points:
-        """The points of the instances of a table."""
+        """Return the points of the instances of a table."""
         parts: list[Float32[np.ndarray, "N K"]] = []
         others: list[pa.Table] = []
         for some in rows:  # coefficients are held once, as the matrix
@@ -109,7 +126,7 @@ def _classes(table: pa.Table) -> tuple[Int32[np.ndarray, " N"], tuple[str, ...]]
 
 
 def _encoded(table: pa.Table, name: str, otherwise: str) -> tuple[Int32[np.ndarray, " N"], list[str]]:
-    """A column of names as numbers, and the names by number; `otherwise` where there is none."""
+    """Return a column of names as numbers, and the names by number; `otherwise` where there is none."""
     if name not in table.column_names:
         return np.zeros(len(table), dtype=np.int32), [otherwise]
     found = table[name].combine_chunks().dictionary_encode()

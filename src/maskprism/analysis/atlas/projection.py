@@ -28,7 +28,7 @@ class Components:
 
     @classmethod
     def of(cls, moments: RunningCovariance) -> Components:
-        """Those of coefficients with these moments; the largest weight of each is positive."""
+        """Return those of coefficients with these moments; the largest weight of each is positive."""
         values, vectors = np.linalg.eigh(moments.covariance)
         vectors = np.pad(vectors[:, ::-1], ((0, 0), (0, 1)))[:, :2]  # of one coefficient there is one
         values = np.pad(values[::-1].clip(0), (0, 1))
@@ -37,7 +37,7 @@ class Components:
         return cls(vectors * np.where(largest < 0, -1, 1), (first, second), moments.mean)
 
     def places(self, coefficients: Float32[np.ndarray, "N K"]) -> Float32[np.ndarray, "N 2"]:
-        """Where instances lie."""
+        """Return where instances lie."""
         directions = self.directions.astype(np.float32)
         return coefficients @ directions - (self.mean @ self.directions).astype(np.float32)
 
@@ -46,7 +46,13 @@ def neighbour_map(coefficients: Float32[np.ndarray, "N K"], *, seed: int = 0) ->
     """UMAP (McInnes, Healy and Melville, 2018): neighbours stay neighbours; distances between groups mean little.
 
     Fitted to 50,000 instances drawn with the seed; the others are placed among them. It takes about a minute for them.
-    Raises MissingExtraError without umap-learn, InputError for too few instances.
+
+    Raises
+    ------
+    MissingExtraError
+        Without umap-learn.
+    InputError
+        For too few instances.
     """
     import warnings
 

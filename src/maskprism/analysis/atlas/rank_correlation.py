@@ -22,9 +22,14 @@ _LEAST = 10
 class RankCorrelations:
     """Of Q qualities of an instance, in the order of `names`, and K coefficients.
 
-    rho: Spearman's rank correlation, -1 to 1; NaN for constant columns, and where fewer than 10 instances are known.
-    p: of rho, with images as the unit, as false discovery rates over all of them; NaN also with a single image.
-    instances: how many were looked at: all, or a sample of SAMPLE.
+    Attributes
+    ----------
+    rho
+        Spearman's rank correlation, -1 to 1; NaN for constant columns, and where fewer than 10 instances are known.
+    p
+        Of rho, with images as the unit, as false discovery rates over all of them; NaN also with a single image.
+    instances
+        How many were looked at: all, or a sample of SAMPLE.
     """
 
     names: tuple[str, ...]
@@ -40,7 +45,7 @@ def dependence(
     *,
     seed: int = 0,
 ) -> RankCorrelations:
-    """The rank correlation of every quality with every coefficient; `images` has the image of each row.
+    """Return the rank correlation of every quality with every coefficient; `images` has the image of each row.
 
     Instances of one image are not independent: the standard error of a correlation is that of a sum over images of its
     influence function, each divided by 1 minus the share that the image has of the variance (CR3; see `groups`).
@@ -70,7 +75,7 @@ def dependence(
 
 
 def sample(count: int, most: int, seed: int) -> np.ndarray:
-    """The positions of all of `count`, or of `most` of them drawn without repetition, in order."""
+    """Return the positions of all of `count`, or of `most` of them drawn without repetition, in order."""
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from maskprism.core.prediction import Prediction
 
 _PURE = 0.9
-"""Share of the pairs of a class that go to its partner, and of those of the partner that come from it, at least."""
+"""Least share of the pairs of a class that go to its best match, and of those of the best match that come from it."""
 _MIN_PAIRS = 3
 """Fewer pairs are no evidence that a class has another name: one confused instance looks the same."""
 _MIN_RENAMED = 5
@@ -43,7 +43,7 @@ def classes_in_a(b: Prediction, a: Prediction, moved: Mapping[int, int]) -> Int6
 
 
 def _namesake(class_id: int, own: Mapping[int, str], other: Mapping[int, str]) -> int:
-    """The id in `other` of the class of that name; the same id if the models share no name, or all of them."""
+    """Return the id in `other` of the class of that name; the same id if the models share no name, or all of them."""
     if dict(own) == dict(other) or not set(own.values()) & set(other.values()):
         return class_id
     name = own.get(class_id)
@@ -56,7 +56,7 @@ class ClassPairs:
 
     counts: Counter[tuple[int, int]] = field(default_factory=Counter)
 
-    def add(self, a: Prediction, b: Prediction) -> None:
+    def update(self, a: Prediction, b: Prediction) -> None:
         """Add N instances of A and the N instances of B at the same positions, whatever their classes."""
         self.counts.update(zip(a.classes.tolist(), b.classes.tolist(), strict=True))
 

@@ -36,8 +36,12 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class InputFault:
     """A change of A's input that gives B's prototypes.
 
-    name: what is done to the input of B. before, after: how far B's prototypes are from A's without and with it, root
-    mean square over their spread.
+    Attributes
+    ----------
+    name
+        The change of the input of B.
+    before, after
+        How far B's prototypes are from A's without and with it, root mean square over their spread.
     """
 
     name: str
@@ -50,7 +54,7 @@ class InputFault:
         return self.after < _SAME
 
     def sentence(self) -> str:
-        """What is wrong, and how that is known."""
+        """Return what is wrong, and how that is known."""
         if self.exact:
             return f"In the input of B {self.name}: A says the same as B if its input is changed in that way."
         share = 1 - self.after / self.before
@@ -118,7 +122,10 @@ _Prepare = Callable[["UInt8[np.ndarray, 'H W 3']"], "Tensor"]
 
 
 def _apart(model: Model, seen: Sequence[Seen], prepare: _Prepare | None) -> float:
-    """How far B's prototypes are from those of the model, over their spread; infinite where they are not numbers."""
+    """Return how far B's prototypes are from those of the model, over their spread.
+
+    Infinite where they are not numbers.
+    """
     squares = sizes = 0.0
     for one in seen:
         asked = model

@@ -1,4 +1,4 @@
-"""Which prototypes changed the logits between two versions of one network, and which of them flipped pixels."""
+"""Which prototypes changed the logits between two versions of one model, and which of them flipped pixels."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class LogitDrift:
-    """The change of every term c_k P_k from network A to B, over the boxes of many pairs of instances.
+    """The change of every term c_k P_k from model A to B, over the boxes of many pairs of instances.
 
     A term changes because its coefficient does and because its prototype does:
-    c'P' - cP = (c' - c)(P + P')/2 + (c + c')/2 (P' - P), exactly. Both networks need the same basis.
+    c'P' - cP = (c' - c)(P + P')/2 + (c + c')/2 (P' - P), exactly. Both models need the same basis.
     """
 
     def __init__(self, prototypes: int) -> None:
@@ -32,7 +32,7 @@ class LogitDrift:
         self._changes = np.zeros((3, prototypes))  # of the term, by its coefficient, by its prototype
         self._flips = np.zeros(prototypes)
 
-    def add(self, a: Prediction, b: Prediction) -> None:
+    def update(self, a: Prediction, b: Prediction) -> None:
         """Add the N instances of A and the same N instances of B on one image."""
         theirs = on_grid(b.prototypes, b.letterbox, a.letterbox)
         corners = b.letterbox.to_image(b.extents)
@@ -84,7 +84,7 @@ class LogitDrift:
         return self._flips / total if total > 0 else np.zeros_like(self._flips)
 
     def worst(self) -> Int64[np.ndarray, " K"]:
-        """Prototype indices, most to blame first; by mean |change| where no cell flips."""
+        """Prototype indices, the one that changes most cells first; by mean |change| where no cell flips."""
         return np.argsort(-(self.blame if self.flipped_cells else self.changes), kind="stable")
 
     def as_columns(self) -> dict[str, Iterable[float]]:

@@ -1,6 +1,6 @@
-"""Two networks on the same images: two files of one network, or two checkpoints.
+"""Two models on the same images: two files of one model, or two checkpoints.
 
-On the way from A to B everything that can differ is told apart: the canvas (a `.pt` sees the
+On the way from A to B everything that can differ is measured apart: the canvas (a `.pt` sees the
 smallest rectangle, an export its whole square), which instances are found, their scores and
 classes, and of their masks the coefficients, the prototypes and the boxes.
 """
@@ -10,14 +10,17 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 import cv2
 import numpy as np
 import pyarrow as pa
 
+from maskprism._common.parallel import open_engine
 from maskprism.analysis.comparison.class_map import ClassPairs
 from maskprism.analysis.comparison.input_faults import Seen, find_input_fault
 from maskprism.analysis.comparison.logit_drift import LogitDrift
@@ -30,7 +33,8 @@ from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import Region, regions
 from maskprism.core.geometry import box_iou
-from maskprism.errors import ImageError, InputError, MaskprismError, ModelError
+from maskprism.datasets.visit import Asking, Failure, OnProgress, VisitedImage, predicted, visit
+from maskprism.errors import ImageError, InputError, ModelError
 from maskprism.io.class_names import are_placeholders
 from maskprism.io.images import source_name
 from maskprism.io.sources import ImageFiles, SourceImage, VideoFile, open_source
@@ -39,6 +43,8 @@ from maskprism.models import Model, load
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64, UInt8
 
+    from maskprism._common.choices import EngineName
+    from maskprism._common.parallel import Engine
     from maskprism.analysis.comparison.report import Status
     from maskprism.analysis.comparison.similarity import Translation
     from maskprism.core.geometry import Letterbox
@@ -47,6 +53,8 @@ if TYPE_CHECKING:
     from maskprism.io.images import ImageLike
 
 Kept = TypeVar("Kept")
+Truth = Callable[[Path, tuple[int, int]], "GroundTruth | None"]
+"""The ground truth of an image file of (height, width), if it has one."""
 _SEEN = 3
 """Images that are kept to look for a fault of the input."""
 
@@ -56,15 +64,17 @@ def compare(
     b: Any,
     images: str | os.PathLike[str] | ImageFiles | VideoFile | Sequence[ImageLike],
     *,
-    truth: Callable[[Path, tuple[int, int]], GroundTruth | None] | None = None,
+    truth: Truth | None = None,
     worst: int = 6,
-    on_progress: Callable[[int, int | None, int], None] | None = None,
+    engine: EngineName | Engine = "threads",
+    workers: int | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Comparison:
-    """Compare network B with network A over images, one after the other; memory stays bounded.
+    """Compare model B with model A over images, one after the other; memory stays bounded.
 
-    Networks that take any size are run on the canvas of the other, and on their own beside it. All
+    Models that take any size are run on the canvas of the other, and on their own beside it. All
     masks are drawn under the rule of A, as large as A sees the image. Classes are the same if
-    their names are; if the networks share no name, by id. Where instances at the same positions
+    their names are; if the models share no name, by id. Where instances at the same positions
     show that classes are exchanged one to one, they are paired accordingly. If all prototypes
     differ, A is run with the usual faults of an input, to find the one that gives what B says.
 
@@ -74,7 +84,7 @@ def compare(
         `Model`s, or anything that `maskprism.load` opens.
     images
         A folder, pattern, image, video, .txt list, or a list of images. Gone through twice if
-        the prototypes of the networks turn out to be no common basis, or classes to be exchanged. In the
+        the prototypes of the models turn out to be no common basis, or classes to be exchanged. In the
         first case coefficients of one are translated for the other by least squares before they are exchanged,
         unless they are equal.
     truth
@@ -82,15 +92,15 @@ def compare(
         `ground_truth` of `maskprism.analysis.truth.labels.open_labels`: then the masks of pairs are compared with it.
     worst
         How many of the pairs that differ most are kept with their images, and of those that gain and lose most.
-    on_progress
-        Called with (done, total, failed) images; a second round adds to the total.
+    engine, workers, on_progress
+        See `maskprism.datasets.visit.visit`; a second round adds to the total.
 
     Raises
     ------
     ImageError
         not a single image can be read.
     ModelError
-        a network fails on every image, as with prototypes that are no finite numbers, or `load` cannot open it.
+        a model fails on every image, as with prototypes that are no finite numbers, or `load` cannot open it.
 
     Examples
     --------
@@ -103,22 +113,26 @@ def compare(
     if worst < 0:
         raise InputError(f"worst is {worst}; expected 0 or more")
     networks = _Networks.of(a if isinstance(a, Model) else load(a), b if isinstance(b, Model) else load(b))
-    answers = _Answers(networks, images, truth, on_progress)
+    with open_engine(engine, workers) as opened:
+        return _compared(networks, _Answers(networks, images, truth, opened, on_progress), worst)
+
+
+def _compared(networks: _Networks, answers: _Answers, worst: int) -> Comparison:
     count = networks.a.spec.prototypes
     same_count = count == networks.b.spec.prototypes
     moments, drift, found = RunningCovariance(count + networks.b.spec.prototypes), LogitDrift(count), _Round(worst)
     class_pairs, relations, seen = ClassPairs(), Relations(count, same_count), list[Seen]()
     for answer in answers.round():
-        moments.add(paired_pixels(answer.a, answer.b))
+        moments.update(paired_pixels(answer.a, answer.b))
         pairs = pair_instances(answer.a, answer.b, moved=None)
-        class_pairs.add(answer.a[pairs[:, 0]], answer.b[pairs[:, 1]])
-        relations.add(answer.a, answer.b, pairs)
+        class_pairs.update(answer.a[pairs[:, 0]], answer.b[pairs[:, 1]])
+        relations.update(answer.a, answer.b, pairs)
         if len(seen) < _SEEN and answer.comparable:
             seen.append(Seen(answer.image, answer.b.prototypes))
         if same_count:
-            found.add(answer, drift)
+            found.update(answer, drift)
     if not moments.weight:
-        reason = next(iter(answers.failed.values()), "there is none")
+        reason = next((f"{why} ({name})" for name, why in answers.failed.items()), "there is none")
         failure = ModelError if answers.failed_in else ImageError
         raise failure(f"not a single image could be compared: {reason}")
     similarity = PrototypeSimilarity(count, moments)
@@ -127,7 +141,7 @@ def compare(
     if moved or not (same_count and as_they_are):
         found, drift = _Round(worst, None if as_they_are else similarity.translation, moved), LogitDrift(count)
         for answer in answers.round():
-            found.add(answer, drift if similarity.shared else None)
+            found.update(answer, drift if similarity.shared else None)
     fault = None
     if seen and relation.may_start_in_the_input(similarity):
         fault = find_input_fault(networks.a, seen, relations.shift_xy)
@@ -153,7 +167,7 @@ def compare(
 
 
 def same_canvas(a: Model, b: Model) -> tuple[Model, Model]:
-    """Both networks on the same canvas, where one of them takes any size: it follows the other, B if both do."""
+    """Both models on the same canvas, where one of them takes any size: it follows the other, B if both do."""
     if a.spec.rectangular and not b.spec.rectangular:
         return a.on_canvas(b.spec.input_hw), b
     if b.spec.rectangular and (a.spec.input_hw, a.spec.rectangular) != (b.spec.input_hw, b.spec.rectangular):
@@ -163,7 +177,7 @@ def same_canvas(a: Model, b: Model) -> tuple[Model, Model]:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What both networks say about one image, on the same canvas and on their own, all in one frame."""
+    """What both models say about one image, on the same canvas and on their own, all in one frame."""
 
     name: str
     image: UInt8[np.ndarray, "H W 3"]
@@ -175,7 +189,7 @@ class _Answer:
 
     @property
     def forced(self) -> bool:
-        """Whether one of the networks has been given another canvas than its own."""
+        """Whether one of the models has been given another canvas than its own."""
         return self.a is not self.own_a or self.b is not self.own_b
 
     @property
@@ -187,7 +201,7 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _Networks:
-    """Both networks on the same canvas, and as they are by themselves."""
+    """Both models on the same canvas, and each on its own."""
 
     a: Model
     b: Model
@@ -196,9 +210,7 @@ class _Networks:
 
     @classmethod
     def of(cls, a: Model, b: Model) -> _Networks:
-        if len(a.spec.names) == len(
-            b.spec.names
-        ):  # of the same network, as an export without its metadata has lost them
+        if len(a.spec.names) == len(b.spec.names):  # of the same model, as an export without its metadata has lost them
             if are_placeholders(a.spec.names):
                 a = a.with_names(b.spec.names)
             elif are_placeholders(b.spec.names):
@@ -211,9 +223,15 @@ class _Networks:
             return "A"
         return "B" if self.b is not self.own_b else None
 
-    def predict(self, name: str, image: UInt8[np.ndarray, "H W 3"]) -> _Answer:
+    @property
+    def grey(self) -> bool:
+        """Whether both take one channel."""
+        return self.a.grey and self.b.grey
+
+    def predict(self, image: UInt8[np.ndarray, "H W 3"]) -> _Answer | _NetworkError:
+        """Return what both say about an image; or, as a value, which of them failed, and how."""
         said: dict[Model, Prediction] = {}
-        failures: dict[Literal["A", "B"], ModelError] = {}
+        failures: dict[Literal["A", "B"], str] = {}
         sides: tuple[tuple[Literal["A", "B"], set[Model]], ...] = (
             ("A", {self.a, self.own_a}),
             ("B", {self.b, self.own_b}),
@@ -221,79 +239,87 @@ class _Networks:
         for side, models in sides:
             for model in models:
                 try:
-                    said[model] = model.predict(image)
+                    said[model] = predicted(model, image)
                 except ModelError as error:
-                    failures[side] = ModelError(f"{model.spec.name}: {error} ({name})")
+                    failures[side] = f"{model.spec.name}: {error}"
         if failures:
-            raise _NetworkError(failures)
+            return _NetworkError("; ".join(dict.fromkeys(failures.values())), frozenset(failures))
         frame_hw = said[self.a].letterbox.content_hw
         framed = {
             model: replace(one, letterbox=replace(one.letterbox, image_hw=frame_hw)) for model, one in said.items()
         }
-        return _Answer(name, image, framed[self.a], framed[self.b], framed[self.own_a], framed[self.own_b])
+        return _Answer("", image, framed[self.a], framed[self.b], framed[self.own_a], framed[self.own_b])
 
 
-class _NetworkError(ModelError):
-    """One of the networks, or both, fail on an image."""
+class _NetworkError(NamedTuple):
+    """One of the models, or both, fail on an image."""
 
-    def __init__(self, failures: Mapping[Literal["A", "B"], ModelError]) -> None:
-        super().__init__("; ".join(dict.fromkeys(map(str, failures.values()))))
-        self.sides = frozenset(failures)
+    message: str
+    sides: frozenset[Literal["A", "B"]]
 
 
 class _Answers:
-    """What the networks say about the images, one after the other, in one or more rounds."""
+    """What the models say about the images, one after the other, in one or more rounds."""
 
     def __init__(
         self,
         networks: _Networks,
         images: str | os.PathLike[str] | ImageFiles | VideoFile | Sequence[ImageLike],
-        truth: Callable[[Path, tuple[int, int]], GroundTruth | None] | None,
-        on_progress: Callable[[int, int | None, int], None] | None,
+        truth: Truth | None,
+        engine: Engine,
+        on_progress: OnProgress | None,
     ) -> None:
         self.failed: dict[str, str] = {}
         self.failed_in: dict[str, frozenset[Literal["A", "B"]]] = {}
-        self._networks = networks
-        self._source = open_source(images) if isinstance(images, str | os.PathLike) else images
-        if not isinstance(self._source, ImageFiles | VideoFile | Sequence):
+        self._networks, self._engine = networks, engine
+        source = open_source(images) if isinstance(images, str | os.PathLike) else images
+        if not isinstance(source, ImageFiles | VideoFile | Sequence):
             raise InputError(
                 f"images is {type(images).__name__}; expected a folder, pattern, video, or a list of images"
             )
-        self._total = len(self._source) if isinstance(self._source, Sequence) else self._source.count()
+        self._total = len(source) if isinstance(source, Sequence) else source.count()
+        self._source: ImageFiles | VideoFile | list[SourceImage] = (
+            [SourceImage(source_name(one) or f"image {number}", cast("Any", one)) for number, one in enumerate(source)]
+            if isinstance(source, Sequence)
+            else source
+        )
         self._truth, self._on_progress = truth, on_progress
         self._rounds = self._done = 0
 
     def round(self) -> Iterator[_Answer]:
-        """Every image; one that cannot be read, or on which a network fails, is noted, and the rest goes on."""
+        """Yield every image; one that cannot be read, or on which a model fails, is noted, and the rest goes on."""
         self._rounds += 1
-        for item in self._items():
-            try:
-                pixels = item.read()
-                truth = self._true(item, pixels)
-                answer = replace(self._networks.predict(item.name, pixels), truth=truth)
-            except MaskprismError as error:
-                self.failed[item.name] = str(error)
-                if isinstance(error, _NetworkError):
-                    self.failed_in[item.name] = error.sides
-            else:
-                yield answer
-            self._done += 1
-            if self._on_progress:
-                total = None if self._total is None else self._total * self._rounds
-                self._on_progress(self._done, total, len(self.failed))
+        asking = Asking(self._networks.predict, self._networks.grey)
+        with closing(visit(self._source, asking, partial(_answered, self._truth), engine=self._engine)) as results:
+            for result in results:
+                failure = None if isinstance(result, _Answer) else self._noted(result)
+                if isinstance(result, _Answer):
+                    yield result
+                self._done += 1
+                if self._on_progress:
+                    total = None if self._total is None else self._total * self._rounds
+                    self._on_progress(self._done, total, failure if self._rounds == 1 else None)
 
-    def _true(self, item: SourceImage, pixels: UInt8[np.ndarray, "H W 3"]) -> GroundTruth | None:
-        if self._truth is None or not isinstance(item.image, Path):
-            return None
-        return self._truth(item.image, (pixels.shape[0], pixels.shape[1]))
+    def _noted(self, result: Failure | tuple[str, _NetworkError]) -> Failure:
+        if not isinstance(result, Failure):
+            name, error = result
+            self.failed_in[name] = error.sides
+            result = Failure(name, error.message, by_model=True)
+        self.failed[result.name] = result.message
+        return result
 
-    def _items(self) -> Iterator[SourceImage]:
-        if not isinstance(self._source, Sequence):
-            return self._source.pending(frozenset())
-        return (
-            SourceImage(source_name(image) or f"image {number}", cast("Any", image))
-            for number, image in enumerate(self._source)
-        )
+
+def _answered(
+    truth: Truth | None, visited: VisitedImage[_Answer | _NetworkError]
+) -> _Answer | tuple[str, _NetworkError]:
+    """Return what a worker sends back about one image."""
+    said, item = visited.prediction, visited.item
+    if isinstance(said, _NetworkError):
+        return visited.name, said
+    labelled = None
+    if truth is not None and isinstance(item.image, Path):
+        labelled = truth(item.image, (visited.image.shape[0], visited.image.shape[1]))
+    return replace(said, name=visited.name, truth=labelled)
 
 
 @dataclass
@@ -312,7 +338,7 @@ class _Round:
         self.worst = _Most[Case](self.keep)
         self.gained, self.lost = _Most[TruthCase](self.keep), _Most[TruthCase](self.keep)
 
-    def add(self, answer: _Answer, drift: LogitDrift | None = None) -> None:
+    def update(self, answer: _Answer, drift: LogitDrift | None = None) -> None:
         """Take up one image."""
         a, b = answer.a, answer.b
         self.images += 1
@@ -320,7 +346,7 @@ class _Round:
         pairs = pair_instances(a, b, moved=self.moved_classes)
         left, right = a[pairs[:, 0]], b[pairs[:, 1]]
         if drift is not None:
-            drift.add(left, right)
+            drift.update(left, right)
         changes = swap(left, right, self.translation)
         columns: dict[str, Any] = {"mask_iou": 1 - changes.total}
         columns |= changes.shares | {f"path_{part}": step for part, step in changes.path().items()}
@@ -333,21 +359,21 @@ class _Round:
             self._add_row(answer, "matched", i, j, **values)
             differs = 1 - values["mask_iou"]
             if self.worst.wants(differs):
-                self.worst.add(differs, Case(*_shown(answer, i, j), values["mask_iou"]))
+                self.worst.update(differs, Case(*_shown(answer, i, j), values["mask_iou"]))
         if answer.truth is not None:
             self._add_truth(answer, answer.truth, pairs)
         self._add_unmatched(answer, pairs)
 
     def _own_ious(self, answer: _Answer, pairs: Int64[np.ndarray, "M 2"]) -> Float64[np.ndarray, " M"]:
-        """Mask IoU of the pairs when each network chooses its own canvas; NaN where one is not found there."""
+        """Mask IoU of the pairs when each model chooses its own canvas; NaN where one is not found there."""
         own = pair_instances(answer.own_a, answer.own_b, moved=self.moved_classes)
         self.own_unmatched += len(answer.own_a) + len(answer.own_b) - 2 * len(own)
-        side = 0 if answer.own_a is answer.a else 1  # the network that is the same in both
-        partner = {pair[side]: pair for pair in own.tolist()}
+        side = 0 if answer.own_a is answer.a else 1  # the model that is the same in both
+        matched_with = {pair[side]: pair for pair in own.tolist()}
         found = np.full(len(pairs), np.nan)
         for row, pair in enumerate(pairs.tolist()):
-            if pair[side] in partner:
-                i, j = partner[pair[side]]
+            if pair[side] in matched_with:
+                i, j = matched_with[pair[side]]
                 found[row] = 1 - loss(answer.own_a[[i]], answer.own_b[[j]])[0]
         return found
 
@@ -397,21 +423,21 @@ class _Round:
             most = self.gained if after > before else self.lost
             if most.wants(abs(after - before)):
                 mask = _in_content(regions_of[0][1][target], own.letterbox)
-                most.add(abs(after - before), TruthCase(*_shown(answer, *pairs[row]), mask, before, after))
+                most.update(abs(after - before), TruthCase(*_shown(answer, *pairs[row]), mask, before, after))
 
 
 class _Most(Generic[Kept]):
-    """The cases of which most is to be said, so many at most; of equal ones the first stays."""
+    """The cases with the largest difference, at most n; of equal ones the first stays."""
 
     def __init__(self, keep: int) -> None:
         self._keep, self._added = keep, 0
         self._heap: list[tuple[float, int, Kept]] = []
 
     def wants(self, size: float) -> bool:
-        """Whether a case of this size is among them; one of no size is not."""
+        """Return whether a case of this size is among them; one of no size is not."""
         return size > 0 and self._keep > 0 and (len(self._heap) < self._keep or size > self._heap[0][0])
 
-    def add(self, size: float, case: Kept) -> None:
+    def update(self, size: float, case: Kept) -> None:
         """Take it up, and drop the smallest where there are too many."""
         self._added += 1
         heapq.heappush(self._heap, (size, -self._added, case))
@@ -419,24 +445,24 @@ class _Most(Generic[Kept]):
             heapq.heappop(self._heap)
 
     def cases(self) -> tuple[Kept, ...]:
-        """The largest first."""
+        """Return the largest first."""
         return tuple(case for *_, case in sorted(self._heap, key=lambda entry: entry[:2], reverse=True))
 
 
 def _shown(answer: _Answer, i: int, j: int) -> tuple[str, UInt8[np.ndarray, "H W 3"], Instance, Instance]:
-    """The name and the image as large as A sees it, and the pair."""
+    """Return the name and the image as large as A sees it, and the pair."""
     height, width = answer.a.image_size
     small = cv2.resize(answer.image, (width, height), interpolation=cv2.INTER_AREA)
     return answer.name, small, answer.a[i], answer.b[j]
 
 
 def _as_seen(prediction: Prediction, truth: GroundTruth) -> Prediction:
-    """The prediction in the frame of the image of a ground truth."""
+    """Return the prediction in the frame of the image of a ground truth."""
     return replace(prediction, letterbox=replace(prediction.letterbox, image_hw=truth.image_hw))
 
 
 def _in_content(region: Region, letterbox: Letterbox) -> Bool[np.ndarray, "H W"]:
-    """A mask on the canvas, without the padding."""
+    """Return a mask on the canvas, without the padding."""
     mask = np.zeros(letterbox.canvas_hw, dtype=bool)
     mask[region.rows, region.columns] = region.inside
     (top, left), (height, width) = letterbox.offset_yx, letterbox.content_hw

@@ -1,4 +1,4 @@
-"""Which instance of one network is which of another, on the same image."""
+"""Which instance of one model is which of another, on the same image."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which part of a network changed a mask: coefficients, prototypes and boxes swapped one at a time.
+"""Which part of a model changed a mask: coefficients, prototypes and boxes swapped one at a time.
 
-A mask is coefficients on prototypes, cropped by a box. Going from the mask of network A to that of
-network B by exchanging one of the three after the other splits the loss 1 - IoU(A, B) into three
+A mask is coefficients on prototypes, cropped by a box. Going from the mask of model A to that of
+model B by exchanging one of the three after the other splits the loss 1 - IoU(A, B) into three
 parts that add up to it exactly. The split depends on the order, so there is also the mean over all
 six orders: the Shapley values of the three parts.
 """
@@ -44,7 +44,7 @@ class Swap:
         return self.losses[frozenset(PARTS)]
 
     def path(self, order: tuple[Part, ...] = PARTS) -> dict[Part, Float64[np.ndarray, " N"]]:
-        """What each exchange adds to the loss, in this order; sums to the total. May be negative."""
+        """Return what each exchange adds to the loss, in this order; sums to the total. May be negative."""
         done: frozenset[Part] = frozenset()
         steps: dict[Part, Float64[np.ndarray, " N"]] = {}
         for part in order:
@@ -64,7 +64,7 @@ def swap(a: Prediction, b: Prediction, translation: Translation | None = None) -
     """Exchange coefficients, prototypes and boxes of N instances of A by those of the same N instances of B.
 
     Masks are compared at image size, under the rule of A. Without a translation coefficients
-    are taken over as they are: for two versions of one network.
+    are taken over unchanged: for two versions of one model.
     """
     losses: dict[frozenset[Part], list[Float64[np.ndarray, " N"]]] = {subset: [np.zeros(0)] for subset in _SUBSETS}
     for start in range(0, len(a), _CHUNK):
@@ -84,7 +84,7 @@ def loss(a: Prediction, b: Prediction) -> Float64[np.ndarray, " N"]:
 def swapped(
     a: Prediction, b: Prediction, parts: Collection[Part], translation: Translation | None = None
 ) -> Prediction:
-    """The instances of A with these parts from B, on the canvas that the prototypes belong to."""
+    """Return the instances of A with these parts from B, on the canvas that the prototypes belong to."""
     base = b if "prototypes" in parts else a
     donor = b if "coefficients" in parts else a
     weights = donor.weights

@@ -87,9 +87,14 @@ _CHANGES: dict[str, Callable[[Any], Any]] = {
 class Relation:
     """How B's outputs follow from A's, as far as one sentence can say it.
 
-    equal: parts that are equal up to rounding: "scores", "boxes", "coefficients", "prototypes"; None without a pair.
-    prototype_order, coefficient_order: B's index of each prototype, and each coefficient, of A, where that is another
-    order. change: what was done to the prototypes of `changed`, such as "transposed (height and width exchanged)".
+    Attributes
+    ----------
+    equal
+        Parts that are equal up to rounding: "scores", "boxes", "coefficients", "prototypes"; None without a pair.
+    prototype_order, coefficient_order
+        B's index of each prototype, and each coefficient, of A, where that is another order.
+    change
+        Change of the prototypes of `changed`, such as "transposed (height and width exchanged)".
     """
 
     equal: frozenset[str] | None
@@ -111,7 +116,7 @@ class Relation:
 
     @property
     def same_order(self) -> bool:
-        """Whether prototypes and coefficients are in the same other order, so that masks stay as they are."""
+        """Whether prototypes and coefficients are in the same other order, so that masks stay the same."""
         return self.prototype_order is not None and self.prototype_order == self.coefficient_order
 
     @property
@@ -159,7 +164,7 @@ NO_RELATION = Relation(None, None, None, None, ())
 
 
 def all_prototypes_differ(similarity: PrototypeSimilarity) -> bool:
-    """Whether every prototype of B differs from A's of the same index, none much less than the others."""
+    """Return whether every prototype of B differs from A's of the same index, none much less than the others."""
     errors = similarity.errors
     if similarity.count_a != similarity.count_b or not len(errors):
         return False
@@ -175,7 +180,7 @@ def _order(order: tuple[int, ...]) -> str:
 
 
 def coefficient_change(a: Prediction, b: Prediction) -> Float64[np.ndarray, " N"]:
-    """How far the coefficients of N instances of B are from those of the same N of A, over the size of A's."""
+    """Return how far the coefficients of N instances of B are from those of the same N of A, over the size of A's."""
     own = a.coefficients.astype(np.float64)
     return np.linalg.norm(b.coefficients - own, axis=1) / np.maximum(np.linalg.norm(own, axis=1), 1e-12)
 
@@ -195,7 +200,7 @@ class Relations:
         self._sizes = np.zeros_like(self._squares)
         self._images = 0
 
-    def add(self, a: Prediction, b: Prediction, at_same_position: Int64[np.ndarray, "M 2"]) -> None:
+    def update(self, a: Prediction, b: Prediction, at_same_position: Int64[np.ndarray, "M 2"]) -> None:
         """Add one image; pairs are instances at the same position, whatever their classes."""
         left, right = a[at_same_position[:, 0]], b[at_same_position[:, 1]]
         boxes = [one.letterbox.to_image(one.extents) for one in (left, right)]
@@ -208,7 +213,7 @@ class Relations:
         apart = coefficient_change(left, right)
         drift = np.abs(right.scores - left.scores)
         self.pairs += list(zip(drift.tolist(), moved.tolist(), apart.tolist(), strict=True))
-        self._coefficients.add(np.concatenate([left.coefficients, right.coefficients], axis=1))
+        self._coefficients.update(np.concatenate([left.coefficients, right.coefficients], axis=1))
         self._add_planes(a.prototypes, b.prototypes)
 
     @property
@@ -256,7 +261,10 @@ class Relations:
         return frozenset(found | ({"prototypes"} if similarity.errors.max(initial=0) < EQUAL else set()))
 
     def _change(self) -> tuple[str | None, tuple[int, ...]]:
-        """The change that leaves least of the difference of the prototypes that differ; None if it leaves much."""
+        """Return the change that leaves least of the difference of the prototypes that differ.
+
+        None if it leaves much.
+        """
         if not self._images:
             return None, ()
         with np.errstate(divide="ignore", invalid="ignore"):

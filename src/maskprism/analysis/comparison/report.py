@@ -1,4 +1,4 @@
-"""What comparing two networks found: numbers, and a verdict."""
+"""What comparing two models found: numbers, and a verdict."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ _FIELDS = {
     "truth_area": pa.int64(),
 }
 INSTANCES = pa.schema(_FIELDS)
-"""One row per instance: matched pairs, pairs of one place and two classes, and instances without a partner.
+"""One row per instance: matched pairs, pairs of one place and two classes, and unmatched instances.
 
 level_a, level_b: of the pyramid, 0 for the finest; missing where the outputs do not tell.
-mask_iou: on the same canvas, if the networks could be brought onto one. coefficients, prototypes,
+mask_iou: on the same canvas, if the models could be brought onto one. coefficients, prototypes,
 boxes: the parts of 1 - mask_iou, mean over all orders; path_...: in that one order. coefficient_change: distance
 of B's coefficients from A's, over the size of A's; only for as many prototypes. own_canvas_iou:
-mask IoU of the pair when each network chooses its own canvas. truth_iou_a, truth_iou_b: mask IoU of A and B with the
-ground-truth instance that A found, as large as the network sees it; truth_area: its pixels in the image.
+mask IoU of the pair when each model chooses its own canvas. truth_iou_a, truth_iou_b: mask IoU of A and B with the
+ground-truth instance that A found, as large as the model sees it; truth_area: its pixels in the image.
 """
 
 _COMPARED = ("mask_iou", "box_iou", "score_a", "score_b", "coefficient_change")
@@ -71,9 +71,15 @@ _MOST_OF_LEVEL, _FEW_OF_OTHERS = 0.5, 0.05
 class Tolerance:
     """How far B may be from A on the same canvas.
 
-    min_iou: the mean mask IoU of matched instances, at least. max_unmatched: the share of instances
-    without a partner of their class, at most. max_score_drift: the mean |difference| of scores of
-    matched instances, at most. The defaults are for exports in float; int8 needs more room.
+    Attributes
+    ----------
+    min_iou
+        The mean mask IoU of matched instances, at least.
+    max_unmatched
+        The share of instances unmatched in their class, at most.
+    max_score_drift
+        The mean |difference| of scores of matched instances, at most. The defaults are for exports in float; int8 needs
+        more room.
     """
 
     min_iou: float = 0.99
@@ -95,7 +101,7 @@ class LevelDamage(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One pair of instances to look at; the image is BGR, as large as the network saw it."""
+    """One pair of instances to look at; the image is BGR, as large as the model saw it."""
 
     name: str
     image: UInt8[np.ndarray, "H W 3"]
@@ -118,19 +124,38 @@ class TruthCase(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two networks on the same images, A being what B should be.
+    """Two models on the same images, A being what B should be.
 
-    images: how many images were compared. failed: why others were not, by name; failed_in: of those that could be
-        read, in which network.
-    forced: which network was given another canvas than its own so that both have the same.
-    same_canvas: whether they had the same on all images.
-    similarity: of their prototypes. instances: a table with the columns of INSTANCES.
-    drift: which prototypes changed; None if the networks have no common basis.
-    own_unmatched: instances without a partner when each network chooses its own canvas; None if
-    that is the same. worst: the pairs with the lowest mask IoU, lowest first; equal ones left out.
-    gained, lost: the pairs whose IoU with the ground truth rises or falls most from A to B, most first.
-    moved_classes: B's class by A's class, where instances show that it is not the one of the same name.
-    relation: what the outputs have in common. input_fault: the change of A's input that gives what B says.
+    Attributes
+    ----------
+    images
+        How many images were compared.
+    failed
+        Why others were not, by name.
+    forced
+        Which model was given another canvas than its own so that both have the same.
+    same_canvas
+        Whether they had the same on all images.
+    similarity
+        Similarity of their prototypes.
+    instances
+        A table with the columns of INSTANCES.
+    drift
+        Which prototypes changed; None if the models have no common basis.
+    own_unmatched
+        Unmatched instances when each model chooses its own canvas; None if that is the same.
+    worst
+        The pairs with the lowest mask IoU, lowest first; equal ones left out.
+    gained, lost
+        The pairs whose IoU with the ground truth rises or falls most from A to B, most first.
+    moved_classes
+        B's class by A's class, where instances show that it is not the one of the same name.
+    relation
+        What the outputs have in common.
+    input_fault
+        The change of A's input that gives what B says.
+    failed_in
+        Images that could be read and on which a model failed, by the model.
     """
 
     a: ModelSpec
@@ -152,7 +177,7 @@ class Comparison:
     failed_in: Mapping[str, frozenset[Literal["A", "B"]]] = field(default_factory=dict)
 
     def count(self, status: Status) -> int:
-        """How many rows of `instances` have that status."""
+        """Return how many rows of `instances` have that status."""
         return int(pc.sum(pc.equal(self.instances["status"], status)).as_py() or 0)
 
     @cached_property
@@ -177,7 +202,7 @@ class Comparison:
 
     @property
     def unmatched_share(self) -> float:
-        """The share of all instances of A and B without a partner of their class; NaN without any."""
+        """The share of all instances of A and B unmatched in their class; NaN without any."""
         apart = self.count("only in A") + self.count("only in B") + 2 * self.count("class changed")
         total = apart + 2 * self.count("matched")
         return apart / total if total else float("nan")
@@ -193,7 +218,7 @@ class Comparison:
         return {part: _mean(self.matched[f"path_{part}"]) for part in PARTS}
 
     @property
-    def guilty(self) -> Part | None:
+    def responsible(self) -> Part | None:
         """The part that causes most of the difference of masks.
 
         None if there is no pair, or no difference, or all parts differ because of something before the head.
@@ -262,7 +287,7 @@ class Comparison:
 
     @property
     def own_iou(self) -> float | None:
-        """The mean mask IoU of `on_both` when each network chooses its own canvas."""
+        """The mean mask IoU of `on_both` when each model chooses its own canvas."""
         return _mean(self.on_both["own_canvas_iou"]) if len(self.on_both) else None
 
     @cached_property
@@ -280,11 +305,11 @@ class Comparison:
         )
 
     def violations(self, tolerance: Tolerance) -> list[str]:
-        """What is out of tolerance, a line each; where nothing is matched, that is."""
+        """Return what is out of tolerance, a line each; where nothing is matched, that is."""
         if not len(self.matched):
             if self.input_fault is not None:
-                return [f"no instance of A has a partner in B: in the input of B {self.input_fault.name}"]
-            return ["no instance of A has a partner in B, so nothing can be judged; more images or a lower --conf"]
+                return [f"no instance of A is matched in B: in the input of B {self.input_fault.name}"]
+            return ["no instance of A is matched in B, so nothing can be judged; more images or a lower --conf"]
         drift = float(np.abs(self.score_drifts).mean())
         found = [
             f"{network} alone fails on {counted(count, 'image')}"
@@ -297,7 +322,7 @@ class Comparison:
             found.append(f"mean mask IoU is {self.mean_iou:.4f} (expected at least {tolerance.min_iou:g})")
         if self.unmatched_share > tolerance.max_unmatched:
             found.append(
-                f"{self.unmatched_share:.4f} of the instances have no partner (expected at most "
+                f"{self.unmatched_share:.4f} of the instances are unmatched (expected at most "
                 f"{tolerance.max_unmatched:g})"
             )
         if drift > tolerance.max_score_drift:
@@ -305,7 +330,7 @@ class Comparison:
         return found
 
     def as_dict(self, tolerance: Tolerance | None = None) -> dict[str, Any]:
-        """Everything but the rows, for JSON; with the verdict if a tolerance is given."""
+        """Everything but the rows, for `json_text`; with the verdict if a tolerance is given."""
         statuses: tuple[Status, ...] = ("matched", "class changed", "only in A", "only in B")
         ious, drifts = self.ious, np.abs(self.score_drifts)
         found: dict[str, Any] = {
@@ -320,7 +345,7 @@ class Comparison:
             "score_drift": {"mean": drifts.mean(), "largest": drifts.max()} if len(drifts) else None,
             "mask_iou": {"mean": ious.mean(), "median": np.median(ious), "worst": ious.min()} if len(ious) else None,
             "parts": self.shares,
-            "guilty": self.guilty,
+            "responsible": self.responsible,
             "path": self.path,
             "own_canvas": {
                 "mask_iou": self.own_iou,
@@ -344,7 +369,7 @@ class Comparison:
         if tolerance is not None:
             violations = self.violations(tolerance)
             found["tolerance"] = {**asdict(tolerance), "within": not violations, "violations": violations}
-        return _finite(found)
+        return found
 
 
 def _mean(column: pa.ChunkedArray) -> float:
@@ -380,14 +405,3 @@ def _prototypes(similarity: PrototypeSimilarity) -> dict[str, Any]:
 def _drift(drift: LogitDrift) -> dict[str, Any]:
     columns = {name: [float(value) for value in column] for name, column in drift.as_columns().items()}
     return {"flipped_cells": drift.flipped_cells, "worst": drift.worst().tolist(), **columns}
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinity as None: JSON has neither."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value

@@ -1,4 +1,4 @@
-"""How alike the prototypes of two networks are: matched one to one, and as the spaces that they span.
+"""How alike the prototypes of two models are: matched one to one, and as the spaces that they span.
 
 Everything follows from the moments of all prototypes together over pixels, so images are added
 one by one and memory stays that of one.
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from maskprism.core.prediction import Prediction
 
 SHARED_BELOW = 0.5
-"""Two networks share a basis if the median prototype differs from its namesake by less than this share of its own
+"""Two models share a basis if the median prototype differs from its namesake by less than this share of its own
 spread: then coefficients of one mean the same to the other."""
 _RANK_TOLERANCE = 1e-10
 _EQUAL = 1e-14
 
 
 def paired_pixels(a: Prediction, b: Prediction) -> Float32[np.ndarray, "M K+K'"]:
-    """The prototypes of both networks, those of A first, at the M pixels of one image.
+    """Return the prototypes of both models, those of A first, at the M pixels of one image.
 
     Pixels are the cells of A's grid that show the image, not the padding. B's prototypes are
     sampled there where its canvas is another one.
@@ -42,9 +42,12 @@ def paired_pixels(a: Prediction, b: Prediction) -> Float32[np.ndarray, "M K+K'"]
 
 @dataclass(frozen=True, eq=False)
 class PrototypeSimilarity:
-    """How the K prototypes of network A and the K' of network B compare over the pixels of many images.
+    """How the K prototypes of model A and the K' of model B compare over the pixels of many images.
 
-    moments: of all of them together, those of A first; filled with `paired_pixels`.
+    Attributes
+    ----------
+    moments
+        Moments of all of them together, those of A first; filled with `paired_pixels`.
     """
 
     count_a: int
@@ -104,7 +107,7 @@ class PrototypeSimilarity:
 
     @cached_property
     def translation(self) -> Translation:
-        """Each network's prototypes by those of the other, by least squares over all pixels."""
+        """Each model's prototypes by those of the other, by least squares over all pixels."""
         (a, b, between) = (self.moments.gram[one, two] for one, two in self._blocks)
         return Translation(b_to_a=between.T @ _pseudo_inverse(a), a_to_b=between @ _pseudo_inverse(b))
 
@@ -141,9 +144,14 @@ class PrototypeSimilarity:
 
 @dataclass(frozen=True, eq=False)
 class Translation:
-    """How coefficients of one network are said in the prototypes of another.
+    """How coefficients of one model are expressed in the prototypes of another.
 
-    b_to_a: the prototypes of B as weighted sums of those of A. a_to_b: those of A of those of B.
+    Attributes
+    ----------
+    b_to_a
+        The prototypes of B as weighted sums of those of A.
+    a_to_b
+        Those of A of those of B.
     """
 
     b_to_a: Float64[np.ndarray, "K' K"]
@@ -153,9 +161,9 @@ class Translation:
 def match_prototypes(correlation: Float64[np.ndarray, "K K'"]) -> Int64[np.ndarray, "M 2"]:
     """Pairs (k of A, k of B), one to one, with the largest sum of |correlation|, sorted by k of A.
 
-    Prototypes whose correlations are NaN (constant ones) stay without a partner. Raises
-    MissingExtraError where prototypes compete for a partner and SciPy, which solves that
-    (Hungarian method), is not installed; two versions of one network do not need it.
+    Prototypes whose correlations are NaN (constant ones) stay unmatched. Raises
+    MissingExtraError where prototypes compete for a match and SciPy, which solves that
+    (Hungarian method), is not installed; two versions of one model do not need it.
     """
     strength = np.abs(np.nan_to_num(correlation))
     alive = ~np.isnan(correlation)
@@ -169,11 +177,11 @@ def match_prototypes(correlation: Float64[np.ndarray, "K K'"]) -> Int64[np.ndarr
 
 
 def _assign(strength: Float64[np.ndarray, "R C"]) -> Int64[np.ndarray, "R 2"]:
-    """The best column for each of at most as many rows, no column twice."""
+    """Return the best column for each of at most as many rows, no column twice."""
     best = strength.argmax(axis=1) if strength.size else np.zeros(0, dtype=np.int64)
-    if len(set(best.tolist())) == len(best):  # every row has its favourite: nothing can be better
+    if len(set(best.tolist())) == len(best):  # every row has its best match: nothing can be better
         return np.stack([np.arange(len(best)), best], axis=1)
-    optimize = require("scipy.optimize", "matching the prototypes of different networks", extra="compare")
+    optimize = require("scipy.optimize", "matching the prototypes of different models", extra="compare")
     return np.stack(optimize.linear_sum_assignment(strength, maximize=True), axis=1)
 
 
@@ -198,7 +206,7 @@ def on_grid(
 
 
 def _cells_of(own: Letterbox, target: Letterbox, axis: int) -> Float64[np.ndarray, " H"]:
-    """Where the cell centres of the target lie among the cells of the own grid, on one axis."""
+    """Return where the cell centres of the target lie among the cells of the own grid, on one axis."""
     canvas = (np.arange(target.grid_hw[axis]) + 0.5) * target.canvas_hw[axis] / target.grid_hw[axis]
     share = (canvas - target.offset_yx[axis]) / target.content_hw[axis]
     own_canvas = share * own.content_hw[axis] + own.offset_yx[axis]

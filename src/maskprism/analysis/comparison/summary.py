@@ -1,4 +1,4 @@
-"""A comparison of two networks in plain words."""
+"""A comparison of two models in plain words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _ROUNDING = 1e-4
 
 
 def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> list[str]:
-    """What was compared, what differs, and what is to blame; with the verdict if a tolerance is given."""
+    """Return what was compared, what differs, and which part is responsible.
+
+    With the verdict if a tolerance is given.
+    """
     found = [
         f"A is {_model(comparison.a)}; B is {_model(comparison.b)}.",
         _canvas(comparison),
@@ -47,18 +50,18 @@ def _left_out(comparison: Comparison) -> str:
     unread = len(comparison.failed) - len(comparison.failed_in)
     causes = (
         (unread, "that cannot be read"),
-        (len(comparison.failed_in), "on which a network fails"),
+        (len(comparison.failed_in), "on which a model fails"),
     )
     return ", ".join(f"{counted(count, 'image')} {why}" for count, why in causes if count)
 
 
 def summary_of(comparison: Comparison, tolerance: Tolerance | None = None) -> str:
-    """The `sentences`, one per line."""
+    """Return the `sentences`, one per line."""
     return "\n".join(sentences(comparison, tolerance))
 
 
 def percent(share: float) -> str:
-    """A share as percent with two digits that mean something; the minus is a true minus, no number a dash."""
+    """Return a share as percent with two digits that mean something; the minus is a true minus, no number a dash."""
     if not np.isfinite(share):
         return "–"
     size = abs(share) * 100
@@ -69,7 +72,7 @@ def percent(share: float) -> str:
 
 
 def versus(comparison: Comparison) -> str:
-    """Which networks were compared, for titles; long names are cut in the middle."""
+    """Return which models were compared, for titles; long names are cut in the middle."""
     a, b = (f"{brief(spec.name)} ({spec.runtime})" for spec in (comparison.a, comparison.b))
     return f"A: {a}, B: {b}"
 
@@ -83,11 +86,11 @@ def _canvas(comparison: Comparison) -> str:
     if not comparison.same_canvas:
         sides = " and ".join(f"{spec.input_hw[1]} x {spec.input_hw[0]}" for spec in (comparison.a, comparison.b))
         return (
-            f"{images}, on different canvases ({sides}; neither network takes the other's): "
-            "what follows is the canvas and the network together."
+            f"{images}, on different canvases ({sides}; neither model takes the other's): "
+            "what follows is the canvas and the model together."
         )
     if comparison.forced is None:
-        return f"{images}, both networks on the same canvas."
+        return f"{images}, both models on the same canvas."
     free = comparison.a if comparison.forced == "A" else comparison.b
     other = comparison.b if comparison.forced == "A" else comparison.a
     habit = "which by itself cuts a rectangle around each image, " if free.rectangular else ""
@@ -147,7 +150,7 @@ def _before_head(comparison: Comparison) -> str:
 
 
 def _equal(comparison: Comparison) -> str:
-    """What is equal, where something is not."""
+    """Return what is equal, where something is not."""
     equal = comparison.relation.equal
     parts = ("scores", "boxes", "coefficients", "prototypes")
     if not equal or set(parts) <= equal:
@@ -209,7 +212,7 @@ def _parts(comparison: Comparison) -> str:
 def _prototypes(comparison: Comparison) -> str:
     similarity = comparison.similarity
     if comparison.relation.sentences() or (comparison.input_fault is not None and not similarity.shared):
-        return ""  # what the prototypes are to each other has been said
+        return ""  # how the prototypes relate has been reported
     if similarity.shared:
         errors = similarity.errors
         worst = int(np.argmax(errors))
@@ -224,10 +227,10 @@ def _prototypes(comparison: Comparison) -> str:
     median = f"{np.median(correlation):.2f}" if correlation else "undefined"
     a_by_b, b_by_a = similarity.explained
     return (
-        f"The networks have prototypes of their own: matched one to one, |correlation| is {median} (median); A's can "
+        f"The models have prototypes of their own: matched one to one, |correlation| is {median} (median); A's can "
         f"draw {percent(b_by_a)} of what B's show, B's {percent(a_by_b)} of what A's show; CKA {similarity.cka:.2f}. "
         + (
-            "Coefficients are equal, so they were exchanged as they are."
+            "Coefficients are equal, so they were exchanged unchanged."
             if comparison.relation.coefficients_equal
             else "Coefficients were translated by least squares before they were exchanged."
         )
@@ -240,9 +243,9 @@ def _letterbox(comparison: Comparison) -> str:
         return ""
     text = (
         f"Each on its own canvas, masks differ by {percent(1 - own)}: {percent(share)} of that is the letterbox, "
-        f"not the network"
+        f"not the model"
     )
-    return f"{text}. There, {counted(comparison.own_unmatched or 0, 'instance')} of A and B have no partner."
+    return f"{text}. There, {counted(comparison.own_unmatched or 0, 'instance')} of A and B are unmatched."
 
 
 def _rules(comparison: Comparison) -> str:
@@ -251,5 +254,5 @@ def _rules(comparison: Comparison) -> str:
 
 
 def _small(value: float) -> str:
-    """Four decimals, or the size of what is smaller."""
+    """Four decimals, or the magnitude of a smaller number."""
     return f"{value:.4f}" if value == 0 or value >= 0.0001 else f"{value:.0e}"

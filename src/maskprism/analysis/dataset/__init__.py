@@ -1,4 +1,4 @@
-"""Where does a network lose mask AP on a data set, and what should be worked on?
+"""Where does a model lose mask AP on a data set, and what should be worked on?
 
 | name | answers |
 |---|---|

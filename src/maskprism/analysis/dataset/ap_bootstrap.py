@@ -12,8 +12,8 @@ import numpy as np
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
 from maskprism.analysis.dataset.oracles import costs
 from maskprism.analysis.dataset.resampled_ap import MOST_GROUPS, ResampledAP, mean_known
-from maskprism.analysis.dataset.tide import mend
-from maskprism.analysis.intervals import Interval, bootstraps, too_few
+from maskprism.analysis.dataset.tide import fix_errors
+from maskprism.analysis.intervals import CLAIMS, Interval, bootstraps, too_few
 from maskprism.analysis.truth.matching import ERROR_TYPES, FOUND_IOU, Errors, ErrorType
 
 if TYPE_CHECKING:
@@ -26,16 +26,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ApIntervals:
-    """Intervals of average precisions over the same resampled images. With too few images their ends are NaN.
+    """Intervals of average precisions over the same resampled images.
 
-    precision: AP under each decode, and of the boxes ("boxes"). perfect_masks, perfect_detection: AP if these were
-    perfect (see `oracles`). masks, detection: what they cost, over both orders; difference: masks - detection.
-    decodes: the largest AP of the three decodes minus the smallest. small_behind: `SIZE_RATIO` times AP of large
-    objects minus AP of small ones.
-    errors: the AP50 that mending each kind of error would add. ahead: by how much the kind that adds most exceeds each
-    other kind.
-    by_class: AP of each class that is in enough images, under the decode of `predict`; they hold together.
-    class_images: in how many images each class has an instance.
+    With too few images their ends are NaN.
+
+    Attributes
+    ----------
+    precision
+        AP under each decode, and of the boxes ("boxes").
+    perfect_masks, perfect_detection
+        AP if these were perfect (see `oracles`).
+    masks, detection
+        What they cost, over both orders.
+    difference
+        Masks - detection.
+    decodes
+        The largest AP of the three decodes minus the smallest.
+    small_behind
+        `SIZE_RATIO` times AP of large objects minus AP of small ones.
+    errors
+        The AP50 that fixing each kind of error would add.
+    ahead
+        By how much the kind that adds most exceeds each other kind.
+    by_class
+        AP of each class that is in enough images, under the decode of `predict`; they hold together.
+    class_images
+        In how many images each class has an instance.
     """
 
     precision: Mapping[str, Interval]
@@ -53,7 +69,7 @@ class ApIntervals:
 
 
 SIZE_RATIO = 0.5
-"""Small objects whose AP is below this share of that of large ones are spoken of."""
+"""Small objects whose AP is below this share of that of large ones are reported."""
 
 
 def ap_intervals(
@@ -67,7 +83,7 @@ def ap_intervals(
     Parameters
     ----------
     overlaps
-        Per decode, and "boxes", what was found in each image against what is there.
+        Per decode, and "boxes", the detections of each image against its ground truth.
     perfect_masks, perfect_detection
         Likewise under "predict", if these were perfect.
     errors
@@ -87,7 +103,7 @@ def ap_intervals(
 
     names = (*scored, "perfect_masks", "perfect_detection", "masks", "detection", "difference", "small_behind")
     claims = {"difference", "small_behind"}  # of the other intervals nothing is claimed
-    comparisons = [len(claims) if name in claims else 1 for name in names]
+    comparisons = [CLAIMS if name in claims else 1 for name in names]
     whole = dict(zip(names, intervals_of(of_whole, len(canvas), comparisons), strict=True))
     gains, ahead = _of_errors(canvas, errors)
     class_images = _images_with(scored["predict"], canvas)
@@ -124,24 +140,24 @@ def intervals_of(statistics: Statistics, n_images: int, comparisons: int | Seque
 
 
 def _spread(decodes: Sequence[ResampledAP], n_images: int) -> Interval:
-    """The largest minus the smallest AP, both chosen among all images."""
+    """Return the largest minus the smallest AP, both chosen among all images."""
     now = [float(one(np.ones((1, one.n_groups)))[0]) for one in decodes]
     if np.isnan(now).any():
         return Interval(math.nan, math.nan, math.nan)
     largest, smallest = decodes[int(np.argmax(now))], decodes[int(np.argmin(now))]
     pairs = len(decodes) * (len(decodes) - 1) // 2
-    (found,) = intervals_of(lambda weights: (largest(weights) - smallest(weights))[:, None], n_images, pairs)
+    (found,) = intervals_of(lambda weights: (largest(weights) - smallest(weights))[:, None], n_images, CLAIMS * pairs)
     return found
 
 
 def _of_errors(
     canvas: Sequence[Overlaps], errors: Sequence[Errors]
 ) -> tuple[dict[ErrorType, Interval], dict[ErrorType, Interval]]:
-    """What mending each kind of error adds, and by how much the first is ahead of the others."""
+    """Return what fixing each kind of error adds, and by how much the first is ahead of the others."""
     base = ResampledAP(canvas, thresholds=(FOUND_IOU,))
-    mended = {
+    fixed = {
         kind: ResampledAP(
-            [mend(image, own, kind) for image, own in zip(canvas, errors, strict=True)], thresholds=(FOUND_IOU,)
+            [fix_errors(image, own, kind) for image, own in zip(canvas, errors, strict=True)], thresholds=(FOUND_IOU,)
         )
         for kind in ERROR_TYPES
     }
@@ -149,7 +165,7 @@ def _of_errors(
     def gains(weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, "R kinds"]:
         now = base.by_class(weights)
         ap50 = mean_known(now)
-        return np.stack([_gain(one, base, weights, now, ap50) for one in mended.values()], axis=1)
+        return np.stack([_gain(one, base, weights, now, ap50) for one in fixed.values()], axis=1)
 
     found = dict(zip(ERROR_TYPES, intervals_of(gains, len(canvas)), strict=True))
     values = [found[kind].mean for kind in ERROR_TYPES]
@@ -162,23 +178,23 @@ def _of_errors(
         every = gains(weights)
         return every[:, [first]] - every[:, others]
 
-    behind = intervals_of(ahead, len(canvas), comparisons=len(others))
+    behind = intervals_of(ahead, len(canvas), comparisons=CLAIMS)  # a claim needs all of them
     return found, {ERROR_TYPES[kind]: one for kind, one in zip(others, behind, strict=True)}
 
 
 def _gain(
-    mended: ResampledAP,
+    fixed: ResampledAP,
     base: ResampledAP,
     weights: Float64[np.ndarray, "R I"],
     now: Float[np.ndarray, "R classes"],
     ap50: Float[np.ndarray, " R"],
 ) -> Float[np.ndarray, " R"]:
-    """As `tide.error_cost` has it: a class without ground truth left is worth 0 as long as it is detected."""
+    """As in `tide.error_cost`, a class without ground truth left is worth 0 while it is detected."""
     found = np.full(now.shape, np.nan)
     detected = np.zeros(now.shape, dtype=bool)
-    columns = np.searchsorted(base.classes, mended.classes)
-    found[:, columns] = mended.by_class(weights)
-    detected[:, columns] = weights @ mended.detected > 0
+    columns = np.searchsorted(base.classes, fixed.classes)
+    found[:, columns] = fixed.by_class(weights)
+    detected[:, columns] = weights @ fixed.detected > 0
     found[np.isnan(found) & detected & ~np.isnan(now)] = 0.0
     return np.maximum(mean_known(found) - ap50, 0.0)
 

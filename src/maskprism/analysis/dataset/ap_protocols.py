@@ -34,13 +34,13 @@ AP_PROTOCOLS: dict[ApProtocolName, ApProtocol] = {
         "val",
         "threshold and crop on the prototype grid; ground-truth masks resized to it, the smallest one in front",
     ),
-    "predict": ApProtocol("canvas", "predict", "logits enlarged to the network input, then threshold and crop"),
+    "predict": ApProtocol("canvas", "predict", "logits enlarged to the model input, then threshold and crop"),
     "native": ApProtocol("image", "val save_json", "logits enlarged to the image itself"),
 }
 
 
 def true_regions(truth: GroundTruth, letterbox: Letterbox, size: Size) -> list[Region]:
-    """The ground-truth masks in the frame named `size`; a box without a mask stands for itself."""
+    """Return the ground-truth masks in the frame named `size`; a box without a mask is its own mask."""
     size_hw = letterbox.size_hw(size)
     boxes = letterbox.from_canvas(letterbox.to_canvas(truth.boxes), size)
     return [
@@ -50,7 +50,7 @@ def true_regions(truth: GroundTruth, letterbox: Letterbox, size: Size) -> list[R
 
 
 def validation_regions(truth: GroundTruth, letterbox: Letterbox) -> list[Region]:
-    """The ground-truth masks on the prototype grid as Ultralytics validates against them.
+    """Return the ground-truth masks on the prototype grid as Ultralytics validates against them.
 
     Outlines lose their fractions and are filled on the canvas, which is then resized to the grid; a
     pixel of several instances belongs to the smallest of them. Crowds hide nothing and are not hidden.
@@ -77,7 +77,7 @@ def overlaps_under(
     same_class: bool = True,
     areas: Float[np.ndarray, " N"] | None = None,
 ) -> Overlaps:
-    """The masks of a prediction under one decode against those of the ground truth; see `mask_overlaps`."""
+    """Return the masks of a prediction under one decode against those of the ground truth; see `mask_overlaps`."""
     size, letterbox = AP_PROTOCOLS[decode].size, prediction.letterbox
     true = validation_regions(truth, letterbox) if decode == "validation" else true_regions(truth, letterbox, size)
     return mask_overlaps(
@@ -86,7 +86,7 @@ def overlaps_under(
 
 
 def overlaps_of_boxes(prediction: Prediction, truth: GroundTruth) -> Overlaps:
-    """The boxes of a prediction against those of the ground truth, in image pixels."""
+    """Return the boxes of a prediction against those of the ground truth, in image pixels."""
     boxes = prediction.boxes
     return Overlaps(
         scores=prediction.scores,

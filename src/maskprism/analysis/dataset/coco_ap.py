@@ -1,4 +1,4 @@
-"""COCO's average precision, from what was found, what is there, and how much each pair overlaps."""
+"""COCO's average precision, from detections, ground truth, and how much each pair overlaps."""
 
 from __future__ import annotations
 
@@ -33,8 +33,16 @@ class ClassPrecision(NamedTuple):
 class AveragePrecision:
     """COCO's metrics, 0 to 1; nan where there is no ground-truth instance to find.
 
-    ap: mean over IoU thresholds .50, .55 ... .95 and over classes; ap50, ap75: at one threshold.
-    recall: mean over thresholds and classes. by_size: AP of small, medium and large objects.
+    Attributes
+    ----------
+    ap
+        Mean over IoU thresholds .50, .55 ... .95 and over classes.
+    ap50, ap75
+        At one threshold.
+    recall
+        Mean over thresholds and classes.
+    by_size
+        AP of small, medium and large objects.
     """
 
     ap: float
@@ -45,7 +53,7 @@ class AveragePrecision:
     by_class: dict[int, ClassPrecision]
 
 
-def average_precision(images: Iterable[Overlaps], *, max_per_class: int = MAX_PER_CLASS) -> AveragePrecision:
+def average_precision(images: Iterable[Overlaps]) -> AveragePrecision:
     """COCO's average precision, by `faster-coco-eval`, from overlaps that are known already.
 
     Takes overlaps of masks at any size, or of boxes. Classes without a ground-truth instance do not
@@ -55,7 +63,7 @@ def average_precision(images: Iterable[Overlaps], *, max_per_class: int = MAX_PE
     """
     images = list(images)
     sized = all(image.areas is not None and image.true_areas is not None for image in images)
-    objects, precision, recall = _evaluate(images, max_per_class)
+    objects, precision, recall = _evaluate(images)
     by_size = {size: _mean(precision[..., i]) if sized else math.nan for i, size in enumerate(SIZES, 1)}
     by_class = {
         class_id: ClassPrecision(_mean(precision[:, :, i, 0]), _mean(precision[0, :, i, 0]), count)
@@ -72,11 +80,9 @@ def average_precision(images: Iterable[Overlaps], *, max_per_class: int = MAX_PE
     )
 
 
-def class_precision_at(
-    images: Iterable[Overlaps], threshold: float, *, max_per_class: int = MAX_PER_CLASS
-) -> dict[int, float]:
+def class_precision_at(images: Iterable[Overlaps], threshold: float) -> dict[int, float]:
     """COCO's average precision at one IoU threshold of every class that has ground-truth instances."""
-    objects, precision, _ = _evaluate(list(images), max_per_class, (threshold,))
+    objects, precision, _ = _evaluate(list(images), (threshold,))
     return {class_id: _mean(precision[0, :, i, 0]) for i, (class_id, count) in enumerate(objects.items()) if count}
 
 
@@ -87,9 +93,7 @@ def _mean(values: Float64[np.ndarray, "..."]) -> float:
 
 
 def _evaluate(
-    images: Sequence[Overlaps],
-    max_per_class: int,
-    thresholds: Sequence[float] | None = None,
+    images: Sequence[Overlaps], thresholds: Sequence[float] | None = None
 ) -> tuple[dict[int, int], Float64[np.ndarray, "T R K S"], Float64[np.ndarray, "T K S"]]:
     """Objects per class, and precision and recall as COCO accumulates them (-1 where there is nothing to find).
 
@@ -103,7 +107,7 @@ def _evaluate(
         def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802, N803
             image = images[imgId]
             rows = np.flatnonzero(image.classes == catId)
-            rows = rows[np.argsort(-image.scores[rows], kind="mergesort")][:max_per_class]
+            rows = rows[np.argsort(-image.scores[rows], kind="mergesort")][:MAX_PER_CLASS]
             columns = np.flatnonzero(image.true_classes == catId)
             return image.iou[np.ix_(rows, columns)] if len(rows) and len(columns) else []
 
@@ -117,7 +121,7 @@ def _evaluate(
     truth = COCO(described | {"annotations": list(_truths(images))})
     found = COCO(described | {"annotations": list(_findings(images, objects))})
     evaluation = OfKnownOverlaps(truth, found, "bbox", ranges={name: list(limits) for name, limits in SIZES.items()})
-    evaluation.params.maxDets = [max_per_class]
+    evaluation.params.maxDets = [MAX_PER_CLASS]
     if thresholds is not None:
         evaluation.params.iouThrs = np.array(thresholds)
     evaluation.evaluate()
@@ -141,7 +145,7 @@ def _truths(images: Sequence[Overlaps]) -> Iterator[dict[str, Any]]:
 
 
 def _findings(images: Sequence[Overlaps], classes: Collection[int]) -> Iterator[dict[str, Any]]:
-    """Detections as COCO writes them, of classes that have ground-truth instances somewhere."""
+    """Yield detections as COCO writes them, of classes that have ground-truth instances somewhere."""
     number = itertools.count(1)
     for image_id, image in enumerate(images):
         areas = image.areas if image.areas is not None else np.ones(len(image.scores))

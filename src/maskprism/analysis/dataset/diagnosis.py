@@ -1,17 +1,15 @@
-"""A whole data set against its ground truth: mask AP, kinds of errors, and which part of the network loses what."""
+"""A whole data set against its ground truth: mask AP, kinds of errors, and which part of the model loses what."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-import cv2
 import numpy as np
 
-from maskprism._common.parallel import in_order, one_thread_per_call, processors
-from maskprism._common.text import one_line
 from maskprism.analysis.dataset.ap_bootstrap import ApIntervals, ap_intervals
 from maskprism.analysis.dataset.ap_protocols import (
     AP_PROTOCOLS,
@@ -36,20 +34,23 @@ from maskprism.analysis.truth.matching import (
     match_masks,
 )
 from maskprism.analysis.truth.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
-from maskprism.errors import InputError, MaskprismError, ModelError
+from maskprism.datasets.visit import Asking, Failure, OnProgress, VisitedImage, visit
+from maskprism.errors import InputError
 from maskprism.io.sources import spread
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, UInt8
 
+    from maskprism._common.choices import EngineName
+    from maskprism._common.parallel import Engine
     from maskprism.core.prediction import Prediction
-    from maskprism.datasets import Dataset, GroundTruth, Sample
+    from maskprism.datasets import Dataset, GroundTruth
     from maskprism.models import Model, ModelSpec
     from maskprism.models.families.rows import Thresholds
 
 SHOWN_CONF = 0.25
 """Detections above this score are what a user of `predict` sees; tables and budgets are of these."""
-Step = Literal["as it is", "coefficients", "prototypes", "box", "resolution"]
+Step = Literal["as predicted", "coefficients", "prototypes", "box", "resolution"]
 Alone = Literal["coefficients alone", "prototypes alone", "box alone", "resolution alone", "true boxes"]
 _MASKS: dict[Step | Alone, str] = {
     "coefficients": "best",
@@ -64,7 +65,6 @@ _GIVEN_BACK: dict[Alone, Part] = {
     "box alone": "box",
     "resolution alone": "resolution",
 }
-_NETWORK_FAILURES = 8
 
 
 class FoundObject(NamedTuple):
@@ -82,7 +82,12 @@ class FoundObject(NamedTuple):
 class Detection(NamedTuple):
     """One detection that `Model.predict` shows, numbered as there; see `matching.Matches` for `error` and `object`.
 
-    error: one of ERROR_TYPES, or "" for one that is right or excused. outcome: what counts.
+    Attributes
+    ----------
+    outcome
+        What counts.
+    error
+        One of ERROR_TYPES, or "" for one that is right or excused.
     """
 
     image: str
@@ -100,24 +105,43 @@ class Detection(NamedTuple):
 class Diagnosis:
     """What became of a data set.
 
-    classes: ids of those that count: labelled in the data set, known to the model, and not left out by it.
-    images: how many were examined, out of total; failures: (name, why) of those that could not be.
-    precision: per decode (see `ap_protocols.AP_PROTOCOLS`) and of the boxes ("boxes").
-    perfect: AP under the "predict" decode if parts were perfect, one after the other in the order of the
-        error budget, from "as it is" to "resolution", where all masks of matched detections are those of the ground
-        truth.
-    perfect_detection: AP under the "predict" decode if every ground-truth instance were detected once, with its class
-        and box, and its mask were the one drawn for it (see `oracles`).
-    alone: the same if one part alone cost nothing: the IoU of every matched instance with the ground truth grows by
-        what that part costs in the error budget (nothing, where it gains). "true boxes": the same logits, cropped
-        by the boxes of the ground truth.
-    errors: TIDE of all detections under the "predict" decode. shown: the kinds of errors among the detections that
-        `Model.predict` shows above `conf`, and the instances that these miss, by `matching.match_masks`.
-    localisation: error budgets of the localisation errors that hide a ground-truth instance.
-    intervals: of the average precisions, of what masks and detection cost, and of what kinds of errors cost.
-    budget: of the true positives among the detections shown. objects, detections: rows for tables.
-    unknown_classes: classes of the data set that the model does not know; their instances are left out.
-    interrupted: the run was stopped, and this is about the images before.
+    Attributes
+    ----------
+    classes
+        Ids of those that count: labelled in the data set, known to the model, and not left out by it.
+    images
+        How many were examined, out of total.
+    failures
+        Those that could not be.
+    precision
+        Per decode (see `ap_protocols.AP_PROTOCOLS`) and of the boxes ("boxes").
+    perfect
+        AP under the "predict" decode if parts were perfect, one after the other in the order of the error budget, from
+        "as predicted" to "resolution", where all masks of matched detections are those of the ground truth.
+    alone
+        The same if one part alone cost nothing: the IoU of every matched instance with the ground truth grows by what
+        that part costs in the error budget (nothing, where it gains). "true boxes": the same logits, cropped by the
+        boxes of the ground truth.
+    perfect_detection
+        AP under the "predict" decode if every ground-truth instance were detected once, with its class and box, and its
+        mask were the one drawn for it (see `oracles`).
+    intervals
+        Intervals of the average precisions, of what masks and detection cost, and of what kinds of errors cost.
+    errors
+        TIDE of all detections under the "predict" decode.
+    shown
+        The kinds of errors among the detections that `Model.predict` shows above `conf`, and the instances that these
+        miss, by `matching.match_masks`.
+    localisation
+        Error budgets of the localisation errors that hide a ground-truth instance.
+    budget
+        Budget of the true positives among the detections shown.
+    objects, detections
+        Rows for tables.
+    unknown_classes
+        Classes of the data set that the model does not know; their instances are left out.
+    interrupted
+        The run was stopped, and this is about the images before.
     """
 
     dataset: Dataset
@@ -126,7 +150,7 @@ class Diagnosis:
     conf: float
     images: int
     total: int
-    failures: Sequence[tuple[str, str]]
+    failures: Sequence[Failure]
     remarks: Sequence[str]
     precision: Mapping[str, AveragePrecision]
     perfect: Mapping[Step, AveragePrecision]
@@ -153,23 +177,22 @@ class Diagnosis:
         return sum(one.outcome == "false positive" for one in self.detections)
 
     def pictured(self, model: Model, rows: Sequence[InstanceBudget]) -> Iterator[PicturedInstance]:
-        """The images and masks of some rows of the budget, image by image, from the model that was diagnosed.
+        """Yield the images and masks of some rows of the budget, image by image, from the model that was diagnosed.
 
         Images are read and predicted again; those that are gone are left out.
         """
         wanted = {row.image for row in rows}
-        for sample in self.dataset:
-            if sample.name not in wanted:
+        places = [place for place, sample in enumerate(self.dataset) if sample.name in wanted]
+        shown = model.with_thresholds(shown_thresholds(model, self.conf))
+        for visited in visit(self.dataset.take(places), shown):
+            if isinstance(visited, Failure):
                 continue
-            try:
-                image, labelled = sample.read()
-            except MaskprismError:
-                continue
-            prediction = model.with_thresholds(shown_thresholds(model, self.conf)).predict(image)
-            truth = truth_of_classes(labelled, self.classes)
+            assert visited.truth is not None
+            image, prediction = visited.image, visited.prediction
+            truth = truth_of_classes(visited.truth, self.classes)
             matches = match_masks(prediction, truth, classes=self.classes)
             for row in rows:
-                if row.image == sample.name and row.instance < len(prediction):
+                if row.image == visited.name and row.instance < len(prediction):
                     yield PicturedInstance(row, image, prediction, truth, matches)
 
 
@@ -187,8 +210,14 @@ class PicturedInstance(NamedTuple):
 class ExaminedImage:
     """One image, finished.
 
-    overlaps: under each decode, and of the boxes. steps: the IoUs of the instances that a step makes better.
-    drawn: IoU of the mask that was drawn for each ground-truth instance, cropped by its box; NaN for missed ones.
+    Attributes
+    ----------
+    overlaps
+        Under each decode, and of the boxes.
+    steps
+        The IoUs of the instances that a step makes better.
+    drawn
+        IoU of the mask that was drawn for each ground-truth instance, cropped by its box; NaN for missed ones.
     """
 
     name: str
@@ -203,20 +232,12 @@ class ExaminedImage:
     remarks: Sequence[str] = ()
 
     def after(self, step: Step | Alone) -> Overlaps:
-        """The overlaps under the "predict" decode after that step."""
+        """Return the overlaps under the "predict" decode after that step."""
         canvas = self.overlaps["predict"]
         iou = canvas.iou.copy()
         for instance, row in self.steps[step].items():
             iou[instance] = row
         return canvas.with_iou(iou)
-
-
-class Failed(NamedTuple):
-    """One image that could not be examined."""
-
-    name: str
-    message: str
-    network: bool = False
 
 
 def diagnose(
@@ -225,8 +246,9 @@ def diagnose(
     *,
     conf: float = SHOWN_CONF,
     limit: int | None = None,
+    engine: EngineName | Engine = "threads",
     workers: int | None = None,
-    on_progress: Callable[[int, int, Failed | None], None] = lambda done, total, failed: None,
+    on_progress: OnProgress | None = None,
 ) -> Diagnosis:
     """Examine every image of a data set, or `limit` of them, evenly spread.
 
@@ -237,9 +259,17 @@ def diagnose(
     image that cannot be read is left out and told in `failures`. A KeyboardInterrupt ends the work early; what is
     finished by then is the result.
 
-    on_progress: called with the images done, their total, and a failure, if the last one was.
-    Raises InputError where data set and model share no class or nothing is left to examine, and
-    ModelError where the network fails on one image after the other.
+    Parameters
+    ----------
+    engine, workers, on_progress
+        See `maskprism.datasets.visit.visit`.
+
+    Raises
+    ------
+    InputError
+        Where data set and model share no class or nothing is left to examine.
+    ModelError
+        Where the model fails on one image after the other.
 
     Examples
     --------
@@ -254,29 +284,30 @@ def diagnose(
     >>> found.budget.mean().instances > 0  # what costs the masks that are found: resolution, box, prototypes, ...
     True
     """
-    chosen = spread(len(dataset), limit)
+    spread(1, limit)  # says at once what is out of range
     dataset = dataset.for_model(model.spec.names)
     if dataset.nothing_counts:
         raise InputError(f"{dataset.path}: no mask counts: {dataset.nothing_counts}")
     if dataset.by_index:
         model = model.with_names(dataset.names)
-    samples = list(dataset)
-    samples = [samples[position] for position in chosen]
+    dataset, whole = dataset.take(spread(len(dataset), limit)), dataset
     classes = known_classes(dataset, model)
     if not classes:
         raise InputError(f"{dataset.path}: labels none of the classes {list(model.keep.classes or ())}")
     examined: list[ExaminedImage] = []
-    failures: list[Failed] = []
+    failures: list[Failure] = []
     interrupted = False
-    with one_thread_per_call():
+    asking = Asking(partial(_under_both, model, shown_thresholds(model, conf)), model.grey)
+    visited = visit(
+        dataset, asking, partial(_examined, classes), engine=engine, workers=workers, on_progress=on_progress
+    )
+    with closing(visited) as results:
         try:
-            with closing(in_order(_Examiner(model, classes, conf), iter(samples), workers or processors())) as results:
-                for result in results:
-                    failed = result if isinstance(result, Failed) else None
-                    failures += [failed] if failed else []
-                    examined += [] if isinstance(result, Failed) else [result]
-                    on_progress(len(examined) + len(failures), len(samples), failed)
-                    check_network(examined, failures)
+            for result in results:
+                if isinstance(result, Failure):
+                    failures.append(result)
+                else:
+                    examined.append(result)
         except KeyboardInterrupt:
             if not examined:
                 raise
@@ -286,55 +317,41 @@ def diagnose(
             f"{dataset.path}: not one of {len(failures)} images can be examined "
             f"(the first: {failures[0].name}: {failures[0].message})"
         )
-    return _concluded(dataset, model.spec, classes, conf, len(samples), examined, failures, interrupted)
+    return _concluded(whole, model.spec, classes, conf, len(dataset), examined, failures, interrupted)
 
 
-def check_network(examined: Sequence[object], failures: Sequence[Failed]) -> None:
-    """Raise ModelError once the network has failed on every one of the first images."""
-    failed = [one for one in failures if one.network]
-    if not examined and len(failed) >= _NETWORK_FAILURES:
-        raise ModelError(f"the network failed on all of the first {len(failed)} images ({failed[0].message})")
+def _under_both(model: Model, shown: Thresholds, image: UInt8[np.ndarray, "H W 3"]) -> list[Prediction]:
+    """Return all detections, and those shown."""
+    return model.predict_under(image, (model.keep, shown))
 
 
-class _Examiner:
-    """What a worker does with one image."""
-
-    def __init__(self, model: Model, classes: Sequence[int], conf: float) -> None:
-        self._model, self._classes, self._conf = model, classes, conf
-
-    def __call__(self, sample: Sample) -> ExaminedImage | Failed:
-        try:
-            image, truth = sample.read()
-        except (MaskprismError, MemoryError, cv2.error) as error:
-            return Failed(sample.name, one_line(error))
-        try:
-            shown = shown_thresholds(self._model, self._conf)
-            prediction, visible = self._model.predict_under(image, (self._model.keep, shown))
-        except Exception as error:  # runtimes raise what they like
-            return Failed(sample.name, one_line(error), network=True)
-        return examine(*of_classes(prediction, truth, self._classes), sample.name, visible, self._classes)
+def _examined(classes: Sequence[int], visited: VisitedImage[list[Prediction]]) -> ExaminedImage:
+    """Return what a worker does with one image."""
+    prediction, visible = visited.prediction
+    assert visited.truth is not None
+    return examine(*of_classes(prediction, visited.truth, classes), visited.name, visible, classes)
 
 
 def shown_thresholds(model: Model, conf: float) -> Thresholds:
-    """Which detections `Model.predict` shows above a score: of each candidate the best class."""
+    """Return which detections `Model.predict` shows above a score: of each candidate the best class."""
     agnostic = model.keep.agnostic or bool(model.runtime.metadata.get("agnostic_nms"))
     return replace(model.keep, conf=max(conf, model.keep.conf), multi_label=False, agnostic=agnostic)
 
 
 def known_classes(dataset: Dataset, model: Model) -> list[int]:
-    """The classes that the data set labels, the model knows, and its thresholds keep."""
+    """Return the classes that the data set labels, the model knows, and its thresholds keep."""
     names, kept = model.spec.names, model.keep.classes
     labelled = sorted(set(dataset.class_ids.values()))
     return [one for one in labelled if (one in names or not names) and (kept is None or one in kept)]
 
 
 def of_classes(prediction: Prediction, truth: GroundTruth, classes: Sequence[int]) -> tuple[Prediction, GroundTruth]:
-    """The detections and the ground truth of these classes."""
+    """Return the detections and the ground truth of these classes."""
     return prediction[np.isin(prediction.classes, classes)], truth_of_classes(truth, classes)
 
 
 def truth_of_classes(truth: GroundTruth, classes: Sequence[int]) -> GroundTruth:
-    """The ground truth of these classes."""
+    """Return the ground truth of these classes."""
     kept = np.flatnonzero(np.isin(truth.classes, classes))
     return replace(
         truth,
@@ -361,9 +378,9 @@ def examine(
     name
         Of the image, for rows.
     shown
-        The detections that count for tables and the error budget; all unless given.
+        The detections that count for tables and the error budget. Default: all.
     classes
-        The classes of `shown` that count; all unless given.
+        The classes of `shown` that count. Default: all.
     """
     shown = prediction if shown is None else shown
     areas = mask_areas(prediction)
@@ -375,7 +392,7 @@ def examine(
     }
     canvas, matches = overlaps["predict"], match(prediction, truth)
     errors = find_errors(canvas)
-    hidden = [(int(i), int(errors.target[i])) for i in np.flatnonzero(errors.of("localisation") & errors.mends)]
+    hidden = [(int(i), int(errors.target[i])) for i in np.flatnonzero(errors.of("localisation") & errors.fixable)]
     rows: list[InstanceBudget] = []
     true = true_regions(truth, prediction.letterbox, "canvas")
     steps: dict[Step | Alone, dict[int, Float64[np.ndarray, " G"]]] = {step: {} for step in (*_MASKS, *_GIVEN_BACK)}
@@ -421,7 +438,10 @@ def _budgets_of(
     prediction: Prediction,
     known: Mapping[tuple[int, int], InstanceBudget],
 ) -> list[InstanceBudget]:
-    """The budgets of the pairs of `shown`: those that are known of the same detection in `prediction`, or new ones."""
+    """Return the budgets of the pairs of `shown`.
+
+    Those that are known of the same detection in `prediction`, or new ones.
+    """
     numbers = {_fingerprint(prediction, index): index for index in range(len(prediction))}
     twins = {index: numbers.get(_fingerprint(shown, index), -1) for index in matches.instances.tolist()}
     pairs = list(zip(matches.instances.tolist(), matches.objects.tolist(), strict=True))
@@ -484,11 +504,11 @@ def _concluded(
     conf: float,
     total: int,
     examined: Sequence[ExaminedImage],
-    failures: Sequence[Failed],
+    failures: Sequence[Failure],
     interrupted: bool,
 ) -> Diagnosis:
     precision = {name: average_precision([one.overlaps[name] for one in examined]) for name in (*AP_PROTOCOLS, "boxes")}
-    perfect: dict[Step, AveragePrecision] = {"as it is": precision["predict"]}
+    perfect: dict[Step, AveragePrecision] = {"as predicted": precision["predict"]}
     perfect |= {step: average_precision([one.after(step) for one in examined]) for step in get_args(Step)[1:]}
     overlaps = {name: [one.overlaps[name] for one in examined] for name in precision}
     detected = with_perfect_detection(overlaps["predict"], [one.drawn for one in examined])
@@ -501,7 +521,7 @@ def _concluded(
         conf=conf,
         images=len(examined),
         total=total,
-        failures=[(failed.name, failed.message) for failed in failures],
+        failures=failures,
         remarks=[remark for one in examined for remark in one.remarks],
         precision=precision,
         perfect=perfect,

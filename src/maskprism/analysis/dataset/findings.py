@@ -9,8 +9,17 @@ import numpy as np
 
 from maskprism.analysis.dataset.ap_bootstrap import SIZE_RATIO
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS
-from maskprism.analysis.intervals import LEVEL, MIN_IMAGES, Interval, bootstraps, interval, too_few
-from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, Part, by_image
+from maskprism.analysis.intervals import (
+    CLAIMS,
+    LEVEL,
+    MIN_IMAGES,
+    Interval,
+    bootstraps,
+    by_image,
+    claimed_interval,
+    too_few,
+)
+from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, Part
 from maskprism.analysis.truth.matching import MEANING, ErrorType
 from maskprism.analysis.truth.overlaps import SIZES
 
@@ -23,26 +32,26 @@ RuleName = Literal["limit", "part", "errors", "missed", "decodes", "size", "clas
 FigureName = Literal["perfect", "budget", "errors", "decodes", "sizes", "classes", "score"]
 
 WORTH_MENDING = 0.01
-"""Gains of AP50 below this one are not spoken of."""
+"""Gains of AP50 below this one are not reported."""
 MISSED_SHARE = 0.4
-"""More instances missed than this are spoken of."""
+"""More instances missed than this are reported."""
 DECODE_GAP = 0.005
 """Decodes whose AP differ by less than this agree."""
 CLASS_GAP = 0.1
-"""A class whose mean IoU is this much below that of the other classes is spoken of."""
+"""A class whose mean IoU is this much below that of the other classes is reported."""
 BOX_GAIN = 0.02
-"""Ground-truth boxes for the crop that give less IoU than this are not spoken of."""
+"""Ground-truth boxes for the crop that give less IoU than this are not reported."""
 THRESHOLD_GAIN = 0.03
-"""A threshold of its own for each mask that gives less IoU than this is not spoken of."""
+"""A threshold of its own for each mask that gives less IoU than this is not reported."""
 RANK_CORRELATION = 0.3
-"""Below this rank correlation scores are said not to rank masks."""
+"""Below this rank correlation, the report says that scores do not rank masks."""
 
 RULES: dict[RuleName, str] = {
     "limit": "always: what masks and what detection cost, averaged over both orders; which costs more only if the "
     "interval of the difference excludes 0",
     "part": "always: mean mask IoU; the part with the largest loss only if it loses more than each other part for sure",
-    "errors": f"the kind of error that costs most AP50, if mending it gives {WORTH_MENDING} or more, and more than "
-    "mending each other kind for sure",
+    "errors": f"the kind of error that costs most AP50, if fixing it gives {WORTH_MENDING} or more, and more than "
+    "fixing each other kind for sure",
     "missed": f"more than {MISSED_SHARE:.0%} of the instances, for sure, are found by no detection above the score "
     "shown",
     "decodes": f"AP under the three decodes differs by {DECODE_GAP} or more, and for sure",
@@ -54,25 +63,26 @@ RULES: dict[RuleName, str] = {
     "score": f"the rank correlation of score and IoU is below {RANK_CORRELATION} for sure",
 }
 FOR_SURE = (
-    f"For sure means: by a {LEVEL:.0%} bootstrap interval over images, made wider for the number of things compared. "
-    f"Whatever rests on fewer than {MIN_IMAGES} images is not said."
+    f"For sure means: by a {LEVEL:.0%} bootstrap interval over images, made wider for the number of things compared "
+    f"and for the {CLAIMS} rules, so that all that is claimed holds together. Whatever rests on fewer than "
+    f"{MIN_IMAGES} images is not said."
 )
 
 PART_ADVICE: dict[Part, tuple[str, str]] = {
     "coefficients": (
         "the prototypes could draw better masks than the head predicts",
-        "mend a part of it without training (maskprism tune), train longer, give the mask loss more weight, or look "
+        "correct a part of it without training (maskprism tune), train longer, give the mask loss more weight, or look "
         "for labels that disagree with each other; with an int8 or fp16 export, compare it with the original first "
         "(maskprism compare)",
     ),
     "prototypes": (
         "even the best coefficients cannot draw these shapes from the prototypes that there are",
         "train the prototype branch further, at a larger input size or with undiminished training masks "
-        "(mask_ratio=1), or give the network more or wider prototypes (a larger model)",
+        "(mask_ratio=1), or give the model more or wider prototypes (a larger model)",
     ),
     "resolution": (
         "the prototype grid is too coarse for these outlines, whatever is learned",
-        "use a larger input size (--imgsz), or a network whose prototypes have a smaller stride",
+        "use a larger input size (--imgsz), or a model whose prototypes have a smaller stride",
     ),
     "box": (
         "the crop to the predicted box cuts off or lets in what a ground-truth box would not",
@@ -80,9 +90,9 @@ PART_ADVICE: dict[Part, tuple[str, str]] = {
     ),
 }
 ERROR_ADVICE: dict[ErrorType, str] = {
-    "class": "look at the classes that are mistaken for each other; unite them, or give the network more of both",
-    "localisation": "look at the error budget of these detections, which says what part of the network to work on",
-    "both": "look at images of this kind; they may be unlike those that the network was trained on",
+    "class": "look at the classes that are mistaken for each other; unite them, or give the model more of both",
+    "localisation": "look at the error budget of these detections, which says what part of the model to work on",
+    "both": "look at images of this kind; they may be unlike those that the model was trained on",
     "duplicate": "lower the IoU of the suppression (--iou), or check for objects that are labelled in parts",
     "background": "look for objects that are there and not labelled; else train with more empty images",
     "missed": "lower the score threshold, use a larger input size, or train with more objects like these",
@@ -99,7 +109,7 @@ class Finding(NamedTuple):
 
 
 def findings_of(diagnosis: Diagnosis) -> list[Finding]:
-    """What the rules find, in their order; nothing where there are too few images."""
+    """Return what the rules find, in their order; nothing where there are too few images."""
     if too_few(diagnosis.images):
         return []
     return [finding for rule in _RULES for finding in rule(diagnosis)]
@@ -112,7 +122,7 @@ def _limit(found: Diagnosis) -> Iterator[Finding]:
     says = (
         f"Mask AP is {sure.precision['predict'].plain()} as predict draws masks. With the ground-truth mask of every "
         f"instance that a box finds it would be {found.perfect['resolution'].ap:.3f}; with every instance detected, "
-        f"and masks as they are drawn, {found.perfect_detection.ap:.3f}. Averaged over both orders, masks cost "
+        f"and the masks predicted, {found.perfect_detection.ap:.3f}. Averaged over both orders, masks cost "
         f"{sure.masks.plain()} and detection costs {sure.detection.plain()}."
     )
     if not sure.difference.excludes():
@@ -153,7 +163,7 @@ def _errors(found: Diagnosis) -> Iterator[Finding]:
     if gains[kind] < WORTH_MENDING or not ahead or not all(one.low > 0 for one in (sure.errors[kind], *ahead)):
         return
     says = (
-        f"Of the kinds of errors, {kind} costs most ({MEANING[kind]}): mending it would add "
+        f"Of the kinds of errors, {kind} costs most ({MEANING[kind]}): fixing it would add "
         f"{sure.errors[kind].plain()} to AP50."
     )
     if kind == "localisation" and len(found.localisation) and (lead := found.localisation.leading()).certain:
@@ -164,10 +174,8 @@ def _errors(found: Diagnosis) -> Iterator[Finding]:
 
 
 def _missed(found: Diagnosis) -> Iterator[Finding]:
-    images = [one.image for one in found.objects]
-    if too_few(_images(images)):
-        return
-    share = interval(np.array([float(one.instance < 0) for one in found.objects]), images)
+    missed = np.array([float(one.instance < 0) for one in found.objects])
+    share = claimed_interval(missed, [one.image for one in found.objects], comparisons=CLAIMS)
     if share.low > MISSED_SHARE:
         yield Finding(
             "missed",
@@ -235,13 +243,13 @@ def classes_behind(budget: ErrorBudget) -> dict[str, Interval]:
     -------
     dict
         By name, the mean IoU of the class minus that of all other instances, with an interval that is corrected for the
-        number of classes compared.
+        number of classes compared and of `CLAIMS`.
     """
     compared = [mean.group for mean in budget.means("class_name") if not too_few(mean.images)] if len(budget) else []
     names, iou = budget.columns["class_name"], budget.columns["iou"]
     if not compared or len(set(names)) < 2:
         return {}
-    _, image = np.unique(budget.columns["image"].astype(str), return_inverse=True)
+    image = budget.image_numbers
     own = np.stack([names == name for name in compared], axis=1).astype(np.float64)
     sums, counts = (by_image(values, image)[0] for values in (own * iou[:, None], own))
     total, count = by_image(np.stack([iou, np.ones(len(iou))], axis=1), image)[0].T
@@ -252,13 +260,13 @@ def classes_behind(budget: ErrorBudget) -> dict[str, Interval]:
             others = ((weights @ total)[:, None] - own_sum) / ((weights @ count)[:, None] - own_count)
             return own_sum / own_count - others
 
-    found = dict(zip(compared, bootstraps(gaps, len(total), comparisons=len(compared)), strict=True))
+    found = dict(zip(compared, bootstraps(gaps, len(total), comparisons=CLAIMS * len(compared)), strict=True))
     return {name: gap for name, gap in found.items() if gap.mean <= -CLASS_GAP and gap.high < 0}
 
 
 def _box(found: Diagnosis) -> Iterator[Finding]:
     gain = _gain(found, "true_box_iou")
-    if gain is not None and gain.mean >= BOX_GAIN and gain.low > 0:
+    if gain.mean >= BOX_GAIN and gain.low > 0:
         yield Finding(
             "box",
             f"Cropped by ground-truth boxes, the same masks would reach {gain.plain()} more IoU.",
@@ -269,7 +277,7 @@ def _box(found: Diagnosis) -> Iterator[Finding]:
 
 def _threshold(found: Diagnosis) -> Iterator[Finding]:
     gain, own = _gain(found, "threshold_iou"), found.spec.rule.threshold
-    if gain is None or gain.mean < THRESHOLD_GAIN or gain.low <= 0:
+    if not (gain.mean >= THRESHOLD_GAIN and gain.low > 0):
         return
     thresholds = found.budget.columns["threshold"]
     common, _ = found.budget.common_threshold()
@@ -304,12 +312,10 @@ def _score(found: Diagnosis) -> Iterator[Finding]:
         )
 
 
-def _gain(found: Diagnosis, column: str) -> Interval | None:
-    """The mean gain of IoU that a column of the budget gives; None where there are too few images."""
+def _gain(found: Diagnosis, column: str) -> Interval:
+    """Return the mean gain of IoU that a column of the budget gives; without ends where there are too few images."""
     rows = found.budget.columns
-    if too_few(_images(rows["image"])):
-        return None
-    return interval(rows[column] - rows["iou"], rows["image"].astype(str))
+    return claimed_interval(rows[column] - rows["iou"], found.budget.image_numbers, comparisons=CLAIMS)
 
 
 def _images(names: Iterable[str]) -> int:

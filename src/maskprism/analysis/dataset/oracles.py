@@ -2,7 +2,7 @@
 
 | | masks as drawn | masks perfect |
 |---|---|---|
-| detection as it is | AP | every instance that a box finds has its ground-truth mask |
+| detection unchanged | AP | every instance that a box finds has its ground-truth mask |
 | detection perfect | every ground-truth instance is detected once, see `with_perfect_detection` | 1 |
 
 Which of the two costs more depends on which is made perfect first. So each cost is the mean over both orders, its
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def costs(
     now: Float[np.ndarray, " R"], perfect_masks: Float[np.ndarray, " R"], perfect_detection: Float[np.ndarray, " R"]
 ) -> tuple[Float[np.ndarray, " R"], Float[np.ndarray, " R"]]:
-    """Return what masks and what detection cost, from AP as it is and with one of them perfect.
+    """Return what masks and what detection cost, from AP as measured and with one of them perfect.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def with_perfect_detection(images: Sequence[Overlaps], drawn: Sequence[Float[np.
 
     Notes
     -----
-    Nobody knows the mask of a missed instance. It counts as drawn as well as that of the found instance that is most
+    The mask of a missed instance is unknown. It counts as drawn as well as that of the found instance that is most
     like it: of its class, or of any where none of the class was found, and of those the nearest in area (ratio). Where
     nothing was found at all, missed instances have the IoU 0.
     """
@@ -96,7 +96,7 @@ def _detected(image: Overlaps, ious: Float64[np.ndarray, " D"]) -> Overlaps:
 def _imputed(
     ious: Float64[np.ndarray, " N"], classes: Int64[np.ndarray, " N"], areas: Float64[np.ndarray, " N"]
 ) -> Float64[np.ndarray, " N"]:
-    """The IoUs, those that are NaN taken from the most alike instance that has one."""
+    """Return the IoUs, those that are NaN taken from the most alike instance that has one."""
     found = np.flatnonzero(~np.isnan(ious))
     if not len(found):
         return np.zeros(len(ious))

@@ -1,4 +1,4 @@
-"""Average precision of resampled images: detections are matched once, and an image counts as often as it is drawn."""
+"""Average precision of resampled images: detections are matched once, and an image counts once per draw."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 IOU_THRESHOLDS = tuple(step / 100 for step in range(50, 100, 5))
 MOST_GROUPS = 200
-"""More images than this are resampled in so many groups of images, drawn by chance, to bound time and memory."""
+"""More images than this are resampled in this number of random groups of images, to bound time and memory."""
 _EVERYTHING = (0.0, 1e10)
 _CHUNK = 2**22
 _ROUNDED_UP = np.linspace(0, 1, 101) > np.arange(101) / 100
@@ -30,13 +30,11 @@ class ResampledAP:
     Parameters
     ----------
     images
-        What was found in each image against what is there.
+        The detections of each image against its ground truth.
     thresholds
         IoU thresholds that AP is the mean over.
     size
         "small", "medium" or "large": AP of objects of that size; of all unless given.
-    max_per_class
-        Detections of one class in one image that count.
 
     Notes
     -----
@@ -50,10 +48,9 @@ class ResampledAP:
         *,
         thresholds: Sequence[float] = IOU_THRESHOLDS,
         size: str | None = None,
-        max_per_class: int = MAX_PER_CLASS,
     ) -> None:
         limits = _EVERYTHING if size is None else SIZES[size]
-        matched = [_match_image(image, limits, np.array(thresholds), max_per_class) for image in images]
+        matched = [_match_image(image, limits, np.array(thresholds)) for image in images]
         self.classes = np.unique(np.concatenate([one.true_classes for one in images] or [np.zeros(0, dtype=np.int64)]))
         self.n_groups = min(len(images), MOST_GROUPS)
         shuffled = np.random.default_rng(0).permutation(len(images)) if len(images) > MOST_GROUPS else None
@@ -94,8 +91,17 @@ def mean_known(values: Float[np.ndarray, "R C"]) -> Float[np.ndarray, " R"]:
 
 
 class _Matched(NamedTuple):
-    """Detections of one image that count: class, score, and per threshold whether each is right, and whether it counts;
-    and which ground-truth instances are objects to find."""
+    """Detections of one image that count, and its ground truth.
+
+    Attributes
+    ----------
+    classes, scores
+        Of each detection.
+    right, counted
+        Whether it is right, and whether it counts, per threshold.
+    objects
+        Which ground-truth instances are to be found.
+    """
 
     classes: Int64[np.ndarray, " D"]
     scores: Float[np.ndarray, " D"]
@@ -105,10 +111,20 @@ class _Matched(NamedTuple):
 
 
 class _Ranked(NamedTuple):
-    """All detections at one threshold, class by class, best first. Only precision at those that are right matters.
+    """All detections at one threshold, class by class, best first.
 
-    right_group: group of images of each right detection. wrong_group, wrong_before: group of each wrong one, and the
-    first right one of its class behind it. starts: where the right ones of each class begin; columns: which class.
+    Only precision at those that are right matters.
+
+    Attributes
+    ----------
+    right_group
+        Group of images of each right detection.
+    wrong_group, wrong_before
+        Group of each wrong one, and the first right one of its class behind it.
+    starts
+        Where the right ones of each class begin.
+    columns
+        Which class.
     """
 
     right_group: Int64[np.ndarray, " P"]
@@ -137,7 +153,7 @@ def _areas(
     wrong: Float32[np.ndarray, "groups P"],
     ranked: _Ranked,
 ) -> Float32[np.ndarray, "R classes"]:
-    """The mean over 101 recalls of the best precision at that recall or beyond, per class."""
+    """Return the mean over 101 recalls of the best precision at that recall or beyond, per class."""
     areas = np.zeros(objects.shape, dtype=np.float32)
     if not right.shape[1]:
         return areas
@@ -145,7 +161,7 @@ def _areas(
     which = np.repeat(np.arange(len(lengths)), lengths)
     true, false = weights @ right, weights @ wrong
     precision = np.divide(true, true + false, out=np.zeros_like(true), where=true > 0)
-    # The best precision at each right detection or a later one of its class: classes are told apart by steps of 2.
+    # The best precision at each right detection or a later one of its class: classes are 2 apart.
     ahead = 2.0 * (len(lengths) - which).astype(np.float32)
     best = np.maximum.accumulate((precision + ahead)[:, ::-1], axis=1)[:, ::-1] - ahead
     whole = np.maximum(objects[:, ranked.columns[which]], 1)
@@ -159,9 +175,7 @@ def _areas(
     return areas
 
 
-def _match_image(
-    image: Overlaps, limits: tuple[float, float], thresholds: Float[np.ndarray, " T"], max_per_class: int
-) -> _Matched:
+def _match_image(image: Overlaps, limits: tuple[float, float], thresholds: Float[np.ndarray, " T"]) -> _Matched:
     """COCO's matching in one image: best detection first, each takes the free object that it overlaps most."""
     low, high = limits
     left_out = image.crowd.copy()
@@ -171,7 +185,7 @@ def _match_image(
     classes = image.classes[order]
     kept = np.zeros(len(order), dtype=bool)
     for class_id in np.unique(classes):
-        kept[np.flatnonzero(classes == class_id)[:max_per_class]] = True
+        kept[np.flatnonzero(classes == class_id)[:MAX_PER_CLASS]] = True
     order = order[kept]
     iou = np.where(image.same_class[order], image.iou[order], -1.0)
     right = np.zeros((len(order), len(thresholds)), dtype=bool)
@@ -196,7 +210,7 @@ def _match_image(
 def _ranked(
     matched: Sequence[_Matched], groups: Int64[np.ndarray, " I"], classes: Int64[np.ndarray, " C"], step: int
 ) -> _Ranked:
-    """The detections of all images at one threshold."""
+    """Return the detections of all images at one threshold."""
     none = [np.zeros(0, dtype=np.int64)]
     of_class = np.concatenate([one.classes for one in matched] or none)
     scores = np.concatenate([one.scores for one in matched] or none)

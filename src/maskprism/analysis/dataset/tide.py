@@ -1,7 +1,7 @@
-"""TIDE: what kinds of errors cost average precision, and how much mending each kind would give back.
+"""TIDE: what kinds of errors cost average precision, and how much fixing each kind would give back.
 
 Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors",
-ECCV 2020. The mending is that of the authors' own code; the kinds themselves are told apart in `truth.matching`.
+ECCV 2020. The fixing is that of the authors' own code; the kinds themselves are defined in `truth.matching`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,16 @@ if TYPE_CHECKING:
 class ErrorCost:
     """What the kinds of errors cost.
 
-    ap50: average precision at an IoU of 0.5.
-    gain: what ap50 would grow by if all errors of one kind were mended, and no others; they do not add up.
-    counts: how many there are, detections or (missed) instances.
-    false_positives, false_negatives: the gain if none of these were left.
+    Attributes
+    ----------
+    ap50
+        Average precision at an IoU of 0.5.
+    gain
+        What ap50 would grow by if all errors of one kind were fixed, and no others; they do not add up.
+    counts
+        How many there are, detections or (missed) instances.
+    false_positives, false_negatives
+        The gain if none of these were left.
     """
 
     ap50: float
@@ -40,9 +46,9 @@ class ErrorCost:
 
 
 def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
-    """What mending each kind of error would give.
+    """Return what fixing each kind of error would give.
 
-    Mending means, for class and localisation errors, that the detection finds its instance, unless
+    Fixing means, for class and localisation errors, that the detection finds its instance, unless
     another one does already; for duplicates, background and both, that it is gone; and for missed
     instances, that they do not count.
     """
@@ -52,29 +58,29 @@ def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
     asked_for = class_precision_at(images, FOUND_IOU)
     ap50 = float(np.mean(list(asked_for.values()))) if asked_for else math.nan
 
-    def gain(mended: Iterable[Overlaps]) -> float:
-        """A class without ground truth left is worth 0 as long as it is detected, as in the authors' code."""
-        mended = list(mended)
-        detected = {int(class_id) for image in mended for class_id in image.classes}
-        found = dict.fromkeys(detected & set(asked_for), 0.0) | class_precision_at(mended, FOUND_IOU)
+    def gain(fixed: Iterable[Overlaps]) -> float:
+        """Return a class without ground truth left is worth 0 while it is detected, as in the authors' code."""
+        fixed = list(fixed)
+        detected = {int(class_id) for image in fixed for class_id in image.classes}
+        found = dict.fromkeys(detected & set(asked_for), 0.0) | class_precision_at(fixed, FOUND_IOU)
         return max(float(np.mean(list(found.values()))) - ap50, 0.0) if found else 0.0
 
     counts = {kind: sum(int(one.of(kind).sum()) for one in errors) for kind in ERROR_TYPES}
     counts["missed"] = sum(int(one.missed.sum()) for one in errors)
     return ErrorCost(
         ap50=ap50,
-        gain={kind: gain(mend(image, one, kind) for image, one in together) for kind in ERROR_TYPES},
+        gain={kind: gain(fix_errors(image, one, kind) for image, one in together) for kind in ERROR_TYPES},
         counts=counts,
         false_positives=gain(only(image, one.kinds < 0) for image, one in together),
         false_negatives=gain(_without(image, ~image.crowd & ~_found(one)) for image, one in together),
     )
 
 
-def mend(image: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
-    """The image with all errors of one kind mended."""
+def fix_errors(image: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
+    """Return the image with all errors of one kind fixed."""
     if kind == "missed":
         return _without(image, errors.missed)
-    right = errors.of(kind) & errors.mends
+    right = errors.of(kind) & errors.fixable
     classes, iou = image.classes.copy(), image.iou.copy()
     classes[right] = image.true_classes[errors.target[right]]
     iou[right] = 0
@@ -87,7 +93,7 @@ def _found(errors: Errors) -> Bool[np.ndarray, " G"]:
 
 
 def only(image: Overlaps, rows: Bool[np.ndarray, " N"]) -> Overlaps:
-    """The image with these detections alone."""
+    """Return the image with these detections alone."""
     return replace(
         image,
         scores=image.scores[rows],

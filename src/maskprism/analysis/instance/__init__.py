@@ -1,11 +1,11 @@
-"""Why is this mask as it is? What each prototype does for the mask of one instance.
+"""Why does this mask look like this? What each prototype does for the mask of one instance.
 
 | name | answers |
 |---|---|
 | `roles` | does a prototype build the mask, carve the background away, sharpen the edge, or work against it? |
 | `pixel_query` | which prototypes decide a pixel, and what would flip it? |
-| `region_blame`, `truth_blame` | which act in a region, and which are to blame for false positives and negatives? |
-| `knock_out`, `sufficiency`, `faithfulness` | what is lost without each, how many of an order suffice, does it hold? |
+| `region_blame`, `truth_blame` | which act in a region, and which cause false positives and negatives? |
+| `knock_out`, `sufficiency`, `faithfulness` | what does each add, how many of an order suffice, does it hold? |
 | `smallest_set` | how few prototypes suffice, as far as it can be proven? |
 | `shapley` | how much of a logit or of the mask's quality is due to each? |
 | `sensitivity` | what would a small change of a coefficient do? |

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 class Attribution:
     """Knock-outs, sufficient sets, insertion and deletion, Shapley values and sensitivities of one instance.
 
-    against: what the scores are against, "the full mask" or "the ground truth".
+    Attributes
+    ----------
+    against
+        What the scores are against, "the full mask" or "the ground truth".
     """
 
     knock_out: Float64[np.ndarray, " K"]

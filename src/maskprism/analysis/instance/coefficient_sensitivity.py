@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 class Sensitivity:
     """Soft Dice of a mask with its target, and its gradient.
 
-    dice: 2 sum(p t) / (sum(p) + sum(t)) of the probabilities p within the crop and the target t; 1 if both are empty.
-    gradient: its derivatives by the coefficients, as the network gave them.
-    elasticity: coefficient x derivative, the change of Dice per relative change of the coefficient; unlike the
-        gradient it does not depend on how a prototype and its coefficient are scaled.
+    Attributes
+    ----------
+    dice
+        2 sum(p t) / (sum(p) + sum(t)) of the probabilities p within the crop and the target t; 1 if both are empty.
+    gradient
+        Its derivatives by the coefficients, as the model gave them.
+    elasticity
+        Coefficient x derivative, the change of Dice per relative change of the coefficient; unlike the gradient it does
+        not depend on how a prototype and its coefficient are scaled.
     """
 
     dice: float
@@ -39,7 +44,7 @@ def sensitivity(
     size: Size | None = None,
     window: MaskWindow | None = None,
 ) -> Sensitivity:
-    """The gradient of the soft Dice between the soft mask and a target with respect to each coefficient.
+    """Return the gradient of the soft Dice between the soft mask and a target with respect to each coefficient.
 
     The target is the instance's own mask unless one is given, of the image's or the frame's size (ground
     truth, for example: then the gradient says which coefficients to move, and where). The frame is that of
@@ -73,5 +78,5 @@ def sensitivity(
 
 
 def _slope(probability: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
-    """The derivative of the logistic function where it has this value."""
+    """Return the derivative of the logistic function where it has this value."""
     return probability * (1 - probability)

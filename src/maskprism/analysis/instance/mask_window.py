@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 class MaskWindow:
     """K prototypes in one frame, within the rows and columns that the mask of the instance can touch.
 
-    prototypes: resized and cropped as the rule does with logits; times `instance.weights` they are the
-        terms, which sum to the logits that decide the mask. A rule that squashes first resizes
-        probabilities instead: there, the terms are those of the logits that it would resize.
-    mask: the instance's mask, bit for bit that of `Instance.mask`.
+    Attributes
+    ----------
+    prototypes
+        Resized and cropped as the rule does with logits; times `instance.weights` they are the terms, which sum to the
+        logits that decide the mask. A rule that squashes first resizes probabilities instead: there, the terms are
+        those of the logits that it would resize.
+    mask
+        The instance's mask, bit for bit that of `Instance.mask`.
     """
 
     instance: Instance
@@ -39,9 +43,12 @@ class MaskWindow:
 
     @classmethod
     def of(cls, instance: Instance, size: Size | None = None) -> MaskWindow:
-        """The window of an instance in the frame named `size`, by default that of its rule.
+        """Return the window of an instance in the frame named `size`, by default that of its rule.
 
-        Raises InputError where K prototypes would not fit into memory: ask for a smaller frame.
+        Raises
+        ------
+        InputError
+            Where K prototypes would not fit into memory: ask for a smaller frame.
         """
         if np.ndim(instance.weights) != 1:
             raise InputError("this is about one instance, not about a prediction; take prediction[0] or another")
@@ -83,7 +90,7 @@ def _window_hw(instance: Instance, size: Size) -> tuple[int, int]:
 
 
 def window_bytes(instance: Instance, size: Size) -> int:
-    """What the prototypes of a `MaskWindow` take, about."""
+    """Return what the prototypes of a `MaskWindow` take, about."""
     height, width = _window_hw(instance, size)
     return len(instance.prototypes) * height * width * np.dtype(np.float32).itemsize
 
@@ -99,7 +106,10 @@ def _check_memory(instance: Instance, size: Size) -> None:
 
 
 def box_pixels(instance: Instance, size: Size, shape: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
-    """Which pixels of a window count as the box: all that the crop leaves; the box itself where nothing crops."""
+    """Return which pixels of a window count as the box: all that the crop leaves.
+
+    The box itself where nothing crops.
+    """
     if instance.rule.crop_at(size) != "none":
         return np.ones(shape, dtype=bool)
     x1, y1, x2, y2 = instance.letterbox.from_canvas(instance.canvas_box, size)
@@ -111,9 +121,14 @@ def box_pixels(instance: Instance, size: Size, shape: tuple[int, ...]) -> Bool[n
 def mask_in_frame(
     mask: Bool[np.ndarray, "H W"], letterbox: Letterbox, size: Size, name: str = "mask"
 ) -> Bool[np.ndarray, "h w"]:
-    """A mask of the image's size, or of the frame's own, in the frame named `size`: pixels whose centre it covers.
+    """Return a mask of the image's size, or of the frame's own, in the frame named `size`.
 
-    Raises InputError for another size or for something else than booleans.
+    Pixels whose centre it covers.
+
+    Raises
+    ------
+    InputError
+        For another size or for something else than booleans.
     """
     given = np.asarray(mask)
     if given.dtype != bool:

@@ -34,16 +34,29 @@ _ROUNDING = 1e-9
 class Roles:
     """What each of K prototypes does for one instance, measured on the prototype grid, in units of the logit.
 
-    weights: what multiplies the prototypes.
-    inside: mean contribution inside the mask. ring: outside the mask, within the box.
-    edge: step across the edge of the mask: mean of the cells of the mask that touch the ring, less the mean of the
-        cells of the ring that touch the mask. Where the crop cuts the mask there is no edge.
-    share: of the logit margin, which is the mean logit inside less that of the ring; sums to 1.
-    bias: weight x mean of the prototype over the image: what it adds everywhere.
-    spread: |weight| x standard deviation of the prototype within the box: what it tells apart there.
-    effect: mean |contribution| within the box.
-    named: of each prototype its role, one of ROLES, or the two helpful ones between which none leads; see `roles`.
     NaN where a region has no cell.
+
+    Attributes
+    ----------
+    weights
+        What multiplies the prototypes.
+    inside
+        Mean contribution inside the mask.
+    ring
+        Outside the mask, within the box.
+    edge
+        Step across the edge of the mask: mean of the cells of the mask that touch the ring, less the mean of the cells
+        of the ring that touch the mask. Where the crop cuts the mask there is no edge.
+    share
+        Share of the logit margin, which is the mean logit inside less that of the ring; sums to 1.
+    bias
+        Weight x mean of the prototype over the image: what it adds everywhere.
+    spread
+        |weight| x standard deviation of the prototype within the box: what it distinguishes there.
+    effect
+        Mean |contribution| within the box.
+    named
+        Of each prototype its role, one of ROLES, or the two helpful ones between which none leads; see `roles`.
     """
 
     weights: Float32[np.ndarray, " K"]
@@ -85,7 +98,7 @@ class Roles:
 
 
 def roles(instance: Instance) -> Roles:
-    """What each prototype does for the mask of an instance, measured on the prototype grid.
+    """Return what each prototype does for the mask of an instance, measured on the prototype grid.
 
     A prototype acts in three ways: it lifts the inside of the mask (builds), it lowers the ring around it
     (carves), it makes a step across the edge (sharpens). Its part in each act is its contribution over the sum of
@@ -105,6 +118,14 @@ def roles(instance: Instance) -> Roles:
     ------
     InputError
         For a prediction in place of one instance.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+    >>> len(roles(prediction[0]).named)
+    32
     """
     window = MaskWindow.of(instance, "grid")
     weights = instance.weights
@@ -142,7 +163,7 @@ def _named(
 
 
 def _named_by(parts: Float64[np.ndarray, " 3"], negative: bool, count: int) -> tuple[Role, ...]:
-    """The roles of one prototype of `count`, by its parts in the three acts and the sign of its share."""
+    """Return the roles of one prototype of `count`, by its parts in the three acts and the sign of its share."""
     least = NEGLIGIBLE / count
     if np.abs(parts).max() < least:
         return ("negligible",)
@@ -154,14 +175,14 @@ def _named_by(parts: Float64[np.ndarray, " 3"], negative: bool, count: int) -> t
 
 
 def _grown(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """A region and all cells that touch it, corners too."""
+    """Return a region and all cells that touch it, corners too."""
     if not region.size:
         return region
     return cv2.dilate(region.astype(np.uint8), np.ones((3, 3), dtype=np.uint8)).astype(bool)
 
 
 def _means(values: Float32[np.ndarray, "K h w"], region: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, " K"]:
-    """The mean of each image over a region; NaN over none."""
+    """Return the mean of each image over a region; NaN over none."""
     if not region.any():
         return np.full(len(values), np.nan)
     return values[:, region].mean(axis=1, dtype=np.float64)
@@ -179,5 +200,5 @@ def _within(window: MaskWindow) -> tuple[Float32[np.ndarray, " K"], Float32[np.n
 
 
 def image_means(instance: Instance) -> Float32[np.ndarray, " K"]:
-    """The mean of each prototype over the cells that show the image."""
+    """Return the mean of each prototype over the cells that show the image."""
     return instance.prototypes[:, *instance.letterbox.content_cells].mean(axis=(1, 2))

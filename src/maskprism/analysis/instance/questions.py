@@ -1,4 +1,4 @@
-"""What is asked about the mask of an instance, and which instance is meant."""
+"""The questions about the mask of an instance, and which instance is meant."""
 
 from __future__ import annotations
 
@@ -25,14 +25,23 @@ if TYPE_CHECKING:
 class Questions:
     """What else to find out about an instance, besides how its mask is made.
 
-    at: a pixel (x, y) of the image: why it is, or is not, in the mask.
-    baseline: what an absent prototype is there, nothing ("zero") or its mean over the image ("mean").
-    region: a boolean mask of the image's size: which prototypes act there.
-    truth: the ground-truth mask, of the image's size: which prototypes are to blame for false positives and
-        false negatives; scores are then against it.
-    attribution: knock-outs, sufficient sets, Shapley values and sensitivities too.
-    permutations, seed, metric: of the Shapley values.
-    rank: the order of the prototypes in the table and the picture of roles.
+    Attributes
+    ----------
+    at
+        A pixel (x, y) of the image: why it is, or is not, in the mask.
+    region
+        A boolean mask of the image's size: which prototypes act there.
+    truth
+        The ground-truth mask, of the image's size: which prototypes cause false positives and false negatives; scores
+        are then against it.
+    attribution
+        Knock-outs, sufficient sets, Shapley values and sensitivities too.
+    permutations, seed, metric
+        Of the Shapley values.
+    baseline
+        What an absent prototype is there, nothing ("zero") or its mean over the image ("mean").
+    rank
+        The order of the prototypes in the table and the picture of roles.
     """
 
     at: tuple[int, int] | None = None
@@ -51,7 +60,7 @@ class Questions:
 
 
 def asked_about(prediction: Prediction, questions: Questions) -> int | None:
-    """The instance that is asked about; None where the questions fit any.
+    """Return the instance that is asked about; None where the questions fit any.
 
     It is the one with the pixel in its mask, with the largest IoU with the ground-truth mask, or with most of the
     region in its mask; where no mask has any of it, the box decides; of equals, the most confident one. Raises
@@ -71,7 +80,10 @@ def asked_about(prediction: Prediction, questions: Questions) -> int | None:
 
 
 def _fits(prediction: Prediction, questions: Questions) -> tuple[str, list[tuple[float, float]]] | None:
-    """What is asked about, in words; and how much of it every instance has in its mask, and in its box."""
+    """Return the pixel or region of the questions, as text.
+
+    And how much of it every instance has in its mask and box.
+    """
     if questions.at is not None:
         queries = [pixel_query(one, *questions.at) for one in prediction]
         return "pixel {},{}".format(*questions.at), [(float(one.in_mask), float(one.in_crop)) for one in queries]

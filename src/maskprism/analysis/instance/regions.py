@@ -1,4 +1,4 @@
-"""Which prototypes decide a pixel, and which are to blame for a region: false positives, false negatives, or any."""
+"""Which prototypes decide a pixel, and which make a region: false positives, false negatives, or any."""
 
 from __future__ import annotations
 
@@ -34,12 +34,18 @@ _SEARCH = 1e4
 class PixelQuery:
     """Why one pixel of the image is, or is not, in a mask.
 
-    contributions: of the K prototypes; with `level` and `crop`, they sum to `logit`. level: what the prototypes
-    contribute with flat means in their place; 0 unless the query was made with that baseline. crop: what cropping
-    before resizing takes away (0 for rules that crop after it). The pixel is in the mask if `logit` is above 0 and
-    `in_crop` holds.
-    margins: the change of each coefficient alone, as the network gives it, that brings the logit to 0; infinite
-    where none does.
+    Attributes
+    ----------
+    contributions
+        Contributions of the K prototypes; with `level` and `crop`, they sum to `logit`.
+    level
+        What the prototypes contribute with flat means in their place; 0 unless the query was made with that baseline.
+    crop
+        What cropping before resizing takes away (0 for rules that crop after it). The pixel is in the mask if `logit`
+        is above 0 and `in_crop` holds.
+    margins
+        The change of each coefficient alone, as the model gives it, that brings the logit to 0; infinite where none
+        does.
     """
 
     x: int
@@ -72,7 +78,7 @@ class PixelQuery:
 
 
 def pixel_query(instance: Instance, x: int, y: int, *, baseline: Baseline = "zero") -> PixelQuery:
-    """The contributions that decide the pixel in column x and row y of the image, and how firmly they do.
+    """Return the contributions that decide the pixel in column x and row y of the image, and how firmly they do.
 
     They are resized as the mask of the image's size is, so their sum is the very value that is compared with
     the threshold. A rule that squashes first resizes probabilities, which are no sum over prototypes; there, the
@@ -83,6 +89,16 @@ def pixel_query(instance: Instance, x: int, y: int, *, baseline: Baseline = "zer
     `baseline` "zero": contributions are weight times prototype. "mean": weight times what the prototype is here above
     its mean over the image, beside a `level` that all means make together (see `shapley.shapley_logits`). Raises
     InputError for a pixel outside the image, or another baseline.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+    >>> x1, y1, x2, y2 = prediction.boxes[0]
+    >>> query = pixel_query(prediction[0], int(x1 + x2) // 2, int(y1 + y2) // 2)
+    >>> bool(abs(query.contributions.sum() - query.logit) < 1e-3), query.in_mask
+    (True, True)
     """
     means = baseline_means(instance, baseline).astype(np.float64)
     height, width = instance.letterbox.image_hw
@@ -129,11 +145,21 @@ def pixel_query(instance: Instance, x: int, y: int, *, baseline: Baseline = "zer
 class Blame:
     """Which prototypes made a region what it is.
 
-    kind: "false positives" (in the mask, not in the ground truth), "false negatives" (the other way round), or
-    "region". pixels: how many count. cropped: how many more of the region lie outside the crop, where no prototype
-    is to blame, but the box. contributions: mean over the region. inside, outside: mean over the mask, and over the
-    rest of the box. logit: mean over the region, the sum of the contributions (and of what a crop before resizing
-    takes away). NaN where there is no pixel.
+    Attributes
+    ----------
+    kind
+        "false positives" (in the mask, not in the ground truth), "false negatives" (the other way round), or "region".
+    pixels
+        How many count.
+    cropped
+        How many more of the region lie outside the crop, where no prototype is responsible, but the box.
+    contributions
+        Mean over the region.
+    inside, outside
+        Mean over the mask, and over the rest of the box.
+    logit
+        Mean over the region, the sum of the contributions (and of what a crop before resizing takes away). NaN where
+        there is no pixel.
     """
 
     kind: Kind
@@ -147,7 +173,7 @@ class Blame:
 
     @property
     def order(self) -> Int64[np.ndarray, " K"]:
-        """Prototype indices, most to blame first.
+        """Prototype indices, the most responsible first.
 
         False positives: what pushes up most. False negatives: what pushes down most. Else by size.
         """
@@ -183,7 +209,7 @@ class Blame:
         return {"false positives": values, "false negatives": -values}.get(self.kind, np.abs(values))
 
     def rows(self) -> list[dict[str, int | float]]:
-        """One dictionary per prototype, most to blame first."""
+        """One dictionary per prototype, the most responsible first."""
         shares, departures = self.shares, self.departures
         return [
             {
@@ -199,10 +225,14 @@ class Blame:
 
 
 def region_blame(instance: Instance, region: Bool[np.ndarray, "H W"]) -> Blame:
-    """What the prototypes contribute to a region, on average: a boolean mask of the image's or canvas's size.
+    """Return what the prototypes contribute to a region, on average: a boolean mask of the image's or canvas's size.
 
-    Contributions are those of `pixel_query`, in the frame of the region. Raises InputError for another size, or
-    without a single pixel.
+    Contributions are those of `pixel_query`, in the frame of the region.
+
+    Raises
+    ------
+    InputError
+        For another size, or without a single pixel.
     """
     size = _frame_of(instance, region, "region")
     given = mask_in_frame(region, instance.letterbox, size, "region")
@@ -212,10 +242,15 @@ def region_blame(instance: Instance, region: Bool[np.ndarray, "H W"]) -> Blame:
 
 
 def truth_blame(instance: Instance, truth: Bool[np.ndarray, "H W"]) -> tuple[Blame, Blame]:
-    """Which prototypes are to blame for what the mask has too much, and too little, against the ground-truth mask.
+    """Return which prototypes are responsible for false positive and false negative pixels of the mask.
 
     `truth` is a boolean mask of the image's or canvas's size. Gives the blame for false positives and for false
-    negatives. Raises InputError for another size.
+    negatives.
+
+    Raises
+    ------
+    InputError
+        For another size.
     """
     size = _frame_of(instance, truth, "truth")
     wanted = mask_in_frame(truth, instance.letterbox, size, "truth")
@@ -263,7 +298,7 @@ def _blamed(instance: Instance, size: Size, kinds: tuple[tuple[Kind, Bool[np.nda
 
 
 def _contributions(instance: Instance, size: Size) -> Iterator[Patch]:
-    """What each prototype contributes to the logits that decide the mask; see `pixel_query`."""
+    """Yield what each prototype contributes to the logits that decide the mask; see `pixel_query`."""
     scale = _secant(instance.logits()) if instance.rule.squash else 1
     for weight, prototype in zip(instance.weights, instance.prototypes, strict=True):
         term = np.asarray(scale * (weight * prototype), dtype=np.float32)
@@ -277,7 +312,7 @@ def _secant(logits: Floats) -> Floats:
 
 
 def _cells(instance: Instance, x: int, y: int) -> tuple[slice, slice, Float64[np.ndarray, "rows columns"]]:
-    """The grid cells that a pixel of the image reads, and the share that each has in it."""
+    """Return the grid cells that a pixel of the image reads, and the share that each has in it."""
     height, width = instance.letterbox.grid_hw
     unpad = instance.rule.unpad
 
@@ -296,7 +331,7 @@ def _cells(instance: Instance, x: int, y: int) -> tuple[slice, slice, Float64[np
 
 
 def _kept(instance: Instance) -> Bool[np.ndarray, "h w"]:
-    """The grid cells that are left on the way to the image's size: all, unless the rule crops on the grid."""
+    """Return the grid cells that are left on the way to the image's size: all, unless the rule crops on the grid."""
     letterbox, rule = instance.letterbox, instance.rule
     kept = np.ones(letterbox.grid_hw, dtype=bool)
     if rule.crop_image == "before":
@@ -307,7 +342,10 @@ def _kept(instance: Instance) -> Bool[np.ndarray, "h w"]:
 
 
 def _in_crop(instance: Instance, x: int, y: int, kept: float) -> bool:
-    """Whether the rule lets the pixel be in the mask at all; `kept` is the share of its cells that the crop leaves."""
+    """Return whether the rule lets the pixel be in the mask at all.
+
+    `kept` is the share of its cells that the crop leaves.
+    """
     if instance.rule.crop_image != "after":
         return kept > 0
     height, width = instance.letterbox.image_hw
@@ -320,7 +358,7 @@ def _in_crop(instance: Instance, x: int, y: int, kept: float) -> bool:
 def _squashed_margin(
     shares: Float64[np.ndarray, " M"], logits: Float64[np.ndarray, " M"], prototype: Float64[np.ndarray, " M"]
 ) -> float:
-    """The smallest change of a weight that brings a mean of probabilities to 1/2, by search and bisection."""
+    """Return the smallest change of a weight that brings a mean of probabilities to 1/2, by search and bisection."""
 
     def above(change: Float64[np.ndarray, " D"]) -> Bool[np.ndarray, " D"]:
         moved = logits + change[:, None] * prototype

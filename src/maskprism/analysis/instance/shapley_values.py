@@ -29,7 +29,12 @@ Baseline = Literal["zero", "mean"]
 class LogitShares:
     """The logits of an instance on the prototype grid, shared out exactly: baseline + values.sum(axis=0).
 
-    values: Shapley values at every cell. baseline: the logit that is there without any prototype.
+    Attributes
+    ----------
+    values
+        Shapley values at every cell.
+    baseline
+        The logit that is there without any prototype.
     """
 
     values: Float32[np.ndarray, "K h w"]
@@ -37,11 +42,16 @@ class LogitShares:
 
 
 def shapley_logits(instance: Instance, *, baseline: Baseline = "zero") -> LogitShares:
-    """The exact Shapley values of the logits: a sum pays every member its own term, in whatever order they join.
+    """Return the exact Shapley values of the logits: a sum pays every member its own term, in whatever order they join.
 
     `baseline` "zero": an absent prototype is one with coefficient 0, so that values are the terms. "mean": an absent
-    prototype is a flat one, its mean over the image; the constant level, which acts as a bias, is in the
-    baseline and the values say what its pattern does. Raises InputError for another baseline.
+    prototype is a flat one, its mean over the image; the constant level, which acts as a bias, is in the baseline and
+    the values say what its pattern does.
+
+    Raises
+    ------
+    InputError
+        For another baseline.
     """
     means = baseline_means(instance, baseline)
     patterns = instance.prototypes - means[:, None, None]
@@ -49,7 +59,13 @@ def shapley_logits(instance: Instance, *, baseline: Baseline = "zero") -> LogitS
 
 
 def baseline_means(instance: Instance, baseline: Baseline) -> Float32[np.ndarray, " K"]:
-    """What stands for each absent prototype: 0, or its mean over the image. Raises InputError for another."""
+    """Return what stands for each absent prototype: 0, or its mean over the image.
+
+    Raises
+    ------
+    InputError
+        For another.
+    """
     if baseline not in ("zero", "mean"):
         raise InputError(f"baseline is {baseline!r}; expected 'zero' or 'mean'")
     return image_means(instance) if baseline == "mean" else np.zeros(len(instance.weights), dtype=np.float32)
@@ -59,8 +75,14 @@ def baseline_means(instance: Instance, baseline: Baseline) -> Float32[np.ndarray
 class ShapleyValues:
     """What each prototype adds to the score of the mask, on average over orders.
 
-    values: they sum to full - none exactly, however few permutations were drawn. standard_errors: of the sampling.
-    full, none: the scores of all prototypes and of none. See `SubsetMasks` for metric and target.
+    Attributes
+    ----------
+    values
+        They sum to full - none exactly, however few permutations were drawn.
+    standard_errors
+        Standard errors of the sampling.
+    full, none
+        The scores of all prototypes and of none. See `SubsetMasks` for metric and target.
     """
 
     values: Float64[np.ndarray, " K"]
@@ -89,9 +111,22 @@ def shapley(
     """Shapley values of the IoU (or Dice) of the thresholded, cropped mask with a target, by sampled permutations.
 
     Every permutation is followed by its reverse (antithetic sampling, Mitchell et al., "Sampling permutations for
-    Shapley value estimation", JMLR 2022: on masks it usually lowers the error); standard errors are those of the
-    mean over such pairs. The target is the full mask unless one is given. Raises InputError for a number of
-    permutations that is not even, or below 4.
+    Shapley value estimation", JMLR 2022: on masks it usually lowers the error); standard errors are those of the mean
+    over such pairs. The target is the full mask unless one is given.
+
+    Raises
+    ------
+    InputError
+        For a number of permutations that is not even, or below 4.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+    >>> found = shapley(prediction[0], permutations=4)
+    >>> bool(abs(found.values.sum() - (found.full - found.none)) < 1e-6)
+    True
     """
     if permutations < 4 or permutations % 2:
         raise InputError(f"permutations is {permutations}; expected an even number of at least 4, pairs of an order "

@@ -72,7 +72,7 @@ class SubsetMasks:
         return len(self.terms)
 
     def value(self, logits: Float32[np.ndarray, " P"]) -> float:
-        """The score of the mask that a sum of terms draws."""
+        """Return the score of the mask that a sum of terms draws."""
         if not self._decodes:
             return self._overlap(logits > 0)
         rule, letterbox = self.instance.rule, self.instance.letterbox
@@ -81,17 +81,17 @@ class SubsetMasks:
         return self._overlap((patch.values > rule.threshold).reshape(-1))
 
     def of(self, members: Sequence[int] | Int64[np.ndarray, " M"]) -> float:
-        """The score of the mask of these prototypes alone."""
+        """Return the score of the mask of these prototypes alone."""
         if len(members) == len(self):
             return self.full
         return self.value(self.terms[members].sum(axis=0)) if len(members) else self.none
 
     def without_each(self) -> Float64[np.ndarray, " K"]:
-        """The scores of the masks that lack one prototype each."""
+        """Return the scores of the masks that lack one prototype each."""
         return np.array([self.value(self.total - term) for term in self.terms])
 
     def growing(self, order: Int64[np.ndarray, " K"]) -> Float64[np.ndarray, " K+1"]:
-        """The scores of no prototype, of the first in the order, the first two, up to all of them."""
+        """Return the scores of no prototype, of the first in the order, the first two, up to all of them."""
         scores = [self.none]
         logits = np.zeros_like(self.total)
         for k in order[:-1]:
@@ -100,7 +100,7 @@ class SubsetMasks:
         return np.array([*scores, self.full])
 
     def shrinking(self, order: Int64[np.ndarray, " K"]) -> Float64[np.ndarray, " K+1"]:
-        """The scores of all prototypes, of all without the first in the order, down to none of them."""
+        """Return the scores of all prototypes, of all without the first in the order, down to none of them."""
         return self.growing(order[::-1])[::-1]
 
     def _overlap(self, mask: Bool[np.ndarray, " P"]) -> float:
@@ -148,7 +148,7 @@ class SubsetBound:
         self.cost = 2 * len(self._inside)
 
     def candidates(self, count: int, threshold: float) -> Iterator[Int64[np.ndarray, " M"]]:
-        """The sets of `count` prototypes whose score may be `threshold` or more, in order."""
+        """Yield the sets of `count` prototypes whose score may be `threshold` or more, in order."""
         k, target = len(self._game), self._game._target_area
         every = combinations(range(k), count)
         while chunk := list(islice(every, _CHUNK)):

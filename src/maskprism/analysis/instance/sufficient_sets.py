@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Path = Literal["effect", "greedy", "elimination"]
 BEAM = 16
-"""So many sets of each size are kept by the search for a small set."""
+"""The number of sets of each size that the search for a small set keeps."""
 SEARCH_WORK = 600_000_000
 """How much `smallest_set` computes to find a set, and to rule sets out, in sums of a prototype over a tile or pixel."""
 PATHS: tuple[Path, ...] = ("elimination", "greedy", "effect")
@@ -53,8 +53,14 @@ def knock_out(
 class Sufficiency:
     """How many prototypes of an order make the mask; `smallest_set` says how few of any make it.
 
-    order: prototype indices as they join. curve: the score of none, of the first, the first two, up to all K.
-    threshold: the score that counts as enough.
+    Attributes
+    ----------
+    order
+        Prototype indices as they join.
+    curve
+        The score of none, of the first, the first two, up to all K.
+    threshold
+        The score that counts as enough.
     """
 
     order: Int64[np.ndarray, " K"]
@@ -89,12 +95,26 @@ def sufficiency(
     size: Size | None = None,
     subsets: SubsetMasks | None = None,
 ) -> Sufficiency:
-    """The score of sets of prototypes that grow in an order, and how many of that order suffice.
+    """Return the score of sets of prototypes that grow in an order, and how many of that order suffice.
 
-    `by` "effect": largest mean |contribution| in the box first. "greedy": always the prototype that raises the
-    score most. "elimination": greedily from the other end, from all K always the prototype that is missed least;
-    sets found so are often small and stay sufficient when more join. Or prototype indices, all K of them.
-    Equal scores are decided by effect. Raises InputError for other orders, or a threshold outside 0 to 1.
+    `by` "effect": largest mean |contribution| in the box first. "greedy": always the prototype that raises the score
+    most. "elimination": greedily from the other end, from all K always the prototype that is missed least; sets found
+    so are often small and stay sufficient when more join. Or prototype indices, all K of them. Equal scores are decided
+    by effect.
+
+    Raises
+    ------
+    InputError
+        For other orders, or a threshold outside 0 to 1.
+
+    Examples
+    --------
+    >>> import maskprism
+    >>> from maskprism.datasets.scenes import draw_scene
+    >>> prediction = maskprism.load("sample").predict(draw_scene(3).image)
+    >>> found = sufficiency(prediction[0], threshold=0.9)
+    >>> bool(found.curve[-1] == 1), len(found.order)
+    (True, 32)
     """
     if not 0 < threshold <= 1:
         raise InputError(f"threshold is {threshold}; expected a score above 0, at most 1")
@@ -113,10 +133,17 @@ def sufficiency(
 class SmallestSet:
     """The fewest prototypes whose mask reaches a score, as far as that is known.
 
-    members: prototype indices of the smallest set found, in ascending order. score: of its mask.
-    at_least: no set of fewer prototypes reaches the threshold: proven. Equal to `len(members)` where the set is the
-        smallest one; K + 1 where no set at all suffices.
-    threshold: the score that counts as enough.
+    Attributes
+    ----------
+    members
+        Prototype indices of the smallest set found, in ascending order.
+    score
+        Score of its mask.
+    at_least
+        No set of fewer prototypes reaches the threshold: proven. Equal to `len(members)` where the set is the smallest
+        one; K + 1 where no set at all suffices.
+    threshold
+        The score that counts as enough.
     """
 
     members: Int64[np.ndarray, " M"]
@@ -154,7 +181,7 @@ def smallest_set(
     subsets: SubsetMasks | None = None,
     work: int = SEARCH_WORK,
 ) -> SmallestSet:
-    """The smallest set of prototypes whose mask alone reaches a score, or bounds on its size.
+    """Return the smallest set of prototypes whose mask alone reaches a score, or bounds on its size.
 
     A beam search finds a small set. Then all smaller sets are ruled out, size by size, by a bound on their scores that
     holds for whole tiles of pixels (`SubsetBound`) and, where the bound does not rule a set out, by its mask.
@@ -208,7 +235,9 @@ def smallest_set(
 
 
 def _beam(game: SubsetMasks, threshold: float, work: int) -> tuple[Int64[np.ndarray, " M"], float]:
-    """A small set that reaches the threshold, found by elimination and by a beam search; the best set if none does.
+    """Return a small set that reaches the threshold, found by elimination and by a beam search.
+
+    The best set if none does.
 
     The beam search ends where its next step would exceed `work`: it takes seconds for large masks of many prototypes.
     """
@@ -240,8 +269,12 @@ def _beam(game: SubsetMasks, threshold: float, work: int) -> tuple[Int64[np.ndar
 class Faithfulness:
     """Whether an order says which prototypes matter: insertion and deletion curves against random orders.
 
-    insertion, deletion: the score while prototypes join, or leave, in the order. random_insertion,
-    random_deletion: means over `permutations` random orders, and their standard errors.
+    Attributes
+    ----------
+    insertion, deletion
+        The score while prototypes join, or leave, in the order.
+    random_insertion, random_deletion
+        Means over `permutations` random orders, and their standard errors.
     """
 
     order: Int64[np.ndarray, " K"]
@@ -274,11 +307,15 @@ def faithfulness(
     size: Size | None = None,
     subsets: SubsetMasks | None = None,
 ) -> Faithfulness:
-    """Insertion and deletion curves of an order of prototypes, beside those of random orders.
+    """Return insertion and deletion curves of an order of prototypes, beside those of random orders.
 
-    Areas are over the share of prototypes, 0 to 1 (trapezoids). Source: Petsiuk, Das, Saenko, "RISE", BMVC 2018;
-    Samek et al., "Evaluating the visualization of what a deep neural network has learned", TNNLS 2017.
-    Raises InputError with fewer than two permutations.
+    Areas are over the share of prototypes, 0 to 1 (trapezoids). Source: Petsiuk, Das, Saenko, "RISE", BMVC 2018; Samek
+    et al., "Evaluating the visualization of what a deep neural network has learned", TNNLS 2017.
+
+    Raises
+    ------
+    InputError
+        With fewer than two permutations.
     """
     if permutations < 2:
         raise InputError(f"permutations is {permutations}; expected at least 2, for a standard error")
@@ -309,12 +346,18 @@ def faithfulness(
 
 
 def area(curve: Float64[np.ndarray, " K+1"]) -> float:
-    """The area under a curve over the share of prototypes, 0 to 1."""
+    """Return the area under a curve over the share of prototypes, 0 to 1."""
     return float((curve[:-1] + curve[1:]).mean() / 2)
 
 
 def ordered(instance: Instance, by: str | Sequence[int]) -> Int64[np.ndarray, " K"]:
-    """An order of all K prototypes. Raises InputError if it is not one."""
+    """Return an order of all K prototypes.
+
+    Raises
+    ------
+    InputError
+        If it is not one.
+    """
     if isinstance(by, str):
         if by != "effect":
             raise InputError(f"order is {by!r}; expected one of {', '.join(map(repr, PATHS))}, or prototype indices")

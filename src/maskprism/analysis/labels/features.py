@@ -395,7 +395,7 @@ def _span(window: _Window) -> dict[str, float]:
         if name == "loose":
             wrong = (drawn != window.inside).astype(np.uint8)
             _, _, stats, _ = cv2.connectedComponentsWithStats(wrong)
-            found["largest_error"] = float(stats[1:, cv2.CC_STAT_AREA].max(initial=0)) / area
+            found["largest_error"] = float(np.max(stats[1:, cv2.CC_STAT_AREA], initial=0)) / area
     return found
 
 

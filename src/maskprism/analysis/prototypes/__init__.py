@@ -1,4 +1,4 @@
-"""What are the prototypes of a network, and in which basis can they be read?
+"""What are the prototypes of a model, and in which basis can they be read?
 
 | name | answers |
 |---|---|
@@ -6,7 +6,7 @@
 | `study_prototypes`, `DependenceStudy` | does a prototype know where it is, or what it sees? |
 | `MovementTest`, `move` | does it follow the picture when that is shifted, flipped or padded? |
 
-`covariance` sums up many samples batch by batch, `position_maps` what a prototype says of places.
+`covariance` sums up many samples batch by batch, `position_maps` how a prototype depends on the position.
 """
 
 from __future__ import annotations

@@ -42,12 +42,18 @@ _FLOOR = 1e-12
 class Usage:
     """How prototypes and coefficients are used over many images, added one prediction after the other.
 
-    image: moments of the K prototypes over the grid cells that show the images.
-    boxes: the same over the cells inside boxes, each cell once per box: where coefficients were trained.
-    coefficients: moments of the weights (coefficients, times objectness if the rule says so) over instances.
-    image_ranks: effective rank of the prototypes of every image.
-
     Memory does not grow with the images but for a number each.
+
+    Attributes
+    ----------
+    image
+        Moments of the K prototypes over the grid cells that show the images.
+    boxes
+        The same over the cells inside boxes, each cell once per box: where coefficients were trained.
+    coefficients
+        Moments of the weights (coefficients, times objectness if the rule says so) over instances.
+    image_ranks
+        Effective rank of the prototypes of every image.
     """
 
     def __init__(self, prototypes: int) -> None:
@@ -58,11 +64,17 @@ class Usage:
 
     @classmethod
     def of(cls, predictions: Iterable[Prediction]) -> Usage:
-        """The usage over predictions of one model. Raises InputError if there is none."""
+        """Return the usage over predictions of one model.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
         found: Usage | None = None
         for prediction in predictions:
             found = found or cls(len(prediction.prototypes))
-            found.add(prediction)
+            found.update(prediction)
         if found is None:
             raise InputError("there are no predictions; expected at least one")
         return found
@@ -80,10 +92,13 @@ class Usage:
         """How many instances they had."""
         return round(self.coefficients.weight)
 
-    def add(self, prediction: Prediction) -> None:
+    def update(self, prediction: Prediction) -> None:
         """Add one prediction.
 
-        Raises InputError, and adds nothing, if it has another number of prototypes, or holds NaN or infinity.
+        Raises
+        ------
+        InputError
+            And adds nothing, if it has another number of prototypes, or holds NaN or infinity.
         """
         if len(prediction.prototypes) != len(self):
             raise InputError(
@@ -99,12 +114,35 @@ class Usage:
             covers[Decomposition(instance).box_window] += 1
         weights = covers[content].reshape(-1)
         inside = weights > 0
-        self.boxes.add(samples[inside], weights[inside])
+        self.boxes.update(samples[inside], weights[inside])
         self.coefficients.merge(coefficients)
         self.image_ranks.append(moments.effective_rank())
 
+    def merge(self, other: Usage) -> None:
+        """Add all images of another usage; one image each, in order, give what `add` gives to the last bit.
+
+        Raises
+        ------
+        InputError
+            If it has another number of prototypes.
+        """
+        if len(other) != len(self):
+            raise InputError(
+                f"the usages are of {len(self)} and {len(other)} prototypes: they must come from one model"
+            )
+        self.image.merge(other.image)
+        self.boxes.merge(other.boxes)
+        self.coefficients.merge(other.coefficients)
+        self.image_ranks += other.image_ranks
+
     def prototypes(self, region: Region = "boxes") -> RunningCovariance:
-        """The covariance of the prototypes over a region. Raises InputError if it has not a single cell."""
+        """Return the covariance of the prototypes over a region.
+
+        Raises
+        ------
+        InputError
+            If it has not a single cell.
+        """
         if region not in REGIONS:
             raise InputError(f"region is {region!r}; expected one of {', '.join(map(repr, REGIONS))}")
         found = self.boxes if region == "boxes" else self.image
@@ -134,7 +172,7 @@ class Usage:
         return found
 
     def dead(self, below: float = DEAD, region: Region = "boxes") -> Bool[np.ndarray, " K"]:
-        """Which prototypes contribute next to nothing.
+        """Return which prototypes contribute next to nothing.
 
         Those whose rms contribution is below the share `below` of sqrt(sum of squares) of all K.
         """
@@ -173,15 +211,21 @@ class CanonicalBasis:
     Among all bases of the same space the one in which prototypes are orthonormal (over the cells of
     `region`: mean square 1, mean product 0) and coefficients uncorrelated about zero (mean product 0
     over instances), ordered by the mean square logit that each component adds. It is the same
-    whatever basis the network was given in. The first M components are the best approximation of
+    whatever basis the model was given in. The first M components are the best approximation of
     the logits with M prototypes in the mean square, if instances and cells are taken as
     independent of each other.
 
-    matrix: `[K, K]`, components = matrix @ prototypes. inverse: coefficients @ inverse are the new
-    ones. energies: mean square logit of each component, largest first; they sum to that of the
-    logits. Signs: the mean coefficient of a component is positive, so that it is drawn as it speaks
-    for the average instance. model_sha256: of the network file that it was measured with, "" where
-    that is not known.
+    Attributes
+    ----------
+    matrix
+        `[K, K]`, components = matrix @ prototypes.
+    inverse
+        Coefficients @ inverse are the new ones.
+    energies
+        Mean square logit of each component, largest first; they sum to that of the logits. Signs: the mean coefficient
+        of a component is positive, so that it is drawn as it speaks for the average instance.
+    model_sha256
+        Model sha256 of the model file that it was measured with, "" where that is not known.
     """
 
     matrix: Float64[np.ndarray, "K K"]
@@ -192,7 +236,13 @@ class CanonicalBasis:
 
     @classmethod
     def of(cls, usage: Usage, region: Region = "boxes") -> CanonicalBasis:
-        """The canonical basis of a usage. Raises InputError if there was no instance."""
+        """Return the canonical basis of a usage.
+
+        Raises
+        ------
+        InputError
+            If there was no instance.
+        """
         matrix, inverse, energies = canonical_maps(usage.prototypes(region).gram, usage.coefficients.gram)
         signs = np.where(usage.coefficients.mean @ inverse < 0, -1.0, 1.0)
         return cls(matrix * signs[:, None], inverse * signs, energies, region)
@@ -212,7 +262,7 @@ class CanonicalBasis:
         return effective_rank(np.sqrt(self.energies))
 
     def components_for(self, share: float) -> int:
-        """How many components explain at least this share of the mean square logit."""
+        """Return how many components explain at least this share of the mean square logit."""
         if not 0 < share <= 1:
             raise InputError(f"share is {share}; expected a number above 0 and up to 1")
         return min(int(np.searchsorted(np.cumsum(self.shares), share - 1e-12)) + 1, len(self))
@@ -223,7 +273,13 @@ class CanonicalBasis:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CanonicalBasis:
-        """Read a basis that `save` wrote. Raises InputError for a file that is none."""
+        """Read a basis that `save` wrote.
+
+        Raises
+        ------
+        InputError
+            For any other file.
+        """
         size_of_regular(path, InputError)
         try:
             with np.load(path, allow_pickle=False) as found:
@@ -241,7 +297,7 @@ class CanonicalBasis:
             raise InputError(f"{path}: is not a canonical basis as `maskprism basis` writes it{reason}") from None
 
     def apply(self, prediction: Prediction, components: int | None = None) -> Prediction:
-        """The prediction in the canonical basis; with `components`, only the first so many (masks then change)."""
+        """Return the prediction in the canonical basis; with `components`, only the first n (masks then change)."""
         if len(prediction.prototypes) != len(self):
             raise InputError(f"the basis is of {len(self)} prototypes; the prediction has {len(prediction.prototypes)}")
         if components is not None and not 1 <= components <= len(self):
@@ -273,7 +329,10 @@ def canonical_maps(
 class CanonicalModel:
     """A model whose prototypes are those of a canonical basis; its masks are the same.
 
-    Raises InputError for a basis of another number of prototypes.
+    Raises
+    ------
+    InputError
+        For a basis of another number of prototypes.
     """
 
     model: Model
@@ -288,16 +347,29 @@ class CanonicalModel:
         """That of the model."""
         return self.model.spec
 
-    def predict(self, image: ImageLike, /) -> Prediction:
-        """What the model says about one image, in the canonical basis."""
-        return self.basis.apply(self.model.predict(image))
+    @property
+    def batch(self) -> int:
+        """That of the model."""
+        return self.model.batch
+
+    @property
+    def grey(self) -> bool:
+        """That of the model."""
+        return self.model.grey
+
+    def predict(self, images: list[ImageLike], /) -> list[Prediction]:
+        """Return what the model says about each image, in the canonical basis."""
+        return [self.basis.apply(prediction) for prediction in self.model.predict(images)]
 
 
 def change_basis(prediction: Prediction, matrix: Float[np.ndarray, "K K"]) -> Prediction:
-    """The same masks from other prototypes: `matrix` @ prototypes, coefficients @ its inverse.
+    """Return the same masks from other prototypes: `matrix` @ prototypes, coefficients @ its inverse.
 
-    Raises InputError for a matrix of another shape, or one that float32 cannot invert (its condition
-    number, rows scaled to length 1, is told).
+    Raises
+    ------
+    InputError
+        For a matrix of another shape, or one that float32 cannot invert (its condition number, rows scaled to length 1,
+        is in the message).
     """
     exact = np.asarray(matrix, dtype=np.float64)
     k = len(prediction.prototypes)
@@ -316,7 +388,7 @@ def change_basis(prediction: Prediction, matrix: Float[np.ndarray, "K K"]) -> Pr
 
 
 def content_samples(prediction: Prediction) -> Float32[np.ndarray, "M K"]:
-    """The prototypes as samples: one row per grid cell that shows the image, padding left out."""
+    """Return the prototypes as samples: one row per grid cell that shows the image, padding left out."""
     return prediction.prototypes[:, *prediction.letterbox.content_cells].reshape(len(prediction.prototypes), -1).T
 
 
@@ -343,8 +415,8 @@ def prototype_rows(usage: Usage, region: Region = "boxes") -> list[dict[str, int
     others = usage.image.correlation.copy()
     np.fill_diagonal(others, np.nan)
     alike = np.nan_to_num(np.abs(others))
-    partner = np.where(alike.any(axis=1), alike.argmax(axis=1), -1)
-    correlation = np.where(partner < 0, np.nan, others[np.arange(len(usage)), partner])
+    matched_with = np.where(alike.any(axis=1), alike.argmax(axis=1), -1)
+    correlation = np.where(matched_with < 0, np.nan, others[np.arange(len(usage)), matched_with])
     columns = {
         "prototype": range(len(usage)),
         "rms_contribution": usage.rms_contributions(region),
@@ -354,7 +426,7 @@ def prototype_rows(usage: Usage, region: Region = "boxes") -> list[dict[str, int
         "spread": np.sqrt(np.diag(drawn.covariance)),
         "coefficient_mean": used.mean,
         "coefficient_spread": np.sqrt(np.diag(used.covariance)),
-        "most_alike": partner,
+        "most_alike": matched_with,
         "correlation": correlation,
     }
     plain = {name: np.asarray(values).tolist() for name, values in columns.items()}
@@ -362,8 +434,10 @@ def prototype_rows(usage: Usage, region: Region = "boxes") -> list[dict[str, int
 
 
 def component_rows(basis: CanonicalBasis) -> list[dict[str, int | float]]:
-    """One dictionary per canonical component: its share of the mean square logit, alone and with all before it, and how
-    much of each prototype it is made of (a row of `CanonicalBasis.matrix`).
+    """One dictionary per canonical component.
+
+    Its share of the mean square logit, alone and with all before it, and how much of each prototype it is made of (a
+    row of `CanonicalBasis.matrix`).
     """
     upto = np.cumsum(basis.shares)
     return [
@@ -374,7 +448,7 @@ def component_rows(basis: CanonicalBasis) -> list[dict[str, int | float]]:
 
 
 def summary(usage: Usage, basis: CanonicalBasis) -> dict[str, Any]:
-    """The numbers of a basis as plain values, for JSON.
+    """Return the numbers of a basis as plain values, for JSON.
 
     Of too few images no prototype is called dead or redundant: others may need it.
     """

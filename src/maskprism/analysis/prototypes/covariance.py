@@ -19,7 +19,14 @@ _CONSTANT = 1e-12
 class RunningCovariance:
     """The covariance of K quantities, accumulated in float64; memory is K x K, however many samples come.
 
-    weight: the sum of the weights of all samples. sums: `[K]`. products: `[K, K]`.
+    Attributes
+    ----------
+    weight
+        The sum of the weights of all samples.
+    sums
+        `[K]`.
+    products
+        `[K, K]`.
     """
 
     def __init__(self, quantities: int) -> None:
@@ -29,20 +36,23 @@ class RunningCovariance:
 
     @classmethod
     def of(cls, samples: Float[np.ndarray, "M K"]) -> RunningCovariance:
-        """The moments of one batch, each row a sample."""
+        """Return the moments of one batch, each row a sample."""
         if np.ndim(samples) != 2:
             raise InputError(f"samples have shape {np.shape(samples)}; expected (M, K), one row per sample")
         found = cls(samples.shape[1])
-        found.add(samples)
+        found.update(samples)
         return found
 
     def __len__(self) -> int:
         return len(self.sums)
 
-    def add(self, samples: Float[np.ndarray, "M K"], weights: Float[np.ndarray, " M"] | None = None) -> None:
+    def update(self, samples: Float[np.ndarray, "M K"], weights: Float[np.ndarray, " M"] | None = None) -> None:
         """Add samples, each counted once or as often as its weight says.
 
-        Raises InputError, and adds none, if they hold NaN or infinity: one would make all moments NaN.
+        Raises
+        ------
+        InputError
+            And adds none, if they hold NaN or infinity: one would make all moments NaN.
         """
         exact = np.asarray(samples, dtype=np.float64)
         if not np.isfinite(exact).all():
@@ -87,7 +97,7 @@ class RunningCovariance:
         return np.clip(found, -1, 1)
 
     def singular_values(self) -> Float64[np.ndarray, " K"]:
-        """Those of the matrix of samples less their mean, divided by the root of their number; largest first."""
+        """Return those of the matrix of samples less their mean, divided by the root of their number; largest first."""
         return np.sqrt(np.clip(np.linalg.eigvalsh(self.covariance)[::-1], 0, None))
 
     def effective_rank(self) -> float:
@@ -117,7 +127,7 @@ class RunningCovariance:
 
 
 def effective_rank(singular_values: Float[np.ndarray, " K"]) -> float:
-    """How many dimensions a matrix fills, 1 to K, by the entropy of its singular values.
+    """Return how many dimensions a matrix fills, 1 to K, by the entropy of its singular values.
 
     Notes
     -----

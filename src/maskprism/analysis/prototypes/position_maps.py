@@ -11,16 +11,20 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
 
 PLACES = 32
-"""Side of the map of places: every image is averaged down to so many by so many cells."""
+"""Side of the map of positions: every image is averaged down to n by n cells."""
 _ANGLES = 36
 
 
 class HalfPlane(NamedTuple):
     """The half-plane that separates high from low values best.
 
-    A place (x, y) of the image, both 0 to 1, is on its high side where
-    x cos(angle) + y sin(angle) > offset; the angle is in degrees, 0 to the right, 90 downwards.
-    explained: share of the variance between the two sides.
+    A place (x, y) of the image, both 0 to 1, is on its high side where x cos(angle) + y sin(angle) > offset; the angle
+    is in degrees, 0 to the right, 90 downwards.
+
+    Attributes
+    ----------
+    explained
+        Share of the variance between the two sides.
     """
 
     angle: float
@@ -44,7 +48,7 @@ def ramp_variance(maps: Float64[np.ndarray, "K P P"]) -> Float64[np.ndarray, " K
 
 
 def best_half_plane(values: Float64[np.ndarray, "P P"], variance: float) -> HalfPlane:
-    """The half-plane with the largest variance between its two sides, of 36 directions and all offsets.
+    """Return the half-plane with the largest variance between its two sides, of 36 directions and all offsets.
 
     `variance` is what `explained` is a share of. NaN throughout where it is 0.
     """

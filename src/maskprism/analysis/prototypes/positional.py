@@ -6,25 +6,31 @@ matters. Prototypes are looked at on the grid cells that show the image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
+from maskprism._common.parallel import open_engine
 from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.analysis.prototypes.position_maps import PLACES, HalfPlane, best_half_plane, place_means, ramp_variance
 from maskprism.analysis.prototypes.translation import CHANGES, Movement, MovementTest, move
-from maskprism.errors import InputError, MaskprismError
+from maskprism.datasets.visit import Failure, OnProgress, VisitedImage, visit
+from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
-    from maskprism.analysis.prototypes.translation import Predictor
+    from maskprism._common.choices import EngineName
+    from maskprism._common.parallel import Engine
+    from maskprism.analysis.prototypes.basis import CanonicalModel
     from maskprism.core.prediction import Prediction
-    from maskprism.io.sources import SourceImage
+    from maskprism.io.sources import SourceImage, Sources
+    from maskprism.models import Model
 
 _THUMBNAIL = 240
 
@@ -54,8 +60,14 @@ _CONSTANT = 1e-12
 class Activation:
     """One image that activates a prototype strongly.
 
-    score: value of its strongest place, in standard deviations above (or below) the mean.
-    values: the prototype where it shows the image. picture: the image, small, BGR.
+    Attributes
+    ----------
+    score
+        Value of its strongest place, in standard deviations above (or below) the mean.
+    values
+        The prototype where it shows the image.
+    picture
+        The image, small, BGR.
     """
 
     name: str
@@ -68,19 +80,33 @@ class Activation:
 class Dependence:
     """What the values of K prototypes depend on; every share is of variance, 0 to 1, NaN where undefined.
 
-    images, instances: how many were seen; instances are those whose mask has a cell on the grid.
-    mean, spread: mean and standard deviation over all grid cells.
-    place_means: mean at every place of the image; rows from top to bottom.
-    position: share that two images have in common at the same place.
-    ramp: share explained by a linear ramp over the image; half_planes: by the best half-plane.
-    luminance, edges: by the image's luminance, and by the size of its Sobel gradient, alone.
-    appearance: by both together. foreground: by whether a cell is inside any mask of the network.
-    class_share: share of the variance between instances (of the mean inside the mask) that class
-        explains: epsilon squared of Kelley (1935), corrected for the number of classes; 0 where it
-        would be negative.
-    class_means: mean inside instances of each class of `class_ids`, and class_counts instances.
-    strongest: images with the strongest places, on the side (`side`, +1 or -1) that goes
-        further from the mean.
+    Attributes
+    ----------
+    images, instances
+        How many were seen; instances are those whose mask has a cell on the grid.
+    mean, spread
+        Mean and standard deviation over all grid cells.
+    place_means
+        Mean at every position of the image; rows from top to bottom.
+    position
+        Share that two images have in common at the same position.
+    ramp
+        Share explained by a linear ramp over the image.
+    half_planes
+        Half planes by the best half-plane.
+    luminance, edges
+        By the image's luminance, and by the size of its Sobel gradient, alone.
+    appearance
+        Appearance by both together.
+    foreground
+        Foreground by whether a cell is inside any mask of the model.
+    class_share
+        Share of the variance between instances (of the mean inside the mask) that class explains: epsilon squared of
+        Kelley (1935), corrected for the number of classes; 0 where it would be negative.
+    class_means
+        Mean inside instances of each class of `class_ids`, and class_counts instances.
+    strongest
+        Images with the strongest places, on the side (`side`, +1 or -1) that goes further from the mean.
     """
 
     images: int
@@ -107,7 +133,7 @@ class Dependence:
         return len(self.mean)
 
     def tags(self, k: int, movement: MovementTest | None = None) -> tuple[str, ...]:
-        """The tags of `TAG_RULES` that prototype k has earned, without `movement` those of movement left out.
+        """Return the tags of `TAG_RULES` that prototype k has earned, without `movement` those of movement left out.
 
         None for a prototype that nothing here explains, and none where there are too few images: what few images have
         in common is often chance.
@@ -129,7 +155,7 @@ class Dependence:
         return tuple(tag for tag in TAG_RULES if earned[tag])
 
     def record(self, k: int, movement: MovementTest | None = None) -> dict[str, Any]:
-        """The numbers and tags of prototype k as one row of a table; missing numbers are None."""
+        """Return the numbers and tags of prototype k as one row of a table; missing numbers are None."""
         plane = self.half_planes[k]
         numbers = {
             "mean": self.mean[k],
@@ -173,36 +199,37 @@ class DependenceStudy:
         self._classes: dict[int, _ClassSums] = {}
         self._strongest = _Strongest(prototypes, top)
 
-    def add(self, image: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> None:
-        """Add one image (BGR) and what the network said about it.
+    def update(self, image: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> None:
+        """Add one image (BGR) and what the model said about it.
 
-        Raises InputError if they do not belong together, or come from another model.
+        Raises
+        ------
+        InputError
+            If they do not belong together, or come from another model.
         """
         k = len(self._places)
         if len(prediction.prototypes) != k:
             raise InputError(f"{name}: has {len(prediction.prototypes)} prototypes; the ones before had {k}")
-        if image.shape[:2] != prediction.image_size:
-            raise InputError(
-                f"{name}: the image is {image.shape[1]} x {image.shape[0]} pixels; the prediction is "
-                f"about one of {prediction.image_size[1]} x {prediction.image_size[0]}"
-            )
-        content = prediction.letterbox.content_cells
-        shown = np.ascontiguousarray(prediction.prototypes[:, *content])
-        luminance, edges = appearance(image, shown.shape[1:])
-        masks = prediction.masks("grid")[:, *content]
-        covariates = np.stack([luminance, edges, masks.any(axis=0)])
-        self._pixels.add(np.concatenate([shown, covariates]).reshape(k + 3, -1).T)
-        places = place_means(shown)
-        self._places += places
-        self._place_squares += places**2
-        self._means.add(places.mean(axis=(1, 2))[None])
-        for class_id, mask in zip(prediction.classes, masks, strict=True):
-            if mask.any():
-                self._classes.setdefault(int(class_id), _ClassSums.zero(k)).add(shown[:, mask].mean(axis=1))
-        self._strongest.offer(name, places.reshape(k, -1), shown, image)
+        self.take(Observation.of(image, prediction, name))
 
-    def finish(self) -> Dependence:
-        """What the prototypes depend on. Raises InputError for fewer than two images: places need a comparison."""
+    def take(self, seen: Observation) -> None:
+        """Add one image by what was observed of it, on another machine perhaps."""
+        self._pixels.merge(seen.pixels)
+        self._places += seen.places
+        self._place_squares += seen.places**2
+        self._means.update(seen.places.mean(axis=(1, 2))[None])
+        for class_id, means in seen.class_means:
+            self._classes.setdefault(class_id, _ClassSums.zero(len(self._places))).update(means)
+        self._strongest.update(seen)
+
+    def compute(self) -> Dependence:
+        """Return what the prototypes depend on.
+
+        Raises
+        ------
+        InputError
+            For fewer than two images: places need a comparison.
+        """
         images, k = round(self._means.weight), len(self._places)
         if images < 2:
             raise InputError(f"there are {images} images; expected at least 2: position is what images have in common")
@@ -216,7 +243,7 @@ class DependenceStudy:
             name: self._pixels.explained(variables, by)
             for name, by in {"l": [k], "e": [k + 1], "le": [k, k + 1], "f": [k + 2]}.items()
         }
-        side, strongest = self._strongest.finish(mean, np.sqrt(total))
+        side, strongest = self._strongest.compute(mean, np.sqrt(total))
         class_ids = np.array(sorted(self._classes), dtype=np.int64)
         groups = [self._classes[class_id] for class_id in class_ids.tolist()]
         return Dependence(
@@ -244,37 +271,120 @@ class DependenceStudy:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What a `DependenceStudy` takes of one image.
+
+    Attributes
+    ----------
+    pixels
+        Moments of prototypes, luminance, edges and foreground over grid cells.
+    places
+        Means of the prototypes at the positions of the image.
+    class_means
+        Class means of every mask with a cell, its class and the means inside.
+    shown
+        The prototypes where they show the image.
+    picture
+        The image, small, BGR.
+    """
+
+    name: str
+    pixels: RunningCovariance
+    places: Float64[np.ndarray, "K P P"]
+    class_means: list[tuple[int, Float32[np.ndarray, " K"]]]
+    shown: Float32[np.ndarray, "K h w"]
+    picture: UInt8[np.ndarray, "h w 3"]
+
+    @classmethod
+    def of(cls, image: UInt8[np.ndarray, "H W 3"], prediction: Prediction, name: str = "") -> Observation:
+        """Observe an image (BGR).
+
+        Raises
+        ------
+        InputError
+            If the prediction is about one of another size.
+        """
+        if image.shape[:2] != prediction.image_size:
+            raise InputError(
+                f"{name}: the image is {image.shape[1]} x {image.shape[0]} pixels; the prediction is "
+                f"about one of {prediction.image_size[1]} x {prediction.image_size[0]}"
+            )
+        content = prediction.letterbox.content_cells
+        shown = np.ascontiguousarray(prediction.prototypes[:, *content])
+        luminance, edges = appearance(image, shown.shape[1:])
+        masks = prediction.masks("grid")[:, *content]
+        covariates = np.stack([luminance, edges, masks.any(axis=0)])
+        return cls(
+            name=name,
+            pixels=RunningCovariance.of(np.concatenate([shown, covariates]).reshape(len(shown) + 3, -1).T),
+            places=place_means(shown),
+            class_means=[
+                (int(class_id), shown[:, mask].mean(axis=1))
+                for class_id, mask in zip(prediction.classes, masks, strict=True)
+                if mask.any()
+            ],
+            shown=shown,
+            picture=_thumbnail(image),
+        )
+
+
 def study_prototypes(
-    items: Iterable[SourceImage],
-    model: Predictor,
+    items: Sources | Sequence[SourceImage],
+    model: Model | CanonicalModel,
     *,
     moved: int = MIN_IMAGES,
-    total: int | None = None,
-    on_image: Callable[[str, MaskprismError | None], None] = lambda name, error: None,
+    engine: EngineName | Engine = "threads",
+    workers: int | None = None,
+    on_progress: OnProgress = lambda done, total, failure: None,
 ) -> tuple[Dependence, MovementTest | None]:
     """Run a model over images, and tell what its prototypes depend on.
 
-    So many as `moved` are also shifted, flipped and padded: spread evenly over `total`
-    images, or the first ones where the number is not known. `on_image` is called after every
-    image, with the error if it could not be read; the rest goes on. Raises InputError if
-    fewer than two could be.
+    Then `moved` of them, if there are as many, spread evenly over all, are also shifted, flipped and padded.
+
+    Parameters
+    ----------
+    engine, workers, on_progress
+        See `maskprism.datasets.visit.visit`.
+
+    Raises
+    ------
+    InputError
+        If fewer than two images could be read.
     """
     if moved < 0:
         raise InputError(f"moved is {moved}; expected 0 or more images")
     study = DependenceStudy(model.spec.prototypes, model.spec.names)
-    movements: list[Movement] = []
-    for number, item in enumerate(items):
-        try:
-            image = item.read()
-            prediction = model.predict(image)
-            study.add(image, prediction, item.name)
-            if len(movements) < moved and (total is None or number * moved >= len(movements) * total):
-                movements.append(move(model, image, prediction))
-        except MaskprismError as error:
-            on_image(item.name, error)
-        else:
-            on_image(item.name, None)
-    return study.finish(), MovementTest.of(movements) if movements else None
+    observed: list[int] = []
+    total = 0
+    with open_engine(engine, workers) as opened:
+        with closing(visit(items, model, _observed, engine=opened, on_progress=on_progress)) as results:
+            for total, result in enumerate(results, 1):
+                if not isinstance(result, Failure):
+                    study.take(result)
+                    observed.append(total - 1)
+        chosen: list[int] = []
+        for number in observed:
+            if len(chosen) < moved and number * moved >= len(chosen) * total:
+                chosen.append(number)
+        again = [item for number, item in enumerate(items) if number in chosen]
+        with closing(visit(again, model, _Mover(model), engine=opened)) as moves:
+            movements = [one for one in moves if not isinstance(one, Failure)]
+    return study.compute(), MovementTest.of(movements) if movements else None
+
+
+def _observed(visited: VisitedImage[Prediction]) -> Observation:
+    return Observation.of(visited.image, visited.prediction, visited.name)
+
+
+@dataclass(frozen=True)
+class _Mover:
+    """What a worker does with one image that is moved."""
+
+    model: Model | CanonicalModel
+
+    def __call__(self, visited: VisitedImage[Prediction]) -> Movement:
+        return move(self.model, visited.image, visited.prediction)
 
 
 def appearance(
@@ -300,7 +410,7 @@ class _ClassSums:
     def zero(cls, k: int) -> _ClassSums:
         return cls(np.zeros(k), np.zeros(k))
 
-    def add(self, means: Float[np.ndarray, " K"]) -> None:
+    def update(self, means: Float[np.ndarray, " K"]) -> None:
         exact = means.astype(np.float64)
         self.count += 1
         self.sums += exact
@@ -334,26 +444,18 @@ class _Strongest:
     top: int
     kept: dict[tuple[int, int], list[Activation]] = field(default_factory=dict)
 
-    def offer(
-        self,
-        name: str,
-        places: Float64[np.ndarray, "K cells"],
-        shown: Float32[np.ndarray, "K h w"],
-        image: UInt8[np.ndarray, "H W 3"],
-    ) -> None:
-        thumbnail = None
+    def update(self, seen: Observation) -> None:
+        places = seen.places.reshape(self.prototypes, -1)
         for sign, extremes in ((1, places.max(axis=1)), (-1, places.min(axis=1))):
             for k, value in enumerate(extremes.tolist()):
                 best = self.kept.setdefault((k, sign), [])
                 if len(best) == self.top and sign * value <= sign * best[-1].score:
                     continue
-                if thumbnail is None:
-                    thumbnail = _thumbnail(image)
-                best.append(Activation(name, value, shown[k].copy(), thumbnail))
+                best.append(Activation(seen.name, value, seen.shown[k].copy(), seen.picture))
                 best.sort(key=lambda one: -sign * one.score)
                 del best[self.top :]
 
-    def finish(
+    def compute(
         self, mean: Float64[np.ndarray, " K"], spread: Float64[np.ndarray, " K"]
     ) -> tuple[Int64[np.ndarray, " K"], tuple[tuple[Activation, ...], ...]]:
         sides, chosen = np.ones(self.prototypes, dtype=np.int64), []

@@ -7,19 +7,19 @@ knows positions gives the response that it gave before.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import cv2
 import numpy as np
 
+from maskprism.datasets.visit import predicted
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, UInt8
 
     from maskprism.core.prediction import Prediction
-    from maskprism.io.images import ImageLike
-    from maskprism.models import ModelSpec
+    from maskprism.datasets.visit import Predictor
 
     Canvas = UInt8[np.ndarray, "H W 3"]
     Maps = Float32[np.ndarray, "K h w"]
@@ -33,23 +33,17 @@ MARGIN = 0.1
 """A prototype follows (or stays) if one mean correlation is larger than the other by more than this."""
 
 
-class Predictor(Protocol):
-    """What images can be given to: a `Model`, or one in another basis."""
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What the model is."""
-
-    def predict(self, images: ImageLike, /) -> Prediction:
-        """What it says about one image."""
-
-
 class Movement(NamedTuple):
     """Correlations of the response to a changed image, per change of `CHANGES` and prototype.
 
-    follows: with the response to the original, changed in the same way: 1 is perfectly equivariant.
-    stays: with the response to the original as it was at the same cells: 1 is perfectly positional.
     NaN where a response is constant.
+
+    Attributes
+    ----------
+    follows
+        With the response to the original, changed in the same way: 1 is perfectly equivariant.
+    stays
+        With the response to the original as it was at the same cells: 1 is perfectly positional.
     """
 
     follows: Float64[np.ndarray, "3 K"]
@@ -60,14 +54,23 @@ class Movement(NamedTuple):
 class MovementTest:
     """The movements of several images.
 
-    samples: follows and stays of every image.
+    Attributes
+    ----------
+    samples
+        Follows and stays of every image.
     """
 
     samples: Float64[np.ndarray, "images 2 3 K"]
 
     @classmethod
     def of(cls, movements: list[Movement]) -> MovementTest:
-        """Gather the movements of images. Raises InputError for none."""
+        """Gather the movements of images.
+
+        Raises
+        ------
+        InputError
+            For none.
+        """
         if not movements:
             raise InputError("no image could be moved; expected at least one")
         return cls(np.array([[one.follows, one.stays] for one in movements]))
@@ -98,16 +101,16 @@ class MovementTest:
         return np.sqrt(found)
 
     def verdict(self, k: int) -> Literal["follows", "stays", "unclear"]:
-        """Which correlation of prototype k is larger by more than `MARGIN`, on average over shift and pad."""
+        """Return which correlation of prototype k is larger by more than `MARGIN`, on average over shift and pad."""
         lead = float(_mean((self.follows - self.stays)[[_SHIFTED, _PADDED], k]))
         return "follows" if lead > MARGIN else "stays" if lead < -MARGIN else "unclear"
 
     def handedness(self, k: int) -> float:
-        """How much less prototype k follows a mirrored image than a shifted one; NaN where undefined."""
+        """Return how much less prototype k follows a mirrored image than a shifted one; NaN where undefined."""
         return float(self.follows[_SHIFTED, k] - self.follows[_FLIPPED, k])
 
 
-def move(model: Predictor, image: Canvas, prediction: Prediction | None = None) -> Movement:
+def move(model: Predictor[Prediction], image: Canvas, prediction: Prediction | None = None) -> Movement:
     """Shift, flip and pad one image on the canvas, and compare the responses of all prototypes.
 
     `prediction` is what the model said about the image, if that is known already.
@@ -117,7 +120,7 @@ def move(model: Predictor, image: Canvas, prediction: Prediction | None = None) 
     Only cells that show the image before and after are compared.
     """
     if prediction is None:
-        prediction = model.predict(image)
+        prediction = predicted(model, image)
     letterbox, before = prediction.letterbox, prediction.prototypes
     prepare = prediction.preprocessing
     canvas = prepare.canvas(image, letterbox)
@@ -125,7 +128,8 @@ def move(model: Predictor, image: Canvas, prediction: Prediction | None = None) 
     shown[letterbox.content_cells] = True
     follows, stays = [], []
     for change in CHANGES:
-        after = model.predict(changed_canvas(canvas, change, letterbox.grid_hw, prepare.padding_bgr)).prototypes
+        moved = changed_canvas(canvas, change, letterbox.grid_hw, prepare.padding_bgr)
+        after = predicted(model, moved).prototypes
         compared = shown & changed_maps(shown[None].astype(np.float32), change)[0].astype(bool)
         follows.append(correlations(after, changed_maps(before, change), compared))
         stays.append(correlations(after, before, compared))
@@ -135,7 +139,7 @@ def move(model: Predictor, image: Canvas, prediction: Prediction | None = None) 
 def changed_canvas(
     canvas: Canvas, change: Change, grid_hw: tuple[int, int], padding_bgr: tuple[int, int, int]
 ) -> Canvas:
-    """The canvas after one of `CHANGES`; the padding's colour fills what comes free."""
+    """Return the canvas after one of `CHANGES`; the padding's colour fills what comes free."""
     if change == "flip":
         return np.ascontiguousarray(canvas[:, ::-1])
     (top, left), (height, width) = _window(change, grid_hw)
@@ -153,7 +157,7 @@ def changed_canvas(
 
 
 def changed_maps(maps: Maps, change: Change) -> Maps:
-    """What `changed_canvas` does, done to grid images; 0 fills what comes free."""
+    """Return what `changed_canvas` does, done to grid images; 0 fills what comes free."""
     if change == "flip":
         return maps[..., ::-1]
     (top, left), (height, width) = _window(change, maps.shape[1:])
@@ -190,7 +194,7 @@ def _window(change: Change, grid_hw: tuple[int, ...]) -> tuple[tuple[int, int], 
 
 
 def _mean(values: Float64[np.ndarray, "M ..."]) -> Float64[np.ndarray, "..."]:
-    """Mean over the first axis of what is finite; NaN where nothing is."""
+    """Mean of the finite values over the first axis; NaN without any."""
     known = np.isfinite(values)
     found = np.full(values.shape[1:], np.nan)
     np.divide(np.where(known, values, 0).sum(axis=0), known.sum(axis=0), out=found, where=known.any(axis=0))

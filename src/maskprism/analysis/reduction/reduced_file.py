@@ -1,16 +1,17 @@
-"""Reduce a network file: find the basis over images, write the file, and say what it costs and saves."""
+"""Reduce a model file: find the basis over images, write the file, and say what it costs and saves."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,8 +22,9 @@ from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.reduction.trade_off import Reduction, TradeOff, fit_halves, measure, reductions
 from maskprism.analysis.truth.overlaps import Region, mask_overlaps, regions
 from maskprism.core.geometry import box_iou
-from maskprism.datasets import Dataset, Sample
-from maskprism.errors import ImageError, InputError, LabelError
+from maskprism.datasets import Dataset
+from maskprism.datasets.visit import Asking, Failure, VisitedImage, visit
+from maskprism.errors import InputError
 from maskprism.io.sources import spread
 from maskprism.models import load
 from maskprism.models.onnx.file import read_onnx
@@ -36,10 +38,13 @@ if TYPE_CHECKING:
     from maskprism.analysis.truth.overlaps import Overlaps
     from maskprism.core.prediction import Prediction
     from maskprism.datasets import GroundTruth
-    from maskprism.io.sources import ImageFiles, SourceImage, VideoFile
+    from maskprism.datasets.visit import Predictor
+    from maskprism.io.sources import ImageFiles, VideoFile
     from maskprism.models import Model
     from maskprism.models.rewrite import Rewritten
 
+Said = TypeVar("Said")
+Result = TypeVar("Result")
 PASSES = 3
 """How often the images are gone through: to fit, to measure the trade-off, to compare the two files."""
 AP_CONF = 0.001
@@ -53,18 +58,23 @@ _CURVE_POINTS = 16
 class CalibrationImages:
     """Images that are gone through several times, with ground truth where the source has it.
 
-    Iterating gives (name, HWC uint8 in BGR, ground truth or None). failed: why an image cannot be read; it is
-    left out from then on. limit: only so many, evenly spread over the source; the first ones of a video that does not
-    tell how many it has.
+    Attributes
+    ----------
+    failed
+        Those that could not be used; they are left out from then on.
+    limit
+        At most this many, evenly spread over the source; the first ones of a video that does not tell how many it has.
     """
 
     source: ImageFiles | VideoFile | Dataset
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, Failure] = field(default_factory=dict)
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"limit is {self.limit}; expected at least 1")
+        whole = self.count()
+        chosen = spread(self.limit or 0 if whole is None else whole, self.limit)
+        if self.limit is not None:
+            self.source = self.source.take(chosen)
 
     @property
     def labelled(self) -> bool:
@@ -72,49 +82,51 @@ class CalibrationImages:
         return isinstance(self.source, Dataset)
 
     def count(self) -> int | None:
-        """How many there are, as far as the source tells."""
-        whole = len(self.source) if isinstance(self.source, Dataset) else self.source.count()
-        return whole if whole is None or self.limit is None else min(whole, self.limit)
+        """Return how many there are, as far as the source tells."""
+        return len(self.source) if isinstance(self.source, Dataset) else self.source.count()
 
-    def __iter__(self) -> Iterator[tuple[str, UInt8[np.ndarray, "H W 3"], GroundTruth | None]]:
-        return self.named(None)
+    def visit(
+        self,
+        model: Predictor[Said],
+        examine: Callable[[VisitedImage[Said]], Result],
+        *,
+        workers: int | None = None,
+        on_image: Callable[[Failure | None], None] = lambda failure: None,
+    ) -> Iterator[Result]:
+        """Go through all images that have not failed; on_image is called after each, with a failure if it is new."""
+        before = set(self.failed)
+        with closing(visit(self.source, model, partial(_with_name, examine), workers=workers)) as results:
+            for result in results:
+                failure: Failure | None = None
+                if isinstance(result, Failure):
+                    failure = None if result.name in before else self.failed.setdefault(result.name, result)
+                elif result[0] not in before:
+                    yield result[1]
+                on_image(failure)
 
-    def named(
-        self, names: Collection[str] | None
-    ) -> Iterator[tuple[str, UInt8[np.ndarray, "H W 3"], GroundTruth | None]]:
-        """Only those with these names; the others are not read."""
-        for item in self._items():
-            if item.name in self.failed or (names is not None and item.name not in names):
-                continue
-            try:
-                image, truth = item.read() if isinstance(item, Sample) else (item.read(), None)
-            except (ImageError, LabelError) as error:
-                self.failed[item.name] = str(error)
-                continue
-            yield item.name, image, truth
 
-    def _items(self) -> Iterator[Sample | SourceImage]:
-        items: Iterator[Sample | SourceImage] = (
-            iter(self.source) if isinstance(self.source, Dataset) else self.source.pending(frozenset())
-        )
-        whole = len(self.source) if isinstance(self.source, Dataset) else self.source.count()
-        if self.limit is None or whole is None or whole <= self.limit:
-            yield from itertools.islice(items, self.limit)
-            return
-        chosen = set(spread(whole, self.limit))
-        yield from (item for number, item in enumerate(items) if number in chosen)
+def _with_name(examine: Callable[[VisitedImage[Said]], Result], visited: VisitedImage[Said]) -> tuple[str, Result]:
+    return visited.name, examine(visited)
 
 
 @dataclass(frozen=True, eq=False)
 class FileComparison:
     """The reduced file against the full one over the same images, both run.
 
-    ious: mask IoU at canvas size of every instance of the full one with that of the reduced one at the same box; 0
-        where there is none. by_image: their mean, by name, of images that have instances.
-    precision: mask AP at canvas size of the full and the reduced file; None without ground truth.
-    network_ms, product_ms, masks_ms: medians per image on this machine, full and reduced: computing the network,
-        the weighted sums alone, and masks at canvas size with them.
-    output_bytes, file_bytes: of one image's output tensors, and of the files.
+    Attributes
+    ----------
+    ious
+        Mask IoU at canvas size of every instance of the full one with that of the reduced one at the same box; 0 where
+        there is none.
+    by_image
+        Their mean, by name, of images that have instances.
+    precision
+        Mask AP at canvas size of the full and the reduced file; None without ground truth.
+    network_ms, product_ms, masks_ms
+        Medians per image on this machine, full and reduced: computing the model, the weighted sums alone, and masks at
+        canvas size with them.
+    output_bytes, file_bytes
+        Of one image's output tensors, and of the files.
     """
 
     ious: Float32[np.ndarray, " N"]
@@ -127,15 +139,15 @@ class FileComparison:
     file_bytes: tuple[int, int]
 
     def summary(self) -> dict[str, Any]:
-        """The numbers as plain values, for JSON."""
+        """Return the numbers, for `json_text`: NaN without an instance."""
         found: dict[str, Any] = {
             "images": len(self.by_image),
             "too_few_images": too_few(len(self.by_image)),
             "instances": len(self.ious),
             "mask_iou": {
-                "mean": _finite(self.ious.mean() if len(self.ious) else math.nan),
-                "median": _finite(np.median(self.ious) if len(self.ious) else math.nan),
-                "p5": _finite(np.percentile(self.ious, 5) if len(self.ious) else math.nan),
+                "mean": self.ious.mean() if len(self.ious) else math.nan,
+                "median": np.median(self.ious) if len(self.ious) else math.nan,
+                "p5": np.percentile(self.ious, 5) if len(self.ious) else math.nan,
             },
         }
         for name in ("network_ms", "product_ms", "masks_ms", "output_bytes", "file_bytes"):
@@ -144,14 +156,14 @@ class FileComparison:
         if self.precision is not None:
             full_ap, reduced_ap = self.precision
             found["mask_ap"] = {
-                name: {"full": _finite(getattr(full_ap, name)), "reduced": _finite(getattr(reduced_ap, name))}
+                name: {"full": getattr(full_ap, name), "reduced": getattr(reduced_ap, name)}
                 for name in ("ap", "ap50", "ap75")
             }
         return found
 
 
 class BeforeAfter(NamedTuple):
-    """One image (BGR), what the full and the reduced network say of it, and the mean mask IoU between them."""
+    """One image (BGR), what the full and the reduced model say of it, and the mean mask IoU between them."""
 
     image: UInt8[np.ndarray, "H W 3"]
     full: Prediction
@@ -161,7 +173,7 @@ class BeforeAfter(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ReducedFile:
-    """A reduced network: what was kept, why that many, where it was written, and how it compares."""
+    """A reduced model: what was kept, why that many, where it was written, and how it compares."""
 
     path: Path
     source: Path
@@ -171,7 +183,7 @@ class ReducedFile:
     comparison: FileComparison
 
     def summary(self) -> dict[str, Any]:
-        """The numbers as plain values, for JSON."""
+        """Return the numbers as plain values, for JSON."""
         return {
             "file": self.path.name,
             "source": self.source.name,
@@ -186,7 +198,7 @@ class ReducedFile:
         }
 
     def lines(self) -> list[str]:
-        """The findings in words, one line each."""
+        """Return the findings, one line each."""
         compared, k = self.comparison, self.reduction.prototype_map.shape[1]
         curve = self.trade_off.of(self.reduction.method, len(self.reduction))
         measured = "images it was not fitted to" if self.trade_off.held_out else "the images it was fitted to"
@@ -197,7 +209,7 @@ class ReducedFile:
                 "fits these, and masks of others may be much worse than the numbers below; use more images"
             )
         found += [
-            f"{len(self.reduction)} of {k} prototypes by {self.reduction.method}: mask IoU with the full network "
+            f"{len(self.reduction)} of {k} prototypes by {self.reduction.method}: mask IoU with the full model "
             f"{curve.mean():.3f} mean, {np.median(curve):.3f} median, {np.percentile(curve, 5):.3f} 5th percentile, "
             f"over {len(curve)} instances of {measured}"
         ]
@@ -221,16 +233,14 @@ class ReducedFile:
         return found
 
     def examples(self, images: CalibrationImages, full: Model, reduced: Model) -> list[BeforeAfter]:
-        """The image whose masks changed most, and one in the middle, with what both networks say of them."""
+        """Return the image whose masks changed most, and one in the middle, with what both models say of them."""
         ious = self.comparison.by_image
         by_iou = sorted(ious, key=lambda name: ious[name])
         wanted = list(dict.fromkeys((by_iou[0], by_iou[len(by_iou) // 2]))) if by_iou else []
-        read = {name: image for name, image, _ in images.named(wanted)}
-        return [
-            BeforeAfter(read[name], full.predict(read[name]), reduced.predict(read[name]), ious[name])
-            for name in wanted
-            if name in read
-        ]
+        asking = Asking(partial(_under_both, (full, reduced)), full.grey)
+        read = {one.name: one for one in images.visit(asking, lambda one: one if one.name in wanted else None) if one}
+        found = [(read[name].image, read[name].prediction, ious[name]) for name in wanted if name in read]
+        return [BeforeAfter(image, before, after, iou) for image, (before, after), iou in found]
 
 
 def reduce_file(
@@ -243,16 +253,26 @@ def reduce_file(
     mask_iou: float | None = None,
     method: Method = "projection",
     reopen: Callable[[Path], Model] = load,
-    on_image: Callable[[], None] = lambda: None,
+    on_image: Callable[[Failure | None], None] = lambda failure: None,
 ) -> ReducedFile:
     """Write the file `source`, opened as `model`, with fewer prototypes to `out`, and compare the two.
 
-    keep: how many prototypes to keep. mask_iou: instead, as few as keep the mean mask IoU with the full network at
-    least at this, as measured on images that the basis was not fitted to. reopen: opens the
-    new file, as `model` was opened. on_image is called after each image of each of the `PASSES`.
+    Parameters
+    ----------
+    keep
+        How many prototypes to keep.
+    mask_iou
+        Instead, as few as keep the mean mask IoU with the full model at least at this, as measured on images that the
+        basis was not fitted to.
+    reopen
+        Opens the new file, as `model` was opened. on_image is called after each image of each of the `PASSES`, with a
+        failure if it is a new one.
 
-    Raises InputError unless exactly one of `keep` and `mask_iou` is given and within range, or where no image
-    has an instance; and what `write_reduced` raises.
+    Raises
+    ------
+    InputError
+        Unless exactly one of `keep` and `mask_iou` is given and within range, or where no image has an instance; and
+        what `write_reduced` raises.
     """
     k = model.spec.prototypes
     if (keep is None) == (mask_iou is None):
@@ -264,10 +284,9 @@ def reduce_file(
 
     def predictions() -> Iterator[Prediction]:
         read = False
-        for _, image, _ in images:
+        for prediction in images.visit(model, lambda visited: visited.prediction, on_image=on_image):
             read = True
-            yield model.predict(image)
-            on_image()
+            yield prediction
         if not read:
             raise InputError(f"none of the {len(images.failed)} images can be read; take others")
 
@@ -309,9 +328,9 @@ def compare_files(
     reduced: Model,
     images: CalibrationImages,
     files: tuple[Path, Path],
-    on_image: Callable[[], None] = lambda: None,
+    on_image: Callable[[Failure | None], None] = lambda failure: None,
 ) -> FileComparison:
-    """Run both networks on all images; see `FileComparison`."""
+    """Run both models on all images; see `FileComparison`."""
     models = (full, reduced)
     wide = [_with_conf(model, AP_CONF) for model in models] if images.labelled else list(models)
     ious: list[Float32[np.ndarray, " N"]] = []
@@ -320,21 +339,24 @@ def compare_files(
     product: tuple[list[float], list[float]] = ([], [])
     masks: tuple[list[float], list[float]] = ([], [])
     if isinstance(images.source, Dataset):
-        images = replace(images, source=images.source.for_model(full.spec.names))
-    for name, image, truth in images:
-        all_found = [model.predict(image) for model in wide]
-        found = [one[one.scores > full.keep.conf] for one in all_found]
+        images = replace(images, source=images.source.for_model(full.spec.names), limit=None)
+
+    def compared(visited: VisitedImage[list[Prediction]]) -> None:
+        found = [one[one.scores > full.keep.conf] for one in visited.prediction]
         same = matched_ious(*found)
         ious.append(same)
         if len(same):
-            by_image[name] = float(same.mean())
+            by_image[visited.name] = float(same.mean())
             for side in (0, 1) if len(by_image) % 2 else (1, 0):
                 for times, elapsed in zip((product[side], masks[side]), _decode_ms(found[side]), strict=True):
                     times.append(elapsed)
-        if truth is not None:
-            for one, kept in zip(all_found, overlaps, strict=True):
-                kept.append(_against_truth(one, truth))
-        on_image()
+        if visited.truth is not None:
+            for one, kept in zip(visited.prediction, overlaps, strict=True):
+                kept.append(_against_truth(one, visited.truth))
+
+    asking = Asking(partial(_under_both, wide), full.grey)
+    for _ in images.visit(asking, compared, workers=1, on_image=on_image):  # one after the other: times are taken
+        pass
     precision = None
     if images.labelled:
         precision = (average_precision(overlaps[0]), average_precision(overlaps[1]))
@@ -351,6 +373,10 @@ def compare_files(
     )
 
 
+def _under_both(models: Sequence[Model], image: UInt8[np.ndarray, "H W 3"]) -> list[Prediction]:
+    return [model.predict(image) for model in models]
+
+
 def matched_ious(full: Prediction, reduced: Prediction) -> Float32[np.ndarray, " N"]:
     """Mask IoU at canvas size of every instance of `full` with the one of its class at the same box in `reduced`.
 
@@ -362,9 +388,9 @@ def matched_ious(full: Prediction, reduced: Prediction) -> Float32[np.ndarray, "
     same = box_iou(full.extents, reduced.extents) * (full.classes[:, None] == reduced.classes[None, :])
     others = list(regions(reduced, "canvas"))
     for index, region in enumerate(regions(full, "canvas")):
-        partner = int(same[index].argmax())
-        if same[index, partner] >= _SAME_BOX:
-            found[index] = _region_iou(region, others[partner])
+        matched_with = int(same[index].argmax())
+        if same[index, matched_with] >= _SAME_BOX:
+            found[index] = _region_iou(region, others[matched_with])
     return found
 
 
@@ -383,7 +409,7 @@ def _against_truth(prediction: Prediction, truth: GroundTruth) -> Overlaps:
 
 
 def _with_conf(model: Model, conf: float) -> Model:
-    """The same network, keeping detections above another score, if it is lower."""
+    """Return the same model, keeping detections above another score, if it is lower."""
     return model.with_thresholds(replace(model.keep, conf=min(conf, model.keep.conf)))
 
 
@@ -406,7 +432,7 @@ def _in_megabytes(sizes: tuple[int, int]) -> tuple[float, float]:
 
 
 def _decode_ms(prediction: Prediction) -> tuple[float, float]:
-    """How long the weighted sums take, and all of the masks at canvas size."""
+    """Return how long the weighted sums take, and all of the masks at canvas size."""
     start = time.perf_counter()
     prediction.logits("grid")
     middle = time.perf_counter()
@@ -416,7 +442,3 @@ def _decode_ms(prediction: Prediction) -> tuple[float, float]:
 
 def _median(values: list[float]) -> float:
     return median(values) if values else math.nan
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

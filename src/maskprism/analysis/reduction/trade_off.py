@@ -1,4 +1,4 @@
-"""Fewer prototypes for nearly the same masks: the best K' < K of a network, over a set of images.
+"""Fewer prototypes for nearly the same masks: the best K' < K of a model, over a set of images.
 
 A reduction is one linear map on the prototypes and one on the coefficients, the same for every
 image, so that it can be written into the network. With M the K x K matrix of rank K' that
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Method = Literal["selection", "projection"]
 METHODS: tuple[Method, ...] = ("selection", "projection")
 MOST_PROTOTYPES = 64
-"""Networks with more prototypes are refused: the cost of mixing K prototypes takes 8 K^4 bytes."""
+"""Models with more prototypes are refused: the cost of mixing K prototypes takes 8 K^4 bytes."""
 _RIDGE = 0.1
 _ROUNDS = 3
 _FLOOR = 1e-6
@@ -43,8 +43,12 @@ _FLOOR = 1e-6
 class Reduction:
     """K' prototypes in the place of K.
 
-    prototype_map: new prototypes = prototype_map @ prototypes.
-    coefficient_map: new coefficients = coefficient_map @ coefficients.
+    Attributes
+    ----------
+    prototype_map
+        New prototypes = prototype_map @ prototypes.
+    coefficient_map
+        New coefficients = coefficient_map @ coefficients.
     """
 
     method: Method
@@ -60,7 +64,7 @@ class Reduction:
         return tuple(self.prototype_map.argmax(axis=1).tolist()) if self.method == "selection" else None
 
     def apply(self, prediction: Prediction) -> Prediction:
-        """The prediction as the reduced network makes it: K' prototypes, K' coefficients."""
+        """Return the prediction as the reduced model makes it: K' prototypes, K' coefficients."""
         flat = prediction.prototypes.reshape(len(prediction.prototypes), -1)
         prototypes = self.prototype_map.astype(np.float32) @ flat
         return replace(
@@ -70,7 +74,7 @@ class Reduction:
         )
 
     def mixed(self, prediction: Prediction) -> Prediction:
-        """The same masks as `apply` makes, written in the K prototypes of the full network."""
+        """Return the same masks as `apply` makes, written in the K prototypes of the full model."""
         mixing = self.coefficient_map.T @ self.prototype_map
         return replace(prediction, coefficients=prediction.coefficients @ mixing.astype(np.float32))
 
@@ -78,9 +82,17 @@ class Reduction:
 class MixingCost:
     """What any M costs (see the module), added up over predictions: a quadratic form in M.
 
-    products: `[K, K, K, K]`, `products[a, b, i, j]` is the sum over instances of G[a, b] c_i c_j,
-        where G is the Gram matrix of the prototypes in the box of the instance with the weights w.
-    gram: the sum of G over instances. weight: that of w. instances: how many there were.
+    Attributes
+    ----------
+    products
+        `[K, K, K, K]`, `products[a, b, i, j]` is the sum over instances of G[a, b] c_i c_j, where G is the Gram matrix
+        of the prototypes in the box of the instance with the weights w.
+    gram
+        The sum of G over instances.
+    weight
+        That of w.
+    instances
+        How many there were.
     """
 
     def __init__(self, prototypes: int) -> None:
@@ -96,7 +108,7 @@ class MixingCost:
     def __len__(self) -> int:
         return len(self.products)
 
-    def add(self, prediction: Prediction) -> None:
+    def update(self, prediction: Prediction) -> None:
         """Add the instances of an image."""
         if len(prediction.prototypes) != len(self):
             raise InputError(
@@ -122,14 +134,14 @@ class MixingCost:
         return total
 
     def of(self, reduction: Reduction) -> float:
-        """The cost of a reduction as a share of that of having no mask logits at all; 0 for an exact one."""
+        """Return the cost of a reduction as a share of that of having no mask logits at all; 0 for an exact one."""
         loss = np.eye(len(self)) - reduction.coefficient_map.T @ reduction.prototype_map
         everything = float(np.einsum("abab->", self.products))
         return float(np.einsum("ia,abij,jb->", loss, self.products, loss, optimize=True)) / (everything or 1.0)
 
 
 def reductions(cost: MixingCost, method: Method, keeps: Iterable[int] | None = None) -> list[Reduction]:
-    """The reductions to so many prototypes; to 1, 2, ..., K - 1 unless `keeps` says otherwise.
+    """Return the reductions to fewer prototypes; to 1, 2, ..., K - 1 unless `keeps` says otherwise.
 
     "selection" keeps some of the prototypes, the best one first, and of the rest the one that lowers
     the cost most; after every step the coefficients are fitted anew (block orthogonal matching
@@ -138,8 +150,12 @@ def reductions(cost: MixingCost, method: Method, keeps: Iterable[int] | None = N
     the prototypes, what alternating least squares makes of either: whatever costs least. They are
     orthonormal over the weighted cells (mean square 1, mean product 0), the most used first.
 
-    Rescaling a prototype by s and its coefficients by 1/s changes nothing. Raises InputError for a
-    number out of 1 to K - 1, and without an instance.
+    Rescaling a prototype by s and its coefficients by 1/s changes nothing.
+
+    Raises
+    ------
+    InputError
+        For a number out of 1 to K - 1, and without an instance.
     """
     if method not in METHODS:
         raise InputError(f"method is {method!r}; expected one of {', '.join(map(repr, METHODS))}")
@@ -160,7 +176,7 @@ def reductions(cost: MixingCost, method: Method, keeps: Iterable[int] | None = N
     for keep in keeps:
         pairs = [(chosen[:keep], _fit(form, chosen[:keep]))]
         if method == "selection":
-            size = (chosen[:keep] @ scale)[:, None]  # the chosen prototypes stay as they are
+            size = (chosen[:keep] @ scale)[:, None]  # the chosen prototypes stay unchanged
             found.append(Reduction(method, chosen[:keep], pairs[0][1] * scale / size))
             continue
         pairs.append((principal[:keep], _fit(form, principal[:keep])))
@@ -174,12 +190,18 @@ def reductions(cost: MixingCost, method: Method, keeps: Iterable[int] | None = N
 
 
 def fit_halves(predictions: Iterable[Prediction]) -> tuple[MixingCost, MixingCost]:
-    """The costs over every other prediction, and over the rest. Raises InputError if there is none."""
+    """Return the costs over every other prediction, and over the rest.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
     halves: list[MixingCost] = []
     for number, prediction in enumerate(predictions):
         if not halves:
             halves = [MixingCost(len(prediction.prototypes)) for _ in range(2)]
-        halves[number % 2].add(prediction)
+        halves[number % 2].update(prediction)
     if not halves:
         raise InputError("there are no predictions; expected at least one")
     return halves[0], halves[1]
@@ -187,12 +209,18 @@ def fit_halves(predictions: Iterable[Prediction]) -> tuple[MixingCost, MixingCos
 
 @dataclass(frozen=True, eq=False)
 class TradeOff:
-    """Mask IoU with the full network, by the number of prototypes kept.
+    """Mask IoU with the full model, by the number of prototypes kept.
 
-    keeps: numbers of prototypes. ious: per method `[S, N]`, one row per number kept, one column per instance; masks
-        are compared at canvas size under the rule. Two empty masks are the same.
-    held_out: whether no mask was compared under a reduction that had been fitted to it: every
-        image is measured with what was fitted to the other half of the images.
+    Attributes
+    ----------
+    keeps
+        Numbers of prototypes.
+    ious
+        Per method `[S, N]`, one row per number kept, one column per instance; masks are compared at canvas size under
+        the rule. Two empty masks are the same.
+    held_out
+        Whether no mask was compared under a reduction that had been fitted to it: every image is measured with what was
+        fitted to the other half of the images.
     """
 
     keeps: tuple[int, ...]
@@ -208,13 +236,25 @@ class TradeOff:
         return np.percentile(self.ious[method], q, axis=1)
 
     def of(self, method: Method, keep: int) -> Float32[np.ndarray, " N"]:
-        """The IoU of every instance with so many prototypes kept. Raises InputError for a number not measured."""
+        """Return the IoU of every instance with `keep` prototypes.
+
+        Raises
+        ------
+        InputError
+            For a number not measured.
+        """
         if keep not in self.keeps:
             raise InputError(f"{keep} prototypes were not measured; expected one of {', '.join(map(str, self.keeps))}")
         return self.ious[method][self.keeps.index(keep)]
 
     def smallest(self, method: Method, mask_iou: float) -> int:
-        """The smallest number of prototypes with a mean IoU of at least `mask_iou`; raises InputError if none has."""
+        """Return the smallest number of prototypes with a mean IoU of at least `mask_iou`.
+
+        Raises
+        ------
+        InputError
+            If none has.
+        """
         if not 0 < mask_iou <= 1:
             raise InputError(f"mask IoU is {mask_iou}; expected a number above 0 and up to 1")
         means = self.mean(method)
@@ -228,7 +268,7 @@ class TradeOff:
         return self.keeps[int(enough[0])]
 
     def summary(self) -> dict[str, Any]:
-        """The curves as plain values, for JSON."""
+        """Return the curves as plain values, for JSON."""
         return {
             "instances": int(next(iter(self.ious.values())).shape[1]),
             "held_out": self.held_out,
@@ -251,10 +291,13 @@ class TradeOff:
 def measure(
     predictions: Iterable[Prediction], halves: tuple[MixingCost, MixingCost], keeps: Iterable[int] | None = None
 ) -> TradeOff:
-    """The curves of both methods over the predictions that `halves` come from, in the same order.
+    """Return the curves of both methods over the predictions that `halves` come from, in the same order.
 
-    keeps: the numbers of prototypes to measure; 1 to K - 1 unless given. Where a half has no instance,
-    everything is fitted to all of them, and `held_out` is False.
+    Parameters
+    ----------
+    keeps
+        The numbers of prototypes to measure. Default: 1 to K - 1. Where a half has no instance, everything is fitted to
+        all of them, and `held_out` is False.
     """
     keeps = sorted(set(range(1, len(halves[0])) if keeps is None else keeps))
     held_out = all(half.instances for half in halves)
@@ -288,7 +331,7 @@ def _gram(parts: Decomposition) -> tuple[Float64[np.ndarray, "K K"], float]:
     prototypes = parts.instance.prototypes
     inside = prototypes[:, *parts.box_window].reshape(len(prototypes), -1).astype(np.float64)
     logits = parts.logits[parts.box_window].reshape(-1).astype(np.float64)
-    # p (1 - p) in a form that is never 0, so that something weighs even where a network is quite sure.
+    # p (1 - p) in a form that is never 0, so that something weighs even where a model is quite sure.
     weight = 0.25 / np.cosh(np.clip(logits, -60, 60) / 2) ** 2 / max(float(sigmoid(logits).sum()), 1.0)
     return (inside * weight) @ inside.T, float(weight.sum())
 
@@ -296,7 +339,10 @@ def _gram(parts: Decomposition) -> tuple[Float64[np.ndarray, "K K"], float]:
 def _equal_scales(
     cost: MixingCost,
 ) -> tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, "K K"], Float64[np.ndarray, "K K K K"]]:
-    """The root mean square of every prototype (1 for prototypes of zeros); Gram matrix and products if all were 1."""
+    """Return the root mean square of every prototype (1 for prototypes of zeros).
+
+    Gram matrix and products if all were 1.
+    """
     mean_square = np.diag(cost.gram) / cost.weight
     scale = np.sqrt(np.where(mean_square > _FLOOR**2 * mean_square.max(), mean_square, 1.0))
     gram = cost.gram / cost.weight / np.outer(scale, scale) + _FLOOR * np.eye(len(scale))
@@ -304,7 +350,7 @@ def _equal_scales(
 
 
 def _form(products: Float64[np.ndarray, "K K K K"]) -> Float64[np.ndarray, "K K K K"]:
-    """The quadratic form, indexed `[a, i, b, j]` for M[i, a] and M[j, b], with a ridge.
+    """Return the quadratic form, indexed `[a, i, b, j]` for M[i, a] and M[j, b], with a ridge.
 
     The ridge lets every coefficient be used a little on its own, over the mean Gram matrix: that
     decides what too few instances leave open. A much smaller one keeps prototypes of zeros solvable.
@@ -316,7 +362,9 @@ def _form(products: Float64[np.ndarray, "K K K K"]) -> Float64[np.ndarray, "K K 
 
 
 def _greedy_order(form: Float64[np.ndarray, "K K K K"], count: int) -> list[int]:
-    """The prototypes to keep, in the order of choice: each lowers the cost most, with all coefficients fitted anew.
+    """Return the prototypes to keep, in the order of choice.
+
+    Each lowers the cost most, with all coefficients fitted anew.
 
     After a choice, its block is eliminated from the form (Schur complement), so that the gain of
     every other prototype is that of adding it to all chosen before.
@@ -339,7 +387,7 @@ def _greedy_order(form: Float64[np.ndarray, "K K K K"], count: int) -> list[int]
 def _alternated(
     form: Float64[np.ndarray, "K K K K"], basis: Float64[np.ndarray, "M K"]
 ) -> tuple[Float64[np.ndarray, "M K"], Float64[np.ndarray, "M K"]]:
-    """Maps on prototypes and coefficients by alternating least squares: each fitted to the other, in turns."""
+    """Return maps on prototypes and coefficients by alternating least squares: each fitted to the other, in turns."""
     for _ in range(_ROUNDS):
         fitted = _fit(form, basis)
         basis = _fit(form.transpose(1, 0, 3, 2), fitted)
@@ -353,7 +401,7 @@ def _rotated(
     gram: Float64[np.ndarray, "K K"],
     second: Float64[np.ndarray, "K K"],
 ) -> tuple[Float64[np.ndarray, "M K"], Float64[np.ndarray, "M K"]]:
-    """The same masks from new prototypes that are orthonormal over the weighted cells, the most used first."""
+    """Return the same masks from new prototypes that are orthonormal over the weighted cells, the most used first."""
     basis, inverse, _ = canonical_maps(new @ gram @ new.T, fitted @ second @ fitted.T)
     new, fitted = basis @ new, inverse.T @ fitted
     signs = np.where(new.sum(axis=1) < 0, -1.0, 1.0)[:, None]
@@ -361,7 +409,7 @@ def _rotated(
 
 
 def _fit(form: Float64[np.ndarray, "K K K K"], basis: Float64[np.ndarray, "M K"]) -> Float64[np.ndarray, "M K"]:
-    """The map on coefficients that costs least for new prototypes `basis @ prototypes`."""
+    """Return the map on coefficients that costs least for new prototypes `basis @ prototypes`."""
     keep, k = basis.shape
     half = np.tensordot(basis, form, axes=1)
     matrix = np.einsum("qb,ribj->riqj", basis, half, optimize=True).reshape(keep * k, keep * k)

@@ -1,15 +1,15 @@
-"""What does each part of the network cost a mask, measured against its ground truth?
+"""What does each part of the model cost a mask, measured against its ground truth?
 
 | name | answers |
 |---|---|
-| `match`, `match_masks` | what is found, missed, or a false positive? the rule of every tool |
+| `match`, `match_masks` | which are TP, FP and FN? the rule of every tool |
 | `budgets`, `ErrorBudget` | what do the grid, the box, the prototypes and the coefficients cost? |
 | `worst_cases` | which instances went wrong most, and what do their masks look like? |
-| `counterfactuals_of` | what would the mask be if a part of the network were perfect? |
+| `counterfactuals_of` | what would the mask be if a part of the model were perfect? |
 | `best_weights`, `exact_weights` | what is the best that these prototypes can draw? |
 | `boundary_agreement` | do two masks differ along the outline or within? |
 | `ranking` | does the score know how good the mask is? |
-| `Gains`, `interval` | what does a change of a network gain, and may it be chance? |
+| `Gains`, `interval` | what does a change of a model gain, and may it be chance? |
 | `mask_overlaps`, `Region` | how much does everything found overlap everything that is there? |
 """
 

@@ -22,15 +22,22 @@ TOLERANCE = 1e-6
 MAX_STEPS = 100
 _RANK = 1e-6
 _MANY = 3000
-_SLACK = 1e-7  # objectives are told apart up to float32 rounding
+_SLACK = 1e-7  # objectives are compared up to float32 rounding
 
 
 class Fit(NamedTuple):
     """The best weights for a ground-truth instance, and how they were found.
 
-    weights: they take the place of `Instance.weights`. steps: of Newton's method.
-    gradient: its length at the end; above the tolerance only if the limit of steps or float32 stopped the search.
-    exact: within the crop the mask of these weights is the ground truth, to the last pixel (see `exact_coefficients`);
+    Attributes
+    ----------
+    weights
+        They take the place of `Instance.weights`.
+    steps
+        Steps of Newton's method.
+    gradient
+        Its length at the end; above the tolerance only if the limit of steps or float32 stopped the search.
+    exact
+        Within the crop the mask of these weights is the ground truth, to the last pixel (see `exact_coefficients`);
         steps and gradient are then those of the last fit to single pixels.
     """
 
@@ -41,8 +48,16 @@ class Fit(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """What the regression sees of M grid cells: their prototypes, the share of their canvas pixels that the ground
-    truth covers, 0 to 1, and the number of those pixels.
+    """What the regression sees of M grid cells.
+
+    Attributes
+    ----------
+    prototypes
+        At each cell.
+    covered
+        The share of the canvas pixels of each cell that the ground truth covers, 0 to 1.
+    counts
+        Canvas pixels of each cell.
     """
 
     prototypes: Float32[np.ndarray, "M K"]
@@ -58,15 +73,18 @@ def best_weights(
     columns: slice,
     start: Float32[np.ndarray, " K"],
 ) -> Fit:
-    """The weights whose logits agree best with `truth` in the window `rows`, `columns` of the canvas.
+    """Return the weights whose logits agree best with `truth` in the window `rows`, `columns` of the canvas.
 
     A logistic regression on the cells of the prototype grid under the window: the target of a cell is the share of its
     pixels that the ground truth covers. Best is what minimises the mean cross entropy plus PENALTY times half the mean
     square of the logits. That is convex, so `start` (the predicted weights) changes how soon the minimum is found and
-    not which it is; and it is said of logits alone, so no change of basis and no rescaling of prototypes changes the
+    not which it is; and it holds for logits alone, so no change of basis and no rescaling of prototypes changes the
     mask.
 
-    truth: the ground-truth mask on the canvas. An empty window gives `start` back.
+    Parameters
+    ----------
+    truth
+        The ground-truth mask on the canvas. An empty window gives `start` back.
     """
     cells = cells_of(prototypes, letterbox, truth, rows, columns)
     if not len(cells.covered):
@@ -79,7 +97,7 @@ def best_weights(
 def cells_of(
     prototypes: Float32[np.ndarray, "K h w"], letterbox: Letterbox, truth: Region, rows: slice, columns: slice
 ) -> Cells:
-    """The grid cells under a window of the canvas; of cells that it cuts, the pixels within count."""
+    """Return the grid cells under a window of the canvas; of cells that it cuts, the pixels within count."""
     inside = window_of(truth, rows, columns)
     if not inside.size:
         return Cells(*(np.zeros(shape, dtype=np.float32) for shape in ((0, len(prototypes)), 0, 0)))
@@ -143,7 +161,7 @@ def _downhill(
     slope: Float64[np.ndarray, " R"],
     step: Float64[np.ndarray, " R"],
 ) -> tuple[Float64[np.ndarray, " R"], float, Float32[np.ndarray, " M"]] | None:
-    """The first of the whole, half, quarter ... step that lowers the objective as it should; None for none."""
+    """Return the first of the whole, half, quarter ... step that lowers the objective as it should; None for none."""
     for halvings in range(20):
         share = 1 / (1 << halvings)
         there = at + share * step
@@ -156,7 +174,7 @@ def _downhill(
 def _whitened(
     prototypes: Float32[np.ndarray, "M K"], share: Float32[np.ndarray, " M"]
 ) -> tuple[Float64[np.ndarray, "K R"], Float64[np.ndarray, "R K"]]:
-    """A basis of what the prototypes can make of these cells, of mean square 1 and uncorrelated; there and back.
+    """Return a basis of what the prototypes can make of these cells, of mean square 1 and uncorrelated; there and back.
 
     In it the penalty is the same in all directions, and directions that change no cell are gone.
     """
@@ -170,7 +188,7 @@ def _whitened(
 
 
 def window_of(mask: Region, rows: slice, columns: slice) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    """What a mask is in another window of the same frame."""
+    """Return what a mask is in another window of the same frame."""
     found = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
     top, bottom = max(rows.start, mask.rows.start), min(rows.stop, mask.rows.stop)
     left, right = max(columns.start, mask.columns.start), min(columns.stop, mask.columns.stop)

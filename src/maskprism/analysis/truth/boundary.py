@@ -23,8 +23,14 @@ WIDTH_SHARE = 0.02
 
 
 class BoundaryAgreement(NamedTuple):
-    """boundary: IoU of the bands inside both outlines, 0 to 1. interior: IoU away from the ground-truth outline; nan
-    for an object so thin that nothing of it is away from its outline.
+    """The IoU of two masks along their outlines and away from them.
+
+    Attributes
+    ----------
+    boundary
+        IoU of the bands inside both outlines, 0 to 1.
+    interior
+        IoU away from the ground-truth outline; nan for an object so thin that nothing of it is away from its outline.
     """
 
     boundary: float
@@ -56,7 +62,10 @@ def boundary_agreement(mask: Region, truth: Region, width: int) -> BoundaryAgree
 
 
 def _core(mask: Bool[np.ndarray, "H W"], width: int, beyond: int = 0) -> Bool[np.ndarray, "H W"]:
-    """What is more than `width` pixels from anything outside the mask; `beyond` says what lies beyond the frame."""
+    """Return what is more than `width` pixels from anything outside the mask.
+
+    `beyond` says what lies beyond the frame.
+    """
     square = np.ones((2 * width + 1, 2 * width + 1), dtype=np.uint8)
     eroded = cv2.erode(mask.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=(beyond,))
     return eroded > 0

@@ -1,4 +1,4 @@
-"""The mask of a matched instance, and what it would be if parts of the network were perfect."""
+"""The mask of a matched instance, and what it would be if parts of the model were perfect."""
 
 from __future__ import annotations
 
@@ -28,16 +28,28 @@ if TYPE_CHECKING:
 class Counterfactuals:
     """Masks of one instance on the canvas, under the rule of its prediction, from the ground truth down to its own.
 
-    truth: g, the ground-truth mask. on_grid: R, g averaged over the cells of the prototype grid, enlarged again and
-    cut at one half: what a mask of that grid can be expected to keep (interpolated logits may keep more). in_box: R,
-    cropped by the predicted box. best: the mask of the coefficients that fit g best, cropped by that box. real: the
-    instance's own mask.
+    The same from the side of the box: true_box, true_box_best and true_box_on_grid are real, best and on_grid cropped
+    by the box around the ground truth instead.
 
-    The same from the side of the box: true_box, true_box_best and true_box_on_grid are real, best and on_grid
-    cropped by the box around the ground truth instead. uncropped: the own mask without a crop.
-
-    fit, true_box_fit: the best weights in the predicted and in the ground-truth box.
-    values: what the own mask is cut out of, where it is above the rule's threshold.
+    Attributes
+    ----------
+    truth
+        g, the ground-truth mask.
+    on_grid
+        R, g averaged over the cells of the prototype grid, enlarged again and thresholded at one half: what a mask of
+        that grid can keep (interpolated logits may keep more).
+    in_box
+        R, cropped by the predicted box.
+    best
+        The mask of the coefficients that fit g best, cropped by that box.
+    real
+        The instance's own mask.
+    uncropped
+        The own mask without a crop.
+    fit, true_box_fit
+        The best weights in the predicted and in the ground-truth box.
+    values
+        What the own mask is cut out of, where it is above the rule's threshold.
     """
 
     instance: Instance
@@ -66,7 +78,7 @@ class Pair(NamedTuple):
 def counterfactuals_of(
     prediction: Prediction, truth: GroundTruth, matches: Matches | None = None
 ) -> Iterator[tuple[Pair, Counterfactuals]]:
-    """The counterfactual masks of every matched instance of an image; the matches are `matching.match` unless given."""
+    """Yield the counterfactual masks of every matched instance of an image; default matches: `matching.match`."""
     matches = match(prediction, truth) if matches is None else matches
     letterbox = prediction.letterbox
     true_boxes = letterbox.to_canvas(truth.boxes)
@@ -78,7 +90,7 @@ def counterfactuals_of(
 
 
 def instance_counterfactuals(instance: Instance, truth: Region, true_box: Float32[np.ndarray, " 4"]) -> Counterfactuals:
-    """The counterfactual masks of one instance. `truth` and `true_box` (xyxy) are on the canvas."""
+    """Return the counterfactual masks of one instance. `truth` and `true_box` (xyxy) are on the canvas."""
     draw = _Drawing(instance)
     own_box = instance.canvas_box
     (logits,) = draw.logits(instance.weights)

@@ -1,4 +1,4 @@
-"""What every part of the network costs a mask: resolution, box, prototypes, coefficients.
+"""What every part of the model costs a mask: resolution, box, prototypes, coefficients.
 
 Per matched instance the four losses add up to 1 - IoU exactly, since each is the difference of two IoUs of the same
 chain of masks, the `counterfactual_masks.Counterfactuals`. They are measured at canvas size, under the rule of the
@@ -18,7 +18,7 @@ import numpy as np
 
 from maskprism._common.files import write_atomically
 from maskprism._common.spreadsheet import guarded
-from maskprism.analysis.intervals import Interval, bootstraps, interval, too_few
+from maskprism.analysis.intervals import CLAIMS, Interval, claimed_interval, mean_intervals
 from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import os
 
     import pyarrow as pa
-    from jaxtyping import Bool, Float64, Int64
+    from jaxtyping import Bool, Int64
 
     from maskprism.analysis.truth.counterfactual_masks import Counterfactuals, Pair
     from maskprism.analysis.truth.matching import Matches
@@ -42,7 +42,7 @@ Part = Literal["resolution", "box", "prototypes", "coefficients"]
 PARTS: tuple[Part, ...] = ("resolution", "box", "prototypes", "coefficients")
 DUAL_PARTS = ("dual_box", "dual_coefficients", "dual_prototypes", "dual_resolution")
 BESIDE = ("true_box_iou", "uncropped_iou", "threshold_iou", "boundary_iou", "interior_iou", "leak")
-"""Columns that stand beside the budget."""
+"""Columns in addition to the budget."""
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 """Probabilities at which one threshold for all masks is tried; 0.5 is the rule's own."""
 RING = 0.25
@@ -53,20 +53,35 @@ RING = 0.25
 class InstanceBudget:
     """The error budget of one matched instance; all numbers are IoUs or differences of IoUs, 0 to 1.
 
-    image, instance, object: which one, and the number of its ground-truth instance. box_iou: of both boxes.
-    area: pixels of the ground-truth instance in the image; size: "small", "medium" or "large" by it, as in COCO.
-    iou: of its mask with the ground truth, on the canvas.
-    resolution, box, prototypes, coefficients: the losses, which add up to 1 - iou. A loss may be negative where what
-        should do harm happens to help: a crop that cuts a rounded edge right, or prototypes that draw finer than
-        averages of cells.
-    dual_box, dual_coefficients, dual_prototypes, dual_resolution: the losses in another order, the box put right
-        first; they add up to 1 - iou, too. Parts that differ much between both orders cost by acting together.
-    true_box_iou, uncropped_iou: with the ground-truth box for the crop, and without a crop.
-    threshold, threshold_iou: the one threshold on the resized logits (probabilities, where the rule squashes) that
-        would be best for this instance, and what it would give.
-    threshold_curve: the IoU at each of THRESHOLDS; no column of tables.
-    boundary_iou, interior_iou: along the outlines, and away from that of the ground truth (nan for thin objects).
-    leak: the share of a ring around the box in which the logits, uncropped, say mask and the ground truth does not.
+    Attributes
+    ----------
+    image, instance, object
+        Which one, and the number of its ground-truth instance.
+    box_iou
+        Box iou of both boxes.
+    area
+        Pixels of the ground-truth instance in the image.
+    size
+        "small", "medium" or "large" by it, as in COCO.
+    iou
+        IoU of its mask with the ground truth, on the canvas.
+    resolution, box, prototypes, coefficients
+        The losses, which add up to 1 - iou. A loss may be negative where what should do harm happens to help: a crop
+        that cuts a rounded edge right, or prototypes that draw finer than averages of cells.
+    dual_box, dual_coefficients, dual_prototypes, dual_resolution
+        The losses in another order, the box put right first; they add up to 1 - iou, too. Parts that differ much
+        between both orders cost by acting together.
+    true_box_iou, uncropped_iou
+        With the ground-truth box for the crop, and without a crop.
+    threshold, threshold_iou
+        The one threshold on the resized logits (probabilities, where the rule squashes) that would be best for this
+        instance, and what it would give.
+    boundary_iou, interior_iou
+        Along the outlines, and away from that of the ground truth (nan for thin objects).
+    leak
+        The share of a ring around the box in which the logits, uncropped, say mask and the ground truth does not.
+    threshold_curve
+        The IoU at each of THRESHOLDS; no column of tables.
     """
 
     image: str
@@ -104,8 +119,13 @@ COLUMNS = tuple(field for field in fields(InstanceBudget) if field.name != "thre
 class Mean(NamedTuple):
     """Means over the instances of one group.
 
-    images: the number of images that they are in. intervals: of `iou` and of each part, by bootstrap over images; their
-    ends are NaN where there are too few images.
+    Attributes
+    ----------
+    images
+        The number of images that they are in.
+    intervals
+        Intervals of `iou` and of each part, by bootstrap over images; their ends are NaN where there are too few
+        images.
     """
 
     group: str
@@ -126,7 +146,10 @@ class Mean(NamedTuple):
 class Leading(NamedTuple):
     """The part with the largest mean loss, and its share of all losses; parts that gain are left out.
 
-    certain: whether it loses more than each other part, by intervals over images that hold for all three together.
+    Attributes
+    ----------
+    certain
+        Whether it loses more than each other part, by intervals over images that hold for `intervals.CLAIMS`.
     """
 
     part: Part
@@ -152,8 +175,19 @@ class ErrorBudget:
             for field in COLUMNS
         }
 
+    @cached_property
+    def image_numbers(self) -> Int64[np.ndarray, " N"]:
+        """The image of each row, numbered from 0 in the order of their names."""
+        return np.unique(self.columns["image"].astype(str), return_inverse=True)[1]
+
     def mean(self) -> Mean:
-        """Over all instances. Raises InputError if there are none."""
+        """Over all instances.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+        """
         if not self.rows:
             raise InputError(
                 "there is no matched instance: nothing that was found lies on a ground-truth instance of its class"
@@ -186,33 +220,27 @@ class ErrorBudget:
     def _mean_of(self, group: str, chosen: Bool[np.ndarray, " N"]) -> Mean:
         names = ("iou", *PARTS)
         values = np.stack([self.columns[name][chosen] for name in names], axis=1)
-        _, which = np.unique(self.columns["image"][chosen].astype(str), return_inverse=True)
-        images = int(which.max()) + 1
-        if too_few(images):
-            found = [Interval(float(value), math.nan, math.nan) for value in values.mean(axis=0)]
-        else:
-            sums, counts = by_image(values, which)
-            found = bootstraps(lambda weights: (weights @ sums) / (weights @ counts)[:, None], images)
-        intervals = dict(zip(names, found, strict=True))
+        numbers, image = np.unique(self.image_numbers[chosen], return_inverse=True)
+        intervals = dict(zip(names, mean_intervals(values, image), strict=True))
         means = {name: one.mean for name, one in intervals.items()}
-        return Mean(group=group, instances=len(values), images=images, **means, intervals=intervals)
+        return Mean(group=group, instances=len(values), images=len(numbers), **means, intervals=intervals)
 
     def leading(self) -> Leading:
-        """Return the part that loses most, and whether that is sure. Raises InputError if there are no instances."""
+        """Return the part that loses most, and whether that is sure.
+
+        Raises
+        ------
+        InputError
+            If there are no instances.
+        """
         mean = self.mean()
         losses = {part: float(getattr(mean, part)) for part in PARTS}
         part = max(PARTS, key=lambda one: losses[one])
         whole = sum(max(loss, 0.0) for loss in losses.values())
         share = losses[part] / whole if whole > 0 else 0.0
-        if too_few(mean.images):
-            return Leading(part, share, certain=False)
         others = [one for one in PARTS if one != part]
         ahead = np.stack([self.columns[part] - self.columns[one] for one in others], axis=1)
-        _, which = np.unique(self.columns["image"].astype(str), return_inverse=True)
-        sums, counts = by_image(ahead, which)
-        found = bootstraps(
-            lambda weights: (weights @ sums) / (weights @ counts)[:, None], mean.images, comparisons=len(others)
-        )
+        found = mean_intervals(ahead, self.image_numbers, comparisons=CLAIMS)
         return Leading(part, share, certain=all(one.low > 0 for one in found))
 
     def means_beside(self) -> dict[str, dict[str, float]]:
@@ -232,7 +260,7 @@ class ErrorBudget:
         return found
 
     def worst(self, count: int = 20, by: str = "iou") -> list[InstanceBudget]:
-        """The instances with the lowest IoU, or the largest loss, leak, or whatever column `by` names."""
+        """Return the instances with the lowest IoU, or the largest loss, leak, or whatever column `by` names."""
         if count < 0:
             raise InputError(f"count is {count}; expected 0 or more")
         if by not in self.columns or self.columns[by].dtype == object:
@@ -244,9 +272,12 @@ class ErrorBudget:
         return [self.rows[index] for index in order[:count]]
 
     def common_threshold(self) -> tuple[float, float]:
-        """The one probability among THRESHOLDS at which all masks together are best, and their mean IoU there.
+        """Return the one probability among THRESHOLDS at which all masks together are best, and their mean IoU there.
 
-        Raises InputError if there are no instances.
+        Raises
+        ------
+        InputError
+            If there are no instances.
         """
         self.mean()
         curve = np.mean([row.threshold_curve for row in self.rows], axis=0)
@@ -256,23 +287,25 @@ class ErrorBudget:
     def common_threshold_gain(self) -> Interval:
         """Return what the common threshold gains over each mask's own, in mean IoU.
 
-        The interval is corrected for the number of thresholds tried; it has no ends (NaN) with too few images. Raises
-        InputError if there are no instances.
+        The interval is corrected for the number of thresholds tried and of `CLAIMS`; it has no ends (NaN) with too few
+        images.
+
+        Raises
+        ------
+        InputError
+            If there are no instances.
         """
         best = THRESHOLDS.index(self.common_threshold()[0])
         gain = np.array([row.threshold_curve[best] for row in self.rows]) - self.columns["iou"]
-        if too_few(self.mean().images):
-            return Interval(float(gain.mean()), math.nan, math.nan)
-        return interval(gain, self.columns["image"].astype(str), comparisons=len(THRESHOLDS))
+        return claimed_interval(gain, self.image_numbers, comparisons=CLAIMS * len(THRESHOLDS))
 
     def ranking(self, *, bins: int = 10) -> Ranking:
-        """Whether the score tells how good a mask is; see `score_ranking.ranking`."""
+        """Return whether the score tells how good a mask is; see `score_ranking.ranking`."""
         return ranking(self.columns["score"], self.columns["iou"], bins=bins)
 
     def rank_correlation(self) -> Interval:
-        """Return the rank correlation of score and mask IoU with its interval over images."""
-        _, image = np.unique(self.columns["image"].astype(str), return_inverse=True)
-        return spearman_interval(self.columns["score"], self.columns["iou"], image)
+        """Return the rank correlation of score and mask IoU with its interval over images, one of `CLAIMS`."""
+        return spearman_interval(self.columns["score"], self.columns["iou"], self.image_numbers)
 
     def table(self) -> pa.Table:
         """One row per instance, one column per field of `InstanceBudget` that is a single value."""
@@ -283,7 +316,13 @@ class ErrorBudget:
         return pa.table({name: values.tolist() for name, values in self.columns.items()}, schema=schema)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write the table as CSV or Parquet, by the suffix. Raises TableError where that fails."""
+        """Write the table as CSV or Parquet, by the suffix.
+
+        Raises
+        ------
+        TableError
+            Where that fails.
+        """
         import pyarrow.csv
         import pyarrow.parquet
 
@@ -297,20 +336,15 @@ class ErrorBudget:
         return write_atomically(file, write, failure=TableError)
 
 
-def by_image(
-    values: Float64[np.ndarray, "N S"], image: Int64[np.ndarray, " N"]
-) -> tuple[Float64[np.ndarray, "I S"], Float64[np.ndarray, " I"]]:
-    """Return the sums of the values of each image (numbered from 0), and how many instances it has."""
-    sums = np.stack([np.bincount(image, column) for column in values.T], axis=1)
-    return sums, np.bincount(image).astype(np.float64)
-
-
 def budgets(
     prediction: Prediction, truth: GroundTruth, image: str = "", matches: Matches | None = None
 ) -> Iterator[InstanceBudget]:
-    """The budget of every matched instance of an image, the most confident first.
+    """Yield the budget of every matched instance of an image, the most confident first.
 
-    image: the name in the rows; the prediction's source unless given.
+    Parameters
+    ----------
+    image
+        The name in the rows; default: the prediction's source.
     """
     name = image or prediction.source or ""
     for pair, masks in counterfactuals_of(prediction, truth, matches):
@@ -318,7 +352,7 @@ def budgets(
 
 
 def budget_of(pair: Pair, masks: Counterfactuals, truth: GroundTruth, image: str = "") -> InstanceBudget:
-    """The budget of one instance, from its counterfactual masks."""
+    """Return the budget of one instance, from its counterfactual masks."""
     instance, letterbox = masks.instance, masks.instance.letterbox
     area = int(truth.areas[pair.truth])
     falling = (masks.on_grid, masks.in_box, masks.best, masks.real)
@@ -361,7 +395,7 @@ class ThresholdStudy(NamedTuple):
 
 
 def thresholds(masks: Counterfactuals) -> ThresholdStudy:
-    """What other thresholds on the values that the own mask is cut out of would give.
+    """Return what other thresholds on the values that the own mask is cut out of would give.
 
     The best one is exact: every value inside the crop is tried. Pixels that the crop removed stay removed. Equal IoUs
     give the threshold closest to the rule's; no pixel at all gives the rule's own and 0.
@@ -388,7 +422,7 @@ def thresholds(masks: Counterfactuals) -> ThresholdStudy:
 
 
 def leak(masks: Counterfactuals) -> float:
-    """The share of the ring around the box where the uncropped mask is and the ground truth is not.
+    """Return the share of the ring around the box where the uncropped mask is and the ground truth is not.
 
     The ring is RING of the box's sides wide, on every side, and lies on the image; 0 for an empty one.
     """

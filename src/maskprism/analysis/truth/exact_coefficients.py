@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.truth.overlaps import Region
     from maskprism.core.geometry import Letterbox
 
-HOPELESS = 0.03
+MOST_MISTAKEN = 0.03
 """The share of pixels that a fit to them may get wrong before the search is given up."""
 _PENALTIES = (1e-6, 1e-9)  # small, since exact masks need steep logits where an outline passes close to pixels
 _ROUNDS = 10
@@ -37,14 +37,19 @@ def exact_weights(
     A logit on the canvas is a weighted sum, too: of prototypes, interpolated. So the weights that draw the ground truth
     are those that separate the pixels in it from the others by a plane. A few pixels along the outline settle nearly
     all; they are separated by logistic regression with next to no penalty, the pixels that the mask then gets
-    wrong join them, and so on until none is wrong. If some of the few cannot be told apart, no weights can be exact; a
-    fit that gets more than HOPELESS of them wrong is taken for the sign of that. None is no proof, then:
+    wrong join them, and so on until none is wrong. If some of the few are indistinguishable, no weights can be exact; a
+    fit that gets more than MOST_MISTAKEN of them wrong is taken for the sign of that. None is no proof, then:
     prototypes that differ by less than a hundredth may hide exact weights.
 
-    start: the best weights on grid cells, where the search begins.
-    draw: the mask of weights under the rule in use, which has the last word; always in the same window of the canvas.
-        It must resize logits: resized probabilities are no weighted sums.
-    kept: 1 for the cells of the grid that a crop before resizing leaves, or else all, and 0 for the others.
+    Parameters
+    ----------
+    start
+        The best weights on grid cells, where the search begins.
+    draw
+        The mask of weights under the rule in use, which has the last word; always in the same window of the canvas. It
+        must resize logits: resized probabilities are no weighted sums.
+    kept
+        1 for the cells of the grid that a crop before resizing leaves, or else all, and 0 for the others.
     """
     mask = draw(start.weights)
     inside = window_of(truth, mask.rows, mask.columns)
@@ -64,7 +69,7 @@ def exact_weights(
         for penalty in _PENALTIES:
             found = fit(pixels, found.weights, penalty=penalty, tolerance=penalty, max_steps=_STEPS)
             mistaken = float(np.mean((features @ found.weights > 0) != covered))
-            if mistaken > HOPELESS:
+            if mistaken > MOST_MISTAKEN:
                 return None
             if not mistaken:
                 break
@@ -79,7 +84,10 @@ def interpolated(
     x: Int64[np.ndarray, " M"],
     kept: Float32[np.ndarray, "h w"],
 ) -> Float32[np.ndarray, "M K"]:
-    """The prototypes at pixels of the canvas, as `Letterbox.resample` has them; cells count as much as is `kept`."""
+    """Return the prototypes at pixels of the canvas, as `Letterbox.resample` has them.
+
+    Cells count as much as is `kept`.
+    """
     grid_h, grid_w = letterbox.grid_hw
     top, down = _between(y, letterbox.canvas_hw[0], grid_h)
     left, right = _between(x, letterbox.canvas_hw[1], grid_w)
@@ -94,7 +102,7 @@ def interpolated(
 def _between(
     pixels: Int64[np.ndarray, " M"], length: int, cells: int
 ) -> tuple[Int64[np.ndarray, " M"], Float32[np.ndarray, " M"]]:
-    """The cell whose centre comes before each pixel's, and how far that is on the way to the next."""
+    """Return the cell whose centre comes before each pixel's, and how far that is on the way to the next."""
     at = np.clip((pixels + 0.5) * (cells / length) - 0.5, 0, cells - 1)
     before = at.astype(np.int64)
     return before, (at - before).astype(np.float32)

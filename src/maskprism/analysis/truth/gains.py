@@ -1,8 +1,7 @@
-"""What a change of a network gains against the ground truth: mask IoU before and after, with intervals."""
+"""What a change of a model gains against the ground truth: mask IoU before and after, with intervals."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from maskprism.analysis.intervals import Interval, interval, too_few
+from maskprism.analysis.intervals import Interval, claimed_interval
 from maskprism.analysis.truth.overlaps import SIZES
 
 if TYPE_CHECKING:
@@ -39,7 +38,14 @@ class Change(NamedTuple):
 class Gains:
     """Mask IoU of N instances with their ground truth, before and after.
 
-    image: which image each is in, any number. areas: of the ground truth, in pixels of the image. classes: names.
+    Attributes
+    ----------
+    image
+        Which image each is in, any number.
+    areas
+        Areas of the ground truth, in pixels of the image.
+    classes
+        names.
     """
 
     image: Int64[np.ndarray, " N"]
@@ -69,11 +75,4 @@ class Gains:
     def _of(self, group: str, members: Bool[np.ndarray, " N"]) -> Change:
         before, after = self.before[members], self.after[members]
         first, last = (float(one.mean()) if len(one) else float("nan") for one in (before, after))
-        return Change(group, len(before), first, last, self.interval_of(after - before, self.image[members]))
-
-    @staticmethod
-    def interval_of(values: Float[np.ndarray, " N"], image: Int64[np.ndarray, " N"]) -> Interval:
-        """Return the mean of values of instances with its interval over images; no ends (NaN) with too few images."""
-        if len(values) and too_few(len(np.unique(image))):
-            return Interval(float(values.mean()), math.nan, math.nan)
-        return interval(values, image)
+        return Change(group, len(before), first, last, claimed_interval(after - before, self.image[members]))

@@ -39,12 +39,22 @@ class DatasetLabels:
         return len(self._samples)
 
     def ground_truth(self, path: Path, size_hw: tuple[int, int]) -> GroundTruth | None:
-        """What is labelled in an image of (height, width); None if the data set does not list it. Raises LabelError."""
+        """Return what is labelled in an image of (height, width); None if the data set does not list it.
+
+        Raises
+        ------
+        LabelError
+        """
         sample = self._samples.get(os.path.realpath(path))
         return None if sample is None else sample.truth(size_hw)
 
     def match(self, prediction: Prediction, path: Path) -> tuple[GroundTruth, Matches] | None:
-        """What is labelled in an image and who found it; None if the data set does not list it. Raises LabelError."""
+        """Return what is labelled in an image and who found it; None if the data set does not list it.
+
+        Raises
+        ------
+        LabelError
+        """
         truth = self.ground_truth(path, prediction.image_size)
         return None if truth is None else (truth, match_masks(prediction, truth, classes=self.classes))
 
@@ -58,7 +68,7 @@ def open_labels(
     *,
     crowds: Crowds = "left-out",
 ) -> DatasetLabels:
-    """The labels that a data set has for images; of all its splits unless one is given.
+    """Return the labels that a data set has for images; of all its splits unless one is given.
 
     Parameters
     ----------
@@ -71,7 +81,7 @@ def open_labels(
     split
         Split of a data.yaml.
     kept
-        The classes that the model is told to keep, `Model.keep.classes`; others do not count. All unless given.
+        The classes that the model keeps, `Model.keep.classes`; others do not count. Default: all.
     crowds
         What becomes of masks that a COCO json marks as crowds.
 

@@ -1,4 +1,4 @@
-"""The one rule for what is found, missed, or a false positive, and what kind of error a detection is.
+"""The one rule for TP, FP and FN, and what kind of error a detection is.
 
 Every tool counts by `match`: diagnosis, server, page, widget, tables and comparisons. The thresholds stand here and
 nowhere else. The kinds of errors are those of TIDE: Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for
@@ -47,33 +47,40 @@ MATCHING_RULE = (
     f"{FOUND_IOU:g}, is a localisation error. Crowds, labels without a mask, and classes that only the labels or only "
     "the model know count neither for nor against."
 )
-"""The rule in words, for tooltips, reports and help."""
+"""The text of the rule, for tooltips, reports and help."""
 
 
 @dataclass(frozen=True, eq=False)
 class Errors:
     """The errors of one image.
 
-    matched: the ground-truth instance that a detection found, or -1.
-    kinds: index into ERROR_TYPES per detection, or -1 for one that is right, or lies in a crowd.
-    target: the ground-truth instance that a class or localisation error means, or -1.
-    mends: whether correcting that error would find a ground-truth instance that is found by no other detection.
-    missed: ground-truth instances that no detection finds and no mended one would.
+    Attributes
+    ----------
+    matched
+        The ground-truth instance that a detection found, or -1.
+    kinds
+        Index into ERROR_TYPES per detection, or -1 for one that is right, or lies in a crowd.
+    target
+        The ground-truth instance that a class or localisation error means, or -1.
+    fixable
+        Whether correcting that error would find a ground-truth instance that is found by no other detection.
+    missed
+        Ground-truth instances that no detection finds and no corrected one would.
     """
 
     matched: Int64[np.ndarray, " N"]
     kinds: Int64[np.ndarray, " N"]
     target: Int64[np.ndarray, " N"]
-    mends: Bool[np.ndarray, " N"]
+    fixable: Bool[np.ndarray, " N"]
     missed: Bool[np.ndarray, " G"]
 
     def of(self, kind: ErrorType) -> Bool[np.ndarray, " N"]:
-        """Which detections have this error."""
+        """Return which detections have this error."""
         return self.kinds == ERROR_TYPES.index(kind)
 
 
 def find_errors(image: Overlaps, *, foreground: float = FOUND_IOU, background: float = NEAR_IOU) -> Errors:
-    """What is wrong with every detection of an image.
+    """Return what is wrong with every detection of an image.
 
     Detections that lie in a crowd of their class are no error, as in AP (the authors' code counts them).
     """
@@ -94,28 +101,37 @@ def find_errors(image: Overlaps, *, foreground: float = FOUND_IOU, background: f
     wrong = (matched < 0) & ~excused
     kinds = np.select([~wrong, *(test for _, test, _ in tests)], [-1, *(ERROR_TYPES.index(k) for k, _, _ in tests)], -1)
     target = np.select([~wrong, *(test for _, test, _ in tests)], [nowhere, *(t for _, _, t in tests)], -1)
-    mends = np.zeros(len(matched), dtype=bool)
+    fixable = np.zeros(len(matched), dtype=bool)
     taken = found.copy()
     for i in np.argsort(-image.scores, kind="stable"):  # of several claims on one instance the best counts
         if target[i] >= 0 and not taken[target[i]]:
-            mends[i] = taken[target[i]] = True
-    return Errors(matched, kinds, target, mends, missed=real & ~taken)
+            fixable[i] = taken[target[i]] = True
+    return Errors(matched, kinds, target, fixable, missed=real & ~taken)
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
     """Pairs of instances and ground-truth instances, in the order in which they were found, and what is left over.
 
-    instances, objects: indices into the prediction and the ground truth, pair by pair; no index twice. These are the
-        true positives.
-    box_iou: of each pair, in image pixels. mask_iou: of each pair on the canvas, as in the error budget; NaN where
-        masks were not compared.
-    missed: ground-truth instances that nothing found; crowds and boxes without a mask are not counted.
-    false_positives: instances that found nothing. excused: those that lie in a crowd of their class, or on a
-        ground-truth instance of which the labels give no mask, or whose class does not count: they count
-        neither for nor against.
-    errors: per instance of the prediction, what is wrong with it: one of ERROR_TYPES, or None.
-    targets: per instance the ground-truth instance that it found, or that a class or localisation error means, or -1.
+    Attributes
+    ----------
+    instances, objects
+        Indices into the prediction and the ground truth, pair by pair; no index twice. These are the true positives.
+    box_iou
+        Of each pair, in image pixels.
+    mask_iou
+        Of each pair on the canvas, as in the error budget; NaN where masks were not compared.
+    missed
+        Ground-truth instances that nothing found; crowds and boxes without a mask are not counted.
+    false_positives
+        Instances that found nothing.
+    excused
+        Those that lie in a crowd of their class, or on a ground-truth instance of which the labels give no mask, or
+        whose class does not count: they count neither for nor against.
+    errors
+        Per instance of the prediction, what is wrong with it: one of ERROR_TYPES, or None.
+    targets
+        Per instance the ground-truth instance that it found, or that a class or localisation error means, or -1.
     """
 
     instances: Int64[np.ndarray, " P"]
@@ -166,7 +182,7 @@ class Matches:
         return float(self.mask_iou[pairs[0]]) if len(pairs) else None
 
     def with_mask_iou(self, mask_iou: Float64[np.ndarray, " P"]) -> Matches:
-        """The same matches with the IoU of the masks of every pair: low ones are localisation errors."""
+        """Return the same matches with the IoU of the masks of every pair: low ones are localisation errors."""
         errors = list(self.errors)
         for instance, iou in zip(self.instances.tolist(), mask_iou.tolist(), strict=True):
             errors[instance] = "localisation" if iou < FOUND_IOU else None
@@ -234,11 +250,9 @@ def match(
     )
 
 
-def match_masks(
-    prediction: Prediction, truth: GroundTruth, *, classes: Collection[int] | None = None, threshold: float = FOUND_IOU
-) -> Matches:
+def match_masks(prediction: Prediction, truth: GroundTruth, *, classes: Collection[int] | None = None) -> Matches:
     """Match as `match` does, and compare the masks of every pair on the canvas."""
-    matches = match(prediction, truth, classes=classes, threshold=threshold)
+    matches = match(prediction, truth, classes=classes)
     true = [Region(*patch) for patch in truth.patches("canvas", prediction.letterbox)] if len(matches) else []
     masks = regions(prediction[matches.instances], "canvas")
     pairs = zip(masks, matches.objects.tolist(), strict=True)

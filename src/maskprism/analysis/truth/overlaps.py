@@ -1,4 +1,4 @@
-"""What was found in an image against what is there: the IoU of every detection with every ground-truth instance.
+"""Detections of an image against its ground truth: the IoU of every detection with every ground-truth instance.
 
 Masks are compared while images stream by, and forgotten. What stays of an image is one
 small matrix, so that any number of decodes and counterfactuals of a run fit in memory.
@@ -31,10 +31,18 @@ SIZES: dict[str, tuple[float, float]] = {"small": (0, 32**2), "medium": (32**2, 
 class Overlaps:
     """One image: N detections, G ground-truth instances, and the IoU of each with each.
 
-    classes, true_classes: ids of the same set of classes. scores: any order.
-    iou: 0 to 1; against a crowd, the share of the detection that lies in it (as COCO has it).
-    areas, true_areas: pixels of the image, for AP by size.
-    crowd: ground-truth instances that stand for many; what matches them counts neither for nor against.
+    Attributes
+    ----------
+    scores
+        Any order.
+    classes, true_classes
+        Ids of the same set of classes.
+    iou
+        0 to 1; against a crowd, the share of the detection that lies in it (as COCO has it).
+    areas, true_areas
+        Pixels of the image, for AP by size.
+    crowd
+        Ground-truth instances that stand for many; what matches them counts neither for nor against.
     """
 
     scores: Float[np.ndarray, " N"]
@@ -69,7 +77,7 @@ class Overlaps:
         return self.classes[:, None] == self.true_classes[None, :]
 
     def with_iou(self, iou: Float64[np.ndarray, "N G"]) -> Overlaps:
-        """The same detections with other masks."""
+        """Return the same detections with other masks."""
         return replace(self, iou=iou)
 
 
@@ -82,7 +90,7 @@ class Region(NamedTuple):
 
     @classmethod
     def of(cls, mask: Bool[np.ndarray, "H W"]) -> Region:
-        """The smallest window around a mask; an empty one for an empty mask."""
+        """Return the smallest window around a mask; an empty one for an empty mask."""
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
             return cls(slice(0, 0), slice(0, 0), np.zeros((0, 0), dtype=bool))
@@ -91,7 +99,7 @@ class Region(NamedTuple):
 
     @classmethod
     def of_patch(cls, patch: Patch, threshold: float, size_hw: tuple[int, int]) -> Region:
-        """Where a patch of an image of that size is above the threshold."""
+        """Return where a patch of an image of that size is above the threshold."""
         rows, columns = (
             slice(*span.indices(length)[:2]) for span, length in zip((patch.rows, patch.columns), size_hw, strict=True)
         )
@@ -155,7 +163,7 @@ def box_overlap(
 def claims(
     overlap: Float64[np.ndarray, "N G"], scores: Float[np.ndarray, " N"], least: float
 ) -> Int64[np.ndarray, " N"]:
-    """The column that each row takes, or -1: the highest score first, each the free one that it overlaps most.
+    """Return the column that each row takes, or -1: the highest score first, each the free one that it overlaps most.
 
     An overlap below `least` is none. Equal scores keep their order, equal overlaps go to the first column.
     """
@@ -171,7 +179,7 @@ def claims(
 
 
 def regions(prediction: Prediction, size: Size) -> Iterator[Region]:
-    """The masks of a prediction under its rule, in the frame named `size`, one after the other."""
+    """Yield the masks of a prediction under its rule, in the frame named `size`, one after the other."""
     return (Region(*patch) for patch in each_crop(prediction, size))
 
 
@@ -186,10 +194,15 @@ def mask_overlaps(
     same_class: bool = False,
     areas: Float[np.ndarray, " N"] | None = None,
 ) -> Overlaps:
-    """The masks of a prediction, under its rule at the frame named `size`, against those of the ground truth.
+    """Return the masks of a prediction, under its rule at the frame named `size`, against those of the ground truth.
 
-    Only masks that may count are decoded: an IoU that cannot reach `least` is given as 0, and with
-    `same_class` that of a detection whose class no ground-truth instance has. areas: `mask_areas`, if known.
+    Only masks that may count are decoded: an IoU that cannot reach `least` is given as 0, and with `same_class` that of
+    a detection whose class no ground-truth instance has.
+
+    Parameters
+    ----------
+    areas
+        `mask_areas`, if known.
     """
     crowd = np.zeros(len(true), dtype=bool) if crowd is None else crowd
     true_areas = np.array([region.area for region in true], dtype=np.float64)
@@ -232,7 +245,7 @@ def _reach(
     crowd: Bool[np.ndarray, " G"],
     size: Size,
 ) -> Float64[np.ndarray, "N G"]:
-    """The largest IoU that a mask inside its box can have: the box's share of the ground-truth mask, at most."""
+    """Return the largest IoU that a mask inside its box can have: the box's share of the ground-truth mask, at most."""
     if prediction.rule.crop_at(size) != "after":  # masks may leave their boxes
         return np.ones((len(prediction), len(true)))
     boxes = prediction.letterbox.from_canvas(prediction.rule.crop_boxes(prediction.extents), size).astype(np.float64)

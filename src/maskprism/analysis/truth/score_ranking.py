@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from maskprism.analysis.intervals import Interval, bootstrap
+from maskprism.analysis.intervals import CLAIMS, Interval, bootstrap
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
@@ -24,10 +24,16 @@ class Bin(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """spearman: rank correlation of score and mask IoU, -1 to 1; nan for fewer than two distinct scores or IoUs.
+    """Whether scores rank masks by their quality, and whether they equal it.
 
-    bins: the calibration curve, scores from low to high. calibration_error: mean distance of score and IoU over the
-    bins, weighted by their counts (ECE with IoU in the place of accuracy).
+    Attributes
+    ----------
+    spearman
+        Rank correlation of score and mask IoU, -1 to 1; nan for fewer than two distinct scores or IoUs.
+    bins
+        The calibration curve, scores from low to high.
+    calibration_error
+        Mean distance of score and IoU over the bins, weighted by their counts (ECE with IoU in the place of accuracy).
     """
 
     spearman: float
@@ -36,7 +42,7 @@ class Ranking(NamedTuple):
 
 
 def ranking(scores: Float64[np.ndarray, " N"], ious: Float64[np.ndarray, " N"], *, bins: int = 10) -> Ranking:
-    """How mask IoU goes with the score, over matched instances.
+    """Return how mask IoU goes with the score, over matched instances.
 
     The bins are tenths of 0..1 (or as many as asked for); empty ones are left out. Guo et al., "On Calibration of
     Modern Neural Networks", ICML 2017.
@@ -60,17 +66,13 @@ def ranking(scores: Float64[np.ndarray, " N"], ious: Float64[np.ndarray, " N"], 
 
 def spearman(first: Float64[np.ndarray, " N"], second: Float64[np.ndarray, " N"]) -> float:
     """Correlation of ranks, ties sharing their mean rank; nan where there is nothing to rank."""
-    if len(first) < 2:
-        return math.nan
-    a, b = (ranks - ranks.mean() for ranks in (_ranks(first), _ranks(second)))
-    spread = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / spread if spread else math.nan
+    return _weighted_spearman(_numbered(first), _numbered(second), np.ones(len(first)))
 
 
 def spearman_interval(
     first: Float64[np.ndarray, " N"], second: Float64[np.ndarray, " N"], image: Int64[np.ndarray, " N"]
 ) -> Interval:
-    """Return the correlation of ranks with its bootstrap interval over images.
+    """Return the correlation of ranks with its bootstrap interval over images, which holds for `CLAIMS` together.
 
     Parameters
     ----------
@@ -79,12 +81,12 @@ def spearman_interval(
     image
         The image of each instance, numbered from 0.
     """
-    columns = [np.unique(values, return_inverse=True)[1] for values in (first, second)]
+    columns = [_numbered(values) for values in (first, second)]
 
     def correlation(weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, " R"]:
         return np.array([_weighted_spearman(columns[0], columns[1], row[image]) for row in weights])
 
-    return bootstrap(correlation, int(image.max()) + 1 if len(image) else 0)
+    return bootstrap(correlation, int(image.max()) + 1 if len(image) else 0, comparisons=CLAIMS)
 
 
 def _weighted_spearman(
@@ -101,6 +103,6 @@ def _weighted_spearman(
     return float((weights * a) @ b) / spread if spread else math.nan
 
 
-def _ranks(values: Float64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[which]
+def _numbered(values: Float64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+    """Return every value as its number among the different values, in their order."""
+    return np.unique(values, return_inverse=True)[1]

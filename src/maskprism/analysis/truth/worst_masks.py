@@ -29,10 +29,17 @@ class WorstCase(NamedTuple):
 def worst_cases(
     dataset: Dataset, model: Model, budget: ErrorBudget, *, count: int = 12, by: str = "iou"
 ) -> list[WorstCase]:
-    """The worst instances of a budget, the worst first; see `ErrorBudget.worst` for `by`.
+    """Return the worst instances of a budget, the worst first; see `ErrorBudget.worst` for `by`.
 
-    dataset, model: those that the budget was measured with; its images are read and predicted again. Raises InputError
-    where an image of the budget is not in the data set.
+    Parameters
+    ----------
+    dataset, model
+        Those that the budget was measured with; its images are read and predicted again.
+
+    Raises
+    ------
+    InputError
+        Where an image of the budget is not in the data set.
     """
     wanted = budget.worst(count, by)
     samples = {sample.name: sample for sample in dataset}

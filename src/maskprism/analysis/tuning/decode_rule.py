@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from maskprism.analysis.truth.overlaps import Region, regions
+from maskprism.analysis.truth.best_coefficients import window_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Int64
 
     from maskprism.analysis.truth.gains import Change, Gains
+    from maskprism.analysis.truth.overlaps import Region
     from maskprism.core.masks import MaskRule
     from maskprism.core.prediction import Prediction
 
@@ -46,17 +47,19 @@ def settings_of(rule: MaskRule) -> tuple[DecodeSetting, ...]:
 
 def setting_ious(prediction: Prediction, targets: Sequence[Region], rule: MaskRule) -> Float64[np.ndarray, "S N"]:
     """Return the mask IoU of every instance with its ground truth on the letterboxed input, under each setting."""
-    return np.array(
-        [
-            [
-                region.iou_with(target)
-                for region, target in zip(
-                    regions(replace(prediction, rule=setting.of_rule(rule)), "canvas"), targets, strict=True
-                )
-            ]
-            for setting in settings_of(rule)
-        ]
-    ).reshape(len(settings_of(rule)), len(targets))
+    settings = settings_of(rule)
+    levels = [setting.of_rule(rule).threshold for setting in settings]
+    found = np.zeros((len(settings), len(targets)))
+    for margin in dict.fromkeys(setting.crop_margin for setting in settings):
+        members = [i for i, setting in enumerate(settings) if setting.crop_margin == margin]
+        wide = replace(prediction, rule=replace(rule, crop_margin=margin))
+        for column, (patch, target) in enumerate(zip(wide.patches("canvas"), targets, strict=True)):
+            within, area = window_of(target, patch.rows, patch.columns), target.area
+            for i in members:
+                mask = patch.values > levels[i]
+                shared = int(np.count_nonzero(mask & within))
+                found[i, column] = shared / max(int(np.count_nonzero(mask)) + area - shared, 1)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,5 +133,5 @@ def choose_decode_rule(
 
 
 def _means(ious: Float[np.ndarray, "S N"]) -> Float[np.ndarray, " S"]:
-    """The mean of each setting; all alike where there is no instance, so that the rule stays."""
+    """Return the mean of each setting; all alike where there is no instance, so that the rule stays."""
     return ious.mean(axis=1) if ious.shape[1] else np.zeros(len(ious))

@@ -39,17 +39,31 @@ _LEAST_IOU = 1e-3
 class Evidence:
     """N instances with M pixels each, in the order of their images.
 
-    image: number of the image. altered: whether it is from a view whose scale and colours are others than those of
-    the image.
-    weights: the score times the mask's IoU: what is sure and drawn well tells most about what is always wrong.
-    coefficients, levels: of each instance; factors: the objectness that a rule multiplies them by, else 1.
-    prototypes: at the pixels, as the canvas has them. inside: whether each pixel is ground truth.
-        They are drawn by chance, most of them where the mask has an edge that a correction can move.
-    pixels: how many pixels of the box each stands for; 0 fills up. outside: ground truth that the box leaves out.
+    Attributes
+    ----------
+    image
+        Number of the image.
+    augmented
+        Whether its view is augmented: scale and colours differ from those of the image.
+    weights
+        The score times the mask's IoU: what is sure and drawn well tells most about what is always wrong.
+    coefficients, levels
+        Of each instance.
+    factors
+        The objectness that a rule multiplies them by, else 1.
+    prototypes
+        At the pixels, as the canvas has them.
+    inside
+        Whether each pixel is ground truth. They are drawn by chance, most of them where the mask has an edge that a
+        correction can move.
+    pixels
+        How many pixels of the box each stands for; 0 fills up.
+    outside
+        Ground truth that the box leaves out.
     """
 
     image: Int64[np.ndarray, " N"]
-    altered: Bool[np.ndarray, " N"]
+    augmented: Bool[np.ndarray, " N"]
     weights: Float32[np.ndarray, " N"]
     coefficients: Float32[np.ndarray, "N K"]
     factors: Float32[np.ndarray, " N"]
@@ -73,7 +87,7 @@ class Evidence:
         return cls(image=np.repeat(np.arange(len(parts)), [len(part) for part in parts]), **columns)
 
     def of_images(self, first: int, stop: int) -> slice:
-        """The instances of some images that follow each other."""
+        """Return the instances of some images that follow each other."""
         start, end = np.searchsorted(self.image, [first, stop])
         return slice(int(start), int(end))
 
@@ -85,13 +99,19 @@ def evidence_of(
     *,
     iou: float = 0.7,
     most: int = MOST,
-    altered: bool = False,
+    augmented: bool = False,
 ) -> Evidence:
-    """The evidence in one image.
+    """Return the evidence in one image.
 
-    prediction: all candidates, before NMS; those that NMS at `iou` keeps are matched. Others count that overlap the
-    same ground-truth instance of their class most, by half or more. most: instances, at most. altered: see
-    `Evidence`.
+    Parameters
+    ----------
+    prediction
+        All candidates, before NMS; those that NMS at `iou` keeps are matched. Others count that overlap the same
+        ground-truth instance of their class most, by half or more.
+    most
+        Instances, at most.
+    augmented
+        See `Evidence`.
     """
     kept = non_maximum_suppression(prediction.extents, prediction.scores, prediction.classes, iou)
     matches = match(prediction[kept], truth)
@@ -106,17 +126,17 @@ def evidence_of(
         others += [(index, target) for index in near.tolist()]
     room = max(most - len(first), 0)
     chosen = first[:most] + [others[index] for index in sorted(rng.permutation(len(others))[:room].tolist())]
-    return _sampled(prediction, truth, chosen, altered, rng)
+    return _sampled(prediction, truth, chosen, augmented, rng)
 
 
 def _sampled(
     prediction: Prediction,
     truth: GroundTruth,
     chosen: Sequence[tuple[int, int]],
-    altered: bool,
+    augmented: bool,
     rng: np.random.Generator,
 ) -> Evidence:
-    """The evidence of (instance, ground-truth instance)."""
+    """Return the evidence of (instance, ground-truth instance)."""
     n, k = len(chosen), len(prediction.prototypes)
     which = np.array([index for index, _ in chosen], dtype=np.int64)
     prototypes = np.zeros((n, PIXELS, k), dtype=np.float32)
@@ -145,7 +165,7 @@ def _sampled(
     factors = prediction.objectness if prediction.rule.objectness else None
     return Evidence(
         image=np.zeros(n, dtype=np.int64),
-        altered=np.full(n, altered),
+        augmented=np.full(n, augmented),
         weights=weights,
         coefficients=prediction.coefficients[which],
         factors=np.ones(n, dtype=np.float32) if factors is None else factors[which],

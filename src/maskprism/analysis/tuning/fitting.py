@@ -22,21 +22,47 @@ no mask; and an edge that moves by a pixel counts for less than the certainty fa
 SPREAD = 0.6
 """How far the corrections of levels may differ."""
 OFFSETS = 5.0
-"""How much farther b may go than A at the same cost, in root mean squares of the coefficients: all evidence tells of
+"""How much farther b may go than A at the same cost, in root mean squares of the coefficients: all evidence bears on
 the same few offsets."""
 _BLOCK = 512
-_STEPS = 100
 _TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long `tune` searches.
+
+    Parameters
+    ----------
+    ridges
+        The ridges of `Setting` to try, one after the other: each fit begins where the last one ended.
+    views
+        How many random augmentations of an image are evidence, beside the image and its mirror image; fewer where
+        there are many images.
+    steps
+        The most iterations of L-BFGS in one fit.
+    """
+
+    ridges: tuple[float, ...] = (30.0, 10.0, 3.0, 1.8, 1.0, 0.6, 0.3, 0.1, 0.03, 0.01)
+    views: int = 3
+    steps: int = 100
+
+
+FULL_EFFORT = Effort()
 
 
 @dataclass(frozen=True)
 class Setting:
     """How freely a correction is fitted.
 
-    ridge: on the sum of squares of A, and of b over OFFSETS times the root mean square of the coefficients, against the
-    loss of one image: the more images, the freer. levels: how many levels of the pyramid have a correction of their
-    own, which is a common one plus SPREAD times something that costs as much; 1 for one that is common to all. views:
-    whether altered evidence counts, too.
+    Attributes
+    ----------
+    ridge
+        Ridge on the sum of squares of A, and of b over OFFSETS times the root mean square of the coefficients, against
+        the loss of one image: the more images, the freer.
+    levels
+        How many levels of the pyramid have a correction of their own, which is a common one plus SPREAD times something
+        that costs as much; 1 for one that is common to all. views: whether augmented evidence counts, too.
     """
 
     ridge: float
@@ -47,9 +73,15 @@ class Setting:
 class Objective:
     """What is minimised: 1 - mean soft IoU + ridge / images, of parameters x, flat: (A, b / scale), common one first.
 
-    The soft IoU of an instance is the sum over pixels of p g, over the sum of p + g - p g, with p the sigmoid of
-    the sharpened logit and g the ground truth; what the box leaves out counts as missed. parts: the evidence that
-    counts. images: how many it is of.
+    The soft IoU of an instance is the sum over pixels of p g, over the sum of p + g - p g, with p the sigmoid of the
+    sharpened logit and g the ground truth; what the box leaves out counts as missed.
+
+    Parameters
+    ----------
+    parts
+        The evidence that counts.
+    images
+        How many it is of.
     """
 
     def __init__(self, evidence: Evidence, parts: Sequence[slice], setting: Setting, images: int) -> None:
@@ -86,7 +118,7 @@ class Objective:
         return value + self._ridge * float(x @ x), gradient.ravel() + 2 * self._ridge * x
 
     def correction(self, x: Float64[np.ndarray, " P"]) -> Correction:
-        """The correction that parameters stand for."""
+        """Return the correction that parameters stand for."""
         parameters = x.reshape(self.shape)
         if self._setting.levels > 1:
             parameters = parameters[:1] + SPREAD * parameters[1:]
@@ -97,7 +129,7 @@ class Objective:
         return levels if self._setting.levels > 1 else np.zeros_like(levels)
 
     def _of_block(self, block: slice, correction: Correction) -> tuple[float, Float64[np.ndarray, "N K"]]:
-        """The weighted losses of a block, and their slopes by the coefficients of each instance."""
+        """Return the weighted losses of a block, and their slopes by the coefficients of each instance."""
         own = self._evidence
         prototypes, inside, pixels = own.prototypes[block], own.inside[block], own.pixels[block]
         coefficients = correction.coefficients(own.coefficients[block], self._levels(block))
@@ -114,14 +146,25 @@ class Objective:
         return float(np.dot(weights.astype(np.float64), 1 - shared / either)), by_coefficient.astype(np.float64)
 
 
-def fit(evidence: Evidence, parts: Sequence[slice], settings: Sequence[Setting], images: int) -> list[Correction]:
+def fit(
+    evidence: Evidence,
+    parts: Sequence[slice],
+    settings: Sequence[Setting],
+    images: int,
+    *,
+    steps: int = FULL_EFFORT.steps,
+) -> list[Correction]:
     """The correction that is best on parts of the evidence, of some images, under each setting, by full-batch L-BFGS.
 
     Settings differ in their ridge; each search begins where the one before ended, the first at no correction.
-    Raises MissingExtraError without SciPy.
+
+    Raises
+    ------
+    MissingExtraError
+        Without SciPy.
     """
     minimize = minimiser()
-    options = {"maxiter": _STEPS, "maxcor": 20, "ftol": 1e-6}
+    options = {"maxiter": steps, "maxcor": 20, "ftol": 1e-6}
     found: list[Correction] = []
     x: Float64[np.ndarray, " P"] | None = None
     for setting in settings:
@@ -133,7 +176,13 @@ def fit(evidence: Evidence, parts: Sequence[slice], settings: Sequence[Setting],
 
 
 def minimiser() -> Callable[..., Any]:
-    """SciPy's. Raises MissingExtraError without it."""
+    """SciPy's.
+
+    Raises
+    ------
+    MissingExtraError
+        Without it.
+    """
     try:
         from scipy.optimize import minimize
     except ImportError:
@@ -157,9 +206,9 @@ def sampled_ious(evidence: Evidence, part: slice, correction: Correction | None)
 
 
 def _unaltered(evidence: Evidence, parts: Sequence[slice]) -> Iterator[slice]:
-    """The runs of parts that no altered view has given."""
+    """Yield the runs of parts without augmented views."""
     for part in parts:
-        edges = np.flatnonzero(np.diff(evidence.altered[part], prepend=True, append=True)) + part.start
+        edges = np.flatnonzero(np.diff(evidence.augmented[part], prepend=True, append=True)) + part.start
         yield from (slice(int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
 
 

@@ -1,4 +1,4 @@
-"""A network in the place of labels: its masks are what the masks of another should be."""
+"""A model in the place of labels: its masks are what the masks of another should be."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from maskprism.io.sources import ImageFiles, SourceImage, open_source
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-    from maskprism.datasets.augmentation import Alteration
+    from maskprism.datasets.augmentation import Augmentation
     from maskprism.models import Model
 
     Picture = UInt8[np.ndarray, "H W 3"]
@@ -27,18 +27,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Teacher:
-    """What a network finds, as annotations.
+    """What a model finds, as annotations.
 
-    frame: the network, this one or that which learns, that decides how an image lies on the canvas of both.
+    Attributes
+    ----------
+    frame
+        The model, this one or that which learns, that decides how an image lies on the canvas of both.
     """
 
     model: Model
     frame: Model
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
-        """The instances on a canvas, each with its box and its mask on the canvas; empty masks are left out.
+        """Return the instances on a canvas, each with its box and its mask on the canvas; empty masks are left out.
 
-        Raises ImageError where there is no image, ModelError where the network fails.
+        Raises
+        ------
+        ImageError
+            Where there is no image.
+        ModelError
+            Where the model fails.
         """
         canvas = image.read()
         try:
@@ -49,23 +57,29 @@ class Teacher:
         return ImageAnnotations([Annotation(class_id, mask, box) for class_id, mask, box in found if mask.any()], ())
 
     def canvas(self, image: Picture) -> Picture:
-        """An image as it lies on the canvas, padding and all."""
+        """Return an image as it lies on the canvas, padding and all."""
         return self.frame.spec.preprocessing.canvas(image, self.frame.letterbox((image.shape[0], image.shape[1])))
 
 
 @dataclass(frozen=True)
-class Lesson(Sample):
-    """An image as it lies on the canvas, the same pixels for both networks, and what the teacher finds there."""
+class PseudoLabelledSample(Sample):
+    """An image as it lies on the canvas, the same pixels for both models, and what the teacher finds there."""
 
     annotations: Teacher
 
     def read(self, *, grey: bool = False) -> tuple[Picture, GroundTruth]:
-        """The canvas, HWC uint8 in BGR, and the teacher's instances on it. Raises ImageError or ModelError."""
+        """Return the canvas, HWC uint8 in BGR, and the teacher's instances on it.
+
+        Raises
+        ------
+        ImageError
+        ModelError
+        """
         canvas = self.annotations.canvas(self.image.read(grey=grey))
         return canvas, self._taught(canvas)
 
-    def altered(self, image: Picture, truth: GroundTruth, how: Alteration) -> tuple[Picture, GroundTruth]:
-        """The canvas seen otherwise, and what the teacher finds there."""
+    def augmented(self, image: Picture, truth: GroundTruth, how: Augmentation) -> tuple[Picture, GroundTruth]:
+        """Return the canvas augmented, and what the teacher finds there."""
         seen = how.image(image)
         return seen, self._taught(seen)
 
@@ -83,33 +97,43 @@ class Lesson(Sample):
 
 
 @dataclass(frozen=True, repr=False)
-class Lessons(Dataset):
-    """Images without labels, and a teacher that says what is on them: a data set for `tune`; see `taught`."""
+class PseudoLabels(Dataset):
+    """Images without labels, and a teacher that says what is on them: a data set for `tune`; see `pseudo_labels`."""
 
     annotations: Teacher
 
     def for_model(self, names: Mapping[int, str]) -> Dataset:
-        """The same with the class ids of a model, matched by name, or by index where one has lost its names."""
+        """Return the same with the class ids of a model, matched by name, or by index where one has lost its names."""
         return replace(super().for_model(names), notices=())
 
     def sample(self, image: SourceImage) -> Sample:
         """One of its images, as a lesson."""
-        return Lesson(image, self.annotations, self.class_ids, self.names)
+        return PseudoLabelledSample(image, self.annotations, self.class_ids, self.names)
 
 
 def teacher_of(dataset: Dataset) -> Model | None:
-    """The network whose masks stand in for labels; None for a data set that has labels."""
-    return dataset.annotations.model if isinstance(dataset, Lessons) else None
+    """Return the model whose masks stand in for labels; None for a data set that has labels."""
+    return dataset.annotations.model if isinstance(dataset, PseudoLabels) else None
 
 
-def taught(teacher: Model, model: Model, images: str | os.PathLike[str]) -> Lessons:
-    """What a teacher finds on images, as ground truth for a model that should draw the same masks.
+def pseudo_labels(teacher: Model, model: Model, images: str | os.PathLike[str]) -> PseudoLabels:
+    """Return what a teacher finds on images, as ground truth for a model that should draw the same masks.
 
-    teacher: finds instances above the score that it is loaded with. images: a folder, pattern, image or `.txt` list.
     Both see the same canvas: the size of the model where the teacher takes any.
 
-    Raises ImageError for images that are not there, InputError for a video, images behind a URI, networks that see
-    other canvases, and classes of which none is common.
+    Parameters
+    ----------
+    teacher
+        Finds instances above the score that it is loaded with.
+    images
+        A folder, pattern, image or `.txt` list.
+
+    Raises
+    ------
+    ImageError
+        For images that are not there.
+    InputError
+        For a video, images behind a URI, models that see other canvases, and classes of which none is common.
     """
     source = open_source(images)
     if not isinstance(source, ImageFiles):
@@ -126,13 +150,13 @@ def taught(teacher: Model, model: Model, images: str | os.PathLike[str]) -> Less
         raise InputError(f"{' and '.join(seen)}; both must see the same: export the teacher for the size of the model")
     names = other.names
     if len(own.names) == len(names) and (are_placeholders(own.names) or are_placeholders(names)):
-        names = own.names if are_placeholders(names) else names  # the same network; one file has lost its names
+        names = own.names if are_placeholders(names) else names  # the same model; one file has lost its names
     elif not set(own.names.values()) & set(names.values()):
         raise InputError(
-            f"{other.name} and {own.name} have no class in common; the teacher must be the network that the model was "
+            f"{other.name} and {own.name} have no class in common; the teacher must be the model that the model was "
             "made from, or one of the same classes"
         )
-    return Lessons(
+    return PseudoLabels(
         path=source.root,
         split=None,
         names=names,

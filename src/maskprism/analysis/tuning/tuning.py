@@ -1,50 +1,51 @@
-"""Tune a network on a data set: gather evidence, fit, and measure every image with what was fitted without it."""
+"""Tune a model on a data set: gather evidence, fit, and measure every image with what was fitted without it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
 
-from maskprism._common.parallel import in_order, one_thread_per_call, processors
-from maskprism._common.text import one_line
+from maskprism._common.parallel import open_engine
 from maskprism.analysis.dataset.ap_bootstrap import intervals_of
 from maskprism.analysis.dataset.ap_protocols import overlaps_under
 from maskprism.analysis.dataset.coco_ap import AveragePrecision, average_precision
-from maskprism.analysis.dataset.diagnosis import SHOWN_CONF, Failed, check_network, known_classes, of_classes
+from maskprism.analysis.dataset.diagnosis import SHOWN_CONF, known_classes, of_classes
 from maskprism.analysis.dataset.resampled_ap import IOU_THRESHOLDS, ResampledAP
-from maskprism.analysis.intervals import Interval
+from maskprism.analysis.intervals import Interval, claimed_interval
 from maskprism.analysis.truth.gains import Gains
 from maskprism.analysis.truth.matching import match
 from maskprism.analysis.truth.overlaps import Region, regions
 from maskprism.analysis.tuning.decode_rule import DecodeRuleChoice, choose_decode_rule, setting_ious
 from maskprism.analysis.tuning.evidence import CONF, MOST, Evidence, evidence_of
-from maskprism.analysis.tuning.fitting import Setting, minimiser
+from maskprism.analysis.tuning.fitting import FULL_EFFORT, Effort, Setting, minimiser
 from maskprism.analysis.tuning.teacher import teacher_of
-from maskprism.analysis.tuning.validation import FOLDS, RIDGES, CrossFit, check_folds, cross_fit, fits
-from maskprism.datasets.augmentation import Alteration
-from maskprism.errors import InputError, MaskprismError
+from maskprism.analysis.tuning.validation import FOLDS, CrossFit, check_folds, cross_fit, fits
+from maskprism.datasets.augmentation import Augmentation
+from maskprism.datasets.samples import Sample
+from maskprism.datasets.visit import Failure, OnProgress, VisitedImage, predicted, visit
+from maskprism.errors import InputError
 from maskprism.io.sources import spread
-from maskprism.models.families.rows import Thresholds
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
 
+    from maskprism._common.choices import EngineName
+    from maskprism._common.parallel import Engine
     from maskprism.analysis.truth.gains import Change
     from maskprism.analysis.truth.overlaps import Overlaps
-    from maskprism.datasets import Dataset, Sample
+    from maskprism.analysis.tuning.validation import Fold
+    from maskprism.core.prediction import Prediction
+    from maskprism.datasets import Dataset
     from maskprism.models import Model, ModelSpec
     from maskprism.models.correction import Correction
 
 AP_CONF = 0.001
-VIEWS = 3
-"""How often an image is altered by chance, beside as it is and in a mirror; less often where there are many images."""
 _SEEN = 2000
 _CANDIDATES = 4000
 
@@ -52,7 +53,10 @@ _CANDIDATES = 4000
 class TunedInstance(NamedTuple):
     """One matched instance: mask IoU on the canvas before and after, and with what fewer images give.
 
-    plain, corrected: under each of `settings_of` the model's rule, before and after.
+    Attributes
+    ----------
+    plain, corrected
+        Under each of `settings_of` the model's rule, before and after.
     """
 
     image: int
@@ -61,19 +65,30 @@ class TunedInstance(NamedTuple):
     before: float
     after: float
     curve: Mapping[int, float]
-    plain: Float64[np.ndarray, " S"]
-    corrected: Float64[np.ndarray, " S"]
+    plain: tuple[float, ...]
+    corrected: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """A correction for a network, and what it gains on images that took no part in it.
+    """A correction for a model, and what it gains on images that took no part in it.
 
-    images: how many were used, out of total; failures: (name, why) of the others. evidence: instances it was fitted
-    to, altered and suppressed ones among them. rows: matched instances with a score above `conf`, each measured
-    with what was fitted without its image and its fold. precision: mask AP on the canvas before and after, likewise.
-    ap_gain, ap75_gain: of these, with intervals over images that hold for both; without ends where there are too few.
-    seconds: how long gathering, fitting and measuring took.
+    Attributes
+    ----------
+    images
+        How many were used, out of total.
+    failures
+        The others.
+    evidence
+        Instances it was fitted to, augmented and suppressed ones among them.
+    rows
+        Matched instances with a score above `conf`, each measured with what was fitted without its image and its fold.
+    precision
+        Mask AP on the canvas before and after, likewise.
+    ap_gain, ap75_gain
+        Of these, with intervals over images that hold for both; without ends where there are too few.
+    seconds
+        How long gathering, fitting and measuring took.
     """
 
     dataset: Dataset
@@ -81,7 +96,7 @@ class Tuning:
     conf: float
     images: int
     total: int
-    failures: Sequence[tuple[str, str]]
+    failures: Sequence[Failure]
     evidence: int
     fitted: CrossFit
     rows: Sequence[TunedInstance]
@@ -92,7 +107,7 @@ class Tuning:
 
     @property
     def teacher(self) -> Model | None:
-        """The network whose masks stand in for labels; None where there are labels."""
+        """The model whose masks stand in for labels; None where there are labels."""
         return teacher_of(self.dataset)
 
     @property
@@ -135,7 +150,10 @@ class Tuning:
         return self.change.gain.low > 0
 
     def curve(self) -> list[tuple[int, Interval]]:
-        """The gain by the number of images that a correction is fitted to; the last one is that of whole folds."""
+        """Return the gain by the number of images that a correction is fitted to.
+
+        The last one is that of whole folds.
+        """
         sizes = sorted(self.fitted.folds[0].curve)
         found = [(size, self._interval([row.curve[size] - row.before for row in self.rows])) for size in sizes]
         held_out = max(fold.stop - fold.first for fold in self.fitted.folds)
@@ -152,7 +170,7 @@ class Tuning:
         return sizes[-1], self._interval([row.after - row.curve[sizes[-1]] for row in self.rows])
 
     def _interval(self, values: Sequence[float]) -> Interval:
-        return Gains.interval_of(np.array(values), self.gains.image)
+        return claimed_interval(np.array(values), self.gains.image)
 
 
 def tune(
@@ -164,23 +182,39 @@ def tune(
     folds: int = FOLDS,
     per_level: bool | None = None,
     seed: int = 0,
+    effort: Effort = FULL_EFFORT,
+    engine: EngineName | Engine = "threads",
     workers: int | None = None,
-    on_progress: Callable[[int, int, Failed | None], None] = lambda done, total, failed: None,
+    on_progress: OnProgress = lambda done, total, failure: None,
 ) -> Tuning:
     """Fit a correction of the mask coefficients of a model to a data set, or `limit` evenly spread images of it.
 
-    dataset: images with ground truth, or what `taught` gives, where the masks of another network stand in for it.
-
     Evidence are candidates above a score of `evidence.CONF`, in the image, in its mirror image, and, if that helps, in
-    up to VIEWS views of it that are turned, scaled, mirrored and recoloured by chance. The views, the pixels that are
-    looked at, and which images make a fold follow from `seed`. per_level: whether every level of the pyramid has a
-    correction of its own, where the outputs tell levels apart; unless given, only with a teacher. Mean IoU counts
-    matched instances above `conf`; AP all detections.
+    up to `effort.views` views of it that are turned, scaled, mirrored and recoloured by chance. The views, the pixels
+    that are looked at, and which images make a fold follow from `seed`.
 
-    on_progress: called with the steps done, their total, and a failure, if the last step was one.
-    Raises InputError where data set and model share no class, nothing is labelled with a mask, or too few images have
-    an instance that is found; ModelError where the network fails on one image after the other; MissingExtraError
-    without SciPy.
+    Parameters
+    ----------
+    dataset
+        Images with ground truth, or pseudo-labels of another model, as `pseudo_labels` gives them.
+    per_level
+        Whether every level of the pyramid has a correction of its own, where the outputs tell levels apart; unless
+        given, only with a teacher.
+    effort
+        How long to search. Mean IoU counts matched instances above `conf`; AP all detections.
+    engine, workers, on_progress
+        See `maskprism.datasets.visit.visit`; corrections are fitted in this process, and on_progress counts steps:
+        images gathered, fits, and images measured.
+
+    Raises
+    ------
+    InputError
+        Where data set and model share no class, nothing is labelled with a mask, or too few images have an instance
+        that is found.
+    ModelError
+        Where the model fails on one image after the other.
+    MissingExtraError
+        Without SciPy.
 
     Examples
     --------
@@ -194,76 +228,78 @@ def tune(
     >>> model = model.with_correction(found.correction) if found.helps else model
     """
     check_options(folds=folds, seed=seed, limit=limit)
-    chosen = spread(len(dataset), limit)
     minimiser()  # says at once what is not installed
     dataset = dataset.for_model(model.spec.names)
     if dataset.nothing_counts:
         raise InputError(f"{dataset.path}: no mask counts: {dataset.nothing_counts}")
     teacher = teacher_of(dataset)
     model = (model.with_names(dataset.names) if dataset.by_index else model).with_correction(None)
-    samples = list(dataset)
-    samples = [samples[position] for position in chosen]
+    dataset, whole = dataset.take(spread(len(dataset), limit)), dataset
     classes = known_classes(dataset, model)
     levels = model.levels if per_level or (per_level is None and teacher is not None) else 1
-    views = min(_SEEN // max(len(samples), 1), VIEWS)
-    # Whether altered views are of use is found out; a teacher draws them anew.
+    views = min(_SEEN // max(len(dataset), 1), effort.views)
+    # Whether augmented views are of use is found out; a teacher draws them anew.
     seen = (False, True) if teacher is None and views else (views > 0,)
-    paths = [[Setting(ridge, levels, altered) for ridge in RIDGES] for altered in seen]
-    workers = workers or processors()
-    done, total = 0, 2 * len(samples) + fits(len(samples), len(paths), folds=folds)
+    paths = [[Setting(ridge, levels, augmented) for ridge in effort.ridges] for augmented in seen]
+    done, total = 0, 2 * len(dataset) + fits(len(dataset), len(paths), folds=folds)
     clock = [time.perf_counter()]
-    failures: list[Failed] = []
+    failures: list[Failure] = []
 
-    def step(failed: Failed | None = None) -> None:
+    def step(failure: Failure | None = None) -> None:
         nonlocal done
         done += 1
-        on_progress(done, total, failed)
+        on_progress(done, total, failure)
 
-    with one_thread_per_call():
-        gathered: list[tuple[Sample, Evidence]] = []
-        masks = 0
-        gatherer = _Gatherer(model, classes, views, max(MOST // max(len(samples), 1) // (2 + views), 1), seed)
-        with closing(in_order(gatherer, iter(enumerate(samples)), workers)) as results:
-            for sample, result in zip(samples, results, strict=True):
-                if isinstance(result, Failed):
+    with open_engine(engine, workers) as opened:
+        gathered: list[_Gathered] = []
+        keep = replace(model.keep, conf=CONF, iou=1.0, max_det=_CANDIDATES, multi_label=False)
+        all_candidates = model.with_thresholds(keep)
+        most = max(MOST // max(len(dataset), 1) // (2 + views), 1)
+        gatherer = _Gatherer(all_candidates, model.keep.iou, classes, views, most, seed)
+        visited = visit(dataset, all_candidates, gatherer, engine=opened, on_progress=lambda *told: step(told[2]))
+        with closing(visited) as results:
+            for result in results:
+                if isinstance(result, Failure):
                     failures.append(result)
                 else:
-                    gathered.append((sample, result.evidence))
-                    masks += result.masks
-                step(result if isinstance(result, Failed) else None)
-                check_network(gathered, failures)
+                    gathered.append(result)
         if not gathered:
             raise InputError(
                 f"{dataset.path}: not one of {len(failures)} images can be used "
                 f"(the first: {failures[0].name}: {failures[0].message})"
             )
-        if not masks:
+        if not any(one.masks for one in gathered):
             whose = f"{dataset.path}: labels" if teacher is None else f"{teacher.spec.name}: finds"
             raise InputError(f"{whose} no masks of classes that the model knows; there is nothing to fit")
         gathered = [gathered[i] for i in np.random.default_rng(seed).permutation(len(gathered))]
-        evidence = Evidence.joined([one for _, one in gathered])
+        evidence = Evidence.joined([one.evidence for one in gathered])
         count = len(evidence)
         clock.append(time.perf_counter())
-        fitted = cross_fit(evidence, len(gathered), paths, folds=folds, workers=workers, on_fit=step)
+        fitted = cross_fit(
+            evidence, len(gathered), paths, folds=folds, steps=effort.steps, workers=workers, on_fit=step
+        )
         del evidence
         clock.append(time.perf_counter())
         measured: list[_Measured] = []
-        corrections = [fold for fold in fitted.folds for _ in range(fold.first, fold.stop)]
-        tasks = ((number, sample, corrections[number]) for number, (sample, _) in enumerate(gathered))
-        with closing(in_order(partial(_measure, model, classes, conf), tasks, workers)) as found:
-            for one in found:
-                measured.append(one)
-                step()
+        measurer = _Measurer([fold for fold in fitted.folds for _ in range(fold.first, fold.stop)], classes, conf)
+        all_scores = model.with_thresholds(replace(model.keep, conf=min(AP_CONF, conf), multi_label=True))
+        again = dataset.take([one.number for one in gathered])
+        visited_again = visit(again, all_scores, measurer, engine=opened, on_progress=lambda *told: step(told[2]))
+        with closing(visited_again) as measurements:
+            for measurement in measurements:
+                if isinstance(measurement, Failure):
+                    raise InputError(f"{measurement.name}: {measurement.message}; it could be used a while ago")
+                measured.append(measurement)
         clock.append(time.perf_counter())
     before, after = ([one.overlaps[side] for one in measured] for side in (0, 1))
     ap_gain, ap75_gain = _ap_gains(before, after)
     return Tuning(
-        dataset=dataset,
+        dataset=whole,
         spec=model.spec,
         conf=conf,
         images=len(gathered),
-        total=len(samples),
-        failures=[(failed.name, failed.message) for failed in failures],
+        total=len(dataset),
+        failures=failures,
         evidence=count,
         fitted=fitted,
         rows=[row for one in measured for row in one.rows],
@@ -275,7 +311,13 @@ def tune(
 
 
 def check_options(*, folds: int, seed: int, limit: int | None) -> None:
-    """Check what `tune` is called with. Raises InputError for a value out of range."""
+    """Check what `tune` is called with.
+
+    Raises
+    ------
+    InputError
+        For a value out of range.
+    """
     check_folds(folds)
     spread(1, limit)
     if seed < 0:
@@ -283,7 +325,7 @@ def check_options(*, folds: int, seed: int, limit: int | None) -> None:
 
 
 def _ap_gains(before: Sequence[Overlaps], after: Sequence[Overlaps]) -> list[Interval]:
-    """What AP and AP75 gain."""
+    """Return what AP and AP75 gain."""
     pairs = [
         [ResampledAP(images, thresholds=thresholds) for images in (after, before)]
         for thresholds in (IOU_THRESHOLDS, (0.75,))
@@ -296,43 +338,50 @@ def _ap_gains(before: Sequence[Overlaps], after: Sequence[Overlaps]) -> list[Int
 
 
 class _Gathered(NamedTuple):
-    """The evidence in one image, and how many masks of known classes are labelled in it."""
+    """The evidence in one image, its position in the data set, and how many masks of known classes are labelled."""
 
+    number: int
     evidence: Evidence
     masks: int
 
 
+@dataclass(frozen=True)
 class _Gatherer:
-    """What a worker does with one image to learn from it."""
+    """What a worker does with one image to learn from it.
 
-    def __init__(self, model: Model, classes: Sequence[int], views: int, most: int, seed: int) -> None:
-        keep = replace(model.keep, conf=CONF, iou=1.0, max_det=_CANDIDATES, multi_label=False)
-        self._model, self._iou = model.with_thresholds(keep), model.keep.iou
-        self._classes, self._views, self._most, self._seed = classes, views, most, seed
+    Attributes
+    ----------
+    model
+        Gives all candidates; those that NMS at `iou` keeps are matched.
+    most
+        Instances per view, at most.
+    """
 
-    def __call__(self, numbered: tuple[int, Sample]) -> _Gathered | Failed:
-        number, sample = numbered
-        rng = np.random.default_rng([self._seed, number])
-        try:
-            image, whole = sample.read()
-        except (MaskprismError, MemoryError, cv2.error) as error:
-            return Failed(sample.name, one_line(error))
+    model: Model
+    iou: float
+    classes: Sequence[int]
+    views: int
+    most: int
+    seed: int
+
+    def __call__(self, visited: VisitedImage[Prediction]) -> _Gathered:
+        image, whole, sample = visited.image, visited.truth, visited.item
+        assert isinstance(sample, Sample)
+        assert whole is not None
+        rng = np.random.default_rng([self.seed, visited.number])
+        size_hw = (image.shape[0], image.shape[1])
         parts, masks = [], 0
-        for view in range(2 + self._views):
-            seen, truth = image, whole
-            try:
-                if view:
-                    size_hw = (image.shape[0], image.shape[1])
-                    how = Alteration.mirror(size_hw) if view == 1 else Alteration.drawn(rng, size_hw)
-                    seen, truth = sample.altered(image, whole, how)
-                prediction = self._model.predict(seen)
-            except Exception as error:  # runtimes raise what they like
-                return Failed(sample.name, one_line(error), network=True)
-            prediction, own = of_classes(prediction, truth, self._classes)
-            parts.append(evidence_of(prediction, own, rng, iou=self._iou, most=self._most, altered=view > 1))
+        for view in range(2 + self.views):
+            truth, prediction = whole, visited.prediction
+            if view:
+                how = Augmentation.mirror(size_hw) if view == 1 else Augmentation.drawn(rng, size_hw)
+                seen, truth = sample.augmented(image, whole, how)
+                prediction = predicted(self.model, seen)
+            prediction, own = of_classes(prediction, truth, self.classes)
+            parts.append(evidence_of(prediction, own, rng, iou=self.iou, most=self.most, augmented=view > 1))
             if not view:
                 masks = int(np.count_nonzero(~own.box_only))
-        return _Gathered(Evidence.joined(parts), masks)
+        return _Gathered(visited.number, Evidence.joined(parts), masks)
 
 
 class _Measured(NamedTuple):
@@ -340,37 +389,43 @@ class _Measured(NamedTuple):
     rows: list[TunedInstance]
 
 
-def _measure(model: Model, classes: Sequence[int], conf: float, task: tuple[int, Sample, Any]) -> _Measured:
-    """One image with the correction of its fold."""
-    number, sample, fold = task
-    keep: Thresholds = replace(model.keep, conf=min(AP_CONF, conf), multi_label=True)
-    image, truth = sample.read()
-    before, truth = of_classes(model.with_thresholds(keep).predict(image), truth, classes)
-    after = fold.correction.apply(before)
-    shown = before[before.scores > conf]
-    matches = match(shown, truth)
-    found = shown[matches.instances]
-    true = [Region(*patch) for patch in truth.patches("canvas", shown.letterbox)]
-    targets = [true[index] for index in matches.objects]
+@dataclass(frozen=True)
+class _Measurer:
+    """What a worker does with one image to measure the correction of its fold: `folds` has one for each image."""
 
-    def ious(correction: Correction) -> list[float]:
-        seen = correction.apply(found)
-        return [region.iou_with(target) for region, target in zip(regions(seen, "canvas"), targets, strict=True)]
+    folds: Sequence[Fold]
+    classes: Sequence[int]
+    conf: float
 
-    curve = {size: ious(one) for size, one in fold.curve.items()}
-    plain, corrected = (setting_ious(one, targets, found.rule) for one in (found, fold.correction.apply(found)))
-    rows = [
-        TunedInstance(
-            number,
-            int(truth.classes[target]),
-            int(truth.areas[target]),
-            float(plain[0, index]),
-            float(corrected[0, index]),
-            {size: values[index] for size, values in curve.items()},
-            plain[:, index],
-            corrected[:, index],
-        )
-        for index, target in enumerate(matches.objects.tolist())
-    ]
-    overlaps = (overlaps_under(before, truth, "predict"), overlaps_under(after, truth, "predict"))
-    return _Measured(overlaps, rows)
+    def __call__(self, visited: VisitedImage[Prediction]) -> _Measured:
+        assert visited.truth is not None
+        fold = self.folds[visited.number]
+        before, truth = of_classes(visited.prediction, visited.truth, self.classes)
+        after = fold.correction.apply(before)
+        shown = before[before.scores > self.conf]
+        matches = match(shown, truth)
+        found = shown[matches.instances]
+        true = [Region(*patch) for patch in truth.patches("canvas", shown.letterbox)]
+        targets = [true[index] for index in matches.objects]
+
+        def ious(correction: Correction) -> list[float]:
+            seen = correction.apply(found)
+            return [region.iou_with(target) for region, target in zip(regions(seen, "canvas"), targets, strict=True)]
+
+        curve = {size: ious(one) for size, one in fold.curve.items()}
+        plain, corrected = (setting_ious(one, targets, found.rule) for one in (found, fold.correction.apply(found)))
+        rows = [
+            TunedInstance(
+                visited.number,
+                int(truth.classes[target]),
+                int(truth.areas[target]),
+                float(plain[0, index]),
+                float(corrected[0, index]),
+                {size: values[index] for size, values in curve.items()},
+                tuple(plain[:, index].tolist()),
+                tuple(corrected[:, index].tolist()),
+            )
+            for index, target in enumerate(matches.objects.tolist())
+        ]
+        overlaps = (overlaps_under(before, truth, "predict"), overlaps_under(after, truth, "predict"))
+        return _Measured(overlaps, rows)

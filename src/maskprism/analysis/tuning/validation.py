@@ -12,7 +12,7 @@ import numpy as np
 
 from maskprism._common.parallel import in_order, one_thread_per_call, processors
 from maskprism.analysis.intervals import MIN_IMAGES
-from maskprism.analysis.tuning.fitting import Setting, fit, sampled_ious
+from maskprism.analysis.tuning.fitting import FULL_EFFORT, Setting, fit, sampled_ious
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from maskprism.models.correction import Correction
 
 FOLDS = 5
-RIDGES = (30.0, 10.0, 3.0, 1.8, 1.0, 0.6, 0.3, 0.1, 0.03, 0.01)
-"""Tried one after the other, each fit beginning where the last one ended."""
 FEWEST_IMAGES = 3
 _CURVE = (0.125, 0.25, 0.5)
 
@@ -40,7 +38,10 @@ class Fold(NamedTuple):
 class CrossFit:
     """The folds, and the correction and setting for all images together.
 
-    chosen: gain in mean IoU of each setting that was tried, weighted like the evidence and estimated from its pixels.
+    Attributes
+    ----------
+    chosen
+        Gain in mean IoU of each setting that was tried, weighted like the evidence and estimated from its pixels.
     """
 
     folds: Sequence[Fold]
@@ -55,6 +56,7 @@ def cross_fit(
     settings: Sequence[Sequence[Setting]],
     *,
     folds: int = FOLDS,
+    steps: int = FULL_EFFORT.steps,
     workers: int | None = None,
     on_fit: Callable[[], None] = lambda: None,
 ) -> CrossFit:
@@ -62,14 +64,23 @@ def cross_fit(
 
     A fold's setting is the one that gains most on the other folds, each with what was fitted without it and without
     that fold: nothing about a fold decides anything that is measured on it. All of their evidence is looked at that is
-    not altered: mirror images and what NMS drops make the choice surer. Folds are of images that follow each other, so
-    give images in an order that chance has made. settings: paths of settings, each fit begins where the one before
-    ended.
+    not augmented: mirror images and what NMS drops make the choice surer. Folds are of images that follow each other,
+    so give images in an order that chance has made.
 
-    Raises InputError for fewer than FEWEST_IMAGES images with an unaltered instance, or fewer folds than 3.
+    Parameters
+    ----------
+    settings
+        Paths of settings, each fit begins where the one before ended.
+    steps
+        The most iterations of a fit.
+
+    Raises
+    ------
+    InputError
+        For fewer than FEWEST_IMAGES images with an unaltered instance, or fewer folds than 3.
     """
     check_folds(folds)
-    useful = len(np.unique(evidence.image[~evidence.altered]))
+    useful = len(np.unique(evidence.image[~evidence.augmented]))
     if useful < FEWEST_IMAGES:
         raise InputError(
             f"{useful} of {images} images have an instance that found a ground-truth instance; tuning needs "
@@ -81,7 +92,7 @@ def cross_fit(
 
         def run(jobs: Sequence[_Job]) -> list[list[Correction]]:
             done = []
-            for found in in_order(partial(_fitted, evidence), iter(jobs), workers or processors()):
+            for found in in_order(partial(_fitted, evidence, steps), iter(jobs), workers or processors()):
                 done.append(found)
                 on_fit()
             return done
@@ -127,7 +138,7 @@ def check_folds(folds: int) -> None:
 
 
 def fits(images: int, paths: int = 1, *, folds: int = FOLDS) -> int:
-    """How many jobs `cross_fit` has, each told by `on_fit`."""
+    """Return how many jobs `cross_fit` has, each told by `on_fit`."""
     folds = min(folds, images)
     held_out = -(-images // folds)
     return folds * (folds - 1) // 2 * paths + folds + 1 + folds * len(curve_sizes(images - held_out))
@@ -139,33 +150,42 @@ def curve_sizes(images: int) -> list[int]:
 
 
 class _Job(NamedTuple):
-    """Fits to parts of the evidence, one setting after the other; images: how many they are of."""
+    """Fits to parts of the evidence, one setting after the other.
+
+    Attributes
+    ----------
+    images
+        How many they are of.
+    """
 
     parts: Sequence[slice]
     settings: Sequence[Setting]
     images: int
 
 
-def _fitted(evidence: Evidence, job: _Job) -> list[Correction]:
-    return fit(evidence, *job)
+def _fitted(evidence: Evidence, steps: int, job: _Job) -> list[Correction]:
+    return fit(evidence, *job, steps=steps)
 
 
 def _some_images(evidence: Evidence, fold: tuple[int, int], images: int, count: int) -> list[slice]:
-    """The evidence of `count` images, from the first one behind a fold on, and round to the beginning."""
+    """Return the evidence of `count` images, from the first one behind a fold on, and round to the beginning."""
     start = fold[1] % images
     after = min(count, images - start if start else fold[0])
     return [evidence.of_images(start, start + after), evidence.of_images(0, count - after)]
 
 
 def _gain(evidence: Evidence, part: slice, correction: Correction) -> tuple[float, float]:
-    """The gain in IoU of the unaltered instances of a part, from sampled pixels, summed by weight; and their weight."""
-    weights = evidence.weights[part] * ~evidence.altered[part]
+    """Return the gain in IoU of the unaltered instances of a part, from sampled pixels, summed by weight.
+
+    And their weight.
+    """
+    weights = evidence.weights[part] * ~evidence.augmented[part]
     change = sampled_ious(evidence, part, correction) - sampled_ious(evidence, part, None)
     return float(np.dot(change, weights)), float(weights.sum())
 
 
 def _means(found: Iterable[Mapping[Setting, tuple[float, float]]]) -> dict[Setting, float]:
-    """The mean gain of each setting over several folds."""
+    """Return the mean gain of each setting over several folds."""
     sums: dict[Setting, list[tuple[float, float]]] = {}
     for one in found:
         for setting, gain in one.items():

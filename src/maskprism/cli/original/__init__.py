@@ -12,7 +12,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism._common.process import run_command
 from maskprism.cli.sample_story import FIRST_SEED as FIRST_SAMPLE_SEED
 from maskprism.cli.sample_story import PICTURED as SAMPLE_SCENES
-from maskprism.errors import InputError, MaskprismError, TableError
+from maskprism.errors import TableError
 from maskprism.io.sources import ImageFiles, VideoFile, open_source
 from maskprism.io.untrusted import read_regular, shortened
 
@@ -53,7 +53,7 @@ def extract_features(
     Parameters
     ----------
     model
-        Model file: .pt, .onnx, .tflite or OpenVINO .xml; the bundled demo model unless given, which is printed.
+        Model file: .pt, .onnx, .tflite or OpenVINO .xml; default: the bundled demo model, which is printed.
     images_folder
         Folder with the images, subfolders included.
     save_folder
@@ -93,7 +93,7 @@ def extract_specific_feature(
     Parameters
     ----------
     model
-        Model file: .pt, .onnx, .tflite or OpenVINO .xml; the bundled demo model unless given, which is printed.
+        Model file: .pt, .onnx, .tflite or OpenVINO .xml; default: the bundled demo model, which is printed.
     images_folder
         Folder with the images, subfolders included.
     save_folder
@@ -166,7 +166,7 @@ def run(command: Callable[..., int]) -> None:
 
 
 def _with_images(folder: Path) -> Path:
-    """The folder; if it is the default one and holds nothing yet, with sample scenes drawn into it."""
+    """Return the folder; if it is the default one and holds nothing yet, with sample scenes drawn into it."""
     from maskprism.datasets.scenes import draw_scene
 
     if folder == DEFAULT_FOLDER and not any(path.name != ".gitkeep" for path in folder.glob("*")):
@@ -199,8 +199,7 @@ def _over_images(
     sheet: Callable[[np.ndarray[Any, Any], Instance], Sheet],
 ) -> int:
     """One CSV row and one figure for the most confident instance of every image not done yet."""
-    from dataclasses import replace
-
+    from maskprism.datasets.visit import Failure, visit
     from maskprism.drawing import raster
 
     source = open_source(_with_images(images_folder), without=save_folder)
@@ -208,37 +207,30 @@ def _over_images(
     columns = [*columns, "model"]
     done = _rows_done(csv_path, columns, model)
     figure_names = _figure_names(source, done)
-    written = skipped = 0
-    failed: list[str] = []
-    with _appending(csv_path, columns) as append:
-        for item in source.pending(done):
-            try:
-                image = item.read()
-                prediction = replace(network.predict(image), source=item.name)
-                if not len(prediction):
-                    print(f"{item.name}: no instance above {network.keep.conf}; skipped")
-                    skipped += 1
-                    continue
-                instance = prediction[int(np.argmax(prediction.scores))]
-                figure = save_folder / f"{figure_names.get(item.name, item.name)}{figure_suffix}.png"
-                raster.save(sheet(image, instance), figure)
-            except InputError:
-                raise
-            except MaskprismError as error:
-                print(f"{item.name}: failed ({error})")
-                failed.append(item.name)
-                continue
-            append([item.name, TYPE, *row(instance), model])
-            written += 1
+    written = skipped = failed = 0
+    with _appending(csv_path, columns) as append, closing(visit(source.pending(done), network)) as results:
+        for result in results:
+            if isinstance(result, Failure):
+                print(f"{result.name}: failed ({result.message})")
+                failed += 1
+            elif not len(result.prediction):
+                print(f"{result.name}: no instance above {network.keep.conf}; skipped")
+                skipped += 1
+            else:
+                instance = result.prediction[int(np.argmax(result.prediction.scores))]
+                figure = save_folder / f"{figure_names.get(result.name, result.name)}{figure_suffix}.png"
+                raster.save(sheet(result.image, instance), figure)
+                append([result.name, TYPE, *row(instance), model])
+                written += 1
     print(
         f"{written} images written to {csv_path} and {save_folder}, {len(done)} were done before, "
-        f"{skipped} without an instance, {len(failed)} failed"
+        f"{skipped} without an instance, {failed} failed"
     )
     return 1 if failed and not (written or skipped or done) else 0
 
 
 def _figure_names(source: ImageFiles | VideoFile, done: Collection[str]) -> dict[str, str]:
-    """The name of every image of a folder without its suffix; with it, and a notice, where that is taken.
+    """Return the name of every image of a folder without its suffix; with it, and a notice, where that is taken.
 
     Images that are done come first, so that new ones never take the name of their figure.
     """
@@ -258,7 +250,7 @@ def _figure_names(source: ImageFiles | VideoFile, done: Collection[str]) -> dict
 
 
 def _rows_done(path: Path, columns: Sequence[str], model: str) -> set[str]:
-    """The images that a CSV file has; a last line that an interruption cut short is removed."""
+    """Return the images that a CSV file has; a last line that an interruption cut short is removed."""
     data = read_regular(path, TableError) if os.path.exists(path) else b""  # noqa: PTH110  (never raises)
     if not data:
         return set()
@@ -303,7 +295,7 @@ def _appending(path: Path, columns: Sequence[str]) -> Iterator[Callable[[list[An
 
 
 def _read_masks(path: Path) -> tuple[Float32[np.ndarray, "N K"], list[str]]:
-    """The mask_1 .. mask_K columns of a CSV file, and their names."""
+    """Return the mask_1 .. mask_K columns of a CSV file, and their names."""
     if not os.path.lexists(path):
         raise TableError(f"{shortened(path)}: there is no such file; run extract_features first")
     try:
@@ -322,5 +314,5 @@ def _read_masks(path: Path) -> tuple[Float32[np.ndarray, "N K"], list[str]]:
 
 
 def _number(value: float) -> str:
-    """The shortest text that reads back as the same float32."""
+    """Return the shortest text that reads back as the same float32."""
     return str(np.float32(value))

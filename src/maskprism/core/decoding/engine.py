@@ -14,7 +14,7 @@ PURE = "MASKPRISM_PURE"
 
 
 def forced_pure() -> bool:
-    """Whether the environment asks for NumPy: MASKPRISM_PURE is set to anything but 0."""
+    """Return whether the environment asks for NumPy: MASKPRISM_PURE is set to anything but 0."""
     return os.environ.get(PURE, "0") not in ("", "0")
 
 

@@ -83,19 +83,11 @@ static inline float mpd_mix(float a, float b, float fraction) {
 static inline float mpd_sigmoid(float x) {
     double z = x == x ? (double)x : 0.0, n, r, p, e;
     int64_t bits;
+    int k;
     z = z < -80.0 ? -80.0 : z > 80.0 ? 80.0 : z;
     n = floor(z * 1.4426950408889634 + 0.5);
     r = z - n * 0.6931471805599453;
-    p = 1.0 + r * (1.0 / 10.0);
-    p = 1.0 + r * p * (1.0 / 9.0);
-    p = 1.0 + r * p * (1.0 / 8.0);
-    p = 1.0 + r * p * (1.0 / 7.0);
-    p = 1.0 + r * p * (1.0 / 6.0);
-    p = 1.0 + r * p * (1.0 / 5.0);
-    p = 1.0 + r * p * (1.0 / 4.0);
-    p = 1.0 + r * p * (1.0 / 3.0);
-    p = 1.0 + r * p * (1.0 / 2.0);
-    p = 1.0 + r * p;
+    for (k = 10, p = 1.0; k > 0; k--) p = 1.0 + r * p * (1.0 / k);
     bits = (int64_t)(int32_t)(n + 1023.0) * ((int64_t)1 << 52); /* 2 to the power of n */
     memcpy(&e, &bits, sizeof e);
     e *= p;

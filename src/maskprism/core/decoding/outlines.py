@@ -111,7 +111,8 @@ def polygons_of(job: DecodeJob, tolerance: float = TOLERANCE) -> list[MaskPolygo
     for index, (window, end) in enumerate(zip(windows.tolist(), ends.tolist(), strict=True)):
         height, width = window[5] - window[4], window[7] - window[6]
         logits = values[end - height * width : end].reshape(height, width)
-        outlines = _traced(logits, window, plan, job.rule.threshold, tolerance) if logits.size else []
+        with np.errstate(all="ignore"):  # NaN and infinity are left out below
+            outlines = _traced(logits, window, plan, job.rule.threshold, tolerance) if logits.size else []
         found.append(MaskPolygons(outlines, job.size_hw, job, index))
     return found
 
@@ -154,19 +155,24 @@ def _traced(
         field = plan.zoom_yx[axis].resize(field, samples.shifted(start), cells[axis], axis)
         lines.append(_lines(resize, pixels[axis], samples))
     columns, rows = lines
-    with np.errstate(invalid="ignore"):
-        level = _mixed(_mixed(field.T.astype(np.float64) - threshold, columns).T, rows)
+    level = _mixed(_mixed(field.T.astype(np.float64) - threshold, columns).T, rows)
     if not (level > 0).any():
         return []
     # Pixels that read NaN or infinity belong to no mask.
-    known = level if np.isfinite(level).all() else np.ma.masked_invalid(level)
-    generator = contourpy.contour_generator(
-        columns.at,
-        rows.at,
-        known,
-        name="serial",
+    known = np.isfinite(level)
+    x, y = np.meshgrid(columns.at, rows.at)
+    generator = contourpy.SerialContourGenerator(  # the function that makes one takes a quarter of the time of all this
+        x,
+        y,
+        np.where(known, level, 0),
+        cast("Any", None if known.all() else ~known),
         corner_mask=False,
+        line_type=contourpy.LineType.Separate,
         fill_type=contourpy.FillType.ChunkCombinedOffsetOffset,
+        quad_as_tri=False,
+        z_interp=contourpy.ZInterp.Linear,
+        x_chunk_size=0,
+        y_chunk_size=0,
     )
     (vertices,), (bounds,), (parts,) = cast("Any", generator.filled(0.0, np.inf))
     if vertices is None:  # every cell with a pixel above the level reads NaN
@@ -203,7 +209,11 @@ def _bent(
     shift[bounds[1:-1] - 1] = 0  # from one ring to the next
     bends = np.flatnonzero(np.abs(shift) * np.hypot(along[:, 0], along[:, 1]) > _BEND)
     normal = np.stack([-along[bends, 1], along[bends, 0]], axis=1)
-    bent = np.insert(vertices, bends + 1, middle[bends] + shift[bends, None] * normal, axis=0)
+    at = np.arange(len(vertices))  # as np.insert does, in half the time
+    at += np.searchsorted(bends, at)
+    bent = np.empty((len(vertices) + len(bends), 2))
+    bent[at] = vertices
+    bent[at[bends] + 1] = middle[bends] + shift[bends, None] * normal
     bounds = bounds + np.searchsorted(bends + 1, bounds)
     return [bent[first : last - 1] for first, last in itertools.pairwise(bounds.tolist())]
 
@@ -211,22 +221,24 @@ def _bent(
 def _to_level(
     middle: Ring, along: Ring, field: Float64[np.ndarray, "R C"], rows: _Lines, columns: _Lines
 ) -> Float64[np.ndarray, " V"]:
-    """How far along the normals of segments the level lies from their middles, in lengths; 0 where not in the cell."""
+    """Return how far along the normals of segments the level lies from their middles, in lengths.
+
+    0 where not in the cell.
+    """
     column = np.searchsorted(columns.at[1:-1], middle[:, 0], side="right")
     row = np.searchsorted(rows.at[1:-1], middle[:, 1], side="right")
     flat, first = field.ravel(), row * field.shape[1] + column
     a, b, c, d = flat[first], flat[first + 1], flat[first + field.shape[1]], flat[first + field.shape[1] + 1]
-    wide, high = np.diff(columns.at)[column], np.diff(rows.at)[row]
+    wide, high = columns.at[column + 1] - columns.at[column], rows.at[row + 1] - rows.at[row]
     u, v = (middle[:, 0] - columns.at[column]) / wide, (middle[:, 1] - rows.at[row]) / high
     p, q = -along[:, 1] / wide, along[:, 0] / high  # the normal, in cells
     right, down = b - a, c - a
     twist = d - b - down
-    with np.errstate(all="ignore"):
-        constant = a + u * right + v * (down + u * twist)
-        linear = p * right + q * down + (u * q + v * p) * twist
-        root = np.sqrt(linear * linear - 4 * p * q * twist * constant)
-        shift = -2 * constant / (linear + np.copysign(root, linear))
-        inside = (np.abs(u + shift * p - 0.5) <= 0.5) & (np.abs(v + shift * q - 0.5) <= 0.5)
+    constant = a + u * right + v * (down + u * twist)
+    linear = p * right + q * down + (u * q + v * p) * twist
+    root = np.sqrt(linear * linear - 4 * p * q * twist * constant)
+    shift = -2 * constant / (linear + np.copysign(root, linear))
+    inside = (np.abs(u + shift * p - 0.5) <= 0.5) & (np.abs(v + shift * q - 0.5) <= 0.5)
     x, y = middle.T
     on_border = (along[:, 0] == 0) & ((x == columns.at[0]) | (x == columns.at[-1]))
     on_border |= (along[:, 1] == 0) & ((y == rows.at[0]) | (y == rows.at[-1]))
@@ -234,12 +246,11 @@ def _to_level(
 
 
 def _simplified(ring: Ring, tolerance: float) -> Ring:
-    """Douglas and Peucker's simplification, in single precision around the ring's own corner."""
+    """Douglas and Peucker's simplification, in single precision around the ring's first vertex."""
     import cv2
 
-    corner = ring.min(axis=0)
-    kept = cv2.approxPolyDP((ring - corner).astype(np.float32)[:, None], tolerance, True)
-    return kept[:, 0].astype(np.float64) + corner
+    kept = cv2.approxPolyDP((ring - ring[0]).astype(np.float32)[:, None], tolerance, True)
+    return kept[:, 0] + ring[0]
 
 
 def _area(ring: Ring) -> float:

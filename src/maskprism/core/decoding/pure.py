@@ -32,7 +32,7 @@ class Span(NamedTuple):
     stop: int
 
     def shifted(self, by: int) -> Span:
-        """The same span, counted from elsewhere."""
+        """Return the same span, counted from elsewhere."""
         return Span(self.start + by, self.stop + by)
 
 
@@ -54,7 +54,7 @@ class Axis:
 
     @classmethod
     def between(cls, source: int, target: int) -> Axis:
-        """The axis from `source` samples to `target` pixels."""
+        """Return the axis from `source` samples to `target` pixels."""
         place = (2 * np.arange(target, dtype=np.int64) + 1) * source - target
         clipped = np.clip(place, 0, 2 * target * (source - 1))
         low = clipped // (2 * target)
@@ -62,12 +62,12 @@ class Axis:
         return cls(source, target, low, high, (clipped % (2 * target) / (2 * target)).astype(np.float32))
 
     def read_by(self, pixels: Span) -> Span:
-        """The samples that the pixels read."""
+        """Return the samples that the pixels read."""
         last = pixels.stop - 1
         return Span(int(self.low[pixels.start]), int(max(self.low[last], self.high[last])) + 1)
 
     def touched(self, samples: Span) -> Span:
-        """The pixels that depend on at least one of the samples."""
+        """Return the pixels that depend on at least one of the samples."""
         first, stop = max(samples.start, 0), min(samples.stop, self.source)
         low = (first <= self.low) & (self.low < stop)
         high = (first <= self.high) & (self.high < stop) & (self.fraction > 0)
@@ -102,12 +102,12 @@ class Plan:
 
 @lru_cache(maxsize=32)
 def plan_of(letterbox: Letterbox, size: Size, unpad: Unpad) -> Plan:
-    """How the prototype grid becomes a frame; see `Letterbox.resample`."""
+    """Return how the prototype grid becomes a frame; see `Letterbox.resample`."""
     unpad = unpad if letterbox.is_centred_fit else "whole"
-    zoom = letterbox._whole_pixel_zoom() if size == "image" and unpad == "whole" else 1
+    zoom = letterbox.whole_pixel_zoom() if size == "image" and unpad == "whole" else 1
     zooms, starts, axes = [], [], []
     for axis, (cells, pixels) in enumerate(zip(letterbox.grid_hw, letterbox.size_hw(size), strict=True)):
-        content = letterbox._content_span(axis, zoom, unpad) if size == "image" else slice(0, cells)
+        content = letterbox.content_span(axis, zoom, unpad) if size == "image" else slice(0, cells)
         zooms.append(Axis.between(cells, cells * zoom))
         starts.append(content.start)
         axes.append(Axis.between(content.stop - content.start, pixels))
@@ -115,7 +115,7 @@ def plan_of(letterbox: Letterbox, size: Size, unpad: Unpad) -> Plan:
 
 
 def sigmoid(values: Floats) -> Floats:
-    """The logistic function, from a series in float64 whose steps round alike on every machine."""
+    """Return the logistic function, from a series in float64 whose steps round alike on every machine."""
     known = np.where(np.isnan(values), 0, values).astype(np.float64)
     x: Float64[np.ndarray, ...] = np.clip(known, -80, 80)
     n = np.floor(x * 1.4426950408889634 + 0.5)
@@ -139,7 +139,7 @@ class Loaded:
 
 
 def _locate(job: DecodeJob, index: int) -> Loaded | None:
-    """The windows of an instance; None where it has no pixel."""
+    """Return the windows of an instance; None where it has no pixel."""
     plan = plan_of(job.letterbox, job.size, job.rule.unpad)
     box = None if job.boxes is None else job.boxes[index]
     crop = "none" if box is None else job.crop
@@ -184,7 +184,7 @@ def _grid_logits(job: DecodeJob, index: int, loaded: Loaded) -> Floats:
 
 
 def _resized(job: DecodeJob, index: int, loaded: Loaded) -> Floats:
-    """What the rule compares with its threshold: rows are resized first, then columns, as cv2 does."""
+    """Return what the rule compares with its threshold: rows are resized first, then columns, as cv2 does."""
     plan = plan_of(job.letterbox, job.size, job.rule.unpad)
     values = _grid_logits(job, index, loaded)
     for axis in (1, 0):

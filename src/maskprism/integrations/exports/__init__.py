@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from maskprism._common.choices import ExportName, Segmentation
+from maskprism._common.choices import EngineName, ExportName, Segmentation
 from maskprism._common.files import write_atomically
 from maskprism._common.parallel import open_engine
 from maskprism._common.text import counted
@@ -29,7 +29,8 @@ from maskprism.io.sources import DistinctStems, ImageFiles, LiveStream, Sources,
 from maskprism.tables.schema import settings_of
 
 if TYPE_CHECKING:
-    from maskprism._common.parallel import Engine, EngineName
+    from maskprism._common.choices import EngineName
+    from maskprism._common.parallel import Engine
     from maskprism.datasets.visit import OnProgress
     from maskprism.models import Model
 
@@ -42,8 +43,18 @@ _OF_COCO = ("coco", "coco-annotations")
 class ExportSummary:
     """What one call of `write_predictions` did.
 
-    images: worked on in this call, those in `failures` included. skipped: done before. instances: of all images that
-    are done, by class name. files: what to look at. notes: what a reader should know of them.
+    Attributes
+    ----------
+    images
+        Worked on in this call, those in `failures` included.
+    skipped
+        Done before.
+    instances
+        Instances of all images that are done, by class name.
+    files
+        What to look at.
+    notes
+        What a reader should know of them.
     """
 
     images: int
@@ -229,7 +240,7 @@ class _Run:
                     self.journal.append(record)
 
     def notes(self, ids: Mapping[int, Any] | None, names: Mapping[int, str]) -> Iterable[str]:
-        """What a reader should know of the files."""
+        """Return what a reader should know of the files."""
         if self.n_empty and self.writer.leaves_empty_out:
             yield f"{counted(self.n_empty, 'instance')} left out: their mask is empty"
         if self.n_without_category:
@@ -275,7 +286,7 @@ class _Run:
         )
 
     def _image_id(self, name: str, stem: str) -> int | str | None:
-        """The id of an image: in annotations its number, in results that of the data set, or else its name's."""
+        """Return the id of an image: in annotations its number, in results that of the data set, or else its name's."""
         if self.format == "coco-annotations":
             return len(self.journal.done) + 1
         if self.format != "coco":

@@ -49,8 +49,18 @@ class ImageFile(NamedTuple):
 class Rendered:
     """What is to be written for one image.
 
-    instances: their number by class id. n_empty: those with an empty mask. n_without_category: those left out because
-    their class has no category. entries: the part of a file about all images. frame: the picture for a video.
+    Attributes
+    ----------
+    instances
+        Their number by class id.
+    n_empty
+        Those with an empty mask.
+    n_without_category
+        Those left out because their class has no category.
+    entries
+        The part of a file about all images.
+    frame
+        The picture for a video.
     """
 
     name: str
@@ -67,9 +77,18 @@ class Rendered:
 class ExportFormat:
     """One format; called with an image where the model runs, so it can be pickled.
 
-    out: the folder. names: of the model's classes. category_ids: by class id, where the format has some. segmentation:
-    how COCO files write masks. tolerance: how far in pixels polygons may leave the outline. copy_images: copy them,
-    too.
+    Attributes
+    ----------
+    out
+        The folder.
+    names
+        Names of the model's classes.
+    category_ids
+        Category ids by class id, where the format has some. segmentation: how COCO files write masks.
+    tolerance
+        How far in pixels polygons may leave the outline.
+    copy_images
+        Copy them, too.
     """
 
     out: Path
@@ -269,7 +288,7 @@ def _given(visited: VisitedImage[Prediction]) -> Any:
 
 
 def _path_of(visited: VisitedImage[Prediction]) -> Path | None:
-    """The file of this machine that the image was read from."""
+    """Return the file of this machine that the image was read from."""
     given = _given(visited)
     return given if isinstance(given, Path) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 
 from maskprism._common.files import reporting_write_errors
 from maskprism.errors import InputError
-from maskprism.io.untrusted import decode_json
+from maskprism.io.untrusted import decode_json, is_file
 
 NAME = "images.jsonl"
 
@@ -18,8 +19,18 @@ NAME = "images.jsonl"
 class ImageRecord(msgspec.Struct, omit_defaults=True):
     """One image that is done, or why it failed.
 
-    instances: their number by class id. stem: what its files are named after. files: those about it alone, relative
-    to the folder. entries: its part of a file about all images. image_id: in that file.
+    Attributes
+    ----------
+    instances
+        Their number by class id.
+    stem
+        What its files are named after.
+    files
+        Those about it alone, relative to the folder.
+    image_id
+        In that file.
+    entries
+        Its part of a file about all images.
     """
 
     image: str
@@ -38,7 +49,9 @@ class _Head(msgspec.Struct):
 
 
 class Journal:
-    """The records of a folder. A new one begins where there is none, or `overwrite` says so.
+    """The records of a folder.
+
+    A new one begins where there is none, or `overwrite` says so.
 
     Parameters
     ----------
@@ -89,13 +102,16 @@ class Journal:
         self._file.close()
 
     def records(self) -> Iterator[ImageRecord]:
-        """The records of images that did not fail, in their order; read again, one by one."""
+        """Yield the records of images that did not fail, in their order; read again, one by one."""
         with self.path.open("rb") as lines:
             next(lines, None)
             for number, line in enumerate(lines, 2):
-                record = decode_json(line, ImageRecord, f"{self.path}, line {number}", InputError, "a record")
+                record = self._record(line, number)
                 if not record.failed:
                     yield record
+
+    def _record(self, line: bytes, number: int) -> ImageRecord:
+        return decode_json(line, ImageRecord, f"{self.path}, line {number}", InputError, "the record of an image")
 
     def _write(self, value: Any) -> None:
         self._file.write(msgspec.json.encode(value) + b"\n")
@@ -132,9 +148,11 @@ class Journal:
 
     def _remove_results(self) -> None:
         root = self.out.resolve()
-        for record in self.records():
-            for name in record.files:
-                file = (root / name).resolve()
-                if file.is_relative_to(root):
-                    file.unlink(missing_ok=True)
+        with self.path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                with suppress(InputError):  # of the first line, and of damaged ones, whose files stay
+                    for name in self._record(line, number).files:
+                        file = (root / name).resolve()
+                        if file.is_relative_to(root) and is_file(file):
+                            file.unlink()
         self.path.unlink()

@@ -56,7 +56,7 @@ class VideoPiece:
 
 
 def frames_per_second(address: str | int) -> float:
-    """How fast a video or stream plays, as it claims, or else 25."""
+    """Return how fast a video or stream plays, as it claims, or else 25."""
     video = cv2.VideoCapture(address)
     claimed = float(video.get(cv2.CAP_PROP_FPS))
     video.release()

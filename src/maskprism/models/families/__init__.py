@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:  # type checkers shall know the names that are here
     __getattr__, __dir__ = lazy_submodules(__name__)
 
-FamilyName = Literal["yolov5", "yolov8", "end2end", "yolact", "query"]
+FamilyName = Literal["yolov5", "yolov8", "end2end", "yolact", "query", "solov2"]
 """How the outputs of a model are packed."""
 
 
@@ -29,6 +29,6 @@ def known_families() -> dict[FamilyName, Family]:
     dict
         Each `Family` by its name, in the order of `FamilyName`. The last is asked first whether a model is of it.
     """
-    from maskprism.models.families import query, yolact, yolo
+    from maskprism.models.families import query, solov2, yolact, yolo
 
-    return {family.name: family for family in (*yolo.FAMILIES, yolact.FAMILY, query.FAMILY)}
+    return {family.name: family for family in (*yolo.FAMILIES, yolact.FAMILY, query.FAMILY, solov2.FAMILY)}

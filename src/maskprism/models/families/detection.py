@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 def family_named(name: FamilyName) -> Family:
-    """Look up a family. Raises InputError that lists them."""
+    """Look up a family.
+
+    Raises
+    ------
+    InputError
+        With a message that lists them.
+    """
     families = known_families()
     if name not in families:
         raise InputError(f"there is no layout {name!r}; expected one of {', '.join(families)}")

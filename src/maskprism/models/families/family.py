@@ -115,27 +115,30 @@ class Layout(ABC):
         return (shape[1], shape[2]) if self.prototypes_last else (shape[2], shape[3])
 
     def count(self, shapes: Sequence[tuple[int, ...]]) -> int:
-        """How many candidates, or finished rows, outputs of these shapes hold."""
+        """Return how many candidates, or finished rows, outputs of these shapes hold."""
         return shapes[self.rows_output][1 if self.channels_last else 2]
 
     def level_ends(self, count: int, canvas_hw: tuple[int, int]) -> tuple[int, ...] | None:
-        """Where each level of the pyramid ends among `count` candidates, the finest first; None where none are told."""
+        """Return where each level of the pyramid ends among `count` candidates, the finest first.
+
+        None where none are told.
+        """
         return None
 
     def read_prototypes(self, outputs: Sequence[Floats], index: int) -> Float32[np.ndarray, "K h w"]:
-        """The prototypes of image `index` of the batch."""
+        """Return the prototypes of image `index` of the batch."""
         maps = outputs[self.prototypes_output][index]
         return np.ascontiguousarray(np.moveaxis(maps, -1, 0) if self.prototypes_last else maps)
 
     @abstractmethod
     def raw_scores(self, outputs: Sequence[Floats], index: int) -> Floats | None:
-        """What image `index` of the batch has as scores, objectness included; None where they are made here."""
+        """Return what image `index` of the batch has as scores, objectness included; None where they are made here."""
 
     @abstractmethod
     def read_rows(
         self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds
     ) -> RawInstances:
-        """The detections of image `index` of the batch that pass `keep`, best first.
+        """Return the detections of image `index` of the batch that pass `keep`, best first.
 
         Those with NaN or infinity are left out and counted.
         """

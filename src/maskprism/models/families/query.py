@@ -16,7 +16,7 @@ from maskprism.core.masks import NO_CROP, sigmoid
 from maskprism.core.preprocessing import IMAGENET
 from maskprism.errors import ModelError
 from maskprism.models.families.family import Family, Layout, Probe
-from maskprism.models.families.rows import RawInstances, Thresholds
+from maskprism.models.families.rows import RawInstances, Thresholds, canvas_scale, corners
 from maskprism.models.onnx.mask_branch import MaskBranch, described, factors
 
 if TYPE_CHECKING:
@@ -35,12 +35,22 @@ Scores = Literal["softmax", "sigmoid", "probabilities", "quality", "none"]
 
 @dataclass(frozen=True)
 class QueryLayout(Layout):
-    """Where things are in the outputs of a network of query masks.
+    """Where things are in the outputs of a model of query masks.
 
-    rows_output, prototypes_output: the factors, which `branch` says how to read. logits_output: what they give, (B, Q,
-    h, w). scores_output: classes (B, Q, C), or the quality of every mask (B, Q), read as `scores` says: "softmax" has
-    "no object" as its last column. boxes_output: cx, cy, w, h as shares of the canvas. gain, bias: the logits are
-    gain * product + bias; a bias is one prototype more, which is 1 everywhere. first, last: of the queries.
+    rows_output, prototypes_output: the factors, which `branch` says how to read.
+
+    Attributes
+    ----------
+    logits_output
+        What they give, (B, Q, h, w).
+    scores_output
+        Classes (B, Q, C), or the quality of every mask (B, Q), read as `scores` says: "softmax" has "no object" as its
+        last column.
+    boxes_output
+        Cx, cy, w, h as shares of the canvas.
+    gain, bias
+        The logits are gain * product + bias; a bias is one prototype more, which is 1 everywhere. first, last: of the
+        queries.
     """
 
     branch: MaskBranch
@@ -78,11 +88,11 @@ class QueryLayout(Layout):
         return shapes[self.logits_output][2], shapes[self.logits_output][3]
 
     def count(self, shapes: Sequence[tuple[int, ...]]) -> int:
-        """How many queries there are."""
+        """Return how many queries there are."""
         return self.queries
 
     def read_prototypes(self, outputs: Sequence[Floats], index: int) -> Float32[np.ndarray, "K h w"]:
-        """The pixel embedding of image `index` of the batch."""
+        """Return the pixel embedding of image `index` of the batch."""
         found = self._factors(outputs)[1][index].reshape(-1, *outputs[self.logits_output].shape[2:])
         if self.has_bias:
             found = np.concatenate([found, np.ones_like(found[:1])])
@@ -91,7 +101,7 @@ class QueryLayout(Layout):
     def read_rows(
         self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds
     ) -> RawInstances:
-        """The queries of image `index` that pass `keep`, best first, once for every class above the threshold.
+        """Return the queries of image `index` that pass `keep`, best first, once for every class above the threshold.
 
         There is no suppression: `keep.iou` plays no part. Queries with NaN or infinity are left out and counted.
         """
@@ -104,11 +114,7 @@ class QueryLayout(Layout):
         boxes = None
         sound = np.isfinite(vectors).all(axis=1) & np.isfinite(by_class).all(axis=1)
         if self.boxes_output is not None:
-            height, width = canvas_hw
-            shares = outputs[self.boxes_output][index]
-            centres, halves = shares[:, :2], shares[:, 2:] / 2
-            corners = np.concatenate([centres - halves, centres + halves], axis=1)
-            boxes = corners * np.array([width, height, width, height], dtype=np.float32)
+            boxes = corners(outputs[self.boxes_output][index]) * canvas_scale(canvas_hw)
             sound &= np.isfinite(boxes).all(axis=1)
         n_not_finite = int(np.count_nonzero(~(by_class <= keep.conf).all(axis=1) & ~sound))  # NaN is not below
         above = (by_class > keep.conf) & sound[:, None]
@@ -130,7 +136,7 @@ class QueryLayout(Layout):
 
     @property
     def score_limits(self) -> tuple[float, float]:
-        """What raw scores lie between; a predicted quality is not held to 0..1, so only what cannot be one is told."""
+        """What raw scores lie between; a predicted quality is not held to 0..1, so only others are reported."""
         return (-1, 2) if self.scores == "quality" else (0, 1)
 
     def raw_scores(self, outputs: Sequence[Floats], index: int) -> Floats | None:
@@ -164,7 +170,7 @@ class QueryLayout(Layout):
 
 
 def has_finished_masks(shapes: Sequence[tuple[int, ...]], canvas_hw: tuple[int, int]) -> bool:
-    """Whether some output could be masks of queries, (B, Q, h, w), of which others speak, (B, Q, ...) or (B, Q).
+    """Return whether some output could be masks of queries, (B, Q, h, w), of which others speak, (B, Q, ...) or (B, Q).
 
     Masks have the shape of the canvas, up to a cell.
     """
@@ -191,9 +197,12 @@ def detect(probe: Probe, forced: FamilyName | None) -> tuple[Layout, Probe] | No
 
 
 def find_queries(outputs: Sequence[Floats], names: Sequence[str], branch: MaskBranch, label: str) -> QueryLayout:
-    """The layout of a network whose mask branch has been revealed, from its outputs for noise.
+    """Return the layout of a model whose mask branch has been revealed, from its outputs for noise.
 
-    Raises ModelError where the factors do not give the file's own logits: there is more between them than a sum.
+    Raises
+    ------
+    ModelError
+        Where the factors do not give the file's own logits: there is more between them than a sum.
     """
     places = {name: index for index, name in enumerate(names)}
     left, right, logits = (places[name] for name in branch.revealed)
@@ -281,7 +290,10 @@ def _are_shares(table: Floats) -> bool:
 
 
 def _how(table: Floats, with_boxes: bool) -> Scores:
-    """How classes are read: networks with boxes (RF-DETR) have a sigmoid each, those without "no object" at the end."""
+    """Return how classes are read.
+
+    Models with boxes (RF-DETR) have a sigmoid each, those without "no object" at the end.
+    """
     if table.size and table.min() >= 0 and table.max() <= 1:
         return "probabilities"
     return "sigmoid" if with_boxes else "softmax"

@@ -195,7 +195,7 @@ def _of_output(given: Any, key: Any, number: int) -> Any:
 
 
 def _without_batch(arrays: dict[str, Floats]) -> dict[str, Floats]:
-    """Maps have three axes and tables two; outputs that are flat stay so."""
+    """Return maps have three axes and tables two; outputs that are flat stay so."""
     sides = [array.shape[0] for array in arrays.values() if array.ndim > 1]
     if not (any(array.ndim > 3 for array in arrays.values()) or (sides and set(sides) == {1})):
         return arrays
@@ -206,7 +206,9 @@ def _without_batch(arrays: dict[str, Floats]) -> dict[str, Floats]:
 
 
 def _candidates(arrays: Mapping[str, Floats], traits: RawTraits, canvas_hw: Size | None) -> Iterator[_Prototypes]:
-    """Every reading of an output as prototypes, the likeliest first: the layout's own order of axes, the usual stride.
+    """Yield every reading of an output as prototypes, the likeliest first.
+
+    The layout's own order of axes, the usual stride.
 
     Without the size of the input the stride is the usual one, and the largest grid comes first.
     """
@@ -280,7 +282,7 @@ def _table(
 
 
 def _by_candidate(array: Floats, count: int) -> Floats | None:
-    """A table as (columns, candidates); None for what is none of so many candidates."""
+    """Return a table as (columns, candidates); None for what is none of so many candidates."""
     if array.ndim == 1 and array.size and array.size % count == 0:
         return array.reshape(-1, count)
     if array.ndim != 2 or count not in array.shape:
@@ -362,7 +364,7 @@ def _tables(
 
 
 def _assigned(counts: Sequence[int], pieces: Sequence[str], k: int, n_classes: int | None) -> tuple[int, ...] | None:
-    """Which tensor is which piece: in the order given where that fits, else the only order that fits."""
+    """Return which tensor is which piece: in the order given where that fits, else the only order that fits."""
     if len(counts) != len(pieces):
         return None
     orders = [

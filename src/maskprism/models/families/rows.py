@@ -1,4 +1,4 @@
-"""What reading a network's outputs gives, and which detections are kept: the same for every family."""
+"""What reading a model's outputs gives, and which detections are kept: the same for every family."""
 
 from __future__ import annotations
 
@@ -20,10 +20,16 @@ they share it with boxes one step may be 1.3, so that scores are 0 or 1.3: then 
 
 
 class RawInstances(NamedTuple):
-    """The detections of one image. Boxes are xyxy in canvas pixels; None for families of masks alone.
+    """The detections of one image.
 
-    levels: of the pyramid, 0 for the finest, that each detection comes from; None where the rows do not tell.
-    n_not_finite: how many detections were left out because they hold NaN or infinity.
+    Boxes are xyxy in canvas pixels; None for families of masks alone.
+
+    Attributes
+    ----------
+    levels
+        Levels of the pyramid, 0 for the finest, that each detection comes from; None where the rows do not tell.
+    n_not_finite
+        How many detections were left out because they hold NaN or infinity.
     """
 
     boxes: Float32[np.ndarray, "N 4"] | None
@@ -39,11 +45,22 @@ class RawInstances(NamedTuple):
 class Thresholds:
     """Which detections are kept.
 
-    conf: scores must be above it. iou: a box that overlaps a better one of its class more than
-    this is dropped. max_det: at most so many per image. classes: only these class ids.
-    multi_label: a candidate counts for every class whose score is above `conf`, as when Ultralytics
-    validates, and not only for its best class, as when it predicts. agnostic: a box falls to a better
-    one of any class, as YOLOE predicts. Neither the layouts of YOLACT and of queries nor finished rows ask for it.
+    Attributes
+    ----------
+    conf
+        Scores must be above it.
+    iou
+        A box that overlaps a better one of its class more than this is dropped.
+    max_det
+        At most this number per image.
+    classes
+        Only these class ids.
+    multi_label
+        A candidate counts for every class whose score is above `conf`, as when Ultralytics validates, and not only for
+        its best class, as when it predicts.
+    agnostic
+        A box falls to a better one of any class, as YOLOE predicts. Neither the layouts of YOLACT and of queries nor
+        finished rows ask for it.
     """
 
     conf: float = 0.25
@@ -61,8 +78,20 @@ class Thresholds:
             raise InputError(f"max_det is {self.max_det!r}; expected at least 1")
 
 
+def corners(boxes_cxcywh: Float32[np.ndarray, "N C"]) -> Float32[np.ndarray, "N 4"]:
+    """Turn cx, cy, w, h, the first columns, into x1, y1, x2, y2."""
+    centre, half = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:4] / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def canvas_scale(canvas_hw: tuple[int, int]) -> Float32[np.ndarray, " 4"]:
+    """Return what makes pixels of x1, y1, x2, y2 as shares of the letterboxed input."""
+    height, width = canvas_hw
+    return np.array([width, height, width, height], dtype=np.float32)
+
+
 def finite_columns(columns: Float32[np.ndarray, "C N"]) -> Bool[np.ndarray, " N"]:
-    """Which columns hold neither NaN nor infinity."""
+    """Return which columns hold neither NaN nor infinity."""
     with np.errstate(over="ignore", invalid="ignore"):
         sound = np.isfinite(columns.sum(axis=0))  # of a table of 8400 a third of the time of looking at each number
     suspects = np.flatnonzero(~sound)  # also large numbers whose sum overflows
@@ -76,7 +105,7 @@ def refuse_scores(scores: Float32[np.ndarray, "..."] | None, limits: tuple[float
     Parameters
     ----------
     scores
-        As the network gave them; None where a family makes them itself.
+        As the model gave them; None where a family makes them itself.
     limits
         What they lie between.
     prefix

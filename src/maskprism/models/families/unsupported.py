@@ -33,14 +33,14 @@ _HAND_OVER = (
 
 
 def refusal(shapes: Shapes, names: Sequence[str] = (), canvas_hw: tuple[int, int] | None = None) -> str | None:
-    """Why the masks of a network with these outputs cannot be taken apart; None for a network that is not known.
+    """Return why the masks of a model with these outputs cannot be taken apart; None for a model that is not known.
 
     Parameters
     ----------
     shapes
         Of all outputs, None for a side that may vary.
     names
-        Of the outputs, as far as they are known.
+        Of the outputs, where they are known.
     canvas_hw
         (height, width) of the input that they are for, where that is known; heads of YOLO are known by it only.
     """
@@ -52,7 +52,7 @@ def refusal(shapes: Shapes, names: Sequence[str] = (), canvas_hw: tuple[int, int
 
 
 def coefficients_apart(outputs: Sequence[Float32[np.ndarray, "..."]], canvas_hw: tuple[int, int]) -> str | None:
-    """Why a YOLO head whose coefficients are an output of their own is not read; None where there is none.
+    """Return why a YOLO head whose coefficients are an output of their own is not read; None where there is none.
 
     Boxes and scores beside them may have the shape of a whole table with fewer classes, so values are looked at: some
     exports repeat the coefficients of their table, and those are read.
@@ -114,7 +114,7 @@ def _levels(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
 
 
 def _without_batch(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
-    """Outputs of a YOLO-seg whose batch axis was squeezed away."""
+    """Return outputs of a YOLO-seg whose batch axis was squeezed away."""
     tables = [shape for shape in shapes if len(shape) == 2]
     for shape in shapes:
         for k, grid_hw in ((shape[0], shape[1:]), (shape[-1], shape[:2])) if len(shape) == 3 else ():
@@ -128,7 +128,7 @@ def _without_batch(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
 
 
 def _flat_prototypes(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
-    """A YOLO-seg whose prototypes are (B, K, h w)."""
+    """Return a YOLO-seg whose prototypes are (B, K, h w)."""
     tables = [shape for shape in shapes if len(shape) in (2, 3)]
     for stride in _STRIDES:
         height, width = _cells(canvas_hw, stride)
@@ -175,7 +175,7 @@ def _dynamic_convolutions(shapes: Shapes, names: Sequence[str]) -> str | None:
     return (
         f"looks like {who}: {DYNAMIC_WEIGHTS} weights of dynamic convolutions for each instance. Every instance runs "
         "three layers of its own, with ReLU in between and its own coordinates as input, so its mask is no weighted "
-        "sum of maps that all instances share, and there is nothing to take apart. Expected a network with prototypes, "
+        "sum of maps that all instances share, and there is nothing to take apart. Expected a model with prototypes, "
         "such as YOLO-seg, YOLACT or Mask2Former"
     )
 
@@ -214,7 +214,7 @@ def _masks_in_boxes(shapes: Shapes, names: Sequence[str]) -> str | None:
     side = masks[0][-1]
     return (
         f"looks like Mask R-CNN: masks of {side} x {side} pixels, each drawn by convolutions inside its own box. They "
-        "share no prototypes, so there is nothing to take apart. Expected a network with prototypes, such as YOLO-seg, "
+        "share no prototypes, so there is nothing to take apart. Expected a model with prototypes, such as YOLO-seg, "
         "YOLACT or Mask2Former"
     )
 

@@ -19,7 +19,7 @@ from maskprism.core.masks import YOLACT as YOLACT_RULE
 from maskprism.core.preprocessing import YOLACT
 from maskprism.errors import ModelError
 from maskprism.models.families.family import Family, Layout, Probe
-from maskprism.models.families.rows import RawInstances, Thresholds
+from maskprism.models.families.rows import RawInstances, Thresholds, canvas_scale
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Floats = Float32[np.ndarray, "..."]
 
 PER_CLASS = 200
-"""Fast NMS looks at so many candidates of a class, the best ones."""
+"""The number of candidates of a class, the best ones, that Fast NMS looks at."""
 VARIANCES = (0.1, 0.2)
 _LEVELS, _FIRST_STRIDE = 5, 8
 _TOLERANCE = 0.02
@@ -41,8 +41,14 @@ Priors = Literal["base", "plus"]
 class PriorShapes(NamedTuple):
     """What priors lie on each cell of a level, for a canvas of 550 pixels.
 
-    scales: sides in pixels on the finest level, doubled from level to level. ratios: of width to height. square: all
-    are squares, of the width that a ratio gives (which YOLACT has as a matter of history).
+    Attributes
+    ----------
+    scales
+        Sides in pixels on the finest level, doubled from level to level.
+    ratios
+        Ratios of width to height.
+    square
+        All are squares, of the width that a ratio gives (which YOLACT has as a matter of history).
     """
 
     scales: tuple[float, ...]
@@ -69,7 +75,7 @@ def level_sizes(canvas_hw: tuple[int, int]) -> list[tuple[int, int]]:
 
 @lru_cache(maxsize=8)
 def made_priors(kind: Priors, canvas_hw: tuple[int, int]) -> Float32[np.ndarray, "P 4"]:
-    """The priors of the configurations for COCO: cx, cy, w, h as shares of the canvas, the finest level first.
+    """Return the priors of the configurations for COCO: cx, cy, w, h as shares of the canvas, the finest level first.
 
     Cells go row by row, and on each cell scales before ratios. Other canvases than 550 have scales in proportion,
     which "base" cuts to whole pixels.
@@ -98,7 +104,7 @@ def made_priors(kind: Priors, canvas_hw: tuple[int, int]) -> Float32[np.ndarray,
 def decoded_boxes(offsets: Float32[np.ndarray, "N 4"], priors: Float32[np.ndarray, "N 4"]) -> Floats:
     """x1, y1, x2, y2 as shares of the canvas: centres move by shares of the prior, sides grow exponentially."""
     centres = priors[:, :2] + offsets[:, :2] * np.float32(VARIANCES[0]) * priors[:, 2:]
-    with np.errstate(over="ignore"):  # such a box is no number, and left out
+    with np.errstate(over="ignore"):  # such a box is not finite, and left out
         halves = priors[:, 2:] * np.exp(offsets[:, 2:] * np.float32(VARIANCES[1])) / 2
     return np.concatenate([centres - halves, centres + halves], axis=1)
 
@@ -120,9 +126,16 @@ def fast_nms(
 class YolactLayout(Layout):
     """Where things are in the outputs of a YOLACT: a table each for boxes, scores and coefficients.
 
-    rows_output: the table of coefficients. boxes_output, scores_output: index of the others; scores have the
-    background first. priors_output: index of the priors; None where they are made. made: which are made; None also
-    where boxes are corners already.
+    rows_output: the table of coefficients.
+
+    Attributes
+    ----------
+    boxes_output, scores_output
+        Index of the others; scores have the background first.
+    priors_output
+        Index of the priors; None where they are made.
+    made
+        Which are made; None also where boxes are corners already.
     """
 
     boxes_output: int
@@ -138,14 +151,12 @@ class YolactLayout(Layout):
         if self.made is None:
             return ("priors: none, boxes are finished corners",)
         named = {"base": "YOLACT", "plus": "YOLACT++"}[self.made]
-        return (
-            f"priors: made as those of {named} for COCO; a network with other scales must be exported with its own",
-        )
+        return (f"priors: made as those of {named} for COCO; a model with other scales must be exported with its own",)
 
     def read_rows(
         self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds
     ) -> RawInstances:
-        """The detections of image `index` of the batch that pass `keep`, best first.
+        """Return the detections of image `index` of the batch that pass `keep`, best first.
 
         A candidate counts for every class above the threshold, as in YOLACT's own evaluation. Rows with NaN or
         infinity are left out and counted.
@@ -154,8 +165,7 @@ class YolactLayout(Layout):
         found = np.flatnonzero(~(scores.max(axis=1, initial=0) <= keep.conf))  # NaN is not known to be below
         located, coefficients = (outputs[one][index][found] for one in (self.boxes_output, self.rows_output))
         boxes = located if self.corners else decoded_boxes(located, self._priors(outputs, index, canvas_hw)[found])
-        height, width = canvas_hw
-        scale = np.array([width, height, width, height], dtype=np.float32)
+        scale = canvas_scale(canvas_hw)
         with np.errstate(over="ignore"):  # such boxes are left out
             numbers = np.concatenate([scores[found], located, boxes * scale, coefficients], axis=1)
         sound = np.isfinite(numbers).all(axis=1)
@@ -183,7 +193,7 @@ class YolactLayout(Layout):
         )
 
     def raw_scores(self, outputs: Sequence[Floats], index: int) -> Floats | None:
-        """The scores of image `index` of the batch, the background included."""
+        """Return the scores of image `index` of the batch, the background included."""
         return outputs[self.scores_output][index]
 
     @property
@@ -192,7 +202,10 @@ class YolactLayout(Layout):
         return self.priors_output is None and self.made is None
 
     def level_ends(self, count: int, canvas_hw: tuple[int, int]) -> tuple[int, ...] | None:
-        """Where each level of the pyramid ends among `count` candidates, the finest first; None where nothing fits."""
+        """Return where each level of the pyramid ends among `count` candidates, the finest first.
+
+        None where nothing fits.
+        """
         cells = np.cumsum([height * width for height, width in level_sizes(canvas_hw)])
         return None if count % cells[-1] else tuple((cells * (count // cells[-1])).tolist())
 
@@ -280,7 +293,7 @@ def _called(names: Sequence[str], words: tuple[str, ...], among: Sequence[int]) 
 
 
 def _only(candidates: list[int], called: list[int], label: str) -> int:
-    """The one candidate, or the one that is called so."""
+    """Return the one candidate, or the one that is called so."""
     named = [index for index in candidates if index in called]
     if len(candidates) == 1 or len(named) == 1:
         return (named if len(named) == 1 else candidates)[0]
@@ -291,7 +304,7 @@ def _only(candidates: list[int], called: list[int], label: str) -> int:
 
 
 def _scores(outputs: Sequence[Floats], group: list[int], k: int, called: dict[str, list[int]], label: str) -> int:
-    """The table whose rows are probabilities that sum to one."""
+    """Return the table whose rows are probabilities that sum to one."""
     sums = [index for index in group if _are_probabilities(outputs[index])]
     if sums:
         return _only(sums, called["scores"], label)
@@ -316,9 +329,14 @@ def _are_probabilities(table: Floats) -> bool:
 def _boxes_and_priors(
     outputs: Sequence[Floats], located: list[int], apart: list[int], called: list[int], label: str
 ) -> tuple[int, int | None]:
-    """Which of the tables of four columns are the boxes, and which the priors, if there are any.
+    """Return which of the tables of four columns are the boxes, and which the priors, if there are any.
 
-    located: the tables that lie beside scores and coefficients. apart: those without a batch.
+    Parameters
+    ----------
+    located
+        The tables that lie beside scores and coefficients.
+    apart
+        Those without a batch.
     """
     if len(located) == 1 and not apart:
         return located[0], None
@@ -338,7 +356,7 @@ def _boxes_and_priors(
 
 
 def _are_priors(table: Floats) -> bool:
-    """Whether boxes have their centre on the canvas, and sides above zero, all of them."""
+    """Return whether boxes have their centre on the canvas, and sides above zero, all of them."""
     same = table.ndim == 2 or (table == table[:1]).all()  # for every image of the batch
     return bool((table > 0).all() and (table[..., :2] < 1).all() and same)
 

@@ -16,7 +16,7 @@ import numpy as np
 from maskprism.core.masks import YOLOV5 as YOLOV5_RULE
 from maskprism.errors import ModelError
 from maskprism.models.families.family import Family, Layout, Probe
-from maskprism.models.families.rows import RawInstances, Thresholds, finite_columns
+from maskprism.models.families.rows import RawInstances, Thresholds, canvas_scale, corners, finite_columns
 from maskprism.models.families.unsupported import coefficients_apart, refusal
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class YoloLayout(Layout):
         return next(family for family in FAMILIES if family.name == self.family)
 
     def raw_scores(self, outputs: Sequence[Floats], index: int) -> Floats | None:
-        """The scores of image `index` of the batch, objectness included."""
+        """Return the scores of image `index` of the batch, objectness included."""
         table = outputs[self.rows_output][index]
         columns = table.T if self.channels_last else table
         return columns[4 : len(columns) - self.prototypes] if self.traits.per_cell else columns[4:5]
@@ -67,7 +67,7 @@ class YoloLayout(Layout):
     def read_rows(
         self, outputs: Sequence[Floats], index: int, canvas_hw: tuple[int, int], keep: Thresholds
     ) -> RawInstances:
-        """The detections of image `index` of the batch that pass `keep`, best first.
+        """Return the detections of image `index` of the batch that pass `keep`, best first.
 
         Rows with NaN or infinity are left out and counted.
         """
@@ -84,7 +84,7 @@ class YoloLayout(Layout):
         chosen = wanted & sound
         best = np.argsort(-columns[4, chosen], kind="stable")[: keep.max_det]
         rows = columns[:, chosen].T[best]
-        boxes = rows[:, :4] * _scale(canvas_hw) if _are_normalised(columns[:4]) else rows[:, :4].copy()
+        boxes = rows[:, :4] * canvas_scale(canvas_hw) if _are_normalised(columns[:4]) else rows[:, :4].copy()
         return RawInstances(
             boxes,
             rows[:, 4].copy(),
@@ -99,9 +99,9 @@ class YoloLayout(Layout):
         with_objectness = self.traits.objectness
         best_scores = columns[4] if with_objectness else columns[first_class:first_coefficient].max(axis=0)
         chosen = np.flatnonzero(~(best_scores <= keep.conf))  # NaN is not known to be below
-        scale = _scale(canvas_hw) if _are_normalised(columns[:4]) else np.float32(1)
+        scale = canvas_scale(canvas_hw) if _are_normalised(columns[:4]) else np.float32(1)
         with np.errstate(over="ignore", invalid="ignore"):  # such boxes are left out
-            boxes = _corners(columns[:4, chosen].T) * scale
+            boxes = corners(columns[:4, chosen].T) * scale
         sound = finite_columns(columns[:, chosen]) & np.isfinite(boxes).all(axis=1)
         n_not_finite = len(chosen) - int(np.count_nonzero(sound))
         chosen, boxes = chosen[sound], boxes[sound]
@@ -135,7 +135,9 @@ class YoloLayout(Layout):
         )
 
     def level_ends(self, count: int, canvas_hw: tuple[int, int]) -> tuple[int, ...] | None:
-        """Where each level of the pyramid ends among `count` candidates, the finest first; None where nothing fits.
+        """Return where each level of the pyramid ends among `count` candidates, the finest first.
+
+        None where nothing fits.
 
         Finished rows are sorted by score, and heads that leave candidates out do not say which.
         """
@@ -153,7 +155,7 @@ def non_maximum_suppression(
     classes: Int64[np.ndarray, " N"],
     iou: float,
 ) -> Int64[np.ndarray, " M"]:
-    """Indices of the boxes that no better box of the same class overlaps by more than `iou`, best first."""
+    """Return indices of the boxes that no better box of the same class overlaps by more than `iou`, best first."""
     order = np.argsort(-scores, kind="stable")[:_MAX_CANDIDATES]
     # One shift per class keeps classes apart; in float32, because that is what YOLO predictors do.
     shifted = (boxes_xyxy + (classes[:, None] * _CLASS_OFFSET).astype(np.float32))[order].astype(np.float64)
@@ -170,7 +172,9 @@ def non_maximum_suppression(
 
 
 def detect(probe: Probe, forced: FamilyName | None) -> tuple[Layout, Probe]:
-    """Find the layout of a YOLO-seg. This is asked last, so whatever is none is refused here.
+    """Find the layout of a YOLO-seg.
+
+    This is asked last, so whatever is none is refused here.
 
     Raises
     ------
@@ -200,12 +204,15 @@ def detect_layout(
     *,
     images_last: bool,
 ) -> YoloLayout:
-    """The layout of outputs of these shapes for a canvas of (height, width).
+    """Return the layout of outputs of these shapes for a canvas of (height, width).
 
-    `images_last`: the network takes images as (H, W, 3), and so likely gives its prototypes.
+    `images_last`: the model takes images as (H, W, 3), and so likely gives its prototypes.
 
-    Raises ModelError where the outputs hold no prototypes, or where several layouts fit and
-    neither the metadata nor `forced` decides.
+    Raises
+    ------
+    ModelError
+        Where the outputs hold no prototypes, or where several layouts fit and neither the metadata nor `forced`
+        decides.
     """
     candidates = _find_prototypes(shapes, canvas_hw, label)
     found = [
@@ -251,7 +258,7 @@ def detect_layout(
 def _find_prototypes(
     shapes: Sequence[tuple[int, ...]], canvas_hw: tuple[int, int], label: str
 ) -> list[tuple[int, bool, int]]:
-    """Every (output index, whether prototypes are on the last axis, their number) that fits the canvas."""
+    """Return every (output index, whether prototypes are on the last axis, their number) that fits the canvas."""
     found = []
     for index, shape in enumerate(shapes):
         if len(shape) != 4:
@@ -282,7 +289,7 @@ def _readings(
     k: int,
     canvas_hw: tuple[int, int],
 ) -> list[YoloLayout]:
-    """Every way to read one tensor of 3 axes (batch first) as detections."""
+    """Return every way to read one tensor of 3 axes (batch first) as detections."""
     anchors, fitting = _anchor_counts(canvas_hw), []
     for channels_last in (False, True):
         channels, count = (shape[2], shape[1]) if channels_last else (shape[1], shape[2])
@@ -305,7 +312,7 @@ def _readings(
 def _along_longer_side(
     index: int, shape: tuple[int, ...], prototypes_output: int, prototypes_last: bool, k: int
 ) -> list[YoloLayout]:
-    """The ways to read a tensor whose longer side is that of the candidates, whatever their number."""
+    """Return the ways to read a tensor whose longer side is that of the candidates, whatever their number."""
     classes = {family.name: min(shape[1:]) - family.columns - k for family in FAMILIES if family.per_cell}
     return [
         YoloLayout(name, index, prototypes_output, shape[1] > shape[2], prototypes_last, n_classes, k)
@@ -326,18 +333,8 @@ def _decide_by_metadata(found: list[YoloLayout], metadata: Metadata) -> list[Yol
     return found
 
 
-def _corners(boxes_cxcywh: Floats) -> Floats:
-    centre, half = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:4] / 2
-    return np.concatenate([centre - half, centre + half], axis=1)
-
-
-def _scale(canvas_hw: tuple[int, int]) -> Floats:
-    height, width = canvas_hw
-    return np.array([width, height, width, height], dtype=np.float32)
-
-
 def _are_normalised(coordinates: Floats) -> bool:
-    """Whether all boxes of an image lie within the first pixels of the canvas: then they are in 0..1."""
+    """Return whether all boxes of an image lie within the first pixels of the canvas: then they are in 0..1."""
     return float(coordinates[np.isfinite(coordinates)].max(initial=0)) <= _NORMALISED_LIMIT
 
 

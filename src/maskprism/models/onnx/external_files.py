@@ -32,7 +32,7 @@ _MESSAGES: dict[str, dict[int, str]] = {
 
 
 def external_data(path: Path) -> list[Path]:
-    """The files that hold weights of an ONNX file, sorted; those that are not there are left out.
+    """Return the files that hold weights of an ONNX file, sorted; those that are not there are left out.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def external_data(path: Path) -> list[Path]:
     Returns
     -------
     list of Path
-        Empty also for a file that is no ONNX: whoever runs it says why it cannot be read.
+        Empty also for a file that is not ONNX: the runtime says why it cannot be read.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def _beside(path: Path, location: str) -> Path:
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    """All tensors in a message, at any depth."""
+    """Yield all tensors in a message, at any depth."""
     pending = [message]
     while pending:
         one = pending.pop()
@@ -87,7 +87,10 @@ def _tensors(message: Any) -> Iterator[Any]:
 
 @cache
 def _model_message() -> Any:
-    """The class of `Model`: a message that has the fields of `_MESSAGES`, all repeated, and keeps no others apart."""
+    """Return the class of `Model`.
+
+    A message that has the fields of `_MESSAGES`, all repeated, and keeps no others apart.
+    """
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="maskprism/external_data.proto", package="maskprism")
     for name, fields in _MESSAGES.items():

@@ -17,9 +17,14 @@ _OLDEST_OPSET = 10
 
 
 def read_onnx(source: Path) -> ModelProto:
-    """The network of an ONNX file.
+    """Return the model of an ONNX file.
 
-    Raises MissingExtraError without the package onnx, ModelError for a file that is no ONNX, damaged or too old.
+    Raises
+    ------
+    MissingExtraError
+        Without the package onnx.
+    ModelError
+        For a file that is no ONNX, damaged or too old.
     """
     if not is_file(source):
         raise ModelError(f"{shortened(source)}: there is no such model file")
@@ -34,7 +39,7 @@ def read_onnx(source: Path) -> ModelProto:
     except Exception as error:  # onnx and protobuf raise several unrelated types
         raise ModelError(f"{source}: cannot be read as ONNX ({first_line(error)})") from None
     if not model.graph.node:
-        raise ModelError(f"{source}: holds no network; is it a complete .onnx?")
+        raise ModelError(f"{source}: holds no model; is it a complete .onnx?")
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset < _OLDEST_OPSET:
         raise ModelError(f"{source}: has opset {opset}; expected at least {_OLDEST_OPSET}: export the model again")

@@ -46,13 +46,13 @@ class _Plan:
 
     @property
     def selects(self) -> bool:
-        """Whether the map picks channels and leaves their values as they are."""
+        """Whether the map picks channels and leaves their values unchanged."""
         picks = bool(np.isin(self.map, (0, 1)).all() and (self.map.sum(axis=1) == 1).all())
         return picks and self.offset is None
 
 
 class ChannelSurgery:
-    """A copy of a network whose outputs can be mapped along an axis. With `fold` False maps are never folded."""
+    """A copy of a model whose outputs can be mapped along an axis. With `fold` False maps are never folded."""
 
     def __init__(self, original: ModelProto, *, fold: bool = True) -> None:
         self._model = onnx.ModelProto()
@@ -104,8 +104,11 @@ class ChannelSurgery:
     ) -> Place | None:
         """Map the last channels x of an output of 3 axes to `map @ x + offset`, with another pair for each level.
 
-        ends: where each level ends along the other axis; needed for more than one. None for what cannot be: levels
-        that lie apart nowhere in front, on an axis of a length that is not known.
+        Parameters
+        ----------
+        ends
+            Where each level ends along the other axis; needed for more than one. None for what cannot be: levels that
+            lie apart nowhere in front, on an axis of a length that is not known.
         """
         k = maps[0].shape[1]
         found = self._last_part(name, axis, k)
@@ -126,7 +129,7 @@ class ChannelSurgery:
         return "appended"
 
     def finish(self, notes: Mapping[str, str]) -> ModelProto:
-        """The network without what nothing uses any more, with entries added to its metadata."""
+        """Return the model without what nothing uses any more, with entries added to its metadata."""
         graph = self._model.graph
         needed, kept = set(self.outputs), []
         for node in reversed(self._nodes):
@@ -159,7 +162,7 @@ class ChannelSurgery:
     def _planned(
         self, name: str, axis: int, map: Map, consumer: NodeProto | None, offset: Offset | None = None
     ) -> _Plan | None:
-        """What folding takes; None where something on the way does not allow it, or something else reads it."""
+        """Return what folding takes; None where something on the way does not allow it, or something else reads it."""
         plan = _Plan(map, nodes=set() if consumer is None else {consumer.output[0]}, offset=offset)
         if not self._fold or not self._visit(plan, name, axis):
             return None
@@ -269,9 +272,9 @@ class ChannelSurgery:
         return True
 
     def _last_part(self, name: str, axis: int, channels: int) -> tuple[str, int, NodeProto] | None:
-        """The tensor that an output ends with along an axis, its axis, and the Concat that puts it there."""
+        """Return the tensor that an output ends with along an axis, its axis, and the Concat that puts it there."""
         while (node := self._producers.get(name)) is not None:
-            if len(self._readers(name)) != (0 if name in self.outputs else 1):  # somebody else wants it as it is
+            if len(self._readers(name)) != (0 if name in self.outputs else 1):  # another node reads it
                 return None
             if node.op_type == "Transpose":
                 axis = _attribute(node, "perm", [2, 1, 0])[axis]
@@ -333,7 +336,7 @@ class ChannelSurgery:
         self._insert("Slice", [source, *sizes], target)
 
     def _like(self, name: str, new: str) -> str:
-        """A free name for a tensor of 3 axes of the same kind of numbers as another."""
+        """Return a free name for a tensor of 3 axes of the same kind of numbers as another."""
         found = self._free(new)
         self._types[found] = self._types.get(name, onnx.TensorProto.FLOAT)
         self._shapes[found] = [0, 0, 0]
@@ -349,7 +352,7 @@ class ChannelSurgery:
     def _rename(self, name: str) -> str:
         """Give a tensor another name, so that its own is free for what takes its place before those who read it.
 
-        Of an output of the network, only the network's reader gets what takes its place.
+        Of an output of the model, only the model's reader gets what takes its place.
         """
         node, renamed = self._producers.pop(name), self._free(f"{name}/full")
         node.output[list(node.output).index(name)] = renamed
@@ -371,7 +374,7 @@ class ChannelSurgery:
                 node.input[index] = new
 
     def _weights(self, name: str) -> np.ndarray[Any, Any] | None:
-        """A constant tensor, also one that is kept in half precision and widened when it is used."""
+        """Return a constant tensor, also one that is kept in half precision and widened when it is used."""
         if name in self._casts:
             cast = self._casts[name]
             kind = helper.tensor_dtype_to_np_dtype(_attribute(cast, "to", onnx.TensorProto.FLOAT))
@@ -379,21 +382,21 @@ class ChannelSurgery:
         return numpy_helper.to_array(self._constants[name]) if name in self._constants else None
 
     def _constant(self, values: np.ndarray[Any, Any]) -> str:
-        """A new weight of the network; its name."""
+        """Return a new weight of the model; its name."""
         tensor = numpy_helper.from_array(np.ascontiguousarray(values), self._free("maskprism/map"))
         self._model.graph.initializer.append(tensor)
         self._constants[tensor.name] = tensor
         return tensor.name
 
     def _free(self, name: str) -> str:
-        """This name, numbered where the network has it already, as one does that was reduced before."""
+        """Return the name, numbered where the model has it already, as one does that was reduced before."""
         names = itertools.chain((name,), (f"{name}_{number}" for number in itertools.count(2)))
         found = next(one for one in names if one not in self._taken)
         self._taken.add(found)
         return found
 
     def _resize(self, name: str, axis: int, more: int) -> None:
-        """What the network says about the size of an output."""
+        """What the model says about the size of an output."""
         for output in self._model.graph.output:
             sizes = output.type.tensor_type.shape.dim
             if output.name == name and len(sizes) > axis and sizes[axis].HasField("dim_value"):
@@ -401,7 +404,7 @@ class ChannelSurgery:
 
 
 def is_half(model: ModelProto) -> bool:
-    """Whether a network gives, or computes with, numbers of half precision."""
+    """Return whether a model gives, or computes with, numbers of half precision."""
     half = onnx.TensorProto.FLOAT16
     return any(output.type.tensor_type.elem_type == half for output in model.graph.output) or any(
         tensor.data_type == half for tensor in model.graph.initializer
@@ -427,7 +430,7 @@ def _attribute(node: NodeProto, name: str, default: Any) -> Any:
 
 
 def _inputs(node: NodeProto) -> Iterator[str]:
-    """What a node reads, also inside its branches and loops."""
+    """Yield what a node reads, also inside its branches and loops."""
     yield from node.input
     for attribute in node.attribute:
         graphs: Iterable[GraphProto] = [attribute.g] if attribute.HasField("g") else attribute.graphs

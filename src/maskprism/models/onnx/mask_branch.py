@@ -1,6 +1,6 @@
 """Where an ONNX graph multiplies queries with a pixel embedding to get its masks (needs the package onnx).
 
-Networks of query masks (MaskFormer, Mask2Former, RF-DETR, SAM) are exported with finished masks. The two factors are
+Models of query masks (MaskFormer, Mask2Former, RF-DETR, SAM) are exported with finished masks. The two factors are
 still in the graph, in front of the last product of the mask branch: as outputs they say what the masks are made of.
 """
 
@@ -30,10 +30,21 @@ _LONGEST = 40
 class MaskBranch:
     """The last product of a mask branch, by the names of its tensors.
 
-    output: the finished masks. left, right: the factors. logits: what they give, after all that only reshapes, scales
-    or shifts it. equation: how the axes of the factors meet, as Einsum has it; None for a matrix
-    product, whose factors may be turned round first (turned). rows: (first, last) of the queries that the output keeps;
-    axis: of the output on which they are, 1, or 2 behind the prompts of SAM.
+    Attributes
+    ----------
+    output
+        The finished masks.
+    left, right
+        The factors.
+    logits
+        What they give, after all that only reshapes, scales or shifts it.
+    equation
+        How the axes of the factors meet, as Einsum has it; None for a matrix product, whose factors may be turned round
+        first (turned).
+    rows
+        (first, last) of the queries that the output keeps.
+    axis
+        Axis of the output on which they are, 1, or 2 behind the prompts of SAM.
     """
 
     operator: str
@@ -53,7 +64,7 @@ class MaskBranch:
 
 
 def find_mask_branch(model: ModelProto) -> MaskBranch | None:
-    """The mask branch of a network; None where no output is a product of two things that it computes.
+    """Return the mask branch of a model; None where no output is a product of two things that it computes.
 
     Outputs are tried in their order. A factor that is a constant is a layer, not a query, and no product of the branch.
     """
@@ -62,7 +73,7 @@ def find_mask_branch(model: ModelProto) -> MaskBranch | None:
 
 
 def reveal(model: ModelProto, branch: MaskBranch) -> ModelProto:
-    """A copy of a network with the parts of its mask branch as outputs behind its own."""
+    """Return a copy of a model with the parts of its mask branch as outputs behind its own."""
     import onnx
 
     changed = onnx.ModelProto()
@@ -75,19 +86,25 @@ def reveal(model: ModelProto, branch: MaskBranch) -> ModelProto:
 
 
 def write_revealed(source: Path, target: Path) -> MaskBranch:
-    """Write a copy of an ONNX file whose mask branch is revealed, for networks that take more than an image.
+    """Write a copy of an ONNX file whose mask branch is revealed, for models that take more than an image.
 
     The decoders of SAM take prompts, too: run the copy yourself, and hand `factors` of what it gives to
     `maskprism.from_arrays`. Returns where the branch is.
 
-    Raises ModelError where there is none, or the file cannot be read; MissingExtraError without the package onnx;
-    MaskprismError if `target` cannot be written.
+    Raises
+    ------
+    ModelError
+        Where there is none, or the file cannot be read.
+    MissingExtraError
+        Without the package onnx.
+    MaskprismError
+        If `target` cannot be written.
     """
     model = read_onnx(source)
     branch = find_mask_branch(model)
     if branch is None:
         raise ModelError(
-            f"{source}: no output is a product of two things that the network computes; expected masks made of queries "
+            f"{source}: no output is a product of two things that the model computes; expected masks made of queries "
             "and a pixel embedding"
         )
     write_atomically(target, reveal(model, branch).SerializeToString())
@@ -120,7 +137,7 @@ class _Graph:
         self._axes = {output.name: len(output.type.tensor_type.shape.dim) - 3 for output in model.graph.output}
 
     def branch(self, output: str) -> MaskBranch | None:
-        """The branch that ends in this output, nearest product first."""
+        """Return the branch that ends in this output, nearest product first."""
         return self._walk(output, output, output, _ALL, _LONGEST)
 
     def _walk(self, output: str, name: str, logits: str, rows: _Rows, left: int) -> MaskBranch | None:
@@ -170,14 +187,14 @@ class _Graph:
         )
 
     def _is_constant(self, name: str, depth: int = 6) -> bool:
-        """Whether a tensor follows from weights alone."""
+        """Return whether a tensor follows from weights alone."""
         if name in self._constants or not name:
             return True
         node = self._producers.get(name)
         return node is not None and depth > 0 and all(self._is_constant(one, depth - 1) for one in node.input)
 
     def _kept(self, node: NodeProto, axis: int) -> _Rows | None:
-        """The queries that a Slice along their axis keeps, if it says so in constants."""
+        """Return the queries that a Slice along their axis keeps, if it says so in constants."""
         if len(node.input) < 4 or not all(name in self._constants for name in node.input[1:] if name):
             return None
         values = [np.atleast_1d(self._array(self._constants[name])).tolist() for name in node.input[1:] if name]
@@ -190,9 +207,16 @@ class _Graph:
 def factors(
     branch: MaskBranch, left: np.ndarray[Any, Any], right: np.ndarray[Any, Any], queries: int, batch: int
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
-    """The two factors as coefficients (B, Q, K) and prototypes (B, K, S), whichever side is which; None if neither is.
+    """Return the two factors as coefficients (B, Q, K) and prototypes (B, K, S), whichever side is which.
 
-    queries: Q, as the logits have it. batch: B; factors without a batch are taken for one image.
+    None if neither is.
+
+    Parameters
+    ----------
+    queries
+        Q, as the logits have it.
+    batch
+        B; factors without a batch are taken for one image.
     """
     if branch.equation is None:
         left, right = (one.T if turned else one for one, turned in zip((left, right), branch.turned, strict=True))
@@ -216,7 +240,7 @@ def factors(
 def _by_letters(
     equation: str, left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
-    """The factors of an Einsum as (B, own axes of the left, K) and (B, K, own axes of the right)."""
+    """Return the factors of an Einsum as (B, own axes of the left, K) and (B, K, own axes of the right)."""
     inputs, _, out = equation.partition("->")
     first, _, second = inputs.partition(",")
     summed = [letter for letter in first if letter in second and letter not in out]
@@ -237,6 +261,6 @@ def _by_letters(
 
 
 def described(branch: MaskBranch) -> str:
-    """The product in a few words."""
+    """Return the product in a few words."""
     how = f" {branch.equation}" if branch.equation else ""
     return f"{branch.operator}{how} of {branch.left!r} and {branch.right!r}"

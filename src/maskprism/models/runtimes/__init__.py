@@ -37,10 +37,15 @@ DUMP_SUFFIX = ".npz"
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What a network takes. None stands for a side that may vary.
+    """What a model takes.
 
-    default_hw: (height, width) that its own tools take unless told otherwise, where sides may vary; None for the
-    default of its family.
+    None stands for a side that may vary.
+
+    Attributes
+    ----------
+    default_hw
+        (height, width) that its own tools take unless told otherwise, where sides may vary; None for the default of its
+        family.
     """
 
     batch: int | None
@@ -52,11 +57,11 @@ class NetworkInput:
 
 
 class Runtime(Protocol):
-    """A network as a function of arrays.
+    """A model as a function of arrays.
 
     One that knows how its outputs are called may say so in `output_names`, a tuple of text: it settles what shapes
     and values leave open. One that keeps its buffers from run to run may have a method `fresh`, which opens the same
-    network in memory of its own.
+    model in memory of its own.
 
     Calling it takes what the model's `Preprocessing` makes of images, float32 RGB in 0..1 unless told otherwise,
     `[B, 3, H, W]` (or `[B, H, W, 3]` where the input is channels_last), and gives every output tensor as a float32
@@ -70,7 +75,7 @@ class Runtime(Protocol):
 
     @property
     def input(self) -> NetworkInput:
-        """What the network takes."""
+        """What the model takes."""
         ...
 
     @property
@@ -115,7 +120,7 @@ def _opened_again(opening: Callable[[], FileRuntime], sha256: str) -> FileRuntim
 
 @dataclass(frozen=True)
 class FunctionRuntime:
-    """A runtime around a plain function of arrays: for tests, teaching and home-made networks."""
+    """A runtime around a plain function of arrays: for tests, teaching and home-made models."""
 
     function: Any
     input: NetworkInput = NetworkInput(None, 640, 640)
@@ -138,16 +143,20 @@ def open_runtime(
     threads: int | None,
     end2end: bool | None = None,
 ) -> Runtime:
-    """The runtime for a file (by its suffix), a folder with an OpenVINO model, or a live object.
+    """Return the runtime for a file (by its suffix), a folder with an OpenVINO model, or a live object.
 
-    Live objects are an `ultralytics.YOLO`, a YOLACT in PyTorch, a network of query masks of
+    Live objects are an `ultralytics.YOLO`, a YOLACT in PyTorch, a model of query masks of
     transformers, or a `Runtime` already.
 
-    `end2end` chooses between the two heads of a PyTorch network that has them; files that were
+    `end2end` chooses between the two heads of a PyTorch model that has them; files that were
     exported hold only one.
 
-    Raises ModelError for a file that is missing, of an unknown kind or damaged, and
-    MissingExtraError where the runtime's package is not installed.
+    Raises
+    ------
+    ModelError
+        For a file that is missing, of an unknown kind or damaged.
+    MissingExtraError
+        Where the runtime's package is not installed.
     """
     if runtime is not None and runtime not in RUNTIMES:
         raise InputError(f"there is no runtime {runtime!r}; expected one of {', '.join(RUNTIMES)}")
@@ -217,7 +226,7 @@ def refuse_precision(name: str, precision: Precision, *supported: Precision) -> 
 
 
 def read_metadata_yaml(folder: Path) -> dict[str, Any]:
-    """The metadata.yaml that Ultralytics writes beside some exports; empty where there is none."""
+    """Return the metadata.yaml that Ultralytics writes beside some exports; empty where there is none."""
     path = folder / "metadata.yaml"
     if not is_file(path):
         return {}
@@ -243,12 +252,12 @@ def is_address(model: Any) -> bool:
 
 
 def shown_address(model: Any) -> str:
-    """An address with both of its slashes, and without a password or a query."""
+    """Return an address with both of its slashes, and without a password or a query."""
     return shown(re.sub(r":/+", "://", os.fspath(model), count=1))
 
 
 def _is_module(model: Any) -> bool:
-    """Whether this is a network in PyTorch; Ultralytics' own have a runtime of theirs."""
+    """Return whether this is a model in PyTorch; Ultralytics' own have a runtime of theirs."""
     torch = sys.modules.get("torch")
     if torch is None or type(model).__module__.split(".")[0] == "ultralytics":
         return False

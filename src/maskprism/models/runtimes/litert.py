@@ -57,7 +57,7 @@ class LiteRtRuntime(FileRuntime):
         if n_unstable:
             raise ModelError(
                 f"{path}: has {n_unstable} DEPTHWISE_CONV_2D with float input and int8 weights (dynamic-range "
-                "quantisation). LiteRT reads memory there that nobody wrote, so its results change from run to run. "
+                "quantisation). LiteRT reads uninitialised memory there, so its results change from run to run. "
                 "Open the *_integer_quant.tflite or *_full_integer_quant.tflite of the same export, or a float model"
             )
         if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
@@ -73,7 +73,7 @@ class LiteRtRuntime(FileRuntime):
         self._lock = threading.Lock()
 
     def fresh(self) -> LiteRtRuntime:
-        """The same network in memory of its own: an interpreter keeps its buffers from run to run."""
+        """Return the same model in memory of its own: an interpreter keeps its buffers from run to run."""
         return copy.copy(self)  # which opens the file again
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
@@ -85,7 +85,7 @@ class LiteRtRuntime(FileRuntime):
 
 
 def _hybrid_depthwise_convolutions(path: Path) -> int:
-    """How many depthwise convolutions of a file take float input and weights of 8 or 4 bits.
+    """Return how many depthwise convolutions of a file take float input and weights of 8 or 4 bits.
 
     The file has been read by LiteRT before, which checks it.
     """
@@ -116,7 +116,7 @@ def quantise(values: Float32[np.ndarray, "..."], tensor: dict[str, Any]) -> np.n
 
 
 def dequantise(stored: np.ndarray[Any, Any], tensor: dict[str, Any]) -> Float32[np.ndarray, "..."]:
-    """The integers of a tensor to real values: `value = (q - zero_point) * scale`."""
+    """Return the integers of a tensor to real values: `value = (q - zero_point) * scale`."""
     if not np.issubdtype(stored.dtype, np.integer):
         return stored.astype(np.float32, copy=False)
     scale, zero_point = tensor["quantization"]
@@ -126,7 +126,7 @@ def dequantise(stored: np.ndarray[Any, Any], tensor: dict[str, Any]) -> Float32[
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """What Ultralytics appends to the file as a zip archive, or writes beside it."""
+    """Return what Ultralytics appends to the file as a zip archive, or writes beside it."""
     for text in _appended(path):
         try:
             found = literal(text)
@@ -138,7 +138,10 @@ def _metadata(path: Path) -> dict[str, Any]:
 
 
 def _appended(path: Path) -> list[str]:
-    """The texts in the archive at the end of the file, none where there is no archive; large entries are left out."""
+    """Return the texts in the archive at the end of the file, none where there is no archive.
+
+    Large entries are left out.
+    """
     try:
         if not zipfile.is_zipfile(path):
             return []

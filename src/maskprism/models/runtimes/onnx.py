@@ -86,9 +86,14 @@ class OnnxRuntime(FileRuntime):
         self.sha256 = hash_files([path, *weights])
 
     def revealed(self) -> tuple[OnnxRuntime, MaskBranch] | None:
-        """The same network with the factors of its finished masks as outputs; None where it multiplies none.
+        """Return the same model with the factors of its finished masks as outputs; None where it multiplies none.
 
-        Raises MissingExtraError without the package onnx, ModelError for a file that it cannot read or write.
+        Raises
+        ------
+        MissingExtraError
+            Without the package onnx.
+        ModelError
+            For a file that it cannot read or write.
         """
         from maskprism.models.onnx.file import read_onnx
 
@@ -119,7 +124,7 @@ class OnnxRuntime(FileRuntime):
             options.terminate = True
             raise
         except Exception:
-            if options.terminate:  # not a failure of the network, so no image is recorded as failed
+            if options.terminate:  # not a failure of the model, so no image is recorded as failed
                 raise KeyboardInterrupt from None
             raise
         finally:
@@ -131,7 +136,7 @@ _running: set[onnxruntime.RunOptions] = set()
 
 
 def _terminate_runs() -> None:
-    """End every run, those of threads included, and of a network that never ends."""
+    """End every run, those of threads included, and of a model that never ends."""
     for options in list(_running):
         options.terminate = True
 
@@ -141,7 +146,7 @@ at_interrupt(_terminate_runs)
 
 @cache
 def _waited_for() -> ThreadPoolExecutor:
-    """The thread in which runs of the main thread are computed."""
+    """Return the thread in which runs of the main thread are computed."""
     return ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
 
 

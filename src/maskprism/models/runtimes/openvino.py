@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class OpenVinoRuntime(FileRuntime):
-    """One compiled network; every calling thread gets an inference request of its own.
+    """One compiled model; every calling thread gets an inference request of its own.
 
     Computes in float32 unless another precision is asked for: OpenVINO on its own would pick
     bfloat16 on processors that have it, which moves masks.

@@ -1,4 +1,4 @@
-"""What a PyTorch network multiplies, seen while it runs: no layer has to be known by name, nothing is changed."""
+"""What a PyTorch model multiplies, seen while it runs: no layer has to be known by name, nothing is changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from torch.overrides import TorchFunctionMode
 
 
 class Product(NamedTuple):
-    """One product: its factors and what came out. equation: of an einsum; None for a matrix product."""
+    """One product: its factors and what came out.
+
+    Attributes
+    ----------
+    equation
+        Equation of an einsum; None for a matrix product.
+    """
 
     equation: str | None
     left: Any

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 def torch_device(device: str) -> str:
-    """The name of a device for PyTorch. Raises InputError for one that is not there."""
+    """Return the name of a device for PyTorch.
+
+    Raises
+    ------
+    InputError
+        For one that is not there.
+    """
     import torch
 
     name = f"cuda:{device}" if device.isdigit() else device
@@ -26,7 +32,10 @@ def torch_device(device: str) -> str:
 
 
 def unwrapped(network: Any) -> Any:
-    """The network inside DataParallel and its kin, in which training on several GPUs leaves it; others as they are."""
+    """Return the model inside DataParallel and its kin, in which training on several GPUs leaves it.
+
+    Others unchanged.
+    """
     import torch
 
     while isinstance(network, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
@@ -35,7 +44,7 @@ def unwrapped(network: Any) -> Any:
 
 
 def hash_weights(network: Any) -> str:
-    """sha256 over the weights of a network, by name."""
+    """sha256 over the weights of a model, by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
@@ -44,7 +53,7 @@ def hash_weights(network: Any) -> str:
 
 
 def on_host(tensor: Any) -> Float32[np.ndarray, "..."]:
-    """A tensor as an array; from a GPU through pinned memory, which takes a third of the time."""
+    """Return a tensor as an array; from a GPU through pinned memory, which takes a third of the time."""
     import torch
 
     if tensor.device.type != "cuda":

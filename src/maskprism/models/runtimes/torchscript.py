@@ -25,7 +25,9 @@ _METADATA = "config.txt"
 
 
 class TorchScriptRuntime(FileRuntime):
-    """One `.torchscript` file. It runs what it contains: load only files that you trust.
+    """One `.torchscript` file.
+
+    It runs what it contains: load only files that you trust.
 
     The canvas is that of the export, or any where that was dynamic. Weights in half precision get images in half
     precision.
@@ -75,7 +77,7 @@ class TorchScriptRuntime(FileRuntime):
 
 
 def _tensors(found: Any) -> list[Any]:
-    """All tensors of an answer, however they are nested."""
+    """Return all tensors of an answer, however they are nested."""
     import torch
 
     if isinstance(found, torch.Tensor):
@@ -85,7 +87,7 @@ def _tensors(found: Any) -> list[Any]:
 
 
 def _read(text: str | bytes, path: Path) -> dict[str, Any]:
-    """The JSON that Ultralytics packs beside the network; empty where there is none."""
+    """Return the JSON that Ultralytics packs beside the model; empty where there is none."""
     if not text:
         return {}
     data = text if isinstance(text, bytes) else text.encode()

@@ -26,13 +26,13 @@ _EQUATIONS = ("bqc,bchw->bqhw", "lbqc,bchw->lbqhw")
 
 _OF_MASKS = ("masks_queries_logits", "class_queries_logits")
 _OF_BOXES = ("pred_boxes", "logits", "pred_masks")
-"""What networks give, in the order of outputs."""
+"""What models give, in the order of outputs."""
 
 
 class TransformersRuntime:
-    """A network that gives masks and classes of queries, in evaluation mode: MaskFormer and its kin, or RF-DETR.
+    """A model that gives masks and classes of queries, in evaluation mode: MaskFormer and its kin, or RF-DETR.
 
-    The network itself stays as it is; a copy is asked. Once revealed, the factors of the masks are outputs, too.
+    The model itself stays unchanged; a copy is run. Once revealed, the factors of the masks are outputs, too.
     """
 
     threadsafe = False
@@ -60,7 +60,7 @@ class TransformersRuntime:
         self._lock = threading.Lock()
 
     def revealed(self) -> tuple[TransformersRuntime, MaskBranch]:
-        """The same network with the queries and the pixel embedding as outputs behind its own."""
+        """Return the same model with the queries and the pixel embedding as outputs behind its own."""
         changed = copy.copy(self)
         changed.output_names = (*self.output_names, "queries", "pixels")
         operator, equation = ("MatMul", None) if self._with_boxes else ("Einsum", _EQUATIONS[0])
@@ -69,7 +69,10 @@ class TransformersRuntime:
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
         """Compute masks and classes of one batch, and once revealed what the masks are made of.
 
-        Raises ModelError for a network that gives no query masks, or does not make them by such a product.
+        Raises
+        ------
+        ModelError
+            For a model that gives no query masks, or does not make them by such a product.
         """
         import torch
 
@@ -85,7 +88,7 @@ class TransformersRuntime:
         if any(part is None for part in parts):
             raise ModelError(
                 f"{who}: gives no {' and '.join(kinds)}; expected MaskFormer, Mask2Former, RF-DETR for instance "
-                "segmentation or another network of query masks. For SAM see maskprism.models.sam, for others "
+                "segmentation or another model of query masks. For SAM see maskprism.models.sam, for others "
                 "maskprism.from_arrays"
             )
         if len(self.output_names) > len(parts):
@@ -100,7 +103,7 @@ class TransformersRuntime:
 
 
 def _fixed_side(network: Any) -> tuple[int | None, int | None]:
-    """(height, width) of images that RF-DETR was made for; None for networks that take any."""
+    """(height, width) of images that RF-DETR was made for; None for models that take any."""
     config = getattr(network, "config", None)
     if getattr(config, "model_type", "") != "rf_detr":
         return None, None
@@ -109,7 +112,7 @@ def _fixed_side(network: Any) -> tuple[int | None, int | None]:
 
 
 def _is_of_matrices(product: Product) -> bool:
-    """Queries (B, Q, C) times pixels (B, C, h w), the last of which is that of the masks."""
+    """Return queries (B, Q, C) times pixels (B, C, h w), the last of which is that of the masks."""
     left, right = product.left, product.right
     return product.equation is None and left.ndim == right.ndim == 3 and right.shape[2] > left.shape[2]
 

@@ -39,10 +39,13 @@ _WHILE_IMPORTED = ("YOLO_OFFLINE", "YOLO_CONFIG_DIR")
 
 
 class UltralyticsRuntime(FileRuntime):
-    """A segmentation network of Ultralytics in PyTorch, fused and in evaluation mode.
+    """A segmentation model of Ultralytics in PyTorch, fused and in evaluation mode.
 
-    end2end: of a network with two heads (YOLO26), whether to run the one-to-one head, which needs
-        no NMS, or the one-to-many head; None for the one that its own predict takes.
+    Parameters
+    ----------
+    end2end
+        end2end of a model with two heads (YOLO26), whether to run the one-to-one head, which needs no NMS, or the
+        one-to-many head; None for the one that its own predict takes.
     """
 
     threadsafe = False
@@ -55,15 +58,15 @@ class UltralyticsRuntime(FileRuntime):
         network = unwrapped(getattr(yolo, "model", None))
         if not isinstance(network, torch.nn.Module):
             raise ModelError(
-                f"{label}: expected a YOLO object around a PyTorch network, got {type(network).__name__}; "
+                f"{label}: expected a YOLO object around a PyTorch model, got {type(network).__name__}; "
                 "pass the exported file itself to maskprism.load"
             )
         if not isinstance(getattr(network, "model", None), torch.nn.Sequential):
             raise ModelError(
-                f"{label}: holds a {type(network).__name__}; expected a network as Ultralytics builds it, with its "
+                f"{label}: holds a {type(network).__name__}; expected a model as Ultralytics builds it, with its "
                 "layers in .model. Export others to ONNX"
             )
-        # Of a network inside DataParallel, Ultralytics guesses the task.
+        # Of a model inside DataParallel, Ultralytics guesses the task.
         task = getattr(yolo if network is getattr(yolo, "model", None) else network, "task", None)
         refuse_other_tasks(task, label)
         self.metadata: dict[str, Any] = {
@@ -79,7 +82,7 @@ class UltralyticsRuntime(FileRuntime):
         imgsz = args.get("imgsz") if isinstance(args, dict) else getattr(args, "imgsz", None)
         imgsz = imgsz if isinstance(imgsz, int | list | tuple) else None
         self.sha256 = sha256 or hash_weights(network)
-        network = copy.deepcopy(network).float().eval()  # fusing would change the caller's network
+        network = copy.deepcopy(network).float().eval()  # fusing would change the caller's model
         self.metadata["end2end"] = _choose_head(network, end2end, ultralytics.__version__, label)
         self._device = torch.device(torch_device(device))
         if hasattr(network, "fuse"):
@@ -118,7 +121,7 @@ class UltralyticsRuntime(FileRuntime):
     def of_object(
         cls, model: Any, *, device: str, precision: Precision, end2end: bool | None = None
     ) -> UltralyticsRuntime:
-        """Take a live `ultralytics.YOLO`; the object itself is left as it is."""
+        """Take a live `ultralytics.YOLO`; the object itself is left unchanged."""
         refuse_precision("Ultralytics", precision, "f32")
         if type(model).__module__.split(".")[0] != "ultralytics":
             raise InputError(
@@ -135,7 +138,7 @@ class UltralyticsRuntime(FileRuntime):
             return self._compute(batch, len(batch))
 
     def _compute(self, batch: Float32[np.ndarray, "B ..."], size: int) -> list[Float32[np.ndarray, "..."]]:
-        """The same, in a batch of `size`, at least as many: what fills it up is computed and left there."""
+        """Return the same, in a batch of `size`, at least as many: what fills it up is computed and left there."""
         import torch
 
         with torch.inference_mode():
@@ -153,7 +156,7 @@ class UltralyticsRuntime(FileRuntime):
 
 
 def _power_of_two(count: int) -> int:
-    """The smallest that is not less."""
+    """Return the smallest that is not less."""
     return 1 << (count - 1).bit_length()
 
 
@@ -167,9 +170,21 @@ def write_corrected_checkpoint(
 ) -> None:
     """Write a `.pt` whose coefficients x are `map @ x + offset`, by the last convolution of every level's branch.
 
-    All else stays as it is, number formats, too. maps, offsets: one pair per level, or one for all. end2end: whether
-    the one-to-one head is meant. The checkpoint is unpickled: only files that you trust. Raises ModelError where such
-    branches are not found, MissingExtraError without Ultralytics.
+    All else stays unchanged, number formats, too.
+
+    Parameters
+    ----------
+    maps, offsets
+        One pair per level, or one for all.
+    end2end
+        Whether the one-to-one head is meant. The checkpoint is unpickled: only files that you trust.
+
+    Raises
+    ------
+    ModelError
+        Where such branches are not found.
+    MissingExtraError
+        Without Ultralytics.
     """
     _import_yolo(f"rewriting {path.name}")
     import torch
@@ -182,7 +197,7 @@ def write_corrected_checkpoint(
     networks = [checkpoint.get(key) for key in ("model", "ema")] if isinstance(checkpoint, dict) else []
     networks = [unwrapped(network) for network in networks if isinstance(network, torch.nn.Module)]
     if not networks:
-        raise ModelError(f"{path}: holds no network; expected a checkpoint as Ultralytics writes it")
+        raise ModelError(f"{path}: holds no model; expected a checkpoint as Ultralytics writes it")
     with torch.no_grad():
         for network in networks:
             for layer, level in _last_convolutions(network, maps, path, end2end):
@@ -196,7 +211,7 @@ def write_corrected_checkpoint(
 def _last_convolutions(
     network: Any, maps: Float64[np.ndarray, "L K K"], path: Path, end2end: bool | None
 ) -> Iterator[tuple[Any, int]]:
-    """The layers that make the coefficients, finest level first, each with the number of its map."""
+    """Yield the layers that make the coefficients, finest level first, each with the number of its map."""
     import torch
 
     layers = getattr(network, "model", None)
@@ -217,7 +232,7 @@ def _last_convolutions(
 
 
 def _choose_head(network: Any, end2end: bool | None, version: str, label: str) -> bool:
-    """Select the head of a network that has two (before fusing drops the other); whether it is the one-to-one head."""
+    """Select the head of a model that has two (before fusing drops the other); whether it is the one-to-one head."""
     head = network.model[-1]
     one_to_one = getattr(head, "one2one_cv2", None) is not None
     one_to_many = getattr(head, "cv2", None) is not None
@@ -265,7 +280,7 @@ def _nothing_reported() -> Iterator[None]:
     """Importing Ultralytics resolves hosts to learn whether it may report, and files an id of this machine.
 
     Settings that the user has made are used; without any, its default ones stay in a folder that goes with this
-    process. Whether there is a network is asked again where a user downloads weights with it.
+    process. Whether there is a model is asked again where a user downloads weights with it.
     """
     if "ultralytics.utils" in sys.modules:
         yield

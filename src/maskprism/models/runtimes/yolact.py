@@ -1,4 +1,4 @@
-"""Live YOLACT networks in PyTorch: any `nn.Module` of the shape of the public repository's (needs torch)."""
+"""Live YOLACT models in PyTorch: any `nn.Module` of the shape of the public repository's (needs torch)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _PARTS = ("loc", "conf", "mask", "priors", "proto")
 class YolactRuntime:
     """A YOLACT whose forward gives a dict of loc, conf, mask, priors and proto, in evaluation mode.
 
-    A network whose last step is called `detect`, as the public one's is, gives that step what we need: it is left out.
-    The network itself stays as it is; a copy is asked.
+    A model whose last step is called `detect`, as the public one's is, gives that step what we need: it is left out.
+    The model itself stays unchanged; a copy is run.
     """
 
     threadsafe = False
@@ -48,7 +48,13 @@ class YolactRuntime:
         self._lock = threading.Lock()
 
     def __call__(self, batch: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, "..."]]:
-        """Compute the five parts for one batch. Raises ModelError for a network that gives anything else."""
+        """Compute the five parts for one batch.
+
+        Raises
+        ------
+        ModelError
+            For a model that gives anything else.
+        """
         import torch
 
         with self._lock, torch.inference_mode():
@@ -59,11 +65,11 @@ class YolactRuntime:
                 raise ModelError(
                     f"{type(self._network).__name__}: gives a {type(found).__name__}{keys} in evaluation mode; "
                     f"expected a dict of the tensors {', '.join(_PARTS)}, as YOLACT has them before detection. Hand "
-                    "over the arrays of other networks to maskprism.from_arrays"
+                    "over the arrays of other models to maskprism.from_arrays"
                 )
             return [on_host(given[part].float()) for part in _PARTS]
 
 
 def _given(outputs: Any, *_: Any) -> Any:
-    """What takes the place of detection: nothing is done."""
+    """Return what takes the place of detection: nothing is done."""
     return outputs

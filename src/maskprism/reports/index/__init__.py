@@ -1,14 +1,14 @@
-"""One address for what was computed: an index over folders of results, and a page for those that have none.
+"""One address for what was computed: an index over results, made from their manifests, and pages for those without one.
 
-What `diagnose`, `atlas`, `tune` and `page` write is linked; their reports get a link back. `compare`, `basis` and
-`prototypes` write pictures and tables: each of their results gets a page of them in the hand of the reports.
+A result whose manifest names a page is linked, and a report gets a link back. Of every other one, a page shows its
+pictures and tables.
 """
 
 from __future__ import annotations
 
 import html
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,87 +17,160 @@ from maskprism._common.text import counted
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.untrusted import read_regular
 from maskprism.reports.html import KICKER, Section, home_link, page
-from maskprism.reports.index.pages import page_of
-from maskprism.reports.index.result_types import ORDER, PAGE
-from maskprism.reports.index.results import MOST_BYTES, OURS, Result, results_in, says
+from maskprism.reports.index.pages import Result, page_of
+from maskprism.reports.manifest import MOST_BYTES, SUFFIX, read_manifest
+
+_OURS = b'<meta name="generator" content="maskprism">'
+_HEAD_BYTES = 1 << 20
+_AGAIN = "run the command that wrote it again"
 
 
-def write_house(folders: Sequence[Path], out: Path) -> list[Path]:
-    """Write the index over these folders and their subfolders, the pages that were missing, and links back to it.
+def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()) -> tuple[list[Path], list[str]]:
+    """Write the index over the results in folders and their subfolders, the pages that were missing, and links back.
 
-    Gives all files that were written. Files of others are left alone.
-    Raises InputError where nothing is found or a name is taken, MaskprismError where a file is damaged, or cannot be
-    read or written.
+    Files of others are left alone; links to folders are not followed.
+
+    Parameters
+    ----------
+    folders
+        The folders.
+    out
+        The file of the index.
+    order
+        Names of commands: their results come first, in this order.
+
+    Returns
+    -------
+    tuple
+        All files that were written, and what to know of results that are not in the index.
+
+    Raises
+    ------
+    InputError
+        If there is no result, or a name is taken.
+    MaskprismError
+        If a manifest is damaged, or a file cannot be read or written.
     """
     try:
-        found = [result for folder in folders for result in results_in(folder)]
-        found = list({result.page.resolve(): result for result in found}.values())
-        if not found:
+        results, notes = _results_in(folders)
+        if not results:
             raise InputError(
-                f"{', '.join(map(str, folders))}: holds nothing that maskprism {', '.join(ORDER)} wrote; expected a "
-                "folder with such results"
+                f"{', '.join(map(str, folders))}: holds no result with a manifest (NAME{SUFFIX}); expected a folder "
+                f"with results of maskprism; {'; '.join(notes) or _AGAIN}"
             )
-        for result in found:
+        for result in results:
             if result.page.resolve() == out.resolve():
                 raise InputError(f"{out}: is the page of a result; expected another name for the index")
-            if result.kind.made and os.path.lexists(result.page) and not says(result.page, OURS):
+            if result.needs_page and os.path.lexists(result.page) and not _is_ours(result.page):
                 raise InputError(f"{result.page}: is a file of somebody else; move it away, for the page goes there")
         pages = {
             result.page: text
-            for result in found
-            if (text := page_of(result, _link(result.page, out)) if result.kind.made else _led_back(result, out))
+            for result in results
+            if (text := page_of(result, _link(result.page, out)) if result.needs_page else _led_back(result, out))
         }
         for path, text in pages.items():
             write_atomically(path, text)
-        write_atomically(out, _index(found, out))
+        write_atomically(out, _index(results, out, order, notes))
     except UnicodeDecodeError as error:
-        raise MaskprismError(f"a report is no UTF-8 any more ({error}); run the command that wrote it again") from None
+        raise MaskprismError(f"a report is not UTF-8 any more ({error}); {_AGAIN}") from None
     except OSError as error:
         raise MaskprismError(
             f"{error.filename or out}: cannot be read or written ({error.strerror or error})"
         ) from None
-    return [out, *pages]
+    return [out, *pages], notes
+
+
+def _results_in(folders: Sequence[Path]) -> tuple[list[Result], list[str]]:
+    """Return the results in folders, each once, and notes on pages of results that are not among them."""
+    results: dict[Path, Result] = {}
+    pages: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: is not a folder; expected one with results of maskprism")
+        for path in _files_in(folder):
+            if path.name.endswith(SUFFIX):
+                results.setdefault(path.resolve(), Result(path, read_manifest(path)))
+            elif path.suffix == ".html" and _is_ours(path):
+                pages.setdefault(path.resolve(), path)
+    notes = []
+    for path, result in list(results.items()):
+        pages.pop(result.page.resolve(), None)
+        if not result.needs_page and not (_is_ours if result.page.suffix == ".html" else Path.exists)(result.page):
+            notes.append(f"{result.page}: is not there; {_AGAIN}")
+            del results[path]
+    notes += [f"{path}: has no manifest; {_AGAIN}" for path in pages.values() if _wants_manifest(path)]
+    return list(results.values()), notes
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(root, name) for name in sorted(names))
+
+
+def _head(path: Path) -> bytes:
+    """Return the beginning of a file that is no link; nothing of anything else."""
+    if path.is_symlink() or not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(_HEAD_BYTES)
+
+
+def _is_ours(path: Path) -> bool:
+    return _OURS in _head(path)
+
+
+def _wants_manifest(path: Path) -> bool:
+    """Return whether a page of ours is that of a result, and no index, nor the map of an atlas."""
+    head = _head(path)
+    return not any(mark in head for mark in (b"maskprism report</p>", b'id="maskprism-map"'))
 
 
 def _led_back(result: Result, out: Path) -> str:
-    """A report of ours with a link to the index, in place of one to another index; nothing for other files."""
-    if result.kind is PAGE or result.page.stat().st_size > MOST_BYTES:
+    """Return a report of ours with a link to the index, in place of one to another index; nothing for other files."""
+    if result.page.suffix != ".html" or result.page.stat().st_size > MOST_BYTES:
         return ""
     text = read_regular(result.page, MaskprismError).decode("utf-8")  # it says that it is ours
     before, kicker, after = text.partition(KICKER)
-    own = f"maskprism {result.kind.command}</p>"
+    own = f"maskprism {result.manifest.command}</p>"
     if not kicker or own not in after[:4096]:
         return ""
     return before + kicker + home_link(_link(result.page, out)) + after[after.find(own) :]
 
 
-def _index(found: Sequence[Result], out: Path) -> str:
-    groups = [[result for result in found if result.kind.command == command] for command in ORDER]
+def _index(results: Sequence[Result], out: Path, order: Sequence[str], notes: Sequence[str]) -> str:
+    commands = {result.manifest.command for result in results}
+    known = [command for command in order if command in commands]
+    groups = (
+        [result for result in results if result.manifest.command == command]
+        for command in (*known, *sorted(commands.difference(known)))
+    )
     return page(
         "report",
         title="All that was computed",
-        subtitle=counted(len(found), "result"),
-        warnings=(),
+        subtitle=counted(len(results), "result"),
+        warnings=notes,
         tiles=(),
-        sections=[_group(group, out) for group in groups if group],
+        sections=[_group(group, out) for group in groups],
     )
 
 
 def _group(results: Sequence[Result], out: Path) -> Section:
-    kind = results[0].kind
+    first = results[0]
     items = "".join(_entry(result, out) for result in results)
-    heading = f"{kind.words[0].upper()}{kind.words[1:]} ({kind.command})"
-    return Section(kind.command, heading, f'<ul class="results">{items}</ul>')
+    heading = f"{first.about} ({first.manifest.command})"
+    return Section(first.manifest.command, heading, f'<ul class="results">{items}</ul>')
 
 
 def _entry(result: Result, out: Path) -> str:
-    link = f'<a href="{_link(out, result.page)}">{html.escape(result.title)}</a>'
-    names = "".join(f" <span class=quiet>{html.escape(name)}</span>" for name in result.networks)
+    link = f'<a href="{_link(out, result.page)}">{html.escape(result.manifest.title)}</a>'
+    names = "".join(f" <span class=quiet>{html.escape(name)}</span>" for name in result.models)
     values = "".join(f"<span>{html.escape(name)} <b>{value}</b></span>" for name, value in result.numbers)
-    return f"<li><p>{link}{names}</p>{f'<p class=values>{values}</p>' if values else ''}</li>"
+    verdict = f"<p>{html.escape(result.verdict)}</p>" if result.verdict else ""
+    return f"<li><p>{link}{names}</p>{verdict}{f'<p class=values>{values}</p>' if values else ''}</li>"
 
 
 def _link(start: Path, target: Path) -> str:
-    """The address of a file relative to another, whatever the bytes of its name are."""
+    """Return the address of a file relative to another, whatever the bytes of its name are."""
     relative = Path(os.path.relpath(target.resolve(), start.resolve().parent)).as_posix()
     return quote(relative.encode(errors="surrogateescape"))

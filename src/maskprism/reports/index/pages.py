@@ -1,138 +1,180 @@
-"""A page for a folder of pictures and tables, in the hand of the reports."""
+"""A page for a result of pictures and tables, in the style of the reports."""
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import math
-from collections.abc import Mapping
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from maskprism._common.text import counted, readable
 from maskprism.errors import MaskprismError
-from maskprism.io.untrusted import read_regular
+from maskprism.io.untrusted import is_file, read_regular
 from maskprism.reports.html import Section, cell, findings, page, table
-from maskprism.reports.index.result_types import HEADINGS, Kind, Rows
-from maskprism.reports.index.results import MOST_BYTES, Result, number_of, read_table
+from maskprism.reports.manifest import MOST_BYTES, SUFFIX, PictureFile, ResultManifest, TableFile
 from maskprism.viewer.markup import data_url
 
-_MOST_ROWS, _MOST_NAMED, _FIRST = 400, 8, 2
+_MOST_ROWS, _FIRST = 400, 2
 _PICTURE_BYTES = 32 << 20
 """Pictures beyond these stay beside the page."""
+_AGAIN = "run the command that wrote it again, or move it away"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A manifest and where it is."""
+
+    path: Path
+    manifest: ResultManifest
+
+    @property
+    def needs_page(self) -> bool:
+        """Whether `maskprism report` makes its page."""
+        return not self.manifest.page
+
+    @property
+    def page(self) -> Path:
+        """The page that shows it."""
+        made = self.path.with_name(self.path.name.removesuffix(SUFFIX) + ".html")
+        return made if self.needs_page else self.file(self.manifest.page)
+
+    @property
+    def about(self) -> str:
+        """What such results are about, as a heading."""
+        return self.manifest.about[:1].upper() + self.manifest.about[1:]
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models; of several with A, B before them."""
+        names = [name for name in self.manifest.models if name]
+        return [f"{letter} {name}" for letter, name in zip("AB", names, strict=False)] if len(names) > 1 else names
+
+    @property
+    def numbers(self) -> list[tuple[str, str]]:
+        """The values that there are, with their names."""
+        return [(number.title, number.text) for number in self.manifest.numbers if number.text]
+
+    @property
+    def verdict(self) -> str:
+        """The verdict as text; nothing without one."""
+        verdict = self.manifest.verdict
+        if verdict is None:
+            return ""
+        outcome = verdict.outcome.upper() if verdict.outcome != "cannot tell" else "Cannot tell"
+        return f"{outcome}: {verdict.why}" if verdict.why else outcome
+
+    def file(self, url: str) -> Path:
+        """Return the file of a URL in the manifest.
+
+        Raises
+        ------
+        MaskprismError
+            For one outside of the folder.
+        """
+        folder = self.path.parent
+        path = Path(os.path.normpath(folder / os.fsdecode(unquote_to_bytes(url))))
+        if "\0" in str(path) or not path.resolve().is_relative_to(folder.resolve()) or path == folder:
+            raise MaskprismError(f"{self.path}: names {readable(url)}; expected a file in its own folder; {_AGAIN}")
+        return path
 
 
 def page_of(result: Result, home: str) -> str:
-    """The page of a result that has none of its own. home: the address of the index."""
-    folder, kind = result.page.parent, result.kind
-    said = [findings([f"<li><p>{html.escape(one)}</p></li>" for one in found])] if (found := sentences(result)) else []
+    """Return the page of a result that has none of its own.
+
+    Parameters
+    ----------
+    home
+        The address of the index.
+    """
+    manifest = result.manifest
+    texts = [text for text in (result.verdict, *manifest.findings) if text]
+    reading = [findings([f"<li><p>{html.escape(text)}</p></li>" for text in texts])] if texts else []
     tables = [
-        Section(f"table-{name}", name.capitalize(), _table(folder / f"{name}.csv", rows))
-        for name, rows in kind.tables.items()
-        if (folder / f"{name}.csv").is_file()
+        Section(f"table-{quote(os.fsencode(path.stem))}", readable(path.stem).capitalize(), _table(path, about))
+        for about in manifest.tables
+        if is_file(path := result.file(about.file))
     ]
     return page(
-        kind.command,
-        title=result.title,
-        subtitle=" · ".join([*result.networks, f"{kind.words[0].upper()}{kind.words[1:]}"]),
+        manifest.command,
+        title=manifest.title,
+        subtitle=" · ".join([*result.models, result.about]),
         warnings=(),
         tiles=result.numbers,
-        sections=[*said, *_pictures(folder, kind), *tables],
+        sections=[*reading, *_pictures(result), *tables],
         home=home,
     )
 
 
-def sentences(result: Result) -> list[str]:
-    """What a comparison or a basis says in words, as far as its file has it."""
-    said = result.said
-    if result.kind.command == "compare":
-        tolerance = said.get("tolerance")
-        violations = tolerance.get("violations") if isinstance(tolerance, Mapping) else None
-        found = [f"{one[0].upper()}{one[1:]}." for one in _all(str, violations) if one]
-        if isinstance(part := said.get("guilty"), str):
-            found.append(f"Most of the difference comes from the {part}.")
-        return found or ["Both networks are the same within the tolerance."]
-    if result.kind.command == "basis":
-        pairs = [
-            f"{pair.get('first')} and {pair.get('second')}"
-            for pair in _all(dict, said.get("redundant_pairs"))
-            if isinstance(pair.get("first"), int) and isinstance(pair.get("second"), int)
-        ]
-        dead = [str(one) for one in _all(int, said.get("dead"))]
-        told = (
-            ("Redundant, that is drawn alike and asked for alike", pairs),
-            ("Dead, that is adding next to nothing", dead),
-        )
-        return [f"{words}: {_listed(names)}." for words, names in told if names]
-    return []
-
-
-def _all(kind: type, value: Any) -> list[Any]:
-    return [one for one in value if isinstance(one, kind)] if isinstance(value, list) else []
-
-
-def _listed(names: list[str]) -> str:
-    left = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {left} more" if left > 0 else "")
-
-
-def _pictures(folder: Path, kind: Kind) -> list[Section]:
-    """The pictures of a folder that have captions, in the order of these, as many as one file should hold."""
-    named = [(path, name) for path in sorted(folder.glob("*.png")) if (name := _name(path.stem, kind))]
-    named.sort(key=lambda one: list(kind.captions).index(one[1]))
+def _pictures(result: Result) -> list[Section]:
+    """Return the pictures that are still there, as many as one file should hold; links to the others."""
+    there = [(path, one) for one in result.manifest.pictures if is_file(path := result.file(one.file))]
+    shared = [one.caption for _, one in there]
     shown, room = "", _PICTURE_BYTES
-    for at, (path, name) in enumerate(named):
+    for at, (path, picture) in enumerate(there):
         data = read_regular(path, MaskprismError, limit=MOST_BYTES)
         room -= len(data)
         if room < 0:
             links = ", ".join(
-                f'<a href="{address(one)}">{html.escape(readable(one.stem))}</a>' for one, _ in named[at:]
+                f'<a href="{html.escape(one.file)}">{html.escape(readable(path.stem))}</a>' for path, one in there[at:]
             )
             return [Section("figures", "Pictures", f'<div class="figures">{shown}</div><p>In the folder: {links}.</p>')]
-        shown += _figure(path, data, kind.captions[name], which=path.stem != name, wide=name in kind.wide)
-    return [Section("figures", "Pictures", f'<div class="figures">{shown}</div>')] if named else []
+        shown += _figure(path, picture, data, named=shared.count(picture.caption) > 1)
+    return [Section("figures", "Pictures", f'<div class="figures">{shown}</div>')] if there else []
 
 
-def _name(stem: str, kind: Kind) -> str:
-    """The name in `captions` that a picture goes by, the longest that fits; nothing for one that is not shown."""
-    known = [name for name in kind.captions if stem == name or stem.startswith(f"{name.removesuffix('-')}-")]
-    return max(known, key=len, default="")
-
-
-def _figure(path: Path, data: bytes, caption: str, *, which: bool, wide: bool) -> str:
-    name, text = html.escape(readable(path.stem)), html.escape(caption)
+def _figure(path: Path, picture: PictureFile, data: bytes, *, named: bool) -> str:
+    text = html.escape(picture.caption)
     image = f'<img src="{data_url("image/png", data)}" alt="{text}">'
-    link = f'<a href="{address(path)}" title="The picture alone">{image}</a>'
-    said = f' <span class="quiet">{name}</span>' if which else ""
-    return f"<figure{' class=wide' if wide else ''}>{link}<figcaption>{text}{said}</figcaption></figure>"
+    link = f'<a href="{html.escape(picture.file)}" title="The picture alone">{image}</a>'
+    name = f' <span class="quiet">{html.escape(readable(path.stem))}</span>' if named else ""
+    return f"<figure{' class=wide' if picture.wide else ''}>{link}<figcaption>{text}{name}</figcaption></figure>"
 
 
-def address(path: Path) -> str:
-    """The address of a file in the same folder, whatever the bytes of its name are."""
-    return quote(path.name.encode(errors="surrogateescape"))
-
-
-def _table(path: Path, about: Rows) -> str:
-    """A CSV file as a table: in its order, without the columns that hold nothing."""
+def _table(path: Path, about: TableFile) -> str:
+    """Return a CSV file as a table: in its order, without the columns that hold nothing."""
     headings, rows = read_table(path)
-    words = f'<p class="quiet">{about.words[0].upper()}{about.words[1:]}.</p>'
+    words = f'<p class="quiet">{html.escape(about.caption[:1].upper() + about.caption[1:])}</p>'
     shown = [i for i in range(len(headings)) if not rows or any(row[i] for row in rows)]
     order = about.order.removeprefix("-")
     if order in headings:
         column, sign = headings.index(order), -1 if about.order.startswith("-") else 1
-        rows.sort(key=lambda row: (math.isnan(value := number_of(row[column])), sign * value))
+        rows.sort(key=lambda row: (math.isnan(value := _number_of(row[column])), sign * value))
         shown.sort(key=lambda i: 0 if i < _FIRST else 1 if i == column else 2)  # seen without scrolling
-    text = {i for i in shown if any(row[i] and math.isnan(number_of(row[i])) for row in rows)}
+    text = {i for i in shown if any(row[i] and math.isnan(_number_of(row[i])) for row in rows)}
     cells = ["".join(cell(_short(row[i]), "text" if i in text else "") for i in shown) for row in rows[:_MOST_ROWS]]
     left = len(rows) - _MOST_ROWS
     more = f'<p class="quiet">and {counted(left, "more row")} in {html.escape(path.name)}</p>' if left > 0 else ""
-    names = [HEADINGS.get(headings[i], headings[i].replace("_", " ")) for i in shown]
+    names = [about.headings.get(headings[i], headings[i].replace("_", " ")) for i in shown]
     return words + table(names, cells, text=[shown.index(i) for i in text], sortable=True, tall=True) + more
 
 
+def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and rows of a CSV file; MaskprismError where it is none."""
+    try:
+        text = read_regular(path, MaskprismError, limit=MOST_BYTES).decode("utf-8")
+        headings, *rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MaskprismError(f"{path}: cannot be read as CSV ({error}); {_AGAIN}") from None
+    if any(len(row) != len(headings) for row in rows):
+        raise MaskprismError(f"{path}: has rows that are longer or shorter than its headings; {_AGAIN}")
+    return headings, rows
+
+
+def _number_of(text: str) -> float:
+    """Return the number that a cell holds; nan for other text."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _short(value: str) -> str:
-    """A number with four digits, yes and no; any other text, and numbers that count, as they are."""
-    number = number_of(value)
+    """Return a number with four digits, yes and no; any other text, and numbers that count, as they are."""
+    number = _number_of(value)
     if not math.isfinite(number):
         return {"True": "yes", "False": "no"}.get(value, value)
     return (value if value.isdecimal() else f"{number:.4g}").replace("-", "−")

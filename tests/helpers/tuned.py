@@ -1,0 +1,18 @@
+"""Tunings of little effort: few settings, one augmentation, short fits."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from maskprism.analysis.tuning import tuning
+from maskprism.analysis.tuning.fitting import Effort
+
+LITTLE = Effort(ridges=(3.0, 0.3), views=1, steps=25)
+tune = partial(tuning.tune, effort=LITTLE)
+
+
+def with_little_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the command search as little; it has no option for that."""
+    monkeypatch.setattr(tuning, "tune", tune)
