@@ -34,7 +34,7 @@ def pages_of(nav: list[Any]) -> list[str]:
 
 def test_the_site_has_every_page_in_the_order_of_the_readme(site: dict[str, Any]) -> None:
     pages = [page for page in pages_of(site["complete_nav"](read("mkdocs.yml")["nav"])) if not page.startswith("http")]
-    told = list(dict.fromkeys(re.findall(r"\(docs/(\w+\.md)\)", (ROOT / "README.md").read_text(encoding="utf-8"))))
+    told = list(dict.fromkeys(re.findall(r"\(docs/([\w-]+\.md)\)", (ROOT / "README.md").read_text(encoding="utf-8"))))
     of_docs = [page for page in pages if (ROOT / "docs" / page).exists()]
     assert of_docs[: len(told)] == told
     assert sorted(of_docs) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))

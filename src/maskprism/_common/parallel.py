@@ -63,10 +63,7 @@ def open_engine(
     if not isinstance(engine, str):
         yield engine
         return
-    if engine not in get_args(EngineName):
-        raise InputError(f"engine is {engine!r}; expected one of {', '.join(map(repr, get_args(EngineName)))}")
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}; expected at least 1")
+    check_engine(engine, workers)
     if engine == "ray":
         from maskprism._common.ray_engine import open_ray
 
@@ -77,6 +74,14 @@ def open_engine(
         raise InputError(f"gpus is {gpus}; threads share the device of the model, so leave it out, or use engine='ray'")
     with one_thread_per_call():
         yield Threads(workers or processors())
+
+
+def check_engine(engine: EngineName | Engine, workers: int | None) -> None:
+    """Raise InputError for an engine that does not exist, or a number of workers out of range."""
+    if isinstance(engine, str) and engine not in get_args(EngineName):
+        raise InputError(f"engine is {engine!r}; expected one of {', '.join(map(repr, get_args(EngineName)))}")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; expected at least 1")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def report(folders: list[Path], /, *, out: Out, overwrite: Replace = False, outp
     Parameters
     ----------
     folders
-        Folders with results; their subfolders are looked at, too.
+        With results; their subfolders are looked at, too.
     out
         File of the index, such as results/index.html.
     """

@@ -51,13 +51,13 @@ def serve(
     Parameters
     ----------
     folder
-        Folder with images; those in its subfolders are shown too, and nothing outside of it.
+        With images; those in its subfolders are shown too, and nothing outside of it.
     split
         Split of the data set, such as val. Default: all that list these images.
     host
         Address to listen on. Everybody who can reach it sees the images: 0.0.0.0 is the whole model.
     port
-        Port to listen on; 0 takes a free one.
+        To listen on; 0 takes a free one.
     allow_host
         Further names by which browsers may call the server, such as the name of this machine.
     cache_mb

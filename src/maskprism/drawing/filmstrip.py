@@ -29,7 +29,7 @@ def filmstrip_sheet(
     Parameters
     ----------
     frames
-        Frames by label what each checkpoint says about one image; of more than `MOST_COLUMNS`, evenly chosen ones are
+        By label what each checkpoint says about one image; of more than `MOST_COLUMNS`, evenly chosen ones are
         shown, the first and the last among them.
     prototypes
         0-based indices; those that matter most for the best instance of the last frame by default.

@@ -62,7 +62,7 @@ def thumbnails(
     Parameters
     ----------
     predictions
-        Predictions by the names of images, such as `StoredPredictions`; instances without one have no picture.
+        By the names of images, such as `StoredPredictions`; instances without one have no picture.
     """
     cells: list[UInt8[np.ndarray, "h w 3"]] = []
     pictured: list[int] = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from maskprism._common.choices import EngineName
-from maskprism._common.parallel import Engine, Lost, open_engine
+from maskprism._common.parallel import Engine, Lost, check_engine, open_engine
 from maskprism.datasets.visit import TOLERATED_MODEL_FAILURES, Failure, OnProgress, visit
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.sources import ImageFiles, open_source
@@ -169,6 +169,7 @@ def extract(
     started = time.perf_counter()
     if flush_s is not None and flush_s < 0:
         raise InputError(f"flush_s is {flush_s}; expected at least 0 seconds")
+    check_engine(engine, workers)
     paths = TablePaths.of(out)
     images = open_source(source, limit=limit)
     shard = Shard(model, images.root, prototypes=prototypes)

@@ -29,7 +29,7 @@ class Signatures:
     mean
         Mean of the coefficients.
     effect
-        Effect by how much the class lies above all other instances, in standard deviations (Hedges' g: the difference
+        By how much the class lies above all other instances, in standard deviations (Hedges' g: the difference
         of means by the pooled standard deviation, corrected for few instances).
     error
         Its standard error over images.

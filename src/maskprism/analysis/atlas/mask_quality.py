@@ -40,7 +40,7 @@ def judged(
     Parameters
     ----------
     predictions
-        Predictions by the names of images, such as `StoredPredictions`.
+        By the names of images, such as `StoredPredictions`.
     images
         The folder that names start from.
     """

@@ -44,7 +44,7 @@ class Points:
     instances
         Its number within the image.
     numbers
-        Numbers by name, float32, NaN where unknown. "score"; of the box "size" (the root of its area, image pixels),
+        By name, float32, NaN where unknown. "score"; of the box "size" (the root of its area, image pixels),
         "x" and "y" of its centre (shares of the image, or pixels where the table has no image sizes) and "aspect" (log
         of width by height); against ground truth "iou" and the losses of its budget.
     relative

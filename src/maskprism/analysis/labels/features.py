@@ -374,7 +374,7 @@ def _span(window: _Window) -> dict[str, float]:
     """How well any weighted sum of the prototypes and a constant draws the label: logistic regression, two ridges."""
     found: dict[str, float] = {}
     weights = None
-    area = float(max(np.count_nonzero(window.inside), 1))
+    area = max(float(np.count_nonzero(window.inside)), 1.0)
     mean = float(window.covered.mean())
     entropy = -(mean * np.log(mean + 1e-9) + (1 - mean) * np.log(1 - mean + 1e-9))
     for name, ridge in _RIDGES.items():
@@ -386,7 +386,7 @@ def _span(window: _Window) -> dict[str, float]:
         found |= {
             f"{name}_loss": float(losses.mean()),
             f"{name}_loss_ratio": float(losses.mean()) / max(entropy, 1e-9),
-            f"{name}_iou": shared / max(np.count_nonzero(drawn | window.inside), 1),
+            f"{name}_iou": shared / max(float(np.count_nonzero(drawn | window.inside)), 1.0),
             f"{name}_missing": 1 - shared / area,
             f"{name}_extra": np.count_nonzero(drawn & ~window.inside) / area,
             f"{name}_log_weight": float(np.log(np.abs(weights[:-1]).mean() + 1e-6)),

@@ -336,7 +336,7 @@ class LabelStudy:
                 box=one.box,
                 kind="missing label",
                 suspicion=float(value),
-                reason=f"The model finds a {self._name(one.class_id)} (score {one.score:.2f}), and no label overlaps it. "
+                reason=f"The model finds a {self._name(one.class_id)} (score {one.score:.2f}); no label overlaps it. "
                 f"Of detections with this score, {value:.0%} match a label.",
                 suggestion=one.rle,
                 suggested_by="prediction",

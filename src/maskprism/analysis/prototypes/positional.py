@@ -97,9 +97,9 @@ class Dependence:
     luminance, edges
         By the image's luminance, and by the size of its Sobel gradient, alone.
     appearance
-        Appearance by both together.
+        By both together.
     foreground
-        Foreground by whether a cell is inside any mask of the model.
+        By whether a cell is inside any mask of the model.
     class_share
         Share of the variance between instances (of the mean inside the mask) that class explains: epsilon squared of
         Kelley (1935), corrected for the number of classes; 0 where it would be negative.

@@ -58,7 +58,7 @@ class Setting:
     Attributes
     ----------
     ridge
-        Ridge on the sum of squares of A, and of b over OFFSETS times the root mean square of the coefficients, against
+        On the sum of squares of A, and of b over OFFSETS times the root mean square of the coefficients, against
         the loss of one image: the more images, the freer.
     levels
         How many levels of the pyramid have a correction of their own, which is a common one plus SPREAD times something
