@@ -103,7 +103,7 @@ def suspicions(
     gain = Interval(np.nan, np.nan, np.nan)
     if not too_few(len(images)) and 0 < np.count_nonzero(corrupted) < len(corrupted):
         learned = _out_of_fold(features, image, corrupted, seed)
-        gain = _gain(learned, simple, corrupted, image, seed)
+        gain = _gain(learned, simple, corrupted, image)
     use_learned = gain.low > 0
     values = learned if use_learned else simple
     both = 0 < np.count_nonzero(corrupted) < len(corrupted)
@@ -195,7 +195,6 @@ def _gain(
     simple: Float64[np.ndarray, " N"],
     corrupted: Bool[np.ndarray, " N"],
     image: Int64[np.ndarray, " N"],
-    seed: int,
 ) -> Interval:
     """What the learned score gains in AUROC, with its interval over images.
 
@@ -213,7 +212,7 @@ def _gain(
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.mean([(weights @ sums) / (weights @ counts) for sums, counts in sides], axis=0)
 
-    return bootstrap(mean, len(images), seed)
+    return bootstrap(mean, len(images))
 
 
 def _told_apart(score: Float64[np.ndarray, " N"], corrupted: Bool[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
