@@ -1,4 +1,4 @@
-"""The files of `maskprism labels`: a table with a row for every label, and the worst of them in words."""
+"""The files of `maskprism labels`: the page, a table with a row for every label, the manifest; and a few sentences."""
 
 from __future__ import annotations
 
@@ -10,25 +10,35 @@ import numpy as np
 
 from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism._common.text import counted, json_text
-from maskprism.analysis.labels.suspicion import LEVELS, MIN_CALIBRATED
+from maskprism.analysis.labels.suspicion import LEVELS, MIN_CALIBRATED, SUSPICIOUS
+from maskprism.reports.labels import labels_page
+from maskprism.reports.manifest import Number, ResultManifest, TableFile, withdraw_manifest, write_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from maskprism.analysis.labels.study import JudgedLabel, LabelReport
+    from maskprism.datasets import Dataset
 
 TABLE = "labels.parquet"
+PAGE = "labels.html"
 
 
-def write_labels(report: LabelReport, out: Path) -> dict[Path, str]:
-    """Write the table.
+def write_labels(report: LabelReport, dataset: Dataset, out: Path, *, model: str, worst: int) -> dict[Path, str]:
+    """Write the page, the table and the manifest.
 
     Parameters
     ----------
     report
         The judged labels.
+    dataset
+        The images with their labels, with the class ids of the model.
     out
         A folder that is there.
+    model
+        The name of the model.
+    worst
+        How many suspicious labels the page shows at most.
 
     Returns
     -------
@@ -42,11 +52,34 @@ def write_labels(report: LabelReport, out: Path) -> dict[Path, str]:
     """
     import pyarrow.parquet as pq
 
+    withdraw_manifest(out, "labels")
     path = out / TABLE
     table = label_table(report.rows)
     with reporting_write_errors(path):
         write_atomically(path, lambda file: pq.write_table(table, file))
-    return {path: "a row for every label and for every confident detection without a label, the most suspicious first"}
+    what = "a row for every label and for every confident detection without a label, the most suspicious first"
+    notes = sentences(report)
+    shown = write_atomically(out / PAGE, labels_page(report, dataset, worst, notes))
+    suspicious = sum(row.suspicion >= SUSPICIOUS for row in report.rows)
+    manifest = ResultManifest(
+        command="labels",
+        about="which labels are probably wrong, and how",
+        page=PAGE,
+        models=[model],
+        numbers=[
+            Number("images", report.n_images, ","),
+            Number("labels", report.n_labels, ","),
+            Number("suspicious labels and detections without a label", suspicious, ","),
+            Number("AUROC of corrupted copies", report.suspicion.auroc),
+        ],
+        findings=notes,
+        tables=[TableFile(TABLE, what, order="-suspicion")],
+    )
+    return {
+        shown: "the most suspicious labels, to look at and decide on",
+        path: what,
+        **write_manifest(out, manifest),
+    }
 
 
 def label_table(rows: Sequence[JudgedLabel]) -> pa.Table:

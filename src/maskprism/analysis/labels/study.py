@@ -11,7 +11,7 @@ import numpy as np
 from maskprism._common.extras import require
 from maskprism.analysis.labels.corruption import CORRUPTIONS, MIN_PIXELS, Corruption, corrupt, halves, jittered
 from maskprism.analysis.labels.features import ImageEvidence, as_matrix, label_features, span_mask
-from maskprism.analysis.labels.suspicion import Suspicion, kinds, suspicions
+from maskprism.analysis.labels.suspicion import SUSPICIOUS, Suspicion, kinds, suspicions
 from maskprism.analysis.truth.matching import FOUND_IOU, NEAR_IOU
 from maskprism.analysis.truth.overlaps import Region
 from maskprism.errors import InputError
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 Kind = Corruption | Literal["wrong class", "duplicate", "split", "missing label", "crowd", "no mask"]
 TAUGHT: tuple[Kind, ...] = (*CORRUPTIONS, "wrong class", "duplicate", "split")
 """The mistakes that are made on purpose, to learn from."""
+NEEDLESS: tuple[Kind, ...] = ("spurious", "duplicate")
+"""Kinds of labels that should not be there."""
 COPIES = 3
 """Corrupted copies of each label of an image that is learned from."""
 LEARNED_IMAGES = 2000
 """About so many images are learned from; of more, chance takes these."""
 SHOWN_SCORE = 0.25
 """Detections from this score on that nothing labels are reported."""
-_SUSPICIOUS = 0.5
 
 
 class JudgedLabel(NamedTuple):
@@ -51,6 +52,10 @@ class JudgedLabel(NamedTuple):
         COCO RLE of a better mask, or None.
     instance
         The detection that it is, or that overlaps most, as `Model.predict` numbers them; -1 for none.
+    prediction
+        COCO RLE of that detection, where it is not the suggestion.
+    suggested_class
+        For the kind "wrong class": the class id of that detection.
     """
 
     image: str
@@ -65,6 +70,8 @@ class JudgedLabel(NamedTuple):
     suggested_by: str
     instance: int
     features: Mapping[str, float]
+    prediction: Mapping[str, Any] | None = None
+    suggested_class: int | None = None
 
 
 class MeasuredLabel(NamedTuple):
@@ -80,6 +87,7 @@ class MeasuredLabel(NamedTuple):
     suggested_by: str = ""
     instance: int = -1
     other_class: int = -1
+    prediction: Mapping[str, Any] | None = None
 
 
 class Unlabelled(NamedTuple):
@@ -133,7 +141,8 @@ class Measuring:
         ]
         masks = [_tight(mask) for mask in masks]
         labels = [self._label(index, truth, masks, evidence, rng if learned else None) for index in range(len(truth))]
-        return MeasuredImage(visited.name, labels, _detections(evidence, truth, masks), truth.repeats)
+        detections = [one for one in _detections(evidence, truth, masks) if one.class_id in self.class_ids]
+        return MeasuredImage(visited.name, labels, detections, truth.repeats)
 
     def _label(
         self,
@@ -162,6 +171,7 @@ class Measuring:
             suggested_by=suggested_by,
             instance=instance,
             other_class=int(evidence.prediction.classes[instance]) if instance >= 0 else -1,
+            prediction=_rle(evidence, instance) if instance >= 0 and suggested_by != "prediction" else None,
         )
 
     def _copies(
@@ -218,12 +228,15 @@ class LabelReport:
         How labels were judged, and how well corrupted copies are found.
     n_images, n_labels
         What was measured.
+    names
+        Class names by class id.
     """
 
     rows: Sequence[JudgedLabel]
     suspicion: Suspicion
     n_images: int
     n_labels: int
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -268,17 +281,17 @@ class LabelStudy:
         overlap = features[:, names.index("mask_iou")].astype(np.float64)
         suspicion = suspicions(features, image, corrupted, overlap, seed=self.seed)
         asked = np.zeros(len(measured), dtype=bool)
-        asked[: len(judged)] = suspicion.values >= _SUSPICIOUS
+        asked[: len(judged)] = suspicion.values >= SUSPICIOUS
         told = iter(kinds(features, image, [kind for _, kind, _ in measured], asked, seed=self.seed))
         rows = []
         for (number, label), value in zip(judged, suspicion.values.tolist(), strict=True):
-            kind = _likeliest(next(told)) if value >= _SUSPICIOUS else ""
+            kind = _likeliest(next(told)) if value >= SUSPICIOUS else ""
             rows.append(self._row(number, label, kind, value))
         rows += [self._row(number, label, label.unjudged, np.nan) for number, label in labels if label.unjudged]
         rows += [row for image_of in self.images for row in self._repeats(image_of)]
         rows += self._missing()
         rows.sort(key=lambda row: -1.0 if np.isnan(row.suspicion) else row.suspicion, reverse=True)
-        return LabelReport(rows, suspicion, len(self.images), len(labels))
+        return LabelReport(rows, suspicion, len(self.images), len(labels), self.names)
 
     def _row(self, number: int, label: MeasuredLabel, kind: str, suspicion: float) -> JudgedLabel:
         return JudgedLabel(
@@ -290,10 +303,12 @@ class LabelStudy:
             kind=kind,
             suspicion=suspicion,
             reason=self._reason(label, kind),
-            suggestion=label.suggestion if suspicion >= _SUSPICIOUS else None,
-            suggested_by=label.suggested_by if suspicion >= _SUSPICIOUS else "",
+            suggestion=label.suggestion if suspicion >= SUSPICIOUS else None,
+            suggested_by=label.suggested_by if suspicion >= SUSPICIOUS else "",
             instance=label.instance,
             features=label.features,
+            prediction=label.prediction,
+            suggested_class=label.other_class if kind == "wrong class" and _other(label) else None,
         )
 
     def _repeats(self, image: MeasuredImage) -> list[JudgedLabel]:
@@ -361,13 +376,18 @@ class LabelStudy:
             else "no detection overlaps it"
         )
         span = f"the best mask that the prototypes can draw has an IoU of {values['tight_iou']:.2f} with it"
-        if kind == "wrong class" and label.other_class >= 0 and label.other_class != label.class_id:
+        if kind == "wrong class" and _other(label):
             return f"The model calls it {self._name(label.other_class)} (score {values['score']:.2f}); {overlap}."
         if kind == "duplicate":
             return f"Another label overlaps it by an IoU of {values['label_iou']:.2f}."
         if kind == "merged" and values["detections_inside"] > 1:
             return f"It holds {values['detections_inside']:.0f} detections; {overlap}."
         return f"{overlap[0].upper()}{overlap[1:]}; {span}."
+
+
+def _other(label: MeasuredLabel) -> bool:
+    """Whether the best detection is of another class."""
+    return label.other_class >= 0 and label.other_class != label.class_id
 
 
 def learned_share(n_images: int) -> float:
@@ -393,8 +413,18 @@ def _suggestion(
 ) -> tuple[Mapping[str, Any] | None, str]:
     """The predicted mask where the label was found, else the best mask within the span of the prototypes."""
     if instance >= 0 and mask_iou >= FOUND_IOU:
-        return evidence.prediction[instance].rle("image"), "prediction"
-    return span_mask(evidence, mask), "prototypes"
+        return _rle(evidence, instance), "prediction"
+    drawn = span_mask(evidence, mask)
+    return (drawn and _as_text(drawn)), "prototypes"
+
+
+def _rle(evidence: ImageEvidence, instance: int) -> Mapping[str, Any]:
+    return _as_text(evidence.prediction[instance].rle("image"))
+
+
+def _as_text(rle: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the same RLE for JSON, which has no bytes."""
+    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
 
 
 def _detections(evidence: ImageEvidence, truth: GroundTruth, masks: Sequence[Region]) -> list[Unlabelled]:
@@ -418,7 +448,7 @@ def _detections(evidence: ImageEvidence, truth: GroundTruth, masks: Sequence[Reg
                 score=score,
                 overlap=overlap,
                 instance=index,
-                rle=evidence.prediction[index].rle("image") if alone and score >= SHOWN_SCORE else None,
+                rle=_rle(evidence, index) if alone and score >= SHOWN_SCORE else None,
             )
         )
     return found

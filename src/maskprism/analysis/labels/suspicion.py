@@ -23,6 +23,8 @@ Score = Literal["learned", "1 - mask IoU"]
 FOLDS = 5
 MIN_CALIBRATED = 30
 """With fewer images than this, suspicions are not calibrated."""
+SUSPICIOUS = 0.5
+"""Labels from this suspicion on are shown, and get a kind."""
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 _KIND_ROUNDS = 30
 """A round has a tree for each of twelve mistakes."""
