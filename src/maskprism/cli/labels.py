@@ -13,8 +13,8 @@ from maskprism.cli.options import (
     Detections,
     Limit,
     ModelFile,
-    Overwrite,
     Reading,
+    Replace,
     Seed,
     Split,
     Work,
@@ -32,7 +32,7 @@ PRINTED = 20
     order=15,
     page="labels.md",
     example="labels data.yaml --model best.pt --out labels",
-    answer="`files`, `actions` (with `--apply`, only these two), "
+    answer="`files`, `actions` (how many decisions of each kind --apply wrote; then these two alone), "
     "`images`, `labels`, `score`, `auroc`, `corrupted_share`, `worst`, `failures`",
 )
 def labels(
@@ -41,7 +41,7 @@ def labels(
     *,
     model: ModelFile = None,
     out: Annotated[Path | None, Parameter(name="--out")] = None,
-    overwrite: Overwrite = False,
+    overwrite: Replace = False,
     split: Split = None,
     crowds: Crowds = "left-out",
     images: Path | None = None,
@@ -131,6 +131,7 @@ def labels(
     output.list_files(written)
     answer = {
         "files": list(written),
+        "actions": {},
         "images": report.n_images,
         "labels": report.n_labels,
         "score": report.suspicion.score,

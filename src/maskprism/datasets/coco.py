@@ -58,7 +58,7 @@ class RunLengths(Struct):
     """A mask as RLE along columns, beginning with the background; compressed to text, or as numbers."""
 
     size: tuple[int, int]
-    counts: str | list[Annotated[int, Meta(ge=0)]]
+    counts: str | list[Annotated[int, Meta(ge=0, le=1 << 40)]]
 
 
 class CocoAnnotation(Struct):

@@ -21,7 +21,9 @@ SUGGESTIONS = "suggestions.json"
 
 
 def write_suggestions(report: LabelReport, out: Path) -> dict[Path, str]:
-    """Write `suggestions.json`: an annotation for each suggested mask of a label that should be there, with the reason as attributes.
+    """Write `suggestions.json`: an annotation for each suggested mask, with the reason as attributes.
+
+    Labels that should not be there, such as duplicates, have none.
 
     Parameters
     ----------
