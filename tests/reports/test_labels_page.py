@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,11 +16,12 @@ from maskprism._common.text import json_text
 from maskprism.analysis.labels.study import JudgedLabel
 from maskprism.datasets import Dataset, open_dataset
 from maskprism.datasets.scenes import write_dataset
-from maskprism.drawing.label_crops import label_crop
+from maskprism.drawing.label_crops import OUTLINE_COLOURS, label_crop
 from maskprism.integrations.label_suggestions import write_suggestions
-from maskprism.reports.labels import labels_page, remedy_of
+from maskprism.reports.labels import label_cards, labels_page, remedy_of
 from maskprism.reports.labels_files import write_labels
 from maskprism.reports.manifest import read_manifest
+from maskprism.viewer.markup import static_text
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +34,13 @@ def cards_of(text: str) -> list[dict]:
     return list(json.loads(data)["cards"])
 
 
+def page_of(rows: Sequence[JudgedLabel], dataset: Dataset, notes: Sequence[str] = ()) -> str:
+    return labels_page(report_of(list(rows), dataset), dataset, label_cards(rows, dataset), notes)
+
+
 def test_cards_hold_what_a_decision_needs(scenes: Dataset) -> None:
     report = scene_report(scenes)
-    text = labels_page(report, scenes, 200, ["judged by hand"])
+    text = page_of(report.rows, scenes, notes=["judged by hand", "warning: by a person"])
     cards = cards_of(text)
     assert [card["label"]["label_id"] for card in cards] == [row.label_id for row in report.rows]
     remedies = {card["label"]["kind"]: card["remedy"] for card in reversed(cards)}  # of the first of a kind
@@ -42,20 +49,23 @@ def test_cards_hold_what_a_decision_needs(scenes: Dataset) -> None:
     assert remedies["missing label"]["action"] == "add"
     assert remedies["shifted"] == {"action": "replace", "mask": report.rows[0].suggestion}
     assert text.count("<article") == len(report.rows)
-    assert len(cards_of(labels_page(report, scenes, 3, []))) == 3
+    assert '<p class="warning">By a person.</p>' in text
+    assert "<p>Judged by hand.</p>" in text
 
 
-def test_labels_below_one_half_and_those_not_judged_are_no_cards(scenes: Dataset) -> None:
+def test_labels_below_one_half_and_those_not_judged_are_no_cards(scenes: Dataset, tmp_path: Path) -> None:
     rows = [judged("a.png", number, (0, 0, 1, 1), "", suspicion=value) for number, value in enumerate((0.49, np.nan))]
-    text = labels_page(report_of(rows, scenes), scenes, 200, [])
+    write_labels(report_of(rows, scenes), scenes, tmp_path, model="m", worst=200, notes=[])
+    text = (tmp_path / "labels.html").read_text()
     assert cards_of(text) == []
     assert '<p id="none">' in text
+    assert not (tmp_path / "worst.png").exists()
 
 
 def test_foreign_names_stay_text(scenes: Dataset) -> None:
     evil = '</script><script>alert(1)</script>"><img src=x onerror=alert(1)>'
     row = judged(evil, evil, (0, 0, 1, 1), "shifted", class_name=evil, reason=evil)
-    text = labels_page(report_of([row], scenes), scenes, 200, [evil])
+    text = page_of([row], scenes, notes=[evil])
     assert "<script>alert" not in text
     assert "<img src=x" not in text
     assert cards_of(text)[0]["label"]["image"] == evil
@@ -78,16 +88,26 @@ def test_nothing_is_suggested_that_cannot_be_done(scenes: Dataset, row: JudgedLa
 
 def test_files_beside_the_page(scenes: Dataset, tmp_path: Path) -> None:
     report = scene_report(scenes)
-    written = write_suggestions(report, tmp_path) | write_labels(report, scenes, tmp_path, model="m", worst=2)
+    written = write_suggestions(report, tmp_path) | write_labels(
+        report, scenes, tmp_path, model="m", worst=2, notes=["judged"]
+    )
     assert sorted(path.name for path in written) == [
         "labels.html",
         "labels.manifest.json",
         "labels.parquet",
         "suggestions.json",
+        "worst.png",
     ]
+    assert len(cards_of((tmp_path / "labels.html").read_text())) == 2
     manifest = read_manifest(tmp_path / "labels.manifest.json")
     assert (manifest.page, manifest.models) == ("labels.html", ["m"])
     assert (tmp_path / manifest.tables[0].file).is_file()
+    picture = cv2.imread(str(tmp_path / manifest.pictures[0].file))
+    assert picture.shape == (240, 480, 3)
+    for name in ("label", "prediction", "suggestion"):
+        bgr = np.array(OUTLINE_COLOURS[name][::-1])
+        assert (np.abs(picture.astype(int) - bgr).max(axis=2) < 8).sum() > 20
+        assert f"stroke:#{bytes(OUTLINE_COLOURS[name]).hex()}" in static_text("labels.css")
 
 
 def test_suggestions_are_a_coco_json_of_their_masks(scenes: Dataset, tmp_path: Path) -> None:

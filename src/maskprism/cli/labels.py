@@ -77,7 +77,7 @@ def labels(
     apply
         decisions.json, as the page exports it.
     write
-        Folder for the corrected data set, needed with --apply. Images are linked, the originals stay as they are.
+        Folder for the corrected data set, needed with --apply. Images are linked, the originals stay unchanged.
     images
         Folder of the images of a COCO json. Default: found beside the json.
     """
@@ -119,10 +119,11 @@ def labels(
     report = study.compute()
     make_folder(out)
     suggestions = write_suggestions(report, out)
-    written = write_labels(report, dataset, out, model=loaded.spec.name, worst=worst) | suggestions
+    notes = sentences(report)
+    written = write_labels(report, dataset, out, model=loaded.spec.name, worst=worst, notes=notes) | suggestions
     for notice in dataset.notices:
         output.note(f"note: {notice}")
-    for sentence in sentences(report):
+    for sentence in notes:
         print(sentence)
     printed = [row for row in report.rows if row.suspicion >= 0.5][:PRINTED]
     for row in printed:

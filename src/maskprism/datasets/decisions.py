@@ -15,7 +15,7 @@ DECISIONS_FORMAT: Literal[1] = 1
 MOST_BYTES = 64 << 20
 """Larger files of decisions were not exported by a page."""
 LabelAction = Literal["replace", "reclassify", "add", "delete", "keep"]
-"""What is done with a label: another mask, another class, a new label, none, or nothing."""
+"""Another mask, another class, a new label, no label any more, or no change."""
 Text = Annotated[str, Meta(max_length=4096)]
 _NEEDS: dict[LabelAction, tuple[str, ...]] = {
     "replace": ("label_id", "mask"),
@@ -27,7 +27,7 @@ _NEEDS: dict[LabelAction, tuple[str, ...]] = {
 
 
 class LabelDecision(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What is done with one label.
+    """What to change in one label.
 
     Attributes
     ----------

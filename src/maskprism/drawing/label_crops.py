@@ -9,11 +9,19 @@ import cv2
 import numpy as np
 
 from maskprism.datasets.bitmap_outlines import border_rings
+from maskprism.drawing.crops import contact_sheet, framed
+from maskprism.drawing.palette import RGB
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int64, UInt8
 
 OutlineName = Literal["label", "prediction", "suggestion"]
+OUTLINE_COLOURS: dict[OutlineName, RGB] = {
+    "label": (255, 122, 31),
+    "prediction": (86, 180, 233),
+    "suggestion": (240, 228, 66),
+}
+"""Those of the style of the page, too; each line has a black border."""
 _MARGIN, _LEAST_MARGIN_PX = 0.3, 12
 _BEND = 0.5
 """In pixels of the shrunk crop: outlines may move by this much."""
@@ -44,7 +52,7 @@ def label_crop(
     masks
         What is outlined; all of it is in the crop.
     side
-        The crop is shrunk to at most so many pixels a side.
+        The crop is shrunk to at most this number of pixels a side.
 
     Returns
     -------
@@ -70,6 +78,38 @@ def label_crop(
         rings = [ring for rings in border_rings(part) for ring in rings]
         outlines[name] = [_straightened(ring) for ring in rings] if zoom < 1 else rings
     return LabelCrop(picture, outlines)
+
+
+def crop_sheet(crops: Sequence[LabelCrop], *, side: int, across: int) -> UInt8[np.ndarray, "H W 3"]:
+    """Draw crops with their outlines side by side, BGR.
+
+    Parameters
+    ----------
+    crops
+        At least one.
+    side
+        Of each square, in pixels.
+    across
+        How many squares a row has.
+    """
+    cells = []
+    for crop in crops:
+        height, width = crop.picture.shape[:2]
+        zoom = side / max(height, width)
+        size_wh = max(round(width * zoom), 1), max(round(height * zoom), 1)
+        picture = cv2.resize(crop.picture, size_wh, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+        rings = [
+            (np.round(ring * zoom).astype(np.int32), OUTLINE_COLOURS[name][::-1])
+            for name, outlines in crop.outlines.items()
+            for ring in outlines
+        ]
+        for ring, _ in rings:
+            cv2.polylines(picture, [ring], True, (0, 0, 0), 4, cv2.LINE_AA)
+        for ring, colour in rings:
+            cv2.polylines(picture, [ring], True, colour, 2, cv2.LINE_AA)
+        cells.append(framed(picture, side))
+    across = min(across, len(cells))
+    return contact_sheet(cells, side, across, -(-len(cells) // across))
 
 
 def _bounds(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int, int, int]:

@@ -70,10 +70,9 @@ class CorrectedDataset(NamedTuple):
 
 
 def write_corrected(dataset: Dataset, decisions: LabelDecisions, folder: Path) -> CorrectedDataset:
-    """Write a copy of a data set with corrected labels; the originals stay as they are.
+    """Write a copy of a data set with corrected labels; the originals stay unchanged.
 
-    Images become links to the originals, or copies where there can be no links. All other labels stay as they are, byte
-    for byte.
+    Images become links to the originals, or copies where there can be no links. All other labels are copied unchanged.
 
     Parameters
     ----------

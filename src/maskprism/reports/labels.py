@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from maskprism.drawing.label_crops import LabelCrop, OutlineName
 
 CROP_SIDE = 400
-"""Crops are shrunk to so many pixels a side."""
+"""Crops are shrunk to at most this number of pixels a side."""
 _OUTLINES: dict[OutlineName, str] = {
     "label": "label",
     "prediction": "best prediction",
     "suggestion": "suggested mask (dashed)",
 }
+NOT_CALIBRATED = "suspicions are not calibrated"
+_WARNING = "warning: "
 _METHOD = {
     "suspicion": (
         "From 0 to 1, learned from corrupted copies of these labels, on images that were not learned from. Where that "
@@ -54,7 +56,7 @@ _METHOD = {
 
 
 class Remedy(NamedTuple):
-    """What the page suggests to do with a label, as `LabelDecision` has it, and in words."""
+    """What the page suggests for a label, as `LabelDecision` has it; `words` is the text of its button."""
 
     action: LabelAction
     words: str
@@ -151,7 +153,7 @@ def _bitmap(rle: Mapping[str, Any], image_hw: tuple[int, int]) -> Bool[np.ndarra
     return bitmap_of(RunLengths((height, width), rle["counts"]), image_hw)
 
 
-def labels_page(report: LabelReport, dataset: Dataset, worst: int, notes: Iterable[str]) -> str:
+def labels_page(report: LabelReport, dataset: Dataset, cards: Sequence[LabelCard], notes: Sequence[str]) -> str:
     """Return the whole page.
 
     Parameters
@@ -160,13 +162,12 @@ def labels_page(report: LabelReport, dataset: Dataset, worst: int, notes: Iterab
         The judged labels.
     dataset
         The images with their labels, with the class ids of the model.
-    worst
-        How many of the suspicious labels are shown at most.
+    cards
+        The labels that are shown, the most suspicious first.
     notes
-        Sentences about how labels were judged.
+        Sentences about how labels were judged; those that begin with "warning: " come first.
     """
     suspicious = [row for row in report.rows if row.suspicion >= SUSPICIOUS]
-    cards = label_cards(suspicious[:worst], dataset)
     head = {
         "format": DECISIONS_FORMAT,
         "command": "labels",
@@ -177,7 +178,10 @@ def labels_page(report: LabelReport, dataset: Dataset, worst: int, notes: Iterab
     described = [{"label": _label_fields(card.row), "remedy": card.remedy and card.remedy.fields()} for card in cards]
     digest = hashlib.sha256(script_json([str(dataset.path.resolve()), head, described]).encode()).hexdigest()
     data = script_json({"key": f"maskprism-labels-{digest[:24]}", "head": head, "cards": described})
-    said = [f"{note[0].upper()}{note[1:]}." for note in notes]
+    warnings, others = (
+        [note for note in notes if (NOT_CALIBRATED in note or note.startswith(_WARNING)) == first]
+        for first in (True, False)
+    )
     shown = "" if len(cards) == len(suspicious) else f" The page shows the first {len(cards)}."
     missing = sum(row.label_id is None for row in suspicious)
     return page(
@@ -186,7 +190,7 @@ def labels_page(report: LabelReport, dataset: Dataset, worst: int, notes: Iterab
         + (f" ({dataset.split})" if dataset.split else ""),
         subtitle=f"{counted(len(suspicious), 'label')} with a suspicion of {SUSPICIOUS} or more, the most suspicious "
         f"first.{shown}",
-        warnings=() if report.suspicion.calibrated else said[-1:],
+        warnings=[_sentence(note.removeprefix(_WARNING)) for note in warnings],
         tiles=[
             ("images", str(report.n_images)),
             ("labels", str(report.n_labels)),
@@ -198,12 +202,16 @@ def labels_page(report: LabelReport, dataset: Dataset, worst: int, notes: Iterab
             Section(
                 "method",
                 "How labels were judged",
-                "".join(f"<p>{html.escape(sentence)}</p>" for sentence in said) + definitions(_METHOD.items()),
+                "".join(f"<p>{html.escape(_sentence(note))}</p>" for note in others) + definitions(_METHOD.items()),
             ),
         ],
         scenes=f'<script type="application/json" id="maskprism-labels">{data}</script>',
         application="labels",
     )
+
+
+def _sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:]}."
 
 
 def _label_fields(row: JudgedLabel) -> dict[str, Any]:

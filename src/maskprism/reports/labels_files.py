@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism._common.text import counted, json_text
 from maskprism.analysis.labels.suspicion import LEVELS, MIN_CALIBRATED, SUSPICIOUS
-from maskprism.reports.labels import labels_page
-from maskprism.reports.manifest import Number, ResultManifest, TableFile, withdraw_manifest, write_manifest
+from maskprism.drawing.label_crops import crop_sheet
+from maskprism.reports.labels import NOT_CALIBRATED, label_cards, labels_page
+from maskprism.reports.manifest import Number, PictureFile, ResultManifest, TableFile, withdraw_manifest, write_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,9 +24,14 @@ if TYPE_CHECKING:
 
 TABLE = "labels.parquet"
 PAGE = "labels.html"
+PICTURE = "worst.png"
+_PICTURED = 12
+_LEGEND = "orange outline: label, blue: best prediction, yellow: suggestion"
 
 
-def write_labels(report: LabelReport, dataset: Dataset, out: Path, *, model: str, worst: int) -> dict[Path, str]:
+def write_labels(
+    report: LabelReport, dataset: Dataset, out: Path, *, model: str, worst: int, notes: Sequence[str]
+) -> dict[Path, str]:
     """Write the page, the table and the manifest.
 
     Parameters
@@ -39,6 +46,8 @@ def write_labels(report: LabelReport, dataset: Dataset, out: Path, *, model: str
         The name of the model.
     worst
         How many suspicious labels the page shows at most.
+    notes
+        What `sentences` says, and whatever else there is to know of how labels were judged.
 
     Returns
     -------
@@ -58,9 +67,17 @@ def write_labels(report: LabelReport, dataset: Dataset, out: Path, *, model: str
     with reporting_write_errors(path):
         write_atomically(path, lambda file: pq.write_table(table, file))
     what = "a row for every label and for every confident detection without a label, the most suspicious first"
-    notes = sentences(report)
-    shown = write_atomically(out / PAGE, labels_page(report, dataset, worst, notes))
-    suspicious = sum(row.suspicion >= SUSPICIOUS for row in report.rows)
+    suspicious = [row for row in report.rows if row.suspicion >= SUSPICIOUS]
+    cards = label_cards(suspicious[:worst], dataset)
+    shown = write_atomically(out / PAGE, labels_page(report, dataset, cards, notes))
+    crops = [card.crop for card in cards if card.crop is not None][:_PICTURED]
+    pictures = {}
+    if crops:
+        sheet = cv2.imencode(".png", crop_sheet(crops, side=240, across=4))[1].tobytes()
+        pictures[write_atomically(out / PICTURE, sheet)] = f"the most suspicious labels: {_LEGEND}"
+    else:
+        with reporting_write_errors(out / PICTURE):  # of an earlier run
+            (out / PICTURE).unlink(missing_ok=True)
     manifest = ResultManifest(
         command="labels",
         about="which labels are probably wrong, and how",
@@ -69,15 +86,17 @@ def write_labels(report: LabelReport, dataset: Dataset, out: Path, *, model: str
         numbers=[
             Number("images", report.n_images, ","),
             Number("labels", report.n_labels, ","),
-            Number("suspicious labels and detections without a label", suspicious, ","),
+            Number("suspicious labels and detections without a label", len(suspicious), ","),
             Number("AUROC of corrupted copies", report.suspicion.auroc),
         ],
-        findings=notes,
+        findings=list(notes),
+        pictures=[PictureFile(path.name, what) for path, what in pictures.items()],
         tables=[TableFile(TABLE, what, order="-suspicion")],
     )
     return {
         shown: "the most suspicious labels, to look at and decide on",
         path: what,
+        **pictures,
         **write_manifest(out, manifest),
     }
 
@@ -141,9 +160,7 @@ def sentences(report: LabelReport) -> list[str]:
             "better here"
         )
     if not suspicion.calibrated:
-        said.append(
-            f"suspicions are not calibrated: that takes {MIN_CALIBRATED} images, and here are {suspicion.n_images}"
-        )
+        said.append(f"{NOT_CALIBRATED}: that takes {MIN_CALIBRATED} images, and here are {suspicion.n_images}")
         return said
     shares = [f"{suspicion.corrupted_share[level]:.0%} from {level:g} on" for level in LEVELS]
     said.append("of as many given as corrupted labels, corrupted are: " + ", ".join(shares))
