@@ -14,6 +14,7 @@ from maskprism.analysis.labels.features import ImageEvidence, as_matrix, label_f
 from maskprism.analysis.labels.suspicion import SUSPICIOUS, Suspicion, kinds, suspicions
 from maskprism.analysis.truth.matching import FOUND_IOU, NEAR_IOU
 from maskprism.analysis.truth.overlaps import Region
+from maskprism.datasets.ground_truth import run_lengths
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
@@ -414,16 +415,17 @@ def _suggestion(
     """The predicted mask where the label was found, else the best mask within the span of the prototypes."""
     if instance >= 0 and mask_iou >= FOUND_IOU:
         return _rle(evidence, instance), "prediction"
-    drawn = span_mask(evidence, mask)
-    return (drawn and _as_text(drawn)), "prototypes"
+    return _as_text(span_mask(evidence, mask)), "prototypes"
 
 
-def _rle(evidence: ImageEvidence, instance: int) -> Mapping[str, Any]:
+def _rle(evidence: ImageEvidence, instance: int) -> Mapping[str, Any] | None:
     return _as_text(evidence.prediction[instance].rle("image"))
 
 
-def _as_text(rle: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the same RLE for JSON, which has no bytes."""
+def _as_text(rle: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the same RLE for JSON, which has no bytes; None for one without a pixel of the image."""
+    if rle is None or not run_lengths(rle["counts"])[1::2].any():
+        return None
     return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
 
 
