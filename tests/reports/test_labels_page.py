@@ -84,6 +84,23 @@ def test_foreign_names_stay_text(scenes: Dataset) -> None:
 def test_nothing_is_suggested_that_cannot_be_done(scenes: Dataset, row: JudgedLabel, expected: str | None) -> None:
     remedy = remedy_of(row, scenes)
     assert (remedy and remedy.action) == expected
+    assert ("There is no suggestion" in page_of([row], scenes)) == (expected is None)
+
+
+def test_to_accept_everything_loses_and_doubles_no_object(scenes: Dataset) -> None:
+    """Two duplicates of each other are not both deleted, and two parts do not both become the whole object."""
+    whole = rle(np.ones((4, 4), dtype=bool))
+    rows = [
+        judged("a", 1, (0, 0, 10, 10), "duplicate"),
+        judged("a", 2, (0, 0, 10, 9), "duplicate"),
+        judged("a", 3, (50, 50, 60, 60), "duplicate"),
+        judged("b", 4, (0, 0, 10, 10), "duplicate"),
+        judged("b", 5, (0, 0, 5, 10), "split", suggestion=whole, instance=3),
+        judged("b", 6, (5, 0, 10, 10), "split", suggestion=whole, instance=3),
+        judged("b", 7, (5, 0, 10, 10), "split", suggestion=whole, instance=4),
+    ]
+    actions = [card.remedy and card.remedy.action for card in label_cards(rows, scenes)]
+    assert actions == ["delete", None, "delete", "delete", "replace", None, "replace"]
 
 
 def test_files_beside_the_page(scenes: Dataset, tmp_path: Path) -> None:

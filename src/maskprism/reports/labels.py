@@ -14,6 +14,8 @@ from maskprism import __version__
 from maskprism._common.text import counted, readable
 from maskprism.analysis.labels.study import NEEDLESS
 from maskprism.analysis.labels.suspicion import SUSPICIOUS
+from maskprism.analysis.truth.matching import FOUND_IOU
+from maskprism.core.geometry import box_iou
 from maskprism.datasets.coco import RunLengths, bitmap_of
 from maskprism.datasets.decisions import DECISIONS_FORMAT, LabelAction
 from maskprism.drawing.label_crops import label_crop
@@ -115,6 +117,9 @@ def label_cards(rows: Sequence[JudgedLabel], dataset: Dataset) -> list[LabelCard
     for number, row in enumerate(rows):
         by_image.setdefault(row.image, []).append(number)
     cards = {number: LabelCard(row, remedy_of(row, dataset), None) for number, row in enumerate(rows)}
+    for own in by_image.values():
+        for number in _second_of_pairs([rows[number] for number in own]):
+            cards[own[number]] = cards[own[number]]._replace(remedy=None)
     for sample in dataset:
         if sample.name not in by_image:
             continue
@@ -129,6 +134,22 @@ def label_cards(rows: Sequence[JudgedLabel], dataset: Dataset) -> list[LabelCard
                 label[patches[place].rows, patches[place].columns] = patches[place].values
             cards[number] = cards[number]._replace(crop=_crop(image, label, cards[number]))
     return [cards[number] for number in range(len(rows))]
+
+
+def _second_of_pairs(rows: Sequence[JudgedLabel]) -> Iterator[int]:
+    """Find labels of an image for which an earlier one makes up: to accept both would lose or double an object.
+
+    Of labels that are duplicates of each other one is deleted; of the parts of a split object one gets the whole mask.
+    """
+    for number, row in enumerate(rows):
+        for other in rows[:number]:
+            both = row.kind == other.kind
+            overlap = box_iou(*(np.array([one.box], dtype=np.float32) for one in (row, other))).item()
+            if (both and row.kind == "duplicate" and overlap > FOUND_IOU) or (
+                both and row.kind == "split" and row.instance == other.instance >= 0
+            ):
+                yield number
+                break
 
 
 def _place(label_id: int | str | None, truth: GroundTruth) -> int | None:
@@ -279,6 +300,8 @@ def _buttons(card: LabelCard) -> Iterator[str]:
     missing = card.row.label_id is None
     if card.remedy is not None:
         yield _button("accept", f"Accept: {card.remedy.words}", "A")
+    else:
+        yield '<p class="quiet">There is no suggestion: keep or delete the label.</p>'
     yield _button("keep", "No label" if missing else "Keep", "K")
     if not missing:
         yield _button("delete", "Delete", "D")
