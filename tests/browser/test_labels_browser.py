@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set and its page, of labels that were judged by hand."""
     folder = tmp_path_factory.mktemp("labels ü")
     dataset = open_dataset(write_dataset(folder / "scenes", 2, seed=3, validation_share=1))
-    write_labels(scene_report(dataset), dataset, folder, model="m", worst=200, notes=[])
+    write_labels(scene_report(dataset), dataset, folder, models=["m"], worst=200, notes=[])
     return folder
 
 

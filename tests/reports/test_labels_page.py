@@ -55,7 +55,7 @@ def test_cards_hold_what_a_decision_needs(scenes: Dataset) -> None:
 
 def test_labels_below_one_half_and_those_not_judged_are_no_cards(scenes: Dataset, tmp_path: Path) -> None:
     rows = [judged("a.png", number, (0, 0, 1, 1), "", suspicion=value) for number, value in enumerate((0.49, np.nan))]
-    write_labels(report_of(rows, scenes), scenes, tmp_path, model="m", worst=200, notes=[])
+    write_labels(report_of(rows, scenes), scenes, tmp_path, models=["m"], worst=200, notes=[])
     text = (tmp_path / "labels.html").read_text()
     assert cards_of(text) == []
     assert '<p id="none">' in text
@@ -106,7 +106,7 @@ def test_to_accept_everything_loses_and_doubles_no_object(scenes: Dataset) -> No
 def test_files_beside_the_page(scenes: Dataset, tmp_path: Path) -> None:
     report = scene_report(scenes)
     written = write_suggestions(report, tmp_path) | write_labels(
-        report, scenes, tmp_path, model="m", worst=2, notes=["judged"]
+        report, scenes, tmp_path, models=["m"], worst=2, notes=["judged"]
     )
     assert sorted(path.name for path in written) == [
         "labels.html",

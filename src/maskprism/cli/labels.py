@@ -120,7 +120,7 @@ def labels(
     make_folder(out)
     suggestions = write_suggestions(report, out)
     notes = sentences(report)
-    written = write_labels(report, dataset, out, model=loaded.spec.name, worst=worst, notes=notes) | suggestions
+    written = write_labels(report, dataset, out, models=[loaded.spec.name], worst=worst, notes=notes) | suggestions
     for notice in dataset.notices:
         output.note(f"note: {notice}")
     for sentence in notes:

@@ -30,7 +30,7 @@ _LEGEND = "orange outline: label, blue: best prediction, yellow: suggestion"
 
 
 def write_labels(
-    report: LabelReport, dataset: Dataset, out: Path, *, model: str, worst: int, notes: Sequence[str]
+    report: LabelReport, dataset: Dataset, out: Path, *, models: Sequence[str], worst: int, notes: Sequence[str]
 ) -> dict[Path, str]:
     """Write the page, the table and the manifest.
 
@@ -42,8 +42,8 @@ def write_labels(
         The images with their labels, with the class ids of the model.
     out
         A folder that is there.
-    model
-        The name of the model.
+    models
+        The names of the models that judged them.
     worst
         How many suspicious labels the page shows at most.
     notes
@@ -82,7 +82,7 @@ def write_labels(
         command="labels",
         about="which labels are probably wrong, and how",
         page=PAGE,
-        models=[model],
+        models=list(models),
         numbers=[
             Number("images", report.n_images, ","),
             Number("labels", report.n_labels, ","),
