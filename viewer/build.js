@@ -61,3 +61,5 @@ await bundle("src/gallery/main.js", "gallery.js");
 await bundle("src/gallery/gallery.css", "gallery.css");
 await bundle("src/atlas/main.js", "atlas.js");
 await bundle("src/atlas/map.css", "atlas.css");
+await bundle("src/labels/main.js", "labels.js");
+await bundle("src/labels/labels.css", "labels.css");

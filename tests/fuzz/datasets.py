@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from fuzz.kind import Kind, image, write_images
 from fuzz.mutate import JSON, YAML, as_yaml, bytes_damage, text_damage
 from maskprism import Letterbox
 from maskprism.datasets import open_dataset
+from maskprism.datasets.decisions import read_decisions
 from maskprism.errors import MaskprismError
+from maskprism.integrations.corrected_labels import write_corrected
 from maskprism.io.sources import open_source
 from maskprism.models.names import read_names
 
@@ -146,6 +149,35 @@ def _use_names(folder: Path) -> None:
         raise errors[0]
 
 
+def _decisions(folder: Path) -> None:
+    """Decisions of all kinds about labels of a COCO json."""
+    _coco(folder)
+    mask = {"size": [24, 32], "counts": [100, 60, 608]}
+    dataset = open_dataset(folder / "data.json")
+    rows: list[dict[str, Any]] = []
+    for sample in dataset:
+        _, truth = sample.read()
+        rows += [
+            {"image": sample.name, "label_id": label_id, "box": box.tolist(), "kind": "shifted"}
+            for label_id, box in zip(truth.label_ids, truth.boxes, strict=True)
+        ]
+    rows[0] |= {"action": "replace", "mask": mask}
+    rows[1] |= {"action": "reclassify", "category": 1}
+    rows[2] |= {"action": "delete"}
+    rows[3] |= {"action": "keep"}
+    rows.append(rows[0] | {"action": "add", "label_id": None, "category": 7})
+    head = {"format": 1, "command": "labels", "maskprism": "0", "data": "data.json", "split": None}
+    (folder / "decisions.json").write_text(json.dumps(head | {"decisions": rows}))
+
+
+def _apply_decisions(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as new:
+        decisions = read_decisions(folder / "decisions.json")
+        corrected = write_corrected(open_dataset(folder / "data.json"), decisions, Path(new))
+        for sample in open_dataset(corrected.description):
+            sample.read()
+
+
 COCO_USE, YAML_USE = partial(_use_dataset, name="data.json"), partial(_use_dataset, name="data.yaml")
 KINDS = {
     "coco": Kind((_coco, _coco_export), {"data.json": (JSON, JSON, JSON, bytes_damage)}, COCO_USE, 20),
@@ -155,6 +187,12 @@ KINDS = {
         (_names,),
         {"*.txt": (text_damage, bytes_damage), "*.yaml": (YAML, bytes_damage), "*.json": (JSON, bytes_damage)},
         _use_names,
+        5,
+    ),
+    "decisions": Kind(
+        (_decisions,),
+        {"decisions.json": (JSON, JSON, bytes_damage), "data.json": (JSON, bytes_damage)},
+        _apply_decisions,
         5,
     ),
     "list": Kind(

@@ -19,7 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "pillow_heif": ("heic",),
     "ray": ("ray",),
     "scipy": ("atlas", "compare", "tune"),
-    "sklearn": ("atlas",),
+    "sklearn": ("atlas", "labels"),
     "starlette": ("serve",),
     "supervision": (),
     "torch": ("ultralytics", "transformers", "train"),

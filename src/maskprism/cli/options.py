@@ -165,6 +165,7 @@ def check_out(
     *,
     overwrite: bool,
     folder: bool = False,
+    option: str = "--out",
     suffix: str = "",
     beside: Callable[[Path], Iterable[Path]] = lambda _: (),
 ) -> None:
@@ -178,6 +179,8 @@ def check_out(
         Whether what is there may be replaced.
     folder
         Whether it is a folder; it is made.
+    option
+        The option that names it.
     suffix
         How the name of a file must end.
     beside
@@ -193,10 +196,10 @@ def check_out(
 
     if folder:
         if out.exists() and not is_folder(out):
-            raise InputError(f"{out}: cannot be written (it is a file); expected a folder; choose another --out")
-        make_folder(out, "choose another --out")
+            raise InputError(f"{out}: cannot be written (it is a file); expected a folder; choose another {option}")
+        make_folder(out, f"choose another {option}")
         if not overwrite and any(out.iterdir()):
-            raise InputError(f"{out}: exists and is not empty; choose another --out, or give --overwrite")
+            raise InputError(f"{out}: exists and is not empty; choose another {option}, or give --overwrite")
         return
     if is_folder(out):
         raise InputError(f"{out}: is a folder; expected the name of a file, such as {out / f'NAME{suffix}'}")
@@ -206,8 +209,8 @@ def check_out(
         if is_folder(path):
             raise InputError(f"{path}: is a folder; expected the name of a file that can be written")
         if not overwrite and os.path.lexists(path):
-            raise InputError(f"{path}: exists; choose another --out, or give --overwrite")
-    with reporting_write_errors(out, "choose another --out"):
+            raise InputError(f"{path}: exists; choose another {option}, or give --overwrite")
+    with reporting_write_errors(out, f"choose another {option}"):
         out.parent.mkdir(parents=True, exist_ok=True)
 
 

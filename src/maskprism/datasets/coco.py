@@ -58,7 +58,7 @@ class RunLengths(Struct):
     """A mask as RLE along columns, beginning with the background; compressed to text, or as numbers."""
 
     size: tuple[int, int]
-    counts: str | list[Annotated[int, Meta(ge=0)]]
+    counts: str | list[Annotated[int, Meta(ge=0, le=1 << 40)]]
 
 
 class CocoAnnotation(Struct):
@@ -138,7 +138,7 @@ class CocoAnnotations:
                 row = self._row(annotation, image_hw)
             except ValueError as error:
                 raise LabelError(f"{label}: {error}") from None
-            rows.append(row)
+            rows.append(row._replace(label_id=number if annotation.id == "?" else id_key(annotation.id)))
             if row.segment is None:
                 remarks.append(f"{label}: a box without a mask")
         if _are_normalised(rows, image_hw):
@@ -154,7 +154,7 @@ class CocoAnnotations:
         if category not in self.categories:
             raise ValueError(f"category {shortened(category)} is not in the file's categories")
         if isinstance(segmentation, RunLengths):
-            return Annotation(category, _bitmap(segmentation, image_hw), crowd=crowd)
+            return Annotation(category, bitmap_of(segmentation, image_hw), crowd=crowd)
         if polygons := [numbers for numbers in segmentation or () if numbers]:
             if len(polygons) > 2 and all(len(numbers) == 2 for numbers in polygons):  # a list of points
                 polygons = [[value for point in polygons for value in point]]
@@ -205,8 +205,14 @@ def _polygon(numbers: Sequence[float]) -> Polygon:
     return points
 
 
-def _bitmap(encoded: RunLengths, image_hw: tuple[int, int]) -> Bitmap:
-    """Return the mask of an RLE: along columns, beginning with the background."""
+def bitmap_of(encoded: RunLengths, image_hw: tuple[int, int]) -> Bitmap:
+    """Return the mask of an RLE: along columns, beginning with the background.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or of another size than the image.
+    """
     height, width = encoded.size
     if encoded.size != image_hw:
         raise ValueError(f"its mask is {width} x {height} pixels; the image is {image_hw[1]} x {image_hw[0]}")

@@ -48,6 +48,10 @@ class GroundTruth:
         What was corrected while reading, such as clipped coordinates or repeated rows.
     outlines
         By whose rule polygons become pixels: "coco" for a COCO json, "ultralytics" for label files.
+    label_ids
+        Of each instance the id of its annotation in a COCO json, or its line in a label file, from 0.
+    repeats
+        Labels left out because they repeat another one, as pairs of label ids: its own, the other's.
     """
 
     classes: Int64[np.ndarray, " M"]
@@ -58,6 +62,8 @@ class GroundTruth:
     names: Mapping[int, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     outlines: Outlines = "coco"
+    label_ids: tuple[int | str, ...] = ()
+    repeats: tuple[tuple[int | str, int | str], ...] = ()
 
     @classmethod
     def of_masks(cls, masks: Sequence[Bitmap] | Bool[np.ndarray, "M H W"], classes: Sequence[int]) -> GroundTruth:

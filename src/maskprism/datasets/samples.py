@@ -32,6 +32,7 @@ class Annotation(NamedTuple):
     segment: Segment
     box: Sequence[float] | None = None
     crowd: bool = False
+    label_id: int | str = -1
 
 
 class ImageAnnotations(NamedTuple):
@@ -40,6 +41,7 @@ class ImageAnnotations(NamedTuple):
     rows: list[Annotation]
     remarks: tuple[str, ...]
     outlines: Outlines = "coco"
+    repeats: tuple[tuple[int | str, int | str], ...] = ()
 
 
 class Annotations(Protocol):
@@ -103,7 +105,7 @@ class Sample:
         ------
         LabelError
         """
-        rows, remarks, outlines = self.annotations.of(self.image, image_hw)
+        rows, remarks, outlines, repeats = self.annotations.of(self.image, image_hw)
         boxes = [box_around(row.segment, row.box, image_hw) for row in rows]
         return GroundTruth(
             classes=np.array([self.class_ids[row.class_id] for row in rows], dtype=np.int64),
@@ -114,6 +116,8 @@ class Sample:
             names=self.names,
             remarks=remarks,
             outlines=outlines,
+            label_ids=tuple(row.label_id for row in rows),
+            repeats=repeats,
         )
 
 

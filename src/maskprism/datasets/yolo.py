@@ -99,22 +99,24 @@ class YoloLabels:
         rows: list[Annotation] = []
         seen: dict[str, int] = {}
         remarks: list[str] = []
+        repeats: list[tuple[int | str, int | str]] = []
         for number, line in enumerate(lines, start=1):
             key = " ".join(line.split())
             if not key:
                 continue
             if key in seen:
                 remarks.append(f"{file}, line {number}: repeats line {seen[key]}; left out")
+                repeats.append((number - 1, seen[key] - 1))
                 continue
             seen[key] = number
             try:
                 row, remark = self._row(key.split(), image_hw)
             except ValueError as error:
                 raise LabelError(f"{file}, line {number}: {error}") from None
-            rows.append(row)
+            rows.append(row._replace(label_id=number - 1))
             if remark:
                 remarks.append(f"{file}, line {number}: {remark}")
-        return ImageAnnotations(rows, tuple(remarks), "ultralytics")
+        return ImageAnnotations(rows, tuple(remarks), "ultralytics", tuple(repeats))
 
     def _row(self, words: list[str], image_hw: tuple[int, int]) -> tuple[Annotation, str]:
         values = np.array([_number(word) for word in words])

@@ -25,9 +25,10 @@ def yolo_txt(prediction: Prediction, *, tolerance: float = TOLERANCE) -> str:
         if mask.outlines:
             rings = [shrunk(ring, _EDGE) for part in mask.outlines for ring in (part.exterior, *part.holes)]
             values = (joined_rings(rings) / (width, height)).clip(0, 1).reshape(-1)
-            lines.append(" ".join([str(int(class_id)), *map(_number, values.tolist())]) + "\n")
+            lines.append(" ".join([str(int(class_id)), *map(coordinate_text, values.tolist())]) + "\n")
     return "".join(lines)
 
 
-def _number(value: float) -> str:
+def coordinate_text(value: float) -> str:
+    """Return a coordinate from 0 to 1 as label files have it."""
     return np.format_float_positional(value, precision=6, trim="-")

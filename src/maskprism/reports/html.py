@@ -48,6 +48,7 @@ def page(
     sections: Iterable[Section],
     scenes: str = "",
     home: str = "",
+    application: str = "",
 ) -> str:
     """Return a whole report.
 
@@ -59,19 +60,22 @@ def page(
         Elements with scenes that buttons of the sections open in the viewer, which is then part of the file.
     home
         The address of the index that the report belongs to.
+    application
+        The name of a style and a script of the package that are part of the file, too.
     """
     style, script = (static_text(name) for name in ("report.css", "report.js"))
-    viewer = static_text("viewer.js") if scenes else ""
-    style += static_text("viewer.css") if scenes else ""
+    bundle = application or ("viewer" if scenes else "")
+    module = static_text(f"{bundle}.js") if bundle else ""
+    style += static_text(f"{bundle}.css") if bundle else ""
     policy = (
         f"default-src 'none'; img-src data:{' blob:' if scenes else ''}; style-src {content_hash(style)}; "
-        f"script-src {content_hash(script)}{f' {content_hash(viewer)}' if scenes else ''}"
+        f"script-src {content_hash(script)}{f' {content_hash(module)}' if bundle else ''}"
     )
     return Template(static_text("report.html")).substitute(
         policy=policy,
         style=style,
         script=script,
-        scenes=f'{scenes}\n<script type="module">{viewer}</script>' if scenes else "",
+        scenes=f'{scenes}\n<script type="module">{module}</script>' if bundle else "",
         version=__version__,
         command=(home_link(home) if home else "") + f"maskprism {html.escape(command)}",
         title=html.escape(title),

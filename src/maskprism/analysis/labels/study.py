@@ -1,0 +1,463 @@
+"""All labels of a data set: measured image by image, judged together at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from maskprism._common.extras import require
+from maskprism.analysis.labels.corruption import CORRUPTIONS, MIN_PIXELS, Corruption, corrupt, halves, jittered
+from maskprism.analysis.labels.features import ImageEvidence, as_matrix, label_features, span_mask
+from maskprism.analysis.labels.suspicion import SUSPICIOUS, Suspicion, kinds, suspicions
+from maskprism.analysis.truth.matching import FOUND_IOU, NEAR_IOU
+from maskprism.analysis.truth.overlaps import Region
+from maskprism.datasets.ground_truth import run_lengths
+from maskprism.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
+
+    from maskprism.datasets import GroundTruth
+    from maskprism.datasets.visit import VisitedImage
+
+Kind = Corruption | Literal["wrong class", "duplicate", "split", "missing label", "crowd", "no mask"]
+TAUGHT: tuple[Kind, ...] = (*CORRUPTIONS, "wrong class", "duplicate", "split")
+"""The mistakes that are made on purpose, to learn from."""
+NEEDLESS: tuple[Kind, ...] = ("spurious", "duplicate")
+"""Kinds of labels that should not be there."""
+COPIES = 3
+"""Corrupted copies of each label of an image that is learned from."""
+LEARNED_IMAGES = 2000
+"""About so many images are learned from; of more, chance takes these."""
+SHOWN_SCORE = 0.25
+"""Detections from this score on that nothing labels are reported."""
+
+
+class JudgedLabel(NamedTuple):
+    """One label, or one detection that no label has.
+
+    Attributes
+    ----------
+    label_id
+        Its annotation id or line number; None for a detection.
+    box
+        x1, y1, x2, y2 in image pixels.
+    kind
+        What is probably wrong; "" where the suspicion is below one half.
+    suspicion
+        0 to 1; NaN for crowds and labels without a mask, which cannot be judged.
+    suggestion
+        COCO RLE of a better mask, or None.
+    instance
+        The detection that it is, or that overlaps most, as `Model.predict` numbers them; -1 for none.
+    prediction
+        COCO RLE of that detection, where it is not the suggestion.
+    suggested_class
+        For the kind "wrong class": the class id of that detection.
+    """
+
+    image: str
+    label_id: int | str | None
+    class_id: int
+    class_name: str
+    box: tuple[float, float, float, float]
+    kind: str
+    suspicion: float
+    reason: str
+    suggestion: Mapping[str, Any] | None
+    suggested_by: str
+    instance: int
+    features: Mapping[str, float]
+    prediction: Mapping[str, Any] | None = None
+    suggested_class: int | None = None
+
+
+class MeasuredLabel(NamedTuple):
+    """What a worker sends back about one label: what is measured of it and of its corrupted copies."""
+
+    label_id: int | str
+    class_id: int
+    box: tuple[float, float, float, float]
+    unjudged: str = ""
+    features: Mapping[str, float] = {}
+    copies: Sequence[tuple[Kind, Mapping[str, float]]] = ()
+    suggestion: Mapping[str, Any] | None = None
+    suggested_by: str = ""
+    instance: int = -1
+    other_class: int = -1
+    prediction: Mapping[str, Any] | None = None
+
+
+class Unlabelled(NamedTuple):
+    """A detection, its largest overlap with a label, and its mask as COCO RLE where no label has it."""
+
+    class_id: int
+    box: tuple[float, float, float, float]
+    score: float
+    overlap: float
+    instance: int
+    rle: Mapping[str, Any] | None
+
+
+class MeasuredImage(NamedTuple):
+    """What a worker sends back about one image."""
+
+    name: str
+    labels: Sequence[MeasuredLabel]
+    detections: Sequence[Unlabelled]
+    repeats: Sequence[tuple[int | str, int | str]]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is done with each visited image; give it to `visit`.
+
+    Attributes
+    ----------
+    class_ids
+        All classes of the data set: a label's class is changed to another of them.
+    learned_share
+        Share of images whose labels are corrupted to learn from, 0 to 1.
+    seed
+        Of the corruptions; each image has its own.
+    """
+
+    class_ids: Sequence[int]
+    learned_share: float = 1.0
+    seed: int = 0
+
+    def __call__(self, visited: VisitedImage[Any]) -> MeasuredImage:
+        """Measure the labels of an image with ground truth."""
+        truth = visited.truth
+        assert truth is not None
+        evidence = ImageEvidence(visited.prediction, visited.image)
+        rng = np.random.default_rng([self.seed, visited.number])
+        learned = rng.random() < self.learned_share
+        masks = [
+            Region(slice(*patch.rows.indices(1 << 30)[:2]), slice(*patch.columns.indices(1 << 30)[:2]), patch.values)
+            for patch in truth.patches("canvas", visited.prediction.letterbox)
+        ]
+        masks = [_tight(mask) for mask in masks]
+        labels = [self._label(index, truth, masks, evidence, rng if learned else None) for index in range(len(truth))]
+        detections = [one for one in _detections(evidence, truth, masks) if one.class_id in self.class_ids]
+        return MeasuredImage(visited.name, labels, detections, truth.repeats)
+
+    def _label(
+        self,
+        index: int,
+        truth: GroundTruth,
+        masks: Sequence[Region],
+        evidence: ImageEvidence,
+        rng: np.random.Generator | None,
+    ) -> MeasuredLabel:
+        x1, y1, x2, y2 = truth.boxes[index].tolist()
+        class_id, mask = int(truth.classes[index]), masks[index]
+        about = MeasuredLabel(truth.label_ids[index], class_id, (x1, y1, x2, y2))
+        if truth.crowd[index]:
+            return about._replace(unjudged="crowd")
+        if not mask.area:
+            return about._replace(unjudged="no mask")
+        neighbours = [other for place, other in enumerate(masks) if place != index and not truth.crowd[place]]
+        found = label_features(evidence, mask, class_id, neighbours)
+        overlaps = evidence.overlaps(mask)
+        instance = int(overlaps.argmax()) if len(overlaps) and overlaps.max() > NEAR_IOU else -1
+        suggestion, suggested_by = _suggestion(evidence, mask, instance, found["mask_iou"])
+        return about._replace(
+            features=found,
+            copies=() if rng is None else self._copies(mask, class_id, neighbours, evidence, rng),
+            suggestion=suggestion,
+            suggested_by=suggested_by,
+            instance=instance,
+            other_class=int(evidence.prediction.classes[instance]) if instance >= 0 else -1,
+            prediction=_rle(evidence, instance) if instance >= 0 and suggested_by != "prediction" else None,
+        )
+
+    def _copies(
+        self,
+        mask: Region,
+        class_id: int,
+        neighbours: Sequence[Region],
+        evidence: ImageEvidence,
+        rng: np.random.Generator,
+    ) -> list[tuple[Kind, Mapping[str, float]]]:
+        copies: list[tuple[Kind, Mapping[str, float]]] = []
+        if mask.area < MIN_PIXELS:
+            return copies
+        for place in rng.permutation(len(TAUGHT)):
+            if len(copies) == COPIES:
+                break
+            kind = TAUGHT[place]
+            wrong, its_class, beside = self._wrong(kind, mask, class_id, neighbours, evidence, rng)
+            if wrong is not None:
+                copies.append((kind, label_features(evidence, wrong, its_class, beside)))
+        return copies
+
+    def _wrong(
+        self,
+        kind: Kind,
+        mask: Region,
+        class_id: int,
+        neighbours: Sequence[Region],
+        evidence: ImageEvidence,
+        rng: np.random.Generator,
+    ) -> tuple[Region | None, int, Sequence[Region]]:
+        """The mask, the class and the neighbours of a copy with this mistake."""
+        if kind == "wrong class":
+            others = [other for other in self.class_ids if other != class_id]
+            return (mask, int(rng.choice(others)), neighbours) if others else (None, class_id, neighbours)
+        if kind == "duplicate":
+            again = jittered(mask, evidence.content, rng)
+            return (mask, class_id, neighbours) if again is None else (mask, class_id, [*neighbours, again])
+        if kind == "split":
+            both = halves(mask, rng)
+            return (None, class_id, neighbours) if both is None else (both[0], class_id, [*neighbours, both[1]])
+        return corrupt(mask, kind, neighbours, evidence.content, rng), class_id, neighbours  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelReport:
+    """Every label of the images measured, and every confident detection without one, the most suspicious first.
+
+    Attributes
+    ----------
+    rows
+        The labels and detections.
+    suspicion
+        How labels were judged, and how well corrupted copies are found.
+    n_images, n_labels
+        What was measured.
+    names
+        Class names by class id.
+    """
+
+    rows: Sequence[JudgedLabel]
+    suspicion: Suspicion
+    n_images: int
+    n_labels: int
+    names: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class LabelStudy:
+    """Collects measured images and judges their labels together.
+
+    Attributes
+    ----------
+    names
+        Class names by class id.
+    seed
+        Of the folds and classifiers.
+    """
+
+    names: Mapping[int, str]
+    seed: int = 0
+    images: list[MeasuredImage] = field(default_factory=list)
+
+    def update(self, measured: MeasuredImage) -> None:
+        """Add one image."""
+        self.images.append(measured)
+
+    def compute(self) -> LabelReport:
+        """Judge all labels.
+
+        Raises
+        ------
+        InputError
+            If no image was measured, or none has a label with a mask.
+        MissingExtraError
+            Without scikit-learn.
+        """
+        labels = [(number, label) for number, image in enumerate(self.images) for label in image.labels]
+        judged = [(number, label) for number, label in labels if not label.unjudged]
+        if not judged:
+            raise InputError(f"{len(self.images)} images have no label with a mask; there is nothing to judge")
+        measured = [(number, "", label.features) for number, label in judged]
+        measured += [(number, kind, values) for number, label in judged for kind, values in label.copies]
+        names, features = as_matrix([values for *_, values in measured])
+        image = np.array([number for number, *_ in measured])
+        corrupted = np.array([kind != "" for _, kind, _ in measured])
+        overlap = features[:, names.index("mask_iou")].astype(np.float64)
+        suspicion = suspicions(features, image, corrupted, overlap, seed=self.seed)
+        asked = np.zeros(len(measured), dtype=bool)
+        asked[: len(judged)] = suspicion.values >= SUSPICIOUS
+        told = iter(kinds(features, image, [kind for _, kind, _ in measured], asked, seed=self.seed))
+        rows = []
+        for (number, label), value in zip(judged, suspicion.values.tolist(), strict=True):
+            kind = _likeliest(next(told)) if value >= SUSPICIOUS else ""
+            rows.append(self._row(number, label, kind, value))
+        rows += [self._row(number, label, label.unjudged, np.nan) for number, label in labels if label.unjudged]
+        rows += [row for image_of in self.images for row in self._repeats(image_of)]
+        rows += self._missing()
+        rows.sort(key=lambda row: -1.0 if np.isnan(row.suspicion) else row.suspicion, reverse=True)
+        return LabelReport(rows, suspicion, len(self.images), len(labels), self.names)
+
+    def _row(self, number: int, label: MeasuredLabel, kind: str, suspicion: float) -> JudgedLabel:
+        return JudgedLabel(
+            image=self.images[number].name,
+            label_id=label.label_id,
+            class_id=label.class_id,
+            class_name=self._name(label.class_id),
+            box=label.box,
+            kind=kind,
+            suspicion=suspicion,
+            reason=self._reason(label, kind),
+            suggestion=label.suggestion if suspicion >= SUSPICIOUS else None,
+            suggested_by=label.suggested_by if suspicion >= SUSPICIOUS else "",
+            instance=label.instance,
+            features=label.features,
+            prediction=label.prediction,
+            suggested_class=label.other_class if kind == "wrong class" and _other(label) else None,
+        )
+
+    def _repeats(self, image: MeasuredImage) -> list[JudgedLabel]:
+        by_id = {label.label_id: label for label in image.labels}
+        return [
+            JudgedLabel(
+                image=image.name,
+                label_id=label_id,
+                class_id=by_id[other].class_id,
+                class_name=self._name(by_id[other].class_id),
+                box=by_id[other].box,
+                kind="duplicate",
+                suspicion=1.0,
+                reason=f"It repeats label {other} of this image word for word.",
+                suggestion=None,
+                suggested_by="",
+                instance=by_id[other].instance,
+                features={},
+            )
+            for label_id, other in image.repeats
+            if other in by_id
+        ]
+
+    def _missing(self) -> list[JudgedLabel]:
+        """Confident detections that overlap no label; how likely they are right is learned from all detections."""
+        detections = [(image, one) for image in self.images for one in image.detections]
+        shown = [(image, one) for image, one in detections if one.rle is not None and one.score >= SHOWN_SCORE]
+        if not shown:
+            return []
+        scores = np.array([one.score for _, one in detections])
+        right = np.array([one.overlap >= FOUND_IOU for _, one in detections], dtype=np.float64)
+        isotonic = require("sklearn.isotonic", "judging detections").IsotonicRegression(out_of_bounds="clip")
+        sure = isotonic.fit(scores, right).predict([one.score for _, one in shown])
+        return [
+            JudgedLabel(
+                image=image.name,
+                label_id=None,
+                class_id=one.class_id,
+                class_name=self._name(one.class_id),
+                box=one.box,
+                kind="missing label",
+                suspicion=float(value),
+                reason=f"The model finds a {self._name(one.class_id)} (score {one.score:.2f}); no label overlaps it. "
+                f"Of detections with this score, {value:.0%} match a label.",
+                suggestion=one.rle,
+                suggested_by="prediction",
+                instance=one.instance,
+                features={},
+            )
+            for (image, one), value in zip(shown, sure.tolist(), strict=True)
+        ]
+
+    def _name(self, class_id: int) -> str:
+        return self.names.get(class_id, f"class{class_id}")
+
+    def _reason(self, label: MeasuredLabel, kind: str) -> str:
+        values = label.features
+        if kind in ("crowd", "no mask"):
+            return {"crowd": "It is a crowd.", "no mask": "It is a box without a mask."}[kind] + " It is not judged."
+        if not kind:
+            return ""
+        overlap = (
+            f"the best detection overlaps it by an IoU of {values['mask_iou']:.2f}"
+            if values["mask_iou"] > NEAR_IOU
+            else "no detection overlaps it"
+        )
+        span = f"the best mask that the prototypes can draw has an IoU of {values['tight_iou']:.2f} with it"
+        if kind == "wrong class" and _other(label):
+            return f"The model calls it {self._name(label.other_class)} (score {values['score']:.2f}); {overlap}."
+        if kind == "duplicate":
+            return f"Another label overlaps it by an IoU of {values['label_iou']:.2f}."
+        if kind == "merged" and values["detections_inside"] > 1:
+            return f"It holds {values['detections_inside']:.0f} detections; {overlap}."
+        return f"{overlap[0].upper()}{overlap[1:]}; {span}."
+
+
+def _other(label: MeasuredLabel) -> bool:
+    """Whether the best detection is of another class."""
+    return label.other_class >= 0 and label.other_class != label.class_id
+
+
+def learned_share(n_images: int) -> float:
+    """The share of images to learn from."""
+    return min(1.0, LEARNED_IMAGES / max(n_images, 1))
+
+
+def _likeliest(shares: Mapping[str, float]) -> str:
+    return max(shares, key=shares.__getitem__) if shares else "unclear"
+
+
+def _tight(mask: Region) -> Region:
+    tight = Region.of(mask.inside)
+    return Region(
+        slice(int(mask.rows.start + tight.rows.start), int(mask.rows.start + tight.rows.stop)),
+        slice(int(mask.columns.start + tight.columns.start), int(mask.columns.start + tight.columns.stop)),
+        tight.inside,
+    )
+
+
+def _suggestion(
+    evidence: ImageEvidence, mask: Region, instance: int, mask_iou: float
+) -> tuple[Mapping[str, Any] | None, str]:
+    """The predicted mask where the label was found, else the best mask within the span of the prototypes."""
+    if instance >= 0 and mask_iou >= FOUND_IOU:
+        return _rle(evidence, instance), "prediction"
+    return _as_text(span_mask(evidence, mask)), "prototypes"
+
+
+def _rle(evidence: ImageEvidence, instance: int) -> Mapping[str, Any] | None:
+    return _as_text(evidence.prediction[instance].rle("image"))
+
+
+def _as_text(rle: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the same RLE for JSON, which has no bytes; None for one without a pixel of the image."""
+    if rle is None or not run_lengths(rle["counts"])[1::2].any():
+        return None
+    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+
+
+def _detections(evidence: ImageEvidence, truth: GroundTruth, masks: Sequence[Region]) -> list[Unlabelled]:
+    """Every detection with its largest overlap; box IoU counts for labels without a mask, cover for crowds."""
+    found = []
+    boxes = evidence.prediction.boxes
+    for index, mask in enumerate(evidence.masks):
+        overlap = cover = 0.0
+        for label, other in enumerate(masks):
+            shared = mask.shared_with(other)
+            cover = max(cover, shared / max(mask.area, 1))
+            overlap = max(overlap, 0.0 if truth.crowd[label] else shared / max(mask.area + other.area - shared, 1))
+        boxed = _box_overlap(boxes[index], truth)
+        alone = max(overlap, boxed) < NEAR_IOU and cover < FOUND_IOU and mask.area > 0
+        x1, y1, x2, y2 = boxes[index].tolist()
+        score = float(evidence.prediction.scores[index])
+        found.append(
+            Unlabelled(
+                class_id=int(evidence.prediction.classes[index]),
+                box=(x1, y1, x2, y2),
+                score=score,
+                overlap=overlap,
+                instance=index,
+                rle=_rle(evidence, index) if alone and score >= SHOWN_SCORE else None,
+            )
+        )
+    return found
+
+
+def _box_overlap(box: Float64[np.ndarray, " 4"], truth: GroundTruth) -> float:
+    from maskprism.core.geometry import box_iou
+
+    without = truth.boxes[truth.box_only]
+    return float(box_iou(np.asarray(box, dtype=np.float32)[None], without).max()) if len(without) else 0.0

@@ -1,0 +1,167 @@
+"""The files of `maskprism labels`: the page, a table with a row for every label, the manifest; and a few sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from maskprism._common.files import reporting_write_errors, write_atomically
+from maskprism._common.text import counted, json_text
+from maskprism.analysis.labels.suspicion import LEVELS, MIN_CALIBRATED, SUSPICIOUS
+from maskprism.drawing.label_crops import crop_sheet
+from maskprism.reports.labels import NOT_CALIBRATED, label_cards, labels_page
+from maskprism.reports.manifest import Number, PictureFile, ResultManifest, TableFile, withdraw_manifest, write_manifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from maskprism.analysis.labels.study import JudgedLabel, LabelReport
+    from maskprism.datasets import Dataset
+
+TABLE = "labels.parquet"
+PAGE = "labels.html"
+PICTURE = "worst.png"
+_PICTURED = 12
+_LEGEND = "orange outline: label, blue: best prediction, yellow: suggestion"
+
+
+def write_labels(
+    report: LabelReport, dataset: Dataset, out: Path, *, models: Sequence[str], worst: int, notes: Sequence[str]
+) -> dict[Path, str]:
+    """Write the page, the table and the manifest.
+
+    Parameters
+    ----------
+    report
+        The judged labels.
+    dataset
+        The images with their labels, with the class ids of the model.
+    out
+        A folder that is there.
+    models
+        The names of the models that judged them.
+    worst
+        How many suspicious labels the page shows at most.
+    notes
+        What `sentences` says, and whatever else there is to know of how labels were judged.
+
+    Returns
+    -------
+    dict
+        What each written file holds, by its path.
+
+    Raises
+    ------
+    MaskprismError
+        If a file cannot be written.
+    """
+    import pyarrow.parquet as pq
+
+    withdraw_manifest(out, "labels")
+    path = out / TABLE
+    table = label_table(report.rows)
+    with reporting_write_errors(path):
+        write_atomically(path, lambda file: pq.write_table(table, file))
+    what = "a row for every label and for every confident detection without a label, the most suspicious first"
+    suspicious = [row for row in report.rows if row.suspicion >= SUSPICIOUS]
+    cards = label_cards(suspicious[:worst], dataset)
+    shown = write_atomically(out / PAGE, labels_page(report, dataset, cards, notes))
+    crops = [card.crop for card in cards if card.crop is not None][:_PICTURED]
+    pictures = {}
+    if crops:
+        sheet = cv2.imencode(".png", crop_sheet(crops, side=240, across=4))[1].tobytes()
+        pictures[write_atomically(out / PICTURE, sheet)] = f"the most suspicious labels: {_LEGEND}"
+    else:
+        with reporting_write_errors(out / PICTURE):  # of an earlier run
+            (out / PICTURE).unlink(missing_ok=True)
+    manifest = ResultManifest(
+        command="labels",
+        about="which labels are probably wrong, and how",
+        page=PAGE,
+        models=list(models),
+        numbers=[
+            Number("images", report.n_images, ","),
+            Number("labels", report.n_labels, ","),
+            Number("suspicious labels and detections without a label", len(suspicious), ","),
+            Number("AUROC of corrupted copies", report.suspicion.auroc),
+        ],
+        findings=list(notes),
+        pictures=[PictureFile(path.name, what) for path, what in pictures.items()],
+        tables=[TableFile(TABLE, what, order="-suspicion")],
+    )
+    return {
+        shown: "the most suspicious labels, to look at and decide on",
+        path: what,
+        **pictures,
+        **write_manifest(out, manifest),
+    }
+
+
+def label_table(rows: Sequence[JudgedLabel]) -> pa.Table:
+    """Make the table of judged labels.
+
+    Parameters
+    ----------
+    rows
+        The labels, in the order of the table.
+
+    Returns
+    -------
+    pyarrow.Table
+        `image`, `label_id` (annotation id of a COCO json, or line of a label file from 0; null for a detection;
+        text where an id is text), `class_id`, `class_name`, `x1`, `y1`, `x2`, `y2` in image pixels, `kind`,
+        `suspicion` (0 to 1, null where a label cannot be judged), `reason`, `suggestion` (COCO RLE as JSON, null for
+        none), `suggested_by`, `instance`, and one column for each feature.
+    """
+    import pyarrow as pa
+
+    ids: list[Any] = [row.label_id for row in rows]
+    if any(isinstance(label_id, str) for label_id in ids):
+        ids = [None if label_id is None else str(label_id) for label_id in ids]
+    names = next((tuple(row.features) for row in rows if row.features), ())
+    boxes = np.array([row.box for row in rows], dtype=np.float32).reshape(-1, 4)
+    columns: dict[str, Any] = {
+        "image": pa.array([row.image for row in rows], pa.string()),
+        "label_id": pa.array(ids, pa.string() if any(isinstance(one, str) for one in ids) else pa.int64()),
+        "class_id": pa.array([row.class_id for row in rows], pa.int32()),
+        "class_name": pa.array([row.class_name for row in rows], pa.string()),
+        **{name: boxes[:, place] for place, name in enumerate(("x1", "y1", "x2", "y2"))},
+        "kind": pa.array([row.kind for row in rows], pa.string()),
+        "suspicion": pa.array([None if np.isnan(row.suspicion) else row.suspicion for row in rows], pa.float64()),
+        "reason": pa.array([row.reason for row in rows], pa.string()),
+        "suggestion": pa.array(
+            [None if row.suggestion is None else json_text(row.suggestion) for row in rows], pa.string()
+        ),
+        "suggested_by": pa.array([row.suggested_by for row in rows], pa.string()),
+        "instance": pa.array([row.instance for row in rows], pa.int32()),
+    }
+    for name in names:
+        columns[name] = pa.array([row.features.get(name) for row in rows], pa.float32())
+    return pa.table(columns)
+
+
+def sentences(report: LabelReport) -> list[str]:
+    """Say how labels were judged and how far suspicions can be trusted."""
+    suspicion = report.suspicion
+    said = [f"{counted(report.n_labels, 'label')} on {counted(report.n_images, 'image')}"]
+    if suspicion.score == "learned":
+        said.append(
+            "suspicions are learned from corrupted copies of these labels: they tell "
+            f"{suspicion.auroc:.1%} of pairs of a given and a corrupted label apart (1 - mask IoU: "
+            f"{suspicion.simple_auroc:.1%}), on images that were not learned from"
+        )
+    else:
+        said.append(
+            "suspicions are 1 - mask IoU with the best detection: a score learned from corrupted copies is not surely "
+            "better here"
+        )
+    if not suspicion.calibrated:
+        said.append(f"{NOT_CALIBRATED}: that takes {MIN_CALIBRATED} images, and here are {suspicion.n_images}")
+        return said
+    shares = [f"{suspicion.corrupted_share[level]:.0%} from {level:g} on" for level in LEVELS]
+    said.append("of as many given as corrupted labels, corrupted are: " + ", ".join(shares))
+    return said
