@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from maskprism.cli.options import (
     Crowds,
@@ -20,6 +25,13 @@ from maskprism.cli.options import (
     load_model,
 )
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, listed
+from maskprism.errors import InputError
+
+if TYPE_CHECKING:
+    from maskprism.analysis.labels.study import MeasuredImage
+    from maskprism.datasets import Dataset
+    from maskprism.datasets.visit import Failure
+    from maskprism.models import Model
 
 PRINTED = 20
 
@@ -29,13 +41,14 @@ PRINTED = 20
     order=15,
     page="labels.md",
     example="labels data.yaml --model best.pt --out labels",
-    answer="`files`, `images`, `labels`, `score`, `auroc`, `corrupted_share`, `worst`, `failures`",
+    answer="`files`, `images`, `labels`, `score`, `auroc`, `corrupted_share`, `trained_on`, `worst`, `failures`",
 )
 def labels(
     data: Path,
     /,
     *,
     model: ModelFile = None,
+    folds: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     out: Out,
     overwrite: Overwrite = False,
     split: Split = None,
@@ -59,39 +72,49 @@ def labels(
     ----------
     data
         A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them.
+    folds
+        In place of --model: models trained on folds, as MODEL=DATA for each. A model judges the images that are in the
+        val split of its data.yaml, so none judges labels that it was trained on.
     out
         Folder for the results.
     images
         Folder of the images of a COCO json. Default: found beside the json.
     """
-    from dataclasses import replace
-
     from maskprism._common.extras import require
     from maskprism._common.files import make_folder
-    from maskprism.analysis.labels.features import MIN_SCORE
-    from maskprism.analysis.labels.study import LabelStudy, Measuring, learned_share
+    from maskprism.analysis.labels.held_out import SAMPLE, compare_splits
+    from maskprism.analysis.labels.study import LabelStudy
     from maskprism.datasets import open_dataset
-    from maskprism.datasets.visit import Failure, visit
     from maskprism.io.sources import spread
-    from maskprism.reports.labels_files import sentences, write_labels
+    from maskprism.reports.labels_files import sentences, split_sentence, write_labels
 
     require("sklearn", "judging labels")  # says at once what is not installed
     dataset = open_dataset(data, split, images, crowds=crowds)
     check_out(out, overwrite=overwrite, folder=True)
-    loaded = load_model(model, reading, detections, threads=work.threads)
-    loaded = loaded.with_thresholds(replace(loaded.keep, conf=min(MIN_SCORE, loaded.keep.conf)))
-    dataset = dataset.for_model(loaded.spec.names)
-    dataset = dataset.take(spread(len(dataset), limit))
+    if folds:
+        if model is not None:
+            raise InputError("--folds takes the place of --model; give one of them")
+        dataset = dataset.take(spread(len(dataset), limit))
+        parts, left_out = _fold_parts(dataset, folds, reading, detections, work)
+        if left_out:
+            output.note(f"note: {left_out} of {len(dataset)} images are held out by no fold; they are not judged")
+        dataset = parts[0][1]
+    else:
+        loaded = _load(model, reading, detections, work)
+        dataset = dataset.for_model(loaded.spec.names)
+        dataset = dataset.take(spread(len(dataset), limit))
+        parts = [(loaded, dataset)]
     study = LabelStudy(dataset.names, seed)
-    measuring = Measuring(sorted(set(dataset.class_ids.values())), learned_share(len(dataset)), seed)
-    with (
-        output.bar("measuring labels", len(dataset)) as bar,
-        work.open(reading) as engine,
-        closing(visit(dataset, loaded, measuring, engine=engine, on_progress=bar.at)) as results,
-    ):
-        for result in results:
-            if not isinstance(result, Failure):
-                study.update(result)
+    failures: list[Failure] = []
+    for judge, judged in parts:
+        for measured in _measured(judge, judged, seed, work, reading, output, failures):
+            study.update(measured)
+    comparison = None
+    other = _other_split(data, images, crowds) if dataset.split == "train" and not folds else None
+    if other is not None:
+        sample = other.for_model(parts[0][0].spec.names).take(spread(len(other), SAMPLE))
+        others = list(_measured(parts[0][0], sample, seed, work, reading, output, failures, learn=False))
+        comparison = compare_splits("train", study.images, str(other.split), others)
     report = study.compute()
     make_folder(out)
     written = write_labels(report, out)
@@ -99,6 +122,7 @@ def labels(
         output.note(f"note: {notice}")
     for sentence in sentences(report):
         print(sentence)
+    print(split_sentence(dataset.split, comparison, n_folds=len(folds or ())))
     worst = [row for row in report.rows if row.suspicion >= 0.5][:PRINTED]
     for row in worst:
         where = "a detection" if row.label_id is None else f"label {row.label_id}"
@@ -111,10 +135,85 @@ def labels(
         "score": report.suspicion.score,
         "auroc": report.suspicion.auroc,
         "corrupted_share": {str(level): share for level, share in report.suspicion.corrupted_share.items()},
+        "trained_on": comparison
+        and {
+            "judged": comparison.judged,
+            "other": comparison.other,
+            "mask_iou": list(comparison.mask_iou),
+            "recall": list(comparison.recall),
+            "remembered": comparison.remembered,
+        },
         "worst": [
             {"image": row.image, "label_id": row.label_id, "kind": row.kind, "suspicion": row.suspicion}
             for row in worst
         ],
-        "failures": listed(bar.failures),
+        "failures": listed(failures),
     }
-    return Outcome(answer, FAILED if bar.failures and not report.n_images else DONE)
+    return Outcome(answer, FAILED if failures and not report.n_images else DONE)
+
+
+def _load(path: Path | None, reading: Reading, detections: Detections, work: Work) -> Model:
+    """Return a model with the detections that features are measured with."""
+    from maskprism.analysis.labels.features import MIN_SCORE
+
+    loaded = load_model(path, reading, detections, threads=work.threads)
+    return loaded.with_thresholds(replace(loaded.keep, conf=min(MIN_SCORE, loaded.keep.conf)))
+
+
+def _measured(
+    model: Model,
+    dataset: Dataset,
+    seed: int,
+    work: Work,
+    reading: Reading,
+    output: Output,
+    failures: list[Failure],
+    *,
+    learn: bool = True,
+) -> Iterator[MeasuredImage]:
+    """Measure the labels of all images; adds what fails to `failures`."""
+    from maskprism.analysis.labels.study import Measuring, learned_share
+    from maskprism.datasets.visit import Failure, visit
+
+    measuring = Measuring(sorted(set(dataset.class_ids.values())), learned_share(len(dataset)) if learn else 0, seed)
+    with (
+        output.bar("measuring labels" if learn else "measuring another split", len(dataset)) as bar,
+        work.open(reading) as engine,
+        closing(visit(dataset, model, measuring, engine=engine, on_progress=bar.at)) as results,
+    ):
+        yield from (result for result in results if not isinstance(result, Failure))
+    failures += bar.failures
+
+
+def _fold_parts(
+    dataset: Dataset, folds: list[str], reading: Reading, detections: Detections, work: Work
+) -> tuple[list[tuple[Model, Dataset]], int]:
+    """Return each fold's model with the images that it judges, and how many images no model judges."""
+    from maskprism.analysis.labels.held_out import judged_by_folds
+    from maskprism.datasets import open_dataset
+
+    named = [fold.rpartition("=") for fold in folds]
+    for (path, _, data), fold in zip(named, folds, strict=True):
+        if not path or not data:
+            raise InputError(f"--folds {fold}: expected MODEL=DATA, such as fold1.pt=fold1.yaml")
+    positions = judged_by_folds(dataset, [open_dataset(data, "val") for _, _, data in named])
+    models = [_load(Path(path), reading, detections, work) for path, _, _ in named]
+    parts = [(one, dataset.for_model(one.spec.names).take(own)) for one, own in zip(models, positions, strict=True)]
+    for one, part in parts:
+        if (part.names, part.class_ids) != (parts[0][1].names, parts[0][1].class_ids):
+            raise InputError(
+                f"{one.spec.name} has other classes than {parts[0][0].spec.name}; expected models of the same classes"
+            )
+    return parts, len(dataset) - sum(map(len, positions))
+
+
+def _other_split(data: Path, images: Path | None, crowds: Crowds) -> Dataset | None:
+    """Return the val or the test split; None without one."""
+    from maskprism.datasets import open_dataset
+
+    for split in ("val", "test"):
+        try:
+            return open_dataset(data, split, images, crowds=crowds)
+        except InputError:
+            continue
+    return None

@@ -148,17 +148,16 @@ def _spurious(mask: Mask, diagonal: float, rng: np.random.Generator) -> Mask:
     return _moved(mask, diagonal, rng, (0.3, 0.9))
 
 
-def _disc(diagonal: float, rng: np.random.Generator) -> np.ndarray:
-    radius = max(1, round(diagonal * rng.uniform(0.04, 0.09)))
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+def _radius(diagonal: float, rng: np.random.Generator) -> float:
+    return max(1, round(diagonal * rng.uniform(0.04, 0.09)))
 
 
 def _grown(mask: Mask, diagonal: float, rng: np.random.Generator) -> Mask:
-    return cv2.dilate(mask.astype(np.uint8), _disc(diagonal, rng)) > 0
+    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= _radius(diagonal, rng)
 
 
 def _shrunk(mask: Mask, diagonal: float, rng: np.random.Generator) -> Mask:
-    return cv2.erode(mask.astype(np.uint8), _disc(diagonal, rng)) > 0
+    return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5) > _radius(diagonal, rng)
 
 
 def _cut(mask: Mask, diagonal: float, rng: np.random.Generator) -> Mask:

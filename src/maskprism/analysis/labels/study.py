@@ -360,7 +360,7 @@ class LabelStudy:
             if values["mask_iou"] > NEAR_IOU
             else "no detection overlaps it"
         )
-        span = f"the best mask that the prototypes can draw has an IoU of {values['tight_iou']:.2f} with it"
+        span = f"the best mask that the prototypes can draw has an IoU of {values['span_iou']:.2f} with it"
         if kind == "wrong class" and label.other_class >= 0 and label.other_class != label.class_id:
             return f"The model calls it {self._name(label.other_class)} (score {values['score']:.2f}); {overlap}."
         if kind == "duplicate":
