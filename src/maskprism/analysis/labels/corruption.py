@@ -85,6 +85,8 @@ def jittered(label: Region, content: tuple[slice, slice], rng: np.random.Generat
 
 def halves(label: Region, rng: np.random.Generator) -> tuple[Region, Region] | None:
     """Cut a label into two along a straight line; None where a part would have fewer than MIN_PIXELS pixels."""
+    if label.area < 2 * MIN_PIXELS:
+        return None
     kept = _cut(label.inside, _diagonal(label), rng)
     whole = (slice(0, 1 << 30), slice(0, 1 << 30))
     first = _within(Region(label.rows, label.columns, kept), whole)
