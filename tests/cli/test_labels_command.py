@@ -69,7 +69,9 @@ def test_models_of_folds_judge_what_they_hold_out(scenes: Path, tmp_path: Path) 
     assert judged == {f"images/train/{images[place].name}" for place in (0, 2)}
     says(command(*arguments, "--folds", f"sample={folds[0]}", f"sample={folds[0]}"), "folds must not share images")
     says(command(*arguments, "--folds", "sample"), "expected MODEL=DATA")
-    says(command(*arguments, "--model", "sample", "--folds", f"sample={folds[0]}"), "--folds takes the place of --model")
+    says(
+        command(*arguments, "--model", "sample", "--folds", f"sample={folds[0]}"), "--folds takes the place of --model"
+    )
 
 
 def test_one_class_has_no_wrong_class(tmp_path: Path) -> None:

@@ -148,10 +148,10 @@ def kinds(
     rows = np.flatnonzero(asked)
     answers: list[dict[str, float]] = [{} for _ in rows]
     for learns, judged in _folds(image, seed):
-        taught = learns[names[learns] != ""]
+        copies = learns[names[learns] != ""]
         mine = np.flatnonzero(np.isin(rows, judged))
-        if len(mine) and len(np.unique(names[taught])) > 1:
-            classifier = _learned(features[taught], names[taught], seed, _KIND_ROUNDS)
+        if len(mine) and len(np.unique(names[copies])) > 1:
+            classifier = _learned(features[copies], names[copies], seed, _KIND_ROUNDS)
             for place, shares in zip(mine, classifier.predict_proba(features[rows[mine]]), strict=True):
                 answers[place] = dict(zip(classifier.classes_.tolist(), shares.tolist(), strict=True))
     return answers
