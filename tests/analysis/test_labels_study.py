@@ -13,7 +13,7 @@ import pytest
 from helpers import small_datasets
 from maskprism import load
 from maskprism.analysis.labels.features import MIN_SCORE, ImageEvidence, as_matrix, label_features
-from maskprism.analysis.labels.held_out import compare_splits, judged_by_folds
+from maskprism.analysis.labels.held_out import compare_splits, judged_by_folds, shared_images
 from maskprism.analysis.labels.study import LabelReport, LabelStudy, MeasuredImage, MeasuredLabel, Measuring
 from maskprism.analysis.truth.overlaps import Region
 from maskprism.datasets import GroundTruth, open_dataset
@@ -249,3 +249,21 @@ def test_each_fold_judges_the_images_that_it_holds_out(tmp_path: Path) -> None:
         judged_by_folds(dataset, [dataset.take([0]), dataset.take([0, 1])])
     with pytest.raises(InputError, match="none of its 1 held-out images is one of the 2"):
         judged_by_folds(dataset.take([0, 1]), [dataset.take([0]), dataset.take([3])])
+
+
+def test_images_of_two_splits_are_recognised(tmp_path: Path) -> None:
+    data = small_datasets.data_set(tmp_path, dict.fromkeys(("a", "b", "c"), ""))
+    images = tmp_path / "images"
+    rng = np.random.default_rng(0)
+    for stem in "abc":
+        cv2.imwrite(str(images / "val" / f"{stem}.png"), rng.integers(0, 255, (20, 20, 3), dtype=np.uint8))
+    (images / "train").mkdir()
+    (images / "train" / "copy.png").write_bytes((images / "val" / "b.png").read_bytes())
+    other = (images / "val" / "c.png").read_bytes()
+    (images / "train" / "same_size.png").write_bytes(other[:-1] + bytes([other[-1] ^ 1]))
+    (tmp_path / "train.txt").write_text(f"{images}/train/same_size.png\n{images}/train/copy.png\n{images}/val/a.png\n")
+    data.write_text(f"val: images/val\ntrain: {tmp_path}/train.txt\nnames: [cat, dog]\n")
+    val, train = open_dataset(data, "val"), open_dataset(data, "train")
+    names = [path.name for path in train.images.paths]
+    assert shared_images(val, train) == {0: names.index("a.png"), 1: names.index("copy.png")}
+    assert shared_images(val.take([2]), train) == {}

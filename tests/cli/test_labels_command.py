@@ -46,6 +46,7 @@ def test_it_writes_a_row_for_each_label(scenes: Path, tmp_path: Path) -> None:
     assert answer["labels"] == len(ids)
     assert answer["score"] == "1 - mask IoU"
     assert answer["trained_on"] is None
+    assert answer["in_other_splits"] == {"train": 0}
     assert [failure["image"] for failure in answer["failures"]] == [f"images/val/{images[0].name}"]
 
 
@@ -87,3 +88,11 @@ def test_data_without_masks_is_refused(text: str, tmp_path: Path) -> None:
     data = small_datasets.data_set(tmp_path, {"a": text}, names=["disc"])
     done = command("labels", data, "--model", "sample", "--out", tmp_path / "out")
     says(done, "no label with a mask", code=1)
+
+
+def test_a_split_that_is_the_training_split_is_noticed(tmp_path: Path) -> None:
+    data = small_datasets.data_set(tmp_path, {"a": small_datasets.TRIANGLE}, names=["disc"], train="images/val")
+    for split in ("val", "train"):
+        done = command(*("labels", data, "--model", "sample", "--split", split, "--out", tmp_path / split))
+        says(done, f"1 of 1 images of {split} are in {'train' if split == 'val' else 'val'}, too", code=0)
+    says(done, "there is no other split to compare with", code=0)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -41,7 +41,8 @@ PRINTED = 20
     order=15,
     page="labels.md",
     example="labels data.yaml --model best.pt --out labels",
-    answer="`files`, `images`, `labels`, `score`, `auroc`, `corrupted_share`, `trained_on`, `worst`, `failures`",
+    answer="`files`, `images`, `labels`, `score`, `auroc`, `corrupted_share`, `trained_on`, `in_other_splits`, `worst`, "
+    "`failures`",
 )
 def labels(
     data: Path,
@@ -82,7 +83,7 @@ def labels(
     """
     from maskprism._common.extras import require
     from maskprism._common.files import make_folder
-    from maskprism.analysis.labels.held_out import SAMPLE, compare_splits
+    from maskprism.analysis.labels.held_out import SAMPLE, compare_splits, shared_images
     from maskprism.analysis.labels.study import LabelStudy
     from maskprism.datasets import open_dataset
     from maskprism.io.sources import spread
@@ -110,9 +111,13 @@ def labels(
         for measured in _measured(judge, judged, seed, work, reading, output, failures):
             study.update(measured)
     comparison = None
-    other = _other_split(data, images, crowds) if dataset.split == "train" and not folds else None
+    others_of = [] if folds else _other_splits(data, dataset, images, crowds)
+    shared = {str(other.split): shared_images(dataset, other) for other in others_of}
+    kept = {str(other.split): set(range(len(other))) - {*shared[str(other.split)].values()} for other in others_of}
+    other = next((one for one in others_of if dataset.split == "train" and kept[str(one.split)]), None)
     if other is not None:
-        sample = other.for_model(parts[0][0].spec.names).take(spread(len(other), SAMPLE))
+        unseen = sorted(kept[str(other.split)])
+        sample = other.for_model(parts[0][0].spec.names).take(unseen[place] for place in spread(len(unseen), SAMPLE))
         others = list(_measured(parts[0][0], sample, seed, work, reading, output, failures, learn=False))
         comparison = compare_splits("train", study.images, str(other.split), others)
     report = study.compute()
@@ -123,6 +128,12 @@ def labels(
     for sentence in sentences(report):
         print(sentence)
     print(split_sentence(dataset.split, comparison, n_folds=len(folds or ())))
+    for split_name, twins in shared.items():
+        if twins:
+            print(
+                f"warning: {len(twins)} of {len(dataset)} images of {dataset.split} are in {split_name}, too (the same "
+                "file or a copy): results on them are not about images that the model has not seen"
+            )
     worst = [row for row in report.rows if row.suspicion >= 0.5][:PRINTED]
     for row in worst:
         where = "a detection" if row.label_id is None else f"label {row.label_id}"
@@ -143,6 +154,7 @@ def labels(
             "recall": list(comparison.recall),
             "remembered": comparison.remembered,
         },
+        "in_other_splits": {name: len(twins) for name, twins in shared.items()},
         "worst": [
             {"image": row.image, "label_id": row.label_id, "kind": row.kind, "suspicion": row.suspicion}
             for row in worst
@@ -207,13 +219,16 @@ def _fold_parts(
     return parts, len(dataset) - sum(map(len, positions))
 
 
-def _other_split(data: Path, images: Path | None, crowds: Crowds) -> Dataset | None:
-    """Return the val or the test split; None without one."""
+def _other_splits(data: Path, dataset: Dataset, images: Path | None, crowds: Crowds) -> list[Dataset]:
+    """Return the other splits that can be read: val and test before train."""
     from maskprism.datasets import open_dataset
 
-    for split in ("val", "test"):
+    others = []
+    splits: tuple[Literal["val", "test", "train"], ...] = ("val", "test", "train")
+    for split in splits if dataset.split else ():
         try:
-            return open_dataset(data, split, images, crowds=crowds)
-        except InputError:
+            if split != dataset.split:
+                others.append(open_dataset(data, split, images, crowds=crowds))
+        except InputError:  # it has no such split, or its images are not on this machine
             continue
-    return None
+    return others

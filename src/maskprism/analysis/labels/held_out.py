@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -121,6 +123,33 @@ def judged_by_folds(dataset: Dataset, folds: Sequence[Dataset]) -> list[list[int
                 f"(split {dataset.split}); give a data.yaml whose val split is part of these images, or another --split"
             )
     return positions
+
+
+def shared_images(dataset: Dataset, other: Dataset) -> dict[int, int]:
+    """Return which images of a data set are in another one: the same file, or a file of the same bytes.
+
+    Parameters
+    ----------
+    dataset, other
+        Two splits. Images behind URIs are not compared.
+
+    Returns
+    -------
+    dict
+        Positions in `other` by position in `dataset`. Images that were resized or encoded anew are not recognised.
+    """
+    by_size: defaultdict[int, list[tuple[int, Path]]] = defaultdict(list)
+    for place, path in enumerate(other.images.paths):
+        if isinstance(path, Path) and path.is_file():
+            by_size[path.stat().st_size].append((place, path))
+    shared = {}
+    for position, path in enumerate(dataset.images.paths):
+        if isinstance(path, Path) and path.is_file():
+            for place, twin in by_size[path.stat().st_size]:
+                if path.samefile(twin) or filecmp.cmp(path, twin, shallow=False):
+                    shared[position] = place
+                    break
+    return shared
 
 
 def _resolved(path: object) -> object:
