@@ -16,8 +16,8 @@ from maskprism.cli.options import (
     Limit,
     ModelFile,
     Out,
-    Overwrite,
     Reading,
+    Replace,
     Seed,
     Split,
     Work,
@@ -41,8 +41,8 @@ PRINTED = 20
     order=15,
     page="labels.md",
     example="labels data.yaml --model best.pt --out labels",
-    answer="`files`, `images`, `labels`, `score`, `auroc`, `corrupted_share`, `trained_on`, `in_other_splits`, `worst`, "
-    "`failures`",
+    answer="`files`, `images`, `labels`, `score`, `auroc`, `corrupted_share`, `trained_on`, `in_other_splits`, "
+    "`worst`, `failures`",
 )
 def labels(
     data: Path,
@@ -51,7 +51,7 @@ def labels(
     model: ModelFile = None,
     folds: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     out: Out,
-    overwrite: Overwrite = False,
+    overwrite: Replace = False,
     split: Split = None,
     crowds: Crowds = "left-out",
     images: Path | None = None,
@@ -62,7 +62,7 @@ def labels(
     detections: Detections = Detections(),
     output: Output = Output(),
 ) -> Outcome:
-    """Find the labels of a data set that are probably wrong, and say how.
+    """Find the labels that are probably wrong, and say how.
 
     Every label gets a suspicion from 0 to 1, learned from corrupted copies of the data set's own
     labels: how it agrees with the detections, whether the prototypes can draw it, and whether its
