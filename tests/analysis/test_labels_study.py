@@ -70,8 +70,7 @@ def judged(visited: list[VisitedImage]) -> tuple[LabelReport, set[tuple[str, int
         for index in np.flatnonzero(rng.random(len(masks)) < 1 / WRONG_ONE_IN):
             masks[index] = mistaken(masks[index], rng)
             wrong.add((image.name, int(index)))
-        truth = GroundTruth.of_masks(masks, image.truth.classes.tolist())
-        truth = replace(truth, label_ids=image.truth.label_ids)
+        truth = GroundTruth.of_masks(masks, image.truth.classes.tolist())  # numbers its labels from 0
         study.update(measuring(image._replace(truth=truth)))
     return study.compute(), wrong
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -96,3 +97,14 @@ def test_a_split_that_is_the_training_split_is_noticed(tmp_path: Path) -> None:
         done = command(*("labels", data, "--model", "sample", "--split", split, "--out", tmp_path / split))
         says(done, f"1 of 1 images of {split} are in {'train' if split == 'val' else 'val'}, too", code=0)
     says(done, "there is no other split to compare with", code=0)
+
+
+def test_diagnose_names_the_command_to_run_next(scenes: Path, tmp_path: Path) -> None:
+    done = command("diagnose", scenes, "--model", "sample", "--split", "train", "--limit", 1, "--out", tmp_path / "out")
+    (line,) = [line for line in done.stdout.splitlines() if "maskprism labels" in line]
+    arguments = shlex.split(line.partition(": maskprism ")[2])
+    assert arguments[:2] == ["labels", str(scenes)]
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ids = pq.read_table(tmp_path / "labels" / "labels.parquet").column("image").to_pylist()
+    assert all(name.startswith("images/train/") for name in ids)

@@ -145,7 +145,8 @@ class Measuring:
     ) -> MeasuredLabel:
         x1, y1, x2, y2 = truth.boxes[index].tolist()
         class_id, mask = int(truth.classes[index]), masks[index]
-        about = MeasuredLabel(truth.label_ids[index], class_id, (x1, y1, x2, y2))
+        label_id = truth.label_ids[index] if truth.label_ids else index
+        about = MeasuredLabel(label_id, class_id, (x1, y1, x2, y2))
         if truth.crowd[index]:
             return about._replace(unjudged="crowd")
         if not mask.area:
