@@ -90,7 +90,7 @@ def labels(
     from maskprism.reports.labels_files import sentences, split_sentence, write_labels
 
     require("sklearn", "judging labels")  # says at once what is not installed
-    dataset = open_dataset(data, split, images, crowds=crowds)
+    whole = dataset = open_dataset(data, split, images, crowds=crowds)
     check_out(out, overwrite=overwrite, folder=True)
     if folds:
         if model is not None:
@@ -99,7 +99,8 @@ def labels(
         parts, left_out = _fold_parts(dataset, folds, reading, detections, work)
         if left_out:
             output.note(f"note: {left_out} of {len(dataset)} images are held out by no fold; they are not judged")
-        dataset = parts[0][1]
+        loaded = parts[0][0]
+        dataset = dataset.for_model(loaded.spec.names)
     else:
         loaded = _load(model, reading, detections, work)
         dataset = dataset.for_model(loaded.spec.names)
@@ -112,13 +113,13 @@ def labels(
             study.update(measured)
     comparison = None
     others_of = [] if folds else _other_splits(data, dataset, images, crowds)
-    shared = {str(other.split): shared_images(dataset, other) for other in others_of}
+    shared = {str(other.split): shared_images(whole, other) for other in others_of}
     kept = {str(other.split): set(range(len(other))) - {*shared[str(other.split)].values()} for other in others_of}
     other = next((one for one in others_of if dataset.split == "train" and kept[str(one.split)]), None)
     if other is not None:
         unseen = sorted(kept[str(other.split)])
-        sample = other.for_model(parts[0][0].spec.names).take(unseen[place] for place in spread(len(unseen), SAMPLE))
-        others = list(_measured(parts[0][0], sample, seed, work, reading, output, failures, learn=False))
+        sample = other.for_model(loaded.spec.names).take(unseen[place] for place in spread(len(unseen), SAMPLE))
+        others = list(_measured(loaded, sample, seed, work, reading, output, failures, learn=False))
         comparison = compare_splits("train", study.images, str(other.split), others)
     report = study.compute()
     make_folder(out)
@@ -131,7 +132,7 @@ def labels(
     for split_name, twins in shared.items():
         if twins:
             print(
-                f"warning: {len(twins)} of {len(dataset)} images of {dataset.split} are in {split_name}, too (the same "
+                f"warning: {len(twins)} of {len(whole)} images of {dataset.split} are in {split_name}, too (the same "
                 "file or a copy): results on them are not about images that the model has not seen"
             )
     worst = [row for row in report.rows if row.suspicion >= 0.5][:PRINTED]
