@@ -114,13 +114,14 @@ def labels(
     comparison = None
     others_of = [] if folds else _other_splits(data, dataset, images, crowds)
     shared = {str(other.split): shared_images(whole, other) for other in others_of}
-    kept = {str(other.split): set(range(len(other))) - {*shared[str(other.split)].values()} for other in others_of}
-    other = next((one for one in others_of if dataset.split == "train" and kept[str(one.split)]), None)
-    if other is not None:
-        unseen = sorted(kept[str(other.split)])
+    for other in others_of if dataset.split == "train" else ():
+        unseen = sorted({*range(len(other))}.difference(shared_images(other, whole)))
+        if not unseen:
+            continue
         sample = other.for_model(loaded.spec.names).take(unseen[place] for place in spread(len(unseen), SAMPLE))
         others = list(_measured(loaded, sample, seed, work, reading, output, failures, learn=False))
         comparison = compare_splits("train", study.images, str(other.split), others)
+        break
     report = study.compute()
     make_folder(out)
     written = write_labels(report, out)

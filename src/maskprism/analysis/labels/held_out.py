@@ -125,7 +125,7 @@ def judged_by_folds(dataset: Dataset, folds: Sequence[Dataset]) -> list[list[int
     return positions
 
 
-def shared_images(dataset: Dataset, other: Dataset) -> dict[int, int]:
+def shared_images(dataset: Dataset, other: Dataset) -> list[int]:
     """Return which images of a data set are in another one: the same file, or a file of the same bytes.
 
     Parameters
@@ -135,21 +135,20 @@ def shared_images(dataset: Dataset, other: Dataset) -> dict[int, int]:
 
     Returns
     -------
-    dict
-        Positions in `other` by position in `dataset`. Images that were resized or encoded anew are not recognised.
+    list
+        Their positions in `dataset`. Images that were resized or encoded anew are not recognised.
     """
-    by_size: defaultdict[int, list[tuple[int, Path]]] = defaultdict(list)
-    for place, path in enumerate(other.images.paths):
-        if isinstance(path, Path) and path.is_file():
-            by_size[path.stat().st_size].append((place, path))
-    shared = {}
-    for position, path in enumerate(dataset.images.paths):
-        if isinstance(path, Path) and path.is_file():
-            for place, twin in by_size[path.stat().st_size]:
-                if path.samefile(twin) or filecmp.cmp(path, twin, shallow=False):
-                    shared[position] = place
-                    break
-    return shared
+    by_size: defaultdict[int, list[Path]] = defaultdict(list)
+    for path in other.images.files:
+        if path.is_file():
+            by_size[path.stat().st_size].append(path)
+    return [
+        position
+        for position, path in enumerate(dataset.images.paths)
+        if isinstance(path, Path)
+        and path.is_file()
+        and any(path.samefile(twin) or filecmp.cmp(path, twin, shallow=False) for twin in by_size[path.stat().st_size])
+    ]
 
 
 def _resolved(path: object) -> object:
