@@ -33,7 +33,7 @@ REFERENCE = {
         name.rpartition(".")[2]: f"maskprism.{name}"
         for name in (
             *(f"analysis.{room}" for room in ("instance", "prototypes", "truth", "dataset", "atlas")),
-            *(f"analysis.{room}" for room in ("comparison", "reduction", "tuning")),
+            *(f"analysis.{room}" for room in ("comparison", "reduction", "tuning", "labels")),
             *("core.preprocessing", "datasets", "datasets.scenes", "drawing.figures", "errors", "io.sources"),
             *("integrations.coco", "integrations.fiftyone", "integrations.labelme", "integrations.supervision"),
             *("integrations.training", "server", "viewer.page", "viewer.widget"),

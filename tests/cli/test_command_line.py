@@ -36,7 +36,9 @@ from maskprism.tables.extraction import extract
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = list(cli.COMMANDS)
 WITHOUT_MODEL = {"search", "atlas", "report"}
-OVER_IMAGES = {"predict", "explain", "page", "basis", "prototypes", "diagnose", "compare", "extract", "reduce", "tune"}
+OVER_IMAGES = {
+    *("predict", "explain", "page", "basis", "prototypes", "diagnose", "labels", "compare", "extract", "reduce", "tune")
+}
 LINES = {
     "info": "info m.onnx",
     "explain": "explain images broken --out e --model m.onnx",
@@ -48,6 +50,7 @@ LINES = {
     "basis": "basis images broken --out b --model m.onnx --pictures 1",
     "prototypes": "prototypes images broken --out c --model m.onnx --cards 1 --moved 1",
     "diagnose": "diagnose scenes/data.yaml --model sample --out g --limit 2",
+    "labels": "labels scenes/data.yaml --model sample --out l --limit 2",
     "compare": "compare m.onnx m.onnx --images images --out d",
     "tune": "tune sample --data scenes/data.yaml --out t.onnx --folds 3 --force --overwrite",
     "report": "report results --out results/index.html",
@@ -63,12 +66,12 @@ SHARED: dict[str, set[str]] = {
     "--model": KNOWN - {"compare", "filmstrip", "demo"} - WITHOUT_MODEL,
     "--out": KNOWN - {"info", "serve", "search"},
     "--limit": OVER_IMAGES,
-    "--seed": {"explain", "tune", "atlas"},
+    "--seed": {"explain", "tune", "atlas", "labels"},
     "--json": KNOWN,
     "--quiet": KNOWN,
-    "--split": {"diagnose", "reduce", "tune"},
+    "--split": {"diagnose", "labels", "reduce", "tune"},
     "--data": {"page", "serve", "compare", "atlas"},
-    "--crowds": {"diagnose", "reduce", "tune", "page", "serve", "compare", "atlas"},
+    "--crowds": {"diagnose", "labels", "reduce", "tune", "page", "serve", "compare", "atlas"},
     "--overwrite": KNOWN - {"info", "serve", "search"},
     **dict.fromkeys(
         ("--runtime", "--layout", "--rule", "--imgsz", "--names", "--correction", "--device", "--precision"),

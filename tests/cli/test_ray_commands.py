@@ -62,6 +62,7 @@ def content(path: Path) -> Any:
     ("name", "arguments", "compared"),
     [
         ("diagnose", ["{data}", "--model", "sample", "--worst", 2], {".json", ".parquet"}),
+        ("labels", ["{data}", "--model", "sample"], {".parquet"}),
         ("compare", ["{sample}", "{other}", "--images", "{images}"], {".json", ".parquet", ".csv"}),
         ("prototypes", ["{images}", "--model", "sample", "--moved", 2, "--cards", 0], {".csv", ".png"}),
         ("basis", ["{images}", "--model", "sample", "--pictures", 1], {".json", ".csv", ".npz", ".png"}),

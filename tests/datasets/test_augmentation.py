@@ -24,6 +24,7 @@ def truth_of(*segments: object, image_hw: tuple[int, int]) -> GroundTruth:
         boxes=np.tile(np.array([[4, 3, 12, 11]], dtype=np.float32), (n, 1)),
         crowd=np.arange(n) % 2 > 0,
         image_hw=image_hw,
+        label_ids=tuple(range(10, 10 + n)),
     )
 
 
@@ -127,6 +128,7 @@ def test_what_has_left_the_picture_is_left_out() -> None:
     truth = truth_of((polygon,), bitmap, None, (polygon + np.float32([10, 0]), polygon), image_hw=(20, 30))
     seen = away.truth(truth)
     assert seen.classes.tolist() == [3]
+    assert seen.label_ids == (13,)
     np.testing.assert_array_equal(seen.boxes, [[0, 2, 6, 9]])
     assert not seen.masks()[0, :, 6:].any()
     assert len(Augmentation(np.eye(2), np.zeros(2), (20, 30)).truth(truth_of(image_hw=(20, 30)))) == 0

@@ -199,6 +199,20 @@ def test_a_broken_label_file_stops_itself_alone(tmp_path, row, message):
     assert len(good.read()[1]) == 1
 
 
+def test_label_ids_stay_with_their_instances(tmp_path):
+    lines = [TRIANGLE, "1 0.5 0.5 0.2 0.2", "", TRIANGLE.replace("0 ", "1 ", 1)]
+    (sample,) = open_dataset(data_set(tmp_path, {"a": "\n".join(lines)}))
+    _, truth = sample.read()
+    assert truth.label_ids == (0, 1, 3)
+    chosen = truth.select([2, 0])
+    assert chosen.label_ids == (3, 0)
+    assert chosen.classes.tolist() == [1, 0]
+    assert all(mask.sum() for mask in chosen.masks())
+    assert truth.of_classes([1]).label_ids == (1, 3)
+    assert replace(truth, label_ids=()).select([1]).label_ids == ()
+    assert len(truth.select([])) == len(truth.of_classes([5])) == 0
+
+
 def test_a_broken_image_is_told(tmp_path):
     described = data_set(tmp_path, {"a": TRIANGLE, "b": TRIANGLE})
     (tmp_path / "images" / "val" / "a.png").write_bytes(b"")

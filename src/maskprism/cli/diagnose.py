@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -129,6 +130,9 @@ def diagnose(
         print(f"Tuning: {sentence}")
     print("Where to look first:")
     output.list_files(written)
+    asked = {"--model": model, "--split": split, "--images": images}
+    named = [str(word) for option in asked.items() if option[1] is not None for word in option]
+    print(f"Which labels are wrong: {shlex.join(['maskprism', 'labels', str(data), *named, '--out', 'labels'])}")
     if tuned.error is not None:
         print(f"maskprism: tuning could not be measured: {tuned.error}", file=sys.stderr)
     answer = {"files": list(written), **summary(found, findings), **tuned.numbers}

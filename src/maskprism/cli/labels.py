@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
@@ -24,6 +26,12 @@ from maskprism.cli.options import (
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, listed
 from maskprism.errors import InputError
 
+if TYPE_CHECKING:
+    from maskprism.analysis.labels.study import MeasuredImage
+    from maskprism.datasets import Dataset
+    from maskprism.datasets.visit import Failure
+    from maskprism.models import Model
+
 PRINTED = 20
 
 
@@ -33,13 +41,14 @@ PRINTED = 20
     page="labels.md",
     example="labels data.yaml --model best.pt --out labels",
     answer="`files`, `actions` (how many decisions of each kind --apply wrote; then these two alone), "
-    "`images`, `labels`, `score`, `auroc`, `corrupted_share`, `worst`, `failures`",
+    "`images`, `labels`, `score`, `auroc`, `corrupted_share`, `trained_on`, `in_other_splits`, `worst`, `failures`",
 )
 def labels(
     data: Path,
     /,
     *,
     model: ModelFile = None,
+    folds: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     out: Annotated[Path | None, Parameter(name="--out")] = None,
     overwrite: Replace = False,
     split: Split = None,
@@ -55,7 +64,7 @@ def labels(
     detections: Detections = Detections(),
     output: Output = Output(),
 ) -> Outcome:
-    """Find the labels of a data set that are probably wrong, and say how.
+    """Find the labels that are probably wrong, and say how.
 
     Every label gets a suspicion from 0 to 1, learned from corrupted copies of the data set's own
     labels: how it agrees with the detections, whether the prototypes can draw it, and whether its
@@ -70,6 +79,9 @@ def labels(
     ----------
     data
         A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them.
+    folds
+        In place of --model: models trained on folds, as MODEL=DATA for each. A model judges the images that are in the
+        val split of its data.yaml, so none judges labels that it was trained on.
     out
         Folder for the results; needed without --apply.
     worst
@@ -81,17 +93,14 @@ def labels(
     images
         Folder of the images of a COCO json. Default: found beside the json.
     """
-    from dataclasses import replace
-
     from maskprism._common.extras import require
     from maskprism._common.files import make_folder
-    from maskprism.analysis.labels.features import MIN_SCORE
-    from maskprism.analysis.labels.study import LabelStudy, Measuring, learned_share
+    from maskprism.analysis.labels.held_out import SAMPLE, compare_splits, shared_images
+    from maskprism.analysis.labels.study import LabelStudy
     from maskprism.datasets import open_dataset
-    from maskprism.datasets.visit import Failure, visit
     from maskprism.integrations.label_suggestions import write_suggestions
     from maskprism.io.sources import spread
-    from maskprism.reports.labels_files import sentences, write_labels
+    from maskprism.reports.labels_files import sentences, split_sentence, write_labels
 
     if apply is not None or write is not None:
         if apply is None or write is None:
@@ -100,27 +109,52 @@ def labels(
     if out is None:
         raise InputError("--out is missing; `maskprism labels --help` says what it is")
     require("sklearn", "judging labels")  # says at once what is not installed
-    dataset = open_dataset(data, split, images, crowds=crowds)
+    whole = dataset = open_dataset(data, split, images, crowds=crowds)
     check_out(out, overwrite=overwrite, folder=True)
-    loaded = load_model(model, reading, detections, threads=work.threads)
-    loaded = loaded.with_thresholds(replace(loaded.keep, conf=min(MIN_SCORE, loaded.keep.conf)))
-    dataset = dataset.for_model(loaded.spec.names)
-    dataset = dataset.take(spread(len(dataset), limit))
+    if folds:
+        if model is not None:
+            raise InputError("--folds takes the place of --model; give one of them")
+        dataset = dataset.take(spread(len(dataset), limit))
+        parts, left_out = _fold_parts(dataset, folds, reading, detections, work)
+        if left_out:
+            output.note(f"note: {left_out} of {len(dataset)} images are held out by no fold; they are not judged")
+        loaded = parts[0][0]
+        dataset = dataset.for_model(loaded.spec.names)
+    else:
+        loaded = _load(model, reading, detections, work)
+        dataset = dataset.for_model(loaded.spec.names)
+        dataset = dataset.take(spread(len(dataset), limit))
+        parts = [(loaded, dataset)]
     study = LabelStudy(dataset.names, seed)
-    measuring = Measuring(sorted(set(dataset.class_ids.values())), learned_share(len(dataset)), seed)
-    with (
-        output.bar("measuring labels", len(dataset)) as bar,
-        work.open(reading) as engine,
-        closing(visit(dataset, loaded, measuring, engine=engine, on_progress=bar.at)) as results,
-    ):
-        for result in results:
-            if not isinstance(result, Failure):
-                study.update(result)
+    failures: list[Failure] = []
+    for judge, judged in parts:
+        for measured in _measured(judge, judged, seed, work, reading, output, failures):
+            study.update(measured)
+    comparison = None
+    others_of = [] if folds else _other_splits(data, dataset, images, crowds)
+    shared = {str(other.split): shared_images(whole, other) for other in others_of}
+    for other in others_of if dataset.split == "train" else ():
+        unseen = sorted({*range(len(other))}.difference(shared_images(other, whole)))
+        if not unseen:
+            continue
+        sample = other.for_model(loaded.spec.names).take(unseen[place] for place in spread(len(unseen), SAMPLE))
+        others = list(_measured(loaded, sample, seed, work, reading, output, failures, learn=False))
+        comparison = compare_splits("train", study.images, str(other.split), others)
+        break
     report = study.compute()
     make_folder(out)
     suggestions = write_suggestions(report, out)
-    notes = sentences(report)
-    written = write_labels(report, dataset, out, models=[loaded.spec.name], worst=worst, notes=notes) | suggestions
+    notes = [*sentences(report), split_sentence(dataset.split, comparison, n_folds=len(folds or ()))]
+    notes += [
+        f"warning: {len(twins)} of {len(whole)} images of {dataset.split} are in {split_name}, too (the same file or "
+        "a copy): results on them are not about images that the model has not seen"
+        for split_name, twins in shared.items()
+        if twins
+    ]
+    written = (
+        write_labels(report, dataset, out, models=[one.spec.name for one, _ in parts], worst=worst, notes=notes)
+        | suggestions
+    )
     for notice in dataset.notices:
         output.note(f"note: {notice}")
     for sentence in notes:
@@ -138,13 +172,92 @@ def labels(
         "score": report.suspicion.score,
         "auroc": report.suspicion.auroc,
         "corrupted_share": {str(level): share for level, share in report.suspicion.corrupted_share.items()},
+        "trained_on": comparison
+        and {
+            "judged": comparison.judged,
+            "other": comparison.other,
+            "mask_iou": list(comparison.mask_iou),
+            "recall": list(comparison.recall),
+            "remembered": comparison.remembered,
+        },
+        "in_other_splits": {name: len(twins) for name, twins in shared.items()},
         "worst": [
             {"image": row.image, "label_id": row.label_id, "kind": row.kind, "suspicion": row.suspicion}
             for row in printed
         ],
-        "failures": listed(bar.failures),
+        "failures": listed(failures),
     }
-    return Outcome(answer, FAILED if bar.failures and not report.n_images else DONE)
+    return Outcome(answer, FAILED if failures and not report.n_images else DONE)
+
+
+def _load(path: Path | None, reading: Reading, detections: Detections, work: Work) -> Model:
+    """Return a model with the detections that features are measured with."""
+    from maskprism.analysis.labels.features import MIN_SCORE
+
+    loaded = load_model(path, reading, detections, threads=work.threads)
+    return loaded.with_thresholds(replace(loaded.keep, conf=min(MIN_SCORE, loaded.keep.conf)))
+
+
+def _measured(
+    model: Model,
+    dataset: Dataset,
+    seed: int,
+    work: Work,
+    reading: Reading,
+    output: Output,
+    failures: list[Failure],
+    *,
+    learn: bool = True,
+) -> Iterator[MeasuredImage]:
+    """Measure the labels of all images; adds what fails to `failures`."""
+    from maskprism.analysis.labels.study import Measuring, learned_share
+    from maskprism.datasets.visit import Failure, visit
+
+    measuring = Measuring(sorted(set(dataset.class_ids.values())), learned_share(len(dataset)) if learn else 0, seed)
+    with (
+        output.bar("measuring labels" if learn else "measuring another split", len(dataset)) as bar,
+        work.open(reading) as engine,
+        closing(visit(dataset, model, measuring, engine=engine, on_progress=bar.at)) as results,
+    ):
+        yield from (result for result in results if not isinstance(result, Failure))
+    failures += bar.failures
+
+
+def _fold_parts(
+    dataset: Dataset, folds: list[str], reading: Reading, detections: Detections, work: Work
+) -> tuple[list[tuple[Model, Dataset]], int]:
+    """Return each fold's model with the images that it judges, and how many images no model judges."""
+    from maskprism.analysis.labels.held_out import judged_by_folds
+    from maskprism.datasets import open_dataset
+
+    named = [fold.rpartition("=") for fold in folds]
+    for (path, _, data), fold in zip(named, folds, strict=True):
+        if not path or not data:
+            raise InputError(f"--folds {fold}: expected MODEL=DATA, such as fold1.pt=fold1.yaml")
+    positions = judged_by_folds(dataset, [open_dataset(data, "val") for _, _, data in named])
+    models = [_load(Path(path), reading, detections, work) for path, _, _ in named]
+    parts = [(one, dataset.for_model(one.spec.names).take(own)) for one, own in zip(models, positions, strict=True)]
+    for one, part in parts:
+        if (part.names, part.class_ids) != (parts[0][1].names, parts[0][1].class_ids):
+            raise InputError(
+                f"{one.spec.name} has other classes than {parts[0][0].spec.name}; expected models of the same classes"
+            )
+    return parts, len(dataset) - sum(map(len, positions))
+
+
+def _other_splits(data: Path, dataset: Dataset, images: Path | None, crowds: Crowds) -> list[Dataset]:
+    """Return the other splits that can be read: val and test before train."""
+    from maskprism.datasets import open_dataset
+
+    others = []
+    splits: tuple[Literal["val", "test", "train"], ...] = ("val", "test", "train")
+    for split in splits if dataset.split else ():
+        try:
+            if split != dataset.split:
+                others.append(open_dataset(data, split, images, crowds=crowds))
+        except InputError:  # it has no such split, or its images are not on this machine
+            continue
+    return others
 
 
 def _apply(

@@ -94,11 +94,9 @@ class Augmentation:
                 boxes.append(around)
                 kept.append(index)
         return replace(
-            truth,
-            classes=truth.classes[kept],
+            truth.select(kept),
             segments=tuple(segments),
             boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
-            crowd=truth.crowd[kept],
             image_hw=self.size_hw,
         )
 

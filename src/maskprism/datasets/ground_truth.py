@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -49,7 +49,8 @@ class GroundTruth:
     outlines
         By whose rule polygons become pixels: "coco" for a COCO json, "ultralytics" for label files.
     label_ids
-        Of each instance the id of its annotation in a COCO json, or its line in a label file, from 0.
+        Of each instance the id of its annotation in a COCO json, or its line in a label file, from 0; empty where
+        it comes from neither.
     repeats
         Labels left out because they repeat another one, as pairs of label ids: its own, the other's.
     """
@@ -92,6 +93,22 @@ class GroundTruth:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    def select(self, kept: Int64[np.ndarray, " S"] | Sequence[int]) -> GroundTruth:
+        """Return these instances alone, by index and in this order."""
+        index = np.asarray(kept, dtype=np.int64)
+        return replace(
+            self,
+            classes=self.classes[index],
+            segments=tuple(self.segments[i] for i in index),
+            boxes=self.boxes[index],
+            crowd=self.crowd[index],
+            label_ids=tuple(self.label_ids[i] for i in index) if self.label_ids else (),
+        )
+
+    def of_classes(self, classes: Sequence[int]) -> GroundTruth:
+        """Return the instances of these classes."""
+        return self.select(np.flatnonzero(np.isin(self.classes, classes)))
 
     @property
     def box_only(self) -> Bool[np.ndarray, " M"]:

@@ -19,6 +19,7 @@ from maskprism.reports.manifest import Number, PictureFile, ResultManifest, Tabl
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from maskprism.analysis.labels.held_out import SplitComparison
     from maskprism.analysis.labels.study import JudgedLabel, LabelReport
     from maskprism.datasets import Dataset
 
@@ -165,3 +166,36 @@ def sentences(report: LabelReport) -> list[str]:
     shares = [f"{suspicion.corrupted_share[level]:.0%} from {level:g} on" for level in LEVELS]
     said.append("of as many given as corrupted labels, corrupted are: " + ", ".join(shares))
     return said
+
+
+def split_sentence(split: str | None, comparison: SplitComparison | None, *, n_folds: int = 0) -> str:
+    """Say whether the model may have been trained on the labels that it judges, and what that does.
+
+    Parameters
+    ----------
+    split
+        The split that was judged; None where the data set is one.
+    comparison
+        Of the judged split with another one, where that was possible.
+    n_folds
+        How many models of folds judged, each the labels that it was not trained on.
+    """
+    if n_folds:
+        return f"labels are judged by {counted(n_folds, 'model')}, each on images that it was not trained on"
+    if split in ("val", "test"):
+        return f"this takes for granted that the model was not trained on {split}"
+    if comparison is None or comparison.remembered is None:
+        why = "there is no other split to compare with" if comparison is None else "there are too few images to compare"
+        return (
+            f"whether the model remembers these labels from training cannot be told ({why}); a model agrees with "
+            "labels that it was trained on, wrong ones too: train models on folds and give them with --folds"
+        )
+    judged, other = comparison.judged, comparison.other
+    differences = f"mask IoU {comparison.mask_iou}; recall {comparison.recall}"
+    if comparison.remembered:
+        return (
+            f"warning: labels of {judged} agree better with the model than those of {other} ({differences}): it "
+            f"remembers labels that it was trained on, wrong ones too, or the images of {judged} are easier; train "
+            "models on folds and give them with --folds"
+        )
+    return f"labels of {judged} are not shown to agree better with the model than those of {other} ({differences})"

@@ -189,7 +189,7 @@ class Diagnosis:
                 continue
             assert visited.truth is not None
             image, prediction = visited.image, visited.prediction
-            truth = truth_of_classes(visited.truth, self.classes)
+            truth = visited.truth.of_classes(self.classes)
             matches = match_masks(prediction, truth, classes=self.classes)
             for row in rows:
                 if row.image == visited.name and row.instance < len(prediction):
@@ -347,19 +347,7 @@ def known_classes(dataset: Dataset, model: Model) -> list[int]:
 
 def of_classes(prediction: Prediction, truth: GroundTruth, classes: Sequence[int]) -> tuple[Prediction, GroundTruth]:
     """Return the detections and the ground truth of these classes."""
-    return prediction[np.isin(prediction.classes, classes)], truth_of_classes(truth, classes)
-
-
-def truth_of_classes(truth: GroundTruth, classes: Sequence[int]) -> GroundTruth:
-    """Return the ground truth of these classes."""
-    kept = np.flatnonzero(np.isin(truth.classes, classes))
-    return replace(
-        truth,
-        classes=truth.classes[kept],
-        segments=tuple(truth.segments[i] for i in kept),
-        boxes=truth.boxes[kept],
-        crowd=truth.crowd[kept],
-    )
+    return prediction[np.isin(prediction.classes, classes)], truth.of_classes(classes)
 
 
 def examine(

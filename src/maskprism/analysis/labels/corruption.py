@@ -85,6 +85,8 @@ def jittered(label: Region, content: tuple[slice, slice], rng: np.random.Generat
 
 def halves(label: Region, rng: np.random.Generator) -> tuple[Region, Region] | None:
     """Cut a label into two along a straight line; None where a part would have fewer than MIN_PIXELS pixels."""
+    if label.area < 2 * MIN_PIXELS:
+        return None
     kept = _cut(label.inside, _diagonal(label), rng)
     whole = (slice(0, 1 << 30), slice(0, 1 << 30))
     first = _within(Region(label.rows, label.columns, kept), whole)
@@ -148,17 +150,16 @@ def _spurious(mask: Mask, diagonal: float, rng: np.random.Generator) -> Mask:
     return _moved(mask, diagonal, rng, (0.3, 0.9))
 
 
-def _disc(diagonal: float, rng: np.random.Generator) -> np.ndarray:
-    radius = max(1, round(diagonal * rng.uniform(0.04, 0.09)))
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+def _radius(diagonal: float, rng: np.random.Generator) -> float:
+    return max(1, round(diagonal * rng.uniform(0.04, 0.09)))
 
 
 def _grown(mask: Mask, diagonal: float, rng: np.random.Generator) -> Mask:
-    return cv2.dilate(mask.astype(np.uint8), _disc(diagonal, rng)) > 0
+    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= _radius(diagonal, rng)
 
 
 def _shrunk(mask: Mask, diagonal: float, rng: np.random.Generator) -> Mask:
-    return cv2.erode(mask.astype(np.uint8), _disc(diagonal, rng)) > 0
+    return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5) > _radius(diagonal, rng)
 
 
 def _cut(mask: Mask, diagonal: float, rng: np.random.Generator) -> Mask:

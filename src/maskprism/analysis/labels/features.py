@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 MIN_SCORE = 0.05
 """Detections from this score on are looked at; a model for this is loaded with it."""
-_RIDGES = {"loose": 1e-4, "tight": 1e-2}
-_FIT_CELLS = 2500
+_RIDGE = 1e-2
+_FIT_CELLS = 1200
 """A window of more cells is thinned for the fit."""
 _MARGIN = 0.25
-_BANDS = ((-6.0, -4.0), (-4.0, -2.5), (-2.5, -1.0), (-1.0, 1.0), (1.0, 2.5), (2.5, 4.0), (4.0, 6.0))
-"""Distances to the outline in cells of the prototype grid, negative outside."""
+_BANDS = (-6.0, -4.0, -2.5, -1.0, 1.0, 2.5, 4.0, 6.0)
+"""Ends of bands of distances to the outline in cells of the prototype grid, negative outside."""
 _OUTLINE = 3
 """The band of the outline itself."""
 _NO_DETECTION = dict.fromkeys(
@@ -187,7 +187,7 @@ def span_mask(evidence: ImageEvidence, label: Region) -> dict[str, Any] | None:
         COCO RLE at image size; None where it is empty.
     """
     window = _Window.around(evidence, label)
-    drawn = window.prototypes @ _fitted(window, _RIDGES["tight"])
+    drawn = window.prototypes @ _fitted(window)
     if not (drawn > 0).any():
         return None
     logits = np.full(evidence.prediction.letterbox.grid_hw, -1.0, dtype=np.float32)
@@ -371,37 +371,24 @@ def _overlap(label: Region, neighbours: Sequence[Region]) -> dict[str, float]:
 
 
 def _span(window: _Window) -> dict[str, float]:
-    """How well any weighted sum of the prototypes and a constant draws the label: logistic regression, two ridges."""
-    found: dict[str, float] = {}
-    weights = None
+    """How well a weighted sum of the prototypes and a constant draws the label: logistic regression with a ridge."""
     area = max(float(np.count_nonzero(window.inside)), 1.0)
     mean = float(window.covered.mean())
     entropy = -(mean * np.log(mean + 1e-9) + (1 - mean) * np.log(1 - mean + 1e-9))
-    for name, ridge in _RIDGES.items():
-        weights = _fitted(window, ridge, weights)
-        logits = window.prototypes @ weights
-        losses = np.maximum(logits, 0) - window.covered * logits + np.log1p(np.exp(-np.abs(logits)))
-        drawn = logits > 0
-        shared = float(np.count_nonzero(drawn & window.inside))
-        found |= {
-            f"{name}_loss": float(losses.mean()),
-            f"{name}_loss_ratio": float(losses.mean()) / max(entropy, 1e-9),
-            f"{name}_iou": shared / max(float(np.count_nonzero(drawn | window.inside)), 1.0),
-            f"{name}_missing": 1 - shared / area,
-            f"{name}_extra": np.count_nonzero(drawn & ~window.inside) / area,
-            f"{name}_log_weight": float(np.log(np.abs(weights[:-1]).mean() + 1e-6)),
-            f"{name}_log_logit": float(np.log(np.sqrt(np.square(logits).mean()) + 1e-6)),
-        }
-        if name == "loose":
-            wrong = (drawn != window.inside).astype(np.uint8)
-            _, _, stats, _ = cv2.connectedComponentsWithStats(wrong)
-            found["largest_error"] = float(np.max(stats[1:, cv2.CC_STAT_AREA], initial=0)) / area
-    return found
+    logits = window.prototypes @ _fitted(window)
+    loss = float((np.maximum(logits, 0) - window.covered * logits + np.log1p(np.exp(-np.abs(logits)))).mean())
+    drawn = logits > 0
+    shared = float(np.count_nonzero(drawn & window.inside))
+    _, _, stats, _ = cv2.connectedComponentsWithStats((drawn != window.inside).astype(np.uint8))
+    return {
+        "span_loss": loss,
+        "span_loss_ratio": loss / max(entropy, 1e-9),
+        "span_iou": shared / max(float(np.count_nonzero(drawn | window.inside)), 1.0),
+        "span_largest_error": float(np.max(stats[1:, cv2.CC_STAT_AREA], initial=0)) / area,
+    }
 
 
-def _fitted(
-    window: _Window, ridge: float, start: Float32[np.ndarray, " K+1"] | None = None
-) -> Float32[np.ndarray, " K+1"]:
+def _fitted(window: _Window) -> Float32[np.ndarray, " K+1"]:
     """The weights of the prototypes and the constant, fitted to a part of the cells where there are many."""
     step = int(np.ceil(np.sqrt(window.covered.size / _FIT_CELLS)))
     thinned, target = window.prototypes[::step, ::step], window.covered[::step, ::step]
@@ -410,8 +397,8 @@ def _fitted(
         target.ravel(),
         np.ones(target.size, dtype=np.float32),
     )
-    at = np.zeros(thinned.shape[2], dtype=np.float32) if start is None else start
-    return fit(cells, at, penalty=ridge, tolerance=1e-3, max_steps=12).weights
+    start = np.zeros(thinned.shape[2], dtype=np.float32)
+    return fit(cells, start, penalty=_RIDGE, tolerance=1e-3, max_steps=8).weights
 
 
 def _outline(
@@ -423,7 +410,10 @@ def _outline(
     on the outline of a right label, and inside or outside of it where the label is too large or too small.
     """
     distance, mean = window.distance, float(edges.mean()) + 1e-6
-    profile = [_mean(edges, (distance > low) & (distance <= high)) / mean for low, high in _BANDS]
+    band = np.digitize(distance.ravel(), _BANDS, right=True)
+    sums, counts = np.bincount(band, edges.ravel(), len(_BANDS) + 1), np.bincount(band, minlength=len(_BANDS) + 1)
+    with np.errstate(invalid="ignore"):
+        profile = (sums / counts / mean)[1:-1]
     on = edges[np.abs(distance) <= 1]
     step = max(0.06 * window.diagonal, 1.0)
     at = float(on.mean()) + 1e-6 if on.size else np.nan

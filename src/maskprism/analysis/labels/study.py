@@ -155,7 +155,8 @@ class Measuring:
     ) -> MeasuredLabel:
         x1, y1, x2, y2 = truth.boxes[index].tolist()
         class_id, mask = int(truth.classes[index]), masks[index]
-        about = MeasuredLabel(truth.label_ids[index], class_id, (x1, y1, x2, y2))
+        label_id = truth.label_ids[index] if truth.label_ids else index
+        about = MeasuredLabel(label_id, class_id, (x1, y1, x2, y2))
         if truth.crowd[index]:
             return about._replace(unjudged="crowd")
         if not mask.area:
@@ -376,7 +377,7 @@ class LabelStudy:
             if values["mask_iou"] > NEAR_IOU
             else "no detection overlaps it"
         )
-        span = f"the best mask that the prototypes can draw has an IoU of {values['tight_iou']:.2f} with it"
+        span = f"the best mask that the prototypes can draw has an IoU of {values['span_iou']:.2f} with it"
         if kind == "wrong class" and _other(label):
             return f"The model calls it {self._name(label.other_class)} (score {values['score']:.2f}); {overlap}."
         if kind == "duplicate":

@@ -150,19 +150,26 @@ def kinds(
     rows = np.flatnonzero(asked)
     answers: list[dict[str, float]] = [{} for _ in rows]
     for learns, judged in _folds(image, seed):
-        taught = learns[names[learns] != ""]
+        copies = learns[names[learns] != ""]
         mine = np.flatnonzero(np.isin(rows, judged))
-        if len(mine) and len(np.unique(names[taught])) > 1:
-            classifier = _classifier(seed, _KIND_ROUNDS).fit(features[taught], names[taught])
+        if len(mine) and len(np.unique(names[copies])) > 1:
+            classifier = _learned(features[copies], names[copies], seed, _KIND_ROUNDS)
             for place, shares in zip(mine, classifier.predict_proba(features[rows[mine]]), strict=True):
                 answers[place] = dict(zip(classifier.classes_.tolist(), shares.tolist(), strict=True))
     return answers
 
 
-def _classifier(seed: int, rounds: int = 100) -> Any:
-    ensemble = require("sklearn.ensemble", "judging labels")
-    return ensemble.HistGradientBoostingClassifier(
+def _learned(
+    features: Float32[np.ndarray, "N F"],
+    target: np.ndarray,
+    seed: int,
+    rounds: int = 100,
+    weights: Float64[np.ndarray, " N"] | None = None,
+) -> Any:
+    """A fitted classifier; several threads take longer than one for so few rows."""
+    classifier = require("sklearn.ensemble", "judging labels").HistGradientBoostingClassifier(
         max_iter=rounds,
+        max_bins=63,
         learning_rate=0.1,
         max_leaf_nodes=12,
         min_samples_leaf=15,
@@ -170,6 +177,8 @@ def _classifier(seed: int, rounds: int = 100) -> Any:
         early_stopping=False,
         random_state=seed,
     )
+    with require("threadpoolctl", "judging labels").threadpool_limits(1):
+        return classifier.fit(features, target, sample_weight=weights)
 
 
 def _folds(image: Int64[np.ndarray, " N"], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -187,7 +196,7 @@ def _out_of_fold(
     for learns, judged in _folds(image, seed):
         wrong = corrupted[learns]
         weights = np.where(wrong, float(np.mean(~wrong)) / max(float(np.mean(wrong)), 1e-9), 1.0)
-        classifier = _classifier(seed).fit(features[learns], wrong, sample_weight=weights)
+        classifier = _learned(features[learns], wrong, seed, weights=weights)
         values[judged] = classifier.predict_proba(features[judged])[:, 1]
     return values
 
