@@ -85,7 +85,7 @@ export class AtlasMap {
         h(
           "button",
           { type: "button", onclick: () => this.choose(this.shown ?? Array.from({ length: info.count }, (_, i) => i)) },
-          "Select what is shown",
+          "Select visible points",
         ),
         this.count,
       ),
