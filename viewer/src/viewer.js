@@ -207,7 +207,7 @@ export class Viewer {
     return [
       {
         target: () => this.equation.element,
-        text: "A mask is a sum. What speaks for it and what speaks against it make the logits, and where those are above zero is the mask.",
+        text: "A mask is a sum. Positive and negative evidence add up to the logits; the mask is where they are above zero.",
       },
       {
         target: () => this.element.querySelector(".tries"),
