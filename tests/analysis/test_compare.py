@@ -523,7 +523,7 @@ def test_an_image_on_which_a_network_fails_is_left_out(images: list[np.ndarray],
     assert "Left out: 2 images on which a model fails." in text
     assert ("Within tolerance" in text) == (broken == "both")  # one that fails as A does is no worse
     assert (f"{broken} alone fails on 2 images" in text) == (broken != "both")
-    with pytest.raises(ModelError, match="not a single image could be compared: model: "):
+    with pytest.raises(ModelError, match="not a single image could be compared: network: "):
         compare(a, b, [dark])
 
 
