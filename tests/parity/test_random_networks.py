@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import maskprism
-from parity.comparison import CONF, SIDE, WIDE, compare, pair
+from parity.comparison import CONF, SIDE, WIDE, Tally, ask, compare, pair
 from parity.networks import random_network, save, scenes
 
 
@@ -167,7 +167,7 @@ def test_half_precision_inputs_and_outputs(checkpoint, tmp_path, monkeypatch):
         assert found.mean() >= 0.99
         assert abs(answer.canvas_boxes[found] - ours[matched_with[found]].canvas_boxes).max() <= 0.25
         with monkeypatch.context() as patched:
-            patched.setattr("maskprism.models.families.yolo._corners", rounded)
+            patched.setattr("maskprism.models.families.yolo.corners", rounded)
             prediction = model.predict(scene)
         assert not np.array_equal(prediction.canvas_boxes, ours.canvas_boxes)
         tally.add(prediction, answer)
