@@ -72,7 +72,7 @@ def _start() -> None:
     address = os.environ.get("RAY_ADDRESS", "")
     options = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
     before = signal.getsignal(signal.SIGTERM)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own reports; errors are told here
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own reports; errors are reported here
     try:
         if address not in ("", "local", "auto"):
             _reach(address)
@@ -129,7 +129,7 @@ def _reach(address: str) -> None:
 
 
 def _workers(resources: dict[str, float], workers: int | None, gpus: float) -> int:
-    """Return how many processes: as many as the cluster has room for, unless given."""
+    """Return the number of processes. Default: as many as the cluster has room for."""
     room = int(resources.get("GPU", 0) / gpus) if gpus else int(resources.get("CPU", 0))
     if room < 1:
         has = f"{resources.get('CPU', 0):.0f} processors and {resources.get('GPU', 0):.0f} GPUs"

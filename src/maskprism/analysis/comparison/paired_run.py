@@ -100,7 +100,7 @@ def compare(
     ImageError
         not a single image can be read.
     ModelError
-        a model fails on every image, as with prototypes that are no finite numbers, or `load` cannot open it.
+        a model fails on every image, as with prototypes that contain NaN or infinity, or `load` cannot open it.
 
     Examples
     --------

@@ -71,7 +71,7 @@ def explain(
     seed
         Of these orders, and of the random sets of prototypes.
     metric
-        What the Shapley values share out: "iou" or "dice".
+        What the Shapley values sum to: "iou" or "dice".
     size
         The frame in which masks are measured: "grid", "canvas" (letterboxed input) or "image". Default: that of the
         mask post-processing rule.

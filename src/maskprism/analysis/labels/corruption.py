@@ -20,7 +20,7 @@ Corruption = Literal[
 ]
 CORRUPTIONS: tuple[Corruption, ...] = get_args(Corruption)
 MIN_PIXELS = 30
-"""Masks of fewer pixels of the letterboxed input are too small to be told apart from their corrupted copies."""
+"""Masks of fewer pixels of the letterboxed input are too small to distinguish from their corrupted copies."""
 
 
 def corrupt(

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from maskprism.datasets.visit import VisitedImage
 
 Kind = Corruption | Literal["wrong class", "duplicate", "split", "missing label", "crowd", "no mask"]
-TAUGHT: tuple[Kind, ...] = (*CORRUPTIONS, "wrong class", "duplicate", "split")
+LEARNED_KINDS: tuple[Kind, ...] = (*CORRUPTIONS, "wrong class", "duplicate", "split")
 """The mistakes that are made on purpose, to learn from."""
 NEEDLESS: tuple[Kind, ...] = ("spurious", "duplicate")
 """Kinds of labels that should not be there."""
 COPIES = 3
 """Corrupted copies of each label of an image that is learned from."""
 LEARNED_IMAGES = 2000
-"""About so many images are learned from; of more, chance takes these."""
+"""The classifier learns from about this number of images, a random sample of larger data sets."""
 SHOWN_SCORE = 0.25
 """Detections from this score on that nothing labels are reported."""
 
@@ -113,7 +113,7 @@ class MeasuredImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Measuring:
-    """What is done with each visited image; give it to `visit`.
+    """Measure each visited image; give it to `visit`.
 
     Attributes
     ----------
@@ -187,10 +187,10 @@ class Measuring:
         copies: list[tuple[Kind, Mapping[str, float]]] = []
         if mask.area < MIN_PIXELS:
             return copies
-        for place in rng.permutation(len(TAUGHT)):
+        for place in rng.permutation(len(LEARNED_KINDS)):
             if len(copies) == COPIES:
                 break
-            kind = TAUGHT[place]
+            kind = LEARNED_KINDS[place]
             wrong, its_class, beside = self._wrong(kind, mask, class_id, neighbours, evidence, rng)
             if wrong is not None:
                 copies.append((kind, label_features(evidence, wrong, its_class, beside)))

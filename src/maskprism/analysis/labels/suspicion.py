@@ -209,8 +209,8 @@ def _gain(
 ) -> Interval:
     """What the learned score gains in AUROC, with its interval over images.
 
-    AUROC is the mean over rows of the share of the other kind that a row is told apart from; as the mean of such
-    values it can be resampled by image.
+    AUROC is a mean over rows: of the share of rows of the other kind that are ranked on the right side of each. Such a
+    mean can be resampled by image.
     """
     value = _told_apart(learned, corrupted) - _told_apart(simple, corrupted)
     images, of_row = np.unique(image, return_inverse=True)

@@ -223,7 +223,7 @@ class CanonicalBasis:
         Coefficients @ inverse are the new ones.
     energies
         Mean square logit of each component, largest first; they sum to that of the logits. Signs: the mean coefficient
-        of a component is positive, so that it is drawn as it speaks for the average instance.
+        of a component is positive, so that it is drawn with the sign of its contribution to the average instance.
     model_sha256
         Model sha256 of the model file that it was measured with, "" where that is not known.
     """

@@ -38,7 +38,7 @@ class DecodeSetting(NamedTuple):
 
 
 def settings_of(rule: MaskRule) -> tuple[DecodeSetting, ...]:
-    """Return what can be tried of a rule: as it is first, then with other margins and thresholds."""
+    """Return the settings of a rule to try: the unchanged rule first, then with other margins and thresholds."""
     stock = DecodeSetting(rule.crop_margin, rule.logit_threshold)
     margins = MARGINS if rule.crops else (rule.crop_margin,)
     logits = LOGITS if rule.takes_thresholds else (rule.logit_threshold,)
@@ -117,7 +117,7 @@ def choose_decode_rule(
     folds
         The fold of each.
     plain
-        Mask IoU under each setting with the coefficients as they are: no fit has a part in them, so they choose.
+        Mask IoU under each setting with unchanged coefficients: no fit has a part in them, so they choose.
     corrected
         The same with the correction that was fitted without the instance's fold: these measure.
     """

@@ -44,7 +44,7 @@ class Teacher:
         Raises
         ------
         ImageError
-            Where there is no image.
+            If an image is missing.
         ModelError
             Where the model fails.
         """
