@@ -185,7 +185,9 @@ def test_an_address_without_a_cluster_is_one_sentence(tmp_path: Path, address: s
 
 
 def test_sigterm_prints_no_stack_and_nothing_goes_to_stdout(tmp_path: Path) -> None:
-    write_images(tmp_path / "photos", 200)
+    (image,) = write_images(tmp_path / "photos", 1)
+    for index in range(1, 20_000):  # more than any machine reads before its first part is written
+        os.link(image, image.with_name(f"{index:05d}.png"))
     arguments = [tmp_path / "photos", "--out", tmp_path / "t.parquet", "--model", SAMPLE_MODEL, "--quiet"]
     with shell(arguments) as run:
         while not list((tmp_path / "t.parquet.parts").glob("*/*.parquet")):
