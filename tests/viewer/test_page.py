@@ -58,6 +58,7 @@ def prototypes_of(header: dict[str, Any], buffer: bytes) -> np.ndarray:
         return np.frombuffer(data, "<f4").reshape(k, h, w)
     raw = zlib.decompress(data)
     values = np.empty((k, h, w), np.float32)
+    level = 0
     for index in range(k * h * w):
         row, column = divmod(index, w)
         difference = raw[index] + (raw[k * h * w + index] << 8 if bits == 16 else 0)
