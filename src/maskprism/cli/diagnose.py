@@ -104,6 +104,7 @@ def diagnose(
 
         minimiser()  # says at once what is not installed
     dataset = open_dataset(data, split, images, crowds=crowds)
+    dataset.check_masks_count()  # before the model is opened
     check_out(out, overwrite=overwrite, folder=True)
     network = load_model(model, reading, detections, threads=1, multi_label=True)
     conf = network.keep.conf

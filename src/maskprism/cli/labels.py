@@ -110,6 +110,7 @@ def labels(
         raise InputError("--out is missing; `maskprism labels --help` says what it is")
     require("sklearn", "judging labels")  # says at once what is not installed
     whole = dataset = open_dataset(data, split, images, crowds=crowds)
+    dataset.check_masks_count()
     check_out(out, overwrite=overwrite, folder=True)
     if folds:
         if model is not None:
