@@ -92,6 +92,7 @@ def diagnose(
         Measure, too, what `maskprism tune` would gain, on images that take no part; takes about twice as long (extra
         tune).
     """
+    from maskprism._common.files import written_together
     from maskprism.analysis.dataset.diagnosis import diagnose as run
     from maskprism.analysis.dataset.findings import findings_of
     from maskprism.datasets import open_dataset
@@ -119,9 +120,10 @@ def diagnose(
         else _Tuned()
     )
     suffixes: dict[str, Literal[".parquet", ".csv"]] = {"parquet": ".parquet", "csv": ".csv"}
-    written = write_diagnosis(
-        found, out, model=network, worst=worst, tables=suffixes[table], more=tuned.sections, numbers=tuned.numbers
-    )
+    with written_together():
+        written = write_diagnosis(
+            found, out, model=network, worst=worst, tables=suffixes[table], more=tuned.sections, numbers=tuned.numbers
+        )
     _print(found)
     findings = findings_of(found)
     for number, finding in enumerate(findings, 1):

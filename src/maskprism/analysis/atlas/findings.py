@@ -51,7 +51,11 @@ def findings_of(atlas: Atlas) -> list[str]:
 def _findings(atlas: Atlas) -> Iterator[str]:
     points, k = atlas.points, len(atlas.moments)
     if not np.trace(atlas.moments.covariance):
-        yield f"All {counted(len(points), 'instance')} have the same coefficients: there is no variation to describe."
+        yield (
+            f"All {counted(len(points), 'instance')} have the same coefficients: there is no variation to describe."
+            if len(points) > 1
+            else "There is 1 instance alone: there is no variation to describe."
+        )
         return
     first, second = atlas.components.shares
     yield (
