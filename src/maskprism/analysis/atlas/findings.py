@@ -65,7 +65,7 @@ def _findings(atlas: Atlas) -> Iterator[str]:
     )
     if too_few(len(points.image_names)):
         yield (
-            f"{counted(len(points.image_names), 'image')} say too little about what is behind this: with fewer than "
+            f"Too little can be said from {counted(len(points.image_names), 'image')}: with fewer than "
             f"{MIN_IMAGES} images nothing is claimed about classes, sizes, kinds or the quality of masks."
         )
     else:
