@@ -196,7 +196,7 @@ EMPTY = pa.array([[], [], None], pa.list_(pa.float32()))
         (["image", "coefficients", "coefficients"], [NAMES, LISTS, LISTS], "has the column coefficients twice"),
         (["image", "image", "coefficients"], [NAMES, NAMES, LISTS], "has the column image twice"),
         (["mask_0", "mask_0"], [pa.array([1.0, 2, 3])] * 2, "has the column mask_0 twice"),
-        (["image", "coefficients"], [_text_of_bytes([b"\xff", b"b", b"c"]), LISTS], "holds bytes that are no UTF-8"),
+        (["image", "coefficients"], [_text_of_bytes([b"\xff", b"b", b"c"]), LISTS], "holds bytes that are not UTF-8"),
         (["image", "coefficients"], [pa.array([b"\xff", b"b", b"c"]), LISTS], "expected text in UTF-8"),
         (["image", "coefficients"], [LISTS, LISTS], "the column image holds list"),
         (["image", "coefficients"], [NAMES, pa.array([["a"], ["b"], ["c"]])], "expected lists of numbers"),

@@ -193,7 +193,7 @@ class InstanceRows:
             text = pc.fill_null(text.cast(pa.string()), "")
             text.validate(full=True)
         except pa.ArrowException:
-            held = "bytes that are no UTF-8" if pa.types.is_string(column.type) else column.type
+            held = "bytes that are not UTF-8" if pa.types.is_string(column.type) else column.type
             raise TableError(f"{self.label}: the column {name} holds {held}; expected text in UTF-8") from None
         return text
 
