@@ -65,8 +65,8 @@ def _findings(atlas: Atlas) -> Iterator[str]:
     )
     if too_few(len(points.image_names)):
         yield (
-            f"{counted(len(points.image_names), 'image')}: with fewer than {MIN_IMAGES} nothing is claimed about classes, "
-            "sizes, kinds or the quality of masks."
+            f"{counted(len(points.image_names), 'image')}: with fewer than {MIN_IMAGES} nothing is claimed about "
+            "classes, sizes, kinds or the quality of masks."
         )
     else:
         yield from _of_classes(atlas)
