@@ -214,7 +214,7 @@ def test_no_annotation_of_a_coco_json_is_skipped(tmp_path: Path) -> None:
 
 def test_labels_without_any_mask_are_refused(tmp_path: Path) -> None:
     data = small_datasets.data_set(tmp_path, {"a": "0 0.5 0.5 0.2 0.2", "b": ""})
-    with pytest.raises(InputError, match="2 images have no label with a mask"):
+    with pytest.raises(InputError, match="no label with a mask in 2 images"):
         study_of(data)
 
 

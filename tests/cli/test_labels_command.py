@@ -91,6 +91,14 @@ def test_data_without_masks_is_refused(text: str, tmp_path: Path) -> None:
     says(done, "no label with a mask", code=1)
 
 
+@pytest.mark.parametrize("name", ["labels", "diagnose"])
+def test_data_of_crowds_alone_is_refused_before_the_model_is_opened(name: str, tmp_path: Path) -> None:
+    square = {"segmentation": [[1, 1, 9, 1, 9, 9, 1, 9]], "bbox": [1, 1, 8, 8], "category_id": 3, "iscrowd": 1}
+    data = small_datasets.coco(tmp_path, [square, square])
+    done = command(name, data, "--model", tmp_path / "none.onnx", "--out", tmp_path / "out")
+    says(done, "no mask counts: 2 of 2 masks in instances_val.json are crowds", "--crowds as-instances", code=1)
+
+
 def test_a_split_that_is_the_training_split_is_noticed(tmp_path: Path) -> None:
     labels = dict.fromkeys("ab", small_datasets.TRIANGLE)
     data = small_datasets.data_set(tmp_path, labels, names=["disc"], train="images/val")

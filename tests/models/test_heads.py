@@ -115,6 +115,20 @@ def test_files_are_refused_with_the_reason(outputs, who, tmp_path):
         maskprism.load(path, layout="yolov8")
 
 
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(39, 84), (32, 16, 16)],
+        [(1, 39, 84), (32, 16, 16)],
+        [(39, 84), (1, 32, 16, 16)],
+        [(1, 84, 39), (16, 16, 32)],
+    ],
+)
+def test_a_missing_batch_axis_is_named_whichever_output_lacks_it(shapes: list[tuple[int, ...]]) -> None:
+    assert "a YOLO-seg without a batch axis" in (refusal(shapes, (), (64, 64)) or "")
+    assert refusal([(1, 39, 84), (1, 32, 16, 16)], (), (64, 64)) is None
+
+
 def test_mask_rcnn_is_known_by_an_image_without_a_batch_too(tmp_path):
     outputs = {"boxes": (5, 4), "labels": (5,), "scores": (5,), "masks": (5, 1, 28, 28)}
     with pytest.raises(ModelError, match="looks like Mask R-CNN"):

@@ -15,7 +15,7 @@ import pytest
 from helpers.fake_network import fake_model, v5_model, write_images
 from helpers.in_process import command as run
 from maskprism.analysis.atlas.points import Points
-from maskprism.errors import TableError
+from maskprism.errors import InputError, TableError
 from maskprism.tables.extraction import extract
 from maskprism.tables.instance_rows import InstanceRows
 from maskprism.tables.similar import search
@@ -123,6 +123,23 @@ def test_an_empty_first_row_group_has_no_width(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Points.read(tmp_path / "t.parquet").coefficients, [[1, 2, 3], [4, 5, 6]])
 
 
+@pytest.mark.parametrize("form", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+def test_text_of_every_type_is_read(form: pa.DataType, tmp_path: Path) -> None:
+    rows = {
+        "image": pa.array(["a.jpg", "b.jpg", None]).cast(form),
+        "coefficients": [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    assert search(tmp_path / "t.parquet", ("a.jpg", 0), count=1).rows["image"].to_pylist() == ["b.jpg"]
+
+
+def test_an_instance_that_was_left_out_is_not_called_missing_alone(tmp_path: Path) -> None:
+    rows = {"image": ["a.jpg", "b.jpg"], "coefficients": [[np.nan, 1.0], [2.0, 1.0]]}
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"no instance 0 of 'a\.jpg'.*1 instance is left out: NaN or infinity"):
+        search(tmp_path / "t.parquet", ("a.jpg", 0))
+
+
 def test_different_widths_are_one_error(tmp_path: Path) -> None:
     """Within a row group, in two row groups, and in two parts of a folder."""
     schema = pa.schema([("image", pa.string()), ("coefficients", pa.list_(pa.float32()))])
@@ -179,7 +196,7 @@ EMPTY = pa.array([[], [], None], pa.list_(pa.float32()))
         (["image", "coefficients", "coefficients"], [NAMES, LISTS, LISTS], "has the column coefficients twice"),
         (["image", "image", "coefficients"], [NAMES, NAMES, LISTS], "has the column image twice"),
         (["mask_0", "mask_0"], [pa.array([1.0, 2, 3])] * 2, "has the column mask_0 twice"),
-        (["image", "coefficients"], [_text_of_bytes([b"\xff", b"b", b"c"]), LISTS], "expected text in UTF-8"),
+        (["image", "coefficients"], [_text_of_bytes([b"\xff", b"b", b"c"]), LISTS], "holds bytes that are not UTF-8"),
         (["image", "coefficients"], [pa.array([b"\xff", b"b", b"c"]), LISTS], "expected text in UTF-8"),
         (["image", "coefficients"], [LISTS, LISTS], "the column image holds list"),
         (["image", "coefficients"], [NAMES, pa.array([["a"], ["b"], ["c"]])], "expected lists of numbers"),

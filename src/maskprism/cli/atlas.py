@@ -70,6 +70,7 @@ def atlas(
     viewer
         Where the map opens instances: the address of maskprism serve, or a page of maskprism page (page.html).
     """
+    from maskprism._common.files import written_together
     from maskprism.analysis.atlas.atlas import make_atlas
     from maskprism.analysis.atlas.findings import findings_of
     from maskprism.analysis.atlas.points import Points
@@ -101,7 +102,8 @@ def atlas(
             for failure in sheets.failures:
                 bar.fail(failure)
             failures += [failure for failure in sheets.failures if failure not in failures]
-    written = write_atlas(found, out, title, sheets=sheets, viewer=viewer)
+    with written_together():
+        written = write_atlas(found, out, title, sheets=sheets, viewer=viewer)
     for number, finding in enumerate(findings_of(found), 1):
         print(f"{number}. {finding}")
     output.list_files(written)

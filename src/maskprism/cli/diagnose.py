@@ -92,6 +92,7 @@ def diagnose(
         Measure, too, what `maskprism tune` would gain, on images that take no part; takes about twice as long (extra
         tune).
     """
+    from maskprism._common.files import written_together
     from maskprism.analysis.dataset.diagnosis import diagnose as run
     from maskprism.analysis.dataset.findings import findings_of
     from maskprism.datasets import open_dataset
@@ -104,6 +105,7 @@ def diagnose(
 
         minimiser()  # says at once what is not installed
     dataset = open_dataset(data, split, images, crowds=crowds)
+    dataset.check_masks_count()  # before the model is opened
     check_out(out, overwrite=overwrite, folder=True)
     network = load_model(model, reading, detections, threads=1, multi_label=True)
     conf = network.keep.conf
@@ -118,9 +120,10 @@ def diagnose(
         else _Tuned()
     )
     suffixes: dict[str, Literal[".parquet", ".csv"]] = {"parquet": ".parquet", "csv": ".csv"}
-    written = write_diagnosis(
-        found, out, model=network, worst=worst, tables=suffixes[table], more=tuned.sections, numbers=tuned.numbers
-    )
+    with written_together():
+        written = write_diagnosis(
+            found, out, model=network, worst=worst, tables=suffixes[table], more=tuned.sections, numbers=tuned.numbers
+        )
     _print(found)
     findings = findings_of(found)
     for number, finding in enumerate(findings, 1):

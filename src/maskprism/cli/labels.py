@@ -94,7 +94,7 @@ def labels(
         Folder of the images of a COCO json. Default: found beside the json.
     """
     from maskprism._common.extras import require
-    from maskprism._common.files import make_folder
+    from maskprism._common.files import make_folder, written_together
     from maskprism.analysis.labels.held_out import SAMPLE, compare_splits, shared_images
     from maskprism.analysis.labels.study import LabelStudy
     from maskprism.datasets import open_dataset
@@ -110,6 +110,7 @@ def labels(
         raise InputError("--out is missing; `maskprism labels --help` says what it is")
     require("sklearn", "judging labels")  # says at once what is not installed
     whole = dataset = open_dataset(data, split, images, crowds=crowds)
+    dataset.check_masks_count()
     check_out(out, overwrite=overwrite, folder=True)
     if folds:
         if model is not None:
@@ -143,7 +144,6 @@ def labels(
         break
     report = study.compute()
     make_folder(out)
-    suggestions = write_suggestions(report, out)
     notes = [*sentences(report), split_sentence(dataset.split, comparison, n_folds=len(folds or ()))]
     notes += [
         f"warning: {len(twins)} of {len(whole)} images of {dataset.split} are in {split_name}, too (the same file or "
@@ -151,10 +151,10 @@ def labels(
         for split_name, twins in shared.items()
         if twins
     ]
-    written = (
-        write_labels(report, dataset, out, models=[one.spec.name for one, _ in parts], worst=worst, notes=notes)
-        | suggestions
-    )
+    models = [one.spec.name for one, _ in parts]
+    with written_together():
+        suggestions = write_suggestions(report, out)
+        written = write_labels(report, dataset, out, models=models, worst=worst, notes=notes) | suggestions
     for notice in dataset.notices:
         output.note(f"note: {notice}")
     for sentence in notes:

@@ -55,7 +55,7 @@ def serve(
     split
         Split of the data set, such as val. Default: all that list these images.
     host
-        Address to listen on. Everybody who can reach it sees the images: 0.0.0.0 is the whole model.
+        Address to listen on. Everybody who can reach it sees the images: 0.0.0.0 is the whole local network.
     port
         To listen on; 0 takes a free one.
     allow_host

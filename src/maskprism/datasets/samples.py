@@ -163,6 +163,17 @@ class Dataset:
         """Return the same data set with the images at these positions alone."""
         return replace(self, images=self.images.take(positions))
 
+    def check_masks_count(self) -> None:
+        """Refuse a data set that has masks and none that counts.
+
+        Raises
+        ------
+        InputError
+            If all its masks are crowds.
+        """
+        if self.nothing_counts:
+            raise InputError(f"{self.path}: no mask counts: {self.nothing_counts}")
+
     def __repr__(self) -> str:
         split = f", split {self.split!r}" if self.split else ""
         return f"Dataset({str(self.path)!r}{split}, {len(self)} images, {len(self.names)} classes)"

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from maskprism._common.choices import EngineName
 from maskprism._common.parallel import Engine, Lost, check_engine, open_engine
+from maskprism._common.text import counted
 from maskprism.datasets.visit import TOLERATED_MODEL_FAILURES, Failure, OnProgress, visit
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.sources import ImageFiles, open_source
@@ -80,9 +81,10 @@ class ExtractSummary:
         if not self.images:
             return [f"nothing new for {self.table}: {before}"]
         rate = f"{self.images / self.seconds:.1f} images/s" if self.seconds else ""
+        after = f"; {before}" if before else ""
         done = (
-            f"{self.images} images in {self.seconds:.1f} s ({rate}): {self.with_instances} with {self.instances} "
-            f"instances, {self.empty} without, {self.failed} failed{'; ' if before else ''}{before}"
+            f"{counted(self.images, 'image')} in {self.seconds:.1f} s ({rate}): {self.with_instances} with "
+            f"{counted(self.instances, 'instance')}, {self.empty} without, {self.failed} failed{after}"
         )
         failed = [f"  failed: {failure.name}: {failure.message}" for failure in self.failures]
         if self.failed > len(self.failures):

@@ -129,7 +129,7 @@ class InstanceRows:
         used = [name for name in dict.fromkeys(names) if name in _USED or name[:5] == "mask_"]
         if doubled := next((name for name in used if names.count(name) > 1), None):
             raise TableError(f"{self.label}: has the column {doubled} twice; rename or drop one of them")
-        return {name: table.column(names.index(name)) for name in used}
+        return {name: _without_view(table.column(names.index(name))) for name in used}
 
     def _in_one_form(self, columns: Columns, source: Sequence[str]) -> pa.Table:
         weights, known = self._lists(source[0], columns) if source[0] in _LISTS else self._numbers(source, columns)
@@ -193,7 +193,8 @@ class InstanceRows:
             text = pc.fill_null(text.cast(pa.string()), "")
             text.validate(full=True)
         except pa.ArrowException:
-            raise TableError(f"{self.label}: the column {name} holds {column.type}; expected text in UTF-8") from None
+            held = "bytes that are not UTF-8" if pa.types.is_string(column.type) else column.type
+            raise TableError(f"{self.label}: the column {name} holds {held}; expected text in UTF-8") from None
         return text
 
     def _instances(self, columns: Columns, images: pa.ChunkedArray | None) -> Int32[np.ndarray, " N"]:
@@ -205,6 +206,11 @@ class InstanceRows:
         for row, image in enumerate(images.to_pylist() if images is not None else [""] * len(found)):
             found[row] = counts[image] = counts.get(image, -1) + 1
         return found
+
+
+def _without_view(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of text as a type that can be filtered: pyarrow has no such function for views of text."""
+    return column.cast(pa.large_string()) if column.type in (pa.string_view(), pa.binary_view()) else column
 
 
 def _is_list(kind: pa.DataType) -> bool:

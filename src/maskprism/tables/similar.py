@@ -313,5 +313,6 @@ def _weights_of(rows: InstanceRows, which: tuple[str, int]) -> Float32[np.ndarra
             if len(chosen):
                 return matrix_of(chosen["weights"])[0]
             known += pc.sum(pc.equal(some["image"], pa.scalar(name, pa.string()))).as_py() or 0
+    left_out = f"; {rows.note}" if rows.note else ""
     has = f"that image has {counted(known, 'instance')} there" if known else "no instance of that image is there"
-    raise InputError(f"{rows.label}: there is no instance {instance} of {readable(name)!r}; {has}")
+    raise InputError(f"{rows.label}: there is no instance {instance} of {readable(name)!r}; {has}{left_out}")

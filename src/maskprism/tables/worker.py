@@ -13,6 +13,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from maskprism._common.text import counted
 from maskprism.datasets.visit import TOLERATED_MODEL_FAILURES, Failure, VisitedImage, look_at
 from maskprism.errors import ModelError
 from maskprism.io.sources import SourceImage
@@ -146,7 +147,7 @@ class Shard:
 def model_gone(failed: Sequence[ExtractedImage]) -> ModelError:
     """Return the error for a model that fails on one image after the other."""
     return ModelError(
-        f"the model failed on {len(failed)} images in a row and the extraction stopped "
+        f"the model failed on {counted(len(failed), 'image')} in a row and the extraction stopped "
         f"({failed[0].name}: {failed[0].message}); run the same command again to continue once it works"
     )
 

@@ -51,7 +51,11 @@ def findings_of(atlas: Atlas) -> list[str]:
 def _findings(atlas: Atlas) -> Iterator[str]:
     points, k = atlas.points, len(atlas.moments)
     if not np.trace(atlas.moments.covariance):
-        yield f"All {counted(len(points), 'instance')} have the same coefficients: there is no variation to describe."
+        yield (
+            f"All {counted(len(points), 'instance')} have the same coefficients: there is no variation to describe."
+            if len(points) > 1
+            else "There is 1 instance alone: there is no variation to describe."
+        )
         return
     first, second = atlas.components.shares
     yield (
@@ -61,8 +65,8 @@ def _findings(atlas: Atlas) -> Iterator[str]:
     )
     if too_few(len(points.image_names)):
         yield (
-            f"{counted(len(points.image_names), 'image')} say too little about what is behind this: with fewer than "
-            f"{MIN_IMAGES} images nothing is claimed about classes, sizes, kinds or the quality of masks."
+            f"{counted(len(points.image_names), 'image')}: with fewer than {MIN_IMAGES} nothing is claimed about "
+            "classes, sizes, kinds or the quality of masks."
         )
     else:
         yield from _of_classes(atlas)

@@ -286,8 +286,7 @@ def diagnose(
     """
     spread(1, limit)  # says at once what is out of range
     dataset = dataset.for_model(model.spec.names)
-    if dataset.nothing_counts:
-        raise InputError(f"{dataset.path}: no mask counts: {dataset.nothing_counts}")
+    dataset.check_masks_count()
     if dataset.by_index:
         model = model.with_names(dataset.names)
     dataset, whole = dataset.take(spread(len(dataset), limit)), dataset

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from maskprism._common.extras import require
+from maskprism._common.text import counted
 from maskprism.analysis.labels.corruption import CORRUPTIONS, MIN_PIXELS, Corruption, corrupt, halves, jittered
 from maskprism.analysis.labels.features import ImageEvidence, as_matrix, label_features, span_mask
 from maskprism.analysis.labels.suspicion import SUSPICIOUS, Suspicion, kinds, suspicions
@@ -274,7 +275,7 @@ class LabelStudy:
         labels = [(number, label) for number, image in enumerate(self.images) for label in image.labels]
         judged = [(number, label) for number, label in labels if not label.unjudged]
         if not judged:
-            raise InputError(f"{len(self.images)} images have no label with a mask; there is nothing to judge")
+            raise InputError(f"no label with a mask in {counted(len(self.images), 'image')}; there is nothing to judge")
         measured = [(number, "", label.features) for number, label in judged]
         measured += [(number, kind, values) for number, label in judged for kind, values in label.copies]
         names, features = as_matrix([values for *_, values in measured])

@@ -230,8 +230,7 @@ def tune(
     check_options(folds=folds, seed=seed, limit=limit)
     minimiser()  # says at once what is not installed
     dataset = dataset.for_model(model.spec.names)
-    if dataset.nothing_counts:
-        raise InputError(f"{dataset.path}: no mask counts: {dataset.nothing_counts}")
+    dataset.check_masks_count()
     teacher = teacher_of(dataset)
     model = (model.with_names(dataset.names) if dataset.by_index else model).with_correction(None)
     dataset, whole = dataset.take(spread(len(dataset), limit)), dataset

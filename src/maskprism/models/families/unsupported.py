@@ -114,11 +114,12 @@ def _levels(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
 
 
 def _without_batch(shapes: Shapes, canvas_hw: tuple[int, int]) -> str | None:
-    """Return outputs of a YOLO-seg whose batch axis was squeezed away."""
-    tables = [shape for shape in shapes if len(shape) == 2]
+    """Return outputs of a YOLO-seg whose batch axis was squeezed away, in all of them or in one."""
     for shape in shapes:
-        for k, grid_hw in ((shape[0], shape[1:]), (shape[-1], shape[:2])) if len(shape) == 3 else ():
-            wide = [table for table in tables if min(side or 0 for side in table) > (k or 0) + 4]
+        *_, first, second, third = shape if len(shape) in (3, 4) else (None, None, None)
+        tables = [table for table in shapes if table is not shape and len(table) in (2, 6 - len(shape))]
+        for k, grid_hw in ((first, (second, third)), (third, (first, second))):
+            wide = [table for table in tables if min(side or 0 for side in table[-2:]) > (k or 0) + 4]
             if k and k > 1 and wide and any(grid_hw == _cells(canvas_hw, stride) for stride in _STRIDES):
                 return (
                     f"looks like a YOLO-seg without a batch axis: detections {wide[0]} and prototypes {tuple(shape)}. "
