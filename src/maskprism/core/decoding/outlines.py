@@ -126,7 +126,7 @@ def polygons_of(job: DecodeJob, tolerance: float = TOLERANCE) -> list[MaskPolygo
                 for n_rings in np.diff(one.parts).tolist():
                     exterior, *holes = itertools.islice(rings, n_rings)
                     if len(exterior) >= 3:
-                        outlines[one.index].append(Outline(exterior, [hole for hole in holes if len(hole) >= 3]))
+                        outlines[one.instance].append(Outline(exterior, [hole for hole in holes if len(hole) >= 3]))
     return [MaskPolygons(parts, job.size_hw, job, index) for index, parts in enumerate(outlines)]
 
 
@@ -135,8 +135,8 @@ class _Traced(NamedTuple):
 
     Parameters
     ----------
-    index
-        Of the instance.
+    instance
+        Its index.
     level
         Values less the threshold where the lines cross.
     rows, columns
@@ -149,7 +149,7 @@ class _Traced(NamedTuple):
         Among the rings, where those of a part begin.
     """
 
-    index: int
+    instance: int
     level: Float64[np.ndarray, "R C"]
     rows: Float64[np.ndarray, " R"]
     columns: Float64[np.ndarray, " C"]
@@ -159,7 +159,7 @@ class _Traced(NamedTuple):
 
 
 def _traced(
-    index: int, logits: Float32[np.ndarray, "h w"], window: list[int], plan: Plan, threshold: float
+    instance: int, logits: Float32[np.ndarray, "h w"], window: list[int], plan: Plan, threshold: float
 ) -> _Traced | None:
     """Trace the level of the threshold in the window of an instance; None where nothing lies above it."""
     import contourpy
@@ -199,7 +199,7 @@ def _traced(
     (vertices,), (bounds,), (parts,) = cast("Any", generator.filled(0.0, np.inf))
     if vertices is None:  # every cell with a pixel above the level reads NaN
         return None
-    return _Traced(index, level, rows, columns, vertices, bounds.astype(np.int64), parts.astype(np.int64))
+    return _Traced(instance, level, rows, columns, vertices, bounds.astype(np.int64), parts.astype(np.int64))
 
 
 def _at_lines(
