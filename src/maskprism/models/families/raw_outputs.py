@@ -122,6 +122,8 @@ def assemble(
     """
     if layout not in RAW_LAYOUTS:
         raise InputError(f"there is no layout {layout!r} of raw outputs; expected one of {', '.join(RAW_LAYOUTS)}")
+    if canvas_hw is not None and min(canvas_hw) < 1:
+        raise InputError(f"canvas_hw is {canvas_hw}; expected (height, width) of the letterboxed input")
     traits = RAW_LAYOUTS[layout]
     arrays = _without_batch(_dequantised(outputs, scale, zero_point))
     described = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
@@ -166,7 +168,10 @@ def _dequantised(outputs: Any, scale: Any, zero_point: Any) -> dict[str, Floats]
         array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
         if array.dtype.kind not in "fiu":
             raise InputError(f"{name} holds {array.dtype}; expected numbers")
-        factor, zero = (_of_output(given, key, number) for given in (scale, zero_point))
+        factor, zero = (
+            _of_output(given, key, number, f"{word} of {name}")
+            for word, given in (("scale", scale), ("zero_point", zero_point))
+        )
         if array.dtype.kind == "f":
             if (isinstance(scale, Mapping | Sequence) and factor is not None) or not array.size:
                 raise InputError(f"{name} holds {array.dtype} of shape {array.shape}; its scale belongs to integers")
@@ -176,22 +181,31 @@ def _dequantised(outputs: Any, scale: Any, zero_point: Any) -> dict[str, Floats]
                 f"{name} holds {array.dtype}, without a scale and zero point: give scale= and zero_point=, a number, "
                 "or one for each output, as a list or by name"
             )
-        elif not (np.isfinite(factor) and factor > 0):
+        elif factor <= 0:
             raise InputError(f"scale of {name} is {factor!r}; expected a number above 0")
         else:
             found[name] = (array.astype(np.float32) - np.float32(zero)) * np.float32(factor)
     return found
 
 
-def _of_output(given: Any, key: Any, number: int) -> Any:
+def _of_output(given: Any, key: Any, number: int, what: str) -> float | None:
     """Scale or zero point of one output: by name, by number, or the same for all."""
+    value = given
     if isinstance(given, Mapping):
-        return given.get(key)
-    if isinstance(given, Sequence) or np.ndim(given):
+        value = given.get(key)
+    elif isinstance(given, Sequence) or np.ndim(given):
         if number >= len(given):
             raise InputError(f"there are {len(given)} scales or zero points, and more outputs; expected one for each")
-        return given[number]
-    return given
+        value = given[number]
+    if value is None:
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise InputError(f"{what} is {value!r}; expected a number")
+    return found
 
 
 def _without_batch(arrays: dict[str, Floats]) -> dict[str, Floats]:
