@@ -21,9 +21,10 @@ from helpers.fake_network import fake_model, network, write_images
 from maskprism import load
 from maskprism.datasets import open_dataset
 from maskprism.datasets.scenes import write_dataset
-from maskprism.errors import ImageError, InputError
+from maskprism.errors import ImageError, InputError, MaskprismError
 from maskprism.integrations.exports import write_predictions
 from maskprism.integrations.exports.journal import ImageRecord, Journal
+from maskprism.integrations.exports.video import VideoPiece
 from maskprism.io.sources import DistinctStems, open_source, open_sources
 
 
@@ -145,18 +146,43 @@ def test_a_camera_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.
     assert open_sources(["7"]).count() == 1  # a folder of that name
 
 
+def test_odd_frames_are_kept_whole_and_beside_labelme_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda address: FakeCamera(2, size=(49, 65)))
+    write_predictions(open_sources(["7"], limit=2), fake_model(), tmp_path / "labels", "labelme")
+    document = json.loads((tmp_path / "labels" / "camera7#000001.json").read_text())
+    frame = cv2.imread(str(tmp_path / "labels" / document["imagePath"]))
+    assert frame.shape == (document["imageHeight"], document["imageWidth"], 3) == (49, 65, 3)
+    monkeypatch.undo()
+    piece = VideoPiece(tmp_path / "odd.mp4", 10)
+    piece.add(np.full((49, 65, 3), 127, np.uint8))
+    assert piece.close()
+    assert cv2.VideoCapture(str(piece.path)).read()[1].shape == (50, 66, 3)
+
+
+def test_a_video_that_lacks_frames_is_refused(tmp_path: Path) -> None:
+    piece = VideoPiece(tmp_path / "full.mp4", 10)
+    for _ in range(3):
+        piece.add(np.zeros((48, 64, 3), np.uint8))
+    piece._writer.release()  # as if nothing more could be written
+    (tmp_path / ".full.partial.mp4").write_bytes(b"")
+    with pytest.raises(MaskprismError, match=r"full.mp4: cannot be written \(0 of 3 frames were; is the disk full\?\)"):
+        piece.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 class FakeCamera:
     """A `cv2.VideoCapture` that gives so many frames."""
 
-    def __init__(self, n_frames: int, opened: bool = True) -> None:
-        self.left, self.opened, self.released = n_frames, opened, False
+    def __init__(self, n_frames: int, opened: bool = True, size: tuple[int, int] = (48, 64)) -> None:
+        self.left, self.opened, self.released, self.size = n_frames, opened, False, size
 
     def isOpened(self) -> bool:  # noqa: N802 (OpenCV names it so)
         return self.opened
 
     def read(self) -> tuple[bool, Any]:
         self.left -= 1
-        return (True, np.zeros((48, 64, 3), np.uint8)) if self.left >= 0 else (False, None)
+        return (True, np.zeros((*self.size, 3), np.uint8)) if self.left >= 0 else (False, None)
 
     def release(self) -> None:
         self.released = True

@@ -209,14 +209,17 @@ class YoloFormat(ExportFormat):
 
 
 class LabelMeFormat(ExportFormat):
-    """A LabelMe json per image."""
+    """A LabelMe json per image; frames, which are no files, are written beside theirs."""
 
     def _render(self, plain: Rendered, prediction: Prediction, visited: VisitedImage[Prediction]) -> Rendered:
         folder = self.out.resolve() / PurePosixPath(DistinctStems().next(visited.name)).parent
         path = _path_of(visited)
         shown = PurePosixPath(visited.name).name if path is None else Path(os.path.relpath(path, folder)).as_posix()
+        frames: tuple[ImageFile, ...] = ()
+        if isinstance(_given(visited), np.ndarray):
+            shown, frames = f"{shown}.png", (ImageFile("", ".png", _encoded(".png", visited.image)),)
         document = labelme_document(prediction, shown, tolerance=self.tolerance)
-        return replace(plain, files=(ImageFile("", ".json", json_text(document).encode()),))
+        return replace(plain, files=(ImageFile("", ".json", json_text(document).encode()), *frames))
 
 
 class PngFormat(ExportFormat):
