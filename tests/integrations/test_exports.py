@@ -172,7 +172,7 @@ def test_a_video_that_lacks_frames_is_refused(tmp_path: Path) -> None:
 
 
 class FakeCamera:
-    """A `cv2.VideoCapture` that gives so many frames."""
+    """A `cv2.VideoCapture` that gives `n_frames`."""
 
     def __init__(self, n_frames: int, opened: bool = True, size: tuple[int, int] = (48, 64)) -> None:
         self.left, self.opened, self.released, self.size = n_frames, opened, False, size

@@ -234,7 +234,7 @@ class LiveStream:
             video.release()
 
     def _ending(self, opened: bool, number: int) -> str:
-        """Return why no frame came after so many."""
+        """Return why no frame came after the first `number`."""
         if number:
             return f"the {self.kind} ended, or sent nothing more, after {number} frames"
         if opened:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _BEND = 0.1
 """In pixels of the frame: a segment that misses the curve by more gets a vertex in its middle."""
 _GROUP = 16
-"""So many instances are bent together."""
+"""Instances that are bent together."""
 TOLERANCE = 0.1
 """In pixels of the frame: how far outlines may move by default, which saves a third of the vertices."""
 
@@ -268,14 +268,14 @@ class _Lines(NamedTuple):
 
     @classmethod
     def of(cls, lines: list[Float64[np.ndarray, " L"]], counts: list[int]) -> _Lines:
-        """Return the lines of instances that have so many vertices each."""
+        """Return the lines of instances; `counts` are the numbers of their vertices."""
         lengths = np.array([len(one) for one in lines])
         return cls(
             np.concatenate(lines), np.repeat(np.cumsum(lengths) - lengths, counts), np.repeat(lengths - 1, counts)
         )
 
     def cells(self, places: Float64[np.ndarray, " V"]) -> Int64[np.ndarray, " V"]:
-        """Return the cells in which places among the lines lie."""
+        """Return the cells in which positions among the lines lie."""
         return np.minimum(places.astype(np.int64), self.n_cells[: len(places)] - 1)
 
     def widths(self, cells: Int64[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
@@ -284,7 +284,7 @@ class _Lines(NamedTuple):
         return self.at[lower + 1] - self.at[lower]
 
     def in_pixels(self, places: Float64[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
-        """Return the pixel coordinates of places among the lines."""
+        """Return the pixel coordinates of positions among the lines."""
         cells = self.cells(places)
         return self.at[self.first + cells] + (places - cells) * self.widths(cells)
 

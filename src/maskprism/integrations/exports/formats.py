@@ -209,7 +209,7 @@ class YoloFormat(ExportFormat):
 
 
 class LabelMeFormat(ExportFormat):
-    """A LabelMe json per image; frames, which are no files, are written beside theirs."""
+    """A LabelMe json per image; frames of a video are written beside theirs."""
 
     def _render(self, plain: Rendered, prediction: Prediction, visited: VisitedImage[Prediction]) -> Rendered:
         folder = self.out.resolve() / PurePosixPath(DistinctStems().next(visited.name)).parent
