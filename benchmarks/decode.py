@@ -11,6 +11,7 @@ Ultralytics and supervision are measured where they are installed. Ways:
     findContours    dense without RLE, cv2.findContours
     Ultralytics     process_mask (at 640) or process_mask_native, masks as uint8, without RLE
     supervision     mask_to_polygons on finished masks
+    reference       what masks() was before: product of all, the reference rule (`maskprism.core.masks.decode`) per box
 
 "memory" is how much the peak of a process grows, over what it took before, while 300 masks of 12 megapixels become RLE.
 """
@@ -35,6 +36,7 @@ from threadpoolctl import threadpool_limits
 import maskprism
 from maskprism import Letterbox, Prediction
 from maskprism.core import decoding
+from maskprism.core.masks import decode
 
 SIDES = (640, 1080, 2160, 3464)
 COUNTS = (5, 50, 300)
@@ -114,6 +116,19 @@ class OtherWays:
         return lambda: ops.process_mask_native(maps, weights, boxes, (self.side, self.side)).numpy()
 
 
+def reference_masks(prediction: Prediction) -> Any:
+    """The stack of masks by the reference rule: the product on the whole grid, each window resized by cv2."""
+    letterbox, rule = prediction.letterbox, prediction.rule
+    stack = np.zeros((len(prediction), *letterbox.image_hw), dtype=np.bool_)
+    flat = prediction.prototypes.reshape(len(prediction.prototypes), -1)
+    for start in range(0, len(prediction), 32):
+        maps = (prediction.weights[start : start + 32] @ flat).reshape(-1, *letterbox.grid_hw)
+        for index, logits in enumerate(maps, start):
+            patch = decode(logits, prediction.canvas_boxes[index], letterbox, rule, "image")
+            stack[index, patch.rows, patch.columns] = patch.values > rule.threshold
+    return stack
+
+
 def supervision_polygons() -> Callable[[Any], Any] | None:
     try:
         from supervision.detection.utils.converters import mask_to_polygons
@@ -134,7 +149,7 @@ def compare(prediction: Prediction, side: int, *, quick: bool) -> None:
     print(f"\n{side} x {side}, {n} instances: " + ", ".join(f"{name} {ms:.3f} ms" for name, ms in ours.items()))
     if n * side**2 <= 1 << 30:
         ours["masks"] = cpu_ms(lambda: decoding.masks(prediction, "image"), n)
-        row("masks(), today's", cpu_ms(lambda: prediction.masks("image"), n), "masks", ours["masks"])
+        row("reference, bitmaps", cpu_ms(lambda: reference_masks(prediction), n), "masks", ours["masks"])
     few = prediction[: min(n, 10)] if quick else prediction
     fewer = OtherWays(few, side)
     row("dense, RLE", cpu_ms(fewer.dense_rle, len(few)), "rle", ours["rle"])

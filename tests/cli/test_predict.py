@@ -95,6 +95,8 @@ def test_annotations_are_a_data_set(
     file = tmp_path / "o" / "annotations.json"
     coco = COCO(str(file))
     assert sorted(one["file_name"] for one in coco.dataset["images"]) == sorted(expected)
+    assert coco.dataset["info"]["description"]
+    assert coco.dataset["licenses"] == []  # Roboflow's uploader fails without either
     assert [one["id"] for one in coco.dataset["annotations"]] == list(range(1, len(coco.dataset["annotations"]) + 1))
     model = load("sample")
     for sample in open_dataset(file, images=scenes / "photos").for_model(model.spec.names):

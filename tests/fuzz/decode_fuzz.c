@@ -36,22 +36,23 @@ static void try_one(long number_of_case) {
     const int32_t frame = (int32_t)draw(3);
     int extreme = draw(6) == 0;
     memset(&l, 0, sizeof l);
-    l.image_h = 1 + (int32_t)draw((uint32_t)largest), l.image_w = 1 + (int32_t)draw((uint32_t)largest);
-    l.canvas_h = 1 + (int32_t)draw(64), l.canvas_w = 1 + (int32_t)draw(64);
-    l.content_h = 1 + (int32_t)draw((uint32_t)l.canvas_h), l.content_w = 1 + (int32_t)draw((uint32_t)l.canvas_w);
-    l.offset_y = (int32_t)draw((uint32_t)(l.canvas_h - l.content_h + 1));
-    l.offset_x = (int32_t)draw((uint32_t)(l.canvas_w - l.content_w + 1));
-    if (draw(2)) { /* an image that is fitted and centred */
-        double a = l.canvas_h / (double)l.image_h, b = l.canvas_w / (double)l.image_w, gain = a < b ? a : b;
-        l.content_h = mpd_max(1, (int32_t)nearbyint(l.image_h * gain));
-        l.content_w = mpd_max(1, (int32_t)nearbyint(l.image_w * gain));
-        l.offset_y = (l.canvas_h - l.content_h) / 2, l.offset_x = (l.canvas_w - l.content_w) / 2;
+    for (int d = 0; d < 2; d++) {
+        l.image[d] = 1 + (int32_t)draw((uint32_t)largest);
+        l.canvas[d] = 1 + (int32_t)draw(64);
+        l.content[d] = 1 + (int32_t)draw((uint32_t)l.canvas[d]);
+        l.offset[d] = (int32_t)draw((uint32_t)(l.canvas[d] - l.content[d] + 1));
     }
-    l.grid_h = draw(8) ? mpd_max(1, l.canvas_h / stride) : 1 + (int32_t)draw(30);
-    l.grid_w = draw(8) ? mpd_max(1, l.canvas_w / stride) : 1 + (int32_t)draw(30);
+    const int fitted = draw(2) == 1; /* an image that is fitted and centred */
+    for (int d = 0; d < 2; d++) {
+        if (fitted) {
+            l.content[d] = mpd_max(1, (int32_t)nearbyint(l.image[d] * mpd_gain(l.canvas, l.image)));
+            l.offset[d] = (l.canvas[d] - l.content[d]) / 2;
+        }
+        l.grid[d] = draw(8) ? mpd_max(1, l.canvas[d] / stride) : 1 + (int32_t)draw(30);
+    }
     rule.squash = (int32_t)draw(2), rule.crop = (int32_t)draw(3), rule.crop_padding = draw(3) ? 0 : (int32_t)draw(7) - 3;
     rule.round_box = (int32_t)draw(2), rule.unpad = (int32_t)draw(3);
-    if (draw(100) == 0) (&l.image_h)[draw(10)] = (int32_t)draw(3) - 1; /* sizes that make no sense are refused */
+    if (draw(100) == 0) ((int32_t *)&l)[draw(10)] = (int32_t)draw(3) - 1; /* sizes that make no sense are refused */
     const size_t bytes = mpd_plan_bytes(&l, &rule, frame);
     if (!bytes) return;
     void *memory = malloc(bytes);
@@ -60,10 +61,10 @@ static void try_one(long number_of_case) {
 
     p.n = 1 + (int32_t)draw(9);
     p.is_int8 = (int32_t)draw(2), p.scale = p.is_int8 ? 0.03f : 1.0f, p.zero_point = (int32_t)draw(9) - 4;
-    const int32_t cells = l.grid_h * l.grid_w;
+    const int32_t cells = l.grid[0] * l.grid[1];
     const int channels_last = (int)draw(2);
     p.stride_k = channels_last ? 1 : cells, p.stride_x = channels_last ? p.n : 1;
-    p.stride_y = (ptrdiff_t)l.grid_w * p.stride_x;
+    p.stride_y = (ptrdiff_t)l.grid[1] * p.stride_x;
     void *data = malloc((size_t)(p.n * cells) * (p.is_int8 ? 1 : sizeof(float)));
     for (int32_t i = 0; i < p.n * cells; i++) {
         if (p.is_int8) ((int8_t *)data)[i] = (int8_t)((int)draw(256) - 128);
@@ -75,16 +76,18 @@ static void try_one(long number_of_case) {
         float *weights = (float *)malloc((size_t)p.n * sizeof(float)), box[4];
         for (int32_t k = 0; k < p.n; k++) weights[k] = extreme && draw(20) == 0 ? odd() : number();
         for (int i = 0; i < 4; i++)
-            box[i] = draw(40) ? (float)((int)draw(4u * (uint32_t)mpd_max(l.canvas_h, l.canvas_w)) - 40) / 3.0f : odd() * 4;
+            box[i] = draw(40) ? (float)((int)draw(4u * (uint32_t)mpd_max(l.canvas[0], l.canvas[1])) - 40) / 3.0f : odd() * 4;
         if (draw(3)) { /* mostly the right way round */
             if (box[0] > box[2]) { float t = box[0]; box[0] = box[2]; box[2] = t; }
             if (box[1] > box[3]) { float t = box[1]; box[1] = box[3]; box[3] = t; }
         }
         const int any = mpd_load(&plan, &p, weights, draw(8) ? box : NULL);
-        const mpd_window w = plan.window;
-        const size_t height = (size_t)(w.y1 - w.y0), width = (size_t)(w.x1 - w.x0), total = (size_t)plan.h * (size_t)plan.w;
+        const mpd_span rows = plan.at.pixels[0], columns = plan.at.pixels[1];
+        const size_t height = (size_t)mpd_length(rows), width = (size_t)mpd_length(columns);
+        const size_t total = (size_t)plan.size[0] * (size_t)plan.size[1];
         CHECK(any == (height && width));
-        CHECK(w.y0 >= 0 && w.x0 >= 0 && w.y1 <= plan.h && w.x1 <= plan.w && w.y0 <= w.y1 && w.x0 <= w.x1);
+        CHECK(rows.start >= 0 && rows.start <= rows.stop && rows.stop <= plan.size[0]);
+        CHECK(columns.start >= 0 && columns.start <= columns.stop && columns.stop <= plan.size[1]);
         uint32_t *counts = (uint32_t *)malloc((total + 1) * sizeof *counts), *others, *fewer;
         others = (uint32_t *)malloc((total + 1) * sizeof *others);
         int64_t area, other_area, only_area;
@@ -105,11 +108,11 @@ static void try_one(long number_of_case) {
             }
         }
         CHECK(at == total && area == 0);
-        for (int32_t y = 0; y < plan.h; y++)
-            for (int32_t x = 0; x < plan.w; x++) {
-                const int inside = y >= w.y0 && y < w.y1 && x >= w.x0 && x < w.x1;
-                const size_t place = inside ? (size_t)(y - w.y0) * width + (size_t)(x - w.x0) : 0;
-                CHECK(mask[(size_t)x * (size_t)plan.h + (size_t)y] == (inside ? bitmap[place] : 0));
+        for (int32_t y = 0; y < plan.size[0]; y++)
+            for (int32_t x = 0; x < plan.size[1]; x++) {
+                const int inside = y >= rows.start && y < rows.stop && x >= columns.start && x < columns.stop;
+                const size_t place = inside ? (size_t)(y - rows.start) * width + (size_t)(x - columns.start) : 0;
+                CHECK(mask[(size_t)x * (size_t)plan.size[0] + (size_t)y] == (inside ? bitmap[place] : 0));
             }
         if (any) { /* every pixel computed gives the same */
             float *values = (float *)malloc(height * width * sizeof *values);
@@ -122,7 +125,7 @@ static void try_one(long number_of_case) {
             CHECK(m == n && memcmp(counts, others, (size_t)n * sizeof *counts) == 0 && other_area == only_area);
             mpd_bitmap(&plan, bitmap, (ptrdiff_t)width);
             for (size_t i = 0; i < height * width; i++)
-                CHECK(bitmap[i] == mask[(size_t)(w.x0 + (int32_t)(i % width)) * (size_t)plan.h + (size_t)w.y0 + i / width]);
+                CHECK(bitmap[i] == mask[(size_t)(columns.start + (int32_t)(i % width)) * (size_t)plan.size[0] + (size_t)rows.start + i / width]);
             free(values);
         }
         char *text = (char *)malloc(7 * (size_t)n);

@@ -21,6 +21,8 @@ from maskprism.core import archive
 from maskprism.core.masks import NO_CROP
 from maskprism.core.prediction import Prediction
 from maskprism.integrations.training import read_records
+from maskprism.io.sources import SourceImage
+from maskprism.models import load
 from maskprism.models.correction import Correction
 from maskprism.server.app import parse_query
 from maskprism.viewer.widget import PrismWidget
@@ -72,6 +74,30 @@ def _use_saved(folder: Path) -> None:
     found.masks("image"), found.areas(), list(map(repr, found)), found.save(folder / "again.npz")
 
 
+def _dump(folder: Path, *, in_pieces: bool) -> None:
+    """Outputs of a device for two images of 64 x 64: a head in pieces as integers, or one table of numbers."""
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {"images": ["0.png", "a/1.png"], "names": ["cat", "dog"]}
+    for number in range(2):
+        if in_pieces:
+            for level, side in enumerate((8, 4, 2)):
+                for name, channels in (("box", 64), ("class", 2), ("sum", 1), ("coefficients", 4)):
+                    arrays[f"{number}/{name}{level}"] = rng.integers(0, 128, (channels, side, side), dtype=np.int8)
+            arrays[f"{number}/prototypes"] = rng.integers(-128, 128, (4, 16, 16), dtype=np.int8)
+        else:
+            table = rng.uniform(0, 64, (1, 10, 84)).astype(np.float32)
+            table[:, 4:6] /= 64
+            arrays |= {f"{number}/0": table, f"{number}/1": rng.normal(size=(1, 16 * 16 * 4)).astype(np.float32)}
+    integers = {name.partition("/")[2] for name, array in arrays.items() if getattr(array, "dtype", None) == np.int8}
+    arrays |= {f"scale/{name}": 1 / 127 for name in integers} | {f"zero_point/{name}": 0 for name in integers}
+    layout = "rknn" if in_pieces else "tensorrt"
+    np.savez_compressed(folder / "dump.npz", layout=layout, canvas_hw=[64, 64], class_logits=False, **arrays)
+
+
+def _use_dump(folder: Path) -> None:
+    load(folder / "dump.npz").predict(SourceImage("0.png", image()).read()).masks("image")
+
+
 def _basis(folder: Path) -> None:
     usage = Usage(4)
     for seed in range(3):
@@ -103,16 +129,10 @@ def _record_arrays(chance: Chance, data: bytes) -> bytes:
         )
     else:
         array = arrays[name]
-        changes = (
-            array[:-1],
-            array.T,
-            array * -1,
-            array * 1e6,
-            array.astype(str),
-            array.astype(np.uint8),
-            array[..., None],
-        )
-        arrays[name] = chance.choice((*changes, array * np.nan, array.ravel(), np.array(3), array + 1))
+        changes = [array.T, array.astype(str), array[..., None], array.ravel(), np.array(3), np.zeros(0)]
+        if array.dtype.kind != "U":
+            changes += [array * -1, array * 1e6, array * np.nan, array + 1, array.astype(np.uint8)]
+        arrays[name] = chance.choice([*changes, array[:-1]] if array.ndim else changes)
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)
     return out.getvalue()
@@ -158,6 +178,12 @@ KINDS = {
         (partial(_saved, query=False), partial(_saved, query=True)),
         {"*": (_record_arrays, bytes_damage)},
         _use_saved,
+        3,
+    ),
+    "dump": Kind(
+        (partial(_dump, in_pieces=True), partial(_dump, in_pieces=False)),
+        {"*": (_record_arrays, bytes_damage)},
+        _use_dump,
         3,
     ),
     "basis": Kind((_basis,), {"*": (_record_arrays, bytes_damage)}, _use_basis, 3),

@@ -19,6 +19,7 @@ from maskprism import Prediction, from_raw
 from maskprism.analysis.comparison.paired_run import compare
 from maskprism.errors import InputError, ModelError
 from maskprism.models import Model
+from maskprism.models.families.raw_outputs import assemble
 from maskprism.models.families.rows import Thresholds
 
 Tensors = dict[str, np.ndarray]
@@ -197,6 +198,24 @@ def quantised(outputs: Any) -> tuple[Any, Any, Any]:
     if isinstance(outputs, dict):
         return tuple({key: entry[i] for key, *entry in found} for i in range(3))
     return tuple([entry[i] for _, *entry in found] for i in range(3))
+
+
+@pytest.mark.parametrize("layout", ["rknn", "hailo"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_as_many_classes_as_a_grid_has_rows_and_columns(layout, channels_last):
+    """80 classes on the grid of 80 x 80 of a 640 x 640 input: only the other maps say where the channels are."""
+    rng = np.random.default_rng(0)
+    classes, outputs = [], []
+    for side in (8, 4, 2):
+        maps = [rng.normal(size=(64, side, side)), rng.random((8, side, side)), rng.normal(size=(4, side, side))]
+        classes.append(maps[1].reshape(8, -1))
+        if layout == "rknn":
+            maps.insert(2, maps[1].sum(axis=0, keepdims=True))
+        outputs += maps
+    outputs.append(rng.normal(size=(4, 16, 16)))
+    arrays = [np.moveaxis(one, 0, -1) if channels_last else one for one in outputs]
+    read = assemble([one.astype(np.float32) for one in arrays], layout)
+    np.testing.assert_array_equal(read.table[0, 4:12], np.concatenate(classes, axis=1).astype(np.float32))
 
 
 @pytest.mark.parametrize("case", ["rknn", "hailo", "edgefirst"])
@@ -417,7 +436,7 @@ def test_float_outputs_in_a_dump_leave_no_difference(recorded, tmp_path):
         ),
         (
             {"layout": "rknn", "images": ["a.png"], "canvas_hw": 3},
-            r"canvas_hw has shape \(\)",
+            r"canvas_hw holds int64 of shape \(\)",
         ),
     ],
 )

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from io import BytesIO
@@ -28,7 +27,7 @@ from maskprism.core.masks import MaskRule
 from maskprism.core.prediction import Prediction
 from maskprism.core.preprocessing import Preprocessing
 from maskprism.errors import InputError
-from maskprism.io.untrusted import ANY_KIND, fitted, size_of_regular
+from maskprism.io.untrusted import DAMAGED_ZIP, fitted, size_of_regular
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -229,7 +228,7 @@ def _read(file: BinaryIO, index: int | None, label: str) -> Prediction:
             )
     except InputError:
         raise
-    except (*ANY_KIND, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED_ZIP as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise InputError(f"{label}: is damaged ({reason}); expected {_EXPECTED}") from None
 

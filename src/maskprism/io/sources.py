@@ -178,11 +178,16 @@ class LiveStream:
     address
         The number of a camera, or a URL such as `rtsp://host/stream`.
     length
-        How many frames. A stream has no end, so it must be known before one is read.
+        How many frames.
     """
 
     address: int | str
-    length: int | None = None
+    length: int
+
+    @property
+    def kind(self) -> str:
+        """What it is called in messages."""
+        return "camera" if isinstance(self.address, int) else "stream"
 
     @property
     def name(self) -> str:
@@ -197,7 +202,7 @@ class LiveStream:
         """The folder that names are relative to: the current one."""
         return Path.cwd()
 
-    def count(self) -> int | None:
+    def count(self) -> int:
         """Return the number of frames."""
         return self.length
 
@@ -213,14 +218,7 @@ class LiveStream:
         """Yield the frames whose names are not in `done`; none is skipped in the stream, for those are gone.
 
         A stream that cannot be opened, or ends, gives one image of its own name that says so.
-
-        Raises
-        ------
-        InputError
-            If the number of frames is not known.
         """
-        if self.length is None:
-            raise InputError(f"{self.name}: a camera or stream has no end; say how many frames with --limit (limit=)")
         names = [name for index in range(self.length) if (name := f"{self.name}#{index:06d}") not in done]
         if not names:
             return
@@ -229,20 +227,29 @@ class LiveStream:
             for number, name in enumerate(names):
                 read, frame = _answer(video.read, (False, None))
                 if not read:
-                    told = f"ended after {number} frames" if number else "cannot be opened as a camera or stream"
-                    yield SourceImage(self.name, ImageError(f"{self.name}: {told}"))
+                    yield SourceImage(self.name, ImageError(f"{self.name}: {self._ending(video.isOpened(), number)}"))
                     return
                 yield SourceImage(name, frame)
         finally:
             video.release()
 
+    def _ending(self, opened: bool, number: int) -> str:
+        """Return why no frame came after the first `number`."""
+        if number:
+            return f"the {self.kind} ended, or sent nothing more, after {number} frames"
+        if opened:
+            return f"the {self.kind} was opened, but no frame came"
+        if isinstance(self.address, int):
+            return "there is no camera of this number, or another program uses it"
+        return "the stream cannot be opened; check its address, user and password, and whether its server answers"
 
-def live_stream(source: object) -> LiveStream | None:
-    """Return the camera or stream that a source names: a number (of a camera, not of a file), or a URL of a stream."""
+
+def _address(source: object) -> int | str | None:
+    """Return what a source names: the number of a camera (not of a file), or the URL of a stream; None otherwise."""
     text = str(source)
     if text.isascii() and text.isdigit() and not os.path.lexists(text):
-        return LiveStream(int(text))
-    return LiveStream(text) if text.partition("://")[0].lower() in _STREAMS and "://" in text else None
+        return int(text)
+    return text if text.partition("://")[0].lower() in _STREAMS and "://" in text else None
 
 
 @dataclass(frozen=True)
@@ -315,9 +322,11 @@ def open_source(
     InputError
         For a limit below 1.
     """
+    if (address := _address(source)) is not None:
+        name = LiveStream(address, 0).name
+        raise ImageError(f"{name}: a camera or stream cannot be used here; expected images or a video")
     (part,) = open_sources([source], without=without, limit=limit).parts
-    if isinstance(part, LiveStream):
-        raise ImageError(f"{part.name}: a camera or stream cannot be used here; expected images or a video")
+    assert not isinstance(part, LiveStream)
     return part
 
 
@@ -332,9 +341,18 @@ def open_sources(
     See `open_source`.
 
     Besides, a source may be the number of a camera or the URL of a stream (`rtsp://`), which give as many frames as
-    `limit` says.
+    `limit` says. Without one they are an InputError.
     """
-    parts = [live_stream(source) or _open_one(source, without) for source in sources]
+    parts: list[ImageFiles | VideoFile | LiveStream] = []
+    for source in sources:
+        address = _address(source)
+        if address is None:
+            parts.append(_open_one(source, without))
+        elif limit is None:
+            name = LiveStream(address, 0).name
+            raise InputError(f"{name}: a camera or stream has no end; say how many frames with --limit (limit=)")
+        else:
+            parts.append(LiveStream(address, limit))
     if limit is None:
         return Sources(tuple(parts))
     counts = [part.count() for part in parts]

@@ -12,6 +12,8 @@ import json
 import os
 import reprlib
 import stat
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +30,8 @@ MAX_YAML_BYTES = 1 << 20
 """YAML files are descriptions; reading one of this size takes seconds."""
 ANY_KIND = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError)
 """What parsers raise for malformed text: PyYAML alone raises seven of these."""
+DAMAGED_ZIP = (*ANY_KIND, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged `.npz` raises."""
 
 
 def read_regular(file: Location, failure: Failure, *, limit: int | None = None) -> bytes:

@@ -12,7 +12,7 @@ enum { BITMAP, SOFT, RESIZED, GRID_LOGITS };
 
 enum { GROUP = 64, ARENA = 1 << 20 }; /* at most so many instances, and logits, are computed together */
 
-typedef struct { mpd_window window, enlarged, grid, kept; int any; size_t at; } Loaded;
+typedef struct { mpd_windows windows; int any; size_t at; } Loaded;
 
 typedef struct {
     Py_buffer setup, data, weights, boxes, a, b, c;
@@ -47,7 +47,7 @@ static int prepare(Job *job) {
     bytes = mpd_plan_bytes(&letterbox, &rule, ints[15]);
     if (!bytes) return PyErr_SetString(PyExc_ValueError, "the sizes of the letterbox are too large to decode"), -1;
     if (p->n < 1 || p->stride_k < 1 || p->stride_y < 1 || p->stride_x < 1 ||
-        ((p->n - 1) * p->stride_k + (letterbox.grid_h - 1) * p->stride_y + (letterbox.grid_w - 1) * p->stride_x + 1) *
+        ((p->n - 1) * p->stride_k + (letterbox.grid[0] - 1) * p->stride_y + (letterbox.grid[1] - 1) * p->stride_x + 1) *
                 (Py_ssize_t)width > job->data.len)
         return PyErr_SetString(PyExc_ValueError, "prototypes: the buffer is too small"), -1;
     job->n = job->weights.len / (Py_ssize_t)sizeof(float) / p->n;
@@ -69,20 +69,20 @@ static const float *box_of(const Job *job, Py_ssize_t i) {
 static int load_group(Job *job, Py_ssize_t begin) {
     const mpd_letterbox *l = &job->plan.letterbox;
     const mpd_prototypes *p = &job->prototypes;
-    const size_t cells = (size_t)l->grid_h * (size_t)l->grid_w, most = cells > ARENA ? cells : ARENA;
+    const size_t cells = (size_t)l->grid[0] * (size_t)l->grid[1], most = cells > ARENA ? cells : ARENA;
     size_t used = 0;
     free(job->logits);
     job->logits = NULL;
-    if (!job->packed) job->packed = (float *)calloc((size_t)(p->n + 1) * ((size_t)l->grid_w + 8), sizeof(float));
+    if (!job->packed) job->packed = (float *)calloc((size_t)(p->n + 1) * ((size_t)l->grid[1] + 8), sizeof(float));
     if (!job->packed) return -1;
     job->begin = job->end = begin;
     for (; job->end < job->n && job->end - begin < GROUP; job->end++) {
         Loaded *one = &job->group[job->end - begin];
         size_t size;
-        one->any = mpd_locate(&job->plan, box_of(job, job->end), &one->kept);
+        one->any = mpd_locate(&job->plan, box_of(job, job->end));
         if (!one->any) continue;
-        one->window = job->plan.window, one->enlarged = job->plan.enlarged, one->grid = job->plan.grid;
-        size = (size_t)(one->grid.y1 - one->grid.y0) * (size_t)(one->grid.x1 - one->grid.x0);
+        one->windows = job->plan.at;
+        size = (size_t)mpd_length(one->windows.grid[0]) * (size_t)mpd_length(one->windows.grid[1]);
         if (used && used + size > most) break;
         one->at = used;
         used += size;
@@ -90,26 +90,30 @@ static int load_group(Job *job, Py_ssize_t begin) {
     job->logits = (float *)malloc((used + 1) * sizeof(float));
     if (!job->logits) return -1;
     memset(job->logits, 0, used * sizeof(float));
-    for (int32_t y = 0; y < l->grid_h; y++) {
-        int32_t x0 = l->grid_w, x1 = 0, stride;
+    for (int32_t y = 0; y < l->grid[0]; y++) {
+        mpd_span needed = {l->grid[1], 0};
+        int32_t stride;
         for (Py_ssize_t i = begin; i < job->end; i++) {
             const Loaded *one = &job->group[i - begin];
-            if (!one->any || y < one->kept.y0 || y >= one->kept.y1) continue;
-            x0 = mpd_min(x0, one->kept.x0), x1 = mpd_max(x1, one->kept.x1);
+            const mpd_span *kept = one->windows.kept;
+            if (!one->any || y < kept[0].start || y >= kept[0].stop) continue;
+            needed.start = mpd_min(needed.start, kept[1].start), needed.stop = mpd_max(needed.stop, kept[1].stop);
         }
-        if (x0 >= x1) continue;
-        stride = x1 - x0 + 8;
-        mpd_unpack(p, 0, p->n, y, x0, x1, job->packed, stride);
+        if (needed.start >= needed.stop) continue;
+        stride = mpd_length(needed) + 8;
+        mpd_unpack(p, 0, p->n, y, needed, job->packed, stride);
         for (Py_ssize_t i = begin; i < job->end; i++) {
             const Loaded *one = &job->group[i - begin];
-            const mpd_window *g = &one->grid, *kept = &one->kept;
+            const mpd_span *grid = one->windows.grid, *kept = one->windows.kept;
             float *sum = job->packed + (ptrdiff_t)p->n * stride;
-            const int32_t columns = kept->x1 - kept->x0, whole = (columns + 7) / 8 * 8; /* no rest for loops of 8 */
-            if (!one->any || y < kept->y0 || y >= kept->y1) continue;
+            const int32_t columns = mpd_length(kept[1]), whole = (columns + 7) / 8 * 8; /* no rest for loops of 8 */
+            if (!one->any || y < kept[0].start || y >= kept[0].stop) continue;
             memset(sum, 0, (size_t)whole * sizeof(float));
-            mpd_add(sum, job->packed + (kept->x0 - x0), stride, (const float *)job->weights.buf + i * p->n, p->n, whole);
-            memcpy(job->logits + one->at + (ptrdiff_t)(y - g->y0) * (g->x1 - g->x0) + (kept->x0 - g->x0), sum,
-                   (size_t)columns * sizeof(float));
+            mpd_add(sum, job->packed + (kept[1].start - needed.start), stride, (const float *)job->weights.buf + i * p->n,
+                    p->n, whole);
+            memcpy(job->logits + one->at + (ptrdiff_t)(y - grid[0].start) * mpd_length(grid[1]) +
+                       (kept[1].start - grid[1].start),
+                   sum, (size_t)columns * sizeof(float));
         }
     }
     return 0;
@@ -120,11 +124,11 @@ static int load(Job *job, Py_ssize_t i) {
     const Loaded *one;
     if (i >= job->end && load_group(job, i) < 0) return -1;
     one = &job->group[i - job->begin];
-    memset(&job->plan.window, 0, sizeof job->plan.window);
+    memset(&job->plan.at, 0, sizeof job->plan.at);
     if (!one->any) return 0;
-    job->plan.window = one->window, job->plan.enlarged = one->enlarged, job->plan.grid = one->grid;
+    job->plan.at = one->windows;
     job->plan.logits = job->logits + one->at;
-    mpd_finish(&job->plan, &one->kept);
+    mpd_finish(&job->plan);
     return 1;
 }
 
@@ -144,9 +148,9 @@ static PyObject *windows(PyObject *self, PyObject *args) {
         return PyErr_SetString(PyExc_ValueError, "out: the buffer is too small"), NULL;
     }
     for (Py_ssize_t i = 0; i < job.n; i++) {
-        mpd_window kept, found[2] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
-        if (mpd_locate(&job.plan, box_of(&job, i), &kept)) found[0] = job.plan.window, found[1] = job.plan.grid;
-        memcpy((char *)job.a.buf + 32 * i, found, sizeof found);
+        mpd_locate(&job.plan, box_of(&job, i));
+        memcpy((char *)job.a.buf + 32 * i, job.plan.at.pixels, 16);
+        memcpy((char *)job.a.buf + 32 * i + 16, job.plan.at.grid, 16);
     }
     release(&job);
     Py_RETURN_NONE;
@@ -167,18 +171,19 @@ static PyObject *fill(PyObject *self, PyObject *args) {
     for (Py_ssize_t i = 0; i < job.n && inside && any >= 0; i++) {
         const int64_t offset = ((const int64_t *)job.b.buf)[i], stride = ((const int64_t *)job.c.buf)[i];
         const int64_t elements = job.a.len / (kind == BITMAP ? 1 : (int64_t)sizeof(float));
-        const mpd_window *w = kind == GRID_LOGITS ? &job.plan.grid : &job.plan.window;
+        const mpd_span *window = kind == GRID_LOGITS ? job.plan.at.grid : job.plan.at.pixels;
+        int32_t height, width;
         any = load(&job, i);
         if (any <= 0) continue;
-        inside = offset >= 0 && stride >= w->x1 - w->x0 && stride <= elements &&
-                 offset + (w->y1 - w->y0 - 1) * stride + (w->x1 - w->x0) <= elements;
+        height = mpd_length(window[0]), width = mpd_length(window[1]);
+        inside = offset >= 0 && stride >= width && stride <= elements && offset + (height - 1) * stride + width <= elements;
         if (!inside) break;
         if (kind == BITMAP) mpd_bitmap(&job.plan, (uint8_t *)job.a.buf + offset, (ptrdiff_t)stride);
         if (kind == SOFT || kind == RESIZED)
             mpd_soft(&job.plan, (float *)job.a.buf + offset, (ptrdiff_t)stride, kind == RESIZED);
-        for (int32_t y = 0; kind == GRID_LOGITS && y < w->y1 - w->y0; y++)
-            memcpy((float *)job.a.buf + offset + y * stride, job.plan.logits + (ptrdiff_t)y * (w->x1 - w->x0),
-                   (size_t)(w->x1 - w->x0) * sizeof(float));
+        for (int32_t y = 0; kind == GRID_LOGITS && y < height; y++)
+            memcpy((float *)job.a.buf + offset + y * stride, job.plan.logits + (ptrdiff_t)y * width,
+                   (size_t)width * sizeof(float));
     }
     Py_END_ALLOW_THREADS
     release(&job);

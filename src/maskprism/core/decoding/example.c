@@ -10,7 +10,7 @@
 enum { K = 2, H = 12, W = 16 };
 
 int main(void) {
-    const mpd_letterbox letterbox = {45, 64, 48, 64, 45, 64, 1, 0, H, W}; /* image 45 x 64, 1 row of padding above */
+    const mpd_letterbox letterbox = {{45, 64}, {48, 64}, {45, 64}, {1, 0}, {H, W}}; /* image 45 x 64, 1 row of padding above */
     const mpd_rule rule = {0, MPD_CROP_AFTER, 0, 0, MPD_UNPAD_WHOLE};     /* what Ultralytics does today */
     const float weights[K] = {1.0f, -0.5f}, box[4] = {9.5f, 6.0f, 50.0f, 40.25f};
     static int8_t data[K * H * W];
@@ -33,8 +33,8 @@ int main(void) {
         mpd_load(&plan, &prototypes, weights, box);
         const int64_t n = mpd_rle(&plan, counts, 4096, &area);
         if (n < 0) return 2; /* more than 4096 counts */
-        printf("%dx%d area %d %.*s\n", plan.h, plan.w, (int)area, (int)mpd_compress(counts, (size_t)n, text), text);
-        if (frames[i] == MPD_GRID) mpd_bitmap(&plan, bitmap + plan.window.y0 * W + plan.window.x0, W);
+        printf("%dx%d area %d %.*s\n", plan.size[0], plan.size[1], (int)area, (int)mpd_compress(counts, (size_t)n, text), text);
+        if (frames[i] == MPD_GRID) mpd_bitmap(&plan, bitmap + plan.at.pixels[0].start * W + plan.at.pixels[1].start, W);
         free(memory);
     }
     for (int i = 0; i < H * W; i++) printf("%c%s", bitmap[i] ? '#' : '.', i % W == W - 1 ? "\n" : "");

@@ -197,7 +197,7 @@ def _patches(job: DecodeJob, *, soft: bool) -> list[Patch]:
     windows = engine.windows(job).astype(np.int64)
     heights, widths = windows[:, 1] - windows[:, 0], windows[:, 3] - windows[:, 2]
     ends = np.cumsum(heights * widths)
-    values = np.zeros(int(ends[-1]) if len(ends) else 0, dtype=np.float32 if soft else np.uint8)
+    values = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.float32 if soft else np.uint8)
     engine.fill(job, values, ends - heights * widths, widths, "soft" if soft else "bitmap")
     values = values if soft else values.view(np.bool_)
     return [

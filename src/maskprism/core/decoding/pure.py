@@ -154,7 +154,10 @@ def _locate(job: DecodeJob, index: int) -> Loaded | None:
         resize.read_by(window).shifted(start)
         for resize, window, start in zip(plan.to_frame_yx, windows, plan.start_yx, strict=True)
     ]
-    cells = [zoom.read_by(window) for zoom, window in zip(plan.zoom_yx, enlarged, strict=True)]
+    cells = [
+        window if zoom.source == zoom.target else zoom.read_by(window)
+        for zoom, window in zip(plan.zoom_yx, enlarged, strict=True)
+    ]
     if crop != "before":
         kept = list(cells)
     kept = [Span(max(k.start, c.start), min(k.stop, c.stop)) for k, c in zip(kept, cells, strict=True)]

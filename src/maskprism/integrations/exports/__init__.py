@@ -307,7 +307,7 @@ class _Run:
         """The annotated video of a source, named after it, and after its first frame where others were done before."""
         address = part.address if isinstance(part, LiveStream) else str(getattr(part, "path", ""))
         name, _, number = first.rpartition("#")
-        stem = name.rpartition(".")[0] or name
+        stem = name if isinstance(part, LiveStream) else name.rpartition(".")[0] or name
         continued = any(done.startswith(f"{name}#") for done in self.journal.done)
         return VideoPiece(
             self.writer.out / f"{stem}{f'-{number}' if continued else ''}.mp4", frames_per_second(address)

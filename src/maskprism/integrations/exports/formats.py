@@ -176,7 +176,13 @@ class CocoAnnotationsFormat(ExportFormat):
         categories = ({"id": number, "name": name, "supercategory": ""} for number, name in named.items())
         rows = (entry | {"image_id": record.image_id} for record in kept for entry in record.entries)
         annotations = ({"id": number, **entry} for number, entry in enumerate(rows, 1))
-        parts = {"images": images, "categories": categories, "annotations": annotations}
+        parts = {
+            "info": {"description": "masks of a model, written by maskprism predict"},
+            "licenses": [],  # Roboflow's uploader asks for both
+            "images": images,
+            "categories": categories,
+            "annotations": annotations,
+        }
         return [_write_json(self.out / "annotations.json", parts)]
 
 
@@ -203,14 +209,17 @@ class YoloFormat(ExportFormat):
 
 
 class LabelMeFormat(ExportFormat):
-    """A LabelMe json per image."""
+    """A LabelMe json per image; frames of a video are written beside theirs."""
 
     def _render(self, plain: Rendered, prediction: Prediction, visited: VisitedImage[Prediction]) -> Rendered:
         folder = self.out.resolve() / PurePosixPath(DistinctStems().next(visited.name)).parent
         path = _path_of(visited)
         shown = PurePosixPath(visited.name).name if path is None else Path(os.path.relpath(path, folder)).as_posix()
+        frames: tuple[ImageFile, ...] = ()
+        if isinstance(_given(visited), np.ndarray):
+            shown, frames = f"{shown}.png", (ImageFile("", ".png", _encoded(".png", visited.image)),)
         document = labelme_document(prediction, shown, tolerance=self.tolerance)
-        return replace(plain, files=(ImageFile("", ".json", json_text(document).encode()),))
+        return replace(plain, files=(ImageFile("", ".json", json_text(document).encode()), *frames))
 
 
 class PngFormat(ExportFormat):
@@ -298,13 +307,17 @@ def _encoded(suffix: str, pixels: np.ndarray[Any, Any]) -> bytes:
     return cv2.imencode(suffix, pixels, settings)[1].tobytes()
 
 
-def _write_json(path: Path, parts: Mapping[str, Iterable[Any]]) -> Path:
+def _write_json(path: Path, parts: Mapping[str, Mapping[str, str] | Iterable[Any]]) -> Path:
     """Write lists one entry after the other, so that memory does not grow with them; "" is the key of a bare list."""
 
     def pieces() -> Iterator[str]:
         yield "" if "" in parts else "{"
         for place, (key, values) in enumerate(parts.items()):
-            yield "[" if key == "" else f"{',' * (place > 0)}\n{json.dumps(key)}: ["
+            yield "" if key == "" else f"{',' * (place > 0)}\n{json.dumps(key)}: "
+            if isinstance(values, Mapping):
+                yield json.dumps(values)
+                continue
+            yield "["
             for number, value in enumerate(values):
                 yield f"{',' * (number > 0)}\n{json.dumps(value)}"
             yield "\n]"

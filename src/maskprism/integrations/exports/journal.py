@@ -99,7 +99,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with reporting_write_errors(self.path):
+            self._file.close()
 
     def records(self) -> Iterator[ImageRecord]:
         """Yield the records of images that did not fail, in their order; read again, one by one."""

@@ -28,28 +28,47 @@ class VideoPiece:
         self.path, self._fps = path, fps
         self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         self._writer: cv2.VideoWriter | None = None
+        self._n_frames = 0
 
     def add(self, frame: UInt8[np.ndarray, "H W 3"]) -> None:
-        """Add a frame.
+        """Add a frame; one of odd height or width gets its last row or column twice, as the encoder asks for.
 
         Raises
         ------
         MaskprismError
             If the video cannot be written.
         """
+        height, width = frame.shape[:2]
+        even = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if self._writer is None:
             make_folder(self.path.parent)
-            size_wh = (frame.shape[1], frame.shape[0])
+            size_wh = (even.shape[1], even.shape[0])
             self._writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size_wh)
             if not self._writer.isOpened():
                 raise MaskprismError(f"{self.path}: cannot be written; OpenCV has no encoder for .mp4 here")
-        self._writer.write(frame)
+        self._writer.write(even)
+        self._n_frames += 1
 
     def close(self) -> bool:
-        """Finish the video; gives whether there is one."""
+        """Finish the video; gives whether there is one.
+
+        Raises
+        ------
+        MaskprismError
+            If the video cannot be written, or lacks frames: the encoder does not say that a disk is full.
+        """
         if self._writer is None:
             return False
         self._writer.release()
+        written = cv2.VideoCapture(str(self._partial))
+        n_written = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
+        written.release()
+        if n_written != self._n_frames:
+            self._partial.unlink(missing_ok=True)
+            raise MaskprismError(
+                f"{self.path}: cannot be written ({max(n_written, 0)} of {self._n_frames} frames were; is the disk "
+                "full?); the same command begins again with these frames"
+            )
         with reporting_write_errors(self.path):
             self._partial.replace(self.path)
         return True

@@ -122,6 +122,8 @@ def assemble(
     """
     if layout not in RAW_LAYOUTS:
         raise InputError(f"there is no layout {layout!r} of raw outputs; expected one of {', '.join(RAW_LAYOUTS)}")
+    if canvas_hw is not None and min(canvas_hw) < 1:
+        raise InputError(f"canvas_hw is {canvas_hw}; expected (height, width) of the letterboxed input")
     traits = RAW_LAYOUTS[layout]
     arrays = _without_batch(_dequantised(outputs, scale, zero_point))
     described = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
@@ -166,7 +168,10 @@ def _dequantised(outputs: Any, scale: Any, zero_point: Any) -> dict[str, Floats]
         array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
         if array.dtype.kind not in "fiu":
             raise InputError(f"{name} holds {array.dtype}; expected numbers")
-        factor, zero = (_of_output(given, key, number) for given in (scale, zero_point))
+        factor, zero = (
+            _of_output(given, key, number, f"{word} of {name}")
+            for word, given in (("scale", scale), ("zero_point", zero_point))
+        )
         if array.dtype.kind == "f":
             if (isinstance(scale, Mapping | Sequence) and factor is not None) or not array.size:
                 raise InputError(f"{name} holds {array.dtype} of shape {array.shape}; its scale belongs to integers")
@@ -176,22 +181,31 @@ def _dequantised(outputs: Any, scale: Any, zero_point: Any) -> dict[str, Floats]
                 f"{name} holds {array.dtype}, without a scale and zero point: give scale= and zero_point=, a number, "
                 "or one for each output, as a list or by name"
             )
-        elif not (np.isfinite(factor) and factor > 0):
+        elif factor <= 0:
             raise InputError(f"scale of {name} is {factor!r}; expected a number above 0")
         else:
             found[name] = (array.astype(np.float32) - np.float32(zero)) * np.float32(factor)
     return found
 
 
-def _of_output(given: Any, key: Any, number: int) -> Any:
+def _of_output(given: Any, key: Any, number: int, what: str) -> float | None:
     """Scale or zero point of one output: by name, by number, or the same for all."""
+    value = given
     if isinstance(given, Mapping):
-        return given.get(key)
-    if isinstance(given, Sequence) or np.ndim(given):
+        value = given.get(key)
+    elif isinstance(given, Sequence) or np.ndim(given):
         if number >= len(given):
             raise InputError(f"there are {len(given)} scales or zero points, and more outputs; expected one for each")
-        return given[number]
-    return given
+        value = given[number]
+    if value is None:
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise InputError(f"{what} is {value!r}; expected a number")
+    return found
 
 
 def _without_batch(arrays: dict[str, Floats]) -> dict[str, Floats]:
@@ -246,7 +260,7 @@ def _table(
     k, canvas_hw = len(prototypes.values), prototypes.canvas_hw
     cells = [(canvas_hw[0] // stride, canvas_hw[1] // stride) for stride in _LEVELS]
     if traits.pieces:
-        columns = _levels(arrays, cells, traits.pieces, k, n_classes)
+        columns = _levels(arrays, cells, traits, k, n_classes)
     else:
         count = sum(height * width for height, width in cells)
         tables = {name: one for name, array in arrays.items() if (one := _by_candidate(array, count)) is not None}
@@ -291,11 +305,12 @@ def _by_candidate(array: Floats, count: int) -> Floats | None:
 
 
 def _levels(
-    arrays: Mapping[str, Floats], cells: Sequence[Size], pieces: tuple[str, ...], k: int, n_classes: int | None
+    arrays: Mapping[str, Floats], cells: Sequence[Size], traits: RawTraits, k: int, n_classes: int | None
 ) -> tuple[Floats, Floats, Floats]:
+    pieces, last = traits.pieces, _channels_last(arrays, cells, traits.channels_last)
     by_piece: dict[str, list[Floats]] = {piece: [] for piece in pieces}
     for stride, (height, width) in zip(_LEVELS, cells, strict=True):
-        maps = [found for array in arrays.values() if (found := _map(array, height, width)) is not None]
+        maps = [found for array in arrays.values() if (found := _map(array, height, width, last)) is not None]
         counts = [len(one) for one in maps]
         order = _assigned(counts, pieces, k, n_classes)
         if order is None:
@@ -305,7 +320,7 @@ def _levels(
             what = f"{' and '.join(missing)} missing" if missing else "which is which cannot be told"
             raise _MismatchError(
                 f"level of stride {stride}: expected {listed}; came channels {counts or 'none'} on that grid: {what}",
-                sum(_map(array, *cell) is not None for array in arrays.values() for cell in cells),
+                sum(_map(array, *cell, last) is not None for array in arrays.values() for cell in cells),
             )
         for piece, index in zip(pieces, order, strict=True):
             by_piece[piece].append(maps[index].reshape(counts[index], -1))
@@ -317,15 +332,29 @@ def _levels(
         raise _MismatchError(f"levels have {counts} classes; expected as many on each level", len(arrays)) from None
 
 
-def _map(array: Floats, height: int, width: int) -> Floats | None:
-    """(channels, h, w) of what lies on a grid of a level; maps of one channel may have lost that axis."""
+def _channels_last(arrays: Mapping[str, Floats], cells: Sequence[Size], default: bool) -> bool:
+    """Return the order of axes of the maps that leave no choice, or that of the layout where they do not agree."""
+    orders = set()
+    for array in arrays.values():
+        fits_last, fits_first = array.shape[:2] in cells, array.shape[1:] in cells
+        if array.ndim == 3 and fits_last != fits_first:
+            orders.add(fits_last)
+    return orders.pop() if len(orders) == 1 else default
+
+
+def _map(array: Floats, height: int, width: int, last: bool) -> Floats | None:
+    """(channels, h, w) of what lies on a grid of a level; maps of one channel may have lost that axis.
+
+    Where both orders of axes fit, as for 80 classes on a grid of 80 x 80, `last` says which one it is.
+    """
     if array.shape == (height, width):
         return array[None]
     if array.ndim != 3:
         return None
-    if array.shape[:2] == (height, width):
+    fits_last, fits_first = array.shape[:2] == (height, width), array.shape[1:] == (height, width)
+    if fits_last and (last or not fits_first):
         return np.moveaxis(array, -1, 0)
-    return array if array.shape[1:] == (height, width) else None
+    return array if fits_first else None
 
 
 def _tables(

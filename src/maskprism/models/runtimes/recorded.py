@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from maskprism._common.choices import RawLayout
 from maskprism._common.text import counted
 from maskprism.core.archive import MAX_BYTES
 from maskprism.errors import InputError, ModelError
-from maskprism.io.untrusted import ANY_KIND, size_of_regular
+from maskprism.io.untrusted import DAMAGED_ZIP, size_of_regular
 from maskprism.models.families.raw_outputs import Assembled, assemble
 from maskprism.models.runtimes import NetworkInput, hash_files
 
@@ -116,7 +114,7 @@ class DumpRuntime(RecordedRuntime):
                 if sum(one.file_size for one in members) > MAX_BYTES:
                     raise ValueError(f"the arrays of an image are larger than {MAX_BYTES / 2**30:.0f} GiB")
                 return {name: file[name] for name in (one.filename.removesuffix(".npy") for one in members)}
-        except (*ANY_KIND, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except DAMAGED_ZIP as error:
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise ModelError(f"{self._path}: cannot be read ({reason}); expected {_EXPECTED}") from None
 
@@ -129,8 +127,14 @@ class DumpRuntime(RecordedRuntime):
         )
         canvas_hw, logits = settings.get("canvas_hw"), settings.get("class_logits")
         try:
-            if canvas_hw is not None and canvas_hw.shape != (2,):
-                raise InputError(f"canvas_hw has shape {canvas_hw.shape}; expected (height, width)")
+            if canvas_hw is not None and (canvas_hw.shape != (2,) or canvas_hw.dtype.kind not in "iu"):
+                raise InputError(
+                    f"canvas_hw holds {canvas_hw.dtype} of shape {canvas_hw.shape}; expected height and width, integers"
+                )
+            if logits is not None and (logits.size != 1 or logits.dtype.kind not in "biu"):
+                raise InputError(
+                    f"class_logits holds {logits.dtype} of shape {logits.shape}; expected one value, true or false"
+                )
             return assemble(
                 outputs,
                 self._layout,
@@ -138,7 +142,7 @@ class DumpRuntime(RecordedRuntime):
                 zero_point=zero_point,
                 canvas_hw=None if canvas_hw is None else (int(canvas_hw[0]), int(canvas_hw[1])),
                 n_classes=len(self._names()) or None,
-                class_logits=None if logits is None else bool(logits[()]),
+                class_logits=None if logits is None else bool(logits.item()),
             )
         except InputError as error:
             raise ModelError(f"{self._path.name}: image {number}, {self._images[number]}: {error}") from None
