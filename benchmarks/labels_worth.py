@@ -55,8 +55,8 @@ ARMS: tuple[tuple[Ranking, Treatment], ...] = (
     ("chance", "removed"),
     ("1 - mask IoU", "removed"),
     ("suspicion", "removed"),
-    ("suspicion", "corrected by hand"),
     ("suspicion", "suggestion accepted"),
+    ("suspicion", "corrected by hand"),
 )
 
 

@@ -134,6 +134,11 @@ export class FilterControls {
     this.seen = [...kept, ...page.classes.filter(({ id }) => !kept.some((one) => one.id === id))];
     this.score.draw(page.scores);
     this.iou.draw(page.ious);
+    for (const option of this.form.querySelectorAll(
+      `option[value=missed], option[value=false-positives], option[value=localisation], ${LABELLED.map((sort) => `option[value=${sort}]`)}`,
+    )) {
+      /** @type {HTMLOptionElement} */ (option).hidden = !page.labels;
+    }
     const suspicious = "option[value=suspicious], option[value=suspicion]";
     const options = /** @type {NodeListOf<HTMLOptionElement>} */ (this.form.querySelectorAll(suspicious));
     for (const option of options) option.hidden = !page.judged;

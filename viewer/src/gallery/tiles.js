@@ -270,7 +270,13 @@ function badgesOf(image, edited, matching) {
   return [
     ...(instance === undefined ? summaries(image, matching?.rule ?? "") : []),
     ...(instance === undefined && suspicious.length
-      ? [badge("missed", `${suspicious.length} suspicious`, `Suspicious labels. ${suspicious.join("; ")}`)]
+      ? [
+          badge(
+            "missed",
+            `${suspicious.length} suspicious ${suspicious.length > 1 ? "labels" : "label"}`,
+            `Suspicious labels. ${suspicious.join("; ")}`,
+          ),
+        ]
       : []),
     ...(edited ? [badge("edited", "edited", "has edits of yours; they are kept as long as this tab is open")] : []),
     ...(uploaded ? [badge("uploaded", "uploaded", "in memory only, gone with the server")] : []),

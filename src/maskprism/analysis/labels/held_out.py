@@ -5,12 +5,12 @@ from __future__ import annotations
 import filecmp
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from maskprism._common.extras import installed
 from maskprism._common.parallel import in_order, processors
 from maskprism.analysis.intervals import Interval, bootstrap, too_few
 from maskprism.analysis.truth.matching import FOUND_IOU
@@ -171,7 +171,9 @@ def shared_images(dataset: Dataset, other: Dataset) -> list[SharedImage]:
     for place, path in enumerate(dataset.images.paths):
         if isinstance(path, Path) and path.is_file():
             twins = by_size[path.stat().st_size]
-            twin = next((n for n, p in twins if path.samefile(p) or filecmp.cmp(path, p, shallow=False)), None)
+            same = [n for n, other_path in twins if path.samefile(other_path)]
+            copies = (n for n, other_path in twins if filecmp.cmp(path, other_path, shallow=False))
+            twin = same[0] if same else next(copies, None)
             if twin is not None:
                 shared[place] = SharedImage(place, twin, "the same file")
     if pictures_compared():
@@ -182,7 +184,7 @@ def shared_images(dataset: Dataset, other: Dataset) -> list[SharedImage]:
 
 def pictures_compared() -> bool:
     """Return whether ImageHash is installed, with which nearly identical pictures are recognised."""
-    return find_spec("imagehash") is not None
+    return installed("imagehash")
 
 
 class _Fingerprints(NamedTuple):
