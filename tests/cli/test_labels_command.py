@@ -136,6 +136,43 @@ def test_all_splits_are_judged_and_corrected_together(tmp_path: Path) -> None:
         assert after == before - 1
 
 
+@pytest.mark.parametrize("layout", ["yolo", "coco"])
+def test_a_label_that_cannot_be_read_is_listed_and_can_be_deleted(layout: str, tmp_path: Path) -> None:
+    if layout == "yolo":
+        text = f"{small_datasets.TRIANGLE}\n0 0.1 0.1 0.2\n7 0.1 0.1 0.9 0.1 0.1 0.9\n0 0 0 x 1 1 1"
+        data, ids = small_datasets.data_set(tmp_path / "d", {"a": text}, names=["disc"]), [0, 1, 2, 3]
+    else:
+        polygon = [[5, 5, 40, 5, 5, 30]]
+        rows = [
+            {"segmentation": polygon},
+            {"segmentation": [[1, 1, 9, 9]]},
+            {"segmentation": polygon, "category_id": 99},
+        ]
+        rows = [{"category_id": 7} | row for row in [*rows, {"segmentation": [[None] * 6]}]]
+        data, ids = small_datasets.coco(tmp_path / "d", rows, where="a.json"), [0, 1, 2, 3]
+        described = json.loads(data.read_text())
+        described["categories"][0]["name"] = "disc"
+        data.write_text(json.dumps(described))
+    done = command("labels", data, "--model", "sample", "--out", tmp_path / "out")
+    says(done, "3 labels cannot be read", code=0)
+    rows = [
+        row for row in pq.read_table(tmp_path / "out" / "labels.parquet").to_pylist() if row["label_id"] is not None
+    ]
+    assert sorted(row["label_id"] for row in rows) == ids
+    broken = [row for row in rows if row["kind"] == "unreadable"]
+    assert [row["suspicion"] for row in broken] == [1, 1, 1]
+    assert {row["label_id"] for row in broken} == {1, 2, 3}
+    assert any("99" in row["reason"] or "class 7" in row["reason"] for row in broken)
+    decisions = [
+        {"image": row["image"], "label_id": row["label_id"], "box": [0, 0, 60, 40], "action": "delete"}
+        for row in broken
+    ]
+    head = {"format": 1, "command": "labels", "maskprism": "0", "data": data.name, "split": None}
+    (tmp_path / "decisions.json").write_text(json.dumps(head | {"decisions": decisions}))
+    says(command("labels", data, "--apply", tmp_path / "decisions.json", "--write", tmp_path / "new"), code=0)
+    assert sum(len(sample.read()[1]) for sample in open_dataset(tmp_path / "new" / data.name)) == 1
+
+
 def test_one_class_has_no_wrong_class(tmp_path: Path) -> None:
     data = small_datasets.data_set(tmp_path, {"a": small_datasets.TRIANGLE}, names=["disc"])
     out = tmp_path / "out"

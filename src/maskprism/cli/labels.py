@@ -119,7 +119,7 @@ def labels(
     if out is None:
         raise InputError("--out is missing; `maskprism labels --help` says what it is")
     require("sklearn", "judging labels")  # says at once what is not installed
-    dataset = open_dataset(data, split, images, crowds=crowds)
+    dataset = open_dataset(data, split, images, crowds=crowds).leniently()
     check_out(out, overwrite=overwrite, folder=True)
     if sum(option is not None for option in (model, table, folds or None)) > 1:
         raise InputError("--model, --table and --folds take each other's place; give one of them")
@@ -147,7 +147,8 @@ def labels(
             if other != name and (other, name) not in shared:
                 shared[name, other] = shared_images(splits[name], splits[other])
     split_of = {path: name for name, part in reversed(splits.items()) for path in part.images.paths}
-    split_of_image = {image.name: split_of.get(image.image, "") for image in dataset.images.pending(frozenset())}
+    names = [image.name for image in dataset.images.pending(frozenset())]
+    split_of_image = {name: split_of.get(path, "") for name, path in zip(names, dataset.images.paths, strict=True)}
     comparison = None
     for other in splits if "train" in judged_splits else ():
         twins = shared.get(("train", other)) or [one.swapped() for one in shared.get((other, "train"), ())]
@@ -331,7 +332,7 @@ def _splits(data: Path, crowds: Crowds) -> dict[str, Dataset]:
     opened = {}
     for split in ("val", "test", "train"):
         try:
-            opened[split] = open_dataset(data, split, crowds=crowds)
+            opened[split] = open_dataset(data, split, crowds=crowds).leniently()
         except InputError:  # it has no such split, or its images are not on this machine
             continue
     return opened
@@ -358,7 +359,7 @@ def _apply(
     from maskprism.integrations.corrected_labels import keep_originals, write_corrected
 
     found = read_decisions(decisions)
-    dataset = open_dataset(data, split or found.split, images)
+    dataset = open_dataset(data, split or found.split, images).leniently()
     keep_originals(dataset, folder)
     check_out(folder, overwrite=overwrite, folder=True, option="--write")
     corrected = write_corrected(dataset, found, folder)

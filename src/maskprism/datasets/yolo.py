@@ -87,6 +87,11 @@ class YoloLabels:
     """Text files beside the images: `class x1 y1 x2 y2 ...`, normalised to 0..1."""
 
     class_count: int
+    lenient: bool = False
+
+    def leniently(self) -> YoloLabels:
+        """Return the same, where rows with mistakes are left out and listed."""
+        return replace(self, lenient=True)
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
         """Return the rows of the image's label file; none where it is missing."""
@@ -102,6 +107,7 @@ class YoloLabels:
         seen: dict[str, int] = {}
         remarks: list[str] = []
         repeats: list[tuple[int | str, int | str]] = []
+        mistakes: list[tuple[int | str, str]] = []
         for number, line in enumerate(lines, start=1):
             key = " ".join(line.split())
             if not key:
@@ -114,11 +120,14 @@ class YoloLabels:
             try:
                 row, remark = self._row(key.split(), image_hw)
             except ValueError as error:
+                if self.lenient:
+                    mistakes.append((number - 1, str(error)))
+                    continue
                 raise LabelError(f"{file}, line {number}: {error}") from None
             rows.append(row._replace(label_id=number - 1))
             if remark:
                 remarks.append(f"{file}, line {number}: {remark}")
-        return ImageAnnotations(rows, tuple(remarks), "ultralytics", tuple(repeats))
+        return ImageAnnotations(rows, tuple(remarks), "ultralytics", tuple(repeats), tuple(mistakes))
 
     def _row(self, words: list[str], image_hw: tuple[int, int]) -> tuple[Annotation, str]:
         values = np.array([_number(word) for word in words])

@@ -165,7 +165,10 @@ def label_table(rows: Sequence[JudgedLabel], splits: Mapping[str, str]) -> pa.Ta
 def sentences(report: LabelReport) -> list[str]:
     """Say how labels were judged and how far suspicions can be trusted."""
     suspicion = report.suspicion
+    unreadable = sum(row.kind == "unreadable" for row in report.rows)
     said = [f"{counted(report.n_labels, 'label')} on {counted(report.n_images, 'image')}"]
+    if unreadable:
+        said.append(f"warning: {counted(unreadable, 'label')} cannot be read; they are listed with the reason")
     if suspicion.score == "learned":
         said.append(
             "suspicions are learned from corrupted copies of these labels: they tell "

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from maskprism.models import Model
+    from maskprism.tables.judged_labels import JudgedLabels
 
 
 def serve(
