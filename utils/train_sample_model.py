@@ -62,7 +62,9 @@ class Conv(nn.Module):
         return F.silu(self.norm(self.conv(x)))
 
     def fold(self) -> None:
-        """Put the normalisation into the convolution, for export."""
+        """Put the normalisation into the convolution, for export; once is enough."""
+        if isinstance(self.norm, nn.Identity):
+            return
         self.conv = nn.utils.fusion.fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
         self.norm = nn.Identity()
 
@@ -245,7 +247,13 @@ def batches(
 
 
 def _truth(owners: Tensor, classes: Tensor) -> Truth:
-    masks = owners[:, None] == torch.arange(1, MOST_OBJECTS + 1, dtype=torch.uint8)[None, :, None, None]
+    return truth_of(
+        owners[:, None] == torch.arange(1, MOST_OBJECTS + 1, dtype=torch.uint8)[None, :, None, None], classes
+    )
+
+
+def truth_of(masks: Tensor, classes: Tensor) -> Truth:
+    """The truth of a batch from masks [B, M, H, W] at full size, empty where there is no object."""
     rows, columns = masks.any(3), masks.any(2)
     present = rows.any(2)
     first = [axis.to(torch.uint8).argmax(2) for axis in (columns, rows)]
@@ -484,7 +492,7 @@ def _halve(model: onnx.ModelProto) -> None:
 # --- judgement ------------------------------------------------------------------------------------
 
 
-def judge(path: Path, count: int = 500) -> dict[str, dict[str, float]]:
+def judge(path: Path, count: int = 500, *, threads: int | None = None) -> dict[str, dict[str, float]]:
     """COCO metrics of boxes and of masks at image size on scenes of unseen seeds."""
     from pycocotools import mask as rle
     from pycocotools.coco import COCO
@@ -492,7 +500,7 @@ def judge(path: Path, count: int = 500) -> dict[str, dict[str, float]]:
 
     from maskprism import load
 
-    model = load(path, conf=0.001, iou=0.7, max_det=100)
+    model = load(path, conf=0.001, iou=0.7, max_det=100, threads=threads)
     images, truths, found = [], [], []
     for number in range(count):
         scene = draw_scene(JUDGING_SEED + number)

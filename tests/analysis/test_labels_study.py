@@ -264,6 +264,33 @@ def test_images_of_two_splits_are_recognised(tmp_path: Path) -> None:
     data.write_text(f"val: images/val\ntrain: {tmp_path}/train.txt\nnames: [cat, dog]\n")
     val, train = open_dataset(data, "val"), open_dataset(data, "train")
     names = [path.name for path in train.images.paths]
-    assert shared_images(val, train) == [0, 1]
-    assert shared_images(train, val) == sorted(map(names.index, ("a.png", "copy.png")))
-    assert shared_images(val.take([2]), train) == []
+    same = [(one.position, names[one.other]) for one in shared_images(val, train) if one.how == "the same file"]
+    assert [place for place, _ in same] == [0, 1]
+    backwards = [one.position for one in shared_images(train, val) if one.how == "the same file"]
+    assert backwards == sorted(map(names.index, ("a.png", "copy.png")))
+    assert [one for one in shared_images(val.take([2]), train) if one.how == "the same file"] == []
+
+
+def test_nearly_identical_pictures_are_recognised(tmp_path: Path) -> None:
+    pytest.importorskip("imagehash", reason="ImageHash is not installed")
+    for split in ("val", "train"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        (tmp_path / "labels" / split).mkdir(parents=True)
+    first, second, other = (draw_scene(seed).image for seed in (1, 2, 3))
+    cv2.imwrite(str(tmp_path / "images/train/first.png"), first)
+    cv2.imwrite(str(tmp_path / "images/train/second.png"), second)
+    (tmp_path / "images/train/third.png").write_bytes(b"no image")
+    bright = np.clip(first * 1.1, 0, 255).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "images/val/a.jpg"), cv2.resize(bright, (200, 200)), [cv2.IMWRITE_JPEG_QUALITY, 70])
+    cv2.imwrite(str(tmp_path / "images/val/b.png"), second[:, ::-1])
+    cv2.imwrite(str(tmp_path / "images/val/c.png"), other)
+    for split in ("val", "train"):
+        for image in (tmp_path / "images" / split).iterdir():
+            (tmp_path / "labels" / split / f"{image.stem}.txt").write_text(small_datasets.TRIANGLE)
+    (tmp_path / "data.yaml").write_text("val: images/val\ntrain: images/train\nnames: [cat]\n")
+    val, train = (open_dataset(tmp_path / "data.yaml", split) for split in ("val", "train"))
+    (twin,) = shared_images(val, train)
+    assert twin.how == "nearly the same picture"
+    assert val.images.paths[twin.position].name == "a.jpg"
+    assert train.images.paths[twin.other].name == "first.png"
+    assert shared_images(train, val) == [twin.swapped()]

@@ -12,6 +12,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from pycocotools import mask as coco_mask
@@ -25,7 +27,7 @@ from maskprism.datasets import open_dataset
 from maskprism.datasets.scenes import draw_scene
 from maskprism.errors import InputError, MissingExtraError
 from maskprism.integrations.coco import COCO_NAMES, annotation_categories, coco_annotations
-from maskprism.integrations.fiftyone import to_fiftyone
+from maskprism.integrations.fiftyone import mark_labels, to_fiftyone
 from maskprism.integrations.labelme import labelme_document
 from maskprism.integrations.rings import joined_rings, shrunk
 from maskprism.integrations.supervision import from_supervision
@@ -267,6 +269,71 @@ def test_fiftyone_gets_masks_inside_their_boxes(prediction: Prediction, monkeypa
         np.testing.assert_array_equal(whole, instance.mask("image"))
         assert (one.label, one.confidence) == (instance.name, instance.score)
         assert one.coefficients == instance.coefficients.tolist()
+
+
+class FiftyOneLabel(SimpleNamespace):
+    """A label as FiftyOne has it: named fields, by item, too."""
+
+    def has_field(self, name: str) -> bool:
+        return hasattr(self, name)
+
+    __getitem__ = SimpleNamespace.__getattribute__
+    __setitem__ = SimpleNamespace.__setattr__
+
+
+class FiftyOneSamples(list[Any]):
+    """Samples as a FiftyOne data set gives them."""
+
+    def compute_metadata(self) -> None:
+        for sample in self:
+            sample.metadata = SimpleNamespace(width=100, height=50)
+
+    def iter_samples(self, *, autosave: bool) -> Any:
+        assert autosave
+        return iter(self)
+
+
+def fiftyone_sample(path: str, **field: list[FiftyOneLabel]) -> FiftyOneLabel:
+    return FiftyOneLabel(filepath=path, ground_truth=SimpleNamespace(**field))
+
+
+@pytest.mark.parametrize("kind", ["detections", "polylines", "ids"])
+def test_fiftyone_labels_get_suspicions(kind: str, tmp_path: Path) -> None:
+    boxes = {("images/a.png", 7): (10, 10, 30, 30), ("images/a.png", 9): (12, 10, 34, 30), ("b/a.png", 0): (0, 0, 9, 9)}
+    rows = [
+        {"image": image, "label_id": number, "class_name": "cat", "kind": f"kind {number}", "suspicion": number / 10}
+        | dict(zip(("x1", "y1", "x2", "y2"), map(float, box), strict=True))
+        for (image, number), box in boxes.items()
+    ]
+    rows.append(rows[0] | {"label_id": None, "kind": "missing label"})
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "labels.parquet")
+
+    def a_label(number: int, box: tuple[int, ...]) -> FiftyOneLabel:
+        x1, y1, x2, y2 = box[0] / 100, box[1] / 50, box[2] / 100, box[3] / 50
+        if kind == "polylines":
+            return FiftyOneLabel(label="cat", points=[[(x1, y1), (x2, y1)], [(x2, y2)]])
+        known = {"coco_id": number} if kind == "ids" else {}
+        return FiftyOneLabel(label="cat", bounding_box=[x1, y1, x2 - x1, y2 - y1], **known)
+
+    name = "polylines" if kind == "polylines" else "detections"
+    first, second, other = (a_label(number, box) for (_, number), box in boxes.items())
+    stranger = FiftyOneLabel(**vars(first) | {"label": "dog"} | ({"coco_id": 99} if kind == "ids" else {}))
+    samples = FiftyOneSamples(
+        [
+            fiftyone_sample("/data/images/a.png", **{name: [stranger, second, first]}),
+            fiftyone_sample("/data/b/a.png", **{name: [other]}),
+            fiftyone_sample("/data/c/a.png", **{name: [a_label(0, (0, 0, 9, 9))]}),
+        ]
+    )
+    assert mark_labels(samples, tmp_path / "labels.parquet") == (3, 0)
+    assert [(one.mask_suspicion, one.mask_issue) for one in (first, second, other)] == [
+        (0.7, "kind 7"),
+        (0.9, "kind 9"),
+        (0.0, "kind 0"),
+    ]
+    assert not hasattr(stranger, "mask_issue")
+    samples[0].ground_truth = None
+    assert mark_labels(samples, tmp_path / "labels.parquet") == (1, 2)
 
 
 @pytest.mark.parametrize(

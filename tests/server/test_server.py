@@ -51,6 +51,7 @@ from maskprism.server import Gallery, Limits, create_app, create_static_app, ser
 from maskprism.server.images import GalleryImages
 from maskprism.server.records import SHOWS, SORTS, Query, Record
 from maskprism.server.thumbnails import crops
+from maskprism.tables.judged_labels import LabelRow
 
 COMMAND = [sys.executable, "-m", "maskprism.cli"]
 BASE = "http://127.0.0.1:8000"
@@ -647,6 +648,16 @@ def test_filters_against_their_definition(found: list[Record], **asked: Any) -> 
         }[asked["sort"]]
         expected.append((rank, title))
     assert answer == expected
+
+
+def test_the_gallery_asks_for_suspicious_labels() -> None:
+    rows = [LabelRow(number, "cat", (0, 0, 1, 1), "hole", suspicion) for number, suspicion in enumerate((0.6, 0.8))]
+    query = Query(show="suspicious", sort="suspicion")
+    suspected, other = Record("empty", suspicious=tuple(rows)), Record("ok")
+    assert query.takes("a.png", suspected, [])
+    assert not query.takes("b.png", other, [])
+    assert query.rank(suspected, []) == -0.8
+    assert query.rank(other, []) == 0
 
 
 def test_an_image_stands_for_the_instance_that_put_it_there() -> None:

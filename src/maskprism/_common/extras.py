@@ -13,6 +13,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "ai_edge_litert": ("litert",),
     "anywidget": ("notebook",),
     "fiftyone": (),
+    "imagehash": ("labels",),
     "onnx": ("reduce", "tune", "train"),
     "openvino": ("openvino",),
     "pandas": (),

@@ -135,6 +135,10 @@ def diagnose(
     output.list_files(written)
     asked = {"--model": model, "--split": split, "--images": images}
     named = [str(word) for option in asked.items() if option[1] is not None for word in option]
+    if found.doubtful:
+        print(f"The {len(found.doubtful)} most suspicious labels, by a score that learns nothing:")
+    for label in found.doubtful:
+        print(f"  {label.image}, label {label.label_id} ({label.class_name}): {label.reason}")
     print(f"Which labels are wrong: {shlex.join(['maskprism', 'labels', str(data), *named, '--out', 'labels'])}")
     if tuned.error is not None:
         print(f"maskprism: tuning could not be measured: {tuned.error}", file=sys.stderr)

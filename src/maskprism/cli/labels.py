@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter, validators
 
+from maskprism._common.text import counted
 from maskprism.cli.options import (
     Crowds,
     Detections,
@@ -18,7 +19,6 @@ from maskprism.cli.options import (
     Reading,
     Replace,
     Seed,
-    Split,
     Work,
     check_out,
     load_model,
@@ -27,10 +27,12 @@ from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, listed
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
+    from maskprism.analysis.labels.held_out import SharedImage
     from maskprism.analysis.labels.study import MeasuredImage
     from maskprism.datasets import Dataset
     from maskprism.datasets.visit import Failure
     from maskprism.models import Model
+    from maskprism.tables.stored_predictions import StoredModel, StoredPredictions
 
 PRINTED = 20
 
@@ -48,10 +50,14 @@ def labels(
     /,
     *,
     model: ModelFile = None,
+    table: Path | None = None,
     folds: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     out: Annotated[Path | None, Parameter(name="--out")] = None,
     overwrite: Replace = False,
-    split: Split = None,
+    split: Annotated[
+        Literal["train", "val", "test", "all"] | None,
+        Parameter(help="Part of a data.yaml, or all of them. Default: the first of val, test, train that it has."),
+    ] = None,
     crowds: Crowds = "left-out",
     images: Path | None = None,
     worst: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 200,
@@ -79,6 +85,8 @@ def labels(
     ----------
     data
         A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them.
+    table
+        In place of --model: a table of these images that `extract --prototypes fp16 --conf 0.05` wrote.
     folds
         In place of --model: models trained on folds, as MODEL=DATA for each. A model judges the images that are in the
         val split of its data.yaml, so none judges labels that it was trained on.
@@ -95,11 +103,13 @@ def labels(
     """
     from maskprism._common.extras import require
     from maskprism._common.files import make_folder, written_together
-    from maskprism.analysis.labels.held_out import SAMPLE, compare_splits, shared_images
+    from maskprism.analysis.labels.held_out import SAMPLE, compare_splits, pictures_compared, shared_images
     from maskprism.analysis.labels.study import LabelStudy
     from maskprism.datasets import open_dataset
+    from maskprism.datasets.yolo import ALL_SPLITS
     from maskprism.integrations.label_suggestions import write_suggestions
     from maskprism.io.sources import spread
+    from maskprism.reports.labels import TwinImages
     from maskprism.reports.labels_files import sentences, split_sentence, write_labels
 
     if apply is not None or write is not None:
@@ -109,52 +119,78 @@ def labels(
     if out is None:
         raise InputError("--out is missing; `maskprism labels --help` says what it is")
     require("sklearn", "judging labels")  # says at once what is not installed
-    whole = dataset = open_dataset(data, split, images, crowds=crowds)
+    dataset = open_dataset(data, split, images, crowds=crowds).leniently()
     dataset.check_masks_count()
     check_out(out, overwrite=overwrite, folder=True)
+    if sum(option is not None for option in (model, table, folds or None)) > 1:
+        raise InputError("--model, --table and --folds take each other's place; give one of them")
     if folds:
-        if model is not None:
-            raise InputError("--folds takes the place of --model; give one of them")
         dataset = dataset.take(spread(len(dataset), limit))
         parts, left_out = _fold_parts(dataset, folds, reading, detections, work)
         if left_out:
             output.note(f"note: {left_out} of {len(dataset)} images are held out by no fold; they are not judged")
-        loaded = parts[0][0]
-        dataset = dataset.for_model(loaded.spec.names)
+        dataset = dataset.for_model(parts[0][0].names)
     else:
-        loaded = _load(model, reading, detections, work)
-        dataset = dataset.for_model(loaded.spec.names)
+        judge = _load(model, reading, detections, work) if table is None else _stored(table, reading, detections)
+        dataset = dataset.for_model(judge.names)
         dataset = dataset.take(spread(len(dataset), limit))
-        parts = [(loaded, dataset)]
+        parts = [(judge, dataset)]
     study = LabelStudy(dataset.names, seed)
     failures: list[Failure] = []
     for judge, judged in parts:
         for measured in _measured(judge, judged, seed, work, reading, output, failures):
             study.update(measured)
+    splits = {} if folds or dataset.split is None else _splits(data, crowds)
+    judged_splits = [*splits] if dataset.split == ALL_SPLITS else [name for name in splits if name == dataset.split]
+    shared: dict[tuple[str, str], list[SharedImage]] = {}
+    for name in judged_splits:
+        for other in splits:
+            if other != name and (other, name) not in shared:
+                shared[name, other] = shared_images(splits[name], splits[other])
+    split_of = {path: name for name, part in reversed(splits.items()) for path in part.images.paths}
+    names = [image.name for image in dataset.images.pending(frozenset())]
+    split_of_image = {name: split_of.get(path, "") for name, path in zip(names, dataset.images.paths, strict=True)}
     comparison = None
-    others_of = [] if folds else _other_splits(data, dataset, images, crowds)
-    shared = {str(other.split): shared_images(whole, other) for other in others_of}
-    for other in others_of if dataset.split == "train" else ():
-        unseen = sorted({*range(len(other))}.difference(shared_images(other, whole)))
-        if not unseen:
+    for other in splits if "train" in judged_splits else ():
+        twins = shared.get(("train", other)) or [one.swapped() for one in shared.get((other, "train"), ())]
+        unseen = sorted(set(parts[0][0].known(splits[other])).difference(twin.other for twin in twins))
+        if other == "train" or not unseen:
             continue
-        sample = other.for_model(loaded.spec.names).take(unseen[place] for place in spread(len(unseen), SAMPLE))
-        others = list(_measured(loaded, sample, seed, work, reading, output, failures, learn=False))
-        comparison = compare_splits("train", study.images, str(other.split), others)
+        if other in judged_splits:
+            others = [image for image in study.images if split_of_image[image.name] == other]
+        else:
+            sample = splits[other].for_model(parts[0][0].names).take(unseen[n] for n in spread(len(unseen), SAMPLE))
+            others = list(_measured(parts[0][0], sample, seed, work, reading, output, failures, learn=False))
+        own = [image for image in study.images if split_of_image[image.name] == "train"]
+        comparison = compare_splits("train", own, other, others)
         break
     report = study.compute()
     make_folder(out)
     notes = [*sentences(report), split_sentence(dataset.split, comparison, n_folds=len(folds or ()))]
     notes += [
-        f"warning: {len(twins)} of {len(whole)} images of {dataset.split} are in {split_name}, too (the same file or "
-        "a copy): results on them are not about images that the model has not seen"
-        for split_name, twins in shared.items()
-        if twins
+        f"warning: {len(pairs)} of {len(splits[name])} images of {name} are in {other}, too (the same file, a copy or "
+        "nearly the same picture): results on them are not about images that the model has not seen"
+        for (name, other), pairs in shared.items()
+        if pairs
     ]
-    models = [one.spec.name for one, _ in parts]
+    if shared and not pictures_compared():
+        notes.append("pictures of splits are not compared, only files: that needs ImageHash (maskprism[labels])")
+    if failures:
+        notes.append(
+            f"warning: {counted(len(failures), 'image')} cannot be judged: {failures[0].name}: "
+            f"{failures[0].message}" + (", and others" if len(failures) > 1 else "")
+        )
+    twins = [
+        TwinImages(_name_at(splits[name], twin.position), _name_at(splits[other], twin.other), twin.how)
+        for (name, other), pairs in shared.items()
+        for twin in pairs
+    ]
     with written_together():
         suggestions = write_suggestions(report, out)
-        written = write_labels(report, dataset, out, models=models, worst=worst, notes=notes) | suggestions
+        models = [judge.name for judge, _ in parts]
+        written = suggestions | write_labels(
+            report, dataset, out, models=models, worst=worst, notes=notes, splits=split_of_image, twins=twins
+        )
     for notice in dataset.notices:
         output.note(f"note: {notice}")
     for sentence in notes:
@@ -180,7 +216,10 @@ def labels(
             "recall": list(comparison.recall),
             "remembered": comparison.remembered,
         },
-        "in_other_splits": {name: len(twins) for name, twins in shared.items()},
+        "in_other_splits": {
+            other if len(judged_splits) == 1 else f"{name} and {other}": len(pairs)
+            for (name, other), pairs in shared.items()
+        },
         "worst": [
             {"image": row.image, "label_id": row.label_id, "kind": row.kind, "suspicion": row.suspicion}
             for row in printed
@@ -190,16 +229,51 @@ def labels(
     return Outcome(answer, FAILED if failures and not report.n_images else DONE)
 
 
-def _load(path: Path | None, reading: Reading, detections: Detections, work: Work) -> Model:
-    """Return a model with the detections that features are measured with."""
+class _Judge(NamedTuple):
+    """Who says what is in an image: a model with all detections that features are measured with, or a table of it."""
+
+    predictions: Model | StoredPredictions
+    name: str
+    names: Mapping[int, str]
+
+    def of(self, dataset: Dataset) -> Model | StoredModel:
+        """Return what to ask about the images of a data set."""
+        from maskprism.tables.stored_predictions import StoredModel, StoredPredictions
+
+        stored = self.predictions
+        return StoredModel.of(stored, dataset) if isinstance(stored, StoredPredictions) else stored
+
+    def known(self, dataset: Dataset) -> list[int]:
+        """Return the positions of the images of a data set that it can be asked about."""
+        from maskprism.tables.stored_predictions import StoredModel, StoredPredictions
+
+        if not isinstance(self.predictions, StoredPredictions):
+            return [*range(len(dataset))]
+        images = StoredModel.names_in(self.predictions, dataset)
+        return [place for place, image in enumerate(dataset.images.pending(frozenset())) if image.name in images]
+
+
+def _load(path: Path | None, reading: Reading, detections: Detections, work: Work) -> _Judge:
     from maskprism.analysis.labels.features import MIN_SCORE
 
     loaded = load_model(path, reading, detections, threads=work.threads)
-    return loaded.with_thresholds(replace(loaded.keep, conf=min(MIN_SCORE, loaded.keep.conf)))
+    loaded = loaded.with_thresholds(replace(loaded.keep, conf=min(MIN_SCORE, loaded.keep.conf)))
+    return _Judge(loaded, loaded.spec.name, loaded.spec.names)
+
+
+def _stored(table: Path, reading: Reading, detections: Detections) -> _Judge:
+    """Return a table in place of the model that it was extracted with."""
+    from maskprism.tables.stored_predictions import StoredPredictions
+
+    if (reading, detections) != (Reading(), Detections()):
+        raise InputError("--table has the detections that were extracted: give options of the model to `extract`")
+    stored = StoredPredictions.open(table)
+    settings = stored.table.metadata
+    return _Judge(stored, str(settings["model"]), {int(number): name for number, name in settings["names"].items()})
 
 
 def _measured(
-    model: Model,
+    judge: _Judge,
     dataset: Dataset,
     seed: int,
     work: Work,
@@ -217,7 +291,7 @@ def _measured(
     with (
         output.bar("measuring labels" if learn else "measuring another split", len(dataset)) as bar,
         work.open(reading) as engine,
-        closing(visit(dataset, model, measuring, engine=engine, on_progress=bar.at)) as results,
+        closing(visit(dataset, judge.of(dataset), measuring, engine=engine, on_progress=bar.at)) as results,
     ):
         yield from (result for result in results if not isinstance(result, Failure))
     failures += bar.failures
@@ -225,7 +299,7 @@ def _measured(
 
 def _fold_parts(
     dataset: Dataset, folds: list[str], reading: Reading, detections: Detections, work: Work
-) -> tuple[list[tuple[Model, Dataset]], int]:
+) -> tuple[list[tuple[_Judge, Dataset]], int]:
     """Return each fold's model with the images that it judges, and how many images no model judges."""
     from maskprism.analysis.labels.held_out import judged_by_folds
     from maskprism.datasets import open_dataset
@@ -235,36 +309,39 @@ def _fold_parts(
         if not path or not data:
             raise InputError(f"--folds {fold}: expected MODEL=DATA, such as fold1.pt=fold1.yaml")
     positions = judged_by_folds(dataset, [open_dataset(data, "val") for _, _, data in named])
-    models = [_load(Path(path), reading, detections, work) for path, _, _ in named]
-    parts = [(one, dataset.for_model(one.spec.names).take(own)) for one, own in zip(models, positions, strict=True)]
-    for one, part in parts:
+    judges = [_load(Path(path), reading, detections, work) for path, _, _ in named]
+    parts = [(judge, dataset.for_model(judge.names).take(own)) for judge, own in zip(judges, positions, strict=True)]
+    for judge, part in parts:
         if (part.names, part.class_ids) != (parts[0][1].names, parts[0][1].class_ids):
             raise InputError(
-                f"{one.spec.name} has other classes than {parts[0][0].spec.name}; expected models of the same classes"
+                f"{judge.name} has other classes than {parts[0][0].name}; expected models of the same classes"
             )
     return parts, len(dataset) - sum(map(len, positions))
 
 
-def _other_splits(data: Path, dataset: Dataset, images: Path | None, crowds: Crowds) -> list[Dataset]:
-    """Return the other splits that can be read: val and test before train."""
+def _splits(data: Path, crowds: Crowds) -> dict[str, Dataset]:
+    """Return the splits that can be read: val and test before train."""
     from maskprism.datasets import open_dataset
 
-    others = []
-    splits: tuple[Literal["val", "test", "train"], ...] = ("val", "test", "train")
-    for split in splits if dataset.split else ():
+    opened = {}
+    for split in ("val", "test", "train"):
         try:
-            if split != dataset.split:
-                others.append(open_dataset(data, split, images, crowds=crowds))
+            opened[split] = open_dataset(data, split, crowds=crowds).leniently()
         except InputError:  # it has no such split, or its images are not on this machine
             continue
-    return others
+    return opened
+
+
+def _name_at(dataset: Dataset, position: int) -> str:
+    (image,) = dataset.images.take([position]).pending(frozenset())
+    return image.name
 
 
 def _apply(
     data: Path,
     decisions: Path,
     folder: Path,
-    split: Literal["train", "val", "test"] | None,
+    split: Literal["train", "val", "test", "all"] | None,
     images: Path | None,
     output: Output,
     *,
@@ -276,7 +353,7 @@ def _apply(
     from maskprism.integrations.corrected_labels import keep_originals, write_corrected
 
     found = read_decisions(decisions)
-    dataset = open_dataset(data, split or found.split, images)
+    dataset = open_dataset(data, split or found.split, images).leniently()
     keep_originals(dataset, folder)
     check_out(folder, overwrite=overwrite, folder=True, option="--write")
     corrected = write_corrected(dataset, found, folder)

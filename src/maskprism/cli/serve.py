@@ -27,6 +27,7 @@ def serve(
     *,
     model: ModelFile = None,
     data: Labels = None,
+    labels: Path | None = None,
     crowds: Crowds = "left-out",
     split: str | None = None,
     host: str = "127.0.0.1",
@@ -52,6 +53,9 @@ def serve(
     ----------
     folder
         With images; those in its subfolders are shown too, and nothing outside of it.
+    labels
+        What `maskprism labels` wrote, its folder or labels.parquet: the gallery then filters and sorts by suspicious
+        labels.
     split
         Split of the data set, such as val. Default: all that list these images.
     host
@@ -77,6 +81,7 @@ def serve(
 
     from maskprism import server
     from maskprism.errors import InputError
+    from maskprism.tables.judged_labels import JudgedLabels
 
     if (folder is None) == (static is None):
         raise InputError("name a folder with images, or one of finished pages with --static DIR, and not both")
@@ -100,7 +105,8 @@ def serve(
         workers=workers,
     )
     network = load_model(model, reading, detections, threads=max((os.cpu_count() or 1) // workers, 1))
-    labels, network = labels_for(network, data, folder, output, split=split, crowds=crowds)
+    judged = None if labels is None else JudgedLabels.read(labels)
+    truth, network = labels_for(network, data, folder, output, split=split, crowds=crowds)
 
     def ready(url: str, gallery: server.Gallery) -> None:
         images = gallery.images
@@ -115,7 +121,8 @@ def serve(
         host=host,
         port=port,
         allowed_hosts=allow_host or (),
-        labels=None if labels is None else labels.match,
+        labels=None if truth is None else truth.match,
+        judged=judged,
         limits=limits,
         on_ready=ready,
     )

@@ -45,7 +45,7 @@ def open_dataset(
     path
         The description, or its folder.
     split
-        "train", "val" or "test" of a data.yaml. Default: the first of val, test, train that it has.
+        "train", "val" or "test" of a data.yaml, or "all" of them. Default: the first of val, test, train that it has.
     images
         The folder that file names of a COCO json are relative to. Default: the json's own folder or the usual places
         beside it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -116,6 +116,11 @@ class CocoAnnotations:
     annotations: Mapping[int | str, Sequence[Raw]]
     categories: frozenset[int | str]
     crowds: Crowds = "left-out"
+    lenient: bool = False
+
+    def leniently(self) -> CocoAnnotations:
+        """Return the same, where annotations with mistakes are left out and listed."""
+        return replace(self, lenient=True)
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
         """Return the annotations of one image."""
@@ -130,15 +135,23 @@ class CocoAnnotations:
                 f"it is {image_hw[1]} x {image_hw[0]}{hint}"
             )
         rows, remarks = [], []
+        mistakes: list[tuple[int | str, str]] = []
         for number, raw in enumerate(self.annotations.get(id_key(entry.id), ())):
             label = f"{self.file}, {image.name}, its annotation {number}"
-            annotation = _annotation(raw, label)
-            label = f"{self.file}, annotation {shortened(annotation.id) if annotation.id != '?' else number}"
+            label_id: int | str = number
             try:
+                annotation = _annotation(raw, label)
+                if annotation.id != "?":
+                    label_id = id_key(annotation.id)
+                label = f"{self.file}, annotation {shortened(label_id)}"
                 row = self._row(annotation, image_hw)
-            except ValueError as error:
-                raise LabelError(f"{label}: {error}") from None
-            rows.append(row._replace(label_id=number if annotation.id == "?" else id_key(annotation.id)))
+            except (ValueError, LabelError) as error:
+                message = str(error).removeprefix(f"{label}: ")
+                if self.lenient:
+                    mistakes.append((label_id, message))
+                    continue
+                raise LabelError(f"{label}: {message}") from None
+            rows.append(row._replace(label_id=label_id))
             if row.segment is None:
                 remarks.append(f"{label}: a box without a mask")
         if _are_normalised(rows, image_hw):
@@ -146,7 +159,7 @@ class CocoAnnotations:
                 f"{self.file}: all coordinates of {image.name} are between 0 and 1; COCO counts in pixels: "
                 "multiply x by the width and y by the height of the image"
             )
-        return ImageAnnotations(rows, tuple(remarks))
+        return ImageAnnotations(rows, tuple(remarks), mistakes=tuple(mistakes))
 
     def _row(self, annotation: CocoAnnotation, image_hw: tuple[int, int]) -> Annotation:
         category, segmentation = id_key(annotation.category_id), annotation.segmentation

@@ -53,6 +53,8 @@ class GroundTruth:
         it comes from neither.
     repeats
         Labels left out because they repeat another one, as pairs of label ids: its own, the other's.
+    mistakes
+        Labels left out because they cannot be read, as pairs of label id and reason; see `Dataset.leniently`.
     """
 
     classes: Int64[np.ndarray, " M"]
@@ -65,6 +67,7 @@ class GroundTruth:
     outlines: Outlines = "coco"
     label_ids: tuple[int | str, ...] = ()
     repeats: tuple[tuple[int | str, int | str], ...] = ()
+    mistakes: tuple[tuple[int | str, str], ...] = ()
 
     @classmethod
     def of_masks(cls, masks: Sequence[Bitmap] | Bool[np.ndarray, "M H W"], classes: Sequence[int]) -> GroundTruth:

@@ -42,10 +42,15 @@ class ImageAnnotations(NamedTuple):
     remarks: tuple[str, ...]
     outlines: Outlines = "coco"
     repeats: tuple[tuple[int | str, int | str], ...] = ()
+    mistakes: tuple[tuple[int | str, str], ...] = ()
 
 
 class Annotations(Protocol):
     """Where rows of ground truth come from."""
+
+    def leniently(self) -> Self:
+        """Return the same, where rows with mistakes are left out and listed."""
+        ...
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
         """Return the rows about one image.
@@ -105,7 +110,7 @@ class Sample:
         ------
         LabelError
         """
-        rows, remarks, outlines, repeats = self.annotations.of(self.image, image_hw)
+        rows, remarks, outlines, repeats, mistakes = self.annotations.of(self.image, image_hw)
         boxes = [box_around(row.segment, row.box, image_hw) for row in rows]
         return GroundTruth(
             classes=np.array([self.class_ids[row.class_id] for row in rows], dtype=np.int64),
@@ -118,6 +123,7 @@ class Sample:
             outlines=outlines,
             label_ids=tuple(row.label_id for row in rows),
             repeats=repeats,
+            mistakes=mistakes,
         )
 
 
@@ -173,6 +179,10 @@ class Dataset:
         """
         if self.nothing_counts:
             raise InputError(f"{self.path}: no mask counts: {self.nothing_counts}")
+
+    def leniently(self) -> Self:
+        """Return the same data set, in which a label with a mistake costs that label alone: `GroundTruth.mistakes`."""
+        return replace(self, annotations=self.annotations.leniently())
 
     def __repr__(self) -> str:
         split = f", split {self.split!r}" if self.split else ""

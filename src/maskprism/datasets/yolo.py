@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("val", "test", "train")
 """The split that is opened when none is asked for: the first of these that the data set has."""
+ALL_SPLITS = "all"
+"""In place of a split: the images of all splits."""
 TOLERANCE = 0.01
 """Normalised coordinates may lie outside 0..1 by this much and are clipped, as Ultralytics does."""
 MAX_LABEL_BYTES = 4 << 20
@@ -85,6 +87,11 @@ class YoloLabels:
     """Text files beside the images: `class x1 y1 x2 y2 ...`, normalised to 0..1."""
 
     class_count: int
+    lenient: bool = False
+
+    def leniently(self) -> YoloLabels:
+        """Return the same, where rows with mistakes are left out and listed."""
+        return replace(self, lenient=True)
 
     def of(self, image: SourceImage, image_hw: tuple[int, int]) -> ImageAnnotations:
         """Return the rows of the image's label file; none where it is missing."""
@@ -100,6 +107,7 @@ class YoloLabels:
         seen: dict[str, int] = {}
         remarks: list[str] = []
         repeats: list[tuple[int | str, int | str]] = []
+        mistakes: list[tuple[int | str, str]] = []
         for number, line in enumerate(lines, start=1):
             key = " ".join(line.split())
             if not key:
@@ -112,11 +120,14 @@ class YoloLabels:
             try:
                 row, remark = self._row(key.split(), image_hw)
             except ValueError as error:
+                if self.lenient:
+                    mistakes.append((number - 1, str(error)))
+                    continue
                 raise LabelError(f"{file}, line {number}: {error}") from None
             rows.append(row._replace(label_id=number - 1))
             if remark:
                 remarks.append(f"{file}, line {number}: {remark}")
-        return ImageAnnotations(rows, tuple(remarks), "ultralytics", tuple(repeats))
+        return ImageAnnotations(rows, tuple(remarks), "ultralytics", tuple(repeats), tuple(mistakes))
 
     def _row(self, words: list[str], image_hw: tuple[int, int]) -> tuple[Annotation, str]:
         values = np.array([_number(word) for word in words])
@@ -162,7 +173,8 @@ def open_yaml(file: Path, split: str | None, further: Sequence[Path] = ()) -> Da
     file
         The data.yaml.
     split
-        "train", "val" or "test". Default: the first of val, test, train that it has.
+        "train", "val", "test", or "all" for the images of all of them; those of a split that cannot be opened are left
+        out with a notice. Default: the first of val, test, train that it has.
     further
         Folders where its images may lie as well.
 
@@ -177,6 +189,8 @@ def open_yaml(file: Path, split: str | None, further: Sequence[Path] = ()) -> Da
     if split is None and not has:
         raise InputError(f"{file}: names no split; expected one of the keys {', '.join(SPLITS)}")
     split = split or has[0]
+    if split == ALL_SPLITS and has:
+        return _every_split(file, has, further)
     if not described.entries(split):
         raise InputError(f"{file}: has no split {split!r}; it has {', '.join(has) or 'none'}")
     if remote := [shown(one) for one in (described.path, *described.entries(split)) if is_uri(one)]:
@@ -215,6 +229,22 @@ def open_yaml(file: Path, split: str | None, further: Sequence[Path] = ()) -> Da
         )
     images = ImageFiles(root.resolve(), paths)
     return Dataset(file, split, names, images, YoloLabels(len(names)), {one: one for one in names}, notices)
+
+
+def _every_split(file: Path, splits: Sequence[str], further: Sequence[Path]) -> Dataset:
+    opened: list[Dataset] = []
+    notices: list[str] = []
+    for split in splits:
+        try:
+            opened.append(open_yaml(file, split, further))
+        except InputError as error:
+            notices.append(f"split {split} is left out: {error}")
+    if not opened:
+        raise InputError(f"{file}: none of its splits can be opened ({notices[0]})")
+    paths = dict.fromkeys(path for dataset in opened for path in dataset.images.paths)
+    root = Path(os.path.commonpath([str(dataset.images.root) for dataset in opened]))
+    notices = [*(notice for dataset in opened for notice in dataset.notices), *notices]
+    return replace(opened[0], split=ALL_SPLITS, images=ImageFiles(root, tuple(paths)), notices=tuple(notices))
 
 
 def _number(word: str) -> float:

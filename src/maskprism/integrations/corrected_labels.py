@@ -160,6 +160,8 @@ def _checked(sample: Sample, decisions: Sequence[LabelDecision]) -> ImageDecisio
 
 
 def _check_label(label_id: int | str, box: Sequence[float], truth: GroundTruth, about: str) -> None:
+    if label_id in dict(truth.mistakes):
+        return
     label_id = dict(truth.repeats).get(label_id, label_id)
     number = truth.label_ids.count(label_id)
     if number != 1:

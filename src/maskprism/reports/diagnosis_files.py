@@ -194,6 +194,9 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
         "found": len(found.budget),
         "missed": found.missed,
         "false_positives": found.false_positives,
+        "doubtful_labels": [
+            {"image": label.image, "label_id": label.label_id, "mask_iou": label.mask_iou} for label in found.doubtful
+        ],
         "reading": [finding._asdict() for finding in findings],
         "average_precision": {name: _precision(found, one) for name, one in found.precision.items()},
         "if_perfect": {step: _precision(found, one) for step, one in found.perfect.items()},

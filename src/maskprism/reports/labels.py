@@ -6,6 +6,7 @@ import hashlib
 import html
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from maskprism.datasets.coco import RunLengths, bitmap_of
 from maskprism.datasets.decisions import DECISIONS_FORMAT, LabelAction
 from maskprism.drawing.label_crops import label_crop
 from maskprism.errors import MaskprismError
-from maskprism.reports.html import Section, definitions, page
+from maskprism.reports.html import Section, cell, definitions, page, table
 from maskprism.viewer.markup import data_url, script_json
 from maskprism.viewer.payload import encode_webp
 
@@ -40,6 +41,7 @@ _OUTLINES: dict[OutlineName, str] = {
 }
 NOT_CALIBRATED = "suspicions are not calibrated"
 _WARNING = "warning: "
+_MOST_TWINS = 50
 _METHOD = {
     "suspicion": (
         "From 0 to 1, learned from corrupted copies of these labels, on images that were not learned from. Where that "
@@ -69,6 +71,14 @@ class Remedy(NamedTuple):
         """Return what a decision holds beside the label."""
         given = {"action": self.action, "category": self.category, "mask": self.mask}
         return {name: value for name, value in given.items() if value is not None}
+
+
+class TwinImages(NamedTuple):
+    """Two images of different splits that are the same, and how that is known."""
+
+    name: str
+    other: str
+    how: str
 
 
 class LabelCard(NamedTuple):
@@ -174,7 +184,14 @@ def _bitmap(rle: Mapping[str, Any], image_hw: tuple[int, int]) -> Bool[np.ndarra
     return bitmap_of(RunLengths((height, width), rle["counts"]), image_hw)
 
 
-def labels_page(report: LabelReport, dataset: Dataset, cards: Sequence[LabelCard], notes: Sequence[str]) -> str:
+def labels_page(
+    report: LabelReport,
+    dataset: Dataset,
+    cards: Sequence[LabelCard],
+    notes: Sequence[str],
+    splits: Mapping[str, str] | None = None,
+    twins: Sequence[TwinImages] = (),
+) -> str:
     """Return the whole page.
 
     Parameters
@@ -187,7 +204,12 @@ def labels_page(report: LabelReport, dataset: Dataset, cards: Sequence[LabelCard
         The labels that are shown, the most suspicious first.
     notes
         Sentences about how labels were judged; those that begin with "warning: " come first.
+    splits
+        The split of each image by its name. Default: the data set has none.
+    twins
+        Images that are in two splits.
     """
+    splits = splits or {}
     suspicious = [row for row in report.rows if row.suspicion >= SUSPICIOUS]
     head = {
         "format": DECISIONS_FORMAT,
@@ -219,7 +241,8 @@ def labels_page(report: LabelReport, dataset: Dataset, cards: Sequence[LabelCard
             ("detections without a label", str(missing)),
         ],
         sections=[
-            Section("labels", "Labels", _tools(cards) + _grid(cards)),
+            Section("labels", "Labels", _tools(cards, splits) + _grid(cards, splits)),
+            *([Section("twins", "Images in two splits", _twins(twins))] if twins else []),
             Section(
                 "method",
                 "How labels were judged",
@@ -241,10 +264,21 @@ def _label_fields(row: JudgedLabel) -> dict[str, Any]:
     return {"image": row.image, "label_id": row.label_id, "box": box, "kind": row.kind}
 
 
-def _tools(cards: Sequence[LabelCard]) -> str:
+def _twins(twins: Sequence[TwinImages]) -> str:
+    rows = (
+        "".join(cell(text, "text") for text in (readable(twin.name), readable(twin.other), twin.how)) for twin in twins
+    )
+    more = f"<p>And {len(twins) - _MOST_TWINS} more.</p>" if len(twins) > _MOST_TWINS else ""
+    return table(("image", "in another split", "how"), islice(rows, _MOST_TWINS), text=3) + more
+
+
+def _tools(cards: Sequence[LabelCard], splits: Mapping[str, str]) -> str:
     kinds = Counter(card.row.kind for card in cards)
     classes = Counter(card.row.class_name for card in cards)
     selects = _select("kind", "Kind", "all kinds", kinds) + _select("class", "Class", "all classes", classes)
+    of_splits = Counter(splits.get(card.row.image, "") for card in cards)
+    if len(set(splits.values())) > 1:
+        selects += _select("split", "Split", "all splits", of_splits)
     selects += (
         '<label>Decision <select name="state"><option value="">all</option><option value="open">not yet decided'
         '</option><option value="decided">decided</option></select></label>'
@@ -275,18 +309,18 @@ def _select(name: str, title: str, every: str, options: Mapping[str, int]) -> st
     return f'<label>{title} <select name="{name}"><option value="">{every}</option>{inner}</select></label>'
 
 
-def _grid(cards: Sequence[LabelCard]) -> str:
-    inner = "\n".join(_card(number, card) for number, card in enumerate(cards))
+def _grid(cards: Sequence[LabelCard], splits: Mapping[str, str]) -> str:
+    inner = "\n".join(_card(number, card, splits.get(card.row.image, "")) for number, card in enumerate(cards))
     none = " hidden" if cards else ""
     return f'<div id="cards">{inner}</div><p id="none"{none}>There is no such label.</p>'
 
 
-def _card(number: int, card: LabelCard) -> str:
+def _card(number: int, card: LabelCard, split: str) -> str:
     row, escape = card.row, html.escape
     label = "no label" if row.label_id is None else f"label {row.label_id}"
     return (
         f'<article class="label-card" tabindex="-1" data-number="{number}" data-kind="{escape(row.kind)}" '
-        f'data-class="{escape(row.class_name)}" aria-labelledby="card-{number}">'
+        f'data-class="{escape(row.class_name)}" data-split="{escape(split)}" aria-labelledby="card-{number}">'
         f"{_picture(card)}"
         f'<h3 id="card-{number}">{escape(row.kind)} <span class="quiet">{escape(row.class_name)}, suspicion '
         f"{row.suspicion:.2f}</span></h3>"

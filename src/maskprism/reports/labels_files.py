@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from maskprism.analysis.labels.suspicion import LEVELS, MIN_CALIBRATED, SUSPICIO
 from maskprism.drawing.label_crops import crop_sheet
 from maskprism.reports.labels import NOT_CALIBRATED, label_cards, labels_page
 from maskprism.reports.manifest import Number, PictureFile, ResultManifest, TableFile, withdraw_manifest, write_manifest
+from maskprism.tables.judged_labels import LABELS_TABLE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from maskprism.analysis.labels.held_out import SplitComparison
     from maskprism.analysis.labels.study import JudgedLabel, LabelReport
     from maskprism.datasets import Dataset
+    from maskprism.reports.labels import TwinImages
 
-TABLE = "labels.parquet"
 PAGE = "labels.html"
 PICTURE = "worst.png"
 _PICTURED = 12
@@ -31,7 +32,15 @@ _LEGEND = "orange outline: label, blue: best prediction, yellow: suggestion"
 
 
 def write_labels(
-    report: LabelReport, dataset: Dataset, out: Path, *, models: Sequence[str], worst: int, notes: Sequence[str]
+    report: LabelReport,
+    dataset: Dataset,
+    out: Path,
+    *,
+    models: Sequence[str],
+    worst: int,
+    notes: Sequence[str],
+    splits: Mapping[str, str] | None = None,
+    twins: Sequence[TwinImages] = (),
 ) -> dict[Path, str]:
     """Write the page, the table and the manifest.
 
@@ -49,6 +58,10 @@ def write_labels(
         How many suspicious labels the page shows at most.
     notes
         What `sentences` says, and whatever else there is to know of how labels were judged.
+    splits
+        The split of each image by its name. Default: that of the data set.
+    twins
+        Images that are in two splits, see `labels_page`.
 
     Returns
     -------
@@ -63,14 +76,15 @@ def write_labels(
     import pyarrow.parquet as pq
 
     withdraw_manifest(out, "labels")
-    path = out / TABLE
-    table = label_table(report.rows)
+    path = out / LABELS_TABLE
+    splits = splits or {}
+    table = label_table(report.rows, splits)
     with reporting_write_errors(path):
         write_atomically(path, lambda file: pq.write_table(table, file))
     what = "a row for every label and for every confident detection without a label, the most suspicious first"
     suspicious = [row for row in report.rows if row.suspicion >= SUSPICIOUS]
     cards = label_cards(suspicious[:worst], dataset)
-    shown = write_atomically(out / PAGE, labels_page(report, dataset, cards, notes))
+    shown = write_atomically(out / PAGE, labels_page(report, dataset, cards, notes, splits, twins))
     crops = [card.crop for card in cards if card.crop is not None][:_PICTURED]
     pictures = {}
     if crops:
@@ -92,7 +106,7 @@ def write_labels(
         ],
         findings=list(notes),
         pictures=[PictureFile(path.name, what) for path, what in pictures.items()],
-        tables=[TableFile(TABLE, what, order="-suspicion")],
+        tables=[TableFile(LABELS_TABLE, what, order="-suspicion")],
     )
     return {
         shown: "the most suspicious labels, to look at and decide on",
@@ -102,21 +116,23 @@ def write_labels(
     }
 
 
-def label_table(rows: Sequence[JudgedLabel]) -> pa.Table:
+def label_table(rows: Sequence[JudgedLabel], splits: Mapping[str, str]) -> pa.Table:
     """Make the table of judged labels.
 
     Parameters
     ----------
     rows
         The labels, in the order of the table.
+    splits
+        The split of each image by its name.
 
     Returns
     -------
     pyarrow.Table
         `image`, `label_id` (annotation id of a COCO json, or line of a label file from 0; null for a detection;
-        text where an id is text), `class_id`, `class_name`, `x1`, `y1`, `x2`, `y2` in image pixels, `kind`,
-        `suspicion` (0 to 1, null where a label cannot be judged), `reason`, `suggestion` (COCO RLE as JSON, null for
-        none), `suggested_by`, `instance`, and one column for each feature.
+        text where an id is text), `split` (null for a data set without splits), `class_id`, `class_name`, `x1`, `y1`,
+        `x2`, `y2` in image pixels, `kind`, `suspicion` (0 to 1, null where a label cannot be judged), `reason`,
+        `suggestion` (COCO RLE as JSON, null for none), `suggested_by`, `instance`, and one column for each feature.
     """
     import pyarrow as pa
 
@@ -128,6 +144,7 @@ def label_table(rows: Sequence[JudgedLabel]) -> pa.Table:
     columns: dict[str, Any] = {
         "image": pa.array([row.image for row in rows], pa.string()),
         "label_id": pa.array(ids, pa.string() if any(isinstance(one, str) for one in ids) else pa.int64()),
+        "split": pa.array([splits.get(row.image) or None for row in rows], pa.string()),
         "class_id": pa.array([row.class_id for row in rows], pa.int32()),
         "class_name": pa.array([row.class_name for row in rows], pa.string()),
         **{name: boxes[:, place] for place, name in enumerate(("x1", "y1", "x2", "y2"))},
@@ -148,7 +165,10 @@ def label_table(rows: Sequence[JudgedLabel]) -> pa.Table:
 def sentences(report: LabelReport) -> list[str]:
     """Say how labels were judged and how far suspicions can be trusted."""
     suspicion = report.suspicion
+    unreadable = sum(row.kind == "unreadable" for row in report.rows)
     said = [f"{counted(report.n_labels, 'label')} on {counted(report.n_images, 'image')}"]
+    if unreadable:
+        said.append(f"warning: {counted(unreadable, 'label')} cannot be read; they are listed with the reason")
     if suspicion.score == "learned":
         said.append(
             "suspicions are learned from corrupted copies of these labels: they tell "

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from maskprism.models import Model
+    from maskprism.tables.judged_labels import JudgedLabels
 
 
 def serve(
@@ -39,6 +40,7 @@ def serve(
     port: int = 8000,
     allowed_hosts: Iterable[str] = (),
     labels: Labels | None = None,
+    judged: JudgedLabels | None = None,
     limits: Limits | None = None,
     on_ready: Callable[[str, Gallery], None] = lambda url, gallery: None,
 ) -> None:
@@ -54,6 +56,8 @@ def serve(
         further names that the server goes by, as in a Host header.
     labels
         gives the labelled instances of an image, for IoU.
+    judged
+        what `maskprism labels` found, to filter by.
     on_ready
         called with the URL and the gallery once requests are answered.
 
@@ -64,7 +68,7 @@ def serve(
     MaskprismError
         the address cannot be used.
     """
-    gallery = Gallery(folder, model, labels=labels, limits=limits)
+    gallery = Gallery(folder, model, labels=labels, judged=judged, limits=limits)
     _run(create_app(gallery, host=host, allowed_hosts=allowed_hosts), host, port, lambda url: on_ready(url, gallery))
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from maskprism.analysis.labels.suspicion import SUSPICIOUS
 from maskprism.analysis.truth.error_budget import PARTS, Part, budgets
 from maskprism.analysis.truth.matching import MATCHING_RULE, MEANING
 from maskprism.datasets.visit import Asking, Failure, VisitedImage, look_at
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from maskprism.datasets import GroundTruth
     from maskprism.models import Model
     from maskprism.server.images import GalleryImage
+    from maskprism.tables.judged_labels import JudgedLabels, LabelRow
 
 Done = TypeVar("Done")
 Labels = Callable[["Prediction", Path], "tuple[GroundTruth, Matches] | None"]
@@ -103,12 +105,14 @@ class Gallery:
         model: Model,
         *,
         labels: Labels | None = None,
+        judged: JudgedLabels | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.limits = limits = limits or Limits()
         self.images = GalleryImages(folder, upload_bytes=_UPLOADS_KEPT * limits.upload_bytes)
         self.model = model
         self.labels = labels
+        self.judged = judged
         self.scenes: ByteCache[tuple[str, str]] = ByteCache(limits.cache_bytes - limits.cache_bytes // _THUMBNAIL_SHARE)
         self.thumbnails: ByteCache[tuple[str, str, str | int]] = ByteCache(limits.cache_bytes // _THUMBNAIL_SHARE)
         self.kinds = Kinds()
@@ -284,6 +288,7 @@ class Gallery:
             "scores": tally.scores,
             "ious": tally.ious,
             "labels": self.labels is not None,
+            "judged": self.judged is not None,
             "upload_bytes": self.limits.upload_bytes,
             "matches": len(matches),
             "offset": query.offset,
@@ -313,6 +318,7 @@ class Gallery:
                 {**self._instance(record, index), "box": record.boxes[index]} for index in range(len(record.classes))
             ],
             "missed": [{"class": class_id, "name": self.name_of(class_id)} for class_id in record.missed],
+            "suspicious": [row._asdict() for row in record.suspicious],
         }
 
     def name_of(self, class_id: int) -> str:
@@ -350,6 +356,7 @@ class Gallery:
             "missed": len(record.missed),
             "false_positives": record.false_positives,
             "localisation_errors": record.localisation_errors,
+            "suspicious": [f"{row.kind}: {row.class_name}, {row.suspicion:.2f}" for row in record.suspicious],
             "stands_for": None if stands_for is None else {"index": stands_for, **self._instance(record, stands_for)},
         }
 
@@ -408,7 +415,7 @@ class Gallery:
             if with_scene:
                 scene = viewer_scene(picture, prediction, bits=32, truth=truth, matches=matches, untuned=untuned).pack()
             return ScannedImage(
-                Record.of(prediction, found, lost, remark),
+                Record.of(prediction, found, lost, remark, self._suspicious(image)),
                 painted_thumbnail(picture, prediction),
                 crops(picture, prediction, masks_of_pairs(truth, matches, len(prediction))) if with_crops else None,
                 scene,
@@ -440,6 +447,11 @@ class Gallery:
             return self.labels(prediction, path), ""
         except MaskprismError as error:
             return None, f"its labels cannot be used: {error}"
+
+    def _suspicious(self, image: GalleryImage) -> list[LabelRow]:
+        path = self.images.path(image)
+        rows = () if self.judged is None or path is None else self.judged.of(path)
+        return [row for row in rows if (row.suspicion or 0) >= SUSPICIOUS]
 
     def _picture(self, image: GalleryImage) -> UInt8[np.ndarray, "H W 3"]:
         data = self.images.read(image)

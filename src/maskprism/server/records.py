@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from maskprism.analysis.truth.matching import ErrorType, Matches, Outcome
     from maskprism.core.prediction import Prediction
     from maskprism.datasets import GroundTruth
+    from maskprism.tables.judged_labels import LabelRow
 
 State = Literal["waiting", "ok", "empty", "failed"]
-Show = Literal["all", "ok", "empty", "failed", "missed", "false-positives", "localisation"]
-Sort = Literal["name", "score", "iou", "size", "instances", "resolution", "box", "prototypes", "coefficients"]
+Show = Literal["all", "ok", "empty", "failed", "missed", "false-positives", "localisation", "suspicious"]
+Sort = Literal[
+    "name", "score", "iou", "size", "instances", "suspicion", "resolution", "box", "prototypes", "coefficients"
+]
 View = Literal["images", "instances"]
 SHOWS: tuple[Show, ...] = get_args(Show)
-SORTS: tuple[Sort, ...] = ("name", "score", "iou", "size", "instances", *PARTS)
+SORTS: tuple[Sort, ...] = ("name", "score", "iou", "size", "instances", "suspicion", *PARTS)
 VIEWS: tuple[View, ...] = ("images", "instances")
 BINS = 20
 """Scores and IoUs are counted in this many even steps from 0 to 1."""
@@ -51,6 +54,8 @@ class Record:
         With labels, the classes of labelled instances that no prediction found.
     losses
         With labels, what the mask of each instance loses in each part; None for a false positive.
+    suspicious
+        With a result of `maskprism labels`, the labels and detections that it suspects, the most suspicious first.
     coefficients
         Of each instance, (N, K).
     """
@@ -66,6 +71,7 @@ class Record:
     errors: tuple[ErrorType | None, ...] | None = None
     missed: tuple[int, ...] = ()
     losses: tuple[Mapping[Part, float] | None, ...] | None = None
+    suspicious: tuple[LabelRow, ...] = ()
     coefficients: Float32[np.ndarray, "N K"] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -75,6 +81,7 @@ class Record:
         found: tuple[GroundTruth, Matches] | None = None,
         losses: Sequence[Mapping[Part, float] | None] | None = None,
         remark: str = "",
+        suspicious: Sequence[LabelRow] = (),
     ) -> Record:
         """Return the record of a prediction, and of its comparison with labels if there are any."""
         truth, matches = found or (None, None)
@@ -90,8 +97,14 @@ class Record:
             errors=None if matches is None else matches.errors,
             missed=() if truth is None or matches is None else tuple(truth.classes[matches.missed].tolist()),
             losses=None if losses is None else tuple(losses),
+            suspicious=tuple(suspicious),
             coefficients=prediction.coefficients.astype(np.float32),
         )
+
+    @property
+    def suspicion(self) -> float:
+        """The suspicion of its most suspicious label; 0 for none."""
+        return max((row.suspicion or 0 for row in self.suspicious), default=0)
 
     @property
     def found(self) -> int:
@@ -175,6 +188,8 @@ class Query:
             return False
         if self.show == "missed":
             return any(not self.classes or class_id in self.classes for class_id in record.missed)
+        if self.show == "suspicious":
+            return bool(record.suspicious) and (bool(fitting) or not self.about_instances)
         if self.show not in ("all", *_OF_INSTANCES) and record.state != self.show:
             return False
         return bool(fitting) or not self.about_instances
@@ -196,6 +211,8 @@ class Query:
         """Lower comes first; equal ones stay in the order of their names."""
         if self.sort == "instances":
             return -len(fitting)
+        if self.sort == "suspicion":
+            return -record.suspicion
         if self.sort == "name":
             return 0
         return min((value for index in fitting if (value := self._value(record, index)) is not None), default=math.inf)

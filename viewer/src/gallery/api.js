@@ -19,6 +19,7 @@
  * @property {number} missed
  * @property {number} false_positives
  * @property {number} localisation_errors
+ * @property {string[]} suspicious What is suspicious about its labels, the worst first.
  * @property {{ index: number, name: string, score: number, iou: number | null, outcome: string | null, error: string |
  * null, losses: Record<string, number> | null } | null} stands_for The instance that put the image where it is in the
  * list.
@@ -34,6 +35,7 @@
  * @property {number[]} scores How many instances have scores in each twentieth of 0..1.
  * @property {number[]} ious
  * @property {boolean} labels
+ * @property {boolean} judged Whether suspicious labels are known.
  * @property {import("../verdict.js").Matching} matching The text of the matching rule: TP, FP, FN.
  * @property {number} upload_bytes How large an uploaded file may be.
  * @property {number} matches

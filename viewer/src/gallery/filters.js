@@ -14,10 +14,21 @@ import { element, h, roving, svg } from "../dom.js";
  * @property {string} view
  */
 
-const SHOWS = ["all", "ok", "empty", "failed", "missed", "false-positives", "localisation"];
+const SHOWS = ["all", "ok", "empty", "failed", "missed", "false-positives", "localisation", "suspicious"];
 /** Orders that need labels: the IoU, and the loss of each part. */
 const LABELLED = ["iou", "coefficients", "prototypes", "box", "resolution"];
-const SORTS = ["name", "score", "iou", "size", "instances", "coefficients", "prototypes", "box", "resolution"];
+const SORTS = [
+  "name",
+  "score",
+  "iou",
+  "size",
+  "instances",
+  "suspicion",
+  "coefficients",
+  "prototypes",
+  "box",
+  "resolution",
+];
 const VIEWS = ["images", "instances"];
 
 /** @param {string} search The query part of an address. @returns {Filters} */
@@ -128,6 +139,9 @@ export class FilterControls {
     )) {
       /** @type {HTMLOptionElement} */ (option).hidden = !page.labels;
     }
+    const suspicious = "option[value=suspicious], option[value=suspicion]";
+    const options = /** @type {NodeListOf<HTMLOptionElement>} */ (this.form.querySelectorAll(suspicious));
+    for (const option of options) option.hidden = !page.judged;
     this.show.title = page.matching?.rule ?? "";
     this.render();
   }

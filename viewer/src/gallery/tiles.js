@@ -266,9 +266,18 @@ function standing({ index, name, score, iou, losses, ...judged }, sort) {
 
 /** @param {GalleryImage} image @param {boolean} edited @param {import("../verdict.js").Matching} matching */
 function badgesOf(image, edited, matching) {
-  const { uploaded, message, state, instance } = image;
+  const { uploaded, message, state, instance, suspicious } = image;
   return [
     ...(instance === undefined ? summaries(image, matching?.rule ?? "") : []),
+    ...(instance === undefined && suspicious.length
+      ? [
+          badge(
+            "missed",
+            `${suspicious.length} suspicious ${suspicious.length > 1 ? "labels" : "label"}`,
+            `Suspicious labels. ${suspicious.join("; ")}`,
+          ),
+        ]
+      : []),
     ...(edited ? [badge("edited", "edited", "has edits of yours; they are kept as long as this tab is open")] : []),
     ...(uploaded ? [badge("uploaded", "uploaded", "in memory only, gone with the server")] : []),
     ...(message && state !== "failed" ? [badge("missed", "labels unusable", message)] : []),

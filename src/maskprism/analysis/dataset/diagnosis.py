@@ -21,6 +21,8 @@ from maskprism.analysis.dataset.ap_protocols import (
 from maskprism.analysis.dataset.coco_ap import AveragePrecision, average_precision
 from maskprism.analysis.dataset.oracles import with_perfect_detection
 from maskprism.analysis.dataset.tide import ErrorCost, error_cost
+from maskprism.analysis.labels.features import ImageEvidence
+from maskprism.analysis.labels.untrained import LabelOutline, label_outlines, most_doubtful
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
 from maskprism.analysis.truth.error_budget import ErrorBudget, InstanceBudget, Part, budget_of
 from maskprism.analysis.truth.matching import (
@@ -138,6 +140,8 @@ class Diagnosis:
         Budget of the true positives among the detections shown.
     objects, detections
         Rows for tables.
+    doubtful
+        The labels to look at first, by a score that learns nothing (`maskprism labels` has one that does).
     unknown_classes
         Classes of the data set that the model does not know; their instances are left out.
     interrupted
@@ -163,6 +167,7 @@ class Diagnosis:
     budget: ErrorBudget
     objects: Sequence[FoundObject]
     detections: Sequence[Detection]
+    doubtful: Sequence[LabelOutline] = ()
     unknown_classes: Sequence[str] = ()
     interrupted: bool = False
 
@@ -229,6 +234,7 @@ class ExaminedImage:
     objects: Sequence[FoundObject] = ()
     detections: Sequence[Detection] = ()
     errors: Mapping[ErrorType, int] = field(default_factory=dict)
+    outlines: Sequence[LabelOutline] = ()
     remarks: Sequence[str] = ()
 
     def after(self, step: Step | Alone) -> Overlaps:
@@ -328,7 +334,7 @@ def _examined(classes: Sequence[int], visited: VisitedImage[list[Prediction]]) -
     """Return what a worker does with one image."""
     prediction, visible = visited.prediction
     assert visited.truth is not None
-    return examine(*of_classes(prediction, visited.truth, classes), visited.name, visible, classes)
+    return examine(*of_classes(prediction, visited.truth, classes), visited.name, visible, classes, visited.image)
 
 
 def shown_thresholds(model: Model, conf: float) -> Thresholds:
@@ -355,6 +361,7 @@ def examine(
     name: str,
     shown: Prediction | None = None,
     classes: Sequence[int] | None = None,
+    image: UInt8[np.ndarray, "H W 3"] | None = None,
 ) -> ExaminedImage:
     """One image: every detection against every ground-truth instance, under every decode and after every step.
 
@@ -368,6 +375,8 @@ def examine(
         The detections that count for tables and the error budget. Default: all.
     classes
         The classes of `shown` that count. Default: all.
+    image
+        HWC in BGR, to measure the outlines of the labels. Default: they are not measured.
     """
     shown = prediction if shown is None else shown
     areas = mask_areas(prediction)
@@ -413,6 +422,9 @@ def examine(
         ),
         detections=list(_detections(shown, visible, name, classes)),
         errors=counts,
+        outlines=()
+        if image is None
+        else list(label_outlines(ImageEvidence(prediction, image), truth, true, canvas, name)),
         remarks=truth.remarks,
     )
 
@@ -521,6 +533,7 @@ def _concluded(
         budget=ErrorBudget([row for one in examined for row in one.budgets]),
         objects=objects,
         detections=[row for one in examined for row in one.detections],
+        doubtful=most_doubtful([label for one in examined for label in one.outlines]),
         unknown_classes=[
             dataset.names[one]
             for one in sorted(set(dataset.class_ids.values()))

@@ -173,9 +173,21 @@ def label_features(
         **_shape(label, evidence.content),
         **_overlap(label, neighbours),
         **_span(window),
-        **_outline(window, "prototype", window.cut(evidence.prototype_edges), window.cut(evidence.prototypes), 0.05),
-        **_outline(window, "colour", window.cut(evidence.colour_edges), window.cut(evidence.grid_colours), 1.0),
+        **_outlines(evidence, window),
     }
+
+
+def outline_features(evidence: ImageEvidence, label: Region) -> dict[str, float]:
+    """Measure whether the outline of a label lies on edges of the prototypes and of the colours; a part of the above.
+
+    Parameters
+    ----------
+    evidence
+        Of its image; no detection is needed.
+    label
+        Its mask, not empty, in pixels of the letterboxed input.
+    """
+    return _outlines(evidence, _Window.around(evidence, label))
 
 
 def span_mask(evidence: ImageEvidence, label: Region) -> dict[str, Any] | None:
@@ -399,6 +411,13 @@ def _fitted(window: _Window) -> Float32[np.ndarray, " K+1"]:
     )
     start = np.zeros(thinned.shape[2], dtype=np.float32)
     return fit(cells, start, penalty=_RIDGE, tolerance=1e-3, max_steps=8).weights
+
+
+def _outlines(evidence: ImageEvidence, window: _Window) -> dict[str, float]:
+    return {
+        **_outline(window, "prototype", window.cut(evidence.prototype_edges), window.cut(evidence.prototypes), 0.05),
+        **_outline(window, "colour", window.cut(evidence.colour_edges), window.cut(evidence.grid_colours), 1.0),
+    }
 
 
 def _outline(

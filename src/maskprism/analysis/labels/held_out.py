@@ -4,24 +4,47 @@ from __future__ import annotations
 
 import filecmp
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from maskprism._common.extras import installed
+from maskprism._common.parallel import in_order, processors
 from maskprism.analysis.intervals import Interval, bootstrap, too_few
 from maskprism.analysis.truth.matching import FOUND_IOU
 from maskprism.errors import InputError
+from maskprism.io.sources import spread
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64
+    from jaxtyping import Float32, Float64
 
     from maskprism.analysis.labels.study import MeasuredImage
     from maskprism.datasets import Dataset
 
 SAMPLE = 100
 """Images of the other split that are compared with."""
+
+
+COMPARED_IMAGES = 5000
+"""Images of each split that are compared as pictures, evenly spread."""
+_NEAR_BITS = 8
+_NEAR_LEVELS = 12
+"""Pictures are nearly the same if so many of 64 bits differ at most, and thumbnails less their mean by so many levels.
+"""
+
+
+class SharedImage(NamedTuple):
+    """An image that is in two splits: its positions in both, and how it is known."""
+
+    position: int
+    other: int
+    how: Literal["the same file", "nearly the same picture"]
+
+    def swapped(self) -> SharedImage:
+        """Return the same pair, seen from the other split."""
+        return self._replace(position=self.other, other=self.position)
 
 
 class SplitComparison(NamedTuple):
@@ -125,30 +148,94 @@ def judged_by_folds(dataset: Dataset, folds: Sequence[Dataset]) -> list[list[int
     return positions
 
 
-def shared_images(dataset: Dataset, other: Dataset) -> list[int]:
-    """Return which images of a data set are in another one: the same file, or a file of the same bytes.
+def shared_images(dataset: Dataset, other: Dataset) -> list[SharedImage]:
+    """Return which images of a data set are in another one, too: as the same file, a copy, or nearly the same picture.
 
     Parameters
     ----------
     dataset, other
-        Two splits. Images behind URIs are not compared.
+        Two splits. Images behind URIs are not compared; of large splits `COMPARED_IMAGES` are compared as pictures.
 
     Returns
     -------
     list
-        Their positions in `dataset`. Images that were resized or encoded anew are not recognised.
+        In the order of `dataset`, each image once. Pictures are compared, if ImageHash is installed, by a perceptual
+        hash and by their colours: those that were resized, encoded anew or made a little brighter are recognised, those
+        that were turned, mirrored or cut are not.
     """
-    by_size: defaultdict[int, list[Path]] = defaultdict(list)
-    for path in other.images.files:
-        if path.is_file():
-            by_size[path.stat().st_size].append(path)
-    return [
-        position
-        for position, path in enumerate(dataset.images.paths)
-        if isinstance(path, Path)
-        and path.is_file()
-        and any(path.samefile(twin) or filecmp.cmp(path, twin, shallow=False) for twin in by_size[path.stat().st_size])
+    by_size: defaultdict[int, list[tuple[int, Path]]] = defaultdict(list)
+    for place, path in enumerate(other.images.paths):
+        if isinstance(path, Path) and path.is_file():
+            by_size[path.stat().st_size].append((place, path))
+    shared: dict[int, SharedImage] = {}
+    for place, path in enumerate(dataset.images.paths):
+        if isinstance(path, Path) and path.is_file():
+            twins = by_size[path.stat().st_size]
+            same = [n for n, other_path in twins if path.samefile(other_path)]
+            copies = (n for n, other_path in twins if filecmp.cmp(path, other_path, shallow=False))
+            twin = same[0] if same else next(copies, None)
+            if twin is not None:
+                shared[place] = SharedImage(place, twin, "the same file")
+    if pictures_compared():
+        for place, twin in _near_pairs(_fingerprints(dataset), _fingerprints(other)):
+            shared.setdefault(place, SharedImage(place, twin, "nearly the same picture"))
+    return [shared[place] for place in sorted(shared)]
+
+
+def pictures_compared() -> bool:
+    """Return whether ImageHash is installed, with which nearly identical pictures are recognised."""
+    return installed("imagehash")
+
+
+class _Fingerprints(NamedTuple):
+    """Of images that can be read: positions, perceptual hashes of 64 bits as +1 and -1, and thumbnails."""
+
+    places: list[int]
+    hashes: Float32[np.ndarray, "N 64"]
+    thumbnails: Float32[np.ndarray, "N T"]
+
+
+def _fingerprints(dataset: Dataset) -> _Fingerprints:
+    places = spread(len(dataset), COMPARED_IMAGES)
+    paths = [dataset.images.paths[place] for place in places]
+    with_prints = [
+        (place, *pair)
+        for place, pair in zip(places, in_order(_fingerprint, iter(paths), processors()), strict=True)
+        if pair is not None
     ]
+    return _Fingerprints(
+        [place for place, *_ in with_prints],
+        np.array([bits for _, bits, _ in with_prints], dtype=np.float32).reshape(-1, 64),
+        np.array([small for *_, small in with_prints], dtype=np.float32).reshape(len(with_prints), -1),
+    )
+
+
+def _fingerprint(path: object) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the hash and the thumbnail of an image; None where it cannot be read."""
+    import imagehash
+    from PIL import Image, ImageOps
+
+    if not isinstance(path, Path):
+        return None
+    try:
+        with Image.open(path) as opened:
+            opened.draft("RGB", (128, 128))  # a JPEG is decoded at an eighth of its size
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+            bits = np.where(imagehash.phash(image).hash.ravel(), 1, -1)
+            small = np.asarray(image.resize((16, 16), Image.Resampling.BOX), dtype=np.float32)
+            return bits, (small - small.mean()).ravel()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # the loop over images says what is wrong
+        return None
+
+
+def _near_pairs(first: _Fingerprints, second: _Fingerprints) -> Iterator[tuple[int, int]]:
+    """Yield positions of nearly identical pictures: for each of the first the nearest of the second."""
+    for place, bits, thumbnail in zip(*first, strict=True):
+        near = np.flatnonzero(second.hashes @ bits >= 64 - 2 * _NEAR_BITS)
+        if len(near):
+            apart = np.abs(second.thumbnails[near] - thumbnail).mean(axis=1)
+            if apart.min() <= _NEAR_LEVELS:
+                yield place, second.places[near[apart.argmin()]]
 
 
 def _resolved(path: object) -> object:

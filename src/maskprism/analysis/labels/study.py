@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from maskprism.datasets import GroundTruth
     from maskprism.datasets.visit import VisitedImage
 
-Kind = Corruption | Literal["wrong class", "duplicate", "split", "missing label", "crowd", "no mask"]
+Kind = Corruption | Literal["wrong class", "duplicate", "split", "missing label", "crowd", "no mask", "unreadable"]
 LEARNED_KINDS: tuple[Kind, ...] = (*CORRUPTIONS, "wrong class", "duplicate", "split")
 """The mistakes that are made on purpose, to learn from."""
 NEEDLESS: tuple[Kind, ...] = ("spurious", "duplicate")
@@ -49,7 +49,7 @@ class JudgedLabel(NamedTuple):
     kind
         What is probably wrong; "" where the suspicion is below one half.
     suspicion
-        0 to 1; NaN for crowds and labels without a mask, which cannot be judged.
+        0 to 1; NaN for crowds and labels without a mask, which cannot be judged; 1 for labels that cannot be read.
     suggestion
         COCO RLE of a better mask, or None.
     instance
@@ -90,6 +90,7 @@ class MeasuredLabel(NamedTuple):
     instance: int = -1
     other_class: int = -1
     prediction: Mapping[str, Any] | None = None
+    mistake: str = ""
 
 
 class Unlabelled(NamedTuple):
@@ -143,6 +144,11 @@ class Measuring:
         ]
         masks = [_tight(mask) for mask in masks]
         labels = [self._label(index, truth, masks, evidence, rng if learned else None) for index in range(len(truth))]
+        height, width = truth.image_hw
+        labels += [
+            MeasuredLabel(label_id, -1, (0, 0, width, height), "unreadable", mistake=mistake)
+            for label_id, mistake in truth.mistakes
+        ]
         detections = [one for one in _detections(evidence, truth, masks) if one.class_id in self.class_ids]
         return MeasuredImage(visited.name, labels, detections, truth.repeats)
 
@@ -290,7 +296,11 @@ class LabelStudy:
         for (number, label), value in zip(judged, suspicion.values.tolist(), strict=True):
             kind = _likeliest(next(told)) if value >= SUSPICIOUS else ""
             rows.append(self._row(number, label, kind, value))
-        rows += [self._row(number, label, label.unjudged, np.nan) for number, label in labels if label.unjudged]
+        rows += [
+            self._row(number, label, label.unjudged, 1.0 if label.mistake else np.nan)
+            for number, label in labels
+            if label.unjudged
+        ]
         rows += [row for image_of in self.images for row in self._repeats(image_of)]
         rows += self._missing()
         rows.sort(key=lambda row: -1.0 if np.isnan(row.suspicion) else row.suspicion, reverse=True)
@@ -301,7 +311,7 @@ class LabelStudy:
             image=self.images[number].name,
             label_id=label.label_id,
             class_id=label.class_id,
-            class_name=self._name(label.class_id),
+            class_name="unknown class" if label.mistake else self._name(label.class_id),
             box=label.box,
             kind=kind,
             suspicion=suspicion,
@@ -369,6 +379,8 @@ class LabelStudy:
 
     def _reason(self, label: MeasuredLabel, kind: str) -> str:
         values = label.features
+        if label.mistake:
+            return f"It cannot be read: {label.mistake}."
         if kind in ("crowd", "no mask"):
             return {"crowd": "It is a crowd.", "no mask": "It is a box without a mask."}[kind] + " It is not judged."
         if not kind:
