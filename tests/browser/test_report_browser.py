@@ -165,4 +165,4 @@ def test_what_does_not_fit_leads_to_the_server(
     link = page.locator("#worst tbody a").first
     assert link.get_attribute("href") == "http://127.0.0.1:8000/?image=" + row.image.replace("/", "%2F")
     assert page.get_by_text("maskprism serve FOLDER").is_visible()
-    assert page.locator("script").count() == 1  # the viewer is in files that need it
+    assert page.locator("script").count() == 2  # the viewer is in files that need it

@@ -17,6 +17,7 @@ from maskprism.analysis.dataset.findings import FOR_SURE, RULES, Finding
 from maskprism.analysis.intervals import LEVEL, MIN_IMAGES, Interval, too_few
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.analysis.truth.matching import ERROR_TYPES, MATCHING_RULE, MEANING
+from maskprism.analysis.verdicts import Check, Verdict
 from maskprism.drawing.diagnosis import DETECTION_TITLE, STEP_TITLES
 from maskprism.reports.embedded_viewers import Embedded
 from maskprism.reports.html import Illustration, Section, definitions, page
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
     from maskprism.analysis.dataset.coco_ap import AveragePrecision
     from maskprism.analysis.dataset.findings import FigureName
 
+MASK_COST = 0.05
+"""The tolerance of the verdict: the AP that masks may cost, averaged over both orders."""
 _LISTED = 50
 _SERVER = "http://127.0.0.1:8000/"
 """Where `maskprism serve` listens by default."""
-_LISTED_WHERE = "they are listed under Numbers in report.html"
+_LISTED_WHERE = "they are listed under Tables in report.html"
 METHOD = {
     "mask AP": (
         "COCO's: mean over classes and over the IoU thresholds .50 to .95, at most 100 detections of a class in an "
@@ -83,7 +86,7 @@ METHOD = {
 
 _NOTHING = {
     True: f"Fewer than {MIN_IMAGES} images are too few for findings and advice: the numbers below may be chance.",
-    False: "No rule speaks.",
+    False: "No rule finds anything that is surely wrong.",
 }
 _WORST = """<p class="quiet">Of the instances that were found: <span class="swatch missing"></span> ground truth that
 the mask leaves out, <span class="swatch extra"></span> mask beyond the ground truth; the white line is the outline of
@@ -117,6 +120,7 @@ def report_page(
         "diagnose",
         title=f"{found.spec.name} on {title_of(found)}",
         subtitle=_subtitle(found),
+        verdict=verdict_of(found),
         warnings=warnings_of(found),
         tiles=_tiles(found),
         sections=[
@@ -127,8 +131,8 @@ def report_page(
             Section("figures", "Figures", figure_grid(figures)),
             Section("worst", "Worst masks", _worst(worst, embedded or Embedded("", {}))),
             Section("classes-table", "Classes", _classes_table(found)),
-            Section("numbers", "Numbers", _numbers(found)),
-            Section("method", "How this was measured", _method()),
+            Section("numbers", "Tables", _numbers(found)),
+            Section("method", "Method", _method()),
         ],
         scenes=embedded.elements if embedded else "",
     )
@@ -171,6 +175,20 @@ def warnings_of(found: Diagnosis) -> list[str]:
     return said
 
 
+def verdict_of(found: Diagnosis) -> Verdict:
+    """Return whether the masks are good enough: what they cost of AP, with its interval, against `MASK_COST`."""
+    cost = found.intervals.masks
+    check = Check.of("AP that masks cost", cost, "at most", MASK_COST)
+    if too_few(found.images) or check.low is None:
+        return Verdict("cannot tell", f"fewer than {MIN_IMAGES} images are too few for a verdict")
+    why = {
+        "pass": "masks cost little: what is missing to an AP of 1 is detection",
+        "fail": "masks cost more than the tolerance, besides what detection costs",
+        "cannot tell": "the interval of what masks cost holds the tolerance: take more images",
+    }
+    return Verdict(check.outcome, why[check.outcome], [check])
+
+
 def size_of(found: Diagnosis) -> str:
     """Return how many images and ground-truth instances a diagnosis is about."""
     return f"{counted(found.images, 'image')}, {counted(len(found.objects), 'ground-truth instance')}"
@@ -192,14 +210,14 @@ def _tiles(found: Diagnosis) -> list[tuple[str, str]]:
     sure = found.intervals
     mean = found.budget.mean() if len(found.budget) else None
     return [
-        ("mask AP, as predict draws", _number(found.precision["predict"].ap)),
-        *_ends("its 95 % interval, as predict draws", sure.precision["predict"]),
-        ("mask AP50", _number(found.precision["predict"].ap50)),
-        ("mask AP, as val counts", _number(found.precision["validation"].ap)),
-        ("box AP", _number(found.precision["boxes"].ap)),
-        ("AP that masks cost", _number(sure.masks.mean)),
-        ("AP that detection costs", _number(sure.detection.mean)),
-        ("mean mask IoU of TP", _number(mean.iou if mean else float("nan"))),
+        ("mask mAP50-95 @input size", _number(found.precision["predict"].ap)),
+        *_ends("mask mAP50-95 @input size, 95 % interval", sure.precision["predict"]),
+        ("mask mAP50 @input size", _number(found.precision["predict"].ap50)),
+        ("mask mAP50-95 @proto grid (Ultralytics val)", _number(found.precision["validation"].ap)),
+        ("box mAP50-95", _number(found.precision["boxes"].ap)),
+        ("mAP that masks cost", _number(sure.masks.mean)),
+        ("mAP that detection costs", _number(sure.detection.mean)),
+        ("mean mask IoU of TPs", _number(mean.iou if mean else float("nan"))),
     ]
 
 

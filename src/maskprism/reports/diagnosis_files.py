@@ -22,10 +22,11 @@ from maskprism.drawing import error_budget as budget_figures
 from maskprism.drawing.figures import png_bytes
 from maskprism.drawing.mask_thumbnails import mask_against_truth
 from maskprism.drawing.responsive_svg import adaptive
-from maskprism.reports.diagnosis import report_page
+from maskprism.reports.diagnosis import report_page, verdict_of
 from maskprism.reports.embedded_viewers import embedded
 from maskprism.reports.html import Illustration
 from maskprism.reports.manifest import Number, PictureFile, ResultManifest, TableFile, withdraw_manifest, write_manifest
+from maskprism.viewer.markup import data_url
 from maskprism.viewer.payload import encode_webp
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def write_diagnosis(
         findings=[finding.says for finding in findings],
         pictures=[PictureFile(f"{name}.png", one.caption) for name, one in drawn.items()],
         tables=[TableFile(path.name, what) for path, what in written.items() if path.suffix == tables],
+        verdict=verdict_of(found),
+        thumbnail=next((data_url("image/webp", picture) for _, picture in pictured if picture), ""),
     )
     written |= write_manifest(folder, manifest)
     return written

@@ -11,6 +11,7 @@ from maskprism._common.text import counted, signed
 from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.tuning.evidence import CANDIDATES, CONF, PIXELS
 from maskprism.analysis.tuning.fitting import FULL_EFFORT, SHARPNESS
+from maskprism.analysis.verdicts import Check, Verdict, VerdictOutcome
 from maskprism.reports.html import Illustration, Section, cell, definitions, findings, page, row, table
 from maskprism.reports.html import figures as figure_grid
 
@@ -86,6 +87,19 @@ def warnings_of(found: Tuning) -> list[str]:
             f"{found.failures[0].name}: {found.failures[0].message})."
         )
     return said
+
+
+def verdict_of(found: Tuning) -> Verdict:
+    """Return whether the correction helps: its gain, with its interval, lies above 0."""
+    gain = found.change.gain
+    why = {
+        "pass": "the correction draws better masks",
+        "fail": "the correction draws worse masks, so no model was written without --force",
+        "cannot tell": "the gain may be chance, so no model was written without --force",
+    }
+    check = Check.of("gain in mean mask IoU", gain, "above", 0)
+    outcome: VerdictOutcome = "pass" if found.helps else "fail" if gain.high < 0 else "cannot tell"
+    return Verdict(outcome, why[outcome], [check])
 
 
 def sentences(found: Tuning) -> list[str]:
@@ -182,6 +196,7 @@ def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Ill
             f"{counted(found.images, 'image')}, {counted(found.change.instances, 'instance')} found with a score above "
             f"{found.conf:g}; all numbers are of images that took no part in what they are measured with"
         ),
+        verdict=verdict_of(found),
         warnings=warnings_of(found),
         tiles=[
             ("gain in mean mask IoU", signed(gain.mean)),
@@ -197,10 +212,10 @@ def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Ill
             findings(f"<li><p>{html.escape(text)}</p></li>" for text in [*sentences(found), *written]),
             *([_recipe_section(found)] if found.decode_rule.helps else []),
             Section("figures", "Figures", figure_grid(figures)),
-            Section("numbers", "Numbers", _numbers(found)),
+            Section("numbers", "Tables", _numbers(found)),
             Section(
                 "method",
-                "How this was measured",
+                "Method",
                 definitions(
                     (METHOD if found.teacher is None else {"ground truth": _taught(found.teacher)} | METHOD).items()
                 ),

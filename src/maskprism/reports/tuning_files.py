@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from maskprism import __version__
 from maskprism._common.files import write_atomically
@@ -14,8 +14,8 @@ from maskprism.drawing.gains import groups_figure
 from maskprism.drawing.responsive_svg import adaptive
 from maskprism.drawing.tuning import curve_figure
 from maskprism.reports.html import Illustration
-from maskprism.reports.manifest import Number, ResultManifest, Verdict, file_url, write_manifest
-from maskprism.reports.tuning import gained, recipe, report_page, section, sentences, warnings_of
+from maskprism.reports.manifest import Number, ResultManifest, file_url, write_manifest
+from maskprism.reports.tuning import gained, recipe, report_page, section, sentences, verdict_of, warnings_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,9 +63,7 @@ def write_tuning_manifest(found: Tuning, out: Path) -> dict[Path, str]:
     out
         The file that was asked for.
     """
-    gain, (before, after) = found.change.gain, found.precision
-    outcome: Literal["pass", "fail", "cannot tell"]
-    outcome = "pass" if found.helps else "fail" if gain.high < 0 else "cannot tell"
+    before, after = found.precision
     manifest = ResultManifest(
         command="tune",
         about="what a correction of the coefficients gains",
@@ -79,7 +77,7 @@ def write_tuning_manifest(found: Tuning, out: Path) -> dict[Path, str]:
             Number("mask AP after", after.ap),
         ],
         findings=sentences(found),
-        verdict=Verdict(outcome, f"the gain in mean mask IoU is {gained(gain)}"),
+        verdict=verdict_of(found),
     )
     return write_manifest(out, manifest)
 

@@ -1,4 +1,14 @@
 "use strict";
+document.querySelector("#theme")?.addEventListener("click", () => {
+  const root = document.documentElement;
+  root.dataset.theme = getComputedStyle(root).colorScheme === "dark" ? "light" : "dark";
+  try {
+    localStorage.setItem("maskprism-theme", root.dataset.theme);
+  } catch {
+    // a page that may keep nothing forgets the choice
+  }
+});
+
 // Press a heading to sort its table by that column; press again to turn the order round.
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
