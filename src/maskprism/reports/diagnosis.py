@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -20,7 +19,8 @@ from maskprism.analysis.truth.matching import ERROR_TYPES, MATCHING_RULE, MEANIN
 from maskprism.analysis.verdicts import Check, Verdict
 from maskprism.drawing.diagnosis import DETECTION_TITLE, STEP_TITLES
 from maskprism.reports.embedded_viewers import Embedded
-from maskprism.reports.html import Illustration, Section, definitions, page
+from maskprism.reports.error_cards import ErrorCards
+from maskprism.reports.html import Illustration, Section, definitions, file_name, page
 from maskprism.reports.html import cell as _cell
 from maskprism.reports.html import figures as figure_grid
 from maskprism.reports.html import findings as findings_section
@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 MASK_COST = 0.05
 """The tolerance of the verdict: the AP that masks may cost, averaged over both orders."""
 _LISTED = 50
+_CARDS: dict[str, tuple[str, str, str]] = {
+    "missed": ("missed", "See the missed instances", "?show=missed"),
+    "errors": ("errors", "See what went wrong", "?show=false-positives"),
+    "part": ("worst", "See the worst masks", "?sort=coefficients"),
+    "box": ("worst", "See the worst masks", "?sort=box"),
+    "size": ("worst", "See the worst masks", "?sort=size"),
+    "score": ("false-positives", "See the false positives", "?show=false-positives"),
+}
+"""Per rule the section with its cards, and the filter of the server's gallery; of other rules, the worst masks."""
 _SERVER = "http://127.0.0.1:8000/"
 """Where `maskprism serve` listens by default."""
 _LISTED_WHERE = "they are listed under Tables in report.html"
@@ -90,7 +99,7 @@ _NOTHING = {
 }
 _WORST = """<p class="quiet">Of the instances that were found: <span class="swatch missing"></span> ground truth that
 the mask leaves out, <span class="swatch extra"></span> mask beyond the ground truth; the white line is the outline of
-the ground truth. "Ground-truth box" and "threshold" are the IoU with that box for the crop, and with the best
+the ground truth. "True box" and "threshold" are the IoU with that box for the crop, and with the best
 threshold. Press a heading to sort.</p>
 """
 BESIDE_WORDS = ("ground-truth box", "no crop", "best threshold", "boundary IoU", "interior IoU", "leak")
@@ -102,8 +111,9 @@ def report_page(
     findings: Sequence[Finding],
     figures: Mapping[FigureName, Illustration],
     worst: Sequence[tuple[InstanceBudget, bytes | None]],
+    cards: ErrorCards,
+    embedded: Embedded,
     more: Sequence[Section] = (),
-    embedded: Embedded | None = None,
 ) -> str:
     """Return the whole page.
 
@@ -111,8 +121,10 @@ def report_page(
     ----------
     worst
         Instances with small pictures of them (WebP), where there are any.
+    cards
+        What was missed, is a false positive, or has the wrong class.
     more
-        sections.
+        Further sections.
     embedded
         Scenes in which these instances are opened.
     """
@@ -129,12 +141,13 @@ def report_page(
             ),
             *more,
             Section("figures", "Figures", figure_grid(figures)),
-            Section("worst", "Worst masks", _worst(worst, embedded or Embedded("", {}))),
+            cards.section(found, embedded),
+            Section("worst", "Worst masks", _worst(worst, embedded)),
             Section("classes-table", "Classes", _classes_table(found)),
             Section("numbers", "Tables", _numbers(found)),
             Section("method", "Method", _method()),
         ],
-        scenes=embedded.elements if embedded else "",
+        scenes=embedded.elements,
     )
 
 
@@ -234,19 +247,24 @@ def _between(interval: Interval | None) -> str:
 
 
 def _finding(finding: Finding, figures: Mapping[FigureName, Illustration]) -> str:
-    link = f' <a href="#figure-{finding.figure}">See the figure</a>' if finding.figure in figures else ""
+    anchor, words, query = _CARDS.get(finding.rule, ("worst", "See the worst masks", "?sort=iou"))
+    links = [f'<a href="#figure-{finding.figure}">See the figure</a>'] if finding.figure in figures else []
+    links += [
+        f'<a href="#{anchor}">{words}</a>',
+        f'<a class="in-gallery" data-gallery="{query}" hidden>Show them in the gallery</a>',
+    ]
     return (
         f'<li id="rule-{finding.rule}"><p>{html.escape(finding.says)}</p>'
-        f'<p class="advice">{html.escape(finding.advice)}{link}</p></li>'
+        f'<p class="advice">{html.escape(finding.advice)} {" ".join(links)}</p></li>'
     )
 
 
 def _worst(worst: Sequence[tuple[InstanceBudget, bytes | None]], embedded: Embedded) -> str:
     """Return the table with what a reader must know of it."""
-    open_, rest = len(embedded.places), sum(1 for row, _ in worst if (row.image, row.instance) not in embedded.places)
-    said = "<p>Press a picture to take its mask apart in the viewer.</p>" if open_ else ""
-    if rest and worst:
-        other = "The other names" if open_ else "Names of images"
+    rest = any(row.image not in embedded.names for row, _ in worst)
+    said = "<p>Press a picture to take its mask apart in the viewer.</p>" if embedded.names else ""
+    if rest:
+        other = "The other names" if embedded.names else "Names of images"
         said += (
             f'<p class="quiet">{other} lead to the server, once it runs over the folder that they start from: '
             "<code>maskprism serve FOLDER --data DATA --model MODEL</code></p>"
@@ -261,28 +279,24 @@ def _worst_table(worst: Sequence[tuple[InstanceBudget, bytes | None]], embedded:
     for row, picture in worst:
         alt = html.escape(f"{row.class_name} in {row.image}")
         image = f'<img src="{data_url("image/webp", picture)}" alt="{alt}" loading="lazy">' if picture else ""
-        place = embedded.places.get((row.image, row.instance))
-        name = _cell(PurePosixPath(row.image).name, "text name", title=row.image)
-        if place and image:
-            image = (
-                f'<button type="button" class="open" data-scene="{place.scene}" data-instance="{place.instance}" '
-                f'title="Open in the viewer">{image}</button>'
-            )
-        elif not place:
-            address = html.escape(f"{_SERVER}?{urlencode({'image': row.image})}")
-            text = html.escape(PurePosixPath(row.image).name)
-            name = f'<td class="text name" title="{html.escape(row.image)}"><a href="{address}">{text}</a></td>'
+        address = html.escape(embedded.address(row.image, row.instance))
+        query = html.escape(urlencode({"image": row.image, "i": row.instance}))
+        name = file_name(row.image)
+        if address and image:
+            image = f'<a class="open" href="{address}" data-gallery="?{query}" title="Open in the viewer">{image}</a>'
+        elif not address:
+            name = f'<a href="{_SERVER}?{query}" data-gallery="?{query}">{name}</a>'
         most = max(PARTS, key=lambda part: getattr(row, part))
         rows.append(
             f'<td class="picture">{image}</td>{_cell(row.class_name, "text")}'
-            f"{name}"
+            f'<td class="text name">{name}</td>'
             f"{_cell(f'{row.score:.2f}')}{_cell(str(row.area))}"
             f"{_cell(_number(row.iou))}"
             + "".join(_cell(_number(getattr(row, part)), "most" if part == most else "") for part in PARTS)
             + _cell(_number(row.true_box_iou))
             + _cell(_number(row.threshold_iou))
         )
-    headings = ["class", "image", "score", "area", "IoU", *PARTS, "ground-truth box", "threshold"]
+    headings = ["class", "image", "score", "area", "IoU", *PARTS, "true box", "threshold"]
     return _table(["", *headings], rows, sortable=True, text=3, tall=True)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maskprism import __version__
-from maskprism._common.text import rounded
+from maskprism._common.text import readable, rounded
 from maskprism.viewer.markup import content_hash, data_url, static_text
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _NARROW_PX = 620
 _SHORT = 9
 """The number of letters of a value that fit into a tile; longer ones get two."""
+_TAIL = 9
+"""The number of letters at the end of a file's name that stay."""
 KICKER = '<p class="kicker">'
 """What a report begins with, as static/report.html has it."""
 
@@ -176,6 +179,14 @@ def table(
         f'<div class="scroll{" tall" if tall else ""}" tabindex="0"><table{" class=sortable" if sortable else ""}>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def file_name(path: str) -> str:
+    """Return the name of a file, of which the middle is left out where room is short: the end tells names apart."""
+    name = readable(PurePosixPath(path).name)
+    head, tail = html.escape(name[:-_TAIL]), html.escape(name[-_TAIL:])
+    title = html.escape(readable(path))
+    return f'<span class="file" title="{title}"><span>{head}</span><span>{tail}</span></span>'
 
 
 def cell(text: str, style: str = "", *, title: str = "") -> str:

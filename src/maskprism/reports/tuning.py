@@ -5,15 +5,16 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from maskprism._common.text import counted, signed
+from maskprism._common.text import counted, rounded, signed
 from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.tuning.evidence import CANDIDATES, CONF, PIXELS
 from maskprism.analysis.tuning.fitting import FULL_EFFORT, SHARPNESS
 from maskprism.analysis.verdicts import Check, Verdict, VerdictOutcome
-from maskprism.reports.html import Illustration, Section, cell, definitions, findings, page, row, table
+from maskprism.reports.html import Illustration, Section, cell, definitions, file_name, findings, page, row, table
 from maskprism.reports.html import figures as figure_grid
+from maskprism.viewer.markup import data_url
 
 if TYPE_CHECKING:
     from maskprism.analysis.dataset.coco_ap import AveragePrecision
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.truth.gains import Change
     from maskprism.analysis.tuning import Tuning
     from maskprism.analysis.tuning.decode_rule import DecodeSetting
+    from maskprism.analysis.tuning.tuning import TunedInstance
     from maskprism.core.masks import MaskRule
     from maskprism.models import Model
 
@@ -179,13 +181,27 @@ def gained(gain: Interval) -> str:
     return signed(gain.mean) if math.isnan(gain.low) else str(gain)
 
 
-def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Illustration]) -> str:
+class MaskPair(NamedTuple):
+    """An instance before and after the correction: WebP pictures of its mask against the ground truth."""
+
+    row: TunedInstance
+    class_name: str
+    image: str
+    before: bytes
+    after: bytes
+
+
+def report_page(
+    found: Tuning, written: Sequence[str], figures: Mapping[str, Illustration], pairs: Sequence[MaskPair]
+) -> str:
     """Return the whole page.
 
     Parameters
     ----------
     written
         What became of the correction, in sentences.
+    pairs
+        Masks before and after.
     """
     before, after = found.precision
     gain = found.change.gain
@@ -211,6 +227,7 @@ def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Ill
         sections=[
             findings(f"<li><p>{html.escape(text)}</p></li>" for text in [*sentences(found), *written]),
             *([_recipe_section(found)] if found.decode_rule.helps else []),
+            *([Section("masks", "Masks before and after", _pairs(pairs))] if pairs else []),
             Section("figures", "Figures", figure_grid(figures)),
             Section("numbers", "Tables", _numbers(found)),
             Section(
@@ -221,6 +238,29 @@ def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Ill
                 ),
             ),
         ],
+    )
+
+
+def _pairs(pairs: Sequence[MaskPair]) -> str:
+    def picture(data: bytes, when: str, iou: float, pair: MaskPair) -> str:
+        alt = html.escape(f"{pair.class_name} in {pair.image} {when} tuning")
+        return (
+            f'<figure><img src="{data_url("image/webp", data)}" alt="{alt}" loading="lazy">'
+            f"<figcaption>{when} {rounded(iou)}</figcaption></figure>"
+        )
+
+    items = "".join(
+        f'<li><div class="pair">{picture(pair.before, "before", pair.row.before, pair)}'
+        f"{picture(pair.after, 'after', pair.row.after, pair)}</div>"
+        f"<span>{html.escape(pair.class_name)} {signed(pair.row.after - pair.row.before)}</span>"
+        f"{file_name(pair.image)}</li>"
+        for pair in pairs
+    )
+    return (
+        '<p class="quiet">The instances that gain most, then those that lose most, with what was fitted without their '
+        'image: <span class="swatch missing"></span> ground truth that the mask leaves out, <span class="swatch extra">'
+        "</span> mask beyond the ground truth; numbers are mask IoU on the model input.</p>"
+        f'<ul class="strip pairs">{items}</ul>'
     )
 
 

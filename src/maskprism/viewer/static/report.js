@@ -9,6 +9,16 @@ document.querySelector("#theme")?.addEventListener("click", () => {
   }
 });
 
+// Under a server, what the report is about is in its gallery.
+const gallery = document.querySelector("meta[name=maskprism-gallery]")?.getAttribute("content");
+if (gallery) {
+  for (const link of document.querySelectorAll("a[data-gallery]")) {
+    const inside = link.getAttribute("href")?.startsWith("#");
+    if (!inside) link.href = gallery + link.dataset.gallery;
+    link.hidden = false;
+  }
+}
+
 // Press a heading to sort its table by that column; press again to turn the order round.
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
