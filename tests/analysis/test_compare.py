@@ -309,7 +309,7 @@ def test_a_network_is_what_it_is(images: list[np.ndarray]) -> None:
     assert found.letterbox_share is None
     assert found.violations(Tolerance()) == []
     assert "All masks are equal to the last pixel." in summary_of(found, Tolerance())
-    assert "Within tolerance." in summary_of(found, Tolerance())
+    assert "PASS: the same within the tolerance" in summary_of(found, Tolerance())
 
 
 def changed(images: list[np.ndarray], **values: Any) -> Comparison:
@@ -521,7 +521,7 @@ def test_an_image_on_which_a_network_fails_is_left_out(images: list[np.ndarray],
     assert "prototypes 0, 1, 2 hold NaN or infinity" in found.failed["image 0"]
     text = summary_of(found, Tolerance())
     assert "Left out: 2 images on which a model fails." in text
-    assert ("Within tolerance" in text) == (broken == "both")  # one that fails as A does is no worse
+    assert ("PASS: " in text) == (broken == "both")  # one that fails as A does is no worse
     assert (f"{broken} alone fails on 2 images" in text) == (broken != "both")
     with pytest.raises(ModelError, match="not a single image could be compared: network: "):
         compare(a, b, [dark])
@@ -746,11 +746,11 @@ def test_the_command_judges(files: Path, tmp_path: Path) -> None:
     assert "All masks are equal" in result.stdout
     arguments = ("compare", files / "float.onnx", files / "damaged.onnx", "--images", files / "photos")
     result = run(*arguments, "--out", tmp_path / "o")
-    says(result, "Out of tolerance: mean mask IoU is", "in the prototypes", "5 (100 %)", "drift.png", code=3)
+    says(result, "FAIL: mean mask IoU is", "in the prototypes", "5 (100 %)", "drift.png", code=3)
     assert (tmp_path / "o" / "worst.png").is_file()
     result = run(*arguments, "--min-iou", 0, "--max-unmatched", 1, "--max-score-drift", 1)
     assert result.returncode == 0, result.stdout
-    assert "Within tolerance." in result.stdout
+    assert "PASS: the same within the tolerance (exit code 0)." in result.stdout
 
 
 def test_results_are_no_input_of_the_next_run(files: Path, tmp_path: Path) -> None:

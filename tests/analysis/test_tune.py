@@ -403,7 +403,7 @@ def test_of_too_few_images_no_gain_is_claimed(tuned: Tuning) -> None:
     assert not few.helps
     assert "too few images to tell whether it helps" in sentences(few)[0]
     assert "Only 19 images: with fewer than 20" in warnings_of(few)[0]
-    assert "too few images" in report_page(few, [], {})
+    assert "too few images" in report_page(few, [], {}, [])
 
 
 def test_the_same_seed_gives_the_same_correction(damaged: Path, dataset: Path) -> None:

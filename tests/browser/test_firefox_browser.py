@@ -250,10 +250,18 @@ def test_the_gallery_its_instances_and_the_comparison(firefox: Firefox, results:
 
 def test_a_worst_mask_opens_in_the_report(firefox: Firefox, results: Path) -> None:
     firefox.open((results / "diagnosis" / "report.html").as_uri())
-    firefox.run("document.querySelector('button.open').click();")
+    firefox.run("document.querySelector('#worst .open').click();")
+    firefox.until("document.querySelector('dialog.viewer .stage') && location.hash.startsWith('#view=')")
+    firefox.run("history.back();")  # Back closes the dialog and stays on the report
+    firefox.until("!document.querySelector('dialog') && !location.hash")
+    assert firefox.run("return document.querySelector('.verdict .outcome').textContent;") == "CANNOT TELL"
+    firefox.run("document.querySelector('#errors .strip .open').click();")
     firefox.until("document.querySelector('dialog.viewer .stage')")
     firefox.run("document.querySelector('dialog.viewer .close').click();")
     assert firefox.run("return document.querySelectorAll('dialog').length;") == 0
+    before = firefox.run("return getComputedStyle(document.body).backgroundColor;")
+    firefox.run("document.querySelector('#theme').click();")
+    assert firefox.run("return getComputedStyle(document.body).backgroundColor;") != before
 
 
 def test_the_map_selects_what_is_shown(firefox: Firefox, results: Path) -> None:

@@ -17,6 +17,7 @@ from maskprism.analysis.dataset.findings import findings_of
 from maskprism.datasets import open_dataset
 from maskprism.datasets.scenes import write_dataset
 from maskprism.reports.diagnosis_files import FIGURES, write_diagnosis
+from maskprism.reports.error_cards import ErrorCards
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -52,7 +53,9 @@ def test_the_file_shows_everything_and_asks_for_nothing(
     for link in page.locator(".advice a").all():
         assert page.locator(str(link.get_attribute("href"))).count() == 1
     pictures = page.locator("img")
-    assert pictures.count() == len(FIGURES) + WORST
+    cards = [*ErrorCards.of(found)]
+    assert len(cards) > 3
+    assert pictures.count() == len(FIGURES) + WORST + len(cards)
     for picture in pictures.all():
         picture.scroll_into_view_if_needed()  # small pictures are decoded when they come into sight
         page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
@@ -153,6 +156,62 @@ def test_a_worst_mask_opens_in_the_viewer(offline: Context, diagnosed: tuple[Dia
         assert page.evaluate("document.activeElement.classList.contains('open')")
 
 
+def test_the_address_says_which_instance_is_open(offline: Context, diagnosed: tuple[Diagnosis, Path]) -> None:
+    """Back closes the dialog and stays on the report, Forward opens it anew, and a link of it opens it at once."""
+    found, report = diagnosed
+    context = offline()
+    page = opened(context, report)
+    dialog = page.get_by_role("dialog")
+    page.locator("#worst .open").nth(1).click()
+    dialog.locator(".stage").wait_for()
+    row = found.budget.worst(WORST)[1]
+    assert page.evaluate("decodeURIComponent(location.hash)") == f"#view={row.image},{row.instance}"
+    address = page.url
+    page.go_back()
+    dialog.wait_for(state="detached")
+    assert page.url == report.as_uri()
+    page.go_forward()
+    dialog.locator(".stage").wait_for()
+    dialog.get_by_role("button", name="Back to the report").click()
+    dialog.wait_for(state="detached")
+    page.wait_for_function("location.hash === ''")
+    page.goto("about:blank")
+    page.goto(address)
+    dialog.locator(".stage").wait_for()
+    assert dialog.locator(".heading .name").inner_text() == row.class_name
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    assert page.url == report.as_uri()
+
+
+def test_strips_show_what_was_missed_and_what_is_wrong(offline: Context, diagnosed: tuple[Diagnosis, Path]) -> None:
+    """The strips hold what the table of detections says, and open it in the viewer."""
+    found, report = diagnosed
+    page = opened(offline(), report)
+    missed = [one for one in found.objects if one.instance < 0]
+    strips = page.locator("#errors .strip")
+    assert strips.nth(0).locator("li").count() == min(len(missed), 12) > 0
+    false = [one for one in found.detections if one.outcome == "false positive" and one.error != "class"]
+    surest = max(false, key=lambda one: one.score)
+    text = strips.nth(1).locator("li").first.inner_text()
+    assert text.startswith(f"{surest.class_name} {surest.score:.2f}")
+    assert page.locator("#errors").get_by_text(f"{found.missed} of {len(found.objects)} labelled").is_visible()
+    strips.nth(0).locator(".open").first.click()
+    dialog = page.get_by_role("dialog")
+    largest = max(missed, key=lambda one: one.area)
+    dialog.get_by_text(re.compile(f"Missed: {largest.class_name} ")).wait_for()
+    page.go_back()
+    dialog.wait_for(state="detached")
+    names = strips.nth(0).locator(".file").first
+    tail = names.locator("span").nth(1)
+    assert tail.evaluate("one => one.scrollWidth <= one.clientWidth")  # the end of the name is whole
+
+
+def test_the_table_of_worst_masks_fits(offline: Context, diagnosed: tuple[Diagnosis, Path]) -> None:
+    page = opened(offline(viewport={"width": 1280, "height": 800}), diagnosed[1])
+    assert page.locator("#worst .scroll").evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
 def test_what_does_not_fit_leads_to_the_server(
     offline: Context, diagnosed: tuple[Diagnosis, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +222,7 @@ def test_what_does_not_fit_leads_to_the_server(
     assert page.locator("#worst .open").count() == 0
     row = found.budget.worst(1)[0]
     link = page.locator("#worst tbody a").first
-    assert link.get_attribute("href") == "http://127.0.0.1:8000/?image=" + row.image.replace("/", "%2F")
+    expected = f"http://127.0.0.1:8000/?image={row.image.replace('/', '%2F')}&i={row.instance}"
+    assert link.get_attribute("href") == expected
     assert page.get_by_text("maskprism serve FOLDER").is_visible()
-    assert page.locator("script").count() == 1  # the viewer is in files that need it
+    assert page.locator("script").count() == 2  # the viewer is in files that need it

@@ -61,7 +61,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def links(page: Path) -> list[Path]:
-    found = re.findall(r'href="([^"#]+)"', page.read_text(encoding="utf-8"))
+    found = re.findall(r'href="(?!data:)([^"#]+)"', page.read_text(encoding="utf-8"))
     return [Path(os.path.normpath(page.parent / os.fsdecode(unquote_to_bytes(html.unescape(link))))) for link in found]
 
 
@@ -85,8 +85,14 @@ def test_everything_is_linked_and_leads_back(results: Path) -> None:
     assert f"effective rank of contributions <b>{said['effective_rank']['contributions']:.1f}</b>" in text
     said = json.loads((results / "diagnosis" / "summary.json").read_text())
     assert f"mask AP <b>{said['average_precision']['predict']['ap']:.3f}</b>" in text
-    assert "PASS: the same within the tolerance" in text
-    assert text.count("sample.onnx") == 8  # the models; two are compared
+    assert "PASS</strong>the same within the tolerance (exit code 0)" in text
+    cards = re.findall(r"<li>.*?</li>", text)
+    assert len(cards) == len(expected)
+    assert all(card.count('class="thumbnail"') == 1 for card in cards)
+    assert (
+        sum('<img src="data:image/webp;base64,' in card for card in cards) == len(cards) - 1
+    )  # a table has no picture
+    assert text.count("sample.onnx") == 10  # the models, of which two are compared; and both titles
     again = run("report", "results", "--out", "results/index.html", "--overwrite", cwd=results.parent)
     assert again.stdout == done.stdout
     assert (results / "index.html").read_text(encoding="utf-8") == text  # it does not list itself
@@ -146,7 +152,7 @@ def test_names_of_files_are_text(tmp_path: Path) -> None:
     for page in (tmp_path / "index.html", folder / "basis.html"):
         text = page.read_text(encoding="utf-8")
         assert "<b>x" not in text
-        assert len(re.findall("<script>", text)) == 1  # of the report
+        assert len(re.findall("<script>", text)) == 2  # of the colours and of the report
     assert links(tmp_path / "index.html") == [folder / "basis.html"]
     assert folder / "spectrum.png" in links(folder / "basis.html")
     assert "−0.1235" in (folder / "basis.html").read_text(encoding="utf-8")
@@ -373,6 +379,16 @@ def test_the_manifest_of_a_continued_table_tells_of_the_whole_table(tmp_path: Pa
             (tmp_path / late.name).rename(late)
 
 
+def test_numbers_that_are_nearly_whole_are_not_printed_as_whole() -> None:
+    assert [Number("CKA", value).text for value in (0.9996, 0.99996, 1.0, 0.5)] == [
+        "0.9996",
+        "0.99996",
+        "1.000",
+        "0.500",
+    ]
+    assert [Number("share", value, ".1%").text for value in (0.9996, 1.0)] == ["99.96%", "100.0%"]
+
+
 @pytest.mark.parametrize(
     ("line", "outcome"),
     [
@@ -392,5 +408,9 @@ def test_verdicts(line: str, outcome: str, results: Path, tmp_path: Path) -> Non
     assert verdict.outcome == outcome
     run("report", tmp_path, "--out", tmp_path / "index.html")
     text = html.unescape((tmp_path / "index.html").read_text(encoding="utf-8"))
-    words = {"pass": "PASS", "fail": "FAIL", "cannot tell": "Cannot tell"}[outcome]
-    assert f"<p>{words}: {verdict.why}</p>" in text
+    assert f"{outcome.upper()}</strong>{verdict.why}</p>" in text
+    page = next(one for one in [*tmp_path.glob("**/compare.html"), *tmp_path.glob("*.tune.html")])
+    header = html.unescape(page.read_text(encoding="utf-8")).partition("</header>")[0]
+    assert f"{outcome.upper()}</strong>{verdict.why}</p>" in header
+    for check in verdict.checks:
+        assert f"{check.title} <b>{check.value_text}</b>, tolerance {check.tolerance_text}" in header

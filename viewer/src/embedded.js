@@ -1,14 +1,13 @@
-// Instances of a report in the viewer: a button in a row of its tables opens the instance it is about, in a dialog over
-// the page.
+// Instances of a report in the viewer: a link in its tables and strips opens the instance it is about, in a dialog over
+// the page. The address says what is open, so that Back closes it, and a link opens it anew.
 
 import { h } from "./dom.js";
 
 /** @typedef {typeof import("./index.js").mount} Mount */
 
 /**
- * Buttons with the number of a scene (data-scene) and of an instance (data-instance) open it; scenes are base64 text in
- * elements
- * of their own, as in the page.
+ * Addresses such as #view=bus.jpg,3 and #view=bus.jpg,missed0 open instance 3, or the first that was missed; scenes are
+ * base64 text in elements of their own, as in the page.
  * @param {HTMLElement} index Holds the titles of the scenes as JSON.
  * @param {Mount} mount
  * @param {(id: string) => Promise<ArrayBuffer>} read
@@ -16,12 +15,25 @@ import { h } from "./dom.js";
 export function openEmbedded(index, mount, read) {
   /** @type {string[]} */
   const titles = JSON.parse(index.textContent ?? "[]");
-  for (const button of /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("button[data-scene]"))) {
-    button.addEventListener("click", () => show(Number(button.dataset.scene), Number(button.dataset.instance)));
+  /** @type {HTMLDialogElement | null} */
+  let open = null;
+  let followed = false; // a link of this page led here, so Back leads to the page without a dialog
+  addEventListener("click", (event) => {
+    if (event.target instanceof Element && event.target.closest('a[href^="#view="]') && !event.ctrlKey)
+      followed = true;
+  });
+  addEventListener("hashchange", route);
+  route();
+
+  function route() {
+    open?.close();
+    const [, name, missed, number] = /^#view=(.+),(missed)?(\d+)$/.exec(location.hash) ?? [];
+    const scene = titles.indexOf(name === undefined ? "" : decoded(name));
+    if (scene >= 0) show(scene, Number(number), Boolean(missed));
   }
 
-  /** @param {number} scene @param {number} instance */
-  function show(scene, instance) {
+  /** @param {number} scene @param {number} number @param {boolean} missed */
+  function show(scene, number, missed) {
     const place = h("div", { className: "place" });
     const close = h(
       "button",
@@ -30,15 +42,32 @@ export function openEmbedded(index, mount, read) {
     );
     const dialog = h("dialog", { className: "viewer", "aria-label": titles[scene] ?? "Instance" }, close, place);
     document.body.append(dialog);
+    const address = location.hash;
     const mounted = mount(place, [{ title: titles[scene] ?? "", open: () => read(`maskprism-scene-${scene}`) }], {
       hash: false,
-      instance,
+      instance: missed ? 0 : number,
       truth: true,
     });
+    if (missed) mounted.ready.then(() => mounted.app.viewer?.showMissed(number));
     dialog.addEventListener("close", () => {
       mounted.destroy();
       dialog.remove();
+      open = null;
+      if (location.hash !== address) return; // Back has closed it
+      if (followed) history.back();
+      else history.replaceState(null, "", location.pathname + location.search);
+      followed = false;
     });
     dialog.showModal();
+    open = dialog;
+  }
+}
+
+/** @param {string} text */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // an address that somebody wrote by hand
   }
 }

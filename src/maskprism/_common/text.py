@@ -82,6 +82,20 @@ def _plain(value: Any) -> Any:
     return readable(str(value)) if isinstance(value, PurePath) else value.tolist()
 
 
+def rounded(value: float, digits: int = 3) -> str:
+    """Return a number with so many digits, and with more where it would seem to be a whole share (1 or 100 %).
+
+    An IoU of .9996 is "0.9996" and not "1.000"; what is within 5e-7 of 1 is 1 up to rounding.
+    """
+    if not math.isfinite(value):
+        return "–"
+    whole = round(value)
+    if abs(whole) in (1, 100) and abs(value - whole) >= 5e-7:
+        while digits < 6 and float(f"{value:.{digits}f}") == whole:
+            digits += 1
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
 def signed(value: float) -> str:
     """Four digits with a sign; a dash for nan."""
     return "–" if math.isnan(value) else f"{value:+.4f}".replace("-", "−")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from maskprism._common.text import signed
+from maskprism._common.text import rounded, signed
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Int64
@@ -42,7 +42,7 @@ class Interval(NamedTuple):
 
     def plain(self, digits: int = 3) -> str:
         """Return the value and the ends in text: "0.332 (0.290 to 0.377)"; the value alone, where the ends are NaN."""
-        value, low, high = (f"{number + 0.0:.{digits}f}".replace("-", "−") for number in self)
+        value, low, high = (rounded(number, digits) for number in self)
         return value if math.isnan(self.low) else f"{value} ({low} to {high})"
 
     def negated(self) -> Interval:

@@ -132,7 +132,8 @@ def compare(
     console = TerminalConsole(highlight=False, soft_wrap=True)
     for sentence in findings:
         console.print(single_line(sentence), markup=False)
-    console.print(single_line(verdict), markup=False, style="bold red" if violated else "bold green")
+    style = {"pass": "bold green", "fail": "bold red", "cannot tell": "bold yellow"}
+    console.print(single_line(verdict), markup=False, style=style[found.verdict(tolerance).outcome])
     files: dict[Path, str] = {}
     if out is not None:
         from maskprism.reports.comparison import write_comparison

@@ -111,7 +111,7 @@ def page(
     outcome = None if labels is None else {name: counts[name] for name in ("found", "missed", "false_positives")}
     if outcome is not None:
         print("labels: {found} found, {missed} missed, {false_positives} false positives".format(**outcome))
-    files = write_page_manifest(out, network.spec.name, images=len(shown), **(outcome or {}))
+    files = write_page_manifest(out, network.spec.name, shown.thumbnail, images=len(shown), **(outcome or {}))
     return Outcome(
         {
             "files": [out, *files],
@@ -125,13 +125,15 @@ def page(
     )
 
 
-def write_page_manifest(out: Path, model: str, **counts: int) -> Iterable[Path]:
+def write_page_manifest(out: Path, model: str, thumbnail: str, **counts: int) -> Iterable[Path]:
     """Write the manifest of a page, after the page.
 
     Parameters
     ----------
     counts
         Numbers, by what is counted.
+    thumbnail
+        A small picture of the page, as a data URL.
     """
     from maskprism.reports.manifest import Number, ResultManifest, file_url, write_manifest
 
@@ -140,6 +142,7 @@ def write_page_manifest(out: Path, model: str, **counts: int) -> Iterable[Path]:
         about="images and their masks to take apart",
         page=file_url(out, out.parent),
         models=[model],
+        thumbnail=thumbnail,
         numbers=[Number(name.replace("_", " "), count, ",") for name, count in counts.items()],
     )
     return write_manifest(out, manifest)

@@ -157,7 +157,7 @@ def tune(
         if written:
             files[found.correction.write(alone)] = "the correction alone, for --correction of the other commands"
             told.append(f"{alone.name} holds the correction alone.")
-        files |= write_report(found, base, told or ["The model was not written: its gain may be chance."])
+        files |= write_report(found, base, told or ["The model was not written: its gain may be chance."], network)
         withdraw_manifest(out, "tune")
     files |= write_tuning_manifest(found, out)
     output.list_files(files)

@@ -17,7 +17,7 @@ from maskprism.drawing.map_payload import QUALITY_TITLES
 from maskprism.drawing.palette import FRAME, INK, INSTANCE_COLOURS, MUTED
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float32, Int64
+    from jaxtyping import Float, Float32, Int64, UInt8
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -60,6 +60,18 @@ def map_figure(atlas: Atlas) -> Figure:
         handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]
     ax.legend(handles, labels, fontsize=8.5, frameon=False, markerscale=1.8, loc="center left", bbox_to_anchor=(1, 0.5))
     return titled(figure, f"A map of {len(atlas.points):,} instances")
+
+
+def map_dots(atlas: Atlas, side: int = 192) -> UInt8[np.ndarray, "H W 3"]:
+    """Return the map as dots alone (BGR), for a small picture of it."""
+    places = atlas.places[rows := sample(len(atlas.points), _DOTS, 0)]
+    low, high = places.min(axis=0), places.max(axis=0)
+    at = ((places - low) / np.maximum(high - low, 1e-9) * (side - 9) + 4).astype(int)
+    picture = np.full((side, side, 3), 255, dtype=np.uint8)
+    for (x, y), number in zip(at.tolist(), atlas.points.classes[rows].tolist(), strict=True):
+        colour = _CLASS_COLOURS[number] if number < _COLOURED else _GREY
+        picture[side - y - 3 : side - y, x - 1 : x + 2] = colour[::-1]
+    return picture
 
 
 def truth_figure(atlas: Atlas) -> Figure:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskprism._common.text import brief
+from maskprism._common.text import brief, rounded
 from maskprism.analysis.comparison.summary import percent, versus
 from maskprism.drawing.figures import colour_map, name_ticks, new_figure, share
 from maskprism.drawing.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
@@ -61,7 +61,7 @@ def agreement_figure(comparison: Comparison) -> Figure:
     left.set_ylim(0, 102)
     left.set_xlabel("mask IoU of A and B")
     left.set_ylabel("instances at most this good, in percent")
-    left.set_title(f"{len(ious)} matched instances, mean IoU {comparison.mean_iou:.4f}", fontsize=11)
+    left.set_title(f"{len(ious)} matched instances, mean IoU {rounded(comparison.mean_iou, 4)}", fontsize=11)
     table = comparison.instances
     status = np.asarray(table["status"].to_pylist(), dtype=object)
     kinds = {
@@ -109,7 +109,11 @@ def correlation_figure(comparison: Comparison) -> Figure:
     ax.set_ylabel(f"prototype of A, {brief(comparison.a.name)}")
     figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation over the pixels of all images")
     strengths = np.abs([similarity.correlation[a, b] for a, b in pairs])
-    median = f"median |correlation| of partners {np.median(strengths):.3f}" if len(strengths) else "no partners"
+    median = (
+        f"median |correlation| of matched prototypes {rounded(float(np.median(strengths)))}"
+        if len(strengths)
+        else "none is matched"
+    )
     ax.set_title(f"Which prototype is which: {median}", fontsize=12)
     return figure
 
@@ -126,7 +130,7 @@ def angles_figure(comparison: Comparison) -> Figure:
     a_by_b, b_by_a = similarity.explained
     ax.set_title(
         f"Angles between what the prototypes of A and B can draw (0°: both can, 90°: only one can)\n"
-        f"CKA {similarity.cka:.4f}; A's draw {percent(b_by_a)} of B's, B's draw {percent(a_by_b)} of A's",
+        f"CKA {rounded(similarity.cka, 4)}; A's draw {percent(b_by_a)} of B's, B's draw {percent(a_by_b)} of A's",
         fontsize=11,
     )
     return figure

@@ -29,17 +29,17 @@ _MOST_DOTS = 3000
 _BLUE = INSTANCE_COLOURS[4]
 STEP_TITLES = {
     "as predicted": "as predicted",
-    "coefficients": "best coefficients",
-    "prototypes": "and any prototypes",
-    "box": "and no crop by a wrong box",
-    "resolution": "and ground-truth masks",
-    "coefficients alone": "coefficients alone",
-    "prototypes alone": "prototypes alone",
-    "box alone": "box alone",
-    "resolution alone": "resolution alone",
+    "coefficients": "oracle coefficients",
+    "prototypes": "+ oracle prototypes",
+    "box": "+ oracle box for the crop",
+    "resolution": "+ oracle masks",
+    "coefficients alone": "oracle coefficients alone",
+    "prototypes alone": "oracle prototypes alone",
+    "box alone": "oracle box alone",
+    "resolution alone": "oracle resolution alone",
     "true boxes": "ground-truth boxes for the crop",
 }
-DETECTION_TITLE = "detection alone"
+DETECTION_TITLE = "oracle detection alone"
 
 
 def perfect_figure(found: Diagnosis) -> Figure:

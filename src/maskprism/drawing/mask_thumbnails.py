@@ -22,12 +22,13 @@ def mask_against_truth(
     true: Bool[np.ndarray, "H W"],
     box: Float32[np.ndarray, " 4"],
     side: int = 232,
+    around: Bool[np.ndarray, "H W"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The part of a BGR image around both masks and a box (xyxy), what is wrong tinted, the ground truth outlined.
 
-    It is as square as the image allows; its longer side is `side`.
+    It is as square as the image allows; its longer side is `side`. With `around`, a mask, that is in the picture, too.
     """
-    rows, columns = _around(found | true, box)
+    rows, columns = _around(found | true if around is None else found | true | around, box)
     zoom = side / max(rows.stop - rows.start, columns.stop - columns.start)
     size = (max(round((columns.stop - columns.start) * zoom), 1), max(round((rows.stop - rows.start) * zoom), 1))
     smooth = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskprism._common.text import rounded
 from maskprism.analysis.comparison.summary import versus
 from maskprism.drawing import raster
 from maskprism.drawing.palette import INSTANCE_COLOURS, LEGEND, MISSING, MUTED, NEGATIVE, POSITIVE, RIGHT, TOO_MUCH
@@ -77,8 +78,8 @@ def _against_truth(case: TruthCase) -> list[Panel]:
     pixels, true = raster.greyed(case.image[window]), case.true[window]
     change = f"{case.after - case.before:+.3f}".replace("-", "−")
     titles = (
-        f"A: IoU {case.before:.3f}, {case.a.name} in {PurePosixPath(case.name).name}",
-        f"B: IoU {case.after:.3f}, {change}",
+        f"A: IoU {rounded(case.before)}, {case.a.name} in {PurePosixPath(case.name).name}",
+        f"B: IoU {rounded(case.after)}, {change}",
     )
     panels = []
     for title, one in zip(titles, (case.a, case.b), strict=True):
@@ -104,7 +105,7 @@ def _panels(case: Case) -> list[Panel]:
     corner = np.array([window[1].start, window[0].start] * 2)
     box_a, box_b = ((box[0], box[1], box[2], box[3]) for box in (boxes - corner).tolist())
     title_a = f"A: {case.a.name} {case.a.score:.2f} in {PurePosixPath(case.name).name}"
-    title_b = f"B: {case.b.score:.2f}, IoU {case.mask_iou:.3f}"
+    title_b = f"B: {case.b.score:.2f}, IoU {rounded(case.mask_iou)}"
     return [
         Panel(title_a, picture=raster.covered(pixels, mask_a, INSTANCE_COLOURS[0]), box=box_a),
         Panel(title_b, picture=raster.covered(pixels, mask_b, INSTANCE_COLOURS[0]), box=box_b),

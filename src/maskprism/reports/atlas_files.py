@@ -14,10 +14,11 @@ from maskprism import __version__
 from maskprism._common.files import write_atomically
 from maskprism._common.text import json_text, readable
 from maskprism.analysis.atlas.findings import findings_of
+from maskprism.drawing.atlas import map_dots
 from maskprism.drawing.map_payload import MapLayout, map_data
 from maskprism.reports.atlas import report_page
 from maskprism.reports.atlas_map import SERVER, map_page
-from maskprism.reports.manifest import Number, ResultManifest, withdraw_manifest, write_manifest
+from maskprism.reports.manifest import Number, ResultManifest, thumbnail_url, withdraw_manifest, write_manifest
 
 if TYPE_CHECKING:
     from maskprism.analysis.atlas.atlas import Atlas
@@ -69,6 +70,7 @@ def write_atlas(
             Number("with a near duplicate", atlas.duplicates.instances, ","),
         ],
         findings=findings_of(atlas),
+        thumbnail=thumbnail_url(map_dots(atlas)),
     )
     return {
         out / REPORT: "statistics, with what they say",

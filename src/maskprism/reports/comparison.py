@@ -20,7 +20,6 @@ from maskprism.reports.manifest import (
     PictureFile,
     ResultManifest,
     TableFile,
-    Verdict,
     withdraw_manifest,
     write_manifest,
 )
@@ -143,20 +142,13 @@ def _manifest(
             Number("worst mask IoU", ious.get("worst")),
             Number("mean difference of scores", drifts.get("mean")),
             *(Number(f"IoU lost in {part}", parts.get(part)) for part in ("coefficients", "prototypes", "boxes")),
-            Number("likeness of prototypes (CKA)", numbers["prototypes"]["cka"]),
+            Number("prototype similarity (CKA)", numbers["prototypes"]["cka"]),
         ],
         findings=[f"Most of the difference comes from the {responsible}."] if isinstance(responsible, str) else [],
         pictures=pictures,
         tables=[*_TABLES],
-        verdict=None if tolerance is None else _verdict(comparison, tolerance),
+        verdict=None if tolerance is None else comparison.verdict(tolerance),
     )
-
-
-def _verdict(comparison: Comparison, tolerance: Tolerance) -> Verdict:
-    violations = comparison.violations(tolerance)
-    if not len(comparison.instances):
-        return Verdict("cannot tell", "; ".join(violations))
-    return Verdict("fail", "; ".join(violations)) if violations else Verdict("pass", "the same within the tolerance")
 
 
 def _prototype_columns(comparison: Comparison) -> dict[str, Any]:

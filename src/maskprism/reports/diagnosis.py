@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -17,9 +16,11 @@ from maskprism.analysis.dataset.findings import FOR_SURE, RULES, Finding
 from maskprism.analysis.intervals import LEVEL, MIN_IMAGES, Interval, too_few
 from maskprism.analysis.truth.error_budget import BESIDE, PARTS, InstanceBudget
 from maskprism.analysis.truth.matching import ERROR_TYPES, MATCHING_RULE, MEANING
+from maskprism.analysis.verdicts import Check, Verdict
 from maskprism.drawing.diagnosis import DETECTION_TITLE, STEP_TITLES
 from maskprism.reports.embedded_viewers import Embedded
-from maskprism.reports.html import Illustration, Section, definitions, page
+from maskprism.reports.error_cards import ErrorCards
+from maskprism.reports.html import Illustration, Section, definitions, file_name, page
 from maskprism.reports.html import cell as _cell
 from maskprism.reports.html import figures as figure_grid
 from maskprism.reports.html import findings as findings_section
@@ -32,10 +33,21 @@ if TYPE_CHECKING:
     from maskprism.analysis.dataset.coco_ap import AveragePrecision
     from maskprism.analysis.dataset.findings import FigureName
 
+MASK_COST = 0.05
+"""The tolerance of the verdict: the AP that masks may cost, averaged over both orders."""
 _LISTED = 50
+_CARDS: dict[str, tuple[str, str, str]] = {
+    "missed": ("missed", "See the missed instances", "?show=missed"),
+    "errors": ("errors", "See what went wrong", "?show=false-positives"),
+    "part": ("worst", "See the worst masks", "?sort=coefficients"),
+    "box": ("worst", "See the worst masks", "?sort=box"),
+    "size": ("worst", "See the worst masks", "?sort=size"),
+    "score": ("false-positives", "See the false positives", "?show=false-positives"),
+}
+"""Per rule the section with its cards, and the filter of the server's gallery; of other rules, the worst masks."""
 _SERVER = "http://127.0.0.1:8000/"
 """Where `maskprism serve` listens by default."""
-_LISTED_WHERE = "they are listed under Numbers in report.html"
+_LISTED_WHERE = "they are listed under Tables in report.html"
 METHOD = {
     "mask AP": (
         "COCO's: mean over classes and over the IoU thresholds .50 to .95, at most 100 detections of a class in an "
@@ -83,11 +95,11 @@ METHOD = {
 
 _NOTHING = {
     True: f"Fewer than {MIN_IMAGES} images are too few for findings and advice: the numbers below may be chance.",
-    False: "No rule speaks.",
+    False: "No rule finds anything that is surely wrong.",
 }
 _WORST = """<p class="quiet">Of the instances that were found: <span class="swatch missing"></span> ground truth that
 the mask leaves out, <span class="swatch extra"></span> mask beyond the ground truth; the white line is the outline of
-the ground truth. "Ground-truth box" and "threshold" are the IoU with that box for the crop, and with the best
+the ground truth. "True box" and "threshold" are the IoU with that box for the crop, and with the best
 threshold. Press a heading to sort.</p>
 """
 BESIDE_WORDS = ("ground-truth box", "no crop", "best threshold", "boundary IoU", "interior IoU", "leak")
@@ -99,8 +111,9 @@ def report_page(
     findings: Sequence[Finding],
     figures: Mapping[FigureName, Illustration],
     worst: Sequence[tuple[InstanceBudget, bytes | None]],
+    cards: ErrorCards,
+    embedded: Embedded,
     more: Sequence[Section] = (),
-    embedded: Embedded | None = None,
 ) -> str:
     """Return the whole page.
 
@@ -108,8 +121,10 @@ def report_page(
     ----------
     worst
         Instances with small pictures of them (WebP), where there are any.
+    cards
+        What was missed, is a false positive, or has the wrong class.
     more
-        sections.
+        Further sections.
     embedded
         Scenes in which these instances are opened.
     """
@@ -117,6 +132,7 @@ def report_page(
         "diagnose",
         title=f"{found.spec.name} on {title_of(found)}",
         subtitle=_subtitle(found),
+        verdict=verdict_of(found),
         warnings=warnings_of(found),
         tiles=_tiles(found),
         sections=[
@@ -125,12 +141,13 @@ def report_page(
             ),
             *more,
             Section("figures", "Figures", figure_grid(figures)),
-            Section("worst", "Worst masks", _worst(worst, embedded or Embedded("", {}))),
+            cards.section(found, embedded),
+            Section("worst", "Worst masks", _worst(worst, embedded)),
             Section("classes-table", "Classes", _classes_table(found)),
-            Section("numbers", "Numbers", _numbers(found)),
-            Section("method", "How this was measured", _method()),
+            Section("numbers", "Tables", _numbers(found)),
+            Section("method", "Method", _method()),
         ],
-        scenes=embedded.elements if embedded else "",
+        scenes=embedded.elements,
     )
 
 
@@ -171,6 +188,20 @@ def warnings_of(found: Diagnosis) -> list[str]:
     return said
 
 
+def verdict_of(found: Diagnosis) -> Verdict:
+    """Return whether the masks are good enough: what they cost of AP, with its interval, against `MASK_COST`."""
+    cost = found.intervals.masks
+    check = Check.of("AP that masks cost", cost, "at most", MASK_COST)
+    if too_few(found.images) or check.low is None:
+        return Verdict("cannot tell", f"fewer than {MIN_IMAGES} images are too few for a verdict")
+    why = {
+        "pass": "masks cost little: what is missing to an AP of 1 is detection",
+        "fail": "masks cost more than the tolerance, besides what detection costs",
+        "cannot tell": "the interval of what masks cost holds the tolerance: take more images",
+    }
+    return Verdict(check.outcome, why[check.outcome], [check])
+
+
 def size_of(found: Diagnosis) -> str:
     """Return how many images and ground-truth instances a diagnosis is about."""
     return f"{counted(found.images, 'image')}, {counted(len(found.objects), 'ground-truth instance')}"
@@ -192,14 +223,14 @@ def _tiles(found: Diagnosis) -> list[tuple[str, str]]:
     sure = found.intervals
     mean = found.budget.mean() if len(found.budget) else None
     return [
-        ("mask AP, as predict draws", _number(found.precision["predict"].ap)),
-        *_ends("its 95 % interval, as predict draws", sure.precision["predict"]),
-        ("mask AP50", _number(found.precision["predict"].ap50)),
-        ("mask AP, as val counts", _number(found.precision["validation"].ap)),
-        ("box AP", _number(found.precision["boxes"].ap)),
-        ("AP that masks cost", _number(sure.masks.mean)),
-        ("AP that detection costs", _number(sure.detection.mean)),
-        ("mean mask IoU of TP", _number(mean.iou if mean else float("nan"))),
+        ("mask mAP50-95 @input size", _number(found.precision["predict"].ap)),
+        *_ends("mask mAP50-95 @input size, 95 % interval", sure.precision["predict"]),
+        ("mask mAP50 @input size", _number(found.precision["predict"].ap50)),
+        ("mask mAP50-95 @proto grid (Ultralytics val)", _number(found.precision["validation"].ap)),
+        ("box mAP50-95", _number(found.precision["boxes"].ap)),
+        ("mAP that masks cost", _number(sure.masks.mean)),
+        ("mAP that detection costs", _number(sure.detection.mean)),
+        ("mean mask IoU of TPs", _number(mean.iou if mean else float("nan"))),
     ]
 
 
@@ -216,19 +247,24 @@ def _between(interval: Interval | None) -> str:
 
 
 def _finding(finding: Finding, figures: Mapping[FigureName, Illustration]) -> str:
-    link = f' <a href="#figure-{finding.figure}">See the figure</a>' if finding.figure in figures else ""
+    anchor, words, query = _CARDS.get(finding.rule, ("worst", "See the worst masks", "?sort=iou"))
+    links = [f'<a href="#figure-{finding.figure}">See the figure</a>'] if finding.figure in figures else []
+    links += [
+        f'<a href="#{anchor}">{words}</a>',
+        f'<a class="in-gallery" data-gallery="{query}" hidden>Show them in the gallery</a>',
+    ]
     return (
         f'<li id="rule-{finding.rule}"><p>{html.escape(finding.says)}</p>'
-        f'<p class="advice">{html.escape(finding.advice)}{link}</p></li>'
+        f'<p class="advice">{html.escape(finding.advice)} {" ".join(links)}</p></li>'
     )
 
 
 def _worst(worst: Sequence[tuple[InstanceBudget, bytes | None]], embedded: Embedded) -> str:
     """Return the table with what a reader must know of it."""
-    open_, rest = len(embedded.places), sum(1 for row, _ in worst if (row.image, row.instance) not in embedded.places)
-    said = "<p>Press a picture to take its mask apart in the viewer.</p>" if open_ else ""
-    if rest and worst:
-        other = "The other names" if open_ else "Names of images"
+    rest = any(row.image not in embedded.names for row, _ in worst)
+    said = "<p>Press a picture to take its mask apart in the viewer.</p>" if embedded.names else ""
+    if rest:
+        other = "The other names" if embedded.names else "Names of images"
         said += (
             f'<p class="quiet">{other} lead to the server, once it runs over the folder that they start from: '
             "<code>maskprism serve FOLDER --data DATA --model MODEL</code></p>"
@@ -243,28 +279,24 @@ def _worst_table(worst: Sequence[tuple[InstanceBudget, bytes | None]], embedded:
     for row, picture in worst:
         alt = html.escape(f"{row.class_name} in {row.image}")
         image = f'<img src="{data_url("image/webp", picture)}" alt="{alt}" loading="lazy">' if picture else ""
-        place = embedded.places.get((row.image, row.instance))
-        name = _cell(PurePosixPath(row.image).name, "text name", title=row.image)
-        if place and image:
-            image = (
-                f'<button type="button" class="open" data-scene="{place.scene}" data-instance="{place.instance}" '
-                f'title="Open in the viewer">{image}</button>'
-            )
-        elif not place:
-            address = html.escape(f"{_SERVER}?{urlencode({'image': row.image})}")
-            text = html.escape(PurePosixPath(row.image).name)
-            name = f'<td class="text name" title="{html.escape(row.image)}"><a href="{address}">{text}</a></td>'
+        address = html.escape(embedded.address(row.image, row.instance))
+        query = html.escape(urlencode({"image": row.image, "i": row.instance}))
+        name = file_name(row.image)
+        if address and image:
+            image = f'<a class="open" href="{address}" data-gallery="?{query}" title="Open in the viewer">{image}</a>'
+        elif not address:
+            name = f'<a href="{_SERVER}?{query}" data-gallery="?{query}">{name}</a>'
         most = max(PARTS, key=lambda part: getattr(row, part))
         rows.append(
             f'<td class="picture">{image}</td>{_cell(row.class_name, "text")}'
-            f"{name}"
+            f'<td class="text name">{name}</td>'
             f"{_cell(f'{row.score:.2f}')}{_cell(str(row.area))}"
             f"{_cell(_number(row.iou))}"
             + "".join(_cell(_number(getattr(row, part)), "most" if part == most else "") for part in PARTS)
             + _cell(_number(row.true_box_iou))
             + _cell(_number(row.threshold_iou))
         )
-    headings = ["class", "image", "score", "area", "IoU", *PARTS, "ground-truth box", "threshold"]
+    headings = ["class", "image", "score", "area", "IoU", *PARTS, "true box", "threshold"]
     return _table(["", *headings], rows, sortable=True, text=3, tall=True)
 
 

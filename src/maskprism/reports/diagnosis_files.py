@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,10 +23,12 @@ from maskprism.drawing import error_budget as budget_figures
 from maskprism.drawing.figures import png_bytes
 from maskprism.drawing.mask_thumbnails import mask_against_truth
 from maskprism.drawing.responsive_svg import adaptive
-from maskprism.reports.diagnosis import report_page
-from maskprism.reports.embedded_viewers import embedded
+from maskprism.reports.diagnosis import report_page, verdict_of
+from maskprism.reports.embedded_viewers import embedded, packed_scene
+from maskprism.reports.error_cards import ErrorCards
 from maskprism.reports.html import Illustration
 from maskprism.reports.manifest import Number, PictureFile, ResultManifest, TableFile, withdraw_manifest, write_manifest
+from maskprism.viewer.markup import data_url
 from maskprism.viewer.payload import encode_webp
 
 if TYPE_CHECKING:
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from maskprism.analysis.dataset.coco_ap import AveragePrecision
-    from maskprism.analysis.dataset.diagnosis import PicturedInstance
+    from maskprism.analysis.dataset.diagnosis import PicturedImage
+    from maskprism.analysis.truth.error_budget import InstanceBudget
     from maskprism.models import Model
     from maskprism.reports.html import Section
 
@@ -116,11 +120,17 @@ def write_diagnosis(
             written[write_atomically(folder / f"{name}.png", png_bytes(figure))] = caption
             drawn[name] = Illustration(adaptive(figure), caption, figures.words_of(name, found))
     shown = found.budget.worst(worst)
+    cards = ErrorCards.of(found)
     small: dict[tuple[str, int], bytes] = {}
-    seen = _pictured(found.pictured(model, shown), small) if model else ()
-    scenes = embedded(shown, seen)
+    packed = dict.fromkeys(name for turn in zip_longest(shown, cards) for one in turn if one for name in [one.image])
+    scenes: dict[str, str] = {}
+    for seen in found.pictured(model, packed) if model else ():
+        small |= _small_pictures(seen, shown)
+        cards.draw(seen)
+        scenes[seen.name] = packed_scene(seen)
+    inside = embedded({name: scenes[name] for name in packed if name in scenes})
     pictured = [(row, small.get((row.image, row.instance))) for row in shown]
-    write_atomically(folder / "report.html", report_page(found, findings, drawn, pictured, more, scenes))
+    write_atomically(folder / "report.html", report_page(found, findings, drawn, pictured, cards, inside, more))
     predicted, boxes, mean = found.precision["predict"], found.precision["boxes"], every["error_budget"]["mean"]
     manifest = ResultManifest(
         command="diagnose",
@@ -138,6 +148,8 @@ def write_diagnosis(
         findings=[finding.says for finding in findings],
         pictures=[PictureFile(f"{name}.png", one.caption) for name, one in drawn.items()],
         tables=[TableFile(path.name, what) for path, what in written.items() if path.suffix == tables],
+        verdict=verdict_of(found),
+        thumbnail=next((data_url("image/webp", picture) for _, picture in pictured if picture), ""),
     )
     written |= write_manifest(folder, manifest)
     return written
@@ -234,13 +246,16 @@ def summary(found: Diagnosis, findings: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
-def _pictured(seen: Iterable[PicturedInstance], small: dict[tuple[str, int], bytes]) -> Iterator[PicturedInstance]:
-    """Yield the same instances; of each a small picture as WebP goes into `small` when its turn comes."""
-    for one in seen:
-        instance = one.prediction[one.row.instance]
-        picture = mask_against_truth(one.image, instance.mask("image"), one.truth.masks()[one.row.object], instance.box)
-        small[one.row.image, one.row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
-        yield one
+def _small_pictures(seen: PicturedImage, rows: Sequence[InstanceBudget]) -> dict[tuple[str, int], bytes]:
+    """Return small pictures, as WebP, of those of the rows that are in an image."""
+    small = {}
+    for row in rows:
+        if row.image == seen.name and row.instance < len(seen.prediction):
+            instance = seen.prediction[row.instance]
+            truth = seen.truth.masks()[row.object]
+            picture = mask_against_truth(seen.image, instance.mask("image"), truth, instance.box)
+            small[row.image, row.instance] = encode_webp(picture, max(picture.shape[:2]))[0]
+    return small
 
 
 def _precision(found: Diagnosis, one: AveragePrecision) -> dict[str, Any]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import html
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from maskprism import __version__
+from maskprism._common.text import readable, rounded
 from maskprism.viewer.markup import content_hash, data_url, static_text
 
 if TYPE_CHECKING:
+    from maskprism.analysis.verdicts import Verdict, VerdictOutcome
     from maskprism.drawing.responsive_svg import Adaptive
 
 _NARROW_PX = 620
 _SHORT = 9
 """The number of letters of a value that fit into a tile; longer ones get two."""
+_TAIL = 9
+"""The number of letters at the end of a file's name that stay."""
 KICKER = '<p class="kicker">'
 """What a report begins with, as static/report.html has it."""
 
@@ -49,6 +52,7 @@ def page(
     scenes: str = "",
     home: str = "",
     application: str = "",
+    verdict: Verdict | None = None,
 ) -> str:
     """Return a whole report.
 
@@ -62,19 +66,26 @@ def page(
         The address of the index that the report belongs to.
     application
         The name of a style and a script of the package that are part of the file, too.
+    verdict
+        What stands first.
     """
-    style, script = (static_text(name) for name in ("report.css", "report.js"))
+    style, script, theme = (static_text(name) for name in ("report.css", "report.js", "theme.js"))
+    logo = static_text("icon.svg").strip()
     bundle = application or ("viewer" if scenes else "")
     module = static_text(f"{bundle}.js") if bundle else ""
     style += static_text(f"{bundle}.css") if bundle else ""
     policy = (
         f"default-src 'none'; img-src data:{' blob:' if scenes else ''}; style-src {content_hash(style)}; "
-        f"script-src {content_hash(script)}{f' {content_hash(module)}' if bundle else ''}"
+        f"script-src {content_hash(script)} {content_hash(theme)}{f' {content_hash(module)}' if bundle else ''}"
     )
     return Template(static_text("report.html")).substitute(
         policy=policy,
         style=style,
         script=script,
+        theme=theme,
+        logo=logo.replace("<svg ", '<svg aria-hidden="true" ', 1),
+        icon=data_url("image/svg+xml", logo.encode()),
+        verdict=verdict_banner(verdict) if verdict else "",
         scenes=f'{scenes}\n<script type="module">{module}</script>' if bundle else "",
         version=__version__,
         command=(home_link(home) if home else "") + f"maskprism {html.escape(command)}",
@@ -93,6 +104,27 @@ def _tile(name: str, value: str) -> str:
     return f"<div{wide}><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
 
 
+def verdict_banner(verdict: Verdict) -> str:
+    """Return a verdict with the numbers behind it, their intervals and tolerances."""
+    several = len(verdict.checks) > 1
+    checks = "".join(
+        f"<li>{outcome_badge(check.outcome) if several else ''}{html.escape(check.title)} <b>{check.value_text}</b>, "
+        f"tolerance {html.escape(check.tolerance_text)}</li>"
+        for check in verdict.checks
+    )
+    why = f"<p>{outcome_badge(verdict.outcome)}{html.escape(verdict.why)}</p>"
+    return f'<div class="verdict {_class_of(verdict.outcome)}">{why}{f"<ul>{checks}</ul>" if checks else ""}</div>'
+
+
+def outcome_badge(outcome: VerdictOutcome) -> str:
+    """Return the word of an outcome in its colour."""
+    return f'<strong class="outcome {_class_of(outcome)}">{outcome.upper()}</strong>'
+
+
+def _class_of(outcome: VerdictOutcome) -> str:
+    return outcome.replace(" ", "-")
+
+
 def home_link(address: str) -> str:
     """Return the way back to the index; it stands behind KICKER."""
     return f'<a href="{html.escape(address)}">All reports</a> · '
@@ -100,7 +132,7 @@ def home_link(address: str) -> str:
 
 def findings(items: Iterable[str]) -> Section:
     """Return what the numbers say, a list of HTML items."""
-    return Section("reading", "What this says", '<ol class="findings">\n' + "\n".join(items) + "\n</ol>")
+    return Section("reading", "Findings", '<ol class="findings">\n' + "\n".join(items) + "\n</ol>")
 
 
 def figures(shown: Mapping[Any, Illustration]) -> str:
@@ -149,6 +181,14 @@ def table(
     )
 
 
+def file_name(path: str) -> str:
+    """Return the name of a file, of which the middle is left out where room is short: the end tells names apart."""
+    name = readable(PurePosixPath(path).name)
+    head, tail = html.escape(name[:-_TAIL]), html.escape(name[-_TAIL:])
+    title = html.escape(readable(path))
+    return f'<span class="file" title="{title}"><span>{head}</span><span>{tail}</span></span>'
+
+
 def cell(text: str, style: str = "", *, title: str = "") -> str:
     """One cell of a table."""
     return (
@@ -165,5 +205,5 @@ def row(name: str, values: Iterable[float]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits; a dash for nan."""
-    return "–" if np.isnan(value) else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
+    """Three digits, or as many as tell it from a whole number; a dash for nan."""
+    return rounded(value)

@@ -13,9 +13,11 @@ import numpy as np
 
 from maskprism import __version__
 from maskprism._common.text import counted, readable
+from maskprism.analysis.intervals import claimed_interval
 from maskprism.analysis.labels.study import NEEDLESS
-from maskprism.analysis.labels.suspicion import SUSPICIOUS
+from maskprism.analysis.labels.suspicion import MIN_CALIBRATED, SUSPICIOUS
 from maskprism.analysis.truth.matching import FOUND_IOU
+from maskprism.analysis.verdicts import Check, Verdict
 from maskprism.core.geometry import box_iou
 from maskprism.datasets.coco import RunLengths, bitmap_of
 from maskprism.datasets.decisions import DECISIONS_FORMAT, LabelAction
@@ -42,6 +44,8 @@ _OUTLINES: dict[OutlineName, str] = {
 NOT_CALIBRATED = "suspicions are not calibrated"
 _WARNING = "warning: "
 _MOST_TWINS = 50
+MAX_SUSPICIOUS = 0.02
+"""The tolerance of the verdict: the share of labels that may be suspicious."""
 _METHOD = {
     "suspicion": (
         "From 0 to 1, learned from corrupted copies of these labels, on images that were not learned from. Where that "
@@ -184,6 +188,24 @@ def _bitmap(rle: Mapping[str, Any], image_hw: tuple[int, int]) -> Bool[np.ndarra
     return bitmap_of(RunLengths((height, width), rle["counts"]), image_hw)
 
 
+def verdict_of(report: LabelReport) -> Verdict:
+    """Return whether the labels are good enough: the share of suspicious ones, with its interval over images."""
+    if not report.suspicion.calibrated:
+        return Verdict(
+            "cannot tell", f"fewer than {MIN_CALIBRATED} images are too few to calibrate suspicions, so for a verdict"
+        )
+    judged = [row for row in report.rows if row.label_id is not None and not np.isnan(row.suspicion)]
+    suspicious = np.array([float(row.suspicion >= SUSPICIOUS) for row in judged])
+    share = claimed_interval(suspicious, [row.image for row in judged])
+    check = Check.of(f"share of labels with a suspicion of {SUSPICIOUS} or more", share, "at most", MAX_SUSPICIOUS)
+    why = {
+        "pass": "few labels are suspicious",
+        "fail": "more labels are suspicious than the tolerance allows: look at them",
+        "cannot tell": "the interval of the share of suspicious labels holds the tolerance",
+    }
+    return Verdict(check.outcome, why[check.outcome], [check])
+
+
 def labels_page(
     report: LabelReport,
     dataset: Dataset,
@@ -233,6 +255,7 @@ def labels_page(
         + (f" ({dataset.split})" if dataset.split else ""),
         subtitle=f"{counted(len(suspicious), 'label')} with a suspicion of {SUSPICIOUS} or more, the most suspicious "
         f"first.{shown}",
+        verdict=verdict_of(report),
         warnings=[_sentence(note.removeprefix(_WARNING)) for note in warnings],
         tiles=[
             ("images", str(report.n_images)),

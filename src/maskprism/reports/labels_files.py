@@ -13,7 +13,7 @@ from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism._common.text import counted, json_text
 from maskprism.analysis.labels.suspicion import LEVELS, MIN_CALIBRATED, SUSPICIOUS
 from maskprism.drawing.label_crops import crop_sheet
-from maskprism.reports.labels import NOT_CALIBRATED, label_cards, labels_page
+from maskprism.reports.labels import NOT_CALIBRATED, label_cards, labels_page, verdict_of
 from maskprism.reports.manifest import Number, PictureFile, ResultManifest, TableFile, withdraw_manifest, write_manifest
 from maskprism.tables.judged_labels import LABELS_TABLE
 
@@ -107,6 +107,7 @@ def write_labels(
         findings=list(notes),
         pictures=[PictureFile(path.name, what) for path, what in pictures.items()],
         tables=[TableFile(LABELS_TABLE, what, order="-suspicion")],
+        verdict=verdict_of(report),
     )
     return {
         shown: "the most suspicious labels, to look at and decide on",

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import quote
 
 import msgspec
 
 from maskprism import __version__
 from maskprism._common.files import reporting_write_errors, write_atomically
-from maskprism._common.text import json_text, readable
+from maskprism._common.text import json_text, readable, rounded
+from maskprism.analysis.verdicts import Verdict
 from maskprism.errors import MaskprismError
 from maskprism.io.untrusted import decode_json, is_folder, read_regular
+from maskprism.viewer.markup import data_url
+from maskprism.viewer.payload import encode_webp
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import UInt8
 
 FORMAT: Literal[1] = 1
 SUFFIX = ".manifest.json"
 MOST_BYTES = 64 << 20
 """Larger files of results were not written by maskprism."""
+_THUMBNAIL_SIDE = 192
 
 
 class Number(msgspec.Struct, frozen=True):
@@ -33,7 +41,13 @@ class Number(msgspec.Struct, frozen=True):
         """The value as text; nothing for one that does not exist, or that is no size of ours."""
         if self.value is None or not -1e15 < self.value < 1e15:
             return ""
-        return format(round(self.value) if self.style == "," else self.value, self.style).replace("-", "−")
+        if self.style == ",":
+            return format(round(self.value), ",").replace("-", "−")
+        digits = int(self.style[-2])
+        if self.style.endswith("%"):
+            return f"{rounded(100 * self.value, digits)}%"
+        sign = "+" if self.style.startswith("+") and self.value >= 0 else ""
+        return sign + rounded(self.value, digits)
 
 
 class PictureFile(msgspec.Struct, frozen=True):
@@ -69,13 +83,6 @@ class TableFile(msgspec.Struct, frozen=True):
     headings: dict[str, str] = {}
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """Whether what was checked is as it should be, and why."""
-
-    outcome: Literal["pass", "fail", "cannot tell"]
-    why: str = ""
-
-
 class ResultManifest(msgspec.Struct, kw_only=True, frozen=True):
     """What a command wrote.
 
@@ -94,6 +101,8 @@ class ResultManifest(msgspec.Struct, kw_only=True, frozen=True):
         The names of the models, A before B.
     numbers, findings, pictures, tables, verdict
         What the index and the page show; findings are sentences.
+    thumbnail
+        A small picture for the index, as a data URL; by default the index shrinks the first of the pictures.
     maskprism, format
         The version that wrote it, and that of the format.
     """
@@ -108,8 +117,15 @@ class ResultManifest(msgspec.Struct, kw_only=True, frozen=True):
     pictures: list[PictureFile] = []
     tables: list[TableFile] = []
     verdict: Verdict | None = None
+    thumbnail: Annotated[str, msgspec.Meta(pattern="^(data:image/webp;base64,[A-Za-z0-9+/=]{1,200000})?$")] = ""
     maskprism: str = __version__
     format: Literal[1] = FORMAT
+
+
+def thumbnail_url(picture: UInt8[np.ndarray, "H W 3"]) -> str:
+    """Return a picture (BGR), shrunk, as a data URL; of one that is far from square, its beginning."""
+    height, width = picture.shape[:2]
+    return data_url("image/webp", encode_webp(picture[: 2 * width, : 2 * height], _THUMBNAIL_SIDE)[0])
 
 
 def manifest_path(out: str | os.PathLike[str], command: str) -> Path:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from maskprism._common.text import counted, signed
+from maskprism._common.text import counted, rounded, signed
 from maskprism.analysis.intervals import MIN_IMAGES, too_few
 from maskprism.analysis.tuning.evidence import CANDIDATES, CONF, PIXELS
 from maskprism.analysis.tuning.fitting import FULL_EFFORT, SHARPNESS
-from maskprism.reports.html import Illustration, Section, cell, definitions, findings, page, row, table
+from maskprism.analysis.verdicts import Check, Verdict, VerdictOutcome
+from maskprism.reports.html import Illustration, Section, cell, definitions, file_name, findings, page, row, table
 from maskprism.reports.html import figures as figure_grid
+from maskprism.viewer.markup import data_url
 
 if TYPE_CHECKING:
     from maskprism.analysis.dataset.coco_ap import AveragePrecision
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.truth.gains import Change
     from maskprism.analysis.tuning import Tuning
     from maskprism.analysis.tuning.decode_rule import DecodeSetting
+    from maskprism.analysis.tuning.tuning import TunedInstance
     from maskprism.core.masks import MaskRule
     from maskprism.models import Model
 
@@ -86,6 +89,19 @@ def warnings_of(found: Tuning) -> list[str]:
             f"{found.failures[0].name}: {found.failures[0].message})."
         )
     return said
+
+
+def verdict_of(found: Tuning) -> Verdict:
+    """Return whether the correction helps: its gain, with its interval, lies above 0."""
+    gain = found.change.gain
+    why = {
+        "pass": "the correction draws better masks",
+        "fail": "the correction draws worse masks, so no model was written without --force",
+        "cannot tell": "the gain may be chance, so no model was written without --force",
+    }
+    check = Check.of("gain in mean mask IoU", gain, "above", 0)
+    outcome: VerdictOutcome = "pass" if found.helps else "fail" if gain.high < 0 else "cannot tell"
+    return Verdict(outcome, why[outcome], [check])
 
 
 def sentences(found: Tuning) -> list[str]:
@@ -165,13 +181,27 @@ def gained(gain: Interval) -> str:
     return signed(gain.mean) if math.isnan(gain.low) else str(gain)
 
 
-def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Illustration]) -> str:
+class MaskPair(NamedTuple):
+    """An instance before and after the correction: WebP pictures of its mask against the ground truth."""
+
+    row: TunedInstance
+    class_name: str
+    image: str
+    before: bytes
+    after: bytes
+
+
+def report_page(
+    found: Tuning, written: Sequence[str], figures: Mapping[str, Illustration], pairs: Sequence[MaskPair]
+) -> str:
     """Return the whole page.
 
     Parameters
     ----------
     written
         What became of the correction, in sentences.
+    pairs
+        Masks before and after.
     """
     before, after = found.precision
     gain = found.change.gain
@@ -182,6 +212,7 @@ def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Ill
             f"{counted(found.images, 'image')}, {counted(found.change.instances, 'instance')} found with a score above "
             f"{found.conf:g}; all numbers are of images that took no part in what they are measured with"
         ),
+        verdict=verdict_of(found),
         warnings=warnings_of(found),
         tiles=[
             ("gain in mean mask IoU", signed(gain.mean)),
@@ -196,16 +227,40 @@ def report_page(found: Tuning, written: Sequence[str], figures: Mapping[str, Ill
         sections=[
             findings(f"<li><p>{html.escape(text)}</p></li>" for text in [*sentences(found), *written]),
             *([_recipe_section(found)] if found.decode_rule.helps else []),
+            *([Section("masks", "Masks before and after", _pairs(pairs))] if pairs else []),
             Section("figures", "Figures", figure_grid(figures)),
-            Section("numbers", "Numbers", _numbers(found)),
+            Section("numbers", "Tables", _numbers(found)),
             Section(
                 "method",
-                "How this was measured",
+                "Method",
                 definitions(
                     (METHOD if found.teacher is None else {"ground truth": _taught(found.teacher)} | METHOD).items()
                 ),
             ),
         ],
+    )
+
+
+def _pairs(pairs: Sequence[MaskPair]) -> str:
+    def picture(data: bytes, when: str, iou: float, pair: MaskPair) -> str:
+        alt = html.escape(f"{pair.class_name} in {pair.image} {when} tuning")
+        return (
+            f'<figure><img src="{data_url("image/webp", data)}" alt="{alt}" loading="lazy">'
+            f"<figcaption>{when} {rounded(iou)}</figcaption></figure>"
+        )
+
+    items = "".join(
+        f'<li><div class="pair">{picture(pair.before, "before", pair.row.before, pair)}'
+        f"{picture(pair.after, 'after', pair.row.after, pair)}</div>"
+        f"<span>{html.escape(pair.class_name)} {signed(pair.row.after - pair.row.before)}</span>"
+        f"{file_name(pair.image)}</li>"
+        for pair in pairs
+    )
+    return (
+        '<p class="quiet">The instances that gain most, then those that lose most, with what was fitted without their '
+        'image: <span class="swatch missing"></span> ground truth that the mask leaves out, <span class="swatch extra">'
+        "</span> mask beyond the ground truth; numbers are mask IoU on the model input.</p>"
+        f'<ul class="strip pairs">{items}</ul>'
     )
 
 

@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from maskprism import __version__
 from maskprism._common.files import write_atomically
 from maskprism._common.text import json_text
 from maskprism.drawing.gains import groups_figure
+from maskprism.drawing.mask_thumbnails import mask_against_truth
 from maskprism.drawing.responsive_svg import adaptive
 from maskprism.drawing.tuning import curve_figure
 from maskprism.reports.html import Illustration
-from maskprism.reports.manifest import Number, ResultManifest, Verdict, file_url, write_manifest
-from maskprism.reports.tuning import gained, recipe, report_page, section, sentences, warnings_of
+from maskprism.reports.manifest import Number, ResultManifest, file_url, write_manifest
+from maskprism.reports.tuning import MaskPair, gained, recipe, report_page, section, sentences, verdict_of, warnings_of
+from maskprism.viewer.payload import encode_webp
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from maskprism.analysis.tuning import Tuning
-    from maskprism.models import ModelSpec
+    from maskprism.models import Model, ModelSpec
     from maskprism.reports.html import Section
 
+_PAIRS, _SIDE = 6, 200
 FIGURES: dict[str, tuple[Callable[[Tuning], Figure], str]] = {
     "curve": (
         curve_figure,
@@ -36,13 +39,15 @@ FIGURES: dict[str, tuple[Callable[[Tuning], Figure], str]] = {
 }
 
 
-def write_report(found: Tuning, base: Path, written: Sequence[str]) -> dict[Path, str]:
+def write_report(found: Tuning, base: Path, written: Sequence[str], model: Model) -> dict[Path, str]:
     """Write BASE.tune.json and BASE.tune.html; gives each with what it holds.
 
     Parameters
     ----------
     written
         What became of the correction, in sentences.
+    model
+        The model that was tuned, for pictures of masks before and after.
 
     Raises
     ------
@@ -51,8 +56,24 @@ def write_report(found: Tuning, base: Path, written: Sequence[str]) -> dict[Path
     """
     page, numbers = report_files(base)
     write_atomically(numbers, json_text(summary(found)) + "\n")
-    write_atomically(page, report_page(found, written, _drawn(found)))
+    write_atomically(page, report_page(found, written, _drawn(found), pairs_of(found, model)))
     return {page: "what it gains, on one page", numbers: "all numbers"}
+
+
+def pairs_of(found: Tuning, model: Model) -> list[MaskPair]:
+    """Draw the instances that gain most, then those that lose most, before and after."""
+    rows = sorted(found.rows, key=lambda row: row.before - row.after)
+    gaining = [row for row in rows[:_PAIRS] if row.after > row.before]
+    losing = [row for row in rows[::-1][:_PAIRS] if row.after < row.before]
+    drawn = {}
+    for seen in found.pictured(model, [*gaining, *losing]):
+        around = seen.before.mask("image") | seen.after.mask("image")
+        before, after = (
+            encode_webp(mask_against_truth(seen.image, one.mask("image"), seen.truth, one.box, _SIDE, around), _SIDE)[0]
+            for one in (seen.before, seen.after)
+        )
+        drawn[id(seen.row)] = MaskPair(seen.row, seen.before.name, found.names[seen.row.image], before, after)
+    return [drawn[id(row)] for row in (*gaining, *losing) if id(row) in drawn]
 
 
 def write_tuning_manifest(found: Tuning, out: Path) -> dict[Path, str]:
@@ -63,9 +84,7 @@ def write_tuning_manifest(found: Tuning, out: Path) -> dict[Path, str]:
     out
         The file that was asked for.
     """
-    gain, (before, after) = found.change.gain, found.precision
-    outcome: Literal["pass", "fail", "cannot tell"]
-    outcome = "pass" if found.helps else "fail" if gain.high < 0 else "cannot tell"
+    before, after = found.precision
     manifest = ResultManifest(
         command="tune",
         about="what a correction of the coefficients gains",
@@ -79,7 +98,7 @@ def write_tuning_manifest(found: Tuning, out: Path) -> dict[Path, str]:
             Number("mask AP after", after.ap),
         ],
         findings=sentences(found),
-        verdict=Verdict(outcome, f"the gain in mean mask IoU is {gained(gain)}"),
+        verdict=verdict_of(found),
     )
     return write_manifest(out, manifest)
 

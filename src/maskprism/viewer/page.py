@@ -122,6 +122,11 @@ class Page:
         self._kinds.add(picture, prediction)
 
     @property
+    def thumbnail(self) -> str:
+        """The first image, small, as a data URL; nothing without one."""
+        return self._index[0]["thumbnail"] if self._index else ""
+
+    @property
     def scene_bytes(self) -> int:
         """How many bytes the images take so far, which is nearly all of the file."""
         return sum(map(len, self._scenes))

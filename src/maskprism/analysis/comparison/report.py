@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 from maskprism._common.text import counted
 from maskprism.analysis.comparison.part_swaps import PARTS
 from maskprism.analysis.comparison.relations import NO_RELATION, Relation, all_prototypes_differ
+from maskprism.analysis.intervals import claimed_interval
 from maskprism.analysis.truth.gains import Gains
+from maskprism.analysis.verdicts import Check, Verdict
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
@@ -329,6 +331,61 @@ class Comparison:
             found.append(f"scores differ by {drift:.4f} on average (expected at most {tolerance.max_score_drift:g})")
         return found
 
+    def checks(self, tolerance: Tolerance) -> list[Check]:
+        """Return the three numbers with their tolerances, and intervals over images that hold together.
+
+        None where nothing is matched.
+        """
+        if not len(self.matched):
+            return []
+        rows, matched = self.instances, self.matched
+        weights = {"matched": 2, "class changed": 2}
+        status = rows["status"].to_pylist()
+        apart = np.repeat(
+            [float(one != "matched") for one in status],
+            repeats := [weights.get(one, 1) for one in status],
+        )
+        images = np.array(rows["image"].to_pylist(), dtype=object)
+        of_matched = matched["image"].to_pylist()
+        mask_iou, unmatched, drift = (
+            claimed_interval(values, of, comparisons=3)
+            for values, of in (
+                (self.ious, of_matched),
+                (apart, np.repeat(images, repeats).tolist()),
+                (np.abs(self.score_drifts), of_matched),
+            )
+        )
+        return [
+            Check.of("mean mask IoU", mask_iou, "at least", tolerance.min_iou),
+            Check.of("share of unmatched instances", unmatched, "at most", tolerance.max_unmatched),
+            Check.of("mean difference of scores", drift, "at most", tolerance.max_score_drift),
+        ]
+
+    def verdict(self, tolerance: Tolerance) -> Verdict:
+        """Return whether B is within the tolerance: what the exit code of `maskprism compare` says, and how surely.
+
+        Out of tolerance on these images is "fail", within it "pass". Where an interval holds its tolerance, other
+        images may tell otherwise, and the outcome is "cannot tell".
+        """
+        violations, checks = self.violations(tolerance), self.checks(tolerance)
+        code = "exit code 3" if violations else "exit code 0"
+        unsure = [check.title for check in checks if check.outcome == "cannot tell"]
+        beyond = sum(not check.holds(check.value) for check in checks)
+        sure = any(check.outcome == "fail" for check in checks) or len(violations) > beyond
+        if not len(self.instances):
+            return Verdict("cannot tell", f"{'; '.join(violations)} ({code})")
+        if unsure and not sure:
+            here = "; ".join(violations) or "within the tolerance on these images"
+            return Verdict(
+                "cannot tell",
+                f"{here} ({code}), but the interval of the {' and the '.join(unsure)} holds the tolerance: other "
+                "images may tell otherwise",
+                checks,
+            )
+        if violations:
+            return Verdict("fail", f"{'; '.join(violations)} ({code})", checks)
+        return Verdict("pass", f"the same within the tolerance ({code})", checks)
+
     def as_dict(self, tolerance: Tolerance | None = None) -> dict[str, Any]:
         """Everything but the rows, for `json_text`; with the verdict if a tolerance is given."""
         statuses: tuple[Status, ...] = ("matched", "class changed", "only in A", "only in B")
@@ -369,6 +426,7 @@ class Comparison:
         if tolerance is not None:
             violations = self.violations(tolerance)
             found["tolerance"] = {**asdict(tolerance), "within": not violations, "violations": violations}
+            found["verdict"] = self.verdict(tolerance)
         return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism._common.text import brief, counted, signed
+from maskprism._common.text import brief, counted, rounded, signed
 from maskprism.analysis.comparison.part_swaps import PARTS
 from maskprism.io.class_names import placeholder
 
@@ -40,9 +40,7 @@ def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> lis
     if comparison.failed:
         found.append(f"Left out: {_left_out(comparison)}.")
     if tolerance is not None:
-        violations = comparison.violations(tolerance)
-        verdict = f"Out of tolerance: {'; '.join(violations)}." if violations else "Within tolerance."
-        found.append(verdict)
+        found.append(f"{comparison.verdict(tolerance)}.")
     return [sentence for sentence in found if sentence]
 
 
@@ -174,8 +172,9 @@ def _masks(comparison: Comparison) -> str:
         return "All masks are equal to the last pixel."
     equal = int(np.count_nonzero(ious == 1))
     return (
-        f"Masks differ by {percent(1 - comparison.mean_iou)} on average (IoU: mean {ious.mean():.4f}, median "
-        f"{np.median(ious):.4f}, worst {ious.min():.4f}); {equal} of {len(ious)} are equal to the last pixel."
+        f"Masks differ by {percent(1 - comparison.mean_iou)} on average (IoU: mean {rounded(ious.mean(), 4)}, median "
+        f"{rounded(float(np.median(ious)), 4)}, worst {rounded(ious.min(), 4)}); {equal} of {len(ious)} are equal to "
+        "the last pixel."
     )
 
 
@@ -220,7 +219,7 @@ def _prototypes(comparison: Comparison) -> str:
             return "The prototypes are the same up to rounding."
         return (
             f"The prototypes mean the same in both: they differ by {percent(float(np.median(errors)))} of their spread "
-            f"(median), prototype {worst} by most ({percent(float(errors[worst]))}). CKA {similarity.cka:.4f}, "
+            f"(median), prototype {worst} by most ({percent(float(errors[worst]))}). CKA {rounded(similarity.cka, 4)}, "
             f"largest principal angle {similarity.angles_deg.max(initial=0):.1f}°."
         )
     correlation = [abs(similarity.correlation[a, b]) for a, b in similarity.pairs]
@@ -228,7 +227,8 @@ def _prototypes(comparison: Comparison) -> str:
     a_by_b, b_by_a = similarity.explained
     return (
         f"The models have prototypes of their own: matched one to one, |correlation| is {median} (median); A's can "
-        f"draw {percent(b_by_a)} of what B's show, B's {percent(a_by_b)} of what A's show; CKA {similarity.cka:.2f}. "
+        f"draw {percent(b_by_a)} of what B's show, B's {percent(a_by_b)} of what A's show; CKA "
+        f"{rounded(similarity.cka, 2)}. "
         + (
             "Coefficients are equal, so they were exchanged unchanged."
             if comparison.relation.coefficients_equal

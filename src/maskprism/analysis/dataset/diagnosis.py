@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -181,30 +181,26 @@ class Diagnosis:
         """Detections shown that found no ground-truth instance and are not excused; see `matching.match`."""
         return sum(one.outcome == "false positive" for one in self.detections)
 
-    def pictured(self, model: Model, rows: Sequence[InstanceBudget]) -> Iterator[PicturedInstance]:
-        """Yield the images and masks of some rows of the budget, image by image, from the model that was diagnosed.
+    def pictured(self, model: Model, names: Collection[str]) -> Iterator[PicturedImage]:
+        """Yield some images with all that was found and is labelled there, from the model that was diagnosed.
 
         Images are read and predicted again; those that are gone are left out.
         """
-        wanted = {row.image for row in rows}
-        places = [place for place, sample in enumerate(self.dataset) if sample.name in wanted]
+        places = [place for place, sample in enumerate(self.dataset) if sample.name in names]
         shown = model.with_thresholds(shown_thresholds(model, self.conf))
         for visited in visit(self.dataset.take(places), shown):
             if isinstance(visited, Failure):
                 continue
             assert visited.truth is not None
-            image, prediction = visited.image, visited.prediction
             truth = visited.truth.of_classes(self.classes)
-            matches = match_masks(prediction, truth, classes=self.classes)
-            for row in rows:
-                if row.image == visited.name and row.instance < len(prediction):
-                    yield PicturedInstance(row, image, prediction, truth, matches)
+            matches = match_masks(visited.prediction, truth, classes=self.classes)
+            yield PicturedImage(visited.name, visited.image, visited.prediction, truth, matches)
 
 
-class PicturedInstance(NamedTuple):
-    """One row of the error budget, with its image (BGR) and all that was found and is labelled there."""
+class PicturedImage(NamedTuple):
+    """An image (BGR) by its name, with all that was found and is labelled there."""
 
-    row: InstanceBudget
+    name: str
     image: UInt8[np.ndarray, "H W 3"]
     prediction: Prediction
     truth: GroundTruth

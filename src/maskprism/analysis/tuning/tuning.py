@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,14 +33,14 @@ from maskprism.errors import InputError
 from maskprism.io.sources import spread
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64
+    from jaxtyping import Bool, Float64, UInt8
 
     from maskprism._common.choices import EngineName
     from maskprism._common.parallel import Engine
     from maskprism.analysis.truth.gains import Change
     from maskprism.analysis.truth.overlaps import Overlaps
     from maskprism.analysis.tuning.validation import Fold
-    from maskprism.core.prediction import Prediction
+    from maskprism.core.prediction import Instance, Prediction
     from maskprism.datasets import Dataset
     from maskprism.models import Model, ModelSpec
     from maskprism.models.correction import Correction
@@ -55,11 +55,14 @@ class TunedInstance(NamedTuple):
 
     Attributes
     ----------
+    image, object
+        The number of the image (see `Tuning.names`), and of the ground-truth instance in it.
     plain, corrected
         Under each of `settings_of` the model's rule, before and after.
     """
 
     image: int
+    object: int
     class_id: int
     area: int
     before: float
@@ -67,6 +70,16 @@ class TunedInstance(NamedTuple):
     curve: Mapping[int, float]
     plain: tuple[float, ...]
     corrected: tuple[float, ...]
+
+
+class TunedPicture(NamedTuple):
+    """A matched instance with its image (BGR), before and after, and its ground truth."""
+
+    row: TunedInstance
+    image: UInt8[np.ndarray, "H W 3"]
+    before: Instance
+    after: Instance
+    truth: Bool[np.ndarray, "H W"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +102,8 @@ class Tuning:
         Of these, with intervals over images that hold for both; without ends where there are too few.
     seconds
         How long gathering, fitting and measuring took.
+    names
+        The images that were used, by the numbers that rows have.
     """
 
     dataset: Dataset
@@ -104,6 +119,7 @@ class Tuning:
     ap_gain: Interval
     ap75_gain: Interval
     seconds: Mapping[str, float]
+    names: Sequence[str]
 
     @property
     def teacher(self) -> Model | None:
@@ -168,6 +184,32 @@ class Tuning:
         if not (sizes := sorted(self.fitted.folds[0].curve)):
             return None
         return sizes[-1], self._interval([row.after - row.curve[sizes[-1]] for row in self.rows])
+
+    def pictured(self, model: Model, rows: Sequence[TunedInstance]) -> Iterator[TunedPicture]:
+        """Yield some rows with both masks and the ground truth, image by image, from the model that was tuned.
+
+        Images are read and predicted again; those that are gone are left out. The mask after is that with what was
+        fitted without the image.
+        """
+        classes = known_classes(self.dataset, model)
+        numbers = {self.names[row.image]: row.image for row in rows}
+        positions = [place for place, sample in enumerate(self.dataset) if sample.name in numbers]
+        model = (model.with_names(self.dataset.names) if self.dataset.by_index else model).with_correction(None)
+        for visited in visit(self.dataset.take(positions), _of_all_scores(model, self.conf)):
+            if isinstance(visited, Failure):
+                continue
+            assert visited.truth is not None
+            number = numbers[visited.name]
+            (fold,) = (fold for fold in self.fitted.folds if fold.first <= number < fold.stop)
+            before, truth = of_classes(visited.prediction, visited.truth, classes)
+            shown = before[before.scores > self.conf]
+            matches = match(shown, truth)
+            instances = dict(zip(matches.objects.tolist(), matches.instances.tolist(), strict=True))
+            after = fold.correction.apply(shown)
+            for row in rows:
+                if row.image == number and (instance := instances.get(row.object)) is not None:
+                    mask = truth.masks()[row.object]
+                    yield TunedPicture(row, visited.image, shown[instance], after[instance], mask)
 
     def _interval(self, values: Sequence[float]) -> Interval:
         return claimed_interval(np.array(values), self.gains.image)
@@ -281,7 +323,7 @@ def tune(
         clock.append(time.perf_counter())
         measured: list[_Measured] = []
         measurer = _Measurer([fold for fold in fitted.folds for _ in range(fold.first, fold.stop)], classes, conf)
-        all_scores = model.with_thresholds(replace(model.keep, conf=min(AP_CONF, conf), multi_label=True))
+        all_scores = _of_all_scores(model, conf)
         again = dataset.take([one.number for one in gathered])
         visited_again = visit(again, all_scores, measurer, engine=opened, on_progress=lambda *told: step(told[2]))
         with closing(visited_again) as measurements:
@@ -306,7 +348,13 @@ def tune(
         ap_gain=ap_gain,
         ap75_gain=ap75_gain,
         seconds=dict(zip(("gathering", "fitting", "measuring"), np.diff(clock).tolist(), strict=True)),
+        names=[sample.name for sample in again],
     )
+
+
+def _of_all_scores(model: Model, conf: float) -> Model:
+    """Return the model with the thresholds that AP is measured with."""
+    return model.with_thresholds(replace(model.keep, conf=min(AP_CONF, conf), multi_label=True))
 
 
 def check_options(*, folds: int, seed: int, limit: int | None) -> None:
@@ -416,6 +464,7 @@ class _Measurer:
         rows = [
             TunedInstance(
                 visited.number,
+                target,
                 int(truth.classes[target]),
                 int(truth.areas[target]),
                 float(plain[0, index]),

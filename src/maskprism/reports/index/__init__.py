@@ -16,9 +16,10 @@ from maskprism._common.files import write_atomically
 from maskprism._common.text import counted
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.untrusted import read_regular
-from maskprism.reports.html import KICKER, Section, home_link, page
+from maskprism.reports.html import KICKER, Section, home_link, outcome_badge, page
 from maskprism.reports.index.pages import Result, page_of
 from maskprism.reports.manifest import MOST_BYTES, SUFFIX, read_manifest
+from maskprism.viewer.markup import static_text
 
 _OURS = b'<meta name="generator" content="maskprism">'
 _HEAD_BYTES = 1 << 20
@@ -147,12 +148,18 @@ def _index(results: Sequence[Result], out: Path, order: Sequence[str], notes: Se
     )
     return page(
         "report",
-        title="All that was computed",
+        title=_title(results),
         subtitle=counted(len(results), "result"),
         warnings=notes,
         tiles=(),
         sections=[_group(group, out) for group in groups],
     )
+
+
+def _title(results: Sequence[Result]) -> str:
+    """Return whose results these are: the models, where there are few."""
+    names = sorted({name for result in results for name in result.manifest.models if name})
+    return f"Results for {' and '.join(names)}" if 0 < len(names) <= 2 else "Results"
 
 
 def _group(results: Sequence[Result], out: Path) -> Section:
@@ -166,8 +173,16 @@ def _entry(result: Result, out: Path) -> str:
     link = f'<a href="{_link(out, result.page)}">{html.escape(result.manifest.title)}</a>'
     names = "".join(f" <span class=quiet>{html.escape(name)}</span>" for name in result.models)
     values = "".join(f"<span>{html.escape(name)} <b>{value}</b></span>" for name, value in result.numbers)
-    verdict = f"<p>{html.escape(result.verdict)}</p>" if result.verdict else ""
-    return f"<li><p>{link}{names}</p>{verdict}{f'<p class=values>{values}</p>' if values else ''}</li>"
+    given = result.manifest.verdict
+    verdict = f"<p>{outcome_badge(given.outcome)}{html.escape(given.why)}</p>" if given else ""
+    checks = "".join(f"<p class=quiet>{html.escape(str(check))}</p>" for check in (given.checks if given else ()))
+    address = result.thumbnail
+    picture = f'<img src="{address}" alt="">' if address else static_text("icon.svg").strip()
+    thumbnail = f'<span class="thumbnail" aria-hidden="true">{picture}</span>'
+    return (
+        f"<li>{thumbnail}<div><p>{link}{names}</p>{verdict}{checks}"
+        f"{f'<p class=values>{values}</p>' if values else ''}</div></li>"
+    )
 
 
 def _link(start: Path, target: Path) -> str:

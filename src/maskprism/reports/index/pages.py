@@ -13,9 +13,10 @@ from urllib.parse import quote, unquote_to_bytes
 
 from maskprism._common.text import counted, readable
 from maskprism.errors import MaskprismError
+from maskprism.io.images import read_image
 from maskprism.io.untrusted import is_file, read_regular
 from maskprism.reports.html import Section, cell, findings, page, table
-from maskprism.reports.manifest import MOST_BYTES, SUFFIX, PictureFile, ResultManifest, TableFile
+from maskprism.reports.manifest import MOST_BYTES, SUFFIX, PictureFile, ResultManifest, TableFile, thumbnail_url
 from maskprism.viewer.markup import data_url
 
 _MOST_ROWS, _FIRST = 400, 2
@@ -59,13 +60,18 @@ class Result:
         return [(number.title, number.text) for number in self.manifest.numbers if number.text]
 
     @property
-    def verdict(self) -> str:
-        """The verdict as text; nothing without one."""
-        verdict = self.manifest.verdict
-        if verdict is None:
-            return ""
-        outcome = verdict.outcome.upper() if verdict.outcome != "cannot tell" else "Cannot tell"
-        return f"{outcome}: {verdict.why}" if verdict.why else outcome
+    def thumbnail(self) -> str:
+        """A small picture of it as a data URL: the manifest's, or its first picture that can be read; else nothing."""
+        if self.manifest.thumbnail:
+            return self.manifest.thumbnail
+        for picture in self.manifest.pictures:
+            if not is_file(path := self.file(picture.file)):
+                continue
+            try:
+                return thumbnail_url(read_image(path))
+            except MaskprismError:
+                continue
+        return ""
 
     def file(self, url: str) -> Path:
         """Return the file of a URL in the manifest.
@@ -91,7 +97,7 @@ def page_of(result: Result, home: str) -> str:
         The address of the index.
     """
     manifest = result.manifest
-    texts = [text for text in (result.verdict, *manifest.findings) if text]
+    texts = [text for text in manifest.findings if text]
     reading = [findings([f"<li><p>{html.escape(text)}</p></li>" for text in texts])] if texts else []
     tables = [
         Section(f"table-{quote(os.fsencode(path.stem))}", readable(path.stem).capitalize(), _table(path, about))
@@ -106,6 +112,7 @@ def page_of(result: Result, home: str) -> str:
         tiles=result.numbers,
         sections=[*reading, *_pictures(result), *tables],
         home=home,
+        verdict=manifest.verdict,
     )
 
 

@@ -1,4 +1,24 @@
 "use strict";
+document.querySelector("#theme")?.addEventListener("click", () => {
+  const root = document.documentElement;
+  root.dataset.theme = getComputedStyle(root).colorScheme === "dark" ? "light" : "dark";
+  try {
+    localStorage.setItem("maskprism-theme", root.dataset.theme);
+  } catch {
+    // a page that may keep nothing forgets the choice
+  }
+});
+
+// Under a server, what the report is about is in its gallery.
+const gallery = document.querySelector("meta[name=maskprism-gallery]")?.getAttribute("content");
+if (gallery) {
+  for (const link of document.querySelectorAll("a[data-gallery]")) {
+    const inside = link.getAttribute("href")?.startsWith("#");
+    if (!inside) link.href = gallery + link.dataset.gallery;
+    link.hidden = false;
+  }
+}
+
 // Press a heading to sort its table by that column; press again to turn the order round.
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
