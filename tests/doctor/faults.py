@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
+import yaml
 from onnx import numpy_helper
 
 from maskprism.models import Model, load
 from maskprism.models.runtimes import FunctionRuntime
 
 Arrays = list[np.ndarray]
-SHIFT = 0.08
-"""By this part of their box labels are shifted."""
 
 
 @dataclass(frozen=True)
@@ -176,3 +175,45 @@ def one_conv_in_int4(source: Path, target: Path) -> str:
     by_name[name].CopyFrom(numpy_helper.from_array(rounded, name))
     onnx.save(model, str(target))
     return name
+
+
+# --- faults of labels
+
+
+def rewritten(
+    data: Path, target: Path, change: Callable[[list[tuple[str, np.ndarray]]], list[tuple[str, np.ndarray]]]
+) -> Path:
+    """Copy a data set of Ultralytics with its labels changed, as (class, polygon in shares of the image)."""
+    described = yaml.safe_load(data.read_text(encoding="utf-8"))
+    root = Path(described.get("path", data.parent))
+    root = root if root.is_absolute() else data.parent / root
+    for file in sorted((root / "labels").rglob("*.txt")):
+        rows = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        labels = [(row[0], np.array(row[1:], dtype=np.float64).reshape(-1, 2)) for row in rows]
+        lines = (" ".join([name, *(f"{v:.6f}" for v in polygon.ravel())]) for name, polygon in change(labels))
+        copy = target / file.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text("\n".join(lines), encoding="utf-8")
+    shutil.copytree(root / "images", target / "images")
+    path = target / "data.yaml"
+    path.write_text(yaml.safe_dump(described | {"path": str(target)}), encoding="utf-8")
+    return path
+
+
+def shifted_labels(labels: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
+    """To the right and down by 2 and 1 % of the image."""
+    return [(name, np.clip(polygon + np.array([0.02, 0.01]), 0, 1)) for name, polygon in labels]
+
+
+def merged_labels(labels: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
+    """Each label and the nearest one of its class become one, joined by a line."""
+    left, found = list(labels), []
+    while left:
+        name, polygon = left.pop(0)
+        twins = [i for i, one in enumerate(left) if one[0] == name]
+        if twins:
+            nearest = min(twins, key=lambda i: np.linalg.norm(left[i][1].mean(axis=0) - polygon.mean(axis=0)))
+            other = left.pop(nearest)[1]
+            polygon = np.concatenate([polygon, polygon[:1], other, other[:1]])
+        found.append((name, polygon))
+    return found

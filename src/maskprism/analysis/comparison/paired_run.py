@@ -173,8 +173,9 @@ def _compared(networks: _Networks, answers: _Answers, worst: int) -> Comparison:
 
 def _changed_weights(networks: _Networks) -> ChangedWeights | None:
     """Compare the files, where both are ONNX and the package onnx is there."""
-    files = [getattr(model.runtime, "onnx_file", None) for model in (networks.own_a, networks.own_b)]
-    if None in files or networks.own_a.spec.sha256 == networks.own_b.spec.sha256 or find_spec("onnx") is None:
+    a, b = networks.own_a, networks.own_b
+    files = [path for one in (a, b) if (path := getattr(one.runtime, "onnx_file", None)) is not None]
+    if len(files) < 2 or a.spec.sha256 == b.spec.sha256 or find_spec("onnx") is None:
         return None
     return changed_weights(*files)
 
