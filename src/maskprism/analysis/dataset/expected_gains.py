@@ -43,7 +43,7 @@ class _Remembered:
         self._known: dict[bytes, Float64[np.ndarray, " R"]] = {}
 
     def __call__(self, weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, " R"]:
-        key = sha256(np.ascontiguousarray(weights)).digest()
+        key = sha256(weights.tobytes()).digest()
         if key not in self._known:
             self._known[key] = self._scored(weights)
         return self._known[key]
@@ -114,10 +114,12 @@ class ExpectedGains:
 
     def of_merged(self) -> Interval:
         """Return what is gained without labels of several objects, and without the detections of their parts."""
-        held = [held_detections(image, self.conf) for image in self.now]
-        return self._gain(
-            [without(only(image, ~one.any(axis=1)), one.any(axis=0)) for image, one in zip(self.now, held, strict=True)]
-        )
+        mended = []
+        for image in self.now:
+            held = held_detections(image, self.conf)
+            parts, labels = (np.logical_or.reduce(held, axis=axis) for axis in (1, 0))
+            mended.append(without(only(image, ~parts), labels))
+        return self._gain(mended)
 
     def of_decode(self, name: str) -> Interval:
         """Return how much higher AP is under another decode."""
