@@ -346,10 +346,10 @@ def many(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Diagnosis:
 
 
 class Assumed:
-    """Gains of AP that are positive, whatever is mended: for diagnoses whose numbers were changed by hand."""
+    """Gains of AP that are positive, whatever is fixed: for diagnoses whose numbers were changed by hand."""
 
     def __getattr__(self, name: str) -> object:
-        return lambda *mended: Interval(0.1, 0.05, 0.15)
+        return lambda *better: Interval(0.1, 0.05, 0.15)
 
 
 def read(found: Diagnosis) -> list[Finding]:
@@ -394,7 +394,7 @@ def test_findings_are_ranked_and_no_advice_stands_twice(many: Diagnosis) -> None
     assert means == sorted(means, reverse=True)
     for one, finding in zip(known, found[1:], strict=False):
         assert one.low <= one.mean <= one.high
-        assert f"At most {one.plain()} of mask AP is to be gained by mending it." in finding.says
+        assert f"Fixing it would add at most {one.plain()} to mask AP." in finding.says
     every = read(with_rows(many, iou=0.4, true_box_iou=0.5, threshold_iou=0.6, **dict.fromkeys(PARTS, 0.15)))
     sentences = [sentence for one in every for sentence in re.split(r"(?<=\.) (?=[A-Z])", one.advice)]
     own = [sentence for sentence in sentences if "helps here" not in sentence]

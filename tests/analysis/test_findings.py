@@ -171,10 +171,10 @@ def diagnosis(seed: int, *true: str, images: int = IMAGES) -> Any:
 
 
 class Gains:
-    """What is gained is not claimed: it ranks what was found."""
+    """What is gained is not claimed: it ranks the findings."""
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *mended: intervals.Interval(0.1, 0.05, 0.15)
+        return lambda *better: intervals.Interval(0.1, 0.05, 0.15)
 
 
 def is_claim(finding: Finding) -> bool:

@@ -28,7 +28,7 @@ FAULTS = {
     "half_grid": ("grid", "B's prototypes have a coarser grid"),
     "one_conv_in_int4": ("weights", "is rounded to 4 bits in B"),
 }
-"""Of a model: the cause that `compare` names first, and words of its sentence."""
+"""Of a model: the cause that `compare` names first, and a part of its sentence."""
 LABEL_FAULTS = {
     "shifted_labels": ("shift", "to the right and"),
     "merged_labels": ("merged", "Labels hold several objects"),

@@ -151,7 +151,7 @@ class _Options:
 
 
 class _Done(NamedTuple):
-    """A model that was diagnosed, and what is told of it."""
+    """A model that was diagnosed: its findings, and its part of the JSON."""
 
     found: Diagnosis
     findings: Sequence[Finding]
@@ -167,7 +167,7 @@ def _load(path: Path | None, reading: Reading, detections: Detections) -> tuple[
 
 
 def _diagnosed(dataset: Dataset, network: Model, out: Path, options: _Options, output: Output) -> _Done:
-    """Diagnose one model, and write and print what was found."""
+    """Diagnose one model, and write and print the results."""
     from maskprism.analysis.dataset.diagnosis import diagnose as run
     from maskprism.analysis.dataset.findings import findings_of
     from maskprism.reports.diagnosis_files import summary, write_diagnosis
@@ -182,6 +182,7 @@ def _diagnosed(dataset: Dataset, network: Model, out: Path, options: _Options, o
         if options.tune and not found.interrupted
         else _Tuned()
     )
+    findings = findings_of(found)
     suffixes: dict[str, Literal[".parquet", ".csv"]] = {"parquet": ".parquet", "csv": ".csv"}
     written = write_diagnosis(
         found,
@@ -191,9 +192,9 @@ def _diagnosed(dataset: Dataset, network: Model, out: Path, options: _Options, o
         tables=suffixes[options.table],
         more=tuned.sections,
         numbers=tuned.numbers,
+        findings=findings,
     )
     _print(found)
-    findings = findings_of(found)
     for number, finding in enumerate(findings, 1):
         print(f"{number}. {finding.says}")
         print(f"   {finding.advice}")

@@ -110,7 +110,7 @@ HINTS: dict[str, Callable[[_Given], str]] = {
     "benchmark": _benchmark,
     "track": _track,
 }
-"""Modes of Ultralytics that are no commands here, and what is said instead."""
+"""Modes of Ultralytics that are no commands here, and the answer to each."""
 _FIRST = {"predict": "source", "extract": "source", "explain": "source", "prototypes": "source", "basis": "source"}
 _FIRST |= {"page": "source", "diagnose": "data", "labels": "data", "tune": "model", "info": "model"}
 """What the commands take without an option."""

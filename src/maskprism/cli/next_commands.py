@@ -21,7 +21,7 @@ _WRITABLE = (".onnx", ".pt")
 
 
 def words_of(*groups: Any, without: Iterable[str] = ()) -> list[str]:
-    """Return the words of the command line that give options these values; defaults are left out.
+    """Return the arguments of the command line that give options these values; defaults are left out.
 
     Parameters
     ----------

@@ -75,6 +75,7 @@ def write_diagnosis(
     tables: Suffix = ".parquet",
     more: Sequence[Section] = (),
     numbers: Mapping[str, Any] | None = None,
+    findings: Sequence[Finding] | None = None,
 ) -> dict[Path, str]:
     """Write tables, summary.json, figures and report.html into a folder; gives each file with what it holds.
 
@@ -84,6 +85,8 @@ def write_diagnosis(
         Instances in the page's table; with the model that was diagnosed they are shown in small pictures.
     more, numbers
         Further sections of the page, and what they say, for summary.json.
+    findings
+        Those of `findings_of`, where they are known already.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def write_diagnosis(
     """
     folder = Path(out)
     withdraw_manifest(folder, "diagnose")
-    findings = findings_of(found)
+    findings = findings_of(found) if findings is None else findings
     written: dict[Path, str] = {folder / "report.html": "all of it on one page, with what it means"}
     drawn: dict[FigureName, Illustration] = {}
     for name, rows, what in (

@@ -36,7 +36,7 @@ _DIFFERENT = 0.01
 """Prototypes that differ by less than this share of their spread are the same but for the precision."""
 _MUCH_LESS = 0.1
 _FEWEST_PAIRS = 3
-"""With fewer pairs nothing is said about what scores, boxes and coefficients have in common."""
+"""With fewer pairs scores, boxes and coefficients are not related to each other."""
 _SCALED, _SCALE_SPREAD = 0.02, 0.01
 """Boxes are scaled by this at least, and by the same but for this."""
 _INT8_VALUES, _ROUNDED, _OFF_GRID, _SAME_STEP = 256, 1e-4, 0.1, 0.05

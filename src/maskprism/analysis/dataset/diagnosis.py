@@ -155,7 +155,7 @@ class Diagnosis:
     objects, detections
         Rows for tables.
     gains
-        What AP would gain if what a finding is about were mended.
+        What AP would gain if what a finding is about were fixed.
     unknown_classes
         Classes of the data set that the model does not know; their instances are left out.
     interrupted

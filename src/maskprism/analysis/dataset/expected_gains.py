@@ -1,4 +1,4 @@
-"""What mask AP would gain if what a finding is about were mended: how findings are ranked.
+"""What mask AP would gain if what a finding is about were fixed: how findings are ranked.
 
 Every gain is an upper end: nothing that a user changes makes a part perfect. All are of mask AP under the decode of
 "predict", with an interval by bootstrap over the same images, so that they can be compared.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.dataset.diagnosis import ExaminedImage
     from maskprism.analysis.truth.overlaps import Overlaps
 
-Mended = Literal[
+BetterMasks = Literal[
     "coefficients alone", "prototypes alone", "box alone", "resolution alone", "true boxes", "moved", "threshold"
 ]
 """Masks that are better, as `ExaminedImage.after` has them."""
@@ -71,9 +71,9 @@ class ExpectedGains:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_before", _Remembered(ResampledAP(self.now)))
 
-    def of_masks(self, mended: Mended) -> Interval:
+    def of_masks(self, better: BetterMasks) -> Interval:
         """Return what these masks would gain in place of those that are drawn."""
-        return self._gain([one.after(mended) for one in self.examined])
+        return self._gain([one.after(better) for one in self.examined])
 
     def of_detection(self) -> Interval:
         """Return what perfect detection would gain, with masks as they are."""
@@ -114,12 +114,12 @@ class ExpectedGains:
 
     def of_merged(self) -> Interval:
         """Return what is gained without labels of several objects, and without the detections of their parts."""
-        mended = []
+        better = []
         for image in self.now:
             held = held_detections(image, self.conf)
             parts, labels = (np.logical_or.reduce(held, axis=axis) for axis in (1, 0))
-            mended.append(without(only(image, ~parts), labels))
-        return self._gain(mended)
+            better.append(without(only(image, ~parts), labels))
+        return self._gain(better)
 
     def of_decode(self, name: str) -> Interval:
         """Return how much higher AP is under another decode."""
@@ -143,8 +143,8 @@ class ExpectedGains:
         """The overlaps as they are."""
         return [one.overlaps["predict"] for one in self.examined]
 
-    def _gain(self, mended: Sequence[Overlaps]) -> Interval:
-        after = ResampledAP(mended)
+    def _gain(self, better: Sequence[Overlaps]) -> Interval:
+        after = ResampledAP(better)
 
         def gain(weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, "R 1"]:
             return (after(weights) - self._before(weights))[:, None]

@@ -1,6 +1,6 @@
 """A diagnosis in plain language: what its numbers say, and what to change, by rules that anyone can look up.
 
-Findings are ranked by the mask AP that mending them would gain at most, after two of another kind: the first says what
+Findings are ranked by the mask AP that fixing them would gain at most, after two of another kind: the first says what
 masks and what detection cost, and findings about the labels come before those about the model, whose numbers all
 depend on the labels.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float64
 
     from maskprism.analysis.dataset.diagnosis import Diagnosis
-    from maskprism.analysis.dataset.expected_gains import Mended
+    from maskprism.analysis.dataset.expected_gains import BetterMasks
 
 RuleName = Literal[
     "limit",
@@ -56,13 +56,13 @@ RuleName = Literal[
 ]
 FigureName = Literal["perfect", "budget", "errors", "decodes", "sizes", "classes", "score"]
 
-_ALONE: dict[Part, Mended] = {
+_ALONE: dict[Part, BetterMasks] = {
     "coefficients": "coefficients alone",
     "prototypes": "prototypes alone",
     "box": "box alone",
     "resolution": "resolution alone",
 }
-WORTH_MENDING = 0.01
+WORTH_FIXING = 0.01
 """Gains of AP50 below this one are not reported."""
 MISSED_SHARE = 0.4
 """More instances missed than this are reported."""
@@ -87,7 +87,7 @@ RULES: dict[RuleName, str] = {
     "limit": "always: what masks and what detection cost, averaged over both orders; which costs more only if the "
     "interval of the difference excludes 0",
     "part": "always: mean mask IoU; the part with the largest loss only if it loses more than each other part for sure",
-    "errors": f"the kind of error that costs most AP50, if fixing it gives {WORTH_MENDING} or more, and more than "
+    "errors": f"the kind of error that costs most AP50, if fixing it gives {WORTH_FIXING} or more, and more than "
     "fixing each other kind for sure",
     "missed": f"more than {MISSED_SHARE:.0%} of the instances, for sure, are found by no detection above the score "
     "shown",
@@ -135,7 +135,7 @@ class Finding(NamedTuple):
     figure
         The figure that shows it.
     gain
-        Mask AP that would be gained at most; None where nothing is to be mended.
+        Mask AP that would be gained at most; None where nothing is to fix.
     """
 
     rule: RuleName
@@ -175,7 +175,7 @@ def findings_of(diagnosis: Diagnosis) -> list[Finding]:
             new.append(f"The change of number {before[0]} helps here{', too' if new else ''}.")
         says = draft.says
         if draft.gain is not None:
-            says += f" At most {draft.gain.plain()} of mask AP is to be gained by mending it."
+            says += f" Fixing it would add at most {draft.gain.plain()} to mask AP."
         found.append(Finding(draft.rule, says, " ".join(new), draft.figure, draft.gain))
     return found
 
@@ -230,7 +230,7 @@ def _errors(found: Diagnosis) -> Iterator[_Draft]:
     gains, sure = found.errors.gain, found.intervals
     kind = max(gains, key=lambda kind: gains[kind])
     ahead = sure.ahead.values()
-    if gains[kind] < WORTH_MENDING or not ahead or not all(one.low > 0 for one in (sure.errors[kind], *ahead)):
+    if gains[kind] < WORTH_FIXING or not ahead or not all(one.low > 0 for one in (sure.errors[kind], *ahead)):
         return
     says = (
         f"Of the kinds of errors, {kind} costs most ({MEANING[kind]}): fixing it would add "

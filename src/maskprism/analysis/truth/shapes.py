@@ -52,6 +52,6 @@ def shape_of(mask: Region, letterbox: Letterbox) -> Shape:
     (top, left), (height, width) = letterbox.offset_yx, letterbox.content_hw
     starts = (mask.rows.start + rows[0] - top, mask.columns.start + columns[0] - left)
     ends = (top + height - mask.rows.start - rows[-1] - 1, left + width - mask.columns.start - columns[-1] - 1)
-    depth = cv2.distanceTransform(np.pad(mask.inside, 1).astype(np.uint8), cv2.DIST_L2, 5)
-    largest_width = max(2 * float(depth.max()) - 1, 1.0)
-    return Shape(pieces_of(mask), min(*starts, *ends) <= 0, mask.area / largest_width**2)
+    doubled = np.pad(mask.inside, 1).astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)  # odd widths become even
+    largest_width = float(cv2.distanceTransform(doubled, cv2.DIST_L2, 5).max())
+    return Shape(pieces_of(mask), bool(min(*starts, *ends) <= 0), mask.area / largest_width**2)
