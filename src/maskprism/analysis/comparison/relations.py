@@ -35,7 +35,7 @@ RESTORED = 0.25
 _DIFFERENT = 0.01
 """Prototypes that differ by less than this share of their spread are the same but for the precision."""
 _MUCH_LESS = 0.1
-_FEWEST_PAIRS = 3
+_FEWEST_PAIRS = 5
 """With fewer pairs scores, boxes and coefficients are not related to each other."""
 _SCALED, _SCALE_SPREAD = 0.02, 0.01
 """Boxes are scaled by this at least, and by the same but for this."""
