@@ -41,12 +41,21 @@ class Drawn:
     lose, the kind of all wrong detections, and which decode is good. `true` names what is made to hold all the same.
     """
 
-    def __init__(self, rng: np.random.Generator, number: int, true: frozenset[str]) -> None:
+    def __init__(
+        self, rng: np.random.Generator, shapes: np.random.Generator, number: int, true: frozenset[str]
+    ) -> None:
         count = int(rng.integers(1, 5))
         shift = rng.normal(0, 0.1) - 0.25 * ("class" in true and number % 2)
         self.classes = np.full(count, number % 2 if "class" in true else rng.integers(0, 2))
         self.areas = 10 ** rng.uniform(2.3, 4.7, count)
-        self.iou = np.clip(rng.normal(0.78 + shift, 0.1, count), 0.52, 0.98)
+        alike = shapes.random(3) < 0.3  # objects of an image often have the same shape
+        self.kinds = (shapes.random((3, count)) < 0.3) | alike[:, None]
+        worse = sum(
+            0.2 * one for one, name in zip(self.kinds, ("thin", "border", "fragments"), strict=True) if name in true
+        )
+        self.shift_xy = shapes.normal(0, 0.06, (count, 2)) + shapes.normal(0, 0.04, 2) + 0.1 * ("shift" in true)
+        self.held = 2 * (shapes.random(count) < (0.25 if "merged" in true else 0.01))
+        self.iou = np.clip(rng.normal(0.78 + shift, 0.1, count) - worse, 0.52, 0.98)
         ranked = 0.0 if "score" in true else 0.6
         self.scores = np.clip(0.5 + ranked * (self.iou - 0.75) + rng.normal(0, 0.05, count), 0.05, 1)
         missed = 0.7 if "missed" in true else 0.4
@@ -97,6 +106,10 @@ class Drawn:
                     "score": float(self.scores[i]),
                     "iou": float(self.iou[i]),
                     "true_box_iou": float(self.iou[i] + self.box_gain[i]),
+                    "drawn_pieces": 1 + int(self.kinds[2, i]),
+                    "shift_x": float(self.shift_xy[i, 0]),
+                    "shift_y": float(self.shift_xy[i, 1]),
+                    "object": int(i),
                     "threshold": 0.5,
                     "threshold_iou": float(max(self.curves[i].max(), self.iou[i])),
                     "threshold_curve": tuple(self.curves[i].tolist()),
@@ -109,7 +122,8 @@ class Drawn:
 def diagnosis(seed: int, *true: str, images: int = IMAGES) -> Any:
     """What `findings_of` is given of a data set in which only that is true which is named."""
     rng = np.random.default_rng(seed)
-    drawn = [Drawn(rng, number, frozenset(true)) for number in range(images)]
+    shapes = np.random.default_rng((seed, 1))
+    drawn = [Drawn(rng, shapes, number, frozenset(true)) for number in range(images)]
     overlaps = dict(
         zip(("validation", "predict", "native"), zip(*(one.decodes for one in drawn), strict=True), strict=True)
     )
@@ -122,14 +136,28 @@ def diagnosis(seed: int, *true: str, images: int = IMAGES) -> Any:
             *(pair[:: rng.choice([1, -1])] for pair in zip(masks, detected, strict=True)), strict=True
         )
     objects = [
-        FoundObject(f"{n}.png", i, int(one.classes[i]), "", int(one.areas[i]), (0, 0, 1, 1), i if one.found[i] else -1)
+        FoundObject(
+            f"{n}.png",
+            i,
+            int(one.classes[i]),
+            "",
+            int(one.areas[i]),
+            (0, 0, 1, 1),
+            i if one.found[i] else -1,
+            touches_border=bool(one.kinds[1, i]),
+            thinness=9.0 if one.kinds[0, i] else 1.0,
+            held=int(one.held[i]),
+        )
         for n, one in enumerate(drawn)
         for i in range(len(one.classes))
     ]
     return SimpleNamespace(
         images=images,
         conf=0.25,
-        spec=SimpleNamespace(rule=SimpleNamespace(threshold=0.5)),
+        spec=SimpleNamespace(
+            rule=SimpleNamespace(threshold=0.5), layout="yolov8", name="best.onnx", input_hw=(640, 640), fixed_size=True
+        ),
+        gains=Gains(),
         precision={name: average_precision(list(of)) for name, of in overlaps.items()},
         perfect={"resolution": average_precision(masks)},
         perfect_detection=average_precision(detected),
@@ -140,6 +168,13 @@ def diagnosis(seed: int, *true: str, images: int = IMAGES) -> Any:
         missed=sum(one.instance < 0 for one in objects),
         budget=ErrorBudget([row for n, one in enumerate(drawn) for row in one.budgets(f"{n}.png")]),
     )
+
+
+class Gains:
+    """What is gained is not claimed: it ranks the findings."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *better: intervals.Interval(0.1, 0.05, 0.15)
 
 
 def is_claim(finding: Finding) -> bool:

@@ -101,6 +101,17 @@ def signed(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:+.4f}".replace("-", "−")
 
 
+def percent(share: float) -> str:
+    """Return a share as percent with two digits that mean something; the minus is a true minus, no number a dash."""
+    if not math.isfinite(share):
+        return "–"
+    size = abs(share) * 100
+    digits = 0 if size >= 10 or size == 0 else 1 if size >= 1 else 2
+    if 0 < size < 0.005:
+        return "less than 0.01 %" if share > 0 else "−0 %"
+    return f"{share * 100:.{digits}f} %".replace("-", "−")
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of another library's message that says something, for ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

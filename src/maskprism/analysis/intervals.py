@@ -22,7 +22,7 @@ LEVEL = 0.95
 """Probability with which an interval covers the true value, over all values that are compared."""
 MIN_IMAGES = 20
 """With fewer images than this no claim is made and no advice is given: bootstrap intervals are too narrow there."""
-CLAIMS = 10
+CLAIMS = 15
 """The number of claims that a diagnosis may make about the same images; their intervals hold together."""
 _RESAMPLES = 2000
 _FARTHEST_TAIL = 0.0125

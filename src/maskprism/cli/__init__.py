@@ -17,6 +17,8 @@ from cyclopts import App, CycloptsError, CycloptsPanel, Group, MissingArgumentEr
 
 from maskprism import __version__
 from maskprism._common.process import run_command
+from maskprism._common.text import single_line
+from maskprism.cli.habits import answer
 from maskprism.cli.output import DECLARATIONS, DONE, WRONG_USAGE, CommandGroup, command
 
 GROUPS: tuple[CommandGroup, ...] = get_args(CommandGroup)
@@ -76,6 +78,9 @@ def _status() -> int:
     from maskprism.cli.terminal import TerminalConsole
 
     app.console, app.error_console = TerminalConsole(), TerminalConsole(stderr=True)
+    if (hint := answer(sys.argv[1:], COMMANDS)) is not None:
+        print(f"maskprism: {single_line(hint)}", file=sys.stderr)
+        return WRONG_USAGE
     try:
         status = app(sys.argv[1:], result_action="return_value", exit_on_error=False, print_error=False)
     except CycloptsError as error:

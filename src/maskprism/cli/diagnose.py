@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -16,7 +15,7 @@ from maskprism.cli.options import (
     Crowds,
     Detections,
     Limit,
-    ModelFile,
+    ModelFiles,
     Out,
     Reading,
     Replace,
@@ -32,7 +31,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from maskprism._common.parallel import Engine
+    from maskprism.analysis.dataset.checkpoints import Checkpoints
     from maskprism.analysis.dataset.diagnosis import Diagnosis
+    from maskprism.analysis.dataset.findings import Finding
     from maskprism.datasets import Dataset
     from maskprism.models import Model
     from maskprism.reports.html import Section
@@ -45,13 +46,14 @@ VALIDATION_CONF = 0.001
     order=10,
     page="diagnose.md",
     example="diagnose data.yaml --model best.onnx --out diagnosis",
-    answer="`files`, and what `summary.json` holds: `failures` among it",
+    answer="`files`, and what `summary.json` holds: `failures` among it; of several models `checkpoints`, a row of the "
+    "table for each",
 )
 def diagnose(
     data: Path,
     /,
     *,
-    model: ModelFile = None,
+    model: ModelFiles = None,
     out: Out,
     overwrite: Replace = False,
     split: Split = None,
@@ -72,6 +74,11 @@ def diagnose(
     and the error budget of every instance found: resolution, box, prototypes, coefficients. Writes
     `report.html`, one page with figures, the worst masks and what to try; `instances` and
     `detections`, tables of every ground-truth instance and detection; `summary.json`; and the figures.
+    Findings are ranked by the mask AP to be gained, and each says what to change.
+
+    With several models (`--model a.pt b.pt c.pt`) it compares checkpoints: `checkpoints.csv`, one table;
+    `checkpoints.png`, one curve with intervals, over epochs where the names carry them (epoch10.pt); and
+    the results of each in a folder of its own.
 
     AP takes detections as Ultralytics validates (scores above 0.001, every class of a box); `--conf`
     is for the tables and the error budget. Interrupted, it reports on the images done.
@@ -92,14 +99,15 @@ def diagnose(
         Measure, too, what `maskprism tune` would gain, on images that take no part; takes about twice as long (extra
         tune).
     """
-    from maskprism._common.files import written_together
-    from maskprism.analysis.dataset.diagnosis import diagnose as run
-    from maskprism.analysis.dataset.findings import findings_of
+    from maskprism.analysis.dataset.checkpoints import Checkpoint, Checkpoints, epoch_of, names_of
     from maskprism.datasets import open_dataset
-    from maskprism.reports.diagnosis_files import summary, write_diagnosis
 
     if worst < 0:
         raise InputError(f"worst is {worst}; expected 0 or more")
+    models = [*(model or ())]
+    names = names_of(models) if len(models) > 1 else [""]
+    if tune and len(models) > 1:
+        raise InputError("--tune is for one model; call it for the checkpoint that you choose")
     if tune:
         from maskprism.analysis.tuning.fitting import minimiser
 
@@ -107,25 +115,89 @@ def diagnose(
     dataset = open_dataset(data, split, images, crowds=crowds)
     dataset.check_masks_count()  # before the model is opened
     check_out(out, overwrite=overwrite, folder=True)
-    network = load_model(model, reading, detections, threads=1, multi_label=True)
+    options = _Options(conf=0.0, limit=limit, worst=worst, table=table, tune=tune, work=work, reading=reading)
+    loaded = [_load(one, reading, detections) for one in models or [None]]  # all of them before any work
+    done = [
+        _diagnosed(dataset, network, out / name, replace(options, conf=conf), output)
+        for (network, conf), name in zip(loaded, names, strict=True)
+    ]
+    answers = [one.answer for one in done]
+    interrupted = any(one.found.interrupted for one in done)
+    if len(done) > 1 and not interrupted:
+        rows = [Checkpoint(name, epoch_of(name), one.found) for name, one in zip(names, done, strict=True)]
+        answers = [_compared(Checkpoints(rows), out, answers, output)]
+    first = models[0] if models else Path("sample")
+    asked = {"split": split, "images": images, "crowds": None if crowds == "left-out" else crowds}
+    if len(done) == 1:
+        from maskprism.cli.next_commands import commands_after
+
+        print("Next:")
+        for line in commands_after(done[0].found, done[0].findings, data, first, out, asked, reading, detections):
+            print(f"  {line}")
+    failed = any(one.failed for one in done)
+    return Outcome(answers[0], INTERRUPTED if interrupted else FAILED if failed else DONE)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How a model is diagnosed."""
+
+    conf: float
+    limit: int | None
+    worst: int
+    table: Literal["parquet", "csv"]
+    tune: bool
+    work: Work
+    reading: Reading
+
+
+class _Done(NamedTuple):
+    """A model that was diagnosed: its findings, and its part of the JSON."""
+
+    found: Diagnosis
+    findings: Sequence[Finding]
+    answer: dict[str, Any]
+    failed: bool
+
+
+def _load(path: Path | None, reading: Reading, detections: Detections) -> tuple[Model, float]:
+    """Return a model with the detections that AP takes, and the score from which they are shown."""
+    network = load_model(path, reading, detections, threads=1, multi_label=True)
     conf = network.keep.conf
-    network = network.with_thresholds(replace(network.keep, conf=min(VALIDATION_CONF, conf)))
+    return network.with_thresholds(replace(network.keep, conf=min(VALIDATION_CONF, conf))), conf
+
+
+def _diagnosed(dataset: Dataset, network: Model, out: Path, options: _Options, output: Output) -> _Done:
+    """Diagnose one model, and write and print the results."""
+    from maskprism._common.files import written_together
+    from maskprism.analysis.dataset.diagnosis import diagnose as run
+    from maskprism.analysis.dataset.findings import findings_of
+    from maskprism.reports.diagnosis_files import summary, write_diagnosis
+
+    limit, conf, work, reading = options.limit, options.conf, options.work, options.reading
     with output.bar("diagnosing", len(dataset)) as bar, work.open(reading) as engine:
         found = run(dataset, network, conf=conf, limit=limit, engine=engine, on_progress=bar.at)
     if found.interrupted:
         print(f"interrupted after {found.images} of {found.total} images; this is about those")
     tuned = (
         _tuned(dataset, network, conf, limit, work.open(reading), output)
-        if tune and not found.interrupted
+        if options.tune and not found.interrupted
         else _Tuned()
     )
+    findings = findings_of(found)
     suffixes: dict[str, Literal[".parquet", ".csv"]] = {"parquet": ".parquet", "csv": ".csv"}
     with written_together():
         written = write_diagnosis(
-            found, out, model=network, worst=worst, tables=suffixes[table], more=tuned.sections, numbers=tuned.numbers
+            found,
+            out,
+            model=network,
+            worst=options.worst,
+            tables=suffixes[options.table],
+            more=tuned.sections,
+            numbers=tuned.numbers,
+            findings=findings,
         )
     _print(found)
-    findings = findings_of(found)
     for number, finding in enumerate(findings, 1):
         print(f"{number}. {finding.says}")
         print(f"   {finding.advice}")
@@ -133,17 +205,33 @@ def diagnose(
         print(f"Tuning: {sentence}")
     print("Where to look first:")
     output.list_files(written)
-    asked = {"--model": model, "--split": split, "--images": images}
-    named = [str(word) for option in asked.items() if option[1] is not None for word in option]
     if found.doubtful:
         print(f"The {len(found.doubtful)} most suspicious labels, by a score that learns nothing:")
     for label in found.doubtful:
         print(f"  {label.image}, label {label.label_id} ({label.class_name}): {label.reason}")
-    print(f"Which labels are wrong: {shlex.join(['maskprism', 'labels', str(data), *named, '--out', 'labels'])}")
     if tuned.error is not None:
         print(f"maskprism: tuning could not be measured: {tuned.error}", file=sys.stderr)
     answer = {"files": list(written), **summary(found, findings), **tuned.numbers}
-    return Outcome(answer, INTERRUPTED if found.interrupted else FAILED if tuned.error is not None else DONE)
+    return _Done(found, findings, answer, tuned.error is not None)
+
+
+def _compared(found: Checkpoints, out: Path, answers: Sequence[Mapping[str, Any]], output: Output) -> dict[str, Any]:
+    """Write and print which checkpoint is best."""
+    from maskprism.reports.checkpoints_files import checkpoint_rows, write_checkpoints
+
+    written = write_checkpoints(found, out)
+    rows = checkpoint_rows(found)
+    width = max(len(row["checkpoint"]) for row in rows)
+    print(f"{'checkpoint':<{width}}  mask AP                    box AP                     mask IoU")
+    for row, one in zip(rows, found.rows, strict=True):
+        masks, boxes = (one.diagnosis.intervals.precision[name].plain() for name in ("predict", "boxes"))
+        iou = "–" if row["mask_iou"] is None else f"{row['mask_iou']:.3f}"
+        print(f"{row['checkpoint']:<{width}}  {masks:<25}  {boxes:<25}  {iou}")
+    for sentence in found.sentences():
+        print(sentence)
+    output.list_files(written)
+    files = [*written, *(file for answer in answers for file in answer["files"])]
+    return {"files": files, "checkpoints": rows, "failures": [one for answer in answers for one in answer["failures"]]}
 
 
 class _Tuned(NamedTuple):

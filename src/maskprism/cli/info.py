@@ -15,7 +15,8 @@ from maskprism.cli.output import Outcome, Output, command
     page="models.md",
     example="info best.onnx",
     answer="`name`, `layout`, `runtime`, `input_hw`, `rectangular`, `prototypes`, `grid_hw`, `stride`, `names`, "
-    '`rule`, `preprocessing`, `version`, `sha256`, `correction`, `notes`, `mask_decoder` ("compiled" or "pure")',
+    "`rule`, `preprocessing`, `version`, `sha256`, `correction`, `notes`, `fixed_size`, `mask_decoder` "
+    '("compiled" or "pure")',
 )
 def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Output = Output()) -> Outcome:
     """Print what a model is.

@@ -39,6 +39,15 @@ ModelFile = Annotated[
         "bundled demo model, which knows drawn shapes only."
     ),
 ]
+ModelFiles = Annotated[
+    list[Path] | None,
+    Parameter(
+        consume_multiple=True,
+        negative=(),
+        help="Model file, needed: .onnx, .pt, .tflite, .torchscript, OpenVINO .xml or its folder; several compare "
+        "checkpoints; sample is the bundled demo model, which knows drawn shapes only.",
+    ),
+]
 # A shell completes paths; the text stays unchanged, as a pattern is not a path.
 Images = Annotated[
     list[str | Path],

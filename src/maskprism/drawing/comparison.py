@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskprism._common.text import brief, rounded
-from maskprism.analysis.comparison.summary import percent, versus
+from maskprism._common.text import brief, percent, rounded
+from maskprism.analysis.comparison.summary import versus
 from maskprism.drawing.figures import colour_map, name_ticks, new_figure, share
 from maskprism.drawing.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE
 from maskprism.errors import MaskprismError

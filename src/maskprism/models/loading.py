@@ -162,6 +162,7 @@ def load(
             version=metadata.version,
             sha256=runtime.sha256,
             notes=notes,
+            fixed_size=takes.height is not None and takes.width is not None,
         ),
         keep=detections.over(replace(family.keep, agnostic=agnostic), names),
         metadata=metadata,

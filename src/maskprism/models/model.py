@@ -75,6 +75,8 @@ class ModelSpec:
         Fingerprint of the correction that the mask coefficients are given; None for none.
     notes
         What a reader should know of how the outputs are read, one sentence each.
+    fixed_size
+        Whether the file takes inputs of this size only.
     """
 
     name: str
@@ -92,6 +94,7 @@ class ModelSpec:
     sha256: str
     correction: str | None = None
     notes: tuple[str, ...] = ()
+    fixed_size: bool = False
 
     def __repr__(self) -> str:
         return f"ModelSpec({self.summary})"

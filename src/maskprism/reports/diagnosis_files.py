@@ -79,6 +79,7 @@ def write_diagnosis(
     tables: Suffix = ".parquet",
     more: Sequence[Section] = (),
     numbers: Mapping[str, Any] | None = None,
+    findings: Sequence[Finding] | None = None,
 ) -> dict[Path, str]:
     """Write tables, summary.json, figures and report.html into a folder; gives each file with what it holds.
 
@@ -88,6 +89,8 @@ def write_diagnosis(
         Instances in the page's table; with the model that was diagnosed they are shown in small pictures.
     more, numbers
         Further sections of the page, and what they say, for summary.json.
+    findings
+        Those of `findings_of`, where they are known already.
 
     Raises
     ------
@@ -96,7 +99,7 @@ def write_diagnosis(
     """
     folder = Path(out)
     withdraw_manifest(folder, "diagnose")
-    findings = findings_of(found)
+    findings = findings_of(found) if findings is None else findings
     written: dict[Path, str] = {folder / "report.html": "all of it on one page, with what it means"}
     drawn: dict[FigureName, Illustration] = {}
     for name, rows, what in (
@@ -159,17 +162,19 @@ def object_table(found: Diagnosis) -> pa.Table:
     """One row per ground-truth instance; of those found, the whole error budget, else nulls from `score` on."""
     import pyarrow as pa
 
+    of_shape = {"pieces": pa.int64(), "touches_border": pa.bool_(), "thinness": pa.float64(), "held": pa.int64()}
     budgets = {(row.image, row.object): row for row in found.budget.rows}
     rows: list[dict[str, Any]] = []
     for one in found.objects:
         row = budgets.get((one.image, one.object))
         own = dict(zip(("x1", "y1", "x2", "y2"), one.box, strict=True)) | {"found": row is not None}
+        own |= {name: getattr(one, name) for name in of_shape}
         known = {name: getattr(one, name) for name in _OF_OBJECTS if name not in ("size", "instance")}
         rows.append(known | own | ({} if row is None else asdict(row)))
     kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
     of_budget = {field.name: kinds[str(field.type)] for field in COLUMNS}
     first = {name: of_budget[name] for name in _OF_OBJECTS[:5]}
-    own_kinds = {**dict.fromkeys(("x1", "y1", "x2", "y2"), pa.float64()), "found": pa.bool_()}
+    own_kinds = {**dict.fromkeys(("x1", "y1", "x2", "y2"), pa.float64()), **of_shape, "found": pa.bool_()}
     return pa.Table.from_pylist(rows, schema=pa.schema([*(first | own_kinds | of_budget).items()]))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
@@ -25,7 +26,7 @@ from maskprism.analysis.comparison.class_map import ClassPairs
 from maskprism.analysis.comparison.input_faults import Seen, find_input_fault
 from maskprism.analysis.comparison.logit_drift import LogitDrift
 from maskprism.analysis.comparison.pairing import pair_instances
-from maskprism.analysis.comparison.part_swaps import PARTS, loss, swap, swapped
+from maskprism.analysis.comparison.part_swaps import PARTS, loss, paired_iou, swap, swapped
 from maskprism.analysis.comparison.relations import Relations, coefficient_change
 from maskprism.analysis.comparison.report import INSTANCES, Case, Comparison, TruthCase
 from maskprism.analysis.comparison.similarity import PrototypeSimilarity, paired_pixels
@@ -39,6 +40,7 @@ from maskprism.io.class_names import are_placeholders
 from maskprism.io.images import source_name
 from maskprism.io.sources import ImageFiles, SourceImage, VideoFile, open_source
 from maskprism.models import Model, load
+from maskprism.models.onnx.weights import changed_weights
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64, UInt8
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from maskprism.core.prediction import Instance, Prediction
     from maskprism.datasets import GroundTruth
     from maskprism.io.images import ImageLike
+    from maskprism.models.onnx.weights import ChangedWeights
 
 Kept = TypeVar("Kept")
 Truth = Callable[[Path, tuple[int, int]], "GroundTruth | None"]
@@ -163,7 +166,18 @@ def _compared(networks: _Networks, answers: _Answers, worst: int) -> Comparison:
         moved_classes=moved,
         relation=relation,
         input_fault=fault,
+        rule_loss=float(np.mean(found.rule_losses)) if found.rule_losses else 0.0,
+        weights=_changed_weights(networks),
     )
+
+
+def _changed_weights(networks: _Networks) -> ChangedWeights | None:
+    """Compare the files, where both are ONNX and the package onnx is there."""
+    a, b = networks.own_a, networks.own_b
+    files = [path for one in (a, b) if (path := getattr(one.runtime, "onnx_file", None)) is not None]
+    if len(files) < 2 or a.spec.sha256 == b.spec.sha256 or find_spec("onnx") is None:
+        return None
+    return changed_weights(*files)
 
 
 def same_canvas(a: Model, b: Model) -> tuple[Model, Model]:
@@ -333,6 +347,7 @@ class _Round:
     same_canvas: bool = True
     own_unmatched: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    rule_losses: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.worst = _Most[Case](self.keep)
@@ -342,12 +357,17 @@ class _Round:
         """Take up one image."""
         a, b = answer.a, answer.b
         self.images += 1
-        self.same_canvas &= a.letterbox == b.letterbox
+        self.same_canvas &= a.letterbox.with_grid(b.letterbox.grid_hw) == b.letterbox
         pairs = pair_instances(a, b, moved=self.moved_classes)
         left, right = a[pairs[:, 0]], b[pairs[:, 1]]
         if drift is not None:
             drift.update(left, right)
         changes = swap(left, right, self.translation)
+        if replace(b.rule, name="", size="image") != replace(a.rule, name="", size="image"):
+            scaled = right.objectness is not None
+            rules = (replace(rule, objectness=rule.objectness and scaled) for rule in (b.rule, a.rule))
+            own, common = (replace(right, rule=rule).crops("image") for rule in rules)
+            self.rule_losses += (1 - paired_iou(own, common)).tolist()
         columns: dict[str, Any] = {"mask_iou": 1 - changes.total}
         columns |= changes.shares | {f"path_{part}": step for part, step in changes.path().items()}
         if left.coefficients.shape == right.coefficients.shape:

@@ -1,19 +1,23 @@
-"""What the outputs of two models have in common: equal parts, prototypes in another order, moved or turned ones."""
+"""What the outputs of two models have in common: equal parts, another order, and changes of A's that give B's.
+
+The usual faults of outputs are tried one after the other on what A says, as `input_faults` tries those of the input.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from maskprism._common.text import in_brief
 from maskprism.analysis.prototypes.covariance import RunningCovariance
+from maskprism.core.masks import sigmoid
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64, Int64
+    from jaxtyping import Bool, Float32, Float64, Int64
 
     from maskprism.analysis.comparison.similarity import PrototypeSimilarity
     from maskprism.core.prediction import Prediction
@@ -31,6 +35,12 @@ RESTORED = 0.25
 _DIFFERENT = 0.01
 """Prototypes that differ by less than this share of their spread are the same but for the precision."""
 _MUCH_LESS = 0.1
+_FEWEST_PAIRS = 5
+"""With fewer pairs scores, boxes and coefficients are not related to each other."""
+_SCALED, _SCALE_SPREAD = 0.02, 0.01
+"""Boxes are scaled by this at least, and by the same but for this."""
+_INT8_VALUES, _ROUNDED, _OFF_GRID, _SAME_STEP = 256, 1e-4, 0.1, 0.05
+"""Values of 8 bits; gaps that are rounding; how far multiples may be from whole ones; how far two steps may differ."""
 _IMAGES = 2
 """Images of which prototypes are looked at to recognise how they were moved."""
 
@@ -74,6 +84,9 @@ _CHANGES: dict[str, Callable[[Any], Any]] = {
     "rotated by 90° clockwise": lambda planes: planes.transpose(0, 2, 1)[:, :, ::-1],
     "rotated by 90° counterclockwise": lambda planes: planes.transpose(0, 2, 1)[:, ::-1],
     "of the opposite sign": lambda planes: -planes,
+    "read with their axes in the wrong order (height, width, channels in memory, read as channels, height, width)": (
+        lambda planes: planes.transpose(1, 2, 0).reshape(planes.shape)
+    ),
     **{
         _shift_name(down, right): partial(_moved, down=down, right=right)
         for down in _STEPS
@@ -95,6 +108,12 @@ class Relation:
         B's index of each prototype, and each coefficient, of A, where that is another order.
     change
         Change of the prototypes of `changed`, such as "transposed (height and width exchanged)".
+    scores
+        Change of the scores, such as "without the objectness".
+    box_scale
+        Width and height of B's boxes over those of A's, where that is the same for all, about the same centres.
+    shared_step
+        Boxes and coefficients of B are multiples of this step, which is too coarse for one of them; in pixels.
     """
 
     equal: frozenset[str] | None
@@ -103,6 +122,9 @@ class Relation:
     change: str | None
     changed: tuple[int, ...]
     count: int = 0
+    scores: str | None = None
+    box_scale: tuple[float, float] | None = None
+    shared_step: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -112,6 +134,9 @@ class Relation:
             "coefficient_order": self.coefficient_order,
             "change": self.change,
             "changed_prototypes": list(self.changed),
+            "scores": self.scores,
+            "box_scale": self.box_scale,
+            "shared_step": self.shared_step,
         }
 
     @property
@@ -156,6 +181,21 @@ class Relation:
                 several = f"prototypes are all A's {self.count}"
             which = several if len(self.changed) > 1 else f"prototype {self.changed[0]} is A's"
             found.append(f"B's {which} {self.change}.")
+        if self.shared_step is not None:
+            found.append(
+                f"B's boxes and coefficients are multiples of one step ({self.shared_step:.3g} pixels of a box): both "
+                "are in one int8 tensor, whose scale fits one of them only. Export the coefficients as a tensor of "
+                "their own, or in higher precision."
+            )
+        if self.box_scale is not None:
+            width, height = self.box_scale
+            effect = "too much of each mask is cropped" if min(width, height) < 1 else "masks are cropped too late"
+            found.append(
+                f"B's boxes are A's made {width:.3g} times as wide and {height:.3g} times as high about the same "
+                f"centre: {effect}."
+            )
+        if self.scores is not None:
+            found.append(f"B's scores are A's {self.scores}.")
         return found
 
 
@@ -185,6 +225,101 @@ def coefficient_change(a: Prediction, b: Prediction) -> Float64[np.ndarray, " N"
     return np.linalg.norm(b.coefficients - own, axis=1) / np.maximum(np.linalg.norm(own, axis=1), 1e-12)
 
 
+class _PairedOutputs(NamedTuple):
+    """What A and B say of N instances at the same positions."""
+
+    scores: Float64[np.ndarray, "N 2"]
+    objectness: Float64[np.ndarray, " N"]
+    has_objectness: Bool[np.ndarray, " N"]
+    sides: Float64[np.ndarray, "N 2 2"]
+    centres: Float64[np.ndarray, "N 2 2"]
+    coefficients: Float64[np.ndarray, "N 2 K"]
+    canvas: Float64[np.ndarray, "N 2"]
+
+    @classmethod
+    def of(cls, a: Prediction, b: Prediction) -> _PairedOutputs:
+        both = (a, b)
+        boxes = np.stack([one.letterbox.to_image(one.extents).astype(np.float64) for one in both], axis=1)
+        own = np.stack([one.extents.astype(np.float64) for one in both], axis=1)
+        height, width = b.letterbox.canvas_hw
+        return cls(
+            np.stack([one.scores for one in both], axis=1).astype(np.float64),
+            np.ones(len(a)) if a.objectness is None else a.objectness.astype(np.float64),
+            np.full(len(a), a.objectness is not None),
+            own[..., 2:] - own[..., :2],
+            (boxes[..., :2] + boxes[..., 2:]) / 2,
+            np.stack([one.coefficients for one in both], axis=1).astype(np.float64),
+            np.tile((float(width), float(height)), (len(a), 1)),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[_PairedOutputs]) -> _PairedOutputs:
+        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def score_change(self) -> str | None:
+        """Return the change of A's scores that leaves least of the difference, if it leaves little."""
+        own, theirs = self.scores.T
+        if len(own) < _FEWEST_PAIRS:
+            return None
+        with np.errstate(divide="ignore"):
+            known = {
+                "without the objectness (a factor is missing)": own / self.objectness,
+                "times the objectness once more": own * self.objectness,
+                "after a second sigmoid": np.where(
+                    self.has_objectness, sigmoid(own / self.objectness) * sigmoid(self.objectness), sigmoid(own)
+                ),
+                "without the sigmoid": np.log(own) - np.log1p(-own),
+            }
+        now = float(np.sqrt(np.mean(np.square(theirs - own))))
+        left = {name: float(np.sqrt(np.mean(np.square(theirs - one)))) for name, one in known.items()}
+        best = min(left, key=lambda name: left[name])
+        return best if now > EQUAL and left[best] < RESTORED * now else None
+
+    def box_scale(self) -> tuple[float, float] | None:
+        """Return by how much B's boxes are smaller or larger than A's, if that is the same for nearly all."""
+        if len(self.sides) < _FEWEST_PAIRS:
+            return None
+        own, theirs = self.sides[:, 0], self.sides[:, 1]
+        ratios = theirs / np.maximum(own, 1e-6)
+        scale = np.median(ratios, axis=0)
+        spread = np.abs(ratios - scale) < np.maximum(_SCALE_SPREAD, 1 / np.maximum(own, 1))
+        moved = np.abs(self.centres[:, 1] - self.centres[:, 0]).max(axis=1) < np.maximum(own.max(axis=1) / 50, 0.5)
+        same = spread.all(axis=1) & moved
+        if np.abs(scale - 1).max() < _SCALED or np.mean(same) < _MOST:
+            return None
+        return float(scale[0]), float(scale[1])
+
+    def shared_step(self) -> float | None:
+        """Return the step of B's boxes, in pixels, if its coefficients are multiples of the same number."""
+        sides, coefficients = self.sides[:, 1], self.coefficients[:, 1]
+        if len(sides) < _FEWEST_PAIRS or np.array_equal(coefficients, self.coefficients[:, 0]):
+            return None
+        of_boxes, of_coefficients = _step(sides), _step(coefficients)
+        if of_boxes is None or _on_grid(self.sides[:, 0], of_boxes):
+            return None
+        if of_coefficients is None:  # so coarse that all of them are zero
+            return None if coefficients.any() else of_boxes
+        steps = (of_coefficients, *(of_coefficients * self.canvas[0]))
+        return of_boxes if any(abs(step / of_boxes - 1) < _SAME_STEP for step in steps) else None
+
+
+def _step(values: Float64[np.ndarray, "..."]) -> float | None:
+    """Return the step of which all values are multiples; None where there is none, or all are zero."""
+    sizes = np.unique(np.abs(values).round(5))
+    gaps = np.diff(np.append(0.0, sizes))
+    gaps = gaps[gaps > _ROUNDED * max(float(sizes.max(initial=0)), 1e-9)]
+    if not len(gaps):
+        return None
+    step = float(gaps.min())
+    step *= float(np.median((sizes / step)[sizes > 0] / np.maximum(np.round((sizes / step)[sizes > 0]), 1)))
+    return step if _on_grid(values, step) and len(sizes) <= _INT8_VALUES else None
+
+
+def _on_grid(values: Float64[np.ndarray, "..."], step: float) -> bool:
+    multiples = np.ravel(values) / step
+    return bool(np.mean(np.abs(multiples - np.round(multiples)) < _OFF_GRID) >= _MOST)
+
+
 @dataclass
 class Relations:
     """What is gathered of pairs and prototypes, image by image, to recognise a `Relation`."""
@@ -192,6 +327,7 @@ class Relations:
     count: int
     same_count: bool
     pairs: list[tuple[float, float, float]] = field(default_factory=list)
+    outputs: list[_PairedOutputs] = field(default_factory=list)
     shifts_xy: list[Float32[np.ndarray, " 2"]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -212,6 +348,7 @@ class Relations:
             return
         apart = coefficient_change(left, right)
         drift = np.abs(right.scores - left.scores)
+        self.outputs.append(_PairedOutputs.of(left, right))
         self.pairs += list(zip(drift.tolist(), moved.tolist(), apart.tolist(), strict=True))
         self._coefficients.update(np.concatenate([left.coefficients, right.coefficients], axis=1))
         self._add_planes(a.prototypes, b.prototypes)
@@ -247,7 +384,18 @@ class Relations:
         prototypes = _order_of(similarity.moments, self.count, own_size=True)
         coefficients = _order_of(self._coefficients, self.count, own_size=False) if self.pairs else None
         change, changed = self._change() if prototypes is None else (None, ())
-        return Relation(self._equal(similarity), prototypes, coefficients, change, changed, self.count)
+        paired = _PairedOutputs.joined(self.outputs)
+        return Relation(
+            self._equal(similarity),
+            prototypes,
+            coefficients,
+            change,
+            changed,
+            self.count,
+            paired.score_change(),
+            paired.box_scale(),
+            paired.shared_step(),
+        )
 
     def _equal(self, similarity: PrototypeSimilarity) -> frozenset[str] | None:
         if not self.pairs:
@@ -271,8 +419,9 @@ class Relations:
             errors = np.sqrt(self._squares / self._sizes)
         errors[:, self._sizes[0] == 0] = 0
         own = np.where(np.isfinite(errors[0]), errors[0], 1.0)
-        differ = own > 3 * np.median(own) + EQUAL  # some among others that are equal, or nearly so
-        differ = differ if differ.any() else own > EQUAL
+        median = np.median(own)
+        differ = own > 3 * median + EQUAL  # some among others that are equal, or nearly so
+        differ = differ if differ.any() and median < _OTHER else own > EQUAL
         if not differ.any():
             return None, ()
         left = np.nan_to_num(errors[1:, differ], nan=np.inf).max(axis=1)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from maskprism._common.text import counted
+from maskprism.analysis.comparison.causes import Cause, causes_of
 from maskprism.analysis.comparison.part_swaps import PARTS
 from maskprism.analysis.comparison.relations import NO_RELATION, Relation, all_prototypes_differ
 from maskprism.analysis.intervals import claimed_interval
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.comparison.similarity import PrototypeSimilarity
     from maskprism.core.prediction import Instance
     from maskprism.models import ModelSpec
+    from maskprism.models.onnx.weights import ChangedWeights
 
 Status = Literal["matched", "class changed", "only in A", "only in B"]
 _FIELDS = {
@@ -158,6 +160,10 @@ class Comparison:
         The change of A's input that gives what B says.
     failed_in
         Images that could be read and on which a model failed, by the model.
+    rule_loss
+        1 - IoU of B's masks under its own rule with those under the rule of A, the mean over pairs; 0 for one rule.
+    weights
+        Which weights differ, of two ONNX files of one model; None for others, and without the package onnx.
     """
 
     a: ModelSpec
@@ -177,6 +183,13 @@ class Comparison:
     relation: Relation = NO_RELATION
     input_fault: InputFault | None = None
     failed_in: Mapping[str, frozenset[Literal["A", "B"]]] = field(default_factory=dict)
+    rule_loss: float = 0.0
+    weights: ChangedWeights | None = None
+
+    @cached_property
+    def causes(self) -> list[Cause]:
+        """Why they differ, as far as it was recognised; the one that explains most first."""
+        return causes_of(self)
 
     def count(self, status: Status) -> int:
         """Return how many rows of `instances` have that status."""
@@ -422,6 +435,9 @@ class Comparison:
             "input_fault": None if self.input_fault is None else asdict(self.input_fault),
             "damaged_level": None if (level := self.damaged_level) is None else level._asdict(),
             "relation": self.relation.as_dict(),
+            "rule_loss": self.rule_loss,
+            "changed_weights": None if self.weights is None else [one._asdict() for one in self.weights.changed],
+            "causes": [one._asdict() for one in self.causes],
         }
         if tolerance is not None:
             violations = self.violations(tolerance)

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskprism._common.text import brief, counted, rounded, signed
+from maskprism._common.text import brief, counted, percent, rounded, signed
 from maskprism.analysis.comparison.part_swaps import PARTS
-from maskprism.io.class_names import placeholder
 
 if TYPE_CHECKING:
     from maskprism.analysis.comparison.report import Comparison, Tolerance
     from maskprism.models import ModelSpec
 
 _NAMED = 3
-_NAMED_CLASSES = 8
 _ROUNDING = 1e-4
 
 
@@ -27,16 +25,15 @@ def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> lis
     """
     found = [
         f"A is {_model(comparison.a)}; B is {_model(comparison.b)}.",
+        *_causes(comparison),
         _canvas(comparison),
         _preprocessing(comparison),
         _instances(comparison),
-        _classes(comparison),
-        _before_head(comparison),
     ]
     if len(comparison.matched):
-        found += [_masks(comparison), _truth(comparison), _parts(comparison), _level(comparison)]
-    found += [_equal(comparison), *comparison.relation.sentences()]
-    found += [_prototypes(comparison), _letterbox(comparison), _rules(comparison)]
+        found += [_masks(comparison), _truth(comparison), _parts(comparison)]
+    found += [_equal(comparison), *(comparison.relation.sentences() if comparison.relation.same_order else ())]
+    found += [_prototypes(comparison), _letterbox(comparison)]
     if comparison.failed:
         found.append(f"Left out: {_left_out(comparison)}.")
     if tolerance is not None:
@@ -58,21 +55,16 @@ def summary_of(comparison: Comparison, tolerance: Tolerance | None = None) -> st
     return "\n".join(sentences(comparison, tolerance))
 
 
-def percent(share: float) -> str:
-    """Return a share as percent with two digits that mean something; the minus is a true minus, no number a dash."""
-    if not np.isfinite(share):
-        return "–"
-    size = abs(share) * 100
-    digits = 0 if size >= 10 or size == 0 else 1 if size >= 1 else 2
-    if 0 < size < 0.005:
-        return "less than 0.01 %" if share > 0 else "−0 %"
-    return f"{share * 100:.{digits}f} %".replace("-", "−")
-
-
 def versus(comparison: Comparison) -> str:
     """Return which models were compared, for titles; long names are cut in the middle."""
     a, b = (f"{brief(spec.name)} ({spec.runtime})" for spec in (comparison.a, comparison.b))
     return f"A: {a}, B: {b}"
+
+
+def _causes(comparison: Comparison) -> list[str]:
+    """Return the causes that were recognised, the first one marked."""
+    first, *others = [one.sentence for one in comparison.causes] or [""]
+    return [first and f"Most likely cause: {first}", *others]
 
 
 def _model(spec: ModelSpec) -> str:
@@ -114,39 +106,6 @@ def _preprocessing(comparison: Comparison) -> str:
     return f"Images are prepared in another way: {', '.join(other)}." if other else ""
 
 
-def _classes(comparison: Comparison) -> str:
-    moved = comparison.moved_classes
-    if not moved:
-        return ""
-    names_a, names_b = comparison.a.names, comparison.b.names
-    shown = [
-        f"{names_a.get(a, placeholder(a))} of A is {names_b.get(b, placeholder(b))} of B"
-        for a, b in list(moved.items())[:_NAMED_CLASSES]
-    ]
-    more = f", and {len(moved) - len(shown)} more" if len(moved) > len(shown) else ""
-    same_ids = all(a == b for a, b in moved.items())
-    why = " The ids are the same, only the names are in another order." if same_ids else ""
-    return (
-        f"Classes are exchanged one to one: {', '.join(shown)}{more}.{why} Instances at the same positions show it, "
-        "and they are paired accordingly."
-    )
-
-
-def _before_head(comparison: Comparison) -> str:
-    if not comparison.before_head:
-        return ""
-    k = comparison.similarity.count_a
-    text = ""
-    if comparison.relation.all_differ:
-        text = f"Scores, boxes, coefficients and all {k} prototypes differ: the difference begins before the head."
-    if comparison.input_fault is not None:
-        return f"{text} {comparison.input_fault.sentence()}".strip()
-    return (
-        f"{text} None of the usual faults of an input gives what B says: look at the backbone, and at the precision of "
-        "the whole model (quantisation, half precision)."
-    )
-
-
 def _equal(comparison: Comparison) -> str:
     """Return what is equal, where something is not."""
     equal = comparison.relation.equal
@@ -154,16 +113,6 @@ def _equal(comparison: Comparison) -> str:
     if not equal or set(parts) <= equal:
         return ""
     return f"Equal up to rounding in both: {', '.join(part for part in parts if part in equal)}."
-
-
-def _level(comparison: Comparison) -> str:
-    damage = comparison.damaged_level
-    if damage is None:
-        return ""
-    return (
-        f"Only instances of pyramid level {damage.level} (0 is the finest) differ: {damage.differing} of them; the "
-        f"{damage.others} of other levels are equal."
-    )
 
 
 def _masks(comparison: Comparison) -> str:
@@ -210,7 +159,9 @@ def _parts(comparison: Comparison) -> str:
 
 def _prototypes(comparison: Comparison) -> str:
     similarity = comparison.similarity
-    if comparison.relation.sentences() or (comparison.input_fault is not None and not similarity.shared):
+    relation = comparison.relation
+    moved = (relation.prototype_order, relation.coefficient_order, relation.change) != (None, None, None)
+    if moved or (comparison.input_fault is not None and not similarity.shared):
         return ""  # how the prototypes relate has been reported
     if similarity.shared:
         errors = similarity.errors
@@ -246,11 +197,6 @@ def _letterbox(comparison: Comparison) -> str:
         f"not the model"
     )
     return f"{text}. There, {counted(comparison.own_unmatched or 0, 'instance')} of A and B are unmatched."
-
-
-def _rules(comparison: Comparison) -> str:
-    a, b = comparison.a.rule, comparison.b.rule
-    return "" if a == b else f"Masks of both are drawn under the rule of A ({a.name}); that of B is {b.name}."
 
 
 def _small(value: float) -> str:

@@ -19,6 +19,7 @@ from maskprism.analysis.dataset.ap_protocols import (
     true_regions,
 )
 from maskprism.analysis.dataset.coco_ap import AveragePrecision, average_precision
+from maskprism.analysis.dataset.expected_gains import ExpectedGains
 from maskprism.analysis.dataset.oracles import with_perfect_detection
 from maskprism.analysis.dataset.tide import ErrorCost, error_cost
 from maskprism.analysis.labels.features import ImageEvidence
@@ -35,13 +36,15 @@ from maskprism.analysis.truth.matching import (
     match,
     match_masks,
 )
+from maskprism.analysis.truth.merged_labels import held_detections
 from maskprism.analysis.truth.overlaps import Overlaps, box_overlap, mask_areas, mask_iou
+from maskprism.analysis.truth.shapes import Shape, shape_of
 from maskprism.datasets.visit import Asking, Failure, OnProgress, VisitedImage, visit
 from maskprism.errors import InputError
 from maskprism.io.sources import spread
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64, UInt8
+    from jaxtyping import Float64, Int64, UInt8
 
     from maskprism._common.choices import EngineName
     from maskprism._common.parallel import Engine
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 SHOWN_CONF = 0.25
 """Detections above this score are what a user of `predict` sees; tables and budgets are of these."""
 Step = Literal["as predicted", "coefficients", "prototypes", "box", "resolution"]
+Better = Literal["moved", "threshold"]
 Alone = Literal["coefficients alone", "prototypes alone", "box alone", "resolution alone", "true boxes"]
 _MASKS: dict[Step | Alone, str] = {
     "coefficients": "best",
@@ -70,7 +74,15 @@ _GIVEN_BACK: dict[Alone, Part] = {
 
 
 class FoundObject(NamedTuple):
-    """One ground-truth instance: where it is, and the detection that found it (or -1); see `Diagnosis.conf`."""
+    """One ground-truth instance: where it is, and the detection that found it (or -1); see `Diagnosis.conf`.
+
+    Attributes
+    ----------
+    pieces, touches_border, thinness
+        Its shape; see `truth.shapes.Shape`.
+    held
+        Detections of its class that lie in it side by side and together fill it, where there are two or more; else 0.
+    """
 
     image: str
     object: int
@@ -79,6 +91,10 @@ class FoundObject(NamedTuple):
     area: int
     box: tuple[float, float, float, float]
     instance: int
+    pieces: int = 1
+    touches_border: bool = False
+    thinness: float = 1.0
+    held: int = 0
 
 
 class Detection(NamedTuple):
@@ -142,6 +158,8 @@ class Diagnosis:
         Rows for tables.
     doubtful
         The labels to look at first, by a score that learns nothing (`maskprism labels` has one that does).
+    gains
+        What AP would gain if what a finding is about were fixed.
     unknown_classes
         Classes of the data set that the model does not know; their instances are left out.
     interrupted
@@ -167,6 +185,7 @@ class Diagnosis:
     budget: ErrorBudget
     objects: Sequence[FoundObject]
     detections: Sequence[Detection]
+    gains: ExpectedGains
     doubtful: Sequence[LabelOutline] = ()
     unknown_classes: Sequence[str] = ()
     interrupted: bool = False
@@ -216,14 +235,15 @@ class ExaminedImage:
     overlaps
         Under each decode, and of the boxes.
     steps
-        The IoUs of the instances that a step makes better.
+        The IoUs of the instances that a step makes better; "moved": each mask lies where its label does; "threshold":
+        each has its own best threshold.
     drawn
         IoU of the mask that was drawn for each ground-truth instance, cropped by its box; NaN for missed ones.
     """
 
     name: str
     overlaps: Mapping[str, Overlaps]
-    steps: Mapping[Step | Alone, Mapping[int, Float64[np.ndarray, " G"]]]
+    steps: Mapping[Step | Alone | Better, Mapping[int, Float64[np.ndarray, " G"]]]
     drawn: Float64[np.ndarray, " G"]
     budgets: Sequence[InstanceBudget] = ()
     localisation: Sequence[InstanceBudget] = ()
@@ -233,7 +253,7 @@ class ExaminedImage:
     outlines: Sequence[LabelOutline] = ()
     remarks: Sequence[str] = ()
 
-    def after(self, step: Step | Alone) -> Overlaps:
+    def after(self, step: Step | Alone | Better) -> Overlaps:
         """Return the overlaps under the "predict" decode after that step."""
         canvas = self.overlaps["predict"]
         iou = canvas.iou.copy()
@@ -387,7 +407,9 @@ def examine(
     hidden = [(int(i), int(errors.target[i])) for i in np.flatnonzero(errors.of("localisation") & errors.fixable)]
     rows: list[InstanceBudget] = []
     true = true_regions(truth, prediction.letterbox, "canvas")
-    steps: dict[Step | Alone, dict[int, Float64[np.ndarray, " G"]]] = {step: {} for step in (*_MASKS, *_GIVEN_BACK)}
+    steps: dict[Step | Alone | Better, dict[int, Float64[np.ndarray, " G"]]] = {
+        step: {} for step in (*_MASKS, *_GIVEN_BACK, *get_args(Better))
+    }
     drawn = np.full(len(truth), np.nan)
     for pair, masks in counterfactuals_of(prediction, truth, matches):
         row = budget_of(pair, masks, truth, name)
@@ -395,9 +417,11 @@ def examine(
         drawn[pair.truth] = row.true_box_iou
         for step, stage in _MASKS.items():
             steps[step][pair.instance] = mask_iou([getattr(masks, stage)], true, canvas.crowd)[0]
-        for step, part in _GIVEN_BACK.items():
-            better = steps[step][pair.instance] = canvas.iou[pair.instance].copy()
-            better[pair.truth] = min(row.iou + max(getattr(row, part), 0.0), 1.0)
+        values: dict[Alone | Better, float] = {"moved": row.moved_iou, "threshold": row.threshold_iou}
+        values |= {step: min(row.iou + max(getattr(row, part), 0.0), 1.0) for step, part in _GIVEN_BACK.items()}
+        for alone, value in values.items():
+            better = steps[alone][pair.instance] = canvas.iou[pair.instance].copy()
+            better[pair.truth] = max(value, better[pair.truth])
     budgets = {(row.instance, row.object): row for row in rows}
     others = _pairs(prediction, truth, [pair for pair in hidden if pair not in budgets])
     for pair, masks in counterfactuals_of(prediction, truth, others):
@@ -414,7 +438,13 @@ def examine(
         budgets=visible_rows,
         localisation=[budgets[pair] for pair in hidden],
         objects=list(
-            _objects(truth, dict(zip(visible.objects.tolist(), visible.instances.tolist(), strict=True)), name)
+            _objects(
+                truth,
+                dict(zip(visible.objects.tolist(), visible.instances.tolist(), strict=True)),
+                name,
+                [shape_of(region, prediction.letterbox) for region in true],
+                held_detections(canvas, float(shown.scores.min(initial=1.0))).sum(axis=0),
+            )
         ),
         detections=list(_detections(shown, visible, name, classes)),
         errors=counts,
@@ -463,12 +493,26 @@ def _pairs(prediction: Prediction, truth: GroundTruth, pairs: Sequence[tuple[int
     return Matches.given(instances, objects, iou)
 
 
-def _objects(truth: GroundTruth, found_by: Mapping[int, int], name: str) -> Iterator[FoundObject]:
+def _objects(
+    truth: GroundTruth,
+    found_by: Mapping[int, int],
+    name: str,
+    shapes: Sequence[Shape],
+    held: Int64[np.ndarray, " G"],
+) -> Iterator[FoundObject]:
     for i in np.flatnonzero(~excused(truth)).tolist():
         class_id = int(truth.classes[i])
         x1, y1, x2, y2 = truth.boxes[i].tolist()
         yield FoundObject(
-            name, i, class_id, truth.name_of(class_id), int(truth.areas[i]), (x1, y1, x2, y2), found_by.get(i, -1)
+            name,
+            i,
+            class_id,
+            truth.name_of(class_id),
+            int(truth.areas[i]),
+            (x1, y1, x2, y2),
+            found_by.get(i, -1),
+            *shapes[i],
+            int(held[i]),
         )
 
 
@@ -536,4 +580,5 @@ def _concluded(
             if spec.names and one not in spec.names
         ],
         interrupted=interrupted,
+        gains=ExpectedGains(examined, detected, conf),
     )

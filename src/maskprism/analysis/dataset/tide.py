@@ -72,14 +72,14 @@ def error_cost(images: Iterable[Overlaps]) -> ErrorCost:
         gain={kind: gain(fix_errors(image, one, kind) for image, one in together) for kind in ERROR_TYPES},
         counts=counts,
         false_positives=gain(only(image, one.kinds < 0) for image, one in together),
-        false_negatives=gain(_without(image, ~image.crowd & ~_found(one)) for image, one in together),
+        false_negatives=gain(without(image, ~image.crowd & ~_found(one)) for image, one in together),
     )
 
 
 def fix_errors(image: Overlaps, errors: Errors, kind: ErrorType) -> Overlaps:
     """Return the image with all errors of one kind fixed."""
     if kind == "missed":
-        return _without(image, errors.missed)
+        return without(image, errors.missed)
     right = errors.of(kind) & errors.fixable
     classes, iou = image.classes.copy(), image.iou.copy()
     classes[right] = image.true_classes[errors.target[right]]
@@ -103,8 +103,8 @@ def only(image: Overlaps, rows: Bool[np.ndarray, " N"]) -> Overlaps:
     )
 
 
-def _without(image: Overlaps, columns: Bool[np.ndarray, " G"]) -> Overlaps:
-    """Without these ground-truth instances."""
+def without(image: Overlaps, columns: Bool[np.ndarray, " G"]) -> Overlaps:
+    """Return the image without these ground-truth instances."""
     left = ~columns
     return replace(
         image,

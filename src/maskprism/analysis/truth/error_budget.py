@@ -22,8 +22,9 @@ from maskprism.analysis.intervals import CLAIMS, Interval, claimed_interval, mea
 from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.boundary import boundary_agreement, boundary_width
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
-from maskprism.analysis.truth.overlaps import SIZES
+from maskprism.analysis.truth.overlaps import SIZES, Region
 from maskprism.analysis.truth.score_ranking import Ranking, ranking, spearman_interval
+from maskprism.analysis.truth.shapes import pieces_of
 from maskprism.core.masks import pixels_between
 from maskprism.errors import InputError, TableError
 
@@ -80,6 +81,13 @@ class InstanceBudget:
         Along the outlines, and away from that of the ground truth (nan for thin objects).
     leak
         The share of a ring around the box in which the logits, uncropped, say mask and the ground truth does not.
+    drawn_pieces
+        Parts of its mask that are not connected; see `shapes.Shape`.
+    shift_x, shift_y
+        How far the box of the ground truth lies right of and below the predicted one, centre to centre, over its width
+        and height.
+    moved_iou
+        With its mask moved by as much.
     threshold_curve
         The IoU at each of THRESHOLDS; no column of tables.
     """
@@ -109,6 +117,10 @@ class InstanceBudget:
     boundary_iou: float
     interior_iou: float
     leak: float
+    drawn_pieces: int
+    shift_x: float
+    shift_y: float
+    moved_iou: float
     threshold_curve: tuple[float, ...]
 
 
@@ -362,6 +374,7 @@ def budget_of(pair: Pair, masks: Counterfactuals, truth: GroundTruth, image: str
     losses = dict(zip(PARTS, -np.diff(chain), strict=True))
     dual_losses = dict(zip(DUAL_PARTS, np.diff(dual), strict=True))
     cuts = thresholds(masks)
+    shift, moved = _moved(pair, masks, truth)
     along = boundary_agreement(masks.real, masks.truth, boundary_width(*letterbox.content_hw))
     return InstanceBudget(
         image=image,
@@ -382,8 +395,24 @@ def budget_of(pair: Pair, masks: Counterfactuals, truth: GroundTruth, image: str
         boundary_iou=along.boundary,
         interior_iou=along.interior,
         leak=leak(masks),
+        drawn_pieces=pieces_of(masks.real),
+        shift_x=shift[0],
+        shift_y=shift[1],
+        moved_iou=moved,
         threshold_curve=cuts.curve,
     )
+
+
+def _moved(pair: Pair, masks: Counterfactuals, truth: GroundTruth) -> tuple[tuple[float, float], float]:
+    """Return how far the ground truth lies from the mask, in sides of its box, and the IoU if it did not."""
+    own, true = masks.instance.canvas_box, masks.instance.letterbox.to_canvas(truth.boxes[[pair.truth]])[0]
+    right, down = ((true[:2] + true[2:]) / 2 - (own[:2] + own[2:]) / 2).tolist()
+    width, height = (max(float(side), 1.0) for side in true[2:] - true[:2])
+    rows, columns = (
+        slice(span.start + round(step), span.stop + round(step))
+        for span, step in ((masks.real.rows, down), (masks.real.columns, right))
+    )
+    return (right / width, down / height), Region(rows, columns, masks.real.inside).iou_with(masks.truth)
 
 
 class ThresholdStudy(NamedTuple):

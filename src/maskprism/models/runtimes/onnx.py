@@ -85,6 +85,11 @@ class OnnxRuntime(FileRuntime):
         self.input = network_input(shape, path)
         self.sha256 = hash_files([path, *weights])
 
+    @property
+    def onnx_file(self) -> Path:
+        """The file that it runs."""
+        return self._path
+
     def revealed(self) -> tuple[OnnxRuntime, MaskBranch] | None:
         """Return the same model with the factors of its finished masks as outputs; None where it multiplies none.
 
