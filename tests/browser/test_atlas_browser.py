@@ -61,7 +61,7 @@ def opened(context: BrowserContext, address: str) -> Page:
 
 def place_of(page: Page, points: Points, point: int) -> tuple[float, float]:
     """Where a point is on the screen."""
-    box = page.locator("canvas").bounding_box()
+    box = page.locator(".stage > canvas").bounding_box()
     assert box
     x, y = page.evaluate(
         """async (point) => {
@@ -112,7 +112,7 @@ def test_the_map_opens_from_a_file(
     )
     assert drawn > 5  # the background and the colours of classes
     points = Points.read(atlas / "t.parquet")
-    box = page.locator("canvas").bounding_box()
+    box = page.locator(".stage > canvas").bounding_box()
     assert box
     spread = Components.of(moments_of(points.coefficients)).places(points.coefficients)
     for point in {*spread.argmin(axis=0).tolist(), *spread.argmax(axis=0).tolist()}:
@@ -151,7 +151,7 @@ def test_a_lasso_selects_compares_and_exports(
 ) -> None:
     page = opened(offline(accept_downloads=True), (atlas / "atlas" / "map.html").as_uri())
     points = Points.read(atlas / "t.parquet")
-    box = page.locator("canvas").bounding_box()
+    box = page.locator(".stage > canvas").bounding_box()
     assert box
     half = [
         (box["x"] + 2, box["y"] + 2),
@@ -191,7 +191,7 @@ def test_classes_and_names_filter_and_colours_change(atlas: Path, offline: Calla
     press.click()
     page.get_by_text(f"{count} of {len(points)} instances").wait_for()
     assert press.get_attribute("aria-pressed") == "true"
-    page.get_by_role("button", name="Select visible points").click()
+    page.get_by_role("button", name="Select visible").click()
     page.get_by_text(f"{count} selected").wait_for()
     page.locator(".legend button").first.click()
     name = points.image_names[0]
@@ -226,3 +226,90 @@ def test_a_link_that_names_an_instance_opens_it(atlas: Path, offline: Callable[.
         if there:
             page.get_by_text(f"instance {instance}, score").wait_for()
         assert "open=" not in page.url
+
+
+def test_thumbnails_names_and_density_lie_over_the_points(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
+    page = opened(offline(), (atlas / "atlas" / "map.html").as_uri())
+    points = Points.read(atlas / "t.parquet")
+    pictures = page.locator(".overlay .picture")
+    pictures.first.wait_for()
+    shown = [int(point) for point in pictures.evaluate_all("all => all.map(one => one.dataset.point)")]
+    assert len(set(shown)) == len(shown) <= len(points)
+    box = page.locator(".stage > canvas").bounding_box()
+    assert box
+    for picture, point in zip(pictures.all(), shown, strict=True):
+        own = picture.bounding_box()
+        assert own
+        x, y = place_of(page, points, point)
+        assert own["x"] + own["width"] / 2 == pytest.approx(x, abs=2)
+        assert own["y"] + own["height"] / 2 == pytest.approx(y, abs=2)
+    names = page.locator(".overlay .names span").all_inner_texts()
+    assert names
+    assert {name.rstrip(" 0123456789") for name in names} <= set(points.class_names)
+    page.get_by_label("Thumbnails").uncheck()
+    page.get_by_label("Density").check()
+    page.locator(".density").wait_for()
+    assert pictures.count() == 0
+
+
+def test_the_nearest_neighbours_of_a_point_are_those_of_its_coefficients(
+    atlas: Path, offline: Callable[..., BrowserContext]
+) -> None:
+    page = opened(offline(), (atlas / "atlas" / "map.html").as_uri())
+    points = Points.read(atlas / "t.parquet")
+    far = np.linalg.norm(points.coefficients - points.coefficients[0], axis=1)
+    name = points.image_names[points.images[0]]
+    page.get_by_role("searchbox").fill(name)
+    page.get_by_role("button", name="Lasso").click()  # a selection of one point then opens no viewer
+    mine = np.flatnonzero(points.images == points.images[0])
+    x, y = place_of(page, points, 0)
+    others = np.array([place_of(page, points, int(i)) for i in mine if i])
+    reach = min(6.0, float(np.abs(others - [x, y]).max(axis=1).min()) / 2) if len(others) else 6.0
+    page.mouse.move(x - reach, y - reach)
+    page.mouse.down()
+    for corner in ((x + reach, y - reach), (x + reach, y + reach), (x - reach, y + reach), (x - reach, y - reach)):
+        page.mouse.move(*corner, steps=6)
+    page.mouse.up()
+    page.locator(".nearest li").first.wait_for()
+    found = [int(k) for k in page.locator(".nearest button").evaluate_all("all => all.map(one => one.dataset.point)")]
+    assert len(found) == 5
+    expected = np.argsort(far, kind="stable")[1:6]
+    assert far[found] == pytest.approx(far[expected], rel=0.05)  # the map has coefficients in 8 bits
+
+
+def test_a_finger_moves_the_map(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
+    context = offline(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = opened(context, (atlas / "atlas" / "map.html").as_uri())
+    picture = page.locator(".overlay .picture").first
+    picture.wait_for()
+    point = picture.get_attribute("data-point")
+    before = picture.bounding_box()
+    assert before
+    box = page.locator(".stage > canvas").bounding_box()
+    assert box
+    client = context.new_cdp_session(page)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def touch(kind: str, *at: tuple[float, float]) -> None:
+        client.send(
+            "Input.dispatchTouchEvent",
+            {"type": kind, "touchPoints": [{"x": a, "y": b, "id": i} for i, (a, b) in enumerate(at)]},
+        )
+
+    touch("touchStart", (x, y))
+    for step in range(1, 11):
+        touch("touchMove", (x + 3 * step, y + 2 * step))
+    touch("touchEnd")
+    moved = page.locator(f'.overlay .picture[data-point="{point}"]')
+    page.wait_for_timeout(400)
+    moved.wait_for()
+    after = moved.bounding_box()
+    assert after
+    assert after["x"] - before["x"] == pytest.approx(30, abs=5)
+    assert after["y"] - before["y"] == pytest.approx(20, abs=5)
+
+
+def test_the_list_of_classes_has_the_height_of_the_map(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
+    page = opened(offline(viewport={"width": 1280, "height": 800}), (atlas / "atlas" / "map.html").as_uri())
+    limit = page.locator(".legend ul").evaluate("one => parseFloat(getComputedStyle(one).maxHeight)")
+    assert limit > 0.9 * page.locator(".stage").evaluate("one => one.clientHeight")

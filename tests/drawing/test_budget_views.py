@@ -16,7 +16,7 @@ from maskprism.analysis.truth.worst_masks import worst_cases
 from maskprism.datasets import Dataset, GroundTruth, open_dataset
 from maskprism.datasets.scenes import write_dataset
 from maskprism.drawing import error_budget as views
-from maskprism.drawing import raster
+from maskprism.drawing import palette, raster
 from maskprism.errors import InputError
 from maskprism.models import Model
 
@@ -82,7 +82,7 @@ def test_the_strip_shows_the_stages_in_their_colours(dataset, model):
     first, *others = sheet.panels
     assert [panel.joint for panel in sheet.panels] == ["", "→", "→", "→", "→"]
     assert first.title == "ground truth  1.00"
-    orange = np.array(views.TOO_MUCH)
+    orange = np.array(palette.TOO_MUCH)
     # Where nothing is wrong nothing is orange; an empty mask has only blue.
     empty = replace(stages, truth=stages.truth, real=replace_inside(stages.real))
     blank = views.instance_strip(image, empty).panels[-1]

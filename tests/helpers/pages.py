@@ -80,5 +80,7 @@ def coefficients(page: Page) -> np.ndarray:
 
 
 def slider(page: Page, k: int) -> Locator:
-    """The slider of a prototype."""
+    """The slider of a prototype; where it is folded away, all are shown first."""
+    if page.locator(f'.card.folded[data-k="{k}"]').count():
+        page.locator(".more").click()
     return page.get_by_label(f"Coefficient of prototype {k}", exact=True)

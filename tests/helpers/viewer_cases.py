@@ -3,7 +3,8 @@
     python tests/helpers/viewer_cases.py    # writes it anew, after a change that is meant
 
 Every case is a scene as the viewer gets it, and what maskprism says about it: decoded values and masks in every frame,
-effects, terms at a pixel, the smallest change that flips it, and all of it again after an edit. And the colours.
+effects, terms at a pixel, the smallest change that flips it, and all of it again after an edit. And the colours
+of maps and masks.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from maskprism.analysis.truth.matching import Matches
 from maskprism.core.geometry import SIZES
 from maskprism.core.masks import RETINA, RULES, ULTRALYTICS, YOLACT
 from maskprism.datasets import GroundTruth
-from maskprism.drawing import palette
+from maskprism.drawing import mask_style, palette
 from maskprism.viewer.payload import as_shown, viewer_scene
 
 if TYPE_CHECKING:
@@ -175,6 +176,32 @@ def role_cases() -> list[dict[str, Any]]:
     return [role_case(rule, bits, seed) for seed, (rule, bits) in enumerate(chosen)]
 
 
+def colour_case(seed: int) -> dict[str, Any]:
+    """Masks on a small grey image, some of them empty, and the colours that are chosen for them."""
+    rng = np.random.default_rng(seed)
+    height, width, count = 24, 31, 1 + 3 * seed
+    grey = cv2.resize(rng.integers(0, 256, (5, 6), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    corners = rng.integers(0, 20, (count, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(0, 12, (count, 2))], axis=1).astype(np.float64)
+    masks = np.zeros((count, height, width), dtype=bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int), strict=True):
+        mask[y1:y2, x1:x2] = rng.random(mask[y1:y2, x1:x2].shape) < 0.8
+    greys = [mask_style.greys_around(grey, mask) for mask in masks]
+    return {
+        "width": width,
+        "grey": _base64(grey),
+        "masks": [_base64(mask) for mask in masks],
+        "boxes": boxes.tolist(),
+        "greys": greys,
+        "colours": [bytes(colour).hex() for colour in mask_style.contrasting_colours(greys, boxes)],
+    }
+
+
+def colour_cases() -> list[dict[str, Any]]:
+    """From one mask to more than there are colours."""
+    return [colour_case(seed) for seed in range(6)]
+
+
 def tables() -> dict[str, str]:
     """The colours of the diverging maps, 256 of three bytes, and those of instances."""
     maps = {name: _base64(palette.lookup_table(name)) for name in ("contribution", "prototype")}
@@ -184,6 +211,7 @@ def tables() -> dict[str, str]:
 if __name__ == "__main__":
     lines, role_lines = (",\n".join(json.dumps(one) for one in found) for found in (cases(), role_cases()))
     PATH.write_text(
-        f'{{"palette": {json.dumps(tables())},\n"roles": [\n{role_lines}\n],\n"cases": [\n{lines}\n]}}\n',
+        f'{{"palette": {json.dumps(tables())},\n"colours": {json.dumps(colour_cases())},\n'
+        f'"roles": [\n{role_lines}\n],\n"cases": [\n{lines}\n]}}\n',
         encoding="utf-8",
     )

@@ -157,6 +157,7 @@ def test_the_shared_table_is_what_maskprism_says() -> None:
     assert json.loads(decode_cases.PATH.read_text(encoding="utf-8")) == json.loads(decode_cases.text())
     committed = json.loads(viewer_cases.PATH.read_text(encoding="utf-8"))
     assert committed["palette"] == viewer_cases.tables()
+    assert committed["colours"] == json.loads(json.dumps(viewer_cases.colour_cases()))
     assert [case["found"] for case in committed["roles"]] == [
         case["found"] for case in json.loads(json.dumps(viewer_cases.role_cases()))
     ]

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { byClass, byCluster, byValue, OTHER, SEQUENCE } from "../src/atlas/colours.js";
 import { UNKNOWN } from "../src/atlas/data.js";
-import { asCsv, meanOf, signatureOf, unpackedValue } from "../src/atlas/selection.js";
+import { asCsv, meanOf, nearestOf, signatureOf, unpackedValue } from "../src/atlas/selection.js";
 
 const even = { name: "iou", title: "", low: 0.2, high: 0.7, log: false };
 
@@ -76,4 +76,16 @@ test("the sequence grows lighter", () => {
     ),
   );
   assert.ok(light.every((value, i) => !i || value >= light[i - 1] - 1));
+});
+
+test("the nearest points are those of the smallest distance, nearest first", () => {
+  const [k, count] = [3, 40];
+  const weights = Int8Array.from({ length: k * count }, (_, i) => ((i * 7919) % 251) - 125);
+  const scales = [0.1, 1, 0.01];
+  const far = Array.from({ length: count }, (_, other) =>
+    scales.reduce((sum, scale, j) => sum + (scale * (weights[other * k + j] - weights[5 * k + j])) ** 2, 0),
+  );
+  const expected = [...far.keys()].filter((i) => i !== 5).sort((a, b) => far[a] - far[b]);
+  assert.deepEqual(nearestOf(weights, scales, 5, 4), expected.slice(0, 4));
+  assert.equal(nearestOf(weights, scales, 5, 100).length, count - 1);
 });

@@ -8,6 +8,7 @@ import cv2
 
 from maskprism._common.text import single_line
 from maskprism.drawing import palette, raster
+from maskprism.drawing.mask_style import instance_colours
 from maskprism.drawing.sheets import paint_instances
 from maskprism.errors import InputError
 from maskprism.io.images import read_image
@@ -49,8 +50,9 @@ def annotated(image: ImageLike, prediction: Prediction) -> UInt8[np.ndarray, "H 
             f"the image is {pixels.shape[1]} x {pixels.shape[0]} pixels; the prediction is about one of "
             f"{prediction.image_size[1]} x {prediction.image_size[0]}"
         )
-    picture = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    for label in paint_instances(picture, prediction, prediction.empty):
+    rgb, colours = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), instance_colours(pixels, prediction)
+    picture, labels = paint_instances(rgb, prediction, colours, prediction.empty, whole=True)
+    for label in labels:
         _write_label(picture, label)
     return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
 

@@ -14,7 +14,8 @@ from maskprism.analysis.instance.attribution import Attribution, explain
 from maskprism.analysis.instance.subset_masks import METRIC_NAMES
 from maskprism.drawing.figures import new_figure, share
 from maskprism.drawing.instance_tables import most_unusual
-from maskprism.drawing.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, colour_of
+from maskprism.drawing.mask_style import dimmed
+from maskprism.drawing.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, TOO_MUCH
 from maskprism.drawing.sheets import instance_title, signed
 from maskprism.drawing.text_tables import MOST_ROWS
 from maskprism.io.images import read_image
@@ -265,10 +266,10 @@ def _draw_place(
     def shrunk(values: Any) -> Any:
         return values if shrink == 1 else cv2.resize(values, size, interpolation=cv2.INTER_AREA)
 
-    picture = shrunk(cv2.cvtColor(np.ascontiguousarray(pixels[around]), cv2.COLOR_BGR2RGB))
+    picture = dimmed(shrunk(cv2.cvtColor(np.ascontiguousarray(pixels[around]), cv2.COLOR_BGR2RGB)))
     if region is not None:  # wherever it covers a part of a shrunken pixel: errors are often thin rims
         covered = shrunk(_on_image(region, instance)[around].astype(np.float32)) > 0
-        picture[covered] = (0.35 * picture[covered] + 0.65 * np.array(colour_of(0))).astype(np.uint8)
+        picture[covered] = TOO_MUCH
     edges = (left - 0.5, right - 0.5, bottom - 0.5, top - 0.5)  # matplotlib counts from the centres of pixels
     ax.imshow(picture, extent=edges)
     mask = shrunk(instance.mask("image")[around].astype(np.float32))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from maskprism.drawing.palette import colour_of
+from maskprism.drawing.mask_style import OUTER_LINE, PaintedMask, paint_masks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, UInt8
 
     from maskprism.core.prediction import Instance
+    from maskprism.drawing.palette import RGB
 
-MASK_OPACITY = 0.5
 _AROUND, _LEAST_PX, _LARGEST_ZOOM = 1.3, 24, 6.0
-_WHITE = (255, 255, 255)
 
 
 def crop(
@@ -27,7 +26,7 @@ def crop(
     truth: Bool[np.ndarray, "H W"] | None = None,
     *,
     side: int,
-    colour: int | None = None,
+    colour: RGB,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Return the box of an instance and some pixels around it, BGR, with no side over `side`.
 
@@ -38,7 +37,7 @@ def crop(
     truth
         Its ground truth, a white line.
     colour
-        The number of the mask's colour, that of the instance by default.
+        Of the mask: `mask_style.instance_colours`, or the same for all.
     """
     height, width = picture.shape[:2]
     x1, y1, x2, y2 = instance.box.astype(float)
@@ -50,18 +49,17 @@ def crop(
     zoom = min(side / max(bottom - top, right - left), _LARGEST_ZOOM)
     size_wh = max(round((right - left) * zoom), 1), max(round((bottom - top) * zoom), 1)
     way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-    shown = cv2.resize(picture[window], size_wh, interpolation=way)
-    own = colour_of(instance.index if colour is None else colour)
-    for mask, line, filled in ((instance.mask("image"), own, True), (truth, _WHITE, False)):
-        if mask is None:
-            continue
-        inside = cv2.resize(mask[window].astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST)
-        bgr = np.array(line[::-1], dtype=np.float32)
-        if filled:
-            shown[inside > 0] = (shown[inside > 0] * (1 - MASK_OPACITY) + bgr * MASK_OPACITY).astype(np.uint8)
-        contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(shown, contours, -1, bgr.tolist(), 1)
-    return shown
+    shown = cv2.resize(picture[window], size_wh, interpolation=way)[..., ::-1]
+    inside, labelled = (
+        None if mask is None else cv2.resize(mask[window].astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST)
+        for mask in (instance.mask("image"), truth)
+    )
+    assert inside is not None
+    painted = paint_masks(shown, [PaintedMask(slice(0, size_wh[1]), slice(0, size_wh[0]), inside > 0, colour)])
+    if labelled is not None:
+        contours, _ = cv2.findContours(labelled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(painted, contours, -1, OUTER_LINE, 1)
+    return np.ascontiguousarray(painted[..., ::-1])
 
 
 def framed(picture: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:

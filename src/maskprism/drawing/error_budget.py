@@ -14,9 +14,10 @@ from maskprism._common.text import brief
 from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.error_budget import PARTS, Part
 from maskprism.analysis.truth.overlaps import Region
-from maskprism.drawing import palette, raster
+from maskprism.drawing import palette
 from maskprism.drawing.figures import plain_axes, share, titled
-from maskprism.drawing.palette import INSTANCE_COLOURS, LEGEND, MISSING, PART_COLOURS, RIGHT, TOO_MUCH
+from maskprism.drawing.mask_style import paint_errors
+from maskprism.drawing.palette import INSTANCE_COLOURS, LEGEND, PART_COLOURS
 from maskprism.drawing.sheets import Panel, Sheet
 from maskprism.errors import InputError
 from maskprism.io.images import read_image
@@ -194,14 +195,14 @@ def _worst_panel(row: InstanceBudget, image: Picture, masks: Counterfactuals) ->
 
 
 def _on_canvas(image: Picture, masks: Counterfactuals) -> Picture:
-    """Return the image as it lies on the canvas, in greys."""
+    """Return the image as it lies on the canvas, in RGB."""
     letterbox = masks.instance.letterbox
     canvas = np.full((*letterbox.canvas_hw, 3), masks.instance.prediction.preprocessing.padding_bgr, dtype=np.uint8)
     (top, left), (height, width) = letterbox.offset_yx, letterbox.content_hw
     shrinks = width < image.shape[1]
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    canvas[top : top + height, left : left + width] = raster.greyed(small)
-    return canvas
+    canvas[top : top + height, left : left + width] = small
+    return cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB)
 
 
 def _window(masks: Sequence[Region], canvas_hw: tuple[int, int], *, square: bool = False) -> tuple[slice, slice]:
@@ -229,14 +230,7 @@ def _compared(canvas: Picture, mask: Region, truth: Region, rows: slice, columns
     size = (zoom * (columns.stop - columns.start), zoom * (rows.stop - rows.start))
     picture = cv2.resize(canvas[rows, columns], size, interpolation=cv2.INTER_LINEAR)
     found, true = (_enlarged(window_of(one, rows, columns), zoom) for one in (mask, truth))
-    for where, colour, opacity in (
-        (found & true, RIGHT, np.float32(0.4)),
-        (found & ~true, TOO_MUCH, np.float32(0.65)),
-        (true & ~found, MISSING, np.float32(0.65)),
-    ):
-        layer = np.array(colour, dtype=np.float32) * opacity
-        picture[where] = (picture[where] * (1 - opacity) + layer).astype(np.uint8)
-    return picture
+    return paint_errors(picture, found, true)
 
 
 def _enlarged(mask: Bool[np.ndarray, "H W"], zoom: int) -> Bool[np.ndarray, "H W"]:

@@ -23,14 +23,14 @@ _MOST_WEIGHTS = 48_000_000
 QUALITY_TITLES = {
     "score": "score",
     "size": "box size",
-    "x": "place, left to right",
-    "y": "place, top to bottom",
-    "aspect": "width by height",
+    "x": "x centre (0-1)",
+    "y": "y centre (0-1)",
+    "aspect": "log(w/h)",
     "iou": "mask IoU",
-    "resolution": "lost in resolution",
-    "box": "lost in the box",
-    "prototypes": "lost in prototypes",
-    "coefficients": "lost in coefficients",
+    "resolution": "IoU lost: resolution",
+    "box": "IoU lost: box crop",
+    "prototypes": "IoU lost: prototypes",
+    "coefficients": "IoU lost: coefficients",
     "outlier": "distance from its class",
 }
 LOGARITHMIC = ("size", "outlier")

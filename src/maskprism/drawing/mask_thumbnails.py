@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from maskprism.drawing.palette import MISSING, TOO_MUCH
+from maskprism.drawing.mask_style import INNER_LINE, OUTER_LINE, paint_errors
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, UInt8
 
 _MARGIN = 0.2
-_TINT = 0.6
 
 
 def mask_against_truth(
@@ -24,7 +23,7 @@ def mask_against_truth(
     side: int = 232,
     around: Bool[np.ndarray, "H W"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The part of a BGR image around both masks and a box (xyxy), what is wrong tinted, the ground truth outlined.
+    """The part of a BGR image around both masks and a box (xyxy): errors solid or striped, the ground truth outlined.
 
     It is as square as the image allows; its longer side is `side`. With `around`, a mask, that is in the picture, too.
     """
@@ -37,12 +36,11 @@ def mask_against_truth(
         cv2.resize(one[rows, columns].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
         for one in (found, true)
     )
-    for wrong, colour in ((truth & ~mask, MISSING), (mask & ~truth, TOO_MUCH)):
-        picture[wrong] = (1 - _TINT) * picture[wrong] + _TINT * np.array(colour[::-1])
+    painted = np.ascontiguousarray(paint_errors(picture[..., ::-1], mask, truth, agreed=False)[..., ::-1])
     outlines = cv2.findContours(truth.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
-    cv2.drawContours(picture, outlines, -1, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.drawContours(picture, outlines, -1, (255, 255, 255), 1, cv2.LINE_AA)
-    return picture
+    cv2.drawContours(painted, outlines, -1, INNER_LINE, 3, cv2.LINE_AA)
+    cv2.drawContours(painted, outlines, -1, OUTER_LINE, 1, cv2.LINE_AA)
+    return painted
 
 
 def _around(masks: Bool[np.ndarray, "H W"], box: Float32[np.ndarray, " 4"]) -> tuple[slice, slice]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from maskprism._common.text import rounded
 from maskprism.analysis.comparison.summary import versus
-from maskprism.drawing import raster
-from maskprism.drawing.palette import INSTANCE_COLOURS, LEGEND, MISSING, MUTED, NEGATIVE, POSITIVE, RIGHT, TOO_MUCH
+from maskprism.drawing.mask_style import PaintedMask, instance_colours, paint_errors, paint_masks
+from maskprism.drawing.palette import LEGEND, NEGATIVE, POSITIVE
 from maskprism.drawing.sheets import Panel, Sheet
 from maskprism.errors import MaskprismError
 
@@ -40,8 +41,8 @@ def worst_pairs(comparison: Comparison) -> Sheet:
         panels=tuple(panel for case in comparison.worst for panel in _panels(case)),
         columns=4,
         notes=(
-            "Change of the logit, B minus A: red where B speaks more for the mask. Each has the scale of its boxes: "
-            "logits elsewhere were never trained.",
+            "Change of the logit, B minus A: red where it is higher in B. Each has the scale of its boxes: "
+            "logits elsewhere are not trained.",
         ),
         size_wh=(1680, 400 * len(comparison.worst)),
     )
@@ -50,7 +51,7 @@ def worst_pairs(comparison: Comparison) -> Sheet:
 def changed_pairs(comparison: Comparison) -> Sheet:
     """Return the pairs whose IoU with the ground truth rises most from A to B, then those whose falls most.
 
-    Errors tinted.
+    Errors solid or striped.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def _against_truth(case: TruthCase) -> list[Panel]:
     boxes = np.stack([case.a.box, case.b.box])
     around = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     window = _square(around, case.a.prediction.image_size)
-    pixels, true = raster.greyed(case.image[window]), case.true[window]
+    pixels, true = cv2.cvtColor(case.image[window], cv2.COLOR_BGR2RGB), case.true[window]
     change = f"{case.after - case.before:+.3f}".replace("-", "−")
     titles = (
         f"A: IoU {rounded(case.before)}, {case.a.name} in {PurePosixPath(case.name).name}",
@@ -83,10 +84,7 @@ def _against_truth(case: TruthCase) -> list[Panel]:
     )
     panels = []
     for title, one in zip(titles, (case.a, case.b), strict=True):
-        mask, picture = one.mask("image")[window], pixels
-        for part, colour in ((mask & true, RIGHT), (mask & ~true, TOO_MUCH), (true & ~mask, MISSING)):
-            picture = raster.covered(picture, part, colour, 0.6)
-        panels.append(Panel(title, picture=picture))
+        panels.append(Panel(title, picture=paint_errors(pixels, one.mask("image")[window], true)))
     return panels
 
 
@@ -95,20 +93,23 @@ def _panels(case: Case) -> list[Panel]:
     boxes = np.stack([case.a.box, case.b.box])
     around = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     window = _square(around, case.a.prediction.image_size)
-    pixels = raster.greyed(case.image[window])
+    pixels = cv2.cvtColor(case.image[window], cv2.COLOR_BGR2RGB)
+    rows, columns = (slice(0, length) for length in pixels.shape[:2])
+    colour = instance_colours(case.image, case.a.prediction)[case.a.index]
     mask_a, mask_b = (one.mask("image")[window] for one in (case.a, case.b))
     change = case.b.logits("image") - case.a.logits("image")
     left, top, right, bottom = (round(float(edge)) for edge in around)
     limit = float(np.percentile(np.abs(change[top : bottom + 1, left : right + 1]), 99.5))
-    both = raster.covered(pixels, mask_a & mask_b, MUTED)
-    moved = raster.covered(raster.covered(both, mask_b & ~mask_a, POSITIVE, 0.85), mask_a & ~mask_b, NEGATIVE, 0.85)
+    moved = paint_masks(pixels, [PaintedMask(rows, columns, mask_a & mask_b, colour)])
+    moved[mask_b & ~mask_a], moved[mask_a & ~mask_b] = POSITIVE, NEGATIVE
+    shown_a, shown_b = (paint_masks(pixels, [PaintedMask(rows, columns, mask, colour)]) for mask in (mask_a, mask_b))
     corner = np.array([window[1].start, window[0].start] * 2)
     box_a, box_b = ((box[0], box[1], box[2], box[3]) for box in (boxes - corner).tolist())
     title_a = f"A: {case.a.name} {case.a.score:.2f} in {PurePosixPath(case.name).name}"
     title_b = f"B: {case.b.score:.2f}, IoU {rounded(case.mask_iou)}"
     return [
-        Panel(title_a, picture=raster.covered(pixels, mask_a, INSTANCE_COLOURS[0]), box=box_a),
-        Panel(title_b, picture=raster.covered(pixels, mask_b, INSTANCE_COLOURS[0]), box=box_b),
+        Panel(title_a, picture=shown_a, box=box_a),
+        Panel(title_b, picture=shown_b, box=box_b),
         Panel("B adds red, loses blue", picture=moved),
         Panel(f"change of the logit, ±{limit:.2g}", values=change[window], limit=limit or 1.0, box=box_b),
     ]

@@ -50,7 +50,7 @@ PART_COLOURS: dict[Part, RGB] = {
     "coefficients": INSTANCE_COLOURS[0],
 }
 RIGHT, TOO_MUCH, MISSING = INSTANCE_COLOURS[2], INSTANCE_COLOURS[5], INSTANCE_COLOURS[4]
-LEGEND = "green: mask and ground truth agree; orange: mask alone; blue: ground truth alone"
+LEGEND = "green: mask and ground truth agree; orange: mask alone; blue and white stripes: ground truth alone"
 
 
 def lookup_table(name: MapName) -> UInt8[np.ndarray, "256 3"]:

@@ -21,7 +21,7 @@ from maskprism.drawing import palette
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from jaxtyping import Bool, UInt8
+    from jaxtyping import UInt8
 
     from maskprism.drawing.sheets import Panel, Sheet
 
@@ -321,16 +321,3 @@ def write(
         return
     share = np.asarray(ink, dtype=np.float32)[cut_y:, cut_x:][: region.shape[0], : region.shape[1], None] / 255
     region[:] = (region + share * (np.array(colour, dtype=np.float32) - region) + 0.5).astype(np.uint8)
-
-
-def covered(picture: Picture, mask: Bool[np.ndarray, "H W"], colour: palette.RGB, opacity: float = 0.6) -> Picture:
-    """Return the picture with a colour over a mask."""
-    found, layer = picture.copy(), np.array(colour, dtype=np.float32) * np.float32(opacity)
-    found[mask] = (picture[mask] * np.float32(1 - opacity) + layer).astype(np.uint8)
-    return found
-
-
-def greyed(image: Picture) -> Picture:
-    """Return a BGR image in light greys, so that colours on it are those of masks alone."""
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    return np.repeat((90 + grey * (165 / 255))[:, :, None], 3, axis=2).astype(np.uint8)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from maskprism.drawing import raster
 from maskprism.drawing.figures import new_figure, share
-from maskprism.drawing.palette import INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, RGB, colour_of
-from maskprism.drawing.sheets import IMAGE_SIDE, Panel, Sheet
+from maskprism.drawing.mask_style import dimmed, instance_colours
+from maskprism.drawing.palette import INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, RGB
+from maskprism.drawing.sheets import IMAGE_SIDE, Panel, Sheet, paint_instances
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, UInt8
@@ -78,9 +78,9 @@ def before_after(examples: Sequence[BeforeAfter]) -> Sheet:
     for image, before, after, iou in examples:
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         gained, lost = _changed(before, after)
-        grey = np.repeat(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None], 3, axis=2) // 2 + 110
-        changed = raster.covered(raster.covered(grey, lost, NEGATIVE, 1.0), gained, POSITIVE, 1.0)
-        shown = [_coloured(rgb, one) for one in (before, after)]
+        changed = dimmed(rgb)
+        changed[lost], changed[gained] = NEGATIVE, POSITIVE
+        shown = [paint_instances(rgb, one, instance_colours(image, one), one.empty)[0] for one in (before, after)]
         titles = (
             f"{len(before.prototypes)} prototypes",
             f"{len(after.prototypes)} prototypes: mean IoU {iou:.3f}",
@@ -97,14 +97,6 @@ def before_after(examples: Sequence[BeforeAfter]) -> Sheet:
         notes=("Last column: red pixels were gained, blue ones lost.",),
         size_wh=(1800, 620 * len(examples)),
     )
-
-
-def _coloured(picture: Picture, prediction: Prediction) -> Picture:
-    """Return the picture with every mask in the colour of its instance, large ones first."""
-    masks = [instance.mask("image") for instance in prediction]
-    for number in sorted(range(len(masks)), key=lambda number: -int(masks[number].sum())):
-        picture = raster.covered(picture, masks[number], colour_of(number))
-    return picture
 
 
 def _changed(before: Prediction, after: Prediction) -> tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:

@@ -15,7 +15,8 @@ import numpy as np
 
 from maskprism._common.text import brief, counted
 from maskprism.core.decomposition import Decomposition, Edit, check_indices
-from maskprism.drawing.palette import MapName, colour_of
+from maskprism.drawing.mask_style import PaintedMask, hatch, instance_colours, line_width, paint_masks
+from maskprism.drawing.palette import RGB, MapName
 from maskprism.errors import InputError
 from maskprism.io.images import read_image
 
@@ -37,6 +38,7 @@ MOST_PANELS = 64
 NO_BOXES = "The model gives no boxes: here the box is the smallest one around the mask, and nothing is cropped."
 
 _ROUND = 0.02
+_LEAST_SIDE = 480
 
 Scale = Literal["shared", "each"]
 View = Literal["box", "full"]
@@ -144,9 +146,9 @@ class Window:
 
 def overview(image: ImageLike, prediction: Prediction) -> Sheet:
     """Return the image with every instance: coloured mask, box, and number, class and score."""
-    pixels, shown = _at_display_size(read_image(image), prediction)
-    picture = pixels.copy()
-    labels = paint_instances(picture, shown, prediction.empty)
+    original = read_image(image)
+    pixels, shown = _at_display_size(original, prediction)
+    picture, labels = paint_instances(pixels, shown, instance_colours(original, prediction), prediction.empty)
     return Sheet(
         title=_image_title(prediction),
         subtitle=f"{counted(len(prediction), 'instance')}, mask rule {prediction.rule.name}"
@@ -157,47 +159,52 @@ def overview(image: ImageLike, prediction: Prediction) -> Sheet:
     )
 
 
-def paint_instances(picture: Picture, prediction: Prediction, empty: Bool[np.ndarray, " N"]) -> tuple[Label, ...]:
-    """Paint the mask, its outline and the box of every instance into an RGB picture of the prediction's image size.
+def paint_instances(
+    picture: Picture,
+    prediction: Prediction,
+    colours: Sequence[RGB],
+    empty: Bool[np.ndarray, " N"],
+    *,
+    whole: bool = False,
+) -> tuple[Picture, tuple[Label, ...]]:
+    """Paint the mask and the box of every instance over an RGB picture of the prediction's image size.
 
     Parameters
     ----------
-    picture
-        What is painted on.
-    prediction
-        Instances of an image of that size.
+    colours
+        Of each instance: `mask_style.instance_colours`.
     empty
         Which instances have an empty mask; their labels say so.
+    whole
+        Keep the image as it is, in place of a dimmed grey one.
 
     Returns
     -------
-    tuple of Label
+    picture
+        A new one.
+    labels
         Number, class name and score of each instance, those with large masks first.
     """
-    thickness = max(1, round(max(picture.shape[:2]) / 500))
+    line_px = line_width(picture.shape)
     masks = prediction.crops("image")
     # Small masks stay visible on top of large ones.
     order = sorted(range(len(prediction)), key=lambda number: -int(np.count_nonzero(masks[number].values)))
-    for number in order:
-        rows, columns, mask = masks[number]
-        picture[rows, columns] = _tinted(picture[rows, columns], mask, colour_of(number), 0.5)
+    painted = paint_masks(
+        picture,
+        [PaintedMask(*masks[number], colours[number]) for number in order],
+        whole=whole,
+        line_px=line_px,
+    )
     labels = []
     for number in order:
-        rows, columns, mask = masks[number]
-        if mask.size:
-            offset = (int(columns.start or 0), int(rows.start or 0))
-            contours, _ = cv2.findContours(
-                mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=offset
-            )
-            cv2.drawContours(picture, contours, -1, colour_of(number), thickness)
         x1, y1, x2, y2 = (round(float(v)) for v in prediction.boxes[number])
         if prediction.has_boxes:
-            cv2.rectangle(picture, (x1, y1), (x2, y2), colour_of(number), thickness)
+            cv2.rectangle(painted, (x1, y1), (x2, y2), colours[number], line_px)
         instance = prediction[number]
         flag = " (empty mask)" if empty[number] else ""
         text = f"{number} {brief(instance.name)} {instance.score:.2f}{flag}"
-        labels.append(Label(text, (x1, y1), colour_of(number)))
-    return tuple(labels)
+        labels.append(Label(text, (x1, y1), colours[number]))
+    return painted, tuple(labels)
 
 
 def prototype_grid(instance: Instance, *, order: Order = "index", scale: Scale = "shared") -> Sheet:
@@ -282,7 +289,7 @@ def contribution_grid(instance: Instance, *, order: Order = "effect", view: View
     if not instance.prediction.has_boxes:
         notes.append(NO_BOXES)
     elif view == "full":
-        notes.append("Logits outside boxes were never trained: what happens there means nothing.")
+        notes.append("Logits outside the box are not trained: ignore them.")
     sheet = Sheet(
         title=f"Contributions {where}: {instance_title(instance)}",
         subtitle=f"weight x prototype, {_order_words(order)}; together they sum to the logits",
@@ -297,24 +304,25 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Sheet:
     """Return how the mask comes about: positive evidence + negative evidence = logits -> mask."""
     parts = Decomposition(instance)
     window = _box_window(instance, margin=0.15)
-    pixels, shown = _at_display_size(read_image(image), instance.prediction)
+    original = read_image(image)
+    colour = instance_colours(original, instance.prediction)[instance.index]
+    pixels, shown = _at_display_size(original, instance.prediction)
     display = shown[instance.index]
     sides = [window.of(parts.positive), window.of(parts.negative)]
     limit = max(_limits(side[None], "shared")[0] for side in sides)
     logits = window.of(parts.logits)
     span = _image_span(window, display)
     cut, box = _cut(pixels, display, span)
-    masked = _tinted(cut, display.mask("image")[span], colour_of(instance.index))
     sheet = Sheet(
         title=f"How the mask is assembled: {instance_title(instance)}",
-        subtitle="red is positive evidence, blue is negative; the mask is where the sum is above zero"
-        + (", inside the box" if instance.rule.crops else ""),
+        subtitle="red is positive evidence, blue is negative; mask = logit > 0"
+        + (", cropped to the box" if instance.rule.crops else ""),
         panels=(
             Panel("image", picture=cut, box=box),
             Panel("positive evidence", values=sides[0], limit=limit, sign=1, box=window.box),
             Panel("negative evidence", values=sides[1], limit=limit, sign=-1, box=window.box, joint="+"),
-            Panel("their sum: the logits", values=logits, limit=limit, box=window.box, outline=logits, joint="="),
-            Panel("the mask", picture=masked, box=box, joint="→"),
+            Panel("mask logits (sum)", values=logits, limit=limit, box=window.box, outline=logits, joint="="),
+            _masked("the mask", cut, display.mask("image")[span], colour, box, joint="→"),
         ),
         columns=5,
         scale=(limit, "contribution", "contribution to the logit"),
@@ -334,19 +342,20 @@ def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
     check_indices([k], len(instance.weights))
     parts = Decomposition(instance)
     window = _content_window(instance)
-    pixels, shown = _at_display_size(read_image(image), instance.prediction)
+    original = read_image(image)
+    colour = instance_colours(original, instance.prediction)[instance.index]
+    pixels, shown = _at_display_size(original, instance.prediction)
     display = shown[instance.index]
     without = Edit(drop=[k], instances=[instance.index]).apply(shown)[instance.index].mask("image")
     span = _image_span(window, display)
     cut, box = _cut(pixels, display, span)
-    colour = colour_of(instance.index)
     weight, mean = float(instance.weights[k]), float(parts.mean_contributions[k])
     limit = _limits(parts.terms[:, *parts.box_window], "shared")[0]
     sheet = Sheet(
         title=f"Coefficient {k} is {signed(weight)}: {instance_title(instance)}",
         subtitle=f"prototype {k} of 0..{len(instance.weights) - 1}; the contribution is on the scale of all prototypes",
         panels=(
-            Panel("the mask", picture=_tinted(cut, display.mask("image")[span], colour), box=box),
+            _masked("the mask", cut, display.mask("image")[span], colour, box),
             Panel(
                 f"prototype {k}",
                 values=window.of(instance.prototypes[k]),
@@ -362,7 +371,7 @@ def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
                 box=window.box,
                 outline=window.of(parts.logits),
             ),
-            Panel(f"the mask without {k}", picture=_tinted(cut, without[span], colour), box=box),
+            _masked(f"the mask without {k}", cut, without[span], colour, box),
         ),
         columns=4,
         scale=(limit, "contribution", "contribution to the logit"),
@@ -372,7 +381,7 @@ def coefficient_view(image: ImageLike, instance: Instance, k: int) -> Sheet:
 
 
 def crop_view(image: ImageLike, instance: Instance) -> Sheet:
-    """Return what the crop to the box cuts away: logits everywhere, the mask before and after the crop.
+    """Return what the crop to the box removes: logits everywhere, the mask before and after the crop.
 
     Raises
     ------
@@ -383,7 +392,9 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
         raise InputError("the prediction has no boxes, so nothing is cropped and there is no crop to show")
     parts = Decomposition(instance)
     window = _content_window(instance)
-    pixels, shown = _at_display_size(read_image(image), instance.prediction)
+    original = read_image(image)
+    colour = instance_colours(original, instance.prediction)[instance.index]
+    pixels, shown = _at_display_size(original, instance.prediction)
     display = shown[instance.index]
     logits = window.of(parts.logits)
     limit = _limits(parts.logits[None, *parts.box_window], "shared")[0]
@@ -391,22 +402,18 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
     kept = display.mask("image")
     span = _image_span(window, display)
     cut, box = _cut(pixels, display, span)
-    colour = colour_of(instance.index)
     lost = whole & ~kept
     share = int(np.count_nonzero(lost)) / max(int(np.count_nonzero(whole)), 1)
-    before = _striped(_tinted(cut, (whole & kept)[span], colour), lost[span])
     sheet = Sheet(
-        title=f"What the crop cuts away: {instance_title(instance)}",
-        subtitle=f"the crop removes {share:.1%} of the pixels above zero",
+        title=f"Logits outside the box: {instance_title(instance)}",
+        subtitle=f"the crop to the box removes {share:.1%} of the pixels with a logit above zero",
         panels=(
             Panel("logits everywhere, and the box", values=logits, limit=limit, box=window.box, outline=logits),
-            Panel("above zero; striped: cut away", picture=before, box=box, joint="→"),
-            Panel("the mask", picture=_tinted(cut, kept[span], colour), box=box, joint="→"),
+            _masked("logit > 0; striped: cropped", cut, kept[span], colour, box, joint="→", lost=lost[span]),
+            _masked("the mask", cut, kept[span], colour, box, joint="→"),
         ),
         columns=3,
-        notes=(
-            "Logits outside boxes were never trained (the loss is cropped to boxes): wild values there are no bug.",
-        ),
+        notes=("Logits outside the box are not trained (the loss is cropped to boxes): ignore them.",),
         scale=(limit, "contribution", "logit"),
         size_wh=(2100, 760),
     )
@@ -521,25 +528,31 @@ def _cut(
     return image[span], (x1 - columns.start, y1 - rows.start, x2 - columns.start, y2 - rows.start)
 
 
-def _tinted(
-    picture: Picture, mask: Bool[np.ndarray, "H W"], colour: tuple[int, int, int], opacity: float = 0.55
-) -> Picture:
-    """Return the picture, covered by a colour where the mask is."""
-    tinted = picture.copy()
-    layer = np.array(colour, dtype=np.float32) * np.float32(opacity)
-    tinted[mask] = (picture[mask] * np.float32(1 - opacity) + layer).astype(np.uint8)
-    return tinted
+def _masked(
+    title: str,
+    cut: Picture,
+    mask: Bool[np.ndarray, "H W"],
+    colour: RGB,
+    box: tuple[float, float, float, float],
+    *,
+    joint: str = "",
+    lost: Bool[np.ndarray, "H W"] | None = None,
+) -> Panel:
+    """Return a panel of a part of an image with its mask; `lost` pixels are striped, black and white.
 
-
-def _striped(picture: Picture, mask: Bool[np.ndarray, "H W"]) -> Picture:
-    """Return the picture with diagonal black and white stripes where the mask is.
-
-    No instance colour looks like that.
+    Small parts are enlarged first, so that the outline is thin on them, too.
     """
-    height, width = mask.shape
-    stripe = (np.add.outer(np.arange(height), np.arange(width)) // max(3, max(mask.shape) // 200)) % 2 == 0
-    dark = _tinted(picture, mask & stripe, (0, 0, 0))
-    return _tinted(dark, mask & ~stripe, (255, 255, 255))
+    zoom = max(1, round(_LEAST_SIDE / max(cut.shape[:2])))
+    height, width = (length * zoom for length in cut.shape[:2])
+    picture = cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR)
+    inside = mask.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    whole = PaintedMask(slice(0, height), slice(0, width), inside, colour)
+    painted = paint_masks(picture, [whole], line_px=line_width((height, width)))
+    if lost is not None:
+        away = lost.repeat(zoom, axis=0).repeat(zoom, axis=1)
+        painted[away] = np.where(hatch((height, width))[away][:, None], np.uint8(0), np.uint8(255))
+    x1, y1, x2, y2 = (edge * zoom for edge in box)
+    return Panel(title, picture=painted, box=(x1, y1, x2, y2), joint=joint)
 
 
 def _limits(values: Float32[np.ndarray, "K h w"], scale: Scale) -> list[float]:

@@ -11,6 +11,7 @@ import cv2
 from maskprism._common.text import single_line
 from maskprism.drawing.annotated import annotated
 from maskprism.drawing.crops import crop
+from maskprism.drawing.mask_style import instance_colours
 from maskprism.errors import MaskprismError
 from maskprism.viewer.markup import data_url
 
@@ -46,7 +47,10 @@ def prediction_html(prediction: Prediction) -> str:
 def instance_png(instance: Instance) -> bytes | None:
     """Return the instance cut out of its image, with its mask, as PNG; None where the image file is not there."""
     image = _image_of(instance.prediction)
-    return None if image is None else _png(crop(image, instance, side=_CROP_SIDE))
+    if image is None:
+        return None
+    colour = instance_colours(image, instance.prediction)[instance.index]
+    return _png(crop(image, instance, side=_CROP_SIDE, colour=colour))
 
 
 def _shrunk_picture(prediction: Prediction) -> bytes | None:

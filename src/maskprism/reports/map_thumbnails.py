@@ -12,6 +12,7 @@ import numpy as np
 from maskprism.datasets.visit import Failure, OnProgress
 from maskprism.drawing.crops import contact_sheet, crop, framed
 from maskprism.drawing.map_payload import deflated
+from maskprism.drawing.mask_style import instance_colours
 from maskprism.errors import MaskprismError
 from maskprism.io.images import read_image
 from maskprism.viewer.payload import encode_webp
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 SIDE = 80
 _ACROSS, _DOWN = 10, 10
 _EMPTY = (128, 128, 128)
-_COLOUR = 0
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,14 @@ def thumbnails(
         try:
             prediction = predictions[name]
             picture = _picture(prediction, name, images)
+            colours = instance_colours(picture, prediction)
         except MaskprismError as error:
             failures.append(Failure(name, str(error)))
             continue
         for member in members:
             number = int(points.instances[member])
             if number < len(prediction):
-                cells.append(framed(crop(picture, prediction[number], side=SIDE, colour=_COLOUR), SIDE))
+                cells.append(framed(crop(picture, prediction[number], side=SIDE, colour=colours[number]), SIDE))
                 pictured.append(int(member))
     on_progress(len(groups), len(groups), None)
     each = _ACROSS * _DOWN

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from maskprism.drawing.crops import MASK_OPACITY, crop
-from maskprism.drawing.palette import colour_of
+from maskprism.drawing.crops import crop
+from maskprism.drawing.mask_style import PaintedMask, instance_colours, paint_masks
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, UInt8
@@ -24,19 +24,13 @@ _JPEG_QUALITY = 82
 
 def painted_thumbnail(picture: UInt8[np.ndarray, "H W 3"], prediction: Prediction) -> bytes:
     """Return the same with every mask in its instance's colour; confident ones on top."""
+    colours = instance_colours(picture, prediction)
     small = _small(picture)
     # Masks are decoded at the size of the thumbnail: to them, the thumbnail is the image.
     letterbox = replace(prediction.letterbox, image_hw=small.shape[:2])
-    for index, patch in reversed(list(enumerate(replace(prediction, letterbox=letterbox).crops("image")))):
-        inside = patch.values
-        window = small[patch.rows, patch.columns]
-        colour = np.array(colour_of(index)[::-1], dtype=np.float32)
-        window[inside] = (window[inside] * (1 - MASK_OPACITY) + colour * MASK_OPACITY).astype(np.uint8)
-        contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        for contour in contours:
-            rows, columns = contour[:, 0, 1], contour[:, 0, 0]
-            window[rows, columns] = colour
-    return _jpeg(small)
+    patches = replace(prediction, letterbox=letterbox).crops("image")
+    masks = [PaintedMask(*patch, colour) for patch, colour in zip(patches, colours, strict=True)]
+    return _jpeg(np.ascontiguousarray(paint_masks(small[..., ::-1], masks[::-1])[..., ::-1]))
 
 
 def crops(
@@ -48,10 +42,11 @@ def crops(
 
     Its mask in its colour, its label as a white line.
     """
-    found = []
-    for instance, mask in zip(prediction, truth or [None] * len(prediction), strict=True):
-        found.append(_jpeg(crop(picture, instance, mask, side=CROP_SIDE)))
-    return tuple(found)
+    labelled = truth or [None] * len(prediction)
+    return tuple(
+        _jpeg(crop(picture, instance, mask, side=CROP_SIDE, colour=colour))
+        for instance, mask, colour in zip(prediction, labelled, instance_colours(picture, prediction), strict=True)
+    )
 
 
 def plain_thumbnail(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:

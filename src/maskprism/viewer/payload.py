@@ -22,6 +22,7 @@ from PIL import Image
 from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.truth.matching import MATCHING_RULE, MEANING, match_masks
 from maskprism.core.archive import header_of
+from maskprism.drawing.mask_style import instance_colours
 from maskprism.errors import InputError
 from maskprism.io.images import read_image
 
@@ -117,7 +118,7 @@ def viewer_scene(
     if truth is not None:
         matches = match_masks(prediction, truth) if matches is None else matches
         header["matching"] = {"rule": MATCHING_RULE, "errors": MEANING}
-    named = [roles(instance) for instance in prediction]
+    named, colours = [roles(instance) for instance in prediction], instance_colours(picture, prediction)
     header["instances"] = [
         {
             "class": instance.class_id,
@@ -130,6 +131,7 @@ def viewer_scene(
             "objectness": None if prediction.objectness is None else float(prediction.objectness[instance.index]),
             "logit_error": float(np.abs(instance.weights, dtype=np.float64) @ error),
             "roles": named[instance.index].named,
+            "colour": bytes(colours[instance.index]).hex(),
             "truth": None if mask is None else {**section(_runs(mask).tobytes()), "area": int(np.count_nonzero(mask))},
             **({} if matches is None else outcome(matches, instance.index)),
         }

@@ -25,8 +25,8 @@
  * @property {(name: string, instance: number, point: number) => Promise<Picture | null>} picture
  */
 /**
- * @typedef {{ url: string, x: number, y: number, sheet: [number, number] | null }} Picture A picture, or the place of
- * one in a sheet of that size, in pixels.
+ * @typedef {{ url: string, x: number, y: number, sheet: [number, number] | null, own: number }} Picture A picture, or
+ * the place of one with sides of `own` pixels in a sheet of that size.
  */
 
 export const UNKNOWN = 65535;
@@ -64,6 +64,7 @@ export function embedded() {
         x: (inside % across) * side,
         y: Math.floor(inside / across) * side,
         sheet: [across * side, down * side],
+        own: side,
       };
     },
   };
@@ -87,6 +88,7 @@ export function served() {
       x: 0,
       y: 0,
       sheet: null,
+      own: 80,
     }),
   };
 }

@@ -4,7 +4,8 @@ import createScatterplot from "regl-scatterplot";
 import { download, grouped, h, messageOf, oncePerFrame } from "../dom.js";
 import { byClass, byCluster, byValue, CLASS_COLOURS, OTHER, SEQUENCE } from "./colours.js";
 import { embedded, served, UNKNOWN } from "./data.js";
-import { asCsv, meanOf, signatureOf, unpackedValue } from "./selection.js";
+import { drawn, Overlay } from "./overlay.js";
+import { asCsv, meanOf, nearestOf, signatureOf, unpackedValue } from "./selection.js";
 
 /** @typedef {import("./data.js").Info} Info */
 /** @typedef {import("./data.js").Source} Source */
@@ -12,6 +13,7 @@ import { asCsv, meanOf, signatureOf, unpackedValue } from "./selection.js";
 const LISTED = 60;
 const SIGNATURE = 10;
 const COMPARED = 4;
+const NEIGHBOURS = 5;
 const MANY = 100_000;
 
 export class AtlasMap {
@@ -72,7 +74,19 @@ export class AtlasMap {
     this.card = h("div", { className: "card", hidden: true });
     this.legend = h("div", { className: "legend" });
     this.panel = h("section", { className: "selection", "aria-label": "Selection", hidden: true });
-    this.stage = h("div", { className: "stage" }, this.canvas, this.card);
+    this.overlay = new Overlay({
+      picture: (point) => this.pictureOf(point),
+      inView: () => {
+        /** @type {number[]} */
+        const all = this.plot?.get("pointsInView") ?? [];
+        const filtered = this.shown && new Set(this.shown);
+        return filtered ? all.filter((point) => filtered.has(point)) : all;
+      },
+      positionOf: (/** @type {number} */ point) => this.plot?.getScreenPosition(point),
+      groupOf: (point) => this.groupOf(point),
+    });
+    this.stage = h("div", { className: "stage" }, this.canvas, this.overlay.element, this.card);
+    this.wireTouch();
     this.root.replaceChildren(
       h(
         "div",
@@ -81,12 +95,13 @@ export class AtlasMap {
         h("label", {}, "Colour ", this.colours),
         this.text,
         this.lasso,
-        h("button", { type: "button", onclick: () => this.whole(true) }, "Whole map"),
+        h("button", { type: "button", onclick: () => this.whole(true) }, "Reset view"),
         h(
           "button",
           { type: "button", onclick: () => this.choose(this.shown ?? Array.from({ length: info.count }, (_, i) => i)) },
-          "Select visible points",
+          "Select visible",
         ),
+        ...this.overlayControls(),
         this.count,
       ),
       h("div", { className: "places" }, this.stage, h("aside", {}, this.legend, this.panel)),
@@ -134,6 +149,9 @@ export class AtlasMap {
     this.plot.subscribe("pointOut", () => this.hover(-1));
     this.plot.subscribe("select", (/** @type {{ points: number[] }} */ { points }) => this.take(points));
     this.plot.subscribe("deselect", () => this.take([]));
+    for (const event of /** @type {const} */ (["view", "transitionEnd"]))
+      this.plot.subscribe(event, () => this.overlay?.moved());
+    new ResizeObserver(() => this.overlay?.moved()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
       this.plot?.set({ backgroundColor: background(this.root) }),
     );
@@ -186,6 +204,7 @@ export class AtlasMap {
       },
     );
     this.drawn = layout;
+    this.overlay?.moved();
     if (this.selected.length) plot.select(this.selected, { preventEvent: true });
     if (this.note) this.note.textContent = info.layouts[layout].note;
     this.showLegend();
@@ -283,6 +302,7 @@ export class AtlasMap {
       this.shown = found;
       await plot.filter(found);
     }
+    this.overlay?.moved();
     const many = this.shown?.length ?? info.count;
     if (this.count)
       this.count.textContent =
@@ -298,6 +318,117 @@ export class AtlasMap {
         .then((buffer) => JSON.parse(new TextDecoder().decode(buffer ?? new ArrayBuffer(0)) || "[]"));
     this.columns.set("names", found);
     return found;
+  }
+
+  /** What lies over the points. */
+  overlayControls() {
+    const { overlay } = this;
+    return /** @type {const} */ ([
+      ["pictures", "Thumbnails"],
+      ["names", "Class names"],
+      ["density", "Density"],
+    ]).map(([name, text]) => {
+      const box = h("input", {
+        type: "checkbox",
+        checked: overlay?.shows[name],
+        onchange: () => {
+          if (!overlay) return;
+          overlay.shows[name] = box.checked;
+          overlay.moved();
+        },
+      });
+      return h("label", { className: "check" }, box, text);
+    });
+  }
+
+  /** One finger moves the map, two zoom it: the library takes mouse and wheel alone. */
+  wireTouch() {
+    const { canvas } = this;
+    /** @type {Map<number, [number, number]>} */
+    const fingers = new Map();
+    const spread = () => {
+      const [a, b] = [...fingers.values()];
+      return Math.hypot(a[0] - b[0], a[1] - b[1]);
+    };
+    canvas?.addEventListener("pointerdown", (event) => {
+      if (event.pointerType !== "touch" || this.lasso?.getAttribute("aria-pressed") === "true") return;
+      fingers.set(event.pointerId, [event.clientX, event.clientY]);
+      canvas.setPointerCapture(event.pointerId);
+    });
+    canvas?.addEventListener("pointermove", (event) => {
+      const before = fingers.get(event.pointerId);
+      const camera = this.plot?.get("camera");
+      if (!before || !camera) return;
+      const apart = fingers.size === 2 ? spread() : 0;
+      fingers.set(event.pointerId, [event.clientX, event.clientY]);
+      const unit = 2 / canvas.clientHeight;
+      if (fingers.size === 1) camera.pan([(event.clientX - before[0]) * unit, (before[1] - event.clientY) * unit]);
+      else if (fingers.size === 2 && apart) camera.scale(spread() / apart, [0, 0]);
+      this.overlay?.moved();
+    });
+    for (const end of ["pointerup", "pointercancel"])
+      canvas?.addEventListener(end, (event) => event instanceof PointerEvent && fingers.delete(event.pointerId));
+  }
+
+  /** @param {number} point */
+  async pictureOf(point) {
+    const [images, instances, names] = await Promise.all([
+      this.read("image", Uint32Array),
+      this.read("instance", Uint32Array),
+      this.names(),
+    ]);
+    return this.source.picture(names[images[point]] ?? "", instances[point], point);
+  }
+
+  /** The class of a point, and which kind of it where kinds are known. @param {number} point */
+  async groupOf(point) {
+    const { info } = this;
+    const id = (await this.read("class", Uint32Array))[point];
+    const kind = info.clusters ? (await this.read("cluster", Uint8Array))[point] : 0;
+    return `${info.classes[id]?.name ?? ""}${kind ? ` ${kind + 1}` : ""}`;
+  }
+
+  /** The instances with the most similar coefficients. @param {number} point */
+  async neighbours(point) {
+    const { info } = this;
+    if (!info.scales || info.count < 2) return [];
+    const nearest = nearestOf(await this.read("weights", Int8Array), info.scales, point, NEIGHBOURS);
+    const rows = await Promise.all(nearest.map((other) => this.row(other)));
+    return [
+      h("h3", {}, `${nearest.length} nearest neighbours, by coefficients`),
+      h("ol", { className: "nearest" }, ...rows),
+    ];
+  }
+
+  /** An instance in a list: its picture and name; a press opens it. @param {number} point */
+  async row(point) {
+    const [classes, images, instances, names] = await Promise.all([
+      this.read("class", Uint32Array),
+      this.read("image", Uint32Array),
+      this.read("instance", Uint32Array),
+      this.names(),
+    ]);
+    const name = names[images[point]] ?? "";
+    const picture = await this.pictureOf(point);
+    const text = h(
+      "span",
+      { className: "about" },
+      h("span", {}, this.info.classes[classes[point]]?.name ?? ""),
+      h("span", { className: "quiet name", title: name }, `${name.replace(/^.*[\\/]/, "")} #${instances[point]}`),
+    );
+    const button = h(
+      "button",
+      {
+        type: "button",
+        title: "Open in the viewer",
+        onclick: () => this.view([point]),
+        onfocus: () => this.hover(point),
+      },
+      picture && drawn(picture),
+      text,
+    );
+    button.dataset.point = String(point);
+    return h("li", {}, button);
   }
 
   /** @param {boolean} on */
@@ -372,44 +503,13 @@ export class AtlasMap {
   }
 
   async showSelection() {
-    const { panel, info, selected } = this;
+    const { panel, selected } = this;
     if (!panel) return;
     panel.hidden = !selected.length;
     if (!selected.length) return panel.replaceChildren();
-    const [classes, images, instances, names] = await Promise.all([
-      this.read("class", Uint32Array),
-      this.read("image", Uint32Array),
-      this.read("instance", Uint32Array),
-      this.names(),
-    ]);
+    const classes = await this.read("class", Uint32Array);
     if (this.selected !== selected) return undefined;
-    const rows = await Promise.all(
-      selected.slice(0, this.listed).map(async (point) => {
-        const name = names[images[point]] ?? "";
-        const picture = await this.source.picture(name, instances[point], point);
-        const text = h(
-          "span",
-          { className: "about" },
-          h("span", {}, info.classes[classes[point]]?.name ?? ""),
-          h("span", { className: "quiet name", title: name }, `${name.replace(/^.*[\\/]/, "")} #${instances[point]}`),
-        );
-        return h(
-          "li",
-          {},
-          h(
-            "button",
-            {
-              type: "button",
-              title: "Open in the viewer",
-              onclick: () => this.view([point]),
-              onfocus: () => this.hover(point),
-            },
-            picture && drawn(picture),
-            text,
-          ),
-        );
-      }),
-    );
+    const rows = await Promise.all(selected.slice(0, this.listed).map((point) => this.row(point)));
     const left = selected.length - rows.length;
     const more =
       left > 0
@@ -420,6 +520,7 @@ export class AtlasMap {
           )
         : null;
     const about = await this.compared(selected, classes);
+    const near = selected.length === 1 ? await this.neighbours(selected[0]) : [];
     if (this.selected !== selected) return undefined;
     return panel.replaceChildren(
       h("h2", {}, `${grouped(selected.length)} selected`),
@@ -444,6 +545,7 @@ export class AtlasMap {
         ),
         h("button", { type: "button", onclick: () => this.plot?.deselect() }, "Clear"),
       ),
+      ...near,
       ...about,
       h("h3", {}, "Instances"),
       h("ol", {}, ...rows),
@@ -593,14 +695,6 @@ function looksOf(count) {
 
 /** @param {HTMLElement} root */
 const background = (root) => getComputedStyle(root).getPropertyValue("--surface").trim();
-
-/** @param {import("./data.js").Picture} picture */
-function drawn({ url, x, y, sheet }) {
-  if (!sheet) return h("img", { className: "picture", src: url, alt: "", loading: "lazy" });
-  const picture = h("span", { className: "picture" });
-  picture.style.background = `url("${url}") ${-x}px ${-y}px / ${sheet[0]}px ${sheet[1]}px`;
-  return picture;
-}
 
 /** @param {number} value */
 function shown(value, sign = false) {

@@ -59,3 +59,26 @@ function field(value) {
   const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value; // spreadsheets take these for formulas
   return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
+
+/**
+ * The points with the most similar coefficients, nearest first.
+ * @param {Int8Array} weights N rows of K.
+ * @param {number[]} scales What the weights are to be multiplied by.
+ * @param {number} point
+ * @param {number} count
+ */
+export function nearestOf(weights, scales, point, count) {
+  const k = scales.length;
+  /** @type {{ other: number, far: number }[]} */
+  const nearest = [];
+  for (let other = 0; other < weights.length / k; other++) {
+    if (other === point) continue;
+    let far = 0;
+    for (let j = 0; j < k; j++) far += (scales[j] * (weights[other * k + j] - weights[point * k + j])) ** 2;
+    if (nearest.length === count && far >= nearest[count - 1].far) continue;
+    const at = nearest.findIndex((one) => far < one.far);
+    nearest.splice(at < 0 ? nearest.length : at, 0, { other, far });
+    nearest.length = Math.min(nearest.length, count);
+  }
+  return nearest.map(({ other }) => other);
+}
