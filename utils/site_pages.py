@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GITHUB = "https://github.com/maskprism/maskprism/blob/main/"
 SOURCES = {
     "README.md": "index.md",
+    "README.zh.md": "index.zh.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
@@ -50,6 +51,7 @@ REFERENCE = {
 }
 """Pages of the reference: the module of each."""
 FETCHED = re.compile(r'<(?:script|img|iframe|source)[^>]+src="?https?:[^>]*>|<link[^>]+stylesheet[^>]+https?:[^>]*>')
+BADGE = re.compile(r"\[?!\[[^\]]*\]\(https?://[^)]*\)(\]\([^)]*\))? ?")
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=[#)\s])")
 
 
@@ -84,8 +86,8 @@ def on_post_build(config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The links of the repository become links of the site."""
-    return site_links(markdown, page.file.src_uri)
+    """The links of the repository become links of the site; badges, which would be fetched from elsewhere, go."""
+    return site_links(BADGE.sub("", markdown), page.file.src_uri)
 
 
 def site_links(markdown: str, page: str) -> str:
