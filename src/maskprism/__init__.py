@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskprism._common.lazy import lazy_submodules
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Libraries that report how they are used read these when they are imported, which is always after this line.
 for _variable, _value in {
