@@ -54,6 +54,15 @@ def test_a_page_that_the_nav_does_not_name_stands_at_its_end(site: dict[str, Any
     }
 
 
+def test_assistants_get_every_page_once(site: dict[str, Any]) -> None:
+    files = site["for_assistants"](site["complete_nav"](read("mkdocs.yml")["nav"]), "What it is.")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert files["llms.txt"].count(f"]({page.stem}.html)") == 1
+        assert files["llms-full.txt"].count(page.read_text(encoding="utf-8").strip()) == 1
+    assert files["llms.txt"].startswith("# maskprism\n\n> What it is.\n")
+    assert "reference/" not in files["llms.txt"]
+
+
 @pytest.mark.parametrize(
     ("page", "link", "on_site"),
     [

@@ -12,7 +12,7 @@ from maskprism.cli.output import Outcome, Output, command
     group="Look",
     order=40,
     page="model_card.md",
-    example="demo",
+    examples=("demo", "demo --out try"),
     answer="`scenes`, `pictures`, `table`, `histograms`, `correlation`, `report`, `page`, `atlas` (null without its "
     "extra), `instances`",
 )

@@ -44,7 +44,10 @@ VALIDATION_CONF = 0.001
     group="Diagnose",
     order=10,
     page="diagnose.md",
-    example="diagnose data.yaml --model best.onnx --out diagnosis",
+    examples=(
+        "diagnose data.yaml --model best.onnx --out diagnosis",
+        "diagnose data.yaml --model best.onnx --limit 100 --out quick",
+    ),
     answer="`files`, and what `summary.json` holds: `failures` among it",
 )
 def diagnose(

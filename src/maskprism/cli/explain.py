@@ -87,7 +87,10 @@ class Asked:
     group="Look",
     order=10,
     page="explain.md",
-    example="explain photos --model best.onnx --out pictures",
+    examples=(
+        "explain photos --model best.onnx --out pictures",
+        "explain photo.jpg --model best.onnx --at 120,80 --out pictures",
+    ),
     answer="`explained`: per image `image`, `files` and a `note`; `failures`",
 )
 def explain(

@@ -171,8 +171,9 @@ class command:  # noqa: N801  (a decorator)
         The group of `--help` that it stands in, and its position there: smaller numbers first.
     page
         The page of docs/ that tells more.
-    example
-        A line that shows how it is called, with the files of `tests/test_command_line.py`: best.onnx, photos, ...
+    examples
+        Two lines that show how it is called; the first one with the files of `tests/cli/test_command_line.py`:
+        best.onnx, photos, ...
     answer
         The keys of its JSON as Markdown: each in backquotes, and what is not obvious about it.
     resumes
@@ -182,7 +183,7 @@ class command:  # noqa: N801  (a decorator)
     group: CommandGroup
     order: int
     page: str
-    example: str
+    examples: tuple[str, str]
     answer: str
     resumes: bool = False
 

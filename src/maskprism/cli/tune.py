@@ -41,7 +41,10 @@ _WRITABLE = (".onnx", ".pt")
     group="Model",
     order=20,
     page="tune.md",
-    example="tune best.onnx --data data.yaml --out tuned.onnx",
+    examples=(
+        "tune best.onnx --data data.yaml --out tuned.onnx",
+        "tune int8.onnx --teacher best.onnx --images photos --out tuned.onnx",
+    ),
     answer="`files`, and what OUT.tune.json holds: `failures` among it, and `teacher` (null with --data); exit code 1 "
     "where nothing was written",
 )
