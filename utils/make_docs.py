@@ -41,7 +41,8 @@ def cli_reference() -> str:
     codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
     more = "What all commands share, and completion: [in scripts](scripts.md)."
     return (
-        f"{HEADER}{reference}\n\n## Shared options\n\n{shared}\n\n## The outcome as JSON\n\nWith `--json`, one object on stdout with these keys:\n\n"
+        f"{HEADER}{reference}\n\n## Shared options\n\n{shared}\n\n"
+        f"## The outcome as JSON\n\nWith `--json`, one object on stdout with these keys:\n\n"
         f"| command | keys |\n|---|---|\n{keys}\n\n## Exit codes\n\n| | |\n|---|---|\n{codes}\n\n{more}\n"
     )
 

@@ -37,7 +37,7 @@ REFERENCE = {
             *(f"analysis.{room}" for room in ("comparison", "reduction", "tuning", "labels")),
             *("core.preprocessing", "datasets", "datasets.scenes", "drawing.figures", "errors", "io.sources"),
             *("integrations.coco", "integrations.fiftyone", "integrations.labelme", "integrations.supervision"),
-            *("integrations.training", "server", "viewer.page", "viewer.widget"),
+            *("integrations.training", "integrations.loggers", "server", "viewer.page", "viewer.widget"),
             *(
                 "models.families.yolo",
                 "models.families.yolact",

@@ -1,4 +1,4 @@
-"""Every recorded epoch goes to the loggers; with the real packages, in their offline modes, where they are installed."""
+"""Every recorded epoch goes to the loggers; with the real packages, offline, where they are installed."""
 
 from __future__ import annotations
 
