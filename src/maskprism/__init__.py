@@ -1,6 +1,6 @@
 """maskprism takes instance masks of YOLO-seg models apart and shows how they are made.
 
-`load` opens a model, whose `predict` gives a `Prediction` for each image. `explain` says why a mask is as it is,
+`load` opens a model, whose `predict` gives a `Prediction` for each image. `explain` takes a mask apart,
 `diagnose` where a model loses mask AP on a data set, `compare` how two models differ, `tune` what better coefficients
 gain, and `extract` writes the coefficients of many images into a table.
 

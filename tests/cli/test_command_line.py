@@ -303,7 +303,7 @@ def test_json_is_what_the_documentation_says(
     assert set(answer) == promised - nested
     if name == "explain":
         assert {key for one in answer["explained"] for key in one} == nested
-    if " broken " in line:  # failures are told, however quiet
+    if " broken " in line:  # failures are printed, however quiet
         (failure,) = answer["failures"]
         assert failure["image"] == "b.png"
         assert "not an image" in failure["why"]

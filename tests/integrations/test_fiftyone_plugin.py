@@ -1,4 +1,4 @@
-"""The FiftyOne plugin on real samples of FiftyOne, which need no database as long as they are in no data set."""
+"""The FiftyOne plugin on real samples of FiftyOne, which need no database until they are in a data set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plugin() -> ModuleType:
 
 @pytest.fixture
 def samples(tmp_path: Path) -> list:
-    """Two scenes with their labels, and a file that is no image."""
+    """Two scenes with their labels, and a file that is not an image."""
     found = []
     for seed in (3, 4):
         scene, path = draw_scene(seed), tmp_path / f"{seed}.png"

@@ -57,7 +57,7 @@ def test_each_epoch_gives_numbers_a_film_strip_and_the_error_budget(data: Path, 
     assert first.pictures["maskprism/prototypes", 1].shape[1] >= first.pictures["maskprism/prototypes", 0].shape[1]
     assert first.pictures["maskprism/prototypes", 1].dtype == np.uint8
     assert first.closed == second.closed == 1
-    assert "maskprism/same_as_before" not in first.numbers[0]  # there was none: a NaN is no number to plot
+    assert "maskprism/same_as_before" not in first.numbers[0]  # there was none: NaN is not plotted
     assert first.numbers[1]["maskprism/same_as_before"] == pytest.approx(1, abs=1e-6)
 
     samples = list(open_dataset(data).for_model(model.spec.names))

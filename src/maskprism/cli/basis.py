@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @command(
-    group="Why is a mask as it is?",
+    group="Explain masks",
     order=20,
     page="basis.md",
     examples=("basis photos --model best.onnx --out basis", "basis --table table.parquet --out basis"),

@@ -9,7 +9,7 @@ from maskprism.cli.output import Outcome, Output, command
 
 
 @command(
-    group="Look",
+    group="Visualise",
     order=40,
     page="model_card.md",
     examples=("demo", "demo --out try"),

@@ -84,7 +84,7 @@ class Asked:
 
 
 @command(
-    group="Look",
+    group="Visualise",
     order=10,
     page="explain.md",
     examples=(

@@ -38,7 +38,7 @@ EXIT_CODES = {
 }
 """What the exit codes of all commands mean."""
 
-CommandGroup = Literal["Look", "Why is a mask as it is?", "Diagnose", "Data", "Model"]
+CommandGroup = Literal["Visualise", "Explain masks", "Diagnose", "Data", "Model"]
 """The groups of commands, in the order of `--help`."""
 
 SHOWN_NOTES = 5
@@ -72,7 +72,7 @@ class Bar:
         """Show how many are done, of how many, and count the last one if it is a failure: an `OnProgress`."""
         if failure is not None:
             self.fail(failure)
-        if not self.progress.tasks[0].visible:  # what was done before the first call is no part of the rate
+        if not self.progress.tasks[0].visible:  # images before the first call do not count in the rate
             self.progress.reset(self.task, completed=done, total=total, visible=True)
         self.progress.update(self.task, completed=done, total=total, failed=failures(len(self.failures)))
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @command(
-    group="Look",
+    group="Visualise",
     order=20,
     page="page.md",
     examples=(

@@ -43,7 +43,7 @@ _HEADINGS = {
 
 
 @command(
-    group="Why is a mask as it is?",
+    group="Explain masks",
     order=10,
     page="prototypes.md",
     examples=(

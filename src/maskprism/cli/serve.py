@@ -15,7 +15,7 @@ MAX_WORKERS = 4
 
 
 @command(
-    group="Look",
+    group="Visualise",
     order=30,
     page="server.md",
     examples=("serve photos --model best.onnx", "serve photos --model best.onnx --data data.yaml --open"),

@@ -245,7 +245,7 @@ def budget_numbers(dataset: Dataset, model: Model, limit: int) -> dict[str, floa
     Parameters
     ----------
     dataset, limit
-        At most so many images are taken, evenly spread; those that cannot be read are left out.
+        The data set, and the largest number of its images to look at, evenly spread; unreadable ones are left out.
     model
         Its instances with a score above 0.25 count.
 

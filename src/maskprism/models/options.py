@@ -71,7 +71,7 @@ class Reading:
     """Number format of the computation; others than f32 with OpenVINO only."""
 
     threads: int | None = None
-    """Threads of one call of the model, where the runtime can be told."""
+    """Threads of one call of the model, where the runtime has such an option."""
 
 
 @dataclass(frozen=True)
