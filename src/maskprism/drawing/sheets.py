@@ -405,7 +405,7 @@ def crop_view(image: ImageLike, instance: Instance) -> Sheet:
         ),
         columns=3,
         notes=(
-            "Logits outside boxes were never trained (the loss is cropped to boxes): wild values there are no bug.",
+            "Logits outside boxes were never trained (the loss is cropped to boxes): large logits there are expected.",
         ),
         scale=(limit, "contribution", "logit"),
         size_wh=(2100, 760),
