@@ -12,8 +12,8 @@ export PIP_CONSTRAINT := $(LOCK)
 export PIP_BUILD_CONSTRAINT := $(LOCK)
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup lock check check-viewer viewer static test coverage test-browser test-python test-ultralytics package site fuzz \
-	fuzz-decoder mutants bench docs clean
+.PHONY: setup lock check check-viewer viewer static space test coverage test-browser test-python test-minimum test-ultralytics \
+	package release-check site walk fuzz fuzz-decoder mutants bench docs clean
 
 setup: $(VENV)/done
 
@@ -59,6 +59,10 @@ viewer: viewer/node_modules/done
 static: viewer/node_modules/done
 	cd viewer && npm run --silent static -- ../build/static
 
+# build/space: a static Space with that page, ready to be pushed
+space: static
+	rm -rf build/space && cp -r build/static build/space && cp spaces/README.md build/space/
+
 check-viewer: viewer/node_modules/done
 	cd viewer && npm run --silent check
 
@@ -77,6 +81,13 @@ test-ultralytics: $(ULTRA)/done
 test-python:
 	$(MAKE) --no-print-directory test VENV=$(OTHER) GROUP=test
 
+# the lowest versions that pyproject.toml allows
+test-minimum:
+	$(PYTHON) -m venv .venv-minimum
+	PIP_CONSTRAINT= .venv-minimum/bin/$(PIP) uv
+	.venv-minimum/bin/uv pip install --quiet --python .venv-minimum/bin/python --resolution lowest-direct . --group test
+	OMP_NUM_THREADS=1 .venv-minimum/bin/python -m pytest -n logical --dist loadfile tests/core tests/io tests/models
+
 # built from the source distribution, and used by a typed program that knows nothing but the wheel
 package: setup
 	rm -rf dist $(PACKAGE)
@@ -87,6 +98,23 @@ package: setup
 	$(PACKAGE)/bin/$(PIP) dist/*.whl --group package
 	cd tests/consumer && ../../$(PACKAGE)/bin/mypy --config-file= --strict use_the_package.py
 	cd dist && ../$(PACKAGE)/bin/python ../tests/consumer/use_the_package.py used && ../$(PACKAGE)/bin/maskprism info sample
+
+# what is uploaded: its metadata, and both commands of the first screen, with the wheel in a bare environment
+release-check:
+	rm -rf dist .venv-release
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/$(PIP) build twine
+	.venv-release/bin/python -m build --outdir dist . > /dev/null
+	.venv-release/bin/twine check --strict dist/*
+	rm -rf .venv-release && $(PYTHON) -m venv .venv-release
+	.venv-release/bin/$(PIP) dist/*.whl
+	cd dist && ../.venv-release/bin/maskprism demo --overwrite && ../.venv-release/bin/maskprism diagnose \
+		maskprism-demo/scenes/data.yaml --model sample --out report --overwrite
+	$(MAKE) --no-print-directory test
+
+# every command and code block of README and docs, on real images and a real checkpoint
+walk: $(ULTRA)/done
+	MASKPRISM_REAL_DATA=$(REAL) $(ULTRA)/bin/python utils/walk.py $(ARGS)
 
 site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -130,6 +158,7 @@ bench: setup $(ULTRA)/done
 docs: setup
 	$(BIN)/python utils/make_docs.py
 	$(BIN)/python utils/picture_pages.py
+	$(BIN)/python utils/symptom_pictures.py
 
 clean:
-	rm -rf $(VENV) $(OTHER) $(ULTRA) $(PACKAGE) viewer/node_modules build dist site
+	rm -rf $(VENV) $(OTHER) $(ULTRA) $(PACKAGE) .venv-minimum .venv-release viewer/node_modules build dist site

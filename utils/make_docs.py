@@ -31,17 +31,46 @@ def cli_reference() -> str:
     reference = make_app().generate_docs(output_format="markdown", heading_level=1).rstrip()
     declared = {function.__name__: declaration for function, declaration in find_commands().items()}
     for name, declaration in declared.items():
-        below = f"\n\nExample: `maskprism {declaration.example}`. More: [{declaration.page}]({declaration.page})."
+        examples = "\n".join(f"$ maskprism {example}" for example in declaration.examples)
+        below = f"\n\n```text\n{examples}\n```\n\nMore: [{declaration.page}]({declaration.page})."
         reference = re.sub(
             rf"(\n## maskprism {name}\n\n```console\n.*?\n```)", rf"\1{below}", reference, flags=re.DOTALL
         )
+    reference, shared = options_once(reference)
     keys = "\n".join(f"| `{name}` | {declaration.answer} |" for name, declaration in declared.items())
     codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
     more = "What all commands share, and completion: [in scripts](scripts.md)."
     return (
-        f"{HEADER}{reference}\n\n## The outcome as JSON\n\nWith `--json`, one object on stdout with these keys:\n\n"
+        f"{HEADER}{reference}\n\n## Shared options\n\n{shared}\n\n"
+        f"## The outcome as JSON\n\nWith `--json`, one object on stdout with these keys:\n\n"
         f"| command | keys |\n|---|---|\n{keys}\n\n## Exit codes\n\n| | |\n|---|---|\n{codes}\n\n{more}\n"
     )
+
+
+SHARED = ("Reading the model", "Detections", "Where the work is done", "Output")
+"""The groups of options that mean the same in every command that has them."""
+
+
+def options_once(reference: str) -> tuple[str, str]:
+    """Take the groups of shared options out of every command; give the rest, and each group once.
+
+    Where a command has more options in such a group than others (`compare`: those of its second model), they stay.
+    """
+    group = re.compile(rf"\n\*\*({'|'.join(SHARED)})\*\*:\n\n((?:[*] .*\n(?: +.*\n)*)+)")
+    option = re.compile(r"[*] .*\n(?: +.*\n)*")
+    texts: dict[str, list[str]] = {}
+    for title, text in group.findall(f"{reference}\n"):
+        rows = option.findall(text)
+        if title not in texts or len(rows) < len(texts[title]):
+            texts[title] = rows
+
+    def link(match: re.Match[str]) -> str:
+        own = "".join(row for row in option.findall(match[2]) if row not in texts[match[1]])
+        anchor = match[1].lower().replace(" ", "-")
+        return f"\n**[{match[1]}](#{anchor})**\n" + (f"\n{own}" if own else "")
+
+    shared = "\n".join(f"### {title}\n\n{''.join(texts[title])}" for title in SHARED)
+    return group.sub(link, f"{reference}\n").rstrip(), shared.rstrip()
 
 
 def write_images(folder: Path) -> None:

@@ -1,5 +1,5 @@
 """Make the pictures of docs/images that a browser shows: the page, still and with a slider moving,
-the gallery, and the map.
+the gallery, the map, and a report.
 
 python utils/picture_pages.py
 
@@ -167,7 +167,33 @@ def atlas(target: Path) -> None:
         chromium.close()
 
 
+def report(target: Path) -> None:
+    """The top of the report of `maskprism diagnose` over drawn scenes."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
+        data = write_dataset(Path(scratch) / "scenes", 64, validation_share=1.0)
+        command = [
+            sys.executable,
+            "-m",
+            "maskprism.cli",
+            "diagnose",
+            data,
+            "--model",
+            "sample",
+            "--out",
+            scratch + "/out",
+        ]
+        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1280, "height": 800})
+        page.goto((Path(scratch) / "out" / "report.html").as_uri())
+        image_of(page).save(target, quality=84, method=6)
+        chromium.close()
+
+
 if __name__ == "__main__":
+    report(IMAGES / "report.webp")
     still(IMAGES / "page.webp")
     drag(IMAGES / "page-drag.webp")
     gallery(IMAGES / "server.webp")

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GITHUB = "https://github.com/maskprism/maskprism/blob/main/"
 SOURCES = {
     "README.md": "index.md",
+    "README.zh.md": "index.zh.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
@@ -36,7 +37,7 @@ REFERENCE = {
             *(f"analysis.{room}" for room in ("comparison", "reduction", "tuning", "labels")),
             *("core.preprocessing", "datasets", "datasets.scenes", "drawing.figures", "errors", "io.sources"),
             *("integrations.coco", "integrations.fiftyone", "integrations.labelme", "integrations.supervision"),
-            *("integrations.training", "server", "viewer.page", "viewer.widget"),
+            *("integrations.training", "integrations.loggers", "server", "viewer.page", "viewer.widget"),
             *(
                 "models.families.yolo",
                 "models.families.yolact",
@@ -50,6 +51,7 @@ REFERENCE = {
 }
 """Pages of the reference: the module of each."""
 FETCHED = re.compile(r'<(?:script|img|iframe|source)[^>]+src="?https?:[^>]*>|<link[^>]+stylesheet[^>]+https?:[^>]*>')
+BADGE = re.compile(r"\[?!\[[^\]]*\]\(https?://[^)]*\)(\]\([^)]*\))? ?")
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=[#)\s])")
 
 
@@ -76,16 +78,48 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Raise ValueError for a page that would fetch something from elsewhere."""
+    """Write the files for assistants; raise ValueError for a page that would fetch something from elsewhere."""
+    for name, text in for_assistants(config.nav or [], config.site_description or "").items():
+        (Path(config.site_dir) / name).write_text(text, encoding="utf-8")
     for page in Path(config.site_dir).rglob("*.html"):
         found = FETCHED.search(page.read_text(encoding="utf-8"))
         if found:
             raise ValueError(f"{page} fetches {found[0]}; expected nothing from elsewhere")
 
 
+def for_assistants(nav: list[Any], description: str) -> dict[str, str]:
+    """Make `llms.txt` (https://llmstxt.org), a list of all pages, and `llms-full.txt`, all of them in one file.
+
+    Parameters
+    ----------
+    nav
+        Of the site. The reference of the Python API and links to elsewhere are left out.
+    description
+        What the project is, in one sentence.
+
+    Returns
+    -------
+    dict
+        The text of each file.
+    """
+    sources = {page: ROOT / source for source, page in SOURCES.items()}
+    listed, whole = [f"# maskprism\n\n> {description}"], []
+    for entry in nav:
+        ((title, inner),) = entry.items()
+        pages = (
+            {title: inner} if isinstance(inner, str) else {name: page for one in inner for name, page in one.items()}
+        )
+        kept = {name: page for name, page in pages.items() if not page.startswith(("reference/", "http"))}
+        if kept:
+            rows = "\n".join(f"- [{name}]({page.removesuffix('.md')}.html)" for name, page in kept.items())
+            listed.append(rows if isinstance(inner, str) else f"## {title}\n\n{rows}")
+            whole += [sources.get(page, ROOT / "docs" / page).read_text(encoding="utf-8") for page in kept.values()]
+    return {"llms.txt": "\n\n".join(listed) + "\n", "llms-full.txt": "\n\n".join(text.strip() for text in whole) + "\n"}
+
+
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The links of the repository become links of the site."""
-    return site_links(markdown, page.file.src_uri)
+    """The links of the repository become links of the site; badges, which would be fetched from elsewhere, go."""
+    return site_links(BADGE.sub("", markdown), page.file.src_uri)
 
 
 def site_links(markdown: str, page: str) -> str:

@@ -1,6 +1,6 @@
 """maskprism takes instance masks of YOLO-seg models apart and shows how they are made.
 
-`load` opens a model, whose `predict` gives a `Prediction` for each image. `explain` says why a mask is as it is,
+`load` opens a model, whose `predict` gives a `Prediction` for each image. `explain` takes a mask apart,
 `diagnose` where a model loses mask AP on a data set, `compare` how two models differ, `tune` what better coefficients
 gain, and `extract` writes the coefficients of many images into a table.
 
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskprism._common.lazy import lazy_submodules
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Libraries that report how they are used read these when they are imported, which is always after this line.
 for _variable, _value in {

@@ -24,7 +24,7 @@ def test_the_labels_of_scenes_are_their_masks(tmp_path: Path) -> None:
     labels = open_labels(data, tmp_path, names)
     assert len(labels) == 2
     with (tmp_path / "labels" / "val" / "scene_000006.txt").open("a") as file:
-        file.write("3 0.5 0.5 0.2 0.2\n")  # a box is no mask
+        file.write("3 0.5 0.5 0.2 0.2\n")  # a box is not a mask
     for seed, path in ((5, "train/scene_000005.png"), (6, "val/scene_000006.png")):
         scene = draw_scene(seed)
         truth = labels.ground_truth(tmp_path / "images" / path, scene.owners.shape)

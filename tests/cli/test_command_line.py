@@ -164,9 +164,11 @@ def test_options_come_together(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_are_calls(name: str) -> None:
-    function, bound, _ = cli.app.parse_args(cli.COMMANDS[name].example, exit_on_error=False, print_error=False)
-    assert function.__name__ == name
-    bound.apply_defaults()
+    assert len(set(cli.COMMANDS[name].examples)) == 2
+    for example in cli.COMMANDS[name].examples:
+        function, bound, _ = cli.app.parse_args(example, exit_on_error=False, print_error=False)
+        assert function.__name__ == name
+        bound.apply_defaults()
 
 
 @pytest.mark.parametrize("option", SHARED)
@@ -192,6 +194,17 @@ def test_every_option_is_explained() -> None:
             assert argument.parameter.help, f"{name} {option}"
 
 
+@pytest.mark.parametrize(
+    "option", sorted({*SHARED, "--correction-b", "--names-b", "--split"} - {"--model", "--out", "--data"})
+)
+def test_shared_options_say_what_holds_without_them(option: str) -> None:
+    for name in COMMANDS:
+        argument = options_of(name).get(option)
+        if argument is not None and not argument.required:
+            stated = "default" in (argument.parameter.help or "").lower()
+            assert stated or argument.field_info.default is not None, f"{name} {option}"
+
+
 # --- help
 
 
@@ -215,7 +228,7 @@ TOY = '''
 from maskprism.cli.output import Outcome, Output, command
 
 
-@command(group="Data", order=15, page="tables.md", example="toy 1 2", answer="`sum`")
+@command(group="Data", order=15, page="tables.md", examples=("toy 1 2", "toy 3 4"), answer="`sum`")
 def toy(first: int, second: int, /, *, output: Output = Output()) -> Outcome:
     """Add two numbers."""
     print(first + second)
@@ -278,7 +291,7 @@ def test_json_is_what_the_documentation_says(
     monkeypatch.setattr("maskprism.cli.sample_story.run_demo", no_work)
     (work / "broken").mkdir(exist_ok=True)
     (work / "broken" / "b.png").write_bytes(b"no image")
-    line = LINES.get(name, cli.COMMANDS[name].example)
+    line = LINES.get(name, cli.COMMANDS[name].examples[0])
     ended = call(f"{line} --json --quiet")
     assert ended.code == 0, ended.err
     answer = ended.answer()
@@ -290,7 +303,7 @@ def test_json_is_what_the_documentation_says(
     assert set(answer) == promised - nested
     if name == "explain":
         assert {key for one in answer["explained"] for key in one} == nested
-    if " broken " in line:  # failures are told, however quiet
+    if " broken " in line:  # failures are printed, however quiet
         (failure,) = answer["failures"]
         assert failure["image"] == "b.png"
         assert "not an image" in failure["why"]
@@ -378,7 +391,7 @@ def test_json_is_utf8_whatever_the_terminal_speaks() -> None:
 
 
 def test_what_libraries_print_is_no_part_of_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    @command(group="Data", order=0, page="scripts.md", example="talks", answer="`done`")
+    @command(group="Data", order=0, page="scripts.md", examples=("talks", "talks --json"), answer="`done`")
     def talks(*, output: Output = Output()) -> Outcome:
         print("from a library")
         return Outcome({"done": True}, 3)

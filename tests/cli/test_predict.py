@@ -23,7 +23,7 @@ IMAGES = ("one.png", "sub ü/two 2.png", "sub ü/012.png")
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three scenes, an image without anything in it, and a file that is no image."""
+    """A folder of three scenes, an image without anything in it, and a file that is not an image."""
     folder = tmp_path_factory.mktemp("scenes")
     write_dataset(folder / "data", 3, validation_share=1)
     drawn = sorted((folder / "data" / "images" / "val").iterdir())

@@ -203,7 +203,7 @@ def test_an_integer_gives_an_instance():
     assert instance.score == pytest.approx(0.8)
     np.testing.assert_array_equal(instance.canvas_box, [10, 10, 50, 50])
     np.testing.assert_array_equal(instance.box, [10, 2, 50, 42])
-    np.testing.assert_array_equal(prediction.boxes[[0, 2]], [[0, 0, 20, 32], [4, 0, 60, 48]])  # cut at the image
+    np.testing.assert_array_equal(prediction.boxes[[0, 2]], [[0, 0, 20, 32], [4, 0, 60, 48]])  # clipped to the image
     assert np.shares_memory(instance.coefficients, prediction.coefficients)
     assert instance.prototypes is prediction.prototypes
     assert instance.letterbox is prediction.letterbox

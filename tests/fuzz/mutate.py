@@ -190,7 +190,7 @@ def _places(holder: Any, path: str = "") -> Any:
 
 
 def _raw_place(chance: Chance, style: Style) -> str:
-    """A mark that `style` turns into text as it is: what no tree can hold, such as 1e400 and half a character."""
+    """A mark that `style` turns into text unchanged: what no tree can hold, such as 1e400 and half a character."""
     count = len(JSON_RAW) + (len(YAML_RAW) if style is as_yaml else 0)
     return f"«{chance.randrange(count)}»"
 

@@ -8,7 +8,7 @@ from maskprism import RULES, Letterbox, Prediction
 
 
 def made(seed: int, k: int = 4, n: int = 6, rank: int | None = None, rule: str = "ultralytics") -> Prediction:
-    """A prediction with boxes inside; with `rank`, all prototypes are mixtures of so many."""
+    """A prediction with boxes inside; with `rank`, all prototypes are mixtures of `rank`."""
     rng = np.random.default_rng(seed)
     letterbox = Letterbox.fit((32, 48), (32, 48)).with_grid((8, 12))
     corners = rng.integers(0, 14, (n, 2))

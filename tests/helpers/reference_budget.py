@@ -92,7 +92,7 @@ def objective(
 
 
 def best_threshold(values: np.ndarray, inside: np.ndarray, area: int) -> float:
-    """The highest IoU of what is above a threshold, over thresholds below every value."""
+    """The highest IoU of the pixels above a threshold, over thresholds below every value."""
     best = 0.0
     for threshold in {float(np.nextafter(np.float32(v), np.float32(-np.inf))) for v in values.flat}:
         above = values > threshold

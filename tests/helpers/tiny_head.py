@@ -61,7 +61,7 @@ def head(**changes: object) -> onnx.ModelProto:
         helper.make_node("Mul", ["raw", "squashed"], ["output1"]),
     ]
     outputs = {"output0": [1, 10, 80], "output1": [1, 4, 16, 16]}
-    if changes.get("reads_inside"):  # somebody else reads what folding would change
+    if changes.get("reads_inside"):  # another node reads what folding would change
         nodes += [
             helper.make_node("ReduceMean", ["first"], ["mean"], keepdims=0),
             helper.make_node("ReduceMean", ["raw"], ["mean2"], keepdims=0),

@@ -96,7 +96,7 @@ def test_a_video_becomes_an_annotated_video(tmp_path: Path) -> None:
 
 
 def serve_once(path: Path) -> tuple[int, threading.Thread]:
-    """A TCP server that sends a file to whoever connects."""
+    """A TCP server that sends a file to every client."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:

@@ -111,7 +111,7 @@ def range_ids() -> dict[int, int | str]:
 
 
 def coco_file(folder: Path, prediction: Prediction, **options: Any) -> Path:
-    """A COCO json of annotations, and the image that it speaks of."""
+    """A COCO json of annotations, and its image."""
     cv2.imwrite(str(folder / "scene.png"), draw_scene(3).image)
     categories = annotation_categories(prediction.names, None)
     entries = coco_annotations(prediction, 5, categories=categories, **options)
@@ -248,7 +248,7 @@ def test_detections_of_others_are_refused(prediction: Prediction) -> None:
     assert len(from_supervision(SimpleNamespace(data=whole), prediction)) == 2
     for data, message in (
         ({}, "do not say which instances they are"),
-        (whole | {"instance": np.array([0, 99])}, "speak of instance 99"),
+        (whole | {"instance": np.array([0, 99])}, "name instance 99"),
         (whole | {"coefficients": np.zeros((2, 5))}, r"shape \(2, 5\); expected \(2, 32\)"),
     ):
         with pytest.raises(InputError, match=message):

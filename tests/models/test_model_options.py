@@ -1,4 +1,4 @@
-"""What is asked of a model: options of `load` and of one call, classes by name, what a model says of itself."""
+"""Options of `load` and of one call, classes by name, what a model says of itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SOLOv2: packed outputs are told apart, and read as a twin reads them by the definitions of the paper."""
+"""SOLOv2: packed outputs are recognised, and read as a twin reads them by the definitions of the paper."""
 
 from __future__ import annotations
 

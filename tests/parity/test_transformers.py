@@ -108,7 +108,7 @@ def test_the_sum_of_terms_is_the_networks_own_logits(which):
         probabilities = 1 / (1 + np.exp(-logits))
         certain = (probabilities * inside).sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1)
         expected = shares * certain[:, None]
-        # With every class of every query, best first, rows are told by their score.
+        # With every class of every query, best first, rows are identified by their score.
         assert len(prediction) == int((expected > 0).sum())
         order = np.argsort(-expected.ravel(), kind="stable")[: len(prediction)]
         np.testing.assert_allclose(prediction.scores, expected.ravel()[order], atol=1e-5)

@@ -14,7 +14,7 @@ from maskprism.datasets.scenes import draw_scene
 SIDE = 140
 """Of the canvas. Strides round up, as with 550: levels of 18, 9, 5, 3 and 2 cells, and prototypes of 36."""
 KNOWN = 12
-"""So many scenes are learned by heart: seconds are not enough to find objects in others."""
+"""These few scenes are memorised: seconds are not enough to find objects in others."""
 MEANS, DEVIATIONS = (123.68, 116.78, 103.94), (58.40, 57.12, 57.38)
 
 

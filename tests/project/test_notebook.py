@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -13,15 +14,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "notebooks" / "analyze_coefficient_mask.ipynb"
+QUICK_START = ROOT / "notebooks" / "quick_start.ipynb"
 
 
-def execute(monkeypatch: pytest.MonkeyPatch, out: Path, **environment: str) -> nbformat.NotebookNode:
-    for name in ("MASKPRISM_MODEL", "MASKPRISM_IMAGE"):
+def execute(
+    monkeypatch: pytest.MonkeyPatch, out: Path, path: Path = NOTEBOOK, **environment: str
+) -> nbformat.NotebookNode:
+    for name in ("MASKPRISM_MODEL", "MASKPRISM_IMAGE", "MASKPRISM_DATA"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"MASKPRISM_OUT": str(out), **environment}.items():
         monkeypatch.setenv(name, value)
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(path.parent)}}
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute(
         env=dict(os.environ)
     )
@@ -60,6 +64,15 @@ def test_notebook_explains_a_real_network(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert "pixels that differ from the model's mask: 0 of" in printed(notebook)
 
 
-def test_notebook_is_committed_without_outputs() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+def test_quick_start_writes_what_it_promises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    notebook = execute(monkeypatch, tmp_path, QUICK_START)
+    for name in ("report/report.html", "labels/labels.html", "masks/annotations.json"):
+        assert (tmp_path / name).is_file(), printed(notebook)
+    assert pictures(notebook) == 1
+
+
+@pytest.mark.parametrize("path", [NOTEBOOK, QUICK_START], ids=lambda path: path.stem)
+def test_notebook_is_committed_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)

@@ -32,11 +32,12 @@ def pages_of(nav: list[Any]) -> list[str]:
     ]
 
 
-def test_the_site_has_every_page_in_the_order_of_the_readme(site: dict[str, Any]) -> None:
+def test_the_site_has_every_page_in_the_order_of_the_contents(site: dict[str, Any]) -> None:
     pages = [page for page in pages_of(site["complete_nav"](read("mkdocs.yml")["nav"])) if not page.startswith("http")]
-    told = list(dict.fromkeys(re.findall(r"\(docs/([\w-]+\.md)\)", (ROOT / "README.md").read_text(encoding="utf-8"))))
+    contents = (ROOT / "docs" / "contents.md").read_text(encoding="utf-8")
+    linked = ["contents.md", *dict.fromkeys(re.findall(r"\(([\w-]+\.md)\)", contents))]
     of_docs = [page for page in pages if (ROOT / "docs" / page).exists()]
-    assert of_docs[: len(told)] == told
+    assert of_docs[: len(linked)] == linked
     assert sorted(of_docs) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
     assert {page for page in pages if page.startswith("reference/")} == {
         f"reference/{name}.md" for name in site["REFERENCE"]
@@ -47,8 +48,19 @@ def test_the_site_has_every_page_in_the_order_of_the_readme(site: dict[str, Any]
 def test_a_page_that_the_nav_does_not_name_stands_at_its_end(site: dict[str, Any]) -> None:
     nav = read("mkdocs.yml")["nav"]
     assert site["complete_nav"](nav) == nav
-    without = [{title: inner for title, inner in entry.items() if title != "Look"} for entry in nav]
-    assert site["complete_nav"](without)[-1] == {"More": ["explain.md", "notebook.md", "page.md", "server.md"]}
+    without = [{title: inner for title, inner in entry.items() if title != "By symptom"} for entry in nav]
+    assert site["complete_nav"](without)[-1] == {
+        "More": sorted(next(pages_of([entry["By symptom"]]) for entry in nav if "By symptom" in entry))
+    }
+
+
+def test_assistants_get_every_page_once(site: dict[str, Any]) -> None:
+    files = site["for_assistants"](site["complete_nav"](read("mkdocs.yml")["nav"]), "What it is.")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert files["llms.txt"].count(f"]({page.stem}.html)") == 1
+        assert files["llms-full.txt"].count(page.read_text(encoding="utf-8").strip()) == 1
+    assert files["llms.txt"].startswith("# maskprism\n\n> What it is.\n")
+    assert "reference/" not in files["llms.txt"]
 
 
 @pytest.mark.parametrize(
@@ -111,13 +123,23 @@ def test_the_lock_file_has_what_the_project_needs() -> None:
     extras = project["project"]["optional-dependencies"]
     groups = (*extras.values(), *project["dependency-groups"].values(), project["build-system"]["requires"])
     listed = itertools.chain(project["project"]["dependencies"], *groups)
-    needed = [requirement for requirement in listed if isinstance(requirement, str)]  # no group that another includes
+    needed = [  # no group that another includes, and no extra of the project itself
+        requirement
+        for requirement in listed
+        if isinstance(requirement, str) and not requirement.startswith("maskprism[")
+    ]
     lock = (ROOT / "requirements" / "lock.txt").read_text(encoding="utf-8")
     locked = {canonical(name) for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
     names = {canonical(re.split(r"[^\w.-]", text)[0]) for text in needed}
     assert len(names) > 50
     assert names <= locked, "run: make lock"
     assert "://" not in lock
+
+
+def test_the_extra_all_has_every_extra_of_users() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    (everything,) = extras["all"]
+    assert set(everything.removeprefix("maskprism[").removesuffix("]").split(",")) == set(extras) - {"all", "train"}
 
 
 def canonical(name: str) -> str:
@@ -136,3 +158,17 @@ def test_issue_forms(name: str) -> None:
     labels = [field["attributes"]["label"] for field in form["body"]]
     assert len(labels) == len(set(labels))
     assert name == "feature" or any("maskprism info" in label for label in labels)
+
+
+@pytest.mark.parametrize("name", ["ci", "release"])
+def test_workflows(name: str) -> None:
+    """They call what is run here, too, and no step is named by a branch that may change."""
+    workflow = read(f".github/workflows/{name}.yml")
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for step in steps:
+        assert re.fullmatch(r"[\w./-]+@[\w./-]+", step.get("uses", "a@b"))
+        if step.get("run", "").startswith("make "):
+            assert re.search(rf"^{step['run'].removeprefix('make ')}:", makefile, re.MULTILINE)
+    runs = [step["run"] for step in steps if "run" in step]
+    assert (".ci/run" if name == "ci" else "make release-check") in runs

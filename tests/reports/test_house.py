@@ -1,4 +1,4 @@
-"""One address for what was computed: what is found, linked, and given a page."""
+"""One address for what was computed: which results are linked, and which get a page."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_no_file_is_lost(tmp_path: Path, results: Path) -> None:
         (both / "basis.html").unlink()
         theirs(both / "basis.html")
         done = run("report", "both", "--out", "index.html", "--overwrite", cwd=tmp_path)
-        assert "basis.html: is a file of somebody else; move it away" in done.stderr
+        assert "basis.html: was not written by maskprism; move it" in done.stderr
         assert (both / "basis.html").read_text() == victim.read_text() == "mine"
     assert (both / "report.html").read_bytes() == before
     assert not list(tmp_path.rglob("*.partial*"))

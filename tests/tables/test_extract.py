@@ -346,7 +346,7 @@ def test_killed_and_started_again_gives_the_rows_of_an_uninterrupted_run(tmp_pat
         kills += process.returncode == -signal.SIGKILL
         assert process.returncode in (0, -signal.SIGKILL)
     assert kills == 3
-    assert already[-1] > 0  # what was done before a kill was not done again
+    assert already[-1] > 0  # rows before a kill were not computed again
     assert_same(out, reference)
     if suffix:
         assert files_in(out.parent) == {path.name.replace("reference", "t") for path in tmp_path.glob("reference*")}

@@ -83,7 +83,7 @@ def test_killed_and_started_again(tmp_path: Path, options: str) -> None:
                 process.kill()
             process.stdout.read()
         assert process.returncode == (-signal.SIGKILL if attempt < 2 else 0)
-    assert already > 0  # what was done before a kill was not done again
+    assert already > 0  # rows before a kill were not computed again
     assert_equal(out, tmp_path / "reference.parquet")
     assert keys("killed/out", options) == ["bucket/killed/out/t.images.parquet", "bucket/killed/out/t.parquet"]
 

@@ -12,8 +12,10 @@ from maskprism.errors import MissingExtraError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "ai_edge_litert": ("litert",),
     "anywidget": ("notebook",),
+    "clearml": (),
     "fiftyone": (),
     "imagehash": ("labels",),
+    "mlflow": (),
     "onnx": ("reduce", "tune", "train"),
     "openvino": ("openvino",),
     "pandas": (),
@@ -23,11 +25,13 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "sklearn": ("atlas", "labels"),
     "starlette": ("serve",),
     "supervision": (),
+    "tensorboard": (),
     "torch": ("ultralytics", "transformers", "train"),
     "transformers": ("transformers",),
     "ultralytics": ("ultralytics",),
     "umap": ("umap",),
     "uvicorn": ("serve",),
+    "wandb": (),
 }
 """The extras of pyproject.toml that install a package, by the name that is imported; without any, its own name does."""
 _DISTRIBUTIONS = {

@@ -51,9 +51,9 @@ def make_app() -> App:
     )
     *groups, options = (Group(title, sort_key=place) for place, title in enumerate((*GROUPS, "Options")))
     for order, (function, declared) in enumerate(find_commands().items()):
-        example = f"Example: maskprism {declared.example}"
+        examples = "\n\n".join(f"Example: maskprism {example}" for example in declared.examples)
         group = groups[GROUPS.index(declared.group)]
-        app.command(function, group=group, sort_key=order, help_format="markdown", help_epilogue=example)
+        app.command(function, group=group, sort_key=order, help_format="markdown", help_epilogue=examples)
     app["--help"].group = app["--version"].group = options
     app.register_install_completion_command(group=options, help="Let the shell complete commands, options and paths.")
     return app

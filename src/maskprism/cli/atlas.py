@@ -29,7 +29,7 @@ _MANY = 50_000
     group="Data",
     order=20,
     page="atlas.md",
-    example="atlas table.parquet --out atlas",
+    examples=("atlas table.parquet --out atlas", "atlas table.parquet --data data.yaml --out atlas"),
     answer="`files`, `failures`, and what `atlas.json` holds",
 )
 def atlas(

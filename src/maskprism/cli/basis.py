@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 
 @command(
-    group="Why is a mask as it is?",
+    group="Explain masks",
     order=20,
     page="basis.md",
-    example="basis photos --model best.onnx --out basis",
+    examples=("basis photos --model best.onnx --out basis", "basis --table table.parquet --out basis"),
     answer="`files`, `failures`, and what `basis.json` holds",
 )
 def basis(

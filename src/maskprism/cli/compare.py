@@ -54,7 +54,10 @@ def reading_of_b(first: Reading, second: Reading) -> Reading:
     group="Diagnose",
     order=20,
     page="compare.md",
-    example="compare best.onnx best_int8.onnx --images photos --out comparison",
+    examples=(
+        "compare best.onnx best_int8.onnx --images photos --out comparison",
+        "compare best.pt best.onnx --images photos --data data.yaml --out comparison",
+    ),
     answer="`files`, `failures`, and what `comparison.json` holds",
 )
 def compare(

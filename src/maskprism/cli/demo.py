@@ -9,10 +9,10 @@ from maskprism.cli.output import Outcome, Output, command
 
 
 @command(
-    group="Look",
+    group="Visualise",
     order=40,
     page="model_card.md",
-    example="demo",
+    examples=("demo", "demo --out try"),
     answer="`scenes`, `pictures`, `table`, `histograms`, `correlation`, `report`, `page`, `atlas` (null without its "
     "extra), `instances`",
 )

@@ -45,7 +45,10 @@ VALIDATION_CONF = 0.001
     group="Diagnose",
     order=10,
     page="diagnose.md",
-    example="diagnose data.yaml --model best.onnx --out diagnosis",
+    examples=(
+        "diagnose data.yaml --model best.onnx --out diagnosis",
+        "diagnose data.yaml --model epoch10.pt epoch20.pt epoch30.pt --out checkpoints",
+    ),
     answer="`files`, and what `summary.json` holds: `failures` among it; of several models `checkpoints`, a row of the "
     "table for each",
 )

@@ -84,10 +84,13 @@ class Asked:
 
 
 @command(
-    group="Look",
+    group="Visualise",
     order=10,
     page="explain.md",
-    example="explain photos --model best.onnx --out pictures",
+    examples=(
+        "explain photos --model best.onnx --out pictures",
+        "explain photo.jpg --model best.onnx --at 120,80 --out pictures",
+    ),
     answer="`explained`: per image `image`, `files` and a `note`; `failures`",
 )
 def explain(

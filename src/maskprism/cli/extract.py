@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     group="Data",
     order=10,
     page="tables.md",
-    example="extract photos --model best.onnx --out table.parquet",
+    examples=(
+        "extract photos --model best.onnx --out table.parquet",
+        "extract photos --model best.onnx --prototypes fp16 --out table.parquet",
+    ),
     answer="`images`, `with_instances`, `empty`, `failed`, `skipped`, `instances`, `all_failed`, `seconds`, `table`, "
     "`images_table` (which says why images failed), `prototypes_table`, `settings`, `first_failures`",
     resumes=True,

@@ -16,7 +16,10 @@ from maskprism.errors import InputError
     group="Model",
     order=40,
     page="training.md",
-    example="filmstrip step10.onnx step20.onnx --image photo.jpg --out strip.png",
+    examples=(
+        "filmstrip step10.onnx step20.onnx --image photo.jpg --out strip.png",
+        "filmstrip prototypes --out strip.png",
+    ),
     answer="`files`, `checkpoints`",
 )
 def filmstrip(

@@ -13,7 +13,7 @@ from maskprism.cli.output import Outcome, Output, command
     group="Model",
     order=10,
     page="models.md",
-    example="info best.onnx",
+    examples=("info best.onnx", "info best.onnx --json"),
     answer="`name`, `layout`, `runtime`, `input_hw`, `rectangular`, `prototypes`, `grid_hw`, `stride`, `names`, "
     "`rule`, `preprocessing`, `version`, `sha256`, `correction`, `notes`, `fixed_size`, `mask_decoder` "
     '("compiled" or "pure")',

@@ -41,7 +41,10 @@ PRINTED = 20
     group="Diagnose",
     order=15,
     page="labels.md",
-    example="labels data.yaml --model best.pt --out labels",
+    examples=(
+        "labels data.yaml --model best.pt --out labels",
+        "labels data.yaml --apply decisions.json --write corrected",
+    ),
     answer="`files`, `actions` (how many decisions of each kind --apply wrote; then these two alone), "
     "`images`, `labels`, `score`, `auroc`, `corrupted_share`, `trained_on`, `in_other_splits`, `worst`, `failures`",
 )

@@ -64,7 +64,7 @@ Out = Annotated[Path, Parameter(name="--out")]
 Table = Annotated[str | Path, Parameter(name="--out")]
 Overwrite = Annotated[bool, Parameter(name="--overwrite", negative=())]
 Replace = Annotated[bool, Parameter(name="--overwrite", negative=(), help="Replace results that are there already.")]
-Limit = Annotated[int | None, Parameter(help="At most this number of images, evenly spread.")]
+Limit = Annotated[int | None, Parameter(help="At most this number of images, evenly spread. Default: all.")]
 Seed = Annotated[
     int,
     Parameter(

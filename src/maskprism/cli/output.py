@@ -38,7 +38,7 @@ EXIT_CODES = {
 }
 """What the exit codes of all commands mean."""
 
-CommandGroup = Literal["Look", "Why is a mask as it is?", "Diagnose", "Data", "Model"]
+CommandGroup = Literal["Visualise", "Explain masks", "Diagnose", "Data", "Model"]
 """The groups of commands, in the order of `--help`."""
 
 SHOWN_NOTES = 5
@@ -72,7 +72,7 @@ class Bar:
         """Show how many are done, of how many, and count the last one if it is a failure: an `OnProgress`."""
         if failure is not None:
             self.fail(failure)
-        if not self.progress.tasks[0].visible:  # what was done before the first call is no part of the rate
+        if not self.progress.tasks[0].visible:  # images before the first call do not count in the rate
             self.progress.reset(self.task, completed=done, total=total, visible=True)
         self.progress.update(self.task, completed=done, total=total, failed=failures(len(self.failures)))
 
@@ -171,8 +171,9 @@ class command:  # noqa: N801  (a decorator)
         The group of `--help` that it stands in, and its position there: smaller numbers first.
     page
         The page of docs/ that tells more.
-    example
-        A line that shows how it is called, with the files of `tests/test_command_line.py`: best.onnx, photos, ...
+    examples
+        Two lines that show how it is called; the first one with the files of `tests/cli/test_command_line.py`:
+        best.onnx, photos, ...
     answer
         The keys of its JSON as Markdown: each in backquotes, and what is not obvious about it.
     resumes
@@ -182,7 +183,7 @@ class command:  # noqa: N801  (a decorator)
     group: CommandGroup
     order: int
     page: str
-    example: str
+    examples: tuple[str, str]
     answer: str
     resumes: bool = False
 

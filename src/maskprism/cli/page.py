@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 
 
 @command(
-    group="Look",
+    group="Visualise",
     order=20,
     page="page.md",
-    example="page photos --model best.onnx --out page.html",
+    examples=(
+        "page photos --model best.onnx --out page.html",
+        "page photos --model best.onnx --data data.yaml --out page.html",
+    ),
     answer="`files`, `images`, `bytes`, `bits`, `exactness` (what 8 bits change in the masks), `labels` (with "
     "`--data`: how many instances are found, missed and false positives; else null), `failures`",
 )

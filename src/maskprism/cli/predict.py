@@ -33,7 +33,10 @@ SHOWN_FAILURES = 10
     group="Data",
     order=5,
     page="masks-out.md",
-    example="predict photos --model best.onnx --out masks --format coco",
+    examples=(
+        "predict photos --model best.onnx --out masks --format coco",
+        "predict photos --model best.onnx --format yolo --classes person --out dataset",
+    ),
     answer="`files`, `format`, `images`, `skipped`, `instances`, `classes` (instances by class name), `notes`, "
     "`seconds`, `failures`",
     resumes=True,

@@ -43,10 +43,13 @@ _HEADINGS = {
 
 
 @command(
-    group="Why is a mask as it is?",
+    group="Explain masks",
     order=10,
     page="prototypes.md",
-    example="prototypes photos --model best.onnx --out prototypes",
+    examples=(
+        "prototypes photos --model best.onnx --out prototypes",
+        "prototypes photos --model best.onnx --cards 8 --out prototypes",
+    ),
     answer="`files`, `images`, `instances`, `tags`, `prototypes` (a row of the table for each), `failures`",
 )
 def prototypes(

@@ -35,7 +35,10 @@ _DESCRIPTIONS = (".yaml", ".yml", ".json")
     group="Model",
     order=30,
     page="reduce.md",
-    example="reduce best.onnx --images photos --keep 16 --out small.onnx",
+    examples=(
+        "reduce best.onnx --images photos --keep 16 --out small.onnx",
+        "reduce best.onnx --images photos --out small.onnx",
+    ),
     answer="`files`, `failures`, and what the .json file beside the new model holds",
 )
 def reduce(

@@ -13,7 +13,7 @@ from maskprism.cli.output import Outcome, Output, command
     group="Diagnose",
     order=30,
     page="diagnose.md#one-address-for-all-results",
-    example="report results --out results/index.html",
+    examples=("report results --out results/index.html", "report diagnosis comparison --out index.html"),
     answer="`files`, `notes` (results that are not in the index, and what to do)",
 )
 def report(folders: list[Path], /, *, out: Out, overwrite: Replace = False, output: Output = Output()) -> Outcome:

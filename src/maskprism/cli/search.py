@@ -25,7 +25,7 @@ _MEANING = {
     group="Data",
     order=30,
     page="search.md",
-    example="search table.parquet --like one.jpg#0",
+    examples=("search table.parquet --like one.jpg#0", "search table.parquet --like one.jpg#0 --metric mask"),
     answer="`neighbours` (each with its image, instance, class_name, score and distance), `spread` (null for cosine)",
 )
 def search(

@@ -15,10 +15,10 @@ MAX_WORKERS = 4
 
 
 @command(
-    group="Look",
+    group="Visualise",
     order=30,
     page="server.md",
-    example="serve photos --model best.onnx",
+    examples=("serve photos --model best.onnx", "serve photos --model best.onnx --data data.yaml --open"),
     answer="as soon as it listens: `url`, `folder`, `images`, `left_out`",
 )
 def serve(

@@ -41,7 +41,10 @@ _WRITABLE = (".onnx", ".pt")
     group="Model",
     order=20,
     page="tune.md",
-    example="tune best.onnx --data data.yaml --out tuned.onnx",
+    examples=(
+        "tune best.onnx --data data.yaml --out tuned.onnx",
+        "tune int8.onnx --teacher best.onnx --images photos --out tuned.onnx",
+    ),
     answer="`files`, and what OUT.tune.json holds: `failures` among it, and `teacher` (null with --data); exit code 1 "
     "where nothing was written",
 )
@@ -69,7 +72,7 @@ def tune(
 
     Coefficients c become c + A c + b, fitted in a minute, without a GPU and without PyTorch, and folded into the
     last layers that make them: the new file runs wherever the old one did and costs the same; boxes, scores and
-    classes stay as they are. What it gains is measured on images that took no part, with an interval. If that
+    classes stay equal. What it gains is measured on images that took no part, with an interval. If that
     touches zero, or there are too few images for one, no model is written without --force. On the same folds it also
     chooses the crop margin and the logit threshold of the mask rule; where they help, an .onnx keeps them in its
     metadata, and the lines that set them elsewhere are printed. Beside the file go

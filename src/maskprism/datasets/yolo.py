@@ -130,7 +130,7 @@ class YoloLabels:
         return ImageAnnotations(rows, tuple(remarks), "ultralytics", tuple(repeats), tuple(mistakes))
 
     def _row(self, words: list[str], image_hw: tuple[int, int]) -> tuple[Annotation, str]:
-        values = np.array([_number(word) for word in words])
+        values = np.array([_number(field) for field in words])
         class_id, values = float(values[0]), values[1:]
         if class_id not in range(self.class_count):
             raise ValueError(

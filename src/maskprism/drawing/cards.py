@@ -195,7 +195,7 @@ def _draw_shares(ax: Axes, study: Dependence, k: int) -> None:
 
 
 def _draw_movement(ax: Axes, movement: MovementTest | None, k: int) -> None:
-    ax.set_title("does it follow a moved image?", fontsize=9)
+    ax.set_title("is it translation and flip equivariant?", fontsize=9)
     if movement is None:
         ax.text(0.5, 0.5, "not tested", ha="center", va="center", color=share(palette.MUTED))
         ax.set_axis_off()

@@ -102,7 +102,7 @@ def before_after(examples: Sequence[BeforeAfter]) -> Sheet:
 def _changed(before: Prediction, after: Prediction) -> tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
     """Return where some instance gained a pixel, and where one lost it.
 
-    Instances are told apart while they are as many.
+    Instances have a colour each while both sides have as many.
     """
     gained, lost = (np.zeros(before.image_size, dtype=bool) for _ in range(2))
     all_had, all_has = before.masks("image"), after.masks("image")

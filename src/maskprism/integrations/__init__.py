@@ -10,8 +10,9 @@
 | `notebook` | what notebooks show |
 | `exports` | the files that `maskprism predict` writes |
 | `training` | records of prototypes while a model learns |
+| `loggers` | the same records, and the error budget, for TensorBoard, Weights & Biases, MLflow and ClearML |
 
-Tables need nothing of this: pandas, polars, DuckDB and Hugging Face `datasets` read their Parquet as it is.
+Tables need nothing of this: pandas, polars, DuckDB and Hugging Face `datasets` read their Parquet unchanged.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def coco_annotations(
     segmentation: Segmentation = "polygons",
     tolerance: float = TOLERANCE,
 ) -> list[dict[str, Any]]:
-    """Return the instances as annotations of a COCO json, as if somebody had labelled them.
+    """Return the instances as annotations of a COCO json, as a labelling tool writes them.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def category_ids(names: Mapping[int, str], categories: Categories | None) -> Map
     Returns
     -------
     mapping or None
-        None where nobody says: no categories are given, and the classes are not the 80 of COCO.
+        None where nothing says so: no categories are given, and the classes are not the 80 of COCO.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def category_ids(names: Mapping[int, str], categories: Categories | None) -> Map
 def annotation_categories(names: Mapping[int, str], categories: Categories | None) -> Mapping[int, int | str]:
     """Return the category id of each class id for a file that lists its categories itself.
 
-    As `category_ids`; where nobody says, they are the class ids plus 1, because tools take 0 for the background.
+    As `category_ids`; without categories they are the class ids plus 1, because tools take 0 for the background.
     """
     ids = category_ids(names, categories)
     return {class_id: class_id + 1 for class_id in names} if ids is None else ids

@@ -165,11 +165,11 @@ def _check_label(label_id: int | str, box: Sequence[float], truth: GroundTruth, 
     label_id = dict(truth.repeats).get(label_id, label_id)
     number = truth.label_ids.count(label_id)
     if number != 1:
-        raise InputError(f"{about}: is there {number} times; expected once: decide on the labels as they are now")
+        raise InputError(f"{about}: is there {number} times; expected once: decide on the present labels")
     now = truth.boxes[truth.label_ids.index(label_id)]
     if not np.abs(now - np.array(box)).max() <= _BOX_TOLERANCE_PX:
         raise InputError(
-            f"{about}: lies elsewhere than the label that was decided on; judge the data set again, as it is now"
+            f"{about}: lies elsewhere than the label that was decided on; judge the present data set again"
         )
 
 

@@ -82,7 +82,7 @@ def from_supervision(detections: Any, prediction: Prediction) -> Prediction:
     chosen = np.asarray(data[_INSTANCE], dtype=np.int64).reshape(-1)
     if ((chosen < 0) | (chosen >= len(prediction))).any():
         raise InputError(
-            f"the detections speak of instance {chosen.max()}; the prediction has {len(prediction)}. Is it another one?"
+            f"the detections name instance {chosen.max()}; the prediction has {len(prediction)}. Is it another one?"
         )
     coefficients = np.asarray(data["coefficients"], dtype=np.float32)
     expected = (len(chosen), prediction.coefficients.shape[1])

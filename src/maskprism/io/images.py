@@ -40,7 +40,7 @@ def read_image(image: ImageLike, *, grey: bool = False) -> UInt8[np.ndarray, "H 
     8. What it does not read, or gives other colours or another orientation (AVIF, HEIC, TIFF with Lab colours or an
     alpha channel), is decoded by Pillow, so that a path and `PIL.Image.open` of it are the same picture. With `grey`,
     OpenCV decodes to grey, as Ultralytics reads files for a model of one channel: other numbers than colours made grey.
-    Arrays and PIL images are taken as they are. Arrays are taken as BGR, BGRA or grey, as OpenCV and Ultralytics have
+    Arrays and PIL images are not converted. Arrays are taken as BGR, BGRA or grey, as OpenCV and Ultralytics have
     them; PIL images keep their own meaning.
 
     Raises

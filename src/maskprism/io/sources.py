@@ -171,7 +171,7 @@ class VideoFile:
 
 @dataclass(frozen=True)
 class LiveStream:
-    """Frames of a camera or a network stream as they come, named `camera0#000000`; so many of them.
+    """Frames of a camera or a network stream as they come, named `camera0#000000`; at most `limit`.
 
     Parameters
     ----------
@@ -313,7 +313,7 @@ def open_source(
     Parameters
     ----------
     limit
-        Only so many images, evenly spread; the first ones of a video that does not tell how many it has.
+        At most this number of images, evenly spread; the first ones of a video of unknown length.
 
     Raises
     ------

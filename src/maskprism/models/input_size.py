@@ -47,7 +47,7 @@ def input_hw(
     Warns
     -----
     ModelWarning
-        If the model takes any size and nobody chose one.
+        If the model takes any size and none was chosen.
     """
     fixed = (takes.height, takes.width)
     wanted = None if imgsz is None else _height_width(imgsz)

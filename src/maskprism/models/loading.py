@@ -205,7 +205,7 @@ def _run(
 def _is_repeatable(probe: Probe, prepare: Preprocessing, *, noise: bool) -> bool:
     """Return whether the same input gives the same outputs when memory holds other values.
 
-    A kernel that reads memory which nobody wrote gets the same leftovers again when the same input follows itself:
+    A kernel that reads uninitialised memory gets the same leftovers again when the same input follows itself:
     every buffer is where it was. So another input runs in between, which changes what buffers hold, and the heap
     is filled, which changes what new allocations hold. A runtime that keeps its buffers for good opens the file
     anew, several times: each gets other memory while the ones before are still there.

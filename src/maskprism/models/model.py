@@ -269,7 +269,7 @@ class Model:
         return replace(self, keep=keep)
 
     def in_batches(self, batch: int) -> Model:
-        """Return the same model that takes so many images at once, nothing loaded again.
+        """Return the same model that takes `n` images at once, nothing loaded again.
 
         Raises
         ------
@@ -282,7 +282,7 @@ class Model:
         return replace(self, batch=batch)
 
     def with_correction(self, correction: Correction | None) -> Model:
-        """Return the same model with its mask coefficients corrected, or as they are; nothing is loaded again.
+        """Return the same model with its mask coefficients corrected, or uncorrected; nothing is loaded again.
 
         Raises
         ------

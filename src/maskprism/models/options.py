@@ -58,10 +58,11 @@ class Reading:
 
     names: str | os.PathLike[str] | Mapping[int, str] | Sequence[str] | None = None
     """Class names, for a model that has none or wrong ones: a data.yaml, a .txt file with one per line, a COCO json, a
-    model."""
+    model. Default: those of the model."""
 
     correction: Correction | str | os.PathLike[str] | None = None
-    """Correction of the mask coefficients: a .json file that `maskprism tune` wrote for this model."""
+    """Correction of the mask coefficients: a .json file that `maskprism tune` wrote for this model.
+    Default: none."""
 
     device: str | int | None = None
     """Where to compute: cpu, cuda, cuda:1, or a device of the runtime. Default: cpu."""
@@ -70,7 +71,7 @@ class Reading:
     """Number format of the computation; others than f32 with OpenVINO only."""
 
     threads: int | None = None
-    """Threads of one call of the model, where the runtime can be told."""
+    """Threads of one call of the model, where the runtime has such an option."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Detections:
     """Keep at most this many detections per image. Default: 300 (YOLACT and queries: 100)."""
 
     classes: Iterable[int | str] | None = None
-    """Keep only these classes, by id or by name."""
+    """Keep only these classes, by id or by name. Default: all."""
 
     multi_label: bool | None = None
     """Whether a box counts for every class above `conf`, as in Ultralytics' validation, not only for its best."""

@@ -108,7 +108,11 @@ def write_diagnosis(
             object_table(found),
             "one row per ground-truth instance: what found it, what its mask loses where",
         ),
-        ("detections", detection_table(found), f"one row per detection above {found.conf:g}: right, or what error"),
+        (
+            "detections",
+            detection_table(found),
+            f"one row per detection above {found.conf:g}: correct, or the error type",
+        ),
     ):
         written[_write_table(rows, folder / f"{name}{tables}")] = what
     every = {**summary(found, findings), **(numbers or {})}

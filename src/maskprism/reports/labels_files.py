@@ -208,7 +208,7 @@ def split_sentence(split: str | None, comparison: SplitComparison | None, *, n_f
     if comparison is None or comparison.remembered is None:
         why = "there is no other split to compare with" if comparison is None else "there are too few images to compare"
         return (
-            f"whether the model remembers these labels from training cannot be told ({why}); a model agrees with "
+            f"it is not known whether the model remembers these labels from training ({why}); a model agrees with "
             "labels that it was trained on, wrong ones too: train models on folds and give them with --folds"
         )
     judged, other = comparison.judged, comparison.other

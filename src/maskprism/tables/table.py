@@ -256,7 +256,7 @@ def _damaged(path: Location, error: Exception) -> TableError:
 
 
 def read_settings(paths: TablePaths) -> dict[str, Any] | None:
-    """Return the settings that the table at `paths.table` was made with; None where there is no table.
+    """Return the settings that the table at `paths.table` was made with; None without one.
 
     Raises
     ------
@@ -393,7 +393,7 @@ def read_rows(path: str | os.PathLike[str] | UriPath) -> Iterator[pa.Table]:
     Raises
     ------
     TableError
-        Where there is no table, or it is damaged.
+        If the table is missing or damaged.
     """
     paths = TablePaths.of(path)
     if paths.is_folder:

@@ -212,7 +212,7 @@ def write_page(
 
 
 def exactness(prediction: Prediction, bits: Literal[8, 16]) -> Exactness:
-    """Return what prototypes of so many bits do to the masks of a prediction."""
+    """Return what prototypes of `bits` bits do to the masks of a prediction."""
     shown = as_shown(prediction, bits)
     changed = area = 0
     for exact, kept in zip(each_crop(prediction), each_crop(shown), strict=True):

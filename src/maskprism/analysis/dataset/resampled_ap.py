@@ -34,7 +34,7 @@ class ResampledAP:
     thresholds
         IoU thresholds that AP is the mean over.
     size
-        "small", "medium" or "large": AP of objects of that size; of all unless given.
+        "small", "medium" or "large": AP of objects of that size. Default: all.
 
     Notes
     -----

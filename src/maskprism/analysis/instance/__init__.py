@@ -10,7 +10,7 @@
 | `shapley` | how much of a logit or of the mask's quality is due to each? |
 | `sensitivity` | what would a small change of a coefficient do? |
 | `explain`, `Attribution` | all of it at once |
-| `Questions`, `asked_about` | what is asked, and which instance is meant? |
+| `Questions`, `asked_about` | the questions about an instance, and which instance? |
 
 `mask_window` holds the prototypes where the mask is decided, `subset_masks` the masks that some of them draw.
 """

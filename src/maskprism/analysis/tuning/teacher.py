@@ -107,7 +107,7 @@ class PseudoLabels(Dataset):
         return replace(super().for_model(names), notices=())
 
     def sample(self, image: SourceImage) -> Sample:
-        """One of its images, as a lesson."""
+        """Return one of its images with pseudo-labels."""
         return PseudoLabelledSample(image, self.annotations, self.class_ids, self.names)
 
 

@@ -1,6 +1,6 @@
 """What a model says about many images, in files for other tools.
 
-`write_predictions` goes over the images; `formats` makes what is written, `journal` remembers what is done.
+`write_predictions` goes over the images; `formats` makes what is written, `journal` records finished images.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def write_predictions(
     Returns
     -------
     ExportSummary
-        What was done.
+        The counts, files and failures.
 
     Raises
     ------

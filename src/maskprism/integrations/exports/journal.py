@@ -141,7 +141,7 @@ class Journal:
             )
 
     def _drop_torn_line(self) -> None:
-        """Remove a last line without an end: whoever wrote it was killed."""
+        """Remove a last line without an end: its writer was killed."""
         data = self.path.read_bytes()
         if not data.endswith(b"\n"):
             with self.path.open("r+b") as file:

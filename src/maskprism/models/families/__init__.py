@@ -1,4 +1,4 @@
-"""The registry of families: how the outputs of each are told apart and read, and what its own tools do around it.
+"""The registry of families: how the outputs of each are recognised and read, and what its own tools do around it.
 
 A family is one `Family`, declared in a module of this folder. Two places name it, both in this file: `FamilyName`, for
 type checkers and the command line, and `known_families`.

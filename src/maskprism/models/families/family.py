@@ -67,7 +67,7 @@ class Probe:
 
     @property
     def described(self) -> str:
-        """The shapes in words."""
+        """The shapes as text."""
         return ", ".join(str(shape) for shape in self.shapes)
 
 
@@ -121,7 +121,7 @@ class Layout(ABC):
     def level_ends(self, count: int, canvas_hw: tuple[int, int]) -> tuple[int, ...] | None:
         """Return where each level of the pyramid ends among `count` candidates, the finest first.
 
-        None where none are told.
+        None where none are known.
         """
         return None
 
@@ -153,7 +153,7 @@ class Family:
     name
         What `layout=` and `--layout` call it.
     outputs
-        What it gives, in words, for error messages.
+        What it gives, for error messages.
     detect
         Gives the layout of a model of the family, and the probe that it reads; None for any other model. Raises
         ModelError where a model is of the family and cannot be read. Its second argument is the family that the user

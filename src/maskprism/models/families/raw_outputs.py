@@ -37,7 +37,7 @@ class RawTraits(NamedTuple):
     Parameters
     ----------
     expected
-        The tensors of a head with C classes and K prototypes, in words.
+        The tensors of a head with C classes and K prototypes, as text.
     pieces
         The tensors of each level of the pyramid in their order; empty where all levels are in one table, or in one
         table for each of boxes, classes and coefficients.
@@ -296,7 +296,7 @@ def _table(
 
 
 def _by_candidate(array: Floats, count: int) -> Floats | None:
-    """Return a table as (columns, candidates); None for what is none of so many candidates."""
+    """Return a table as (columns, candidates); None for another number of candidates."""
     if array.ndim == 1 and array.size and array.size % count == 0:
         return array.reshape(-1, count)
     if array.ndim != 2 or count not in array.shape:
@@ -317,7 +317,7 @@ def _levels(
             wanted = {"boxes": f"{4 * _BINS}", "classes": str(n_classes or "C"), "sum": "1", "coefficients": f"{k}"}
             listed = ", ".join(f"{piece} ({wanted[piece]}, {height}, {width})" for piece in pieces)
             missing = [piece for piece in pieces if not any(_fits(piece, n, k, n_classes) for n in counts)]
-            what = f"{' and '.join(missing)} missing" if missing else "which is which cannot be told"
+            what = f"{' and '.join(missing)} missing" if missing else "several have the same shape"
             raise _MismatchError(
                 f"level of stride {stride}: expected {listed}; came channels {counts or 'none'} on that grid: {what}",
                 sum(_map(array, *cell, last) is not None for array in arrays.values() for cell in cells),

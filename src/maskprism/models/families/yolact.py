@@ -225,8 +225,8 @@ def detect(probe: Probe, forced: FamilyName | None) -> tuple[Layout, Probe] | No
     Raises
     ------
     ModelError
-        If scores are no probabilities, there are no priors and none can be made, or boxes and priors cannot be told
-        apart.
+        If scores are no probabilities, there are no priors and none can be made, or boxes and priors
+        look alike.
     """
     outputs, canvas_hw, label = probe.outputs, probe.canvas_hw, probe.label
     tables = {index: one.shape for index, one in enumerate(outputs) if one.ndim == 3 and one.size}

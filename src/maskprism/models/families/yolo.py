@@ -297,7 +297,7 @@ def _readings(
             classes = channels - family.columns - k
             if family.per_cell:
                 fits = classes > 0 and count in {family.per_cell * anchor for anchor in anchors}
-            else:  # finished rows are told by their number of columns
+            else:  # finished rows are recognised by their number of columns
                 fits = classes == 0 and channels_last
             if fits:
                 fitting.append(

@@ -63,7 +63,7 @@ def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()
             if result.page.resolve() == out.resolve():
                 raise InputError(f"{out}: is the page of a result; expected another name for the index")
             if result.needs_page and os.path.lexists(result.page) and not _is_ours(result.page):
-                raise InputError(f"{result.page}: is a file of somebody else; move it away, for the page goes there")
+                raise InputError(f"{result.page}: was not written by maskprism; move it: the page is written there")
         pages = {
             result.page: text
             for result in results

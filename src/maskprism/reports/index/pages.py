@@ -89,7 +89,7 @@ class Result:
 
 
 def page_of(result: Result, home: str) -> str:
-    """Return the page of a result that has none of its own.
+    """Return a page for a result without one.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def _number_of(text: str) -> float:
 
 
 def _short(value: str) -> str:
-    """Return a number with four digits, yes and no; any other text, and numbers that count, as they are."""
+    """Return a number with four digits, yes and no; other text and counts unchanged."""
     number = _number_of(value)
     if not math.isfinite(number):
         return {"True": "yes", "False": "no"}.get(value, value)

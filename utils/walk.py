@@ -1,0 +1,177 @@
+"""Run every command and code block of README and docs on real images and a real checkpoint: `make walk`.
+
+python utils/walk.py [PAGE ...]
+
+MASKPRISM_REAL_DATA names the folder with models/yolov8n-seg.pt and .onnx, images/ and datasets/coco128-seg. Each page
+runs in a folder of its own that holds what the documentation names: best.pt, best.onnx, yolov8n-seg.onnx, data.yaml (24
+images), photos/, photo.jpg, ... What is not run is listed with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL = Path(os.environ.get("MASKPRISM_REAL_DATA", ROOT.parent / "shared")).resolve()
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+IMAGES = 24
+LIMIT_S = 900
+NOT_RUN = {
+    r"^(pip|make|git|docker|cd|fiftyone) ": "installs, builds or downloads; make release-check installs",
+    r"^(duckdb|yolo|label-studio|kubectl|ray|gcc|cc|g\+\+|clang) ": "another program",
+    r"^python -m pytest|^python (utils|benchmarks)/": "tests, and tools of developers",
+    r"--install-completion": "writes into the start-up file of the shell",
+    r"s3://|gs://|RAY_ADDRESS|--engine ray": "a bucket or a cluster; tests/tables/test_s3.py and test_ray.py",
+    r"rtsp://|predict 0\b": "a camera",
+    r"maskprism serve": "goes on until it is stopped; tests/server and tests/browser",
+    r"epoch\*|step\d+\.onnx|fold1\.pt|dump\.npz|filmstrip prototypes": "needs a training or a device",
+}
+"""Lines that are not run, by what they match, and why."""
+MAY_REFUSE = re.compile(r"maskprism (tune|compare) ")
+"""`tune` ends with 1 where it does not help, `compare` with 3 where models differ: both are results."""
+NOT_PYTHON = {"import ray", "from ultralytics", "import fiftyone", "import supervision", "import hailo", "from rknn"}
+
+
+class Step(NamedTuple):
+    """One command, or the Python of a page."""
+
+    page: str
+    text: str
+    outcome: str
+    seconds: float = 0.0
+
+
+def prepare(folder: Path) -> None:
+    """Make the files that the documentation names."""
+    images = sorted((REAL / "datasets" / "coco128-seg" / "images").rglob("*.jpg"))[:IMAGES]
+    names = (REAL / "datasets" / "coco128-seg" / "coco128-seg.yaml").read_text(encoding="utf-8")
+    names = names[names.index("names:") :].split("\n\n")[0]
+    for image in images:
+        label = Path(str(image).replace(f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}")).with_suffix(".txt")
+        for source, target in ((image, "images/val"), (label, "labels/val")):
+            (folder / "dataset" / target).mkdir(parents=True, exist_ok=True)
+            if source.exists():
+                shutil.copy(source, folder / "dataset" / target / source.name)
+    described = f"path: {folder / 'dataset'}\ntrain: images/val\nval: images/val\n{names}\n"
+    (folder / "data.yaml").write_text(described, encoding="utf-8")
+    for name in ("best", "yolov8n-seg", "M", "a"):
+        for suffix in (".pt", ".onnx"):
+            shutil.copy(REAL / "models" / f"yolov8n-seg{suffix}", folder / f"{name}{suffix}")
+    quantise(folder / "best.onnx", folder / "best_int8.onnx", images[:4])
+    shutil.copy(folder / "best.onnx", folder / "float.onnx")
+    shutil.copy(folder / "best_int8.onnx", folder / "int8.onnx")
+    shutil.copy(folder / "best.onnx", folder / "foreign.onnx")
+    shutil.copy(REAL / "models" / "yolov8n-seg_int8.tflite", folder / "best.tflite")
+    bus = REAL / "images" / "bus.jpg"
+    for name in ("photo.jpg", "bus.jpg", "photos/one.jpg", "photos/more/two.jpg", "data/one.jpg", "val/one.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(bus, folder / name)
+    shutil.copy(REAL / "images" / "zidane.jpg", folder / "photos" / "zidane.jpg")
+    shutil.copytree(folder / "photos", folder / "others")
+    (folder / "names.txt").write_text("\n".join(f"class {i}" for i in range(80)), encoding="utf-8")
+    (folder / "decisions.json").write_text('{"decisions": []}', encoding="utf-8")
+    for name in ("src", "extract_specific_feature.py"):
+        (folder / name).symlink_to(ROOT / name)
+
+
+def quantise(source: Path, target: Path, images: list[Path]) -> None:
+    """Write an int8 version, convolutions only, calibrated on a few images."""
+    import cv2
+    from onnxruntime.quantization import quantize_static
+
+    class Reader:
+        def __init__(self) -> None:
+            self.rows = (
+                {"images": cv2.resize(cv2.imread(str(path)), (640, 640))[None, :, :, ::-1].transpose(0, 3, 1, 2) / 255}
+                for path in images
+            )
+
+        def get_next(self) -> dict[str, object] | None:
+            row = next(self.rows, None)
+            return row and {name: value.astype("float32") for name, value in row.items()}
+
+    quantize_static(source, target, Reader(), op_types_to_quantize=["Conv"], per_channel=True)
+
+
+def commands_of(page: Path) -> list[str]:
+    """Return the lines of shell blocks that can be run: those after `$ `, or whole lines of a block without one."""
+    lines = []
+    for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language in ("console", "", "text", "sh", "bash"):
+            for line in block.replace("\\\n", " ").splitlines():
+                command = line.removeprefix("$ ").split("  #")[0].strip()
+                if line.startswith("$ ") or (language != "console" and re.match(r"(maskprism|python) \S", command)):
+                    lines.append(command)
+    return list(dict.fromkeys(lines))
+
+
+def walk(page: Path, folder: Path) -> list[Step]:
+    """Run the commands of a page, then its Python, in one folder."""
+    steps = []
+    for command in commands_of(page):
+        reason = next((why for pattern, why in NOT_RUN.items() if re.search(pattern, command)), "")
+        if reason:
+            steps.append(Step(page.name, command, f"not run: {reason}"))
+        else:
+            steps.append(run(page.name, command, ["bash", "-c", command], folder))
+    blocks = [block for language, block in FENCE.findall(page.read_text(encoding="utf-8")) if language == "python"]
+    steps += [
+        Step(page.name, block.strip().splitlines()[0], "not run: needs another package")
+        for block in blocks
+        if any(name in block for name in NOT_PYTHON)
+    ]
+    code = "\n".join(block for block in blocks if not any(name in block for name in NOT_PYTHON))
+    if code:
+        steps.append(run(page.name, f"{len(blocks)} blocks of Python", [sys.executable, "-c", code], folder))
+    return steps
+
+
+def run(page: str, shown: str, call: list[str], folder: Path) -> Step:
+    """Run one call, and say how it ended."""
+    scripts = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "MPLBACKEND": "agg"}
+    began = time.monotonic()
+    try:
+        done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return Step(page, shown, f"FAILED: more than {LIMIT_S} s", LIMIT_S)
+    refused = done.returncode in (1, 3) and MAY_REFUSE.search(shown) and "Traceback" not in done.stderr
+    if done.returncode == 0:
+        outcome = "ok"
+    elif refused:
+        outcome = f"ok, exit code {done.returncode}: {(done.stdout + done.stderr).strip().splitlines()[-1]}"
+    else:
+        outcome = f"FAILED, exit code {done.returncode}:\n{done.stdout[-600:]}{done.stderr[-1500:]}"
+    return Step(page, shown, outcome, time.monotonic() - began)
+
+
+def main(names: list[str]) -> int:
+    """Walk through the pages, and give the exit code."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [page for page in pages if not names or page.name in names]
+    failed = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        template = Path(scratch) / "template"
+        template.mkdir()
+        prepare(template)
+        for page in pages:
+            folder = Path(scratch) / page.stem
+            shutil.copytree(template, folder, symlinks=True)
+            for step in walk(page, folder):
+                failed += step.outcome.startswith("FAILED")
+                print(f"{step.page:24} {step.seconds:6.1f} s  {step.text}\n{'':34}{step.outcome}", flush=True)
+            shutil.rmtree(folder)
+    print(f"{failed} failed")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
