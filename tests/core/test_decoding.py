@@ -500,6 +500,16 @@ def test_the_c_example_prints_the_golden_masks(tmp_path):
     assert printed == golden
 
 
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_the_header_is_cpp_too(tmp_path):
+    flags = ["-std=c++11", "-ffp-contract=off", "-Wall", "-Werror", f"-I{FOLDER}"]
+    command = ["c++", *flags, "-x", "c++", str(FOLDER / "example.c"), "-o", str(tmp_path / "example")]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    printed = subprocess.run([tmp_path / "example"], capture_output=True, text=True, check=True).stdout
+    assert printed == (ROOT / "tests" / "golden" / "decode_example.txt").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_golden_masks_of_the_c_example_are_those_of_the_rule(name):
     rows, columns = np.mgrid[:12, :16]

@@ -10,7 +10,7 @@
 enum { K = 2, H = 12, W = 16 };
 
 int main(void) {
-    const mpd_letterbox letterbox = {{45, 64}, {48, 64}, {45, 64}, {1, 0}, {H, W}}; /* image 45 x 64, 1 row of padding above */
+    const mpd_letterbox letterbox = {{45, 64}, {48, 64}, {45, 64}, {1, 0}, {H, W}}; /* 1 row of padding above 45 x 64 */
     const mpd_rule rule = {0, MPD_CROP_AFTER, 0, 0, MPD_UNPAD_WHOLE};     /* what Ultralytics does today */
     const float weights[K] = {1.0f, -0.5f}, box[4] = {9.5f, 6.0f, 50.0f, 40.25f};
     static int8_t data[K * H * W];

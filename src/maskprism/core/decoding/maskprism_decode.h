@@ -11,9 +11,9 @@
  *                                                                           (a crop margin: widen the box)
  *         n = mpd_rle(&plan, counts, capacity, &area);                      or mpd_bitmap, mpd_soft
  *
- * C99, no dependencies, no allocation, no static data. The plan's memory belongs to the caller, is aligned as malloc
- * aligns it, and may be used again for the next plan. One plan serves one thread at a time. Floating-point contraction
- * must be off (-ffp-contract=off) for the same bits on every machine.
+ * C99 or C++11, no dependencies, no allocation, no static data. The plan's memory belongs to the caller, is aligned as
+ * malloc aligns it, and may be used again for the next plan. One plan serves one thread at a time. Floating-point
+ * contraction must be off (-ffp-contract=off) for the same bits on every machine.
  *
  * SPDX-License-Identifier: MIT. Copyright (c) The maskprism authors.
  */
@@ -30,11 +30,17 @@
 #define MPD_HOT
 #endif
 
+#ifdef __cplusplus /* the name of C's `restrict` in all C++ compilers */
+#define MPD_RESTRICT __restrict
+#else
+#define MPD_RESTRICT restrict
+#endif
+
 enum { MPD_GRID, MPD_CANVAS, MPD_IMAGE };               /* frames: prototype grid, letterboxed input, image */
 enum { MPD_CROP_NONE, MPD_CROP_BEFORE, MPD_CROP_AFTER }; /* the box cuts before resizing, or after it */
 enum { MPD_UNPAD_FLOOR, MPD_UNPAD_ROUND, MPD_UNPAD_WHOLE };
 
-typedef struct { /* how the image lies on the letterboxed input (canvas), in pixels: heights or y first, then widths or x */
+typedef struct { /* how the image lies on the letterboxed input (canvas), in pixels: height or y, then width or x */
     int32_t image[2], canvas[2], content[2], offset[2], grid[2]; /* a stretch has content == canvas */
 } mpd_letterbox;
 
@@ -59,7 +65,7 @@ typedef struct { /* pixel i of `target` lies between the samples low[i] and high
 
 typedef struct { int32_t start, stop; } mpd_span; /* start..stop - 1; two of them, rows and columns, are a window */
 
-typedef struct { /* of an instance: its pixels, the samples and grid cells that they read, the cells that its crop leaves */
+typedef struct { /* of an instance: pixels, the samples and grid cells that they read, the cells that its crop leaves */
     mpd_span pixels[2], samples[2], grid[2], kept[2];
 } mpd_windows;
 
@@ -245,12 +251,13 @@ static inline int mpd_plan_init(mpd_plan *plan, const mpd_letterbox *letterbox, 
 static inline mpd_span mpd_crop(const mpd_plan *plan, const float *box, int32_t frame, int d, int32_t padding) {
     const mpd_letterbox *l = &plan->letterbox;
     const int32_t length = frame == MPD_GRID ? l->grid[d] : plan->size[d];
-    const float scale = (float)(frame == MPD_IMAGE ? l->content[d] / (double)l->image[d] : length / (double)l->canvas[d]);
+    const int to_image = frame == MPD_IMAGE;
+    const float scale = (float)(to_image ? l->content[d] / (double)l->image[d] : length / (double)l->canvas[d]);
     int32_t i, ends[2];
     mpd_span span = {0, 0};
     for (i = 0; i < 2; i++) { /* the pixels i with start - padding <= i < stop + padding */
         float edge = box[1 - d + 2 * i];
-        if (frame == MPD_IMAGE) {
+        if (to_image) {
             edge = (edge - (float)l->offset[d]) / scale;
             edge = edge < 0 ? 0 : edge > (float)length ? (float)length : edge; /* NaN stays */
         } else {
@@ -309,7 +316,7 @@ static inline int mpd_locate(mpd_plan *plan, const float *box) {
 }
 
 /* Add prototypes to a row of logits, one after the other, so that the sum does not depend on the machine's registers. */
-MPD_HOT static void mpd_add(float *restrict row, const float *data, ptrdiff_t stride_k, const float *w, int32_t n,
+MPD_HOT static void mpd_add(float *MPD_RESTRICT row, const float *data, ptrdiff_t stride_k, const float *w, int32_t n,
                             int32_t columns) {
     int32_t k = 0, x;
     for (; k + 4 <= n; k += 4, w += 4, data += 4 * stride_k) {
@@ -329,7 +336,7 @@ MPD_HOT static void mpd_unpack(const mpd_prototypes *p, int32_t k, int32_t n, in
     const float scale = p->scale;
     ptrdiff_t x;
     for (k = 0; k < n; k++) {
-        float *restrict line = out + k * stride;
+        float *MPD_RESTRICT line = out + k * stride;
         const float *floats = (const float *)p->data + at + k * p->stride_k;
         const int8_t *bytes = (const int8_t *)p->data + at + k * p->stride_k;
         if (p->is_int8)
@@ -344,13 +351,14 @@ MPD_HOT static void mpd_squash(float *values, size_t n) {
     for (i = 0; i < n; i++) values[i] = mpd_sigmoid(values[i]);
 }
 
-MPD_HOT static void mpd_mix_lines(float *restrict out, const float *a, const float *b, float fraction, size_t n) {
+MPD_HOT static void mpd_mix_lines(float *MPD_RESTRICT out, const float *a, const float *b, float fraction, size_t n) {
     size_t i;
     for (i = 0; i < n; i++) out[i] = mpd_mix(a[i], b[i], fraction);
 }
 
 /* `line` begins with the sample number `start` of the axis. */
-MPD_HOT static void mpd_mix_along(float *restrict out, const float *line, int32_t start, const mpd_axis *axis, mpd_span to) {
+MPD_HOT static void mpd_mix_along(float *MPD_RESTRICT out, const float *line, int32_t start, const mpd_axis *axis,
+                                  mpd_span to) {
     int32_t i;
     if (axis->source == axis->target)
         memcpy(out, line + (to.start - start), (size_t)mpd_length(to) * sizeof(float));
@@ -359,9 +367,9 @@ MPD_HOT static void mpd_mix_along(float *restrict out, const float *line, int32_
             out[i - to.start] = mpd_mix(line[axis->low[i] - start], line[axis->high[i] - start], axis->fraction[i]);
 }
 
-/* Resize a window of samples to a window of pixels, first along rows, then between them; rows of `out` are `stride` apart. */
-static inline void mpd_resize(const float *samples, const mpd_span from[2], const mpd_axis axes[2], const mpd_span to[2],
-                              float *out, ptrdiff_t stride, float *const lines[2]) {
+/* Resize a window of samples to a window of pixels, first along rows, then between them. */
+static inline void mpd_resize(const float *samples, const mpd_span from[2], const mpd_axis axes[2],
+                              const mpd_span to[2], float *out, ptrdiff_t stride, float *const lines[2]) {
     const int32_t resized = axes[0].source != axes[0].target;
     int32_t held[2] = {-1, -1}, y, i;
     for (y = to[0].start; y < to[0].stop; y++, out += stride) {
@@ -473,7 +481,7 @@ static inline int32_t mpd_cross(const mpd_axis *axis, int32_t cell, float a, flo
     return y;
 }
 
-MPD_HOT static int mpd_above(uint8_t *restrict states, const float *values, float threshold, size_t n) {
+MPD_HOT static int mpd_above(uint8_t *MPD_RESTRICT states, const float *values, float threshold, size_t n) {
     size_t i;
     uint8_t any = 0;
     for (i = 0; i < n; i++) {
@@ -579,7 +587,7 @@ static inline size_t mpd_compress(const uint32_t *counts, size_t n, char *text) 
     return length;
 }
 
-MPD_HOT static void mpd_flip(uint8_t *restrict row, const uint8_t *above, size_t n) {
+MPD_HOT static void mpd_flip(uint8_t *MPD_RESTRICT row, const uint8_t *above, size_t n) {
     size_t i;
     for (i = 0; i < n; i++) row[i] ^= above[i];
 }
