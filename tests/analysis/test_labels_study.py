@@ -87,6 +87,7 @@ def test_wrong_labels_are_found(judged: tuple[LabelReport, set[tuple[str, int]]]
     for row in rows:
         assert (row.kind != "") == (row.suspicion >= 0.5) == bool(row.reason)
         assert (row.suggestion is None) or row.suspicion >= 0.5
+        assert row.kind != "wrong class" or row.suggested_class is not None
 
 
 def test_every_label_is_judged_once(

@@ -294,7 +294,7 @@ class LabelStudy:
         told = iter(kinds(features, image, [kind for _, kind, _ in measured], asked, seed=self.seed))
         rows = []
         for (number, label), value in zip(judged, suspicion.values.tolist(), strict=True):
-            kind = _likeliest(next(told)) if value >= SUSPICIOUS else ""
+            kind = _likeliest(next(told), label) if value >= SUSPICIOUS else ""
             rows.append(self._row(number, label, kind, value))
         rows += [
             self._row(number, label, label.unjudged, 1.0 if label.mistake else np.nan)
@@ -410,8 +410,11 @@ def learned_share(n_images: int) -> float:
     return min(1.0, LEARNED_IMAGES / max(n_images, 1))
 
 
-def _likeliest(shares: Mapping[str, float]) -> str:
-    return max(shares, key=shares.__getitem__) if shares else "unclear"
+def _likeliest(shares: Mapping[str, float], label: MeasuredLabel) -> str:
+    """Return the likeliest mistake that can be: a wrong class needs a detection of another, a duplicate a neighbour."""
+    possible = {"wrong class": _other(label), "duplicate": label.features["label_iou"] >= FOUND_IOU}
+    left = {kind: share for kind, share in shares.items() if possible.get(kind, True)}
+    return max(left, key=left.__getitem__) if left else "unclear"
 
 
 def _tight(mask: Region) -> Region:
