@@ -21,6 +21,7 @@ from maskprism.io.untrusted import read_regular
 from maskprism.reports.index import index_page, results_in
 from maskprism.reports.index.pages import Result, page_of
 from maskprism.reports.manifest import MOST_BYTES
+from maskprism.viewer.markup import content_hash, static_text
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -37,11 +38,14 @@ _TYPES = {
     ".json": "application/json",
     ".parquet": "application/octet-stream",
 }
+_SCRIPTS = " ".join(
+    content_hash(static_text(f"{name}.js")) for name in ("report", "theme", "viewer", "labels", "atlas")
+)
 HEADERS = {
-    # Pages of results have a policy of their own that allows their own scripts alone; none of them may ask for images.
+    # Of what stands in a page only the scripts of this version of the package run; none may ask the server for anything.
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
-        "script-src 'unsafe-inline' 'unsafe-eval'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"script-src {_SCRIPTS} 'unsafe-eval'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Cache-Control": "no-store",
 }
