@@ -84,7 +84,7 @@ def test_everything_is_linked_and_leads_back(results: Path) -> None:
     said = json.loads((results / "basis" / "basis.json").read_text())
     assert f"effective rank of contributions <b>{said['effective_rank']['contributions']:.1f}</b>" in text
     said = json.loads((results / "diagnosis" / "summary.json").read_text())
-    assert f"mask AP <b>{said['average_precision']['predict']['ap']:.3f}</b>" in text
+    assert f"mask mAP50-95 <b>{said['average_precision']['predict']['ap']:.3f}</b>" in text
     assert "PASS</strong>the same within the tolerance (exit code 0)" in text
     cards = re.findall(r"<li>.*?</li>", text)
     assert len(cards) == len(expected)

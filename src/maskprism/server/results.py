@@ -42,7 +42,7 @@ _SCRIPTS = " ".join(
     content_hash(static_text(f"{name}.js")) for name in ("report", "theme", "viewer", "labels", "atlas")
 )
 HEADERS = {
-    # Of what stands in a page only the scripts of this version of the package run; none may ask the server for anything.
+    # Of what stands in a page only the scripts of this version run, and none may ask the server for anything.
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
         f"script-src {_SCRIPTS} 'unsafe-eval'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

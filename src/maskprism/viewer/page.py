@@ -51,7 +51,10 @@ body:has([data-theme="light"]) { background: #fbfaf8; }
 body:has([data-theme="dark"]) { background: #15171a; }
 .kicker { margin: 8px 16px 0; font: 13px system-ui, sans-serif; color: #8a8a8a; }
 .kicker:not(:has(a)) { display: none; }
-.kicker a { color: #3d8fc4; }
+:is(.kicker, .site) a { color: #3d8fc4; }
+.site { display: flex; flex-wrap: wrap; gap: 4px 16px; padding: 8px 16px 0; font: 14px system-ui, sans-serif; }
+.site { color: #8a8a8a; }
+.site details div { display: grid; gap: 6px; padding: 6px 0; }
 #maskprism { max-width: 1800px; margin: 0 auto; }
 """
 
