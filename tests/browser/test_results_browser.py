@@ -25,9 +25,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results ü")
     write_dataset(folder / "data", 4, seed=9, validation_share=1.0)
     for line in (
-        "diagnose data/data.yaml --model sample --out results/diagnosis --worst 3",
+        "diagnose data/data.yaml --model sample --out results/diagnosis --worst 1 --limit 2",
         "labels data/data.yaml --model sample --out results/labels",
-        "compare sample sample --images data/images --out results/compare --limit 2",
+        "basis data/images --model sample --out results/basis --pictures 1 --limit 1",
         "page data/images --model sample --out results/page.html --limit 1",
     ):
         done = in_process.command(*line.split(), cwd=folder)
@@ -131,7 +131,7 @@ def test_scripts_of_others_do_not_run(browser: Browser, address: str) -> None:
 
 
 def test_without_images_the_overview_is_the_first_page(results: Path, page: Page) -> None:
-    process, url = start(results / "results", "--json")
+    process, url = start(results / "results")
     try:
         page.goto(url.replace("reports/", ""))
         assert page.url == url
