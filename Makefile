@@ -54,6 +54,7 @@ viewer/node_modules/done: viewer/package-lock.json
 	touch $@
 
 viewer: viewer/node_modules/done
+	PYTHONPATH=src $(BIN)/python utils/make_drop_tables.py
 	cd viewer && npm run --silent build
 
 static: viewer/node_modules/done

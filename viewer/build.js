@@ -7,11 +7,12 @@ import { fileURLToPath } from "node:url";
 const target = new URL("../src/maskprism/viewer/static/", import.meta.url);
 const check = process.argv.includes("--check");
 
-/** @param {string} entry @param {string} name */
-async function bundle(entry, name) {
+/** @param {string} entry @param {string} name @param {Record<string, string>} [define] */
+async function bundle(entry, name, define = {}) {
   const built = await build({
     entryPoints: [fileURLToPath(new URL(entry, import.meta.url))],
     bundle: true,
+    define,
     minify: true,
     charset: "ascii",
     format: "esm",
@@ -22,6 +23,11 @@ async function bundle(entry, name) {
     write: false,
   });
   const text = built.outputFiles[0].text + (await notices(Object.keys(built.metafile.inputs)));
+  return written(name, text);
+}
+
+/** @param {string} name @param {string} text */
+async function written(name, text) {
   if (!check) return writeFile(new URL(name, target), text);
   const committed = await readFile(new URL(name, target), "utf8").catch(() => "");
   if (committed === text) return undefined;
@@ -63,3 +69,7 @@ await bundle("src/atlas/main.js", "atlas.js");
 await bundle("src/atlas/map.css", "atlas.css");
 await bundle("src/labels/main.js", "labels.js");
 await bundle("src/labels/labels.css", "labels.css");
+await bundle("src/drop/main.js", "drop/drop.js");
+await bundle("src/drop/worker.js", "drop/worker.js", { SINGLE_FILE: "false" });
+await bundle("src/drop/drop.css", "drop/drop.css");
+await written("drop/index.html", await readFile(new URL("src/drop/index.html", import.meta.url), "utf8"));

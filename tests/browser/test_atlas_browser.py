@@ -209,7 +209,7 @@ def test_statistics_and_map_lead_to_each_other(atlas: Path, offline: Callable[..
     page.get_by_role("link", name="Open the map").click()
     page.wait_for_selector("[data-ready]")
     page.get_by_role("link", name="Statistics").click()
-    page.get_by_role("heading", name="What this says").wait_for()
+    page.get_by_role("heading", name="Findings").wait_for()
 
 
 def test_a_link_that_names_an_instance_opens_it(atlas: Path, offline: Callable[..., BrowserContext]) -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,21 +25,27 @@ from maskprism.datasets.scenes import draw_scene
 from maskprism.models import SAMPLE_MODEL
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 VIEWER = Path(__file__).parents[2] / "viewer"
 RUNTIME = Path(os.environ.get("ONNXRUNTIME_WEB") or VIEWER / "node_modules" / "onnxruntime-web")
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page as `make static` writes it, served by the installed command."""
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `make static` writes."""
     node = shutil.which("node")
     if node is None or not (RUNTIME / "dist").is_dir() or not (VIEWER / "node_modules" / "esbuild").is_dir():
         pytest.skip("needs Node with esbuild and onnxruntime-web (make viewer), or its folder in ONNXRUNTIME_WEB")
     folder = tmp_path_factory.mktemp("static")
     subprocess.run([node, "static.js", folder], cwd=VIEWER, check=True, capture_output=True)
-    process, address = start("--static", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(written: Path) -> Iterator[str]:
+    """The page, served by the installed command."""
+    process, address = start("--static", written)
     yield address
     stop(process)
 
@@ -319,3 +326,84 @@ def test_messages_of_the_runtime_hold_no_path_of_the_machine_that_built_it(page:
     words = page.locator("#says").inner_text()
     assert "onnxruntime-web cannot open newer.onnx" in words
     assert not re.search(r"[/\\]\w+[/\\]|\.cc\b|::", words), words
+
+
+def test_the_sample_is_there_and_stays_over_a_reload(page: Page) -> None:
+    """The bundled model on a drawn scene; both are kept in the browser until they are forgotten."""
+    page.get_by_role("button", name="Try the sample").click()
+    page.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
+    expected = maskprism.load("sample").predict(VIEWER.parent / "src/maskprism/viewer/static/drop/sample.webp")
+    assert page.locator(".instances button").count() == pytest.approx(len(expected), abs=1)
+    page.reload()
+    page.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Forget these files").click()
+    page.wait_for_timeout(300)
+    page.reload()
+    page.get_by_text("Drop an ONNX file and an image here.").wait_for()
+    page.wait_for_timeout(500)
+    assert page.locator(".stage").count() == 0
+
+
+def test_the_theme_is_switched_and_stays(page: Page) -> None:
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.get_by_role("button", name="Switch colours").click()
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert dark != light
+    page.reload()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
+
+
+@pytest.fixture
+def filmed(address: str) -> Iterator[Page]:
+    """The page in a Chromium whose camera films a test pattern."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    executable = os.environ.get("MASKPRISM_CHROMIUM") or shutil.which("chromium")
+    if executable is None:
+        pytest.skip("needs Chromium")
+    flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=executable, args=flags)
+        page = chromium.new_page()
+        page.goto(address)
+        yield page
+        chromium.close()
+
+
+def test_the_camera_runs_through_the_model(filmed: Page) -> None:
+    """Frames per second are shown, the equaliser moves, and the picture of now opens in the viewer."""
+    filmed.get_by_role("button", name="Live camera").click()
+    filmed.get_by_text(re.compile(r"\d\.\d frames per second, WASM")).wait_for(timeout=60_000)
+    assert (pixels(filmed.locator("#live-picture"))[..., 3] == 255).all()
+    equaliser = pixels(filmed.locator("#live-equaliser"))
+    assert equaliser.shape[1] == 16 * 40
+    assert len(np.unique(equaliser.reshape(-1, 4), axis=0)) > 50
+    filmed.get_by_role("button", name="Take this picture apart").click()
+    filmed.locator("h1.source", has_text="camera.png").wait_for(timeout=60_000)
+    assert filmed.locator("#live").is_hidden()
+
+
+def test_the_page_as_one_file_needs_no_server(offline: Callable[..., BrowserContext], written: Path) -> None:
+    page = offline().new_page()
+    page.goto((written / "maskprism-offline.html").as_uri())
+    page.get_by_role("button", name="Try the sample").click()
+    page.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
+    assert page.locator(".instances button").count() > 3
+
+
+def test_the_wheel_serves_the_page_itself(browser: Browser) -> None:
+    if not (RUNTIME / "dist").is_dir():
+        pytest.skip("needs onnxruntime-web (make viewer)")
+    process, address = start("--drop")
+    page = browser.new_page()
+    page.goto(address)
+    page.get_by_role("button", name="Try the sample").click()
+    page.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
+    for name in ("..%2f..%2fpage.py", "drop.css.map", "none"):
+        assert page.request.get(address + name).status == 404
+    page.close()
+    stop(process)
+
+
+def test_the_tables_are_those_of_python() -> None:
+    command = [sys.executable, VIEWER.parent / "utils" / "make_drop_tables.py", "--check"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0

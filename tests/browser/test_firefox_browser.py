@@ -264,6 +264,34 @@ def test_a_worst_mask_opens_in_the_report(firefox: Firefox, results: Path) -> No
     assert firefox.run("return getComputedStyle(document.body).backgroundColor;") != before
 
 
+def test_the_sample_runs_in_the_browser(firefox: Firefox) -> None:
+    runtime = Path(__file__).parents[2] / "viewer" / "node_modules" / "onnxruntime-web" / "dist"
+    if not runtime.is_dir():
+        pytest.skip("needs onnxruntime-web (make viewer)")
+    process, address = start("--drop")
+    try:
+        firefox.open(address)
+        firefox.run("document.querySelector('.sample').click();")
+        for _ in range(6):
+            if firefox.run("return document.querySelectorAll('.instances button').length;"):
+                break
+            firefox.run("await new Promise(done => setTimeout(done, 2000));")
+        assert firefox.run("return document.querySelectorAll('.instances button').length;") > 3
+    finally:
+        stop(process)
+
+
+def test_one_server_has_results_and_gallery(firefox: Firefox, results: Path) -> None:
+    process, address = start(results, "--images", results / "scenes")
+    try:
+        firefox.open(f"{address}diagnosis/report.html")
+        assert firefox.run("return document.querySelectorAll('.site a').length;") >= 4
+        firefox.run("document.querySelector('#errors .in-gallery').click();")
+        firefox.until("location.search === '?show=missed' && document.querySelector('#gallery .site')")
+    finally:
+        stop(process)
+
+
 def test_the_map_selects_what_is_shown(firefox: Firefox, results: Path) -> None:
     firefox.open((results / "atlas" / "map.html").as_uri())
     if not map_or_reason(firefox):

@@ -202,7 +202,9 @@ def test_demo_tells_the_whole_story(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert result.returncode == 0, result.stderr
     shown = result.stdout.split("Where to look first:")[1]
     named = [Path(word.strip(",")) for word in shown.split() if str(tmp_path) in word]
-    assert len(named) == 10
+    assert len(named) == 11
+    index = (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
+    assert all(f'href="{page}"' in index for page in ("page.html", "diagnosis/report.html", "atlas/atlas.html"))
     assert all(path.exists() for path in named)
     assert len(list((tmp_path / "demo" / "pictures").glob("*/00-assembly.png"))) == scenes
     assert "mask AP" in (tmp_path / "demo" / "diagnosis" / "report.html").read_text(encoding="utf-8")

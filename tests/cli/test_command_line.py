@@ -281,7 +281,7 @@ def no_work(out: Path, on_step: Callable[[str], None]) -> DemoResult:
     """In place of `run_demo`, which takes long, and which other tests call."""
     on_step("a step")
     (out / "pictures" / "one").mkdir(parents=True)
-    return DemoResult(out, out / "pictures", out, out, out, out, out, out, instances=3)
+    return DemoResult(out, out / "pictures", out, out, out, out, out, out, out, instances=3)
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "serve"])

@@ -30,7 +30,7 @@ _PIXELS = """canvas => {
 
 def start(*arguments: object) -> tuple[subprocess.Popen[str], str]:
     """`maskprism serve` with these arguments, and its address; with the bundled model unless one is named."""
-    named = {"--model", "--static"}.intersection(map(str, arguments))
+    named = {"--model", "--static", "--drop"}.intersection(map(str, arguments))
     arguments = arguments if named else (*arguments, "--model", "sample")
     process = subprocess.Popen(
         [sys.executable, "-m", "maskprism.cli", "serve", *map(str, arguments), "--port", "0"],

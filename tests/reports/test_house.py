@@ -68,7 +68,7 @@ def links(page: Path) -> list[Path]:
 def test_everything_is_linked_and_leads_back(results: Path) -> None:
     done = run("report", "results", "--out", "results/index.html", cwd=results.parent)
     assert done.returncode == 0, done.stderr
-    assert "and 6 pages that lead back to it" in done.stdout
+    assert "and 7 pages that lead back to it" in done.stdout
     assert done.stderr == ""
     index = results / "index.html"
     expected = {
@@ -78,13 +78,13 @@ def test_everything_is_linked_and_leads_back(results: Path) -> None:
         *(results / name / f"{name}.html" for name in ("atlas", "basis", "compare", "explain", "prototypes")),
     }
     assert set(links(index)) == expected
-    for page in expected - {results / "page.html", results / "table.csv"}:
+    for page in expected - {results / "table.csv"}:
         assert index in links(page)
     text = index.read_text(encoding="utf-8")
     said = json.loads((results / "basis" / "basis.json").read_text())
     assert f"effective rank of contributions <b>{said['effective_rank']['contributions']:.1f}</b>" in text
     said = json.loads((results / "diagnosis" / "summary.json").read_text())
-    assert f"mask AP <b>{said['average_precision']['predict']['ap']:.3f}</b>" in text
+    assert f"mask mAP50-95 <b>{said['average_precision']['predict']['ap']:.3f}</b>" in text
     assert "PASS</strong>the same within the tolerance (exit code 0)" in text
     cards = re.findall(r"<li>.*?</li>", text)
     assert len(cards) == len(expected)

@@ -19,8 +19,7 @@ export function openEmbedded(index, mount, read) {
   let open = null;
   let followed = false; // a link of this page led here, so Back leads to the page without a dialog
   addEventListener("click", (event) => {
-    if (event.target instanceof Element && event.target.closest('a[href^="#view="]') && !event.ctrlKey)
-      followed = true;
+    if (event.target instanceof Element && event.target.closest('a[href^="#view="]') && !event.ctrlKey) followed = true;
   });
   addEventListener("hashchange", route);
   route();

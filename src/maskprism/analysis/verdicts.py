@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -34,9 +35,8 @@ class Check(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, title: str, interval: Interval, bound: Bound, tolerance: float) -> Check:
         """Return the check of a value with its interval, whose ends may be NaN."""
-        known = interval.low == interval.low
-        ends = (interval.low, interval.high) if known else (None, None)
-        return cls(title, interval.mean, *ends, bound, tolerance)
+        low, high = (None if math.isnan(end) else end for end in interval[1:])
+        return cls(title, interval.mean, low, high, bound, tolerance)
 
     def holds(self, value: float) -> bool:
         """Return whether a value is within the tolerance."""

@@ -14,7 +14,7 @@ from maskprism.cli.output import Outcome, Output, command
     page="model_card.md",
     examples=("demo", "demo --out try"),
     answer="`scenes`, `pictures`, `table`, `histograms`, `correlation`, `report`, `page`, `atlas` (null without its "
-    "extra), `instances`",
+    "extra), `index`, `instances`",
 )
 def demo(*, out: Out = Path("maskprism-demo"), overwrite: Replace = False, output: Output = Output()) -> Outcome:
     """Show everything on sample scenes: no model, no image is needed.
@@ -36,8 +36,9 @@ def demo(*, out: Out = Path("maskprism-demo"), overwrite: Replace = False, outpu
     result = run_demo(out, on_step=lambda step: output.note(f"... {step}"))
     first = min(path for path in result.pictures.iterdir() if path.is_dir())
     found = {
-        result.page: "open it in a browser: move a coefficient, watch the mask",
-        result.report: "open it, too: where the masks lose, and what to work on",
+        result.index: "open it in a browser: it leads to all pages",
+        result.page: "move a coefficient, watch the mask",
+        result.report: "where the masks lose, and what to work on",
         **({} if result.atlas is None else {result.atlas: "all instances at once, and a map of them"}),
         first / "00-assembly.png": "how one mask adds up",
         first / "00-prototypes.png": "the 32 prototypes, and what this instance makes of them",

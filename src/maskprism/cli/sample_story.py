@@ -22,6 +22,8 @@ class DemoResult:
 
     Attributes
     ----------
+    index
+        Leads to all that has a page.
     atlas
         None without the packages that it needs.
     """
@@ -34,6 +36,7 @@ class DemoResult:
     report: Path
     page: Path
     atlas: Path | None
+    index: Path
     instances: int
 
 
@@ -56,6 +59,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from maskprism.analysis.atlas.points import Points
     from maskprism.analysis.dataset.diagnosis import diagnose
     from maskprism.analysis.truth.labels import open_labels
+    from maskprism.cli import COMMANDS
     from maskprism.cli.page import write_page_manifest
     from maskprism.datasets import open_dataset
     from maskprism.datasets.scenes import write_dataset
@@ -68,6 +72,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     from maskprism.reports.atlas_files import REPORT, write_atlas
     from maskprism.reports.diagnosis_files import write_diagnosis
     from maskprism.reports.explanation import write_explanation
+    from maskprism.reports.index import write_index
     from maskprism.reports.map_thumbnails import thumbnails
     from maskprism.tables.extraction import extract
     from maskprism.tables.table import CoefficientTable
@@ -104,6 +109,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
         correlation=out / "correlation.png",
         report=out / "diagnosis" / "report.html",
         page=out / "page.html",
+        index=out / "index.html",
         atlas=out / "atlas" / REPORT if installed("sklearn", "scipy") else None,
         instances=len(coefficients),
     )
@@ -124,4 +130,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
         points = judged(Points.read(result.table), predictions, labels, scenes).points
         sheets = thumbnails(points, np.arange(len(points)), predictions, scenes)
         write_atlas(make_atlas(points), result.atlas.parent, "Sample scenes", sheets=sheets, viewer="../page.html")
+
+    on_step("writing an index of all of it")
+    write_index([out], result.index, order=[*COMMANDS])
     return result

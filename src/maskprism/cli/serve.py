@@ -25,6 +25,7 @@ def serve(
     folder: Path | None = None,
     /,
     *,
+    images: Path | None = None,
     model: ModelFile = None,
     data: Labels = None,
     labels: Path | None = None,
@@ -38,6 +39,7 @@ def serve(
     max_upload_megapixels: int = 40,
     max_upload_seconds: int = 60,
     static: Path | None = None,
+    drop: Annotated[bool, Parameter(negative=())] = False,
     open_browser: Annotated[bool, Parameter(name="--open", negative=())] = False,
     reading: Reading = Reading(),
     detections: Detections = Detections(),
@@ -52,7 +54,10 @@ def serve(
     Parameters
     ----------
     folder
-        With images; those in its subfolders are shown too, and nothing outside of it.
+        With images; those in its subfolders are shown too, and nothing outside of it. Or with results of maskprism:
+        then their overview and pages are served.
+    images
+        With results, the folder of the images: the same server then has the gallery and the map, over one filter.
     labels
         What `maskprism labels` wrote, its folder or labels.parquet: the gallery then filters and sorts by suspicious
         labels.
@@ -74,20 +79,33 @@ def serve(
         Cut off uploads that take longer to arrive; others wait twice as long for their turn.
     static
         Serve this folder of finished pages instead, such as the page that runs models in the browser.
+    drop
+        Serve the page that runs YOLO-seg models in the browser: drop a model and an image, or use the camera.
     open_browser
         Open the page in the browser.
     """
     import os
 
     from maskprism import server
+    from maskprism.cli import COMMANDS
     from maskprism.errors import InputError
     from maskprism.tables.judged_labels import JudgedLabels
 
-    if (folder is None) == (static is None):
-        raise InputError("name a folder with images, or one of finished pages with --static DIR, and not both")
+    if (folder is not None) + (static is not None) + drop != 1:
+        raise InputError(
+            "name a folder with images or results, or one of finished pages with --static DIR, or --drop; one of them"
+        )
+    if drop:
+        return _serve_drop(host, port, allow_host or [], open_browser, output)
     if static is not None:
         return _serve_static(static, host, port, allow_host or [], open_browser, output)
     assert folder is not None
+    results = folder if holds_results(folder) else None
+    if results is None and images is not None:
+        raise InputError(f"{folder}: holds no results (NAME.manifest.json), and --images is for a folder of results")
+    if results is not None and images is None:
+        return _serve_results(results, host, port, allow_host or [], open_browser, output)
+    folder = images or folder
     for name, value in (
         ("cache-mb", cache_mb),
         ("max-upload-mb", max_upload_mb),
@@ -109,11 +127,13 @@ def serve(
     truth, network = labels_for(network, data, folder, output, split=split, crowds=crowds)
 
     def ready(url: str, gallery: server.Gallery) -> None:
-        images = gallery.images
-        answer = {"url": url, "folder": folder, "images": len(images), "left_out": images.left_out}
-        if images.left_out:
-            output.note(f"left out: {images.left_out} links or special files; only files inside the folder are shown")
-        _started(answer, f"{len(images)} images of {folder}", host, "see these images", open_browser, output)
+        listed = gallery.images
+        answer = {"url": url, "folder": folder, "images": len(listed), "left_out": listed.left_out}
+        if listed.left_out:
+            output.note(f"left out: {listed.left_out} links or special files; only files inside the folder are shown")
+        if results is not None:
+            answer["url"] = f"{url}reports/"
+        _started(answer, f"{len(listed)} images of {folder}", host, "see these images", open_browser, output)
 
     server.serve(
         folder,
@@ -124,8 +144,44 @@ def serve(
         labels=None if truth is None else truth.match,
         judged=judged,
         limits=limits,
+        results=results,
+        order=[*COMMANDS],
         on_ready=ready,
     )
+    print("stopped")
+    return Outcome(None)
+
+
+def holds_results(folder: Path) -> bool:
+    """Return whether a folder, or one of its subfolders, holds the manifest of a result."""
+    from maskprism.reports.manifest import SUFFIX
+
+    return next(folder.rglob(f"*{SUFFIX}"), None) is not None
+
+
+def _serve_results(
+    folder: Path, host: str, port: int, allowed: list[str], open_browser: bool, output: Output
+) -> Outcome:
+    from maskprism import server
+    from maskprism.cli import COMMANDS
+
+    def ready(url: str) -> None:
+        output.note("note: with --images FOLDER --model MODEL the same server has a gallery and a map of the images")
+        answer = {"url": f"{url}reports/", "folder": folder}
+        _started(answer, f"results of {folder}", host, "see these results", open_browser, output)
+
+    server.serve_results(folder, order=[*COMMANDS], host=host, port=port, allowed_hosts=allowed, on_ready=ready)
+    print("stopped")
+    return Outcome(None)
+
+
+def _serve_drop(host: str, port: int, allowed: list[str], open_browser: bool, output: Output) -> Outcome:
+    from maskprism import server
+
+    def ready(url: str) -> None:
+        _started({"url": url, "folder": None}, "models in the browser", host, "use this page", open_browser, output)
+
+    server.serve_drop(host=host, port=port, allowed_hosts=allowed, on_ready=ready)
     print("stopped")
     return Outcome(None)
 

@@ -152,7 +152,7 @@ RULES: dict[str, MaskRule] = {
 }
 
 # The first release with each behaviour, newest first; read off the published wheels.
-_SINCE: tuple[tuple[tuple[int, int, int], MaskRule], ...] = (
+FIRST_RELEASES: tuple[tuple[tuple[int, int, int], MaskRule], ...] = (
     ((8, 4, 175), ULTRALYTICS),
     ((8, 4, 90), ULTRALYTICS_8_4_90),
     ((8, 4, 83), ULTRALYTICS_8_4_83),
@@ -184,7 +184,7 @@ def rule_of_version(version: str | None) -> MaskRule:
     if not found:
         return ULTRALYTICS
     release = (int(found[1]), int(found[2]), int(found[3]))
-    return next(rule for since, rule in _SINCE if release >= since)
+    return next(rule for since, rule in FIRST_RELEASES if release >= since)
 
 
 def sigmoid(x: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:

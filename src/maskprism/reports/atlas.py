@@ -99,7 +99,7 @@ def report_page(atlas: Atlas, title: str, *, map_address: str = "") -> str:
         Section("clusters", "Kinds within classes", _clusters(atlas)),
         Section("outliers", "Outliers", _outliers(atlas)),
         Section("duplicates", "Near duplicates", _duplicates(atlas)),
-        Section("method", "How this was measured", definitions(METHOD.items())),
+        Section("method", "Method", definitions(METHOD.items())),
     ]
     return page("atlas", title=title, subtitle=_subtitle(atlas), warnings=(), tiles=_tiles(atlas), sections=sections)
 

@@ -51,7 +51,7 @@ class ConfusedPair(NamedTuple):
     predicted: str
     share: Interval
     cards: Sequence[ErrorCard]
-    count: int
+    n_instances: int
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ class ErrorCards:
             f"{'' if self.pairs else ' There are none.'}</p>",
         ]
         groups = [
-            f"<div><h4>{html.escape(pair.labelled)} labelled, {html.escape(pair.predicted)} predicted: {pair.count}, "
-            f"{pair.share.plain()}</h4>{self._strip(pair.cards, embedded)}</div>"
+            f"<div><h4>{html.escape(pair.labelled)} labelled, {html.escape(pair.predicted)} predicted: "
+            f"{pair.n_instances}, {pair.share.plain()}</h4>{self._strip(pair.cards, embedded)}</div>"
             for pair in self.pairs
         ]
         parts.append(f'<div class="groups">{"".join(groups)}</div>')

@@ -21,8 +21,6 @@ _SHORT = 9
 """The number of letters of a value that fit into a tile; longer ones get two."""
 _TAIL = 9
 """The number of letters at the end of a file's name that stay."""
-KICKER = '<p class="kicker">'
-"""What a report begins with, as static/report.html has it."""
 
 
 class Illustration(NamedTuple):

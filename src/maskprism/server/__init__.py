@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskprism._common.extras import require
@@ -16,13 +17,17 @@ from maskprism.errors import InputError, MaskprismError
 
 if require("starlette", "the server") and require("uvicorn", "the server"):  # says which extra installs them
     import uvicorn
+    from starlette.applications import Starlette
 
 from maskprism.server.app import create_app as create_app
 from maskprism.server.closing import Closing, Server
 from maskprism.server.gallery import Gallery as Gallery
 from maskprism.server.gallery import Labels as Labels
 from maskprism.server.gallery import Limits as Limits
+from maskprism.server.results import ResultPages
+from maskprism.server.security import Guard
 from maskprism.server.security import is_loopback as is_loopback
+from maskprism.server.static import create_drop_app as create_drop_app
 from maskprism.server.static import create_static_app as create_static_app
 
 if TYPE_CHECKING:
@@ -42,6 +47,8 @@ def serve(
     labels: Labels | None = None,
     judged: JudgedLabels | None = None,
     limits: Limits | None = None,
+    results: str | os.PathLike[str] | None = None,
+    order: Sequence[str] = (),
     on_ready: Callable[[str, Gallery], None] = lambda url, gallery: None,
 ) -> None:
     """Serve the images of a folder until interrupted.
@@ -58,6 +65,8 @@ def serve(
         gives the labelled instances of an image, for IoU.
     judged
         what `maskprism labels` found, to filter by.
+    results, order
+        a folder of results whose pages are served, too, and names of commands in the order of their overview.
     on_ready
         called with the URL and the gallery once requests are answered.
 
@@ -69,7 +78,40 @@ def serve(
         the address cannot be used.
     """
     gallery = Gallery(folder, model, labels=labels, judged=judged, limits=limits)
-    _run(create_app(gallery, host=host, allowed_hosts=allowed_hosts), host, port, lambda url: on_ready(url, gallery))
+    pages = None
+    if results is not None:
+        pages = ResultPages(Path(results), order=order, with_gallery=True, class_name=gallery.name_of)
+    app = create_app(gallery, host=host, allowed_hosts=allowed_hosts, results=pages)
+    _run(app, host, port, lambda url: on_ready(url, gallery))
+
+
+def serve_results(
+    folder: str | os.PathLike[str],
+    *,
+    order: Sequence[str] = (),
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allowed_hosts: Iterable[str] = (),
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve a folder of results until interrupted: an overview of them, and their pages.
+
+    Parameters
+    ----------
+    order
+        Names of commands, in the order of the overview.
+    host, port, allowed_hosts, on_ready
+        As for `serve`.
+
+    Raises
+    ------
+    InputError
+        For a folder without a result.
+    MaskprismError
+        Where the address cannot be used.
+    """
+    routes = ResultPages(Path(folder), order=order, with_gallery=False).routes
+    _run(Guard(Starlette(routes=routes), host=host, allowed=allowed_hosts), host, port, on_ready)
 
 
 def serve_static(
@@ -90,6 +132,25 @@ def serve_static(
         Where the address cannot be used.
     """
     _run(create_static_app(folder, host=host, allowed_hosts=allowed_hosts), host, port, on_ready)
+
+
+def serve_drop(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allowed_hosts: Iterable[str] = (),
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve the page that runs models in the browser until interrupted.
+
+    Raises
+    ------
+    InputError
+        Where this installation has no onnxruntime-web.
+    MaskprismError
+        Where the address cannot be used.
+    """
+    _run(create_drop_app(host=host, allowed_hosts=allowed_hosts), host, port, on_ready)
 
 
 def _run(inner: ASGIApp, host: str, port: int, on_ready: Callable[[str], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import html
 import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -23,6 +24,7 @@ from maskprism.errors import ImageError, InputError, TableError
 from maskprism.server.gallery import Gallery
 from maskprism.server.images import GalleryImage
 from maskprism.server.records import Query
+from maskprism.server.results import ResultPages, filter_query
 from maskprism.server.security import HEADERS, Guard
 
 STATIC = Path(__file__).parents[1] / "viewer" / "static"
@@ -33,8 +35,14 @@ _PATIENCE = 2
 """An upload waits for its turn this many times as long as one may take: those before it are cut off by then."""
 
 
-def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iterable[str] = ()) -> ASGIApp:
-    """Return the application over a gallery, for any ASGI server.
+def create_app(
+    gallery: Gallery,
+    *,
+    host: str = "127.0.0.1",
+    allowed_hosts: Iterable[str] = (),
+    results: ResultPages | None = None,
+) -> ASGIApp:
+    """Return the application over a gallery, for any ASGI server; with results, over these, too.
 
     `host` is what it is bound to and `allowed_hosts` further names it goes by: requests for other
     names are refused, see `security.Guard`.
@@ -50,8 +58,9 @@ def create_app(gallery: Gallery, *, host: str = "127.0.0.1", allowed_hosts: Iter
 
     api = Api(gallery)
     routes = [
-        Route("/", _page(STATIC / "gallery.html", labelled=gallery.labels is not None)),
-        Route("/map", _map_page()),
+        Route("/", _page(STATIC / "gallery.html", labelled=gallery.labels is not None, results=results)),
+        Route("/map", _map_page(results)),
+        *(results.routes if results else ()),
         *(Route(f"/static/{name}", _page(STATIC / name)) for name in _ASSETS),
         Route("/api/map", api.map),
         Route("/api/images", api.images),
@@ -99,8 +108,8 @@ class Api:
         return _json(await asyncio.to_thread(self.gallery.progress))
 
     async def map(self, request: Request) -> Response:
-        """Return all instances found so far, as points (see `views.atlas.map_data`)."""
-        return _json(await asyncio.to_thread(self.gallery.map))
+        """Return all instances found so far that fit the filter, as points (see `map_payload.map_data`)."""
+        return _json(await asyncio.to_thread(self.gallery.map, parse_query(request)))
 
     async def prototypes(self, request: Request) -> Response:
         """Of which kind each prototype is, over the images examined so far; null with too few."""
@@ -241,9 +250,11 @@ def _bounds(text: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _page(path: Path, *, labelled: bool = False) -> Callable[[Request], Any]:
+def _page(path: Path, *, labelled: bool = False, results: ResultPages | None = None) -> Callable[[Request], Any]:
     """Return a file of the package; small, so held in memory. `labelled` pages have room for IoU from the start."""
     data = path.read_bytes()
+    if results:
+        data = data.replace(b'<a class="plain map" href="/map">Map</a>', results.navigation().encode())
     if labelled:
         data = data.replace(b'<form id="filters"', b'<form id="filters" class="labelled"')
     tag = hashlib.sha256(data).hexdigest()[:16]
@@ -255,7 +266,7 @@ def _page(path: Path, *, labelled: bool = False) -> Callable[[Request], Any]:
     return page
 
 
-def _map_page() -> Callable[[Request], Any]:
+def _map_page(results: ResultPages | None) -> Callable[[Request], Any]:
     """Return the page of the map, which asks for its points.
 
     Its renderer makes its WebGL commands from text (unsafe-eval).
@@ -267,13 +278,21 @@ def _map_page() -> Callable[[Request], Any]:
         policy="",
         title="Map",
         head=f'{head}\n<script type="module" src="/static/atlas.js"></script>',
-        kicker='<a href="/">Gallery</a> · maskprism serve',
+        kicker="$kicker",
         data="",
     )
     policy = HEADERS["Content-Security-Policy"].replace("script-src 'self'", "script-src 'self' 'unsafe-eval'")
 
     async def page(request: Request) -> Response:
-        return Response(data, headers={"Content-Security-Policy": policy}, media_type="text/html")
+        query = filter_query(request)
+        gallery = f'<a href="/{html.escape(f"?{query}" if query else "")}">Gallery</a>'
+        kicker = f"{'' if results else f'{gallery} · '}maskprism serve"
+        if query:
+            kicker += ' · under the filter of the gallery (<a href="/map">all instances</a>)'
+        text = data.replace("$kicker", kicker)
+        if results:
+            text = text.replace("<header>", f"{results.navigation(query)}<header>", 1)
+        return Response(text, headers={"Content-Security-Policy": policy}, media_type="text/html")
 
     return page
 

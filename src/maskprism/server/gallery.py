@@ -156,15 +156,20 @@ class Gallery:
             del self._records[gone]
         self._news.set()
 
-    def map(self) -> dict[str, Any]:
-        """Return all instances found so far, as the map takes them; see `map.gallery_map`.
+    def map(self, query: Query) -> dict[str, Any]:
+        """Return all instances found so far that fit, as the map takes them; see `map.gallery_map`.
 
         Raises
         ------
         TableError
             For none.
         """
-        known = [Known(image.name, self.record(image)) for image in list(self.images)]
+        known = []
+        for image in list(self.images):
+            record = self.record(image)
+            fitting = query.fitting(record)
+            if query.takes(image.title, record, fitting):
+                known.append(Known(image.name, record, fitting))
         classes = {class_id for one in known for class_id in one.record.classes}
         return gallery_map(
             known,

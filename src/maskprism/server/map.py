@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 
 class Known(NamedTuple):
-    """An image by its name in the gallery, and the record of its instances."""
+    """An image by its name in the gallery, the record of its instances, and which of them are on the map."""
 
     name: str
     record: Record
+    instances: Sequence[int]
 
 
 def gallery_map(known: Sequence[Known], names: dict[int, str], *, title: str, waiting: int) -> dict[str, Any]:
@@ -41,9 +42,9 @@ def gallery_map(known: Sequence[Known], names: dict[int, str], *, title: str, wa
     TableError
         Where there is no instance.
     """
-    found = [one for one in known if one.record.coefficients is not None and len(one.record.coefficients)]
+    found = [one for one in known if one.record.coefficients is not None and one.instances]
     if not found:
-        raise TableError("no instance has been found so far; wait for the model, and reload")
+        raise TableError("no instance has been found so far, or none fits the filter; wait for the model, and reload")
     points = Points.of(InstanceRows([_rows(found, names)], title))
     components = Components.of(moments_of(points.coefficients))
     left = f" {waiting} images wait for the model: reload for theirs." if waiting else ""
@@ -59,28 +60,32 @@ def gallery_map(known: Sequence[Known], names: dict[int, str], *, title: str, wa
 
 def _rows(known: Sequence[Known], names: dict[int, str]) -> pa.Table:
     """One row per instance, with the columns that `Points.of` knows."""
-    records = [one.record for one in known]
-    counts = [len(record.classes) for record in records]
-    sizes = np.repeat([record.size_hw or (1, 1) for record in records], counts, axis=0)
-    boxes = np.array([box for record in records for box in record.boxes], dtype=np.float32)
-    coefficients = np.concatenate([record.coefficients for record in records if record.coefficients is not None])
+    of = [(one, index) for one in known for index in one.instances]
+    sizes = np.array([one.record.size_hw or (1, 1) for one, _ in of])
+    of_images = [one.record.coefficients[one.instances] for one in known if one.record.coefficients is not None]
+    coefficients = np.concatenate(of_images)
     columns: dict[str, Any] = {
-        "image": [one.name for one, count in zip(known, counts, strict=True) for _ in range(count)],
-        "instance": [index for count in counts for index in range(count)],
-        "class_name": [names[class_id] for record in records for class_id in record.classes],
-        "score": [score for record in records for score in record.scores],
-        **dict(zip(("x1", "y1", "x2", "y2"), boxes.T, strict=True)),
+        "image": [one.name for one, _ in of],
+        "instance": [index for _, index in of],
+        "class_name": [names[one.record.classes[index]] for one, index in of],
+        "score": [one.record.scores[index] for one, index in of],
+        **dict(
+            zip(
+                ("x1", "y1", "x2", "y2"),
+                np.array([one.record.boxes[index] for one, index in of], dtype=np.float32).T,
+                strict=True,
+            )
+        ),
         "image_height": sizes[:, 0],
         "image_width": sizes[:, 1],
         "mask_coefficients": pa.FixedSizeListArray.from_arrays(
             pa.array(coefficients.reshape(-1)), coefficients.shape[1]
         ),
     }
-    if any(record.ious is not None for record in records):
-        columns["iou"] = pa.array(
-            [iou for record in records for iou in record.ious or (None,) * len(record.classes)], pa.float32()
-        )
-    if any(record.losses is not None for record in records):
-        lost = [one for record, count in zip(records, counts, strict=True) for one in record.losses or (None,) * count]
+    if any(one.record.ious is not None for one in known):
+        ious = [None if one.record.ious is None else one.record.ious[index] for one, index in of]
+        columns["iou"] = pa.array(ious, pa.float32())
+    if any(one.record.losses is not None for one in known):
+        lost = [None if one.record.losses is None else one.record.losses[index] for one, index in of]
         columns |= {part: pa.array([one and one[part] for one in lost], pa.float32()) for part in PARTS}
     return pa.table(columns)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from maskprism.io.images import ImageLike
 
 _THUMBNAIL_SIDE = 220
+KICKER = '<p class="kicker">'
+"""What pages and reports begin with; a link to the index of results stands behind it."""
 LARGE_BYTES = 50_000_000
 """A page of more than this is worth a word before it is written."""
 MAX_BYTES = 256 << 20
@@ -47,6 +49,12 @@ body { margin: 0; background: #fbfaf8; }
 @media (prefers-color-scheme: dark) { body { background: #15171a; } }
 body:has([data-theme="light"]) { background: #fbfaf8; }
 body:has([data-theme="dark"]) { background: #15171a; }
+.kicker { margin: 8px 16px 0; font: 13px system-ui, sans-serif; color: #8a8a8a; }
+.kicker:not(:has(a)) { display: none; }
+:is(.kicker, .site) a { color: #3d8fc4; }
+.site { display: flex; flex-wrap: wrap; gap: 4px 16px; padding: 8px 16px 0; font: 14px system-ui, sans-serif; }
+.site { color: #8a8a8a; }
+.site details div { display: grid; gap: 6px; padding: 6px 0; }
 #maskprism { max-width: 1800px; margin: 0 auto; }
 """
 
@@ -164,7 +172,8 @@ class Page:
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<meta name="generator" content="maskprism">\n'
             f"<title>{html.escape(title)} · maskprism</title>\n<style>{style}</style>\n</head>\n<body>\n"
-            '<div id="maskprism"></div>\n<noscript>This page needs JavaScript.</noscript>\n'
+            f'{KICKER}maskprism page</p>\n<div id="maskprism"></div>\n'
+            "<noscript>This page needs JavaScript.</noscript>\n"
             f'<script type="application/json" id="maskprism-scenes">{script_json(index)}</script>\n{scenes[0]}'
             # async: it runs at once and shows the first image while the browser reads the others
             f'<script type="module" async>{script}</script>\n{"".join(scenes[1:])}</body>\n</html>\n'

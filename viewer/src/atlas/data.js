@@ -72,7 +72,7 @@ export function embedded() {
 
 /** The points that a server knows so far. @returns {Source} */
 export function served() {
-  const answer = fetch("/api/map").then(async (response) => {
+  const answer = fetch(`/api/map${location.search}`).then(async (response) => {
     const found = await response.json();
     if (!response.ok) throw new Error(found.error);
     return found;

@@ -1,5 +1,7 @@
 // How the outputs of YOLO-seg models are read, as src/maskprism/models/families/yolo.py has it.
 
+import { CLASS_OFFSET, MOST_CANDIDATES, NORMALISED_LIMIT, STRIDE_SETS } from "./tables.js";
+
 /** @typedef {"yolov5" | "yolov8" | "end2end"} Family */
 /**
  * @typedef {{ family: Family, rowsOutput: number, prototypesOutput: number, channelsLast: boolean, prototypesLast:
@@ -14,14 +16,6 @@
 /** @typedef {[number, number]} Pair */
 
 const f32 = Math.fround;
-const STRIDE_SETS = [
-  [8, 16, 32],
-  [4, 8, 16, 32],
-  [8, 16, 32, 64],
-];
-const CLASS_OFFSET = 7680;
-const MOST_CANDIDATES = 30_000;
-const NORMALISED_LIMIT = 2;
 
 /**
  * Where things are in outputs of these shapes; an error where nothing fits or several things do.

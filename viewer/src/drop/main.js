@@ -2,7 +2,9 @@
 
 import { App } from "../app.js";
 import { element, h, messageOf } from "../dom.js";
-import { RemoteModel, Stopped } from "./remote.js";
+import { forget, keep, kept } from "./kept.js";
+import { LiveCamera } from "./live.js";
+import { bytesIn, RemoteModel, Stopped } from "./remote.js";
 
 class DropPage {
   constructor() {
@@ -26,6 +28,23 @@ class DropPage {
     });
     element(document, ".choose").addEventListener("click", () => chooser.click());
     this.stopper.addEventListener("click", () => this.busy?.stop());
+    /** @type {LiveCamera | null} */
+    this.live = null;
+    /** @type {Promise<void> | undefined} */
+    this.watching = undefined;
+    element(document, ".sample").addEventListener("click", () => this.sample());
+    this.camera = element(document, ".camera", HTMLButtonElement);
+    this.camera.addEventListener("click", () => (this.live ? this.freeze() : this.watch()));
+    this.forgetter = element(document, ".forget", HTMLButtonElement);
+    this.forgetter.addEventListener("click", () => {
+      this.forgetter.hidden = true;
+      forget();
+    });
+    wireTheme();
+    kept().then((files) => {
+      this.forgetter.hidden = !files.length;
+      if (files.length && !this.model && !this.image) this.take(files);
+    });
     addEventListener("dragover", (event) => event.preventDefault());
     addEventListener("drop", (event) => {
       event.preventDefault();
@@ -48,18 +67,69 @@ class DropPage {
       const model = files.find((file) => file.name.toLowerCase().endsWith(".onnx"));
       const image = files.find((file) => file.type.startsWith("image/"));
       if (!model && !image) throw new Error(`${files[0]?.name ?? "That"} is neither an ONNX file nor an image.`);
-      if (image) this.image = image;
+      if (image) {
+        this.image = image;
+        keep("image", image);
+      }
       if (model) {
         this.tell(`Opening ${model.name} …`);
         const opened = new RemoteModel(model.name);
         await this.running(opened, opened.open(new Uint8Array(await model.arrayBuffer())));
         this.model?.stop();
         this.model = opened;
+        keep("model", model);
       }
       await this.look();
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  /** The bundled model on a drawn scene. */
+  async sample() {
+    this.tell("Fetching the sample …");
+    try {
+      const model = await sampleFile("sample.onnx", "maskprism-sample-model", "application/octet-stream");
+      this.take([model, await sampleFile("sample.webp", "maskprism-sample-image", "image/webp")]);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  /** Shows the camera through the model; without one, through the bundled one. */
+  async watch() {
+    try {
+      if (!this.model) {
+        const model = await sampleFile("sample.onnx", "maskprism-sample-model", "application/octet-stream");
+        const opened = new RemoteModel(model.name);
+        this.tell(`Opening ${model.name} …`);
+        await this.running(opened, opened.open(new Uint8Array(await model.arrayBuffer())));
+        this.model = opened;
+      }
+      const live = new LiveCamera(this.model, (text) => this.tell(text));
+      this.live = live;
+      document.body.classList.add("shown", "live");
+      this.camera.textContent = "Take this picture apart";
+      await (this.watching = live.start());
+    } catch (error) {
+      this.unwatch();
+      this.fail(error);
+    }
+  }
+
+  unwatch() {
+    this.live?.stop();
+    this.live = null;
+    document.body.classList.remove("live");
+    this.camera.textContent = "Live camera";
+  }
+
+  /** Ends the camera, and opens what it shows in the viewer. */
+  async freeze() {
+    const image = await this.live?.snapshot();
+    this.unwatch();
+    await this.watching; // the model answers one question at a time
+    if (image) this.take([image]);
   }
 
   async look() {
@@ -73,10 +143,14 @@ class DropPage {
     this.app?.destroy();
     const box = h("div");
     this.place.replaceChildren(box);
-    const note = [`${model.name}, ${seconds} s in this browser. Nothing was uploaded.`, ...notes].join(" ");
+    const note = [
+      `${model.name}, ${seconds} s in this browser (${model.backend}). Nothing was uploaded.`,
+      ...notes,
+    ].join(" ");
     this.app = new App(box, [{ title: image.name, open: async () => scene }], { hash: false, main: true, note });
     document.body.classList.add("shown");
     await this.app.ready;
+    this.forgetter.hidden = false;
     this.tell(["Drop another image or model.", ...notes].join(" "));
   }
 
@@ -120,6 +194,39 @@ class DropPage {
     this.say.textContent =
       error instanceof Stopped ? `${messageOf(error)}. Drop another model.` : `That did not work: ${messageOf(error)}`;
   }
+}
+
+/**
+ * A file of the sample, which lies beside the page or is a part of it.
+ * @param {string} name
+ * @param {string} id
+ * @param {string} type
+ */
+async function sampleFile(name, id, type) {
+  const inside = bytesIn(id);
+  if (inside) return new File([inside], name, { type });
+  const answer = await fetch(new URL(name, import.meta.url));
+  if (!answer.ok) throw new Error(`the sample (${name}) is not there; write or serve the page anew`);
+  return new File([await answer.blob()], name, { type });
+}
+
+function wireTheme() {
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  try {
+    const chosen = localStorage.getItem("maskprism-theme");
+    if (chosen === "dark" || chosen === "light") root.dataset.theme = chosen;
+  } catch {
+    // a page that may read nothing follows the system
+  }
+  element(document, "#theme").addEventListener("click", () => {
+    root.dataset.theme = (root.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark" ? "light" : "dark";
+    try {
+      localStorage.setItem("maskprism-theme", root.dataset.theme);
+    } catch {
+      // a page that may keep nothing forgets the choice
+    }
+  });
 }
 
 /** The raw values of its pixels, upright: as Python reads it. @param {File} image */

@@ -5,18 +5,18 @@ import { linear, roundHalfEven } from "../geometry.js";
 import { brokenPrototypes, brokenRows, detectLayout, readPrototypes, readRows } from "./layout.js";
 import { metadataProps, readMetadata } from "./onnx_file.js";
 import { ruleOfVersion, YOLOV5 } from "./rules.js";
+import { GREY, KEEP } from "./tables.js";
 
 /** @typedef {import("../geometry.js").Letterbox} Letterbox */
 /** @typedef {import("../scene.js").Header} Header */
 /**
  * The part of onnxruntime-web that is used.
  * @typedef {{ InferenceSession: { create(bytes: Uint8Array, options: object): Promise<any> }, Tensor: new (type:
- * string, data: Float32Array, dims: number[]) => any, env: any }} Runtime
+ * string, data: Float32Array, dims: number[]) => any, env: any, webgpu?: boolean }} Runtime
  */
 
-const KEEP = { conf: 0.25, iou: 0.7, maxDet: 300 };
 const SHOWN_SIDE = 1280;
-const GREY = 114;
+const MOST_LIVE = 8;
 const USUAL_SIDE = 640;
 const MOST_SIDE = 4096;
 
@@ -40,9 +40,11 @@ export class Network {
    * @param {string} name
    * @param {any} session
    * @param {import("./onnx_file.js").Metadata} metadata
+   * @param {string} backend
    */
-  constructor(name, session, metadata) {
+  constructor(name, session, metadata, backend = "WASM") {
     this.name = name;
+    this.backend = backend;
     this.session = session;
     this.metadata = metadata;
     const { type, shape } = session.inputMetadata[0];
@@ -65,19 +67,27 @@ export class Network {
   /** @param {Runtime} runtime @param {string} name @param {Uint8Array} bytes */
   static async open(runtime, name, bytes) {
     const metadata = readMetadata(metadataProps(bytes));
-    const session = await runtime.InferenceSession.create(bytes, { executionProviders: ["wasm"] }).catch((error) => {
+    const create = (/** @type {string[]} */ executionProviders) =>
+      runtime.InferenceSession.create(bytes, { executionProviders });
+    /** @type {any} */
+    let session = null;
+    let backend = "WASM";
+    if (runtime.webgpu) {
+      session = await create(["webgpu"]).catch(() => null); // what this GPU cannot do, the processor can
+      if (session) backend = "WebGPU";
+    }
+    session ??= await create(["wasm"]).catch((error) => {
       throw new Error(`onnxruntime-web cannot open ${name}: ${said(error)}`);
     });
-    return new Network(name, session, metadata);
+    return new Network(name, session, metadata, backend);
   }
 
   /**
+   * What the model says about an image.
    * @param {Runtime} runtime
    * @param {ImageBitmap} image
-   * @param {string} source
-   * @returns {Promise<import("./remote.js").DropScene>}
    */
-  async scene(runtime, image, source) {
+  async look(runtime, image) {
     const { canvas, session, metadata } = this;
     /** @type {[number, number]} */
     const image_hw = [image.height, image.width];
@@ -118,6 +128,21 @@ export class Network {
       ? [`Left out: ${leftOut} ${leftOut === 1 ? "detection" : "detections"} with NaN or infinity.`]
       : [];
     const letterbox = { ...box, grid_hw: /** @type {[number, number]} */ ([prototypes.h, prototypes.w]) };
+    return { layout, prototypes, rows, notes, letterbox };
+  }
+
+  /**
+   * An image as the viewer takes it.
+   * @param {Runtime} runtime
+   * @param {ImageBitmap} image
+   * @param {string} source
+   * @returns {Promise<import("./remote.js").DropScene>}
+   */
+  async scene(runtime, image, source) {
+    const { canvas, metadata } = this;
+    const { layout, prototypes, rows, notes, letterbox } = await this.look(runtime, image);
+    /** @type {[number, number]} */
+    const image_hw = [image.height, image.width];
     const picture = await shown(image);
     const buffer = new Uint8Array(picture.bytes.length + prototypes.values.byteLength);
     buffer.set(picture.bytes);
@@ -162,6 +187,27 @@ export class Network {
       },
       buffer,
       notes,
+    };
+  }
+
+  /**
+   * A frame of a camera: its prototypes and detections, without what the viewer needs beside them.
+   * @param {Runtime} runtime
+   * @param {ImageBitmap} image
+   * @returns {Promise<import("./live.js").Frame>}
+   */
+  async frame(runtime, image) {
+    const { prototypes, rows, letterbox } = await this.look(runtime, image);
+    return {
+      prototypes,
+      letterbox,
+      backend: this.backend,
+      instances: rows.slice(0, MOST_LIVE).map((row) => ({
+        name: this.metadata.names?.[row.class] ?? `class${row.class}`,
+        score: row.score,
+        box: row.box,
+        weights: row.coefficients.map((value) => value * (row.objectness ?? 1)),
+      })),
     };
   }
 

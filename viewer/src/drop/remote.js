@@ -3,6 +3,23 @@
 /** @typedef {import("../scene.js").Header} Header */
 /** @typedef {{ header: Header, buffer: Uint8Array, notes: string[] }} DropScene */
 
+/**
+ * What a page that is one file holds, as base64 in an element; null where it lies beside the page.
+ * @param {string} id
+ */
+export function bytesIn(id) {
+  const text = document.getElementById(id)?.textContent;
+  return text ? Uint8Array.from(atob(text), (c) => c.charCodeAt(0)) : null;
+}
+
+/** @param {string} name */
+function startedWorker(name) {
+  const inside = bytesIn("maskprism-worker");
+  return inside
+    ? new Worker(URL.createObjectURL(new Blob([inside], { type: "text/javascript" })), { name })
+    : new Worker(new URL("worker.js", import.meta.url), { type: "module", name });
+}
+
 /** The user has stopped what was running. */
 export class Stopped extends Error {}
 
@@ -10,19 +27,26 @@ export class RemoteModel {
   /** @param {string} name */
   constructor(name) {
     this.name = name;
-    this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module", name });
+    this.worker = startedWorker(name);
+    this.backend = "";
     /** @type {(reason: Error) => void} */
     this.reject = () => {};
   }
 
   /** Opens a model in a worker of its own. @param {Uint8Array} bytes */
   async open(bytes) {
-    await this.ask({ open: { name: this.name, bytes } }, [bytes.buffer]);
+    const wasm = bytesIn("maskprism-runtime")?.buffer;
+    this.backend = await this.ask({ open: { name: this.name, bytes, wasm } }, [bytes.buffer, ...(wasm ? [wasm] : [])]);
   }
 
   /** @param {ImageBitmap} image @param {string} source @returns {Promise<DropScene>} */
   scene(image, source) {
     return this.ask({ scene: { image, source } }, [image]);
+  }
+
+  /** @param {ImageBitmap} image @returns {Promise<import("./live.js").Frame>} */
+  frame(image) {
+    return this.ask({ frame: image }, [image]);
   }
 
   /** Ends the worker, whatever it computes; the model is gone. @param {Error} [reason] */

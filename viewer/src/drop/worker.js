@@ -5,43 +5,71 @@ import { Network } from "./predict.js";
 
 /** @typedef {import("./predict.js").Runtime} Runtime */
 /**
- * @typedef {{ open: { name: string, bytes: Uint8Array } } | { scene: { image: ImageBitmap, source: string } }} Question
+ * @typedef {{ open: { name: string, bytes: Uint8Array, wasm?: ArrayBuffer } }
+ *   | { scene: { image: ImageBitmap, source: string } } | { frame: ImageBitmap }} Question
  */
 
 const MOST_THREADS = 4;
+/** What WebGPU needs beside the runtime; it is not part of the wheel. */
+const GPU_FILES = "ort-wasm-simd-threaded.asyncify.wasm";
 /** @type {Promise<Runtime> | null} */
 let runtime = null;
 /** @type {Network | null} */
 let network = null;
 
-/** onnxruntime-web, which lies beside this file. @returns {Promise<Runtime>} */
-function load() {
-  runtime ??= import(new URL("ort.wasm.min.mjs", import.meta.url).href).then((found) => {
-    const loaded = found.default ?? found;
-    loaded.env.logLevel = "error";
-    loaded.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
-    loaded.env.wasm.numThreads = globalThis.crossOriginIsolated
-      ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS)
-      : 1;
-    return loaded;
-  });
-  return runtime;
+/** Whether this browser has WebGPU, and the files for it lie beside this one. */
+async function hasWebGpu() {
+  const { gpu } = /** @type {any} */ (navigator);
+  if (!(await gpu?.requestAdapter().catch(() => null))) return false;
+  return (await fetch(new URL(GPU_FILES, import.meta.url), { method: "HEAD" }).catch(() => null))?.ok ?? false;
 }
 
-/** @param {Question} question */
+/**
+ * onnxruntime-web, which lies beside this file, or is a part of it.
+ * @param {ArrayBuffer} [wasm] The runtime in a page that is one file.
+ * @returns {Promise<Runtime>}
+ */
+async function load(wasm) {
+  // @ts-expect-error: defined by the build
+  if (SINGLE_FILE) {
+    const found = await import("onnxruntime-web/wasm");
+    found.env.logLevel = "error";
+    found.env.wasm.wasmBinary = wasm;
+    found.env.wasm.numThreads = 1;
+    return found;
+  }
+  const webgpu = await hasWebGpu();
+  const found = await import(new URL(webgpu ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs", import.meta.url).href);
+  const loaded = found.default ?? found;
+  loaded.env.logLevel = "error";
+  loaded.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
+  loaded.env.wasm.numThreads = globalThis.crossOriginIsolated
+    ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS)
+    : 1;
+  return { InferenceSession: loaded.InferenceSession, Tensor: loaded.Tensor, env: loaded.env, webgpu };
+}
+
+/** @param {Question} question @returns {Promise<{ result: any, transfer: Transferable[] }>} */
 async function answer(question) {
   if ("open" in question) {
-    network = await Network.open(await load(), question.open.name, question.open.bytes);
-    return null;
+    runtime ??= load(question.open.wasm);
+    network = await Network.open(await runtime, question.open.name, question.open.bytes);
+    return { result: network.backend, transfer: [] };
   }
-  if (!network) throw new Error("no model is open");
-  return network.scene(await load(), question.scene.image, question.scene.source);
+  if (!network || !runtime) throw new Error("no model is open");
+  if ("frame" in question) {
+    const result = await network.frame(await runtime, question.frame);
+    question.frame.close();
+    return { result, transfer: [result.prototypes.values.buffer] };
+  }
+  const result = await network.scene(await runtime, question.scene.image, question.scene.source);
+  return { result, transfer: [/** @type {ArrayBuffer} */ (result.buffer.buffer)] };
 }
 
 addEventListener("message", async ({ data }) => {
   try {
-    const result = await answer(data);
-    postMessage({ result }, { transfer: result ? [result.buffer.buffer] : [] });
+    const { result, transfer } = await answer(data);
+    postMessage({ result }, { transfer });
   } catch (error) {
     postMessage({ failed: messageOf(error) });
   }

@@ -114,6 +114,7 @@ class GalleryPage {
       this.controls.render();
       this.load();
     }
+    this.carry();
     if (this.comparison.show(name === null ? compared : [])) {
       this.gallery.hidden = true;
       this.view.root.hidden = true;
@@ -140,6 +141,13 @@ class GalleryPage {
     scrollTo(0, 0);
     this.place();
     this.view.open(name, title);
+  }
+
+  /** The other pages are opened under the same filter. */
+  carry() {
+    const query = String(writeFilters(this.filters));
+    for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll(".site a, a.map")))
+      link.search = query;
   }
 
   /** Marks the tiles of images with edits. */
@@ -189,6 +197,7 @@ class GalleryPage {
   filter(filters) {
     this.filters = filters;
     history.replaceState(null, "", this.address());
+    this.carry();
     clearTimeout(this.pending);
     this.pending = setTimeout(() => this.load(), TYPING_MS);
   }

@@ -20,6 +20,11 @@ class LabelsPage {
     this.verdicts = restored(this.stored(), this.data.cards);
     /** @type {HTMLElement | undefined} */
     this.current = this.cards[0];
+    const asked = [...document.querySelectorAll("meta[name=maskprism-class]")].map((one) =>
+      one.getAttribute("content"),
+    );
+    for (const { options } of this.filters.filter(({ name }) => name === "class" && asked.length === 1))
+      for (const option of options) if (option.value === asked[0]) option.selected = true;
     for (const filter of this.filters) filter.addEventListener("change", () => this.filter());
     for (const box of document.querySelectorAll(".legend input"))
       box.addEventListener("change", () => this.outline(/** @type {HTMLInputElement} */ (box)));

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     Floats = Float32[np.ndarray, "..."]
 
-_STRIDE_SETS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
-_CLASS_OFFSET = np.float32(7680)
-_MAX_CANDIDATES = 30_000
-_NORMALISED_LIMIT = 2.0
+STRIDE_SETS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
+CLASS_OFFSET = np.float32(7680)
+MAX_CANDIDATES = 30_000
+NORMALISED_LIMIT = 2.0
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class YoloLayout(Layout):
 
         Finished rows are sorted by score, and heads that leave candidates out do not say which.
         """
-        for strides in _STRIDE_SETS:
+        for strides in STRIDE_SETS:
             cells = [(canvas_hw[0] // stride) * (canvas_hw[1] // stride) for stride in strides]
             ends = np.cumsum([self.traits.per_cell * n_cells for n_cells in cells]).tolist()
             if ends[-1] == count:
@@ -156,9 +156,9 @@ def non_maximum_suppression(
     iou: float,
 ) -> Int64[np.ndarray, " M"]:
     """Return indices of the boxes that no better box of the same class overlaps by more than `iou`, best first."""
-    order = np.argsort(-scores, kind="stable")[:_MAX_CANDIDATES]
+    order = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
     # One shift per class keeps classes apart; in float32, because that is what YOLO predictors do.
-    shifted = (boxes_xyxy + (classes[:, None] * _CLASS_OFFSET).astype(np.float32))[order].astype(np.float64)
+    shifted = (boxes_xyxy + (classes[:, None] * CLASS_OFFSET).astype(np.float32))[order].astype(np.float64)
     shifted[:, 2:] -= shifted[:, :2]
     kept = np.ones(len(order), dtype=bool)
     # Boxes without area overlap nothing; OpenCV would say that two of them are the same.
@@ -278,7 +278,7 @@ def _find_prototypes(
 
 
 def _anchor_counts(canvas_hw: tuple[int, int]) -> set[int]:
-    return {sum((canvas_hw[0] // stride) * (canvas_hw[1] // stride) for stride in strides) for strides in _STRIDE_SETS}
+    return {sum((canvas_hw[0] // stride) * (canvas_hw[1] // stride) for stride in strides) for strides in STRIDE_SETS}
 
 
 def _readings(
@@ -335,7 +335,7 @@ def _decide_by_metadata(found: list[YoloLayout], metadata: Metadata) -> list[Yol
 
 def _are_normalised(coordinates: Floats) -> bool:
     """Return whether all boxes of an image lie within the first pixels of the canvas: then they are in 0..1."""
-    return float(coordinates[np.isfinite(coordinates)].max(initial=0)) <= _NORMALISED_LIMIT
+    return float(coordinates[np.isfinite(coordinates)].max(initial=0)) <= NORMALISED_LIMIT
 
 
 FAMILIES = (

@@ -16,10 +16,11 @@ from maskprism._common.files import write_atomically
 from maskprism._common.text import counted
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.untrusted import read_regular
-from maskprism.reports.html import KICKER, Section, home_link, outcome_badge, page
+from maskprism.reports.html import Section, home_link, outcome_badge, page
 from maskprism.reports.index.pages import Result, page_of
 from maskprism.reports.manifest import MOST_BYTES, SUFFIX, read_manifest
 from maskprism.viewer.markup import static_text
+from maskprism.viewer.page import KICKER
 
 _OURS = b'<meta name="generator" content="maskprism">'
 _HEAD_BYTES = 1 << 20
@@ -53,7 +54,7 @@ def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()
         If a manifest is damaged, or a file cannot be read or written.
     """
     try:
-        results, notes = _results_in(folders)
+        results, notes = results_in(folders)
         if not results:
             raise InputError(
                 f"{', '.join(map(str, folders))}: holds no result with a manifest (NAME{SUFFIX}); expected a folder "
@@ -71,7 +72,7 @@ def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()
         }
         for path, text in pages.items():
             write_atomically(path, text)
-        write_atomically(out, _index(results, out, order, notes))
+        write_atomically(out, index_page(results, out, order, notes))
     except UnicodeDecodeError as error:
         raise MaskprismError(f"a report is not UTF-8 any more ({error}); {_AGAIN}") from None
     except OSError as error:
@@ -81,7 +82,7 @@ def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()
     return [out, *pages], notes
 
 
-def _results_in(folders: Sequence[Path]) -> tuple[list[Result], list[str]]:
+def results_in(folders: Sequence[Path]) -> tuple[list[Result], list[str]]:
     """Return the results in folders, each once, and notes on pages of results that are not among them."""
     results: dict[Path, Result] = {}
     pages: dict[Path, Path] = {}
@@ -139,7 +140,18 @@ def _led_back(result: Result, out: Path) -> str:
     return before + kicker + home_link(_link(result.page, out)) + after[after.find(own) :]
 
 
-def _index(results: Sequence[Result], out: Path, order: Sequence[str], notes: Sequence[str]) -> str:
+def index_page(results: Sequence[Result], out: Path, order: Sequence[str], notes: Sequence[str]) -> str:
+    """Return the index over results.
+
+    Parameters
+    ----------
+    results, notes
+        As `results_in` gives them.
+    out
+        The file that it is for: links are relative to it.
+    order
+        Names of commands: their results come first, in this order.
+    """
     commands = {result.manifest.command for result in results}
     known = [command for command in order if command in commands]
     groups = (

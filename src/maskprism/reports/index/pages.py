@@ -20,6 +20,7 @@ from maskprism.reports.manifest import MOST_BYTES, SUFFIX, PictureFile, ResultMa
 from maskprism.viewer.markup import data_url
 
 _MOST_ROWS, _FIRST = 400, 2
+_HEADER_BYTES = 200
 _PICTURE_BYTES = 32 << 20
 """Pictures beyond these stay beside the page."""
 _AGAIN = "run the command that wrote it again, or move it away"
@@ -135,7 +136,9 @@ def _pictures(result: Result) -> list[Section]:
 
 def _figure(path: Path, picture: PictureFile, data: bytes, *, named: bool) -> str:
     text = html.escape(picture.caption)
-    image = f'<img src="{data_url("image/png", data)}" alt="{text}">'
+    # Charts are Matplotlib's, which writes how many dots an inch has; sheets with photos are not, and stay as they are.
+    kind = ' class="chart"' if b"pHYs" in data[:_HEADER_BYTES] else ""
+    image = f'<img{kind} src="{data_url("image/png", data)}" alt="{text}">'
     link = f'<a href="{html.escape(picture.file)}" title="The picture alone">{image}</a>'
     name = f' <span class="quiet">{html.escape(readable(path.stem))}</span>' if named else ""
     return f"<figure{' class=wide' if picture.wide else ''}>{link}<figcaption>{text}{name}</figcaption></figure>"
