@@ -183,7 +183,7 @@ def labels(
             f"warning: {counted(len(failures), 'image')} cannot be judged: {failures[0].name}: "
             f"{failures[0].message}" + (", and others" if len(failures) > 1 else "")
         )
-    listed = [
+    twin_images = [
         TwinImages(_name_at(splits[name], twin.position), _name_at(splits[other], twin.other), twin.how)
         for (name, other), pairs in shared.items()
         for twin in pairs
@@ -192,7 +192,7 @@ def labels(
         suggestions = write_suggestions(report, out)
         models = [judge.name for judge, _ in parts]
         written = suggestions | write_labels(
-            report, dataset, out, models=models, worst=worst, notes=notes, splits=split_of_image, twins=listed
+            report, dataset, out, models=models, worst=worst, notes=notes, splits=split_of_image, twins=twin_images
         )
     for notice in dataset.notices:
         output.note(f"note: {notice}")
