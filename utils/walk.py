@@ -32,7 +32,7 @@ NOT_RUN = {
     r"s3://|gs://|RAY_ADDRESS|--engine ray": "a bucket or a cluster; tests/tables/test_s3.py and test_ray.py",
     r"rtsp://|predict 0\b": "a camera",
     r"maskprism serve": "goes on until it is stopped; tests/server and tests/browser",
-    r"epoch\*|step\d+\.onnx|fold1\.pt|dump\.npz|filmstrip prototypes": "needs a training or a device",
+    r"epoch\*|fold1\.pt|dump\.npz|filmstrip prototypes": "needs a training or a device",
 }
 """Lines that are not run, by what they match, and why."""
 MAY_REFUSE = re.compile(r"maskprism (tune|compare) ")
@@ -80,6 +80,13 @@ def prepare(folder: Path) -> None:
     (folder / "decisions.json").write_text('{"decisions": []}', encoding="utf-8")
     for name in ("src", "extract_specific_feature.py"):
         (folder / name).symlink_to(ROOT / name)
+    for name in ("step10.onnx", "step20.onnx"):
+        shutil.copy(folder / "best.onnx", folder / name)
+    for call in (
+        "extract photos --model best.onnx --out table.parquet",
+        "basis photos --model best.onnx --out results",
+    ):
+        subprocess.run([sys.executable, "-m", "maskprism.cli", *call.split(), "--quiet"], cwd=folder, check=True)
 
 
 def quantise(source: Path, target: Path, images: list[Path]) -> None:
@@ -121,7 +128,7 @@ def walk(page: Path, folder: Path) -> list[Step]:
         if reason:
             steps.append(Step(page.name, command, f"not run: {reason}"))
         else:
-            steps.append(run(page.name, command, ["bash", "-c", command], folder))
+            steps.append(run(page.name, command, ["bash", "-c", replacing(command, folder)], folder))
     blocks = [block for language, block in FENCE.findall(page.read_text(encoding="utf-8")) if language == "python"]
     steps += [
         Step(page.name, block.strip().splitlines()[0], "not run: needs another package")
@@ -132,6 +139,13 @@ def walk(page: Path, folder: Path) -> list[Step]:
     if code:
         steps.append(run(page.name, f"{len(blocks)} blocks of Python", [sys.executable, "-c", code], folder))
     return steps
+
+
+def replacing(command: str, folder: Path) -> str:
+    """Return a command with `--overwrite` where an example before it on the page wrote the same `--out`."""
+    out = re.search(r"--out (\S+)", command)
+    written = out is not None and (folder / out[1]).exists()
+    return f"{command} --overwrite" if written and "--overwrite" not in command else command
 
 
 def run(page: str, shown: str, call: list[str], folder: Path) -> Step:

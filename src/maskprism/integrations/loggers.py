@@ -254,13 +254,12 @@ def budget_numbers(dataset: Dataset, model: Model, limit: int) -> dict[str, floa
     dict
         The mean mask IoU, and what each part costs of it; empty where no instance is found.
     """
-    from maskprism.analysis.truth.error_budget import ErrorBudget, budgets
+    from maskprism.analysis.truth.error_budget import ErrorBudget, InstanceBudget, budgets
     from maskprism.errors import MaskprismError
 
     samples = list(dataset.for_model(model.spec.names))
-    chosen = np.unique(np.linspace(0, len(samples) - 1, min(limit, len(samples))).astype(int)) if samples else []
-    rows = []
-    for index in chosen:
+    rows: list[InstanceBudget] = []
+    for index in np.unique(np.linspace(0, len(samples) - 1, min(limit, len(samples))).astype(int)).tolist():
         try:
             image, truth = samples[index].read()
         except MaskprismError:
