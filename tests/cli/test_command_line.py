@@ -63,7 +63,7 @@ KNOWN = {*LINES, "serve"}
 DETECTING = KNOWN - {"info", "demo"} - WITHOUT_MODEL
 # Which of these commands have an option that several have; what holds for every command: `test_options_come_together`.
 SHARED: dict[str, set[str]] = {
-    "--model": KNOWN - {"compare", "filmstrip", "demo"} - WITHOUT_MODEL,
+    "--model": KNOWN - {"compare", "filmstrip", "demo", "diagnose"} - WITHOUT_MODEL,
     "--out": KNOWN - {"info", "serve", "search"},
     "--limit": OVER_IMAGES,
     "--seed": {"explain", "tune", "atlas", "labels"},
@@ -81,8 +81,9 @@ SHARED: dict[str, set[str]] = {
 }
 OWN_WORDS = {"--out", "--overwrite"}
 """What is written is another thing in each command, and so are the words for it."""
-OTHER_MEANING = {("serve", "--split"), ("atlas", "--split"), ("tune", "--data")}
-"""All splits unless one is given, for it only looks up the labels of images that are there; the data set itself."""
+OTHER_MEANING = {("serve", "--split"), ("atlas", "--split"), ("tune", "--data"), ("diagnose", "--model")}
+"""All splits unless one is given, for it only looks up the labels of images that are there; the data set itself;
+several models."""
 
 
 class Ended(NamedTuple):

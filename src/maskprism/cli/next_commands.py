@@ -84,6 +84,8 @@ def commands_after(
         tuned = model.with_name(f"{model.stem}-tuned{suffix}").name
         commands.append((3, ["tune", str(model), "--data", str(data), *words_of(*options), "--out", tuned]))
     commands.append((4, ["serve", _folder(found), "--model", str(model), "--data", str(data)]))
+    masks = ["--out", f"{out}-masks", "--format", "coco"]
+    commands.append((5, ["predict", _folder(found), "--model", str(model), *masks]))
     commands.sort(key=lambda command: command[0])
     return [shlex.join(["maskprism", *words]) for _, words in commands[:SHOWN]]
 

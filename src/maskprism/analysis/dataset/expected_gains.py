@@ -17,9 +17,9 @@ from maskprism.analysis.dataset.ap_bootstrap import intervals_of
 from maskprism.analysis.dataset.resampled_ap import ResampledAP, mean_known
 from maskprism.analysis.dataset.tide import fix_errors, only, without
 from maskprism.analysis.intervals import Interval
-from maskprism.analysis.truth.matching import ErrorType, find_errors
+from maskprism.analysis.truth.matching import FOUND_IOU, ErrorType, find_errors
 from maskprism.analysis.truth.merged_labels import held_detections
-from maskprism.analysis.truth.overlaps import SIZES
+from maskprism.analysis.truth.overlaps import SIZES, claims
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
@@ -84,10 +84,14 @@ class ExpectedGains:
         return self._gain([fix_errors(image, find_errors(image), kind) for image in self.now])
 
     def of_scores(self) -> Interval:
-        """Return what would be gained if the masks that overlap their ground truth most came first."""
-        return self._gain(
-            [replace(image, scores=(image.iou * image.same_class).max(axis=1, initial=0.0)) for image in self.now]
-        )
+        """Return what would be gained if right detections came before wrong ones, the best masks first."""
+
+        def ranked(image: Overlaps) -> Overlaps:
+            right = claims(image.iou * (image.same_class & ~image.crowd), image.scores, FOUND_IOU) >= 0
+            best = (image.iou * image.same_class).max(axis=1, initial=0.0)
+            return replace(image, scores=np.where(right, 1 + best, image.scores))
+
+        return self._gain([ranked(image) for image in self.now])
 
     def of_small(self) -> Interval:
         """Return by how much AP would be higher if small objects did not count."""
