@@ -18,7 +18,7 @@ from helpers.tuned import tune, with_little_effort
 from maskprism import load
 from maskprism.analysis.comparison import compare
 from maskprism.analysis.tuning import pseudo_labels
-from maskprism.analysis.tuning.fitting import FULL_EFFORT
+from maskprism.analysis.tuning.fitting import Effort
 from maskprism.cli.options import Detections
 from maskprism.cli.tune import tune as tune_command
 from maskprism.datasets.augmentation import Augmentation
@@ -127,7 +127,8 @@ def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
 
 def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     model = load(damaged)
-    found = tune(pseudo_labels(load("sample"), model, scenes), model, folds=3, per_level=False, effort=FULL_EFFORT)
+    effort = Effort(ridges=(1.0, 0.1, 0.01), views=1)
+    found = tune(pseudo_labels(load("sample"), model, scenes), model, folds=3, per_level=False, effort=effort)
     assert found.teacher is not None
     assert found.helps
     before = compare(load("sample"), model, HELD_OUT).mean_iou
@@ -200,6 +201,7 @@ def test_mistakes_of_the_user(damaged: Path, scenes: Path, tmp_path: Path) -> No
     names = dict(load("sample").spec.names)
     refused("sees 64 x 64 .* sees 320 x 320 .*; both must see the same", teacher=tiny(names, 64))
     refused("have no class in common; the teacher must be", teacher=tiny({0: "cat", 1: "dog", 2: "fish"}, 320))
-    refused(r"0 of 20 images have an instance that found", teacher=tiny(names, 320))
-    refused(r"finds no masks of classes that the model knows", detections=Detections(conf=0.9999))
+    few = str(scenes / "0[0-2].png")
+    refused(r"0 of 3 images have an instance that found", images=few, teacher=tiny(names, 320))
+    refused(r"finds no masks of classes that the model knows", images=few, detections=Detections(conf=0.9999))
     assert not out.exists()
