@@ -18,7 +18,7 @@ from helpers.tuned import tune, with_little_effort
 from maskprism import load
 from maskprism.analysis.comparison import compare
 from maskprism.analysis.tuning import pseudo_labels
-from maskprism.analysis.tuning.fitting import Effort
+from maskprism.analysis.tuning.fitting import FULL_EFFORT
 from maskprism.cli.options import Detections
 from maskprism.cli.tune import tune as tune_command
 from maskprism.datasets.augmentation import Augmentation
@@ -127,8 +127,7 @@ def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
 
 def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     model = load(damaged)
-    effort = Effort(ridges=(1.0, 0.1, 0.01), views=1)
-    found = tune(pseudo_labels(load("sample"), model, scenes), model, folds=3, per_level=False, effort=effort)
+    found = tune(pseudo_labels(load("sample"), model, scenes), model, folds=3, per_level=False, effort=FULL_EFFORT)
     assert found.teacher is not None
     assert found.helps
     before = compare(load("sample"), model, HELD_OUT).mean_iou
