@@ -1134,6 +1134,7 @@ def fails(*arguments: object) -> str:
     return result.stderr
 
 
+@pytest.mark.timeout(60)  # else it would serve, in this process
 def test_mistakes_end_in_one_line(folder: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
