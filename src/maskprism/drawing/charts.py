@@ -62,7 +62,7 @@ def _bars(
     """Return the bars of a histogram as one artist: a patch for each takes matplotlib ten times as long."""
     low, high, none = edges[:-1], edges[1:], np.zeros_like(edges[1:])
     corners = np.array([(low, none), (high, none), (high, counts), (low, counts)])
-    bars = PolyCollection(corners.transpose(2, 0, 1), facecolors=colours, edgecolors="none")
+    bars = PolyCollection([*corners.transpose(2, 0, 1)], facecolors=colours, edgecolors="none")
     bars.sticky_edges.y.append(0)
     return bars
 
