@@ -37,13 +37,14 @@ def histograms(
     lines = math.ceil(k / columns)
     figure = new_figure(1.9 * columns + 0.6, 1.45 * lines + 1.1)
     axes = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)).reshape(-1)
+    # of all at once: limits found for one after the other take longer than all else, for they are shared
+    axes[0].set(xlim=(-1.1 * limit, 1.1 * limit), ylim=(0, 1.05 * max(int(one.max()) for one in counts)))
     colours = [share(NEGATIVE if centre < 0 else POSITIVE) for centre in (edges[:-1] + edges[1:]) / 2]
     for index, ax in enumerate(axes):
         if index >= k:
             ax.set_visible(False)
             continue
-        ax.add_collection(_bars(edges, counts[index], colours))
-        ax.autoscale_view()
+        ax.add_collection(_bars(edges, counts[index], colours), autolim=False)
         ax.axvline(0, color="black", linewidth=0.6)
         column = coefficients[:, index]
         label = labels[index] if labels else str(index)
@@ -62,9 +63,7 @@ def _bars(
     """Return the bars of a histogram as one artist: a patch for each takes matplotlib ten times as long."""
     low, high, none = edges[:-1], edges[1:], np.zeros_like(edges[1:])
     corners = np.array([(low, none), (high, none), (high, counts), (low, counts)])
-    bars = PolyCollection([*corners.transpose(2, 0, 1)], facecolors=colours, edgecolors="none")
-    bars.sticky_edges.y.append(0)
-    return bars
+    return PolyCollection([*corners.transpose(2, 0, 1)], facecolors=colours, edgecolors="none")
 
 
 def correlation(
